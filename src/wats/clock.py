@@ -1,0 +1,31 @@
+"""Time: aware UTC datetimes inside, milliseconds in the store, ISO text on the wire. No I/O."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import TypeAlias
+
+Now: TypeAlias = Callable[[], datetime]
+"""Whoever needs the time is given a function that tells it, so that a test can own the clock."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+def utc_now() -> datetime:
+    """Return the present moment in UTC."""
+    return datetime.now(UTC)
+
+
+def to_ms(moment: datetime) -> int:
+    """Return *moment* as whole milliseconds since 1970, rounded down."""
+    return (moment - EPOCH) // _MILLISECOND
+
+
+def from_ms(milliseconds: int) -> datetime:
+    """Return the moment that lies *milliseconds* after 1970."""
+    return EPOCH + milliseconds * _MILLISECOND
+
+
+def to_iso(moment: datetime) -> str:
+    """Return *moment* as `2026-11-22T15:24:00.000Z`, always with three fractional digits."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,283 @@
+"""Every error that wats raises on purpose, in one tree. No I/O.
+
+    WatsError
+    ├── ConfigError                       the operator: what was configured cannot work
+    ├── CallerError                       whoever called us: HTTP 4xx
+    │   ├── Unauthorized · RouteNotFound · MethodNotAllowed · PayloadTooLarge
+    │   ├── MalformedRequest              a body, query or path that cannot be used
+    │   ├── WebhookRefused                a webhook that is not Meta's, or not a webhook
+    │   ├── MessageNotFound
+    │   └── IdempotencyError
+    │       └── InvalidIdempotencyKey · IdempotencyConflict · IdempotencyInFlight
+    │           · IdempotencyOutcomeUnknown
+    ├── StoreError                        our database
+    │   ├── StoreUnavailable · StoreNotConfigured · StoreClosed
+    │   └── MigrationFailed · SchemaMismatch
+    └── GraphError                        Meta
+        └── GraphRefused · GraphUnreachable · GraphOutcomeUnknown
+
+An error carries what a caller needs to act on as data: a stable `code`, the HTTP `status` that it
+becomes at the web edge, and a `message` that never holds a value from a caller, a customer or Meta.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """One thing that is wrong: where, as a path such as `text.body`, and why. Never the value."""
+
+    path: str
+    reason: str
+
+
+class WatsError(Exception):
+    """The root of the tree."""
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+    text: ClassVar[str] = "The service failed."
+
+    def __init__(self, message: str | None = None) -> None:
+        self.message = message if message is not None else self.text
+        super().__init__(self.message)
+
+
+class ConfigError(WatsError):
+    """What was configured cannot work. `issues` holds every mistake, each with its path."""
+
+    code = "invalid_config"
+    text = "The configuration is invalid."
+
+    def __init__(self, issues: Sequence["ConfigIssue"], message: str | None = None) -> None:
+        super().__init__(message)
+        self.issues = tuple(issues)
+
+    def __str__(self) -> str:
+        return "\n".join([self.message, *(f"  {issue}" for issue in self.issues)])
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigIssue:
+    """One mistake of the operator's, with a stable code, the path of the key and what to do."""
+
+    code: str
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason} ({self.code})"
+
+
+class CallerError(WatsError):
+    """The request cannot be served as it is."""
+
+    code = "bad_request"
+    status = 400
+    text = "The request is invalid."
+
+
+class Unauthorized(CallerError):
+    """The request carries no valid service token."""
+
+    code = "unauthorized"
+    status = 401
+    text = "Missing or invalid bearer token."
+
+
+class RouteNotFound(CallerError):
+    """There is no such route, or none that this caller may know of."""
+
+    code = "not_found"
+    status = 404
+    text = "Route not found."
+
+
+class MethodNotAllowed(CallerError):
+    """The route exists, the method does not. `allow` holds the methods that do."""
+
+    code = "method_not_allowed"
+    status = 405
+    text = "Method not allowed."
+
+    def __init__(self, allow: Sequence[str]) -> None:
+        super().__init__()
+        self.allow = tuple(allow)
+
+
+class PayloadTooLarge(CallerError):
+    """The body is larger than its cap."""
+
+    code = "payload_too_large"
+    status = 413
+    text = "Body exceeds maxBodyBytes."
+
+
+class MalformedRequest(CallerError):
+    """A body, query or path cannot be used. `code` tells which, `details` where and why."""
+
+    def __init__(self, code: str, message: str, details: Sequence[Detail] = ()) -> None:
+        super().__init__(message)
+        self.code = code  # type: ignore[misc]  # one class, four codes of one shape
+        self.details = tuple(details)
+
+
+class WebhookRefused(CallerError):
+    """A webhook request fails a check; nothing of it was kept."""
+
+    def __init__(self, code: str, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.code = code  # type: ignore[misc]  # the reference's codes, see inbound/signature.py
+        self.status = status  # type: ignore[misc]
+
+
+class MessageNotFound(CallerError):
+    """No message with this id is known."""
+
+    code = "not_found"
+    status = 404
+    text = "Message not found."
+
+
+class IdempotencyError(CallerError):
+    """The `Idempotency-Key` stands in the way of this request; nothing was sent for it."""
+
+
+class InvalidIdempotencyKey(IdempotencyError):
+    """The key is blank, longer than 256 characters, or holds a control character."""
+
+    code = "invalid_idempotency_key"
+    text = "Idempotency-Key is invalid."
+
+
+class IdempotencyConflict(IdempotencyError):
+    """The key was used before with another body."""
+
+    code = "idempotency_conflict"
+    status = 409
+    text = "Idempotency-Key conflicts with a different request body."
+
+
+class IdempotencyInFlight(IdempotencyError):
+    """A request with this key is being sent now; ask again in `retry_after_seconds`."""
+
+    code = "idempotency_in_flight"
+    status = 409
+    text = "A request with this Idempotency-Key is in flight; retry it to get its result."
+
+    def __init__(self, retry_after_seconds: int) -> None:
+        super().__init__()
+        self.retry_after_seconds = retry_after_seconds
+
+
+class IdempotencyOutcomeUnknown(IdempotencyError):
+    """Nobody can say whether Meta took the message of this key. It is never sent again."""
+
+    code = "idempotency_outcome_unknown"
+    status = 409
+    text = (
+        "It is unknown whether the message of this Idempotency-Key was sent; "
+        "use a new key to send it anyway."
+    )
+
+
+class StoreError(WatsError):
+    """The database could not do what was asked."""
+
+    code = "persistence_unavailable"
+    status = 503
+    text = "The store could not be reached."
+
+
+class StoreUnavailable(StoreError):
+    """The store cannot be reached, written or read now. What was asked did not happen."""
+
+
+class StoreNotConfigured(StoreError):
+    """The request needs a store and the service has none."""
+
+    code = "persistence_not_configured"
+
+
+class StoreClosed(StoreError):
+    """The store was used before it was opened or after it was closed."""
+
+    code = "store_closed"
+    text = "The store is closed."
+
+
+class MigrationFailed(StoreError):
+    """A migration could not be applied; the database is as it was before it."""
+
+    code = "migration_failed"
+    text = "A database migration failed."
+
+
+class SchemaMismatch(StoreError):
+    """The database was made by other migrations than these: a newer wats, or edited files."""
+
+    code = "migration_checksum_mismatch"
+    text = "The database was made by other migrations than this wats has."
+
+
+class GraphError(WatsError):
+    """A Graph call did not end in an answer that can be used."""
+
+    code = "graph_request_failed"
+    status = 502
+    text = "Graph request failed."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphDiagnostics:
+    """What Meta said about a failure, sanitised: numbers, and short names without free text.
+
+    Attributes:
+        meta_code: Meta's `code`.
+        meta_subcode: Meta's `error_subcode`.
+        meta_type: Meta's `type`, only if it looks like a name.
+        fbtrace_id: The id that Meta's support asks for, only if it looks like one.
+        name: Our name for the code, as it shows in the error ledger.
+        category: The category of the error table; a member of a closed list.
+        retryable: Whether the same request can succeed later without a change.
+    """
+
+    meta_code: int | None = None
+    meta_subcode: int | None = None
+    meta_type: str | None = None
+    fbtrace_id: str | None = None
+    name: str = "GraphApiError"
+    category: str = "unknown"
+    retryable: bool = False
+
+
+class GraphRefused(GraphError):
+    """Graph answered, and not with 2xx: the request was not carried out.
+
+    `upstream_status` is Meta's HTTP status, `retry_after` the raw header if Meta sent one of at
+    most 64 characters, `diagnostics` what the answer said.
+    """
+
+    def __init__(
+        self,
+        upstream_status: int,
+        diagnostics: GraphDiagnostics,
+        *,
+        retry_after: str | None = None,
+        throttled: bool = False,
+    ) -> None:
+        super().__init__()
+        self.upstream_status = upstream_status
+        self.diagnostics = diagnostics
+        self.retry_after = retry_after
+        self.throttled = throttled
+
+
+class GraphUnreachable(GraphError):
+    """The request never left us, so nothing happened at Meta; it can be sent again."""
+
+
+class GraphOutcomeUnknown(GraphError):
+    """The request was written and no answer came: Meta may have carried it out. Never resend."""
