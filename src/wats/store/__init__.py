@@ -22,7 +22,7 @@ from wats.store.records import (
 from wats.telemetry.vocabulary import Adapter, Outcome, StoreOperation
 
 Observe: TypeAlias = Callable[[Adapter, StoreOperation, Outcome, float], None]
-"""Told of every question: which store, which question, how it ended, and how many seconds it took."""
+"""Told of every question: the store, the question, how it ended, and how long it took (s)."""
 
 
 class Store(Protocol):
