@@ -24,6 +24,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from typing_extensions import override
+
 
 @dataclass(frozen=True, slots=True)
 class Detail:
@@ -55,6 +57,7 @@ class ConfigError(WatsError):
         super().__init__(message)
         self.issues = tuple(issues)
 
+    @override
     def __str__(self) -> str:
         return "\n".join([self.message, *(f"  {issue}" for issue in self.issues)])
 
@@ -67,6 +70,7 @@ class ConfigIssue:
     path: str
     reason: str
 
+    @override
     def __str__(self) -> str:
         return f"{self.path}: {self.reason} ({self.code})"
 
@@ -228,6 +232,8 @@ class GraphError(WatsError):
     code = "graph_request_failed"
     status = 502
     text = "Graph request failed."
+    may_have_happened: ClassVar[bool] = False
+    """Whether Meta may have carried the request out all the same."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,3 +287,5 @@ class GraphUnreachable(GraphError):
 
 class GraphOutcomeUnknown(GraphError):
     """The request was written and no answer came: Meta may have carried it out. Never resend."""
+
+    may_have_happened = True

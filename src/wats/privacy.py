@@ -5,6 +5,8 @@ import hmac
 import secrets
 from typing import Final, final
 
+from typing_extensions import override
+
 REDACTED: Final = "[REDACTED]"
 
 
@@ -38,18 +40,23 @@ class Secret:
         """Tell whether *digest* is the SHA-256 of this secret, in constant time."""
         return hmac.compare_digest(self._digest, digest)
 
+    @override
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Secret) and self.matches_digest(other._digest)
 
+    @override
     def __hash__(self) -> int:
         return hash(self._digest)
 
+    @override
     def __repr__(self) -> str:
         return f"Secret({REDACTED})"
 
+    @override
     def __str__(self) -> str:
         return REDACTED
 
+    @override
     def __reduce__(self) -> tuple[object, ...]:
         msg = "A Secret cannot be pickled; pass the place where it is read from."
         raise TypeError(msg)
