@@ -1,0 +1,145 @@
+"""What can be configured: frozen values, and every mistake reported at once with its path.
+
+Nothing here looks at the process: the files to read and the environment to use are passed in.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from wats.config import checks
+from wats.config.issues import attempt
+from wats.config.parse import parse_config
+from wats.config.reading import read_document
+from wats.config.redaction import redact
+from wats.config.reference import ConfigKey, config_keys, markdown_table
+from wats.config.resolve import resolve_secrets
+from wats.config.sections import (
+    Config,
+    EnvRef,
+    FileRef,
+    GraphConfig,
+    GroupsConfig,
+    InboxConfig,
+    MessagesConfig,
+    PersistenceConfig,
+    Profile,
+    ProfileSource,
+    Secrets,
+    SecretSource,
+    SecretSources,
+    ServiceConfig,
+    TelemetryConfig,
+    WebhookConfig,
+    WhatsAppConfig,
+)
+from wats.config.variables import parse_env_file, read_env_file
+from wats.errors import ConfigError, ConfigIssue
+
+__all__ = [
+    "Config",
+    "ConfigKey",
+    "EnvRef",
+    "FileRef",
+    "GraphConfig",
+    "GroupsConfig",
+    "InboxConfig",
+    "MessagesConfig",
+    "PersistenceConfig",
+    "Profile",
+    "ProfileSource",
+    "SecretSource",
+    "SecretSources",
+    "Secrets",
+    "ServiceConfig",
+    "TelemetryConfig",
+    "WebhookConfig",
+    "WhatsAppConfig",
+    "choose_profile",
+    "config_keys",
+    "load_config",
+    "markdown_table",
+    "parse_config",
+    "parse_env_file",
+    "read_config",
+    "read_env_file",
+    "redact",
+    "resolve_secrets",
+    "with_overrides",
+]
+
+AnyProfile = TypeVar("AnyProfile", bound=Profile)
+
+
+def load_config(
+    source: str | Path,
+    *,
+    environ: Mapping[str, str],
+    profile: str | None = None,
+    env_file: str | Path | None = None,
+) -> tuple[ProfileSource, Secrets]:
+    """Read the config file *source* and the secrets of one of its profiles.
+
+    Args:
+        source: The path of a `.yaml`, `.yml` or `.json` file.
+        environ: The environment variables that secrets may be in.
+        profile: The name of the profile; the file's `defaultProfile` if None.
+        env_file: The path of a file of further variables, which go before those of *environ*.
+
+    Raises:
+        ConfigError: With an issue for each mistake in both files or, if they have none, for each
+            secret that cannot be used.
+    """
+    issues: list[ConfigIssue] = []
+    chosen = attempt(lambda: choose_profile(read_config(source), profile), issues)
+    variables = attempt(lambda: read_env_file(env_file) if env_file else {}, issues)
+    if chosen is None or variables is None:
+        raise ConfigError(issues)
+    secrets = resolve_secrets(chosen, {**environ, **variables}, Path(source).parent)
+    return chosen, secrets
+
+
+def read_config(source: str | Path) -> Config:
+    """Read and check the config file *source*, and none of its secrets.
+
+    Raises:
+        ConfigError: With an issue for each mistake.
+    """
+    return parse_config(read_document(Path(source)))
+
+
+def choose_profile(config: Config, name: str | None = None) -> ProfileSource:
+    """Return the profile *name* of *config*, or its default profile if *name* is None.
+
+    Raises:
+        ConfigError: There is no such profile.
+    """
+    profile = config.profiles.get(config.default_profile if name is None else name)
+    if profile is None:
+        reason = "Has no profile of the name that was asked for."
+        raise ConfigError([ConfigIssue("unknown_profile", "$.profiles", reason)])
+    return profile
+
+
+def with_overrides(
+    profile: AnyProfile, *, host: str | None = None, port: int | None = None
+) -> AnyProfile:
+    """Return *profile* listening on another *host* or *port*.
+
+    Port 0 stands for any free port. It is allowed here and not in the file, where it would make a
+    service that nobody finds.
+
+    Raises:
+        ConfigError: One of them cannot be listened on.
+    """
+    changes: dict[str, Any] = {"host": host, "port": port}
+    given = {name: value for name, value in changes.items() if value is not None}
+    issues = [
+        ConfigIssue(f"invalid_service_{name}", f"--{name}", f"Must be {rule.expects}.")
+        for name, rule in {"host": checks.bind_host, "port": checks.bind_port}.items()
+        if name in given and rule.accept(given[name]) is None
+    ]
+    if issues:
+        raise ConfigError(issues)
+    return replace(profile, service=replace(profile.service, **given))

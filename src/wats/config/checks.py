@@ -1,0 +1,194 @@
+"""What a value of the config file must be, in one phrase each. No I/O."""
+
+import ipaddress
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeGuard
+from urllib.parse import SplitResult, urlsplit
+
+from wats.ids import is_safe_id
+
+MAX_PORT: Final = 65_535
+_MAX_PATH: Final = 255
+_MAX_ID: Final = 10**32
+
+_URL = re.compile(r"[!-~]{1,2048}")
+_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
+_PATH = re.compile(r"(?:/[^\x00-\x20/\\?#:\x7f-\U0010ffff]+)+")
+_ENCODED_DOT = re.compile(r"%(?:25)*2e", re.IGNORECASE)
+_ENCODED_SLASH = re.compile(r"%(?:25)*(?:2f|5c)", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A rule for one value.
+
+    Attributes:
+        expects: What the value must be, to follow the words "Must be". The documentation shows it
+            as the key's type, so it is both the rule and its explanation.
+        accept: Takes the value and returns what we make of it, or None to refuse it.
+    """
+
+    expects: str
+    accept: Callable[[object], object]
+
+
+def text(pattern: str, expects: str) -> Check:
+    """Accept a string that *pattern* matches from end to end."""
+    compiled = re.compile(pattern)
+
+    def accept(value: object) -> str | None:
+        return value if isinstance(value, str) and compiled.fullmatch(value) else None
+
+    return Check(expects, accept)
+
+
+def printable(limit: int, expects: str) -> Check:
+    """Accept up to *limit* characters of any script: not blank, and nothing that is not seen."""
+
+    def accept(value: object) -> str | None:
+        return value if _is_printable(value) and len(value) <= limit else None
+
+    return Check(expects, accept)
+
+
+def whole(low: int, high: int) -> Check:
+    """Accept an integer from *low* to *high*; `true` is not one."""
+
+    def accept(value: object) -> int | None:
+        if not isinstance(value, int) or isinstance(value, bool):
+            return None
+        return value if low <= value <= high else None
+
+    expects = f"the number {low}" if low == high else f"a whole number from {low} to {high}"
+    return Check(expects, accept)
+
+
+def number(low: float, high: float) -> Check:
+    """Accept any number from *low* to *high*, as a float."""
+
+    def accept(value: object) -> float | None:
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            return None
+        return float(value) if low <= value <= high else None
+
+    return Check(f"a number from {low:g} to {high:g}", accept)
+
+
+def one_of(*words: str) -> Check:
+    """Accept one of *words*."""
+    expects = " or ".join(f"'{word}'" for word in words)
+    return Check(expects, lambda value: value if value in words else None)
+
+
+def _accept_bool(value: object) -> bool | None:
+    return value if isinstance(value, bool) else None
+
+
+def _accept_mapping(value: object) -> object:
+    return value if isinstance(value, dict) and value else None
+
+
+def _is_printable(value: object) -> TypeGuard[str]:
+    # Lone surrogates are not printable either: what passes can be encoded.
+    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
+
+
+def _accept_account_id(value: object) -> str | None:
+    # YAML reads an id without quotes as a number; every digit of it is still there.
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value < _MAX_ID:
+        return str(value)
+    return value if is_safe_id(value) and _is_printable(value) else None
+
+
+def _accept_phone_number_id(value: object) -> str | None:
+    identifier = _accept_account_id(value)
+    return identifier if identifier and re.fullmatch("[0-9]{1,32}", identifier) else None
+
+
+def _accept_path(value: object) -> str | None:
+    if not isinstance(value, str) or len(value) > _MAX_PATH:
+        return None
+    path = value.removesuffix("/")
+    # Proxies decode a path once or more before they compare it; what could become a dot segment
+    # or another slash on the way would make them and us see different paths.
+    segments = _ENCODED_DOT.sub(".", path).split("/")
+    is_safe = _PATH.fullmatch(path) and not _ENCODED_SLASH.search(path)
+    return path if is_safe and not {".", ".."} & set(segments) else None
+
+
+def _split_url(value: object) -> SplitResult | None:
+    # `urlsplit` drops line breaks and tabs in silence, hence the pattern before it.
+    if not isinstance(value, str) or not _URL.fullmatch(value) or "\\" in value:
+        return None
+    try:
+        parts = urlsplit(value)
+        usable = parts.port != 0
+    except ValueError:
+        return None
+    return parts if usable else None
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_host(host: str) -> bool:
+    if ":" not in host:
+        return _HOST.fullmatch(host) is not None
+    try:
+        return ipaddress.IPv6Address(host).scope_id is None
+    except ValueError:
+        return False
+
+
+def _accept_web_url(value: object) -> str | None:
+    parts = _split_url(value)
+    if parts is None or parts.scheme not in {"http", "https"} or "@" in parts.netloc:
+        return None
+    if not _is_host(parts.hostname or "") or "?" in str(value) or "#" in str(value):
+        return None
+    return str(value).rstrip("/")
+
+
+def _accept_graph_url(value: object) -> str | None:
+    url = _accept_web_url(value)
+    parts = urlsplit(url or "")
+    # The access token travels in every request, so plain HTTP may not leave this machine.
+    return url if parts.scheme == "https" or _is_loopback(parts.hostname or "") else None
+
+
+version = whole(1, 1)
+flag = Check("true or false", _accept_bool)
+name = printable(128, "a name of at most 128 printable characters")
+profiles = Check("a mapping of names to profiles, with at least one of them", _accept_mapping)
+graph_version = text("v[0-9]{1,3}[.][0-9]{1,3}", "a version such as 'v25.0'")
+graph_url = Check(
+    "an https URL without credentials, query and fragment; plain http for a loopback host only",
+    _accept_graph_url,
+)
+web_url = Check(
+    "an http or https URL without credentials, query and fragment",
+    _accept_web_url,
+)
+database_url = text(r"sqlite:///[^?#\x00-\x1f\x7f\ud800-\udfff]{1,4096}", "'sqlite:///FILE'")
+account_id = Check("an id of at most 256 printable characters", _accept_account_id)
+phone_number_id = Check("an id of 1 to 32 digits", _accept_phone_number_id)
+absolute_path = Check(
+    "a path such as '/api' in visible ASCII, without '\\', '?', '#', ':', "
+    "empty segments, dot segments and encoded slashes",
+    _accept_path,
+)
+bind_host = text("[A-Za-z0-9._:%-]{1,253}", "an address or a host name, IPv6 without brackets")
+port = whole(1, MAX_PORT)
+bind_port = whole(0, MAX_PORT)
+handler = text(
+    r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*",
+    "'package.module:function'",
+)
+token = text("[!-~]{1,4096}", "1 to 4096 visible ASCII characters without spaces")
+verify_token = printable(512, "at most 512 printable characters")

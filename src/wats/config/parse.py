@@ -1,0 +1,139 @@
+"""A decoded document becomes a Config, or the list of everything that is wrong with it. No I/O."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
+
+from wats.config.issues import step, unknown_key
+from wats.config.keys import FILE, PROFILE, Key, Section
+from wats.config.paths import prefix_collides, webhook_collides
+from wats.config.sections import Config, ProfileSource, SecretSources
+from wats.errors import ConfigError, ConfigIssue
+
+MAX_ITEMS: Final = 32
+_ABSENT: Final = object()
+
+
+def parse_config(document: object) -> Config:
+    """Check *document*, what YAML or JSON made of a config file, and return it as a Config.
+
+    Every profile is checked. No secret is read.
+
+    Raises:
+        ConfigError: With an issue for each mistake, none of which shows a value.
+    """
+    reader = _Reader()
+    config = reader.config(document)
+    if reader.issues:
+        raise ConfigError(reader.issues)
+    return _build(config)
+
+
+class _Reader:
+    """One walk over a document: what it finds right is returned, what it finds wrong is kept."""
+
+    def __init__(self) -> None:
+        self.issues: list[ConfigIssue] = []
+
+    def config(self, document: object) -> dict[str, Any]:
+        if not isinstance(document, dict):
+            self._refuse("invalid_config", "$", "a mapping with the keys of the config file")
+            return {}
+        found = self._entries(document, FILE, "$")
+        named = found.get("profiles", {})
+        if "profiles" in found and found.get("default_profile", _ABSENT) not in {_ABSENT, *named}:
+            self._refuse("missing_default_profile", "$.defaultProfile", "the name of a profile")
+        profiles = {name: self._profile(name, value) for name, value in named.items()}
+        return {**found, "profiles": profiles}
+
+    def _profile(self, name: object, value: object) -> dict[str, Any]:
+        path = step("$.profiles", name)
+        if not isinstance(name, str) or not name.strip() or not name.isprintable():
+            self._refuse("invalid_profile", path, "named with printable characters")
+        if not isinstance(value, dict):
+            self._refuse("invalid_profile", path, "a mapping with the keys of a profile")
+            return {}
+        found = self._entries(value, PROFILE, path)
+        self._refuse_collisions(found, path)
+        return found
+
+    def _entries(
+        self, mapping: Mapping[object, object], entries: Sequence[Section | Key], path: str
+    ) -> dict[str, Any]:
+        known = [entry.name for entry in entries]
+        self.issues.extend(unknown_key(path, key, known) for key in mapping if key not in known)
+        found = {}
+        for entry in entries:
+            value = self._entry(entry, mapping.get(entry.name, _ABSENT), f"{path}.{entry.name}")
+            if value is not _ABSENT:
+                found[entry.attribute] = value
+        return found
+
+    def _entry(self, entry: Section | Key, value: object, path: str) -> object:
+        if value is _ABSENT:
+            if entry.required:
+                reason = f"Is missing; it must be {entry.expects}."
+                self.issues.append(ConfigIssue(entry.code, path, reason))
+            return _ABSENT
+        if isinstance(entry, Section):
+            return self._section(entry, value, path)
+        if isinstance(value, list) and entry.spec.repeats:
+            return self._items(entry, value, path)
+        found = self._value(entry, value, path)
+        is_tuple = entry.spec.repeats or entry.spec.secret
+        return (found,) if is_tuple and found is not _ABSENT else found
+
+    def _section(self, section: Section, value: object, path: str) -> object:
+        if section.word is not None and value == section.word:
+            return section.word_means
+        if not isinstance(value, dict):
+            self._refuse(section.code, path, section.expects)
+            return _ABSENT
+        return self._entries(value, section.keys, path)
+
+    def _items(self, key: Key, values: list[object], path: str) -> object:
+        least = 1 if key.required else 0
+        if not least <= len(values) <= MAX_ITEMS:
+            self._refuse(key.code, path, f"a list of {least} to {MAX_ITEMS} items")
+            return _ABSENT
+        return tuple(self._value(key, item, f"{path}[{i}]") for i, item in enumerate(values))
+
+    def _value(self, key: Key, value: object, path: str) -> object:
+        accepted = key.spec.check.accept(value)
+        if accepted is None:
+            self._refuse(key.code, path, key.spec.check.expects)
+            return _ABSENT
+        return accepted
+
+    def _refuse_collisions(self, found: dict[str, Any], path: str) -> None:
+        prefix = found.get("service", {}).get("api_prefix")
+        webhook = found.get("webhook", {}).get("path")
+        if prefix is not None and prefix_collides(prefix):
+            reason = "a path that is not one of the service's own"
+            self._refuse("invalid_path", f"{path}.service.apiPrefix", reason)
+        if prefix is not None and webhook is not None and webhook_collides(webhook, prefix):
+            reason = "a path that no route of the service and of its API has"
+            self._refuse("invalid_path", f"{path}.webhook.path", reason)
+
+    def _refuse(self, code: str, path: str, expects: str) -> None:
+        self.issues.append(ConfigIssue(code, path, f"Must be {expects}."))
+
+
+def _build(found: dict[str, Any]) -> Config:
+    profiles = {name: _build_profile(name, values) for name, values in found["profiles"].items()}
+    return Config(**{**found, "profiles": MappingProxyType(profiles)})
+
+
+def _build_profile(name: str, found: dict[str, Any]) -> ProfileSource:
+    parts: dict[str, Any] = {}
+    secrets: dict[str, Any] = {}
+    for entry in PROFILE:
+        value = found.get(entry.attribute, _ABSENT)
+        if isinstance(entry, Section) and isinstance(value, dict):
+            attributes = {key.attribute for key in entry.keys if key.spec.secret}
+            secrets |= {key: value[key] for key in attributes & value.keys()}
+            value = {key: value[key] for key in value.keys() - attributes}
+            value = entry.holds(**value) if entry.holds else _ABSENT
+        if value is not _ABSENT:
+            parts[entry.attribute] = value
+    return ProfileSource(name=name, secrets=SecretSources(**secrets), **parts)

@@ -1,0 +1,391 @@
+"""The sections of the config file: what can be set, its default, its rule and its meaning. No I/O.
+
+This is the whole table. Each field carries its `Spec`, and the parser, the redaction and the
+documentation are made from these fields, so a key cannot be known to one of them alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from wats.config import checks
+from wats.config.checks import Check
+from wats.privacy import Secret
+
+MIB = 1_048_576
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """What the config file says about one key beside its name and default.
+
+    Attributes:
+        check: The rule for its value; for a secret, the one for where it is read from.
+        code: The code of an issue with it.
+        meaning: One sentence for the documentation.
+        name: The key in the file, where it is not the attribute in camelCase.
+        section: The section a secret stands in, as all secrets are held together.
+        secret: The rule for the secret itself once it is read.
+        repeats: Whether a list may stand for one value. The attribute is always a tuple.
+        shy: Whether `redact` hides the value.
+    """
+
+    check: Check
+    code: str
+    meaning: str
+    name: str | None = None
+    section: str | None = None
+    secret: Check | None = None
+    repeats: bool = False
+    shy: bool = False
+
+
+def _key(check: Check, code: str, meaning: str, **more: Any) -> Mapping[str, Spec]:
+    return {"spec": Spec(check=check, code=code, meaning=meaning, **more)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphConfig:
+    """Where Graph is, and which version of it is spoken."""
+
+    api_version: str = field(
+        metadata=_key(
+            checks.graph_version,
+            "invalid_api_version",
+            "The version of the Graph API that every call names.",
+        )
+    )
+    base_url: str = field(
+        metadata=_key(
+            checks.graph_url,
+            "invalid_base_url",
+            "Where Graph is; `https://graph.facebook.com` unless you have a proxy or a simulator.",
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WhatsAppConfig:
+    """The account and the number that messages are sent from."""
+
+    waba_id: str = field(
+        metadata=_key(
+            checks.account_id,
+            "invalid_whatsapp",
+            "The id of the WhatsApp Business Account, with or without quotes.",
+            shy=True,
+        )
+    )
+    phone_number_id: str = field(
+        metadata=_key(
+            checks.phone_number_id,
+            "invalid_whatsapp",
+            "The id of the business phone number, which is not the number itself.",
+            shy=True,
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebhookConfig:
+    """Where Meta's webhooks come in."""
+
+    path: str = field(
+        metadata=_key(
+            checks.absolute_path,
+            "invalid_webhook_path",
+            "The path of the webhook; one trailing slash is dropped.",
+        )
+    )
+    max_body_bytes: int = field(
+        default=3 * MIB,
+        metadata=_key(
+            checks.whole(1, 10 * MIB),
+            "invalid_max_body_bytes",
+            "The largest webhook body; the default is the most that Meta sends.",
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceConfig:
+    """Where our own API is served."""
+
+    host: str = field(
+        metadata=_key(
+            checks.bind_host,
+            "invalid_service_host",
+            "The address to listen on; `127.0.0.1` is reached from this machine only.",
+        )
+    )
+    port: int = field(
+        metadata=_key(checks.port, "invalid_service_port", "The TCP port to listen on.")
+    )
+    api_prefix: str = field(
+        metadata=_key(
+            checks.absolute_path,
+            "invalid_service_api_prefix",
+            "The path above all API routes; one trailing slash is dropped.",
+        )
+    )
+    public_url: str | None = field(
+        default=None,
+        metadata=_key(
+            checks.web_url,
+            "invalid_service_public_url",
+            "Where callers reach the service, as the API document states it.",
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PersistenceConfig:
+    """The database. `url` is None when there is none."""
+
+    url: str | None = field(
+        default="sqlite:///wats.db",
+        metadata=_key(
+            checks.database_url,
+            "invalid_persistence",
+            "The database, in the working directory by default; `persistence: none` for none.",
+            shy=True,
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupsConfig:
+    """The routes for WhatsApp groups."""
+
+    enabled: bool = field(
+        default=False,
+        metadata=_key(checks.flag, "invalid_groups", "Whether the group routes are served."),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TelemetryConfig:
+    """Which metric families are exposed."""
+
+    families: Literal["contract", "operator"] = field(
+        default="contract",
+        metadata=_key(
+            checks.one_of("contract", "operator"),
+            "invalid_telemetry",
+            "The set of metric families; `operator` is `contract` and more.",
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InboxConfig:
+    """How stored updates are given to the handlers."""
+
+    concurrency: int = field(
+        default=64,
+        metadata=_key(
+            checks.whole(1, 1024), "invalid_inbox", "How many updates are handled at the same time."
+        ),
+    )
+    handler_timeout_seconds: float = field(
+        default=30.0,
+        metadata=_key(
+            checks.number(0.1, 3600), "invalid_inbox", "How long one call of a handler may take."
+        ),
+    )
+    max_attempts: int = field(
+        default=10,
+        metadata=_key(
+            checks.whole(1, 1000),
+            "invalid_inbox",
+            "How often an update is tried before it is set aside as dead.",
+        ),
+    )
+    lease_seconds: float = field(
+        default=60.0,
+        metadata=_key(
+            checks.number(1, 3600),
+            "invalid_inbox",
+            "How long an update stays with a process that has died before another takes it.",
+        ),
+    )
+    retention_days: float = field(
+        default=7.0,
+        metadata=_key(
+            checks.number(0, 3650),
+            "invalid_inbox",
+            "How long the key of a handled update is kept to recognize Meta's repeats.",
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessagesConfig:
+    """How long what is known of messages is kept."""
+
+    retention_days: int = field(
+        default=90,
+        metadata=_key(
+            checks.whole(1, 3650), "invalid_messages", "How long message records are kept."
+        ),
+    )
+    idempotency_hours: int = field(
+        default=24,
+        metadata=_key(
+            checks.whole(1, 8760),
+            "invalid_messages",
+            "How long an `Idempotency-Key` is remembered.",
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """Everything that can be set for one business number, but for the secrets."""
+
+    name: str
+    graph: GraphConfig
+    whatsapp: WhatsAppConfig
+    webhook: WebhookConfig
+    service: ServiceConfig
+    persistence: PersistenceConfig = field(default_factory=PersistenceConfig)
+    groups: GroupsConfig = field(default_factory=GroupsConfig)
+    telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
+    handlers: tuple[str, ...] = field(
+        default=(),
+        metadata=_key(
+            checks.handler,
+            "invalid_handlers",
+            "The functions that are called with every update, by their import names.",
+            repeats=True,
+        ),
+    )
+    inbox: InboxConfig = field(default_factory=InboxConfig)
+    messages: MessagesConfig = field(default_factory=MessagesConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class EnvRef:
+    """A secret is in the environment variable *name*."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileRef:
+    """A secret is in the file *path*, which is relative to the config file."""
+
+    path: str
+
+
+SecretSource: TypeAlias = EnvRef | FileRef
+"""Where one secret is read from."""
+
+_VARIABLE = checks.text("[A-Za-z_][A-Za-z0-9_]{0,127}", "the name of an environment variable")
+_FILE = checks.printable(4096, "the path of a file")
+
+
+def _accept_source(value: object) -> SecretSource | None:
+    match value:
+        case {"env": str(name), **more} if not more and _VARIABLE.accept(name):
+            return EnvRef(name)
+        case {"file": str(path), **more} if not more and _FILE.accept(path):
+            return FileRef(path)
+    return None
+
+
+_SOURCE = Check("{env: NAME} or {file: PATH}", _accept_source)
+
+
+def _secret(section: str, name: str, value: Check, meaning: str, **more: Any) -> Mapping[str, Spec]:
+    return _key(
+        _SOURCE, "invalid_env_ref", meaning, section=section, name=name, secret=value, **more
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretSources:
+    """Where the secrets of a profile are read from. Each may have more than one place."""
+
+    access_token: tuple[SecretSource] = field(
+        metadata=_secret(
+            "auth", "accessToken", checks.token, "The bearer token that Graph is called with."
+        )
+    )
+    verify_token: tuple[SecretSource] = field(
+        metadata=_secret(
+            "webhook",
+            "verifyToken",
+            checks.verify_token,
+            "The word that Meta repeats when the webhook is set up.",
+        )
+    )
+    app_secrets: tuple[SecretSource, ...] = field(
+        metadata=_secret(
+            "webhook",
+            "appSecret",
+            checks.token,
+            "The key that Meta signs webhooks with; a list while it is being changed.",
+            repeats=True,
+        )
+    )
+    bearer_tokens: tuple[SecretSource, ...] = field(
+        metadata=_secret(
+            "service",
+            "bearerToken",
+            checks.token,
+            "What callers of the API present; it opens telemetry too; a list while being changed.",
+            repeats=True,
+        )
+    )
+    telemetry_tokens: tuple[SecretSource, ...] = field(
+        default=(),
+        metadata=_secret(
+            "telemetry",
+            "bearerToken",
+            checks.token,
+            "What opens the telemetry routes and nothing else, for scrapers.",
+            repeats=True,
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileSource(Profile):
+    """A profile as the file has it: what is set, and where its secrets are read from."""
+
+    secrets: SecretSources = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A whole config file, free of mistakes. No secret has been read yet."""
+
+    version: int = field(
+        metadata=_key(checks.version, "invalid_version", "The version of this shape.")
+    )
+    default_profile: str = field(
+        metadata=_key(
+            checks.name,
+            "missing_default_profile",
+            "The name of the profile that is used when none is asked for.",
+        )
+    )
+    profiles: Mapping[str, ProfileSource] = field(
+        metadata=_key(
+            checks.profiles,
+            "invalid_profiles",
+            "One profile for each business number; all are checked, one is served.",
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Secrets:
+    """The secrets of one profile. Of those with several values, each is active."""
+
+    access_token: Secret
+    verify_token: Secret
+    app_secrets: tuple[Secret, ...]
+    bearer_tokens: tuple[Secret, ...]
+    telemetry_tokens: tuple[Secret, ...] = ()

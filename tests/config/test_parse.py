@@ -1,0 +1,366 @@
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wats.config import (
+    EnvRef,
+    FileRef,
+    InboxConfig,
+    MessagesConfig,
+    PersistenceConfig,
+    TelemetryConfig,
+    config_keys,
+    parse_config,
+)
+from wats.config.keys import PROFILE, Section
+from wats.errors import ConfigError, ConfigIssue
+
+Put = Callable[[str, object], dict[str, Any]]
+
+
+def issues_of(document: object) -> list[tuple[str, str]]:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(document)
+    return [(issue.code, issue.path) for issue in caught.value.issues]
+
+
+def test_what_is_left_out_has_its_default(document: dict[str, Any]) -> None:
+    profile = parse_config(document).profiles["local"]
+
+    assert profile.name == "local"
+    assert profile.graph.api_version == "v25.0"
+    assert profile.webhook.max_body_bytes == 3 * 1024 * 1024
+    assert profile.service.public_url is None
+    assert profile.persistence == PersistenceConfig(url="sqlite:///wats.db")
+    assert not profile.groups.enabled
+    assert profile.telemetry == TelemetryConfig(families="contract")
+    assert profile.handlers == ()
+    assert profile.inbox == InboxConfig()
+    assert profile.messages == MessagesConfig()
+    assert profile.secrets.app_secrets == (EnvRef("WATS_APP_SECRET"),)
+    assert profile.secrets.telemetry_tokens == ()
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "attribute", "expected"),
+    [
+        ("whatsapp.phoneNumberId", 15551234567, "whatsapp.phone_number_id", "15551234567"),
+        ("webhook.path", "/hook/", "webhook.path", "/hook"),
+        ("webhook.maxBodyBytes", 10_485_760, "webhook.max_body_bytes", 10_485_760),
+        ("service.publicUrl", "https://a.example/", "service.public_url", "https://a.example"),
+        ("persistence", "none", "persistence.url", None),
+        ("persistence", {"url": "sqlite:///x"}, "persistence.url", "sqlite:///x"),
+        ("persistence", {}, "persistence.url", "sqlite:///wats.db"),
+        ("groups.enabled", True, "groups.enabled", True),
+        ("telemetry.families", "operator", "telemetry.families", "operator"),
+        ("handlers", ["a.b:c", "d:e"], "handlers", ("a.b:c", "d:e")),
+        ("handlers", "a.b:c", "handlers", ("a.b:c",)),
+        ("handlers", [], "handlers", ()),
+        ("inbox.handlerTimeoutSeconds", 5, "inbox.handler_timeout_seconds", 5.0),
+        ("messages.idempotencyHours", 48, "messages.idempotency_hours", 48),
+        ("auth.accessToken", {"file": "a/b"}, "secrets.access_token", (FileRef("a/b"),)),
+        (
+            "service.bearerToken",
+            [{"env": "A"}, {"file": "b"}],
+            "secrets.bearer_tokens",
+            (EnvRef("A"), FileRef("b")),
+        ),
+        ("telemetry.bearerToken", {"env": "T"}, "secrets.telemetry_tokens", (EnvRef("T"),)),
+    ],
+)
+def test_what_is_set_is_kept(
+    put: Put, path: str, value: object, attribute: str, expected: object
+) -> None:
+    found: object = parse_config(put(path, value)).profiles["local"]
+
+    for name in attribute.split("."):
+        found = getattr(found, name)
+
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "code"),
+    [
+        ("graph", None, "invalid_graph"),
+        ("graph.apiVersion", "25.0", "invalid_api_version"),
+        ("graph.apiVersion", 25.0, "invalid_api_version"),
+        ("graph.baseUrl", "http://graph.facebook.com", "invalid_base_url"),
+        ("whatsapp", [], "invalid_whatsapp"),
+        ("whatsapp.wabaId", "", "invalid_whatsapp"),
+        ("whatsapp.phoneNumberId", "abc", "invalid_whatsapp"),
+        ("auth", "EAAG", "invalid_auth"),
+        ("auth.accessToken", "EAAG", "invalid_env_ref"),
+        ("auth.accessToken", {"env": "A", "file": "b"}, "invalid_env_ref"),
+        ("auth.accessToken", {"env": ""}, "invalid_env_ref"),
+        ("auth.accessToken", {"env": "not a name"}, "invalid_env_ref"),
+        ("auth.accessToken", {"file": " "}, "invalid_env_ref"),
+        ("auth.accessToken", {"file": "a\x00b"}, "invalid_env_ref"),
+        ("auth.accessToken", {}, "invalid_env_ref"),
+        ("auth.accessToken", [{"env": "A"}], "invalid_env_ref"),
+        ("webhook", 1, "invalid_webhook"),
+        ("webhook.path", "/", "invalid_webhook_path"),
+        ("webhook.path", "/api/messages/text", "invalid_path"),
+        ("webhook.path", "/metrics", "invalid_path"),
+        ("webhook.maxBodyBytes", 0, "invalid_max_body_bytes"),
+        ("webhook.maxBodyBytes", 10_485_761, "invalid_max_body_bytes"),
+        ("webhook.maxBodyBytes", True, "invalid_max_body_bytes"),
+        ("webhook.appSecret", [], "invalid_env_ref"),
+        ("service", "x", "invalid_service"),
+        ("service.host", "", "invalid_service_host"),
+        ("service.port", 0, "invalid_service_port"),
+        ("service.port", "8787", "invalid_service_port"),
+        ("service.apiPrefix", "api", "invalid_service_api_prefix"),
+        ("service.apiPrefix", "/status", "invalid_path"),
+        ("service.publicUrl", "example.org", "invalid_service_public_url"),
+        ("service.bearerToken", [{"env": "A"}] * 33, "invalid_env_ref"),
+        ("persistence", None, "invalid_persistence"),
+        ("persistence", "sqlite:///wats.db", "invalid_persistence"),
+        ("persistence.url", "none", "invalid_persistence"),
+        ("groups.enabled", "yes", "invalid_groups"),
+        ("telemetry.families", "all", "invalid_telemetry"),
+        ("telemetry.bearerToken", "word", "invalid_env_ref"),
+        ("handlers", "no colon", "invalid_handlers"),
+        ("handlers", {"a": "b"}, "invalid_handlers"),
+        ("inbox.concurrency", 0, "invalid_inbox"),
+        ("inbox.leaseSeconds", "60", "invalid_inbox"),
+        ("messages.retentionDays", 1.5, "invalid_messages"),
+    ],
+    ids=repr,
+)
+def test_what_cannot_be_used_is_refused_at_its_path(
+    put: Put, path: str, value: object, code: str
+) -> None:
+    assert issues_of(put(path, value)) == [(code, f"$.profiles.local.{path}")]
+
+
+def test_an_item_of_a_list_is_refused_by_its_index(put: Put) -> None:
+    put("webhook.appSecret", [{"env": "A"}, "inline"])
+
+    assert issues_of(put("handlers", ["a:b", "c"])) == [
+        ("invalid_env_ref", "$.profiles.local.webhook.appSecret[1]"),
+        ("invalid_handlers", "$.profiles.local.handlers[1]"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "path", [key.path for key in config_keys() if key.required and key.path.count(".") == 3]
+)
+def test_a_required_key_that_is_left_out_is_the_only_issue(
+    document: dict[str, Any], path: str
+) -> None:
+    _, _, section, key = path.split(".")
+    del document["profiles"]["local"][section][key]
+
+    assert [where for _, where in issues_of(document)] == [f"$.profiles.local.{section}.{key}"]
+
+
+def test_every_mistake_of_every_profile_is_reported_at_once(document: dict[str, Any]) -> None:
+    broken = copy.deepcopy(document["profiles"]["local"])
+    broken["service"]["port"] = -1
+    del broken["auth"]
+    document["profiles"]["local"]["graph"]["apiVersion"] = "25"
+    document |= {"version": 2, "defaultProfile": " ", "extra": {}}
+    document["profiles"] |= {"second": broken, "third": [], "": {}}
+
+    assert set(issues_of(document)) >= {
+        ("unknown_key", "$.extra"),
+        ("invalid_version", "$.version"),
+        ("missing_default_profile", "$.defaultProfile"),
+        ("invalid_api_version", "$.profiles.local.graph.apiVersion"),
+        ("invalid_auth", "$.profiles.second.auth"),
+        ("invalid_service_port", "$.profiles.second.service.port"),
+        ("invalid_profile", "$.profiles.third"),
+        ("invalid_profile", "$.profiles[?]"),
+    }
+
+
+@pytest.mark.parametrize("document", [None, [], "text", 1, True], ids=repr)
+def test_a_document_that_is_no_mapping_is_refused(document: object) -> None:
+    assert issues_of(document) == [("invalid_config", "$")]
+
+
+@pytest.mark.parametrize("profiles", [None, {}, [], "local"], ids=repr)
+def test_a_file_without_profiles_is_refused(document: dict[str, Any], profiles: object) -> None:
+    document["profiles"] = profiles
+
+    assert issues_of(document) == [("invalid_profiles", "$.profiles")]
+
+
+@pytest.mark.parametrize("name", ["other", "toString", "__class__", "keys"])
+def test_the_default_profile_must_be_one_of_the_profiles(
+    document: dict[str, Any], name: str
+) -> None:
+    document["defaultProfile"] = name
+
+    assert issues_of(document) == [("missing_default_profile", "$.defaultProfile")]
+
+
+@pytest.mark.parametrize(
+    ("key", "path", "reason"),
+    [
+        (
+            "service.prot",
+            "$.profiles.local.service.prot",
+            "Is not a key of the config file; did you mean 'port'?",
+        ),
+        (
+            "webhooks",
+            "$.profiles.local.webhooks",
+            "Is not a key of the config file; did you mean 'webhook'?",
+        ),
+        (
+            "auth.zzz",
+            "$.profiles.local.auth.zzz",
+            "Is not a key of the config file; the keys here are accessToken.",
+        ),
+        (
+            "auth.15551234567",
+            "$.profiles.local.auth[?]",
+            "Is not a key of the config file; the keys here are accessToken.",
+        ),
+    ],
+)
+def test_an_unknown_key_is_refused_with_the_nearest_known_one(
+    put: Put, key: str, path: str, reason: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(put(key, "value"))
+
+    assert caught.value.issues == (ConfigIssue("unknown_key", path, reason),)
+
+
+def test_a_config_cannot_be_changed(document: dict[str, Any]) -> None:
+    config = parse_config(document)
+
+    with pytest.raises(TypeError):
+        config.profiles["other"] = config.profiles["local"]  # type: ignore[index]  # the point
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.profiles["local"].service.port = 1  # type: ignore[misc]  # the point
+    hash(config.profiles["local"])
+
+
+def test_a_config_does_not_change_with_the_document_it_came_from(document: dict[str, Any]) -> None:
+    config = parse_config(document)
+
+    document["profiles"].clear()
+
+    assert list(config.profiles) == ["local"]
+
+
+def test_the_representation_of_a_profile_names_no_place_of_a_secret(
+    document: dict[str, Any],
+) -> None:
+    assert "WATS_" not in repr(parse_config(document))
+
+
+def test_every_attribute_of_a_section_is_a_key_of_the_file() -> None:
+    for section in PROFILE:
+        if isinstance(section, Section) and section.holds is not None:
+            attributes = {field.name for field in dataclasses.fields(section.holds)}
+            assert attributes == {key.attribute for key in section.keys if not key.spec.secret}
+
+
+SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.sampled_from(["none", "contract", "/api", "https://a.example", "1", "a:b"])
+)
+NAMES = st.text(max_size=8) | st.sampled_from(
+    sorted({part for key in config_keys() for part in key.path.split(".")} | {"env", "file"})
+)
+JSON = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=6),
+    max_leaves=30,
+)
+
+
+def mistakes(document: object) -> tuple[ConfigIssue, ...] | None:
+    try:
+        parse_config(document)
+    except ConfigError as error:
+        return error.issues
+    return None
+
+
+@given(JSON)
+def test_any_json_is_a_config_or_a_list_of_mistakes(document: object) -> None:
+    assert mistakes(document) != ()
+
+
+def _leaves(path: tuple[str, ...], value: object) -> list[tuple[str, ...]]:
+    inner = value.items() if isinstance(value, dict) else ()
+    return [path, *(leaf for key, item in inner for leaf in _leaves((*path, key), item))]
+
+
+@given(data=st.data(), replacement=JSON)
+def test_any_part_of_a_good_file_may_be_anything(data: st.DataObject, replacement: object) -> None:
+    document: dict[str, Any] = {"version": 1, "defaultProfile": "a", "profiles": {"a": _profile()}}
+    *way, last = data.draw(st.sampled_from(_leaves((), document)[1:]))
+    mapping = document
+    for key in way:
+        mapping = mapping[key]
+    mapping[last] = replacement
+
+    assert mistakes(document) != ()
+
+
+def _profile() -> dict[str, Any]:
+    source = {"env": "A"}
+    return {
+        "graph": {"apiVersion": "v25.0", "baseUrl": "https://a.example"},
+        "whatsapp": {"wabaId": "1", "phoneNumberId": "1"},
+        "auth": {"accessToken": source},
+        "webhook": {"path": "/hook", "verifyToken": source, "appSecret": [source]},
+        "service": {"host": "::1", "port": 1, "apiPrefix": "/api", "bearerToken": [source]},
+        "persistence": {"url": "sqlite:///a"},
+        "groups": {"enabled": False},
+        "telemetry": {"families": "operator", "bearerToken": source},
+        "handlers": ["a:b"],
+        "inbox": {"concurrency": 1},
+        "messages": {"retentionDays": 1},
+    }
+
+
+CANARIES = st.integers(10**9, 10**12).flatmap(
+    lambda number: st.sampled_from([number, f"canary{number}", f"/canary{number}?", f"+{number}"])
+)
+CANARY_JSON = st.recursive(
+    CANARIES,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(NAMES, inner, max_size=6),
+    max_leaves=30,
+)
+
+
+@given(data=st.data(), replacement=CANARY_JSON)
+def test_no_value_of_a_refused_file_is_shown(data: st.DataObject, replacement: object) -> None:
+    document: dict[str, Any] = {"version": 1, "defaultProfile": "a", "profiles": {"a": _profile()}}
+    *way, last = data.draw(st.sampled_from(_leaves((), document)[1:]))
+    mapping = document
+    for key in way:
+        mapping = mapping[key]
+    mapping[last] = replacement
+    document["unknown"] = replacement
+
+    with pytest.raises(ConfigError) as caught:
+        parse_config(document)
+
+    shown = str(caught.value) + repr(caught.value)
+    assert not [value for value in _values(replacement) if str(value).strip("/?+") in shown]
+
+
+def _values(value: object) -> list[object]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [leaf for item in value for leaf in _values(item)]
+    return [value]
