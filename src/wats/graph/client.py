@@ -1,0 +1,344 @@
+"""The one door to Graph: a call either has an answer, never left us, or nobody can tell.
+
+    answered 2xx                       GraphAnswer, even if its body cannot be read
+    answered otherwise                 GraphRefused
+    never written                      GraphUnreachable: it can be sent again
+    written, and no answer came        GraphOutcomeUnknown: it must not be sent again
+
+The last two are told apart by aiohttp's exceptions. Those of connecting are raised before the first
+byte of a request is written; any other failure, one that we do not know of included, counts as
+written.
+"""
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from importlib.metadata import version as installed_version
+from typing import Any, Final, Protocol
+from urllib.parse import quote, unquote, urlencode, urlsplit
+
+import aiohttp
+from yarl import URL
+
+from wats.errors import (
+    ConfigError,
+    ConfigIssue,
+    Detail,
+    GraphError,
+    GraphOutcomeUnknown,
+    GraphRefused,
+    GraphUnreachable,
+    MalformedRequest,
+)
+from wats.graph.errors import classify, decode_json
+from wats.privacy import Secret
+from wats.telemetry.vocabulary import EndpointFamily, Outcome
+
+CONNECT_SECONDS: Final = 5.0
+READ_SECONDS: Final = 20.0
+TOTAL_SECONDS: Final = 30.0
+MAX_CONNECTIONS: Final = 100
+MAX_ANSWER_BYTES: Final = 1024 * 1024
+# Shorter than servers keep idle connections, so that a request rarely meets one being closed.
+KEEP_ALIVE_SECONDS: Final = 15.0
+
+_METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
+_VERSION: Final = re.compile(r"v[0-9]+(\.[0-9]+)?")
+_TOKEN: Final = re.compile(r"[\x21-\x7e]{1,4096}")
+_UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f/\\?#]")
+_STRAY_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_MOST_DECODINGS: Final = 5
+_CHUNK_BYTES: Final = 64 * 1024
+
+_NEVER_WRITTEN: Final = (
+    aiohttp.ClientConnectorError,  # DNS, a refused connection, TLS
+    aiohttp.ConnectionTimeoutError,  # no connection in time, waiting for a free one included
+    aiohttp.InvalidURL,
+)
+
+
+class OperationRecorder(Protocol):
+    """The part of `Telemetry` that the client needs."""
+
+    def graph_operation(
+        self, family: EndpointFamily, status: int, outcome: Outcome, seconds: float, /
+    ) -> None:
+        """Record a call that left the process; *status* is Graph's, 0 if none came."""
+
+
+@dataclass(frozen=True, slots=True)
+class GraphAnswer:
+    """An answer of 2xx: Graph carried the request out.
+
+    Attributes:
+        status: The HTTP status.
+        payload: The decoded JSON, or the text if it was no JSON and did not claim to be. `None`
+            when the body is empty, cut off, too long or broken: what was asked for was done all
+            the same, only its result is not known.
+        body: The bytes that came; empty when they could not all be read.
+    """
+
+    status: int
+    payload: Any
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Reply:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class GraphClient:
+    """Calls Graph, with one pool of connections, bounded in number, time and size.
+
+    The access token goes to the host of *base_url* and to no other: redirects are not followed, and
+    the environment's proxies are not used. A POST, PUT, PATCH or DELETE is written once at most.
+
+    Args:
+        base_url: Where Graph is; a path or query in it is kept.
+        version: Graph's version, as `v25.0`.
+        access_token: The bearer token.
+        telemetry: Told of every call that left the process, once.
+        session: A session to use instead of one of our own. It is not closed here, and its
+            connector's limits and its proxy settings are its owner's.
+        connect_seconds: The longest wait for a connection: a free place, DNS, TCP and TLS.
+        read_seconds: The longest silence while waiting for an answer.
+        total_seconds: The longest call; more than *connect_seconds*, so that running out of it
+            always means that the request was written.
+        max_connections: The most connections at once; further calls wait for a free one.
+        max_answer_bytes: The longest body that is read, decompressed.
+
+    Raises:
+        ConfigError: One of these cannot be used.
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        version: str,
+        access_token: Secret,
+        telemetry: OperationRecorder,
+        session: aiohttp.ClientSession | None = None,
+        connect_seconds: float = CONNECT_SECONDS,
+        read_seconds: float = READ_SECONDS,
+        total_seconds: float = TOTAL_SECONDS,
+        max_connections: int = MAX_CONNECTIONS,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
+    ) -> None:
+        base = urlsplit(base_url)
+        checks = {
+            ConfigIssue("invalid_url", "graph.baseUrl", "must be an http(s) URL with a host"): (
+                base.scheme in {"http", "https"} and base.hostname and "@" not in base.netloc
+            ),
+            ConfigIssue("invalid_version", "graph.apiVersion", "must look like 'v25.0'"): (
+                _VERSION.fullmatch(version)
+            ),
+            ConfigIssue("invalid_token", "auth.accessToken", "must be 1 to 4096 visible ASCII"): (
+                _TOKEN.fullmatch(access_token.reveal())
+            ),
+            ConfigIssue("invalid_timeout", "graph", "must stop connecting before the call ends"): (
+                0 < connect_seconds < total_seconds and read_seconds > 0
+            ),
+        }
+        if issues := [issue for issue, is_fine in checks.items() if not is_fine]:
+            raise ConfigError(issues)
+        self._root = f"{base.scheme}://{base.netloc}{base.path.rstrip('/')}/{version}/"
+        self._base_query = base.query
+        self._headers = {
+            "authorization": f"Bearer {access_token.reveal()}",
+            "user-agent": f"wats/{installed_version('wats')}",
+        }
+        self._telemetry = telemetry
+        self._session = session
+        self._owns_session = session is None
+        self._timeout = aiohttp.ClientTimeout(
+            total=total_seconds, connect=connect_seconds, sock_read=read_seconds
+        )
+        self._max_connections = max_connections
+        self._max_answer_bytes = max_answer_bytes
+
+    async def start(self) -> None:
+        """Make the session, unless one was given. A second call does nothing."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=self._max_connections, keepalive_timeout=KEEP_ALIVE_SECONDS
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+            )
+
+    async def close(self) -> None:
+        """Close the session if it is ours. May be called twice."""
+        if self._owns_session and self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def call(
+        self,
+        family: EndpointFamily,
+        method: str,
+        segments: Sequence[str],
+        *,
+        query: Mapping[str, str] | None = None,
+        payload: bytes | None = None,
+    ) -> GraphAnswer:
+        """Send one request and return Graph's answer.
+
+        An answer of 2xx that holds an `error` object is an answer: the status says that the request
+        was carried out, and a caller that finds no result in it must not send it again.
+
+        A cancelled call may have been carried out; whoever cancels has to treat it so.
+
+        Args:
+            family: What the call is about, for telemetry.
+            method: GET, POST, PUT, PATCH or DELETE, in any letter case.
+            segments: The parts of the path after the version.
+            query: Query parameters.
+            payload: JSON as bytes, which are passed on as they are.
+
+        Raises:
+            MalformedRequest: The path cannot be sent; nothing left us.
+            GraphRefused: Graph answered and did not do it.
+            GraphUnreachable: It was never written; it can be sent again.
+            GraphOutcomeUnknown: It was written and no answer came; it must not be sent again.
+        """
+        verb = method.upper()
+        if verb not in _METHODS:
+            msg = "'method' must be GET, POST, PUT, PATCH or DELETE."
+            raise ValueError(msg)
+        url = self._url(segments, query)
+        session = self._session
+        if session is None or session.closed:
+            raise GraphUnreachable
+
+        reply: _Reply | None = None
+        began = time.perf_counter()
+        try:
+            reply = await self._exchange(session, verb, url, payload)
+        finally:
+            status = reply.status if reply is not None else 0
+            outcome = Outcome.SUCCESS if _is_success(status) else Outcome.ERROR
+            self._telemetry.graph_operation(family, status, outcome, time.perf_counter() - began)
+        if not _is_success(reply.status):
+            raise _failure(reply)
+        return GraphAnswer(reply.status, _payload(reply), reply.body)
+
+    def _url(self, segments: Sequence[str], query: Mapping[str, str] | None) -> URL:
+        path = "/".join(_encoded(segment, index) for index, segment in enumerate(segments))
+        queries = [self._base_query, urlencode(query or {}, errors="replace")]
+        search = "&".join(part for part in queries if part)
+        return URL(f"{self._root}{path}?{search}" if search else self._root + path, encoded=True)
+
+    async def _exchange(
+        self, session: aiohttp.ClientSession, method: str, url: URL, payload: bytes | None
+    ) -> _Reply:
+        headers = self._headers
+        if payload is not None:
+            headers = {**headers, "content-type": "application/json"}
+        try:
+            async with session.request(
+                method,
+                url,
+                data=payload,
+                headers=headers,
+                skip_auto_headers=("content-type",),
+                allow_redirects=False,
+                raise_for_status=False,
+                timeout=self._timeout,
+                middlewares=() if method == "GET" else (_write_once,),
+            ) as response:
+                return _Reply(response.status, response.headers, await self._read(response))
+        except _NEVER_WRITTEN as exc:
+            raise _noted(GraphUnreachable(), exc) from None
+        except (aiohttp.ClientError, TimeoutError) as exc:
+            raise _noted(GraphOutcomeUnknown(), exc) from None
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        """Return the body; empty if it is cut off or too long, for the status says enough."""
+        body = bytearray()
+        try:
+            async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+                body += chunk
+                if len(body) > self._max_answer_bytes:
+                    response.close()
+                    return b""
+        except (aiohttp.ClientError, TimeoutError):
+            return b""
+        return bytes(body)
+
+
+async def _write_once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Keep aiohttp from sending a request again by itself after a connection broke.
+
+    It does that for PUT and DELETE, which HTTP calls idempotent, when a kept connection turns out
+    to be closed. We promise one write, and one record in telemetry for each. It tries again only on
+    subclasses of the error that is raised here.
+    """
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
+        raise aiohttp.ClientConnectionError(type(exc).__name__) from None
+
+
+def _noted(error: GraphError, cause: BaseException) -> GraphError:
+    """Note the class of *cause* on *error*; its text holds the URL, and so perhaps an id."""
+    error.add_note(type(cause).__name__)
+    return error
+
+
+def _encoded(segment: str, index: int) -> str:
+    """Return *segment* percent-encoded, however often it was encoded before.
+
+    Decoding goes on until nothing changes, so that no `%252e%252e` becomes `..` on somebody
+    else's machine.
+    """
+    for _ in range(_MOST_DECODINGS):
+        if _STRAY_PERCENT.search(segment):
+            raise _malformed(index)
+        decoded = unquote(segment, errors="surrogateescape")
+        if decoded == segment:
+            break
+        segment = decoded
+    else:
+        raise _malformed(index)
+    if not segment.strip() or segment in {".", ".."} or _UNSAFE.search(segment):
+        raise _malformed(index)
+    try:
+        return quote(segment, safe="")
+    except UnicodeEncodeError:
+        raise _malformed(index) from None
+
+
+def _malformed(index: int) -> MalformedRequest:
+    detail = Detail(f"path[{index}]", "is not a path segment that Graph could be sent")
+    return MalformedRequest("malformed_path", "The Graph path is invalid.", [detail])
+
+
+def _is_success(status: int) -> bool:
+    return HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES
+
+
+def _failure(reply: _Reply) -> GraphRefused | GraphOutcomeUnknown:
+    refused = classify(reply.status, reply.headers, reply.body)
+    # A gateway's own 504 says that it did pass the request on and waited in vain.
+    if reply.status == HTTPStatus.GATEWAY_TIMEOUT and refused.diagnostics.meta_code is None:
+        return GraphOutcomeUnknown()
+    return refused
+
+
+def _payload(reply: _Reply) -> Any:
+    payload = decode_json(reply.body)
+    if payload is not None or "json" in reply.headers.get("content-type", "").lower():
+        return payload
+    text = reply.body.decode(errors="replace")
+    return None if text in {"", "null"} else text

@@ -1,0 +1,351 @@
+"""What Graph's refusals mean: the table of its error codes, and how an answer is read. No I/O.
+
+The codes are data. A row says what the code is called, where it belongs and what to do about it;
+whether the same request can succeed later follows from what to do. An answer is judged by its HTTP
+status first, since a proxy before Graph has a status and no code; then by its code.
+
+Nothing that Meta wrote for people survives here, because its texts quote phone numbers.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+
+from wats.errors import GraphDiagnostics, GraphRefused
+from wats.telemetry.vocabulary import ErrorCategory
+
+
+class Action(StrEnum):
+    """What helps against an error. Our reading of Meta's documentation, not Meta's words."""
+
+    RETRY = "retry"
+    RETRY_ONCE = "retry_once"
+    RETRY_PAIR = "retry_pair"
+    PAUSE_NUMBER = "pause_number"
+    FIX_REQUEST = "fix_request"
+    USE_TEMPLATE = "use_template"
+    DROP_RECIPIENT = "drop_recipient"
+    WAIT_A_DAY = "wait_a_day"
+    FIX_ACCESS = "fix_access"
+    FIX_ACCOUNT = "fix_account"
+    FIX_BILLING = "fix_billing"
+    FIX_TEMPLATE = "fix_template"
+    FIX_MEDIA = "fix_media"
+    INSPECT = "inspect"
+
+
+ADVICE: Final[Mapping[Action, str]] = {
+    Action.RETRY: "Send the same request again, with growing pauses and an end.",
+    Action.RETRY_ONCE: "Send the same request once more, then look at it.",
+    Action.RETRY_PAIR: "Hold back what goes to this recipient only, longer after each refusal.",
+    Action.PAUSE_NUMBER: "Stop sending from this number and have an operator look at its state.",
+    Action.FIX_REQUEST: "Correct the request; the same one will never succeed.",
+    Action.USE_TEMPLATE: "Send a template; the customer service window is closed.",
+    Action.DROP_RECIPIENT: "Stop sending to this recipient and record why.",
+    Action.WAIT_A_DAY: "Wait at least 24 hours before doing this to the same person again.",
+    Action.FIX_ACCESS: "Have an operator check the access token and its permissions.",
+    Action.FIX_ACCOUNT: "Have an operator change the account or number in WhatsApp Manager.",
+    Action.FIX_BILLING: "Have an operator settle the account's payment method.",
+    Action.FIX_TEMPLATE: "Use another template until this one is repaired.",
+    Action.FIX_MEDIA: "Check the media file and upload it again.",
+    Action.INSPECT: "Do not retry by machine; look the code up.",
+}
+
+_RETRYABLE: Final = frozenset({Action.RETRY, Action.RETRY_ONCE, Action.RETRY_PAIR})
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorRule:
+    """One row of the table.
+
+    Attributes:
+        code: Meta's `code`.
+        name: What the error ledger calls it.
+        category: Where it belongs, for telemetry and for callers.
+        action: What helps against it.
+        subcode: Meta's `error_subcode`, if the row is about that one only.
+    """
+
+    code: int
+    name: str
+    category: ErrorCategory
+    action: Action
+    subcode: int | None = None
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same request can succeed later without a change."""
+        return self.action in _RETRYABLE
+
+    @property
+    def advice(self) -> str:
+        """One sentence about what helps."""
+        return ADVICE[self.action]
+
+
+_AUTH, _THROTTLING = ErrorCategory.AUTHORIZATION, ErrorCategory.THROTTLING
+_INTEGRITY, _SEND = ErrorCategory.INTEGRITY, ErrorCategory.SEND_MESSAGE
+_TEMPLATE, _FLOW = ErrorCategory.TEMPLATE, ErrorCategory.FLOW
+_BLOCK, _CALLING = ErrorCategory.BLOCK_USER, ErrorCategory.CALLING
+_LITE, _GROUPS = ErrorCategory.MARKETING_MESSAGES_LITE, ErrorCategory.GROUPS
+_REGISTRATION, _PLATFORM = ErrorCategory.REGISTRATION, ErrorCategory.PLATFORM
+_OTHER = ErrorCategory.UNKNOWN
+
+RULES: Final[tuple[ErrorRule, ...]] = (
+    ErrorRule(0, "AuthException", _AUTH, Action.FIX_ACCESS),
+    ErrorRule(3, "APIMethodError", _AUTH, Action.FIX_ACCESS),
+    ErrorRule(10, "PermissionDeniedError", _AUTH, Action.FIX_ACCESS),
+    ErrorRule(190, "ExpiredAccessTokenError", _AUTH, Action.FIX_ACCESS),
+    ErrorRule(200, "APIPermissionError", _AUTH, Action.FIX_ACCESS),
+    ErrorRule(4, "ToManyAPICallsError", _THROTTLING, Action.RETRY),
+    ErrorRule(80007, "RateLimitIssuesError", _THROTTLING, Action.RETRY),
+    ErrorRule(130429, "RateLimitHitError", _THROTTLING, Action.RETRY),
+    ErrorRule(131048, "SpamRateLimitHitError", _THROTTLING, Action.PAUSE_NUMBER),
+    ErrorRule(131056, "TooManyMessagesError", _THROTTLING, Action.RETRY_PAIR),
+    ErrorRule(368, "TemporarilyBlockedError", _INTEGRITY, Action.PAUSE_NUMBER),
+    ErrorRule(130497, "AccountRestrictedFromCountryError", _INTEGRITY, Action.FIX_ACCOUNT),
+    ErrorRule(131031, "AccountLockedError", _INTEGRITY, Action.PAUSE_NUMBER),
+    ErrorRule(131037, "DisplayNameNotApprovedError", _INTEGRITY, Action.FIX_ACCOUNT),
+    ErrorRule(133000, "DeregistrationIncompleteError", _REGISTRATION, Action.FIX_ACCOUNT),
+    ErrorRule(133004, "RegistrationUnavailableError", _REGISTRATION, Action.RETRY),
+    ErrorRule(133005, "TwoStepPinMismatchError", _REGISTRATION, Action.FIX_ACCOUNT),
+    ErrorRule(133006, "PhoneNumberNotVerifiedError", _REGISTRATION, Action.FIX_ACCOUNT),
+    ErrorRule(133008, "TooManyPinGuessesError", _REGISTRATION, Action.FIX_ACCOUNT),
+    ErrorRule(133009, "PinGuessedTooFastError", _REGISTRATION, Action.FIX_ACCOUNT),
+    ErrorRule(133010, "PhoneNumberNotRegisteredError", _REGISTRATION, Action.FIX_ACCOUNT),
+    ErrorRule(133015, "PhoneNumberRecentlyDeletedError", _REGISTRATION, Action.FIX_ACCOUNT),
+    ErrorRule(133016, "RegistrationRateLimitError", _REGISTRATION, Action.RETRY),
+    ErrorRule(1, "ApiUnknownError", _PLATFORM, Action.RETRY),
+    ErrorRule(2, "ApiServiceError", _PLATFORM, Action.RETRY),
+    ErrorRule(33, "ObjectMissingError", _SEND, Action.FIX_REQUEST),
+    ErrorRule(100, "InvalidParameterError", _SEND, Action.FIX_REQUEST),
+    ErrorRule(130472, "UserIsInExperimentGroupError", _SEND, Action.DROP_RECIPIENT),
+    ErrorRule(131000, "UnknownError", _SEND, Action.RETRY),
+    ErrorRule(131005, "AccessDeniedError", _SEND, Action.FIX_ACCESS),
+    ErrorRule(131008, "MissingRequiredParameterError", _SEND, Action.FIX_REQUEST),
+    ErrorRule(131009, "InvalidParameterError", _SEND, Action.FIX_REQUEST),
+    ErrorRule(131016, "ServiceUnavailableError", _SEND, Action.RETRY),
+    ErrorRule(131021, "RecipientCannotBeSenderError", _SEND, Action.DROP_RECIPIENT),
+    ErrorRule(131026, "MessageUndeliverableError", _SEND, Action.DROP_RECIPIENT),
+    ErrorRule(131030, "RecipientNotInAllowedListError", _SEND, Action.DROP_RECIPIENT),
+    ErrorRule(131042, "BusinessPaymentIssueError", _SEND, Action.FIX_BILLING),
+    ErrorRule(131044, "BusinessPaymentIssueError", _SEND, Action.FIX_BILLING),
+    ErrorRule(131045, "IncorrectCertificateError", _SEND, Action.FIX_ACCESS),
+    ErrorRule(131047, "ReEngagementMessageError", _SEND, Action.USE_TEMPLATE),
+    ErrorRule(131049, "EcosystemEngagementLimitError", _SEND, Action.WAIT_A_DAY),
+    ErrorRule(131050, "UserStoppedMarketingMessagesError", _SEND, Action.DROP_RECIPIENT),
+    ErrorRule(131051, "UnsupportedMessageTypeError", _SEND, Action.FIX_REQUEST),
+    ErrorRule(131052, "MediaDownloadError", _SEND, Action.FIX_MEDIA),
+    ErrorRule(131053, "MediaUploadError", _SEND, Action.FIX_MEDIA),
+    ErrorRule(131055, "MethodNotAllowedError", _SEND, Action.FIX_REQUEST),
+    ErrorRule(131057, "AccountInMaintenanceModeError", _SEND, Action.RETRY),
+    ErrorRule(131062, "UserIdRecipientUnsupportedError", _SEND, Action.FIX_REQUEST),
+    ErrorRule(131063, "MarketingTemplatesDisabledError", _SEND, Action.FIX_ACCOUNT),
+    ErrorRule(135000, "GenericError", _SEND, Action.RETRY_ONCE),
+    ErrorRule(137000, "RecipientIdentityKeyMismatchError", _SEND, Action.FIX_REQUEST),
+    ErrorRule(100, "ObjectMissingError", _SEND, Action.FIX_REQUEST, subcode=33),
+    ErrorRule(131020, "GroupTooSmallError", _GROUPS, Action.FIX_REQUEST),
+    ErrorRule(131041, "GroupMissingError", _GROUPS, Action.FIX_REQUEST),
+    ErrorRule(131201, "GroupRequestPartlyDoneError", _GROUPS, Action.INSPECT),
+    ErrorRule(131202, "GroupDuplicateParticipantError", _GROUPS, Action.FIX_REQUEST),
+    ErrorRule(131204, "GroupParticipantLimitError", _GROUPS, Action.FIX_REQUEST),
+    ErrorRule(131207, "GroupSuspendedError", _GROUPS, Action.FIX_ACCOUNT),
+    ErrorRule(131208, "GroupOperationRateLimitError", _GROUPS, Action.RETRY),
+    ErrorRule(131209, "GroupPictureNotSquareError", _GROUPS, Action.FIX_MEDIA),
+    ErrorRule(131210, "GroupPictureTooSmallError", _GROUPS, Action.FIX_MEDIA),
+    ErrorRule(131211, "GroupLimitReachedError", _GROUPS, Action.FIX_REQUEST),
+    ErrorRule(131212, "ParticipantNotInGroupError", _GROUPS, Action.FIX_REQUEST),
+    ErrorRule(131213, "JoinRequestMissingError", _GROUPS, Action.FIX_REQUEST),
+    ErrorRule(131214, "GroupCreationDisabledError", _GROUPS, Action.FIX_ACCOUNT),
+    ErrorRule(131215, "GroupsNotAvailableError", _GROUPS, Action.FIX_ACCOUNT),
+    ErrorRule(131059, "InvalidTemplateCursorError", _TEMPLATE, Action.FIX_REQUEST),
+    ErrorRule(131064, "TemplateClassificationRateLimitError", _TEMPLATE, Action.PAUSE_NUMBER),
+    ErrorRule(132000, "TemplateParamCountMismatchError", _TEMPLATE, Action.FIX_REQUEST),
+    ErrorRule(132001, "TemplateNotExistsError", _TEMPLATE, Action.FIX_REQUEST),
+    ErrorRule(132005, "TemplateTextTooLongError", _TEMPLATE, Action.FIX_REQUEST),
+    ErrorRule(132007, "TemplateContentPolicyViolationError", _TEMPLATE, Action.FIX_REQUEST),
+    ErrorRule(132008, "TemplateParamValueInvalidError", _TEMPLATE, Action.FIX_REQUEST),
+    ErrorRule(132012, "TemplateParamFormatMismatchError", _TEMPLATE, Action.FIX_REQUEST),
+    ErrorRule(132013, "TemplateStateError", _TEMPLATE, Action.FIX_TEMPLATE),
+    ErrorRule(132014, "TemplateStateError", _TEMPLATE, Action.FIX_TEMPLATE),
+    ErrorRule(132015, "TemplatePausedError", _TEMPLATE, Action.FIX_TEMPLATE),
+    ErrorRule(132016, "TemplateDisabledError", _TEMPLATE, Action.FIX_TEMPLATE),
+    ErrorRule(132018, "InvalidTemplateParameterError", _TEMPLATE, Action.FIX_REQUEST),
+    ErrorRule(132068, "FlowBlockedError", _FLOW, Action.FIX_ACCOUNT),
+    ErrorRule(132069, "FlowThrottledError", _FLOW, Action.FIX_ACCOUNT),
+    ErrorRule(139000, "FlowBlockedByIntegrityError", _FLOW, Action.FIX_ACCOUNT),
+    ErrorRule(139001, "FlowUpdatingError", _FLOW, Action.FIX_REQUEST),
+    ErrorRule(139002, "FlowPublishingError", _FLOW, Action.FIX_REQUEST),
+    ErrorRule(139003, "FlowDeprecatingError", _FLOW, Action.FIX_REQUEST),
+    ErrorRule(139004, "FlowDeletingError", _FLOW, Action.FIX_REQUEST),
+    ErrorRule(139100, "BulkBlockingFailedError", _BLOCK, Action.INSPECT),
+    ErrorRule(139101, "BlockListLimitReachedError", _BLOCK, Action.FIX_REQUEST),
+    ErrorRule(139102, "BlockListConcurrentUpdateError", _BLOCK, Action.RETRY),
+    ErrorRule(139103, "BlockUserInternalError", _BLOCK, Action.RETRY),
+    ErrorRule(
+        134100, "MarketingMessagesLiteUnsupportedMessageTypeError", _LITE, Action.FIX_REQUEST
+    ),
+    ErrorRule(
+        134101, "MarketingMessagesLiteUnsupportedTemplateCategoryError", _LITE, Action.FIX_REQUEST
+    ),
+    ErrorRule(134102, "MarketingMessagesLiteInvalidFlowError", _LITE, Action.FIX_REQUEST),
+    ErrorRule(
+        134103, "MarketingMessagesLiteUnsupportedTemplateStructureError", _LITE, Action.FIX_REQUEST
+    ),
+    ErrorRule(613, "FetchCallPermissionLimitHitError", _CALLING, Action.RETRY),
+    ErrorRule(138000, "CallingNotEnabledError", _CALLING, Action.FIX_ACCOUNT),
+    ErrorRule(138001, "ReceiverUncallableError", _CALLING, Action.DROP_RECIPIENT),
+    ErrorRule(138002, "ConcurrentCallsLimitError", _CALLING, Action.RETRY),
+    ErrorRule(138003, "DuplicateCallError", _CALLING, Action.FIX_REQUEST),
+    ErrorRule(138004, "CallConnectionError", _CALLING, Action.RETRY),
+    ErrorRule(138005, "CallRateLimitExceededError", _CALLING, Action.RETRY),
+    ErrorRule(138006, "CallPermissionNotFoundError", _CALLING, Action.FIX_REQUEST),
+    ErrorRule(138007, "CallConnectionTimeoutError", _CALLING, Action.RETRY),
+    ErrorRule(138009, "CallPermissionRequestLimitHitError", _CALLING, Action.WAIT_A_DAY),
+    ErrorRule(138012, "BusinessInitiatedCallsLimitHitError", _CALLING, Action.WAIT_A_DAY),
+    ErrorRule(138013, "FetchCallPermissionLimitHitError", _CALLING, Action.RETRY),
+    ErrorRule(138018, "CallingCannotBeEnabledError", _CALLING, Action.FIX_ACCOUNT),
+    ErrorRule(138021, "CallWebhookError", _CALLING, Action.INSPECT),
+    ErrorRule(2593109, "HistorySharingDeclinedError", _OTHER, Action.INSPECT),
+)
+
+PERMISSION_CODES: Final = range(201, 300)
+"""Every code in it is a missing permission, as 200 is."""
+
+TEMPLATE_SUBCODES: Final = range(2388000, 2389000)
+"""Every subcode in it is a fault of a template that was to be created."""
+
+TEMPLATE_CREATION: Final = "TemplateCreationError"
+
+UNLISTED_NAMES: Final = frozenset({"GraphApiError", "GraphAuthError", "GraphRateLimitError"})
+"""What an error is called that no row is about, or whose status does not fit its row."""
+
+ERROR_NAMES: Final = frozenset({*(rule.name for rule in RULES), TEMPLATE_CREATION}) | UNLISTED_NAMES
+"""Every name that a refusal can have: the closed list of the error ledger."""
+
+_BY_CODE: Final = {(rule.code, rule.subcode): rule for rule in RULES}
+_THROTTLING_CODES: Final = frozenset(rule.code for rule in RULES if rule.category is _THROTTLING)
+
+
+def find_rule(code: int | None, subcode: int | None = None) -> ErrorRule | None:
+    """Return the row of *code*, the one for this very *subcode* first; `None` if there is none."""
+    if code is None:
+        return None
+    rule = _BY_CODE.get((code, subcode))
+    if rule is None and subcode in TEMPLATE_SUBCODES:
+        return ErrorRule(code, TEMPLATE_CREATION, _TEMPLATE, Action.FIX_REQUEST, subcode)
+    if rule is None and code in PERMISSION_CODES:
+        return ErrorRule(code, "APIPermissionError", _AUTH, Action.FIX_ACCESS)
+    return rule or _BY_CODE.get((code, None))
+
+
+# Meta's names and trace ids are short and know no long number. A phone number that rides in on one
+# of these fields has seven digits in a row at least.
+_NAME: Final = re.compile(r"(?!.*[0-9]{5})[A-Za-z][A-Za-z0-9_]{0,63}")
+_TRACE_ID: Final = re.compile(r"(?!.*[0-9]{7})(?=.*[A-Za-z])[A-Za-z0-9_-]{1,64}")
+_NUMBER: Final = re.compile(r"[0-9]{1,7}")
+_HIGHEST_NUMBER: Final = 9_999_999
+_RETRY_AFTER: Final = re.compile(r"[\x20-\x7e]{1,64}")
+
+_NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def decode_json(body: bytes) -> Any:
+    """Return what *body* holds as JSON; `None` also when it holds none."""
+    try:
+        return msgspec.json.decode(body)
+    except _NOT_JSON:
+        return None
+
+
+def classify(status: int, headers: Mapping[str, str], body: bytes) -> GraphRefused:
+    """Tell what an answer of *status*, which is not 2xx, means.
+
+    A field of Meta's error object that is not of its type is passed over alone. An object that
+    stands bare, without `error` around it, is reported and not believed.
+    """
+    payload = decode_json(body)
+    outer = payload if isinstance(payload, dict) else {}
+    wrapped = isinstance(outer.get("error"), dict)
+    error: dict[str, Any] = outer["error"] if wrapped else outer
+
+    code, subcode = _number(error.get("code")), _number(error.get("error_subcode"))
+    meta_type = _matching(_NAME, error.get("type"))
+    believed = code if wrapped else None
+    rule = find_rule(believed, subcode)
+    throttled = status == HTTPStatus.TOO_MANY_REQUESTS or (
+        _is_client_error(status) and believed in _THROTTLING_CODES
+    )
+    auth_like = status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN} or (
+        wrapped and _is_client_error(status) and (meta_type == "OAuthException" or believed == 190)
+    )
+    diagnostics = GraphDiagnostics(
+        meta_code=code,
+        meta_subcode=subcode,
+        meta_type=meta_type,
+        fbtrace_id=_matching(_TRACE_ID, error.get("fbtrace_id")),
+        name=_name(rule, throttled=throttled, auth_like=auth_like),
+        category=_category(rule, status, throttled=throttled),
+        retryable=_is_retryable(rule, status),
+    )
+    return GraphRefused(status, diagnostics, retry_after=_retry_after(headers), throttled=throttled)
+
+
+def _name(rule: ErrorRule | None, *, throttled: bool, auth_like: bool) -> str:
+    if rule is None:
+        if throttled:
+            return "GraphRateLimitError"
+        return "GraphAuthError" if auth_like else "GraphApiError"
+    # Meta uses these codes in answers that are about something else; the status has to agree.
+    if rule.category is _AUTH and not auth_like:
+        return "GraphApiError"
+    if rule.category is _THROTTLING and not throttled:
+        return "GraphApiError"
+    return rule.name
+
+
+def _category(rule: ErrorRule | None, status: int, *, throttled: bool) -> ErrorCategory:
+    if rule is not None:
+        return rule.category
+    if throttled:
+        return _THROTTLING
+    # Meta says OAuthException of nearly everything, so here only the status counts.
+    unauthorized = status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+    return _AUTH if unauthorized else _OTHER
+
+
+def _is_retryable(rule: ErrorRule | None, status: int) -> bool:
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return rule is None or rule.action is not Action.PAUSE_NUMBER
+    if rule is not None:
+        return rule.retryable
+    return status >= HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def _is_client_error(status: int) -> bool:
+    return HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def _number(value: object) -> int | None:
+    if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    # Meta's codes end below ten million; what is longer could be somebody's number.
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _HIGHEST_NUMBER:
+        return value
+    return None
+
+
+def _matching(pattern: re.Pattern[str], value: object) -> str | None:
+    return value if isinstance(value, str) and pattern.fullmatch(value) else None
+
+
+def _retry_after(headers: Mapping[str, str]) -> str | None:
+    values = (value.strip() for name, value in headers.items() if name.lower() == "retry-after")
+    return next((value for value in values if _RETRY_AFTER.fullmatch(value)), None)

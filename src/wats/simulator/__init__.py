@@ -1,0 +1,9 @@
+"""A fake Meta on this machine: Graph endpoints, signed webhooks, limits and faults.
+
+It holds what it is told in memory, forgets it when it stops, and logs nothing.
+"""
+
+from wats.simulator.server import Simulator
+from wats.simulator.settings import SimulatorSettings
+
+__all__ = ["Simulator", "SimulatorSettings"]

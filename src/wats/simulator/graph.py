@@ -1,0 +1,214 @@
+"""Graph's endpoints over HTTP: messages and groups."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from http import HTTPMethod
+from typing import Any, Final, TypeAlias
+
+import msgspec
+from aiohttp import web
+
+from wats.simulator.faults import GraphFault, invalid, missing_object
+from wats.simulator.groups import Outcome
+from wats.simulator.messages import Addressee, check_message, check_product
+from wats.simulator.recipients import Answer, Behavior, Refusal
+from wats.simulator.settings import AcceptedMessage
+from wats.simulator.world import World
+
+Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+CONTROL_PREFIX: Final = "/_simulator/"
+_VERSION: Final = r"/{version:v\d+(?:\.\d+)?}"
+_PAGE: Final = "<!DOCTYPE html><html><title>Error</title><body>Try again later.</body></html>"
+_BROKEN: Final = '{"messaging_product":"whatsapp","messages":[{"id":"wamid.'
+
+
+def read_json(body: bytes) -> dict[str, Any]:
+    """Return the object in *body*.
+
+    Raises:
+        GraphFault: There is none.
+    """
+    try:
+        payload = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        payload = None
+    if not isinstance(payload, dict):
+        raise invalid("The body must be a JSON object.")
+    return payload
+
+
+class GraphEndpoints:
+    """The endpoints, asking one `World`."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes; the one for a lone id comes last."""
+        number, group = _VERSION + "/{number}", _VERSION + "/{group}"
+        return [
+            web.post(number + "/messages", self.messages),
+            web.post(number + "/groups", self.create_group),
+            web.get(number + "/groups", self.list_groups),
+            web.route("*", group + "/invite_link", self.invite_link),
+            web.route("*", group + "/join_requests", self.join_requests),
+            web.delete(group + "/participants", self.remove_participants),
+            web.route("*", group, self.group),
+        ]
+
+    @web.middleware
+    async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Count, authenticate, and answer as Graph does whatever goes wrong."""
+        if request.path.startswith(CONTROL_PREFIX):
+            return await handler(request)
+        self._world.counts.requests += 1
+        try:
+            self._authenticate(request)
+            return await handler(request)
+        except GraphFault as fault:
+            return self._refuse(fault)
+        except web.HTTPException:
+            return self._refuse(GraphFault(400, 2500, details="Unknown path components."))
+
+    async def messages(self, request: web.Request) -> web.StreamResponse:
+        """Take a message, or mark one as read."""
+        self._check_number(request)
+        payload = read_json(await request.read())
+        check_product(payload)
+        if payload.get("status") == "read":
+            if not isinstance(payload.get("message_id"), str):
+                raise invalid("The parameter message_id is required.")
+            self._world.counts.read_marks += 1
+            return web.json_response({"success": True})
+
+        addressee = check_message(payload, self._world.groups)
+        behavior = self._world.behavior_of(addressee)
+        if behavior.refusal is not None:
+            return self._refuse_as_told(behavior.refusal, addressee)
+        if behavior.answer is Answer.CUT:
+            return _cut(request)
+        message = self._world.accept(payload, addressee)
+        statuses = self._world.statuses_of(message, addressee, behavior)
+        if behavior.answer is Answer.AFTER_THE_STATUS:
+            await self._world.courier.deliver_now(statuses[:1])
+            statuses = statuses[1:]
+        self._world.schedule(statuses)
+        return await self._answer(request, message, addressee, behavior)
+
+    async def create_group(self, request: web.Request) -> web.StreamResponse:
+        """Create a group."""
+        self._check_number(request)
+        payload = read_json(await request.read())
+        check_product(payload)
+        return self._later(self._world.groups.create(payload))
+
+    async def list_groups(self, request: web.Request) -> web.StreamResponse:
+        """List the groups."""
+        self._check_number(request)
+        return web.json_response(self._world.groups.page(request.query))
+
+    async def group(self, request: web.Request) -> web.StreamResponse:
+        """Read, change or delete a group."""
+        groups, group_id = self._world.groups, request.match_info["group"]
+        match request.method:
+            case HTTPMethod.GET:
+                return web.json_response(groups.get(group_id, request.query.get("fields")))
+            case HTTPMethod.POST:
+                payload = read_json(await request.read())
+                check_product(payload)
+                return self._later(groups.update(group_id, payload))
+            case HTTPMethod.DELETE:
+                return self._later(groups.delete(group_id))
+            case _:
+                raise invalid("Unsupported method.")
+
+    async def invite_link(self, request: web.Request) -> web.StreamResponse:
+        """Read or reset the invite link."""
+        group_id, reset = request.match_info["group"], request.method == HTTPMethod.POST
+        if reset:
+            check_product(read_json(await request.read()))
+        return web.json_response(self._world.groups.invite_link(group_id, reset=reset))
+
+    async def join_requests(self, request: web.Request) -> web.StreamResponse:
+        """List, approve or reject join requests."""
+        groups, group_id = self._world.groups, request.match_info["group"]
+        if request.method == HTTPMethod.GET:
+            return web.json_response(groups.list_join_requests(group_id, request.query))
+        payload = read_json(await request.read())
+        check_product(payload)
+        approve = request.method == HTTPMethod.POST
+        return self._later(groups.decide(group_id, payload, approve=approve))
+
+    async def remove_participants(self, request: web.Request) -> web.StreamResponse:
+        """Remove people from a group."""
+        payload = read_json(await request.read())
+        check_product(payload)
+        return self._later(self._world.groups.remove(request.match_info["group"], payload))
+
+    def _authenticate(self, request: web.Request) -> None:
+        scheme, _, token = request.headers.get("authorization", "").partition(" ")
+        wanted = self._world.settings.access_token
+        is_known = bool(token.strip()) if wanted is None else wanted.matches(token.encode())
+        if scheme.lower() != "bearer" or not is_known:
+            raise GraphFault(401, 190, details="The access token is invalid.")
+
+    def _check_number(self, request: web.Request) -> None:
+        if request.match_info["number"] != self._world.settings.phone_number_id:
+            raise missing_object()
+
+    def _refuse_as_told(self, refusal: Refusal, addressee: Addressee) -> web.Response:
+        if refusal.code is None:
+            self._world.counts.refusals += 1
+            return web.Response(status=refusal.status, text=_PAGE, content_type="text/html")
+        return self._refuse(
+            GraphFault(
+                refusal.status,
+                refusal.code,
+                subcode=refusal.subcode,
+                type_=refusal.type,
+                # Meta's texts may quote people; a gateway that passes them on is found out here.
+                details=f"Made up by the simulator for {addressee.input}.",
+                retry_after=refusal.retry_after,
+            )
+        )
+
+    def _refuse(self, fault: GraphFault) -> web.Response:
+        self._world.counts.refusals += 1
+        headers = {"retry-after": fault.retry_after} if fault.retry_after is not None else {}
+        return web.json_response(fault.payload(), status=fault.status, headers=headers)
+
+    def _later(self, outcome: Outcome) -> web.Response:
+        answer, parts = outcome
+        self._world.schedule(parts)
+        return web.json_response(answer)
+
+    async def _answer(
+        self,
+        request: web.Request,
+        message: AcceptedMessage,
+        addressee: Addressee,
+        behavior: Behavior,
+    ) -> web.Response:
+        if behavior.answer is Answer.CUT_AFTER_ACCEPTING:
+            return _cut(request)
+        if behavior.answer is Answer.BROKEN_JSON:
+            return web.Response(text=_BROKEN, content_type="application/json")
+        settings = self._world.settings
+        is_slow = behavior.answer is Answer.SLOW
+        await asyncio.sleep(
+            settings.slow_answer_seconds if is_slow else settings.answer_delay_seconds
+        )
+        return web.json_response(
+            {
+                "messaging_product": "whatsapp",
+                "contacts": [addressee.contact()],
+                "messages": [{"id": message.wamid}],
+            }
+        )
+
+
+def _cut(request: web.Request) -> web.Response:
+    if request.transport is not None:  # pragma: no branch  # only if the peer hung up first
+        request.transport.abort()
+    return web.Response()

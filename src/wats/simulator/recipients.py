@@ -1,0 +1,188 @@
+"""What a message meets, by the last digits of its recipient. No I/O.
+
+The table is data: the server obeys it, and docs/simulator.md shows it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+from wats.graph.errors import RULES
+
+
+class Answer(StrEnum):
+    """How a request that is not refused is answered."""
+
+    USUAL = "usual"
+    SLOW = "slow"
+    CUT_AFTER_ACCEPTING = "cut_after_accepting"
+    CUT = "cut"
+    BROKEN_JSON = "broken_json"
+    AFTER_THE_STATUS = "after_the_status"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """An answer that is not 2xx.
+
+    Attributes:
+        status: The HTTP status.
+        code: Meta's code; `None` answers with a page of HTML.
+        subcode: Meta's subcode.
+        type: Meta's type.
+        retry_after: The header, if there is one.
+    """
+
+    status: int
+    code: int | None
+    subcode: int | None = None
+    type: str = "OAuthException"
+    retry_after: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Behavior:
+    """What happens to a message.
+
+    Attributes:
+        summary: What happens, for the documentation.
+        refusal: The answer if the message is not accepted.
+        answer: How it is answered if it is.
+        statuses: The statuses that follow, in the order in which they arrive.
+        failure: The code of the status `failed`.
+    """
+
+    summary: str
+    refusal: Refusal | None = None
+    answer: Answer = Answer.USUAL
+    statuses: Sequence[str] = ("sent", "delivered", "read")
+    failure: int | None = None
+
+
+USUAL: Final = Behavior(summary="Accepted; `sent`, `delivered` and `read` follow.")
+
+
+def _refused(summary: str, refusal: Refusal) -> Behavior:
+    return Behavior(summary=summary, refusal=refusal, statuses=())
+
+
+def _failed(code: int) -> Behavior:
+    summary = f"Accepted; then status `failed` with {code}."
+    return Behavior(summary=summary, statuses=("failed",), failure=code)
+
+
+BY_SUFFIX: Final[Mapping[str, Behavior]] = MappingProxyType(
+    {
+        "0001": _failed(131026),
+        "0002": _failed(131047),
+        "0003": _refused(
+            "429 with code 130429 and `Retry-After: 7`: the number's throughput is used up.",
+            Refusal(status=429, code=130429, retry_after="7"),
+        ),
+        "0004": _refused(
+            "400 with code 131056: too many messages to one recipient.",
+            Refusal(status=400, code=131056),
+        ),
+        "0005": _refused(
+            "401 with code 190: the access token has expired.",
+            Refusal(status=401, code=190, subcode=463),
+        ),
+        "0006": _refused(
+            "400 with code 100: a parameter is invalid.", Refusal(status=400, code=100)
+        ),
+        "0007": _refused("500 with code 1: Meta failed for a moment.", Refusal(status=500, code=1)),
+        "0008": Behavior(
+            summary="Accepted, but answered after `slow_answer_seconds` only; statuses as usual.",
+            answer=Answer.SLOW,
+        ),
+        "0009": Behavior(
+            summary="Accepted, then the connection is cut without an answer; statuses as usual.",
+            answer=Answer.CUT_AFTER_ACCEPTING,
+        ),
+        "0010": Behavior(
+            summary="The connection is cut without an answer, and nothing was accepted.",
+            answer=Answer.CUT,
+            statuses=(),
+        ),
+        "0011": _refused(
+            "502 with a page of HTML, as a proxy before Graph answers.",
+            Refusal(status=502, code=None),
+        ),
+        "0012": Behavior(
+            summary="Accepted, answered with 200 and broken JSON; statuses as usual.",
+            answer=Answer.BROKEN_JSON,
+        ),
+        "0013": _refused(
+            "429 with type `OAuthException`, a code in no table and `Retry-After: 3`.",
+            Refusal(status=429, code=80008, retry_after="3"),
+        ),
+        "0014": _failed(131049),
+        "0015": Behavior(
+            summary="Accepted; `sent`, then `read` without `delivered`.",
+            statuses=("sent", "read"),
+        ),
+        "0016": Behavior(
+            summary="Accepted; `delivered` arrives before `sent`.",
+            statuses=("delivered", "sent", "read"),
+        ),
+        "0017": Behavior(
+            summary="Accepted; `sent` is delivered before the request is answered.",
+            answer=Answer.AFTER_THE_STATUS,
+        ),
+        "0018": _refused(
+            "504 with a page of HTML: a gateway waited for Graph in vain.",
+            Refusal(status=504, code=None),
+        ),
+    }
+)
+"""What happens to a recipient whose number ends with these digits."""
+
+REFUSED_PREFIX: Final = "1999"
+FAILED_PREFIX: Final = "1998"
+"""No number begins with these. The seven digits after it are the code of an error."""
+
+_CODE_DIGITS: Final = 7
+
+HTTP_STATUS: Final[Mapping[int, int]] = MappingProxyType(
+    {
+        0: 401,
+        1: 500,
+        2: 503,
+        3: 500,
+        10: 403,
+        190: 401,
+        200: 403,
+        130429: 429,
+        131000: 500,
+        131005: 403,
+        131016: 503,
+        133004: 503,
+    }
+)
+"""The status that Graph gives a code; 400 for those that are not here."""
+
+KNOWN_CODES: Final = frozenset(rule.code for rule in RULES)
+
+
+def behavior_of(recipient: str) -> Behavior:
+    """Return what a message to *recipient* meets."""
+    prefix, code = recipient[: -_CODE_DIGITS or None], _code(recipient)
+    if prefix == REFUSED_PREFIX and code in KNOWN_CODES:
+        refusal = Refusal(status=HTTP_STATUS.get(code, 400), code=code)
+        return _refused(f"Refused with code {code}.", refusal)
+    if prefix == FAILED_PREFIX and code in KNOWN_CODES:
+        return _failed(code)
+    return BY_SUFFIX.get(recipient[-4:], USUAL)
+
+
+def _code(recipient: str) -> int:
+    digits = recipient[-_CODE_DIGITS:]
+    return int(digits) if digits.isascii() and digits.isdecimal() else -1
+
+
+def as_markdown() -> str:
+    """Return the table as it stands in docs/simulator.md."""
+    rows = [f"| …{suffix} | {behavior.summary} |" for suffix, behavior in BY_SUFFIX.items()]
+    return "\n".join(["| Recipient | What happens |", "|---|---|", *rows])

@@ -1,0 +1,155 @@
+"""The simulator itself: starts and stops, and is asked from Python."""
+
+import asyncio
+import secrets
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final
+
+from aiohttp import web
+
+from wats.simulator.control import DEFAULT_NAME, ControlEndpoints
+from wats.simulator.graph import GraphEndpoints
+from wats.simulator.settings import AcceptedMessage, Counts, SimulatorSettings
+from wats.simulator.world import World
+
+_ANY_ADDRESS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104  # recognized, not listened on
+# Zero would wait for a slow answer for ever.
+_SHUTDOWN_SECONDS: Final = 0.01
+_MAX_BODY_BYTES: Final = 1024 * 1024
+
+
+class Simulator:
+    """A fake Meta that listens on one port.
+
+    It answers as Graph under its `url`, and sends webhooks to the one that is configured. It is
+    started once; what it knew is gone when it stops.
+
+        async with Simulator(SimulatorSettings(app_secret=…, verify_token=…)) as simulator:
+            client = GraphClient(base_url=simulator.url, …)
+    """
+
+    def __init__(self, settings: SimulatorSettings) -> None:
+        self._settings = settings
+        self._world = World(settings)
+        self._runner: web.AppRunner | None = None
+        self._url = ""
+
+    @property
+    def url(self) -> str:
+        """Where it listens, for Graph's base URL."""
+        return self._url
+
+    @property
+    def counts(self) -> Counts:
+        """What happened since the start."""
+        return self._world.counts
+
+    @property
+    def accepted(self) -> Sequence[AcceptedMessage]:
+        """The messages that Graph accepted, at most the last 10,000."""
+        return tuple(self._world.accepted)
+
+    @property
+    def pending(self) -> int:
+        """How many webhook items wait or are under way."""
+        return self._world.courier.pending
+
+    async def start(self) -> None:
+        """Listen, and begin to deliver webhooks.
+
+        Raises:
+            OSError: The port is taken.
+        """
+        graph, control = GraphEndpoints(self._world), ControlEndpoints(self._world)
+        app = web.Application(
+            middlewares=[control.guard, graph.guard], client_max_size=_MAX_BODY_BYTES
+        )
+        app.add_routes([*control.routes(), *graph.routes()])
+        runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_SECONDS
+        )
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, self._settings.host, self._settings.port).start()
+        except OSError:
+            await runner.cleanup()
+            raise
+        self._runner = runner
+        port = runner.addresses[0][1]
+        host = "127.0.0.1" if self._settings.host in _ANY_ADDRESS else self._settings.host
+        self._url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        await self._world.courier.start()
+
+    async def stop(self) -> None:
+        """Stop at once. May be called twice."""
+        await self._world.courier.stop()
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    async def __aenter__(self) -> "Simulator":
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    def set_webhook(self, url: str | None) -> None:
+        """Send webhooks to *url* from now on, or nowhere."""
+        self._world.courier.webhook_url = url
+
+    async def verify_webhook(self) -> bool:
+        """Tell whether the webhook answers Meta's challenge."""
+        return await self._world.courier.verify(secrets.token_hex(8))
+
+    def inbound(
+        self,
+        sender: str,
+        text: str | None = None,
+        *,
+        message: Mapping[str, Any] | None = None,
+        name: str = DEFAULT_NAME,
+        count: int = 1,
+        group_id: str | None = None,
+    ) -> list[str]:
+        """Let a customer write, *count* times.
+
+        Args:
+            sender: Their number.
+            text: What they write.
+            message: What they write if it is no text: `type`, and what belongs to it.
+            name: Their name.
+            count: How many messages.
+            group_id: The group they write in.
+
+        Returns:
+            The ids of the messages.
+
+        Raises:
+            GraphFault: There is no such group, or they are not in it.
+        """
+        content = message if message is not None else {"type": "text", "text": {"body": text or ""}}
+        return self._world.inbound(sender, content, name=name, count=count, group_id=group_id)
+
+    def join_group(self, group_id: str, wa_id: str) -> None:
+        """Let somebody follow a group's invite link.
+
+        Raises:
+            GraphFault: There is no such group.
+        """
+        self._world.join(group_id, wa_id)
+
+    async def settle(self, timeout_seconds: float = 10.0) -> None:
+        """Wait until every webhook was taken.
+
+        Raises:
+            TimeoutError: Some were not.
+        """
+        async with asyncio.timeout(timeout_seconds):
+            await self._world.settled()

@@ -1,0 +1,91 @@
+"""How a simulator behaves, and what it counts. No I/O."""
+
+from dataclasses import dataclass, field
+
+from wats.privacy import Secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatorSettings:
+    """What can be set on a simulator.
+
+    Attributes:
+        app_secret: Signs every webhook.
+        verify_token: Sent in the challenge of the verification.
+        access_token: The one bearer token that is accepted; `None` accepts any that is not empty.
+        host: The address to listen on.
+        port: The port to listen on; 0 takes a free one.
+        waba_id: The WhatsApp Business Account that the webhooks are about.
+        phone_number_id: The one business number there is.
+        display_phone_number: That number as people read it.
+        webhook_url: Where webhooks go; without one they are dropped. Can be changed while running.
+        seed: What the random parts begin with: who gets a duplicate, how long a retry waits.
+        duplicate_rate: How many of the delivered items are delivered once more, from 0 to 1.
+        answer_delay_seconds: How long Graph takes to answer a message.
+        slow_answer_seconds: How long it takes for the recipient that stands for slowness.
+        status_delay_seconds: The pause before each status of a message.
+        batch_size: The most items that one webhook POST holds.
+        couriers: How many webhook POSTs may be under way at once.
+        webhook_timeout_seconds: How long a receiver may take to answer.
+        time_factor: How long a second of Meta's retry timetable lasts, in seconds. At 1 the first
+            retry comes after about ten seconds and the last after seven days.
+    """
+
+    app_secret: Secret
+    verify_token: Secret
+    access_token: Secret | None = None
+    host: str = "127.0.0.1"
+    port: int = 0
+    waba_id: str = "100000000000001"
+    phone_number_id: str = "200000000000002"
+    display_phone_number: str = "15550001111"
+    webhook_url: str | None = None
+    seed: int = 0
+    duplicate_rate: float = 0.0
+    answer_delay_seconds: float = 0.0
+    slow_answer_seconds: float = 5.0
+    status_delay_seconds: float = 0.05
+    batch_size: int = 20
+    couriers: int = 4
+    webhook_timeout_seconds: float = 10.0
+    time_factor: float = 0.01
+
+
+@dataclass(slots=True, kw_only=True)
+class Counts:
+    """What happened since the start.
+
+    Attributes:
+        requests: Requests that Graph was asked.
+        sends: Messages that Graph accepted, also those whose answer never arrived.
+        refusals: Requests that were answered with an error.
+        read_marks: Messages that were marked as read.
+        inbound: Messages that customers wrote.
+        webhooks: Webhook POSTs that were made.
+        webhook_failures: Those of them that were not answered with 200.
+        delivered: Items that were delivered in a POST answered with 200, duplicates included.
+        duplicates: Those of them that had been delivered before on purpose.
+        redeliveries: Items that were put back because their POST failed.
+        dropped: Items nobody received: there was no webhook, or it failed for seven days.
+    """
+
+    requests: int = 0
+    sends: int = 0
+    refusals: int = 0
+    read_marks: int = 0
+    inbound: int = 0
+    webhooks: int = 0
+    webhook_failures: int = 0
+    delivered: int = 0
+    duplicates: int = 0
+    redeliveries: int = 0
+    dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcceptedMessage:
+    """A message that Graph accepted."""
+
+    wamid: str
+    recipient: str
+    payload: dict[str, object] = field(repr=False)

@@ -1,0 +1,115 @@
+"""What the simulated Meta knows and does; the HTTP endpoints only ask it."""
+
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Final
+
+from wats.simulator.bodies import Part, message_part, new_wamid, pricing_of, status_part
+from wats.simulator.courier import Courier
+from wats.simulator.faults import invalid
+from wats.simulator.groups import Groups
+from wats.simulator.messages import Addressee
+from wats.simulator.recipients import USUAL, Behavior, behavior_of
+from wats.simulator.settings import AcceptedMessage, Counts, SimulatorSettings
+
+_KEPT_MESSAGES: Final = 10_000
+# Meta names the price of a message in these; `read` comes without one.
+_PRICED: Final = frozenset({"sent", "delivered"})
+_NATURAL_ORDER: Final = ("sent", "delivered", "read")
+
+
+class World:
+    """One business number, its messages, its groups and its webhook."""
+
+    def __init__(self, settings: SimulatorSettings) -> None:
+        self.settings = settings
+        self.counts = Counts()
+        self.courier = Courier(settings, self.counts)
+        self.groups = Groups()
+        self.accepted: deque[AcceptedMessage] = deque(maxlen=_KEPT_MESSAGES)
+
+    def state(self) -> dict[str, int]:
+        """Return every count, and how much is there now."""
+        return {**asdict(self.counts), "groups": len(self.groups), "pending": self.courier.pending}
+
+    def behavior_of(self, addressee: Addressee) -> Behavior:
+        """Return what a message to *addressee* meets."""
+        return behavior_of(addressee.id) if addressee.kind == "individual" else USUAL
+
+    def accept(self, payload: Mapping[str, Any], addressee: Addressee) -> AcceptedMessage:
+        """Take a message; nothing of it has happened yet."""
+        message = AcceptedMessage(
+            wamid=new_wamid(addressee.id), recipient=addressee.id, payload=dict(payload)
+        )
+        self.counts.sends += 1
+        self.accepted.append(message)
+        return message
+
+    def statuses_of(
+        self, message: AcceptedMessage, addressee: Addressee, behavior: Behavior
+    ) -> list[Part]:
+        """Return the statuses of *message* as they arrive, with the times when they happened."""
+        now = int(time.time())
+        callback_data = message.payload.get("biz_opaque_callback_data")
+        pricing = pricing_of(str(message.payload.get("type")))
+        return [
+            status_part(
+                message.wamid,
+                status,
+                recipient,
+                at=now + (_NATURAL_ORDER.index(status) if status in _NATURAL_ORDER else 0),
+                pricing=pricing if status in _PRICED else None,
+                callback_data=callback_data if isinstance(callback_data, str) else None,
+                error_code=behavior.failure if status == "failed" else None,
+            )
+            for status in behavior.statuses
+            for recipient in self._recipients(addressee, status)
+        ]
+
+    def schedule(self, parts: Sequence[Part]) -> None:
+        """Deliver *parts* one after the other, each after the configured pause."""
+        for position, part in enumerate(parts, 1):
+            self.courier.schedule(part, position * self.settings.status_delay_seconds)
+
+    def inbound(
+        self,
+        sender: str,
+        content: Mapping[str, Any],
+        *,
+        name: str,
+        count: int = 1,
+        group_id: str | None = None,
+    ) -> list[str]:
+        """Let *sender* write *content*, *count* times; return the ids of the messages."""
+        if group_id is not None and sender not in self.groups.participants(group_id):
+            raise invalid("The sender is not in this group.")
+        now = int(time.time())
+        parts = [
+            message_part(sender, content, name=name, at=now, group_id=group_id)
+            for _ in range(count)
+        ]
+        for part in parts:
+            self.courier.schedule(part)
+        self.counts.inbound += count
+        return [part.item["id"] for part in parts]
+
+    def join(self, group_id: str, wa_id: str) -> None:
+        """Let somebody follow the invite link of a group."""
+        self.schedule(self.groups.join(group_id, wa_id))
+
+    async def settled(self) -> None:
+        """Return when no webhook waits or is under way."""
+        await self.courier.idle()
+
+    def _recipients(self, addressee: Addressee, status: str) -> list[dict[str, str]]:
+        if addressee.kind == "user":
+            return [{"recipient_user_id": addressee.id}]
+        if addressee.kind == "individual":
+            return [{"recipient_id": addressee.id}]
+        group = {"recipient_id": addressee.id, "recipient_type": "group"}
+        if status == "sent" or addressee.id not in self.groups:
+            return [group]
+        people = self.groups.participants(addressee.id)
+        return [{**group, "recipient_participant_id": wa_id} for wa_id in people]

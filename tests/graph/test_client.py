@@ -1,0 +1,628 @@
+import asyncio
+import contextlib
+import json
+import socket
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+import aiohttp
+import aiohttp.abc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wats.errors import (
+    ConfigError,
+    GraphOutcomeUnknown,
+    GraphRefused,
+    GraphUnreachable,
+    MalformedRequest,
+)
+from wats.graph.client import _NEVER_WRITTEN, GraphAnswer, GraphClient
+from wats.privacy import Secret
+from wats.telemetry.vocabulary import EndpointFamily, Outcome
+
+TOKEN = "EAAtoken"
+OK = b'{"messages":[{"id":"wamid.X"}]}'
+
+
+@dataclass
+class Recorded:
+    operations: list[tuple[EndpointFamily, int, Outcome]] = field(default_factory=list)
+
+    def graph_operation(
+        self, family: EndpointFamily, status: int, outcome: Outcome, seconds: float, /
+    ) -> None:
+        assert seconds >= 0
+        self.operations.append((family, status, outcome))
+
+
+@dataclass
+class Request:
+    line: str
+    headers: dict[str, str]
+    body: bytes
+
+
+Respond = Callable[[asyncio.StreamWriter, int], Awaitable[bool]]
+"""Answers the nth request; tells whether the connection stays open."""
+
+
+@dataclass
+class RawServer:
+    """An HTTP server that does what a test says, byte by byte."""
+
+    respond: Respond
+    reads: bool = True
+    requests: list[Request] = field(default_factory=list)
+    connections: int = 0
+    port: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while True:
+                if self.reads:
+                    self.requests.append(await read_request(reader))
+                if not await self.respond(writer, len(self.requests)):
+                    break
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+
+async def read_request(reader: asyncio.StreamReader) -> Request:
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    pairs = [line.split(": ", 1) for line in head[1:] if line]
+    headers = {name.lower(): value for name, value in pairs}
+    assert len(headers) == len(pairs), "a header was sent twice"
+    body = await reader.readexactly(int(headers.get("content-length", "0")))
+    return Request(head[0], headers, body)
+
+
+@contextlib.asynccontextmanager
+async def serving(respond: Respond, *, reads: bool = True) -> AsyncIterator[RawServer]:
+    raw = RawServer(respond, reads)
+    tasks: set[asyncio.Task[None]] = set()
+
+    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.add(asyncio.create_task(raw.serve(reader, writer)))
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    raw.port = server.sockets[0].getsockname()[1]
+    try:
+        yield raw
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await server.wait_closed()
+        # Closed transports let go of their sockets in the loop's next turn.
+        await asyncio.sleep(0)
+
+
+def answering(
+    status: int = 200,
+    body: bytes = OK,
+    *,
+    content_type: str = "application/json",
+    headers: str = "",
+    length: int | None = None,
+) -> Respond:
+    async def respond(writer: asyncio.StreamWriter, _number: int) -> bool:
+        size = len(body) if length is None else length
+        writer.write(
+            f"HTTP/1.1 {status} X\r\ncontent-type: {content_type}\r\n{headers}"
+            f"content-length: {size}\r\n\r\n".encode()
+            + body
+        )
+        await writer.drain()
+        return length is None
+
+    return respond
+
+
+async def hanging(_writer: asyncio.StreamWriter, _number: int) -> bool:
+    await asyncio.sleep(60)
+    return False
+
+
+async def closing(_writer: asyncio.StreamWriter, _number: int) -> bool:
+    return False
+
+
+async def resetting(writer: asyncio.StreamWriter, _number: int) -> bool:
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+    return False
+
+
+async def babbling(writer: asyncio.StreamWriter, _number: int) -> bool:
+    writer.write(b"this is not HTTP\r\n\r\n")
+    await writer.drain()
+    return False
+
+
+async def trickling(writer: asyncio.StreamWriter, _number: int) -> bool:
+    writer.write(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        writer.write(b"x: y\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.02)
+
+
+def a_client(base_url: str, recorded: Recorded, **settings: Any) -> GraphClient:
+    times = {"connect_seconds": 0.3, "read_seconds": 0.3, "total_seconds": 0.6, **settings}
+    return GraphClient(
+        base_url=base_url,
+        version="v25.0",
+        access_token=Secret(TOKEN),
+        telemetry=recorded,
+        **times,
+    )
+
+
+@contextlib.asynccontextmanager
+async def started(
+    base_url: str, recorded: Recorded | None = None, **settings: Any
+) -> AsyncIterator[GraphClient]:
+    client = a_client(base_url, recorded or Recorded(), **settings)
+    await client.start()
+    try:
+        yield client
+    finally:
+        await client.close()
+        # aiohttp closes its TLS transports in the loop's next turns.
+        await asyncio.sleep(0)
+
+
+async def post(client: GraphClient, *, method: str = "POST") -> GraphAnswer:
+    return await client.call(EndpointFamily.MESSAGES, method, ["200", "messages"], payload=b"{}")
+
+
+async def test_a_call_puts_exactly_this_on_the_wire() -> None:
+    async with serving(answering()) as server, started(server.url + "/proxy?a=b") as client:
+        answer = await client.call(
+            EndpointFamily.MESSAGES,
+            "post",
+            ["200", "a b:c"],
+            query={"fields": "id,name", "after": "x&y"},
+            payload=b'{ "as" : "it is" }',
+        )
+
+    [request] = server.requests
+    assert answer == GraphAnswer(200, {"messages": [{"id": "wamid.X"}]}, OK)
+    assert (
+        request.line == "POST /proxy/v25.0/200/a%20b%3Ac?a=b&fields=id%2Cname&after=x%26y HTTP/1.1"
+    )
+    assert request.body == b'{ "as" : "it is" }'
+    assert request.headers["authorization"] == f"Bearer {TOKEN}"
+    assert request.headers["content-type"] == "application/json"
+    assert request.headers["user-agent"].startswith("wats/")
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+async def test_a_call_without_a_body_has_no_content_type(method: str) -> None:
+    async with serving(answering()) as server, started(server.url) as client:
+        await client.call(EndpointFamily.GROUPS, method, ["g"])
+
+    [request] = server.requests
+    assert "content-type" not in request.headers
+    assert request.body == b""
+
+
+@pytest.mark.parametrize(
+    "segment",
+    [
+        *("", " ", ".", "..", "a/b", "a\\b", "a?b", "a#b", "a\nb", "a\x7f", "\x85", "100%", "%zz"),
+        *("%2e%2e", "%252e%252e", "%2Fx", "%25252525252e", "%ff", "\ud800"),
+    ],
+)
+async def test_a_segment_that_could_change_the_path_is_refused(segment: str) -> None:
+    recorded = Recorded()
+
+    async with serving(answering()) as server, started(server.url, recorded) as client:
+        with pytest.raises(MalformedRequest) as caught:
+            await client.call(EndpointFamily.GROUPS, "GET", ["ok", segment])
+
+    assert caught.value.details[0].path == "path[1]"
+    assert (server.connections, recorded.operations) == (0, [])
+
+
+async def test_another_method_is_refused() -> None:
+    async with started("http://127.0.0.1:1") as client:
+        with pytest.raises(ValueError, match="must be GET"):
+            await client.call(EndpointFamily.GROUPS, "TRACE", ["x"])
+
+
+@given(segments=st.lists(st.text(max_size=8), min_size=1, max_size=3))
+def test_every_segment_arrives_as_one_or_is_refused(segments: list[str]) -> None:
+    client = a_client("http://host", Recorded())
+
+    try:
+        url = client._url(segments, None)
+    except MalformedRequest:
+        return
+
+    sent = url.raw_path.removeprefix("/v25.0/").split("/")
+    assert len(sent) == len(segments)
+    assert all(one not in {"", ".", ".."} for one in map(unquote, sent))
+
+
+@pytest.mark.parametrize(
+    ("settings", "code"),
+    [
+        ({"base_url": "ftp://host"}, "invalid_url"),
+        ({"base_url": "http://"}, "invalid_url"),
+        ({"base_url": "http://user:pass@host"}, "invalid_url"),
+        ({"version": "25"}, "invalid_version"),
+        ({"access_token": Secret("a\r\nb")}, "invalid_token"),
+        ({"access_token": Secret("")}, "invalid_token"),
+        ({"connect_seconds": 30.0, "total_seconds": 30.0}, "invalid_timeout"),
+    ],
+)
+def test_what_cannot_work_is_refused_at_once(settings: dict[str, Any], code: str) -> None:
+    valid: dict[str, Any] = {
+        "base_url": "https://host",
+        "version": "v25.0",
+        "access_token": Secret(TOKEN),
+        "telemetry": Recorded(),
+    }
+
+    with pytest.raises(ConfigError) as caught:
+        GraphClient(**{**valid, **settings})
+
+    assert [issue.code for issue in caught.value.issues] == [code]
+
+
+@pytest.mark.parametrize(
+    ("respond", "expected"),
+    [
+        pytest.param(answering(body=b""), None, id="empty"),
+        pytest.param(answering(body=b'{"a":'), None, id="broken-json"),
+        pytest.param(answering(body=b"null"), None, id="null"),
+        pytest.param(answering(body=b"{}", content_type="text/plain"), {}, id="undeclared-json"),
+        pytest.param(answering(body=b"done", content_type="text/plain"), "done", id="text"),
+        pytest.param(answering(body=b"", content_type="text/plain"), None, id="empty-text"),
+        pytest.param(answering(body=b'{"id"', length=500), None, id="cut-off"),
+        pytest.param(answering(body=b'"' + b"x" * 2000 + b'"'), None, id="too-long"),
+        pytest.param(
+            answering(body=b'{"error":{"code":1}}'), {"error": {"code": 1}}, id="error-object"
+        ),
+        pytest.param(answering(status=202, body=b"[]"), [], id="202"),
+    ],
+)
+async def test_an_answer_of_2xx_is_never_a_failure(respond: Respond, expected: object) -> None:
+    recorded = Recorded()
+
+    async with (
+        serving(respond) as server,
+        started(server.url, recorded, max_answer_bytes=1000) as client,
+    ):
+        answer = await post(client)
+
+    assert answer.payload == expected
+    assert len(server.requests) == 1
+    assert recorded.operations == [
+        (EndpointFamily.MESSAGES, answer.status, Outcome.SUCCESS),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("respond", "status", "throttled"),
+    [
+        pytest.param(
+            answering(400, b'{"error":{"code":131047}}'), 400, False, id="with-an-error-object"
+        ),
+        pytest.param(answering(502, b"<html>", content_type="text/html"), 502, False, id="html"),
+        pytest.param(answering(429, b"{", length=500), 429, True, id="cut-off"),
+        pytest.param(answering(503, b"x" * 2000), 503, False, id="too-long"),
+        pytest.param(
+            answering(504, b'{"error":{"code":2}}'), 504, False, id="504-with-an-error-object"
+        ),
+    ],
+)
+async def test_any_other_answer_is_a_refusal(
+    respond: Respond, status: int, throttled: bool
+) -> None:
+    recorded = Recorded()
+
+    async with (
+        serving(respond) as server,
+        started(server.url, recorded, max_answer_bytes=1000) as client,
+    ):
+        with pytest.raises(GraphRefused) as caught:
+            await post(client)
+
+    assert (caught.value.upstream_status, caught.value.throttled) == (status, throttled)
+    assert recorded.operations == [(EndpointFamily.MESSAGES, status, Outcome.ERROR)]
+
+
+async def test_a_gateway_that_waited_in_vain_leaves_the_outcome_open() -> None:
+    recorded = Recorded()
+
+    async with (
+        serving(answering(504, b"<html>")) as server,
+        started(server.url, recorded) as client,
+    ):
+        with pytest.raises(GraphOutcomeUnknown):
+            await post(client)
+
+    assert recorded.operations == [(EndpointFamily.MESSAGES, 504, Outcome.ERROR)]
+
+
+async def test_retry_after_reaches_the_caller() -> None:
+    async with (
+        serving(answering(429, b"", headers="Retry-After:  17 \r\n")) as server,
+        started(server.url) as client,
+    ):
+        with pytest.raises(GraphRefused) as caught:
+            await post(client)
+
+    assert caught.value.retry_after == "17"
+
+
+async def test_a_redirect_is_not_followed_and_the_token_goes_nowhere_else() -> None:
+    async with serving(answering()) as elsewhere:
+        moved = answering(307, b"", headers=f"Location: {elsewhere.url}/\r\n")
+        async with serving(moved) as server, started(server.url) as client:
+            with pytest.raises(GraphRefused) as caught:
+                await post(client)
+
+    assert caught.value.upstream_status == 307
+    assert elsewhere.connections == 0
+
+
+async def test_the_proxies_of_the_environment_are_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+
+    async with serving(answering()) as server, started(server.url) as client:
+        answer = await post(client)
+
+    assert answer.status == 200
+
+
+def a_closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class NoNames(aiohttp.abc.AbstractResolver):
+    async def resolve(self, *_args: Any, **_named: Any) -> list[Any]:
+        raise OSError("no such name")
+
+    async def close(self) -> None:
+        pass
+
+
+async def arrived(server: RawServer) -> None:
+    while not server.requests:  # the server is a list of what came
+        await asyncio.sleep(0.005)
+
+
+async def is_unreachable(client: GraphClient) -> None:
+    with pytest.raises(GraphUnreachable):
+        await post(client)
+
+
+async def test_a_refused_connection_was_never_written() -> None:
+    recorded = Recorded()
+
+    async with started(f"http://127.0.0.1:{a_closed_port()}", recorded) as client:
+        await is_unreachable(client)
+
+    assert recorded.operations == [(EndpointFamily.MESSAGES, 0, Outcome.ERROR)]
+
+
+async def test_a_name_that_is_not_found_was_never_written() -> None:
+    connector = aiohttp.TCPConnector(resolver=NoNames())
+
+    async with aiohttp.ClientSession(connector=connector) as session:
+        await is_unreachable(a_client("http://graph.test", Recorded(), session=session))
+
+
+async def test_a_failed_tls_handshake_was_never_written() -> None:
+    async with (
+        serving(babbling, reads=False) as server,
+        started(f"https://127.0.0.1:{server.port}") as client,
+    ):
+        await is_unreachable(client)
+
+    assert server.connections == 1
+
+
+async def test_a_tls_handshake_that_hangs_was_never_written() -> None:
+    async with (
+        serving(hanging, reads=False) as server,
+        started(f"https://127.0.0.1:{server.port}") as client,
+    ):
+        await is_unreachable(client)
+
+
+async def test_waiting_in_vain_for_a_free_connection_was_never_written() -> None:
+    recorded = Recorded()
+    times = {"connect_seconds": 0.1, "read_seconds": 5, "total_seconds": 9}
+    async with (
+        serving(hanging) as server,
+        started(server.url, recorded, max_connections=1, **times) as client,
+    ):
+        first = asyncio.create_task(post(client))
+        await arrived(server)
+        await is_unreachable(client)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+
+    assert len(server.requests) == 1
+    assert recorded.operations == [(EndpointFamily.MESSAGES, 0, Outcome.ERROR)] * 2
+
+
+@pytest.mark.parametrize("state", ["never started", "closed"])
+async def test_a_client_without_a_session_sends_nothing(state: str) -> None:
+    recorded = Recorded()
+    client = a_client("http://127.0.0.1:1", recorded)
+    if state == "closed":
+        await client.start()
+        await client.close()
+        await client.close()
+
+    await is_unreachable(client)
+
+    assert recorded.operations == []
+
+
+@pytest.mark.parametrize(
+    ("respond", "reads"),
+    [
+        pytest.param(closing, True, id="closed-after-the-request"),
+        pytest.param(resetting, True, id="reset-after-the-request"),
+        pytest.param(closing, False, id="closed-unread"),
+        pytest.param(resetting, False, id="reset-unread"),
+        pytest.param(hanging, True, id="no-answer-in-time"),
+        pytest.param(trickling, True, id="an-answer-that-never-ends"),
+        pytest.param(babbling, True, id="an-answer-that-is-no-http"),
+    ],
+)
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+async def test_a_request_without_an_answer_may_have_been_carried_out(
+    respond: Respond, reads: bool, method: str
+) -> None:
+    recorded = Recorded()
+
+    async with serving(respond, reads=reads) as server, started(server.url, recorded) as client:
+        with pytest.raises(GraphOutcomeUnknown):
+            await post(client, method=method)
+
+    assert server.connections == 1
+    assert recorded.operations == [(EndpointFamily.MESSAGES, 0, Outcome.ERROR)]
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+async def test_a_request_on_a_kept_connection_is_written_once(method: str) -> None:
+    usual = answering()
+
+    async def respond(writer: asyncio.StreamWriter, number: int) -> bool:
+        return number == 1 and await usual(writer, number)
+
+    async with serving(respond) as server, started(server.url) as client:
+        await post(client, method=method)
+        with pytest.raises(GraphOutcomeUnknown):
+            await post(client, method=method)
+
+    assert len(server.requests) == 2
+    assert server.connections == 1
+
+
+async def test_a_read_on_a_kept_connection_that_broke_is_tried_again() -> None:
+    usual = answering()
+
+    async def respond(writer: asyncio.StreamWriter, number: int) -> bool:
+        return number != 2 and await usual(writer, number)
+
+    recorded = Recorded()
+    async with serving(respond) as server, started(server.url, recorded) as client:
+        await client.call(EndpointFamily.GROUPS, "GET", ["g"])
+        answer = await client.call(EndpointFamily.GROUPS, "GET", ["g"])
+
+    assert answer.status == 200
+    assert len(server.requests) == 3
+    assert len(recorded.operations) == 2
+
+
+async def test_a_kept_connection_that_was_closed_meanwhile_costs_nothing() -> None:
+    usual = answering()
+
+    async def respond(writer: asyncio.StreamWriter, number: int) -> bool:
+        await usual(writer, number)
+        return False
+
+    async with serving(respond) as server, started(server.url) as client:
+        await post(client)
+        await asyncio.sleep(0.05)
+        answer = await post(client)
+
+    assert answer.status == 200
+    assert (server.connections, len(server.requests)) == (2, 2)
+
+
+async def test_a_cancelled_call_is_recorded_once() -> None:
+    recorded = Recorded()
+    async with (
+        serving(hanging) as server,
+        started(server.url, recorded, read_seconds=5, total_seconds=9) as client,
+    ):
+        call = asyncio.create_task(post(client))
+        await arrived(server)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+    assert recorded.operations == [(EndpointFamily.MESSAGES, 0, Outcome.ERROR)]
+
+
+def test_only_failures_of_connecting_count_as_never_written() -> None:
+    errors = [getattr(aiohttp, name) for name in aiohttp.__all__]
+    unwritten = {
+        error.__name__
+        for error in errors
+        if isinstance(error, type) and issubclass(error, _NEVER_WRITTEN)
+    }
+
+    assert unwritten == {
+        "ClientConnectorCertificateError",
+        "ClientConnectorDNSError",
+        "ClientConnectorError",
+        "ClientConnectorSSLError",
+        "ClientProxyConnectionError",
+        "ClientSSLError",
+        "ConnectionTimeoutError",
+        "InvalidURL",
+        "InvalidUrlClientError",
+        "InvalidUrlRedirectClientError",
+    }
+
+
+async def test_neither_token_nor_path_shows_in_a_failure() -> None:
+    group_id = "of".join(["group", "jane"])
+    async with started(f"http://127.0.0.1:{a_closed_port()}") as client:
+        with pytest.raises(GraphUnreachable) as caught:
+            await client.call(EndpointFamily.GROUPS, "GET", [group_id])
+
+    shown = "".join(traceback.format_exception(caught.value)) + repr(client)
+    assert "ClientConnectorError" in shown
+    assert group_id not in shown
+    assert TOKEN not in shown
+
+
+async def test_a_given_session_is_used_and_left_open() -> None:
+    async with serving(answering()) as server, aiohttp.ClientSession() as session:
+        client = a_client(server.url, Recorded(), session=session)
+        await client.start()
+        answer = await post(client)
+        await client.close()
+
+        assert answer.status == 200
+        assert not session.closed
+
+
+async def test_a_payload_is_sent_as_it_is_byte_by_byte() -> None:
+    payload = json.dumps({"text": {"body": "é\n\u2028"}}, ensure_ascii=False).encode()
+
+    async with serving(answering()) as server, started(server.url) as client:
+        await client.call(EndpointFamily.MESSAGES, "POST", ["1", "messages"], payload=payload)
+
+    assert server.requests[0].body == payload

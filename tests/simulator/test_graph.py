@@ -1,0 +1,331 @@
+import asyncio
+import base64
+import time
+from typing import Any
+
+import aiohttp
+import pytest
+
+from wats.errors import GraphOutcomeUnknown, GraphRefused, GraphUnreachable
+from wats.graph.client import GraphAnswer, GraphClient
+from wats.privacy import Secret
+from wats.simulator.recipients import BY_SUFFIX, REFUSED_PREFIX
+from wats.telemetry.vocabulary import EndpointFamily, Outcome
+
+NUMBER = "200000000000002"
+
+
+class Ignored:
+    def graph_operation(
+        self, family: EndpointFamily, status: int, outcome: Outcome, seconds: float, /
+    ) -> None:
+        pass
+
+
+async def send_with_client(url: str, to: str) -> GraphAnswer:
+    client = GraphClient(
+        base_url=url,
+        version="v25.0",
+        access_token=Secret("token"),
+        telemetry=Ignored(),
+        connect_seconds=0.5,
+        read_seconds=0.1,
+        total_seconds=1,
+    )
+    await client.start()
+    payload = (
+        b'{"messaging_product":"whatsapp","type":"text","text":{"body":"Hi"},"to":"%s"}'
+        % to.encode()
+    )
+    try:
+        return await client.call(
+            EndpointFamily.MESSAGES, "POST", [NUMBER, "messages"], payload=payload
+        )
+    finally:
+        await client.close()
+
+
+async def test_a_message_is_accepted_and_its_statuses_follow(meta: Any, receiver: Any) -> None:
+    began = int(time.time())
+
+    status, answer = await meta.graph.send("+15550002222", biz_opaque_callback_data="order=1")
+    await meta.simulator.settle()
+
+    wamid = answer["messages"][0]["id"]
+    assert status == 200
+    assert answer == {
+        "messaging_product": "whatsapp",
+        "contacts": [{"input": "+15550002222", "wa_id": "15550002222"}],
+        "messages": [{"id": wamid}],
+    }
+    assert b"15550002222" in base64.b64decode(wamid.removeprefix("wamid."))
+    assert receiver.statuses_of(wamid) == ["sent", "delivered", "read"]
+    items = receiver.items("statuses")
+    times = [int(item["timestamp"]) for item in items]
+    assert times == sorted(set(times))
+    assert times[0] >= began
+    assert {item["recipient_id"] for item in items} == {"15550002222"}
+    assert {item["biz_opaque_callback_data"] for item in items} == {"order=1"}
+    assert [item.get("pricing", {}).get("billable") for item in items] == [False, False, None]
+
+
+async def test_what_was_accepted_can_be_asked(meta: Any) -> None:
+    await meta.graph.send("15550002222")
+
+    [message] = meta.simulator.accepted
+    assert message.recipient == "15550002222"
+    assert message.payload["text"] == {"body": "Hello"}
+    assert "Hello" not in repr(message)
+    assert (meta.simulator.counts.requests, meta.simulator.counts.sends) == (1, 1)
+
+
+async def test_a_template_is_billed(meta: Any, receiver: Any) -> None:
+    await meta.graph.send("15550002222", type="template", template={"name": "x"})
+    await meta.simulator.settle()
+
+    assert receiver.items("statuses")[0]["pricing"]["billable"] is True
+
+
+async def test_a_user_id_can_be_written_to(meta: Any, receiver: Any) -> None:
+    status, answer = await meta.graph.send("", recipient="US.123")
+    await meta.simulator.settle()
+
+    assert status == 200
+    assert answer["contacts"] == [{"input": "US.123", "user_id": "US.123"}]
+    assert {item["recipient_user_id"] for item in receiver.items("statuses")} == {"US.123"}
+
+
+async def test_a_message_can_be_marked_as_read(meta: Any) -> None:
+    mark = {"messaging_product": "whatsapp", "status": "read", "message_id": "wamid.X"}
+
+    answer = await meta.graph.call("POST", f"/v25.0/{NUMBER}/messages", mark)
+    fault = await meta.graph.call("POST", f"/v25.0/{NUMBER}/messages", {**mark, "message_id": 1})
+
+    assert answer == (200, {"success": True})
+    assert fault[0] == 400
+    assert (meta.simulator.counts.read_marks, meta.simulator.counts.sends) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        pytest.param({"messaging_product": "x"}, 100, id="product"),
+        pytest.param({"to": 15550002222}, 100, id="to-number"),
+        pytest.param({"to": ""}, 100, id="to-empty"),
+        pytest.param({"to": "Jane"}, 131009, id="to-name"),
+        pytest.param({"to": "G", "recipient_type": "group"}, 131041, id="group"),
+        pytest.param({"type": None}, 100, id="no-type"),
+        pytest.param({"type": "song"}, 131009, id="type"),
+        pytest.param({"type": "image"}, 131008, id="content"),
+        pytest.param({"text": "Hi"}, 131008, id="text-as-text"),
+        pytest.param({"text": []}, 131008, id="text-as-list"),
+        pytest.param({"text": ["x"]}, 100, id="text-as-a-full-list"),
+        pytest.param({"text": {"body": " "}}, 100, id="blank"),
+        pytest.param({"text": {"body": "x" * 4097}}, 100, id="long"),
+    ],
+)
+async def test_a_faulty_message_is_refused(meta: Any, changes: dict[str, Any], code: int) -> None:
+    message = {
+        "messaging_product": "whatsapp",
+        "to": "15550002222",
+        "type": "text",
+        "text": {"body": "Hi"},
+        **changes,
+    }
+
+    status, answer = await meta.graph.call("POST", f"/v25.0/{NUMBER}/messages", message)
+
+    assert (status, answer["error"]["code"]) == (400, code)
+    assert set(answer["error"]) >= {"message", "type", "code", "fbtrace_id"}
+    assert (meta.simulator.counts.sends, meta.simulator.counts.refusals) == (0, 1)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"[" * 10_000])
+async def test_a_body_that_is_no_object_is_refused(meta: Any, body: bytes) -> None:
+    url = f"{meta.graph.url}/v25.0/{NUMBER}/messages"
+    headers = {"authorization": "Bearer x"}
+
+    async with meta.graph.session.post(url, data=body, headers=headers) as response:
+        answer = await response.json()
+
+    assert (response.status, answer["error"]["code"]) == (400, 100)
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/v25.0/1/messages", 100),
+        ("/v25.0/1/groups", 100),
+        ("/25/1/messages", 2500),
+        ("/", 2500),
+        ("/v25.0/a/b/c", 2500),
+    ],
+)
+async def test_an_unknown_path_is_refused_as_graph_does(meta: Any, path: str, code: int) -> None:
+    status, answer = await meta.graph.call("POST", path, {})
+
+    assert (status, answer["error"]["code"]) == (400, code)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "header", "expected"),
+    [
+        (None, "Bearer x", 200),
+        (None, "bearer x", 200),
+        (None, "Bearer ", 401),
+        (None, "Basic x", 401),
+        (None, "", 401),
+        ("right", "Bearer right", 200),
+        ("right", "Bearer wrong", 401),
+    ],
+)
+async def test_the_access_token_is_checked(
+    started: Any, wanted: str | None, header: str, expected: int
+) -> None:
+    token = Secret(wanted) if wanted is not None else None
+
+    async with started(access_token=token) as meta:
+        status, answer = await meta.graph.call(
+            "GET", f"/v25.0/{NUMBER}/groups", headers={"authorization": header}
+        )
+
+    assert status == expected
+    assert status == 200 or answer["error"]["code"] == 190
+
+
+@pytest.mark.parametrize(
+    ("suffix", "status", "code", "retry_after"),
+    [
+        ("0003", 429, 130429, "7"),
+        ("0004", 400, 131056, None),
+        ("0005", 401, 190, None),
+        ("0006", 400, 100, None),
+        ("0007", 500, 1, None),
+        ("0011", 502, None, None),
+        ("0013", 429, 80008, "3"),
+    ],
+)
+async def test_a_recipient_that_stands_for_a_refusal_gets_it(
+    meta: Any, suffix: str, status: int, code: int | None, retry_after: str | None
+) -> None:
+    with pytest.raises(GraphRefused) as caught:
+        await send_with_client(meta.simulator.url, f"1555000{suffix}")
+
+    assert caught.value.upstream_status == status
+    assert caught.value.diagnostics.meta_code == code
+    assert caught.value.retry_after == retry_after
+    assert caught.value.throttled is (status == 429 or code == 131056)
+    assert (meta.simulator.counts.sends, meta.simulator.counts.refusals) == (0, 1)
+
+
+async def test_any_error_of_the_table_can_be_had(meta: Any) -> None:
+    with pytest.raises(GraphRefused) as caught:
+        await send_with_client(meta.simulator.url, f"{REFUSED_PREFIX}0131031")
+
+    assert caught.value.diagnostics.name == "AccountLockedError"
+    assert caught.value.diagnostics.fbtrace_id is not None
+
+
+async def test_a_refusal_quotes_the_recipient_so_that_leaks_are_found(meta: Any) -> None:
+    _, answer = await meta.graph.send("15550000004")
+
+    assert "15550000004" in answer["error"]["error_data"]["details"]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "sends", "statuses"),
+    [
+        pytest.param("0008", 1, 3, id="slow"),
+        pytest.param("0009", 1, 3, id="cut-after-accepting"),
+        pytest.param("0010", 0, 0, id="cut"),
+        pytest.param("0018", 0, 0, id="504"),
+    ],
+)
+async def test_a_recipient_that_stands_for_silence_leaves_the_outcome_open(
+    meta: Any, receiver: Any, suffix: str, sends: int, statuses: int
+) -> None:
+    with pytest.raises(GraphOutcomeUnknown):
+        await send_with_client(meta.simulator.url, f"1555000{suffix}")
+    await meta.simulator.settle()
+
+    assert meta.simulator.counts.sends == sends
+    assert len(receiver.items("statuses")) == statuses
+
+
+async def test_broken_json_means_accepted(meta: Any, receiver: Any) -> None:
+    answer = await send_with_client(meta.simulator.url, "15550000012")
+    await meta.simulator.settle()
+
+    assert answer.payload is None
+    assert meta.simulator.counts.sends == 1
+    assert len(receiver.items("statuses")) == 3
+
+
+@pytest.mark.parametrize(("suffix", "code"), [("0001", 131026), ("0002", 131047), ("0014", 131049)])
+async def test_a_recipient_that_stands_for_failure_fails_by_webhook(
+    meta: Any, receiver: Any, suffix: str, code: int
+) -> None:
+    answer = await send_with_client(meta.simulator.url, f"1555000{suffix}")
+    await meta.simulator.settle()
+
+    [item] = receiver.items("statuses")
+    assert item["id"] == answer.payload["messages"][0]["id"]
+    assert (item["status"], item["errors"][0]["code"]) == ("failed", code)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "order"),
+    [("0015", ["sent", "read"]), ("0016", ["delivered", "sent", "read"])],
+)
+async def test_statuses_may_be_skipped_or_come_out_of_order(
+    meta: Any, receiver: Any, suffix: str, order: list[str]
+) -> None:
+    await meta.graph.send(f"1555000{suffix}")
+    await meta.simulator.settle()
+
+    items = receiver.items("statuses")
+    assert [item["status"] for item in items] == order
+    by_time = sorted(items, key=lambda item: int(item["timestamp"]))
+    assert [item["status"] for item in by_time] == [
+        name for name in ("sent", "delivered", "read") if name in order
+    ]
+
+
+async def test_a_status_may_overtake_the_answer(started: Any, receiver: Any) -> None:
+    async with started(webhook_url=receiver.url, answer_delay_seconds=0.1) as meta:
+        seen: list[str] = []
+        receiver.on_post = lambda: seen.append("status")
+        answer = await meta.graph.send("15550000017")
+        seen.append("answer")
+        await meta.simulator.settle()
+
+    assert answer[0] == 200
+    assert seen[0] == "status"
+    assert [item["status"] for item in receiver.items("statuses")] == ["sent", "delivered", "read"]
+
+
+def test_every_documented_recipient_is_tested() -> None:
+    tested = {
+        *("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009", "0010"),
+        *("0011", "0012", "0013", "0014", "0015", "0016", "0017", "0018"),
+    }
+
+    assert set(BY_SUFFIX) == tested
+
+
+async def test_a_stopped_simulator_is_unreachable(started: Any) -> None:
+    async with started() as meta:
+        pass
+
+    with pytest.raises(GraphUnreachable):
+        await send_with_client(meta.simulator.url, "15550002222")
+
+
+async def test_a_cut_connection_logs_nothing(meta: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+
+    with pytest.raises(aiohttp.ClientError):
+        await meta.graph.send("15550000009")
+    await asyncio.sleep(0.05)
+
+    assert caplog.records == []
