@@ -85,7 +85,9 @@ class Store(Protocol):
     ) -> None:
         """Extend the leases of *deliveries*; those that are no longer ours are passed over."""
 
-    async def settle_deliveries(self, settlements: Sequence[Settlement], *, now: datetime) -> int:
+    async def settle_deliveries(
+        self, settlements: Sequence[Settlement], *, now: datetime
+    ) -> Sequence[int]:
         """End the leases of *settlements*; a lease that is no longer ours changes nothing.
 
         When the last target of an update is done, its payload is erased; key, kind, times and
@@ -93,7 +95,7 @@ class Store(Protocol):
         again.
 
         Returns:
-            How many updates are now done with all of their targets.
+            The ids of the updates that are done with all of their targets now.
         """
 
     async def next_due_at(self, *, targets: Sequence[str]) -> datetime | None:

@@ -1,0 +1,38 @@
+"""`wats openapi`: the API document without a running service."""
+
+from pathlib import Path
+
+import click
+import msgspec
+
+from wats.cli.options import Failure
+from wats.config import choose_profile, read_config
+from wats.errors import ConfigError
+from wats.web.openapi import build_document
+from wats.web.routes import route_table
+
+
+@click.command()
+@click.option("--config", "config_path", type=click.Path(path_type=Path), required=True)
+@click.option("--profile", help="The profile to use instead of the default.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write a new file instead.")
+def openapi(config_path: Path, profile: str | None, out: Path | None) -> None:
+    """Print the complete OpenAPI document of a service with this configuration.
+
+    Secrets are not read, so this works on a machine that has none.
+    """
+    try:
+        chosen = choose_profile(read_config(config_path), profile)
+    except ConfigError as error:
+        raise Failure(error) from None
+    table = route_table(chosen, groups_enabled=chosen.groups.enabled)
+    document = msgspec.json.format(build_document(table, profile=chosen, complete=True), indent=2)
+    if out is None:
+        click.echo(document.decode())
+        return
+    try:
+        with out.open("xb") as file:
+            file.write(document + b"\n")
+    except OSError:
+        reason = "The output file exists already, or cannot be written."
+        raise click.ClickException(reason) from None

@@ -1,0 +1,75 @@
+"""`wats simulate`: a fake Meta as a process, to develop and to load-test against."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+import uvloop
+
+from wats.cli.options import Failure, announce, config_options, load
+from wats.errors import ConfigError, ConfigIssue
+from wats.simulator import Simulator, SimulatorSettings
+
+
+@click.command()
+@config_options
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", type=int, help="The port; by default that of graph.baseUrl, 0 is any.")
+@click.option("--webhook-url", help="Where webhooks go, if not to the configured service.")
+@click.option("--duplicates", type=click.FloatRange(0, 1), default=0.0, help="Share sent twice.")
+@click.option("--seed", type=int, default=0, help="What the random parts begin with.")
+def simulate(
+    config_path: Path | None,
+    profile: str | None,
+    env_file: Path | None,
+    host: str,
+    port: int | None,
+    webhook_url: str | None,
+    duplicates: float,
+    seed: int,
+) -> None:
+    """Run a fake Meta for the service that a config file describes, until SIGINT or SIGTERM.
+
+    It takes what that service sends, answers with webhooks that are signed with the service's
+    app secret, and knows recipients that stand for each kind of failure.
+    """
+    if config_path is None:
+        raise click.UsageError("Name the service's config file with --config.")
+    try:
+        chosen, secrets = load(config_path, profile, env_file)
+        service = chosen.service
+        hook = f"http://{service.host}:{service.port}{chosen.webhook.path}"
+        settings = SimulatorSettings(
+            app_secret=secrets.app_secrets[0],
+            verify_token=secrets.verify_token,
+            access_token=secrets.access_token,
+            host=host,
+            port=port if port is not None else urlsplit(chosen.graph.base_url).port or 0,
+            waba_id=chosen.whatsapp.waba_id,
+            phone_number_id=chosen.whatsapp.phone_number_id,
+            webhook_url=webhook_url if webhook_url is not None else hook,
+            duplicate_rate=duplicates,
+            seed=seed,
+        )
+        uvloop.run(_simulate(settings))
+    except ConfigError as error:
+        raise Failure(error) from None
+
+
+async def _simulate(settings: SimulatorSettings) -> None:
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    simulator = Simulator(settings)
+    try:
+        await simulator.start()
+    except OSError:
+        issue = ConfigIssue("address_unavailable", "--host, --port", "Something listens there.")
+        raise ConfigError([issue], "The simulator cannot listen there.") from None
+    announce("wats.ready", url=simulator.url, pid=os.getpid())
+    await stopped.wait()
+    await simulator.stop()

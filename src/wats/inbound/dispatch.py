@@ -1,0 +1,189 @@
+"""The leased half of the inbound flow: updates from the inbox to the handlers.
+
+Each handler has its own deliveries, so one that fails holds up nobody else; and one conversation
+is handed to a handler in the order in which it arrived, so a delivery that must be retried holds
+up those behind it, of this conversation and for this handler, and no others.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import NamedTuple
+
+import msgspec
+
+from wats.clock import Now, utc_now
+from wats.config import InboxConfig
+from wats.inbound import updates
+from wats.inbound.handlers import Handlers
+from wats.store import Store
+from wats.store.records import Delivery, DeliveryState, Settlement
+from wats.telemetry import Telemetry, error_name
+from wats.telemetry.sinks import Log
+from wats.telemetry.vocabulary import Outcome, UpdateKind
+from wats.worker import Duties, Worker
+
+FIRST_RETRY_SECONDS = 1.0
+RETRY_FACTOR = 3.0
+LONGEST_RETRY_SECONDS = 3600.0
+POLL_SECONDS = 0.5
+
+
+def retry_delay(attempt: int, jitter: float) -> timedelta:
+    """Return how long to wait after the *attempt*-th failure: 1 s, 3 s, 9 s … to an hour.
+
+    *jitter* from 0 to 1 takes up to a fifth off, so that what failed together comes back apart.
+    """
+    steps = min(attempt - 1, 10)
+    seconds = min(FIRST_RETRY_SECONDS * RETRY_FACTOR**steps, LONGEST_RETRY_SECONDS)
+    return timedelta(seconds=seconds * (1 - jitter / 5))
+
+
+class Handled(NamedTuple):
+    """What became of a delivery, and of which kind its update is."""
+
+    settlement: Settlement
+    kind: UpdateKind
+
+
+class Dispatcher:
+    """Hands stored updates to the handlers until each has returned once, or is given up on."""
+
+    def __init__(
+        self,
+        store: Store,
+        handlers: Handlers,
+        config: InboxConfig,
+        *,
+        telemetry: Telemetry,
+        log: Log,
+        now: Now = utc_now,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._store = store
+        self._handlers = handlers
+        self._config = config
+        self._telemetry = telemetry
+        self._log = log
+        self._now = now
+        self._jitter = jitter
+        self._worker = Worker(
+            Duties(
+                claim=self._claim,
+                handle=self._handle_run,
+                settle=self._settle,
+                renew=self._renew,
+                abandon=_abandoned,
+                trouble=telemetry.errors.record,
+            ),
+            concurrency=config.concurrency,
+            backlog=4 * config.concurrency,
+            poll_seconds=POLL_SECONDS,
+            renew_seconds=config.lease_seconds / 3,
+        )
+
+    def start(self) -> None:
+        """Begin, also with what an earlier process left behind."""
+        self._worker.start()
+
+    def wake(self) -> None:
+        """Say that something was stored."""
+        self._worker.wake()
+
+    async def stop(self, drain_seconds: float) -> None:
+        """Let handlers that run finish within *drain_seconds*; the rest stays in the inbox."""
+        await self._worker.stop(drain_seconds)
+
+    async def _claim(self, limit: int) -> Sequence[Sequence[Delivery]]:
+        deliveries = await self._store.claim_deliveries(
+            targets=self._handlers.names,
+            limit=limit,
+            lease_seconds=self._config.lease_seconds,
+            now=self._now(),
+        )
+        by_lane = sorted(deliveries, key=_lane_of)
+        return [list(run) for _, run in groupby(by_lane, key=_lane_of)]
+
+    async def _handle_run(self, run: Sequence[Delivery]) -> Sequence[Handled]:
+        results: list[Handled] = []
+        blocked = False
+        for delivery in run:
+            result = _given_back(delivery) if blocked else await self._handle(delivery)
+            # What is behind a failure waits with it, so that it keeps its place.
+            blocked = blocked or result.settlement.state is DeliveryState.RETRY
+            results.append(result)
+        return results
+
+    async def _handle(self, delivery: Delivery) -> Handled:
+        if delivery.attempt > self._config.max_attempts:
+            # Leased so often and never settled: the update, or what it leads to, kills processes.
+            return self._dead(delivery, UpdateKind.UNKNOWN, "LeaseExpired")
+        try:
+            update = updates.decode(delivery.payload)
+        except msgspec.MsgspecError as error:
+            return self._dead(delivery, UpdateKind.UNKNOWN, error_name(error))
+        try:
+            async with asyncio.timeout(self._config.handler_timeout_seconds):
+                await self._handlers[delivery.target](update)
+        except Exception as error:
+            return self._failed(delivery, update.kind, error)
+        return Handled(_settled(delivery, DeliveryState.DONE), update.kind)
+
+    def _failed(self, delivery: Delivery, kind: UpdateKind, error: Exception) -> Handled:
+        self._telemetry.errors.record(error)
+        self._telemetry.webhook_update(kind, Outcome.ERROR)
+        if delivery.attempt >= self._config.max_attempts:
+            return self._dead(delivery, kind, error_name(error))
+        due_at = self._now() + retry_delay(delivery.attempt, self._jitter())
+        settlement = _settled(delivery, DeliveryState.RETRY, due_at=due_at, error=error_name(error))
+        return Handled(settlement, kind)
+
+    def _dead(self, delivery: Delivery, kind: UpdateKind, name: str) -> Handled:
+        self._log({"event": "wats.inbox.dead", "kind": kind.value, "errorName": name})
+        return Handled(_settled(delivery, DeliveryState.DEAD, error=name), kind)
+
+    async def _settle(self, runs: Sequence[Sequence[Handled]]) -> None:
+        results = [result for run in runs for result in run]
+        kinds = {settlement.update_id: kind for settlement, kind in results}
+        done = await self._store.settle_deliveries(
+            [settlement for settlement, _ in results], now=self._now()
+        )
+        for update_id in done:
+            self._telemetry.webhook_update(kinds[update_id], Outcome.SUCCESS)
+
+    async def _renew(self, runs: Sequence[Sequence[Delivery]]) -> None:
+        deliveries = [delivery for run in runs for delivery in run]
+        await self._store.renew_deliveries(
+            deliveries, lease_seconds=self._config.lease_seconds, now=self._now()
+        )
+
+
+def _lane_of(delivery: Delivery) -> tuple[str, int]:
+    return delivery.target, delivery.lane
+
+
+def _given_back(delivery: Delivery) -> Handled:
+    return Handled(_settled(delivery, DeliveryState.PENDING), UpdateKind.UNKNOWN)
+
+
+def _abandoned(run: Sequence[Delivery]) -> Sequence[Handled]:
+    return [_given_back(delivery) for delivery in run]
+
+
+def _settled(
+    delivery: Delivery,
+    state: DeliveryState,
+    *,
+    due_at: datetime | None = None,
+    error: str | None = None,
+) -> Settlement:
+    return Settlement(
+        update_id=delivery.update_id,
+        target=delivery.target,
+        lease_id=delivery.lease_id,
+        state=state,
+        due_at=due_at,
+        error=error,
+    )

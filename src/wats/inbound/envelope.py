@@ -1,0 +1,95 @@
+"""From the bytes of a webhook to its envelope: JSON that can be walked and stored. No I/O."""
+
+import re
+from typing import Any, TypeAlias
+
+import msgspec
+
+from wats.errors import WebhookRefused
+
+Envelope: TypeAlias = dict[str, Any]
+"""A webhook body that names WhatsApp as its object and has a list of entries."""
+
+WHATSAPP = "whatsapp_business_account"
+
+MAX_DEPTH = 512
+"""The deepest nesting that is read; Meta's own bodies stay under 20.
+
+Python can follow about a thousand levels, and whoever handles or stores an update needs some of
+them for its own calls. Refusing here means that nothing later can run out of them.
+"""
+
+_SURROGATES = re.compile(
+    r"""(
+        \\u[dD][89abAB][0-9a-fA-F]{2} \\u[dD][c-fC-F][0-9a-fA-F]{2}  # a pair: one character
+        | \\[^u]                                                     # any other escape
+    )
+    | \\u[dD][89a-fA-F][0-9a-fA-F]{2}                                # half a pair, alone
+    """,
+    re.VERBOSE,
+)
+
+
+def parse(body: bytes) -> Envelope:
+    """Return the envelope in *body*, every text of which can be written as UTF-8.
+
+    Bytes that are no UTF-8 and halves of surrogate pairs become the replacement character, rather
+    than to lose the messages around them.
+
+    Raises:
+        WebhookRefused: `invalid_json`, `invalid_envelope`, `missing_object_field`,
+            `unsupported_object` or `invalid_entry_array`.
+    """
+    envelope = _decode(body)
+    if not isinstance(envelope, dict):
+        raise WebhookRefused("invalid_envelope", "Webhook envelope is not an object.")
+    subject = envelope.get("object")
+    if not isinstance(subject, str):
+        raise WebhookRefused(
+            "missing_object_field", "Webhook envelope is missing the `object` field."
+        )
+    if subject != WHATSAPP:
+        raise WebhookRefused("unsupported_object", "Unsupported webhook object.")
+    if not isinstance(envelope.get("entry"), list):
+        raise WebhookRefused("invalid_entry_array", "Webhook envelope `entry` must be an array.")
+    return envelope
+
+
+def _decode(body: bytes) -> object:
+    try:
+        value = _read(body)
+        if _is_shallow(body, value):
+            return value
+    except (msgspec.DecodeError, RecursionError):
+        pass
+    # Raised out here, so that no decoder's complaint hangs on it as its context.
+    raise WebhookRefused("invalid_json", "Request body is not valid JSON.")
+
+
+def _read(body: bytes) -> object:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return msgspec.json.decode(_mended(body))
+
+
+def _mended(body: bytes) -> str:
+    text = body.decode("utf-8-sig", errors="replace")
+    return _SURROGATES.sub(lambda escape: escape[1] or "\ufffd", text)
+
+
+def _is_shallow(body: bytes, value: object) -> bool:
+    # Nothing is deeper than it has brackets, so that most bodies need no walk at all.
+    if body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
+        return True
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        level = [
+            child
+            for parent in level
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return True
+    return False

@@ -1,0 +1,336 @@
+"""From one item of a webhook to one update: whose it is, when it was, and what names it. No I/O.
+
+Two rules hold for all that is made here. What is kept of an item is the item, whole and as it came.
+And key and time of an update come from what Meta sent and from nothing else, so that they are the
+same when Meta sends it again, alone or in other company.
+"""
+
+import hashlib
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, TypeAlias
+
+import msgspec
+
+from wats.clock import EPOCH
+from wats.inbound.updates import Update, identifier
+from wats.telemetry.vocabulary import UpdateKind
+
+Item: TypeAlias = dict[str, Any]
+_Names: TypeAlias = tuple[str, ...]
+
+_CANONICAL = msgspec.json.Encoder(order="sorted")
+_YEAR_10000 = 253_402_300_800
+_LONGEST_TIME = 12
+
+_NUMBER_HOLDERS: _Names = ("metadata", "recipient", "phone_number_settings")
+
+# Where an item names a customer: by their user id, or that of their company; and by their number.
+_FROM: tuple[_Names, _Names] = (("from_user_id", "from_parent_user_id"), ("from",))
+_TO: tuple[_Names, _Names] = (("to_user_id", "to_parent_user_id"), ("to",))
+_RECIPIENT: tuple[_Names, _Names] = (
+    ("recipient_user_id", "recipient_parent_user_id"),
+    ("recipient_id",),
+)
+_PARTICIPANT: tuple[_Names, _Names] = (
+    ("recipient_participant_user_id", "recipient_participant_parent_user_id"),
+    ("recipient_participant_id",),
+)
+_CONTACT: tuple[_Names, _Names] = (("user_id", "parent_user_id"), ("wa_id",))
+_ABOUT: tuple[_Names, _Names] = (
+    ("from_user_id", "user_id"),
+    ("from", "wa_id", "phone_number"),
+)
+_RECIPIENTS = [*_RECIPIENT[0], *_RECIPIENT[1], *_PARTICIPANT[0], *_PARTICIPANT[1]]
+
+
+class SkipReason(StrEnum):
+    """Why a part of an envelope became no update."""
+
+    MALFORMED_ENTRY = "malformed_entry"
+    MALFORMED_CHANGE = "malformed_change"
+    MALFORMED_ITEM = "malformed_item"
+    MALFORMED_ID = "malformed_id"
+    MISSING_PHONE_NUMBER_ID = "missing_phone_number_id"
+    MISSING_SENDER = "missing_sender"
+    EMPTY_VALUE = "empty_value"
+    UNREAD_MEMBER = "unread_member"
+    DUPLICATE = "duplicate"
+
+
+class Change:
+    """What the items of one change have in common."""
+
+    __slots__ = (
+        "_contacts",
+        "_index",
+        "entry_seconds",
+        "field",
+        "number",
+        "path",
+        "received_at",
+        "waba_id",
+    )
+
+    def __init__(
+        self,
+        path: str,
+        field: str,
+        value: Item,
+        *,
+        waba_id: str,
+        entry_seconds: int | None,
+        received_at: datetime,
+    ) -> None:
+        self.path = path
+        self.field = field
+        self.number = _number(value)
+        self.waba_id = waba_id
+        self.entry_seconds = entry_seconds
+        self.received_at = received_at
+        self._contacts = value.get("contacts")
+        self._index: dict[str, Item] | None = None
+
+    def contact_of(self, *identities: str | None) -> Item | None:
+        """Return the contact that has one of *identities*, or else the only one there is.
+
+        A single contact is believed without a match, for some countries' numbers are written in
+        two ways. One of several is not: no name on a message is better than a stranger's.
+        """
+        contacts = self._contacts
+        if not isinstance(contacts, list):
+            return None
+        if len(contacts) == 1:
+            return contacts[0] if isinstance(contacts[0], dict) else None
+        if self._index is None:
+            self._index = {
+                name: contact
+                for contact in contacts
+                if isinstance(contact, dict)
+                for name in (identifier(contact.get("wa_id")), identifier(contact.get("user_id")))
+                if name is not None
+            }
+        return next((self._index[name] for name in identities if name in self._index), None)
+
+    def update(
+        self,
+        kind: UpdateKind,
+        key: str,
+        item: Item,
+        *,
+        user: str | None,
+        phone: str | None,
+        group: str | None = None,
+        seconds: int | None,
+    ) -> Update:
+        """Return *item* as an update.
+
+        Its conversation is named by the customer's user id where one is known, else by their
+        number: a customer with a username has the former always and the latter sometimes, and
+        messages from them and statuses of messages to them must meet in one conversation.
+        """
+        contact = self.contact_of(user, phone)
+        if user is None and phone is not None and contact is not None and "user_id" in contact:
+            is_theirs = identifier(contact.get("wa_id")) == phone
+            user = identifier(contact["user_id"]) if is_theirs else None
+        other = group or user or phone
+        time = seconds if seconds is not None else self.entry_seconds
+        return Update(
+            key=key,
+            kind=kind,
+            field=self.field,
+            waba_id=self.waba_id,
+            phone_number_id=self.number,
+            conversation=f"{self.number}|{other}" if self.number and other else None,
+            occurred_at=datetime.fromtimestamp(time, UTC) if time is not None else EPOCH,
+            received_at=self.received_at,
+            contact=contact,
+            raw=item,
+        )
+
+
+def read_message(change: Change, item: Item, kind: UpdateKind) -> Update | SkipReason:
+    """Read a message that a customer sent, or that the platform wrote about one."""
+    number = change.number
+    if number is None:
+        return SkipReason.MISSING_PHONE_NUMBER_ID
+    message_id = identifier(item.get("id"))
+    if message_id is None:
+        return SkipReason.MALFORMED_ID
+    message_type = item.get("type")
+    if message_type == "system":
+        kind = UpdateKind.SYSTEM
+    elif message_type == "request_welcome":
+        kind = UpdateKind.CHAT_OPENED
+    user, phone = _person(item, *_FROM)
+    if user is None and phone is None:
+        user, phone = _person(change.contact_of() or {}, *_CONTACT)
+        # A system message tells about a customer, it is not from one.
+        if user is None and phone is None and kind is not UpdateKind.SYSTEM:
+            return SkipReason.MISSING_SENDER
+    return change.update(
+        kind,
+        _key("message", number, message_id),
+        item,
+        user=user,
+        phone=phone,
+        group=identifier(item.get("group_id")),
+        seconds=seconds_of(item.get("timestamp")),
+    )
+
+
+def read_status(change: Change, item: Item, kind: UpdateKind) -> Update | SkipReason:
+    """Read how far a message came with one recipient, or how its payment stands."""
+    number = change.number
+    if number is None:
+        return SkipReason.MISSING_PHONE_NUMBER_ID
+    message_id = identifier(item.get("id"))
+    if message_id is None:
+        return SkipReason.MALFORMED_ID
+    if kind is UpdateKind.STATUS and item.get("type") == "payment":
+        kind = UpdateKind.PAYMENT_STATUS
+    seconds = seconds_of(item.get("timestamp"))
+    key = _key(
+        kind,
+        number,
+        message_id,
+        item.get("status"),
+        [item.get(name) for name in _RECIPIENTS],
+        seconds,
+        item.get("payment"),
+    )
+    if item.get("recipient_type") == "group":
+        group = identifier(item.get("recipient_id"))
+        user, phone = _person(item, *_PARTICIPANT)
+    else:
+        group = None
+        user, phone = _person(item, *_RECIPIENT)
+    return change.update(kind, key, item, user=user, phone=phone, group=group, seconds=seconds)
+
+
+def read_call(change: Change, item: Item, kind: UpdateKind) -> Update | SkipReason:
+    """Read the beginning or the end of a call; an event that is not known yet is `unknown`."""
+    event = item.get("event")
+    match event:
+        case "connect":
+            kind = UpdateKind.CALL_CONNECT
+        case "terminate":
+            kind = UpdateKind.CALL_TERMINATE
+        case _:
+            return read_event(change, item, UpdateKind.UNKNOWN)
+    return _of_call(change, item, kind, event)
+
+
+def read_call_status(change: Change, item: Item, kind: UpdateKind) -> Update | SkipReason:
+    """Read what became of a call that we made."""
+    return _of_call(change, item, kind, item.get("status"))
+
+
+def _of_call(change: Change, item: Item, kind: UpdateKind, step: object) -> Update | SkipReason:
+    if change.number is None:
+        return SkipReason.MISSING_PHONE_NUMBER_ID
+    call_id = identifier(item.get("id"))
+    if call_id is None:
+        return SkipReason.MALFORMED_ID
+    user, phone = (
+        _person(item, *_RECIPIENT)
+        if kind is UpdateKind.CALL_STATUS
+        else _person(item, *_TO)
+        if item.get("direction") == "BUSINESS_INITIATED"
+        else _person(item, *_FROM)
+    )
+    return change.update(
+        kind,
+        _key(kind, change.number, call_id, step),
+        item,
+        user=user,
+        phone=phone,
+        seconds=seconds_of(item.get("timestamp")),
+    )
+
+
+def read_copy(change: Change, item: Item, kind: UpdateKind) -> Update:
+    """Read a message that was not sent to us: an echo, one of the history, one in standby."""
+    message_id = identifier(item.get("id"))
+    seconds = seconds_of(item.get("timestamp"))
+    user, phone = _person(item, *_TO)
+    if user is None and phone is None:
+        user, phone = _person(item, *_FROM)
+    return change.update(
+        kind,
+        _key(kind, change.field, change.number or change.waba_id, message_id)
+        if message_id is not None
+        else _content_key(change, item, kind, seconds),
+        item,
+        user=user,
+        phone=phone,
+        group=identifier(item.get("group_id")),
+        seconds=seconds,
+    )
+
+
+def read_group(change: Change, item: Item, kind: UpdateKind) -> Update | SkipReason:
+    """Read what happened in a group of one of our numbers."""
+    if change.number is None:
+        return SkipReason.MISSING_PHONE_NUMBER_ID
+    return read_event(change, item, kind)
+
+
+def read_event(change: Change, item: Item, kind: UpdateKind) -> Update:
+    """Read an item that nothing names but what it says, and when."""
+    seconds = seconds_of(item.get("timestamp"))
+    if seconds is None and isinstance(metadata := item.get("metadata"), dict):
+        seconds = seconds_of(metadata.get("timestamp"))
+    sender = item.get("sender")
+    user, phone = _person(sender if isinstance(sender, dict) else item, *_ABOUT)
+    return change.update(
+        kind,
+        _content_key(change, item, kind, seconds),
+        item,
+        user=user,
+        phone=phone,
+        group=identifier(item.get("group_id")),
+        seconds=seconds,
+    )
+
+
+def _content_key(change: Change, item: Item, kind: UpdateKind, seconds: int | None) -> str:
+    # The same may be said twice, at two times; where the item has none, its entry must tell.
+    time = change.entry_seconds if seconds is None else None
+    return _key(kind, change.field, change.waba_id, change.number, time, item)
+
+
+def _key(*parts: object) -> str:
+    # JSON says where each part ends, and sorted members make equal items equal bytes.
+    return hashlib.blake2b(_CANONICAL.encode(parts), digest_size=16).hexdigest()
+
+
+def _number(value: Item) -> str | None:
+    """Return the id of the business number that *value* is about, from where its field has it."""
+    for name in _NUMBER_HOLDERS:
+        if isinstance(holder := value.get(name), dict):
+            return identifier(holder.get("phone_number_id"))
+    return None
+
+
+def _person(item: Item, users: _Names, phones: _Names) -> tuple[str | None, str | None]:
+    """Return the user id and the number of a customer, from the first member that has each."""
+    user = phone = None
+    for name in users:
+        if name in item and (user := identifier(item[name])) is not None:
+            break
+    for name in phones:
+        if name in item and (phone := identifier(item[name])) is not None:
+            break
+    return user, phone
+
+
+def seconds_of(value: object) -> int | None:
+    """Return *value* as whole seconds since 1970, if it is a time before the year 10000."""
+    if isinstance(value, str):
+        if not (value.isascii() and value.isdigit() and len(value) <= _LONGEST_TIME):
+            return None
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if 0 < value < _YEAR_10000 else None

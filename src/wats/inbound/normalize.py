@@ -1,0 +1,311 @@
+"""From an envelope to updates: every item of it on its own, none lost without a word. No I/O."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import NamedTuple
+
+import msgspec
+
+from wats.ids import is_safe_id
+from wats.inbound.items import (
+    Change,
+    Item,
+    SkipReason,
+    read_call,
+    read_call_status,
+    read_copy,
+    read_event,
+    read_group,
+    read_message,
+    read_status,
+    seconds_of,
+)
+from wats.inbound.updates import Update, identifier
+from wats.telemetry.vocabulary import UpdateKind
+
+
+class Skip(msgspec.Struct, frozen=True):
+    """A part of an envelope that became no update: why, where, and what it would have been.
+
+    `path` is like `entry[0].changes[1].value.messages[2]` and holds no value.
+    """
+
+    reason: SkipReason
+    path: str
+    kind: UpdateKind
+
+
+class Normalized(msgspec.Struct, frozen=True):
+    """What an envelope held."""
+
+    updates: list[Update]
+    skips: list[Skip]
+
+
+class _Row(NamedTuple):
+    """How the items of one member of a value are read, and the kind that they are by default."""
+
+    kind: UpdateKind
+    read: Callable[[Change, Item, UpdateKind], Update | SkipReason]
+
+
+class _Field(NamedTuple):
+    """How the value of one field is read.
+
+    Attributes:
+        whole: The row for a value that is one item itself: always if there are no members, else
+            when it has none of them. `None` if that cannot be.
+        members: The rows for the members that hold items.
+        wrapper: A member that the others may stand in, instead of in the value.
+        shares_errors: Whether the errors of a value belong to the items beside them.
+    """
+
+    whole: _Row | None
+    members: dict[str, _Row]
+    wrapper: str | None = None
+    shares_errors: bool = False
+
+    @property
+    def kind(self) -> UpdateKind:
+        """The kind to tell of when an item cannot be read at all."""
+        return (self.whole or next(iter(self.members.values()))).kind
+
+
+def _only(kind: UpdateKind) -> _Field:
+    return _Field(_Row(kind, read_event), {})
+
+
+def _listed(kind: UpdateKind, member: str, read: Callable[..., Update | SkipReason]) -> _Field:
+    return _Field(_Row(kind, read), {member: _Row(kind, read)})
+
+
+_UNKNOWN_ROW = _Row(UpdateKind.UNKNOWN, read_event)
+_UNKNOWN = _only(UpdateKind.UNKNOWN)
+_ERROR = _Row(UpdateKind.ERROR, read_event)
+_ACCOUNT = (
+    "account_alerts",
+    "account_offboarded",
+    "account_reconnected",
+    "account_review_update",
+    "account_settings_update",
+    "account_update",
+    "business_capability_update",
+    "business_status_update",
+    "business_username_update",
+    "business_username_updates",
+    "partner_solutions",
+    "payment_configuration_update",
+    "phone_number_name_update",
+    "phone_number_quality_update",
+    "security",
+)
+_TEMPLATE = (
+    "message_template_components_update",
+    "message_template_quality_update",
+    "message_template_status_update",
+    "template_category_update",
+    "template_correct_category_detection",
+)
+
+FIELDS: dict[str, _Field] = {
+    "messages": _Field(
+        None,
+        {
+            "messages": _Row(UpdateKind.MESSAGE, read_message),
+            "statuses": _Row(UpdateKind.STATUS, read_status),
+            "user_actions": _Row(UpdateKind.USER_ACTION, read_event),
+        },
+    ),
+    "calls": _Field(
+        None,
+        {
+            "calls": _Row(UpdateKind.CALL_CONNECT, read_call),
+            "statuses": _Row(UpdateKind.CALL_STATUS, read_call_status),
+        },
+        shares_errors=True,
+    ),
+    "group_lifecycle_update": _listed(UpdateKind.GROUP_LIFECYCLE, "groups", read_group),
+    "group_participants_update": _listed(UpdateKind.GROUP_PARTICIPANTS, "groups", read_group),
+    "group_settings_update": _listed(UpdateKind.GROUP_SETTINGS, "groups", read_group),
+    "group_status_update": _listed(UpdateKind.GROUP_STATUS, "groups", read_group),
+    "user_preferences": _listed(UpdateKind.USER_PREFERENCES, "user_preferences", read_event),
+    "user_id_update": _listed(UpdateKind.USER_ID_UPDATE, "user_id_update", read_event),
+    "history": _Field(
+        _Row(UpdateKind.HISTORY, read_event),
+        {
+            "history": _Row(UpdateKind.HISTORY, read_event),
+            "messages": _Row(UpdateKind.HISTORY, read_copy),
+        },
+    ),
+    "message_echoes": _listed(UpdateKind.MESSAGE_ECHO, "message_echoes", read_copy),
+    "smb_message_echoes": _listed(UpdateKind.MESSAGE_ECHO, "message_echoes", read_copy),
+    "smb_app_state_sync": _listed(UpdateKind.APP_STATE_SYNC, "state_sync", read_event),
+    "automatic_events": _listed(UpdateKind.AUTOMATIC_EVENT, "automatic_events", read_event),
+    "standby": _Field(
+        _Row(UpdateKind.STANDBY, read_event),
+        {
+            "messages": _Row(UpdateKind.STANDBY, read_copy),
+            "statuses": _Row(UpdateKind.STANDBY, read_status),
+            "message_echoes": _Row(UpdateKind.STANDBY, read_copy),
+            "standby": _Row(UpdateKind.STANDBY, read_event),
+        },
+        wrapper="standby",
+    ),
+    "system": _listed(UpdateKind.SYSTEM, "system", read_event),
+    "chat_opened": _listed(UpdateKind.CHAT_OPENED, "chat_opened", read_event),
+    "flows": _only(UpdateKind.FLOW),
+    "messaging_handovers": _only(UpdateKind.HANDOVER),
+    **dict.fromkeys(_ACCOUNT, _only(UpdateKind.ACCOUNT)),
+    **dict.fromkeys(_TEMPLATE, _only(UpdateKind.TEMPLATE)),
+}
+"""Every field that has a kind of its own; the value of any other is one `unknown` update."""
+
+_LONGEST_WORD = 64
+
+_AROUND = frozenset({"messaging_product", "metadata", "contacts"})
+"""Members of a value that tell about its items and are none."""
+
+
+def normalize(envelope: object, *, received_at: datetime) -> Normalized:
+    """Return every update in *envelope* and, for every part that gives none, why.
+
+    Whatever `envelope.parse` returns can be given; none of it makes this raise. An update that
+    stands in the envelope twice is returned once.
+    """
+    walk = _Walk(received_at)
+    entries = envelope.get("entry") if isinstance(envelope, dict) else None
+    if isinstance(entries, list):
+        for index, entry in enumerate(entries):
+            walk.entry(f"entry[{index}]", entry)
+    else:
+        walk.skip(SkipReason.MALFORMED_ENTRY, "entry")
+    return Normalized(walk.updates, walk.skips)
+
+
+class _Walk:
+    """One walk through one envelope."""
+
+    def __init__(self, received_at: datetime) -> None:
+        self.updates: list[Update] = []
+        self.skips: list[Skip] = []
+        self._keys: set[str] = set()
+        self._received_at = received_at
+
+    def skip(self, reason: SkipReason, path: str, kind: UpdateKind = UpdateKind.UNKNOWN) -> None:
+        self.skips.append(Skip(reason, path, kind))
+
+    def entry(self, path: str, entry: object) -> None:
+        if isinstance(entry, dict):
+            waba_id = identifier(entry.get("id"))
+            changes = entry.get("changes")
+            if waba_id is not None and isinstance(changes, list):
+                seconds = seconds_of(entry.get("time"))
+                for index, change in enumerate(changes):
+                    self._change(f"{path}.changes[{index}]", change, waba_id, seconds)
+                return
+        self.skip(SkipReason.MALFORMED_ENTRY, path)
+
+    def _change(self, path: str, change: object, waba_id: str, seconds: int | None) -> None:
+        name = change.get("field") if isinstance(change, dict) else None
+        if not isinstance(change, dict) or not isinstance(name, str) or not name.strip():
+            self.skip(SkipReason.MALFORMED_CHANGE, path)
+            return
+        field = FIELDS.get(name, _UNKNOWN)
+        value = change.get("value")
+        if not isinstance(value, dict):
+            self.skip(SkipReason.MALFORMED_CHANGE, path, field.kind)
+            return
+        if field is _UNKNOWN and not is_safe_id(name):
+            name = UpdateKind.UNKNOWN.value
+        for part, inner in _unwrapped(f"{path}.value", value, field.wrapper):
+            about = Change(
+                part,
+                name,
+                inner,
+                waba_id=waba_id,
+                entry_seconds=seconds,
+                received_at=self._received_at,
+            )
+            if field.whole is not None and not field.members:
+                self._items(about, "", field.whole, inner)
+            else:
+                self._members(about, field, inner)
+
+    def _members(self, change: Change, field: _Field, value: Item) -> None:
+        shared = value.get("errors") if field.shares_errors else None
+        before = len(self.updates)
+        others = []
+        is_listed = False
+        for name, member in value.items():
+            row = field.members.get(name)
+            if row is not None:
+                is_listed = True
+                self._items(change, name, row, member, shared)
+            elif name not in _AROUND:
+                others.append(name)
+        if shared and any(update.raw["errors"] is shared for update in self.updates[before:]):
+            others.remove("errors")
+        if others or not is_listed:
+            self._others(change, field, value, others, is_listed=is_listed)
+
+    def _items(
+        self, change: Change, name: str, row: _Row, member: object, shared: object = None
+    ) -> None:
+        """Take the items of *member*, a list of them or one; *name* is where it is in its value."""
+        items = member if isinstance(member, list) else (member,)
+        for index, item in enumerate(items):
+            refusal = self._take(change, row, item, shared)
+            if refusal is not None:
+                path = f"{change.path}.{name}" if name else change.path
+                reason, kind = refusal
+                self.skip(reason, path if items is not member else f"{path}[{index}]", kind)
+
+    def _take(
+        self, change: Change, row: _Row, item: object, shared: object
+    ) -> tuple[SkipReason, UpdateKind] | None:
+        if not isinstance(item, dict):
+            return SkipReason.MALFORMED_ITEM, row.kind
+        if shared and "errors" not in item:
+            item = {**item, "errors": shared}
+        update = row.read(change, item, row.kind)
+        if isinstance(update, SkipReason):
+            return update, row.kind
+        if update.key in self._keys:
+            return SkipReason.DUPLICATE, update.kind
+        self._keys.add(update.key)
+        self.updates.append(update)
+        return None
+
+    def _others(
+        self, change: Change, field: _Field, value: Item, others: list[str], *, is_listed: bool
+    ) -> None:
+        """Take what *value* has beside its known members, so that nothing is lost silently."""
+        if not others:
+            self.skip(SkipReason.EMPTY_VALUE, change.path, field.kind)
+            return
+        if field.whole is not None and not is_listed and others != ["errors"]:
+            self._items(change, "", field.whole, value)
+            return
+        for name in others:
+            member = value[name]
+            if name == "errors":
+                self._items(change, name, _ERROR, member)
+            elif isinstance(member, dict | list) and member:
+                self._items(change, "", _UNKNOWN_ROW, {name: member})
+            else:
+                # Only what looks like a word of Meta's may stand in a path.
+                is_word = name.isascii() and name.isidentifier() and len(name) <= _LONGEST_WORD
+                path = f"{change.path}.{name}" if is_word else change.path
+                self.skip(SkipReason.UNREAD_MEMBER, path)
+
+
+def _unwrapped(path: str, value: Item, wrapper: str | None) -> list[tuple[str, Item]]:
+    wrapped = value.get(wrapper) if wrapper is not None else None
+    if not isinstance(wrapped, dict):
+        return [(path, value)]
+    around = {name: value[name] for name in _AROUND & value.keys()}
+    parts = [(f"{path}.{wrapper}", {**around, **wrapped})]
+    beside = {name: member for name, member in value.items() if name != wrapper}
+    if beside.keys() - _AROUND:
+        parts.append((path, beside))
+    return parts

@@ -1,0 +1,89 @@
+"""Who sent this? The signature of a webhook, and the challenge of its set-up. No I/O."""
+
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping, Sequence
+
+from wats.errors import WebhookRefused
+from wats.privacy import Secret
+
+_FORMAT = re.compile(r"sha256=([0-9a-f]{64})")
+
+
+class SignatureCheck:
+    """Tells the bodies that Meta signed from all others.
+
+    Every secret is tried, so that an app secret can be replaced while both are valid. The keyed
+    hash of each is prepared once and copied for each body, which costs less than keying it anew.
+
+    Args:
+        app_secrets: The app secrets that Meta may sign with; at least one.
+
+    Raises:
+        ValueError: There is no secret, and without one every body would have to be believed.
+    """
+
+    def __init__(self, app_secrets: Sequence[Secret]) -> None:
+        if not app_secrets:
+            msg = "A signature check needs at least one app secret."
+            raise ValueError(msg)
+        self._keyed = tuple(
+            hmac.new(secret.reveal().encode(), digestmod=hashlib.sha256) for secret in app_secrets
+        )
+
+    def verify(self, body: bytes, header: str | None) -> None:
+        """Return if *header* holds the signature of exactly these bytes.
+
+        Args:
+            body: The request body as it was received. Meta signs bytes, not JSON: decoding and
+                encoding it again would change them.
+            header: The value of `X-Hub-Signature-256`, `None` if there was no such header.
+
+        Raises:
+            WebhookRefused: `missing_signature`, `invalid_signature_format` or
+                `signature_mismatch`.
+        """
+        if header is None:
+            raise WebhookRefused("missing_signature", "Missing X-Hub-Signature-256 header.", 401)
+        signature = _FORMAT.fullmatch(header)
+        if signature is None:
+            raise WebhookRefused(
+                "invalid_signature_format", "X-Hub-Signature-256 must be 'sha256=<64 hex chars>'."
+            )
+        if not self._is_signed(body, signature[1]):
+            raise WebhookRefused(
+                "signature_mismatch", "X-Hub-Signature-256 does not match payload digest.", 401
+            )
+
+    def _is_signed(self, body: bytes, signature: str) -> bool:
+        matches = False
+        for keyed in self._keyed:
+            digest = keyed.copy()
+            digest.update(body)
+            # No short cut: the time must not tell which of the secrets it was.
+            matches |= hmac.compare_digest(digest.hexdigest(), signature)
+        return matches
+
+
+def answer_challenge(query: Mapping[str, str], verify_token: Secret) -> str:
+    """Return what Meta wants to hear when somebody configures this webhook.
+
+    Args:
+        query: The query parameters of the GET request, the first value of each.
+        verify_token: The word that was agreed on in Meta's dashboard.
+
+    Raises:
+        WebhookRefused: `invalid_mode`, `invalid_verify_token` or `missing_challenge`.
+    """
+    if query.get("hub.mode") != "subscribe":
+        raise WebhookRefused("invalid_mode", "Webhook challenge mode must be 'subscribe'.")
+    token = query.get("hub.verify_token")
+    if token is None or not verify_token.matches(token.encode(errors="surrogatepass")):
+        raise WebhookRefused(
+            "invalid_verify_token", "Webhook verify token does not match configured token.", 401
+        )
+    challenge = query.get("hub.challenge")
+    if not challenge:
+        raise WebhookRefused("missing_challenge", "Webhook challenge must be a non-empty string.")
+    return challenge

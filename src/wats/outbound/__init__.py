@@ -1,0 +1,1 @@
+"""The outbound flow: what a caller asks becomes one Graph call, once."""

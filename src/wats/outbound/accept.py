@@ -1,0 +1,246 @@
+"""The transaction of the outbound flow: a key is reserved, the message sent once, then we answer.
+
+    reserve ─▶ Graph ─┬─ took it           complete   replays get the same answer
+                      ├─ refused it        fail       the key can be used again
+                      └─ nobody can tell   doubt      the key is never sent again
+
+A process that dies in between leaves its key reserved, which turns into `doubt` by itself.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Coroutine
+from datetime import timedelta
+from typing import Any, Final
+
+import msgspec
+
+from wats.clock import Now, utc_now
+from wats.errors import (
+    GraphError,
+    IdempotencyConflict,
+    IdempotencyInFlight,
+    IdempotencyOutcomeUnknown,
+    InvalidIdempotencyKey,
+    StoreError,
+    StoreNotConfigured,
+    StoreUnavailable,
+)
+from wats.graph.client import TOTAL_SECONDS, GraphClient
+from wats.outbound import answers
+from wats.outbound.failures import report_graph_failure
+from wats.outbound.messages import Outgoing, canonical, is_plain
+from wats.store import Store
+from wats.store.records import Direction, MessageRecord, ReservationOutcome
+from wats.telemetry import EndpointFamily, Outcome, Telemetry, error_name
+from wats.telemetry.sinks import Log
+
+MAX_KEY_LENGTH: Final = 256
+STORE_SECONDS: Final = 30.0
+"""How long a reservation outlives the longest Graph call: time to write what became of it."""
+RETRY_AFTER_SECONDS: Final = 2
+"""When to ask again for a request in flight. Graph mostly answers within a second."""
+
+
+class Accepted(msgspec.Struct, frozen=True, kw_only=True):
+    """Meta took the request: its answer as JSON, and whether it is that of an earlier request."""
+
+    body: bytes
+    replayed: bool
+
+
+class _Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """The key of a request, as the store knows it: the key itself is not kept."""
+
+    scope: str
+    key_hash: bytes
+
+
+class Acceptor:
+    """Sends what callers ask, and each request that has an `Idempotency-Key` once.
+
+    Args:
+        graph: Where messages are sent.
+        store: Where keys and messages are kept; without one, requests with a key are refused.
+        telemetry: Told how each attempt to send ended.
+        phone_number_id: The number that messages are sent from.
+        log: Told of failures. It must not raise.
+        idempotency_hours: How long a key is remembered.
+        graph_seconds: The longest that a call of *graph* can take.
+        now: The clock.
+    """
+
+    def __init__(
+        self,
+        *,
+        graph: GraphClient,
+        store: Store | None,
+        telemetry: Telemetry,
+        phone_number_id: str,
+        log: Log,
+        idempotency_hours: float = 24,
+        graph_seconds: float = TOTAL_SECONDS,
+        now: Now = utc_now,
+    ) -> None:
+        self._graph = graph
+        self._store = store
+        self._telemetry = telemetry
+        self._phone_number_id = phone_number_id
+        self._log = log
+        self._remembered = timedelta(hours=idempotency_hours)
+        self._reserved = timedelta(seconds=graph_seconds + STORE_SECONDS)
+        self._now = now
+        self._writes: set[asyncio.Task[None]] = set()
+
+    async def accept(
+        self,
+        payload: bytes,
+        *,
+        scope: str,
+        idempotency_key: str | None,
+        request_body: bytes,
+        message: Outgoing | None,
+    ) -> Accepted:
+        """Send *payload*, or return the answer that a request with this key got before.
+
+        Once Meta took it, nothing that goes wrong here turns that into an error: what cannot be
+        recorded is logged, and a key that cannot be completed is in doubt later.
+
+        Args:
+            payload: The Graph JSON, sent as it is.
+            scope: The route that was asked. One key may be used once on each.
+            idempotency_key: The caller's key, if there is one.
+            request_body: The caller's JSON, which a request with the same key must repeat.
+            message: What to record of it; `None` if *payload* is no message.
+
+        Raises:
+            InvalidIdempotencyKey: Nothing was sent.
+            StoreNotConfigured: There is a key and no store; nothing was sent.
+            StoreUnavailable: The key could not be reserved; nothing was sent.
+            IdempotencyConflict: The key was used with another body.
+            IdempotencyInFlight: Another request holds the key now.
+            IdempotencyOutcomeUnknown: Whether a request with the key was sent, nobody knows.
+            GraphRefused: Meta did not take it; the key can be used again.
+            GraphUnreachable: Nothing was sent; the key can be used again.
+            GraphOutcomeUnknown: Meta may have taken it; the key will not be sent again.
+        """
+        if idempotency_key is None:
+            return await self._send_once(self._store, payload, message)
+        if not is_plain(idempotency_key, MAX_KEY_LENGTH):
+            raise InvalidIdempotencyKey
+        if self._store is None:
+            raise StoreNotConfigured("Idempotency-Key requires a persistence store.")
+        claim = _Claim(
+            # Services for several numbers may share a database, and each has callers of its own.
+            scope=f"{self._phone_number_id}{scope}",
+            key_hash=hashlib.sha256(idempotency_key.encode()).digest(),
+        )
+        replay = await self._reserve(self._store, claim, canonical(request_body))
+        if replay is not None:
+            return Accepted(body=replay, replayed=True)
+        return await self._send_claimed(self._store, claim, payload, message)
+
+    async def _reserve(self, store: Store, claim: _Claim, request: bytes) -> bytes | None:
+        """Reserve the key of *claim*, or return the answer that it got before."""
+        now = self._now()
+        try:
+            reservation = await store.reserve_request(
+                scope=claim.scope,
+                key_hash=claim.key_hash,
+                request_hash=hashlib.sha256(request).digest(),
+                now=now,
+                reserved_until=now + self._reserved,
+                expires_at=now + self._remembered,
+            )
+        except StoreError as error:
+            raise StoreUnavailable from error
+        match reservation.outcome:
+            case ReservationOutcome.RESERVED:
+                return None
+            case ReservationOutcome.REPLAY:
+                return reservation.response
+            case ReservationOutcome.CONFLICT:
+                raise IdempotencyConflict
+            case ReservationOutcome.IN_FLIGHT:
+                raise IdempotencyInFlight(RETRY_AFTER_SECONDS)
+            case ReservationOutcome.UNKNOWN:
+                raise IdempotencyOutcomeUnknown
+
+    async def _send_once(
+        self, store: Store | None, payload: bytes, message: Outgoing | None
+    ) -> Accepted:
+        answer = await self._send(payload, message)
+        record = self._record_of(answer, message)
+        if store is not None and record is not None:
+            await self._to_the_end(store.record_sent(record))
+        return Accepted(body=answers.encode(answer), replayed=False)
+
+    async def _send_claimed(
+        self, store: Store, claim: _Claim, payload: bytes, message: Outgoing | None
+    ) -> Accepted:
+        scope, key_hash = claim.scope, claim.key_hash
+        try:
+            answer = await self._send(payload, message)
+        except BaseException as error:
+            # A cancelled call, or one that failed in a way that we do not know, may have been
+            # carried out.
+            if isinstance(error, GraphError) and not error.may_have_happened:
+                await self._to_the_end(store.fail_request(scope=scope, key_hash=key_hash))
+            else:
+                await self._to_the_end(store.doubt_request(scope=scope, key_hash=key_hash))
+            raise
+        body = answers.encode(answer)
+        record = self._record_of(answer, message)
+        await self._to_the_end(
+            store.complete_request(scope=scope, key_hash=key_hash, response=body, message=record)
+        )
+        return Accepted(body=body, replayed=False)
+
+    async def _send(self, payload: bytes, message: Outgoing | None) -> Any:
+        outcome = Outcome.ERROR
+        try:
+            answer = await self._graph.call(
+                EndpointFamily.MESSAGES,
+                "POST",
+                (self._phone_number_id, "messages"),
+                payload=payload,
+            )
+            outcome = Outcome.SUCCESS
+        except GraphError as error:
+            report_graph_failure(error, telemetry=self._telemetry, log=self._log)
+            raise
+        finally:
+            if message is not None:
+                self._telemetry.send_outcome(EndpointFamily.MESSAGES, outcome)
+        return answer.payload
+
+    def _record_of(self, answer: Any, message: Outgoing | None) -> MessageRecord | None:
+        wamid = answers.message_id(answer)
+        if message is None or wamid is None:
+            return None
+        now = self._now()
+        return MessageRecord(
+            phone_number_id=self._phone_number_id,
+            wa_message_id=wamid,
+            direction=Direction.OUTBOUND,
+            to_phone=message.recipient,
+            type=message.type,
+            status="sent",
+            graph_message_id=wamid,
+            created_at=now,
+            updated_at=now,
+        )
+
+    async def _to_the_end(self, write: Coroutine[Any, Any, None]) -> None:
+        """Let *write* end, even if whoever waits for it is cancelled; it cannot fail them."""
+        task = asyncio.create_task(self._attempt(write))
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+        await asyncio.shield(task)
+
+    async def _attempt(self, write: Coroutine[Any, Any, None]) -> None:
+        try:
+            await write
+        except Exception as error:
+            self._telemetry.errors.record(error)
+            self._log({"event": "wats.message.unrecorded", "errorName": error_name(error)})

@@ -1,0 +1,31 @@
+"""What we make of a Graph answer of 2xx: always a JSON object, whatever came. No I/O.
+
+Meta carried the request out. An answer that cannot be read must not look like a failure, for a
+failure invites to send again; and it must not be passed on as it is, for nobody knows who wrote it.
+So it becomes `{}`: accepted, and nothing known beyond that.
+"""
+
+from typing import Any
+
+import msgspec
+
+from wats.ids import is_safe_id
+
+
+def as_object(payload: Any) -> dict[str, Any]:
+    """Return *payload* if it is an object, and an empty one if it is anything else."""
+    return payload if isinstance(payload, dict) else {}
+
+
+def message_id(payload: Any) -> str | None:
+    """Return the id that Meta gave the message, or `None` if there is none that can be used."""
+    try:
+        found = payload["messages"][0]["id"]
+    except (TypeError, KeyError, IndexError):
+        return None
+    return found if isinstance(found, str) and is_safe_id(found) else None
+
+
+def encode(payload: Any) -> bytes:
+    """Return *payload* as the compact JSON that our caller gets."""
+    return msgspec.json.encode(as_object(payload))

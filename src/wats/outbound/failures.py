@@ -1,0 +1,24 @@
+"""What is told of a failed Graph call: a count under a name, and a line without free text."""
+
+from wats.errors import GraphDiagnostics, GraphError, GraphRefused
+from wats.telemetry import Telemetry
+from wats.telemetry.sinks import Log
+
+
+def report_graph_failure(error: GraphError, *, telemetry: Telemetry, log: Log) -> None:
+    """Count *error* in the error ledger, then log what Meta said of it, in numbers and names."""
+    said = GraphDiagnostics()
+    if isinstance(error, GraphRefused):
+        said = error.diagnostics
+        telemetry.errors.record_name(said.name)
+    else:
+        telemetry.errors.record(error)
+    log(
+        {
+            "event": "wats.graph.failure",
+            "metaCode": said.meta_code,
+            "metaSubcode": said.meta_subcode,
+            "metaType": said.meta_type,
+            "fbtraceId": said.fbtrace_id,
+        }
+    )

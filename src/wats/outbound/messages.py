@@ -1,0 +1,271 @@
+"""What callers ask us to send: checked, and never changed. No I/O.
+
+A mistake is told as the path of the field and what belongs there. Neither holds anything that the
+caller wrote, not even a key.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final, TypeAlias
+
+import msgspec
+
+from wats.errors import Detail, MalformedRequest
+from wats.ids import is_safe_id
+
+Ask: TypeAlias = Mapping[str, object]
+
+MAX_TEXT_LENGTH: Final = 4096
+TEXT_MALFORMED: Final = "Text message body is invalid."
+GRAPH_MALFORMED: Final = "Message body is invalid or unsupported."
+
+PHONE_PATTERN: Final = r"\+?[0-9]{1,15}"
+BSUID_PATTERN: Final = r"[A-Z]{2}\.(?:ENT\.)?[A-Za-z0-9]{1,128}"
+TYPE_PATTERN: Final = "[a-z][a-z0-9_]{0,31}"
+
+_PHONE = re.compile(PHONE_PATTERN)
+_BSUID = re.compile(BSUID_PATTERN)
+_TYPE = re.compile(TYPE_PATTERN)
+_NOT_IN_A_GROUP_ID = re.compile(r"[/\\?#:@]")
+# U+FEFF takes no room on a screen, but Python does not count it as white space.
+_BLANK = re.compile("[\\s\ufeff]*")
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
+_CONTROL_IN_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
+
+
+class TextMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A text for one person, in the short form of our own."""
+
+    to: str
+    text: str
+    preview_url: bool | None = None
+
+
+class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of a message that is sent: what it is and who it is for, never what it says.
+
+    `recipient` is the phone number as the caller wrote it, a business-scoped user id where there
+    is no number, or a group's id.
+    """
+
+    type: str
+    recipient: str
+    is_group: bool = False
+
+
+def parse_text(body: bytes) -> TextMessage:
+    """Return the text message that *body* asks for. Keys that are not ours are passed over.
+
+    Raises:
+        MalformedRequest: It asks for none; `details` hold every mistake.
+    """
+    ask = parse_object(body, TEXT_MALFORMED)
+    refuse(_text_route_mistakes(ask), TEXT_MALFORMED)
+    return msgspec.convert(
+        {"to": ask["to"], "text": ask["text"], "preview_url": ask.get("previewUrl")}, TextMessage
+    )
+
+
+def parse_graph_message(body: bytes, *, groups_enabled: bool) -> Outgoing | None:
+    """Return what *body*, a message in Graph's own form, sends; `None` if it marks one as read.
+
+    Only the envelope and a plain text are checked. What else is inside is between the caller and
+    Meta, so that what Meta adds tomorrow can be sent today.
+
+    Raises:
+        MalformedRequest: It is no such message; `details` hold every mistake.
+    """
+    ask = parse_object(body, GRAPH_MALFORMED)
+    refuse(_graph_mistakes(ask, groups_enabled=groups_enabled), GRAPH_MALFORMED)
+    if "type" not in ask:
+        return None
+    recipient = ask["to"] if "to" in ask else ask["recipient"]
+    is_group = ask.get("recipient_type") == "group"
+    return msgspec.convert(
+        {"type": ask["type"], "recipient": recipient, "is_group": is_group}, Outgoing
+    )
+
+
+def parse_object(body: bytes, message: str) -> dict[str, Any]:
+    """Return the JSON object that *body* is.
+
+    Raises:
+        MalformedRequest: It is no JSON, is nested too deeply to be read, or is no object; then the
+            error has *message*.
+    """
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise _not_json() from None
+    if not isinstance(value, dict):
+        raise MalformedRequest("malformed_body", message, [Detail("$", "must be an object")])
+    return value
+
+
+def canonical(body: bytes) -> bytes:
+    """Return the JSON of *body* so that neither white space nor the order of keys shows.
+
+    Raises:
+        MalformedRequest: It is no JSON, or nested too deeply.
+    """
+    try:
+        return msgspec.json.encode(msgspec.json.decode(body), order="sorted")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise _not_json() from None
+
+
+def refuse(mistakes: Iterable[Detail], message: str) -> None:
+    """Raise all of *mistakes* as one error, if there are any.
+
+    Raises:
+        MalformedRequest: There are.
+    """
+    if details := list(mistakes):
+        raise MalformedRequest("malformed_body", message, details)
+
+
+def text_mistakes(text: object, path: str, max_length: int) -> Iterator[Detail]:
+    """Yield what is wrong with *text* as something that people will read, lines and tabs and all.
+
+    *max_length* is in UTF-16 code units.
+    """
+    if not isinstance(text, str):
+        yield Detail(path, "must be a string")
+        return
+    if is_blank(text):
+        yield Detail(path, "must not be blank")
+    if utf16_length(text) > max_length:
+        yield Detail(path, f"must not be longer than {max_length} UTF-16 code units")
+    if _CONTROL_IN_TEXT.search(text) is not None:
+        yield Detail(path, "must have no control character but line feed and tab")
+
+
+def is_plain(value: object, max_length: int) -> bool:
+    """Tell whether *value* is one line of text, not blank and not longer than *max_length*.
+
+    The length is in UTF-16 code units.
+    """
+    return (
+        isinstance(value, str)
+        and utf16_length(value) <= max_length
+        and _CONTROL.search(value) is None
+        and not is_blank(value)
+    )
+
+
+def is_blank(text: str) -> bool:
+    """Tell whether nothing of *text* would be seen."""
+    return _BLANK.fullmatch(text) is not None
+
+
+def utf16_length(text: str) -> int:
+    """Return the length of *text* as Meta and JavaScript count it, where an emoji is two."""
+    return len(text.encode("utf-16-le", errors="surrogatepass")) // 2
+
+
+def is_phone(value: object) -> bool:
+    """Tell whether *value* is a phone number: up to 15 digits, a plus sign before them or not."""
+    return isinstance(value, str) and _PHONE.fullmatch(value) is not None
+
+
+def is_group_id(value: object) -> bool:
+    """Tell whether *value* can be the id of a group. One that reads as a phone number cannot."""
+    return (
+        is_plain(value, 256)
+        and is_safe_id(value)
+        and _NOT_IN_A_GROUP_ID.search(str(value)) is None
+        and not is_phone(value)
+    )
+
+
+def _not_json() -> MalformedRequest:
+    return MalformedRequest("malformed_json", "Request body must be valid JSON.")
+
+
+def _text_route_mistakes(ask: Ask) -> Iterator[Detail]:
+    if not is_phone(ask.get("to")):
+        yield Detail("to", _PHONE_WANTED)
+    yield from text_mistakes(ask.get("text"), "text", MAX_TEXT_LENGTH)
+    if "previewUrl" in ask and not isinstance(ask["previewUrl"], bool):
+        yield Detail("previewUrl", "must be true or false")
+
+
+_PHONE_WANTED = "must be 1 to 15 digits, after a '+' or not"
+
+
+def _graph_mistakes(ask: Ask, *, groups_enabled: bool) -> Iterator[Detail]:
+    if ask.get("messaging_product") != "whatsapp":
+        yield Detail("messaging_product", "must be 'whatsapp'")
+    if "status" in ask:
+        yield from _read_mark_mistakes(ask)
+    else:
+        yield from _recipient_mistakes(ask, groups_enabled=groups_enabled)
+        yield from _content_mistakes(ask)
+
+
+def _read_mark_mistakes(ask: Ask) -> Iterator[Detail]:
+    if ask["status"] != "read":
+        yield Detail("status", "must be 'read'")
+    if not is_safe_id(ask.get("message_id")):
+        yield Detail("message_id", "must be the id of a message")
+    if not isinstance(ask.get("typing_indicator", {}), dict):
+        yield Detail("typing_indicator", "must be an object")
+    # Nobody should have to guess which of the two Meta makes of a body that could be both.
+    if "type" in ask:
+        yield Detail("type", "must not stand beside 'status'")
+
+
+def _recipient_mistakes(ask: Ask, *, groups_enabled: bool) -> Iterator[Detail]:
+    if ask.get("recipient_type", "individual") not in ("individual", "group"):
+        yield Detail("recipient_type", "must be 'individual' or 'group'")
+    if not groups_enabled:
+        yield from (Detail(path, "groups are not enabled") for path in _paths_to_a_group(ask))
+    elif ask.get("recipient_type") != "group" and ask.get("type") == "pin":
+        yield Detail("recipient_type", "must be 'group' to pin a message")
+    if ask.get("recipient_type") == "group":
+        yield from _group_mistakes(ask)
+    else:
+        yield from _person_mistakes(ask)
+
+
+def _paths_to_a_group(ask: Ask) -> Iterator[str]:
+    for path, word in (("recipient_type", "group"), ("recipientType", "group"), ("type", "pin")):
+        if ask.get(path) == word:
+            yield path
+
+
+def _group_mistakes(ask: Ask) -> Iterator[Detail]:
+    if not is_group_id(ask.get("to")):
+        yield Detail("to", "must be the id of a group")
+    if "recipient" in ask:
+        yield Detail("recipient", "must not be given for a group")
+
+
+def _person_mistakes(ask: Ask) -> Iterator[Detail]:
+    if "to" not in ask and "recipient" not in ask:
+        yield Detail("to", "must be given, or 'recipient'")
+    if "to" in ask and not is_phone(ask["to"]):
+        yield Detail("to", _PHONE_WANTED)
+    if "recipient" in ask and not _is_bsuid(ask["recipient"]):
+        yield Detail("recipient", "must be a business-scoped user id")
+
+
+def _is_bsuid(value: object) -> bool:
+    return isinstance(value, str) and _BSUID.fullmatch(value) is not None
+
+
+def _content_mistakes(ask: Ask) -> Iterator[Detail]:
+    kind = ask.get("type")
+    if not isinstance(kind, str) or _TYPE.fullmatch(kind) is None:
+        yield Detail("type", "must be the name of a message type, such as 'template'")
+        return
+    content = ask.get(kind)
+    if kind == "contacts":
+        if not isinstance(content, list):
+            yield Detail("contacts", "must be an array")
+    elif not isinstance(content, dict):
+        yield Detail("type", "must name an object that stands beside it")
+    elif kind == "text":
+        yield from text_mistakes(content.get("body"), "text.body", MAX_TEXT_LENGTH)
+        if not isinstance(content.get("preview_url", False), bool):
+            yield Detail("text.preview_url", "must be true or false")

@@ -1,0 +1,25 @@
+"""The Graph JSON of the messages that have a form of our own. No I/O."""
+
+import msgspec
+
+from wats.outbound.messages import TextMessage
+
+
+class _Text(msgspec.Struct):
+    body: str
+    preview_url: bool | msgspec.UnsetType
+
+
+class _TextPayload(msgspec.Struct):
+    messaging_product: str
+    to: str
+    type: str
+    text: _Text
+
+
+def text_payload(message: TextMessage) -> bytes:
+    """Return what Graph is sent for *message*; the preview is named only if the caller did."""
+    preview = msgspec.UNSET if message.preview_url is None else message.preview_url
+    return msgspec.json.encode(
+        _TextPayload("whatsapp", message.to, "text", _Text(message.text, preview))
+    )

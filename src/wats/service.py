@@ -1,0 +1,290 @@
+"""The composition root: the one place where the parts of a service are made and joined."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from datetime import timedelta
+
+import aiohttp
+
+from wats.clock import Now, to_iso, utc_now
+from wats.config import MessagesConfig, Profile, Secrets
+from wats.errors import StoreError
+from wats.graph.client import GraphClient
+from wats.graph.errors import ERROR_NAMES
+from wats.inbound.dispatch import Dispatcher
+from wats.inbound.handlers import Handler, Handlers, import_handler
+from wats.inbound.receive import Receiver
+from wats.inbound.signature import SignatureCheck
+from wats.outbound.accept import Acceptor
+from wats.store import Store
+from wats.telemetry import Telemetry, TelemetrySink
+from wats.telemetry.sinks import Log, write_json_line
+from wats.telemetry.vocabulary import FamilySet, UpdateKind
+from wats.web.app import Web, route_labels
+from wats.web.auth import Gate
+from wats.web.exchange import Receive, Scope, Send
+from wats.web.openapi import build_document
+from wats.web.parts import Parts
+from wats.web.routes import route_table
+
+DRAIN_SECONDS = 10.0
+"""How long handlers that run may take to finish when the service stops."""
+
+PURGE_EVERY_SECONDS = 600.0
+
+
+class WatsApp:
+    """A gateway as an ASGI 3 application.
+
+    A server with lifespan starts and stops it. Mounted inside another application, or under a
+    server without lifespan, whoever mounts it calls `await app.start()` and `await app.stop()`.
+    Made by `create_wats_service_app`.
+    """
+
+    def __init__(
+        self, *, web: Web, handlers: Handlers, graph: GraphClient, keeper: "Keeper | None"
+    ) -> None:
+        self._web = web
+        self._handlers = handlers
+        self._graph = graph
+        self._keeper = keeper
+        self._running = False
+
+    def on(self, *kinds: UpdateKind | str) -> Callable[[Handler], Handler]:
+        """Decorate an async callable that is to handle updates of *kinds*; of all if none is named.
+
+        Raises:
+            ConfigError: A handler of the same name is there already, or the service has started.
+            ValueError: There is no such kind.
+        """
+        wanted = [UpdateKind(kind) for kind in kinds] or list(UpdateKind)
+
+        def add(handler: Handler) -> Handler:
+            self._handlers.add(handler, wanted)
+            return handler
+
+        return add
+
+    async def start(self) -> None:
+        """Open the store, migrate it if need be, and begin to dispatch. A second call does nothing.
+
+        Raises:
+            StoreError: The store cannot be opened or migrated; nothing runs then.
+        """
+        if self._running:
+            return
+        self._handlers.freeze()
+        if self._keeper is not None:
+            await self._keeper.start()
+        await self._graph.start()
+        self._running = True
+
+    async def stop(self) -> None:
+        """Let what runs finish, within bounds, and let go of everything. May be called twice."""
+        if not self._running:
+            return
+        self._running = False
+        if self._keeper is not None:
+            await self._keeper.stop()
+        await self._graph.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request or the server's lifespan; refuse a web socket."""
+        match scope["type"]:
+            case "http":
+                await self._web.serve(scope, receive, send)
+            case "lifespan":
+                await self._live(receive, send)
+            case "websocket":
+                await send({"type": "websocket.close"})
+            case other:
+                msg = f"wats serves http and lifespan, not {other!r}."
+                raise ValueError(msg)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self.start()
+        except StoreError as error:
+            await send({"type": "lifespan.startup.failed", "message": error.message})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+class Keeper:
+    """Runs what a store brings with it: the dispatcher, and the deletion of what is old."""
+
+    def __init__(
+        self,
+        store: Store,
+        dispatcher: Dispatcher,
+        *,
+        telemetry: Telemetry,
+        inbox_days: float,
+        messages: MessagesConfig,
+        now: Now,
+    ) -> None:
+        self._store = store
+        self._dispatcher = dispatcher
+        self._telemetry = telemetry
+        self._inbox_kept = timedelta(days=inbox_days)
+        self._messages_kept = timedelta(days=messages.retention_days)
+        self._now = now
+        self._purging: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Open the store, then dispatch what is in it."""
+        await self._store.open(self._telemetry.store_operation)
+        self._dispatcher.start()
+        self._purging = asyncio.create_task(self._purge_for_ever())
+
+    async def stop(self) -> None:
+        """Stop dispatching, then close the store."""
+        if self._purging is not None:
+            self._purging.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._purging
+        await self._dispatcher.stop(DRAIN_SECONDS)
+        await self._store.close()
+
+    async def _purge_for_ever(self) -> None:
+        while True:
+            try:
+                await self._purge()
+            except StoreError as error:
+                self._telemetry.errors.record(error)
+            await asyncio.sleep(PURGE_EVERY_SECONDS)
+
+    async def _purge(self) -> None:
+        now = self._now()
+        deleted = True
+        while deleted:  # a bounded number of rows at a time, with room for others in between
+            deleted = bool(
+                await self._store.purge(
+                    now=now,
+                    inbox_before=now - self._inbox_kept,
+                    messages_before=now - self._messages_kept,
+                )
+            )
+
+
+def create_wats_service_app(
+    *,
+    profile: Profile,
+    secrets: Secrets,
+    telemetry_sink: TelemetrySink | None = None,
+    persistence: Store | None = None,
+    handlers: Iterable[Handler] = (),
+    enable_group_routes: bool | None = None,
+    graph_session: aiohttp.ClientSession | None = None,
+    log: Log = write_json_line,
+    now: Now = utc_now,
+) -> WatsApp:
+    """Make a gateway of *profile* and *secrets*. Nothing is opened or sent before it starts.
+
+    Args:
+        profile: What to be, from `load_config`.
+        secrets: Meta's secrets and our own tokens, from `load_config`.
+        telemetry_sink: An object of yours that is told what happens; nothing is sent anywhere
+            without one. It cannot change or delay a response by failing.
+        persistence: A store, from `open_store`, which this application then opens and closes.
+            Without one, handlers run before a webhook is answered and nothing is kept.
+        handlers: Async callables that get every update, beside those that the profile names.
+        enable_group_routes: Whether the groups routes exist; the profile decides by default.
+        graph_session: A client session to call Graph with; it stays yours to close.
+        log: Where events go; by default one JSON line each to stderr, without personal data.
+        now: The clock.
+
+    Raises:
+        ConfigError: A handler cannot be imported or is named twice, or the sink lacks a method.
+    """
+    groups_enabled = profile.groups.enabled if enable_group_routes is None else enable_group_routes
+    write = _stamped(log, now)
+    table = route_table(profile, groups_enabled=groups_enabled)
+    telemetry = Telemetry(
+        routes=route_labels(table),
+        adapter=persistence.adapter if persistence is not None else None,
+        sink=telemetry_sink,
+        families=FamilySet(profile.telemetry.families),
+        error_names=ERROR_NAMES,
+        log=log,
+        now=now,
+    )
+    graph = GraphClient(
+        base_url=profile.graph.base_url,
+        version=profile.graph.api_version,
+        access_token=secrets.access_token,
+        telemetry=telemetry,
+        session=graph_session,
+    )
+    registered = Handlers()
+    for handler in handlers:
+        registered.add(handler)
+    for reference in profile.handlers:
+        registered.add(import_handler(reference), name=reference)
+    keeper = dispatcher = None
+    if persistence is not None:
+        dispatcher = Dispatcher(
+            persistence, registered, profile.inbox, telemetry=telemetry, log=write, now=now
+        )
+        keeper = Keeper(
+            persistence,
+            dispatcher,
+            telemetry=telemetry,
+            inbox_days=profile.inbox.retention_days,
+            messages=profile.messages,
+            now=now,
+        )
+    started = time.monotonic()
+    parts = Parts(
+        profile=profile,
+        groups_enabled=groups_enabled,
+        telemetry=telemetry,
+        store=persistence,
+        graph=graph,
+        receiver=Receiver(
+            SignatureCheck(secrets.app_secrets),
+            registered,
+            persistence,
+            telemetry=telemetry,
+            stored=dispatcher.wake if dispatcher is not None else _do_nothing,
+            handler_timeout_seconds=profile.inbox.handler_timeout_seconds,
+            now=now,
+        ),
+        verify_token=secrets.verify_token,
+        acceptor=Acceptor(
+            graph=graph,
+            store=persistence,
+            telemetry=telemetry,
+            phone_number_id=profile.whatsapp.phone_number_id,
+            log=write,
+            now=now,
+        ),
+        route_labels=tuple(row.label for row in table),
+        uptime_seconds=lambda: time.monotonic() - started,
+        anonymous_document=build_document(table, profile=profile, complete=False),
+        complete_document=build_document(table, profile=profile, complete=True),
+        log=write,
+    )
+    gate = Gate(secrets.bearer_tokens, secrets.telemetry_tokens)
+    web = Web(table, gate, parts)
+    return WatsApp(web=web, handlers=registered, graph=graph, keeper=keeper)
+
+
+def _stamped(log: Log, now: Now) -> Log:
+    """Return a log that adds the time and never raises: a closed pipe must not fail a request."""
+
+    def write(event: Mapping[str, object]) -> None:
+        with suppress(Exception):
+            log({**event, "at": to_iso(now())})
+
+    return write
+
+
+def _do_nothing() -> None:
+    pass

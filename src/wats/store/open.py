@@ -1,0 +1,31 @@
+"""From a URL to a store. No I/O until the store is opened."""
+
+from wats.errors import ConfigError, ConfigIssue
+from wats.store import Store
+from wats.store.sqlite import SQLiteStore
+
+_SQLITE = "sqlite:///"
+
+
+def open_store(url: str) -> Store:
+    """Return the store that *url* names; it connects when its `open` is awaited.
+
+    `sqlite:///wats.db` is a file in the working directory, `sqlite:////var/lib/wats/wats.db` one
+    with an absolute path, and `sqlite:///:memory:` is gone when the store is closed.
+
+    Raises:
+        ConfigError: The URL names no store that this wats has.
+    """
+    if url.startswith(_SQLITE):
+        path = url.removeprefix(_SQLITE)
+        if not path or "\0" in path or "?" in path or "#" in path:
+            raise _refusal("must name a file after 'sqlite:///', without '?' and '#'")
+        return SQLiteStore(path)
+    if url.startswith(("postgres://", "postgresql://")):
+        raise _refusal("names PostgreSQL, and this wats has no PostgreSQL store; use 'sqlite:///'")
+    raise _refusal("must begin with 'sqlite:///'")
+
+
+def _refusal(reason: str) -> ConfigError:
+    # The URL itself is never shown: that of a database server holds a password.
+    return ConfigError([ConfigIssue("invalid_persistence_url", "persistence.url", reason)])

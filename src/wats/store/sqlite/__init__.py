@@ -1,0 +1,234 @@
+"""The store on SQLite: one file, a thread that writes to it, and a thread that reads it."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from datetime import datetime
+from functools import partial
+from sqlite3 import Connection
+from typing import TypeVar
+
+from typing_extensions import override
+
+from wats.errors import StoreClosed
+from wats.store import Observe, Store
+from wats.store.migrate import load_migrations
+from wats.store.records import (
+    Arrival,
+    Delivery,
+    InboxDepth,
+    MessagePage,
+    MessageRecord,
+    Reservation,
+    Settlement,
+    StatusRecord,
+    StoreHealth,
+)
+from wats.store.sqlite import inbox, messages, requests
+from wats.store.sqlite.connection import (
+    MEMORY,
+    connect_reader,
+    connect_writer,
+    migrate,
+    schema_version,
+)
+from wats.store.sqlite.thread import ConnectionThread, answer_each, commit_together
+from wats.telemetry.vocabulary import Adapter, Outcome, StoreOperation
+
+PURGE_ROWS = 500
+"""The most rows that one call of `purge` deletes from each table."""
+
+R = TypeVar("R")
+
+
+class SQLiteStore(Store):
+    """A store in the file *path*, or in memory if that is `:memory:`.
+
+    Several processes may use one file. A read sees every write that was answered before it.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._migrations = load_migrations("sqlite")
+        self._observe: Observe | None = None
+        self._writer: ConnectionThread | None = None
+        self._reader: ConnectionThread | None = None
+        self._threads = AsyncExitStack()
+        self._changing = asyncio.Lock()
+
+    @property
+    @override
+    def adapter(self) -> Adapter:
+        return Adapter.SQLITE
+
+    @override
+    async def open(self, observe: Observe | None = None) -> None:
+        async with self._changing, AsyncExitStack() as threads:
+            if self._writer is not None:
+                return
+            self._observe = observe
+            writer = ConnectionThread("wats-store-writer", commit_together, self._tell)
+            await writer.start(self._connect_writer)
+            threads.push_async_callback(writer.stop)
+            reader = writer  # what is in memory belongs to one connection
+            if self._path != MEMORY:
+                reader = ConnectionThread("wats-store-reader", answer_each, self._tell)
+                await reader.start(partial(connect_reader, self._path))
+                threads.push_async_callback(reader.stop)
+            self._writer, self._reader, self._threads = writer, reader, threads.pop_all()
+
+    def _connect_writer(self) -> Connection:
+        connection = connect_writer(self._path)
+        try:
+            migrate(connection, self._migrations)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    @override
+    async def close(self) -> None:
+        async with self._changing:
+            self._writer = self._reader = None
+            await self._threads.aclose()
+
+    def _tell(self, operation: StoreOperation, outcome: Outcome, seconds: float) -> None:
+        if self._observe is not None:
+            self._observe(Adapter.SQLITE, operation, outcome, seconds)
+
+    async def _read(self, operation: StoreOperation, run: Callable[[Connection], R]) -> R:
+        if self._reader is None:
+            raise StoreClosed
+        return await self._reader.ask(operation, run)
+
+    async def _write(self, operation: StoreOperation, run: Callable[[Connection], R]) -> R:
+        if self._writer is None:
+            raise StoreClosed
+        return await self._writer.ask(operation, run)
+
+    @override
+    async def health(self) -> StoreHealth:
+        version = await self._read(StoreOperation.HEALTH, schema_version)
+        return StoreHealth(
+            ok=version == self._migrations[-1].version,
+            adapter=Adapter.SQLITE.value,
+            schema_version=version,
+        )
+
+    @override
+    async def receive(self, arrivals: Sequence[Arrival]) -> Sequence[bool]:
+        if self._writer is None:
+            raise StoreClosed
+        return await self._writer.ask_together(StoreOperation.RECEIVE, inbox.receive, arrivals)
+
+    @override
+    async def claim_deliveries(
+        self, *, targets: Sequence[str], limit: int, lease_seconds: float, now: datetime
+    ) -> Sequence[Delivery]:
+        claim = partial(
+            inbox.claim, targets=targets, limit=limit, lease_seconds=lease_seconds, now=now
+        )
+        return await self._write(StoreOperation.CLAIM, claim)
+
+    @override
+    async def renew_deliveries(
+        self, deliveries: Sequence[Delivery], *, lease_seconds: float, now: datetime
+    ) -> None:
+        renew = partial(inbox.renew, deliveries=deliveries, lease_seconds=lease_seconds, now=now)
+        await self._write(StoreOperation.RENEW, renew)
+
+    @override
+    async def settle_deliveries(
+        self, settlements: Sequence[Settlement], *, now: datetime
+    ) -> Sequence[int]:
+        settle = partial(inbox.settle, settlements=settlements, now=now)
+        return await self._write(StoreOperation.SETTLE, settle)
+
+    @override
+    async def next_due_at(self, *, targets: Sequence[str]) -> datetime | None:
+        return await self._read(StoreOperation.DUE, partial(inbox.next_due_at, targets=targets))
+
+    @override
+    async def inbox_depth(self) -> InboxDepth:
+        return await self._read(StoreOperation.DEPTH, inbox.depth)
+
+    @override
+    async def reserve_request(
+        self,
+        *,
+        scope: str,
+        key_hash: bytes,
+        request_hash: bytes,
+        now: datetime,
+        reserved_until: datetime,
+        expires_at: datetime,
+    ) -> Reservation:
+        reserve = partial(
+            requests.reserve,
+            key=(scope, key_hash),
+            request_hash=request_hash,
+            now=now,
+            reserved_until=reserved_until,
+            expires_at=expires_at,
+        )
+        return await self._write(StoreOperation.RESERVE, reserve)
+
+    @override
+    async def complete_request(
+        self, *, scope: str, key_hash: bytes, response: bytes, message: MessageRecord | None
+    ) -> None:
+        def complete(connection: Connection) -> None:
+            requests.complete(connection, key=(scope, key_hash), response=response)
+            messages.record(connection, [message] if message is not None else [])
+
+        await self._write(StoreOperation.COMPLETE, complete)
+
+    @override
+    async def fail_request(self, *, scope: str, key_hash: bytes) -> None:
+        fail = partial(requests.fail, key=(scope, key_hash))
+        await self._write(StoreOperation.FAIL, fail)
+
+    @override
+    async def doubt_request(self, *, scope: str, key_hash: bytes) -> None:
+        doubt = partial(requests.doubt, key=(scope, key_hash))
+        await self._write(StoreOperation.DOUBT, doubt)
+
+    @override
+    async def record_sent(self, message: MessageRecord) -> None:
+        record = partial(messages.record, records=[message])
+        await self._write(StoreOperation.RECORD, record)
+
+    @override
+    async def list_messages(self, *, limit: int, cursor: str | None) -> MessagePage:
+        page = partial(messages.page, limit=limit, cursor=cursor)
+        return await self._read(StoreOperation.LIST, page)
+
+    @override
+    async def get_message(self, wa_message_id: str) -> MessageRecord | None:
+        get = partial(messages.get, wa_message_id=wa_message_id)
+        return await self._read(StoreOperation.GET, get)
+
+    @override
+    async def list_statuses(self, wa_message_id: str) -> Sequence[StatusRecord]:
+        statuses = partial(messages.statuses, wa_message_id=wa_message_id)
+        return await self._read(StoreOperation.STATUSES, statuses)
+
+    @override
+    async def last_inbound_at(self, *, phone_number_id: str, customer: str) -> datetime | None:
+        last_inbound_at = partial(
+            messages.last_inbound_at, phone_number_id=phone_number_id, customer=customer
+        )
+        return await self._read(StoreOperation.WINDOW, last_inbound_at)
+
+    @override
+    async def purge(
+        self, *, now: datetime, inbox_before: datetime, messages_before: datetime
+    ) -> int:
+        def purge(connection: Connection) -> int:
+            return (
+                inbox.purge(connection, inbox_before, PURGE_ROWS)
+                + messages.purge(connection, messages_before, PURGE_ROWS)
+                + requests.purge(connection, now, PURGE_ROWS)
+            )
+
+        return await self._write(StoreOperation.PURGE, purge)

@@ -1,0 +1,163 @@
+"""Connections to a SQLite file: how they are made, what migrates them, and what they raise."""
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from sqlite3 import Connection
+
+from wats.clock import to_ms, utc_now
+from wats.errors import MigrationFailed, StoreUnavailable
+from wats.store.migrate import AppliedMigration, Migration, missing_migrations
+
+MEMORY = ":memory:"
+
+BUSY_SECONDS = 5.0
+"""How long a question waits for another process before the store counts as unavailable."""
+
+CHECKPOINT_PAGES = 4000
+"""How far the write-ahead log grows, 16 MB, before it is copied into the file. Measured: at SQLite's
+own 1000 pages the pages that every update touches are copied so often that it costs a tenth of the
+throughput; beyond this there is nothing more to gain, and each copy holds up commits for longer."""
+
+_CREATE_MIGRATIONS = """
+CREATE TABLE IF NOT EXISTS wats_schema_migrations (
+    id TEXT PRIMARY KEY,
+    version INTEGER NOT NULL,
+    checksum TEXT NOT NULL,           -- SHA-256 of the file
+    applied_at INTEGER NOT NULL       -- milliseconds since 1970, UTC
+) STRICT
+"""
+
+_APPLIED = "SELECT id, version, checksum FROM wats_schema_migrations ORDER BY version"
+
+_RECORD_MIGRATION = """
+INSERT INTO wats_schema_migrations (id, version, checksum, applied_at) VALUES (?, ?, ?, ?)
+"""
+
+_SCHEMA_VERSION = "SELECT coalesce(max(version), 0) FROM wats_schema_migrations"
+
+
+def translate(error: Exception) -> Exception:
+    """Turn an error of sqlite3 or of the file system into `StoreUnavailable`; leave others."""
+    if not isinstance(error, sqlite3.Error | OSError):
+        return error
+    unavailable = StoreUnavailable()
+    unavailable.__cause__ = error
+    return unavailable
+
+
+def connect_writer(path: str) -> Connection:
+    """Open *path* for writing; a new file can be read by its owner alone."""
+    if path != MEMORY:
+        _make_private_file(path)
+    connection = _connect(path)
+    try:
+        _use_wal(connection)
+        # FULL: a commit returns when it is on the disk, not when the kernel has heard of it.
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_reader(path: str) -> Connection:
+    """Open *path*, which a writer has made, for reading."""
+    connection = _connect(path)
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def _connect(path: str) -> Connection:
+    # isolation_level None: a transaction begins where this package says so, and nowhere else.
+    return sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+
+
+def _make_private_file(path: str) -> None:
+    # Only a new file is opened here: to close any descriptor of a database that is in use would
+    # drop SQLite's locks on it. Its -wal and -shm files take the mode of the file itself.
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+
+
+def _use_wal(connection: Connection) -> None:
+    # Several processes may do this to a new file at once, and SQLite refuses all but one of them
+    # at once: the busy timeout does not hold for a change of the journal mode.
+    give_up_at = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def roll_back(connection: Connection) -> None:
+    """Undo the open transaction, if SQLite has not done so itself, as it may on a full disk."""
+    if connection.in_transaction:
+        with suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+
+
+def migrate(connection: Connection, migrations: Sequence[Migration]) -> None:
+    """Apply what is missing of *migrations*, each in a transaction of its own.
+
+    The write lock of the transaction keeps other processes out, and is gone with this process.
+
+    Raises:
+        MigrationFailed: One failed; the database is as it was before that one.
+        SchemaMismatch: The database has other migrations than these.
+    """
+    while _apply_next(connection, migrations):
+        pass
+
+
+def _apply_next(connection: Connection, migrations: Sequence[Migration]) -> bool:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        connection.execute(_CREATE_MIGRATIONS)
+        missing = missing_migrations(migrations, _applied(connection))
+        if missing:
+            _apply(connection, missing[0])
+        connection.execute("COMMIT")
+    except BaseException:
+        roll_back(connection)
+        raise
+    return len(missing) > 1
+
+
+def _applied(connection: Connection) -> Iterator[AppliedMigration]:
+    for id_, version, checksum in connection.execute(_APPLIED):
+        yield AppliedMigration(id=id_, version=version, checksum=checksum)
+
+
+def _apply(connection: Connection, migration: Migration) -> None:
+    try:
+        for statement in _statements(migration.sql):
+            connection.execute(statement)
+    except sqlite3.Error as error:
+        raise MigrationFailed from error
+    row = migration.id, migration.version, migration.checksum, to_ms(utc_now())
+    connection.execute(_RECORD_MIGRATION, row)
+
+
+def _statements(sql: str) -> Iterator[str]:
+    # Connection.executescript would commit the transaction that this happens in.
+    statement = ""
+    for line in sql.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+
+
+def schema_version(connection: Connection) -> int:
+    """Read the number of the last migration that was applied."""
+    version: int = connection.execute(_SCHEMA_VERSION).fetchone()[0]
+    return version

@@ -1,0 +1,296 @@
+"""The inbox in SQL: updates that came in, and their deliveries to targets.
+
+Each function runs inside a transaction that its caller opened.
+"""
+
+import secrets
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from itertools import takewhile
+from sqlite3 import Connection
+from typing import TypeAlias
+
+from wats.clock import from_ms, to_ms
+from wats.store.records import (
+    Arrival,
+    Delivery,
+    DeliveryState,
+    InboxDepth,
+    Settlement,
+)
+from wats.store.sqlite import messages
+
+RUN_LENGTH = 16
+"""The most deliveries of one lane in one claim: enough that a busy conversation is not one round
+trip per update, few enough that what a slow handler holds can be handled within its lease."""
+
+_LAST_ID = "SELECT coalesce(max(id), 0) FROM wats_inbox"
+
+_INSERT_UPDATE = """
+INSERT INTO wats_inbox (id, occurred_at, key, kind, phone_number_id, received_at, payload, done_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (occurred_at, key) DO NOTHING
+"""
+
+_INSERTED_SINCE = "SELECT id FROM wats_inbox WHERE id > ?"
+
+_INSERT_DELIVERY = """
+INSERT INTO wats_deliveries (update_id, target, lane, state, is_head, due_at)
+VALUES (
+    ?1, ?2, ?3, 'pending',
+    NOT EXISTS (SELECT 1 FROM wats_deliveries WHERE target = ?2 AND lane = ?3),
+    ?4
+)
+"""
+
+_DUE_HEADS = """
+SELECT d.due_at, d.update_id, d.target, d.lane, d.attempts, u.payload, EXISTS (
+    SELECT 1 FROM wats_deliveries AS f
+    WHERE f.target = d.target AND f.lane = d.lane AND f.update_id > d.update_id
+)
+FROM wats_deliveries AS d CROSS JOIN wats_inbox AS u ON u.id = d.update_id
+WHERE d.target = ? AND d.is_head AND d.due_at <= ?
+ORDER BY d.due_at, d.update_id
+LIMIT ?
+"""
+
+_FOLLOWERS = """
+SELECT d.due_at, d.update_id, d.target, d.lane, d.attempts, u.payload
+FROM wats_deliveries AS d CROSS JOIN wats_inbox AS u ON u.id = d.update_id
+WHERE d.target = ? AND d.lane = ? AND d.update_id > ?
+ORDER BY d.update_id
+LIMIT ?
+"""
+
+_LEASE = """
+UPDATE wats_deliveries SET state = 'leased', attempts = attempts + 1, lease_id = ?, due_at = ?
+WHERE update_id = ? AND target = ?
+"""
+
+_RENEW = """
+UPDATE wats_deliveries SET due_at = ?
+WHERE update_id = ? AND target = ? AND lease_id = ?
+"""
+
+_RETRY = """
+UPDATE wats_deliveries SET state = 'retry', lease_id = NULL, due_at = ?, error = ?
+WHERE update_id = ? AND target = ? AND lease_id = ?
+"""
+
+_GIVE_BACK = """
+UPDATE wats_deliveries SET state = 'pending', lease_id = NULL, attempts = attempts - 1,
+    due_at = (SELECT received_at FROM wats_inbox WHERE id = update_id)
+WHERE update_id = ? AND target = ? AND lease_id = ?
+"""
+
+_BURY = """
+INSERT INTO wats_dead_deliveries (update_id, target, lane, attempts, error, died_at)
+SELECT update_id, target, lane, attempts, ?, ? FROM wats_deliveries
+WHERE update_id = ? AND target = ? AND lease_id = ?
+"""
+
+_PROMOTE_NEXT = """
+UPDATE wats_deliveries SET is_head = 1
+WHERE target = ?2 AND update_id = (
+    SELECT f.update_id
+    FROM wats_deliveries AS d CROSS JOIN wats_deliveries AS f
+        ON f.target = d.target AND f.lane = d.lane AND f.update_id > d.update_id
+    WHERE d.update_id = ?1 AND d.target = ?2 AND d.lease_id = ?3 AND d.is_head
+    ORDER BY f.update_id
+    LIMIT 1
+)
+"""
+
+_DELETE_DELIVERY = """
+DELETE FROM wats_deliveries WHERE update_id = ? AND target = ? AND lease_id = ?
+"""
+
+_FINISH_UPDATE = """
+UPDATE wats_inbox SET payload = NULL, done_at = ?1
+WHERE id = ?2 AND done_at IS NULL
+    AND NOT EXISTS (SELECT 1 FROM wats_deliveries WHERE update_id = ?2)
+    AND NOT EXISTS (SELECT 1 FROM wats_dead_deliveries WHERE update_id = ?2)
+"""
+
+_IS_DONE = "SELECT 1 FROM wats_inbox WHERE id = ? AND done_at = ?"
+
+_NEXT_DUE = "SELECT min(due_at) FROM wats_deliveries WHERE target = ? AND is_head"
+
+_DEPTH = "SELECT state, count(*), min(update_id) FROM wats_deliveries GROUP BY state"
+
+_DEAD = "SELECT count(*) FROM wats_dead_deliveries"
+
+_RECEIVED_AT = "SELECT received_at FROM wats_inbox WHERE id = ?"
+
+_PURGE = """
+DELETE FROM wats_inbox WHERE id IN (SELECT id FROM wats_inbox WHERE done_at < ? LIMIT ?)
+"""
+
+
+def receive(connection: Connection, arrivals: Sequence[Arrival]) -> Sequence[bool]:
+    """Insert what is new of *arrivals*, with its deliveries and projections."""
+    (last_id,) = connection.execute(_LAST_ID).fetchone()
+    rows = [
+        _update_row(update_id, arrival) for update_id, arrival in enumerate(arrivals, last_id + 1)
+    ]
+    inserted = connection.executemany(_INSERT_UPDATE, rows).rowcount
+    if inserted == len(rows):
+        is_new = [True] * inserted
+    else:
+        ids = {update_id for (update_id,) in connection.execute(_INSERTED_SINCE, (last_id,))}
+        is_new = [row[0] in ids for row in rows]
+    fresh = [
+        (row, arrival) for row, arrival, new in zip(rows, arrivals, is_new, strict=True) if new
+    ]
+    connection.executemany(
+        _INSERT_DELIVERY,
+        [
+            (row[0], target, arrival.lane, row[5])
+            for row, arrival in fresh
+            for target in arrival.targets
+        ],
+    )
+    messages.project(connection, [arrival for _, arrival in fresh])
+    return is_new
+
+
+def _update_row(update_id: int, arrival: Arrival) -> tuple[object, ...]:
+    received_at = to_ms(arrival.received_at)
+    awaited = bool(arrival.targets)
+    return (
+        update_id,
+        to_ms(arrival.occurred_at),
+        arrival.key,
+        arrival.kind,
+        arrival.phone_number_id,
+        received_at,
+        arrival.payload if awaited else None,
+        None if awaited else received_at,
+    )
+
+
+_Due: TypeAlias = tuple[int, int, str, int, int, bytes]
+"""A delivery that can be leased: due_at, update_id, target, lane, attempts, payload."""
+
+
+def claim(
+    connection: Connection, targets: Sequence[str], limit: int, lease_seconds: float, now: datetime
+) -> Sequence[Delivery]:
+    """Lease heads that are due, and as far as *limit* allows what waits right behind them."""
+    due_by = to_ms(now)
+    heads = sorted(
+        head
+        for target in targets
+        for head in connection.execute(_DUE_HEADS, (target, due_by, limit))
+    )[:limit]
+    taken: list[_Due] = [head[:6] for head in heads]
+    for head in heads:
+        room = limit - len(taken)
+        if room == 0:
+            break
+        if head[6]:
+            taken += _run_behind(connection, head[:6], min(room, RUN_LENGTH - 1), due_by)
+    taken.sort(key=_arrival_order)
+    lease_id = secrets.randbits(62)
+    leased_until = to_ms(now + timedelta(seconds=lease_seconds))
+    connection.executemany(_LEASE, [(lease_id, leased_until, row[1], row[2]) for row in taken])
+    return [
+        Delivery(
+            update_id=update_id,
+            target=target,
+            lane=lane,
+            attempt=attempts + 1,
+            lease_id=lease_id,
+            payload=payload,
+        )
+        for _, update_id, target, lane, attempts, payload in taken
+    ]
+
+
+def _run_behind(connection: Connection, head: _Due, room: int, due_by: int) -> Sequence[_Due]:
+    _, update_id, target, lane, _, _ = head
+    followers = connection.execute(_FOLLOWERS, (target, lane, update_id, room))
+    # One that is not due, because its own lease still runs or it failed before, ends the run.
+    return list(takewhile(lambda row: row[0] <= due_by, followers))
+
+
+def _arrival_order(row: _Due) -> tuple[int, str]:
+    return row[1], row[2]
+
+
+def renew(
+    connection: Connection, deliveries: Sequence[Delivery], lease_seconds: float, now: datetime
+) -> None:
+    """Move the ends of the leases that are still held."""
+    leased_until = to_ms(now + timedelta(seconds=lease_seconds))
+    connection.executemany(
+        _RENEW, [(leased_until, d.update_id, d.target, d.lease_id) for d in deliveries]
+    )
+
+
+def settle(
+    connection: Connection, settlements: Sequence[Settlement], now: datetime
+) -> Sequence[int]:
+    """Write how leased deliveries ended, let the next of their lanes follow, erase what is done."""
+    now_ms = to_ms(now)
+    for settlement in settlements:
+        if settlement.state not in _ENDS:
+            _release(connection, settlement, now)
+        elif settlement.state is DeliveryState.DEAD:
+            connection.execute(_BURY, (settlement.error, now_ms, *_lease_of(settlement)))
+    # In order of arrival: of a run that ends as a whole, each passes the head on to its next.
+    ended = sorted(_lease_of(s) for s in settlements if s.state in _ENDS)
+    connection.executemany(_PROMOTE_NEXT, ended)
+    connection.executemany(_DELETE_DELIVERY, ended)
+    touched = list(dict.fromkeys(update_id for update_id, _, _ in ended))
+    before = connection.total_changes
+    connection.executemany(_FINISH_UPDATE, [(now_ms, update_id) for update_id in touched])
+    if connection.total_changes - before == len(touched):
+        return touched
+    return [
+        update_id
+        for update_id in touched
+        if connection.execute(_IS_DONE, (update_id, now_ms)).fetchone()
+    ]
+
+
+_ENDS = frozenset({DeliveryState.DONE, DeliveryState.DEAD})
+
+
+def _lease_of(settlement: Settlement) -> tuple[int, str, int]:
+    return settlement.update_id, settlement.target, settlement.lease_id
+
+
+def _release(connection: Connection, settlement: Settlement, now: datetime) -> None:
+    lease = _lease_of(settlement)
+    if settlement.state is DeliveryState.RETRY:
+        due_at = to_ms(settlement.due_at or now)
+        connection.execute(_RETRY, (due_at, settlement.error, *lease))
+    else:
+        connection.execute(_GIVE_BACK, lease)
+
+
+def next_due_at(connection: Connection, targets: Sequence[str]) -> datetime | None:
+    """Read the first due time of any head."""
+    times = [connection.execute(_NEXT_DUE, (target,)).fetchone()[0] for target in targets]
+    return min((from_ms(time) for time in times if time is not None), default=None)
+
+
+def depth(connection: Connection) -> InboxDepth:
+    """Count deliveries by state."""
+    counts = {"pending": 0, "leased": 0, "retry": 0}
+    oldest_ids = []
+    for state, count, oldest_id in connection.execute(_DEPTH):
+        counts[state] = count
+        oldest_ids.append(oldest_id)
+    oldest_at = None
+    if oldest_ids:
+        (received_at,) = connection.execute(_RECEIVED_AT, (min(oldest_ids),)).fetchone()
+        oldest_at = from_ms(received_at)
+    (dead,) = connection.execute(_DEAD).fetchone()
+    return InboxDepth(**counts, dead=dead, oldest_at=oldest_at)
+
+
+def purge(connection: Connection, before: datetime, limit: int) -> int:
+    """Delete updates that were done before *before*."""
+    return connection.execute(_PURGE, (to_ms(before), limit)).rowcount

@@ -1,0 +1,205 @@
+"""A thread that owns a connection, and answers whatever questions wait for it at once."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from itertools import chain, islice
+from queue import Empty, SimpleQueue
+from sqlite3 import Connection
+from threading import Thread
+from time import perf_counter
+from typing import Any, TypeAlias, TypeVar
+
+import msgspec
+
+from wats.store.sqlite.connection import roll_back, translate
+from wats.telemetry.vocabulary import Outcome, StoreOperation
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+MAX_BATCH = 512
+"""The most questions in one transaction: a bound on how long the first of them waits."""
+
+
+class Question(msgspec.Struct):
+    """One question on its way to the database and back.
+
+    Attributes:
+        run: What to do with the connection.
+        items: If *run* answers many questions at once: what this one adds to the sequence that it
+            takes besides the connection. It returns one result for each item.
+        future: Where the asker waits. Touched by the loop that it belongs to, never by the thread.
+        operation: What telemetry calls the question; `None` if it does not count it.
+    """
+
+    run: Callable[..., Any]
+    items: Sequence[Any] | None
+    future: asyncio.Future[Any]
+    operation: StoreOperation | None
+    asked_at: float
+    result: Any = None
+    error: Exception | None = None
+
+
+Answer: TypeAlias = Callable[[Connection, Sequence[Question]], None]
+"""Gives each of some questions its `result` or its `error`; never raises."""
+
+Tell: TypeAlias = Callable[[StoreOperation, Outcome, float], None]
+"""Told of every question that was answered, on the loop of its asker."""
+
+
+class ConnectionThread:
+    """Answers questions on one connection, in a thread, so that no event loop waits for a disk."""
+
+    def __init__(self, name: str, answer: Answer, tell: Tell) -> None:
+        self._answer = answer
+        self._tell = tell
+        self._queue: SimpleQueue[Question] = SimpleQueue()
+        self._thread = Thread(target=self._work, name=name, daemon=True)
+
+    async def start(self, connect: Callable[[], Connection]) -> None:
+        """Connect. When that fails, or nobody waits for it any more, the thread ends."""
+        connected = self._put(connect)
+        self._thread.start()
+        try:
+            await connected
+        except BaseException:
+            self._put(_stop)
+            raise
+
+    async def stop(self) -> None:
+        """Answer what was asked, close the connection and end the thread."""
+        await self._put(_stop)
+        self._thread.join()
+
+    def ask(self, operation: StoreOperation, run: Callable[[Connection], R]) -> "asyncio.Future[R]":
+        """Put a question; its future is done when its transaction is."""
+        return self._put(run, operation)
+
+    def ask_together(
+        self,
+        operation: StoreOperation,
+        run: Callable[[Connection, Sequence[T]], Sequence[R]],
+        items: Sequence[T],
+    ) -> "asyncio.Future[Sequence[R]]":
+        """Put a question that is answered in one call with all others that have the same *run*."""
+        return self._put(run, operation, items)
+
+    def _put(
+        self,
+        run: Callable[..., Any],
+        operation: StoreOperation | None = None,
+        items: Sequence[Any] | None = None,
+    ) -> asyncio.Future[Any]:
+        future = asyncio.get_running_loop().create_future()
+        self._queue.put(Question(run, items, future, operation, perf_counter()))
+        return future
+
+    def _work(self) -> None:
+        connecting = self._queue.get()
+        try:
+            connection = connecting.run()
+        except Exception as error:
+            connecting.error = translate(error)
+            self._hand_over([connecting])
+            return
+        self._hand_over([connecting])
+        last: Question | None = None
+        while last is None:
+            questions = self._next_batch()
+            if questions[-1].run is _stop:
+                last = questions.pop()
+            self._answer(connection, questions)
+            self._hand_over(questions)
+        connection.close()
+        self._hand_over([last])
+
+    def _next_batch(self) -> list[Question]:
+        questions = [self._queue.get()]
+        with suppress(Empty):
+            while len(questions) < MAX_BATCH:
+                questions.append(self._queue.get_nowait())
+        return questions
+
+    def _hand_over(self, questions: Sequence[Question]) -> None:
+        by_loop: dict[asyncio.AbstractEventLoop, list[Question]] = {}
+        for question in questions:
+            by_loop.setdefault(question.future.get_loop(), []).append(question)
+        for loop, theirs in by_loop.items():
+            with suppress(RuntimeError):  # the loop is closed, so nobody waits
+                loop.call_soon_threadsafe(self._resolve, theirs)
+
+    def _resolve(self, questions: Sequence[Question]) -> None:
+        now = perf_counter()
+        for question in questions:
+            if question.future.done():  # its asker was cancelled
+                continue
+            if question.error is None:
+                question.future.set_result(question.result)
+            else:
+                question.future.set_exception(question.error)
+        for question in questions:
+            if question.operation is not None:
+                outcome = Outcome.SUCCESS if question.error is None else Outcome.ERROR
+                self._tell(question.operation, outcome, now - question.asked_at)
+
+
+def _stop() -> None:
+    """Stand for the last question that a thread is asked."""
+
+
+def answer_each(connection: Connection, questions: Sequence[Question]) -> None:
+    """Answer every question for itself, outside of any transaction: for reads."""
+    for question in questions:
+        try:
+            question.result = question.run(connection)
+        except Exception as error:
+            question.error = translate(error)
+
+
+def commit_together(connection: Connection, questions: Sequence[Question]) -> None:
+    """Answer all *questions* in one transaction, so that they share one wait for the disk.
+
+    If one of them fails, each gets a transaction of its own: a bad question spoils no other.
+    """
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.Error as error:
+        # Nobody can write now; to try each alone would be to wait as long for each.
+        for question in questions:
+            question.error = translate(error)
+        return
+    try:
+        _run_all(connection, questions)
+        connection.execute("COMMIT")
+    except Exception as error:
+        roll_back(connection)
+        if len(questions) == 1:
+            questions[0].error = translate(error)
+        else:
+            for question in questions:
+                commit_together(connection, [question])
+
+
+def _run_all(connection: Connection, questions: Sequence[Question]) -> None:
+    together: dict[Callable[..., Any], list[Question]] = {}
+    for question in questions:
+        if question.items is not None:
+            together.setdefault(question.run, []).append(question)
+    # First what arrives, so that a claim in the same transaction sees it already.
+    for run, joined in together.items():
+        _run_together(connection, run, joined)
+    for question in questions:
+        if question.items is None:
+            question.result = question.run(connection)
+
+
+def _run_together(
+    connection: Connection, run: Callable[..., Any], questions: Sequence[Question]
+) -> None:
+    shares = [question.items or () for question in questions]
+    results = iter(run(connection, list(chain.from_iterable(shares))))
+    for question, share in zip(questions, shares, strict=True):
+        question.result = list(islice(results, len(share)))

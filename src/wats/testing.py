@@ -1,0 +1,139 @@
+"""What tests of applications on wats need, as our own tests need it.
+
+A signer for webhooks, a clock that stands still, a sink that remembers, a configuration, and a
+way to serve an application on a free port. The fake Meta is `wats.simulator`.
+"""
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from wats.config import (
+    GraphConfig,
+    PersistenceConfig,
+    Profile,
+    Secrets,
+    ServiceConfig,
+    WebhookConfig,
+    WhatsAppConfig,
+)
+from wats.privacy import Secret
+from wats.telemetry import Attributes
+from wats.web.server import Server, bind
+
+__all__ = [
+    "APP_SECRET",
+    "BEARER_TOKEN",
+    "VERIFY_TOKEN",
+    "CapturingTelemetrySink",
+    "FakeClock",
+    "Recorded",
+    "example_profile",
+    "example_secrets",
+    "serving",
+    "sign",
+]
+
+APP_SECRET = "an-app-secret-for-tests"  # noqa: S105 - known to everybody, opens nothing
+VERIFY_TOKEN = "a-verify-token-for-tests"  # noqa: S105
+BEARER_TOKEN = "a-service-token-for-tests"  # noqa: S105
+
+
+def sign(body: bytes, app_secret: str = APP_SECRET) -> str:
+    """Return the `X-Hub-Signature-256` that Meta would send with *body*."""
+    return "sha256=" + hmac.digest(app_secret.encode(), body, hashlib.sha256).hex()
+
+
+class FakeClock:
+    """A clock that moves only when it is told to."""
+
+    def __init__(self, moment: datetime = datetime(2026, 11, 22, 12, tzinfo=UTC)) -> None:
+        self.moment = moment
+
+    def __call__(self) -> datetime:
+        """Return its moment."""
+        return self.moment
+
+    def advance(self, seconds: float) -> None:
+        """Move on by *seconds*."""
+        self.moment += timedelta(seconds=seconds)
+
+
+class Recorded(NamedTuple):
+    """One call of a sink."""
+
+    name: str
+    value: float
+    attributes: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CapturingTelemetrySink:
+    """A telemetry sink that keeps everything that it is told, in order."""
+
+    counters: list[Recorded]
+    histograms: list[Recorded]
+
+    def __init__(self) -> None:
+        object.__setattr__(self, "counters", [])
+        object.__setattr__(self, "histograms", [])
+
+    def increment_counter(self, name: str, value: int, attributes: Attributes) -> None:
+        """Keep it."""
+        self.counters.append(Recorded(name, value, dict(attributes)))
+
+    def record_histogram(self, name: str, value_seconds: float, attributes: Attributes) -> None:
+        """Keep it."""
+        self.histograms.append(Recorded(name, value_seconds, dict(attributes)))
+
+
+def example_profile(*, graph_url: str = "http://127.0.0.1:9", **changes: Any) -> Profile:
+    """Return a profile for tests, which nothing listens behind unless *graph_url* says where.
+
+    *changes* replace whole sections, as in `example_profile(groups=GroupsConfig(enabled=True))`.
+    """
+    profile = Profile(
+        name="test",
+        graph=GraphConfig(api_version="v25.0", base_url=graph_url),
+        whatsapp=WhatsAppConfig(waba_id="123456789012345", phone_number_id="15551234567"),
+        webhook=WebhookConfig(path="/webhooks/whatsapp"),
+        service=ServiceConfig(host="127.0.0.1", port=8787, api_prefix="/api"),
+        persistence=PersistenceConfig(url=None),
+    )
+    return replace(profile, **changes)
+
+
+def example_secrets(**changes: Any) -> Secrets:
+    """Return secrets for tests; *changes* replace some of them."""
+    secrets = Secrets(
+        access_token=Secret("an-access-token-for-tests"),
+        verify_token=Secret(VERIFY_TOKEN),
+        app_secrets=(Secret(APP_SECRET),),
+        bearer_tokens=(Secret(BEARER_TOKEN),),
+    )
+    return replace(secrets, **changes)
+
+
+@asynccontextmanager
+async def serving(app: Any) -> AsyncIterator[str]:
+    """Serve *app*, an ASGI application, on a free loopback port of the running loop.
+
+    Yields:
+        Its URL, without a slash at the end.
+    """
+    listener = bind("127.0.0.1", 0)
+    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    server = Server(app, ready=ready.set_result)
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    both: tuple[asyncio.Future[Any], ...] = (running, ready)
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        yield ready.result()
+    finally:
+        server.should_exit = True
+        await running

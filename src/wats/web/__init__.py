@@ -1,0 +1,1 @@
+"""The HTTP edge: one table of routes, one ASGI application, no framework."""

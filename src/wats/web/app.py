@@ -1,0 +1,92 @@
+"""The ASGI application: one way in, one way out, and every request counted on the way."""
+
+from collections.abc import Sequence
+from time import perf_counter_ns
+from urllib.parse import quote
+
+from wats.errors import GraphError, MethodNotAllowed, RouteNotFound, Unauthorized, WatsError
+from wats.telemetry import error_name
+from wats.telemetry.vocabulary import Method, RouteLabel
+from wats.web.auth import Access, Gate
+from wats.web.exchange import ClientGone, Receive, Request, Response, Scope, Send, send_response
+from wats.web.parts import Parts
+from wats.web.problems import INTERNAL_ERROR, NOT_FOUND, as_response
+from wats.web.routes import UNMATCHED, Handle, Posture, Route, Router, request_path
+
+_METHODS = {method.value: method for method in Method}
+
+
+def route_labels(table: Sequence[Route]) -> tuple[RouteLabel, ...]:
+    """Return *table* as telemetry knows it: in the same order, and `unmatched` at its end."""
+    return tuple(RouteLabel(row.label, row.methods) for row in (*table, UNMATCHED))
+
+
+class Web:
+    """Serves HTTP requests from the table of routes.
+
+    A token is judged before the path is looked at, for every request, so that neither the answer
+    nor the time that it takes tells a stranger which paths exist.
+    """
+
+    def __init__(self, table: Sequence[Route], gate: Gate, parts: Parts) -> None:
+        self._router = Router(table, parts.profile.service.api_prefix)
+        self._ordinals = {row.label: place for place, row in enumerate((*table, UNMATCHED))}
+        self._gate = gate
+        self._parts = parts
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request. Counted with the status that was sent; 0 if nobody was there."""
+        started = perf_counter_ns()
+        access = self._gate.judge(scope["headers"])
+        method = _METHODS.get(scope["method"], Method.UNKNOWN)
+        raw_path = scope.get("raw_path") or quote(scope["path"], safe="/:@!$&'()*+,;=~").encode()
+        route, parameters = self._router.match(request_path(raw_path, scope.get("root_path", "")))
+        sent = 0
+        try:
+            request = Request(scope, receive, parameters, authorized=access is not Access.NONE)
+            response = await self._answer(route, method, access, request)
+            await send_response(send, response, with_body=method is not Method.HEAD)
+            sent = response.status
+        except ClientGone:
+            pass
+        finally:
+            seconds = (perf_counter_ns() - started) / 1e9
+            self._parts.telemetry.http_request(self._ordinals[route.label], method, sent, seconds)
+
+    async def _answer(
+        self, route: Route, method: Method, access: Access, request: Request
+    ) -> Response:
+        try:
+            handle = _admit(route, method, access)
+            return await handle(self._parts, request)
+        except RouteNotFound:
+            return NOT_FOUND
+        except WatsError as error:
+            if error.status >= 500 and not isinstance(error, GraphError):
+                self._parts.telemetry.errors.record(error)
+            return as_response(error)
+        except ClientGone:
+            raise
+        except Exception as error:
+            self._parts.telemetry.errors.record(error)
+            self._parts.log({"event": "wats.request.error", "errorName": error_name(error)})
+            return INTERNAL_ERROR
+
+
+def _admit(route: Route, method: Method, access: Access) -> Handle:
+    """Return who answers, if this caller may ask this.
+
+    Raises:
+        RouteNotFound: There is no such route, or it is hidden from this caller.
+        Unauthorized: The route wants a service token.
+        MethodNotAllowed: The caller may use the route, but not so.
+    """
+    match route.posture:
+        case Posture.HIDDEN if access is Access.NONE or route is UNMATCHED:
+            raise RouteNotFound
+        case Posture.API if access is not Access.ALL:
+            raise Unauthorized
+    operation = route.operation(method)
+    if operation is None:
+        raise MethodNotAllowed([each.value for each in route.methods])
+    return operation.handle

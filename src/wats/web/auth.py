@@ -1,0 +1,44 @@
+"""Who is asking: every request's token is judged once, before anybody looks at its path."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from enum import Enum
+
+from wats.privacy import Secret
+
+_BEARER = re.compile(rb"bearer +(.+)", re.IGNORECASE | re.DOTALL)
+
+
+class Access(Enum):
+    """What a request's token opens."""
+
+    NONE = 0
+    TELEMETRY = 1
+    ALL = 2
+
+
+class Gate:
+    """Judges tokens, always against every active one and always in the same number of steps.
+
+    The work depends on the `Authorization` header alone and never on the path, so its time tells
+    nobody which paths exist. Digests are compared, so it tells nothing about the tokens either.
+    """
+
+    def __init__(self, service: Sequence[Secret], telemetry: Sequence[Secret]) -> None:
+        self._service = tuple(service)
+        self._telemetry = tuple(telemetry)
+
+    def judge(self, headers: Iterable[tuple[bytes, bytes]]) -> Access:
+        """Return what the token in *headers* opens; two `Authorization` headers open nothing."""
+        values = [value for name, value in headers if name == b"authorization"]
+        if not values:
+            return Access.NONE
+        match = _BEARER.fullmatch(values[0].strip(b" \t"))
+        candidate = match[1] if match is not None and len(values) == 1 else b""
+        digest = hashlib.sha256(candidate).digest()
+        opens_all = [token.matches_digest(digest) for token in self._service]
+        opens_telemetry = [token.matches_digest(digest) for token in self._telemetry]
+        if any(opens_all):
+            return Access.ALL
+        return Access.TELEMETRY if any(opens_telemetry) else Access.NONE

@@ -1,0 +1,115 @@
+"""What a handler gets and gives: a request read with a cap, and a response of bytes."""
+
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any, TypeAlias
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from wats.errors import PayloadTooLarge
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
+
+JSON_TYPE = b"application/json; charset=utf-8"
+TEXT_TYPE = b"text/plain; charset=utf-8"
+MAX_BODY_BYTES = 1024 * 1024
+
+_encode = msgspec.json.Encoder().encode
+
+
+class ClientGone(Exception):
+    """The client hung up before its request was read. There is nobody to answer."""
+
+
+class Request:
+    """One HTTP request. Its body is read only when a handler asks for it, and never past a cap."""
+
+    __slots__ = ("_query", "_receive", "_scope", "authorized", "parameters")
+
+    def __init__(
+        self, scope: Scope, receive: Receive, parameters: dict[str, str], *, authorized: bool
+    ) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._query: dict[str, str] | None = None
+        self.parameters = parameters
+        """The variable parts of the path, still percent-encoded."""
+        self.authorized = authorized
+        """Whether a valid token came along; only routes that are open to all need to ask."""
+
+    def header(self, name: bytes) -> str | None:
+        """Return the header *name* (lower case), its values joined by a comma, or `None`."""
+        values = [value for key, value in self._scope["headers"] if key == name]
+        return b", ".join(values).decode("latin-1") if values else None
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The query parameters; of a repeated one the first counts."""
+        if self._query is None:
+            self._query = {}
+            text = self._scope.get("query_string", b"").decode("latin-1")
+            for name, value in parse_qsl(text, keep_blank_values=True):
+                self._query.setdefault(name, value)
+        return self._query
+
+    async def body(self, max_bytes: int = MAX_BODY_BYTES) -> bytes:
+        """Read the body, and stop as soon as it is larger than *max_bytes*.
+
+        Raises:
+            PayloadTooLarge: It is, or says in `Content-Length` that it will be.
+            ClientGone: The client hung up.
+        """
+        declared = self.header(b"content-length")
+        if declared is not None and declared.isdecimal() and int(declared[:20]) > max_bytes:
+            raise PayloadTooLarge
+        message = await self._receive()
+        chunk: bytes = _chunk_of(message)
+        if not message.get("more_body", False):
+            if len(chunk) > max_bytes:
+                raise PayloadTooLarge
+            return chunk
+        chunks, size = [chunk], len(chunk)
+        while message.get("more_body", False):
+            message = await self._receive()
+            chunks.append(_chunk_of(message))
+            size += len(chunks[-1])
+            if size > max_bytes:
+                raise PayloadTooLarge
+        return b"".join(chunks)
+
+
+def _chunk_of(message: Message) -> bytes:
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    chunk: bytes = message.get("body", b"")
+    return chunk
+
+
+class Response(msgspec.Struct, frozen=True):
+    """A status, a body, and headers beyond those that every response has."""
+
+    status: int
+    body: bytes = b""
+    content_type: bytes = JSON_TYPE
+    headers: Headers = ()
+
+
+def json_response(value: object, status: int = 200, headers: Headers = ()) -> Response:
+    """Return *value* as compact JSON, its keys in the order in which they stand."""
+    return Response(status, _encode(value), JSON_TYPE, headers)
+
+
+async def send_response(send: Send, response: Response, *, with_body: bool) -> None:
+    """Send *response*; without its body for HEAD, but with the length that it would have had."""
+    headers: Sequence[tuple[bytes, bytes]] = [
+        (b"content-type", response.content_type),
+        (b"content-length", b"%d" % len(response.body)),
+        (b"cache-control", b"no-store"),
+        *response.headers,
+    ]
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body if with_body else b""})

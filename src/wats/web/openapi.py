@@ -1,0 +1,181 @@
+"""The OpenAPI document, made of the route table and the types of the bodies. No I/O."""
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from http import HTTPStatus
+from types import UnionType
+from typing import Any, Final, TypeAlias, get_args
+
+import msgspec
+
+from wats import __version__
+from wats.config import Profile
+from wats.web import bodies
+from wats.web.parts import HOOK_LABEL
+from wats.web.routes import Operation, Parameter, Posture, Route
+
+Json: TypeAlias = dict[str, Any]
+
+_SCHEME: Final = "serviceBearerAuth"
+_JSON: Final = "application/json"
+_REFERENCE: Final = "#/components/schemas/{name}"
+_VARIABLE: Final = re.compile(r"[:*](\w+)")
+
+_SEGMENTS: Final[Mapping[str, Json]] = {
+    "id": {"type": "string", "minLength": 1, "maxLength": 1024},
+    "phone": {"type": "string", "pattern": r"^\+?[0-9]{1,15}$"},
+    "groupId": {"type": "string", "minLength": 1, "maxLength": 256},
+}
+"""What may stand in the variable parts of paths."""
+
+_POSTURE_PROBLEMS: Final[Mapping[Posture, tuple[int, ...]]] = {
+    Posture.OPEN: (405, 500),
+    Posture.API: (401, 405, 500),
+    Posture.HIDDEN: (404, 405, 500),
+}
+
+_HEADERS: Final[Mapping[int, Json]] = {
+    401: {"WWW-Authenticate": {"schema": {"type": "string"}}},
+    405: {"Allow": {"schema": {"type": "string"}}},
+    409: {"Retry-After": {"schema": {"type": "integer", "minimum": 1}}},
+    503: {"Retry-After": {"schema": {"type": "string"}}},
+}
+
+_REPLAYED: Final[Json] = {
+    "Idempotency-Replayed": {
+        "description": "`true` if this is the answer to an earlier request with the same key.",
+        "schema": {"type": "string", "const": "true"},
+    }
+}
+
+
+def build_document(routes: Sequence[Route], *, profile: Profile, complete: bool) -> bytes:
+    """Return the OpenAPI 3.1 document of *routes* as JSON.
+
+    Where the service is comes from *profile* and never from a request. A document that is not
+    *complete* is for strangers: it has neither the routes that are hidden from them nor the path
+    of the webhook, nor the schemas of these.
+    """
+    shown = [row for row in routes if complete or not _is_secret(row)]
+    document = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "WATS Service API",
+            "version": __version__,
+            "description": "A self-hosted gateway for the WhatsApp Business Cloud API.",
+        },
+        "servers": [{"url": _server_url(profile)}],
+        "paths": {_template(row.path): _path_item(row) for row in shown},
+        "components": {
+            "securitySchemes": {
+                _SCHEME: {"type": "http", "scheme": "bearer", "bearerFormat": "opaque"}
+            },
+            "schemas": _schemas(shown),
+        },
+    }
+    return msgspec.json.encode(document)
+
+
+def _is_secret(row: Route) -> bool:
+    return row.posture is Posture.HIDDEN or row.label == HOOK_LABEL
+
+
+def _server_url(profile: Profile) -> str:
+    service = profile.service
+    if service.public_url is not None:
+        return service.public_url
+    host = f"[{service.host}]" if ":" in service.host else service.host
+    return f"http://{host}" if service.port == 80 else f"http://{host}:{service.port}"
+
+
+def _template(path: str) -> str:
+    return _VARIABLE.sub(r"{\1}", path)
+
+
+def _path_item(row: Route) -> Json:
+    segments = [
+        {"name": name, "in": "path", "required": True, "schema": _SEGMENTS[name]}
+        for name in _VARIABLE.findall(row.path)
+    ]
+    operations = {each.method.value.lower(): _operation(row, each) for each in row.operations}
+    return {**({"parameters": segments} if segments else {}), **operations}
+
+
+def _operation(row: Route, operation: Operation) -> Json:
+    described: Json = {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "tags": [row.tag],
+    }
+    if operation.parameters:
+        described["parameters"] = [_parameter(each) for each in operation.parameters]
+    if operation.body is not None:
+        content = {_JSON: {"schema": _schema(operation.body)}}
+        described["requestBody"] = {"required": True, "content": content}
+    described["responses"] = _responses(row, operation)
+    if row.posture is not Posture.OPEN:
+        described["security"] = [{_SCHEME: []}]
+    return described
+
+
+def _parameter(parameter: Parameter) -> Json:
+    return {
+        "name": parameter.name,
+        "in": parameter.place,
+        "required": parameter.required,
+        "schema": parameter.schema,
+    }
+
+
+def _responses(row: Route, operation: Operation) -> Json:
+    # What cannot stand in a variable part at all makes the path one that does not exist.
+    missing = (404,) if _VARIABLE.search(row.path) else ()
+    problems = sorted({*_POSTURE_PROBLEMS[row.posture], *missing, *operation.problems})
+    return {"200": _success(operation), **{str(status): _problem(status) for status in problems}}
+
+
+def _success(operation: Operation) -> Json:
+    described: Json = {"description": HTTPStatus.OK.phrase}
+    if any(each.name == "Idempotency-Key" for each in operation.parameters):
+        described["headers"] = _REPLAYED
+    if isinstance(operation.answer, str):
+        described["content"] = {operation.answer: {"schema": {"type": "string"}}}
+    else:
+        described["content"] = {_JSON: {"schema": _schema(operation.answer)}}
+    return described
+
+
+def _problem(status: int) -> Json:
+    return {
+        "description": HTTPStatus(status).phrase,
+        **({"headers": _HEADERS[status]} if status in _HEADERS else {}),
+        "content": {_JSON: {"schema": _schema(bodies.ErrorEnvelope)}},
+    }
+
+
+def _schema(body: Any) -> Json:
+    """Return the schema of *body* by references; of several structs, one of them will do."""
+    schemas, _ = msgspec.json.schema_components(_members(body), ref_template=_REFERENCE)
+    return schemas[0] if len(schemas) == 1 else {"anyOf": list(schemas)}
+
+
+def _schemas(rows: Sequence[Route]) -> Json:
+    wanted = [bodies.ErrorEnvelope, *_body_types(rows)]
+    _, components = msgspec.json.schema_components(wanted, ref_template=_REFERENCE)
+    for schema in components.values():
+        # Python before 3.13 keeps the indentation of a docstring.
+        schema["description"] = inspect.cleandoc(schema["description"])
+    return components
+
+
+def _body_types(rows: Sequence[Route]) -> Iterator[Any]:
+    for row in rows:
+        for operation in row.operations:
+            for body in (operation.answer, operation.body):
+                if body is not None and not isinstance(body, str):
+                    yield from _members(body)
+
+
+def _members(body: Any) -> tuple[Any, ...]:
+    return get_args(body) if isinstance(body, UnionType) else (body,)

@@ -1,0 +1,43 @@
+"""What the handlers work with: the parts of a running service, put together by `service.py`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from wats.config import Profile
+from wats.graph.client import GraphClient
+from wats.inbound.receive import Receiver
+from wats.outbound.accept import Acceptor
+from wats.privacy import Secret
+from wats.store import Store
+from wats.telemetry import Telemetry
+from wats.telemetry.sinks import Log
+
+HOOK_LABEL = "/webhook"
+"""What telemetry calls the webhook route: its real path is often meant to be hard to guess."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The parts of one service.
+
+    Attributes:
+        store: `None` where persistence is switched off.
+        route_labels: What telemetry calls the routes, in the order of the table.
+        uptime_seconds: Tells for how long the service has been up.
+        anonymous_document: The OpenAPI document that anybody may read.
+        complete_document: The OpenAPI document for callers with a token.
+    """
+
+    profile: Profile
+    groups_enabled: bool
+    telemetry: Telemetry
+    store: Store | None
+    graph: GraphClient
+    receiver: Receiver
+    verify_token: Secret
+    acceptor: Acceptor
+    route_labels: tuple[str, ...]
+    uptime_seconds: Callable[[], float]
+    anonymous_document: bytes
+    complete_document: bytes
+    log: Log

@@ -1,0 +1,88 @@
+"""Errors as responses: the one envelope that every failure is told in. No I/O."""
+
+from http import HTTPStatus
+from typing import Any
+
+from wats.errors import (
+    Detail,
+    GraphError,
+    GraphRefused,
+    IdempotencyInFlight,
+    MalformedRequest,
+    MethodNotAllowed,
+    StoreError,
+    Unauthorized,
+    WatsError,
+)
+from wats.web.exchange import Headers, Response, json_response
+
+STORE_RETRY_AFTER_SECONDS = 5
+
+
+def problem(
+    status: int, code: str, message: str, *, headers: Headers = (), **more: Any
+) -> Response:
+    """Return the standard envelope: `{"error": {"code", "message", ...}}`, in that order."""
+    return json_response({"error": {"code": code, "message": message, **more}}, status, headers)
+
+
+NOT_FOUND = problem(HTTPStatus.NOT_FOUND, "not_found", "Route not found.")
+"""The catch-all: what an unknown path gets, and a telemetry path without a valid token."""
+
+INTERNAL_ERROR = problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "The service failed.")
+
+
+def as_response(error: WatsError) -> Response:
+    """Return what the caller is told of *error*."""
+    if isinstance(error, GraphError):
+        return _graph_problem(error)
+    return problem(
+        error.status, error.code, error.message, headers=_headers_of(error), **_details_of(error)
+    )
+
+
+def _headers_of(error: WatsError) -> Headers:
+    match error:
+        case Unauthorized():
+            return ((b"www-authenticate", b"Bearer"),)
+        case MethodNotAllowed(allow=allow):
+            return ((b"allow", ", ".join(allow).encode()),)
+        case IdempotencyInFlight(retry_after_seconds=seconds):
+            return ((b"retry-after", b"%d" % seconds),)
+        case StoreError(code="persistence_unavailable"):
+            return ((b"retry-after", b"%d" % STORE_RETRY_AFTER_SECONDS),)
+        case _:
+            return ()
+
+
+def _details_of(error: WatsError) -> dict[str, Any]:
+    details: tuple[Detail, ...] = error.details if isinstance(error, MalformedRequest) else ()
+    if not details:
+        return {}
+    return {"details": [{"path": each.path, "reason": each.reason} for each in details]}
+
+
+def _graph_problem(error: GraphError) -> Response:
+    """Return 503 for throttling and 502 for the rest, with what Meta said reduced to numbers."""
+    if not isinstance(error, GraphRefused):
+        unsent = not error.may_have_happened
+        return problem(
+            error.status, error.code, error.message, retryable=unsent, category="unknown"
+        )
+    said = error.diagnostics
+    meta = {
+        "metaCode": said.meta_code,
+        "metaSubcode": said.meta_subcode,
+        "metaType": said.meta_type,
+        "fbtraceId": said.fbtrace_id,
+    }
+    headers = ((b"retry-after", error.retry_after.encode("ascii")),) if error.retry_after else ()
+    return problem(
+        HTTPStatus.SERVICE_UNAVAILABLE if error.throttled else error.status,
+        error.code,
+        error.message,
+        headers=headers,
+        **{key: value for key, value in meta.items() if value is not None},
+        retryable=said.retryable,
+        category=said.category,
+    )

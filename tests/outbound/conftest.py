@@ -1,0 +1,101 @@
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from wats.graph.client import GraphClient
+from wats.graph.errors import RULES
+from wats.privacy import Secret
+from wats.store.sqlite import SQLiteStore
+from wats.telemetry import UNMATCHED, Adapter, RouteLabel, Telemetry
+from wats.testing import CapturingTelemetrySink, FakeClock
+
+ACCEPTED = {
+    "messaging_product": "whatsapp",
+    "contacts": [{"input": "+15551230000", "wa_id": "15551230000"}],
+    "messages": [{"id": "wamid.A"}],
+}
+
+
+class FakeGraph:
+    """Answers every request as it is told to, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, bytes]] = []
+        self.status = 200
+        self.body: Any = ACCEPTED
+        self.cuts = False
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+    async def answer(self, request: web.Request) -> web.Response:
+        self.asked.append((f"{request.method} {request.path}", await request.read()))
+        await self.may_answer.wait()
+        if self.cuts and request.transport is not None:
+            request.transport.close()
+        if isinstance(self.body, str):
+            return web.Response(status=self.status, text=self.body, content_type="text/html")
+        return web.json_response(self.body, status=self.status)
+
+
+@pytest.fixture
+async def fake_graph() -> FakeGraph:
+    return FakeGraph()
+
+
+@pytest.fixture
+async def graph_url(fake_graph: FakeGraph) -> AsyncIterator[str]:
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", fake_graph.answer)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    fake_graph.may_answer.set()
+    await runner.cleanup()
+
+
+@pytest.fixture
+def sink() -> CapturingTelemetrySink:
+    return CapturingTelemetrySink()
+
+
+@pytest.fixture
+def telemetry(sink: CapturingTelemetrySink) -> Telemetry:
+    return Telemetry(
+        routes=[RouteLabel(UNMATCHED)],
+        adapter=Adapter.SQLITE,
+        sink=sink,
+        error_names=[rule.name for rule in RULES],
+    )
+
+
+@pytest.fixture
+async def graph(graph_url: str, telemetry: Telemetry) -> AsyncIterator[GraphClient]:
+    client = GraphClient(
+        base_url=graph_url, version="v25.0", access_token=Secret("token"), telemetry=telemetry
+    )
+    await client.start()
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    return tmp_path / "wats.db"
+
+
+@pytest.fixture
+async def store(database: Path) -> AsyncIterator[SQLiteStore]:
+    opened = SQLiteStore(str(database))
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()

@@ -1,0 +1,176 @@
+import json
+import re
+from collections.abc import AsyncIterator, Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+import jsonschema
+import pytest
+from aiohttp import web
+from yarl import URL
+
+from wats.config import GroupsConfig
+from wats.service import create_wats_service_app
+from wats.store.sqlite import SQLiteStore
+from wats.testing import (
+    BEARER_TOKEN,
+    CapturingTelemetrySink,
+    FakeClock,
+    example_profile,
+    example_secrets,
+    serving,
+)
+from wats.web.openapi import build_document
+from wats.web.routes import route_table
+
+
+class Asked(NamedTuple):
+    """One request to the fake Graph."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    body: bytes
+
+
+class FakeGraph:
+    """Answers every request as it is told to, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[Asked] = []
+        self.status = 200
+        self.headers: dict[str, str] = {}
+        self.body: Any = {"messages": [{"id": "wamid.A"}]}
+
+    async def answer(self, request: web.Request) -> web.Response:
+        query = dict(request.query)
+        self.asked.append(Asked(request.method, request.path, query, await request.read()))
+        if isinstance(self.body, str):
+            return web.Response(status=self.status, text=self.body, content_type="text/html")
+        return web.json_response(self.body, status=self.status, headers=self.headers)
+
+
+class Answer(NamedTuple):
+    """What the service answered."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        code: str = self.json["error"]["code"]
+        return code
+
+
+class Service:
+    """A running service with its fake Graph. Whatever it answers must be in its own document."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        document: dict[str, Any],
+        graph: FakeGraph,
+        store: SQLiteStore | None,
+    ) -> None:
+        self.url = ""
+        self._session = session
+        self._document = document
+        self.graph = graph
+        self.store = store
+        self.sink = CapturingTelemetrySink()
+        self.clock = FakeClock()
+        self.log: list[Mapping[str, object]] = []
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        token: str | None = BEARER_TOKEN,
+        key: str | None = None,
+    ) -> Answer:
+        headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        if key is not None:
+            headers["idempotency-key"] = key
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        stream = None if data is None else BytesIO(data)
+        async with self._session.request(
+            method, URL(self.url + path, encoded=True), data=stream, headers=headers
+        ) as response:
+            answer = Answer(response.status, await response.read(), response.headers)
+        self._check(method, path, answer)
+        return answer
+
+    def _check(self, method: str, path: str, answer: Answer) -> None:
+        """Fail if the document does not tell of *answer*."""
+        operation = self._operation(method, path.partition("?")[0])
+        if operation is None:
+            assert answer.status in {404, 405}
+            return
+        content = operation["responses"][str(answer.status)]["content"]
+        (media_type,) = content
+        assert answer.headers["content-type"].startswith(media_type)
+        schema = {**content[media_type]["schema"], "components": self._document["components"]}
+        jsonschema.Draft202012Validator(schema).validate(answer.json)
+
+    def _operation(self, method: str, path: str) -> dict[str, Any] | None:
+        for template, item in self._document["paths"].items():
+            pattern = template.replace("{groupId}", "[^/]+")
+            if re.fullmatch(re.sub(r"\{\w+\}", ".*", pattern), path):
+                found: dict[str, Any] | None = item.get(method.lower())
+                return found
+        return None
+
+
+@pytest.fixture
+async def graph() -> AsyncIterator[tuple[FakeGraph, str]]:
+    fake = FakeGraph()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", fake.answer)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield fake, f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+@pytest.fixture
+def has_store() -> bool:
+    return True
+
+
+@pytest.fixture
+def has_groups() -> bool:
+    return True
+
+
+@pytest.fixture
+async def service(
+    graph: tuple[FakeGraph, str], tmp_path: Path, has_store: bool, has_groups: bool
+) -> AsyncIterator[Service]:
+    fake, graph_url = graph
+    profile = example_profile(graph_url=graph_url, groups=GroupsConfig(enabled=has_groups))
+    store = SQLiteStore(str(tmp_path / "wats.db")) if has_store else None
+    table = route_table(profile, groups_enabled=has_groups)
+    document = json.loads(build_document(table, profile=profile, complete=True))
+    async with aiohttp.ClientSession() as session:
+        running = Service(session, document, fake, store)
+        app = create_wats_service_app(
+            profile=profile,
+            secrets=example_secrets(),
+            persistence=store,
+            telemetry_sink=running.sink,
+            log=running.log.append,
+            now=running.clock,
+        )
+        async with serving(app) as url:
+            running.url = url
+            yield running

@@ -1,0 +1,70 @@
+from collections.abc import Iterable
+
+import pytest
+
+from wats.errors import PayloadTooLarge
+from wats.web.exchange import ClientGone, Message, Request
+
+
+def request(
+    *messages: Message, headers: Iterable[tuple[bytes, bytes]] = (), query: bytes = b""
+) -> Request:
+    waiting = list(messages)
+
+    async def receive() -> Message:
+        return waiting.pop(0)
+
+    return Request({"headers": list(headers), "query_string": query}, receive, {}, authorized=False)
+
+
+def part(body: bytes, *, more: bool = False) -> Message:
+    return {"type": "http.request", "body": body, "more_body": more}
+
+
+async def test_a_body_is_the_sum_of_its_chunks() -> None:
+    asked = request(part(b"one ", more=True), part(b"two ", more=True), part(b"three"))
+
+    assert await asked.body(13) == b"one two three"
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        pytest.param([part(b"12345")], id="in-one-chunk"),
+        pytest.param([part(b"123", more=True), part(b"45", more=True)], id="in-several"),
+    ],
+)
+async def test_reading_ends_as_soon_as_the_cap_is_passed(messages: list[Message]) -> None:
+    with pytest.raises(PayloadTooLarge):
+        await request(*messages).body(4)
+
+
+async def test_a_body_that_is_declared_too_large_is_not_read() -> None:
+    with pytest.raises(PayloadTooLarge):
+        await request(headers=[(b"content-length", b"5")]).body(4)
+
+
+async def test_a_length_of_absurd_size_is_too_large() -> None:
+    with pytest.raises(PayloadTooLarge):
+        await request(headers=[(b"content-length", b"9" * 5000)]).body(4)
+
+
+@pytest.mark.parametrize("length", [b"-1", b"4 4", b"x", b"\xb2"])
+async def test_a_length_that_is_no_number_is_left_to_the_cap(length: bytes) -> None:
+    asked = request(part(b"1234"), headers=[(b"content-length", length)])
+
+    assert await asked.body(4) == b"1234"
+
+
+async def test_a_client_that_hangs_up_is_gone() -> None:
+    with pytest.raises(ClientGone):
+        await request(part(b"1", more=True), {"type": "http.disconnect"}).body(4)
+
+
+def test_of_a_repeated_query_parameter_the_first_counts() -> None:
+    assert request(query=b"a=1&a=2&b=").query == {"a": "1", "b": ""}
+
+
+def test_a_repeated_header_is_joined_by_commas() -> None:
+    assert request(headers=[(b"x", b"1"), (b"y", b"0"), (b"x", b"2")]).header(b"x") == "1, 2"
+    assert request().header(b"x") is None

@@ -1,0 +1,323 @@
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from wats.store.records import Direction, MessageRecord
+from wats.store.sqlite import SQLiteStore
+
+TEXT = {"to": "+15551230000", "text": "hello\nyou"}
+TEMPLATE = b"""{
+  "messaging_product": "whatsapp", "to": "15551230000", "type": "template",
+  "template": {"name": "order", "language": {"code": "de"}, "new_in_2027": [1.50]}
+}"""
+NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
+
+
+def record(wamid: str) -> MessageRecord:
+    return MessageRecord(
+        phone_number_id="15551234567",
+        wa_message_id=wamid,
+        direction=Direction.OUTBOUND,
+        to_phone="15551230000",
+        type="text",
+        status="sent",
+        graph_message_id=wamid,
+        created_at=NOON,
+        updated_at=NOON,
+    )
+
+
+async def test_a_text_becomes_metas_text(service: Any) -> None:
+    answer = await service.ask("POST", "/api/messages/text", {**TEXT, "previewUrl": True})
+
+    assert answer.status == 200
+    assert answer.body == b'{"messages":[{"id":"wamid.A"}]}'
+    assert "idempotency-replayed" not in answer.headers
+    (asked,) = service.graph.asked
+    assert (asked.method, asked.path) == ("POST", "/v25.0/15551234567/messages")
+    assert asked.body == (
+        b'{"messaging_product":"whatsapp","to":"+15551230000","type":"text",'
+        b'"text":{"body":"hello\\nyou","preview_url":true}}'
+    )
+
+
+async def test_a_message_in_graphs_form_is_passed_on_byte_for_byte(service: Any) -> None:
+    answer = await service.ask("POST", "/api/messages", TEMPLATE)
+
+    assert answer.status == 200
+    assert [asked.body for asked in service.graph.asked] == [TEMPLATE]
+    listed = await service.ask("GET", "/api/messages/wamid.A")
+    assert (listed.json["type"], listed.json["toPhone"]) == ("template", "15551230000")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [("/api/messages/text", TEXT), ("/api/messages", TEMPLATE)]
+)
+async def test_a_repeated_request_is_sent_once(service: Any, path: str, body: Any) -> None:
+    first = await service.ask("POST", path, body, key="order-1")
+    again = await service.ask("POST", path, body, key="order-1")
+
+    assert (first.status, again.status) == (200, 200)
+    assert first.body == again.body
+    assert "idempotency-replayed" not in first.headers
+    assert again.headers["idempotency-replayed"] == "true"
+    assert len(service.graph.asked) == 1
+
+
+async def test_a_key_with_another_body_conflicts(service: Any) -> None:
+    await service.ask("POST", "/api/messages/text", TEXT, key="order-1")
+
+    answer = await service.ask("POST", "/api/messages/text", {**TEXT, "text": "x"}, key="order-1")
+
+    assert (answer.status, answer.code) == (409, "idempotency_conflict")
+
+
+@pytest.mark.parametrize("key", [" ", "a" * 257])
+async def test_a_key_that_cannot_be_used_is_refused(service: Any, key: str) -> None:
+    answer = await service.ask("POST", "/api/messages/text", TEXT, key=key)
+
+    assert (answer.status, answer.code) == (400, "invalid_idempotency_key")
+    assert service.graph.asked == []
+
+
+async def test_a_mark_as_read_is_passed_on_and_is_no_message(service: Any) -> None:
+    service.graph.body = {"success": True}
+    mark = b'{"messaging_product":"whatsapp","status":"read","message_id":"wamid.B"}'
+
+    answer = await service.ask("POST", "/api/messages", mark)
+
+    assert answer.body == b'{"success":true}'
+    assert [asked.body for asked in service.graph.asked] == [mark]
+    assert (await service.ask("GET", "/api/messages")).json["items"] == []
+    assert "send_outcomes_total" not in {each.name for each in service.sink.counters}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "code", "paths"),
+    [
+        ("/api/messages/text", b"{", "malformed_json", None),
+        ("/api/messages", b"", "malformed_json", None),
+        ("/api/messages/text", {"to": "x", "text": ""}, "malformed_body", ["to", "text"]),
+        ("/api/messages", TEXT, "malformed_body", ["messaging_product", "to", "type"]),
+    ],
+)
+async def test_a_body_that_cannot_be_sent_is_refused_with_its_mistakes(
+    service: Any, path: str, body: Any, code: str, paths: list[str] | None
+) -> None:
+    if paths == ["messaging_product", "to", "type"]:
+        body = {"to": "x", "text": "hi"}
+
+    answer = await service.ask("POST", path, body)
+
+    assert (answer.status, answer.code) == (400, code)
+    details = answer.json["error"].get("details")
+    assert paths == (None if details is None else [each["path"] for each in details])
+    assert service.graph.asked == []
+
+
+async def test_a_body_of_more_than_a_mebibyte_is_refused(service: Any) -> None:
+    answer = await service.ask("POST", "/api/messages", b" " * (1024 * 1024 + 1))
+
+    assert (answer.status, answer.code) == (413, "payload_too_large")
+
+
+async def test_a_refusal_of_metas_is_told_without_its_text(service: Any) -> None:
+    service.graph.status = 429
+    service.graph.headers = {"retry-after": "7"}
+    service.graph.body = {"error": {"message": "+15551230000", "code": 130429}}
+
+    answer = await service.ask("POST", "/api/messages/text", TEXT)
+
+    assert (answer.status, answer.code) == (503, "graph_request_failed")
+    assert answer.headers["retry-after"] == "7"
+    assert answer.json["error"]["metaCode"] == 130429
+    assert answer.json["error"]["retryable"] is True
+    assert b"5551230000" not in answer.body
+    assert list(service.log[0]) == [
+        *("event", "metaCode", "metaSubcode", "metaType", "fbtraceId", "at")
+    ]
+
+
+async def test_an_answer_that_cannot_be_read_is_no_failure(service: Any) -> None:
+    service.graph.body = "<html>"
+
+    answer = await service.ask("POST", "/api/messages/text", TEXT)
+
+    assert (answer.status, answer.body) == (200, b"{}")
+
+
+@pytest.mark.parametrize("has_groups", [False])
+async def test_groups_are_no_recipients_where_they_are_not_enabled(service: Any) -> None:
+    message = {
+        "messaging_product": "whatsapp",
+        "recipient_type": "group",
+        "to": "G",
+        "type": "text",
+        "text": {"body": "hi"},
+    }
+
+    answer = await service.ask("POST", "/api/messages", message)
+
+    assert (answer.status, answer.code) == (400, "malformed_body")
+
+
+async def test_a_message_for_a_group_is_passed_on(service: Any) -> None:
+    message = {
+        "messaging_product": "whatsapp",
+        "recipient_type": "group",
+        "to": "G",
+        "type": "pin",
+        "pin": {"type": "pin", "message_id": "wamid.B", "expiration_days": 1},
+    }
+
+    assert (await service.ask("POST", "/api/messages", message)).status == 200
+    assert json.loads(service.graph.asked[0].body) == message
+
+
+@pytest.mark.parametrize("has_store", [False])
+async def test_without_a_store_messages_are_sent_but_not_kept(service: Any) -> None:
+    sent = await service.ask("POST", "/api/messages/text", TEXT)
+    keyed = await service.ask("POST", "/api/messages/text", TEXT, key="order-1")
+    listed = await service.ask("GET", "/api/messages?limit=0")
+    one = await service.ask("GET", "/api/messages/%ff")
+
+    assert sent.status == 200
+    assert (keyed.status, keyed.code) == (501, "persistence_not_configured")
+    for answer in (listed, one):
+        assert (answer.status, answer.code) == (503, "persistence_not_configured")
+        assert answer.json["error"]["message"] == (
+            "Message projections require a persistence store."
+        )
+    assert len(service.graph.asked) == 1
+
+
+async def test_messages_are_listed_page_by_page_with_the_last_first(service: Any) -> None:
+    for number in range(5):
+        await service.store.record_sent(record(f"wamid.{number}"))
+    seen: list[str] = []
+    query = "?limit=2"
+
+    while query:
+        page = (await service.ask("GET", f"/api/messages{query}")).json
+        seen += [item["waMessageId"] for item in page["items"]]
+        query = page["nextCursor"] and f"?limit=2&cursor={page['nextCursor']}"
+
+    assert seen == [f"wamid.{number}" for number in (4, 3, 2, 1, 0)]
+
+
+async def test_a_message_is_shown_with_its_fields_in_order(service: Any) -> None:
+    await service.store.record_sent(record("wamid.A"))
+
+    answer = await service.ask("GET", "/api/messages/wamid.A")
+
+    row_id = answer.json["rowId"]
+    assert list(answer.json.items()) == [
+        ("rowId", row_id),
+        ("waMessageId", "wamid.A"),
+        ("direction", "outbound"),
+        ("fromPhone", None),
+        ("toPhone", "15551230000"),
+        ("type", "text"),
+        ("status", "sent"),
+        ("graphMessageId", "wamid.A"),
+        ("createdAt", "2026-11-22T12:00:00.000Z"),
+        ("updatedAt", "2026-11-22T12:00:00.000Z"),
+    ]
+    assert (await service.ask("GET", "/api/messages")).json["items"] == [answer.json]
+
+
+async def test_there_are_fifty_messages_on_a_page_unless_asked_otherwise(service: Any) -> None:
+    for number in range(101):
+        await service.store.record_sent(record(f"wamid.{number}"))
+
+    for query, length in (("", 50), ("?limit=1", 1), ("?limit=100", 100), ("?limit=7&limit=9", 7)):
+        page = (await service.ask("GET", f"/api/messages{query}")).json
+        assert len(page["items"]) == length
+
+
+@pytest.mark.parametrize(
+    "limit", ["", "0", "101", "-1", "1.5", "1e1", "0x10", "abc", "%201", "05", "1000000000000"]
+)
+async def test_a_limit_is_a_whole_number_from_1_to_100(service: Any, limit: str) -> None:
+    answer = await service.ask("GET", f"/api/messages?limit={limit}")
+
+    assert (answer.status, answer.code) == (400, "malformed_query")
+    assert answer.json["error"]["message"] == "limit must be an integer from 1 to 100."
+
+
+@pytest.mark.parametrize("cursor", ["", "%20", "a%0Ab", "a" * 1025])
+async def test_a_cursor_is_one_line_of_text(service: Any, cursor: str) -> None:
+    answer = await service.ask("GET", f"/api/messages?cursor={cursor}")
+
+    assert (answer.status, answer.code) == (400, "malformed_query")
+    assert answer.json["error"]["message"] == "cursor must be a safe non-empty string."
+
+
+async def test_an_unknown_cursor_leads_to_an_empty_page(service: Any) -> None:
+    await service.store.record_sent(record("wamid.A"))
+
+    answer = await service.ask("GET", "/api/messages?cursor=no-such-cursor")
+
+    assert answer.body == b'{"items":[],"nextCursor":null}'
+
+
+@pytest.mark.parametrize("path", ["wamid.H%2Fa%3D%3D", "wamid.H/a=="])
+async def test_an_id_may_hold_a_slash(service: Any, path: str) -> None:
+    await service.store.record_sent(record("wamid.H/a=="))
+
+    assert (await service.ask("GET", f"/api/messages/{path}")).status == 200
+
+
+async def test_an_unknown_message_is_not_found(service: Any) -> None:
+    answer = await service.ask("GET", "/api/messages/wamid.none")
+
+    assert (answer.status, answer.code) == (404, "not_found")
+    assert answer.json["error"]["message"] == "Message not found."
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("%ff", "Message id segment is invalid."),
+        ("%zz", "Message id segment is invalid."),
+        ("", "Message id must be a safe non-empty string."),
+        ("%20", "Message id must be a safe non-empty string."),
+        ("a%00", "Message id must be a safe non-empty string."),
+        ("a" * 1025, "Message id must be a safe non-empty string."),
+    ],
+)
+async def test_an_id_that_cannot_be_one_is_refused(service: Any, path: str, message: str) -> None:
+    answer = await service.ask("GET", f"/api/messages/{path}")
+
+    assert (answer.status, answer.code) == (400, "malformed_path")
+    assert answer.json["error"]["message"] == message
+
+
+@pytest.mark.parametrize("path", ["/api/messages", "/api/messages/wamid.A"])
+async def test_a_store_that_cannot_be_read_is_told(service: Any, path: str) -> None:
+    store: SQLiteStore = service.store
+    await store.close()
+
+    answer = await service.ask("GET", path)
+
+    assert (answer.status, answer.code) == (503, "persistence_unavailable")
+    assert answer.json["error"]["message"] == "Message projection store could not be reached."
+    assert int(answer.headers["retry-after"]) > 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/api/messages/text"),
+        ("POST", "/api/messages"),
+        ("GET", "/api/messages"),
+        ("GET", "/api/messages/wamid.A"),
+    ],
+)
+async def test_strangers_are_refused(service: Any, method: str, path: str) -> None:
+    answer = await service.ask(method, path, TEMPLATE if method == "POST" else None, token="x")
+
+    assert (answer.status, answer.code) == (401, "unauthorized")
+    assert service.graph.asked == []
