@@ -263,6 +263,7 @@ def create_wats_service_app(
             telemetry=telemetry,
             phone_number_id=profile.whatsapp.phone_number_id,
             log=write,
+            idempotency_hours=profile.messages.idempotency_hours,
             now=now,
         ),
         route_labels=tuple(row.label for row in table),
@@ -270,6 +271,7 @@ def create_wats_service_app(
         anonymous_document=build_document(table, profile=profile, complete=False),
         complete_document=build_document(table, profile=profile, complete=True),
         log=write,
+        now=now,
     )
     gate = Gate(secrets.bearer_tokens, secrets.telemetry_tokens)
     web = Web(table, gate, parts)

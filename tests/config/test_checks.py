@@ -126,6 +126,8 @@ def test_a_safe_path_is_kept(path: str, accepted: str) -> None:
         "/a?b",
         "/a#b",
         "/a:b",
+        "/a*b",
+        "/{a}",
         "/a b",
         "/a\tb",
         "/a\n",

@@ -1,23 +1,31 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from wats.errors import StoreUnavailable
 from wats.graph.client import GraphClient
-from wats.graph.errors import RULES
+from wats.graph.errors import ERROR_NAMES
+from wats.outbound.accept import Acceptor
 from wats.privacy import Secret
 from wats.store.sqlite import SQLiteStore
 from wats.telemetry import UNMATCHED, Adapter, RouteLabel, Telemetry
 from wats.testing import CapturingTelemetrySink, FakeClock
+
+Make = Callable[..., Acceptor]
 
 ACCEPTED = {
     "messaging_product": "whatsapp",
     "contacts": [{"input": "+15551230000", "wa_id": "15551230000"}],
     "messages": [{"id": "wamid.A"}],
 }
+
+
+async def fail(*_: Any, **__: Any) -> None:
+    raise StoreUnavailable
 
 
 class FakeGraph:
@@ -69,7 +77,7 @@ def telemetry(sink: CapturingTelemetrySink) -> Telemetry:
         routes=[RouteLabel(UNMATCHED)],
         adapter=Adapter.SQLITE,
         sink=sink,
-        error_names=[rule.name for rule in RULES],
+        error_names=ERROR_NAMES,
     )
 
 
@@ -99,3 +107,46 @@ async def store(database: Path) -> AsyncIterator[SQLiteStore]:
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
+
+
+@pytest.fixture
+def log() -> list[Mapping[str, object]]:
+    return []
+
+
+@pytest.fixture
+def make(
+    graph: GraphClient,
+    telemetry: Telemetry,
+    store: SQLiteStore,
+    clock: FakeClock,
+    log: list[Mapping[str, object]],
+) -> Make:
+    def acceptor(**changes: Any) -> Acceptor:
+        parts = {
+            "graph": graph,
+            "store": store,
+            "telemetry": telemetry,
+            "phone_number_id": "15551234567",
+            "log": log.append,
+            "now": clock,
+            **changes,
+        }
+        return Acceptor(**parts)
+
+    return acceptor
+
+
+@pytest.fixture
+async def broken(database: Path) -> AsyncIterator[Callable[[str], Any]]:
+    opened: list[SQLiteStore] = []
+
+    async def at(question: str) -> SQLiteStore:
+        failing = type("BrokenStore", (SQLiteStore,), {question: fail})(str(database))
+        await failing.open()
+        opened.append(failing)
+        return failing
+
+    yield at
+    for each in opened:
+        await each.close()

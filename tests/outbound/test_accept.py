@@ -1,6 +1,6 @@
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,6 @@ TEXT = Outgoing(type="text", recipient="15551230000")
 Make = Callable[..., Acceptor]
 
 
-async def _fail(*_: Any, **__: Any) -> None:
-    raise StoreUnavailable
-
-
 class SlowStore(SQLiteStore):
     """A store that completes a request only when it may."""
 
@@ -61,49 +57,6 @@ class SlowStore(SQLiteStore):
         await super().complete_request(
             scope=scope, key_hash=key_hash, response=response, message=message
         )
-
-
-@pytest.fixture
-def log() -> list[Mapping[str, object]]:
-    return []
-
-
-@pytest.fixture
-def make(
-    graph: GraphClient,
-    telemetry: Telemetry,
-    store: SQLiteStore,
-    clock: FakeClock,
-    log: list[Mapping[str, object]],
-) -> Make:
-    def acceptor(**changes: Any) -> Acceptor:
-        parts = {
-            "graph": graph,
-            "store": store,
-            "telemetry": telemetry,
-            "phone_number_id": "15551234567",
-            "log": log.append,
-            "now": clock,
-            **changes,
-        }
-        return Acceptor(**parts)
-
-    return acceptor
-
-
-@pytest.fixture
-async def broken(database: Path) -> AsyncIterator[Callable[[str], Any]]:
-    opened: list[SQLiteStore] = []
-
-    async def at(question: str) -> SQLiteStore:
-        failing = type("BrokenStore", (SQLiteStore,), {question: _fail})(str(database))
-        await failing.open()
-        opened.append(failing)
-        return failing
-
-    yield at
-    for each in opened:
-        await each.close()
 
 
 async def accept(acceptor: Acceptor, key: str | None = None, **changes: Any) -> Accepted:

@@ -6,7 +6,7 @@ from typing import Any
 import jsonschema
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from wats.errors import MalformedRequest
@@ -58,6 +58,8 @@ contents = st.dictionaries(st.sampled_from(["body", "preview_url", "id"]), texts
     )
 )
 def test_a_message_that_is_taken_is_described(body: dict[str, Any]) -> None:
+    # Nobody looks at `text` in a message of another type, but its schema is in the document.
+    assume(body.get("type") == "text" or "text" not in body)
     try:
         parse_graph_message(json.dumps(body).encode(), groups_enabled=True)
     except MalformedRequest:

@@ -2,12 +2,12 @@
 
 import click
 
-from wats import __version__
 from wats.cli.config import config
 from wats.cli.demo import demo
 from wats.cli.openapi import openapi
 from wats.cli.serve import serve
 from wats.cli.simulate import simulate
+from wats.version import __version__
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -15,7 +15,7 @@ _MAX_ID: Final = 10**32
 
 _URL = re.compile(r"[!-~]{1,2048}")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
-_PATH = re.compile(r"(?:/[^\x00-\x20/\\?#:\x7f-\U0010ffff]+)+")
+_PATH = re.compile(r"(?:/[^\x00-\x20/\\?#:*{}\x7f-\U0010ffff]+)+")
 _ENCODED_DOT = re.compile(r"%(?:25)*2e", re.IGNORECASE)
 _ENCODED_SLASH = re.compile(r"%(?:25)*(?:2f|5c)", re.IGNORECASE)
 
@@ -179,7 +179,7 @@ database_url = text(r"sqlite:///[^?#\x00-\x1f\x7f\ud800-\udfff]{1,4096}", "'sqli
 account_id = Check("an id of at most 256 printable characters", _accept_account_id)
 phone_number_id = Check("an id of 1 to 32 digits", _accept_phone_number_id)
 absolute_path = Check(
-    "a path such as '/api' in visible ASCII, without '\\', '?', '#', ':', "
+    "a path such as '/api' in visible ASCII, without '\\', '?', '#', ':', '*', '{', '}', "
     "empty segments, dot segments and encoded slashes",
     _accept_path,
 )

@@ -15,7 +15,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from importlib.metadata import version as installed_version
 from typing import Any, Final, Protocol
 from urllib.parse import quote, unquote, urlencode, urlsplit
 
@@ -35,6 +34,7 @@ from wats.errors import (
 from wats.graph.errors import classify, decode_json
 from wats.privacy import Secret
 from wats.telemetry.vocabulary import EndpointFamily, Outcome
+from wats.version import __version__
 
 CONNECT_SECONDS: Final = 5.0
 READ_SECONDS: Final = 20.0
@@ -151,7 +151,7 @@ class GraphClient:
         self._base_query = base.query
         self._headers = {
             "authorization": f"Bearer {access_token.reveal()}",
-            "user-agent": f"wats/{installed_version('wats')}",
+            "user-agent": f"wats/{__version__}",
         }
         self._telemetry = telemetry
         self._session = session

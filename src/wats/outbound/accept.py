@@ -163,7 +163,7 @@ class Acceptor:
                 raise IdempotencyConflict
             case ReservationOutcome.IN_FLIGHT:
                 raise IdempotencyInFlight(RETRY_AFTER_SECONDS)
-            case ReservationOutcome.UNKNOWN:
+            case _:
                 raise IdempotencyOutcomeUnknown
 
     async def _send_once(

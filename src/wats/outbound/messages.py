@@ -61,9 +61,7 @@ def parse_text(body: bytes) -> TextMessage:
     """
     ask = parse_object(body, TEXT_MALFORMED)
     refuse(_text_route_mistakes(ask), TEXT_MALFORMED)
-    return msgspec.convert(
-        {"to": ask["to"], "text": ask["text"], "preview_url": ask.get("previewUrl")}, TextMessage
-    )
+    return TextMessage(to=ask["to"], text=ask["text"], preview_url=ask.get("previewUrl"))
 
 
 def parse_graph_message(body: bytes, *, groups_enabled: bool) -> Outgoing | None:
@@ -79,10 +77,10 @@ def parse_graph_message(body: bytes, *, groups_enabled: bool) -> Outgoing | None
     refuse(_graph_mistakes(ask, groups_enabled=groups_enabled), GRAPH_MALFORMED)
     if "type" not in ask:
         return None
-    recipient = ask["to"] if "to" in ask else ask["recipient"]
-    is_group = ask.get("recipient_type") == "group"
-    return msgspec.convert(
-        {"type": ask["type"], "recipient": recipient, "is_group": is_group}, Outgoing
+    return Outgoing(
+        type=ask["type"],
+        recipient=ask["to"] if "to" in ask else ask["recipient"],
+        is_group=ask.get("recipient_type") == "group",
     )
 
 

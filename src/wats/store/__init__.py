@@ -72,12 +72,14 @@ class Store(Protocol):
     async def claim_deliveries(
         self, *, targets: Sequence[str], limit: int, lease_seconds: float, now: datetime
     ) -> Sequence[Delivery]:
-        """Lease up to *limit* due deliveries of *targets*, in the order in which they arrived.
+        """Lease up to *limit* due deliveries of *targets*, and return them as they arrived.
 
-        A delivery is given only when nothing of its target and lane that arrived before it is
-        still outstanding or it is leased together with all of that; so one claim may hold several
-        deliveries of a lane, in order, and they must be handled in that order. A leased one is
-        given to nobody else until it is settled or its lease runs out. A dead one blocks nothing.
+        Those that have been due longest come first: since their arrival, the time set for their
+        next attempt, or the end of a lease that ran out. A delivery is given only when nothing of
+        its target and lane that arrived before it is still outstanding or it is leased together
+        with all of that; so one claim may hold several deliveries of a lane, in order, and they
+        must be handled in that order. A leased one is given to nobody else until it is settled or
+        its lease runs out. A dead one blocks nothing.
         """
 
     async def renew_deliveries(
@@ -141,11 +143,11 @@ class Store(Protocol):
     async def list_messages(self, *, limit: int, cursor: str | None) -> MessagePage:
         """Return up to *limit* messages, the last recorded first, from after *cursor* on.
 
-        A cursor that no page ever gave leads to an empty page.
+        Every `row_id` is a cursor. What cannot be one leads to an empty page.
         """
 
     async def get_message(self, wa_message_id: str) -> MessageRecord | None:
-        """Return the message with this id, or `None`."""
+        """Return the message with this id, or `None`; of several, the last recorded."""
 
     async def list_statuses(self, wa_message_id: str) -> Sequence[StatusRecord]:
         """Return every transition of this message, in the order in which they arrived."""

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 from http import HTTPStatus
 
-from wats.clock import to_iso, to_ms, utc_now
+from wats.clock import to_iso, to_ms
 from wats.errors import MalformedRequest, RouteNotFound, StoreError, StoreNotConfigured
 from wats.outbound.messages import is_phone
 from wats.web import bodies
@@ -35,7 +35,7 @@ async def window(parts: Parts, request: Request) -> Response:
             "conversation_window_unavailable",
             "Conversation window state could not be computed.",
         )
-    return json_response(window_at(utc_now(), last))
+    return json_response(window_at(parts.now(), last))
 
 
 def window_at(now: datetime, last_inbound_at: datetime | None) -> bodies.WindowView:

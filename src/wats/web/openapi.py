@@ -9,8 +9,8 @@ from typing import Any, Final, TypeAlias, get_args
 
 import msgspec
 
-from wats import __version__
 from wats.config import Profile
+from wats.version import __version__
 from wats.web import bodies
 from wats.web.parts import HOOK_LABEL
 from wats.web.routes import Operation, Parameter, Posture, Route

@@ -3,11 +3,11 @@
 import asyncio
 import sys
 
-from wats import __version__
 from wats.errors import StoreError
 from wats.privacy import REDACTED
 from wats.store import Store
 from wats.store.records import StoreHealth
+from wats.version import __version__
 from wats.web import bodies
 from wats.web.exchange import Request, Response, json_response
 from wats.web.parts import HOOK_LABEL, Parts

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from wats.clock import Now
 from wats.config import Profile
 from wats.graph.client import GraphClient
 from wats.inbound.receive import Receiver
@@ -41,3 +42,4 @@ class Parts:
     anonymous_document: bytes
     complete_document: bytes
     log: Log
+    now: Now

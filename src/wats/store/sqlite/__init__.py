@@ -1,4 +1,4 @@
-"""The store on SQLite: one file, a thread that writes to it, and a thread that reads it."""
+"""The store on SQLite: one file, a thread that writes to it and a thread that reads it."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -45,10 +45,16 @@ class SQLiteStore(Store):
     """A store in the file *path*, or in memory if that is `:memory:`.
 
     Several processes may use one file. A read sees every write that was answered before it.
+
+    Args:
+        path: The file; made, readable by its owner alone, if there is none.
+        busy_seconds: How long a question waits for another process that writes, before the store
+            counts as unavailable.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, busy_seconds: float = 5.0) -> None:
         self._path = path
+        self._busy_seconds = busy_seconds
         self._migrations = load_migrations("sqlite")
         self._observe: Observe | None = None
         self._writer: ConnectionThread | None = None
@@ -73,12 +79,12 @@ class SQLiteStore(Store):
             reader = writer  # what is in memory belongs to one connection
             if self._path != MEMORY:
                 reader = ConnectionThread("wats-store-reader", answer_each, self._tell)
-                await reader.start(partial(connect_reader, self._path))
+                await reader.start(partial(connect_reader, self._path, self._busy_seconds))
                 threads.push_async_callback(reader.stop)
             self._writer, self._reader, self._threads = writer, reader, threads.pop_all()
 
     def _connect_writer(self) -> Connection:
-        connection = connect_writer(self._path)
+        connection = connect_writer(self._path, self._busy_seconds)
         try:
             migrate(connection, self._migrations)
         except BaseException:
@@ -96,7 +102,7 @@ class SQLiteStore(Store):
         if self._observe is not None:
             self._observe(Adapter.SQLITE, operation, outcome, seconds)
 
-    async def _read(self, operation: StoreOperation, run: Callable[[Connection], R]) -> R:
+    async def _read(self, operation: StoreOperation | None, run: Callable[[Connection], R]) -> R:
         if self._reader is None:
             raise StoreClosed
         return await self._reader.ask(operation, run)
@@ -224,10 +230,15 @@ class SQLiteStore(Store):
     async def purge(
         self, *, now: datetime, inbox_before: datetime, messages_before: datetime
     ) -> int:
+        # Looking for old windows reads all of them, so it happens beside the writer.
+        windows = partial(messages.old_windows, before=messages_before, limit=PURGE_ROWS)
+        old_windows = await self._read(None, windows)
+
         def purge(connection: Connection) -> int:
             return (
                 inbox.purge(connection, inbox_before, PURGE_ROWS)
                 + messages.purge(connection, messages_before, PURGE_ROWS)
+                + messages.purge_windows(connection, old_windows, messages_before)
                 + requests.purge(connection, now, PURGE_ROWS)
             )
 

@@ -13,13 +13,10 @@ from wats.store.migrate import AppliedMigration, Migration, missing_migrations
 
 MEMORY = ":memory:"
 
-BUSY_SECONDS = 5.0
-"""How long a question waits for another process before the store counts as unavailable."""
-
 CHECKPOINT_PAGES = 4000
-"""How far the write-ahead log grows, 16 MB, before it is copied into the file. Measured: at SQLite's
-own 1000 pages the pages that every update touches are copied so often that it costs a tenth of the
-throughput; beyond this there is nothing more to gain, and each copy holds up commits for longer."""
+"""How far the write-ahead log grows, 16 MB, before it is copied into the file. Measured: with the
+1000 of SQLite the pages that every update touches are copied so often that it costs a tenth of the
+throughput; with more than this little is gained, and each copy holds up commits for longer."""
 
 _CREATE_MIGRATIONS = """
 CREATE TABLE IF NOT EXISTS wats_schema_migrations (
@@ -48,13 +45,13 @@ def translate(error: Exception) -> Exception:
     return unavailable
 
 
-def connect_writer(path: str) -> Connection:
+def connect_writer(path: str, busy_seconds: float) -> Connection:
     """Open *path* for writing; a new file can be read by its owner alone."""
     if path != MEMORY:
         _make_private_file(path)
-    connection = _connect(path)
+    connection = _connect(path, busy_seconds)
     try:
-        _use_wal(connection)
+        _use_wal(connection, busy_seconds)
         # FULL: a commit returns when it is on the disk, not when the kernel has heard of it.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
@@ -64,16 +61,16 @@ def connect_writer(path: str) -> Connection:
     return connection
 
 
-def connect_reader(path: str) -> Connection:
+def connect_reader(path: str, busy_seconds: float) -> Connection:
     """Open *path*, which a writer has made, for reading."""
-    connection = _connect(path)
+    connection = _connect(path, busy_seconds)
     connection.execute("PRAGMA query_only = ON")
     return connection
 
 
-def _connect(path: str) -> Connection:
+def _connect(path: str, busy_seconds: float) -> Connection:
     # isolation_level None: a transaction begins where this package says so, and nowhere else.
-    return sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None)
+    return sqlite3.connect(path, timeout=busy_seconds, isolation_level=None)
 
 
 def _make_private_file(path: str) -> None:
@@ -83,10 +80,10 @@ def _make_private_file(path: str) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
-def _use_wal(connection: Connection) -> None:
+def _use_wal(connection: Connection, busy_seconds: float) -> None:
     # Several processes may do this to a new file at once, and SQLite refuses all but one of them
     # at once: the busy timeout does not hold for a change of the journal mode.
-    give_up_at = time.monotonic() + BUSY_SECONDS
+    give_up_at = time.monotonic() + busy_seconds
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")

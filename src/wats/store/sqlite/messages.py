@@ -95,10 +95,12 @@ DELETE FROM wats_statuses
 WHERE id IN (SELECT id FROM wats_statuses WHERE occurred_at < ? LIMIT ?)
 """
 
-_PURGE_WINDOWS = """
-DELETE FROM wats_windows WHERE (phone_number_id, customer) IN (
-    SELECT phone_number_id, customer FROM wats_windows WHERE last_inbound_at < ? LIMIT ?
-)
+_OLD_WINDOWS = """
+SELECT phone_number_id, customer FROM wats_windows WHERE last_inbound_at < ? LIMIT ?
+"""
+
+_PURGE_WINDOW = """
+DELETE FROM wats_windows WHERE phone_number_id = ? AND customer = ? AND last_inbound_at < ?
 """
 
 
@@ -234,9 +236,28 @@ def last_inbound_at(connection: Connection, phone_number_id: str, customer: str)
 
 
 def purge(connection: Connection, before: datetime, limit: int) -> int:
-    """Delete messages, statuses and windows not touched since *before*."""
+    """Delete messages and statuses not touched since *before*."""
     bounds = to_ms(before), limit
     return sum(
         connection.execute(statement, bounds).rowcount
-        for statement in (_PURGE_MESSAGES, _PURGE_STATUSES, _PURGE_WINDOWS)
+        for statement in (_PURGE_MESSAGES, _PURGE_STATUSES)
     )
+
+
+def old_windows(
+    connection: Connection, *, before: datetime, limit: int
+) -> Sequence[tuple[str, str]]:
+    """Look for windows not opened since *before*.
+
+    They have no index by time, which every message would have to be written to.
+    """
+    return connection.execute(_OLD_WINDOWS, (to_ms(before), limit)).fetchall()
+
+
+def purge_windows(
+    connection: Connection, windows: Sequence[tuple[str, str]], before: datetime
+) -> int:
+    """Delete those of *windows* that were still not opened since *before*."""
+    before_ms = to_ms(before)
+    rows = [(*window, before_ms) for window in windows]
+    return connection.executemany(_PURGE_WINDOW, rows).rowcount

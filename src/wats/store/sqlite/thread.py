@@ -74,7 +74,9 @@ class ConnectionThread:
         await self._put(_stop)
         self._thread.join()
 
-    def ask(self, operation: StoreOperation, run: Callable[[Connection], R]) -> "asyncio.Future[R]":
+    def ask(
+        self, operation: StoreOperation | None, run: Callable[[Connection], R]
+    ) -> asyncio.Future[R]:
         """Put a question; its future is done when its transaction is."""
         return self._put(run, operation)
 
@@ -83,7 +85,7 @@ class ConnectionThread:
         operation: StoreOperation,
         run: Callable[[Connection, Sequence[T]], Sequence[R]],
         items: Sequence[T],
-    ) -> "asyncio.Future[Sequence[R]]":
+    ) -> asyncio.Future[Sequence[R]]:
         """Put a question that is answered in one call with all others that have the same *run*."""
         return self._put(run, operation, items)
 

@@ -95,7 +95,8 @@ CREATE TABLE wats_statuses (
 
 CREATE INDEX wats_statuses_occurred ON wats_statuses (occurred_at);
 
--- When each customer last wrote to each number.
+-- When each customer last wrote to each number. No index by time: every message would move its
+-- customer's entry there.
 CREATE TABLE wats_windows (
     phone_number_id TEXT NOT NULL,
     customer TEXT NOT NULL,

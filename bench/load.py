@@ -1,0 +1,192 @@
+"""The load generator, a process of its own: a job comes in on stdin, a sample goes out on stdout.
+
+Each connection asks again as soon as it has its answer, so there are always as many requests under
+way as connections. Nothing but the framing, the status and one expected text is looked at.
+"""
+
+import asyncio
+import gc
+import sys
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from typing import cast
+
+import msgspec
+import uvloop
+from typing_extensions import override
+
+from bench.payloads import Sends, Webhooks
+
+PATIENCE_SECONDS = 30.0
+_LENGTH = b"content-length: "
+
+
+class Kind(StrEnum):
+    """What a job sends."""
+
+    WEBHOOK = "webhook"
+    SEND = "send"
+    KEYED_SEND = "keyed_send"
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """What to do.
+
+    Attributes:
+        secret: What opens the server: the app secret for webhooks, a bearer token for sends.
+        expected: What every answer must hold, besides its status of 200.
+    """
+
+    port: int
+    path: str
+    kind: Kind
+    secret: str
+    expected: str
+    seconds: float
+    connections: int
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of it.
+
+    Attributes:
+        began: When the first request was sent, on the machine's monotonic clock.
+        ended: When the last answer came.
+        busy: The share of that time for which this process had the processor.
+    """
+
+    answers: int
+    began: float
+    ended: float
+    p50_ms: float
+    p99_ms: float
+    busy: float
+
+
+class LoadFailed(Exception):
+    """A server answered wrongly or not at all, so there is nothing to measure."""
+
+
+class Load:
+    """What the connections share."""
+
+    def __init__(self, job: Job, make: Callable[[], bytes]) -> None:
+        self.make = make
+        self.expected = job.expected.encode()
+        self.latencies: list[float] = []
+        self.deadline = 0.0
+        self.busy_connections = job.connections
+        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def fail(self, reason: str) -> None:
+        if not self.finished.done():
+            self.finished.set_exception(LoadFailed(reason))
+
+    def leave(self) -> None:
+        self.busy_connections -= 1
+        if not self.busy_connections and not self.finished.done():
+            self.finished.set_result(None)
+
+
+class Connection(asyncio.Protocol):
+    """One connection with one request under way."""
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._rest = b""
+        self._sent_at = 0.0
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are no subclasses of those of asyncio.
+        self._write = cast(asyncio.WriteTransport, transport).write
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._load.fail("The server hung up.")
+
+    def ask(self) -> None:
+        request = self._load.make()
+        self._sent_at = time.monotonic()
+        self._write(request)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        now = time.monotonic()
+        load = self._load
+        if self._rest:
+            data = self._rest + data
+        head = data.find(b"\r\n\r\n")
+        if head < 0:
+            self._rest = data
+            return
+        start = data.find(_LENGTH, 0, head) + len(_LENGTH)
+        if len(data) < head + 4 + int(data[start : data.index(b"\r", start)]):
+            self._rest = data
+            return
+        if not data.startswith(b"HTTP/1.1 200") or load.expected not in data:
+            load.fail(f"The server answered {data[:200]!r}.")
+            return
+        self._rest = b""
+        load.latencies.append(now - self._sent_at)
+        if now < load.deadline:
+            self.ask()
+        else:
+            load.leave()
+
+
+async def run(job: Job) -> Sample:
+    """Do *job*.
+
+    Raises:
+        LoadFailed: The server answered wrongly or not at all.
+    """
+    load = Load(job, _maker(job))
+    loop = asyncio.get_running_loop()
+    connections = []
+    for _ in range(job.connections):
+        _, connection = await loop.create_connection(
+            lambda: Connection(load), "127.0.0.1", job.port
+        )
+        connections.append(connection)
+    gc.collect()
+    gc.disable()
+    began, used = time.monotonic(), time.process_time()
+    load.deadline = began + job.seconds
+    for connection in connections:
+        connection.ask()
+    try:
+        async with asyncio.timeout(job.seconds + PATIENCE_SECONDS):
+            await load.finished
+    except TimeoutError:
+        raise LoadFailed("The server did not answer in time.") from None
+    ended, used = time.monotonic(), time.process_time() - used
+    latencies = sorted(load.latencies)
+    return Sample(
+        answers=len(latencies),
+        began=began,
+        ended=ended,
+        p50_ms=latencies[len(latencies) // 2] * 1e3,
+        p99_ms=latencies[len(latencies) * 99 // 100] * 1e3,
+        busy=used / (ended - began),
+    )
+
+
+def _maker(job: Job) -> Callable[[], bytes]:
+    if job.kind is Kind.WEBHOOK:
+        return Webhooks(path=job.path, app_secret=job.secret).make
+    return Sends(path=job.path, token=job.secret, keyed=job.kind is Kind.KEYED_SEND).make
+
+
+def main() -> None:
+    job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
+    try:
+        sample = uvloop.run(run(job))
+    except LoadFailed as error:
+        sys.exit(str(error))
+    sys.stdout.buffer.write(msgspec.json.encode(sample))
+
+
+if __name__ == "__main__":
+    main()

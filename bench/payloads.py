@@ -1,0 +1,100 @@
+"""Requests as bytes: no two alike, made while the load runs, for little."""
+
+import hashlib
+import hmac
+import random
+import secrets
+import time
+from itertools import count, cycle
+
+PHONE_NUMBER_ID = "200000000000002"
+WABA_ID = "100000000000001"
+SENDERS = 100_000
+
+# The shape of a message from a customer whose user id and number are both known.
+_BODY = (
+    b'{"object":"whatsapp_business_account","entry":[{"id":"' + WABA_ID.encode() + b'","changes":'
+    b'[{"value":{"messaging_product":"whatsapp","metadata":{"display_phone_number":"15550001111",'
+    b'"phone_number_id":"' + PHONE_NUMBER_ID.encode() + b'"},"contacts":[{"profile":{"name":"%b"},'
+    b'"wa_id":"%b","user_id":"US.100%b"}],"messages":[{"from":"%b","from_user_id":"US.100%b",'
+    b'"id":"%b","timestamp":"%d","text":{"body":"%b"},"type":"text"}]},"field":"messages"}]}]}'
+)
+_NAMES = (b"Ada Fiction", b"Jos\\u00e9 Inventado", b"Test Person", b"Maria", b"Sample & Sons Ltd.")
+_WORDS = (
+    b"hello when will the parcel that was ordered last week arrive at our shop because the tracking"
+    b" page says it left the depot on Monday and nobody has seen it since then thank you so much"
+    b" \\ud83d\\ude4f could you also send the invoice again to the same address as before please"
+).split()
+_TEXT_BYTES = range(180, 350)
+
+
+def _texts(chosen: random.Random) -> list[bytes]:
+    texts = []
+    for _ in range(97):
+        text = b""
+        wanted = chosen.choice(_TEXT_BYTES)
+        while len(text) < wanted:
+            text += b" " + chosen.choice(_WORDS)
+        texts.append(text.strip())
+    return texts
+
+
+class _Varied:
+    """What differs from request to request: nothing of it repeats in the same combination."""
+
+    def __init__(self) -> None:
+        chosen = random.Random(1)
+        self.texts = cycle(_texts(chosen))
+        self.names = cycle(_NAMES)
+        phones = [b"1555%07d" % number for number in range(SENDERS)]
+        chosen.shuffle(phones)
+        self.phones = cycle(phones)
+        self.numbers = count()
+        # Of this process: two of them must not send the same.
+        self.run = secrets.token_hex(8).encode()
+
+
+class Webhooks:
+    """Makes signed webhooks, each with a text message, of 700 to 900 bytes."""
+
+    def __init__(self, *, path: str, app_secret: str) -> None:
+        self._varied = _Varied()
+        self._keyed = hmac.new(app_secret.encode(), digestmod=hashlib.sha256)
+        self._wamid = b"wamid.HBgLMTU1NTAwMDExMTEVAgASGBQ" + self._varied.run + b"%010dAA=="
+        self._head = (
+            b"POST " + path.encode() + b" HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: */*\r\n"
+            b"user-agent: facebookexternalua\r\naccept-encoding: deflate, gzip\r\n"
+            b"content-type: application/json\r\ncontent-length: %d\r\n"
+            b"x-hub-signature-256: sha256=%b\r\n\r\n%b"
+        )
+
+    def make(self) -> bytes:
+        """Return the next request."""
+        varied = self._varied
+        phone = next(varied.phones)
+        who = next(varied.names), phone, phone, phone, phone
+        wamid = self._wamid % next(varied.numbers)
+        body = _BODY % (*who, wamid, int(time.time()), next(varied.texts))
+        digest = self._keyed.copy()
+        digest.update(body)
+        return self._head % (len(body), digest.hexdigest().encode(), body)
+
+
+class Sends:
+    """Makes requests to send a text, each with an `Idempotency-Key` of its own if *keyed*."""
+
+    def __init__(self, *, path: str, token: str, keyed: bool) -> None:
+        self._varied = _Varied()
+        self._head = (
+            b"POST " + path.encode() + b" HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: */*\r\n"
+            b"authorization: Bearer " + token.encode() + b"\r\n"
+            b"content-type: application/json\r\ncontent-length: %d\r\n%b\r\n%b"
+        )
+        self._key = b"idempotency-key: order-" + self._varied.run + b"-%d\r\n" if keyed else b""
+
+    def make(self) -> bytes:
+        """Return the next request."""
+        varied = self._varied
+        body = b'{"to":"%b","text":"%b"}' % (next(varied.phones), next(varied.texts))
+        key = self._key % next(varied.numbers) if self._key else b""
+        return self._head % (len(body), key, body)

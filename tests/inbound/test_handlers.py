@@ -1,0 +1,74 @@
+import pytest
+
+from wats.errors import ConfigError
+from wats.inbound.handlers import Handlers, import_handler
+from wats.inbound.updates import Update
+from wats.telemetry.vocabulary import UpdateKind
+
+
+async def first(update: Update) -> None: ...
+
+
+async def second(update: Update) -> None: ...
+
+
+class Callable:
+    async def __call__(self, update: Update) -> None: ...
+
+
+def test_each_kind_goes_to_those_who_want_it_in_the_order_in_which_they_came() -> None:
+    handlers = Handlers()
+    handlers.add(first)
+    handlers.add(second, [UpdateKind.MESSAGE], name="the-second")
+
+    assert handlers.targets(UpdateKind.MESSAGE) == (f"{__name__}:first", "the-second")
+    assert handlers.targets(UpdateKind.STATUS) == (f"{__name__}:first",)
+    assert handlers["the-second"] is second
+
+
+def test_an_object_that_can_be_called_goes_by_the_name_of_its_class() -> None:
+    handlers = Handlers()
+    handlers.add(Callable())
+
+    assert handlers.names == (f"{__name__}:Callable",)
+
+
+def test_a_kind_that_is_named_twice_is_handed_over_once() -> None:
+    handlers = Handlers()
+    handlers.add(first, [UpdateKind.MESSAGE, UpdateKind.MESSAGE], name="it")
+
+    assert handlers.targets(UpdateKind.MESSAGE) == ("it",)
+
+
+def test_two_handlers_cannot_share_a_name() -> None:
+    handlers = Handlers()
+    handlers.add(first)
+
+    with pytest.raises(ConfigError, match="another handler of this name"):
+        handlers.add(first)
+
+
+def test_once_frozen_no_handler_can_be_added() -> None:
+    handlers = Handlers()
+    handlers.freeze()
+
+    with pytest.raises(ConfigError, match="before the service starts"):
+        handlers.add(first)
+
+
+def test_a_handler_is_imported_by_module_and_name() -> None:
+    assert import_handler("asyncio:Queue.get") is __import__("asyncio").Queue.get
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        pytest.param("no_such_module_at_all:f", id="no-module"),
+        pytest.param("asyncio:no_such_function", id="no-function"),
+        pytest.param("asyncio:Queue.no_such", id="no-attribute"),
+        pytest.param("asyncio:__name__", id="not-callable"),
+    ],
+)
+def test_what_cannot_be_imported_or_called_is_refused(reference: str) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be (imported|called)"):
+        import_handler(reference)
