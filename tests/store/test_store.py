@@ -81,13 +81,17 @@ async def settle(
     *,
     now: datetime = NOON,
     due_at: datetime | None = None,
-) -> int:
+) -> Sequence[int]:
     settlements = [ending(d, state, due_at=due_at, error="ValueError") for d in deliveries]
     return await store.settle_deliveries(settlements, now=now)
 
 
 def payloads(deliveries: Sequence[Delivery]) -> list[bytes]:
     return [delivery.payload for delivery in deliveries]
+
+
+def ids(deliveries: Sequence[Delivery]) -> list[int]:
+    return [delivery.update_id for delivery in deliveries]
 
 
 # One of each question that a store answers, in no order that matters.
@@ -430,7 +434,9 @@ async def test_a_lease_that_is_no_longer_ours_is_not_renewed(
 async def test_a_done_delivery_is_never_given_again(store: Store, arrival: MakeArrival) -> None:
     await store.receive([arrival()])
 
-    assert await settle(store, await claim(store)) == 1
+    claimed = await claim(store)
+
+    assert await settle(store, claimed) == ids(claimed)
 
     assert await claim(store, now=later(1000 * LEASE)) == []
     assert await store.inbox_depth() == InboxDepth(pending=0, leased=0, retry=0, dead=0)
@@ -442,19 +448,23 @@ async def test_an_update_is_done_when_its_last_target_is(
     update = arrival(targets=("a", "b"))
     await store.receive([update, arrival(targets=("a",))])
 
-    assert await settle(store, await claim(store, targets=["a"])) == 1
+    first = await claim(store, targets=["a"])
+
+    assert await settle(store, first) == ids(first[1:])
 
     last = await claim(store, targets=["b"])
     assert payloads(last) == [update.payload]
-    assert await settle(store, last) == 1
+    assert await settle(store, last) == ids(last)
 
 
-async def test_targets_of_one_update_settled_together_count_once(
+async def test_targets_of_one_update_settled_together_are_told_once(
     store: Store, arrival: MakeArrival
 ) -> None:
     await store.receive([arrival(targets=("a", "b"))])
 
-    assert await settle(store, await claim(store, targets=["a", "b"])) == 1
+    claimed = await claim(store, targets=["a", "b"])
+
+    assert await settle(store, claimed) == ids(claimed[:1])
 
 
 async def test_a_retry_waits_for_its_time_and_is_the_next_attempt(
@@ -463,7 +473,7 @@ async def test_a_retry_waits_for_its_time_and_is_the_next_attempt(
     await store.receive([arrival()])
     claimed = await claim(store)
 
-    assert await settle(store, claimed, DeliveryState.RETRY, due_at=later(10)) == 0
+    assert await settle(store, claimed, DeliveryState.RETRY, due_at=later(10)) == []
 
     assert await claim(store, now=later(9)) == []
     (again,) = await claim(store, now=later(10))
@@ -559,7 +569,7 @@ async def test_a_dead_delivery_is_counted_and_blocks_nothing(
     poison = await claim(store)
     await store.receive([second])
 
-    assert await settle(store, poison, DeliveryState.DEAD) == 0
+    assert await settle(store, poison, DeliveryState.DEAD) == []
 
     assert payloads(await claim(store, now=later(1000))) == [second.payload]
     assert (await store.inbox_depth()).dead == 1
@@ -574,7 +584,7 @@ async def test_a_dead_head_lets_the_rest_of_its_run_go_on(
     await settle(store, [head], DeliveryState.DEAD)
 
     assert await claim(store) == []
-    assert await settle(store, [follower]) == 1
+    assert await settle(store, [follower]) == [follower.update_id]
 
 
 @pytest.mark.parametrize(
@@ -587,11 +597,11 @@ async def test_a_lease_that_is_no_longer_ours_settles_nothing(
     lost = await claim(store)
     held = await claim(store, now=later(LEASE))
 
-    assert await settle(store, lost, state, due_at=NOON) == 0
+    assert await settle(store, lost, state, due_at=NOON) == []
 
     assert await claim(store, now=later(LEASE)) == []
     assert (await store.inbox_depth()).leased == 2
-    assert await settle(store, held) == 2
+    assert await settle(store, held) == ids(held)
 
 
 # Looking at the inbox

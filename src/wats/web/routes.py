@@ -378,7 +378,7 @@ def request_path(raw_path: bytes, root_path: str) -> str:
     well. *root_path* is where the application is mounted; it is not part of its own paths.
     """
     path = raw_path.decode("latin-1").replace("\\", "/")
-    if root_path and path.startswith(root_path):
+    if root_path and f"{path}/".startswith(f"{root_path}/"):
         path = path[len(root_path) :] or "/"
     if "/." not in path and "/%2" not in path:
         return path

@@ -112,8 +112,6 @@ WHERE id = ?2 AND done_at IS NULL
     AND NOT EXISTS (SELECT 1 FROM wats_dead_deliveries WHERE update_id = ?2)
 """
 
-_IS_DONE = "SELECT 1 FROM wats_inbox WHERE id = ? AND done_at = ?"
-
 _NEXT_DUE = "SELECT min(due_at) FROM wats_deliveries WHERE target = ? AND is_head"
 
 _DEPTH = "SELECT state, count(*), min(update_id) FROM wats_deliveries GROUP BY state"
@@ -242,15 +240,11 @@ def settle(
     ended = sorted(_lease_of(s) for s in settlements if s.state in _ENDS)
     connection.executemany(_PROMOTE_NEXT, ended)
     connection.executemany(_DELETE_DELIVERY, ended)
-    touched = list(dict.fromkeys(update_id for update_id, _, _ in ended))
-    before = connection.total_changes
-    connection.executemany(_FINISH_UPDATE, [(now_ms, update_id) for update_id in touched])
-    if connection.total_changes - before == len(touched):
-        return touched
+    touched = dict.fromkeys(update_id for update_id, _, _ in ended)
     return [
         update_id
         for update_id in touched
-        if connection.execute(_IS_DONE, (update_id, now_ms)).fetchone()
+        if connection.execute(_FINISH_UPDATE, (now_ms, update_id)).rowcount
     ]
 
 

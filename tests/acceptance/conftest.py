@@ -1,0 +1,305 @@
+import asyncio
+import json
+import os
+import signal
+import sqlite3
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+import pytest
+from yarl import URL
+
+from wats.inbound.handlers import Handler
+from wats.privacy import Secret
+from wats.service import WatsApp, create_wats_service_app
+from wats.simulator import Simulator, SimulatorSettings
+from wats.store import Store
+from wats.store.sqlite import SQLiteStore
+from wats.testing import (
+    APP_SECRET,
+    BEARER_TOKEN,
+    VERIFY_TOKEN,
+    example_profile,
+    example_secrets,
+    serving,
+    sign,
+)
+
+HOOK = "/webhooks/whatsapp"
+WABA_ID = "123456789012345"
+NUMBER_ID = "15551234567"
+PATIENCE_SECONDS = 30.0
+
+
+class Answer(NamedTuple):
+    """What a service answered."""
+
+    status: int
+    body: bytes
+    headers: Mapping[str, str]
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        code: str = self.json["error"]["code"]
+        return code
+
+
+class Client:
+    """Asks a service at *url* as Meta, as an application and as a scraper."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self.url = url
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        token: str | None = BEARER_TOKEN,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        sent = {} if token is None else {"authorization": f"Bearer {token}"}
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        url = URL(self.url + path, encoded=True)
+        async with self._session.request(
+            method, url, data=data, headers={**sent, **(headers or {})}
+        ) as response:
+            return Answer(response.status, await response.read(), response.headers)
+
+    async def webhook(self, envelope: Any, *, signature: str | None = None) -> Answer:
+        """Deliver *envelope*, signed as Meta signs unless another *signature* is given."""
+        body = envelope if isinstance(envelope, bytes) else json.dumps(envelope).encode()
+        signed = {"x-hub-signature-256": signature if signature is not None else sign(body)}
+        return await self.ask("POST", HOOK, body, token=None, headers=signed)
+
+    async def send_text(self, to: str, text: str = "Hello", *, key: str | None = None) -> Answer:
+        headers = {} if key is None else {"idempotency-key": key}
+        body = {"to": to, "text": text}
+        return await self.ask("POST", "/api/messages/text", body, headers=headers)
+
+    async def samples(self, family: str = "") -> dict[str, float]:
+        """Return the samples of `/metrics` whose names begin with *family*."""
+        text = (await self.ask("GET", "/metrics")).body.decode()
+        lines = [line for line in text.splitlines() if line.startswith(family or "")]
+        pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+        return {series: float(value) for series, value in pairs}
+
+    async def messages(self) -> list[dict[str, Any]]:
+        """Return every message that the service lists, page by page."""
+        items: list[dict[str, Any]] = []
+        cursor: str | None = ""
+        while cursor is not None:
+            query = "?limit=100" + (f"&cursor={cursor}" if cursor else "")
+            page = (await self.ask("GET", f"/api/messages{query}")).json
+            items += page["items"]
+            cursor = page["nextCursor"]
+        return items
+
+
+async def until(is_so: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> None:
+    """Wait for what no event tells of."""
+    async with asyncio.timeout(seconds):
+        while not is_so():
+            await asyncio.sleep(0.01)
+
+
+def rows_of(database: Path) -> dict[str, int]:
+    """Count the rows of every table that holds what came in or went out."""
+    with closing(sqlite3.connect(database)) as connection:
+        tables = connection.execute(
+            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE '%migrations'"
+        ).fetchall()
+        return {
+            table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608
+            for (table,) in tables
+        }
+
+
+class Gateway(Client):
+    """A running service in this process, between a simulated Meta and a database file."""
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        *,
+        app: WatsApp,
+        simulator: Simulator,
+        store: Store | None,
+        database: Path,
+        log: list[Mapping[str, object]],
+    ) -> None:
+        super().__init__(session, url)
+        self.app = app
+        self.simulator = simulator
+        self.store = store
+        self.database = database
+        self.log = log
+
+    async def normalized(self) -> dict[str, float]:
+        """Return what was counted of updates, without what is zero."""
+        samples = await self.samples("webhook_normalization_total")
+        return {series: value for series, value in samples.items() if value}
+
+
+OpenGateway = Callable[..., AbstractAsyncContextManager[Gateway]]
+
+
+@pytest.fixture
+def open_gateway(tmp_path: Path) -> OpenGateway:
+    """Runs a gateway; sections of its profile, its simulator and its parts can be replaced."""
+
+    @asynccontextmanager
+    async def opened(
+        *,
+        has_store: bool = True,
+        store: Store | None = None,
+        handlers: Iterable[Handler] = (),
+        simulated: Mapping[str, Any] | None = None,
+        app_options: Mapping[str, Any] | None = None,
+        **sections: Any,
+    ) -> AsyncIterator[Gateway]:
+        fast = {"status_delay_seconds": 0.01, "time_factor": 0.001, "slow_answer_seconds": 0.3}
+        settings = SimulatorSettings(
+            app_secret=Secret(APP_SECRET),
+            verify_token=Secret(VERIFY_TOKEN),
+            waba_id=WABA_ID,
+            phone_number_id=NUMBER_ID,
+            **{**fast, **(simulated or {})},
+        )
+        database = tmp_path / "wats.db"
+        if store is None and has_store:
+            store = SQLiteStore(str(database))
+        log: list[Mapping[str, object]] = []
+        async with Simulator(settings) as simulator, aiohttp.ClientSession() as session:
+            options = {"log": log.append, **(app_options or {})}
+            app = create_wats_service_app(
+                profile=example_profile(graph_url=simulator.url, **sections),
+                secrets=example_secrets(),
+                persistence=store,
+                handlers=handlers,
+                **options,
+            )
+            async with serving(app) as url:
+                simulator.set_webhook(url + HOOK)
+                yield Gateway(
+                    session,
+                    url,
+                    app=app,
+                    simulator=simulator,
+                    store=store,
+                    database=database,
+                    log=log,
+                )
+
+    return opened
+
+
+@pytest.fixture
+async def gateway(open_gateway: OpenGateway) -> AsyncIterator[Gateway]:
+    async with open_gateway() as running:
+        yield running
+
+
+SECRETS = {
+    "WATS_ACCESS_TOKEN": "an-access-token-for-tests",
+    "WATS_VERIFY_TOKEN": VERIFY_TOKEN,
+    "WATS_APP_SECRET": APP_SECRET,
+    "WATS_SERVICE_BEARER_TOKEN": BEARER_TOKEN,
+}
+
+
+def config_of(graph_url: str, **sections: Any) -> dict[str, Any]:
+    """Return the document of a config file; *sections* replace or add to those of its profile."""
+    profile = {
+        "graph": {"apiVersion": "v25.0", "baseUrl": graph_url},
+        "whatsapp": {"wabaId": WABA_ID, "phoneNumberId": NUMBER_ID},
+        "auth": {"accessToken": {"env": "WATS_ACCESS_TOKEN"}},
+        "webhook": {
+            "path": HOOK,
+            "verifyToken": {"env": "WATS_VERIFY_TOKEN"},
+            "appSecret": {"env": "WATS_APP_SECRET"},
+        },
+        "service": {
+            "host": "127.0.0.1",
+            "port": 8787,
+            "apiPrefix": "/api",
+            "bearerToken": {"env": "WATS_SERVICE_BEARER_TOKEN"},
+        },
+        **sections,
+    }
+    return {"version": 1, "defaultProfile": "test", "profiles": {"test": profile}}
+
+
+@dataclass
+class Process:
+    """A running `wats serve`, and what it wrote."""
+
+    process: asyncio.subprocess.Process
+    url: str
+    ready_line: bytes
+    errors: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    async def kill(self) -> None:
+        """End it as a power cut would, and return when it is gone."""
+        self.process.kill()
+        await self.process.wait()
+
+    async def terminate(self) -> tuple[int, bytes]:
+        """Ask it to end; return its exit code and the rest of its stdout."""
+        self.process.send_signal(signal.SIGTERM)
+        rest, _ = await self.process.communicate()
+        assert self.process.returncode is not None
+        return self.process.returncode, rest
+
+
+Serve = Callable[..., AbstractAsyncContextManager[Process]]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Serve:
+    """Runs `wats serve` on a free port, in a directory of its own, until the end of the block."""
+
+    @asynccontextmanager
+    async def served(
+        document: Mapping[str, Any], environ: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Process]:
+        config = tmp_path / "wats.config.json"
+        config.write_text(json.dumps(document))
+        errors = tmp_path / "stderr"
+        with errors.open("ab") as stderr:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-m", "wats", "serve", "--config", str(config), "--port", "0"),
+                cwd=tmp_path,
+                env={**os.environ, **SECRETS, **(environ or {})},
+                stdout=asyncio.subprocess.PIPE,
+                stderr=stderr,
+            )
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                line = await process.stdout.readline()
+            assert line, errors.read_text()
+            yield Process(process, json.loads(line)["url"], line, errors)
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.communicate()
+
+    return served
