@@ -1,17 +1,103 @@
 import itertools
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
-from wats.store.records import Arrival, Direction, MessageRecord
+from wats.store import Store
+from wats.store.open import open_store
+from wats.store.records import (
+    Arrival,
+    Delivery,
+    DeliveryState,
+    Direction,
+    MessageRecord,
+    Reservation,
+    Settlement,
+)
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
+@pytest.fixture(params=["sqlite-file", "sqlite-memory"])
+def closed_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    urls = {
+        "sqlite-file": f"sqlite:///{tmp_path}/wats.db",
+        "sqlite-memory": "sqlite:///:memory:",
+    }
+    return open_store(urls[request.param])
+
+
 @pytest.fixture
-def noon() -> datetime:
-    return NOON
+async def store(closed_store: Store) -> AsyncIterator[Store]:
+    await closed_store.open()
+    yield closed_store
+    await closed_store.close()
+
+
+@pytest.fixture
+def claim(store: Store) -> Callable[..., Awaitable[Sequence[Delivery]]]:
+    """Claim for a minute, at noon unless told otherwise."""
+
+    async def claim(
+        *, now: datetime = NOON, limit: int = 100, targets: Sequence[str] = ("handlers",)
+    ) -> Sequence[Delivery]:
+        return await store.claim_deliveries(
+            targets=targets, limit=limit, lease_seconds=60.0, now=now
+        )
+
+    return claim
+
+
+@pytest.fixture
+def settle(store: Store) -> Callable[..., Awaitable[Sequence[int]]]:
+    """Let all of some deliveries end in the same way."""
+
+    async def settle(
+        deliveries: Sequence[Delivery],
+        state: DeliveryState = DeliveryState.DONE,
+        *,
+        now: datetime = NOON,
+        due_at: datetime | None = None,
+    ) -> Sequence[int]:
+        settlements = [
+            Settlement(
+                update_id=delivery.update_id,
+                target=delivery.target,
+                lease_id=delivery.lease_id,
+                state=state,
+                due_at=due_at,
+                error="ValueError",
+            )
+            for delivery in deliveries
+        ]
+        return await store.settle_deliveries(settlements, now=now)
+
+    return settle
+
+
+@pytest.fixture
+def reserve(store: Store) -> Callable[..., Awaitable[Reservation]]:
+    """Reserve a key for a minute and keep it for a day, at noon unless told otherwise."""
+
+    async def reserve(
+        *,
+        scope: str = "send",
+        key_hash: bytes = b"key",
+        request_hash: bytes = b"body",
+        now: datetime = NOON,
+    ) -> Reservation:
+        return await store.reserve_request(
+            scope=scope,
+            key_hash=key_hash,
+            request_hash=request_hash,
+            now=now,
+            reserved_until=now + timedelta(minutes=1),
+            expires_at=now + timedelta(hours=24),
+        )
+
+    return reserve
 
 
 @pytest.fixture

@@ -54,6 +54,8 @@ def connect_writer(path: str, busy_seconds: float) -> Connection:
         _use_wal(connection, busy_seconds)
         # FULL: a commit returns when it is on the disk, not when the kernel has heard of it.
         connection.execute("PRAGMA synchronous = FULL")
+        # What is erased shall not be found in the file. Most builds leave this off.
+        connection.execute("PRAGMA secure_delete = ON")
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     except sqlite3.Error:
         connection.close()

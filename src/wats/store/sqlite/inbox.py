@@ -37,9 +37,7 @@ _INSERTED_SINCE = "SELECT id FROM wats_inbox WHERE id > ?"
 _INSERT_DELIVERY = """
 INSERT INTO wats_deliveries (update_id, target, lane, state, is_head, due_at)
 VALUES (
-    ?1, ?2, ?3, 'pending',
-    NOT EXISTS (SELECT 1 FROM wats_deliveries WHERE target = ?2 AND lane = ?3),
-    ?4
+    ?, ?, ?, 'pending', NOT EXISTS (SELECT 1 FROM wats_deliveries WHERE target = ? AND lane = ?), ?
 )
 """
 
@@ -91,11 +89,11 @@ WHERE update_id = ? AND target = ? AND lease_id = ?
 
 _PROMOTE_NEXT = """
 UPDATE wats_deliveries SET is_head = 1
-WHERE target = ?2 AND update_id = (
-    SELECT f.update_id
+WHERE (update_id, target) = (
+    SELECT f.update_id, f.target
     FROM wats_deliveries AS d CROSS JOIN wats_deliveries AS f
         ON f.target = d.target AND f.lane = d.lane AND f.update_id > d.update_id
-    WHERE d.update_id = ?1 AND d.target = ?2 AND d.lease_id = ?3 AND d.is_head
+    WHERE d.update_id = ? AND d.target = ? AND d.lease_id = ? AND d.is_head
     ORDER BY f.update_id
     LIMIT 1
 )
@@ -106,10 +104,10 @@ DELETE FROM wats_deliveries WHERE update_id = ? AND target = ? AND lease_id = ?
 """
 
 _FINISH_UPDATE = """
-UPDATE wats_inbox SET payload = NULL, done_at = ?1
-WHERE id = ?2 AND done_at IS NULL
-    AND NOT EXISTS (SELECT 1 FROM wats_deliveries WHERE update_id = ?2)
-    AND NOT EXISTS (SELECT 1 FROM wats_dead_deliveries WHERE update_id = ?2)
+UPDATE wats_inbox SET payload = NULL, done_at = ?
+WHERE id = ? AND done_at IS NULL
+    AND NOT EXISTS (SELECT 1 FROM wats_deliveries WHERE update_id = wats_inbox.id)
+    AND NOT EXISTS (SELECT 1 FROM wats_dead_deliveries WHERE update_id = wats_inbox.id)
 """
 
 _NEXT_DUE = "SELECT min(due_at) FROM wats_deliveries WHERE target = ? AND is_head"
@@ -143,7 +141,7 @@ def receive(connection: Connection, arrivals: Sequence[Arrival]) -> Sequence[boo
     connection.executemany(
         _INSERT_DELIVERY,
         [
-            (row[0], target, arrival.lane, row[5])
+            (row[0], target, arrival.lane, target, arrival.lane, row[5])
             for row, arrival in fresh
             for target in arrival.targets
         ],

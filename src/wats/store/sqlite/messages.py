@@ -3,7 +3,7 @@
 Each function runs inside a transaction that its caller opened.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from sqlite3 import Connection
 
@@ -38,13 +38,13 @@ ON CONFLICT (wa_message_id, phone_number_id, status, participant, occurred_at) D
 """
 
 _ADVANCE = """
-UPDATE wats_messages SET status = ?1, status_rank = ?2, updated_at = max(updated_at, ?3)
-WHERE wa_message_id = ?4 AND phone_number_id = ?5 AND direction = 'outbound' AND status_rank < ?2
+UPDATE wats_messages SET status = ?, status_rank = ?, updated_at = max(updated_at, ?)
+WHERE phone_number_id = ? AND wa_message_id = ? AND direction = 'outbound' AND status_rank < ?
 """
 
 _WAITING_STATUSES = """
 SELECT status, occurred_at FROM wats_statuses
-WHERE wa_message_id = ? AND phone_number_id = ?
+WHERE phone_number_id = ? AND wa_message_id = ?
 ORDER BY id
 """
 
@@ -114,14 +114,22 @@ def project(connection: Connection, arrivals: Sequence[Arrival]) -> None:
 def record(connection: Connection, records: Sequence[MessageRecord]) -> None:
     """Insert *records* that are not known yet, with the statuses that came before them."""
     connection.executemany(_INSERT_MESSAGE, [_message_row(record) for record in records])
-    for record in records:
-        if record.direction is Direction.OUTBOUND:
-            identity = record.wa_message_id, record.phone_number_id
+    for message in records:
+        if message.direction is Direction.OUTBOUND:
+            identity = message.phone_number_id, message.wa_message_id
             waiting = connection.execute(_WAITING_STATUSES, identity).fetchall()
-            connection.executemany(
-                _ADVANCE,
-                [(status, _rank(status), at, *identity) for status, at in waiting],
-            )
+            _advance(connection, [(*identity, status, at) for status, at in waiting])
+
+
+def _advance(connection: Connection, transitions: Iterable[tuple[str, str, str, int]]) -> None:
+    connection.executemany(
+        _ADVANCE,
+        [
+            (status, rank, occurred_at, phone_number_id, wa_message_id, rank)
+            for phone_number_id, wa_message_id, status, occurred_at in transitions
+            for rank in (_rank(status),)
+        ],
+    )
 
 
 def _message_row(record: MessageRecord) -> tuple[object, ...]:
@@ -159,10 +167,7 @@ def _record_statuses(connection: Connection, records: Sequence[StatusRecord]) ->
         for record in records
     ]
     connection.executemany(_INSERT_STATUS, rows)
-    connection.executemany(
-        _ADVANCE,
-        [(status, _rank(status), at, wamid, number) for number, wamid, status, _, _, at in rows],
-    )
+    _advance(connection, [(*row[:3], row[5]) for row in rows])
 
 
 def _move_windows(connection: Connection, records: Sequence[WindowRecord]) -> None:

@@ -115,7 +115,8 @@ class ConnectionThread:
                 last = questions.pop()
             self._answer(connection, questions)
             self._hand_over(questions)
-        connection.close()
+        with suppress(sqlite3.Error):  # everything is committed, and somebody waits for the end
+            connection.close()
         self._hand_over([last])
 
     def _next_batch(self) -> list[Question]:

@@ -1,0 +1,214 @@
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from sqlite3 import Connection
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wats.store.migrate import load_migrations
+from wats.store.records import Arrival, Delivery, DeliveryState, Settlement
+from wats.store.sqlite import inbox
+from wats.store.sqlite.connection import connect_writer, migrate
+
+MakeArrival = Callable[..., Arrival]
+
+NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+
+def connect() -> Connection:
+    connection = connect_writer(":memory:", 1)
+    migrate(connection, load_migrations("sqlite"))
+    return connection
+
+
+@pytest.fixture
+def connection() -> Iterator[Connection]:
+    connection = connect()
+    yield connection
+    connection.close()
+
+
+def plan_of(connection: Connection, statement: str) -> str:
+    rows = connection.execute(f"EXPLAIN QUERY PLAN {statement}")
+    return "\n".join(row[3] for row in rows)
+
+
+def test_no_statement_of_the_inbox_reads_a_backlog(
+    connection: Connection, arrival: MakeArrival
+) -> None:
+    statements: list[str] = []
+    connection.set_trace_callback(statements.append)
+    inbox.receive(connection, [arrival(lane=1), arrival(lane=1), arrival(lane=2)])
+    claimed = inbox.claim(connection, targets=["handlers"], limit=9, lease_seconds=1, now=NOON)
+    inbox.renew(connection, claimed, lease_seconds=1, now=NOON)
+    states = [DeliveryState.DONE, DeliveryState.RETRY, DeliveryState.DEAD]
+    inbox.settle(connection, [ending(*pair) for pair in zip(claimed, states, strict=True)], NOON)
+    given_back = inbox.claim(connection, targets=["handlers"], limit=9, lease_seconds=1, now=NOON)
+    inbox.settle(connection, [ending(d, DeliveryState.PENDING) for d in given_back], NOON)
+    inbox.next_due_at(connection, ["handlers"])
+    inbox.purge(connection, NOON, 10)
+    connection.set_trace_callback(None)
+
+    plans = {statement: plan_of(connection, statement) for statement in set(statements)}
+
+    assert len(plans) >= 12
+    for statement, plan in plans.items():
+        assert "SCAN" not in plan, (statement, plan)
+        assert "TEMP B-TREE" not in plan, (statement, plan)
+
+
+def ending(delivery: Delivery, state: DeliveryState) -> Settlement:
+    return Settlement(
+        update_id=delivery.update_id,
+        target=delivery.target,
+        lease_id=delivery.lease_id,
+        state=state,
+        due_at=NOON,
+    )
+
+
+def steps_of(connection: Connection, run: Callable[[], object]) -> int:
+    """Count how often SQLite made a hundred steps of its virtual machine."""
+    hundreds = 0
+
+    def count() -> int:
+        nonlocal hundreds
+        hundreds += 1
+        return 0
+
+    connection.set_progress_handler(count, 100)
+    run()
+    connection.set_progress_handler(None, 0)
+    return hundreds
+
+
+def test_a_claim_costs_the_same_behind_a_large_backlog(
+    connection: Connection, arrival: MakeArrival
+) -> None:
+    def receive_and_claim() -> None:
+        inbox.receive(connection, [arrival(lane=10**6 + n) for n in range(10)])
+        claimed = inbox.claim(
+            connection, targets=["handlers"], limit=10, lease_seconds=60, now=NOON
+        )
+        assert len(claimed) == 10
+        inbox.settle(connection, [ending(d, DeliveryState.DONE) for d in claimed], NOON)
+
+    with_none = steps_of(connection, receive_and_claim)
+    inbox.receive(connection, [arrival(lane=n % 5000) for n in range(30_000)])
+    heads = inbox.claim(connection, targets=["handlers"], limit=5000, lease_seconds=1, now=NOON)
+    assert len(heads) == 5000
+    connection.execute("UPDATE wats_deliveries SET due_at = due_at + 3600000 WHERE is_head")
+
+    behind_many = steps_of(connection, receive_and_claim)
+
+    assert behind_many < 1.5 * with_none
+
+
+def test_a_payload_is_erased_with_its_last_target_and_kept_for_a_dead_one(
+    connection: Connection, arrival: MakeArrival
+) -> None:
+    inbox.receive(connection, [arrival(targets=("a", "b")), arrival(), arrival(targets=())])
+
+    def settle(target: str, state: DeliveryState) -> None:
+        claimed = inbox.claim(connection, [target], limit=1, lease_seconds=1, now=NOON)
+        inbox.settle(connection, [ending(d, state) for d in claimed], NOON)
+
+    def kept() -> list[bool]:
+        rows = connection.execute("SELECT payload IS NOT NULL FROM wats_inbox ORDER BY id")
+        return [bool(is_kept) for (is_kept,) in rows]
+
+    assert kept() == [True, True, False]
+    settle("a", DeliveryState.DONE)
+    settle("handlers", DeliveryState.DEAD)
+    assert kept() == [True, True, False]
+    settle("b", DeliveryState.DONE)
+    assert kept() == [False, True, False]
+    assert connection.execute("SELECT error FROM wats_dead_deliveries").fetchall() == [(None,)]
+
+
+class Model:
+    """Handles a random history, and checks at each step what must never happen."""
+
+    def __init__(self) -> None:
+        self.connection = connect()
+        self.now = NOON
+        self.received: dict[tuple[str, int], list[int]] = {}
+        self.ended: set[tuple[int, str]] = set()
+        self.held: list[Delivery] = []
+        self.count = 0
+
+    def receive(self, lane: int) -> None:
+        self.count += 1
+        arrival = Arrival(
+            key=self.count.to_bytes(16, "big"),
+            occurred_at=self.now,
+            received_at=self.now,
+            kind="message",
+            phone_number_id=None,
+            lane=lane,
+            payload=b"",
+            targets=("a", "b"),
+        )
+        inbox.receive(self.connection, [arrival])
+        for target in arrival.targets:
+            self.received.setdefault((target, lane), []).append(self.count)
+
+    def claim(self, limit: int) -> None:
+        claimed = inbox.claim(
+            self.connection, ["a", "b"], limit=limit, lease_seconds=60, now=self.now
+        )
+        assert len(claimed) <= limit
+        ours = {(d.update_id, d.target) for d in claimed}
+        assert ours.isdisjoint((d.update_id, d.target) for d in self.held)
+        for delivery in claimed:
+            assert (delivery.update_id, delivery.target) not in self.ended
+            for earlier in self.received[delivery.target, delivery.lane]:
+                if earlier < delivery.update_id:
+                    assert (earlier, delivery.target) in self.ended | ours
+        self.held += claimed
+
+    def settle(self, state: DeliveryState, which: int) -> None:
+        if not self.held:
+            return
+        delivery = self.held.pop(which % len(self.held))
+        inbox.settle(self.connection, [ending(delivery, state)], self.now)
+        if state in (DeliveryState.DONE, DeliveryState.DEAD):
+            self.ended.add((delivery.update_id, delivery.target))
+
+    def crash(self) -> None:
+        self.now += timedelta(seconds=60)
+        self.held = []
+
+    def finish(self) -> None:
+        self.crash()
+        while self.held or len(self.ended) < 2 * self.count:
+            self.claim(100)
+            assert self.held
+            while self.held:
+                self.settle(DeliveryState.DONE, 0)
+
+
+ENDINGS = [DeliveryState.DONE, DeliveryState.RETRY, DeliveryState.DEAD, DeliveryState.PENDING]
+STEPS = st.one_of(
+    st.tuples(st.just("receive"), st.integers(0, 2)),
+    st.tuples(st.just("claim"), st.integers(1, 5)),
+    st.tuples(st.just("settle"), st.sampled_from(ENDINGS), st.integers(0, 20)),
+    st.tuples(st.just("crash")),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(STEPS, max_size=40))
+def test_whatever_happens_lanes_keep_their_order_and_everything_ends(
+    steps: list[tuple[object, ...]],
+) -> None:
+    model = Model()
+
+    for name, *arguments in steps:
+        getattr(model, str(name))(*arguments)
+    model.finish()
+
+    rows = model.connection.execute("SELECT count(*) FROM wats_deliveries").fetchone()
+    assert rows == (0,)
+    model.connection.close()

@@ -1,0 +1,42 @@
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from wats.store.migrate import load_migrations
+from wats.store.records import Arrival, Direction, MessageRecord, StatusRecord, WindowRecord
+from wats.store.sqlite import inbox, messages
+from wats.store.sqlite.connection import MEMORY, connect_writer, migrate
+
+NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+
+def test_no_statement_about_messages_reads_a_whole_table(
+    arrival: Callable[..., Arrival], message: Callable[..., MessageRecord]
+) -> None:
+    connection = connect_writer(MEMORY, 1)
+    migrate(connection, load_migrations("sqlite"))
+    statements: list[str] = []
+    connection.set_trace_callback(statements.append)
+    status = StatusRecord(
+        phone_number_id="1", wa_message_id="wamid.1", status="sent", occurred_at=NOON
+    )
+    window = WindowRecord(phone_number_id="1", customer="2", last_inbound_at=NOON)
+    received = message("wamid.2", direction=Direction.INBOUND)
+    inbox.receive(connection, [arrival(status=status), arrival(message=received, window=window)])
+    messages.record(connection, [message()])
+    messages.page(connection, 10, None)
+    messages.get(connection, "wamid.1")
+    messages.statuses(connection, "wamid.1")
+    messages.last_inbound_at(connection, "1", "2")
+    messages.purge_windows(connection, [("1", "2")], NOON)
+    messages.purge(connection, NOON, 10)
+    connection.set_trace_callback(None)
+
+    plans = [
+        (statement, row[3])
+        for statement in statements
+        for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}")
+    ]
+
+    assert len(plans) >= 10
+    assert [statement for statement, plan in plans if plan.startswith("SCAN")] == []
+    connection.close()

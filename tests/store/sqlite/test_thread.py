@@ -1,0 +1,271 @@
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from pathlib import Path
+from sqlite3 import Connection
+
+import pytest
+
+from wats.errors import StoreUnavailable
+from wats.store.migrate import load_migrations
+from wats.store.records import Arrival
+from wats.store.sqlite import inbox
+from wats.store.sqlite.connection import connect_reader, connect_writer, migrate
+from wats.store.sqlite.thread import (
+    MAX_BATCH,
+    ConnectionThread,
+    answer_each,
+    commit_together,
+)
+from wats.telemetry.vocabulary import Outcome, StoreOperation
+
+MakeArrival = Callable[..., Arrival]
+
+RECEIVE = StoreOperation.RECEIVE
+SETTLE = StoreOperation.SETTLE
+
+
+class Writer:
+    """A writer thread whose transactions can be counted, and held up."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.statements: list[str] = []
+        self.told: list[tuple[StoreOperation, Outcome]] = []
+        self.may_go_on = threading.Event()
+        self.thread = ConnectionThread(
+            "writer", commit_together, lambda operation, outcome, _: self._tell(operation, outcome)
+        )
+
+    def _tell(self, operation: StoreOperation, outcome: Outcome) -> None:
+        self.told.append((operation, outcome))
+
+    def connect(self) -> Connection:
+        connection = connect_writer(str(self.path), 0.1)
+        migrate(connection, load_migrations("sqlite"))
+        connection.set_trace_callback(self.statements.append)
+        return connection
+
+    async def hold(self) -> "asyncio.Future[bool]":
+        is_held = threading.Event()
+
+        def wait(_: Connection) -> bool:
+            is_held.set()
+            return self.may_go_on.wait()
+
+        held = self.thread.ask(SETTLE, wait)
+        await asyncio.to_thread(is_held.wait)
+        return held
+
+    def receive(self, *arrivals: Arrival) -> "asyncio.Future[Sequence[bool]]":
+        return self.thread.ask_together(RECEIVE, inbox.receive, arrivals)
+
+    def count(self, statement: str) -> int:
+        return self.statements.count(statement)
+
+
+@pytest.fixture
+async def writer(tmp_path: Path) -> AsyncIterator[Writer]:
+    writer = Writer(tmp_path / "wats.db")
+    await writer.thread.start(writer.connect)
+    yield writer
+    writer.may_go_on.set()
+    await writer.thread.stop()
+
+
+async def release(writer: Writer, *waiting: "asyncio.Future[object]") -> list[object]:
+    writer.statements.clear()
+    writer.may_go_on.set()
+    return await asyncio.gather(*waiting, return_exceptions=True)
+
+
+def fail(_: Connection) -> None:
+    raise ZeroDivisionError
+
+
+async def test_questions_that_wait_together_share_one_transaction(
+    writer: Writer, arrival: MakeArrival
+) -> None:
+    held = await writer.hold()
+    waiting = [writer.receive(arrival(), arrival()) for _ in range(100)]
+
+    answers = await release(writer, *waiting)
+    await held
+
+    assert answers == [[True, True]] * 100
+    assert writer.count("COMMIT") == 2  # that of the one that held them up, and theirs
+    assert writer.told == [(SETTLE, Outcome.SUCCESS)] + [(RECEIVE, Outcome.SUCCESS)] * 100
+
+
+async def test_a_transaction_has_a_bounded_number_of_questions(
+    writer: Writer, arrival: MakeArrival
+) -> None:
+    held = await writer.hold()
+    waiting = [writer.receive(arrival()) for _ in range(MAX_BATCH + 1)]
+
+    await release(writer, held, *waiting)
+
+    assert writer.count("COMMIT") == 3
+
+
+async def test_what_is_claimed_in_one_transaction_with_its_arrival_is_seen(
+    writer: Writer, arrival: MakeArrival, noon_claim: Callable[[Connection], Sequence[object]]
+) -> None:
+    held = await writer.hold()
+    claiming = writer.thread.ask(StoreOperation.CLAIM, noon_claim)
+    receiving = writer.receive(arrival())
+
+    await release(writer, held, receiving)
+
+    assert len(await claiming) == 1
+    assert writer.count("COMMIT") == 2
+
+
+@pytest.fixture
+def noon_claim(arrival: MakeArrival) -> Callable[[Connection], Sequence[object]]:
+    return partial(
+        inbox.claim,
+        targets=["handlers"],
+        limit=10,
+        lease_seconds=60,
+        now=arrival().received_at,
+    )
+
+
+async def test_a_question_that_fails_spoils_no_other(writer: Writer, arrival: MakeArrival) -> None:
+    held = await writer.hold()
+    good = [writer.receive(arrival()) for _ in range(3)]
+    bad = writer.receive(arrival(lane=2**70))
+    worse = writer.thread.ask(SETTLE, fail)
+
+    answers = await release(writer, held, *good, bad, worse)
+
+    assert answers[:4] == [True, [True], [True], [True]]
+    assert [type(error) for error in answers[4:]] == [OverflowError, ZeroDivisionError]
+    assert writer.told.count((RECEIVE, Outcome.SUCCESS)) == 3
+    assert writer.told.count((RECEIVE, Outcome.ERROR)) == 1
+
+
+async def test_a_question_that_fails_changes_nothing(writer: Writer, arrival: MakeArrival) -> None:
+    def receive_and_fail(connection: Connection) -> None:
+        inbox.receive(connection, [first])
+        raise ZeroDivisionError
+
+    first = arrival()
+    with pytest.raises(ZeroDivisionError):
+        await writer.thread.ask(SETTLE, receive_and_fail)
+
+    assert await writer.receive(first) == [True]
+
+
+async def test_a_locked_database_fails_everything_that_waits_after_one_wait(
+    writer: Writer, arrival: MakeArrival
+) -> None:
+    held = await writer.hold()
+    waiting = [writer.receive(arrival()) for _ in range(50)]
+    writer.may_go_on.set()
+    await held
+    other = sqlite3.connect(writer.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    waiting += [writer.receive(arrival()) for _ in range(50)]
+
+    answers = await asyncio.wait_for(
+        asyncio.gather(*waiting[50:], return_exceptions=True), timeout=2
+    )
+
+    assert {type(answer) for answer in answers} == {StoreUnavailable}
+    other.execute("ROLLBACK")
+    assert await writer.receive(arrival()) == [True]
+    other.close()
+
+
+async def test_a_cancelled_asker_is_passed_over_and_still_counted(
+    writer: Writer, arrival: MakeArrival
+) -> None:
+    held = await writer.hold()
+    leaving, staying = writer.receive(arrival()), writer.receive(arrival())
+    leaving.cancel()
+
+    assert await release(writer, held, staying) == [True, [True]]
+
+    assert writer.told.count((RECEIVE, Outcome.SUCCESS)) == 2
+
+
+async def test_a_question_of_a_loop_that_is_gone_does_not_stop_the_thread(
+    writer: Writer, arrival: MakeArrival
+) -> None:
+    held = await writer.hold()
+
+    async def leave_at_once() -> None:
+        writer.receive(arrival())
+
+    await asyncio.to_thread(asyncio.run, leave_at_once())
+
+    assert await release(writer, held, writer.receive(arrival())) == [True, [True]]
+
+
+async def test_a_question_can_come_from_another_loop(writer: Writer, arrival: MakeArrival) -> None:
+    async def receive() -> Sequence[bool]:
+        return await writer.receive(arrival())
+
+    assert await asyncio.to_thread(asyncio.run, receive()) == [True]
+
+
+async def test_a_thread_that_cannot_connect_ends(tmp_path: Path) -> None:
+    thread = ConnectionThread("lost", answer_each, lambda *_: None)
+
+    with pytest.raises(StoreUnavailable):
+        await thread.start(partial(connect_writer, str(tmp_path / "none" / "wats.db"), 0.1))
+
+    await ended("lost")
+
+
+async def test_a_thread_whose_starter_was_cancelled_ends(tmp_path: Path) -> None:
+    may_connect = threading.Event()
+
+    def connect() -> Connection:
+        may_connect.wait()
+        return sqlite3.connect(tmp_path / "wats.db")
+
+    thread = ConnectionThread("left", answer_each, lambda *_: None)
+    starting = asyncio.create_task(thread.start(connect))
+    await asyncio.sleep(0.01)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+
+    may_connect.set()
+
+    await ended("left")
+
+
+async def ended(name: str) -> None:
+    for thread in threading.enumerate():
+        if thread.name == name:
+            await asyncio.to_thread(thread.join, 5)
+            assert not thread.is_alive()
+
+
+async def test_a_read_that_fails_spoils_no_other(writer: Writer) -> None:
+    reader = ConnectionThread("reader", answer_each, lambda *_: None)
+    await reader.start(partial(connect_reader, str(writer.path), 0.1))
+
+    bad = reader.ask(StoreOperation.GET, fail)
+    good = reader.ask(StoreOperation.DEPTH, inbox.depth)
+
+    with pytest.raises(ZeroDivisionError):
+        await bad
+    assert (await good).pending == 0
+    await reader.stop()
+
+
+async def test_a_reader_cannot_write(writer: Writer, arrival: MakeArrival) -> None:
+    reader = ConnectionThread("reader", answer_each, lambda *_: None)
+    await reader.start(partial(connect_reader, str(writer.path), 0.1))
+
+    with pytest.raises(StoreUnavailable):
+        await reader.ask(RECEIVE, partial(inbox.receive, arrivals=[arrival()]))
+
+    await reader.stop()

@@ -1,0 +1,249 @@
+"""What every store promises of messages, statuses and windows."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+
+from wats.store import Store
+from wats.store.records import (
+    STATUS_RANK,
+    Arrival,
+    Direction,
+    MessageRecord,
+    StatusRecord,
+    WindowRecord,
+)
+
+MakeArrival = Callable[..., Arrival]
+MakeMessage = Callable[..., MessageRecord]
+
+NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+
+def later(seconds: float) -> datetime:
+    return NOON + timedelta(seconds=seconds)
+
+
+def transition(status: str, *, at: datetime = NOON, **changes: object) -> StatusRecord:
+    values: dict[str, object] = {
+        "phone_number_id": "1",
+        "wa_message_id": "wamid.1",
+        "status": status,
+        "occurred_at": at,
+    }
+    return StatusRecord(**(values | changes))
+
+
+async def test_a_message_is_returned_as_it_was_recorded(
+    store: Store, arrival: MakeArrival, message: MakeMessage
+) -> None:
+    sent = message("wamid.1", graph_message_id="g", to_phone="2")
+    received = message(
+        "wamid.2",
+        direction=Direction.INBOUND,
+        from_phone="2",
+        to_phone=None,
+        status="received",
+        updated_at=later(1),
+    )
+
+    await store.record_sent(sent)
+    await store.receive([arrival(message=received)])
+
+    for record in (sent, received):
+        found = await store.get_message(record.wa_message_id)
+        assert found is not None
+        assert msgspec.structs.replace(found, row_id="") == record
+    assert await store.get_message("wamid.3") is None
+
+
+async def test_a_known_message_is_left_as_it_is(
+    store: Store, arrival: MakeArrival, message: MakeMessage
+) -> None:
+    await store.record_sent(message())
+    await store.receive([arrival(status=transition("read"))])
+
+    await store.record_sent(message(to_phone="3"))
+    await store.receive([arrival(message=message(to_phone="4"))])
+
+    (found,) = (await store.list_messages(limit=10, cursor=None)).items
+    assert (found.to_phone, found.status) == ("2", "read")
+
+
+async def test_numbers_and_directions_have_messages_of_their_own(
+    store: Store, message: MakeMessage
+) -> None:
+    await store.record_sent(message())
+    await store.record_sent(message(phone_number_id="2"))
+    await store.record_sent(message(direction=Direction.INBOUND, to_phone="9"))
+
+    assert len((await store.list_messages(limit=10, cursor=None)).items) == 3
+    found = await store.get_message("wamid.1")
+    assert found is not None
+    assert found.to_phone == "9"
+
+
+@pytest.mark.parametrize(
+    ("order", "status"),
+    [
+        pytest.param(["sent", "delivered", "read"], "read", id="in-order"),
+        pytest.param(["read", "delivered", "sent"], "read", id="backwards"),
+        pytest.param(["sent", "failed"], "failed", id="failed"),
+        pytest.param(["failed", "sent"], "failed", id="failed-is-final"),
+        pytest.param(["failed", "delivered"], "delivered", id="failed-but-arrived"),
+        pytest.param(["sent", "warning"], "sent", id="same-rank"),
+        pytest.param(["sent", "invented"], "sent", id="not-in-the-table"),
+    ],
+)
+@pytest.mark.parametrize("recorded", ["before", "after", "together"])
+async def test_a_status_replaces_only_one_of_lower_rank(
+    store: Store,
+    arrival: MakeArrival,
+    message: MakeMessage,
+    order: list[str],
+    status: str,
+    recorded: str,
+) -> None:
+    updates = [arrival(status=transition(name)) for name in order]
+    if recorded == "before":
+        await store.record_sent(message())
+    if recorded == "together":
+        updates.append(arrival(message=message()))
+
+    await store.receive(updates)
+    if recorded == "after":
+        await store.record_sent(message())
+
+    found = await store.get_message("wamid.1")
+    assert found is not None
+    assert found.status == status
+    history = await store.list_statuses("wamid.1")
+    assert [record.status for record in history] == order
+
+
+async def test_a_message_with_a_status_that_is_in_no_table_takes_any_that_is(
+    store: Store, arrival: MakeArrival, message: MakeMessage
+) -> None:
+    assert "invented" not in STATUS_RANK
+    await store.record_sent(message(status="invented"))
+
+    await store.receive([arrival(status=transition("accepted"))])
+
+    found = await store.get_message("wamid.1")
+    assert found is not None
+    assert found.status == "accepted"
+
+
+async def test_updated_at_never_goes_back(
+    store: Store, arrival: MakeArrival, message: MakeMessage
+) -> None:
+    await store.record_sent(message())
+
+    await store.receive([arrival(status=transition("delivered", at=later(9)))])
+    await store.receive([arrival(status=transition("read", at=later(5)))])
+    await store.receive([arrival(status=transition("sent", at=later(20)))])
+
+    found = await store.get_message("wamid.1")
+    assert found is not None
+    assert (found.status, found.updated_at) == ("read", later(9))
+
+
+async def test_statuses_that_came_before_their_message_move_it_on(
+    store: Store, arrival: MakeArrival, message: MakeMessage
+) -> None:
+    await store.receive([arrival(status=transition("delivered", at=later(9)))])
+    await store.receive([arrival(status=transition("sent", at=later(3)))])
+
+    await store.complete_request(scope="send", key_hash=b"key", response=b"", message=message())
+
+    found = await store.get_message("wamid.1")
+    assert found is not None
+    assert (found.status, found.updated_at) == ("delivered", later(9))
+
+
+async def test_a_transition_is_kept_once_for_each_participant(
+    store: Store, arrival: MakeArrival
+) -> None:
+    transitions = [
+        transition("read", participant="a"),
+        transition("read", participant="b"),
+        transition("read", participant="a"),
+        transition("read", participant="a", at=later(1), error_code=131047),
+    ]
+
+    await store.receive([arrival(status=status) for status in transitions])
+
+    expected = [transitions[0], transitions[1], transitions[3]]
+    assert await store.list_statuses("wamid.1") == expected
+    assert await store.list_statuses("wamid.2") == []
+
+
+async def test_statuses_move_only_outbound_messages_of_their_number(
+    store: Store, arrival: MakeArrival, message: MakeMessage
+) -> None:
+    await store.record_sent(message(direction=Direction.INBOUND, status="received"))
+    await store.record_sent(message(phone_number_id="2"))
+
+    await store.receive([arrival(status=transition("read"))])
+
+    page = await store.list_messages(limit=10, cursor=None)
+    assert [item.status for item in page.items] == ["accepted", "received"]
+
+
+async def test_messages_are_listed_from_the_last_recorded_on(
+    store: Store, message: MakeMessage
+) -> None:
+    names = [f"wamid.{number}" for number in range(5)]
+    for name in names:
+        await store.record_sent(message(name))
+
+    first = await store.list_messages(limit=2, cursor=None)
+    second = await store.list_messages(limit=2, cursor=first.next_cursor)
+    third = await store.list_messages(limit=2, cursor=second.next_cursor)
+
+    listed = [item.wa_message_id for page in (first, second, third) for item in page.items]
+    assert listed == names[::-1]
+    assert third.next_cursor is None
+    assert (await store.list_messages(limit=5, cursor=None)).next_cursor is None
+
+
+async def test_every_row_id_is_a_cursor(store: Store, message: MakeMessage) -> None:
+    await store.record_sent(message("wamid.1"))
+    await store.record_sent(message("wamid.2"))
+    newest = await store.get_message("wamid.2")
+    assert newest is not None
+
+    page = await store.list_messages(limit=10, cursor=newest.row_id)
+
+    assert [item.wa_message_id for item in page.items] == ["wamid.1"]
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "-1", "999", "1.5", "٣", "9" * 5000])
+async def test_what_cannot_be_a_cursor_leads_to_an_empty_page(
+    store: Store, message: MakeMessage, cursor: str
+) -> None:
+    await store.record_sent(message())
+
+    page = await store.list_messages(limit=10, cursor=cursor)
+
+    assert (page.items, page.next_cursor) == ((), None)
+
+
+def window(customer: str, at: datetime, phone_number_id: str = "1") -> WindowRecord:
+    return WindowRecord(phone_number_id=phone_number_id, customer=customer, last_inbound_at=at)
+
+
+async def test_a_window_moves_forward_only(store: Store, arrival: MakeArrival) -> None:
+    for seconds in (5, 9, 7):
+        await store.receive([arrival(window=window("2", later(seconds)))])
+
+    assert await store.last_inbound_at(phone_number_id="1", customer="2") == later(9)
+
+
+async def test_every_number_has_windows_of_its_own(store: Store, arrival: MakeArrival) -> None:
+    await store.receive([arrival(window=window("2", NOON, phone_number_id="1"))])
+
+    assert await store.last_inbound_at(phone_number_id="2", customer="2") is None
+    assert await store.last_inbound_at(phone_number_id="1", customer="3") is None

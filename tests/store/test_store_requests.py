@@ -1,0 +1,118 @@
+"""What every store promises of idempotency keys."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from wats.store import Store
+from wats.store.records import MessageRecord, Reservation, ReservationOutcome
+
+MakeMessage = Callable[..., MessageRecord]
+Reserve = Callable[..., Awaitable[Reservation]]
+
+NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+
+def later(seconds: float) -> datetime:
+    return NOON + timedelta(seconds=seconds)
+
+
+async def test_of_concurrent_requests_with_one_key_one_is_reserved(
+    store: Store, reserve: Reserve
+) -> None:
+    answers = await asyncio.gather(*(reserve() for _ in range(20)))
+
+    outcomes = [answer.outcome for answer in answers]
+    assert outcomes.count(ReservationOutcome.RESERVED) == 1
+    assert outcomes.count(ReservationOutcome.IN_FLIGHT) == 19
+    assert {answer.reserved_until for answer in answers} == {None, later(60)}
+
+
+async def test_a_key_is_another_one_in_another_scope(store: Store, reserve: Reserve) -> None:
+    await reserve(scope="send")
+
+    assert (await reserve(scope="groups")).outcome is ReservationOutcome.RESERVED
+
+
+async def test_a_completed_request_is_replayed(store: Store, reserve: Reserve) -> None:
+    await reserve()
+
+    await store.complete_request(scope="send", key_hash=b"key", response=b"{}", message=None)
+
+    assert await reserve() == Reservation(outcome=ReservationOutcome.REPLAY, response=b"{}")
+
+
+async def test_a_completed_request_has_recorded_its_message(
+    store: Store, message: MakeMessage, reserve: Reserve
+) -> None:
+    await reserve()
+
+    await store.complete_request(scope="send", key_hash=b"key", response=b"{}", message=message())
+
+    assert (await store.get_message("wamid.1")) is not None
+
+
+@pytest.mark.parametrize("ending", ["none", "complete", "doubt"])
+async def test_a_key_belongs_to_its_body(store: Store, ending: str, reserve: Reserve) -> None:
+    await reserve()
+    if ending == "complete":
+        await store.complete_request(scope="send", key_hash=b"key", response=b"", message=None)
+    if ending == "doubt":
+        await store.doubt_request(scope="send", key_hash=b"key")
+
+    answer = await reserve(request_hash=b"other")
+
+    assert answer == Reservation(outcome=ReservationOutcome.CONFLICT)
+
+
+async def test_a_failed_request_gives_its_key_back_for_any_body(
+    store: Store, reserve: Reserve
+) -> None:
+    await reserve()
+
+    await store.fail_request(scope="send", key_hash=b"key")
+
+    answer = await reserve(request_hash=b"other")
+    assert answer.outcome is ReservationOutcome.RESERVED
+
+
+async def test_a_completed_request_does_not_fail_any_more(store: Store, reserve: Reserve) -> None:
+    await reserve()
+    await store.complete_request(scope="send", key_hash=b"key", response=b"{}", message=None)
+
+    await store.fail_request(scope="send", key_hash=b"key")
+    await store.doubt_request(scope="send", key_hash=b"key")
+
+    assert (await reserve()).outcome is ReservationOutcome.REPLAY
+
+
+async def test_a_doubted_request_stays_unknown_until_it_is_completed(
+    store: Store, reserve: Reserve
+) -> None:
+    await reserve()
+
+    await store.doubt_request(scope="send", key_hash=b"key")
+    assert (await reserve()).outcome is ReservationOutcome.UNKNOWN
+
+    await store.complete_request(scope="send", key_hash=b"key", response=b"{}", message=None)
+    assert (await reserve()).outcome is ReservationOutcome.REPLAY
+
+
+async def test_a_reservation_whose_process_died_is_unknown(store: Store, reserve: Reserve) -> None:
+    await reserve()
+
+    assert (await reserve(now=later(59))).outcome is ReservationOutcome.IN_FLIGHT
+    assert (await reserve(now=later(60))).outcome is ReservationOutcome.UNKNOWN
+
+
+async def test_an_expired_key_is_free_for_any_body(store: Store, reserve: Reserve) -> None:
+    await reserve()
+    await store.complete_request(scope="send", key_hash=b"key", response=b"{}", message=None)
+
+    answer = await reserve(request_hash=b"other", now=later(24 * 3600))
+
+    assert answer.outcome is ReservationOutcome.RESERVED
+    again = await reserve(request_hash=b"other", now=later(24 * 3600))
+    assert again.outcome is ReservationOutcome.IN_FLIGHT
