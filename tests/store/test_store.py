@@ -63,7 +63,6 @@ def questions(store: Store, message: MessageRecord) -> dict[StoreOperation, Call
         ),
         StoreOperation.RENEW: lambda: store.renew_deliveries([], lease_seconds=1, now=NOON),
         StoreOperation.SETTLE: lambda: store.settle_deliveries([], now=NOON),
-        StoreOperation.DUE: lambda: store.next_due_at(targets=["handlers"]),
         StoreOperation.DEPTH: store.inbox_depth,
         StoreOperation.RESERVE: lambda: store.reserve_request(
             **key, request_hash=b"body", now=NOON, reserved_until=NOON, expires_at=NOON

@@ -391,32 +391,6 @@ async def test_a_lease_that_is_no_longer_ours_settles_nothing(
     assert await settle(held) == ids(held)
 
 
-async def test_the_next_due_time_is_that_of_the_first_head(
-    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
-) -> None:
-    assert await store.next_due_at(targets=["handlers"]) is None
-
-    await store.receive([arrival(lane=7), arrival(lane=8, received_at=later(5))])
-    assert await store.next_due_at(targets=["handlers", "other"]) == NOON
-
-    first = await claim(limit=1)
-    assert await store.next_due_at(targets=["handlers"]) == later(5)
-
-    await settle(first, DeliveryState.RETRY, due_at=later(2))
-    assert await store.next_due_at(targets=["handlers"]) == later(2)
-    assert await store.next_due_at(targets=["other"]) is None
-
-
-async def test_a_lease_is_due_when_it_ends(
-    store: Store, arrival: MakeArrival, claim: Claim
-) -> None:
-    await store.receive([arrival()])
-
-    await claim()
-
-    assert await store.next_due_at(targets=["handlers"]) == later(LEASE)
-
-
 async def test_the_depth_counts_deliveries_by_state(
     store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
 ) -> None:

@@ -100,9 +100,6 @@ class Store(Protocol):
             The ids of the updates that are done with all of their targets now.
         """
 
-    async def next_due_at(self, *, targets: Sequence[str]) -> datetime | None:
-        """Tell when the next delivery of *targets* is due; `None` if none is outstanding."""
-
     async def inbox_depth(self) -> InboxDepth:
         """Count the outstanding and the dead deliveries."""
 

@@ -121,7 +121,6 @@ class StoreOperation(LabelValue):
     CLAIM = "claim"
     RENEW = "renew"
     SETTLE = "settle"
-    DUE = "due"
     DEPTH = "depth"
     RESERVE = "reserve"
     COMPLETE = "complete"

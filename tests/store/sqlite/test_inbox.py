@@ -46,7 +46,6 @@ def test_no_statement_of_the_inbox_reads_a_backlog(
     inbox.settle(connection, [ending(*pair) for pair in zip(claimed, states, strict=True)], NOON)
     given_back = inbox.claim(connection, targets=["handlers"], limit=9, lease_seconds=1, now=NOON)
     inbox.settle(connection, [ending(d, DeliveryState.PENDING) for d in given_back], NOON)
-    inbox.next_due_at(connection, ["handlers"])
     inbox.purge(connection, NOON, 10)
     connection.set_trace_callback(None)
 

@@ -151,10 +151,6 @@ class SQLiteStore(Store):
         return await self._write(StoreOperation.SETTLE, settle)
 
     @override
-    async def next_due_at(self, *, targets: Sequence[str]) -> datetime | None:
-        return await self._read(StoreOperation.DUE, partial(inbox.next_due_at, targets=targets))
-
-    @override
     async def inbox_depth(self) -> InboxDepth:
         return await self._read(StoreOperation.DEPTH, inbox.depth)
 

@@ -110,8 +110,6 @@ WHERE id = ? AND done_at IS NULL
     AND NOT EXISTS (SELECT 1 FROM wats_dead_deliveries WHERE update_id = wats_inbox.id)
 """
 
-_NEXT_DUE = "SELECT min(due_at) FROM wats_deliveries WHERE target = ? AND is_head"
-
 _DEPTH = "SELECT state, count(*), min(update_id) FROM wats_deliveries GROUP BY state"
 
 _DEAD = "SELECT count(*) FROM wats_dead_deliveries"
@@ -260,12 +258,6 @@ def _release(connection: Connection, settlement: Settlement, now: datetime) -> N
         connection.execute(_RETRY, (due_at, settlement.error, *lease))
     else:
         connection.execute(_GIVE_BACK, lease)
-
-
-def next_due_at(connection: Connection, targets: Sequence[str]) -> datetime | None:
-    """Read the first due time of any head."""
-    times = [connection.execute(_NEXT_DUE, (target,)).fetchone()[0] for target in targets]
-    return min((from_ms(time) for time in times if time is not None), default=None)
 
 
 def depth(connection: Connection) -> InboxDepth:
