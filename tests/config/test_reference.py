@@ -14,7 +14,7 @@ PAGE = (Path(__file__).parents[2] / "docs/configuration.md").read_text("utf-8")
 def test_the_documented_keys_are_those_of_the_config() -> None:
     documented = PAGE.split("<!-- keys: begin -->\n")[1].split("\n<!-- keys: end -->")[0]
 
-    assert documented == markdown_table(), "Run python docs/generate_configuration.py."
+    assert documented == markdown_table(), "Run .venv/bin/python docs/generate.py."
 
 
 @pytest.mark.parametrize("number", [0, 1])

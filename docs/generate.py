@@ -1,0 +1,468 @@
+"""Writes everything in the documentation that is made of data, between the marks of each page.
+
+A block stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->`. What is between them is
+written here and nowhere else: run `.venv/bin/python docs/generate.py` after a change to a table.
+"""
+
+import ast
+import re
+import tomllib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from wats import errors
+from wats.cli import main
+from wats.config import markdown_table
+from wats.graph.errors import PERMISSION_CODES, RULES
+from wats.inbound import content
+from wats.inbound.normalize import FIELDS
+from wats.simulator.recipients import as_markdown
+from wats.store.records import TRANSITIONS, DeliveryState
+from wats.telemetry.vocabulary import FAMILIES, Family, Label, Subject, UpdateKind
+from wats.testing import example_profile
+from wats.web.openapi import build_document
+from wats.web.parts import HOOK_LABEL
+from wats.web.routes import Posture, route_table
+
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src/wats"
+PAGES = (ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md")))
+
+_BLOCK = re.compile(
+    r"<!-- (?P<name>[a-z-]+): begin -->\n.*?\n?<!-- (?P=name): end -->", flags=re.DOTALL
+)
+
+HTTP_MEANINGS = {
+    "conversation_window_unavailable": "The store could not be asked; try again.",
+    "graph_request_failed": "Meta refused, could not be reached, or did not answer. 503 where Meta "
+    "is throttling. `retryable` tells whether to send the same request again.",
+    "idempotency_conflict": "The key was used before with another body. Use a new key.",
+    "idempotency_in_flight": "A request with this key is being sent now. Repeat it after the time "
+    "in `Retry-After` to get its answer.",
+    "idempotency_outcome_unknown": "Nobody can tell whether the message of this key was sent. It "
+    "is never sent again; a new key sends it anyway.",
+    "internal_error": "A fault of ours. The class of the error is in the log and the diagnostics.",
+    "invalid_entry_array": "Webhook: `entry` is missing or no array.",
+    "invalid_envelope": "Webhook: the JSON is no object.",
+    "invalid_idempotency_key": "The key is blank, longer than 256 characters or more than a line.",
+    "invalid_json": "Webhook: the body is no JSON, or is nested deeper than 512 levels.",
+    "invalid_mode": "Challenge: `hub.mode` is not `subscribe`.",
+    "invalid_signature_format": "Webhook: `X-Hub-Signature-256` is not `sha256=` and 64 lower-case "
+    "hexadecimal digits.",
+    "invalid_verify_token": "Challenge: `hub.verify_token` is not the configured one.",
+    "malformed_body": "The body breaks a rule; `details` name every field and what belongs there.",
+    "malformed_json": "The body is no JSON.",
+    "malformed_path": "A variable part of the path cannot be used.",
+    "malformed_query": "A query parameter cannot be used; `details` name it.",
+    "method_not_allowed": "The route does not serve this method; `Allow` lists those it does.",
+    "missing_body": "Webhook: a chunked request without a body.",
+    "missing_challenge": "Challenge: `hub.challenge` is missing or empty.",
+    "missing_object_field": "Webhook: `object` is missing or no text.",
+    "missing_signature": "Webhook: there is no `X-Hub-Signature-256`.",
+    "not_found": "There is no such path, or it is hidden from this caller; or no message with "
+    "this id is known.",
+    "not_ready": "`/readyz`: the store cannot be read, or has the schema of another version.",
+    "payload_too_large": "The body is larger than 1 MiB, or than `webhook.maxBodyBytes`.",
+    "persistence_not_configured": "The route needs a store and the service has none. With an "
+    "`Idempotency-Key` the status is 501: nothing was sent, and no retry will help.",
+    "persistence_unavailable": "The store could not be read or written; nothing happened. Try "
+    "again after `Retry-After`. Meta does so by itself.",
+    "signature_mismatch": "Webhook: no configured app secret signs these bytes so.",
+    "store_closed": "The service is starting or stopping; try again.",
+    "unauthorized": "There is no valid service token in `Authorization`.",
+    "unsupported_object": "Webhook: `object` is not `whatsapp_business_account`.",
+}
+"""What the codes of HTTP answers mean for whoever gets one."""
+
+START_MEANINGS = {
+    "address_unavailable": "Nothing can listen on this host and port.",
+    "invalid_config": "The error that holds all the others; its `issues` have codes of their own.",
+    "invalid_handler": "A handler cannot be imported or called, has the name of another one, or "
+    "was added after the start.",
+    "invalid_persistence_url": "`open_store` was given a URL of a store that this version lacks.",
+    "invalid_telemetry_sink": "A sink lacks a required method, or is a class and no object.",
+    "invalid_timeout": "A Graph client was made that would still connect when its call ends.",
+    "invalid_token": "An access token has characters that no token has.",
+    "invalid_url": "A Graph client was made without an http or https URL.",
+    "invalid_version": "A Graph client was made with a version that is none.",
+    "migration_checksum_mismatch": "The database was made by a newer version, or a migration file "
+    "was edited.",
+    "migration_failed": "A migration failed; the database is as it was before it.",
+}
+"""What the codes mean that an operator or a developer meets before anything is served."""
+
+KIND_MEANINGS = {
+    UpdateKind.MESSAGE: "A customer wrote, tapped, ordered or reacted.",
+    UpdateKind.STATUS: "A message that was sent came further, or failed.",
+    UpdateKind.ACCOUNT: "Something about the account or a number changed.",
+    UpdateKind.UNKNOWN: "A webhook field that has no kind of its own.",
+    UpdateKind.CALL_CONNECT: "A call comes in, or was taken.",
+    UpdateKind.CALL_TERMINATE: "A call ended.",
+    UpdateKind.CALL_STATUS: "An outgoing call came further.",
+    UpdateKind.GROUP_LIFECYCLE: "A group was made or deleted.",
+    UpdateKind.GROUP_PARTICIPANTS: "Somebody joined, left or asked to join.",
+    UpdateKind.GROUP_SETTINGS: "The settings of a group changed.",
+    UpdateKind.GROUP_STATUS: "A group was suspended or set free.",
+    UpdateKind.USER_PREFERENCES: "A customer chose about marketing messages.",
+    UpdateKind.SYSTEM: "A customer changed their number or identity.",
+    UpdateKind.CHAT_OPENED: "A customer opened the chat for the first time.",
+    UpdateKind.PAYMENT_STATUS: "A payment that was asked for came further.",
+    UpdateKind.ERROR: "Meta reports an error that belongs to no item.",
+    UpdateKind.USER_ACTION: "A customer did something that is no message.",
+    UpdateKind.USER_ID_UPDATE: "The business-scoped id of a customer changed.",
+    UpdateKind.TEMPLATE: "A template was reviewed, rated, paused or changed.",
+    UpdateKind.HISTORY: "Older messages of a number that also has the phone app.",
+    UpdateKind.MESSAGE_ECHO: "A message that was sent by another app of the business.",
+    UpdateKind.APP_STATE_SYNC: "Contacts of the phone app.",
+    UpdateKind.FLOW: "The state or health of a flow changed.",
+    UpdateKind.AUTOMATIC_EVENT: "An event that Meta inferred from a conversation.",
+    UpdateKind.STANDBY: "What happens while another app answers.",
+    UpdateKind.HANDOVER: "A conversation passed from one app to another.",
+}
+"""What each kind of update tells. For handlers; `update.raw` is the item as Meta sent it."""
+
+_EXPOSED = {
+    Subject.ALWAYS: "always",
+    Subject.STORE: "with a store",
+    Subject.OUTBOX: "not in this version",
+}
+_POSTURES = {
+    Posture.OPEN: "answered",
+    Posture.API: "401",
+    Posture.HIDDEN: "404, hidden",
+}
+_STEPS = {
+    DeliveryState.PENDING: "stored; nobody has it",
+    DeliveryState.LEASED: "a process has it, until its lease runs out",
+    DeliveryState.RETRY: "the handler failed; due again later",
+    DeliveryState.DONE: "the handler returned; the row is gone",
+    DeliveryState.DEAD: "given up; kept to be looked at",
+}
+
+
+def families() -> str:
+    """Return the metric families."""
+    rows = [
+        (
+            _code(family.name),
+            family.kind.value,
+            ", ".join(_code(label.key) for label in family.labels),
+            family.set.value,
+            _EXPOSED[family.needs],
+            family.help,
+        )
+        for family in FAMILIES
+    ]
+    return _table(("Family", "Kind", "Labels", "Set", "Exposed", "Help"), rows)
+
+
+def labels() -> str:
+    """Return every label with its closed values."""
+    known = {label.key: label for family in FAMILIES for label in family.labels}
+    rows = [
+        (_code(label.key), _values(label), _code(label.other)) for _, label in sorted(known.items())
+    ]
+    return _table(("Label", "Values", "Anything else becomes"), rows)
+
+
+def buckets() -> str:
+    """Return the bounds of the histograms."""
+    rows = [
+        (_code(family.name), " ".join(f"{bound:g}" for bound in family.buckets))
+        for family in FAMILIES
+        if family.buckets
+    ]
+    return _table(("Histogram", "Upper bounds in seconds"), rows)
+
+
+def attributes() -> str:
+    """Return the attribute dictionary: what a sink is told with each family, in order."""
+    rows = [
+        (_code(family.name), _method_of(family), ", ".join(map(_code, family.attributes)))
+        for family in FAMILIES
+        if family.attributes
+    ]
+    return _table(("Family", "Method of the sink", "Attributes, in this order"), rows)
+
+
+def attribute_values() -> str:
+    """Return every attribute with what it can be."""
+    by_attribute = {
+        label.attribute: label for family in FAMILIES for label in family.labels if label.attribute
+    }
+    keys = dict.fromkeys(key for family in FAMILIES for key in family.attributes)
+    rows = [
+        (
+            _code(key),
+            _values(by_attribute[key])
+            if key in by_attribute
+            else "a whole number from 100 to 599; 0 if there was no answer",
+        )
+        for key in keys
+    ]
+    return _table(("Attribute", "Values"), rows)
+
+
+def http_codes() -> str:
+    """Return the codes of HTTP answers with their statuses."""
+    statuses = answered_codes()
+    rows = [
+        (_code(code), ", ".join(map(str, sorted(statuses[code]))), HTTP_MEANINGS[code])
+        for code in sorted(statuses, key=lambda code: (min(statuses[code]), code))
+    ]
+    return _table(("Code", "Status", "What it means"), rows)
+
+
+def start_codes() -> str:
+    """Return the codes that are met before anything is served, but those of the config file."""
+    rows = [(_code(code), START_MEANINGS[code]) for code in sorted(raised_at_start())]
+    return _table(("Code", "What is wrong"), rows)
+
+
+def graph_errors() -> str:
+    """Return the table of Graph's codes."""
+    rows = [
+        (
+            str(rule.code) if rule.subcode is None else f"{rule.code} / {rule.subcode}",
+            _code(rule.name),
+            _code(rule.category.value),
+            "yes" if rule.retryable else "no",
+            rule.advice,
+        )
+        for rule in sorted(RULES, key=lambda rule: (rule.code, rule.subcode or 0))
+    ]
+    first, last = PERMISSION_CODES[0], PERMISSION_CODES[-1]
+    return "\n\n".join(
+        [
+            _table(("Code", "Name", "Category", "Retryable", "What helps"), rows),
+            f"Codes {first} to {last} are read as 200. Any other code is `unknown`.",
+        ]
+    )
+
+
+def routes() -> str:
+    """Return the routes, with what the OpenAPI document says they can answer."""
+    profile = example_profile()
+    table = route_table(profile, groups_enabled=True)
+    document = msgspec.json.decode(build_document(table, profile=profile, complete=True))
+    rows: list[tuple[str, ...]] = []
+    for row in table:
+        item = document["paths"][re.sub(r"[:*](\w+)", r"{\1}", row.path)]
+        for operation in row.operations:
+            answers = item[operation.method.value.lower()]["responses"]
+            path = "HOOK" if row.label == HOOK_LABEL else row.label
+            path = re.sub(f"^{profile.service.api_prefix}(?=/)", "P", path)
+            rows.append(
+                (
+                    operation.method.value,
+                    _code(path),
+                    _POSTURES[row.posture],
+                    operation.summary,
+                    " ".join(status for status in answers if status != "200"),
+                )
+            )
+    return _table(("Method", "Path", "Without a token", "What it does", "Other statuses"), rows)
+
+
+def commands() -> str:
+    """Return the help of every command."""
+    parts = []
+    for path, command in walk_commands():
+        context = click.Context(command, info_name=path, terminal_width=88, max_content_width=88)
+        text = command.get_help(context)
+        parts.append(f"## `{path}`\n\n```text\n{text}\n```")
+    return "\n\n".join(parts)
+
+
+def kinds() -> str:
+    """Return the kinds of updates, and the webhook fields that they come from."""
+    fields: dict[UpdateKind, list[str]] = {kind: [] for kind in UpdateKind}
+    for name, field in FIELDS.items():
+        for row in {row.kind for row in (field.whole, *field.members.values()) if row is not None}:
+            fields[row].append(name)
+    elsewhere = {
+        UpdateKind.SYSTEM: ["messages"],
+        UpdateKind.CHAT_OPENED: ["messages"],
+        UpdateKind.PAYMENT_STATUS: ["messages"],
+        UpdateKind.CALL_TERMINATE: ["calls"],
+    }
+    rows = [
+        (
+            _code(kind.value),
+            KIND_MEANINGS[kind],
+            ", ".join(map(_code, sorted({*fields[kind], *elsewhere.get(kind, [])}))) or "any",
+        )
+        for kind in UpdateKind
+    ]
+    return _table(("Kind", "What it tells", "Webhook fields"), rows)
+
+
+def contents() -> str:
+    """Return the types of messages whose content is typed."""
+    types: dict[str, type[content.Part]] = {
+        **content._CONTENT,
+        "contacts": content.Contacts,
+        "edit": content.Edit,
+    }
+    rows = [
+        (
+            _code(kind),
+            _code(holds.__name__),
+            ", ".join(_code(name) for name in holds.__struct_fields__),
+        )
+        for kind, holds in sorted(types.items())
+    ]
+    return _table(("Type", "Content", "Fields"), rows)
+
+
+def states() -> str:
+    """Return the life of a delivery."""
+    rows = [
+        (
+            _code(state.value),
+            _STEPS[state],
+            ", ".join(_code(after.value) for after in DeliveryState if after in following)
+            or "the end",
+        )
+        for state, following in TRANSITIONS.items()
+    ]
+    return _table(("State", "Meaning", "Can become"), rows)
+
+
+def layers() -> str:
+    """Return the order of imports, as the linter holds it."""
+    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    contracts = project["tool"]["importlinter"]["contracts"]
+    order = next(each["layers"] for each in contracts if each["type"] == "layers")
+    lines = [f"  {layer}" if place else layer for place, layer in enumerate(order)]
+    return "\n".join(["```text", *lines, "```"])
+
+
+BLOCKS: Mapping[str, Callable[[], str]] = {
+    "attribute-values": attribute_values,
+    "attributes": attributes,
+    "buckets": buckets,
+    "commands": commands,
+    "contents": contents,
+    "families": families,
+    "graph-errors": graph_errors,
+    "http-codes": http_codes,
+    "keys": markdown_table,
+    "kinds": kinds,
+    "labels": labels,
+    "layers": layers,
+    "recipients": as_markdown,
+    "routes": routes,
+    "start-codes": start_codes,
+    "states": states,
+}
+"""What stands between the marks of each name."""
+
+
+def walk_commands() -> Iterator[tuple[str, click.Command]]:
+    """Yield every command with its words, groups before what is in them."""
+    waiting: list[tuple[str, click.Command]] = [("wats", main)]
+    while waiting:
+        path, command = waiting.pop(0)
+        yield path, command
+        if isinstance(command, click.Group):
+            waiting += [(f"{path} {name}", each) for name, each in sorted(command.commands.items())]
+
+
+def answered_codes() -> dict[str, set[int]]:
+    """Return every code that an HTTP answer can carry, found in the source, with its statuses."""
+    statuses: dict[str, set[int]] = {}
+    for cls in _leaves(errors.CallerError, errors.StoreError, errors.GraphError):
+        if cls not in {errors.MalformedRequest, errors.WebhookRefused, *_AT_START}:
+            statuses.setdefault(cls.code, set()).add(cls.status)
+    for name, words in _calls("MalformedRequest", "WebhookRefused", "problem"):
+        code, status = (words[1], words[0]) if name == "problem" else (words[0], _third(words))
+        if isinstance(code, str) and isinstance(status, int):
+            statuses.setdefault(code, set()).add(status)
+    statuses["graph_request_failed"].add(503)
+    statuses["persistence_not_configured"].add(501)
+    return statuses
+
+
+def raised_at_start() -> set[str]:
+    """Return the codes of operators' mistakes, but those that docs/configuration.md lists."""
+    codes = {errors.ConfigError.code, *(cls.code for cls in _AT_START)}
+    found = _calls("ConfigIssue", outside="config")
+    return codes | {words[0] for _, words in found if isinstance(words[0], str)}
+
+
+_AT_START = (errors.MigrationFailed, errors.SchemaMismatch)
+
+
+def _leaves(*roots: type[errors.WatsError]) -> Iterator[type[errors.WatsError]]:
+    for root in roots:
+        if root.__subclasses__():
+            yield from _leaves(*root.__subclasses__())
+        else:
+            yield root
+
+
+def _calls(*names: str, outside: str = "") -> Iterator[tuple[str, list[object]]]:
+    """Yield the calls of *names* in the source, each with its positional arguments as constants."""
+    for path in sorted(SOURCE.rglob("*.py")):
+        if outside and path.is_relative_to(SOURCE / outside):
+            continue
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and node.args:
+                name = getattr(node.func, "id", "")
+                if name in names:
+                    yield name, [_constant(each) for each in node.args]
+
+
+def _third(words: list[object]) -> object:
+    third = words[2] if len(words) > 2 else None
+    return third if isinstance(third, int) else HTTPStatus.BAD_REQUEST.value
+
+
+def _constant(node: ast.expr) -> object:
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, ast.Attribute):
+        status = getattr(HTTPStatus, node.attr, None)
+        return None if status is None else int(status)
+    return None
+
+
+def _method_of(family: Family) -> str:
+    return _code("record_histogram" if family.buckets else "increment_counter")
+
+
+def _values(label: Label) -> str:
+    if label.values:
+        return ", ".join(map(_code, label.values))
+    return f"the templates of the route table, and {_code(label.other)}"
+
+
+def _code(text: str) -> str:
+    return f"`{text}`"
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def render(page: str) -> str:
+    """Return *page* with every block as it is now."""
+    return _BLOCK.sub(
+        lambda found: (
+            f"<!-- {found['name']}: begin -->\n{BLOCKS[found['name']]()}\n"
+            f"<!-- {found['name']}: end -->"
+        ),
+        page,
+    )
+
+
+if __name__ == "__main__":
+    for path in PAGES:
+        path.write_text(render(path.read_text("utf-8")), "utf-8")

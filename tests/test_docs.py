@@ -1,0 +1,392 @@
+"""The documentation is held to the code: what it says exists, and what exists is said."""
+
+import asyncio
+import contextlib
+import importlib.util
+import json
+import os
+import re
+import shlex
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import aiohttp
+import click
+import pytest
+import yaml
+
+from wats import create_wats_service_app, open_store
+from wats.config import config_keys, parse_config
+from wats.telemetry.vocabulary import FAMILIES
+from wats.testing import (
+    APP_SECRET,
+    BEARER_TOKEN,
+    VERIFY_TOKEN,
+    example_profile,
+    example_secrets,
+    serving,
+    sign,
+)
+from wats.web.routes import route_table
+
+ROOT = Path(__file__).parents[1]
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text("utf-8")
+    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))
+}
+MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
+SECRETS = {
+    "WATS_ACCESS_TOKEN": "an-access-token-for-tests",
+    "WATS_VERIFY_TOKEN": VERIFY_TOKEN,
+    "WATS_APP_SECRET": APP_SECRET,
+    "WATS_SERVICE_BEARER_TOKEN": BEARER_TOKEN,
+}
+WEBHOOK = json.dumps(
+    {
+        "object": "whatsapp_business_account",
+        "entry": [
+            {
+                "id": "123456789012345",
+                "changes": [
+                    {
+                        "field": "messages",
+                        "value": {
+                            "messaging_product": "whatsapp",
+                            "metadata": {"phone_number_id": "15551234567"},
+                            "messages": [
+                                {
+                                    "id": "wamid.1",
+                                    "from": "15550001234",
+                                    "timestamp": "1790000000",
+                                    "type": "text",
+                                    "text": {"body": "Hi"},
+                                }
+                            ],
+                        },
+                    }
+                ],
+            }
+        ],
+    }
+).encode()
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+generate = load(ROOT / "docs/generate.py")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(f"^```{language}\n(.*?)^```$", PAGES[page], flags=re.DOTALL | re.MULTILINE)
+
+
+def spans(text: str) -> list[str]:
+    without_blocks = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    return re.findall(r"`([^`\n]+)`", without_blocks)
+
+
+def shell_lines(page: str) -> list[str]:
+    script = "\n".join(blocks(page, "sh")).replace("\\\n", " ")
+    return [line.strip() for line in (*script.splitlines(), *spans(PAGES[page]))]
+
+
+def anchors(text: str) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).strip().replace(" ", "-") for each in headings}
+
+
+@pytest.mark.parametrize("path", generate.PAGES, ids=lambda path: path.stem)
+def test_what_is_generated_is_fresh(path: Path) -> None:
+    page = path.read_text("utf-8")
+
+    assert generate.render(page) == page, "Run .venv/bin/python docs/generate.py."
+
+
+def test_every_generated_block_stands_on_one_page() -> None:
+    marks = re.findall("<!-- ([a-z-]+): begin -->", "".join(PAGES.values()))
+
+    assert sorted(marks) == sorted(generate.BLOCKS)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_relative_link_leads_somewhere(page: str) -> None:
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", PAGES[page]):
+        path, _, anchor = link.partition("#")
+        if "://" in link:
+            continue
+        target = (ROOT / page).parent / path if path else ROOT / page
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text("utf-8"))):
+            broken.append(link)
+
+    assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_path_that_is_named_exists(page: str) -> None:
+    paths = [each for each in spans(PAGES[page]) if re.match(r"(src|tests|docs)/[^:*…]+$", each)]
+
+    planned = "src/wats/store/migrations/sqlite/0002_what_it_does.sql"
+    assert [path for path in paths if path != planned and not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_make_target_that_is_named_exists(page: str) -> None:
+    named = {line.split()[1] for line in shell_lines(page) if re.match(r"make [a-z]", line)}
+
+    assert named <= set(re.findall(r"^([a-z]+):", MAKEFILE, flags=re.MULTILINE))
+
+
+def test_every_make_target_is_documented() -> None:
+    targets = re.findall(r"^([a-z]+):", MAKEFILE, flags=re.MULTILINE)
+
+    assert [each for each in targets if f"`make {each}`" not in PAGES["CONTRIBUTING.md"]] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_that_is_named_exists(page: str) -> None:
+    commands = dict(generate.walk_commands())
+    unknown = []
+    for line in shell_lines(page):
+        words = shlex.split(line) if re.match(r"(\.venv/bin/)?wats [a-z-]", line) else []
+        path = " ".join(["wats", *(word for word in words[1:3] if re.fullmatch("[a-z]+", word))])
+        if words and path not in commands:
+            unknown.append(line)
+            continue
+        known = {name for each in commands[path].params for name in each.opts} | {"--help"}
+        unknown += [line for word in words if word.startswith("--") and word not in known]
+
+    assert unknown == []
+
+
+def test_every_command_and_option_is_documented() -> None:
+    page = PAGES["docs/cli.md"]
+
+    for path, command in generate.walk_commands():
+        help_of_it = page.partition(f"\n## `{path}`\n")[2].partition("\n## ")[0]
+        options = [each for each in command.params if isinstance(each, click.Option)]
+        assert all(name in help_of_it for each in options for name in each.opts), path
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_config_key_that_is_named_exists(page: str) -> None:
+    keys = {key.path.removeprefix("profiles.NAME.") for key in config_keys()}
+    sections = "|".join({key.partition(".")[0] for key in keys if "." in key})
+    named = {
+        match[0]
+        for span in spans(PAGES[page])
+        if (match := re.match(rf"(?:{sections})\.[a-zA-Z]+", span)) and match[0] != "service.py"
+    }
+
+    assert named <= keys
+
+
+def test_every_config_key_is_documented() -> None:
+    page = PAGES["docs/configuration.md"]
+
+    assert [key.path for key in config_keys() if f"| `{key.path}` |" not in page] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_config_file_that_is_shown_can_be_used(page: str) -> None:
+    for block in blocks(page, "yaml"):
+        if block.startswith("version:"):
+            assert parse_config(yaml.safe_load(block)).profiles
+
+
+def test_every_metric_family_is_documented_and_no_other() -> None:
+    page = PAGES["docs/telemetry.md"]
+    named = set(re.findall(r"\b[a-z_]+_(?:total|depth)\b", "".join(PAGES.values())))
+
+    explained = "".join(line for line in page.splitlines() if line.startswith("- `"))
+    assert [each.name for each in FAMILIES if f"`{each.name}`" not in explained] == []
+    assert named <= {each.name for each in FAMILIES}
+
+
+def test_every_series_that_a_rule_asks_for_can_exist() -> None:
+    families = {each.name: each for each in FAMILIES}
+    templates = {row.label for row in route_table(example_profile(), groups_enabled=True)}
+    rules = blocks("docs/operating.md", "yaml")[1]
+
+    for name, selector in re.findall(r"([a-z_]+_total)\{([^}]*)\}", rules):
+        labels = {label.key: label.values or templates for label in families[name].labels}
+        for key, values in re.findall(r'(\w+)=~?"([^"]*)"', selector):
+            assert set(values.split("|")) <= set(labels[key])
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool of Prometheus is not here")
+@pytest.mark.parametrize(
+    ("number", "check"), [(0, ["config", "--syntax-only"]), (1, ["rules"])], ids=["scrape", "rules"]
+)
+def test_prometheus_takes_what_is_shown_for_it(
+    tmp_path: Path, number: int, check: list[str]
+) -> None:
+    path = tmp_path / "shown.yml"
+    path.write_text(blocks("docs/operating.md", "yaml")[number])
+
+    done = subprocess.run(["promtool", "check", *check, path], capture_output=True, check=False)
+
+    assert done.returncode == 0, done.stdout.decode()
+
+
+def test_every_error_code_is_documented_and_no_other() -> None:
+    page = PAGES["docs/errors.md"]
+    codes = {*generate.answered_codes(), *generate.raised_at_start()}
+
+    assert {*generate.HTTP_MEANINGS, *generate.START_MEANINGS} == codes
+    assert [code for code in codes if f"| `{code}` |" not in page] == []
+
+
+def test_every_route_is_documented() -> None:
+    page = PAGES["docs/http-api.md"]
+
+    for row in route_table(example_profile(), groups_enabled=True):
+        path = row.label.replace("/api/", "P/").replace("/webhook", "HOOK")
+        for operation in row.operations:
+            assert f"| {operation.method.value} | `{path}` |" in page
+
+
+def test_every_event_of_the_log_is_documented_and_no_other() -> None:
+    source = "".join(path.read_text("utf-8") for path in (ROOT / "src/wats").rglob("*.py"))
+    events = re.findall(r'(?:"event": |failures\(|announce\()"(wats\.[a-z.]+)"', source)
+    documented = re.findall(r"^\| `(wats\.[a-z.]+)` \|", PAGES["docs/operating.md"], re.MULTILINE)
+
+    assert set(documented) == {each for each in events if each != "wats.ready"}
+
+
+async def test_the_sql_that_is_shown_runs_on_our_schema(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path / 'wats.db'}")
+    await store.open()
+    await store.close()
+
+    with contextlib.closing(sqlite3.connect(tmp_path / "wats.db")) as connection:
+        for script in blocks("docs/operating.md", "sql"):
+            connection.executescript(script)
+
+
+@pytest.fixture
+def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Return a folder with the examples, each in the file that its first line names."""
+    names = set()
+    for page in ("README.md", "docs/handlers.md", "docs/telemetry.md"):
+        for block in blocks(page, "python"):
+            name = re.match(r"# (\w+)\.py\n", block)
+            assert name is not None, "The first line of an example names its file."
+            names.add(name[1])
+            (tmp_path / f"{name[1]}.py").write_text(block)
+    (tmp_path / "wats.config.yaml").write_text(blocks("README.md", "yaml")[0])
+    (tmp_path / ".env").write_text("".join(f"{key}={SECRETS[key]}\n" for key in SECRETS))
+    for key, value in SECRETS.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+async def post_webhook(url: str) -> None:
+    headers = {"x-hub-signature-256": sign(WEBHOOK)}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(url, data=WEBHOOK, headers=headers) as answer,
+    ):
+        assert await answer.json() == {
+            "status": "ok",
+            "received": 1,
+            "dispatched": 1,
+            "skipped": 0,
+        }
+
+
+async def printed(capsys: pytest.CaptureFixture[str], *wanted: str) -> None:
+    seen = ""
+    async with asyncio.timeout(10):
+        while not all(line in seen.splitlines() for line in wanted):
+            await asyncio.sleep(0.01)
+            seen += capsys.readouterr().out
+
+
+async def test_the_service_of_the_readme_calls_its_handler(examples: Path) -> None:
+    command = blocks("README.md", "sh")[-1].splitlines()[0].split()[1:]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "wats", *command, "--port", "0"),
+        cwd=examples,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    ready = json.loads(await process.stdout.readline())
+
+    await post_webhook(ready["url"] + "/webhooks/whatsapp")
+
+    assert await process.stdout.readline() == b"message\n"
+    process.terminate()
+    assert await process.wait() == 0
+
+
+def test_the_secrets_of_the_readme_are_those_of_its_config(tmp_path: Path) -> None:
+    script = next(each for each in blocks("README.md", "sh") if "secrets" in each)
+
+    subprocess.run(["sh", "-c", script], cwd=tmp_path, check=True)
+
+    lines = (tmp_path / ".env").read_text().splitlines()
+    assert {line.partition("=")[0] for line in lines} == set(SECRETS)
+
+
+async def test_the_application_of_the_readme_calls_its_handlers(
+    examples: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with serving(load(examples / "gateway.py").app) as url:
+        await post_webhook(url + "/webhooks/whatsapp")
+
+        await printed(capsys, "message", "text")
+
+
+async def test_the_gateway_can_be_mounted_as_it_is_shown(
+    examples: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with serving(load(examples / "website.py").website) as url:
+        await post_webhook(url + "/whatsapp/webhooks/whatsapp")
+
+        await printed(capsys, "message")
+
+
+async def test_a_handler_is_tested_with_an_update_as_it_is_shown(
+    examples: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await load(examples / "test_shop.py").test_a_text_is_measured(capsys)
+
+
+async def test_a_handler_is_tested_with_a_fake_meta_as_it_is_shown(
+    examples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with asyncio.timeout(20):
+        await load(examples / "test_answers.py").test_a_customer_gets_an_answer(monkeypatch)
+
+
+async def test_the_sink_that_is_shown_counts_what_graph_did_not_take(examples: Path) -> None:
+    sink = load(examples / "sink.py").FailedSends()
+    app = create_wats_service_app(
+        profile=example_profile(), secrets=example_secrets(), telemetry_sink=sink
+    )
+    headers = {"authorization": f"Bearer {BEARER_TOKEN}"}
+
+    async with serving(app) as url, aiohttp.ClientSession(url, headers=headers) as session:
+        body = {"to": "15550001234", "text": "Hi"}
+        async with session.post("/api/messages/text", json=body) as answer:
+            assert answer.status == 502
+
+    assert sink.count == 1
