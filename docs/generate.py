@@ -305,7 +305,7 @@ def kinds() -> str:
 def contents() -> str:
     """Return the types of messages whose content is typed."""
     types: dict[str, type[content.Part]] = {
-        **content._CONTENT,
+        **content.CONTENT_TYPES,
         "contacts": content.Contacts,
         "edit": content.Edit,
     }

@@ -13,6 +13,7 @@ Importing this package reads no environment, opens nothing and starts nothing.
 
 from wats.config import Profile, Secrets, load_config
 from wats.errors import ConfigError, GraphError, StoreError, WatsError
+from wats.inbound import content
 from wats.inbound.handlers import Handler
 from wats.inbound.updates import Message, Sender, Status, Update
 from wats.privacy import Secret
@@ -42,6 +43,7 @@ __all__ = [
     "WatsApp",
     "WatsError",
     "__version__",
+    "content",
     "create_wats_service_app",
     "load_config",
     "open_store",

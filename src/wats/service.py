@@ -9,7 +9,7 @@ from datetime import timedelta
 import aiohttp
 
 from wats.clock import Now, to_iso, utc_now
-from wats.config import MessagesConfig, Profile, Secrets
+from wats.config import InboxConfig, MessagesConfig, Profile, Secrets
 from wats.errors import StoreError
 from wats.graph.client import GraphClient
 from wats.graph.errors import ERROR_NAMES
@@ -125,14 +125,15 @@ class Keeper:
         dispatcher: Dispatcher,
         *,
         telemetry: Telemetry,
-        inbox_days: float,
+        inbox: InboxConfig,
         messages: MessagesConfig,
         now: Now,
     ) -> None:
         self._store = store
         self._dispatcher = dispatcher
         self._telemetry = telemetry
-        self._inbox_kept = timedelta(days=inbox_days)
+        self._inbox_kept = timedelta(days=inbox.retention_days)
+        self._dead_kept = timedelta(days=inbox.dead_retention_days)
         self._messages_kept = timedelta(days=messages.retention_days)
         self._now = now
         self._purging: asyncio.Task[None] | None = None
@@ -168,6 +169,7 @@ class Keeper:
                 await self._store.purge(
                     now=now,
                     inbox_before=now - self._inbox_kept,
+                    dead_before=now - self._dead_kept,
                     messages_before=now - self._messages_kept,
                 )
             )
@@ -236,7 +238,7 @@ def create_wats_service_app(
             persistence,
             dispatcher,
             telemetry=telemetry,
-            inbox_days=profile.inbox.retention_days,
+            inbox=profile.inbox,
             messages=profile.messages,
             now=now,
         )

@@ -37,7 +37,8 @@ def test_a_redacted_profile_has_the_shape_of_the_file_without_ids_and_places(
             "handlerTimeoutSeconds": 30.0,
             "maxAttempts": 10,
             "leaseSeconds": 60.0,
-            "retentionDays": 7.0,
+            "retentionDays": 8.0,
+            "deadRetentionDays": 30.0,
         },
         "messages": {"retentionDays": 90, "idempotencyHours": 24},
     }

@@ -78,7 +78,7 @@ def questions(store: Store, message: MessageRecord) -> dict[StoreOperation, Call
         StoreOperation.STATUSES: lambda: store.list_statuses("wamid.1"),
         StoreOperation.WINDOW: lambda: store.last_inbound_at(phone_number_id="1", customer="2"),
         StoreOperation.PURGE: lambda: store.purge(
-            now=NOON, inbox_before=NOON, messages_before=NOON
+            now=NOON, inbox_before=NOON, dead_before=NOON, messages_before=NOON
         ),
     }
 
@@ -233,7 +233,7 @@ async def test_many_tasks_may_receive_at_once(
 
 
 async def purge(store: Store, *, at: datetime) -> int:
-    return await store.purge(now=at, inbox_before=at, messages_before=at)
+    return await store.purge(now=at, inbox_before=at, dead_before=at, messages_before=at)
 
 
 async def test_nothing_is_purged_before_its_time(
@@ -260,10 +260,31 @@ async def test_updates_that_are_done_are_purged_and_then_new_again(
     claimed = await claim()
     await settle(claimed[:1])
     await settle(claimed[2:], DeliveryState.DEAD)
+    at = later(1)
 
-    assert await purge(store, at=later(1)) == 2
+    assert await store.purge(now=at, inbox_before=at, dead_before=NOON, messages_before=at) == 2
 
     assert await store.receive([done, nobody, waiting, dead]) == [True, True, False, False]
+
+
+async def test_a_dead_delivery_is_purged_and_what_it_held_is_erased_with_the_last_of_them(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
+) -> None:
+    update = arrival(targets=("handlers", "other"))
+    await store.receive([update])
+    await settle(await claim(), DeliveryState.DEAD)
+    at = later(1)
+
+    assert await store.purge(now=at, inbox_before=NOON, dead_before=at, messages_before=at) == 1
+    assert (await store.inbox_depth()).dead == 0
+    assert await purge(store, at=later(2)) == 0
+
+    await settle(await claim(targets=["other"]), DeliveryState.DEAD, now=at)
+    assert (
+        await store.purge(now=at, inbox_before=NOON, dead_before=later(2), messages_before=at) == 1
+    )
+    assert await purge(store, at=later(2)) == 1
+    assert await store.receive([update]) == [True]
 
 
 async def test_old_messages_statuses_and_windows_are_purged(

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -153,24 +154,23 @@ class Demo:
         return answer.status in {200, 409}
 
     async def _until_quiet(self, meta_url: str) -> None:
-        """Wait until Meta has nothing more to deliver and the inbox is handled."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            handled = -1
-            while True:
-                state = await self._json(f"{meta_url}/_simulator/state")
-                now = len(self._journal())
-                if state["pending"] == 0 and now == handled:
-                    return
-                handled = now
-                self._show.tick(f"{handled} updates handled")
-                await asyncio.sleep(0.5)
+        """Wait until Meta has nothing more to deliver, and all that it delivered is handled."""
+        with suppress(TimeoutError):  # then the report says what is missing
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                quiet = False
+                while not quiet:
+                    await asyncio.sleep(0.5)
+                    state = await self._json(f"{meta_url}/_simulator/state")
+                    handled = len(set(self._journal()))
+                    self._show.tick(f"{handled} updates handled")
+                    quiet = state["pending"] == 0 and handled >= _accepted(state)
 
     async def _report(self, meta_url: str) -> bool:
         state = await self._json(f"{meta_url}/_simulator/state")
         lines = self._journal()
         handled = Counter(lines)
         statuses = await self._statuses()
-        accepted = state["delivered"] - state["duplicates"]
+        accepted = _accepted(state)
         lost = accepted - len(handled)
         metrics = await self._text("/metrics", self._token)
         self._duplicates += await self._count_duplicates()
@@ -258,6 +258,11 @@ class Progress:
             click.echo("\r\x1b[2K", nl=False)
 
 
+def _accepted(state: dict[str, int]) -> int:
+    """Return how many different updates were answered with 200."""
+    return state["delivered"] - state["duplicates"]
+
+
 def _customer(number: int) -> str:
     """Return a number that nobody has; its last digits stand for no failure."""
     return f"1555010{5000 + number}"
@@ -289,4 +294,5 @@ profiles:
       bearerToken: {{env: WATS_SERVICE_BEARER_TOKEN}}
     persistence: {{url: "sqlite:///{database}"}}
     handlers: ["wats.cli.demo:journal"]
+    inbox: {{leaseSeconds: 3}}
 """

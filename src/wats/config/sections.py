@@ -210,11 +210,20 @@ class InboxConfig:
         ),
     )
     retention_days: float = field(
-        default=7.0,
+        default=8.0,
         metadata=_key(
             checks.number(0, 3650),
             "invalid_inbox",
-            "How long the key of a handled update is kept to recognize Meta's repeats.",
+            "How long the key of a handled update is kept to recognize Meta's repeats, which come "
+            "for up to 7 days.",
+        ),
+    )
+    dead_retention_days: float = field(
+        default=30.0,
+        metadata=_key(
+            checks.number(0, 3650),
+            "invalid_inbox",
+            "How long an update that was set aside as dead is kept, with all that it says.",
         ),
     )
 

@@ -445,7 +445,7 @@ class Payment(Part, frozen=True):
     transaction: Transaction | None = None
 
 
-_CONTENT: dict[str, type[Part]] = {
+CONTENT_TYPES: dict[str, type[Part]] = {
     "text": Text,
     "image": Media,
     "video": Media,
@@ -472,8 +472,8 @@ def read_content(message: dict[str, Any]) -> Part | None:
             return read(Contacts, message)
         case "edit":
             return _read_edit(message.get("edit"))
-        case str() if kind in _CONTENT:
-            return read(_CONTENT[kind], message.get(kind))
+        case str() if kind in CONTENT_TYPES:
+            return read(CONTENT_TYPES[kind], message.get(kind))
         case _:
             return None
 

@@ -153,12 +153,19 @@ class Store(Protocol):
         """Tell when *customer* last wrote something that opened a window with this number."""
 
     async def purge(
-        self, *, now: datetime, inbox_before: datetime, messages_before: datetime
+        self,
+        *,
+        now: datetime,
+        inbox_before: datetime,
+        dead_before: datetime,
+        messages_before: datetime,
     ) -> int:
         """Delete what is kept no longer, a bounded number of rows at a time.
 
-        That is: updates that were done before *inbox_before*, messages, statuses and windows not
-        touched since *messages_before*, and idempotency keys that expired before *now*.
+        That is: updates that were done before *inbox_before*, deliveries that died before
+        *dead_before* (their update is done then, unless another target still waits for it),
+        messages, statuses and windows not touched since *messages_before*, and idempotency keys
+        that expired before *now*.
 
         Returns:
             How many rows went; 0 when there is nothing left to delete.

@@ -224,7 +224,12 @@ class SQLiteStore(Store):
 
     @override
     async def purge(
-        self, *, now: datetime, inbox_before: datetime, messages_before: datetime
+        self,
+        *,
+        now: datetime,
+        inbox_before: datetime,
+        dead_before: datetime,
+        messages_before: datetime,
     ) -> int:
         # Looking for old windows reads all of them, so it happens beside the writer.
         windows = partial(messages.old_windows, before=messages_before, limit=PURGE_ROWS)
@@ -233,6 +238,7 @@ class SQLiteStore(Store):
         def purge(connection: Connection) -> int:
             return (
                 inbox.purge(connection, inbox_before, PURGE_ROWS)
+                + inbox.purge_dead(connection, dead_before, now, PURGE_ROWS)
                 + messages.purge(connection, messages_before, PURGE_ROWS)
                 + messages.purge_windows(connection, old_windows, messages_before)
                 + requests.purge(connection, now, PURGE_ROWS)

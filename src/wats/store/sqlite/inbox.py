@@ -116,6 +116,12 @@ _DEAD = "SELECT count(*) FROM wats_dead_deliveries"
 
 _RECEIVED_AT = "SELECT received_at FROM wats_inbox WHERE id = ?"
 
+_OLD_DEAD = """
+SELECT update_id, target FROM wats_dead_deliveries WHERE died_at < ? ORDER BY died_at LIMIT ?
+"""
+
+_DELETE_DEAD = "DELETE FROM wats_dead_deliveries WHERE update_id = ? AND target = ?"
+
 _PURGE = """
 DELETE FROM wats_inbox WHERE id IN (SELECT id FROM wats_inbox WHERE done_at < ? LIMIT ?)
 """
@@ -278,3 +284,11 @@ def depth(connection: Connection) -> InboxDepth:
 def purge(connection: Connection, before: datetime, limit: int) -> int:
     """Delete updates that were done before *before*."""
     return connection.execute(_PURGE, (to_ms(before), limit)).rowcount
+
+
+def purge_dead(connection: Connection, before: datetime, now: datetime, limit: int) -> int:
+    """Delete deliveries that died before *before*, and erase what nobody waits for any more."""
+    old = connection.execute(_OLD_DEAD, (to_ms(before), limit)).fetchall()
+    connection.executemany(_DELETE_DEAD, old)
+    connection.executemany(_FINISH_UPDATE, [(to_ms(now), update_id) for update_id, _ in old])
+    return len(old)

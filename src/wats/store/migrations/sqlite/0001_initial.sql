@@ -48,6 +48,8 @@ CREATE TABLE wats_dead_deliveries (
     PRIMARY KEY (update_id, target)
 ) STRICT, WITHOUT ROWID;
 
+CREATE INDEX wats_dead_deliveries_died ON wats_dead_deliveries (died_at);
+
 -- Idempotency keys and what became of their requests. Only digests of keys and bodies are kept.
 CREATE TABLE wats_requests (
     scope TEXT NOT NULL,
