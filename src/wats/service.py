@@ -27,6 +27,7 @@ from wats.web.auth import Gate
 from wats.web.exchange import Receive, Scope, Send
 from wats.web.openapi import build_document
 from wats.web.parts import Parts
+from wats.web.protocol import Hook
 from wats.web.routes import route_table
 
 DRAIN_SECONDS = 10.0
@@ -44,9 +45,16 @@ class WatsApp:
     """
 
     def __init__(
-        self, *, web: Web, handlers: Handlers, graph: GraphClient, keeper: "Keeper | None"
+        self,
+        *,
+        web: Web,
+        hook: Hook,
+        handlers: Handlers,
+        graph: GraphClient,
+        keeper: "Keeper | None",
     ) -> None:
         self._web = web
+        self._hook = hook
         self._handlers = handlers
         self._graph = graph
         self._keeper = keeper
@@ -66,6 +74,11 @@ class WatsApp:
             return handler
 
         return add
+
+    @property
+    def hook(self) -> Hook:
+        """The webhook route, for a server of ours that can answer it the short way."""
+        return self._hook
 
     async def start(self) -> None:
         """Open the store, migrate it if need be, and begin to dispatch. A second call does nothing.
@@ -277,7 +290,9 @@ def create_wats_service_app(
     )
     gate = Gate(secrets.bearer_tokens, secrets.telemetry_tokens)
     web = Web(table, gate, parts)
-    return WatsApp(web=web, handlers=registered, graph=graph, keeper=keeper)
+    webhook = profile.webhook
+    hook = Hook(webhook.path.encode("ascii"), webhook.max_body_bytes, web.take_webhook)
+    return WatsApp(web=web, hook=hook, handlers=registered, graph=graph, keeper=keeper)
 
 
 def _stamped(log: Log, now: Now) -> Log:

@@ -75,7 +75,7 @@ async def _run(
         greet(url)
         announce("wats.ready", url=url, pid=os.getpid())
 
-    await Server(app, ready=ready).serve(sockets=[listener])
+    await Server(app, ready=ready, hook=app.hook).serve(sockets=[listener])
 
 
 async def _serve_sandbox(host: str | None, port: int | None) -> None:

@@ -1,15 +1,16 @@
 """The ASGI application: one way in, one way out, and every request counted on the way."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import perf_counter_ns
 from urllib.parse import quote
 
 from wats.errors import GraphError, MethodNotAllowed, RouteNotFound, Unauthorized, WatsError
 from wats.telemetry import error_name
 from wats.telemetry.vocabulary import Method, RouteLabel
+from wats.web import webhooks
 from wats.web.auth import Access, Gate
 from wats.web.exchange import ClientGone, Receive, Request, Response, Scope, Send, send_response
-from wats.web.parts import Parts
+from wats.web.parts import HOOK_LABEL, Parts
 from wats.web.problems import INTERNAL_ERROR, NOT_FOUND, as_response
 from wats.web.routes import UNMATCHED, Handle, Posture, Route, Router, request_path
 
@@ -31,6 +32,7 @@ class Web:
     def __init__(self, table: Sequence[Route], gate: Gate, parts: Parts) -> None:
         self._router = Router(table, parts.profile.service.api_prefix)
         self._ordinals = {row.label: place for place, row in enumerate((*table, UNMATCHED))}
+        self._hook = self._ordinals[HOOK_LABEL]
         self._gate = gate
         self._parts = parts
 
@@ -59,18 +61,42 @@ class Web:
         try:
             handle = _admit(route, method, access)
             return await handle(self._parts, request)
-        except RouteNotFound:
-            return NOT_FOUND
-        except WatsError as error:
-            if error.status >= 500 and not isinstance(error, GraphError):
-                self._parts.telemetry.errors.record(error)
-            return as_response(error)
         except ClientGone:
             raise
         except Exception as error:
-            self._parts.telemetry.errors.record(error)
-            self._parts.log({"event": "wats.request.error", "errorName": error_name(error)})
-            return INTERNAL_ERROR
+            return self._explain(error)
+
+    async def take_webhook(
+        self, body: bytes, signature: str | None, reply: Callable[[Response], bool]
+    ) -> None:
+        """Answer a webhook POST that is here as a whole, as `serve` would and counted as there.
+
+        *reply* sends the response, and tells whether there was still somebody to send it to.
+        """
+        started = perf_counter_ns()
+        sent = 0
+        try:
+            try:
+                response = await webhooks.take(self._parts, body, signature)
+            except Exception as error:
+                response = self._explain(error)
+            if reply(response):
+                sent = response.status
+        finally:
+            seconds = (perf_counter_ns() - started) / 1e9
+            self._parts.telemetry.http_request(self._hook, Method.POST, sent, seconds)
+
+    def _explain(self, error: Exception) -> Response:
+        """Return what the caller is told of *error*, and keep what the operator should know."""
+        if isinstance(error, RouteNotFound):
+            return NOT_FOUND
+        if isinstance(error, WatsError):
+            if error.status >= 500 and not isinstance(error, GraphError):
+                self._parts.telemetry.errors.record(error)
+            return as_response(error)
+        self._parts.telemetry.errors.record(error)
+        self._parts.log({"event": "wats.request.error", "errorName": error_name(error)})
+        return INTERNAL_ERROR
 
 
 def _admit(route: Route, method: Method, access: Access) -> Handle:

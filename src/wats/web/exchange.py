@@ -1,6 +1,6 @@
 """What a handler gets and gives: a request read with a cap, and a response of bytes."""
 
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
 
@@ -103,13 +103,18 @@ def json_response(value: object, status: int = 200, headers: Headers = ()) -> Re
     return Response(status, _encode(value), JSON_TYPE, headers)
 
 
-async def send_response(send: Send, response: Response, *, with_body: bool) -> None:
-    """Send *response*; without its body for HEAD, but with the length that it would have had."""
-    headers: Sequence[tuple[bytes, bytes]] = [
+def headers_of(response: Response) -> list[tuple[bytes, bytes]]:
+    """Return all headers of *response*, in the order in which they are sent."""
+    return [
         (b"content-type", response.content_type),
         (b"content-length", b"%d" % len(response.body)),
         (b"cache-control", b"no-store"),
         *response.headers,
     ]
+
+
+async def send_response(send: Send, response: Response, *, with_body: bool) -> None:
+    """Send *response*; without its body for HEAD, but with the length that it would have had."""
+    headers = headers_of(response)
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body if with_body else b""})

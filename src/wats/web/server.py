@@ -1,20 +1,19 @@
-"""uvicorn with our limits: a cap on what comes before a body, and an end that is always clean."""
+"""uvicorn with our connections, and with an end that is always clean."""
 
+import asyncio
 import contextlib
 import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 from typing_extensions import override
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from wats.errors import ConfigError, ConfigIssue
-
-MAX_HEAD_BYTES = 64 * 1024
-"""How long a request line with its headers may be. The parser alone would keep any amount."""
+from wats.web.protocol import GatewayProtocol, Hook
 
 BACKLOG = 2048
 
@@ -22,44 +21,22 @@ GRACE_SECONDS = 15
 """How long requests that are being served may take to end when the server stops."""
 
 
-class CappedProtocol(HttpToolsProtocol):
-    """Hangs up on a connection whose request line and headers pass the cap."""
-
-    _in_head = True
-    _head_bytes = 0
-
-    @override
-    def data_received(self, data: bytes) -> None:
-        if self._in_head:
-            self._head_bytes += len(data)
-        super().data_received(data)
-        if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self.send_400_response("Request head is too large.")
-
-    @override
-    def on_headers_complete(self) -> None:
-        self._in_head = False
-        super().on_headers_complete()
-
-    @override
-    def on_message_complete(self) -> None:
-        self._in_head, self._head_bytes = True, 0
-        super().on_message_complete()
-
-
 class Server(uvicorn.Server):
     """Serves *app* until SIGINT or SIGTERM, then drains and returns.
 
     Args:
         ready: Called with the URL once connections are accepted.
+        hook: The webhook route of *app*, to answer its requests the short way.
     """
 
-    def __init__(self, app: Callable[..., Any], *, ready: Callable[[str], None]) -> None:
+    def __init__(
+        self, app: Callable[..., Any], *, ready: Callable[[str], None], hook: Hook | None = None
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
                 loop="uvloop",
-                http=CappedProtocol,
+                http=cast(type[asyncio.Protocol], partial(GatewayProtocol, hook=hook)),
                 ws="none",
                 lifespan="on",
                 log_config=None,

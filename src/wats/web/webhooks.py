@@ -18,7 +18,12 @@ async def receive(parts: Parts, request: Request) -> Response:
     body = await request.body(parts.profile.webhook.max_body_bytes)
     if not body and request.header(b"transfer-encoding") is not None:
         raise WebhookRefused("missing_body", "POST body is required.")
-    receipt = await parts.receiver.receive(body, request.header(b"x-hub-signature-256"))
+    return await take(parts, body, request.header(b"x-hub-signature-256"))
+
+
+async def take(parts: Parts, body: bytes, signature: str | None) -> Response:
+    """Take the body of a webhook with the signature that came along."""
+    receipt = await parts.receiver.receive(body, signature)
     return json_response(
         bodies.WebhookReceipt(
             status="ok",

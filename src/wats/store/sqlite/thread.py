@@ -23,6 +23,10 @@ MAX_BATCH = 512
 """The most questions in one transaction: a bound on how long the first of them waits."""
 
 
+MAX_ROUNDS = 32
+"""How many turns of its loop a question waits at the most for others to join it."""
+
+
 class Question(msgspec.Struct):
     """One question on its way to the database and back.
 
@@ -56,7 +60,8 @@ class ConnectionThread:
     def __init__(self, name: str, answer: Answer, tell: Tell) -> None:
         self._answer = answer
         self._tell = tell
-        self._queue: SimpleQueue[Question] = SimpleQueue()
+        self._waiting: list[Question] = []
+        self._queue: SimpleQueue[list[Question]] = SimpleQueue()
         self._thread = Thread(target=self._work, name=name, daemon=True)
 
     async def start(self, connect: Callable[[], Connection]) -> None:
@@ -95,12 +100,27 @@ class ConnectionThread:
         operation: StoreOperation | None = None,
         items: Sequence[Any] | None = None,
     ) -> asyncio.Future[Any]:
-        future = asyncio.get_running_loop().create_future()
-        self._queue.put(Question(run, items, future, operation, perf_counter()))
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        self._waiting.append(Question(run, items, future, operation, perf_counter()))
+        if len(self._waiting) == 1:
+            loop.call_soon(self._gather, loop, 1, MAX_ROUNDS)
         return future
 
+    def _gather(self, loop: asyncio.AbstractEventLoop, seen: int, rounds: int) -> None:
+        """Hand over what waits, unless more came since the last look: then look again soon.
+
+        The fewer transactions, the fewer pages are written twice. A loop that is idle looks once.
+        """
+        count = len(self._waiting)
+        if seen < count < MAX_BATCH and rounds:
+            loop.call_soon(self._gather, loop, count, rounds - 1)
+            return
+        questions, self._waiting = self._waiting, []
+        self._queue.put(questions)
+
     def _work(self) -> None:
-        connecting = self._queue.get()
+        (connecting,) = self._queue.get()
         try:
             connection = connecting.run()
         except Exception as error:
@@ -120,10 +140,10 @@ class ConnectionThread:
         self._hand_over([last])
 
     def _next_batch(self) -> list[Question]:
-        questions = [self._queue.get()]
+        questions = self._queue.get()
         with suppress(Empty):
             while len(questions) < MAX_BATCH:
-                questions.append(self._queue.get_nowait())
+                questions += self._queue.get_nowait()
         return questions
 
     def _hand_over(self, questions: Sequence[Question]) -> None:
