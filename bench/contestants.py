@@ -38,11 +38,14 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
         rate: Requests answered per second.
         settled_rate: Updates handled and settled per second, until none was left; `None` where
             there is no inbox.
+        cpu_us: The processor time of the server for one request, in microseconds; for updates that
+            are handled later, that too. Other processes on the machine disturb it less than a rate.
         load_busy: The share of its core that the load generator needed.
     """
 
     rate: float
     settled_rate: float | None
+    cpu_us: float | None
     p50_ms: float
     p99_ms: float
     load_busy: float
@@ -122,6 +125,7 @@ class Entrant:
         """
         job = msgspec.json.encode(msgspec.structs.replace(self._job, seconds=seconds))
         timeout_seconds = seconds + 2 * PATIENCE_SECONDS
+        used_before = self._server.cpu_seconds()
         output = run("bench.load", job, core=self._cores.load, timeout_seconds=timeout_seconds)
         sample = msgspec.json.decode(output, type=Sample)
         self._answers += sample.answers
@@ -129,9 +133,15 @@ class Entrant:
         if self._inbox is not None:
             settled_at = _settled_at(self._inbox, self._answers)
             settled_rate = sample.answers / (settled_at - sample.began)
+        used = self._server.cpu_seconds()
         return Round(
             rate=sample.answers / (sample.ended - sample.began),
             settled_rate=settled_rate,
+            cpu_us=(
+                None
+                if used is None or used_before is None
+                else (used - used_before) / sample.answers * 1e6
+            ),
             p50_ms=sample.p50_ms,
             p99_ms=sample.p99_ms,
             load_busy=sample.busy,
@@ -166,9 +176,9 @@ class Contestant(msgspec.Struct, frozen=True):
     enter: Callable[[Stage], Entrant]
 
 
-def _rival(module: str, expected: str) -> Callable[[Stage], Entrant]:
+def _rival(*arguments: str, expected: str) -> Callable[[Stage], Entrant]:
     def enter(stage: Stage) -> Entrant:
-        server = stage.start(f"bench.rivals.{module}")
+        server = stage.start(*arguments)
         return Entrant(server, _webhooks(stage, server, expected), stage.cores)
 
     return enter
@@ -215,13 +225,18 @@ def _sender(kind: Kind) -> Callable[[Stage], Entrant]:
     return enter
 
 
+_PYWA = "bench.rivals.pywa_server"
+
 CONTESTANTS = {
-    "ceiling": Contestant("load generator against a constant", _rival("constant", "ok")),
-    "bare": Contestant("bare uvicorn: HMAC and JSON", _rival("bare", "ok")),
-    "pywa": Contestant("pywa's asynchronous server", _rival("pywa_server", "OK")),
+    "ceiling": Contestant(
+        "load generator against a constant", _rival("bench.rivals.constant", expected="ok")
+    ),
+    "bare": Contestant("uvicorn, bare: HMAC and JSON", _rival("bench.rivals.bare", expected="ok")),
+    "pywa": Contestant("pywa on Starlette", _rival(_PYWA, "starlette", expected="OK")),
+    "pywa-fastapi": Contestant("pywa on FastAPI", _rival(_PYWA, "fastapi", expected="OK")),
     "inline": Contestant("wats without a store", _enter_inline),
     "stored": Contestant("wats with SQLite", _enter_stored),
-    "send": Contestant("wats sends", _sender(Kind.SEND)),
-    "send-keyed": Contestant("wats sends with a key", _sender(Kind.KEYED_SEND)),
+    "send": Contestant("wats, sends", _sender(Kind.SEND)),
+    "send-keyed": Contestant("wats, sends with a key", _sender(Kind.KEYED_SEND)),
 }
 """By the names that `--only` takes, in the order in which they take turns."""

@@ -1,9 +1,11 @@
-"""What the figures depend on: which cores there are, who runs on which, and how fast the disk is."""
+"""What the figures depend on: the cores, who runs on which, and how fast the disk is."""
 
 import os
 import platform
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
@@ -59,10 +61,18 @@ def _siblings(core: int) -> set[int]:
     return numbers
 
 
-def pin(core: int | None) -> None:
-    """Keep this process, and those that it starts, on *core*."""
-    if sys.platform == "linux" and core is not None:
-        os.sched_setaffinity(0, {core})
+@contextmanager
+def on_core(core: int | None) -> Iterator[None]:
+    """Keep this process, and for good those that it starts meanwhile, on *core*."""
+    if sys.platform != "linux" or core is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def facts(cores: Cores, folder: Path) -> Facts:
@@ -108,3 +118,17 @@ def peak_mib(pid: int) -> float | None:
         return None
     sizes = [int(line.split()[1]) for line in lines if line.startswith("VmHWM:")]
     return sizes[0] / 1024 if sizes else None
+
+
+def cpu_seconds(pid: int) -> float | None:
+    """Return how long process *pid* had a processor so far; `None` where the system does not say.
+
+    The system counts in hundredths of a second.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    # After the name, which is in brackets and may hold anything, the times are the 12th and 13th.
+    user, system = text.rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")

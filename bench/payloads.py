@@ -10,6 +10,7 @@ from itertools import count, cycle
 PHONE_NUMBER_ID = "200000000000002"
 WABA_ID = "100000000000001"
 SENDERS = 100_000
+_STRIDE = 0x9E3779B97F4A7C15
 
 # The shape of a message from a customer whose user id and number are both known.
 _BODY = (
@@ -60,7 +61,7 @@ class Webhooks:
     def __init__(self, *, path: str, app_secret: str) -> None:
         self._varied = _Varied()
         self._keyed = hmac.new(app_secret.encode(), digestmod=hashlib.sha256)
-        self._wamid = b"wamid.HBgLMTU1NTAwMDExMTEVAgASGBQ" + self._varied.run + b"%010dAA=="
+        self._wamid = b"wamid.HBgLMTU1NTAwMDExMTEVAgASGBQ%016x" + self._varied.run + b"AA=="
         self._head = (
             b"POST " + path.encode() + b" HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: */*\r\n"
             b"user-agent: facebookexternalua\r\naccept-encoding: deflate, gzip\r\n"
@@ -73,7 +74,8 @@ class Webhooks:
         varied = self._varied
         phone = next(varied.phones)
         who = next(varied.names), phone, phone, phone, phone
-        wamid = self._wamid % next(varied.numbers)
+        # Each number comes once, and in no order: real ids fall all over the index of ids, too.
+        wamid = self._wamid % (next(varied.numbers) * _STRIDE % 2**64)
         body = _BODY % (*who, wamid, int(time.time()), next(varied.texts))
         digest = self._keyed.copy()
         digest.update(body)

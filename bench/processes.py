@@ -1,20 +1,20 @@
 """Child processes: each on its core, none left behind."""
 
 import json
+import os
 import select
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
-from os import environ as environment
 from pathlib import Path
 from types import TracebackType
 from urllib.parse import urlsplit
 
 from typing_extensions import override
 
-from bench.machine import peak_mib, pin
+from bench.machine import cpu_seconds, on_core, peak_mib
 
 ROOT = Path(__file__).resolve().parent.parent
 READY_SECONDS = 30.0
@@ -26,28 +26,17 @@ class ChildFailed(Exception):
 
 
 class Server(AbstractContextManager["Server"]):
-    """`python -m *arguments*` on *core*, from the line that says where it listens to its end.
-
-    It is in a session of its own, so that a Ctrl-C in the terminal comes to us alone and we stop
-    it in our order.
-    """
+    """`python -m *arguments*` on *core*, from the line that says where it listens to its end."""
 
     def __init__(
         self, arguments: Sequence[str], *, core: int | None, environ: Mapping[str, str]
     ) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", *arguments],
-            cwd=ROOT,
-            env={**environment, **environ},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-            preexec_fn=partial(pin, core),
-        )
+        self._name = arguments[0]
+        self._process = _spawn(arguments, core=core, environ=environ)
         try:
             self.url = self._read_url()
         except BaseException:
-            self.__exit__(None, None, None)
+            _kill(self._process)
             raise
 
     def _read_url(self) -> str:
@@ -55,7 +44,7 @@ class Server(AbstractContextManager["Server"]):
         ready, _, _ = select.select([self._process.stdout], [], [], READY_SECONDS)
         line = self._process.stdout.readline() if ready else b""
         if not line:
-            msg = f"{self._process.args[2]} did not start."
+            msg = f"{self._name} did not start."
             raise ChildFailed(msg)
         url: str = json.loads(line)["url"]
         return url
@@ -68,6 +57,10 @@ class Server(AbstractContextManager["Server"]):
         """Return the most memory that it had so far."""
         return peak_mib(self._process.pid)
 
+    def cpu_seconds(self) -> float | None:
+        """Return how long it had a processor so far."""
+        return cpu_seconds(self._process.pid)
+
     @override
     def __exit__(
         self,
@@ -77,14 +70,10 @@ class Server(AbstractContextManager["Server"]):
     ) -> None:
         self._process.terminate()
         try:
-            self._process.wait(STOP_SECONDS)
+            self._process.communicate(timeout=STOP_SECONDS)
         except BaseException:
-            self._process.kill()
-            self._process.wait()
+            _kill(self._process)
             raise
-        finally:
-            assert self._process.stdout is not None
-            self._process.stdout.close()
 
 
 def run(module: str, given: bytes, *, core: int | None, timeout_seconds: float) -> bytes:
@@ -93,18 +82,71 @@ def run(module: str, given: bytes, *, core: int | None, timeout_seconds: float) 
     Raises:
         ChildFailed: It ended with an error, or not in time.
     """
+    process = _spawn([module], core=core, environ={})
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", module],
-            cwd=ROOT,
-            input=given,
-            stdout=subprocess.PIPE,
-            timeout=timeout_seconds,
-            start_new_session=True,
-            preexec_fn=partial(pin, core),
-            check=True,
-        )
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        output, _ = process.communicate(given, timeout_seconds)
+    except subprocess.TimeoutExpired:
+        _kill(process)
+        msg = f"{module} did not end in time."
+        raise ChildFailed(msg) from None
+    except BaseException:
+        _kill(process)
+        raise
+    if process.returncode != 0:
         msg = f"{module} failed."
-        raise ChildFailed(msg) from error
-    return done.stdout
+        raise ChildFailed(msg)
+    return output
+
+
+def _spawn(
+    arguments: Sequence[str], *, core: int | None, environ: Mapping[str, str]
+) -> "subprocess.Popen[bytes]":
+    # A session of its own: a Ctrl-C in the terminal comes to us alone, and we stop all in order.
+    with _HeldSignals() as held, on_core(core):
+        process = subprocess.Popen(
+            [sys.executable, "-m", *arguments],
+            cwd=ROOT,
+            env={**os.environ, **environ},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+    try:
+        held.deliver()
+    except BaseException:
+        _kill(process)
+        raise
+    return process
+
+
+class _HeldSignals(AbstractContextManager["_HeldSignals"]):
+    """Keeps back what would stop us while a child is being started that nobody knows yet."""
+
+    def __init__(self) -> None:
+        self._before = {
+            number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        self._held: list[int] = []
+
+    @override
+    def __enter__(self) -> "_HeldSignals":
+        for number in self._before:
+            signal.signal(number, lambda number, _: self._held.append(number))
+        return self
+
+    @override
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def deliver(self) -> None:
+        """Do what would have been done."""
+        for number in self._held:
+            handler = self._before[signal.Signals(number)]
+            if callable(handler):
+                handler(number, None)
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()
+    process.communicate()

@@ -1,9 +1,11 @@
-"""pywa's asynchronous server as its own runner makes it: Starlette, with signatures checked.
+"""pywa's asynchronous server: on Starlette, as its own runner makes it, or inside a FastAPI app.
 
-Its log stays at WARNING. Its runner would write lines at INFO, and those would cost it more.
+Its log stays at WARNING. Its runner would write a line at INFO for each webhook, and that costs.
 """
 
 import os
+import sys
+from typing import Any
 
 from pywa_async import WhatsApp
 from pywa_async.types import Message
@@ -12,10 +14,9 @@ from starlette.applications import Starlette
 from bench.rivals.asgi import serve
 
 
-def make_app() -> tuple[Starlette, WhatsApp]:
-    """Return pywa's application, and the client that handlers are added to."""
-    app = Starlette()
-    client = WhatsApp(
+def add_pywa(app: Any) -> WhatsApp:
+    """Let pywa serve `/webhook` of *app*, which may be a FastAPI app; return its client."""
+    return WhatsApp(
         phone_id=os.environ["BENCH_PHONE_NUMBER_ID"],
         token="unused",
         server=app,
@@ -24,14 +25,22 @@ def make_app() -> tuple[Starlette, WhatsApp]:
         app_secret=os.environ["BENCH_APP_SECRET"],
         validate_updates=True,
     )
-    return app, client
 
 
 async def ignore(_: WhatsApp, __: Message) -> None:
     pass
 
 
+def make_app(framework: str) -> Starlette:
+    """Return an empty application of *framework*; what the other one needs is not loaded."""
+    if framework == "starlette":
+        return Starlette()
+    from fastapi import FastAPI
+
+    return FastAPI()
+
+
 if __name__ == "__main__":
-    application, whatsapp = make_app()
-    whatsapp.on_message(ignore)
+    application = make_app(sys.argv[1])
+    add_pywa(application).on_message(ignore)
     serve(application)

@@ -267,7 +267,7 @@ def create_wats_service_app(
             registered,
             persistence,
             telemetry=telemetry,
-            stored=dispatcher.wake if dispatcher is not None else _do_nothing,
+            dispatcher=dispatcher,
             handler_timeout_seconds=profile.inbox.handler_timeout_seconds,
             now=now,
         ),
@@ -303,7 +303,3 @@ def _stamped(log: Log, now: Now) -> Log:
             log({**event, "at": to_iso(now())})
 
     return write
-
-
-def _do_nothing() -> None:
-    pass

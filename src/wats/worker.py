@@ -77,6 +77,7 @@ class Worker(Generic[Item, Result]):
         self._awake = asyncio.Event()
         self._finished = asyncio.Event()
         self._stopping = False
+        self._is_full = False
         self._consumers: list[asyncio.Task[None]] = []
         self._loops: list[asyncio.Task[None]] = []
         self._end: asyncio.Task[None] | None = None
@@ -90,6 +91,16 @@ class Worker(Generic[Item, Result]):
     def wake(self) -> None:
         """Say that there may be work."""
         self._awake.set()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether items can be offered now."""
+        return len(self._held) < self._backlog and not self._stopping
+
+    def offer(self, item: Item) -> None:
+        """Add an item that is leased already; it is handled as if it had been claimed."""
+        self._held[id(item)] = item
+        self._queue.put_nowait(item)
 
     async def stop(self, drain_seconds: float) -> None:
         """Claim no more, give what was begun *drain_seconds* to end, settle, and leave.
@@ -153,13 +164,13 @@ class Worker(Generic[Item, Result]):
         # Cleared before the claim: work that is added during it must lead to another one.
         self._awake.clear()
         room = self._backlog - len(self._held)
-        items: Sequence[Item] = ()
         # Half a backlog at a time: a claim for every item that ends would be a commit for each.
-        if not self._stopping and room * 2 >= self._backlog:
+        self._is_full = room * 2 < self._backlog
+        items: Sequence[Item] = ()
+        if not self._stopping and not self._is_full:
             items = await self._duties.claim(room)
         for item in items:
-            self._held[id(item)] = item
-            self._queue.put_nowait(item)
+            self.offer(item)
         if not items:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_seconds):
@@ -170,8 +181,8 @@ class Worker(Generic[Item, Result]):
             self._finished.clear()
             await self._finished.wait()
         await self._settle_results()
-        # There is room now, and what waited behind the settled items may be due.
-        self._awake.set()
+        if self._is_full:  # not so full any more
+            self._awake.set()
 
     async def _settle_results(self) -> None:
         results, self._results = self._results, []

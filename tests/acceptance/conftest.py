@@ -4,16 +4,19 @@ import os
 import signal
 import sqlite3
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
 from yarl import URL
 
+from wats.config import GroupsConfig, WebhookConfig
 from wats.inbound.handlers import Handler
 from wats.privacy import Secret
 from wats.service import WatsApp, create_wats_service_app
@@ -33,7 +36,14 @@ from wats.testing import (
 HOOK = "/webhooks/whatsapp"
 WABA_ID = "123456789012345"
 NUMBER_ID = "15551234567"
+SMALL_CAP = 2048
 PATIENCE_SECONDS = 30.0
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """Run on the loop that `wats serve` runs on."""
+    return "asyncio", {"use_uvloop": True}
 
 
 class Answer(NamedTuple):
@@ -53,12 +63,79 @@ class Answer(NamedTuple):
         return code
 
 
+@dataclass(frozen=True)
+class Wire:
+    """One answer as it came over a socket."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self.headers]
+
+    def __getitem__(self, name: str) -> str | None:
+        return dict(self.headers).get(name)
+
+
+Exchange = Callable[..., Awaitable[Wire]]
+
+
+@pytest.fixture(scope="session")
+def exchange() -> Exchange:
+    """Sends a request just as it is written, which no HTTP client would do."""
+
+    async def exchanged(
+        url: str,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Wire:
+        sent = {"host": "x", "connection": "close", **(headers or {})}
+        if body is not None and "transfer-encoding" not in sent:
+            sent["content-length"] = str(len(body))
+        lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {sent[name]}" for name in sent), "", ""]
+        address = urlsplit(url)
+        reader, writer = await asyncio.open_connection(address.hostname, address.port)
+        writer.write("\r\n".join(lines).encode("latin-1") + (body or b""))
+        answer = await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        head, _, rest = answer.partition(b"\r\n\r\n")
+        first, *others = head.decode("latin-1").split("\r\n")
+        pairs = [line.split(": ", 1) for line in others]
+        return Wire(int(first.split(" ")[1]), [(n.lower(), v) for n, v in pairs], rest)
+
+    return exchanged
+
+
+Until = Callable[..., Awaitable[None]]
+
+
+@pytest.fixture
+def until() -> Until:
+    """Waits for what no event tells of, and not for ever."""
+
+    async def waited(is_so: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> None:
+        async with asyncio.timeout(seconds):
+            while not is_so():
+                await asyncio.sleep(0.01)
+
+    return waited
+
+
 class Client:
     """Asks a service at *url* as Meta, as an application and as a scraper."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
         self.url = url
+
+    def at(self, url: str) -> "Client":
+        """Return a client of another service."""
+        return Client(self._session, url)
 
     async def ask(
         self,
@@ -107,25 +184,6 @@ class Client:
         return items
 
 
-async def until(is_so: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> None:
-    """Wait for what no event tells of."""
-    async with asyncio.timeout(seconds):
-        while not is_so():
-            await asyncio.sleep(0.01)
-
-
-def rows_of(database: Path) -> dict[str, int]:
-    """Count the rows of every table that holds what came in or went out."""
-    with closing(sqlite3.connect(database)) as connection:
-        tables = connection.execute(
-            "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE '%migrations'"
-        ).fetchall()
-        return {
-            table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608
-            for (table,) in tables
-        }
-
-
 class Gateway(Client):
     """A running service in this process, between a simulated Meta and a database file."""
 
@@ -147,10 +205,62 @@ class Gateway(Client):
         self.database = database
         self.log = log
 
+    def rows(self) -> dict[str, int]:
+        """Count the rows of every table that holds what came in or went out."""
+        with closing(sqlite3.connect(self.database)) as connection:
+            tables = connection.execute(
+                "SELECT name FROM sqlite_schema"
+                " WHERE type = 'table' AND name NOT LIKE '%migrations' AND name NOT LIKE 'sqlite%'"
+            ).fetchall()
+            return {
+                # The names are the database's own.
+                table: connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608
+                for (table,) in tables
+            }
+
     async def normalized(self) -> dict[str, float]:
         """Return what was counted of updates, without what is zero."""
         samples = await self.samples("webhook_normalization_total")
         return {series: value for series, value in samples.items() if value}
+
+
+@asynccontextmanager
+async def running_gateway(
+    folder: Path,
+    *,
+    has_store: bool = True,
+    store: Store | None = None,
+    handlers: Iterable[Handler] = (),
+    simulated: Mapping[str, Any] | None = None,
+    app_options: Mapping[str, Any] | None = None,
+    **sections: Any,
+) -> AsyncIterator[Gateway]:
+    fast = {"status_delay_seconds": 0.01, "time_factor": 0.001, "slow_answer_seconds": 0.3}
+    settings = SimulatorSettings(
+        app_secret=Secret(APP_SECRET),
+        verify_token=Secret(VERIFY_TOKEN),
+        waba_id=WABA_ID,
+        phone_number_id=NUMBER_ID,
+        **{**fast, **(simulated or {})},
+    )
+    database = folder / "wats.db"
+    if store is None and has_store:
+        store = SQLiteStore(str(database))
+    log: list[Mapping[str, object]] = []
+    async with Simulator(settings) as simulator:
+        options = {"log": log.append, **(app_options or {})}
+        app = create_wats_service_app(
+            profile=example_profile(graph_url=simulator.url, **sections),
+            secrets=example_secrets(),
+            persistence=store,
+            handlers=handlers,
+            **options,
+        )
+        async with serving(app) as url, aiohttp.ClientSession() as session:
+            simulator.set_webhook(url + HOOK)
+            yield Gateway(
+                session, url, app=app, simulator=simulator, store=store, database=database, log=log
+            )
 
 
 OpenGateway = Callable[..., AbstractAsyncContextManager[Gateway]]
@@ -159,51 +269,37 @@ OpenGateway = Callable[..., AbstractAsyncContextManager[Gateway]]
 @pytest.fixture
 def open_gateway(tmp_path: Path) -> OpenGateway:
     """Runs a gateway; sections of its profile, its simulator and its parts can be replaced."""
+    return partial(running_gateway, tmp_path)
 
-    @asynccontextmanager
-    async def opened(
-        *,
-        has_store: bool = True,
-        store: Store | None = None,
-        handlers: Iterable[Handler] = (),
-        simulated: Mapping[str, Any] | None = None,
-        app_options: Mapping[str, Any] | None = None,
-        **sections: Any,
-    ) -> AsyncIterator[Gateway]:
-        fast = {"status_delay_seconds": 0.01, "time_factor": 0.001, "slow_answer_seconds": 0.3}
-        settings = SimulatorSettings(
-            app_secret=Secret(APP_SECRET),
-            verify_token=Secret(VERIFY_TOKEN),
-            waba_id=WABA_ID,
-            phone_number_id=NUMBER_ID,
-            **{**fast, **(simulated or {})},
-        )
-        database = tmp_path / "wats.db"
-        if store is None and has_store:
-            store = SQLiteStore(str(database))
-        log: list[Mapping[str, object]] = []
-        async with Simulator(settings) as simulator, aiohttp.ClientSession() as session:
-            options = {"log": log.append, **(app_options or {})}
-            app = create_wats_service_app(
-                profile=example_profile(graph_url=simulator.url, **sections),
-                secrets=example_secrets(),
-                persistence=store,
-                handlers=handlers,
-                **options,
+
+@pytest.fixture(scope="module")
+def open_another_gateway(tmp_path_factory: pytest.TempPathFactory) -> OpenGateway:
+    """Do the same in a folder of its own each time, also for fixtures that many tests share."""
+    return lambda **options: running_gateway(tmp_path_factory.mktemp("gateway"), **options)
+
+
+@pytest.fixture(scope="module")
+async def shared_urls(open_another_gateway: OpenGateway) -> AsyncIterator[dict[bool, str]]:
+    """Run two gateways, without groups and with them, for tests that leave them as they were."""
+    urls = {}
+    async with AsyncExitStack() as stack:
+        for groups in (False, True):
+            opened = open_another_gateway(
+                webhook=WebhookConfig(path=HOOK, max_body_bytes=SMALL_CAP),
+                groups=GroupsConfig(enabled=groups),
             )
-            async with serving(app) as url:
-                simulator.set_webhook(url + HOOK)
-                yield Gateway(
-                    session,
-                    url,
-                    app=app,
-                    simulator=simulator,
-                    store=store,
-                    database=database,
-                    log=log,
-                )
+            urls[groups] = (await stack.enter_async_context(opened)).url
+        yield urls
 
-    return opened
+
+@pytest.fixture
+def url(shared_urls: dict[bool, str]) -> str:
+    return shared_urls[False]
+
+
+@pytest.fixture
+def groups_url(shared_urls: dict[bool, str]) -> str:
+    return shared_urls[True]
 
 
 @pytest.fixture
@@ -277,10 +373,10 @@ def serve(tmp_path: Path) -> Serve:
 
     @asynccontextmanager
     async def served(
-        document: Mapping[str, Any], environ: Mapping[str, str] | None = None
+        graph_url: str, environ: Mapping[str, str] | None = None, **sections: Any
     ) -> AsyncIterator[Process]:
         config = tmp_path / "wats.config.json"
-        config.write_text(json.dumps(document))
+        config.write_text(json.dumps(config_of(graph_url, **sections)))
         errors = tmp_path / "stderr"
         with errors.open("ab") as stderr:
             process = await asyncio.create_subprocess_exec(

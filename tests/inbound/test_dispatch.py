@@ -70,7 +70,7 @@ class Inbox:
             payload=payload or updates.encode(update),
             targets=self.handlers.targets(update.kind),
         )
-        assert list(await self.store.receive([arrival])) == [True]
+        assert list(await self.store.receive([arrival])) == [()]
 
     async def until(self, done: Callable[[], bool]) -> None:
         """Wait for *done*, while time flies, so that whatever is to be retried is due."""

@@ -3,7 +3,9 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 
+from wats.config import InboxConfig
 from wats.errors import StoreUnavailable, WebhookRefused
+from wats.inbound.dispatch import Dispatcher
 from wats.inbound.handlers import Handlers
 from wats.inbound.receive import Receipt, Receiver, lane_of
 from wats.inbound.signature import SignatureCheck
@@ -26,18 +28,19 @@ async def store() -> AsyncIterator[Store]:
 class Inlet:
     def __init__(self, store: Store | None, handlers: Handlers | None = None) -> None:
         self.telemetry = Telemetry(routes=[RouteLabel("unmatched")], adapter=Adapter.SQLITE)
-        self.woken = 0
+        handlers = handlers or Handlers()
+        # It is not started, so what is stored stays where it is.
+        dispatcher = store and Dispatcher(
+            store, handlers, InboxConfig(), telemetry=self.telemetry, log=lambda _: None
+        )
         self.receiver = Receiver(
             SignatureCheck([Secret(APP_SECRET)]),
-            handlers or Handlers(),
+            handlers,
             store,
             telemetry=self.telemetry,
-            stored=self._wake,
+            dispatcher=dispatcher,
             handler_timeout_seconds=5,
         )
-
-    def _wake(self) -> None:
-        self.woken += 1
 
     async def take(self, *ids: str, junk: int = 0) -> Receipt:
         body = webhook(*ids, junk=junk)
@@ -70,16 +73,6 @@ async def test_what_is_new_is_kept_and_what_is_known_is_not_kept_again(store: St
     assert first == Receipt(received=2, dispatched=2, skipped=0)
     assert second == Receipt(received=2, dispatched=1, skipped=4)
     assert inlet.counted() == {"success": 3, "deduped": 1, "skipped": 3}
-    assert inlet.woken == 2
-
-
-async def test_only_duplicates_wake_nobody(store: Store) -> None:
-    inlet = Inlet(store)
-    await inlet.take("a")
-
-    await inlet.take("a")
-
-    assert inlet.woken == 1
 
 
 async def test_success_is_counted_where_nobody_has_to_handle_it(store: Store) -> None:
@@ -92,7 +85,7 @@ async def test_success_is_counted_where_nobody_has_to_handle_it(store: Store) ->
     await inlet.take("a")
 
     assert inlet.counted() == {}
-    assert (await store.inbox_depth()).pending == 1
+    assert (await store.inbox_depth()).leased == 1
 
 
 async def test_a_body_that_metas_key_did_not_sign_is_not_looked_at(store: Store) -> None:

@@ -72,7 +72,7 @@ def settle(store: Store) -> Callable[..., Awaitable[Sequence[int]]]:
             )
             for delivery in deliveries
         ]
-        return await store.settle_deliveries(settlements, now=now)
+        return list((await store.settle_deliveries(settlements, now=now)).done)
 
     return settle
 

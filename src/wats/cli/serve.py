@@ -17,6 +17,8 @@ from wats.service import WatsApp, create_wats_service_app
 from wats.store.open import open_store
 from wats.web.server import Server, bind
 
+GC_THRESHOLDS = (50_000, 20, 50)
+
 
 @click.command()
 @config_options
@@ -67,9 +69,11 @@ async def _run(
     listener = bind(profile.service.host, profile.service.port)
     # Before the server, whose own report of a start that fails would be a stack.
     await app.start()
-    # What is there now stays: the collector need not look at it again with every generation.
+    # What is there now stays, and a request leaves hardly a cycle behind: the collector need look
+    # less often, and not at all at what is frozen. It took a tenth of the time.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
     def ready(url: str) -> None:
         greet(url)

@@ -5,7 +5,6 @@ is handed to a handler in the order in which it arrived, so a delivery that must
 up those behind it, of this conversation and for this handler, and no others.
 """
 
-import asyncio
 import random
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -18,6 +17,8 @@ from wats.clock import Now, utc_now
 from wats.config import InboxConfig
 from wats.inbound import updates
 from wats.inbound.handlers import Handlers
+from wats.inbound.updates import Update
+from wats.inbound.watchdog import Watchdog
 from wats.store import Store
 from wats.store.records import Delivery, DeliveryState, Settlement
 from wats.telemetry import Telemetry, error_name
@@ -39,6 +40,13 @@ def retry_delay(attempt: int, jitter: float) -> timedelta:
     steps = min(attempt - 1, 10)
     seconds = min(FIRST_RETRY_SECONDS * RETRY_FACTOR**steps, LONGEST_RETRY_SECONDS)
     return timedelta(seconds=seconds * (1 - jitter / 5))
+
+
+class Job(NamedTuple):
+    """A delivery to be handled, and its update if that needs no decoding any more."""
+
+    delivery: Delivery
+    update: Update | None = None
 
 
 class Handled(NamedTuple):
@@ -69,6 +77,7 @@ class Dispatcher:
         self._log = log
         self._now = now
         self._jitter = jitter
+        self._watchdog = Watchdog(config.handler_timeout_seconds)
         self._worker = Worker(
             Duties(
                 claim=self._claim,
@@ -88,15 +97,25 @@ class Dispatcher:
         """Begin, also with what an earlier process left behind."""
         self._worker.start()
 
+    @property
+    def lease_seconds(self) -> float:
+        """How long to lease for `take` what is stored next; 0 if there is no room for it."""
+        return self._config.lease_seconds if self._worker.has_room else 0.0
+
+    def take(self, update: Update, deliveries: Sequence[Delivery]) -> None:
+        """Dispatch *update*, which was stored just now, with the deliveries that are leased."""
+        for delivery in deliveries:
+            self._worker.offer([Job(delivery, update)])
+
     def wake(self) -> None:
-        """Say that something was stored."""
+        """Say that something was stored that is not leased."""
         self._worker.wake()
 
     async def stop(self, drain_seconds: float) -> None:
         """Let handlers that run finish within *drain_seconds*; the rest stays in the inbox."""
         await self._worker.stop(drain_seconds)
 
-    async def _claim(self, limit: int) -> Sequence[Sequence[Delivery]]:
+    async def _claim(self, limit: int) -> Sequence[Sequence[Job]]:
         deliveries = await self._store.claim_deliveries(
             targets=self._handlers.names,
             limit=limit,
@@ -104,28 +123,29 @@ class Dispatcher:
             now=self._now(),
         )
         by_lane = sorted(deliveries, key=_lane_of)
-        return [list(run) for _, run in groupby(by_lane, key=_lane_of)]
+        return [[Job(delivery) for delivery in run] for _, run in groupby(by_lane, key=_lane_of)]
 
-    async def _handle_run(self, run: Sequence[Delivery]) -> Sequence[Handled]:
+    async def _handle_run(self, run: Sequence[Job]) -> Sequence[Handled]:
         results: list[Handled] = []
         blocked = False
-        for delivery in run:
-            result = _given_back(delivery) if blocked else await self._handle(delivery)
+        for job in run:
+            result = _given_back(job.delivery) if blocked else await self._handle(job)
             # What is behind a failure waits with it, so that it keeps its place.
             blocked = blocked or result.settlement.state is DeliveryState.RETRY
             results.append(result)
         return results
 
-    async def _handle(self, delivery: Delivery) -> Handled:
+    async def _handle(self, job: Job) -> Handled:
+        delivery, update = job
         if delivery.attempt > self._config.max_attempts:
             # Leased so often and never settled: the update, or what it leads to, kills processes.
             return self._dead(delivery, UpdateKind.UNKNOWN, "LeaseExpired")
         try:
-            update = updates.decode(delivery.payload)
+            update = update or updates.decode(delivery.payload)
         except msgspec.MsgspecError as error:
             return self._dead(delivery, UpdateKind.UNKNOWN, error_name(error))
         try:
-            async with asyncio.timeout(self._config.handler_timeout_seconds):
+            with self._watchdog.watch():
                 await self._handlers[delivery.target](update)
         except Exception as error:
             return self._failed(delivery, update.kind, error)
@@ -147,14 +167,16 @@ class Dispatcher:
     async def _settle(self, runs: Sequence[Sequence[Handled]]) -> None:
         results = [result for run in runs for result in run]
         kinds = {settlement.update_id: kind for settlement, kind in results}
-        done = await self._store.settle_deliveries(
+        settled = await self._store.settle_deliveries(
             [settlement for settlement, _ in results], now=self._now()
         )
-        for update_id in done:
+        for update_id in settled.done:
             self._telemetry.webhook_update(kinds[update_id], Outcome.SUCCESS)
+        if settled.more:
+            self._worker.wake()
 
-    async def _renew(self, runs: Sequence[Sequence[Delivery]]) -> None:
-        deliveries = [delivery for run in runs for delivery in run]
+    async def _renew(self, runs: Sequence[Sequence[Job]]) -> None:
+        deliveries = [job.delivery for run in runs for job in run]
         await self._store.renew_deliveries(
             deliveries, lease_seconds=self._config.lease_seconds, now=self._now()
         )
@@ -168,8 +190,8 @@ def _given_back(delivery: Delivery) -> Handled:
     return Handled(_settled(delivery, DeliveryState.PENDING), UpdateKind.UNKNOWN)
 
 
-def _abandoned(run: Sequence[Delivery]) -> Sequence[Handled]:
-    return [_given_back(delivery) for delivery in run]
+def _abandoned(run: Sequence[Job]) -> Sequence[Handled]:
+    return [_given_back(job.delivery) for job in run]
 
 
 def _settled(

@@ -1,17 +1,18 @@
 """The transaction of the inbound flow: a webhook body becomes stored updates, then we answer."""
 
-import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from wats.clock import Now, utc_now
 from wats.inbound import envelope, projection, updates
+from wats.inbound.dispatch import Dispatcher
 from wats.inbound.handlers import Handlers
-from wats.inbound.normalize import Normalized, normalize
+from wats.inbound.normalize import normalize
 from wats.inbound.signature import SignatureCheck
 from wats.inbound.updates import Update
+from wats.inbound.watchdog import Watchdog
 from wats.store import Store
 from wats.store.records import Arrival
 from wats.telemetry import Telemetry
@@ -41,7 +42,7 @@ class Receiver:
         handlers: Who will get the updates.
         store: Where they are kept. Without one the handlers run before the receipt is made, once,
             and what they raise is counted and forgotten.
-        stored: Called after something was stored, so that it is dispatched at once.
+        dispatcher: Who hands over what is kept; there is one if there is a store.
         handler_timeout_seconds: How long a handler may take where there is no store.
     """
 
@@ -52,7 +53,7 @@ class Receiver:
         store: Store | None,
         *,
         telemetry: Telemetry,
-        stored: Callable[[], None],
+        dispatcher: Dispatcher | None,
         handler_timeout_seconds: float,
         now: Now = utc_now,
     ) -> None:
@@ -60,8 +61,8 @@ class Receiver:
         self._handlers = handlers
         self._store = store
         self._telemetry = telemetry
-        self._stored = stored
-        self._handler_timeout_seconds = handler_timeout_seconds
+        self._dispatcher = dispatcher
+        self._watchdog = Watchdog(handler_timeout_seconds)
         self._now = now
 
     async def receive(self, body: bytes, signature: str | None) -> Receipt:
@@ -76,36 +77,44 @@ class Receiver:
         found = normalize(envelope.parse(body), received_at=received_at)
         for skip in found.skips:
             self._telemetry.webhook_update(skip.kind, Outcome.SKIPPED)
-        if self._store is None:
+        if self._store is None or self._dispatcher is None:
             dispatched = await self._handle_now(found.updates)
             return Receipt(
                 received=len(found.updates), dispatched=dispatched, skipped=len(found.skips)
             )
-        new = await self._keep(self._store, found, received_at)
+        new = await self._keep(self._store, self._dispatcher, found.updates, received_at)
         return Receipt(
             received=len(found.updates),
             dispatched=new,
             skipped=len(found.updates) - new + len(found.skips),
         )
 
-    async def _keep(self, store: Store, found: Normalized, received_at: datetime) -> int:
-        if not found.updates:
+    async def _keep(
+        self,
+        store: Store,
+        dispatcher: Dispatcher,
+        found: Sequence[Update],
+        received_at: datetime,
+    ) -> int:
+        if not found:
             return 0
-        arrivals = [self._arrival(update, received_at) for update in found.updates]
-        are_new = await store.receive(arrivals)
+        lease_seconds = dispatcher.lease_seconds
+        arrivals = [self._arrival(update, received_at, lease_seconds) for update in found]
+        kept = await store.receive(arrivals)
         new = 0
-        for update, arrival, is_new in zip(found.updates, arrivals, are_new, strict=True):
-            if not is_new:
+        for update, arrival, leased in zip(found, arrivals, kept, strict=True):
+            if leased is None:
                 self._telemetry.webhook_update(update.kind, Outcome.DEDUPED)
                 continue
             new += 1
+            dispatcher.take(update, leased)
             if not arrival.targets:
                 self._telemetry.webhook_update(update.kind, Outcome.SUCCESS)
-        if new:
-            self._stored()
+        if new and not lease_seconds:
+            dispatcher.wake()
         return new
 
-    def _arrival(self, update: Update, received_at: datetime) -> Arrival:
+    def _arrival(self, update: Update, received_at: datetime, lease_seconds: float) -> Arrival:
         targets = self._handlers.targets(update.kind)
         return Arrival(
             key=bytes.fromhex(update.key),
@@ -116,6 +125,7 @@ class Receiver:
             lane=lane_of(update),
             payload=updates.encode(update) if targets else b"",
             targets=targets,
+            lease_seconds=lease_seconds,
             message=projection.message_record(update),
             status=projection.status_record(update),
             window=projection.window_record(update),
@@ -127,7 +137,7 @@ class Receiver:
             failures = 0
             for target in self._handlers.targets(update.kind):
                 try:
-                    async with asyncio.timeout(self._handler_timeout_seconds):
+                    with self._watchdog.watch():
                         await self._handlers[target](update)
                 except Exception as error:
                     failures += 1

@@ -15,6 +15,7 @@ from wats.store.records import (
     MessagePage,
     MessageRecord,
     Reservation,
+    Settled,
     Settlement,
     StatusRecord,
     StoreHealth,
@@ -58,8 +59,12 @@ class Store(Protocol):
             StoreUnavailable: The database cannot be read.
         """
 
-    async def receive(self, arrivals: Sequence[Arrival]) -> Sequence[bool]:
-        """Keep *arrivals* and tell for each, in order, whether it is new.
+    async def receive(self, arrivals: Sequence[Arrival]) -> Sequence[Sequence[Delivery] | None]:
+        """Keep *arrivals* and tell for each, in order, what became of it.
+
+        `None` stands for one that is known. For one that is new there are those of its deliveries
+        that are leased to the caller: if it wants them, all that nothing is before, in the sense of
+        `claim_deliveries`. They need no claim; in every other way they are as if claimed.
 
         An arrival whose `(occurred_at, key)` is known, or stands earlier in *arrivals*, changes
         nothing. A new one is queued for each of its targets and its projections are written: a
@@ -89,15 +94,12 @@ class Store(Protocol):
 
     async def settle_deliveries(
         self, settlements: Sequence[Settlement], *, now: datetime
-    ) -> Sequence[int]:
+    ) -> Settled:
         """End the leases of *settlements*; a lease that is no longer ours changes nothing.
 
         When the last target of an update is done, its payload is erased; key, kind, times and
         outcome remain. The payload of a dead delivery stays, so that it can be looked at and run
         again.
-
-        Returns:
-            The ids of the updates that are done with all of their targets now.
         """
 
     async def inbox_depth(self) -> InboxDepth:

@@ -68,6 +68,8 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
         lane: A number that all updates of one conversation share; their order is kept.
         payload: The encoded update; opaque here. Erased when every target is done with it.
         targets: The names of those who must handle it; empty if nobody does.
+        lease_seconds: For how long the caller wants to have its deliveries at once; 0 leaves them
+            to a claim.
         message: The message to project, if the update is one.
         status: The transition to project, if the update is one.
         window: The window that the update opens, if it does.
@@ -81,6 +83,7 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     lane: int
     payload: bytes
     targets: tuple[str, ...] = ()
+    lease_seconds: float = 0.0
     message: MessageRecord | None = None
     status: StatusRecord | None = None
     window: WindowRecord | None = None
@@ -112,6 +115,18 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     due_at: datetime | None = None
     error: str | None = None
     """The class name of what went wrong; never a text."""
+
+
+class Settled(msgspec.Struct, frozen=True, kw_only=True):
+    """What settlements led to.
+
+    Attributes:
+        done: The ids of the updates that all of their targets are done with now.
+        more: Whether deliveries that waited behind the settled ones can be claimed now.
+    """
+
+    done: tuple[int, ...]
+    more: bool
 
 
 class DeliveryState(StrEnum):

@@ -115,7 +115,7 @@ class GatewayProtocol(HttpToolsProtocol):
             or not self.parser.should_keep_alive()
             or self.parser.should_upgrade()
             or self.expect_100_continue
-            or (self.cycle and not self.cycle.response_complete)
+            or not self._is_idle()
         ):
             return None
         lengths = [value for name, value in self.headers if name == b"content-length"]
@@ -125,6 +125,10 @@ class GatewayProtocol(HttpToolsProtocol):
         if not lengths[0].isdigit() or not 0 < int(lengths[0][:20]) <= hook.max_body_bytes:
             return None
         return WebhookCycle(signatures[0].decode("latin-1"))
+
+    def _is_idle(self) -> bool:
+        cycle: Any = self.cycle  # `None` before the first request, whatever uvicorn's types say
+        return cycle is None or cycle.response_complete
 
     async def _take(self, cycle: WebhookCycle) -> None:
         assert self._hook is not None  # noqa: S101 - there is no cycle without it

@@ -94,7 +94,7 @@ async def test_questions_that_wait_together_share_one_transaction(
     answers = await release(writer, *waiting)
     await held
 
-    assert answers == [[True, True]] * 100
+    assert answers == [[(), ()]] * 100
     assert writer.count("COMMIT") == 2  # that of the one that held them up, and theirs
     assert writer.told == [(SETTLE, Outcome.SUCCESS)] + [(RECEIVE, Outcome.SUCCESS)] * 100
 
@@ -142,7 +142,7 @@ async def test_a_question_that_fails_spoils_no_other(writer: Writer, arrival: Ma
 
     answers = await release(writer, held, *good, bad, worse)
 
-    assert answers[:4] == [True, [True], [True], [True]]
+    assert answers[:4] == [(), [()], [()], [()]]
     assert [type(error) for error in answers[4:]] == [OverflowError, ZeroDivisionError]
     assert writer.told.count((RECEIVE, Outcome.SUCCESS)) == 3
     assert writer.told.count((RECEIVE, Outcome.ERROR)) == 1
@@ -157,7 +157,7 @@ async def test_a_question_that_fails_changes_nothing(writer: Writer, arrival: Ma
     with pytest.raises(ZeroDivisionError):
         await writer.thread.ask(SETTLE, receive_and_fail)
 
-    assert await writer.receive(first) == [True]
+    assert await writer.receive(first) == [()]
 
 
 async def test_a_locked_database_fails_everything_that_waits_after_one_wait(
@@ -177,7 +177,7 @@ async def test_a_locked_database_fails_everything_that_waits_after_one_wait(
 
     assert {type(answer) for answer in answers} == {StoreUnavailable}
     other.execute("ROLLBACK")
-    assert await writer.receive(arrival()) == [True]
+    assert await writer.receive(arrival()) == [()]
     other.close()
 
 
@@ -188,7 +188,7 @@ async def test_a_cancelled_asker_is_passed_over_and_still_counted(
     leaving, staying = writer.receive(arrival()), writer.receive(arrival())
     leaving.cancel()
 
-    assert await release(writer, held, staying) == [True, [True]]
+    assert await release(writer, held, staying) == [(), [()]]
 
     assert writer.told.count((RECEIVE, Outcome.SUCCESS)) == 2
 
@@ -203,14 +203,14 @@ async def test_a_question_of_a_loop_that_is_gone_does_not_stop_the_thread(
 
     await asyncio.to_thread(asyncio.run, leave_at_once())
 
-    assert await release(writer, held, writer.receive(arrival())) == [True, [True]]
+    assert await release(writer, held, writer.receive(arrival())) == [(), [()]]
 
 
 async def test_a_question_can_come_from_another_loop(writer: Writer, arrival: MakeArrival) -> None:
     async def receive() -> Sequence[bool]:
         return await writer.receive(arrival())
 
-    assert await asyncio.to_thread(asyncio.run, receive()) == [True]
+    assert await asyncio.to_thread(asyncio.run, receive()) == [()]
 
 
 async def test_a_thread_that_cannot_connect_ends(tmp_path: Path) -> None:

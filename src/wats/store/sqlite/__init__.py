@@ -20,6 +20,7 @@ from wats.store.records import (
     MessagePage,
     MessageRecord,
     Reservation,
+    Settled,
     Settlement,
     StatusRecord,
     StoreHealth,
@@ -34,6 +35,9 @@ from wats.store.sqlite.connection import (
 )
 from wats.store.sqlite.thread import ConnectionThread, answer_each, commit_together
 from wats.telemetry.vocabulary import Adapter, Outcome, StoreOperation
+
+SETTLE_PATIENCE_SECONDS = 0.005
+"""How long a settlement waits for a transaction that is made for something else."""
 
 PURGE_ROWS = 500
 """The most rows that one call of `purge` deletes from each table."""
@@ -122,7 +126,7 @@ class SQLiteStore(Store):
         )
 
     @override
-    async def receive(self, arrivals: Sequence[Arrival]) -> Sequence[bool]:
+    async def receive(self, arrivals: Sequence[Arrival]) -> Sequence[Sequence[Delivery] | None]:
         if self._writer is None:
             raise StoreClosed
         return await self._writer.ask_together(StoreOperation.RECEIVE, inbox.receive, arrivals)
@@ -146,9 +150,14 @@ class SQLiteStore(Store):
     @override
     async def settle_deliveries(
         self, settlements: Sequence[Settlement], *, now: datetime
-    ) -> Sequence[int]:
+    ) -> Settled:
         settle = partial(inbox.settle, settlements=settlements, now=now)
-        return await self._write(StoreOperation.SETTLE, settle)
+        if self._writer is None:
+            raise StoreClosed
+        # Nobody waits for it, so it need not have a wait for the disk of its own.
+        return await self._writer.ask(
+            StoreOperation.SETTLE, settle, patience_seconds=SETTLE_PATIENCE_SECONDS
+        )
 
     @override
     async def inbox_depth(self) -> InboxDepth:

@@ -4,9 +4,9 @@ Each function runs inside a transaction that its caller opened.
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import takewhile
+from itertools import groupby, takewhile
 from sqlite3 import Connection
 from typing import TypeAlias
 
@@ -16,6 +16,7 @@ from wats.store.records import (
     Delivery,
     DeliveryState,
     InboxDepth,
+    Settled,
     Settlement,
 )
 from wats.store.sqlite import messages
@@ -37,8 +38,19 @@ _INSERTED_SINCE = "SELECT id FROM wats_inbox WHERE id > ?"
 _INSERT_DELIVERY = """
 INSERT INTO wats_deliveries (update_id, target, lane, state, is_head, due_at)
 VALUES (
-    ?, ?, ?, 'pending', NOT EXISTS (SELECT 1 FROM wats_deliveries WHERE target = ? AND lane = ?), ?
+    ?, ?, ?, 'pending',
+    NOT EXISTS (SELECT 1 FROM wats_deliveries WHERE target = ? AND lane = ?),
+    ?
 )
+"""
+
+_LEASE_NEW_HEADS = """
+UPDATE wats_deliveries SET state = 'leased', attempts = 1, lease_id = ?, due_at = ?
+WHERE update_id BETWEEN ? AND ? AND is_head
+"""
+
+_LEASED_SINCE = """
+SELECT update_id, target FROM wats_deliveries WHERE update_id > ? AND lease_id = ?
 """
 
 _DUE_HEADS = """
@@ -127,31 +139,65 @@ DELETE FROM wats_inbox WHERE id IN (SELECT id FROM wats_inbox WHERE done_at < ? 
 """
 
 
-def receive(connection: Connection, arrivals: Sequence[Arrival]) -> Sequence[bool]:
+def receive(
+    connection: Connection, arrivals: Sequence[Arrival]
+) -> Sequence[Sequence[Delivery] | None]:
     """Insert what is new of *arrivals*, with its deliveries and projections."""
     (last_id,) = connection.execute(_LAST_ID).fetchone()
     rows = [
         _update_row(update_id, arrival) for update_id, arrival in enumerate(arrivals, last_id + 1)
     ]
     inserted = connection.executemany(_INSERT_UPDATE, rows).rowcount
-    if inserted == len(rows):
-        is_new = [True] * inserted
-    else:
+    numbered = list(enumerate(arrivals, last_id + 1))
+    if inserted < len(rows):
         ids = {update_id for (update_id,) in connection.execute(_INSERTED_SINCE, (last_id,))}
-        is_new = [row[0] in ids for row in rows]
-    fresh = [
-        (row, arrival) for row, arrival, new in zip(rows, arrivals, is_new, strict=True) if new
-    ]
+        numbered = [(update_id, arrival) for update_id, arrival in numbered if update_id in ids]
+    messages.project(connection, [arrival for _, arrival in numbered])
+    leased = _deliver(connection, numbered, last_id)
+    new = {update_id for update_id, _ in numbered}
+    return [leased.get(row[0], ()) if row[0] in new else None for row in rows]
+
+
+def _deliver(
+    connection: Connection, numbered: Sequence[tuple[int, Arrival]], last_id: int
+) -> Mapping[int, Sequence[Delivery]]:
+    """Insert the deliveries of new updates; return those that are leased to who brought them."""
     connection.executemany(
         _INSERT_DELIVERY,
         [
-            (row[0], target, arrival.lane, target, arrival.lane, row[5])
-            for row, arrival in fresh
+            (update_id, target, arrival.lane, target, arrival.lane, to_ms(arrival.received_at))
+            for update_id, arrival in numbered
             for target in arrival.targets
         ],
     )
-    messages.project(connection, [arrival for _, arrival in fresh])
-    return is_new
+    lease_id = secrets.randbits(62)
+    connection.executemany(_LEASE_NEW_HEADS, list(_leases(numbered, lease_id)))
+    arrivals = dict(numbered)
+    leased: dict[int, list[Delivery]] = {}
+    for update_id, target in connection.execute(_LEASED_SINCE, (last_id, lease_id)):
+        arrival = arrivals[update_id]
+        delivery = Delivery(
+            update_id=update_id,
+            target=target,
+            lane=arrival.lane,
+            attempt=1,
+            lease_id=lease_id,
+            payload=arrival.payload,
+        )
+        leased.setdefault(update_id, []).append(delivery)
+    return leased
+
+
+def _leases(
+    numbered: Sequence[tuple[int, Arrival]], lease_id: int
+) -> Iterator[tuple[int, int, int, int]]:
+    """Yield a lease for each stretch of updates that are wanted for the same time."""
+    for seconds, stretch in groupby(numbered, key=lambda pair: pair[1].lease_seconds):
+        if seconds:
+            (first_id, first), *others = stretch
+            last_id = others[-1][0] if others else first_id
+            leased_until = first.received_at + timedelta(seconds=seconds)
+            yield lease_id, to_ms(leased_until), first_id, last_id
 
 
 def _update_row(update_id: int, arrival: Arrival) -> tuple[object, ...]:
@@ -228,9 +274,7 @@ def renew(
     )
 
 
-def settle(
-    connection: Connection, settlements: Sequence[Settlement], now: datetime
-) -> Sequence[int]:
+def settle(connection: Connection, settlements: Sequence[Settlement], now: datetime) -> Settled:
     """Write how leased deliveries ended, let the next of their lanes follow, erase what is done."""
     now_ms = to_ms(now)
     for settlement in settlements:
@@ -240,14 +284,15 @@ def settle(
             connection.execute(_BURY, (settlement.error, now_ms, *_lease_of(settlement)))
     # In order of arrival: of a run that ends as a whole, each passes the head on to its next.
     ended = sorted(_lease_of(s) for s in settlements if s.state in _ENDS)
-    connection.executemany(_PROMOTE_NEXT, ended)
+    promoted = connection.executemany(_PROMOTE_NEXT, ended).rowcount
     connection.executemany(_DELETE_DELIVERY, ended)
     touched = dict.fromkeys(update_id for update_id, _, _ in ended)
-    return [
+    done = [
         update_id
         for update_id in touched
         if connection.execute(_FINISH_UPDATE, (now_ms, update_id)).rowcount
     ]
+    return Settled(done=tuple(done), more=promoted > 0)
 
 
 _ENDS = frozenset({DeliveryState.DONE, DeliveryState.DEAD})

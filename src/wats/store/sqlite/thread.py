@@ -61,6 +61,7 @@ class ConnectionThread:
         self._answer = answer
         self._tell = tell
         self._waiting: list[Question] = []
+        self._gathering = False
         self._queue: SimpleQueue[list[Question]] = SimpleQueue()
         self._thread = Thread(target=self._work, name=name, daemon=True)
 
@@ -80,10 +81,17 @@ class ConnectionThread:
         self._thread.join()
 
     def ask(
-        self, operation: StoreOperation | None, run: Callable[[Connection], R]
+        self,
+        operation: StoreOperation | None,
+        run: Callable[[Connection], R],
+        *,
+        patience_seconds: float = 0.0,
     ) -> asyncio.Future[R]:
-        """Put a question; its future is done when its transaction is."""
-        return self._put(run, operation)
+        """Put a question; its future is done when its transaction is.
+
+        With *patience_seconds* it waits so long for others to share their transaction with it.
+        """
+        return self._put(run, operation, patience_seconds=patience_seconds)
 
     def ask_together(
         self,
@@ -99,13 +107,22 @@ class ConnectionThread:
         run: Callable[..., Any],
         operation: StoreOperation | None = None,
         items: Sequence[Any] | None = None,
+        *,
+        patience_seconds: float = 0.0,
     ) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
         future = loop.create_future()
         self._waiting.append(Question(run, items, future, operation, perf_counter()))
-        if len(self._waiting) == 1:
-            loop.call_soon(self._gather, loop, 1, MAX_ROUNDS)
+        if patience_seconds and not self._gathering:
+            loop.call_later(patience_seconds, self._begin_to_gather, loop)
+        else:
+            self._begin_to_gather(loop)
         return future
+
+    def _begin_to_gather(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._waiting and not self._gathering:
+            self._gathering = True
+            loop.call_soon(self._gather, loop, len(self._waiting), MAX_ROUNDS)
 
     def _gather(self, loop: asyncio.AbstractEventLoop, seen: int, rounds: int) -> None:
         """Hand over what waits, unless more came since the last look: then look again soon.
@@ -116,6 +133,7 @@ class ConnectionThread:
         if seen < count < MAX_BATCH and rounds:
             loop.call_soon(self._gather, loop, count, rounds - 1)
             return
+        self._gathering = False
         questions, self._waiting = self._waiting, []
         self._queue.put(questions)
 

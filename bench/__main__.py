@@ -1,0 +1,117 @@
+"""`python -m bench`: measure wats and its rivals in turns, on one core, and print a table."""
+
+import argparse
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from bench.contestants import CONTESTANTS, Contestant, Entrant, Round, Stage
+from bench.machine import Cores, choose_cores, facts, on_core
+from bench.processes import ROOT, ChildFailed, run
+from bench.report import Report, Result
+from bench.telemetry import TURNS, Costs
+from wats import __version__
+
+TELEMETRY = "telemetry"
+WARM_UP_SECONDS = 1.0
+TELEMETRY_SECONDS = 0.4
+_IMPORT_SECONDS = 60.0
+
+
+def main() -> None:
+    """Run the benchmark that the command line asks for."""
+    options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # On the disk of the working tree: one in memory would make every commit free.
+    build = ROOT / "build"
+    build.mkdir(exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix="bench-", dir=build) as folder:
+            cores = choose_cores()
+            # What is here does next to nothing, and that not on the core of the servers.
+            with on_core(cores.load):
+                report = _measure(options, cores, Path(folder))
+    except ChildFailed as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("Stopped.")
+    print(report.to_text(), end="")
+    if options.json is not None:
+        options.json.write_bytes(report.to_json())
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=4.0, help="the length of a round")
+    parser.add_argument("--rounds", type=int, default=3, help="how many rounds each has")
+    parser.add_argument("--connections", type=int, default=64, help="how many at once")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all figures")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=[*CONTESTANTS, TELEMETRY],
+        default=[*CONTESTANTS, TELEMETRY],
+        metavar="NAME",
+        help=f"measure only these: {', '.join([*CONTESTANTS, TELEMETRY])}",
+    )
+    options = parser.parse_args()
+    if options.seconds <= 0 or options.rounds < 1 or options.connections < 1:
+        parser.error("--seconds, --rounds and --connections must be positive")
+    return options
+
+
+def _measure(options: argparse.Namespace, cores: Cores, folder: Path) -> Report:
+    chosen = {name: each for name, each in CONTESTANTS.items() if name in options.only}
+    machine = facts(cores, folder)
+    with Stage(cores, folder, options.connections) as stage:
+        results = _take_turns(stage, chosen, seconds=options.seconds, rounds=options.rounds)
+    telemetry = None
+    if TELEMETRY in options.only:
+        telemetry = _count(cores, min(TELEMETRY_SECONDS, options.seconds))
+    return Report(
+        wats=__version__,
+        facts=machine,
+        connections=options.connections,
+        seconds=options.seconds,
+        results=results,
+        telemetry=telemetry,
+    )
+
+
+def _take_turns(
+    stage: Stage, chosen: dict[str, Contestant], *, seconds: float, rounds: int
+) -> dict[str, Result]:
+    """Let each of *chosen* have a round after the other, so that a slow minute hits them all."""
+    entrants: dict[str, Entrant] = {}
+    for name, contestant in chosen.items():
+        _say(f"{contestant.title} starts")
+        entrants[name] = contestant.enter(stage)
+        entrants[name].measure(min(WARM_UP_SECONDS, seconds))
+    measured: dict[str, list[Round]] = {name: [] for name in entrants}
+    for number in range(1, rounds + 1):
+        for name, entrant in entrants.items():
+            _say(f"round {number} of {rounds}: {chosen[name].title}")
+            measured[name].append(entrant.measure(seconds))
+    return {
+        name: Result(rounds=measured[name], peak_mib=entrant.peak_mib())
+        for name, entrant in entrants.items()
+    }
+
+
+def _count(cores: Cores, seconds: float) -> Costs:
+    _say("telemetry")
+    timeout_seconds = _IMPORT_SECONDS + 10 * TURNS * seconds
+    given = str(seconds).encode()
+    output = run("bench.telemetry", given, core=cores.server, timeout_seconds=timeout_seconds)
+    return msgspec.json.decode(output, type=Costs)
+
+
+def _say(what: str) -> None:
+    print(what, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

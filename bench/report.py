@@ -1,0 +1,153 @@
+"""What came of it, as a table for people and as JSON for machines."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
+
+import msgspec
+
+from bench.contestants import CONTESTANTS, Round
+from bench.machine import Facts
+from bench.telemetry import Costs
+
+GOALS = (
+    ("stored", "bare", 0.35),
+    ("stored", "pywa", 1.7),
+    ("stored", "pywa-fastapi", 1.7),
+    ("inline", "bare", 0.55),
+)
+"""How many times as many webhooks the first shall take as the second."""
+
+_ROW = "{:34} {:>10} {:>18} {:>7} {:>7} {:>7} {:>9} {:>6}"
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """All rounds of one contestant, and the most memory that its server had."""
+
+    rounds: list[Round]
+    peak_mib: float | None
+
+    @property
+    def rate(self) -> float:
+        """Requests answered per second."""
+        return median(each.rate for each in self.rounds)
+
+    @property
+    def cpu_us(self) -> float | None:
+        """The processor time for one request, in microseconds."""
+        known = [each.cpu_us for each in self.rounds if each.cpu_us is not None]
+        return median(known) if known else None
+
+    @property
+    def settled_rates(self) -> list[float]:
+        """Updates handled and settled per second; empty where there is no inbox."""
+        return [each.settled_rate for each in self.rounds if each.settled_rate is not None]
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """One run."""
+
+    wats: str
+    facts: Facts
+    connections: int
+    seconds: float
+    results: dict[str, Result]
+    telemetry: Costs | None
+
+    def to_json(self) -> bytes:
+        """Return everything that was measured."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
+    def to_text(self) -> str:
+        """Return what people read."""
+        parts = [_head(self)]
+        if self.results:
+            parts.append(_requests(self.results))
+        ratios = list(_ratios(self.results))
+        if ratios:
+            parts.append("\n".join(["How many times as many webhooks", *ratios]))
+        if self.telemetry is not None:
+            parts.append(_telemetry(self.telemetry))
+        return "\n\n".join(parts) + "\n"
+
+
+def _head(report: Report) -> str:
+    facts, placed = report.facts, report.facts.placed
+    lines = [
+        f"wats {report.wats}, {facts.python}, {facts.system}, {facts.processor}, "
+        f"{facts.cores} cores",
+        f"{report.connections} connections, rounds of {report.seconds:g} s, medians; "
+        f"an fsync of 4 KiB takes {facts.fsync_ms:.2f} ms",
+    ]
+    if placed.server is None:
+        lines.append("This system pins nothing: servers and load moved between cores.")
+    elif not placed.apart:
+        lines.append("There is one core: servers and load shared it, and the figures are low.")
+    else:
+        lines.append(f"Servers on core {placed.server}, load on core {placed.load}")
+    return "\n".join(lines)
+
+
+def _requests(results: Mapping[str, Result]) -> str:
+    heads = (
+        "",
+        "per second",
+        "lowest to highest",
+        "CPU us",
+        "p50 ms",
+        "p99 ms",
+        "peak MiB",
+        "load",
+    )
+    lines = [_ROW.format(*heads)]
+    for name, result in results.items():
+        title = CONTESTANTS[name].title
+        settled = result.settled_rates
+        lines.append(_row(f"{title}: acknowledged" if settled else title, result))
+        if settled:
+            row = _ROW.format(f"{title}: handled", *_rates(settled), "", "", "", "", "")
+            lines.append(row.rstrip())
+    return "\n".join(lines)
+
+
+def _row(title: str, result: Result) -> str:
+    rounds = result.rounds
+    return _ROW.format(
+        title,
+        *_rates([each.rate for each in rounds]),
+        _known([result.cpu_us], ".1f"),
+        _known([each.p50_ms for each in rounds], ".2f"),
+        _known([each.p99_ms for each in rounds], ".2f"),
+        _known([result.peak_mib], ".0f"),
+        _known([each.load_busy for each in rounds], ".0%"),
+    )
+
+
+def _known(values: Sequence[float | None], form: str) -> str:
+    known = [value for value in values if value is not None]
+    return format(median(known), form) if known else "-"
+
+
+def _rates(rates: Sequence[float]) -> tuple[str, str]:
+    return f"{median(rates):,.0f}", f"{min(rates):,.0f} to {max(rates):,.0f}"
+
+
+def _ratios(results: Mapping[str, Result]) -> Iterator[str]:
+    for ours, theirs, goal in GOALS:
+        if ours in results and theirs in results:
+            mine, base = results[ours], results[theirs]
+            figures = [f"{mine.rate / base.rate:.2f}"]
+            if settled := mine.settled_rates:
+                figures[0] += " acknowledged"
+                figures.append(f"{median(settled) / base.rate:.2f} handled")
+            if mine.cpu_us and base.cpu_us:
+                figures.append(f"{base.cpu_us / mine.cpu_us:.2f} by processor time")
+            titles = f"{CONTESTANTS[ours].title} / {CONTESTANTS[theirs].title}"
+            yield f"  {titles}: {', '.join(figures)} (goal {goal})"
+
+
+def _telemetry(costs: Costs) -> str:
+    lines = ["To count one HTTP request, a counter and a histogram, in nanoseconds"]
+    lines += [f"  {name:34} {cost:>9,.0f}" for name, cost in costs.request_ns.items()]
+    lines.append(f"To render {costs.samples:,} samples for a scrape, in milliseconds")
+    lines += [f"  {name:34} {cost:>9.2f}" for name, cost in costs.render_ms.items()]
+    return "\n".join(lines)

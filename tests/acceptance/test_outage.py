@@ -1,0 +1,127 @@
+"""What everybody is told while the database is gone, or where there is none."""
+
+import json
+import sqlite3
+from contextlib import closing
+from typing import Any
+
+from wats.errors import StoreUnavailable
+from wats.store.sqlite import SQLiteStore
+
+GOOD_PHONE = "15550001234"
+MINE = "whatsapp_business_account"
+
+
+def error(code: str, message: str, **more: Any) -> bytes:
+    told = {"error": {"code": code, "message": message, **more}}
+    return json.dumps(told, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+async def test_without_a_store_what_needs_one_says_so(open_gateway) -> None:
+    async with open_gateway(has_store=False) as gateway:
+        for path, message in {
+            "/api/messages": "Message projections require a persistence store.",
+            "/api/messages/x": "Message projections require a persistence store.",
+            "/api/conversations/1/window": (
+                "Conversation window state requires a persistence store."
+            ),
+        }.items():
+            answer = await gateway.ask("GET", path)
+            expected = error("persistence_not_configured", message)
+            assert (answer.status, answer.body) == (503, expected)
+            assert "retry-after" not in answer.headers
+        assert (await gateway.ask("GET", "/readyz")).status == 200
+
+
+class Unavailable(SQLiteStore):
+    """A store in front of which somebody pulls the plug."""
+
+    is_gone = False
+
+    def __getattribute__(self, name: str) -> Any:
+        if name not in {"open", "close", "adapter", "is_gone"} and name[0] != "_" and self.is_gone:
+            return _gone
+        return super().__getattribute__(name)
+
+
+async def _gone(*_: Any, **__: Any) -> Any:
+    raise StoreUnavailable
+
+
+UPDATE = {
+    "object": MINE,
+    "entry": [
+        {
+            "id": "1",
+            "time": 1_790_000_000,
+            "changes": [{"field": "account_update", "value": {"event": "X"}}],
+        }
+    ],
+}
+UNAVAILABLE = error("persistence_unavailable", "The store could not be reached.")
+NO_PROJECTION = error("persistence_unavailable", "Message projection store could not be reached.")
+NO_WINDOW = error(
+    "conversation_window_unavailable", "Conversation window state could not be computed."
+)
+NOT_READY = error("not_ready", "The persistence check failed.")
+
+
+async def test_a_store_that_is_gone_is_told_to_everybody_and_nothing_is_lost(
+    open_gateway, tmp_path
+) -> None:
+    store = Unavailable(str(tmp_path / "wats.db"))
+    async with open_gateway(store=store) as gateway:
+        store.is_gone = True
+
+        refused = await gateway.webhook(UPDATE)
+        assert (refused.status, refused.body) == (503, UNAVAILABLE)
+        assert int(refused.headers["retry-after"]) > 0
+        sent = await gateway.send_text(GOOD_PHONE, key="k")
+        assert (sent.status, sent.body) == (503, UNAVAILABLE)
+        assert int(sent.headers["retry-after"]) > 0
+        for path, expected in {
+            "/api/messages": NO_PROJECTION,
+            "/api/messages/x": NO_PROJECTION,
+            "/api/conversations/1/window": NO_WINDOW,
+            "/readyz": NOT_READY,
+        }.items():
+            answer = await gateway.ask("GET", path)
+            assert (answer.status, answer.body) == (503, expected)
+        assert (await gateway.ask("GET", "/healthz")).status == 200
+        status = await gateway.ask("GET", "/status")
+        assert (status.status, status.json["persistence"]["ok"]) == (200, False)
+        assert await gateway.normalized() == {}
+        assert gateway.simulator.counts.requests == 0
+
+        store.is_gone = False
+        taken = await gateway.webhook(UPDATE)
+        assert taken.json == {"status": "ok", "received": 1, "dispatched": 1, "skipped": 0}
+        assert (await gateway.ask("GET", "/readyz")).status == 200
+        assert sum((await gateway.normalized()).values()) == 1
+
+
+async def test_a_message_that_meta_took_is_no_failure_when_it_cannot_be_recorded(
+    open_gateway, tmp_path
+) -> None:
+    store = Unavailable(str(tmp_path / "wats.db"))
+    async with open_gateway(store=store) as gateway:
+        store.is_gone = True
+
+        answer = await gateway.send_text(GOOD_PHONE)
+
+        assert answer.status == 200
+        assert gateway.simulator.counts.sends == 1
+        assert [line["event"] for line in gateway.log] == ["wats.message.unrecorded"]
+
+
+async def test_a_database_that_somebody_holds_is_unavailable(open_gateway, tmp_path) -> None:
+    store = SQLiteStore(str(tmp_path / "wats.db"), busy_seconds=0.1)
+    async with open_gateway(store=store) as gateway:
+        with closing(sqlite3.connect(gateway.database, isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            refused = await gateway.webhook(UPDATE)
+            other.execute("ROLLBACK")
+
+        assert (refused.status, refused.body) == (503, UNAVAILABLE)
+        assert await gateway.normalized() == {}
+        assert (await gateway.webhook(UPDATE)).json["dispatched"] == 1

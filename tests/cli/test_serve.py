@@ -1,0 +1,222 @@
+import json
+import re
+import socket
+import sqlite3
+import urllib.error
+import urllib.request
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from wats.testing import sign
+
+
+def fetch(
+    url: str, body: Any = None, headers: dict[str, str] | None = None
+) -> tuple[int, dict[str, Any]]:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data=data, headers=headers or {})  # noqa: S310 - our own
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - our own
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+def clean_failure(told: Any) -> str:
+    """Return the one message of a command that could not start."""
+    assert (told.code, told.out) == (1, "")
+    assert told.err.startswith("Error: ")
+    assert "Traceback" not in told.err
+    assert "canary" not in told.err
+    message: str = told.err
+    return message
+
+
+def test_serving_says_where_and_ends_when_it_is_told_to(wats) -> None:
+    with wats.running("serve", "--config", str(wats.config), "--port", "0") as service:
+        assert list(service.ready) == ["event", "url", "pid"]
+        assert service.ready["event"] == "wats.ready"
+        assert service.ready["pid"] == service.process.pid
+        assert re.fullmatch(r"http://127\.0\.0\.1:[1-9]\d*", service.url)
+        assert " " not in service.ready_line
+        assert fetch(f"{service.url}/readyz") == (200, {"ok": True, "service": "wats"})
+        ended = service.end()
+
+    assert (ended.code, ended.out, ended.err) == (0, "", "")
+    assert (wats.folder / "wats.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_no_database_is_made_when_there_is_to_be_none(wats) -> None:
+    wats.write(persistence="none")
+
+    with wats.running("serve", "--config", str(wats.config), "--port", "0") as service:
+        assert fetch(f"{service.url}/readyz")[0] == 200
+
+    assert list(wats.folder.glob("*.db*")) == []
+
+
+def test_secrets_come_from_a_file_too(wats) -> None:
+    names = [name for name in wats.environ if name.startswith("WATS_")]
+    lines = [f"{name}=from-the-file-{name.lower()}" for name in names]
+    (wats.folder / "secrets.env").write_text("\n".join(lines) + "\n")
+    command = ("serve", "--config", str(wats.config), "--port", "0", "--env-file", "secrets.env")
+
+    with wats.running(*command) as service:
+        token = {"authorization": "Bearer from-the-file-wats_service_bearer_token"}
+        assert fetch(f"{service.url}/status", headers=token)[0] == 200
+
+
+def test_a_port_that_is_taken(wats) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        told = wats.run("serve", "--config", str(wats.config), "--port", str(port))
+
+    assert "address_unavailable" in clean_failure(told)
+    # A service that cannot be reached leaves no trace.
+    assert not (wats.folder / "wats.db").exists()
+
+
+def test_a_config_with_mistakes(wats) -> None:
+    wats.write(graph={"apiVersion": "canary", "baseUrl": "https://graph.example"})
+
+    told = wats.run("serve", "--config", str(wats.config))
+
+    assert "graph.apiVersion" in clean_failure(told)
+
+
+def test_a_secret_that_is_not_there(wats) -> None:
+    environ = {name: value for name, value in wats.environ.items() if name != "WATS_APP_SECRET"}
+
+    told = wats.run("serve", "--config", str(wats.config), "--port", "0", environ=environ)
+
+    assert "webhook.appSecret" in clean_failure(told)
+
+
+def test_a_profile_that_is_not_there(wats) -> None:
+    told = wats.run("serve", "--config", str(wats.config), "--profile", "canary")
+
+    assert "unknown_profile" in clean_failure(told)
+
+
+@pytest.mark.parametrize("handler", ["canary_module:handle", "json:canary", "json:__name__"])
+def test_a_handler_that_cannot_be_had(wats, handler) -> None:
+    wats.write(handlers=[handler])
+
+    told = wats.run("serve", "--config", str(wats.config), "--port", "0")
+
+    assert told.code == 1
+    assert "invalid_handler" in told.err
+    assert "Traceback" not in told.err
+
+
+@pytest.mark.parametrize("options", [["--port", "70000"], ["--host", "canary canary"]])
+def test_an_address_that_is_none(wats, options) -> None:
+    told = wats.run("serve", "--config", str(wats.config), *options)
+
+    assert options[0] in clean_failure(told)
+
+
+def test_a_database_of_a_newer_wats(wats) -> None:
+    with wats.running("serve", "--config", str(wats.config), "--port", "0") as service:
+        service.end()
+    with closing(sqlite3.connect(wats.folder / "wats.db")) as connection:
+        connection.execute(
+            "INSERT INTO wats_schema_migrations VALUES ('9999_later', 9999, 'canary', 0)"
+        )
+        connection.commit()
+
+    told = wats.run("serve", "--config", str(wats.config), "--port", "0")
+
+    assert "other migrations" in clean_failure(told)
+
+
+@pytest.mark.parametrize("what", ["text", "folder", "nowhere"])
+def test_a_database_that_cannot_be_one(wats, what) -> None:
+    place = wats.folder / "canary.db"
+    if what == "text":
+        place.write_text("This is not a database. " * 100)
+    elif what == "folder":
+        place.mkdir()
+    else:
+        place = wats.folder / "canary" / "canary.db"
+    wats.write(persistence={"url": f"sqlite:///{place}"})
+
+    told = wats.run("serve", "--config", str(wats.config), "--port", "0")
+
+    assert clean_failure(told).count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["--sandbox", "--config", "wats.config.json"]])
+def test_either_a_config_or_the_sandbox(wats, arguments) -> None:
+    told = wats.invoke("serve", *arguments)
+
+    assert told.code != 0
+    assert "--sandbox" in told.err
+    assert "Traceback" not in told.err
+
+
+def test_the_sandbox_sends_and_receives(wats) -> None:
+    with wats.running("serve", "--sandbox", "--port", "0") as service:
+        assert service.process.stderr is not None
+        greeting = ""
+        while "Stop it with" not in greeting:
+            greeting += service.process.stderr.readline()
+        (token,) = re.findall(r"TOKEN=(\S+)", greeting)
+        (meta,) = re.findall(r"(http://\S+)/_simulator", greeting)
+        headers = {"authorization": f"Bearer {token}"}
+
+        code, sent = fetch(
+            f"{service.url}/api/messages/text",
+            {"to": "15550001234", "text": "Hello"},
+            {**headers, "idempotency-key": "first"},
+        )
+        _, written = fetch(f"{meta}/_simulator/inbound", {"from": "15550001234", "text": "Hi!"})
+        wamid = sent["messages"][0]["id"]
+        while fetch(f"{meta}/_simulator/state")[1]["pending"]:
+            pass
+
+        assert code == 200
+        one = fetch(f"{service.url}/api/messages/{wamid}", headers=headers)[1]
+        assert (one["direction"], one["toPhone"], one["status"]) == (
+            "outbound",
+            "15550001234",
+            "read",
+        )
+        _, listed = fetch(f"{service.url}/api/messages", headers=headers)
+        assert {item["waMessageId"] for item in listed["items"]} == {wamid, *written["ids"]}
+        window = f"{service.url}/api/conversations/15550001234/window"
+        assert fetch(window, headers=headers)[1]["open"] is True
+        ended = service.end()
+
+    assert ended.code == 0
+    assert "Traceback" not in ended.err
+    # Nothing is left of it, in the folder in which it ran.
+    assert list(wats.folder.glob("*.db*")) == []
+
+
+def test_the_token_of_a_sandbox_is_another_one_each_time(wats) -> None:
+    tokens = set()
+    for _ in range(2):
+        with wats.running("serve", "--sandbox", "--port", "0") as service:
+            tokens.update(re.findall(r"TOKEN=(\S+)", service.end().err))
+
+    assert len(tokens) == 2
+
+
+def test_a_webhook_outlives_the_process_that_took_it(wats) -> None:
+    entry = {"id": "1", "time": 1_790_000_000, "changes": []}
+    entry["changes"] = [{"field": "account_update", "value": {"event": "X"}}]
+    body = {"object": "whatsapp_business_account", "entry": [entry]}
+    signed = {
+        "x-hub-signature-256": sign(json.dumps(body).encode(), wats.environ["WATS_APP_SECRET"])
+    }
+    dispatched = []
+    for _ in range(2):
+        with wats.running("serve", "--config", str(wats.config), "--port", "0") as service:
+            answer = fetch(f"{service.url}/webhooks/whatsapp", body, signed)
+            dispatched.append(answer[1]["dispatched"])
+
+    assert dispatched == [1, 0]

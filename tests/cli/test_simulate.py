@@ -1,0 +1,41 @@
+import json
+import socket
+import urllib.request
+from urllib.parse import urlsplit
+
+
+def test_simulating_says_where_and_ends_when_it_is_told_to(wats) -> None:
+    with wats.running("simulate", "--config", str(wats.config), "--port", "0") as meta:
+        assert list(meta.ready) == ["event", "url", "pid"]
+        assert meta.ready["event"] == "wats.ready"
+        with urllib.request.urlopen(f"{meta.url}/_simulator/state") as answer:  # noqa: S310 - our own
+            assert json.load(answer)["sends"] == 0
+        ended = meta.end()
+
+    assert (ended.code, ended.out, ended.err) == (0, "", "")
+
+
+def test_a_simulator_listens_where_the_service_will_look_for_graph(wats) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    wats.write(graph={"apiVersion": "v25.0", "baseUrl": f"http://127.0.0.1:{port}"})
+
+    with wats.running("simulate", "--config", str(wats.config)) as meta:
+        assert urlsplit(meta.url).port == port
+
+
+def test_a_simulator_cannot_listen_where_somebody_else_does(wats) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        told = wats.run("simulate", "--config", str(wats.config), "--port", port)
+
+    assert (told.code, told.out) == (1, "")
+    assert "address_unavailable" in told.err
+    assert "Traceback" not in told.err
+
+
+def test_a_simulator_needs_a_config(wats) -> None:
+    told = wats.invoke("simulate")
+
+    assert told.code != 0
+    assert "--config" in told.err

@@ -1,0 +1,145 @@
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.contestants import CONTESTANTS
+from bench.payloads import PHONE_NUMBER_ID, Sends, Webhooks
+from bench.rivals.pywa_server import add_pywa, make_app
+from wats.clock import utc_now
+from wats.inbound.envelope import parse
+from wats.inbound.normalize import normalize
+from wats.inbound.signature import SignatureCheck
+from wats.privacy import Secret
+
+ROOT = Path(__file__).parent.parent
+SHORT = ("--rounds", "1", "--seconds", "0.05", "--connections", "4")
+
+
+def bench(*arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "bench", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def commands_of_children(pid: int) -> dict[str, list[str]]:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return {child: Path(f"/proc/{child}/cmdline").read_text().split("\0") for child in children}
+
+
+def head_and_body(request: bytes) -> tuple[dict[str, str], bytes]:
+    head, _, body = request.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")[1:]
+    return dict(line.split(": ", 1) for line in lines), body
+
+
+def test_everything_is_measured_in_one_run(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+
+    process = bench(*SHORT, "--json", str(figures))
+    output, errors = process.communicate()
+
+    assert process.returncode == 0, errors
+    report: dict[str, Any] = json.loads(figures.read_bytes())
+    assert set(report["results"]) == set(CONTESTANTS)
+    assert all(len(result["rounds"]) == 1 for result in report["results"].values())
+    assert report["results"]["stored"]["rounds"][0]["settled_rate"] > 0
+    assert set(report["telemetry"]["request_ns"]) > set(report["telemetry"]["render_ms"])
+    assert output.count("goal") == 4
+    assert "Traceback" not in errors
+
+
+def test_only_what_is_asked_for_is_measured() -> None:
+    process = bench(*SHORT, "--only", "ceiling")
+    output, _ = process.communicate()
+
+    assert process.returncode == 0
+    assert "load generator" in output
+    assert "wats with SQLite" not in output
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_nothing_is_left_behind_when_it_is_stopped(number: signal.Signals) -> None:
+    process = bench("--seconds", "30", "--only", "bare", "stored")
+    assert process.stderr is not None
+    while not process.stderr.readline().startswith("round 1"):
+        assert process.poll() is None
+    children = commands_of_children(process.pid)
+    (config,) = (word for words in children.values() for word in words if word.endswith(".json"))
+
+    process.send_signal(number)
+    process.communicate(timeout=30)
+
+    assert len(children) >= 2
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+    assert not Path(config).parent.exists()
+
+
+def test_webhooks_are_signed_understood_and_never_the_same() -> None:
+    made = Webhooks(path="/webhook", app_secret="s")
+    check = SignatureCheck([Secret("s")])
+    keys = set()
+
+    for _ in range(500):
+        headers, body = head_and_body(made.make())
+        check.verify(body, headers["x-hub-signature-256"])
+        found = normalize(parse(body), received_at=utc_now())
+        assert not found.skips
+        (update,) = found.updates
+        assert update.phone_number_id == PHONE_NUMBER_ID
+        assert headers["content-length"] == str(len(body))
+        assert 700 <= len(body) <= 900
+        keys.add(update.key)
+
+    assert len(keys) == 500
+
+
+def test_sends_have_keys_of_their_own_if_asked_for() -> None:
+    keyed = Sends(path="/api/messages/text", token="t", keyed=True)
+    plain = Sends(path="/api/messages/text", token="t", keyed=False)
+
+    keys = {head_and_body(keyed.make())[0]["idempotency-key"] for _ in range(50)}
+
+    assert len(keys) == 50
+    assert "idempotency-key" not in head_and_body(plain.make())[0]
+
+
+async def test_the_rival_handles_what_it_acknowledges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_APP_SECRET", "s")
+    monkeypatch.setenv("BENCH_PHONE_NUMBER_ID", PHONE_NUMBER_ID)
+    app = make_app("starlette")
+    handled = []
+
+    async def handle(_: object, message: object) -> None:
+        handled.append(message)
+
+    add_pywa(app).on_message(handle)
+    headers, body = head_and_body(Webhooks(path="/webhook", app_secret="s").make())
+    sent = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/webhook",
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+    }
+    await app(scope, receive, send)
+
+    assert sent[0]["status"] == 200
+    assert len(handled) == 1
