@@ -59,6 +59,7 @@ class WatsApp:
         self._graph = graph
         self._keeper = keeper
         self._running = False
+        self._changing = asyncio.Lock()
 
     def on(self, *kinds: UpdateKind | str) -> Callable[[Handler], Handler]:
         """Decorate an async callable that is to handle updates of *kinds*; of all if none is named.
@@ -86,22 +87,24 @@ class WatsApp:
         Raises:
             StoreError: The store cannot be opened or migrated; nothing runs then.
         """
-        if self._running:
-            return
-        self._handlers.freeze()
-        if self._keeper is not None:
-            await self._keeper.start()
-        await self._graph.start()
-        self._running = True
+        async with self._changing:
+            if self._running:
+                return
+            self._handlers.freeze()
+            if self._keeper is not None:
+                await self._keeper.start()
+            await self._graph.start()
+            self._running = True
 
     async def stop(self) -> None:
         """Let what runs finish, within bounds, and let go of everything. May be called twice."""
-        if not self._running:
-            return
-        self._running = False
-        if self._keeper is not None:
-            await self._keeper.stop()
-        await self._graph.close()
+        async with self._changing:
+            if not self._running:
+                return
+            self._running = False
+            if self._keeper is not None:
+                await self._keeper.stop()
+            await self._graph.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request or the server's lifespan; refuse a web socket."""
@@ -291,7 +294,12 @@ def create_wats_service_app(
     gate = Gate(secrets.bearer_tokens, secrets.telemetry_tokens)
     web = Web(table, gate, parts)
     webhook = profile.webhook
-    hook = Hook(webhook.path.encode("ascii"), webhook.max_body_bytes, web.take_webhook)
+    hook = Hook(
+        path=webhook.path.encode("ascii"),
+        max_body_bytes=webhook.max_body_bytes,
+        take=web.take_webhook,
+        gone=web.webhook_gone,
+    )
     return WatsApp(web=web, hook=hook, handlers=registered, graph=graph, keeper=keeper)
 
 

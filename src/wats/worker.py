@@ -14,6 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from wats.cancellation import is_for_this_task
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -39,7 +41,7 @@ class Duties(Generic[Item, Result]):
     settle: Callable[[Sequence[Result]], Awaitable[None]]
     renew: Callable[[Sequence[Item]], Awaitable[None]]
     abandon: Callable[[Item], Result]
-    trouble: Callable[[Exception], None]
+    trouble: Callable[[BaseException], None]
 
 
 class Worker(Generic[Item, Result]):
@@ -143,7 +145,9 @@ class Worker(Generic[Item, Result]):
             item = await self._queue.get()
             try:
                 result = await self._duties.handle(item)
-            except Exception as error:
+            except BaseException as error:
+                if is_for_this_task(error):
+                    raise
                 del self._held[id(item)]
                 self._duties.trouble(error)
             else:

@@ -36,7 +36,7 @@ def test_a_redacted_profile_has_the_shape_of_the_file_without_ids_and_places(
             "concurrency": 64,
             "handlerTimeoutSeconds": 30.0,
             "maxAttempts": 10,
-            "leaseSeconds": 60.0,
+            "leaseSeconds": 30.0,
             "retentionDays": 8.0,
             "deadRetentionDays": 30.0,
         },

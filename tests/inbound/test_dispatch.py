@@ -30,7 +30,9 @@ class Inbox:
         self.telemetry = Telemetry(routes=[RouteLabel("unmatched")], adapter=Adapter.SQLITE)
         self.handlers = Handlers()
         self.logged: list[Mapping[str, object]] = []
-        self.config = InboxConfig(concurrency=4, max_attempts=3, handler_timeout_seconds=5.0)
+        self.config = InboxConfig(
+            concurrency=4, max_attempts=3, handler_timeout_seconds=5.0, lease_seconds=3600.0
+        )
 
     @asynccontextmanager
     async def dispatching(self) -> AsyncIterator[Dispatcher]:
@@ -190,7 +192,7 @@ async def test_a_handler_that_takes_too_long_has_failed(inbox: Inbox) -> None:
     async def slow(update: Update) -> None:
         await asyncio.Event().wait()
 
-    inbox.config = InboxConfig(max_attempts=1, handler_timeout_seconds=0.01)
+    inbox.config = InboxConfig(max_attempts=1, handler_timeout_seconds=0.01, lease_seconds=3600.0)
     inbox.handlers.add(slow)
     await inbox.put(1)
 
@@ -198,6 +200,43 @@ async def test_a_handler_that_takes_too_long_has_failed(inbox: Inbox) -> None:
         await inbox.until(lambda: inbox.counted("error") == 1)
 
     assert inbox.telemetry.errors.snapshot() == {"TimeoutError": 1}
+
+
+@pytest.mark.parametrize("raised", [asyncio.CancelledError, type("Odd", (BaseException,), {})])
+async def test_whatever_a_handler_raises_is_its_failure_and_stops_nobody(
+    inbox: Inbox, raised: type[BaseException]
+) -> None:
+    handled: list[int] = []
+
+    async def odd_once(update: Update) -> None:
+        handled.append(update.raw["number"])
+        if len(handled) == 1:
+            raise raised
+
+    inbox.config = InboxConfig(concurrency=1, lease_seconds=3600.0)
+    inbox.handlers.add(odd_once)
+    await inbox.put(1, "one")
+    await inbox.put(2, "another")
+
+    async with inbox.dispatching():
+        await inbox.until(lambda: inbox.counted("success") == 2)
+
+    assert sorted(handled) == [1, 1, 2]
+    assert inbox.counted("error") == 1
+
+
+async def test_a_dispatcher_can_be_started_again(inbox: Inbox) -> None:
+    handled: list[int] = []
+
+    async def handle(update: Update) -> None:
+        handled.append(update.raw["number"])
+
+    inbox.handlers.add(handle)
+    async with inbox.dispatching() as dispatcher:
+        await dispatcher.stop(5)
+        await inbox.put(1)
+        dispatcher.start()
+        await inbox.until(lambda: handled == [1])
 
 
 async def test_an_update_that_cannot_be_read_is_given_up_on(inbox: Inbox) -> None:

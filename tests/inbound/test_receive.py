@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -112,7 +113,7 @@ async def test_a_store_that_cannot_keep_it_is_told_to_meta() -> None:
     inlet = Inlet(Broken())  # type: ignore[arg-type]
 
     with pytest.raises(StoreUnavailable):
-        await inlet.take("a")
+        await inlet.take("a", junk=1)
     assert inlet.counted() == {}
 
 
@@ -153,6 +154,18 @@ async def test_without_a_store_a_failing_handler_is_counted_and_forgotten() -> N
     assert receipt == Receipt(received=2, dispatched=0, skipped=0)
     assert inlet.counted() == {"error": 2}
     assert inlet.telemetry.errors.snapshot() == {"ValueError": 2}
+
+
+async def test_without_a_store_a_cancelled_handler_is_counted_and_forgotten_too() -> None:
+    async def cancelled(update: Update) -> None:
+        raise asyncio.CancelledError
+
+    handlers = Handlers()
+    handlers.add(cancelled)
+    inlet = Inlet(None, handlers)
+
+    assert (await inlet.take("a")).dispatched == 0
+    assert inlet.counted() == {"error": 1}
 
 
 def test_one_conversation_has_one_lane_and_another_has_another() -> None:

@@ -1,4 +1,5 @@
 import re
+from urllib.parse import unquote
 
 import pytest
 
@@ -79,22 +80,32 @@ def test_without_groups_their_paths_do_not_exist() -> None:
     ],
 )
 def test_dot_segments_are_resolved_and_nothing_else_is_decoded(raw: bytes, resolved: str) -> None:
-    assert request_path(raw, "") == resolved
+    assert request_path({"raw_path": raw, "path": raw.decode("latin-1")}) == resolved
 
 
 @pytest.mark.parametrize(
-    ("raw", "resolved"),
+    ("raw", "root", "resolved"),
     [
-        (b"/mounted/status", "/status"),
-        (b"/mounted", "/"),
-        (b"/mountedx", "/mountedx"),
-        (b"/status", "/status"),
+        (b"/mounted/status", "/mounted", "/status"),
+        (b"/mounted", "/mounted", "/"),
+        (b"/mountedx", "/mounted", "/mountedx"),
+        (b"/status", "/mounted", "/status"),
+        (b"/gate%20way/status", "/gate way", "/status"),
+        (b"/caf%C3%A9/x%20y", "/caf\u00e9", "/x%20y"),
+        (b"/a%2db/g/status", "/a-b/g", "/status"),
+        (b"/a%2db/g/x%20y", "/a-b/g", "/x%20y"),
     ],
 )
 def test_the_place_where_the_application_is_mounted_is_not_part_of_its_paths(
-    raw: bytes, resolved: str
+    raw: bytes, root: str, resolved: str
 ) -> None:
-    assert request_path(raw, "/mounted") == resolved
+    scope = {"raw_path": raw, "path": unquote(raw.decode()), "root_path": root}
+
+    assert request_path(scope) == resolved
+
+
+def test_a_server_that_keeps_the_raw_path_to_itself_is_served_too() -> None:
+    assert request_path({"path": "/messages/a b"}) == "/messages/a%20b"
 
 
 def test_head_is_answered_wherever_get_is() -> None:
@@ -123,8 +134,7 @@ def test_the_inventory_is_in_the_order_that_operators_know() -> None:
 
 def test_what_is_hidden_is_telemetry_and_what_is_open_checks_for_itself() -> None:
     by_posture = {
-        posture: {route.label for route in TABLE if route.posture is posture}
-        for posture in Posture
+        posture: {route.label for route in TABLE if route.posture is posture} for posture in Posture
     }
 
     assert by_posture[Posture.HIDDEN] == {"/status", "/metrics", "/debug/diagnostics"}

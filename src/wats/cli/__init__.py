@@ -9,11 +9,17 @@ from wats.cli.serve import serve
 from wats.cli.simulate import simulate
 from wats.version import __version__
 
+# 0 is success and 1 is everything else, for whoever scripts this; click would say 2 for some.
+click.UsageError.exit_code = 1
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.version_option(__version__, "-v", "--version", message="%(version)s")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Run a self-hosted gateway for the WhatsApp Business Cloud API."""
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
 
 
 for _command in (serve, simulate, demo, config, openapi):

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import uvloop
 
+from wats.cli.logs import capture_library_logs
 from wats.cli.options import Failure, announce, config_options, load
 from wats.cli.sandbox import Sandbox
 from wats.config import Profile, Secrets, with_overrides
@@ -46,6 +47,7 @@ def serve(
         raise click.UsageError("Name a config file with --config, or use --sandbox alone.")
     # Handlers that the config names may live where the command was started.
     sys.path.insert(0, str(Path.cwd()))
+    capture_library_logs()
     try:
         if config_path is None:
             uvloop.run(_serve_sandbox(host, port))

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import click
 import uvloop
 
+from wats.cli.logs import capture_library_logs
 from wats.cli.options import Failure, announce, config_options, load
 from wats.errors import ConfigError, ConfigIssue
 from wats.simulator import Simulator, SimulatorSettings
@@ -38,6 +39,7 @@ def simulate(
     """
     if config_path is None:
         raise click.UsageError("Name the service's config file with --config.")
+    capture_library_logs()
     try:
         chosen, secrets = load(config_path, profile, env_file)
         service = chosen.service

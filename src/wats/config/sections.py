@@ -202,7 +202,7 @@ class InboxConfig:
         ),
     )
     lease_seconds: float = field(
-        default=60.0,
+        default=30.0,
         metadata=_key(
             checks.number(1, 3600),
             "invalid_inbox",

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from wats.cancellation import is_for_this_task
 from wats.clock import Now, utc_now
 from wats.config import InboxConfig
 from wats.inbound import updates
@@ -78,19 +79,22 @@ class Dispatcher:
         self._now = now
         self._jitter = jitter
         self._watchdog = Watchdog(config.handler_timeout_seconds)
-        self._worker = Worker(
+        self._worker = self._make_worker()
+
+    def _make_worker(self) -> Worker[Sequence[Job], Sequence[Handled]]:
+        return Worker(
             Duties(
                 claim=self._claim,
                 handle=self._handle_run,
                 settle=self._settle,
                 renew=self._renew,
                 abandon=_abandoned,
-                trouble=telemetry.errors.record,
+                trouble=self._telemetry.errors.record,
             ),
-            concurrency=config.concurrency,
-            backlog=4 * config.concurrency,
+            concurrency=self._config.concurrency,
+            backlog=4 * self._config.concurrency,
             poll_seconds=POLL_SECONDS,
-            renew_seconds=config.lease_seconds / 3,
+            renew_seconds=self._config.lease_seconds / 3,
         )
 
     def start(self) -> None:
@@ -113,7 +117,8 @@ class Dispatcher:
 
     async def stop(self, drain_seconds: float) -> None:
         """Let handlers that run finish within *drain_seconds*; the rest stays in the inbox."""
-        await self._worker.stop(drain_seconds)
+        worker, self._worker = self._worker, self._make_worker()
+        await worker.stop(drain_seconds)
 
     async def _claim(self, limit: int) -> Sequence[Sequence[Job]]:
         deliveries = await self._store.claim_deliveries(
@@ -147,11 +152,13 @@ class Dispatcher:
         try:
             with self._watchdog.watch():
                 await self._handlers[delivery.target](update)
-        except Exception as error:
+        except BaseException as error:
+            if is_for_this_task(error):
+                raise
             return self._failed(delivery, update.kind, error)
         return Handled(_settled(delivery, DeliveryState.DONE), update.kind)
 
-    def _failed(self, delivery: Delivery, kind: UpdateKind, error: Exception) -> Handled:
+    def _failed(self, delivery: Delivery, kind: UpdateKind, error: BaseException) -> Handled:
         self._telemetry.errors.record(error)
         self._telemetry.webhook_update(kind, Outcome.ERROR)
         if delivery.attempt >= self._config.max_attempts:

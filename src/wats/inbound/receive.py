@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from wats.cancellation import is_for_this_task
 from wats.clock import Now, utc_now
 from wats.inbound import envelope, projection, updates
 from wats.inbound.dispatch import Dispatcher
@@ -75,19 +76,16 @@ class Receiver:
         self._check.verify(body, signature)
         received_at = self._now()
         found = normalize(envelope.parse(body), received_at=received_at)
-        for skip in found.skips:
-            self._telemetry.webhook_update(skip.kind, Outcome.SKIPPED)
+        received, skipped = len(found.updates), len(found.skips)
         if self._store is None or self._dispatcher is None:
             dispatched = await self._handle_now(found.updates)
-            return Receipt(
-                received=len(found.updates), dispatched=dispatched, skipped=len(found.skips)
-            )
-        new = await self._keep(self._store, self._dispatcher, found.updates, received_at)
-        return Receipt(
-            received=len(found.updates),
-            dispatched=new,
-            skipped=len(found.updates) - new + len(found.skips),
-        )
+        else:
+            dispatched = await self._keep(self._store, self._dispatcher, found.updates, received_at)
+            skipped += received - dispatched
+        # Not before it is kept: what Meta has to send again would be counted again.
+        for skip in found.skips:
+            self._telemetry.webhook_update(skip.kind, Outcome.SKIPPED)
+        return Receipt(received=received, dispatched=dispatched, skipped=skipped)
 
     async def _keep(
         self,
@@ -139,7 +137,9 @@ class Receiver:
                 try:
                     with self._watchdog.watch():
                         await self._handlers[target](update)
-                except Exception as error:
+                except BaseException as error:
+                    if is_for_this_task(error):
+                        raise
                     failures += 1
                     self._telemetry.errors.record(error)
             handled += not failures

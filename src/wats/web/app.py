@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from time import perf_counter_ns
-from urllib.parse import quote
 
+from wats.cancellation import is_for_this_task
 from wats.errors import GraphError, MethodNotAllowed, RouteNotFound, Unauthorized, WatsError
 from wats.telemetry import error_name
 from wats.telemetry.vocabulary import Method, RouteLabel
@@ -41,8 +41,7 @@ class Web:
         started = perf_counter_ns()
         access = self._gate.judge(scope["headers"])
         method = _METHODS.get(scope["method"], Method.UNKNOWN)
-        raw_path = scope.get("raw_path") or quote(scope["path"], safe="/:@!$&'()*+,;=~").encode()
-        route, parameters = self._router.match(request_path(raw_path, scope.get("root_path", "")))
+        route, parameters = self._router.match(request_path(scope))
         sent = 0
         try:
             request = Request(scope, receive, parameters, authorized=access is not Access.NONE)
@@ -63,7 +62,9 @@ class Web:
             return await handle(self._parts, request)
         except ClientGone:
             raise
-        except Exception as error:
+        except BaseException as error:
+            if is_for_this_task(error):
+                raise
             return self._explain(error)
 
     async def take_webhook(
@@ -78,7 +79,9 @@ class Web:
         try:
             try:
                 response = await webhooks.take(self._parts, body, signature)
-            except Exception as error:
+            except BaseException as error:
+                if is_for_this_task(error):
+                    raise
                 response = self._explain(error)
             if reply(response):
                 sent = response.status
@@ -86,7 +89,11 @@ class Web:
             seconds = (perf_counter_ns() - started) / 1e9
             self._parts.telemetry.http_request(self._hook, Method.POST, sent, seconds)
 
-    def _explain(self, error: Exception) -> Response:
+    def webhook_gone(self) -> None:
+        """Count a webhook POST whose client hung up before it was here as a whole."""
+        self._parts.telemetry.http_request(self._hook, Method.POST, 0, 0.0)
+
+    def _explain(self, error: BaseException) -> Response:
         """Return what the caller is told of *error*, and keep what the operator should know."""
         if isinstance(error, RouteNotFound):
             return NOT_FOUND

@@ -3,7 +3,6 @@
 import asyncio
 import sys
 
-from wats.errors import StoreError
 from wats.privacy import REDACTED
 from wats.store import Store
 from wats.store.records import StoreHealth
@@ -99,7 +98,7 @@ async def _health_of(store: Store) -> StoreHealth:
     try:
         async with asyncio.timeout(HEALTH_SECONDS):
             return await store.health()
-    except (StoreError, TimeoutError):
+    except Exception:  # a store that cannot tell, in whatever way, is not well
         return _UNREACHABLE
 
 

@@ -11,6 +11,7 @@ from wats.errors import (
     MalformedRequest,
     MethodNotAllowed,
     StoreError,
+    StoreNotConfigured,
     Unauthorized,
     WatsError,
 )
@@ -36,6 +37,9 @@ def as_response(error: WatsError) -> Response:
     """Return what the caller is told of *error*."""
     if isinstance(error, GraphError):
         return _graph_problem(error)
+    if isinstance(error, StoreError) and not isinstance(error, StoreNotConfigured):
+        retry = ((b"retry-after", b"%d" % STORE_RETRY_AFTER_SECONDS),)
+        return problem(error.status, StoreError.code, StoreError.text, headers=retry)
     return problem(
         error.status, error.code, error.message, headers=_headers_of(error), **_details_of(error)
     )
@@ -49,8 +53,6 @@ def _headers_of(error: WatsError) -> Headers:
             return ((b"allow", ", ".join(allow).encode()),)
         case IdempotencyInFlight(retry_after_seconds=seconds):
             return ((b"retry-after", b"%d" % seconds),)
-        case StoreError(code="persistence_unavailable"):
-            return ((b"retry-after", b"%d" % STORE_RETRY_AFTER_SECONDS),)
         case _:
             return ()
 

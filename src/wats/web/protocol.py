@@ -27,11 +27,13 @@ class Hook:
         path: The request target that it answers, as bytes on the wire.
         max_body_bytes: Longer bodies go the long way, which knows what to say.
         take: Answers the body and signature of a POST by calling what it is given.
+        gone: Told that a client hung up before its POST was here as a whole.
     """
 
     path: bytes
     max_body_bytes: int
     take: Callable[[bytes, str | None, Callable[[Response], bool]], Awaitable[None]]
+    gone: Callable[[], None]
 
 
 class _Signal(Protocol):
@@ -69,6 +71,33 @@ class GatewayProtocol(HttpToolsProtocol):
         self._webhook: WebhookCycle | None = None
         self._in_head = True
         self._head_bytes = 0
+        self._asked_at: float | None = self.loop.time()
+
+    def is_waiting_since(self, moment: float) -> bool:
+        """Tell whether a request that could have begun at *moment* is not here as a whole."""
+        return self._asked_at is not None and self._asked_at < moment
+
+    def hang_up(self) -> None:
+        """Close the connection; whoever reads its request finds that the client is gone."""
+        self.transport.close()
+
+    @override
+    def shutdown(self) -> None:
+        # What has not arrived by now is not waited for: its client could take any time.
+        if self._asked_at is not None:
+            self.hang_up()
+        super().shutdown()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._webhook is not None and self._hook is not None and self._asked_at is not None:
+            self._hook.gone()
+        super().connection_lost(exc)
+
+    @override
+    def on_message_begin(self) -> None:
+        self._asked_at = self.loop.time()
+        super().on_message_begin()
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -96,7 +125,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     @override
     def on_message_complete(self) -> None:
-        self._in_head, self._head_bytes = True, 0
+        self._in_head, self._head_bytes, self._asked_at = True, 0, None
         if self._webhook is None:
             super().on_message_complete()
             return

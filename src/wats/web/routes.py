@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeAlias
+from urllib.parse import quote
 
 from wats.config import Profile
 from wats.telemetry.vocabulary import Method
 from wats.web import bodies, conversations, groups, messages, ops, webhooks
-from wats.web.exchange import Request, Response
+from wats.web.exchange import Request, Response, Scope
 from wats.web.parts import HOOK_LABEL, Parts
 
 Handle: TypeAlias = Callable[[Parts, Request], Awaitable[Response]]
@@ -368,18 +369,31 @@ def _pattern(path: str) -> re.Pattern[str]:
     return re.compile(re.sub(r":(\w+)", r"(?P<\1>[^/]+)", source), re.DOTALL)
 
 
+_UNQUOTED = "/:@!$&'()*+,;=~"
+
+
+def _below(root_path: str, path: str, decoded: str) -> str:
+    """Return the part of *path* below *root_path*, which servers give decoded."""
+    for whole, root in ((path, quote(root_path, safe=_UNQUOTED)), (decoded, root_path)):
+        if f"{whole}/".startswith(f"{root}/"):
+            rest = whole[len(root) :] or "/"
+            return rest if whole is path else quote(rest, safe=_UNQUOTED)
+    return path
+
+
 _DOT_SEGMENT = re.compile(r"(?:\.|%2e){1,2}", re.IGNORECASE)
 
 
-def request_path(raw_path: bytes, root_path: str) -> str:
-    r"""Return the path that is matched: as sent, still percent-encoded, dot segments resolved.
+def request_path(scope: Scope) -> str:
+    """Return the path that is matched: as sent, still percent-encoded, dot segments resolved.
 
     Browsers and proxies resolve `/x/../status` before they send it, so it means `/status` here as
-    well. *root_path* is where the application is mounted; it is not part of its own paths.
+    well. The place where the application is mounted is not part of its own paths.
     """
+    raw_path: bytes = scope.get("raw_path") or quote(scope["path"], safe=_UNQUOTED).encode()
     path = raw_path.decode("latin-1").replace("\\", "/")
-    if root_path and f"{path}/".startswith(f"{root_path}/"):
-        path = path[len(root_path) :] or "/"
+    if root_path := scope.get("root_path"):
+        path = _below(root_path, path, scope["path"])
     if "/." not in path and "/%2" not in path:
         return path
     kept: list[str] = []

@@ -17,6 +17,9 @@ from wats.web.protocol import GatewayProtocol, Hook
 
 BACKLOG = 2048
 
+KEEP_ALIVE_SECONDS = 75
+"""How long an idle connection stays open: longer than load balancers keep theirs to us."""
+
 GRACE_SECONDS = 15
 """How long requests that are being served may take to end when the server stops."""
 
@@ -27,10 +30,16 @@ class Server(uvicorn.Server):
     Args:
         ready: Called with the URL once connections are accepted.
         hook: The webhook route of *app*, to answer its requests the short way.
+        request_seconds: How long a request may take to arrive as a whole.
     """
 
     def __init__(
-        self, app: Callable[..., Any], *, ready: Callable[[str], None], hook: Hook | None = None
+        self,
+        app: Callable[..., Any],
+        *,
+        ready: Callable[[str], None],
+        hook: Hook | None = None,
+        request_seconds: float = 30.0,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -43,10 +52,12 @@ class Server(uvicorn.Server):
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=GRACE_SECONDS,
             )
         )
         self._ready = ready
+        self._request_seconds = request_seconds
 
     @override
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -54,6 +65,16 @@ class Server(uvicorn.Server):
         if sockets:
             host, port = sockets[0].getsockname()[:2]
             self._ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+
+    @override
+    async def on_tick(self, counter: int) -> bool:
+        begun_before = asyncio.get_running_loop().time() - self._request_seconds
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, GatewayProtocol) and connection.is_waiting_since(
+                begun_before
+            ):
+                connection.hang_up()
+        return await super().on_tick(counter)
 
     @override
     @contextlib.contextmanager
@@ -74,10 +95,16 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: Nobody can listen there now, or this process may not.
     """
+    # The protocol is named, since asyncio sends small answers without delay only on such a socket.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
     except OSError as error:
+        listener.close()
         reason = os.strerror(error.errno) if error.errno else "the address cannot be resolved"
         issue = ConfigIssue("address_unavailable", "service.host, service.port", reason)
         raise ConfigError([issue], "The service cannot listen where it is configured to.") from None
+    return listener
