@@ -9,6 +9,7 @@ the next ones are already under way, so one commit serves many. Whoever adds wor
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -75,7 +76,9 @@ class Worker(Generic[Item, Result]):
         self._renew_seconds = renew_seconds
         self._held: dict[int, Item] = {}
         self._results: list[Result] = []
-        self._queue: asyncio.Queue[Item] = asyncio.Queue()
+        self._queue: deque[Item] = deque()
+        self._sleepers: deque[asyncio.Future[None]] = deque()
+        self._is_waking = False
         self._awake = asyncio.Event()
         self._finished = asyncio.Event()
         self._stopping = False
@@ -102,7 +105,8 @@ class Worker(Generic[Item, Result]):
     def offer(self, item: Item) -> None:
         """Add an item that is leased already; it is handled as if it had been claimed."""
         self._held[id(item)] = item
-        self._queue.put_nowait(item)
+        self._queue.append(item)
+        self._wake_consumer()
 
     async def stop(self, drain_seconds: float) -> None:
         """Claim no more, give what was begun *drain_seconds* to end, settle, and leave.
@@ -116,8 +120,8 @@ class Worker(Generic[Item, Result]):
 
     async def _stop(self, drain_seconds: float) -> None:
         self._stopping = True
-        while not self._queue.empty():
-            self._give_up(self._queue.get_nowait())
+        while self._queue:
+            self._give_up(self._queue.popleft())
         with suppress(TimeoutError):
             async with asyncio.timeout(drain_seconds):
                 while self._held:
@@ -140,9 +144,33 @@ class Worker(Generic[Item, Result]):
         self._results.append(result)
         self._finished.set()
 
+    def _wake_consumer(self) -> None:
+        """Wake one consumer, unless one is waking: it wakes the next if it leaves work behind.
+
+        So a batch that is handled without a pause is handled by one of them, and only those whose
+        handling waits cost a wake-up each.
+        """
+        while self._sleepers and not self._is_waking:
+            sleeper = self._sleepers.popleft()
+            if not sleeper.done():
+                self._is_waking = True
+                sleeper.set_result(None)
+
+    async def _sleep(self) -> None:
+        sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._sleepers.append(sleeper)
+        try:
+            await sleeper
+        finally:
+            self._is_waking = False
+
     async def _consume(self) -> None:
         while True:
-            item = await self._queue.get()
+            while not self._queue:
+                await self._sleep()
+            item = self._queue.popleft()
+            if self._queue:
+                self._wake_consumer()
             try:
                 result = await self._duties.handle(item)
             except BaseException as error:

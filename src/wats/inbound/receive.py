@@ -2,8 +2,9 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from wats.cancellation import is_for_this_task
 from wats.clock import Now, utc_now
@@ -20,8 +21,7 @@ from wats.telemetry import Telemetry
 from wats.telemetry.vocabulary import Outcome
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """What became of one webhook.
 
     Attributes:

@@ -147,13 +147,14 @@ class GatewayProtocol(HttpToolsProtocol):
             or not self._is_idle()
         ):
             return None
-        lengths = [value for name, value in self.headers if name == b"content-length"]
-        signatures = [value for name, value in self.headers if name == b"x-hub-signature-256"]
-        if len(lengths) != 1 or len(signatures) != 1:
+        headers = dict(self.headers)
+        length = headers.get(b"content-length", b"")
+        signature = headers.get(b"x-hub-signature-256")
+        if signature is None or len(headers) < len(self.headers):  # none, or one of them twice
             return None
-        if not lengths[0].isdigit() or not 0 < int(lengths[0][:20]) <= hook.max_body_bytes:
+        if not length.isdigit() or not 0 < int(length[:20]) <= hook.max_body_bytes:
             return None
-        return WebhookCycle(signatures[0].decode("latin-1"))
+        return WebhookCycle(signature.decode("latin-1"))
 
     def _is_idle(self) -> bool:
         cycle: Any = self.cycle  # `None` before the first request, whatever uvicorn's types say

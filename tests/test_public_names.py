@@ -1,0 +1,38 @@
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize("module", ["wats", "wats.testing", "wats.simulator"])
+def test_the_public_names_are_listed_once_and_there(module: str) -> None:
+    names = importlib.import_module(module).__all__
+
+    assert len(set(names)) == len(names)
+    assert all(hasattr(importlib.import_module(module), name) for name in names)
+
+
+def test_importing_the_package_reads_no_environment_and_starts_nothing() -> None:
+    check = (
+        "import os, sys, threading\n"
+        "class Deaf(dict):\n"
+        "    def __getitem__(self, key):\n"
+        "        if str(key).startswith('WATS'): raise AssertionError(key)\n"
+        "        return super().__getitem__(key)\n"
+        "import aiohttp, uvicorn, uvloop, msgspec, yaml\n"
+        "os.environ = Deaf(os.environ)\n"
+        "def audit(event, args):\n"
+        "    if event in {'socket.connect', 'socket.bind', 'sqlite3.connect'}:\n"
+        "        raise AssertionError(event)\n"
+        "sys.addaudithook(audit)\n"
+        "import wats\n"
+        "assert threading.active_count() == 1\n"
+        "assert not [name for name in sys.modules if name.startswith('opentelemetry')]\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
