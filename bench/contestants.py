@@ -28,7 +28,9 @@ _SECRETS = {
     "BENCH_PHONE_NUMBER_ID": PHONE_NUMBER_ID,
 }
 _OUTSTANDING = "SELECT EXISTS (SELECT 1 FROM wats_deliveries)"
-_HANDLED = "SELECT count(*) FROM wats_inbox WHERE done_at IS NOT NULL"
+_HANDLED = """
+SELECT count(*) FROM wats_inbox WHERE id NOT IN (SELECT update_id FROM wats_payloads)
+"""
 
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from wats.errors import StoreUnavailable
-from wats.store.records import Arrival, DeliveryState, Settlement
+from wats.store.records import Arrival, DeliveryState, Settled, Settlement, WindowRecord
 from wats.store.sqlite import SQLiteStore
 from wats.telemetry.vocabulary import Outcome, StoreOperation
 
@@ -129,6 +129,14 @@ def test_what_is_done_leaves_no_trace_of_its_content(path: Path, arrival: MakeAr
     assert secret not in path.read_bytes()
 
 
+def test_a_window_does_not_show_whose_it_is(path: Path, arrival: MakeArrival) -> None:
+    window = WindowRecord(phone_number_id="1", customer="15550001234", last_inbound_at=NOON)
+
+    asyncio.run(handle(path, arrival(window=window)))
+
+    assert b"15550001234" not in path.read_bytes()
+
+
 async def handle(path: Path, update: Arrival) -> None:
     store = SQLiteStore(str(path))
     await store.open()
@@ -142,7 +150,9 @@ async def handle(path: Path, update: Arrival) -> None:
         lease_id=delivery.lease_id,
         state=DeliveryState.DONE,
     )
-    assert await store.settle_deliveries([done], now=NOON) == [delivery.update_id]
+    assert await store.settle_deliveries([done], now=NOON) == Settled(
+        done=(delivery.update_id,), more=False
+    )
     await store.close()
 
 
@@ -193,7 +203,7 @@ async def main():
     try:
         while True:
             number += 1
-            kept += sum(await store.receive([arrival(number)]))
+            kept += len(await store.receive([arrival(number)]))
     except StoreUnavailable:
         resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     again = await store.receive([arrival(number)])
@@ -208,7 +218,7 @@ asyncio.run(main())
     kept, again, pending = json.loads(process.communicate(timeout=60)[0])
 
     assert kept > 10
-    assert again == [()]
+    assert again == [[]]
     assert pending == kept + 1
 
 

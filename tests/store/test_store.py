@@ -267,6 +267,28 @@ async def test_updates_that_are_done_are_purged_and_then_new_again(
     assert await store.receive([done, nobody, waiting, dead]) == [(), (), None, None]
 
 
+async def test_many_old_updates_that_are_not_done_do_not_keep_others_from_being_purged(
+    store: Store, arrival: MakeArrival
+) -> None:
+    waiting = [arrival() for _ in range(1200)]
+    await store.receive([*waiting, arrival(targets=())])
+
+    assert await purge(store, at=later(1)) == 1
+    assert await purge(store, at=later(1)) == 0
+    assert await store.receive(waiting[:1]) == [None]
+
+
+async def test_an_update_that_is_done_late_is_purged_then(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
+) -> None:
+    await store.receive([arrival()])
+    assert await purge(store, at=later(9)) == 0
+
+    await settle(await claim(now=later(9)), now=later(9))
+
+    assert await purge(store, at=later(9)) == 1
+
+
 async def test_a_dead_delivery_is_purged_and_what_it_held_is_erased_with_the_last_of_them(
     store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
 ) -> None:
@@ -315,6 +337,19 @@ async def test_a_message_not_touched_for_long_is_purged(store: Store, message: M
     assert await purge(store, at=later(1)) == 1
 
     assert await store.get_message("wamid.1") is None
+
+
+async def test_a_message_that_was_touched_later_does_not_keep_others_from_being_purged(
+    store: Store, message: MakeMessage
+) -> None:
+    for number in range(3):
+        await store.record_sent(message(f"wamid.{number}", updated_at=later(9)))
+    await store.record_sent(message("wamid.old"))
+    await store.record_sent(message("wamid.new", created_at=later(9), updated_at=later(9)))
+
+    assert await purge(store, at=later(1)) == 1
+    assert await store.get_message("wamid.old") is None
+    assert await purge(store, at=later(10)) == 4
 
 
 async def test_an_expired_key_is_purged(store: Store, reserve: Reserve) -> None:

@@ -404,3 +404,30 @@ async def test_the_depth_counts_deliveries_by_state(
     depth = await store.inbox_depth()
 
     assert depth == InboxDepth(pending=2, leased=1, retry=1, dead=1, oldest_at=later(2))
+
+
+@pytest.mark.parametrize("state", [DeliveryState.DONE, DeliveryState.DEAD])
+async def test_settling_tells_whether_something_waited_behind(
+    store: Store, arrival: MakeArrival, claim: Claim, state: DeliveryState
+) -> None:
+    await store.receive([arrival(lane=7)])
+    (head,) = await claim()
+    await store.receive([arrival(lane=7)])
+
+    assert (await store.settle_deliveries([ending(head, state)], now=NOON)).more
+
+    (last,) = await claim()
+    assert not (await store.settle_deliveries([ending(last, state)], now=NOON)).more
+
+
+async def test_settling_a_whole_run_or_nothing_leaves_no_more(
+    store: Store, arrival: MakeArrival, claim: Claim
+) -> None:
+    await store.receive([arrival(lane=7) for _ in range(3)])
+    run = await claim()
+
+    settled = await store.settle_deliveries([ending(delivery) for delivery in run], now=NOON)
+    again = await store.settle_deliveries([ending(delivery) for delivery in run], now=NOON)
+
+    assert (settled.done, settled.more) == (tuple(ids(run)), False)
+    assert (again.done, again.more) == ((), False)

@@ -164,7 +164,7 @@ class Store(Protocol):
     ) -> int:
         """Delete what is kept no longer, a bounded number of rows at a time.
 
-        That is: updates that were done before *inbox_before*, deliveries that died before
+        That is: updates that are done and came before *inbox_before*, deliveries that died before
         *dead_before* (their update is done then, unless another target still waits for it),
         messages, statuses and windows not touched since *messages_before*, and idempotency keys
         that expired before *now*.

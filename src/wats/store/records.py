@@ -51,7 +51,10 @@ class StatusRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A customer's message opened their service window with one business number."""
+    """A customer's message opened their service window with one business number.
+
+    A store need not keep who the customer is, only what finds the window when they are named.
+    """
 
     phone_number_id: str
     customer: str

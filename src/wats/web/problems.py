@@ -10,8 +10,8 @@ from wats.errors import (
     IdempotencyInFlight,
     MalformedRequest,
     MethodNotAllowed,
-    StoreError,
-    StoreNotConfigured,
+    StoreClosed,
+    StoreUnavailable,
     Unauthorized,
     WatsError,
 )
@@ -37,9 +37,8 @@ def as_response(error: WatsError) -> Response:
     """Return what the caller is told of *error*."""
     if isinstance(error, GraphError):
         return _graph_problem(error)
-    if isinstance(error, StoreError) and not isinstance(error, StoreNotConfigured):
-        retry = ((b"retry-after", b"%d" % STORE_RETRY_AFTER_SECONDS),)
-        return problem(error.status, StoreError.code, StoreError.text, headers=retry)
+    if isinstance(error, StoreClosed):  # to a caller that is the same: it will be there later
+        error = StoreUnavailable()
     return problem(
         error.status, error.code, error.message, headers=_headers_of(error), **_details_of(error)
     )
@@ -51,6 +50,8 @@ def _headers_of(error: WatsError) -> Headers:
             return ((b"www-authenticate", b"Bearer"),)
         case MethodNotAllowed(allow=allow):
             return ((b"allow", ", ".join(allow).encode()),)
+        case StoreUnavailable():
+            return ((b"retry-after", b"%d" % STORE_RETRY_AFTER_SECONDS),)
         case IdempotencyInFlight(retry_after_seconds=seconds):
             return ((b"retry-after", b"%d" % seconds),)
         case _:

@@ -44,7 +44,7 @@ def test_what_sqlite_rolled_back_by_itself_is_not_rolled_back_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pragma", "value"), [("synchronous", 2), ("secure_delete", 1), ("wal_autocheckpoint", 4000)]
+    ("pragma", "value"), [("synchronous", 2), ("secure_delete", 1), ("wal_autocheckpoint", 16_000)]
 )
 def test_a_writer_is_set_up_to_keep_what_it_commits(pragma: str, value: int) -> None:
     connection = connect_writer(MEMORY, 1)

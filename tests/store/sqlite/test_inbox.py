@@ -10,6 +10,7 @@ from wats.store.migrate import load_migrations
 from wats.store.records import Arrival, Delivery, DeliveryState, Settlement
 from wats.store.sqlite import inbox
 from wats.store.sqlite.connection import connect_writer, migrate
+from wats.store.sqlite.walk import Walk
 
 MakeArrival = Callable[..., Arrival]
 
@@ -46,7 +47,9 @@ def test_no_statement_of_the_inbox_reads_a_backlog(
     inbox.settle(connection, [ending(*pair) for pair in zip(claimed, states, strict=True)], NOON)
     given_back = inbox.claim(connection, targets=["handlers"], limit=9, lease_seconds=1, now=NOON)
     inbox.settle(connection, [ending(d, DeliveryState.PENDING) for d in given_back], NOON)
-    inbox.purge(connection, NOON, 10)
+    inbox.purge(connection, [1], NOON)
+    inbox.purge_dead(connection, NOON + timedelta(1), 10)
+    Walk(inbox.OLD_UPDATES, 10).next_rows(connection, NOON)
     connection.set_trace_callback(None)
 
     plans = {statement: plan_of(connection, statement) for statement in set(statements)}
@@ -93,7 +96,14 @@ def test_a_claim_costs_the_same_behind_a_large_backlog(
         assert len(claimed) == 10
         inbox.settle(connection, [ending(d, DeliveryState.DONE) for d in claimed], NOON)
 
+    def receive_leased() -> None:
+        updates = [arrival(lane=10**6 + n, lease_seconds=60.0) for n in range(10)]
+        leased = [d for given in inbox.receive(connection, updates) for d in given or ()]
+        assert len(leased) == 10
+        inbox.settle(connection, [ending(d, DeliveryState.DONE) for d in leased], NOON)
+
     with_none = steps_of(connection, receive_and_claim)
+    leased_with_none = steps_of(connection, receive_leased)
     inbox.receive(connection, [arrival(lane=n % 5000) for n in range(30_000)])
     heads = inbox.claim(connection, targets=["handlers"], limit=5000, lease_seconds=1, now=NOON)
     assert len(heads) == 5000
@@ -102,6 +112,7 @@ def test_a_claim_costs_the_same_behind_a_large_backlog(
     behind_many = steps_of(connection, receive_and_claim)
 
     assert behind_many < 1.5 * with_none
+    assert steps_of(connection, receive_leased) < 1.5 * leased_with_none + 1
 
 
 def test_a_payload_is_erased_with_its_last_target_and_kept_for_a_dead_one(
@@ -113,16 +124,16 @@ def test_a_payload_is_erased_with_its_last_target_and_kept_for_a_dead_one(
         claimed = inbox.claim(connection, [target], limit=1, lease_seconds=1, now=NOON)
         inbox.settle(connection, [ending(d, state) for d in claimed], NOON)
 
-    def kept() -> list[bool]:
-        rows = connection.execute("SELECT payload IS NOT NULL FROM wats_inbox ORDER BY id")
-        return [bool(is_kept) for (is_kept,) in rows]
+    def kept() -> list[int]:
+        rows = connection.execute("SELECT update_id FROM wats_payloads ORDER BY update_id")
+        return [update_id for (update_id,) in rows]
 
-    assert kept() == [(), (), None]
+    assert kept() == [1, 2]
     settle("a", DeliveryState.DONE)
     settle("handlers", DeliveryState.DEAD)
-    assert kept() == [(), (), None]
+    assert kept() == [1, 2]
     settle("b", DeliveryState.DONE)
-    assert kept() == [None, (), None]
+    assert kept() == [2]
     assert connection.execute("SELECT error FROM wats_dead_deliveries").fetchall() == [(None,)]
 
 
@@ -137,7 +148,7 @@ class Model:
         self.held: list[Delivery] = []
         self.count = 0
 
-    def receive(self, lane: int) -> None:
+    def receive(self, lane: int, lease_seconds: float) -> None:
         self.count += 1
         arrival = Arrival(
             key=self.count.to_bytes(16, "big"),
@@ -148,8 +159,15 @@ class Model:
             lane=lane,
             payload=b"",
             targets=("a", "b"),
+            lease_seconds=lease_seconds,
         )
-        inbox.receive(self.connection, [arrival])
+        (leased,) = inbox.receive(self.connection, [arrival])
+        assert leased is not None
+        for delivery in leased:
+            assert set(self.received.get((delivery.target, lane), ())) <= {
+                update_id for update_id, target in self.ended if target == delivery.target
+            }
+        self.held += leased
         for target in arrival.targets:
             self.received.setdefault((target, lane), []).append(self.count)
 
@@ -190,7 +208,7 @@ class Model:
 
 ENDINGS = [DeliveryState.DONE, DeliveryState.RETRY, DeliveryState.DEAD, DeliveryState.PENDING]
 STEPS = st.one_of(
-    st.tuples(st.just("receive"), st.integers(0, 2)),
+    st.tuples(st.just("receive"), st.integers(0, 2), st.sampled_from([0.0, 60.0])),
     st.tuples(st.just("claim"), st.integers(1, 5)),
     st.tuples(st.just("settle"), st.sampled_from(ENDINGS), st.integers(0, 20)),
     st.tuples(st.just("crash")),

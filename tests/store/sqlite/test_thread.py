@@ -5,16 +5,18 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
 from sqlite3 import Connection
+from typing import TypeAlias
 
 import pytest
 
 from wats.errors import StoreUnavailable
 from wats.store.migrate import load_migrations
-from wats.store.records import Arrival
+from wats.store.records import Arrival, Delivery, DeliveryState, Settled, Settlement
 from wats.store.sqlite import inbox
 from wats.store.sqlite.connection import connect_reader, connect_writer, migrate
 from wats.store.sqlite.thread import (
     MAX_BATCH,
+    MAX_ROUNDS,
     ConnectionThread,
     answer_each,
     commit_together,
@@ -22,6 +24,8 @@ from wats.store.sqlite.thread import (
 from wats.telemetry.vocabulary import Outcome, StoreOperation
 
 MakeArrival = Callable[..., Arrival]
+
+Kept: TypeAlias = Sequence[Sequence[Delivery] | None]
 
 RECEIVE = StoreOperation.RECEIVE
 SETTLE = StoreOperation.SETTLE
@@ -59,7 +63,7 @@ class Writer:
         await asyncio.to_thread(is_held.wait)
         return held
 
-    def receive(self, *arrivals: Arrival) -> "asyncio.Future[Sequence[bool]]":
+    def receive(self, *arrivals: Arrival) -> "asyncio.Future[Kept]":
         return self.thread.ask_together(RECEIVE, inbox.receive, arrivals)
 
     def count(self, statement: str) -> int:
@@ -110,6 +114,93 @@ async def test_a_transaction_has_a_bounded_number_of_questions(
     assert writer.count("COMMIT") == 3
 
 
+async def test_what_is_asked_in_several_turns_of_the_loop_gathers_into_one_transaction(
+    writer: Writer, arrival: MakeArrival
+) -> None:
+    writer.statements.clear()
+    waiting = [writer.receive(arrival()), writer.receive(arrival())]
+    for _ in range(MAX_ROUNDS // 2):
+        await asyncio.sleep(0)
+        waiting.append(writer.receive(arrival()))
+
+    assert await asyncio.gather(*waiting) == [[()]] * len(waiting)
+    assert writer.count("COMMIT") == 1
+
+
+async def test_a_question_waits_a_bounded_number_of_turns_for_others(
+    writer: Writer, arrival: MakeArrival
+) -> None:
+    first, *rest = writer.receive(arrival()), writer.receive(arrival())
+    while not first.done():
+        rest.append(writer.receive(arrival()))
+        await asyncio.sleep(0)
+
+    assert await first == [()]
+    assert await asyncio.gather(*rest) == [[()]] * len(rest)
+    assert writer.count("COMMIT") > 1
+
+
+async def test_a_patient_question_joins_the_next_transaction(
+    writer: Writer, arrival: MakeArrival
+) -> None:
+    writer.statements.clear()
+    patient = writer.thread.ask(SETTLE, total_changes, patience_seconds=60)
+    await asyncio.sleep(0.02)
+    assert not patient.done()
+
+    await asyncio.wait_for(asyncio.gather(writer.receive(arrival()), patient), timeout=5)
+
+    assert writer.count("COMMIT") == 1
+
+
+async def test_patient_questions_alone_are_answered_together_after_the_patience_of_the_first(
+    writer: Writer,
+) -> None:
+    writer.statements.clear()
+    asked_at = asyncio.get_running_loop().time()
+    first = writer.thread.ask(SETTLE, total_changes, patience_seconds=0.05)
+    second = writer.thread.ask(SETTLE, total_changes, patience_seconds=60)
+
+    await asyncio.wait_for(asyncio.gather(first, second), timeout=5)
+
+    assert asyncio.get_running_loop().time() - asked_at >= 0.05
+    assert writer.count("COMMIT") == 1
+
+
+async def test_a_patient_question_is_answered_before_a_thread_stops(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "wats.db")
+    await writer.thread.start(writer.connect)
+    patient = writer.thread.ask(SETTLE, total_changes, patience_seconds=60)
+
+    await asyncio.wait_for(writer.thread.stop(), timeout=5)
+
+    assert patient.done()
+
+
+def total_changes(connection: Connection) -> int:
+    return connection.total_changes
+
+
+async def test_what_is_settled_makes_room_for_what_arrives_in_the_same_transaction(
+    writer: Writer, arrival: MakeArrival
+) -> None:
+    ((first,),) = await writer.receive(arrival(lane=7, lease_seconds=60.0))
+    done = Settlement(
+        update_id=first.update_id,
+        target=first.target,
+        lease_id=first.lease_id,
+        state=DeliveryState.DONE,
+    )
+    settle = partial(inbox.settle, settlements=[done], now=arrival().received_at)
+
+    receiving = writer.receive(arrival(lane=7, lease_seconds=60.0))
+    settling = writer.thread.ask(SETTLE, settle, patience_seconds=60)
+
+    ((second,),) = await receiving
+    assert (second.lane, second.attempt) == (7, 1)
+    assert await settling == Settled(done=(first.update_id,), more=False)
+
+
 async def test_what_is_claimed_in_one_transaction_with_its_arrival_is_seen(
     writer: Writer, arrival: MakeArrival, noon_claim: Callable[[Connection], Sequence[object]]
 ) -> None:
@@ -142,7 +233,7 @@ async def test_a_question_that_fails_spoils_no_other(writer: Writer, arrival: Ma
 
     answers = await release(writer, held, *good, bad, worse)
 
-    assert answers[:4] == [(), [()], [()], [()]]
+    assert answers[:4] == [True, [()], [()], [()]]
     assert [type(error) for error in answers[4:]] == [OverflowError, ZeroDivisionError]
     assert writer.told.count((RECEIVE, Outcome.SUCCESS)) == 3
     assert writer.told.count((RECEIVE, Outcome.ERROR)) == 1
@@ -188,7 +279,7 @@ async def test_a_cancelled_asker_is_passed_over_and_still_counted(
     leaving, staying = writer.receive(arrival()), writer.receive(arrival())
     leaving.cancel()
 
-    assert await release(writer, held, staying) == [(), [()]]
+    assert await release(writer, held, staying) == [True, [()]]
 
     assert writer.told.count((RECEIVE, Outcome.SUCCESS)) == 2
 
@@ -200,14 +291,15 @@ async def test_a_question_of_a_loop_that_is_gone_does_not_stop_the_thread(
 
     async def leave_at_once() -> None:
         writer.receive(arrival())
+        writer.thread.ask(SETTLE, fail, patience_seconds=0.001)
 
     await asyncio.to_thread(asyncio.run, leave_at_once())
 
-    assert await release(writer, held, writer.receive(arrival())) == [(), [()]]
+    assert await release(writer, held, writer.receive(arrival())) == [True, [()]]
 
 
 async def test_a_question_can_come_from_another_loop(writer: Writer, arrival: MakeArrival) -> None:
-    async def receive() -> Sequence[bool]:
+    async def receive() -> Kept:
         return await writer.receive(arrival())
 
     assert await asyncio.to_thread(asyncio.run, receive()) == [()]

@@ -34,6 +34,7 @@ from wats.store.sqlite.connection import (
     schema_version,
 )
 from wats.store.sqlite.thread import ConnectionThread, answer_each, commit_together
+from wats.store.sqlite.walk import Walk
 from wats.telemetry.vocabulary import Adapter, Outcome, StoreOperation
 
 SETTLE_PATIENCE_SECONDS = 0.005
@@ -65,6 +66,9 @@ class SQLiteStore(Store):
         self._reader: ConnectionThread | None = None
         self._threads = AsyncExitStack()
         self._changing = asyncio.Lock()
+        self._updates = Walk(inbox.OLD_UPDATES, PURGE_ROWS)
+        self._messages = Walk(messages.OLD_MESSAGES, PURGE_ROWS)
+        self._statuses = Walk(messages.OLD_STATUSES, PURGE_ROWS)
 
     @property
     @override
@@ -240,15 +244,23 @@ class SQLiteStore(Store):
         dead_before: datetime,
         messages_before: datetime,
     ) -> int:
-        # Looking for old windows reads all of them, so it happens beside the writer.
-        windows = partial(messages.old_windows, before=messages_before, limit=PURGE_ROWS)
-        old_windows = await self._read(None, windows)
+        # What is old is looked for beside the writer; the writer looks at each row once more.
+        def look(connection: Connection) -> tuple[Sequence[int], ...]:
+            return (
+                self._updates.next_rows(connection, inbox_before),
+                self._messages.next_rows(connection, messages_before),
+                self._statuses.next_rows(connection, messages_before),
+                messages.old_windows(connection, messages_before, PURGE_ROWS),
+            )
+
+        old_updates, old_messages, old_statuses, old_windows = await self._read(None, look)
 
         def purge(connection: Connection) -> int:
             return (
-                inbox.purge(connection, inbox_before, PURGE_ROWS)
-                + inbox.purge_dead(connection, dead_before, now, PURGE_ROWS)
-                + messages.purge(connection, messages_before, PURGE_ROWS)
+                inbox.purge(connection, old_updates, inbox_before)
+                + inbox.purge_dead(connection, dead_before, PURGE_ROWS)
+                + messages.purge(connection, old_messages, messages_before)
+                + messages.purge_statuses(connection, old_statuses, messages_before)
                 + messages.purge_windows(connection, old_windows, messages_before)
                 + requests.purge(connection, now, PURGE_ROWS)
             )

@@ -14,9 +14,9 @@ from wats.store.migrate import AppliedMigration, Migration, missing_migrations
 MEMORY = ":memory:"
 
 CHECKPOINT_PAGES = 16_000
-"""How far the write-ahead log grows, 16 MB, before it is copied into the file. Measured: with the
-1000 of SQLite the pages that every update touches are copied so often that it costs a tenth of the
-throughput; with more than this little is gained, and each copy holds up commits for longer."""
+"""How far the write-ahead log grows, 64 MB, before it is copied into the file. Measured: with the
+1000 of SQLite the pages that every update touches are copied so often that an update takes a
+quarter more time than with this, with 4000 a tenth more; the longest commit is hardly longer."""
 
 _CREATE_MIGRATIONS = """
 CREATE TABLE IF NOT EXISTS wats_schema_migrations (

@@ -4,9 +4,9 @@ Each function runs inside a transaction that its caller opened.
 """
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import groupby, takewhile
+from itertools import takewhile
 from sqlite3 import Connection
 from typing import TypeAlias
 
@@ -28,45 +28,38 @@ trip per update, few enough that what a slow handler holds can be handled within
 _LAST_ID = "SELECT coalesce(max(id), 0) FROM wats_inbox"
 
 _INSERT_UPDATE = """
-INSERT INTO wats_inbox (id, occurred_at, key, kind, phone_number_id, received_at, payload, done_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO wats_inbox (id, occurred_at, key, kind, phone_number_id, received_at)
+VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (occurred_at, key) DO NOTHING
 """
 
 _INSERTED_SINCE = "SELECT id FROM wats_inbox WHERE id > ?"
 
+_INSERT_PAYLOAD = "INSERT INTO wats_payloads (update_id, payload) VALUES (?, ?)"
+
+_OF_LANE = "SELECT 1 FROM wats_deliveries WHERE target = ? AND lane = ? LIMIT 1"
+
 _INSERT_DELIVERY = """
-INSERT INTO wats_deliveries (update_id, target, lane, state, is_head, due_at)
-VALUES (
-    ?, ?, ?, 'pending',
-    NOT EXISTS (SELECT 1 FROM wats_deliveries WHERE target = ? AND lane = ?),
-    ?
+INSERT INTO wats_deliveries (
+    update_id, target, lane, state, is_head, due_at, attempts, lease_id
 )
-"""
-
-_LEASE_NEW_HEADS = """
-UPDATE wats_deliveries SET state = 'leased', attempts = 1, lease_id = ?, due_at = ?
-WHERE update_id BETWEEN ? AND ? AND is_head
-"""
-
-_LEASED_SINCE = """
-SELECT update_id, target FROM wats_deliveries WHERE update_id > ? AND lease_id = ?
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 _DUE_HEADS = """
-SELECT d.due_at, d.update_id, d.target, d.lane, d.attempts, u.payload, EXISTS (
+SELECT d.due_at, d.update_id, d.target, d.lane, d.attempts, p.payload, EXISTS (
     SELECT 1 FROM wats_deliveries AS f
     WHERE f.target = d.target AND f.lane = d.lane AND f.update_id > d.update_id
 )
-FROM wats_deliveries AS d CROSS JOIN wats_inbox AS u ON u.id = d.update_id
+FROM wats_deliveries AS d CROSS JOIN wats_payloads AS p ON p.update_id = d.update_id
 WHERE d.target = ? AND d.is_head AND d.due_at <= ?
 ORDER BY d.due_at, d.update_id
 LIMIT ?
 """
 
 _FOLLOWERS = """
-SELECT d.due_at, d.update_id, d.target, d.lane, d.attempts, u.payload
-FROM wats_deliveries AS d CROSS JOIN wats_inbox AS u ON u.id = d.update_id
+SELECT d.due_at, d.update_id, d.target, d.lane, d.attempts, p.payload
+FROM wats_deliveries AS d CROSS JOIN wats_payloads AS p ON p.update_id = d.update_id
 WHERE d.target = ? AND d.lane = ? AND d.update_id > ?
 ORDER BY d.update_id
 LIMIT ?
@@ -99,27 +92,26 @@ SELECT update_id, target, lane, attempts, ?, ? FROM wats_deliveries
 WHERE update_id = ? AND target = ? AND lease_id = ?
 """
 
-_PROMOTE_NEXT = """
+_DELETE_DELIVERY = """
+DELETE FROM wats_deliveries WHERE update_id = ? AND target = ? AND lease_id = ?
+RETURNING target, lane, is_head
+"""
+
+_PROMOTE_FIRST = """
 UPDATE wats_deliveries SET is_head = 1
 WHERE (update_id, target) = (
-    SELECT f.update_id, f.target
-    FROM wats_deliveries AS d CROSS JOIN wats_deliveries AS f
-        ON f.target = d.target AND f.lane = d.lane AND f.update_id > d.update_id
-    WHERE d.update_id = ? AND d.target = ? AND d.lease_id = ? AND d.is_head
-    ORDER BY f.update_id
+    SELECT update_id, target FROM wats_deliveries
+    WHERE target = ? AND lane = ?
+    ORDER BY update_id
     LIMIT 1
 )
 """
 
-_DELETE_DELIVERY = """
-DELETE FROM wats_deliveries WHERE update_id = ? AND target = ? AND lease_id = ?
-"""
-
-_FINISH_UPDATE = """
-UPDATE wats_inbox SET payload = NULL, done_at = ?
-WHERE id = ? AND done_at IS NULL
-    AND NOT EXISTS (SELECT 1 FROM wats_deliveries WHERE update_id = wats_inbox.id)
-    AND NOT EXISTS (SELECT 1 FROM wats_dead_deliveries WHERE update_id = wats_inbox.id)
+_ERASE = """
+DELETE FROM wats_payloads
+WHERE update_id = ?1
+    AND NOT EXISTS (SELECT 1 FROM wats_deliveries WHERE update_id = ?1)
+    AND NOT EXISTS (SELECT 1 FROM wats_dead_deliveries WHERE update_id = ?1)
 """
 
 _DEPTH = "SELECT state, count(*), min(update_id) FROM wats_deliveries GROUP BY state"
@@ -134,9 +126,17 @@ SELECT update_id, target FROM wats_dead_deliveries WHERE died_at < ? ORDER BY di
 
 _DELETE_DEAD = "DELETE FROM wats_dead_deliveries WHERE update_id = ? AND target = ?"
 
-_PURGE = """
-DELETE FROM wats_inbox WHERE id IN (SELECT id FROM wats_inbox WHERE done_at < ? LIMIT ?)
+OLD_UPDATES = """
+SELECT id, received_at < ?1, received_at < ?1
+    AND NOT EXISTS (SELECT 1 FROM wats_payloads WHERE update_id = wats_inbox.id)
+FROM wats_inbox
+WHERE id > ?2
+ORDER BY id
+LIMIT ?3
 """
+"""For a `Walk`. What has a payload is not done yet."""
+
+_PURGE = "DELETE FROM wats_inbox WHERE id = ? AND received_at < ?"
 
 
 def receive(
@@ -153,65 +153,54 @@ def receive(
         ids = {update_id for (update_id,) in connection.execute(_INSERTED_SINCE, (last_id,))}
         numbered = [(update_id, arrival) for update_id, arrival in numbered if update_id in ids]
     messages.project(connection, [arrival for _, arrival in numbered])
-    leased = _deliver(connection, numbered, last_id)
+    leased = _deliver(connection, numbered)
     new = {update_id for update_id, _ in numbered}
     return [leased.get(row[0], ()) if row[0] in new else None for row in rows]
 
 
 def _deliver(
-    connection: Connection, numbered: Sequence[tuple[int, Arrival]], last_id: int
+    connection: Connection, numbered: Sequence[tuple[int, Arrival]]
 ) -> Mapping[int, Sequence[Delivery]]:
     """Insert the deliveries of new updates; return those that are leased to who brought them."""
-    connection.executemany(
-        _INSERT_DELIVERY,
-        [
-            (update_id, target, arrival.lane, target, arrival.lane, to_ms(arrival.received_at))
-            for update_id, arrival in numbered
-            for target in arrival.targets
-        ],
-    )
+    awaited = [(update_id, arrival) for update_id, arrival in numbered if arrival.targets]
+    connection.executemany(_INSERT_PAYLOAD, [(id_, arrival.payload) for id_, arrival in awaited])
+    rows: list[tuple[object, ...]] = []
     lease_id = secrets.randbits(62)
-    connection.executemany(_LEASE_NEW_HEADS, list(_leases(numbered, lease_id)))
-    arrivals = dict(numbered)
     leased: dict[int, list[Delivery]] = {}
-    for update_id, target in connection.execute(_LEASED_SINCE, (last_id, lease_id)):
-        arrival = arrivals[update_id]
-        delivery = Delivery(
-            update_id=update_id,
-            target=target,
-            lane=arrival.lane,
-            attempt=1,
-            lease_id=lease_id,
-            payload=arrival.payload,
-        )
-        leased.setdefault(update_id, []).append(delivery)
+    busy: set[tuple[str, int]] = set()
+    for update_id, arrival in awaited:
+        due_at = to_ms(arrival.received_at)
+        lane = arrival.lane
+        for target in arrival.targets:
+            line = target, lane
+            is_head = line not in busy and connection.execute(_OF_LANE, line).fetchone() is None
+            busy.add(line)
+            if not is_head or not arrival.lease_seconds:
+                rows.append((update_id, target, lane, "pending", is_head, due_at, 0, None))
+                continue
+            leased_until = due_at + round(arrival.lease_seconds * 1000)
+            rows.append((update_id, target, lane, "leased", True, leased_until, 1, lease_id))
+            delivery = Delivery(
+                update_id=update_id,
+                target=target,
+                lane=lane,
+                attempt=1,
+                lease_id=lease_id,
+                payload=arrival.payload,
+            )
+            leased.setdefault(update_id, []).append(delivery)
+    connection.executemany(_INSERT_DELIVERY, rows)
     return leased
 
 
-def _leases(
-    numbered: Sequence[tuple[int, Arrival]], lease_id: int
-) -> Iterator[tuple[int, int, int, int]]:
-    """Yield a lease for each stretch of updates that are wanted for the same time."""
-    for seconds, stretch in groupby(numbered, key=lambda pair: pair[1].lease_seconds):
-        if seconds:
-            (first_id, first), *others = stretch
-            last_id = others[-1][0] if others else first_id
-            leased_until = first.received_at + timedelta(seconds=seconds)
-            yield lease_id, to_ms(leased_until), first_id, last_id
-
-
 def _update_row(update_id: int, arrival: Arrival) -> tuple[object, ...]:
-    received_at = to_ms(arrival.received_at)
-    awaited = bool(arrival.targets)
     return (
         update_id,
         to_ms(arrival.occurred_at),
         arrival.key,
         arrival.kind,
         arrival.phone_number_id,
-        received_at,
-        arrival.payload if awaited else None,
-        None if awaited else received_at,
+        to_ms(arrival.received_at),
     )
 
 
@@ -276,34 +265,32 @@ def renew(
 
 def settle(connection: Connection, settlements: Sequence[Settlement], now: datetime) -> Settled:
     """Write how leased deliveries ended, let the next of their lanes follow, erase what is done."""
-    now_ms = to_ms(now)
+    ended: dict[int, None] = {}
+    headless: set[tuple[str, int]] = set()
     for settlement in settlements:
+        lease = settlement.update_id, settlement.target, settlement.lease_id
         if settlement.state not in _ENDS:
-            _release(connection, settlement, now)
-        elif settlement.state is DeliveryState.DEAD:
-            connection.execute(_BURY, (settlement.error, now_ms, *_lease_of(settlement)))
-    # In order of arrival: of a run that ends as a whole, each passes the head on to its next.
-    ended = sorted(_lease_of(s) for s in settlements if s.state in _ENDS)
-    promoted = connection.executemany(_PROMOTE_NEXT, ended).rowcount
-    connection.executemany(_DELETE_DELIVERY, ended)
-    touched = dict.fromkeys(update_id for update_id, _, _ in ended)
-    done = [
-        update_id
-        for update_id in touched
-        if connection.execute(_FINISH_UPDATE, (now_ms, update_id)).rowcount
-    ]
+            _release(connection, settlement, lease, now)
+            continue
+        if settlement.state is DeliveryState.DEAD:
+            connection.execute(_BURY, (settlement.error, to_ms(now), *lease))
+        for target, lane, is_head in connection.execute(_DELETE_DELIVERY, lease):
+            ended[settlement.update_id] = None
+            if is_head:
+                headless.add((target, lane))
+    promoted = connection.executemany(_PROMOTE_FIRST, headless).rowcount
+    done = [id_ for id_ in ended if connection.execute(_ERASE, (id_,)).rowcount]
     return Settled(done=tuple(done), more=promoted > 0)
 
 
 _ENDS = frozenset({DeliveryState.DONE, DeliveryState.DEAD})
 
 
-def _lease_of(settlement: Settlement) -> tuple[int, str, int]:
-    return settlement.update_id, settlement.target, settlement.lease_id
+_Lease: TypeAlias = tuple[int, str, int]
+"""What a settlement is about: update_id, target, lease_id."""
 
 
-def _release(connection: Connection, settlement: Settlement, now: datetime) -> None:
-    lease = _lease_of(settlement)
+def _release(connection: Connection, settlement: Settlement, lease: _Lease, now: datetime) -> None:
     if settlement.state is DeliveryState.RETRY:
         due_at = to_ms(settlement.due_at or now)
         connection.execute(_RETRY, (due_at, settlement.error, *lease))
@@ -326,14 +313,15 @@ def depth(connection: Connection) -> InboxDepth:
     return InboxDepth(**counts, dead=dead, oldest_at=oldest_at)
 
 
-def purge(connection: Connection, before: datetime, limit: int) -> int:
-    """Delete updates that were done before *before*."""
-    return connection.execute(_PURGE, (to_ms(before), limit)).rowcount
+def purge(connection: Connection, update_ids: Sequence[int], before: datetime) -> int:
+    """Delete *update_ids*, which were found to be done and received before *before*."""
+    before_ms = to_ms(before)
+    return connection.executemany(_PURGE, [(id_, before_ms) for id_ in update_ids]).rowcount
 
 
-def purge_dead(connection: Connection, before: datetime, now: datetime, limit: int) -> int:
+def purge_dead(connection: Connection, before: datetime, limit: int) -> int:
     """Delete deliveries that died before *before*, and erase what nobody waits for any more."""
     old = connection.execute(_OLD_DEAD, (to_ms(before), limit)).fetchall()
     connection.executemany(_DELETE_DEAD, old)
-    connection.executemany(_FINISH_UPDATE, [(to_ms(now), update_id) for update_id, _ in old])
+    connection.executemany(_ERASE, [(update_id,) for update_id, _ in old])
     return len(old)

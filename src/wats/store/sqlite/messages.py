@@ -5,7 +5,9 @@ Each function runs inside a transaction that its caller opened.
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from hashlib import blake2b
 from sqlite3 import Connection
+from zlib import crc32
 
 from wats.clock import from_ms, to_ms
 from wats.store.records import (
@@ -23,34 +25,44 @@ _UNRANKED = -1
 _INSERT_MESSAGE = """
 INSERT INTO wats_messages (
     phone_number_id, wa_message_id, direction, from_phone, to_phone, type, status, status_rank,
-    graph_message_id, created_at, updated_at
+    graph_message_id, created_at, updated_at, wa_message_hash
 )
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-ON CONFLICT (wa_message_id, phone_number_id, direction) DO NOTHING
+SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12
+WHERE NOT EXISTS (
+    SELECT 1 FROM wats_messages
+    WHERE wa_message_hash = ?12
+        AND wa_message_id = ?2 AND phone_number_id = ?1 AND direction = ?3
+)
 """
 
 _INSERT_STATUS = """
 INSERT INTO wats_statuses (
-    phone_number_id, wa_message_id, status, participant, error_code, occurred_at
+    phone_number_id, wa_message_id, status, participant, error_code, occurred_at, wa_message_hash
 )
-VALUES (?, ?, ?, ?, ?, ?)
-ON CONFLICT (wa_message_id, phone_number_id, status, participant, occurred_at) DO NOTHING
+SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
+WHERE NOT EXISTS (
+    SELECT 1 FROM wats_statuses
+    WHERE wa_message_hash = ?7
+        AND wa_message_id = ?2 AND phone_number_id = ?1
+        AND status = ?3 AND participant = ?4 AND occurred_at = ?6
+)
 """
 
 _ADVANCE = """
 UPDATE wats_messages SET status = ?, status_rank = ?, updated_at = max(updated_at, ?)
-WHERE phone_number_id = ? AND wa_message_id = ? AND direction = 'outbound' AND status_rank < ?
+WHERE wa_message_hash = ? AND phone_number_id = ? AND wa_message_id = ?
+    AND direction = 'outbound' AND status_rank < ?
 """
 
 _WAITING_STATUSES = """
 SELECT status, occurred_at FROM wats_statuses
-WHERE phone_number_id = ? AND wa_message_id = ?
+WHERE wa_message_hash = ? AND phone_number_id = ? AND wa_message_id = ?
 ORDER BY id
 """
 
 _MOVE_WINDOW = """
-INSERT INTO wats_windows (phone_number_id, customer, last_inbound_at) VALUES (?, ?, ?)
-ON CONFLICT (phone_number_id, customer) DO UPDATE SET last_inbound_at = excluded.last_inbound_at
+INSERT INTO wats_windows (digest, last_inbound_at) VALUES (?, ?)
+ON CONFLICT (digest) DO UPDATE SET last_inbound_at = excluded.last_inbound_at
 WHERE excluded.last_inbound_at > last_inbound_at
 """
 
@@ -69,7 +81,7 @@ _MESSAGE = """
 SELECT row_id, phone_number_id, wa_message_id, direction, from_phone, to_phone, type, status,
     graph_message_id, created_at, updated_at
 FROM wats_messages
-WHERE wa_message_id = ?
+WHERE wa_message_hash = ? AND wa_message_id = ?
 ORDER BY row_id DESC
 LIMIT 1
 """
@@ -77,31 +89,36 @@ LIMIT 1
 _STATUSES = """
 SELECT phone_number_id, wa_message_id, status, participant, error_code, occurred_at
 FROM wats_statuses
-WHERE wa_message_id = ?
+WHERE wa_message_hash = ? AND wa_message_id = ?
 ORDER BY id
 """
 
-_WINDOW = """
-SELECT last_inbound_at FROM wats_windows WHERE phone_number_id = ? AND customer = ?
-"""
+_WINDOW = "SELECT last_inbound_at FROM wats_windows WHERE digest = ?"
 
-_PURGE_MESSAGES = """
-DELETE FROM wats_messages
-WHERE row_id IN (SELECT row_id FROM wats_messages WHERE updated_at < ? LIMIT ?)
+OLD_MESSAGES = """
+SELECT row_id, created_at < ?1, updated_at < ?1
+FROM wats_messages
+WHERE row_id > ?2
+ORDER BY row_id
+LIMIT ?3
 """
+"""For a `Walk`. One that was touched later has to stay, and does not end the walk."""
 
-_PURGE_STATUSES = """
-DELETE FROM wats_statuses
-WHERE id IN (SELECT id FROM wats_statuses WHERE occurred_at < ? LIMIT ?)
-"""
+_PURGE_MESSAGE = "DELETE FROM wats_messages WHERE row_id = ? AND updated_at < ?"
 
-_OLD_WINDOWS = """
-SELECT phone_number_id, customer FROM wats_windows WHERE last_inbound_at < ? LIMIT ?
+OLD_STATUSES = """
+SELECT id, occurred_at < ?1, occurred_at < ?1 FROM wats_statuses
+WHERE id > ?2
+ORDER BY id
+LIMIT ?3
 """
+"""For a `Walk`."""
 
-_PURGE_WINDOW = """
-DELETE FROM wats_windows WHERE phone_number_id = ? AND customer = ? AND last_inbound_at < ?
-"""
+_PURGE_STATUS = "DELETE FROM wats_statuses WHERE id = ? AND occurred_at < ?"
+
+_OLD_WINDOWS = "SELECT digest FROM wats_windows WHERE last_inbound_at < ? LIMIT ?"
+
+_PURGE_WINDOW = "DELETE FROM wats_windows WHERE digest = ? AND last_inbound_at < ?"
 
 
 def project(connection: Connection, arrivals: Sequence[Arrival]) -> None:
@@ -117,7 +134,8 @@ def record(connection: Connection, records: Sequence[MessageRecord]) -> None:
     for message in records:
         if message.direction is Direction.OUTBOUND:
             identity = message.phone_number_id, message.wa_message_id
-            waiting = connection.execute(_WAITING_STATUSES, identity).fetchall()
+            found = _hash(message.wa_message_id), *identity
+            waiting = connection.execute(_WAITING_STATUSES, found).fetchall()
             _advance(connection, [(*identity, status, at) for status, at in waiting])
 
 
@@ -125,7 +143,15 @@ def _advance(connection: Connection, transitions: Iterable[tuple[str, str, str, 
     connection.executemany(
         _ADVANCE,
         [
-            (status, rank, occurred_at, phone_number_id, wa_message_id, rank)
+            (
+                status,
+                rank,
+                occurred_at,
+                _hash(wa_message_id),
+                phone_number_id,
+                wa_message_id,
+                rank,
+            )
             for phone_number_id, wa_message_id, status, occurred_at in transitions
             for rank in (_rank(status),)
         ],
@@ -147,7 +173,19 @@ def _message_row(record: MessageRecord) -> tuple[object, ...]:
         record.graph_message_id,
         created_at,
         updated_at,
+        _hash(record.wa_message_id),
     )
+
+
+def _hash(wa_message_id: str) -> int:
+    # Only to find by, so it may be short: SQLite needs four bytes for it, and six for one bit more.
+    return crc32(wa_message_id.encode()) & 0x7FFF_FFFF
+
+
+def _window_digest(phone_number_id: str, customer: str) -> int:
+    # The only key that a window has, so two windows must not share it by chance.
+    both = f"{phone_number_id} {customer}".encode()
+    return int.from_bytes(blake2b(both, digest_size=8).digest(), "big", signed=True)
 
 
 def _rank(status: str) -> int:
@@ -163,6 +201,7 @@ def _record_statuses(connection: Connection, records: Sequence[StatusRecord]) ->
             record.participant,
             record.error_code,
             to_ms(record.occurred_at),
+            _hash(record.wa_message_id),
         )
         for record in records
     ]
@@ -173,7 +212,10 @@ def _record_statuses(connection: Connection, records: Sequence[StatusRecord]) ->
 def _move_windows(connection: Connection, records: Sequence[WindowRecord]) -> None:
     connection.executemany(
         _MOVE_WINDOW,
-        [(r.phone_number_id, r.customer, to_ms(r.last_inbound_at)) for r in records],
+        [
+            (_window_digest(r.phone_number_id, r.customer), to_ms(r.last_inbound_at))
+            for r in records
+        ],
     )
 
 
@@ -213,7 +255,7 @@ def _message_of(row: tuple[int, str, str, str, str, str, str, str, str, int, int
 
 def get(connection: Connection, wa_message_id: str) -> MessageRecord | None:
     """Read the message with this id; of several, the last recorded."""
-    row = connection.execute(_MESSAGE, (wa_message_id,)).fetchone()
+    row = connection.execute(_MESSAGE, (_hash(wa_message_id), wa_message_id)).fetchone()
     return None if row is None else _message_of(row)
 
 
@@ -229,40 +271,39 @@ def statuses(connection: Connection, wa_message_id: str) -> Sequence[StatusRecor
             occurred_at=from_ms(occurred_at),
         )
         for phone_number_id, wamid, status, participant, error_code, occurred_at in (
-            connection.execute(_STATUSES, (wa_message_id,))
+            connection.execute(_STATUSES, (_hash(wa_message_id), wa_message_id))
         )
     ]
 
 
 def last_inbound_at(connection: Connection, phone_number_id: str, customer: str) -> datetime | None:
     """Read when *customer* last opened a window with this number."""
-    row = connection.execute(_WINDOW, (phone_number_id, customer)).fetchone()
+    row = connection.execute(_WINDOW, (_window_digest(phone_number_id, customer),)).fetchone()
     return None if row is None else from_ms(row[0])
 
 
-def purge(connection: Connection, before: datetime, limit: int) -> int:
-    """Delete messages and statuses not touched since *before*."""
-    bounds = to_ms(before), limit
-    return sum(
-        connection.execute(statement, bounds).rowcount
-        for statement in (_PURGE_MESSAGES, _PURGE_STATUSES)
-    )
+def old_windows(connection: Connection, before: datetime, limit: int) -> Sequence[int]:
+    """Look for windows not opened since *before*, among all of them."""
+    return [digest for (digest,) in connection.execute(_OLD_WINDOWS, (to_ms(before), limit))]
 
 
-def old_windows(
-    connection: Connection, *, before: datetime, limit: int
-) -> Sequence[tuple[str, str]]:
-    """Look for windows not opened since *before*.
-
-    They have no index by time, which every message would have to be written to.
-    """
-    return connection.execute(_OLD_WINDOWS, (to_ms(before), limit)).fetchall()
+def purge(connection: Connection, row_ids: Sequence[int], before: datetime) -> int:
+    """Delete those messages of *row_ids* that were still not touched since *before*."""
+    return _delete_old(connection, _PURGE_MESSAGE, row_ids, before)
 
 
-def purge_windows(
-    connection: Connection, windows: Sequence[tuple[str, str]], before: datetime
+def purge_statuses(connection: Connection, ids: Sequence[int], before: datetime) -> int:
+    """Delete the statuses *ids*, which are from before *before*."""
+    return _delete_old(connection, _PURGE_STATUS, ids, before)
+
+
+def purge_windows(connection: Connection, digests: Sequence[int], before: datetime) -> int:
+    """Delete those of the windows *digests* that were still not opened since *before*."""
+    return _delete_old(connection, _PURGE_WINDOW, digests, before)
+
+
+def _delete_old(
+    connection: Connection, statement: str, ids: Sequence[int], before: datetime
 ) -> int:
-    """Delete those of *windows* that were still not opened since *before*."""
     before_ms = to_ms(before)
-    rows = [(*window, before_ms) for window in windows]
-    return connection.executemany(_PURGE_WINDOW, rows).rowcount
+    return connection.executemany(statement, [(id_, before_ms) for id_ in ids]).rowcount

@@ -22,7 +22,6 @@ R = TypeVar("R")
 MAX_BATCH = 512
 """The most questions in one transaction: a bound on how long the first of them waits."""
 
-
 MAX_ROUNDS = 32
 """How many turns of its loop a question waits at the most for others to join it."""
 
@@ -34,12 +33,15 @@ class Question(msgspec.Struct):
         run: What to do with the connection.
         items: If *run* answers many questions at once: what this one adds to the sequence that it
             takes besides the connection. It returns one result for each item.
+        is_patient: Whether it waited for others. It is answered before them: it gives back what
+            they need.
         future: Where the asker waits. Touched by the loop that it belongs to, never by the thread.
         operation: What telemetry calls the question; `None` if it does not count it.
     """
 
     run: Callable[..., Any]
     items: Sequence[Any] | None
+    is_patient: bool
     future: asyncio.Future[Any]
     operation: StoreOperation | None
     asked_at: float
@@ -55,14 +57,20 @@ Tell: TypeAlias = Callable[[StoreOperation, Outcome, float], None]
 
 
 class ConnectionThread:
-    """Answers questions on one connection, in a thread, so that no event loop waits for a disk."""
+    """Answers questions on one connection, in a thread, so that no event loop waits for a disk.
+
+    Questions of the loop that it was started on gather before they are handed over. Those of
+    other loops, which may end at any time, are handed over one by one.
+    """
 
     def __init__(self, name: str, answer: Answer, tell: Tell) -> None:
         self._answer = answer
         self._tell = tell
-        self._waiting: list[Question] = []
+        self._loop = asyncio.get_running_loop()
+        self._waiting: list[Question] = []  # of this loop, and not handed over yet
         self._gathering = False
         self._queue: SimpleQueue[list[Question]] = SimpleQueue()
+        self._backlog: list[Question] = []  # taken from the queue, and too many for one transaction
         self._thread = Thread(target=self._work, name=name, daemon=True)
 
     async def start(self, connect: Callable[[], Connection]) -> None:
@@ -112,26 +120,31 @@ class ConnectionThread:
     ) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
         future = loop.create_future()
-        self._waiting.append(Question(run, items, future, operation, perf_counter()))
-        if patience_seconds and not self._gathering:
-            loop.call_later(patience_seconds, self._begin_to_gather, loop)
-        else:
-            self._begin_to_gather(loop)
+        is_patient = patience_seconds > 0
+        question = Question(run, items, is_patient, future, operation, perf_counter())
+        if loop is not self._loop:
+            self._queue.put([question])
+            return future
+        self._waiting.append(question)
+        if not is_patient:
+            self._begin_to_gather()
+        elif len(self._waiting) == 1:  # else the first of them, or who gathers, takes it along
+            loop.call_later(patience_seconds, self._begin_to_gather)
         return future
 
-    def _begin_to_gather(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _begin_to_gather(self) -> None:
         if self._waiting and not self._gathering:
             self._gathering = True
-            loop.call_soon(self._gather, loop, len(self._waiting), MAX_ROUNDS)
+            self._loop.call_soon(self._gather, len(self._waiting), MAX_ROUNDS)
 
-    def _gather(self, loop: asyncio.AbstractEventLoop, seen: int, rounds: int) -> None:
+    def _gather(self, seen: int, rounds: int) -> None:
         """Hand over what waits, unless more came since the last look: then look again soon.
 
         The fewer transactions, the fewer pages are written twice. A loop that is idle looks once.
         """
         count = len(self._waiting)
         if seen < count < MAX_BATCH and rounds:
-            loop.call_soon(self._gather, loop, count, rounds - 1)
+            self._loop.call_soon(self._gather, count, rounds - 1)
             return
         self._gathering = False
         questions, self._waiting = self._waiting, []
@@ -158,11 +171,12 @@ class ConnectionThread:
         self._hand_over([last])
 
     def _next_batch(self) -> list[Question]:
-        questions = self._queue.get()
+        questions = self._backlog or self._queue.get()
         with suppress(Empty):
             while len(questions) < MAX_BATCH:
                 questions += self._queue.get_nowait()
-        return questions
+        self._backlog = questions[MAX_BATCH:]
+        return questions[:MAX_BATCH]
 
     def _hand_over(self, questions: Sequence[Question]) -> None:
         by_loop: dict[asyncio.AbstractEventLoop, list[Question]] = {}
@@ -226,15 +240,20 @@ def commit_together(connection: Connection, questions: Sequence[Question]) -> No
 
 def _run_all(connection: Connection, questions: Sequence[Question]) -> None:
     together: dict[Callable[..., Any], list[Question]] = {}
+    alone: list[Question] = []
     for question in questions:
         if question.items is not None:
             together.setdefault(question.run, []).append(question)
-    # First what arrives, so that a claim in the same transaction sees it already.
+        elif question.is_patient:
+            # Before what arrives, which takes the pages that it empties: each is written once.
+            question.result = question.run(connection)
+        else:
+            alone.append(question)
+    # Before what is left, so that a claim in the same transaction sees what arrives with it.
     for run, joined in together.items():
         _run_together(connection, run, joined)
-    for question in questions:
-        if question.items is None:
-            question.result = question.run(connection)
+    for question in alone:
+        question.result = question.run(connection)
 
 
 def _run_together(

@@ -1,7 +1,9 @@
 -- Times are milliseconds since 1970, UTC.
 
--- Every update that came in. One row is its identity; what it said is kept only while somebody
--- still has to handle it.
+-- Indexes on what is random, as ids of messages and numbers of customers are, cost a page each per
+-- update. There are few of them, and their entries are small.
+
+-- Every update that came in: its identity, which is never written to again.
 CREATE TABLE wats_inbox (
     id INTEGER PRIMARY KEY,           -- the order of arrival
     occurred_at INTEGER NOT NULL,     -- Meta's time
@@ -9,14 +11,17 @@ CREATE TABLE wats_inbox (
     kind TEXT NOT NULL,
     phone_number_id TEXT,
     received_at INTEGER NOT NULL,
-    payload BLOB,                     -- NULL when every target is done with it
-    done_at INTEGER,                  -- NULL while a target is not done with it
     -- Led by the time, which a redelivery repeats, so that new rows go to the end of the index and
     -- not to a random page of it.
     UNIQUE (occurred_at, key)
 ) STRICT;
 
-CREATE INDEX wats_inbox_done ON wats_inbox (done_at) WHERE done_at IS NOT NULL;
+-- What an update said, while a target is not done with it. A table of its own, so that its pages
+-- are used again at once, and the inbox is not a file of pages that are nearly empty.
+CREATE TABLE wats_payloads (
+    update_id INTEGER PRIMARY KEY,
+    payload BLOB NOT NULL
+) STRICT;
 
 -- One row for each target that still has to handle an update; deleted when it is done.
 -- The rows of one target and lane are handled in the order of update_id. The first of them is the
@@ -78,10 +83,10 @@ CREATE TABLE wats_messages (
     graph_message_id TEXT,
     created_at INTEGER NOT NULL,
     updated_at INTEGER NOT NULL,
-    UNIQUE (wa_message_id, phone_number_id, direction)  -- led by what messages are asked for by
+    wa_message_hash INTEGER NOT NULL  -- few bytes to find wa_message_id by; not unique
 ) STRICT;
 
-CREATE INDEX wats_messages_updated ON wats_messages (updated_at);
+CREATE INDEX wats_messages_hash ON wats_messages (wa_message_hash);
 
 -- Every transition of every outbound message, also of those whose message is not recorded yet.
 CREATE TABLE wats_statuses (
@@ -92,16 +97,14 @@ CREATE TABLE wats_statuses (
     participant TEXT NOT NULL,
     error_code INTEGER,
     occurred_at INTEGER NOT NULL,
-    UNIQUE (wa_message_id, phone_number_id, status, participant, occurred_at)
+    wa_message_hash INTEGER NOT NULL
 ) STRICT;
 
-CREATE INDEX wats_statuses_occurred ON wats_statuses (occurred_at);
+CREATE INDEX wats_statuses_hash ON wats_statuses (wa_message_hash);
 
--- When each customer last wrote to each number. No index by time: every message would move its
--- customer's entry there.
+-- When each customer last wrote to each number. Whose a window is cannot be read here, but who
+-- knows a number can compute its digest.
 CREATE TABLE wats_windows (
-    phone_number_id TEXT NOT NULL,
-    customer TEXT NOT NULL,
-    last_inbound_at INTEGER NOT NULL,
-    PRIMARY KEY (phone_number_id, customer)
-) STRICT, WITHOUT ROWID;
+    digest INTEGER PRIMARY KEY,       -- BLAKE2b of the number and the customer
+    last_inbound_at INTEGER NOT NULL
+) STRICT;

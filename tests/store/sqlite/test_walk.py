@@ -1,0 +1,85 @@
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from sqlite3 import Connection, connect
+
+import pytest
+
+from wats.clock import from_ms
+from wats.store.sqlite.walk import Walk
+
+STATEMENT = """
+SELECT id, at < ?1, at < ?1 AND NOT stays FROM things WHERE id > ?2 ORDER BY id LIMIT ?3
+"""
+
+BEFORE = from_ms(100)
+OLD, YOUNG = 99, 100
+
+
+@pytest.fixture
+def connection() -> Iterator[Connection]:
+    connection = connect(":memory:")
+    connection.execute("CREATE TABLE things (id INTEGER PRIMARY KEY, at INTEGER, stays INTEGER)")
+    yield connection
+    connection.close()
+
+
+def add(connection: Connection, *things: tuple[int, bool]) -> None:
+    connection.executemany("INSERT INTO things (at, stays) VALUES (?, ?)", things)
+
+
+def purge(connection: Connection, walk: Walk, before: datetime = BEFORE) -> Sequence[int]:
+    ids = walk.next_rows(connection, before)
+    connection.executemany("DELETE FROM things WHERE id = ?", [(id_,) for id_ in ids])
+    return ids
+
+
+def test_what_is_old_is_found_a_few_rows_at_a_time(connection: Connection) -> None:
+    add(connection, *[(OLD, False)] * 5, (YOUNG, False))
+    walk = Walk(STATEMENT, 2)
+
+    assert [purge(connection, walk) for _ in range(5)] == [[1, 2], [3, 4], [5], (), ()]
+
+
+def test_what_has_to_stay_holds_up_nothing_behind_it(connection: Connection) -> None:
+    add(connection, *[(OLD, True)] * 7, (OLD, False), (YOUNG, False))
+
+    assert purge(connection, Walk(STATEMENT, 2)) == [8]
+
+
+def test_a_young_row_among_old_ones_holds_up_nothing_behind_it(connection: Connection) -> None:
+    add(connection, (YOUNG, False), (OLD, False), (OLD, False), (YOUNG, False), (OLD, False))
+    walk = Walk(STATEMENT, 2)
+
+    assert [purge(connection, walk) for _ in range(4)] == [[2], [3], [5], ()]
+
+
+def test_a_walk_ends_where_no_row_is_old(connection: Connection) -> None:
+    add(connection, (OLD, False), *[(YOUNG, False)] * 1000)
+    statements: list[str] = []
+    connection.set_trace_callback(statements.append)
+
+    assert Walk(STATEMENT, 2).next_rows(connection, BEFORE) == [1]
+    assert Walk(STATEMENT, 2).next_rows(connection, from_ms(0)) == ()
+
+    assert len(statements) == 2
+
+
+def test_what_stays_is_looked_at_once_in_a_walk(connection: Connection) -> None:
+    add(connection, *[(OLD, True)] * 100, *[(OLD, False)] * 100)
+    walk = Walk(STATEMENT, 10)
+    statements: list[str] = []
+    connection.set_trace_callback(statements.append)
+
+    found = [walk.next_rows(connection, BEFORE) for _ in range(10)]
+
+    assert [id_ for ids in found for id_ in ids] == list(range(101, 201))
+    assert len(statements) == 20
+
+
+def test_what_had_to_stay_is_found_when_it_need_not_any_more(connection: Connection) -> None:
+    add(connection, (OLD, True), (OLD, False), (OLD, False))
+    walk = Walk(STATEMENT, 2)
+    assert purge(connection, walk) == [2]
+    connection.execute("UPDATE things SET stays = 0")
+
+    assert [purge(connection, walk) for _ in range(3)] == [[3], [1], ()]

@@ -1,0 +1,109 @@
+"""What every store promises of deliveries that are leased to who brought them."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+
+from wats.store import Store
+from wats.store.records import Arrival, Delivery
+
+MakeArrival = Callable[..., Arrival]
+Claim = Callable[..., Awaitable[Sequence[Delivery]]]
+Settle = Callable[..., Awaitable[Sequence[int]]]
+
+NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+LEASE = 60.0
+
+
+def later(seconds: float) -> datetime:
+    return NOON + timedelta(seconds=seconds)
+
+
+def payloads(deliveries: Sequence[Delivery]) -> list[bytes]:
+    return [delivery.payload for delivery in deliveries]
+
+
+def ids(deliveries: Sequence[Delivery]) -> list[int]:
+    return [delivery.update_id for delivery in deliveries]
+
+
+async def test_what_nothing_is_before_is_leased_to_who_brought_it(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
+) -> None:
+    update = arrival(lane=7, targets=("a", "b"), lease_seconds=LEASE)
+
+    (leased,) = await store.receive([update])
+
+    assert leased is not None
+    assert [delivery.target for delivery in leased] == ["a", "b"]
+    assert payloads(leased) == [update.payload] * 2
+    assert {(d.update_id, d.lane, d.attempt) for d in leased} == {(leased[0].update_id, 7, 1)}
+    assert await claim(targets=["a", "b"], now=later(LEASE - 1)) == []
+    assert (await store.inbox_depth()).leased == 2
+    assert await settle(leased) == ids(leased[:1])
+
+
+async def test_what_something_is_before_is_not_leased_to_who_brought_it(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
+) -> None:
+    first, second, third = (arrival(lane=7, lease_seconds=LEASE) for _ in range(3))
+
+    head, follower = await store.receive([first, second])
+    assert head is not None
+    assert (payloads(head), follower) == ([first.payload], ())
+    assert await store.receive([third]) == [()]
+    assert await claim() == []
+
+    await settle(head)
+    assert payloads(await claim()) == [second.payload, third.payload]
+
+
+async def test_a_lane_is_busy_for_each_target_alone(store: Store, arrival: MakeArrival) -> None:
+    await store.receive([arrival(lane=7, targets=("a",))])
+
+    (leased,) = await store.receive([arrival(lane=7, targets=("a", "b"), lease_seconds=LEASE)])
+
+    assert leased is not None
+    assert [delivery.target for delivery in leased] == ["b"]
+
+
+async def test_what_was_leased_to_who_brought_it_can_be_claimed_when_its_lease_ran_out(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
+) -> None:
+    (lost,) = await store.receive([arrival(lease_seconds=LEASE)])
+    assert lost is not None
+
+    (again,) = await claim(now=later(LEASE))
+
+    assert again.attempt == 2
+    assert await settle(lost) == []
+    assert await settle([again]) == [again.update_id]
+
+
+async def test_of_what_comes_together_only_what_is_wanted_at_once_is_leased(
+    store: Store, arrival: MakeArrival, claim: Claim
+) -> None:
+    known = arrival(lease_seconds=LEASE)
+    await store.receive([known])
+    updates = [
+        arrival(),
+        arrival(lease_seconds=LEASE),
+        known,
+        arrival(targets=(), lease_seconds=LEASE),
+        arrival(lease_seconds=2 * LEASE),
+        arrival(),
+    ]
+
+    answers = await store.receive(updates)
+
+    assert [answer if answer is None else payloads(answer) for answer in answers] == [
+        [],
+        [updates[1].payload],
+        None,
+        [],
+        [updates[4].payload],
+        [],
+    ]
+    assert payloads(await claim()) == [updates[0].payload, updates[5].payload]
+    assert payloads(await claim(now=later(LEASE - 1))) == []
+    assert updates[4].payload not in payloads(await claim(now=later(2 * LEASE - 1)))
+    assert updates[4].payload in payloads(await claim(now=later(2 * LEASE)))
