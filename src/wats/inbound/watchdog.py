@@ -26,9 +26,8 @@ class Watchdog:
         """Return a context in which the current task has so long, or gets a `TimeoutError`."""
         return Watch(self)
 
-    def begin(self, watch: "Watch") -> float:
-        """Look at *watch* from now on; return its deadline on the loop's clock."""
-        loop = asyncio.get_running_loop()
+    def begin(self, watch: "Watch", loop: asyncio.AbstractEventLoop) -> float:
+        """Look at *watch* from now on; return its deadline on the clock of *loop*."""
         self._watches.add(watch)
         if self._timer is None:
             self._timer = loop.call_later(self._pause, self._look, loop)
@@ -64,8 +63,9 @@ class Watch:
             self._task.cancel()
 
     def __enter__(self) -> None:
-        self._task = asyncio.current_task()
-        self.deadline = self._watchdog.begin(self)
+        loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task(loop)
+        self.deadline = self._watchdog.begin(self, loop)
 
     def __exit__(
         self,

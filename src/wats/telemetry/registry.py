@@ -94,8 +94,16 @@ class Block:
         """Iterate over the label values of every series, in the order of their slots."""
         return product(*self.values)
 
+    @cached_property
+    def _closed(self) -> Mapping[tuple[object, ...], int]:
+        """The first slot of every series, as one look-up for what is in the closed lists."""
+        return dict(zip(self.series(), range(self.offset, self.end, self.width), strict=True))
+
     def slot(self, *values: object) -> int:
         """Return the first slot of the series with these label values, given in label order."""
+        known = self._closed.get(values)
+        if known is not None:
+            return known
         slot = self.offset
         for (steps, other), value in zip(self.axes, values, strict=True):
             slot += steps.get(value, other)
