@@ -273,7 +273,13 @@ def commands() -> str:
     """Return the help of every command."""
     parts = []
     for path, command in walk_commands():
-        context = click.Context(command, info_name=path, terminal_width=88, max_content_width=88)
+        context = click.Context(
+            command,
+            info_name=path,
+            terminal_width=88,
+            max_content_width=88,
+            help_option_names=["-h", "--help"],
+        )
         text = command.get_help(context)
         parts.append(f"## `{path}`\n\n```text\n{text}\n```")
     return "\n\n".join(parts)
