@@ -1,4 +1,4 @@
-"""Whose cancellation is it: that of this task, or that of something it waited for?."""
+"""Whose cancellation is it: that of this task, or that of something it waited for?"""
 
 import asyncio
 
