@@ -9,7 +9,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +54,6 @@ async def journal(update: Update) -> None:
         file.write(f"{update.kind.value} {update.key}\n")
 
 
-@dataclass
-class Sends:
-    """What became of the messages that the demo's application asked for."""
-
-    completed: int = 0
-    replayed: int = 0
-    in_doubt: int = 0
-
-
 class Demo:
     """One run, in *folder*."""
 
@@ -74,17 +64,17 @@ class Demo:
         self._environ = {name: secrets.token_urlsafe(24) for name in SECRET_NAMES}
         self._environ[JOURNAL] = str(folder / "journal")
         self._token = {"authorization": f"Bearer {self._environ[TOKEN]}"}
-        self._sends = Sends()
+        self._config = folder / "wats.config.yaml"
+        self._in_doubt = 0
         self._duplicates = 0
         self._show = Progress()
 
     async def run(self) -> bool:
         """Tell the story; return whether it ended well."""
         say = self._show.say
-        config = self._folder / "wats.config.yaml"
-        config.write_text(_CONFIG.format(port=self._port, database=self._folder / "demo.db"))
-        serve = ("serve", "--config", str(config))
-        simulate = ("simulate", "--config", str(config), "--port", "0")
+        self._configure("http://127.0.0.1:9")  # nobody is there yet
+        serve = ("serve", "--config", str(self._config))
+        simulate = ("simulate", "--config", str(self._config), "--port", "0")
         options = (
             "--webhook-url",
             f"{self._url}/webhooks/whatsapp",
@@ -95,17 +85,13 @@ class Demo:
             aiohttp.ClientSession() as self._http,
             Process(*simulate, *options, environ=self._environ) as meta,
         ):
-            config.write_text(
-                config.read_text().replace(
-                    'baseUrl: "http://127.0.0.1:9"', f'baseUrl: "{meta.url}"'
-                )
-            )
+            self._configure(meta.url)
             say("A fake Meta listens.")
             async with Process(*serve, environ=self._environ) as first:
                 say("The gateway listens, with a fresh database.")
                 work = asyncio.create_task(self._work(meta.url))
                 await asyncio.sleep(4)
-                self._duplicates += await self._count_duplicates()
+                self._duplicates += _duplicates_in(await self._metrics())
                 await first.kill()
                 say("The gateway is killed with SIGKILL, in the middle of it all.")
             await asyncio.sleep(0.5)
@@ -114,6 +100,12 @@ class Demo:
                 await work
                 await self._until_quiet(meta.url)
                 return await self._report(meta.url)
+
+    def _configure(self, graph_url: str) -> None:
+        database = self._folder / "demo.db"
+        self._config.write_text(
+            _CONFIG.format(port=self._port, database=database, graph_url=graph_url)
+        )
 
     async def _work(self, meta_url: str) -> None:
         """Let customers write while an application of ours answers them."""
@@ -147,10 +139,7 @@ class Demo:
         except aiohttp.ClientError:
             return False
         if answer.status == 409:  # its first request died with the gateway
-            self._sends.in_doubt += 1
-        elif answer.status == 200:
-            self._sends.completed += 1
-            self._sends.replayed += "idempotency-replayed" in answer.headers
+            self._in_doubt += 1
         return answer.status in {200, 409}
 
     async def _until_quiet(self, meta_url: str) -> None:
@@ -167,13 +156,12 @@ class Demo:
 
     async def _report(self, meta_url: str) -> bool:
         state = await self._json(f"{meta_url}/_simulator/state")
-        lines = self._journal()
-        handled = Counter(lines)
+        handled = set(self._journal())
         statuses = await self._statuses()
         accepted = _accepted(state)
         lost = accepted - len(handled)
-        metrics = await self._text("/metrics", self._token)
-        self._duplicates += await self._count_duplicates()
+        metrics = await self._metrics()
+        self._duplicates += _duplicates_in(metrics)
         sent_twice = state["sends"] - SENDS
         self._show.table(
             {
@@ -182,7 +170,7 @@ class Demo:
                 "sent": (state["sends"], "messages, one for each key"),
                 "delivered": (statuses["delivered"] + statuses["read"], "of them to the customer"),
                 "duplicates ignored": (self._duplicates, "updates that came once more"),
-                "in doubt": (self._sends.in_doubt, "keys whose request died with the gateway"),
+                "in doubt": (self._in_doubt, "keys whose request died with the gateway"),
                 "lost": (max(lost, 0), ""),
             }
         )
@@ -206,10 +194,8 @@ class Demo:
             cursor = page["nextCursor"]
         return found
 
-    async def _count_duplicates(self) -> int:
-        metrics = await self._text("/metrics", self._token)
-        lines = [line for line in metrics.splitlines() if 'outcome="deduped"' in line]
-        return sum(int(line.rpartition(" ")[2]) for line in lines)
+    async def _metrics(self) -> str:
+        return await self._text("/metrics", self._token)
 
     def _journal(self) -> list[str]:
         path = Path(self._environ[JOURNAL])
@@ -263,6 +249,11 @@ def _accepted(state: dict[str, int]) -> int:
     return state["delivered"] - state["duplicates"]
 
 
+def _duplicates_in(metrics: str) -> int:
+    lines = [line for line in metrics.splitlines() if 'outcome="deduped"' in line]
+    return sum(int(line.rpartition(" ")[2]) for line in lines)
+
+
 def _customer(number: int) -> str:
     """Return a number that nobody has; its last digits stand for no failure."""
     return f"1555010{5000 + number}"
@@ -280,7 +271,7 @@ version: 1
 defaultProfile: demo
 profiles:
   demo:
-    graph: {{apiVersion: v25.0, baseUrl: "http://127.0.0.1:9"}}
+    graph: {{apiVersion: v25.0, baseUrl: "{graph_url}"}}
     whatsapp: {{wabaId: "100000000000001", phoneNumberId: "200000000000002"}}
     auth: {{accessToken: {{env: WATS_ACCESS_TOKEN}}}}
     webhook:

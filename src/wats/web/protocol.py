@@ -8,7 +8,7 @@ give the same bytes; a test compares them.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -36,10 +36,6 @@ class Hook:
     gone: Callable[[], None]
 
 
-class _Signal(Protocol):
-    def set(self) -> None: ...
-
-
 class _Nobody:
     """Stands where uvicorn wakes an application that waits for a body: here nobody waits."""
 
@@ -52,7 +48,7 @@ class WebhookCycle:
 
     __slots__ = ("body", "disconnected", "keep_alive", "response_complete", "signature")
 
-    message_event: _Signal = _Nobody()
+    message_event = _Nobody()
 
     def __init__(self, signature: str | None) -> None:
         self.signature = signature

@@ -115,10 +115,16 @@ class SQLiteStore(Store):
             raise StoreClosed
         return await self._reader.ask(operation, run)
 
-    async def _write(self, operation: StoreOperation, run: Callable[[Connection], R]) -> R:
+    async def _write(
+        self,
+        operation: StoreOperation,
+        run: Callable[[Connection], R],
+        *,
+        patience_seconds: float = 0.0,
+    ) -> R:
         if self._writer is None:
             raise StoreClosed
-        return await self._writer.ask(operation, run)
+        return await self._writer.ask(operation, run, patience_seconds=patience_seconds)
 
     @override
     async def health(self) -> StoreHealth:
@@ -156,10 +162,8 @@ class SQLiteStore(Store):
         self, settlements: Sequence[Settlement], *, now: datetime
     ) -> Settled:
         settle = partial(inbox.settle, settlements=settlements, now=now)
-        if self._writer is None:
-            raise StoreClosed
         # Nobody waits for it, so it need not have a wait for the disk of its own.
-        return await self._writer.ask(
+        return await self._write(
             StoreOperation.SETTLE, settle, patience_seconds=SETTLE_PATIENCE_SECONDS
         )
 
