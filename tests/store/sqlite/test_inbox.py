@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wats.store.migrate import load_migrations
-from wats.store.records import Arrival, Delivery, DeliveryState, Settlement
+from wats.store.records import TRANSITIONS, Arrival, Delivery, DeliveryState, Settlement
 from wats.store.sqlite import inbox
 from wats.store.sqlite.connection import connect_writer, migrate
 from wats.store.sqlite.walk import Walk
@@ -229,3 +229,28 @@ def test_whatever_happens_lanes_keep_their_order_and_everything_ends(
     rows = model.connection.execute("SELECT count(*) FROM wats_deliveries").fetchone()
     assert rows == (0,)
     model.connection.close()
+
+
+def test_a_delivery_takes_no_step_that_is_not_in_the_table_of_its_life(
+    connection: Connection, arrival: MakeArrival
+) -> None:
+    connection.execute("CREATE TABLE steps (before TEXT, after TEXT)")
+    connection.execute(
+        "CREATE TRIGGER noted AFTER UPDATE OF state ON wats_deliveries "
+        "BEGIN INSERT INTO steps VALUES (old.state, new.state); END"
+    )
+    inbox.receive(connection, [arrival()])
+
+    for state in (DeliveryState.RETRY, DeliveryState.PENDING, None, DeliveryState.DONE):
+        now = NOON + timedelta(hours=1)
+        claimed = inbox.claim(connection, ["handlers"], limit=1, lease_seconds=-1, now=now)
+        if state is not None:  # else its lease runs out
+            inbox.settle(connection, [ending(each, state) for each in claimed], NOON)
+
+    steps = {(DeliveryState(old), DeliveryState(new)) for old, new in _steps(connection)}
+    assert len(steps) == 5
+    assert all(new in TRANSITIONS[old] for old, new in steps)
+
+
+def _steps(connection: Connection) -> list[tuple[str, str]]:
+    return connection.execute("SELECT before, after FROM steps").fetchall()
