@@ -2,7 +2,6 @@ import asyncio
 import json
 import os
 import signal
-import sqlite3
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
+from apsw import Connection
 from yarl import URL
 
 from wats.config import GroupsConfig, WebhookConfig
@@ -207,7 +207,7 @@ class Gateway(Client):
 
     def rows(self) -> dict[str, int]:
         """Count the rows of every table that holds what came in or went out."""
-        with closing(sqlite3.connect(self.database)) as connection:
+        with closing(Connection(str(self.database))) as connection:
             tables = connection.execute(
                 "SELECT name FROM sqlite_schema"
                 " WHERE type = 'table' AND name NOT LIKE '%migrations' AND name NOT LIKE 'sqlite%'"
@@ -373,7 +373,10 @@ def serve(tmp_path: Path) -> Serve:
 
     @asynccontextmanager
     async def served(
-        graph_url: str, environ: Mapping[str, str] | None = None, **sections: Any
+        graph_url: str,
+        environ: Mapping[str, str] | None = None,
+        options: Iterable[str] = (),
+        **sections: Any,
     ) -> AsyncIterator[Process]:
         config = tmp_path / "wats.config.json"
         config.write_text(json.dumps(config_of(graph_url, **sections)))
@@ -381,7 +384,7 @@ def serve(tmp_path: Path) -> Serve:
         with errors.open("ab") as stderr:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                *("-m", "wats", "serve", "--config", str(config), "--port", "0"),
+                *("-m", "wats", "serve", "--config", str(config), "--port", "0", *options),
                 cwd=tmp_path,
                 env={**os.environ, **SECRETS, **(environ or {})},
                 stdout=asyncio.subprocess.PIPE,

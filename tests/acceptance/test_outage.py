@@ -1,9 +1,10 @@
 """What everybody is told while the database is gone, or where there is none."""
 
 import json
-import sqlite3
 from contextlib import closing
 from typing import Any
+
+from apsw import Connection
 
 from wats.errors import StoreUnavailable
 from wats.store.sqlite import SQLiteStore
@@ -117,7 +118,7 @@ async def test_a_message_that_meta_took_is_no_failure_when_it_cannot_be_recorded
 async def test_a_database_that_somebody_holds_is_unavailable(open_gateway, tmp_path) -> None:
     store = SQLiteStore(str(tmp_path / "wats.db"), busy_seconds=0.1)
     async with open_gateway(store=store) as gateway:
-        with closing(sqlite3.connect(gateway.database, isolation_level=None)) as other:
+        with closing(Connection(str(gateway.database))) as other:
             other.execute("BEGIN EXCLUSIVE")
             refused = await gateway.webhook(UPDATE)
             other.execute("ROLLBACK")

@@ -326,6 +326,16 @@ def test_errors_beside_a_call_are_kept_with_the_call(body, read) -> None:
     assert [error["code"] for error in update.raw["errors"]] == [138021]
 
 
+def test_errors_beside_a_call_that_is_a_duplicate_are_no_update_of_their_own(body, read) -> None:
+    twice = body("call_terminate_failed_with_errors")
+    twice["entry"] *= 2
+
+    found = read(twice)
+
+    assert len(found.updates) == 1
+    assert [skip.reason for skip in found.skips] == [SkipReason.DUPLICATE]
+
+
 @pytest.mark.parametrize(
     "calls",
     [

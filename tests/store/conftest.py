@@ -65,6 +65,7 @@ def settle(store: Store) -> Callable[..., Awaitable[Sequence[int]]]:
             Settlement(
                 update_id=delivery.update_id,
                 target=delivery.target,
+                lane=delivery.lane,
                 lease_id=delivery.lease_id,
                 state=state,
                 due_at=due_at,

@@ -1,12 +1,13 @@
 import asyncio
 import hashlib
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from apsw import Connection
 
 from wats.errors import MigrationFailed, SchemaMismatch, StoreUnavailable
 from wats.store.migrate import (
@@ -37,13 +38,13 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def connection(path: Path) -> Iterator[sqlite3.Connection]:
+def connection(path: Path) -> Iterator[Connection]:
     connection = connect_writer(str(path), 0.1)
     yield connection
     connection.close()
 
 
-def tables(connection: sqlite3.Connection) -> set[str]:
+def tables(connection: Connection) -> set[str]:
     rows = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
     return {name for (name,) in rows}
 
@@ -83,7 +84,7 @@ def test_an_applied_migration_that_is_not_ours_is_a_mismatch(theirs: AppliedMigr
 
 
 def test_missing_migrations_are_applied_in_order_and_recorded(
-    connection: sqlite3.Connection,
+    connection: Connection,
 ) -> None:
     migrate(connection, [FIRST])
     migrate(connection, [FIRST, SECOND])
@@ -96,7 +97,7 @@ def test_missing_migrations_are_applied_in_order_and_recorded(
 
 
 def test_a_failed_migration_leaves_the_database_as_it_was_before_it(
-    connection: sqlite3.Connection,
+    connection: Connection,
 ) -> None:
     with pytest.raises(MigrationFailed):
         migrate(connection, [FIRST, BROKEN])
@@ -106,7 +107,7 @@ def test_a_failed_migration_leaves_the_database_as_it_was_before_it(
     migrate(connection, [FIRST, SECOND])
 
 
-def test_a_mismatch_leaves_the_database_as_it_was(connection: sqlite3.Connection) -> None:
+def test_a_mismatch_leaves_the_database_as_it_was(connection: Connection) -> None:
     migrate(connection, [FIRST, SECOND])
 
     with pytest.raises(SchemaMismatch):
@@ -118,9 +119,8 @@ def test_a_mismatch_leaves_the_database_as_it_was(connection: sqlite3.Connection
 
 async def test_a_store_refuses_a_newer_database_and_can_be_closed(path: Path) -> None:
     await make_store(path)
-    with sqlite3.connect(path) as connection:
+    with closing(Connection(str(path))) as connection:
         connection.execute("INSERT INTO wats_schema_migrations VALUES ('9999_later', 9999, '', 0)")
-    connection.close()
     store = SQLiteStore(str(path))
 
     with pytest.raises(SchemaMismatch):
@@ -132,9 +132,8 @@ async def test_a_store_refuses_a_newer_database_and_can_be_closed(path: Path) ->
 async def test_a_store_that_was_migrated_further_meanwhile_is_not_healthy(path: Path) -> None:
     store = SQLiteStore(str(path))
     await store.open()
-    with sqlite3.connect(path) as connection:
+    with closing(Connection(str(path))) as connection:
         connection.execute("INSERT INTO wats_schema_migrations VALUES ('9999_later', 9999, '', 0)")
-    connection.close()
 
     health = await store.health()
 
@@ -199,7 +198,8 @@ def test_a_crash_in_the_middle_of_a_migration_leaves_no_lock_and_no_half(path: P
 
 async def test_a_store_waits_for_whoever_migrates_and_then_gives_up(path: Path) -> None:
     await make_store(path)
-    other = sqlite3.connect(path, isolation_level=None)
+    other = Connection(str(path))
+    other.set_busy_timeout(5000)
     other.execute("BEGIN IMMEDIATE")
     impatient = SQLiteStore(str(path), busy_seconds=0.05)
     patient = SQLiteStore(str(path), busy_seconds=10)
@@ -217,7 +217,8 @@ async def test_a_store_waits_for_whoever_migrates_and_then_gives_up(path: Path) 
 
 
 async def test_a_new_file_that_somebody_else_holds_is_waited_for(path: Path) -> None:
-    other = sqlite3.connect(path, isolation_level=None)
+    other = Connection(str(path))
+    other.set_busy_timeout(5000)
     other.execute("CREATE TABLE a (b)")
     other.execute("BEGIN IMMEDIATE")
     impatient = SQLiteStore(str(path), busy_seconds=0.05)

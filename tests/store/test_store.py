@@ -14,6 +14,7 @@ from wats.store.records import (
     Delivery,
     DeliveryState,
     InboxDepth,
+    Kept,
     MessageRecord,
     Reservation,
     StatusRecord,
@@ -126,7 +127,7 @@ async def test_what_was_asked_before_the_store_is_closed_is_finished(
 
     await store.close()
 
-    assert await asyncio.gather(*receiving) == [[()]] * 20
+    assert await asyncio.gather(*receiving) == [[Kept()]] * 20
 
 
 async def test_the_observer_is_told_of_every_question(
@@ -163,7 +164,7 @@ async def test_a_replayed_update_is_stored_once(
 ) -> None:
     first = arrival()
 
-    assert await store.receive([first]) == [()]
+    assert await store.receive([first]) == [Kept()]
     assert await store.receive([first]) == [None]
     assert len(await claim()) == 1
 
@@ -174,7 +175,7 @@ async def test_an_update_that_stands_twice_in_one_call_is_stored_once(
     first, second, third = arrival(), arrival(), arrival()
     await store.receive([second])
 
-    assert await store.receive([first, first, second, third]) == [(), None, None, ()]
+    assert await store.receive([first, first, second, third]) == [Kept(), None, None, Kept()]
     assert len(await claim()) == 3
 
 
@@ -184,7 +185,7 @@ async def test_the_same_key_at_another_time_is_another_update(
     first = arrival()
     second = msgspec.structs.replace(first, occurred_at=later(1))
 
-    assert await store.receive([first, second]) == [(), ()]
+    assert await store.receive([first, second]) == [Kept(), Kept()]
 
 
 async def test_a_known_update_changes_nothing_even_when_it_says_something_else(
@@ -212,7 +213,7 @@ async def test_an_update_for_nobody_is_remembered_and_given_to_nobody(
 ) -> None:
     update = arrival(targets=())
 
-    assert await store.receive([update]) == [()]
+    assert await store.receive([update]) == [Kept()]
     assert await store.receive([update]) == [None]
     assert await claim() == []
     assert await store.inbox_depth() == InboxDepth(pending=0, leased=0, retry=0, dead=0)
@@ -228,7 +229,7 @@ async def test_many_tasks_may_receive_at_once(
         *(store.receive([update]) for update in updates),
     )
 
-    assert answers == [[()]] * 100 + [[None]] * 100
+    assert answers == [[Kept()]] * 100 + [[None]] * 100
     assert len(await claim(limit=200)) == 100
 
 
@@ -264,7 +265,7 @@ async def test_updates_that_are_done_are_purged_and_then_new_again(
 
     assert await store.purge(now=at, inbox_before=at, dead_before=NOON, messages_before=at) == 2
 
-    assert await store.receive([done, nobody, waiting, dead]) == [(), (), None, None]
+    assert await store.receive([done, nobody, waiting, dead]) == [Kept(), Kept(), None, None]
 
 
 async def test_many_old_updates_that_are_not_done_do_not_keep_others_from_being_purged(
@@ -306,7 +307,7 @@ async def test_a_dead_delivery_is_purged_and_what_it_held_is_erased_with_the_las
         await store.purge(now=at, inbox_before=NOON, dead_before=later(2), messages_before=at) == 1
     )
     assert await purge(store, at=later(2)) == 1
-    assert await store.receive([update]) == [()]
+    assert await store.receive([update]) == [Kept()]
 
 
 async def test_old_messages_statuses_and_windows_are_purged(

@@ -39,6 +39,7 @@ def ending(
     return Settlement(
         update_id=delivery.update_id,
         target=delivery.target,
+        lane=delivery.lane,
         lease_id=delivery.lease_id,
         state=state,
         due_at=due_at,

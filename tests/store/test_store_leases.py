@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from wats.store import Store
-from wats.store.records import Arrival, Delivery
+from wats.store.records import Arrival, Delivery, Kept
 
 MakeArrival = Callable[..., Arrival]
 Claim = Callable[..., Awaitable[Sequence[Delivery]]]
@@ -31,9 +31,10 @@ async def test_what_nothing_is_before_is_leased_to_who_brought_it(
 ) -> None:
     update = arrival(lane=7, targets=("a", "b"), lease_seconds=LEASE)
 
-    (leased,) = await store.receive([update])
+    (kept,) = await store.receive([update])
 
-    assert leased is not None
+    assert kept is not None
+    leased = kept.leased
     assert [delivery.target for delivery in leased] == ["a", "b"]
     assert payloads(leased) == [update.payload] * 2
     assert {(d.update_id, d.lane, d.attempt) for d in leased} == {(leased[0].update_id, 7, 1)}
@@ -49,21 +50,21 @@ async def test_what_something_is_before_is_not_leased_to_who_brought_it(
 
     head, follower = await store.receive([first, second])
     assert head is not None
-    assert (payloads(head), follower) == ([first.payload], ())
-    assert await store.receive([third]) == [()]
+    assert (payloads(head.leased), follower) == ([first.payload], Kept())
+    assert await store.receive([third]) == [Kept()]
     assert await claim() == []
 
-    await settle(head)
+    await settle(head.leased)
     assert payloads(await claim()) == [second.payload, third.payload]
 
 
 async def test_a_lane_is_busy_for_each_target_alone(store: Store, arrival: MakeArrival) -> None:
     await store.receive([arrival(lane=7, targets=("a",))])
 
-    (leased,) = await store.receive([arrival(lane=7, targets=("a", "b"), lease_seconds=LEASE)])
+    (kept,) = await store.receive([arrival(lane=7, targets=("a", "b"), lease_seconds=LEASE)])
 
-    assert leased is not None
-    assert [delivery.target for delivery in leased] == ["b"]
+    assert kept is not None
+    assert [delivery.target for delivery in kept.leased] == ["b"]
 
 
 async def test_what_was_leased_to_who_brought_it_can_be_claimed_when_its_lease_ran_out(
@@ -75,7 +76,7 @@ async def test_what_was_leased_to_who_brought_it_can_be_claimed_when_its_lease_r
     (again,) = await claim(now=later(LEASE))
 
     assert again.attempt == 2
-    assert await settle(lost) == []
+    assert await settle(lost.leased) == []
     assert await settle([again]) == [again.update_id]
 
 
@@ -95,7 +96,7 @@ async def test_of_what_comes_together_only_what_is_wanted_at_once_is_leased(
 
     answers = await store.receive(updates)
 
-    assert [answer if answer is None else payloads(answer) for answer in answers] == [
+    assert [answer if answer is None else payloads(answer.leased) for answer in answers] == [
         [],
         [updates[1].payload],
         None,

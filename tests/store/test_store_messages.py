@@ -72,6 +72,23 @@ async def test_a_known_message_is_left_as_it_is(
     assert (found.to_phone, found.status) == ("2", "read")
 
 
+async def test_a_delivery_is_told_when_its_message_was_sent(
+    store: Store, arrival: MakeArrival, message: MakeMessage
+) -> None:
+    await store.record_sent(message(created_at=later(-7)))
+    updates = [
+        arrival(status=transition("sent")),
+        arrival(status=transition("delivered")),
+        arrival(status=transition("delivered", wa_message_id="wamid.of nobody")),
+        arrival(status=transition("read")),
+    ]
+
+    kept = await store.receive(updates)
+
+    assert [each and each.sent_at for each in kept] == [None, later(-7), None, None]
+    assert await store.receive(updates) == [None] * 4
+
+
 async def test_numbers_and_directions_have_messages_of_their_own(
     store: Store, message: MakeMessage
 ) -> None:

@@ -79,8 +79,8 @@ def _mended(body: bytes) -> str:
 
 
 def _is_shallow(body: bytes, value: object) -> bool:
-    # Nothing is deeper than it has brackets, so that most bodies need no walk at all.
-    if body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
+    # Nothing is deeper than it has pairs of brackets, so that most bodies need no walk at all.
+    if len(body) <= 2 * MAX_DEPTH or body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
         return True
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH):

@@ -233,40 +233,50 @@ class _Walk:
 
     def _members(self, change: Change, field: _Field, value: Item) -> None:
         shared = value.get("errors") if field.shares_errors else None
-        before = len(self.updates)
         others = []
-        is_listed = False
+        is_listed = is_shared = False
         for name, member in value.items():
             row = field.members.get(name)
             if row is not None:
                 is_listed = True
-                self._items(change, name, row, member, shared)
+                is_shared |= self._items(change, name, row, member, shared)
             elif name not in _AROUND:
                 others.append(name)
-        if shared and any(update.raw["errors"] is shared for update in self.updates[before:]):
+        if is_shared:
             others.remove("errors")
         if others or not is_listed:
             self._others(change, field, value, others, is_listed=is_listed)
 
     def _items(
         self, change: Change, name: str, row: _Row, member: object, shared: object = None
-    ) -> None:
-        """Take the items of *member*, a list of them or one; *name* is where it is in its value."""
+    ) -> bool:
+        """Take the items of *member*, a list of them or one; *name* is where it is in its value.
+
+        Items that tell of no errors are given those that are *shared*.
+
+        Returns:
+            Whether one was, be it only a duplicate: then they are not an update of their own.
+        """
+        is_shared = False
         items = member if isinstance(member, list) else (member,)
         for index, item in enumerate(items):
-            refusal = self._take(change, row, item, shared)
+            whole = item
+            if shared and isinstance(item, dict) and "errors" not in item:
+                whole = {**item, "errors": shared}
+            refusal = self._take(change, row, whole)
             if refusal is not None:
                 path = f"{change.path}.{name}" if name else change.path
                 reason, kind = refusal
                 self.skip(reason, path if items is not member else f"{path}[{index}]", kind)
+            if whole is not item and (refusal is None or refusal[0] is SkipReason.DUPLICATE):
+                is_shared = True
+        return is_shared
 
     def _take(
-        self, change: Change, row: _Row, item: object, shared: object
+        self, change: Change, row: _Row, item: object
     ) -> tuple[SkipReason, UpdateKind] | None:
         if not isinstance(item, dict):
             return SkipReason.MALFORMED_ITEM, row.kind
-        if shared and "errors" not in item:
-            item = {**item, "errors": shared}
         update = row.read(change, item, row.kind)
         if isinstance(update, SkipReason):
             return update, row.kind

@@ -12,6 +12,7 @@ from wats.store.records import (
     Arrival,
     Delivery,
     InboxDepth,
+    Kept,
     MessagePage,
     MessageRecord,
     Reservation,
@@ -59,7 +60,7 @@ class Store(Protocol):
             StoreUnavailable: The database cannot be read.
         """
 
-    async def receive(self, arrivals: Sequence[Arrival]) -> Sequence[Sequence[Delivery] | None]:
+    async def receive(self, arrivals: Sequence[Arrival]) -> Sequence[Kept | None]:
         """Keep *arrivals* and tell for each, in order, what became of it.
 
         `None` stands for one that is known. For one that is new there are those of its deliveries

@@ -4,6 +4,7 @@ Times are aware UTC datetimes with millisecond precision. Structs, not dataclass
 dataclass with slots costs ten times as much to make, and the inbound path makes three per update.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 
@@ -104,6 +105,19 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     payload: bytes
 
 
+class Kept(msgspec.Struct, frozen=True):
+    """What became of an update that is new.
+
+    Attributes:
+        leased: Its deliveries that are leased to who brought it.
+        sent_at: When the message was recorded as sent, if this is the status that it was delivered
+            and it is one that we sent.
+    """
+
+    leased: Sequence[Delivery] = ()
+    sent_at: datetime | None = None
+
+
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):
     """How one leased delivery ended.
 
@@ -113,6 +127,7 @@ class Settlement(msgspec.Struct, frozen=True, kw_only=True):
 
     update_id: int
     target: str
+    lane: int
     lease_id: int
     state: "DeliveryState"
     due_at: datetime | None = None

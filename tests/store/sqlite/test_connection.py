@@ -1,5 +1,4 @@
-import sqlite3
-
+import apsw
 import pytest
 
 from wats.errors import StoreUnavailable
@@ -10,11 +9,11 @@ from wats.store.sqlite.connection import MEMORY, connect_writer, roll_back, tran
     "kind",
     [
         kind
-        for kind in vars(sqlite3).values()
-        if isinstance(kind, type) and issubclass(kind, sqlite3.Error)
+        for kind in vars(apsw).values()
+        if isinstance(kind, type) and issubclass(kind, apsw.Error)
     ],
 )
-def test_every_error_of_sqlite_becomes_ours_without_its_text(kind: type[sqlite3.Error]) -> None:
+def test_every_error_of_sqlite_becomes_ours_without_its_text(kind: type[apsw.Error]) -> None:
     theirs = kind("a text that may quote anything")
 
     ours = translate(theirs)

@@ -2,6 +2,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from zlib import crc32
 
+from apsw import Connection
+
 from wats.store.migrate import load_migrations
 from wats.store.records import Arrival, Direction, MessageRecord, StatusRecord, WindowRecord
 from wats.store.sqlite import inbox, messages
@@ -12,12 +14,13 @@ NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
 def test_no_statement_about_messages_reads_a_whole_table(
-    arrival: Callable[..., Arrival], message: Callable[..., MessageRecord]
+    arrival: Callable[..., Arrival],
+    message: Callable[..., MessageRecord],
+    trace: Callable[[Connection], list[str]],
 ) -> None:
     connection = connect_writer(MEMORY, 1)
     migrate(connection, load_migrations("sqlite"))
-    statements: list[str] = []
-    connection.set_trace_callback(statements.append)
+    statements = trace(connection)
     status = StatusRecord(
         phone_number_id="1", wa_message_id="wamid.1", status="sent", occurred_at=NOON
     )
@@ -33,7 +36,7 @@ def test_no_statement_about_messages_reads_a_whole_table(
         purge(connection, [1], NOON)
     for statement in (messages.OLD_MESSAGES, messages.OLD_STATUSES):
         Walk(statement, 10).next_rows(connection, NOON)
-    connection.set_trace_callback(None)
+    connection.set_exec_trace(None)
 
     plans = [
         (statement, row[3])

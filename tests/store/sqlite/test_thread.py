@@ -1,17 +1,16 @@
 import asyncio
-import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
-from sqlite3 import Connection
 from typing import TypeAlias
 
 import pytest
+from apsw import Connection, Cursor
 
 from wats.errors import StoreUnavailable
 from wats.store.migrate import load_migrations
-from wats.store.records import Arrival, Delivery, DeliveryState, Settled, Settlement
+from wats.store.records import Arrival, DeliveryState, Kept, Settled, Settlement
 from wats.store.sqlite import inbox
 from wats.store.sqlite.connection import connect_reader, connect_writer, migrate
 from wats.store.sqlite.thread import (
@@ -25,7 +24,7 @@ from wats.telemetry.vocabulary import Outcome, StoreOperation
 
 MakeArrival = Callable[..., Arrival]
 
-Kept: TypeAlias = Sequence[Sequence[Delivery] | None]
+Answer: TypeAlias = Sequence[Kept | None]
 
 RECEIVE = StoreOperation.RECEIVE
 SETTLE = StoreOperation.SETTLE
@@ -49,8 +48,12 @@ class Writer:
     def connect(self) -> Connection:
         connection = connect_writer(str(self.path), 0.1)
         migrate(connection, load_migrations("sqlite"))
-        connection.set_trace_callback(self.statements.append)
+        connection.set_exec_trace(self._trace)
         return connection
+
+    def _trace(self, _: Cursor, statement: str, __: object) -> bool:
+        self.statements.append(statement)
+        return True
 
     async def hold(self) -> "asyncio.Future[bool]":
         is_held = threading.Event()
@@ -63,7 +66,7 @@ class Writer:
         await asyncio.to_thread(is_held.wait)
         return held
 
-    def receive(self, *arrivals: Arrival) -> "asyncio.Future[Kept]":
+    def receive(self, *arrivals: Arrival) -> "asyncio.Future[Answer]":
         return self.thread.ask_together(RECEIVE, inbox.receive, arrivals)
 
     def count(self, statement: str) -> int:
@@ -98,7 +101,7 @@ async def test_questions_that_wait_together_share_one_transaction(
     answers = await release(writer, *waiting)
     await held
 
-    assert answers == [[(), ()]] * 100
+    assert answers == [[Kept(), Kept()]] * 100
     assert writer.count("COMMIT") == 2  # that of the one that held them up, and theirs
     assert writer.told == [(SETTLE, Outcome.SUCCESS)] + [(RECEIVE, Outcome.SUCCESS)] * 100
 
@@ -123,7 +126,7 @@ async def test_what_is_asked_in_several_turns_of_the_loop_gathers_into_one_trans
         await asyncio.sleep(0)
         waiting.append(writer.receive(arrival()))
 
-    assert await asyncio.gather(*waiting) == [[()]] * len(waiting)
+    assert await asyncio.gather(*waiting) == [[Kept()]] * len(waiting)
     assert writer.count("COMMIT") == 1
 
 
@@ -135,8 +138,8 @@ async def test_a_question_waits_a_bounded_number_of_turns_for_others(
         rest.append(writer.receive(arrival()))
         await asyncio.sleep(0)
 
-    assert await first == [()]
-    assert await asyncio.gather(*rest) == [[()]] * len(rest)
+    assert await first == [Kept()]
+    assert await asyncio.gather(*rest) == [[Kept()]] * len(rest)
     assert writer.count("COMMIT") > 1
 
 
@@ -178,16 +181,19 @@ async def test_a_patient_question_is_answered_before_a_thread_stops(tmp_path: Pa
 
 
 def total_changes(connection: Connection) -> int:
-    return connection.total_changes
+    return connection.total_changes()
 
 
 async def test_what_is_settled_makes_room_for_what_arrives_in_the_same_transaction(
     writer: Writer, arrival: MakeArrival
 ) -> None:
-    ((first,),) = await writer.receive(arrival(lane=7, lease_seconds=60.0))
+    (kept,) = await writer.receive(arrival(lane=7, lease_seconds=60.0))
+    assert kept is not None
+    (first,) = kept.leased
     done = Settlement(
         update_id=first.update_id,
         target=first.target,
+        lane=first.lane,
         lease_id=first.lease_id,
         state=DeliveryState.DONE,
     )
@@ -196,7 +202,9 @@ async def test_what_is_settled_makes_room_for_what_arrives_in_the_same_transacti
     receiving = writer.receive(arrival(lane=7, lease_seconds=60.0))
     settling = writer.thread.ask(SETTLE, settle, patience_seconds=60)
 
-    ((second,),) = await receiving
+    (kept,) = await receiving
+    assert kept is not None
+    (second,) = kept.leased
     assert (second.lane, second.attempt) == (7, 1)
     assert await settling == Settled(done=(first.update_id,), more=False)
 
@@ -233,7 +241,7 @@ async def test_a_question_that_fails_spoils_no_other(writer: Writer, arrival: Ma
 
     answers = await release(writer, held, *good, bad, worse)
 
-    assert answers[:4] == [True, [()], [()], [()]]
+    assert answers[:4] == [True, [Kept()], [Kept()], [Kept()]]
     assert [type(error) for error in answers[4:]] == [OverflowError, ZeroDivisionError]
     assert writer.told.count((RECEIVE, Outcome.SUCCESS)) == 3
     assert writer.told.count((RECEIVE, Outcome.ERROR)) == 1
@@ -248,7 +256,7 @@ async def test_a_question_that_fails_changes_nothing(writer: Writer, arrival: Ma
     with pytest.raises(ZeroDivisionError):
         await writer.thread.ask(SETTLE, receive_and_fail)
 
-    assert await writer.receive(first) == [()]
+    assert await writer.receive(first) == [Kept()]
 
 
 async def test_a_locked_database_fails_everything_that_waits_after_one_wait(
@@ -258,7 +266,8 @@ async def test_a_locked_database_fails_everything_that_waits_after_one_wait(
     waiting = [writer.receive(arrival()) for _ in range(50)]
     writer.may_go_on.set()
     await held
-    other = sqlite3.connect(writer.path, isolation_level=None)
+    other = Connection(str(writer.path))
+    other.set_busy_timeout(5000)
     other.execute("BEGIN IMMEDIATE")
     waiting += [writer.receive(arrival()) for _ in range(50)]
 
@@ -268,7 +277,7 @@ async def test_a_locked_database_fails_everything_that_waits_after_one_wait(
 
     assert {type(answer) for answer in answers} == {StoreUnavailable}
     other.execute("ROLLBACK")
-    assert await writer.receive(arrival()) == [()]
+    assert await writer.receive(arrival()) == [Kept()]
     other.close()
 
 
@@ -279,7 +288,7 @@ async def test_a_cancelled_asker_is_passed_over_and_still_counted(
     leaving, staying = writer.receive(arrival()), writer.receive(arrival())
     leaving.cancel()
 
-    assert await release(writer, held, staying) == [True, [()]]
+    assert await release(writer, held, staying) == [True, [Kept()]]
 
     assert writer.told.count((RECEIVE, Outcome.SUCCESS)) == 2
 
@@ -295,14 +304,14 @@ async def test_a_question_of_a_loop_that_is_gone_does_not_stop_the_thread(
 
     await asyncio.to_thread(asyncio.run, leave_at_once())
 
-    assert await release(writer, held, writer.receive(arrival())) == [True, [()]]
+    assert await release(writer, held, writer.receive(arrival())) == [True, [Kept()]]
 
 
 async def test_a_question_can_come_from_another_loop(writer: Writer, arrival: MakeArrival) -> None:
-    async def receive() -> Kept:
+    async def receive() -> Answer:
         return await writer.receive(arrival())
 
-    assert await asyncio.to_thread(asyncio.run, receive()) == [()]
+    assert await asyncio.to_thread(asyncio.run, receive()) == [Kept()]
 
 
 async def test_a_thread_that_cannot_connect_ends(tmp_path: Path) -> None:
@@ -319,7 +328,7 @@ async def test_a_thread_whose_starter_was_cancelled_ends(tmp_path: Path) -> None
 
     def connect() -> Connection:
         may_connect.wait()
-        return sqlite3.connect(tmp_path / "wats.db")
+        return Connection(str(tmp_path / "wats.db"))
 
     thread = ConnectionThread("left", answer_each, lambda *_: None)
     starting = asyncio.create_task(thread.start(connect))

@@ -1,11 +1,13 @@
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from sqlite3 import Connection, connect
 
 import pytest
+from apsw import Connection
 
 from wats.clock import from_ms
 from wats.store.sqlite.walk import Walk
+
+Trace = Callable[[Connection], list[str]]
 
 STATEMENT = """
 SELECT id, at < ?1, at < ?1 AND NOT stays FROM things WHERE id > ?2 ORDER BY id LIMIT ?3
@@ -17,7 +19,7 @@ OLD, YOUNG = 99, 100
 
 @pytest.fixture
 def connection() -> Iterator[Connection]:
-    connection = connect(":memory:")
+    connection = Connection(":memory:")
     connection.execute("CREATE TABLE things (id INTEGER PRIMARY KEY, at INTEGER, stays INTEGER)")
     yield connection
     connection.close()
@@ -53,10 +55,9 @@ def test_a_young_row_among_old_ones_holds_up_nothing_behind_it(connection: Conne
     assert [purge(connection, walk) for _ in range(4)] == [[2], [3], [5], ()]
 
 
-def test_a_walk_ends_where_no_row_is_old(connection: Connection) -> None:
+def test_a_walk_ends_where_no_row_is_old(connection: Connection, trace: Trace) -> None:
     add(connection, (OLD, False), *[(YOUNG, False)] * 1000)
-    statements: list[str] = []
-    connection.set_trace_callback(statements.append)
+    statements = trace(connection)
 
     assert Walk(STATEMENT, 2).next_rows(connection, BEFORE) == [1]
     assert Walk(STATEMENT, 2).next_rows(connection, from_ms(0)) == ()
@@ -64,11 +65,10 @@ def test_a_walk_ends_where_no_row_is_old(connection: Connection) -> None:
     assert len(statements) == 2
 
 
-def test_what_stays_is_looked_at_once_in_a_walk(connection: Connection) -> None:
+def test_what_stays_is_looked_at_once_in_a_walk(connection: Connection, trace: Trace) -> None:
     add(connection, *[(OLD, True)] * 100, *[(OLD, False)] * 100)
     walk = Walk(STATEMENT, 10)
-    statements: list[str] = []
-    connection.set_trace_callback(statements.append)
+    statements = trace(connection)
 
     found = [walk.next_rows(connection, BEFORE) for _ in range(10)]
 

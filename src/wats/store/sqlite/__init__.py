@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import datetime
 from functools import partial
-from sqlite3 import Connection
 from typing import TypeVar
 
+from apsw import Connection
 from typing_extensions import override
 
 from wats.errors import StoreClosed
@@ -17,6 +17,7 @@ from wats.store.records import (
     Arrival,
     Delivery,
     InboxDepth,
+    Kept,
     MessagePage,
     MessageRecord,
     Reservation,
@@ -136,7 +137,7 @@ class SQLiteStore(Store):
         )
 
     @override
-    async def receive(self, arrivals: Sequence[Arrival]) -> Sequence[Sequence[Delivery] | None]:
+    async def receive(self, arrivals: Sequence[Arrival]) -> Sequence[Kept | None]:
         if self._writer is None:
             raise StoreClosed
         return await self._writer.ask_together(StoreOperation.RECEIVE, inbox.receive, arrivals)

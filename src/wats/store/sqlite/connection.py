@@ -1,11 +1,13 @@
 """Connections to a SQLite file: how they are made, what migrates them, and what they raise."""
 
 import os
-import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from sqlite3 import Connection
+from typing import Any
+
+import apsw
+from apsw import Connection
 
 from wats.clock import to_ms, utc_now
 from wats.errors import MigrationFailed, StoreUnavailable
@@ -37,8 +39,8 @@ _SCHEMA_VERSION = "SELECT coalesce(max(version), 0) FROM wats_schema_migrations"
 
 
 def translate(error: Exception) -> Exception:
-    """Turn an error of sqlite3 or of the file system into `StoreUnavailable`; leave others."""
-    if not isinstance(error, sqlite3.Error | OSError):
+    """Turn an error of SQLite or of the file system into `StoreUnavailable`; leave others."""
+    if not isinstance(error, apsw.Error | OSError):
         return error
     unavailable = StoreUnavailable()
     unavailable.__cause__ = error
@@ -57,7 +59,7 @@ def connect_writer(path: str, busy_seconds: float) -> Connection:
         # What is erased shall not be found in the file. Most builds leave this off.
         connection.execute("PRAGMA secure_delete = ON")
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-    except sqlite3.Error:
+    except apsw.Error:
         connection.close()
         raise
     return connection
@@ -71,8 +73,18 @@ def connect_reader(path: str, busy_seconds: float) -> Connection:
 
 
 def _connect(path: str, busy_seconds: float) -> Connection:
-    # isolation_level None: a transaction begins where this package says so, and nowhere else.
-    return sqlite3.connect(path, timeout=busy_seconds, isolation_level=None)
+    # Without SQLite's locks around every call: a connection belongs to one thread.
+    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_NOMUTEX
+    connection = Connection(path, flags=flags)
+    connection.set_busy_timeout(round(busy_seconds * 1000))
+    return connection
+
+
+def change(connection: Connection, statement: str, rows: Iterable[Any]) -> int:
+    """Execute *statement* with each of *rows*; return how many rows of tables that changed."""
+    before = connection.total_changes()
+    connection.executemany(statement, rows)
+    return connection.total_changes() - before
 
 
 def _make_private_file(path: str) -> None:
@@ -89,8 +101,8 @@ def _use_wal(connection: Connection, busy_seconds: float) -> None:
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
+        except apsw.BusyError:
+            if time.monotonic() > give_up_at:
                 raise
             time.sleep(0.01)
         else:
@@ -100,7 +112,7 @@ def _use_wal(connection: Connection, busy_seconds: float) -> None:
 def roll_back(connection: Connection) -> None:
     """Undo the open transaction, if SQLite has not done so itself, as it may on a full disk."""
     if connection.in_transaction:
-        with suppress(sqlite3.Error):
+        with suppress(apsw.Error):
             connection.execute("ROLLBACK")
 
 
@@ -138,25 +150,14 @@ def _applied(connection: Connection) -> Iterator[AppliedMigration]:
 
 def _apply(connection: Connection, migration: Migration) -> None:
     try:
-        for statement in _statements(migration.sql):
-            connection.execute(statement)
-    except sqlite3.Error as error:
+        connection.execute(migration.sql)
+    except apsw.Error as error:
         raise MigrationFailed from error
     row = migration.id, migration.version, migration.checksum, to_ms(utc_now())
     connection.execute(_RECORD_MIGRATION, row)
 
 
-def _statements(sql: str) -> Iterator[str]:
-    # Connection.executescript would commit the transaction that this happens in.
-    statement = ""
-    for line in sql.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
-
-
 def schema_version(connection: Connection) -> int:
     """Read the number of the last migration that was applied."""
-    version: int = connection.execute(_SCHEMA_VERSION).fetchone()[0]
+    version: int = connection.execute(_SCHEMA_VERSION).get
     return version

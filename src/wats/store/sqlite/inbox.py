@@ -4,11 +4,12 @@ Each function runs inside a transaction that its caller opened.
 """
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import takewhile
-from sqlite3 import Connection
-from typing import TypeAlias
+from typing import Any, TypeAlias
+
+from apsw import Connection
 
 from wats.clock import from_ms, to_ms
 from wats.store.records import (
@@ -16,10 +17,12 @@ from wats.store.records import (
     Delivery,
     DeliveryState,
     InboxDepth,
+    Kept,
     Settled,
     Settlement,
 )
 from wats.store.sqlite import messages
+from wats.store.sqlite.connection import change
 
 RUN_LENGTH = 16
 """The most deliveries of one lane in one claim: enough that a busy conversation is not one round
@@ -35,13 +38,13 @@ ON CONFLICT (occurred_at, key) DO NOTHING
 
 _INSERTED_SINCE = "SELECT id FROM wats_inbox WHERE id > ?"
 
-_INSERT_PAYLOAD = "INSERT INTO wats_payloads (update_id, payload) VALUES (?, ?)"
+_INSERT_PAYLOAD = "INSERT INTO wats_payloads (update_id, waiting, payload) VALUES (?, ?, ?)"
 
-_OF_LANE = "SELECT 1 FROM wats_deliveries WHERE target = ? AND lane = ? LIMIT 1"
+_IS_BUSY = "SELECT EXISTS (SELECT 1 FROM wats_deliveries WHERE target = ? AND lane = ?)"
 
 _INSERT_DELIVERY = """
 INSERT INTO wats_deliveries (
-    update_id, target, lane, state, is_head, due_at, attempts, lease_id
+    target, lane, update_id, state, is_head, due_at, attempts, lease_id
 )
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
@@ -67,52 +70,52 @@ LIMIT ?
 
 _LEASE = """
 UPDATE wats_deliveries SET state = 'leased', attempts = attempts + 1, lease_id = ?, due_at = ?
-WHERE update_id = ? AND target = ?
+WHERE target = ? AND lane = ? AND update_id = ?
 """
 
 _RENEW = """
 UPDATE wats_deliveries SET due_at = ?
-WHERE update_id = ? AND target = ? AND lease_id = ?
+WHERE target = ? AND lane = ? AND update_id = ? AND lease_id = ?
 """
 
 _RETRY = """
 UPDATE wats_deliveries SET state = 'retry', lease_id = NULL, due_at = ?, error = ?
-WHERE update_id = ? AND target = ? AND lease_id = ?
+WHERE target = ? AND lane = ? AND update_id = ? AND lease_id = ?
 """
 
 _GIVE_BACK = """
 UPDATE wats_deliveries SET state = 'pending', lease_id = NULL, attempts = attempts - 1,
     due_at = (SELECT received_at FROM wats_inbox WHERE id = update_id)
-WHERE update_id = ? AND target = ? AND lease_id = ?
+WHERE target = ? AND lane = ? AND update_id = ? AND lease_id = ?
 """
 
 _BURY = """
 INSERT INTO wats_dead_deliveries (update_id, target, lane, attempts, error, died_at)
 SELECT update_id, target, lane, attempts, ?, ? FROM wats_deliveries
-WHERE update_id = ? AND target = ? AND lease_id = ?
+WHERE target = ? AND lane = ? AND update_id = ? AND lease_id = ?
+"""
+
+_IS_HELD = """
+SELECT EXISTS (
+    SELECT 1 FROM wats_deliveries
+    WHERE target = ? AND lane = ? AND update_id = ? AND lease_id = ?
+)
 """
 
 _DELETE_DELIVERY = """
-DELETE FROM wats_deliveries WHERE update_id = ? AND target = ? AND lease_id = ?
-RETURNING target, lane, is_head
+DELETE FROM wats_deliveries WHERE target = ? AND lane = ? AND update_id = ? AND lease_id = ?
 """
 
 _PROMOTE_FIRST = """
 UPDATE wats_deliveries SET is_head = 1
-WHERE (update_id, target) = (
-    SELECT update_id, target FROM wats_deliveries
-    WHERE target = ? AND lane = ?
-    ORDER BY update_id
-    LIMIT 1
+WHERE target = ?1 AND lane = ?2 AND update_id = (
+    SELECT min(update_id) FROM wats_deliveries WHERE target = ?1 AND lane = ?2
 )
 """
 
-_ERASE = """
-DELETE FROM wats_payloads
-WHERE update_id = ?1
-    AND NOT EXISTS (SELECT 1 FROM wats_deliveries WHERE update_id = ?1)
-    AND NOT EXISTS (SELECT 1 FROM wats_dead_deliveries WHERE update_id = ?1)
-"""
+_ERASE_LAST = "DELETE FROM wats_payloads WHERE update_id = ? AND waiting = 1"
+
+_COUNT_DOWN = "UPDATE wats_payloads SET waiting = waiting - 1 WHERE update_id = ?"
 
 _DEPTH = "SELECT state, count(*), min(update_id) FROM wats_deliveries GROUP BY state"
 
@@ -139,23 +142,25 @@ LIMIT ?3
 _PURGE = "DELETE FROM wats_inbox WHERE id = ? AND received_at < ?"
 
 
-def receive(
-    connection: Connection, arrivals: Sequence[Arrival]
-) -> Sequence[Sequence[Delivery] | None]:
+def receive(connection: Connection, arrivals: Sequence[Arrival]) -> Sequence[Kept | None]:
     """Insert what is new of *arrivals*, with its deliveries and projections."""
-    (last_id,) = connection.execute(_LAST_ID).fetchone()
+    last_id: int = connection.execute(_LAST_ID).get
     rows = [
         _update_row(update_id, arrival) for update_id, arrival in enumerate(arrivals, last_id + 1)
     ]
-    inserted = connection.executemany(_INSERT_UPDATE, rows).rowcount
+    inserted = change(connection, _INSERT_UPDATE, rows)
     numbered = list(enumerate(arrivals, last_id + 1))
     if inserted < len(rows):
         ids = {update_id for (update_id,) in connection.execute(_INSERTED_SINCE, (last_id,))}
         numbered = [(update_id, arrival) for update_id, arrival in numbered if update_id in ids]
     messages.project(connection, [arrival for _, arrival in numbered])
     leased = _deliver(connection, numbered)
-    new = {update_id for update_id, _ in numbered}
-    return [leased.get(row[0], ()) if row[0] in new else None for row in rows]
+    kept = {update_id: Kept(leased.get(update_id, ())) for update_id, _ in numbered}
+    for update_id, arrival in numbered:
+        if arrival.status is not None and arrival.status.status == "delivered":
+            sent_at = messages.sent_at(connection, arrival.status)
+            kept[update_id] = Kept(kept[update_id].leased, sent_at)
+    return [kept.get(last_id + place) for place in range(1, len(rows) + 1)]
 
 
 def _deliver(
@@ -163,23 +168,25 @@ def _deliver(
 ) -> Mapping[int, Sequence[Delivery]]:
     """Insert the deliveries of new updates; return those that are leased to who brought them."""
     awaited = [(update_id, arrival) for update_id, arrival in numbered if arrival.targets]
-    connection.executemany(_INSERT_PAYLOAD, [(id_, arrival.payload) for id_, arrival in awaited])
+    payloads = [(id_, len(arrival.targets), arrival.payload) for id_, arrival in awaited]
+    connection.executemany(_INSERT_PAYLOAD, payloads)
+    lines = {(target, arrival.lane) for _, arrival in awaited for target in arrival.targets}
+    busy = _busy(connection, lines)
     rows: list[tuple[object, ...]] = []
     lease_id = secrets.randbits(62)
     leased: dict[int, list[Delivery]] = {}
-    busy: set[tuple[str, int]] = set()
     for update_id, arrival in awaited:
         due_at = to_ms(arrival.received_at)
         lane = arrival.lane
         for target in arrival.targets:
             line = target, lane
-            is_head = line not in busy and connection.execute(_OF_LANE, line).fetchone() is None
+            is_head = line not in busy
             busy.add(line)
             if not is_head or not arrival.lease_seconds:
-                rows.append((update_id, target, lane, "pending", is_head, due_at, 0, None))
+                rows.append((target, lane, update_id, "pending", is_head, due_at, 0, None))
                 continue
             leased_until = due_at + round(arrival.lease_seconds * 1000)
-            rows.append((update_id, target, lane, "leased", True, leased_until, 1, lease_id))
+            rows.append((target, lane, update_id, "leased", True, leased_until, 1, lease_id))
             delivery = Delivery(
                 update_id=update_id,
                 target=target,
@@ -191,6 +198,16 @@ def _deliver(
             leased.setdefault(update_id, []).append(delivery)
     connection.executemany(_INSERT_DELIVERY, rows)
     return leased
+
+
+_Line: TypeAlias = tuple[str, int]
+"""Those who wait for one another: a target and a lane."""
+
+
+def _busy(connection: Connection, lines: Collection[_Line]) -> set[_Line]:
+    """Return those of *lines* that have deliveries."""
+    found = connection.executemany(_IS_BUSY, lines)
+    return {line for line, (is_busy,) in zip(lines, found, strict=True) if is_busy}
 
 
 def _update_row(update_id: int, arrival: Arrival) -> tuple[object, ...]:
@@ -228,7 +245,13 @@ def claim(
     taken.sort(key=_arrival_order)
     lease_id = secrets.randbits(62)
     leased_until = to_ms(now + timedelta(seconds=lease_seconds))
-    connection.executemany(_LEASE, [(lease_id, leased_until, row[1], row[2]) for row in taken])
+    connection.executemany(
+        _LEASE,
+        [
+            (lease_id, leased_until, target, lane, update_id)
+            for _, update_id, target, lane, _, _ in taken
+        ],
+    )
     return [
         Delivery(
             update_id=update_id,
@@ -259,43 +282,53 @@ def renew(
     """Move the ends of the leases that are still held."""
     leased_until = to_ms(now + timedelta(seconds=lease_seconds))
     connection.executemany(
-        _RENEW, [(leased_until, d.update_id, d.target, d.lease_id) for d in deliveries]
+        _RENEW, [(leased_until, d.target, d.lane, d.update_id, d.lease_id) for d in deliveries]
     )
 
 
 def settle(connection: Connection, settlements: Sequence[Settlement], now: datetime) -> Settled:
     """Write how leased deliveries ended, let the next of their lanes follow, erase what is done."""
-    ended: dict[int, None] = {}
-    headless: set[tuple[str, int]] = set()
+    ended: dict[_Lease, None] = {}
+    buried: set[int] = set()
     for settlement in settlements:
-        lease = settlement.update_id, settlement.target, settlement.lease_id
-        if settlement.state not in _ENDS:
-            _release(connection, settlement, lease, now)
-            continue
-        if settlement.state is DeliveryState.DEAD:
-            connection.execute(_BURY, (settlement.error, to_ms(now), *lease))
-        for target, lane, is_head in connection.execute(_DELETE_DELIVERY, lease):
-            ended[settlement.update_id] = None
-            if is_head:
-                headless.add((target, lane))
-    promoted = connection.executemany(_PROMOTE_FIRST, headless).rowcount
-    done = [id_ for id_ in ended if connection.execute(_ERASE, (id_,)).rowcount]
-    return Settled(done=tuple(done), more=promoted > 0)
+        lease = _lease_of(settlement)
+        match settlement.state:
+            case DeliveryState.DONE:
+                ended[lease] = None
+            case DeliveryState.DEAD:
+                if change(connection, _BURY, [(settlement.error, to_ms(now), *lease)]):
+                    buried.add(settlement.update_id)
+                ended[lease] = None
+            case DeliveryState.RETRY:
+                due_at = to_ms(settlement.due_at or now)
+                connection.execute(_RETRY, (due_at, settlement.error, *lease))
+            case _:
+                connection.execute(_GIVE_BACK, lease)
+    answers = connection.executemany(_IS_HELD, ended)
+    held = [lease for lease, (is_held,) in zip(ended, answers, strict=True) if is_held]
+    connection.executemany(_DELETE_DELIVERY, held)
+    # Asked first, as hardly any line has more, and to look for the first of none costs more.
+    headless = _busy(connection, {lease[:2] for lease in held})
+    connection.executemany(_PROMOTE_FIRST, headless)
+    done = [id_ for _, _, id_, _ in held if id_ not in buried and _erase(connection, id_)]
+    return Settled(done=tuple(done), more=bool(headless))
 
 
-_ENDS = frozenset({DeliveryState.DONE, DeliveryState.DEAD})
+_Lease: TypeAlias = tuple[str, int, int, int]
+"""What a settlement is about: target, lane, update_id, lease_id."""
 
 
-_Lease: TypeAlias = tuple[int, str, int]
-"""What a settlement is about: update_id, target, lease_id."""
+def _lease_of(settlement: Settlement) -> _Lease:
+    return settlement.target, settlement.lane, settlement.update_id, settlement.lease_id
 
 
-def _release(connection: Connection, settlement: Settlement, lease: _Lease, now: datetime) -> None:
-    if settlement.state is DeliveryState.RETRY:
-        due_at = to_ms(settlement.due_at or now)
-        connection.execute(_RETRY, (due_at, settlement.error, *lease))
-    else:
-        connection.execute(_GIVE_BACK, lease)
+def _erase(connection: Connection, update_id: int) -> bool:
+    """Count one delivery of this update as ended; erase its payload if it was the last."""
+    connection.execute(_ERASE_LAST, (update_id,))
+    if connection.changes():
+        return True
+    connection.execute(_COUNT_DOWN, (update_id,))
+    return False
 
 
 def depth(connection: Connection) -> InboxDepth:
@@ -307,21 +340,21 @@ def depth(connection: Connection) -> InboxDepth:
         oldest_ids.append(oldest_id)
     oldest_at = None
     if oldest_ids:
-        (received_at,) = connection.execute(_RECEIVED_AT, (min(oldest_ids),)).fetchone()
-        oldest_at = from_ms(received_at)
-    (dead,) = connection.execute(_DEAD).fetchone()
+        oldest_at = from_ms(connection.execute(_RECEIVED_AT, (min(oldest_ids),)).get)
+    dead: int = connection.execute(_DEAD).get
     return InboxDepth(**counts, dead=dead, oldest_at=oldest_at)
 
 
 def purge(connection: Connection, update_ids: Sequence[int], before: datetime) -> int:
     """Delete *update_ids*, which were found to be done and received before *before*."""
     before_ms = to_ms(before)
-    return connection.executemany(_PURGE, [(id_, before_ms) for id_ in update_ids]).rowcount
+    return change(connection, _PURGE, [(id_, before_ms) for id_ in update_ids])
 
 
 def purge_dead(connection: Connection, before: datetime, limit: int) -> int:
     """Delete deliveries that died before *before*, and erase what nobody waits for any more."""
-    old = connection.execute(_OLD_DEAD, (to_ms(before), limit)).fetchall()
+    old: list[Any] = connection.execute(_OLD_DEAD, (to_ms(before), limit)).fetchall()
     connection.executemany(_DELETE_DEAD, old)
-    connection.executemany(_ERASE, [(update_id,) for update_id, _ in old])
+    for update_id, _ in old:
+        _erase(connection, update_id)
     return len(old)

@@ -3,11 +3,13 @@
 Each function runs inside a transaction that its caller opened.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import blake2b
-from sqlite3 import Connection
+from typing import Any, TypeAlias
 from zlib import crc32
+
+from apsw import Connection
 
 from wats.clock import from_ms, to_ms
 from wats.store.records import (
@@ -19,19 +21,30 @@ from wats.store.records import (
     StatusRecord,
     WindowRecord,
 )
+from wats.store.sqlite.connection import change
 
 _UNRANKED = -1
+
+_IS_MESSAGE_KNOWN = """
+SELECT EXISTS (
+    SELECT 1 FROM wats_messages
+    WHERE wa_message_hash = ? AND wa_message_id = ? AND phone_number_id = ? AND direction = ?
+)
+"""
 
 _INSERT_MESSAGE = """
 INSERT INTO wats_messages (
     phone_number_id, wa_message_id, direction, from_phone, to_phone, type, status, status_rank,
     graph_message_id, created_at, updated_at, wa_message_hash
 )
-SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12
-WHERE NOT EXISTS (
-    SELECT 1 FROM wats_messages
-    WHERE wa_message_hash = ?12
-        AND wa_message_id = ?2 AND phone_number_id = ?1 AND direction = ?3
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+_IS_STATUS_KNOWN = """
+SELECT EXISTS (
+    SELECT 1 FROM wats_statuses
+    WHERE wa_message_hash = ? AND wa_message_id = ? AND phone_number_id = ?
+        AND status = ? AND participant = ? AND occurred_at = ?
 )
 """
 
@@ -39,13 +52,7 @@ _INSERT_STATUS = """
 INSERT INTO wats_statuses (
     phone_number_id, wa_message_id, status, participant, error_code, occurred_at, wa_message_hash
 )
-SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7
-WHERE NOT EXISTS (
-    SELECT 1 FROM wats_statuses
-    WHERE wa_message_hash = ?7
-        AND wa_message_id = ?2 AND phone_number_id = ?1
-        AND status = ?3 AND participant = ?4 AND occurred_at = ?6
-)
+VALUES (?, ?, ?, ?, ?, ?, ?)
 """
 
 _ADVANCE = """
@@ -84,6 +91,12 @@ FROM wats_messages
 WHERE wa_message_hash = ? AND wa_message_id = ?
 ORDER BY row_id DESC
 LIMIT 1
+"""
+
+_SENT_AT = """
+SELECT created_at FROM wats_messages
+WHERE wa_message_hash = ? AND phone_number_id = ? AND wa_message_id = ?
+    AND direction = 'outbound'
 """
 
 _STATUSES = """
@@ -130,13 +143,33 @@ def project(connection: Connection, arrivals: Sequence[Arrival]) -> None:
 
 def record(connection: Connection, records: Sequence[MessageRecord]) -> None:
     """Insert *records* that are not known yet, with the statuses that came before them."""
-    connection.executemany(_INSERT_MESSAGE, [_message_row(record) for record in records])
+    rows: dict[_Row, _Row] = {}
+    for row in map(_message_row, records):
+        number, message_id, direction, *_, digest = row
+        rows.setdefault((digest, message_id, number, direction), row)
+    _insert_new(connection, _IS_MESSAGE_KNOWN, _INSERT_MESSAGE, rows)
     for message in records:
         if message.direction is Direction.OUTBOUND:
             identity = message.phone_number_id, message.wa_message_id
             found = _hash(message.wa_message_id), *identity
-            waiting = connection.execute(_WAITING_STATUSES, found).fetchall()
+            waiting: list[Any] = connection.execute(_WAITING_STATUSES, found).fetchall()
             _advance(connection, [(*identity, status, at) for status, at in waiting])
+
+
+_Row: TypeAlias = tuple[Any, ...]
+
+
+def _insert_new(
+    connection: Connection, is_known: str, insert: str, rows: Mapping[_Row, _Row]
+) -> None:
+    """Insert those of *rows* that are not found by what they stand under.
+
+    Not by one statement: SQLite copies what a table is asked for before it inserts into it, which
+    costs twice as much.
+    """
+    answers = connection.executemany(is_known, rows)
+    new = [row for row, (known,) in zip(rows.values(), answers, strict=True) if not known]
+    connection.executemany(insert, new)
 
 
 def _advance(connection: Connection, transitions: Iterable[tuple[str, str, str, int]]) -> None:
@@ -205,7 +238,12 @@ def _record_statuses(connection: Connection, records: Sequence[StatusRecord]) ->
         )
         for record in records
     ]
-    connection.executemany(_INSERT_STATUS, rows)
+    by_identity: dict[_Row, _Row] = {}
+    for row in rows:
+        number, message_id, status, participant, _, occurred_at, digest = row
+        identity = digest, message_id, number, status, participant, occurred_at
+        by_identity.setdefault(identity, row)
+    _insert_new(connection, _IS_STATUS_KNOWN, _INSERT_STATUS, by_identity)
     _advance(connection, [(*row[:3], row[5]) for row in rows])
 
 
@@ -221,9 +259,9 @@ def _move_windows(connection: Connection, records: Sequence[WindowRecord]) -> No
 
 def page(connection: Connection, limit: int, cursor: str | None) -> MessagePage:
     """Read the messages before *cursor*, and one more to know whether there is a next page."""
-    (last_row_id,) = connection.execute(_LAST_ROW_ID).fetchone()
+    last_row_id: int = connection.execute(_LAST_ROW_ID).get
     before = last_row_id + 1 if cursor is None else _row_id_of(cursor, last_row_id)
-    rows = connection.execute(_PAGE, (before, limit + 1)).fetchall()
+    rows: list[Any] = connection.execute(_PAGE, (before, limit + 1)).fetchall()
     items = tuple(_message_of(row) for row in rows[:limit])
     next_cursor = items[-1].row_id if len(rows) > limit else None
     return MessagePage(items=items, next_cursor=next_cursor)
@@ -276,6 +314,13 @@ def statuses(connection: Connection, wa_message_id: str) -> Sequence[StatusRecor
     ]
 
 
+def sent_at(connection: Connection, status: StatusRecord) -> datetime | None:
+    """Read when the message was sent that *status* is about, if it is known."""
+    identity = _hash(status.wa_message_id), status.phone_number_id, status.wa_message_id
+    row: Any = connection.execute(_SENT_AT, identity).fetchone()
+    return None if row is None else from_ms(row[0])
+
+
 def last_inbound_at(connection: Connection, phone_number_id: str, customer: str) -> datetime | None:
     """Read when *customer* last opened a window with this number."""
     row = connection.execute(_WINDOW, (_window_digest(phone_number_id, customer),)).fetchone()
@@ -306,4 +351,4 @@ def _delete_old(
     connection: Connection, statement: str, ids: Sequence[int], before: datetime
 ) -> int:
     before_ms = to_ms(before)
-    return connection.executemany(statement, [(id_, before_ms) for id_ in ids]).rowcount
+    return change(connection, statement, [(id_, before_ms) for id_ in ids])

@@ -4,11 +4,13 @@ Each function runs inside a transaction that its caller opened.
 """
 
 from datetime import datetime
-from sqlite3 import Connection
 from typing import TypeAlias
+
+from apsw import Connection
 
 from wats.clock import from_ms, to_ms
 from wats.store.records import Reservation, ReservationOutcome
+from wats.store.sqlite.connection import change
 
 _RESERVE = """
 INSERT INTO wats_requests (scope, key_hash, request_hash, state, reserved_until, expires_at)
@@ -65,9 +67,9 @@ def reserve(
         "expires_at": to_ms(expires_at),
         "now": to_ms(now),
     }
-    if connection.execute(_RESERVE, values).rowcount == 1:
+    if change(connection, _RESERVE, [values]):
         return Reservation(outcome=ReservationOutcome.RESERVED)
-    owner_hash, state, held_until, response = connection.execute(_READ, values).fetchone()
+    owner_hash, state, held_until, response = connection.execute(_READ, values).get
     if owner_hash != request_hash:
         return Reservation(outcome=ReservationOutcome.CONFLICT)
     if state == "completed":
@@ -94,4 +96,4 @@ def fail(connection: Connection, *, key: Key) -> None:
 
 def purge(connection: Connection, before: datetime, limit: int) -> int:
     """Delete keys that expired before *before*."""
-    return connection.execute(_PURGE, (to_ms(before), limit)).rowcount
+    return change(connection, _PURGE, [(to_ms(before), limit)])

@@ -1,17 +1,17 @@
 """A thread that owns a connection, and answers whatever questions wait for it at once."""
 
 import asyncio
-import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import chain, islice
 from queue import Empty, SimpleQueue
-from sqlite3 import Connection
 from threading import Thread
 from time import perf_counter
 from typing import Any, TypeAlias, TypeVar
 
+import apsw
 import msgspec
+from apsw import Connection
 
 from wats.store.sqlite.connection import roll_back, translate
 from wats.telemetry.vocabulary import Outcome, StoreOperation
@@ -166,7 +166,7 @@ class ConnectionThread:
                 last = questions.pop()
             self._answer(connection, questions)
             self._hand_over(questions)
-        with suppress(sqlite3.Error):  # everything is committed, and somebody waits for the end
+        with suppress(apsw.Error):  # everything is committed, and somebody waits for the end
             connection.close()
         self._hand_over([last])
 
@@ -221,7 +221,7 @@ def commit_together(connection: Connection, questions: Sequence[Question]) -> No
     """
     try:
         connection.execute("BEGIN IMMEDIATE")
-    except sqlite3.Error as error:
+    except apsw.Error as error:
         # Nobody can write now; to try each alone would be to wait as long for each.
         for question in questions:
             question.error = translate(error)

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from sqlite3 import Connection
+from typing import Any
+
+from apsw import Connection
 
 from wats.clock import to_ms
 
@@ -35,7 +37,7 @@ class Walk:
     def _go_on(self, connection: Connection, before_ms: int) -> Sequence[int]:
         while True:
             values = before_ms, self._after, self._limit
-            rows = connection.execute(self._statement, values).fetchall()
+            rows: list[Any] = connection.execute(self._statement, values).fetchall()
             if not any(is_old for _, is_old, _ in rows):
                 self._after = 0
                 return ()

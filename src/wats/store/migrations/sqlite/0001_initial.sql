@@ -20,6 +20,7 @@ CREATE TABLE wats_inbox (
 -- are used again at once, and the inbox is not a file of pages that are nearly empty.
 CREATE TABLE wats_payloads (
     update_id INTEGER PRIMARY KEY,
+    waiting INTEGER NOT NULL,         -- how many deliveries are left of it, dead ones included
     payload BLOB NOT NULL
 ) STRICT;
 
@@ -27,20 +28,19 @@ CREATE TABLE wats_payloads (
 -- The rows of one target and lane are handled in the order of update_id. The first of them is the
 -- head, and only heads are looked for, so that nothing ever reads past those that wait behind one.
 CREATE TABLE wats_deliveries (
-    update_id INTEGER NOT NULL,
     target TEXT NOT NULL,
     lane INTEGER NOT NULL,
+    update_id INTEGER NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('pending', 'leased', 'retry')),
     is_head INTEGER NOT NULL CHECK (is_head IN (0, 1)),
     due_at INTEGER NOT NULL,          -- its arrival, its next attempt, or the end of its lease
     attempts INTEGER NOT NULL DEFAULT 0,
     lease_id INTEGER,
     error TEXT,                       -- the class name of what went wrong last
-    PRIMARY KEY (update_id, target)
+    PRIMARY KEY (target, lane, update_id)
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX wats_deliveries_due ON wats_deliveries (target, due_at, update_id) WHERE is_head;
-CREATE INDEX wats_deliveries_lane ON wats_deliveries (target, lane, update_id);
 
 -- Deliveries that were given up. Their update keeps its payload, so that they can be looked at.
 CREATE TABLE wats_dead_deliveries (
