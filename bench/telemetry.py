@@ -1,8 +1,9 @@
 """What it costs to count: wats beside prometheus_client and the OpenTelemetry SDK.
 
 All three record the same requests, each with a counter of method, route and status class and a
-histogram of route and status class. A process of its own: how long each may take comes in on
-stdin, the result goes out on stdout.
+histogram of route and status class. Of wats alone, there is also what a stored webhook costs, which
+is all that is told about one from its arrival to its handler's return, and what a sink adds. A
+process of its own: how long each may take comes in on stdin, the result goes out on stdout.
 """
 
 import gc
@@ -10,35 +11,52 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import product
 from statistics import median
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 import prometheus_client
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
+from prometheus_client.exposition import generate_latest as generate_text
+from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
-from wats.telemetry import Adapter, FamilySet, Method, RouteLabel, Telemetry
+from wats.telemetry import (
+    Adapter,
+    Attributes,
+    Board,
+    FamilySet,
+    Method,
+    Outcome,
+    RouteLabel,
+    StoreOperation,
+    Telemetry,
+    TelemetrySink,
+    UpdateKind,
+)
+from wats.telemetry.buffer import BufferedSink
 from wats.telemetry.exposition import Exposition
-from wats.telemetry.registry import Block, Registry
-from wats.telemetry.vocabulary import (
+from wats.telemetry.families import (
     HTTP_REQUEST_DURATION,
     HTTP_REQUESTS,
     LATENCY_BUCKETS,
-    Kind,
-    StatusClass,
-    Subjects,
     families_of,
-    status_class,
 )
+from wats.telemetry.labels import MAX_TARGETS, Subjects
+from wats.telemetry.registry import Block, Registry
+from wats.telemetry.vocabulary import Kind, StatusClass, status_class
 from wats.testing import example_profile
 from wats.web.app import route_labels
 from wats.web.routes import route_table
 
 TURNS = 5
+SLOW_SECONDS = 0.001
 _EVENTS = 1024
+_SLOW_EVENTS = 32
+_OPENMETRICS = "application/openmetrics-text"
 
 
 class Costs(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,13 +64,31 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         request_ns: By the recorder's name, what it costs to record one HTTP request.
-        render_ms: By the recorder's name, what it costs to render every series once.
-        samples: How many lines of samples that is.
+        stored_ns: By the set of families, what it costs to record all of a stored webhook.
+        sink_us: By what the sink does, what one HTTP request costs with it, in microseconds.
+        renders: What it costs to render every series that there can be.
     """
 
     request_ns: dict[str, float]
-    render_ms: dict[str, float]
+    stored_ns: dict[str, float]
+    sink_us: dict[str, float]
+    renders: list["Render"]
+
+
+class Render(msgspec.Struct, frozen=True, kw_only=True):
+    """A scrape of all that a set of families can tell, in one form.
+
+    Attributes:
+        name: The set and the form.
+        samples: How many lines of samples that is.
+        wats_ms: How long wats takes.
+        prometheus_client_ms: How long `generate_latest` takes for the same samples.
+    """
+
+    name: str
     samples: int
+    wats_ms: float
+    prometheus_client_ms: float
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -85,13 +121,27 @@ def _events(routes: Sequence[RouteLabel]) -> Sequence[Event]:
     ]
 
 
-def _wats(routes: Sequence[RouteLabel]) -> Record:
-    telemetry = Telemetry(routes=routes, adapter=Adapter.SQLITE)
+def _nothing(_: Sequence[RouteLabel]) -> Record:
+    return lambda event: None
+
+
+def _telemetry(routes: Sequence[RouteLabel], **more: Any) -> Telemetry:
+    telemetry = Telemetry(routes=routes, adapter=Adapter.SQLITE, log=lambda _: None, **more)
+    telemetry.use_targets(["shop.handlers:on_message"])
+    return telemetry
+
+
+def _wats(routes: Sequence[RouteLabel], **more: Any) -> Record:
+    telemetry = _telemetry(routes, **more)
 
     def record(event: Event) -> None:
         telemetry.http_request(event.route, event.method, event.status, event.seconds)
 
     return record
+
+
+def _wats_for_operators(routes: Sequence[RouteLabel]) -> Record:
+    return _wats(routes, families=FamilySet.OPERATOR)
 
 
 def _prometheus_families() -> tuple[prometheus_client.Counter, prometheus_client.Histogram]:
@@ -167,8 +217,10 @@ def _opentelemetry(routes: Sequence[RouteLabel]) -> Record:
     return record
 
 
-RECORDERS = {
+RECORDERS: dict[str, Callable[[Sequence[RouteLabel]], Record]] = {
+    "nothing": _nothing,
     "wats": _wats,
+    "wats, families: operator": _wats_for_operators,
     "prometheus_client": _prometheus_client,
     "prometheus_client, children kept": _prometheus_children,
     "OpenTelemetry SDK": _opentelemetry,
@@ -191,42 +243,141 @@ def _request_ns(seconds: float) -> dict[str, float]:
     return {name: cost / len(events) * 1e9 for name, cost in costs.items()}
 
 
-def _render_ms(seconds: float) -> tuple[dict[str, float], int]:
-    subjects = Subjects(routes=tuple(_routes()), adapter=Adapter.SQLITE)
-    registry = Registry(families_of(FamilySet.OPERATOR), subjects)
-    for slot in range(len(registry.slots)):
-        registry.slots[slot] = 1.0
-    exposition = Exposition(registry)
-    rival = prometheus_client.CollectorRegistry()
-    for block in registry.blocks:
-        if block.exposed:
-            _copy(block, rival)
-    renders: dict[str, Callable[[], object]] = {
-        "wats": exposition.render,
-        "prometheus_client": lambda: prometheus_client.generate_latest(rival),
+def _stored_ns(seconds: float) -> dict[str, float]:
+    """Tell telemetry of stored webhooks as the receiver, the store and the dispatcher do."""
+    routes = _routes()
+    events = _events(routes)
+    # Looking up a member of an enum takes longer than some of what is measured.
+    kind, success, sqlite = UpdateKind.MESSAGE, Outcome.SUCCESS, Adapter.SQLITE
+    receive, settle = StoreOperation.RECEIVE, StoreOperation.SETTLE
+
+    def record_all(telemetry: Telemetry) -> Callable[[], None]:
+        def run() -> None:
+            for event in events:
+                telemetry.store_operation(sqlite, receive, success, event.seconds)
+                telemetry.webhook_lag(event.seconds)
+                telemetry.http_request(event.route, event.method, event.status, event.seconds)
+                telemetry.dispatched(0, kind, success, event.seconds)
+                telemetry.store_operation(sqlite, settle, success, event.seconds)
+                telemetry.webhook_update(kind, success)
+
+        return run
+
+    runs: dict[str, Callable[[], object]] = {
+        each.value: record_all(_telemetry(routes, families=each)) for each in FamilySet
     }
-    samples = {_samples(exposition.render()), _samples(prometheus_client.generate_latest(rival))}
-    if len(samples) > 1:
-        msg = "Both must render the same number of samples."
-        raise RuntimeError(msg)
-    costs = _compare(renders, seconds)
-    return {name: cost * 1e3 for name, cost in costs.items()}, samples.pop()
+    return {name: cost / len(events) * 1e9 for name, cost in _compare(runs, seconds).items()}
+
+
+class _Sink:
+    """Takes what it is told, and its time."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def increment_counter(self, name: str, value: int, attributes: Attributes) -> None:
+        if self._seconds:
+            time.sleep(self._seconds)
+
+    def record_histogram(self, name: str, value_seconds: float, attributes: Attributes) -> None:
+        if self._seconds:
+            time.sleep(self._seconds)
+
+
+def _sink_us() -> dict[str, float]:
+    routes = _routes()
+    events = _events(routes)[:_SLOW_EVENTS]
+    buffer = BufferedSink(_Sink(SLOW_SECONDS))
+    sinks: dict[str, TelemetrySink] = {
+        "a sink that does nothing": _Sink(0.0),
+        "a sink that takes 1 ms": _Sink(SLOW_SECONDS),
+        "the same behind a BufferedSink": buffer,
+    }
+    costs: dict[str, float] = {}
+    for name, sink in sinks.items():
+        record = _wats(routes, sink=sink)
+        for event in events:
+            record(event)  # what is told is made once, and kept
+        times: list[float] = []
+        for _ in range(TURNS):
+            began = time.perf_counter()
+            for event in events:
+                record(event)
+            times.append(time.perf_counter() - began)
+        costs[name] = median(times) / len(events) * 1e6
+    buffer.close(0.0)
+    return costs
+
+
+def _renders(seconds: float) -> list[Render]:
+    subjects = Subjects(
+        routes=tuple(_routes()),
+        adapter=Adapter.SQLITE,
+        targets=tuple(f"shop.handlers:on_{place}" for place in range(MAX_TARGETS)),
+    )
+    renders: list[Render] = []
+    for chosen in FamilySet:
+        registry = Registry(families_of(chosen), subjects, board=Board())
+        rival = prometheus_client.CollectorRegistry()
+        for slots in (registry.slots, registry.gauges):
+            for slot in range(len(slots)):
+                slots[slot] = 1.0
+        for block in registry.blocks:
+            _copy(block, rival)
+        exposition = Exposition(registry)
+        renders += [
+            _render(f"{chosen}, text", exposition, "", partial(generate_text, rival), seconds),
+            _render(
+                f"{chosen}, OpenMetrics",
+                exposition,
+                _OPENMETRICS,
+                partial(generate_openmetrics, rival),
+                seconds,
+            ),
+        ]
+    return renders
+
+
+def _render(
+    name: str,
+    exposition: Exposition,
+    accept: str,
+    generate: Callable[[], bytes],
+    seconds: float,
+) -> Render:
+    (samples,) = {_samples(exposition.render(accept).body), _samples(generate())}
+    runs: dict[str, Callable[[], object]] = {
+        "wats": partial(exposition.render, accept),
+        "prometheus_client": generate,
+    }
+    costs = _compare(runs, seconds)
+    return Render(
+        name=name,
+        samples=samples,
+        wats_ms=costs["wats"] * 1e3,
+        prometheus_client_ms=costs["prometheus_client"] * 1e3,
+    )
 
 
 def _copy(block: Block, registry: prometheus_client.CollectorRegistry) -> None:
     """Make *block* once more with prometheus_client, every series of it touched."""
     family = block.family
     keys = tuple(label.key for label in family.labels)
-    if family.kind is Kind.HISTOGRAM:
-        histogram = prometheus_client.Histogram(
-            family.name, family.help, keys, registry=registry, buckets=family.buckets
-        )
-        for values in block.series():
-            histogram.labels(*values).observe(0.02)
-    else:
-        counter = prometheus_client.Counter(family.name, family.help, keys, registry=registry)
-        for values in block.series():
-            counter.labels(*values).inc()
+    options: dict[str, Any] = {"buckets": family.buckets} if family.buckets else {}
+    metric = _KINDS[family.kind](family.name, family.help, keys, registry=registry, **options)
+    for values in block.series:
+        child = metric.labels(*values) if values else metric
+        if isinstance(child, prometheus_client.Histogram):
+            child.observe(0.02)
+        else:
+            child.inc()
+
+
+_KINDS: dict[Kind, Any] = {
+    Kind.COUNTER: prometheus_client.Counter,
+    Kind.HISTOGRAM: prometheus_client.Histogram,
+    Kind.GAUGE: prometheus_client.Gauge,
+}
 
 
 def _samples(exposition: bytes) -> int:
@@ -252,9 +403,12 @@ def main() -> None:
     seconds = float(sys.stdin.read())
     prometheus_client.disable_created_metrics()
     gc.disable()
-    request_ns = _request_ns(seconds)
-    render_ms, samples = _render_ms(seconds)
-    costs = Costs(request_ns=request_ns, render_ms=render_ms, samples=samples)
+    costs = Costs(
+        request_ns=_request_ns(seconds),
+        stored_ns=_stored_ns(seconds),
+        sink_us=_sink_us(),
+        renders=_renders(seconds),
+    )
     sys.stdout.buffer.write(msgspec.json.encode(costs))
 
 

@@ -21,11 +21,13 @@ from wats.service import WatsApp, create_wats_service_app
 from wats.store import Store
 from wats.store.open import open_store
 from wats.telemetry import OTEL_ATTR, Attributes, TelemetrySink, UpdateKind
+from wats.telemetry.buffer import BufferedSink
 from wats.version import __version__
 
 __all__ = [
     "OTEL_ATTR",
     "Attributes",
+    "BufferedSink",
     "ConfigError",
     "GraphError",
     "Handler",

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -33,6 +33,8 @@ __all__ = [
     "CapturingTelemetrySink",
     "FakeClock",
     "Recorded",
+    "RecordedEvent",
+    "RecordedSpan",
     "example_profile",
     "example_secrets",
     "serving",
@@ -65,23 +67,39 @@ class FakeClock:
 
 
 class Recorded(NamedTuple):
-    """One call of a sink."""
+    """A call of a sink with a value: of a counter, a histogram or a gauge."""
 
     name: str
     value: float
     attributes: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+class RecordedSpan(NamedTuple):
+    """A span that a sink was told of."""
+
+    name: str
+    start: datetime
+    end: datetime
+    attributes: dict[str, Any]
+
+
+class RecordedEvent(NamedTuple):
+    """An event in the life of the service that a sink was told of."""
+
+    name: str
+    attributes: dict[str, Any]
+    timestamp: datetime
+
+
+@dataclass(slots=True)
 class CapturingTelemetrySink:
     """A telemetry sink that keeps everything that it is told, in order."""
 
-    counters: list[Recorded]
-    histograms: list[Recorded]
-
-    def __init__(self) -> None:
-        object.__setattr__(self, "counters", [])
-        object.__setattr__(self, "histograms", [])
+    counters: list[Recorded] = field(default_factory=list)
+    histograms: list[Recorded] = field(default_factory=list)
+    gauges: list[Recorded] = field(default_factory=list)
+    spans: list[RecordedSpan] = field(default_factory=list)
+    events: list[RecordedEvent] = field(default_factory=list)
 
     def increment_counter(self, name: str, value: int, attributes: Attributes) -> None:
         """Keep it."""
@@ -90,6 +108,20 @@ class CapturingTelemetrySink:
     def record_histogram(self, name: str, value_seconds: float, attributes: Attributes) -> None:
         """Keep it."""
         self.histograms.append(Recorded(name, value_seconds, dict(attributes)))
+
+    def set_gauge(self, name: str, value: float, attributes: Attributes) -> None:
+        """Keep it."""
+        self.gauges.append(Recorded(name, value, dict(attributes)))
+
+    def record_span(
+        self, name: str, start: datetime, end: datetime, attributes: Attributes
+    ) -> None:
+        """Keep it."""
+        self.spans.append(RecordedSpan(name, start, end, dict(attributes)))
+
+    def record_event(self, name: str, attributes: Attributes, timestamp: datetime) -> None:
+        """Keep it."""
+        self.events.append(RecordedEvent(name, dict(attributes), timestamp))
 
 
 def example_profile(*, graph_url: str = "http://127.0.0.1:9", **changes: Any) -> Profile:

@@ -1,12 +1,16 @@
 import asyncio
 import json
 import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count, repeat
+from typing import Any
 
 import aiohttp
 import pytest
 
 from wats.errors import GraphUnreachable, StoreUnavailable
-from wats.telemetry.ledger import ErrorLedger, error_name
+from wats.telemetry.board import Board
+from wats.telemetry.ledger import MAX_NAMES, ErrorLedger, error_name
 
 
 class CardDeclined(Exception):
@@ -104,3 +108,114 @@ def test_a_snapshot_does_not_change_with_the_ledger():
     ledger.record(ValueError())
 
     assert snapshot == {}
+
+
+NAMES = [f"Error{n:02}" for n in range(2 * MAX_NAMES)]
+
+
+def ticking() -> Callable[[], int]:
+    ticks = count(1)
+    return lambda: next(ticks)
+
+
+def test_every_process_tells_of_the_errors_of_all():
+    board, clock = Board(2), ticking()
+    one, other = (ErrorLedger(board=board, row=row, clock=clock) for row in range(2))
+
+    one.record(ValueError())
+    other.record(KeyError())
+    one.record(KeyError())
+
+    assert one.snapshot() == other.snapshot() == {"ValueError": 1, "KeyError": 2}
+
+
+def test_of_more_names_than_ten_those_seen_last_by_anybody_are_told():
+    board, clock = Board(2), ticking()
+    ledgers = [ErrorLedger(NAMES, board=board, row=row, clock=clock) for row in range(2)]
+    for place, name in enumerate(NAMES):
+        ledgers[place % 2].record_name(name)
+
+    ledgers[0].record_name(NAMES[0])
+
+    assert list(ledgers[1].snapshot()) == [*NAMES[-MAX_NAMES + 1 :], NAMES[0]]
+
+
+def test_a_process_that_replaces_another_goes_on_counting_its_errors():
+    board = Board()
+    ErrorLedger(board=board).record(ValueError())
+
+    ErrorLedger(board=board).record(ValueError())
+
+    assert ErrorLedger(board=board).snapshot() == {"ValueError": 2}
+
+
+def test_errors_at_the_same_moment_are_told_in_the_order_in_which_they_came():
+    ledger = ErrorLedger(NAMES, clock=lambda: 7)
+
+    for name in NAMES[2::-1]:
+        ledger.record_name(name)
+
+    assert list(ledger.snapshot()) == NAMES[2::-1]
+
+
+def test_a_name_that_was_written_only_in_part_is_not_told():
+    board = Board()
+    ledger = ErrorLedger(board=board)
+    ledger.record(ValueError())
+
+    board.errors(0).cast("q")[0] = 0  # as the writer leaves it until the name is whole
+
+    assert ledger.snapshot() == {}
+
+
+class Interrupted:
+    """The memory of a row, in which somebody writes just before a name is read from it."""
+
+    def __init__(self, memory: memoryview, writes: Iterator[Callable[[], None]]) -> None:
+        self.memory = memory
+        self.cast = memory.cast
+        self.writes = writes
+
+    def __getitem__(self, part: slice) -> memoryview:
+        next(self.writes, lambda: None)()
+        return self.memory[part]
+
+
+def interrupted(board: Board, writes: Iterable[Callable[[], None]]) -> ErrorLedger:
+    """Return a ledger of *board* that reads while *writes* happen, one with each name."""
+
+    class Written(Board):
+        def errors(self, row: int) -> Any:
+            return Interrupted(board.errors(row), iter(writes))
+
+    return ErrorLedger(board=Written())
+
+
+def test_a_name_that_changes_while_it_is_read_is_read_again():
+    board, names = Board(), NAMES[: MAX_NAMES + 1]
+    writer = ErrorLedger(names, board=board)
+    for name in names[:MAX_NAMES]:
+        writer.record_name(name)
+
+    reader = interrupted(board, [lambda: writer.record_name(names[-1])])
+
+    assert list(reader.snapshot()) == names[1:]
+
+
+def test_a_name_that_changes_whenever_it_is_read_is_left_out():
+    board = Board()
+    writer = ErrorLedger(board=board)
+    writer.record(ValueError())
+    reader = interrupted(board, repeat(lambda: writer.record(ValueError())))
+
+    assert reader.snapshot() == {}
+
+
+def test_the_longest_name_that_is_one_is_kept_whole():
+    longest = "E" * 80
+    ledger = ErrorLedger([longest, longest + "E"])
+
+    ledger.record_name(longest)
+    ledger.record_name(longest + "E")
+
+    assert ledger.snapshot() == {longest: 1, "Error": 1}

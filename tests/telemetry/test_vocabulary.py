@@ -1,25 +1,19 @@
 import pytest
 
 from wats.telemetry.vocabulary import (
-    FAMILIES,
+    OPERATOR_ATTR,
     OTEL_ATTR,
     ErrorCategory,
-    Family,
-    FamilySet,
-    Kind,
     LabelValue,
-    Method,
+    LifecycleEvent,
+    SinkMethod,
+    SpanName,
     StatusClass,
     UpdateKind,
-    families_of,
     status_class,
 )
 
-FORBIDDEN = (
-    *("phone", "recipient", "sender", "message", "body", "token", "secret", "wamid"),
-    *("filepath", "env", "config_path", "stack"),
-)
-ATTRIBUTES = {
+CONTRACT_ATTRIBUTES = {
     "http.route",
     "http.request.method",
     "http.status_code",
@@ -31,44 +25,16 @@ ATTRIBUTES = {
 }
 
 
-def test_the_families_of_the_contract_are_these_and_no_others():
-    assert {(f.name, f.kind.value, tuple(label.key for label in f.labels)) for f in FAMILIES} == {
-        ("http_requests_total", "counter", ("method", "route", "status_class")),
-        ("http_request_duration_seconds", "histogram", ("route", "status_class")),
-        ("webhook_normalization_total", "counter", ("outcome", "update_kind")),
-        ("graph_operations_total", "counter", ("endpoint_family", "outcome", "status_class")),
-        ("send_outcomes_total", "counter", ("endpoint_family", "outcome")),
-        ("persistence_operations_total", "counter", ("adapter", "outcome")),
-        ("outbox_processed_total", "counter", ("outcome",)),
-        ("outbox_depth", "gauge", ("adapter", "state")),
-    }
+def constants(of: type) -> set[str]:
+    return {value for name, value in vars(of).items() if name.isupper()}
 
 
-def test_a_sink_can_receive_eight_attribute_keys():
-    keys = {value for name, value in vars(OTEL_ATTR).items() if name.isupper()}
-
-    assert keys == ATTRIBUTES
-    assert {key for family in FAMILIES for key in family.attributes} == ATTRIBUTES
+def test_the_contract_has_eight_attribute_keys():
+    assert constants(OTEL_ATTR) == CONTRACT_ATTRIBUTES
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_labels_are_sorted_closed_and_never_named_for_what_is_private(family: Family):
-    keys = [label.key for label in family.labels]
-
-    assert keys == sorted(keys)
-    assert not [key for key in keys for word in FORBIDDEN if word in key]
-    assert all(label.other in label.values for label in family.labels if label.key != "route")
-
-
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_only_a_histogram_has_buckets_and_they_rise(family: Family):
-    assert bool(family.buckets) == (family.kind is Kind.HISTOGRAM)
-    assert list(family.buckets) == sorted(set(family.buckets))
-
-
-def test_both_sets_hold_the_contract():
-    assert families_of(FamilySet.CONTRACT) == FAMILIES
-    assert families_of(FamilySet.OPERATOR) == FAMILIES
+def test_no_attribute_key_of_the_operators_is_one_of_the_contract():
+    assert constants(OPERATOR_ATTR).isdisjoint(CONTRACT_ATTRIBUTES)
 
 
 def test_the_first_update_kinds_are_those_that_dashboards_already_know():
@@ -90,6 +56,26 @@ def test_error_categories_are_words_that_a_query_can_quote():
     assert all(category.value.replace("_", "").isalpha() for category in ErrorCategory)
 
 
+def test_what_sinks_are_told_by_name_has_these_names_and_no_others():
+    assert [*SpanName, *LifecycleEvent] == [
+        "wats.http.request",
+        "wats.graph.request",
+        "wats.dispatch",
+        "wats.started",
+        "wats.draining",
+        "wats.worker.replaced",
+        "wats.store.lost",
+        "wats.store.back",
+    ]
+    assert list(SinkMethod) == [
+        "increment_counter",
+        "record_histogram",
+        "record_span",
+        "record_event",
+        "set_gauge",
+    ]
+
+
 @pytest.mark.parametrize(
     ("status", "expected"),
     [
@@ -106,12 +92,3 @@ def test_error_categories_are_words_that_a_query_can_quote():
 )
 def test_a_status_has_the_class_of_its_first_digit(status: int, expected: StatusClass):
     assert status_class(status) is expected
-
-
-def test_clamping_gives_plain_text_of_the_closed_list():
-    label = next(label for label in FAMILIES[0].labels if label.key == "method")
-
-    clamped = [label.clamp(value) for value in (Method.GET, "GET", "PROPFIND", "get", 7, None)]
-
-    assert clamped == ["GET", "GET", "unknown", "unknown", "unknown", "unknown"]
-    assert {type(value) for value in clamped} == {str}

@@ -8,6 +8,7 @@ import wats
 from wats import (
     OTEL_ATTR,
     Attributes,
+    BufferedSink,
     Handler,
     Message,
     Profile,
@@ -23,6 +24,7 @@ from wats import (
     load_config,
     open_store,
 )
+from wats.telemetry.otel import from_environment
 
 
 class Sink:
@@ -44,12 +46,16 @@ async def on_update(update: Update) -> None:
         assert_type(update.message.content.body, str | None)
 
 
+def to_opentelemetry() -> TelemetrySink:
+    return from_environment(graph_url="http://127.0.0.1:8080")
+
+
 def build() -> WatsApp:
     profile, secrets = load_config("wats.config.yaml", environ=os.environ)
     checked: Profile = profile
     assert_type(secrets, Secrets)
     store: Store = open_store("sqlite:///wats.db")
-    sink: TelemetrySink = Sink()
+    sink: TelemetrySink = BufferedSink(Sink(), capacity=1000)
     handler: Handler = on_update
     app = create_wats_service_app(
         profile=checked,

@@ -1,42 +1,56 @@
-"""Where the numbers are: one flat array of float64 in memory that worker processes share.
+"""Where each series lies on the board: counters and histograms in rows, gauges shared by all.
 
-Each worker process writes one row of its own, so no write ever needs a lock; a scrape by any of
-them sums the rows. A series is an ordinal, the mixed-radix number of its label ordinals, so that
-recording is one addition at a known place: no text is built and nothing is allocated.
+What can be recorded is known when the service is made, so every series has its slot from the
+start. Recording is one look-up and one addition: no text is built and nothing is kept but numbers.
 """
 
-import mmap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from math import prod
 from operator import add
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from wats.telemetry.vocabulary import Family, Kind, Label, Subjects, Values
+from wats.telemetry.board import Board
+from wats.telemetry.families import Family
+from wats.telemetry.labels import Subjects, Values
+from wats.telemetry.vocabulary import Kind
 
-_FLOAT64 = 8
+T = TypeVar("T")
 
 
 class Axis(NamedTuple):
-    """One label of a block: how many slots each value lies from the first, and any other value."""
+    """The closed values of a label, and the one that stands for any other."""
 
-    steps: Mapping[object, int]
-    other: int
+    values: Sequence[object]
+    other: object
 
-    def step(self, value: object) -> int:
-        """Return the step of *value*; what is not in the closed list counts as `other`."""
-        return self.steps.get(value, self.other)
+
+class Places(dict[tuple[object, ...], T]):
+    """What belongs to label values, every combination of them; looked up by a tuple of these.
+
+    A value outside its closed list is looked up as the one that stands for it, and not kept.
+    """
+
+    def __init__(self, axes: Sequence[Axis], items: Mapping[tuple[object, ...], T]) -> None:
+        super().__init__(items)
+        self._axes: Sequence[tuple[Container[object], object]] = [
+            (frozenset(axis.values), axis.other) for axis in axes
+        ]
+
+    def __missing__(self, values: tuple[object, ...]) -> T:
+        pairs = zip(values, self._axes, strict=True)
+        return self[tuple(value if value in known else other for value, (known, other) in pairs)]
 
 
 @dataclass(frozen=True)
 class Block:
-    """A family as it lies in memory, from slot `offset` on.
+    """A family as it lies on the board, from slot `offset` on.
 
-    A counter takes a slot for each series. A histogram takes one for each bucket, which are not
-    cumulative here, one for what is above them all, and one for the sum. It has none for the count:
-    that is the sum of the others, so a scrape amid a recording cannot see the two disagree.
+    A counter or a gauge takes a slot for each series. A histogram takes one for each bucket, which
+    are not cumulative here, one for what is above them all, and one for the sum. It has none for
+    the count: that is the sum of the others, so a scrape amid a recording cannot see the two
+    disagree.
     """
 
     family: Family
@@ -44,18 +58,34 @@ class Block:
     offset: int
 
     @cached_property
-    def values(self) -> tuple[tuple[str, ...], ...]:
-        """The closed values of each label; those of `route` come from the route table."""
-        return tuple(label.values or self._routes for label in self.family.labels)
+    def axes(self) -> tuple[Axis, ...]:
+        """The closed values of each label."""
+        return tuple(
+            Axis(label.values_of(self.subjects), label.other) for label in self.family.labels
+        )
 
-    @property
-    def _routes(self) -> tuple[str, ...]:
-        return tuple(route.template for route in self.subjects.routes)
+    @cached_property
+    def series(self) -> tuple[Values, ...]:
+        """The label values of every series that can be, in the order of their slots."""
+        if self.family.possible is None:
+            return tuple(self._combinations())
+        possible = set(self.family.possible(self.subjects))
+        return tuple(values for values in self._combinations() if values in possible)
 
-    @property
-    def exposed(self) -> bool:
-        """Whether there is anything that the family could tell of."""
-        return self.subjects.have(self.family.needs)
+    @cached_property
+    def initial(self) -> frozenset[Values]:
+        """The series that are exposed before anything happened."""
+        return frozenset(self.family.initial(self.subjects))
+
+    @cached_property
+    def places(self) -> Places[int]:
+        """The first slot of what is recorded with some label values, given in label order."""
+        firsts = range(self.offset, self.end, self.width)
+        own = dict(zip(self.series, firsts, strict=True))
+        return Places(
+            self.axes,
+            {values: own[self._nearest(values, own)] for values in self._combinations()},
+        )
 
     @property
     def width(self) -> int:
@@ -63,97 +93,57 @@ class Block:
         return len(self.family.buckets) + 2 if self.family.kind is Kind.HISTOGRAM else 1
 
     @property
-    def length(self) -> int:
-        """The number of series."""
-        return prod(len(values) for values in self.values)
+    def lines(self) -> int:
+        """The lines of one series in the exposition, which Prometheus takes for a series each."""
+        return self.width + 1 if self.family.kind is Kind.HISTOGRAM else 1
 
     @property
     def end(self) -> int:
         """The first slot after the block."""
-        return self.offset + self.length * self.width
+        return self.offset + len(self.series) * self.width
 
-    @cached_property
-    def axes(self) -> tuple[Axis, ...]:
-        """The axis of each label. The last label varies fastest."""
-        axes: list[Axis] = []
-        stride = self.width
-        for label, values in zip(reversed(self.family.labels), reversed(self.values), strict=True):
-            axes.append(_axis(label, values, stride))
-            stride *= len(values)
-        return tuple(reversed(axes))
+    def _combinations(self) -> Iterator[Values]:
+        return product(*(label.values_of(self.subjects) for label in self.family.labels))
 
-    @cached_property
-    def initial(self) -> frozenset[int]:
-        """The ordinals of the series that are exposed before anything happened."""
-        return frozenset(
-            (self.slot(*values) - self.offset) // self.width
-            for values in self.family.initial(self.subjects)
-        )
-
-    def series(self) -> Iterator[Values]:
-        """Iterate over the label values of every series, in the order of their slots."""
-        return product(*self.values)
-
-    @cached_property
-    def _closed(self) -> Mapping[tuple[object, ...], int]:
-        """The first slot of every series, as one look-up for what is in the closed lists."""
-        return dict(zip(self.series(), range(self.offset, self.end, self.width), strict=True))
-
-    def slot(self, *values: object) -> int:
-        """Return the first slot of the series with these label values, given in label order."""
-        known = self._closed.get(values)
-        if known is not None:
-            return known
-        slot = self.offset
-        for (steps, other), value in zip(self.axes, values, strict=True):
-            slot += steps.get(value, other)
-        return slot
-
-
-def _axis(label: Label, values: Sequence[str], stride: int) -> Axis:
-    steps: dict[object, int] = {value: ordinal * stride for ordinal, value in enumerate(values)}
-    return Axis(steps, steps[label.other])
+    def _nearest(self, values: Values, possible: Mapping[Values, int]) -> Values:
+        """Return the possible series that differs from *values* in the fewest labels."""
+        if values in possible:
+            return values
+        others = (label.other for label in self.family.labels)
+        choices = product(*zip(values, others, strict=True))
+        nearest = sorted(choices, key=lambda series: sum(map(str.__ne__, series, values)))
+        return next((series for series in nearest if series in possible), self.series[-1])
 
 
 class Registry:
-    """The blocks of some families, and a row of slots for each worker process.
+    """The blocks of the families that have a subject, and their slots on *board*.
 
-    It must be made before the workers are forked; each of them then calls `use_row` once with its
-    own number. Within a process, one thread records.
+    Within a process, one thread records, into *row*; a scrape sums the rows of all.
+
+    Raises:
+        IndexError: The board has no such row.
+        ValueError: The board is too small.
     """
 
-    def __init__(self, families: Sequence[Family], subjects: Subjects, *, rows: int = 1) -> None:
-        if rows < 1:
-            msg = "A registry needs a row for at least one worker process."
-            raise ValueError(msg)
+    def __init__(
+        self, families: Iterable[Family], subjects: Subjects, *, board: Board, row: int = 0
+    ) -> None:
         blocks: list[Block] = []
-        end = 0
+        ends = {True: 0, False: 0}
         for family in families:
-            block = Block(family, subjects, end)
-            blocks.append(block)
-            end = block.end
+            if subjects.have(family.needs):
+                shared = family.kind is Kind.GAUGE
+                blocks.append(Block(family, subjects, ends[shared]))
+                ends[shared] = blocks[-1].end
         self.blocks = tuple(blocks)
-        memory = memoryview(mmap.mmap(-1, rows * end * _FLOAT64)).cast("d")
-        self._rows = [memory[row * end : (row + 1) * end] for row in range(rows)]
-        self.slots = self._rows[0]
+        self.gauges = board.gauges(ends[True])
+        self.slots = board.slots(row, ends[False])
+        self._rows = [board.slots(each, ends[False]) for each in range(board.rows)]
 
-    def use_row(self, row: int) -> None:
-        """Record into *row* from now on; whoever wrote it before must be gone.
-
-        What an earlier process counted there stays, so a counter does not fall when a worker is
-        replaced.
-
-        Raises:
-            IndexError: There is no such row.
-        """
-        if not 0 <= row < len(self._rows):
-            msg = "The registry has no such row."
-            raise IndexError(msg)
-        self.slots = self._rows[row]
-
-    def block(self, family: Family) -> Block:
-        """Return the block of *family*."""
-        return next(block for block in self.blocks if block.family is family)
+    @property
+    def budget(self) -> int:
+        """The most series that can ever be exposed."""
+        return sum(len(block.series) * block.lines for block in self.blocks)
 
     def totals(self) -> list[float]:
         """Return the sum of every slot over all rows."""

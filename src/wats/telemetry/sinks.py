@@ -109,10 +109,20 @@ class IsolatedSink:
         ConfigError: *sink* lacks a method that it must have.
     """
 
-    def __init__(self, sink: TelemetrySink, failures: FailureLog) -> None:
-        self._methods = _methods_of(sink)
+    def __init__(
+        self,
+        sink: TelemetrySink,
+        failures: FailureLog,
+        failed: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        self._methods = methods_of(sink)
         self._failures = failures
+        self._failed = failed
         self._pending: set[asyncio.Future[object]] = set()
+
+    def has(self, method: str) -> bool:
+        """Tell whether the sink has *method*."""
+        return method in self._methods
 
     def call(self, method: str, *arguments: object) -> None:
         """Call *method* of the sink, if it has it."""
@@ -126,7 +136,7 @@ class IsolatedSink:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
-            self._failures.report(method, error)
+            self._report(method, error)
 
     def _run(self, method: str, awaitable: Awaitable[object]) -> None:
         """Let *awaitable* run as a task of its own, and log if it fails.
@@ -150,10 +160,14 @@ class IsolatedSink:
         self._pending.discard(future)
         error = asyncio.CancelledError() if future.cancelled() else future.exception()
         if error is not None:
-            self._failures.report(method, error)
+            self._report(method, error)
+
+    def _report(self, method: str, error: BaseException) -> None:
+        self._failed(method)
+        self._failures.report(method, error)
 
 
-def _methods_of(sink: TelemetrySink) -> dict[str, Callable[..., object]]:
+def methods_of(sink: TelemetrySink) -> dict[str, Callable[..., object]]:
     """Return the methods that *sink* has. A class is refused: its methods have nobody to act on."""
     methods: dict[str, Callable[..., object]] = {}
     issues: list[ConfigIssue] = []

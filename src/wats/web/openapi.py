@@ -139,8 +139,8 @@ def _success(operation: Operation) -> Json:
     described: Json = {"description": HTTPStatus.OK.phrase}
     if any(each.name == "Idempotency-Key" for each in operation.parameters):
         described["headers"] = _REPLAYED
-    if isinstance(operation.answer, str):
-        described["content"] = {operation.answer: {"schema": {"type": "string"}}}
+    if isinstance(operation.answer, tuple):
+        described["content"] = {kind: {"schema": {"type": "string"}} for kind in operation.answer}
     else:
         described["content"] = {_JSON: {"schema": _schema(operation.answer)}}
     return described
@@ -173,7 +173,7 @@ def _body_types(rows: Sequence[Route]) -> Iterator[Any]:
     for row in rows:
         for operation in row.operations:
             for body in (operation.answer, operation.body):
-                if body is not None and not isinstance(body, str):
+                if body is not None and not isinstance(body, tuple):
                     yield from _members(body)
 
 

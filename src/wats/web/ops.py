@@ -6,13 +6,17 @@ import sys
 from wats.privacy import REDACTED
 from wats.store import Store
 from wats.store.records import StoreHealth
+from wats.telemetry.exposition import OPENMETRICS_TYPE, TEXT_TYPE
 from wats.version import __version__
 from wats.web import bodies
-from wats.web.exchange import Request, Response, json_response
+from wats.web.exchange import Headers, Request, Response, json_response
 from wats.web.parts import HOOK_LABEL, Parts
 from wats.web.problems import problem
 
-METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+METRICS_TYPES = (TEXT_TYPE, OPENMETRICS_TYPE)
+"""The media types of the exposition."""
+
+_METRICS_VARY = (b"vary", b"Accept, Accept-Encoding")
 HEALTH_SECONDS = 1.0
 """How long a store may take to tell its health before it counts as unreachable."""
 
@@ -38,8 +42,12 @@ async def openapi(parts: Parts, request: Request) -> Response:
 
 
 async def metrics(parts: Parts, request: Request) -> Response:
-    """Return the exposition."""
-    return Response(200, parts.telemetry.render(), METRICS_TYPE.encode())
+    """Return the exposition in the form that the scraper prefers."""
+    rendered = parts.telemetry.render(request.header(b"accept"), request.header(b"accept-encoding"))
+    headers: Headers = (_METRICS_VARY,)
+    if rendered.content_encoding is not None:
+        headers = (*headers, (b"content-encoding", rendered.content_encoding.encode()))
+    return Response(200, rendered.body, rendered.content_type.encode(), headers)
 
 
 async def status(parts: Parts, request: Request) -> Response:

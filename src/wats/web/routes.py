@@ -48,7 +48,7 @@ class Operation:
     """One method of a route: who answers it, and what the OpenAPI document says of it.
 
     Attributes:
-        answer: The type of the 200 body, or its media type where it is not JSON.
+        answer: The type of the 200 body, or its media types where it is not JSON.
         body: The type of the request body; `bytes` where it is checked elsewhere.
         problems: The statuses of failures beyond those that the route's posture brings.
     """
@@ -144,7 +144,7 @@ def _ops_routes() -> Sequence[Route]:
         ops.metrics,
         "getMetrics",
         "Return the metrics for Prometheus.",
-        ops.METRICS_TYPE,
+        ops.METRICS_TYPES,
     )
     diagnostics = Operation(
         Method.GET,
@@ -169,7 +169,7 @@ def _webhook_route(path: str) -> Route:
         webhooks.verify,
         "verifyWebhook",
         "Answer Meta's challenge.",
-        "text/plain",
+        ("text/plain",),
         parameters=_HUB,
         problems=(400, 401),
     )
@@ -352,7 +352,8 @@ class Router:
     def match(self, path: str) -> Match:
         """Return the row of *path* and its variable parts, still percent-encoded."""
         found = self._exact.get(path, self._unmatched)
-        if found[0] is UNMATCHED and path.startswith(self._below):
+        # Asked in this order, a path of the operators takes as long as one that does not exist.
+        if path.startswith(self._below) and found[0] is UNMATCHED:
             for pattern, row in self._patterns:
                 if (match := pattern.fullmatch(path)) is not None:
                     return row, match.groupdict()

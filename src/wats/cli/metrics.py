@@ -1,0 +1,44 @@
+"""`wats metrics`: what can be measured, without a running service."""
+
+from collections.abc import Iterator
+
+import click
+import msgspec
+
+from wats.telemetry.schema import Schema, schema_of
+from wats.testing import example_profile
+from wats.web.app import route_labels
+from wats.web.routes import route_table
+
+_ROW = "{:38} {:10} {:9} {:7} {:>6}  {}"
+
+
+@click.group()
+def metrics() -> None:
+    """Look at what the metrics can tell."""
+
+
+@metrics.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for a machine instead.")
+def schema(as_json: bool) -> None:
+    """Print every metric family with its labels and the most series that it can have.
+
+    The series are those of the largest service: all routes, a store, and more handlers than have
+    names. Nothing that is not in this list is ever exposed.
+    """
+    every = schema_of(route_labels(route_table(example_profile(), groups_enabled=True)))
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(every), indent=2))
+    else:
+        click.echo("\n".join(_table(every)))
+
+
+def _table(every: Schema) -> Iterator[str]:
+    yield _ROW.format("FAMILY", "KIND", "SET", "NEEDS", "SERIES", "LABELS")
+    for family in every.families:
+        keys = ", ".join(label.key for label in family.labels)
+        cells = (family.name, family.kind, family.set, family.needs, family.series, keys)
+        yield _ROW.format(*cells).rstrip()
+    yield ""
+    for each in every.sets:
+        yield f"{each.set}: {each.series:,} series, and never more than {each.budget:,}"
