@@ -9,8 +9,15 @@ import pytest
 from wats.errors import ConfigError, StoreUnavailable
 from wats.service import create_wats_service_app
 from wats.store.sqlite import SQLiteStore
+from wats.telemetry.board import Board
 from wats.telemetry.vocabulary import UpdateKind
-from wats.testing import FakeClock, example_profile, example_secrets, sign
+from wats.testing import (
+    CapturingTelemetrySink,
+    FakeClock,
+    example_profile,
+    example_secrets,
+    sign,
+)
 
 UPDATE = {
     "object": "whatsapp_business_account",
@@ -253,3 +260,47 @@ async def test_what_is_old_is_deleted_when_it_starts(tmp_path) -> None:
         while (await webhook(later))[1]["dispatched"] == 0:
             await asyncio.sleep(0.01)
     await later.stop()
+
+
+async def test_a_sink_is_told_when_the_service_starts_and_when_it_begins_to_stop() -> None:
+    sink = CapturingTelemetrySink()
+    app = make(telemetry_sink=sink)
+
+    app.drain()  # there is nothing to stop yet
+    await app.start()
+    await app.start()
+    assert [event.name for event in sink.events] == ["wats.started"]
+    app.drain()
+    app.drain()
+    assert [event.name for event in sink.events] == ["wats.started", "wats.draining"]
+    await app.stop()
+    await app.start()
+    await app.stop()
+    await app.stop()
+
+    assert [event.name for event in sink.events] == ["wats.started", "wats.draining"] * 2
+
+
+async def test_a_service_that_cannot_start_has_not_started(tmp_path) -> None:
+    sink = CapturingTelemetrySink()
+    app = make(persistence=Broken(str(tmp_path / "wats.db")), telemetry_sink=sink)
+
+    with pytest.raises(StoreUnavailable):
+        await app.start()
+    await app.stop()
+
+    assert sink.events == []
+
+
+async def test_services_on_one_board_count_together() -> None:
+    board = Board(2)
+    services = [make(board=board, row=row) for row in range(2)]
+
+    for service in services:
+        assert (await ask(service))[0] == 200
+
+    for service in services:
+        exposition = service.telemetry.render().body.decode()
+        assert (
+            'http_requests_total{method="GET",route="/healthz",status_class="2xx"} 2' in exposition
+        )

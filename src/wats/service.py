@@ -4,12 +4,11 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from datetime import timedelta
 
 import aiohttp
 
 from wats.clock import Now, to_iso, utc_now
-from wats.config import InboxConfig, MessagesConfig, Profile, Secrets
+from wats.config import Profile, Secrets
 from wats.errors import StoreError
 from wats.graph.client import GraphClient
 from wats.graph.errors import ERROR_NAMES
@@ -17,11 +16,13 @@ from wats.inbound.dispatch import Dispatcher
 from wats.inbound.handlers import Handler, Handlers, import_handler
 from wats.inbound.receive import Receiver
 from wats.inbound.signature import SignatureCheck
+from wats.keeper import Keeper
 from wats.outbound.accept import Acceptor
 from wats.store import Store
 from wats.telemetry import Telemetry, TelemetrySink
+from wats.telemetry.board import Board
 from wats.telemetry.sinks import Log, write_json_line
-from wats.telemetry.vocabulary import FamilySet, UpdateKind
+from wats.telemetry.vocabulary import FamilySet, LifecycleEvent, UpdateKind
 from wats.web.app import Web, route_labels
 from wats.web.auth import Gate
 from wats.web.exchange import Receive, Scope, Send
@@ -29,11 +30,6 @@ from wats.web.openapi import build_document
 from wats.web.parts import Parts
 from wats.web.protocol import Hook
 from wats.web.routes import route_table
-
-DRAIN_SECONDS = 10.0
-"""How long handlers that run may take to finish when the service stops."""
-
-PURGE_EVERY_SECONDS = 600.0
 
 
 class WatsApp:
@@ -51,14 +47,17 @@ class WatsApp:
         hook: Hook,
         handlers: Handlers,
         graph: GraphClient,
-        keeper: "Keeper | None",
+        keeper: Keeper | None,
+        telemetry: Telemetry,
     ) -> None:
         self._web = web
         self._hook = hook
         self._handlers = handlers
         self._graph = graph
         self._keeper = keeper
+        self._telemetry = telemetry
         self._running = False
+        self._draining = False
         self._changing = asyncio.Lock()
 
     def on(self, *kinds: UpdateKind | str) -> Callable[[Handler], Handler]:
@@ -81,6 +80,11 @@ class WatsApp:
         """The webhook route, for a server of ours that can answer it the short way."""
         return self._hook
 
+    @property
+    def telemetry(self) -> Telemetry:
+        """What the parts of the service tell what happens, for whoever runs it to tell it too."""
+        return self._telemetry
+
     async def start(self) -> None:
         """Open the store, migrate it if need be, and begin to dispatch. A second call does nothing.
 
@@ -91,16 +95,28 @@ class WatsApp:
             if self._running:
                 return
             self._handlers.freeze()
+            self._telemetry.use_targets(self._handlers.names)
             if self._keeper is not None:
                 await self._keeper.start()
             await self._graph.start()
-            self._running = True
+            self._running, self._draining = True, False
+            self._telemetry.event(LifecycleEvent.STARTED)
+
+    def drain(self) -> None:
+        """Tell telemetry that the service begins to stop, unless it was told so already.
+
+        For a server that lets requests end before it stops the application.
+        """
+        if self._running and not self._draining:
+            self._draining = True
+            self._telemetry.event(LifecycleEvent.DRAINING)
 
     async def stop(self) -> None:
         """Let what runs finish, within bounds, and let go of everything. May be called twice."""
         async with self._changing:
             if not self._running:
                 return
+            self.drain()
             self._running = False
             if self._keeper is not None:
                 await self._keeper.stop()
@@ -132,65 +148,6 @@ class WatsApp:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-class Keeper:
-    """Runs what a store brings with it: the dispatcher, and the deletion of what is old."""
-
-    def __init__(
-        self,
-        store: Store,
-        dispatcher: Dispatcher,
-        *,
-        telemetry: Telemetry,
-        inbox: InboxConfig,
-        messages: MessagesConfig,
-        now: Now,
-    ) -> None:
-        self._store = store
-        self._dispatcher = dispatcher
-        self._telemetry = telemetry
-        self._inbox_kept = timedelta(days=inbox.retention_days)
-        self._dead_kept = timedelta(days=inbox.dead_retention_days)
-        self._messages_kept = timedelta(days=messages.retention_days)
-        self._now = now
-        self._purging: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        """Open the store, then dispatch what is in it."""
-        await self._store.open(self._telemetry.store_operation)
-        self._dispatcher.start()
-        self._purging = asyncio.create_task(self._purge_for_ever())
-
-    async def stop(self) -> None:
-        """Stop dispatching, then close the store."""
-        if self._purging is not None:
-            self._purging.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._purging
-        await self._dispatcher.stop(DRAIN_SECONDS)
-        await self._store.close()
-
-    async def _purge_for_ever(self) -> None:
-        while True:
-            try:
-                await self._purge()
-            except StoreError as error:
-                self._telemetry.errors.record(error)
-            await asyncio.sleep(PURGE_EVERY_SECONDS)
-
-    async def _purge(self) -> None:
-        now = self._now()
-        deleted = True
-        while deleted:  # a bounded number of rows at a time, with room for others in between
-            deleted = bool(
-                await self._store.purge(
-                    now=now,
-                    inbox_before=now - self._inbox_kept,
-                    dead_before=now - self._dead_kept,
-                    messages_before=now - self._messages_kept,
-                )
-            )
-
-
 def create_wats_service_app(
     *,
     profile: Profile,
@@ -200,6 +157,8 @@ def create_wats_service_app(
     handlers: Iterable[Handler] = (),
     enable_group_routes: bool | None = None,
     graph_session: aiohttp.ClientSession | None = None,
+    board: Board | None = None,
+    row: int = 0,
     log: Log = write_json_line,
     now: Now = utc_now,
 ) -> WatsApp:
@@ -215,6 +174,9 @@ def create_wats_service_app(
         handlers: Async callables that get every update, beside those that the profile names.
         enable_group_routes: Whether the groups routes exist; the profile decides by default.
         graph_session: A client session to call Graph with; it stays yours to close.
+        board: What several processes of one service count on together, made before they are forked;
+            each of them makes its application after that. By default this one counts alone.
+        row: The row of the board that is this process's own. Number 0 also deletes what is old.
         log: Where events go; by default one JSON line each to stderr, without personal data.
         now: The clock.
 
@@ -229,7 +191,10 @@ def create_wats_service_app(
         adapter=persistence.adapter if persistence is not None else None,
         sink=telemetry_sink,
         families=FamilySet(profile.telemetry.families),
+        graph_api_version=profile.graph.api_version,
         error_names=ERROR_NAMES,
+        board=board,
+        row=row,
         log=log,
         now=now,
     )
@@ -256,6 +221,7 @@ def create_wats_service_app(
             telemetry=telemetry,
             inbox=profile.inbox,
             messages=profile.messages,
+            chores=row == 0,
             now=now,
         )
     started = time.monotonic()
@@ -300,7 +266,14 @@ def create_wats_service_app(
         take=web.take_webhook,
         gone=web.webhook_gone,
     )
-    return WatsApp(web=web, hook=hook, handlers=registered, graph=graph, keeper=keeper)
+    return WatsApp(
+        web=web,
+        hook=hook,
+        handlers=registered,
+        graph=graph,
+        keeper=keeper,
+        telemetry=telemetry,
+    )
 
 
 def _stamped(log: Log, now: Now) -> Log:

@@ -23,7 +23,7 @@ from wats.errors import (
 )
 from wats.graph.client import _NEVER_WRITTEN, GraphAnswer, GraphClient
 from wats.privacy import Secret
-from wats.telemetry.vocabulary import EndpointFamily, Outcome
+from wats.telemetry.vocabulary import EndpointFamily, ErrorCategory, Outcome
 
 TOKEN = "EAAtoken"
 OK = b'{"messages":[{"id":"wamid.X"}]}'
@@ -32,12 +32,16 @@ OK = b'{"messages":[{"id":"wamid.X"}]}'
 @dataclass
 class Recorded:
     operations: list[tuple[EndpointFamily, int, Outcome]] = field(default_factory=list)
+    errors: list[ErrorCategory] = field(default_factory=list)
 
     def graph_operation(
         self, family: EndpointFamily, status: int, outcome: Outcome, seconds: float, /
     ) -> None:
         assert seconds >= 0
         self.operations.append((family, status, outcome))
+
+    def graph_error(self, category: ErrorCategory, /) -> None:
+        self.errors.append(category)
 
 
 @dataclass
@@ -345,6 +349,7 @@ async def test_any_other_answer_is_a_refusal(
 
     assert (caught.value.upstream_status, caught.value.throttled) == (status, throttled)
     assert recorded.operations == [(EndpointFamily.MESSAGES, status, Outcome.ERROR)]
+    assert recorded.errors == [ErrorCategory(caught.value.diagnostics.category)]
 
 
 async def test_a_gateway_that_waited_in_vain_leaves_the_outcome_open() -> None:
@@ -358,6 +363,7 @@ async def test_a_gateway_that_waited_in_vain_leaves_the_outcome_open() -> None:
             await post(client)
 
     assert recorded.operations == [(EndpointFamily.MESSAGES, 504, Outcome.ERROR)]
+    assert recorded.errors == []
 
 
 async def test_retry_after_reaches_the_caller() -> None:

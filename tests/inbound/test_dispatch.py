@@ -16,7 +16,7 @@ from wats.inbound.receive import lane_of
 from wats.inbound.updates import Update
 from wats.store import Store
 from wats.store.open import open_store
-from wats.store.records import Arrival
+from wats.store.records import Arrival, Kept
 from wats.telemetry import Adapter, RouteLabel, Telemetry, UpdateKind
 from wats.testing import FakeClock
 
@@ -72,7 +72,7 @@ class Inbox:
             payload=payload or updates.encode(update),
             targets=self.handlers.targets(update.kind),
         )
-        assert list(await self.store.receive([arrival])) == [()]
+        assert list(await self.store.receive([arrival])) == [Kept()]
 
     async def until(self, done: Callable[[], bool]) -> None:
         """Wait for *done*, while time flies, so that whatever is to be retried is due."""
@@ -83,7 +83,7 @@ class Inbox:
 
     def counted(self, outcome: str) -> int:
         line = f'webhook_normalization_total{{outcome="{outcome}",update_kind="message"}} '
-        lines = self.telemetry.render().decode().splitlines()
+        lines = self.telemetry.render().body.decode().splitlines()
         return next((int(text.removeprefix(line)) for text in lines if text.startswith(line)), 0)
 
 

@@ -1,9 +1,14 @@
+from datetime import UTC, datetime
+
 import pytest
 
 from wats.errors import ConfigError
-from wats.inbound.handlers import Handlers, import_handler
+from wats.inbound.handlers import HandlerCalls, Handlers, import_handler
 from wats.inbound.updates import Update
+from wats.telemetry import Adapter, FamilySet, RouteLabel, Telemetry
 from wats.telemetry.vocabulary import UpdateKind
+
+NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
 async def first(update: Update) -> None: ...
@@ -72,3 +77,38 @@ def test_a_handler_is_imported_by_module_and_name() -> None:
 def test_what_cannot_be_imported_or_called_is_refused(reference: str) -> None:
     with pytest.raises(ConfigError, match=r"cannot be (imported|called)"):
         import_handler(reference)
+
+
+async def test_every_call_is_counted_for_its_handler() -> None:
+    async def fail(update: Update) -> None:
+        raise LookupError
+
+    handlers = Handlers()
+    handlers.add(first, name="good")
+    handlers.add(fail, name="bad")
+    telemetry = Telemetry(
+        routes=[RouteLabel("unmatched")], adapter=Adapter.SQLITE, families=FamilySet.OPERATOR
+    )
+    telemetry.use_targets(handlers.names)
+    calls = HandlerCalls(handlers, telemetry=telemetry, timeout_seconds=5)
+    update = Update(
+        key="00" * 16,
+        kind=UpdateKind.MESSAGE,
+        field="messages",
+        waba_id="1",
+        occurred_at=NOON,
+        received_at=NOON,
+        raw={},
+    )
+
+    assert await calls.call("good", update) is None
+    assert type(await calls.call("bad", update)) is LookupError
+    assert await calls.call("good", update) is None
+
+    lines = telemetry.render().body.decode().splitlines()
+    counted = {line for line in lines if line.startswith("wats_dispatch") and line[-2:] != " 0"}
+    assert counted == {
+        'wats_dispatch_total{outcome="success",target="good"} 2',
+        'wats_dispatch_total{outcome="error",target="bad"} 1',
+    }
+    assert telemetry.errors.snapshot() == {"LookupError": 1}

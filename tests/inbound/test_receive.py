@@ -49,7 +49,7 @@ class Inlet:
 
     def counted(self) -> dict[str, int]:
         start, end = 'webhook_normalization_total{outcome="', '",update_kind="message"} '
-        lines = [line for line in self.telemetry.render().decode().splitlines() if end in line]
+        lines = [line for line in self.telemetry.render().body.decode().splitlines() if end in line]
         pairs = [line.removeprefix(start).split(end) for line in lines]
         return {outcome: int(count) for outcome, count in pairs if count != "0"}
 

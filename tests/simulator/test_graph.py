@@ -10,7 +10,7 @@ from wats.errors import GraphOutcomeUnknown, GraphRefused, GraphUnreachable
 from wats.graph.client import GraphAnswer, GraphClient
 from wats.privacy import Secret
 from wats.simulator.recipients import BY_SUFFIX, REFUSED_PREFIX
-from wats.telemetry.vocabulary import EndpointFamily, Outcome
+from wats.telemetry.vocabulary import EndpointFamily, ErrorCategory, Outcome
 
 NUMBER = "200000000000002"
 
@@ -19,6 +19,9 @@ class Ignored:
     def graph_operation(
         self, family: EndpointFamily, status: int, outcome: Outcome, seconds: float, /
     ) -> None:
+        pass
+
+    def graph_error(self, category: ErrorCategory, /) -> None:
         pass
 
 

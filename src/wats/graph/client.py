@@ -33,7 +33,7 @@ from wats.errors import (
 )
 from wats.graph.errors import classify, decode_json
 from wats.privacy import Secret
-from wats.telemetry.vocabulary import EndpointFamily, Outcome
+from wats.telemetry.vocabulary import EndpointFamily, ErrorCategory, Outcome
 from wats.version import __version__
 
 CONNECT_SECONDS: Final = 5.0
@@ -66,6 +66,9 @@ class OperationRecorder(Protocol):
         self, family: EndpointFamily, status: int, outcome: Outcome, seconds: float, /
     ) -> None:
         """Record a call that left the process; *status* is Graph's, 0 if none came."""
+
+    def graph_error(self, category: ErrorCategory, /) -> None:
+        """Record that Graph refused, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +229,10 @@ class GraphClient:
             outcome = Outcome.SUCCESS if _is_success(status) else Outcome.ERROR
             self._telemetry.graph_operation(family, status, outcome, time.perf_counter() - began)
         if not _is_success(reply.status):
-            raise _failure(reply)
+            failure = _failure(reply)
+            if isinstance(failure, GraphRefused):
+                self._telemetry.graph_error(ErrorCategory(failure.diagnostics.category))
+            raise failure
         return GraphAnswer(reply.status, _payload(reply), reply.body)
 
     def _url(self, segments: Sequence[str], query: Mapping[str, str] | None) -> URL:

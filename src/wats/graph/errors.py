@@ -244,13 +244,16 @@ def find_rule(code: int | None, subcode: int | None = None) -> ErrorRule | None:
     return rule or _BY_CODE.get((code, None))
 
 
-# Meta's names and trace ids are short and know no long number. A phone number that rides in on one
-# of these fields has seven digits in a row at least.
-_NAME: Final = re.compile(r"(?!.*[0-9]{5})[A-Za-z][A-Za-z0-9_]{0,63}")
+# Meta's types are names of exceptions; any other word could be a customer's. Trace ids are short
+# and know no long number: a phone number has seven digits in a row at least.
+_TYPE: Final = re.compile(r"[A-Za-z_]{0,55}(?:Exception|Error)")
 _TRACE_ID: Final = re.compile(r"(?!.*[0-9]{7})(?=.*[A-Za-z])[A-Za-z0-9_-]{1,64}")
 _NUMBER: Final = re.compile(r"[0-9]{1,7}")
 _HIGHEST_NUMBER: Final = 9_999_999
-_RETRY_AFTER: Final = re.compile(r"[\x20-\x7e]{1,64}")
+# Seconds, for up to eleven days, or a date; as free text it could be anybody's.
+_RETRY_AFTER: Final = re.compile(
+    r"[0-9]{1,6}|[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT"
+)
 
 _NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
@@ -275,7 +278,7 @@ def classify(status: int, headers: Mapping[str, str], body: bytes) -> GraphRefus
     error: dict[str, Any] = outer["error"] if wrapped else outer
 
     code, subcode = _number(error.get("code")), _number(error.get("error_subcode"))
-    meta_type = _matching(_NAME, error.get("type"))
+    meta_type = _matching(_TYPE, error.get("type"))
     believed = code if wrapped else None
     rule = find_rule(believed, subcode)
     throttled = status == HTTPStatus.TOO_MANY_REQUESTS or (

@@ -13,13 +13,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from wats.cancellation import is_for_this_task
 from wats.clock import Now, utc_now
 from wats.config import InboxConfig
 from wats.inbound import updates
-from wats.inbound.handlers import Handlers
+from wats.inbound.handlers import HandlerCalls, Handlers
 from wats.inbound.updates import Update
-from wats.inbound.watchdog import Watchdog
 from wats.store import Store
 from wats.store.records import Delivery, DeliveryState, Settlement
 from wats.telemetry import Telemetry, error_name
@@ -78,7 +76,9 @@ class Dispatcher:
         self._log = log
         self._now = now
         self._jitter = jitter
-        self._watchdog = Watchdog(config.handler_timeout_seconds)
+        self._calls = HandlerCalls(
+            handlers, telemetry=telemetry, timeout_seconds=config.handler_timeout_seconds
+        )
         self._worker = self._make_worker()
 
     def _make_worker(self) -> Worker[Sequence[Job], Sequence[Handled]]:
@@ -149,17 +149,12 @@ class Dispatcher:
             update = update or updates.decode(delivery.payload)
         except msgspec.MsgspecError as error:
             return self._dead(delivery, UpdateKind.UNKNOWN, error_name(error))
-        try:
-            with self._watchdog.watch():
-                await self._handlers[delivery.target](update)
-        except BaseException as error:
-            if is_for_this_task(error):
-                raise
-            return self._failed(delivery, update.kind, error)
+        failure = await self._calls.call(delivery.target, update)
+        if failure is not None:
+            return self._failed(delivery, update.kind, failure)
         return Handled(_settled(delivery, DeliveryState.DONE), update.kind)
 
     def _failed(self, delivery: Delivery, kind: UpdateKind, error: BaseException) -> Handled:
-        self._telemetry.errors.record(error)
         self._telemetry.webhook_update(kind, Outcome.ERROR)
         if delivery.attempt >= self._config.max_attempts:
             return self._dead(delivery, kind, error_name(error))
@@ -211,6 +206,7 @@ def _settled(
     return Settlement(
         update_id=delivery.update_id,
         target=delivery.target,
+        lane=delivery.lane,
         lease_id=delivery.lease_id,
         state=state,
         due_at=due_at,

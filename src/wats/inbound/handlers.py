@@ -1,12 +1,16 @@
 """The in-process handlers of updates: async callables, each with a name that outlives restarts."""
 
 import importlib
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeAlias
 
+from wats.cancellation import is_for_this_task
 from wats.errors import ConfigError, ConfigIssue
 from wats.inbound.updates import Update
-from wats.telemetry.vocabulary import UpdateKind
+from wats.inbound.watchdog import Watchdog
+from wats.telemetry import Telemetry
+from wats.telemetry.vocabulary import Outcome, UpdateKind
 
 Handler: TypeAlias = Callable[[Update], Awaitable[None]]
 """Called with one update at a time; whatever it returns is ignored, what it raises is a failure.
@@ -22,6 +26,7 @@ class Handlers:
 
     def __init__(self) -> None:
         self._handlers: dict[str, Handler] = {}
+        self._places: dict[str, int] = {}
         self._targets: dict[UpdateKind, tuple[str, ...]] = dict.fromkeys(UpdateKind, ())
         self._frozen = False
 
@@ -46,6 +51,7 @@ class Handlers:
             raise _refusal(name, "add handlers before the service starts.")
         if name in self._handlers:
             raise _refusal(name, "there is another handler of this name; give one of them a name.")
+        self._places[name] = len(self._handlers)
         self._handlers[name] = handler
         for kind in set(kinds):
             self._targets[kind] += (name,)
@@ -60,6 +66,40 @@ class Handlers:
 
     def __getitem__(self, name: str) -> Handler:
         return self._handlers[name]
+
+    def place(self, name: str) -> int:
+        """Return where the handler *name* stands among `names`, as telemetry knows it."""
+        return self._places[name]
+
+
+class HandlerCalls:
+    """Calls handlers, so that nothing they do ends anything else than the call.
+
+    Args:
+        timeout_seconds: How long one call may take.
+    """
+
+    def __init__(self, handlers: Handlers, *, telemetry: Telemetry, timeout_seconds: float) -> None:
+        self._handlers = handlers
+        self._telemetry = telemetry
+        self._watchdog = Watchdog(timeout_seconds)
+
+    async def call(self, target: str, update: Update) -> BaseException | None:
+        """Hand *update* to the handler *target*; return what it raised, which is counted."""
+        began = time.perf_counter()
+        failure = None
+        try:
+            with self._watchdog.watch():
+                await self._handlers[target](update)
+        except BaseException as error:
+            if is_for_this_task(error):
+                raise
+            failure = error
+            self._telemetry.errors.record(error)
+        outcome = Outcome.SUCCESS if failure is None else Outcome.ERROR
+        seconds = time.perf_counter() - began
+        self._telemetry.dispatched(self._handlers.place(target), update.kind, outcome, seconds)
+        return failure
 
 
 def import_handler(reference: str) -> Handler:

@@ -6,15 +6,14 @@ from datetime import datetime
 
 import msgspec
 
-from wats.cancellation import is_for_this_task
 from wats.clock import Now, utc_now
 from wats.inbound import envelope, projection, updates
 from wats.inbound.dispatch import Dispatcher
-from wats.inbound.handlers import Handlers
+from wats.inbound.handlers import HandlerCalls, Handlers
+from wats.inbound.news import News
 from wats.inbound.normalize import normalize
 from wats.inbound.signature import SignatureCheck
 from wats.inbound.updates import Update
-from wats.inbound.watchdog import Watchdog
 from wats.store import Store
 from wats.store.records import Arrival
 from wats.telemetry import Telemetry
@@ -62,8 +61,11 @@ class Receiver:
         self._handlers = handlers
         self._store = store
         self._telemetry = telemetry
+        self._news = News(telemetry)
         self._dispatcher = dispatcher
-        self._watchdog = Watchdog(handler_timeout_seconds)
+        self._calls = HandlerCalls(
+            handlers, telemetry=telemetry, timeout_seconds=handler_timeout_seconds
+        )
         self._now = now
 
     async def receive(self, body: bytes, signature: str | None) -> Receipt:
@@ -100,12 +102,13 @@ class Receiver:
         arrivals = [self._arrival(update, received_at, lease_seconds) for update in found]
         kept = await store.receive(arrivals)
         new = 0
-        for update, arrival, leased in zip(found, arrivals, kept, strict=True):
-            if leased is None:
+        for update, arrival, fate in zip(found, arrivals, kept, strict=True):
+            if fate is None:
                 self._telemetry.webhook_update(update.kind, Outcome.DEDUPED)
                 continue
             new += 1
-            dispatcher.take(update, leased)
+            dispatcher.take(update, fate.leased)
+            self._news.tell(update, arrival.status, fate.sent_at)
             if not arrival.targets:
                 self._telemetry.webhook_update(update.kind, Outcome.SUCCESS)
         if new and not lease_seconds:
@@ -132,16 +135,10 @@ class Receiver:
     async def _handle_now(self, found: Sequence[Update]) -> int:
         handled = 0
         for update in found:
+            self._news.tell(update, projection.status_record(update))
             failures = 0
             for target in self._handlers.targets(update.kind):
-                try:
-                    with self._watchdog.watch():
-                        await self._handlers[target](update)
-                except BaseException as error:
-                    if is_for_this_task(error):
-                        raise
-                    failures += 1
-                    self._telemetry.errors.record(error)
+                failures += await self._calls.call(target, update) is not None
             handled += not failures
             outcome = Outcome.ERROR if failures else Outcome.SUCCESS
             self._telemetry.webhook_update(update.kind, outcome)
