@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from bench.contestants import CONTESTANTS, Contestant, Entrant, Round, Stage
+from bench.hiding import measure_hiding
 from bench.machine import Cores, choose_cores, facts, on_core
 from bench.processes import ROOT, ChildFailed, run
 from bench.report import Report, Result
@@ -16,6 +17,7 @@ from bench.telemetry import TURNS, Costs
 from wats import __version__
 
 TELEMETRY = "telemetry"
+HIDING = "hiding"
 WARM_UP_SECONDS = 1.0
 TELEMETRY_SECONDS = 0.4
 _IMPORT_SECONDS = 60.0
@@ -52,14 +54,15 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--only",
         nargs="+",
-        choices=[*CONTESTANTS, TELEMETRY],
-        default=[*CONTESTANTS, TELEMETRY],
+        choices=[*CONTESTANTS, TELEMETRY, HIDING],
+        default=[*CONTESTANTS, TELEMETRY, HIDING],
         metavar="NAME",
-        help=f"measure only these: {', '.join([*CONTESTANTS, TELEMETRY])}",
+        help=f"measure only these: {', '.join([*CONTESTANTS, TELEMETRY, HIDING])}",
     )
+    parser.add_argument("--pairs", type=int, default=100_000, help="how many for hiding")
     options = parser.parse_args()
-    if options.seconds <= 0 or options.rounds < 1 or options.connections < 1:
-        parser.error("--seconds, --rounds and --connections must be positive")
+    if options.seconds <= 0 or min(options.rounds, options.connections) < 1 or options.pairs < 100:
+        parser.error("--seconds, --rounds and --connections must be positive, --pairs 100 or more")
     return options
 
 
@@ -68,6 +71,10 @@ def _measure(options: argparse.Namespace, cores: Cores, folder: Path) -> Report:
     machine = facts(cores, folder)
     with Stage(cores, folder, options.connections) as stage:
         results = _take_turns(stage, chosen, seconds=options.seconds, rounds=options.rounds)
+        hiding = None
+        if HIDING in options.only:
+            _say(HIDING)
+            hiding = measure_hiding(stage, options.pairs)
     telemetry = None
     if TELEMETRY in options.only:
         telemetry = _count(cores, min(TELEMETRY_SECONDS, options.seconds))
@@ -78,6 +85,7 @@ def _measure(options: argparse.Namespace, cores: Cores, folder: Path) -> Report:
         seconds=options.seconds,
         results=results,
         telemetry=telemetry,
+        hiding=hiding,
     )
 
 

@@ -74,16 +74,21 @@ class Stage:
         return self._stack.enter_context(Server(arguments, core=core, environ=_SECRETS))
 
     def start_wats(
-        self, name: str, *, stored: bool, graph_url: str = "http://127.0.0.1:9"
+        self,
+        name: str,
+        *,
+        stored: bool,
+        graph_url: str = "http://127.0.0.1:9",
+        families: str = "contract",
     ) -> tuple[Server, Path]:
         """Start `wats serve` from a config file; return it with the place of its database."""
         database = self._folder / f"{name}.db"
         config = self._folder / f"{name}.json"
-        config.write_text(json.dumps(_config(graph_url, database if stored else None)))
+        config.write_text(json.dumps(_config(graph_url, database if stored else None, families)))
         return self.start("wats", "serve", "--config", str(config), "--port", "0"), database
 
 
-def _config(graph_url: str, database: Path | None) -> Mapping[str, object]:
+def _config(graph_url: str, database: Path | None, families: str) -> Mapping[str, object]:
     profile = {
         "graph": {"apiVersion": "v25.0", "baseUrl": graph_url},
         "whatsapp": {"wabaId": WABA_ID, "phoneNumberId": PHONE_NUMBER_ID},
@@ -100,6 +105,7 @@ def _config(graph_url: str, database: Path | None) -> Mapping[str, object]:
             "bearerToken": {"env": "BENCH_BEARER_TOKEN"},
         },
         "persistence": {"url": f"sqlite:///{database}"} if database is not None else "none",
+        "telemetry": {"families": families},
         "handlers": ["bench.handlers:ignore"],
     }
     return {"version": 1, "defaultProfile": "bench", "profiles": {"bench": profile}}

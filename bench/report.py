@@ -6,8 +6,9 @@ from statistics import median
 import msgspec
 
 from bench.contestants import CONTESTANTS, Round
+from bench.hiding import THRESHOLD, Hiding, Verdict
 from bench.machine import Facts
-from bench.telemetry import Costs
+from bench.telemetry import Costs, Render
 
 GOALS = (
     ("stored", "bare", 0.35),
@@ -17,6 +18,10 @@ GOALS = (
 )
 """How many times as many webhooks the first shall take as the second."""
 
+RENDER_GOAL = 20
+"""How many times as fast as prometheus_client a scrape shall be rendered."""
+
+_VERDICT = "  {:31} {:>9} {:>13} {:>8} {:>8}  {}"
 _ROW = "{:34} {:>10} {:>18} {:>7} {:>7} {:>7} {:>9} {:>6}"
 
 
@@ -52,6 +57,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     results: dict[str, Result]
     telemetry: Costs | None
+    hiding: Hiding | None
 
     def to_json(self) -> bytes:
         """Return everything that was measured."""
@@ -67,6 +73,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             parts.append("\n".join(["How many times as many webhooks", *ratios]))
         if self.telemetry is not None:
             parts.append(_telemetry(self.telemetry))
+        if self.hiding is not None:
+            parts.append(_hiding(self.hiding))
         return "\n\n".join(parts) + "\n"
 
 
@@ -148,6 +156,42 @@ def _ratios(results: Mapping[str, Result]) -> Iterator[str]:
 def _telemetry(costs: Costs) -> str:
     lines = ["To count one HTTP request, a counter and a histogram, in nanoseconds"]
     lines += [f"  {name:34} {cost:>9,.0f}" for name, cost in costs.request_ns.items()]
-    lines.append(f"To render {costs.samples:,} samples for a scrape, in milliseconds")
-    lines += [f"  {name:34} {cost:>9.2f}" for name, cost in costs.render_ms.items()]
+    lines.append("To count all that happens to a stored webhook, in nanoseconds")
+    lines += [f"  families: {name:24} {cost:>9,.0f}" for name, cost in costs.stored_ns.items()]
+    lines.append("To count one HTTP request and to tell a sink, in microseconds")
+    lines += [f"  {name:34} {cost:>9,.1f}" for name, cost in costs.sink_us.items()]
+    lines.append(
+        f"To render every series there can be, in milliseconds (goal {RENDER_GOAL} times as fast)"
+    )
+    lines += map(_render, costs.renders)
     return "\n".join(lines)
+
+
+def _render(render: Render) -> str:
+    ours, theirs = render.wats_ms, render.prometheus_client_ms
+    return (
+        f"  {render.name + ',':22} {render.samples:,} samples: wats {ours:.2f}, "
+        f"prometheus_client {theirs:.2f}, {theirs / ours:.0f} times"
+    )
+
+
+def _hiding(hiding: Hiding) -> str:
+    lines = [
+        f"Whether a path can be told from one that does not exist by the time of its 404, "
+        f"{hiding.pairs:,} pairs each; it can from |t| = {THRESHOLD:g} on",
+        _VERDICT.format("", "median us", "difference ns", "t", "t of 95%", ""),
+        *(_verdict(each) for each in hiding.verdicts),
+    ]
+    return "\n".join(lines)
+
+
+def _verdict(verdict: Verdict) -> str:
+    found = "told apart" if verdict.told_apart else "the same"
+    return _VERDICT.format(
+        verdict.name,
+        f"{verdict.median_us:.1f}",
+        f"{verdict.difference_ns:+.0f}",
+        f"{verdict.t:+.2f}",
+        f"{verdict.t_kept:+.2f}",
+        f"{found}, as it must be" if verdict.told_apart == verdict.differs else f"{found}!",
+    )

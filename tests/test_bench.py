@@ -1,4 +1,5 @@
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from bench.contestants import CONTESTANTS
+from bench.hiding import THRESHOLD, Contest, Verdict, contests, judge, welch_t
 from bench.payloads import PHONE_NUMBER_ID, Sends, Webhooks
 from bench.rivals.pywa_server import add_pywa, make_app
 from wats.clock import utc_now
@@ -17,7 +19,7 @@ from wats.inbound.signature import SignatureCheck
 from wats.privacy import Secret
 
 ROOT = Path(__file__).parent.parent
-SHORT = ("--rounds", "1", "--seconds", "0.05", "--connections", "4")
+SHORT = ("--rounds", "1", "--seconds", "0.05", "--connections", "4", "--pairs", "100")
 
 
 def bench(*arguments: str) -> "subprocess.Popen[str]":
@@ -52,8 +54,16 @@ def test_everything_is_measured_in_one_run(tmp_path: Path) -> None:
     assert set(report["results"]) == set(CONTESTANTS)
     assert all(len(result["rounds"]) == 1 for result in report["results"].values())
     assert report["results"]["stored"]["rounds"][0]["settled_rate"] > 0
-    assert set(report["telemetry"]["request_ns"]) > set(report["telemetry"]["render_ms"])
-    assert output.count("goal") == 4
+    counting = report["telemetry"]
+    assert counting["request_ns"]["nothing"] < counting["request_ns"]["wats"]
+    assert set(counting["stored_ns"]) == {"contract", "operator"}
+    assert counting["sink_us"]["a sink that takes 1 ms"] > 2000
+    assert [each["samples"] for each in counting["renders"]] == [1422, 1422, 2295, 2295]
+    assert [each["name"] for each in report["hiding"]["verdicts"]] == [
+        each.name for each in contests()
+    ]
+    assert all(each["median_us"] > 1 for each in report["hiding"]["verdicts"])
+    assert output.count("goal") == 5
     assert "Traceback" not in errors
 
 
@@ -64,6 +74,52 @@ def test_only_what_is_asked_for_is_measured() -> None:
     assert process.returncode == 0
     assert "load generator" in output
     assert "wats with SQLite" not in output
+
+
+def verdict(first: list[float], second: list[float]) -> Verdict:
+    contest = Contest(name="x", paths=("/a", "/b"))
+    return judge(contest, [round(each) for each in first], [round(each) for each in second])
+
+
+def normal(mean: float, count: int = 5000) -> list[float]:
+    return [random.gauss(mean, 1000) for _ in range(count)]
+
+
+def test_t_is_that_of_welch() -> None:
+    first, second = [20.0, 22.0, 19.0, 20.0, 22.0, 24.0], [28.0, 26.0, 30.0, 24.0]
+
+    assert welch_t(first, second) == pytest.approx(3.9082, abs=1e-4)
+    assert welch_t(second, first) == pytest.approx(-3.9082, abs=1e-4)
+    assert welch_t([1.0, 1.0], [1.0, 1.0]) == 0
+
+
+def test_what_takes_the_same_time_is_not_told_apart() -> None:
+    assert not verdict(normal(50_000), normal(50_000)).told_apart
+
+
+@pytest.mark.parametrize("longer", [200, -200])
+def test_what_takes_longer_or_less_long_is_told_apart(longer: float) -> None:
+    seen = verdict(normal(50_000), normal(50_000 + longer))
+
+    assert seen.told_apart
+    assert seen.difference_ns == pytest.approx(longer, abs=100)
+
+
+def test_interruptions_do_not_hide_what_takes_longer() -> None:
+    def interrupted(times: list[float]) -> list[float]:
+        return [each + 1e8 * (random.random() < 0.02) for each in times]
+
+    seen = verdict(interrupted(normal(50_000)), interrupted(normal(50_200)))
+
+    assert abs(seen.t) < THRESHOLD
+    assert seen.told_apart
+
+
+def test_paths_that_are_compared_are_of_the_same_length() -> None:
+    compared = list(contests())
+
+    assert all(len(each.paths[0]) == len(each.paths[1]) for each in compared)
+    assert [each.differs for each in compared][-2:] == [False, True]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from wats.config import WebhookConfig
+from wats.config import TelemetryConfig, WebhookConfig
 from wats.service import create_wats_service_app
 from wats.store.sqlite import SQLiteStore
 from wats.testing import BEARER_TOKEN, example_profile, example_secrets, sign
@@ -79,7 +79,10 @@ CONVERSATIONS: dict[str, list[bytes]] = {
 @asynccontextmanager
 async def serving(folder: Path, *, short: bool) -> AsyncIterator[str]:
     app = create_wats_service_app(
-        profile=example_profile(webhook=WebhookConfig(path=HOOK, max_body_bytes=CAP)),
+        profile=example_profile(
+            webhook=WebhookConfig(path=HOOK, max_body_bytes=CAP),
+            telemetry=TelemetryConfig(families="operator"),
+        ),
         secrets=example_secrets(),
         persistence=SQLiteStore(str(folder / "wats.db")),
     )
@@ -112,7 +115,10 @@ async def counted(url: str) -> list[str]:
         token = {"authorization": f"Bearer {BEARER_TOKEN}"}
         async with session.get(f"{url}/metrics", headers=token) as answer:
             lines = (await answer.text()).splitlines()
-    shown = ("http_requests_total{", "webhook_normalization_total{")
+    shown = (
+        *("http_requests_total{", "webhook_normalization_total{"),
+        *("wats_webhook_rejections_total{", "wats_auth_failures_total{"),
+    )
     return [line for line in lines if line.startswith(shown) and not line.endswith(" 0")]
 
 

@@ -55,5 +55,5 @@ def environ() -> dict[str, str]:
         "WATS_ACCESS_TOKEN": "access",
         "WATS_VERIFY_TOKEN": "verify me",
         "WATS_APP_SECRET": "app",
-        "WATS_SERVICE_BEARER_TOKEN": "service",
+        "WATS_SERVICE_BEARER_TOKEN": "a-service-token-for-tests",
     }

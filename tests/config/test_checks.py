@@ -212,6 +212,42 @@ def test_a_database_may_not_be_at(url: object) -> None:
     assert checks.database_url.accept(url) is None
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param("abcdefgh12345678", id="sixteen-characters"),
+        pytest.param("abcdefgh" * 2, id="eight-different-ones"),
+        pytest.param("!~" + "abcdef" * 3, id="any-visible-ascii"),
+        pytest.param("abcdefgh" * 512, id="as-long-as-can-be"),
+    ],
+)
+def test_a_bearer_token_may_be(value: str) -> None:
+    assert checks.bearer_token.accept(value) == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param("abcdefgh1234567", id="fifteen-characters"),
+        pytest.param("abcdefg" * 100, id="seven-different-ones"),
+        pytest.param("abcdefgh 12345678", id="space"),
+        pytest.param("abcdefgh12345678\n", id="line-break"),
+        pytest.param("äbcdefgh12345678", id="other-letters"),
+        pytest.param("abcdefgh" * 513, id="too-long"),
+        pytest.param(1234567812345678, id="number"),
+    ],
+)
+def test_a_bearer_token_may_not_be(value: object) -> None:
+    assert checks.bearer_token.accept(value) is None
+
+
+@given(value=st.text(st.characters(codec="ascii", min_codepoint=33, max_codepoint=126)))
+def test_a_bearer_token_has_sixteen_characters_and_eight_different_ones(value: str) -> None:
+    is_strong = 16 <= len(value) <= 4096 and len(set(value)) >= 8
+
+    assert (checks.bearer_token.accept(value) is not None) == is_strong
+
+
 @pytest.mark.parametrize("name", ["127.0.0.1", "0.0.0.0", "::1", "fe80::1%eth0", "wats.internal"])
 def test_the_service_can_listen_on(name: str) -> None:
     assert checks.bind_host.accept(name) == name

@@ -35,7 +35,7 @@ def test_a_file_and_an_environment_make_a_profile_and_its_secrets(
     profile, secrets = load_config(config_file, environ=environ)
 
     assert profile.name == "local"
-    assert secrets.bearer_tokens == (Secret("service"),)
+    assert secrets.bearer_tokens == (Secret("a-service-token-for-tests"),)
 
 
 def test_the_env_file_goes_before_the_environment(
@@ -57,14 +57,14 @@ def test_only_the_secrets_of_the_chosen_profile_are_needed(
     document["profiles"]["other"] = other
     config_file.write_text(json.dumps(document))
     environ = {
-        f"OTHER_{name}": "word"
+        f"OTHER_{name}": "a-word-for-everything"
         for name in ("ACCESS_TOKEN", "VERIFY_TOKEN", "APP_SECRET", "SERVICE_BEARER_TOKEN")
     }
 
     profile, secrets = load_config(config_file, environ=environ, profile="other")
 
     assert profile.name == "other"
-    assert secrets.access_token == Secret("word")
+    assert secrets.access_token == Secret("a-word-for-everything")
 
 
 def test_an_unknown_profile_is_refused_without_repeating_it(
@@ -98,12 +98,15 @@ def test_a_config_is_read_without_its_secrets(config_file: Path) -> None:
 
 
 @pytest.mark.parametrize("port", [0, 1, 65_535])
-def test_the_address_can_be_overridden(document: dict[str, Any], port: int) -> None:
+def test_the_address_and_the_number_of_workers_can_be_overridden(
+    document: dict[str, Any], port: int
+) -> None:
     profile = choose_profile(parse_config(document))
 
-    changed = with_overrides(profile, host="0.0.0.0", port=port)
+    changed = with_overrides(profile, host="0.0.0.0", port=port, workers=4)
 
     assert (changed.service.host, changed.service.port) == ("0.0.0.0", port)
+    assert changed.service.workers == 4
     assert changed.service.api_prefix == "/api"
     assert redact(changed)["service"]["port"] == port
     assert profile.service.port == 8787
@@ -115,13 +118,16 @@ def test_nothing_changes_without_an_override(document: dict[str, Any]) -> None:
     assert with_overrides(profile) == profile
 
 
-def test_an_address_that_cannot_be_listened_on_is_refused(document: dict[str, Any]) -> None:
+def test_every_override_that_cannot_be_used_is_refused(document: dict[str, Any]) -> None:
+    profile = choose_profile(parse_config(document))
+
     with pytest.raises(ConfigError) as caught:
-        with_overrides(choose_profile(parse_config(document)), host="a b", port=65_536)
+        with_overrides(profile, host="a b", port=65_536, workers=0)
 
     assert [(issue.code, issue.path) for issue in caught.value.issues] == [
         ("invalid_service_host", "--host"),
         ("invalid_service_port", "--port"),
+        ("invalid_service_workers", "--workers"),
     ]
 
 

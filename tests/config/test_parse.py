@@ -38,7 +38,8 @@ def test_what_is_left_out_has_its_default(document: dict[str, Any]) -> None:
     assert profile.service.public_url is None
     assert profile.persistence == PersistenceConfig(url="sqlite:///wats.db")
     assert not profile.groups.enabled
-    assert profile.telemetry == TelemetryConfig(families="contract")
+    assert profile.service.workers == 1
+    assert profile.telemetry == TelemetryConfig(families="contract", sink=None)
     assert profile.handlers == ()
     assert profile.inbox == InboxConfig()
     assert profile.messages == MessagesConfig()
@@ -57,7 +58,9 @@ def test_what_is_left_out_has_its_default(document: dict[str, Any]) -> None:
         ("persistence", {"url": "sqlite:///x"}, "persistence.url", "sqlite:///x"),
         ("persistence", {}, "persistence.url", "sqlite:///wats.db"),
         ("groups.enabled", True, "groups.enabled", True),
+        ("service.workers", 64, "service.workers", 64),
         ("telemetry.families", "operator", "telemetry.families", "operator"),
+        ("telemetry.sink", "a.b:make_sink", "telemetry.sink", "a.b:make_sink"),
         ("handlers", ["a.b:c", "d:e"], "handlers", ("a.b:c", "d:e")),
         ("handlers", "a.b:c", "handlers", ("a.b:c",)),
         ("handlers", [], "handlers", ()),
@@ -119,11 +122,16 @@ def test_what_is_set_is_kept(
         ("service.apiPrefix", "/status", "invalid_path"),
         ("service.publicUrl", "example.org", "invalid_service_public_url"),
         ("service.bearerToken", [{"env": "A"}] * 33, "invalid_env_ref"),
+        ("service.workers", 0, "invalid_service_workers"),
+        ("service.workers", 65, "invalid_service_workers"),
+        ("service.workers", True, "invalid_service_workers"),
         ("persistence", None, "invalid_persistence"),
         ("persistence", "sqlite:///wats.db", "invalid_persistence"),
         ("persistence.url", "none", "invalid_persistence"),
         ("groups.enabled", "yes", "invalid_groups"),
         ("telemetry.families", "all", "invalid_telemetry"),
+        ("telemetry.sink", "no colon", "invalid_telemetry"),
+        ("telemetry.sink", ["a:b"], "invalid_telemetry"),
         ("telemetry.bearerToken", "word", "invalid_env_ref"),
         ("handlers", "no colon", "invalid_handlers"),
         ("handlers", {"a": "b"}, "invalid_handlers"),

@@ -26,6 +26,7 @@ def test_a_redacted_profile_has_the_shape_of_the_file_without_ids_and_places(
             "host": "127.0.0.1",
             "port": 8787,
             "apiPrefix": "/api",
+            "workers": 1,
             "bearerToken": {"env": "[REDACTED]"},
         },
         "persistence": {"url": "[REDACTED]"},

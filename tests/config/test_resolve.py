@@ -29,7 +29,7 @@ def test_secrets_come_from_the_variables_that_the_file_names(
         access_token=Secret("access"),
         verify_token=Secret("verify me"),
         app_secrets=(Secret("app"),),
-        bearer_tokens=(Secret("service"),),
+        bearer_tokens=(Secret("a-service-token-for-tests"),),
         telemetry_tokens=(),
     )
 
@@ -38,10 +38,10 @@ def test_every_value_of_a_list_is_kept_in_its_order(put: Put, environ: dict[str,
     put("telemetry.bearerToken", [{"env": "NEW"}, {"env": "OLD"}])
     document = put("webhook.appSecret", [{"env": "OLD"}, {"env": "NEW"}])
 
-    secrets = resolve(document, {**environ, "NEW": "new", "OLD": "old"})
+    secrets = resolve(document, {**environ, "NEW": "the-new-token-456", "OLD": "the-old-token-123"})
 
-    assert secrets.app_secrets == (Secret("old"), Secret("new"))
-    assert secrets.telemetry_tokens == (Secret("new"), Secret("old"))
+    assert secrets.app_secrets == (Secret("the-old-token-123"), Secret("the-new-token-456"))
+    assert secrets.telemetry_tokens == (Secret("the-new-token-456"), Secret("the-old-token-123"))
 
 
 @pytest.mark.parametrize("content", [b"token", b"token\n", b"token\r\n", b"\xef\xbb\xbftoken\n"])
@@ -83,11 +83,11 @@ def test_every_missing_secret_is_reported_by_its_variable(document: dict[str, An
 def test_a_missing_secret_of_a_list_is_reported_by_its_index(
     put: Put, environ: dict[str, str]
 ) -> None:
-    document = put("service.bearerToken", [{"env": "WATS_ACCESS_TOKEN"}, {"env": "GONE"}])
+    document = put("webhook.appSecret", [{"env": "WATS_APP_SECRET"}, {"env": "GONE"}])
 
     (issue,) = refuse(document, environ)
 
-    assert issue.startswith("$.profiles.local.service.bearerToken[1]: ")
+    assert issue.startswith("$.profiles.local.webhook.appSecret[1]: ")
 
 
 @pytest.mark.parametrize("name", ["EAAGm0PX4ZCpsBAKZ", "e3b0c44298fc1c149afbf4c8996fb924"])
@@ -121,6 +121,31 @@ def test_a_secret_that_cannot_be_used_is_refused_unseen(
     assert issue.endswith(" (invalid_secret)")
     assert variable in issue
     assert value not in issue
+
+
+def test_every_weak_token_is_reported_with_all_other_mistakes(
+    put: Put, environ: dict[str, str]
+) -> None:
+    put("auth.accessToken", {"env": "GONE"})
+    put("telemetry.bearerToken", [{"env": "GOOD"}, {"env": "SHORT"}])
+    document = put("service.bearerToken", [{"env": "DULL"}, {"env": "SHORT"}, {"env": "GOOD"}])
+    tokens = {"GOOD": "not-a-weak-token", "SHORT": "0123456789abcde", "DULL": "abcdefg" * 9}
+
+    issues = refuse(document, {**environ, **tokens})
+
+    weak = ["service.bearerToken[0]", "service.bearerToken[1]", "telemetry.bearerToken[1]"]
+    paths = [issue.split(": ")[0].removeprefix("$.profiles.local.") for issue in issues]
+    assert paths == ["auth.accessToken", *weak]
+    assert all("'wats token'" in issue for issue in issues[1:])
+    assert not [token for token in tokens.values() if token in "".join(issues)]
+
+
+def test_the_words_that_meta_knows_may_be_short(
+    document: dict[str, Any], environ: dict[str, str]
+) -> None:
+    short = {"WATS_VERIFY_TOKEN": "a", "WATS_APP_SECRET": "b", "WATS_ACCESS_TOKEN": "c"}
+
+    assert resolve(document, {**environ, **short}).verify_token == Secret("a")
 
 
 @pytest.mark.parametrize(

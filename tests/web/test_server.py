@@ -2,6 +2,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -10,6 +11,7 @@ from wats.errors import ConfigError
 from wats.service import WatsApp, create_wats_service_app
 from wats.testing import CapturingTelemetrySink, example_profile, example_secrets
 from wats.web.server import Server, bind
+from wats.web.sharing import shares_of
 
 HALF_A_WEBHOOK = (
     b"POST /webhooks/whatsapp HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n"
@@ -18,7 +20,7 @@ HALF_A_WEBHOOK = (
 
 
 class Running:
-    def __init__(self, **options: float) -> None:
+    def __init__(self, **options: Any) -> None:
         self.sink = CapturingTelemetrySink()
         self.app: WatsApp = create_wats_service_app(
             profile=example_profile(), secrets=example_secrets(), telemetry_sink=self.sink
@@ -79,10 +81,11 @@ async def test_a_request_that_does_not_arrive_is_not_waited_for_for_ever(half: b
             assert await reader.read() == b""
 
 
+@pytest.mark.parametrize("shares_its_socket", [False, True])
 async def test_a_server_that_stops_waits_for_no_client_that_is_stuck(
-    capfd: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str], shares_its_socket: bool
 ) -> None:
-    running = Running()
+    running = Running(share=shares_of(1)[0] if shares_its_socket else None)
     async with asyncio.timeout(5):
         async with running, running.connection(HALF_A_WEBHOOK) as (reader, _):
             await asyncio.sleep(0.05)
@@ -91,6 +94,32 @@ async def test_a_server_that_stops_waits_for_no_client_that_is_stuck(
 
     assert running.counted() == [("/webhook", "unknown")]
     assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("shares_its_socket", [False, True])
+async def test_a_server_tells_that_it_drains_before_it_ends_a_connection(
+    shares_its_socket: bool,
+) -> None:
+    told: list[int] = []
+    running = Running(
+        draining=lambda: told.append(len(running.server.server_state.connections)),
+        share=shares_of(1)[0] if shares_its_socket else None,
+    )
+    async with running, running.connection(b"") as (reader, _):
+        await asyncio.sleep(0.05)
+        assert told == []
+        running.server.should_exit = True
+        assert await reader.read() == b""
+
+    assert told == [1]
+
+
+async def test_servers_on_one_socket_know_what_each_of_them_has() -> None:
+    shares = shares_of(2)
+    async with Running(share=shares[1]) as running, running.connection(b""):
+        await running.until(lambda: shares[0].least() == 1)
+
+    assert shares[0].least() > 1_000_000
 
 
 async def test_small_answers_are_sent_without_delay() -> None:

@@ -123,21 +123,26 @@ def choose_profile(config: Config, name: str | None = None) -> ProfileSource:
 
 
 def with_overrides(
-    profile: AnyProfile, *, host: str | None = None, port: int | None = None
+    profile: AnyProfile,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    workers: int | None = None,
 ) -> AnyProfile:
-    """Return *profile* listening on another *host* or *port*.
+    """Return *profile* listening on another *host* or *port*, or with another number of *workers*.
 
     Port 0 stands for any free port. It is allowed here and not in the file, where it would make a
     service that nobody finds.
 
     Raises:
-        ConfigError: One of them cannot be listened on.
+        ConfigError: With an issue for each that cannot be used.
     """
-    changes: dict[str, Any] = {"host": host, "port": port}
+    changes: dict[str, Any] = {"host": host, "port": port, "workers": workers}
     given = {name: value for name, value in changes.items() if value is not None}
+    rules = {"host": checks.bind_host, "port": checks.bind_port, "workers": checks.workers}
     issues = [
         ConfigIssue(f"invalid_service_{name}", f"--{name}", f"Must be {rule.expects}.")
-        for name, rule in {"host": checks.bind_host, "port": checks.bind_port}.items()
+        for name, rule in rules.items()
         if name in given and rule.accept(given[name]) is None
     ]
     if issues:

@@ -10,6 +10,8 @@ from urllib.parse import SplitResult, urlsplit
 from wats.ids import is_safe_id
 
 MAX_PORT: Final = 65_535
+MIN_BEARER_CHARACTERS: Final = 16
+MIN_BEARER_ALPHABET: Final = 8
 _MAX_PATH: Final = 255
 _MAX_ID: Final = 10**32
 
@@ -162,6 +164,15 @@ def _accept_graph_url(value: object) -> str | None:
     return url if parts.scheme == "https" or _is_loopback(parts.hostname or "") else None
 
 
+def _accept_bearer_token(value: object) -> str | None:
+    # Nothing limits how often a stranger may guess. This cannot know a random token from others,
+    # but it can refuse what is none for sure.
+    if not isinstance(value, str) or token.accept(value) is None:
+        return None
+    is_long_enough = len(value) >= MIN_BEARER_CHARACTERS
+    return value if is_long_enough and len(set(value)) >= MIN_BEARER_ALPHABET else None
+
+
 version = whole(1, 1)
 flag = Check("true or false", _accept_bool)
 name = printable(128, "a name of at most 128 printable characters")
@@ -186,9 +197,16 @@ absolute_path = Check(
 bind_host = text("[A-Za-z0-9._:%-]{1,253}", "an address or a host name, IPv6 without brackets")
 port = whole(1, MAX_PORT)
 bind_port = whole(0, MAX_PORT)
-handler = text(
+workers = whole(1, 64)
+function = text(
     r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*",
     "'package.module:function'",
 )
+variable_name = text("[A-Za-z_][A-Za-z0-9_]{0,127}", "the name of an environment variable")
 token = text("[!-~]{1,4096}", "1 to 4096 visible ASCII characters without spaces")
+bearer_token = Check(
+    f"{MIN_BEARER_CHARACTERS} to 4096 visible ASCII characters without spaces, at least "
+    f"{MIN_BEARER_ALPHABET} of them different; 'wats token' makes one",
+    _accept_bearer_token,
+)
 verify_token = printable(512, "at most 512 printable characters")

@@ -4,12 +4,13 @@ This is the whole table. Each field carries its `Spec`, and the parser, the reda
 documentation are made from these fields, so a key cannot be known to one of them alone.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
 from wats.config import checks
 from wats.config.checks import Check
+from wats.errors import ConfigError, ConfigIssue
 from wats.privacy import Secret
 
 MIB = 1_048_576
@@ -136,6 +137,14 @@ class ServiceConfig:
             "Where callers reach the service, as the API document states it.",
         ),
     )
+    workers: int = field(
+        default=1,
+        metadata=_key(
+            checks.workers,
+            "invalid_service_workers",
+            "How many processes `wats serve` runs on this port and this store.",
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +174,11 @@ class GroupsConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetryConfig:
-    """Which metric families are exposed."""
+    """Which metric families are exposed, and who else is told what happens.
+
+    `sink` names a callable without arguments that returns a `TelemetrySink`. `wats serve` calls it
+    once in each worker process; a service that is made in code is given its sink there.
+    """
 
     families: Literal["contract", "operator"] = field(
         default="contract",
@@ -173,6 +186,15 @@ class TelemetryConfig:
             checks.one_of("contract", "operator"),
             "invalid_telemetry",
             "The set of metric families; `operator` is `contract` and more.",
+        ),
+    )
+    sink: str | None = field(
+        default=None,
+        metadata=_key(
+            checks.function,
+            "invalid_telemetry",
+            "A function without arguments that returns a telemetry sink, by its import name; "
+            "`wats serve` calls it once in each worker process.",
         ),
     )
 
@@ -263,7 +285,7 @@ class Profile:
     handlers: tuple[str, ...] = field(
         default=(),
         metadata=_key(
-            checks.handler,
+            checks.function,
             "invalid_handlers",
             "The functions that are called with every update, by their import names.",
             repeats=True,
@@ -290,13 +312,12 @@ class FileRef:
 SecretSource: TypeAlias = EnvRef | FileRef
 """Where one secret is read from."""
 
-_VARIABLE = checks.text("[A-Za-z_][A-Za-z0-9_]{0,127}", "the name of an environment variable")
 _FILE = checks.printable(4096, "the path of a file")
 
 
 def _accept_source(value: object) -> SecretSource | None:
     match value:
-        case {"env": str(name), **more} if not more and _VARIABLE.accept(name):
+        case {"env": str(name), **more} if not more and checks.variable_name.accept(name):
             return EnvRef(name)
         case {"file": str(path), **more} if not more and _FILE.accept(path):
             return FileRef(path)
@@ -342,7 +363,7 @@ class SecretSources:
         metadata=_secret(
             "service",
             "bearerToken",
-            checks.token,
+            checks.bearer_token,
             "What callers of the API present; it opens telemetry too; a list while being changed.",
             repeats=True,
         )
@@ -352,7 +373,7 @@ class SecretSources:
         metadata=_secret(
             "telemetry",
             "bearerToken",
-            checks.token,
+            checks.bearer_token,
             "What opens the telemetry routes and nothing else, for scrapers.",
             repeats=True,
         ),
@@ -391,10 +412,35 @@ class Config:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secrets:
-    """The secrets of one profile. Of those with several values, each is active."""
+    """The secrets of one profile. Of those with several values, each is active.
+
+    Raises:
+        ConfigError: With an issue for each that a config file could not hold either, such as a
+            bearer token that is easily guessed. None of them is shown.
+    """
 
     access_token: Secret
     verify_token: Secret
     app_secrets: tuple[Secret, ...]
     bearer_tokens: tuple[Secret, ...]
     telemetry_tokens: tuple[Secret, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Hold what was made in code to the rules of what is read from a file."""
+        issues = [
+            ConfigIssue("invalid_secret", f"secrets.{place}", f"Must be {rule.expects}.")
+            for place, secret, rule in self._rules()
+            if rule.accept(secret.reveal()) is None
+        ]
+        if issues:
+            raise ConfigError(issues)
+
+    def _rules(self) -> Iterator[tuple[str, Secret, Check]]:
+        for attribute in fields(SecretSources):
+            rule: Check = attribute.metadata["spec"].secret
+            held: Secret | tuple[Secret, ...] = getattr(self, attribute.name)
+            if isinstance(held, Secret):
+                yield attribute.name, held, rule
+            else:
+                for i, secret in enumerate(held):
+                    yield f"{attribute.name}[{i}]", secret, rule

@@ -1,17 +1,26 @@
 """The ASGI application: one way in, one way out, and every request counted on the way."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import perf_counter_ns
 
 from wats.cancellation import is_for_this_task
-from wats.errors import GraphError, MethodNotAllowed, RouteNotFound, Unauthorized, WatsError
+from wats.errors import (
+    GraphError,
+    MethodNotAllowed,
+    PayloadTooLarge,
+    RouteNotFound,
+    Unauthorized,
+    WatsError,
+    WebhookRefused,
+)
 from wats.telemetry import error_name
-from wats.telemetry.vocabulary import Method, RouteLabel
+from wats.telemetry.vocabulary import AuthSurface, Method, RouteLabel
 from wats.web import webhooks
 from wats.web.auth import Access, Gate
 from wats.web.exchange import ClientGone, Receive, Request, Response, Scope, Send, send_response
 from wats.web.parts import HOOK_LABEL, Parts
 from wats.web.problems import INTERNAL_ERROR, NOT_FOUND, as_response
+from wats.web.protocol import Asker
 from wats.web.routes import UNMATCHED, Handle, Posture, Route, Router, request_path
 
 _METHODS = {method.value: method for method in Method}
@@ -32,27 +41,35 @@ class Web:
     def __init__(self, table: Sequence[Route], gate: Gate, parts: Parts) -> None:
         self._router = Router(table, parts.profile.service.api_prefix)
         self._ordinals = {row.label: place for place, row in enumerate((*table, UNMATCHED))}
-        self._hook = self._ordinals[HOOK_LABEL]
+        self._hook_ordinal = self._ordinals[HOOK_LABEL]
+        self._hook = table[self._hook_ordinal]
         self._gate = gate
         self._parts = parts
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. Counted with the status that was sent; 0 if nobody was there."""
+        """Answer one request. Counted once, with the status that is sent; 0 if nobody is there.
+
+        It is counted before it is sent: what a client has seen is in the counts, even if this
+        process is killed the moment after.
+        """
         started = perf_counter_ns()
         access = self._gate.judge(scope["headers"])
         method = _METHODS.get(scope["method"], Method.UNKNOWN)
         route, parameters = self._router.match(request_path(scope))
-        sent = 0
+        ordinal = self._ordinals[route.label]
+        response = None
         try:
             request = Request(scope, receive, parameters, authorized=access is not Access.NONE)
             response = await self._answer(route, method, access, request)
-            await send_response(send, response, with_body=method is not Method.HEAD)
-            sent = response.status
         except ClientGone:
-            pass
+            return
         finally:
-            seconds = (perf_counter_ns() - started) / 1e9
-            self._parts.telemetry.http_request(self._ordinals[route.label], method, sent, seconds)
+            self._count(ordinal, method, response.status if response is not None else 0, started)
+        await send_response(send, response, with_body=method is not Method.HEAD)
+
+    def _count(self, ordinal: int, method: Method, status: int, started: int) -> None:
+        seconds = (perf_counter_ns() - started) / 1e9
+        self._parts.telemetry.http_request(ordinal, method, status, seconds)
 
     async def _answer(
         self, route: Route, method: Method, access: Access, request: Request
@@ -65,45 +82,49 @@ class Web:
         except BaseException as error:
             if is_for_this_task(error):
                 raise
-            return self._explain(error)
+            return self._explain(error, route)
 
-    async def take_webhook(
-        self, body: bytes, signature: str | None, reply: Callable[[Response], bool]
-    ) -> None:
-        """Answer a webhook POST that is here as a whole, as `serve` would and counted as there.
-
-        *reply* sends the response, and tells whether there was still somebody to send it to.
-        """
+    async def take_webhook(self, body: bytes, signature: str | None, asker: Asker) -> None:
+        """Answer a webhook POST that is here as a whole, as `serve` would and counted as there."""
         started = perf_counter_ns()
-        sent = 0
+        status = 0
         try:
             try:
                 response = await webhooks.take(self._parts, body, signature)
             except BaseException as error:
                 if is_for_this_task(error):
                     raise
-                response = self._explain(error)
-            if reply(response):
-                sent = response.status
+                response = self._explain(error, self._hook)
+            if asker.is_there:
+                status = response.status
         finally:
-            seconds = (perf_counter_ns() - started) / 1e9
-            self._parts.telemetry.http_request(self._hook, Method.POST, sent, seconds)
+            self._count(self._hook_ordinal, Method.POST, status, started)
+        if status:
+            asker.answer(response)
 
     def webhook_gone(self) -> None:
         """Count a webhook POST whose client hung up before it was here as a whole."""
-        self._parts.telemetry.http_request(self._hook, Method.POST, 0, 0.0)
+        self._parts.telemetry.http_request(self._hook_ordinal, Method.POST, 0, 0.0)
 
-    def _explain(self, error: BaseException) -> Response:
+    def _explain(self, error: BaseException, route: Route) -> Response:
         """Return what the caller is told of *error*, and keep what the operator should know."""
-        if isinstance(error, RouteNotFound):
-            return NOT_FOUND
-        if isinstance(error, WatsError):
-            if error.status >= 500 and not isinstance(error, GraphError):
-                self._parts.telemetry.errors.record(error)
-            return as_response(error)
-        self._parts.telemetry.errors.record(error)
-        self._parts.log({"event": "wats.request.error", "errorName": error_name(error)})
-        return INTERNAL_ERROR
+        telemetry = self._parts.telemetry
+        if not isinstance(error, WatsError):
+            telemetry.errors.record(error)
+            self._parts.log({"event": "wats.request.error", "errorName": error_name(error)})
+            return INTERNAL_ERROR
+        match error:
+            case RouteNotFound():
+                # For a path that does not exist 0 is added, in the same time as 1.
+                telemetry.auth_failure(AuthSurface.TELEMETRY, int(route is not UNMATCHED))
+                return NOT_FOUND
+            case Unauthorized():
+                telemetry.auth_failure(AuthSurface.API)
+            case WebhookRefused() | PayloadTooLarge() if route is self._hook:
+                webhooks.count_refusal(telemetry, error)
+            case _ if error.status >= 500 and not isinstance(error, GraphError):
+                telemetry.errors.record(error)
+        return as_response(error)
 
 
 def _admit(route: Route, method: Method, access: Access) -> Handle:

@@ -6,17 +6,30 @@ it. Whatever is unusual about a request, down to its HTTP version, goes the long
 give the same bytes; a test compares them.
 """
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, Protocol
 
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from wats.web.exchange import Response, headers_of
+from wats.web.exchange import Headers, Response, headers_of
 
 MAX_HEAD_BYTES = 64 * 1024
 """How long a request line with its headers may be. The parser alone would keep any amount."""
+
+
+class Asker(Protocol):
+    """Who waits for the answer to a webhook."""
+
+    @property
+    def is_there(self) -> bool:
+        """Whether an answer could still reach them."""
+
+    def answer(self, response: Response) -> None:
+        """Send them *response*."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +39,13 @@ class Hook:
     Attributes:
         path: The request target that it answers, as bytes on the wire.
         max_body_bytes: Longer bodies go the long way, which knows what to say.
-        take: Answers the body and signature of a POST by calling what it is given.
+        take: Answers the body and signature of a POST to who asked.
         gone: Told that a client hung up before its POST was here as a whole.
     """
 
     path: bytes
     max_body_bytes: int
-    take: Callable[[bytes, str | None, Callable[[Response], bool]], Awaitable[None]]
+    take: Callable[[bytes, str | None, Asker], Coroutine[Any, Any, None]]
     gone: Callable[[], None]
 
 
@@ -46,32 +59,63 @@ class _Nobody:
 class WebhookCycle:
     """One webhook POST from its headers to its response; uvicorn asks it what it asks its own."""
 
-    __slots__ = ("body", "disconnected", "keep_alive", "response_complete", "signature")
+    __slots__ = (
+        "_connection",
+        "body",
+        "disconnected",
+        "keep_alive",
+        "response_complete",
+        "signature",
+    )
 
     message_event = _Nobody()
 
-    def __init__(self, signature: str | None) -> None:
+    def __init__(self, connection: "GatewayProtocol", signature: str | None) -> None:
+        self._connection = connection
         self.signature = signature
         self.body = b""
         self.disconnected = False
         self.keep_alive = True
         self.response_complete = False
 
+    @property
+    def is_there(self) -> bool:
+        """Whether the client is still connected, as far as we know."""
+        return not self.disconnected and not self._connection.transport.is_closing()
+
+    def answer(self, response: Response) -> None:
+        """Send *response*; once."""
+        self.response_complete = True
+        self._connection.send(response, keep_alive=self.keep_alive)
+
 
 class GatewayProtocol(HttpToolsProtocol):
-    """One connection. *hook* is the webhook route, if it is to be answered the short way."""
+    """One connection.
 
-    def __init__(self, *arguments: Any, hook: Hook | None = None, **options: Any) -> None:
+    Args:
+        hook: The webhook route, if it is to be answered the short way.
+        request_seconds: How long a request may take to arrive as a whole.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        hook: Hook | None = None,
+        request_seconds: float = 30.0,
+        **options: Any,
+    ) -> None:
         super().__init__(*arguments, **options)
         self._hook = hook
+        self._request_seconds = request_seconds
         self._webhook: WebhookCycle | None = None
         self._in_head = True
         self._head_bytes = 0
-        self._asked_at: float | None = self.loop.time()
+        self._is_asked = True  # a request could have begun
+        self._deadline: float | None = self.loop.time() + request_seconds
 
-    def is_waiting_since(self, moment: float) -> bool:
-        """Tell whether a request that could have begun at *moment* is not here as a whole."""
-        return self._asked_at is not None and self._asked_at < moment
+    def is_overdue(self, now: float) -> bool:
+        """Tell whether the client has taken too long: to send a request, or to begin another."""
+        return self._deadline is not None and self._deadline < now
 
     def hang_up(self) -> None:
         """Close the connection; whoever reads its request finds that the client is gone."""
@@ -80,20 +124,34 @@ class GatewayProtocol(HttpToolsProtocol):
     @override
     def shutdown(self) -> None:
         # What has not arrived by now is not waited for: its client could take any time.
-        if self._asked_at is not None:
+        if self._is_asked:
             self.hang_up()
         super().shutdown()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._webhook is not None and self._hook is not None and self._asked_at is not None:
+        if self._webhook is not None and self._hook is not None and self._is_asked:
             self._hook.gone()
         super().connection_lost(exc)
 
     @override
     def on_message_begin(self) -> None:
-        self._asked_at = self.loop.time()
-        super().on_message_begin()
+        self._is_asked = True
+        self._deadline = self.loop.time() + self._request_seconds
+        # What else uvicorn prepares here is for ASGI, and made when a request goes that way.
+        self.url, self.headers, self.expect_100_continue = b"", [], False
+
+    @override
+    def on_response_complete(self) -> None:
+        # As uvicorn has it, but for the timer that it arms and disarms around every request.
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif not self._is_asked:
+            self._deadline = self.loop.time() + self.timeout_keep_alive
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -108,9 +166,16 @@ class GatewayProtocol(HttpToolsProtocol):
         self._in_head = False
         self._webhook = self._usual_webhook()
         if self._webhook is None:
-            super().on_headers_complete()
+            self._go_the_long_way()
         else:
             self.cycle = self._webhook  # type: ignore[assignment]  # what is asked of it, it has
+
+    def _go_the_long_way(self) -> None:
+        head = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = head
+        self.scope["headers"] = self.headers
+        super().on_headers_complete()
 
     @override
     def on_body(self, body: bytes) -> None:
@@ -121,11 +186,15 @@ class GatewayProtocol(HttpToolsProtocol):
 
     @override
     def on_message_complete(self) -> None:
-        self._in_head, self._head_bytes, self._asked_at = True, 0, None
-        if self._webhook is None:
+        self._in_head, self._head_bytes = True, 0
+        self._is_asked, self._deadline = False, None
+        webhook = self._webhook
+        if webhook is None or self._hook is None:
             super().on_message_complete()
             return
-        task = self.loop.create_task(self._take(self._webhook))
+        taking = self._hook.take(webhook.body, webhook.signature, webhook)
+        # Not by `loop.create_task`, which would make up a name for it.
+        task = asyncio.Task(taking, loop=self.loop, name="webhook")
         task.add_done_callback(self.tasks.discard)
         self.tasks.add(task)
 
@@ -150,31 +219,27 @@ class GatewayProtocol(HttpToolsProtocol):
             return None
         if not length.isdigit() or not 0 < int(length[:20]) <= hook.max_body_bytes:
             return None
-        return WebhookCycle(signature.decode("latin-1"))
+        return WebhookCycle(self, signature.decode("latin-1"))
 
     def _is_idle(self) -> bool:
         cycle: Any = self.cycle  # `None` before the first request, whatever uvicorn's types say
         return cycle is None or cycle.response_complete
 
-    async def _take(self, cycle: WebhookCycle) -> None:
-        assert self._hook is not None  # noqa: S101 - there is no cycle without it
-
-        def reply(response: Response) -> bool:
-            return self._reply(cycle, response)
-
-        await self._hook.take(cycle.body, cycle.signature, reply)
-
-    def _reply(self, cycle: WebhookCycle, response: Response) -> bool:
-        if cycle.disconnected or self.transport.is_closing():
-            return False
-        lines = [STATUS_LINE[response.status]]
-        for name, value in (*self.server_state.default_headers, *headers_of(response)):
-            lines += (name, b": ", value, b"\r\n")
-        if not cycle.keep_alive:
-            lines.append(b"connection: close\r\n")
-        self.transport.write(b"".join((*lines, b"\r\n", response.body)))
-        cycle.response_complete = True
-        if not cycle.keep_alive:
+    def send(self, response: Response, *, keep_alive: bool) -> None:
+        """Send *response*, and close the connection after it unless it is to be kept."""
+        head = tuple(self.server_state.default_headers)
+        self.transport.write(_rendered(head, response, keep_alive=keep_alive))
+        if not keep_alive:
             self.transport.close()
         self.on_response_complete()
-        return True
+
+
+@lru_cache(maxsize=64)
+def _rendered(default_headers: Headers, response: Response, *, keep_alive: bool) -> bytes:
+    """Return *response* as it goes over the wire. Within a second most are the same."""
+    lines = [STATUS_LINE[response.status]]
+    for name, value in (*default_headers, *headers_of(response)):
+        lines += (name, b": ", value, b"\r\n")
+    if not keep_alive:
+        lines.append(b"connection: close\r\n")
+    return b"".join((*lines, b"\r\n", response.body))

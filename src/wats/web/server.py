@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from wats.errors import ConfigError, ConfigIssue
 from wats.web.protocol import GatewayProtocol, Hook
+from wats.web.sharing import Share, SharedListener
 
 BACKLOG = 2048
 
@@ -24,12 +25,18 @@ GRACE_SECONDS = 15
 """How long requests that are being served may take to end when the server stops."""
 
 
+def _nobody_is_told() -> None:
+    pass
+
+
 class Server(uvicorn.Server):
     """Serves *app* until SIGINT or SIGTERM, then drains and returns.
 
     Args:
         ready: Called with the URL once connections are accepted.
+        draining: Called when no more are accepted, and those that are open begin to end.
         hook: The webhook route of *app*, to answer its requests the short way.
+        share: The share of this process in the connections, if others accept from the same socket.
         request_seconds: How long a request may take to arrive as a whole.
     """
 
@@ -38,14 +45,19 @@ class Server(uvicorn.Server):
         app: Callable[..., Any],
         *,
         ready: Callable[[str], None],
+        draining: Callable[[], None] = _nobody_is_told,
         hook: Hook | None = None,
+        share: Share | None = None,
         request_seconds: float = 30.0,
     ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
                 loop="uvloop",
-                http=cast(type[asyncio.Protocol], partial(GatewayProtocol, hook=hook)),
+                http=cast(
+                    type[asyncio.Protocol],
+                    partial(GatewayProtocol, hook=hook, request_seconds=request_seconds),
+                ),
                 ws="none",
                 lifespan="on",
                 log_config=None,
@@ -57,23 +69,47 @@ class Server(uvicorn.Server):
             )
         )
         self._ready = ready
-        self._request_seconds = request_seconds
+        self._draining = draining
+        self._share = share
+        self._shared: SharedListener | None = None
 
     @override
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        if self._share is None or not sockets:
+            await super().startup(sockets)
+        else:
+            await super().startup([])
+            self._shared = SharedListener(
+                sockets[0],
+                self._share,
+                connections=self.server_state.connections,
+                make_protocol=self._make_protocol,
+            )
+            self._shared.open()
         if sockets:
-            host, port = sockets[0].getsockname()[:2]
-            self._ready(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+            self._ready(url_of(sockets[0]))
+
+    def _make_protocol(self) -> asyncio.Protocol:
+        make = cast(Callable[..., asyncio.Protocol], self.config.http_protocol_class)
+        return make(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+
+    @override
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._draining()
+        if self._shared is not None:
+            await self._shared.close()
+        await super().shutdown(sockets)
 
     @override
     async def on_tick(self, counter: int) -> bool:
-        begun_before = asyncio.get_running_loop().time() - self._request_seconds
+        now = asyncio.get_running_loop().time()
         for connection in list(self.server_state.connections):
-            if isinstance(connection, GatewayProtocol) and connection.is_waiting_since(
-                begun_before
-            ):
+            if isinstance(connection, GatewayProtocol) and connection.is_overdue(now):
                 connection.hang_up()
+        if self._shared is not None:
+            self._shared.tell()
         return await super().on_tick(counter)
 
     @override
@@ -87,6 +123,12 @@ class Server(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def url_of(listener: socket.socket) -> str:
+    """Return the URL of what is served on *listener*."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def bind(host: str, port: int) -> socket.socket:

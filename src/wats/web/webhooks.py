@@ -1,10 +1,24 @@
 """Meta's webhook: the challenge, and the updates."""
 
-from wats.errors import WebhookRefused
+from functools import lru_cache
+
+from wats.errors import CallerError, WebhookRefused
+from wats.inbound.receive import Receipt
 from wats.inbound.signature import answer_challenge
+from wats.telemetry import Telemetry
+from wats.telemetry.vocabulary import AuthSurface, RejectionReason
 from wats.web import bodies
 from wats.web.exchange import TEXT_TYPE, Request, Response, json_response
 from wats.web.parts import Parts
+
+_REASONS = {reason.value: reason for reason in RejectionReason}
+_UNPROVED = {
+    RejectionReason.INVALID_VERIFY_TOKEN: AuthSurface.WEBHOOK_VERIFY,
+    RejectionReason.MISSING_SIGNATURE: AuthSurface.WEBHOOK_SIGNATURE,
+    RejectionReason.INVALID_SIGNATURE_FORMAT: AuthSurface.WEBHOOK_SIGNATURE,
+    RejectionReason.SIGNATURE_MISMATCH: AuthSurface.WEBHOOK_SIGNATURE,
+}
+"""The refusals of requests that did not prove to be Meta's."""
 
 
 async def verify(parts: Parts, request: Request) -> Response:
@@ -23,7 +37,12 @@ async def receive(parts: Parts, request: Request) -> Response:
 
 async def take(parts: Parts, body: bytes, signature: str | None) -> Response:
     """Take the body of a webhook with the signature that came along."""
-    receipt = await parts.receiver.receive(body, signature)
+    return _answer(await parts.receiver.receive(body, signature))
+
+
+@lru_cache(maxsize=64)
+def _answer(receipt: Receipt) -> Response:
+    """Return what Meta is told. Most webhooks bring one update, so most answers are the same."""
     return json_response(
         bodies.WebhookReceipt(
             status="ok",
@@ -32,3 +51,11 @@ async def take(parts: Parts, body: bytes, signature: str | None) -> Response:
             skipped=receipt.skipped,
         )
     )
+
+
+def count_refusal(telemetry: Telemetry, error: CallerError) -> None:
+    """Count that a webhook request was refused for *error*, whichever way it came."""
+    reason = _REASONS.get(error.code, RejectionReason.UNKNOWN)
+    telemetry.webhook_rejected(reason)
+    if reason in _UNPROVED:
+        telemetry.auth_failure(_UNPROVED[reason])

@@ -1,0 +1,20 @@
+"""`wats token`: a bearer token that nobody guesses."""
+
+import secrets
+
+import click
+
+from wats.config import checks
+
+TOKEN_BYTES = 32
+
+
+@click.command()
+@click.option("--env", "name", metavar="NAME", help="Print the line NAME=TOKEN of an env file.")
+def token(name: str | None) -> None:
+    """Print a new random token of 256 bits, as hexadecimal digits."""
+    if name is not None and checks.variable_name.accept(name) is None:
+        reason = f"Must be {checks.variable_name.expects}."
+        raise click.BadParameter(reason, param_hint="--env")
+    made = secrets.token_hex(TOKEN_BYTES)
+    click.echo(made if name is None else f"{name}={made}")
