@@ -1,6 +1,8 @@
-"""The scraper that operators have: Debian's Prometheus, with the configuration of our manual."""
+"""The scraper that operators have: Debian's Prometheus, with the material that we ship for it."""
 
 import asyncio
+import json
+import re
 import shutil
 import socket
 from collections.abc import AsyncIterator
@@ -11,7 +13,9 @@ from urllib.parse import quote, urlsplit
 
 import aiohttp
 import pytest
+import yaml
 
+from wats.config import TelemetryConfig
 from wats.testing import BEARER_TOKEN
 
 pytestmark = pytest.mark.skipif(
@@ -19,15 +23,23 @@ pytestmark = pytest.mark.skipif(
     reason="needs Debian's package 'prometheus'",
 )
 
-SCRAPE = """\
-global: {{scrape_interval: 200ms, scrape_timeout: 200ms}}
-scrape_configs:
-  - job_name: wats
-    authorization: {{credentials_file: {folder}/token}}
-    static_configs: [{{targets: ["{target}"]}}]
-  - job_name: stranger
-    static_configs: [{{targets: ["{target}"]}}]
-"""
+MATERIAL = Path(__file__).parents[2] / "operators"
+
+
+def configure(url: str, folder: Path) -> Path:
+    """Write the configuration that we ship, in a hurry, with one job more that has no token."""
+    config = yaml.safe_load((MATERIAL / "prometheus.yml").read_text())
+    hurry = ("scrape_interval", "scrape_timeout", "evaluation_interval")
+    config["global"] = dict.fromkeys(hurry, "200ms")
+    targets = [{"targets": [urlsplit(url).netloc]}]
+    (scrape,) = config["scrape_configs"]
+    scrape["static_configs"] = targets
+    config["scrape_configs"].append({"job_name": "stranger", "static_configs": targets})
+    (folder / scrape["authorization"]["credentials_file"]).write_text(f"{BEARER_TOKEN}\n")
+    for rules in config["rule_files"]:
+        shutil.copy(MATERIAL / rules, folder)
+    (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    return folder / "prometheus.yml"
 
 
 class Prometheus:
@@ -37,14 +49,18 @@ class Prometheus:
         self._session = session
         self._url = url
 
+    async def ask(self, path: str) -> dict[str, Any]:
+        """Return what the API answers; nothing while it is not up."""
+        try:
+            async with self._session.get(f"{self._url}/api/v1/{path}") as answer:
+                found: dict[str, Any] = await answer.json()
+        except aiohttp.ClientError:
+            return {}
+        return found
+
     async def query(self, expression: str) -> list[float]:
         """Return the values of an instant query; none while it is not up."""
-        url = f"{self._url}/api/v1/query?query={quote(expression)}"
-        try:
-            async with self._session.get(url) as answer:
-                found = await answer.json()
-        except aiohttp.ClientError:
-            return []
+        found = await self.ask(f"query?query={quote(expression)}")
         return [float(each["value"][1]) for each in found.get("data", {}).get("result", [])]
 
     async def until(self, expression: str, values: list[float]) -> None:
@@ -60,14 +76,12 @@ class Prometheus:
 
 @asynccontextmanager
 async def scraping(url: str, folder: Path) -> AsyncIterator[Prometheus]:
-    (folder / "token").write_text(BEARER_TOKEN + "\n")
-    config = SCRAPE.format(folder=folder, target=urlsplit(url).netloc)
-    (folder / "prometheus.yml").write_text(config)
+    config = configure(url, folder)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     process = await asyncio.create_subprocess_exec(
         "prometheus",
-        f"--config.file={folder / 'prometheus.yml'}",
+        f"--config.file={config}",
         f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address=127.0.0.1:{port}",
         "--log.level=error",
@@ -108,6 +122,73 @@ async def test_prometheus_scrapes_a_service_and_counts_right(gateway, tmp_path) 
         # Without the token there is nothing to scrape.
         await prometheus.until('up{job="stranger"}', [0])
         assert await prometheus.query('http_requests_total{job="stranger"}') == []
+
+
+async def test_a_series_of_ours_is_what_prometheus_takes_for_one(open_gateway, tmp_path) -> None:
+    operator = TelemetryConfig(families="operator")
+    async with (
+        open_gateway(telemetry=operator) as gateway,
+        scraping(gateway.url, tmp_path) as prometheus,
+    ):
+        await prometheus.until('up{job="wats"}', [1])
+        compared = 'scrape_samples_scraped{job="wats"} - ignoring(kind) wats_series{kind="live"}'
+        await prometheus.until(compared, [0])
+        assert await prometheus.query("wats_worker_processes") == [1]
+        assert await prometheus.query("wats_build_info") == [1]
+
+
+@pytest.fixture
+async def watched(open_gateway, tmp_path) -> AsyncIterator[tuple[Any, Prometheus]]:
+    """A gateway with every family, which has worked a little, and a Prometheus that has seen it."""
+    async with (
+        open_gateway(telemetry=TelemetryConfig(families="operator")) as gateway,
+        scraping(gateway.url, tmp_path) as prometheus,
+    ):
+        await gateway.webhook(envelope(1))
+        await gateway.send_text("15550001234")
+        # There is a rate once there have been two scrapes.
+        await prometheus.until("sum(rate(send_outcomes_total[1m])) >= bool 0", [1])
+        yield gateway, prometheus
+
+
+async def test_prometheus_evaluates_every_rule_that_we_ship(watched) -> None:
+    _, prometheus = watched
+    groups = yaml.safe_load((MATERIAL / "rules.yml").read_text())["groups"]
+    names = [rule.get("alert", rule.get("record")) for group in groups for rule in group["rules"]]
+
+    rules: list[dict[str, Any]] = []
+    async with asyncio.timeout(30):
+        while not rules or any(rule["health"] == "unknown" for rule in rules):
+            answer = await prometheus.ask("rules")
+            rules = [rule for group in answer["data"]["groups"] for rule in group["rules"]]
+
+    assert sorted(rule["name"] for rule in rules) == sorted(names)
+    assert {rule["health"] for rule in rules} == {"ok"}
+    # Nothing is wrong with a service that has just begun, whatever its scraper cannot know yet.
+    await prometheus.until('count(ALERTS{alertstate="firing"}) or vector(0)', [0])
+
+
+async def test_prometheus_has_an_answer_to_every_query_of_the_dashboard(watched) -> None:
+    gateway, prometheus = watched
+    panels = json.loads((MATERIAL / "dashboard.json").read_text())["panels"]
+    queries = "\n".join(each["expr"] for panel in panels for each in panel.get("targets", ()))
+    for name, value in {"$job": "wats", "$instance": ".+", "$__rate_interval": "1m"}.items():
+        queries = queries.replace(name, value)
+    exposed = (await gateway.ask("GET", "/metrics")).body.decode()
+    answers = {}
+    for query in queries.splitlines():
+        answer = await prometheus.ask(f"query?query={quote(query)}")
+        assert answer["status"] == "success", answer
+        answers[query] = answer["data"]["result"]
+
+    families = set(re.findall("^# TYPE ([a-z_]+) ", exposed, flags=re.MULTILINE))
+    seen = {
+        re.findall(r"([a-z_]+?)(?:_bucket)?\{", query)[0]
+        for query, result in answers.items()
+        if result
+    }
+    assert len(families) > 12
+    assert seen - {"up"} == families
 
 
 async def promtool(exposition: bytes) -> tuple[int, str]:

@@ -17,7 +17,10 @@ def test_help_names_every_command(wats, option) -> None:
     told = wats.invoke(option)
 
     assert told.code == 0
-    for command in ("serve", "simulate", "demo", "config", "openapi"):
+    for command in (
+        *("serve", "simulate", "demo", "config", "token", "openapi"),
+        *("status", "doctor", "support-bundle"),
+    ):
         assert f"\n  {command} " in told.out
 
 

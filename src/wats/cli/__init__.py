@@ -2,11 +2,16 @@
 
 import click
 
+from wats.cli.bundle import support_bundle
 from wats.cli.config import config
 from wats.cli.demo import demo
+from wats.cli.doctor import doctor
+from wats.cli.metrics import metrics
 from wats.cli.openapi import openapi
 from wats.cli.serve import serve
 from wats.cli.simulate import simulate
+from wats.cli.status import status
+from wats.cli.token import token
 from wats.version import __version__
 
 # 0 is success and 1 is everything else, for whoever scripts this; click would say 2 for some.
@@ -22,5 +27,16 @@ def main(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for _command in (serve, simulate, demo, config, openapi):
+for _command in (
+    serve,
+    simulate,
+    demo,
+    config,
+    token,
+    openapi,
+    metrics,
+    status,
+    doctor,
+    support_bundle,
+):
     main.add_command(_command)

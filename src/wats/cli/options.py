@@ -1,20 +1,25 @@
-"""What several commands share: how a configuration is named, and how a failure is told."""
+"""What several commands share: how a config and a token are named, and how a failure is told."""
 
+import functools
 import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
-from wats.config import Profile, Secrets, load_config
-from wats.errors import WatsError
+from wats.config import ProfileSource, Secrets, checks, load_config
+from wats.errors import ConfigError, WatsError
+from wats.privacy import Secret
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _FILE = click.Path(path_type=Path)
+_MAX_TOKEN_FILE_BYTES: Final = 8192
+_STDIN: Final = Path("-")
 
 
 def config_options(command: Command) -> Command:
@@ -30,9 +35,107 @@ def config_options(command: Command) -> Command:
     return command
 
 
-def load(config_path: Path, profile: str | None, env_file: Path | None) -> tuple[Profile, Secrets]:
+def load(
+    config_path: Path, profile: str | None, env_file: Path | None
+) -> tuple[ProfileSource, Secrets]:
     """Load a configuration, with the environment of this process."""
     return load_config(config_path, environ=os.environ, profile=profile, env_file=env_file)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """Where a command that asks a running service finds what it asks with.
+
+    Attributes:
+        token_env: The name of an environment variable that holds a token.
+        token_file: A file that holds one; `-` for stdin.
+        config: How the config of the service is named, if it is: file, profile and env file.
+    """
+
+    token_env: str | None
+    token_file: Path | None
+    config: tuple[Path, str | None, Path | None] | None
+
+    def load(self) -> tuple[ProfileSource, Secrets] | None:
+        """Return the config and its secrets, if a config is named.
+
+        Raises:
+            Failure: It cannot be used.
+        """
+        try:
+            return None if self.config is None else load(*self.config)
+        except ConfigError as error:
+            raise Failure(error) from None
+
+    def token(self) -> Secret:
+        """Return the token that is named; that of the config, telemetry's own first, if none is.
+
+        Raises:
+            click.UsageError: Nothing or too much is named, or no token is found there.
+        """
+        if self.token_env is not None and self.token_file is not None:
+            raise click.UsageError("Name one token: --token-file or --token-env.")
+        if self.token_file is not None:
+            return _checked("--token-file", _read(self.token_file))
+        if self.token_env is not None:
+            return _checked("--token-env", os.environ.get(self.token_env, ""))
+        if (loaded := self.load()) is None:
+            raise click.UsageError("Name a token: --token-file, --token-env, or --config.")
+        secrets = loaded[1]
+        return (*secrets.telemetry_tokens, *secrets.bearer_tokens)[0]
+
+
+def _read(path: Path) -> str:
+    try:
+        if path == _STDIN:
+            content = sys.stdin.read(_MAX_TOKEN_FILE_BYTES)
+        else:
+            with path.open() as file:
+                content = file.read(_MAX_TOKEN_FILE_BYTES)
+    except (OSError, ValueError):
+        raise click.UsageError("The file that --token-file names cannot be read.") from None
+    return content.removesuffix("\n").removesuffix("\r")
+
+
+def _checked(option: str, token: str) -> Secret:
+    # Neither what was found nor, as it may be the token itself, where it was looked for.
+    if checks.token.accept(token) is None:
+        msg = f"What {option} names holds no token; it must hold {checks.token.expects}."
+        raise click.UsageError(msg)
+    return Secret(token)
+
+
+def credential_options(command: Command) -> Command:
+    """Add `--token-file`, `--token-env` and those of `config_options`, as one `credentials`."""
+
+    @functools.wraps(command)
+    def with_credentials(
+        *,
+        token_env: str | None,
+        token_file: Path | None,
+        config_path: Path | None,
+        profile: str | None,
+        env_file: Path | None,
+        **others: Any,
+    ) -> Any:
+        config = None if config_path is None else (config_path, profile, env_file)
+        credentials = Credentials(token_env=token_env, token_file=token_file, config=config)
+        return command(credentials=credentials, **others)
+
+    collected = config_options(with_credentials)
+    for option in (
+        click.option(
+            "--token-env", metavar="NAME", help="The environment variable that holds the token."
+        ),
+        click.option(
+            "--token-file",
+            type=_FILE,
+            help="The file that holds the token, '-' for stdin. By default the token is that of "
+            "--config, telemetry's own before the service's.",
+        ),
+    ):
+        collected = option(collected)
+    return collected  # type: ignore[return-value]  # what click calls, it calls by keyword
 
 
 class Failure(click.ClickException):

@@ -1,0 +1,311 @@
+"""Writes the Grafana dashboard: a panel for every metric family there is, and none for another.
+
+The families, their labels, their kinds and what is said about them come from the table that the
+service itself exposes them from. Here stands only in which row a family is shown, and by which of
+its labels. Run `.venv/bin/python operators/generate.py` after a change.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wats.telemetry.families import (
+    AUTH_FAILURES,
+    BUILD_INFO,
+    DISPATCHES,
+    FAMILIES,
+    GRAPH_DURATION,
+    GRAPH_ERRORS,
+    GRAPH_OPERATIONS,
+    HTTP_REQUEST_DURATION,
+    HTTP_REQUESTS,
+    INBOX_DEPTH,
+    INBOX_OLDEST_AGE,
+    MESSAGE_DELIVERY,
+    MESSAGES_FINAL,
+    OUTBOX_DEPTH,
+    OUTBOX_OLDEST_AGE,
+    OUTBOX_PROCESSED,
+    PERSISTENCE_OPERATIONS,
+    SEND_OUTCOMES,
+    SERIES,
+    SINK_FAILURES,
+    STORE_DURATION,
+    WEBHOOK_LAG,
+    WEBHOOK_NORMALIZATION,
+    WEBHOOK_REJECTIONS,
+    WORKER_PROCESSES,
+    Family,
+)
+from wats.telemetry.labels import Subject
+from wats.telemetry.vocabulary import FamilySet, Kind
+
+DASHBOARD = Path(__file__).with_name("dashboard.json")
+
+COLUMNS = 24
+GRAPH_WIDTH, GRAPH_HEIGHT = 8, 7
+STAT_WIDTH, STAT_HEIGHT = 4, 4
+
+SELECTED = 'job="$job",instance=~"$instance"'
+SOURCE = {"type": "prometheus", "uid": "${datasource}"}
+QUANTILES = (0.5, 0.95, 0.99)
+
+
+def _selected(*matchers: str) -> str:
+    return f"{{{','.join((SELECTED, *matchers))}}}"
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A family over time, with a line for each value of the labels *by*; *only* some of it."""
+
+    title: str
+    family: Family
+    by: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+
+    def queries(self) -> Iterator[tuple[str, str]]:
+        """Yield each query with the legend of its lines."""
+        legend = " ".join(f"{{{{{label}}}}}" for label in self.by)
+        name, by, selected = self.family.name, ", ".join(self.by), _selected(*self.only)
+        match self.family.kind:
+            case Kind.COUNTER:
+                yield f"sum by ({by}) (rate({name}{selected}[$__rate_interval]))", legend
+            case Kind.GAUGE:
+                how = "max" if name.endswith("_seconds") else "sum"
+                yield f"{how} by ({by}) ({name}{selected})", legend
+            case Kind.HISTOGRAM:
+                bounds = ", ".join((*self.by, "le"))
+                rates = f"sum by ({bounds}) (rate({name}_bucket{selected}[$__rate_interval]))"
+                # With a line for each label value, one quantile is as much as anybody can read.
+                for share in QUANTILES[-1:] if self.by else QUANTILES:
+                    yield f"histogram_quantile({share}, {rates})", f"p{share * 100:g} {legend}"
+
+    @property
+    def unit(self) -> str:
+        """What Grafana calls the unit."""
+        if self.family.kind is Kind.COUNTER:
+            return "cps"
+        return "s" if self.family.name.endswith("_seconds") else "short"
+
+    @property
+    def description(self) -> str:
+        """What the family says about itself, and what it needs."""
+        family = self.family
+        needs = _OPERATOR if family.set is FamilySet.OPERATOR else ""
+        said = (f"{family.name}: {family.help}", _NEEDS[family.needs], needs)
+        return " ".join(filter(None, said))
+
+
+_NEEDS: Mapping[Subject, str] = {
+    Subject.ALWAYS: "",
+    Subject.STORE: "Needs a store.",
+    Subject.OUTBOX: "Needs an outbox, which this version does not have.",
+}
+_OPERATOR = "Needs `telemetry.families: operator`."
+
+ROWS: Mapping[str, Sequence[Graph]] = {
+    "Requests": (
+        Graph("Requests by route", HTTP_REQUESTS, ("route",)),
+        Graph("Requests by status", HTTP_REQUESTS, ("method", "status_class")),
+        Graph("Duration by route", HTTP_REQUEST_DURATION, ("route",)),
+    ),
+    "Webhooks": (
+        Graph("Updates by kind", WEBHOOK_NORMALIZATION, ("update_kind",)),
+        Graph("Updates by outcome", WEBHOOK_NORMALIZATION, ("outcome",)),
+        Graph("Behind Meta's time", WEBHOOK_LAG),
+        Graph("Webhooks refused", WEBHOOK_REJECTIONS, ("reason",)),
+    ),
+    "Handlers": (
+        Graph("Dispatches", DISPATCHES, ("target", "outcome")),
+        Graph("Updates that wait", INBOX_DEPTH, ("state",)),
+        Graph("Oldest update that waits", INBOX_OLDEST_AGE, ("instance",)),
+    ),
+    "Messages": (
+        Graph("Sends", SEND_OUTCOMES, ("endpoint_family", "outcome")),
+        Graph("How far messages came", MESSAGES_FINAL, ("outcome",)),
+        Graph("Why messages failed", MESSAGES_FINAL, ("error_category",), ('outcome="failed"',)),
+        Graph("Time to delivery", MESSAGE_DELIVERY),
+    ),
+    "Graph": (
+        Graph("Calls", GRAPH_OPERATIONS, ("endpoint_family", "status_class")),
+        Graph("Errors by category", GRAPH_ERRORS, ("error_category",)),
+        Graph("Duration of calls", GRAPH_DURATION, ("endpoint_family",)),
+    ),
+    "Store": (
+        Graph("Questions", PERSISTENCE_OPERATIONS, ("adapter", "outcome")),
+        Graph("Duration by operation", STORE_DURATION, ("operation",)),
+    ),
+    "Outbox": (
+        Graph("Items processed", OUTBOX_PROCESSED, ("outcome",)),
+        Graph("Items in the outbox", OUTBOX_DEPTH, ("adapter", "state")),
+        Graph("Oldest item", OUTBOX_OLDEST_AGE, ("instance",)),
+    ),
+    "Service": (
+        Graph("Failed proofs of identity", AUTH_FAILURES, ("surface",)),
+        Graph("Failures of the sink", SINK_FAILURES, ("method",)),
+        Graph("Worker processes", WORKER_PROCESSES, ("instance",)),
+        Graph("Versions", BUILD_INFO, ("version", "graph_api_version")),
+        Graph("Series", SERIES, ("kind",)),
+    ),
+}
+"""Which families are shown in which row."""
+
+
+@dataclass(frozen=True)
+class Stat:
+    """A number at the top, which is red from *alarm* on."""
+
+    title: str
+    query: str
+    unit: str
+    alarm: float | None = None
+
+
+def _rate(family: Family, *matchers: str) -> str:
+    return f"sum(rate({family.name}{_selected(*matchers)}[$__rate_interval]))"
+
+
+_FAILED = _rate(HTTP_REQUESTS, 'status_class="5xx"')
+
+STATS = (
+    Stat("Services that answer", f"sum(up{_selected()})", "short"),
+    Stat("Requests", _rate(HTTP_REQUESTS), "cps"),
+    Stat("Failed requests", f"{_FAILED} / {_rate(HTTP_REQUESTS)}", "percentunit", 0.05),
+    Stat("Webhooks", _rate(HTTP_REQUESTS, 'route="/webhook"'), "cps"),
+    Stat("Messages sent", _rate(SEND_OUTCOMES, 'outcome="success"'), "cps"),
+    Stat("Oldest update that waits", f"max({INBOX_OLDEST_AGE.name}{_selected()})", "s", 300),
+)
+"""What is seen first."""
+
+
+def dashboard() -> dict[str, Any]:
+    """Return the dashboard as Grafana reads it.
+
+    Raises:
+        ValueError: A family of the vocabulary is in no row, or a graph asks for a label that its
+            family lacks.
+    """
+    _check()
+    return {
+        "uid": "wats",
+        "title": "wats",
+        "tags": ["wats"],
+        "description": "A gateway for WhatsApp. Made by operators/generate.py; change it there.",
+        "editable": True,
+        "graphTooltip": 1,
+        "refresh": "30s",
+        "schemaVersion": 39,
+        "time": {"from": "now-6h", "to": "now"},
+        "timezone": "browser",
+        "templating": {"list": list(_variables())},
+        "panels": [
+            {"id": number, **panel} for number, panel in enumerate((*_stats(), *_rows()), start=1)
+        ],
+    }
+
+
+def _check() -> None:
+    graphs = [graph for row in ROWS.values() for graph in row]
+    if missing := [
+        each.name for each in FAMILIES if each not in {graph.family for graph in graphs}
+    ]:
+        msg = f"In no row: {', '.join(missing)}."
+        raise ValueError(msg)
+    for graph in graphs:
+        known = {"instance", *(label.key for label in graph.family.labels)}
+        if unknown := set(graph.by) - known:
+            msg = f"{graph.family.name} has no {', '.join(sorted(unknown))}."
+            raise ValueError(msg)
+
+
+def _variables() -> Iterator[dict[str, Any]]:
+    yield {"type": "datasource", "name": "datasource", "label": "Prometheus", "query": "prometheus"}
+    # A family that every wats exposes, and nobody else does.
+    family = WEBHOOK_NORMALIZATION.name
+    several = {"multi": True, "includeAll": True, "allValue": ".+"}
+    for name, query, more in (
+        ("job", f"label_values({family}, job)", {}),
+        ("instance", f'label_values({family}{{job="$job"}}, instance)', several),
+    ):
+        yield {
+            "type": "query",
+            "name": name,
+            "datasource": SOURCE,
+            "definition": query,
+            "query": {"query": query, "refId": name},
+            "refresh": 2,
+            "sort": 1,
+            **more,
+        }
+
+
+def _stats() -> Iterator[dict[str, Any]]:
+    for place, stat in enumerate(STATS):
+        steps: list[dict[str, Any]] = [{"color": "green", "value": None}]
+        if stat.alarm is not None:
+            steps.append({"color": "red", "value": stat.alarm})
+        defaults = {"unit": stat.unit, "thresholds": {"mode": "absolute", "steps": steps}}
+        yield {
+            "type": "stat",
+            "title": stat.title,
+            "datasource": SOURCE,
+            "gridPos": _grid(place * STAT_WIDTH, 0, STAT_WIDTH, STAT_HEIGHT),
+            "fieldConfig": {"defaults": defaults, "overrides": []},
+            "options": {
+                "colorMode": "value",
+                "graphMode": "area",
+                "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+            },
+            "targets": [_target(0, stat.query, stat.title)],
+        }
+
+
+def _rows() -> Iterator[dict[str, Any]]:
+    top = STAT_HEIGHT
+    for title, graphs in ROWS.items():
+        position = _grid(0, top, COLUMNS, 1)
+        yield {"type": "row", "title": title, "collapsed": False, "gridPos": position, "panels": []}
+        top += 1
+        for place, graph in enumerate(graphs):
+            line, column = divmod(place * GRAPH_WIDTH, COLUMNS)
+            yield _graph(graph, column, top + line * GRAPH_HEIGHT)
+        top += -(-len(graphs) * GRAPH_WIDTH // COLUMNS) * GRAPH_HEIGHT
+
+
+def _graph(graph: Graph, column: int, top: int) -> dict[str, Any]:
+    return {
+        "type": "timeseries",
+        "title": graph.title,
+        "description": graph.description,
+        "datasource": SOURCE,
+        "gridPos": _grid(column, top, GRAPH_WIDTH, GRAPH_HEIGHT),
+        "fieldConfig": {
+            "defaults": {"unit": graph.unit, "min": 0, "custom": {"fillOpacity": 10}},
+            "overrides": [],
+        },
+        "options": {
+            "legend": {"displayMode": "list", "placement": "bottom"},
+            "tooltip": {"mode": "multi", "sort": "desc"},
+        },
+        "targets": [_target(place, *each) for place, each in enumerate(graph.queries())],
+    }
+
+
+def _target(place: int, query: str, legend: str) -> dict[str, Any]:
+    return {"refId": "ABC"[place], "datasource": SOURCE, "expr": query, "legendFormat": legend}
+
+
+def _grid(x: int, y: int, width: int, height: int) -> dict[str, int]:
+    return {"x": x, "y": y, "w": width, "h": height}
+
+
+def render() -> str:
+    """Return the dashboard as the text of its file."""
+    return json.dumps(dashboard(), indent=2, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    DASHBOARD.write_text(render(), "utf-8")

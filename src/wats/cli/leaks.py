@@ -1,0 +1,137 @@
+"""Whether a text holds what a config keeps to itself, in any form and if only in part. No I/O."""
+
+import base64
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import Final
+from urllib.parse import quote, unquote, urlsplit
+
+from wats.config import EnvRef, ProfileSource, Secrets, SecretSources
+from wats.privacy import Secret
+from wats.web.parts import HOOK_LABEL
+
+PART_CHARACTERS: Final = 10
+"""So many characters in a row give a secret away."""
+
+PART_DIGITS: Final = 8
+"""So many digits in a row give an id away."""
+
+_BETWEEN_DIGITS: Final = re.compile(r"(?<=[0-9])[ ().+/_-]{1,3}(?=[0-9])")
+
+_ANYWHERE: Final = ("0.0.0.0", "::", "127.0.0.1", "::1", "localhost")  # noqa: S104 - not bound
+
+PUBLIC: Final = frozenset({"", *_ANYWHERE, "graph.facebook.com", HOOK_LABEL})
+"""What a config may say that tells nobody whose it is."""
+
+
+class Care(Enum):
+    """How something is looked for."""
+
+    SECRET = "secret"  # noqa: S105 - a word, no secret
+    """In every encoding, any part of it."""
+    NUMBER = "number"
+    """However its digits are grouped, any part of it."""
+    NAME = "name"
+    """As a whole word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Needle:
+    """What must not be found: where it stands in the config, which may be told, and what it is."""
+
+    key: str
+    value: Secret
+    care: Care
+
+
+def needles(profile: ProfileSource, secrets: Secrets) -> list[Needle]:
+    """Return every secret and every identifier of a config, with the places they are read from."""
+    found = [*_secrets(secrets), *_sources(profile.secrets)]
+    whatsapp, service = profile.whatsapp, profile.service
+    for key, number in {
+        "whatsapp.wabaId": whatsapp.waba_id,
+        "whatsapp.phoneNumberId": whatsapp.phone_number_id,
+    }.items():
+        care = Care.NUMBER if number.isdecimal() else Care.NAME
+        found.append(Needle(key, Secret(number), care))
+    names = {
+        "webhook.path": profile.webhook.path,
+        "service.host": service.host,
+        "service.publicUrl": urlsplit(service.public_url or "").hostname or "",
+        "graph.baseUrl": urlsplit(profile.graph.base_url).hostname or "",
+        "persistence.url": (profile.persistence.url or "").removeprefix("sqlite:///"),
+    }
+    found += [Needle(k, Secret(name), Care.NAME) for k, name in names.items() if name not in PUBLIC]
+    return found
+
+
+def _secrets(secrets: Secrets) -> Iterator[Needle]:
+    for key, attribute in _keys():
+        held: Secret | tuple[Secret, ...] = getattr(secrets, attribute)
+        for secret in (held,) if isinstance(held, Secret) else held:
+            yield Needle(key, secret, Care.SECRET)
+
+
+def _sources(sources: SecretSources) -> Iterator[Needle]:
+    for key, attribute in _keys():
+        for source in getattr(sources, attribute):
+            place = source.name if isinstance(source, EnvRef) else source.path
+            yield Needle(f"the place of {key}", Secret(place), Care.NAME)
+
+
+def _keys() -> Iterator[tuple[str, str]]:
+    for attribute in fields(SecretSources):
+        spec = attribute.metadata["spec"]
+        yield f"{spec.section}.{spec.name}", attribute.name
+
+
+class Haystack:
+    """A text in the forms in which something may hide in it."""
+
+    def __init__(self, text: str) -> None:
+        plain = re.sub(r'\\(["\\/])', r"\1", text)
+        self._words = (text, plain, unquote(text))
+        self._folded = tuple(each.casefold() for each in self._words)
+        self._digits = _BETWEEN_DIGITS.sub("", text)
+
+    def keys_of(self, sought: Iterable[Needle]) -> list[str]:
+        """Return the keys of those needles that are in the text, each once."""
+        return list(dict.fromkeys(needle.key for needle in sought if self._has(needle)))
+
+    def _has(self, needle: Needle) -> bool:
+        value = needle.value.reveal()
+        if needle.care is Care.SECRET:
+            return self._has_secret(value)
+        if needle.care is Care.NUMBER:
+            return any(part in self._digits for part in _parts(value, PART_DIGITS))
+        word = re.compile(rf"(?<!\w){re.escape(value)}(?!\w)")
+        return any(word.search(each) for each in self._words)
+
+    def _has_secret(self, value: str) -> bool:
+        folded = _parts(value.casefold(), PART_CHARACTERS)
+        # An octet is two hexadecimal digits, and four thirds of a character in base64.
+        encoded = (
+            *_parts(value.encode().hex(), 2 * PART_CHARACTERS, step=2),
+            *_parts(quote(value, safe="").casefold(), PART_CHARACTERS),
+        )
+        return any(part in each for part in {*folded, *encoded} for each in self._folded) or any(
+            part in each for part in _base64_parts(value) for each in self._words
+        )
+
+
+def _parts(value: str, length: int, step: int = 1) -> Sequence[str]:
+    """Return every stretch of *value* that is *length* long; all of it if it is shorter."""
+    last = max(len(value) - length, 0)
+    return [value[at : at + length] for at in range(0, last + 1, step)]
+
+
+def _base64_parts(value: str) -> Iterator[str]:
+    # What stands before a secret shifts its bits; there are three ways.
+    for shift in range(3):
+        octets = b"\0" * shift + value.encode()
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            text = encode(octets).decode().rstrip("=")
+            whole = text[-(-shift * 4 // 3) : len(octets) * 4 // 3]
+            yield from _parts(whole, PART_CHARACTERS * 4 // 3)

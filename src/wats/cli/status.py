@@ -1,0 +1,167 @@
+"""`wats status`: how a running service is doing, once or for as long as somebody watches."""
+
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Final, TypeAlias
+
+import click
+import msgspec
+
+from wats.cli.figures import Style, format_uptime
+from wats.cli.frame import View, render
+from wats.cli.history import History
+from wats.cli.options import Credentials, credential_options
+from wats.cli.remote import NoAnswer, Remote, service_url
+from wats.cli.samples import Samples
+from wats.privacy import Secret
+from wats.web.bodies import Status
+
+TIMEOUT_SECONDS: Final = 5.0
+
+Look: TypeAlias = tuple[Status, Samples]
+Show: TypeAlias = Callable[[View], None]
+
+
+class Hidden(NoAnswer):
+    """The service is there, and does not know the token; or it is no wats."""
+
+
+@click.command()
+@click.argument("url", metavar="URL", callback=service_url)
+@click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.1, 3600),
+    default=2.0,
+    show_default=True,
+    help="The seconds between two looks.",
+)
+@credential_options
+def status(url: str, watch: bool, interval: float, credentials: Credentials) -> None:
+    """Show how the service at URL is doing, from its /status and /metrics.
+
+    Everything is counted since the service began. With --watch there are rates and small graphs of
+    them instead; failures count from the first look on, and times are those of the last minute.
+    Rows that a small terminal has no room for, the quietest, are counted beside their table's name.
+    """
+    remote, token = Remote(url, timeout_seconds=TIMEOUT_SECONDS), credentials.token()
+    if not watch:
+        found, samples = _look(remote, token)
+        _print(View(url=url, status=found, latest=samples))
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with _terminal() if _is_terminal() else nullcontext(_append) as show:
+            _watch(remote, token, interval, show)
+    except KeyboardInterrupt:
+        pass
+
+
+def _look(remote: Remote, token: Secret) -> Look:
+    """Ask how the service is doing.
+
+    Raises:
+        NoAnswer: It does not say.
+    """
+    answers = [remote.get(path, token) for path in ("/status", "/metrics")]
+    for answer in answers:
+        if answer.status == 404:
+            msg = f"{remote.url} answers with 404: the token is wrong there, or it is no wats."
+            raise Hidden(msg)
+        if answer.status != 200:
+            msg = f"{remote.url} answers with {answer.status}."
+            raise NoAnswer(msg)
+    try:
+        found = msgspec.json.decode(answers[0].body, type=Status)
+        return found, Samples.parse(answers[1].body.decode())
+    except (ValueError, msgspec.MsgspecError):
+        msg = f"{remote.url} answers with something that wats does not say."
+        raise NoAnswer(msg) from None
+
+
+def _watch(remote: Remote, token: Secret, interval: float, show: Show) -> None:
+    history, found, trouble = History(), None, ""
+    began_at = answered_at = time.monotonic()
+    while True:
+        at = time.monotonic()
+        try:
+            found, samples = _look(remote, token)
+            history.look(at, samples)
+            answered_at, trouble = at, ""
+        except NoAnswer as error:
+            if found is None and isinstance(error, Hidden):
+                raise
+            history.miss()
+            trouble = f"For {format_uptime(int(at - answered_at))}: {error.message}"
+        watched = format_uptime(int(at - began_at))
+        notes = (f"failures in {watched}", "times in the last minute", f"every {interval:g} s")
+        show(
+            View(
+                url=remote.url,
+                status=found,
+                latest=history.latest,
+                history=history,
+                trouble=trouble,
+                notes=(*notes, "Ctrl-C ends"),
+            )
+        )
+        time.sleep(max(0.0, at + interval - time.monotonic()))
+
+
+@contextmanager
+def _terminal() -> Iterator[Show]:
+    """Give a screen of its own to one frame after the other; the last of them stays behind."""
+    last: list[View] = []
+
+    def show(view: View) -> None:
+        last[:] = [view]
+        lines = render(view, _style(lines=shutil.get_terminal_size().lines))
+        _write("\x1b[H" + "\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J")
+
+    _write("\x1b[?1049h")
+    try:
+        yield show
+    finally:
+        _write("\x1b[?1049l")
+        for view in last:
+            _print(view)
+
+
+def _append(view: View) -> None:
+    _print(view)
+    _write("\n")
+
+
+def _print(view: View) -> None:
+    _write("".join(f"{line}\n" for line in render(view, _style())))
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def _is_terminal() -> bool:
+    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+def _style(lines: int | None = None) -> Style:
+    return Style(
+        columns=shutil.get_terminal_size().columns,
+        lines=lines,
+        has_colors=_is_terminal() and not os.environ.get("NO_COLOR"),
+        has_unicode=_can_write("▁█…·"),
+    )
+
+
+def _can_write(text: str) -> bool:
+    try:
+        text.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,168 @@
+import json
+
+import pytest
+
+from wats.version import __version__
+
+IDENTIFIERS = ("123456789012345", "15551234567", "/webhooks/whatsapp", "WATS_ACCESS_TOKEN")
+
+
+def test_a_bundle_says_what_may_be_told(service) -> None:
+    told = service.ask("support-bundle", "--telemetry", service.url)
+
+    assert (told.code, told.err) == (0, "")
+    bundle = json.loads(told.out)
+    assert list(bundle) == ["bundle", "versions", "config", "service"]
+    assert bundle["bundle"]["wats"] == __version__
+    assert bundle["versions"].keys() >= {"python", "platform", "sqlite", "aiohttp", "uvicorn"}
+    assert bundle["config"]["graph"] == {"apiVersion": "v25.0", "baseUrl": "[REDACTED]"}
+    assert bundle["config"]["telemetry"]["families"] == "operator"
+    assert bundle["config"]["service"]["port"] == 8787
+    assert bundle["service"]["status"]["persistence"]["backend"] == "sqlite"
+    assert bundle["service"]["diagnostics"]["runtime"] == "python"
+    metrics = bundle["service"]["metrics"]
+    assert metrics["leftOut"] == 0
+    assert metrics["notZero"]["http_requests_total{method=GET,route=/status,status_class=2xx}"] > 0
+
+
+def test_nothing_that_is_secret_or_somebodys_is_in_it(service) -> None:
+    told = service.ask("support-bundle", "--telemetry", service.url)
+
+    assert told.code == 0
+    assert "canary" not in told.out
+    assert [each for each in IDENTIFIERS if each in told.out] == []
+    assert str(service.config.parent) not in told.out
+
+
+def test_it_says_what_it_was_searched_for(service) -> None:
+    searched = json.loads(service.ask("support-bundle").out)["bundle"]["searchedFor"]
+
+    assert {"auth.accessToken", "webhook.appSecret", "webhook.verifyToken"} <= set(searched)
+    assert {"service.bearerToken", "telemetry.bearerToken", "whatsapp.wabaId"} <= set(searched)
+    assert "the place of auth.accessToken" in searched
+
+
+def test_without_a_service_it_tells_of_the_config(service) -> None:
+    bundle = json.loads(service.ask("support-bundle").out)
+
+    assert bundle["service"] is None
+    assert bundle["config"]["whatsapp"]["phoneNumberId"] == "[REDACTED]"
+
+
+def test_without_a_config_it_says_what_is_missing(wats) -> None:
+    told = wats.invoke("support-bundle")
+
+    assert told.code == 0
+    assert json.loads(told.out)["config"] is None
+    assert json.loads(told.out)["bundle"]["searchedFor"] == []
+    assert told.err == "No config was named, so none of its secrets was searched for.\n"
+
+
+def leaking(counterfeit, service, **changes) -> None:
+    """Let the counterfeit say what the service says, but for *changes* to its status."""
+    told = json.loads(service.ask("support-bundle", "--telemetry", service.url).out)["service"]
+    answers = {"/status": told["status"], "/debug/diagnostics": told["diagnostics"]}
+    answers["/status"].update(changes)
+    counterfeit.answers = {
+        path: (200, {}, json.dumps(answer).encode()) for path, answer in answers.items()
+    }
+    counterfeit.answers["/metrics"] = (200, {}, b"strange_total 1\n")
+
+
+@pytest.mark.parametrize(
+    ("said", "key"),
+    [
+        ("an-app-secret-canary", "webhook.appSecret"),
+        ("YW4tYWNjZXNzLXRv", "auth.accessToken"),
+        ("612d7365727669636520746f6b656e".replace("20", "2d"), "service.bearerToken"),
+        ("a-telemetry-tok…", "telemetry.bearerToken, the token"),
+        ("1 (555) 123-4567", "whatsapp.phoneNumberId"),
+        ("123456789012345", "whatsapp.wabaId"),
+    ],
+)
+def test_a_leak_is_refused_and_named_by_its_key(service, counterfeit, tmp_path, said, key) -> None:
+    leaking(counterfeit, service, serviceMode=said)
+    out = tmp_path / "bundle.json"
+
+    told = service.ask("support-bundle", "--telemetry", counterfeit.url, "--out", str(out))
+
+    assert (told.code, told.out) == (1, "")
+    assert told.err == (
+        f"Error: The bundle would show {key}, or a part of it. Nothing was written.\n"
+    )
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("+1 555 900 8172", "a phone number"),
+        ("wamid.HBgL", "a message id"),
+        ("ada@example.org", "an e-mail address"),
+    ],
+)
+def test_what_looks_like_somebodys_is_refused_too(service, counterfeit, said, kind) -> None:
+    leaking(counterfeit, service, serviceMode=said)
+
+    told = service.ask("support-bundle", "--telemetry", counterfeit.url)
+
+    assert (told.code, told.out) == (1, "")
+    assert kind in told.err
+    assert said not in told.err
+
+
+def test_what_is_not_of_the_vocabulary_is_left_out(service, counterfeit) -> None:
+    leaking(counterfeit, service, favorite="canary")
+
+    told = service.ask("support-bundle", "--telemetry", counterfeit.url)
+
+    assert told.code == 0
+    metrics = json.loads(told.out)["service"]["metrics"]
+    assert metrics == {"samples": 1, "leftOut": 1, "notZero": {}}
+    assert "canary" not in told.out
+    assert "strange" not in told.out
+
+
+def test_an_address_to_listen_on_is_not_told(service, counterfeit) -> None:
+    leaking(counterfeit, service)
+    status, headers, body = counterfeit.answers["/debug/diagnostics"]
+    hidden = body.replace(b"127.0.0.1", b"10.11.12.13")
+    counterfeit.answers["/debug/diagnostics"] = (status, headers, hidden)
+
+    told = service.ask("support-bundle", "--telemetry", counterfeit.url)
+
+    shown = json.loads(told.out)["service"]["diagnostics"]["configShape"]["service"]
+    assert shown["host"] == "[REDACTED]"
+    assert b"10.11.12.13" in hidden
+
+
+def test_a_bundle_is_written_once_and_for_its_owner(service, tmp_path) -> None:
+    out = tmp_path / "bundle.json"
+
+    first = service.ask("support-bundle", "--out", str(out))
+    second = service.ask("support-bundle", "--out", str(out))
+
+    assert (first.code, first.out) == (0, "")
+    assert json.loads(out.read_text())["config"]
+    assert out.stat().st_mode & 0o777 == 0o600
+    assert second.code == 1
+    assert "exists already" in second.err
+
+
+@pytest.mark.parametrize("body", [b"<html>", b'{"service":"wats"}'])
+def test_what_is_no_wats_is_not_bundled(service, counterfeit, body) -> None:
+    counterfeit.answers = dict.fromkeys(
+        ("/status", "/debug/diagnostics", "/metrics"), (200, {}, body)
+    )
+
+    told = service.ask("support-bundle", "--telemetry", counterfeit.url)
+
+    assert (told.code, told.out) == (1, "")
+    assert "wats does not say" in told.err
+
+
+def test_a_wrong_token_is_told_of(service, counterfeit) -> None:
+    told = service.ask("support-bundle", "--telemetry", counterfeit.url)
+
+    assert (told.code, told.out) == (1, "")
+    assert "404" in told.err

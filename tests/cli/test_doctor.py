@@ -1,0 +1,137 @@
+import json
+
+import pytest
+
+from wats.cli.checklist import ITEMS
+
+BY_HAND = {"kept", "derived", "retained", "shared"}
+
+
+def verdicts(told) -> dict[str, str]:
+    return {item["item"]: item["verdict"] for item in json.loads(told.out)["items"]}
+
+
+def test_a_service_of_ours_holds_whatever_can_be_told_from_outside(service) -> None:
+    told = service.ask("doctor", "--telemetry", service.url, "--json")
+
+    assert (told.code, told.err) == (0, "")
+    document = json.loads(told.out)
+    assert list(document) == ["url", "holds", "items"]
+    assert (document["url"], document["holds"]) == (service.url, True)
+    assert [list(item) for item in document["items"]] == [
+        ["item", "promise", "verdict", "note"]
+    ] * len(ITEMS)
+    assert [item["item"] for item in document["items"]] == [item.name for item in ITEMS]
+    assert {name for name, verdict in verdicts(told).items() if verdict != "holds"} == BY_HAND
+
+
+def test_what_is_for_you_to_look_at_is_said(service) -> None:
+    told = service.ask("doctor", "--telemetry", service.url)
+
+    assert told.code == 0
+    lines = told.out.splitlines()
+    assert lines[0] == f"The telemetry of {service.url}:"
+    assert lines[2].startswith("  holds    Without a token, ")
+    assert len([line for line in lines if line.startswith("  unknown  ")]) == len(BY_HAND)
+    assert lines[-1] == f"{len(ITEMS) - len(BY_HAND)} hold, 0 fail, {len(BY_HAND)} are unknown."
+    assert max(map(len, lines)) <= 80
+    assert "canary" not in told.out
+
+
+def test_a_token_that_can_do_everything_is_not_for_scrapers(service) -> None:
+    told = service.ask(
+        "doctor", "--telemetry", service.url, "--token-env", "WATS_SERVICE_BEARER_TOKEN"
+    )
+
+    assert told.code == 1
+    assert "  FAILS    The token opens telemetry and nothing else.\n" in told.out
+    assert "telemetry.bearerToken" in told.out
+    assert "1 fail" in told.out
+
+
+def test_a_wrong_token_opens_nothing_and_nothing_else_is_judged(service) -> None:
+    told = service.ask(
+        "doctor", "--telemetry", service.url, "--json", "--token-env", "WATS_VERIFY_TOKEN"
+    )
+
+    assert told.code == 1
+    found = verdicts(told)
+    assert [name for name, verdict in found.items() if verdict == "fails"] == ["opened"]
+    assert found["known"] == found["fields"] == found["separate"] == "unknown"
+
+
+def test_a_service_that_shows_what_it_has_fails(service, counterfeit) -> None:
+    body = b'http_requests_total{phone="15550001234"} 1\n'
+    counterfeit.answers = {
+        "/metrics": (200, {}, body),
+        "/status": (401, {}, b'{"error":"no"}'),
+        "/openapi.json": (200, {}, b'{"paths":{"/metrics":{}}}'),
+    }
+
+    told = service.ask("doctor", "--telemetry", counterfeit.url, "--json")
+
+    assert told.code == 1
+    assert json.loads(told.out)["holds"] is False
+    failed = {name for name, verdict in verdicts(told).items() if verdict == "fails"}
+    assert failed == {"hidden", "refused", "opened", "document"}
+    assert "15550001234" not in told.out
+
+
+def test_a_token_file_that_everybody_may_read_is_told_of(service, tmp_path) -> None:
+    open_file = tmp_path / "token"
+    open_file.write_text(service.token_file.read_text())
+    open_file.chmod(0o644)
+
+    told = service.ask(
+        "doctor", "--telemetry", service.url, "--json", "--token-file", str(open_file)
+    )
+
+    assert (told.code, verdicts(told)["kept"]) == (1, "fails")
+
+
+def test_it_reads_nothing_of_customers_and_asks_nothing_twice(service, counterfeit) -> None:
+    shape = {"configShape": {"service": {"apiPrefix": "/api"}}}
+    counterfeit.answers["/debug/diagnostics"] = (200, {}, json.dumps(shape).encode())
+
+    service.ask("doctor", "--telemetry", counterfeit.url)
+
+    with_token = {
+        (method, path)
+        for method, path, headers in counterfeit.asked
+        if "canary" in headers.get("authorization", "")
+    }
+    # What the last of them answers to a service token is 405: it reads nothing.
+    assert with_token == {
+        ("GET", "/metrics"),
+        ("GET", "/status"),
+        ("GET", "/debug/diagnostics"),
+        ("GET", "/api/messages/text"),
+    }
+    assert len(counterfeit.asked) < 120
+
+
+def test_a_prefix_that_is_none_is_not_asked(service, counterfeit) -> None:
+    shape = {"configShape": {"service": {"apiPrefix": " HTTP/1.1\r\nx: "}}}
+    counterfeit.answers["/debug/diagnostics"] = (200, {}, json.dumps(shape).encode())
+
+    told = service.ask("doctor", "--telemetry", counterfeit.url, "--json")
+
+    assert verdicts(told)["separate"] == "unknown"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://user:canary@127.0.0.1", "ftp://127.0.0.1", "canary", "http://127.0.0.1/?canary"]
+)
+def test_a_url_that_is_none_is_not_shown(service, url) -> None:
+    told = service.ask("doctor", "--telemetry", url)
+
+    assert told.code == 1
+    assert "--telemetry" in told.err
+    assert "canary" not in told.err
+
+
+def test_nothing_answers(service) -> None:
+    told = service.ask("doctor", "--telemetry", "http://127.0.0.1:9")
+
+    assert (told.code, told.out) == (1, "")
+    assert told.err == "Error: http://127.0.0.1:9 does not answer: nothing listens there.\n"

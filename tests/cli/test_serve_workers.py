@@ -1,0 +1,251 @@
+import json
+import os
+import signal
+import sqlite3
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wats.testing import sign
+
+SERVICE = {
+    "host": "127.0.0.1",
+    "port": 8787,
+    "apiPrefix": "/api",
+    "bearerToken": {"env": "WATS_SERVICE_BEARER_TOKEN"},
+}
+UPDATE = {
+    "object": "whatsapp_business_account",
+    "entry": [
+        {
+            "id": "1",
+            "time": 1_790_000_000,
+            "changes": [{"field": "account_update", "value": {"event": "X"}}],
+        }
+    ],
+}
+
+SINK = """
+import os
+import signal
+
+FILE = os.open("told", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+
+def tell(what):
+    os.write(FILE, f"{os.getpid()} {what}\\n".encode())
+
+
+class Sink:
+    def increment_counter(self, name, value, attributes):
+        pass
+
+    record_histogram = increment_counter
+
+    def record_event(self, name, attributes, timestamp):
+        tell(name)
+        if name == "wats.started" and os.path.exists("impatient"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def close(self):
+        tell("closed")
+
+
+def make():
+    tell("made")
+    return Sink()
+"""
+
+SLOW_HANDLER = """
+import asyncio
+import pathlib
+
+
+async def handle(update):
+    pathlib.Path("begun").touch()
+    await asyncio.sleep(0.5)
+"""
+
+
+def wait_for(is_so: Callable[[], Any]) -> None:
+    end = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def status_of(url: Any) -> int:
+    with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - our own
+        return answer.status
+
+
+def told_to_sink(folder: Path) -> dict[int, list[str]]:
+    """Return what the sink in each process was told of its life, in the order of their starts."""
+    told: dict[int, list[str]] = {}
+    for line in (folder / "told").read_text().splitlines():
+        pid, _, what = line.partition(" ")
+        told.setdefault(int(pid), []).append(what)
+    return told
+
+
+def test_several_workers_are_ready_at_once_and_end_together(wats) -> None:
+    wats.write(service={**SERVICE, "workers": 3})
+
+    with wats.running("serve", "--config", str(wats.config), "--port", "0") as service:
+        assert list(service.ready) == ["event", "url", "pid"]
+        assert service.ready["pid"] == service.process.pid
+        assert {status_of(f"{service.url}/readyz") for _ in range(20)} == {200}
+        ended = service.end()
+
+    assert (ended.code, ended.out, ended.err) == (0, "", "")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_sink_is_made_in_each_process_and_closed_at_its_end(wats, workers: int) -> None:
+    (wats.folder / "operators.py").write_text(SINK)
+    wats.write(telemetry={"sink": "operators:make"}, service={**SERVICE, "workers": workers})
+
+    with wats.running("serve", "--config", str(wats.config), "--port", "0") as service:
+        ended = service.end()
+
+    assert (ended.code, ended.err) == (0, "")
+    told = told_to_sink(wats.folder)
+    assert [*told.values()] == [["made", "wats.started", "wats.draining", "closed"]] * workers
+    assert (service.process.pid in told) is (workers == 1)
+
+
+def test_a_signal_amid_the_start_ends_what_was_started(wats) -> None:
+    (wats.folder / "operators.py").write_text(SINK)
+    (wats.folder / "impatient").touch()
+    wats.write(telemetry={"sink": "operators:make"})
+
+    told = wats.run("serve", "--config", str(wats.config), "--port", "0")
+
+    assert (told.code, told.err) == (0, "")
+    assert [*told_to_sink(wats.folder).values()] == [
+        ["made", "wats.started", "wats.draining", "closed"]
+    ]
+
+
+def test_the_sink_of_a_replacement_is_told_that_it_is_one(wats) -> None:
+    (wats.folder / "operators.py").write_text(SINK)
+    wats.write(telemetry={"sink": "operators:make"})
+    command = ("serve", "--config", str(wats.config), "--port", "0", "--workers", "2")
+
+    with wats.running(*command) as service:
+        victim = next(iter(told_to_sink(wats.folder)))
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda: (wats.folder / "told").read_text().count("wats.started") == 3)
+        ended = service.end()
+
+    assert ended.code == 0
+    killed, _, replacement = told_to_sink(wats.folder).values()
+    assert killed == ["made", "wats.started"]
+    assert replacement == [
+        *("made", "wats.worker.replaced", "wats.started"),
+        *("wats.draining", "closed"),
+    ]
+
+
+def make_no_handler(wats: Any) -> None:
+    wats.write(handlers=["canary_module:handle"])
+
+
+def make_no_sink(wats: Any) -> None:
+    wats.write(telemetry={"sink": "json:loads"})
+
+
+def make_a_newer_database(wats: Any) -> None:
+    with wats.running("serve", "--config", str(wats.config), "--port", "0") as service:
+        service.end()
+    with closing(sqlite3.connect(wats.folder / "wats.db")) as connection:
+        connection.execute(
+            "INSERT INTO wats_schema_migrations VALUES ('9999_later', 9999, 'canary', 0)"
+        )
+        connection.commit()
+
+
+def make_no_database(wats: Any) -> None:
+    wats.write(persistence={"url": f"sqlite:///{wats.folder}"})
+
+
+@pytest.mark.parametrize(
+    "spoil", [make_no_handler, make_no_sink, make_a_newer_database, make_no_database]
+)
+def test_workers_that_cannot_start_say_once_what_one_process_says(wats, spoil: Any) -> None:
+    spoil(wats)
+    command = ("serve", "--config", str(wats.config), "--port", "0", "--workers")
+
+    alone = wats.run(*command, "1")
+    together = wats.run(*command, "3")
+
+    assert alone.code == 1
+    assert alone.err.startswith("Error: ")
+    assert together == alone
+
+
+def test_a_worker_that_ends_without_a_word_is_told_of(wats) -> None:
+    (wats.folder / "leaving.py").write_text("import os\nos._exit(0)")
+    wats.write(handlers=["leaving:handle"])
+
+    told = wats.run("serve", "--config", str(wats.config), "--port", "0", "--workers", "2")
+
+    assert (told.code, told.out) == (1, "")
+    assert told.err == "Error: A worker process ended before it was ready.\n"
+
+
+def test_a_database_in_memory_is_for_one_process(wats) -> None:
+    wats.write(persistence={"url": "sqlite:///:memory:"})
+
+    told = wats.run("serve", "--config", str(wats.config), "--port", "0", "--workers", "2")
+
+    assert (told.code, told.out) == (1, "")
+    assert "service.workers: must be 1" in told.err
+
+
+@pytest.mark.parametrize("workers", ["0", "65", "-1", "many"])
+def test_a_number_of_workers_that_is_none(wats, workers: str) -> None:
+    told = wats.invoke("serve", "--config", str(wats.config), "--workers", workers)
+
+    assert told.code != 0
+    assert "--workers" in told.err
+    assert "Traceback" not in told.err
+
+
+def test_the_sandbox_is_one_process(wats) -> None:
+    told = wats.invoke("serve", "--sandbox", "--workers", "2")
+
+    assert told.code != 0
+    assert "--workers" in told.err
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_interrupt_from_the_terminal_lets_requests_end(wats, workers: int) -> None:
+    (wats.folder / "slow.py").write_text(SLOW_HANDLER)
+    wats.write(
+        persistence="none", handlers=["slow:handle"], service={**SERVICE, "workers": workers}
+    )
+    body = json.dumps(UPDATE).encode()
+    signature = sign(body, wats.environ["WATS_APP_SECRET"])
+    statuses: list[int] = []
+
+    with wats.running("serve", "--config", str(wats.config), "--port", "0", group=True) as service:
+        request = urllib.request.Request(  # noqa: S310 - our own
+            f"{service.url}/webhooks/whatsapp", body, {"x-hub-signature-256": signature}
+        )
+        asking = threading.Thread(target=lambda: statuses.append(status_of(request)))
+        asking.start()
+        wait_for((wats.folder / "begun").exists)
+        # A terminal sends it to every process of the command.
+        os.killpg(service.process.pid, signal.SIGINT)
+        out, err = service.process.communicate(timeout=30)
+        asking.join()
+
+    assert statuses == [200]
+    assert (service.process.returncode, out, err) == (0, "", "")

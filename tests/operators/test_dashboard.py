@@ -1,0 +1,96 @@
+import json
+import subprocess
+import sys
+import tomllib
+import zipfile
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from wats.telemetry.families import FAMILIES
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "operators"
+DASHBOARD = json.loads((FOLDER / "dashboard.json").read_text("utf-8"))
+QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", ())]
+
+
+def in_words(query):
+    """Return *query* as it is once Grafana has put its variables in."""
+    return (
+        query.replace("$job", "wats").replace("$instance", ".+").replace("$__rate_interval", "1m")
+    )
+
+
+def test_the_dashboard_is_fresh(generate) -> None:
+    written = (FOLDER / "dashboard.json").read_text("utf-8")
+
+    assert written == generate.render(), "Run .venv/bin/python operators/generate.py."
+
+
+def test_its_queries_ask_only_for_what_there_is(checker) -> None:
+    assert {query: said for query in QUERIES if (said := checker.objections(in_words(query)))} == {}
+
+
+def test_every_family_is_on_it(checker) -> None:
+    shown = {family for query in QUERIES for family in checker.families(in_words(query))}
+
+    assert shown == set(FAMILIES)
+
+
+def test_a_family_that_is_in_no_row_is_not_forgotten(generate, monkeypatch) -> None:
+    rows = {title: row for title, row in generate.ROWS.items() if title != "Graph"}
+    monkeypatch.setattr(generate, "ROWS", rows)
+
+    with pytest.raises(ValueError, match="graph_operations_total"):
+        generate.dashboard()
+
+
+def test_a_label_that_a_family_lacks_is_found(generate, monkeypatch) -> None:
+    first, *others = generate.ROWS["Graph"]
+    row = (replace(first, by=("recipient",)), *others)
+    monkeypatch.setattr(generate, "ROWS", {**generate.ROWS, "Graph": row})
+
+    with pytest.raises(ValueError, match="has no recipient"):
+        generate.dashboard()
+
+
+def test_no_panel_lies_on_another() -> None:
+    panels = DASHBOARD["panels"]
+    places = [tuple(panel["gridPos"][key] for key in "xywh") for panel in panels]
+
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    assert all(x + width <= 24 for x, _, width, _ in places)
+    for (x, y, w, h), (other_x, other_y, other_w, other_h) in combinations(places, 2):
+        beside = x + w <= other_x or other_x + other_w <= x
+        assert beside or y + h <= other_y or other_y + other_h <= y
+
+
+def test_every_panel_asks_the_prometheus_that_was_chosen() -> None:
+    for panel in DASHBOARD["panels"]:
+        for asked in (panel, *panel.get("targets", ())):
+            assert panel["type"] == "row" or asked["datasource"]["uid"] == "${datasource}"
+    assert [each["name"] for each in DASHBOARD["templating"]["list"]] == [
+        "datasource",
+        "job",
+        "instance",
+    ]
+
+
+def test_a_package_carries_the_material(tmp_path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        carried = {name: archive.read(name) for name in archive.namelist() if "share/wats" in name}
+    names = {Path(name).name: content for name, content in carried.items()}
+    assert names == {
+        name: (FOLDER / name).read_bytes()
+        for name in ("prometheus.yml", "rules.yml", "dashboard.json")
+    }
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    assert "operators" in project["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]
