@@ -1,0 +1,120 @@
+"""One long interview of a real service, which the tests here then look at."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from tests.privacy.asking import Asker
+from tests.privacy.canaries import Canaries
+from tests.privacy.fake_graph import FakeGraph
+from tests.privacy.service import Service, Setup, read_telemetry, running
+from tests.privacy.wire import Asked, ask_all
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Told:
+    """What a service was asked, and everything that it said.
+
+    Attributes:
+        variant: One of `VARIANTS`.
+        served: How often the fake Graph answered in each of its ways.
+        surfaces: All that it said where somebody but its callers looks, by where.
+        samples: The samples of `/metrics`, at the end.
+    """
+
+    canaries: Canaries
+    asked: list[Asked]
+    served: Mapping[str, int]
+    variant: str
+    surfaces: Mapping[str, str]
+    samples: Mapping[str, float]
+
+
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "store": {"sink": "Sink"},
+    "no-store": {"sink": "AsyncSink", "has_store": False},
+    "workers": {"sink": "Sink", "workers": 2},
+}
+
+
+@pytest.fixture(scope="session")
+def interviews() -> dict[str, Told]:
+    """Keep what services told: to ask one takes seconds, and many tests look at what it said."""
+    return {}
+
+
+@pytest.fixture(params=VARIANTS)
+def told(
+    request: pytest.FixtureRequest,
+    interviews: dict[str, Told],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Told:
+    """Tell what a service said: one with a store, one without, and one in two processes."""
+    name: str = request.param
+    if name not in interviews:
+        interviews[name] = uvloop.run(ask_everything(name, tmp_path_factory.mktemp("privacy")))
+    return interviews[name]
+
+
+async def ask_everything(variant: str, folder: Path) -> Told:
+    """Run a service in *folder* until it was asked everything, and return what it said."""
+    canaries = Canaries()
+    async with FakeGraph(canaries) as graph:
+        setup = Setup(graph_url=graph.url, handler="fail", **VARIANTS[variant])
+        async with running(canaries, folder, setup) as service:
+            asked = await interview(service, service.asker(canaries))
+            if service.workers():
+                await service.lose_a_worker()
+            await graph.stop()
+            nobody = service.asker(canaries).text("message to nobody")
+            asked += await ask_all(service.url, [nobody])
+            await service.wait_for_handlers()
+            service.surfaces |= await read_telemetry(service.url, service.secrets)
+            service.read_processes()
+            await service.stop()
+    return Told(
+        canaries=canaries,
+        asked=asked,
+        served=graph.served,
+        variant=variant,
+        surfaces={**service.surfaces, "answers": "\n".join(sorted(refusals(asked)))},
+        samples=samples_of(service.surfaces["/metrics"]),
+    )
+
+
+async def interview(service: Service, asker: Asker) -> list[Asked]:
+    """Ask *service* everything."""
+    asked = await ask_all(service.url, asker.everything())
+    if service.database is not None:
+        (listed,) = await ask_all(service.url, [asker.listing()])
+        messages = json.loads(listed.answer.body)["items"]
+        sent = next(message for message in messages if message["direction"] == "outbound")
+        asks = asker.of_message(sent["waMessageId"], service.phone_number_id)
+        asked += await ask_all(service.url, asks)
+    return asked
+
+
+def seen_in(surfaces: Mapping[str, str], canaries: Canaries) -> dict[str, list[str]]:
+    """Return by surface some of the places whose canaries are seen on it; none without any."""
+    found = {where: sorted(canaries.found_in(text))[:5] for where, text in surfaces.items()}
+    return {where: places for where, places in found.items() if places}
+
+
+def refusals(asked: list[Asked]) -> set[str]:
+    """Return the heads of all answers, and the bodies of those that refuse something."""
+    return {
+        (answer.head + (answer.body if answer.status >= 400 else b"")).decode("latin-1")
+        for _, answer in asked
+    }
+
+
+def samples_of(exposition: str) -> dict[str, float]:
+    """Return the samples of *exposition*, which stands below the head of its answer."""
+    lines = exposition.partition("\r\n\r\n")[2].splitlines()
+    pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return {series: float(value) for series, value in pairs}

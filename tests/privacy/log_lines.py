@@ -1,0 +1,68 @@
+"""What a line of the log may be: the keys that the documentation gives it, and no free text."""
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from wats.cli.logs import LEVELS, LIBRARIES, OTHER
+from wats.telemetry.vocabulary import UpdateKind
+
+PAGE = Path(__file__).parents[2] / "docs" / "operating.md"
+
+_EVENT = re.compile(r"^\| `(wats\.[a-z.]+)` \| ((?:`\w+` ?)+)\| ", re.MULTILINE)
+_KEY = re.compile(r"^\| `([a-z]\w+)` \| ", re.MULTILINE)
+
+_NAME = "[A-Za-z_][A-Za-z0-9_]{0,79}"
+_COUNT = "0|[1-9][0-9]{0,9}"
+_CODE = "0|[1-9][0-9]{0,6}|null"
+
+VALUES = {
+    "at": r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z",
+    "errorName": f"{_NAME}|null",
+    "exitCode": "-?[0-9]{1,3}|null",
+    "fbtraceId": "(?!.*[0-9]{7})(?=.*[A-Za-z])[A-Za-z0-9_-]{1,64}|null",
+    "kind": "|".join(UpdateKind),
+    "level": "|".join(LEVELS),
+    "library": "|".join((*LIBRARIES, OTHER)),
+    "metaCode": _CODE,
+    "metaSubcode": _CODE,
+    "metaType": "[A-Za-z_]{0,55}(Exception|Error)|null",
+    "method": "[a-z_]{1,40}",
+    "suppressed": _COUNT,
+    "worker": _COUNT,
+}
+"""What the value of each key looks like, as a pattern."""
+
+
+@cache
+def documented_events() -> dict[str, set[str]]:
+    """Return the keys that the documentation gives each event beside those that all have."""
+    rows = _EVENT.findall(PAGE.read_text("utf-8"))
+    return {event: set(keys.replace("`", "").split()) for event, keys in rows}
+
+
+def documented_keys() -> set[str]:
+    """Return the keys that the documentation explains."""
+    page = PAGE.read_text("utf-8")
+    start = page.index("| Key | What it holds |")
+    return set(_KEY.findall(page[start : page.index("\n\n", start)]))
+
+
+def faults_of(line: str) -> list[str]:
+    """Return what is wrong with a line of the log, without a word of what it says."""
+    try:
+        told: dict[str, Any] = json.loads(line)
+        keys = documented_events()[told["event"]]
+    except (ValueError, KeyError, TypeError):
+        return ["is no event"]
+    faults = []
+    if told.keys() != {"event", "at", *keys}:
+        faults.append(f"{told['event']} has other keys")
+    for key in {*keys, "at"} & told.keys():
+        value = told[key]
+        text = value if isinstance(value, str) else json.dumps(value)
+        if re.fullmatch(VALUES[key], text) is None:
+            faults.append(f"{told['event']} has a strange {key}")
+    return faults

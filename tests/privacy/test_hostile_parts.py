@@ -1,0 +1,182 @@
+"""What an operator's own code is called and what a store says in its errors stay inside as well."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from tests.privacy.asking import Asker
+from tests.privacy.canaries import Canaries
+from tests.privacy.conftest import refusals, seen_in
+from tests.privacy.fake_graph import TRACE, FakeGraph
+from tests.privacy.hostile import named_by
+from tests.privacy.log_lines import faults_of
+from tests.privacy.planting import hostile
+from tests.privacy.service import read_telemetry
+from tests.privacy.wire import ask_all
+from wats.config import GroupsConfig, InboxConfig, TelemetryConfig
+from wats.errors import StoreUnavailable
+from wats.privacy import Secret
+from wats.service import create_wats_service_app
+from wats.store.sqlite import SQLiteStore
+from wats.telemetry import (
+    UNMATCHED,
+    FamilySet,
+    Outcome,
+    RouteLabel,
+    Telemetry,
+    UpdateKind,
+)
+from wats.testing import CapturingTelemetrySink, example_profile, example_secrets, serving
+from wats.web.routes import route_table
+
+
+class TalkativeStore:
+    """A store of which every third question fails, by what it quotes all that it was asked."""
+
+    def __init__(self, store: SQLiteStore) -> None:
+        self._store = store
+        self._turns: Counter[str] = Counter()
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._store, name)
+        if name in {"adapter", "open", "close"}:
+            return found
+
+        async def ask(*arguments: Any, **options: Any) -> Any:
+            self._turns[name] += 1
+            text = repr((arguments, options))
+            match self._turns[name] % 6:
+                case 2:
+                    raise StoreUnavailable from OSError(5, text, text)
+                case 4:
+                    raise named_by(text)
+                case _:
+                    return await found(*arguments, **options)
+
+        return ask
+
+
+class Handler:
+    """A handler that is called by whatever name it is given."""
+
+    def __init__(self, name: str) -> None:
+        self.__qualname__ = name
+
+    async def __call__(self, update: Any) -> None:
+        pass
+
+
+def names(canaries: Canaries) -> list[str]:
+    """Return names that a handler may have and that no surface may show."""
+    word, number = canaries.word("handler"), canaries.number("handler")
+    return [
+        number,
+        f"handle_{number}",
+        f"{word} {word}",
+        f"{word}'s",
+        hostile(word),
+        f"{word}\u00e9",
+    ]
+
+
+class Told:
+    """What came out of a service in this process."""
+
+    def __init__(self, canaries: Canaries) -> None:
+        self.canaries = canaries
+        self.sink = CapturingTelemetrySink()
+        self.log: list[Mapping[str, object]] = []
+        self.surfaces: dict[str, str] = {}
+        self.handlers: list[Handler] = []
+
+
+async def tell(folder: Path) -> Told:
+    """Ask a service with such a store and such handlers, and return what came out."""
+    told = Told(Canaries())
+    words = ("token", "telemetry_token", "app_secret", "verify_token")
+    secrets = {name: told.canaries.word(name) * 2 for name in words}
+    async with FakeGraph(told.canaries) as graph:
+        profile = example_profile(
+            graph_url=graph.url,
+            groups=GroupsConfig(enabled=True),
+            inbox=InboxConfig(max_attempts=1),
+            telemetry=TelemetryConfig(families="operator"),
+        )
+        app = create_wats_service_app(
+            profile=profile,
+            secrets=example_secrets(
+                bearer_tokens=(Secret(secrets["token"]),),
+                telemetry_tokens=(Secret(secrets["telemetry_token"]),),
+                app_secrets=(Secret(secrets["app_secret"]),),
+                verify_token=Secret(secrets["verify_token"]),
+            ),
+            persistence=TalkativeStore(SQLiteStore(str(folder / "wats.db"))),  # type: ignore[arg-type]
+            handlers=[Handler(name) for name in names(told.canaries)],
+            telemetry_sink=told.sink,
+            log=told.log.append,
+        )
+        table = route_table(profile, groups_enabled=True)
+        asker = Asker(told.canaries, table, hook=profile.webhook.path, secrets=secrets)
+        async with serving(app) as url:
+            asks = [*islice(asker.webhooks(), 219), *asker.messages(), *asker.every_route()]
+            asked = await ask_all(url, asks)
+            told.surfaces = await read_telemetry(url, secrets)
+    told.surfaces["sink"] = repr(told.sink)
+    told.surfaces["log"] = "\n".join(json.dumps(line) for line in told.log)
+    told.surfaces["answers"] = "\n".join(refusals(asked))
+    return told
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
+    return uvloop.run(tell(tmp_path_factory.mktemp("hostile")))
+
+
+def test_no_canary_is_seen(told: Told) -> None:
+    assert seen_in(told.surfaces, told.canaries) == {"log": [TRACE], "answers": [TRACE]}
+
+
+def test_the_store_failed_where_somebody_heard_of_it(told: Told) -> None:
+    events = Counter(str(line["event"]) for line in told.log)
+
+    assert events["wats.request.error"] > 10
+    assert events["wats.message.unrecorded"] > 3
+    assert "persistence_unavailable" in told.surfaces["answers"]
+    assert "internal_error" in told.surfaces["answers"]
+    assert '"Error":' in told.surfaces["/debug/diagnostics"]
+
+
+def test_every_line_of_the_log_is_as_documented(told: Told) -> None:
+    assert {fault for line in told.log for fault in faults_of(json.dumps(line))} == set()
+
+
+def test_the_sink_was_told_of_all_this(told: Told) -> None:
+    assert len(told.sink.counters) > 1000
+    assert len(told.sink.histograms) > 1000
+    assert len(told.sink.spans) > 1000
+    assert {event.name for event in told.sink.events} == {"wats.started", "wats.draining"}
+
+
+def test_a_handler_whose_name_could_be_somebodys_is_called_other() -> None:
+    canaries = Canaries()
+    sink = CapturingTelemetrySink()
+    telemetry = Telemetry(
+        routes=[RouteLabel(UNMATCHED)], adapter=None, sink=sink, families=FamilySet.OPERATOR
+    )
+    targets = [f"shop:{name}" for name in names(canaries)]
+
+    telemetry.use_targets(["shop:reply", *targets])
+    for target in range(len(targets) + 1):
+        telemetry.dispatched(target, UpdateKind.MESSAGE, Outcome.SUCCESS, 0.1)
+
+    exposition = telemetry.render(None, None).body.decode()
+    assert canaries.found_in(exposition + repr(sink)) == set()
+    assert 'wats_dispatch_total{outcome="success",target="shop:reply"} 1\n' in exposition
+    other = f'wats_dispatch_total{{outcome="success",target="other"}} {len(targets)}\n'
+    assert other in exposition

@@ -1,0 +1,219 @@
+"""Every line of the log is JSON, with keys and values of which the documentation has all."""
+
+import ast
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import wats
+from tests.privacy.conftest import Told
+from tests.privacy.log_lines import VALUES, documented_events, documented_keys, faults_of
+
+SOURCE = Path(wats.__file__).parent
+MODULES = {
+    str(path.relative_to(SOURCE)): ast.parse(path.read_text("utf-8"))
+    for path in SOURCE.rglob("*.py")
+}
+
+EXPRESSIONS = {
+    "at": {"to_iso(self._now())", "to_iso(utc_now())"},
+    "errorName": {
+        "error_name(error)",
+        "line[2]",  # in LibraryLog: an error_name
+        "name",  # in FailureLog an error_name, in the dispatcher that or a constant
+        "refusal.name if refusal is not None else None",
+    },
+    "exitCode": {"place.exit_code"},
+    "fbtraceId": {"said.fbtrace_id"},
+    "kind": {"kind.value"},
+    "level": {"line[1]"},
+    "library": {"line[0]"},
+    "metaCode": {"said.meta_code"},
+    "metaSubcode": {"said.meta_subcode"},
+    "metaType": {"said.meta_type"},
+    "method": {"method"},
+    "suppressed": {"self._suppressed.pop(line, 0)", "self._suppressed.pop(name, 0)"},
+    "worker": {"place.row"},
+}
+"""All that the code puts into a line. Whoever adds to it has shown that it is no free text."""
+
+FAILURE_EVENTS = {"wats.telemetry.error", "wats.telemetry.sink.error"}
+"""The events that a `FailureLog` is made for."""
+
+LOGS = {"log", "_log", "write_json_line"}
+"""How functions are called that write a line."""
+
+WRITERS = {"print", "echo", "secho", "warn", "print_exc", "print_exception", "getLogger"}
+"""How functions are called by which something else could be written."""
+
+SERVING = {"serve.py", "workers.py", "logs.py", "sink.py"}
+"""The modules of the command line that are part of a running service."""
+
+
+def name_of(called: ast.expr) -> str:
+    return called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
+
+
+def items_of(line: ast.Dict) -> dict[str, str]:
+    """Return the keys of *line*, which all are constants, and the expressions of their values."""
+    pairs = zip(line.keys, line.values, strict=True)
+    return {str(ast.literal_eval(key or "**")): ast.unparse(value) for key, value in pairs}
+
+
+def lines_in(node: ast.AST) -> Iterator[ast.Dict]:
+    """Yield the dictionaries in *node* that are lines of the log."""
+    for each in ast.walk(node):
+        if isinstance(each, ast.Dict) and "event" in [
+            getattr(key, "value", "") for key in each.keys
+        ]:
+            yield each
+
+
+def calls_in(node: ast.AST) -> Iterator[ast.Call]:
+    return (each for each in ast.walk(node) if isinstance(each, ast.Call))
+
+
+def functions() -> Iterator[tuple[str, ast.AST]]:
+    for name, module in MODULES.items():
+        for node in ast.walk(module):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name != "announce":
+                yield name, node
+
+
+def written_lines() -> list[dict[str, str]]:
+    return [items_of(line) for _, function in functions() for line in lines_in(function)]
+
+
+def test_every_line_that_can_be_written_has_its_documented_keys() -> None:
+    found: dict[str, set[str]] = {}
+    for line in written_lines():
+        event = line["event"].strip("'")
+        for each in FAILURE_EVENTS if event == "self._event" else {event}:
+            found[each] = line.keys() - {"event", "at"}
+
+    assert found == documented_events()
+
+
+def test_a_failure_log_is_made_for_its_events_alone() -> None:
+    calls = [call for module in MODULES.values() for call in calls_in(module)]
+    made = [call for call in calls if name_of(call.func) in {"FailureLog", "failures"}]
+
+    told = {ast.unparse(call.args[0]).strip("'") for call in made}
+
+    assert told == FAILURE_EVENTS | {"event"}  # the argument of `failures` itself
+
+
+def test_every_key_is_documented_and_has_a_rule() -> None:
+    used = {key for keys in documented_events().values() for key in keys}
+
+    assert documented_keys() == set(VALUES) == set(EXPRESSIONS) == used | {"at"}
+
+
+def test_no_line_holds_an_expression_that_nobody_looked_at() -> None:
+    used: dict[str, set[str]] = {}
+    for line in written_lines():
+        for key, value in line.items():
+            used.setdefault(key, set()).add(value)
+
+    del used["event"]
+    assert used == EXPRESSIONS
+
+
+def test_what_writes_lines_is_given_nothing_else() -> None:
+    others = set()
+    for name, function in functions():
+        lines = list(lines_in(function))
+        assigned = [node for node in ast.walk(function) if isinstance(node, ast.Assign)]
+        names = {ast.unparse(node.targets[0]) for node in assigned if node.value in lines}
+        for call in calls_in(function):
+            if name_of(call.func) in LOGS:
+                (given,) = call.args
+                if given not in lines and ast.unparse(given) not in names:
+                    others.add((name, ast.unparse(given)))
+
+    # The one that adds the time to what it was given.
+    assert others == {("service.py", "{**event, 'at': to_iso(now())}")}
+
+
+def test_a_running_service_writes_nothing_else() -> None:
+    written = set()
+    for name, module in MODULES.items():
+        if not name.startswith("cli/") or Path(name).name in SERVING:
+            called = [call.func for call in calls_in(module)]
+            texts = [ast.unparse(each) for each in called if name_of(each) in WRITERS]
+            texts += [text for each in called if (text := ast.unparse(each)).startswith("sys.std")]
+            written |= {(name, text) for text in texts}
+
+    assert written == {
+        ("telemetry/sinks.py", "sys.stderr.write"),
+        ("telemetry/sinks.py", "sys.stderr.flush"),
+        ("cli/logs.py", "logging.getLogger"),
+    }
+
+
+def test_what_a_service_announces_are_its_address_and_number() -> None:
+    calls = [call for module in MODULES.values() for call in calls_in(module)]
+    announced = [call for call in calls if name_of(call.func) == "announce"]
+
+    told = {keyword.arg for call in announced for keyword in call.keywords}
+
+    assert told == {"url", "pid"}
+    assert {ast.unparse(call.args[0]) for call in announced} == {"'wats.ready'"}
+
+
+def test_every_line_that_was_written_has_its_documented_keys(told: Told) -> None:
+    lines = told.surfaces["stderr"].splitlines()
+
+    faults = {fault for line in lines for fault in faults_of(line)}
+
+    assert faults == set()
+
+
+PROVOKED = {
+    "store": {"wats.inbox.dead"},
+    "no-store": set(),
+    "workers": {"wats.inbox.dead", "wats.worker.replaced"},
+}
+
+
+def test_what_could_be_written_of_a_service_was_written(told: Told) -> None:
+    events = {json.loads(line)["event"] for line in told.surfaces["stderr"].splitlines()}
+
+    always = {"wats.graph.failure", "wats.library.log", "wats.telemetry.sink.error"}
+    assert events == always | PROVOKED[told.variant]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param("Traceback (most recent call last):", id="no-json"),
+        pytest.param('{"event":"wats.unheard.of","at":"2026-11-22T12:00:00.000Z"}', id="event"),
+        pytest.param('"wats.inbox.dead"', id="no-object"),
+        pytest.param('{"event":"wats.request.error","errorName":"Error"}', id="no-time"),
+        pytest.param(
+            '{"event":"wats.request.error","errorName":"Error","at":"2026-11-22T12:00:00.000Z",'
+            '"path":"/x"}',
+            id="another-key",
+        ),
+        pytest.param(
+            '{"event":"wats.request.error","errorName":"No such person","at":'
+            '"2026-11-22T12:00:00.000Z"}',
+            id="text",
+        ),
+        pytest.param(
+            '{"event":"wats.graph.failure","metaCode":15550001111,"metaSubcode":null,"metaType":'
+            'null,"fbtraceId":null,"at":"2026-11-22T12:00:00.000Z"}',
+            id="number",
+        ),
+    ],
+)
+def test_a_line_that_is_not_as_documented_is_found(line: str) -> None:
+    assert len(faults_of(line)) == 1
+
+
+def test_a_line_that_is_as_documented_is_not() -> None:
+    line = '{"event":"wats.request.error","errorName":"KeyError","at":"2026-11-22T12:00:00.000Z"}'
+
+    assert faults_of(line) == []

@@ -1,0 +1,56 @@
+"""Of a message that was handled, the database keeps ids, times and kinds, and no content."""
+
+from pathlib import Path
+
+import uvloop
+
+from tests.privacy.canaries import Canaries
+from tests.privacy.fake_graph import FakeGraph
+from tests.privacy.service import Setup, running
+from tests.privacy.wire import ask_all
+
+KEPT_OF_WEBHOOKS = {
+    "contacts[].user_id",
+    "contacts[].wa_id",
+    "messages[].from",
+    "messages[].from_user_id",
+    "messages[].id",
+    "messages[].type",
+    "metadata.phone_number_id",
+    "phone_number_settings.phone_number_id",
+    "recipient.phone_number_id",
+    "statuses[].id",
+    "statuses[].recipient_participant_id",
+    "statuses[].status",
+}
+"""The fields of webhooks that are kept. Of what is sent it is the recipient, and Graph's answer
+behind an idempotency key."""
+
+
+async def keep(canaries: Canaries, folder: Path) -> str:
+    """Run a service whose handler succeeds, and return what is left of it on the disk."""
+    async with FakeGraph(canaries) as graph:
+        setup = Setup(graph_url=graph.url, handler="listen")
+        async with running(canaries, folder, setup) as service:
+            asker = service.asker(canaries)
+            asked = await ask_all(service.url, [*asker.webhooks(), *asker.messages()])
+            assert sum(answer.status == 200 for _, answer in asked) > 5000
+            await service.wait_for_handlers()
+            await service.stop()
+    assert service.database is not None
+    files = service.folder.glob(f"{service.database.name}*")
+    return "\n".join(path.read_bytes().decode("latin-1") for path in files)
+
+
+def test_of_what_was_handled_only_ids_types_and_states_are_kept(tmp_path: Path) -> None:
+    canaries = Canaries()
+
+    found = canaries.found_in(uvloop.run(keep(canaries, tmp_path)))
+
+    others = {place for place in found if ".value." not in place}
+    assert {place.partition(".value.")[2] for place in found - others} == KEPT_OF_WEBHOOKS
+    sent = {place for place in others if place.endswith(".to")}
+    answered = {place for place in others if place.startswith("Graph's ")}
+    assert others == {*sent, *answered, "our number"}
+    assert sent
+    assert answered
