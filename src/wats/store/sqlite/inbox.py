@@ -4,7 +4,8 @@ Each function runs inside a transaction that its caller opened.
 """
 
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import takewhile
 from typing import Any, TypeAlias
@@ -114,6 +115,8 @@ WHERE target = ?1 AND lane = ?2 AND update_id = (
 """
 
 _ERASE_LAST = "DELETE FROM wats_payloads WHERE update_id = ? AND waiting = 1"
+
+_IS_LEFT = "SELECT EXISTS (SELECT 1 FROM wats_payloads WHERE update_id = ?)"
 
 _COUNT_DOWN = "UPDATE wats_payloads SET waiting = waiting - 1 WHERE update_id = ?"
 
@@ -310,8 +313,8 @@ def settle(connection: Connection, settlements: Sequence[Settlement], now: datet
     # Asked first, as hardly any line has more, and to look for the first of none costs more.
     headless = _busy(connection, {lease[:2] for lease in held})
     connection.executemany(_PROMOTE_FIRST, headless)
-    done = [id_ for _, _, id_, _ in held if id_ not in buried and _erase(connection, id_)]
-    return Settled(done=tuple(done), more=bool(headless))
+    done = _erase(connection, [id_ for _, _, id_, _ in held if id_ not in buried])
+    return Settled(done=done, more=bool(headless))
 
 
 _Lease: TypeAlias = tuple[str, int, int, int]
@@ -322,13 +325,29 @@ def _lease_of(settlement: Settlement) -> _Lease:
     return settlement.target, settlement.lane, settlement.update_id, settlement.lease_id
 
 
-def _erase(connection: Connection, update_id: int) -> bool:
-    """Count one delivery of this update as ended; erase its payload if it was the last."""
-    connection.execute(_ERASE_LAST, (update_id,))
-    if connection.changes():
-        return True
-    connection.execute(_COUNT_DOWN, (update_id,))
-    return False
+def _erase(connection: Connection, update_ids: Sequence[int]) -> tuple[int, ...]:
+    """Count a delivery of each of these updates as ended; erase and return those without another.
+
+    An update stands among them once for each of its deliveries.
+    """
+    done: list[int] = []
+    for ids in _each_once(update_ids):
+        rows = [(id_,) for id_ in ids]
+        if change(connection, _ERASE_LAST, rows) == len(rows):
+            done += ids
+            continue
+        connection.executemany(_COUNT_DOWN, rows)
+        answers = connection.executemany(_IS_LEFT, rows)
+        done += [id_ for id_, (is_left,) in zip(ids, answers, strict=True) if not is_left]
+    return tuple(done)
+
+
+def _each_once(update_ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Split *update_ids* into rounds in which none stands twice."""
+    left = Counter(update_ids)
+    while left:
+        yield list(left)
+        left -= Counter(left.keys())
 
 
 def depth(connection: Connection) -> InboxDepth:
@@ -355,6 +374,5 @@ def purge_dead(connection: Connection, before: datetime, limit: int) -> int:
     """Delete deliveries that died before *before*, and erase what nobody waits for any more."""
     old: list[Any] = connection.execute(_OLD_DEAD, (to_ms(before), limit)).fetchall()
     connection.executemany(_DELETE_DEAD, old)
-    for update_id, _ in old:
-        _erase(connection, update_id)
+    _erase(connection, [update_id for update_id, _ in old])
     return len(old)
