@@ -14,17 +14,23 @@ from typing import Any
 
 import click
 import msgspec
+import yaml
 
 from wats import errors
 from wats.cli import main
+from wats.cli.checklist import ITEMS
 from wats.config import markdown_table
 from wats.graph.errors import PERMISSION_CODES, RULES
 from wats.inbound import content
 from wats.inbound.normalize import FIELDS
 from wats.simulator.recipients import as_markdown
 from wats.store.records import TRANSITIONS, DeliveryState
-from wats.telemetry.vocabulary import FAMILIES, Family, Label, Subject, UpdateKind
+from wats.telemetry.families import FAMILIES, SPANS
+from wats.telemetry.labels import Label, Subject
+from wats.telemetry.schema import schema_of
+from wats.telemetry.vocabulary import Kind, UpdateKind
 from wats.testing import example_profile
+from wats.web.app import route_labels
 from wats.web.openapi import build_document
 from wats.web.parts import HOOK_LABEL
 from wats.web.routes import Posture, route_table
@@ -85,7 +91,10 @@ START_MEANINGS = {
     "invalid_handler": "A handler cannot be imported or called, has the name of another one, or "
     "was added after the start.",
     "invalid_persistence_url": "`open_store` was given a URL of a store that this version lacks.",
-    "invalid_telemetry_sink": "A sink lacks a required method, or is a class and no object.",
+    "invalid_service_workers": "Several workers were asked for, and the database is in memory, "
+    "where each of them would see one of its own.",
+    "invalid_telemetry_sink": "A sink lacks a required method, is a class and no object, or cannot "
+    "be made.",
     "invalid_timeout": "A Graph client was made that would still connect when its call ends.",
     "invalid_token": "An access token has characters that no token has.",
     "invalid_url": "A Graph client was made without an http or https URL.",
@@ -126,10 +135,18 @@ KIND_MEANINGS = {
 }
 """What each kind of update tells. For handlers; `update.raw` is the item as Meta sent it."""
 
+_BY_HAND = {"kept", "derived", "retained", "shared"}
+"""The items of the checklist that nobody can judge from outside."""
+
 _EXPOSED = {
     Subject.ALWAYS: "always",
     Subject.STORE: "with a store",
     Subject.OUTBOX: "not in this version",
+}
+_METHODS = {
+    Kind.COUNTER: "increment_counter",
+    Kind.HISTOGRAM: "record_histogram",
+    Kind.GAUGE: "set_gauge",
 }
 _POSTURES = {
     Posture.OPEN: "answered",
@@ -146,28 +163,36 @@ _STEPS = {
 
 
 def families() -> str:
-    """Return the metric families."""
+    """Return the metric families, and how many series the sets can have."""
+    every = schema_of(route_labels(route_table(example_profile(), groups_enabled=True)))
     rows = [
         (
             _code(family.name),
-            family.kind.value,
+            family.kind,
             ", ".join(_code(label.key) for label in family.labels),
-            family.set.value,
-            _EXPOSED[family.needs],
+            family.set,
+            _EXPOSED[Subject(family.needs)],
+            str(family.series),
             family.help,
         )
-        for family in FAMILIES
+        for family in every.families
     ]
-    return _table(("Family", "Kind", "Labels", "Set", "Exposed", "Help"), rows)
+    table = _table(("Family", "Kind", "Labels", "Set", "Exposed", "Series", "Help"), rows)
+    totals = [(_code(each.set), f"{each.series:,}", f"{each.budget:,}") for each in every.sets]
+    return f"{table}\n\n{_table(('Set', 'Series at most', 'Promised'), totals)}"
 
 
 def labels() -> str:
-    """Return every label with its closed values."""
-    known = {label.key: label for family in FAMILIES for label in family.labels}
+    """Return every label with its closed values, and the families that have it."""
+    known: dict[Label, list[str]] = {}
+    for family in FAMILIES:
+        for label in family.labels:
+            known.setdefault(label, []).append(_code(family.name))
     rows = [
-        (_code(label.key), _values(label), _code(label.other)) for _, label in sorted(known.items())
+        (_code(label.key), _values(label), _code(label.other), ", ".join(names))
+        for label, names in sorted(known.items(), key=lambda item: item[0].key)
     ]
-    return _table(("Label", "Values", "Anything else becomes"), rows)
+    return _table(("Label", "Values", "Anything else becomes", "Families"), rows)
 
 
 def buckets() -> str:
@@ -183,19 +208,32 @@ def buckets() -> str:
 def attributes() -> str:
     """Return the attribute dictionary: what a sink is told with each family, in order."""
     rows = [
-        (_code(family.name), _method_of(family), ", ".join(map(_code, family.attributes)))
+        (
+            _code(family.name),
+            _code(_METHODS[family.kind]),
+            ", ".join(map(_code, family.attributes)) or "none",
+        )
         for family in FAMILIES
-        if family.attributes
+        if family.attributes is not None
     ]
     return _table(("Family", "Method of the sink", "Attributes, in this order"), rows)
+
+
+def spans() -> str:
+    """Return the spans that a sink can be told of."""
+    rows = [(_code(name.value), ", ".join(map(_code, keys))) for name, keys in SPANS.items()]
+    return _table(("Span", "Attributes, in this order"), rows)
 
 
 def attribute_values() -> str:
     """Return every attribute with what it can be."""
     by_attribute = {
-        label.attribute: label for family in FAMILIES for label in family.labels if label.attribute
+        label.attribute: label
+        for family in reversed(FAMILIES)  # of two lists, the first one has all values
+        for label in family.labels
+        if label.attribute
     }
-    keys = dict.fromkeys(key for family in FAMILIES for key in family.attributes)
+    keys = dict.fromkeys(key for family in FAMILIES for key in family.attributes or ())
     rows = [
         (
             _code(key),
@@ -340,6 +378,32 @@ def states() -> str:
     return _table(("State", "Meaning", "Can become"), rows)
 
 
+def alerts() -> str:
+    """Return what the rules for Prometheus tell, and how soon."""
+    groups = yaml.safe_load((ROOT / "operators/rules.yml").read_text("utf-8"))["groups"]
+    rows = [
+        (
+            f"[{rule['alert']}](#{rule['alert'].lower()})",
+            rule["labels"]["severity"],
+            rule.get("for", "at once"),
+            group["name"].removeprefix("wats-"),
+        )
+        for group in groups
+        for rule in group["rules"]
+        if "alert" in rule
+    ]
+    return _table(("Alert", "Severity", "After", "Families"), rows)
+
+
+def checklist() -> str:
+    """Return what is to hold of the telemetry of a service, and who can tell."""
+    rows = [
+        (_code(item.name), item.promise, "you" if item.name in _BY_HAND else "`wats doctor`")
+        for item in ITEMS
+    ]
+    return _table(("Item", "What is to hold", "Who can tell"), rows)
+
+
 def layers() -> str:
     """Return the order of imports, as the linter holds it."""
     project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -350,9 +414,11 @@ def layers() -> str:
 
 
 BLOCKS: Mapping[str, Callable[[], str]] = {
+    "alerts": alerts,
     "attribute-values": attribute_values,
     "attributes": attributes,
     "buckets": buckets,
+    "checklist": checklist,
     "commands": commands,
     "contents": contents,
     "families": families,
@@ -364,6 +430,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "layers": layers,
     "recipients": as_markdown,
     "routes": routes,
+    "spans": spans,
     "start-codes": start_codes,
     "states": states,
 }
@@ -439,14 +506,10 @@ def _constant(node: ast.expr) -> object:
     return None
 
 
-def _method_of(family: Family) -> str:
-    return _code("record_histogram" if family.buckets else "increment_counter")
-
-
 def _values(label: Label) -> str:
     if label.values:
         return ", ".join(map(_code, label.values))
-    return f"the templates of the route table, and {_code(label.other)}"
+    return f"{label.described}, and {_code(label.other)}"
 
 
 def _code(text: str) -> str:

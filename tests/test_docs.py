@@ -2,104 +2,50 @@
 
 import asyncio
 import contextlib
-import importlib.util
 import json
 import os
 import re
 import shlex
-import shutil
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
 
 import aiohttp
 import click
 import pytest
 import yaml
 
+from tests.pages import (
+    PAGES,
+    ROOT,
+    SECRETS,
+    WEBHOOK,
+    blocks,
+    commands_in,
+    lay_out,
+    load,
+    spans,
+)
 from wats import create_wats_service_app, open_store
 from wats.config import config_keys, parse_config
-from wats.telemetry.vocabulary import FAMILIES
-from wats.testing import (
-    APP_SECRET,
-    BEARER_TOKEN,
-    VERIFY_TOKEN,
-    example_profile,
-    example_secrets,
-    serving,
-    sign,
-)
+from wats.store.records import Arrival, Delivery, DeliveryState, Settlement
+from wats.telemetry.families import FAMILIES
+from wats.testing import BEARER_TOKEN, example_profile, example_secrets, serving, sign
 from wats.web.routes import route_table
 
-ROOT = Path(__file__).parents[1]
-PAGES = {
-    str(path.relative_to(ROOT)): path.read_text("utf-8")
-    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"))
-}
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
-SECRETS = {
-    "WATS_ACCESS_TOKEN": "an-access-token-for-tests",
-    "WATS_VERIFY_TOKEN": VERIFY_TOKEN,
-    "WATS_APP_SECRET": APP_SECRET,
-    "WATS_SERVICE_BEARER_TOKEN": BEARER_TOKEN,
-}
-WEBHOOK = json.dumps(
-    {
-        "object": "whatsapp_business_account",
-        "entry": [
-            {
-                "id": "123456789012345",
-                "changes": [
-                    {
-                        "field": "messages",
-                        "value": {
-                            "messaging_product": "whatsapp",
-                            "metadata": {"phone_number_id": "15551234567"},
-                            "messages": [
-                                {
-                                    "id": "wamid.1",
-                                    "from": "15550001234",
-                                    "timestamp": "1790000000",
-                                    "type": "text",
-                                    "text": {"body": "Hi"},
-                                }
-                            ],
-                        },
-                    }
-                ],
-            }
-        ],
-    }
-).encode()
-
-
-def load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
+NO_KEYS = {"service.py", "service.instance"}
+"""What looks like keys of the config: a module, and the beginning of OpenTelemetry's attribute."""
 
 generate = load(ROOT / "docs/generate.py")
 
 
-def blocks(page: str, language: str) -> list[str]:
-    return re.findall(f"^```{language}\n(.*?)^```$", PAGES[page], flags=re.DOTALL | re.MULTILINE)
-
-
-def spans(text: str) -> list[str]:
-    without_blocks = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
-    return re.findall(r"`([^`\n]+)`", without_blocks)
-
-
 def shell_lines(page: str) -> list[str]:
-    script = "\n".join(blocks(page, "sh")).replace("\\\n", " ")
-    return [line.strip() for line in (*script.splitlines(), *spans(PAGES[page]))]
+    commands = [line for block in blocks(page, "sh") for line in commands_in(block)]
+    return [line.strip() for line in (*commands, *spans(PAGES[page]))]
 
 
 def anchors(text: str) -> set[str]:
@@ -136,7 +82,8 @@ def test_every_relative_link_leads_somewhere(page: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_path_that_is_named_exists(page: str) -> None:
-    paths = [each for each in spans(PAGES[page]) if re.match(r"(src|tests|docs)/[^:*…]+$", each)]
+    folders = re.compile(r"(src|tests|docs|operators|bench)/[^:*…]+$")
+    paths = [each for each in spans(PAGES[page]) if folders.match(each)]
 
     planned = "src/wats/store/migrations/sqlite/0002_what_it_does.sql"
     assert [path for path in paths if path != planned and not (ROOT / path).exists()] == []
@@ -161,7 +108,8 @@ def test_every_command_that_is_named_exists(page: str) -> None:
     unknown = []
     for line in shell_lines(page):
         words = shlex.split(line) if re.match(r"(\.venv/bin/)?wats [a-z-]", line) else []
-        path = " ".join(["wats", *(word for word in words[1:3] if re.fullmatch("[a-z]+", word))])
+        named = (word for word in words[1:3] if re.fullmatch("[a-z][a-z-]*", word))
+        path = " ".join(["wats", *named])
         if words and path not in commands:
             unknown.append(line)
             continue
@@ -187,7 +135,7 @@ def test_every_config_key_that_is_named_exists(page: str) -> None:
     named = {
         match[0]
         for span in spans(PAGES[page])
-        if (match := re.match(rf"(?:{sections})\.[a-zA-Z]+", span)) and match[0] != "service.py"
+        if (match := re.match(rf"(?:{sections})\.[a-zA-Z]+", span)) and match[0] not in NO_KEYS
     }
 
     assert named <= keys
@@ -213,32 +161,6 @@ def test_every_metric_family_is_documented_and_no_other() -> None:
     explained = "".join(line for line in page.splitlines() if line.startswith("- `"))
     assert [each.name for each in FAMILIES if f"`{each.name}`" not in explained] == []
     assert named <= {each.name for each in FAMILIES}
-
-
-def test_every_series_that_a_rule_asks_for_can_exist() -> None:
-    families = {each.name: each for each in FAMILIES}
-    templates = {row.label for row in route_table(example_profile(), groups_enabled=True)}
-    rules = blocks("docs/operating.md", "yaml")[1]
-
-    for name, selector in re.findall(r"([a-z_]+_total)\{([^}]*)\}", rules):
-        labels = {label.key: label.values or templates for label in families[name].labels}
-        for key, values in re.findall(r'(\w+)=~?"([^"]*)"', selector):
-            assert set(values.split("|")) <= set(labels[key])
-
-
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool of Prometheus is not here")
-@pytest.mark.parametrize(
-    ("number", "check"), [(0, ["config", "--syntax-only"]), (1, ["rules"])], ids=["scrape", "rules"]
-)
-def test_prometheus_takes_what_is_shown_for_it(
-    tmp_path: Path, number: int, check: list[str]
-) -> None:
-    path = tmp_path / "shown.yml"
-    path.write_text(blocks("docs/operating.md", "yaml")[number])
-
-    done = subprocess.run(["promtool", "check", *check, path], capture_output=True, check=False)
-
-    assert done.returncode == 0, done.stdout.decode()
 
 
 def test_every_error_code_is_documented_and_no_other() -> None:
@@ -276,18 +198,49 @@ async def test_the_sql_that_is_shown_runs_on_our_schema(tmp_path: Path) -> None:
             connection.executescript(script)
 
 
+def ending(delivery: Delivery, state: DeliveryState) -> Settlement:
+    return Settlement(
+        delivery=delivery,
+        state=state,
+    )
+
+
+async def test_a_dead_letter_is_discarded_as_it_is_shown_and_others_are_not(tmp_path: Path) -> None:
+    long_ago = datetime(2020, 1, 1, tzinfo=UTC)
+    update = Arrival(
+        key=bytes(16),
+        occurred_at=long_ago,
+        received_at=long_ago,
+        kind="message",
+        phone_number_id=None,
+        lane=1,
+        payload=b"{}",
+        targets=("one", "other"),
+        lease_seconds=60.0,
+    )
+    store = open_store(f"sqlite:///{tmp_path / 'wats.db'}")
+    await store.open()
+    (kept,) = await store.receive([update])
+    assert kept is not None
+    one, other = kept.leased
+    await store.settle_deliveries([ending(one, DeliveryState.DEAD)], now=long_ago)
+    await store.close()
+
+    with contextlib.closing(sqlite3.connect(tmp_path / "wats.db")) as connection:
+        connection.executescript(blocks("docs/operating.md", "sql")[-1])
+
+    await store.open()
+    depth = await store.inbox_depth()
+    settled = await store.settle_deliveries([ending(other, DeliveryState.DONE)], now=long_ago)
+    await store.close()
+    assert (depth.dead, depth.leased) == (0, 1)
+    assert settled.done == (other.update_id,)  # nobody is counted as waiting for it any more
+
+
 @pytest.fixture
 def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Return a folder with the examples, each in the file that its first line names."""
-    names = set()
-    for page in ("README.md", "docs/handlers.md", "docs/telemetry.md"):
-        for block in blocks(page, "python"):
-            name = re.match(r"# (\w+)\.py\n", block)
-            assert name is not None, "The first line of an example names its file."
-            names.add(name[1])
-            (tmp_path / f"{name[1]}.py").write_text(block)
-    (tmp_path / "wats.config.yaml").write_text(blocks("README.md", "yaml")[0])
-    (tmp_path / ".env").write_text("".join(f"{key}={SECRETS[key]}\n" for key in SECRETS))
+    names = lay_out(tmp_path)
     for key, value in SECRETS.items():
         monkeypatch.setenv(key, value)
     monkeypatch.chdir(tmp_path)

@@ -243,7 +243,7 @@ class GraphDiagnostics:
     Attributes:
         meta_code: Meta's `code`.
         meta_subcode: Meta's `error_subcode`.
-        meta_type: Meta's `type`, only if it looks like a name.
+        meta_type: Meta's `type`, only if it looks like the name of an exception.
         fbtrace_id: The id that Meta's support asks for, only if it looks like one.
         name: Our name for the code, as it shows in the error ledger.
         category: The category of the error table; a member of a closed list.
@@ -262,8 +262,8 @@ class GraphDiagnostics:
 class GraphRefused(GraphError):
     """Graph answered, and not with 2xx: the request was not carried out.
 
-    `upstream_status` is Meta's HTTP status, `retry_after` the raw header if Meta sent one of at
-    most 64 characters, `diagnostics` what the answer said.
+    `upstream_status` is Meta's HTTP status, `retry_after` the header as Meta sent it if it was
+    seconds or a date, `diagnostics` what the answer said.
     """
 
     def __init__(

@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import socket
 import sqlite3
 import threading
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -69,7 +71,8 @@ import pathlib
 
 async def handle(update):
     pathlib.Path("begun").touch()
-    await asyncio.sleep(0.5)
+    while not pathlib.Path("go").exists():
+        await asyncio.sleep(0.01)
 """
 
 
@@ -83,6 +86,15 @@ def wait_for(is_so: Callable[[], Any]) -> None:
 def status_of(url: Any) -> int:
     with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - our own
         return answer.status
+
+
+def is_refused(url: str) -> bool:
+    address = urlsplit(url)
+    try:
+        socket.create_connection((address.hostname or "", address.port or 0)).close()
+    except ConnectionError:
+        return True
+    return False
 
 
 def told_to_sink(folder: Path) -> dict[int, list[str]]:
@@ -226,7 +238,9 @@ def test_the_sandbox_is_one_process(wats) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_interrupt_from_the_terminal_lets_requests_end(wats, workers: int) -> None:
+def test_an_interrupt_from_the_terminal_lets_requests_end_and_no_more_begin(
+    wats, workers: int
+) -> None:
     (wats.folder / "slow.py").write_text(SLOW_HANDLER)
     wats.write(
         persistence="none", handlers=["slow:handle"], service={**SERVICE, "workers": workers}
@@ -244,6 +258,9 @@ def test_an_interrupt_from_the_terminal_lets_requests_end(wats, workers: int) ->
         wait_for((wats.folder / "begun").exists)
         # A terminal sends it to every process of the command.
         os.killpg(service.process.pid, signal.SIGINT)
+        wait_for(lambda: is_refused(service.url))
+        assert statuses == []
+        (wats.folder / "go").touch()
         out, err = service.process.communicate(timeout=30)
         asking.join()
 

@@ -118,6 +118,15 @@ def test_a_worker_may_take_its_time_to_end() -> None:
     assert sorted(lines[1:-1]) == ["drained 0", "drained 1"]
 
 
+def test_a_worker_that_is_ready_when_it_is_to_end_is_too_late() -> None:
+    with running("be_ready_at_the_end", 1) as toy:
+        toy.until("starting")
+        toy.send(signal.SIGTERM)
+        code, lines, _ = toy.rest()
+
+    assert (code, lines) == (0, ["stopping", "ended 0"])
+
+
 def test_a_worker_that_hangs_is_killed_in_the_end_and_the_others_are_not() -> None:
     with running("hang_in_seat_1", stop_seconds=0.5) as toy:
         pids = toy.pids(2)

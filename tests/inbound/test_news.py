@@ -16,6 +16,7 @@ class Told:
     """Notes what telemetry is told."""
 
     def __init__(self) -> None:
+        self.wants_news = True
         self.lags: list[float] = []
         self.final: list[tuple[FinalOutcome, ErrorCategory]] = []
         self.deliveries: list[float] = []
@@ -119,3 +120,11 @@ def test_a_delivery_took_from_the_sending_to_metas_time_of_it(news: News, told: 
     news.tell(update(UpdateKind.STATUS), status("delivered"), NOON - timedelta(seconds=5))
 
     assert told.deliveries == [5.0]
+
+
+def test_nothing_is_told_where_nobody_sees_it(news: News, told: Told) -> None:
+    told.wants_news = False
+
+    news.tell(update(UpdateKind.STATUS), status("delivered"), NOON)
+
+    assert (told.lags, told.final, told.deliveries) == ([], [], [])

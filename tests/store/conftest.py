@@ -63,10 +63,7 @@ def settle(store: Store) -> Callable[..., Awaitable[Sequence[int]]]:
     ) -> Sequence[int]:
         settlements = [
             Settlement(
-                update_id=delivery.update_id,
-                target=delivery.target,
-                lane=delivery.lane,
-                lease_id=delivery.lease_id,
+                delivery=delivery,
                 state=state,
                 due_at=due_at,
                 error="ValueError",

@@ -152,10 +152,7 @@ async def handle(path: Path, update: Arrival) -> None:
         targets=["handlers"], limit=1, lease_seconds=60, now=NOON
     )
     done = Settlement(
-        update_id=delivery.update_id,
-        target=delivery.target,
-        lane=delivery.lane,
-        lease_id=delivery.lease_id,
+        delivery=delivery,
         state=DeliveryState.DONE,
     )
     assert await store.settle_deliveries([done], now=NOON) == Settled(
@@ -185,7 +182,10 @@ asyncio.run(main())
     acknowledged = [int(process.stdout.readline()) for _ in range(500)]
 
     process.send_signal(signal.SIGKILL)
-    rest, _ = process.communicate(timeout=30)
+    # Not by `communicate`, which would pass over what was read ahead and begin amid a line.
+    with process.stdout:
+        rest = process.stdout.read()
+    process.wait(timeout=30)
     acknowledged += [int(line) for line in rest.splitlines(keepends=True) if line.endswith("\n")]
 
     store = SQLiteStore(str(path))
@@ -296,8 +296,7 @@ async def main():
         from wats.store.records import DeliveryState, Settlement
         say([d.update_id for d in claimed])
         await store.settle_deliveries(
-            [Settlement(update_id=d.update_id, target=d.target, lane=d.lane,
-                lease_id=d.lease_id,
+            [Settlement(delivery=d,
                         state=DeliveryState.DONE) for d in claimed], now=NOON)
     await store.close()
 

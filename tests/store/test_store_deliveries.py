@@ -37,10 +37,7 @@ def ending(
     error: str | None = None,
 ) -> Settlement:
     return Settlement(
-        update_id=delivery.update_id,
-        target=delivery.target,
-        lane=delivery.lane,
-        lease_id=delivery.lease_id,
+        delivery=delivery,
         state=state,
         due_at=due_at,
         error=error,

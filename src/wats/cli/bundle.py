@@ -3,12 +3,12 @@
 import json
 import os
 import platform
-import sqlite3
 import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+import apsw
 import click
 import msgspec
 
@@ -23,7 +23,7 @@ from wats.privacy import REDACTED, Secret
 from wats.version import __version__
 from wats.web.bodies import Diagnostics, Status
 
-LIBRARIES: Final = ("aiohttp", "click", "httptools", "msgspec", "PyYAML", "uvicorn", "uvloop")
+LIBRARIES: Final = ("aiohttp", "apsw", "click", "httptools", "msgspec", "PyYAML", "uvicorn", "uvloop")
 _TELLING: Final = frozenset({"apiVersion", "apiPrefix", "families"})
 """The keys of the config whose text may be told; of the others it is said that they are set."""
 
@@ -70,7 +70,7 @@ def _versions() -> dict[str, str]:
         "python": platform.python_version(),
         "implementation": sys.implementation.name,
         "platform": f"{sys.platform} {platform.machine()}",
-        "sqlite": sqlite3.sqlite_version,
+        "sqlite": apsw.sqlite_lib_version(),
         **{name: metadata.version(name) for name in LIBRARIES},
     }
 

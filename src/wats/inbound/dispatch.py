@@ -7,7 +7,7 @@ up those behind it, of this conversation and for this handler, and no others.
 
 import random
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from itertools import groupby
 from typing import NamedTuple
 
@@ -152,23 +152,23 @@ class Dispatcher:
         failure = await self._calls.call(delivery.target, update)
         if failure is not None:
             return self._failed(delivery, update.kind, failure)
-        return Handled(_settled(delivery, DeliveryState.DONE), update.kind)
+        return Handled(Settlement(delivery, DeliveryState.DONE), update.kind)
 
     def _failed(self, delivery: Delivery, kind: UpdateKind, error: BaseException) -> Handled:
         self._telemetry.webhook_update(kind, Outcome.ERROR)
         if delivery.attempt >= self._config.max_attempts:
             return self._dead(delivery, kind, error_name(error))
         due_at = self._now() + retry_delay(delivery.attempt, self._jitter())
-        settlement = _settled(delivery, DeliveryState.RETRY, due_at=due_at, error=error_name(error))
+        settlement = Settlement(delivery, DeliveryState.RETRY, due_at, error_name(error))
         return Handled(settlement, kind)
 
     def _dead(self, delivery: Delivery, kind: UpdateKind, name: str) -> Handled:
         self._log({"event": "wats.inbox.dead", "kind": kind.value, "errorName": name})
-        return Handled(_settled(delivery, DeliveryState.DEAD, error=name), kind)
+        return Handled(Settlement(delivery, DeliveryState.DEAD, error=name), kind)
 
     async def _settle(self, runs: Sequence[Sequence[Handled]]) -> None:
         results = [result for run in runs for result in run]
-        kinds = {settlement.update_id: kind for settlement, kind in results}
+        kinds = {settlement.delivery.update_id: kind for settlement, kind in results}
         settled = await self._store.settle_deliveries(
             [settlement for settlement, _ in results], now=self._now()
         )
@@ -189,26 +189,8 @@ def _lane_of(delivery: Delivery) -> tuple[str, int]:
 
 
 def _given_back(delivery: Delivery) -> Handled:
-    return Handled(_settled(delivery, DeliveryState.PENDING), UpdateKind.UNKNOWN)
+    return Handled(Settlement(delivery, DeliveryState.PENDING), UpdateKind.UNKNOWN)
 
 
 def _abandoned(run: Sequence[Job]) -> Sequence[Handled]:
     return [_given_back(job.delivery) for job in run]
-
-
-def _settled(
-    delivery: Delivery,
-    state: DeliveryState,
-    *,
-    due_at: datetime | None = None,
-    error: str | None = None,
-) -> Settlement:
-    return Settlement(
-        update_id=delivery.update_id,
-        target=delivery.target,
-        lane=delivery.lane,
-        lease_id=delivery.lease_id,
-        state=state,
-        due_at=due_at,
-        error=error,
-    )

@@ -25,6 +25,8 @@ class News:
         self, update: Update, status: StatusRecord | None, sent_at: datetime | None = None
     ) -> None:
         """Tell of *update*; *status* is the transition in it, *sent_at* when its message left."""
+        if not self._telemetry.wants_news:
+            return
         if update.kind in _PUNCTUAL and update.occurred_at != EPOCH:
             lag = update.received_at - update.occurred_at
             self._telemetry.webhook_lag(lag.total_seconds())

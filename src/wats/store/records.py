@@ -118,17 +118,14 @@ class Kept(msgspec.Struct, frozen=True):
     sent_at: datetime | None = None
 
 
-class Settlement(msgspec.Struct, frozen=True, kw_only=True):
+class Settlement(msgspec.Struct, frozen=True):
     """How one leased delivery ended.
 
     `state` is `DONE`, `RETRY` (then `due_at` says when) or `DEAD`. A `PENDING` settlement gives
     the delivery back untouched: it was leased, but its target never saw it.
     """
 
-    update_id: int
-    target: str
-    lane: int
-    lease_id: int
+    delivery: Delivery
     state: "DeliveryState"
     due_at: datetime | None = None
     error: str | None = None

@@ -416,6 +416,11 @@ class Telemetry:
             self._slots[places[(method,)]] += 1.0
 
     @property
+    def wants_news(self) -> bool:
+        """Whether it is told to anybody how late updates are and how far messages came."""
+        return self._operator
+
+    @property
     def shows_inbox(self) -> bool:
         """Whether anybody sees how deep the inbox is, so that it is worth measuring."""
         return INBOX_DEPTH in self._places

@@ -61,10 +61,7 @@ def test_no_statement_of_the_inbox_reads_a_backlog(
 
 def ending(delivery: Delivery, state: DeliveryState) -> Settlement:
     return Settlement(
-        update_id=delivery.update_id,
-        target=delivery.target,
-        lane=delivery.lane,
-        lease_id=delivery.lease_id,
+        delivery=delivery,
         state=state,
         due_at=NOON,
     )

@@ -191,10 +191,7 @@ async def test_what_is_settled_makes_room_for_what_arrives_in_the_same_transacti
     assert kept is not None
     (first,) = kept.leased
     done = Settlement(
-        update_id=first.update_id,
-        target=first.target,
-        lane=first.lane,
-        lease_id=first.lease_id,
+        delivery=first,
         state=DeliveryState.DONE,
     )
     settle = partial(inbox.settle, settlements=[done], now=arrival().received_at)

@@ -284,9 +284,7 @@ def renew(
 ) -> None:
     """Move the ends of the leases that are still held."""
     leased_until = to_ms(now + timedelta(seconds=lease_seconds))
-    connection.executemany(
-        _RENEW, [(leased_until, d.target, d.lane, d.update_id, d.lease_id) for d in deliveries]
-    )
+    connection.executemany(_RENEW, [(leased_until, *_lease_of(d)) for d in deliveries])
 
 
 def settle(connection: Connection, settlements: Sequence[Settlement], now: datetime) -> Settled:
@@ -294,13 +292,13 @@ def settle(connection: Connection, settlements: Sequence[Settlement], now: datet
     ended: dict[_Lease, None] = {}
     buried: set[int] = set()
     for settlement in settlements:
-        lease = _lease_of(settlement)
+        lease = _lease_of(settlement.delivery)
         match settlement.state:
             case DeliveryState.DONE:
                 ended[lease] = None
             case DeliveryState.DEAD:
                 if change(connection, _BURY, [(settlement.error, to_ms(now), *lease)]):
-                    buried.add(settlement.update_id)
+                    buried.add(settlement.delivery.update_id)
                 ended[lease] = None
             case DeliveryState.RETRY:
                 due_at = to_ms(settlement.due_at or now)
@@ -321,8 +319,8 @@ _Lease: TypeAlias = tuple[str, int, int, int]
 """What a settlement is about: target, lane, update_id, lease_id."""
 
 
-def _lease_of(settlement: Settlement) -> _Lease:
-    return settlement.target, settlement.lane, settlement.update_id, settlement.lease_id
+def _lease_of(delivery: Delivery) -> _Lease:
+    return delivery.target, delivery.lane, delivery.update_id, delivery.lease_id
 
 
 def _erase(connection: Connection, update_ids: Sequence[int]) -> tuple[int, ...]:

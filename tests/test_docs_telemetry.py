@@ -1,0 +1,471 @@
+"""docs/telemetry.md is followed from its top to its end, as by somebody who reads it.
+
+Its files are written to a folder as their first lines name them, beside those of the README. YAML
+without a name goes into the profile of the README's config. Each `sh` block is run there as it
+stands, but that the addresses of a gateway and a collector are those of one that runs, and that
+what serves takes any free port. Where the config says that Graph is, nobody is.
+"""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import aiohttp
+import pytest
+import yaml
+
+from tests.pages import (
+    PAGES,
+    ROOT,
+    SECRETS,
+    blocks,
+    blocks_in,
+    commands_in,
+    lay_out,
+    load,
+    spans,
+)
+from wats.testing import BEARER_TOKEN, serving
+
+PAGE = "docs/telemetry.md"
+GATEWAY, COLLECTOR, NOBODY = "127.0.0.1:8787", "127.0.0.1:4318", "127.0.0.1:9"
+SERVE = "wats serve --config wats.config.yaml --env-file .env"
+LONGEST_SECONDS = 60.0
+
+for_programs = pytest.mark.skipif(
+    not (shutil.which("curl") and shutil.which("promtool")),
+    reason="curl or promtool is not installed",
+)
+
+
+class Said(NamedTuple):
+    """A command, what it wrote, and how it ended."""
+
+    command: str
+    code: int
+    out: str
+    err: str
+
+
+class Desk:
+    """A folder with all that the page shows, and what a reader does there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.modules = lay_out(folder)
+        self.addresses = {GATEWAY: NOBODY, COLLECTOR: NOBODY}
+        shutil.copy(ROOT / "operators/rules.yml", folder)
+        for block in blocks(PAGE, "yaml"):
+            if name := re.match(r"# (\S+)\n", block):
+                (folder / name[1]).write_text(block)
+        self._config = yaml.safe_load(blocks("README.md", "yaml")[0])
+        self._profile = self._config["profiles"][self._config["defaultProfile"]]
+        self._profile["graph"]["baseUrl"] = f"http://{NOBODY}"
+        self.configure({})
+        self._environ = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PIP_NO_INDEX": "1",  # what is to be installed is there already, or it fails
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def configure(self, shown: Mapping[str, Any]) -> None:
+        """Put what the page *shown* of a profile into the config."""
+        for section, keys in shown.items():
+            self._profile.setdefault(section, {}).update(keys)
+        (self.folder / "wats.config.yaml").write_text(yaml.safe_dump(self._config))
+
+    def run(self, command: str) -> Said:
+        done = subprocess.run(
+            ["sh", "-euc", self._placed(command)],
+            cwd=self.folder,
+            env=self._environ,
+            capture_output=True,
+            text=True,
+            timeout=LONGEST_SECONDS,
+            check=False,
+        )
+        return Said(command, done.returncode, done.stdout, done.stderr)
+
+    @contextmanager
+    def serving(self, command: str = SERVE) -> Iterator[str]:
+        """Run a command that serves, until the end of the block; it is the gateway meanwhile."""
+        with (self.folder / "stderr").open("w+") as stderr:
+            process = subprocess.Popen(
+                ["sh", "-euc", f"{self._placed(command)} --port 0"],
+                cwd=self.folder,
+                env=self._environ,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                start_new_session=True,
+            )
+            with process:
+                try:
+                    assert process.stdout is not None
+                    line = process.stdout.readline()
+                    assert line, (self.folder / "stderr").read_text()
+                    ready = json.loads(line)
+                    self.addresses[GATEWAY] = ready["url"].removeprefix("http://")
+                    yield ready["url"]
+                    os.kill(ready["pid"], signal.SIGTERM)
+                    assert process.wait(LONGEST_SECONDS) == 0
+                finally:
+                    if process.poll() is None:
+                        os.killpg(process.pid, signal.SIGKILL)
+
+    def get(self, path: str, token: str) -> int:
+        """Return the status that the gateway answers with."""
+        return self._ask("GET", path, token)
+
+    def send_text(self) -> int:
+        """Ask the gateway to send a message, and return the status that it answers with."""
+        body = json.dumps({"to": "15550001234", "text": "Hi"})
+        return self._ask("POST", "/api/messages/text", BEARER_TOKEN, body)
+
+    def token_in(self, name: str) -> str:
+        return (self.folder / name).read_text().strip()
+
+    def _ask(self, method: str, path: str, token: str, body: str | None = None) -> int:
+        address = self.addresses[GATEWAY]
+        with closing(HTTPConnection(address, timeout=LONGEST_SECONDS)) as connection:
+            connection.request(method, path, body, {"authorization": f"Bearer {token}"})
+            return connection.getresponse().status
+
+    def _placed(self, command: str) -> str:
+        for shown, real in self.addresses.items():
+            command = command.replace(shown, real)
+        return command
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+class Collector:
+    """Takes what is exported to it, and remembers where to."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["content-length"]))
+                collector.paths.append(self.path)
+                self.send_response(200)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"127.0.0.1:{self.server.server_port}"
+
+
+@contextmanager
+def collecting() -> Iterator[Collector]:
+    collector = Collector()
+    thread = Thread(target=collector.server.serve_forever, args=(0.01,))
+    with collector.server:
+        thread.start()
+        try:
+            yield collector
+        finally:
+            collector.server.shutdown()
+            thread.join()
+
+
+class Walk(NamedTuple):
+    """What came of following the page."""
+
+    desk: Desk
+    said: list[Said]
+    exported: list[str]
+
+    def out_of(self, beginning: str) -> str:
+        """Return what the last command that begins so wrote."""
+        return next(each.out for each in reversed(self.said) if each.command.startswith(beginning))
+
+
+def follow(desk: Desk, text: str) -> Iterator[Said]:
+    """Do what *text* shows, in its order; a gateway runs until the next one is started."""
+    with ExitStack() as gateway:
+        for language, block in blocks_in(text):
+            if language == "yaml" and not block.startswith("#"):
+                desk.configure(yaml.safe_load(block))
+            for command in commands_in(block) if language == "sh" else ():
+                if "wats serve" in command:
+                    gateway.close()
+                    gateway.enter_context(desk.serving(command))
+                else:
+                    yield desk.run(command)
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
+    desk = Desk(tmp_path_factory.mktemp("reader"))
+    with collecting() as collector:
+        desk.addresses[COLLECTOR] = collector.address
+        return Walk(desk, list(follow(desk, PAGES[PAGE])), collector.paths)
+
+
+def section_of(heading: str) -> str:
+    """Return what the page says below *heading*, up to the next one."""
+    text = PAGES[PAGE].partition(f"# {heading}\n")[2]
+    return re.split(r"^#+ ", text, flags=re.MULTILINE)[0]
+
+
+@for_programs
+def test_every_command_that_is_shown_succeeds(walk: Walk) -> None:
+    assert [each for each in walk.said if each.code != 0] == []
+    assert len(walk.said) > 12
+
+
+def test_every_command_that_is_named_is_shown_and_so_is_run() -> None:
+    shown = [line for block in blocks(PAGE, "sh") for line in commands_in(block)]
+    named = {each for each in spans(PAGES[PAGE]) if re.match(r"(wats|curl|pip|promtool) ", each)}
+
+    assert [name for name in named if not any(name in line for line in shown)] == []
+    # What it names besides is run by tests/test_bench.py.
+    assert {each for each in spans(PAGES[PAGE]) if each.startswith("python ")} == {
+        "python -m bench --only hiding",
+        "python -m bench --only telemetry",
+    }
+
+
+def test_there_are_no_blocks_but_those_that_are_tried() -> None:
+    found = set(re.findall(r"^```(.+)$", PAGES[PAGE], flags=re.MULTILINE))
+
+    assert found == {"sh", "yaml", "python", "text"}
+
+
+@for_programs
+def test_the_metrics_are_those_of_the_chosen_families(walk: Walk) -> None:
+    text, openmetrics = (
+        walk.out_of("curl -s -H @telemetry-header http://127.0.0.1:8787/metrics"),
+        walk.out_of("curl -s -H @telemetry-header --compressed"),
+    )
+
+    assert text.startswith("# HELP http_requests_total ")
+    assert openmetrics.startswith("# HELP http_requests ")
+    assert openmetrics.endswith("# EOF\n")
+    for exposition in (text, openmetrics):
+        assert "\nwats_worker_processes 1\n" in exposition
+
+
+@for_programs
+def test_a_stranger_gets_what_is_shown(walk: Walk) -> None:
+    (shown,) = blocks(PAGE, "text")
+
+    for each in walk.said:
+        if each.command.startswith("curl -si"):
+            assert re.sub("(?m)^date: .*$", "", each.out + "\n") == re.sub(
+                "(?m)^date: .*$", "", shown
+            )
+    assert sum(each.command.startswith("curl -si") for each in walk.said) == 2
+
+
+def keys_of(document: Any) -> Iterator[str]:
+    """Yield every key of a document, but not the names of errors, which are none of ours."""
+    if isinstance(document, dict):
+        for key, value in document.items():
+            yield key
+            yield from keys_of(value if key != "recentErrors" else None)
+
+
+@for_programs
+@pytest.mark.parametrize("path", ["/status", "/debug/diagnostics"])
+def test_every_field_of_an_answer_is_explained_and_no_other(walk: Walk, path: str) -> None:
+    answer = json.loads(walk.out_of(f"curl -s -H @telemetry-header http://{GATEWAY}{path}"))
+    section = section_of(path)
+    explained = re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE)
+
+    text = section_of("/status") + section
+    assert [key for key in keys_of(answer) if not re.search(rf"\b{key}\b", text)] == []
+    assert len(explained) > 3
+    assert set(explained) <= answer.keys()
+
+
+@for_programs
+def test_the_doctor_tells_what_the_checklist_says_that_it_can_tell(walk: Walk) -> None:
+    told = re.findall(r"^  (\w+) +(\S.*)$", walk.out_of("wats doctor"), flags=re.MULTILINE)
+    listed = re.findall(
+        r"^\| `\w+` \| (.*) \| (.*) \|$", section_of("Checklist"), flags=re.MULTILINE
+    )
+
+    verdicts = {"you": "unknown", "`wats doctor`": "holds"}
+    assert {(verdict, promise) for verdict, promise in told if verdict in verdicts.values()} == {
+        (verdicts[who], promise) for promise, who in listed
+    }
+
+
+@for_programs
+def test_the_bundle_is_written(walk: Walk) -> None:
+    bundle = json.loads((walk.desk.folder / "bundle.json").read_text())
+
+    assert bundle["service"]["metrics"]["leftOut"] == 0
+
+
+@for_programs
+def test_the_schema_has_the_families_of_the_table(walk: Walk) -> None:
+    schema = json.loads(walk.out_of("wats metrics schema --json"))
+    listed = re.findall(r"^\| `(\w+)` \|", section_of("Families"), flags=re.MULTILINE)
+
+    names = [family["name"] for family in schema["families"]]
+    assert [name for name in listed if name in names] == names
+    assert all(name in walk.out_of("wats metrics schema") for name in names)
+
+
+@for_programs
+def test_metrics_and_spans_arrive_at_the_collector(walk: Walk) -> None:
+    assert set(walk.exported) == {"/v1/metrics", "/v1/traces"}
+
+
+def test_variables_of_opentelemetry_are_not_read_from_an_env_file(desk: Desk) -> None:
+    desk.configure({"telemetry": {"sink": "wats.telemetry.otel:from_environment"}})
+    with collecting() as collector:
+        with (desk.folder / ".env").open("a") as file:
+            file.write(f"OTEL_EXPORTER_OTLP_ENDPOINT=http://{collector.address}\n")
+        with desk.serving():
+            assert desk.get("/status", BEARER_TOKEN) == 200
+
+    assert collector.paths == []
+
+
+async def test_the_application_that_is_shown_exports_what_it_did(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(desk.folder)
+    monkeypatch.syspath_prepend(str(desk.folder))
+    for key, value in SECRETS.items():
+        monkeypatch.setenv(key, value)
+    with collecting() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{collector.address}")
+        module = load(desk.folder / "observed.py")
+        async with (
+            serving(module.app) as url,
+            aiohttp.ClientSession() as session,
+            session.get(f"{url}/healthz") as answer,
+        ):
+            assert answer.status == 200
+        await asyncio.to_thread(module.sink.close)
+    for name in desk.modules:
+        sys.modules.pop(name, None)
+
+    assert set(collector.paths) == {"/v1/metrics", "/v1/traces"}
+
+
+def test_the_journal_that_is_shown_has_the_life_and_the_failures_of_a_service(desk: Desk) -> None:
+    shown = [yaml.safe_load(block) for block in blocks(PAGE, "yaml")]
+    desk.configure(next(each for each in shown if "journal" in str(each)))
+    with desk.serving():
+        assert desk.send_text() == 502
+
+    lines = (desk.folder / "journal.jsonl").read_text().splitlines()
+    assert [json.loads(line)["name"] for line in lines] == [
+        "wats.started",
+        "graph_operations_total",
+        "send_outcomes_total",
+        "wats.draining",
+    ]
+
+
+Ask = Callable[[str], Mapping[str, float]]
+
+
+@contextmanager
+def scraping(desk: Desk) -> Iterator[Ask]:
+    """Run Prometheus with what the page shows, and a second job with a variable for the token.
+
+    Yields what answers a query with the values by job.
+    """
+    shown = (desk.folder / "prometheus.yml").read_text()
+    config = yaml.safe_load(shown.replace(GATEWAY, desk.addresses[GATEWAY]))
+    (scrape,) = config["scrape_configs"]
+    literal = {"job_name": "literal", "bearer_token": "${WATS_TELEMETRY_TOKEN}"}
+    config["scrape_configs"].append({"static_configs": scrape["static_configs"], **literal})
+    config["global"] = {"scrape_interval": "500ms", "scrape_timeout": "500ms"}
+    (desk.folder / "prometheus.yml").write_text(yaml.safe_dump(config))
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    process = subprocess.Popen(
+        [
+            "prometheus",
+            "--config.file=prometheus.yml",
+            "--storage.tsdb.path=data",
+            f"--web.listen-address={address}",
+            "--log.level=error",
+        ],
+        cwd=desk.folder,
+        env={**os.environ, "WATS_TELEMETRY_TOKEN": desk.token_in("telemetry-token")},
+    )
+
+    def ask(query: str) -> Mapping[str, float]:
+        try:
+            with closing(HTTPConnection(address, timeout=LONGEST_SECONDS)) as connection:
+                connection.request("GET", f"/api/v1/query?query={quote(query)}")
+                answer = connection.getresponse()
+                found = json.load(answer)["data"]["result"] if answer.status == 200 else []
+        except ConnectionError:  # it is not up yet; later it is up, and not ready
+            return {}
+        return {each["metric"]["job"]: float(each["value"][1]) for each in found}
+
+    with process:
+        try:
+            yield ask
+        finally:
+            process.kill()
+
+
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed")
+def test_prometheus_scrapes_with_the_token_in_a_file_and_not_with_a_variable(desk: Desk) -> None:
+    desk.configure(yaml.safe_load(blocks(PAGE, "yaml")[0]))
+    desk.run("wats token > telemetry-token")
+    with desk.serving(), scraping(desk) as ask:
+        until = time.monotonic() + LONGEST_SECONDS
+        # What the service counts of the second job is what is read by the first.
+        while not ask('wats_auth_failures_total{job="wats",surface="telemetry"} > 0'):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        up = ask("up")
+
+    assert up == {"wats": 1.0, "literal": 0.0}
+
+
+def test_a_token_is_changed_as_it_is_shown_without_a_moment_in_which_none_is_good(
+    desk: Desk,
+) -> None:
+    section = PAGES["docs/operating.md"].partition("\n## Tokens\n")[2].partition("\n## ")[0]
+    desk.run("wats token > telemetry-token")
+    tokens = [desk.token_in("telemetry-token")]
+    answers = []
+    for language, block in blocks_in(section):
+        if language == "sh":
+            assert desk.run(block).code == 0
+            continue
+        if len(tokens) == 1:
+            tokens.append(desk.token_in("telemetry-token.next"))
+        desk.configure(yaml.safe_load(block))
+        with desk.serving():
+            answers.append([desk.get("/status", token) for token in tokens])
+
+    assert answers == [[200, 200], [404, 200]]
