@@ -23,7 +23,16 @@ from wats.privacy import REDACTED, Secret
 from wats.version import __version__
 from wats.web.bodies import Diagnostics, Status
 
-LIBRARIES: Final = ("aiohttp", "apsw", "click", "httptools", "msgspec", "PyYAML", "uvicorn", "uvloop")
+LIBRARIES: Final = (
+    "aiohttp",
+    "apsw",
+    "click",
+    "httptools",
+    "msgspec",
+    "PyYAML",
+    "uvicorn",
+    "uvloop",
+)
 _TELLING: Final = frozenset({"apiVersion", "apiPrefix", "families"})
 """The keys of the config whose text may be told; of the others it is said that they are set."""
 
