@@ -1,6 +1,5 @@
 """The transaction of the inbound flow: a webhook body becomes stored updates, then we answer."""
 
-import hashlib
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -14,6 +13,7 @@ from wats.inbound.news import News
 from wats.inbound.normalize import normalize
 from wats.inbound.signature import SignatureCheck
 from wats.inbound.updates import Update
+from wats.privacy import fingerprint
 from wats.store import Store
 from wats.store.records import Arrival
 from wats.telemetry import Telemetry
@@ -150,6 +150,4 @@ def lane_of(update: Update) -> int:
 
     Updates that belong to no conversation keep their order within their WABA and field.
     """
-    identity = update.conversation or f"{update.waba_id}|{update.field}"
-    digest = hashlib.blake2b(identity.encode(errors="surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)
+    return fingerprint(update.conversation or f"{update.waba_id}|{update.field}")

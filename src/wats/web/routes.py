@@ -246,9 +246,9 @@ def _message_routes(prefix: str) -> Sequence[Route]:
 def _group_operation(
     method: Method, handle: Handle, name: str, summary: str, **more: Any
 ) -> Operation:
-    return Operation(
-        method, handle, name, summary, bodies.GraphAnswer, problems=(400, 413, 502, 503), **more
-    )
+    too_large = (413,) if "body" in more else ()
+    problems = (400, *too_large, 502, 503)
+    return Operation(method, handle, name, summary, bodies.GraphAnswer, problems=problems, **more)
 
 
 def _group_routes(prefix: str) -> Sequence[Route]:

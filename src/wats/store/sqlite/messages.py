@@ -5,13 +5,13 @@ Each function runs inside a transaction that its caller opened.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from hashlib import blake2b
 from typing import Any, TypeAlias
 from zlib import crc32
 
 from apsw import Connection
 
 from wats.clock import from_ms, to_ms
+from wats.privacy import fingerprint
 from wats.store.records import (
     STATUS_RANK,
     Arrival,
@@ -217,8 +217,7 @@ def _hash(wa_message_id: str) -> int:
 
 def _window_digest(phone_number_id: str, customer: str) -> int:
     # The only key that a window has, so two windows must not share it by chance.
-    both = f"{phone_number_id} {customer}".encode()
-    return int.from_bytes(blake2b(both, digest_size=8).digest(), "big", signed=True)
+    return fingerprint(f"{phone_number_id} {customer}")
 
 
 def _rank(status: str) -> int:
