@@ -104,9 +104,9 @@ wats 1.2.3 · Graph v25.0 · up 3 h 12 min · webhook+persistence
 http://127.0.0.1:8787 · sqlite ok, schema 1
 
 Requests                                   total     4xx     5xx     p50     p99
-/webhook                                      80       0       0   2.5ms   5.0ms
+/webhook                                      80       0       0  <5.0ms  <5.0ms
 /api/messages/text                            16       0       2   175ms   248ms
-unmatched                                      1       1       0   2.5ms   5.0ms
+unmatched                                      1       1       0  <5.0ms  <5.0ms
 
 Updates                                    total  failed repeats skipped
 message                                       80       2       0       0
@@ -136,9 +136,9 @@ wats 1.2.3 · Graph v25.0 · up 3 h 12 min · webhook+persistence
 http://127.0.0.1:8787 · sqlite ok, schema 1
 
 Requests               per s                         4xx     5xx     p50     p99
-/webhook                20.0 ▃▄▅▆▇█▁ ▃▄▅▆▇█▁▂▃▄▅       0       0   2.5ms   4.9ms
+/webhook                20.0 ▃▄▅▆▇█▁ ▃▄▅▆▇█▁▂▃▄▅       0       0  <5.0ms  <5.0ms
 /api/messages/text      10.0 ▂▂▂▃▃▃▄ ▄▅▅▆▆▆▇▇▇██       0      18   175ms   248ms
-unmatched               0.50 ███████ ███████████      20       0   2.5ms   5.0ms
+unmatched               0.50 ███████ ███████████      20       0  <5.0ms  <5.0ms
 
 Updates                per s                      failed repeats skipped
 message                 20.0 ▃▄▅▆▇█▁ ▃▄▅▆▇█▁▂▃▄▅       9       0       0
@@ -166,7 +166,7 @@ OPERATOR = """\
 wats 1.2.3 · Graph v25.0 · up 3 h 12 min · webhook+persistence
 http://127.0.0.1:8787 · sqlite ok, schema 1
 Requests (+2)          per s                         4xx     5xx     p50     p99
-/webhook                   0 ▄▅▆▇█▁▂▃▄▅▆▇█▁▂▃▄▅▁       0       0   2.5ms   4.9ms
+/webhook                   0 ▄▅▆▇█▁▂▃▄▅▆▇█▁▂▃▄▅▁       0       0  <5.0ms  <5.0ms
 Updates                per s                      failed repeats skipped
 message                    0 ▄▅▆▇█▁▂▃▄▅▆▇█▁▂▃▄▅▁       9       0       0
 Handlers               per s                      failed
@@ -178,7 +178,7 @@ Messages               per s                      failed             p50     p99
 accepted by Meta           0 ▂▃▃▃▄▄▄▅▅▅▆▆▆▆▇▇██▁      18
 delivered                  0 ▂▃▃▃▄▄▄▅▅▅▆▆▆▆▇▇██▁       0            3.0s    5.0s
 Store                  per s                      failed             p50     p99
-sqlite                     0 ▄▅▆▇█▁▂▃▄▅▆▇█▁▂▃▄▅▁       0           2.5ms   4.9ms
+sqlite                     0 ▄▅▆▇█▁▂▃▄▅▆▇█▁▂▃▄▅▁       0          <5.0ms  <5.0ms
 Inbox   pending 12  leased 3  retry 1  dead 2  oldest 4.2s
 Also    workers 1  webhooks refused 0  auth failures 1  sink failures 0
 failures in 42 s · Ctrl-C ends

@@ -87,12 +87,17 @@ def format_rate(rate: float | None) -> str:
     return f"{rate:.1f}" if rate >= 10 else f"{rate:.2f}"
 
 
-def format_seconds(seconds: float | None, top: float = math.inf) -> str:
-    """Return a duration in at most six characters; *top* is the most that could be measured."""
+def format_seconds(seconds: float | None, *, bottom: float = 0.0, top: float = math.inf) -> str:
+    """Return a duration in at most six characters.
+
+    Durations up to *bottom*, or above *top*, could not be told apart when they were measured.
+    """
     if seconds is None:
         return "-"
     if math.isinf(seconds):
         return f">{format_seconds(top)}"
+    if seconds <= bottom and bottom > 0:
+        return f"<{format_seconds(bottom)}"
     if 0 < seconds < 1:
         return f"{seconds * 1000:.1f}ms" if seconds < 0.01 else f"{seconds * 1000:.0f}ms"
     if seconds < 120:

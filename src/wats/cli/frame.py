@@ -144,7 +144,8 @@ class _Page:
         if cell is None:
             return " " * _NUMBER
         if not isinstance(cell, Tally):
-            return format_seconds(cell.quantile(self._timed), cell.top).rjust(_NUMBER)
+            seconds = cell.quantile(self._timed)
+            return format_seconds(seconds, bottom=cell.bottom, top=cell.top).rjust(_NUMBER)
         count = cell.count(self.counted)
         text = format_count(count).rjust(_NUMBER)
         if not count:

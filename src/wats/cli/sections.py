@@ -41,9 +41,10 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """A cell with how long something took; *top* is the most that could be measured."""
+    """A cell with how long something took, and the first and last bound that it was measured by."""
 
     quantile: Quantile
+    bottom: float
     top: float
 
 
@@ -237,7 +238,9 @@ def _quiet(family: Family, **labels: str) -> Tally:
 def _timings(family: Family, **labels: str) -> tuple[Timing, Timing]:
     def timing(share: float) -> Timing:
         return Timing(
-            lambda samples: samples.quantile(share, family.name, **labels), family.buckets[-1]
+            lambda samples: samples.quantile(share, family.name, **labels),
+            bottom=family.buckets[0],
+            top=family.buckets[-1],
         )
 
     return timing(0.5), timing(0.99)
