@@ -9,11 +9,10 @@ import msgspec
 from wats.cli.samples import Labels, Samples
 from wats.privacy import REDACTED
 from wats.telemetry.families import FAMILIES, Family
-from wats.telemetry.labels import Label
+from wats.telemetry.labels import TARGET_NAME, Label
 from wats.telemetry.vocabulary import UNMATCHED, Kind
 from wats.web.bodies import Status
 
-_TARGET: Final = re.compile(r"[A-Za-z_][\w.:<>]{0,119}", re.ASCII)
 _PARTS: Final = ("_bucket", "_sum", "_count")
 
 _PRIVATE: Final = {
@@ -80,7 +79,7 @@ class Vocabulary:
         if label.source is None or value == label.other:
             return value in {*label.values, label.other}
         known = self._open.get(label.key)
-        return _TARGET.fullmatch(value) is not None if known is None else value in known
+        return TARGET_NAME.fullmatch(value) is not None if known is None else value in known
 
 
 def _sample_names(family: Family) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """The labels of the families, each with its closed list of values. No I/O."""
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -30,6 +31,9 @@ from wats.telemetry.vocabulary import (
 
 OTHER_TARGET: Final = "other"
 """The `target` of a handler that has no name here."""
+
+TARGET_NAME: Final = re.compile(r"(?!.*\d{7})[A-Za-z_](\w|[.:]|<locals>|<lambda>){0,119}", re.ASCII)
+"""What a handler may be called here: like code, and with fewer digits than a phone number has."""
 
 MAX_TARGETS: Final = 31
 """How many handlers can have a name; with `other` there are 32 values."""

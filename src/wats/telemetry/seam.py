@@ -39,7 +39,13 @@ from wats.telemetry.families import (
     Family,
     families_of,
 )
-from wats.telemetry.labels import MAX_TARGETS, OTHER_TARGET, UNKNOWN_VERSION, Subjects
+from wats.telemetry.labels import (
+    MAX_TARGETS,
+    OTHER_TARGET,
+    TARGET_NAME,
+    UNKNOWN_VERSION,
+    Subjects,
+)
 from wats.telemetry.ledger import ErrorLedger
 from wats.telemetry.places import (
     ABSENT,
@@ -91,7 +97,6 @@ _ABSENT: Final = -1
 
 _VERSION: Final = re.compile(r"\d{1,4}(\.\d{1,4}){2}((a|b|rc|\.dev)\d{1,4})?", re.ASCII)
 _GRAPH_VERSION: Final = re.compile(r"v\d{1,3}\.\d{1,3}", re.ASCII)
-_TARGET: Final = re.compile(r"(?!.*\d{7})[A-Za-z_](\w|[.:]|<locals>|<lambda>){0,119}", re.ASCII)
 
 _NOTHING: Final[Attributes] = MappingProxyType({})
 
@@ -188,7 +193,7 @@ class Telemetry:
         The first 31 names are label values from then on. The others are `other`, and so is what
         could not be the name of code, or holds as many digits in a row as a phone number.
         """
-        known = dict.fromkeys(name for name in names if _TARGET.fullmatch(name))
+        known = dict.fromkeys(name for name in names if TARGET_NAME.fullmatch(name))
         known.pop(OTHER_TARGET, None)
         targets = tuple(known)[:MAX_TARGETS]
         self._targets = tuple(name if name in targets else OTHER_TARGET for name in names)
