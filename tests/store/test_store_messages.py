@@ -77,16 +77,29 @@ async def test_a_delivery_is_told_when_its_message_was_sent(
 ) -> None:
     await store.record_sent(message(created_at=later(-7)))
     updates = [
-        arrival(status=transition("sent")),
-        arrival(status=transition("delivered")),
-        arrival(status=transition("delivered", wa_message_id="wamid.of nobody")),
-        arrival(status=transition("read")),
+        arrival(wants_sent_at=True, status=transition("sent")),
+        arrival(wants_sent_at=True, status=transition("delivered")),
+        arrival(
+            wants_sent_at=True, status=transition("delivered", wa_message_id="wamid.of nobody")
+        ),
+        arrival(wants_sent_at=True, status=transition("read")),
     ]
 
     kept = await store.receive(updates)
 
     assert [each and each.sent_at for each in kept] == [None, later(-7), None, None]
     assert await store.receive(updates) == [None] * 4
+
+
+async def test_nobody_is_told_when_a_message_was_sent_who_does_not_want_it(
+    store: Store, arrival: MakeArrival, message: MakeMessage
+) -> None:
+    await store.record_sent(message(created_at=later(-7)))
+
+    (kept,) = await store.receive([arrival(status=transition("delivered"))])
+
+    assert kept is not None
+    assert kept.sent_at is None
 
 
 async def test_numbers_and_directions_have_messages_of_their_own(

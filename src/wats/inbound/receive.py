@@ -127,6 +127,7 @@ class Receiver:
             payload=updates.encode(update) if targets else b"",
             targets=targets,
             lease_seconds=lease_seconds,
+            wants_sent_at=self._telemetry.wants_news,
             message=projection.message_record(update),
             status=projection.status_record(update),
             window=projection.window_record(update),

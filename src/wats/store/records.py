@@ -74,6 +74,8 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
         targets: The names of those who must handle it; empty if nobody does.
         lease_seconds: For how long the caller wants to have its deliveries at once; 0 leaves them
             to a claim.
+        wants_sent_at: Whether the caller wants to know when the message was sent, if the update is
+            the status that it was delivered.
         message: The message to project, if the update is one.
         status: The transition to project, if the update is one.
         window: The window that the update opens, if it does.
@@ -88,6 +90,7 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     payload: bytes
     targets: tuple[str, ...] = ()
     lease_seconds: float = 0.0
+    wants_sent_at: bool = False
     message: MessageRecord | None = None
     status: StatusRecord | None = None
     window: WindowRecord | None = None
@@ -110,8 +113,8 @@ class Kept(msgspec.Struct, frozen=True):
 
     Attributes:
         leased: Its deliveries that are leased to who brought it.
-        sent_at: When the message was recorded as sent, if this is the status that it was delivered
-            and it is one that we sent.
+        sent_at: When the message was recorded as sent, if that is wanted and this is the status
+            that one of ours was delivered.
     """
 
     leased: Sequence[Delivery] = ()

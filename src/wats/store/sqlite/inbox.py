@@ -160,9 +160,9 @@ def receive(connection: Connection, arrivals: Sequence[Arrival]) -> Sequence[Kep
     leased = _deliver(connection, numbered)
     kept = {update_id: Kept(leased.get(update_id, ())) for update_id, _ in numbered}
     for update_id, arrival in numbered:
-        if arrival.status is not None and arrival.status.status == "delivered":
-            sent_at = messages.sent_at(connection, arrival.status)
-            kept[update_id] = Kept(kept[update_id].leased, sent_at)
+        status = arrival.status if arrival.wants_sent_at else None
+        if status is not None and status.status == "delivered":
+            kept[update_id] = Kept(kept[update_id].leased, messages.sent_at(connection, status))
     return [kept.get(last_id + place) for place in range(1, len(rows) + 1)]
 
 
