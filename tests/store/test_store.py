@@ -13,6 +13,7 @@ from wats.store.records import (
     Arrival,
     Delivery,
     DeliveryState,
+    Direction,
     InboxDepth,
     Kept,
     MessageRecord,
@@ -189,7 +190,7 @@ async def test_the_same_key_at_another_time_is_another_update(
 
 
 async def test_a_known_update_changes_nothing_even_when_it_says_something_else(
-    store: Store, arrival: MakeArrival, message: MakeMessage, claim: Claim
+    store: Store, arrival: MakeArrival, claim: Claim
 ) -> None:
     first = arrival()
     await store.receive([first])
@@ -197,15 +198,53 @@ async def test_a_known_update_changes_nothing_even_when_it_says_something_else(
         first,
         payload=b"other",
         targets=("handlers", "other"),
-        message=message(),
+        status=StatusRecord(
+            phone_number_id="1", wa_message_id="wamid.1", status="sent", occurred_at=NOON
+        ),
         window=WindowRecord(phone_number_id="1", customer="2", last_inbound_at=NOON),
     )
 
     assert await store.receive([again]) == [None]
 
     assert payloads(await claim(targets=["handlers", "other"])) == [first.payload]
-    assert await store.get_message("wamid.1") is None
+    assert await store.list_statuses("wamid.1") == []
     assert await store.last_inbound_at(phone_number_id="1", customer="2") is None
+
+
+async def test_an_update_that_brings_a_message_is_known_by_the_message(
+    store: Store, arrival: MakeArrival, message: MakeMessage, claim: Claim
+) -> None:
+    received = message(direction=Direction.INBOUND, type="text")
+    first = arrival(message=received)
+    again = arrival(
+        occurred_at=later(1),
+        message=msgspec.structs.replace(received, type="image"),
+        window=WindowRecord(phone_number_id="1", customer="2", last_inbound_at=NOON),
+    )
+    other = msgspec.structs.replace(
+        first, message=msgspec.structs.replace(received, phone_number_id="2")
+    )
+    third = arrival(message=message("wamid.2", direction=Direction.INBOUND))
+
+    assert await store.receive([first, again]) == [Kept(), None]
+    assert await store.receive([third, again, other]) == [Kept(), None, Kept()]
+
+    assert payloads(await claim()) == [first.payload, third.payload, other.payload]
+    items = (await store.list_messages(limit=10, cursor=None)).items
+    assert [(item.phone_number_id, item.type) for item in items] == [
+        ("2", "text"),
+        ("1", "text"),
+        ("1", "text"),
+    ]
+    assert await store.last_inbound_at(phone_number_id="1", customer="2") is None
+
+
+async def test_what_was_sent_does_not_make_a_message_known_that_comes_in(
+    store: Store, arrival: MakeArrival, message: MakeMessage
+) -> None:
+    await store.record_sent(message())
+
+    assert await store.receive([arrival(message=message(direction=Direction.INBOUND))]) == [Kept()]
 
 
 async def test_an_update_for_nobody_is_remembered_and_given_to_nobody(
@@ -330,6 +369,20 @@ async def test_old_messages_statuses_and_windows_are_purged(
     assert await store.last_inbound_at(phone_number_id="1", customer="2") is None
     assert await store.last_inbound_at(phone_number_id="1", customer="3") == later(9)
     assert len((await store.list_messages(limit=10, cursor=None)).items) == 2
+
+
+async def test_a_message_stays_known_as_long_as_any_update(
+    store: Store, arrival: MakeArrival, message: MakeMessage, claim: Claim, settle: Settle
+) -> None:
+    again = arrival(message=message(direction=Direction.INBOUND))
+    await store.receive([again])
+    await settle(await claim())
+    at = later(1)
+
+    assert await store.purge(now=at, inbox_before=NOON, dead_before=at, messages_before=at) == 0
+    assert await store.receive([again]) == [None]
+    assert await store.purge(now=at, inbox_before=at, dead_before=at, messages_before=at) == 2
+    assert await store.receive([again]) == [Kept()]
 
 
 async def test_a_message_not_touched_for_long_is_purged(store: Store, message: MakeMessage) -> None:

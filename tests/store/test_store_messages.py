@@ -272,6 +272,19 @@ async def test_a_window_moves_forward_only(store: Store, arrival: MakeArrival) -
     assert await store.last_inbound_at(phone_number_id="1", customer="2") == later(9)
 
 
+async def test_a_window_that_messages_opened_is_that_of_the_latest(
+    store: Store, arrival: MakeArrival, message: MakeMessage
+) -> None:
+    for number, seconds in enumerate((2, 3, 1)):
+        received = message(f"wamid.{number}", direction=Direction.INBOUND, from_phone="2")
+        await store.receive([arrival(message=received, window=window("2", later(seconds)))])
+    await store.receive([arrival(message=message("wamid.9", direction=Direction.INBOUND))])
+
+    assert await store.last_inbound_at(phone_number_id="1", customer="2") == later(3)
+    await store.receive([arrival(window=window("2", later(4)))])
+    assert await store.last_inbound_at(phone_number_id="1", customer="2") == later(4)
+
+
 async def test_every_number_has_windows_of_its_own(store: Store, arrival: MakeArrival) -> None:
     await store.receive([arrival(window=window("2", NOON, phone_number_id="1"))])
 

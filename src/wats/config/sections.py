@@ -257,7 +257,10 @@ class MessagesConfig:
     retention_days: int = field(
         default=90,
         metadata=_key(
-            checks.whole(1, 3650), "invalid_messages", "How long message records are kept."
+            checks.whole(1, 3650),
+            "invalid_messages",
+            "How long message records are kept, if that is longer than `inbox.retentionDays`, for "
+            "which they are kept to recognize repeats.",
         ),
     )
     idempotency_hours: int = field(

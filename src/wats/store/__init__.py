@@ -67,11 +67,11 @@ class Store(Protocol):
         that are leased to the caller: if it wants them, all that nothing is before, in the sense of
         `claim_deliveries`. They need no claim; in every other way they are as if claimed.
 
-        An arrival whose `(occurred_at, key)` is known, or stands earlier in *arrivals*, changes
-        nothing. A new one is queued for each of its targets and its projections are written: a
-        message is inserted unless its `(phone_number_id, wa_message_id, direction)` is known; a
-        status is added to the history and moves its message on by rank, also a message that is
-        recorded only later; a window moves forward only.
+        An arrival that is known, or stands earlier in *arrivals*, changes nothing. One that brings
+        a message is known by the `(phone_number_id, wa_message_id, direction)` of that, any other
+        by its `(occurred_at, key)`. A new one is queued for each of its targets and its projections
+        are written: a message is inserted; a status is added to the history and moves its message
+        on by rank, also a message that is recorded only later; a window moves forward only.
         The arrivals are on disk when this returns.
         """
 
@@ -167,8 +167,9 @@ class Store(Protocol):
 
         That is: updates that are done and came before *inbox_before*, deliveries that died before
         *dead_before* (their update is done then, unless another target still waits for it),
-        messages, statuses and windows not touched since *messages_before*, and idempotency keys
-        that expired before *now*.
+        messages, statuses and windows not touched since *messages_before* (but messages not before
+        *inbox_before*, by which they would be known), and idempotency keys that expired before
+        *now*.
 
         Returns:
             How many rows went; 0 when there is nothing left to delete.

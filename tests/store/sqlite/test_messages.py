@@ -1,7 +1,8 @@
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from zlib import crc32
 
+import pytest
 from apsw import Connection
 
 from wats.store.migrate import load_migrations
@@ -13,13 +14,22 @@ from wats.store.sqlite.walk import Walk
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
+@pytest.fixture
+def connection() -> Iterator[Connection]:
+    connection = connect_writer(MEMORY, 1)
+    migrate(connection, load_migrations("sqlite"))
+    yield connection
+    connection.close()
+
+
 def test_no_statement_about_messages_reads_a_whole_table(
+    connection: Connection,
     arrival: Callable[..., Arrival],
     message: Callable[..., MessageRecord],
     trace: Callable[[Connection], list[str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    connection = connect_writer(MEMORY, 1)
-    migrate(connection, load_migrations("sqlite"))
+    monkeypatch.setattr(messages, "GATHERED_MESSAGES", 1)
     statements = trace(connection)
     status = StatusRecord(
         phone_number_id="1", wa_message_id="wamid.1", status="sent", occurred_at=NOON
@@ -27,7 +37,8 @@ def test_no_statement_about_messages_reads_a_whole_table(
     window = WindowRecord(phone_number_id="1", customer="2", last_inbound_at=NOON)
     received = message("wamid.2", direction=Direction.INBOUND)
     inbox.receive(connection, [arrival(status=status), arrival(message=received, window=window)])
-    messages.record(connection, [message()])
+    inbox.receive(connection, [arrival()])
+    messages.record(connection, message())
     messages.page(connection, 10, None)
     messages.get(connection, "wamid.1")
     messages.statuses(connection, "wamid.1")
@@ -44,29 +55,74 @@ def test_no_statement_about_messages_reads_a_whole_table(
         for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}")
     ]
 
+    assert "INSERT INTO wats_windows" in "".join(statements)
     assert len(plans) >= 15
     assert [
         (statement, plan)
         for statement, plan in plans
         if plan.startswith("SCAN") and plan != "SCAN CONSTANT ROW"
     ] == []
-    connection.close()
+
+
+def last_inbound_at(connection: Connection) -> list[datetime | None]:
+    return [messages.last_inbound_at(connection, "1", customer) for customer in "ab"]
+
+
+def test_what_messages_say_of_windows_is_the_same_before_and_after_it_is_gathered(
+    connection: Connection,
+    arrival: Callable[..., Arrival],
+    message: Callable[..., MessageRecord],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(messages, "GATHERED_MESSAGES", 3)
+    expected: dict[str, datetime | None] = dict.fromkeys("ab")
+
+    for number, (customer, seconds) in enumerate(
+        [("a", 5), ("a", 7), ("b", 1), ("a", 6), ("b", 2), ("a", 8), ("b", 9), ("a", 1), ("a", 10)]
+    ):
+        at = NOON + timedelta(seconds=seconds)
+        opened = WindowRecord(phone_number_id="1", customer=customer, last_inbound_at=at)
+        received = message(f"wamid.{number}", direction=Direction.INBOUND)
+        inbox.receive(connection, [arrival(message=received, window=opened)])
+        expected[customer] = max(expected[customer] or at, at)
+        assert last_inbound_at(connection) == [expected["a"], expected["b"]]
+
+    assert connection.execute("SELECT count(*) FROM wats_windows").get == 2
+    assert connection.execute(messages.WINDOWS_MARK).get == 6
+
+
+def test_a_message_that_takes_the_row_of_a_deleted_one_opens_its_window_too(
+    connection: Connection,
+    arrival: Callable[..., Arrival],
+    message: Callable[..., MessageRecord],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(messages, "GATHERED_MESSAGES", 2)
+    for number in range(3):
+        received = message(f"wamid.{number}", direction=Direction.INBOUND)
+        inbox.receive(connection, [arrival(message=received)])
+    assert connection.execute(messages.WINDOWS_MARK).get == 2
+    connection.execute("DELETE FROM wats_messages")
+
+    for customer in "ab":
+        received = message(f"wamid.of-{customer}", direction=Direction.INBOUND)
+        opened = WindowRecord(phone_number_id="1", customer=customer, last_inbound_at=NOON)
+        inbox.receive(connection, [arrival(message=received, window=opened)])
+
+    assert last_inbound_at(connection) == [NOON, NOON]
 
 
 def test_messages_whose_ids_share_a_hash_are_told_apart(
-    message: Callable[..., MessageRecord],
+    connection: Connection, message: Callable[..., MessageRecord]
 ) -> None:
-    connection = connect_writer(MEMORY, 1)
-    migrate(connection, load_migrations("sqlite"))
     # As CRC-32 has it, apart from the highest bit.
     first, second = "wamid.plumless", "wamid.buckeroo"
     assert crc32(first.encode()) == crc32(second.encode())
 
     for name in (first, second):
-        messages.record(connection, [message(name)])
+        messages.record(connection, message(name))
 
     for name in (first, second):
         found = messages.get(connection, name)
         assert found is not None
         assert found.wa_message_id == name
-    connection.close()

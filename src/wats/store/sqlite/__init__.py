@@ -199,7 +199,8 @@ class SQLiteStore(Store):
     ) -> None:
         def complete(connection: Connection) -> None:
             requests.complete(connection, key=(scope, key_hash), response=response)
-            messages.record(connection, [message] if message is not None else [])
+            if message is not None:
+                messages.record(connection, message)
 
         await self._write(StoreOperation.COMPLETE, complete)
 
@@ -215,7 +216,7 @@ class SQLiteStore(Store):
 
     @override
     async def record_sent(self, message: MessageRecord) -> None:
-        record = partial(messages.record, records=[message])
+        record = partial(messages.record, message=message)
         await self._write(StoreOperation.RECORD, record)
 
     @override
@@ -249,11 +250,14 @@ class SQLiteStore(Store):
         dead_before: datetime,
         messages_before: datetime,
     ) -> int:
+        # By its record a message is known when Meta sends it again.
+        records_before = min(messages_before, inbox_before)
+
         # What is old is looked for beside the writer; the writer looks at each row once more.
         def look(connection: Connection) -> tuple[Sequence[int], ...]:
             return (
                 self._updates.next_rows(connection, inbox_before),
-                self._messages.next_rows(connection, messages_before),
+                self._messages.next_rows(connection, records_before),
                 self._statuses.next_rows(connection, messages_before),
                 messages.old_windows(connection, messages_before, PURGE_ROWS),
             )
@@ -264,7 +268,7 @@ class SQLiteStore(Store):
             return (
                 inbox.purge(connection, old_updates, inbox_before)
                 + inbox.purge_dead(connection, dead_before, PURGE_ROWS)
-                + messages.purge(connection, old_messages, messages_before)
+                + messages.purge(connection, old_messages, records_before)
                 + messages.purge_statuses(connection, old_statuses, messages_before)
                 + messages.purge_windows(connection, old_windows, messages_before)
                 + requests.purge(connection, now, PURGE_ROWS)

@@ -32,9 +32,9 @@ trip per update, few enough that what a slow handler holds can be handled within
 _LAST_ID = "SELECT coalesce(max(id), 0) FROM wats_inbox"
 
 _INSERT_UPDATE = """
-INSERT INTO wats_inbox (id, occurred_at, key, kind, phone_number_id, received_at)
-VALUES (?, ?, ?, ?, ?, ?)
-ON CONFLICT (occurred_at, key) DO NOTHING
+INSERT INTO wats_inbox (id, occurred_at, key, kind, phone_number_id, received_at, is_message)
+VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (occurred_at, key) WHERE NOT is_message DO NOTHING
 """
 
 _INSERTED_SINCE = "SELECT id FROM wats_inbox WHERE id > ?"
@@ -148,12 +148,10 @@ _PURGE = "DELETE FROM wats_inbox WHERE id = ? AND received_at < ?"
 def receive(connection: Connection, arrivals: Sequence[Arrival]) -> Sequence[Kept | None]:
     """Insert what is new of *arrivals*, with its deliveries and projections."""
     last_id: int = connection.execute(_LAST_ID).get
-    rows = [
-        _update_row(update_id, arrival) for update_id, arrival in enumerate(arrivals, last_id + 1)
-    ]
-    inserted = change(connection, _INSERT_UPDATE, rows)
-    numbered = list(enumerate(arrivals, last_id + 1))
-    if inserted < len(rows):
+    all_ids = range(last_id + 1, last_id + 1 + len(arrivals))
+    numbered = messages.unknown(connection, list(zip(all_ids, arrivals, strict=True)))
+    rows = [_update_row(update_id, arrival) for update_id, arrival in numbered]
+    if change(connection, _INSERT_UPDATE, rows) < len(rows):
         ids = {update_id for (update_id,) in connection.execute(_INSERTED_SINCE, (last_id,))}
         numbered = [(update_id, arrival) for update_id, arrival in numbered if update_id in ids]
     messages.project(connection, [arrival for _, arrival in numbered])
@@ -163,7 +161,7 @@ def receive(connection: Connection, arrivals: Sequence[Arrival]) -> Sequence[Kep
         status = arrival.status if arrival.wants_sent_at else None
         if status is not None and status.status == "delivered":
             kept[update_id] = Kept(kept[update_id].leased, messages.sent_at(connection, status))
-    return [kept.get(last_id + place) for place in range(1, len(rows) + 1)]
+    return [kept.get(update_id) for update_id in all_ids]
 
 
 def _deliver(
@@ -221,6 +219,7 @@ def _update_row(update_id: int, arrival: Arrival) -> tuple[object, ...]:
         arrival.kind,
         arrival.phone_number_id,
         to_ms(arrival.received_at),
+        arrival.message is not None,
     )
 
 

@@ -5,6 +5,7 @@ Each function runs inside a transaction that its caller opened.
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import starmap
 from typing import Any, TypeAlias
 from zlib import crc32
 
@@ -25,6 +26,11 @@ from wats.store.sqlite.connection import change
 
 _UNRANKED = -1
 
+GATHERED_MESSAGES = 4000
+"""How many messages are read at the most to find a window, and how many windows are written at
+once. So many are on fewer pages than one at a time by far, as long as there are not many more
+customers; and to read them takes half a millisecond."""
+
 _IS_MESSAGE_KNOWN = """
 SELECT EXISTS (
     SELECT 1 FROM wats_messages
@@ -35,9 +41,9 @@ SELECT EXISTS (
 _INSERT_MESSAGE = """
 INSERT INTO wats_messages (
     phone_number_id, wa_message_id, direction, from_phone, to_phone, type, status, status_rank,
-    graph_message_id, created_at, updated_at, wa_message_hash
+    graph_message_id, created_at, updated_at, wa_message_hash, window, opened_at
 )
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 _IS_STATUS_KNOWN = """
@@ -69,6 +75,21 @@ ORDER BY id
 
 _MOVE_WINDOW = """
 INSERT INTO wats_windows (digest, last_inbound_at) VALUES (?, ?)
+ON CONFLICT (digest) DO UPDATE SET last_inbound_at = excluded.last_inbound_at
+WHERE excluded.last_inbound_at > last_inbound_at
+"""
+
+WINDOWS_MARK = "SELECT coalesce(max(row_id), 0) FROM wats_marks WHERE name = 'windows'"
+
+_MOVE_MARK = """
+INSERT INTO wats_marks (name, row_id) VALUES ('windows', ?)
+ON CONFLICT (name) DO UPDATE SET row_id = excluded.row_id
+"""
+
+_GATHER_WINDOWS = """
+INSERT INTO wats_windows (digest, last_inbound_at)
+SELECT window, max(opened_at) FROM wats_messages WHERE row_id > ? AND window IS NOT NULL
+GROUP BY window
 ON CONFLICT (digest) DO UPDATE SET last_inbound_at = excluded.last_inbound_at
 WHERE excluded.last_inbound_at > last_inbound_at
 """
@@ -106,7 +127,15 @@ WHERE wa_message_hash = ? AND wa_message_id = ?
 ORDER BY id
 """
 
-_WINDOW = "SELECT last_inbound_at FROM wats_windows WHERE digest = ?"
+_WINDOW = """
+SELECT max(at) FROM (
+    SELECT last_inbound_at AS at FROM wats_windows WHERE digest = ?1
+    UNION ALL
+    SELECT opened_at FROM wats_messages
+    WHERE row_id > (SELECT coalesce(max(row_id), 0) FROM wats_marks WHERE name = 'windows')
+        AND window = ?1
+)
+"""
 
 OLD_MESSAGES = """
 SELECT row_id, created_at < ?1, updated_at < ?1
@@ -136,19 +165,45 @@ _PURGE_WINDOW = "DELETE FROM wats_windows WHERE digest = ? AND last_inbound_at <
 
 def project(connection: Connection, arrivals: Sequence[Arrival]) -> None:
     """Write what *arrivals* say about messages, statuses and windows."""
-    record(connection, [a.message for a in arrivals if a.message is not None])
+    _gather_windows(connection)
+    _insert(connection, [(a.message, a.window) for a in arrivals if a.message is not None])
     _record_statuses(connection, [a.status for a in arrivals if a.status is not None])
-    _move_windows(connection, [a.window for a in arrivals if a.window is not None])
+    windows = [a.window for a in arrivals if a.window is not None and a.message is None]
+    connection.executemany(_MOVE_WINDOW, map(_window_row, windows))
 
 
-def record(connection: Connection, records: Sequence[MessageRecord]) -> None:
-    """Insert *records* that are not known yet, with the statuses that came before them."""
-    rows: dict[_Row, _Row] = {}
-    for row in map(_message_row, records):
-        number, message_id, direction, *_, digest = row
-        rows.setdefault((digest, message_id, number, direction), row)
-    _insert_new(connection, _IS_MESSAGE_KNOWN, _INSERT_MESSAGE, rows)
-    for message in records:
+def unknown(
+    connection: Connection, numbered: Sequence[tuple[int, Arrival]]
+) -> Sequence[tuple[int, Arrival]]:
+    """Return those of *numbered* that bring no message, or one that is not recorded.
+
+    Of several that bring the same message only the first is returned.
+    """
+    firsts: dict[_Row, int] = {}
+    for number, arrival in numbered:
+        if arrival.message is not None:
+            firsts.setdefault(_identity(arrival.message), number)
+    answers = connection.executemany(_IS_MESSAGE_KNOWN, firsts)
+    new = {number for number, (known,) in zip(firsts.values(), answers, strict=True) if not known}
+    return [each for each in numbered if each[1].message is None or each[0] in new]
+
+
+def record(connection: Connection, message: MessageRecord) -> None:
+    """Insert *message* if it is not known yet, with the statuses that came before it."""
+    if not connection.execute(_IS_MESSAGE_KNOWN, _identity(message)).get:
+        _insert(connection, [(message, None)])
+
+
+def _identity(message: MessageRecord) -> "_Row":
+    message_id = message.wa_message_id
+    return _hash(message_id), message_id, message.phone_number_id, message.direction.value
+
+
+def _insert(
+    connection: Connection, records: Sequence[tuple[MessageRecord, WindowRecord | None]]
+) -> None:
+    connection.executemany(_INSERT_MESSAGE, starmap(_message_row, records))
+    for message, _ in records:
         if message.direction is Direction.OUTBOUND:
             identity = message.phone_number_id, message.wa_message_id
             found = _hash(message.wa_message_id), *identity
@@ -191,7 +246,7 @@ def _advance(connection: Connection, transitions: Iterable[tuple[str, str, str, 
     )
 
 
-def _message_row(record: MessageRecord) -> tuple[object, ...]:
+def _message_row(record: MessageRecord, window: WindowRecord | None) -> tuple[object, ...]:
     created_at = to_ms(record.created_at)
     updated_at = created_at if record.updated_at is record.created_at else to_ms(record.updated_at)
     return (
@@ -207,6 +262,7 @@ def _message_row(record: MessageRecord) -> tuple[object, ...]:
         created_at,
         updated_at,
         _hash(record.wa_message_id),
+        *((None, None) if window is None else _window_row(window)),
     )
 
 
@@ -246,14 +302,20 @@ def _record_statuses(connection: Connection, records: Sequence[StatusRecord]) ->
     _advance(connection, [(*row[:3], row[5]) for row in rows])
 
 
-def _move_windows(connection: Connection, records: Sequence[WindowRecord]) -> None:
-    connection.executemany(
-        _MOVE_WINDOW,
-        [
-            (_window_digest(r.phone_number_id, r.customer), to_ms(r.last_inbound_at))
-            for r in records
-        ],
-    )
+def _window_row(record: WindowRecord) -> tuple[int, int]:
+    digest = _window_digest(record.phone_number_id, record.customer)
+    return digest, to_ms(record.last_inbound_at)
+
+
+def _gather_windows(connection: Connection) -> None:
+    """Bring to the windows what the messages say of them, once there are enough of these."""
+    mark: int = connection.execute(WINDOWS_MARK).get
+    last_row_id: int = connection.execute(_LAST_ROW_ID).get
+    if mark <= last_row_id < mark + GATHERED_MESSAGES:
+        return
+    # Behind the last row there is nothing to gather; but when that was deleted, its id comes again.
+    connection.execute(_GATHER_WINDOWS, (mark,))
+    connection.execute(_MOVE_MARK, (last_row_id,))
 
 
 def page(connection: Connection, limit: int, cursor: str | None) -> MessagePage:
@@ -322,8 +384,9 @@ def sent_at(connection: Connection, status: StatusRecord) -> datetime | None:
 
 def last_inbound_at(connection: Connection, phone_number_id: str, customer: str) -> datetime | None:
     """Read when *customer* last opened a window with this number."""
-    row = connection.execute(_WINDOW, (_window_digest(phone_number_id, customer),)).fetchone()
-    return None if row is None else from_ms(row[0])
+    digest = _window_digest(phone_number_id, customer)
+    opened_at: int | None = connection.execute(_WINDOW, (digest,)).get
+    return None if opened_at is None else from_ms(opened_at)
 
 
 def old_windows(connection: Connection, before: datetime, limit: int) -> Sequence[int]:

@@ -3,7 +3,7 @@
 -- Indexes on what is random, as ids of messages and numbers of customers are, cost a page each per
 -- update. There are few of them, and their entries are small.
 
--- Every update that came in: its identity, which is never written to again.
+-- Every update that came in; never written to again.
 CREATE TABLE wats_inbox (
     id INTEGER PRIMARY KEY,           -- the order of arrival
     occurred_at INTEGER NOT NULL,     -- Meta's time
@@ -11,10 +11,13 @@ CREATE TABLE wats_inbox (
     kind TEXT NOT NULL,
     phone_number_id TEXT,
     received_at INTEGER NOT NULL,
-    -- Led by the time, which a redelivery repeats, so that new rows go to the end of the index and
-    -- not to a random page of it.
-    UNIQUE (occurred_at, key)
+    is_message INTEGER NOT NULL CHECK (is_message IN (0, 1))  -- then wats_messages has it too
 ) STRICT;
+
+-- What makes an update known when it comes again. Led by the time, which a redelivery repeats, so
+-- that new rows go to the end of the index and not to a random page of it. Within a second there is
+-- no such end; so messages, which many of one second can be, are known by their wats_messages row.
+CREATE UNIQUE INDEX wats_inbox_identity ON wats_inbox (occurred_at, key) WHERE NOT is_message;
 
 -- What an update said, while a target is not done with it. A table of its own, so that its pages
 -- are used again at once, and the inbox is not a file of pages that are nearly empty.
@@ -31,7 +34,8 @@ CREATE TABLE wats_deliveries (
     target TEXT NOT NULL,
     lane INTEGER NOT NULL,
     update_id INTEGER NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('pending', 'leased', 'retry')),
+    -- Not by IN, for which SQLite makes a table of its own at each insert: half its time.
+    state TEXT NOT NULL CHECK (state = 'pending' OR state = 'leased' OR state = 'retry'),
     is_head INTEGER NOT NULL CHECK (is_head IN (0, 1)),
     due_at INTEGER NOT NULL,          -- its arrival, its next attempt, or the end of its lease
     attempts INTEGER NOT NULL DEFAULT 0,
@@ -60,7 +64,7 @@ CREATE TABLE wats_requests (
     scope TEXT NOT NULL,
     key_hash BLOB NOT NULL,
     request_hash BLOB NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('reserved', 'completed', 'unknown')),
+    state TEXT NOT NULL CHECK (state = 'reserved' OR state = 'completed' OR state = 'unknown'),
     reserved_until INTEGER NOT NULL,  -- still 'reserved' after this: its process died
     expires_at INTEGER NOT NULL,
     response BLOB,
@@ -83,7 +87,9 @@ CREATE TABLE wats_messages (
     graph_message_id TEXT,
     created_at INTEGER NOT NULL,
     updated_at INTEGER NOT NULL,
-    wa_message_hash INTEGER NOT NULL  -- few bytes to find wa_message_id by; not unique
+    wa_message_hash INTEGER NOT NULL, -- few bytes to find wa_message_id by; not unique
+    window INTEGER,                   -- the digest of the window that it opened, if it did,
+    opened_at INTEGER                 -- and when
 ) STRICT;
 
 CREATE INDEX wats_messages_hash ON wats_messages (wa_message_hash);
@@ -103,8 +109,15 @@ CREATE TABLE wats_statuses (
 CREATE INDEX wats_statuses_hash ON wats_statuses (wa_message_hash);
 
 -- When each customer last wrote to each number. Whose a window is cannot be read here, but who
--- knows a number can compute its digest.
+-- knows a number can compute its digest. What messages say of windows is brought here some thousand
+-- messages at a time, as each window is on another page; until then it is read from the messages.
 CREATE TABLE wats_windows (
     digest INTEGER PRIMARY KEY,       -- BLAKE2b of the number and the customer
     last_inbound_at INTEGER NOT NULL
 ) STRICT;
+
+-- How far something has come in a table: `windows` is the last message that was brought there.
+CREATE TABLE wats_marks (
+    name TEXT PRIMARY KEY,
+    row_id INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
