@@ -481,9 +481,7 @@ def survives(body: Any) -> None:
     for update in first.updates:
         assert decode(encode(update)) == update
         assert update.message is None or update.status is None
-        projection.message_record(update)
-        projection.status_record(update)
-        projection.window_record(update)
+        projection.records(update)
     later = normalize(body, received_at=RECEIVED_AT + timedelta(days=1))
     assert identities(first) == identities(later)
     assert len(identities(first)) == len(first.updates)

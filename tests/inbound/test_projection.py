@@ -5,7 +5,7 @@ import msgspec
 import pytest
 
 from wats.clock import EPOCH
-from wats.inbound.projection import message_record, status_record, window_record
+from wats.inbound.projection import records
 from wats.store.records import Direction, MessageRecord, StatusRecord, WindowRecord
 from wats.telemetry.vocabulary import UpdateKind
 
@@ -13,7 +13,7 @@ SENT_AT = datetime.fromtimestamp(1_750_000_000, UTC)
 
 
 def test_a_customers_message_is_recorded_without_its_content(update, received_at) -> None:
-    assert message_record(update("message_text")) == MessageRecord(
+    assert records(update("message_text")).message == MessageRecord(
         phone_number_id="200000000000002",
         wa_message_id="wamid.FAKE00000001",
         direction=Direction.INBOUND,
@@ -26,7 +26,7 @@ def test_a_customers_message_is_recorded_without_its_content(update, received_at
 
 
 def test_a_sender_without_a_number_is_recorded_by_their_user_id(update) -> None:
-    record = message_record(update("message_bsuid_only"))
+    record = records(update("message_bsuid_only")).message
 
     assert record is not None
     assert record.from_phone == "US.1000000000000000001"
@@ -34,7 +34,7 @@ def test_a_sender_without_a_number_is_recorded_by_their_user_id(update) -> None:
 
 def test_a_type_that_is_no_safe_text_is_recorded_as_unknown(update) -> None:
     for broken in ("a\x00b", "x" * 300, 7.5, [], {}):
-        record = message_record(update("message_text", type=broken))
+        record = records(update("message_text", type=broken)).message
 
         assert record is not None
         assert record.type == "unknown"
@@ -50,11 +50,11 @@ def test_a_type_that_is_no_safe_text_is_recorded_as_unknown(update) -> None:
     ],
 )
 def test_only_what_a_customer_wrote_is_recorded_as_a_message(name, update) -> None:
-    assert message_record(update(name)) is None
+    assert records(update(name)).message is None
 
 
 def test_a_status_is_recorded_with_metas_time(update) -> None:
-    assert status_record(update("status_delivered")) == StatusRecord(
+    assert records(update("status_delivered")).status == StatusRecord(
         phone_number_id="200000000000002",
         wa_message_id="wamid.FAKEOUT000106",
         status="delivered",
@@ -63,7 +63,7 @@ def test_a_status_is_recorded_with_metas_time(update) -> None:
 
 
 def test_a_failure_is_recorded_with_its_first_code(update) -> None:
-    record = status_record(update("status_failed_multiple_errors"))
+    record = records(update("status_failed_multiple_errors")).status
 
     assert record is not None
     assert record.error_code == 131053
@@ -84,7 +84,7 @@ def test_a_failure_is_recorded_with_its_first_code(update) -> None:
     ids=repr,
 )
 def test_a_code_that_is_no_small_number_is_left_out(errors, update) -> None:
-    record = status_record(update("status_failed_re_engagement", errors=errors))
+    record = records(update("status_failed_re_engagement", errors=errors)).status
 
     assert record is not None
     assert record.error_code is None
@@ -92,7 +92,7 @@ def test_a_code_that_is_no_small_number_is_left_out(errors, update) -> None:
 
 @pytest.mark.parametrize("name", ["recipient_participant_id", "recipient_participant_user_id"])
 def test_a_status_in_a_group_is_recorded_for_its_member(name, update) -> None:
-    record = status_record(update("status_delivered", **{name: "15550003333"}))
+    record = records(update("status_delivered", **{name: "15550003333"})).status
 
     assert record is not None
     assert record.participant == "15550003333"
@@ -100,22 +100,22 @@ def test_a_status_in_a_group_is_recorded_for_its_member(name, update) -> None:
 
 @pytest.mark.parametrize("name", ["status_payment_captured", "message_text"])
 def test_only_a_status_of_a_message_is_recorded_as_one(name, update) -> None:
-    assert status_record(update(name)) is None
+    assert records(update(name)).status is None
 
 
 @pytest.mark.parametrize("status", [None, "", "a\x00b", {}])
 def test_a_status_without_a_usable_name_is_not_recorded(status, update) -> None:
-    assert status_record(update("status_delivered", status=status)) is None
+    assert records(update("status_delivered", status=status)).status is None
 
 
 def test_a_message_opens_a_window_from_metas_time(update) -> None:
-    assert window_record(update("message_text")) == WindowRecord(
+    assert records(update("message_text")).window == WindowRecord(
         phone_number_id="200000000000002", customer="15550002222", last_inbound_at=SENT_AT
     )
 
 
 def test_a_call_from_a_customer_opens_a_window(update) -> None:
-    record = window_record(update("call_connect_user_initiated"))
+    record = records(update("call_connect_user_initiated")).window
 
     assert record is not None
     assert record.customer == "15550002222"
@@ -135,7 +135,7 @@ def test_a_call_from_a_customer_opens_a_window(update) -> None:
     ],
 )
 def test_nothing_else_opens_a_window(name, update) -> None:
-    assert window_record(update(name)) is None
+    assert records(update(name)).window is None
 
 
 @pytest.mark.parametrize(
@@ -143,13 +143,13 @@ def test_nothing_else_opens_a_window(name, update) -> None:
     ["message_reaction_removed_empty", "message_button", "message_order", "message_unsupported"],
 )
 def test_a_message_of_any_type_opens_a_window(name, update) -> None:
-    assert window_record(update(name)) is not None
+    assert records(update(name)).window is not None
 
 
 def test_a_time_in_the_future_opens_a_window_from_now(update, received_at) -> None:
     later = int((received_at + timedelta(days=1)).timestamp())
 
-    record = window_record(update("message_text", timestamp=str(later)))
+    record = records(update("message_text", timestamp=str(later))).window
 
     assert record is not None
     assert record.last_inbound_at == received_at
@@ -158,7 +158,7 @@ def test_a_time_in_the_future_opens_a_window_from_now(update, received_at) -> No
 def test_a_message_without_any_time_opens_a_window_from_now(update, received_at) -> None:
     timeless = msgspec.structs.replace(update("message_text"), occurred_at=EPOCH)
 
-    record = window_record(timeless)
+    record = records(timeless).window
 
     assert record is not None
     assert record.last_inbound_at == received_at
@@ -178,6 +178,6 @@ def test_an_update_that_lacks_what_a_record_needs_gives_none(
     message = msgspec.structs.replace(update("message_text"), **changes)
     status = msgspec.structs.replace(message, kind=UpdateKind.STATUS)
 
-    assert message_record(message) is None
-    assert status_record(status) is None
-    assert window_record(message) is None
+    assert records(message).message is None
+    assert records(status).status is None
+    assert records(message).window is None

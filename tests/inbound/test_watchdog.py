@@ -68,3 +68,18 @@ async def test_a_cancellation_from_outside_stays_one() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+def test_a_loop_that_ended_amid_a_watch_does_not_keep_the_next_from_being_watched() -> None:
+    watchdog = Watchdog(0.02)
+
+    async def forsake() -> None:
+        watchdog.watch().__enter__()
+
+    async def wait() -> None:
+        with watchdog.watch():
+            await asyncio.Event().wait()
+
+    asyncio.run(forsake())
+    with pytest.raises(TimeoutError):
+        asyncio.run(wait())

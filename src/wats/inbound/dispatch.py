@@ -8,8 +8,6 @@ up those behind it, of this conversation and for this handler, and no others.
 import random
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from itertools import groupby
-from typing import NamedTuple
 
 import msgspec
 
@@ -41,14 +39,14 @@ def retry_delay(attempt: int, jitter: float) -> timedelta:
     return timedelta(seconds=seconds * (1 - jitter / 5))
 
 
-class Job(NamedTuple):
+class Job(msgspec.Struct, frozen=True):
     """A delivery to be handled, and its update if that needs no decoding any more."""
 
     delivery: Delivery
     update: Update | None = None
 
 
-class Handled(NamedTuple):
+class Handled(msgspec.Struct, frozen=True):
     """What became of a delivery, and of which kind its update is."""
 
     settlement: Settlement
@@ -127,8 +125,10 @@ class Dispatcher:
             lease_seconds=self._config.lease_seconds,
             now=self._now(),
         )
-        by_lane = sorted(deliveries, key=_lane_of)
-        return [[Job(delivery) for delivery in run] for _, run in groupby(by_lane, key=_lane_of)]
+        runs: dict[tuple[str, int], list[Job]] = {}
+        for delivery in deliveries:
+            runs.setdefault((delivery.target, delivery.lane), []).append(Job(delivery))
+        return list(runs.values())
 
     async def _handle_run(self, run: Sequence[Job]) -> Sequence[Handled]:
         results: list[Handled] = []
@@ -141,7 +141,7 @@ class Dispatcher:
         return results
 
     async def _handle(self, job: Job) -> Handled:
-        delivery, update = job
+        delivery, update = job.delivery, job.update
         if delivery.attempt > self._config.max_attempts:
             # Leased so often and never settled: the update, or what it leads to, kills processes.
             return self._dead(delivery, UpdateKind.UNKNOWN, "LeaseExpired")
@@ -168,10 +168,9 @@ class Dispatcher:
 
     async def _settle(self, runs: Sequence[Sequence[Handled]]) -> None:
         results = [result for run in runs for result in run]
-        kinds = {settlement.delivery.update_id: kind for settlement, kind in results}
-        settled = await self._store.settle_deliveries(
-            [settlement for settlement, _ in results], now=self._now()
-        )
+        settlements = [result.settlement for result in results]
+        kinds = {result.settlement.delivery.update_id: result.kind for result in results}
+        settled = await self._store.settle_deliveries(settlements, now=self._now())
         for update_id in settled.done:
             self._telemetry.webhook_update(kinds[update_id], Outcome.SUCCESS)
         if settled.more:
@@ -182,10 +181,6 @@ class Dispatcher:
         await self._store.renew_deliveries(
             deliveries, lease_seconds=self._config.lease_seconds, now=self._now()
         )
-
-
-def _lane_of(delivery: Delivery) -> tuple[str, int]:
-    return delivery.target, delivery.lane
 
 
 def _given_back(delivery: Delivery) -> Handled:

@@ -8,6 +8,7 @@ same when Meta sends it again, alone or in other company.
 import hashlib
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import msgspec
@@ -142,7 +143,7 @@ class Change:
             waba_id=self.waba_id,
             phone_number_id=self.number,
             conversation=f"{self.number}|{other}" if self.number and other else None,
-            occurred_at=datetime.fromtimestamp(time, UTC) if time is not None else EPOCH,
+            occurred_at=_moment(time) if time is not None else EPOCH,
             received_at=self.received_at,
             contact=contact,
             raw=item,
@@ -328,9 +329,18 @@ def _person(item: Item, users: _Names, phones: _Names) -> tuple[str | None, str 
 def seconds_of(value: object) -> int | None:
     """Return *value* as whole seconds since 1970, if it is a time before the year 10000."""
     if isinstance(value, str):
-        if not (value.isascii() and value.isdigit() and len(value) <= _LONGEST_TIME):
-            return None
-        value = int(value)
+        return _seconds_in(value) if len(value) <= _LONGEST_TIME else None
     if not isinstance(value, int) or isinstance(value, bool):
         return None
     return value if 0 < value < _YEAR_10000 else None
+
+
+# Of two thousand updates in a second, most have the same time.
+@lru_cache(maxsize=64)
+def _seconds_in(text: str) -> int | None:
+    return seconds_of(int(text)) if text.isascii() and text.isdigit() else None
+
+
+@lru_cache(maxsize=64)
+def _moment(seconds: int) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import msgspec
+
 from wats.clock import EPOCH
 from wats.inbound.updates import Update, identifier, read_sender
 from wats.store.records import Direction, MessageRecord, StatusRecord, WindowRecord
@@ -13,19 +15,42 @@ _NOT_WRITTEN = ("edit", "revoke")
 """Types of a message that change one from before; to take a message back is not to write one."""
 
 
-def message_record(update: Update) -> MessageRecord | None:
-    """Return the message to record; `None` if *update* is not one that a customer wrote."""
+class Records(msgspec.Struct, frozen=True):
+    """What one update says: a message, how far one came, or a window that opens; or nothing."""
+
+    message: MessageRecord | None = None
+    status: StatusRecord | None = None
+    window: WindowRecord | None = None
+
+
+def records(update: Update) -> Records:
+    """Return what is to be recorded of *update*."""
+    match update.kind:
+        case UpdateKind.MESSAGE:
+            customer = _customer(update)
+            is_written = update.raw.get("type") not in _NOT_WRITTEN
+            opens = is_written and update.raw.get("group_id") is None
+            return Records(
+                message=_message(update, customer),
+                window=_window(update, customer) if opens else None,
+            )
+        case UpdateKind.STATUS:
+            return Records(status=status_record(update))
+        case UpdateKind.CALL_CONNECT if update.raw.get("direction") == "USER_INITIATED":
+            return Records(window=_window(update, _customer(update)))
+    return Records()
+
+
+def _message(update: Update, customer: str | None) -> MessageRecord | None:
     number = update.phone_number_id
-    if update.kind is not UpdateKind.MESSAGE or number is None:
-        return None
     message_id = identifier(update.raw.get("id"))
-    if message_id is None:
+    if number is None or message_id is None:
         return None
     return MessageRecord(
         phone_number_id=number,
         wa_message_id=message_id,
         direction=Direction.INBOUND,
-        from_phone=_customer(update),
+        from_phone=customer,
         # What cannot be an id could not be stored by every database either.
         type=identifier(update.raw.get("type")) or "unknown",
         status="received",
@@ -59,8 +84,8 @@ def status_record(update: Update) -> StatusRecord | None:
     )
 
 
-def window_record(update: Update) -> WindowRecord | None:
-    """Return the customer service window that *update* opens; `None` if it opens none.
+def _window(update: Update, customer: str | None) -> WindowRecord | None:
+    """Return the customer service window that *update* opens.
 
     A window opens when a customer writes to a business number or calls it. So it does not for a
     group, which has no window; for a system message or an opened chat, which nobody wrote; nor for
@@ -70,7 +95,6 @@ def window_record(update: Update) -> WindowRecord | None:
     The time is Meta's, but never later than we received it: no clock of somebody else's can keep a
     window open.
     """
-    customer = _customer(update) if _opens_window(update) else None
     if customer is None or update.phone_number_id is None:
         return None
     at = update.occurred_at
@@ -79,13 +103,6 @@ def window_record(update: Update) -> WindowRecord | None:
         customer=customer,
         last_inbound_at=update.received_at if at == EPOCH else min(at, update.received_at),
     )
-
-
-def _opens_window(update: Update) -> bool:
-    raw = update.raw
-    if update.kind is UpdateKind.MESSAGE:
-        return raw.get("group_id") is None and raw.get("type") not in _NOT_WRITTEN
-    return update.kind is UpdateKind.CALL_CONNECT and raw.get("direction") == "USER_INITIATED"
 
 
 def _customer(update: Update) -> str | None:

@@ -17,31 +17,24 @@ class Watchdog:
     """Gives code blocks of tasks *seconds* each; `with watchdog.watch():` around what may wait."""
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+        self.seconds = seconds
+        self.watches: set[Watch] = set()
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The loop whose timer looks at the watches; `None` while there is nothing to look at."""
         self._pause = min(seconds / LOOKS_PER_LIMIT, LONGEST_PAUSE_SECONDS)
-        self._watches: set[Watch] = set()
-        self._timer: asyncio.TimerHandle | None = None
 
     def watch(self) -> "Watch":
         """Return a context in which the current task has so long, or gets a `TimeoutError`."""
         return Watch(self)
 
-    def begin(self, watch: "Watch", loop: asyncio.AbstractEventLoop) -> float:
-        """Look at *watch* from now on; return its deadline on the clock of *loop*."""
-        self._watches.add(watch)
-        if self._timer is None:
-            self._timer = loop.call_later(self._pause, self._look, loop)
-        return loop.time() + self._seconds
-
-    def end(self, watch: "Watch") -> None:
-        """Look at *watch* no longer."""
-        self._watches.discard(watch)
-
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+    def look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Look at all watches, and again after a pause, for as long as there are any."""
         now = loop.time()
-        for watch in [watch for watch in self._watches if watch.deadline <= now]:
+        for watch in [watch for watch in self.watches if watch.deadline <= now]:
             watch.bite()
-        self._timer = loop.call_later(self._pause, self._look, loop) if self._watches else None
+        self.loop = loop if self.watches else None
+        if self.watches:
+            loop.call_later(self._pause, self.look, loop)
 
 
 class Watch:
@@ -52,20 +45,22 @@ class Watch:
     def __init__(self, watchdog: Watchdog) -> None:
         self._watchdog = watchdog
         self._is_bitten = False
-        self._task: asyncio.Task[Any] | None = None
-        self.deadline = 0.0
 
     def bite(self) -> None:
         """Cancel what the task waits for; done once only."""
-        self._watchdog.end(self)
+        self._watchdog.watches.discard(self)
         if self._task is not None:
             self._is_bitten = True
             self._task.cancel()
 
     def __enter__(self) -> None:
         loop = asyncio.get_running_loop()
-        self._task = asyncio.current_task(loop)
-        self.deadline = self._watchdog.begin(self, loop)
+        watchdog = self._watchdog
+        self._task: asyncio.Task[Any] | None = asyncio.current_task(loop)
+        self.deadline = loop.time() + watchdog.seconds
+        watchdog.watches.add(self)
+        if watchdog.loop is not loop:
+            watchdog.look(loop)
 
     def __exit__(
         self,
@@ -73,7 +68,7 @@ class Watch:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._watchdog.end(self)
+        self._watchdog.watches.discard(self)
         if not self._is_bitten or self._task is None:
             return
         # Somebody else may have cancelled the task as well; that is not ours to take back.

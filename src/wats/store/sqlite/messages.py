@@ -196,7 +196,7 @@ def record(connection: Connection, message: MessageRecord) -> None:
 
 def _identity(message: MessageRecord) -> "_Row":
     message_id = message.wa_message_id
-    return _hash(message_id), message_id, message.phone_number_id, message.direction.value
+    return _hash(message_id), message_id, message.phone_number_id, message.direction
 
 
 def _insert(
@@ -252,7 +252,7 @@ def _message_row(record: MessageRecord, window: WindowRecord | None) -> tuple[ob
     return (
         record.phone_number_id,
         record.wa_message_id,
-        record.direction.value,
+        record.direction,
         record.from_phone,
         record.to_phone,
         record.type,
