@@ -60,6 +60,10 @@ CONVERSATIONS: dict[str, list[bytes]] = {
     "a-slash-more": [post(update(1), path=HOOK + "/")],
     "connection-close": [post(update(1), more="connection: close\r\n")],
     "http-1.0": [post(update(1)).replace(b"HTTP/1.1", b"HTTP/1.0", 1)],
+    "http-1.0-kept": [
+        post(update(1), more="connection: keep-alive\r\n").replace(b"HTTP/1.1", b"HTTP/1.0", 1)
+    ],
+    "http-1.1-kept": [post(update(1), more="connection: keep-alive\r\n")],
     "expect": [post(update(1), more="expect: 100-continue\r\n")],
     "upgrade": [post(update(1), more="connection: upgrade\r\nupgrade: h2c\r\n")],
     "chunked": [

@@ -107,8 +107,10 @@ async def test_a_webhook_without_updates_asks_the_store_nothing() -> None:
 
 async def test_a_store_that_cannot_keep_it_is_told_to_meta() -> None:
     class Broken:
-        async def receive(self, arrivals: object) -> object:
-            raise StoreUnavailable
+        def receive(self, arrivals: object) -> "asyncio.Future[object]":
+            future = asyncio.get_running_loop().create_future()
+            future.set_exception(StoreUnavailable())
+            return future
 
     inlet = Inlet(Broken())  # type: ignore[arg-type]
 

@@ -260,7 +260,7 @@ async def test_the_loop_goes_on_while_the_disk_is_waited_for(
     other = Connection(str(path))
     other.set_busy_timeout(5000)
     other.execute("BEGIN IMMEDIATE")
-    receiving = asyncio.create_task(store.receive([arrival()]))
+    receiving = asyncio.ensure_future(store.receive([arrival()]))
     loop = asyncio.get_running_loop()
     longest = 0.0
 

@@ -123,7 +123,7 @@ async def test_a_closed_store_can_be_opened_again(store: Store) -> None:
 async def test_what_was_asked_before_the_store_is_closed_is_finished(
     store: Store, arrival: MakeArrival
 ) -> None:
-    receiving = [asyncio.create_task(store.receive([arrival()])) for _ in range(20)]
+    receiving = [asyncio.ensure_future(store.receive([arrival()])) for _ in range(20)]
     await asyncio.sleep(0)
 
     await store.close()

@@ -1,7 +1,9 @@
 """The transaction of the inbound flow: a webhook body becomes stored updates, then we answer."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 from zlib import crc32
 
 import msgspec
@@ -11,11 +13,11 @@ from wats.inbound import envelope, projection, updates
 from wats.inbound.dispatch import Dispatcher
 from wats.inbound.handlers import HandlerCalls, Handlers
 from wats.inbound.news import News
-from wats.inbound.normalize import normalize
+from wats.inbound.normalize import Normalized, normalize
 from wats.inbound.signature import SignatureCheck
 from wats.inbound.updates import Update
 from wats.store import Store
-from wats.store.records import Arrival
+from wats.store.records import Arrival, Kept
 from wats.telemetry import Telemetry
 from wats.telemetry.vocabulary import Outcome
 
@@ -32,6 +34,19 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     received: int
     dispatched: int
     skipped: int
+
+
+class Webhook(msgspec.Struct, frozen=True):
+    """A webhook that is Meta's, until what it says is safe.
+
+    Attributes:
+        safe: Done when that is so: with what `Store.receive` says of each arrival or, where there
+            is no store, with whether each update was handled without failure.
+    """
+
+    found: Normalized
+    arrivals: Sequence[Arrival]
+    safe: asyncio.Future[Any]
 
 
 class Receiver:
@@ -75,34 +90,53 @@ class Receiver:
             WebhookRefused: The signature is not Meta's, or the body is no webhook.
             StoreUnavailable: Nothing was kept, so Meta must send it again.
         """
+        webhook = self.begin(body, signature)
+        await webhook.safe
+        return self.finish(webhook)
+
+    def begin(self, body: bytes, signature: str | None) -> Webhook:
+        """Do of `receive` what is done at once; `finish` does the rest when `safe` is done.
+
+        In two steps, so that who waits for many webhooks needs no task for each.
+
+        Raises:
+            WebhookRefused: The signature is not Meta's, or the body is no webhook.
+            StoreClosed: The store is not open.
+        """
         self._check.verify(body, signature)
         received_at = self._now()
         found = normalize(envelope.parse(body), received_at=received_at)
-        received, skipped = len(found.updates), len(found.skips)
+        if not found.updates:
+            return Webhook(found, (), _nothing())
         if self._store is None or self._dispatcher is None:
-            dispatched = await self._handle_now(found.updates)
+            return Webhook(found, (), asyncio.ensure_future(self._handle_now(found.updates)))
+        lease_seconds = self._dispatcher.lease_seconds
+        arrivals = [self._arrival(update, received_at, lease_seconds) for update in found.updates]
+        return Webhook(found, arrivals, self._store.receive(arrivals))
+
+    def finish(self, webhook: Webhook) -> Receipt:
+        """Return the receipt of *webhook*, which is safe now, and dispatch what was kept.
+
+        Raises:
+            StoreUnavailable: Nothing was kept, so Meta must send it again.
+        """
+        found = webhook.found
+        received, skipped = len(found.updates), len(found.skips)
+        if self._dispatcher is None:
+            dispatched = sum(webhook.safe.result())
         else:
-            dispatched = await self._keep(self._store, self._dispatcher, found.updates, received_at)
+            dispatched = self._dispatch(self._dispatcher, webhook)
             skipped += received - dispatched
         # Not before it is kept: what Meta has to send again would be counted again.
         for skip in found.skips:
             self._telemetry.webhook_update(skip.kind, Outcome.SKIPPED)
         return Receipt(received=received, dispatched=dispatched, skipped=skipped)
 
-    async def _keep(
-        self,
-        store: Store,
-        dispatcher: Dispatcher,
-        found: Sequence[Update],
-        received_at: datetime,
-    ) -> int:
-        if not found:
-            return 0
-        lease_seconds = dispatcher.lease_seconds
-        arrivals = [self._arrival(update, received_at, lease_seconds) for update in found]
-        kept = await store.receive(arrivals)
+    def _dispatch(self, dispatcher: Dispatcher, webhook: Webhook) -> int:
+        arrivals = webhook.arrivals
+        kept: Sequence[Kept | None] = webhook.safe.result()
         new = 0
-        for update, arrival, fate in zip(found, arrivals, kept, strict=True):
+        for update, arrival, fate in zip(webhook.found.updates, arrivals, kept, strict=True):
             if fate is None:
                 self._telemetry.webhook_update(update.kind, Outcome.DEDUPED)
                 continue
@@ -111,7 +145,7 @@ class Receiver:
             self._news.tell(update, arrival.status, fate.sent_at)
             if not arrival.targets:
                 self._telemetry.webhook_update(update.kind, Outcome.SUCCESS)
-        if new and not lease_seconds:
+        if new and not arrivals[0].lease_seconds:
             dispatcher.wake()
         return new
 
@@ -134,17 +168,23 @@ class Receiver:
             window=records.window,
         )
 
-    async def _handle_now(self, found: Sequence[Update]) -> int:
-        handled = 0
+    async def _handle_now(self, found: Sequence[Update]) -> Sequence[bool]:
+        handled = []
         for update in found:
             self._news.tell(update, projection.status_record(update))
             failures = 0
             for target in self._handlers.targets(update.kind):
                 failures += await self._calls.call(target, update) is not None
-            handled += not failures
+            handled.append(not failures)
             outcome = Outcome.ERROR if failures else Outcome.SUCCESS
             self._telemetry.webhook_update(update.kind, outcome)
         return handled
+
+
+def _nothing() -> asyncio.Future[Any]:
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    future.set_result(())
+    return future
 
 
 def lane_of(update: Update) -> int:

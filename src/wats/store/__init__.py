@@ -4,6 +4,7 @@ Two implementations answer them (`sqlite`, `postgres`); neither knows the other,
 what a message is. `wats.store.open.open_store` makes one from a URL.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Protocol, TypeAlias
@@ -60,8 +61,11 @@ class Store(Protocol):
             StoreUnavailable: The database cannot be read.
         """
 
-    async def receive(self, arrivals: Sequence[Arrival]) -> Sequence[Kept | None]:
+    def receive(self, arrivals: Sequence[Arrival]) -> asyncio.Future[Sequence[Kept | None]]:
         """Keep *arrivals* and tell for each, in order, what became of it.
+
+        A future rather than a coroutine, so that whoever keeps a thousand things in a second needs
+        no task to wait for each.
 
         `None` stands for one that is known. For one that is new there are those of its deliveries
         that are leased to the caller: if it wants them, all that nothing is before, in the sense of
@@ -72,7 +76,7 @@ class Store(Protocol):
         by its `(occurred_at, key)`. A new one is queued for each of its targets and its projections
         are written: a message is inserted; a status is added to the history and moves its message
         on by rank, also a message that is recorded only later; a window moves forward only.
-        The arrivals are on disk when this returns.
+        The arrivals are on disk when the future is done.
         """
 
     async def claim_deliveries(

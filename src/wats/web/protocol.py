@@ -7,7 +7,7 @@ give the same bytes; a test compares them.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol
@@ -39,13 +39,13 @@ class Hook:
     Attributes:
         path: The request target that it answers, as bytes on the wire.
         max_body_bytes: Longer bodies go the long way, which knows what to say.
-        take: Answers the body and signature of a POST to who asked.
+        take: Answers the body and signature of a POST to who asked; returns what it waits for.
         gone: Told that a client hung up before its POST was here as a whole.
     """
 
     path: bytes
     max_body_bytes: int
-    take: Callable[[bytes, str | None, Asker], Coroutine[Any, Any, None]]
+    take: Callable[[bytes, str | None, Asker], asyncio.Future[Any] | None]
     gone: Callable[[], None]
 
 
@@ -192,11 +192,10 @@ class GatewayProtocol(HttpToolsProtocol):
         if webhook is None or self._hook is None:
             super().on_message_complete()
             return
-        taking = self._hook.take(webhook.body, webhook.signature, webhook)
-        # Not by `loop.create_task`, which would make up a name for it.
-        task = asyncio.Task(taking, loop=self.loop, name="webhook")
-        task.add_done_callback(self.tasks.discard)
-        self.tasks.add(task)
+        awaited: Any = self._hook.take(webhook.body, webhook.signature, webhook)
+        if awaited is not None:  # then the server waits for it too, before it ends
+            self.tasks.add(awaited)
+            awaited.add_done_callback(self.tasks.discard)
 
     def _usual_webhook(self) -> WebhookCycle | None:
         """Return a cycle if the request is a webhook as Meta sends it, and nothing is before it."""
@@ -205,14 +204,17 @@ class GatewayProtocol(HttpToolsProtocol):
             hook is None
             or self.url != hook.path
             or self.parser.get_method() != b"POST"
-            or self.parser.get_http_version() != "1.1"
             or not self.parser.should_keep_alive()
-            or self.parser.should_upgrade()
             or self.expect_100_continue
             or not self._is_idle()
         ):
             return None
         headers = dict(self.headers)
+        # A connection that is kept without a word about it is one of HTTP 1.1.
+        if b"connection" in headers and (
+            self.parser.get_http_version() != "1.1" or self.parser.should_upgrade()
+        ):
+            return None
         length = headers.get(b"content-length", b"")
         signature = headers.get(b"x-hub-signature-256")
         if signature is None or len(headers) < len(self.headers):  # none, or one of them twice

@@ -32,16 +32,11 @@ async def receive(parts: Parts, request: Request) -> Response:
     body = await request.body(parts.profile.webhook.max_body_bytes)
     if not body and request.header(b"transfer-encoding") is not None:
         raise WebhookRefused("missing_body", "POST body is required.")
-    return await take(parts, body, request.header(b"x-hub-signature-256"))
-
-
-async def take(parts: Parts, body: bytes, signature: str | None) -> Response:
-    """Take the body of a webhook with the signature that came along."""
-    return _answer(await parts.receiver.receive(body, signature))
+    return answer(await parts.receiver.receive(body, request.header(b"x-hub-signature-256")))
 
 
 @lru_cache(maxsize=64)
-def _answer(receipt: Receipt) -> Response:
+def answer(receipt: Receipt) -> Response:
     """Return what Meta is told. Most webhooks bring one update, so most answers are the same."""
     return json_response(
         bodies.WebhookReceipt(

@@ -137,10 +137,10 @@ class SQLiteStore(Store):
         )
 
     @override
-    async def receive(self, arrivals: Sequence[Arrival]) -> Sequence[Kept | None]:
+    def receive(self, arrivals: Sequence[Arrival]) -> asyncio.Future[Sequence[Kept | None]]:
         if self._writer is None:
             raise StoreClosed
-        return await self._writer.ask_together(StoreOperation.RECEIVE, inbox.receive, arrivals)
+        return self._writer.ask_together(StoreOperation.RECEIVE, inbox.receive, arrivals)
 
     @override
     async def claim_deliveries(
