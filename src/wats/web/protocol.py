@@ -192,7 +192,9 @@ class GatewayProtocol(HttpToolsProtocol):
         if webhook is None or self._hook is None:
             super().on_message_complete()
             return
-        awaited: Any = self._hook.take(webhook.body, webhook.signature, webhook)
+        # What is read is not held while it is waited for: its memory is used for the next.
+        body, webhook.body, self.headers = webhook.body, b"", []
+        awaited: Any = self._hook.take(body, webhook.signature, webhook)
         if awaited is not None:  # then the server waits for it too, before it ends
             self.tasks.add(awaited)
             awaited.add_done_callback(self.tasks.discard)
