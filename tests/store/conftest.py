@@ -16,16 +16,22 @@ from wats.store.records import (
     Reservation,
     Settlement,
 )
+from wats.store.sqlite import recent
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
-@pytest.fixture(params=["sqlite-file", "sqlite-memory"])
-def closed_store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+@pytest.fixture(params=["sqlite-file", "sqlite-memory", "sqlite-gathering"])
+def closed_store(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Store:
     urls = {
         "sqlite-file": f"sqlite:///{tmp_path}/wats.db",
         "sqlite-memory": "sqlite:///:memory:",
+        "sqlite-gathering": f"sqlite:///{tmp_path}/wats.db",
     }
+    if request.param == "sqlite-gathering":  # so often that every test comes across it
+        monkeypatch.setattr(recent, "GATHERED_MESSAGES", 1)
     return open_store(urls[request.param])
 
 

@@ -17,12 +17,15 @@ from wats.errors import StoreUnavailable
 from wats.store.records import (
     Arrival,
     DeliveryState,
+    Direction,
     Kept,
+    MessageRecord,
     Settled,
     Settlement,
+    StatusRecord,
     WindowRecord,
 )
-from wats.store.sqlite import SQLiteStore
+from wats.store.sqlite import SQLiteStore, recent
 from wats.telemetry.vocabulary import Outcome, StoreOperation
 
 MakeArrival = Callable[..., Arrival]
@@ -342,3 +345,53 @@ asyncio.run(main())
     )
 
     assert delivery.attempt == 2
+
+
+async def test_what_another_process_recorded_is_known_and_moved_on_by_its_statuses(
+    store: SQLiteStore,
+    path: Path,
+    arrival: MakeArrival,
+    message: Callable[..., MessageRecord],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recent, "GATHERED_MESSAGES", 3)
+    other = SQLiteStore(str(path))
+    await other.open()
+    stores = [store, other]
+    for number in range(8):  # gathered by each of the two, amid what they know in turns
+        writer, reader = stores[number % 2], stores[(number + 1) % 2]
+        received = message(f"wamid.in.{number}", direction=Direction.INBOUND)
+        sent = message(f"wamid.out.{number}")
+
+        assert await writer.receive([arrival(message=received)]) == [Kept()]
+        await writer.record_sent(sent)
+        assert await reader.receive([arrival(message=received)]) == [None]
+        status = StatusRecord(
+            phone_number_id="1",
+            wa_message_id=sent.wa_message_id,
+            status="delivered",
+            occurred_at=NOON,
+        )
+        assert await reader.receive([arrival(status=status)]) == [Kept()]
+
+        for each in stores:
+            assert await each.get_message(received.wa_message_id) is not None
+            found = await each.get_message(sent.wa_message_id)
+            assert found is not None
+            assert found.status == "delivered"
+    await other.close()
+
+
+async def test_a_service_that_starts_again_knows_the_latest_messages(
+    store: SQLiteStore,
+    path: Path,
+    arrival: MakeArrival,
+    message: Callable[..., MessageRecord],
+) -> None:
+    again = [arrival(message=message(f"wamid.{n}", direction=Direction.INBOUND)) for n in range(5)]
+    await store.receive(again)
+    await store.close()
+
+    await store.open()
+
+    assert await store.receive(again) == [None] * 5

@@ -6,8 +6,15 @@ import pytest
 from apsw import Connection
 
 from wats.store.migrate import load_migrations
-from wats.store.records import Arrival, Direction, MessageRecord, StatusRecord, WindowRecord
-from wats.store.sqlite import inbox, messages
+from wats.store.records import (
+    Arrival,
+    Direction,
+    Kept,
+    MessageRecord,
+    StatusRecord,
+    WindowRecord,
+)
+from wats.store.sqlite import inbox, messages, recent
 from wats.store.sqlite.connection import MEMORY, connect_writer, migrate
 from wats.store.sqlite.walk import Walk
 
@@ -29,7 +36,7 @@ def test_no_statement_about_messages_reads_a_whole_table(
     trace: Callable[[Connection], list[str]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(messages, "GATHERED_MESSAGES", 1)
+    monkeypatch.setattr(recent, "GATHERED_MESSAGES", 1)
     statements = trace(connection)
     status = StatusRecord(
         phone_number_id="1", wa_message_id="wamid.1", status="sent", occurred_at=NOON
@@ -74,7 +81,7 @@ def test_what_messages_say_of_windows_is_the_same_before_and_after_it_is_gathere
     message: Callable[..., MessageRecord],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(messages, "GATHERED_MESSAGES", 3)
+    monkeypatch.setattr(recent, "GATHERED_MESSAGES", 3)
     expected: dict[str, datetime | None] = dict.fromkeys("ab")
 
     for number, (customer, seconds) in enumerate(
@@ -88,7 +95,7 @@ def test_what_messages_say_of_windows_is_the_same_before_and_after_it_is_gathere
         assert last_inbound_at(connection) == [expected["a"], expected["b"]]
 
     assert connection.execute("SELECT count(*) FROM wats_windows").get == 2
-    assert connection.execute(messages.WINDOWS_MARK).get == 6
+    assert recent.marks(connection) == (9, 6)
 
 
 def test_a_message_that_takes_the_row_of_a_deleted_one_opens_its_window_too(
@@ -97,11 +104,11 @@ def test_a_message_that_takes_the_row_of_a_deleted_one_opens_its_window_too(
     message: Callable[..., MessageRecord],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(messages, "GATHERED_MESSAGES", 2)
+    monkeypatch.setattr(recent, "GATHERED_MESSAGES", 2)
     for number in range(3):
         received = message(f"wamid.{number}", direction=Direction.INBOUND)
         inbox.receive(connection, [arrival(message=received)])
-    assert connection.execute(messages.WINDOWS_MARK).get == 2
+    assert recent.marks(connection) == (3, 2)
     connection.execute("DELETE FROM wats_messages")
 
     for customer in "ab":
@@ -110,6 +117,48 @@ def test_a_message_that_takes_the_row_of_a_deleted_one_opens_its_window_too(
         inbox.receive(connection, [arrival(message=received, window=opened)])
 
     assert last_inbound_at(connection) == [NOON, NOON]
+
+
+def test_what_is_rolled_back_is_not_known(
+    connection: Connection,
+    arrival: Callable[..., Arrival],
+    message: Callable[..., MessageRecord],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recent, "GATHERED_MESSAGES", 3)
+    arrivals = [
+        arrival(message=message(f"wamid.{number}", direction=Direction.INBOUND))
+        for number in range(9)
+    ]
+    for number, each in enumerate(arrivals):
+        for end in ("ROLLBACK", "COMMIT"):
+            connection.execute("BEGIN IMMEDIATE")
+            assert inbox.receive(connection, arrivals[: number + 1]) == [*[None] * number, Kept()]
+            connection.execute(end)
+        assert inbox.receive(connection, [each]) == [None]
+    assert recent.marks(connection) == (9, 9)
+
+
+def test_what_is_purged_is_in_no_index_any_more(
+    connection: Connection,
+    arrival: Callable[..., Arrival],
+    message: Callable[..., MessageRecord],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recent, "GATHERED_MESSAGES", 2)
+    for number in range(4):
+        at = NOON + timedelta(seconds=number)
+        received = message(f"wamid.{number}", created_at=at, updated_at=at)
+        inbox.receive(connection, [arrival(message=received)])
+    recent.catch_up(connection)
+    assert connection.execute("SELECT count(*) FROM wats_message_ids").get == 4
+
+    # The last of them was asked for too, and is too young.
+    assert messages.purge(connection, [1, 2, 3, 4], NOON + timedelta(seconds=3)) == 3
+
+    left = connection.execute("SELECT row_id FROM wats_message_ids").fetchall()
+    assert left == [(4,)]
+    assert messages.get(connection, "wamid.3") is not None
 
 
 def test_messages_whose_ids_share_a_hash_are_told_apart(

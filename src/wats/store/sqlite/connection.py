@@ -12,6 +12,7 @@ from apsw import Connection
 from wats.clock import to_ms, utc_now
 from wats.errors import MigrationFailed, StoreUnavailable
 from wats.store.migrate import AppliedMigration, Migration, missing_migrations
+from wats.store.sqlite.recent import CREATE_RECENT
 
 MEMORY = ":memory:"
 
@@ -64,6 +65,8 @@ def connect_writer(path: str, busy_seconds: float) -> Connection:
         connection.execute("PRAGMA secure_delete = ON")
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute(CREATE_RECENT)
     except apsw.Error:
         connection.close()
         raise

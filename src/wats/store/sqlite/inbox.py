@@ -304,9 +304,7 @@ def settle(connection: Connection, settlements: Sequence[Settlement], now: datet
                 connection.execute(_RETRY, (due_at, settlement.error, *lease))
             case _:
                 connection.execute(_GIVE_BACK, lease)
-    answers = connection.executemany(_IS_HELD, ended)
-    held = [lease for lease, (is_held,) in zip(ended, answers, strict=True) if is_held]
-    connection.executemany(_DELETE_DELIVERY, held)
+    held = _end(connection, list(ended))
     # Asked first, as hardly any line has more, and to look for the first of none costs more.
     headless = _busy(connection, {lease[:2] for lease in held})
     connection.executemany(_PROMOTE_FIRST, headless)
@@ -316,6 +314,20 @@ def settle(connection: Connection, settlements: Sequence[Settlement], now: datet
 
 _Lease: TypeAlias = tuple[str, int, int, int]
 """What a settlement is about: target, lane, update_id, lease_id."""
+
+
+def _end(connection: Connection, leases: Sequence[_Lease]) -> Sequence[_Lease]:
+    """Delete the deliveries that are still held by *leases*; return these leases."""
+    connection.execute("SAVEPOINT ending")
+    held = leases
+    if change(connection, _DELETE_DELIVERY, leases) < len(leases):
+        # Hardly ever is one not held, so who is it is asked only then.
+        connection.execute("ROLLBACK TO ending")
+        answers = connection.executemany(_IS_HELD, leases)
+        held = [lease for lease, (is_held,) in zip(leases, answers, strict=True) if is_held]
+        connection.executemany(_DELETE_DELIVERY, held)
+    connection.execute("RELEASE ending")
+    return held
 
 
 def _lease_of(delivery: Delivery) -> _Lease:

@@ -3,9 +3,9 @@
 Each function runs inside a transaction that its caller opened.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from itertools import starmap
+from itertools import count
 from typing import Any, TypeAlias
 from zlib import crc32
 
@@ -22,28 +22,25 @@ from wats.store.records import (
     StatusRecord,
     WindowRecord,
 )
+from wats.store.sqlite import recent
 from wats.store.sqlite.connection import change
+from wats.store.sqlite.recent import LAST_GATHERED, MAY_BE_KNOWN, ROW_IDS
 
 _UNRANKED = -1
 
-GATHERED_MESSAGES = 4000
-"""How many messages are read at the most to find a window, and how many windows are written at
-once. So many are on fewer pages than one at a time by far, as long as there are not many more
-customers; and to read them takes half a millisecond."""
-
-_IS_MESSAGE_KNOWN = """
+_IS_MESSAGE_KNOWN = f"""
 SELECT EXISTS (
     SELECT 1 FROM wats_messages
-    WHERE wa_message_hash = ? AND wa_message_id = ? AND phone_number_id = ? AND direction = ?
+    WHERE row_id IN {ROW_IDS} AND wa_message_id = ?2 AND phone_number_id = ?3 AND direction = ?4
 )
 """
 
 _INSERT_MESSAGE = """
 INSERT INTO wats_messages (
-    phone_number_id, wa_message_id, direction, from_phone, to_phone, type, status, status_rank,
-    graph_message_id, created_at, updated_at, wa_message_hash, window, opened_at
+    row_id, phone_number_id, wa_message_id, direction, from_phone, to_phone, type, status,
+    status_rank, graph_message_id, created_at, updated_at, wa_message_hash, window, opened_at
 )
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 _IS_STATUS_KNOWN = """
@@ -61,10 +58,10 @@ INSERT INTO wats_statuses (
 VALUES (?, ?, ?, ?, ?, ?, ?)
 """
 
-_ADVANCE = """
-UPDATE wats_messages SET status = ?, status_rank = ?, updated_at = max(updated_at, ?)
-WHERE wa_message_hash = ? AND phone_number_id = ? AND wa_message_id = ?
-    AND direction = 'outbound' AND status_rank < ?
+_ADVANCE = f"""
+UPDATE wats_messages SET status = ?4, status_rank = ?5, updated_at = max(updated_at, ?6)
+WHERE row_id IN {ROW_IDS} AND phone_number_id = ?2 AND wa_message_id = ?3
+    AND direction = 'outbound' AND status_rank < ?5
 """
 
 _WAITING_STATUSES = """
@@ -75,21 +72,6 @@ ORDER BY id
 
 _MOVE_WINDOW = """
 INSERT INTO wats_windows (digest, last_inbound_at) VALUES (?, ?)
-ON CONFLICT (digest) DO UPDATE SET last_inbound_at = excluded.last_inbound_at
-WHERE excluded.last_inbound_at > last_inbound_at
-"""
-
-WINDOWS_MARK = "SELECT coalesce(max(row_id), 0) FROM wats_marks WHERE name = 'windows'"
-
-_MOVE_MARK = """
-INSERT INTO wats_marks (name, row_id) VALUES ('windows', ?)
-ON CONFLICT (name) DO UPDATE SET row_id = excluded.row_id
-"""
-
-_GATHER_WINDOWS = """
-INSERT INTO wats_windows (digest, last_inbound_at)
-SELECT window, max(opened_at) FROM wats_messages WHERE row_id > ? AND window IS NOT NULL
-GROUP BY window
 ON CONFLICT (digest) DO UPDATE SET last_inbound_at = excluded.last_inbound_at
 WHERE excluded.last_inbound_at > last_inbound_at
 """
@@ -105,18 +87,22 @@ LIMIT ?
 
 _LAST_ROW_ID = "SELECT coalesce(max(row_id), 0) FROM wats_messages"
 
-_MESSAGE = """
+_MESSAGE = f"""
 SELECT row_id, phone_number_id, wa_message_id, direction, from_phone, to_phone, type, status,
     graph_message_id, created_at, updated_at
 FROM wats_messages
-WHERE wa_message_hash = ? AND wa_message_id = ?
+WHERE wa_message_id = ?2 AND row_id IN (
+    SELECT row_id FROM wats_message_ids WHERE hash = ?1
+    UNION ALL
+    SELECT row_id FROM wats_messages WHERE row_id > {LAST_GATHERED} AND wa_message_hash = ?1
+)
 ORDER BY row_id DESC
 LIMIT 1
 """
 
-_SENT_AT = """
+_SENT_AT = f"""
 SELECT created_at FROM wats_messages
-WHERE wa_message_hash = ? AND phone_number_id = ? AND wa_message_id = ?
+WHERE row_id IN {ROW_IDS} AND phone_number_id = ?2 AND wa_message_id = ?3
     AND direction = 'outbound'
 """
 
@@ -127,13 +113,11 @@ WHERE wa_message_hash = ? AND wa_message_id = ?
 ORDER BY id
 """
 
-_WINDOW = """
+_WINDOW = f"""
 SELECT max(at) FROM (
     SELECT last_inbound_at AS at FROM wats_windows WHERE digest = ?1
     UNION ALL
-    SELECT opened_at FROM wats_messages
-    WHERE row_id > (SELECT coalesce(max(row_id), 0) FROM wats_marks WHERE name = 'windows')
-        AND window = ?1
+    SELECT opened_at FROM wats_messages WHERE row_id > {LAST_GATHERED} AND window = ?1
 )
 """
 
@@ -145,6 +129,12 @@ ORDER BY row_id
 LIMIT ?3
 """
 """For a `Walk`. One that was touched later has to stay, and does not end the walk."""
+
+_FORGET_ID = """
+DELETE FROM wats_message_ids WHERE row_id = ?1 AND hash = (
+    SELECT wa_message_hash FROM wats_messages WHERE row_id = ?1 AND updated_at < ?2
+)
+"""
 
 _PURGE_MESSAGE = "DELETE FROM wats_messages WHERE row_id = ? AND updated_at < ?"
 
@@ -163,9 +153,11 @@ _OLD_WINDOWS = "SELECT digest FROM wats_windows WHERE last_inbound_at < ? LIMIT 
 _PURGE_WINDOW = "DELETE FROM wats_windows WHERE digest = ? AND last_inbound_at < ?"
 
 
+_Row: TypeAlias = tuple[Any, ...]
+
+
 def project(connection: Connection, arrivals: Sequence[Arrival]) -> None:
     """Write what *arrivals* say about messages, statuses and windows."""
-    _gather_windows(connection)
     _insert(connection, [(a.message, a.window) for a in arrivals if a.message is not None])
     _record_statuses(connection, [a.status for a in arrivals if a.status is not None])
     windows = [a.window for a in arrivals if a.window is not None and a.message is None]
@@ -183,18 +175,28 @@ def unknown(
     for number, arrival in numbered:
         if arrival.message is not None:
             firsts.setdefault(_identity(arrival.message), number)
-    answers = connection.executemany(_IS_MESSAGE_KNOWN, firsts)
-    new = {number for number, (known,) in zip(firsts.values(), answers, strict=True) if not known}
+    known = {firsts[identity] for identity in _known(connection, firsts)}
+    new = set(firsts.values()) - known
     return [each for each in numbered if each[1].message is None or each[0] in new]
+
+
+def _known(connection: Connection, identities: Collection[_Row]) -> Sequence[_Row]:
+    """Return those of *identities* that messages are recorded with."""
+    recent.catch_up(connection)
+    hashes = [identity[:1] for identity in identities]
+    answers = connection.executemany(MAY_BE_KNOWN, hashes)
+    likely = [each for each, (may_be,) in zip(identities, answers, strict=True) if may_be]
+    answers = connection.executemany(_IS_MESSAGE_KNOWN, likely)
+    return [each for each, (is_known,) in zip(likely, answers, strict=True) if is_known]
 
 
 def record(connection: Connection, message: MessageRecord) -> None:
     """Insert *message* if it is not known yet, with the statuses that came before it."""
-    if not connection.execute(_IS_MESSAGE_KNOWN, _identity(message)).get:
+    if not _known(connection, [_identity(message)]):
         _insert(connection, [(message, None)])
 
 
-def _identity(message: MessageRecord) -> "_Row":
+def _identity(message: MessageRecord) -> _Row:
     message_id = message.wa_message_id
     return _hash(message_id), message_id, message.phone_number_id, message.direction
 
@@ -202,16 +204,17 @@ def _identity(message: MessageRecord) -> "_Row":
 def _insert(
     connection: Connection, records: Sequence[tuple[MessageRecord, WindowRecord | None]]
 ) -> None:
-    connection.executemany(_INSERT_MESSAGE, starmap(_message_row, records))
+    if not records:
+        return
+    row_ids = count(recent.give(connection, len(records)))
+    rows = [_message_row(row_id, *each) for row_id, each in zip(row_ids, records, strict=False)]
+    connection.executemany(_INSERT_MESSAGE, rows)
     for message, _ in records:
         if message.direction is Direction.OUTBOUND:
             identity = message.phone_number_id, message.wa_message_id
             found = _hash(message.wa_message_id), *identity
             waiting: list[Any] = connection.execute(_WAITING_STATUSES, found).fetchall()
             _advance(connection, [(*identity, status, at) for status, at in waiting])
-
-
-_Row: TypeAlias = tuple[Any, ...]
 
 
 def _insert_new(
@@ -227,29 +230,26 @@ def _insert_new(
     connection.executemany(insert, new)
 
 
-def _advance(connection: Connection, transitions: Iterable[tuple[str, str, str, int]]) -> None:
+def _advance(connection: Connection, transitions: Sequence[tuple[str, str, str, int]]) -> None:
+    if not transitions:
+        return
+    recent.catch_up(connection)
     connection.executemany(
         _ADVANCE,
         [
-            (
-                status,
-                rank,
-                occurred_at,
-                _hash(wa_message_id),
-                phone_number_id,
-                wa_message_id,
-                rank,
-            )
-            for phone_number_id, wa_message_id, status, occurred_at in transitions
-            for rank in (_rank(status),)
+            (_hash(message_id), number, message_id, status, _rank(status), occurred_at)
+            for number, message_id, status, occurred_at in transitions
         ],
     )
 
 
-def _message_row(record: MessageRecord, window: WindowRecord | None) -> tuple[object, ...]:
+def _message_row(
+    row_id: int, record: MessageRecord, window: WindowRecord | None
+) -> tuple[object, ...]:
     created_at = to_ms(record.created_at)
     updated_at = created_at if record.updated_at is record.created_at else to_ms(record.updated_at)
     return (
+        row_id,
         record.phone_number_id,
         record.wa_message_id,
         record.direction,
@@ -305,17 +305,6 @@ def _record_statuses(connection: Connection, records: Sequence[StatusRecord]) ->
 def _window_row(record: WindowRecord) -> tuple[int, int]:
     digest = _window_digest(record.phone_number_id, record.customer)
     return digest, to_ms(record.last_inbound_at)
-
-
-def _gather_windows(connection: Connection) -> None:
-    """Bring to the windows what the messages say of them, once there are enough of these."""
-    mark: int = connection.execute(WINDOWS_MARK).get
-    last_row_id: int = connection.execute(_LAST_ROW_ID).get
-    if mark <= last_row_id < mark + GATHERED_MESSAGES:
-        return
-    # Behind the last row there is nothing to gather; but when that was deleted, its id comes again.
-    connection.execute(_GATHER_WINDOWS, (mark,))
-    connection.execute(_MOVE_MARK, (last_row_id,))
 
 
 def page(connection: Connection, limit: int, cursor: str | None) -> MessagePage:
@@ -396,6 +385,7 @@ def old_windows(connection: Connection, before: datetime, limit: int) -> Sequenc
 
 def purge(connection: Connection, row_ids: Sequence[int], before: datetime) -> int:
     """Delete those messages of *row_ids* that were still not touched since *before*."""
+    _delete_old(connection, _FORGET_ID, row_ids, before)
     return _delete_old(connection, _PURGE_MESSAGE, row_ids, before)
 
 

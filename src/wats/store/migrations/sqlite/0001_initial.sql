@@ -75,7 +75,7 @@ CREATE INDEX wats_requests_expires ON wats_requests (expires_at);
 
 -- The projection of messages: never their content.
 CREATE TABLE wats_messages (
-    row_id INTEGER PRIMARY KEY,       -- the order of recording
+    row_id INTEGER PRIMARY KEY,       -- the order of recording; none is given twice
     phone_number_id TEXT NOT NULL,
     wa_message_id TEXT NOT NULL,
     direction TEXT NOT NULL CHECK (direction IN ('inbound', 'outbound')),
@@ -92,7 +92,21 @@ CREATE TABLE wats_messages (
     opened_at INTEGER                 -- and when
 ) STRICT;
 
-CREATE INDEX wats_messages_hash ON wats_messages (wa_message_hash);
+-- Where messages are found by their ids, those that are gathered.
+CREATE TABLE wats_message_ids (
+    hash INTEGER NOT NULL,
+    row_id INTEGER NOT NULL,
+    PRIMARY KEY (hash, row_id)
+) STRICT, WITHOUT ROWID;
+
+-- How far wats_messages came. Its rows after `gathered` are not in wats_message_ids yet, and what
+-- they say of windows is not in wats_windows: both are written some thousand messages at a time, as
+-- each message is on another page of them.
+CREATE TABLE wats_marks (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    given INTEGER NOT NULL,           -- the last row_id that a message got
+    gathered INTEGER NOT NULL
+) STRICT;
 
 -- Every transition of every outbound message, also of those whose message is not recorded yet.
 CREATE TABLE wats_statuses (
@@ -109,15 +123,8 @@ CREATE TABLE wats_statuses (
 CREATE INDEX wats_statuses_hash ON wats_statuses (wa_message_hash);
 
 -- When each customer last wrote to each number. Whose a window is cannot be read here, but who
--- knows a number can compute its digest. What messages say of windows is brought here some thousand
--- messages at a time, as each window is on another page; until then it is read from the messages.
+-- knows a number can compute its digest.
 CREATE TABLE wats_windows (
     digest INTEGER PRIMARY KEY,       -- BLAKE2b of the number and the customer
     last_inbound_at INTEGER NOT NULL
 ) STRICT;
-
--- How far something has come in a table: `windows` is the last message that was brought there.
-CREATE TABLE wats_marks (
-    name TEXT PRIMARY KEY,
-    row_id INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
