@@ -1,6 +1,6 @@
 """From an envelope to updates: every item of it on its own, none lost without a word. No I/O."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -176,9 +176,9 @@ def normalize(envelope: object, *, received_at: datetime) -> Normalized:
     entries = envelope.get("entry") if isinstance(envelope, dict) else None
     if isinstance(entries, list):
         for index, entry in enumerate(entries):
-            walk.entry(f"entry[{index}]", entry)
+            walk.entry(index, entry)
     else:
-        walk.skip(SkipReason.MALFORMED_ENTRY, "entry")
+        walk.skips.append(Skip(SkipReason.MALFORMED_ENTRY, "entry", UpdateKind.UNKNOWN))
     return Normalized(walk.updates, walk.skips)
 
 
@@ -190,34 +190,42 @@ class _Walk:
         self.skips: list[Skip] = []
         self._keys: set[str] = set()
         self._received_at = received_at
+        # Where it is. The path is put together of them only if something is skipped.
+        self._entry = 0
+        self._change: int | None = None
 
-    def skip(self, reason: SkipReason, path: str, kind: UpdateKind = UpdateKind.UNKNOWN) -> None:
-        self.skips.append(Skip(reason, path, kind))
+    def skip(
+        self, reason: SkipReason, path: str = "", kind: UpdateKind = UpdateKind.UNKNOWN
+    ) -> None:
+        """Tell that a part is skipped; *path* begins at the change, or the entry, that it is in."""
+        change = "" if self._change is None else f".changes[{self._change}]"
+        self.skips.append(Skip(reason, f"entry[{self._entry}]{change}{path}", kind))
 
-    def entry(self, path: str, entry: object) -> None:
+    def entry(self, index: int, entry: object) -> None:
+        self._entry, self._change = index, None
         if isinstance(entry, dict):
             waba_id = identifier(entry.get("id"))
             changes = entry.get("changes")
             if waba_id is not None and isinstance(changes, list):
                 seconds = seconds_of(entry.get("time"))
-                for index, change in enumerate(changes):
-                    self._change(f"{path}.changes[{index}]", change, waba_id, seconds)
+                for self._change, change in enumerate(changes):
+                    self._take_change(change, waba_id, seconds)
                 return
-        self.skip(SkipReason.MALFORMED_ENTRY, path)
+        self.skip(SkipReason.MALFORMED_ENTRY)
 
-    def _change(self, path: str, change: object, waba_id: str, seconds: int | None) -> None:
+    def _take_change(self, change: object, waba_id: str, seconds: int | None) -> None:
         name = change.get("field") if isinstance(change, dict) else None
         if not isinstance(change, dict) or not isinstance(name, str) or not name.strip():
-            self.skip(SkipReason.MALFORMED_CHANGE, path)
+            self.skip(SkipReason.MALFORMED_CHANGE)
             return
         field = FIELDS.get(name, _UNKNOWN)
         value = change.get("value")
         if not isinstance(value, dict):
-            self.skip(SkipReason.MALFORMED_CHANGE, path, field.kind)
+            self.skip(SkipReason.MALFORMED_CHANGE, kind=field.kind)
             return
         if field is _UNKNOWN and not is_safe_id(name):
             name = UpdateKind.UNKNOWN.value
-        for part, inner in _unwrapped(f"{path}.value", value, field.wrapper):
+        for part, inner in _unwrapped(value, field.wrapper):
             about = Change(
                 part,
                 name,
@@ -309,13 +317,13 @@ class _Walk:
                 self.skip(SkipReason.UNREAD_MEMBER, path)
 
 
-def _unwrapped(path: str, value: Item, wrapper: str | None) -> list[tuple[str, Item]]:
+def _unwrapped(value: Item, wrapper: str | None) -> Sequence[tuple[str, Item]]:
     wrapped = value.get(wrapper) if wrapper is not None else None
     if not isinstance(wrapped, dict):
-        return [(path, value)]
+        return ((".value", value),)
     around = {name: value[name] for name in _AROUND & value.keys()}
-    parts = [(f"{path}.{wrapper}", {**around, **wrapped})]
+    parts = [(f".value.{wrapper}", {**around, **wrapped})]
     beside = {name: member for name, member in value.items() if name != wrapper}
     if beside.keys() - _AROUND:
-        parts.append((path, beside))
+        parts.append((".value", beside))
     return parts

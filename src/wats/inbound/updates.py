@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from wats.ids import is_safe_id
+from wats.ids import MAX_ID_LENGTH, is_safe_id
 from wats.inbound.content import (
     Context,
     Conversation,
@@ -151,6 +151,9 @@ def identifier(value: object) -> str | None:
         `None` if it cannot be one: see `is_safe_id`.
     """
     if isinstance(value, str):
+        # Numbers, as most are. To ask is a call, and this is asked ten times for each update.
+        if value.isalnum() and len(value) <= MAX_ID_LENGTH:
+            return value
         return value if is_safe_id(value) else None
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _TOO_LONG:
         return str(value)
