@@ -45,7 +45,7 @@ def test_no_statement_about_messages_reads_a_whole_table(
     received = message("wamid.2", direction=Direction.INBOUND)
     inbox.receive(connection, [arrival(status=status), arrival(message=received, window=window)])
     inbox.receive(connection, [arrival()])
-    messages.record(connection, message())
+    messages.record(connection, [message()])
     messages.page(connection, 10, None)
     messages.get(connection, "wamid.1")
     messages.statuses(connection, "wamid.1")
@@ -169,7 +169,7 @@ def test_messages_whose_ids_share_a_hash_are_told_apart(
     assert crc32(first.encode()) == crc32(second.encode())
 
     for name in (first, second):
-        messages.record(connection, message(name))
+        messages.record(connection, [message(name)])
 
     for name in (first, second):
         found = messages.get(connection, name)

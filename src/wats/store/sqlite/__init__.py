@@ -45,6 +45,7 @@ PURGE_ROWS = 500
 """The most rows that one call of `purge` deletes from each table."""
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class SQLiteStore(Store):
@@ -127,6 +128,16 @@ class SQLiteStore(Store):
             raise StoreClosed
         return await self._writer.ask(operation, run, patience_seconds=patience_seconds)
 
+    def _write_together(
+        self,
+        operation: StoreOperation,
+        run: Callable[[Connection, Sequence[T]], Sequence[R]],
+        items: Sequence[T],
+    ) -> asyncio.Future[Sequence[R]]:
+        if self._writer is None:
+            raise StoreClosed
+        return self._writer.ask_together(operation, run, items)
+
     @override
     async def health(self) -> StoreHealth:
         version = await self._read(StoreOperation.HEALTH, schema_version)
@@ -138,9 +149,7 @@ class SQLiteStore(Store):
 
     @override
     def receive(self, arrivals: Sequence[Arrival]) -> asyncio.Future[Sequence[Kept | None]]:
-        if self._writer is None:
-            raise StoreClosed
-        return self._writer.ask_together(StoreOperation.RECEIVE, inbox.receive, arrivals)
+        return self._write_together(StoreOperation.RECEIVE, inbox.receive, arrivals)
 
     @override
     async def claim_deliveries(
@@ -197,12 +206,8 @@ class SQLiteStore(Store):
     async def complete_request(
         self, *, scope: str, key_hash: bytes, response: bytes, message: MessageRecord | None
     ) -> None:
-        def complete(connection: Connection) -> None:
-            requests.complete(connection, key=(scope, key_hash), response=response)
-            if message is not None:
-                messages.record(connection, message)
-
-        await self._write(StoreOperation.COMPLETE, complete)
+        completion = requests.Completion((scope, key_hash), response, message)
+        await self._write_together(StoreOperation.COMPLETE, requests.complete, [completion])
 
     @override
     async def fail_request(self, *, scope: str, key_hash: bytes) -> None:
@@ -216,8 +221,7 @@ class SQLiteStore(Store):
 
     @override
     async def record_sent(self, message: MessageRecord) -> None:
-        record = partial(messages.record, message=message)
-        await self._write(StoreOperation.RECORD, record)
+        await self._write_together(StoreOperation.RECORD, messages.record, [message])
 
     @override
     async def list_messages(self, *, limit: int, cursor: str | None) -> MessagePage:

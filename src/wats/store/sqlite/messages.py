@@ -190,10 +190,15 @@ def _known(connection: Connection, identities: Collection[_Row]) -> Sequence[_Ro
     return [each for each, (is_known,) in zip(likely, answers, strict=True) if is_known]
 
 
-def record(connection: Connection, message: MessageRecord) -> None:
-    """Insert *message* if it is not known yet, with the statuses that came before it."""
-    if not _known(connection, [_identity(message)]):
-        _insert(connection, [(message, None)])
+def record(connection: Connection, records: Sequence[MessageRecord]) -> Sequence[None]:
+    """Insert those of *records* that are not known yet, with the statuses that came before them."""
+    firsts: dict[_Row, MessageRecord] = {}
+    for message in records:
+        firsts.setdefault(_identity(message), message)
+    for identity in _known(connection, firsts):
+        del firsts[identity]
+    _insert(connection, [(message, None) for message in firsts.values()])
+    return [None] * len(records)
 
 
 def _identity(message: MessageRecord) -> _Row:
@@ -209,12 +214,22 @@ def _insert(
     row_ids = count(recent.give(connection, len(records)))
     rows = [_message_row(row_id, *each) for row_id, each in zip(row_ids, records, strict=False)]
     connection.executemany(_INSERT_MESSAGE, rows)
-    for message, _ in records:
-        if message.direction is Direction.OUTBOUND:
-            identity = message.phone_number_id, message.wa_message_id
-            found = _hash(message.wa_message_id), *identity
-            waiting: list[Any] = connection.execute(_WAITING_STATUSES, found).fetchall()
-            _advance(connection, [(*identity, status, at) for status, at in waiting])
+    sent = [message for message, _ in records if message.direction is Direction.OUTBOUND]
+    _advance(
+        connection,
+        [
+            (message.phone_number_id, message.wa_message_id, status, occurred_at)
+            for message in sent
+            for status, occurred_at in _waiting(connection, message)
+        ],
+    )
+
+
+def _waiting(connection: Connection, message: MessageRecord) -> Sequence[tuple[str, int]]:
+    """Return the statuses of *message* that came before it."""
+    identity = _hash(message.wa_message_id), message.phone_number_id, message.wa_message_id
+    found: list[Any] = connection.execute(_WAITING_STATUSES, identity).fetchall()
+    return found
 
 
 def _insert_new(

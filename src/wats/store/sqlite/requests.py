@@ -3,13 +3,16 @@
 Each function runs inside a transaction that its caller opened.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TypeAlias
 
+import msgspec
 from apsw import Connection
 
 from wats.clock import from_ms, to_ms
-from wats.store.records import Reservation, ReservationOutcome
+from wats.store.records import MessageRecord, Reservation, ReservationOutcome
+from wats.store.sqlite import messages
 from wats.store.sqlite.connection import change
 
 _RESERVE = """
@@ -79,9 +82,20 @@ def reserve(
     return Reservation(outcome=ReservationOutcome.UNKNOWN)
 
 
-def complete(connection: Connection, *, key: Key, response: bytes) -> None:
-    """Keep *response* as the answer to this key."""
-    connection.execute(_COMPLETE, (response, *key))
+class Completion(msgspec.Struct, frozen=True):
+    """The answer to a key, and the message that it is about."""
+
+    key: Key
+    response: bytes
+    message: MessageRecord | None
+
+
+def complete(connection: Connection, completions: Sequence[Completion]) -> Sequence[None]:
+    """Keep the answers to some keys, and record their messages."""
+    connection.executemany(_COMPLETE, [(each.response, *each.key) for each in completions])
+    found = [each.message for each in completions if each.message is not None]
+    messages.record(connection, found)
+    return [None] * len(completions)
 
 
 def doubt(connection: Connection, *, key: Key) -> None:
