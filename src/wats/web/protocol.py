@@ -9,7 +9,6 @@ give the same bytes; a test compares them.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Protocol
 
 from typing_extensions import override
@@ -139,7 +138,7 @@ class GatewayProtocol(HttpToolsProtocol):
         self._is_asked = True
         self._deadline = self.loop.time() + self._request_seconds
         # What else uvicorn prepares here is for ASGI, and made when a request goes that way.
-        self.url, self.headers, self.expect_100_continue = b"", [], False
+        self.url, self.headers = b"", []
 
     @override
     def on_response_complete(self) -> None:
@@ -162,6 +161,10 @@ class GatewayProtocol(HttpToolsProtocol):
             self.send_400_response("Request head is too large.")
 
     @override
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    @override
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._webhook = self._usual_webhook()
@@ -171,9 +174,12 @@ class GatewayProtocol(HttpToolsProtocol):
             self.cycle = self._webhook  # type: ignore[assignment]  # what is asked of it, it has
 
     def _go_the_long_way(self) -> None:
-        head = self.url, self.headers, self.expect_100_continue
+        url, headers = self.url, self.headers
         super().on_message_begin()
-        self.url, self.headers, self.expect_100_continue = head
+        self.url, self.headers = url, headers
+        self.expect_100_continue = any(
+            name == b"expect" and value.lower() == b"100-continue" for name, value in headers
+        )
         self.scope["headers"] = self.headers
         super().on_headers_complete()
 
@@ -207,11 +213,12 @@ class GatewayProtocol(HttpToolsProtocol):
             or self.url != hook.path
             or self.parser.get_method() != b"POST"
             or not self.parser.should_keep_alive()
-            or self.expect_100_continue
             or not self._is_idle()
         ):
             return None
         headers = dict(self.headers)
+        if b"expect" in headers:
+            return None
         # A connection that is kept without a word about it is one of HTTP 1.1.
         if b"connection" in headers and (
             self.parser.get_http_version() != "1.1" or self.parser.should_upgrade()
@@ -231,16 +238,36 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def send(self, response: Response, *, keep_alive: bool) -> None:
         """Send *response*, and close the connection after it unless it is to be kept."""
-        head = tuple(self.server_state.default_headers)
-        self.transport.write(_rendered(head, response, keep_alive=keep_alive))
+        self.transport.write(
+            _RENDERED.get(self.server_state.default_headers, response, keep_alive=keep_alive)
+        )
         if not keep_alive:
             self.transport.close()
         self.on_response_complete()
 
 
-@lru_cache(maxsize=64)
-def _rendered(default_headers: Headers, response: Response, *, keep_alive: bool) -> bytes:
-    """Return *response* as it goes over the wire. Within a second most are the same."""
+class _Rendered:
+    """A response as it goes over the wire, the last one: within a second most are the same."""
+
+    def __init__(self) -> None:
+        self._made_of: tuple[object, object, bool] = (None, None, False)
+        self._data = b""
+
+    def get(
+        self, default_headers: list[tuple[bytes, bytes]], response: Response, *, keep_alive: bool
+    ) -> bytes:
+        """Return *response* as bytes; uvicorn makes a new list of *default_headers* each second."""
+        headers, last, kept = self._made_of
+        if headers is not default_headers or last is not response or kept is not keep_alive:
+            self._data = _render(tuple(default_headers), response, keep_alive=keep_alive)
+            self._made_of = default_headers, response, keep_alive
+        return self._data
+
+
+_RENDERED = _Rendered()
+
+
+def _render(default_headers: Headers, response: Response, *, keep_alive: bool) -> bytes:
     lines = [STATUS_LINE[response.status]]
     for name, value in (*default_headers, *headers_of(response)):
         lines += (name, b": ", value, b"\r\n")
