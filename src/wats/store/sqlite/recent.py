@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 from apsw import Connection
 
 GATHERED_MESSAGES = 4000
-"""How many messages are gathered at once. They share pages by far, as long as there are not many
-more of them in the index; and to read as many takes half a millisecond."""
+"""How many messages are gathered at once: enough that those of a hundred thousand customers share
+pages, few enough that a reader has read them in half a millisecond."""
 
 CREATE_RECENT = """
 CREATE TEMP TABLE IF NOT EXISTS wats_recent (row_id INTEGER PRIMARY KEY, hash INTEGER NOT NULL);
