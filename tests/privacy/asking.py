@@ -205,7 +205,7 @@ class Asker:
 
     def _messages_to_others(self) -> Iterator[Ask]:
         text = {"type": "text", "text": CONTENTS["text"]}
-        user = f"DE.{self._canaries.word('message to a user')}"
+        user = f"DE.{self._canaries.word('message to a user.recipient')}"
         body = self._planted(APT, {"messaging_product": "whatsapp", **text}, "message to a user")
         yield self._send("message", "/api/messages", {**body, "recipient": user})
         group = {"recipient_type": "group", "to": "G g", **text}
