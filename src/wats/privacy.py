@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 from typing import Final, final
+from zlib import crc32
 
 from typing_extensions import override
 
@@ -69,3 +70,12 @@ def fingerprint(text: str) -> int:
     """
     data = text.encode(errors="surrogatepass")
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big", signed=True)
+
+
+def short_fingerprint(text: str) -> int:
+    """Return 31 bits that stand for *text*; one in two thousand million others has the same.
+
+    For what is looked at again, or may be taken for another: SQLite needs four bytes for it, and
+    six for one bit more.
+    """
+    return crc32(text.encode(errors="surrogatepass")) & 0x7FFF_FFFF

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
-from zlib import crc32
 
 import msgspec
 
@@ -16,6 +15,7 @@ from wats.inbound.news import News
 from wats.inbound.normalize import Normalized, normalize
 from wats.inbound.signature import SignatureCheck
 from wats.inbound.updates import Update
+from wats.privacy import short_fingerprint
 from wats.store import Store
 from wats.store.records import Arrival, Kept
 from wats.telemetry import Telemetry
@@ -194,4 +194,4 @@ def lane_of(update: Update) -> int:
     """
     name = update.conversation or f"{update.waba_id}|{update.field}"
     # With a thousand conversations held up, one in two million others shares a lane with one.
-    return crc32(name.encode(errors="surrogatepass")) & 0x7FFF_FFFF
+    return short_fingerprint(name)

@@ -29,6 +29,24 @@ def connection() -> Iterator[Connection]:
     connection.close()
 
 
+@pytest.fixture
+def take_in(
+    connection: Connection,
+    arrival: Callable[..., Arrival],
+    message: Callable[..., MessageRecord],
+) -> Callable[..., None]:
+    """Receive a message, which opens the window of *customer* if one is named."""
+
+    def take_in(name: str, *, at: datetime = NOON, customer: str | None = None) -> None:
+        received = message(name, direction=Direction.INBOUND, created_at=at, updated_at=at)
+        opened = None
+        if customer is not None:
+            opened = WindowRecord(phone_number_id="1", customer=customer, last_inbound_at=at)
+        inbox.receive(connection, [arrival(message=received, window=opened)])
+
+    return take_in
+
+
 def test_no_statement_about_messages_reads_a_whole_table(
     connection: Connection,
     arrival: Callable[..., Arrival],
@@ -76,10 +94,7 @@ def last_inbound_at(connection: Connection) -> list[datetime | None]:
 
 
 def test_what_messages_say_of_windows_is_the_same_before_and_after_it_is_gathered(
-    connection: Connection,
-    arrival: Callable[..., Arrival],
-    message: Callable[..., MessageRecord],
-    monkeypatch: pytest.MonkeyPatch,
+    connection: Connection, take_in: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recent, "GATHERED_MESSAGES", 3)
     expected: dict[str, datetime | None] = dict.fromkeys("ab")
@@ -88,9 +103,7 @@ def test_what_messages_say_of_windows_is_the_same_before_and_after_it_is_gathere
         [("a", 5), ("a", 7), ("b", 1), ("a", 6), ("b", 2), ("a", 8), ("b", 9), ("a", 1), ("a", 10)]
     ):
         at = NOON + timedelta(seconds=seconds)
-        opened = WindowRecord(phone_number_id="1", customer=customer, last_inbound_at=at)
-        received = message(f"wamid.{number}", direction=Direction.INBOUND)
-        inbox.receive(connection, [arrival(message=received, window=opened)])
+        take_in(f"wamid.{number}", at=at, customer=customer)
         expected[customer] = max(expected[customer] or at, at)
         assert last_inbound_at(connection) == [expected["a"], expected["b"]]
 
@@ -98,23 +111,17 @@ def test_what_messages_say_of_windows_is_the_same_before_and_after_it_is_gathere
     assert recent.marks(connection) == (9, 6)
 
 
-def test_a_message_that_takes_the_row_of_a_deleted_one_opens_its_window_too(
-    connection: Connection,
-    arrival: Callable[..., Arrival],
-    message: Callable[..., MessageRecord],
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_message_that_comes_after_all_were_deleted_opens_its_window_too(
+    connection: Connection, take_in: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recent, "GATHERED_MESSAGES", 2)
     for number in range(3):
-        received = message(f"wamid.{number}", direction=Direction.INBOUND)
-        inbox.receive(connection, [arrival(message=received)])
+        take_in(f"wamid.{number}")
     assert recent.marks(connection) == (3, 2)
     connection.execute("DELETE FROM wats_messages")
 
     for customer in "ab":
-        received = message(f"wamid.of-{customer}", direction=Direction.INBOUND)
-        opened = WindowRecord(phone_number_id="1", customer=customer, last_inbound_at=NOON)
-        inbox.receive(connection, [arrival(message=received, window=opened)])
+        take_in(f"wamid.of-{customer}", customer=customer)
 
     assert last_inbound_at(connection) == [NOON, NOON]
 
@@ -140,16 +147,11 @@ def test_what_is_rolled_back_is_not_known(
 
 
 def test_what_is_purged_is_in_no_index_any_more(
-    connection: Connection,
-    arrival: Callable[..., Arrival],
-    message: Callable[..., MessageRecord],
-    monkeypatch: pytest.MonkeyPatch,
+    connection: Connection, take_in: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recent, "GATHERED_MESSAGES", 2)
     for number in range(4):
-        at = NOON + timedelta(seconds=number)
-        received = message(f"wamid.{number}", created_at=at, updated_at=at)
-        inbox.receive(connection, [arrival(message=received)])
+        take_in(f"wamid.{number}", at=NOON + timedelta(seconds=number))
     recent.catch_up(connection)
     assert connection.execute("SELECT count(*) FROM wats_message_ids").get == 4
 

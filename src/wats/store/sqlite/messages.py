@@ -3,16 +3,15 @@
 Each function runs inside a transaction that its caller opened.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from itertools import count
 from typing import Any, TypeAlias
-from zlib import crc32
 
 from apsw import Connection
 
 from wats.clock import from_ms, to_ms
-from wats.privacy import fingerprint
+from wats.privacy import fingerprint, short_fingerprint
 from wats.store.records import (
     STATUS_RANK,
     Arrival,
@@ -203,7 +202,7 @@ def record(connection: Connection, records: Sequence[MessageRecord]) -> Sequence
 
 def _identity(message: MessageRecord) -> _Row:
     message_id = message.wa_message_id
-    return _hash(message_id), message_id, message.phone_number_id, message.direction
+    return short_fingerprint(message_id), message_id, message.phone_number_id, message.direction
 
 
 def _insert(
@@ -227,22 +226,13 @@ def _insert(
 
 def _waiting(connection: Connection, message: MessageRecord) -> Sequence[tuple[str, int]]:
     """Return the statuses of *message* that came before it."""
-    identity = _hash(message.wa_message_id), message.phone_number_id, message.wa_message_id
+    identity = (
+        short_fingerprint(message.wa_message_id),
+        message.phone_number_id,
+        message.wa_message_id,
+    )
     found: list[Any] = connection.execute(_WAITING_STATUSES, identity).fetchall()
     return found
-
-
-def _insert_new(
-    connection: Connection, is_known: str, insert: str, rows: Mapping[_Row, _Row]
-) -> None:
-    """Insert those of *rows* that are not found by what they stand under.
-
-    Not by one statement: SQLite copies what a table is asked for before it inserts into it, which
-    costs twice as much.
-    """
-    answers = connection.executemany(is_known, rows)
-    new = [row for row, (known,) in zip(rows.values(), answers, strict=True) if not known]
-    connection.executemany(insert, new)
 
 
 def _advance(connection: Connection, transitions: Sequence[tuple[str, str, str, int]]) -> None:
@@ -252,7 +242,7 @@ def _advance(connection: Connection, transitions: Sequence[tuple[str, str, str, 
     connection.executemany(
         _ADVANCE,
         [
-            (_hash(message_id), number, message_id, status, _rank(status), occurred_at)
+            (short_fingerprint(message_id), number, message_id, status, _rank(status), occurred_at)
             for number, message_id, status, occurred_at in transitions
         ],
     )
@@ -276,14 +266,9 @@ def _message_row(
         record.graph_message_id,
         created_at,
         updated_at,
-        _hash(record.wa_message_id),
+        short_fingerprint(record.wa_message_id),
         *((None, None) if window is None else _window_row(window)),
     )
-
-
-def _hash(wa_message_id: str) -> int:
-    # Only to find by, so it may be short: SQLite needs four bytes for it, and six for one bit more.
-    return crc32(wa_message_id.encode()) & 0x7FFF_FFFF
 
 
 def _window_digest(phone_number_id: str, customer: str) -> int:
@@ -304,7 +289,7 @@ def _record_statuses(connection: Connection, records: Sequence[StatusRecord]) ->
             record.participant,
             record.error_code,
             to_ms(record.occurred_at),
-            _hash(record.wa_message_id),
+            short_fingerprint(record.wa_message_id),
         )
         for record in records
     ]
@@ -313,7 +298,11 @@ def _record_statuses(connection: Connection, records: Sequence[StatusRecord]) ->
         number, message_id, status, participant, _, occurred_at, digest = row
         identity = digest, message_id, number, status, participant, occurred_at
         by_identity.setdefault(identity, row)
-    _insert_new(connection, _IS_STATUS_KNOWN, _INSERT_STATUS, by_identity)
+    # Not by one statement: SQLite copies what a table is asked for before it inserts into it,
+    # which costs twice as much.
+    answers = connection.executemany(_IS_STATUS_KNOWN, by_identity)
+    new = [row for row, (known,) in zip(by_identity.values(), answers, strict=True) if not known]
+    connection.executemany(_INSERT_STATUS, new)
     _advance(connection, [(*row[:3], row[5]) for row in rows])
 
 
@@ -358,7 +347,7 @@ def _message_of(row: tuple[int, str, str, str, str, str, str, str, str, int, int
 
 def get(connection: Connection, wa_message_id: str) -> MessageRecord | None:
     """Read the message with this id; of several, the last recorded."""
-    row = connection.execute(_MESSAGE, (_hash(wa_message_id), wa_message_id)).fetchone()
+    row = connection.execute(_MESSAGE, (short_fingerprint(wa_message_id), wa_message_id)).fetchone()
     return None if row is None else _message_of(row)
 
 
@@ -374,14 +363,14 @@ def statuses(connection: Connection, wa_message_id: str) -> Sequence[StatusRecor
             occurred_at=from_ms(occurred_at),
         )
         for phone_number_id, wamid, status, participant, error_code, occurred_at in (
-            connection.execute(_STATUSES, (_hash(wa_message_id), wa_message_id))
+            connection.execute(_STATUSES, (short_fingerprint(wa_message_id), wa_message_id))
         )
     ]
 
 
 def sent_at(connection: Connection, status: StatusRecord) -> datetime | None:
     """Read when the message was sent that *status* is about, if it is known."""
-    identity = _hash(status.wa_message_id), status.phone_number_id, status.wa_message_id
+    identity = short_fingerprint(status.wa_message_id), status.phone_number_id, status.wa_message_id
     row: Any = connection.execute(_SENT_AT, identity).fetchone()
     return None if row is None else from_ms(row[0])
 
