@@ -18,8 +18,13 @@ GATHERED_MESSAGES = 4000
 pages, few enough that a reader has read them in half a millisecond."""
 
 CREATE_RECENT = """
-CREATE TEMP TABLE IF NOT EXISTS wats_recent (row_id INTEGER PRIMARY KEY, hash INTEGER NOT NULL);
-CREATE INDEX IF NOT EXISTS temp.wats_recent_hash ON wats_recent (hash)
+CREATE TEMP TABLE IF NOT EXISTS wats_recent (
+    hash INTEGER NOT NULL, row_id INTEGER NOT NULL, PRIMARY KEY (hash, row_id)
+) WITHOUT ROWID;
+CREATE TEMP TABLE IF NOT EXISTS wats_seen (
+    id INTEGER PRIMARY KEY, given INTEGER NOT NULL, gathered INTEGER NOT NULL
+);
+INSERT OR IGNORE INTO temp.wats_seen (id, given, gathered) VALUES (1, 0, 0)
 """
 """For the connection that writes."""
 
@@ -46,14 +51,16 @@ INSERT INTO wats_marks (id, given, gathered) VALUES (1, ?, ?)
 ON CONFLICT (id) DO UPDATE SET given = excluded.given, gathered = excluded.gathered
 """
 
-_SEEN = "SELECT coalesce(max(row_id), 0) FROM temp.wats_recent"
+_SEEN = "SELECT given, gathered FROM temp.wats_seen WHERE id = 1"
+
+_MOVE_SEEN = "UPDATE temp.wats_seen SET given = ?, gathered = ? WHERE id = 1"
 
 _SEE = """
-INSERT INTO temp.wats_recent (row_id, hash)
-SELECT row_id, wa_message_hash FROM wats_messages WHERE row_id > ?
+INSERT INTO temp.wats_recent (hash, row_id)
+SELECT wa_message_hash, row_id FROM wats_messages WHERE row_id > ?
 """
 
-_LET_GO = "DELETE FROM temp.wats_recent WHERE row_id <= ?"
+_LET_GO = "DELETE FROM temp.wats_recent"
 
 _GATHER_IDS = """
 INSERT INTO wats_message_ids (hash, row_id)
@@ -96,13 +103,18 @@ def give(connection: Connection, count: int) -> int:
 def catch_up(connection: Connection) -> None:
     """Let `ROW_IDS` find every message that is recorded; gather when there are enough for that."""
     given, gathered = marks(connection)
-    seen: int = connection.execute(_SEEN).get
-    if given > max(seen, gathered):
-        connection.execute(_SEE, (max(seen, gathered),))
     if given - gathered >= GATHERED_MESSAGES:
         connection.execute(_GATHER_IDS, (gathered,))
         connection.execute(_GATHER_WINDOWS, (gathered,))
         connection.execute(_MOVE_MARKS, (given, given))
         gathered = given
-    if gathered:
-        connection.execute(_LET_GO, (gathered,))
+    row: Any = connection.execute(_SEEN).fetchone()
+    seen = Marks(*row)
+    if seen == (given, gathered):
+        return
+    first = seen.given
+    if gathered > seen.gathered:  # then or here, by whichever process
+        connection.execute(_LET_GO)
+        first = gathered
+    connection.execute(_SEE, (first,))
+    connection.execute(_MOVE_SEEN, (given, gathered))
