@@ -27,9 +27,9 @@ _SECRETS = {
     "BENCH_ACCESS_TOKEN": "an-access-token-for-benchmarks",
     "BENCH_PHONE_NUMBER_ID": PHONE_NUMBER_ID,
 }
-_OUTSTANDING = "SELECT EXISTS (SELECT 1 FROM wats_deliveries)"
+_OUTSTANDING = "SELECT EXISTS (SELECT 1 FROM wats_outstanding)"
 _HANDLED = """
-SELECT count(*) FROM wats_inbox WHERE id NOT IN (SELECT update_id FROM wats_payloads)
+SELECT count(*) FROM wats_inbox WHERE id NOT IN (SELECT update_id FROM wats_outstanding)
 """
 
 

@@ -206,11 +206,12 @@ class Gateway(Client):
         self.log = log
 
     def rows(self) -> dict[str, int]:
-        """Count the rows of every table that holds what came in or went out."""
+        """Count the rows of every table and view that holds what came in or went out."""
         with closing(Connection(str(self.database))) as connection:
             tables = connection.execute(
                 "SELECT name FROM sqlite_schema"
-                " WHERE type = 'table' AND name NOT LIKE '%migrations' AND name NOT LIKE 'sqlite%'"
+                " WHERE type IN ('table', 'view')"
+                " AND name NOT LIKE '%migrations' AND name NOT LIKE 'sqlite%'"
             ).fetchall()
             return {
                 # The names are the database's own.

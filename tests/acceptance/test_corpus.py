@@ -183,7 +183,7 @@ async def test_every_body_is_answered_as_it_deserves_and_handled_once(open_gatew
                 assert (answer.status, told["status"]) == (200, "ok"), row["name"]
                 assert (told["received"], told["dispatched"]) == (received, new), row["name"]
         await until(lambda: len(handler.kinds) >= EVENTS.total())
-        await until(lambda: not gateway.rows()["wats_deliveries"])
+        await until(lambda: not gateway.rows()["wats_outstanding"])
 
         assert Counter(handler.kinds) == EVENTS
         counts = await gateway.normalized()
@@ -199,7 +199,7 @@ async def test_what_comes_again_changes_nothing_but_a_count(open_gateway, until)
         for row in ROWS:
             await gateway.webhook(row["body"])
         await until(lambda: len(handler.kinds) >= EVENTS.total())
-        await until(lambda: not gateway.rows()["wats_deliveries"])
+        await until(lambda: not gateway.rows()["wats_outstanding"])
         before = await gateway.normalized()
         rows, messages = gateway.rows(), await gateway.messages()
 

@@ -312,7 +312,7 @@ async def test_nothing_acknowledged_is_lost_when_workers_on_one_database_are_kil
 
 def open_deliveries(database: Path) -> int:
     with closing(sqlite3.connect(database)) as connection:
-        left: int = connection.execute("SELECT count(*) FROM wats_deliveries").fetchone()[0]
+        left: int = connection.execute("SELECT count(*) FROM wats_outstanding").fetchone()[0]
         return left
 
 

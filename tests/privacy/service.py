@@ -147,7 +147,7 @@ class Service:
     def _undelivered(self) -> int:
         assert self.database is not None
         with closing(sqlite3.connect(self.database)) as connection:
-            found = connection.execute("SELECT count(*) FROM wats_deliveries").fetchone()
+            found = connection.execute("SELECT count(*) FROM wats_outstanding").fetchone()
         count: int = found[0]
         return count
 

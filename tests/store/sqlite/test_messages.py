@@ -52,6 +52,8 @@ def test_no_statement_about_messages_reads_a_whole_table(
     arrival: Callable[..., Arrival],
     message: Callable[..., MessageRecord],
     trace: Callable[[Connection], list[str]],
+    plans_of: Callable[[Connection, list[str]], dict[str, str]],
+    read_as_a_whole: Callable[[dict[str, str]], dict[str, set[str]]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(recent, "GATHERED_MESSAGES", 1)
@@ -74,19 +76,10 @@ def test_no_statement_about_messages_reads_a_whole_table(
         Walk(statement, 10).next_rows(connection, NOON)
     connection.set_exec_trace(None)
 
-    plans = [
-        (statement, row[3])
-        for statement in statements
-        for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}")
-    ]
-
+    plans = plans_of(connection, statements)
     assert "INSERT INTO wats_windows" in "".join(statements)
     assert len(plans) >= 15
-    assert [
-        (statement, plan)
-        for statement, plan in plans
-        if plan.startswith("SCAN") and plan != "SCAN CONSTANT ROW"
-    ] == []
+    assert read_as_a_whole(plans) == {}
 
 
 def last_inbound_at(connection: Connection) -> list[datetime | None]:

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import apsw
 from apsw import Connection
@@ -13,6 +13,8 @@ from wats.clock import to_ms, utc_now
 from wats.errors import MigrationFailed, StoreUnavailable
 from wats.store.migrate import AppliedMigration, Migration, missing_migrations
 from wats.store.sqlite.recent import CREATE_RECENT
+
+_Row = TypeVar("_Row", bound=tuple[Any, ...])
 
 MEMORY = ":memory:"
 
@@ -93,6 +95,24 @@ def change(connection: Connection, statement: str, rows: Iterable[Any]) -> int:
     before = connection.total_changes()
     connection.executemany(statement, rows)
     return connection.total_changes() - before
+
+
+def delete_found(
+    connection: Connection, delete: str, is_there: str, rows: Sequence[_Row]
+) -> Sequence[_Row]:
+    """Execute *delete* with each of *rows*; return those for which there was something to delete.
+
+    Hardly ever is one not there, so who is it is asked, by *is_there*, only then.
+    """
+    connection.execute("SAVEPOINT deletion")
+    found = rows
+    if change(connection, delete, rows) < len(rows):
+        connection.execute("ROLLBACK TO deletion")
+        answers = connection.executemany(is_there, rows)
+        found = [row for row, (yes,) in zip(rows, answers, strict=True) if yes]
+        connection.executemany(delete, found)
+    connection.execute("RELEASE deletion")
+    return found
 
 
 def _make_private_file(path: str) -> None:

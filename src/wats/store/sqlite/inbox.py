@@ -22,8 +22,9 @@ from wats.store.records import (
     Settled,
     Settlement,
 )
-from wats.store.sqlite import messages
-from wats.store.sqlite.connection import change
+from wats.store.sqlite import first_leases, messages
+from wats.store.sqlite.connection import change, delete_found
+from wats.store.sqlite.first_leases import FIRST_LEASE, FirstLease, Line
 
 RUN_LENGTH = 16
 """The most deliveries of one lane in one claim: enough that a busy conversation is not one round
@@ -41,7 +42,9 @@ _INSERTED_SINCE = "SELECT id FROM wats_inbox WHERE id > ?"
 
 _INSERT_PAYLOAD = "INSERT INTO wats_payloads (update_id, waiting, payload) VALUES (?, ?, ?)"
 
-_IS_BUSY = "SELECT EXISTS (SELECT 1 FROM wats_deliveries WHERE target = ? AND lane = ?)"
+_ANY_QUEUED = "SELECT EXISTS (SELECT 1 FROM wats_deliveries)"
+
+_IS_QUEUED = "SELECT EXISTS (SELECT 1 FROM wats_deliveries WHERE target = ? AND lane = ?)"
 
 _INSERT_DELIVERY = """
 INSERT INTO wats_deliveries (
@@ -120,7 +123,7 @@ _IS_LEFT = "SELECT EXISTS (SELECT 1 FROM wats_payloads WHERE update_id = ?)"
 
 _COUNT_DOWN = "UPDATE wats_payloads SET waiting = waiting - 1 WHERE update_id = ?"
 
-_DEPTH = "SELECT state, count(*), min(update_id) FROM wats_deliveries GROUP BY state"
+_DEPTH = "SELECT state, count(*), min(update_id) FROM wats_outstanding GROUP BY state"
 
 _DEAD = "SELECT count(*) FROM wats_dead_deliveries"
 
@@ -135,6 +138,7 @@ _DELETE_DEAD = "DELETE FROM wats_dead_deliveries WHERE update_id = ? AND target 
 OLD_UPDATES = """
 SELECT id, received_at < ?1, received_at < ?1
     AND NOT EXISTS (SELECT 1 FROM wats_payloads WHERE update_id = wats_inbox.id)
+    AND NOT EXISTS (SELECT 1 FROM wats_first_leases WHERE update_id = wats_inbox.id)
 FROM wats_inbox
 WHERE id > ?2
 ORDER BY id
@@ -169,46 +173,60 @@ def _deliver(
 ) -> Mapping[int, Sequence[Delivery]]:
     """Insert the deliveries of new updates; return those that are leased to who brought them."""
     awaited = [(update_id, arrival) for update_id, arrival in numbered if arrival.targets]
-    payloads = [(id_, len(arrival.targets), arrival.payload) for id_, arrival in awaited]
-    connection.executemany(_INSERT_PAYLOAD, payloads)
-    lines = {(target, arrival.lane) for _, arrival in awaited for target in arrival.targets}
-    busy = _busy(connection, lines)
+    all_lines = {(target, arrival.lane) for _, arrival in awaited for target in arrival.targets}
+    busy = first_leases.lines(connection) | _queued(connection, all_lines)
+    firsts: list[FirstLease] = []
+    payloads: list[tuple[int, int, bytes]] = []
     rows: list[tuple[object, ...]] = []
-    lease_id = secrets.randbits(62)
     leased: dict[int, list[Delivery]] = {}
+    lease_id = _new_lease_id()
     for update_id, arrival in awaited:
         due_at = to_ms(arrival.received_at)
-        lane = arrival.lane
-        for target in arrival.targets:
-            line = target, lane
+        leased_until = due_at + round(arrival.lease_seconds * 1000)
+        targets, lane = arrival.targets, arrival.lane
+        lines = [(target, lane) for target in targets]
+        if arrival.lease_seconds and len(lines) == 1 and lines[0] not in busy:
+            firsts.append((update_id, targets[0], lane, leased_until, arrival.payload))
+            leased[update_id] = [_delivery(update_id, arrival, targets[0], FIRST_LEASE)]
+            busy.add(lines[0])
+            continue
+        payloads.append((update_id, len(targets), arrival.payload))
+        for target, line in zip(targets, lines, strict=True):
             is_head = line not in busy
             busy.add(line)
-            if not is_head or not arrival.lease_seconds:
-                rows.append((target, lane, update_id, "pending", is_head, due_at, 0, None))
-                continue
-            leased_until = due_at + round(arrival.lease_seconds * 1000)
-            rows.append((target, lane, update_id, "leased", True, leased_until, 1, lease_id))
-            delivery = Delivery(
-                update_id=update_id,
-                target=target,
-                lane=lane,
-                attempt=1,
-                lease_id=lease_id,
-                payload=arrival.payload,
-            )
-            leased.setdefault(update_id, []).append(delivery)
+            if is_head and arrival.lease_seconds:
+                rows.append((*line, update_id, "leased", True, leased_until, 1, lease_id))
+                delivery = _delivery(update_id, arrival, target, lease_id)
+                leased.setdefault(update_id, []).append(delivery)
+            else:
+                rows.append((*line, update_id, "pending", is_head, due_at, 0, None))
+    first_leases.insert(connection, firsts)
+    connection.executemany(_INSERT_PAYLOAD, payloads)
     connection.executemany(_INSERT_DELIVERY, rows)
     return leased
 
 
-_Line: TypeAlias = tuple[str, int]
-"""Those who wait for one another: a target and a lane."""
+def _new_lease_id() -> int:
+    return FIRST_LEASE + 1 + secrets.randbits(62)
 
 
-def _busy(connection: Connection, lines: Collection[_Line]) -> set[_Line]:
-    """Return those of *lines* that have deliveries."""
-    found = connection.executemany(_IS_BUSY, lines)
-    return {line for line, (is_busy,) in zip(lines, found, strict=True) if is_busy}
+def _delivery(update_id: int, arrival: Arrival, target: str, lease_id: int) -> Delivery:
+    return Delivery(
+        update_id=update_id,
+        target=target,
+        lane=arrival.lane,
+        attempt=1,
+        lease_id=lease_id,
+        payload=arrival.payload,
+    )
+
+
+def _queued(connection: Connection, lines: Collection[Line]) -> set[Line]:
+    """Return those of *lines* that have deliveries other than first leases."""
+    if not connection.execute(_ANY_QUEUED).get:  # as long as every update is handled at once
+        return set()
+    found = connection.executemany(_IS_QUEUED, lines)
+    return {line for line, (is_queued,) in zip(lines, found, strict=True) if is_queued}
 
 
 def _update_row(update_id: int, arrival: Arrival) -> tuple[object, ...]:
@@ -232,6 +250,7 @@ def claim(
 ) -> Sequence[Delivery]:
     """Lease heads that are due, and as far as *limit* allows what waits right behind them."""
     due_by = to_ms(now)
+    first_leases.move_those_ran_out(connection, due_by)
     heads = sorted(
         head
         for target in targets
@@ -245,7 +264,7 @@ def claim(
         if head[6]:
             taken += _run_behind(connection, head[:6], min(room, RUN_LENGTH - 1), due_by)
     taken.sort(key=_arrival_order)
-    lease_id = secrets.randbits(62)
+    lease_id = _new_lease_id()
     leased_until = to_ms(now + timedelta(seconds=lease_seconds))
     connection.executemany(
         _LEASE,
@@ -284,10 +303,36 @@ def renew(
     """Move the ends of the leases that are still held."""
     leased_until = to_ms(now + timedelta(seconds=lease_seconds))
     connection.executemany(_RENEW, [(leased_until, *_lease_of(d)) for d in deliveries])
+    firsts = [d.update_id for d in deliveries if d.lease_id == FIRST_LEASE]
+    first_leases.renew(connection, firsts, leased_until)
 
 
 def settle(connection: Connection, settlements: Sequence[Settlement], now: datetime) -> Settled:
     """Write how leased deliveries ended, let the next of their lanes follow, erase what is done."""
+    at_once = first_leases.end(
+        connection,
+        {
+            each.delivery.update_id: (each.delivery.target, each.delivery.lane)
+            for each in settlements
+            if each.state is DeliveryState.DONE and each.delivery.lease_id == FIRST_LEASE
+        },
+    )
+    others = [each for each in settlements if each.delivery.update_id not in at_once]
+    done, lines = _settle_others(connection, others, now)
+    # Asked first, as hardly any line has more, and to look for the first of none costs more.
+    headless = _queued(connection, {*at_once.values(), *lines})
+    connection.executemany(_PROMOTE_FIRST, headless)
+    return Settled(done=(*at_once, *done), more=bool(headless))
+
+
+def _settle_others(
+    connection: Connection, settlements: Sequence[Settlement], now: datetime
+) -> tuple[Sequence[int], Collection[Line]]:
+    """Settle what was not done at once; return the updates that now are, and lines that go on."""
+    if not settlements:
+        return (), ()
+    deliveries = [each.delivery for each in settlements]
+    first_leases.move(connection, [d.update_id for d in deliveries if d.lease_id == FIRST_LEASE])
     ended: dict[_Lease, None] = {}
     buried: set[int] = set()
     for settlement in settlements:
@@ -304,30 +349,13 @@ def settle(connection: Connection, settlements: Sequence[Settlement], now: datet
                 connection.execute(_RETRY, (due_at, settlement.error, *lease))
             case _:
                 connection.execute(_GIVE_BACK, lease)
-    held = _end(connection, list(ended))
-    # Asked first, as hardly any line has more, and to look for the first of none costs more.
-    headless = _busy(connection, {lease[:2] for lease in held})
-    connection.executemany(_PROMOTE_FIRST, headless)
+    held = delete_found(connection, _DELETE_DELIVERY, _IS_HELD, list(ended))
     done = _erase(connection, [id_ for _, _, id_, _ in held if id_ not in buried])
-    return Settled(done=done, more=bool(headless))
+    return done, [lease[:2] for lease in held]
 
 
 _Lease: TypeAlias = tuple[str, int, int, int]
 """What a settlement is about: target, lane, update_id, lease_id."""
-
-
-def _end(connection: Connection, leases: Sequence[_Lease]) -> Sequence[_Lease]:
-    """Delete the deliveries that are still held by *leases*; return these leases."""
-    connection.execute("SAVEPOINT ending")
-    held = leases
-    if change(connection, _DELETE_DELIVERY, leases) < len(leases):
-        # Hardly ever is one not held, so who is it is asked only then.
-        connection.execute("ROLLBACK TO ending")
-        answers = connection.executemany(_IS_HELD, leases)
-        held = [lease for lease, (is_held,) in zip(leases, answers, strict=True) if is_held]
-        connection.executemany(_DELETE_DELIVERY, held)
-    connection.execute("RELEASE ending")
-    return held
 
 
 def _lease_of(delivery: Delivery) -> _Lease:

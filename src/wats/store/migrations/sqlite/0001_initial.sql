@@ -46,6 +46,22 @@ CREATE TABLE wats_deliveries (
 
 CREATE INDEX wats_deliveries_due ON wats_deliveries (target, due_at, update_id) WHERE is_head;
 
+-- Deliveries of updates with one target, leased as they arrived, until anything else becomes of them
+-- than to be done: then they are moved to the tables above. No more of them than leases are held.
+CREATE TABLE wats_first_leases (
+    update_id INTEGER PRIMARY KEY,
+    target TEXT NOT NULL,
+    lane INTEGER NOT NULL,
+    leased_until INTEGER NOT NULL,
+    payload BLOB NOT NULL
+) STRICT;
+
+-- Whoever still has to handle an update, wherever that is written.
+CREATE VIEW wats_outstanding (update_id, target, lane, state, due_at, attempts, error) AS
+SELECT update_id, target, lane, state, due_at, attempts, error FROM wats_deliveries
+UNION ALL
+SELECT update_id, target, lane, 'leased', leased_until, 1, NULL FROM wats_first_leases;
+
 -- Deliveries that were given up. Their update keeps its payload, so that they can be looked at.
 CREATE TABLE wats_dead_deliveries (
     update_id INTEGER NOT NULL,
