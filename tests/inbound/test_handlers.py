@@ -28,7 +28,7 @@ def test_each_kind_goes_to_those_who_want_it_in_the_order_in_which_they_came() -
 
     assert handlers.targets(UpdateKind.MESSAGE) == (f"{__name__}:first", "the-second")
     assert handlers.targets(UpdateKind.STATUS) == (f"{__name__}:first",)
-    assert handlers["the-second"] is second
+    assert handlers["the-second"] == (second, 1)
 
 
 def test_an_object_that_can_be_called_goes_by_the_name_of_its_class() -> None:

@@ -25,8 +25,7 @@ class Handlers:
     """Who handles which kinds of updates. Frozen when the service starts."""
 
     def __init__(self) -> None:
-        self._handlers: dict[str, Handler] = {}
-        self._places: dict[str, int] = {}
+        self._handlers: dict[str, tuple[Handler, int]] = {}
         self._targets: dict[UpdateKind, tuple[str, ...]] = dict.fromkeys(UpdateKind, ())
         self._frozen = False
 
@@ -51,8 +50,7 @@ class Handlers:
             raise _refusal(name, "add handlers before the service starts.")
         if name in self._handlers:
             raise _refusal(name, "there is another handler of this name; give one of them a name.")
-        self._places[name] = len(self._handlers)
-        self._handlers[name] = handler
+        self._handlers[name] = handler, len(self._handlers)
         for kind in set(kinds):
             self._targets[kind] += (name,)
 
@@ -64,12 +62,9 @@ class Handlers:
         """Return the names of the handlers that want updates of *kind*."""
         return self._targets[kind]
 
-    def __getitem__(self, name: str) -> Handler:
+    def __getitem__(self, name: str) -> tuple[Handler, int]:
+        """Return the handler *name*, and its place among `names`, by which telemetry knows it."""
         return self._handlers[name]
-
-    def place(self, name: str) -> int:
-        """Return where the handler *name* stands among `names`, as telemetry knows it."""
-        return self._places[name]
 
 
 class HandlerCalls:
@@ -87,10 +82,11 @@ class HandlerCalls:
     async def call(self, target: str, update: Update) -> BaseException | None:
         """Hand *update* to the handler *target*; return what it raised, which is counted."""
         began = time.perf_counter()
+        handler, place = self._handlers[target]
         failure = None
         try:
             with self._watchdog.watch():
-                await self._handlers[target](update)
+                await handler(update)
         except BaseException as error:
             if is_for_this_task(error):
                 raise
@@ -98,7 +94,7 @@ class HandlerCalls:
             self._telemetry.errors.record(error)
         outcome = Outcome.SUCCESS if failure is None else Outcome.ERROR
         seconds = time.perf_counter() - began
-        self._telemetry.dispatched(self._handlers.place(target), update.kind, outcome, seconds)
+        self._telemetry.dispatched(place, update.kind, outcome, seconds)
         return failure
 
 

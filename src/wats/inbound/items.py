@@ -59,46 +59,31 @@ class SkipReason(StrEnum):
     DUPLICATE = "duplicate"
 
 
-class Change:
-    """What the items of one change have in common."""
+class Change(msgspec.Struct, kw_only=True):
+    """What the items of one change have in common.
 
-    __slots__ = (
-        "_contacts",
-        "_index",
-        "entry_seconds",
-        "field",
-        "number",
-        "path",
-        "received_at",
-        "waba_id",
-    )
+    Attributes:
+        path: Where their value stands in its change.
+        number: The id of the business number that they are about, if they are about one.
+        contacts: What Meta said about customers, whatever that is.
+    """
 
-    def __init__(
-        self,
-        path: str,
-        field: str,
-        value: Item,
-        *,
-        waba_id: str,
-        entry_seconds: int | None,
-        received_at: datetime,
-    ) -> None:
-        self.path = path
-        self.field = field
-        self.number = _number(value)
-        self.waba_id = waba_id
-        self.entry_seconds = entry_seconds
-        self.received_at = received_at
-        self._contacts = value.get("contacts")
-        self._index: dict[str, Item] | None = None
+    path: str
+    field: str
+    number: str | None
+    waba_id: str
+    entry_seconds: int | None
+    received_at: datetime
+    contacts: object
+    _index: dict[str, Item] | None = None
 
-    def contact_of(self, *identities: str | None) -> Item | None:
-        """Return the contact that has one of *identities*, or else the only one there is.
+    def contact_of(self, user: str | None, phone: str | None) -> Item | None:
+        """Return the contact that has one of these identities, or else the only one there is.
 
         A single contact is believed without a match, for some countries' numbers are written in
         two ways. One of several is not: no name on a message is better than a stranger's.
         """
-        contacts = self._contacts
+        contacts = self.contacts
         if not isinstance(contacts, list):
             return None
         if len(contacts) == 1:
@@ -111,7 +96,7 @@ class Change:
                 for name in (identifier(contact.get("wa_id")), identifier(contact.get("user_id")))
                 if name is not None
             }
-        return next((self._index[name] for name in identities if name in self._index), None)
+        return next((self._index[name] for name in (user, phone) if name in self._index), None)
 
     def update(
         self,
@@ -165,7 +150,7 @@ def read_message(change: Change, item: Item, kind: UpdateKind) -> Update | SkipR
         kind = UpdateKind.CHAT_OPENED
     user, phone = _person(item, *_FROM)
     if user is None and phone is None:
-        user, phone = _person(change.contact_of() or {}, *_CONTACT)
+        user, phone = _person(change.contact_of(None, None) or {}, *_CONTACT)
         # A system message tells about a customer, it is not from one.
         if user is None and phone is None and kind is not UpdateKind.SYSTEM:
             return SkipReason.MISSING_SENDER
@@ -306,7 +291,7 @@ def _key(*parts: object) -> str:
     return hashlib.blake2b(_CANONICAL.encode(parts), digest_size=16).hexdigest()
 
 
-def _number(value: Item) -> str | None:
+def number_of(value: Item) -> str | None:
     """Return the id of the business number that *value* is about, from where its field has it."""
     for name in _NUMBER_HOLDERS:
         if isinstance(holder := value.get(name), dict):

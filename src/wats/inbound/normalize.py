@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import NamedTuple
 
 import msgspec
 
@@ -11,6 +10,7 @@ from wats.inbound.items import (
     Change,
     Item,
     SkipReason,
+    number_of,
     read_call,
     read_call_status,
     read_copy,
@@ -42,14 +42,14 @@ class Normalized(msgspec.Struct, frozen=True):
     skips: list[Skip]
 
 
-class _Row(NamedTuple):
+class _Row(msgspec.Struct, frozen=True):
     """How the items of one member of a value are read, and the kind that they are by default."""
 
     kind: UpdateKind
     read: Callable[[Change, Item, UpdateKind], Update | SkipReason]
 
 
-class _Field(NamedTuple):
+class _Field(msgspec.Struct, frozen=True):
     """How the value of one field is read.
 
     Attributes:
@@ -227,12 +227,13 @@ class _Walk:
             name = UpdateKind.UNKNOWN.value
         for part, inner in _unwrapped(value, field.wrapper):
             about = Change(
-                part,
-                name,
-                inner,
+                path=part,
+                field=name,
+                number=number_of(inner),
                 waba_id=waba_id,
                 entry_seconds=seconds,
                 received_at=self._received_at,
+                contacts=inner.get("contacts"),
             )
             if field.whole is not None and not field.members:
                 self._items(about, "", field.whole, inner)
@@ -318,7 +319,9 @@ class _Walk:
 
 
 def _unwrapped(value: Item, wrapper: str | None) -> Sequence[tuple[str, Item]]:
-    wrapped = value.get(wrapper) if wrapper is not None else None
+    if wrapper is None:
+        return ((".value", value),)
+    wrapped = value.get(wrapper)
     if not isinstance(wrapped, dict):
         return ((".value", value),)
     around = {name: value[name] for name in _AROUND & value.keys()}

@@ -149,7 +149,8 @@ class Telemetry:
             return FailureLog(event, log=log, monotonic=monotonic, now=now)
 
         self._templates = _checked_templates(routes)
-        self._operator = families is FamilySet.OPERATOR
+        self.wants_news = families is FamilySet.OPERATOR
+        """Whether it is told to anybody how late updates are and how far messages came."""
         self._families = families_of(families)
         self._ordinals = range(len(self._templates))
         self._board = Board() if board is None else board
@@ -238,7 +239,7 @@ class Telemetry:
 
     def webhook_lag(self, seconds: float) -> None:
         """Record how long after Meta's own time of it a new update arrived."""
-        if self._operator:  # for each update, so what is not exposed must cost next to nothing
+        if self.wants_news:  # for each update, so what is not exposed must cost next to nothing
             self._time("webhook_lag", WEBHOOK_LAG, seconds)
 
     def dispatched(self, target: int, kind: UpdateKind, outcome: Outcome, seconds: float) -> None:
@@ -419,11 +420,6 @@ class Telemetry:
         places = self._places.get(SINK_FAILURES)
         if places is not None:
             self._slots[places[(method,)]] += 1.0
-
-    @property
-    def wants_news(self) -> bool:
-        """Whether it is told to anybody how late updates are and how far messages came."""
-        return self._operator
 
     @property
     def shows_inbox(self) -> bool:

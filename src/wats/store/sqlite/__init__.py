@@ -63,7 +63,6 @@ class SQLiteStore(Store):
         self._path = path
         self._busy_seconds = busy_seconds
         self._migrations = load_migrations("sqlite")
-        self._observe: Observe | None = None
         self._writer: ConnectionThread | None = None
         self._reader: ConnectionThread | None = None
         self._threads = AsyncExitStack()
@@ -82,13 +81,13 @@ class SQLiteStore(Store):
         async with self._changing, AsyncExitStack() as threads:
             if self._writer is not None:
                 return
-            self._observe = observe
-            writer = ConnectionThread("wats-store-writer", commit_together, self._tell)
+            tell = _tell_nobody if observe is None else partial(observe, Adapter.SQLITE)
+            writer = ConnectionThread("wats-store-writer", commit_together, tell)
             await writer.start(self._connect_writer)
             threads.push_async_callback(writer.stop)
             reader = writer  # what is in memory belongs to one connection
             if self._path != MEMORY:
-                reader = ConnectionThread("wats-store-reader", answer_each, self._tell)
+                reader = ConnectionThread("wats-store-reader", answer_each, tell)
                 await reader.start(partial(connect_reader, self._path, self._busy_seconds))
                 threads.push_async_callback(reader.stop)
             self._writer, self._reader, self._threads = writer, reader, threads.pop_all()
@@ -107,10 +106,6 @@ class SQLiteStore(Store):
         async with self._changing:
             self._writer = self._reader = None
             await self._threads.aclose()
-
-    def _tell(self, operation: StoreOperation, outcome: Outcome, seconds: float) -> None:
-        if self._observe is not None:
-            self._observe(Adapter.SQLITE, operation, outcome, seconds)
 
     async def _read(self, operation: StoreOperation | None, run: Callable[[Connection], R]) -> R:
         if self._reader is None:
@@ -279,3 +274,7 @@ class SQLiteStore(Store):
             )
 
         return await self._write(StoreOperation.PURGE, purge)
+
+
+def _tell_nobody(_: StoreOperation, __: Outcome, ___: float) -> None:
+    """Stand where nobody observes the store."""

@@ -126,9 +126,11 @@ class ConnectionThread:
             self._queue.put([question])
             return future
         self._waiting.append(question)
+        if self._gathering:  # then it is taken along
+            return future
         if not is_patient:
             self._begin_to_gather()
-        elif len(self._waiting) == 1:  # else the first of them, or who gathers, takes it along
+        elif len(self._waiting) == 1:  # else the first of them takes it along
             loop.call_later(patience_seconds, self._begin_to_gather)
         return future
 
