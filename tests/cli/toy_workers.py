@@ -139,9 +139,11 @@ def leave_a_child_behind(seat: Seat) -> None:
 
 
 def write_many_lines(seat: Seat) -> None:
-    on_a_signal(lambda *_: None)
+    told: list[object] = []
+    on_a_signal(lambda *_: told.append(...))
     seat.ready()
-    while board.workers < workers:
+    # Who is told to end has missed the moment at which all were there: another has written already.
+    while board.workers < workers and not told:
         time.sleep(0.01)
     for number in range(LINES):
         write_json_line({"row": seat.row, "number": number, "filler": "x" * (seat.row * 300)})

@@ -25,15 +25,15 @@ class Ignored:
         pass
 
 
-async def send_with_client(url: str, to: str) -> GraphAnswer:
+async def send_with_client(url: str, to: str, *, read_seconds: float = 5.0) -> GraphAnswer:
     client = GraphClient(
         base_url=url,
         version="v25.0",
         access_token=Secret("token"),
         telemetry=Ignored(),
-        connect_seconds=0.5,
-        read_seconds=0.1,
-        total_seconds=1,
+        connect_seconds=5.0,
+        read_seconds=read_seconds,
+        total_seconds=9.0,
     )
     await client.start()
     payload = (
@@ -248,7 +248,7 @@ async def test_a_recipient_that_stands_for_silence_leaves_the_outcome_open(
     meta: Any, receiver: Any, suffix: str, sends: int, statuses: int
 ) -> None:
     with pytest.raises(GraphOutcomeUnknown):
-        await send_with_client(meta.simulator.url, f"1555000{suffix}")
+        await send_with_client(meta.simulator.url, f"1555000{suffix}", read_seconds=0.1)
     await meta.simulator.settle()
 
     assert meta.simulator.counts.sends == sends
