@@ -16,6 +16,7 @@ import pytest
 from apsw import Connection
 from yarl import URL
 
+from tests.settings import HOOK, config_of
 from wats.config import GroupsConfig, WebhookConfig
 from wats.inbound.handlers import Handler
 from wats.privacy import Secret
@@ -33,7 +34,6 @@ from wats.testing import (
     sign,
 )
 
-HOOK = "/webhooks/whatsapp"
 WABA_ID = "123456789012345"
 NUMBER_ID = "15551234567"
 SMALL_CAP = 2048
@@ -315,28 +315,6 @@ SECRETS = {
     "WATS_APP_SECRET": APP_SECRET,
     "WATS_SERVICE_BEARER_TOKEN": BEARER_TOKEN,
 }
-
-
-def config_of(graph_url: str, **sections: Any) -> dict[str, Any]:
-    """Return the document of a config file; *sections* replace or add to those of its profile."""
-    profile = {
-        "graph": {"apiVersion": "v25.0", "baseUrl": graph_url},
-        "whatsapp": {"wabaId": WABA_ID, "phoneNumberId": NUMBER_ID},
-        "auth": {"accessToken": {"env": "WATS_ACCESS_TOKEN"}},
-        "webhook": {
-            "path": HOOK,
-            "verifyToken": {"env": "WATS_VERIFY_TOKEN"},
-            "appSecret": {"env": "WATS_APP_SECRET"},
-        },
-        "service": {
-            "host": "127.0.0.1",
-            "port": 8787,
-            "apiPrefix": "/api",
-            "bearerToken": {"env": "WATS_SERVICE_BEARER_TOKEN"},
-        },
-        **sections,
-    }
-    return {"version": 1, "defaultProfile": "test", "profiles": {"test": profile}}
 
 
 @dataclass

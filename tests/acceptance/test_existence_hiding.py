@@ -20,6 +20,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from tests.settings import config_of
 from wats.testing import APP_SECRET, BEARER_TOKEN, VERIFY_TOKEN
 
 SCRAPER_TOKEN = "a-scraper-token-for-tests"
@@ -139,35 +140,20 @@ SETUPS = {
 }
 
 
-def config_of(setup: Setup) -> dict[str, Any]:
+def document_of(setup: Setup) -> dict[str, Any]:
     token = {"bearerToken": {"env": "SCRAPER_TOKEN"}} if setup.scraper_token else {}
-    profile = {
-        "graph": {"apiVersion": "v25.0", "baseUrl": "http://127.0.0.1:9"},
-        "whatsapp": {"wabaId": "123456789012345", "phoneNumberId": "15551234567"},
-        "auth": {"accessToken": {"env": "ACCESS_TOKEN"}},
-        "webhook": {
-            "path": "/webhooks/whatsapp",
-            "verifyToken": {"env": "VERIFY_TOKEN"},
-            "appSecret": {"env": "APP_SECRET"},
-        },
-        "service": {
-            "host": "127.0.0.1",
-            "port": 8787,
-            "apiPrefix": "/api",
-            "bearerToken": {"env": "SERVICE_TOKEN"},
-            "workers": setup.workers,
-        },
-        "groups": {"enabled": setup.groups},
-        "telemetry": {"families": "operator", **token},
-    }
-    return {"version": 1, "defaultProfile": "test", "profiles": {"test": profile}}
+    document = config_of(
+        groups={"enabled": setup.groups}, telemetry={"families": "operator", **token}
+    )
+    document["profiles"]["local"]["service"]["workers"] = setup.workers
+    return document
 
 
 SECRETS = {
-    "ACCESS_TOKEN": "an-access-token-for-tests",
-    "VERIFY_TOKEN": VERIFY_TOKEN,
-    "APP_SECRET": APP_SECRET,
-    "SERVICE_TOKEN": BEARER_TOKEN,
+    "WATS_ACCESS_TOKEN": "an-access-token-for-tests",
+    "WATS_VERIFY_TOKEN": VERIFY_TOKEN,
+    "WATS_APP_SECRET": APP_SECRET,
+    "WATS_SERVICE_BEARER_TOKEN": BEARER_TOKEN,
     "SCRAPER_TOKEN": SCRAPER_TOKEN,
 }
 
@@ -178,7 +164,7 @@ def service(
 ) -> Iterator[Service]:
     setup = SETUPS[request.param]
     folder = tmp_path_factory.mktemp("service")
-    (folder / "config.json").write_text(json.dumps(config_of(setup)))
+    (folder / "config.json").write_text(json.dumps(document_of(setup)))
     process = subprocess.Popen(
         [sys.executable, "-m", "wats", "serve", "--config", "config.json", "--port", "0"],
         cwd=folder,

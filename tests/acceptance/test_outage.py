@@ -119,6 +119,7 @@ async def test_a_database_that_somebody_holds_is_unavailable(open_gateway, tmp_p
     store = SQLiteStore(str(tmp_path / "wats.db"), busy_seconds=0.1)
     async with open_gateway(store=store) as gateway:
         with closing(Connection(str(gateway.database))) as other:
+            other.set_busy_timeout(5000)  # for what the gateway does at its start
             other.execute("BEGIN EXCLUSIVE")
             refused = await gateway.webhook(UPDATE)
             other.execute("ROLLBACK")

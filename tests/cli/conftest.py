@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from tests.settings import config_of
 from wats.cli import main
 
 SECRETS = {
@@ -45,25 +46,7 @@ class Commands:
 
     def write(self, **sections: Any) -> None:
         """Write the config file; *sections* replace or add to those of its profile."""
-        profile = {
-            "graph": {"apiVersion": "v25.0", "baseUrl": "http://127.0.0.1:9"},
-            "whatsapp": {"wabaId": "123456789012345", "phoneNumberId": "15551234567"},
-            "auth": {"accessToken": {"env": "WATS_ACCESS_TOKEN"}},
-            "webhook": {
-                "path": "/webhooks/whatsapp",
-                "verifyToken": {"env": "WATS_VERIFY_TOKEN"},
-                "appSecret": {"env": "WATS_APP_SECRET"},
-            },
-            "service": {
-                "host": "127.0.0.1",
-                "port": 8787,
-                "apiPrefix": "/api",
-                "bearerToken": {"env": "WATS_SERVICE_BEARER_TOKEN"},
-            },
-            **sections,
-        }
-        document = {"version": 1, "defaultProfile": "local", "profiles": {"local": profile}}
-        self.config.write_text(json.dumps(document))
+        self.config.write_text(json.dumps(config_of(**sections)))
 
     def run(self, *arguments: str, environ: Mapping[str, str] | None = None) -> Ended:
         done = subprocess.run(

@@ -1,37 +1,15 @@
-import copy
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-MINIMAL: dict[str, Any] = {
-    "version": 1,
-    "defaultProfile": "local",
-    "profiles": {
-        "local": {
-            "graph": {"apiVersion": "v25.0", "baseUrl": "https://graph.facebook.com"},
-            "whatsapp": {"wabaId": "123456789012345", "phoneNumberId": "15551234567"},
-            "auth": {"accessToken": {"env": "WATS_ACCESS_TOKEN"}},
-            "webhook": {
-                "path": "/webhooks/whatsapp",
-                "verifyToken": {"env": "WATS_VERIFY_TOKEN"},
-                "appSecret": {"env": "WATS_APP_SECRET"},
-            },
-            "service": {
-                "host": "127.0.0.1",
-                "port": 8787,
-                "apiPrefix": "/api",
-                "bearerToken": {"env": "WATS_SERVICE_BEARER_TOKEN"},
-            },
-        }
-    },
-}
+from tests.settings import config_of
 
 
 @pytest.fixture
 def document() -> dict[str, Any]:
     """A config file with what it must have and nothing more."""
-    return copy.deepcopy(MINIMAL)
+    return config_of("https://graph.facebook.com")
 
 
 @pytest.fixture

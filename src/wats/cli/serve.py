@@ -24,13 +24,11 @@ from wats.config import Profile, Secrets, with_overrides
 from wats.errors import ConfigError, ConfigIssue, WatsError
 from wats.keeper import DRAIN_SECONDS
 from wats.service import WatsApp, create_wats_service_app
-from wats.store.open import open_store
+from wats.store.open import IN_MEMORY, open_store
 from wats.telemetry.board import Board
 from wats.telemetry.vocabulary import LifecycleEvent
 from wats.web.server import GRACE_SECONDS, Server, bind, url_of
 from wats.web.sharing import Share, shares_of
-
-IN_MEMORY = "sqlite:///:memory:"
 
 GC_THRESHOLDS = (50_000, 20, 50)
 

@@ -3,8 +3,12 @@
 from wats.errors import ConfigError, ConfigIssue
 from wats.store import Store
 from wats.store.sqlite import SQLiteStore
+from wats.store.sqlite.connection import MEMORY
 
 _SQLITE = "sqlite:///"
+
+IN_MEMORY = f"{_SQLITE}{MEMORY}"
+"""The URL of a store that no other process sees."""
 
 
 def open_store(url: str) -> Store:

@@ -5,7 +5,7 @@ import pytest
 from apsw import Connection, Cursor
 
 NEVER_MANY = {"CONSTANT ROW", "wats_first_leases"}
-"""What may be read as a whole: there are no more first leases than leases are held."""
+"""What may be read as a whole: there are never more than some hundred first leases."""
 
 LOOKS_AT_ONE = "SELECT EXISTS (SELECT 1 FROM wats_deliveries)"
 """A statement that SQLite calls a scan, and that ends with the first row."""

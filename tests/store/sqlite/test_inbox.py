@@ -17,6 +17,7 @@ from wats.store.records import (
 )
 from wats.store.sqlite import inbox
 from wats.store.sqlite.connection import connect_writer, migrate
+from wats.store.sqlite.first_leases import MOST
 from wats.store.sqlite.walk import Walk
 
 MakeArrival = Callable[..., Arrival]
@@ -296,3 +297,23 @@ def test_a_delivery_takes_no_step_that_is_not_in_the_table_of_its_life(
 
 def _steps(connection: Connection) -> list[tuple[str, str]]:
     return connection.execute("SELECT before, after FROM steps").fetchall()
+
+
+def test_however_much_is_leased_as_it_arrives_what_is_read_as_a_whole_stays_small(
+    connection: Connection, arrival: MakeArrival
+) -> None:
+    updates = [arrival(lane=n, lease_seconds=60.0) for n in range(3 * MOST)]
+
+    kept = [
+        *inbox.receive(connection, updates[: MOST + 1]),
+        *inbox.receive(connection, updates[MOST + 1 :]),
+    ]
+
+    leased = [delivery for each in kept if each is not None for delivery in each.leased]
+    assert [delivery.payload for delivery in leased] == [update.payload for update in updates]
+    assert connection.execute("SELECT count(*) FROM wats_first_leases").get == MOST
+    settlements = [ending(delivery, DeliveryState.DONE) for delivery in leased]
+    assert inbox.settle(connection, settlements, NOON) == Settled(
+        done=tuple(delivery.update_id for delivery in leased), more=False
+    )
+    assert connection.execute("SELECT count(*) FROM wats_outstanding").get == 0

@@ -4,8 +4,8 @@ Nearly every update has one target, and is handled as soon as it is stored. Its 
 for as long as it takes, which says all that there is to say: inserted once, deleted once. When
 anything else becomes of it than to be done, it is moved to where the other deliveries are.
 
-There are no more of them at any time than leases are held, so whoever wants to know something of
-them reads them all, and their table needs no index.
+There are never many: whoever wants to know something of them reads them all, so their table needs
+no index.
 
 Each function runs inside a transaction that its caller opened.
 """
@@ -19,6 +19,9 @@ from wats.store.sqlite.connection import delete_found
 
 FIRST_LEASE = 0
 """The lease id of each of them. An update arrives only once, so it needs no number of its own."""
+
+MOST = 500
+"""How many there may be. Whatever else is leased as it arrives is a delivery like any other."""
 
 Line: TypeAlias = tuple[str, int]
 """Those who wait for one another: a target and a lane."""
@@ -62,7 +65,7 @@ def insert(connection: Connection, rows: Collection[FirstLease]) -> None:
 
 
 def lines(connection: Connection) -> set[Line]:
-    """Return the lines of all of them."""
+    """Return the lines of all of them; no two have the same."""
     return set(connection.execute(_LINES))
 
 

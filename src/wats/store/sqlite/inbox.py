@@ -174,7 +174,9 @@ def _deliver(
     """Insert the deliveries of new updates; return those that are leased to who brought them."""
     awaited = [(update_id, arrival) for update_id, arrival in numbered if arrival.targets]
     all_lines = {(target, arrival.lane) for _, arrival in awaited for target in arrival.targets}
-    busy = first_leases.lines(connection) | _queued(connection, all_lines)
+    busy = first_leases.lines(connection)
+    room = first_leases.MOST - len(busy)
+    busy |= _queued(connection, all_lines)
     firsts: list[FirstLease] = []
     payloads: list[tuple[int, int, bytes]] = []
     rows: list[tuple[object, ...]] = []
@@ -185,7 +187,8 @@ def _deliver(
         leased_until = due_at + round(arrival.lease_seconds * 1000)
         targets, lane = arrival.targets, arrival.lane
         lines = [(target, lane) for target in targets]
-        if arrival.lease_seconds and len(lines) == 1 and lines[0] not in busy:
+        is_first = len(lines) == 1 and len(firsts) < room and lines[0] not in busy
+        if is_first and arrival.lease_seconds:
             firsts.append((update_id, targets[0], lane, leased_until, arrival.payload))
             leased[update_id] = [_delivery(update_id, arrival, targets[0], FIRST_LEASE)]
             busy.add(lines[0])

@@ -47,7 +47,7 @@ CREATE TABLE wats_deliveries (
 CREATE INDEX wats_deliveries_due ON wats_deliveries (target, due_at, update_id) WHERE is_head;
 
 -- Deliveries of updates with one target, leased as they arrived, until anything else becomes of them
--- than to be done: then they are moved to the tables above. No more of them than leases are held.
+-- than to be done: then they are moved to the tables above. There are never more than some hundred.
 CREATE TABLE wats_first_leases (
     update_id INTEGER PRIMARY KEY,
     target TEXT NOT NULL,
