@@ -110,6 +110,7 @@ class Web:
     def _finish_webhook(
         self, webhook: Webhook, asker: Asker, started: int, safe: "asyncio.Future[Any]"
     ) -> None:
+        asker.let_go(safe)
         if safe.cancelled():  # the server does not wait any longer
             self._count(self._hook_ordinal, Method.POST, 0, started)
             return

@@ -30,6 +30,9 @@ class Asker(Protocol):
     def answer(self, response: Response) -> None:
         """Send them *response*."""
 
+    def let_go(self, awaited: asyncio.Future[Any]) -> None:
+        """Be told, before anything else is done about it, that *awaited* is done."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hook:
@@ -38,7 +41,8 @@ class Hook:
     Attributes:
         path: The request target that it answers, as bytes on the wire.
         max_body_bytes: Longer bodies go the long way, which knows what to say.
-        take: Answers the body and signature of a POST to who asked; returns what it waits for.
+        take: Answers the body and signature of a POST to who asked; returns what it waits for,
+            which is let go of when it is done.
         gone: Told that a client hung up before its POST was here as a whole.
     """
 
@@ -86,6 +90,10 @@ class WebhookCycle:
         """Send *response*; once."""
         self.response_complete = True
         self._connection.send(response, keep_alive=self.keep_alive)
+
+    def let_go(self, awaited: asyncio.Future[Any]) -> None:
+        """Let the server end without waiting for *awaited*."""
+        self._connection.tasks.discard(awaited)
 
 
 class GatewayProtocol(HttpToolsProtocol):
@@ -203,7 +211,6 @@ class GatewayProtocol(HttpToolsProtocol):
         awaited: Any = self._hook.take(body, webhook.signature, webhook)
         if awaited is not None:  # then the server waits for it too, before it ends
             self.tasks.add(awaited)
-            awaited.add_done_callback(self.tasks.discard)
 
     def _usual_webhook(self) -> WebhookCycle | None:
         """Return a cycle if the request is a webhook as Meta sends it, and nothing is before it."""

@@ -5,9 +5,9 @@ Each function runs inside a transaction that its caller opened.
 
 import secrets
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import Any, TypeAlias
 
 from apsw import Connection
@@ -160,20 +160,21 @@ def receive(connection: Connection, arrivals: Sequence[Arrival]) -> Sequence[Kep
         numbered = [(update_id, arrival) for update_id, arrival in numbered if update_id in ids]
     messages.project(connection, [arrival for _, arrival in numbered])
     leased = _deliver(connection, numbered)
-    kept = {update_id: Kept(leased.get(update_id, ())) for update_id, _ in numbered}
+    kept: list[Kept | None] = [None] * len(arrivals)
     for update_id, arrival in numbered:
         status = arrival.status if arrival.wants_sent_at else None
+        sent_at = None
         if status is not None and status.status == "delivered":
-            kept[update_id] = Kept(kept[update_id].leased, messages.sent_at(connection, status))
-    return [kept.get(update_id) for update_id in all_ids]
+            sent_at = messages.sent_at(connection, status)
+        kept[update_id - all_ids.start] = Kept(leased.get(update_id, ()), sent_at)
+    return kept
 
 
 def _deliver(
     connection: Connection, numbered: Sequence[tuple[int, Arrival]]
 ) -> Mapping[int, Sequence[Delivery]]:
     """Insert the deliveries of new updates; return those that are leased to who brought them."""
-    awaited = [(update_id, arrival) for update_id, arrival in numbered if arrival.targets]
-    all_lines = {(target, arrival.lane) for _, arrival in awaited for target in arrival.targets}
+    all_lines = ((target, arrival.lane) for _, arrival in numbered for target in arrival.targets)
     busy = first_leases.lines(connection)
     room = first_leases.MOST - len(busy)
     busy |= _queued(connection, all_lines)
@@ -182,10 +183,12 @@ def _deliver(
     rows: list[tuple[object, ...]] = []
     leased: dict[int, list[Delivery]] = {}
     lease_id = _new_lease_id()
-    for update_id, arrival in awaited:
+    for update_id, arrival in numbered:
+        targets, lane = arrival.targets, arrival.lane
+        if not targets:
+            continue
         due_at = to_ms(arrival.received_at)
         leased_until = due_at + round(arrival.lease_seconds * 1000)
-        targets, lane = arrival.targets, arrival.lane
         lines = [(target, lane) for target in targets]
         is_first = len(lines) == 1 and len(firsts) < room and lines[0] not in busy
         if is_first and arrival.lease_seconds:
@@ -224,12 +227,13 @@ def _delivery(update_id: int, arrival: Arrival, target: str, lease_id: int) -> D
     )
 
 
-def _queued(connection: Connection, lines: Collection[Line]) -> set[Line]:
+def _queued(connection: Connection, lines: Iterable[Line]) -> set[Line]:
     """Return those of *lines* that have deliveries other than first leases."""
     if not connection.execute(_ANY_QUEUED).get:  # as long as every update is handled at once
         return set()
-    found = connection.executemany(_IS_QUEUED, lines)
-    return {line for line, (is_queued,) in zip(lines, found, strict=True) if is_queued}
+    asked = set(lines)
+    found = connection.executemany(_IS_QUEUED, asked)
+    return {line for line, (is_queued,) in zip(asked, found, strict=True) if is_queued}
 
 
 def _update_row(update_id: int, arrival: Arrival) -> tuple[object, ...]:
@@ -323,7 +327,7 @@ def settle(connection: Connection, settlements: Sequence[Settlement], now: datet
     others = [each for each in settlements if each.delivery.update_id not in at_once]
     done, lines = _settle_others(connection, others, now)
     # Asked first, as hardly any line has more, and to look for the first of none costs more.
-    headless = _queued(connection, {*at_once.values(), *lines})
+    headless = _queued(connection, chain(at_once.values(), lines))
     connection.executemany(_PROMOTE_FIRST, headless)
     return Settled(done=(*at_once, *done), more=bool(headless))
 
