@@ -239,12 +239,13 @@ CONTESTANTS = {
     "ceiling": Contestant(
         "load generator against a constant", _rival("bench.rivals.constant", expected="ok")
     ),
-    "bare": Contestant("uvicorn, bare: HMAC and JSON", _rival("bench.rivals.bare", expected="ok")),
-    "pywa": Contestant("pywa on Starlette", _rival(_PYWA, "starlette", expected="OK")),
     "pywa-fastapi": Contestant("pywa on FastAPI", _rival(_PYWA, "fastapi", expected="OK")),
-    "inline": Contestant("wats without a store", _enter_inline),
+    "pywa": Contestant("pywa on Starlette", _rival(_PYWA, "starlette", expected="OK")),
     "stored": Contestant("wats with SQLite", _enter_stored),
+    "bare": Contestant("uvicorn, bare: HMAC and JSON", _rival("bench.rivals.bare", expected="ok")),
+    "inline": Contestant("wats without a store", _enter_inline),
     "send": Contestant("wats, sends", _sender(Kind.SEND)),
     "send-keyed": Contestant("wats, sends with a key", _sender(Kind.KEYED_SEND)),
 }
-"""By the names that `--only` takes, in the order in which they take turns."""
+"""By the names that `--only` takes, in the order in which they take turns: who is compared stands
+beside the other, so that what the machine does meanwhile hits both."""

@@ -142,15 +142,22 @@ def _rates(rates: Sequence[float]) -> tuple[str, str]:
 def _ratios(results: Mapping[str, Result]) -> Iterator[str]:
     for ours, theirs, goal in GOALS:
         if ours in results and theirs in results:
-            mine, base = results[ours], results[theirs]
-            figures = [f"{mine.rate / base.rate:.2f}"]
-            if settled := mine.settled_rates:
+            # A round by the round beside it: from one minute to the next a machine may be another.
+            pairs = list(zip(results[ours].rounds, results[theirs].rounds, strict=True))
+            figures = [_ratio([(mine.rate, base.rate) for mine, base in pairs])]
+            if results[ours].settled_rates:
                 figures[0] += " acknowledged"
-                figures.append(f"{median(settled) / base.rate:.2f} handled")
-            if mine.cpu_us and base.cpu_us:
-                figures.append(f"{base.cpu_us / mine.cpu_us:.2f} by processor time")
+                handled = _ratio([(mine.settled_rate, base.rate) for mine, base in pairs])
+                figures.append(f"{handled} handled")
+            costs = _ratio([(base.cpu_us, mine.cpu_us) for mine, base in pairs])
+            figures.append(f"{costs} by processor time")
             titles = f"{CONTESTANTS[ours].title} / {CONTESTANTS[theirs].title}"
             yield f"  {titles}: {', '.join(figures)} (goal {goal})"
+
+
+def _ratio(pairs: Sequence[tuple[float | None, float | None]]) -> str:
+    known = [one / other for one, other in pairs if one is not None and other]
+    return f"{median(known):.2f}" if known else "-"
 
 
 def _telemetry(costs: Costs) -> str:
