@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,6 +12,7 @@ from wats.store.records import (
     Arrival,
     Delivery,
     DeliveryState,
+    Kept,
     Settled,
     Settlement,
 )
@@ -51,8 +52,7 @@ def test_no_statement_of_the_inbox_reads_a_backlog(
     inbox.receive(connection, [arrival(lane=1), arrival(lane=1), arrival(lane=2)])
     claimed = inbox.claim(connection, targets=["handlers"], limit=9, lease_seconds=1, now=NOON)
     inbox.renew(connection, claimed, lease_seconds=1, now=NOON)
-    leased = inbox.receive(connection, [arrival(lane=3, lease_seconds=1.0)])
-    claimed = [*claimed, *(delivery for kept in leased if kept for delivery in kept.leased)]
+    claimed = [*claimed, *leased(inbox.receive(connection, [arrival(lane=3, lease_seconds=1.0)]))]
     inbox.renew(connection, claimed[-1:], lease_seconds=1, now=NOON)
     states = [DeliveryState.DONE, DeliveryState.RETRY, DeliveryState.DEAD, DeliveryState.RETRY]
     inbox.settle(connection, [ending(*pair) for pair in zip(claimed, states, strict=True)], NOON)
@@ -105,9 +105,9 @@ def test_a_claim_costs_the_same_behind_a_large_backlog(
 
     def receive_leased() -> None:
         updates = [arrival(lane=10**6 + n, lease_seconds=60.0) for n in range(10)]
-        leased = [d for kept in inbox.receive(connection, updates) if kept for d in kept.leased]
-        assert len(leased) == 10
-        inbox.settle(connection, [ending(d, DeliveryState.DONE) for d in leased], NOON)
+        deliveries = leased(inbox.receive(connection, updates))
+        assert len(deliveries) == 10
+        inbox.settle(connection, [ending(d, DeliveryState.DONE) for d in deliveries], NOON)
 
     with_none = steps_of(connection, receive_and_claim)
     leased_with_none = steps_of(connection, receive_leased)
@@ -309,11 +309,72 @@ def test_however_much_is_leased_as_it_arrives_what_is_read_as_a_whole_stays_smal
         *inbox.receive(connection, updates[MOST + 1 :]),
     ]
 
-    leased = [delivery for each in kept if each is not None for delivery in each.leased]
-    assert [delivery.payload for delivery in leased] == [update.payload for update in updates]
+    deliveries = leased(kept)
+    assert [delivery.payload for delivery in deliveries] == [update.payload for update in updates]
     assert connection.execute("SELECT count(*) FROM wats_first_leases").get == MOST
-    settlements = [ending(delivery, DeliveryState.DONE) for delivery in leased]
+    settlements = [ending(delivery, DeliveryState.DONE) for delivery in deliveries]
     assert inbox.settle(connection, settlements, NOON) == Settled(
-        done=tuple(delivery.update_id for delivery in leased), more=False
+        done=tuple(delivery.update_id for delivery in deliveries), more=False
     )
     assert connection.execute("SELECT count(*) FROM wats_outstanding").get == 0
+
+
+def leased(kept: Sequence[Kept | None]) -> list[Delivery]:
+    """Return all deliveries that are leased to who brought them."""
+    return [delivery for each in kept if each is not None for delivery in each.leased]
+
+
+def test_an_update_that_dies_for_one_target_while_another_is_done_is_erased_in_the_end(
+    connection: Connection, arrival: MakeArrival
+) -> None:
+    one, other = leased(
+        inbox.receive(connection, [arrival(targets=("a", "b"), lease_seconds=60.0)])
+    )
+
+    settled = inbox.settle(
+        connection, [ending(one, DeliveryState.DEAD), ending(other, DeliveryState.DONE)], NOON
+    )
+
+    assert settled.done == ()
+    assert connection.execute("SELECT count(*) FROM wats_payloads").get == 1
+    inbox.purge_dead(connection, NOON + timedelta(1), 10)
+    assert connection.execute("SELECT count(*) FROM wats_payloads").get == 0
+
+
+@pytest.mark.parametrize("state", [*ENDINGS])
+def test_what_is_settled_twice_at_once_is_settled(
+    connection: Connection, arrival: MakeArrival, state: DeliveryState
+) -> None:
+    (delivery,) = leased(inbox.receive(connection, [arrival(lease_seconds=60.0)]))
+
+    settled = inbox.settle(connection, [ending(delivery, state)] * 2, NOON)
+
+    assert settled.done == ((delivery.update_id,) if state is DeliveryState.DONE else ())
+    depth = inbox.depth(connection)
+    found = {
+        DeliveryState.DONE: 0,
+        DeliveryState.RETRY: depth.retry,
+        DeliveryState.DEAD: depth.dead,
+        DeliveryState.PENDING: depth.pending,
+    }
+    assert found[state] == (state is not DeliveryState.DONE)
+    assert depth.pending + depth.leased + depth.retry + depth.dead == found[state]
+
+
+def test_a_lease_that_was_lost_long_ago_says_nothing_about_who_has_its_number_now(
+    connection: Connection, arrival: MakeArrival
+) -> None:
+    (lost,) = leased(inbox.receive(connection, [arrival(lease_seconds=60.0)]))
+    later = NOON + timedelta(1)
+    (again,) = inbox.claim(connection, ["handlers"], limit=1, lease_seconds=60, now=later)
+    inbox.settle(connection, [ending(again, DeliveryState.DONE)], later)
+    inbox.purge(connection, [lost.update_id], later)
+
+    (new,) = leased(inbox.receive(connection, [arrival(lease_seconds=60.0)]))
+    inbox.renew(connection, [lost], lease_seconds=3600, now=later)
+    settled = inbox.settle(connection, [ending(lost, DeliveryState.DONE)], later)
+
+    assert new.update_id == lost.update_id
+    assert settled == Settled(done=(), more=False)
+    assert inbox.depth(connection).leased == 1
+    assert len(inbox.claim(connection, ["handlers"], limit=1, lease_seconds=60, now=later)) == 1

@@ -102,7 +102,8 @@ def delete_found(
 ) -> Sequence[_Row]:
     """Execute *delete* with each of *rows*; return those for which there was something to delete.
 
-    Hardly ever is one not there, so who is it is asked, by *is_there*, only then.
+    To be called inside a transaction, with rows of which no two are the same. Hardly ever is one
+    not there, so which it is is asked, by *is_there*, only then.
     """
     connection.execute("SAVEPOINT deletion")
     found = rows

@@ -10,15 +10,13 @@ no index.
 Each function runs inside a transaction that its caller opened.
 """
 
-from collections.abc import Collection, Mapping
+import secrets
+from collections.abc import Collection, Iterable, Mapping
 from typing import TypeAlias
 
 from apsw import Connection
 
 from wats.store.sqlite.connection import delete_found
-
-FIRST_LEASE = 0
-"""The lease id of each of them. An update arrives only once, so it needs no number of its own."""
 
 MOST = 500
 """How many there may be. Whatever else is leased as it arrives is a delivery like any other."""
@@ -26,40 +24,55 @@ MOST = 500
 Line: TypeAlias = tuple[str, int]
 """Those who wait for one another: a target and a lane."""
 
-FirstLease: TypeAlias = tuple[int, str, int, int, bytes]
-"""update_id, target, lane, leased_until (ms), payload."""
+
+LEASE_IDS = range(-(2**62), 0)
+"""The numbers of first leases, which no other lease has, so that it is known where to look. What
+was moved keeps its number until it is leased again."""
+
+FirstLease: TypeAlias = tuple[int, int]
+"""update_id, lease_id."""
+
+Row: TypeAlias = tuple[int, int, str, int, int, bytes]
+"""update_id, lease_id, target, lane, leased_until (ms), payload."""
 
 _INSERT = """
-INSERT INTO wats_first_leases (update_id, target, lane, leased_until, payload)
-VALUES (?, ?, ?, ?, ?)
+INSERT INTO wats_first_leases (update_id, lease_id, target, lane, leased_until, payload)
+VALUES (?, ?, ?, ?, ?, ?)
 """
 
 _LINES = "SELECT target, lane FROM wats_first_leases"
 
-_RENEW = "UPDATE wats_first_leases SET leased_until = ? WHERE update_id = ?"
+_RENEW = "UPDATE wats_first_leases SET leased_until = ? WHERE update_id = ? AND lease_id = ?"
 
-_DELETE = "DELETE FROM wats_first_leases WHERE update_id = ?"
+_DELETE = "DELETE FROM wats_first_leases WHERE update_id = ? AND lease_id = ?"
 
-_IS_THERE = "SELECT EXISTS (SELECT 1 FROM wats_first_leases WHERE update_id = ?)"
+_IS_HELD = """
+SELECT EXISTS (SELECT 1 FROM wats_first_leases WHERE update_id = ? AND lease_id = ?)
+"""
 
-_RAN_OUT = "SELECT update_id FROM wats_first_leases WHERE leased_until <= ?"
+_EXPIRED = "SELECT update_id, lease_id FROM wats_first_leases WHERE leased_until <= ?"
 
 _MOVE_PAYLOAD = """
 INSERT INTO wats_payloads (update_id, waiting, payload)
-SELECT update_id, 1, payload FROM wats_first_leases WHERE update_id = ?
+SELECT update_id, 1, payload FROM wats_first_leases WHERE update_id = ? AND lease_id = ?
 """
 
-_MOVE_DELIVERY = f"""
+_MOVE_DELIVERY = """
 INSERT INTO wats_deliveries (
     target, lane, update_id, state, is_head, due_at, attempts, lease_id
 )
-SELECT target, lane, update_id, 'leased', 1, leased_until, 1, {FIRST_LEASE}
+SELECT target, lane, update_id, 'leased', 1, leased_until, 1, lease_id
 FROM wats_first_leases
-WHERE update_id = ?
-"""  # noqa: S608  # what is put in is our own number
+WHERE update_id = ? AND lease_id = ?
+"""
 
 
-def insert(connection: Connection, rows: Collection[FirstLease]) -> None:
+def new_lease_id() -> int:
+    """Return one of `LEASE_IDS` that nobody has had."""
+    return -1 - secrets.randbits(62)
+
+
+def insert(connection: Connection, rows: Collection[Row]) -> None:
     """Lease what arrived; nothing of its line is outstanding."""
     connection.executemany(_INSERT, rows)
 
@@ -69,27 +82,28 @@ def lines(connection: Connection) -> set[Line]:
     return set(connection.execute(_LINES))
 
 
-def renew(connection: Connection, update_ids: Collection[int], leased_until: int) -> None:
-    """Move the ends of the leases that are still held."""
-    connection.executemany(_RENEW, [(leased_until, update_id) for update_id in update_ids])
+def renew(connection: Connection, leases: Collection[FirstLease], leased_until: int) -> None:
+    """Move the ends of those of *leases* that are still held here."""
+    connection.executemany(_RENEW, [(leased_until, *lease) for lease in leases])
 
 
-def end(connection: Connection, lines: Mapping[int, Line]) -> Mapping[int, Line]:
-    """Delete those of the updates *lines* that are still here, payload and all; return these."""
-    rows = [(update_id,) for update_id in lines]
-    found = delete_found(connection, _DELETE, _IS_THERE, rows)
-    if len(found) == len(rows):
-        return lines
-    return {update_id: lines[update_id] for (update_id,) in found}
+def end(connection: Connection, held: Mapping[FirstLease, Line]) -> Mapping[int, Line]:
+    """Delete those of *held* that are still here, payload and all.
+
+    Returns:
+        The lines of these, by their updates.
+    """
+    found = delete_found(connection, _DELETE, _IS_HELD, list(held))
+    return {lease[0]: held[lease] for lease in found}
 
 
-def move(connection: Connection, update_ids: Collection[int]) -> None:
-    """Make those of *update_ids* that are still here deliveries like any other, still leased."""
-    rows = [(update_id,) for update_id in update_ids]
+def move(connection: Connection, leases: Iterable[FirstLease]) -> None:
+    """Make those of *leases* that are still here deliveries like any other, still leased."""
+    rows = list(dict.fromkeys(leases))
     for statement in (_MOVE_PAYLOAD, _MOVE_DELIVERY, _DELETE):
         connection.executemany(statement, rows)
 
 
-def move_those_ran_out(connection: Connection, now: int) -> None:
-    """Move those whose leases ended before *now* (ms), so that they can be claimed."""
-    move(connection, [update_id for (update_id,) in connection.execute(_RAN_OUT, (now,))])
+def move_expired(connection: Connection, now: int) -> None:
+    """Move those whose leases end at *now* (ms) or ended before, so that they can be claimed."""
+    move(connection, list(connection.execute(_EXPIRED, (now,))))

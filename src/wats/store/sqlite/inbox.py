@@ -24,7 +24,7 @@ from wats.store.records import (
 )
 from wats.store.sqlite import first_leases, messages
 from wats.store.sqlite.connection import change, delete_found
-from wats.store.sqlite.first_leases import FIRST_LEASE, FirstLease, Line
+from wats.store.sqlite.first_leases import LEASE_IDS, FirstLease, Line
 
 RUN_LENGTH = 16
 """The most deliveries of one lane in one claim: enough that a busy conversation is not one round
@@ -174,15 +174,17 @@ def _deliver(
     connection: Connection, numbered: Sequence[tuple[int, Arrival]]
 ) -> Mapping[int, Sequence[Delivery]]:
     """Insert the deliveries of new updates; return those that are leased to who brought them."""
-    all_lines = ((target, arrival.lane) for _, arrival in numbered for target in arrival.targets)
     busy = first_leases.lines(connection)
     room = first_leases.MOST - len(busy)
-    busy |= _queued(connection, all_lines)
-    firsts: list[FirstLease] = []
+    busy |= _queued(
+        connection,
+        ((target, arrival.lane) for _, arrival in numbered for target in arrival.targets),
+    )
+    firsts: list[first_leases.Row] = []
     payloads: list[tuple[int, int, bytes]] = []
     rows: list[tuple[object, ...]] = []
     leased: dict[int, list[Delivery]] = {}
-    lease_id = _new_lease_id()
+    lease_id, first_lease_id = _new_lease_id(), first_leases.new_lease_id()
     for update_id, arrival in numbered:
         targets, lane = arrival.targets, arrival.lane
         if not targets:
@@ -190,10 +192,15 @@ def _deliver(
         due_at = to_ms(arrival.received_at)
         leased_until = due_at + round(arrival.lease_seconds * 1000)
         lines = [(target, lane) for target in targets]
-        is_first = len(lines) == 1 and len(firsts) < room and lines[0] not in busy
-        if is_first and arrival.lease_seconds:
-            firsts.append((update_id, targets[0], lane, leased_until, arrival.payload))
-            leased[update_id] = [_delivery(update_id, arrival, targets[0], FIRST_LEASE)]
+        if (
+            len(lines) == 1
+            and lines[0] not in busy
+            and arrival.lease_seconds
+            and len(firsts) < room
+        ):
+            payload = arrival.payload
+            firsts.append((update_id, first_lease_id, targets[0], lane, leased_until, payload))
+            leased[update_id] = [_delivery(update_id, arrival, targets[0], first_lease_id)]
             busy.add(lines[0])
             continue
         payloads.append((update_id, len(targets), arrival.payload))
@@ -213,7 +220,7 @@ def _deliver(
 
 
 def _new_lease_id() -> int:
-    return FIRST_LEASE + 1 + secrets.randbits(62)
+    return secrets.randbits(62)
 
 
 def _delivery(update_id: int, arrival: Arrival, target: str, lease_id: int) -> Delivery:
@@ -257,7 +264,7 @@ def claim(
 ) -> Sequence[Delivery]:
     """Lease heads that are due, and as far as *limit* allows what waits right behind them."""
     due_by = to_ms(now)
-    first_leases.move_those_ran_out(connection, due_by)
+    first_leases.move_expired(connection, due_by)
     heads = sorted(
         head
         for target in targets
@@ -310,8 +317,11 @@ def renew(
     """Move the ends of the leases that are still held."""
     leased_until = to_ms(now + timedelta(seconds=lease_seconds))
     connection.executemany(_RENEW, [(leased_until, *_lease_of(d)) for d in deliveries])
-    firsts = [d.update_id for d in deliveries if d.lease_id == FIRST_LEASE]
-    first_leases.renew(connection, firsts, leased_until)
+    first_leases.renew(connection, _firsts(deliveries), leased_until)
+
+
+def _firsts(deliveries: Iterable[Delivery]) -> list[FirstLease]:
+    return [(d.update_id, d.lease_id) for d in deliveries if d.lease_id in LEASE_IDS]
 
 
 def settle(connection: Connection, settlements: Sequence[Settlement], now: datetime) -> Settled:
@@ -319,9 +329,9 @@ def settle(connection: Connection, settlements: Sequence[Settlement], now: datet
     at_once = first_leases.end(
         connection,
         {
-            each.delivery.update_id: (each.delivery.target, each.delivery.lane)
-            for each in settlements
-            if each.state is DeliveryState.DONE and each.delivery.lease_id == FIRST_LEASE
+            (d.update_id, d.lease_id): (d.target, d.lane)
+            for d in [each.delivery for each in settlements if each.state is DeliveryState.DONE]
+            if d.lease_id in LEASE_IDS
         },
     )
     others = [each for each in settlements if each.delivery.update_id not in at_once]
@@ -338,18 +348,18 @@ def _settle_others(
     """Settle what was not done at once; return the updates that now are, and lines that go on."""
     if not settlements:
         return (), ()
-    deliveries = [each.delivery for each in settlements]
-    first_leases.move(connection, [d.update_id for d in deliveries if d.lease_id == FIRST_LEASE])
+    first_leases.move(connection, _firsts(each.delivery for each in settlements))
     ended: dict[_Lease, None] = {}
-    buried: set[int] = set()
+    buried: set[_Lease] = set()
     for settlement in settlements:
         lease = _lease_of(settlement.delivery)
         match settlement.state:
             case DeliveryState.DONE:
                 ended[lease] = None
             case DeliveryState.DEAD:
-                if change(connection, _BURY, [(settlement.error, to_ms(now), *lease)]):
-                    buried.add(settlement.delivery.update_id)
+                burial = settlement.error, to_ms(now), *lease
+                if lease not in ended and change(connection, _BURY, [burial]):
+                    buried.add(lease)
                 ended[lease] = None
             case DeliveryState.RETRY:
                 due_at = to_ms(settlement.due_at or now)
@@ -357,7 +367,7 @@ def _settle_others(
             case _:
                 connection.execute(_GIVE_BACK, lease)
     held = delete_found(connection, _DELETE_DELIVERY, _IS_HELD, list(ended))
-    done = _erase(connection, [id_ for _, _, id_, _ in held if id_ not in buried])
+    done = _erase(connection, [lease[2] for lease in held if lease not in buried])
     return done, [lease[:2] for lease in held]
 
 

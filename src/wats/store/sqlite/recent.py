@@ -18,15 +18,15 @@ GATHERED_MESSAGES = 4000
 pages, few enough that a reader has read them in half a millisecond."""
 
 CREATE_RECENT = """
-CREATE TEMP TABLE IF NOT EXISTS wats_recent (
+CREATE TEMP TABLE wats_recent (
     hash INTEGER NOT NULL, row_id INTEGER NOT NULL, PRIMARY KEY (hash, row_id)
 ) WITHOUT ROWID;
-CREATE TEMP TABLE IF NOT EXISTS wats_seen (
+CREATE TEMP TABLE wats_seen (
     id INTEGER PRIMARY KEY, given INTEGER NOT NULL, gathered INTEGER NOT NULL
 );
-INSERT OR IGNORE INTO temp.wats_seen (id, given, gathered) VALUES (1, 0, 0)
+INSERT INTO temp.wats_seen (id, given, gathered) VALUES (1, 0, 0)
 """
-"""For the connection that writes."""
+"""For a new connection that will write. `wats_seen` has the marks when `wats_recent` was filled."""
 
 ROW_IDS = """(
     SELECT row_id FROM wats_message_ids WHERE hash = ?1
@@ -94,7 +94,7 @@ def marks(connection: Connection) -> Marks:
 
 
 def give(connection: Connection, count: int) -> int:
-    """Return the first of *count* row ids for new messages."""
+    """Return the first of *count* row ids for new messages, to be inserted before `catch_up`."""
     given, gathered = marks(connection)
     connection.execute(_MOVE_MARKS, (given + count, gathered))
     return given + 1
@@ -112,9 +112,9 @@ def catch_up(connection: Connection) -> None:
     seen = Marks(*row)
     if seen == (given, gathered):
         return
-    first = seen.given
-    if gathered > seen.gathered:  # then or here, by whichever process
+    after = seen.given
+    if gathered > seen.gathered:  # here or by another process: what was held is in the index now
         connection.execute(_LET_GO)
-        first = gathered
-    connection.execute(_SEE, (first,))
+        after = gathered
+    connection.execute(_SEE, (after,))
     connection.execute(_MOVE_SEEN, (given, gathered))

@@ -50,13 +50,14 @@ CREATE INDEX wats_deliveries_due ON wats_deliveries (target, due_at, update_id) 
 -- than to be done: then they are moved to the tables above. There are never more than some hundred.
 CREATE TABLE wats_first_leases (
     update_id INTEGER PRIMARY KEY,
+    lease_id INTEGER NOT NULL,        -- below 0, as no other lease is
     target TEXT NOT NULL,
     lane INTEGER NOT NULL,
     leased_until INTEGER NOT NULL,
     payload BLOB NOT NULL
 ) STRICT;
 
--- Whoever still has to handle an update, wherever that is written.
+-- Whoever still has to handle an update, wherever that is written; for those who look from outside.
 CREATE VIEW wats_outstanding (update_id, target, lane, state, due_at, attempts, error) AS
 SELECT update_id, target, lane, state, due_at, attempts, error FROM wats_deliveries
 UNION ALL
