@@ -326,18 +326,15 @@ def _firsts(deliveries: Iterable[Delivery]) -> list[FirstLease]:
 
 def settle(connection: Connection, settlements: Sequence[Settlement], now: datetime) -> Settled:
     """Write how leased deliveries ended, let the next of their lanes follow, erase what is done."""
-    at_once = first_leases.end(
-        connection,
-        {
-            (d.update_id, d.lease_id): (d.target, d.lane)
-            for d in [each.delivery for each in settlements if each.state is DeliveryState.DONE]
-            if d.lease_id in LEASE_IDS
-        },
-    )
+    handled = [each.delivery for each in settlements if each.state is DeliveryState.DONE]
+    lines = {
+        (d.update_id, d.lease_id): (d.target, d.lane) for d in handled if d.lease_id in LEASE_IDS
+    }
+    at_once = first_leases.end(connection, lines)
     others = [each for each in settlements if each.delivery.update_id not in at_once]
-    done, lines = _settle_others(connection, others, now)
+    done, other_lines = _settle_others(connection, others, now)
     # Asked first, as hardly any line has more, and to look for the first of none costs more.
-    headless = _queued(connection, chain(at_once.values(), lines))
+    headless = _queued(connection, chain(at_once.values(), other_lines))
     connection.executemany(_PROMOTE_FIRST, headless)
     return Settled(done=(*at_once, *done), more=bool(headless))
 
