@@ -32,11 +32,6 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     peak_mib: float | None
 
     @property
-    def rate(self) -> float:
-        """Requests answered per second."""
-        return median(each.rate for each in self.rounds)
-
-    @property
     def cpu_us(self) -> float | None:
         """The processor time for one request, in microseconds."""
         known = [each.cpu_us for each in self.rounds if each.cpu_us is not None]

@@ -1,10 +1,25 @@
-"""What the services of the tests are configured with."""
+"""What the services of the tests are configured with, and what they leave to do."""
 
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
+from wats.testing import APP_SECRET, BEARER_TOKEN, VERIFY_TOKEN
+
 HOOK = "/webhooks/whatsapp"
+WABA_ID = "123456789012345"
+NUMBER_ID = "15551234567"
 NOBODY = "http://127.0.0.1:9"
 """Where no Graph answers."""
+
+SECRETS = {
+    "WATS_ACCESS_TOKEN": "an-access-token-for-tests",
+    "WATS_VERIFY_TOKEN": VERIFY_TOKEN,
+    "WATS_APP_SECRET": APP_SECRET,
+    "WATS_SERVICE_BEARER_TOKEN": BEARER_TOKEN,
+}
+"""The environment that `config_of` asks for."""
 
 
 def config_of(graph_url: str = NOBODY, **sections: Any) -> dict[str, Any]:
@@ -15,7 +30,7 @@ def config_of(graph_url: str = NOBODY, **sections: Any) -> dict[str, Any]:
     """
     profile = {
         "graph": {"apiVersion": "v25.0", "baseUrl": graph_url},
-        "whatsapp": {"wabaId": "123456789012345", "phoneNumberId": "15551234567"},
+        "whatsapp": {"wabaId": WABA_ID, "phoneNumberId": NUMBER_ID},
         "auth": {"accessToken": {"env": "WATS_ACCESS_TOKEN"}},
         "webhook": {
             "path": HOOK,
@@ -31,3 +46,10 @@ def config_of(graph_url: str = NOBODY, **sections: Any) -> dict[str, Any]:
         **sections,
     }
     return {"version": 1, "defaultProfile": "local", "profiles": {"local": profile}}
+
+
+def outstanding(database: Path) -> int:
+    """Count what handlers have not done with yet, from outside of the service."""
+    with closing(sqlite3.connect(database)) as connection:
+        left: int = connection.execute("SELECT count(*) FROM wats_outstanding").fetchone()[0]
+        return left

@@ -16,7 +16,7 @@ import pytest
 from apsw import Connection
 from yarl import URL
 
-from tests.settings import HOOK, config_of
+from tests.settings import HOOK, NUMBER_ID, SECRETS, WABA_ID, config_of
 from wats.config import GroupsConfig, WebhookConfig
 from wats.inbound.handlers import Handler
 from wats.privacy import Secret
@@ -34,8 +34,6 @@ from wats.testing import (
     sign,
 )
 
-WABA_ID = "123456789012345"
-NUMBER_ID = "15551234567"
 SMALL_CAP = 2048
 PATIENCE_SECONDS = 30.0
 
@@ -307,14 +305,6 @@ def groups_url(shared_urls: dict[bool, str]) -> str:
 async def gateway(open_gateway: OpenGateway) -> AsyncIterator[Gateway]:
     async with open_gateway() as running:
         yield running
-
-
-SECRETS = {
-    "WATS_ACCESS_TOKEN": "an-access-token-for-tests",
-    "WATS_VERIFY_TOKEN": VERIFY_TOKEN,
-    "WATS_APP_SECRET": APP_SECRET,
-    "WATS_SERVICE_BEARER_TOKEN": BEARER_TOKEN,
-}
 
 
 @dataclass

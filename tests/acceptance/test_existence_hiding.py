@@ -20,8 +20,8 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from tests.settings import config_of
-from wats.testing import APP_SECRET, BEARER_TOKEN, VERIFY_TOKEN
+from tests.settings import SECRETS, config_of
+from wats.testing import BEARER_TOKEN
 
 SCRAPER_TOKEN = "a-scraper-token-for-tests"
 HIDDEN = ("/metrics", "/status", "/debug/diagnostics")
@@ -149,15 +149,6 @@ def document_of(setup: Setup) -> dict[str, Any]:
     return document
 
 
-SECRETS = {
-    "WATS_ACCESS_TOKEN": "an-access-token-for-tests",
-    "WATS_VERIFY_TOKEN": VERIFY_TOKEN,
-    "WATS_APP_SECRET": APP_SECRET,
-    "WATS_SERVICE_BEARER_TOKEN": BEARER_TOKEN,
-    "SCRAPER_TOKEN": SCRAPER_TOKEN,
-}
-
-
 @pytest.fixture(scope="module", params=SETUPS)
 def service(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
@@ -168,7 +159,7 @@ def service(
     process = subprocess.Popen(
         [sys.executable, "-m", "wats", "serve", "--config", "config.json", "--port", "0"],
         cwd=folder,
-        env={**os.environ, **SECRETS},
+        env={**os.environ, **SECRETS, "SCRAPER_TOKEN": SCRAPER_TOKEN},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import pytest
 
+from tests.settings import NOBODY, outstanding
 from wats.clock import utc_now
 from wats.inbound.envelope import parse
 from wats.inbound.normalize import normalize
@@ -23,7 +24,6 @@ from wats.testing import sign
 
 KILLS = 14
 CONNECTIONS = 8
-NOBODY = "http://127.0.0.1:9"
 QUICK, STUBBORN = "journal_handlers:quick", "journal_handlers:stubborn"
 
 HANDLERS = """
@@ -192,12 +192,6 @@ def settled_in(database: Path, folder: Path, handlers: Sequence[str]) -> dict[st
     return settled
 
 
-def open_deliveries(database: Path) -> int:
-    with closing(sqlite3.connect(database)) as connection:
-        left: int = connection.execute("SELECT count(*) FROM wats_outstanding").fetchone()[0]
-        return left
-
-
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
     (tmp_path / "journal_handlers.py").write_text(HANDLERS)
@@ -239,7 +233,7 @@ async def test_no_kill_loses_what_was_acknowledged_or_repeats_what_was_settled(
                 await asyncio.gather(*posting)
             kills.append((len(journal.steps()), settled_in(database, tmp_path, handlers)))
     async with serve(NOBODY, **settings) as process:
-        await until(lambda: open_deliveries(database) == 0, 60)
+        await until(lambda: outstanding(database) == 0, 60)
         assert (await process.terminate())[0] == 0
 
     assert len(load.acknowledged) > KILLS

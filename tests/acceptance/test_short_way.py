@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
+from tests.settings import HOOK
 from wats.config import TelemetryConfig, WebhookConfig
 from wats.service import create_wats_service_app
 from wats.store.sqlite import SQLiteStore
 from wats.testing import BEARER_TOKEN, example_profile, example_secrets, sign
 from wats.web.server import Server, bind
 
-HOOK = "/webhooks/whatsapp"
 CAP = 4096
 
 

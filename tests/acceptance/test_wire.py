@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from tests.settings import HOOK
 from wats.config import GroupsConfig
 from wats.testing import BEARER_TOKEN, VERIFY_TOKEN, sign
 
-HOOK = "/webhooks/whatsapp"
 JSON = "application/json; charset=utf-8"
 PLAIN = "text/plain; charset=utf-8"
 TOKEN = {"authorization": f"Bearer {BEARER_TOKEN}"}

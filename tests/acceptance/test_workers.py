@@ -6,10 +6,9 @@ import os
 import random
 import re
 import signal
-import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.settings import HOOK, NOBODY, outstanding
 from wats.clock import utc_now
 from wats.inbound.envelope import parse
 from wats.inbound.normalize import normalize
@@ -25,8 +25,6 @@ from wats.testing import BEARER_TOKEN, sign
 WORKERS = 4
 KILLS = 2
 CONNECTIONS = 48
-NOBODY = "http://127.0.0.1:9"
-HOOK = "/webhooks/whatsapp"
 
 HANDLERS = """
 import os
@@ -301,19 +299,13 @@ async def test_nothing_acknowledged_is_lost_when_workers_on_one_database_are_kil
             for _ in range(KILLS):
                 await load.reach(load.answered.total() + chance.randint(100, 1000))
                 await service.kill_one(chance)
-        await until(lambda: open_deliveries(tmp_path / "wats.db") == 0, 60)
+        await until(lambda: outstanding(tmp_path / "wats.db") == 0, 60)
         assert (await process.terminate())[0] == 0
 
     handled = journal(tmp_path)
     assert len(load.acknowledged) > 100
     assert load.acknowledged <= {key for _, key in handled}
     assert len({pid for pid, _ in handled}) >= WORKERS
-
-
-def open_deliveries(database: Path) -> int:
-    with closing(sqlite3.connect(database)) as connection:
-        left: int = connection.execute("SELECT count(*) FROM wats_outstanding").fetchone()[0]
-        return left
 
 
 async def test_every_worker_gets_some_of_the_connections(

@@ -5,10 +5,9 @@ import gzip
 import json
 import os
 import signal
-import sqlite3
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from tests.privacy.asking import BEARER, Ask, Asker
 from tests.privacy.canaries import Canaries
 from tests.privacy.wire import ask_one
+from tests.settings import outstanding
 from wats.config import WebhookConfig
 from wats.testing import example_profile
 from wats.web.routes import route_table
@@ -141,15 +141,8 @@ class Service:
         if self.database is None:
             return
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while self._undelivered():
+            while outstanding(self.database):
                 await asyncio.sleep(0.05)
-
-    def _undelivered(self) -> int:
-        assert self.database is not None
-        with closing(sqlite3.connect(self.database)) as connection:
-            found = connection.execute("SELECT count(*) FROM wats_outstanding").fetchone()
-        count: int = found[0]
-        return count
 
     async def stop(self) -> None:
         """End it, and keep all that it wrote."""

@@ -19,11 +19,11 @@ from tests.privacy.canaries import Canaries
 from tests.privacy.fake_graph import FakeGraph
 from tests.privacy.service import PATIENCE_SECONDS, Service, Setup, read_telemetry, running
 from tests.privacy.wire import ask_all
+from tests.settings import NOBODY
 from wats.cli import main
 
 HERE = Path(__file__).parent
 NO_NETWORK = (sys.executable, str(HERE / "no_network.py"))
-NOBODY = "http://127.0.0.1:9"
 
 CONFIG = """
 version: 1

@@ -24,7 +24,6 @@ MOST = 500
 Line: TypeAlias = tuple[str, int]
 """Those who wait for one another: a target and a lane."""
 
-
 LEASE_IDS = range(-(2**62), 0)
 """The numbers of first leases, which no other lease has, so that it is known where to look. What
 was moved keeps its number until it is leased again."""
