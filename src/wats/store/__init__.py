@@ -1,22 +1,30 @@
-"""The store: one Protocol of domain questions, each of them one transaction.
+"""The store: four small Protocols of domain operations, each of them one transaction.
 
-Two implementations answer them (`sqlite`, `postgres`); neither knows the other, and neither knows
-what a message is. `wats.store.open.open_store` makes one from a URL.
+Two implementations exist (`sqlite`, `postgres`). They do not know each other, and neither knows
+the content of a message. `wats.store.open.open_store` makes a store from a URL.
+
+All methods may be called from many tasks at once. A method that returned is durable; one that
+raised changed nothing. All raise `StoreUnavailable` when the database cannot do it now, and
+`StoreClosed` before `open` and after `close`. Leases, retries and idempotency keys follow the
+clock of the store, which never goes back; callers pass durations, never the time.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol, TypeAlias
 
 from wats.store.records import (
     Arrival,
+    Consumer,
+    DeadLetter,
     Delivery,
     InboxDepth,
-    Kept,
     MessagePage,
     MessageRecord,
+    Received,
     Reservation,
+    Retention,
     Settled,
     Settlement,
     StatusRecord,
@@ -25,90 +33,124 @@ from wats.store.records import (
 from wats.telemetry.vocabulary import Adapter, Outcome, StoreOperation
 
 Observe: TypeAlias = Callable[[Adapter, StoreOperation, Outcome, float], None]
-"""Told of every question: the store, the question, how it ended, and how long it took (s)."""
+"""Called after every operation: the store, the operation, its outcome, its duration (s)."""
+
+OnReceived: TypeAlias = Callable[[Sequence[Received | None] | None, Exception | None], None]
+"""Called on the event loop with the results of `InboxStore.receive`, or with its error."""
+
+NO_SLOTS: Mapping[str, int] = {}
 
 
-class Store(Protocol):
-    """What wats asks of a database.
-
-    Every method is one transaction: it happened whole when it returns, and not at all when it
-    raises. Methods may be called from many tasks at once. All raise `StoreUnavailable` when the
-    database cannot do it now, and `StoreClosed` before `open` and after `close`.
-    """
+class Lifecycle(Protocol):
+    """Opening, closing, health, and the processes that share a database."""
 
     @property
     def adapter(self) -> Adapter:
-        """Which database this is, as telemetry names it."""
+        """The database of this store, as telemetry names it."""
 
     async def open(self, observe: Observe | None = None) -> None:
-        """Connect, apply missing migrations, and be ready. A second call does nothing.
+        """Connect and apply missing migrations. A second call does nothing.
 
-        *observe* is told of every question from then on.
+        Args:
+            observe: Called after every operation from then on.
 
         Raises:
             StoreUnavailable: The database cannot be reached.
             MigrationFailed: A migration failed; the database is as it was before that one.
-            SchemaMismatch: The database has migrations that this wats does not, or other ones.
+            SchemaMismatch: The database has a schema that this version cannot use.
         """
 
     async def close(self) -> None:
-        """Finish what was asked, then let go of the database. May be called twice."""
+        """Finish pending operations, then disconnect. May be called twice."""
 
     async def health(self) -> StoreHealth:
-        """Read the schema version; `ok` tells whether it is the one this wats needs.
+        """Read the schema version, on a connection of its own.
 
         Raises:
             StoreUnavailable: The database cannot be read.
         """
 
-    def receive(self, arrivals: Sequence[Arrival]) -> asyncio.Future[Sequence[Kept | None]]:
-        """Keep *arrivals* and tell for each, in order, what became of it.
+    async def lead(self) -> bool:
+        """Return whether this process is the one that does the upkeep of the database.
 
-        A future rather than a coroutine, so that whoever keeps a thousand things in a second needs
-        no task to wait for each.
-
-        `None` stands for one that is known. For one that is new there are those of its deliveries
-        that are leased to the caller: if it wants them, all that nothing is before, in the sense of
-        `claim_deliveries`. They need no claim; in every other way they are as if claimed.
-
-        An arrival that is known, or stands earlier in *arrivals*, changes nothing. One that brings
-        a message is known by the `(phone_number_id, wa_message_id, direction)` of that, any other
-        by its `(occurred_at, key)`. A new one is queued for each of its targets and its projections
-        are written: a message is inserted; a status is added to the history and moves its message
-        on by rank, also a message that is recorded only later; a window moves forward only.
-        The arrivals are on disk when the future is done.
+        Of all processes that call this regularly, exactly one gets True; another one takes over
+        soon after it stops to call.
         """
 
-    async def claim_deliveries(
-        self, *, targets: Sequence[str], limit: int, lease_seconds: float, now: datetime
-    ) -> Sequence[Delivery]:
-        """Lease up to *limit* due deliveries of *targets*, and return them as they arrived.
+    def on_work(self, wake: Callable[[], None]) -> None:
+        """Call *wake*, on the event loop, when another process stored work that can be claimed."""
 
-        Those that have been due longest come first: since their arrival, the time set for their
-        next attempt, or the end of a lease that ran out. A delivery is given only when nothing of
-        its target and lane that arrived before it is still outstanding or it is leased together
-        with all of that; so one claim may hold several deliveries of a lane, in order, and they
-        must be handled in that order. A leased one is given to nobody else until it is settled or
-        its lease runs out. A dead one blocks nothing.
-        """
 
-    async def renew_deliveries(
-        self, deliveries: Sequence[Delivery], *, lease_seconds: float, now: datetime
+class InboxStore(Protocol):
+    """Updates on their way to their consumers.
+
+    A delivery is one update for one consumer. Deliveries of one consumer and ordering key are
+    leased one after the other, in order of arrival: only the first outstanding one can be leased.
+    """
+
+    async def register(self, consumers: Sequence[Consumer]) -> None:
+        """Announce the consumers of this process. To be called after `open`, before the others."""
+
+    def receive(
+        self,
+        arrivals: Sequence[Arrival],
+        on_received: OnReceived,
+        slots: Mapping[str, int] = NO_SLOTS,
     ) -> None:
-        """Extend the leases of *deliveries*; those that are no longer ours are passed over."""
+        """Store *arrivals*; call *on_received* when they are durable, with a result for each.
 
-    async def settle_deliveries(
-        self, settlements: Sequence[Settlement], *, now: datetime
-    ) -> Settled:
-        """End the leases of *settlements*; a lease that is no longer ours changes nothing.
+        A callback and not a coroutine, because thousands of calls a second share one transaction.
 
-        When the last target of an update is done, its payload is erased; key, kind, times and
-        outcome remain. The payload of a dead delivery stays, so that it can be looked at and run
-        again.
+        The result is `None` for an update that is known: it changes nothing. One with a message is
+        known by `(phone_number_id, wa_message_id, direction)`, any other by `(occurred_at, key)`,
+        also when it stands earlier in *arrivals*. A new update gets a delivery for each of its
+        consumers, and its projections are written: a message is inserted; a status is added to the
+        history and advances its message by rank, also a message that is recorded only later; a
+        window moves forward only.
+
+        Args:
+            slots: How many deliveries of each consumer may be leased on arrival. A delivery is
+                leased on arrival only if nothing of its consumer can be claimed: older
+                deliveries go first.
         """
 
-    async def inbox_depth(self) -> InboxDepth:
-        """Count the outstanding and the dead deliveries."""
+    async def claim(self, consumer: str, limit: int) -> Sequence[Delivery]:
+        """Lease up to *limit* deliveries of *consumer*, of different ordering keys.
+
+        Those that have been due longest come first: since their arrival, since the time of their
+        retry, or since their lease expired. The attempt is counted now, so the caller must call
+        the consumer at once, or release the delivery.
+        """
+
+    async def renew(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Extend the leases of *deliveries*; return those whose lease was lost."""
+
+    async def settle(self, settlements: Sequence[Settlement]) -> Settled:
+        """End the leases of *settlements*; a lease that was lost changes nothing.
+
+        The payload of a delivery is erased with it, unless it becomes a dead letter. When a
+        delivery is done or dead, the next one of its ordering key becomes due.
+        """
+
+    async def depth(self) -> InboxDepth:
+        """Read the depth from counters; costs the same for any number of deliveries."""
+
+    async def dead_letters(self, *, limit: int, after: int = 0) -> Sequence[DeadLetter]:
+        """Return up to *limit* dead letters with ids above *after*, in order of id."""
+
+    async def purge(self, retention: Retention) -> int:
+        """Delete expired records, a bounded number of rows at a time.
+
+        These are: identities of updates, dead letters, deliveries of consumers that were not
+        registered for `retention.dead`, messages, statuses, windows and idempotency keys.
+
+        Returns:
+            How many rows were deleted; 0 when nothing is left to delete.
+        """
+
+
+class RequestStore(Protocol):
+    """Idempotency keys of sends. Only digests of keys and bodies are kept."""
 
     async def reserve_request(
         self,
@@ -116,15 +158,15 @@ class Store(Protocol):
         scope: str,
         key_hash: bytes,
         request_hash: bytes,
-        now: datetime,
-        reserved_until: datetime,
-        expires_at: datetime,
+        reserve_seconds: float,
+        keep_seconds: float,
     ) -> Reservation:
-        """Reserve an idempotency key within *scope*, or tell why it cannot be.
+        """Reserve an idempotency key within *scope*, or return why it cannot be reserved.
 
         Of any number of concurrent calls with one key, one gets `RESERVED`. A key whose request
-        failed, or that has expired, can be reserved again, by any body. A reservation that was
-        not completed by its `reserved_until` is `UNKNOWN` from then on: its process died.
+        failed, or that is older than *keep_seconds*, can be reserved again, by any body. A
+        reservation that is not completed within *reserve_seconds* is `UNKNOWN` from then on: its
+        process died.
         """
 
     async def complete_request(
@@ -133,48 +175,54 @@ class Store(Protocol):
         """Keep *response* as the answer to this key, and record *message* as by `record_sent`."""
 
     async def fail_request(self, *, scope: str, key_hash: bytes) -> None:
-        """Give the key back: it is certain that nothing was sent."""
+        """Give the key back: certainly nothing was sent."""
 
     async def doubt_request(self, *, scope: str, key_hash: bytes) -> None:
         """Mark the key `UNKNOWN`: something may have been sent."""
 
-    async def record_sent(self, message: MessageRecord) -> None:
-        """Record an outbound message that Meta accepted, and what is known of it already.
 
-        Statuses that came before this call (webhooks may overtake the answer) are applied to it.
+class MessageStore(Protocol):
+    """Projections of messages: never their content."""
+
+    async def record_sent(self, message: MessageRecord) -> None:
+        """Record an outbound message that Meta accepted.
+
+        Statuses that came before this call (webhooks may overtake the response) are applied.
         """
 
     async def list_messages(self, *, limit: int, cursor: str | None) -> MessagePage:
         """Return up to *limit* messages, the last recorded first, from after *cursor* on.
 
-        Every `row_id` is a cursor. What cannot be one leads to an empty page.
+        Every `row_id` is a cursor. A cursor that is none leads to an empty page.
         """
 
     async def get_message(self, wa_message_id: str) -> MessageRecord | None:
         """Return the message with this id, or `None`; of several, the last recorded."""
 
     async def list_statuses(self, wa_message_id: str) -> Sequence[StatusRecord]:
-        """Return every transition of this message, in the order in which they arrived."""
+        """Return every transition of this message, in order of arrival."""
 
     async def last_inbound_at(self, *, phone_number_id: str, customer: str) -> datetime | None:
-        """Tell when *customer* last wrote something that opened a window with this number."""
+        """Return when *customer* last wrote something that opened a window with this number."""
 
-    async def purge(
-        self,
-        *,
-        now: datetime,
-        inbox_before: datetime,
-        dead_before: datetime,
-        messages_before: datetime,
-    ) -> int:
-        """Delete what is kept no longer, a bounded number of rows at a time.
 
-        That is: updates that are done and came before *inbox_before*, deliveries that died before
-        *dead_before* (their update is done then, unless another target still waits for it),
-        messages, statuses and windows not touched since *messages_before* (but messages not before
-        *inbox_before*, by which they would be known), and idempotency keys that expired before
-        *now*.
+class Store(Lifecycle, InboxStore, RequestStore, MessageStore, Protocol):
+    """A database of wats."""
 
-        Returns:
-            How many rows went; 0 when there is nothing left to delete.
-        """
+
+async def receive(
+    store: InboxStore, arrivals: Sequence[Arrival], slots: Mapping[str, int] = NO_SLOTS
+) -> Sequence[Received | None]:
+    """Await `InboxStore.receive`, for callers that make few calls."""
+    future: asyncio.Future[Sequence[Received | None]] = asyncio.get_running_loop().create_future()
+
+    def resolve(results: Sequence[Received | None] | None, error: Exception | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(results or ())
+
+    store.receive(arrivals, resolve, slots)
+    return await future

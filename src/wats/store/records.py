@@ -4,7 +4,7 @@ Times are aware UTC datetimes with millisecond precision. Structs, not dataclass
 dataclass with slots costs ten times as much to make, and the inbound path makes three per update.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 
@@ -66,19 +66,17 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     """One update on its way into the inbox.
 
     Attributes:
-        key: 16 bytes, the same for every delivery of this update and for no other update.
+        key: 16 bytes, the same for every redelivery of this update and for no other update.
         occurred_at: Meta's time of the update. Part of its identity: redeliveries repeat it.
+        received_at: Our wall-clock time, for people and for retention.
         kind: The update's kind, for the operator.
-        lane: A number that all updates of one conversation share; their order is kept.
-        payload: The encoded update; opaque here. Erased when every target is done with it.
-        targets: The names of those who must handle it; empty if nobody does.
-        lease_seconds: For how long the caller wants to have its deliveries at once; 0 leaves them
-            to a claim.
-        wants_sent_at: Whether the caller wants to know when the message was sent, if the update is
-            the status that it was delivered.
+        phone_number_id: The business number that the update concerns, if it concerns one.
+        ordering_key: A number that all updates of one conversation share; their order is kept.
+        payload: The encoded update; opaque here.
+        consumers: The names of the consumers that get the update; may be empty.
         message: The message to project, if the update is one.
         status: The transition to project, if the update is one.
-        window: The window that the update opens, if it does.
+        window: The window that the update opens, if it opens one.
     """
 
     key: bytes
@@ -86,69 +84,96 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     received_at: datetime
     kind: str
     phone_number_id: str | None
-    lane: int
+    ordering_key: int
     payload: bytes
-    targets: tuple[str, ...] = ()
-    lease_seconds: float = 0.0
-    wants_sent_at: bool = False
+    consumers: tuple[str, ...] = ()
     message: MessageRecord | None = None
     status: StatusRecord | None = None
     window: WindowRecord | None = None
 
 
-class Delivery(msgspec.Struct, frozen=True, kw_only=True):
-    """One update leased to us for one target."""
+class Consumer(msgspec.Struct, frozen=True, kw_only=True):
+    """A consumer of updates as the store knows it.
 
+    Attributes:
+        name: Kept with every delivery, so it must outlive restarts.
+        lease_seconds: How long a lease lasts without a renewal.
+        max_attempts: After how many attempts a delivery becomes a dead letter. The store needs it
+            for deliveries whose lease expires during the last attempt.
+    """
+
+    name: str
+    lease_seconds: float = 30.0
+    max_attempts: int = 10
+
+
+class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+    """One update for one consumer, leased to this process.
+
+    Attributes:
+        id: The order of arrival: ids of later arrivals of an ordering key are higher.
+        update_id: The id of the first delivery of the same update; the others follow it.
+        siblings: How many deliveries the update had.
+        attempt: 1 for the first call of the consumer. Counted when the lease was given.
+        is_exhausted: The lease of the last permitted attempt expired, so this delivery must be
+            settled as dead without a call.
+        lease: Proves that a settlement or renewal is by the process that holds the lease.
+    """
+
+    id: int
     update_id: int
-    target: str
-    lane: int
+    siblings: int
+    consumer: str
+    ordering_key: int
     attempt: int
-    """1 for the first time that the target sees it. A crash counts as an attempt."""
-    lease_id: int
+    is_exhausted: bool = False
+    lease: int
     payload: bytes
 
 
-class Kept(msgspec.Struct, frozen=True):
-    """What became of an update that is new.
+class Received(msgspec.Struct, frozen=True):
+    """The result for an update that is new.
 
     Attributes:
-        leased: Its deliveries that are leased to who brought it.
-        sent_at: When the message was recorded as sent, if that is wanted and this is the status
-            that one of ours was delivered.
+        leased: Its deliveries that were leased on arrival.
+        waiting: How many of its deliveries were stored without a lease.
+        sent_at: When the message was recorded as sent, if the update is the status that one of
+            ours was delivered.
     """
 
     leased: Sequence[Delivery] = ()
+    waiting: int = 0
     sent_at: datetime | None = None
 
 
 class Settlement(msgspec.Struct, frozen=True):
-    """How one leased delivery ended.
+    """How the lease of one delivery ended.
 
-    `state` is `DONE`, `RETRY` (then `due_at` says when) or `DEAD`. A `PENDING` settlement gives
-    the delivery back untouched: it was leased, but its target never saw it.
+    `state` is `DONE`, `DEAD`, `RETRY` (due again after `retry_seconds`), or `PENDING`: released,
+    because the consumer was not called; then the attempt is not counted.
     """
 
     delivery: Delivery
     state: "DeliveryState"
-    due_at: datetime | None = None
+    retry_seconds: float = 0.0
     error: str | None = None
-    """The class name of what went wrong; never a text."""
+    """The class name of the error; never its text."""
 
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True):
-    """What settlements led to.
+    """The result of settlements.
 
     Attributes:
-        done: The ids of the updates that all of their targets are done with now.
-        more: Whether deliveries that waited behind the settled ones can be claimed now.
+        done: The ids of the updates that have no delivery and no dead letter left.
+        due: The consumers that have a delivery which can be claimed now because of this.
     """
 
-    done: tuple[int, ...]
-    more: bool
+    done: Sequence[int] = ()
+    due: frozenset[str] = frozenset()
 
 
 class DeliveryState(StrEnum):
-    """Where a delivery is in its life; `TRANSITIONS` says which step may follow which."""
+    """The states of a delivery; `TRANSITIONS` lists the permitted steps."""
 
     PENDING = "pending"
     LEASED = "leased"
@@ -164,8 +189,8 @@ TRANSITIONS: dict[DeliveryState, frozenset[DeliveryState]] = {
             DeliveryState.DONE,
             DeliveryState.RETRY,
             DeliveryState.DEAD,
-            DeliveryState.PENDING,  # given back at shutdown
-            DeliveryState.LEASED,  # renewed, or leased again after its lease ran out
+            DeliveryState.PENDING,  # released
+            DeliveryState.LEASED,  # renewed, or leased again after its lease expired
         }
     ),
     DeliveryState.RETRY: frozenset({DeliveryState.LEASED}),
@@ -175,17 +200,73 @@ TRANSITIONS: dict[DeliveryState, frozenset[DeliveryState]] = {
 """The whole life of a delivery. The stores write no other step."""
 
 
+class Depth(msgspec.Struct, frozen=True, kw_only=True):
+    """How many deliveries of one consumer are in which state."""
+
+    pending: int = 0
+    leased: int = 0
+    retry: int = 0
+    dead: int = 0
+
+
+class InboxDepth(msgspec.Struct, frozen=True, kw_only=True):
+    """The depth of every consumer that the store knows, and the age of the oldest delivery.
+
+    Attributes:
+        consumers: By name, also of consumers that are no longer configured.
+        oldest_seconds: Since when the oldest outstanding delivery waits; 0 if there is none.
+    """
+
+    consumers: Mapping[str, Depth]
+    oldest_seconds: float = 0.0
+
+    @property
+    def total(self) -> Depth:
+        """The sum over all consumers."""
+        depths = self.consumers.values()
+        return Depth(
+            pending=sum(depth.pending for depth in depths),
+            leased=sum(depth.leased for depth in depths),
+            retry=sum(depth.retry for depth in depths),
+            dead=sum(depth.dead for depth in depths),
+        )
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """A delivery that was given up. Its payload is kept until it expires."""
+
+    id: int
+    update_id: int
+    consumer: str
+    attempts: int
+    error: str | None
+    died_at: datetime
+
+
+class Retention(msgspec.Struct, frozen=True, kw_only=True):
+    """How long records are kept, in seconds.
+
+    Attributes:
+        inbox: The identity of an update, by which a redelivery is recognized.
+        dead: Dead letters, and the deliveries of consumers that are no longer configured.
+        messages: Messages, statuses and windows; messages never shorter than `inbox`.
+    """
+
+    inbox: float
+    dead: float
+    messages: float
+
+
 class Reservation(msgspec.Struct, frozen=True, kw_only=True):
     """What became of an attempt to reserve an idempotency key.
 
-    `RESERVED`: it is ours, send now. `REPLAY`: it was completed with the same body, here is the
-    `response`. `CONFLICT`: it belongs to another body. `IN_FLIGHT`: another request holds it now,
-    until `reserved_until`. `UNKNOWN`: its request ended without anybody knowing how.
+    `RESERVED`: send now. `REPLAY`: completed with the same body; `response` is its answer.
+    `CONFLICT`: used with another body. `IN_FLIGHT`: another request holds the key.
+    `UNKNOWN`: the outcome of its request is unknown.
     """
 
     outcome: "ReservationOutcome"
     response: bytes = b""
-    reserved_until: datetime | None = None
 
 
 class ReservationOutcome(StrEnum):
@@ -204,16 +285,6 @@ class StoreHealth(msgspec.Struct, frozen=True, kw_only=True):
     ok: bool
     adapter: str
     schema_version: int
-
-
-class InboxDepth(msgspec.Struct, frozen=True, kw_only=True):
-    """How many deliveries wait, and since when the oldest one does."""
-
-    pending: int
-    leased: int
-    retry: int
-    dead: int
-    oldest_at: datetime | None = None
 
 
 class MessagePage(msgspec.Struct, frozen=True, kw_only=True):
