@@ -2,18 +2,19 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
 
-from wats.clock import Now
 from wats.config import InboxConfig, MessagesConfig
 from wats.errors import StoreError
 from wats.inbound.dispatch import Dispatcher
 from wats.store import Store
+from wats.store.records import Retention
 from wats.telemetry import Telemetry
 from wats.telemetry.vocabulary import InboxState
 
 DRAIN_SECONDS = 10.0
 """How long handlers that run may take to finish when the service stops."""
+
+DAY_SECONDS = 86_400
 
 PURGE_EVERY_SECONDS = 600.0
 
@@ -23,11 +24,7 @@ shows what was measured last. While the store is lost, that is what was measured
 
 
 class Keeper:
-    """Runs the dispatcher, deletes what is old, and measures how much waits.
-
-    Args:
-        chores: Whether this process does the upkeep; of several on one store one is enough.
-    """
+    """Runs the dispatcher, deletes what is old, and measures how much waits."""
 
     def __init__(
         self,
@@ -38,26 +35,26 @@ class Keeper:
         inbox: InboxConfig,
         messages: MessagesConfig,
         chores: bool,
-        now: Now,
     ) -> None:
         self._store = store
         self._dispatcher = dispatcher
         self._telemetry = telemetry
-        self._inbox_kept = timedelta(days=inbox.retention_days)
-        self._dead_kept = timedelta(days=inbox.dead_retention_days)
-        self._messages_kept = timedelta(days=messages.retention_days)
+        self._retention = Retention(
+            inbox=inbox.retention_days * DAY_SECONDS,
+            dead=inbox.dead_retention_days * DAY_SECONDS,
+            messages=messages.retention_days * DAY_SECONDS,
+        )
         self._chores: dict[Callable[[], Awaitable[None]], float] = {}
         if chores:
             self._chores[self._purge] = PURGE_EVERY_SECONDS
             if telemetry.shows_inbox:
                 self._chores[self._measure] = MEASURE_EVERY_SECONDS
-        self._now = now
         self._running: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Open the store, then dispatch what is in it."""
         await self._store.open(self._telemetry.store_operation)
-        self._dispatcher.start()
+        await self._dispatcher.start()
         self._running = [
             asyncio.create_task(self._repeat(chore, seconds))
             for chore, seconds in self._chores.items()
@@ -80,26 +77,16 @@ class Keeper:
             await asyncio.sleep(seconds)
 
     async def _purge(self) -> None:
-        now = self._now()
-        deleted = True
-        while deleted:  # a bounded number of rows at a time, with room for others in between
-            deleted = bool(
-                await self._store.purge(
-                    now=now,
-                    inbox_before=now - self._inbox_kept,
-                    dead_before=now - self._dead_kept,
-                    messages_before=now - self._messages_kept,
-                )
-            )
+        if not await self._store.lead():  # another process on this database does it
+            return
+        while await self._store.purge(self._retention):
+            pass  # a bounded number of rows at a time, with room for others in between
 
     async def _measure(self) -> None:
-        depth = await self._store.inbox_depth()
-        self._telemetry.inbox_depth(InboxState.PENDING, depth.pending)
-        self._telemetry.inbox_depth(InboxState.LEASED, depth.leased)
-        self._telemetry.inbox_depth(InboxState.RETRY, depth.retry)
-        self._telemetry.inbox_depth(InboxState.DEAD, depth.dead)
-        self._telemetry.inbox_oldest_age(_age(depth.oldest_at, self._now()))
-
-
-def _age(since: datetime | None, now: datetime) -> float:
-    return (now - since).total_seconds() if since is not None else 0.0
+        depth = await self._store.depth()
+        total = depth.total
+        self._telemetry.inbox_depth(InboxState.PENDING, total.pending)
+        self._telemetry.inbox_depth(InboxState.LEASED, total.leased)
+        self._telemetry.inbox_depth(InboxState.RETRY, total.retry)
+        self._telemetry.inbox_depth(InboxState.DEAD, total.dead)
+        self._telemetry.inbox_oldest_age(depth.oldest_seconds)

@@ -213,7 +213,7 @@ def create_wats_service_app(
     keeper = dispatcher = None
     if persistence is not None:
         dispatcher = Dispatcher(
-            persistence, registered, profile.inbox, telemetry=telemetry, log=write, now=now
+            persistence, registered, profile.inbox, telemetry=telemetry, log=write
         )
         keeper = Keeper(
             persistence,
@@ -222,7 +222,6 @@ def create_wats_service_app(
             inbox=profile.inbox,
             messages=profile.messages,
             chores=row == 0,
-            now=now,
         )
     started = time.monotonic()
     parts = Parts(

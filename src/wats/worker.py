@@ -1,11 +1,13 @@
-"""The lease loop: claim, handle, settle. It knows no message, no store and no handler.
+"""The lease loop of one consumer: claim, handle, settle. It knows no message and no store.
 
-Work is leased in batches, handled by a fixed number of consumers, and settled in batches while
-the next ones are already under way, so one commit serves many. Whoever adds work calls `wake`.
+    reserve ─▸ offer ─┐
+                      ├─▸ queue ─▸ runners ── results ─▸ settler
+    claimer ──items───┘   (as many at a time as there are slots)
+       ▲                              │
+       └── woken: new work, or a slot ┘
 
-    claimer ──items──▶ consumers ──results──▶ settler
-       ▲                                         │
-       └──── woken: new work, or room for it ────┘
+Every leased item has a slot, so its handling begins at once. A slot that is reserved belongs to an
+item that is being stored, and may be leased on arrival.
 """
 
 import asyncio
@@ -15,48 +17,56 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from wats.cancellation import is_for_this_task
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 5.0
 
+CANCEL_SECONDS = 1.0
+"""How long a cancelled handling may take to end before it is left behind."""
+
+SETTLE_SECONDS = 5.0
+"""How long a stop tries to settle the last results."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duties(Generic[Item, Result]):
-    """What a worker does with its items.
+    """The work of a worker.
 
     Attributes:
         claim: Leases up to so many items.
-        handle: Does the work of one item. An item whose `handle` raises is left to its lease.
-        settle: Writes down what became of items.
-        renew: Extends the leases of items that are still being worked on.
-        abandon: Says what becomes of an item that was leased and not handled before the end.
-        trouble: Is told of every exception of the others. They are tried again, after a pause.
+        handle: Handles one item and returns its result.
+        fail: Returns the result of an item whose `handle` raised, or was cut off by a stop.
+        release: Returns the result of an item whose handling never began.
+        settle: Writes results; returns whether more can be claimed because of them.
+        renew: Extends the leases of items.
+        trouble: Receives every exception of the others. They are tried again, after a pause.
     """
 
     claim: Callable[[int], Awaitable[Sequence[Item]]]
     handle: Callable[[Item], Awaitable[Result]]
-    settle: Callable[[Sequence[Result]], Awaitable[None]]
+    fail: Callable[[Item, BaseException], Result]
+    release: Callable[[Item], Result]
+    settle: Callable[[Sequence[Result]], Awaitable[bool]]
     renew: Callable[[Sequence[Item]], Awaitable[None]]
-    abandon: Callable[[Item], Result]
     trouble: Callable[[BaseException], None]
 
 
-class Worker(Generic[Item, Result]):
-    """Does its duties until it is stopped, whatever exceptions they raise.
+class Stopped(Exception):
+    """The handling of an item was cut off by a stop."""
 
-    Results are kept until they are settled. If that never succeeds the leases run out, and the
-    work is done again by whoever claims it then.
+
+class Worker(Generic[Item, Result]):
+    """Does its duties until it is stopped, whatever they raise.
+
+    Results are kept until they are settled. If that never succeeds the leases expire, and the
+    items are handled again by the process that claims them then.
 
     Args:
-        duties: What to do.
-        concurrency: How many items are handled at once.
-        backlog: How many items are leased at once, handled or waiting for a consumer.
-        poll_seconds: How long to sleep without being woken; what is due by then, or was left by
-            another process, is found at the end of it.
+        concurrency: How many items are leased at the same time; all of them are being handled.
+        poll_seconds: How long to sleep without being woken. Retries that become due, and items of
+            a process that died, are found at the end of it.
         renew_seconds: How often leases are renewed.
     """
 
@@ -65,25 +75,25 @@ class Worker(Generic[Item, Result]):
         duties: Duties[Item, Result],
         *,
         concurrency: int,
-        backlog: int,
         poll_seconds: float,
         renew_seconds: float,
     ) -> None:
         self._duties = duties
         self._concurrency = concurrency
-        self._backlog = backlog
         self._poll_seconds = poll_seconds
         self._renew_seconds = renew_seconds
         self._held: dict[int, Item] = {}
-        self._results: list[Result] = []
         self._queue: deque[Item] = deque()
-        self._sleepers: deque[asyncio.Future[None]] = deque()
-        self._is_waking = False
-        self._awake = asyncio.Event()
-        self._finished = asyncio.Event()
+        self._results: list[Result] = []
+        self._reserved = 0
+        self._is_starting = False  # a runner was made and has not begun
+        self._has_work = True  # there may be something to claim
         self._stopping = False
-        self._is_full = False
-        self._consumers: list[asyncio.Task[None]] = []
+        self._cutting_off = False
+        self._claim_now = asyncio.Event()
+        self._settle_now = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._runners: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
         self._end: asyncio.Task[None] | None = None
 
@@ -91,28 +101,53 @@ class Worker(Generic[Item, Result]):
         """Begin to work, on the running loop. To be called once."""
         steps = (self._claim, self._settle, self._renew)
         self._loops = [asyncio.create_task(self._repeat(step)) for step in steps]
-        self._consumers = [asyncio.create_task(self._consume()) for _ in range(self._concurrency)]
-
-    def wake(self) -> None:
-        """Say that there may be work."""
-        self._awake.set()
 
     @property
-    def has_room(self) -> bool:
-        """Whether items can be offered now."""
-        return len(self._held) < self._backlog and not self._stopping
+    def is_alive(self) -> bool:
+        """Whether items are claimed, handled and settled."""
+        return bool(self._loops) and not any(loop.done() for loop in self._loops)
+
+    def wake(self) -> None:
+        """Note that there is something to claim."""
+        self._has_work = True
+        self._claim_now.set()
+
+    def reserve(self, slots: int) -> int:
+        """Reserve up to *slots* slots; return how many. Each is used by `offer` or given back."""
+        free = 0 if self._stopping or not self._loops else self._free_slots
+        reserved = min(slots, free)
+        self._reserved += reserved
+        return reserved
+
+    def give_back(self, slots: int) -> None:
+        """Give back *slots* reserved slots."""
+        self._reserved -= slots
+        self._changed.set()
+        if self._has_work:
+            self._claim_now.set()
 
     def offer(self, item: Item) -> None:
-        """Add an item that is leased already; it is handled as if it had been claimed."""
+        """Handle *item*, which was leased on arrival, in a reserved slot."""
+        self._reserved -= 1
+        self._take(item)
+
+    @property
+    def _free_slots(self) -> int:
+        return self._concurrency - len(self._held) - self._reserved
+
+    def _take(self, item: Item) -> None:
         self._held[id(item)] = item
+        if self._stopping:
+            self._finish(item, self._duties.release(item))
+            return
         self._queue.append(item)
-        self._wake_consumer()
+        self._run_another()
 
     async def stop(self, drain_seconds: float) -> None:
-        """Claim no more, give what was begun *drain_seconds* to end, settle, and leave.
+        """Claim no more, give what was begun *drain_seconds* to end, settle, and return.
 
-        What nobody has begun is abandoned at once, what takes longer is cancelled and abandoned.
-        May be called again, also meanwhile; every call returns when the worker has stopped.
+        What was not begun is released. What takes longer is cancelled and has failed. May be called
+        again, also meanwhile; every call returns when the worker has stopped.
         """
         if self._end is None:
             self._end = asyncio.create_task(self._stop(drain_seconds))
@@ -120,119 +155,145 @@ class Worker(Generic[Item, Result]):
 
     async def _stop(self, drain_seconds: float) -> None:
         self._stopping = True
+        self._claim_now.set()
         while self._queue:
-            self._give_up(self._queue.popleft())
+            item = self._queue.popleft()
+            self._finish(item, self._duties.release(item))
         with suppress(TimeoutError):
             async with asyncio.timeout(drain_seconds):
-                while self._held:
-                    self._finished.clear()
-                    await self._finished.wait()
-        await _cancel(self._consumers)
-        await _cancel(self._loops)
-        for item in list(self._held.values()):
-            self._give_up(item)
-        try:
-            await self._settle_results()
-        except Exception as error:  # the leases run out instead
-            self._duties.trouble(error)
+                while self._held or self._reserved:
+                    self._changed.clear()
+                    await self._changed.wait()
+        await self._cut_off()
+        await self._settle_the_last()
+        for loop in self._loops:
+            loop.cancel()
+        await asyncio.gather(*self._loops, return_exceptions=True)
 
-    def _give_up(self, item: Item) -> None:
-        self._finish(item, self._duties.abandon(item))
+    async def _cut_off(self) -> None:
+        self._cutting_off = True
+        for runner in self._runners:
+            runner.cancel()
+        if self._runners:
+            await asyncio.wait(self._runners, timeout=CANCEL_SECONDS)
+        for item in list(self._held.values()):  # those that cancelling did not end
+            self._finish(item, self._duties.fail(item, Stopped()))
+
+    async def _settle_the_last(self) -> None:
+        # A claim that is under way is awaited: what it leased is released and settled with this.
+        claimer = self._loops[0] if self._loops else None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE_SECONDS):
+                if claimer is not None:
+                    await asyncio.wait([claimer])
+                while self._results:
+                    self._settle_now.set()
+                    self._changed.clear()
+                    await self._changed.wait()
+
+    def _run_another(self) -> None:
+        """Make one runner, unless one is about to begin: that makes the next if it leaves work.
+
+        So items that are handled without a pause are handled by one of them, and only those whose
+        handling waits cost a task each.
+        """
+        if self._queue and not self._is_starting:
+            self._is_starting = True
+            runner = asyncio.get_running_loop().create_task(self._run())
+            self._runners.add(runner)
+            runner.add_done_callback(self._ended)
+
+    def _ended(self, runner: "asyncio.Task[None]") -> None:
+        self._runners.discard(runner)
+        if not runner.cancelled() and (error := runner.exception()) is not None:
+            self._duties.trouble(error)
+        self._run_another()
+
+    async def _run(self) -> None:
+        self._is_starting = False
+        task = asyncio.current_task()
+        while self._queue and not self._stopping:
+            item = self._queue.popleft()
+            if self._queue:
+                self._run_another()
+            try:
+                result = await self._duties.handle(item)
+            except BaseException as error:  # whatever it is, it is the failure of this item
+                if not self._cutting_off:
+                    self._duties.trouble(error)
+                result = self._duties.fail(item, Stopped() if self._cutting_off else error)
+            if id(item) in self._held:  # else it was cut off already
+                self._finish(item, result)
+            if task is not None and task.cancelling():
+                return  # a cancellation that was left behind must not reach the next item
 
     def _finish(self, item: Item, result: Result) -> None:
         del self._held[id(item)]
         self._results.append(result)
-        self._finished.set()
+        self._settle_now.set()
+        self._changed.set()
+        if self._has_work:
+            self._claim_now.set()
 
-    def _wake_consumer(self) -> None:
-        """Wake one consumer, unless one is waking: it wakes the next if it leaves work behind.
-
-        So a batch that is handled without a pause is handled by one of them, and only those whose
-        handling waits cost a wake-up each.
-        """
-        while self._sleepers and not self._is_waking:
-            sleeper = self._sleepers.popleft()
-            if not sleeper.done():
-                self._is_waking = True
-                sleeper.set_result(None)
-
-    async def _sleep(self) -> None:
-        sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._sleepers.append(sleeper)
-        try:
-            await sleeper
-        finally:
-            self._is_waking = False
-
-    async def _consume(self) -> None:
-        while True:
-            while not self._queue:
-                await self._sleep()
-            item = self._queue.popleft()
-            if self._queue:
-                self._wake_consumer()
-            try:
-                result = await self._duties.handle(item)
-            except BaseException as error:
-                if is_for_this_task(error):
-                    raise
-                del self._held[id(item)]
-                self._duties.trouble(error)
-            else:
-                self._finish(item, result)
-
-    async def _repeat(self, step: Callable[[], Awaitable[None]]) -> None:
+    async def _repeat(self, step: Callable[[], Awaitable[bool]]) -> None:
         pause = FIRST_PAUSE_SECONDS
-        while True:
+        goes_on = True
+        while goes_on:
             try:
-                await step()
+                goes_on = await step()
                 pause = FIRST_PAUSE_SECONDS
             except Exception as error:
                 self._duties.trouble(error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
-    async def _claim(self) -> None:
-        # Cleared before the claim: work that is added during it must lead to another one.
-        self._awake.clear()
-        room = self._backlog - len(self._held)
-        # Half a backlog at a time: a claim for every item that ends would be a commit for each.
-        self._is_full = room * 2 < self._backlog
-        items: Sequence[Item] = ()
-        if not self._stopping and not self._is_full:
-            items = await self._duties.claim(room)
-        for item in items:
-            self.offer(item)
-        if not items:
+    async def _claim(self) -> bool:
+        if self._stopping:
+            return False
+        limit = self._free_slots
+        if limit > 0:
+            # Before the claim: work that is added meanwhile must lead to another one.
+            self._has_work = False
+            self._claim_now.clear()
+            await self._claim_up_to(limit)
+        if not (self._has_work and self._free_slots > 0):
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_seconds):
-                    await self._awake.wait()
+                    await self._claim_now.wait()
+            self._claim_now.clear()
+            self._has_work = True
+        return True
 
-    async def _settle(self) -> None:
-        if not self._results:
-            self._finished.clear()
-            await self._finished.wait()
-        await self._settle_results()
-        if self._is_full:  # not so full any more
-            self._awake.set()
-
-    async def _settle_results(self) -> None:
-        results, self._results = self._results, []
-        if not results:
-            return
+    async def _claim_up_to(self, limit: int) -> None:
+        self._reserved += limit
         try:
-            await self._duties.settle(results)
+            items = await self._duties.claim(limit)
+        except BaseException:
+            self._has_work = True
+            raise
+        finally:
+            self._reserved -= limit
+            self._changed.set()
+        self._has_work = self._has_work or len(items) == limit
+        for item in items:
+            self._take(item)
+
+    async def _settle(self) -> bool:
+        if not self._results:
+            self._settle_now.clear()
+            await self._settle_now.wait()
+        results, self._results = self._results, []
+        try:
+            if results and await self._duties.settle(results):
+                self.wake()
         except BaseException:
             self._results = results + self._results
             raise
+        self._changed.set()
+        return True
 
-    async def _renew(self) -> None:
+    async def _renew(self) -> bool:
         await asyncio.sleep(self._renew_seconds)
         if self._held:
             await self._duties.renew(list(self._held.values()))
-
-
-async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+        return True

@@ -1,23 +1,24 @@
-"""The leased half of the inbound flow: updates from the inbox to the handlers.
+"""Dispatching: stored updates to the handlers, until each has returned once or is given up.
 
-Each handler has its own deliveries, so one that fails holds up nobody else; and one conversation
-is handed to a handler in the order in which it arrived, so a delivery that must be retried holds
-up those behind it, of this conversation and for this handler, and no others.
+Every handler is a consumer with a worker of its own: one that is slow or fails delays no other.
+The updates of one conversation are handled in order of arrival, one at a time, so a delivery that
+must be retried holds up those behind it: of this conversation and for this handler, no others.
 """
 
+import asyncio
 import random
-from collections.abc import Callable, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from time import monotonic
 
 import msgspec
 
-from wats.clock import Now, utc_now
 from wats.config import InboxConfig
 from wats.inbound import updates
 from wats.inbound.handlers import HandlerCalls, Handlers
 from wats.inbound.updates import Update
 from wats.store import Store
-from wats.store.records import Delivery, DeliveryState, Settlement
+from wats.store.records import Consumer, Delivery, DeliveryState, Received, Settlement
 from wats.telemetry import Telemetry, error_name
 from wats.telemetry.sinks import Log
 from wats.telemetry.vocabulary import Outcome, UpdateKind
@@ -29,32 +30,33 @@ LONGEST_RETRY_SECONDS = 3600.0
 POLL_SECONDS = 0.5
 
 
-def retry_delay(attempt: int, jitter: float) -> timedelta:
-    """Return how long to wait after the *attempt*-th failure: 1 s, 3 s, 9 s … to an hour.
+def retry_delay(attempt: int, jitter: float) -> float:
+    """Return the pause in seconds after the *attempt*-th failure: 1, 3, 9 … up to an hour.
 
-    *jitter* from 0 to 1 takes up to a fifth off, so that what failed together comes back apart.
+    *jitter* from 0 to 1 takes off up to a fifth, so that what failed together comes back apart.
     """
     steps = min(attempt - 1, 10)
     seconds = min(FIRST_RETRY_SECONDS * RETRY_FACTOR**steps, LONGEST_RETRY_SECONDS)
-    return timedelta(seconds=seconds * (1 - jitter / 5))
+    return seconds * (1 - jitter / 5)
 
 
 class Job(msgspec.Struct, frozen=True):
-    """A delivery to be handled, and its update if that needs no decoding any more."""
+    """A leased delivery, its update if that needs no decoding, and when its lease expires."""
 
     delivery: Delivery
+    expires: float
     update: Update | None = None
 
 
 class Handled(msgspec.Struct, frozen=True):
-    """What became of a delivery, and of which kind its update is."""
+    """The result of a job, and the kind of its update."""
 
     settlement: Settlement
     kind: UpdateKind
 
 
 class Dispatcher:
-    """Hands stored updates to the handlers until each has returned once, or is given up on."""
+    """Runs a worker for each handler."""
 
     def __init__(
         self,
@@ -64,7 +66,6 @@ class Dispatcher:
         *,
         telemetry: Telemetry,
         log: Log,
-        now: Now = utc_now,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._store = store
@@ -72,120 +73,132 @@ class Dispatcher:
         self._config = config
         self._telemetry = telemetry
         self._log = log
-        self._now = now
         self._jitter = jitter
         self._calls = HandlerCalls(
             handlers, telemetry=telemetry, timeout_seconds=config.handler_timeout_seconds
         )
-        self._worker = self._make_worker()
+        self._workers: dict[str, Worker[Job, Handled]] = {}
 
-    def _make_worker(self) -> Worker[Sequence[Job], Sequence[Handled]]:
+    async def start(self) -> None:
+        """Register the handlers, then dispatch, also what an earlier process left behind.
+
+        Raises:
+            StoreUnavailable: The handlers cannot be registered; nothing runs then.
+        """
+        names = self._handlers.names
+        await self._store.register(
+            [
+                Consumer(
+                    name=name,
+                    lease_seconds=self._config.lease_seconds,
+                    max_attempts=self._config.max_attempts,
+                )
+                for name in names
+            ]
+        )
+        self._workers = {name: self._make_worker(name) for name in names}
+        for worker in self._workers.values():
+            worker.start()
+        self._store.on_work(self.wake)
+
+    def _make_worker(self, name: str) -> Worker[Job, Handled]:
         return Worker(
             Duties(
-                claim=self._claim,
-                handle=self._handle_run,
+                claim=partial(self._claim, name),
+                handle=self._handle,
+                fail=self._fail,
+                release=_released,
                 settle=self._settle,
                 renew=self._renew,
-                abandon=_abandoned,
                 trouble=self._telemetry.errors.record,
             ),
             concurrency=self._config.concurrency,
-            backlog=4 * self._config.concurrency,
             poll_seconds=POLL_SECONDS,
             renew_seconds=self._config.lease_seconds / 3,
         )
 
-    def start(self) -> None:
-        """Begin, also with what an earlier process left behind."""
-        self._worker.start()
-
     @property
-    def lease_seconds(self) -> float:
-        """How long to lease for `take` what is stored next; 0 if there is no room for it."""
-        return self._config.lease_seconds if self._worker.has_room else 0.0
+    def is_alive(self) -> bool:
+        """Whether every handler gets its deliveries."""
+        return len(self._workers) == len(self._handlers.names) and all(
+            worker.is_alive for worker in self._workers.values()
+        )
 
-    def take(self, update: Update, deliveries: Sequence[Delivery]) -> None:
-        """Dispatch *update*, which was stored just now, with the deliveries that are leased."""
-        for delivery in deliveries:
-            self._worker.offer([Job(delivery, update)])
+    def reserve(self, wanted: Mapping[str, int]) -> dict[str, int]:
+        """Reserve slots for updates that are about to be stored, as far as there are any."""
+        workers = self._workers
+        return {
+            name: workers[name].reserve(count) for name, count in wanted.items() if name in workers
+        }
+
+    def give_back(self, slots: Mapping[str, int]) -> None:
+        """Give back reserved slots."""
+        for name, count in slots.items():
+            if count:
+                self._workers[name].give_back(count)
+
+    def take(self, update: Update, received: Received, slots: dict[str, int]) -> None:
+        """Dispatch *update*, which was stored just now; use reserved *slots* for its leases."""
+        expires = monotonic() + self._config.lease_seconds
+        for delivery in received.leased:
+            slots[delivery.consumer] -= 1
+            self._workers[delivery.consumer].offer(Job(delivery, expires, update))
 
     def wake(self) -> None:
-        """Say that something was stored that is not leased."""
-        self._worker.wake()
+        """Note that something was stored that is not leased."""
+        for worker in self._workers.values():
+            worker.wake()
 
     async def stop(self, drain_seconds: float) -> None:
         """Let handlers that run finish within *drain_seconds*; the rest stays in the inbox."""
-        worker, self._worker = self._worker, self._make_worker()
-        await worker.stop(drain_seconds)
+        await asyncio.gather(*(each.stop(drain_seconds) for each in self._workers.values()))
 
-    async def _claim(self, limit: int) -> Sequence[Sequence[Job]]:
-        deliveries = await self._store.claim_deliveries(
-            targets=self._handlers.names,
-            limit=limit,
-            lease_seconds=self._config.lease_seconds,
-            now=self._now(),
-        )
-        runs: dict[tuple[str, int], list[Job]] = {}
-        for delivery in deliveries:
-            runs.setdefault((delivery.target, delivery.lane), []).append(Job(delivery))
-        return list(runs.values())
-
-    async def _handle_run(self, run: Sequence[Job]) -> Sequence[Handled]:
-        results: list[Handled] = []
-        blocked = False
-        for job in run:
-            result = _given_back(job.delivery) if blocked else await self._handle(job)
-            # What is behind a failure waits with it, so that it keeps its place.
-            blocked = blocked or result.settlement.state is DeliveryState.RETRY
-            results.append(result)
-        return results
+    async def _claim(self, name: str, limit: int) -> Sequence[Job]:
+        expires = monotonic() + self._config.lease_seconds
+        return [Job(each, expires) for each in await self._store.claim(name, limit)]
 
     async def _handle(self, job: Job) -> Handled:
         delivery, update = job.delivery, job.update
-        if delivery.attempt > self._config.max_attempts:
-            # Leased so often and never settled: the update, or what it leads to, kills processes.
+        if monotonic() > job.expires:
+            return _released(job)  # this process stood still: another one may have the lease
+        if delivery.is_exhausted:
+            # The process died in every permitted attempt: the update may be the reason.
             return self._dead(delivery, UpdateKind.UNKNOWN, "LeaseExpired")
         try:
             update = update or updates.decode(delivery.payload)
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, ValueError) as error:
             return self._dead(delivery, UpdateKind.UNKNOWN, error_name(error))
-        failure = await self._calls.call(delivery.target, update)
+        failure = await self._calls.call(delivery.consumer, update)
         if failure is not None:
             return self._failed(delivery, update.kind, failure)
         return Handled(Settlement(delivery, DeliveryState.DONE), update.kind)
+
+    def _fail(self, job: Job, error: BaseException) -> Handled:
+        kind = UpdateKind.UNKNOWN if job.update is None else job.update.kind
+        return self._failed(job.delivery, kind, error)
 
     def _failed(self, delivery: Delivery, kind: UpdateKind, error: BaseException) -> Handled:
         self._telemetry.webhook_update(kind, Outcome.ERROR)
         if delivery.attempt >= self._config.max_attempts:
             return self._dead(delivery, kind, error_name(error))
-        due_at = self._now() + retry_delay(delivery.attempt, self._jitter())
-        settlement = Settlement(delivery, DeliveryState.RETRY, due_at, error_name(error))
+        seconds = retry_delay(delivery.attempt, self._jitter())
+        settlement = Settlement(delivery, DeliveryState.RETRY, seconds, error_name(error))
         return Handled(settlement, kind)
 
     def _dead(self, delivery: Delivery, kind: UpdateKind, name: str) -> Handled:
         self._log({"event": "wats.inbox.dead", "kind": kind.value, "errorName": name})
         return Handled(Settlement(delivery, DeliveryState.DEAD, error=name), kind)
 
-    async def _settle(self, runs: Sequence[Sequence[Handled]]) -> None:
-        results = [result for run in runs for result in run]
-        settlements = [result.settlement for result in results]
+    async def _settle(self, results: Sequence[Handled]) -> bool:
+        settled = await self._store.settle([result.settlement for result in results])
         kinds = {result.settlement.delivery.update_id: result.kind for result in results}
-        settled = await self._store.settle_deliveries(settlements, now=self._now())
         for update_id in settled.done:
             self._telemetry.webhook_update(kinds[update_id], Outcome.SUCCESS)
-        if settled.more:
-            self._worker.wake()
+        return bool(settled.due)
 
-    async def _renew(self, runs: Sequence[Sequence[Job]]) -> None:
-        deliveries = [job.delivery for run in runs for job in run]
-        await self._store.renew_deliveries(
-            deliveries, lease_seconds=self._config.lease_seconds, now=self._now()
-        )
+    async def _renew(self, jobs: Sequence[Job]) -> None:
+        await self._store.renew([job.delivery for job in jobs])
 
 
-def _given_back(delivery: Delivery) -> Handled:
-    return Handled(Settlement(delivery, DeliveryState.PENDING), UpdateKind.UNKNOWN)
-
-
-def _abandoned(run: Sequence[Job]) -> Sequence[Handled]:
-    return [_given_back(job.delivery) for job in run]
+def _released(job: Job) -> Handled:
+    return Handled(Settlement(job.delivery, DeliveryState.PENDING), UpdateKind.UNKNOWN)

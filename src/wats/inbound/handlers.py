@@ -1,11 +1,11 @@
 """The in-process handlers of updates: async callables, each with a name that outlives restarts."""
 
+import asyncio
 import importlib
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeAlias
 
-from wats.cancellation import is_for_this_task
 from wats.errors import ConfigError, ConfigIssue
 from wats.inbound.updates import Update
 from wats.inbound.watchdog import Watchdog
@@ -26,7 +26,7 @@ class Handlers:
 
     def __init__(self) -> None:
         self._handlers: dict[str, tuple[Handler, int]] = {}
-        self._targets: dict[UpdateKind, tuple[str, ...]] = dict.fromkeys(UpdateKind, ())
+        self._consumers: dict[UpdateKind, tuple[str, ...]] = dict.fromkeys(UpdateKind, ())
         self._frozen = False
 
     @property
@@ -52,15 +52,15 @@ class Handlers:
             raise _refusal(name, "there is another handler of this name; give one of them a name.")
         self._handlers[name] = handler, len(self._handlers)
         for kind in set(kinds):
-            self._targets[kind] += (name,)
+            self._consumers[kind] += (name,)
 
     def freeze(self) -> None:
         """Refuse further handlers."""
         self._frozen = True
 
-    def targets(self, kind: UpdateKind) -> tuple[str, ...]:
-        """Return the names of the handlers that want updates of *kind*."""
-        return self._targets[kind]
+    def consumers(self, kind: UpdateKind) -> tuple[str, ...]:
+        """Return the names of the handlers that get updates of *kind*."""
+        return self._consumers[kind]
 
     def __getitem__(self, name: str) -> tuple[Handler, int]:
         """Return the handler *name*, and its place among `names`, by which telemetry knows it."""
@@ -68,7 +68,7 @@ class Handlers:
 
 
 class HandlerCalls:
-    """Calls handlers, so that nothing they do ends anything else than the call.
+    """Calls handlers and isolates their failures.
 
     Args:
         timeout_seconds: How long one call may take.
@@ -79,22 +79,29 @@ class HandlerCalls:
         self._telemetry = telemetry
         self._watchdog = Watchdog(timeout_seconds)
 
-    async def call(self, target: str, update: Update) -> BaseException | None:
-        """Hand *update* to the handler *target*; return what it raised, which is counted."""
+    async def call(self, name: str, update: Update) -> BaseException | None:
+        """Call the handler *name* with *update*; return what it raised, which is counted.
+
+        Everything that comes out of a handler is its failure, `SystemExit`, `GeneratorExit` and
+        the cancellation of its own task included. What it leaves of a cancellation behind is not
+        taken back: the caller must not use its task again while `task.cancelling()`.
+        """
         began = time.perf_counter()
-        handler, place = self._handlers[target]
-        failure = None
+        handler, place = self._handlers[name]
+        task = asyncio.current_task()
+        failure: BaseException | None = None
+        if task is not None:
+            self._watchdog.begin(task)
         try:
-            with self._watchdog.watch():
-                await handler(update)
+            await handler(update)
         except BaseException as error:
-            if is_for_this_task(error):
-                raise
             failure = error
-            self._telemetry.errors.record(error)
+        if task is not None and self._watchdog.end(task):
+            failure = TimeoutError()
+        if failure is not None:
+            self._telemetry.errors.record(failure)
         outcome = Outcome.SUCCESS if failure is None else Outcome.ERROR
-        seconds = time.perf_counter() - began
-        self._telemetry.dispatched(place, update.kind, outcome, seconds)
+        self._telemetry.dispatched(place, update.kind, outcome, time.perf_counter() - began)
         return failure
 
 

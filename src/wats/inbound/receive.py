@@ -1,9 +1,11 @@
 """The transaction of the inbound flow: a webhook body becomes stored updates, then we answer."""
 
 import asyncio
-from collections.abc import Sequence
-from datetime import datetime
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from itertools import chain
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -17,7 +19,7 @@ from wats.inbound.signature import SignatureCheck
 from wats.inbound.updates import Update
 from wats.privacy import short_fingerprint
 from wats.store import Store
-from wats.store.records import Arrival, Kept
+from wats.store.records import Arrival, Received
 from wats.telemetry import Telemetry
 from wats.telemetry.vocabulary import Outcome
 
@@ -36,17 +38,8 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     skipped: int
 
 
-class Webhook(msgspec.Struct, frozen=True):
-    """A webhook that is Meta's, until what it says is safe.
-
-    Attributes:
-        safe: Done when that is so: with what `Store.receive` says of each arrival or, where there
-            is no store, with whether each update was handled without failure.
-    """
-
-    found: Normalized
-    arrivals: Sequence[Arrival]
-    safe: asyncio.Future[Any]
+OnReceipt: TypeAlias = Callable[[Receipt | None, BaseException | None], None]
+"""Called once with the receipt of a webhook, or with the error that it ended with."""
 
 
 class Receiver:
@@ -82,116 +75,155 @@ class Receiver:
             handlers, telemetry=telemetry, timeout_seconds=handler_timeout_seconds
         )
         self._now = now
+        self._handling: set[asyncio.Task[None]] = set()
 
     async def receive(self, body: bytes, signature: str | None) -> Receipt:
-        """Verify, parse and normalize *body*, and keep or handle what is new in it.
+        """Verify, parse and normalize *body*, and store or handle what is new in it.
 
         Raises:
-            WebhookRefused: The signature is not Meta's, or the body is no webhook.
-            StoreUnavailable: Nothing was kept, so Meta must send it again.
+            WebhookRefused: The signature is not Meta's, or the body is not a webhook.
+            StoreUnavailable: Nothing was stored, so Meta must send it again.
         """
-        webhook = self.begin(body, signature)
-        await webhook.safe
-        return self.finish(webhook)
+        future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        self.take(body, signature, partial(_resolve, future))
+        return await future
 
-    def begin(self, body: bytes, signature: str | None) -> Webhook:
-        """Do of `receive` what is done at once; `finish` does the rest when `safe` is done.
+    def take(self, body: bytes, signature: str | None, on_receipt: OnReceipt) -> None:
+        """Do what `receive` does, and call *on_receipt* when it is done; maybe at once.
 
-        In two steps, so that who waits for many webhooks needs no task for each.
+        With a callback, because a task for each of thousands of webhooks costs as much as reading
+        them. What is stored is dispatched even if its caller is gone by then.
 
         Raises:
-            WebhookRefused: The signature is not Meta's, or the body is no webhook.
+            WebhookRefused: The signature is not Meta's, or the body is not a webhook.
             StoreClosed: The store is not open.
         """
         self._check.verify(body, signature)
         received_at = self._now()
         found = normalize(envelope.parse(body), received_at=received_at)
         if not found.updates:
-            return Webhook(found, (), _nothing())
-        if self._store is None or self._dispatcher is None:
-            return Webhook(found, (), asyncio.ensure_future(self._handle_now(found.updates)))
-        lease_seconds = self._dispatcher.lease_seconds
-        arrivals = [self._arrival(update, received_at, lease_seconds) for update in found.updates]
-        return Webhook(found, arrivals, self._store.receive(arrivals))
-
-    def finish(self, webhook: Webhook) -> Receipt:
-        """Return the receipt of *webhook*, which is safe now, and dispatch what was kept.
-
-        Raises:
-            StoreUnavailable: Nothing was kept, so Meta must send it again.
-        """
-        found = webhook.found
-        received, skipped = len(found.updates), len(found.skips)
-        if self._dispatcher is None:
-            dispatched = sum(webhook.safe.result())
+            self._finish(found, 0, on_receipt)
+        elif self._store is None or self._dispatcher is None:
+            self._start(self._handle_now(found, on_receipt))
         else:
-            dispatched = self._dispatch(self._dispatcher, webhook)
-            skipped += received - dispatched
-        # Not before it is kept: what Meta has to send again would be counted again.
-        for skip in found.skips:
-            self._telemetry.webhook_update(skip.kind, Outcome.SKIPPED)
-        return Receipt(received=received, dispatched=dispatched, skipped=skipped)
+            self._receive(self._store, self._dispatcher, found, on_receipt)
 
-    def _dispatch(self, dispatcher: Dispatcher, webhook: Webhook) -> int:
-        arrivals = webhook.arrivals
-        kept: Sequence[Kept | None] = webhook.safe.result()
-        new = 0
-        for update, arrival, fate in zip(webhook.found.updates, arrivals, kept, strict=True):
-            if fate is None:
+    def _receive(
+        self, store: Store, dispatcher: Dispatcher, found: Normalized, on_receipt: OnReceipt
+    ) -> None:
+        arrivals = [self._arrival(update) for update in found.updates]
+        slots = dispatcher.reserve(Counter(chain.from_iterable(a.consumers for a in arrivals)))
+
+        def on_received(results: Sequence[Received | None] | None, error: Exception | None) -> None:
+            try:
+                if results is None or error is not None:
+                    on_receipt(None, error)
+                else:
+                    new = self._dispatch(dispatcher, found, arrivals, results, slots)
+                    self._finish(found, new, on_receipt)
+            finally:
+                dispatcher.give_back(slots)
+
+        try:
+            store.receive(arrivals, on_received, slots)
+        except BaseException:
+            dispatcher.give_back(slots)
+            raise
+
+    def _dispatch(
+        self,
+        dispatcher: Dispatcher,
+        found: Normalized,
+        arrivals: Sequence[Arrival],
+        results: Sequence[Received | None],
+        slots: dict[str, int],
+    ) -> int:
+        """Dispatch what is new; return how many updates are."""
+        new = waiting = 0
+        for update, arrival, received in zip(found.updates, arrivals, results, strict=True):
+            if received is None:
                 self._telemetry.webhook_update(update.kind, Outcome.DEDUPED)
                 continue
             new += 1
-            dispatcher.take(update, fate.leased)
-            self._news.tell(update, arrival.status, fate.sent_at)
-            if not arrival.targets:
+            waiting += received.waiting
+            dispatcher.take(update, received, slots)
+            self._news.tell(update, arrival.status, received.sent_at)
+            if not arrival.consumers:
                 self._telemetry.webhook_update(update.kind, Outcome.SUCCESS)
-        if new and not arrivals[0].lease_seconds:
+        if waiting:
             dispatcher.wake()
         return new
 
-    def _arrival(self, update: Update, received_at: datetime, lease_seconds: float) -> Arrival:
-        targets = self._handlers.targets(update.kind)
+    def _finish(self, found: Normalized, new: int, on_receipt: OnReceipt) -> None:
+        # Not before the updates are stored: what Meta has to send again would be counted again.
+        for skip in found.skips:
+            self._telemetry.webhook_update(skip.kind, Outcome.SKIPPED)
+        received, skipped = len(found.updates), len(found.skips)
+        if self._store is not None:
+            skipped += received - new
+        on_receipt(Receipt(received=received, dispatched=new, skipped=skipped), None)
+
+    def _arrival(self, update: Update) -> Arrival:
+        consumers = self._handlers.consumers(update.kind)
         records = projection.records(update)
         return Arrival(
             key=bytes.fromhex(update.key),
             occurred_at=update.occurred_at,
-            received_at=received_at,
+            received_at=update.received_at,
             kind=update.kind,
             phone_number_id=update.phone_number_id,
-            lane=lane_of(update),
-            payload=updates.encode(update) if targets else b"",
-            targets=targets,
-            lease_seconds=lease_seconds,
-            wants_sent_at=self._telemetry.wants_news,
+            ordering_key=ordering_key_of(update),
+            payload=updates.encode(update) if consumers else b"",
+            consumers=consumers,
             message=records.message,
             status=records.status,
             window=records.window,
         )
 
-    async def _handle_now(self, found: Sequence[Update]) -> Sequence[bool]:
-        handled = []
-        for update in found:
-            self._news.tell(update, projection.status_record(update))
-            failures = 0
-            for target in self._handlers.targets(update.kind):
-                failures += await self._calls.call(target, update) is not None
-            handled.append(not failures)
-            outcome = Outcome.ERROR if failures else Outcome.SUCCESS
-            self._telemetry.webhook_update(update.kind, outcome)
-        return handled
+    def _start(self, handling: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(handling)
+        self._handling.add(task)
+        task.add_done_callback(self._handling.discard)
+
+    async def _handle_now(self, found: Normalized, on_receipt: OnReceipt) -> None:
+        """Call the handlers of updates that are not stored."""
+        handled = 0
+        try:
+            for update in found.updates:
+                handled += await self._handle_one(update)
+        except BaseException as error:
+            on_receipt(None, error)
+            raise
+        self._finish(found, handled, on_receipt)
+
+    async def _handle_one(self, update: Update) -> bool:
+        self._news.tell(update, projection.status_record(update))
+        failures = 0
+        for name in self._handlers.consumers(update.kind):
+            # In a task of its own: what a handler does to its task must not reach the next call.
+            call = asyncio.create_task(self._calls.call(name, update))
+            failures += await call is not None
+        outcome = Outcome.ERROR if failures else Outcome.SUCCESS
+        self._telemetry.webhook_update(update.kind, outcome)
+        return not failures
 
 
-def _nothing() -> asyncio.Future[Any]:
-    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    future.set_result(())
-    return future
+def _resolve(
+    future: "asyncio.Future[Receipt]", receipt: Receipt | None, error: BaseException | None
+) -> None:
+    if future.done():  # its caller was cancelled
+        return
+    if error is not None:
+        future.set_exception(error)
+    elif receipt is not None:
+        future.set_result(receipt)
 
 
-def lane_of(update: Update) -> int:
+def ordering_key_of(update: Update) -> int:
     """Return the number that all updates of one conversation share, and hardly any other.
 
     Updates that belong to no conversation keep their order within their WABA and field.
     """
     name = update.conversation or f"{update.waba_id}|{update.field}"
-    # With a thousand conversations held up, one in two million others shares a lane with one.
+    # With a thousand conversations held up, one in two million others waits with one of them.
     return short_fingerprint(name)

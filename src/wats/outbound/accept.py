@@ -10,7 +10,6 @@ A process that dies in between leaves its key reserved, which turns into `doubt`
 import asyncio
 import hashlib
 from collections.abc import Coroutine
-from datetime import timedelta
 from typing import Any, Final
 
 import msgspec
@@ -87,8 +86,8 @@ class Acceptor:
         self._telemetry = telemetry
         self._phone_number_id = phone_number_id
         self._log = log
-        self._remembered = timedelta(hours=idempotency_hours)
-        self._reserved = timedelta(seconds=graph_seconds + STORE_SECONDS)
+        self._keep_seconds = idempotency_hours * 3600
+        self._reserve_seconds = graph_seconds + STORE_SECONDS
         self._now = now
         self._writes: set[asyncio.Task[None]] = set()
 
@@ -142,15 +141,13 @@ class Acceptor:
 
     async def _reserve(self, store: Store, claim: _Claim, request: bytes) -> bytes | None:
         """Reserve the key of *claim*, or return the answer that it got before."""
-        now = self._now()
         try:
             reservation = await store.reserve_request(
                 scope=claim.scope,
                 key_hash=claim.key_hash,
                 request_hash=hashlib.sha256(request).digest(),
-                now=now,
-                reserved_until=now + self._reserved,
-                expires_at=now + self._remembered,
+                reserve_seconds=self._reserve_seconds,
+                keep_seconds=self._keep_seconds,
             )
         except StoreError as error:
             raise StoreUnavailable from error

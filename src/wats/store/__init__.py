@@ -109,6 +109,8 @@ class InboxStore(Protocol):
         window moves forward only.
 
         Args:
+            arrivals: Updates in the order in which they came.
+            on_received: Called once, on the loop of the caller.
             slots: How many deliveries of each consumer may be leased on arrival. A delivery is
                 leased on arrival only if nothing of its consumer can be claimed: older
                 deliveries go first.

@@ -1,5 +1,6 @@
 """From a URL to a store. No I/O until the store is opened."""
 
+from wats.clock import Now, utc_now
 from wats.errors import ConfigError, ConfigIssue
 from wats.store import Store
 from wats.store.sqlite import SQLiteStore
@@ -11,7 +12,7 @@ IN_MEMORY = f"{_SQLITE}{MEMORY}"
 """The URL of a store that no other process sees."""
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, *, now: Now = utc_now) -> Store:
     """Return the store that *url* names; it connects when its `open` is awaited.
 
     `sqlite:///wats.db` is a file in the working directory, `sqlite:////var/lib/wats/wats.db` one
@@ -24,7 +25,7 @@ def open_store(url: str) -> Store:
         path = url.removeprefix(_SQLITE)
         if not path or "\0" in path or "?" in path or "#" in path:
             raise _refusal("must name a file after 'sqlite:///', without '?' and '#'")
-        return SQLiteStore(path)
+        return SQLiteStore(path, now=now)
     if url.startswith(("postgres://", "postgresql://")):
         raise _refusal("names PostgreSQL, and this wats has no PostgreSQL store; use 'sqlite:///'")
     raise _refusal("must begin with 'sqlite:///'")

@@ -1,10 +1,7 @@
 """The ASGI application: one way in, one way out, and every request counted on the way."""
 
-import asyncio
 from collections.abc import Sequence
-from functools import partial
 from time import perf_counter_ns
-from typing import Any
 
 from wats.cancellation import is_for_this_task
 from wats.errors import (
@@ -16,7 +13,7 @@ from wats.errors import (
     WatsError,
     WebhookRefused,
 )
-from wats.inbound.receive import Webhook
+from wats.inbound.receive import Receipt
 from wats.telemetry import error_name
 from wats.telemetry.vocabulary import AuthSurface, Method, RouteLabel
 from wats.web import webhooks
@@ -88,37 +85,24 @@ class Web:
                 raise
             return self._explain(error, route)
 
-    def take_webhook(
-        self, body: bytes, signature: str | None, asker: Asker
-    ) -> "asyncio.Future[Any] | None":
-        """Answer a webhook POST that is here as a whole, as `serve` would and counted as there.
+    def take_webhook(self, body: bytes, signature: str | None, asker: Asker) -> None:
+        """Fast path: handle a fully received webhook POST, as `serve` would.
 
         Without a task for each: a task and its coroutines cost as much as reading the JSON.
-
-        Returns:
-            What is waited for before it can be answered; `None` if it is answered.
         """
         started = perf_counter_ns()
+
+        def on_receipt(receipt: Receipt | None, error: BaseException | None) -> None:
+            if receipt is None:
+                response = self._explain(error or RuntimeError(), self._hook)
+            else:
+                response = webhooks.answer(receipt)
+            self._answer_webhook(asker, response, started)
+
         try:
-            webhook = self._parts.receiver.begin(body, signature)
+            self._parts.receiver.take(body, signature, on_receipt)
         except Exception as error:
             self._answer_webhook(asker, self._explain(error, self._hook), started)
-            return None
-        webhook.safe.add_done_callback(partial(self._finish_webhook, webhook, asker, started))
-        return webhook.safe
-
-    def _finish_webhook(
-        self, webhook: Webhook, asker: Asker, started: int, safe: "asyncio.Future[Any]"
-    ) -> None:
-        asker.let_go(safe)
-        if safe.cancelled():  # the server does not wait any longer
-            self._count(self._hook_ordinal, Method.POST, 0, started)
-            return
-        try:
-            response = webhooks.answer(self._parts.receiver.finish(webhook))
-        except Exception as error:
-            response = self._explain(error, self._hook)
-        self._answer_webhook(asker, response, started)
 
     def _answer_webhook(self, asker: Asker, response: Response, started: int) -> None:
         is_there = asker.is_there

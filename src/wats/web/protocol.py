@@ -6,7 +6,6 @@ it. Whatever is unusual about a request, down to its HTTP version, goes the long
 give the same bytes; a test compares them.
 """
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -30,9 +29,6 @@ class Asker(Protocol):
     def answer(self, response: Response) -> None:
         """Send them *response*."""
 
-    def let_go(self, awaited: asyncio.Future[Any]) -> None:
-        """Be told, before anything else is done about it, that *awaited* is done."""
-
 
 @dataclass(frozen=True, slots=True)
 class Hook:
@@ -41,14 +37,13 @@ class Hook:
     Attributes:
         path: The request target that it answers, as bytes on the wire.
         max_body_bytes: Longer bodies go the long way, which knows what to say.
-        take: Answers the body and signature of a POST to who asked; returns what it waits for,
-            which is let go of when it is done.
+        take: Answers the body and signature of a POST to its asker, at once or later.
         gone: Told that a client hung up before its POST was here as a whole.
     """
 
     path: bytes
     max_body_bytes: int
-    take: Callable[[bytes, str | None, Asker], asyncio.Future[Any] | None]
+    take: Callable[[bytes, str | None, Asker], None]
     gone: Callable[[], None]
 
 
@@ -90,10 +85,6 @@ class WebhookCycle:
         """Send *response*; once."""
         self.response_complete = True
         self._connection.send(response, keep_alive=self.keep_alive)
-
-    def let_go(self, awaited: asyncio.Future[Any]) -> None:
-        """Let the server end without waiting for *awaited*."""
-        self._connection.tasks.discard(awaited)
 
 
 class GatewayProtocol(HttpToolsProtocol):
@@ -208,9 +199,7 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         # What is read is not held while it is waited for: its memory is used for the next.
         body, webhook.body, self.headers = webhook.body, b"", []
-        awaited: Any = self._hook.take(body, webhook.signature, webhook)
-        if awaited is not None:  # then the server waits for it too, before it ends
-            self.tasks.add(awaited)
+        self._hook.take(body, webhook.signature, webhook)
 
     def _usual_webhook(self) -> WebhookCycle | None:
         """Return a cycle if the request is a webhook as Meta sends it, and nothing is before it."""

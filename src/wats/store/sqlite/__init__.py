@@ -1,45 +1,53 @@
-"""The store on SQLite: one file, a thread that writes to it and a thread that reads it."""
+"""The store on SQLite: one file, and a thread each for writing, reading and health."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+import secrets
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
+from time import perf_counter
 from typing import TypeVar
 
 from apsw import Connection
 from typing_extensions import override
 
+from wats.clock import Now, to_ms, utc_now
 from wats.errors import StoreClosed
-from wats.store import Observe, Store
+from wats.store import NO_SLOTS, Observe, OnReceived, Store
 from wats.store.migrate import load_migrations
 from wats.store.records import (
     Arrival,
+    Consumer,
+    DeadLetter,
     Delivery,
     InboxDepth,
-    Kept,
     MessagePage,
     MessageRecord,
     Reservation,
+    Retention,
     Settled,
     Settlement,
     StatusRecord,
     StoreHealth,
 )
-from wats.store.sqlite import inbox, messages, requests
+from wats.store.sqlite import deliveries as delivery_rows
+from wats.store.sqlite import inbox, leader, messages, requests
+from wats.store.sqlite.clock import StoreClock
 from wats.store.sqlite.connection import (
     MEMORY,
+    Writer,
     connect_reader,
     connect_writer,
     migrate,
     schema_version,
 )
-from wats.store.sqlite.thread import ConnectionThread, answer_each, commit_together
+from wats.store.sqlite.thread import ConnectionThread, commit, run_each
 from wats.store.sqlite.walk import Walk
 from wats.telemetry.vocabulary import Adapter, Outcome, StoreOperation
 
 SETTLE_PATIENCE_SECONDS = 0.005
-"""How long a settlement waits for a transaction that is made for something else."""
+"""How long a settlement waits for a transaction of other requests to join."""
 
 PURGE_ROWS = 500
 """The most rows that one call of `purge` deletes from each table."""
@@ -51,20 +59,27 @@ T = TypeVar("T")
 class SQLiteStore(Store):
     """A store in the file *path*, or in memory if that is `:memory:`.
 
-    Several processes may use one file. A read sees every write that was answered before it.
+    Several processes may use one file. A read sees every write that was finished before it.
 
     Args:
         path: The file; made, readable by its owner alone, if there is none.
-        busy_seconds: How long a question waits for another process that writes, before the store
+        busy_seconds: How long an operation waits for another process that writes, before the store
             counts as unavailable.
+        now: The wall clock, for retention; also the clock of leases if it is not the real one.
     """
 
-    def __init__(self, path: str, *, busy_seconds: float = 5.0) -> None:
+    def __init__(self, path: str, *, busy_seconds: float = 5.0, now: Now = utc_now) -> None:
         self._path = path
         self._busy_seconds = busy_seconds
+        self._now = now
+        self._clock: Callable[[], int] = (
+            StoreClock() if now is utc_now else lambda: to_ms(self._now())
+        )
+        self._process = secrets.randbits(62)
         self._migrations = load_migrations("sqlite")
-        self._writer: ConnectionThread | None = None
-        self._reader: ConnectionThread | None = None
+        self._writer: ConnectionThread[Writer] | None = None
+        self._reader: ConnectionThread[Connection] | ConnectionThread[Writer] | None = None
+        self._health: ConnectionThread[Connection] | ConnectionThread[Writer] | None = None
         self._threads = AsyncExitStack()
         self._changing = asyncio.Lock()
         self._updates = Walk(inbox.OLD_UPDATES, PURGE_ROWS)
@@ -81,61 +96,80 @@ class SQLiteStore(Store):
         async with self._changing, AsyncExitStack() as threads:
             if self._writer is not None:
                 return
-            tell = _tell_nobody if observe is None else partial(observe, Adapter.SQLITE)
-            writer = ConnectionThread("wats-store-writer", commit_together, tell)
+            report = _report_nothing if observe is None else partial(observe, Adapter.SQLITE)
+            writer = ConnectionThread[Writer]("wats-store-writer", commit, report)
             await writer.start(self._connect_writer)
             threads.push_async_callback(writer.stop)
-            reader = writer  # what is in memory belongs to one connection
-            if self._path != MEMORY:
-                reader = ConnectionThread("wats-store-reader", answer_each, tell)
-                await reader.start(partial(connect_reader, self._path, self._busy_seconds))
-                threads.push_async_callback(reader.stop)
-            self._writer, self._reader, self._threads = writer, reader, threads.pop_all()
+            if self._path == MEMORY:  # it belongs to one connection
+                self._reader = self._health = writer
+            else:
+                self._reader = await self._start_reader("wats-store-reader", report, threads)
+                self._health = await self._start_reader("wats-store-health", report, threads)
+            self._writer, self._threads = writer, threads.pop_all()
 
-    def _connect_writer(self) -> Connection:
-        connection = connect_writer(self._path, self._busy_seconds)
+    async def _start_reader(
+        self,
+        name: str,
+        report: Callable[[StoreOperation, Outcome, float], None],
+        threads: AsyncExitStack,
+    ) -> ConnectionThread[Connection]:
+        reader = ConnectionThread[Connection](name, run_each, report)
+        await reader.start(partial(connect_reader, self._path, self._busy_seconds))
+        threads.push_async_callback(reader.stop)
+        return reader
+
+    def _connect_writer(self) -> Writer:
+        writer = connect_writer(self._path, self._busy_seconds, self._clock)
         try:
-            migrate(connection, self._migrations)
+            migrate(writer, self._migrations)
+            if isinstance(self._clock, StoreClock):
+                writer.execute("BEGIN IMMEDIATE")
+                self._clock.start(writer)
+                writer.commit()
         except BaseException:
-            connection.close()
+            writer.close()
             raise
-        return connection
+        return writer
 
     @override
     async def close(self) -> None:
         async with self._changing:
-            self._writer = self._reader = None
+            self._writer = self._reader = self._health = None
             await self._threads.aclose()
 
     async def _read(self, operation: StoreOperation | None, run: Callable[[Connection], R]) -> R:
         if self._reader is None:
             raise StoreClosed
-        return await self._reader.ask(operation, run)
+        result: R = await self._reader.submit(operation, run)
+        return result
 
     async def _write(
         self,
-        operation: StoreOperation,
-        run: Callable[[Connection], R],
+        operation: StoreOperation | None,
+        run: Callable[[Writer], R],
         *,
         patience_seconds: float = 0.0,
     ) -> R:
         if self._writer is None:
             raise StoreClosed
-        return await self._writer.ask(operation, run, patience_seconds=patience_seconds)
+        result: R = await self._writer.submit(operation, run, patience_seconds=patience_seconds)
+        return result
 
-    def _write_together(
+    async def _write_joined(
         self,
         operation: StoreOperation,
-        run: Callable[[Connection, Sequence[T]], Sequence[R]],
-        items: Sequence[T],
-    ) -> asyncio.Future[Sequence[R]]:
+        run: Callable[[Writer, Sequence[T]], Sequence[object]],
+        item: T,
+    ) -> None:
         if self._writer is None:
             raise StoreClosed
-        return self._writer.ask_together(operation, run, items)
+        await self._writer.submit_joined(operation, run, item)
 
     @override
     async def health(self) -> StoreHealth:
-        version = await self._read(StoreOperation.HEALTH, schema_version)
+        if self._health is None:
+            raise StoreClosed
+        version: int = await self._health.submit(StoreOperation.HEALTH, schema_version)
         return StoreHealth(
             ok=version == self._migrations[-1].version,
             adapter=Adapter.SQLITE.value,
@@ -143,38 +177,63 @@ class SQLiteStore(Store):
         )
 
     @override
-    def receive(self, arrivals: Sequence[Arrival]) -> asyncio.Future[Sequence[Kept | None]]:
-        return self._write_together(StoreOperation.RECEIVE, inbox.receive, arrivals)
+    async def lead(self) -> bool:
+        return await self._write(None, partial(leader.lead, process=self._process))
 
     @override
-    async def claim_deliveries(
-        self, *, targets: Sequence[str], limit: int, lease_seconds: float, now: datetime
-    ) -> Sequence[Delivery]:
-        claim = partial(
-            inbox.claim, targets=targets, limit=limit, lease_seconds=lease_seconds, now=now
+    def on_work(self, wake: Callable[[], None]) -> None:
+        """Do nothing yet: other processes on the file are found by polling."""
+
+    @override
+    async def register(self, consumers: Sequence[Consumer]) -> None:
+        await self._write(None, partial(delivery_rows.register, consumers=consumers))
+
+    @override
+    def receive(
+        self,
+        arrivals: Sequence[Arrival],
+        on_received: OnReceived,
+        slots: Mapping[str, int] = NO_SLOTS,
+    ) -> None:
+        if self._writer is None:
+            raise StoreClosed
+        self._writer.submit_with(
+            StoreOperation.RECEIVE,
+            inbox.receive,
+            (arrivals, slots),
+            on_received,
+            loop=asyncio.get_running_loop(),
+            began=perf_counter(),
         )
+
+    @override
+    async def claim(self, consumer: str, limit: int) -> Sequence[Delivery]:
+        claim = partial(delivery_rows.claim, name=consumer, limit=limit)
         return await self._write(StoreOperation.CLAIM, claim)
 
     @override
-    async def renew_deliveries(
-        self, deliveries: Sequence[Delivery], *, lease_seconds: float, now: datetime
-    ) -> None:
-        renew = partial(inbox.renew, deliveries=deliveries, lease_seconds=lease_seconds, now=now)
-        await self._write(StoreOperation.RENEW, renew)
+    async def renew(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        renew = partial(delivery_rows.renew, deliveries=deliveries)
+        return await self._write(StoreOperation.RENEW, renew)
 
     @override
-    async def settle_deliveries(
-        self, settlements: Sequence[Settlement], *, now: datetime
-    ) -> Settled:
-        settle = partial(inbox.settle, settlements=settlements, now=now)
-        # Nobody waits for it, so it need not have a wait for the disk of its own.
+    async def settle(self, settlements: Sequence[Settlement]) -> Settled:
+        settle = partial(delivery_rows.settle, settlements=settlements)
+        # Nothing waits for it, so it need not have a disk flush of its own.
         return await self._write(
             StoreOperation.SETTLE, settle, patience_seconds=SETTLE_PATIENCE_SECONDS
         )
 
     @override
-    async def inbox_depth(self) -> InboxDepth:
-        return await self._read(StoreOperation.DEPTH, inbox.depth)
+    async def depth(self) -> InboxDepth:
+        return await self._read(
+            StoreOperation.DEPTH, lambda connection: delivery_rows.depth(connection, self._clock())
+        )
+
+    @override
+    async def dead_letters(self, *, limit: int, after: int = 0) -> Sequence[DeadLetter]:
+        read = partial(delivery_rows.dead_letters, limit=limit, after=after)
+        return await self._read(None, read)
 
     @override
     async def reserve_request(
@@ -183,17 +242,15 @@ class SQLiteStore(Store):
         scope: str,
         key_hash: bytes,
         request_hash: bytes,
-        now: datetime,
-        reserved_until: datetime,
-        expires_at: datetime,
+        reserve_seconds: float,
+        keep_seconds: float,
     ) -> Reservation:
         reserve = partial(
             requests.reserve,
             key=(scope, key_hash),
             request_hash=request_hash,
-            now=now,
-            reserved_until=reserved_until,
-            expires_at=expires_at,
+            reserve_seconds=reserve_seconds,
+            keep_seconds=keep_seconds,
         )
         return await self._write(StoreOperation.RESERVE, reserve)
 
@@ -202,7 +259,7 @@ class SQLiteStore(Store):
         self, *, scope: str, key_hash: bytes, response: bytes, message: MessageRecord | None
     ) -> None:
         completion = requests.Completion((scope, key_hash), response, message)
-        await self._write_together(StoreOperation.COMPLETE, requests.complete, [completion])
+        await self._write_joined(StoreOperation.COMPLETE, requests.complete, completion)
 
     @override
     async def fail_request(self, *, scope: str, key_hash: bytes) -> None:
@@ -216,7 +273,7 @@ class SQLiteStore(Store):
 
     @override
     async def record_sent(self, message: MessageRecord) -> None:
-        await self._write_together(StoreOperation.RECORD, messages.record, [message])
+        await self._write_joined(StoreOperation.RECORD, messages.record, message)
 
     @override
     async def list_messages(self, *, limit: int, cursor: str | None) -> MessagePage:
@@ -241,18 +298,14 @@ class SQLiteStore(Store):
         return await self._read(StoreOperation.WINDOW, last_inbound_at)
 
     @override
-    async def purge(
-        self,
-        *,
-        now: datetime,
-        inbox_before: datetime,
-        dead_before: datetime,
-        messages_before: datetime,
-    ) -> int:
-        # By its record a message is known when Meta sends it again.
+    async def purge(self, retention: Retention) -> int:
+        now = self._now()
+        inbox_before = now - timedelta(seconds=retention.inbox)
+        messages_before = now - timedelta(seconds=retention.messages)
+        # Redeliveries of a message are recognized by its record.
         records_before = min(messages_before, inbox_before)
 
-        # What is old is looked for beside the writer; the writer looks at each row once more.
+        # Old rows are looked for beside the writer; the writer looks at each of them once more.
         def look(connection: Connection) -> tuple[Sequence[int], ...]:
             return (
                 self._updates.next_rows(connection, inbox_before),
@@ -263,18 +316,18 @@ class SQLiteStore(Store):
 
         old_updates, old_messages, old_statuses, old_windows = await self._read(None, look)
 
-        def purge(connection: Connection) -> int:
+        def purge(writer: Writer) -> int:
             return (
-                inbox.purge(connection, old_updates, inbox_before)
-                + inbox.purge_dead(connection, dead_before, PURGE_ROWS)
-                + messages.purge(connection, old_messages, records_before)
-                + messages.purge_statuses(connection, old_statuses, messages_before)
-                + messages.purge_windows(connection, old_windows, messages_before)
-                + requests.purge(connection, now, PURGE_ROWS)
+                inbox.purge(writer, old_updates, inbox_before)
+                + delivery_rows.purge(writer, retention.dead, PURGE_ROWS)
+                + messages.purge(writer, old_messages, records_before)
+                + messages.purge_statuses(writer, old_statuses, messages_before)
+                + messages.purge_windows(writer, old_windows, messages_before)
+                + requests.purge(writer, PURGE_ROWS)
             )
 
         return await self._write(StoreOperation.PURGE, purge)
 
 
-def _tell_nobody(_: StoreOperation, __: Outcome, ___: float) -> None:
-    """Stand where nobody observes the store."""
+def _report_nothing(_: StoreOperation, __: Outcome, ___: float) -> None:
+    """Stand in for an observer."""

@@ -2,9 +2,9 @@
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
 import apsw
 from apsw import Connection
@@ -12,9 +12,8 @@ from apsw import Connection
 from wats.clock import to_ms, utc_now
 from wats.errors import MigrationFailed, StoreUnavailable
 from wats.store.migrate import AppliedMigration, Migration, missing_migrations
+from wats.store.records import Consumer, DeliveryState
 from wats.store.sqlite.recent import CREATE_RECENT
-
-_Row = TypeVar("_Row", bound=tuple[Any, ...])
 
 MEMORY = ":memory:"
 
@@ -26,6 +25,15 @@ quarter more time than with this, with 4000 a tenth more; the longest commit is 
 CACHE_KIB = 16_000
 """How much of the file the writer keeps in memory at the most: the indexes of the last hundred
 thousand messages. With the 2000 of SQLite an update costs a twentieth more."""
+
+_FLAGS = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_NOMUTEX
+
+_COUNT = {
+    DeliveryState.PENDING: "UPDATE wats_consumers SET pending = pending + ? WHERE name = ?",
+    DeliveryState.LEASED: "UPDATE wats_consumers SET leased = leased + ? WHERE name = ?",
+    DeliveryState.RETRY: "UPDATE wats_consumers SET retry = retry + ? WHERE name = ?",
+    DeliveryState.DEAD: "UPDATE wats_consumers SET dead = dead + ? WHERE name = ?",
+}
 
 _CREATE_MIGRATIONS = """
 CREATE TABLE IF NOT EXISTS wats_schema_migrations (
@@ -54,25 +62,62 @@ def translate(error: Exception) -> Exception:
     return unavailable
 
 
-def connect_writer(path: str, busy_seconds: float) -> Connection:
+class Writer(Connection):
+    """A connection that writes, and what belongs to its open transaction.
+
+    Attributes:
+        clock: The time of the store in milliseconds.
+        consumers: The consumers of this process by name.
+    """
+
+    def __init__(self, path: str, clock: Callable[[], int]) -> None:
+        # Without SQLite's locks around every call: a connection belongs to one thread.
+        super().__init__(path, flags=_FLAGS)
+        self.clock = clock
+        self.consumers: dict[str, Consumer] = {}
+        self._counts: dict[tuple[str, DeliveryState], int] = {}
+
+    def count(self, consumer: str, state: DeliveryState, change: int) -> None:
+        """Change a counter of *consumer* with this transaction."""
+        key = consumer, state
+        self._counts[key] = self._counts.get(key, 0) + change
+
+    def commit(self) -> None:
+        """Write the counters and commit."""
+        for (consumer, state), change_ in self._counts.items():
+            if change_:
+                self.execute(_COUNT[state], (change_, consumer))
+        self._counts.clear()
+        self.execute("COMMIT")
+
+    def roll_back(self) -> None:
+        """Undo the transaction, if SQLite has not done so itself, as it may on a full disk."""
+        self._counts.clear()
+        if self.in_transaction:
+            with suppress(apsw.Error):
+                self.execute("ROLLBACK")
+
+
+def connect_writer(path: str, busy_seconds: float, clock: Callable[[], int]) -> Writer:
     """Open *path* for writing; a new file can be read by its owner alone."""
     if path != MEMORY:
         _make_private_file(path)
-    connection = _connect(path, busy_seconds)
+    writer = Writer(path, clock)
     try:
-        _use_wal(connection, busy_seconds)
+        writer.set_busy_timeout(round(busy_seconds * 1000))
+        _use_wal(writer, busy_seconds)
         # FULL: a commit returns when it is on the disk, not when the kernel has heard of it.
-        connection.execute("PRAGMA synchronous = FULL")
-        # What is erased shall not be found in the file. Most builds leave this off.
-        connection.execute("PRAGMA secure_delete = ON")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        connection.execute("PRAGMA temp_store = MEMORY")
-        connection.execute(CREATE_RECENT)
+        writer.execute("PRAGMA synchronous = FULL")
+        # Erased content must not be found in the file. Most builds leave this off.
+        writer.execute("PRAGMA secure_delete = ON")
+        writer.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        writer.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        writer.execute("PRAGMA temp_store = MEMORY")
+        writer.execute(CREATE_RECENT)
     except apsw.Error:
-        connection.close()
+        writer.close()
         raise
-    return connection
+    return writer
 
 
 def connect_reader(path: str, busy_seconds: float) -> Connection:
@@ -83,9 +128,7 @@ def connect_reader(path: str, busy_seconds: float) -> Connection:
 
 
 def _connect(path: str, busy_seconds: float) -> Connection:
-    # Without SQLite's locks around every call: a connection belongs to one thread.
-    flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_NOMUTEX
-    connection = Connection(path, flags=flags)
+    connection = Connection(path, flags=_FLAGS)
     connection.set_busy_timeout(round(busy_seconds * 1000))
     return connection
 
@@ -95,25 +138,6 @@ def change(connection: Connection, statement: str, rows: Iterable[Any]) -> int:
     before = connection.total_changes()
     connection.executemany(statement, rows)
     return connection.total_changes() - before
-
-
-def delete_found(
-    connection: Connection, delete: str, is_there: str, rows: Sequence[_Row]
-) -> Sequence[_Row]:
-    """Execute *delete* with each of *rows*; return those for which there was something to delete.
-
-    To be called inside a transaction, with rows of which no two are the same. Hardly ever is one
-    not there, so which it is is asked, by *is_there*, only then.
-    """
-    connection.execute("SAVEPOINT deletion")
-    found = rows
-    if change(connection, delete, rows) < len(rows):
-        connection.execute("ROLLBACK TO deletion")
-        answers = connection.executemany(is_there, rows)
-        found = [row for row, (yes,) in zip(rows, answers, strict=True) if yes]
-        connection.executemany(delete, found)
-    connection.execute("RELEASE deletion")
-    return found
 
 
 def _make_private_file(path: str) -> None:
@@ -138,14 +162,7 @@ def _use_wal(connection: Connection, busy_seconds: float) -> None:
             return
 
 
-def roll_back(connection: Connection) -> None:
-    """Undo the open transaction, if SQLite has not done so itself, as it may on a full disk."""
-    if connection.in_transaction:
-        with suppress(apsw.Error):
-            connection.execute("ROLLBACK")
-
-
-def migrate(connection: Connection, migrations: Sequence[Migration]) -> None:
+def migrate(connection: Writer, migrations: Sequence[Migration]) -> None:
     """Apply what is missing of *migrations*, each in a transaction of its own.
 
     The write lock of the transaction keeps other processes out, and is gone with this process.
@@ -158,7 +175,7 @@ def migrate(connection: Connection, migrations: Sequence[Migration]) -> None:
         pass
 
 
-def _apply_next(connection: Connection, migrations: Sequence[Migration]) -> bool:
+def _apply_next(connection: Writer, migrations: Sequence[Migration]) -> bool:
     connection.execute("BEGIN IMMEDIATE")
     try:
         connection.execute(_CREATE_MIGRATIONS)
@@ -167,7 +184,7 @@ def _apply_next(connection: Connection, migrations: Sequence[Migration]) -> bool
             _apply(connection, missing[0])
         connection.execute("COMMIT")
     except BaseException:
-        roll_back(connection)
+        connection.roll_back()
         raise
     return len(missing) > 1
 

@@ -4,16 +4,14 @@ Each function runs inside a transaction that its caller opened.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
 from typing import TypeAlias
 
 import msgspec
 from apsw import Connection
 
-from wats.clock import from_ms, to_ms
 from wats.store.records import MessageRecord, Reservation, ReservationOutcome
 from wats.store.sqlite import messages
-from wats.store.sqlite.connection import change
+from wats.store.sqlite.connection import Writer, change
 
 _RESERVE = """
 INSERT INTO wats_requests (scope, key_hash, request_hash, state, reserved_until, expires_at)
@@ -53,32 +51,32 @@ Key: TypeAlias = tuple[str, bytes]
 
 
 def reserve(
-    connection: Connection,
+    writer: Writer,
     *,
     key: Key,
     request_hash: bytes,
-    now: datetime,
-    reserved_until: datetime,
-    expires_at: datetime,
+    reserve_seconds: float,
+    keep_seconds: float,
 ) -> Reservation:
-    """Take the key if it is free, and tell what it is otherwise."""
+    """Reserve the key if it is free; otherwise return why not."""
+    now = writer.clock()
     values = {
         "scope": key[0],
         "key_hash": key[1],
         "request_hash": request_hash,
-        "reserved_until": to_ms(reserved_until),
-        "expires_at": to_ms(expires_at),
-        "now": to_ms(now),
+        "reserved_until": now + round(reserve_seconds * 1000),
+        "expires_at": now + round(keep_seconds * 1000),
+        "now": now,
     }
-    if change(connection, _RESERVE, [values]):
+    if change(writer, _RESERVE, [values]):
         return Reservation(outcome=ReservationOutcome.RESERVED)
-    owner_hash, state, held_until, response = connection.execute(_READ, values).get
+    owner_hash, state, held_until, response = writer.execute(_READ, values).get
     if owner_hash != request_hash:
         return Reservation(outcome=ReservationOutcome.CONFLICT)
     if state == "completed":
         return Reservation(outcome=ReservationOutcome.REPLAY, response=response)
-    if state == "reserved" and held_until > to_ms(now):
-        return Reservation(outcome=ReservationOutcome.IN_FLIGHT, reserved_until=from_ms(held_until))
+    if state == "reserved" and held_until > now:
+        return Reservation(outcome=ReservationOutcome.IN_FLIGHT)
     return Reservation(outcome=ReservationOutcome.UNKNOWN)
 
 
@@ -108,6 +106,6 @@ def fail(connection: Connection, *, key: Key) -> None:
     connection.execute(_FAIL, key)
 
 
-def purge(connection: Connection, before: datetime, limit: int) -> int:
-    """Delete keys that expired before *before*."""
-    return change(connection, _PURGE, [(to_ms(before), limit)])
+def purge(writer: Writer, limit: int) -> int:
+    """Delete expired keys."""
+    return change(writer, _PURGE, [(writer.clock(), limit)])

@@ -3,78 +3,98 @@
 -- Indexes on what is random, as ids of messages and numbers of customers are, cost a page each per
 -- update. There are few of them, and their entries are small.
 
--- Every update that came in; never written to again.
+-- The identities of updates that are not messages, by which redeliveries are recognized. Messages
+-- are recognized by wats_messages.
 CREATE TABLE wats_inbox (
     id INTEGER PRIMARY KEY,           -- the order of arrival
     occurred_at INTEGER NOT NULL,     -- Meta's time
     key BLOB NOT NULL,
     kind TEXT NOT NULL,
     phone_number_id TEXT,
-    received_at INTEGER NOT NULL,
-    is_message INTEGER NOT NULL CHECK (is_message IN (0, 1))  -- then wats_messages has it too
+    received_at INTEGER NOT NULL
 ) STRICT;
 
--- What makes an update known when it comes again. Led by the time, which a redelivery repeats, so
--- that new rows go to the end of the index and not to a random page of it. Within a second there is
--- no such end; so messages, which many of one second can be, are known by their wats_messages row.
-CREATE UNIQUE INDEX wats_inbox_identity ON wats_inbox (occurred_at, key) WHERE NOT is_message;
+-- Led by the time, which a redelivery repeats, so that new rows go to the end of the index.
+CREATE UNIQUE INDEX wats_inbox_identity ON wats_inbox (occurred_at, key);
 
--- What an update said, while a target is not done with it. A table of its own, so that its pages
--- are used again at once, and the inbox is not a file of pages that are nearly empty.
-CREATE TABLE wats_payloads (
-    update_id INTEGER PRIMARY KEY,
-    waiting INTEGER NOT NULL,         -- how many deliveries are left of it, dead ones included
-    payload BLOB NOT NULL
-) STRICT;
-
--- One row for each target that still has to handle an update; deleted when it is done.
--- The rows of one target and lane are handled in the order of update_id. The first of them is the
--- head, and only heads are looked for, so that nothing ever reads past those that wait behind one.
-CREATE TABLE wats_deliveries (
-    target TEXT NOT NULL,
-    lane INTEGER NOT NULL,
-    update_id INTEGER NOT NULL,
-    -- Not by IN, for which SQLite makes a table of its own at each insert: half its time.
-    state TEXT NOT NULL CHECK (state = 'pending' OR state = 'leased' OR state = 'retry'),
-    is_head INTEGER NOT NULL CHECK (is_head IN (0, 1)),
-    due_at INTEGER NOT NULL,          -- its arrival, its next attempt, or the end of its lease
-    attempts INTEGER NOT NULL DEFAULT 0,
-    lease_id INTEGER,
-    error TEXT,                       -- the class name of what went wrong last
-    PRIMARY KEY (target, lane, update_id)
+-- The consumers that were ever configured, and how many deliveries each has in which state. The
+-- counters are changed in the transactions that change the deliveries.
+CREATE TABLE wats_consumers (
+    name TEXT PRIMARY KEY,
+    seen_at INTEGER NOT NULL,         -- when a process last said that it has this consumer
+    pending INTEGER NOT NULL DEFAULT 0,
+    leased INTEGER NOT NULL DEFAULT 0,
+    retry INTEGER NOT NULL DEFAULT 0,
+    dead INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX wats_deliveries_due ON wats_deliveries (target, due_at, update_id) WHERE is_head;
-
--- Deliveries of updates with one target, leased as they arrived, until anything else becomes of them
--- than to be done: then they are moved to the tables above. There are never more than some hundred.
-CREATE TABLE wats_first_leases (
-    update_id INTEGER PRIMARY KEY,
-    lease_id INTEGER NOT NULL,        -- below 0, as no other lease is
-    target TEXT NOT NULL,
-    lane INTEGER NOT NULL,
-    leased_until INTEGER NOT NULL,
-    payload BLOB NOT NULL
+-- One row for each update and consumer, from its arrival until it is done or dead.
+-- The first outstanding delivery of an ordering key and consumer is its head: the only one with a
+-- due_at, and the only one that can be leased. The others follow it.
+CREATE TABLE wats_deliveries (
+    id INTEGER PRIMARY KEY,           -- the order of arrival
+    update_id INTEGER NOT NULL,       -- the first delivery of the same update; its others are next
+    siblings INTEGER NOT NULL,        -- how many deliveries the update had
+    consumer TEXT NOT NULL,
+    ordering_key INTEGER NOT NULL,
+    due_at INTEGER,                   -- its arrival, its retry, or the end of its lease
+    lease INTEGER,                    -- NULL: not leased
+    is_final INTEGER NOT NULL DEFAULT 0,  -- the lease is for the last permitted attempt
+    attempts INTEGER NOT NULL DEFAULT 0,
+    followers INTEGER NOT NULL DEFAULT 0, -- of a head: how many wait for it
+    error TEXT,                       -- the class name of the last error
+    arrived_at INTEGER NOT NULL,      -- by the clock of the store
+    payload BLOB NOT NULL             -- erased with the row
 ) STRICT;
 
--- Whoever still has to handle an update, wherever that is written; for those who look from outside.
-CREATE VIEW wats_outstanding (update_id, target, lane, state, due_at, attempts, error) AS
-SELECT update_id, target, lane, state, due_at, attempts, error FROM wats_deliveries
-UNION ALL
-SELECT update_id, target, lane, 'leased', leased_until, 1, NULL FROM wats_first_leases;
+CREATE UNIQUE INDEX wats_deliveries_head ON wats_deliveries (ordering_key, consumer)
+WHERE due_at IS NOT NULL;
 
--- Deliveries that were given up. Their update keeps its payload, so that they can be looked at.
+CREATE INDEX wats_deliveries_due ON wats_deliveries (consumer, due_at) WHERE due_at IS NOT NULL;
+
+CREATE INDEX wats_deliveries_following ON wats_deliveries (ordering_key, consumer, id)
+WHERE due_at IS NULL;
+
+-- The last id that a delivery was given; none is given twice. And the clock: see clock.py.
+CREATE TABLE wats_queue (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    last_id INTEGER NOT NULL,
+    boot TEXT,
+    clock_offset INTEGER NOT NULL,
+    now INTEGER NOT NULL              -- the time of the last arrival or retry
+) STRICT;
+
+INSERT INTO wats_queue (id, last_id, boot, clock_offset, now) VALUES (1, 0, NULL, 0, 0);
+
+-- For people and scripts: what is outstanding.
+CREATE VIEW wats_outstanding (id, update_id, consumer, state, due_at, attempts, error) AS
+SELECT id, update_id, consumer,
+    CASE WHEN lease IS NOT NULL THEN 'leased' WHEN attempts > 0 THEN 'retry' ELSE 'pending' END,
+    due_at, attempts, error
+FROM wats_deliveries;
+
+-- Dead letters: deliveries that were given up, with their payload, until they expire.
 CREATE TABLE wats_dead_deliveries (
+    id INTEGER PRIMARY KEY,
     update_id INTEGER NOT NULL,
-    target TEXT NOT NULL,
-    lane INTEGER NOT NULL,
+    siblings INTEGER NOT NULL,
+    consumer TEXT NOT NULL,
+    ordering_key INTEGER NOT NULL,
     attempts INTEGER NOT NULL,
     error TEXT,
+    arrived_at INTEGER NOT NULL,
     died_at INTEGER NOT NULL,
-    PRIMARY KEY (update_id, target)
-) STRICT, WITHOUT ROWID;
+    payload BLOB NOT NULL
+) STRICT;
 
 CREATE INDEX wats_dead_deliveries_died ON wats_dead_deliveries (died_at);
+
+-- Which process does the upkeep, and until when without a sign of life.
+CREATE TABLE wats_leader (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    process INTEGER NOT NULL,
+    until INTEGER NOT NULL
+) STRICT;
 
 -- Idempotency keys and what became of their requests. Only digests of keys and bodies are kept.
 CREATE TABLE wats_requests (

@@ -1,0 +1,447 @@
+"""Deliveries in SQL: one row for each update and consumer, from arrival to the end.
+
+The first outstanding delivery of a consumer and ordering key is the *head*: only a head has a
+`due_at`, so only heads are claimed, and a unique index permits one for each ordering key. The
+others wait; when the head ends, the first of them becomes the head.
+
+    arrival ─▸ head ── leased ──▸ done: the row is deleted ─▸ the next one becomes the head
+       │         ▲         │
+       │         └─ retry ─┴─▸ dead: the row moves to the dead letters ─▸ likewise
+       └──▸ waits behind the head
+
+Each function runs inside a transaction that its caller opened, and changes the counters of
+`Writer` together with the rows.
+"""
+
+import secrets
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+from apsw import Connection
+
+from wats.clock import from_ms
+from wats.store.records import (
+    Arrival,
+    Consumer,
+    DeadLetter,
+    Delivery,
+    DeliveryState,
+    Depth,
+    InboxDepth,
+    Settled,
+    Settlement,
+)
+from wats.store.sqlite.connection import Writer, change
+
+_REGISTER = """
+INSERT INTO wats_consumers (name, seen_at) VALUES (?1, ?2)
+ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at
+"""
+
+_TAKE_IDS = "UPDATE wats_queue SET last_id = last_id + ?, now = ? WHERE id = 1 RETURNING last_id"
+
+_INSERT_HEAD = """
+INSERT INTO wats_deliveries (
+    id, update_id, siblings, consumer, ordering_key, arrived_at, payload,
+    due_at, lease, attempts, is_final
+)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (ordering_key, consumer) WHERE due_at IS NOT NULL DO NOTHING
+"""
+
+_INSERTED = "SELECT id FROM wats_deliveries WHERE id BETWEEN ? AND ?"
+
+_INSERT_WAITING = """
+INSERT INTO wats_deliveries (
+    id, update_id, siblings, consumer, ordering_key, arrived_at, payload
+)
+VALUES (?, ?, ?, ?, ?, ?, ?)
+"""
+
+_ADD_FOLLOWER = """
+UPDATE wats_deliveries SET followers = followers + 1
+WHERE ordering_key = ? AND consumer = ? AND due_at IS NOT NULL
+"""
+
+HAS_DUE = "SELECT EXISTS (SELECT 1 FROM wats_deliveries WHERE consumer = ? AND due_at <= ?)"
+
+_DUE = """
+SELECT id, update_id, siblings, ordering_key, attempts, lease IS NOT NULL, is_final, payload
+FROM wats_deliveries
+WHERE consumer = ? AND due_at <= ?
+ORDER BY due_at, id
+LIMIT ?
+"""
+
+_LEASE = """
+UPDATE wats_deliveries SET lease = ?, due_at = ?, attempts = ?, is_final = ? WHERE id = ?
+"""
+
+_RENEW = "UPDATE wats_deliveries SET due_at = ? WHERE id = ? AND lease = ?"
+
+_IS_HELD = "SELECT EXISTS (SELECT 1 FROM wats_deliveries WHERE id = ? AND lease = ?)"
+
+_DELETE_SINGLE = "DELETE FROM wats_deliveries WHERE id = ? AND lease = ? AND followers = 0"
+
+_HELD_HEAD = """
+SELECT id, ordering_key, consumer, followers FROM wats_deliveries WHERE id = ? AND lease = ?
+"""
+
+_BURY = """
+INSERT INTO wats_dead_deliveries (
+    id, update_id, siblings, consumer, ordering_key, attempts, error, arrived_at, died_at, payload
+)
+SELECT id, update_id, siblings, consumer, ordering_key, attempts, ?, arrived_at, ?, payload
+FROM wats_deliveries WHERE id = ?
+"""
+
+_DELETE = "DELETE FROM wats_deliveries WHERE id = ?"
+
+_PROMOTE = """
+UPDATE wats_deliveries SET due_at = arrived_at, followers = ?
+WHERE id = (
+    SELECT min(id) FROM wats_deliveries
+    WHERE ordering_key = ? AND consumer = ? AND due_at IS NULL
+)
+"""
+
+_RETRY = """
+UPDATE wats_deliveries SET lease = NULL, due_at = ?, error = ? WHERE id = ? AND lease = ?
+"""
+
+_RELEASE = """
+UPDATE wats_deliveries SET lease = NULL, due_at = arrived_at, attempts = attempts - 1
+WHERE id = ? AND lease = ?
+"""
+
+_HAS_SIBLING = """
+SELECT EXISTS (SELECT 1 FROM wats_deliveries WHERE id BETWEEN ?1 AND ?2)
+    OR EXISTS (SELECT 1 FROM wats_dead_deliveries WHERE id BETWEEN ?1 AND ?2)
+"""
+
+_COUNTS = "SELECT name, pending, leased, retry, dead FROM wats_consumers"
+
+_OLDEST = "SELECT arrived_at FROM wats_deliveries ORDER BY id LIMIT 1"
+
+_DEAD_LETTERS = """
+SELECT id, update_id, consumer, attempts, error, died_at FROM wats_dead_deliveries
+WHERE id > ? ORDER BY id LIMIT ?
+"""
+
+_OLD_DEAD = """
+SELECT id, consumer FROM wats_dead_deliveries WHERE died_at < ? ORDER BY died_at LIMIT ?
+"""
+
+_DELETE_DEAD = "DELETE FROM wats_dead_deliveries WHERE id = ?"
+
+_ABANDONED = "SELECT name FROM wats_consumers WHERE seen_at < ?"
+
+_HEADS_OF = """
+SELECT id, lease IS NOT NULL, ordering_key, followers, attempts FROM wats_deliveries
+WHERE consumer = ? AND due_at IS NOT NULL ORDER BY due_at LIMIT ?
+"""
+
+_FORGET_CONSUMER = """
+DELETE FROM wats_consumers
+WHERE seen_at < ? AND pending = 0 AND leased = 0 AND retry = 0 AND dead = 0
+"""
+
+_Row: TypeAlias = tuple[Any, ...]
+
+
+def register(writer: Writer, consumers: Sequence[Consumer]) -> None:
+    """Note that *consumers* are configured now."""
+    now = writer.clock()
+    writer.executemany(_REGISTER, [(consumer.name, now) for consumer in consumers])
+    writer.consumers = {consumer.name: consumer for consumer in consumers}
+
+
+class Arriving(msgspec.Struct):
+    """A new update on its way into the table.
+
+    Attributes:
+        slots: How many deliveries of each consumer may still be leased on arrival; shared by all
+            updates of one call, and counted down.
+        leased: The deliveries that were leased on arrival.
+        waiting: How many deliveries were not.
+    """
+
+    arrival: Arrival
+    slots: dict[str, int]
+    leased: list[Delivery]
+    waiting: int = 0
+
+
+def insert(writer: Writer, arriving: Sequence[Arriving]) -> None:
+    """Insert the deliveries of new updates, and lease those that can be leased on arrival."""
+    count = sum(len(each.arrival.consumers) for each in arriving)
+    if not count:
+        return
+    now = writer.clock()
+    last_id: int = writer.execute(_TAKE_IDS, (count, now)).get
+    lease = new_lease()
+    backlogged: dict[str, bool] = {}
+    rows: list[_Row] = []
+    owners: list[Arriving] = []
+    id_ = first_id = last_id - count + 1
+    for each in arriving:
+        arrival, update_id = each.arrival, id_
+        siblings = len(arrival.consumers)
+        for name in arrival.consumers:
+            row: _Row = (
+                id_, update_id, siblings, name, arrival.ordering_key, now, arrival.payload,
+            )  # fmt: skip
+            if each.slots.get(name, 0) > 0 and not _is_backlogged(writer, backlogged, name, now):
+                each.slots[name] -= 1
+                consumer = writer.consumers[name]
+                due_at = now + round(consumer.lease_seconds * 1000)
+                rows.append((*row, due_at, lease, 1, consumer.max_attempts <= 1))
+            else:
+                backlogged[name] = True  # nothing that arrived later goes before this one
+                rows.append((*row, now, None, 0, False))
+            owners.append(each)
+            id_ += 1
+    waiting = _insert_heads(writer, rows, first_id, last_id)
+    for row, each in zip(rows, owners, strict=True):
+        is_leased = row[8] is not None and row[0] not in waiting
+        writer.count(row[3], DeliveryState.LEASED if is_leased else DeliveryState.PENDING, 1)
+        if is_leased:
+            each.leased.append(_leased_on_arrival(row))
+        else:
+            each.waiting += 1
+
+
+def _is_backlogged(writer: Writer, known: dict[str, bool], consumer: str, now: int) -> bool:
+    if consumer not in known:
+        known[consumer] = bool(writer.execute(HAS_DUE, (consumer, now)).get)
+    return known[consumer]
+
+
+def _insert_heads(
+    writer: Writer, rows: Sequence[_Row], first_id: int, last_id: int
+) -> frozenset[int]:
+    """Insert *rows* as heads; those whose ordering key has a head wait. Return the ids of these."""
+    if change(writer, _INSERT_HEAD, rows) == len(rows):
+        return frozenset()
+    inserted = {id_ for (id_,) in writer.execute(_INSERTED, (first_id, last_id))}
+    waiting = [row for row in rows if row[0] not in inserted]
+    writer.executemany(_INSERT_WAITING, [row[:7] for row in waiting])
+    writer.executemany(_ADD_FOLLOWER, [(row[4], row[3]) for row in waiting])
+    return frozenset(row[0] for row in waiting)
+
+
+def _leased_on_arrival(row: _Row) -> Delivery:
+    id_, update_id, siblings, consumer, ordering_key, _, payload, _, lease, _, _ = row
+    return Delivery(
+        id=id_,
+        update_id=update_id,
+        siblings=siblings,
+        consumer=consumer,
+        ordering_key=ordering_key,
+        attempt=1,
+        lease=lease,
+        payload=payload,
+    )
+
+
+def new_lease() -> int:
+    """Return a number that no other lease has."""
+    return secrets.randbits(62)
+
+
+def claim(writer: Writer, name: str, limit: int) -> Sequence[Delivery]:
+    """Lease the heads that have been due longest."""
+    consumer, now, lease = writer.consumers[name], writer.clock(), new_lease()
+    due_at = now + round(consumer.lease_seconds * 1000)
+    found: list[Any] = writer.execute(_DUE, (name, now, limit)).fetchall()
+    deliveries = [_claimed(name, row, lease) for row in found]
+    writer.executemany(
+        _LEASE,
+        [
+            (lease, due_at, each.attempt, each.attempt >= consumer.max_attempts, each.id)
+            for each in deliveries
+        ],
+    )
+    for _, _, _, _, attempts, was_leased, _, _ in found:
+        if not was_leased:
+            writer.count(name, _unleased(attempts), -1)
+            writer.count(name, DeliveryState.LEASED, 1)
+    return deliveries
+
+
+def _claimed(consumer: str, row: _Row, lease: int) -> Delivery:
+    id_, update_id, siblings, ordering_key, attempts, was_leased, is_final, payload = row
+    is_exhausted = bool(was_leased and is_final)
+    return Delivery(
+        id=id_,
+        update_id=update_id,
+        siblings=siblings,
+        consumer=consumer,
+        ordering_key=ordering_key,
+        attempt=attempts if is_exhausted else attempts + 1,
+        is_exhausted=is_exhausted,
+        lease=lease,
+        payload=payload,
+    )
+
+
+def _unleased(attempts: int) -> DeliveryState:
+    return DeliveryState.RETRY if attempts else DeliveryState.PENDING
+
+
+def renew(writer: Writer, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+    """Move the ends of the leases that are held; return those that are not."""
+    now = writer.clock()
+    rows = [
+        (now + round(writer.consumers[each.consumer].lease_seconds * 1000), each.id, each.lease)
+        for each in deliveries
+    ]
+    if change(writer, _RENEW, rows) == len(rows):
+        return ()
+    return [each for each in deliveries if not writer.execute(_IS_HELD, (each.id, each.lease)).get]
+
+
+def settle(writer: Writer, settlements: Sequence[Settlement]) -> Settled:
+    """Write how leases ended; erase the payloads of what is done."""
+    ended = [each.delivery for each in settlements if each.state is DeliveryState.DONE]
+    done, due = _settle_done(writer, ended)
+    for settlement in settlements:
+        delivery = settlement.delivery
+        match settlement.state:
+            case DeliveryState.DONE:
+                continue
+            case DeliveryState.DEAD:
+                due |= _bury(writer, settlement)
+            case DeliveryState.RETRY:
+                if _put_back(writer, _RETRY, settlement):
+                    writer.count(delivery.consumer, DeliveryState.RETRY, 1)
+            case _:
+                if _put_back(writer, _RELEASE, settlement):
+                    writer.count(delivery.consumer, _unleased(delivery.attempt - 1), 1)
+                    due.add(delivery.consumer)
+    return Settled(done=_finished(writer, done), due=frozenset(due))
+
+
+def _settle_done(
+    writer: Writer, deliveries: Sequence[Delivery]
+) -> tuple[Sequence[Delivery], set[str]]:
+    """Delete *deliveries*; return those that were held, and the consumers with a new head."""
+    leases = [(each.id, each.lease) for each in deliveries]
+    writer.execute("SAVEPOINT done")
+    if change(writer, _DELETE_SINGLE, leases) == len(leases):
+        writer.execute("RELEASE done")
+        for each in deliveries:
+            writer.count(each.consumer, DeliveryState.LEASED, -1)
+        return deliveries, set()
+    # Some have followers, or their lease was lost. Rare enough to look at each.
+    writer.execute("ROLLBACK TO done")
+    writer.execute("RELEASE done")
+    held: list[Delivery] = []
+    due: set[str] = set()
+    for each, lease in zip(deliveries, leases, strict=True):
+        head: Any = writer.execute(_HELD_HEAD, lease).fetchone()
+        if head is not None:
+            held.append(each)
+            due |= _delete_head(writer, head, DeliveryState.LEASED)
+    return held, due
+
+
+def _delete_head(writer: Writer, head: _Row, state: DeliveryState) -> set[str]:
+    """Delete *head*, which was in *state*; return its consumer if another head follows it."""
+    id_, ordering_key, consumer, followers = head
+    writer.execute(_DELETE, (id_,))
+    writer.count(consumer, state, -1)
+    if not followers:
+        return set()
+    writer.execute(_PROMOTE, (followers - 1, ordering_key, consumer))
+    return {consumer}
+
+
+def _bury(writer: Writer, settlement: Settlement) -> set[str]:
+    delivery = settlement.delivery
+    head: Any = writer.execute(_HELD_HEAD, (delivery.id, delivery.lease)).fetchone()
+    if head is None:
+        return set()
+    writer.execute(_BURY, (settlement.error, writer.clock(), delivery.id))
+    writer.count(delivery.consumer, DeliveryState.DEAD, 1)
+    return _delete_head(writer, head, DeliveryState.LEASED)
+
+
+def _put_back(writer: Writer, statement: str, settlement: Settlement) -> bool:
+    delivery = settlement.delivery
+    values: _Row = (delivery.id, delivery.lease)
+    if statement is _RETRY:
+        due_at = writer.clock() + round(settlement.retry_seconds * 1000)
+        values = (due_at, settlement.error, *values)
+    if not change(writer, statement, [values]):
+        return False
+    writer.count(delivery.consumer, DeliveryState.LEASED, -1)
+    return True
+
+
+def _finished(writer: Writer, deliveries: Sequence[Delivery]) -> Sequence[int]:
+    """Return the updates of *deliveries* of which nothing is left."""
+    finished = [each.update_id for each in deliveries if each.siblings == 1]
+    ranges = {
+        each.update_id: each.update_id + each.siblings - 1
+        for each in deliveries
+        if each.siblings > 1
+    }
+    finished += [
+        first
+        for first, last in ranges.items()
+        if not writer.execute(_HAS_SIBLING, (first, last)).get
+    ]
+    return finished
+
+
+def depth(connection: Connection, now: int) -> InboxDepth:
+    """Read the counters, and the first row."""
+    consumers = {
+        name: Depth(pending=pending, leased=leased, retry=retry, dead=dead)
+        for name, pending, leased, retry, dead in connection.execute(_COUNTS)
+    }
+    oldest: int | None = connection.execute(_OLDEST).get
+    seconds = 0.0 if oldest is None else max(now - oldest, 0) / 1000
+    return InboxDepth(consumers=consumers, oldest_seconds=seconds)
+
+
+def dead_letters(connection: Connection, limit: int, after: int) -> Sequence[DeadLetter]:
+    """Read dead letters in the order of their ids."""
+    return [
+        DeadLetter(
+            id=id_,
+            update_id=update_id,
+            consumer=consumer,
+            attempts=attempts,
+            error=error,
+            died_at=from_ms(died_at),
+        )
+        for id_, update_id, consumer, attempts, error, died_at in connection.execute(
+            _DEAD_LETTERS, (after, limit)
+        )
+    ]
+
+
+def purge(writer: Writer, dead_seconds: float, limit: int) -> int:
+    """Delete dead letters, and deliveries of consumers that were not seen, for *dead_seconds*."""
+    before = writer.clock() - round(dead_seconds * 1000)
+    old: list[Any] = writer.execute(_OLD_DEAD, (before, limit)).fetchall()
+    writer.executemany(_DELETE_DEAD, [(id_,) for id_, _ in old])
+    for _, consumer in old:
+        writer.count(consumer, DeliveryState.DEAD, -1)
+    writer.executemany(_REGISTER, [(name, writer.clock()) for name in writer.consumers])
+    return len(old) + _purge_abandoned(writer, before, limit)
+
+
+def _purge_abandoned(writer: Writer, before: int, limit: int) -> int:
+    deleted = 0
+    for (name,) in writer.execute(_ABANDONED, (before,)).fetchall():
+        heads: list[Any] = writer.execute(_HEADS_OF, (name, limit)).fetchall()
+        for id_, is_leased, ordering_key, followers, attempts in heads:
+            state = DeliveryState.LEASED if is_leased else _unleased(attempts)
+            _delete_head(writer, (id_, ordering_key, name, followers), state)
+        deleted += len(heads)
+    writer.execute(_FORGET_CONSUMER, (before,))
+    return deleted

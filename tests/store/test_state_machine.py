@@ -1,0 +1,118 @@
+"""Every store keeps the promises of the model, and the model finds a store that does not."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import apsw
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+from typing_extensions import override
+
+from tests.store.model import Clients, InboxMachine
+from wats.store import NO_SLOTS, OnReceived
+from wats.store.records import Arrival, Delivery, DeliveryState, Settled, Settlement
+from wats.store.sqlite import SQLiteStore
+from wats.testing import FakeClock
+
+STEPS = int(os.environ.get("WATS_STATE_MACHINE_STEPS", "10000"))
+STEPS_PER_RUN = 50
+
+
+def hold(
+    machine: type[InboxMachine], *, steps: int, phases: Sequence[Phase] = tuple(Phase)
+) -> None:
+    options = settings(
+        phases=phases,
+        max_examples=max(steps // STEPS_PER_RUN, 1),
+        stateful_step_count=STEPS_PER_RUN,
+        deadline=None,
+        print_blob=False,
+        suppress_health_check=list(HealthCheck),
+    )
+    run_state_machine_as_test(machine, settings=options)
+
+
+def machine_of(make: Callable[..., SQLiteStore]) -> type[InboxMachine]:
+    class OnSQLite(InboxMachine):
+        @override
+        def clients(self) -> Clients:
+            self.folder = tempfile.mkdtemp(prefix="wats-model-", dir=_memory())
+            clock = FakeClock()
+            return Clients(lambda: make(f"{self.folder}/wats.db", now=clock), clock.advance)
+
+        @override
+        def close(self) -> None:
+            shutil.rmtree(self.folder)
+
+    return OnSQLite
+
+
+def _memory() -> str | None:
+    # A real file, without a wait for the disk at each of many thousand commits.
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+
+def test_sqlite_keeps_every_promise_of_the_model() -> None:
+    hold(machine_of(SQLiteStore), steps=STEPS)
+
+
+class NewestFirst(SQLiteStore):
+    @override
+    async def claim(self, consumer: str, limit: int) -> Sequence[Delivery]:
+        found = await super().claim(consumer, 100)
+        released = [Settlement(each, DeliveryState.PENDING) for each in found[:-limit]]
+        await super().settle(released)
+        return found[-limit:]
+
+
+class GivesBackWhole(SQLiteStore):
+    @override
+    async def settle(self, settlements: Sequence[Settlement]) -> Settled:
+        if any(each.state is DeliveryState.RETRY for each in settlements):
+            settlements = [Settlement(each.delivery, DeliveryState.PENDING) for each in settlements]
+        return await super().settle(settlements)
+
+
+class StealsLeases(SQLiteStore):
+    @override
+    async def settle(self, settlements: Sequence[Settlement]) -> Settled:
+        with apsw.Connection(self._path) as connection:
+            for each in settlements:
+                values = each.delivery.lease, each.delivery.id
+                connection.execute("UPDATE wats_deliveries SET lease = ? WHERE id = ?", values)
+        return await super().settle(settlements)
+
+
+class LosesASettlement(SQLiteStore):
+    @override
+    async def settle(self, settlements: Sequence[Settlement]) -> Settled:
+        return await super().settle(settlements[:-1])
+
+
+class HasTwoHeads(SQLiteStore):
+    @override
+    def receive(
+        self, arrivals: Sequence[Arrival], on_received: OnReceived, slots: object = NO_SLOTS
+    ) -> None:
+        with apsw.Connection(self._path) as connection:
+            connection.execute("DROP INDEX IF EXISTS wats_deliveries_head")
+            connection.execute(
+                "CREATE UNIQUE INDEX wats_deliveries_head ON wats_deliveries "
+                "(ordering_key, consumer, id) WHERE due_at IS NOT NULL"
+            )
+            connection.execute(
+                "UPDATE wats_deliveries SET due_at = arrived_at, followers = 0 WHERE due_at IS NULL"
+            )
+        super().receive(arrivals, on_received, NO_SLOTS)
+
+
+@pytest.mark.parametrize(
+    "broken", [NewestFirst, GivesBackWhole, StealsLeases, LosesASettlement, HasTwoHeads]
+)
+def test_the_model_finds_a_store_that_is_broken(broken: type[SQLiteStore]) -> None:
+    with pytest.raises(BaseException):  # noqa: B017, PT011
+        hold(machine_of(broken), steps=5000, phases=(Phase.generate,))
