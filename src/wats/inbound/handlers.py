@@ -2,8 +2,10 @@
 
 import asyncio
 import importlib
+import inspect
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import TypeAlias
 
 from wats.errors import ConfigError, ConfigIssue
@@ -19,6 +21,9 @@ An update is handed over until the handler returns once. It can come again after
 process dies between the return and the commit that follows, so a handler whose work must not be
 done twice keeps `update.key`, which never changes.
 """
+
+
+_NOT_ASYNC = "it must be an async function, or an object whose __call__ is one."
 
 
 class Handlers:
@@ -43,9 +48,14 @@ class Handlers:
         the handler is still to get: rename a handler only when its inbox is empty.
 
         Raises:
-            ConfigError: There is a handler of this name, or the service has started.
+            ConfigError: There is a handler of this name, the service has started, or *handler* is
+                not an async callable: a plain function would block every other handler.
         """
+        if inspect.isclass(handler) or not callable(handler):
+            raise _refusal(name or type(handler).__name__, _NOT_ASYNC)
         name = name if name is not None else _name_of(handler)
+        if not _is_async(handler):
+            raise _refusal(name, _NOT_ASYNC)
         if self._frozen:
             raise _refusal(name, "add handlers before the service starts.")
         if name in self._handlers:
@@ -122,6 +132,15 @@ def import_handler(reference: str) -> Handler:
         raise _refusal(reference, "it cannot be called.")
     handler: Handler = found
     return handler
+
+
+def _is_async(handler: Handler) -> bool:
+    function = inspect.unwrap(handler)
+    while isinstance(function, partial):
+        function = function.func
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004
+    )
 
 
 def _name_of(handler: Handler) -> str:

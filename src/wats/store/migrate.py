@@ -1,4 +1,9 @@
-"""Migrations: numbered `.sql` files of this package, and which of them a database still needs."""
+"""Migrations: numbered `.sql` files of this package, and which of them a database still needs.
+
+Each file begins with `-- tolerates: N`: processes of schema version N and later keep working beside
+it and can be started after it. So a rolling upgrade, and a rollback of the program, need no
+rollback of the database as long as a migration only adds.
+"""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -8,7 +13,9 @@ from typing import Literal, TypeAlias
 
 from wats.errors import SchemaMismatch
 
-Dialect: TypeAlias = Literal["sqlite"]
+Dialect: TypeAlias = Literal["sqlite", "postgres"]
+
+_TOLERATES = "-- tolerates: "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,11 +26,13 @@ class Migration:
         id: The name of the file without its ending.
         version: The number at its beginning; the schema version once it is applied.
         sql: What to run.
+        tolerates: The oldest schema version whose processes can use the database afterwards.
     """
 
     id: str
     version: int
     sql: str
+    tolerates: int = 1
 
     @property
     def checksum(self) -> str:
@@ -38,6 +47,7 @@ class AppliedMigration:
     id: str
     version: int
     checksum: str
+    tolerates: int = 1
 
 
 def load_migrations(dialect: Dialect) -> tuple[Migration, ...]:
@@ -52,7 +62,27 @@ def load_migrations(dialect: Dialect) -> tuple[Migration, ...]:
 
 
 def _migration(name: str, sql: str) -> Migration:
-    return Migration(id=name, version=int(name.partition("_")[0]), sql=sql)
+    first_line = sql.partition("\n")[0]
+    if not first_line.startswith(_TOLERATES):
+        msg = f"Migration {name} does not begin with '{_TOLERATES}N'."
+        raise ValueError(msg)
+    return Migration(
+        id=name,
+        version=int(name.partition("_")[0]),
+        sql=sql,
+        tolerates=int(first_line.removeprefix(_TOLERATES)),
+    )
+
+
+def is_usable(schema_version: int, tolerated: int, needed: int) -> bool:
+    """Return whether a process that needs schema version *needed* can use a database.
+
+    Args:
+        schema_version: The version of the last migration that the database has.
+        tolerated: The highest `tolerates` of the migrations after *needed*; 0 if there are none.
+        needed: The version of the last migration of this process.
+    """
+    return schema_version >= needed >= tolerated
 
 
 def missing_migrations(
@@ -61,12 +91,15 @@ def missing_migrations(
     """Return those of *migrations* that are not *applied*, in order.
 
     Raises:
-        SchemaMismatch: An applied one is not among *migrations*, or is not the same.
+        SchemaMismatch: An applied one is not the same as ours, or is newer and does not tolerate
+            our schema version.
     """
-    ours = {
-        AppliedMigration(id=m.id, version=m.version, checksum=m.checksum): m for m in migrations
-    }
+    ours = {migration.id: migration for migration in migrations}
+    needed = migrations[-1].version
     for theirs in applied:
-        if ours.pop(theirs, None) is None:
+        same = ours.pop(theirs.id, None)
+        if same is None and (theirs.version <= needed or theirs.tolerates > needed):
+            raise SchemaMismatch
+        if same is not None and same.checksum != theirs.checksum:
             raise SchemaMismatch
     return tuple(ours.values())

@@ -15,7 +15,7 @@ from typing_extensions import override
 from wats.clock import Now, to_ms, utc_now
 from wats.errors import StoreClosed
 from wats.store import NO_SLOTS, Observe, OnReceived, Store
-from wats.store.migrate import load_migrations
+from wats.store.migrate import is_usable, load_migrations
 from wats.store.records import (
     Arrival,
     Consumer,
@@ -169,9 +169,11 @@ class SQLiteStore(Store):
     async def health(self) -> StoreHealth:
         if self._health is None:
             raise StoreClosed
-        version: int = await self._health.submit(StoreOperation.HEALTH, schema_version)
+        needed = self._migrations[-1].version
+        read = partial(schema_version, needed=needed)
+        version, tolerated = await self._health.submit(StoreOperation.HEALTH, read)
         return StoreHealth(
-            ok=version == self._migrations[-1].version,
+            ok=is_usable(version, tolerated, needed),
             adapter=Adapter.SQLITE.value,
             schema_version=version,
         )

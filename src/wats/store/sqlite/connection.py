@@ -40,17 +40,22 @@ CREATE TABLE IF NOT EXISTS wats_schema_migrations (
     id TEXT PRIMARY KEY,
     version INTEGER NOT NULL,
     checksum TEXT NOT NULL,           -- SHA-256 of the file
+    tolerates INTEGER NOT NULL,       -- the oldest version whose processes can still be used
     applied_at INTEGER NOT NULL       -- milliseconds since 1970, UTC
 ) STRICT
 """
 
-_APPLIED = "SELECT id, version, checksum FROM wats_schema_migrations ORDER BY version"
+_APPLIED = "SELECT id, version, checksum, tolerates FROM wats_schema_migrations ORDER BY version"
 
 _RECORD_MIGRATION = """
-INSERT INTO wats_schema_migrations (id, version, checksum, applied_at) VALUES (?, ?, ?, ?)
+INSERT INTO wats_schema_migrations (id, version, checksum, tolerates, applied_at)
+VALUES (?, ?, ?, ?, ?)
 """
 
-_SCHEMA_VERSION = "SELECT coalesce(max(version), 0) FROM wats_schema_migrations"
+_SCHEMA_VERSION = """
+SELECT coalesce(max(version), 0), coalesce(max(tolerates) FILTER (WHERE version > ?), 0)
+FROM wats_schema_migrations
+"""
 
 
 def translate(error: Exception) -> Exception:
@@ -190,8 +195,8 @@ def _apply_next(connection: Writer, migrations: Sequence[Migration]) -> bool:
 
 
 def _applied(connection: Connection) -> Iterator[AppliedMigration]:
-    for id_, version, checksum in connection.execute(_APPLIED):
-        yield AppliedMigration(id=id_, version=version, checksum=checksum)
+    for id_, version, checksum, tolerates in connection.execute(_APPLIED):
+        yield AppliedMigration(id=id_, version=version, checksum=checksum, tolerates=tolerates)
 
 
 def _apply(connection: Connection, migration: Migration) -> None:
@@ -199,11 +204,18 @@ def _apply(connection: Connection, migration: Migration) -> None:
         connection.execute(migration.sql)
     except apsw.Error as error:
         raise MigrationFailed from error
-    row = migration.id, migration.version, migration.checksum, to_ms(utc_now())
+    row = (
+        migration.id,
+        migration.version,
+        migration.checksum,
+        migration.tolerates,
+        to_ms(utc_now()),
+    )
     connection.execute(_RECORD_MIGRATION, row)
 
 
-def schema_version(connection: Connection) -> int:
-    """Read the number of the last migration that was applied."""
-    version: int = connection.execute(_SCHEMA_VERSION).get
-    return version
+def schema_version(connection: Connection, needed: int) -> tuple[int, int]:
+    """Read the schema version, and what the migrations after *needed* tolerate."""
+    row: Any = connection.execute(_SCHEMA_VERSION, (needed,)).fetchone()
+    version, tolerated = row
+    return version, tolerated

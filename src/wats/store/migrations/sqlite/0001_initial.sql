@@ -1,3 +1,5 @@
+-- tolerates: 1
+
 -- Times are milliseconds since 1970, UTC.
 
 -- Indexes on what is random, as ids of messages and numbers of customers are, cost a page each per
