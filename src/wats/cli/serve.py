@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import uvloop
@@ -25,6 +25,7 @@ from wats.errors import ConfigError, ConfigIssue, WatsError
 from wats.keeper import DRAIN_SECONDS
 from wats.service import WatsApp, create_wats_service_app
 from wats.store.open import IN_MEMORY, open_store
+from wats.store.sqlite.bell import Bell, bells_of
 from wats.telemetry.board import Board
 from wats.telemetry.vocabulary import LifecycleEvent
 from wats.web.server import GRACE_SECONDS, Server, bind, url_of
@@ -105,7 +106,7 @@ def _serve_by_workers(profile: Profile, secrets: Secrets) -> None:
         raise ConfigError([ConfigIssue("invalid_service_workers", "service.workers", reason)])
     count = profile.service.workers
     listener = bind(profile.service.host, profile.service.port)
-    board, shares = Board(count), shares_of(count)
+    board, shares, bells = Board(count), shares_of(count), bells_of(count)
     supervisor = Supervisor(
         board,
         shares,
@@ -121,7 +122,8 @@ def _serve_by_workers(profile: Profile, secrets: Secrets) -> None:
     if seat is None:
         return
     try:
-        uvloop.run(_work(profile, secrets, seat, listener, board, shares[seat.row]))
+        place = _Place(listener, board, shares[seat.row], bells[seat.row])
+        uvloop.run(_work(profile, secrets, seat, place))
     except WatsError as error:
         if seat.is_ready:
             raise
@@ -129,13 +131,20 @@ def _serve_by_workers(profile: Profile, secrets: Secrets) -> None:
         raise SystemExit(1) from None
 
 
+class _Place(NamedTuple):
+    """What a worker process got from before the fork."""
+
+    listener: socket.socket
+    board: Board
+    share: Share
+    bell: Bell
+
+
 async def _work(
     profile: Profile,
     secrets: Secrets,
     seat: Seat,
-    listener: socket.socket,
-    board: Board,
-    share: Share,
+    place: _Place,
 ) -> None:
     loop = asyncio.get_running_loop()
 
@@ -144,26 +153,28 @@ async def _work(
         signal.raise_signal(signal.SIGTERM)
 
     # What a worker has is made after the fork, so there may be threads in it.
-    async with _made(profile, secrets, board=board, row=seat.row) as app:
+    async with _made(profile, secrets, place.bell, board=place.board, row=seat.row) as app:
         if seat.is_replacement:
             app.telemetry.event(LifecycleEvent.WORKER_REPLACED)
         # A worker without a supervisor ends as if that had said so.
         loop.add_reader(seat.lifeline, end)
         try:
-            await _run(app, listener, ready=lambda _url: seat.ready(), share=share)
+            await _run(app, place.listener, ready=lambda _url: seat.ready(), share=place.share)
         finally:
             loop.remove_reader(seat.lifeline)
 
 
 @asynccontextmanager
-async def _made(profile: Profile, secrets: Secrets, **shared: Any) -> AsyncIterator[WatsApp]:
+async def _made(
+    profile: Profile, secrets: Secrets, bell: Bell | None = None, **shared: Any
+) -> AsyncIterator[WatsApp]:
     url = profile.persistence.url
     async with opened_sink(profile.telemetry.sink) as sink:
         yield create_wats_service_app(
             profile=profile,
             secrets=secrets,
             telemetry_sink=sink,
-            persistence=open_store(url) if url is not None else None,
+            persistence=open_store(url, bell=bell) if url is not None else None,
             **shared,
         )
 

@@ -33,6 +33,7 @@ from wats.store.records import (
 )
 from wats.store.sqlite import deliveries as delivery_rows
 from wats.store.sqlite import inbox, leader, messages, requests
+from wats.store.sqlite.bell import Bell
 from wats.store.sqlite.clock import StoreClock
 from wats.store.sqlite.connection import (
     MEMORY,
@@ -66,15 +67,24 @@ class SQLiteStore(Store):
         busy_seconds: How long an operation waits for another process that writes, before the store
             counts as unavailable.
         now: The wall clock, for retention; also the clock of leases if it is not the real one.
+        bell: Wakes the other processes on this file. Without one they find work by polling.
     """
 
-    def __init__(self, path: str, *, busy_seconds: float = 5.0, now: Now = utc_now) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        busy_seconds: float = 5.0,
+        now: Now = utc_now,
+        bell: Bell | None = None,
+    ) -> None:
         self._path = path
         self._busy_seconds = busy_seconds
         self._now = now
         self._clock: Callable[[], int] = (
             StoreClock() if now is utc_now else lambda: to_ms(self._now())
         )
+        self._bell = bell if bell is not None else Bell(-1, ())
         self._process = secrets.randbits(62)
         self._migrations = load_migrations("sqlite")
         self._writer: ConnectionThread[Writer] | None = None
@@ -119,7 +129,7 @@ class SQLiteStore(Store):
         return reader
 
     def _connect_writer(self) -> Writer:
-        writer = connect_writer(self._path, self._busy_seconds, self._clock)
+        writer = connect_writer(self._path, self._busy_seconds, self._clock, self._bell.ring)
         try:
             migrate(writer, self._migrations)
             if isinstance(self._clock, StoreClock):
@@ -134,6 +144,7 @@ class SQLiteStore(Store):
     @override
     async def close(self) -> None:
         async with self._changing:
+            self._bell.close()
             self._writer = self._reader = self._health = None
             await self._threads.aclose()
 
@@ -184,7 +195,7 @@ class SQLiteStore(Store):
 
     @override
     def on_work(self, wake: Callable[[], None]) -> None:
-        """Do nothing yet: other processes on the file are found by polling."""
+        self._bell.listen(wake)
 
     @override
     async def register(self, consumers: Sequence[Consumer]) -> None:

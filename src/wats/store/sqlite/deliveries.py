@@ -210,6 +210,7 @@ def insert(writer: Writer, arriving: Sequence[Arriving]) -> None:
             each.leased.append(_leased_on_arrival(row))
         else:
             each.waiting += 1
+            writer.leaves_work = True
 
 
 def _is_backlogged(writer: Writer, known: dict[str, bool], consumer: str, now: int) -> bool:
@@ -320,6 +321,7 @@ def settle(writer: Writer, settlements: Sequence[Settlement]) -> Settled:
                 if _put_back(writer, _RELEASE, settlement):
                     writer.count(delivery.consumer, _unleased(delivery.attempt - 1), 1)
                     due.add(delivery.consumer)
+    writer.leaves_work = writer.leaves_work or bool(due)
     return Settled(done=_finished(writer, done), due=frozenset(due))
 
 
