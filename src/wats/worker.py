@@ -35,7 +35,7 @@ class Duties(Generic[Item, Result]):
     """The work of a worker.
 
     Attributes:
-        claim: Leases up to so many items.
+        claim: Leases up to so many items; also returns whether more could be leased.
         handle: Handles one item and returns its result.
         fail: Returns the result of an item whose `handle` raised, or was cut off by a stop.
         release: Returns the result of an item whose handling never began.
@@ -44,7 +44,7 @@ class Duties(Generic[Item, Result]):
         trouble: Receives every exception of the others. They are tried again, after a pause.
     """
 
-    claim: Callable[[int], Awaitable[Sequence[Item]]]
+    claim: Callable[[int], Awaitable[tuple[Sequence[Item], bool]]]
     handle: Callable[[Item], Awaitable[Result]]
     fail: Callable[[Item, BaseException], Result]
     release: Callable[[Item], Result]
@@ -88,6 +88,8 @@ class Worker(Generic[Item, Result]):
         self._reserved = 0
         self._is_starting = False  # a runner was made and has not begun
         self._has_work = True  # there may be something to claim
+        self._was_woken = False  # … by another process, since the last claim began
+        self._is_backlogged = False  # the last claim left something
         self._stopping = False
         self._cutting_off = False
         self._claim_now = asyncio.Event()
@@ -108,7 +110,16 @@ class Worker(Generic[Item, Result]):
         return bool(self._loops) and not any(loop.done() for loop in self._loops)
 
     def wake(self) -> None:
-        """Note that there is something to claim."""
+        """Note that another process stored something to claim."""
+        self._was_woken = True
+        self.note_work()
+
+    def note_work(self) -> None:
+        """Note that this process stored something to claim.
+
+        Called before the result of a claim that was part of the same transaction or of a later one
+        arrives, so that claim has seen it.
+        """
         self._has_work = True
         self._claim_now.set()
 
@@ -250,31 +261,27 @@ class Worker(Generic[Item, Result]):
     async def _claim(self) -> bool:
         if self._stopping:
             return False
-        limit = self._free_slots
-        if limit > 0:
-            # Before the claim: work that is added meanwhile must lead to another one.
-            self._has_work = False
+        free = self._free_slots
+        if free > 0:
             self._claim_now.clear()
-            await self._claim_up_to(limit)
+            # What is stored while a claim is under way needs slots too, to be leased on arrival.
+            await self._claim_up_to(free if self._is_backlogged else (free + 1) // 2)
         if not (self._has_work and self._free_slots > 0):
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_seconds):
                     await self._claim_now.wait()
-            self._claim_now.clear()
             self._has_work = True
         return True
 
     async def _claim_up_to(self, limit: int) -> None:
+        self._was_woken = False
         self._reserved += limit
         try:
-            items = await self._duties.claim(limit)
-        except BaseException:
-            self._has_work = True
-            raise
+            items, self._is_backlogged = await self._duties.claim(limit)
         finally:
             self._reserved -= limit
             self._changed.set()
-        self._has_work = self._has_work or len(items) == limit
+        self._has_work = self._is_backlogged or self._was_woken
         for item in items:
             self._take(item)
 
@@ -285,7 +292,7 @@ class Worker(Generic[Item, Result]):
         results, self._results = self._results, []
         try:
             if results and await self._duties.settle(results):
-                self.wake()
+                self.note_work()
         except BaseException:
             self._results = results + self._results
             raise

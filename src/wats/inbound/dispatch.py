@@ -7,7 +7,7 @@ must be retried holds up those behind it: of this conversation and for this hand
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from time import monotonic
 
@@ -144,8 +144,14 @@ class Dispatcher:
             slots[delivery.consumer] -= 1
             self._workers[delivery.consumer].offer(Job(delivery, expires, update))
 
+    def note_work(self, consumers: Iterable[str]) -> None:
+        """Note that deliveries of *consumers* were stored without a lease."""
+        for name in consumers:
+            if (worker := self._workers.get(name)) is not None:
+                worker.note_work()
+
     def wake(self) -> None:
-        """Note that something was stored that is not leased."""
+        """Note that another process stored deliveries."""
         for worker in self._workers.values():
             worker.wake()
 
@@ -153,9 +159,10 @@ class Dispatcher:
         """Let handlers that run finish within *drain_seconds*; the rest stays in the inbox."""
         await asyncio.gather(*(each.stop(drain_seconds) for each in self._workers.values()))
 
-    async def _claim(self, name: str, limit: int) -> Sequence[Job]:
+    async def _claim(self, name: str, limit: int) -> tuple[Sequence[Job], bool]:
         expires = monotonic() + self._config.lease_seconds
-        return [Job(each, expires) for each in await self._store.claim(name, limit)]
+        claimed = await self._store.claim(name, limit)
+        return [Job(each, expires) for each in claimed.deliveries], claimed.more
 
     async def _handle(self, job: Job) -> Handled:
         delivery, update = job.delivery, job.update

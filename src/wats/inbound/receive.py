@@ -139,19 +139,18 @@ class Receiver:
         slots: dict[str, int],
     ) -> int:
         """Dispatch what is new; return how many updates are."""
-        new = waiting = 0
+        new = 0
         for update, arrival, received in zip(found.updates, arrivals, results, strict=True):
             if received is None:
                 self._telemetry.webhook_update(update.kind, Outcome.DEDUPED)
                 continue
             new += 1
-            waiting += received.waiting
             dispatcher.take(update, received, slots)
+            if received.waiting:
+                dispatcher.note_work(arrival.consumers)
             self._news.tell(update, arrival.status, received.sent_at)
             if not arrival.consumers:
                 self._telemetry.webhook_update(update.kind, Outcome.SUCCESS)
-        if waiting:
-            dispatcher.wake()
         return new
 
     def _finish(self, found: Normalized, new: int, on_receipt: OnReceipt) -> None:

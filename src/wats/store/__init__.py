@@ -16,6 +16,7 @@ from typing import Protocol, TypeAlias
 
 from wats.store.records import (
     Arrival,
+    Claimed,
     Consumer,
     DeadLetter,
     Delivery,
@@ -116,7 +117,7 @@ class InboxStore(Protocol):
                 deliveries go first.
         """
 
-    async def claim(self, consumer: str, limit: int) -> Sequence[Delivery]:
+    async def claim(self, consumer: str, limit: int) -> Claimed:
         """Lease up to *limit* deliveries of *consumer*, of different ordering keys.
 
         Those that have been due longest come first: since their arrival, since the time of their

@@ -5,6 +5,7 @@ import pytest
 from apsw import Connection
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from wats.store.sqlite.first_leases import MOST
 
 from wats.store.migrate import load_migrations
 from wats.store.records import (
@@ -18,7 +19,6 @@ from wats.store.records import (
 )
 from wats.store.sqlite import inbox
 from wats.store.sqlite.connection import connect_writer, migrate
-from wats.store.sqlite.first_leases import MOST
 from wats.store.sqlite.walk import Walk
 
 MakeArrival = Callable[..., Arrival]

@@ -18,6 +18,7 @@ from wats.store import NO_SLOTS, Observe, OnReceived, Store
 from wats.store.migrate import is_usable, load_migrations
 from wats.store.records import (
     Arrival,
+    Claimed,
     Consumer,
     DeadLetter,
     Delivery,
@@ -220,7 +221,7 @@ class SQLiteStore(Store):
         )
 
     @override
-    async def claim(self, consumer: str, limit: int) -> Sequence[Delivery]:
+    async def claim(self, consumer: str, limit: int) -> Claimed:
         claim = partial(delivery_rows.claim, name=consumer, limit=limit)
         return await self._write(StoreOperation.CLAIM, claim)
 
