@@ -262,8 +262,8 @@ class Worker(Generic[Item, Result]):
         if self._stopping:
             return False
         free = self._free_slots
+        self._claim_now.clear()
         if free > 0:
-            self._claim_now.clear()
             # What is stored while a claim is under way needs slots too, to be leased on arrival.
             await self._claim_up_to(free if self._is_backlogged else (free + 1) // 2)
         if not (self._has_work and self._free_slots > 0):
