@@ -123,12 +123,12 @@ class Worker(Generic[Item, Result]):
         self._has_work = True
         self._claim_now.set()
 
-    def reserve(self, slots: int) -> int:
-        """Reserve up to *slots* slots; return how many. Each is used by `offer` or given back."""
-        free = 0 if self._stopping or not self._loops else self._free_slots
-        reserved = min(slots, free)
-        self._reserved += reserved
-        return reserved
+    def reserve(self) -> bool:
+        """Reserve a slot if one is free; it is used by `offer` or given back."""
+        if self._stopping or not self._loops or self._free_slots <= 0:
+            return False
+        self._reserved += 1
+        return True
 
     def give_back(self, slots: int) -> None:
         """Give back *slots* reserved slots."""

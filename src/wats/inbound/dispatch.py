@@ -18,7 +18,7 @@ from wats.inbound import updates
 from wats.inbound.handlers import HandlerCalls, Handlers
 from wats.inbound.updates import Update
 from wats.store import Store
-from wats.store.records import Consumer, Delivery, DeliveryState, Received, Settlement
+from wats.store.records import Arrival, Consumer, Delivery, DeliveryState, Received, Settlement
 from wats.telemetry import Telemetry, error_name
 from wats.telemetry.sinks import Log
 from wats.telemetry.vocabulary import Outcome, UpdateKind
@@ -124,12 +124,19 @@ class Dispatcher:
             worker.is_alive for worker in self._workers.values()
         )
 
-    def reserve(self, wanted: Mapping[str, int]) -> dict[str, int]:
-        """Reserve slots for updates that are about to be stored, as far as there are any."""
-        workers = self._workers
-        return {
-            name: workers[name].reserve(count) for name, count in wanted.items() if name in workers
-        }
+    def reserve(self, arrivals: Sequence[Arrival]) -> dict[str, int]:
+        """Reserve a slot for each delivery of *arrivals*, as far as there are any.
+
+        Returns:
+            How many were reserved, by consumer. Each is used by `take` or given back.
+        """
+        workers, slots = self._workers, dict[str, int]()
+        for arrival in arrivals:
+            for name in arrival.consumers:
+                worker = workers.get(name)
+                if worker is not None and worker.reserve():
+                    slots[name] = slots.get(name, 0) + 1
+        return slots
 
     def give_back(self, slots: Mapping[str, int]) -> None:
         """Give back reserved slots."""

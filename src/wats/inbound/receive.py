@@ -1,10 +1,8 @@
 """The transaction of the inbound flow: a webhook body becomes stored updates, then we answer."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from itertools import chain
 from typing import Any, TypeAlias
 
 import msgspec
@@ -112,7 +110,7 @@ class Receiver:
         self, store: Store, dispatcher: Dispatcher, found: Normalized, on_receipt: OnReceipt
     ) -> None:
         arrivals = [self._arrival(update) for update in found.updates]
-        slots = dispatcher.reserve(Counter(chain.from_iterable(a.consumers for a in arrivals)))
+        slots = dispatcher.reserve(arrivals)
 
         def on_received(results: Sequence[Received | None] | None, error: Exception | None) -> None:
             try:
