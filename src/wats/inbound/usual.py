@@ -6,6 +6,7 @@ slow path (`envelope`, `normalize`). Both paths give the same update for the sam
 """
 
 from datetime import datetime
+from functools import lru_cache
 from types import MemberDescriptorType
 from typing import Any, Literal, cast
 
@@ -104,6 +105,9 @@ _decode_message = msgspec.json.Decoder(_MessageItem).decode
 _decode_status = msgspec.json.Decoder(_StatusItem).decode
 _decode_contact = msgspec.json.Decoder(_ContactItem).decode
 
+# A service has few accounts and business numbers.
+_business_id = lru_cache(maxsize=256)(identifier)
+
 _NO_CONTACT = _ContactItem()
 
 _SLOW_TYPES = frozenset({"system", "request_welcome", "edit", "revoke"})
@@ -192,7 +196,8 @@ def read(body: bytes, received_at: datetime) -> Update | None:
 def _read(body: bytes, received_at: datetime) -> Update | None:
     entry = _decode(body).entry[0]
     value = entry.changes[0].value
-    waba_id, number = identifier(entry.id), identifier(value.metadata.phone_number_id)
+    waba_id = _business_id(entry.id)
+    number = _business_id(value.metadata.phone_number_id)
     if waba_id is None or number is None:
         return None
     raw_contact = None if value.contacts is UNSET else value.contacts[0]
@@ -217,8 +222,8 @@ def _read(body: bytes, received_at: datetime) -> Update | None:
         conversation=f"{number}|{other}" if other else None,
         occurred_at=moment(reading.seconds),
         received_at=received_at,
-        contact=cast("dict[str, Any] | None", raw_contact),
-        raw=cast("dict[str, Any]", raw),
+        contact=raw_contact,  # type: ignore[arg-type]  # JSON until it is accessed
+        raw=raw,  # type: ignore[arg-type]
     )
     msgspec.structs.force_setattr(update, "_head", reading.head)
     return update
