@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from wats.errors import WebhookRefused
@@ -191,6 +191,80 @@ WRITERS = st.sampled_from(
 @given(body=changed_bodies(), write=WRITERS)
 def test_both_paths_give_the_same_update_for_a_changed_body(body, write) -> None:
     assert_both_paths_agree(write(body))
+
+
+def mostly_first(values: list[Any]) -> st.SearchStrategy[Any]:
+    """Draw the first of *values* in most cases."""
+    return st.sampled_from([values[0]] * 4 * len(values) + values)
+
+
+def objects_of(required: dict[str, list[Any]], *optional: str) -> st.SearchStrategy[Any]:
+    """Draw objects with the *required* members, and any of the *optional* ones with an id."""
+    ids = st.sampled_from(["15550002222", "U1", "U2", "U3"]) | mostly_first(
+        ["a b", "a\nb", "", None]
+    )
+    return st.fixed_dictionaries(
+        {name: mostly_first(values) for name, values in required.items()},
+        optional=dict.fromkeys(optional, ids),
+    )
+
+
+CONTACTS = objects_of({}, "wa_id", "user_id", "parent_user_id", "profile")
+MESSAGES = objects_of(
+    {
+        "id": ["wamid.1", "15", "\n"],
+        "timestamp": ["1750000000", "0", "x"],
+        "type": ["text", "system", "request_welcome", "edit", "revoke", "future", "a\nb", ""],
+    },
+    "from",
+    "from_user_id",
+    "from_parent_user_id",
+    "text",
+)
+STATUSES = objects_of(
+    {
+        "id": ["wamid.1", "15", "\n"],
+        "timestamp": ["1750000000", "0", "x"],
+        "status": ["sent", "failed", "future", "a\nb", ""],
+        "recipient_type": ["individual", "group", "other", None],
+        "errors": [None, [], [{"code": 7}], [{"code": "7"}], [7], {}],
+    },
+    "recipient_id",
+    "recipient_user_id",
+    "recipient_parent_user_id",
+)
+
+
+def lists_of(items: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Draw mostly lists of one item, and others that a value may have in their place."""
+    one = st.tuples(items).map(list)
+    return one | one | one | one | st.lists(items, max_size=2) | st.sampled_from([None, [None]])
+
+
+VALUES = st.fixed_dictionaries(
+    {"metadata": st.just({"phone_number_id": "1"})}, optional={"contacts": lists_of(CONTACTS)}
+)
+
+
+@settings(max_examples=600)
+@example(
+    value={"metadata": {"phone_number_id": "1"}, "contacts": [{"user_id": "U2"}]},
+    items={
+        "messages": [
+            {"id": "wamid.1", "timestamp": "1750000000", "type": "text", "from_user_id": "U1"}
+        ]
+    },
+)
+@given(
+    value=VALUES,
+    items=st.fixed_dictionaries({"messages": lists_of(MESSAGES)})
+    | st.fixed_dictionaries({"statuses": lists_of(STATUSES)}),
+)
+def test_both_paths_give_the_same_update_whichever_members_name_the_customer(value, items) -> None:
+    change = {"field": "messages", "value": {**value, **items}}
+    entry = {"id": "1", "changes": [change]}
+
+    assert_both_paths_agree(written({"object": "whatsapp_business_account", "entry": [entry]}))
 
 
 TOKENS = st.sampled_from(
