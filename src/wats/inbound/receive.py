@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from wats.clock import Now, utc_now
-from wats.inbound import envelope, projection, updates
+from wats.inbound import envelope, projection, updates, usual
 from wats.inbound.dispatch import Dispatcher
 from wats.inbound.handlers import HandlerCalls, Handlers
 from wats.inbound.news import News
@@ -98,7 +98,11 @@ class Receiver:
         """
         self._check.verify(body, signature)
         received_at = self._now()
-        found = normalize(envelope.parse(body), received_at=received_at)
+        update = usual.read(body, received_at)
+        if update is not None:
+            found = Normalized([update], [])
+        else:
+            found = normalize(envelope.parse(body), received_at=received_at)
         if not found.updates:
             self._finish(found, 0, on_receipt)
         elif self._store is None or self._dispatcher is None:
