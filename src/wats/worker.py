@@ -10,18 +10,23 @@ the next ones are already under way, so one commit serves many. Whoever adds wor
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Generic, TypeVar
-
-from wats.cancellation import is_for_this_task
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 5.0
+
+LOOPS: Final = 3
+"""The tasks of a worker besides its consumers: claimer, settler, renewer."""
+
+END_SECONDS = 5.0
+"""How long cancelled tasks, and the last settlement, may take to end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +40,7 @@ class Duties(Generic[Item, Result]):
         renew: Extends the leases of items that are still being worked on.
         abandon: Says what becomes of an item that was leased and not handled before the end.
         trouble: Is told of every exception of the others. They are tried again, after a pause.
+        replaced: Called with what ended a task of the worker that should not have ended.
     """
 
     claim: Callable[[int], Awaitable[Sequence[Item]]]
@@ -43,10 +49,13 @@ class Duties(Generic[Item, Result]):
     renew: Callable[[Sequence[Item]], Awaitable[None]]
     abandon: Callable[[Item], Result]
     trouble: Callable[[BaseException], None]
+    replaced: Callable[[BaseException], None]
 
 
 class Worker(Generic[Item, Result]):
     """Does its duties until it is stopped, whatever exceptions they raise.
+
+    Only `stop` ends the tasks of a worker. One that ends in another way is replaced.
 
     Results are kept until they are settled. If that never succeeds the leases run out, and the
     work is done again by whoever claims it then.
@@ -82,16 +91,43 @@ class Worker(Generic[Item, Result]):
         self._awake = asyncio.Event()
         self._finished = asyncio.Event()
         self._stopping = False
+        self._ending = False
+        self._is_claiming = False
         self._is_full = False
-        self._consumers: list[asyncio.Task[None]] = []
-        self._loops: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._end: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to work, on the running loop. To be called once."""
-        steps = (self._claim, self._settle, self._renew)
-        self._loops = [asyncio.create_task(self._repeat(step)) for step in steps]
-        self._consumers = [asyncio.create_task(self._consume()) for _ in range(self._concurrency)]
+        for step in (self._claim, self._settle, self._renew):
+            self._spawn(partial(self._repeat, step))
+        for _ in range(self._concurrency):
+            self._spawn(self._consume)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the worker has started, has not begun to stop, and has all of its tasks."""
+        return not self._stopping and len(self._tasks) == self._concurrency + LOOPS
+
+    def _spawn(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        task = asyncio.create_task(run())
+        self._tasks.add(task)
+        task.add_done_callback(partial(self._replace, run))
+
+    def _replace(
+        self, run: Callable[[], Coroutine[Any, Any, None]], task: "asyncio.Task[None]"
+    ) -> None:
+        self._tasks.discard(task)
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if self._ending or error is None:
+            return
+        self._duties.trouble(error)
+        self._duties.replaced(error)
+        task.get_loop().call_later(FIRST_PAUSE_SECONDS, self._respawn, run)
+
+    def _respawn(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        if not self._ending:
+            self._spawn(run)
 
     def wake(self) -> None:
         """Say that there may be work."""
@@ -120,21 +156,29 @@ class Worker(Generic[Item, Result]):
 
     async def _stop(self, drain_seconds: float) -> None:
         self._stopping = True
-        while self._queue:
-            self._give_up(self._queue.popleft())
+        self._give_up_queue()
         with suppress(TimeoutError):
             async with asyncio.timeout(drain_seconds):
-                while self._held:
+                # A claim in progress may have leased items already, which are given back.
+                while self._held or self._is_claiming:
                     self._finished.clear()
                     await self._finished.wait()
-        await _cancel(self._consumers)
-        await _cancel(self._loops)
+        self._ending = True
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=END_SECONDS)
         for item in list(self._held.values()):
             self._give_up(item)
         try:
-            await self._settle_results()
+            async with asyncio.timeout(END_SECONDS):
+                await self._settle_results()
         except Exception as error:  # the leases run out instead
             self._duties.trouble(error)
+
+    def _give_up_queue(self) -> None:
+        while self._queue:
+            self._give_up(self._queue.popleft())
 
     def _give_up(self, item: Item) -> None:
         self._finish(item, self._duties.abandon(item))
@@ -174,9 +218,12 @@ class Worker(Generic[Item, Result]):
             try:
                 result = await self._duties.handle(item)
             except BaseException as error:
-                if is_for_this_task(error):
+                if self._ending:
                     raise
-                del self._held[id(item)]
+                self._held.pop(id(item), None)
+                self._finished.set()
+                if isinstance(error, asyncio.CancelledError | GeneratorExit):
+                    raise
                 self._duties.trouble(error)
             else:
                 self._finish(item, result)
@@ -187,7 +234,9 @@ class Worker(Generic[Item, Result]):
             try:
                 await step()
                 pause = FIRST_PAUSE_SECONDS
-            except Exception as error:
+            except (asyncio.CancelledError, GeneratorExit):
+                raise
+            except BaseException as error:
                 self._duties.trouble(error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
@@ -200,9 +249,16 @@ class Worker(Generic[Item, Result]):
         self._is_full = room * 2 < self._backlog
         items: Sequence[Item] = ()
         if not self._stopping and not self._is_full:
-            items = await self._duties.claim(room)
+            self._is_claiming = True
+            try:
+                items = await self._duties.claim(room)
+            finally:
+                self._is_claiming = False
+                self._finished.set()
         for item in items:
             self.offer(item)
+        if self._stopping:
+            self._give_up_queue()
         if not items:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_seconds):
@@ -231,8 +287,3 @@ class Worker(Generic[Item, Result]):
         if self._held:
             await self._duties.renew(list(self._held.values()))
 
-
-async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

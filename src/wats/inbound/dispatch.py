@@ -88,6 +88,7 @@ class Dispatcher:
                 renew=self._renew,
                 abandon=_abandoned,
                 trouble=self._telemetry.errors.record,
+                replaced=self._log_replaced,
             ),
             concurrency=self._config.concurrency,
             backlog=4 * self._config.concurrency,
@@ -98,6 +99,11 @@ class Dispatcher:
     def start(self) -> None:
         """Begin, also with what an earlier process left behind."""
         self._worker.start()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether updates are dispatched: started, not stopping, and not blocked by handlers."""
+        return self._worker.is_alive and not self._calls.is_exhausted
 
     @property
     def lease_seconds(self) -> float:
@@ -117,6 +123,9 @@ class Dispatcher:
         """Let handlers that run finish within *drain_seconds*; the rest stays in the inbox."""
         worker, self._worker = self._worker, self._make_worker()
         await worker.stop(drain_seconds)
+
+    def _log_replaced(self, error: BaseException) -> None:
+        self._log({"event": "wats.dispatch.interrupted", "errorName": error_name(error)})
 
     async def _claim(self, limit: int) -> Sequence[Sequence[Job]]:
         deliveries = await self._store.claim_deliveries(

@@ -5,7 +5,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeAlias
 
-from wats.cancellation import is_for_this_task
 from wats.errors import ConfigError, ConfigIssue
 from wats.inbound.updates import Update
 from wats.inbound.watchdog import Watchdog
@@ -68,10 +67,10 @@ class Handlers:
 
 
 class HandlerCalls:
-    """Calls handlers, so that nothing they do ends anything else than the call.
+    """Calls handlers and isolates their failures.
 
     Args:
-        timeout_seconds: How long one call may take.
+        timeout_seconds: The time limit of one call.
     """
 
     def __init__(self, handlers: Handlers, *, telemetry: Telemetry, timeout_seconds: float) -> None:
@@ -79,19 +78,22 @@ class HandlerCalls:
         self._telemetry = telemetry
         self._watchdog = Watchdog(timeout_seconds)
 
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether so many calls ignore their cancellation that no more can be abandoned."""
+        return self._watchdog.is_exhausted
+
     async def call(self, target: str, update: Update) -> BaseException | None:
-        """Hand *update* to the handler *target*; return what it raised, which is counted."""
+        """Call the handler *target* with *update*; record and return what it raised, of any class.
+
+        Raises:
+            CancelledError: The caller was cancelled; the call is abandoned.
+        """
         began = time.perf_counter()
         handler, place = self._handlers[target]
-        failure = None
-        try:
-            with self._watchdog.watch():
-                await handler(update)
-        except BaseException as error:
-            if is_for_this_task(error):
-                raise
-            failure = error
-            self._telemetry.errors.record(error)
+        failure = await self._watchdog.run(handler, update)
+        if failure is not None:
+            self._telemetry.errors.record(failure)
         outcome = Outcome.SUCCESS if failure is None else Outcome.ERROR
         seconds = time.perf_counter() - began
         self._telemetry.dispatched(place, update.kind, outcome, seconds)

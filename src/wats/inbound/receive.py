@@ -83,6 +83,11 @@ class Receiver:
         )
         self._now = now
 
+    @property
+    def is_dispatching(self) -> bool:
+        """Whether stored updates reach their handlers; true where there is no store."""
+        return self._dispatcher is None or self._dispatcher.is_alive
+
     async def receive(self, body: bytes, signature: str | None) -> Receipt:
         """Verify, parse and normalize *body*, and keep or handle what is new in it.
 

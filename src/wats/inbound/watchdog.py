@@ -1,76 +1,118 @@
-"""A time limit for handlers that costs next to nothing while it is kept.
+"""Runs calls of handlers, each in a task of its own, with a time limit.
 
-`asyncio.timeout` arms and disarms a timer of the loop for every use: a tenth of all that is done
-with an update. Here one timer looks at all uses that are under way, so a use may last a little
-longer than its limit.
+A task per call isolates calls: a cancellation that a handler requests or leaves behind reaches no
+other call, and a call that ignores its cancellation can be abandoned.
+
+`asyncio.timeout` arms and disarms a timer of the loop for every use: a tenth of the time spent on an
+update. Here one timer checks all calls in progress, so a call may exceed its limit a little.
 """
 
 import asyncio
-from types import TracebackType
-from typing import Any
+from collections.abc import Awaitable, Callable
+from types import NoneType
+from typing import Any, Final
 
-LOOKS_PER_LIMIT = 4
-LONGEST_PAUSE_SECONDS = 0.25
+LOOKS_PER_LIMIT: Final = 4
+LONGEST_PAUSE_SECONDS: Final = 0.25
+
+LONGEST_GRACE_SECONDS: Final = 5.0
+"""How long a cancelled call may take to end, if its limit is not shorter."""
+
+MAX_ABANDONED: Final = 1000
+"""The most calls that can be abandoned at a time. Above that, callers wait for their calls."""
 
 
 class Watchdog:
-    """Gives code blocks of tasks *seconds* each; `with watchdog.watch():` around what may wait."""
+    """Runs calls for at most *seconds* each, and abandons those that ignore their cancellation."""
 
     def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.watches: set[Watch] = set()
-        self.loop: asyncio.AbstractEventLoop | None = None
-        """The loop whose timer looks at the watches; `None` while there is nothing to look at."""
+        self._seconds = seconds
+        self._grace_seconds = min(seconds, LONGEST_GRACE_SECONDS)
         self._pause = min(seconds / LOOKS_PER_LIMIT, LONGEST_PAUSE_SECONDS)
+        self._calls: set[_Call] = set()
+        self._abandoned: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None  # whose timer checks the calls
 
-    def watch(self) -> "Watch":
-        """Return a context in which the current task has so long, or gets a `TimeoutError`."""
-        return Watch(self)
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether as many calls as can be abandoned are, so that callers wait without a limit."""
+        return len(self._abandoned) >= MAX_ABANDONED
 
-    def look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Look at all watches, and again after a pause, for as long as there are any."""
-        now = loop.time()
-        for watch in [watch for watch in self.watches if watch.deadline <= now]:
-            watch.bite()
-        self.loop = loop if self.watches else None
-        if self.watches:
-            loop.call_later(self._pause, self.look, loop)
+    async def run(self, function: Callable[..., Awaitable[object]], *arguments: Any) -> BaseException | None:
+        """Await `function(*arguments)`; return what it raised, of any class, or `None`.
 
-
-class Watch:
-    """One code block of one task."""
-
-    __slots__ = ("_is_bitten", "_task", "_watchdog", "deadline")
-
-    def __init__(self, watchdog: Watchdog) -> None:
-        self._watchdog = watchdog
-        self._is_bitten = False
-
-    def bite(self) -> None:
-        """Cancel what the task waits for; done once only."""
-        self._watchdog.watches.discard(self)
-        if self._task is not None:
-            self._is_bitten = True
-            self._task.cancel()
-
-    def __enter__(self) -> None:
+        A call that exceeds its limit is cancelled, and has failed with `TimeoutError`. If it does
+        not end then it is abandoned: its task goes on, and nothing waits for it. The same happens
+        to a call whose caller is cancelled.
+        """
         loop = asyncio.get_running_loop()
-        watchdog = self._watchdog
-        self._task: asyncio.Task[Any] | None = asyncio.current_task(loop)
-        self.deadline = loop.time() + watchdog.seconds
-        watchdog.watches.add(self)
-        if watchdog.loop is not loop:
-            watchdog.look(loop)
+        call = _Call(loop, loop.time() + self._seconds, function, arguments)
+        self._calls.add(call)
+        if self._loop is not loop:  # nothing to check before, or only calls of a loop that ended
+            self._calls = {call}
+            self._look(loop)
+        try:
+            return await call.outcome
+        finally:
+            self._calls.discard(call)
+            if not call.task.done():
+                self._abandon(call.task)
 
-    def __exit__(
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Check all calls, and again after a pause while there are any."""
+        now = loop.time()
+        for call in [call for call in self._calls if call.deadline <= now]:
+            if call.is_late and not self.is_exhausted:
+                call.end(TimeoutError())
+            else:
+                call.is_late = True
+                call.deadline = now + self._grace_seconds
+                call.task.cancel()
+        self._loop = loop if self._calls else None
+        if self._calls:
+            loop.call_later(self._pause, self._look, loop)
+
+    def _abandon(self, task: "asyncio.Task[None]") -> None:
+        task.cancel()
+        self._abandoned.add(task)
+        task.add_done_callback(self._abandoned.discard)
+
+
+class _Call:
+    """A call in progress.
+
+    Attributes:
+        deadline: When it is cancelled or, if it is late already, abandoned.
+        outcome: What it raised, or `None`.
+    """
+
+    __slots__ = ("deadline", "is_late", "outcome", "task")
+
+    def __init__(
         self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
+        loop: asyncio.AbstractEventLoop,
+        deadline: float,
+        function: Callable[..., Awaitable[object]],
+        arguments: tuple[Any, ...],
     ) -> None:
-        self._watchdog.watches.discard(self)
-        if not self._is_bitten or self._task is None:
-            return
-        # Somebody else may have cancelled the task as well; that is not ours to take back.
-        if self._task.uncancel() == 0 and exc_type in {asyncio.CancelledError, None}:
-            raise TimeoutError from exc
+        self.deadline = deadline
+        self.is_late = False
+        self.outcome: asyncio.Future[BaseException | None] = loop.create_future()
+        self.task = loop.create_task(self._run(function, arguments))
+
+    async def _run(
+        self, function: Callable[..., Awaitable[object]], arguments: tuple[Any, ...]
+    ) -> None:
+        failure: BaseException | None = None
+        try:
+            await function(*arguments)
+        except BaseException as error:  # a task that raises SystemExit would end the process
+            failure = error
+        if self.is_late and isinstance(failure, asyncio.CancelledError | NoneType):
+            failure = TimeoutError()
+        self.end(failure)
+
+    def end(self, failure: BaseException | None) -> None:
+        """End the call for its caller, unless it has ended."""
+        if not self.outcome.done():
+            self.outcome.set_result(failure)
