@@ -8,7 +8,7 @@ from typing import TypeAlias
 from wats.errors import ConfigError, ConfigIssue
 from wats.inbound.updates import Update
 from wats.inbound.watchdog import Watchdog
-from wats.telemetry import Telemetry
+from wats.telemetry import Telemetry, error_name
 from wats.telemetry.vocabulary import Outcome, UpdateKind
 
 Handler: TypeAlias = Callable[[Update], Awaitable[None]]
@@ -111,8 +111,8 @@ def import_handler(reference: str) -> Handler:
         found: object = importlib.import_module(module_name)
         for part in path.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise _refusal(reference, "it cannot be imported.") from error
+    except BaseException as error:  # the module's own code runs here
+        raise _refusal(reference, f"it cannot be imported: {error_name(error)}.") from error
     if not callable(found):
         raise _refusal(reference, "it cannot be called.")
     handler: Handler = found

@@ -101,7 +101,7 @@ class Web:
         started = perf_counter_ns()
         try:
             webhook = self._parts.receiver.begin(body, signature)
-        except Exception as error:
+        except BaseException as error:
             self._answer_webhook(asker, self._explain(error, self._hook), started)
             return None
         webhook.safe.add_done_callback(partial(self._finish_webhook, webhook, asker, started))
@@ -116,7 +116,7 @@ class Web:
             return
         try:
             response = webhooks.answer(self._parts.receiver.finish(webhook))
-        except Exception as error:
+        except BaseException as error:
             response = self._explain(error, self._hook)
         self._answer_webhook(asker, response, started)
 
