@@ -1,19 +1,23 @@
-"""What a store brings with it besides webhooks: work that waits in it, and its upkeep."""
+"""The background work of a store: dispatching what it holds, and its upkeep."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from typing import Final, TypeAlias
 
 from wats.clock import Now
 from wats.config import InboxConfig, MessagesConfig
-from wats.errors import StoreError
 from wats.inbound.dispatch import Dispatcher
 from wats.store import Store
 from wats.telemetry import Telemetry
-from wats.telemetry.vocabulary import InboxState
+from wats.telemetry.sinks import FailureLog, Log
+from wats.telemetry.vocabulary import InboxState, UpkeepTask
 
 DRAIN_SECONDS = 10.0
 """How long handlers that run may take to finish when the service stops."""
+
+CLOSE_SECONDS: Final = 5.0
+"""How long upkeep may take to end, and the store to close."""
 
 PURGE_EVERY_SECONDS = 600.0
 
@@ -21,12 +25,23 @@ MEASURE_EVERY_SECONDS = 10.0
 """How often the depth of the inbox is measured: it counts all that is outstanding, so a scrape
 shows what was measured last. While the store is lost, that is what was measured before."""
 
+CHECKPOINT_EVERY_SECONDS: Final = 15.0
+"""How often the log of the store is emptied. With the attempts below, erased content is in no file
+of the database a minute later."""
+
+CHECKPOINT_ATTEMPTS: Final = 20
+CHECKPOINT_PAUSE_SECONDS: Final = 1.0
+
+Upkeep: TypeAlias = Callable[[], Awaitable[bool]]
+"""A task of the upkeep; returns whether it succeeded."""
+
 
 class Keeper:
-    """Runs the dispatcher, deletes what is old, and measures how much waits.
+    """Runs the dispatcher, deletes what is old, empties the log, and measures the inbox.
 
     Args:
         chores: Whether this process does the upkeep; of several on one store one is enough.
+        checkpoint_seconds: How often the log of the store is emptied.
     """
 
     def __init__(
@@ -38,7 +53,9 @@ class Keeper:
         inbox: InboxConfig,
         messages: MessagesConfig,
         chores: bool,
+        log: Log,
         now: Now,
+        checkpoint_seconds: float = CHECKPOINT_EVERY_SECONDS,
     ) -> None:
         self._store = store
         self._dispatcher = dispatcher
@@ -46,40 +63,66 @@ class Keeper:
         self._inbox_kept = timedelta(days=inbox.retention_days)
         self._dead_kept = timedelta(days=inbox.dead_retention_days)
         self._messages_kept = timedelta(days=messages.retention_days)
-        self._chores: dict[Callable[[], Awaitable[None]], float] = {}
+        self._upkeep: dict[UpkeepTask, tuple[Upkeep, float]] = {}
         if chores:
-            self._chores[self._purge] = PURGE_EVERY_SECONDS
+            self._upkeep = {
+                UpkeepTask.PURGE: (self._purge, PURGE_EVERY_SECONDS),
+                UpkeepTask.CHECKPOINT: (self._checkpoint, checkpoint_seconds),
+            }
             if telemetry.shows_inbox:
-                self._chores[self._measure] = MEASURE_EVERY_SECONDS
+                self._upkeep[UpkeepTask.MEASURE] = self._measure, MEASURE_EVERY_SECONDS
+        self._failures = FailureLog("wats.upkeep.error", log=log, now=now)
         self._now = now
+        self._is_stopping = False
         self._running: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
         """Open the store, then dispatch what is in it."""
         await self._store.open(self._telemetry.store_operation)
         self._dispatcher.start()
+        self._is_stopping = False
         self._running = [
-            asyncio.create_task(self._repeat(chore, seconds))
-            for chore, seconds in self._chores.items()
+            asyncio.create_task(self._repeat(task, run, seconds))
+            for task, (run, seconds) in self._upkeep.items()
         ]
 
     async def stop(self) -> None:
         """Stop dispatching, then close the store."""
+        self._is_stopping = True
         for task in self._running:
             task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        if self._running:
+            await asyncio.wait(self._running, timeout=CLOSE_SECONDS)
         await self._dispatcher.stop(DRAIN_SECONDS)
-        await self._store.close()
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._store.close()
+        except TimeoutError as error:  # a disk that hangs; what was acknowledged is on it
+            self._telemetry.errors.record(error)
 
-    async def _repeat(self, chore: Callable[[], Awaitable[None]], seconds: float) -> None:
+    async def _repeat(self, task: UpkeepTask, run: Upkeep, seconds: float) -> None:
+        """Run *run* every *seconds*, whatever it raises, until the service stops."""
+        self._telemetry.upkeep(task, 0.0)
         while True:
             try:
-                await chore()
-            except StoreError as error:
+                if await run():
+                    self._telemetry.upkeep(task, self._now().timestamp())
+            except BaseException as error:
+                # Only a stop ends upkeep: a task can be cancelled by any code in the process.
+                if self._is_stopping or isinstance(error, GeneratorExit):
+                    raise
                 self._telemetry.errors.record(error)
-            await asyncio.sleep(seconds)
+                self._failures.report(task, error)
+            await self._pause(seconds)
 
-    async def _purge(self) -> None:
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.sleep(seconds)
+        except asyncio.CancelledError:
+            if self._is_stopping:
+                raise
+
+    async def _purge(self) -> bool:
         now = self._now()
         deleted = True
         while deleted:  # a bounded number of rows at a time, with room for others in between
@@ -91,14 +134,23 @@ class Keeper:
                     messages_before=now - self._messages_kept,
                 )
             )
+        return True
 
-    async def _measure(self) -> None:
+    async def _checkpoint(self) -> bool:
+        for _ in range(CHECKPOINT_ATTEMPTS):
+            if await self._store.checkpoint():
+                return True
+            await asyncio.sleep(CHECKPOINT_PAUSE_SECONDS)
+        return False
+
+    async def _measure(self) -> bool:
         depth = await self._store.inbox_depth()
         self._telemetry.inbox_depth(InboxState.PENDING, depth.pending)
         self._telemetry.inbox_depth(InboxState.LEASED, depth.leased)
         self._telemetry.inbox_depth(InboxState.RETRY, depth.retry)
         self._telemetry.inbox_depth(InboxState.DEAD, depth.dead)
         self._telemetry.inbox_oldest_age(_age(depth.oldest_at, self._now()))
+        return True
 
 
 def _age(since: datetime | None, now: datetime) -> float:

@@ -286,4 +286,3 @@ class Worker(Generic[Item, Result]):
         await asyncio.sleep(self._renew_seconds)
         if self._held:
             await self._duties.renew(list(self._held.values()))
-

@@ -38,7 +38,9 @@ class Watchdog:
         """Whether as many calls as can be abandoned are, so that callers wait without a limit."""
         return len(self._abandoned) >= MAX_ABANDONED
 
-    async def run(self, function: Callable[..., Awaitable[object]], *arguments: Any) -> BaseException | None:
+    async def run(
+        self, function: Callable[..., Awaitable[object]], *arguments: Any
+    ) -> BaseException | None:
         """Await `function(*arguments)`; return what it raised, of any class, or `None`.
 
         A call that exceeds its limit is cancelled, and has failed with `TimeoutError`. If it does

@@ -178,3 +178,10 @@ class Store(Protocol):
         Returns:
             How many rows went; 0 when there is nothing left to delete.
         """
+
+    async def checkpoint(self) -> bool:
+        """Remove erased content from the log of the database; return whether that was possible.
+
+        Content is erased from the database at once, but its log may still hold it. Reads and
+        writes go on meanwhile. `False` means that other connections are in the way: try again.
+        """

@@ -1,4 +1,7 @@
-"""The store on SQLite: one file, a thread that writes to it and a thread that reads it."""
+"""The store on SQLite: one file, a thread that writes to it and a thread that reads it.
+
+A third thread empties the write-ahead log, in the process that does the upkeep.
+"""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -27,6 +30,7 @@ from wats.store.records import (
     StoreHealth,
 )
 from wats.store.sqlite import inbox, messages, requests
+from wats.store.sqlite.checkpoint import LOCK_SECONDS, checkpoint
 from wats.store.sqlite.connection import (
     MEMORY,
     connect_reader,
@@ -65,6 +69,7 @@ class SQLiteStore(Store):
         self._migrations = load_migrations("sqlite")
         self._writer: ConnectionThread | None = None
         self._reader: ConnectionThread | None = None
+        self._checkpointer: ConnectionThread | None = None  # of the process that does the upkeep
         self._threads = AsyncExitStack()
         self._changing = asyncio.Lock()
         self._updates = Walk(inbox.OLD_UPDATES, PURGE_ROWS)
@@ -104,7 +109,7 @@ class SQLiteStore(Store):
     @override
     async def close(self) -> None:
         async with self._changing:
-            self._writer = self._reader = None
+            self._writer = self._reader = self._checkpointer = None
             await self._threads.aclose()
 
     async def _read(self, operation: StoreOperation | None, run: Callable[[Connection], R]) -> R:
@@ -274,6 +279,23 @@ class SQLiteStore(Store):
             )
 
         return await self._write(StoreOperation.PURGE, purge)
+
+    @override
+    async def checkpoint(self) -> bool:
+        if self._path == MEMORY:
+            return True
+        checkpointer = self._checkpointer or await self._start_checkpointer()
+        return await checkpointer.ask(None, partial(checkpoint, path=self._path))
+
+    async def _start_checkpointer(self) -> ConnectionThread:
+        async with self._changing:
+            if self._writer is None:
+                raise StoreClosed
+            thread = ConnectionThread("wats-store-log", answer_each, _tell_nobody)
+            await thread.start(partial(connect_reader, self._path, LOCK_SECONDS))
+            self._threads.push_async_callback(thread.stop)
+            self._checkpointer = thread
+            return thread
 
 
 def _tell_nobody(_: StoreOperation, __: Outcome, ___: float) -> None:
