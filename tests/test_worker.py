@@ -28,7 +28,7 @@ class Bench:
         options |= changes
         self.worker = Worker(
             Duties(
-                claim=lambda limit: self.claim(limit),
+                claim=self._claim_as_told,
                 handle=self._handle,
                 settle=self._settle,
                 renew=self._renew,
@@ -47,6 +47,9 @@ class Bench:
 
     async def _at_once(self, item: int) -> None:
         pass
+
+    async def _claim_as_told(self, limit: int) -> Sequence[int]:
+        return await self.claim(limit)
 
     async def _claim(self, limit: int) -> Sequence[int]:
         self.claims.append(limit)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Final, TypeAlias
 
 from wats.clock import Now
@@ -28,6 +29,9 @@ shows what was measured last. While the store is lost, that is what was measured
 CHECKPOINT_EVERY_SECONDS: Final = 15.0
 """How often the log of the store is emptied. With the attempts below, erased content is in no file
 of the database a minute later."""
+
+REPLACE_SECONDS: Final = 0.05
+"""How soon a task of the upkeep that was cancelled is replaced."""
 
 CHECKPOINT_ATTEMPTS: Final = 20
 CHECKPOINT_PAUSE_SECONDS: Final = 1.0
@@ -74,17 +78,16 @@ class Keeper:
         self._failures = FailureLog("wats.upkeep.error", log=log, now=now)
         self._now = now
         self._is_stopping = False
-        self._running: list[asyncio.Task[None]] = []
+        self._running: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Open the store, then dispatch what is in it."""
         await self._store.open(self._telemetry.store_operation)
         self._dispatcher.start()
         self._is_stopping = False
-        self._running = [
-            asyncio.create_task(self._repeat(task, run, seconds))
-            for task, (run, seconds) in self._upkeep.items()
-        ]
+        for task in self._upkeep:
+            self._telemetry.upkeep(task, 0.0)
+            self._spawn(task)
 
     async def stop(self) -> None:
         """Stop dispatching, then close the store."""
@@ -100,27 +103,36 @@ class Keeper:
         except TimeoutError as error:  # a disk that hangs; what was acknowledged is on it
             self._telemetry.errors.record(error)
 
-    async def _repeat(self, task: UpkeepTask, run: Upkeep, seconds: float) -> None:
-        """Run *run* every *seconds*, whatever it raises, until the service stops."""
-        self._telemetry.upkeep(task, 0.0)
+    def _spawn(self, task: UpkeepTask) -> None:
+        if not self._is_stopping:
+            running = asyncio.create_task(self._repeat(task))
+            self._running.add(running)
+            running.add_done_callback(partial(self._replace, task))
+
+    def _replace(self, task: UpkeepTask, ended: "asyncio.Task[None]") -> None:
+        """Go on with *task*: only a stop ends it, but any code in the process can cancel it."""
+        self._running.discard(ended)
+        if not self._is_stopping:
+            error = None if ended.cancelled() else ended.exception()
+            self._failed(task, error or asyncio.CancelledError())
+            ended.get_loop().call_later(REPLACE_SECONDS, self._spawn, task)
+
+    def _failed(self, task: UpkeepTask, error: BaseException) -> None:
+        self._telemetry.errors.record(error)
+        self._failures.report(task, error)
+
+    async def _repeat(self, task: UpkeepTask) -> None:
+        """Run *task* again and again, whatever it raises."""
+        run, seconds = self._upkeep[task]
         while True:
             try:
                 if await run():
                     self._telemetry.upkeep(task, self._now().timestamp())
-            except BaseException as error:
-                # Only a stop ends upkeep: a task can be cancelled by any code in the process.
-                if self._is_stopping or isinstance(error, GeneratorExit):
-                    raise
-                self._telemetry.errors.record(error)
-                self._failures.report(task, error)
-            await self._pause(seconds)
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            await asyncio.sleep(seconds)
-        except asyncio.CancelledError:
-            if self._is_stopping:
+            except (asyncio.CancelledError, GeneratorExit):
                 raise
+            except BaseException as error:
+                self._failed(task, error)
+            await asyncio.sleep(seconds)
 
     async def _purge(self) -> bool:
         now = self._now()

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -65,20 +65,16 @@ async def cancel_its_task_after_returning() -> None:
 
 async def swallow_a_cancellation_and_await_something_cancelled() -> None:
     asyncio.get_running_loop().call_soon(current().cancel)
-    try:
+    with suppress(asyncio.CancelledError):
         await asyncio.sleep(1)
-    except asyncio.CancelledError:
-        pass
     future = asyncio.get_running_loop().create_future()
     future.cancel()
     await future
 
 
 async def swallow_the_timeout() -> None:
-    try:
+    with suppress(asyncio.CancelledError):
         await asyncio.sleep(60)
-    except asyncio.CancelledError:
-        pass
 
 
 async def swallow_every_cancellation() -> None:

@@ -19,7 +19,7 @@ from wats.inbound.updates import Update
 from wats.store import Store
 from wats.store.records import Delivery, DeliveryState, Settlement
 from wats.telemetry import Telemetry, error_name
-from wats.telemetry.sinks import Log
+from wats.telemetry.sinks import FailureLog, Log
 from wats.telemetry.vocabulary import Outcome, UpdateKind
 from wats.worker import Duties, Worker
 
@@ -72,6 +72,7 @@ class Dispatcher:
         self._config = config
         self._telemetry = telemetry
         self._log = log
+        self._interruptions = FailureLog("wats.dispatch.interrupted", log=log, now=now)
         self._now = now
         self._jitter = jitter
         self._calls = HandlerCalls(
@@ -125,7 +126,7 @@ class Dispatcher:
         await worker.stop(drain_seconds)
 
     def _log_replaced(self, error: BaseException) -> None:
-        self._log({"event": "wats.dispatch.interrupted", "errorName": error_name(error)})
+        self._interruptions.report("dispatch", error)
 
     async def _claim(self, limit: int) -> Sequence[Sequence[Job]]:
         deliveries = await self._store.claim_deliveries(

@@ -111,7 +111,7 @@ def import_handler(reference: str) -> Handler:
         found: object = importlib.import_module(module_name)
         for part in path.split("."):
             found = getattr(found, part)
-    except BaseException as error:  # the module's own code runs here
+    except (ImportError, AttributeError, SystemExit, KeyboardInterrupt) as error:
         raise _refusal(reference, f"it cannot be imported: {error_name(error)}.") from error
     if not callable(found):
         raise _refusal(reference, "it cannot be called.")

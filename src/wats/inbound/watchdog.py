@@ -3,8 +3,8 @@
 A task per call isolates calls: a cancellation that a handler requests or leaves behind reaches no
 other call, and a call that ignores its cancellation can be abandoned.
 
-`asyncio.timeout` arms and disarms a timer of the loop for every use: a tenth of the time spent on an
-update. Here one timer checks all calls in progress, so a call may exceed its limit a little.
+`asyncio.timeout` arms and disarms a timer of the loop for every use: a tenth of the time spent on
+an update. Here one timer checks all calls in progress, so a call may exceed its limit a little.
 """
 
 import asyncio

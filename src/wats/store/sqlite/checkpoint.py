@@ -39,4 +39,5 @@ def _is_empty(log: Path) -> bool:
 
 def _run(connection: Connection, mode: str) -> tuple[int, int, int]:
     row: Any = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-    return row
+    is_busy, pages, copied = row
+    return is_busy, pages, copied

@@ -1,0 +1,81 @@
+"""The end of a service process: within a deadline, and without a text of an exception."""
+
+import os
+import resource
+import threading
+from collections.abc import Coroutine
+from types import FrameType
+from typing import Any, Final
+
+import click
+import uvloop
+from typing_extensions import override
+
+from wats.cli.logs import report
+from wats.cli.sink import CLOSE_SECONDS
+from wats.keeper import DRAIN_SECONDS
+from wats.web.server import GRACE_SECONDS, Server
+
+STOP_SECONDS: Final = GRACE_SECONDS + DRAIN_SECONDS + CLOSE_SECONDS + 3.0
+"""How long a stop may take: the limits of requests, handlers and the sink, and a margin."""
+
+LEFTOVER_SECONDS: Final = 2.0
+"""How long tasks and threads of handlers may take to end after everything else has ended."""
+
+
+def run_service(main: Coroutine[Any, Any, None]) -> None:
+    """Run *main* on a loop of its own.
+
+    After *main*, the loop cancels the tasks that are left, and waits for them and for threads
+    without a limit. If they do not end soon, the process exits without them.
+
+    Raises:
+        Exit: `SystemExit` or `KeyboardInterrupt` ended the loop, such as a background task of a
+            handler raises. Its class is logged, and its text is not.
+    """
+    leftovers = threading.Event()
+    try:
+        uvloop.run(_watched(main, leftovers))
+    except (SystemExit, KeyboardInterrupt) as error:
+        report(error)
+        raise click.exceptions.Exit(1) from None
+    finally:
+        leftovers.set()
+
+
+async def _watched(main: Coroutine[Any, Any, None], ended: threading.Event) -> None:
+    exit_code = 1
+    try:
+        await main
+        exit_code = 0
+    finally:
+        exit_after(LEFTOVER_SECONDS, exit_code, unless=ended)
+
+
+def exit_after(seconds: float, exit_code: int, *, unless: threading.Event | None = None) -> None:
+    """Exit the process after *seconds*, whatever it is waiting for, unless *unless* is set."""
+    cancelled = unless or threading.Event()
+
+    def wait() -> None:
+        if not cancelled.wait(seconds):
+            os._exit(exit_code)
+
+    threading.Thread(target=wait, name="wats-exit", daemon=True).start()
+
+
+class BoundedServer(Server):
+    """A server whose process exits `STOP_SECONDS` after the first signal at the latest."""
+
+    _has_deadline = False
+
+    @override
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if not self._has_deadline:
+            self._has_deadline = True
+            exit_after(STOP_SECONDS, 1)
+        super().handle_exit(sig, frame)
+
+
+def forbid_core_files() -> None:
+    """Keep the kernel from writing memory, with its secrets and messages, to a core file."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
