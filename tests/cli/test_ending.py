@@ -170,3 +170,13 @@ def test_a_database_that_other_users_can_open_is_logged_at_the_start(
     assert [json.loads(line)["event"] for line in ended.err.splitlines()] == [
         "wats.database.exposed"
     ] * lines
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_service_whose_terminal_is_closed_stops_as_with_sigterm(wats, workers: int) -> None:
+    command = ("serve", "--config", str(wats.config), "--port", "0", "--workers", str(workers))
+
+    with wats.running(*command) as service:
+        ended = service.end(signal.SIGHUP)
+
+    assert (ended.code, ended.out, ended.err) == (0, "", "")

@@ -1,9 +1,11 @@
 """The end of a service process: within a deadline, and without a text of an exception."""
 
+import contextlib
 import os
 import resource
+import signal
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
 from types import FrameType
 from typing import Any, Final
 
@@ -67,6 +69,19 @@ class BoundedServer(Server):
     """A server whose process exits `STOP_SECONDS` after the first signal at the latest."""
 
     _has_deadline = False
+
+    @override
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop on SIGHUP as well, unless it is ignored, as `nohup` has it."""
+        before = signal.getsignal(signal.SIGHUP)
+        if before is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self.handle_exit)
+        try:
+            with super().capture_signals():
+                yield
+        finally:
+            signal.signal(signal.SIGHUP, before)
 
     @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

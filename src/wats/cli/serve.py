@@ -83,7 +83,7 @@ def serve(
 async def _serve_alone(profile: Profile, secrets: Secrets) -> None:
     async with _made(profile, secrets) as app:
         listener = bind(profile.service.host, profile.service.port)
-        await _run(app, listener, ready=_announce)
+        await _run(app, listener, ready=partial(_announce, profile))
 
 
 async def _serve_sandbox(host: str | None, port: int | None) -> None:
@@ -91,7 +91,7 @@ async def _serve_sandbox(host: str | None, port: int | None) -> None:
 
         def ready(url: str) -> None:
             sandbox.greet(url)
-            _announce(url)
+            _announce(sandbox.profile, url)
 
         listener = bind(sandbox.profile.service.host, sandbox.profile.service.port)
         await _run(sandbox.app, listener, ready=ready)
@@ -108,7 +108,7 @@ def _serve_by_workers(profile: Profile, secrets: Secrets) -> None:
     supervisor = Supervisor(
         board,
         shares,
-        ready=partial(_announce, url_of(listener)),
+        ready=partial(_announce, profile, url_of(listener)),
         stopping=listener.close,
         stop_seconds=STOP_SECONDS,
     )
@@ -157,8 +157,6 @@ async def _work(
 @asynccontextmanager
 async def _made(profile: Profile, secrets: Secrets, **shared: Any) -> AsyncIterator[WatsApp]:
     url = profile.persistence.url
-    if url is not None and shared.get("row", 0) == 0 and is_open_to_others(url):
-        write_json_line({"event": "wats.database.exposed", "at": to_iso(utc_now())})
     async with opened_sink(profile.telemetry.sink) as sink:
         yield create_wats_service_app(
             profile=profile,
@@ -190,5 +188,8 @@ async def _run(
         await server.serve(sockets=[listener])
 
 
-def _announce(url: str) -> None:
+def _announce(profile: Profile, url: str) -> None:
+    database = profile.persistence.url
+    if database is not None and is_open_to_others(database):
+        write_json_line({"event": "wats.database.exposed", "at": to_iso(utc_now())})
     announce("wats.ready", url=url, pid=os.getpid())
