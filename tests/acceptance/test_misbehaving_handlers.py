@@ -12,6 +12,7 @@ import pytest
 
 from tests.settings import HOOK, NUMBER_ID, WABA_ID
 from wats.config import InboxConfig, TelemetryConfig
+from wats.inbound import watchdog
 from wats.inbound.updates import Update
 from wats.service import create_wats_service_app
 from wats.store.sqlite import SQLiteStore
@@ -78,12 +79,9 @@ async def swallow_the_timeout() -> None:
 
 
 async def swallow_every_cancellation() -> None:
-    while True:
-        try:
-            await asyncio.sleep(60)
-        except asyncio.CancelledError:
-            if is_over.is_set():
-                raise
+    while not is_over.is_set():
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.1)
 
 
 def current() -> "asyncio.Task[object]":
@@ -262,3 +260,24 @@ async def test_a_stop_ends_although_a_handler_swallows_every_cancellation(
         is_over.set()
 
     assert rows["wats_outstanding"] == 1
+
+
+async def test_the_readiness_probe_fails_while_calls_that_never_end_block_every_consumer(
+    open_gateway, until, monkeypatch
+) -> None:
+    monkeypatch.setattr(watchdog, "MAX_ABANDONED", 1)
+    handler = Handler(swallow_every_cancellation)
+
+    async def probe() -> int:
+        return (await gateway.ask("GET", "/readyz")).status
+
+    async with open_gateway(handlers=[handler], inbox=INBOX) as gateway:
+        assert await probe() == 200
+        await gateway.webhook(webhook("bad"))
+        async with asyncio.timeout(20):
+            while await probe() != 503:
+                await asyncio.sleep(0.05)
+        is_over.set()
+        async with asyncio.timeout(20):
+            while await probe() != 200:
+                await asyncio.sleep(0.05)

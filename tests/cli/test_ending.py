@@ -47,6 +47,13 @@ async def stay(update):
             pass
 
 
+async def block(update):
+    import time
+    pathlib.Path("called").touch()
+    while True:
+        time.sleep(1)
+
+
 async def stay_in_a_thread(update):
     pathlib.Path("called").touch()
     import time
@@ -137,6 +144,17 @@ def test_a_handler_that_does_not_end_does_not_keep_the_service_from_ending(
 
     assert (ended.code, ended.out) == (0, "")
     assert "Traceback" not in ended.err
+
+
+def test_a_handler_that_blocks_the_loop_does_not_keep_a_single_process_from_ending(
+    wats, with_handler
+) -> None:
+    with wats.running(*with_handler("block")) as service:
+        assert post_update(wats, service.url) == 200
+        wait_for(wats.folder / "called")
+        ended = service.end()
+
+    assert (ended.code, ended.err) == (-signal.SIGALRM, "")
 
 
 @pytest.mark.parametrize("workers", [1, 2])

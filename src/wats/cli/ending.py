@@ -6,6 +6,7 @@ import resource
 import signal
 import threading
 from collections.abc import Coroutine, Iterator
+from math import ceil
 from types import FrameType
 from typing import Any, Final
 
@@ -54,19 +55,18 @@ async def _watched(main: Coroutine[Any, Any, None], ended: threading.Event) -> N
         exit_after(LEFTOVER_SECONDS, exit_code, unless=ended)
 
 
-def exit_after(seconds: float, exit_code: int, *, unless: threading.Event | None = None) -> None:
+def exit_after(seconds: float, exit_code: int, *, unless: threading.Event) -> None:
     """Exit the process after *seconds*, whatever it is waiting for, unless *unless* is set."""
-    cancelled = unless or threading.Event()
 
     def wait() -> None:
-        if not cancelled.wait(seconds):
+        if not unless.wait(seconds):
             os._exit(exit_code)
 
     threading.Thread(target=wait, name="wats-exit", daemon=True).start()
 
 
 class BoundedServer(Server):
-    """A server whose process exits `STOP_SECONDS` after the first signal at the latest."""
+    """A server whose process is killed `STOP_SECONDS` after the first signal at the latest."""
 
     _has_deadline = False
 
@@ -87,7 +87,9 @@ class BoundedServer(Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if not self._has_deadline:
             self._has_deadline = True
-            exit_after(STOP_SECONDS, 1)
+            # By the kernel: a thread must not be started here, as its locks may be held by the
+            # code that the signal interrupted, and could not run if that code never returns.
+            signal.alarm(ceil(STOP_SECONDS))
         super().handle_exit(sig, frame)
 
 
