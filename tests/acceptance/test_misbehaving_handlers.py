@@ -2,19 +2,23 @@
 
 import asyncio
 import json
+import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from apsw import Connection
 
 from tests.settings import HOOK, NUMBER_ID, WABA_ID
 from wats.config import InboxConfig, TelemetryConfig
 from wats.inbound import watchdog
 from wats.inbound.updates import Update
 from wats.service import create_wats_service_app
+from wats.store.records import Delivery
 from wats.store.sqlite import SQLiteStore
 from wats.testing import example_profile, example_secrets, sign
 from wats.web.server import Server, bind
@@ -281,3 +285,42 @@ async def test_the_readiness_probe_fails_while_calls_that_never_end_block_every_
         async with asyncio.timeout(20):
             while await probe() != 200:
                 await asyncio.sleep(0.05)
+
+
+class SlowDisk(SQLiteStore):
+    """Reports a claim some time after its commit."""
+
+    claimed = False
+
+    async def claim_deliveries(self, **options: Any) -> Sequence[Delivery]:
+        deliveries = await super().claim_deliveries(**options)
+        if deliveries:
+            self.claimed = True
+            await asyncio.sleep(0.5)
+        return deliveries
+
+
+async def test_deliveries_that_are_claimed_during_a_stop_are_given_back(
+    open_gateway, until, tmp_path: Path
+) -> None:
+    handled: list[str] = []
+
+    async def handle(update: Update) -> None:
+        await asyncio.sleep(0.05)
+        handled.append(update.raw["id"])
+
+    store = SlowDisk(str(tmp_path / "wats.db"))
+    inbox = InboxConfig(concurrency=1, max_attempts=1)
+    async with open_gateway(handlers=[handle], inbox=inbox, store=store) as gateway:
+        for _ in range(2):  # of one conversation, so the second has to be claimed
+            body = json.loads(webhook("same"))
+            message = body["entry"][0]["changes"][0]["value"]["messages"][0]
+            message["id"] = f"wamid.{time.monotonic_ns()}"
+            await gateway.webhook(body)
+        await until(lambda: store.claimed)
+        await gateway.app.stop()
+        with closing(Connection(str(gateway.database))) as connection:
+            states = connection.execute("SELECT state, attempts FROM wats_outstanding").fetchall()
+
+    assert len(handled) == 1
+    assert states == [("pending", 0)]
