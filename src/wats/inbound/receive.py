@@ -75,6 +75,11 @@ class Receiver:
         self._now = now
         self._handling: set[asyncio.Task[None]] = set()
 
+    @property
+    def is_dispatching(self) -> bool:
+        """Whether stored updates reach their handlers; true where there is no store."""
+        return self._dispatcher is None or self._dispatcher.is_alive
+
     async def receive(self, body: bytes, signature: str | None) -> Receipt:
         """Verify, parse and normalize *body*, and store or handle what is new in it.
 
@@ -201,9 +206,7 @@ class Receiver:
         self._news.tell(update, projection.status_record(update))
         failures = 0
         for name in self._handlers.consumers(update.kind):
-            # In a task of its own: what a handler does to its task must not reach the next call.
-            call = asyncio.create_task(self._calls.call(name, update))
-            failures += await call is not None
+            failures += await self._calls.call(name, update) is not None
         outcome = Outcome.ERROR if failures else Outcome.SUCCESS
         self._telemetry.webhook_update(update.kind, outcome)
         return not failures

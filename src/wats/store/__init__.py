@@ -78,6 +78,13 @@ class Lifecycle(Protocol):
         soon after it stops to call.
         """
 
+    async def checkpoint(self) -> bool:
+        """Remove erased content from the log of the database; return whether that was possible.
+
+        Content is erased from the database at once, but its log may still hold it. Reads and
+        writes go on meanwhile. `False` means that other connections are in the way: try again.
+        """
+
     def on_work(self, wake: Callable[[], None]) -> None:
         """Call *wake*, on the event loop, when another process stored work that can be claimed."""
 

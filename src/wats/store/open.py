@@ -1,5 +1,8 @@
 """From a URL to a store. No I/O until the store is opened."""
 
+from pathlib import Path
+from stat import S_IRWXG, S_IRWXO
+
 from wats.clock import Now, utc_now
 from wats.errors import ConfigError, ConfigIssue
 from wats.store import Store
@@ -30,6 +33,15 @@ def open_store(url: str, *, now: Now = utc_now, bell: Bell | None = None) -> Sto
     if url.startswith(("postgres://", "postgresql://")):
         raise _refusal("names PostgreSQL, and this wats has no PostgreSQL store; use 'sqlite:///'")
     raise _refusal("must begin with 'sqlite:///'")
+
+
+def is_open_to_others(url: str) -> bool:
+    """Return whether *url* names a file that exists, and whose mode lets other users open it."""
+    try:
+        mode = Path(url.removeprefix(_SQLITE)).stat().st_mode
+    except OSError:
+        return False
+    return url != IN_MEMORY and bool(mode & (S_IRWXG | S_IRWXO))
 
 
 def _refusal(reason: str) -> ConfigError:

@@ -1,4 +1,7 @@
-"""The store on SQLite: one file, and a thread each for writing, reading and health."""
+"""The store on SQLite: one file, and a thread each for writing, reading and health.
+
+A fourth thread empties the write-ahead log, in the process that does the upkeep.
+"""
 
 import asyncio
 import secrets
@@ -35,6 +38,7 @@ from wats.store.records import (
 from wats.store.sqlite import deliveries as delivery_rows
 from wats.store.sqlite import inbox, leader, messages, requests
 from wats.store.sqlite.bell import Bell
+from wats.store.sqlite.checkpoint import LOCK_SECONDS, checkpoint
 from wats.store.sqlite.clock import StoreClock
 from wats.store.sqlite.connection import (
     MEMORY,
@@ -91,6 +95,7 @@ class SQLiteStore(Store):
         self._writer: ConnectionThread[Writer] | None = None
         self._reader: ConnectionThread[Connection] | ConnectionThread[Writer] | None = None
         self._health: ConnectionThread[Connection] | ConnectionThread[Writer] | None = None
+        self._checkpointer: ConnectionThread[Connection] | None = None
         self._threads = AsyncExitStack()
         self._changing = asyncio.Lock()
         self._updates = Walk(inbox.OLD_UPDATES, PURGE_ROWS)
@@ -146,7 +151,7 @@ class SQLiteStore(Store):
     async def close(self) -> None:
         async with self._changing:
             self._bell.close()
-            self._writer = self._reader = self._health = None
+            self._writer = self._reader = self._health = self._checkpointer = None
             await self._threads.aclose()
 
     async def _read(self, operation: StoreOperation | None, run: Callable[[Connection], R]) -> R:
@@ -341,6 +346,24 @@ class SQLiteStore(Store):
             )
 
         return await self._write(StoreOperation.PURGE, purge)
+
+    @override
+    async def checkpoint(self) -> bool:
+        if self._path == MEMORY:
+            return True
+        checkpointer = self._checkpointer or await self._start_checkpointer()
+        emptied: bool = await checkpointer.submit(None, partial(checkpoint, path=self._path))
+        return emptied
+
+    async def _start_checkpointer(self) -> ConnectionThread[Connection]:
+        async with self._changing:
+            if self._writer is None:
+                raise StoreClosed
+            thread = ConnectionThread[Connection]("wats-store-log", run_each, _report_nothing)
+            await thread.start(partial(connect_reader, self._path, LOCK_SECONDS))
+            self._threads.push_async_callback(thread.stop)
+            self._checkpointer = thread
+            return thread
 
 
 def _report_nothing(_: StoreOperation, __: Outcome, ___: float) -> None:
