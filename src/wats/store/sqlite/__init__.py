@@ -180,7 +180,11 @@ class SQLiteStore(Store):
 
     @override
     async def lead(self) -> bool:
-        return await self._write(None, partial(leader.lead, process=self._process))
+        def lead(writer: Writer) -> bool:
+            delivery_rows.keep_registered(writer)
+            return leader.lead(writer, self._process)
+
+        return await self._write(None, lead)
 
     @override
     def on_work(self, wake: Callable[[], None]) -> None:

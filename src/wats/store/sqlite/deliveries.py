@@ -151,10 +151,15 @@ _Row: TypeAlias = tuple[Any, ...]
 
 
 def register(writer: Writer, consumers: Sequence[Consumer]) -> None:
-    """Note that *consumers* are configured now."""
-    now = writer.clock()
-    writer.executemany(_REGISTER, [(consumer.name, now) for consumer in consumers])
+    """Make *consumers* those of this process."""
     writer.consumers = {consumer.name: consumer for consumer in consumers}
+    keep_registered(writer)
+
+
+def keep_registered(writer: Writer) -> None:
+    """Note that the consumers of this process are still configured."""
+    now = writer.clock()
+    writer.executemany(_REGISTER, [(name, now) for name in writer.consumers])
 
 
 class Arriving(msgspec.Struct):
@@ -431,7 +436,7 @@ def purge(writer: Writer, dead_seconds: float, limit: int) -> int:
     writer.executemany(_DELETE_DEAD, [(id_,) for id_, _ in old])
     for _, consumer in old:
         writer.count(consumer, DeliveryState.DEAD, -1)
-    writer.executemany(_REGISTER, [(name, writer.clock()) for name in writer.consumers])
+    keep_registered(writer)
     return len(old) + _purge_abandoned(writer, before, limit)
 
 
