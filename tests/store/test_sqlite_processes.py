@@ -11,6 +11,7 @@ import pytest
 
 from tests.store.children import child
 from tests.store.results import leased, payloads, waiting
+from wats.keeper import PURGE_EVERY_SECONDS
 from wats.store import receive
 from wats.store.records import (
     Arrival,
@@ -163,9 +164,10 @@ async def test_one_process_leads_and_another_takes_over_when_it_is_gone(
 
     for _ in range(3):
         assert await one.lead()
+        clock.advance(PURGE_EVERY_SECONDS / 2)
         assert not await other.lead()
-        clock.advance(40)  # less than the term of a leader
-    clock.advance(40)
+        clock.advance(PURGE_EVERY_SECONDS / 2)
+    clock.advance(2 * PURGE_EVERY_SECONDS)
 
     assert await other.lead()
     assert not await one.lead()

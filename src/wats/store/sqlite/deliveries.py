@@ -39,7 +39,7 @@ INSERT INTO wats_consumers (name, seen_at) VALUES (?1, ?2)
 ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at
 """
 
-_TAKE_IDS = "UPDATE wats_queue SET last_id = last_id + ?, now = ? WHERE id = 1 RETURNING last_id"
+_TAKE_IDS = "UPDATE wats_queue SET last_id = last_id + ? WHERE id = 1 RETURNING last_id"
 
 _INSERT_HEAD = """
 INSERT INTO wats_deliveries (
@@ -184,7 +184,7 @@ def insert(writer: Writer, arriving: Sequence[Arriving]) -> None:
     if not count:
         return
     now = writer.clock()
-    last_id: int = writer.execute(_TAKE_IDS, (count, now)).get
+    last_id: int = writer.execute(_TAKE_IDS, (count,)).get
     lease = new_lease()
     backlogged: dict[str, bool] = {}
     rows: list[_Row] = []
