@@ -64,7 +64,7 @@ def claim(store: Store) -> Callable[..., Awaitable[Sequence[Delivery]]]:
     """Claim everything that is due, unless a limit is given."""
 
     async def claim(consumer: str = "handlers", *, limit: int = 100) -> Sequence[Delivery]:
-        return await store.claim(consumer, limit)
+        return (await store.claim(consumer, limit)).deliveries
 
     return claim
 

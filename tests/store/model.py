@@ -253,11 +253,14 @@ class InboxMachine(RuleBasedStateMachine):
     def claim(self, client: int, consumer: str, limit: int) -> None:
         if consumer not in self.configured:
             return
-        expected = self.model.heads(consumer)[:limit]
+        heads = self.model.heads(consumer)
+        expected, is_more = heads[:limit], len(heads) > limit
         exhausted = [self.model.lease(each) for each in expected]
 
-        deliveries = self.run(self.stores[client].claim(consumer, limit))
+        claimed = self.run(self.stores[client].claim(consumer, limit))
 
+        deliveries = claimed.deliveries
+        assert claimed.more == is_more
         assert [each.is_exhausted for each in deliveries] == exhausted
         self._expect_leased(client, deliveries, expected)
 
@@ -368,8 +371,9 @@ class InboxMachine(RuleBasedStateMachine):
             waiting = asyncio.ensure_future(asyncio.shield(claim))
             await asyncio.sleep(0)
             waiting.cancel()
-            deliveries = await claim
-            await store.settle([Settlement(each, DeliveryState.PENDING) for each in deliveries])
+            claimed = await claim
+            released = [Settlement(each, DeliveryState.PENDING) for each in claimed.deliveries]
+            await store.settle(released)
 
         claimed = self.model.heads(consumer)[:2]
         self.run(cancelled())

@@ -124,7 +124,7 @@ async def handle(path: Path, update: Arrival) -> None:
     await store.open()
     await store.register(HANDLERS)
     await receive(store, [update])
-    (delivery,) = await store.claim("handlers", 1)
+    (delivery,) = (await store.claim("handlers", 1)).deliveries
     settled = await store.settle([Settlement(delivery, DeliveryState.DONE)])
     assert settled.done == [delivery.update_id]
     await store.close()
@@ -161,7 +161,7 @@ asyncio.run(main())
     store = SQLiteStore(str(path))
     await store.open()
     await store.register(HANDLERS)
-    claimed = await store.claim("handlers", 10**6)
+    claimed = (await store.claim("handlers", 10**6)).deliveries
     await store.close()
     assert set(acknowledged) <= {delivery.ordering_key for delivery in claimed}
 
@@ -241,7 +241,7 @@ async def test_counters_agree_with_the_rows_after_statements_that_failed(
         await store.claim("handlers", 9)
     assert await counters_of(store) == rows_of(path)
     other.execute("DROP TRIGGER fail_UPDATE")
-    (delivery,) = await store.claim("handlers", 9)
+    (delivery,) = (await store.claim("handlers", 9)).deliveries
     leased = [each.leased[0] for result in stored[:4] for each in result]
     states = [DeliveryState.DONE, DeliveryState.RETRY, DeliveryState.DEAD, DeliveryState.PENDING]
     settlements = [Settlement(*pair) for pair in zip(leased, states, strict=True)]

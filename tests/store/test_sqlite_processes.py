@@ -74,7 +74,7 @@ asyncio.run(main())
 async def main():
     store = await opened()
     while (await store.depth()).total.pending:
-        claimed = await store.claim("handlers", 7)
+        claimed = (await store.claim("handlers", 7)).deliveries
         write([(each.id, each.ordering_key) for each in claimed])
         await store.settle([Settlement(each, DeliveryState.DONE) for each in claimed])
     await store.close()
@@ -104,7 +104,7 @@ async def test_the_lease_of_a_process_that_died_expires_for_others(path: Path) -
 async def main():
     store = await opened(lease_seconds=0.2)
     await receive(store, [arrival(1)])
-    write(len(await store.claim("handlers", 1)))
+    write(len((await store.claim("handlers", 1)).deliveries))
     os.kill(os.getpid(), 9)
 
 asyncio.run(main())
@@ -115,7 +115,7 @@ asyncio.run(main())
     await store.open()
     await store.register(HANDLERS)
 
-    while not (claimed := await store.claim("handlers", 9)):
+    while not (claimed := (await store.claim("handlers", 9)).deliveries):
         await asyncio.sleep(0.01)
 
     assert [each.attempt for each in claimed] == [2]
@@ -150,8 +150,8 @@ async def test_a_conversation_that_arrives_at_two_processes_has_one_lease(
     handled = leased(results[0])
     await one.settle([Settlement(handled[0], DeliveryState.DONE)])
     for number in (1, 2, 3):
-        (delivery,) = await stores[number % 2].claim("handlers", 9)
-        assert await stores[1 - number % 2].claim("handlers", 9) == []
+        (delivery,) = (await stores[number % 2].claim("handlers", 9)).deliveries
+        assert (await stores[1 - number % 2].claim("handlers", 9)).deliveries == []
         handled.append(delivery)
         await other.settle([Settlement(delivery, DeliveryState.DONE)])
     assert payloads(handled) == [update.payload for update in updates]
@@ -204,7 +204,7 @@ async def test_a_consumer_of_a_process_that_does_not_lead_keeps_its_deliveries(
         await other.lead()
         await leader.purge(retention)
 
-    assert len(await other.claim("of-the-other", 1)) == 1
+    assert len((await other.claim("of-the-other", 1)).deliveries) == 1
 
 
 async def test_messages_of_another_process_are_known_and_advanced_by_statuses(

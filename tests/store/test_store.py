@@ -68,6 +68,7 @@ def uncounted(store: Store) -> list[Callable[[], object]]:
     return [
         lambda: store.register([HANDLERS]),
         store.lead,
+        store.checkpoint,
         lambda: store.dead_letters(limit=1),
     ]
 
@@ -284,6 +285,18 @@ async def test_results_are_passed_to_the_callback_once_and_after_the_call(
     ((results, error),) = calls
     assert results is not None
     assert (waiting(results), error) == ([1], None)
+
+
+async def test_a_claim_returns_whether_more_could_be_claimed_now(
+    store: Store, arrival: MakeArrival
+) -> None:
+    await receive(store, [arrival(), arrival(ordering_key=7), arrival(ordering_key=7)])
+
+    claims = [await store.claim("handlers", 1) for _ in range(3)]
+
+    # The third update follows the second of its ordering key.
+    assert [len(claimed.deliveries) for claimed in claims] == [1, 1, 0]
+    assert [claimed.more for claimed in claims] == [True, False, False]
 
 
 async def test_a_cancelled_caller_has_stored_its_updates(

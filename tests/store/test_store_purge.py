@@ -120,7 +120,7 @@ async def test_an_old_dead_letter_is_purged(
 
 
 async def test_deliveries_of_a_consumer_that_is_no_longer_registered_expire(
-    store: Store, arrival: MakeArrival, clock: FakeClock
+    store: Store, arrival: MakeArrival, claim: Claim, clock: FakeClock
 ) -> None:
     updates = [arrival(ordering_key=n % 3, consumers=("a", "b")) for n in range(10)]
     await receive(store, updates, {"b": 1})
@@ -133,11 +133,11 @@ async def test_deliveries_of_a_consumer_that_is_no_longer_registered_expire(
     assert sum(await purge_all(store, dead=5)) == 10
 
     assert (await store.depth()).consumers == {"a": Depth(pending=10)}
-    assert len(await store.claim("a", 10)) == 3
+    assert len(await claim("a")) == 3
 
 
 async def test_a_consumer_that_is_registered_again_in_time_keeps_its_deliveries(
-    store: Store, arrival: MakeArrival, clock: FakeClock
+    store: Store, arrival: MakeArrival, claim: Claim, clock: FakeClock
 ) -> None:
     await receive(store, [arrival(consumers=("a",))])
     await store.register([Consumer(name="other")])
@@ -147,7 +147,7 @@ async def test_a_consumer_that_is_registered_again_in_time_keeps_its_deliveries(
 
     assert await purge(store, inbox=LONG, dead=6) == 0
 
-    assert len(await store.claim("a", 1)) == 1
+    assert len(await claim("a")) == 1
 
 
 async def test_a_dead_letter_of_a_removed_consumer_is_counted_until_it_is_purged(

@@ -131,6 +131,13 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     payload: bytes
 
 
+class Claimed(msgspec.Struct, frozen=True):
+    """The result of a claim: the leased deliveries, and whether *more* could be leased now."""
+
+    deliveries: Sequence[Delivery]
+    more: bool
+
+
 class Received(msgspec.Struct, frozen=True):
     """The result for an update that is new.
 

@@ -89,6 +89,14 @@ class InboxState(LabelValue):
     DEAD = "dead"
 
 
+class UpkeepTask(LabelValue):
+    """A task of the upkeep, which one process does for the whole service."""
+
+    PURGE = "purge"
+    CHECKPOINT = "checkpoint"
+    MEASURE = "measure"
+
+
 class UpdateKind(LabelValue):
     """What the normaliser made of one part of a webhook."""
 
@@ -257,6 +265,7 @@ class OPERATOR_ATTR:  # noqa: N801 - named as the other one
     OUTBOX_STATE: Final = "wats.outbox.state"
     PERSISTENCE_OPERATION: Final = "wats.persistence.operation"
     REJECTION_REASON: Final = "wats.webhook.rejection_reason"
+    UPKEEP_TASK: Final = "wats.upkeep.task"
 
 
 class Kind(StrEnum):

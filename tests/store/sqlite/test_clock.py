@@ -126,7 +126,7 @@ def test_a_reboot_with_an_older_time_of_day_delays_no_delivery_beyond_its_due_ti
     machine.advance(5 * HOUR_MS)  # nothing arrives for hours
     with transaction(writer):
         if operation == "claim":
-            assert len(deliveries.claim(writer, "handlers", 1)) == 1
+            assert len(deliveries.claim(writer, "handlers", 1).deliveries) == 1
         elif operation == "renew":
             assert list(deliveries.renew(writer, held)) == []
         else:
@@ -137,7 +137,7 @@ def test_a_reboot_with_an_older_time_of_day_delays_no_delivery_beyond_its_due_ti
     machine.advance(61_000)
 
     with transaction(restarted):
-        assert len(deliveries.claim(restarted, "handlers", 1)) == 1
+        assert len(deliveries.claim(restarted, "handlers", 1).deliveries) == 1
 
 
 def test_a_reboot_with_an_older_time_of_day_keeps_no_idempotency_key_reserved(

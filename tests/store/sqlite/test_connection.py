@@ -1,7 +1,7 @@
 import apsw
 import pytest
 
-from tests.store.sqlite.writers import Milliseconds, open_writer, transaction
+from tests.store.sqlite.writers import Milliseconds, ignore, open_writer, transaction
 from wats.errors import StoreUnavailable
 from wats.store.records import DeliveryState
 from wats.store.sqlite.connection import MEMORY, connect_writer, translate
@@ -38,7 +38,7 @@ def test_an_error_that_is_not_of_the_database_is_left_alone() -> None:
 
 
 def test_a_transaction_that_sqlite_rolled_back_is_not_rolled_back_again() -> None:
-    writer = connect_writer(MEMORY, 1, Milliseconds())
+    writer = connect_writer(MEMORY, 1, Milliseconds(), ignore)
 
     writer.roll_back()
 
@@ -71,7 +71,7 @@ def test_counters_are_written_with_their_transaction_and_discarded_with_it() -> 
 def test_a_writer_flushes_its_commits_and_overwrites_deleted_content(
     pragma: str, value: int
 ) -> None:
-    connection = connect_writer(MEMORY, 1, Milliseconds())
+    connection = connect_writer(MEMORY, 1, Milliseconds(), ignore)
 
     assert connection.execute(f"PRAGMA {pragma}").fetchone() == (value,)
     connection.close()

@@ -45,7 +45,7 @@ def receive(writer: Writer, arrivals: Sequence[Arrival], **slots: int) -> list[D
 
 def claim(writer: Writer, limit: int = 9, consumer: str = "handlers") -> Sequence[Delivery]:
     with transaction(writer):
-        return deliveries.claim(writer, consumer, limit)
+        return deliveries.claim(writer, consumer, limit).deliveries
 
 
 def settle(writer: Writer, claimed: Sequence[Delivery], *states: DeliveryState) -> None:
@@ -256,6 +256,28 @@ def test_a_rolled_back_transaction_leaves_counters_and_rows_as_they_were(
     settle(writer, claimed, DONE)
     assert deliveries.depth(writer, clock()).total.pending == 1
     assert writer.execute("SELECT count(*) FROM wats_outstanding").get == 1
+
+
+@pytest.mark.parametrize("last", [DONE, PENDING, RETRY])
+def test_other_processes_are_woken_by_commits_that_leave_something_to_claim(
+    clock: Milliseconds, arrival: MakeArrival, last: DeliveryState
+) -> None:
+    calls: list[int] = []
+    writer = open_writer(clock=clock, on_work=lambda: calls.append(len(calls)))
+
+    claimed = receive(writer, [arrival()], handlers=1)
+    assert calls == []  # leased on arrival
+    receive(writer, [arrival()], handlers=0)
+    assert len(calls) == 1
+    settle(writer, claimed, last)
+    assert len(calls) == 1 + (last is PENDING)
+    writer.execute("BEGIN")
+    inbox.receive(writer, [([arrival()], {})])
+    writer.roll_back()
+    with transaction(writer):
+        writer.execute("SELECT 1")
+    assert len(calls) == 1 + (last is PENDING)
+    writer.close()
 
 
 def test_an_identity_is_purged_by_the_time_at_which_its_update_was_received(

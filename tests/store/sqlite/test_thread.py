@@ -9,7 +9,7 @@ import pytest
 from apsw import Connection, Cursor
 
 from tests.store.results import leased, waiting
-from tests.store.sqlite.writers import Milliseconds, open_writer
+from tests.store.sqlite.writers import Milliseconds, ignore, open_writer
 from wats.errors import StoreUnavailable
 from wats.store.group_commit import MAX_BATCH, MAX_ROUNDS
 from wats.store.records import Arrival, DeliveryState, Received, Settlement
@@ -206,7 +206,7 @@ async def test_a_claim_finds_the_arrivals_of_its_transaction(
 
     await release(writer, held, receiving)
 
-    assert len(await claiming) == 1
+    assert len((await claiming).deliveries) == 1
     assert writer.count("COMMIT") == 2
 
 
@@ -332,7 +332,7 @@ async def test_a_thread_that_cannot_connect_ends(tmp_path: Path) -> None:
     path = str(tmp_path / "none" / "wats.db")
 
     with pytest.raises(StoreUnavailable):
-        await thread.start(partial(connect_writer, path, 0.1, Milliseconds()))
+        await thread.start(partial(connect_writer, path, 0.1, Milliseconds(), ignore))
 
     await ended("lost")
 

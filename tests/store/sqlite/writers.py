@@ -25,8 +25,16 @@ class Milliseconds:
         self.now += round(seconds * 1000)
 
 
-def open_writer(path: str = MEMORY, clock: Callable[[], int] | None = None) -> Writer:
-    writer = connect_writer(path, 0.1, clock or Milliseconds())
+def ignore() -> None:
+    """Stand in for a function that wakes other processes."""
+
+
+def open_writer(
+    path: str = MEMORY,
+    clock: Callable[[], int] | None = None,
+    on_work: Callable[[], None] = ignore,
+) -> Writer:
+    writer = connect_writer(path, 0.1, clock or Milliseconds(), on_work)
     migrate(writer, load_migrations("sqlite"))
     if isinstance(clock, StoreClock):
         with transaction(writer):

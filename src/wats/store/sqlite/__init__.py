@@ -1,4 +1,7 @@
-"""The store on SQLite: one file, and a thread each for writing, reading and health."""
+"""The store on SQLite: one file, and a thread each for writing, reading and health.
+
+A fourth thread empties the write-ahead log, in the process that does the upkeep.
+"""
 
 import asyncio
 import secrets
@@ -18,6 +21,7 @@ from wats.store import NO_SLOTS, Observe, OnReceived, Store
 from wats.store.migrate import is_usable, load_migrations
 from wats.store.records import (
     Arrival,
+    Claimed,
     Consumer,
     DeadLetter,
     Delivery,
@@ -33,6 +37,8 @@ from wats.store.records import (
 )
 from wats.store.sqlite import deliveries as delivery_rows
 from wats.store.sqlite import inbox, leader, messages, requests
+from wats.store.sqlite.bell import Bell
+from wats.store.sqlite.checkpoint import LOCK_SECONDS, checkpoint
 from wats.store.sqlite.clock import StoreClock
 from wats.store.sqlite.connection import (
     MEMORY,
@@ -66,20 +72,30 @@ class SQLiteStore(Store):
         busy_seconds: How long an operation waits for another process that writes, before the store
             counts as unavailable.
         now: The wall clock, for retention; also the clock of leases if it is not the real one.
+        bell: Wakes the other processes on this file. Without one they find work by polling.
     """
 
-    def __init__(self, path: str, *, busy_seconds: float = 5.0, now: Now = utc_now) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        busy_seconds: float = 5.0,
+        now: Now = utc_now,
+        bell: Bell | None = None,
+    ) -> None:
         self._path = path
         self._busy_seconds = busy_seconds
         self._now = now
         self._clock: Callable[[], int] = (
             StoreClock() if now is utc_now else lambda: to_ms(self._now())
         )
+        self._bell = bell if bell is not None else Bell(-1, ())
         self._process = secrets.randbits(62)
         self._migrations = load_migrations("sqlite")
         self._writer: ConnectionThread[Writer] | None = None
         self._reader: ConnectionThread[Connection] | ConnectionThread[Writer] | None = None
         self._health: ConnectionThread[Connection] | ConnectionThread[Writer] | None = None
+        self._checkpointer: ConnectionThread[Connection] | None = None
         self._threads = AsyncExitStack()
         self._changing = asyncio.Lock()
         self._updates = Walk(inbox.OLD_UPDATES, PURGE_ROWS)
@@ -119,7 +135,7 @@ class SQLiteStore(Store):
         return reader
 
     def _connect_writer(self) -> Writer:
-        writer = connect_writer(self._path, self._busy_seconds, self._clock)
+        writer = connect_writer(self._path, self._busy_seconds, self._clock, self._bell.ring)
         try:
             migrate(writer, self._migrations)
             if isinstance(self._clock, StoreClock):
@@ -134,7 +150,8 @@ class SQLiteStore(Store):
     @override
     async def close(self) -> None:
         async with self._changing:
-            self._writer = self._reader = self._health = None
+            self._bell.close()
+            self._writer = self._reader = self._health = self._checkpointer = None
             await self._threads.aclose()
 
     async def _read(self, operation: StoreOperation | None, run: Callable[[Connection], R]) -> R:
@@ -188,7 +205,7 @@ class SQLiteStore(Store):
 
     @override
     def on_work(self, wake: Callable[[], None]) -> None:
-        """Do nothing yet: other processes on the file are found by polling."""
+        self._bell.listen(wake)
 
     @override
     async def register(self, consumers: Sequence[Consumer]) -> None:
@@ -213,7 +230,7 @@ class SQLiteStore(Store):
         )
 
     @override
-    async def claim(self, consumer: str, limit: int) -> Sequence[Delivery]:
+    async def claim(self, consumer: str, limit: int) -> Claimed:
         claim = partial(delivery_rows.claim, name=consumer, limit=limit)
         return await self._write(StoreOperation.CLAIM, claim)
 
@@ -333,6 +350,26 @@ class SQLiteStore(Store):
             )
 
         return await self._write(StoreOperation.PURGE, purge)
+
+    @override
+    async def checkpoint(self) -> bool:
+        if self._writer is None:
+            raise StoreClosed
+        if self._path == MEMORY:
+            return True
+        checkpointer = self._checkpointer or await self._start_checkpointer()
+        emptied: bool = await checkpointer.submit(None, partial(checkpoint, path=self._path))
+        return emptied
+
+    async def _start_checkpointer(self) -> ConnectionThread[Connection]:
+        async with self._changing:
+            if self._writer is None:
+                raise StoreClosed
+            thread = ConnectionThread[Connection]("wats-store-log", run_each, _report_nothing)
+            await thread.start(partial(connect_reader, self._path, LOCK_SECONDS))
+            self._threads.push_async_callback(thread.stop)
+            self._checkpointer = thread
+            return thread
 
 
 def _report_nothing(_: StoreOperation, __: Outcome, ___: float) -> None:

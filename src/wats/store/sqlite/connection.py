@@ -79,13 +79,16 @@ class Writer(Connection):
     Attributes:
         clock: The time of the store in milliseconds.
         consumers: The consumers of this process by name.
+        leaves_work: Whether the transaction leaves a delivery that can be claimed.
     """
 
-    def __init__(self, path: str, clock: Callable[[], int]) -> None:
+    def __init__(self, path: str, clock: Callable[[], int], on_work: Callable[[], None]) -> None:
         # Without SQLite's locks around every call: a connection belongs to one thread.
         super().__init__(path, flags=_FLAGS)
         self.clock = clock
         self.consumers: dict[str, Consumer] = {}
+        self.leaves_work = False
+        self._on_work = on_work
         self._counts: dict[tuple[str, DeliveryState], int] = {}
         self._noted_ms = 0
 
@@ -95,7 +98,7 @@ class Writer(Connection):
         self._counts[key] = self._counts.get(key, 0) + change
 
     def commit(self) -> None:
-        """Write the counters and the time, and commit."""
+        """Write the counters and the time, commit, and report work that is left."""
         for (consumer, state), change_ in self._counts.items():
             if change_:
                 self.execute(_COUNT[state], (change_, consumer))
@@ -104,21 +107,30 @@ class Writer(Connection):
             self.execute(_NOTE_TIME, (now,))
             self._noted_ms = now
         self.execute("COMMIT")
+        if self.leaves_work:
+            self.leaves_work = False
+            self._on_work()
 
     def roll_back(self) -> None:
         """Undo the transaction, if SQLite has not done so itself, as it may on a full disk."""
         self._counts.clear()
         self._noted_ms = 0
+        self.leaves_work = False
         if self.in_transaction:
             with suppress(apsw.Error):
                 self.execute("ROLLBACK")
 
 
-def connect_writer(path: str, busy_seconds: float, clock: Callable[[], int]) -> Writer:
-    """Open *path* for writing; a new file can be read by its owner alone."""
+def connect_writer(
+    path: str, busy_seconds: float, clock: Callable[[], int], on_work: Callable[[], None]
+) -> Writer:
+    """Open *path* for writing; a new file can be read by its owner alone.
+
+    *on_work* is called after each commit that leaves a delivery which can be claimed.
+    """
     if path != MEMORY:
         _make_private_file(path)
-    writer = Writer(path, clock)
+    writer = Writer(path, clock, on_work)
     try:
         writer.set_busy_timeout(round(busy_seconds * 1000))
         _use_wal(writer, busy_seconds)

@@ -23,6 +23,7 @@ from apsw import Connection
 from wats.clock import from_ms
 from wats.store.records import (
     Arrival,
+    Claimed,
     Consumer,
     DeadLetter,
     Delivery,
@@ -215,6 +216,7 @@ def insert(writer: Writer, arriving: Sequence[Arriving]) -> None:
             each.leased.append(_leased_on_arrival(row))
         else:
             each.waiting += 1
+            writer.leaves_work = True
 
 
 def _is_backlogged(writer: Writer, known: dict[str, bool], consumer: str, now: int) -> bool:
@@ -255,11 +257,12 @@ def new_lease() -> int:
     return secrets.randbits(62)
 
 
-def claim(writer: Writer, name: str, limit: int) -> Sequence[Delivery]:
+def claim(writer: Writer, name: str, limit: int) -> Claimed:
     """Lease the heads that have been due longest."""
     consumer, now, lease = writer.consumers[name], writer.clock(), new_lease()
     due_at = now + round(consumer.lease_seconds * 1000)
-    found: list[Any] = writer.execute(_DUE, (name, now, limit)).fetchall()
+    rows: list[Any] = writer.execute(_DUE, (name, now, limit + 1)).fetchall()
+    found, more = rows[:limit], len(rows) > limit
     deliveries = [_claimed(name, row, lease) for row in found]
     writer.executemany(
         _LEASE,
@@ -272,7 +275,7 @@ def claim(writer: Writer, name: str, limit: int) -> Sequence[Delivery]:
         if not was_leased:
             writer.count(name, _unleased(attempts), -1)
             writer.count(name, DeliveryState.LEASED, 1)
-    return deliveries
+    return Claimed(deliveries, more)
 
 
 def _claimed(consumer: str, row: _Row, lease: int) -> Delivery:
@@ -325,6 +328,7 @@ def settle(writer: Writer, settlements: Sequence[Settlement]) -> Settled:
                 if _put_back(writer, _RELEASE, settlement):
                     writer.count(delivery.consumer, _unleased(delivery.attempt - 1), 1)
                     due.add(delivery.consumer)
+    writer.leaves_work = writer.leaves_work or bool(due)
     return Settled(done=_finished(writer, done), due=frozenset(due))
 
 
