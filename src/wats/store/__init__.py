@@ -75,7 +75,7 @@ class Lifecycle(Protocol):
         """Return whether this process is the one that does the upkeep of the database.
 
         Of all processes that call this regularly, exactly one gets True; another one takes over
-        soon after it stops to call.
+        soon after it stops to call. Each call also keeps the consumers of its process registered.
         """
 
     async def checkpoint(self) -> bool:

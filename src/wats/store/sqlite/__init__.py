@@ -197,7 +197,11 @@ class SQLiteStore(Store):
 
     @override
     async def lead(self) -> bool:
-        return await self._write(None, partial(leader.lead, process=self._process))
+        def lead(writer: Writer) -> bool:
+            delivery_rows.keep_registered(writer)
+            return leader.lead(writer, self._process)
+
+        return await self._write(None, lead)
 
     @override
     def on_work(self, wake: Callable[[], None]) -> None:
@@ -349,6 +353,8 @@ class SQLiteStore(Store):
 
     @override
     async def checkpoint(self) -> bool:
+        if self._writer is None:
+            raise StoreClosed
         if self._path == MEMORY:
             return True
         checkpointer = self._checkpointer or await self._start_checkpointer()

@@ -40,7 +40,7 @@ INSERT INTO wats_consumers (name, seen_at) VALUES (?1, ?2)
 ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at
 """
 
-_TAKE_IDS = "UPDATE wats_queue SET last_id = last_id + ?, now = ? WHERE id = 1 RETURNING last_id"
+_TAKE_IDS = "UPDATE wats_queue SET last_id = last_id + ? WHERE id = 1 RETURNING last_id"
 
 _INSERT_HEAD = """
 INSERT INTO wats_deliveries (
@@ -152,10 +152,15 @@ _Row: TypeAlias = tuple[Any, ...]
 
 
 def register(writer: Writer, consumers: Sequence[Consumer]) -> None:
-    """Note that *consumers* are configured now."""
-    now = writer.clock()
-    writer.executemany(_REGISTER, [(consumer.name, now) for consumer in consumers])
+    """Make *consumers* those of this process."""
     writer.consumers = {consumer.name: consumer for consumer in consumers}
+    keep_registered(writer)
+
+
+def keep_registered(writer: Writer) -> None:
+    """Note that the consumers of this process are still configured."""
+    now = writer.clock()
+    writer.executemany(_REGISTER, [(name, now) for name in writer.consumers])
 
 
 class Arriving(msgspec.Struct):
@@ -180,7 +185,7 @@ def insert(writer: Writer, arriving: Sequence[Arriving]) -> None:
     if not count:
         return
     now = writer.clock()
-    last_id: int = writer.execute(_TAKE_IDS, (count, now)).get
+    last_id: int = writer.execute(_TAKE_IDS, (count,)).get
     lease = new_lease()
     backlogged: dict[str, bool] = {}
     rows: list[_Row] = []
@@ -435,7 +440,7 @@ def purge(writer: Writer, dead_seconds: float, limit: int) -> int:
     writer.executemany(_DELETE_DEAD, [(id_,) for id_, _ in old])
     for _, consumer in old:
         writer.count(consumer, DeliveryState.DEAD, -1)
-    writer.executemany(_REGISTER, [(name, writer.clock()) for name in writer.consumers])
+    keep_registered(writer)
     return len(old) + _purge_abandoned(writer, before, limit)
 
 

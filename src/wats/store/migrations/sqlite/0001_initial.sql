@@ -63,7 +63,7 @@ CREATE TABLE wats_queue (
     last_id INTEGER NOT NULL,
     boot TEXT,
     clock_offset INTEGER NOT NULL,
-    now INTEGER NOT NULL              -- the time of the last arrival or retry
+    now INTEGER NOT NULL              -- the time, noted at most once a second
 ) STRICT;
 
 INSERT INTO wats_queue (id, last_id, boot, clock_offset, now) VALUES (1, 0, NULL, 0, 0);
