@@ -96,6 +96,7 @@ class SQLiteStore(Store):
         self._reader: ConnectionThread[Connection] | ConnectionThread[Writer] | None = None
         self._health: ConnectionThread[Connection] | ConnectionThread[Writer] | None = None
         self._checkpointer: ConnectionThread[Connection] | None = None
+        self._configured: frozenset[str] = frozenset()
         self._threads = AsyncExitStack()
         self._changing = asyncio.Lock()
         self._updates = Walk(inbox.OLD_UPDATES, PURGE_ROWS)
@@ -210,6 +211,7 @@ class SQLiteStore(Store):
     @override
     async def register(self, consumers: Sequence[Consumer]) -> None:
         await self._write(None, partial(delivery_rows.register, consumers=consumers))
+        self._configured = frozenset(consumer.name for consumer in consumers)
 
     @override
     def receive(
@@ -249,9 +251,9 @@ class SQLiteStore(Store):
 
     @override
     async def depth(self) -> InboxDepth:
-        return await self._read(
-            StoreOperation.DEPTH, lambda connection: delivery_rows.depth(connection, self._clock())
-        )
+        configured, now = self._configured, self._clock()
+        read = partial(delivery_rows.depth, configured=configured, now=now)
+        return await self._read(StoreOperation.DEPTH, read)
 
     @override
     async def dead_letters(self, *, limit: int, after: int = 0) -> Sequence[DeadLetter]:

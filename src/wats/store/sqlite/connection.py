@@ -32,7 +32,6 @@ _COUNT = {
     DeliveryState.PENDING: "UPDATE wats_consumers SET pending = pending + ? WHERE name = ?",
     DeliveryState.LEASED: "UPDATE wats_consumers SET leased = leased + ? WHERE name = ?",
     DeliveryState.RETRY: "UPDATE wats_consumers SET retry = retry + ? WHERE name = ?",
-    DeliveryState.DEAD: "UPDATE wats_consumers SET dead = dead + ? WHERE name = ?",
 }
 
 _NOTE_TIME = "UPDATE wats_queue SET now = max(now, ?) WHERE id = 1"
