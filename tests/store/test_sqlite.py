@@ -25,7 +25,7 @@ from wats.store.records import (
     StatusRecord,
     WindowRecord,
 )
-from wats.store.sqlite import SQLiteStore, recent
+from wats.store.sqlite import SQLiteStore, message_index
 from wats.telemetry.vocabulary import Outcome, StoreOperation
 
 MakeArrival = Callable[..., Arrival]
@@ -354,7 +354,7 @@ async def test_what_another_process_recorded_is_known_and_moved_on_by_its_status
     message: Callable[..., MessageRecord],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(recent, "GATHERED_MESSAGES", 3)
+    monkeypatch.setattr(message_index, "INDEX_BATCH", 3)
     other = SQLiteStore(str(path))
     await other.open()
     stores = [store, other]

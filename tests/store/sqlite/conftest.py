@@ -7,6 +7,9 @@ from apsw import Connection, Cursor
 NEVER_MANY = {"CONSTANT ROW", "wats_first_leases"}
 """What may be read as a whole: there are never more than some hundred first leases."""
 
+ARRAY = re.compile(r"SCAN \w+ VIRTUAL TABLE INDEX 1:")
+"""The scan of an array that a statement was given."""
+
 LOOKS_AT_ONE = "SELECT EXISTS (SELECT 1 FROM wats_deliveries)"
 """A statement that SQLite calls a scan, and that ends with the first row."""
 
@@ -32,7 +35,7 @@ def read_as_a_whole() -> Callable[[dict[str, str]], dict[str, set[str]]]:
 
     def read_as_a_whole(plans: dict[str, str]) -> dict[str, set[str]]:
         scans = {
-            statement: set(re.findall("SCAN (.*)", plan)) - NEVER_MANY
+            statement: set(re.findall("SCAN (.*)", ARRAY.sub("", plan))) - NEVER_MANY
             for statement, plan in plans.items()
             if statement != LOOKS_AT_ONE
         }

@@ -26,7 +26,7 @@ from wats.store.records import (
     StatusRecord,
     StoreHealth,
 )
-from wats.store.sqlite import inbox, messages, requests
+from wats.store.sqlite import inbox, messages, requests, statuses
 from wats.store.sqlite.connection import (
     MEMORY,
     connect_reader,
@@ -69,7 +69,8 @@ class SQLiteStore(Store):
         self._changing = asyncio.Lock()
         self._updates = Walk(inbox.OLD_UPDATES, PURGE_ROWS)
         self._messages = Walk(messages.OLD_MESSAGES, PURGE_ROWS)
-        self._statuses = Walk(messages.OLD_STATUSES, PURGE_ROWS)
+        self._statuses = Walk(statuses.OLD_STATUSES, PURGE_ROWS)
+        self._early_statuses = Walk(statuses.OLD_EARLY_STATUSES, PURGE_ROWS)
 
     @property
     @override
@@ -230,8 +231,8 @@ class SQLiteStore(Store):
 
     @override
     async def list_statuses(self, wa_message_id: str) -> Sequence[StatusRecord]:
-        statuses = partial(messages.statuses, wa_message_id=wa_message_id)
-        return await self._read(StoreOperation.STATUSES, statuses)
+        history = partial(statuses.history, wa_message_id=wa_message_id)
+        return await self._read(StoreOperation.STATUSES, history)
 
     @override
     async def last_inbound_at(self, *, phone_number_id: str, customer: str) -> datetime | None:
@@ -258,17 +259,19 @@ class SQLiteStore(Store):
                 self._updates.next_rows(connection, inbox_before),
                 self._messages.next_rows(connection, records_before),
                 self._statuses.next_rows(connection, messages_before),
+                self._early_statuses.next_rows(connection, messages_before),
                 messages.old_windows(connection, messages_before, PURGE_ROWS),
             )
 
-        old_updates, old_messages, old_statuses, old_windows = await self._read(None, look)
+        old_updates, old_messages, old, old_early, old_windows = await self._read(None, look)
 
         def purge(connection: Connection) -> int:
             return (
                 inbox.purge(connection, old_updates, inbox_before)
                 + inbox.purge_dead(connection, dead_before, PURGE_ROWS)
                 + messages.purge(connection, old_messages, records_before)
-                + messages.purge_statuses(connection, old_statuses, messages_before)
+                + statuses.purge(connection, old, messages_before)
+                + statuses.purge_early(connection, old_early, messages_before)
                 + messages.purge_windows(connection, old_windows, messages_before)
                 + requests.purge(connection, now, PURGE_ROWS)
             )

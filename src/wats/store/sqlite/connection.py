@@ -12,7 +12,7 @@ from apsw import Connection
 from wats.clock import to_ms, utc_now
 from wats.errors import MigrationFailed, StoreUnavailable
 from wats.store.migrate import AppliedMigration, Migration, missing_migrations
-from wats.store.sqlite.recent import CREATE_RECENT
+from wats.store.sqlite.message_index import WriterConnection
 
 _Row = TypeVar("_Row", bound=tuple[Any, ...])
 
@@ -58,7 +58,7 @@ def connect_writer(path: str, busy_seconds: float) -> Connection:
     """Open *path* for writing; a new file can be read by its owner alone."""
     if path != MEMORY:
         _make_private_file(path)
-    connection = _connect(path, busy_seconds)
+    connection = _connect(path, busy_seconds, WriterConnection)
     try:
         _use_wal(connection, busy_seconds)
         # FULL: a commit returns when it is on the disk, not when the kernel has heard of it.
@@ -68,7 +68,6 @@ def connect_writer(path: str, busy_seconds: float) -> Connection:
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         connection.execute("PRAGMA temp_store = MEMORY")
-        connection.execute(CREATE_RECENT)
     except apsw.Error:
         connection.close()
         raise
@@ -77,15 +76,15 @@ def connect_writer(path: str, busy_seconds: float) -> Connection:
 
 def connect_reader(path: str, busy_seconds: float) -> Connection:
     """Open *path*, which a writer has made, for reading."""
-    connection = _connect(path, busy_seconds)
+    connection = _connect(path, busy_seconds, Connection)
     connection.execute("PRAGMA query_only = ON")
     return connection
 
 
-def _connect(path: str, busy_seconds: float) -> Connection:
+def _connect(path: str, busy_seconds: float, kind: type[Connection]) -> Connection:
     # Without SQLite's locks around every call: a connection belongs to one thread.
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_NOMUTEX
-    connection = Connection(path, flags=flags)
+    connection = kind(path, flags=flags)
     connection.set_busy_timeout(round(busy_seconds * 1000))
     return connection
 

@@ -158,15 +158,11 @@ def receive(connection: Connection, arrivals: Sequence[Arrival]) -> Sequence[Kep
     if change(connection, _INSERT_UPDATE, rows) < len(rows):
         ids = {update_id for (update_id,) in connection.execute(_INSERTED_SINCE, (last_id,))}
         numbered = [(update_id, arrival) for update_id, arrival in numbered if update_id in ids]
-    messages.project(connection, [arrival for _, arrival in numbered])
+    sent_at = messages.project(connection, [arrival for _, arrival in numbered])
     leased = _deliver(connection, numbered)
     kept: list[Kept | None] = [None] * len(arrivals)
-    for update_id, arrival in numbered:
-        status = arrival.status if arrival.wants_sent_at else None
-        sent_at = None
-        if status is not None and status.status == "delivered":
-            sent_at = messages.sent_at(connection, status)
-        kept[update_id - all_ids.start] = Kept(leased.get(update_id, ()), sent_at)
+    for (update_id, _), at in zip(numbered, sent_at, strict=True):
+        kept[update_id - all_ids.start] = Kept(leased.get(update_id, ()), at)
     return kept
 
 
