@@ -1,11 +1,13 @@
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from zlib import crc32
 
 import pytest
 from apsw import Connection
 
 from wats.clock import to_ms
+from wats.privacy import short_fingerprint
 from wats.store.migrate import load_migrations
 from wats.store.records import (
     Arrival,
@@ -17,6 +19,7 @@ from wats.store.records import (
 )
 from wats.store.sqlite import inbox, message_index, messages, statuses
 from wats.store.sqlite.connection import MEMORY, connect_writer, migrate
+from wats.store.sqlite.message_index import index_of
 from wats.store.sqlite.walk import Walk
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -212,6 +215,65 @@ def test_messages_of_a_savepoint_that_was_rolled_back_are_new(
     assert take_in("wamid.2") == Kept()
     assert take_in("wamid.3") == Kept()
     assert [take_in(f"wamid.{number}") for number in (1, 2, 3)] == [None] * 3
+
+
+@pytest.fixture
+def writers(tmp_path: Path) -> Iterator[list[Connection]]:
+    writers = [connect_writer(str(tmp_path / "wats.db"), 1) for _ in range(2)]
+    for writer in writers:
+        migrate(writer, load_migrations("sqlite"))
+    yield writers
+    for writer in writers:
+        writer.close()
+
+
+def test_messages_of_another_process_are_known_after_a_rollback_of_as_many(
+    writers: list[Connection],
+    arrival: Callable[..., Arrival],
+    message: Callable[..., MessageRecord],
+) -> None:
+    one, other = writers
+    ours, theirs = (
+        arrival(message=message(name, direction=Direction.INBOUND))
+        for name in ("wamid.ours", "wamid.theirs")
+    )
+    one.execute("BEGIN IMMEDIATE")
+    inbox.receive(one, [ours])
+    one.execute("ROLLBACK")
+    inbox.receive(other, [theirs])
+
+    assert inbox.receive(one, [theirs]) == [None]
+    assert inbox.receive(one, [ours]) == [Kept()]
+
+
+def test_messages_that_another_process_indexed_leave_the_memory(
+    writers: list[Connection], message: Callable[..., MessageRecord]
+) -> None:
+    one, other = writers
+    messages.record(one, [message()])
+    hashes = [short_fingerprint("wamid.1")]
+    assert index_of(one).find_pending(hashes) == [1]
+
+    message_index.index_pending(other)
+    index_of(one).catch_up(one)
+
+    assert index_of(one).find_pending(hashes) == []
+
+
+def test_a_bucket_keeps_its_sent_messages_when_only_received_ones_follow(
+    connection: Connection,
+    take_in: Callable[..., None],
+    message: Callable[..., MessageRecord],
+) -> None:
+    messages.record(connection, [message()])
+    message_index.index_pending(connection)
+    take_in("wamid.2", at=NOON - timedelta(1))
+    message_index.index_pending(connection)
+
+    assert statuses.record(connection, [transition("sent")]) != {}
+    messages.record(connection, [message()])
+
+    assert len(messages.page(connection, 10, None).items) == 2
 
 
 @pytest.mark.parametrize("days", [-7, -1, 0, 400, -20_000])

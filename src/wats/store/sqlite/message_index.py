@@ -135,7 +135,7 @@ class MessageIndex:
         if marks == self._seen:
             return
         after = self._seen.last
-        if marks.indexed != self._seen.indexed or after > marks.last:
+        if marks.indexed != self._seen.indexed:
             self._pending, after = {}, marks.indexed
         self._add(connection.execute(_PENDING, (after,)))
         self._seen = marks
