@@ -39,7 +39,9 @@ _STEP_FACTOR = 4
 _MARKS = "SELECT last_row_id, indexed_row_id FROM wats_marks WHERE id = 1"
 
 _ALLOCATE = """
-UPDATE wats_marks SET last_row_id = ?, pending_latest_at = max(pending_latest_at, ?) WHERE id = 1
+INSERT INTO wats_marks (id, last_row_id, indexed_row_id, pending_latest_at) VALUES (1, ?, 0, ?)
+ON CONFLICT (id) DO UPDATE SET last_row_id = excluded.last_row_id,
+    pending_latest_at = max(pending_latest_at, excluded.pending_latest_at)
 """
 
 _PENDING = "SELECT wa_message_hash, row_id FROM wats_messages WHERE row_id > ?"
@@ -104,7 +106,7 @@ class Marks(NamedTuple):
 def read_marks(connection: Connection) -> Marks:
     """Read how far messages were recorded and indexed, by whichever process."""
     row: Any = connection.execute(_MARKS).fetchone()
-    return Marks(*row)
+    return Marks(0, 0) if row is None else Marks(*row)
 
 
 def numbers(values: Iterable[int]) -> "apsw.CArrayBinding":

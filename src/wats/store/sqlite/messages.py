@@ -5,6 +5,7 @@ Each function runs inside a transaction that its caller opened.
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from itertools import count
 from typing import Any, NamedTuple, TypeAlias
 
 from apsw import Connection
@@ -31,9 +32,9 @@ FROM carray(?) CROSS JOIN wats_messages ON row_id = value
 _INSERT = """
 INSERT INTO wats_messages (
     row_id, wa_message_hash, window_hash, opened_at, phone_number_id, wa_message_id, direction,
-    from_phone, to_phone, type, status, status_rank, graph_message_id, created_at, updated_at
+    from_phone, to_phone, type, status, graph_message_id, created_at, updated_at
 )
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 _MOVE_WINDOW = """
@@ -206,16 +207,14 @@ def _insert(connection: Connection, messages: Sequence[_New]) -> None:
     """Insert *messages*, of which none is recorded, with the early statuses of those sent."""
     if not messages:
         return
-    rows = [_row(each) for each in messages]
-    latest_at = max(map(_latest_at, messages))
-    first = index_of(connection).allocate(connection, [row[0] for row in rows], latest_at)
-    numbered = [(row_id, *row) for row_id, row in enumerate(rows, first)]
-    connection.executemany(_INSERT, numbered)
+    hashes = [short_fingerprint(each.record.wa_message_id) for each in messages]
+    first = index_of(connection).allocate(connection, hashes, _latest_at(messages))
+    rows = list(map(_row, count(first), hashes, messages))
+    connection.executemany(_INSERT, rows)
     sent = {
         (record.phone_number_id, record.wa_message_id): statuses.SentMessage(
             row_id=row_id,
             status=record.status,
-            rank=statuses.rank_of(record.status),
             created_at=to_ms(record.created_at),
             updated_at=to_ms(record.updated_at),
         )
@@ -225,12 +224,14 @@ def _insert(connection: Connection, messages: Sequence[_New]) -> None:
     statuses.adopt(connection, sent)
 
 
-def _latest_at(new: _New) -> int:
-    opened_at = new.stated_at if new.window is None else to_ms(new.window.last_inbound_at)
-    return max(new.stated_at, to_ms(new.record.created_at), opened_at)
+def _latest_at(messages: Sequence[_New]) -> int:
+    """Return the latest time (ms) of *messages* and their windows."""
+    moments = [each.record.created_at for each in messages]
+    moments += [each.window.last_inbound_at for each in messages if each.window is not None]
+    return max(to_ms(max(moments)), *[each.stated_at for each in messages])
 
 
-def _row(new: _New) -> tuple[int, *tuple[object, ...]]:
+def _row(row_id: int, hash_: int, new: _New) -> tuple[object, ...]:
     record, _, window = new
     created_at = to_ms(record.created_at)
     updated_at = created_at if record.updated_at is record.created_at else to_ms(record.updated_at)
@@ -239,7 +240,8 @@ def _row(new: _New) -> tuple[int, *tuple[object, ...]]:
         window_hash = _window_hash(window.phone_number_id, window.customer)
         opened_at = to_ms(window.last_inbound_at)
     return (
-        short_fingerprint(record.wa_message_id),
+        row_id,
+        hash_,
         window_hash,
         opened_at,
         record.phone_number_id,
@@ -249,7 +251,6 @@ def _row(new: _New) -> tuple[int, *tuple[object, ...]]:
         record.to_phone,
         record.type,
         record.status,
-        statuses.rank_of(record.status),
         record.graph_message_id,
         created_at,
         updated_at,

@@ -24,7 +24,7 @@ ID_BITS = 16
 _UNRANKED = -1
 
 _MESSAGES = """
-SELECT row_id, phone_number_id, wa_message_id, status, status_rank, created_at, updated_at
+SELECT row_id, phone_number_id, wa_message_id, status, created_at, updated_at
 FROM carray(?) CROSS JOIN wats_messages ON row_id = value
 WHERE direction = 'outbound'
 """
@@ -40,7 +40,7 @@ INSERT INTO wats_statuses (id, status, participant, error_code, occurred_at) VAL
 """
 
 _ADVANCE = """
-UPDATE wats_messages SET status = ?, status_rank = ?, updated_at = ? WHERE row_id = ?
+UPDATE wats_messages SET status = ?, updated_at = ? WHERE row_id = ?
 """
 
 _EARLY = """
@@ -104,20 +104,17 @@ MessageKey: TypeAlias = tuple[str, str]
 Transition: TypeAlias = tuple[str, str, int | None, int]
 """status, participant, error_code, occurred_at (ms)."""
 
+_Identity: TypeAlias = tuple[str, str, int]
+"""status, participant, occurred_at (ms)."""
+
 
 class SentMessage(NamedTuple):
     """The row of an outbound message, as far as statuses concern it. Times are milliseconds."""
 
     row_id: int
     status: str
-    rank: int
     created_at: int
     updated_at: int
-
-
-def rank_of(status: str) -> int:
-    """Return the rank of *status*; one that has none replaces nothing."""
-    return STATUS_RANK.get(status, _UNRANKED)
 
 
 def record(connection: Connection, records: Iterable[StatusRecord]) -> Mapping[MessageKey, int]:
@@ -158,9 +155,8 @@ def _find(
     sent = _read(connection, index.find_pending(set(missing.values())), missing)
     early = _read_early(connection, missing)
     unseen = {key: hash_ for key, hash_ in missing.items() if key not in early}
-    for buckets in buckets_with_sent(connection):
-        if not unseen:
-            break
+    steps = buckets_with_sent(connection)
+    while unseen and (buckets := next(steps, None)):
         row_ids = look_up(connection, buckets, sorted(set(unseen.values())))
         sent |= _read(connection, row_ids, unseen)
     return sent, early
@@ -191,11 +187,6 @@ def _read_early(connection: Connection, hashes: Mapping[MessageKey, int]) -> _Ea
     return found
 
 
-def _identity(transition: Transition) -> tuple[str, str, int]:
-    status, participant, _, occurred_at = transition
-    return status, participant, occurred_at
-
-
 def add(
     connection: Connection, transitions: Sequence[tuple[SentMessage, Collection[Transition]]]
 ) -> None:
@@ -205,41 +196,52 @@ def add(
     """
     if not transitions:
         return
-    known: dict[int, set[tuple[str, str, int]]] = {m.row_id: set() for m, _ in transitions}
+    known: dict[int, set[_Identity]] = {message.row_id: set() for message, _ in transitions}
     next_ids = {row_id: row_id << ID_BITS for row_id in known}
     for id_, *identity in connection.execute(_KNOWN, (numbers(known), ID_BITS)):
         row_id = id_ >> ID_BITS
         known[row_id].add(tuple(identity))
         next_ids[row_id] = max(next_ids[row_id], id_ + 1)
     rows: list[tuple[object, ...]] = []
-    advanced: list[tuple[str, int, int, int]] = []
+    advanced: list[tuple[str, int, int]] = []
     for message, theirs in transitions:
         row_id = message.row_id
-        new = _new(theirs, known[row_id])[: ((row_id + 1) << ID_BITS) - next_ids[row_id]]
-        rows += [(next_ids[row_id] + number, *each) for number, each in enumerate(new)]
+        room = ((row_id + 1) << ID_BITS) - next_ids[row_id]
+        new = _new(theirs, known[row_id])[:room]
+        rows += [(id_, *each) for id_, each in enumerate(new, next_ids[row_id])]
         after = _advance(message, new)
-        if after is not message:
-            advanced.append((after.status, after.rank, after.updated_at, row_id))
+        if after is not None:
+            advanced.append((*after, row_id))
     connection.executemany(_INSERT, rows)
     connection.executemany(_ADVANCE, advanced)
 
 
-def _new(
-    transitions: Iterable[Transition], known: Collection[tuple[str, str, int]]
-) -> list[Transition]:
-    firsts: dict[tuple[str, str, int], Transition] = {}
+def _new(transitions: Iterable[Transition], known: set[_Identity]) -> list[Transition]:
+    """Return those of *transitions* that are not *known*, and add them to these."""
+    new: list[Transition] = []
     for transition in transitions:
-        firsts.setdefault(_identity(transition), transition)
-    return [each for identity, each in firsts.items() if identity not in known]
+        status, participant, _, occurred_at = transition
+        identity = status, participant, occurred_at
+        if identity not in known:
+            known.add(identity)
+            new.append(transition)
+    return new
 
 
-def _advance(message: SentMessage, transitions: Iterable[Transition]) -> SentMessage:
+def _rank_of(status: str) -> int:
+    """Return the rank of *status*; one that has none replaces nothing."""
+    return STATUS_RANK.get(status, _UNRANKED)
+
+
+def _advance(message: SentMessage, transitions: Iterable[Transition]) -> tuple[str, int] | None:
+    """Return status and updated_at after *transitions*; `None` if they change nothing."""
+    rank, updated_at = _rank_of(message.status), message.updated_at
+    after = None
     for status, _, _, occurred_at in transitions:
-        rank = rank_of(status)
-        if rank > message.rank:
-            updated_at = max(message.updated_at, occurred_at)
-            message = message._replace(status=status, rank=rank, updated_at=updated_at)
-    return message
+        if _rank_of(status) > rank:
+            rank, updated_at = _rank_of(status), max(updated_at, occurred_at)
+            after = status, updated_at
+    return after
 
 
 def _add_early(
@@ -250,9 +252,13 @@ def _add_early(
     rows = [
         (*key, *transition, short_fingerprint(key[1]))
         for key, theirs in transitions.items()
-        for transition in _new(theirs, set(map(_identity, early.get(key, {}).values())))
+        for transition in _new(theirs, _identities(early.get(key, {}).values()))
     ]
     connection.executemany(_INSERT_EARLY, rows)
+
+
+def _identities(transitions: Iterable[Transition]) -> set[_Identity]:
+    return {(status, participant, at) for status, participant, _, at in transitions}
 
 
 def adopt(connection: Connection, messages: Mapping[MessageKey, SentMessage]) -> None:
