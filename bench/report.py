@@ -213,6 +213,8 @@ def _writer(costs: WriterCosts) -> str:
         f"{costs.messages:,} messages ({costs.mib:,.0f} MiB; goal at most {WRITER_GOAL} times)",
         _COST.format("", "wall", "filled", "times", "CPU", "filled", "times"),
         *map(_cost, costs.costs),
+        "To look for something that is not there in all of its buckets, in microseconds of CPU",
+        *(f"  {name:58} {spent:>6,.0f}" for name, spent in costs.look_ups_us.items()),
     ]
     return "\n".join(lines)
 

@@ -20,7 +20,7 @@ from typing import TypeAlias
 import apsw
 import msgspec
 
-from wats.clock import to_ms, utc_now
+from wats.clock import EPOCH, to_ms, utc_now
 from wats.privacy import short_fingerprint
 from wats.store.migrate import load_migrations
 from wats.store.records import (
@@ -33,13 +33,15 @@ from wats.store.records import (
     StatusRecord,
     WindowRecord,
 )
-from wats.store.sqlite import inbox, messages
+from wats.store.sqlite import inbox, messages, statuses
 from wats.store.sqlite.connection import connect_writer, migrate
 from wats.store.sqlite.message_index import BUCKET_BITS, index_pending
 
 BATCH = 62
 BATCHES_PER_ROUND = 9
 """As many as make an index batch, so that each round has one."""
+
+LOOK_UPS = 500
 
 MONTHLY_MESSAGES = 100_000_000
 CUSTOMERS = 100_000
@@ -98,9 +100,14 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WriterCosts(msgspec.Struct, frozen=True, kw_only=True):
-    """The result, and the size of the filled store."""
+    """The result, and the size of the filled store.
+
+    Attributes:
+        look_ups_us: Microseconds for one look-up in all buckets of the filled store, by kind.
+    """
 
     messages: int
+    look_ups_us: dict[str, float]
     mib: float
     fill_seconds: float
     costs: list[Cost]
@@ -224,6 +231,37 @@ class Bench:
             names.append(self.connection.execute(_SENT_NEAR, (row_id,)).get)
         return self._receive([_status("played", name) for name in names])
 
+    def look_ups_us(self) -> dict[str, float]:
+        """Time look-ups that find nothing, in all buckets."""
+        names = [f"wamid.{secrets.token_hex(24)}" for _ in range(LOOK_UPS)]
+        unsent = [_status("sent", name).status for name in names]
+        return {
+            "a message by id": self._look_up_us(
+                lambda: [messages.get(self.connection, name) for name in names]
+            ),
+            "a window": self._look_up_us(
+                lambda: [messages.last_inbound_at(self.connection, NUMBER, name) for name in names]
+            ),
+            "a message without a time": self._look_up_us(
+                lambda: messages.unknown(
+                    self.connection, [(n, self._message(EPOCH)) for n in range(LOOK_UPS)]
+                )
+            ),
+            "the first status of a message of another application": self._look_up_us(
+                lambda: statuses.record(
+                    self.connection, [each for each in unsent if each is not None]
+                )
+            ),
+        }
+
+    def _look_up_us(self, look_up: Callable[[], object]) -> float:
+        self.connection.execute("BEGIN IMMEDIATE")
+        began = time.thread_time()
+        look_up()
+        spent = time.thread_time() - began
+        self.connection.execute("ROLLBACK")
+        return spent / LOOK_UPS * 1e6
+
 
 def _status(status: str, wa_message_id: str) -> Arrival:
     now = utc_now()
@@ -303,7 +341,11 @@ def measure(order: Order) -> WriterCosts:
             )
         )
     return WriterCosts(
-        messages=order.messages, mib=filled.mib(), fill_seconds=fill_seconds, costs=costs
+        messages=order.messages,
+        look_ups_us=filled.look_ups_us(),
+        mib=filled.mib(),
+        fill_seconds=fill_seconds,
+        costs=costs,
     )
 
 
