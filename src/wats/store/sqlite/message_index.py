@@ -169,9 +169,10 @@ class MessageIndex:
         """Return the row ids of messages that were possibly recorded before; `catch_up` first.
 
         Each of *times* is the hash of a message and the time (ms) that its delivery states. A
-        redelivery states the time of the first delivery, so its bucket has no earlier `latest_at`:
-        one look-up for a message of now and, at a hundred million messages a month, 1,500 for one
-        of seven days ago, which take about a millisecond. No clock of ours is involved.
+        redelivery states the time of the first delivery, so the `latest_at` of its bucket is not
+        earlier. At a hundred million messages a month that leaves 2 or 3 buckets for a message of
+        now, and 1,424 for a redelivery after seven days, which take about a millisecond. Our own
+        clock does not matter, whether it is late, early or set back.
         """
         by_period: dict[int, list[tuple[int, int]]] = {}
         for time in times:
@@ -214,7 +215,7 @@ def index_pending(connection: Connection) -> None:
 def look_up(
     connection: Connection, buckets: Collection[int], hashes: Collection[int]
 ) -> Sequence[int]:
-    """Return the row ids that *buckets* have for *hashes*: about 0.4 us for each pair."""
+    """Return the row ids that *buckets* have for *hashes*: about 0.6 us for each pair."""
     if not buckets or not hashes:
         return ()
     found = connection.execute(_LOOK_UP, (numbers(buckets), numbers(hashes)))
