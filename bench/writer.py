@@ -35,7 +35,7 @@ from wats.store.records import (
 )
 from wats.store.sqlite import inbox, messages, statuses
 from wats.store.sqlite.connection import connect_writer, migrate
-from wats.store.sqlite.message_index import BUCKET_BITS, index_pending
+from wats.store.sqlite.message_index import BUCKET_BITS, index_pending, merge
 
 BATCH = 62
 BATCHES_PER_ROUND = 9
@@ -152,6 +152,8 @@ class Bench:
             connection.execute(_MARK, (last, began_at + round(last * _INTERVAL_MS)))
             index_pending(connection)
             connection.execute("COMMIT")
+        while merge(connection):
+            pass
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self.history = count
 

@@ -99,6 +99,9 @@ class Model:
             "UPDATE wats_marks SET last_row_id = last_row_id + ? WHERE id = 1", (row_ids,)
         )
 
+    def merge(self, writer: int) -> None:
+        message_index.merge(self.writers[writer])
+
     def receive(
         self,
         writer: int,
@@ -262,11 +265,13 @@ STEPS = st.one_of(
         st.sampled_from(TIMES),
         ENDS,
     ),
-    st.tuples(st.just("restart"), WRITERS),
+    st.tuples(st.sampled_from(["restart", "merge", "merge"]), WRITERS),
 )
 
 
-SKIPS = st.sampled_from([0, 1, message_index.INDEX_BATCH, message_index.INDEX_BATCH, 1 << 14])
+SKIPS = st.sampled_from(
+    [0, 1, message_index.INDEX_BATCH, message_index.INDEX_BATCH, 1 << 14, 1 << 18]
+)
 
 
 @settings(deadline=None, max_examples=200)

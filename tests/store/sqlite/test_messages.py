@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zlib import crc32
@@ -97,6 +97,9 @@ def test_no_statement_about_messages_scans_more_than_the_list_of_buckets(
         skip(connection, BUCKET)
     hot = list(statements)
     statements.clear()
+    skip(connection, 1 << message_index.MERGED_BITS)
+    message_index.index_pending(connection)
+    assert message_index.merge(connection) > 0
     messages.page(connection, 10, None)
     messages.get(connection, "wamid.unknown")
     statuses.history(connection, "wamid.1")
@@ -122,7 +125,9 @@ def test_no_statement_about_messages_scans_more_than_the_list_of_buckets(
     )
 
 
-def last_inbound_at(connection: Connection, customers: str = "ab") -> list[datetime | None]:
+def last_inbound_at(
+    connection: Connection, customers: Iterable[str] = "ab"
+) -> list[datetime | None]:
     return [messages.last_inbound_at(connection, "1", customer) for customer in customers]
 
 
@@ -335,6 +340,54 @@ def test_purged_messages_leave_the_index_and_empty_buckets_go(
     assert messages.get(connection, "wamid.3") is None
     assert messages.get(connection, "wamid.4") is not None
     assert take_in("wamid.3", at=NOON) == Kept()
+
+
+def test_sixteen_complete_buckets_are_merged_to_one(
+    connection: Connection,
+    take_in: Callable[..., Kept | None],
+    message: Callable[..., MessageRecord],
+) -> None:
+    for number in range(40):
+        at = NOON + timedelta(hours=number)
+        take_in(f"wamid.{number}", at=at, customer=f"customer {number}")
+        skip(connection, BUCKET - 1)
+    messages.record(connection, [message("wamid.sent")])
+    message_index.index_pending(connection)
+
+    rows = []
+    while changed := message_index.merge(connection):
+        rows.append(changed)
+        assert take_in("wamid.0", at=NOON) is None
+
+    assert len(rows) > 10
+    assert sorted({bucket for bucket, _ in index(connection)}) == [1, 33, *range(64, 82, 2)]
+    assert len(index(connection)) == 81
+    for number in range(40):
+        at = NOON + timedelta(hours=number)
+        assert take_in(f"wamid.{number}", at=at) is None
+        found = messages.get(connection, f"wamid.{number}")
+        assert found is not None
+        assert found.created_at == at
+        assert last_inbound_at(connection, [f"customer {number}"]) == [at]
+    assert message_index.buckets_since(connection, to_ms(NOON)) != []
+    row_ids = [row_id for _, row_id in index(connection)]
+    assert messages.purge(connection, row_ids, NOON + timedelta(days=99)) == 41
+    assert index(connection) == []
+    assert connection.execute("SELECT count(*) FROM wats_message_buckets").get == 0
+
+
+def test_one_merge_moves_a_bounded_number_of_entries(
+    connection: Connection, message: Callable[..., MessageRecord]
+) -> None:
+    records = [message(f"wamid.{number}") for number in range(3000)]
+    messages.record(connection, records)
+    skip(connection, 1 << message_index.MERGED_BITS)
+    message_index.index_pending(connection)
+
+    changes = message_index.merge(connection)
+
+    assert 0 < changes < 100
+    assert len(index(connection)) == 3000
 
 
 def test_messages_whose_ids_share_a_hash_are_told_apart(

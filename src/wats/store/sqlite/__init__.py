@@ -26,7 +26,7 @@ from wats.store.records import (
     StatusRecord,
     StoreHealth,
 )
-from wats.store.sqlite import inbox, messages, requests, statuses
+from wats.store.sqlite import inbox, message_index, messages, requests, statuses
 from wats.store.sqlite.connection import (
     MEMORY,
     connect_reader,
@@ -273,6 +273,7 @@ class SQLiteStore(Store):
                 + statuses.purge(connection, old, messages_before)
                 + statuses.purge_early(connection, old_early, messages_before)
                 + messages.purge_windows(connection, old_windows, messages_before)
+                + message_index.merge(connection)
                 + requests.purge(connection, now, PURGE_ROWS)
             )
 

@@ -5,8 +5,11 @@ commit has to write. So the index consists of buckets, one per 16,384 row ids, a
 added to it some hundred at a time, in order: all insertions go to the last bucket, whatever the
 size of the store.
 
-    row ids    0 … 16383 | 16384 … 32767 | 32768 … last indexed | … last
-    found in   bucket 0  | bucket 1      | bucket 2             | memory of the writer
+    row ids    0 … 262143     | 262144 … 278527 | 278528 … last indexed | … last
+    found in   merged bucket  | bucket          | bucket                | memory of the writer
+
+A look-up searches each bucket that can have the message. So the upkeep merges buckets: sixteen that
+are complete become one, a small range of hashes at a time.
 
 The messages that are not indexed yet are *pending*. Each writer holds their hashes in memory and
 reads those that other processes recorded; a reader scans the rows. A hash is no proof: callers
@@ -23,7 +26,16 @@ import apsw
 from apsw import Connection
 
 BUCKET_BITS = 14
-"""Row ids with the same upper bits share a bucket. Part of the schema."""
+MERGED_BITS = 18
+"""Row ids that differ in these lower bits only share a bucket, and later a merged bucket. Part of
+the schema, like the numbers of buckets: even, ascending, and that of a merged bucket follows that
+of the first bucket that was merged."""
+
+_PER_MERGED = 2 << (MERGED_BITS - BUCKET_BITS)
+"""The distance of the numbers of merged buckets."""
+
+_MERGED_HASHES = 1 << 22
+"""The range of hashes that are merged at a time: a thousand entries of 2^18 messages."""
 
 INDEX_BATCH = 500
 """How many messages are indexed at a time: enough that they share pages, few enough that a commit
@@ -49,7 +61,7 @@ _PENDING = "SELECT wa_message_hash, row_id FROM wats_messages WHERE row_id > ?"
 # A message may have the hash of its own window.
 _INDEX_PENDING = """
 INSERT OR IGNORE INTO wats_message_index (bucket, hash, row_id)
-SELECT row_id >> ?2, hash, row_id FROM (
+SELECT (row_id >> ?2) * 2, hash, row_id FROM (
     SELECT wa_message_hash AS hash, row_id FROM wats_messages WHERE row_id > ?1
     UNION ALL
     SELECT window_hash, row_id FROM wats_messages WHERE row_id > ?1 AND window_hash IS NOT NULL
@@ -59,7 +71,7 @@ ORDER BY 1, 2, 3
 
 _EXTEND_BUCKETS = """
 INSERT INTO wats_message_buckets (bucket, latest_at, has_sent)
-SELECT row_id >> ?2, (SELECT pending_latest_at FROM wats_marks WHERE id = 1),
+SELECT (row_id >> ?2) * 2, (SELECT pending_latest_at FROM wats_marks WHERE id = 1),
     max(direction = 'outbound')
 FROM wats_messages WHERE row_id > ?1 GROUP BY 1
 ON CONFLICT (bucket) DO UPDATE SET latest_at = max(latest_at, excluded.latest_at),
@@ -83,7 +95,7 @@ CROSS JOIN wats_message_index AS i ON i.bucket = b.value AND i.hash = h.value
 """
 
 _REMOVE = """
-DELETE FROM wats_message_index WHERE bucket = ?1 >> ?3 AND row_id = ?1 AND hash IN (
+DELETE FROM wats_message_index WHERE bucket IN (?3, ?4) AND row_id = ?1 AND hash IN (
     SELECT wa_message_hash FROM wats_messages WHERE row_id = ?1 AND updated_at < ?2
     UNION ALL
     SELECT window_hash FROM wats_messages WHERE row_id = ?1 AND updated_at < ?2
@@ -93,6 +105,37 @@ DELETE FROM wats_message_index WHERE bucket = ?1 >> ?3 AND row_id = ?1 AND hash 
 _REMOVE_EMPTY_BUCKET = """
 DELETE FROM wats_message_buckets
 WHERE bucket = ?1 AND NOT EXISTS (SELECT 1 FROM wats_message_index WHERE bucket = ?1)
+"""
+
+_FIRST_UNMERGED = """
+SELECT min(bucket) FROM wats_message_buckets WHERE bucket % 2 = 0 AND bucket < ?
+"""
+
+_UNMERGED = (
+    "SELECT bucket FROM wats_message_buckets WHERE bucket BETWEEN ? AND ? AND bucket % 2 = 0"
+)
+
+_FIRST_HASH = """
+SELECT min((SELECT min(hash) FROM wats_message_index WHERE bucket = value)) FROM carray(?)
+"""
+
+_COPY = """
+INSERT INTO wats_message_index (bucket, hash, row_id)
+SELECT ?2, i.hash, i.row_id
+FROM carray(?1) AS b CROSS JOIN wats_message_index AS i
+    ON i.bucket = b.value AND i.hash BETWEEN ?3 AND ?4
+ORDER BY 2, 3
+"""
+
+_DELETE_COPIED = "DELETE FROM wats_message_index WHERE bucket = ? AND hash BETWEEN ? AND ?"
+
+_EXTEND_MERGED = """
+INSERT INTO wats_message_buckets (bucket, latest_at, has_sent)
+SELECT ?2, max(m.latest_at), max(m.has_sent)
+FROM carray(?1) AS b CROSS JOIN wats_message_buckets AS m ON m.bucket = b.value
+WHERE true
+ON CONFLICT (bucket) DO UPDATE SET latest_at = max(latest_at, excluded.latest_at),
+    has_sent = max(has_sent, excluded.has_sent)
 """
 
 
@@ -241,6 +284,39 @@ def buckets_with_sent(connection: Connection) -> Iterator[Sequence[int]]:
 
 def remove(connection: Connection, row_ids: Collection[int], before_ms: int) -> None:
     """Remove the messages *row_ids* not touched since *before_ms*, which are deleted next."""
-    connection.executemany(_REMOVE, [(row_id, before_ms, BUCKET_BITS) for row_id in row_ids])
-    buckets = {row_id >> BUCKET_BITS for row_id in row_ids}
+    rows = [(row_id, before_ms, *_buckets_of(row_id)) for row_id in row_ids]
+    connection.executemany(_REMOVE, rows)
+    _remove_empty(connection, {bucket for row in rows for bucket in row[2:]})
+
+
+def _buckets_of(row_id: int) -> tuple[int, int]:
+    """Return the buckets that can have the message *row_id*."""
+    return (row_id >> BUCKET_BITS) * 2, (row_id >> MERGED_BITS) * _PER_MERGED + 1
+
+
+def _remove_empty(connection: Connection, buckets: Iterable[int]) -> None:
     connection.executemany(_REMOVE_EMPTY_BUCKET, [(bucket,) for bucket in buckets])
+
+
+def merge(connection: Connection) -> int:
+    """Move one range of hashes from sixteen complete buckets to their merged bucket.
+
+    Returns:
+        How many rows changed; 0 when there is nothing left to merge.
+    """
+    complete = (read_marks(connection).indexed + 1) >> MERGED_BITS
+    unmerged: int | None = connection.execute(_FIRST_UNMERGED, (complete * _PER_MERGED,)).get
+    if unmerged is None:
+        return 0
+    before = connection.total_changes()
+    first = unmerged - unmerged % _PER_MERGED
+    rows = connection.execute(_UNMERGED, (first, first + _PER_MERGED - 1))
+    buckets = [bucket for (bucket,) in rows]
+    hash_: int | None = connection.execute(_FIRST_HASH, (numbers(buckets),)).get
+    if hash_ is not None:
+        last = hash_ + _MERGED_HASHES - 1
+        connection.execute(_COPY, (numbers(buckets), first + 1, hash_, last))
+        connection.executemany(_DELETE_COPIED, [(bucket, hash_, last) for bucket in buckets])
+        connection.execute(_EXTEND_MERGED, (numbers(buckets), first + 1))
+    _remove_empty(connection, buckets)
+    return connection.total_changes() - before

@@ -109,9 +109,9 @@ CREATE TABLE wats_messages (
 ) STRICT;
 
 -- Finds messages by either hash. Messages are added some hundred at a time, in order, so that all
--- insertions go to the last bucket.
+-- insertions go to the last bucket. Later, sixteen buckets are merged to one.
 CREATE TABLE wats_message_index (
-    bucket INTEGER NOT NULL,          -- row_id >> 14
+    bucket INTEGER NOT NULL,          -- (row_id >> 14) * 2, or (row_id >> 18) * 32 + 1 once merged
     hash INTEGER NOT NULL,
     row_id INTEGER NOT NULL,
     PRIMARY KEY (bucket, hash, row_id)
