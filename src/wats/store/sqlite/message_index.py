@@ -214,8 +214,8 @@ class MessageIndex:
         Each of *times* is the hash of a message and the time (ms) that its delivery states. A
         redelivery states the time of the first delivery, so the `latest_at` of its bucket is not
         earlier. At a hundred million messages a month that leaves 2 or 3 buckets for a message of
-        now, and 1,424 for a redelivery after seven days, which take about a millisecond. Our own
-        clock does not matter, whether it is late, early or set back.
+        now, and 90 to 120 for a redelivery after seven days, about 0.2 ms. Our own clock does not
+        matter, whether it is late, early or set back.
         """
         by_period: dict[int, list[tuple[int, int]]] = {}
         for time in times:
@@ -258,7 +258,7 @@ def index_pending(connection: Connection) -> None:
 def look_up(
     connection: Connection, buckets: Collection[int], hashes: Collection[int]
 ) -> Sequence[int]:
-    """Return the row ids that *buckets* have for *hashes*: about 0.6 us for each pair."""
+    """Return the row ids that *buckets* have for *hashes*: about 2 us for each pair."""
     if not buckets or not hashes:
         return ()
     found = connection.execute(_LOOK_UP, (numbers(buckets), numbers(hashes)))

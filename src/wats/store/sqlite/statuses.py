@@ -146,7 +146,7 @@ def _find(
     """Return the messages of *keys* that are recorded, and the early statuses of the others.
 
     The buckets are searched from the last to the first, as most statuses follow soon. All of them
-    are searched for the first status of a message that is not recorded: about 0.2 ms at five
+    are searched for the first status of a message that is not recorded: about 0.05 ms at five
     million messages. Its early status spares the next ones the search.
     """
     index = index_of(connection)
