@@ -176,5 +176,5 @@ class Store(Protocol):
         *now*.
 
         Returns:
-            How many rows went; 0 when there is nothing left to delete.
+            How many rows changed; 0 when there is nothing left to do.
         """
