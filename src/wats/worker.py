@@ -226,16 +226,20 @@ class Worker(Generic[Item, Result]):
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
     async def _claim(self) -> None:
-        free = 0 if self._stopping else self._free_slots
         self._claim_now.clear()
-        if free > 0:
+        if self._can_claim:
+            free = self._free_slots
             # What is stored while a claim is under way needs slots too, to be leased on arrival.
             await self._claim_up_to(free if self._is_backlogged else (free + 1) // 2)
-        if not (self._has_work and self._free_slots > 0):
+        if not self._can_claim:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_seconds):
                     await self._claim_now.wait()
             self._has_work = True
+
+    @property
+    def _can_claim(self) -> bool:
+        return self._has_work and self._free_slots > 0 and not self._stopping
 
     async def _claim_up_to(self, limit: int) -> None:
         self._was_woken, self._is_claiming = False, True
