@@ -114,7 +114,7 @@ class Arrivals:
 
 
 def _is_of_a_value(error: Exception) -> bool:
-    """Return whether one update holds a value that cannot be stored; it must not fail the others."""
+    """Return whether a value cannot be stored; its update must not fail the others."""
     cause = error.__cause__ if isinstance(error, StoreUnavailable) else error
     return isinstance(
         cause, ValueError | asyncpg.DataError | asyncpg.IntegrityConstraintViolationError

@@ -44,6 +44,7 @@ _SETTINGS: Final = {
     # and back within minutes, so a plan made from statistics of another moment must not scan them.
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "jit": "off",

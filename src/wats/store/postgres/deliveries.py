@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from itertools import groupby
 
 import asyncpg
 
@@ -27,68 +27,79 @@ SELECT due_at, id FROM (
 ORDER BY due_at, id LIMIT $3::int
 """
 
-# The rows of `due` and `expired` that are not chosen stay locked until the transaction ends, so
+_HEAD = """
+    id, update_id, siblings, ordering_key, due_at, is_final, attempts,
+    error IS NOT NULL AS is_retry, payload
+"""
+
+# The rows of `due` and `expired` that are left over stay locked until the transaction ends, so
 # another claim at that moment may skip them.
-_CLAIM = """
+_CLAIM = f"""
 WITH due AS MATERIALIZED (
-    SELECT id, due_at, is_final FROM wats_deliveries
+    SELECT {_HEAD}, false AS is_leased FROM wats_deliveries
     WHERE phone_number_id = $1 AND consumer = $2 AND due_at <= (SELECT wats_now())
         AND lease IS NULL
     ORDER BY due_at, id LIMIT $3::int
     FOR UPDATE SKIP LOCKED
 ), expired AS MATERIALIZED (
-    SELECT id, due_at, is_final FROM wats_deliveries
+    SELECT {_HEAD}, true AS is_leased FROM wats_deliveries
     WHERE phone_number_id = $1 AND consumer = $2 AND due_at <= (SELECT wats_now())
         AND lease IS NOT NULL
     ORDER BY due_at, id LIMIT $3::int
     FOR UPDATE SKIP LOCKED
-), chosen AS (
-    SELECT id, due_at, is_final, false AS was_leased FROM due
-    UNION ALL
-    SELECT id, due_at, is_final, true FROM expired
-    ORDER BY due_at, id LIMIT $3::int
 )
-UPDATE wats_deliveries AS head
-SET lease = $4::bigint, due_at = (SELECT wats_now()) + $5::bigint,
-    attempts = CASE WHEN chosen.is_final THEN head.attempts ELSE head.attempts + 1 END,
-    is_final = chosen.is_final OR head.attempts + 1 >= $6::int
-FROM chosen
-WHERE head.phone_number_id = $1 AND head.id = chosen.id
-RETURNING chosen.due_at, head.id, head.update_id, head.siblings, head.ordering_key, head.attempts,
-    chosen.is_final AS is_exhausted, chosen.was_leased, head.error IS NOT NULL AS was_retry,
-    head.payload
+SELECT * FROM due UNION ALL SELECT * FROM expired ORDER BY due_at, id LIMIT $3::int
 """
 
-_RENEW = """
-UPDATE wats_deliveries AS head SET due_at = (SELECT wats_now()) + held.lease_ms
-FROM unnest($2::bigint[], $3::bigint[], $4::bigint[]) AS held (id, lease, lease_ms)
-WHERE head.phone_number_id = $1 AND head.id = held.id AND head.lease = held.lease
-RETURNING head.id, head.lease
+_LEASE = """
+UPDATE wats_deliveries
+SET lease = $3::bigint, due_at = (SELECT wats_now()) + $4::bigint,
+    attempts = CASE WHEN is_final THEN attempts ELSE attempts + 1 END,
+    is_final = is_final OR attempts + 1 >= $5::int
+WHERE phone_number_id = $1 AND id = ANY($2::bigint[])
 """
 
-_LOCK = """
-SELECT head.id FROM unnest($2::bigint[], $3::bigint[]) AS held (id, lease)
-JOIN wats_deliveries AS head
-ON head.phone_number_id = $1 AND head.id = held.id AND head.lease = held.lease
-FOR UPDATE OF head
+# Locks in the order of the arrays. A subquery that locks is never merged into the query around it,
+# so each row is looked up by its key.
+_LOCKED = """
+    SELECT head.* FROM unnest($2::bigint[], $3::bigint[]) AS held (id, lease)
+    CROSS JOIN LATERAL (
+        SELECT id, lease, update_id, siblings, consumer, followers FROM wats_deliveries
+        WHERE phone_number_id = $1 AND id = held.id AND lease = held.lease
+        FOR UPDATE
+    ) AS head
+"""
+
+# A head with followers is not deleted yet: the followers that were committed while this statement
+# waited for its lock are not visible to it.
+_DONE = f"""
+WITH ended AS MATERIALIZED ({_LOCKED}), deleted AS (
+    DELETE FROM wats_deliveries
+    WHERE phone_number_id = $1 AND id = ANY(array(SELECT id FROM ended WHERE followers = 0))
+)
+SELECT * FROM ended
+"""
+
+_RENEW = f"""
+WITH held AS MATERIALIZED ({_LOCKED})
+UPDATE wats_deliveries SET due_at = (SELECT wats_now()) + $4::bigint
+WHERE phone_number_id = $1 AND id = ANY(array(SELECT id FROM held))
+RETURNING id, lease
 """
 
 _RETRY = """
-UPDATE wats_deliveries AS head
-SET lease = NULL, is_final = false, due_at = (SELECT wats_now()) + held.retry_ms, error = held.error
-FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::text[])
-    AS held (id, lease, retry_ms, error)
-WHERE head.phone_number_id = $1 AND head.id = held.id AND head.lease = held.lease
-RETURNING head.consumer, held.retry_ms
+UPDATE wats_deliveries
+SET lease = NULL, is_final = false,
+    due_at = (SELECT wats_now()) + ($3::bigint[])[array_position($2::bigint[], id)],
+    error = ($4::text[])[array_position($2::bigint[], id)]
+WHERE phone_number_id = $1 AND id = ANY($2::bigint[])
 """
 
 _RELEASE = """
-UPDATE wats_deliveries AS head
-SET lease = NULL, is_final = held.is_exhausted, due_at = arrived_at, error = NULL,
-    attempts = CASE WHEN held.is_exhausted THEN attempts ELSE attempts - 1 END
-FROM unnest($2::bigint[], $3::bigint[], $4::boolean[]) AS held (id, lease, is_exhausted)
-WHERE head.phone_number_id = $1 AND head.id = held.id AND head.lease = held.lease
-RETURNING head.consumer
+UPDATE wats_deliveries
+SET lease = NULL, due_at = arrived_at, error = NULL, is_final = id = ANY($3::bigint[]),
+    attempts = CASE WHEN id = ANY($3::bigint[]) THEN attempts ELSE attempts - 1 END
+WHERE phone_number_id = $1 AND id = ANY($2::bigint[])
 """
 
 _BURY = """
@@ -96,64 +107,51 @@ INSERT INTO wats_dead_deliveries (
     phone_number_id, id, update_id, siblings, consumer, ordering_key, attempts, error, arrived_at,
     died_at, payload
 )
-SELECT $1::text, head.id, update_id, siblings, consumer, ordering_key, attempts, held.error,
-    arrived_at, (SELECT wats_now()), payload
-FROM unnest($2::bigint[], $3::bigint[], $4::text[]) AS held (id, lease, error)
-JOIN wats_deliveries AS head
-ON head.phone_number_id = $1 AND head.id = held.id AND head.lease = held.lease
-RETURNING consumer
+SELECT phone_number_id, id, update_id, siblings, consumer, ordering_key, attempts,
+    ($3::text[])[array_position($2::bigint[], id)], arrived_at, (SELECT wats_now()), payload
+FROM wats_deliveries
+WHERE phone_number_id = $1 AND id = ANY($2::bigint[])
 """
 
-# Locks in the order of the arrays. A head with followers is not deleted yet, because those that
-# were committed while this statement waited for its lock are not visible to it.
-_END = """
-WITH ended AS MATERIALIZED (
-    SELECT head.id, update_id, siblings, consumer, ordering_key, followers, last_id
-    FROM unnest($2::bigint[], $3::bigint[]) AS held (id, lease)
-    JOIN wats_deliveries AS head
-    ON head.phone_number_id = $1 AND head.id = held.id AND head.lease = held.lease
-    FOR UPDATE OF head
-), deleted AS (
-    DELETE FROM wats_deliveries AS head USING ended
-    WHERE head.phone_number_id = $1 AND head.id = ended.id AND ended.followers = 0
-)
-SELECT id, update_id, siblings, consumer, ordering_key, followers, last_id FROM ended
-"""
-
-# The old head is deleted before the new one is written, because `next` reads from `deleted`.
+# The old heads are deleted before the new ones are written, because `next` reads `deleted`.
 _PROMOTE = """
 WITH deleted AS (
-    DELETE FROM wats_deliveries AS head
-    USING unnest($2::bigint[]) AS ended (id)
-    WHERE head.phone_number_id = $1 AND head.id = ended.id
+    DELETE FROM wats_deliveries
+    WHERE phone_number_id = $1 AND id = ANY($2::bigint[])
     RETURNING consumer, ordering_key, followers, last_id
 ), next AS MATERIALIZED (
     SELECT first.id, deleted.followers - 1 AS followers, deleted.last_id
     FROM deleted CROSS JOIN LATERAL (
-        SELECT id FROM wats_deliveries AS follower
-        WHERE follower.phone_number_id = $1 AND follower.consumer = deleted.consumer
-            AND follower.ordering_key = deleted.ordering_key AND follower.due_at IS NULL
-        ORDER BY id LIMIT 1
+        SELECT id FROM wats_deliveries
+        WHERE phone_number_id = $1 AND consumer = deleted.consumer
+            AND ordering_key = deleted.ordering_key AND due_at IS NULL
+        ORDER BY last_id LIMIT 1
     ) AS first
+), new AS MATERIALIZED (
+    SELECT array_agg(id) AS ids, array_agg(followers) AS followers, array_agg(last_id) AS last_ids
+    FROM next
 )
-UPDATE wats_deliveries AS head
-SET due_at = arrived_at, followers = next.followers, last_id = next.last_id
-FROM next
-WHERE head.phone_number_id = $1 AND head.id = next.id
-RETURNING head.consumer
+UPDATE wats_deliveries
+SET due_at = arrived_at,
+    followers = (SELECT new.followers[array_position(new.ids, wats_deliveries.id)] FROM new),
+    last_id = (SELECT new.last_ids[array_position(new.ids, wats_deliveries.id)] FROM new)
+WHERE phone_number_id = $1 AND id = ANY(array(SELECT id FROM next))
+RETURNING consumer
 """
 
 _LOCK_UPDATES = "SELECT pg_advisory_xact_lock(update_id) FROM unnest($1::bigint[]) AS u (update_id)"
 
 _FINISHED = """
 SELECT update_id FROM unnest($2::bigint[], $3::int[]) AS ended (update_id, siblings)
-WHERE NOT EXISTS (
-    SELECT 1 FROM wats_deliveries
-    WHERE phone_number_id = $1 AND id >= ended.update_id AND id < ended.update_id + siblings
-) AND NOT EXISTS (
-    SELECT 1 FROM wats_dead_deliveries
-    WHERE phone_number_id = $1 AND id >= ended.update_id AND id < ended.update_id + siblings
-)
+WHERE (
+    SELECT true FROM wats_deliveries
+    WHERE phone_number_id = $1 AND id >= ended.update_id AND id < ended.update_id + ended.siblings
+    LIMIT 1
+) IS NULL AND (
+    SELECT true FROM wats_dead_deliveries
+    WHERE phone_number_id = $1 AND id >= ended.update_id AND id < ended.update_id + ended.siblings
+    LIMIT 1
+) IS NULL
 """
 
 _DEAD_LETTERS = """
@@ -161,24 +159,26 @@ SELECT id, update_id, consumer, attempts, error, died_at FROM wats_dead_deliveri
 WHERE phone_number_id = $1 AND id > $2 ORDER BY id LIMIT $3
 """
 
-_Held: TypeAlias = Sequence[Settlement]
+_DELETE = "DELETE FROM wats_deliveries WHERE phone_number_id = $1 AND id = ANY($2::bigint[])"
+
+_ENDS = frozenset({DeliveryState.DONE, DeliveryState.DEAD})
 
 
 async def claim(connection: Connection, consumer: Consumer, limit: int) -> Sequence[Delivery]:
     """Lease heads of *consumer* that are due, those that have been due longest first."""
     shares = await _shares(connection, consumer.name, limit)
     lease, changes = secrets.randbits(62), DepthChanges()
+    lease_ms = round(consumer.lease_seconds * 1000)
     found: list[tuple[int, Delivery]] = []
     for number, share in shares.items():
-        lease_ms = round(consumer.lease_seconds * 1000)
-        rows = await connection.fetch(
-            _CLAIM, number, consumer.name, share, lease, lease_ms, consumer.max_attempts
-        )
-        found += [(row[0], _delivery(row, number, consumer.name, lease)) for row in rows]
-        fresh = [row for row in rows if not row["was_leased"]]
-        retries = sum(row["was_retry"] for row in fresh)
-        pending = len(fresh) - retries
-        changes.add(number, consumer.name, pending=-pending, retry=-retries, leased=len(fresh))
+        rows = await connection.fetch(_CLAIM, number, consumer.name, share)
+        if rows:
+            ids = [row["id"] for row in rows]
+            await connection.execute(_LEASE, number, ids, lease, lease_ms, consumer.max_attempts)
+        found += [(row["due_at"], _delivery(row, number, consumer.name, lease)) for row in rows]
+        retries = sum(row["is_retry"] and not row["is_leased"] for row in rows)
+        fresh = sum(not row["is_leased"] for row in rows)
+        changes.add(number, consumer.name, pending=retries - fresh, retry=-retries, leased=fresh)
     await changes.write(connection)
     found.sort(key=lambda each: (each[0], each[1].id))
     return [delivery for _, delivery in found]
@@ -207,8 +207,8 @@ def _delivery(row: asyncpg.Record, number: str, consumer: str, lease: int) -> De
         phone_number_id=number,
         consumer=consumer,
         ordering_key=row["ordering_key"],
-        attempt=row["attempts"],
-        is_exhausted=row["is_exhausted"],
+        attempt=row["attempts"] if row["is_final"] else row["attempts"] + 1,
+        is_exhausted=row["is_final"],
         lease=lease,
         payload=row["payload"],
     )
@@ -220,17 +220,13 @@ async def renew(
     """Extend leases; return the deliveries whose lease was lost."""
     held: set[tuple[str, int, int]] = set()
     for number, group in by_number(deliveries, lambda each: each.phone_number_id).items():
-        rows = [
-            (each.id, each.lease, round(_consumer(consumers, each).lease_seconds * 1000))
-            for each in sorted(group, key=_lock_order)
-        ]
-        renewed = await connection.fetch(_RENEW, number, *zip(*rows, strict=True))
-        held |= {(number, id_, lease) for id_, lease in renewed}
+        for name, theirs in groupby(sorted(group, key=_lock_order), lambda each: each.consumer):
+            ids, keys = zip(*((each.id, each.lease) for each in theirs), strict=True)
+            consumer = consumers.get(name) or Consumer(name=name)
+            lease_ms = round(consumer.lease_seconds * 1000)
+            rows = await connection.fetch(_RENEW, number, ids, keys, lease_ms)
+            held |= {(number, id_, lease) for id_, lease in rows}
     return [each for each in deliveries if (each.phone_number_id, each.id, each.lease) not in held]
-
-
-def _consumer(consumers: Mapping[str, Consumer], delivery: Delivery) -> Consumer:
-    return consumers.get(delivery.consumer) or Consumer(name=delivery.consumer)
 
 
 def _lock_order(delivery: Delivery) -> tuple[str, int]:
@@ -256,55 +252,57 @@ class _Settling:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._ended: dict[str, list[asyncpg.Record]] = {}
-        self._buried = False
+        self._ended: dict[str, Sequence[asyncpg.Record]] = {}
+        self._has_dead = False
         self.changes = DepthChanges()
         self.done: list[int] = []
         self.due: set[str] = set()
 
-    async def settle(self, number: str, group: _Held) -> None:
+    async def settle(self, number: str, group: Sequence[Settlement]) -> None:
         """Settle the deliveries of one business number, in the order of their locks."""
-        ending = {DeliveryState.DONE, DeliveryState.DEAD}
-        if any(each.state is not DeliveryState.DONE for each in group):
-            await self._connection.execute(_LOCK, number, *_leases(group))
-            await self._bury(number, _in_state(group, DeliveryState.DEAD))
-            await self._retry(number, _in_state(group, DeliveryState.RETRY))
-            await self._release(number, _in_state(group, DeliveryState.PENDING))
-        await self._end(number, [each for each in group if each.state in ending])
-
-    async def _bury(self, number: str, group: _Held) -> None:
-        if not group:
+        leases = [each.delivery.id for each in group], [each.delivery.lease for each in group]
+        if all(each.state is DeliveryState.DONE for each in group):
+            await self._end(number, await self._connection.fetch(_DONE, number, *leases))
             return
-        self._buried = True
-        errors = [clean_or_none(each.error) for each in group]
-        for (consumer,) in await self._connection.fetch(_BURY, number, *_leases(group), errors):
-            self.changes.add(number, consumer, dead=1)
+        locked = await self._connection.fetch(_LOCKED, number, *leases)
+        by_lease = {(each.delivery.id, each.delivery.lease): each for each in group}
+        held = [by_lease[row["id"], row["lease"]] for row in locked]
+        await self._bury(number, _in_state(held, DeliveryState.DEAD))
+        await self._retry(number, _in_state(held, DeliveryState.RETRY))
+        await self._release(number, _in_state(held, DeliveryState.PENDING))
+        ended = [row for row, each in zip(locked, held, strict=True) if each.state in _ENDS]
+        alone = [row["id"] for row in ended if not row["followers"]]
+        await self._connection.execute(_DELETE, number, alone)
+        await self._end(number, ended)
 
-    async def _retry(self, number: str, group: _Held) -> None:
-        if not group:
-            return
-        pauses = [max(0, round(each.retry_seconds * 1000)) for each in group]
-        errors = [clean(each.error or "") for each in group]
-        rows = await self._connection.fetch(_RETRY, number, *_leases(group), pauses, errors)
-        for consumer, pause in rows:
-            self.changes.add(number, consumer, leased=-1, retry=1)
-            if pause == 0:
-                self.due.add(consumer)
+    async def _bury(self, number: str, group: Sequence[Settlement]) -> None:
+        if group:
+            errors = [clean_or_none(each.error) for each in group]
+            await self._connection.execute(_BURY, number, _ids(group), errors)
+            self._has_dead = True
+        for each in group:
+            self.changes.add(number, each.delivery.consumer, dead=1)
 
-    async def _release(self, number: str, group: _Held) -> None:
-        if not group:
-            return
-        exhausted = [each.delivery.is_exhausted for each in group]
-        for (consumer,) in await self._connection.fetch(
-            _RELEASE, number, *_leases(group), exhausted
-        ):
-            self.changes.add(number, consumer, leased=-1, pending=1)
-            self.due.add(consumer)
+    async def _retry(self, number: str, group: Sequence[Settlement]) -> None:
+        if group:
+            pauses = [max(0, round(each.retry_seconds * 1000)) for each in group]
+            errors = [clean(each.error or "") for each in group]
+            await self._connection.execute(_RETRY, number, _ids(group), pauses, errors)
+        for each in group:
+            self.changes.add(number, each.delivery.consumer, leased=-1, retry=1)
+            if each.retry_seconds <= 0:
+                self.due.add(each.delivery.consumer)
 
-    async def _end(self, number: str, group: _Held) -> None:
-        if not group:
-            return
-        ended = await self._connection.fetch(_END, number, *_leases(group))
+    async def _release(self, number: str, group: Sequence[Settlement]) -> None:
+        if group:
+            exhausted = _ids([each for each in group if each.delivery.is_exhausted])
+            await self._connection.execute(_RELEASE, number, _ids(group), exhausted)
+        for each in group:
+            self.changes.add(number, each.delivery.consumer, leased=-1, pending=1)
+            self.due.add(each.delivery.consumer)
+
+    async def _end(self, number: str, ended: Sequence[asyncpg.Record]) -> None:
+        """Let the next delivery of each ended one follow; those without one are deleted."""
         self._ended[number] = ended
         for row in ended:
             self.changes.add(number, row["consumer"], leased=-1)
@@ -315,27 +313,24 @@ class _Settling:
 
     async def finish(self, number: str) -> None:
         """Find the updates that have neither a delivery nor a dead letter left."""
-        ended = self._ended.get(number, ())
-        several = {row["update_id"]: row["siblings"] for row in ended if row["siblings"] > 1}
-        # Alone in its update, and dead or done.
-        ids = {row["update_id"]: 1 for row in ended if row["siblings"] == 1}
+        left = {row["update_id"]: row["siblings"] for row in self._ended.get(number, ())}
+        several = [update_id for update_id, siblings in left.items() if siblings > 1]
         if several:
             # Two transactions that end the last two deliveries of an update do not see each
-            # other; so the second one waits for the first.
+            # other, so the second one waits for the first.
             await self._connection.execute(_LOCK_UPDATES, sorted(several))
-        left = {**ids, **several}
-        if several or self._buried:
-            rows = await self._connection.fetch(_FINISHED, number, list(left), list(left.values()))
+        if several or self._has_dead:
+            rows = await self._connection.fetch(_FINISHED, number, [*left], [*left.values()])
             self.done += [row[0] for row in rows]
         else:
             self.done += left
 
 
-def _leases(group: _Held) -> tuple[Sequence[int], Sequence[int]]:
-    return [each.delivery.id for each in group], [each.delivery.lease for each in group]
+def _ids(group: Sequence[Settlement]) -> list[int]:
+    return [each.delivery.id for each in group]
 
 
-def _in_state(group: _Held, state: DeliveryState) -> _Held:
+def _in_state(group: Sequence[Settlement], state: DeliveryState) -> Sequence[Settlement]:
     return [each for each in group if each.state is state]
 
 

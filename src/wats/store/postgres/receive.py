@@ -63,12 +63,14 @@ _BEGIN = "SELECT wats_now(), array(SELECT phone_number_id FROM wats_numbers)"
 
 _CLAIMABLE = """
 SELECT name FROM unnest($2::text[]) AS consumer (name)
-WHERE EXISTS (
-    SELECT 1 FROM wats_deliveries
+WHERE (
+    SELECT true FROM wats_deliveries
     WHERE phone_number_id = $1 AND consumer = name AND due_at <= $3 AND lease IS NULL
-) OR EXISTS (
-    SELECT 1 FROM wats_deliveries
+    ORDER BY due_at LIMIT 1
+) OR (
+    SELECT true FROM wats_deliveries
     WHERE phone_number_id = $1 AND consumer = name AND due_at <= $3 AND lease IS NOT NULL
+    ORDER BY due_at LIMIT 1
 )
 """
 
@@ -86,20 +88,18 @@ FROM unnest(
 ) AS new (
     id, update_id, siblings, consumer, ordering_key, lease_ms, is_final, followers, last_id, payload
 )
-ON CONFLICT (phone_number_id, consumer, ordering_key) WHERE due_at IS NOT NULL
+ON CONFLICT (phone_number_id, consumer, ordering_key) WHERE followers IS NOT NULL
 DO UPDATE SET followers = head.followers + excluded.followers + 1,
     last_id = greatest(head.last_id, excluded.last_id)
 RETURNING consumer, ordering_key, id, last_id
 """
 
 _RENUMBER_HEADS = """
-UPDATE wats_deliveries AS head
-SET id = coalesce(new.id, head.id), update_id = coalesce(new.update_id, head.update_id),
-    last_id = new.last_id
-FROM unnest($2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
-    AS new (consumer, ordering_key, id, update_id, last_id)
-WHERE head.phone_number_id = $1 AND head.consumer = new.consumer
-    AND head.ordering_key = new.ordering_key AND head.due_at IS NOT NULL
+UPDATE wats_deliveries
+SET id = ($3::bigint[])[array_position($2::bigint[], id)],
+    update_id = coalesce(($4::bigint[])[array_position($2::bigint[], id)], update_id),
+    last_id = ($5::bigint[])[array_position($2::bigint[], id)]
+WHERE phone_number_id = $1 AND id = ANY($2::bigint[])
 """
 
 _INSERT_FOLLOWERS = """
@@ -314,10 +314,11 @@ class _Batch:
         found = await connection.fetch(
             _INSERT_HEADS, number, now, self._lease, *zip(*rows, strict=True)
         )
-        inserted = {row[:2] for row in found if row[2] == queues[row[:2]][0].id}
-        if any(row[3] > queues[row[:2]][-1].id for row in found):
+        heads = {(consumer, ordering_key): id_ for consumer, ordering_key, id_, _ in found}
+        inserted = {key for key, id_ in heads.items() if id_ == queues[key][0].id}
+        if any(last_id > queues[consumer, key][-1].id for consumer, key, _, last_id in found):
             await _draw_ids(connection, group)
-            rows = [_renumbered(queues[key], key in inserted) for key in keys]
+            rows = [_renumbered(heads[key], queues[key], key in inserted) for key in keys]
             await connection.execute(_RENUMBER_HEADS, number, *zip(*rows, strict=True))
         followers = []
         for key in keys:
@@ -379,10 +380,10 @@ def _head_row(queue: Sequence[_Outgoing]) -> tuple[Any, ...]:
     )
 
 
-def _renumbered(queue: Sequence[_Outgoing], is_ours: bool) -> tuple[Any, ...]:
+def _renumbered(head: int, queue: Sequence[_Outgoing], is_ours: bool) -> tuple[Any, ...]:
     first = queue[0]
-    ids = (first.id, first.update.id) if is_ours else (None, None)
-    return first.consumer, first.ordering_key, *ids, queue[-1].id
+    ids = (first.id, first.update.id) if is_ours else (head, None)
+    return head, *ids, queue[-1].id
 
 
 def _follower_row(each: _Outgoing) -> tuple[Any, ...]:

@@ -74,7 +74,7 @@ SELECT name FROM wats_consumers WHERE seen_at < $1 ORDER BY name FOR UPDATE SKIP
 _HEADS = """
 SELECT id, ordering_key, followers, lease IS NOT NULL AS is_leased, error IS NOT NULL AS is_retry
 FROM wats_deliveries
-WHERE phone_number_id = $1 AND consumer = $2 AND due_at IS NOT NULL
+WHERE phone_number_id = $1 AND consumer = $2 AND followers IS NOT NULL
 ORDER BY ordering_key LIMIT $3
 FOR UPDATE
 """
@@ -86,7 +86,7 @@ DELETE FROM wats_deliveries WHERE phone_number_id = $1 AND id = ANY(array(
         SELECT id FROM wats_deliveries
         WHERE phone_number_id = $1 AND consumer = $2 AND ordering_key = head.ordering_key
             AND due_at IS NULL
-        ORDER BY id LIMIT head.room
+        ORDER BY last_id LIMIT head.room
     ) AS follower
 ))
 """
@@ -94,9 +94,9 @@ DELETE FROM wats_deliveries WHERE phone_number_id = $1 AND id = ANY(array(
 _DELETE_HEADS = "DELETE FROM wats_deliveries WHERE phone_number_id = $1 AND id = ANY($2::bigint[])"
 
 _SHORTEN = """
-UPDATE wats_deliveries AS head SET followers = head.followers - gone.followers
-FROM unnest($2::bigint[], $3::int[]) AS gone (id, followers)
-WHERE head.phone_number_id = $1 AND head.id = gone.id
+UPDATE wats_deliveries
+SET followers = followers - ($3::int[])[array_position($2::bigint[], id)]
+WHERE phone_number_id = $1 AND id = ANY($2::bigint[])
 """
 
 _FORGET = """

@@ -62,8 +62,8 @@ CREATE TABLE wats_deliveries (
     lease bigint,                     -- head: NULL if it is not leased
     is_final boolean NOT NULL DEFAULT false, -- no attempt is left after the current one
     attempts integer NOT NULL DEFAULT 0,
-    followers integer NOT NULL DEFAULT 0,    -- head: how many wait behind it
-    last_id bigint NOT NULL,          -- head: the highest id of its ordering key
+    followers integer,                -- head: how many wait behind it; NULL on the others
+    last_id bigint NOT NULL,          -- head: the highest id of its ordering key; others: their id
     error text,                       -- the class name of the last error
     arrived_at bigint NOT NULL,
     payload bytea NOT NULL,
@@ -78,9 +78,13 @@ CREATE TABLE wats_deliveries (
     toast.autovacuum_vacuum_cost_delay = 0
 );
 
+-- The statistics of this table are hardly ever those of the moment. So that no plan depends on
+-- them, each statement has one index that serves it in full: the others have conditions that it
+-- does not imply, or another order.
+
 -- One head for each ordering key: this index is what replicas wait for each other at.
 CREATE UNIQUE INDEX wats_deliveries_head
-ON wats_deliveries (phone_number_id, consumer, ordering_key) WHERE due_at IS NOT NULL;
+ON wats_deliveries (phone_number_id, consumer, ordering_key) WHERE followers IS NOT NULL;
 
 -- What can be claimed. Empty while deliveries are leased on arrival, so it is cheap to look at.
 CREATE INDEX wats_deliveries_due
@@ -93,7 +97,7 @@ ON wats_deliveries (phone_number_id, consumer, due_at, id)
 WHERE due_at IS NOT NULL AND lease IS NOT NULL;
 
 CREATE INDEX wats_deliveries_followers
-ON wats_deliveries (phone_number_id, consumer, ordering_key, id) WHERE due_at IS NULL;
+ON wats_deliveries (phone_number_id, consumer, ordering_key, last_id) WHERE due_at IS NULL;
 
 -- The number of deliveries in each state. Each connection counts in a row of its own, so that no
 -- transaction waits for another one here; a row may be negative, only the sum means something.
