@@ -1,3 +1,4 @@
+import asyncio
 import itertools
 import shutil
 import tempfile
@@ -72,18 +73,19 @@ async def database(url_of: Callable[[str], str], template: str) -> AsyncIterator
 
 
 NUMBERS = itertools.count(1)
-MADE: set[str] = set()
 
 
-@pytest.fixture
-async def template(url_of: Callable[[str], str]) -> str:
-    """The name of a database with the tables of wats, made once."""
-    if TEMPLATE not in MADE:
+@pytest.fixture(scope="session")
+def template(url_of: Callable[[str], str]) -> str:
+    """The name of a database with the tables of wats; a copy of it is made in a moment."""
+
+    async def make() -> None:
         await execute(url_of("postgres"), f"CREATE DATABASE {TEMPLATE}")
         store = PostgresStore(url_of(TEMPLATE))
         await store.open()
         await store.close()
-        MADE.add(TEMPLATE)
+
+    asyncio.run(make())
     return TEMPLATE
 
 

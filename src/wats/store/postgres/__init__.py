@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from wats.errors import StoreClosed
 from wats.store import NO_SLOTS, Observe, OnReceived, Store
-from wats.store.migrate import load_migrations
+from wats.store.migrate import is_usable, load_migrations
 from wats.store.postgres import deliveries as leases
 from wats.store.postgres import depths, messages, requests, upkeep
 from wats.store.postgres.arrivals import Arrivals
@@ -175,9 +175,11 @@ class PostgresStore(Store):
     async def health(self) -> StoreHealth:
         if self._control is None or self._database is None:
             raise StoreClosed
-        version = await self._run(StoreOperation.HEALTH, self._control.value(SCHEMA_VERSION))
+        needed = self._migrations[-1].version
+        read = self._control.value(SCHEMA_VERSION, needed)
+        version, tolerated = await self._run(StoreOperation.HEALTH, read)
         return StoreHealth(
-            ok=version == self._migrations[-1].version,
+            ok=is_usable(version, tolerated, needed),
             adapter=Adapter.POSTGRES.value,
             schema_version=version,
         )

@@ -75,7 +75,7 @@ class Control:
         """Notify the other processes, soon, that there is work."""
         self._has_news.set()
 
-    async def value(self, query: str) -> Any:
+    async def value(self, query: str, *arguments: object) -> Any:
         """Return the one value of *query*.
 
         Raises:
@@ -86,7 +86,7 @@ class Control:
                 async with asyncio.timeout(self._connector.limits.connect_seconds), self._turn:
                     if self._connection is None or self._connection.is_closed():
                         raise StoreUnavailable
-                    return await self._connection.fetchval(query)
+                    return await self._connection.fetchval(query, *arguments)
             except TimeoutError:
                 self._drop()
                 raise

@@ -9,7 +9,7 @@ import asyncpg
 from wats.clock import from_ms
 from wats.store.postgres.connection import Connection
 from wats.store.postgres.depths import DepthChanges
-from wats.store.postgres.rows import by_number, clean, clean_or_none, numbers
+from wats.store.postgres.rows import by_number, clean_or_none, numbers
 from wats.store.records import Consumer, DeadLetter, Delivery, DeliveryState, Settled, Settlement
 
 _PEEK = """
@@ -28,8 +28,7 @@ ORDER BY due_at, id LIMIT $3::int
 """
 
 _HEAD = """
-    id, update_id, siblings, ordering_key, due_at, is_final, attempts,
-    error IS NOT NULL AS is_retry, payload
+    id, update_id, siblings, ordering_key, due_at, is_final, attempts, payload
 """
 
 # The rows of `due` and `expired` that are left over stay locked until the transaction ends, so
@@ -97,7 +96,7 @@ WHERE phone_number_id = $1 AND id = ANY($2::bigint[])
 
 _RELEASE = """
 UPDATE wats_deliveries
-SET lease = NULL, due_at = arrived_at, error = NULL, is_final = id = ANY($3::bigint[]),
+SET lease = NULL, due_at = arrived_at, is_final = id = ANY($3::bigint[]),
     attempts = CASE WHEN id = ANY($3::bigint[]) THEN attempts ELSE attempts - 1 END
 WHERE phone_number_id = $1 AND id = ANY($2::bigint[])
 """
@@ -176,8 +175,8 @@ async def claim(connection: Connection, consumer: Consumer, limit: int) -> Seque
             ids = [row["id"] for row in rows]
             await connection.execute(_LEASE, number, ids, lease, lease_ms, consumer.max_attempts)
         found += [(row["due_at"], _delivery(row, number, consumer.name, lease)) for row in rows]
-        retries = sum(row["is_retry"] and not row["is_leased"] for row in rows)
         fresh = sum(not row["is_leased"] for row in rows)
+        retries = sum(row["attempts"] > 0 and not row["is_leased"] for row in rows)
         changes.add(number, consumer.name, pending=retries - fresh, retry=-retries, leased=fresh)
     await changes.write(connection)
     found.sort(key=lambda each: (each[0], each[1].id))
@@ -286,7 +285,7 @@ class _Settling:
     async def _retry(self, number: str, group: Sequence[Settlement]) -> None:
         if group:
             pauses = [max(0, round(each.retry_seconds * 1000)) for each in group]
-            errors = [clean(each.error or "") for each in group]
+            errors = [clean_or_none(each.error) for each in group]
             await self._connection.execute(_RETRY, number, _ids(group), pauses, errors)
         for each in group:
             self.changes.add(number, each.delivery.consumer, leased=-1, retry=1)
@@ -298,7 +297,9 @@ class _Settling:
             exhausted = _ids([each for each in group if each.delivery.is_exhausted])
             await self._connection.execute(_RELEASE, number, _ids(group), exhausted)
         for each in group:
-            self.changes.add(number, each.delivery.consumer, leased=-1, pending=1)
+            was_tried = each.delivery.attempt > 1 or each.delivery.is_exhausted
+            state = "retry" if was_tried else "pending"
+            self.changes.add(number, each.delivery.consumer, leased=-1, **{state: 1})
             self.due.add(each.delivery.consumer)
 
     async def _end(self, number: str, ended: Sequence[asyncpg.Record]) -> None:

@@ -19,19 +19,27 @@ CREATE TABLE IF NOT EXISTS wats_schema_migrations (
     id text PRIMARY KEY,
     version integer NOT NULL,
     checksum text NOT NULL,           -- SHA-256 of the file
+    tolerates integer NOT NULL,       -- the oldest schema version that can be used beside it
     applied_at bigint NOT NULL        -- milliseconds since 1970, UTC
 )
 """
 
 _HAS_MIGRATIONS = "SELECT to_regclass('wats_schema_migrations') IS NOT NULL"
 
-_APPLIED = "SELECT id, version, checksum FROM wats_schema_migrations ORDER BY version"
+_APPLIED = "SELECT id, version, checksum, tolerates FROM wats_schema_migrations ORDER BY version"
 
 _RECORD = """
-INSERT INTO wats_schema_migrations (id, version, checksum, applied_at) VALUES ($1, $2, $3, $4)
+INSERT INTO wats_schema_migrations (id, version, checksum, tolerates, applied_at)
+VALUES ($1, $2, $3, $4, $5)
 """
 
-SCHEMA_VERSION = "SELECT coalesce(max(version), 0) FROM wats_schema_migrations"
+SCHEMA_VERSION = """
+SELECT array[
+    coalesce(max(version), 0), coalesce(max(tolerates) FILTER (WHERE version > $1), 0)
+]
+FROM wats_schema_migrations
+"""
+"""The schema version, and what the migrations after that of a process tolerate."""
 
 
 async def migrate(connection: Connection, migrations: Sequence[Migration]) -> None:
@@ -69,7 +77,12 @@ async def _apply_next(connection: Connection, migrations: Sequence[Migration]) -
 
 async def _applied(connection: Connection) -> Sequence[AppliedMigration]:
     return [
-        AppliedMigration(id=row["id"], version=row["version"], checksum=row["checksum"])
+        AppliedMigration(
+            id=row["id"],
+            version=row["version"],
+            checksum=row["checksum"],
+            tolerates=row["tolerates"],
+        )
         for row in await connection.fetch(_APPLIED)
     ]
 
@@ -81,5 +94,11 @@ async def _apply(connection: Connection, migration: Migration) -> None:
         raise
     except asyncpg.PostgresError as error:
         raise MigrationFailed from error
-    now = to_ms(utc_now())
-    await connection.execute(_RECORD, migration.id, migration.version, migration.checksum, now)
+    await connection.execute(
+        _RECORD,
+        migration.id,
+        migration.version,
+        migration.checksum,
+        migration.tolerates,
+        to_ms(utc_now()),
+    )

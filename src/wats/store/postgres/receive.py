@@ -288,15 +288,15 @@ class _Batch:
             blocked.update(row[0] for row in rows)
         heads: set[tuple[str, str, int]] = set()
         for each in self.deliveries:
-            key = _number(each.update.arrival), each.consumer, each.ordering_key
-            if key in heads:
-                continue
-            heads.add(key)
             slots = self._slots[each.update.call]
             if each.consumer in blocked or slots.get(each.consumer, 0) <= 0:
                 blocked.add(each.consumer)  # what arrived after this one must wait for it
                 continue
             slots[each.consumer] -= 1
+            key = _number(each.update.arrival), each.consumer, each.ordering_key
+            if key in heads:
+                continue
+            heads.add(key)
             consumer = self._consumers.get(each.consumer) or Consumer(name=each.consumer)
             each.lease_ms = round(consumer.lease_seconds * 1000)
             each.is_final = consumer.max_attempts <= 1

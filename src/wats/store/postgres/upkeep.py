@@ -72,7 +72,7 @@ SELECT name FROM wats_consumers WHERE seen_at < $1 ORDER BY name FOR UPDATE SKIP
 """
 
 _HEADS = """
-SELECT id, ordering_key, followers, lease IS NOT NULL AS is_leased, error IS NOT NULL AS is_retry
+SELECT id, ordering_key, followers, lease IS NOT NULL AS is_leased, attempts > 0 AS is_retry
 FROM wats_deliveries
 WHERE phone_number_id = $1 AND consumer = $2 AND followers IS NOT NULL
 ORDER BY ordering_key LIMIT $3
