@@ -101,9 +101,10 @@ class PostgresStore(Store):
             self._observe = observe
             self._loop = asyncio.get_running_loop()
             self._control = control
-            self._database = Database(self._connector)
+            self._database = database = Database(self._connector)
             self._arrivals = Arrivals(
-                self._store_calls, partial(self._report, StoreOperation.RECEIVE)
+                partial(self._store_calls, database, control),
+                partial(self._report, StoreOperation.RECEIVE),
             )
 
     async def _migrate(self) -> None:
@@ -222,13 +223,13 @@ class PostgresStore(Store):
             put = partial(self._arrivals.put, call, _on_loop(loop, on_received))
             self._loop.call_soon_threadsafe(put)
 
-    async def _store_calls(self, calls: Sequence[Call]) -> Sequence[Sequence[Received | None]]:
-        if self._database is None or self._control is None:
-            raise StoreClosed
-        results = await self._database.write(partial(self._receiver.receive, calls=calls))
+    async def _store_calls(
+        self, database: Database, control: Control, calls: Sequence[Call]
+    ) -> Sequence[Sequence[Received | None]]:
+        results = await database.write(partial(self._receiver.receive, calls=calls))
         self._receiver.remember(calls)
         if any(each is not None and each.waiting for result in results for each in result):
-            self._control.announce()
+            control.announce()
         return results
 
     @override

@@ -28,7 +28,7 @@ _ALIVE = "SELECT 1"
 
 # At most one process writes in one beat. When the clock of the server went back, the shift grows
 # by the difference.
-_KEEP_CLOCK = """
+KEEP_CLOCK = """
 UPDATE wats_clock SET shift = shift + greatest(latest - now, 0), latest = greatest(latest, now)
 FROM (SELECT wats_now() AS now OFFSET 0) AS clock
 WHERE now > latest + 2500 OR now < latest - 1000
@@ -133,7 +133,7 @@ class Control:
             if self._connection is None:
                 await self._reconnect()
             with suppress(StoreError):
-                await self.value(_KEEP_CLOCK)
+                await self.value(KEEP_CLOCK)
 
     async def _reconnect(self) -> None:
         while self._connection is None:
