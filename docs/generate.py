@@ -72,7 +72,8 @@ HTTP_MEANINGS = {
     "missing_signature": "Webhook: there is no `X-Hub-Signature-256`.",
     "not_found": "There is no such path, or it is hidden from this caller; or no message with "
     "this id is known.",
-    "not_ready": "`/readyz`: the store cannot be read, or has the schema of another version.",
+    "not_ready": "`/readyz`: the store cannot be read, has the schema of another version, or "
+    "stored updates are not dispatched.",
     "payload_too_large": "The body is larger than 1 MiB, or than `webhook.maxBodyBytes`.",
     "persistence_not_configured": "The route needs a store and the service has none. With an "
     "`Idempotency-Key` the status is 501: nothing was sent, and no retry will help.",

@@ -33,6 +33,7 @@ from wats.telemetry.families import (
     SERIES,
     SINK_FAILURES,
     STORE_DURATION,
+    UPKEEP_SUCCESS,
     WEBHOOK_LAG,
     WEBHOOK_NORMALIZATION,
     WEBHOOK_REJECTIONS,
@@ -73,6 +74,8 @@ class Graph:
         match self.family.kind:
             case Kind.COUNTER:
                 yield f"sum by ({by}) (rate({name}{selected}[$__rate_interval]))", legend
+            case Kind.GAUGE if name.endswith("_timestamp_seconds"):
+                yield f"time() - max by ({by}) ({name}{selected})", legend
             case Kind.GAUGE:
                 how = "max" if name.endswith("_seconds") else "sum"
                 yield f"{how} by ({by}) ({name}{selected})", legend
@@ -137,6 +140,7 @@ ROWS: Mapping[str, Sequence[Graph]] = {
     "Store": (
         Graph("Questions", PERSISTENCE_OPERATIONS, ("adapter", "outcome")),
         Graph("Duration by operation", STORE_DURATION, ("operation",)),
+        Graph("Time since the last success of upkeep", UPKEEP_SUCCESS, ("task",)),
     ),
     "Outbox": (
         Graph("Items processed", OUTBOX_PROCESSED, ("outcome",)),

@@ -182,7 +182,9 @@ def test_every_route_is_documented() -> None:
 
 def test_every_event_of_the_log_is_documented_and_no_other() -> None:
     source = "".join(path.read_text("utf-8") for path in (ROOT / "src/wats").rglob("*.py"))
-    events = re.findall(r'(?:"event": |failures\(|announce\()"(wats\.[a-z.]+)"', source)
+    events = re.findall(
+        r'(?:"event": |failures\(|FailureLog\(|announce\()"(wats\.[a-z.]+)"', source
+    )
     documented = re.findall(r"^\| `(wats\.[a-z.]+)` \|", PAGES["docs/operating.md"], re.MULTILINE)
 
     assert set(documented) == {each for each in events if each != "wats.ready"}

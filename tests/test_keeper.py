@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,17 +11,20 @@ from wats.errors import StoreUnavailable
 from wats.keeper import Keeper
 from wats.store.records import InboxDepth
 from wats.telemetry import Adapter, FamilySet, RouteLabel, Telemetry
+from wats.telemetry.sinks import Log
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
 class Shelf:
-    """A store that only tells how much is in it."""
+    """A store that only counts what is in it, and fails as instructed."""
 
     def __init__(self, *answers: InboxDepth | Exception) -> None:
         self.answers = list(answers)
         self.asked = 0
         self.purged = 0
+        self.purge_errors: list[BaseException] = []
+        self.checkpoints = [True]
 
     async def open(self, observe: object) -> None: ...
 
@@ -36,7 +39,12 @@ class Shelf:
 
     async def purge(self, **_: object) -> int:
         self.purged += 1
+        if self.purge_errors:
+            raise self.purge_errors.pop(0)
         return 0
+
+    async def checkpoint(self) -> bool:
+        return self.checkpoints.pop(0) if len(self.checkpoints) > 1 else self.checkpoints[0]
 
 
 class Idle:
@@ -58,8 +66,10 @@ async def kept(
     families: FamilySet = FamilySet.OPERATOR,
     chores: bool = True,
     until: int = 1,
+    purges: int = 0,
+    log: Log = lambda _: None,
 ) -> Telemetry:
-    """Run a keeper until the store was asked *until* times."""
+    """Run a keeper until the store was asked *until* times, and purged *purges* times."""
     telemetry = Telemetry(
         routes=[RouteLabel("unmatched")], adapter=Adapter.SQLITE, families=families
     )
@@ -70,10 +80,11 @@ async def kept(
         inbox=InboxConfig(),
         messages=MessagesConfig(),
         chores=chores,
+        log=log,
         now=lambda: NOON,
     )
     await keeper.start()
-    while store.asked < until:
+    while store.asked < until or store.purged < purges:
         await asyncio.sleep(0.001)
     await asyncio.sleep(0.01)
     await keeper.stop()
@@ -83,6 +94,7 @@ async def kept(
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper_module, "MEASURE_EVERY_SECONDS", 0.001)
+    monkeypatch.setattr(keeper_module, "PURGE_EVERY_SECONDS", 0.001)
 
 
 DEPTH = InboxDepth(pending=3, leased=2, retry=1, dead=4, oldest_at=NOON - timedelta(seconds=90))
@@ -129,4 +141,68 @@ async def test_nothing_is_measured_that_nobody_sees_or_another_process_measures(
 
     await kept(store, families=families, chores=chores, until=0)
 
-    assert (store.asked, store.purged) == (0, int(chores))
+    assert store.asked == 0
+    assert (store.purged > 0) is chores
+
+
+def succeeded(telemetry: Telemetry) -> dict[str, str]:
+    start = "wats_upkeep_last_success_timestamp_seconds"
+    lines = telemetry.render().body.decode().splitlines()
+    pairs = (line.split(" ") for line in lines if line.startswith(f"{start}{{"))
+    return {series.split('"')[1]: value for series, value in pairs}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StoreUnavailable(),
+        ValueError("private"),
+        asyncio.CancelledError(),
+        SystemExit("private"),
+        KeyboardInterrupt(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_upkeep_goes_on_after_any_exception_which_is_counted_and_logged(
+    error: BaseException,
+) -> None:
+    store, logged = Shelf(DEPTH), list[Mapping[str, object]]()
+    store.purge_errors = [error]
+
+    telemetry = await kept(store, purges=2, log=logged.append)
+
+    assert succeeded(telemetry)["purge"] == str(int(NOON.timestamp()))
+    assert telemetry.errors.snapshot() == {type(error).__name__: 1}
+    assert [(line["event"], line["method"], line["errorName"]) for line in logged] == [
+        ("wats.upkeep.error", "purge", type(error).__name__)
+    ]
+
+
+async def test_a_task_of_the_upkeep_that_never_succeeded_has_the_time_0() -> None:
+    store = Shelf(DEPTH)
+    store.purge_errors = [StoreUnavailable() for _ in range(1000)]
+    store.checkpoints = [False]
+
+    assert succeeded(await kept(store)) == {
+        "purge": "0",
+        "checkpoint": "0",
+        "measure": str(int(NOON.timestamp())),
+    }
+
+
+async def test_upkeep_goes_on_after_its_tasks_were_cancelled_by_others() -> None:
+    store = Shelf(DEPTH)
+
+    async def cancel_everything() -> None:
+        while store.asked < 3:
+            await asyncio.sleep(0.001)
+        for task in asyncio.all_tasks() - before:
+            if task is not asyncio.current_task():
+                task.cancel()
+
+    before = asyncio.all_tasks()
+    cancelling = asyncio.create_task(cancel_everything())
+    before.add(cancelling)
+    await kept(store, until=10)
+
+    assert store.asked >= 10

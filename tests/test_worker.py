@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 
 import pytest
 
@@ -16,7 +17,9 @@ class Bench:
         self.settled: list[tuple[int, str]] = []
         self.renewed: list[int] = []
         self.troubles: list[str] = []
+        self.replaced: list[str] = []
         self.handle: Callable[[int], Awaitable[None]] = self._at_once
+        self.claim: Callable[[int], Awaitable[Sequence[int]]] = self._claim
         self.failing: set[str] = set()
         self.worker = self.make()
 
@@ -25,12 +28,13 @@ class Bench:
         options |= changes
         self.worker = Worker(
             Duties(
-                claim=self._claim,
+                claim=self._claim_as_told,
                 handle=self._handle,
                 settle=self._settle,
                 renew=self._renew,
                 abandon=lambda item: (item, "abandoned"),
                 trouble=lambda error: self.troubles.append(type(error).__name__),
+                replaced=lambda error: self.replaced.append(type(error).__name__),
             ),
             **options,  # type: ignore[arg-type]
         )
@@ -43,6 +47,9 @@ class Bench:
 
     async def _at_once(self, item: int) -> None:
         pass
+
+    async def _claim_as_told(self, limit: int) -> Sequence[int]:
+        return await self.claim(limit)
 
     async def _claim(self, limit: int) -> Sequence[int]:
         self.claims.append(limit)
@@ -262,3 +269,83 @@ async def test_what_cannot_be_settled_at_the_end_is_told(bench: Bench) -> None:
 
     assert bench.settled == []
     assert "ConnectionError" in bench.troubles
+
+
+async def test_a_task_of_a_worker_that_is_cancelled_by_others_is_replaced(bench: Bench) -> None:
+    before = asyncio.all_tasks()
+    bench.worker.start()
+    await asyncio.sleep(0)
+    assert bench.worker.is_alive
+
+    for task in asyncio.all_tasks() - before:
+        task.cancel()
+    await bench.until(lambda: len(bench.replaced) == 7)
+    await bench.until(lambda: bench.worker.is_alive)
+    bench.waiting = [1001]
+
+    await bench.until(lambda: bench.settled == [(1001, "done")])
+    assert set(bench.replaced) == {"CancelledError"}
+
+
+@pytest.mark.parametrize("error", [SystemExit("x"), KeyboardInterrupt(), GeneratorExit()])
+async def test_whatever_a_duty_raises_ends_nothing(bench: Bench, error: BaseException) -> None:
+    async def fail(item: int) -> None:
+        if item == 1001:
+            raise error
+
+    bench.make(concurrency=1)
+    bench.handle = fail
+    bench.waiting = [1001, 1002]
+
+    bench.worker.start()
+    await bench.until(lambda: bench.settled == [(1002, "done")])
+
+    assert bench.troubles == [type(error).__name__]
+
+
+async def test_a_worker_is_alive_from_its_start_to_its_stop(bench: Bench) -> None:
+    assert not bench.worker.is_alive
+
+    bench.worker.start()
+    assert bench.worker.is_alive
+
+    await bench.worker.stop(0)
+    assert not bench.worker.is_alive
+
+
+async def test_what_a_claim_leases_during_a_stop_is_abandoned(bench: Bench) -> None:
+    claiming, gate = asyncio.Event(), asyncio.Event()
+
+    async def claim(limit: int) -> Sequence[int]:
+        claiming.set()
+        await gate.wait()
+        return [1001]
+
+    bench.claim = claim
+    bench.worker.start()
+    await claiming.wait()
+
+    stopping = asyncio.create_task(bench.worker.stop(5))
+    await asyncio.sleep(0.01)
+    gate.set()
+    await stopping
+
+    assert bench.settled == [(1001, "abandoned")]
+
+
+async def test_a_stop_ends_although_a_duty_swallows_its_cancellation(bench: Bench) -> None:
+    gate = asyncio.Event()
+
+    async def claim(limit: int) -> Sequence[int]:
+        while not gate.is_set():
+            with suppress(asyncio.CancelledError):
+                await gate.wait()
+        return []
+
+    bench.claim = claim
+    bench.worker.start()
+    await asyncio.sleep(0.01)
+
+    async with asyncio.timeout(20):
+        await bench.worker.stop(0.01)
+    gate.set()

@@ -1,15 +1,16 @@
-"""Whose cancellation is it: that of this task, or that of something it waited for?"""
+"""Whose cancellation is it: that of this task, or that of an awaited task or future?"""
 
 import asyncio
 
 
 def is_for_this_task(error: BaseException) -> bool:
-    """Tell whether *error* must go on because it ends this task, or the process.
+    """Return whether *error* ends this task and must propagate.
 
-    A coroutine that awaits a task that somebody cancelled raises `CancelledError` as well, though
-    nobody wants to end the one who called it. That is a failure like any other.
+    A coroutine that awaits a cancelled task raises `CancelledError` as well, although the caller
+    was not cancelled. That is a failure like any other. So are `SystemExit` and
+    `KeyboardInterrupt`: while the service runs, signals do not raise them.
     """
     if isinstance(error, asyncio.CancelledError):
         task = asyncio.current_task()
         return task is not None and task.cancelling() > 0
-    return isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit)
+    return isinstance(error, GeneratorExit)

@@ -16,7 +16,7 @@ from wats.inbound.dispatch import Dispatcher
 from wats.inbound.handlers import Handler, Handlers, import_handler
 from wats.inbound.receive import Receiver
 from wats.inbound.signature import SignatureCheck
-from wats.keeper import Keeper
+from wats.keeper import CHECKPOINT_EVERY_SECONDS, Keeper
 from wats.outbound.accept import Acceptor
 from wats.store import Store
 from wats.telemetry import Telemetry, TelemetrySink
@@ -161,6 +161,7 @@ def create_wats_service_app(
     row: int = 0,
     log: Log = write_json_line,
     now: Now = utc_now,
+    checkpoint_seconds: float = CHECKPOINT_EVERY_SECONDS,
 ) -> WatsApp:
     """Make a gateway of *profile* and *secrets*. Nothing is opened or sent before it starts.
 
@@ -179,6 +180,7 @@ def create_wats_service_app(
         row: The row of the board that is this process's own. Number 0 also deletes what is old.
         log: Where events go; by default one JSON line each to stderr, without personal data.
         now: The clock.
+        checkpoint_seconds: How often the log of the store is emptied of erased content.
 
     Raises:
         ConfigError: A handler cannot be imported or is named twice, or the sink lacks a method.
@@ -213,7 +215,7 @@ def create_wats_service_app(
     keeper = dispatcher = None
     if persistence is not None:
         dispatcher = Dispatcher(
-            persistence, registered, profile.inbox, telemetry=telemetry, log=write
+            persistence, registered, profile.inbox, telemetry=telemetry, log=write, now=now
         )
         keeper = Keeper(
             persistence,
@@ -222,6 +224,9 @@ def create_wats_service_app(
             inbox=profile.inbox,
             messages=profile.messages,
             chores=row == 0,
+            log=write,
+            now=now,
+            checkpoint_seconds=checkpoint_seconds,
         )
     started = time.monotonic()
     parts = Parts(
@@ -279,7 +284,7 @@ def _stamped(log: Log, now: Now) -> Log:
     """Return a log that adds the time and never raises: a closed pipe must not fail a request."""
 
     def write(event: Mapping[str, object]) -> None:
-        with suppress(Exception):
+        with suppress(BaseException):
             log({**event, "at": to_iso(now())})
 
     return write

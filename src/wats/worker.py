@@ -1,21 +1,21 @@
 """The lease loop of one consumer: claim, handle, settle. It knows no message and no store.
 
-    reserve ─▸ offer ─┐
-                      ├─▸ queue ─▸ runners ── results ─▸ settler
-    claimer ──items───┘   (as many at a time as there are slots)
-       ▲                              │
+    reserve ─▸ offer ──┐
+                       ├─▸ begin ── results ─▸ settler
+    claimer ── items ──┘   (as many at a time as there are slots)
+       ▲                        │
        └── woken: new work, or a slot ┘
 
-Every leased item has a slot, so its handling begins at once. A slot that is reserved belongs to an
-item that is being stored, and may be leased on arrival.
+Every leased item has a slot, and its handling begins at once. A slot that is reserved belongs to
+an item that is being stored, and may be leased on arrival.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Final, Generic, TypeAlias, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -23,11 +23,11 @@ Result = TypeVar("Result")
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 5.0
 
-CANCEL_SECONDS = 1.0
-"""How long a cancelled handling may take to end before it is left behind."""
+END_SECONDS: Final = 5.0
+"""How long cancelled handlings, a claim that is under way, and the last settlement may take."""
 
-SETTLE_SECONDS = 5.0
-"""How long a stop tries to settle the last results."""
+Cancel: TypeAlias = Callable[[], None]
+"""Cancels the handling of an item, which then ends soon, with a result."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,33 +35,30 @@ class Duties(Generic[Item, Result]):
     """The work of a worker.
 
     Attributes:
-        claim: Leases up to so many items.
-        handle: Handles one item and returns its result.
-        fail: Returns the result of an item whose `handle` raised, or was cut off by a stop.
+        claim: Leases up to so many items; also returns whether more could be leased.
+        begin: Begins to handle an item; passes its result to the callback, once, maybe at once.
         release: Returns the result of an item whose handling never began.
         settle: Writes results; returns whether more can be claimed because of them.
         renew: Extends the leases of items.
         trouble: Receives every exception of the others. They are tried again, after a pause.
+        replaced: Called with the exception that ended a task of the worker, which is replaced.
     """
 
-    claim: Callable[[int], Awaitable[Sequence[Item]]]
-    handle: Callable[[Item], Awaitable[Result]]
-    fail: Callable[[Item, BaseException], Result]
+    claim: Callable[[int], Awaitable[tuple[Sequence[Item], bool]]]
+    begin: Callable[[Item, Callable[[Result], None]], Cancel]
     release: Callable[[Item], Result]
     settle: Callable[[Sequence[Result]], Awaitable[bool]]
     renew: Callable[[Sequence[Item]], Awaitable[None]]
     trouble: Callable[[BaseException], None]
-
-
-class Stopped(Exception):
-    """The handling of an item was cut off by a stop."""
+    replaced: Callable[[BaseException], None]
 
 
 class Worker(Generic[Item, Result]):
     """Does its duties until it is stopped, whatever they raise.
 
     Results are kept until they are settled. If that never succeeds the leases expire, and the
-    items are handled again by the process that claims them then.
+    items are handled again by the process that claims them then. Only `stop` ends the tasks of a
+    worker; one that ends in another way is replaced.
 
     Args:
         concurrency: How many items are leased at the same time; all of them are being handled.
@@ -83,48 +80,57 @@ class Worker(Generic[Item, Result]):
         self._poll_seconds = poll_seconds
         self._renew_seconds = renew_seconds
         self._held: dict[int, Item] = {}
-        self._queue: deque[Item] = deque()
+        self._cancels: dict[int, Cancel] = {}
         self._results: list[Result] = []
         self._reserved = 0
-        self._is_starting = False  # a runner was made and has not begun
+        self._is_claiming = False
         self._has_work = True  # there may be something to claim
+        self._was_woken = False  # … by another process, since the last claim began
+        self._is_backlogged = False  # the last claim left something
         self._stopping = False
-        self._cutting_off = False
+        self._ending = False
         self._claim_now = asyncio.Event()
         self._settle_now = asyncio.Event()
         self._changed = asyncio.Event()
-        self._runners: set[asyncio.Task[None]] = set()
-        self._loops: list[asyncio.Task[None]] = []
+        self._steps = (self._claim, self._settle, self._renew)
+        self._tasks: set[asyncio.Task[None]] = set()
         self._end: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to work, on the running loop. To be called once."""
-        steps = (self._claim, self._settle, self._renew)
-        self._loops = [asyncio.create_task(self._repeat(step)) for step in steps]
+        for step in self._steps:
+            self._spawn(step)
 
     @property
     def is_alive(self) -> bool:
         """Whether items are claimed, handled and settled."""
-        return bool(self._loops) and not any(loop.done() for loop in self._loops)
+        return not self._stopping and len(self._tasks) == len(self._steps)
 
     def wake(self) -> None:
-        """Note that there is something to claim."""
+        """Note that another process stored something to claim."""
+        self._was_woken = True
+        self.note_work()
+
+    def note_work(self) -> None:
+        """Note that this process stored something to claim.
+
+        Called before the result of a claim that was part of the same transaction or of a later one
+        arrives, so that claim has seen it.
+        """
         self._has_work = True
         self._claim_now.set()
 
-    def reserve(self, slots: int) -> int:
-        """Reserve up to *slots* slots; return how many. Each is used by `offer` or given back."""
-        free = 0 if self._stopping or not self._loops else self._free_slots
-        reserved = min(slots, free)
-        self._reserved += reserved
-        return reserved
+    def reserve(self) -> bool:
+        """Reserve a slot if one is free; it is used by `offer` or given back."""
+        if not self.is_alive or self._free_slots <= 0:
+            return False
+        self._reserved += 1
+        return True
 
     def give_back(self, slots: int) -> None:
         """Give back *slots* reserved slots."""
         self._reserved -= slots
-        self._changed.set()
-        if self._has_work:
-            self._claim_now.set()
+        self._slot_is_free()
 
     def offer(self, item: Item) -> None:
         """Handle *item*, which was leased on arrival, in a reserved slot."""
@@ -140,14 +146,28 @@ class Worker(Generic[Item, Result]):
         if self._stopping:
             self._finish(item, self._duties.release(item))
             return
-        self._queue.append(item)
-        self._run_another()
+        cancel = self._duties.begin(item, partial(self._finish, item))
+        if id(item) in self._held:
+            self._cancels[id(item)] = cancel
+
+    def _finish(self, item: Item, result: Result) -> None:
+        del self._held[id(item)]
+        self._cancels.pop(id(item), None)
+        self._results.append(result)
+        self._settle_now.set()
+        self._slot_is_free()
+
+    def _slot_is_free(self) -> None:
+        self._changed.set()
+        if self._has_work:
+            self._claim_now.set()
 
     async def stop(self, drain_seconds: float) -> None:
         """Claim no more, give what was begun *drain_seconds* to end, settle, and return.
 
-        What was not begun is released. What takes longer is cancelled and has failed. May be called
-        again, also meanwhile; every call returns when the worker has stopped.
+        What is leased from now on is released, a claim that is under way included. What takes
+        longer is cancelled, and is an attempt that failed. May be called again, also meanwhile;
+        every call returns when the worker has stopped.
         """
         if self._end is None:
             self._end = asyncio.create_task(self._stop(drain_seconds))
@@ -156,144 +176,100 @@ class Worker(Generic[Item, Result]):
     async def _stop(self, drain_seconds: float) -> None:
         self._stopping = True
         self._claim_now.set()
-        while self._queue:
-            item = self._queue.popleft()
-            self._finish(item, self._duties.release(item))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(drain_seconds):
-                while self._held or self._reserved:
-                    self._changed.clear()
-                    await self._changed.wait()
-        await self._cut_off()
-        await self._settle_the_last()
-        for loop in self._loops:
-            loop.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
+        await self._until(lambda: not (self._held or self._reserved), drain_seconds)
+        for cancel in list(self._cancels.values()):
+            cancel()
+        await self._until(
+            lambda: not (self._held or self._results or self._is_claiming or self._reserved),
+            END_SECONDS,
+        )
+        self._ending = True
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=END_SECONDS)
 
-    async def _cut_off(self) -> None:
-        self._cutting_off = True
-        for runner in self._runners:
-            runner.cancel()
-        if self._runners:
-            await asyncio.wait(self._runners, timeout=CANCEL_SECONDS)
-        for item in list(self._held.values()):  # those that cancelling did not end
-            self._finish(item, self._duties.fail(item, Stopped()))
-
-    async def _settle_the_last(self) -> None:
-        # A claim that is under way is awaited: what it leased is released and settled with this.
-        claimer = self._loops[0] if self._loops else None
+    async def _until(self, is_reached: Callable[[], bool], seconds: float) -> None:
         with suppress(TimeoutError):
-            async with asyncio.timeout(SETTLE_SECONDS):
-                if claimer is not None:
-                    await asyncio.wait([claimer])
-                while self._results:
-                    self._settle_now.set()
+            async with asyncio.timeout(seconds):
+                while not is_reached():
                     self._changed.clear()
                     await self._changed.wait()
 
-    def _run_another(self) -> None:
-        """Make one runner, unless one is about to begin: that makes the next if it leaves work.
+    def _spawn(self, step: Callable[[], Awaitable[None]]) -> None:
+        if not self._ending:
+            task = asyncio.create_task(self._repeat(step))
+            self._tasks.add(task)
+            task.add_done_callback(partial(self._replace, step))
 
-        So items that are handled without a pause are handled by one of them, and only those whose
-        handling waits cost a task each.
-        """
-        if self._queue and not self._is_starting:
-            self._is_starting = True
-            runner = asyncio.get_running_loop().create_task(self._run())
-            self._runners.add(runner)
-            runner.add_done_callback(self._ended)
+    def _replace(self, step: Callable[[], Awaitable[None]], ended: "asyncio.Task[None]") -> None:
+        """Go on with *step*: any code in the process can cancel a task, or end one."""
+        self._tasks.discard(ended)
+        error = asyncio.CancelledError() if ended.cancelled() else ended.exception()
+        if self._ending or error is None:
+            return
+        self._duties.trouble(error)
+        self._duties.replaced(error)
+        ended.get_loop().call_later(FIRST_PAUSE_SECONDS, self._spawn, step)
 
-    def _ended(self, runner: "asyncio.Task[None]") -> None:
-        self._runners.discard(runner)
-        if not runner.cancelled() and (error := runner.exception()) is not None:
-            self._duties.trouble(error)
-        self._run_another()
-
-    async def _run(self) -> None:
-        self._is_starting = False
-        task = asyncio.current_task()
-        while self._queue and not self._stopping:
-            item = self._queue.popleft()
-            if self._queue:
-                self._run_another()
-            try:
-                result = await self._duties.handle(item)
-            except BaseException as error:  # whatever it is, it is the failure of this item
-                if not self._cutting_off:
-                    self._duties.trouble(error)
-                result = self._duties.fail(item, Stopped() if self._cutting_off else error)
-            if id(item) in self._held:  # else it was cut off already
-                self._finish(item, result)
-            if task is not None and task.cancelling():
-                return  # a cancellation that was left behind must not reach the next item
-
-    def _finish(self, item: Item, result: Result) -> None:
-        del self._held[id(item)]
-        self._results.append(result)
-        self._settle_now.set()
-        self._changed.set()
-        if self._has_work:
-            self._claim_now.set()
-
-    async def _repeat(self, step: Callable[[], Awaitable[bool]]) -> None:
+    async def _repeat(self, step: Callable[[], Awaitable[None]]) -> None:
         pause = FIRST_PAUSE_SECONDS
-        goes_on = True
-        while goes_on:
+        while True:
             try:
-                goes_on = await step()
+                await step()
                 pause = FIRST_PAUSE_SECONDS
-            except Exception as error:
+            except (asyncio.CancelledError, GeneratorExit):
+                raise
+            except BaseException as error:
                 self._duties.trouble(error)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
 
-    async def _claim(self) -> bool:
-        if self._stopping:
-            return False
-        limit = self._free_slots
-        if limit > 0:
-            # Before the claim: work that is added meanwhile must lead to another one.
-            self._has_work = False
-            self._claim_now.clear()
-            await self._claim_up_to(limit)
-        if not (self._has_work and self._free_slots > 0):
+    async def _claim(self) -> None:
+        self._claim_now.clear()
+        if self._can_claim:
+            free = self._free_slots
+            # What is stored while a claim is under way needs slots too, to be leased on arrival.
+            await self._claim_up_to(free if self._is_backlogged else (free + 1) // 2)
+        if not self._can_claim:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._poll_seconds):
                     await self._claim_now.wait()
-            self._claim_now.clear()
             self._has_work = True
-        return True
+
+    @property
+    def _can_claim(self) -> bool:
+        return self._has_work and self._free_slots > 0 and not self._stopping
 
     async def _claim_up_to(self, limit: int) -> None:
+        self._was_woken, self._is_claiming = False, True
         self._reserved += limit
         try:
-            items = await self._duties.claim(limit)
-        except BaseException:
-            self._has_work = True
-            raise
+            items, self._is_backlogged = await self._duties.claim(limit)
+            self._has_work = self._is_backlogged or self._was_woken
+            self._reserved -= limit
+            limit = 0
+            for item in items:
+                self._take(item)
         finally:
             self._reserved -= limit
+            self._is_claiming = False
             self._changed.set()
-        self._has_work = self._has_work or len(items) == limit
-        for item in items:
-            self._take(item)
 
-    async def _settle(self) -> bool:
+    async def _settle(self) -> None:
         if not self._results:
             self._settle_now.clear()
             await self._settle_now.wait()
         results, self._results = self._results, []
         try:
             if results and await self._duties.settle(results):
-                self.wake()
+                self.note_work()
         except BaseException:
             self._results = results + self._results
             raise
         self._changed.set()
-        return True
 
-    async def _renew(self) -> bool:
+    async def _renew(self) -> None:
         await asyncio.sleep(self._renew_seconds)
         if self._held:
             await self._duties.renew(list(self._held.values()))
-        return True

@@ -213,6 +213,12 @@ def test_an_edit_is_read_as_far_as_it_can_be(edit, expected) -> None:
         ),
         pytest.param(
             CallPermissionReply,
+            {"expiration_timestamp": "253402300800", "response": "accept"},
+            CallPermissionReply(response="accept"),
+            id="time-in-the-year-10000",
+        ),
+        pytest.param(
+            CallPermissionReply,
             {"expiration_timestamp": "2025-01-01T00:00:00"},
             CallPermissionReply(),
             id="time-without-zone",
@@ -251,7 +257,18 @@ JSON = st.recursive(
     | st.integers()
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.sampled_from(
-        ["1750000000", "1e400", "-1", "true", "null", "inf", "nan", "x", "2025-01-01"]
+        [
+            "1750000000",
+            "253402300800",
+            "1e400",
+            "-1",
+            "true",
+            "null",
+            "inf",
+            "nan",
+            "x",
+            "2025-01-01",
+        ]
     )
     | st.text(max_size=4),
     lambda inner: (

@@ -1,5 +1,6 @@
 import hashlib
 import hmac
+import re
 
 import pytest
 from hypothesis import given
@@ -40,6 +41,24 @@ def test_every_body_passes_with_its_signature_and_no_other_body_does(body: bytes
     assert refusal(check, body + b"\n", header)[0] == "signature_mismatch"
 
 
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 200])
+def test_a_secret_of_any_length_signs(size: int) -> None:
+    secret = Secret("k" * size)
+
+    SignatureCheck([secret]).verify(BODY, sign(BODY, secret))
+
+
+@given(header=st.text() | st.from_regex(r"\A(sha256=)?[0-9a-fA-F]{62,66}\s?\Z"))
+def test_a_header_that_is_no_signature_of_the_body_is_refused_by_its_form(header: str) -> None:
+    has_form = re.fullmatch(r"sha256=[0-9a-f]{64}", header) is not None
+
+    code, status, _ = refusal(SignatureCheck([NEW, OLD]), BODY, header)
+
+    assert (code, status) == (
+        ("signature_mismatch", 401) if has_form else ("invalid_signature_format", 400)
+    )
+
+
 def test_a_check_can_be_used_again_after_a_refusal() -> None:
     check = SignatureCheck([NEW])
 
@@ -67,6 +86,7 @@ def test_a_body_without_a_signature_is_refused() -> None:
         pytest.param(lambda header: f"{header},{header}", id="two"),
         pytest.param(lambda header: header.replace("sha256", "sha1"), id="sha1"),
         pytest.param(lambda header: header[:-1] + "\u0661", id="foreign-digit"),
+        pytest.param(lambda header: header[:-1] + "\ud800", id="half-of-a-surrogate-pair"),
         pytest.param(lambda header: "", id="empty"),
     ],
 )

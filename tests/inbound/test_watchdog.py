@@ -5,81 +5,89 @@ import pytest
 from wats.inbound.watchdog import Watchdog
 
 
-async def test_what_takes_too_long_ends_with_a_timeout() -> None:
+async def test_a_call_that_exceeds_its_limit_fails_with_a_timeout() -> None:
+    failure = await Watchdog(0.02).run(asyncio.Event().wait)
+
+    assert isinstance(failure, TimeoutError)
+
+
+async def test_a_call_within_its_limit_does_not_fail() -> None:
     watchdog = Watchdog(0.02)
 
-    with pytest.raises(TimeoutError), watchdog.watch():
-        await asyncio.Event().wait()
-
-    await asyncio.sleep(0)  # the task goes on as if nothing had been
-
-
-async def test_what_is_quick_enough_is_left_alone() -> None:
-    watchdog = Watchdog(0.02)
-
-    with watchdog.watch():
-        await asyncio.sleep(0)
+    assert await watchdog.run(asyncio.sleep, 0) is None
 
     await asyncio.sleep(0.05)
 
 
-async def test_an_exception_of_what_is_watched_comes_through() -> None:
-    with pytest.raises(ValueError, match="mine"), Watchdog(5).watch():
-        raise ValueError("mine")
+@pytest.mark.parametrize("error", [ValueError(), SystemExit("x"), GeneratorExit()])
+async def test_an_exception_of_a_call_is_returned(error: BaseException) -> None:
+    async def fail() -> None:
+        raise error
+
+    assert await Watchdog(5).run(fail) is error
 
 
-async def test_what_ignores_its_cancellation_has_timed_out_all_the_same() -> None:
+async def test_a_call_that_swallows_its_cancellation_and_returns_fails_with_a_timeout() -> None:
     async def stubborn() -> None:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             return
 
-    with pytest.raises(TimeoutError), Watchdog(0.02).watch():
-        await stubborn()
+    assert isinstance(await Watchdog(0.02).run(stubborn), TimeoutError)
 
 
-async def test_each_of_many_tasks_has_its_own_time() -> None:
+async def test_a_call_that_never_ends_is_abandoned() -> None:
+    gate = asyncio.Event()
+
+    async def endless() -> None:
+        while not gate.is_set():
+            try:
+                await gate.wait()
+            except asyncio.CancelledError:
+                continue
+
+    watchdog = Watchdog(0.02)
+
+    assert isinstance(await watchdog.run(endless), TimeoutError)
+    assert not watchdog.is_exhausted
+    gate.set()
+
+
+async def test_each_of_many_calls_has_its_own_limit() -> None:
     watchdog = Watchdog(0.05)
 
-    async def run(seconds: float) -> str:
+    failures = await asyncio.gather(*(watchdog.run(asyncio.sleep, each) for each in (0, 5, 0.001)))
+
+    assert [type(failure) for failure in failures] == [type(None), TimeoutError, type(None)]
+
+
+async def test_the_call_of_a_cancelled_caller_is_cancelled() -> None:
+    ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    async def wait() -> None:
         try:
-            with watchdog.watch():
-                await asyncio.sleep(seconds)
-        except TimeoutError:
-            return "timeout"
-        return "done"
-
-    assert await asyncio.gather(run(0), run(5), run(0.001), run(5)) == [
-        *("done", "timeout", "done", "timeout")
-    ]
-
-
-async def test_a_cancellation_from_outside_stays_one() -> None:
-    watchdog = Watchdog(5)
-
-    async def run() -> None:
-        with watchdog.watch():
             await asyncio.Event().wait()
+        finally:
+            ended.set_result(True)
 
-    task = asyncio.create_task(run())
-    await asyncio.sleep(0)
+    task = asyncio.create_task(Watchdog(5).run(wait))
+    await asyncio.sleep(0.01)
     task.cancel()
 
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert await ended
 
 
-def test_a_loop_that_ended_amid_a_watch_does_not_keep_the_next_from_being_watched() -> None:
+def test_a_loop_that_ended_during_a_call_does_not_affect_the_next() -> None:
     watchdog = Watchdog(0.02)
 
     async def forsake() -> None:
-        watchdog.watch().__enter__()
+        forsaken.append(asyncio.ensure_future(watchdog.run(asyncio.Event().wait)))
+        await asyncio.sleep(0)
 
-    async def wait() -> None:
-        with watchdog.watch():
-            await asyncio.Event().wait()
-
+    forsaken: list[asyncio.Future[BaseException | None]] = []
     asyncio.run(forsake())
-    with pytest.raises(TimeoutError):
-        asyncio.run(wait())
+
+    assert isinstance(asyncio.run(watchdog.run(asyncio.Event().wait)), TimeoutError)

@@ -76,6 +76,9 @@ def errors_of(text: str) -> dict[str, Callable[[], BaseException]]:
         "file": lambda: FileNotFoundError(2, text, text),
         "decoding": lambda: UnicodeDecodeError(text, text.encode(), 0, 1, text),
         "stop": lambda: StopAsyncIteration(text),
+        "exit": lambda: SystemExit(text),
+        "interrupt": lambda: KeyboardInterrupt(text),
+        "generator": lambda: GeneratorExit(text),
     }
 
 

@@ -11,7 +11,7 @@ from wats.telemetry.vocabulary import UpdateKind
 
 PAGE = Path(__file__).parents[2] / "docs" / "operating.md"
 
-_EVENT = re.compile(r"^\| `(wats\.[a-z.]+)` \| ((?:`\w+` ?)+)\| ", re.MULTILINE)
+_EVENT = re.compile(r"^\| `(wats\.[a-z.]+)` \| ((?:`\w+` ?)*)\| ", re.MULTILINE)
 _KEY = re.compile(r"^\| `([a-z]\w+)` \| ", re.MULTILINE)
 
 _NAME = "[A-Za-z_][A-Za-z0-9_]{0,79}"

@@ -39,7 +39,12 @@ EXPRESSIONS = {
 }
 """All that the code puts into a line. Whoever adds to it has shown that it is no free text."""
 
-FAILURE_EVENTS = {"wats.telemetry.error", "wats.telemetry.sink.error"}
+FAILURE_EVENTS = {
+    "wats.dispatch.interrupted",
+    "wats.telemetry.error",
+    "wats.telemetry.sink.error",
+    "wats.upkeep.error",
+}
 """The events that a `FailureLog` is made for."""
 
 LOGS = {"log", "_log", "write_json_line"}
@@ -48,7 +53,7 @@ LOGS = {"log", "_log", "write_json_line"}
 WRITERS = {"print", "echo", "secho", "warn", "print_exc", "print_exception", "getLogger"}
 """How functions are called by which something else could be written."""
 
-SERVING = {"serve.py", "workers.py", "logs.py", "sink.py"}
+SERVING = {"ending.py", "serve.py", "workers.py", "logs.py", "sink.py"}
 """The modules of the command line that are part of a running service."""
 
 

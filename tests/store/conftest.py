@@ -1,6 +1,6 @@
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,7 @@ from wats.store import Store
 from wats.store.open import open_store
 from wats.store.records import (
     Arrival,
+    Consumer,
     Delivery,
     DeliveryState,
     Direction,
@@ -17,88 +18,88 @@ from wats.store.records import (
     Settlement,
 )
 from wats.store.sqlite import recent
+from wats.testing import FakeClock
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+CONSUMERS = [
+    Consumer(name=name, lease_seconds=60.0, max_attempts=5)
+    for name in ("handlers", "other", "a", "b")
+]
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """Return the clock of the store, which begins at noon."""
+    return FakeClock(NOON)
 
 
 @pytest.fixture(params=["sqlite-file", "sqlite-memory", "sqlite-gathering"])
 def closed_store(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    clock: FakeClock,
 ) -> Store:
     urls = {
         "sqlite-file": f"sqlite:///{tmp_path}/wats.db",
         "sqlite-memory": "sqlite:///:memory:",
         "sqlite-gathering": f"sqlite:///{tmp_path}/wats.db",
     }
-    if request.param == "sqlite-gathering":  # so often that every test comes across it
+    if request.param == "sqlite-gathering":  # so often that every test meets it
         monkeypatch.setattr(recent, "GATHERED_MESSAGES", 1)
-    return open_store(urls[request.param])
+    return open_store(urls[request.param], now=clock)
 
 
 @pytest.fixture
 async def store(closed_store: Store) -> AsyncIterator[Store]:
     await closed_store.open()
+    await closed_store.register(CONSUMERS)
     yield closed_store
     await closed_store.close()
 
 
 @pytest.fixture
 def claim(store: Store) -> Callable[..., Awaitable[Sequence[Delivery]]]:
-    """Claim for a minute, at noon unless told otherwise."""
+    """Claim everything that is due, unless a limit is given."""
 
-    async def claim(
-        *, now: datetime = NOON, limit: int = 100, targets: Sequence[str] = ("handlers",)
-    ) -> Sequence[Delivery]:
-        return await store.claim_deliveries(
-            targets=targets, limit=limit, lease_seconds=60.0, now=now
-        )
+    async def claim(consumer: str = "handlers", *, limit: int = 100) -> Sequence[Delivery]:
+        return (await store.claim(consumer, limit)).deliveries
 
     return claim
 
 
 @pytest.fixture
 def settle(store: Store) -> Callable[..., Awaitable[Sequence[int]]]:
-    """Let all of some deliveries end in the same way."""
+    """Settle deliveries with one state; return the updates that are done."""
 
     async def settle(
         deliveries: Sequence[Delivery],
         state: DeliveryState = DeliveryState.DONE,
         *,
-        now: datetime = NOON,
-        due_at: datetime | None = None,
+        retry_seconds: float = 0.0,
     ) -> Sequence[int]:
         settlements = [
-            Settlement(
-                delivery=delivery,
-                state=state,
-                due_at=due_at,
-                error="ValueError",
-            )
-            for delivery in deliveries
+            Settlement(delivery, state, retry_seconds, "ValueError") for delivery in deliveries
         ]
-        return list((await store.settle_deliveries(settlements, now=now)).done)
+        return list((await store.settle(settlements)).done)
 
     return settle
 
 
 @pytest.fixture
 def reserve(store: Store) -> Callable[..., Awaitable[Reservation]]:
-    """Reserve a key for a minute and keep it for a day, at noon unless told otherwise."""
+    """Reserve a key for a minute and keep it for a day."""
 
     async def reserve(
-        *,
-        scope: str = "send",
-        key_hash: bytes = b"key",
-        request_hash: bytes = b"body",
-        now: datetime = NOON,
+        *, scope: str = "send", key_hash: bytes = b"key", request_hash: bytes = b"body"
     ) -> Reservation:
         return await store.reserve_request(
             scope=scope,
             key_hash=key_hash,
             request_hash=request_hash,
-            now=now,
-            reserved_until=now + timedelta(minutes=1),
-            expires_at=now + timedelta(hours=24),
+            reserve_seconds=60.0,
+            keep_seconds=24 * 3600.0,
         )
 
     return reserve
@@ -106,7 +107,7 @@ def reserve(store: Store) -> Callable[..., Awaitable[Reservation]]:
 
 @pytest.fixture
 def arrival() -> Callable[..., Arrival]:
-    """Make arrivals that differ in their keys, unless told otherwise."""
+    """Make arrivals with different keys and ordering keys, unless these are given."""
     numbers = itertools.count(1)
 
     def make(**changes: object) -> Arrival:
@@ -117,9 +118,9 @@ def arrival() -> Callable[..., Arrival]:
             "received_at": NOON,
             "kind": "message",
             "phone_number_id": "1",
-            "lane": number,
+            "ordering_key": number,
             "payload": b"update %d" % number,
-            "targets": ("handlers",),
+            "consumers": ("handlers",),
         }
         return Arrival(**(values | changes))
 
@@ -128,7 +129,7 @@ def arrival() -> Callable[..., Arrival]:
 
 @pytest.fixture
 def message() -> Callable[..., MessageRecord]:
-    """Make records of outbound messages, unless told otherwise."""
+    """Make records of outbound messages, unless another direction is given."""
 
     def make(wa_message_id: str = "wamid.1", **changes: object) -> MessageRecord:
         values: dict[str, object] = {

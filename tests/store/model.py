@@ -253,11 +253,14 @@ class InboxMachine(RuleBasedStateMachine):
     def claim(self, client: int, consumer: str, limit: int) -> None:
         if consumer not in self.configured:
             return
-        expected = self.model.heads(consumer)[:limit]
+        heads = self.model.heads(consumer)
+        expected, is_more = heads[:limit], len(heads) > limit
         exhausted = [self.model.lease(each) for each in expected]
 
-        deliveries = self.run(self.stores[client].claim(consumer, limit))
+        claimed = self.run(self.stores[client].claim(consumer, limit))
 
+        deliveries = claimed.deliveries
+        assert claimed.more == is_more
         assert [each.is_exhausted for each in deliveries] == exhausted
         self._expect_leased(client, deliveries, expected)
 
@@ -368,8 +371,9 @@ class InboxMachine(RuleBasedStateMachine):
             waiting = asyncio.ensure_future(asyncio.shield(claim))
             await asyncio.sleep(0)
             waiting.cancel()
-            deliveries = await claim
-            await store.settle([Settlement(each, DeliveryState.PENDING) for each in deliveries])
+            claimed = await claim
+            released = [Settlement(each, DeliveryState.PENDING) for each in claimed.deliveries]
+            await store.settle(released)
 
         claimed = self.model.heads(consumer)[:2]
         self.run(cancelled())
@@ -432,8 +436,11 @@ class InboxMachine(RuleBasedStateMachine):
                 dead=sum(consumer == name for _, consumer, _ in self.model.dead),
             )
             assert depth.consumers.get(name, Depth()) == expected
-        oldest = self.model.outstanding[0].arrived if self.model.outstanding else self.model.now
-        assert depth.oldest_seconds == self.model.now - oldest
+        arrived = [
+            each.arrived for each in self.model.outstanding if each.consumer in self.configured
+        ]
+        assert depth.oldest_seconds == self.model.now - min(arrived, default=self.model.now)
+        assert depth.orphaned.keys().isdisjoint(self.configured)
         letters = self.run(self.stores[1].dead_letters(limit=10_000))
         assert Counter(each.consumer for each in letters) == Counter(
             consumer for _, consumer, _ in self.model.dead

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from tests.store.model import Clients, InboxMachine
 from wats.store import NO_SLOTS, OnReceived
-from wats.store.records import Arrival, Delivery, DeliveryState, Settled, Settlement
+from wats.store.records import Arrival, Claimed, DeliveryState, Settled, Settlement
 from wats.store.sqlite import SQLiteStore
 from wats.testing import FakeClock
 
@@ -53,7 +53,7 @@ def machine_of(make: Callable[..., SQLiteStore]) -> type[InboxMachine]:
 
 def _memory() -> str | None:
     # A real file, without a wait for the disk at each of many thousand commits.
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
 
 
 def test_sqlite_keeps_every_promise_of_the_model() -> None:
@@ -62,11 +62,11 @@ def test_sqlite_keeps_every_promise_of_the_model() -> None:
 
 class NewestFirst(SQLiteStore):
     @override
-    async def claim(self, consumer: str, limit: int) -> Sequence[Delivery]:
-        found = await super().claim(consumer, 100)
+    async def claim(self, consumer: str, limit: int) -> Claimed:
+        found = (await super().claim(consumer, 100)).deliveries
         released = [Settlement(each, DeliveryState.PENDING) for each in found[:-limit]]
         await super().settle(released)
-        return found[-limit:]
+        return Claimed(found[-limit:], bool(released))
 
 
 class GivesBackWhole(SQLiteStore):

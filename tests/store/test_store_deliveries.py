@@ -1,54 +1,36 @@
-"""What every store promises of deliveries: claiming, renewing, settling."""
+"""The promises of every store about deliveries: claiming, renewing, settling."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from wats.store import Store
-from wats.store.records import Arrival, Delivery, DeliveryState, InboxDepth, Settlement
+from tests.store.results import payloads, update_ids
+from wats.store import Store, receive
+from wats.store.records import (
+    Arrival,
+    Consumer,
+    Delivery,
+    DeliveryState,
+    Depth,
+    InboxDepth,
+    Settlement,
+)
+from wats.testing import FakeClock
 
 MakeArrival = Callable[..., Arrival]
 Claim = Callable[..., Awaitable[Sequence[Delivery]]]
 Settle = Callable[..., Awaitable[Sequence[int]]]
 
-NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 LEASE = 60.0
+ENDS = (DeliveryState.DONE, DeliveryState.RETRY, DeliveryState.DEAD, DeliveryState.PENDING)
 
 
-def later(seconds: float) -> datetime:
-    return NOON + timedelta(seconds=seconds)
-
-
-def payloads(deliveries: Sequence[Delivery]) -> list[bytes]:
-    return [delivery.payload for delivery in deliveries]
-
-
-def ids(deliveries: Sequence[Delivery]) -> list[int]:
-    return [delivery.update_id for delivery in deliveries]
-
-
-def ending(
-    delivery: Delivery,
-    state: DeliveryState = DeliveryState.DONE,
-    *,
-    due_at: datetime | None = None,
-    error: str | None = None,
-) -> Settlement:
-    return Settlement(
-        delivery=delivery,
-        state=state,
-        due_at=due_at,
-        error=error,
-    )
-
-
-async def test_deliveries_are_claimed_in_the_order_in_which_they_arrived(
+async def test_deliveries_are_claimed_in_order_of_arrival(
     store: Store, arrival: MakeArrival, claim: Claim
 ) -> None:
     updates = [arrival() for _ in range(5)]
-    await store.receive(updates)
+    await receive(store, updates)
 
     first = await claim(limit=2)
     rest = await claim()
@@ -56,376 +38,462 @@ async def test_deliveries_are_claimed_in_the_order_in_which_they_arrived(
     assert payloads(first) == [update.payload for update in updates[:2]]
     assert payloads(rest) == [update.payload for update in updates[2:]]
     assert {delivery.attempt for delivery in (*first, *rest)} == {1}
-    assert [delivery.lane for delivery in first] == [update.lane for update in updates[:2]]
+    assert [each.ordering_key for each in first] == [each.ordering_key for each in updates[:2]]
 
 
-async def test_a_leased_delivery_is_given_to_nobody_else(
-    store: Store, arrival: MakeArrival, claim: Claim
+async def test_those_due_longest_are_claimed_first(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle, clock: FakeClock
 ) -> None:
-    await store.receive([arrival(), arrival()])
+    retried, expired = arrival(), arrival()
+    await receive(store, [retried, expired])
+    await settle((await claim())[:1], DeliveryState.RETRY, retry_seconds=LEASE + 10)
+    clock.advance(LEASE + 5)  # the lease of the second expired five seconds ago
+    young = arrival()
+    await receive(store, [young])
+    clock.advance(10)
+
+    assert payloads(await claim()) == [expired.payload, young.payload, retried.payload]
+
+
+async def test_a_leased_delivery_is_not_claimed_again(
+    store: Store, arrival: MakeArrival, claim: Claim, clock: FakeClock
+) -> None:
+    await receive(store, [arrival(), arrival()])
 
     claims = await asyncio.gather(*(claim(limit=1) for _ in range(5)))
 
     assert sorted(len(claimed) for claimed in claims) == [0, 0, 0, 1, 1]
-    assert await claim(now=later(LEASE - 1)) == []
-
-
-async def test_each_target_gets_its_own_delivery(
-    store: Store, arrival: MakeArrival, claim: Claim
-) -> None:
-    await store.receive([arrival(targets=("a", "b"))])
-
-    (ours,) = await claim(targets=["a"])
-    (theirs,) = await claim(targets=["a", "b"])
-
-    assert (ours.target, theirs.target) == ("a", "b")
-    assert ours.update_id == theirs.update_id
-
-
-async def test_targets_that_were_not_asked_for_are_left_alone(
-    store: Store, arrival: MakeArrival, claim: Claim
-) -> None:
-    await store.receive([arrival(targets=("a",))])
-
-    assert await claim(targets=["b"]) == []
-    assert await claim(targets=[]) == []
-
-
-async def test_of_several_targets_those_due_longest_come_first(
-    store: Store, arrival: MakeArrival, claim: Claim
-) -> None:
-    for target in ("a", "b", "a"):
-        await store.receive([arrival(targets=(target,))])
-
-    claimed = await claim(targets=["b", "a"], limit=2)
-
-    assert [delivery.target for delivery in claimed] == ["a", "b"]
-
-
-async def test_what_waits_in_a_lane_is_claimed_together_in_order(
-    store: Store, arrival: MakeArrival, claim: Claim
-) -> None:
-    updates = [arrival(lane=7) for _ in range(3)]
-    await store.receive(updates)
-
-    claimed = await claim()
-
-    assert payloads(claimed) == [update.payload for update in updates]
-    assert len({delivery.lease_id for delivery in claimed}) == 1
-
-
-async def test_a_lane_waits_for_what_is_leased_of_it(
-    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
-) -> None:
-    await store.receive([arrival(lane=7), arrival(lane=7)])
-    first = await claim(limit=1)
-    await store.receive([arrival(lane=7)])
-
+    clock.advance(LEASE - 1)
     assert await claim() == []
 
-    await settle(first)
-    assert len(await claim()) == 2
 
-
-async def test_a_lane_waits_only_within_its_target(
+async def test_each_consumer_gets_its_own_delivery(
     store: Store, arrival: MakeArrival, claim: Claim
 ) -> None:
-    await store.receive([arrival(lane=7, targets=("a", "b"))])
-    await claim(targets=["a"])
+    await receive(store, [arrival(consumers=("a", "b"))])
 
-    assert len(await claim(targets=["b"])) == 1
+    (one,) = await claim("a")
+    (other,) = await claim("b")
+
+    assert (one.consumer, other.consumer) == ("a", "b")
+    assert one.update_id == other.update_id
+    assert one.siblings == other.siblings == 2
+    assert await claim("other") == []
 
 
-async def test_busy_lanes_do_not_keep_others_waiting(
+async def test_a_claim_leases_at_most_one_delivery_of_an_ordering_key(
     store: Store, arrival: MakeArrival, claim: Claim
 ) -> None:
-    await store.receive([arrival(lane=7) for _ in range(200)])
-    other = arrival(lane=8)
-    await store.receive([other])
-
-    claimed = await claim(limit=10)
-
-    assert other.payload in payloads(claimed)
-    assert len(claimed) == 10
-
-
-async def test_one_claim_holds_a_bounded_run_of_a_lane(
-    store: Store, arrival: MakeArrival, claim: Claim
-) -> None:
-    await store.receive([arrival(lane=7) for _ in range(200)])
-
-    claimed = await claim(limit=200)
-
-    assert 2 <= len(claimed) <= 50
-
-
-async def test_an_expired_lease_is_claimed_again_and_counts_as_an_attempt(
-    store: Store, arrival: MakeArrival, claim: Claim
-) -> None:
-    await store.receive([arrival(lane=7), arrival(lane=7)])
-    first = await claim()
-
-    again = await claim(now=later(LEASE))
-
-    assert payloads(again) == payloads(first)
-    assert [delivery.attempt for delivery in again] == [2, 2]
-    assert {d.lease_id for d in again}.isdisjoint({d.lease_id for d in first})
-
-
-async def test_what_another_still_holds_of_a_lane_is_not_claimed_with_its_expired_head(
-    store: Store, arrival: MakeArrival, claim: Claim
-) -> None:
-    await store.receive([arrival(lane=7), arrival(lane=7), arrival(lane=7)])
-    first, second, _ = await claim()
-    await store.renew_deliveries([second], lease_seconds=LEASE, now=later(LEASE))
-
-    again = await claim(now=later(LEASE))
-
-    assert payloads(again) == [first.payload]
-
-
-async def test_a_renewed_lease_lasts_longer(
-    store: Store, arrival: MakeArrival, claim: Claim
-) -> None:
-    await store.receive([arrival()])
-    claimed = await claim()
-
-    await store.renew_deliveries(claimed, lease_seconds=LEASE, now=later(LEASE - 1))
-
-    assert await claim(now=later(2 * LEASE - 2)) == []
-    assert len(await claim(now=later(2 * LEASE - 1))) == 1
-
-
-async def test_a_lease_that_is_no_longer_ours_is_not_renewed(
-    store: Store, arrival: MakeArrival, claim: Claim
-) -> None:
-    await store.receive([arrival()])
-    lost = await claim()
-    await claim(now=later(LEASE))
-
-    await store.renew_deliveries(lost, lease_seconds=1000, now=later(LEASE))
-
-    assert len(await claim(now=later(2 * LEASE))) == 1
-
-
-async def test_a_done_delivery_is_never_given_again(
-    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
-) -> None:
-    await store.receive([arrival()])
-
-    claimed = await claim()
-
-    assert await settle(claimed) == ids(claimed)
-
-    assert await claim(now=later(1000 * LEASE)) == []
-    assert await store.inbox_depth() == InboxDepth(pending=0, leased=0, retry=0, dead=0)
-
-
-async def test_an_update_is_done_when_its_last_target_is(
-    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
-) -> None:
-    update = arrival(targets=("a", "b"))
-    await store.receive([update, arrival(targets=("a",))])
-
-    first = await claim(targets=["a"])
-
-    assert await settle(first) == ids(first[1:])
-
-    last = await claim(targets=["b"])
-    assert payloads(last) == [update.payload]
-    assert await settle(last) == ids(last)
-
-
-async def test_targets_of_one_update_settled_together_are_told_once(
-    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
-) -> None:
-    await store.receive([arrival(targets=("a", "b"))])
-
-    claimed = await claim(targets=["a", "b"])
-
-    assert await settle(claimed) == ids(claimed[:1])
-
-
-async def test_a_retry_waits_for_its_time_and_is_the_next_attempt(
-    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
-) -> None:
-    await store.receive([arrival()])
-    claimed = await claim()
-
-    assert await settle(claimed, DeliveryState.RETRY, due_at=later(10)) == []
-
-    assert await claim(now=later(9)) == []
-    (again,) = await claim(now=later(10))
-    assert again.attempt == 2
-
-
-async def test_a_retry_without_a_time_is_due_at_once(
-    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
-) -> None:
-    await store.receive([arrival()])
-
-    await settle(await claim(), DeliveryState.RETRY)
-
-    assert len(await claim()) == 1
-
-
-async def test_a_retry_keeps_its_lane_waiting_and_no_other(
-    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
-) -> None:
-    first, second, other = arrival(lane=7), arrival(lane=7), arrival(lane=8)
-    await store.receive([first])
-    await settle(await claim(), DeliveryState.RETRY, due_at=later(10))
-    await store.receive([second, other])
-
-    assert payloads(await claim(now=later(9))) == [other.payload]
-    assert payloads(await claim(now=later(10))) == [first.payload, second.payload]
-
-
-async def test_when_the_middle_of_a_run_fails_the_rest_waits_behind_it(
-    store: Store, arrival: MakeArrival, claim: Claim
-) -> None:
-    updates = [arrival(lane=7) for _ in range(4)]
-    await store.receive(updates)
-    first, second, third, fourth = await claim()
-
-    await store.settle_deliveries(
-        [
-            ending(first),
-            ending(second, DeliveryState.RETRY, due_at=later(10)),
-            ending(third, DeliveryState.PENDING),
-            ending(fourth, DeliveryState.PENDING),
-        ],
-        now=NOON,
-    )
-
-    assert await claim(now=later(9)) == []
-    again = await claim(now=later(10))
-    assert payloads(again) == [update.payload for update in updates[1:]]
-    assert [delivery.attempt for delivery in again] == [2, 1, 1]
-
-
-async def test_a_run_can_be_settled_one_by_one(
-    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
-) -> None:
-    updates = [arrival(lane=7) for _ in range(3)]
-    await store.receive(updates)
-    first, second, third = await claim()
-
-    await settle([first])
-    assert await claim() == []
-    await settle([second], DeliveryState.RETRY, due_at=later(10))
-    await settle([third], DeliveryState.PENDING)
-
-    assert payloads(await claim(now=later(10))) == [u.payload for u in updates[1:]]
-
-
-async def test_a_follower_that_failed_before_its_head_ended_keeps_its_time(
-    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
-) -> None:
-    await store.receive([arrival(lane=7), arrival(lane=7)])
-    head, follower = await claim()
-
-    await settle([follower], DeliveryState.RETRY, due_at=later(30))
-    assert await claim(now=later(31)) == []
-    await settle([head])
-
-    assert await claim(now=later(29)) == []
-    assert payloads(await claim(now=later(30))) == [follower.payload]
-
-
-async def test_what_is_given_back_is_as_it_was(
-    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
-) -> None:
-    first, second = arrival(lane=7), arrival(lane=7)
-    await store.receive([first, second])
-
-    await settle(await claim(), DeliveryState.PENDING)
-
-    again = await claim()
-    assert payloads(again) == [first.payload, second.payload]
-    assert [delivery.attempt for delivery in again] == [1, 1]
-
-
-async def test_a_dead_delivery_is_counted_and_blocks_nothing(
-    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
-) -> None:
-    second = arrival(lane=7)
-    await store.receive([arrival(lane=7)])
-    poison = await claim()
-    await store.receive([second])
-
-    assert await settle(poison, DeliveryState.DEAD) == []
-
-    assert payloads(await claim(now=later(1000))) == [second.payload]
-    assert (await store.inbox_depth()).dead == 1
-
-
-async def test_a_dead_head_lets_the_rest_of_its_run_go_on(
-    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
-) -> None:
-    await store.receive([arrival(lane=7), arrival(lane=7)])
-    head, follower = await claim()
-
-    await settle([head], DeliveryState.DEAD)
-
-    assert await claim() == []
-    assert await settle([follower]) == [follower.update_id]
-
-
-@pytest.mark.parametrize(
-    "state", [DeliveryState.DONE, DeliveryState.RETRY, DeliveryState.DEAD, DeliveryState.PENDING]
-)
-async def test_a_lease_that_is_no_longer_ours_settles_nothing(
-    store: Store, arrival: MakeArrival, state: DeliveryState, claim: Claim, settle: Settle
-) -> None:
-    await store.receive([arrival(lane=7), arrival(lane=7)])
-    lost = await claim()
-    held = await claim(now=later(LEASE))
-
-    assert await settle(lost, state, due_at=NOON) == []
-
-    assert await claim(now=later(LEASE)) == []
-    assert (await store.inbox_depth()).leased == 2
-    assert await settle(held) == ids(held)
-
-
-async def test_the_depth_counts_deliveries_by_state(
-    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
-) -> None:
-    await store.receive([arrival(received_at=later(n)) for n in range(4)])
-    done, dead, retry, _ = await claim(now=later(4))
-    await store.receive([arrival(received_at=later(9), targets=("a", "b"))])
-    await settle([done])
-    await settle([dead], DeliveryState.DEAD)
-    await settle([retry], DeliveryState.RETRY, due_at=later(60))
-
-    depth = await store.inbox_depth()
-
-    assert depth == InboxDepth(pending=2, leased=1, retry=1, dead=1, oldest_at=later(2))
+    first, *_ = updates = [arrival(ordering_key=7) for _ in range(3)]
+    other = arrival(ordering_key=8)
+    await receive(store, [*updates, other])
+
+    assert payloads(await claim()) == [first.payload, other.payload]
 
 
 @pytest.mark.parametrize("state", [DeliveryState.DONE, DeliveryState.DEAD])
-async def test_settling_tells_whether_something_waited_behind(
-    store: Store, arrival: MakeArrival, claim: Claim, state: DeliveryState
+async def test_followers_become_due_one_after_the_other_in_order_of_arrival(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle, state: DeliveryState
 ) -> None:
-    await store.receive([arrival(lane=7)])
-    (head,) = await claim()
-    await store.receive([arrival(lane=7)])
+    updates = [arrival(ordering_key=7) for _ in range(4)]
+    await receive(store, updates[:2])
+    claimed = await claim()
+    await receive(store, updates[2:])
+    handled = []
 
-    assert (await store.settle_deliveries([ending(head, state)], now=NOON)).more
+    while claimed:
+        assert await claim() == []
+        handled += payloads(claimed)
+        await settle(claimed, state)
+        claimed = await claim()
 
-    (last,) = await claim()
-    assert not (await store.settle_deliveries([ending(last, state)], now=NOON)).more
+    assert handled == [update.payload for update in updates]
 
 
-async def test_settling_a_whole_run_or_nothing_leaves_no_more(
+async def test_an_ordering_key_is_blocked_for_each_consumer_alone(
     store: Store, arrival: MakeArrival, claim: Claim
 ) -> None:
-    await store.receive([arrival(lane=7) for _ in range(3)])
-    run = await claim()
+    await receive(store, [arrival(ordering_key=7, consumers=("a", "b"))])
+    await claim("a")
 
-    settled = await store.settle_deliveries([ending(delivery) for delivery in run], now=NOON)
-    again = await store.settle_deliveries([ending(delivery) for delivery in run], now=NOON)
+    assert len(await claim("b")) == 1
 
-    assert (settled.done, settled.more) == (tuple(ids(run)), False)
-    assert (again.done, again.more) == ((), False)
+
+async def test_a_long_conversation_does_not_keep_others_waiting(
+    store: Store, arrival: MakeArrival, claim: Claim
+) -> None:
+    first, *_ = conversation = [arrival(ordering_key=7) for _ in range(200)]
+    other = arrival(ordering_key=8)
+    await receive(store, [*conversation, other])
+
+    assert payloads(await claim(limit=2)) == [first.payload, other.payload]
+
+
+async def test_an_expired_lease_is_claimed_again_and_counts_as_an_attempt(
+    store: Store, arrival: MakeArrival, claim: Claim, clock: FakeClock
+) -> None:
+    await receive(store, [arrival(), arrival()])
+    first = await claim()
+    clock.advance(LEASE)
+
+    again = await claim()
+
+    assert payloads(again) == payloads(first)
+    assert [delivery.attempt for delivery in again] == [2, 2]
+    assert {each.lease for each in again}.isdisjoint({each.lease for each in first})
+
+
+async def test_a_renewed_lease_lasts_longer(
+    store: Store, arrival: MakeArrival, claim: Claim, clock: FakeClock
+) -> None:
+    await receive(store, [arrival()])
+    claimed = await claim()
+    clock.advance(LEASE - 1)
+
+    assert list(await store.renew(claimed)) == []
+
+    clock.advance(LEASE - 1)
+    assert await claim() == []
+    clock.advance(1)
+    assert len(await claim()) == 1
+
+
+async def test_a_lost_lease_is_not_renewed_and_is_returned(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle, clock: FakeClock
+) -> None:
+    await receive(store, [arrival(), arrival(), arrival()])
+    ended, lost, held = await claim()
+    await settle([ended])
+    await store.renew([held])
+    clock.advance(LEASE - 1)
+    await store.renew([held])
+    clock.advance(1)
+    await claim()
+
+    assert await store.renew([ended, held, lost]) == [ended, lost]
+
+
+async def test_a_done_delivery_is_not_claimed_again(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle, clock: FakeClock
+) -> None:
+    await receive(store, [arrival()])
+    claimed = await claim()
+
+    assert await settle(claimed) == update_ids(claimed)
+
+    clock.advance(1000 * LEASE)
+    assert await claim() == []
+    assert (await store.depth()).total == Depth()
+
+
+async def test_an_update_is_done_when_its_last_consumer_is(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
+) -> None:
+    update = arrival(consumers=("a", "b"))
+    await receive(store, [update, arrival(consumers=("a",))])
+    first = await claim("a")
+
+    assert await settle(first) == update_ids(first[1:])
+
+    last = await claim("b")
+    assert payloads(last) == [update.payload]
+    assert await settle(last) == update_ids(last)
+
+
+async def test_an_update_whose_deliveries_are_settled_together_is_done_once(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
+) -> None:
+    await receive(store, [arrival(consumers=("a", "b"))])
+    claimed = [*await claim("a"), *await claim("b")]
+
+    assert await settle(claimed) == update_ids(claimed[:1])
+
+
+async def test_an_update_with_a_dead_letter_is_never_done(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
+) -> None:
+    await receive(store, [arrival(consumers=("a", "b"))])
+
+    assert await settle(await claim("a"), DeliveryState.DEAD) == []
+    assert await settle(await claim("b")) == []
+
+
+async def test_a_retry_waits_for_its_time_and_is_the_next_attempt(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle, clock: FakeClock
+) -> None:
+    await receive(store, [arrival()])
+
+    assert await settle(await claim(), DeliveryState.RETRY, retry_seconds=10) == []
+
+    clock.advance(9)
+    assert await claim() == []
+    clock.advance(1)
+    (again,) = await claim()
+    assert again.attempt == 2
+
+
+async def test_a_retry_blocks_its_ordering_key_and_no_other(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle, clock: FakeClock
+) -> None:
+    first, second, other = arrival(ordering_key=7), arrival(ordering_key=7), arrival()
+    await receive(store, [first])
+    await settle(await claim(), DeliveryState.RETRY, retry_seconds=10)
+    await receive(store, [second, other])
+    clock.advance(9)
+    assert payloads(await claim()) == [other.payload]
+    clock.advance(1)
+
+    (head,) = await claim()
+
+    assert head.payload == first.payload
+    await settle([head])
+    assert payloads(await claim()) == [second.payload]
+
+
+async def test_a_released_delivery_counts_no_attempt_and_is_due_since_its_arrival(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle, clock: FakeClock
+) -> None:
+    first, second, younger = arrival(ordering_key=7), arrival(ordering_key=7), arrival()
+    await receive(store, [first, second])
+    released = await claim()
+    clock.advance(1)
+    await receive(store, [younger])
+
+    await settle(released, DeliveryState.PENDING)
+
+    again = await claim()
+    assert payloads(again) == [first.payload, younger.payload]
+    assert [delivery.attempt for delivery in again] == [1, 1]
+
+
+async def test_a_released_retry_keeps_its_earlier_attempts(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
+) -> None:
+    await receive(store, [arrival()])
+    await settle(await claim(), DeliveryState.RETRY)
+
+    await settle(await claim(), DeliveryState.PENDING)
+
+    assert (await store.depth()).total == Depth(retry=1)
+    assert [delivery.attempt for delivery in await claim()] == [2]
+
+
+async def test_releases_without_end_never_exhaust_a_delivery(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
+) -> None:
+    await receive(store, [arrival()])
+
+    for _ in range(20):
+        (delivery,) = await claim()
+        assert (delivery.attempt, delivery.is_exhausted) == (1, False)
+        await settle([delivery], DeliveryState.PENDING)
+
+
+async def test_a_delivery_whose_lease_expired_in_its_last_attempt_is_exhausted(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle, clock: FakeClock
+) -> None:
+    await store.register([Consumer(name="handlers", lease_seconds=LEASE, max_attempts=2)])
+    await receive(store, [arrival()])
+    attempts = []
+    for _ in range(4):
+        (delivery,) = await claim()
+        attempts.append((delivery.attempt, delivery.is_exhausted))
+        clock.advance(LEASE)
+
+    assert attempts == [(1, False), (2, False), (2, True), (2, True)]
+
+    await settle(await claim(), DeliveryState.DEAD)
+    (letter,) = await store.dead_letters(limit=10)
+    assert (letter.attempts, letter.error) == (2, "ValueError")
+
+
+@pytest.mark.parametrize("leaving", [DeliveryState.RETRY, DeliveryState.LEASED])
+async def test_lowered_attempts_never_exhaust_a_delivery_that_was_not_tried_under_them(
+    store: Store,
+    arrival: MakeArrival,
+    claim: Claim,
+    settle: Settle,
+    clock: FakeClock,
+    leaving: DeliveryState,
+) -> None:
+    await receive(store, [arrival()])
+    for _ in range(2):
+        await settle(await claim(), DeliveryState.RETRY)
+    claimed = await claim()
+    if leaving is DeliveryState.RETRY:
+        await settle(claimed, DeliveryState.RETRY)
+    clock.advance(LEASE)
+    await store.register([Consumer(name="handlers", lease_seconds=LEASE, max_attempts=1)])
+
+    (delivery,) = await claim()
+
+    assert (delivery.attempt, delivery.is_exhausted) == (4, False)
+    clock.advance(LEASE)
+    (delivery,) = await claim()
+    assert (delivery.attempt, delivery.is_exhausted) == (4, True)
+
+
+async def test_a_dead_delivery_is_kept_as_a_dead_letter_and_blocks_nothing(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle, clock: FakeClock
+) -> None:
+    second = arrival(ordering_key=7)
+    await receive(store, [arrival(ordering_key=7)])
+    poison = await claim()
+    await receive(store, [second])
+    clock.advance(5)
+
+    assert await settle(poison, DeliveryState.DEAD) == []
+
+    assert payloads(await claim()) == [second.payload]
+    assert (await store.depth()).total == Depth(leased=1, dead=1)
+    (letter,) = await store.dead_letters(limit=10)
+    assert (letter.update_id, letter.consumer) == (poison[0].update_id, "handlers")
+    assert (letter.attempts, letter.error, letter.died_at) == (1, "ValueError", clock())
+
+
+async def test_dead_letters_are_listed_in_order_of_id_page_by_page(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
+) -> None:
+    await receive(store, [arrival() for _ in range(5)])
+    dead = await claim()
+    await settle(list(reversed(dead)), DeliveryState.DEAD)
+
+    first = await store.dead_letters(limit=3)
+    rest = await store.dead_letters(limit=3, after=first[-1].id)
+
+    assert [letter.id for letter in (*first, *rest)] == [delivery.id for delivery in dead]
+
+
+@pytest.mark.parametrize("state", ENDS)
+async def test_a_lost_lease_settles_nothing(
+    store: Store,
+    arrival: MakeArrival,
+    claim: Claim,
+    settle: Settle,
+    clock: FakeClock,
+    state: DeliveryState,
+) -> None:
+    await receive(store, [arrival(ordering_key=7), arrival(ordering_key=7), arrival()])
+    lost = await claim()
+    clock.advance(LEASE)
+    held = await claim()
+
+    assert await settle(lost, state) == []
+
+    assert await claim() == []
+    assert (await store.depth()).total == Depth(pending=1, leased=2)
+    assert await settle(held) == update_ids(held)
+
+
+@pytest.mark.parametrize("state", ENDS)
+async def test_a_lease_that_expired_and_was_not_claimed_can_still_be_settled(
+    store: Store,
+    arrival: MakeArrival,
+    claim: Claim,
+    settle: Settle,
+    clock: FakeClock,
+    state: DeliveryState,
+) -> None:
+    await receive(store, [arrival()])
+    late = await claim()
+    clock.advance(2 * LEASE)
+
+    assert await settle(late, state) == (update_ids(late) if state is DeliveryState.DONE else [])
+
+    depth = (await store.depth()).total
+    assert (depth.leased, depth.retry, depth.dead, depth.pending) == (
+        0,
+        state is DeliveryState.RETRY,
+        state is DeliveryState.DEAD,
+        state is DeliveryState.PENDING,
+    )
+
+
+async def test_the_depth_counts_the_deliveries_of_each_consumer_by_state(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle, clock: FakeClock
+) -> None:
+    await receive(store, [arrival() for _ in range(4)])
+    done, dead, retry, _ = await claim()
+    clock.advance(2)
+    await receive(store, [arrival(consumers=("a", "b"))])
+    await settle([done])
+    await settle([dead], DeliveryState.DEAD)
+    await settle([retry], DeliveryState.RETRY, retry_seconds=60)
+    await claim("b")
+
+    depth = await store.depth()
+
+    assert depth == InboxDepth(
+        consumers={
+            "handlers": Depth(leased=1, retry=1, dead=1),
+            "other": Depth(),
+            "a": Depth(pending=1),
+            "b": Depth(leased=1),
+        },
+        oldest_seconds=2.0,
+    )
+    assert depth.total == Depth(pending=1, leased=2, retry=1, dead=1)
+
+
+async def test_an_inbox_without_deliveries_has_no_oldest(store: Store, clock: FakeClock) -> None:
+    clock.advance(1000)
+
+    assert (await store.depth()).oldest_seconds == 0.0
+
+
+@pytest.mark.parametrize("state", [DeliveryState.DONE, DeliveryState.DEAD])
+async def test_a_settlement_returns_the_consumers_that_have_a_new_delivery_due(
+    store: Store, arrival: MakeArrival, claim: Claim, state: DeliveryState
+) -> None:
+    await receive(store, [arrival(ordering_key=7, consumers=("a", "b"))])
+    await receive(store, [arrival(ordering_key=7, consumers=("a",))])
+    one, other = *await claim("a"), *await claim("b")
+
+    settled = await store.settle([Settlement(one, state), Settlement(other, state)])
+
+    assert settled.due == {"a"}
+    (last,) = await claim("a")
+    assert (await store.settle([Settlement(last, state)])).due == set()
+
+
+async def test_a_released_delivery_makes_its_consumer_due_and_a_retry_does_not(
+    store: Store, arrival: MakeArrival, claim: Claim
+) -> None:
+    await receive(store, [arrival(), arrival()])
+    released, retried = await claim()
+
+    assert (await store.settle([Settlement(released, DeliveryState.PENDING)])).due == {"handlers"}
+    assert (await store.settle([Settlement(retried, DeliveryState.RETRY, 10)])).due == set()
+
+
+@pytest.mark.parametrize("state", ENDS)
+async def test_a_delivery_that_is_settled_twice_is_settled_once(
+    store: Store, arrival: MakeArrival, claim: Claim, state: DeliveryState
+) -> None:
+    await receive(store, [arrival()])
+    (delivery,) = await claim()
+    settlement = Settlement(delivery, state, 10)
+
+    together = await store.settle([settlement, settlement])
+    again = await store.settle([settlement])
+
+    assert together.done == ([delivery.update_id] if state is DeliveryState.DONE else [])
+    assert (list(again.done), again.due) == ([], frozenset())
+    depth = (await store.depth()).total
+    assert depth.pending + depth.leased + depth.retry + depth.dead == (
+        state is not DeliveryState.DONE
+    )
+
+
+async def test_deliveries_of_one_call_may_end_in_different_ways(
+    store: Store, arrival: MakeArrival, claim: Claim
+) -> None:
+    await receive(store, [arrival() for _ in range(4)])
+    deliveries = await claim()
+
+    settled = await store.settle(
+        [Settlement(each, state, 10) for each, state in zip(deliveries, ENDS, strict=True)]
+    )
+
+    assert settled.done == [deliveries[0].update_id]
+    assert (await store.depth()).total == Depth(pending=1, retry=1, dead=1)

@@ -1,220 +1,203 @@
-"""What every store promises of deliveries that are leased to who brought them."""
+"""The promises of every store about deliveries that are leased on arrival."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime, timedelta
 
-from wats.store import Store
-from wats.store.records import (
-    Arrival,
-    Delivery,
-    DeliveryState,
-    InboxDepth,
-    Kept,
-    Settlement,
-)
+import pytest
+
+from tests.store.results import leased, payloads, waiting
+from wats.store import Store, receive
+from wats.store.records import Arrival, Delivery, DeliveryState, Depth, Settlement
+from wats.testing import FakeClock
 
 MakeArrival = Callable[..., Arrival]
 Claim = Callable[..., Awaitable[Sequence[Delivery]]]
 Settle = Callable[..., Awaitable[Sequence[int]]]
 
-NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 LEASE = 60.0
+MANY = {"handlers": 1000, "a": 1000, "b": 1000}
 
 
-def later(seconds: float) -> datetime:
-    return NOON + timedelta(seconds=seconds)
+async def test_an_update_is_leased_on_arrival_by_each_consumer_with_a_slot(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle, clock: FakeClock
+) -> None:
+    update = arrival(ordering_key=7, consumers=("a", "b"))
+
+    results = await receive(store, [update], {"a": 1, "b": 1})
+
+    deliveries = leased(results)
+    assert [delivery.consumer for delivery in deliveries] == ["a", "b"]
+    assert payloads(deliveries) == [update.payload] * 2
+    assert {(each.update_id, each.ordering_key, each.attempt) for each in deliveries} == {
+        (deliveries[0].update_id, 7, 1)
+    }
+    clock.advance(LEASE - 1)
+    assert [*await claim("a"), *await claim("b")] == []
+    assert (await store.depth()).total == Depth(leased=2)
+    assert await settle(deliveries) == [deliveries[0].update_id]
 
 
-def payloads(deliveries: Sequence[Delivery]) -> list[bytes]:
-    return [delivery.payload for delivery in deliveries]
+async def test_without_a_slot_an_update_waits(
+    store: Store, arrival: MakeArrival, claim: Claim
+) -> None:
+    updates = [arrival() for _ in range(4)]
+
+    results = await receive(store, updates, {"handlers": 2})
+
+    assert payloads(leased(results)) == [update.payload for update in updates[:2]]
+    assert waiting(results) == [0, 0, 1, 1]
+    assert payloads(await claim()) == [update.payload for update in updates[2:]]
 
 
-def ids(deliveries: Sequence[Delivery]) -> list[int]:
-    return [delivery.update_id for delivery in deliveries]
+async def test_the_slots_of_one_call_are_not_used_by_another(
+    store: Store, arrival: MakeArrival
+) -> None:
+    first, second = arrival(), arrival()
+
+    one = await receive(store, [first], {"handlers": 1})
+    other = await receive(store, [second])
+
+    assert (payloads(leased(one)), leased(other)) == ([first.payload], [])
 
 
-async def test_what_nothing_is_before_is_leased_to_who_brought_it(
+async def test_nothing_is_leased_on_arrival_while_an_older_delivery_can_be_claimed(
+    store: Store, arrival: MakeArrival, claim: Claim
+) -> None:
+    old, young = arrival(), arrival()
+    await receive(store, [old])
+
+    assert leased(await receive(store, [young], MANY)) == []
+
+    assert payloads(await claim()) == [old.payload, young.payload]
+
+
+async def test_an_older_delivery_of_the_same_call_goes_first(
+    store: Store, arrival: MakeArrival
+) -> None:
+    updates = [arrival(consumers=("a",)), arrival(consumers=("b",)), arrival(consumers=("a",))]
+
+    results = await receive(store, updates, {"b": 5, "a": 0})
+    waiting = await receive(store, [arrival(consumers=("a",))], MANY)
+
+    assert payloads(leased(results)) == [updates[1].payload]
+    assert leased(waiting) == []
+
+
+async def test_the_backlog_of_one_consumer_does_not_keep_another_from_leasing_on_arrival(
+    store: Store, arrival: MakeArrival
+) -> None:
+    await receive(store, [arrival(consumers=("a",))])
+
+    results = await receive(store, [arrival(consumers=("a", "b"))], MANY)
+
+    assert [delivery.consumer for delivery in leased(results)] == ["b"]
+
+
+@pytest.mark.parametrize("due", [False, True])
+async def test_a_retry_keeps_younger_deliveries_from_being_leased_only_once_it_is_due(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle, clock: FakeClock, due: bool
+) -> None:
+    await receive(store, [arrival()])
+    await settle(await claim(), DeliveryState.RETRY, retry_seconds=10)
+    clock.advance(10 if due else 9)
+
+    results = await receive(store, [arrival()], MANY)
+
+    assert len(leased(results)) == (not due)
+
+
+async def test_an_expired_lease_keeps_younger_deliveries_from_being_leased(
+    store: Store, arrival: MakeArrival, claim: Claim, clock: FakeClock
+) -> None:
+    first, second = arrival(), arrival()
+    await receive(store, [first], MANY)
+    clock.advance(LEASE + 1)
+
+    assert leased(await receive(store, [second], MANY)) == []
+
+    assert payloads(await claim()) == [first.payload, second.payload]
+
+
+async def test_a_follower_is_not_leased_on_arrival_and_becomes_due_when_its_head_ends(
     store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
 ) -> None:
-    update = arrival(lane=7, targets=("a", "b"), lease_seconds=LEASE)
+    first, second, third = (arrival(ordering_key=7) for _ in range(3))
 
-    (kept,) = await store.receive([update])
+    results = [*await receive(store, [first, second], MANY), *await receive(store, [third], MANY)]
 
-    assert kept is not None
-    leased = kept.leased
-    assert [delivery.target for delivery in leased] == ["a", "b"]
-    assert payloads(leased) == [update.payload] * 2
-    assert {(d.update_id, d.lane, d.attempt) for d in leased} == {(leased[0].update_id, 7, 1)}
-    assert await claim(targets=["a", "b"], now=later(LEASE - 1)) == []
-    assert (await store.inbox_depth()).leased == 2
-    assert await settle(leased) == ids(leased[:1])
-
-
-async def test_what_something_is_before_is_not_leased_to_who_brought_it(
-    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
-) -> None:
-    first, second, third = (arrival(lane=7, lease_seconds=LEASE) for _ in range(3))
-
-    head, follower = await store.receive([first, second])
-    assert head is not None
-    assert (payloads(head.leased), follower) == ([first.payload], Kept())
-    assert await store.receive([third]) == [Kept()]
+    assert payloads(leased(results)) == [first.payload]
+    assert waiting(results) == [0, 1, 1]
     assert await claim() == []
-
-    await settle(head.leased)
-    assert payloads(await claim()) == [second.payload, third.payload]
-
-
-async def test_a_lane_is_busy_for_each_target_alone(store: Store, arrival: MakeArrival) -> None:
-    await store.receive([arrival(lane=7, targets=("a",))])
-
-    (kept,) = await store.receive([arrival(lane=7, targets=("a", "b"), lease_seconds=LEASE)])
-
-    assert kept is not None
-    assert [delivery.target for delivery in kept.leased] == ["b"]
+    await settle(leased(results))
+    assert payloads(await claim()) == [second.payload]
 
 
-async def test_what_was_leased_to_who_brought_it_can_be_claimed_when_its_lease_ran_out(
-    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
+async def test_an_ordering_key_is_busy_for_each_consumer_alone(
+    store: Store, arrival: MakeArrival
 ) -> None:
-    (lost,) = await store.receive([arrival(lease_seconds=LEASE)])
-    assert lost is not None
+    await receive(store, [arrival(ordering_key=7, consumers=("a",))], MANY)
 
-    (again,) = await claim(now=later(LEASE))
+    results = await receive(store, [arrival(ordering_key=7, consumers=("a", "b"))], MANY)
+
+    assert [delivery.consumer for delivery in leased(results)] == ["b"]
+    assert waiting(results) == [1]
+
+
+async def test_a_lease_on_arrival_expires_like_any_other(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle, clock: FakeClock
+) -> None:
+    lost = leased(await receive(store, [arrival()], MANY))
+    clock.advance(LEASE)
+
+    (again,) = await claim()
 
     assert again.attempt == 2
-    assert await settle(lost.leased) == []
+    assert await settle(lost) == []
     assert await settle([again]) == [again.update_id]
 
 
-async def test_of_what_comes_together_only_what_is_wanted_at_once_is_leased(
-    store: Store, arrival: MakeArrival, claim: Claim
+async def test_a_lease_on_arrival_is_renewed_like_any_other(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle, clock: FakeClock
 ) -> None:
-    known = arrival(lease_seconds=LEASE)
-    await store.receive([known])
-    updates = [
-        arrival(),
-        arrival(lease_seconds=LEASE),
-        known,
-        arrival(targets=(), lease_seconds=LEASE),
-        arrival(lease_seconds=2 * LEASE),
-        arrival(),
-    ]
+    deliveries = leased(await receive(store, [arrival()], MANY))
+    clock.advance(LEASE - 1)
 
-    answers = await store.receive(updates)
+    assert list(await store.renew(deliveries)) == []
 
-    assert [answer if answer is None else payloads(answer.leased) for answer in answers] == [
-        [],
-        [updates[1].payload],
-        None,
-        [],
-        [updates[4].payload],
-        [],
-    ]
-    assert payloads(await claim()) == [updates[0].payload, updates[5].payload]
-    assert payloads(await claim(now=later(LEASE - 1))) == []
-    assert updates[4].payload not in payloads(await claim(now=later(2 * LEASE - 1)))
-    assert updates[4].payload in payloads(await claim(now=later(2 * LEASE)))
+    clock.advance(LEASE - 1)
+    assert await claim() == []
+    assert await settle(deliveries) == [deliveries[0].update_id]
 
 
-async def leased_by(store: Store, *arrivals: Arrival) -> list[Delivery]:
-    """Receive *arrivals*; return those of their deliveries that are leased at once."""
-    kept = await store.receive(arrivals)
-    return [delivery for each in kept if each is not None for delivery in each.leased]
-
-
-async def test_what_is_leased_at_once_and_done_leaves_nothing(
-    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
+async def test_a_lease_on_arrival_is_settled_like_any_other(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle, clock: FakeClock
 ) -> None:
-    leased = await leased_by(store, *(arrival(lease_seconds=LEASE) for _ in range(3)))
+    arrivals = [arrival() for _ in range(4)]
+    done, retried, released, dead = leased(await receive(store, arrivals, MANY))
 
-    assert await settle(leased) == ids(leased)
-
-    assert await store.inbox_depth() == InboxDepth(pending=0, leased=0, retry=0, dead=0)
-    assert await settle(leased) == []
-    assert await claim(now=later(LEASE)) == []
-
-
-async def test_what_is_leased_at_once_ends_as_if_it_were_claimed(
-    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
-) -> None:
-    arrivals = [arrival(lane=n, lease_seconds=LEASE) for n in range(4)]
-    done, retried, given_back, dead = await leased_by(store, *arrivals)
-
-    await settle([retried], DeliveryState.RETRY, due_at=later(5))
-    await settle([given_back], DeliveryState.PENDING)
-    assert await settle([dead], DeliveryState.DEAD) == []
-    assert await settle([done]) == [done.update_id]
-
-    depth = await store.inbox_depth()
-    assert (depth.pending, depth.leased, depth.retry, depth.dead) == (1, 0, 1, 1)
-    (again,) = await claim(now=NOON)
-    assert (again.update_id, again.attempt, again.payload) == (
-        given_back.update_id,
-        1,
-        arrivals[2].payload,
+    settled = await store.settle(
+        [
+            Settlement(done, DeliveryState.DONE),
+            Settlement(retried, DeliveryState.RETRY, 5),
+            Settlement(released, DeliveryState.PENDING),
+            Settlement(dead, DeliveryState.DEAD),
+        ]
     )
-    (retry,) = await claim(now=later(5))
-    assert (retry.update_id, retry.attempt, retry.payload) == (
-        retried.update_id,
-        2,
-        arrivals[1].payload,
-    )
+
+    assert settled.done == [done.update_id]
+    assert (await store.depth()).total == Depth(pending=1, retry=1, dead=1)
+    (again,) = await claim()
+    assert (again.id, again.attempt, again.payload) == (released.id, 1, arrivals[2].payload)
+    clock.advance(5)
+    (retry,) = await claim()
+    assert (retry.id, retry.attempt, retry.payload) == (retried.id, 2, arrivals[1].payload)
     assert await settle([again, retry]) == [again.update_id, retry.update_id]
 
 
-async def test_those_leased_at_once_may_end_in_different_ways_together(
-    store: Store, arrival: MakeArrival
-) -> None:
-    first, second, third = await leased_by(
-        store, *(arrival(lane=n, lease_seconds=LEASE) for n in range(3))
-    )
+async def test_a_known_update_uses_no_slot(store: Store, arrival: MakeArrival) -> None:
+    known, new = arrival(), arrival()
+    await receive(store, [known], MANY)
 
-    settled = await store.settle_deliveries(
-        [
-            Settlement(first, DeliveryState.DONE),
-            Settlement(second, DeliveryState.RETRY, NOON),
-            Settlement(third, DeliveryState.DONE),
-        ],
-        now=NOON,
-    )
+    results = await receive(store, [known, new, arrival(consumers=())], {"handlers": 1})
 
-    assert settled.done == (first.update_id, third.update_id)
-    depth = await store.inbox_depth()
-    assert (depth.pending, depth.leased, depth.retry) == (0, 0, 1)
-
-
-async def test_who_is_late_with_what_nobody_claimed_is_not_too_late(
-    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
-) -> None:
-    slow, slower = await leased_by(store, *(arrival(lane=n, lease_seconds=LEASE) for n in range(2)))
-
-    claimed = await claim(now=later(LEASE), limit=1)
-
-    assert ids(claimed) == [slow.update_id]
-    assert await settle([slow, slower]) == [slower.update_id]
-    assert await settle(claimed) == [slow.update_id]
-
-
-async def test_what_is_leased_at_once_can_be_held_longer(
-    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
-) -> None:
-    leased = await leased_by(store, arrival(lease_seconds=LEASE))
-
-    await store.renew_deliveries(leased, lease_seconds=LEASE, now=later(LEASE - 1))
-
-    assert await claim(now=later(2 * LEASE - 2)) == []
-    assert await settle(leased) == ids(leased)
-
-
-async def test_what_waits_behind_what_is_leased_at_once_follows_when_that_ends(
-    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
-) -> None:
-    (head,) = await leased_by(store, arrival(lane=7, lease_seconds=LEASE))
-    follower = arrival(lane=7, targets=("handlers", "other"), lease_seconds=LEASE)
-
-    assert [delivery.target for delivery in await leased_by(store, follower)] == ["other"]
-    assert await claim(now=later(LEASE - 1)) == []
-    await settle([head])
-
-    assert payloads(await claim(now=later(1))) == [follower.payload]
+    assert payloads(leased(results)) == [new.payload]
+    assert waiting(results) == [None, 0, 0]

@@ -24,6 +24,7 @@ from wats.telemetry import (
     StoreOperation,
     Telemetry,
     UpdateKind,
+    UpkeepTask,
 )
 from wats.telemetry.families import LAG_BUCKETS, LATENCY_BUCKETS
 from wats.telemetry.vocabulary import status_class
@@ -47,6 +48,7 @@ RECORDING: Mapping[str, tuple[type, ...]] = {
     "store_operation": (Adapter, StoreOperation, Outcome, float),
     "inbox_depth": (InboxState, int),
     "inbox_oldest_age": (float,),
+    "upkeep": (UpkeepTask, float),
     "event": (LifecycleEvent,),
 }
 ASKING = {"metric_families", "render", "use_targets"}
@@ -171,6 +173,9 @@ class Model:
 
     def inbox_oldest_age(self, seconds: float) -> None:
         self.set("wats_inbox_oldest_age_seconds", seconds)
+
+    def upkeep(self, task: UpkeepTask, succeeded_at: float) -> None:
+        self.set("wats_upkeep_last_success_timestamp_seconds", succeeded_at, task=task)
 
     def event(self, what: LifecycleEvent) -> None:
         pass

@@ -40,6 +40,7 @@ OPERATOR = {
     ("wats_graph_request_duration_seconds", "histogram", ("endpoint_family", "status_class")),
     ("wats_graph_errors_total", "counter", ("error_category",)),
     ("wats_store_operation_duration_seconds", "histogram", ("adapter", "operation")),
+    ("wats_upkeep_last_success_timestamp_seconds", "gauge", ("task",)),
     ("wats_auth_failures_total", "counter", ("surface",)),
     ("wats_sink_failures_total", "counter", ("method",)),
     ("wats_worker_processes", "gauge", ()),

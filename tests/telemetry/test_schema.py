@@ -10,6 +10,7 @@ from wats.telemetry import (
     Method,
     RouteLabel,
     Telemetry,
+    UpkeepTask,
 )
 from wats.telemetry.families import FAMILIES
 from wats.telemetry.schema import BUDGETS, FamilySchema, LabelSchema, Schema, schema_of
@@ -51,6 +52,7 @@ def test_the_schema_lists_what_a_service_with_every_subject_exposes(
     telemetry = Telemetry(routes=largest, adapter=Adapter.SQLITE, families=FamilySet.OPERATOR)
     telemetry.inbox_depth(InboxState.PENDING, 0)
     telemetry.inbox_oldest_age(0.0)
+    telemetry.upkeep(UpkeepTask.PURGE, 0.0)
 
     exposed = list(text_string_to_metric_families(telemetry.render().body.decode()))
 

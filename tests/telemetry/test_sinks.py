@@ -86,6 +86,8 @@ def names(logged: list[Mapping[str, object]]) -> list[object]:
         pytest.param(Abrupt(), "Error", id="that is no Exception"),
         pytest.param(asyncio.CancelledError(), "CancelledError", id="cancelled"),
         pytest.param(GeneratorExit(), "GeneratorExit", id="generator exit"),
+        pytest.param(SystemExit("private"), "SystemExit", id="exit"),
+        pytest.param(KeyboardInterrupt(), "KeyboardInterrupt", id="interrupt"),
         pytest.param(RecursionError(), "RecursionError", id="recursion"),
         pytest.param(StopIteration(), "StopIteration", id="stop iteration"),
     ],
@@ -104,14 +106,6 @@ def test_what_a_sink_raises_is_logged_by_name_and_goes_no_further(
             "at": "2026-11-22T15:24:00.000Z",
         }
     ]
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)], ids=["ctrl-c", "exit"])
-def test_a_sink_does_not_swallow_the_end_of_the_process(failures: FailureLog, error: BaseException):
-    sink = IsolatedSink(Answering(raising(error)), failures)
-
-    with pytest.raises(type(error)):
-        sink.call("increment_counter", "n", 1, {})
 
 
 async def test_a_sink_that_raises_cancelled_does_not_cancel_the_task_it_runs_in(
@@ -142,6 +136,7 @@ async def a_failed_future() -> None:
         pytest.param(lambda: fail_with(ValueError("private")), ["ValueError"], id="fails later"),
         pytest.param(lambda: fail_with(Unspeakable()), ["Error"], id="fails unspeakably"),
         pytest.param(lambda: fail_with(Abrupt()), ["Error"], id="fails abruptly"),
+        pytest.param(lambda: fail_with(SystemExit("private")), ["SystemExit"], id="exits"),
         pytest.param(
             lambda: fail_with(asyncio.CancelledError()), ["CancelledError"], id="cancels itself"
         ),

@@ -22,6 +22,7 @@ from wats.telemetry import (
     StoreOperation,
     Telemetry,
     UpdateKind,
+    UpkeepTask,
 )
 from wats.telemetry.families import SPANS
 from wats.testing import CapturingTelemetrySink, FakeClock
@@ -198,11 +199,17 @@ def test_a_sink_is_told_of_every_gauge_that_is_set(
     telling.inbox_depth(InboxState.RETRY, 3)
     telling.inbox_depth(InboxState.RETRY, 0)
     telling.inbox_oldest_age(1.5)
+    telling.upkeep(UpkeepTask.CHECKPOINT, 1_790_000_000.5)
 
     assert sink.gauges == [
         ("wats_inbox_depth", 3, {"wats.inbox.state": "retry"}),
         ("wats_inbox_depth", 0, {"wats.inbox.state": "retry"}),
         ("wats_inbox_oldest_age_seconds", 1.5, {}),
+        (
+            "wats_upkeep_last_success_timestamp_seconds",
+            1_790_000_000.5,
+            {"wats.upkeep.task": "checkpoint"},
+        ),
     ]
 
 

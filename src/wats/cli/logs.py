@@ -81,8 +81,8 @@ def capture_library_logs() -> None:
     """
     logging.basicConfig(handlers=[LibraryLog()], level=logging.WARNING, force=True)
     logging.captureWarnings(capture=True)
-    sys.unraisablehook = lambda unraisable: _report(unraisable.exc_value)
-    threading.excepthook = lambda failed: _report(failed.exc_value)
+    sys.unraisablehook = lambda unraisable: report(unraisable.exc_value)
+    threading.excepthook = lambda failed: report(failed.exc_value)
 
 
 def hide_tracebacks() -> None:
@@ -91,10 +91,11 @@ def hide_tracebacks() -> None:
     Before there are requests a traceback holds nothing of a customer's, and an operator whose
     handler cannot be imported needs it.
     """
-    sys.excepthook = lambda _class, error, _trace: _report(error)
+    sys.excepthook = lambda _class, error, _trace: report(error)
 
 
-def _report(error: BaseException | None) -> None:
+def report(error: BaseException | None) -> None:
+    """Log the class of *error*, which nothing caught."""
     # Not the error alone: that would be asked whether it is true, which it may answer.
     info = None if error is None else (type(error), error, None)
     logging.getLogger("python").error("", exc_info=info)

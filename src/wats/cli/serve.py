@@ -13,28 +13,26 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
-import uvloop
 
+from wats.cli.ending import STOP_SECONDS, BoundedServer, forbid_core_files, run_service
 from wats.cli.logs import capture_library_logs, hide_tracebacks
 from wats.cli.options import Failure, announce, config_options, load
 from wats.cli.sandbox import Sandbox
-from wats.cli.sink import CLOSE_SECONDS, opened_sink
+from wats.cli.sink import opened_sink
 from wats.cli.workers import Seat, Supervisor
+from wats.clock import to_iso, utc_now
 from wats.config import Profile, Secrets, with_overrides
 from wats.errors import ConfigError, ConfigIssue, WatsError
-from wats.keeper import DRAIN_SECONDS
 from wats.service import WatsApp, create_wats_service_app
-from wats.store.open import IN_MEMORY, open_store
+from wats.store.open import IN_MEMORY, is_open_to_others, open_store
 from wats.store.sqlite.bell import Bell, bells_of
 from wats.telemetry.board import Board
+from wats.telemetry.sinks import write_json_line
 from wats.telemetry.vocabulary import LifecycleEvent
-from wats.web.server import GRACE_SECONDS, Server, bind, url_of
+from wats.web.server import bind, url_of
 from wats.web.sharing import Share, shares_of
 
 GC_THRESHOLDS = (50_000, 20, 50)
-
-STOP_SECONDS = GRACE_SECONDS + DRAIN_SECONDS + CLOSE_SECONDS + 3.0
-"""How long a worker may take to stop: what its requests, handlers and sink may take, and a bit."""
 
 
 @click.command()
@@ -68,14 +66,15 @@ def serve(
     # Handlers that the config names may live where the command was started.
     sys.path.insert(0, str(Path.cwd()))
     capture_library_logs()
+    forbid_core_files()
     try:
         if config_path is None:
-            uvloop.run(_serve_sandbox(host, port))
+            run_service(_serve_sandbox(host, port))
             return
         chosen, secrets = load(config_path, profile, env_file)
         chosen = with_overrides(chosen, host=host, port=port, workers=workers)
         if chosen.service.workers == 1:
-            uvloop.run(_serve_alone(chosen, secrets))
+            run_service(_serve_alone(chosen, secrets))
         else:
             _serve_by_workers(chosen, secrets)
     except WatsError as error:
@@ -85,7 +84,7 @@ def serve(
 async def _serve_alone(profile: Profile, secrets: Secrets) -> None:
     async with _made(profile, secrets) as app:
         listener = bind(profile.service.host, profile.service.port)
-        await _run(app, listener, ready=_announce)
+        await _run(app, listener, ready=partial(_announce, profile))
 
 
 async def _serve_sandbox(host: str | None, port: int | None) -> None:
@@ -93,7 +92,7 @@ async def _serve_sandbox(host: str | None, port: int | None) -> None:
 
         def ready(url: str) -> None:
             sandbox.greet(url)
-            _announce(url)
+            _announce(sandbox.profile, url)
 
         listener = bind(sandbox.profile.service.host, sandbox.profile.service.port)
         await _run(sandbox.app, listener, ready=ready)
@@ -110,7 +109,7 @@ def _serve_by_workers(profile: Profile, secrets: Secrets) -> None:
     supervisor = Supervisor(
         board,
         shares,
-        ready=partial(_announce, url_of(listener)),
+        ready=partial(_announce, profile, url_of(listener)),
         stopping=listener.close,
         stop_seconds=STOP_SECONDS,
     )
@@ -123,12 +122,12 @@ def _serve_by_workers(profile: Profile, secrets: Secrets) -> None:
         return
     try:
         place = _Place(listener, board, shares[seat.row], bells[seat.row])
-        uvloop.run(_work(profile, secrets, seat, place))
+        run_service(_work(profile, secrets, seat, place))
     except WatsError as error:
         if seat.is_ready:
             raise
         seat.refuse(error)
-        raise SystemExit(1) from None
+        raise click.exceptions.Exit(1) from None
 
 
 class _Place(NamedTuple):
@@ -186,7 +185,7 @@ async def _run(
     ready: Callable[[str], None],
     share: Share | None = None,
 ) -> None:
-    server = Server(app, ready=ready, draining=app.drain, hook=app.hook, share=share)
+    server = BoundedServer(app, ready=ready, draining=app.drain, hook=app.hook, share=share)
     # A signal that comes while the application starts ends it as well, once it can be stopped.
     with server.capture_signals():
         # Before the server, whose own report of a start that fails would be a stack.
@@ -200,5 +199,8 @@ async def _run(
         await server.serve(sockets=[listener])
 
 
-def _announce(url: str) -> None:
+def _announce(profile: Profile, url: str) -> None:
+    database = profile.persistence.url
+    if database is not None and is_open_to_others(database):
+        write_json_line({"event": "wats.database.exposed", "at": to_iso(utc_now())})
     announce("wats.ready", url=url, pid=os.getpid())

@@ -44,13 +44,13 @@ def _make(reference: str) -> TelemetrySink:
     module_name, _, name = reference.partition(":")
     try:
         make = getattr(importlib.import_module(module_name), name)
-    except Exception as error:
+    except BaseException as error:
         raise _refusal(f"{reference!r} cannot be imported: {error_name(error)}.") from error
     try:
         sink: TelemetrySink = make()
     except ConfigError:
         raise  # it says what is wrong, and where
-    except Exception as error:
+    except BaseException as error:
         raise _refusal(f"{reference!r} cannot be called: {error_name(error)}.") from error
     return sink
 

@@ -126,14 +126,19 @@ def _place(row: int) -> _Place:
 class _Signals:
     """Catches signals while it is entered, so that a `poll` can wait for them."""
 
-    _NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
+    _NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP)
 
     def __enter__(self) -> "_Signals":
         self.descriptor, self._written_to = os.pipe()
         for end in (self.descriptor, self._written_to):
             os.set_blocking(end, False)
         self._woken = signal.set_wakeup_fd(self._written_to, warn_on_full_buffer=False)
-        self._before = {number: signal.signal(number, _hear) for number in self._NUMBERS}
+        # Where SIGHUP is ignored, as `nohup` has it, it stays so.
+        self._before = {
+            number: signal.signal(number, _hear)
+            for number in self._NUMBERS
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
+        }
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,4 +1,4 @@
 """The inbound flow: from the bytes of a webhook to updates that are stored and handled.
 
-`signature`, `envelope`, `normalize`, `updates` and `projection` are its pure half: no I/O.
+`signature`, `usual`, `envelope`, `normalize`, `updates` and `projection` are its pure half: no I/O.
 """

@@ -20,6 +20,9 @@ class Part(msgspec.Struct, frozen=True):
 
 PartT = TypeVar("PartT", bound=Part)
 
+# msgspec raises a plain ValueError for the times of one second: the first of the year 10000.
+_UNREADABLE = (msgspec.ValidationError, ValueError)
+
 
 def read(part: type[PartT], raw: object) -> PartT | None:
     """Return *raw* as a *part*, without those of its fields that cannot be read as one.
@@ -31,7 +34,7 @@ def read(part: type[PartT], raw: object) -> PartT | None:
         return None
     try:
         return msgspec.convert(raw, part, strict=False)
-    except msgspec.ValidationError:
+    except _UNREADABLE:
         return part(
             **{
                 field.name: value
@@ -57,7 +60,7 @@ def _read_leaf(annotation: Any, raw: object) -> Any:
         raw = format(raw)
     try:
         return msgspec.convert(raw, annotation, strict=False)
-    except msgspec.ValidationError:
+    except _UNREADABLE:
         return None
 
 

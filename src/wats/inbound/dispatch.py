@@ -7,22 +7,23 @@ must be retried holds up those behind it: of this conversation and for this hand
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from time import monotonic
 
 import msgspec
 
+from wats.clock import Now, utc_now
 from wats.config import InboxConfig
 from wats.inbound import updates
 from wats.inbound.handlers import HandlerCalls, Handlers
 from wats.inbound.updates import Update
 from wats.store import Store
-from wats.store.records import Consumer, Delivery, DeliveryState, Received, Settlement
+from wats.store.records import Arrival, Consumer, Delivery, DeliveryState, Received, Settlement
 from wats.telemetry import Telemetry, error_name
-from wats.telemetry.sinks import Log
+from wats.telemetry.sinks import FailureLog, Log
 from wats.telemetry.vocabulary import Outcome, UpdateKind
-from wats.worker import Duties, Worker
+from wats.worker import Cancel, Duties, Worker
 
 FIRST_RETRY_SECONDS = 1.0
 RETRY_FACTOR = 3.0
@@ -66,6 +67,7 @@ class Dispatcher:
         *,
         telemetry: Telemetry,
         log: Log,
+        now: Now = utc_now,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._store = store
@@ -73,6 +75,7 @@ class Dispatcher:
         self._config = config
         self._telemetry = telemetry
         self._log = log
+        self._interruptions = FailureLog("wats.dispatch.interrupted", log=log, now=now)
         self._jitter = jitter
         self._calls = HandlerCalls(
             handlers, telemetry=telemetry, timeout_seconds=config.handler_timeout_seconds
@@ -96,6 +99,9 @@ class Dispatcher:
                 for name in names
             ]
         )
+        for name, deliveries in (await self._store.depth()).orphaned.items():
+            event = {"event": "wats.inbox.orphaned", "handler": name, "updates": deliveries}
+            self._log(event)
         self._workers = {name: self._make_worker(name) for name in names}
         for worker in self._workers.values():
             worker.start()
@@ -105,12 +111,12 @@ class Dispatcher:
         return Worker(
             Duties(
                 claim=partial(self._claim, name),
-                handle=self._handle,
-                fail=self._fail,
+                begin=self._begin,
                 release=_released,
                 settle=self._settle,
                 renew=self._renew,
                 trouble=self._telemetry.errors.record,
+                replaced=self._log_replaced,
             ),
             concurrency=self._config.concurrency,
             poll_seconds=POLL_SECONDS,
@@ -119,17 +125,29 @@ class Dispatcher:
 
     @property
     def is_alive(self) -> bool:
-        """Whether every handler gets its deliveries."""
-        return len(self._workers) == len(self._handlers.names) and all(
-            worker.is_alive for worker in self._workers.values()
+        """Whether updates are dispatched: started, not stopping, and not blocked by handlers."""
+        return (
+            len(self._workers) == len(self._handlers.names)
+            and all(worker.is_alive for worker in self._workers.values())
+            and not self._calls.is_exhausted
         )
 
-    def reserve(self, wanted: Mapping[str, int]) -> dict[str, int]:
-        """Reserve slots for updates that are about to be stored, as far as there are any."""
-        workers = self._workers
-        return {
-            name: workers[name].reserve(count) for name, count in wanted.items() if name in workers
-        }
+    def _log_replaced(self, error: BaseException) -> None:
+        self._interruptions.report("dispatch", error)
+
+    def reserve(self, arrivals: Sequence[Arrival]) -> dict[str, int]:
+        """Reserve a slot for each delivery of *arrivals*, as far as there are any.
+
+        Returns:
+            How many were reserved, by consumer. Each is used by `take` or given back.
+        """
+        workers, slots = self._workers, dict[str, int]()
+        for arrival in arrivals:
+            for name in arrival.consumers:
+                worker = workers.get(name)
+                if worker is not None and worker.reserve():
+                    slots[name] = slots.get(name, 0) + 1
+        return slots
 
     def give_back(self, slots: Mapping[str, int]) -> None:
         """Give back reserved slots."""
@@ -144,8 +162,14 @@ class Dispatcher:
             slots[delivery.consumer] -= 1
             self._workers[delivery.consumer].offer(Job(delivery, expires, update))
 
+    def note_work(self, consumers: Iterable[str]) -> None:
+        """Note that deliveries of *consumers* were stored without a lease."""
+        for name in consumers:
+            if (worker := self._workers.get(name)) is not None:
+                worker.note_work()
+
     def wake(self) -> None:
-        """Note that something was stored that is not leased."""
+        """Note that another process stored deliveries."""
         for worker in self._workers.values():
             worker.wake()
 
@@ -153,29 +177,40 @@ class Dispatcher:
         """Let handlers that run finish within *drain_seconds*; the rest stays in the inbox."""
         await asyncio.gather(*(each.stop(drain_seconds) for each in self._workers.values()))
 
-    async def _claim(self, name: str, limit: int) -> Sequence[Job]:
+    async def _claim(self, name: str, limit: int) -> tuple[Sequence[Job], bool]:
         expires = monotonic() + self._config.lease_seconds
-        return [Job(each, expires) for each in await self._store.claim(name, limit)]
+        claimed = await self._store.claim(name, limit)
+        return [Job(each, expires) for each in claimed.deliveries], claimed.more
 
-    async def _handle(self, job: Job) -> Handled:
+    def _begin(self, job: Job, on_handled: Callable[[Handled], None]) -> Cancel:
+        """Call the handler of *job*, if it can be called."""
         delivery, update = job.delivery, job.update
         if monotonic() > job.expires:
-            return _released(job)  # this process stood still: another one may have the lease
+            on_handled(_released(job))  # this process stood still: another may have the lease
+            return _nothing
         if delivery.is_exhausted:
             # The process died in every permitted attempt: the update may be the reason.
-            return self._dead(delivery, UpdateKind.UNKNOWN, "LeaseExpired")
+            on_handled(self._dead(delivery, UpdateKind.UNKNOWN, "LeaseExpired"))
+            return _nothing
         try:
             update = update or updates.decode(delivery.payload)
         except (msgspec.MsgspecError, ValueError) as error:
-            return self._dead(delivery, UpdateKind.UNKNOWN, error_name(error))
-        failure = await self._calls.call(delivery.consumer, update)
-        if failure is not None:
-            return self._failed(delivery, update.kind, failure)
-        return Handled(Settlement(delivery, DeliveryState.DONE), update.kind)
+            on_handled(self._dead(delivery, UpdateKind.UNKNOWN, error_name(error)))
+            return _nothing
+        end = partial(self._handled, delivery, update.kind, on_handled)
+        return self._calls.start(delivery.consumer, update, end).cancel
 
-    def _fail(self, job: Job, error: BaseException) -> Handled:
-        kind = UpdateKind.UNKNOWN if job.update is None else job.update.kind
-        return self._failed(job.delivery, kind, error)
+    def _handled(
+        self,
+        delivery: Delivery,
+        kind: UpdateKind,
+        on_handled: Callable[[Handled], None],
+        failure: BaseException | None,
+    ) -> None:
+        if failure is not None:
+            on_handled(self._failed(delivery, kind, failure))
+        else:
+            on_handled(Handled(Settlement(delivery, DeliveryState.DONE), kind))
 
     def _failed(self, delivery: Delivery, kind: UpdateKind, error: BaseException) -> Handled:
         self._telemetry.webhook_update(kind, Outcome.ERROR)
@@ -198,6 +233,10 @@ class Dispatcher:
 
     async def _renew(self, jobs: Sequence[Job]) -> None:
         await self._store.renew([job.delivery for job in jobs])
+
+
+def _nothing() -> None:
+    """Cancel what has ended."""
 
 
 def _released(job: Job) -> Handled:

@@ -78,9 +78,14 @@ def _mended(body: bytes) -> str:
     return _SURROGATES.sub(lambda escape: escape[1] or "\ufffd", text)
 
 
+def is_surely_shallow(body: bytes) -> bool:
+    """Return whether *body* has too few pairs of brackets to be nested deeper than `MAX_DEPTH`."""
+    return len(body) <= 2 * MAX_DEPTH or body.count(b"{") + body.count(b"[") <= MAX_DEPTH
+
+
 def _is_shallow(body: bytes, value: object) -> bool:
-    # Nothing is deeper than it has pairs of brackets, so that most bodies need no walk at all.
-    if len(body) <= 2 * MAX_DEPTH or body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
+    # Most bodies need no walk at all.
+    if is_surely_shallow(body):
         return True
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH):

@@ -10,8 +10,8 @@ from typing import TypeAlias
 
 from wats.errors import ConfigError, ConfigIssue
 from wats.inbound.updates import Update
-from wats.inbound.watchdog import Watchdog
-from wats.telemetry import Telemetry
+from wats.inbound.watchdog import Call, OnEnd, Watchdog
+from wats.telemetry import Telemetry, error_name
 from wats.telemetry.vocabulary import Outcome, UpdateKind
 
 Handler: TypeAlias = Callable[[Update], Awaitable[None]]
@@ -81,7 +81,7 @@ class HandlerCalls:
     """Calls handlers and isolates their failures.
 
     Args:
-        timeout_seconds: How long one call may take.
+        timeout_seconds: The time limit of one call.
     """
 
     def __init__(self, handlers: Handlers, *, telemetry: Telemetry, timeout_seconds: float) -> None:
@@ -89,30 +89,40 @@ class HandlerCalls:
         self._telemetry = telemetry
         self._watchdog = Watchdog(timeout_seconds)
 
-    async def call(self, name: str, update: Update) -> BaseException | None:
-        """Call the handler *name* with *update*; return what it raised, which is counted.
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether so many calls ignore their cancellation that no more can be abandoned."""
+        return self._watchdog.is_exhausted
 
-        Everything that comes out of a handler is its failure, `SystemExit`, `GeneratorExit` and
-        the cancellation of its own task included. What it leaves of a cancellation behind is not
-        taken back: the caller must not use its task again while `task.cancelling()`.
-        """
-        began = time.perf_counter()
+    def start(self, name: str, update: Update, on_end: OnEnd) -> Call:
+        """Call the handler *name*; record what it raises, of any class, and pass it to *on_end*."""
         handler, place = self._handlers[name]
-        task = asyncio.current_task()
-        failure: BaseException | None = None
-        if task is not None:
-            self._watchdog.begin(task)
+        began = time.perf_counter()
+
+        def end(failure: BaseException | None) -> None:
+            outcome = Outcome.SUCCESS
+            if failure is not None:
+                outcome = Outcome.ERROR
+                self._telemetry.errors.record(failure)
+            self._telemetry.dispatched(place, update.kind, outcome, time.perf_counter() - began)
+            on_end(failure)
+
+        return self._watchdog.start(handler, update, end)
+
+    async def call(self, name: str, update: Update) -> BaseException | None:
+        """Call the handler *name* and return what it raised; see `start`."""
+        ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+
+        def end(failure: BaseException | None) -> None:
+            if not ended.done():
+                ended.set_result(failure)
+
+        call = self.start(name, update, end)
         try:
-            await handler(update)
-        except BaseException as error:
-            failure = error
-        if task is not None and self._watchdog.end(task):
-            failure = TimeoutError()
-        if failure is not None:
-            self._telemetry.errors.record(failure)
-        outcome = Outcome.SUCCESS if failure is None else Outcome.ERROR
-        self._telemetry.dispatched(place, update.kind, outcome, time.perf_counter() - began)
-        return failure
+            return await ended
+        finally:
+            if not ended.done() or ended.cancelled():
+                call.cancel()
 
 
 def import_handler(reference: str) -> Handler:
@@ -126,8 +136,8 @@ def import_handler(reference: str) -> Handler:
         found: object = importlib.import_module(module_name)
         for part in path.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise _refusal(reference, "it cannot be imported.") from error
+    except (ImportError, AttributeError, SystemExit, KeyboardInterrupt) as error:
+        raise _refusal(reference, f"it cannot be imported: {error_name(error)}.") from error
     if not callable(found):
         raise _refusal(reference, "it cannot be called.")
     handler: Handler = found

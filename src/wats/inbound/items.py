@@ -6,6 +6,7 @@ same when Meta sends it again, alone or in other company.
 """
 
 import hashlib
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -128,7 +129,7 @@ class Change(msgspec.Struct, kw_only=True):
             waba_id=self.waba_id,
             phone_number_id=self.number,
             conversation=f"{self.number}|{other}" if self.number and other else None,
-            occurred_at=_moment(time) if time is not None else EPOCH,
+            occurred_at=moment(time) if time is not None else EPOCH,
             received_at=self.received_at,
             contact=contact,
             raw=item,
@@ -156,7 +157,7 @@ def read_message(change: Change, item: Item, kind: UpdateKind) -> Update | SkipR
             return SkipReason.MISSING_SENDER
     return change.update(
         kind,
-        _key("message", number, message_id),
+        message_key(number, message_id),
         item,
         user=user,
         phone=phone,
@@ -176,14 +177,9 @@ def read_status(change: Change, item: Item, kind: UpdateKind) -> Update | SkipRe
     if kind is UpdateKind.STATUS and item.get("type") == "payment":
         kind = UpdateKind.PAYMENT_STATUS
     seconds = seconds_of(item.get("timestamp"))
-    key = _key(
-        kind,
-        number,
-        message_id,
-        item.get("status"),
-        [item.get(name) for name in _RECIPIENTS],
-        seconds,
-        item.get("payment"),
+    recipients = [item.get(name) for name in _RECIPIENTS]
+    key = status_key(
+        kind, number, message_id, item.get("status"), recipients, seconds, item.get("payment")
     )
     if item.get("recipient_type") == "group":
         group = identifier(item.get("recipient_id"))
@@ -286,6 +282,24 @@ def _content_key(change: Change, item: Item, kind: UpdateKind, seconds: int | No
     return _key(kind, change.field, change.waba_id, change.number, time, item)
 
 
+def message_key(number: str, message_id: str) -> str:
+    """Return the key of a message that the business number *number* received."""
+    return _key("message", number, message_id)
+
+
+def status_key(
+    kind: UpdateKind,
+    number: str,
+    message_id: str,
+    status: object,
+    recipients: Sequence[object],
+    seconds: int | None,
+    payment: object = None,
+) -> str:
+    """Return the key of a status; *recipients* has a place for each member that names one."""
+    return _key(kind, number, message_id, status, recipients, seconds, payment)
+
+
 def _key(*parts: object) -> str:
     # JSON says where each part ends, and sorted members make equal items equal bytes.
     return hashlib.blake2b(_CANONICAL.encode(parts), digest_size=16).hexdigest()
@@ -327,5 +341,6 @@ def _seconds_in(text: str) -> int | None:
 
 
 @lru_cache(maxsize=64)
-def _moment(seconds: int) -> datetime:
+def moment(seconds: int) -> datetime:
+    """Return the UTC time that is *seconds* after 1970."""
     return datetime.fromtimestamp(seconds, UTC)

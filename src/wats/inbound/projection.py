@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from wats.clock import EPOCH
-from wats.inbound.updates import Update, identifier, read_sender
+from wats.inbound.updates import MessageHead, StatusHead, Update, identifier, read_sender
 from wats.store.records import Direction, MessageRecord, StatusRecord, WindowRecord
 from wats.telemetry.vocabulary import UpdateKind
 
@@ -27,13 +27,7 @@ def records(update: Update) -> Records:
     """Return what is to be recorded of *update*."""
     match update.kind:
         case UpdateKind.MESSAGE:
-            customer = _customer(update)
-            is_written = update.raw.get("type") not in _NOT_WRITTEN
-            opens = is_written and update.raw.get("group_id") is None
-            return Records(
-                message=_message(update, customer),
-                window=_window(update, customer) if opens else None,
-            )
+            return _message_records(update, message_head(update))
         case UpdateKind.STATUS:
             return Records(status=status_record(update))
         case UpdateKind.CALL_CONNECT if update.raw.get("direction") == "USER_INITIATED":
@@ -41,22 +35,54 @@ def records(update: Update) -> Records:
     return Records()
 
 
-def _message(update: Update, customer: str | None) -> MessageRecord | None:
-    number = update.phone_number_id
-    message_id = identifier(update.raw.get("id"))
-    if number is None or message_id is None:
-        return None
-    return MessageRecord(
-        phone_number_id=number,
-        wa_message_id=message_id,
-        direction=Direction.INBOUND,
-        from_phone=customer,
+def message_head(update: Update) -> MessageHead:
+    """Return the head of *update*, a message; read it from the item if necessary."""
+    head = update.head
+    if isinstance(head, MessageHead):
+        return head
+    raw = update.raw
+    is_written = raw.get("type") not in _NOT_WRITTEN
+    return MessageHead(
+        id=identifier(raw.get("id")),
         # What cannot be an id could not be stored by every database either.
-        type=identifier(update.raw.get("type")) or "unknown",
+        type=identifier(raw.get("type")) or "unknown",
+        customer=_customer(update),
+        opens_window=is_written and raw.get("group_id") is None,
+    )
+
+
+def status_head(update: Update) -> StatusHead:
+    """Return the head of *update*, a status; read it from the item if necessary."""
+    head = update.head
+    if isinstance(head, StatusHead):
+        return head
+    raw = update.raw
+    return StatusHead(
+        id=identifier(raw.get("id")),
+        status=identifier(raw.get("status")),
+        participant=identifier(raw.get("recipient_participant_id"))
+        or identifier(raw.get("recipient_participant_user_id"))
+        or "",
+        error_code=error_code(raw.get("errors")),
+    )
+
+
+def _message_records(update: Update, head: MessageHead) -> Records:
+    window = _window(update, head.customer) if head.opens_window else None
+    number = update.phone_number_id
+    if number is None or head.id is None:
+        return Records(window=window)
+    message = MessageRecord(
+        phone_number_id=number,
+        wa_message_id=head.id,
+        direction=Direction.INBOUND,
+        from_phone=head.customer,
+        type=head.type,
         status="received",
         created_at=update.received_at,
         updated_at=update.received_at,
     )
+    return Records(message=message, window=window)
 
 
 def status_record(update: Update) -> StatusRecord | None:
@@ -64,22 +90,18 @@ def status_record(update: Update) -> StatusRecord | None:
 
     The status of a payment says nothing about how far its message came.
     """
-    raw = update.raw
     number = update.phone_number_id
     if update.kind is not UpdateKind.STATUS or number is None:
         return None
-    message_id = identifier(raw.get("id"))
-    status = identifier(raw.get("status"))
-    if message_id is None or status is None:
+    head = status_head(update)
+    if head.id is None or head.status is None:
         return None
     return StatusRecord(
         phone_number_id=number,
-        wa_message_id=message_id,
-        status=status,
-        participant=identifier(raw.get("recipient_participant_id"))
-        or identifier(raw.get("recipient_participant_user_id"))
-        or "",
-        error_code=_error_code(raw.get("errors")),
+        wa_message_id=head.id,
+        status=head.status,
+        participant=head.participant,
+        error_code=head.error_code,
         occurred_at=update.occurred_at,
     )
 
@@ -113,7 +135,8 @@ def _customer(update: Update) -> str | None:
     return sender.wa_id or sender.user_id or sender.parent_user_id
 
 
-def _error_code(errors: Any) -> int | None:
+def error_code(errors: Any) -> int | None:
+    """Return the code of the first of *errors*, if it is a number that a store can keep."""
     first = errors[0] if isinstance(errors, list) and errors else None
     code = first.get("code") if isinstance(first, dict) else None
     if not isinstance(code, int) or isinstance(code, bool):

@@ -1,16 +1,14 @@
 """The transaction of the inbound flow: a webhook body becomes stored updates, then we answer."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
-from itertools import chain
 from typing import Any, TypeAlias
 
 import msgspec
 
 from wats.clock import Now, utc_now
-from wats.inbound import envelope, projection, updates
+from wats.inbound import envelope, projection, updates, usual
 from wats.inbound.dispatch import Dispatcher
 from wats.inbound.handlers import HandlerCalls, Handlers
 from wats.inbound.news import News
@@ -77,6 +75,11 @@ class Receiver:
         self._now = now
         self._handling: set[asyncio.Task[None]] = set()
 
+    @property
+    def is_dispatching(self) -> bool:
+        """Whether stored updates reach their handlers; true where there is no store."""
+        return self._dispatcher is None or self._dispatcher.is_alive
+
     async def receive(self, body: bytes, signature: str | None) -> Receipt:
         """Verify, parse and normalize *body*, and store or handle what is new in it.
 
@@ -100,7 +103,11 @@ class Receiver:
         """
         self._check.verify(body, signature)
         received_at = self._now()
-        found = normalize(envelope.parse(body), received_at=received_at)
+        update = usual.read(body, received_at)
+        if update is not None:
+            found = Normalized([update], [])
+        else:
+            found = normalize(envelope.parse(body), received_at=received_at)
         if not found.updates:
             self._finish(found, 0, on_receipt)
         elif self._store is None or self._dispatcher is None:
@@ -112,7 +119,7 @@ class Receiver:
         self, store: Store, dispatcher: Dispatcher, found: Normalized, on_receipt: OnReceipt
     ) -> None:
         arrivals = [self._arrival(update) for update in found.updates]
-        slots = dispatcher.reserve(Counter(chain.from_iterable(a.consumers for a in arrivals)))
+        slots = dispatcher.reserve(arrivals)
 
         def on_received(results: Sequence[Received | None] | None, error: Exception | None) -> None:
             try:
@@ -139,19 +146,18 @@ class Receiver:
         slots: dict[str, int],
     ) -> int:
         """Dispatch what is new; return how many updates are."""
-        new = waiting = 0
+        new = 0
         for update, arrival, received in zip(found.updates, arrivals, results, strict=True):
             if received is None:
                 self._telemetry.webhook_update(update.kind, Outcome.DEDUPED)
                 continue
             new += 1
-            waiting += received.waiting
             dispatcher.take(update, received, slots)
+            if received.waiting:
+                dispatcher.note_work(arrival.consumers)
             self._news.tell(update, arrival.status, received.sent_at)
             if not arrival.consumers:
                 self._telemetry.webhook_update(update.kind, Outcome.SUCCESS)
-        if waiting:
-            dispatcher.wake()
         return new
 
     def _finish(self, found: Normalized, new: int, on_receipt: OnReceipt) -> None:
@@ -200,9 +206,7 @@ class Receiver:
         self._news.tell(update, projection.status_record(update))
         failures = 0
         for name in self._handlers.consumers(update.kind):
-            # In a task of its own: what a handler does to its task must not reach the next call.
-            call = asyncio.create_task(self._calls.call(name, update))
-            failures += await call is not None
+            failures += await self._calls.call(name, update) is not None
         outcome = Outcome.ERROR if failures else Outcome.SUCCESS
         self._telemetry.webhook_update(update.kind, outcome)
         return not failures

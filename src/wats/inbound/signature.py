@@ -8,14 +8,19 @@ from collections.abc import Mapping, Sequence
 from wats.errors import WebhookRefused
 from wats.privacy import Secret
 
-_FORMAT = re.compile(r"sha256=([0-9a-f]{64})")
+_FORMAT = re.compile(r"sha256=[0-9a-f]{64}")
+
+_BLOCK_BYTES = 64
+_INNER_PAD = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER_PAD = bytes(byte ^ 0x5C for byte in range(256))
 
 
 class SignatureCheck:
     """Tells the bodies that Meta signed from all others.
 
-    Every secret is tried, so that an app secret can be replaced while both are valid. The keyed
-    hash of each is prepared once and copied for each body, which costs less than keying it anew.
+    Every secret is tried, so that an app secret can be replaced while both are valid. The two
+    keyed hashes of each (HMAC, RFC 2104) are prepared once and copied for each body, which takes
+    less time than a copy of an `hmac` object.
 
     Args:
         app_secrets: The app secrets that Meta may sign with; at least one.
@@ -28,9 +33,7 @@ class SignatureCheck:
         if not app_secrets:
             msg = "A signature check needs at least one app secret."
             raise ValueError(msg)
-        self._keyed = tuple(
-            hmac.new(secret.reveal().encode(), digestmod=hashlib.sha256) for secret in app_secrets
-        )
+        self._keyed = tuple(_keyed_hashes(secret.reveal().encode()) for secret in app_secrets)
 
     def verify(self, body: bytes, header: str | None) -> None:
         """Return if *header* holds the signature of exactly these bytes.
@@ -46,24 +49,35 @@ class SignatureCheck:
         """
         if header is None:
             raise WebhookRefused("missing_signature", "Missing X-Hub-Signature-256 header.", 401)
-        signature = _FORMAT.fullmatch(header)
-        if signature is None:
+        if self._is_signed(body, header.encode(errors="surrogatepass")):
+            return
+        if _FORMAT.fullmatch(header) is None:
             raise WebhookRefused(
                 "invalid_signature_format", "X-Hub-Signature-256 must be 'sha256=<64 hex chars>'."
             )
-        if not self._is_signed(body, signature[1]):
-            raise WebhookRefused(
-                "signature_mismatch", "X-Hub-Signature-256 does not match payload digest.", 401
-            )
+        raise WebhookRefused(
+            "signature_mismatch", "X-Hub-Signature-256 does not match payload digest.", 401
+        )
 
-    def _is_signed(self, body: bytes, signature: str) -> bool:
+    def _is_signed(self, body: bytes, header: bytes) -> bool:
         matches = False
-        for keyed in self._keyed:
-            digest = keyed.copy()
-            digest.update(body)
+        for keyed_inner, keyed_outer in self._keyed:
+            inner, outer = keyed_inner.copy(), keyed_outer.copy()
+            inner.update(body)
+            outer.update(inner.digest())
             # No short cut: the time must not tell which of the secrets it was.
-            matches |= hmac.compare_digest(digest.hexdigest(), signature)
+            matches |= hmac.compare_digest(b"sha256=" + outer.hexdigest().encode(), header)
         return matches
+
+
+def _keyed_hashes(key: bytes) -> tuple["hashlib._Hash", "hashlib._Hash"]:
+    """Return the inner and the outer hash of HMAC-SHA-256 for *key*, each after its first block."""
+    short = hashlib.sha256(key).digest() if len(key) > _BLOCK_BYTES else key
+    block = short.ljust(_BLOCK_BYTES, b"\0")
+    return (
+        hashlib.sha256(block.translate(_INNER_PAD)),
+        hashlib.sha256(block.translate(_OUTER_PAD)),
+    )
 
 
 def answer_challenge(query: Mapping[str, str], verify_token: Secret) -> str:

@@ -79,7 +79,47 @@ class Status(Part, frozen=True):
     payment: Payment | None = None
 
 
-class Update(msgspec.Struct, frozen=True, kw_only=True):
+class MessageHead(msgspec.Struct, frozen=True, gc=False):
+    """The members of a message that its records need.
+
+    Attributes:
+        customer: Any identifier of the sender; the phone number takes precedence.
+        opens_window: Whether the customer wrote it, in a chat of their own.
+    """
+
+    id: str | None
+    type: str
+    customer: str | None
+    opens_window: bool
+
+
+class StatusHead(msgspec.Struct, frozen=True, gc=False):
+    """The members of a status that its record needs."""
+
+    id: str | None
+    status: str | None
+    participant: str
+    error_code: int | None
+
+
+class _Headed:
+    """A slot for the head of an item.
+
+    The slot is not a field of the struct: equality, encoding, `copy` and `replace` ignore it, so a
+    changed update cannot keep the head of another item.
+    """
+
+    __slots__ = ("_head",)
+
+    _head: MessageHead | StatusHead
+
+    @property
+    def head(self) -> MessageHead | StatusHead | None:
+        """The head of the item, if it was read before the item itself."""
+        return getattr(self, "_head", None)
+
+
+class Update(_Headed, msgspec.Struct, frozen=True, kw_only=True):
     """One thing that happened, as Meta told it.
 
     Attributes:
@@ -155,6 +195,8 @@ def identifier(value: object) -> str | None:
         if value.isalnum() and len(value) <= MAX_ID_LENGTH:
             return value
         return value if is_safe_id(value) else None
+    if value is None:
+        return None
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _TOO_LONG:
         return str(value)
     return None

@@ -1,50 +1,141 @@
-"""A time limit for calls that costs next to nothing while it is kept.
+"""Runs calls of handlers, each in a task of its own, with a time limit.
 
-`asyncio.timeout` arms and disarms a timer of the loop for every use: a tenth of all that is done
-with an update. Here one timer looks at all calls, so a call may last a little longer than its
-limit.
+A task per call isolates calls: a cancellation that a handler requests or leaves behind reaches no
+other call, and a call that ignores its cancellation can be abandoned.
+
+`asyncio.timeout` arms and disarms a timer of the loop for every use: a tenth of the time spent on
+an update. Here one timer checks all calls in progress, so a call may exceed its limit a little.
 """
 
 import asyncio
-from typing import Any
+from collections.abc import Awaitable, Callable
+from types import NoneType
+from typing import Any, Final, TypeAlias
 
-LOOKS_PER_LIMIT = 4
-LONGEST_PAUSE_SECONDS = 0.25
+LOOKS_PER_LIMIT: Final = 4
+LONGEST_PAUSE_SECONDS: Final = 0.25
+
+LONGEST_GRACE_SECONDS: Final = 5.0
+"""How long a cancelled call may take to end, if its limit is not shorter."""
+
+CUT_OFF_SECONDS: Final = 1.0
+"""How long a call that a stop cancels may take to end."""
+
+MAX_ABANDONED: Final = 1000
+"""The most calls that can be abandoned at a time. Above that, callers wait for their calls."""
+
+OnEnd: TypeAlias = Callable[[BaseException | None], None]
+"""Called once with what a call raised, of any class, or `None`."""
 
 
 class Watchdog:
-    """Cancels tasks whose call takes longer than *seconds*."""
+    """Runs calls for at most *seconds* each, and abandons those that ignore their cancellation."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
+        self._grace_seconds = min(seconds, LONGEST_GRACE_SECONDS)
         self._pause = min(seconds / LOOKS_PER_LIMIT, LONGEST_PAUSE_SECONDS)
-        self._deadlines: dict[asyncio.Task[Any], float] = {}
-        self._cancelled: set[asyncio.Task[Any]] = set()
-        self._loop: asyncio.AbstractEventLoop | None = None  # that of the armed timer
+        self._calls: set[Call] = set()
+        self._abandoned: set[asyncio.Task[None]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None  # whose timer checks the calls
 
-    def begin(self, task: "asyncio.Task[Any]") -> None:
-        """Give *task* the time for one call, from now on."""
-        loop = task.get_loop()
-        self._deadlines[task] = loop.time() + self._seconds
-        if self._loop is not loop:
-            self._loop = loop
-            loop.call_later(self._pause, self._look, loop)
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether as many calls as can be abandoned are, so that callers wait without a limit."""
+        return len(self._abandoned) >= MAX_ABANDONED
 
-    def end(self, task: "asyncio.Task[Any]") -> bool:
-        """End the call of *task*; return whether it took too long and was cancelled."""
-        self._deadlines.pop(task, None)
-        if task not in self._cancelled:
-            return False
-        self._cancelled.discard(task)
-        task.uncancel()
-        return True
+    def start(
+        self, function: Callable[[Any], Awaitable[object]], argument: Any, on_end: OnEnd
+    ) -> "Call":
+        """Call *function* in a task; pass what it raises to *on_end*.
+
+        A call that exceeds its limit is cancelled, and has failed with `TimeoutError`. If it does
+        not end then it is abandoned: its task goes on, and nothing waits for it.
+        """
+        loop = asyncio.get_running_loop()
+        call = Call(self, loop, loop.time() + self._seconds, on_end)
+        call.task = loop.create_task(call.run(function, argument))
+        self._calls.add(call)
+        if self._loop is not loop:  # nothing to check before, or only calls of a loop that ended
+            self._calls = {call}
+            self._look(loop)
+        return call
+
+    def forget(self, call: "Call") -> None:
+        """Stop to check *call*, which has ended for its caller."""
+        self._calls.discard(call)
+
+    def abandon(self, task: "asyncio.Task[None]") -> None:
+        """Keep *task* until it ends."""
+        self._abandoned.add(task)
+        task.add_done_callback(self._abandoned.discard)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Check all calls, and again after a pause while there are any."""
         now = loop.time()
-        for task in [task for task, deadline in self._deadlines.items() if deadline <= now]:
-            del self._deadlines[task]
-            self._cancelled.add(task)
-            task.cancel()
-        self._loop = loop if self._deadlines else None
-        if self._deadlines:
+        for call in [call for call in self._calls if call.deadline <= now]:
+            if call.is_cancelled and not self.is_exhausted:
+                call.end(TimeoutError())
+            else:
+                call.is_late = True
+                call.cancel(self._grace_seconds)
+        self._loop = loop if self._calls else None
+        if self._calls:
             loop.call_later(self._pause, self._look, loop)
+
+
+class Call:
+    """A call in progress.
+
+    Attributes:
+        deadline: When it is cancelled or, if it was cancelled already, abandoned.
+        is_late: Whether it exceeded its limit.
+        is_cancelled: Whether it was cancelled, for that reason or by a stop.
+    """
+
+    __slots__ = ("_loop", "_on_end", "_watchdog", "deadline", "is_cancelled", "is_late", "task")
+
+    task: "asyncio.Task[None]"
+
+    def __init__(
+        self,
+        watchdog: Watchdog,
+        loop: asyncio.AbstractEventLoop,
+        deadline: float,
+        on_end: OnEnd,
+    ) -> None:
+        self._watchdog = watchdog
+        self._loop = loop
+        self._on_end: OnEnd | None = on_end
+        self.deadline = deadline
+        self.is_late = False
+        self.is_cancelled = False
+
+    async def run(self, function: Callable[[Any], Awaitable[object]], argument: Any) -> None:
+        """Call *function*, and end with what it raises."""
+        failure: BaseException | None = None
+        try:
+            await function(argument)
+        except BaseException as error:  # a task that raises SystemExit would end the process
+            failure = error
+        if self.is_late and isinstance(failure, asyncio.CancelledError | NoneType):
+            failure = TimeoutError()
+        self.end(failure)
+
+    def cancel(self, grace_seconds: float = CUT_OFF_SECONDS) -> None:
+        """Cancel the call, and give it *grace_seconds* to end."""
+        self.is_cancelled = True
+        self.deadline = self._loop.time() + grace_seconds
+        self.task.cancel()
+        # A task that has not begun ends without a step of `run`.
+        self.task.add_done_callback(lambda _: self.end(asyncio.CancelledError()))
+
+    def end(self, failure: BaseException | None) -> None:
+        """End the call for its caller, unless it has ended."""
+        on_end, self._on_end = self._on_end, None
+        if on_end is None:
+            return
+        self._watchdog.forget(self)
+        if failure is not None and not self.task.done() and self.is_cancelled:
+            self._watchdog.abandon(self.task)
+        on_end(failure)

@@ -16,6 +16,7 @@ from typing import Protocol, TypeAlias
 
 from wats.store.records import (
     Arrival,
+    Claimed,
     Consumer,
     DeadLetter,
     Delivery,
@@ -74,7 +75,14 @@ class Lifecycle(Protocol):
         """Return whether this process is the one that does the upkeep of the database.
 
         Of all processes that call this regularly, exactly one gets True; another one takes over
-        soon after it stops to call.
+        soon after it stops to call. Each call also keeps the consumers of its process registered.
+        """
+
+    async def checkpoint(self) -> bool:
+        """Remove erased content from the log of the database; return whether that was possible.
+
+        Content is erased from the database at once, but its log may still hold it. Reads and
+        writes go on meanwhile. `False` means that other connections are in the way: try again.
         """
 
     def on_work(self, wake: Callable[[], None]) -> None:
@@ -116,7 +124,7 @@ class InboxStore(Protocol):
                 deliveries go first.
         """
 
-    async def claim(self, consumer: str, limit: int) -> Sequence[Delivery]:
+    async def claim(self, consumer: str, limit: int) -> Claimed:
         """Lease up to *limit* deliveries of *consumer*, of different ordering keys.
 
         Those that have been due longest come first: since their arrival, since the time of their

@@ -1,5 +1,7 @@
 """From a URL to a store. No I/O until the store is opened."""
 
+from pathlib import Path
+from stat import S_IRWXG, S_IRWXO
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
@@ -34,6 +36,8 @@ def open_store(
     Args:
         url: The database.
         password: The password of a PostgreSQL database; it replaces the one in *url*.
+        now: The wall clock of a SQLite store; PostgreSQL has a clock of its own.
+        bell: Wakes the other processes that use a SQLite file.
 
     Raises:
         ConfigError: The URL names no store that this wats has.
@@ -61,10 +65,19 @@ def _open_postgres(url: str, password: str | None) -> Store:
         allowed = ", ".join(f"'{name}'" for name in sorted(_PARAMETERS))
         raise _refusal(f"may have these parameters after '?': {allowed}")
     try:
-        from wats.store.postgres import PostgresStore  # noqa: PLC0415  # asyncpg is optional
+        from wats.store.postgres import PostgresStore  # asyncpg is optional
     except ModuleNotFoundError:
         raise _refusal("names PostgreSQL, which needs the extra 'wats[postgres]'") from None
     return PostgresStore(url, password=password)
+
+
+def is_open_to_others(url: str) -> bool:
+    """Return whether *url* names a file that exists, and whose mode lets other users open it."""
+    try:
+        mode = Path(url.removeprefix(_SQLITE)).stat().st_mode
+    except OSError:
+        return False
+    return url != IN_MEMORY and bool(mode & (S_IRWXG | S_IRWXO))
 
 
 def _refusal(reason: str) -> ConfigError:

@@ -29,6 +29,7 @@ from wats.telemetry.vocabulary import (
     StatusClass,
     StoreOperation,
     UpdateKind,
+    UpkeepTask,
 )
 
 __all__ = [
@@ -57,5 +58,6 @@ __all__ = [
     "Telemetry",
     "TelemetrySink",
     "UpdateKind",
+    "UpkeepTask",
     "error_name",
 ]

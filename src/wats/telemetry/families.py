@@ -30,6 +30,7 @@ from wats.telemetry.labels import (
     STATUS_CLASS,
     SURFACE,
     TARGET,
+    TASK,
     UPDATE_KIND,
     VERSION,
     Label,
@@ -373,6 +374,16 @@ STORE_DURATION = Family(
     initial=lambda subjects: product(_adapters(subjects)[:1], (StoreOperation.RECEIVE,)),
 )
 
+UPKEEP_SUCCESS = Family(
+    name="wats_upkeep_last_success_timestamp_seconds",
+    kind=Kind.GAUGE,
+    help="Unix time at which a task of the upkeep last succeeded; 0 before its first success.",
+    labels=(TASK,),
+    attributes=(OPERATOR_ATTR.UPKEEP_TASK,),
+    set=FamilySet.OPERATOR,
+    needs=Subject.STORE,
+)
+
 AUTH_FAILURES = Family(
     name="wats_auth_failures_total",
     kind=Kind.COUNTER,
@@ -436,6 +447,7 @@ FAMILIES: Final = (
     GRAPH_DURATION,
     GRAPH_ERRORS,
     STORE_DURATION,
+    UPKEEP_SUCCESS,
     AUTH_FAILURES,
     SINK_FAILURES,
     WORKER_PROCESSES,

@@ -27,6 +27,7 @@ from wats.telemetry.vocabulary import (
     StatusClass,
     StoreOperation,
     UpdateKind,
+    UpkeepTask,
 )
 
 OTHER_TARGET: Final = "other"
@@ -144,6 +145,7 @@ OPERATION = Label(
 )
 OUTBOX_STATE = _label("state", OPERATOR_ATTR.OUTBOX_STATE, OutboxState, OutboxState.PENDING)
 INBOX_STATE = _label("state", OPERATOR_ATTR.INBOX_STATE, InboxState, InboxState.PENDING)
+TASK = _label("task", OPERATOR_ATTR.UPKEEP_TASK, UpkeepTask, UpkeepTask.PURGE)
 REASON = _label(
     "reason",
     OPERATOR_ATTR.REJECTION_REASON,

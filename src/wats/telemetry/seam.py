@@ -32,6 +32,7 @@ from wats.telemetry.families import (
     SINK_FAILURES,
     SPANS,
     STORE_DURATION,
+    UPKEEP_SUCCESS,
     WEBHOOK_LAG,
     WEBHOOK_NORMALIZATION,
     WEBHOOK_REJECTIONS,
@@ -85,6 +86,7 @@ from wats.telemetry.vocabulary import (
     StatusClass,
     StoreOperation,
     UpdateKind,
+    UpkeepTask,
     status_class,
 )
 from wats.version import __version__
@@ -92,6 +94,7 @@ from wats.version import __version__
 _STATUSES: Final = range(100, 600)
 _CLASSES: Final = {status: status_class(status) for status in _STATUSES}
 _LONGEST_SECONDS: Final = 1e9  # thirty years; whatever is longer is no duration
+_LARGEST_GAUGE: Final = 1e11  # a Unix time of the year 5138
 _LARGEST_COUNT: Final = 1_000_000_000
 _ABSENT: Final = -1
 
@@ -354,6 +357,10 @@ class Telemetry:
         """Set the age of the oldest update that waits; 0 if none does."""
         self._set("inbox_oldest_age", INBOX_OLDEST_AGE, (), seconds)
 
+    def upkeep(self, task: UpkeepTask, succeeded_at: float) -> None:
+        """Set the Unix time at which *task* last succeeded; 0 if it has not yet."""
+        self._set("upkeep", UPKEEP_SUCCESS, (task,), succeeded_at)
+
     def event(self, what: LifecycleEvent) -> None:
         """Tell the sink what happened to the service, and when."""
         try:
@@ -401,7 +408,7 @@ class Telemetry:
             places = self._places.get(family)
             if places is None:
                 return
-            number = _plausible(number)
+            number = number if 0.0 <= number < _LARGEST_GAUGE else 0.0
             self._registry.gauges[places[values]] = number
             if self._sink is not None:
                 told = _attributes(family, values)

@@ -100,10 +100,9 @@ class FailureLog:
 class IsolatedSink:
     """A sink that can be called without care.
 
-    What it raises is logged and goes no further, `asyncio.CancelledError` included: a task is
-    cancelled where it awaits and never inside a plain call, so that one cannot be meant for the
-    request. `KeyboardInterrupt` and `SystemExit` pass, since they come from signal handlers, which
-    run amid whatever is running; a sink must not swallow the end of the process.
+    What it raises is logged and goes no further, whatever its class. A task is cancelled where it
+    awaits and never inside a plain call, so `asyncio.CancelledError` is not meant for the request;
+    a sink that raises `SystemExit` must not end the service.
 
     Raises:
         ConfigError: *sink* lacks a method that it must have.
@@ -118,7 +117,7 @@ class IsolatedSink:
         self._methods = methods_of(sink)
         self._failures = failures
         self._failed = failed
-        self._pending: set[asyncio.Future[object]] = set()
+        self._pending: set[asyncio.Task[BaseException | None]] = set()
 
     def has(self, method: str) -> bool:
         """Tell whether the sink has *method*."""
@@ -133,38 +132,52 @@ class IsolatedSink:
             result = function(*arguments)
             if result is not None and inspect.isawaitable(result):
                 self._run(method, result)
-        except (KeyboardInterrupt, SystemExit):
-            raise
         except BaseException as error:
             self._report(method, error)
 
     def _run(self, method: str, awaitable: Awaitable[object]) -> None:
-        """Let *awaitable* run as a task of its own, and log if it fails.
-
-        It becomes the task itself, unwrapped: a task that is cancelled before its first step
-        closes its coroutine, but would know nothing of another one inside.
-        """
+        """Run *awaitable* in a task of its own, and log if it fails."""
         try:
             loop = asyncio.get_running_loop()
             if len(self._pending) >= MAX_PENDING:
                 raise asyncio.QueueFull
         except (RuntimeError, asyncio.QueueFull):
-            if inspect.iscoroutine(awaitable):
-                awaitable.close()
+            _close(awaitable)
             raise
-        future = asyncio.ensure_future(awaitable, loop=loop)
-        self._pending.add(future)
-        future.add_done_callback(partial(self._finish, method))
+        task = loop.create_task(_failure_of(awaitable))
+        self._pending.add(task)
+        task.add_done_callback(partial(self._finish, method, awaitable))
 
-    def _finish(self, method: str, future: asyncio.Future[object]) -> None:
-        self._pending.discard(future)
-        error = asyncio.CancelledError() if future.cancelled() else future.exception()
+    def _finish(
+        self,
+        method: str,
+        awaitable: Awaitable[object],
+        task: "asyncio.Task[BaseException | None]",
+    ) -> None:
+        self._pending.discard(task)
+        if task.cancelled():  # perhaps before its first step
+            _close(awaitable)
+        error = asyncio.CancelledError() if task.cancelled() else task.result()
         if error is not None:
             self._report(method, error)
 
     def _report(self, method: str, error: BaseException) -> None:
         self._failed(method)
         self._failures.report(method, error)
+
+
+async def _failure_of(awaitable: Awaitable[object]) -> BaseException | None:
+    """Return what *awaitable* raises: a task that raises `SystemExit` would end the process."""
+    try:
+        await awaitable
+    except BaseException as error:
+        return error
+    return None
+
+
+def _close(awaitable: Awaitable[object]) -> None:
+    if inspect.iscoroutine(awaitable):
+        awaitable.close()
 
 
 def methods_of(sink: TelemetrySink) -> dict[str, Callable[..., object]]:

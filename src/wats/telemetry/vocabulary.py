@@ -81,12 +81,21 @@ class OutboxState(LabelValue):
 
 
 class InboxState(LabelValue):
-    """Where an update is that was stored and not yet handled."""
+    """The state of a delivery; `orphaned` are those of handlers that are no longer configured."""
 
     PENDING = "pending"
     LEASED = "leased"
     RETRY = "retry"
     DEAD = "dead"
+    ORPHANED = "orphaned"
+
+
+class UpkeepTask(LabelValue):
+    """A task of the upkeep, which one process does for the whole service."""
+
+    PURGE = "purge"
+    CHECKPOINT = "checkpoint"
+    MEASURE = "measure"
 
 
 class UpdateKind(LabelValue):
@@ -257,6 +266,7 @@ class OPERATOR_ATTR:  # noqa: N801 - named as the other one
     OUTBOX_STATE: Final = "wats.outbox.state"
     PERSISTENCE_OPERATION: Final = "wats.persistence.operation"
     REJECTION_REASON: Final = "wats.webhook.rejection_reason"
+    UPKEEP_TASK: Final = "wats.upkeep.task"
 
 
 class Kind(StrEnum):

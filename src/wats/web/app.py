@@ -101,7 +101,7 @@ class Web:
 
         try:
             self._parts.receiver.take(body, signature, on_receipt)
-        except Exception as error:
+        except BaseException as error:
             self._answer_webhook(asker, self._explain(error, self._hook), started)
 
     def _answer_webhook(self, asker: Asker, response: Response, started: int) -> None:

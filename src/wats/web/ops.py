@@ -29,9 +29,11 @@ async def healthz(parts: Parts, request: Request) -> Response:
 
 
 async def readyz(parts: Parts, request: Request) -> Response:
-    """Tell whether the service can do its work: the store can be read and has our schema."""
+    """Return 200 if the store can be read and has our schema, and stored updates are dispatched."""
     if parts.store is not None and not (await _health_of(parts.store)).ok:
         return problem(503, "not_ready", "The persistence check failed.")
+    if not parts.receiver.is_dispatching:
+        return problem(503, "not_ready", "Stored updates are not dispatched.")
     return json_response(bodies.Health(ok=True, service="wats"))
 
 

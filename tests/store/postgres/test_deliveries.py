@@ -27,6 +27,10 @@ def payloads(deliveries: Sequence[Delivery]) -> list[bytes]:
     return [delivery.payload for delivery in deliveries]
 
 
+async def claim(store: Store, consumer: str, limit: int) -> Sequence[Delivery]:
+    return (await store.claim(consumer, limit)).deliveries
+
+
 async def settle(
     store: Store,
     deliveries: Sequence[Delivery],
@@ -42,8 +46,8 @@ async def test_deliveries_are_claimed_in_order_of_arrival(
     updates = [arrival() for _ in range(5)]
     await receive(store, updates)
 
-    first = await store.claim("handlers", 2)
-    rest = await store.claim("handlers", 10)
+    first = await claim(store, "handlers", 2)
+    rest = await claim(store, "handlers", 10)
 
     assert payloads(first) == [update.payload for update in updates[:2]]
     assert payloads(rest) == [update.payload for update in updates[2:]]
@@ -57,8 +61,8 @@ async def test_deliveries_of_several_numbers_are_claimed_oldest_first(
     for update in updates:
         await receive(store, [update])
 
-    first = await store.claim("handlers", 3)
-    rest = await store.claim("handlers", 3)
+    first = await claim(store, "handlers", 3)
+    rest = await claim(store, "handlers", 3)
 
     assert payloads(first) == [update.payload for update in updates[:3]]
     assert payloads(rest) == [update.payload for update in updates[3:]]
@@ -72,7 +76,7 @@ async def test_a_known_update_changes_nothing(store: Store, arrival: MakeArrival
 
     assert first is not None
     assert [twin, *again] == [None, None]
-    assert len(await store.claim("handlers", 10)) == 1
+    assert len(await claim(store, "handlers", 10)) == 1
 
 
 async def test_a_delivery_is_leased_on_arrival_while_nothing_waits(
@@ -85,7 +89,7 @@ async def test_a_delivery_is_leased_on_arrival_while_nothing_waits(
     assert received is not None
     (delivery,) = received.leased
     assert (delivery.payload, delivery.attempt, received.waiting) == (update.payload, 1, 0)
-    assert await store.claim("handlers", 10) == []
+    assert await claim(store, "handlers", 10) == []
     assert (await settle(store, [delivery])).done == (delivery.update_id,)
     assert (await store.depth()).consumers == {"handlers": Depth()}
 
@@ -133,18 +137,18 @@ async def test_only_the_first_of_an_ordering_key_is_leased(
     for _ in updates:
         seen += payloads(held)
         settled = await settle(store, held)
-        held = await store.claim("handlers", 10)
+        held = await claim(store, "handlers", 10)
         assert settled.due == ({"handlers"} if held else set())
 
     assert seen == [update.payload for update in updates]
-    assert await store.claim("handlers", 10) == []
+    assert await claim(store, "handlers", 10) == []
 
 
 async def test_each_consumer_has_deliveries_of_its_own(store: Store, arrival: MakeArrival) -> None:
     await receive(store, [arrival(consumers=("a", "b"))])
 
-    (ours,) = await store.claim("a", 10)
-    (theirs,) = await store.claim("b", 10)
+    (ours,) = await claim(store, "a", 10)
+    (theirs,) = await claim(store, "b", 10)
 
     assert ours.update_id == theirs.update_id == ours.id
     assert theirs.id == ours.id + 1
@@ -156,15 +160,15 @@ async def test_a_retry_waits_for_its_time(
     store: Store, arrival: MakeArrival, pass_time: PassTime
 ) -> None:
     await receive(store, [arrival(ordering_key=7), arrival(ordering_key=7)])
-    claimed = await store.claim("handlers", 10)
+    claimed = await claim(store, "handlers", 10)
 
     await settle(store, claimed, DeliveryState.RETRY, retry_seconds=10.0, error="ValueError")
 
-    assert await store.claim("handlers", 10) == []
+    assert await claim(store, "handlers", 10) == []
     depth = (await store.depth()).consumers["handlers"]
     assert depth == Depth(pending=1, retry=1)
     await pass_time(10)
-    (again,) = await store.claim("handlers", 10)
+    (again,) = await claim(store, "handlers", 10)
     assert (again.id, again.attempt) == (claimed[0].id, 2)
     assert (await store.depth()).consumers["handlers"] == Depth(pending=1, leased=1)
 
@@ -172,10 +176,10 @@ async def test_a_retry_waits_for_its_time(
 async def test_a_released_delivery_is_as_it_was(store: Store, arrival: MakeArrival) -> None:
     await receive(store, [arrival()])
 
-    settled = await settle(store, await store.claim("handlers", 10), DeliveryState.PENDING)
+    settled = await settle(store, await claim(store, "handlers", 10), DeliveryState.PENDING)
 
     assert settled.due == {"handlers"}
-    (again,) = await store.claim("handlers", 10)
+    (again,) = await claim(store, "handlers", 10)
     assert again.attempt == 1
 
 
@@ -183,9 +187,9 @@ async def test_an_expired_lease_is_claimed_again_and_the_old_one_is_worth_nothin
     store: Store, arrival: MakeArrival, pass_time: PassTime
 ) -> None:
     await receive(store, [arrival()])
-    lost = await store.claim("handlers", 10)
+    lost = await claim(store, "handlers", 10)
     await pass_time(60)
-    (held,) = await store.claim("handlers", 10)
+    (held,) = await claim(store, "handlers", 10)
 
     for state in (DeliveryState.DONE, DeliveryState.DEAD, DeliveryState.RETRY):
         assert await settle(store, lost, state) == Settled()
@@ -199,13 +203,13 @@ async def test_a_renewed_lease_lasts_longer(
     store: Store, arrival: MakeArrival, pass_time: PassTime
 ) -> None:
     await receive(store, [arrival()])
-    claimed = await store.claim("handlers", 10)
+    claimed = await claim(store, "handlers", 10)
     await pass_time(59)
 
     assert await store.renew(claimed) == []
     await pass_time(59)
 
-    assert await store.claim("handlers", 10) == []
+    assert await claim(store, "handlers", 10) == []
 
 
 async def test_the_last_attempt_is_not_repeated_after_its_lease_expired(
@@ -214,15 +218,15 @@ async def test_the_last_attempt_is_not_repeated_after_its_lease_expired(
     store = await open_replica(Consumer(name="handlers", lease_seconds=60.0, max_attempts=2))
     await receive(store, [arrival()], SLOTS)
     await pass_time(60)
-    (last,) = await store.claim("handlers", 10)
+    (last,) = await claim(store, "handlers", 10)
     assert (last.attempt, last.is_exhausted) == (2, False)
     await pass_time(60)
 
-    (exhausted,) = await store.claim("handlers", 10)
+    (exhausted,) = await claim(store, "handlers", 10)
 
     assert (exhausted.attempt, exhausted.is_exhausted) == (2, True)
     await settle(store, [exhausted], DeliveryState.PENDING)
-    (exhausted,) = await store.claim("handlers", 10)
+    (exhausted,) = await claim(store, "handlers", 10)
     assert (exhausted.attempt, exhausted.is_exhausted) == (2, True)
     await settle(store, [exhausted], DeliveryState.DEAD, error="LeaseExpired")
     (letter,) = await store.dead_letters(limit=10)
@@ -235,11 +239,11 @@ async def test_a_lower_number_of_attempts_kills_nothing_that_was_not_tried(
     before = await open_replica(Consumer(name="handlers", max_attempts=10))
     await receive(before, [arrival()])
     for _ in range(3):
-        claimed = await before.claim("handlers", 1)
+        claimed = await claim(before, "handlers", 1)
         await settle(before, claimed, DeliveryState.RETRY)
     after = await open_replica(Consumer(name="handlers", max_attempts=2))
 
-    (claimed_after,) = await after.claim("handlers", 1)
+    (claimed_after,) = await claim(after, "handlers", 1)
 
     assert not claimed_after.is_exhausted
 
@@ -249,12 +253,12 @@ async def test_a_dead_letter_lets_its_ordering_key_go_on(
 ) -> None:
     first, second = arrival(ordering_key=7), arrival(ordering_key=7)
     await receive(store, [first, second])
-    poison = await store.claim("handlers", 10)
+    poison = await claim(store, "handlers", 10)
 
     settled = await settle(store, poison, DeliveryState.DEAD, error="ValueError")
 
     assert settled == Settled(due=frozenset({"handlers"}))
-    assert payloads(await store.claim("handlers", 10)) == [second.payload]
+    assert payloads(await claim(store, "handlers", 10)) == [second.payload]
     assert (await store.depth()).total == Depth(leased=1, dead=1)
     assert [each.error for each in await store.dead_letters(limit=10)] == ["ValueError"]
     assert await store.dead_letters(limit=10, after=poison[0].id) == []
@@ -277,7 +281,7 @@ async def test_text_that_postgresql_cannot_store_fails_nothing(
     received = await receive(store, [arrival(kind="a\0b", phone_number_id="\ud800"), arrival()])
 
     assert None not in received
-    assert len(await store.claim("handlers", 10)) == 2
+    assert len(await claim(store, "handlers", 10)) == 2
 
 
 async def test_one_call_that_cannot_be_stored_fails_no_other(
@@ -290,7 +294,7 @@ async def test_one_call_that_cannot_be_stored_fails_no_other(
     )
 
     assert isinstance(results[1], Exception)
-    assert payloads(await store.claim("handlers", 10)) == [good.payload]
+    assert payloads(await claim(store, "handlers", 10)) == [good.payload]
 
 
 async def test_deliveries_of_a_consumer_that_nobody_has_any_more_are_deleted(

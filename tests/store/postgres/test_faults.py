@@ -74,7 +74,7 @@ async def test_a_server_that_ends_all_connections_is_connected_to_again(
     await eventually(lambda: receive(impatient, [arrival()]))
     assert (await eventually(impatient.health)).ok
     assert await eventually(impatient.lead)
-    assert len(await impatient.claim("handlers", 10)) == 1
+    assert len((await impatient.claim("handlers", 10)).deliveries) == 1
 
 
 async def test_operations_fail_while_the_server_is_down_and_work_when_it_is_back(
@@ -270,7 +270,10 @@ async def test_new_work_wakes_the_other_replicas(
     await woken.wait()
     woken.clear()
     await ours.settle(
-        [Settlement(each, DeliveryState.DONE) for each in await ours.claim("handlers", 1)]
+        [
+            Settlement(each, DeliveryState.DONE)
+            for each in (await ours.claim("handlers", 1)).deliveries
+        ]
     )
     await woken.wait()
 
@@ -300,7 +303,7 @@ async def test_another_event_loop_can_use_the_store(store: Store, arrival: MakeA
     def in_a_thread() -> int:
         async def use() -> int:
             await receive(store, [arrival()])
-            return len(await store.claim("handlers", 10))
+            return len((await store.claim("handlers", 10)).deliveries)
 
         return asyncio.run(use())
 

@@ -82,6 +82,10 @@ async def leased(store: Store, *arrivals: Arrival) -> list[Delivery]:
     return [delivery for each in received if each is not None for delivery in each.leased]
 
 
+async def claim(store: Store, consumer: str, limit: int) -> Sequence[Delivery]:
+    return (await store.claim(consumer, limit)).deliveries
+
+
 async def settle(
     store: Store, deliveries: Sequence[Delivery], state: DeliveryState = DeliveryState.DONE
 ) -> Settled:
@@ -91,7 +95,7 @@ async def settle(
 async def handle_all(store: Store) -> list[bytes]:
     """Claim and settle until nothing is left; return the payloads in that order."""
     seen: list[bytes] = []
-    while claimed := await store.claim("handlers", 10):
+    while claimed := await claim(store, "handlers", 10):
         seen += [each.payload for each in claimed]
         await settle(store, claimed)
     return seen
@@ -112,9 +116,9 @@ async def test_of_two_replicas_that_insert_into_a_free_key_at_once_one_gets_the_
 
     held = [each for result in results for each in result]
     assert len(held) == 1
-    assert await ours.claim("handlers", 10) == []
+    assert await claim(ours, "handlers", 10) == []
     assert (await settle(ours, held)).due == {"handlers"}
-    (follower,) = await theirs.claim("handlers", 10)
+    (follower,) = await claim(theirs, "handlers", 10)
     assert follower.id > held[0].id
 
 
@@ -137,7 +141,7 @@ async def test_ids_that_were_drawn_too_early_are_drawn_again(
     assert max(row["last_id"] for row in rows if row["ordering_key"] == 7) > first.id
     assert (await settle(ours, [of_the_other_key])).done == (of_the_other_key.update_id,)
     await settle(theirs, [first])
-    (follower,) = await ours.claim("handlers", 10)
+    (follower,) = await claim(ours, "handlers", 10)
     assert follower.payload == HELD
     assert follower.id == follower.update_id > first.id
     assert (await settle(ours, [follower])).done == (follower.update_id,)
@@ -192,7 +196,7 @@ async def test_a_claim_that_skips_a_head_which_is_added_to_is_woken_afterwards(
     async with stop(*BEFORE_ITS_FOLLOWER):
         receiving = asyncio.create_task(leased(theirs, arrival(ordering_key=7, payload=HELD)))
         await reach_the_stop(sql)
-        assert await ours.claim("handlers", 10) == []
+        assert await claim(ours, "handlers", 10) == []
         assert not woken.is_set()
     await receiving
 
@@ -208,7 +212,7 @@ async def test_a_delivery_that_arrives_while_its_head_is_claimed_follows_it(
     late = arrival(ordering_key=7)
 
     async with stop(*BEFORE_ITS_LEASE):
-        claiming = asyncio.create_task(ours.claim("handlers", 10))
+        claiming = asyncio.create_task(claim(ours, "handlers", 10))
         await reach_the_stop(sql)
         receiving = asyncio.create_task(leased(theirs, late))
         await block(sql, receiving)
@@ -227,9 +231,9 @@ async def test_two_claims_at_once_share_what_is_due(
     await receive(ours, updates)
 
     async with stop(*BEFORE_ITS_LEASE):
-        claiming = asyncio.create_task(ours.claim("handlers", 2))
+        claiming = asyncio.create_task(claim(ours, "handlers", 2))
         await reach_the_stop(sql)
-        rest = await theirs.claim("handlers", 2)
+        rest = await claim(theirs, "handlers", 2)
 
     assert [each.payload for each in rest] == [update.payload for update in updates[2:]]
     assert [each.payload for each in await claiming] == [HELD, HELD]
@@ -243,7 +247,7 @@ async def test_an_update_whose_last_deliveries_end_at_once_is_done_once(
     ours, theirs = await open_replica(*consumers), await open_replica(*consumers)
     payload = HELD if where is BEFORE_ITS_COUNTERS else b"other"
     await receive(ours, [arrival(consumers=("held", "other"), payload=payload)])
-    (held,), (other,) = await ours.claim("held", 1), await theirs.claim("other", 1)
+    (held,), (other,) = await claim(ours, "held", 1), await claim(theirs, "other", 1)
     event, condition = where
     if where is BEFORE_ITS_DELETION:
         condition = "OLD.consumer = 'held'"
@@ -289,7 +293,7 @@ class Traffic:
 
     async def work(self, store: Store) -> None:
         while True:
-            await self.handle(store, await store.claim("handlers", 5))
+            await self.handle(store, await claim(store, "handlers", 5))
             await asyncio.sleep(0.001)
 
     async def run(self) -> None:

@@ -4,16 +4,16 @@ from collections.abc import Callable, Iterable
 import pytest
 from apsw import Connection, Cursor
 
-NEVER_MANY = {"CONSTANT ROW", "wats_first_leases"}
-"""What may be read as a whole: there are never more than some hundred first leases."""
+NEVER_MANY = {"CONSTANT ROW", "wats_consumers"}
+"""Tables that may be scanned: there are as many consumers as an operator ever configured."""
 
-LOOKS_AT_ONE = "SELECT EXISTS (SELECT 1 FROM wats_deliveries)"
+READS_ONE_ROW = "SELECT arrived_at FROM wats_deliveries ORDER BY id LIMIT 1"
 """A statement that SQLite calls a scan, and that ends with the first row."""
 
 
 @pytest.fixture
 def plans_of() -> Callable[[Connection, Iterable[str]], dict[str, str]]:
-    """Return a function that tells how each of some statements is executed."""
+    """Return a function that reads the query plan of each statement."""
 
     def plans_of(connection: Connection, statements: Iterable[str]) -> dict[str, str]:
         return {
@@ -28,13 +28,13 @@ def plans_of() -> Callable[[Connection, Iterable[str]], dict[str, str]]:
 
 @pytest.fixture
 def read_as_a_whole() -> Callable[[dict[str, str]], dict[str, set[str]]]:
-    """Return a function that tells which tables statements read from end to end, by their plans."""
+    """Return a function that finds the tables which each statement scans, by its plan."""
 
     def read_as_a_whole(plans: dict[str, str]) -> dict[str, set[str]]:
         scans = {
             statement: set(re.findall("SCAN (.*)", plan)) - NEVER_MANY
             for statement, plan in plans.items()
-            if statement != LOOKS_AT_ONE
+            if statement != READS_ONE_ROW
         }
         return {statement: tables for statement, tables in scans.items() if tables}
 
@@ -43,7 +43,7 @@ def read_as_a_whole() -> Callable[[dict[str, str]], dict[str, set[str]]]:
 
 @pytest.fixture
 def trace() -> Callable[[Connection], list[str]]:
-    """Return a function that begins to collect the statements of a connection, with values."""
+    """Return a function that collects the statements of a connection from then on, with values."""
 
     def begin(connection: Connection) -> list[str]:
         statements: list[str] = []

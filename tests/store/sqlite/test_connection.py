@@ -1,8 +1,10 @@
 import apsw
 import pytest
 
+from tests.store.sqlite.writers import Milliseconds, ignore, open_writer, transaction
 from wats.errors import StoreUnavailable
-from wats.store.sqlite.connection import MEMORY, connect_writer, roll_back, translate
+from wats.store.records import DeliveryState
+from wats.store.sqlite.connection import MEMORY, connect_writer, translate
 
 
 @pytest.mark.parametrize(
@@ -13,7 +15,9 @@ from wats.store.sqlite.connection import MEMORY, connect_writer, roll_back, tran
         if isinstance(kind, type) and issubclass(kind, apsw.Error)
     ],
 )
-def test_every_error_of_sqlite_becomes_ours_without_its_text(kind: type[apsw.Error]) -> None:
+def test_every_error_of_sqlite_becomes_store_unavailable_without_its_text(
+    kind: type[apsw.Error],
+) -> None:
     theirs = kind("a text that may quote anything")
 
     ours = translate(theirs)
@@ -23,30 +27,51 @@ def test_every_error_of_sqlite_becomes_ours_without_its_text(kind: type[apsw.Err
     assert str(ours) == StoreUnavailable.text
 
 
-def test_an_error_of_the_file_system_becomes_ours() -> None:
+def test_an_error_of_the_file_system_becomes_store_unavailable() -> None:
     assert isinstance(translate(PermissionError("a path")), StoreUnavailable)
 
 
-def test_an_error_that_is_not_of_the_database_stays_what_it_is() -> None:
+def test_an_error_that_is_not_of_the_database_is_left_alone() -> None:
     bug = TypeError("a bug")
 
     assert translate(bug) is bug
 
 
-def test_what_sqlite_rolled_back_by_itself_is_not_rolled_back_again() -> None:
-    connection = connect_writer(MEMORY, 1)
+def test_a_transaction_that_sqlite_rolled_back_is_not_rolled_back_again() -> None:
+    writer = connect_writer(MEMORY, 1, Milliseconds(), ignore)
 
-    roll_back(connection)
+    writer.roll_back()
 
-    assert not connection.in_transaction
-    connection.close()
+    assert not writer.in_transaction
+    writer.close()
+
+
+def test_counters_are_written_with_their_transaction_and_discarded_with_it() -> None:
+    writer = open_writer()
+
+    def counted() -> object:
+        return writer.execute("SELECT leased FROM wats_consumers WHERE name = 'handlers'").get
+
+    writer.execute("BEGIN")
+    writer.count("handlers", DeliveryState.LEASED, 5)
+    writer.roll_back()
+    with transaction(writer):
+        writer.count("handlers", DeliveryState.LEASED, 1)
+        writer.count("handlers", DeliveryState.LEASED, 2)
+    with transaction(writer):
+        writer.execute("SELECT 1")
+
+    assert counted() == 3
+    writer.close()
 
 
 @pytest.mark.parametrize(
     ("pragma", "value"), [("synchronous", 2), ("secure_delete", 1), ("wal_autocheckpoint", 16_000)]
 )
-def test_a_writer_is_set_up_to_keep_what_it_commits(pragma: str, value: int) -> None:
-    connection = connect_writer(MEMORY, 1)
+def test_a_writer_flushes_its_commits_and_overwrites_deleted_content(
+    pragma: str, value: int
+) -> None:
+    connection = connect_writer(MEMORY, 1, Milliseconds(), ignore)
 
     assert connection.execute(f"PRAGMA {pragma}").fetchone() == (value,)
     connection.close()

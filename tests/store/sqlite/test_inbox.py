@@ -3,22 +3,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from apsw import Connection
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from wats.store.migrate import load_migrations
-from wats.store.records import (
-    TRANSITIONS,
-    Arrival,
-    Delivery,
-    DeliveryState,
-    Kept,
-    Settled,
-    Settlement,
-)
-from wats.store.sqlite import inbox
-from wats.store.sqlite.connection import connect_writer, migrate
-from wats.store.sqlite.first_leases import MOST
+from tests.store.results import leased, payloads
+from tests.store.sqlite.writers import Milliseconds, open_writer, transaction
+from wats.store.records import TRANSITIONS, Arrival, Delivery, DeliveryState, Settlement
+from wats.store.sqlite import deliveries, inbox, leader
+from wats.store.sqlite.connection import Writer
 from wats.store.sqlite.walk import Walk
 
 MakeArrival = Callable[..., Arrival]
@@ -26,59 +16,87 @@ PlansOf = Callable[[Connection, list[str]], dict[str, str]]
 ReadAsAWhole = Callable[[dict[str, str]], dict[str, set[str]]]
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
-
-
-def connect() -> Connection:
-    connection = connect_writer(":memory:", 1)
-    migrate(connection, load_migrations("sqlite"))
-    return connection
+DONE, RETRY, DEAD, PENDING = (
+    DeliveryState.DONE,
+    DeliveryState.RETRY,
+    DeliveryState.DEAD,
+    DeliveryState.PENDING,
+)
 
 
 @pytest.fixture
-def connection() -> Iterator[Connection]:
-    connection = connect()
-    yield connection
-    connection.close()
+def clock() -> Milliseconds:
+    return Milliseconds()
 
 
-def test_no_statement_of_the_inbox_reads_a_backlog(
-    connection: Connection,
+@pytest.fixture
+def writer(clock: Milliseconds) -> Iterator[Writer]:
+    writer = open_writer(clock=clock)
+    yield writer
+    writer.close()
+
+
+def receive(writer: Writer, arrivals: Sequence[Arrival], **slots: int) -> list[Delivery]:
+    """Return the deliveries that were leased on arrival."""
+    with transaction(writer):
+        (results,) = inbox.receive(writer, [(arrivals, slots)])
+    return leased(results)
+
+
+def claim(writer: Writer, limit: int = 9, consumer: str = "handlers") -> Sequence[Delivery]:
+    with transaction(writer):
+        return deliveries.claim(writer, consumer, limit).deliveries
+
+
+def settle(writer: Writer, claimed: Sequence[Delivery], *states: DeliveryState) -> None:
+    """Settle each delivery with its state; all with the only one."""
+    each = states if len(states) > 1 else states * len(claimed)
+    with transaction(writer):
+        deliveries.settle(
+            writer, [Settlement(*pair, 1.0) for pair in zip(claimed, each, strict=True)]
+        )
+
+
+def test_no_statement_of_the_inbox_scans_a_table_that_grows(
+    writer: Writer,
+    clock: Milliseconds,
     arrival: MakeArrival,
     trace: Callable[[Connection], list[str]],
     plans_of: PlansOf,
     read_as_a_whole: ReadAsAWhole,
 ) -> None:
-    statements = trace(connection)
-    inbox.receive(connection, [arrival(lane=1), arrival(lane=1), arrival(lane=2)])
-    claimed = inbox.claim(connection, targets=["handlers"], limit=9, lease_seconds=1, now=NOON)
-    inbox.renew(connection, claimed, lease_seconds=1, now=NOON)
-    claimed = [*claimed, *leased(inbox.receive(connection, [arrival(lane=3, lease_seconds=1.0)]))]
-    inbox.renew(connection, claimed[-1:], lease_seconds=1, now=NOON)
-    states = [DeliveryState.DONE, DeliveryState.RETRY, DeliveryState.DEAD, DeliveryState.RETRY]
-    inbox.settle(connection, [ending(*pair) for pair in zip(claimed, states, strict=True)], NOON)
-    given_back = inbox.claim(connection, targets=["handlers"], limit=9, lease_seconds=1, now=NOON)
-    inbox.settle(connection, [ending(d, DeliveryState.PENDING) for d in given_back], NOON)
-    inbox.purge(connection, [1], NOON)
-    inbox.purge_dead(connection, NOON + timedelta(1), 10)
-    Walk(inbox.OLD_UPDATES, 10).next_rows(connection, NOON)
-    connection.set_exec_trace(None)
+    statements = trace(writer)
+    known = arrival()
+    receive(writer, [known, arrival(ordering_key=99), arrival(ordering_key=99)])
+    receive(writer, [known, *(arrival(consumers=("a", "b")) for _ in range(4))], a=9, b=1)
+    claimed = claim(writer)
+    settle(writer, claimed, DEAD, DONE)
+    settle(writer, claim(writer, 9, "b"), DONE, RETRY, PENDING)
+    with transaction(writer):
+        deliveries.renew(writer, claimed)
+        leader.lead(writer, 1)
+        inbox.purge(writer, [1], NOON)
+        deliveries.depth(writer, clock())
+        deliveries.dead_letters(writer, 10, 0)
+    Walk(inbox.OLD_UPDATES, 10).next_rows(writer, NOON)
+    clock.advance(10)
+    with transaction(writer):
+        deliveries.register(writer, [])
+        deliveries.purge(writer, 5, 10)
+    writer.set_exec_trace(None)
 
-    plans = plans_of(connection, statements)
-    assert len(plans) >= 20
+    plans = plans_of(writer, [each for each in statements if each.split()[0] in PLANNED])
+    assert len(plans) >= 25
+    assert any("wats_deliveries_following" in plan for plan in plans.values())
     assert read_as_a_whole(plans) == {}
     assert {statement for statement, plan in plans.items() if "TEMP B-TREE" in plan} == set()
 
 
-def ending(delivery: Delivery, state: DeliveryState) -> Settlement:
-    return Settlement(
-        delivery=delivery,
-        state=state,
-        due_at=NOON,
-    )
+PLANNED = {"SELECT", "INSERT", "UPDATE", "DELETE"}
 
 
-def steps_of(connection: Connection, run: Callable[[], object]) -> int:
-    """Count how often SQLite made a hundred steps of its virtual machine."""
+def steps_of(writer: Writer, run: Callable[[], object]) -> int:
+    """Count the steps of SQLite's virtual machine, in hundreds."""
     hundreds = 0
 
     def count() -> int:
@@ -86,295 +104,190 @@ def steps_of(connection: Connection, run: Callable[[], object]) -> int:
         hundreds += 1
         return 0
 
-    connection.set_progress_handler(count, 100)
+    writer.set_progress_handler(count, 100)
     run()
-    connection.set_progress_handler(None, 0)
+    writer.set_progress_handler(None, 0)
     return hundreds
 
 
-def test_a_claim_costs_the_same_behind_a_large_backlog(
-    connection: Connection, arrival: MakeArrival
+@pytest.mark.parametrize("backlog", ["many-conversations", "one-conversation", "retries", "leased"])
+def test_every_operation_costs_the_same_with_a_large_backlog(
+    writer: Writer, clock: Milliseconds, arrival: MakeArrival, backlog: str
 ) -> None:
-    def receive_and_claim() -> None:
-        inbox.receive(connection, [arrival(lane=10**6 + n) for n in range(10)])
-        claimed = inbox.claim(
-            connection, targets=["handlers"], limit=10, lease_seconds=60, now=NOON
-        )
-        assert len(claimed) == 10
-        inbox.settle(connection, [ending(d, DeliveryState.DONE) for d in claimed], NOON)
+    def work() -> None:
+        updates = [arrival(consumers=("a",)) for _ in range(10)]
+        updates += [arrival(consumers=("handlers",), ordering_key=7) for _ in range(2)]
+        claimed = receive(writer, updates, a=5)
+        claimed += claim(writer, 5, "a")
+        claimed += claim(writer, 1)
+        assert len(claimed) >= 10
+        with transaction(writer):
+            deliveries.renew(writer, claimed)
+            deliveries.depth(writer, clock())
+            deliveries.settle(writer, [Settlement(each, DONE) for each in claimed])
 
-    def receive_leased() -> None:
-        updates = [arrival(lane=10**6 + n, lease_seconds=60.0) for n in range(10)]
-        deliveries = leased(inbox.receive(connection, updates))
-        assert len(deliveries) == 10
-        inbox.settle(connection, [ending(d, DeliveryState.DONE) for d in deliveries], NOON)
+    work()
+    with_none = steps_of(writer, work)
+    keys = {"one-conversation": 1}.get(backlog, 5_000)
+    receive(writer, [arrival(ordering_key=100 + n % keys) for n in range(5_000)])
+    if backlog in ("retries", "leased"):
+        claimed = claim(writer, 5_000)
+        if backlog == "retries":
+            settle(writer, claimed, RETRY)
 
-    with_none = steps_of(connection, receive_and_claim)
-    leased_with_none = steps_of(connection, receive_leased)
-    inbox.receive(connection, [arrival(lane=n % 5000) for n in range(30_000)])
-    heads = inbox.claim(connection, targets=["handlers"], limit=5000, lease_seconds=1, now=NOON)
-    assert len(heads) == 5000
-    connection.execute("UPDATE wats_deliveries SET due_at = due_at + 3600000 WHERE is_head")
-
-    behind_many = steps_of(connection, receive_and_claim)
-
-    assert behind_many < 1.5 * with_none
-    assert steps_of(connection, receive_leased) < 1.5 * leased_with_none + 1
+    assert steps_of(writer, work) < 1.5 * with_none + 5
 
 
-def test_a_payload_is_erased_with_its_last_target_and_kept_for_a_dead_one(
-    connection: Connection, arrival: MakeArrival
+def test_a_payload_is_erased_with_its_delivery_and_kept_with_a_dead_letter(
+    writer: Writer, arrival: MakeArrival
 ) -> None:
-    inbox.receive(connection, [arrival(targets=("a", "b")), arrival(), arrival(targets=())])
+    receive(writer, [arrival(consumers=("a", "b"), payload=b"one"), arrival(payload=b"two")])
 
-    def settle(target: str, state: DeliveryState) -> None:
-        claimed = inbox.claim(connection, [target], limit=1, lease_seconds=1, now=NOON)
-        inbox.settle(connection, [ending(d, state) for d in claimed], NOON)
+    def kept() -> list[bytes]:
+        return [
+            payload
+            for (payload,) in writer.execute(
+                "SELECT payload FROM wats_deliveries"
+                " UNION ALL SELECT payload FROM wats_dead_deliveries"
+            )
+        ]
 
-    def kept() -> list[int]:
-        rows = connection.execute("SELECT update_id FROM wats_payloads ORDER BY update_id")
-        return [update_id for (update_id,) in rows]
-
-    assert kept() == [1, 2]
-    settle("a", DeliveryState.DONE)
-    settle("handlers", DeliveryState.DEAD)
-    assert kept() == [1, 2]
-    settle("b", DeliveryState.DONE)
-    assert kept() == [2]
-    assert connection.execute("SELECT error FROM wats_dead_deliveries").fetchall() == [(None,)]
-
-
-class Model:
-    """Handles a random history, and checks at each step what must never happen."""
-
-    def __init__(self) -> None:
-        self.connection = connect()
-        self.now = NOON
-        self.received: dict[tuple[str, int], list[int]] = {}
-        self.ended: set[tuple[int, str]] = set()
-        self.held: list[Delivery] = []
-        self.overdue: list[Delivery] = []  # their leases ran out, and nobody claimed them
-        self.lost: list[Delivery] = []  # somebody did
-        self.count = 0
-
-    def receive(self, lane: int, targets: tuple[str, ...], lease_seconds: float) -> None:
-        self.count += 1
-        arrival = Arrival(
-            key=self.count.to_bytes(16, "big"),
-            occurred_at=self.now,
-            received_at=self.now,
-            kind="message",
-            phone_number_id=None,
-            lane=lane,
-            payload=b"",
-            targets=targets,
-            lease_seconds=lease_seconds,
-        )
-        (kept,) = inbox.receive(self.connection, [arrival])
-        assert kept is not None
-        for delivery in kept.leased:
-            assert set(self.received.get((delivery.target, lane), ())) <= {
-                update_id for update_id, target in self.ended if target == delivery.target
-            }
-        self.held += kept.leased
-        for target in targets:
-            self.received.setdefault((target, lane), []).append(self.count)
-
-    def claim(self, limit: int) -> None:
-        claimed = inbox.claim(
-            self.connection, ["a", "b"], limit=limit, lease_seconds=60, now=self.now
-        )
-        assert len(claimed) <= limit
-        ours = {(d.update_id, d.target) for d in claimed}
-        assert ours.isdisjoint((d.update_id, d.target) for d in self.held)
-        for delivery in claimed:
-            assert (delivery.update_id, delivery.target) not in self.ended
-            for earlier in self.received[delivery.target, delivery.lane]:
-                if earlier < delivery.update_id:
-                    assert (earlier, delivery.target) in self.ended | ours
-        self.held += claimed
-        self.lost += [d for d in self.overdue if (d.update_id, d.target) in ours]
-        self.overdue = [d for d in self.overdue if (d.update_id, d.target) not in ours]
-
-    def settle(self, state: DeliveryState, which: int, *, late: bool = False) -> None:
-        leases = self.overdue if late else self.held
-        if not leases:
-            return
-        delivery = leases.pop(which % len(leases))
-        inbox.settle(self.connection, [ending(delivery, state)], self.now)
-        if state in (DeliveryState.DONE, DeliveryState.DEAD):
-            self.ended.add((delivery.update_id, delivery.target))
-
-    def settle_late(self, state: DeliveryState, which: int) -> None:
-        self.settle(state, which, late=True)
-
-    def settle_lost(self, state: DeliveryState, which: int) -> None:
-        if not self.lost:
-            return
-        before = self.connection.total_changes()
-        settled = inbox.settle(
-            self.connection, [ending(self.lost[which % len(self.lost)], state)], self.now
-        )
-        assert settled == Settled(done=(), more=False)
-        assert self.connection.total_changes() == before
-
-    def renew(self) -> None:
-        inbox.renew(self.connection, [*self.held, *self.lost], lease_seconds=60, now=self.now)
-
-    def wait(self) -> None:
-        self.now += timedelta(seconds=60)
-        self.overdue += self.held
-        self.held = []
-
-    def crash(self) -> None:
-        self.wait()
-        self.overdue = []
-
-    def finish(self) -> None:
-        self.crash()
-        while self.held or len(self.ended) < sum(map(len, self.received.values())):
-            self.claim(100)
-            assert self.held
-            while self.held:
-                self.settle(DeliveryState.DONE, 0)
+    assert kept() == [b"one", b"one", b"two"]
+    settle(writer, claim(writer, consumer="a"), DONE)
+    assert kept() == [b"one", b"two"]
+    settle(writer, claim(writer, consumer="b"), DEAD)
+    settle(writer, claim(writer), DONE)
+    assert kept() == [b"one"]
 
 
-ENDINGS = [DeliveryState.DONE, DeliveryState.RETRY, DeliveryState.DEAD, DeliveryState.PENDING]
-STEPS = st.one_of(
-    st.tuples(
-        st.just("receive"),
-        st.integers(0, 2),
-        st.sampled_from([("a",), ("b",), ("a", "b")]),
-        st.sampled_from([0.0, 60.0]),
-    ),
-    st.tuples(st.just("claim"), st.integers(1, 5)),
-    st.tuples(
-        st.sampled_from(["settle", "settle_late", "settle_lost"]),
-        st.sampled_from(ENDINGS),
-        st.integers(0, 20),
-    ),
-    st.tuples(st.sampled_from(["renew", "wait", "crash"])),
-)
-
-
-@settings(deadline=None)
-@given(st.lists(STEPS, max_size=40))
-def test_whatever_happens_lanes_keep_their_order_and_everything_ends(
-    steps: list[tuple[object, ...]],
+def test_a_delivery_takes_only_steps_of_the_state_table(
+    writer: Writer, clock: Milliseconds, arrival: MakeArrival
 ) -> None:
-    model = Model()
+    steps: set[tuple[str, str]] = set()
+    before = None
 
-    for name, *arguments in steps:
-        getattr(model, str(name))(*arguments)
-    model.finish()
+    def note() -> None:
+        nonlocal before
+        row = writer.execute("SELECT state FROM wats_outstanding").fetchone()
+        dead = writer.execute("SELECT 1 FROM wats_dead_deliveries").fetchone()
+        after = str(row[0]) if row else "dead" if dead else "done"
+        if before is not None:
+            steps.add((before, after))
+        before = after
 
-    inbox.purge_dead(model.connection, model.now + timedelta(1), 1000)
-    for table in ("wats_outstanding", "wats_payloads", "wats_dead_deliveries"):
-        assert model.connection.execute(f"SELECT count(*) FROM {table}").get == 0  # noqa: S608
-    model.connection.close()
+    for last in (DONE, DEAD):
+        before = None
+        receive(writer, [arrival()])
+        note()
+        for state in (PENDING, RETRY, None, RETRY, PENDING, last):
+            claimed = claim(writer)
+            note()
+            clock.advance(60)
+            if state is not None:  # otherwise its lease expires
+                settle(writer, claimed, state)
+                note()
+            clock.advance(60)
+
+    found = {(DeliveryState(old), DeliveryState(new)) for old, new in steps}
+    assert found == {(old, new) for old in TRANSITIONS for new in TRANSITIONS[old]}
 
 
-def test_a_delivery_takes_no_step_that_is_not_in_the_table_of_its_life(
-    connection: Connection, arrival: MakeArrival
+def test_no_id_is_given_twice(writer: Writer, arrival: MakeArrival) -> None:
+    first = receive(writer, [arrival(), arrival()], handlers=2)
+    settle(writer, first, DONE)
+    writer.execute("DELETE FROM wats_inbox")
+
+    second = receive(writer, [arrival(), arrival()], handlers=2)
+
+    assert [each.id for each in (*first, *second)] == [1, 2, 3, 4]
+
+
+def test_the_lease_of_a_delivery_that_ended_has_no_effect_on_later_ones(
+    writer: Writer, clock: Milliseconds, arrival: MakeArrival
 ) -> None:
-    connection.execute("CREATE TABLE steps (before TEXT, after TEXT)")
-    connection.execute(
-        "CREATE TRIGGER noted AFTER UPDATE OF state ON wats_deliveries "
-        "BEGIN INSERT INTO steps VALUES (old.state, new.state); END"
-    )
-    inbox.receive(connection, [arrival()])
+    lost = receive(writer, [arrival()], handlers=1)
+    clock.advance(60)
+    settle(writer, claim(writer), DONE)
+    receive(writer, [arrival()], handlers=1)
 
-    for state in (DeliveryState.RETRY, DeliveryState.PENDING, None, DeliveryState.DONE):
-        now = NOON + timedelta(hours=1)
-        claimed = inbox.claim(connection, ["handlers"], limit=1, lease_seconds=-1, now=now)
-        if state is not None:  # else its lease runs out
-            inbox.settle(connection, [ending(each, state) for each in claimed], NOON)
+    with transaction(writer):
+        assert list(deliveries.renew(writer, lost)) == lost
+        assert list(deliveries.settle(writer, [Settlement(lost[0], DONE)]).done) == []
 
-    steps = {(DeliveryState(old), DeliveryState(new)) for old, new in _steps(connection)}
-    assert len(steps) == 5
-    assert all(new in TRANSITIONS[old] for old, new in steps)
+    assert deliveries.depth(writer, clock()).total.leased == 1
 
 
-def _steps(connection: Connection) -> list[tuple[str, str]]:
-    return connection.execute("SELECT before, after FROM steps").fetchall()
-
-
-def test_however_much_is_leased_as_it_arrives_what_is_read_as_a_whole_stays_small(
-    connection: Connection, arrival: MakeArrival
+def test_a_long_conversation_is_handled_in_order_with_promotions_one_by_one(
+    writer: Writer, arrival: MakeArrival
 ) -> None:
-    updates = [arrival(lane=n, lease_seconds=60.0) for n in range(3 * MOST)]
+    updates = [arrival(ordering_key=7) for _ in range(300)]
+    receive(writer, updates[:100])
+    handled: list[bytes] = []
 
-    kept = [
-        *inbox.receive(connection, updates[: MOST + 1]),
-        *inbox.receive(connection, updates[MOST + 1 :]),
-    ]
+    while claimed := claim(writer):
+        handled += payloads(claimed)
+        settle(writer, claimed, DONE)
+        if len(handled) % 50 == 0 and len(handled) <= 100:
+            start = 2 * len(handled)
+            receive(writer, updates[start : start + 100])
 
-    deliveries = leased(kept)
-    assert [delivery.payload for delivery in deliveries] == [update.payload for update in updates]
-    assert connection.execute("SELECT count(*) FROM wats_first_leases").get == MOST
-    settlements = [ending(delivery, DeliveryState.DONE) for delivery in deliveries]
-    assert inbox.settle(connection, settlements, NOON) == Settled(
-        done=tuple(delivery.update_id for delivery in deliveries), more=False
-    )
-    assert connection.execute("SELECT count(*) FROM wats_outstanding").get == 0
+    assert handled == [update.payload for update in updates]
 
 
-def leased(kept: Sequence[Kept | None]) -> list[Delivery]:
-    """Return all deliveries that are leased to who brought them."""
-    return [delivery for each in kept if each is not None for delivery in each.leased]
-
-
-def test_an_update_that_dies_for_one_target_while_another_is_done_is_erased_in_the_end(
-    connection: Connection, arrival: MakeArrival
+def test_a_rolled_back_transaction_leaves_counters_and_rows_as_they_were(
+    writer: Writer, clock: Milliseconds, arrival: MakeArrival
 ) -> None:
-    one, other = leased(
-        inbox.receive(connection, [arrival(targets=("a", "b"), lease_seconds=60.0)])
-    )
+    receive(writer, [arrival(), arrival(ordering_key=7), arrival(ordering_key=7)])
+    claimed = claim(writer)
+    before = deliveries.depth(writer, clock())
 
-    settled = inbox.settle(
-        connection, [ending(one, DeliveryState.DEAD), ending(other, DeliveryState.DONE)], NOON
-    )
+    def change_everything() -> None:
+        with transaction(writer):
+            inbox.receive(writer, [([arrival()], {"handlers": 1})])
+            first, second = claimed
+            deliveries.settle(writer, [Settlement(first, DONE), Settlement(second, DEAD)])
+            deliveries.claim(writer, "handlers", 9)
+            raise ZeroDivisionError
 
-    assert settled.done == ()
-    assert connection.execute("SELECT count(*) FROM wats_payloads").get == 1
-    inbox.purge_dead(connection, NOON + timedelta(1), 10)
-    assert connection.execute("SELECT count(*) FROM wats_payloads").get == 0
+    with pytest.raises(ZeroDivisionError):
+        change_everything()
+    assert deliveries.depth(writer, clock()) == before
+
+    settle(writer, claimed, DONE)
+    assert deliveries.depth(writer, clock()).total.pending == 1
+    assert writer.execute("SELECT count(*) FROM wats_outstanding").get == 1
 
 
-@pytest.mark.parametrize("state", [*ENDINGS])
-def test_what_is_settled_twice_at_once_is_settled(
-    connection: Connection, arrival: MakeArrival, state: DeliveryState
+@pytest.mark.parametrize("last", [DONE, PENDING, RETRY])
+def test_other_processes_are_woken_by_commits_that_leave_something_to_claim(
+    clock: Milliseconds, arrival: MakeArrival, last: DeliveryState
 ) -> None:
-    (delivery,) = leased(inbox.receive(connection, [arrival(lease_seconds=60.0)]))
+    calls: list[int] = []
+    writer = open_writer(clock=clock, on_work=lambda: calls.append(len(calls)))
 
-    settled = inbox.settle(connection, [ending(delivery, state)] * 2, NOON)
+    claimed = receive(writer, [arrival()], handlers=1)
+    assert calls == []  # leased on arrival
+    receive(writer, [arrival()], handlers=0)
+    assert len(calls) == 1
+    settle(writer, claimed, last)
+    assert len(calls) == 1 + (last is PENDING)
+    writer.execute("BEGIN")
+    inbox.receive(writer, [([arrival()], {})])
+    writer.roll_back()
+    with transaction(writer):
+        writer.execute("SELECT 1")
+    assert len(calls) == 1 + (last is PENDING)
+    writer.close()
 
-    assert settled.done == ((delivery.update_id,) if state is DeliveryState.DONE else ())
-    depth = inbox.depth(connection)
-    found = {
-        DeliveryState.DONE: 0,
-        DeliveryState.RETRY: depth.retry,
-        DeliveryState.DEAD: depth.dead,
-        DeliveryState.PENDING: depth.pending,
-    }
-    assert found[state] == (state is not DeliveryState.DONE)
-    assert depth.pending + depth.leased + depth.retry + depth.dead == found[state]
 
-
-def test_a_lease_that_was_lost_long_ago_says_nothing_about_who_has_its_number_now(
-    connection: Connection, arrival: MakeArrival
+def test_an_identity_is_purged_by_the_time_at_which_its_update_was_received(
+    writer: Writer, arrival: MakeArrival
 ) -> None:
-    (lost,) = leased(inbox.receive(connection, [arrival(lease_seconds=60.0)]))
-    later = NOON + timedelta(1)
-    (again,) = inbox.claim(connection, ["handlers"], limit=1, lease_seconds=60, now=later)
-    inbox.settle(connection, [ending(again, DeliveryState.DONE)], later)
-    inbox.purge(connection, [lost.update_id], later)
+    old = arrival(received_at=NOON - timedelta(seconds=1))
+    receive(writer, [old, arrival(received_at=NOON)])
+    ids = Walk(inbox.OLD_UPDATES, 10).next_rows(writer, NOON)
 
-    (new,) = leased(inbox.receive(connection, [arrival(lease_seconds=60.0)]))
-    inbox.renew(connection, [lost], lease_seconds=3600, now=later)
-    settled = inbox.settle(connection, [ending(lost, DeliveryState.DONE)], later)
+    with transaction(writer):
+        assert inbox.purge(writer, [*ids, 2], NOON) == 1
 
-    assert new.update_id == lost.update_id
-    assert settled == Settled(done=(), more=False)
-    assert inbox.depth(connection).leased == 1
-    assert len(inbox.claim(connection, ["handlers"], limit=1, lease_seconds=60, now=later)) == 1
+    assert writer.execute("SELECT key FROM wats_inbox").fetchall() != [(old.key,)]

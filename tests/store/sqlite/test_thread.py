@@ -8,48 +8,43 @@ from typing import TypeAlias
 import pytest
 from apsw import Connection, Cursor
 
+from tests.store.results import leased, waiting
+from tests.store.sqlite.writers import Milliseconds, ignore, open_writer
 from wats.errors import StoreUnavailable
-from wats.store.migrate import load_migrations
-from wats.store.records import Arrival, DeliveryState, Kept, Settled, Settlement
-from wats.store.sqlite import inbox
-from wats.store.sqlite.connection import connect_reader, connect_writer, migrate
-from wats.store.sqlite.thread import (
-    MAX_BATCH,
-    MAX_ROUNDS,
-    ConnectionThread,
-    answer_each,
-    commit_together,
-)
+from wats.store.group_commit import MAX_BATCH, MAX_ROUNDS
+from wats.store.records import Arrival, DeliveryState, Received, Settlement
+from wats.store.sqlite import deliveries, inbox
+from wats.store.sqlite.connection import Writer, connect_reader, connect_writer
+from wats.store.sqlite.thread import ConnectionThread, commit, run_each
 from wats.telemetry.vocabulary import Outcome, StoreOperation
 
 MakeArrival = Callable[..., Arrival]
 
-Answer: TypeAlias = Sequence[Kept | None]
+Results: TypeAlias = Sequence[Received | None]
 
 RECEIVE = StoreOperation.RECEIVE
 SETTLE = StoreOperation.SETTLE
 
 
-class Writer:
-    """A writer thread whose transactions can be counted, and held up."""
+class HeldWriter:
+    """A writer thread whose transactions can be counted, and delayed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.statements: list[str] = []
-        self.told: list[tuple[StoreOperation, Outcome]] = []
+        self.observed: list[tuple[StoreOperation, Outcome]] = []
         self.may_go_on = threading.Event()
-        self.thread = ConnectionThread(
-            "writer", commit_together, lambda operation, outcome, _: self._tell(operation, outcome)
+        self.thread = ConnectionThread[Writer](
+            "writer", commit, lambda operation, outcome, _: self._observe(operation, outcome)
         )
 
-    def _tell(self, operation: StoreOperation, outcome: Outcome) -> None:
-        self.told.append((operation, outcome))
+    def _observe(self, operation: StoreOperation, outcome: Outcome) -> None:
+        self.observed.append((operation, outcome))
 
-    def connect(self) -> Connection:
-        connection = connect_writer(str(self.path), 0.1)
-        migrate(connection, load_migrations("sqlite"))
-        connection.set_exec_trace(self._trace)
-        return connection
+    def connect(self) -> Writer:
+        writer = open_writer(str(self.path))
+        writer.set_exec_trace(self._trace)
+        return writer
 
     def _trace(self, _: Cursor, statement: str, __: object) -> bool:
         self.statements.append(statement)
@@ -62,92 +57,94 @@ class Writer:
             is_held.set()
             return self.may_go_on.wait()
 
-        held = self.thread.ask(SETTLE, wait)
+        held = self.thread.submit(SETTLE, wait)
         await asyncio.to_thread(is_held.wait)
         return held
 
-    def receive(self, *arrivals: Arrival) -> "asyncio.Future[Answer]":
-        return self.thread.ask_together(RECEIVE, inbox.receive, arrivals)
+    def receive(self, *arrivals: Arrival, **slots: int) -> "asyncio.Future[Results]":
+        return self.thread.submit_joined(RECEIVE, inbox.receive, (arrivals, slots))
 
     def count(self, statement: str) -> int:
         return self.statements.count(statement)
 
 
 @pytest.fixture
-async def writer(tmp_path: Path) -> AsyncIterator[Writer]:
-    writer = Writer(tmp_path / "wats.db")
+async def writer(tmp_path: Path) -> AsyncIterator[HeldWriter]:
+    writer = HeldWriter(tmp_path / "wats.db")
     await writer.thread.start(writer.connect)
     yield writer
     writer.may_go_on.set()
     await writer.thread.stop()
 
 
-async def release(writer: Writer, *waiting: "asyncio.Future[object]") -> list[object]:
+async def release(writer: HeldWriter, *submitted: "asyncio.Future[object]") -> list[object]:
     writer.statements.clear()
     writer.may_go_on.set()
-    return await asyncio.gather(*waiting, return_exceptions=True)
+    return await asyncio.gather(*submitted, return_exceptions=True)
 
 
 def fail(_: Connection) -> None:
     raise ZeroDivisionError
 
 
-async def test_questions_that_wait_together_share_one_transaction(
-    writer: Writer, arrival: MakeArrival
+async def test_requests_that_wait_together_share_one_transaction(
+    writer: HeldWriter, arrival: MakeArrival
 ) -> None:
     held = await writer.hold()
-    waiting = [writer.receive(arrival(), arrival()) for _ in range(100)]
+    submitted = [writer.receive(arrival(), arrival()) for _ in range(100)]
 
-    answers = await release(writer, *waiting)
+    results = await release(writer, *submitted)
     await held
 
-    assert answers == [[Kept(), Kept()]] * 100
-    assert writer.count("COMMIT") == 2  # that of the one that held them up, and theirs
-    assert writer.told == [(SETTLE, Outcome.SUCCESS)] + [(RECEIVE, Outcome.SUCCESS)] * 100
+    assert [waiting(each) for each in results] == [[1, 1]] * 100
+    assert writer.count("COMMIT") == 2  # that of the request which delayed them, and theirs
+    assert writer.observed == [(SETTLE, Outcome.SUCCESS)] + [(RECEIVE, Outcome.SUCCESS)] * 100
 
 
-async def test_a_transaction_has_a_bounded_number_of_questions(
-    writer: Writer, arrival: MakeArrival
+async def test_a_transaction_has_a_bounded_number_of_requests(
+    writer: HeldWriter, arrival: MakeArrival
 ) -> None:
     held = await writer.hold()
-    waiting = [writer.receive(arrival()) for _ in range(MAX_BATCH + 1)]
+    submitted = [writer.receive(arrival()) for _ in range(MAX_BATCH + 1)]
 
-    await release(writer, held, *waiting)
+    await release(writer, held, *submitted)
 
     assert writer.count("COMMIT") == 3
 
 
-async def test_what_is_asked_in_several_turns_of_the_loop_gathers_into_one_transaction(
-    writer: Writer, arrival: MakeArrival
+async def test_requests_of_several_turns_of_the_loop_share_one_transaction(
+    writer: HeldWriter, arrival: MakeArrival
 ) -> None:
     writer.statements.clear()
-    waiting = [writer.receive(arrival()), writer.receive(arrival())]
+    submitted = [writer.receive(arrival()), writer.receive(arrival())]
     for _ in range(MAX_ROUNDS // 2):
         await asyncio.sleep(0)
-        waiting.append(writer.receive(arrival()))
+        submitted.append(writer.receive(arrival()))
 
-    assert await asyncio.gather(*waiting) == [[Kept()]] * len(waiting)
+    results = await asyncio.gather(*submitted)
+
+    assert [waiting(each) for each in results] == [[1]] * len(submitted)
     assert writer.count("COMMIT") == 1
 
 
-async def test_a_question_waits_a_bounded_number_of_turns_for_others(
-    writer: Writer, arrival: MakeArrival
+async def test_a_request_waits_a_bounded_number_of_turns_for_others(
+    writer: HeldWriter, arrival: MakeArrival
 ) -> None:
     first, *rest = writer.receive(arrival()), writer.receive(arrival())
     while not first.done():
         rest.append(writer.receive(arrival()))
         await asyncio.sleep(0)
 
-    assert await first == [Kept()]
-    assert await asyncio.gather(*rest) == [[Kept()]] * len(rest)
+    assert waiting(await first) == [1]
+    assert [waiting(each) for each in await asyncio.gather(*rest)] == [[1]] * len(rest)
     assert writer.count("COMMIT") > 1
 
 
-async def test_a_patient_question_joins_the_next_transaction(
-    writer: Writer, arrival: MakeArrival
+async def test_a_patient_request_joins_the_next_transaction(
+    writer: HeldWriter, arrival: MakeArrival
 ) -> None:
     writer.statements.clear()
-    patient = writer.thread.ask(SETTLE, total_changes, patience_seconds=60)
+    patient = writer.thread.submit(SETTLE, total_changes, patience_seconds=60)
     await asyncio.sleep(0.02)
     assert not patient.done()
 
@@ -156,24 +153,22 @@ async def test_a_patient_question_joins_the_next_transaction(
     assert writer.count("COMMIT") == 1
 
 
-async def test_patient_questions_alone_are_answered_together_after_the_patience_of_the_first(
-    writer: Writer,
+async def test_patient_requests_alone_are_run_together_after_the_patience_of_the_first(
+    writer: HeldWriter,
 ) -> None:
     writer.statements.clear()
-    asked_at = asyncio.get_running_loop().time()
-    first = writer.thread.ask(SETTLE, total_changes, patience_seconds=0.05)
-    second = writer.thread.ask(SETTLE, total_changes, patience_seconds=60)
+    first = writer.thread.submit(SETTLE, total_changes, patience_seconds=0.05)
+    second = writer.thread.submit(SETTLE, total_changes, patience_seconds=60)
 
     await asyncio.wait_for(asyncio.gather(first, second), timeout=5)
 
-    assert asyncio.get_running_loop().time() - asked_at >= 0.05
     assert writer.count("COMMIT") == 1
 
 
-async def test_a_patient_question_is_answered_before_a_thread_stops(tmp_path: Path) -> None:
-    writer = Writer(tmp_path / "wats.db")
+async def test_a_patient_request_is_run_before_a_thread_stops(tmp_path: Path) -> None:
+    writer = HeldWriter(tmp_path / "wats.db")
     await writer.thread.start(writer.connect)
-    patient = writer.thread.ask(SETTLE, total_changes, patience_seconds=60)
+    patient = writer.thread.submit(SETTLE, total_changes, patience_seconds=60)
 
     await asyncio.wait_for(writer.thread.stop(), timeout=5)
 
@@ -184,150 +179,172 @@ def total_changes(connection: Connection) -> int:
     return connection.total_changes()
 
 
-async def test_what_is_settled_makes_room_for_what_arrives_in_the_same_transaction(
-    writer: Writer, arrival: MakeArrival
+async def test_a_settlement_frees_an_ordering_key_for_an_arrival_of_the_same_transaction(
+    writer: HeldWriter, arrival: MakeArrival
 ) -> None:
-    (kept,) = await writer.receive(arrival(lane=7, lease_seconds=60.0))
-    assert kept is not None
-    (first,) = kept.leased
-    done = Settlement(
-        delivery=first,
-        state=DeliveryState.DONE,
-    )
-    settle = partial(inbox.settle, settlements=[done], now=arrival().received_at)
+    (first,) = leased(await writer.receive(arrival(ordering_key=7), handlers=1))
+    settle = partial(deliveries.settle, settlements=[Settlement(first, DeliveryState.DONE)])
+    writer.statements.clear()
 
-    receiving = writer.receive(arrival(lane=7, lease_seconds=60.0))
-    settling = writer.thread.ask(SETTLE, settle, patience_seconds=60)
+    receiving = writer.receive(arrival(ordering_key=7), handlers=1)
+    settling = writer.thread.submit(SETTLE, settle, patience_seconds=60)
 
-    (kept,) = await receiving
-    assert kept is not None
-    (second,) = kept.leased
-    assert (second.lane, second.attempt) == (7, 1)
-    assert await settling == Settled(done=(first.update_id,), more=False)
+    (second,) = leased(await receiving)
+    assert (second.ordering_key, second.attempt) == (7, 1)
+    assert (await settling).done == [first.update_id]
+    assert writer.count("COMMIT") == 1
 
 
-async def test_what_is_claimed_in_one_transaction_with_its_arrival_is_seen(
-    writer: Writer, arrival: MakeArrival, noon_claim: Callable[[Connection], Sequence[object]]
+async def test_a_claim_finds_the_arrivals_of_its_transaction(
+    writer: HeldWriter, arrival: MakeArrival
 ) -> None:
     held = await writer.hold()
-    claiming = writer.thread.ask(StoreOperation.CLAIM, noon_claim)
+    claiming = writer.thread.submit(
+        StoreOperation.CLAIM, partial(deliveries.claim, name="handlers", limit=10)
+    )
     receiving = writer.receive(arrival())
 
     await release(writer, held, receiving)
 
-    assert len(await claiming) == 1
+    assert len((await claiming).deliveries) == 1
     assert writer.count("COMMIT") == 2
 
 
-@pytest.fixture
-def noon_claim(arrival: MakeArrival) -> Callable[[Connection], Sequence[object]]:
-    return partial(
-        inbox.claim,
-        targets=["handlers"],
-        limit=10,
-        lease_seconds=60,
-        now=arrival().received_at,
-    )
-
-
-async def test_a_question_that_fails_spoils_no_other(writer: Writer, arrival: MakeArrival) -> None:
+async def test_a_request_that_fails_spoils_no_other(
+    writer: HeldWriter, arrival: MakeArrival
+) -> None:
     held = await writer.hold()
     good = [writer.receive(arrival()) for _ in range(3)]
-    bad = writer.receive(arrival(lane=2**70))
-    worse = writer.thread.ask(SETTLE, fail)
+    bad = writer.receive(arrival(ordering_key=2**70))
+    worse = writer.thread.submit(SETTLE, fail)
 
-    answers = await release(writer, held, *good, bad, worse)
+    _, *results = await release(writer, held, *good, bad, worse)
 
-    assert answers[:4] == [True, [Kept()], [Kept()], [Kept()]]
-    assert [type(error) for error in answers[4:]] == [OverflowError, ZeroDivisionError]
-    assert writer.told.count((RECEIVE, Outcome.SUCCESS)) == 3
-    assert writer.told.count((RECEIVE, Outcome.ERROR)) == 1
+    assert [waiting(each) for each in results[:3]] == [[1]] * 3
+    assert [type(error) for error in results[3:]] == [OverflowError, ZeroDivisionError]
+    assert writer.observed.count((RECEIVE, Outcome.SUCCESS)) == 3
+    assert writer.observed.count((RECEIVE, Outcome.ERROR)) == 1
 
 
-async def test_a_question_that_fails_changes_nothing(writer: Writer, arrival: MakeArrival) -> None:
-    def receive_and_fail(connection: Connection) -> None:
-        inbox.receive(connection, [first])
+async def test_a_request_that_fails_changes_nothing(
+    writer: HeldWriter, arrival: MakeArrival
+) -> None:
+    def receive_and_fail(connection: Writer) -> None:
+        inbox.receive(connection, [([first], {"handlers": 1})])
         raise ZeroDivisionError
 
     first = arrival()
     with pytest.raises(ZeroDivisionError):
-        await writer.thread.ask(SETTLE, receive_and_fail)
+        await writer.thread.submit(SETTLE, receive_and_fail)
 
-    assert await writer.receive(first) == [Kept()]
+    assert waiting(await writer.receive(first)) == [1]
+    depth = await writer.thread.submit(None, partial(deliveries.depth, now=0))
+    assert (depth.total.pending, depth.total.leased) == (1, 0)
 
 
-async def test_a_locked_database_fails_everything_that_waits_after_one_wait(
-    writer: Writer, arrival: MakeArrival
+async def test_a_callback_that_raises_does_not_keep_others_from_their_results(
+    writer: HeldWriter, arrival: MakeArrival
+) -> None:
+    loop = asyncio.get_running_loop()
+    reported: list[object] = []
+    loop.set_exception_handler(lambda _, context: reported.append(context["exception"]))
+    finished = asyncio.Event()
+
+    def submit(finish: Callable[[object, Exception | None], None]) -> None:
+        writer.thread.submit_with(
+            RECEIVE, inbox.receive, ([arrival()], {}), finish, loop=loop, began=loop.time()
+        )
+
+    held = await writer.hold()
+    submit(lambda *_: 1 // 0)
+    submit(lambda *_: finished.set())
+    other = writer.receive(arrival())
+
+    _, results = await release(writer, held, other)
+
+    await asyncio.wait_for(finished.wait(), timeout=5)
+    assert waiting(results) == [1]
+    assert [type(error) for error in reported] == [ZeroDivisionError]
+    assert writer.observed.count((RECEIVE, Outcome.SUCCESS)) == 3
+    loop.set_exception_handler(None)
+
+
+async def test_a_locked_database_fails_every_waiting_request_after_one_wait(
+    writer: HeldWriter, arrival: MakeArrival
 ) -> None:
     held = await writer.hold()
-    waiting = [writer.receive(arrival()) for _ in range(50)]
+    first = [writer.receive(arrival()) for _ in range(50)]
     writer.may_go_on.set()
     await held
     other = Connection(str(writer.path))
     other.set_busy_timeout(5000)
     other.execute("BEGIN IMMEDIATE")
-    waiting += [writer.receive(arrival()) for _ in range(50)]
+    second = [writer.receive(arrival()) for _ in range(50)]
 
-    answers = await asyncio.wait_for(
-        asyncio.gather(*waiting[50:], return_exceptions=True), timeout=2
-    )
+    results = await asyncio.wait_for(asyncio.gather(*second, return_exceptions=True), timeout=5)
 
-    assert {type(answer) for answer in answers} == {StoreUnavailable}
+    assert {type(each) for each in results} == {StoreUnavailable}
     other.execute("ROLLBACK")
-    assert await writer.receive(arrival()) == [Kept()]
+    assert waiting(await writer.receive(arrival())) == [1]
+    await asyncio.gather(*first, return_exceptions=True)
     other.close()
 
 
-async def test_a_cancelled_asker_is_passed_over_and_still_counted(
-    writer: Writer, arrival: MakeArrival
+async def test_a_cancelled_caller_is_skipped_and_its_operation_still_counted(
+    writer: HeldWriter, arrival: MakeArrival
 ) -> None:
     held = await writer.hold()
     leaving, staying = writer.receive(arrival()), writer.receive(arrival())
     leaving.cancel()
 
-    assert await release(writer, held, staying) == [True, [Kept()]]
+    _, results = await release(writer, held, staying)
 
-    assert writer.told.count((RECEIVE, Outcome.SUCCESS)) == 2
+    assert waiting(results) == [1]
+    assert writer.observed.count((RECEIVE, Outcome.SUCCESS)) == 2
 
 
-async def test_a_question_of_a_loop_that_is_gone_does_not_stop_the_thread(
-    writer: Writer, arrival: MakeArrival
+async def test_a_request_of_a_closed_loop_does_not_stop_the_thread(
+    writer: HeldWriter, arrival: MakeArrival
 ) -> None:
     held = await writer.hold()
 
-    async def leave_at_once() -> None:
+    async def leave() -> None:
         writer.receive(arrival())
-        writer.thread.ask(SETTLE, fail, patience_seconds=0.001)
+        writer.thread.submit(SETTLE, fail, patience_seconds=0.001)
 
-    await asyncio.to_thread(asyncio.run, leave_at_once())
+    await asyncio.to_thread(asyncio.run, leave())
 
-    assert await release(writer, held, writer.receive(arrival())) == [True, [Kept()]]
+    _, results = await release(writer, held, writer.receive(arrival()))
+    assert waiting(results) == [1]
 
 
-async def test_a_question_can_come_from_another_loop(writer: Writer, arrival: MakeArrival) -> None:
-    async def receive() -> Answer:
+async def test_a_request_can_come_from_another_loop(
+    writer: HeldWriter, arrival: MakeArrival
+) -> None:
+    async def receive() -> Results:
         return await writer.receive(arrival())
 
-    assert await asyncio.to_thread(asyncio.run, receive()) == [Kept()]
+    assert waiting(await asyncio.to_thread(asyncio.run, receive())) == [1]
 
 
 async def test_a_thread_that_cannot_connect_ends(tmp_path: Path) -> None:
-    thread = ConnectionThread("lost", answer_each, lambda *_: None)
+    thread = ConnectionThread[Writer]("lost", run_each, lambda *_: None)
+    path = str(tmp_path / "none" / "wats.db")
 
     with pytest.raises(StoreUnavailable):
-        await thread.start(partial(connect_writer, str(tmp_path / "none" / "wats.db"), 0.1))
+        await thread.start(partial(connect_writer, path, 0.1, Milliseconds(), ignore))
 
     await ended("lost")
 
 
-async def test_a_thread_whose_starter_was_cancelled_ends(tmp_path: Path) -> None:
+async def test_a_thread_whose_start_was_cancelled_ends(tmp_path: Path) -> None:
     may_connect = threading.Event()
 
     def connect() -> Connection:
         may_connect.wait()
         return Connection(str(tmp_path / "wats.db"))
 
-    thread = ConnectionThread("left", answer_each, lambda *_: None)
+    thread = ConnectionThread[Connection]("left", run_each, lambda *_: None)
     starting = asyncio.create_task(thread.start(connect))
     await asyncio.sleep(0.01)
     starting.cancel()
@@ -346,24 +363,24 @@ async def ended(name: str) -> None:
             assert not thread.is_alive()
 
 
-async def test_a_read_that_fails_spoils_no_other(writer: Writer) -> None:
-    reader = ConnectionThread("reader", answer_each, lambda *_: None)
+async def test_a_read_that_fails_spoils_no_other(writer: HeldWriter) -> None:
+    reader = ConnectionThread[Connection]("reader", run_each, lambda *_: None)
     await reader.start(partial(connect_reader, str(writer.path), 0.1))
 
-    bad = reader.ask(StoreOperation.GET, fail)
-    good = reader.ask(StoreOperation.DEPTH, inbox.depth)
+    bad = reader.submit(StoreOperation.GET, fail)
+    good = reader.submit(StoreOperation.DEPTH, partial(deliveries.depth, now=0))
 
     with pytest.raises(ZeroDivisionError):
         await bad
-    assert (await good).pending == 0
+    assert (await good).total.pending == 0
     await reader.stop()
 
 
-async def test_a_reader_cannot_write(writer: Writer, arrival: MakeArrival) -> None:
-    reader = ConnectionThread("reader", answer_each, lambda *_: None)
+async def test_a_reader_cannot_write(writer: HeldWriter) -> None:
+    reader = ConnectionThread[Connection]("reader", run_each, lambda *_: None)
     await reader.start(partial(connect_reader, str(writer.path), 0.1))
 
     with pytest.raises(StoreUnavailable):
-        await reader.ask(RECEIVE, partial(inbox.receive, arrivals=[arrival()]))
+        await reader.submit(None, lambda connection: connection.execute("DELETE FROM wats_inbox"))
 
     await reader.stop()

@@ -28,6 +28,7 @@ from wats.store.postgres.migrations import SCHEMA_VERSION, migrate
 from wats.store.postgres.receive import Call, Receiver
 from wats.store.records import (
     Arrival,
+    Claimed,
     Consumer,
     DeadLetter,
     Delivery,
@@ -194,6 +195,11 @@ class PostgresStore(Store):
         return leads
 
     @override
+    async def checkpoint(self) -> bool:
+        # The server recycles its log by itself, and nobody else can.
+        return True
+
+    @override
     def on_work(self, wake: Callable[[], None]) -> None:
         self._wakers.append(wake)
 
@@ -233,7 +239,7 @@ class PostgresStore(Store):
         return results
 
     @override
-    async def claim(self, consumer: str, limit: int) -> Sequence[Delivery]:
+    async def claim(self, consumer: str, limit: int) -> Claimed:
         known = self._consumers.get(consumer) or Consumer(name=consumer)
         claim = partial(leases.claim, consumer=known, limit=limit)
         return await self._write(StoreOperation.CLAIM, claim)
@@ -253,7 +259,8 @@ class PostgresStore(Store):
 
     @override
     async def depth(self) -> InboxDepth:
-        return await self._read(StoreOperation.DEPTH, depths.read)
+        read = partial(depths.read, configured=sorted(self._consumers))
+        return await self._read(StoreOperation.DEPTH, read)
 
     @override
     async def dead_letters(self, *, limit: int, after: int = 0) -> Sequence[DeadLetter]:

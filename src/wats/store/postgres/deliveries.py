@@ -1,8 +1,8 @@
 """Leases of deliveries: claim, renew, settle. See `receive` for what is locked in which order."""
 
 import secrets
-from collections.abc import Mapping, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import asyncpg
 
@@ -10,7 +10,17 @@ from wats.clock import from_ms
 from wats.store.postgres.connection import Connection
 from wats.store.postgres.depths import DepthChanges
 from wats.store.postgres.rows import by_number, clean_or_none, numbers
-from wats.store.records import Consumer, DeadLetter, Delivery, DeliveryState, Settled, Settlement
+from wats.store.records import (
+    Claimed,
+    Consumer,
+    DeadLetter,
+    Delivery,
+    DeliveryState,
+    Settled,
+    Settlement,
+)
+
+T = TypeVar("T")
 
 _PEEK = """
 SELECT due_at, id FROM (
@@ -52,19 +62,19 @@ SELECT * FROM due UNION ALL SELECT * FROM expired ORDER BY due_at, id LIMIT $3::
 
 _LEASE = """
 UPDATE wats_deliveries
-SET lease = $3::bigint, due_at = (SELECT wats_now()) + $4::bigint,
+SET lease = $4::bigint, due_at = (SELECT wats_now()) + $5::bigint,
     attempts = CASE WHEN is_final THEN attempts ELSE attempts + 1 END,
-    is_final = is_final OR attempts + 1 >= $5::int
-WHERE phone_number_id = $1 AND id = ANY($2::bigint[])
+    is_final = is_final OR attempts + 1 >= $6::int
+WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
 """
 
 # Locks in the order of the arrays. A subquery that locks is never merged into the query around it,
 # so each row is looked up by its key.
 _LOCKED = """
-    SELECT head.* FROM unnest($2::bigint[], $3::bigint[]) AS held (id, lease)
+    SELECT head.* FROM unnest($3::bigint[], $4::bigint[]) AS held (id, lease)
     CROSS JOIN LATERAL (
-        SELECT id, lease, update_id, siblings, consumer, followers FROM wats_deliveries
-        WHERE phone_number_id = $1 AND id = held.id AND lease = held.lease
+        SELECT id, lease, update_id, siblings, followers FROM wats_deliveries
+        WHERE phone_number_id = $1 AND consumer = $2 AND id = held.id AND lease = held.lease
         FOR UPDATE
     ) AS head
 """
@@ -74,31 +84,32 @@ _LOCKED = """
 _DONE = f"""
 WITH ended AS MATERIALIZED ({_LOCKED}), deleted AS (
     DELETE FROM wats_deliveries
-    WHERE phone_number_id = $1 AND id = ANY(array(SELECT id FROM ended WHERE followers = 0))
+    WHERE phone_number_id = $1 AND consumer = $2
+        AND id = ANY(array(SELECT id FROM ended WHERE followers = 0))
 )
 SELECT * FROM ended
 """
 
 _RENEW = f"""
 WITH held AS MATERIALIZED ({_LOCKED})
-UPDATE wats_deliveries SET due_at = (SELECT wats_now()) + $4::bigint
-WHERE phone_number_id = $1 AND id = ANY(array(SELECT id FROM held))
+UPDATE wats_deliveries SET due_at = (SELECT wats_now()) + $5::bigint
+WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY(array(SELECT id FROM held))
 RETURNING id, lease
 """
 
 _RETRY = """
 UPDATE wats_deliveries
 SET lease = NULL, is_final = false,
-    due_at = (SELECT wats_now()) + ($3::bigint[])[array_position($2::bigint[], id)],
-    error = ($4::text[])[array_position($2::bigint[], id)]
-WHERE phone_number_id = $1 AND id = ANY($2::bigint[])
+    due_at = (SELECT wats_now()) + ($4::bigint[])[array_position($3::bigint[], id)],
+    error = ($5::text[])[array_position($3::bigint[], id)]
+WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
 """
 
 _RELEASE = """
 UPDATE wats_deliveries
-SET lease = NULL, due_at = arrived_at, is_final = id = ANY($3::bigint[]),
-    attempts = CASE WHEN id = ANY($3::bigint[]) THEN attempts ELSE attempts - 1 END
-WHERE phone_number_id = $1 AND id = ANY($2::bigint[])
+SET lease = NULL, due_at = arrived_at, is_final = id = ANY($4::bigint[]),
+    attempts = CASE WHEN id = ANY($4::bigint[]) THEN attempts ELSE attempts - 1 END
+WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
 """
 
 _BURY = """
@@ -107,22 +118,22 @@ INSERT INTO wats_dead_deliveries (
     died_at, payload
 )
 SELECT phone_number_id, id, update_id, siblings, consumer, ordering_key, attempts,
-    ($3::text[])[array_position($2::bigint[], id)], arrived_at, (SELECT wats_now()), payload
+    ($4::text[])[array_position($3::bigint[], id)], arrived_at, (SELECT wats_now()), payload
 FROM wats_deliveries
-WHERE phone_number_id = $1 AND id = ANY($2::bigint[])
+WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
 """
 
 # The old heads are deleted before the new ones are written, because `next` reads `deleted`.
 _PROMOTE = """
 WITH deleted AS (
     DELETE FROM wats_deliveries
-    WHERE phone_number_id = $1 AND id = ANY($2::bigint[])
-    RETURNING consumer, ordering_key, followers, last_id
+    WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
+    RETURNING ordering_key, followers, last_id
 ), next AS MATERIALIZED (
     SELECT first.id, deleted.followers - 1 AS followers, deleted.last_id
     FROM deleted CROSS JOIN LATERAL (
         SELECT id FROM wats_deliveries
-        WHERE phone_number_id = $1 AND consumer = deleted.consumer
+        WHERE phone_number_id = $1 AND consumer = $2
             AND ordering_key = deleted.ordering_key AND due_at IS NULL
         ORDER BY last_id LIMIT 1
     ) AS first
@@ -134,8 +145,8 @@ UPDATE wats_deliveries
 SET due_at = arrived_at,
     followers = (SELECT new.followers[array_position(new.ids, wats_deliveries.id)] FROM new),
     last_id = (SELECT new.last_ids[array_position(new.ids, wats_deliveries.id)] FROM new)
-WHERE phone_number_id = $1 AND id = ANY(array(SELECT id FROM next))
-RETURNING consumer
+WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY(array(SELECT id FROM next))
+RETURNING id
 """
 
 _LOCK_UPDATES = "SELECT pg_advisory_xact_lock(update_id) FROM unnest($1::bigint[]) AS u (update_id)"
@@ -143,13 +154,14 @@ _LOCK_UPDATES = "SELECT pg_advisory_xact_lock(update_id) FROM unnest($1::bigint[
 _FINISHED = """
 SELECT update_id FROM unnest($2::bigint[], $3::int[]) AS ended (update_id, siblings)
 WHERE (
-    SELECT true FROM wats_deliveries
-    WHERE phone_number_id = $1 AND id >= ended.update_id AND id < ended.update_id + ended.siblings
-    LIMIT 1
+    SELECT true FROM wats_deliveries AS other
+    WHERE phone_number_id = $1 AND other.siblings > 1
+        AND other.update_id >= ended.update_id AND other.update_id <= ended.update_id
+    ORDER BY other.update_id LIMIT 1
 ) IS NULL AND (
     SELECT true FROM wats_dead_deliveries
     WHERE phone_number_id = $1 AND id >= ended.update_id AND id < ended.update_id + ended.siblings
-    LIMIT 1
+    ORDER BY id LIMIT 1
 ) IS NULL
 """
 
@@ -158,35 +170,53 @@ SELECT id, update_id, consumer, attempts, error, died_at FROM wats_dead_deliveri
 WHERE phone_number_id = $1 AND id > $2 ORDER BY id LIMIT $3
 """
 
-_DELETE = "DELETE FROM wats_deliveries WHERE phone_number_id = $1 AND id = ANY($2::bigint[])"
+_DELETE = """
+DELETE FROM wats_deliveries
+WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
+"""
 
 _ENDS = frozenset({DeliveryState.DONE, DeliveryState.DEAD})
 
 
-async def claim(connection: Connection, consumer: Consumer, limit: int) -> Sequence[Delivery]:
+async def claim(connection: Connection, consumer: Consumer, limit: int) -> Claimed:
     """Lease heads of *consumer* that are due, those that have been due longest first."""
     shares = await _shares(connection, consumer.name, limit)
-    lease, changes = secrets.randbits(62), DepthChanges()
-    lease_ms = round(consumer.lease_seconds * 1000)
-    found: list[tuple[int, Delivery]] = []
+    found: list[tuple[int, int, str, asyncpg.Record]] = []
     for number, share in shares.items():
         rows = await connection.fetch(_CLAIM, number, consumer.name, share)
-        if rows:
-            ids = [row["id"] for row in rows]
-            await connection.execute(_LEASE, number, ids, lease, lease_ms, consumer.max_attempts)
-        found += [(row["due_at"], _delivery(row, number, consumer.name, lease)) for row in rows]
-        fresh = sum(not row["is_leased"] for row in rows)
-        retries = sum(row["attempts"] > 0 and not row["is_leased"] for row in rows)
-        changes.add(number, consumer.name, pending=retries - fresh, retry=-retries, leased=fresh)
+        found += [(row["due_at"], row["id"], number, row) for row in rows]
+    found.sort(key=lambda each: each[:3])
+    lease, changes = secrets.randbits(62), DepthChanges()
+    lease_ms = round(consumer.lease_seconds * 1000)
+    for number, group in by_number(found, lambda each: each[2]).items():
+        ids = [id_ for _, id_, _, _ in group]
+        await connection.execute(
+            _LEASE, number, consumer.name, ids, lease, lease_ms, consumer.max_attempts
+        )
+        fresh = [row for *_, row in group if not row["is_leased"]]
+        retries = sum(row["attempts"] > 0 for row in fresh)
+        pending = len(fresh) - retries
+        changes.add(number, consumer.name, pending=-pending, retry=-retries, leased=len(fresh))
     await changes.write(connection)
-    found.sort(key=lambda each: (each[0], each[1].id))
-    return [delivery for _, delivery in found]
+    more = len(found) == limit and bool(await _shares(connection, consumer.name, 1, peek=True))
+    return Claimed(
+        [_delivery(row, number, consumer.name, lease) for _, _, number, row in found], more
+    )
 
 
-async def _shares(connection: Connection, consumer: str, limit: int) -> Mapping[str, int]:
-    """Return how many deliveries of each business number to claim."""
+async def _shares(
+    connection: Connection, consumer: str, limit: int, *, peek: bool = False
+) -> Mapping[str, int]:
+    """Return how many deliveries of each business number to claim.
+
+    Args:
+        connection: The connection.
+        consumer: The consumer.
+        limit: How many to claim of all.
+        peek: Whether to look also where there is one number, of which *limit* can be claimed.
+    """
     of_numbers = await numbers(connection)
-    if len(of_numbers) == 1:
+    if len(of_numbers) == 1 and not peek:
         return {of_numbers[0]: limit}
     due: list[tuple[int, int, str]] = []
     for number in of_numbers:
@@ -218,113 +248,135 @@ async def renew(
 ) -> Sequence[Delivery]:
     """Extend leases; return the deliveries whose lease was lost."""
     held: set[tuple[str, int, int]] = set()
-    for number, group in by_number(deliveries, lambda each: each.phone_number_id).items():
-        for name, theirs in groupby(sorted(group, key=_lock_order), lambda each: each.consumer):
-            ids, keys = zip(*((each.id, each.lease) for each in theirs), strict=True)
-            consumer = consumers.get(name) or Consumer(name=name)
-            lease_ms = round(consumer.lease_seconds * 1000)
-            rows = await connection.fetch(_RENEW, number, ids, keys, lease_ms)
-            held |= {(number, id_, lease) for id_, lease in rows}
+    for (number, name), group in _by_consumer(deliveries, lambda each: each).items():
+        consumer = consumers.get(name) or Consumer(name=name)
+        lease_ms = round(consumer.lease_seconds * 1000)
+        ids, leases = [each.id for each in group], [each.lease for each in group]
+        rows = await connection.fetch(_RENEW, number, name, ids, leases, lease_ms)
+        held |= {(number, id_, lease) for id_, lease in rows}
     return [each for each in deliveries if (each.phone_number_id, each.id, each.lease) not in held]
 
 
-def _lock_order(delivery: Delivery) -> tuple[str, int]:
-    return delivery.consumer, delivery.ordering_key
+def _by_consumer(
+    items: Iterable[T], delivery_of: Callable[[T], Delivery]
+) -> Mapping[tuple[str, str], Sequence[T]]:
+    """Group *items* by business number and consumer, all in the order of their locks."""
+    groups: dict[tuple[str, str], list[T]] = {}
+    for item in items:
+        delivery = delivery_of(item)
+        groups.setdefault((delivery.phone_number_id, delivery.consumer), []).append(item)
+    for group in groups.values():
+        group.sort(key=lambda item: delivery_of(item).ordering_key)
+    return dict(sorted(groups.items()))
 
 
 async def settle(connection: Connection, settlements: Sequence[Settlement]) -> Settled:
     """End leases; promote what waited behind those that are done or dead."""
     unique = {(each.delivery.id, each.delivery.lease): each for each in reversed(settlements)}
-    in_order = sorted(unique.values(), key=lambda each: _lock_order(each.delivery))
-    settling = _Settling(connection)
-    groups = by_number(in_order, lambda each: each.delivery.phone_number_id)
-    for number, group in groups.items():
-        await settling.settle(number, group)
-    for number in groups:
-        await settling.finish(number)
-    await settling.changes.write(connection)
-    return Settled(done=tuple(settling.done), due=frozenset(settling.due))
+    groups = _by_consumer(unique.values(), lambda each: each.delivery)
+    done: dict[str, dict[int, int]] = {}
+    due, changes = set(), DepthChanges()
+    for (number, consumer), group in groups.items():
+        settling = _Settling(connection, number, consumer, changes)
+        await settling.settle(group)
+        done.setdefault(number, {}).update(settling.done)
+        if settling.is_due:
+            due.add(consumer)
+    finished: list[int] = []
+    for number, updates in done.items():
+        finished += await _finished(connection, number, updates)
+    await changes.write(connection)
+    return Settled(done=tuple(finished), due=frozenset(due))
+
+
+async def _finished(
+    connection: Connection, number: str, updates: Mapping[int, int]
+) -> Sequence[int]:
+    """Return those of *updates*, with their siblings, that have nothing left."""
+    several = {id_: siblings for id_, siblings in updates.items() if siblings > 1}
+    alone = [id_ for id_ in updates if id_ not in several]
+    if not several:
+        return alone
+    # Two transactions that end the last two deliveries of an update do not see each other, so the
+    # second one waits for the first.
+    await connection.execute(_LOCK_UPDATES, sorted(several))
+    rows = await connection.fetch(_FINISHED, number, [*several], [*several.values()])
+    return [*alone, *(row[0] for row in rows)]
 
 
 class _Settling:
-    """The settlements of one transaction."""
+    """The settlements of one business number and consumer.
 
-    def __init__(self, connection: Connection) -> None:
+    Attributes:
+        done: The updates of which a delivery was done, with the number of their deliveries.
+        is_due: Whether a delivery can be claimed now because of this.
+    """
+
+    def __init__(
+        self, connection: Connection, number: str, consumer: str, changes: DepthChanges
+    ) -> None:
         self._connection = connection
-        self._ended: dict[str, Sequence[asyncpg.Record]] = {}
-        self._has_dead = False
-        self.changes = DepthChanges()
-        self.done: list[int] = []
-        self.due: set[str] = set()
+        self._key = number, consumer
+        self._changes = changes
+        self.done: dict[int, int] = {}
+        self.is_due = False
 
-    async def settle(self, number: str, group: Sequence[Settlement]) -> None:
-        """Settle the deliveries of one business number, in the order of their locks."""
-        leases = [each.delivery.id for each in group], [each.delivery.lease for each in group]
+    async def settle(self, group: Sequence[Settlement]) -> None:
+        """Settle *group*, which is in the order of locks."""
+        leases = _ids(group), [each.delivery.lease for each in group]
         if all(each.state is DeliveryState.DONE for each in group):
-            await self._end(number, await self._connection.fetch(_DONE, number, *leases))
+            ended = await self._connection.fetch(_DONE, *self._key, *leases)
+            self.done = {row["update_id"]: row["siblings"] for row in ended}
+            await self._end(ended)
             return
-        locked = await self._connection.fetch(_LOCKED, number, *leases)
+        locked = await self._connection.fetch(_LOCKED, *self._key, *leases)
         by_lease = {(each.delivery.id, each.delivery.lease): each for each in group}
         held = [by_lease[row["id"], row["lease"]] for row in locked]
-        await self._bury(number, _in_state(held, DeliveryState.DEAD))
-        await self._retry(number, _in_state(held, DeliveryState.RETRY))
-        await self._release(number, _in_state(held, DeliveryState.PENDING))
-        ended = [row for row, each in zip(locked, held, strict=True) if each.state in _ENDS]
+        await self._bury(_in_state(held, DeliveryState.DEAD))
+        await self._retry(_in_state(held, DeliveryState.RETRY))
+        await self._release(_in_state(held, DeliveryState.PENDING))
+        states = [each.state for each in held]
+        ended = [row for row, state in zip(locked, states, strict=True) if state in _ENDS]
+        self.done = {
+            row["update_id"]: row["siblings"]
+            for row, state in zip(locked, states, strict=True)
+            if state is DeliveryState.DONE
+        }
         alone = [row["id"] for row in ended if not row["followers"]]
-        await self._connection.execute(_DELETE, number, alone)
-        await self._end(number, ended)
+        await self._connection.execute(_DELETE, *self._key, alone)
+        await self._end(ended)
 
-    async def _bury(self, number: str, group: Sequence[Settlement]) -> None:
+    async def _bury(self, group: Sequence[Settlement]) -> None:
         if group:
             errors = [clean_or_none(each.error) for each in group]
-            await self._connection.execute(_BURY, number, _ids(group), errors)
-            self._has_dead = True
-        for each in group:
-            self.changes.add(number, each.delivery.consumer, dead=1)
+            await self._connection.execute(_BURY, *self._key, _ids(group), errors)
+            self._changes.add(*self._key, dead=len(group))
 
-    async def _retry(self, number: str, group: Sequence[Settlement]) -> None:
+    async def _retry(self, group: Sequence[Settlement]) -> None:
         if group:
             pauses = [max(0, round(each.retry_seconds * 1000)) for each in group]
             errors = [clean_or_none(each.error) for each in group]
-            await self._connection.execute(_RETRY, number, _ids(group), pauses, errors)
-        for each in group:
-            self.changes.add(number, each.delivery.consumer, leased=-1, retry=1)
-            if each.retry_seconds <= 0:
-                self.due.add(each.delivery.consumer)
+            await self._connection.execute(_RETRY, *self._key, _ids(group), pauses, errors)
+            self._changes.add(*self._key, leased=-len(group), retry=len(group))
+            self.is_due |= 0 in pauses
 
-    async def _release(self, number: str, group: Sequence[Settlement]) -> None:
+    async def _release(self, group: Sequence[Settlement]) -> None:
         if group:
             exhausted = _ids([each for each in group if each.delivery.is_exhausted])
-            await self._connection.execute(_RELEASE, number, _ids(group), exhausted)
-        for each in group:
-            was_tried = each.delivery.attempt > 1 or each.delivery.is_exhausted
-            state = "retry" if was_tried else "pending"
-            self.changes.add(number, each.delivery.consumer, leased=-1, **{state: 1})
-            self.due.add(each.delivery.consumer)
+            await self._connection.execute(_RELEASE, *self._key, _ids(group), exhausted)
+            new = sum(
+                each.delivery.attempt == 1 and not each.delivery.is_exhausted for each in group
+            )
+            self._changes.add(*self._key, leased=-len(group), pending=new, retry=len(group) - new)
+            self.is_due = True
 
-    async def _end(self, number: str, ended: Sequence[asyncpg.Record]) -> None:
+    async def _end(self, ended: Sequence[asyncpg.Record]) -> None:
         """Let the next delivery of each ended one follow; those without one are deleted."""
-        self._ended[number] = ended
-        for row in ended:
-            self.changes.add(number, row["consumer"], leased=-1)
+        self._changes.add(*self._key, leased=-len(ended))
         followed = [row["id"] for row in ended if row["followers"]]
         if followed:
-            promoted = await self._connection.fetch(_PROMOTE, number, followed)
-            self.due.update(row[0] for row in promoted)
-
-    async def finish(self, number: str) -> None:
-        """Find the updates that have neither a delivery nor a dead letter left."""
-        left = {row["update_id"]: row["siblings"] for row in self._ended.get(number, ())}
-        several = [update_id for update_id, siblings in left.items() if siblings > 1]
-        if several:
-            # Two transactions that end the last two deliveries of an update do not see each
-            # other, so the second one waits for the first.
-            await self._connection.execute(_LOCK_UPDATES, sorted(several))
-        if several or self._has_dead:
-            rows = await self._connection.fetch(_FINISHED, number, [*left], [*left.values()])
-            self.done += [row[0] for row in rows]
-        else:
-            self.done += left
+            await self._connection.execute(_PROMOTE, *self._key, followed)
+            self.is_due = True
 
 
 def _ids(group: Sequence[Settlement]) -> list[int]:

@@ -1,6 +1,7 @@
 """Counters of deliveries by state, changed in the transaction that changes the deliveries."""
 
 from collections import defaultdict
+from collections.abc import Collection
 from typing import Final
 
 from wats.store.postgres.connection import Connection
@@ -35,7 +36,7 @@ GROUP BY consumer
 
 _OLDEST_AGE = """
 SELECT (SELECT wats_now()) - arrived_at FROM wats_deliveries
-WHERE phone_number_id = $1 ORDER BY id LIMIT 1
+WHERE phone_number_id = $1 AND consumer = $2 ORDER BY id LIMIT 1
 """
 
 
@@ -71,13 +72,19 @@ class DepthChanges:
             await connection.execute(_CHANGE, number, slot, *zip(*rows, strict=True))
 
 
-async def read(connection: Connection) -> InboxDepth:
-    """Read the depth of every consumer, and the age of the oldest delivery."""
+async def read(connection: Connection, configured: Collection[str]) -> InboxDepth:
+    """Read the depth of every consumer, and the age of the oldest delivery of a configured one."""
     consumers = {
         name: Depth(pending=pending, leased=leased, retry=retry, dead=dead)
         for name, pending, leased, retry, dead in await connection.fetch(_READ)
     }
     ages = [
-        await connection.fetchval(_OLDEST_AGE, number) or 0 for number in await numbers(connection)
+        await connection.fetchval(_OLDEST_AGE, number, consumer) or 0
+        for number in await numbers(connection)
+        for consumer in configured
     ]
-    return InboxDepth(consumers=consumers, oldest_seconds=max(0, 0, *ages) / 1000)
+    return InboxDepth(
+        consumers=consumers,
+        configured=frozenset(configured),
+        oldest_seconds=max(0, 0, *ages) / 1000,
+    )

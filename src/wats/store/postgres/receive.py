@@ -99,7 +99,7 @@ UPDATE wats_deliveries
 SET id = ($3::bigint[])[array_position($2::bigint[], id)],
     update_id = coalesce(($4::bigint[])[array_position($2::bigint[], id)], update_id),
     last_id = ($5::bigint[])[array_position($2::bigint[], id)]
-WHERE phone_number_id = $1 AND id = ANY($2::bigint[])
+WHERE phone_number_id = $1 AND consumer = ANY($6::text[]) AND id = ANY($2::bigint[])
 """
 
 _INSERT_FOLLOWERS = """
@@ -319,7 +319,8 @@ class _Batch:
         if any(last_id > queues[consumer, key][-1].id for consumer, key, _, last_id in found):
             await _draw_ids(connection, group)
             rows = [_renumbered(heads[key], queues[key], key in inserted) for key in keys]
-            await connection.execute(_RENUMBER_HEADS, number, *zip(*rows, strict=True))
+            names = sorted({consumer for consumer, _ in keys})
+            await connection.execute(_RENUMBER_HEADS, number, *zip(*rows, strict=True), names)
         followers = []
         for key in keys:
             first, *others = queues[key]

@@ -80,7 +80,7 @@ FOR UPDATE
 """
 
 _DELETE_FOLLOWERS = """
-DELETE FROM wats_deliveries WHERE phone_number_id = $1 AND id = ANY(array(
+DELETE FROM wats_deliveries WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY(array(
     SELECT follower.id FROM unnest($3::bigint[], $4::int[]) AS head (ordering_key, room)
     CROSS JOIN LATERAL (
         SELECT id FROM wats_deliveries
@@ -91,12 +91,15 @@ DELETE FROM wats_deliveries WHERE phone_number_id = $1 AND id = ANY(array(
 ))
 """
 
-_DELETE_HEADS = "DELETE FROM wats_deliveries WHERE phone_number_id = $1 AND id = ANY($2::bigint[])"
+_DELETE_HEADS = """
+DELETE FROM wats_deliveries
+WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
+"""
 
 _SHORTEN = """
 UPDATE wats_deliveries
-SET followers = followers - ($3::int[])[array_position($2::bigint[], id)]
-WHERE phone_number_id = $1 AND id = ANY($2::bigint[])
+SET followers = followers - ($4::int[])[array_position($3::bigint[], id)]
+WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
 """
 
 _FORGET = """
@@ -171,9 +174,9 @@ async def _purge_consumer(
         await connection.execute(_DELETE_FOLLOWERS, number, consumer, keys, rooms)
     if partly:
         ids = [head["id"] for head in partly]
-        await connection.execute(_SHORTEN, number, ids, [gone[id_] for id_ in ids])
+        await connection.execute(_SHORTEN, number, consumer, ids, [gone[id_] for id_ in ids])
     if whole:
-        await connection.execute(_DELETE_HEADS, number, [head["id"] for head in whole])
+        await connection.execute(_DELETE_HEADS, number, consumer, [head["id"] for head in whole])
     followers = sum(gone.values())
     changes.add(number, consumer, pending=-followers)
     for head in whole:

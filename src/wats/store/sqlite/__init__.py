@@ -1,4 +1,7 @@
-"""The store on SQLite: one file, and a thread each for writing, reading and health."""
+"""The store on SQLite: one file, and a thread each for writing, reading and health.
+
+A fourth thread empties the write-ahead log, in the process that does the upkeep.
+"""
 
 import asyncio
 import secrets
@@ -18,6 +21,7 @@ from wats.store import NO_SLOTS, Observe, OnReceived, Store
 from wats.store.migrate import is_usable, load_migrations
 from wats.store.records import (
     Arrival,
+    Claimed,
     Consumer,
     DeadLetter,
     Delivery,
@@ -34,6 +38,7 @@ from wats.store.records import (
 from wats.store.sqlite import deliveries as delivery_rows
 from wats.store.sqlite import inbox, leader, messages, requests
 from wats.store.sqlite.bell import Bell
+from wats.store.sqlite.checkpoint import LOCK_SECONDS, checkpoint
 from wats.store.sqlite.clock import StoreClock
 from wats.store.sqlite.connection import (
     MEMORY,
@@ -90,6 +95,8 @@ class SQLiteStore(Store):
         self._writer: ConnectionThread[Writer] | None = None
         self._reader: ConnectionThread[Connection] | ConnectionThread[Writer] | None = None
         self._health: ConnectionThread[Connection] | ConnectionThread[Writer] | None = None
+        self._checkpointer: ConnectionThread[Connection] | None = None
+        self._configured: frozenset[str] = frozenset()
         self._threads = AsyncExitStack()
         self._changing = asyncio.Lock()
         self._updates = Walk(inbox.OLD_UPDATES, PURGE_ROWS)
@@ -145,7 +152,7 @@ class SQLiteStore(Store):
     async def close(self) -> None:
         async with self._changing:
             self._bell.close()
-            self._writer = self._reader = self._health = None
+            self._writer = self._reader = self._health = self._checkpointer = None
             await self._threads.aclose()
 
     async def _read(self, operation: StoreOperation | None, run: Callable[[Connection], R]) -> R:
@@ -191,7 +198,11 @@ class SQLiteStore(Store):
 
     @override
     async def lead(self) -> bool:
-        return await self._write(None, partial(leader.lead, process=self._process))
+        def lead(writer: Writer) -> bool:
+            delivery_rows.keep_registered(writer)
+            return leader.lead(writer, self._process)
+
+        return await self._write(None, lead)
 
     @override
     def on_work(self, wake: Callable[[], None]) -> None:
@@ -200,6 +211,7 @@ class SQLiteStore(Store):
     @override
     async def register(self, consumers: Sequence[Consumer]) -> None:
         await self._write(None, partial(delivery_rows.register, consumers=consumers))
+        self._configured = frozenset(consumer.name for consumer in consumers)
 
     @override
     def receive(
@@ -220,7 +232,7 @@ class SQLiteStore(Store):
         )
 
     @override
-    async def claim(self, consumer: str, limit: int) -> Sequence[Delivery]:
+    async def claim(self, consumer: str, limit: int) -> Claimed:
         claim = partial(delivery_rows.claim, name=consumer, limit=limit)
         return await self._write(StoreOperation.CLAIM, claim)
 
@@ -239,9 +251,9 @@ class SQLiteStore(Store):
 
     @override
     async def depth(self) -> InboxDepth:
-        return await self._read(
-            StoreOperation.DEPTH, lambda connection: delivery_rows.depth(connection, self._clock())
-        )
+        configured, now = self._configured, self._clock()
+        read = partial(delivery_rows.depth, configured=configured, now=now)
+        return await self._read(StoreOperation.DEPTH, read)
 
     @override
     async def dead_letters(self, *, limit: int, after: int = 0) -> Sequence[DeadLetter]:
@@ -340,6 +352,26 @@ class SQLiteStore(Store):
             )
 
         return await self._write(StoreOperation.PURGE, purge)
+
+    @override
+    async def checkpoint(self) -> bool:
+        if self._writer is None:
+            raise StoreClosed
+        if self._path == MEMORY:
+            return True
+        checkpointer = self._checkpointer or await self._start_checkpointer()
+        emptied: bool = await checkpointer.submit(None, partial(checkpoint, path=self._path))
+        return emptied
+
+    async def _start_checkpointer(self) -> ConnectionThread[Connection]:
+        async with self._changing:
+            if self._writer is None:
+                raise StoreClosed
+            thread = ConnectionThread[Connection]("wats-store-log", run_each, _report_nothing)
+            await thread.start(partial(connect_reader, self._path, LOCK_SECONDS))
+            self._threads.push_async_callback(thread.stop)
+            self._checkpointer = thread
+            return thread
 
 
 def _report_nothing(_: StoreOperation, __: Outcome, ___: float) -> None:

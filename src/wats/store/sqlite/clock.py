@@ -6,6 +6,7 @@ so that all processes on one file agree.
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,27 +19,6 @@ _READ = "SELECT boot, clock_offset, now FROM wats_queue WHERE id = 1"
 _WRITE = "UPDATE wats_queue SET boot = ?, clock_offset = ? WHERE id = 1"
 
 
-class StoreClock:
-    """Reads the time of the store; `start` must come first."""
-
-    def __init__(self) -> None:
-        self._offset = 0
-
-    def start(self, connection: apsw.Connection) -> None:
-        """Take the offset of this boot from the database, or write it. In a transaction."""
-        row: Any = connection.execute(_READ).fetchone()
-        boot, offset, last_ms = row
-        if boot is None or boot != _boot_id():
-            # After a reboot with the wall clock behind, the time goes on where it stopped.
-            offset = max(time.time_ns() // 1_000_000, last_ms) - _since_boot_ms()
-            connection.execute(_WRITE, (_boot_id(), offset))
-        self._offset = offset
-
-    def __call__(self) -> int:
-        """Return the time in milliseconds."""
-        return _since_boot_ms() + self._offset
-
-
 def _since_boot_ms() -> int:
     # With the time that a suspended machine slept, where the system counts it.
     return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1_000_000
@@ -49,3 +29,43 @@ def _boot_id() -> str | None:
         return _BOOT_ID.read_text().strip()
     except OSError:
         return None
+
+
+def _wall_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class StoreClock:
+    """Reads the time of the store; `start` must come first.
+
+    Args:
+        boot_id: Returns a name of the current boot of the machine, if it has one.
+        since_boot_ms: Returns the time since boot.
+        wall_ms: Returns the time of day.
+    """
+
+    def __init__(
+        self,
+        *,
+        boot_id: Callable[[], str | None] = _boot_id,
+        since_boot_ms: Callable[[], int] = _since_boot_ms,
+        wall_ms: Callable[[], int] = _wall_ms,
+    ) -> None:
+        self._boot_id = boot_id
+        self._since_boot_ms = since_boot_ms
+        self._wall_ms = wall_ms
+        self._offset = 0
+
+    def start(self, connection: apsw.Connection) -> None:
+        """Take the offset of this boot from the database, or write it. In a transaction."""
+        row: Any = connection.execute(_READ).fetchone()
+        boot, offset, last_ms = row
+        if boot is None or boot != self._boot_id():
+            # After a reboot with the wall clock behind, the time goes on where it stopped.
+            offset = max(self._wall_ms(), last_ms) - self._since_boot_ms()
+            connection.execute(_WRITE, (self._boot_id(), offset))
+        self._offset = offset
+
+    def __call__(self) -> int:
+        """Return the time in milliseconds."""
+        return self._since_boot_ms() + self._offset

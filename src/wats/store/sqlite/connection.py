@@ -32,8 +32,13 @@ _COUNT = {
     DeliveryState.PENDING: "UPDATE wats_consumers SET pending = pending + ? WHERE name = ?",
     DeliveryState.LEASED: "UPDATE wats_consumers SET leased = leased + ? WHERE name = ?",
     DeliveryState.RETRY: "UPDATE wats_consumers SET retry = retry + ? WHERE name = ?",
-    DeliveryState.DEAD: "UPDATE wats_consumers SET dead = dead + ? WHERE name = ?",
 }
+
+_NOTE_TIME = "UPDATE wats_queue SET now = max(now, ?) WHERE id = 1"
+
+NOTE_TIME_EVERY_MS = 1000
+"""How often the time is written to the database. After a reboot with an older time of day, leases
+and retries last this much longer at most."""
 
 _CREATE_MIGRATIONS = """
 CREATE TABLE IF NOT EXISTS wats_schema_migrations (
@@ -84,6 +89,7 @@ class Writer(Connection):
         self.leaves_work = False
         self._on_work = on_work
         self._counts: dict[tuple[str, DeliveryState], int] = {}
+        self._noted_ms = 0
 
     def count(self, consumer: str, state: DeliveryState, change: int) -> None:
         """Change a counter of *consumer* with this transaction."""
@@ -91,11 +97,14 @@ class Writer(Connection):
         self._counts[key] = self._counts.get(key, 0) + change
 
     def commit(self) -> None:
-        """Write the counters, commit, and report work that is left."""
+        """Write the counters and the time, commit, and report work that is left."""
         for (consumer, state), change_ in self._counts.items():
             if change_:
                 self.execute(_COUNT[state], (change_, consumer))
         self._counts.clear()
+        if (now := self.clock()) >= self._noted_ms + NOTE_TIME_EVERY_MS:
+            self.execute(_NOTE_TIME, (now,))
+            self._noted_ms = now
         self.execute("COMMIT")
         if self.leaves_work:
             self.leaves_work = False
@@ -104,6 +113,7 @@ class Writer(Connection):
     def roll_back(self) -> None:
         """Undo the transaction, if SQLite has not done so itself, as it may on a full disk."""
         self._counts.clear()
+        self._noted_ms = 0
         self.leaves_work = False
         if self.in_transaction:
             with suppress(apsw.Error):

@@ -23,6 +23,7 @@ from apsw import Connection
 from wats.clock import from_ms
 from wats.store.records import (
     Arrival,
+    Claimed,
     Consumer,
     DeadLetter,
     Delivery,
@@ -39,7 +40,7 @@ INSERT INTO wats_consumers (name, seen_at) VALUES (?1, ?2)
 ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at
 """
 
-_TAKE_IDS = "UPDATE wats_queue SET last_id = last_id + ?, now = ? WHERE id = 1 RETURNING last_id"
+_TAKE_IDS = "UPDATE wats_queue SET last_id = last_id + ? WHERE id = 1 RETURNING last_id"
 
 _INSERT_HEAD = """
 INSERT INTO wats_deliveries (
@@ -122,7 +123,10 @@ SELECT EXISTS (SELECT 1 FROM wats_deliveries WHERE id BETWEEN ?1 AND ?2)
 
 _COUNTS = "SELECT name, pending, leased, retry, dead FROM wats_consumers"
 
-_OLDEST = "SELECT arrived_at FROM wats_deliveries ORDER BY id LIMIT 1"
+_OLDEST = "SELECT consumer, arrived_at FROM wats_deliveries ORDER BY id LIMIT ?"
+
+_MOST_ORPHANS = 5000
+"""How many deliveries of other consumers are read to find the oldest of a configured one."""
 
 _DEAD_LETTERS = """
 SELECT id, update_id, consumer, attempts, error, died_at FROM wats_dead_deliveries
@@ -130,7 +134,7 @@ WHERE id > ? ORDER BY id LIMIT ?
 """
 
 _OLD_DEAD = """
-SELECT id, consumer FROM wats_dead_deliveries WHERE died_at < ? ORDER BY died_at LIMIT ?
+SELECT id FROM wats_dead_deliveries WHERE died_at < ? ORDER BY died_at LIMIT ?
 """
 
 _DELETE_DEAD = "DELETE FROM wats_dead_deliveries WHERE id = ?"
@@ -151,10 +155,15 @@ _Row: TypeAlias = tuple[Any, ...]
 
 
 def register(writer: Writer, consumers: Sequence[Consumer]) -> None:
-    """Note that *consumers* are configured now."""
-    now = writer.clock()
-    writer.executemany(_REGISTER, [(consumer.name, now) for consumer in consumers])
+    """Make *consumers* those of this process."""
     writer.consumers = {consumer.name: consumer for consumer in consumers}
+    keep_registered(writer)
+
+
+def keep_registered(writer: Writer) -> None:
+    """Note that the consumers of this process are still configured."""
+    now = writer.clock()
+    writer.executemany(_REGISTER, [(name, now) for name in writer.consumers])
 
 
 class Arriving(msgspec.Struct):
@@ -179,7 +188,7 @@ def insert(writer: Writer, arriving: Sequence[Arriving]) -> None:
     if not count:
         return
     now = writer.clock()
-    last_id: int = writer.execute(_TAKE_IDS, (count, now)).get
+    last_id: int = writer.execute(_TAKE_IDS, (count,)).get
     lease = new_lease()
     backlogged: dict[str, bool] = {}
     rows: list[_Row] = []
@@ -251,11 +260,12 @@ def new_lease() -> int:
     return secrets.randbits(62)
 
 
-def claim(writer: Writer, name: str, limit: int) -> Sequence[Delivery]:
+def claim(writer: Writer, name: str, limit: int) -> Claimed:
     """Lease the heads that have been due longest."""
     consumer, now, lease = writer.consumers[name], writer.clock(), new_lease()
     due_at = now + round(consumer.lease_seconds * 1000)
-    found: list[Any] = writer.execute(_DUE, (name, now, limit)).fetchall()
+    rows: list[Any] = writer.execute(_DUE, (name, now, limit + 1)).fetchall()
+    found, more = rows[:limit], len(rows) > limit
     deliveries = [_claimed(name, row, lease) for row in found]
     writer.executemany(
         _LEASE,
@@ -268,7 +278,7 @@ def claim(writer: Writer, name: str, limit: int) -> Sequence[Delivery]:
         if not was_leased:
             writer.count(name, _unleased(attempts), -1)
             writer.count(name, DeliveryState.LEASED, 1)
-    return deliveries
+    return Claimed(deliveries, more)
 
 
 def _claimed(consumer: str, row: _Row, lease: int) -> Delivery:
@@ -366,7 +376,6 @@ def _bury(writer: Writer, settlement: Settlement) -> set[str]:
     if head is None:
         return set()
     writer.execute(_BURY, (settlement.error, writer.clock(), delivery.id))
-    writer.count(delivery.consumer, DeliveryState.DEAD, 1)
     return _delete_head(writer, head, DeliveryState.LEASED)
 
 
@@ -398,15 +407,31 @@ def _finished(writer: Writer, deliveries: Sequence[Delivery]) -> Sequence[int]:
     return finished
 
 
-def depth(connection: Connection, now: int) -> InboxDepth:
-    """Read the counters, and the first row."""
+def depth(connection: Connection, configured: frozenset[str], now: int) -> InboxDepth:
+    """Read the counters and the oldest row."""
     consumers = {
         name: Depth(pending=pending, leased=leased, retry=retry, dead=dead)
         for name, pending, leased, retry, dead in connection.execute(_COUNTS)
     }
-    oldest: int | None = connection.execute(_OLDEST).get
+    found = InboxDepth(consumers=consumers, configured=configured)
+    oldest = _oldest(connection, configured if found.orphaned else None)
     seconds = 0.0 if oldest is None else max(now - oldest, 0) / 1000
-    return InboxDepth(consumers=consumers, oldest_seconds=seconds)
+    return InboxDepth(consumers=consumers, configured=configured, oldest_seconds=seconds)
+
+
+def _oldest(connection: Connection, consumers: frozenset[str] | None) -> int | None:
+    """Return when the oldest delivery of *consumers* arrived, of all if `None`.
+
+    Behind more than some thousand deliveries of other consumers, the last of these stands for it.
+    """
+    rows: list[Any] = connection.execute(
+        _OLDEST, (1 if consumers is None else _MOST_ORPHANS,)
+    ).fetchall()
+    for consumer, arrived_at in rows:
+        if consumers is None or consumer in consumers:
+            oldest: int = arrived_at
+            return oldest
+    return rows[-1][1] if len(rows) == _MOST_ORPHANS else None
 
 
 def dead_letters(connection: Connection, limit: int, after: int) -> Sequence[DeadLetter]:
@@ -430,10 +455,8 @@ def purge(writer: Writer, dead_seconds: float, limit: int) -> int:
     """Delete dead letters, and deliveries of consumers that were not seen, for *dead_seconds*."""
     before = writer.clock() - round(dead_seconds * 1000)
     old: list[Any] = writer.execute(_OLD_DEAD, (before, limit)).fetchall()
-    writer.executemany(_DELETE_DEAD, [(id_,) for id_, _ in old])
-    for _, consumer in old:
-        writer.count(consumer, DeliveryState.DEAD, -1)
-    writer.executemany(_REGISTER, [(name, writer.clock()) for name in writer.consumers])
+    writer.executemany(_DELETE_DEAD, old)
+    keep_registered(writer)
     return len(old) + _purge_abandoned(writer, before, limit)
 
 

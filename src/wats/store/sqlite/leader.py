@@ -4,8 +4,8 @@ from typing import Final
 
 from wats.store.sqlite.connection import Writer, change
 
-TERM_MS: Final = 60_000
-"""How long a leader that gives no sign of life stays the leader."""
+TERM_MS: Final = 1_500_000
+"""How long a leader that does not call stays the leader: two rounds of the upkeep, and a half."""
 
 _LEAD = """
 INSERT INTO wats_leader (id, process, until) VALUES (1, ?1, ?2)

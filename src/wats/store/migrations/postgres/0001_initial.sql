@@ -67,7 +67,7 @@ CREATE TABLE wats_deliveries (
     error text,                       -- the class name of the last error
     arrived_at bigint NOT NULL,
     payload bytea NOT NULL,
-    PRIMARY KEY (phone_number_id, id)
+    PRIMARY KEY (phone_number_id, consumer, id)
 ) WITH (
     fillfactor = 85,
     autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
@@ -98,6 +98,10 @@ WHERE due_at IS NOT NULL AND lease IS NOT NULL;
 
 CREATE INDEX wats_deliveries_followers
 ON wats_deliveries (phone_number_id, consumer, ordering_key, last_id) WHERE due_at IS NULL;
+
+-- What is left of an update with several deliveries.
+CREATE INDEX wats_deliveries_siblings
+ON wats_deliveries (phone_number_id, update_id) WHERE siblings > 1;
 
 -- The number of deliveries in each state. Each connection counts in a row of its own, so that no
 -- transaction waits for another one here; a row may be negative, only the sum means something.

@@ -20,7 +20,7 @@ CREATE TABLE wats_inbox (
 CREATE UNIQUE INDEX wats_inbox_identity ON wats_inbox (occurred_at, key);
 
 -- The consumers that were ever configured, and how many deliveries each has in which state. The
--- counters are changed in the transactions that change the deliveries.
+-- counters change in the transactions that change the deliveries.
 CREATE TABLE wats_consumers (
     name TEXT PRIMARY KEY,
     seen_at INTEGER NOT NULL,         -- when a process last said that it has this consumer
@@ -63,7 +63,7 @@ CREATE TABLE wats_queue (
     last_id INTEGER NOT NULL,
     boot TEXT,
     clock_offset INTEGER NOT NULL,
-    now INTEGER NOT NULL              -- the time of the last arrival or retry
+    now INTEGER NOT NULL              -- the time, noted at most once a second
 ) STRICT;
 
 INSERT INTO wats_queue (id, last_id, boot, clock_offset, now) VALUES (1, 0, NULL, 0, 0);
@@ -90,6 +90,15 @@ CREATE TABLE wats_dead_deliveries (
 ) STRICT;
 
 CREATE INDEX wats_dead_deliveries_died ON wats_dead_deliveries (died_at);
+
+-- By triggers, so that a person may delete dead letters and the counter stays right.
+CREATE TRIGGER wats_dead_deliveries_inserted AFTER INSERT ON wats_dead_deliveries BEGIN
+    UPDATE wats_consumers SET dead = dead + 1 WHERE name = new.consumer;
+END;
+
+CREATE TRIGGER wats_dead_deliveries_deleted AFTER DELETE ON wats_dead_deliveries BEGIN
+    UPDATE wats_consumers SET dead = dead - 1 WHERE name = old.consumer;
+END;
 
 -- Which process does the upkeep, and until when without a sign of life.
 CREATE TABLE wats_leader (

@@ -1,0 +1,200 @@
+"""However a handler misbehaves, it cannot decide when and how the service ends."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_serve import fetch
+from wats.testing import sign
+
+CANARY = "no stock for 15550001234"
+ENTRY = {"id": "1", "time": 1_790_000_000, "changes": []}
+
+HANDLERS = f"""
+import asyncio
+import pathlib
+import sys
+
+
+async def leave(update):
+    pathlib.Path("called").touch()
+    sys.exit({CANARY!r})
+
+
+async def leave_later(update):
+    async def fail():
+        sys.exit({CANARY!r})
+
+    asyncio.create_task(fail())
+
+
+async def interrupt_later(update):
+    async def fail():
+        raise KeyboardInterrupt({CANARY!r})
+
+    asyncio.create_task(fail())
+
+
+async def stay(update):
+    pathlib.Path("called").touch()
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            pass
+
+
+async def block(update):
+    import time
+    pathlib.Path("called").touch()
+    while True:
+        time.sleep(1)
+
+
+async def stay_in_a_thread(update):
+    pathlib.Path("called").touch()
+    import time
+    await asyncio.to_thread(time.sleep, 600)
+"""
+
+
+@pytest.fixture
+def with_handler(wats):
+    """Configures one of `HANDLERS`."""
+
+    def configure(name: str, **sections: object) -> list[str]:
+        (wats.folder / "misbehaving.py").write_text(HANDLERS)
+        wats.write(handlers=[f"misbehaving:{name}"], **sections)
+        return ["serve", "--config", str(wats.config), "--port", "0"]
+
+    return configure
+
+
+def post_update(wats, url: str, event: str = "X") -> int:
+    entry = {**ENTRY, "changes": [{"field": "account_update", "value": {"event": event}}]}
+    body = {"object": "whatsapp_business_account", "entry": [entry]}
+    secret = wats.environ["WATS_APP_SECRET"]
+    signed = {"x-hub-signature-256": sign(json.dumps(body).encode(), secret)}
+    return fetch(f"{url}/webhooks/whatsapp", body, signed)[0]
+
+
+def wait_for(path: Path) -> None:
+    end = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("persistence", [{"url": "sqlite:///wats.db"}, "none"], ids=["store", "no"])
+def test_a_handler_that_exits_fails_its_call_only(wats, with_handler, persistence) -> None:
+    command = with_handler("leave", persistence=persistence)
+
+    with wats.running(*command) as service:
+        assert post_update(wats, service.url, "X") == 200
+        wait_for(wats.folder / "called")
+        assert post_update(wats, service.url, "Y") == 200
+        assert fetch(f"{service.url}/readyz")[0] == 200
+        ended = service.end()
+
+    assert (ended.code, ended.out) == (0, "")
+    assert CANARY not in ended.err
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize("handler", ["leave_later", "interrupt_later"])
+def test_a_service_that_a_background_task_ends_logs_a_class_and_fails(
+    wats, with_handler, handler: str
+) -> None:
+    with wats.running(*with_handler(handler)) as service:
+        assert post_update(wats, service.url) == 200
+        out, err = service.process.communicate(timeout=30)
+
+    assert (service.process.returncode, out) == (1, "")
+    lines = [json.loads(each) for each in err.splitlines()]
+    name = "SystemExit" if handler == "leave_later" else "KeyboardInterrupt"
+    assert ("python", name) in [(line.get("library"), line["errorName"]) for line in lines]
+    assert CANARY not in err
+
+
+def test_a_module_of_handlers_that_exits_is_refused_without_its_text(wats) -> None:
+    (wats.folder / "leaving.py").write_text(f"import sys\nsys.exit({CANARY!r})")
+    wats.write(handlers=["leaving:handle"])
+
+    told = wats.run("serve", "--config", str(wats.config), "--port", "0")
+
+    assert told.code == 1
+    assert "SystemExit" in told.err
+    assert CANARY not in told.err
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("handler", ["stay", "stay_in_a_thread"])
+def test_a_handler_that_does_not_end_does_not_keep_the_service_from_ending(
+    wats, with_handler, handler: str, workers: int
+) -> None:
+    command = with_handler(handler)
+
+    with wats.running(*command, "--workers", str(workers)) as service:
+        assert post_update(wats, service.url) == 200
+        wait_for(wats.folder / "called")
+        ended = service.end()
+
+    assert (ended.code, ended.out) == (0, "")
+    assert "Traceback" not in ended.err
+
+
+def test_a_handler_that_blocks_the_loop_does_not_keep_a_single_process_from_ending(
+    wats, with_handler
+) -> None:
+    with wats.running(*with_handler("block")) as service:
+        assert post_update(wats, service.url) == 200
+        wait_for(wats.folder / "called")
+        ended = service.end()
+
+    assert (ended.code, ended.err) == (-signal.SIGALRM, "")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_process_of_the_service_can_leave_a_core_file(wats, workers: int) -> None:
+    command = ("serve", "--config", str(wats.config), "--port", "0", "--workers", str(workers))
+
+    with wats.running(*command) as service:
+        pid = service.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        limits = [Path(f"/proc/{each}/limits").read_text() for each in (pid, *children)]
+        service.end(signal.SIGTERM)
+
+    assert len(limits) == (1 if workers == 1 else 3)
+    lines = [line for text in limits for line in text.splitlines() if "core file" in line]
+    assert {tuple(line.split()[4:6]) for line in lines} == {("0", "0")}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize(("mode", "lines"), [(0o644, 1), (0o600, 0)])
+def test_a_database_that_other_users_can_open_is_logged_at_the_start(
+    wats, workers: int, mode: int, lines: int
+) -> None:
+    database = wats.folder / "wats.db"
+    database.touch()
+    database.chmod(mode)
+    command = ("serve", "--config", str(wats.config), "--port", "0", "--workers", str(workers))
+
+    with wats.running(*command) as service:
+        ended = service.end()
+
+    assert [json.loads(line)["event"] for line in ended.err.splitlines()] == [
+        "wats.database.exposed"
+    ] * lines
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_service_whose_terminal_is_closed_stops_as_with_sigterm(wats, workers: int) -> None:
+    command = ("serve", "--config", str(wats.config), "--port", "0", "--workers", str(workers))
+
+    with wats.running(*command) as service:
+        ended = service.end(signal.SIGHUP)
+
+    assert (ended.code, ended.out, ended.err) == (0, "", "")
