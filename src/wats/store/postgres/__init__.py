@@ -205,6 +205,7 @@ class PostgresStore(Store):
 
     @override
     async def register(self, consumers: Sequence[Consumer]) -> None:
+        self._consumers.clear()  # the receiver has the same mapping
         self._consumers.update((each.name, each) for each in consumers)
         await self._see_consumers(StoreOperation.HEALTH)
 

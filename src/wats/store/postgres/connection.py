@@ -31,7 +31,7 @@ _ERRORS = (
 )
 _CONFLICTS = asyncpg.SerializationError, asyncpg.DeadlockDetectedError
 
-_SETTINGS: Final = {
+SETTINGS: Final = {
     "application_name": "wats",
     "timezone": "UTC",
     "synchronous_commit": "on",
@@ -137,7 +137,7 @@ class Connector:
             password=self._password,
             timeout=limits.connect_seconds,
             server_settings={
-                **_SETTINGS,
+                **SETTINGS,
                 "lock_timeout": str(round(lock_ms)),
                 "statement_timeout": str(round(statement_ms)),
                 "idle_in_transaction_session_timeout": str(round(statement_ms)),
