@@ -1,6 +1,5 @@
-import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any
@@ -8,36 +7,18 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.store.postgres.server import Server
+from tests.store.postgres.server import NUMBERS, Server, execute
 from wats.store import Store
 from wats.store.postgres import PostgresStore
 from wats.store.records import Arrival, Consumer, Direction, MessageRecord
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
-TEMPLATE = "wats_template"
 
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
-    server = Server()
-    server.start()
-    yield server
-    server.remove()
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture
 def url_of(server: Server) -> Callable[[str], str]:
     """The URL of a database by its name."""
     return server.url
-
-
-async def execute(url: str, statement: str) -> None:
-    connection = await asyncpg.connect(url)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
 
 
 @pytest.fixture
@@ -56,23 +37,6 @@ async def database(url_of: Callable[[str], str], template: str) -> AsyncIterator
     await execute(url_of("postgres"), f"CREATE DATABASE {name} TEMPLATE {template}")
     yield url_of(name)
     await execute(url_of("postgres"), f"DROP DATABASE {name} WITH (FORCE)")
-
-
-NUMBERS = itertools.count(1)
-
-
-@pytest.fixture(scope="session")
-def template(url_of: Callable[[str], str]) -> str:
-    """The name of a database with the tables of wats; a copy of it is made in a moment."""
-
-    async def make() -> None:
-        await execute(url_of("postgres"), f"CREATE DATABASE {TEMPLATE}")
-        store = PostgresStore(url_of(TEMPLATE))
-        await store.open()
-        await store.close()
-
-    asyncio.run(make())
-    return TEMPLATE
 
 
 MakeStore = Callable[..., Awaitable[Store]]

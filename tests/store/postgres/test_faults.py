@@ -9,8 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.store.postgres.conftest import execute
-from tests.store.postgres.server import Server
+from tests.store.postgres.server import Server, execute
 from wats.errors import StoreClosed, StoreUnavailable
 from wats.store import Store, receive
 from wats.store.postgres import PostgresStore

@@ -133,26 +133,28 @@ class PostgresStore(Store):
         for wake in self._wakers:
             wake()
 
-    def _report(self, operation: StoreOperation, error: Exception | None, seconds: float) -> None:
-        if self._observe is not None:
+    def _report(
+        self, operation: StoreOperation | None, error: Exception | None, seconds: float
+    ) -> None:
+        if self._observe is not None and operation is not None:
             outcome = Outcome.SUCCESS if error is None else Outcome.ERROR
             self._observe(Adapter.POSTGRES, operation, outcome, seconds)
 
     async def _read(
-        self, operation: StoreOperation, work: Callable[[Connection], Awaitable[R]]
+        self, operation: StoreOperation | None, work: Callable[[Connection], Awaitable[R]]
     ) -> R:
         if self._database is None:
             raise StoreClosed
         return await self._run(operation, self._database.read(work))
 
     async def _write(
-        self, operation: StoreOperation, work: Callable[[Connection], Awaitable[R]]
+        self, operation: StoreOperation | None, work: Callable[[Connection], Awaitable[R]]
     ) -> R:
         if self._database is None:
             raise StoreClosed
         return await self._run(operation, self._database.write(work))
 
-    async def _run(self, operation: StoreOperation, work: Coroutine[Any, Any, R]) -> R:
+    async def _run(self, operation: StoreOperation | None, work: Coroutine[Any, Any, R]) -> R:
         """Run *work* to its end, also if the caller is cancelled: it may have been committed."""
         if asyncio.get_running_loop() is not self._loop:
             assert self._loop is not None  # noqa: S101  # for mypy: the store is open
@@ -163,7 +165,7 @@ class PostgresStore(Store):
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
 
-    async def _timed(self, operation: StoreOperation, work: Awaitable[R]) -> R:
+    async def _timed(self, operation: StoreOperation | None, work: Awaitable[R]) -> R:
         began = perf_counter()
         try:
             result = await work
@@ -191,13 +193,14 @@ class PostgresStore(Store):
         if self._control is None or self._database is None:
             raise StoreClosed
         leads = await self._control.lead()
-        await self._see_consumers(StoreOperation.HEALTH)
+        await self._see_consumers()
         return leads
 
     @override
     async def checkpoint(self) -> bool:
-        # The server recycles its log by itself, and nobody else can.
-        return True
+        if self._database is None:
+            raise StoreClosed
+        return True  # the server recycles its log by itself, and no client can
 
     @override
     def on_work(self, wake: Callable[[], None]) -> None:
@@ -207,11 +210,11 @@ class PostgresStore(Store):
     async def register(self, consumers: Sequence[Consumer]) -> None:
         self._consumers.clear()  # the receiver has the same mapping
         self._consumers.update((each.name, each) for each in consumers)
-        await self._see_consumers(StoreOperation.HEALTH)
+        await self._see_consumers()
 
-    async def _see_consumers(self, operation: StoreOperation) -> None:
+    async def _see_consumers(self) -> None:
         names = sorted(self._consumers)
-        await self._write(operation, lambda c: c.execute(_SEE_CONSUMERS, names))
+        await self._write(None, lambda c: c.execute(_SEE_CONSUMERS, names))
 
     @override
     def receive(
@@ -220,7 +223,7 @@ class PostgresStore(Store):
         on_received: OnReceived,
         slots: Mapping[str, int] = NO_SLOTS,
     ) -> None:
-        if self._arrivals is None or self._loop is None:
+        if self._database is None or self._arrivals is None or self._loop is None:
             raise StoreClosed
         call = Call(arrivals, slots)
         loop = asyncio.get_running_loop()
@@ -266,11 +269,11 @@ class PostgresStore(Store):
     @override
     async def dead_letters(self, *, limit: int, after: int = 0) -> Sequence[DeadLetter]:
         read = partial(leases.dead_letters, limit=limit, after=after)
-        return await self._read(StoreOperation.DEPTH, read)
+        return await self._read(None, read)
 
     @override
     async def purge(self, retention: Retention) -> int:
-        await self._see_consumers(StoreOperation.PURGE)
+        await self._see_consumers()
 
         async def purge(connection: Connection) -> int:
             now = await connection.fetchval(_NOW)

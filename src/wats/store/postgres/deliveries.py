@@ -272,21 +272,25 @@ def _by_consumer(
 
 async def settle(connection: Connection, settlements: Sequence[Settlement]) -> Settled:
     """End leases; promote what waited behind those that are done or dead."""
-    unique = {(each.delivery.id, each.delivery.lease): each for each in reversed(settlements)}
+    unique: dict[tuple[int, int], Settlement] = {}
+    for each in settlements:
+        unique.setdefault((each.delivery.id, each.delivery.lease), each)
     groups = _by_consumer(unique.values(), lambda each: each.delivery)
     done: dict[str, dict[int, int]] = {}
-    due, changes = set(), DepthChanges()
+    due: set[str] = set()
+    changes = DepthChanges()
     for (number, consumer), group in groups.items():
         settling = _Settling(connection, number, consumer, changes)
         await settling.settle(group)
         done.setdefault(number, {}).update(settling.done)
         if settling.is_due:
             due.add(consumer)
-    finished: list[int] = []
+    finished: set[int] = set()
     for number, updates in done.items():
-        finished += await _finished(connection, number, updates)
+        finished.update(await _finished(connection, number, updates))
     await changes.write(connection)
-    return Settled(done=tuple(finished), due=frozenset(due))
+    in_order = dict.fromkeys(each.delivery.update_id for each in settlements)
+    return Settled(done=[id_ for id_ in in_order if id_ in finished], due=frozenset(due))
 
 
 async def _finished(

@@ -96,6 +96,26 @@ _WINDOW = """
 SELECT last_inbound_at FROM wats_windows WHERE phone_number_id = $1 AND digest = $2
 """
 
+_OLD_STATUSES = """
+SELECT phone_number_id, wa_message_id, status, participant, error_code, occurred_at, id
+FROM wats_statuses
+WHERE phone_number_id = $1 AND occurred_at < $2
+ORDER BY occurred_at LIMIT $3
+"""
+
+_MESSAGES_OF = f"""
+{_MESSAGE}
+WHERE phone_number_id = $1 AND wa_message_id = ANY($2::text[]) AND direction = 'outbound'
+FOR UPDATE
+"""
+
+_ADVANCE = """
+UPDATE wats_messages SET
+    status = ($3::text[])[array_position($2::text[], wa_message_id)],
+    updated_at = ($4::bigint[])[array_position($2::text[], wa_message_id)]
+WHERE phone_number_id = $1 AND wa_message_id = ANY($2::text[]) AND direction = 'outbound'
+"""
+
 
 async def project(connection: Connection, arrivals: Sequence[Arrival]) -> None:
     """Write the statuses and windows of *arrivals*; their messages are inserted already."""
@@ -300,3 +320,24 @@ async def last_inbound_at(
     digest = _window_digest(number, customer)
     opened_at: int | None = await connection.fetchval(_WINDOW, number, digest)
     return None if opened_at is None else from_ms(opened_at)
+
+
+async def fold_old_statuses(
+    connection: Connection, number: str, before: int, limit: int
+) -> Sequence[asyncpg.Record]:
+    """Write what statuses from before *before* did to their messages; return these statuses.
+
+    They can be deleted then: ranks only rise, so a message comes as far with the rest of them.
+    """
+    old = await connection.fetch(_OLD_STATUSES, number, before, limit)
+    history: dict[str, list[asyncpg.Record]] = {}
+    for row in sorted(old, key=lambda row: row["id"]):
+        history.setdefault(row["wa_message_id"], []).append(row)
+    found = await connection.fetch(_MESSAGES_OF, number, sorted(history))
+    advanced = [
+        _advanced(_message_of(row), map(_status_of, history[row["wa_message_id"]])) for row in found
+    ]
+    if advanced:
+        rows = [(each.wa_message_id, each.status, to_ms(each.updated_at)) for each in advanced]
+        await connection.execute(_ADVANCE, number, *zip(*rows, strict=True))
+    return old

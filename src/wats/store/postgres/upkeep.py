@@ -5,6 +5,7 @@ from typing import Final
 
 import asyncpg
 
+from wats.store.postgres import messages
 from wats.store.postgres.connection import Connection
 from wats.store.postgres.depths import DepthChanges
 from wats.store.postgres.rows import numbers
@@ -28,8 +29,7 @@ DELETE FROM wats_dead_deliveries WHERE phone_number_id = $1 AND id = ANY(array(
 RETURNING consumer
 """
 
-# A message stays as long as one of its statuses, which tell how far it came, and the other way
-# round.
+# A message stays as long as one of its statuses, which say how far it came.
 _OLD_MESSAGES = """
 DELETE FROM wats_messages AS message WHERE ctid = ANY(array(
     SELECT ctid FROM wats_messages AS old
@@ -43,15 +43,8 @@ DELETE FROM wats_messages AS message WHERE ctid = ANY(array(
 """
 
 _OLD_STATUSES = """
-DELETE FROM wats_statuses WHERE ctid = ANY(array(
-    SELECT ctid FROM wats_statuses AS old
-    WHERE phone_number_id = $1 AND occurred_at < $2 AND NOT EXISTS (
-        SELECT 1 FROM wats_messages AS message
-        WHERE message.phone_number_id = $1 AND message.wa_message_id = old.wa_message_id
-            AND message.direction = 'outbound'
-    )
-    LIMIT $3
-)) AND phone_number_id = $1
+DELETE FROM wats_statuses WHERE phone_number_id = $1 AND id = ANY($2::bigint[])
+    AND wa_message_id = ANY($3::text[])
 """
 
 _OLD_WINDOWS = """
@@ -127,10 +120,10 @@ async def purge(connection: Connection, retention: Retention, now: int) -> int:
         for statement, before in (
             (_OLD_UPDATES, inbox_before),
             (_OLD_MESSAGES, records_before),
-            (_OLD_STATUSES, messages_before),
             (_OLD_WINDOWS, messages_before),
         ):
             count += _deleted(await connection.execute(statement, number, before, PURGE_ROWS))
+        count += await _purge_statuses(connection, number, messages_before)
         dead = await connection.fetch(_OLD_DEAD, number, dead_before, PURGE_ROWS)
         for (consumer,) in dead:
             changes.add(number, consumer, dead=-1)
@@ -138,6 +131,13 @@ async def purge(connection: Connection, retention: Retention, now: int) -> int:
     count += _deleted(await connection.execute(_OLD_REQUESTS, PURGE_ROWS))
     await changes.write(connection)
     return count
+
+
+async def _purge_statuses(connection: Connection, number: str, before: int) -> int:
+    old = await messages.fold_old_statuses(connection, number, before, PURGE_ROWS)
+    ids = [row["id"] for row in old]
+    names = sorted({row["wa_message_id"] for row in old})
+    return _deleted(await connection.execute(_OLD_STATUSES, number, ids, names))
 
 
 def _deleted(status: str) -> int:
