@@ -19,7 +19,10 @@ from wats.inbound.signature import SignatureCheck
 from wats.privacy import Secret
 
 ROOT = Path(__file__).parent.parent
-SHORT = ("--rounds", "1", "--seconds", "0.05", "--connections", "4", "--pairs", "100")
+SHORT = (
+    *("--rounds", "1", "--seconds", "0.05", "--connections", "4", "--pairs", "100"),
+    *("--messages", "20000"),
+)
 
 
 def bench(*arguments: str) -> "subprocess.Popen[str]":
@@ -63,7 +66,11 @@ def test_everything_is_measured_in_one_run(tmp_path: Path) -> None:
         each.name for each in contests()
     ]
     assert all(each["median_us"] > 1 for each in report["hiding"]["verdicts"])
-    assert output.count("goal") == 5
+    writer = report["writer"]
+    assert writer["messages"] == 20_000
+    assert [each["empty_us"] is not None for each in writer["costs"]] == [True, True, True, False]
+    assert all(each["filled_us"] > 1 for each in writer["costs"])
+    assert output.count("goal") == 6
     assert "Traceback" not in errors
 
 

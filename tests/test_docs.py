@@ -31,7 +31,15 @@ from tests.pages import (
 )
 from wats import create_wats_service_app, open_store
 from wats.config import config_keys, parse_config
-from wats.store.records import Arrival, Delivery, DeliveryState, Settlement
+from wats.store.records import (
+    Arrival,
+    Delivery,
+    DeliveryState,
+    Direction,
+    MessageRecord,
+    Settlement,
+    StatusRecord,
+)
 from wats.telemetry.families import FAMILIES
 from wats.testing import BEARER_TOKEN, example_profile, example_secrets, serving, sign
 from wats.web.routes import route_table
@@ -198,6 +206,70 @@ async def test_the_sql_that_is_shown_runs_on_our_schema(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(tmp_path / "wats.db")) as connection:
         for script in blocks("docs/operating.md", "sql"):
             connection.executescript(script)
+
+
+async def test_a_person_is_forgotten_as_it_is_shown_and_others_are_not(tmp_path: Path) -> None:
+    path, noon = tmp_path / "wats.db", datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+    store = open_store(f"sqlite:///{path}")
+    await store.open()
+    for person in ("15550001234", "15550009999"):
+        sent = [sent_to(person, f"wamid.{person}.{number}", noon) for number in range(600)]
+        await asyncio.gather(*map(store.record_sent, sent))
+        await store.receive([read_by(person, f"wamid.{person}.0", noon)])
+        await store.receive([read_by(person, "wamid.of-another-application", noon)])
+    await store.close()
+    (script,) = (
+        each for each in blocks("docs/operating.md", "sql") if "wats_message_index" in each
+    )
+
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(script)
+        left = [
+            connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]  # noqa: S608
+            for table in ("wats_messages", "wats_statuses", "wats_early_statuses")
+        ]
+        indexed = "SELECT count(*) FROM wats_message_index WHERE row_id <= 600"
+        assert connection.execute(indexed).fetchone() == (0,)
+
+    await store.open()
+    assert left == [600, 1, 1]
+    assert await store.get_message("wamid.15550001234.0") is None
+    assert await store.get_message("wamid.15550009999.0") is not None
+    await store.record_sent(sent_to("15550001234", "wamid.15550001234.0", noon))
+    assert await store.get_message("wamid.15550001234.0") is not None
+    await store.close()
+
+
+def sent_to(person: str, wa_message_id: str, at: datetime) -> MessageRecord:
+    return MessageRecord(
+        phone_number_id="1",
+        wa_message_id=wa_message_id,
+        direction=Direction.OUTBOUND,
+        to_phone=person,
+        type="text",
+        status="accepted",
+        created_at=at,
+        updated_at=at,
+    )
+
+
+def read_by(person: str, wa_message_id: str, at: datetime) -> Arrival:
+    return Arrival(
+        key=f"{person} {wa_message_id}".encode(),
+        occurred_at=at,
+        received_at=at,
+        kind="status",
+        phone_number_id="1",
+        lane=1,
+        payload=b"{}",
+        status=StatusRecord(
+            phone_number_id="1",
+            wa_message_id=wa_message_id,
+            status="read",
+            participant=person,
+            occurred_at=at,
+        ),
+    )
 
 
 def ending(delivery: Delivery, state: DeliveryState) -> Settlement:

@@ -18,7 +18,7 @@ from wats.store.records import (
     Reservation,
     Settlement,
 )
-from wats.store.sqlite import recent
+from wats.store.sqlite import message_index
 from wats.testing import FakeClock
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -87,7 +87,7 @@ def closed_store(
         "sqlite-gathering": f"sqlite:///{tmp_path}/wats.db",
     }
     if kind == "sqlite-gathering":  # so often that every test meets it
-        monkeypatch.setattr(recent, "GATHERED_MESSAGES", 1)
+        monkeypatch.setattr(message_index, "INDEX_BATCH", 1)
     return open_store(urls[kind], now=clock)
 
 
