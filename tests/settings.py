@@ -1,4 +1,4 @@
-"""What the services of the tests are configured with, and what they leave to do."""
+"""The configuration of the services of tests, and the count of what they leave to do."""
 
 import sqlite3
 from contextlib import closing
@@ -11,7 +11,7 @@ HOOK = "/webhooks/whatsapp"
 WABA_ID = "123456789012345"
 NUMBER_ID = "15551234567"
 NOBODY = "http://127.0.0.1:9"
-"""Where no Graph answers."""
+"""An address at which no Graph listens."""
 
 SECRETS = {
     "WATS_ACCESS_TOKEN": "an-access-token-for-tests",
@@ -49,7 +49,7 @@ def config_of(graph_url: str = NOBODY, **sections: Any) -> dict[str, Any]:
 
 
 def outstanding(database: Path) -> int:
-    """Count what handlers have not done with yet, from outside of the service."""
+    """Count the deliveries that are not settled, from outside of the service."""
     with closing(sqlite3.connect(database)) as connection:
         left: int = connection.execute("SELECT count(*) FROM wats_outstanding").fetchone()[0]
         return left

@@ -169,7 +169,7 @@ def fails_once(key: str) -> bool:
 def settled_in(database: Path, folder: Path, handlers: Sequence[str]) -> dict[str, set[str]]:
     """Return the keys that each handler is done with, as a dead process left its database.
 
-    A copy is read: to open the file itself would tidy it up before the next process sees it.
+    Reads a copy: opening the file itself would recover it before the next process does.
     """
     for suffix in ("", "-wal"):
         with suppress(FileNotFoundError):
