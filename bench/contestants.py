@@ -172,7 +172,7 @@ class Entrant:
         self._answers += sample.answers
         settled_rate = None
         if self._inbox is not None:
-            settled_at = _settled_at(self._inbox, self._answers)
+            settled_at = await_settled(self._inbox, self._answers)
             settled_rate = sample.answers / (settled_at - sample.began)
         used = self._server.cpu_seconds()
         return Round(
@@ -193,8 +193,13 @@ class Entrant:
         return self._server.peak_mib()
 
 
-def _settled_at(inbox: Path, answers: int) -> float:
-    """Wait until nothing is outstanding in *inbox*, and see that all of *answers* were handled."""
+def await_settled(inbox: Path, answers: int) -> float:
+    """Wait until nothing is outstanding in *inbox*; return when that was.
+
+    Raises:
+        ChildFailed: Deliveries were left after a minute, or the number of handled updates is not
+            *answers*.
+    """
     give_up_at = time.monotonic() + DRAIN_SECONDS
     with closing(apsw.Connection(str(inbox), flags=apsw.SQLITE_OPEN_READONLY)) as connection:
         while connection.execute(_OUTSTANDING).get:
