@@ -114,6 +114,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
         id: The order of arrival: ids of later arrivals of an ordering key are higher.
         update_id: The id of the first delivery of the same update; the others follow it.
         siblings: How many deliveries the update had.
+        phone_number_id: The business number of the update; empty if it concerns none.
         attempt: 1 for the first call of the consumer. Counted when the lease was given.
         is_exhausted: The lease of the last permitted attempt expired, so this delivery must be
             settled as dead without a call.
@@ -123,6 +124,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     id: int
     update_id: int
     siblings: int
+    phone_number_id: str = ""
     consumer: str
     ordering_key: int
     attempt: int
