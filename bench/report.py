@@ -16,6 +16,7 @@ GOALS = (
     ("stored", "pywa", 1.7),
     ("stored", "pywa-fastapi", 1.7),
     ("inline", "bare", 0.55),
+    ("statuses", "stored", 1.0),
 )
 """How many times as many webhooks the first shall take as the second."""
 

@@ -25,6 +25,7 @@ from wats.privacy import short_fingerprint
 from wats.store.migrate import load_migrations
 from wats.store.records import (
     Arrival,
+    Consumer,
     Delivery,
     DeliveryState,
     Direction,
@@ -33,8 +34,9 @@ from wats.store.records import (
     StatusRecord,
     WindowRecord,
 )
-from wats.store.sqlite import inbox, messages, statuses
-from wats.store.sqlite.connection import connect_writer, migrate
+from wats.store.sqlite import deliveries, inbox, messages, statuses
+from wats.store.sqlite.clock import StoreClock
+from wats.store.sqlite.connection import Writer, connect_writer, migrate
 from wats.store.sqlite.message_index import BUCKET_BITS, index_pending, merge
 
 BATCH = 62
@@ -45,6 +47,7 @@ LOOK_UPS = 500
 
 MONTHLY_MESSAGES = 100_000_000
 CUSTOMERS = 100_000
+CONSUMER = "bench.handlers:ignore"
 NUMBER = "200000000000002"
 STATUSES = ("sent", "delivered", "read")
 
@@ -121,6 +124,17 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int
 
 
+def _open_writer(path: Path) -> Writer:
+    clock = StoreClock()
+    writer = connect_writer(str(path), 5.0, clock, lambda: None)
+    migrate(writer, load_migrations("sqlite"))
+    writer.execute("BEGIN IMMEDIATE")
+    clock.start(writer)
+    deliveries.register(writer, [Consumer(name=CONSUMER)])
+    writer.commit()
+    return writer
+
+
 Batch: TypeAlias = Callable[[], Callable[[], object]]
 """Prepares a batch and returns the function to measure, which writes it in a transaction."""
 
@@ -130,8 +144,7 @@ class Bench:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.connection = connect_writer(str(path), 5.0)
-        migrate(self.connection, load_migrations("sqlite"))
+        self.writer = _open_writer(path)
         self.history = 0
         self._random = Random(1)  # the same customers in both stores
         self._held: list[Delivery] = []
@@ -139,22 +152,22 @@ class Bench:
 
     def fill(self, count: int) -> None:
         """Record *count* messages, every other one sent, with three statuses each."""
-        connection, step = self.connection, 1 << BUCKET_BITS
-        connection.create_scalar_function("short_fingerprint", short_fingerprint, 1)
+        writer, step = self.writer, 1 << BUCKET_BITS
+        writer.create_scalar_function("short_fingerprint", short_fingerprint, 1)
         began_at = to_ms(utc_now()) - round(count * _INTERVAL_MS)
         numbers = apsw.carray(array("q", range(len(STATUSES))))
         for first in range(1, count + 1, step):
             last = min(first + step - 1, count)
-            connection.execute("BEGIN")
+            writer.execute("BEGIN")
             rows = apsw.carray(array("q", range(first, last + 1)))
-            connection.execute(_FILL_MESSAGES, (rows, began_at))
-            connection.execute(_FILL_STATUSES, (first - 1, numbers))
-            connection.execute(_MARK, (last, began_at + round(last * _INTERVAL_MS)))
-            index_pending(connection)
-            connection.execute("COMMIT")
-        while merge(connection):
+            writer.execute(_FILL_MESSAGES, (rows, began_at))
+            writer.execute(_FILL_STATUSES, (first - 1, numbers))
+            writer.execute(_MARK, (last, began_at + round(last * _INTERVAL_MS)))
+            index_pending(writer)
+            writer.commit()
+        while merge(writer):
             pass
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self.history = count
 
     def mib(self) -> float:
@@ -165,19 +178,19 @@ class Bench:
         """Write *batch*; return wall and processor time."""
         write = batch()
         wall, cpu = time.perf_counter(), time.thread_time()
-        self.connection.execute("BEGIN IMMEDIATE")
+        self.writer.execute("BEGIN IMMEDIATE")
         write()
-        self.connection.execute("COMMIT")
+        self.writer.commit()
         return time.perf_counter() - wall, time.thread_time() - cpu
 
     def _receive(self, arrivals: Sequence[Arrival]) -> Callable[[], object]:
-        now = utc_now()
         done = [Settlement(each, DeliveryState.DONE) for each in self._held]
+        calls = [([each], {CONSUMER: 1}) for each in arrivals]  # a webhook has one update
 
         def write() -> None:
-            inbox.settle(self.connection, done, now)
-            kept = inbox.receive(self.connection, arrivals)
-            self._held = [each for one in kept if one is not None for each in one.leased]
+            deliveries.settle(self.writer, done)
+            results = inbox.receive(self.writer, calls)
+            self._held = [each for (one,) in results if one is not None for each in one.leased]
 
         return write
 
@@ -217,7 +230,7 @@ class Bench:
             for _ in range(BATCH)
         ]
         self._due += [(name, each.wa_message_id) for name in STATUSES for each in records]
-        return lambda: messages.record(self.connection, records)
+        return lambda: messages.record(self.writer, records)
 
     def statuses(self) -> Callable[[], object]:
         """Receive statuses of messages sent in this round."""
@@ -230,7 +243,7 @@ class Bench:
         names = []
         for _ in range(BATCH):
             row_id = self.history - 1 - self._random.randrange(day)
-            names.append(self.connection.execute(_SENT_NEAR, (row_id,)).get)
+            names.append(self.writer.execute(_SENT_NEAR, (row_id,)).get)
         return self._receive([_status("played", name) for name in names])
 
     def look_ups_us(self) -> dict[str, float]:
@@ -239,29 +252,27 @@ class Bench:
         unsent = [_status("sent", name).status for name in names]
         return {
             "a message by id": self._look_up_us(
-                lambda: [messages.get(self.connection, name) for name in names]
+                lambda: [messages.get(self.writer, name) for name in names]
             ),
             "a window": self._look_up_us(
-                lambda: [messages.last_inbound_at(self.connection, NUMBER, name) for name in names]
+                lambda: [messages.last_inbound_at(self.writer, NUMBER, name) for name in names]
             ),
             "a message without a time": self._look_up_us(
                 lambda: messages.unknown(
-                    self.connection, [(n, self._message(EPOCH)) for n in range(LOOK_UPS)]
+                    self.writer, [(n, self._message(EPOCH)) for n in range(LOOK_UPS)]
                 )
             ),
             "the first status of a message of another application": self._look_up_us(
-                lambda: statuses.record(
-                    self.connection, [each for each in unsent if each is not None]
-                )
+                lambda: statuses.record(self.writer, [each for each in unsent if each is not None])
             ),
         }
 
     def _look_up_us(self, look_up: Callable[[], object]) -> float:
-        self.connection.execute("BEGIN IMMEDIATE")
+        self.writer.execute("BEGIN IMMEDIATE")
         began = time.thread_time()
         look_up()
         spent = time.thread_time() - began
-        self.connection.execute("ROLLBACK")
+        self.writer.roll_back()
         return spent / LOOK_UPS * 1e6
 
 
@@ -288,11 +299,9 @@ def _arrival(
         received_at=now,
         kind="message" if status is None else "status",
         phone_number_id=NUMBER,
-        lane=secrets.randbits(31),
+        ordering_key=secrets.randbits(31),
         payload=bytes(700),
-        targets=("bench.handlers:ignore",),
-        lease_seconds=60.0,
-        wants_sent_at=True,
+        consumers=(CONSUMER,),
         message=message,
         window=window,
         status=status,

@@ -1,3 +1,4 @@
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -5,7 +6,7 @@ from zlib import crc32
 
 import pytest
 
-from tests.store.sqlite.writers import open_writer
+from tests.store.sqlite.writers import open_writer, steps_of
 from wats.clock import to_ms
 from wats.privacy import short_fingerprint
 from wats.store.records import (
@@ -15,7 +16,7 @@ from wats.store.records import (
     StatusRecord,
     WindowRecord,
 )
-from wats.store.sqlite import inbox, message_index, messages, statuses
+from wats.store.sqlite import inbox, message_index, messages, requests, statuses
 from wats.store.sqlite.connection import Writer
 from wats.store.sqlite.walk import Walk
 
@@ -130,6 +131,58 @@ def test_no_statement_about_messages_scans_more_than_the_list_of_buckets(
     assert all(
         table.startswith("wats_message_buckets") for each in scans.values() for table in each
     )
+
+
+def test_no_statement_about_idempotency_keys_scans_a_table(
+    writer: Writer,
+    message: Callable[..., MessageRecord],
+    trace: Callable[[Writer], list[str]],
+    plans_of: Callable[[Writer, list[str]], dict[str, str]],
+    read_as_a_whole: Callable[[dict[str, str]], dict[str, set[str]]],
+) -> None:
+    statements = trace(writer)
+    for key in [("send", b"1"), ("send", b"2"), ("send", b"3"), ("send", b"1")]:
+        requests.reserve(
+            writer, key=key, request_hash=b"body", reserve_seconds=60, keep_seconds=600
+        )
+    requests.complete(writer, [requests.Completion(("send", b"1"), b"{}", message())])
+    requests.doubt(writer, key=("send", b"2"))
+    requests.fail(writer, key=("send", b"3"))
+    requests.purge(writer, 10)
+    writer.set_exec_trace(None)
+
+    plans = plans_of(writer, [each for each in statements if "wats_requests" in each])
+    assert len(plans) >= 8
+    assert read_as_a_whole(plans) == {}
+
+
+def test_messages_and_statuses_cost_the_same_in_a_large_store(
+    writer: Writer, arrival: Callable[..., Arrival], message: Callable[..., MessageRecord]
+) -> None:
+    numbers = itertools.count()
+
+    def names(count: int) -> list[str]:
+        return [f"wamid.{number}" for number in itertools.islice(numbers, count)]
+
+    def work() -> None:
+        sent = names(20)
+        messages.record(writer, [message(name) for name in sent])
+        for status in ("sent", "delivered", "read"):
+            receive(writer, [arrival(status=transition(status, name)) for name in sent])
+        received = [message(name, direction=Direction.INBOUND) for name in names(20)]
+        receive(writer, [arrival(message=each) for each in received])
+
+    work()
+    message_index.index_pending(writer)
+    with_few = steps_of(writer, work)
+    for _ in range(4):  # buckets with messages of an hour ago
+        skip(writer, BUCKET)
+        at = NOON - timedelta(hours=1)
+        records = [message(name, created_at=at, updated_at=at) for name in names(2_500)]
+        messages.record(writer, records)
+    message_index.index_pending(writer)
+
+    assert steps_of(writer, work) < 1.5 * with_few
 
 
 def last_inbound_at(writer: Writer, customers: Iterable[str] = "ab") -> list[datetime | None]:
