@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -9,7 +9,7 @@ from wats import keeper as keeper_module
 from wats.config import InboxConfig, MessagesConfig
 from wats.errors import StoreUnavailable
 from wats.keeper import Keeper
-from wats.store.records import InboxDepth
+from wats.store.records import Depth, InboxDepth, Retention
 from wats.telemetry import Adapter, FamilySet, RouteLabel, Telemetry
 from wats.telemetry.sinks import Log
 
@@ -25,19 +25,23 @@ class Shelf:
         self.purged = 0
         self.purge_errors: list[BaseException] = []
         self.checkpoints = [True]
+        self.is_leader = True
 
     async def open(self, observe: object) -> None: ...
 
     async def close(self) -> None: ...
 
-    async def inbox_depth(self) -> InboxDepth:
+    async def depth(self) -> InboxDepth:
         self.asked += 1
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    async def purge(self, **_: object) -> int:
+    async def lead(self) -> bool:
+        return self.is_leader
+
+    async def purge(self, retention: Retention) -> int:
         self.purged += 1
         if self.purge_errors:
             raise self.purge_errors.pop(0)
@@ -50,7 +54,7 @@ class Shelf:
 class Idle:
     """A dispatcher without work."""
 
-    def start(self) -> None: ...
+    async def start(self) -> None: ...
 
     async def stop(self, drain_seconds: float) -> None: ...
 
@@ -97,7 +101,10 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeper_module, "PURGE_EVERY_SECONDS", 0.001)
 
 
-DEPTH = InboxDepth(pending=3, leased=2, retry=1, dead=4, oldest_at=NOON - timedelta(seconds=90))
+DEPTH = InboxDepth(
+    consumers={"a": Depth(pending=3, leased=1), "b": Depth(leased=1, retry=1, dead=4)},
+    oldest_seconds=90.0,
+)
 SEEN = {
     'wats_inbox_depth{state="dead"}': "4",
     'wats_inbox_depth{state="leased"}': "2",
@@ -107,12 +114,12 @@ SEEN = {
 }
 
 
-async def test_what_waits_in_the_inbox_is_measured() -> None:
+async def test_the_depth_of_all_consumers_is_measured() -> None:
     assert gauges(await kept(Shelf(DEPTH))) == SEEN
 
 
 async def test_an_empty_inbox_has_no_age() -> None:
-    empty = InboxDepth(pending=0, leased=0, retry=0, dead=0)
+    empty = InboxDepth(consumers={"a": Depth()})
 
     seen = gauges(await kept(Shelf(DEPTH, empty), until=2))
 
@@ -143,6 +150,16 @@ async def test_nothing_is_measured_that_nobody_sees_or_another_process_measures(
 
     assert store.asked == 0
     assert (store.purged > 0) is chores
+
+
+async def test_a_process_that_does_not_lead_purges_nothing_and_succeeds() -> None:
+    store = Shelf(DEPTH)
+    store.is_leader = False
+
+    telemetry = await kept(store)
+
+    assert store.purged == 0
+    assert succeeded(telemetry)["purge"] == str(int(NOON.timestamp()))
 
 
 def succeeded(telemetry: Telemetry) -> dict[str, str]:

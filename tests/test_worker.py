@@ -1,38 +1,41 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 import pytest
 
 from wats.worker import Duties, Worker
 
+Result = tuple[int, str]
+
 
 class Bench:
-    """Work made of numbers, and a record of what became of it."""
+    """Work made of numbers, and a record of what the worker did with it."""
 
     def __init__(self) -> None:
         self.waiting: list[int] = []
         self.claims: list[int] = []
-        self.handled: list[int] = []
-        self.settled: list[tuple[int, str]] = []
+        self.begun: list[int] = []
+        self.settled: list[Result] = []
         self.renewed: list[int] = []
         self.troubles: list[str] = []
         self.replaced: list[str] = []
         self.handle: Callable[[int], Awaitable[None]] = self._at_once
-        self.claim: Callable[[int], Awaitable[Sequence[int]]] = self._claim
+        self.claim: Callable[[int], Awaitable[tuple[Sequence[int], bool]]] = self.claim_waiting
+        self.settle: Callable[[Sequence[Result]], Awaitable[bool]] = self.record
         self.failing: set[str] = set()
         self.worker = self.make()
 
-    def make(self, **changes: float) -> Worker[int, tuple[int, str]]:
-        options = {"concurrency": 4, "backlog": 8, "poll_seconds": 0.01, "renew_seconds": 30.0}
-        options |= changes
+    def make(self, **changes: float) -> Worker[int, Result]:
+        options = {"concurrency": 4, "poll_seconds": 0.01, "renew_seconds": 30.0} | changes
         self.worker = Worker(
             Duties(
-                claim=self._claim_as_told,
-                handle=self._handle,
+                claim=self._claim,
+                begin=self._begin,
+                release=lambda item: (item, "released"),
                 settle=self._settle,
                 renew=self._renew,
-                abandon=lambda item: (item, "abandoned"),
                 trouble=lambda error: self.troubles.append(type(error).__name__),
                 replaced=lambda error: self.replaced.append(type(error).__name__),
             ),
@@ -41,35 +44,60 @@ class Bench:
         return self.worker
 
     async def until(self, done: Callable[[], bool]) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10):
             while not done():
                 await asyncio.sleep(0.001)
+
+    async def until_asleep(self) -> None:
+        """Wait until the claimer has found nothing and waits to be woken."""
+        await self.until(lambda: self.claims != [])
+        await asyncio.sleep(0.01)
+
+    async def _claim(self, limit: int) -> tuple[Sequence[int], bool]:
+        return await self.claim(limit)
+
+    async def _settle(self, results: Sequence[Result]) -> bool:
+        return await self.settle(results)
 
     async def _at_once(self, item: int) -> None:
         pass
 
-    async def _claim_as_told(self, limit: int) -> Sequence[int]:
-        return await self.claim(limit)
-
-    async def _claim(self, limit: int) -> Sequence[int]:
+    async def claim_waiting(self, limit: int) -> tuple[Sequence[int], bool]:
         self.claims.append(limit)
         if "claim" in self.failing:
             raise ConnectionError
         taken, self.waiting = self.waiting[:limit], self.waiting[limit:]
-        return taken
+        return taken, bool(self.waiting)
 
-    async def _handle(self, item: int) -> tuple[int, str]:
-        await self.handle(item)
-        self.handled.append(item)
-        return item, "done"
+    def _begin(self, item: int, on_result: Callable[[Result], None]) -> Callable[[], object]:
+        self.begun.append(item)
+        handling = asyncio.ensure_future(self.handle(item))
+        handling.add_done_callback(partial(self._end, item, on_result))
+        return handling.cancel
 
-    async def _settle(self, results: Sequence[tuple[int, str]]) -> None:
+    def _end(
+        self, item: int, on_result: Callable[[Result], None], handling: "asyncio.Future[None]"
+    ) -> None:
+        on_result((item, "cut off" if handling.cancelled() else "done"))
+
+    async def record(self, results: Sequence[Result]) -> bool:
         if "settle" in self.failing:
             raise ConnectionError
         self.settled.extend(results)
+        return False
 
     async def _renew(self, items: Sequence[int]) -> None:
         self.renewed.extend(items)
+
+
+class Gate:
+    """Holds up handlings until it is opened."""
+
+    def __init__(self) -> None:
+        self.open = asyncio.Event()
+
+    async def wait(self, item: int) -> None:
+        await self.open.wait()
 
 
 @pytest.fixture
@@ -79,19 +107,20 @@ async def bench() -> AsyncIterator[Bench]:
     await bench.worker.stop(0)
 
 
-async def test_everything_that_is_claimed_is_handled_and_settled_once(bench: Bench) -> None:
+async def test_every_claimed_item_is_handled_and_settled_once(bench: Bench) -> None:
     bench.waiting = list(range(1000, 1100))
 
     bench.worker.start()
     await bench.until(lambda: len(bench.settled) == 100)
 
     assert sorted(bench.settled) == [(item, "done") for item in range(1000, 1100)]
-    assert max(bench.claims) <= 8
+    assert bench.begun == list(range(1000, 1100))
+    assert max(bench.claims) <= 4
 
 
-async def test_waking_is_faster_than_polling(bench: Bench) -> None:
+async def test_a_woken_worker_claims_before_its_next_poll(bench: Bench) -> None:
     bench.make(poll_seconds=60).start()
-    await bench.until(lambda: bench.claims != [])
+    await bench.until_asleep()
 
     bench.waiting = [1001]
     bench.worker.wake()
@@ -99,9 +128,57 @@ async def test_waking_is_faster_than_polling(bench: Bench) -> None:
     await bench.until(lambda: bench.settled == [(1001, "done")])
 
 
-async def test_without_being_woken_work_is_found_by_polling(bench: Bench) -> None:
+async def test_stored_work_is_claimed_before_the_next_poll(bench: Bench) -> None:
+    bench.make(poll_seconds=60).start()
+    await bench.until_asleep()
+
+    bench.waiting = [1001]
+    bench.worker.note_work()
+
+    await bench.until(lambda: bench.settled == [(1001, "done")])
+
+
+async def test_a_wake_during_a_claim_leads_to_another_claim(bench: Bench) -> None:
+    claiming, gate = asyncio.Event(), asyncio.Event()
+
+    async def claim(limit: int) -> tuple[Sequence[int], bool]:
+        found = await bench.claim_waiting(limit)
+        claiming.set()
+        await gate.wait()
+        return found
+
+    bench.make(poll_seconds=60)
+    bench.claim = claim
     bench.worker.start()
-    await bench.until(lambda: bench.claims != [])
+    await claiming.wait()
+
+    bench.waiting = [1001]
+    bench.worker.wake()
+    gate.set()
+
+    await bench.until(lambda: bench.settled == [(1001, "done")])
+
+
+async def test_work_that_a_settlement_made_due_is_claimed_before_the_next_poll(
+    bench: Bench,
+) -> None:
+    async def settle(results: Sequence[Result]) -> bool:
+        bench.settled.extend(results)
+        if len(bench.settled) == 1:
+            bench.waiting = [1002]
+        return len(bench.settled) == 1
+
+    bench.make(poll_seconds=60)
+    bench.settle = settle
+    bench.waiting = [1001]
+    bench.worker.start()
+
+    await bench.until(lambda: bench.settled == [(1001, "done"), (1002, "done")])
+
+
+async def test_without_being_woken_a_worker_finds_work_by_polling(bench: Bench) -> None:
+    bench.worker.start()
+    await bench.until_asleep()
 
     bench.waiting = [1001]
 
@@ -109,11 +186,11 @@ async def test_without_being_woken_work_is_found_by_polling(bench: Bench) -> Non
 
 
 async def test_a_slow_item_does_not_hold_up_the_others(bench: Bench) -> None:
-    gate = asyncio.Event()
+    gate = Gate()
 
     async def slow_once(item: int) -> None:
         if item == 1001:
-            await gate.wait()
+            await gate.wait(item)
 
     bench.handle = slow_once
     bench.waiting = [1001, 1002, 1003]
@@ -122,30 +199,25 @@ async def test_a_slow_item_does_not_hold_up_the_others(bench: Bench) -> None:
     await bench.until(lambda: len(bench.settled) == 2)
 
     assert sorted(bench.settled) == [(1002, "done"), (1003, "done")]
-    gate.set()
+    gate.open.set()
     await bench.until(lambda: (1001, "done") in bench.settled)
 
 
-async def test_no_more_is_handled_at_once_than_there_are_consumers(bench: Bench) -> None:
-    running = most = 0
-
-    async def count(item: int) -> None:
-        nonlocal running, most
-        running += 1
-        most = max(most, running)
-        await asyncio.sleep(0.001)
-        running -= 1
-
-    bench.handle = count
+async def test_no_more_items_are_leased_than_there_are_slots(bench: Bench) -> None:
+    gate = Gate()
+    bench.handle = gate.wait
     bench.waiting = list(range(1000, 1040))
 
     bench.worker.start()
+    await bench.until(lambda: len(bench.begun) == 4)
+    await asyncio.sleep(0.05)
+
+    assert (len(bench.begun), len(bench.waiting)) == (4, 36)
+    gate.open.set()
     await bench.until(lambda: len(bench.settled) == 40)
 
-    assert most == 4
 
-
-async def test_a_claim_that_fails_is_told_and_tried_again(bench: Bench) -> None:
+async def test_a_claim_that_fails_is_reported_and_tried_again(bench: Bench) -> None:
     bench.failing = {"claim"}
     bench.waiting = [1001]
 
@@ -157,7 +229,17 @@ async def test_a_claim_that_fails_is_told_and_tried_again(bench: Bench) -> None:
     assert set(bench.troubles) == {"ConnectionError"}
 
 
-async def test_a_result_that_cannot_be_settled_is_kept_and_settled_later(bench: Bench) -> None:
+async def test_a_claim_that_fails_uses_no_slot(bench: Bench) -> None:
+    bench.failing = {"claim"}
+    bench.worker.start()
+    await bench.until(lambda: len(bench.troubles) >= 2)
+
+    assert [bench.worker.reserve() for _ in range(5)] == [True] * 4 + [False]
+
+    bench.worker.give_back(4)
+
+
+async def test_results_that_cannot_be_settled_are_kept_and_settled_later(bench: Bench) -> None:
     bench.failing = {"settle"}
     bench.waiting = [1001, 1002]
 
@@ -166,109 +248,207 @@ async def test_a_result_that_cannot_be_settled_is_kept_and_settled_later(bench: 
     bench.failing = set()
 
     await bench.until(lambda: len(bench.settled) == 2)
-    assert bench.handled == [1001, 1002]
+    assert bench.begun == [1001, 1002]
 
 
-async def test_an_item_whose_handling_raises_is_left_to_its_lease(bench: Bench) -> None:
-    async def fail(item: int) -> None:
-        if item == 1001:
-            raise ValueError
-
-    bench.handle = fail
-    bench.waiting = [1001, 1002]
-
-    bench.worker.start()
-    await bench.until(lambda: len(bench.settled) == 1)
-
-    assert bench.settled == [(1002, "done")]
-    assert bench.troubles == ["ValueError"]
-
-
-async def test_leases_of_what_is_still_being_handled_are_renewed(bench: Bench) -> None:
-    gate = asyncio.Event()
-
-    async def wait(item: int) -> None:
-        await gate.wait()
-
+async def test_leases_of_items_that_are_being_handled_are_renewed(bench: Bench) -> None:
+    gate = Gate()
     bench.make(renew_seconds=0.005)
-    bench.handle = wait
+    bench.handle = gate.wait
     bench.waiting = [1001]
 
     bench.worker.start()
     await bench.until(lambda: bench.renewed.count(1001) >= 2)
 
-    gate.set()
+    gate.open.set()
     await bench.until(lambda: bench.settled == [(1001, "done")])
 
 
-async def test_stopping_lets_what_was_begun_end_and_abandons_the_rest(bench: Bench) -> None:
-    gate = asyncio.Event()
+async def test_an_item_leased_on_arrival_is_handled_in_its_reserved_slot(bench: Bench) -> None:
+    gate = Gate()
+    bench.handle = gate.wait
+    bench.make(poll_seconds=60).start()
+    await bench.until_asleep()
+    assert [bench.worker.reserve() for _ in range(5)] == [True] * 4 + [False]
 
-    async def wait(item: int) -> None:
-        await gate.wait()
+    for item in (1001, 1002):
+        bench.worker.offer(item)
+    bench.worker.give_back(1)
 
-    bench.handle = wait
+    assert bench.begun == [1001, 1002]
+    assert [bench.worker.reserve() for _ in range(2)] == [True, False]
+    bench.worker.give_back(2)
+    gate.open.set()
+    await bench.until(lambda: len(bench.settled) == 2)
+
+
+async def test_a_slot_that_is_given_back_is_used_by_the_next_claim(bench: Bench) -> None:
+    bench.make(poll_seconds=60, concurrency=1).start()
+    await bench.until_asleep()
+    assert bench.worker.reserve()
+    bench.waiting = [1001]
+    bench.worker.note_work()
+    await asyncio.sleep(0.01)
+    assert bench.begun == []
+
+    bench.worker.give_back(1)
+
+    await bench.until(lambda: bench.settled == [(1001, "done")])
+
+
+async def test_no_slot_is_reserved_before_the_start_or_after_the_stop(bench: Bench) -> None:
+    assert not bench.worker.reserve()
+    bench.worker.start()
+    assert bench.worker.reserve()
+    bench.worker.give_back(1)
+
+    await bench.worker.stop(0)
+
+    assert not bench.worker.reserve()
+
+
+async def test_a_stop_lets_begun_items_end_and_claims_no_more(bench: Bench) -> None:
+    gate = Gate()
+    bench.handle = gate.wait
     bench.waiting = list(range(1000, 1008))
     bench.worker.start()
-    await bench.until(lambda: bench.waiting == [])
+    await bench.until(lambda: len(bench.begun) == 4)
+
+    stopping = asyncio.create_task(bench.worker.stop(5))
     await asyncio.sleep(0.01)
+    gate.open.set()
+    await stopping
+
+    assert sorted(bench.settled) == [(item, "done") for item in range(1000, 1004)]
+    assert bench.waiting == list(range(1004, 1008))
+
+
+async def test_a_stop_cuts_off_items_that_exceed_the_drain_time(bench: Bench) -> None:
+    bench.handle = Gate().wait
+    bench.waiting = [1001]
+    bench.worker.start()
+    await bench.until(lambda: bench.begun == [1001])
+
+    await bench.worker.stop(0.01)
+
+    assert bench.settled == [(1001, "cut off")]
+
+
+async def test_an_item_that_is_leased_on_arrival_during_a_stop_is_released(bench: Bench) -> None:
+    bench.worker.start()
+    await bench.until_asleep()
+    assert bench.worker.reserve()
+    stopping = asyncio.create_task(bench.worker.stop(5))
+    await asyncio.sleep(0.01)
+    assert not stopping.done()
+
+    bench.worker.offer(1001)
+    await stopping
+
+    assert (bench.begun, bench.settled) == ([], [(1001, "released")])
+
+
+async def test_items_of_a_claim_that_ends_during_a_stop_are_released(bench: Bench) -> None:
+    claiming, gate = asyncio.Event(), asyncio.Event()
+
+    async def claim(limit: int) -> tuple[Sequence[int], bool]:
+        claiming.set()
+        await gate.wait()
+        return [1001], False
+
+    bench.claim = claim
+    bench.worker.start()
+    await claiming.wait()
 
     stopping = asyncio.create_task(bench.worker.stop(5))
     await asyncio.sleep(0.01)
     gate.set()
     await stopping
 
-    assert sorted(bench.settled) == [
-        *((item, "done") for item in range(1000, 1004)),
-        *((item, "abandoned") for item in range(1004, 1008)),
-    ]
+    assert (bench.begun, bench.settled) == ([], [(1001, "released")])
 
 
-async def test_stopping_waits_no_longer_than_it_was_told_to(bench: Bench) -> None:
-    async def wait_for_ever(item: int) -> None:
-        await asyncio.Event().wait()
+async def test_a_settlement_that_is_under_way_is_awaited_by_a_stop(bench: Bench) -> None:
+    settling, gate = asyncio.Event(), asyncio.Event()
 
-    bench.handle = wait_for_ever
-    bench.waiting = [1001]
-    bench.worker.start()
-    await bench.until(lambda: bench.waiting == [])
-
-    await bench.worker.stop(0.01)
-
-    assert bench.settled == [(1001, "abandoned")]
-
-
-async def test_every_call_of_stop_returns_when_the_worker_has_stopped(bench: Bench) -> None:
-    gate = asyncio.Event()
-
-    async def wait(item: int) -> None:
+    async def settle(results: Sequence[Result]) -> bool:
+        settling.set()
         await gate.wait()
+        return await bench.record(results)
 
-    bench.handle = wait
+    bench.settle = settle
     bench.waiting = [1001]
     bench.worker.start()
-    await bench.until(lambda: bench.waiting == [])
+    await settling.wait()
 
-    first, second = (asyncio.create_task(bench.worker.stop(5)) for _ in range(2))
+    stopping = asyncio.create_task(bench.worker.stop(5))
     await asyncio.sleep(0.01)
-    assert not first.done()
-    assert not second.done()
     gate.set()
-    await asyncio.gather(first, second)
+    await stopping
 
     assert bench.settled == [(1001, "done")]
 
 
-async def test_what_cannot_be_settled_at_the_end_is_told(bench: Bench) -> None:
+async def test_a_settlement_that_fails_during_a_stop_is_tried_again(bench: Bench) -> None:
     bench.failing = {"settle"}
     bench.waiting = [1001]
     bench.worker.start()
-    await bench.until(lambda: bench.handled == [1001])
+    await bench.until(lambda: bench.troubles != [])
+
+    stopping = asyncio.create_task(bench.worker.stop(5))
+    await asyncio.sleep(0.01)
+    bench.failing = set()
+    await stopping
+
+    assert bench.settled == [(1001, "done")]
+
+
+async def test_a_stop_has_an_end_although_nothing_can_be_settled(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wats.worker.END_SECONDS", 0.1)
+    bench.failing = {"settle"}
+    bench.waiting = [1001]
+    bench.worker.start()
+    await bench.until(lambda: bench.begun == [1001])
 
     await bench.worker.stop(0.01)
 
     assert bench.settled == []
     assert "ConnectionError" in bench.troubles
+
+
+async def test_every_call_of_stop_returns_when_the_worker_has_stopped(bench: Bench) -> None:
+    gate = Gate()
+    bench.handle = gate.wait
+    bench.waiting = [1001]
+    bench.worker.start()
+    await bench.until(lambda: bench.begun == [1001])
+
+    first, second = (asyncio.create_task(bench.worker.stop(5)) for _ in range(2))
+    await asyncio.sleep(0.01)
+    assert not first.done()
+    assert not second.done()
+    gate.open.set()
+    await asyncio.gather(first, second)
+
+    assert bench.settled == [(1001, "done")]
+
+
+async def test_a_cancelled_call_of_stop_does_not_end_the_stop(bench: Bench) -> None:
+    gate = Gate()
+    bench.handle = gate.wait
+    bench.waiting = [1001]
+    bench.worker.start()
+    await bench.until(lambda: bench.begun == [1001])
+    stopping = asyncio.create_task(bench.worker.stop(5))
+    await asyncio.sleep(0.01)
+
+    stopping.cancel()
+    gate.open.set()
+    await bench.worker.stop(5)
+
+    assert bench.settled == [(1001, "done")]
 
 
 async def test_a_task_of_a_worker_that_is_cancelled_by_others_is_replaced(bench: Bench) -> None:
@@ -279,7 +459,7 @@ async def test_a_task_of_a_worker_that_is_cancelled_by_others_is_replaced(bench:
 
     for task in asyncio.all_tasks() - before:
         task.cancel()
-    await bench.until(lambda: len(bench.replaced) == 7)
+    await bench.until(lambda: len(bench.replaced) == 3)
     await bench.until(lambda: bench.worker.is_alive)
     bench.waiting = [1001]
 
@@ -287,18 +467,42 @@ async def test_a_task_of_a_worker_that_is_cancelled_by_others_is_replaced(bench:
     assert set(bench.replaced) == {"CancelledError"}
 
 
-@pytest.mark.parametrize("error", [SystemExit("x"), KeyboardInterrupt(), GeneratorExit()])
-async def test_whatever_a_duty_raises_ends_nothing(bench: Bench, error: BaseException) -> None:
-    async def fail(item: int) -> None:
-        if item == 1001:
-            raise error
+async def test_results_of_a_settler_that_is_cancelled_by_others_are_settled_by_the_next(
+    bench: Bench,
+) -> None:
+    settler: list[asyncio.Task[object]] = []
 
-    bench.make(concurrency=1)
-    bench.handle = fail
-    bench.waiting = [1001, 1002]
+    async def settle(results: Sequence[Result]) -> bool:
+        if not settler:
+            task = asyncio.current_task()
+            assert task is not None
+            settler.append(task)
+            await asyncio.Event().wait()
+        return await bench.record(results)
+
+    bench.settle = settle
+    bench.waiting = [1001]
+    bench.worker.start()
+    await bench.until(lambda: settler != [])
+
+    settler[0].cancel()
+
+    await bench.until(lambda: bench.settled == [(1001, "done")])
+
+
+@pytest.mark.parametrize("error", [SystemExit("x"), KeyboardInterrupt(), GeneratorExit()])
+async def test_an_exception_of_any_class_in_a_duty_does_not_end_the_worker(
+    bench: Bench, error: BaseException
+) -> None:
+    async def fail_once(limit: int) -> tuple[Sequence[int], bool]:
+        bench.claim = bench.claim_waiting
+        raise error
+
+    bench.claim = fail_once
+    bench.waiting = [1001]
 
     bench.worker.start()
-    await bench.until(lambda: bench.settled == [(1002, "done")])
+    await bench.until(lambda: bench.settled == [(1001, "done")])
 
     assert bench.troubles == [type(error).__name__]
 
@@ -313,34 +517,17 @@ async def test_a_worker_is_alive_from_its_start_to_its_stop(bench: Bench) -> Non
     assert not bench.worker.is_alive
 
 
-async def test_what_a_claim_leases_during_a_stop_is_abandoned(bench: Bench) -> None:
-    claiming, gate = asyncio.Event(), asyncio.Event()
-
-    async def claim(limit: int) -> Sequence[int]:
-        claiming.set()
-        await gate.wait()
-        return [1001]
-
-    bench.claim = claim
-    bench.worker.start()
-    await claiming.wait()
-
-    stopping = asyncio.create_task(bench.worker.stop(5))
-    await asyncio.sleep(0.01)
-    gate.set()
-    await stopping
-
-    assert bench.settled == [(1001, "abandoned")]
-
-
-async def test_a_stop_ends_although_a_duty_swallows_its_cancellation(bench: Bench) -> None:
+async def test_a_stop_ends_although_a_duty_swallows_its_cancellation(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wats.worker.END_SECONDS", 0.1)
     gate = asyncio.Event()
 
-    async def claim(limit: int) -> Sequence[int]:
+    async def claim(limit: int) -> tuple[Sequence[int], bool]:
         while not gate.is_set():
             with suppress(asyncio.CancelledError):
                 await gate.wait()
-        return []
+        return [], False
 
     bench.claim = claim
     bench.worker.start()
@@ -348,4 +535,27 @@ async def test_a_stop_ends_although_a_duty_swallows_its_cancellation(bench: Benc
 
     async with asyncio.timeout(20):
         await bench.worker.stop(0.01)
+    gate.set()
+
+
+async def test_a_stop_ends_although_a_handling_swallows_its_cancellation(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("wats.worker.END_SECONDS", 0.1)
+    gate = asyncio.Event()
+
+    async def stubborn(item: int) -> None:
+        while not gate.is_set():
+            with suppress(asyncio.CancelledError):
+                await gate.wait()
+
+    bench.handle = stubborn
+    bench.waiting = [1001]
+    bench.worker.start()
+    await bench.until(lambda: bench.begun == [1001])
+
+    async with asyncio.timeout(20):
+        await bench.worker.stop(0.01)
+
+    assert bench.settled == []
     gate.set()

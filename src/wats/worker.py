@@ -260,13 +260,10 @@ class Worker(Generic[Item, Result]):
         if not self._results:
             self._settle_now.clear()
             await self._settle_now.wait()
-        results, self._results = self._results, []
-        try:
-            if results and await self._duties.settle(results):
-                self.note_work()
-        except BaseException:
-            self._results = results + self._results
-            raise
+        results = self._results[:]  # they stay there until they are settled: a stop awaits that
+        if results and await self._duties.settle(results):
+            self.note_work()
+        del self._results[: len(results)]
         self._changed.set()
 
     async def _renew(self) -> None:

@@ -2,7 +2,6 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from datetime import timedelta
 
 import pytest
 
@@ -12,21 +11,21 @@ from wats.errors import StoreUnavailable
 from wats.inbound import updates
 from wats.inbound.dispatch import Dispatcher, retry_delay
 from wats.inbound.handlers import Handlers
-from wats.inbound.receive import lane_of
+from wats.inbound.receive import ordering_key_of
 from wats.inbound.updates import Update
-from wats.store import Store
+from wats.store import Store, receive
 from wats.store.open import open_store
-from wats.store.records import Arrival, Kept
+from wats.store.records import Arrival, Claimed, Consumer, Depth
 from wats.telemetry import Adapter, RouteLabel, Telemetry, UpdateKind
 from wats.testing import FakeClock
 
 
 class Inbox:
-    """A dispatcher on a store in memory, with a clock that makes retries due at once."""
+    """A dispatcher on a store in memory, with a clock that tests advance."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, clock: FakeClock) -> None:
         self.store = store
-        self.clock = FakeClock(utc_now())
+        self.clock = clock
         self.telemetry = Telemetry(routes=[RouteLabel("unmatched")], adapter=Adapter.SQLITE)
         self.handlers = Handlers()
         self.logged: list[Mapping[str, object]] = []
@@ -42,10 +41,9 @@ class Inbox:
             self.config,
             telemetry=self.telemetry,
             log=self.logged.append,
-            now=self.clock,
             jitter=lambda: 0.0,
         )
-        dispatcher.start()
+        await dispatcher.start()
         try:
             yield dispatcher
         finally:
@@ -68,14 +66,26 @@ class Inbox:
             received_at=update.received_at,
             kind=update.kind,
             phone_number_id=None,
-            lane=lane_of(update),
+            ordering_key=ordering_key_of(update),
             payload=payload or updates.encode(update),
-            targets=self.handlers.targets(update.kind),
+            consumers=self.handlers.consumers(update.kind),
         )
-        assert list(await self.store.receive([arrival])) == [Kept()]
+        await self.store.register([Consumer(name=name) for name in self.handlers.names])
+        (received,) = await receive(self.store, [arrival])
+        assert received is not None
+
+    async def lose_every_attempt(self) -> None:
+        """Claim one delivery as often as permitted, as processes do that die."""
+        (name,) = self.handlers.names
+        await self.store.register(
+            [Consumer(name=name, lease_seconds=1.0, max_attempts=self.config.max_attempts)]
+        )
+        for _ in range(self.config.max_attempts):
+            assert len((await self.store.claim(name, 1)).deliveries) == 1
+            self.clock.advance(2)
 
     async def until(self, done: Callable[[], bool]) -> None:
-        """Wait for *done*, while time flies, so that whatever is to be retried is due."""
+        """Wait for *done*, and advance the clock, so that retries become due."""
         async with asyncio.timeout(10):
             while not done():
                 self.clock.advance(30)
@@ -89,9 +99,10 @@ class Inbox:
 
 @pytest.fixture
 async def inbox() -> AsyncIterator[Inbox]:
-    store = open_store("sqlite:///:memory:")
+    clock = FakeClock(utc_now())
+    store = open_store("sqlite:///:memory:", now=clock)
     await store.open()
-    yield Inbox(store)
+    yield Inbox(store, clock)
     await store.close()
 
 
@@ -112,11 +123,10 @@ async def test_an_update_is_handled_once_by_every_handler_and_then_erased(inbox:
         await inbox.until(lambda: inbox.counted("success") == 1)
 
     assert handled == {"first": 1, "second": 1}
-    depth = await inbox.store.inbox_depth()
-    assert (depth.pending, depth.leased, depth.retry, depth.dead) == (0, 0, 0, 0)
+    assert (await inbox.store.depth()).total == Depth()
 
 
-async def test_a_failing_handler_gets_it_again_and_the_one_that_returned_does_not(
+async def test_an_update_is_retried_by_the_handler_that_failed_and_not_by_the_one_that_returned(
     inbox: Inbox,
 ) -> None:
     handled: Counter[str] = Counter()
@@ -141,7 +151,7 @@ async def test_a_failing_handler_gets_it_again_and_the_one_that_returned_does_no
     assert inbox.telemetry.errors.snapshot() == {"ConnectionError": 2}
 
 
-async def test_one_conversation_keeps_its_order_while_others_go_on(inbox: Inbox) -> None:
+async def test_a_failed_update_holds_its_conversation_and_no_other(inbox: Inbox) -> None:
     order: list[int] = []
     failed = False
 
@@ -164,7 +174,7 @@ async def test_one_conversation_keeps_its_order_while_others_go_on(inbox: Inbox)
     assert order[1:] == [1, 2, 3]
 
 
-async def test_what_always_fails_is_given_up_on_and_kept_and_holds_up_nobody(
+async def test_an_update_that_always_fails_becomes_a_dead_letter_and_blocks_nothing(
     inbox: Inbox,
 ) -> None:
     handled: list[int] = []
@@ -181,7 +191,7 @@ async def test_what_always_fails_is_given_up_on_and_kept_and_holds_up_nobody(
     async with inbox.dispatching():
         await inbox.until(lambda: handled == [2])
 
-    assert (await inbox.store.inbox_depth()).dead == 1
+    assert (await inbox.store.depth()).total.dead == 1
     assert inbox.counted("error") == 3
     assert inbox.logged == [
         {"event": "wats.inbox.dead", "kind": "message", "errorName": "ValueError"}
@@ -202,8 +212,11 @@ async def test_a_handler_that_takes_too_long_has_failed(inbox: Inbox) -> None:
     assert inbox.telemetry.errors.snapshot() == {"TimeoutError": 1}
 
 
-@pytest.mark.parametrize("raised", [asyncio.CancelledError, type("Odd", (BaseException,), {})])
-async def test_whatever_a_handler_raises_is_its_failure_and_stops_nobody(
+@pytest.mark.parametrize(
+    "raised",
+    [asyncio.CancelledError, GeneratorExit, SystemExit, type("Odd", (BaseException,), {})],
+)
+async def test_an_exception_of_any_class_is_the_failure_of_its_delivery(
     inbox: Inbox, raised: type[BaseException]
 ) -> None:
     handled: list[int] = []
@@ -235,11 +248,11 @@ async def test_a_dispatcher_can_be_started_again(inbox: Inbox) -> None:
     async with inbox.dispatching() as dispatcher:
         await dispatcher.stop(5)
         await inbox.put(1)
-        dispatcher.start()
+        await dispatcher.start()
         await inbox.until(lambda: handled == [1])
 
 
-async def test_an_update_that_cannot_be_read_is_given_up_on(inbox: Inbox) -> None:
+async def test_an_update_that_cannot_be_decoded_becomes_a_dead_letter(inbox: Inbox) -> None:
     async def never(update: Update) -> None:
         raise AssertionError
 
@@ -250,21 +263,18 @@ async def test_an_update_that_cannot_be_read_is_given_up_on(inbox: Inbox) -> Non
         await inbox.until(lambda: inbox.logged != [])
 
     assert inbox.logged[0]["errorName"] == "DecodeError"
-    assert (await inbox.store.inbox_depth()).dead == 1
+    assert (await inbox.store.depth()).total.dead == 1
 
 
-async def test_an_update_that_kills_its_processes_is_given_up_on(inbox: Inbox) -> None:
+async def test_an_update_whose_every_attempt_ended_with_its_process_becomes_a_dead_letter(
+    inbox: Inbox,
+) -> None:
     async def never(update: Update) -> None:
         raise AssertionError
 
     inbox.handlers.add(never)
     await inbox.put(1)
-    for _ in range(inbox.config.max_attempts):
-        leased = await inbox.store.claim_deliveries(
-            targets=inbox.handlers.names, limit=1, lease_seconds=1, now=inbox.clock()
-        )
-        assert len(leased) == 1
-        inbox.clock.advance(2)
+    await inbox.lose_every_attempt()
 
     async with inbox.dispatching():
         await inbox.until(lambda: inbox.logged != [])
@@ -272,7 +282,9 @@ async def test_an_update_that_kills_its_processes_is_given_up_on(inbox: Inbox) -
     assert inbox.logged[0]["errorName"] == "LeaseExpired"
 
 
-async def test_what_was_not_begun_at_the_end_is_left_for_the_next_process(inbox: Inbox) -> None:
+async def test_deliveries_that_were_not_begun_before_a_stop_are_left_to_the_next_process(
+    inbox: Inbox,
+) -> None:
     begun: list[int] = []
     gate = asyncio.Event()
 
@@ -292,11 +304,113 @@ async def test_what_was_not_begun_at_the_end_is_left_for_the_next_process(inbox:
         await stopping
 
     assert len(begun) == 4
-    depth = await inbox.store.inbox_depth()
-    assert (depth.pending, depth.leased) == (4, 0)
+    assert (await inbox.store.depth()).total == Depth(pending=4)
 
 
-async def test_a_store_that_fails_for_a_while_stops_nothing(inbox: Inbox) -> None:
+class SlowClaims:
+    """A store whose claims return later than they lease."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.has_leased = asyncio.Event()
+        self.may_return = asyncio.Event()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    async def claim(self, consumer: str, limit: int) -> Claimed:
+        claimed = await self._store.claim(consumer, limit)
+        self.has_leased.set()
+        await self.may_return.wait()
+        return claimed
+
+
+async def stop_during_a_claim(inbox: Inbox) -> None:
+    store = inbox.store
+    slow = SlowClaims(store)
+    inbox.store = slow  # type: ignore[assignment]
+    async with inbox.dispatching() as dispatcher:
+        await slow.has_leased.wait()
+        stopping = asyncio.create_task(dispatcher.stop(5))
+        await asyncio.sleep(0.01)
+        slow.may_return.set()
+        await stopping
+    inbox.store = store
+
+
+async def test_an_exhausted_update_is_not_called_again_although_a_stop_comes_first(
+    inbox: Inbox,
+) -> None:
+    async def never(update: Update) -> None:
+        raise AssertionError
+
+    inbox.config = InboxConfig(max_attempts=1, lease_seconds=3600.0)
+    inbox.handlers.add(never)
+    await inbox.put(1)
+    await inbox.lose_every_attempt()
+    await stop_during_a_claim(inbox)
+
+    assert (await inbox.store.depth()).total == Depth(dead=1)
+    assert [letter.attempts for letter in await inbox.store.dead_letters(limit=9)] == [1]
+
+
+async def test_a_claim_that_ends_during_a_stop_counts_no_attempt(inbox: Inbox) -> None:
+    handled: list[int] = []
+
+    async def handle(update: Update) -> None:
+        handled.append(update.raw["number"])
+
+    inbox.config = InboxConfig(max_attempts=1, lease_seconds=3600.0)
+    inbox.handlers.add(handle)
+    await inbox.put(1)
+    await stop_during_a_claim(inbox)
+    assert (handled, (await inbox.store.depth()).total) == ([], Depth(pending=1))
+
+    async with inbox.dispatching():
+        await inbox.until(lambda: handled == [1])
+
+
+async def test_a_call_that_a_stop_cuts_off_is_an_attempt_that_failed(inbox: Inbox) -> None:
+    began = asyncio.Event()
+
+    async def wait(update: Update) -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    inbox.handlers.add(wait)
+    await inbox.put(1)
+    async with inbox.dispatching() as dispatcher:
+        await began.wait()
+        await dispatcher.stop(0.01)
+
+    assert (await inbox.store.depth()).total == Depth(retry=1)
+    assert inbox.counted("error") == 1
+
+
+async def test_a_handler_that_is_slow_delays_no_other_handler(inbox: Inbox) -> None:
+    handled: list[int] = []
+    gate = asyncio.Event()
+
+    async def slow(update: Update) -> None:
+        await gate.wait()
+
+    async def quick(update: Update) -> None:
+        handled.append(update.raw["number"])
+
+    inbox.handlers.add(slow)
+    inbox.handlers.add(quick)
+    for number in range(50):
+        await inbox.put(number, f"conversation {number}")
+
+    async with inbox.dispatching():
+        await inbox.until(lambda: len(handled) == 50)
+        assert (await inbox.store.depth()).total == Depth(leased=4, pending=46)
+        gate.set()
+
+    assert handled == list(range(50))
+
+
+async def test_a_store_that_fails_for_a_while_does_not_end_the_dispatching(inbox: Inbox) -> None:
     handled: list[int] = []
 
     async def handle(update: Update) -> None:
@@ -321,7 +435,7 @@ class Flaky:
         self._failures = failures
 
     def __getattr__(self, name: str) -> object:
-        if name in {"claim_deliveries", "settle_deliveries"} and self._failures:
+        if name in {"claim", "settle"} and self._failures:
             self._failures -= 1
             return self._fail
         return getattr(self._store, name)
@@ -330,10 +444,10 @@ class Flaky:
         raise StoreUnavailable
 
 
-def test_retries_come_ever_later_and_never_later_than_an_hour() -> None:
+def test_the_delay_of_retries_grows_up_to_an_hour() -> None:
     delays = [retry_delay(attempt, 0.0) for attempt in range(1, 60)]
 
-    assert delays[:4] == [timedelta(seconds=seconds) for seconds in (1, 3, 9, 27)]
+    assert delays[:4] == [1, 3, 9, 27]
     assert delays == sorted(delays)
-    assert delays[-1] == timedelta(hours=1)
-    assert retry_delay(1, 1.0) == timedelta(seconds=0.8)
+    assert delays[-1] == 3600
+    assert retry_delay(1, 1.0) == pytest.approx(0.8)

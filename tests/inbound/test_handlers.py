@@ -1,4 +1,7 @@
+import asyncio
 from datetime import UTC, datetime
+from functools import partial, wraps
+from typing import Any
 
 import pytest
 
@@ -11,6 +14,17 @@ from wats.telemetry.vocabulary import UpdateKind
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
+UPDATE = Update(
+    key="00" * 16,
+    kind=UpdateKind.MESSAGE,
+    field="messages",
+    waba_id="1",
+    occurred_at=NOON,
+    received_at=NOON,
+    raw={},
+)
+
+
 async def first(update: Update) -> None: ...
 
 
@@ -21,28 +35,28 @@ class Callable:
     async def __call__(self, update: Update) -> None: ...
 
 
-def test_each_kind_goes_to_those_who_want_it_in_the_order_in_which_they_came() -> None:
+def test_each_kind_goes_to_its_handlers_in_the_order_in_which_they_were_added() -> None:
     handlers = Handlers()
     handlers.add(first)
     handlers.add(second, [UpdateKind.MESSAGE], name="the-second")
 
-    assert handlers.targets(UpdateKind.MESSAGE) == (f"{__name__}:first", "the-second")
-    assert handlers.targets(UpdateKind.STATUS) == (f"{__name__}:first",)
+    assert handlers.consumers(UpdateKind.MESSAGE) == (f"{__name__}:first", "the-second")
+    assert handlers.consumers(UpdateKind.STATUS) == (f"{__name__}:first",)
     assert handlers["the-second"] == (second, 1)
 
 
-def test_an_object_that_can_be_called_goes_by_the_name_of_its_class() -> None:
+def test_a_callable_object_has_the_name_of_its_class() -> None:
     handlers = Handlers()
     handlers.add(Callable())
 
     assert handlers.names == (f"{__name__}:Callable",)
 
 
-def test_a_kind_that_is_named_twice_is_handed_over_once() -> None:
+def test_a_kind_that_is_named_twice_is_passed_once() -> None:
     handlers = Handlers()
     handlers.add(first, [UpdateKind.MESSAGE, UpdateKind.MESSAGE], name="it")
 
-    assert handlers.targets(UpdateKind.MESSAGE) == ("it",)
+    assert handlers.consumers(UpdateKind.MESSAGE) == ("it",)
 
 
 def test_two_handlers_cannot_share_a_name() -> None:
@@ -79,6 +93,48 @@ def test_what_cannot_be_imported_or_called_is_refused(reference: str) -> None:
         import_handler(reference)
 
 
+def blocking(update: Update) -> None: ...
+
+
+class Blocking:
+    def __call__(self, update: Update) -> None: ...
+
+
+@pytest.mark.parametrize("handler", [blocking, Blocking(), Callable, 7])
+def test_a_handler_that_is_not_async_is_refused(handler: Any) -> None:
+    with pytest.raises(ConfigError, match="must be an async function"):
+        Handlers().add(handler)
+
+
+@wraps(first)
+def wrapped(update: Update) -> Any:
+    return first(update)
+
+
+@pytest.mark.parametrize("handler", [partial(first), wrapped])
+def test_a_wrapped_async_function_is_a_handler(handler: Any) -> None:
+    Handlers().add(handler, name="wrapped")
+
+
+@pytest.mark.parametrize(
+    "error", [asyncio.CancelledError(), GeneratorExit(), SystemExit("x"), KeyboardInterrupt()]
+)
+async def test_an_exception_of_any_class_is_the_failure_of_its_call(
+    error: BaseException,
+) -> None:
+    async def fail(update: Update) -> None:
+        raise error
+
+    handlers = Handlers()
+    handlers.add(fail, name="bad")
+    telemetry = Telemetry(routes=[RouteLabel("unmatched")], adapter=Adapter.SQLITE)
+    calls = HandlerCalls(handlers, telemetry=telemetry, timeout_seconds=5)
+
+    assert await calls.call("bad", UPDATE) is error
+
+    assert telemetry.errors.snapshot() == {type(error).__name__: 1}
+
+
 async def test_every_call_is_counted_for_its_handler() -> None:
     async def fail(update: Update) -> None:
         raise LookupError
@@ -91,19 +147,9 @@ async def test_every_call_is_counted_for_its_handler() -> None:
     )
     telemetry.use_targets(handlers.names)
     calls = HandlerCalls(handlers, telemetry=telemetry, timeout_seconds=5)
-    update = Update(
-        key="00" * 16,
-        kind=UpdateKind.MESSAGE,
-        field="messages",
-        waba_id="1",
-        occurred_at=NOON,
-        received_at=NOON,
-        raw={},
-    )
-
-    assert await calls.call("good", update) is None
-    assert type(await calls.call("bad", update)) is LookupError
-    assert await calls.call("good", update) is None
+    assert await calls.call("good", UPDATE) is None
+    assert type(await calls.call("bad", UPDATE)) is LookupError
+    assert await calls.call("good", UPDATE) is None
 
     lines = telemetry.render().body.decode().splitlines()
     counted = {line for line in lines if line.startswith("wats_dispatch") and line[-2:] != " 0"}

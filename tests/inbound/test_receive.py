@@ -1,19 +1,23 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
 
 import msgspec
 import pytest
 
 from wats.config import InboxConfig
-from wats.errors import StoreUnavailable, WebhookRefused
+from wats.errors import StoreClosed, StoreUnavailable, WebhookRefused
 from wats.inbound.dispatch import Dispatcher
 from wats.inbound.handlers import Handlers
-from wats.inbound.receive import Receipt, Receiver, lane_of
+from wats.inbound.receive import Receipt, Receiver, ordering_key_of
 from wats.inbound.signature import SignatureCheck
 from wats.inbound.updates import Update
 from wats.privacy import Secret
-from wats.store import Store
+from wats.store import OnReceived, Store
 from wats.store.open import open_store
+from wats.store.records import Arrival, Consumer, Depth
 from wats.telemetry import Adapter, RouteLabel, Telemetry
 from wats.testing import APP_SECRET, sign
 
@@ -29,9 +33,9 @@ async def store() -> AsyncIterator[Store]:
 class Inlet:
     def __init__(self, store: Store | None, handlers: Handlers | None = None) -> None:
         self.telemetry = Telemetry(routes=[RouteLabel("unmatched")], adapter=Adapter.SQLITE)
-        handlers = handlers or Handlers()
-        # It is not started, so what is stored stays where it is.
-        dispatcher = store and Dispatcher(
+        self.handlers = handlers = handlers or Handlers()
+        # It is not started, so updates stay in the store.
+        self.dispatcher = store and Dispatcher(
             store, handlers, InboxConfig(), telemetry=self.telemetry, log=lambda _: None
         )
         self.receiver = Receiver(
@@ -39,7 +43,7 @@ class Inlet:
             handlers,
             store,
             telemetry=self.telemetry,
-            dispatcher=dispatcher,
+            dispatcher=self.dispatcher,
             handler_timeout_seconds=5,
         )
 
@@ -65,7 +69,7 @@ def webhook(*ids: str, junk: int = 0) -> bytes:
     )
 
 
-async def test_what_is_new_is_kept_and_what_is_known_is_not_kept_again(store: Store) -> None:
+async def test_new_updates_are_stored_and_known_ones_are_not_stored_again(store: Store) -> None:
     inlet = Inlet(store)
 
     first = await inlet.take("a", "b")
@@ -76,20 +80,21 @@ async def test_what_is_new_is_kept_and_what_is_known_is_not_kept_again(store: St
     assert inlet.counted() == {"success": 3, "deduped": 1, "skipped": 3}
 
 
-async def test_success_is_counted_where_nobody_has_to_handle_it(store: Store) -> None:
+async def test_an_update_with_a_handler_is_not_a_success_before_it_is_handled(store: Store) -> None:
     async def handle(update: Update) -> None: ...
 
     handlers = Handlers()
     handlers.add(handle)
     inlet = Inlet(store, handlers)
+    await store.register([Consumer(name=name) for name in handlers.names])
 
     await inlet.take("a")
 
     assert inlet.counted() == {}
-    assert (await store.inbox_depth()).leased == 1
+    assert (await store.depth()).total.pending == 1
 
 
-async def test_a_body_that_metas_key_did_not_sign_is_not_looked_at(store: Store) -> None:
+async def test_a_body_with_an_invalid_signature_is_not_read(store: Store) -> None:
     inlet = Inlet(store)
 
     with pytest.raises(WebhookRefused, match="does not match"):
@@ -99,18 +104,16 @@ async def test_a_body_that_metas_key_did_not_sign_is_not_looked_at(store: Store)
     assert inlet.counted() == {}
 
 
-async def test_a_webhook_without_updates_asks_the_store_nothing() -> None:
+async def test_a_webhook_without_updates_does_not_use_the_store() -> None:
     closed = open_store("sqlite:///:memory:")
 
     assert await Inlet(closed).take() == Receipt(received=0, dispatched=0, skipped=0)
 
 
-async def test_a_store_that_cannot_keep_it_is_told_to_meta() -> None:
+async def test_an_unavailable_store_is_the_error_of_its_webhook() -> None:
     class Broken:
-        def receive(self, arrivals: object) -> "asyncio.Future[object]":
-            future = asyncio.get_running_loop().create_future()
-            future.set_exception(StoreUnavailable())
-            return future
+        def receive(self, arrivals: object, on_received: OnReceived, slots: object) -> None:
+            on_received(None, StoreUnavailable())
 
     inlet = Inlet(Broken())  # type: ignore[arg-type]
 
@@ -119,7 +122,7 @@ async def test_a_store_that_cannot_keep_it_is_told_to_meta() -> None:
     assert inlet.counted() == {}
 
 
-async def test_without_a_store_the_handlers_have_run_when_it_is_answered() -> None:
+async def test_without_a_store_the_handlers_have_run_before_the_receipt() -> None:
     handled: list[str] = []
 
     async def handle(update: Update) -> None:
@@ -170,15 +173,106 @@ async def test_without_a_store_a_cancelled_handler_is_counted_and_forgotten_too(
     assert inlet.counted() == {"error": 1}
 
 
-def test_one_conversation_has_one_lane_and_another_has_another() -> None:
+class Gated:
+    """A store whose receiving ends when the test says so."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.held: list[Callable[[], None]] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    def receive(self, arrivals: Any, on_received: OnReceived, slots: Any) -> None:
+        self._store.receive(
+            arrivals,
+            lambda *results: self.held.append(partial(on_received, *results)),
+            slots,
+        )
+
+
+async def test_an_update_is_dispatched_although_its_caller_was_cancelled_while_it_was_stored(
+    store: Store,
+) -> None:
+    handled: list[str] = []
+
+    async def handle(update: Update) -> None:
+        handled.append(update.raw["id"])
+
+    handlers = Handlers()
+    handlers.add(handle)
+    gated = Gated(store)
+    inlet = Inlet(gated, handlers)  # type: ignore[arg-type]
+    assert inlet.dispatcher is not None
+    await inlet.dispatcher.start()
+    receiving = asyncio.create_task(inlet.take("a"))
+    while not gated.held:
+        await asyncio.sleep(0.001)
+    assert (await store.depth()).total == Depth(leased=1)
+
+    receiving.cancel()
+    await asyncio.wait([receiving])
+    for finish in gated.held:
+        finish()
+
+    while (await store.depth()).total != Depth():
+        await asyncio.sleep(0.001)
+    assert handled == ["a"]
+    await inlet.dispatcher.stop(5)
+
+
+async def test_the_slots_of_a_webhook_are_given_back_however_it_ends(store: Store) -> None:
+    handled: list[str] = []
+
+    async def handle(update: Update) -> None:
+        handled.append(update.raw["id"])
+
+    handlers = Handlers()
+    handlers.add(handle)
+    inlet = Inlet(store, handlers)
+    assert inlet.dispatcher is not None
+    await inlet.dispatcher.start()
+
+    for _ in range(2 * InboxConfig().concurrency):
+        await inlet.take("known")
+    await store.close()
+    for _ in range(2 * InboxConfig().concurrency):
+        with pytest.raises(StoreClosed):
+            await inlet.take("new")
+    arrivals = [arrival_of("new", inlet) for _ in range(2 * InboxConfig().concurrency)]
+
+    reserved = inlet.dispatcher.reserve(arrivals)
+
+    assert list(reserved.values()) == [InboxConfig().concurrency]
+    inlet.dispatcher.give_back(reserved)
+    assert handled == ["known"]
+    await store.open()
+    await inlet.dispatcher.stop(5)
+
+
+def arrival_of(name: str, inlet: Inlet) -> Arrival:
+    now = datetime(2026, 11, 22, tzinfo=UTC)
+    return Arrival(
+        key=name.encode(),
+        occurred_at=now,
+        received_at=now,
+        kind="message",
+        phone_number_id=None,
+        ordering_key=0,
+        payload=b"",
+        consumers=inlet.handlers.names,
+    )
+
+
+def test_each_conversation_has_an_ordering_key_of_its_own() -> None:
     made = {"waba_id": "1", "field": "messages", "key": "0" * 32, "kind": "message", "raw": {}}
     times = {"occurred_at": "2026-01-01T00:00:00Z", "received_at": "2026-01-01T00:00:00Z"}
 
-    def lane(**changes: str | None) -> int:
-        return lane_of(msgspec.convert(made | times | changes, Update))
+    def key(**changes: str | None) -> int:
+        return ordering_key_of(msgspec.convert(made | times | changes, Update))
 
-    assert lane(conversation="2|a") == lane(conversation="2|a", field="calls")
-    assert lane(conversation="2|a") != lane(conversation="2|b")
-    assert lane(conversation=None) == lane(conversation=None)
-    assert lane(conversation=None) != lane(conversation=None, field="calls")
-    assert -(2**63) <= lane() < 2**63
+    assert key(conversation="2|a") == key(conversation="2|a", field="calls")
+    assert key(conversation="2|a") != key(conversation="2|b")
+    assert key(conversation=None) == key(conversation=None)
+    assert key(conversation=None) != key(conversation=None, field="calls")
+    assert -(2**63) <= key() < 2**63

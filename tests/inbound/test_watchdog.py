@@ -1,12 +1,40 @@
 import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
 from wats.inbound.watchdog import Watchdog
 
+Failure = BaseException | None
+
+
+def start(
+    watchdog: Watchdog, function: Callable[[Any], Awaitable[object]], argument: object = None
+) -> "asyncio.Future[Failure]":
+    """Start a call, and return the future of what it raises."""
+    return start_cancellable(watchdog, function, argument)[0]
+
+
+def start_cancellable(
+    watchdog: Watchdog, function: Callable[[Any], Awaitable[object]], argument: object = None
+) -> tuple["asyncio.Future[Failure]", Callable[[], None]]:
+    """Start a call; return the future of what it raises, and what cancels it."""
+    ended: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()
+
+    def end(failure: Failure) -> None:
+        if not ended.done():
+            ended.set_result(failure)
+
+    return ended, watchdog.start(function, argument, end).cancel
+
+
+async def forever(_: object) -> None:
+    await asyncio.Event().wait()
+
 
 async def test_a_call_that_exceeds_its_limit_fails_with_a_timeout() -> None:
-    failure = await Watchdog(0.02).run(asyncio.Event().wait)
+    failure = await start(Watchdog(0.02), forever)
 
     assert isinstance(failure, TimeoutError)
 
@@ -14,33 +42,33 @@ async def test_a_call_that_exceeds_its_limit_fails_with_a_timeout() -> None:
 async def test_a_call_within_its_limit_does_not_fail() -> None:
     watchdog = Watchdog(0.02)
 
-    assert await watchdog.run(asyncio.sleep, 0) is None
+    assert await start(watchdog, asyncio.sleep, 0) is None
 
     await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize("error", [ValueError(), SystemExit("x"), GeneratorExit()])
 async def test_an_exception_of_a_call_is_returned(error: BaseException) -> None:
-    async def fail() -> None:
+    async def fail(_: object) -> None:
         raise error
 
-    assert await Watchdog(5).run(fail) is error
+    assert await start(Watchdog(5), fail) is error
 
 
 async def test_a_call_that_swallows_its_cancellation_and_returns_fails_with_a_timeout() -> None:
-    async def stubborn() -> None:
+    async def stubborn(_: object) -> None:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             return
 
-    assert isinstance(await Watchdog(0.02).run(stubborn), TimeoutError)
+    assert isinstance(await start(Watchdog(0.02), stubborn), TimeoutError)
 
 
 async def test_a_call_that_never_ends_is_abandoned() -> None:
     gate = asyncio.Event()
 
-    async def endless() -> None:
+    async def endless(_: object) -> None:
         while not gate.is_set():
             try:
                 await gate.wait()
@@ -49,7 +77,7 @@ async def test_a_call_that_never_ends_is_abandoned() -> None:
 
     watchdog = Watchdog(0.02)
 
-    assert isinstance(await watchdog.run(endless), TimeoutError)
+    assert isinstance(await start(watchdog, endless), TimeoutError)
     assert not watchdog.is_exhausted
     gate.set()
 
@@ -57,37 +85,44 @@ async def test_a_call_that_never_ends_is_abandoned() -> None:
 async def test_each_of_many_calls_has_its_own_limit() -> None:
     watchdog = Watchdog(0.05)
 
-    failures = await asyncio.gather(*(watchdog.run(asyncio.sleep, each) for each in (0, 5, 0.001)))
+    failures = await asyncio.gather(
+        *(start(watchdog, asyncio.sleep, each) for each in (0, 5, 0.001))
+    )
 
     assert [type(failure) for failure in failures] == [type(None), TimeoutError, type(None)]
 
 
-async def test_the_call_of_a_cancelled_caller_is_cancelled() -> None:
-    ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+@pytest.mark.parametrize("has_begun", [True, False])
+async def test_a_call_that_is_cancelled_ends_with_its_cancellation(has_begun: bool) -> None:
+    ended, cancel = start_cancellable(Watchdog(5), forever)
+    if has_begun:
+        await asyncio.sleep(0.01)
 
-    async def wait() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.set_result(True)
+    cancel()
 
-    task = asyncio.create_task(Watchdog(5).run(wait))
-    await asyncio.sleep(0.01)
-    task.cancel()
+    assert isinstance(await ended, asyncio.CancelledError)
 
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert await ended
+
+async def test_a_call_whose_task_others_cancel_before_it_begins_ends_with_its_limit() -> None:
+    before = asyncio.all_tasks()
+    ended = start(Watchdog(0.02), forever)
+
+    for task in asyncio.all_tasks() - before:
+        task.cancel()
+
+    assert isinstance(await ended, asyncio.CancelledError)
 
 
 def test_a_loop_that_ended_during_a_call_does_not_affect_the_next() -> None:
     watchdog = Watchdog(0.02)
 
     async def forsake() -> None:
-        forsaken.append(asyncio.ensure_future(watchdog.run(asyncio.Event().wait)))
+        start(watchdog, forever)
         await asyncio.sleep(0)
 
-    forsaken: list[asyncio.Future[BaseException | None]] = []
+    async def wait() -> Failure:
+        return await start(watchdog, forever)
+
     asyncio.run(forsake())
 
-    assert isinstance(asyncio.run(watchdog.run(asyncio.Event().wait)), TimeoutError)
+    assert isinstance(asyncio.run(wait()), TimeoutError)

@@ -72,20 +72,20 @@ async def test_a_known_message_is_left_as_it_is(
     assert (found.to_phone, found.status) == ("2", "read")
 
 
-async def test_a_delivery_is_told_when_its_message_was_sent(
+async def test_the_status_delivered_returns_when_its_message_was_sent(
     store: Store, arrival: MakeArrival, message: MakeMessage
 ) -> None:
     await store.record_sent(message(created_at=later(-7)))
     updates = [
         arrival(status=transition("sent")),
         arrival(status=transition("delivered")),
-        arrival(status=transition("delivered", wa_message_id="wamid.of nobody")),
+        arrival(status=transition("delivered", wa_message_id="wamid.unrecorded")),
         arrival(status=transition("read")),
     ]
 
-    kept = await receive(store, updates)
+    results = await receive(store, updates)
 
-    assert [each and each.sent_at for each in kept] == [None, later(-7), None, None]
+    assert [each and each.sent_at for each in results] == [None, later(-7), None, None]
     assert await receive(store, updates) == [None] * 4
 
 

@@ -112,7 +112,7 @@ class Dispatcher:
             Duties(
                 claim=partial(self._claim, name),
                 begin=self._begin,
-                release=_released,
+                release=self._release,
                 settle=self._settle,
                 renew=self._renew,
                 trouble=self._telemetry.errors.record,
@@ -185,12 +185,9 @@ class Dispatcher:
     def _begin(self, job: Job, on_handled: Callable[[Handled], None]) -> Cancel:
         """Call the handler of *job*, if it can be called."""
         delivery, update = job.delivery, job.update
-        if monotonic() > job.expires:
-            on_handled(_released(job))  # this process stood still: another may have the lease
-            return _nothing
-        if delivery.is_exhausted:
-            # The process died in every permitted attempt: the update may be the reason.
-            on_handled(self._dead(delivery, UpdateKind.UNKNOWN, "LeaseExpired"))
+        if delivery.is_exhausted or monotonic() > job.expires:
+            # The second: this process stood still, so another one may have the lease.
+            on_handled(self._release(job))
             return _nothing
         try:
             update = update or updates.decode(delivery.payload)
@@ -199,6 +196,12 @@ class Dispatcher:
             return _nothing
         end = partial(self._handled, delivery, update.kind, on_handled)
         return self._calls.start(delivery.consumer, update, end).cancel
+
+    def _release(self, job: Job) -> Handled:
+        if job.delivery.is_exhausted:
+            # The process died in every permitted attempt: the update may be the reason.
+            return self._dead(job.delivery, UpdateKind.UNKNOWN, "LeaseExpired")
+        return Handled(Settlement(job.delivery, DeliveryState.PENDING), UpdateKind.UNKNOWN)
 
     def _handled(
         self,
@@ -237,7 +240,3 @@ class Dispatcher:
 
 def _nothing() -> None:
     """Cancel what has ended."""
-
-
-def _released(job: Job) -> Handled:
-    return Handled(Settlement(job.delivery, DeliveryState.PENDING), UpdateKind.UNKNOWN)

@@ -2,18 +2,18 @@
 
 import copy
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeAlias
 
 import msgspec
-from apsw import Connection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.store.sqlite.writers import open_writer
 from wats.clock import EPOCH
-from wats.store.migrate import load_migrations
 from wats.store.records import (
     STATUS_RANK,
     Arrival,
@@ -23,7 +23,7 @@ from wats.store.records import (
     WindowRecord,
 )
 from wats.store.sqlite import inbox, message_index, messages, statuses
-from wats.store.sqlite.connection import connect_writer, migrate
+from wats.store.sqlite.connection import Writer
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -33,6 +33,7 @@ NAMES = ("wamid.a", "wamid.b", "wamid.plumless", "wamid.buckeroo")  # the last t
 TIMES = (EPOCH, NOON - 400 * DAY, NOON - 7 * DAY, NOON, NOON + timedelta(seconds=90), NOON + DAY)
 
 Identity: TypeAlias = tuple[str, str, Direction]
+End: TypeAlias = Callable[[Writer], None]
 
 
 @dataclass
@@ -81,18 +82,13 @@ class Model:
 
     def __init__(self, folder: Path) -> None:
         self.path = str(folder / "wats.db")
-        self.writers = [self.connect(), self.connect()]
+        self.writers = [open_writer(self.path), open_writer(self.path)]
         self.expected = Expected()
         self.stated: dict[Identity, datetime] = {}
 
-    def connect(self) -> Connection:
-        connection = connect_writer(self.path, 1)
-        migrate(connection, load_migrations("sqlite"))
-        return connection
-
     def restart(self, writer: int) -> None:
         self.writers[writer].close()
-        self.writers[writer] = self.connect()
+        self.writers[writer] = open_writer(self.path)
 
     def skip(self, row_ids: int) -> None:
         self.writers[0].execute(
@@ -106,17 +102,17 @@ class Model:
         self,
         writer: int,
         updates: list[tuple[str, str, str, datetime, datetime]],
-        end: str,
+        end: End,
     ) -> None:
         connection, before = self.writers[writer], copy.deepcopy(self.expected)
         stated_before = dict(self.stated)
         arrivals = [self.arrival(*update) for update in updates]
         new = self.expect(arrivals)
         connection.execute("BEGIN IMMEDIATE")
-        kept = inbox.receive(connection, arrivals)
-        connection.execute(end)
-        assert [each is not None for each in kept] == new
-        if end == "ROLLBACK":
+        (results,) = inbox.receive(connection, [(arrivals, {})])
+        end(connection)
+        assert [each is not None for each in results] == new
+        if end is Writer.roll_back:
             self.expected, self.stated = before, stated_before
 
     def arrival(
@@ -151,7 +147,7 @@ class Model:
             received_at=received_at,
             kind="message",
             phone_number_id=number,
-            lane=1,
+            ordering_key=1,
             payload=b"",
             message=message,
             status=status,
@@ -189,12 +185,10 @@ class Model:
         return identities[number] not in self.known_calls()
 
     def known_calls(self) -> set[tuple[bytes, datetime]]:
-        rows = self.writers[0].execute(
-            "SELECT key, occurred_at FROM wats_inbox WHERE NOT is_message"
-        )
+        rows = self.writers[0].execute("SELECT key, occurred_at FROM wats_inbox")
         return {(key, EPOCH + timedelta(milliseconds=at)) for key, at in rows}
 
-    def record(self, writer: int, number: str, name: str, created_at: datetime, end: str) -> None:
+    def record(self, writer: int, number: str, name: str, created_at: datetime, end: End) -> None:
         identity = number, name, Direction.OUTBOUND
         stated_before, before = dict(self.stated), copy.deepcopy(self.expected)
         created_at = self.stated.setdefault(identity, created_at)
@@ -212,8 +206,8 @@ class Model:
         connection = self.writers[writer]
         connection.execute("BEGIN IMMEDIATE")
         messages.record(connection, [message, message])
-        connection.execute(end)
-        if end == "ROLLBACK":
+        end(connection)
+        if end is Writer.roll_back:
             self.expected, self.stated = before, stated_before
 
     def check(self) -> None:
@@ -246,7 +240,7 @@ class Model:
 
 
 WRITERS = st.integers(0, 1)
-ENDS = st.sampled_from(["COMMIT", "COMMIT", "ROLLBACK"])
+ENDS = st.sampled_from([Writer.commit, Writer.commit, Writer.roll_back])
 KINDS = st.sampled_from(["message", "message", "sent", "delivered", "read", "failed", "call"])
 UPDATES = st.tuples(
     KINDS,
