@@ -90,7 +90,7 @@ async def test_a_delivery_is_leased_on_arrival_while_nothing_waits(
     (delivery,) = received.leased
     assert (delivery.payload, delivery.attempt, received.waiting) == (update.payload, 1, 0)
     assert await claim(store, "handlers", 10) == []
-    assert (await settle(store, [delivery])).done == (delivery.update_id,)
+    assert (await settle(store, [delivery])).done == [delivery.update_id]
     assert (await store.depth()).consumers == {"handlers": Depth()}
 
 
@@ -152,8 +152,8 @@ async def test_each_consumer_has_deliveries_of_its_own(store: Store, arrival: Ma
 
     assert ours.update_id == theirs.update_id == ours.id
     assert theirs.id == ours.id + 1
-    assert (await settle(store, [ours])).done == ()
-    assert (await settle(store, [theirs])).done == (ours.update_id,)
+    assert (await settle(store, [ours])).done == []
+    assert (await settle(store, [theirs])).done == [ours.update_id]
 
 
 async def test_a_retry_waits_for_its_time(
@@ -192,11 +192,12 @@ async def test_an_expired_lease_is_claimed_again_and_the_old_one_is_worth_nothin
     (held,) = await claim(store, "handlers", 10)
 
     for state in (DeliveryState.DONE, DeliveryState.DEAD, DeliveryState.RETRY):
-        assert await settle(store, lost, state) == Settled()
+        settled = await settle(store, lost, state)
+        assert (settled.done, settled.due) == ([], set())
     assert await store.renew([*lost, held]) == lost
 
     assert held.attempt == 2
-    assert (await settle(store, [held])).done == (held.update_id,)
+    assert (await settle(store, [held])).done == [held.update_id]
 
 
 async def test_a_renewed_lease_lasts_longer(
@@ -257,7 +258,7 @@ async def test_a_dead_letter_lets_its_ordering_key_go_on(
 
     settled = await settle(store, poison, DeliveryState.DEAD, error="ValueError")
 
-    assert settled == Settled(due=frozenset({"handlers"}))
+    assert (settled.done, settled.due) == ([], {"handlers"})
     assert payloads(await claim(store, "handlers", 10)) == [second.payload]
     assert (await store.depth()).total == Depth(leased=1, dead=1)
     assert [each.error for each in await store.dead_letters(limit=10)] == ["ValueError"]

@@ -322,3 +322,17 @@ async def test_the_clock_of_the_store_does_not_go_back_with_that_of_the_server(
 
     after = await sql.fetchval("SELECT wats_now()")
     assert 3_600_000 <= after - before < 3_660_000
+
+
+async def test_a_checkpoint_removes_the_rows_that_were_erased(
+    store: Store, arrival: MakeArrival, sql: Any
+) -> None:
+    await receive(store, [arrival() for _ in range(50)])
+    claimed = (await store.claim("handlers", 100)).deliveries
+    await store.settle([Settlement(each, DeliveryState.DONE) for each in claimed])
+
+    assert await store.checkpoint()
+
+    # Where no row is left in a page, its first row is written again from the beginning.
+    await receive(store, [arrival()])
+    assert await sql.fetchval("SELECT ctid = '(0,1)' FROM wats_deliveries")

@@ -139,12 +139,12 @@ async def test_ids_that_were_drawn_too_early_are_drawn_again(
     rows = await sql.fetch("SELECT id, update_id, last_id, ordering_key FROM wats_deliveries")
     assert {row["id"] for row in rows if row["ordering_key"] == 8} == {of_the_other_key.id}
     assert max(row["last_id"] for row in rows if row["ordering_key"] == 7) > first.id
-    assert (await settle(ours, [of_the_other_key])).done == (of_the_other_key.update_id,)
+    assert (await settle(ours, [of_the_other_key])).done == [of_the_other_key.update_id]
     await settle(theirs, [first])
     (follower,) = await claim(ours, "handlers", 10)
     assert follower.payload == HELD
     assert follower.id == follower.update_id > first.id
-    assert (await settle(ours, [follower])).done == (follower.update_id,)
+    assert (await settle(ours, [follower])).done == [follower.update_id]
 
 
 @pytest.mark.parametrize("state", [DeliveryState.DONE, DeliveryState.DEAD])
@@ -181,7 +181,7 @@ async def test_a_delivery_that_arrives_while_its_head_is_settled_becomes_the_hea
 
     (next_head,) = await receiving
     assert next_head.id > head[0].id
-    assert (await settle(theirs, [next_head])).done == (next_head.update_id,)
+    assert (await settle(theirs, [next_head])).done == [next_head.update_id]
 
 
 async def test_a_claim_that_skips_a_head_which_is_added_to_is_woken_afterwards(

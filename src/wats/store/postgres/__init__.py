@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from typing_extensions import override
 
-from wats.errors import StoreClosed
+from wats.errors import StoreClosed, StoreUnavailable
 from wats.store import NO_SLOTS, Observe, OnReceived, Store
 from wats.store.migrate import is_usable, load_migrations
 from wats.store.postgres import deliveries as leases
@@ -54,6 +54,9 @@ INSERT INTO wats_consumers (name, seen_at)
 SELECT name, (SELECT wats_now()) FROM unnest($1::text[]) AS seen (name)
 ON CONFLICT (name) DO UPDATE SET seen_at = greatest(wats_consumers.seen_at, excluded.seen_at)
 """
+
+_VACUUM = "VACUUM (SKIP_LOCKED, TRUNCATE FALSE) wats_deliveries, wats_dead_deliveries"
+"""Removes the rows that were deleted. The log is recycled by the server, which no client can."""
 
 _DEFAULT_LIMITS = Limits()
 
@@ -198,9 +201,11 @@ class PostgresStore(Store):
 
     @override
     async def checkpoint(self) -> bool:
-        if self._database is None:
-            raise StoreClosed
-        return True  # the server recycles its log by itself, and no client can
+        try:
+            await self._read(None, lambda c: c.execute(_VACUUM))
+        except StoreUnavailable:  # another vacuum, or more dead rows than an operation may take
+            return False
+        return True
 
     @override
     def on_work(self, wake: Callable[[], None]) -> None:
