@@ -331,15 +331,15 @@ async def test_an_answer_of_2xx_is_never_a_failure(respond: Respond, expected: o
         pytest.param(
             answering(400, b'{"error":{"code":131047}}'), 400, False, id="with-an-error-object"
         ),
-        pytest.param(answering(502, b"<html>", content_type="text/html"), 502, False, id="html"),
+        pytest.param(answering(404, b"<html>", content_type="text/html"), 404, False, id="html"),
         pytest.param(answering(429, b"{", length=500), 429, True, id="cut-off"),
-        pytest.param(answering(503, b"x" * 2000), 503, False, id="too-long"),
+        pytest.param(answering(403, b"x" * 2000), 403, False, id="too-long"),
         pytest.param(
-            answering(504, b'{"error":{"code":2}}'), 504, False, id="504-with-an-error-object"
+            answering(504, b'{"error":{"code":131026}}'), 504, False, id="504-with-an-error-object"
         ),
     ],
 )
-async def test_any_other_answer_is_a_refusal(
+async def test_an_answer_that_proves_a_refusal_is_one(
     respond: Respond, status: int, throttled: bool
 ) -> None:
     recorded = Recorded()
@@ -356,18 +356,46 @@ async def test_any_other_answer_is_a_refusal(
     assert recorded.errors == [ErrorCategory(caught.value.diagnostics.category)]
 
 
-async def test_a_gateway_that_waited_in_vain_leaves_the_outcome_open() -> None:
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize("status", [303, 408, 499, 500, 502, 503, 504, 520, 524])
+async def test_the_page_of_a_proxy_leaves_the_outcome_of_a_write_unknown(
+    method: str, status: int
+) -> None:
     recorded = Recorded()
 
     async with (
-        serving(answering(504, b"<html>")) as server,
+        serving(answering(status, b"<html>", headers="Retry-After: 17\r\n")) as server,
+        started(server.url, recorded) as client,
+    ):
+        with pytest.raises(GraphOutcomeUnknown) as caught:
+            await post(client, method=method)
+
+    assert (caught.value.retry_after, caught.value.diagnostics.retryable) == ("17", False)
+    assert recorded.operations == [(EndpointFamily.MESSAGES, status, Outcome.ERROR)]
+    assert recorded.errors == []
+
+
+async def test_an_error_of_graph_with_an_unknown_outcome_is_counted_by_its_category() -> None:
+    recorded = Recorded()
+
+    async with (
+        serving(answering(500, b'{"error":{"code":131000}}')) as server,
         started(server.url, recorded) as client,
     ):
         with pytest.raises(GraphOutcomeUnknown):
             await post(client)
 
-    assert recorded.operations == [(EndpointFamily.MESSAGES, 504, Outcome.ERROR)]
-    assert recorded.errors == []
+    assert recorded.errors == [ErrorCategory.SEND_MESSAGE]
+
+
+@pytest.mark.parametrize("status", [303, 408, 499, 500, 502, 503, 504])
+async def test_a_read_that_fails_is_a_refusal_for_any_status(status: int) -> None:
+    async with serving(answering(status, b"<html>")) as server, started(server.url) as client:
+        with pytest.raises(GraphRefused) as caught:
+            await client.call(EndpointFamily.GROUPS, "GET", ["g"])
+
+    assert caught.value.upstream_status == status
+    assert caught.value.diagnostics.retryable is (status >= 500)
 
 
 async def test_retry_after_reaches_the_caller() -> None:
@@ -385,10 +413,9 @@ async def test_a_redirect_is_not_followed_and_the_token_goes_nowhere_else() -> N
     async with serving(answering()) as elsewhere:
         moved = answering(307, b"", headers=f"Location: {elsewhere.url}/\r\n")
         async with serving(moved) as server, started(server.url) as client:
-            with pytest.raises(GraphRefused) as caught:
+            with pytest.raises(GraphOutcomeUnknown):
                 await post(client)
 
-    assert caught.value.upstream_status == 307
     assert elsewhere.connections == 0
 
 

@@ -231,6 +231,22 @@ async def test_a_failure_is_told_counted_and_logged(service: Any) -> None:
     assert "send_outcomes_total" not in {each.name for each in service.sink.counters}
 
 
+@pytest.mark.parametrize(
+    ("method", "outcome", "retryable"), [("GET", "not_sent", True), ("DELETE", "unknown", False)]
+)
+async def test_a_page_of_a_proxy_leaves_only_the_outcome_of_a_change_unknown(
+    service: Any, method: str, outcome: str, retryable: bool
+) -> None:
+    service.graph.status = 502
+    service.graph.body = "<html>"
+
+    answer = await service.ask(method, f"/api/groups/{GROUP}")
+
+    assert (answer.status, answer.code) == (502, "graph_request_failed")
+    assert answer.json["error"]["outcome"] == outcome
+    assert answer.json["error"]["retryable"] is retryable
+
+
 @pytest.mark.parametrize("body", ["", "<html>", []])
 async def test_an_answer_that_is_no_object_is_an_empty_one(service: Any, body: Any) -> None:
     service.graph.body = body
