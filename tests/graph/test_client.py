@@ -22,6 +22,7 @@ from wats.errors import (
     MalformedRequest,
 )
 from wats.graph.client import _NEVER_WRITTEN, GraphAnswer, GraphClient
+from wats.graph.connections import MAX_INTERIM_RESPONSES
 from wats.privacy import Secret
 from wats.telemetry.vocabulary import EndpointFamily, ErrorCategory, Outcome
 
@@ -162,6 +163,25 @@ async def trickling(writer: asyncio.StreamWriter, _number: int) -> bool:
         writer.write(b"x: y\r\n")
         await writer.drain()
         await asyncio.sleep(0.02)
+
+
+async def flooding(writer: asyncio.StreamWriter, _number: int) -> bool:
+    for _ in range(500):
+        writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" * 500)
+        await writer.drain()
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+    await asyncio.sleep(60)
+    return False
+
+
+def answering_after(interim: int) -> Respond:
+    usual = answering()
+
+    async def respond(writer: asyncio.StreamWriter, number: int) -> bool:
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n" * interim)
+        return await usual(writer, number)
+
+    return respond
 
 
 IMPATIENT = {"connect_seconds": 0.3, "read_seconds": 0.3, "total_seconds": 0.6}
@@ -549,6 +569,30 @@ async def test_a_request_without_an_answer_may_have_been_carried_out(
 
     assert server.connections == 1
     assert recorded.operations == [(EndpointFamily.MESSAGES, 0, Outcome.ERROR)]
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+async def test_a_flood_of_interim_responses_ends_the_call(method: str) -> None:
+    recorded = Recorded()
+
+    async with serving(flooding) as server, started(server.url, recorded) as client:
+        with pytest.raises(GraphOutcomeUnknown) as caught:
+            await post(client, method=method)
+
+    assert caught.value.__notes__ == ["ClientResponseError"]
+    assert server.connections == 1
+    assert recorded.operations == [(EndpointFamily.MESSAGES, 0, Outcome.ERROR)]
+
+
+async def test_a_few_interim_responses_before_each_answer_are_ignored() -> None:
+    async with (
+        serving(answering_after(MAX_INTERIM_RESPONSES)) as server,
+        started(server.url) as client,
+    ):
+        answers = [await post(client) for _ in range(3)]
+
+    assert [answer.body for answer in answers] == [OK] * 3
+    assert server.connections == 1
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])

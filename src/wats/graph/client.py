@@ -29,6 +29,7 @@ from wats.errors import (
     GraphUnreachable,
     MalformedRequest,
 )
+from wats.graph.connections import connector
 from wats.graph.errors import classify, decode_json
 from wats.privacy import Secret
 from wats.telemetry.vocabulary import EndpointFamily, ErrorCategory, Outcome
@@ -167,8 +168,8 @@ class GraphClient:
         """Make the session, unless one was given. A second call does nothing."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=self._max_connections, keepalive_timeout=KEEP_ALIVE_SECONDS
+                connector=connector(
+                    limit=self._max_connections, keep_alive_seconds=KEEP_ALIVE_SECONDS
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
