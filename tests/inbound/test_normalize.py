@@ -399,6 +399,45 @@ def test_an_update_after_any_number_of_broken_parts_is_returned(junk, place) -> 
     assert sum(found.skipped.values()) + len(found.updates) == count + 2
 
 
+@pytest.mark.parametrize("contacts", [1, 2])
+def test_many_updates_take_no_more_room_than_their_body(contacts, read) -> None:
+    contact = {"wa_id": "15550002222", "profile": {"name": "x" * 10_000}}
+    calls = [{"id": f"{number}", "event": "ring", "from": "15550002222"} for number in range(500)]
+    value = {
+        "metadata": NUMBER,
+        "contacts": [contact] * contacts,
+        "calls": calls,
+        "errors": [{"code": 1, "title": "x" * 10_000}],
+    }
+    body = envelope("calls", value)
+
+    found = read(body)
+
+    assert [update.raw for update in found.updates] == [*calls, *value["errors"]]
+    assert sum(len(encode(update)) for update in found.updates) < 10 * len(json.dumps(body))
+
+
+def test_a_long_contact_is_kept_by_the_few_updates_of_its_change(read) -> None:
+    contact = {"wa_id": "15550002222", "profile": {"name": "x" * 10_000}}
+    messages = [{"id": f"{number}", "from": "15550002222"} for number in range(8)]
+    value = {"metadata": NUMBER, "contacts": [contact], "messages": messages}
+
+    found = read(envelope("messages", value))
+
+    assert [update.contact for update in found.updates] == [contact] * 8
+
+
+def test_a_contact_beside_a_long_one_does_not_pass_for_the_only_one(read) -> None:
+    long = {"wa_id": "15550002222", "profile": {"name": "x" * 10_000}}
+    short = {"wa_id": "15550003333", "profile": {"name": "Anna"}}
+    messages = [{"id": f"{number}", "from": "15550002222"} for number in range(9)]
+    value = {"metadata": NUMBER, "contacts": [long, short], "messages": messages}
+
+    found = read(envelope("messages", value))
+
+    assert [update.contact for update in found.updates] == [None] * 9
+
+
 def test_the_first_skips_are_described_and_all_are_counted() -> None:
     entries = [0] * (MAX_SKIPS + 1) + [{"id": "1", "changes": [0, {}]}, 0]
 

@@ -10,6 +10,7 @@ from wats.inbound.items import (
     Change,
     Item,
     SkipReason,
+    is_short,
     number_of,
     read_call,
     read_call_status,
@@ -38,6 +39,11 @@ class Skip(msgspec.Struct, frozen=True):
 MAX_SKIPS = 1000
 """The most skips that are described. Meta sends a few; further ones are counted, as cheaply as
 possible, because millions of them fit into one body."""
+
+
+_MANY = 8
+"""With more items than this, a long contact or error is not copied into each: a body of 3 MB would
+become many gigabytes."""
 
 
 class Normalized(msgspec.Struct, frozen=True):
@@ -320,6 +326,9 @@ class _Walk:
             self.skip(SkipReason.MALFORMED_ITEM, path, row.kind)
             return False
         items = member if isinstance(member, list) else (member,)
+        if len(items) > _MANY:
+            change.drop_long_contacts()
+            shared = shared if is_short(shared) else None
         for index, item in self._objects(items, SkipReason.MALFORMED_ITEM, path, row.kind):
             whole = {**item, "errors": shared} if shared and "errors" not in item else item
             refusal = self._take(change, row, whole)
