@@ -36,11 +36,11 @@ _QUERY_LENGTHS = {"limit": 32, "after": 4096, "before": 4096, "fields": 4096}
 _SNAKE = re.compile("(?<=[a-z0-9])_([a-z0-9])")
 # Meta's group ids are base64 without a fixed length. Media, templates, numbers and accounts are all
 # digits; posts, ad accounts and conversations are "1_2", "act_1" and "t_1"; "me", "app" and
-# "debug_token" are letters alone.
+# "debug_token" are words.
 _GROUP_ID = re.compile(
     "(?![0-9]+(?:_|$))"  # an object of another kind, or a compound of several
     "(?![A-Za-z]{1,3}_)"  # a prefix for another kind
-    "(?![A-Za-z_]+$)"  # a word of Graph's
+    "(?![a-z]+$|[A-Za-z]{1,8}$|[A-Za-z]*_[A-Za-z_]*$)"  # a word, in any case
     "[A-Za-z0-9_=-]{1,256}"
 )
 # Names alone: an expansion such as "owner{id}" would reach other objects through a group.
