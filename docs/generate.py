@@ -45,8 +45,9 @@ _BLOCK = re.compile(
 
 HTTP_MEANINGS = {
     "conversation_window_unavailable": "The store could not be asked; try again.",
-    "graph_request_failed": "Meta refused, could not be reached, or did not answer. 503 where Meta "
-    "is throttling. `retryable` tells whether to send the same request again.",
+    "graph_request_failed": "Meta refused, could not be reached, or the outcome is unknown. 503 if "
+    "Meta throttles. `outcome` is `not_sent` or `unknown`; `retryable` states whether to send the "
+    "same request again.",
     "idempotency_conflict": "The key was used before with another body. Use a new key.",
     "idempotency_in_flight": "A request with this key is being sent now. Repeat it after the time "
     "in `Retry-After` to get its answer.",
@@ -271,6 +272,7 @@ def graph_errors() -> str:
             _code(rule.name),
             _code(rule.category.value),
             "yes" if rule.retryable else "no",
+            "any" if rule.gives_reason else "4xx",
             rule.advice,
         )
         for rule in sorted(RULES, key=lambda rule: (rule.code, rule.subcode or 0))
@@ -278,7 +280,7 @@ def graph_errors() -> str:
     first, last = PERMISSION_CODES[0], PERMISSION_CODES[-1]
     return "\n\n".join(
         [
-            _table(("Code", "Name", "Category", "Retryable", "What helps"), rows),
+            _table(("Code", "Name", "Category", "Retryable", "Certain", "What helps"), rows),
             f"Codes {first} to {last} are read as 200. Any other code is `unknown`.",
         ]
     )

@@ -126,15 +126,15 @@ class Receiver:
             StoreUnavailable: Nothing was kept, so Meta must send it again.
         """
         found = webhook.found
-        received, skipped = len(found.updates), len(found.skips)
+        received, skipped = len(found.updates), sum(found.skipped.values())
         if self._dispatcher is None:
             dispatched = sum(webhook.safe.result())
         else:
             dispatched = self._dispatch(self._dispatcher, webhook)
             skipped += received - dispatched
         # Not before it is kept: what Meta has to send again would be counted again.
-        for skip in found.skips:
-            self._telemetry.webhook_update(skip.kind, Outcome.SKIPPED)
+        for kind, count in found.skipped.items():
+            self._telemetry.webhook_update(kind, Outcome.SKIPPED, count)
         return Receipt(received=received, dispatched=dispatched, skipped=skipped)
 
     def _dispatch(self, dispatcher: Dispatcher, webhook: Webhook) -> int:

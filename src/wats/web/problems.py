@@ -67,11 +67,7 @@ def _details_of(error: WatsError) -> dict[str, Any]:
 
 def _graph_problem(error: GraphError) -> Response:
     """Return 503 for throttling and 502 for the rest, with what Meta said reduced to numbers."""
-    if not isinstance(error, GraphRefused):
-        unsent = not error.may_have_happened
-        return problem(
-            error.status, error.code, error.message, retryable=unsent, category="unknown"
-        )
+    is_throttled = isinstance(error, GraphRefused) and error.throttled
     said = error.diagnostics
     meta = {
         "metaCode": said.meta_code,
@@ -81,11 +77,12 @@ def _graph_problem(error: GraphError) -> Response:
     }
     headers = ((b"retry-after", error.retry_after.encode("ascii")),) if error.retry_after else ()
     return problem(
-        HTTPStatus.SERVICE_UNAVAILABLE if error.throttled else error.status,
+        HTTPStatus.SERVICE_UNAVAILABLE if is_throttled else error.status,
         error.code,
         error.message,
         headers=headers,
         **{key: value for key, value in meta.items() if value is not None},
+        outcome="unknown" if error.may_have_happened else "not_sent",
         retryable=said.retryable,
         category=said.category,
     )
