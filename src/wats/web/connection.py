@@ -148,7 +148,9 @@ class Connection(asyncio.Protocol):
             return
         if state is not self.state:
             self._enter(state)
-        self._set_reading(waits or len(self._input) - self._place <= READ_AHEAD_BYTES)
+        reads = waits or len(self._input) - self._place <= READ_AHEAD_BYTES
+        if reads is not self._is_reading:
+            self._set_reading(reads)
         self._account()
 
     def _enter(self, state: State) -> None:

@@ -61,7 +61,7 @@ class Head:
         self.method, self.target, self.version = line.groups()
         raw: dict[bytes, bytes] = {}
         _parse(data, raw.__setitem__)
-        self.fields = fields = {name.lower(): value for name, value in raw.items()}
+        self.fields = fields = dict(zip(map(bytes.lower, raw), raw.values(), strict=True))
         self.has_repeats = len(fields) < data.count(b"\n") - 2
         self._lines = _lines_of(data) if self.has_repeats else None
         self.keep_alive = self.version == b"1.1"
