@@ -63,6 +63,8 @@ HTTP_MEANINGS = {
     "hexadecimal digits.",
     "invalid_verify_token": "Challenge: `hub.verify_token` is not the configured one.",
     "malformed_body": "The body breaks a rule; `details` name every field and what belongs there.",
+    "malformed_http": "The bytes are not a valid HTTP/1.x request, or its head is larger than "
+    "64 KiB. The connection is closed.",
     "malformed_json": "The body is no JSON.",
     "malformed_path": "A variable part of the path cannot be used.",
     "malformed_query": "A query parameter cannot be used; `details` name it.",
@@ -75,6 +77,8 @@ HTTP_MEANINGS = {
     "this id is known.",
     "not_ready": "`/readyz`: the store cannot be read, has the schema of another version, or "
     "stored updates are not dispatched.",
+    "overloaded": "Request bodies in flight exceed the memory budget. Try again after "
+    "`Retry-After`. Meta does so by itself.",
     "payload_too_large": "The body is larger than 1 MiB, or than `webhook.maxBodyBytes`.",
     "persistence_not_configured": "The route needs a store and the service has none. With an "
     "`Idempotency-Key` the status is 501: nothing was sent, and no retry will help.",
@@ -453,7 +457,7 @@ def walk_commands() -> Iterator[tuple[str, click.Command]]:
 def answered_codes() -> dict[str, set[int]]:
     """Return every code that an HTTP answer can carry, found in the source, with its statuses."""
     statuses: dict[str, set[int]] = {}
-    for cls in _leaves(errors.CallerError, errors.StoreError, errors.GraphError):
+    for cls in _leaves(errors.CallerError, errors.Overloaded, errors.StoreError, errors.GraphError):
         if cls not in {errors.MalformedRequest, errors.WebhookRefused, *_AT_START}:
             statuses.setdefault(cls.code, set()).add(cls.status)
     for name, words in _calls("MalformedRequest", "WebhookRefused", "problem"):

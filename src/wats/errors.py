@@ -4,12 +4,14 @@
     ├── ConfigError                       the operator: what was configured cannot work
     ├── CallerError                       whoever called us: HTTP 4xx
     │   ├── Unauthorized · RouteNotFound · MethodNotAllowed · PayloadTooLarge
+    │   ├── MalformedHTTP                 bytes that are not a request in HTTP/1.x
     │   ├── MalformedRequest              a body, query or path that cannot be used
     │   ├── WebhookRefused                a webhook that is not Meta's, or not a webhook
     │   ├── MessageNotFound
     │   └── IdempotencyError
     │       └── InvalidIdempotencyKey · IdempotencyConflict · IdempotencyInFlight
     │           · IdempotencyOutcomeUnknown
+    ├── Overloaded                        too many bytes of requests in flight
     ├── StoreError                        our database
     │   ├── StoreUnavailable · StoreNotConfigured · StoreClosed
     │   └── MigrationFailed · SchemaMismatch
@@ -119,6 +121,13 @@ class PayloadTooLarge(CallerError):
     text = "Body exceeds maxBodyBytes."
 
 
+class MalformedHTTP(CallerError):
+    """The bytes on a connection are not a valid HTTP/1.x request; the connection is closed."""
+
+    code = "malformed_http"
+    text = "The request is not valid HTTP/1.x."
+
+
 class MalformedRequest(CallerError):
     """A body, query or path cannot be used. `code` tells which, `details` where and why."""
 
@@ -185,6 +194,14 @@ class IdempotencyOutcomeUnknown(IdempotencyError):
         "It is unknown whether the message of this Idempotency-Key was sent; "
         "use a new key to send it anyway."
     )
+
+
+class Overloaded(WatsError):
+    """Request bodies in flight exceed the memory budget of the process; retry later."""
+
+    code = "overloaded"
+    status = 503
+    text = "Too many request bodies are in flight."
 
 
 class StoreError(WatsError):

@@ -10,6 +10,7 @@ from wats.errors import (
     IdempotencyInFlight,
     MalformedRequest,
     MethodNotAllowed,
+    Overloaded,
     StoreClosed,
     StoreUnavailable,
     Unauthorized,
@@ -18,6 +19,7 @@ from wats.errors import (
 from wats.web.exchange import Headers, Response, json_response
 
 STORE_RETRY_AFTER_SECONDS = 5
+OVERLOAD_RETRY_AFTER_SECONDS = 5
 
 
 def problem(
@@ -52,6 +54,8 @@ def _headers_of(error: WatsError) -> Headers:
             return ((b"allow", ", ".join(allow).encode()),)
         case StoreUnavailable():
             return ((b"retry-after", b"%d" % STORE_RETRY_AFTER_SECONDS),)
+        case Overloaded():
+            return ((b"retry-after", b"%d" % OVERLOAD_RETRY_AFTER_SECONDS),)
         case IdempotencyInFlight(retry_after_seconds=seconds):
             return ((b"retry-after", b"%d" % seconds),)
         case _:
