@@ -14,13 +14,18 @@ from bench.machine import Cores, choose_cores, facts, on_core
 from bench.processes import ROOT, ChildFailed, run
 from bench.report import Report, Result
 from bench.telemetry import TURNS, Costs
+from bench.writer import Order, WriterCosts
 from wats import __version__
 
 TELEMETRY = "telemetry"
 HIDING = "hiding"
+WRITER = "writer"
+WRITER_ROUNDS = 3
+"""How many rounds the writer has for one of the others."""
 WARM_UP_SECONDS = 1.0
 TELEMETRY_SECONDS = 0.4
 _IMPORT_SECONDS = 60.0
+_WRITER_SECONDS = 600.0
 
 
 def main() -> None:
@@ -48,21 +53,28 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--seconds", type=float, default=2.0, help="the length of a round")
-    parser.add_argument("--rounds", type=int, default=7, help="how many rounds each has")
+    parser.add_argument("--rounds", type=int, default=5, help="how many rounds each has")
     parser.add_argument("--connections", type=int, default=64, help="how many at once")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all figures")
     parser.add_argument(
         "--only",
         nargs="+",
-        choices=[*CONTESTANTS, TELEMETRY, HIDING],
-        default=[*CONTESTANTS, TELEMETRY, HIDING],
+        choices=[*CONTESTANTS, TELEMETRY, HIDING, WRITER],
+        default=[*CONTESTANTS, TELEMETRY, HIDING, WRITER],
         metavar="NAME",
-        help=f"measure only these: {', '.join([*CONTESTANTS, TELEMETRY, HIDING])}",
+        help=f"measure only these: {', '.join([*CONTESTANTS, TELEMETRY, HIDING, WRITER])}",
     )
     parser.add_argument("--pairs", type=int, default=100_000, help="how many for hiding")
+    parser.add_argument(
+        "--messages", type=int, default=5_000_000, help="how many in the store of the writer"
+    )
     options = parser.parse_args()
-    if options.seconds <= 0 or min(options.rounds, options.connections) < 1 or options.pairs < 100:
-        parser.error("--seconds, --rounds and --connections must be positive, --pairs 100 or more")
+    if (
+        options.seconds <= 0
+        or min(options.rounds, options.connections, options.messages) < 1
+        or options.pairs < 100
+    ):
+        parser.error("--seconds and the numbers must be positive, --pairs 100 or more")
     return options
 
 
@@ -78,6 +90,9 @@ def _measure(options: argparse.Namespace, cores: Cores, folder: Path) -> Report:
     telemetry = None
     if TELEMETRY in options.only:
         telemetry = _count(cores, min(TELEMETRY_SECONDS, options.seconds))
+    writer = None
+    if WRITER in options.only:
+        writer = _write(cores, folder, options)
     return Report(
         wats=__version__,
         facts=machine,
@@ -86,6 +101,7 @@ def _measure(options: argparse.Namespace, cores: Cores, folder: Path) -> Report:
         results=results,
         telemetry=telemetry,
         hiding=hiding,
+        writer=writer,
     )
 
 
@@ -115,6 +131,19 @@ def _count(cores: Cores, seconds: float) -> Costs:
     given = str(seconds).encode()
     output = run("bench.telemetry", given, core=cores.server, timeout_seconds=timeout_seconds)
     return msgspec.json.decode(output, type=Costs)
+
+
+def _write(cores: Cores, folder: Path, options: argparse.Namespace) -> WriterCosts:
+    _say(WRITER)
+    rounds = WRITER_ROUNDS * options.rounds
+    order = Order(folder=str(folder), messages=options.messages, rounds=rounds)
+    output = run(
+        "bench.writer",
+        msgspec.json.encode(order),
+        core=cores.server,
+        timeout_seconds=_WRITER_SECONDS,
+    )
+    return msgspec.json.decode(output, type=WriterCosts)
 
 
 def _say(what: str) -> None:

@@ -1,24 +1,32 @@
 """Who is measured, and how each of them is started."""
 
 import json
-import sqlite3
+import math
+import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 
+import apsw
 import msgspec
 
 from bench.load import PATIENCE_SECONDS, Job, Kind, Sample
 from bench.machine import Cores
-from bench.payloads import PHONE_NUMBER_ID, WABA_ID
+from bench.payloads import PHONE_NUMBER_ID, STATUSES, WABA_ID, Sent
 from bench.processes import ChildFailed, Server, run
+from bench.sent import record
 from wats.testing import APP_SECRET, BEARER_TOKEN, VERIFY_TOKEN
 
 HOOK = "/webhook"
 API = "/api"
 DRAIN_SECONDS = 60.0
 LOOK_SECONDS = 0.002
+STATUSES_PER_SECOND = 45_000
+"""More than any server here can receive: a round must not run out of messages."""
+
+IGNORE = "bench.handlers:ignore"
 
 _SECRETS = {
     "BENCH_APP_SECRET": APP_SECRET,
@@ -29,8 +37,13 @@ _SECRETS = {
 }
 _OUTSTANDING = "SELECT EXISTS (SELECT 1 FROM wats_outstanding)"
 _HANDLED = """
-SELECT count(*) FROM wats_inbox WHERE id NOT IN (SELECT update_id FROM wats_outstanding)
+SELECT (SELECT count(*) FROM wats_messages WHERE direction = 'inbound')
+    + (SELECT count(*) FROM wats_inbox)
+    - (SELECT count(*) FROM (
+        SELECT update_id FROM wats_outstanding UNION SELECT update_id FROM wats_dead_deliveries
+    ))
 """
+"""Received messages are in `wats_messages`, all other updates in `wats_inbox`."""
 
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,17 +91,21 @@ class Stage:
         name: str,
         *,
         stored: bool,
+        handlers: Sequence[str] = (IGNORE,),
         graph_url: str = "http://127.0.0.1:9",
         families: str = "contract",
     ) -> tuple[Server, Path]:
         """Start `wats serve` from a config file; return it with the place of its database."""
         database = self._folder / f"{name}.db"
         config = self._folder / f"{name}.json"
-        config.write_text(json.dumps(_config(graph_url, database if stored else None, families)))
+        url = f"sqlite:///{database}" if stored else None
+        config.write_text(json.dumps(_config(graph_url, url, families, handlers)))
         return self.start("wats", "serve", "--config", str(config), "--port", "0"), database
 
 
-def _config(graph_url: str, database: Path | None, families: str) -> Mapping[str, object]:
+def _config(
+    graph_url: str, database_url: str | None, families: str, handlers: Sequence[str]
+) -> Mapping[str, object]:
     profile = {
         "graph": {"apiVersion": "v25.0", "baseUrl": graph_url},
         "whatsapp": {"wabaId": WABA_ID, "phoneNumberId": PHONE_NUMBER_ID},
@@ -104,11 +121,15 @@ def _config(graph_url: str, database: Path | None, families: str) -> Mapping[str
             "apiPrefix": API,
             "bearerToken": {"env": "BENCH_BEARER_TOKEN"},
         },
-        "persistence": {"url": f"sqlite:///{database}"} if database is not None else "none",
+        "persistence": "none" if database_url is None else {"url": database_url},
         "telemetry": {"families": families},
-        "handlers": ["bench.handlers:ignore"],
+        "handlers": list(handlers),
     }
     return {"version": 1, "defaultProfile": "bench", "profiles": {"bench": profile}}
+
+
+def _unprepared(job: Job) -> Job:
+    return job
 
 
 class Entrant:
@@ -116,13 +137,23 @@ class Entrant:
 
     Args:
         inbox: The database whose deliveries must all be settled before a round counts.
+        prepare: Called with the job of each round before the load begins; returns the one to do.
     """
 
-    def __init__(self, server: Server, job: Job, cores: Cores, inbox: Path | None = None) -> None:
+    def __init__(
+        self,
+        server: Server,
+        job: Job,
+        cores: Cores,
+        *,
+        inbox: Path | None = None,
+        prepare: Callable[[Job], Job] = _unprepared,
+    ) -> None:
         self._server = server
         self._job = job
         self._cores = cores
         self._inbox = inbox
+        self._prepare = prepare
         self._answers = 0
 
     def measure(self, seconds: float) -> Round:
@@ -131,7 +162,9 @@ class Entrant:
         Raises:
             ChildFailed: The load could not be put, or not every update was handled.
         """
-        job = msgspec.json.encode(msgspec.structs.replace(self._job, seconds=seconds))
+        job = msgspec.json.encode(
+            self._prepare(msgspec.structs.replace(self._job, seconds=seconds))
+        )
         timeout_seconds = seconds + 2 * PATIENCE_SECONDS
         used_before = self._server.cpu_seconds()
         output = run("bench.load", job, core=self._cores.load, timeout_seconds=timeout_seconds)
@@ -139,7 +172,7 @@ class Entrant:
         self._answers += sample.answers
         settled_rate = None
         if self._inbox is not None:
-            settled_at = _settled_at(self._inbox, self._answers)
+            settled_at = await_settled(self._inbox, self._answers)
             settled_rate = sample.answers / (settled_at - sample.began)
         used = self._server.cpu_seconds()
         return Round(
@@ -160,17 +193,22 @@ class Entrant:
         return self._server.peak_mib()
 
 
-def _settled_at(inbox: Path, answers: int) -> float:
-    """Wait until nothing is outstanding in *inbox*, and see that all of *answers* were handled."""
+def await_settled(inbox: Path, answers: int) -> float:
+    """Wait until nothing is outstanding in *inbox*; return when that was.
+
+    Raises:
+        ChildFailed: Deliveries were left after a minute, or the number of handled updates is not
+            *answers*.
+    """
     give_up_at = time.monotonic() + DRAIN_SECONDS
-    with closing(sqlite3.connect(f"file:{inbox}?mode=ro", uri=True)) as connection:
-        while connection.execute(_OUTSTANDING).fetchone()[0]:
+    with closing(apsw.Connection(str(inbox), flags=apsw.SQLITE_OPEN_READONLY)) as connection:
+        while connection.execute(_OUTSTANDING).get:
             if time.monotonic() > give_up_at:
                 msg = "The inbox was not drained in time."
                 raise ChildFailed(msg)
             time.sleep(LOOK_SECONDS)
         settled_at = time.monotonic()
-        (handled,) = connection.execute(_HANDLED).fetchone()
+        handled: Any = connection.execute(_HANDLED).get
     if handled != answers:
         msg = f"{answers} webhooks were acknowledged and {handled} were handled."
         raise ChildFailed(msg)
@@ -204,10 +242,26 @@ def _webhooks(stage: Stage, server: Server, expected: str) -> Job:
     )
 
 
-def _enter_stored(stage: Stage) -> Entrant:
-    server, database = stage.start_wats("stored", stored=True)
+def _stored(name: str, *handlers: str) -> Callable[[Stage], Entrant]:
+    def enter(stage: Stage) -> Entrant:
+        server, database = stage.start_wats(name, stored=True, handlers=handlers)
+        job = _webhooks(stage, server, '"dispatched":1')
+        return Entrant(server, job, stage.cores, inbox=database)
+
+    return enter
+
+
+def _enter_statuses(stage: Stage) -> Entrant:
+    server, database = stage.start_wats("statuses", stored=True)
+
+    def prepare(job: Job) -> Job:
+        count = math.ceil(job.seconds * STATUSES_PER_SECOND / len(STATUSES)) + job.connections
+        sent = Sent(run=secrets.token_hex(8), count=count)
+        record(database, sent)
+        return msgspec.structs.replace(job, kind=Kind.STATUS, sent=sent)
+
     job = _webhooks(stage, server, '"dispatched":1')
-    return Entrant(server, job, stage.cores, inbox=database)
+    return Entrant(server, job, stage.cores, inbox=database, prepare=prepare)
 
 
 def _enter_inline(stage: Stage) -> Entrant:
@@ -241,7 +295,13 @@ CONTESTANTS = {
     ),
     "pywa-fastapi": Contestant("pywa on FastAPI", _rival(_PYWA, "fastapi", expected="OK")),
     "pywa": Contestant("pywa on Starlette", _rival(_PYWA, "starlette", expected="OK")),
-    "stored": Contestant("wats with SQLite", _enter_stored),
+    "stored": Contestant("wats with SQLite", _stored("stored", IGNORE)),
+    "statuses": Contestant("wats, statuses", _enter_statuses),
+    "stored-read": Contestant("wats, content read", _stored("stored-read", "bench.handlers:read")),
+    "stored-two": Contestant(
+        "wats, two handlers", _stored("stored-two", IGNORE, "bench.handlers:ignore_too")
+    ),
+    "stored-slow": Contestant("wats, 20 ms handler", _stored("stored-slow", "bench.handlers:wait")),
     "bare": Contestant("uvicorn, bare: HMAC and JSON", _rival("bench.rivals.bare", expected="ok")),
     "inline": Contestant("wats without a store", _enter_inline),
     "send": Contestant("wats, sends", _sender(Kind.SEND)),

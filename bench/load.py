@@ -16,7 +16,7 @@ import msgspec
 import uvloop
 from typing_extensions import override
 
-from bench.payloads import Sends, Webhooks
+from bench.payloads import Sends, Sent, Statuses, Webhooks
 
 PATIENCE_SECONDS = 30.0
 _LENGTH = b"content-length: "
@@ -26,6 +26,7 @@ class Kind(StrEnum):
     """What a job sends."""
 
     WEBHOOK = "webhook"
+    STATUS = "status"
     SEND = "send"
     KEYED_SEND = "keyed_send"
 
@@ -36,6 +37,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         secret: What opens the server: the app secret for webhooks, a bearer token for sends.
         expected: What every answer must hold, besides its status of 200.
+        sent: The messages that statuses are about.
     """
 
     port: int
@@ -45,6 +47,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     expected: str
     seconds: float
     connections: int
+    sent: Sent | None = None
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,7 +110,11 @@ class Connection(asyncio.Protocol):
         self._load.fail("The server hung up.")
 
     def ask(self) -> None:
-        request = self._load.make()
+        try:
+            request = self._load.make()
+        except StopIteration:
+            self._load.fail("There were not enough messages for the statuses.")
+            return
         self._sent_at = time.monotonic()
         self._write(request)
 
@@ -176,6 +183,8 @@ async def run(job: Job) -> Sample:
 def _maker(job: Job) -> Callable[[], bytes]:
     if job.kind is Kind.WEBHOOK:
         return Webhooks(path=job.path, app_secret=job.secret).make
+    if job.sent is not None:
+        return Statuses(path=job.path, app_secret=job.secret, sent=job.sent).make
     return Sends(path=job.path, token=job.secret, keyed=job.kind is Kind.KEYED_SEND).make
 
 

@@ -9,19 +9,25 @@ from bench.contestants import CONTESTANTS, Round
 from bench.hiding import THRESHOLD, Hiding, Verdict
 from bench.machine import Facts
 from bench.telemetry import Costs, Render
+from bench.writer import Cost, WriterCosts
 
 GOALS = (
     ("stored", "bare", 0.35),
     ("stored", "pywa", 1.7),
     ("stored", "pywa-fastapi", 1.7),
     ("inline", "bare", 0.55),
+    ("statuses", "stored", 1.0),
 )
 """How many times as many webhooks the first shall take as the second."""
 
 RENDER_GOAL = 20
 """How many times as fast as prometheus_client a scrape shall be rendered."""
 
+WRITER_GOAL = 1.2
+"""The highest ratio of the cost of an update in a large store to that in an empty one."""
+
 _VERDICT = "  {:31} {:>9} {:>13} {:>8} {:>8}  {}"
+_COST = "  {:40} {:>8} {:>8} {:>6} {:>12} {:>8} {:>6}"
 _ROW = "{:34} {:>10} {:>18} {:>7} {:>7} {:>7} {:>9} {:>6}"
 
 
@@ -53,6 +59,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     results: dict[str, Result]
     telemetry: Costs | None
     hiding: Hiding | None
+    writer: WriterCosts | None
 
     def to_json(self) -> bytes:
         """Return everything that was measured."""
@@ -70,6 +77,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             parts.append(_telemetry(self.telemetry))
         if self.hiding is not None:
             parts.append(_hiding(self.hiding))
+        if self.writer is not None:
+            parts.append(_writer(self.writer))
         return "\n\n".join(parts) + "\n"
 
 
@@ -197,3 +206,29 @@ def _verdict(verdict: Verdict) -> str:
         f"{verdict.t_kept:+.2f}",
         f"{found}, as it must be" if verdict.told_apart == verdict.differs else f"{found}!",
     )
+
+
+def _writer(costs: WriterCosts) -> str:
+    lines = [
+        f"To write an update to SQLite, in microseconds, in an empty store and in one of "
+        f"{costs.messages:,} messages ({costs.mib:,.0f} MiB; goal at most {WRITER_GOAL} times)",
+        _COST.format("", "wall", "filled", "times", "CPU", "filled", "times"),
+        *map(_cost, costs.costs),
+        "To look for something that is not there in all of its buckets, in microseconds of CPU",
+        *(f"  {name:58} {spent:>6,.0f}" for name, spent in costs.look_ups_us.items()),
+    ]
+    return "\n".join(lines)
+
+
+def _cost(cost: Cost) -> str:
+    return _COST.format(
+        cost.name,
+        *_growth(cost.empty_us, cost.filled_us),
+        *_growth(cost.empty_cpu_us, cost.filled_cpu_us),
+    )
+
+
+def _growth(empty: float | None, filled: float) -> tuple[str, str, str]:
+    if empty is None:
+        return "-", f"{filled:.1f}", "-"
+    return f"{empty:.1f}", f"{filled:.1f}", f"{filled / empty:.2f}"

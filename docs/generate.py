@@ -45,8 +45,9 @@ _BLOCK = re.compile(
 
 HTTP_MEANINGS = {
     "conversation_window_unavailable": "The store could not be asked; try again.",
-    "graph_request_failed": "Meta refused, could not be reached, or did not answer. 503 where Meta "
-    "is throttling. `retryable` tells whether to send the same request again.",
+    "graph_request_failed": "Meta refused, could not be reached, or the outcome is unknown. 503 if "
+    "Meta throttles. `outcome` is `not_sent` or `unknown`; `retryable` states whether to send the "
+    "same request again.",
     "idempotency_conflict": "The key was used before with another body. Use a new key.",
     "idempotency_in_flight": "A request with this key is being sent now. Repeat it after the time "
     "in `Retry-After` to get its answer.",
@@ -62,6 +63,8 @@ HTTP_MEANINGS = {
     "hexadecimal digits.",
     "invalid_verify_token": "Challenge: `hub.verify_token` is not the configured one.",
     "malformed_body": "The body breaks a rule; `details` name every field and what belongs there.",
+    "malformed_http": "The bytes are not a valid HTTP/1.x request, or its head is larger than "
+    "64 KiB. The connection is closed.",
     "malformed_json": "The body is no JSON.",
     "malformed_path": "A variable part of the path cannot be used.",
     "malformed_query": "A query parameter cannot be used; `details` name it.",
@@ -74,6 +77,8 @@ HTTP_MEANINGS = {
     "this id is known.",
     "not_ready": "`/readyz`: the store cannot be read, has the schema of another version, or "
     "stored updates are not dispatched.",
+    "overloaded": "Request bodies in flight exceed the memory budget. Try again after "
+    "`Retry-After`. Meta does so by itself.",
     "payload_too_large": "The body is larger than 1 MiB, or than `webhook.maxBodyBytes`.",
     "persistence_not_configured": "The route needs a store and the service has none. With an "
     "`Idempotency-Key` the status is 501: nothing was sent, and no retry will help.",
@@ -271,6 +276,7 @@ def graph_errors() -> str:
             _code(rule.name),
             _code(rule.category.value),
             "yes" if rule.retryable else "no",
+            "any" if rule.gives_reason else "4xx",
             rule.advice,
         )
         for rule in sorted(RULES, key=lambda rule: (rule.code, rule.subcode or 0))
@@ -278,7 +284,7 @@ def graph_errors() -> str:
     first, last = PERMISSION_CODES[0], PERMISSION_CODES[-1]
     return "\n\n".join(
         [
-            _table(("Code", "Name", "Category", "Retryable", "What helps"), rows),
+            _table(("Code", "Name", "Category", "Retryable", "Certain", "What helps"), rows),
             f"Codes {first} to {last} are read as 200. Any other code is `unknown`.",
         ]
     )
@@ -451,7 +457,7 @@ def walk_commands() -> Iterator[tuple[str, click.Command]]:
 def answered_codes() -> dict[str, set[int]]:
     """Return every code that an HTTP answer can carry, found in the source, with its statuses."""
     statuses: dict[str, set[int]] = {}
-    for cls in _leaves(errors.CallerError, errors.StoreError, errors.GraphError):
+    for cls in _leaves(errors.CallerError, errors.Overloaded, errors.StoreError, errors.GraphError):
         if cls not in {errors.MalformedRequest, errors.WebhookRefused, *_AT_START}:
             statuses.setdefault(cls.code, set()).add(cls.status)
     for name, words in _calls("MalformedRequest", "WebhookRefused", "problem"):

@@ -1,3 +1,4 @@
+import asyncio
 import json
 import random
 import signal
@@ -8,18 +9,34 @@ from typing import Any
 
 import pytest
 
-from bench.contestants import CONTESTANTS
+from bench.contestants import CONTESTANTS, await_settled
 from bench.hiding import THRESHOLD, Contest, Verdict, contests, judge, welch_t
-from bench.payloads import PHONE_NUMBER_ID, Sends, Webhooks
+from bench.payloads import PHONE_NUMBER_ID, Sends, Sent, Statuses, Webhooks
+from bench.processes import ChildFailed
 from bench.rivals.pywa_server import add_pywa, make_app
+from bench.sent import record
+from wats import open_store
 from wats.clock import utc_now
+from wats.inbound import usual
 from wats.inbound.envelope import parse
 from wats.inbound.normalize import normalize
 from wats.inbound.signature import SignatureCheck
 from wats.privacy import Secret
+from wats.store import receive
+from wats.store.records import (
+    Arrival,
+    Consumer,
+    DeliveryState,
+    Direction,
+    MessageRecord,
+    Settlement,
+)
 
 ROOT = Path(__file__).parent.parent
-SHORT = ("--rounds", "1", "--seconds", "0.05", "--connections", "4", "--pairs", "100")
+SHORT = (
+    *("--rounds", "1", "--seconds", "0.05", "--connections", "4", "--pairs", "100"),
+    *("--messages", "20000"),
+)
 
 
 def bench(*arguments: str) -> "subprocess.Popen[str]":
@@ -53,17 +70,26 @@ def test_everything_is_measured_in_one_run(tmp_path: Path) -> None:
     report: dict[str, Any] = json.loads(figures.read_bytes())
     assert set(report["results"]) == set(CONTESTANTS)
     assert all(len(result["rounds"]) == 1 for result in report["results"].values())
-    assert report["results"]["stored"]["rounds"][0]["settled_rate"] > 0
+    settled = {
+        name
+        for name, result in report["results"].items()
+        if result["rounds"][0]["settled_rate"] is not None
+    }
+    assert settled == {"stored", "statuses", "stored-read", "stored-two", "stored-slow"}
     counting = report["telemetry"]
     assert counting["request_ns"]["nothing"] < counting["request_ns"]["wats"]
     assert set(counting["stored_ns"]) == {"contract", "operator"}
     assert counting["sink_us"]["a sink that takes 1 ms"] > 2000
-    assert [each["samples"] for each in counting["renders"]] == [1422, 1422, 2295, 2295]
+    assert [each["samples"] for each in counting["renders"]] == [1422, 1422, 2299, 2299]
     assert [each["name"] for each in report["hiding"]["verdicts"]] == [
         each.name for each in contests()
     ]
     assert all(each["median_us"] > 1 for each in report["hiding"]["verdicts"])
-    assert output.count("goal") == 5
+    writer = report["writer"]
+    assert writer["messages"] == 20_000
+    assert [each["empty_us"] is not None for each in writer["costs"]] == [True, True, True, False]
+    assert all(each["filled_us"] > 1 for each in writer["costs"])
+    assert output.count("goal") == 7
     assert "Traceback" not in errors
 
 
@@ -151,12 +177,77 @@ def test_webhooks_are_signed_understood_and_never_the_same() -> None:
         found = normalize(parse(body), received_at=utc_now())
         assert not found.skips
         (update,) = found.updates
+        assert usual.read(body, update.received_at) == update
         assert update.phone_number_id == PHONE_NUMBER_ID
         assert headers["content-length"] == str(len(body))
         assert 700 <= len(body) <= 900
         keys.add(update.key)
 
     assert len(keys) == 500
+
+
+def test_every_sent_message_gets_three_statuses_in_order() -> None:
+    sent = Sent(run="r", count=5)
+    made = Statuses(path="/webhook", app_secret="s", sent=sent)
+    check = SignatureCheck([Secret("s")])
+    statuses: dict[str, list[str]] = {each: [] for each in sent.ids()}
+
+    for _ in range(15):
+        headers, body = head_and_body(made.make())
+        check.verify(body, headers["x-hub-signature-256"])
+        update = usual.read(body, utc_now())
+        assert update is not None
+        assert update.status is not None
+        statuses[str(update.status.id)].append(str(update.status.status))
+
+    assert list(statuses.values()) == [["sent", "delivered", "read"]] * 5
+    with pytest.raises(StopIteration):
+        made.make()
+
+
+def update(number: int, **projection: Any) -> Arrival:
+    return Arrival(
+        key=number.to_bytes(16, "big"),
+        occurred_at=utc_now(),
+        received_at=utc_now(),
+        kind="message",
+        phone_number_id="1",
+        ordering_key=number,
+        payload=b"{}",
+        consumers=("a", "b"),
+        **projection,
+    )
+
+
+async def test_messages_and_other_updates_count_as_handled_when_no_handler_has_failed(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "wats.db"
+    sent = Sent(run="r", count=5)
+    await asyncio.to_thread(record, path, sent)
+    message = MessageRecord(
+        phone_number_id="1",
+        wa_message_id="wamid.1",
+        direction=Direction.INBOUND,
+        type="text",
+        status="received",
+        created_at=utc_now(),
+        updated_at=utc_now(),
+    )
+    store = open_store(f"sqlite:///{path}")
+    await store.open()
+    await store.register([Consumer(name="a"), Consumer(name="b")])
+    await receive(store, [update(1, message=message), update(2), update(3)])
+
+    for consumer in "ab":
+        claimed = (await store.claim(consumer, 9)).deliveries
+        states = [DeliveryState.DONE, DeliveryState.DONE, DeliveryState.DEAD]
+        await store.settle([Settlement(*each) for each in zip(claimed, states, strict=True)])
+
+    await asyncio.to_thread(await_settled, path, 2)
+    with pytest.raises(ChildFailed, match="3 webhooks were acknowledged and 2 were handled"):
+        await asyncio.to_thread(await_settled, path, 3)
+    await store.close()
 
 
 def test_sends_have_keys_of_their_own_if_asked_for() -> None:

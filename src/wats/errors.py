@@ -4,12 +4,14 @@
     ├── ConfigError                       the operator: what was configured cannot work
     ├── CallerError                       whoever called us: HTTP 4xx
     │   ├── Unauthorized · RouteNotFound · MethodNotAllowed · PayloadTooLarge
+    │   ├── MalformedHTTP                 bytes that are not a request in HTTP/1.x
     │   ├── MalformedRequest              a body, query or path that cannot be used
     │   ├── WebhookRefused                a webhook that is not Meta's, or not a webhook
     │   ├── MessageNotFound
     │   └── IdempotencyError
     │       └── InvalidIdempotencyKey · IdempotencyConflict · IdempotencyInFlight
     │           · IdempotencyOutcomeUnknown
+    ├── Overloaded                        too many bytes of requests in flight
     ├── StoreError                        our database
     │   ├── StoreUnavailable · StoreNotConfigured · StoreClosed
     │   └── MigrationFailed · SchemaMismatch
@@ -21,7 +23,7 @@ becomes at the web edge, and a `message` that never holds a value from a caller,
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from typing_extensions import override
@@ -119,6 +121,13 @@ class PayloadTooLarge(CallerError):
     text = "Body exceeds maxBodyBytes."
 
 
+class MalformedHTTP(CallerError):
+    """The bytes on a connection are not a valid HTTP/1.x request; the connection is closed."""
+
+    code = "malformed_http"
+    text = "The request is not valid HTTP/1.x."
+
+
 class MalformedRequest(CallerError):
     """A body, query or path cannot be used. `code` tells which, `details` where and why."""
 
@@ -187,6 +196,14 @@ class IdempotencyOutcomeUnknown(IdempotencyError):
     )
 
 
+class Overloaded(WatsError):
+    """Request bodies in flight exceed the memory budget of the process; retry later."""
+
+    code = "overloaded"
+    status = 503
+    text = "Too many request bodies are in flight."
+
+
 class StoreError(WatsError):
     """The database could not do what was asked."""
 
@@ -226,16 +243,6 @@ class SchemaMismatch(StoreError):
     text = "The database was made by other migrations than this wats has."
 
 
-class GraphError(WatsError):
-    """A Graph call did not end in an answer that can be used."""
-
-    code = "graph_request_failed"
-    status = 502
-    text = "Graph request failed."
-    may_have_happened: ClassVar[bool] = False
-    """Whether Meta may have carried the request out all the same."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphDiagnostics:
     """What Meta said about a failure, sanitised: numbers, and short names without free text.
@@ -259,12 +266,35 @@ class GraphDiagnostics:
     retryable: bool = False
 
 
-class GraphRefused(GraphError):
-    """Graph answered, and not with 2xx: the request was not carried out.
+class GraphError(WatsError):
+    """A Graph call failed.
 
-    `upstream_status` is Meta's HTTP status, `retry_after` the header as Meta sent it if it was
-    seconds or a date, `diagnostics` what the answer said.
+    `diagnostics` is the content of the error response, empty if there was none. `retry_after` is
+    the header of that response if its value was seconds or a date.
     """
+
+    code = "graph_request_failed"
+    status = 502
+    text = "Graph request failed."
+    may_have_happened: ClassVar[bool] = False
+    """Whether Meta may have carried the request out."""
+    diagnostics = GraphDiagnostics()
+    retry_after: str | None = None
+
+    @property
+    def is_reported(self) -> bool:
+        """Whether Graph reported the failure itself, so that its name and category are Graph's."""
+        return self.diagnostics.meta_code is not None
+
+
+class GraphRefused(GraphError):
+    """Graph returned an error: a read failed, or a write was certainly not carried out.
+
+    `upstream_status` is the HTTP status of the response. `is_certain` tells whether the response
+    proves that nothing was carried out; only a read raises a refusal that is not.
+    """
+
+    is_reported = True
 
     def __init__(
         self,
@@ -273,19 +303,36 @@ class GraphRefused(GraphError):
         *,
         retry_after: str | None = None,
         throttled: bool = False,
+        is_certain: bool = True,
     ) -> None:
         super().__init__()
         self.upstream_status = upstream_status
         self.diagnostics = diagnostics
         self.retry_after = retry_after
         self.throttled = throttled
+        self.is_certain = is_certain
 
 
 class GraphUnreachable(GraphError):
     """The request never left us, so nothing happened at Meta; it can be sent again."""
 
+    diagnostics = GraphDiagnostics(retryable=True)
+
 
 class GraphOutcomeUnknown(GraphError):
-    """The request was written and no answer came: Meta may have carried it out. Never resend."""
+    """The request was written, and Meta may have carried it out. Never resend it.
+
+    No response arrived, or one that does not prove a refusal, such as the 502 of a proxy.
+    """
 
     may_have_happened = True
+
+    def __init__(
+        self,
+        diagnostics: GraphDiagnostics = GraphError.diagnostics,
+        *,
+        retry_after: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.diagnostics = replace(diagnostics, retryable=False)
+        self.retry_after = retry_after

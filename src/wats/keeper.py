@@ -159,5 +159,6 @@ class Keeper:
         self._telemetry.inbox_depth(InboxState.LEASED, total.leased)
         self._telemetry.inbox_depth(InboxState.RETRY, total.retry)
         self._telemetry.inbox_depth(InboxState.DEAD, total.dead)
+        self._telemetry.inbox_depth(InboxState.ORPHANED, sum(depth.orphaned.values()))
         self._telemetry.inbox_oldest_age(depth.oldest_seconds)
         return True

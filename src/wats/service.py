@@ -28,8 +28,8 @@ from wats.web.auth import Gate
 from wats.web.exchange import Receive, Scope, Send
 from wats.web.openapi import build_document
 from wats.web.parts import Parts
-from wats.web.protocol import Hook
 from wats.web.routes import route_table
+from wats.web.site import Hook
 
 
 class WatsApp:
@@ -77,7 +77,7 @@ class WatsApp:
 
     @property
     def hook(self) -> Hook:
-        """The webhook route, for a server of ours that can answer it the short way."""
+        """The webhook route, for a server of ours that can answer it on the fast path."""
         return self._hook
 
     @property
@@ -268,7 +268,7 @@ def create_wats_service_app(
         path=webhook.path.encode("ascii"),
         max_body_bytes=webhook.max_body_bytes,
         take=web.take_webhook,
-        gone=web.webhook_gone,
+        refused=web.count_refused,
     )
     return WatsApp(
         web=web,

@@ -86,7 +86,14 @@ async def test_without_a_key_every_request_is_a_message(gateway) -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipient", "sends"), [("15550000009", 1), ("15550000010", 0)], ids=["accepted", "lost"]
+    ("recipient", "sends"),
+    [
+        pytest.param("15550000009", 1, id="accepted"),
+        pytest.param("15550000010", 0, id="lost"),
+        pytest.param("15550000007", 0, id="error-without-a-reason"),
+        pytest.param("15550000011", 0, id="page-of-a-proxy"),
+        pytest.param("15550000018", 0, id="gateway-timeout"),
+    ],
 )
 async def test_what_nobody_knows_is_never_sent_again(gateway, recipient, sends) -> None:
     first = await gateway.send_text(recipient, key="k")
@@ -94,12 +101,13 @@ async def test_what_nobody_knows_is_never_sent_again(gateway, recipient, sends) 
 
     assert (first.status, first.code) == (502, "graph_request_failed")
     assert first.json["error"]["retryable"] is False
+    assert first.json["error"]["outcome"] == "unknown"
     assert {(a.status, a.code) for a in again} == {(409, "idempotency_outcome_unknown")}
     assert gateway.simulator.counts.requests == 1
     assert gateway.simulator.counts.sends == sends
 
 
-@pytest.mark.parametrize("suffix", ["0006", "0003", "0007", "0011"])
+@pytest.mark.parametrize("suffix", ["0003", "0004", "0005", "0006"])
 async def test_what_was_refused_can_be_sent_with_the_same_key(gateway, suffix) -> None:
     refused = await gateway.send_text(f"1555000{suffix}", key="k")
     again = await gateway.send_text(f"1555000{suffix}", key="k")
@@ -107,6 +115,7 @@ async def test_what_was_refused_can_be_sent_with_the_same_key(gateway, suffix) -
 
     assert refused.status == again.status
     assert refused.code == again.code == "graph_request_failed"
+    assert refused.json["error"]["outcome"] == "not_sent"
     # Nothing was sent, so the key does not belong to any body yet.
     assert other.status == 200
     assert gateway.simulator.counts.requests == 3
@@ -221,9 +230,19 @@ async def test_no_status_moves_a_message_back(open_gateway) -> None:
             id="invalid-parameter",
         ),
         pytest.param(
-            "15550000007", 502, None, {"metaCode": 1, "retryable": True}, id="meta-failed"
+            "15550000007",
+            502,
+            None,
+            {"metaCode": 1, "outcome": "unknown", "retryable": False, "category": "platform"},
+            id="meta-failed",
         ),
-        pytest.param("15550000011", 502, None, {"retryable": True}, id="page-of-a-proxy"),
+        pytest.param(
+            "15550000011",
+            502,
+            None,
+            {"outcome": "unknown", "retryable": False},
+            id="page-of-a-proxy",
+        ),
         pytest.param(
             "15550000013",
             503,

@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -91,7 +92,8 @@ async def serving(folder: Path, *, short: bool) -> AsyncIterator[str]:
         persistence=SQLiteStore(str(folder / "wats.db")),
     )
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    server = Server(app, ready=ready.set_result, hook=app.hook if short else None)
+    hook = app.hook if short else replace(app.hook, path=b"")  # no target is empty
+    server = Server(app, ready=ready.set_result, hook=hook)
     running = asyncio.create_task(server.serve(sockets=[bind("127.0.0.1", 0)]))
     yield await ready
     server.should_exit = True

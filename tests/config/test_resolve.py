@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from wats.config import Secrets, parse_config, resolve_secrets
+from wats.config import Secrets, database_of, parse_config, resolve_secrets
 from wats.config.resolve import MAX_SECRET_FILE_BYTES
 from wats.errors import ConfigError
 from wats.privacy import Secret
@@ -171,3 +171,32 @@ def test_a_secret_file_that_cannot_be_used_is_refused_without_its_name(
     assert issue.startswith("$.profiles.local.auth.accessToken: ")
     assert issue.endswith(f" ({code})")
     assert "hidden-name" not in issue
+
+
+def test_the_url_of_the_database_may_come_from_a_variable(
+    put: Put, environ: dict[str, str]
+) -> None:
+    url = "postgresql://wats:hunter2@db.example/wats"
+    document = put("persistence.url", {"env": "DATABASE_URL"})
+
+    secrets = resolve(document, {**environ, "DATABASE_URL": url})
+
+    profile = parse_config(document).profiles["local"]
+    assert database_of(profile, secrets) == (url, None)
+    assert "hunter2" not in repr((profile, secrets))
+    (issue,) = refuse(document, {**environ, "DATABASE_URL": "mysql://wats:hunter2@db/wats"})
+    assert "hunter2" not in issue
+    assert "persistence.url" in issue
+
+
+def test_the_password_of_the_database_may_come_from_a_file(
+    put: Put, environ: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "password").write_text("hunter2\n")
+    put("persistence.url", "postgresql://wats@db.example/wats")
+    document = put("persistence.password", {"file": "password"})
+
+    secrets = resolve(document, environ, tmp_path)
+
+    profile = parse_config(document).profiles["local"]
+    assert database_of(profile, secrets) == ("postgresql://wats@db.example/wats", "hunter2")

@@ -22,6 +22,7 @@ from wats.errors import (
     MalformedRequest,
 )
 from wats.graph.client import _NEVER_WRITTEN, GraphAnswer, GraphClient
+from wats.graph.connections import MAX_INTERIM_RESPONSES
 from wats.privacy import Secret
 from wats.telemetry.vocabulary import EndpointFamily, ErrorCategory, Outcome
 
@@ -162,6 +163,25 @@ async def trickling(writer: asyncio.StreamWriter, _number: int) -> bool:
         writer.write(b"x: y\r\n")
         await writer.drain()
         await asyncio.sleep(0.02)
+
+
+async def flooding(writer: asyncio.StreamWriter, _number: int) -> bool:
+    for _ in range(500):
+        writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" * 500)
+        await writer.drain()
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+    await asyncio.sleep(60)
+    return False
+
+
+def answering_after(interim: int) -> Respond:
+    usual = answering()
+
+    async def respond(writer: asyncio.StreamWriter, number: int) -> bool:
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n" * interim)
+        return await usual(writer, number)
+
+    return respond
 
 
 IMPATIENT = {"connect_seconds": 0.3, "read_seconds": 0.3, "total_seconds": 0.6}
@@ -331,15 +351,15 @@ async def test_an_answer_of_2xx_is_never_a_failure(respond: Respond, expected: o
         pytest.param(
             answering(400, b'{"error":{"code":131047}}'), 400, False, id="with-an-error-object"
         ),
-        pytest.param(answering(502, b"<html>", content_type="text/html"), 502, False, id="html"),
+        pytest.param(answering(404, b"<html>", content_type="text/html"), 404, False, id="html"),
         pytest.param(answering(429, b"{", length=500), 429, True, id="cut-off"),
-        pytest.param(answering(503, b"x" * 2000), 503, False, id="too-long"),
+        pytest.param(answering(403, b"x" * 2000), 403, False, id="too-long"),
         pytest.param(
-            answering(504, b'{"error":{"code":2}}'), 504, False, id="504-with-an-error-object"
+            answering(504, b'{"error":{"code":131026}}'), 504, False, id="504-with-an-error-object"
         ),
     ],
 )
-async def test_any_other_answer_is_a_refusal(
+async def test_an_answer_that_proves_a_refusal_is_one(
     respond: Respond, status: int, throttled: bool
 ) -> None:
     recorded = Recorded()
@@ -356,18 +376,46 @@ async def test_any_other_answer_is_a_refusal(
     assert recorded.errors == [ErrorCategory(caught.value.diagnostics.category)]
 
 
-async def test_a_gateway_that_waited_in_vain_leaves_the_outcome_open() -> None:
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+@pytest.mark.parametrize("status", [303, 408, 499, 500, 502, 503, 504, 520, 524])
+async def test_the_page_of_a_proxy_leaves_the_outcome_of_a_write_unknown(
+    method: str, status: int
+) -> None:
     recorded = Recorded()
 
     async with (
-        serving(answering(504, b"<html>")) as server,
+        serving(answering(status, b"<html>", headers="Retry-After: 17\r\n")) as server,
+        started(server.url, recorded) as client,
+    ):
+        with pytest.raises(GraphOutcomeUnknown) as caught:
+            await post(client, method=method)
+
+    assert (caught.value.retry_after, caught.value.diagnostics.retryable) == ("17", False)
+    assert recorded.operations == [(EndpointFamily.MESSAGES, status, Outcome.ERROR)]
+    assert recorded.errors == []
+
+
+async def test_an_error_of_graph_with_an_unknown_outcome_is_counted_by_its_category() -> None:
+    recorded = Recorded()
+
+    async with (
+        serving(answering(500, b'{"error":{"code":131000}}')) as server,
         started(server.url, recorded) as client,
     ):
         with pytest.raises(GraphOutcomeUnknown):
             await post(client)
 
-    assert recorded.operations == [(EndpointFamily.MESSAGES, 504, Outcome.ERROR)]
-    assert recorded.errors == []
+    assert recorded.errors == [ErrorCategory.SEND_MESSAGE]
+
+
+@pytest.mark.parametrize("status", [303, 408, 499, 500, 502, 503, 504])
+async def test_a_read_that_fails_is_a_refusal_for_any_status(status: int) -> None:
+    async with serving(answering(status, b"<html>")) as server, started(server.url) as client:
+        with pytest.raises(GraphRefused) as caught:
+            await client.call(EndpointFamily.GROUPS, "GET", ["g"])
+
+    assert caught.value.upstream_status == status
+    assert caught.value.diagnostics.retryable is (status >= 500)
 
 
 async def test_retry_after_reaches_the_caller() -> None:
@@ -385,10 +433,9 @@ async def test_a_redirect_is_not_followed_and_the_token_goes_nowhere_else() -> N
     async with serving(answering()) as elsewhere:
         moved = answering(307, b"", headers=f"Location: {elsewhere.url}/\r\n")
         async with serving(moved) as server, started(server.url) as client:
-            with pytest.raises(GraphRefused) as caught:
+            with pytest.raises(GraphOutcomeUnknown):
                 await post(client)
 
-    assert caught.value.upstream_status == 307
     assert elsewhere.connections == 0
 
 
@@ -522,6 +569,30 @@ async def test_a_request_without_an_answer_may_have_been_carried_out(
 
     assert server.connections == 1
     assert recorded.operations == [(EndpointFamily.MESSAGES, 0, Outcome.ERROR)]
+
+
+@pytest.mark.parametrize("method", ["POST", "GET"])
+async def test_a_flood_of_interim_responses_ends_the_call(method: str) -> None:
+    recorded = Recorded()
+
+    async with serving(flooding) as server, started(server.url, recorded) as client:
+        with pytest.raises(GraphOutcomeUnknown) as caught:
+            await post(client, method=method)
+
+    assert caught.value.__notes__ == ["ClientResponseError"]
+    assert server.connections == 1
+    assert recorded.operations == [(EndpointFamily.MESSAGES, 0, Outcome.ERROR)]
+
+
+async def test_a_few_interim_responses_before_each_answer_are_ignored() -> None:
+    async with (
+        serving(answering_after(MAX_INTERIM_RESPONSES)) as server,
+        started(server.url) as client,
+    ):
+        answers = [await post(client) for _ in range(3)]
+
+    assert [answer.body for answer in answers] == [OK] * 3
+    assert server.connections == 1
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])

@@ -362,3 +362,31 @@ def test_every_error_object_gets_a_known_name_and_category(
 
     assert diagnostics.name in ERROR_NAMES
     assert diagnostics.category in set(ErrorCategory)
+
+
+CERTAIN_CODES = sorted({rule.code for rule in RULES if rule.gives_reason})
+UNCERTAIN_CODES = sorted({rule.code for rule in RULES if not rule.gives_reason})
+
+
+@pytest.mark.parametrize("status", [302, 408, 499, 500, 502, 503, 504])
+def test_only_a_listed_code_that_gives_a_reason_is_certain_without_a_client_error(
+    status: int,
+) -> None:
+    certain = [code for code in CERTAIN_CODES if refused(status, {"code": code}).is_certain]
+    uncertain = [code for code in UNCERTAIN_CODES if refused(status, {"code": code}).is_certain]
+
+    assert (certain, uncertain) == (CERTAIN_CODES, [])
+    assert not refused(status, {"code": status}).is_certain
+    assert not classify(status, {}, b'{"code":131026}').is_certain
+
+
+def test_failures_inside_meta_give_no_reason() -> None:
+    assert {1, 2, 131000, 131016, 135000} <= set(UNCERTAIN_CODES)
+
+
+@given(
+    status=st.integers(400, 498).filter(lambda status: status != 408),
+    body=st.binary() | st.sampled_from([b'{"error":{"code":1}}', b'{"error":{"code":131000}}']),
+)
+def test_a_client_error_is_certain_for_any_body(status: int, body: bytes) -> None:
+    assert classify(status, {}, body).is_certain

@@ -15,7 +15,7 @@ from wats.errors import WebhookRefused
 from wats.inbound import projection
 from wats.inbound.envelope import parse
 from wats.inbound.items import SkipReason
-from wats.inbound.normalize import FIELDS, Normalized, Skip, normalize
+from wats.inbound.normalize import FIELDS, MAX_SKIPS, Normalized, Skip, normalize
 from wats.inbound.updates import decode, encode
 from wats.telemetry.vocabulary import UpdateKind
 
@@ -372,6 +372,93 @@ def test_what_stands_beside_a_standby_wrapper_is_read_too(read) -> None:
 def test_what_is_no_envelope_gives_one_skip(value) -> None:
     assert normalize(value, received_at=RECEIVED_AT).skips == [
         Skip(SkipReason.MALFORMED_ENTRY, "entry", UpdateKind.UNKNOWN)
+    ]
+
+
+PLACES = ("entry", "changes", "messages", "errors")
+
+
+@pytest.mark.parametrize("junk", [0, None, "x", [], {}, {"id": "a"}])
+@pytest.mark.parametrize("place", PLACES)
+def test_an_update_after_any_number_of_broken_parts_is_returned(junk, place) -> None:
+    count = 5 * MAX_SKIPS
+    broken = {name: [junk] * count if name == place else [] for name in PLACES}
+    value = {
+        "metadata": NUMBER,
+        "messages": [*broken["messages"], {"id": "a", "from": "b"}],
+        "errors": [*broken["errors"], {"code": 1}],
+    }
+    change = {"field": "messages", "value": value}
+    entry = {"id": "1", "changes": [*broken["changes"], change]}
+
+    found = normalize({"entry": [*broken["entry"], entry]}, received_at=RECEIVED_AT)
+
+    kinds = {update.kind for update in found.updates}
+    assert {UpdateKind.MESSAGE, UpdateKind.ERROR} <= kinds
+    assert len(found.skips) <= MAX_SKIPS
+    assert sum(found.skipped.values()) + len(found.updates) == count + 2
+
+
+@pytest.mark.parametrize("contacts", [1, 2])
+def test_many_updates_take_no_more_room_than_their_body(contacts, read) -> None:
+    contact = {"wa_id": "15550002222", "profile": {"name": "x" * 10_000}}
+    calls = [{"id": f"{number}", "event": "ring", "from": "15550002222"} for number in range(500)]
+    value = {
+        "metadata": NUMBER,
+        "contacts": [contact] * contacts,
+        "calls": calls,
+        "errors": [{"code": 1, "title": "x" * 10_000}],
+    }
+    body = envelope("calls", value)
+
+    found = read(body)
+
+    assert [update.raw for update in found.updates] == [*calls, *value["errors"]]
+    assert sum(len(encode(update)) for update in found.updates) < 10 * len(json.dumps(body))
+
+
+def test_a_long_contact_is_kept_by_the_few_updates_of_its_change(read) -> None:
+    contact = {"wa_id": "15550002222", "profile": {"name": "x" * 10_000}}
+    messages = [{"id": f"{number}", "from": "15550002222"} for number in range(8)]
+    value = {"metadata": NUMBER, "contacts": [contact], "messages": messages}
+
+    found = read(envelope("messages", value))
+
+    assert [update.contact for update in found.updates] == [contact] * 8
+
+
+def test_a_contact_beside_a_long_one_does_not_pass_for_the_only_one(read) -> None:
+    long = {"wa_id": "15550002222", "profile": {"name": "x" * 10_000}}
+    short = {"wa_id": "15550003333", "profile": {"name": "Anna"}}
+    messages = [{"id": f"{number}", "from": "15550002222"} for number in range(9)]
+    value = {"metadata": NUMBER, "contacts": [long, short], "messages": messages}
+
+    found = read(envelope("messages", value))
+
+    assert [update.contact for update in found.updates] == [None] * 9
+
+
+def test_the_first_skips_are_described_and_all_are_counted() -> None:
+    entries = [0] * (MAX_SKIPS + 1) + [{"id": "1", "changes": [0, {}]}, 0]
+
+    found = normalize({"entry": entries}, received_at=RECEIVED_AT)
+
+    assert found.skips == [
+        Skip(SkipReason.MALFORMED_ENTRY, f"entry[{index}]", UpdateKind.UNKNOWN)
+        for index in range(MAX_SKIPS)
+    ]
+    assert found.skipped == {UpdateKind.UNKNOWN: MAX_SKIPS + 4}
+
+
+def test_a_skip_is_described_by_its_position_after_others_were_read() -> None:
+    message = {"field": "messages", "value": {"metadata": NUMBER, "messages": [{"id": "a"}]}}
+
+    entries = [{"id": "1", "changes": [message, 0, {}]}, 0, {"id": "2"}]
+    found = normalize({"entry": entries}, received_at=RECEIVED_AT)
+
+    assert [skip.path for skip in found.skips] == [
+        *("entry[0].changes[0].value.messages[0]", "entry[0].changes[1]", "entry[0].changes[2]"),
+        *("entry[1]", "entry[2]"),
     ]
 
 

@@ -122,6 +122,13 @@ async def fail(update: Any) -> None:
         make()
 
 
+async def start_child(update: Any) -> None:
+    """Start a process that connects, and ignore what becomes of it."""
+    code = "import socket; socket.create_connection(('127.0.0.1', 9))"
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
+    await child.wait()
+
+
 async def listen(update: Any) -> None:
     """Handle *update* without a word."""
 

@@ -7,6 +7,8 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,6 +26,7 @@ from wats.cli import main
 
 HERE = Path(__file__).parent
 NO_NETWORK = (sys.executable, str(HERE / "no_network.py"))
+"""The kernel kills what this runs when it turns to anybody, or starts a child that could."""
 
 CONFIG = """
 version: 1
@@ -114,6 +117,30 @@ def port() -> Iterator[str]:
             listener.accept()
 
 
+CHILDREN = {
+    "subprocess": "import subprocess; subprocess.run(['true'])",
+    "shell": "import os; os.system('true')",
+    "fork": "import os; os.fork()",
+    "posix-spawn": "import os; os.posix_spawn('/bin/true', ['true'], {})",
+    "forkserver": "import multiprocessing\n"
+    "multiprocessing.get_context('forkserver').Process(target=print).start()",
+    "uvloop": "import asyncio, uvloop\nuvloop.run(asyncio.create_subprocess_exec('true'))",
+}
+
+
+@pytest.mark.parametrize("way", CHILDREN)
+def test_a_process_that_starts_a_child_is_killed(way: str, tmp_path: Path) -> None:
+    done = run_without_network(tmp_path, "-c", CHILDREN[way])
+
+    assert done.returncode == -signal.SIGSYS, done.stderr
+
+
+def test_a_process_that_starts_a_thread_is_not_killed(tmp_path: Path) -> None:
+    code = "import threading; one = threading.Thread(target=print); one.start(); one.join()"
+
+    assert run_without_network(tmp_path, "-c", code).returncode == 0
+
+
 @pytest.mark.parametrize("way", WAYS_OUT)
 def test_whoever_turns_to_anybody_is_killed(way: str, port: str, tmp_path: Path) -> None:
     code = WAYS_OUT[way].replace("'127.0.0.1', PORT", f"'127.0.0.1', {port}").replace("PORT", port)
@@ -197,9 +224,22 @@ def asks_that_need_no_graph(asker: Asker) -> Iterator[Ask]:
     yield from asker.broken_bodies()
 
 
+def isolated(workers: int, handler: str | None = None) -> Setup:
+    """Return a service that is killed if it turns to anybody; so is a worker that has a child."""
+    workers_only = {"PYTHONPATH": str(HERE / "childless_workers")}
+    return Setup(
+        graph_url=NOBODY,
+        has_groups=False,
+        workers=workers,
+        handler=handler,
+        launcher=NO_NETWORK if workers == 1 else (*NO_NETWORK, "--with-children"),
+        environ={} if workers == 1 else workers_only,
+    )
+
+
 async def serve_without_network(folder: Path, *, workers: int, sends: bool) -> Service:
     canaries = Canaries()
-    setup = Setup(graph_url=NOBODY, has_groups=False, workers=workers, launcher=NO_NETWORK)
+    setup = isolated(workers)
     async with running(canaries, folder, setup) as service:
         asker = service.asker(canaries)
         asked = await ask_all(service.url, asks_that_need_no_graph(asker))
@@ -221,6 +261,28 @@ def test_a_service_asks_nobody(workers: int, tmp_path: Path) -> None:
     assert service.process.returncode == 0
     assert "wats.worker.replaced" not in service.surfaces["stderr"]
     assert "http_requests_total" in service.surfaces["/metrics"]
+
+
+async def serve_with_children(folder: Path, workers: int) -> Service:
+    """Serve one webhook whose handler starts a child, until the kernel has killed a process."""
+    canaries = Canaries()
+    async with running(canaries, folder, isolated(workers, "start_child")) as service:
+        with suppress(OSError, EOFError):  # the process may die before it answers
+            await ask_all(service.url, list(islice(service.asker(canaries).webhooks(), 1)))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            if workers == 1:
+                await service.process.wait()
+            else:
+                while "wats.worker.replaced" not in (service.folder / "stderr").read_text():
+                    await asyncio.sleep(0.05)
+    return service
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_child_that_a_webhook_starts_is_noticed(workers: int, tmp_path: Path) -> None:
+    service = uvloop.run(serve_with_children(tmp_path, workers))
+
+    assert workers == 2 or service.process.returncode == -signal.SIGSYS
 
 
 def test_the_first_message_that_it_sends_would_have_killed_it(tmp_path: Path) -> None:

@@ -203,8 +203,6 @@ async def test_the_access_token_is_checked(
         ("0004", 400, 131056, None),
         ("0005", 401, 190, None),
         ("0006", 400, 100, None),
-        ("0007", 500, 1, None),
-        ("0011", 502, None, None),
         ("0013", 429, 80008, "3"),
     ],
 )
@@ -218,6 +216,17 @@ async def test_a_recipient_that_stands_for_a_refusal_gets_it(
     assert caught.value.diagnostics.meta_code == code
     assert caught.value.retry_after == retry_after
     assert caught.value.throttled is (status == 429 or code == 131056)
+    assert (meta.simulator.counts.sends, meta.simulator.counts.refusals) == (0, 1)
+
+
+@pytest.mark.parametrize(("suffix", "code"), [("0007", 1), ("0011", None), ("0018", None)])
+async def test_a_recipient_that_stands_for_an_unknown_outcome_gets_it(
+    meta: Any, suffix: str, code: int | None
+) -> None:
+    with pytest.raises(GraphOutcomeUnknown) as caught:
+        await send_with_client(meta.simulator.url, f"1555000{suffix}")
+
+    assert caught.value.diagnostics.meta_code == code
     assert (meta.simulator.counts.sends, meta.simulator.counts.refusals) == (0, 1)
 
 

@@ -1,10 +1,11 @@
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from tests.store.postgres.server import Server, ServerClock
 from wats.store import Store
 from wats.store.open import open_store
 from wats.store.records import (
@@ -17,7 +18,7 @@ from wats.store.records import (
     Reservation,
     Settlement,
 )
-from wats.store.sqlite import recent
+from wats.store.sqlite import message_index
 from wats.testing import FakeClock
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -29,26 +30,65 @@ CONSUMERS = [
 
 
 @pytest.fixture
-def clock() -> FakeClock:
+def clock(request: pytest.FixtureRequest) -> FakeClock:
     """Return the clock of the store, which begins at noon."""
+    if "kind" in request.fixturenames and request.getfixturevalue("kind") == "postgres":
+        return ServerClock(request.getfixturevalue("server").folder, NOON)
     return FakeClock(NOON)
 
 
-@pytest.fixture(params=["sqlite-file", "sqlite-memory", "sqlite-gathering"])
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A PostgreSQL server."""
+    server = Server()
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def template(server: Server) -> str:
+    """The name of a database with the tables of wats, of which copies are made fast."""
+    return server.make_template()
+
+
+@pytest.fixture
+def postgres_url(server: Server, template: str, clock: FakeClock) -> Iterator[str]:
+    """The URL of a new database, which follows the clock of the test."""
+    assert isinstance(clock, ServerClock)
+    name = server.make_database(template)
+    server.use_clock(name, clock)
+    yield server.url(name)
+    server.drop_database(name)
+
+
+KINDS = "sqlite-file", "sqlite-memory", "sqlite-gathering", "postgres"
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    """The kind of the store of the test."""
+    return str(request.param)
+
+
+@pytest.fixture
 def closed_store(
+    kind: str,
     request: pytest.FixtureRequest,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     clock: FakeClock,
 ) -> Store:
+    if kind == "postgres":
+        return open_store(request.getfixturevalue("postgres_url"))
     urls = {
         "sqlite-file": f"sqlite:///{tmp_path}/wats.db",
         "sqlite-memory": "sqlite:///:memory:",
         "sqlite-gathering": f"sqlite:///{tmp_path}/wats.db",
     }
-    if request.param == "sqlite-gathering":  # so often that every test meets it
-        monkeypatch.setattr(recent, "GATHERED_MESSAGES", 1)
-    return open_store(urls[request.param], now=clock)
+    if kind == "sqlite-gathering":  # so often that every test meets it
+        monkeypatch.setattr(message_index, "INDEX_BATCH", 1)
+    return open_store(urls[kind], now=clock)
 
 
 @pytest.fixture

@@ -436,8 +436,11 @@ class InboxMachine(RuleBasedStateMachine):
                 dead=sum(consumer == name for _, consumer, _ in self.model.dead),
             )
             assert depth.consumers.get(name, Depth()) == expected
-        oldest = self.model.outstanding[0].arrived if self.model.outstanding else self.model.now
-        assert depth.oldest_seconds == self.model.now - oldest
+        arrived = [
+            each.arrived for each in self.model.outstanding if each.consumer in self.configured
+        ]
+        assert depth.oldest_seconds == self.model.now - min(arrived, default=self.model.now)
+        assert depth.orphaned.keys().isdisjoint(self.configured)
         letters = self.run(self.stores[1].dead_letters(limit=10_000))
         assert Counter(each.consumer for each in letters) == Counter(
             consumer for _, consumer, _ in self.model.dead

@@ -16,6 +16,20 @@ def test_a_sqlite_url_names_a_file_or_memory(path: str) -> None:
     assert open_store(f"sqlite:///{path}").adapter is Adapter.SQLITE
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://user:hunter2@host:5432/db?sslmode=verify-full",
+        "postgres://user@/db?host=/run/postgresql",
+    ],
+)
+def test_a_postgresql_url_names_a_database(url: str) -> None:
+    store = open_store(url, password="hunter2")
+
+    assert store.adapter is Adapter.POSTGRES
+    assert "hunter2" not in repr(store)
+
+
 async def test_a_relative_path_is_one_in_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -41,8 +55,10 @@ async def test_an_absolute_path_has_four_slashes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        pytest.param("postgres://user:hunter2@host/db", "no PostgreSQL store", id="postgres"),
-        pytest.param("postgresql://user:hunter2@host/db", "no PostgreSQL store", id="postgresql"),
+        pytest.param("postgresql://user:hunter2@host", "must name a database", id="no-database"),
+        pytest.param("postgresql://user:hunter2@host:x/db", "must be a URL", id="no-port"),
+        pytest.param("postgresql://user:hunter2@host/db#a", "must name", id="fragment-of-postgres"),
+        pytest.param("postgresql://hunter2@host/db?options=-c", "parameters", id="parameter"),
         pytest.param("mysql://user:hunter2@host/db", "must begin with", id="other"),
         pytest.param("", "must begin with", id="empty"),
         pytest.param("wats.db", "must begin with", id="no-scheme"),

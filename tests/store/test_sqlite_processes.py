@@ -24,7 +24,7 @@ from wats.store.records import (
     Settlement,
     StatusRecord,
 )
-from wats.store.sqlite import SQLiteStore, recent
+from wats.store.sqlite import SQLiteStore, message_index
 from wats.testing import FakeClock
 
 MakeArrival = Callable[..., Arrival]
@@ -213,8 +213,8 @@ async def test_messages_of_another_process_are_known_and_advanced_by_statuses(
     message: Callable[..., MessageRecord],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(recent, "GATHERED_MESSAGES", 3)
-    for number in range(8):  # gathered by each of the two in turn
+    monkeypatch.setattr(message_index, "INDEX_BATCH", 3)
+    for number in range(8):  # indexed by each of the two in turn
         writer, reader = stores[number % 2], stores[(number + 1) % 2]
         received = message(f"wamid.in.{number}", direction=Direction.INBOUND)
         sent = message(f"wamid.out.{number}")

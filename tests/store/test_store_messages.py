@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from wats.store import Store
+from wats.store import Store, receive
 from wats.store.records import (
     STATUS_RANK,
     Arrival,
@@ -50,7 +50,7 @@ async def test_a_message_is_returned_as_it_was_recorded(
     )
 
     await store.record_sent(sent)
-    await store.receive([arrival(message=received)])
+    await receive(store, [arrival(message=received)])
 
     for record in (sent, received):
         found = await store.get_message(record.wa_message_id)
@@ -63,43 +63,30 @@ async def test_a_known_message_is_left_as_it_is(
     store: Store, arrival: MakeArrival, message: MakeMessage
 ) -> None:
     await store.record_sent(message())
-    await store.receive([arrival(status=transition("read"))])
+    await receive(store, [arrival(status=transition("read"))])
 
     await store.record_sent(message(to_phone="3"))
-    await store.receive([arrival(message=message(to_phone="4"))])
+    await receive(store, [arrival(message=message(to_phone="4"))])
 
     (found,) = (await store.list_messages(limit=10, cursor=None)).items
     assert (found.to_phone, found.status) == ("2", "read")
 
 
-async def test_a_delivery_is_told_when_its_message_was_sent(
+async def test_the_status_delivered_returns_when_its_message_was_sent(
     store: Store, arrival: MakeArrival, message: MakeMessage
 ) -> None:
     await store.record_sent(message(created_at=later(-7)))
     updates = [
-        arrival(wants_sent_at=True, status=transition("sent")),
-        arrival(wants_sent_at=True, status=transition("delivered")),
-        arrival(
-            wants_sent_at=True, status=transition("delivered", wa_message_id="wamid.of nobody")
-        ),
-        arrival(wants_sent_at=True, status=transition("read")),
+        arrival(status=transition("sent")),
+        arrival(status=transition("delivered")),
+        arrival(status=transition("delivered", wa_message_id="wamid.unrecorded")),
+        arrival(status=transition("read")),
     ]
 
-    kept = await store.receive(updates)
+    results = await receive(store, updates)
 
-    assert [each and each.sent_at for each in kept] == [None, later(-7), None, None]
-    assert await store.receive(updates) == [None] * 4
-
-
-async def test_nobody_is_told_when_a_message_was_sent_who_does_not_want_it(
-    store: Store, arrival: MakeArrival, message: MakeMessage
-) -> None:
-    await store.record_sent(message(created_at=later(-7)))
-
-    (kept,) = await store.receive([arrival(status=transition("delivered"))])
-
-    assert kept is not None
-    assert kept.sent_at is None
+    assert [each and each.sent_at for each in results] == [None, later(-7), None, None]
+    assert await receive(store, updates) == [None] * 4
 
 
 async def test_numbers_and_directions_have_messages_of_their_own(
@@ -142,7 +129,7 @@ async def test_a_status_replaces_only_one_of_lower_rank(
     if recorded == "together":
         updates.append(arrival(message=message()))
 
-    await store.receive(updates)
+    await receive(store, updates)
     if recorded == "after":
         await store.record_sent(message())
 
@@ -159,7 +146,7 @@ async def test_a_message_with_a_status_that_is_in_no_table_takes_any_that_is(
     assert "invented" not in STATUS_RANK
     await store.record_sent(message(status="invented"))
 
-    await store.receive([arrival(status=transition("accepted"))])
+    await receive(store, [arrival(status=transition("accepted"))])
 
     found = await store.get_message("wamid.1")
     assert found is not None
@@ -171,9 +158,9 @@ async def test_updated_at_never_goes_back(
 ) -> None:
     await store.record_sent(message())
 
-    await store.receive([arrival(status=transition("delivered", at=later(9)))])
-    await store.receive([arrival(status=transition("read", at=later(5)))])
-    await store.receive([arrival(status=transition("sent", at=later(20)))])
+    await receive(store, [arrival(status=transition("delivered", at=later(9)))])
+    await receive(store, [arrival(status=transition("read", at=later(5)))])
+    await receive(store, [arrival(status=transition("sent", at=later(20)))])
 
     found = await store.get_message("wamid.1")
     assert found is not None
@@ -183,8 +170,8 @@ async def test_updated_at_never_goes_back(
 async def test_statuses_that_came_before_their_message_move_it_on(
     store: Store, arrival: MakeArrival, message: MakeMessage
 ) -> None:
-    await store.receive([arrival(status=transition("delivered", at=later(9)))])
-    await store.receive([arrival(status=transition("sent", at=later(3)))])
+    await receive(store, [arrival(status=transition("delivered", at=later(9)))])
+    await receive(store, [arrival(status=transition("sent", at=later(3)))])
 
     await store.complete_request(scope="send", key_hash=b"key", response=b"", message=message())
 
@@ -203,7 +190,7 @@ async def test_a_transition_is_kept_once_for_each_participant(
         transition("read", participant="a", at=later(1), error_code=131047),
     ]
 
-    await store.receive([arrival(status=status) for status in transitions])
+    await receive(store, [arrival(status=status) for status in transitions])
 
     expected = [transitions[0], transitions[1], transitions[3]]
     assert await store.list_statuses("wamid.1") == expected
@@ -216,7 +203,7 @@ async def test_statuses_move_only_outbound_messages_of_their_number(
     await store.record_sent(message(direction=Direction.INBOUND, status="received"))
     await store.record_sent(message(phone_number_id="2"))
 
-    await store.receive([arrival(status=transition("read"))])
+    await receive(store, [arrival(status=transition("read"))])
 
     page = await store.list_messages(limit=10, cursor=None)
     assert [item.status for item in page.items] == ["accepted", "received"]
@@ -267,7 +254,7 @@ def window(customer: str, at: datetime, phone_number_id: str = "1") -> WindowRec
 
 async def test_a_window_moves_forward_only(store: Store, arrival: MakeArrival) -> None:
     for seconds in (5, 9, 7):
-        await store.receive([arrival(window=window("2", later(seconds)))])
+        await receive(store, [arrival(window=window("2", later(seconds)))])
 
     assert await store.last_inbound_at(phone_number_id="1", customer="2") == later(9)
 
@@ -277,16 +264,16 @@ async def test_a_window_that_messages_opened_is_that_of_the_latest(
 ) -> None:
     for number, seconds in enumerate((2, 3, 1)):
         received = message(f"wamid.{number}", direction=Direction.INBOUND, from_phone="2")
-        await store.receive([arrival(message=received, window=window("2", later(seconds)))])
-    await store.receive([arrival(message=message("wamid.9", direction=Direction.INBOUND))])
+        await receive(store, [arrival(message=received, window=window("2", later(seconds)))])
+    await receive(store, [arrival(message=message("wamid.9", direction=Direction.INBOUND))])
 
     assert await store.last_inbound_at(phone_number_id="1", customer="2") == later(3)
-    await store.receive([arrival(window=window("2", later(4)))])
+    await receive(store, [arrival(window=window("2", later(4)))])
     assert await store.last_inbound_at(phone_number_id="1", customer="2") == later(4)
 
 
 async def test_every_number_has_windows_of_its_own(store: Store, arrival: MakeArrival) -> None:
-    await store.receive([arrival(window=window("2", NOON, phone_number_id="1"))])
+    await receive(store, [arrival(window=window("2", NOON, phone_number_id="1"))])
 
     assert await store.last_inbound_at(phone_number_id="2", customer="2") is None
     assert await store.last_inbound_at(phone_number_id="1", customer="3") is None

@@ -1,13 +1,21 @@
 import asyncio
+import builtins
 import json
+import random
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count, repeat
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import aiohttp
 import pytest
 
+import wats.errors
+import wats.telemetry.ledger as ledger_module
 from wats.errors import GraphUnreachable, StoreUnavailable
 from wats.telemetry.board import Board
 from wats.telemetry.ledger import MAX_NAMES, ErrorLedger, error_name
@@ -68,6 +76,61 @@ def test_a_name_known_from_a_module_must_still_be_an_identifier(monkeypatch: pyt
     monkeypatch.setitem(vars(json), "Meet me at noon", type(error))
 
     assert error_name(error) == "Error"
+
+
+@pytest.mark.parametrize("module", [json, random, wats.errors, aiohttp, ledger_module, builtins])
+def test_a_class_put_into_a_module_at_run_time_has_no_name(
+    module: ModuleType, monkeypatch: pytest.MonkeyPatch
+):
+    error = made_up("Anna", module.__name__)
+    ledger = ErrorLedger()
+    monkeypatch.setitem(vars(module), "Anna", type(error))
+
+    for each in (ledger, ErrorLedger()):
+        each.record(error)
+        assert each.snapshot() == {"Error": 1}
+    assert error_name(error) == "Error"
+
+
+def test_a_class_put_into_a_module_before_its_first_error_has_no_name(tmp_path: Path):
+    code = (
+        "import wats, json, random\n"
+        "from wats.telemetry.ledger import ErrorLedger, error_name\n"
+        "ErrorLedger()\n"
+        "for module in (json, random, wats.errors):\n"
+        "    module.Anna = type('Anna', (Exception,), {'__module__': module.__name__})\n"
+        "    print(error_name(module.Anna()))\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.split() == ["Error"] * 3
+
+
+def test_an_error_of_a_module_imported_later_has_its_name(tmp_path: Path):
+    code = (
+        "import wats\n"
+        "from wats.telemetry import error_name\n"
+        "import smtplib\n"
+        "print(error_name(smtplib.SMTPServerDisconnected()))\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.split() == ["SMTPServerDisconnected"]
+
+
+def test_a_class_renamed_at_run_time_has_no_name():
+    ErrorLedger()
+    StoreUnavailable.__name__ = "Anna"
+    try:
+        assert error_name(StoreUnavailable()) == "Error"
+    finally:
+        StoreUnavailable.__name__ = "StoreUnavailable"
 
 
 def test_errors_are_counted_by_name():

@@ -3,7 +3,7 @@ from collections.abc import Iterable
 import pytest
 
 from wats.errors import PayloadTooLarge
-from wats.web.exchange import ClientGone, Message, Request
+from wats.web.exchange import HELD_EXTENSION, ClientGone, Message, Request
 
 
 def request(
@@ -68,3 +68,18 @@ def test_of_a_repeated_query_parameter_the_first_counts() -> None:
 def test_a_repeated_header_is_joined_by_commas() -> None:
     assert request(headers=[(b"x", b"1"), (b"y", b"0"), (b"x", b"2")]).header(b"x") == "1, 2"
     assert request().header(b"x") is None
+
+
+@pytest.mark.parametrize("value", [b" a", b"a ", b"\t a \t"])
+def test_white_space_around_a_value_is_not_part_of_it(value: bytes) -> None:
+    assert request(headers=[(b"x", value)]).header(b"x") == "a"
+
+
+async def test_what_is_kept_of_a_body_is_counted_where_the_server_wants_to_know() -> None:
+    counted: list[int] = []
+    asked = request(part(b"one", more=True), part(b"four"))
+    asked._scope["extensions"] = {HELD_EXTENSION: {"add": counted.append}}
+
+    await asked.body(10)
+
+    assert counted == [3, 4]

@@ -171,6 +171,9 @@ async def test_a_body_that_is_no_json_is_refused(service: Any, method: str, path
         ("?limit=" + "1" * 33, ["limit"]),
         ("?after=%0A&before=%20", ["after", "before"]),
         (f"/{GROUP}?fields=" + "a" * 4097, ["fields"]),
+        (f"/{GROUP}?fields=subject%7Bid%7D", ["fields"]),
+        (f"/{GROUP}?fields=participants.limit(1)", ["fields"]),
+        (f"/{GROUP}?fields=subject%26access_token%3Dx", ["fields"]),
         (f"/{GROUP}/join-requests?after=", ["after"]),
     ],
 )
@@ -194,16 +197,68 @@ async def test_a_query_that_breaks_a_rule_is_refused(
         pytest.param("a%3Fb", id="question-mark"),
         pytest.param("a%23", id="hash"),
         pytest.param("a%252Fb", id="encoded-twice"),
-        pytest.param("a" * 257, id="too-long"),
+        pytest.param(f"{GROUP}a" * 20, id="too-long"),
+        pytest.param("1234567890123456", id="medium-or-template"),
+        pytest.param("%31234567890123456", id="encoded-digits"),
+        pytest.param("%D9%A1" * 16, id="arabic-digits"),
+        pytest.param("1" * 256, id="as-many-digits-as-can-be"),
+        pytest.param("1234567890_9876543210", id="post"),
+        pytest.param("1234567890_Y2Fw", id="compound"),
+        pytest.param("act_1234567890", id="ad-account"),
+        pytest.param("t_1234567890", id="conversation"),
+        *(pytest.param(word, id=word) for word in ("me", "app", "debug_token", "oauth", "search")),
+        pytest.param("%6d%65", id="encoded-word"),
+        pytest.param("Me", id="word-in-other-case"),
+        pytest.param("Debug_Token", id="words-in-other-case"),
+        pytest.param("v19.0", id="version"),
+        pytest.param("example.com", id="username"),
+        pytest.param("Y2Fw%3B1", id="semicolon"),
+        pytest.param("Y2Fw%261", id="ampersand"),
+        pytest.param("Y2Fw%2C1", id="two-ids"),
+        pytest.param("%F0%9F%98%801", id="emoji"),
+        pytest.param("%20Y2Fw1", id="space"),
     ],
 )
-async def test_what_is_no_group_is_not_asked_for(service: Any, group: str) -> None:
-    for method in ("GET", "DELETE"):
-        answer = await service.ask(method, f"/api/groups/{group}")
+async def test_an_id_that_cannot_be_a_groups_never_reaches_graph(service: Any, group: str) -> None:
+    members, requests = {"waIds": ["1"]}, {"joinRequestIds": ["1"]}
+    for method, rest, body in (
+        ("GET", "", None),
+        ("POST", "", {"subject": "s"}),
+        ("DELETE", "", None),
+        ("GET", "/invite-link", None),
+        ("POST", "/invite-link", None),
+        ("DELETE", "/participants", members),
+        ("GET", "/join-requests", None),
+        ("POST", "/join-requests", requests),
+        ("DELETE", "/join-requests", requests),
+    ):
+        answer = await service.ask(method, f"/api/groups/{group}{rest}", body)
+        strange = await service.ask(method, f"/api/groups/{group}{rest}", body, token=None)
 
         assert (answer.status, answer.code) == (400, "malformed_body")
         assert [each["path"] for each in answer.json["error"]["details"]] == ["groupId"]
+        assert (strange.status, strange.code) == (401, "unauthorized")
     assert service.graph.asked == []
+
+
+@pytest.mark.parametrize(
+    ("group", "encoded"),
+    [
+        ("Y2FwaV9ncm91cDoxNTU1MDAwMTExMToxMjAzNjMwNDY5NDIzMzgyMAZD", None),
+        ("FAKEGROUPID0000000001", None),
+        ("group-1", "group%2D1"),
+        ("GroupWithoutDigits", None),
+        ("Y2Fw-x_1=", "Y2Fw-x_1%3D"),
+        ("1Y2Fw", "%31Y2Fw"),
+    ],
+)
+async def test_the_id_of_a_group_reaches_graph_as_one_segment(
+    service: Any, group: str, encoded: str | None
+) -> None:
+    answer = await service.ask("DELETE", f"/api/groups/{encoded or group}?force=true&fields=id")
+
+    assert answer.status == 200
+    assert [(asked.path, asked.query) for asked in service.graph.asked] == [(f"/v25.0/{group}", {})]
 
 
 @pytest.mark.parametrize("group", ["%2F", "a%5Cb", "%20", "%00", "%ff", "%zz", ""])
@@ -229,6 +284,22 @@ async def test_a_failure_is_told_counted_and_logged(service: Any) -> None:
     outcomes = [each for each in service.sink.counters if each.name == "graph_operations_total"]
     assert [each.attributes["wats.graph.endpoint_family"] for each in outcomes] == ["groups"]
     assert "send_outcomes_total" not in {each.name for each in service.sink.counters}
+
+
+@pytest.mark.parametrize(
+    ("method", "outcome", "retryable"), [("GET", "not_sent", True), ("DELETE", "unknown", False)]
+)
+async def test_a_page_of_a_proxy_leaves_only_the_outcome_of_a_change_unknown(
+    service: Any, method: str, outcome: str, retryable: bool
+) -> None:
+    service.graph.status = 502
+    service.graph.body = "<html>"
+
+    answer = await service.ask(method, f"/api/groups/{GROUP}")
+
+    assert (answer.status, answer.code) == (502, "graph_request_failed")
+    assert answer.json["error"]["outcome"] == outcome
+    assert answer.json["error"]["retryable"] is retryable
 
 
 @pytest.mark.parametrize("body", ["", "<html>", []])

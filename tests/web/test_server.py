@@ -1,69 +1,18 @@
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
+from tests.web.running import Running
 from wats.errors import ConfigError
-from wats.service import WatsApp, create_wats_service_app
-from wats.testing import CapturingTelemetrySink, example_profile, example_secrets
-from wats.web.server import Server, bind
+from wats.web.admission import Limits
+from wats.web.server import bind
 from wats.web.sharing import shares_of
 
 HALF_A_WEBHOOK = (
     b"POST /webhooks/whatsapp HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n"
     b"x-hub-signature-256: sha256=0\r\n\r\n{"
 )
-
-
-class Running:
-    def __init__(self, **options: Any) -> None:
-        self.sink = CapturingTelemetrySink()
-        self.app: WatsApp = create_wats_service_app(
-            profile=example_profile(), secrets=example_secrets(), telemetry_sink=self.sink
-        )
-        self.options = options
-        self.url = ""
-
-    async def __aenter__(self) -> "Running":
-        ready = asyncio.get_running_loop().create_future()
-        self.server = Server(self.app, ready=ready.set_result, hook=self.app.hook, **self.options)
-        listener = bind("127.0.0.1", 0)
-        self.task = asyncio.create_task(self.server.serve(sockets=[listener]))
-        self.url = await ready
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.server.should_exit = True
-        await self.task
-
-    @asynccontextmanager
-    async def connection(
-        self, sent: bytes
-    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        address = urlsplit(self.url)
-        reader, writer = await asyncio.open_connection(address.hostname, address.port)
-        writer.write(sent)
-        await writer.drain()
-        try:
-            yield reader, writer
-        finally:
-            writer.close()
-
-    async def until(self, done: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
-            while not done():
-                await asyncio.sleep(0.01)
-
-    def counted(self) -> list[tuple[object, object]]:
-        return [
-            (each.attributes["http.route"], each.attributes["http.response.status.class"])
-            for each in self.sink.counters
-            if each.name == "http_requests_total"
-        ]
 
 
 async def test_a_webhook_whose_client_hangs_up_amid_it_is_counted() -> None:
@@ -76,7 +25,10 @@ async def test_a_webhook_whose_client_hangs_up_amid_it_is_counted() -> None:
 
 @pytest.mark.parametrize("half", [HALF_A_WEBHOOK, b"GET /heal", b""], ids=["body", "head", "none"])
 async def test_a_request_that_does_not_arrive_is_not_waited_for_for_ever(half: bytes) -> None:
-    async with Running(request_seconds=0.2) as running, running.connection(half) as (reader, _):
+    async with (
+        Running(limits=Limits(request_seconds=0.2)) as running,
+        running.connection(half) as (reader, _),
+    ):
         async with asyncio.timeout(5):
             assert await reader.read() == b""
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from wats.web import sharing
+from wats.web.admission import Admission, Limits
 from wats.web.server import bind
 from wats.web.sharing import SLACK, Share, SharedListener, shares_of
 
@@ -59,6 +60,7 @@ class Process:
             share,
             connections=self.connections,
             make_protocol=lambda: Conversation(number, self.connections),
+            admission=Admission((), Limits()),
         )
 
 

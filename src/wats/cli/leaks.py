@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
-from wats.config import EnvRef, ProfileSource, Secrets, SecretSources
+from wats.config import EnvRef, ProfileSource, Secrets, SecretSources, database_of
 from wats.privacy import Secret
 from wats.web.parts import HOOK_LABEL
 
@@ -50,6 +50,7 @@ def needles(profile: ProfileSource, secrets: Secrets) -> list[Needle]:
     """Return every secret and every identifier of a config, with the places they are read from."""
     found = [*_secrets(secrets), *_sources(profile.secrets)]
     whatsapp, service = profile.whatsapp, profile.service
+    database = database_of(profile, secrets)[0] or ""
     for key, number in {
         "whatsapp.wabaId": whatsapp.waba_id,
         "whatsapp.phoneNumberId": whatsapp.phone_number_id,
@@ -61,8 +62,13 @@ def needles(profile: ProfileSource, secrets: Secrets) -> list[Needle]:
         "service.host": service.host,
         "service.publicUrl": urlsplit(service.public_url or "").hostname or "",
         "graph.baseUrl": urlsplit(profile.graph.base_url).hostname or "",
-        "persistence.url": (profile.persistence.url or "").removeprefix("sqlite:///"),
+        "persistence.url": database.removeprefix("sqlite:///"),
     }
+    if not database.startswith("sqlite:"):
+        names["persistence.url"] = urlsplit(database).hostname or ""
+        password = urlsplit(database).password
+        if password:
+            found.append(Needle("persistence.url", Secret(unquote(password)), Care.SECRET))
     found += [Needle(k, Secret(name), Care.NAME) for k, name in names.items() if name not in PUBLIC]
     return found
 

@@ -16,6 +16,7 @@ from wats.config import (
     ServiceConfig,
     WebhookConfig,
     WhatsAppConfig,
+    database_of,
     with_overrides,
 )
 from wats.privacy import Secret
@@ -56,7 +57,7 @@ class Sandbox:
         self._simulator = await self._stack.enter_async_context(Simulator(settings))
         profile = _profile(self._simulator.url, Path(folder) / "sandbox.db")
         self.profile: Profile = with_overrides(profile, host=self._host, port=self._port)
-        store = open_store(self.profile.persistence.url or "")
+        store = open_store(database_of(self.profile, own)[0] or "")
         self.app: WatsApp = create_wats_service_app(
             profile=self.profile, secrets=own, persistence=store
         )

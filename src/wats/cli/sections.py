@@ -86,10 +86,13 @@ def sections(samples: Samples) -> list[Section]:
     return [section for section in (make(samples) for make in made) if section.rows]
 
 
+_BAD_STATES: Final = (InboxState.DEAD, InboxState.ORPHANED)
+
+
 def inbox(samples: Samples) -> list[Fact]:
     """Return what waits to be handled, if the service tells."""
     depths = samples.split(INBOX_DEPTH.name, "state")
-    facts = [Fact(state, depths[state], state == InboxState.DEAD) for state in depths]
+    facts = [Fact(state, depths[state], state in _BAD_STATES) for state in depths]
     if samples.has(INBOX_OLDEST_AGE.name):
         facts.append(Fact("oldest", samples.total(INBOX_OLDEST_AGE.name), is_duration=True))
     return facts

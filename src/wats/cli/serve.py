@@ -21,7 +21,7 @@ from wats.cli.sandbox import Sandbox
 from wats.cli.sink import opened_sink
 from wats.cli.workers import Seat, Supervisor
 from wats.clock import to_iso, utc_now
-from wats.config import Profile, Secrets, with_overrides
+from wats.config import Profile, Secrets, database_of, with_overrides
 from wats.errors import ConfigError, ConfigIssue, WatsError
 from wats.service import WatsApp, create_wats_service_app
 from wats.store.open import IN_MEMORY, is_open_to_others, open_store
@@ -100,7 +100,7 @@ async def _serve_sandbox(host: str | None, port: int | None) -> None:
 
 def _serve_by_workers(profile: Profile, secrets: Secrets) -> None:
     """Be the supervisor of the workers, or one of them: this forks."""
-    if profile.persistence.url == IN_MEMORY:
+    if database_of(profile, secrets)[0] == IN_MEMORY:
         reason = "must be 1 when the database is in memory, where no other process sees it"
         raise ConfigError([ConfigIssue("invalid_service_workers", "service.workers", reason)])
     count = profile.service.workers
@@ -167,13 +167,15 @@ async def _work(
 async def _made(
     profile: Profile, secrets: Secrets, bell: Bell | None = None, **shared: Any
 ) -> AsyncIterator[WatsApp]:
-    url = profile.persistence.url
+    url, password = database_of(profile, secrets)
     async with opened_sink(profile.telemetry.sink) as sink:
         yield create_wats_service_app(
             profile=profile,
             secrets=secrets,
             telemetry_sink=sink,
-            persistence=open_store(url, bell=bell) if url is not None else None,
+            persistence=(
+                open_store(url, password=password, bell=bell) if url is not None else None
+            ),
             **shared,
         )
 
@@ -201,6 +203,6 @@ async def _run(
 
 def _announce(profile: Profile, url: str) -> None:
     database = profile.persistence.url
-    if database is not None and is_open_to_others(database):
+    if isinstance(database, str) and is_open_to_others(database):
         write_json_line({"event": "wats.database.exposed", "at": to_iso(utc_now())})
     announce("wats.ready", url=url, pid=os.getpid())

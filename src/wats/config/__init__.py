@@ -14,7 +14,7 @@ from wats.config.parse import parse_config
 from wats.config.reading import read_document
 from wats.config.redaction import redact
 from wats.config.reference import ConfigKey, config_keys, markdown_table
-from wats.config.resolve import resolve_secrets
+from wats.config.resolve import database_of, resolve_secrets
 from wats.config.sections import (
     Config,
     EnvRef,
@@ -58,6 +58,7 @@ __all__ = [
     "WhatsAppConfig",
     "choose_profile",
     "config_keys",
+    "database_of",
     "load_config",
     "markdown_table",
     "parse_config",

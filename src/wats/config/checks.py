@@ -148,6 +148,16 @@ def _is_host(host: str) -> bool:
         return False
 
 
+def _accept_public_database_url(value: object) -> str | None:
+    url = database_url.accept(value)
+    if not isinstance(url, str) or url.startswith("sqlite:"):
+        return url if isinstance(url, str) else None
+    parts = _split_url(url)
+    # libpq takes a password as a parameter too.
+    is_public = parts is not None and parts.password is None and "password" not in parts.query
+    return url if is_public else None
+
+
 def _accept_web_url(value: object) -> str | None:
     parts = _split_url(value)
     if parts is None or parts.scheme not in {"http", "https"} or "@" in parts.netloc:
@@ -186,7 +196,15 @@ web_url = Check(
     "an http or https URL without credentials, query and fragment",
     _accept_web_url,
 )
-database_url = text(r"sqlite:///[^?#\x00-\x1f\x7f\ud800-\udfff]{1,4096}", "'sqlite:///FILE'")
+database_url = text(
+    r"sqlite:///[^?#\x00-\x1f\x7f\ud800-\udfff]{1,4096}|postgres(?:ql)?://[!-~]{1,2048}",
+    "'sqlite:///FILE' or 'postgresql://USER:PASSWORD@HOST:PORT/NAME'",
+)
+public_database_url = Check(
+    "'sqlite:///FILE', or 'postgresql://USER@HOST:PORT/NAME' without a password",
+    _accept_public_database_url,
+)
+password = printable(1024, "a password of at most 1024 printable characters")
 account_id = Check("an id of at most 256 printable characters", _accept_account_id)
 phone_number_id = Check("an id of 1 to 32 digits", _accept_phone_number_id)
 absolute_path = Check(

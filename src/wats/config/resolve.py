@@ -5,11 +5,12 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from wats.config import checks
 from wats.config.checks import Check
 from wats.config.issues import attempt, step, variable
 from wats.config.keys import PROFILE, Section
 from wats.config.reading import read_text
-from wats.config.sections import EnvRef, FileRef, ProfileSource, Secrets, SecretSource
+from wats.config.sections import EnvRef, FileRef, Profile, ProfileSource, Secrets, SecretSource
 from wats.errors import ConfigError, ConfigIssue
 from wats.privacy import Secret
 
@@ -35,6 +36,12 @@ def resolve_secrets(
             for source, place in zip(sources, places, strict=True)
         ]
         found[attribute] = tuple(secret for secret in readings if secret is not None)
+    url = profile.persistence.url
+    database_url = None
+    if isinstance(url, EnvRef | FileRef):
+        place = f"{step('$.profiles', profile.name)}.persistence.url"
+        read = partial(_secret, url, checks.database_url, place, variables, directory)
+        database_url = attempt(read, issues)
     if issues:
         raise ConfigError(issues)
     return Secrets(
@@ -43,7 +50,18 @@ def resolve_secrets(
         app_secrets=found["app_secrets"],
         bearer_tokens=found["bearer_tokens"],
         telemetry_tokens=found["telemetry_tokens"],
+        database_password=found["database_password"],
+        database_url=database_url,
     )
+
+
+def database_of(profile: Profile, secrets: Secrets) -> tuple[str | None, str | None]:
+    """Return the URL of the database, and its password if that is not part of the URL."""
+    url = profile.persistence.url
+    if isinstance(url, EnvRef | FileRef):
+        url = secrets.database_url.reveal() if secrets.database_url is not None else None
+    password = secrets.database_password[0].reveal() if secrets.database_password else None
+    return url, password
 
 
 def _secret_keys(path: str) -> Iterator[tuple[str, str, Check]]:

@@ -147,14 +147,52 @@ class ServiceConfig:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class EnvRef:
+    """A secret is in the environment variable *name*."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileRef:
+    """A secret is in the file *path*, which is relative to the config file."""
+
+    path: str
+
+
+SecretSource: TypeAlias = EnvRef | FileRef
+"""Where one secret is read from."""
+
+_FILE = checks.printable(4096, "the path of a file")
+
+
+def _accept_source(value: object) -> SecretSource | None:
+    match value:
+        case {"env": str(name), **more} if not more and checks.variable_name.accept(name):
+            return EnvRef(name)
+        case {"file": str(path), **more} if not more and _FILE.accept(path):
+            return FileRef(path)
+    return None
+
+
+def _accept_database(value: object) -> object:
+    return _accept_source(value) or checks.public_database_url.accept(value)
+
+
+_DATABASE = Check(
+    f"{checks.public_database_url.expects}, or {{env: NAME}} or {{file: PATH}}", _accept_database
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PersistenceConfig:
     """The database. `url` is None when there is none."""
 
-    url: str | None = field(
+    url: str | SecretSource | None = field(
         default="sqlite:///wats.db",
         metadata=_key(
-            checks.database_url,
+            _DATABASE,
             "invalid_persistence",
             "The database, in the working directory by default; `persistence: none` for none.",
             shy=True,
@@ -298,35 +336,6 @@ class Profile:
     messages: MessagesConfig = field(default_factory=MessagesConfig)
 
 
-@dataclass(frozen=True, slots=True)
-class EnvRef:
-    """A secret is in the environment variable *name*."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class FileRef:
-    """A secret is in the file *path*, which is relative to the config file."""
-
-    path: str
-
-
-SecretSource: TypeAlias = EnvRef | FileRef
-"""Where one secret is read from."""
-
-_FILE = checks.printable(4096, "the path of a file")
-
-
-def _accept_source(value: object) -> SecretSource | None:
-    match value:
-        case {"env": str(name), **more} if not more and checks.variable_name.accept(name):
-            return EnvRef(name)
-        case {"file": str(path), **more} if not more and _FILE.accept(path):
-            return FileRef(path)
-    return None
-
-
 _SOURCE = Check("{env: NAME} or {file: PATH}", _accept_source)
 
 
@@ -370,6 +379,15 @@ class SecretSources:
             "What callers of the API present; it opens telemetry too; a list while being changed.",
             repeats=True,
         )
+    )
+    database_password: tuple[SecretSource, ...] = field(
+        default=(),
+        metadata=_secret(
+            "persistence",
+            "password",
+            checks.password,
+            "The password of a PostgreSQL database; it replaces the one in `url`.",
+        ),
     )
     telemetry_tokens: tuple[SecretSource, ...] = field(
         default=(),
@@ -417,6 +435,8 @@ class Config:
 class Secrets:
     """The secrets of one profile. Of those with several values, each is active.
 
+    `database_password` has at most one.
+
     Raises:
         ConfigError: With an issue for each that a config file could not hold either, such as a
             bearer token that is easily guessed. None of them is shown.
@@ -427,6 +447,9 @@ class Secrets:
     app_secrets: tuple[Secret, ...]
     bearer_tokens: tuple[Secret, ...]
     telemetry_tokens: tuple[Secret, ...] = ()
+    database_password: tuple[Secret, ...] = ()
+    database_url: Secret | None = None
+    """The database, if the profile names only where its URL is read from."""
 
     def __post_init__(self) -> None:
         """Hold what was made in code to the rules of what is read from a file."""

@@ -1,13 +1,12 @@
 """The one door to Graph: a call either has an answer, never left us, or nobody can tell.
 
     answered 2xx                       GraphAnswer, even if its body cannot be read
-    answered otherwise                 GraphRefused
+    refused, as graph/errors.py rules  GraphRefused; so is any other answer to a GET
     never written                      GraphUnreachable: it can be sent again
-    written, and no answer came        GraphOutcomeUnknown: it must not be sent again
+    everything else                    GraphOutcomeUnknown: it must not be sent again
 
-The last two are told apart by aiohttp's exceptions. Those of connecting are raised before the first
-byte of a request is written; any other failure, one that we do not know of included, counts as
-written.
+A failure without an answer is classified by aiohttp's exception. Those of connecting are raised
+before the first byte of a request is written; any other exception counts as written.
 """
 
 import re
@@ -27,10 +26,10 @@ from wats.errors import (
     Detail,
     GraphError,
     GraphOutcomeUnknown,
-    GraphRefused,
     GraphUnreachable,
     MalformedRequest,
 )
+from wats.graph.connections import connector
 from wats.graph.errors import classify, decode_json
 from wats.privacy import Secret
 from wats.telemetry.vocabulary import EndpointFamily, ErrorCategory, Outcome
@@ -169,8 +168,8 @@ class GraphClient:
         """Make the session, unless one was given. A second call does nothing."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    limit=self._max_connections, keepalive_timeout=KEEP_ALIVE_SECONDS
+                connector=connector(
+                    limit=self._max_connections, keep_alive_seconds=KEEP_ALIVE_SECONDS
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
@@ -209,7 +208,8 @@ class GraphClient:
             MalformedRequest: The path cannot be sent; nothing left us.
             GraphRefused: Graph answered and did not do it.
             GraphUnreachable: It was never written; it can be sent again.
-            GraphOutcomeUnknown: It was written and no answer came; it must not be sent again.
+            GraphOutcomeUnknown: It was written, and no answer proves that Graph did not do it; it
+                must not be sent again.
         """
         verb = method.upper()
         if verb not in _METHODS:
@@ -229,8 +229,8 @@ class GraphClient:
             outcome = Outcome.SUCCESS if _is_success(status) else Outcome.ERROR
             self._telemetry.graph_operation(family, status, outcome, time.perf_counter() - began)
         if not _is_success(reply.status):
-            failure = _failure(reply)
-            if isinstance(failure, GraphRefused):
+            failure = _failure(verb, reply)
+            if failure.is_reported:
                 self._telemetry.graph_error(ErrorCategory(failure.diagnostics.category))
             raise failure
         return GraphAnswer(reply.status, _payload(reply), reply.body)
@@ -334,12 +334,11 @@ def _is_success(status: int) -> bool:
     return HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES
 
 
-def _failure(reply: _Reply) -> GraphRefused | GraphOutcomeUnknown:
+def _failure(method: str, reply: _Reply) -> GraphError:
     refused = classify(reply.status, reply.headers, reply.body)
-    # A gateway's own 504 says that it did pass the request on and waited in vain.
-    if reply.status == HTTPStatus.GATEWAY_TIMEOUT and refused.diagnostics.meta_code is None:
-        return GraphOutcomeUnknown()
-    return refused
+    if method == "GET" or refused.is_certain:
+        return refused
+    return GraphOutcomeUnknown(refused.diagnostics, retry_after=refused.retry_after)
 
 
 def _payload(reply: _Reply) -> Any:

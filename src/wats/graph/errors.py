@@ -4,6 +4,12 @@ The codes are data. A row says what the code is called, where it belongs and wha
 whether the same request can succeed later follows from what to do. An answer is judged by its HTTP
 status first, since a proxy before Graph has a status and no code; then by its code.
 
+A refusal of a send must be certain, because the caller may then send again:
+
+    4xx except 408 and 499                      certain: rejected before it was carried out
+    any other, listed code that gives a reason  certain
+    any other                                   unknown: a proxy, or a failure inside Meta
+
 Nothing that Meta wrote for people survives here, because its texts quote phone numbers.
 """
 
@@ -83,10 +89,20 @@ class ErrorRule:
         return self.action in _RETRYABLE
 
     @property
+    def gives_reason(self) -> bool:
+        """Whether the code alone proves that the request was not carried out."""
+        return self.code not in _WITHOUT_REASON
+
+    @property
     def advice(self) -> str:
         """One sentence about what helps."""
         return ADVICE[self.action]
 
+
+# Failures inside Meta, and requests carried out in part: a message may have been sent.
+_WITHOUT_REASON: Final = frozenset(
+    {1, 2, 131000, 131016, 131201, 133004, 135000, 138004, 138007, 139100, 139103}
+)
 
 _AUTH, _THROTTLING = ErrorCategory.AUTHORIZATION, ErrorCategory.THROTTLING
 _INTEGRITY, _SEND = ErrorCategory.INTEGRITY, ErrorCategory.SEND_MESSAGE
@@ -255,6 +271,9 @@ _RETRY_AFTER: Final = re.compile(
     r"[0-9]{1,6}|[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT"
 )
 
+# Returned by a proxy that waited in vain, and nginx's own name for a client that hung up.
+_TIMED_OUT_OR_CLOSED: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT.value, 499})
+
 _NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -296,7 +315,21 @@ def classify(status: int, headers: Mapping[str, str], body: bytes) -> GraphRefus
         category=_category(rule, status, throttled=throttled),
         retryable=_is_retryable(rule, status),
     )
-    return GraphRefused(status, diagnostics, retry_after=_retry_after(headers), throttled=throttled)
+    return GraphRefused(
+        status,
+        diagnostics,
+        retry_after=_retry_after(headers),
+        throttled=throttled,
+        is_certain=_proves_refusal(status, error.get("code"), rule),
+    )
+
+
+def _proves_refusal(status: int, code: object, rule: ErrorRule | None) -> bool:
+    if _is_client_error(status) and status not in _TIMED_OUT_OR_CLOSED:
+        return True
+    # JSON errors of proxies look like Graph's, with the HTTP status as their code, or with text.
+    is_integer = isinstance(code, int) and not isinstance(code, bool)
+    return is_integer and rule is not None and rule.gives_reason
 
 
 def _name(rule: ErrorRule | None, *, throttled: bool, auth_like: bool) -> str:

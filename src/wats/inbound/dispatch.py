@@ -99,6 +99,9 @@ class Dispatcher:
                 for name in names
             ]
         )
+        for name, deliveries in (await self._store.depth()).orphaned.items():
+            event = {"event": "wats.inbox.orphaned", "handler": name, "updates": deliveries}
+            self._log(event)
         self._workers = {name: self._make_worker(name) for name in names}
         for worker in self._workers.values():
             worker.start()

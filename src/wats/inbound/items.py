@@ -24,6 +24,7 @@ _Names: TypeAlias = tuple[str, ...]
 _CANONICAL = msgspec.json.Encoder(order="sorted")
 _YEAR_10000 = 253_402_300_800
 _LONGEST_TIME = 12
+_LONGEST_COPY = 1024
 
 _NUMBER_HOLDERS: _Names = ("metadata", "recipient", "phone_number_settings")
 
@@ -77,6 +78,12 @@ class Change(msgspec.Struct, kw_only=True):
     received_at: datetime
     contacts: object
     _index: dict[str, Item] | None = None
+
+    def drop_long_contacts(self) -> None:
+        """Drop contacts that are too long to be copied into many updates; see `is_short`."""
+        if isinstance(self.contacts, list):
+            # Their places stay: a contact that is left must not pass for the only one.
+            self.contacts = [each if is_short(each) else None for each in self.contacts]
 
     def contact_of(self, user: str | None, phone: str | None) -> Item | None:
         """Return the contact that has one of these identities, or else the only one there is.
@@ -303,6 +310,11 @@ def status_key(
 def _key(*parts: object) -> str:
     # JSON says where each part ends, and sorted members make equal items equal bytes.
     return hashlib.blake2b(_CANONICAL.encode(parts), digest_size=16).hexdigest()
+
+
+def is_short(value: object) -> bool:
+    """Return whether *value* has at most 1 KiB as JSON, which all of Meta's own have."""
+    return len(_CANONICAL.encode(value)) <= _LONGEST_COPY
 
 
 def number_of(value: Item) -> str | None:

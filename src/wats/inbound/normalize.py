@@ -1,6 +1,6 @@
 """From an envelope to updates: every item of it on its own, none lost without a word. No I/O."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -10,6 +10,7 @@ from wats.inbound.items import (
     Change,
     Item,
     SkipReason,
+    is_short,
     number_of,
     read_call,
     read_call_status,
@@ -35,11 +36,28 @@ class Skip(msgspec.Struct, frozen=True):
     kind: UpdateKind
 
 
+MAX_SKIPS = 1000
+"""The most skips that are described. Meta sends a few; further ones are counted, as cheaply as
+possible, because millions of them fit into one body."""
+
+
+_MANY = 8
+"""With more items than this, a long contact or error is not copied into each: a body of 3 MB would
+become many gigabytes."""
+
+
 class Normalized(msgspec.Struct, frozen=True):
-    """What an envelope held."""
+    """The content of an envelope.
+
+    Attributes:
+        updates: Every update.
+        skips: The first `MAX_SKIPS` parts that became no update.
+        skipped: The number of all such parts, by the kind of update that they would have been.
+    """
 
     updates: list[Update]
     skips: list[Skip]
+    skipped: Mapping[UpdateKind, int] = msgspec.field(default_factory=dict)
 
 
 class _Row(msgspec.Struct, frozen=True):
@@ -175,11 +193,10 @@ def normalize(envelope: object, *, received_at: datetime) -> Normalized:
     walk = _Walk(received_at)
     entries = envelope.get("entry") if isinstance(envelope, dict) else None
     if isinstance(entries, list):
-        for index, entry in enumerate(entries):
-            walk.entry(index, entry)
+        walk.entries(entries)
     else:
-        walk.skips.append(Skip(SkipReason.MALFORMED_ENTRY, "entry", UpdateKind.UNKNOWN))
-    return Normalized(walk.updates, walk.skips)
+        walk.skip(SkipReason.MALFORMED_ENTRY)
+    return Normalized(walk.updates, walk.skips, walk.skipped)
 
 
 class _Walk:
@@ -188,34 +205,71 @@ class _Walk:
     def __init__(self, received_at: datetime) -> None:
         self.updates: list[Update] = []
         self.skips: list[Skip] = []
+        self.skipped: dict[UpdateKind, int] = {}
         self._keys: set[str] = set()
         self._received_at = received_at
-        # Where it is. The path is put together of them only if something is skipped.
-        self._entry = 0
+        # The position, from which a path is made only if something is skipped.
+        self._entry: int | None = None
         self._change: int | None = None
 
     def skip(
-        self, reason: SkipReason, path: str = "", kind: UpdateKind = UpdateKind.UNKNOWN
+        self,
+        reason: SkipReason,
+        path: str = "",
+        kind: UpdateKind = UpdateKind.UNKNOWN,
+        index: int | None = None,
     ) -> None:
-        """Tell that a part is skipped; *path* begins at the change, or the entry, that it is in."""
-        change = "" if self._change is None else f".changes[{self._change}]"
-        self.skips.append(Skip(reason, f"entry[{self._entry}]{change}{path}", kind))
+        """Count a part as skipped, and describe it if there is room.
 
-    def entry(self, index: int, entry: object) -> None:
-        self._entry, self._change = index, None
-        if isinstance(entry, dict):
-            waba_id = identifier(entry.get("id"))
-            changes = entry.get("changes")
-            if waba_id is not None and isinstance(changes, list):
-                seconds = seconds_of(entry.get("time"))
-                for self._change, change in enumerate(changes):
-                    self._take_change(change, waba_id, seconds)
-                return
-        self.skip(SkipReason.MALFORMED_ENTRY)
+        *path* is relative to the current change, or entry; *index* is the position in it.
+        """
+        self.skipped[kind] = self.skipped.get(kind, 0) + 1
+        if len(self.skips) < MAX_SKIPS:
+            entry = "" if self._entry is None else f"[{self._entry}]"
+            change = "" if self._change is None else f".changes[{self._change}]"
+            place = "" if index is None else f"[{index}]"
+            self.skips.append(Skip(reason, f"entry{entry}{change}{path}{place}", kind))
 
-    def _take_change(self, change: object, waba_id: str, seconds: int | None) -> None:
-        name = change.get("field") if isinstance(change, dict) else None
-        if not isinstance(change, dict) or not isinstance(name, str) or not name.strip():
+    def _objects(
+        self,
+        items: Sequence[object],
+        reason: SkipReason,
+        path: str = "",
+        kind: UpdateKind = UpdateKind.UNKNOWN,
+    ) -> Iterator[tuple[int, Item]]:
+        """Yield the objects among *items* with their positions, and skip all other values."""
+        uncounted = 0
+        for index, item in enumerate(items):
+            if isinstance(item, dict):
+                yield index, item
+            elif len(self.skips) < MAX_SKIPS:
+                self.skip(reason, path, kind, index)
+            else:
+                uncounted += 1
+        if uncounted:
+            self.skipped[kind] = self.skipped.get(kind, 0) + uncounted
+
+    def entries(self, entries: Sequence[object]) -> None:
+        for index, entry in self._objects(entries, SkipReason.MALFORMED_ENTRY):
+            self._entry = index
+            self._take_entry(entry)
+            self._entry = None
+
+    def _take_entry(self, entry: Item) -> None:
+        waba_id = identifier(entry.get("id"))
+        changes = entry.get("changes")
+        if waba_id is None or not isinstance(changes, list):
+            self.skip(SkipReason.MALFORMED_ENTRY)
+            return
+        seconds = seconds_of(entry.get("time"))
+        for index, change in self._objects(changes, SkipReason.MALFORMED_CHANGE, ".changes"):
+            self._change = index
+            self._take_change(change, waba_id, seconds)
+            self._change = None
+
+    def _take_change(self, change: Item, waba_id: str, seconds: int | None) -> None:
+        name = change.get("field")
+        if not isinstance(name, str) or not name.strip():
             self.skip(SkipReason.MALFORMED_CHANGE)
             return
         field = FIELDS.get(name, _UNKNOWN)
@@ -267,25 +321,25 @@ class _Walk:
             Whether one was, be it only a duplicate: then they are not an update of their own.
         """
         is_shared = False
+        path = f"{change.path}.{name}" if name else change.path
+        if not isinstance(member, list | dict):
+            self.skip(SkipReason.MALFORMED_ITEM, path, row.kind)
+            return False
         items = member if isinstance(member, list) else (member,)
-        for index, item in enumerate(items):
-            whole = item
-            if shared and isinstance(item, dict) and "errors" not in item:
-                whole = {**item, "errors": shared}
+        if len(items) > _MANY:
+            change.drop_long_contacts()
+            shared = shared if is_short(shared) else None
+        for index, item in self._objects(items, SkipReason.MALFORMED_ITEM, path, row.kind):
+            whole = {**item, "errors": shared} if shared and "errors" not in item else item
             refusal = self._take(change, row, whole)
             if refusal is not None:
-                path = f"{change.path}.{name}" if name else change.path
                 reason, kind = refusal
-                self.skip(reason, path if items is not member else f"{path}[{index}]", kind)
+                self.skip(reason, path, kind, index if items is member else None)
             if whole is not item and (refusal is None or refusal[0] is SkipReason.DUPLICATE):
                 is_shared = True
         return is_shared
 
-    def _take(
-        self, change: Change, row: _Row, item: object
-    ) -> tuple[SkipReason, UpdateKind] | None:
-        if not isinstance(item, dict):
-            return SkipReason.MALFORMED_ITEM, row.kind
+    def _take(self, change: Change, row: _Row, item: Item) -> tuple[SkipReason, UpdateKind] | None:
         update = row.read(change, item, row.kind)
         if isinstance(update, SkipReason):
             return update, row.kind

@@ -162,9 +162,9 @@ class Receiver:
 
     def _finish(self, found: Normalized, new: int, on_receipt: OnReceipt) -> None:
         # Not before the updates are stored: what Meta has to send again would be counted again.
-        for skip in found.skips:
-            self._telemetry.webhook_update(skip.kind, Outcome.SKIPPED)
-        received, skipped = len(found.updates), len(found.skips)
+        for kind, count in found.skipped.items():
+            self._telemetry.webhook_update(kind, Outcome.SKIPPED, count)
+        received, skipped = len(found.updates), sum(found.skipped.values())
         if self._store is not None:
             skipped += received - new
         on_receipt(Receipt(received=received, dispatched=new, skipped=skipped), None)

@@ -1,15 +1,14 @@
 """What is told of a failed Graph call: a count under a name, and a line without free text."""
 
-from wats.errors import GraphDiagnostics, GraphError, GraphRefused
+from wats.errors import GraphError
 from wats.telemetry import Telemetry
 from wats.telemetry.sinks import Log
 
 
 def report_graph_failure(error: GraphError, *, telemetry: Telemetry, log: Log) -> None:
     """Count *error* in the error ledger, then log what Meta said of it, in numbers and names."""
-    said = GraphDiagnostics()
-    if isinstance(error, GraphRefused):
-        said = error.diagnostics
+    said = error.diagnostics
+    if error.is_reported:
         telemetry.errors.record_name(said.name)
     else:
         telemetry.errors.record(error)

@@ -92,7 +92,10 @@ BY_SUFFIX: Final[Mapping[str, Behavior]] = MappingProxyType(
         "0006": _refused(
             "400 with code 100: a parameter is invalid.", Refusal(status=400, code=100)
         ),
-        "0007": _refused("500 with code 1: Meta failed for a moment.", Refusal(status=500, code=1)),
+        "0007": _refused(
+            "500 with code 1: Meta failed and gives no reason, so the outcome is unknown.",
+            Refusal(status=500, code=1),
+        ),
         "0008": Behavior(
             summary="Accepted, but answered after `slow_answer_seconds` only; statuses as usual.",
             answer=Answer.SLOW,
@@ -107,7 +110,7 @@ BY_SUFFIX: Final[Mapping[str, Behavior]] = MappingProxyType(
             statuses=(),
         ),
         "0011": _refused(
-            "502 with a page of HTML, as a proxy before Graph answers.",
+            "502 with a page of HTML, as of a proxy in front of Graph: the outcome is unknown.",
             Refusal(status=502, code=None),
         ),
         "0012": Behavior(

@@ -155,7 +155,7 @@ class InboxStore(Protocol):
         registered for `retention.dead`, messages, statuses, windows and idempotency keys.
 
         Returns:
-            How many rows were deleted; 0 when nothing is left to delete.
+            How many rows changed; 0 when there is nothing left to do.
         """
 
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 from stat import S_IRWXG, S_IRWXO
+from typing import Final
+from urllib.parse import parse_qsl, urlsplit
 
 from wats.clock import Now, utc_now
 from wats.errors import ConfigError, ConfigIssue
@@ -11,16 +13,31 @@ from wats.store.sqlite.bell import Bell
 from wats.store.sqlite.connection import MEMORY
 
 _SQLITE = "sqlite:///"
+_POSTGRES = "postgresql://", "postgres://"
+_PARAMETERS: Final = frozenset(
+    {"host", "port", "user", "sslmode", "sslrootcert", "sslcert", "sslkey"}
+)
+"""What may follow the `?` of a PostgreSQL URL."""
 
 IN_MEMORY = f"{_SQLITE}{MEMORY}"
 """The URL of a store that no other process sees."""
 
 
-def open_store(url: str, *, now: Now = utc_now, bell: Bell | None = None) -> Store:
+def open_store(
+    url: str, *, password: str | None = None, now: Now = utc_now, bell: Bell | None = None
+) -> Store:
     """Return the store that *url* names; it connects when its `open` is awaited.
 
     `sqlite:///wats.db` is a file in the working directory, `sqlite:////var/lib/wats/wats.db` one
     with an absolute path, and `sqlite:///:memory:` is gone when the store is closed.
+    `postgresql://user@host:5432/name` is a PostgreSQL database, and
+    `postgresql://user@/name?host=/run/postgresql` is one that is reached by a socket.
+
+    Args:
+        url: The database.
+        password: The password of a PostgreSQL database; it replaces the one in *url*.
+        now: The wall clock of a SQLite store; PostgreSQL has a clock of its own.
+        bell: Wakes the other processes that use a SQLite file.
 
     Raises:
         ConfigError: The URL names no store that this wats has.
@@ -30,9 +47,28 @@ def open_store(url: str, *, now: Now = utc_now, bell: Bell | None = None) -> Sto
         if not path or "\0" in path or "?" in path or "#" in path:
             raise _refusal("must name a file after 'sqlite:///', without '?' and '#'")
         return SQLiteStore(path, now=now, bell=bell)
-    if url.startswith(("postgres://", "postgresql://")):
-        raise _refusal("names PostgreSQL, and this wats has no PostgreSQL store; use 'sqlite:///'")
-    raise _refusal("must begin with 'sqlite:///'")
+    if url.startswith(_POSTGRES):
+        return _open_postgres(url, password)
+    raise _refusal("must begin with 'sqlite:///' or 'postgresql://'")
+
+
+def _open_postgres(url: str, password: str | None) -> Store:
+    try:
+        parts = urlsplit(url)
+        has_port = parts.port != 0
+        names = {name for name, _ in parse_qsl(parts.query, strict_parsing=bool(parts.query))}
+    except ValueError:
+        raise _refusal("must be a URL such as 'postgresql://user@host:5432/name'") from None
+    if not has_port or "\0" in url or parts.fragment or len(parts.path) < 2:
+        raise _refusal("must name a database: 'postgresql://user@host:5432/name'")
+    if names - _PARAMETERS:
+        allowed = ", ".join(f"'{name}'" for name in sorted(_PARAMETERS))
+        raise _refusal(f"may have these parameters after '?': {allowed}")
+    try:
+        from wats.store.postgres import PostgresStore  # asyncpg is optional
+    except ModuleNotFoundError:
+        raise _refusal("names PostgreSQL, which needs the extra 'wats[postgres]'") from None
+    return PostgresStore(url, password=password)
 
 
 def is_open_to_others(url: str) -> bool:

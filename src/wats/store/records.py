@@ -114,6 +114,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
         id: The order of arrival: ids of later arrivals of an ordering key are higher.
         update_id: The id of the first delivery of the same update; the others follow it.
         siblings: How many deliveries the update had.
+        phone_number_id: The business number of the update; empty if it concerns none.
         attempt: 1 for the first call of the consumer. Counted when the lease was given.
         is_exhausted: The lease of the last permitted attempt expired, so this delivery must be
             settled as dead without a call.
@@ -123,6 +124,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     id: int
     update_id: int
     siblings: int
+    phone_number_id: str = ""
     consumer: str
     ordering_key: int
     attempt: int
@@ -215,28 +217,45 @@ class Depth(msgspec.Struct, frozen=True, kw_only=True):
     retry: int = 0
     dead: int = 0
 
+    @property
+    def outstanding(self) -> int:
+        """How many deliveries still have to be handled."""
+        return self.pending + self.leased + self.retry
+
 
 class InboxDepth(msgspec.Struct, frozen=True, kw_only=True):
     """The depth of every consumer that the store knows, and the age of the oldest delivery.
 
     Attributes:
         consumers: By name, also of consumers that are no longer configured.
-        oldest_seconds: Since when the oldest outstanding delivery waits; 0 if there is none.
+        configured: The names of the consumers of this process.
+        oldest_seconds: The age of the oldest outstanding delivery of a configured consumer; 0 if
+            there is none.
     """
 
     consumers: Mapping[str, Depth]
+    configured: frozenset[str]
     oldest_seconds: float = 0.0
 
     @property
     def total(self) -> Depth:
-        """The sum over all consumers."""
-        depths = self.consumers.values()
+        """The sum over all configured consumers, and all dead letters."""
+        depths = [depth for name, depth in self.consumers.items() if name in self.configured]
         return Depth(
             pending=sum(depth.pending for depth in depths),
             leased=sum(depth.leased for depth in depths),
             retry=sum(depth.retry for depth in depths),
-            dead=sum(depth.dead for depth in depths),
+            dead=sum(depth.dead for depth in self.consumers.values()),
         )
+
+    @property
+    def orphaned(self) -> Mapping[str, int]:
+        """How many deliveries wait for consumers that are not configured, by name."""
+        return {
+            name: depth.outstanding
+            for name, depth in self.consumers.items()
+            if name not in self.configured and depth.outstanding
+        }
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):

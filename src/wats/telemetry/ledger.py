@@ -3,7 +3,8 @@
 import re
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,23 +22,54 @@ _OURS = frozenset(
 )
 
 
-def error_name(error: BaseException) -> str:
-    """Return the class name of *error* if it is known to be no more than a name.
+_defined: dict[str, dict[str, object]] = {}
+"""The exception classes of each module by name, as they were when it was first inspected."""
 
-    A class is known if it stands under its name in a module of wats, of a direct dependency or of
-    the standard library. Any other may have been made at run time of whatever was at hand, and is
-    called `Error`.
+
+def error_name(error: BaseException) -> str:
+    """Return the class name of *error* if the name cannot hold data.
+
+    That is so if a module of wats, of a direct dependency or of the standard library had the class
+    under its name when an `ErrorLedger` was made, or, if the module was imported later, at the
+    first error from it. Any other class may have been made of data at run time: it is `Error`.
     """
     try:
         cls = type(error)
         name, module = cls.__name__, cls.__module__
-        package = module.partition(".")[0]
-        known = package in _OURS or package in sys.stdlib_module_names
-        if known and vars(sys.modules[module]).get(name) is cls:
+        if _is_known(module) and _exceptions_of(module).get(name) is cls:
             return _checked(name)
     except Exception:  # noqa: S110 - a class can lie about itself in any way; then it has no name
         pass
     return UNNAMED
+
+
+def _is_known(module: str) -> bool:
+    package = module.partition(".")[0]
+    return package in _OURS or package in sys.stdlib_module_names
+
+
+def _exceptions_of(module: str) -> Mapping[str, object]:
+    found = _defined.get(module)
+    if found is None:
+        found = _defined[module] = {
+            name: value
+            for name, value in list(vars(sys.modules[module]).items())
+            if isinstance(value, type) and issubclass(value, BaseException)
+        }
+    return found
+
+
+def _inspect_modules() -> None:
+    """Inspect every known module that has been imported, which takes 10 ms once."""
+    for name, module in list(sys.modules.items()):
+        # Half an imported module would be remembered as all of it.
+        if name not in _defined and _is_known(name) and not _is_being_imported(module):
+            with suppress(Exception):
+                _exceptions_of(name)
+
+
+def _is_being_imported(module: object) -> bool:
+    return getattr(getattr(module, "__spec__", None), "_initializing", False)
 
 
 def _checked(name: str) -> str:
@@ -64,6 +96,7 @@ class ErrorLedger:
         row: int = 0,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
+        _inspect_modules()
         board = board or Board()
         self._names = frozenset(_checked(name) for name in names)
         self._rows = [_Row(board.errors(each)) for each in range(board.rows)]

@@ -81,12 +81,13 @@ class OutboxState(LabelValue):
 
 
 class InboxState(LabelValue):
-    """Where an update is that was stored and not yet handled."""
+    """The state of a delivery; `orphaned` are those of handlers that are no longer configured."""
 
     PENDING = "pending"
     LEASED = "leased"
     RETRY = "retry"
     DEAD = "dead"
+    ORPHANED = "orphaned"
 
 
 class UpkeepTask(LabelValue):

@@ -21,8 +21,8 @@ from wats.web.auth import Access, Gate
 from wats.web.exchange import ClientGone, Receive, Request, Response, Scope, Send, send_response
 from wats.web.parts import HOOK_LABEL, Parts
 from wats.web.problems import INTERNAL_ERROR, NOT_FOUND, as_response
-from wats.web.protocol import Asker
 from wats.web.routes import UNMATCHED, Handle, Posture, Route, Router, request_path
+from wats.web.site import Asker
 
 _METHODS = {method.value: method for method in Method}
 
@@ -111,9 +111,10 @@ class Web:
         if is_there:
             asker.answer(response)
 
-    def webhook_gone(self) -> None:
-        """Count a webhook POST whose client hung up before it was here as a whole."""
-        self._parts.telemetry.http_request(self._hook_ordinal, Method.POST, 0, 0.0)
+    def count_refused(self, status: int) -> None:
+        """Count bytes that the server answered with *status* because they are not a request."""
+        ordinal = self._ordinals[UNMATCHED.label]
+        self._parts.telemetry.http_request(ordinal, Method.UNKNOWN, status, 0.0)
 
     def _explain(self, error: BaseException, route: Route) -> Response:
         """Return what the caller is told of *error*, and keep what the operator should know."""

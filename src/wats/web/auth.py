@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from enum import Enum
 
 from wats.privacy import Secret
+from wats.web.exchange import header_values
 
 _BEARER = re.compile(rb"bearer +(.+)", re.IGNORECASE | re.DOTALL)
 
@@ -31,10 +32,10 @@ class Gate:
 
     def judge(self, headers: Iterable[tuple[bytes, bytes]]) -> Access:
         """Return what the token in *headers* opens; two `Authorization` headers open nothing."""
-        values = [value for name, value in headers if name == b"authorization"]
+        values = header_values(headers, b"authorization")
         if not values:
             return Access.NONE
-        match = _BEARER.fullmatch(values[0].strip(b" \t"))
+        match = _BEARER.fullmatch(values[0])
         candidate = match[1] if match is not None and len(values) == 1 else b""
         digest = hashlib.sha256(candidate).digest()
         opens_all = [token.matches_digest(digest) for token in self._service]

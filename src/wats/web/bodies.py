@@ -272,6 +272,7 @@ class Problem(_Body, frozen=True):
     meta_subcode: int | UnsetType = UNSET
     meta_type: str | UnsetType = UNSET
     fbtrace_id: str | UnsetType = UNSET
+    outcome: Literal["not_sent", "unknown"] | UnsetType = UNSET
     retryable: bool | UnsetType = UNSET
     category: str | UnsetType = UNSET
 

@@ -1,6 +1,6 @@
 """What a handler gets and gives: a request read with a cap, and a response of bytes."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
 
@@ -18,7 +18,19 @@ JSON_TYPE = b"application/json; charset=utf-8"
 TEXT_TYPE = b"text/plain; charset=utf-8"
 MAX_BODY_BYTES = 1024 * 1024
 
+HELD_EXTENSION = "wats.held"
+"""An extension of the ASGI scope: its `add` counts bytes of a body that the application keeps. They
+belong to the memory budget of the process."""
+
 _encode = msgspec.json.Encoder().encode
+
+
+def header_values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
+    """Return the values of the header *name* (lower case), one for each line, in order.
+
+    White space around a value is not part of it (RFC 9110, 5.5), whichever server read it.
+    """
+    return [value.strip(b" \t") for key, value in headers if key == name]
 
 
 class ClientGone(Exception):
@@ -42,8 +54,8 @@ class Request:
         """Whether a valid token came along; only routes that are open to all need to ask."""
 
     def header(self, name: bytes) -> str | None:
-        """Return the header *name* (lower case), its values joined by a comma, or `None`."""
-        values = [value for key, value in self._scope["headers"] if key == name]
+        """Return the header *name* (lower case), its lines joined as one list, or `None`."""
+        values = header_values(self._scope["headers"], name)
         return b", ".join(values).decode("latin-1") if values else None
 
     @property
@@ -72,14 +84,21 @@ class Request:
             if len(chunk) > max_bytes:
                 raise PayloadTooLarge
             return chunk
+        hold = self._scope.get("extensions", {}).get(HELD_EXTENSION, {}).get("add", _ignore)
         chunks, size = [chunk], len(chunk)
+        hold(size)
         while message.get("more_body", False):
             message = await self._receive()
             chunks.append(_chunk_of(message))
+            hold(len(chunks[-1]))
             size += len(chunks[-1])
             if size > max_bytes:
                 raise PayloadTooLarge
         return b"".join(chunks)
+
+
+def _ignore(_size: int) -> None:
+    pass
 
 
 def _chunk_of(message: Message) -> bytes:

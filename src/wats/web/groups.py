@@ -13,7 +13,7 @@ import msgspec
 from wats.errors import Detail, GraphError, MalformedRequest, RouteNotFound
 from wats.outbound import answers
 from wats.outbound.failures import report_graph_failure
-from wats.outbound.messages import is_group_id, is_plain, parse_object, refuse, text_mistakes
+from wats.outbound.messages import is_plain, parse_object, refuse, text_mistakes
 from wats.telemetry import EndpointFamily
 from wats.web.exchange import Request, Response, json_response
 from wats.web.parts import Parts
@@ -34,6 +34,17 @@ _MALFORMED = "Group request body or route is invalid."
 _PRODUCT = {"messaging_product": "whatsapp"}
 _QUERY_LENGTHS = {"limit": 32, "after": 4096, "before": 4096, "fields": 4096}
 _SNAKE = re.compile("(?<=[a-z0-9])_([a-z0-9])")
+# Meta's group ids are base64 without a fixed length. Media, templates, numbers and accounts are all
+# digits; posts, ad accounts and conversations are "1_2", "act_1" and "t_1"; "me", "app" and
+# "debug_token" are words.
+_GROUP_ID = re.compile(
+    "(?![0-9]+(?:_|$))"  # an object of another kind, or a compound of several
+    "(?![A-Za-z]{1,3}_)"  # a prefix for another kind
+    "(?![a-z]+$|[A-Za-z]{1,8}$|[A-Za-z]*_[A-Za-z_]*$)"  # a word, in any case
+    "[A-Za-z0-9_=-]{1,256}"
+)
+# Names alone: an expansion such as "owner{id}" would reach other objects through a group.
+_FIELDS = re.compile("[A-Za-z0-9_]+(?:,[A-Za-z0-9_]+)*")
 
 
 async def list_groups(parts: Parts, request: Request) -> Response:
@@ -146,16 +157,16 @@ def _number_of(parts: Parts) -> str:
 
 
 def _group_of(parts: Parts, request: Request) -> str:
-    """Return the group that the path names.
+    """Return the id of the group in the path.
 
-    Graph has one space of ids for everything. A caller who may manage groups must not reach our
-    number or account by calling it a group.
+    Graph has one space of ids for all kinds of objects. A caller that may manage groups must not
+    reach an object of another kind by its id.
     """
     group = decode_segment(request.parameters["groupId"])
     if not is_plain(group, 4096) or group is None or "/" in group or "\\" in group:
         raise RouteNotFound
     ours = (parts.profile.whatsapp.phone_number_id, parts.profile.whatsapp.waba_id)
-    if not is_group_id(group) or "%" in group or group in {".", "..", *ours}:
+    if _GROUP_ID.fullmatch(group) is None or group in ours:
         detail = Detail("groupId", "must be the id of a group")
         raise MalformedRequest("malformed_body", _MALFORMED, [detail])
     return group
@@ -163,14 +174,17 @@ def _group_of(parts: Parts, request: Request) -> str:
 
 def _query_of(request: Request, names: Collection[str]) -> dict[str, str]:
     query = {name: request.query[name] for name in names if name in request.query}
-    details = [
-        Detail(name, f"must not be blank or longer than {_QUERY_LENGTHS[name]}")
-        for name, value in query.items()
-        if not is_plain(value, _QUERY_LENGTHS[name])
-    ]
-    if details:
+    if details := list(_query_mistakes(query)):
         raise MalformedRequest("malformed_query", "Group query is invalid.", details)
     return query
+
+
+def _query_mistakes(query: Mapping[str, str]) -> Iterator[Detail]:
+    for name, value in query.items():
+        if not is_plain(value, _QUERY_LENGTHS[name]):
+            yield Detail(name, f"must not be blank or longer than {_QUERY_LENGTHS[name]}")
+        elif name == "fields" and _FIELDS.fullmatch(value) is None:
+            yield Detail(name, "must be names of fields, separated by commas")
 
 
 async def _ids_of(request: Request, name: str, most: int) -> list[str]:

@@ -10,6 +10,7 @@ from wats.errors import (
     IdempotencyInFlight,
     MalformedRequest,
     MethodNotAllowed,
+    Overloaded,
     StoreClosed,
     StoreUnavailable,
     Unauthorized,
@@ -18,6 +19,7 @@ from wats.errors import (
 from wats.web.exchange import Headers, Response, json_response
 
 STORE_RETRY_AFTER_SECONDS = 5
+OVERLOAD_RETRY_AFTER_SECONDS = 5
 
 
 def problem(
@@ -52,6 +54,8 @@ def _headers_of(error: WatsError) -> Headers:
             return ((b"allow", ", ".join(allow).encode()),)
         case StoreUnavailable():
             return ((b"retry-after", b"%d" % STORE_RETRY_AFTER_SECONDS),)
+        case Overloaded():
+            return ((b"retry-after", b"%d" % OVERLOAD_RETRY_AFTER_SECONDS),)
         case IdempotencyInFlight(retry_after_seconds=seconds):
             return ((b"retry-after", b"%d" % seconds),)
         case _:
@@ -67,11 +71,7 @@ def _details_of(error: WatsError) -> dict[str, Any]:
 
 def _graph_problem(error: GraphError) -> Response:
     """Return 503 for throttling and 502 for the rest, with what Meta said reduced to numbers."""
-    if not isinstance(error, GraphRefused):
-        unsent = not error.may_have_happened
-        return problem(
-            error.status, error.code, error.message, retryable=unsent, category="unknown"
-        )
+    is_throttled = isinstance(error, GraphRefused) and error.throttled
     said = error.diagnostics
     meta = {
         "metaCode": said.meta_code,
@@ -81,11 +81,12 @@ def _graph_problem(error: GraphError) -> Response:
     }
     headers = ((b"retry-after", error.retry_after.encode("ascii")),) if error.retry_after else ()
     return problem(
-        HTTPStatus.SERVICE_UNAVAILABLE if error.throttled else error.status,
+        HTTPStatus.SERVICE_UNAVAILABLE if is_throttled else error.status,
         error.code,
         error.message,
         headers=headers,
         **{key: value for key, value in meta.items() if value is not None},
+        outcome="unknown" if error.may_have_happened else "not_sent",
         retryable=said.retryable,
         category=said.category,
     )

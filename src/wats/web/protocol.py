@@ -1,272 +1,264 @@
-"""The connection of `wats serve`: uvicorn's, with a cap on heads and a short way for webhooks.
+"""The connection of `wats serve`: HTTP/1.x requests, one at a time, from bytes to responses.
 
-A webhook POST in its usual form is answered from the parser's callbacks, without the scope, the
-cycle and the messages of ASGI, which cost more than all that is done with the webhook but storing
-it. Whatever is unusual about a request, down to its HTTP version, goes the long way. Both ways
-give the same bytes; a test compares them.
+    bytes ──▸ head ──▸ body ──▸ fast path: `Hook.take` ──▸ response ──▸ next head
+                └────▸ slow path: ASGI (`Cycle`) ────────▸ response ──┘
+
+A webhook POST in its usual form takes the fast path, without the scope, the task and the messages
+of ASGI, which cost more than everything that is done with the webhook except storing it. All other
+requests take the slow path. Both give the same bytes; a test compares them.
+
+While a request is being served, further bytes are held, not parsed, and above a limit not read.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Final
 
 from typing_extensions import override
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from wats.web.exchange import Headers, Response, headers_of
+from wats.errors import MalformedHTTP, Overloaded
+from wats.web.admission import State
+from wats.web.connection import Connection
+from wats.web.cycle import Cycle
+from wats.web.exchange import Response, Scope
+from wats.web.framing import (
+    HEAD_END,
+    MAX_HEAD_BYTES,
+    Body,
+    Head,
+    SizedBody,
+    body_of,
+    can_be_head,
+    split_target,
+)
+from wats.web.problems import as_response
+from wats.web.rendering import LastRendered
+from wats.web.site import Site
 
-MAX_HEAD_BYTES = 64 * 1024
-"""How long a request line with its headers may be. The parser alone would keep any amount."""
-
-
-class Asker(Protocol):
-    """Who waits for the answer to a webhook."""
-
-    @property
-    def is_there(self) -> bool:
-        """Whether an answer could still reach them."""
-
-    def answer(self, response: Response) -> None:
-        """Send them *response*."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hook:
-    """The webhook route, for requests that need no routing.
-
-    Attributes:
-        path: The request target that it answers, as bytes on the wire.
-        max_body_bytes: Longer bodies go the long way, which knows what to say.
-        take: Answers the body and signature of a POST to its asker, at once or later.
-        gone: Told that a client hung up before its POST was here as a whole.
-    """
-
-    path: bytes
-    max_body_bytes: int
-    take: Callable[[bytes, str | None, Asker], None]
-    gone: Callable[[], None]
+_NO_BODY: Final = SizedBody(0)
+_RENDERED: Final = LastRendered()
 
 
-class _Nobody:
-    """Stands where uvicorn wakes an application that waits for a body: here nobody waits."""
+class GatewayProtocol(Connection):
+    """One connection and its requests."""
 
-    def set(self) -> None:
-        pass
+    def __init__(self, site: Site) -> None:
+        super().__init__(site)
+        self._hook = site.hook
+        self._has_skipped_line = False
+        self._head: Head | None = None  # of a webhook on the fast path, until its body is there
+        self._body: Body = _NO_BODY
+        self._pieces: list[bytes] = []
+        self._piece_bytes = 0
+        self._cycle: Cycle | None = None
+        self._is_serving = False
+        self._is_advancing = False
 
+    @override
+    def _current_state(self) -> State:
+        if self.is_write_paused:
+            return State.UNSENT
+        if self._is_serving:
+            wants_body = self._cycle is not None and self._cycle.wants_body
+            return State.ARRIVING if wants_body else State.SERVING
+        return State.ARRIVING if self._input or self._head is not None else State.IDLE
 
-class WebhookCycle:
-    """One webhook POST from its headers to its response; uvicorn asks it what it asks its own."""
+    @override
+    def _held_bytes(self) -> int:
+        return self._piece_bytes if self._cycle is None else self._piece_bytes + self._cycle.held
 
-    __slots__ = (
-        "_connection",
-        "body",
-        "disconnected",
-        "keep_alive",
-        "response_complete",
-        "signature",
-    )
+    @override
+    def _advance(self) -> None:
+        if self._is_advancing:  # a response was given at once
+            return
+        if self._cycle is not None:
+            self._cycle.notice()
+        self._is_advancing = True
+        try:
+            while self._step():
+                pass
+        except MalformedHTTP as error:
+            self._refuse(error)
+        finally:
+            self._is_advancing = False
+        self.settle()
 
-    message_event = _Nobody()
+    def _step(self) -> bool:
+        """Do the next thing; return whether there may be more to do."""
+        if self._is_serving or self.state is State.CLOSING:
+            return False
+        if self._head is not None:
+            return self._read_webhook(self._head)
+        if self._place == len(self._input) or self.is_write_paused or self.is_draining:
+            return False
+        return self._read_head()
 
-    def __init__(self, connection: "GatewayProtocol", signature: str | None) -> None:
-        self._connection = connection
-        self.signature = signature
-        self.body = b""
-        self.disconnected = False
-        self.keep_alive = True
-        self.response_complete = False
+    def _read_head(self) -> bool:
+        if self._input.startswith(b"\r", self._place):
+            self._skip_empty_line()
+        data, start = self._input, self._place
+        end = data.find(HEAD_END, start)
+        if end < 0:
+            self._check_beginning(data[start:])
+            return False
+        self._place = end = end + len(HEAD_END)
+        if end - start > MAX_HEAD_BYTES:
+            raise MalformedHTTP
+        head = Head(data[start:end])
+        if not self._is_usual_webhook(head):
+            self._body = body_of(head, end - start)
+            self._serve(head)
+        elif len(data) - end >= (length := head.length or 0):
+            self._place = end + length
+            self._take(head, data[end : self._place])
+        else:
+            self._head, self._body = head, body_of(head, end - start)
+        return True
+
+    def _skip_empty_line(self) -> None:
+        """Ignore one empty line before a request, as RFC 9112, 2.2, asks for."""
+        if not self._has_skipped_line and self._input.startswith(b"\r\n", self._place):
+            self._place += 2
+            self._has_skipped_line = True
+
+    def _check_beginning(self, data: bytes) -> None:
+        is_half_a_line = data == b"\r" and not self._has_skipped_line
+        if data and not is_half_a_line and not can_be_head(data):
+            raise MalformedHTTP
+
+    def _is_usual_webhook(self, head: Head) -> bool:
+        hook = self._hook
+        return (
+            head.target == hook.path
+            and head.method == b"POST"
+            and head.keep_alive
+            and not head.has_repeats
+            and 0 < (head.length or 0) <= hook.max_body_bytes
+            and b"x-hub-signature-256" in head.fields
+            and b"expect" not in head.fields
+        )
+
+    def _read_webhook(self, head: Head) -> bool:
+        piece, self._place = self._body.read(self._input, self._place)
+        self._pieces.append(piece)
+        self._piece_bytes += len(piece)
+        if not self._body.is_complete:
+            return False
+        body, self._pieces = b"".join(self._pieces), []
+        self._take(head, body)
+        return True
+
+    def _take(self, head: Head, body: bytes) -> None:
+        """Answer a webhook on the fast path."""
+        self._head = None
+        self._is_serving = True
+        signature = head.fields[b"x-hub-signature-256"].strip(b" \t").decode("latin-1")
+        self._hook.take(body, signature, self)
+
+    def _serve(self, head: Head) -> None:
+        """Let the application serve the request of *head*, on the slow path."""
+        scope = self._scope_of(head)
+        cycle = Cycle(self, head)
+        self._head, self._cycle, self._is_serving = None, cycle, True
+        task = self._loop.create_task(cycle.run(self._site.app, scope))
+        self._site.server.tasks.add(task)
+        task.add_done_callback(self._site.server.tasks.discard)
+
+    def _scope_of(self, head: Head) -> Scope:
+        path, raw_path, query = split_target(head.target)
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": head.version.decode(),
+            "method": head.method.decode("ascii"),
+            "scheme": "http",
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": "",
+            "headers": head.headers,
+            "server": self.server,
+            "client": self.client,
+            "state": self._site.lifespan_state.copy(),
+        }
+
+    def _refuse(self, error: MalformedHTTP) -> None:
+        response = as_response(error)
+        self._hook.refused(response.status)
+        self._respond(response, keep_alive=False)
+
+    @override
+    def _release(self) -> None:
+        if self._head is not None:
+            self._serve(self._head)  # the application counts a webhook whose client is gone
+        if self._cycle is not None:
+            self._cycle.disconnect()
+        self._cycle, self._body = None, _NO_BODY
+        self._pieces, self._piece_bytes = [], 0
+
+    def shed(self) -> None:
+        """Give up the request that is arriving, or the connection, to free the bytes it holds."""
+        if self.state is State.ARRIVING and self._head is not None:
+            self._serve(self._head)
+        if self.state is not State.ARRIVING or self._cycle is None:
+            self.abort()
+            return
+        self._cycle.shed(Overloaded)
+        self._input, self._place = b"", 0
+        self._pieces, self._piece_bytes = [], 0
+        self.settle()
+
+    # What the answer to a webhook needs
 
     @property
     def is_there(self) -> bool:
         """Whether the client is still connected, as far as we know."""
-        return not self.disconnected and not self._connection.transport.is_closing()
+        return self.state is not State.CLOSING and not self.transport.is_closing()
 
     def answer(self, response: Response) -> None:
         """Send *response*; once."""
-        self.response_complete = True
-        self._connection.send(response, keep_alive=self.keep_alive)
+        self._respond(response, keep_alive=not self.is_draining)
 
+    def _respond(self, response: Response, *, keep_alive: bool) -> None:
+        default_headers = self._site.server.default_headers
+        self.transport.write(_RENDERED.get(default_headers, response, keep_alive=keep_alive))
+        self.finish(keep_alive=keep_alive)
 
-class GatewayProtocol(HttpToolsProtocol):
-    """One connection.
+    # What a cycle needs
 
-    Args:
-        hook: The webhook route, if it is to be answered the short way.
-        request_seconds: How long a request may take to arrive as a whole.
-    """
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers that every response has."""
+        return self._site.server.default_headers
 
-    def __init__(
-        self,
-        *arguments: Any,
-        hook: Hook | None = None,
-        request_seconds: float = 30.0,
-        **options: Any,
-    ) -> None:
-        super().__init__(*arguments, **options)
-        self._hook = hook
-        self._request_seconds = request_seconds
-        self._webhook: WebhookCycle | None = None
-        self._in_head = True
-        self._head_bytes = 0
-        self._is_asked = True  # a request could have begun
-        self._deadline: float | None = self.loop.time() + request_seconds
+    @property
+    def has_read_body(self) -> bool:
+        """Whether the body was read to its end, so that another request can follow."""
+        return self._body.is_complete
 
-    def is_overdue(self, now: float) -> bool:
-        """Tell whether the client has taken too long: to send a request, or to begin another."""
-        return self._deadline is not None and self._deadline < now
+    def read_body(self) -> tuple[bytes, bool]:
+        """Return what has arrived of the body and was not read before, and whether it has ended.
 
-    def hang_up(self) -> None:
-        """Close the connection; whoever reads its request finds that the client is gone."""
-        self.transport.close()
+        Raises:
+            MalformedHTTP: The framing of the body is broken.
+        """
+        body, self._place = self._body.read(self._input, self._place)
+        self.settle()
+        return body, self._body.is_complete
 
-    @override
-    def shutdown(self) -> None:
-        # What has not arrived by now is not waited for: its client could take any time.
-        if self._is_asked:
-            self.hang_up()
-        super().shutdown()
+    def write(self, data: bytes) -> None:
+        """Send *data*."""
+        self.transport.write(data)
 
-    @override
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._webhook is not None and self._hook is not None and self._is_asked:
-            self._hook.gone()
-        super().connection_lost(exc)
-
-    @override
-    def on_message_begin(self) -> None:
-        self._is_asked = True
-        self._deadline = self.loop.time() + self._request_seconds
-        # What else uvicorn prepares here is for ASGI, and made when a request goes that way.
-        self.url, self.headers = b"", []
-
-    @override
-    def on_response_complete(self) -> None:
-        # As uvicorn has it, but for the timer that it arms and disarms around every request.
-        self.server_state.total_requests += 1
-        if self.transport.is_closing():
+    def finish(self, *, keep_alive: bool) -> None:
+        """Go on with the next request, or end the connection: the response is complete."""
+        self._site.server.total_requests += 1
+        if self.state is State.CLOSING:
             return
-        self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
-        elif not self._is_asked:
-            self._deadline = self.loop.time() + self.timeout_keep_alive
-
-    @override
-    def data_received(self, data: bytes) -> None:
-        if self._in_head:
-            self._head_bytes += len(data)
-        super().data_received(data)
-        if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self.send_400_response("Request head is too large.")
-
-    @override
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
-
-    @override
-    def on_headers_complete(self) -> None:
-        self._in_head = False
-        self._webhook = self._usual_webhook()
-        if self._webhook is None:
-            self._go_the_long_way()
+        self._is_serving = False
+        self._cycle, self._head, self._body = None, None, _NO_BODY
+        self._pieces, self._piece_bytes = [], 0
+        self._has_skipped_line = False
+        self._wait_anew()
+        if keep_alive and not self.is_draining:
+            self._advance()
         else:
-            self.cycle = self._webhook  # type: ignore[assignment]  # what is asked of it, it has
-
-    def _go_the_long_way(self) -> None:
-        url, headers = self.url, self.headers
-        super().on_message_begin()
-        self.url, self.headers = url, headers
-        self.expect_100_continue = any(
-            name == b"expect" and value.lower() == b"100-continue" for name, value in headers
-        )
-        self.scope["headers"] = self.headers
-        super().on_headers_complete()
-
-    @override
-    def on_body(self, body: bytes) -> None:
-        if self._webhook is None:
-            super().on_body(body)
-        else:
-            self._webhook.body += body
-
-    @override
-    def on_message_complete(self) -> None:
-        self._in_head, self._head_bytes = True, 0
-        self._is_asked, self._deadline = False, None
-        webhook = self._webhook
-        if webhook is None or self._hook is None:
-            super().on_message_complete()
-            return
-        # What is read is not held while it is waited for: its memory is used for the next.
-        body, webhook.body, self.headers = webhook.body, b"", []
-        self._hook.take(body, webhook.signature, webhook)
-
-    def _usual_webhook(self) -> WebhookCycle | None:
-        """Return a cycle if the request is a webhook as Meta sends it, and nothing is before it."""
-        hook = self._hook
-        if (
-            hook is None
-            or self.url != hook.path
-            or self.parser.get_method() != b"POST"
-            or not self.parser.should_keep_alive()
-            or not self._is_idle()
-        ):
-            return None
-        headers = dict(self.headers)
-        if b"expect" in headers:
-            return None
-        # A connection that is kept without a word about it is one of HTTP 1.1.
-        if b"connection" in headers and (
-            self.parser.get_http_version() != "1.1" or self.parser.should_upgrade()
-        ):
-            return None
-        length = headers.get(b"content-length", b"")
-        signature = headers.get(b"x-hub-signature-256")
-        if signature is None or len(headers) < len(self.headers):  # none, or one of them twice
-            return None
-        if not length.isdigit() or not 0 < int(length[:20]) <= hook.max_body_bytes:
-            return None
-        return WebhookCycle(self, signature.decode("latin-1"))
-
-    def _is_idle(self) -> bool:
-        cycle: Any = self.cycle  # `None` before the first request, whatever uvicorn's types say
-        return cycle is None or cycle.response_complete
-
-    def send(self, response: Response, *, keep_alive: bool) -> None:
-        """Send *response*, and close the connection after it unless it is to be kept."""
-        self.transport.write(
-            _RENDERED.get(self.server_state.default_headers, response, keep_alive=keep_alive)
-        )
-        if not keep_alive:
-            self.transport.close()
-        self.on_response_complete()
-
-
-class _Rendered:
-    """A response as it goes over the wire, the last one: within a second most are the same."""
-
-    def __init__(self) -> None:
-        self._made_of: tuple[object, object, bool] = (None, None, False)
-        self._data = b""
-
-    def get(
-        self, default_headers: list[tuple[bytes, bytes]], response: Response, *, keep_alive: bool
-    ) -> bytes:
-        """Return *response* as bytes; uvicorn makes a new list of *default_headers* each second."""
-        headers, last, kept = self._made_of
-        if headers is not default_headers or last is not response or kept is not keep_alive:
-            self._data = _render(tuple(default_headers), response, keep_alive=keep_alive)
-            self._made_of = default_headers, response, keep_alive
-        return self._data
-
-
-_RENDERED = _Rendered()
-
-
-def _render(default_headers: Headers, response: Response, *, keep_alive: bool) -> bytes:
-    lines = [STATUS_LINE[response.status]]
-    for name, value in (*default_headers, *headers_of(response)):
-        lines += (name, b": ", value, b"\r\n")
-    if not keep_alive:
-        lines.append(b"connection: close\r\n")
-    return b"".join((*lines, b"\r\n", response.body))
+            self._linger()

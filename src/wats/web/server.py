@@ -6,23 +6,23 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import uvicorn
 from typing_extensions import override
 
 from wats.errors import ConfigError, ConfigIssue
-from wats.web.protocol import GatewayProtocol, Hook
-from wats.web.sharing import Share, SharedListener
+from wats.web.admission import Admission, Limits
+from wats.web.protocol import GatewayProtocol
+from wats.web.sharing import Share, SharedListener, shares_of
+from wats.web.site import NO_HOOK, Hook, Site
 
 BACKLOG = 2048
 
-KEEP_ALIVE_SECONDS = 75
-"""How long an idle connection stays open: longer than load balancers keep theirs to us."""
-
 GRACE_SECONDS = 15
 """How long requests that are being served may take to end when the server stops."""
+
+TICK_SECONDS = 0.1
 
 
 def _nobody_is_told() -> None:
@@ -32,12 +32,14 @@ def _nobody_is_told() -> None:
 class Server(uvicorn.Server):
     """Serves *app* until SIGINT or SIGTERM, then drains and returns.
 
+    uvicorn has the lifespan, the signals and the drain. Connections and their listener are ours.
+
     Args:
         ready: Called with the URL once connections are accepted.
         draining: Called when no more are accepted, and those that are open begin to end.
-        hook: The webhook route of *app*, to answer its requests the short way.
+        hook: The webhook route of *app*, to answer its requests on the fast path.
         share: The share of this process in the connections, if others accept from the same socket.
-        request_seconds: How long a request may take to arrive as a whole.
+        limits: The bounds of connections.
     """
 
     def __init__(
@@ -46,71 +48,76 @@ class Server(uvicorn.Server):
         *,
         ready: Callable[[str], None],
         draining: Callable[[], None] = _nobody_is_told,
-        hook: Hook | None = None,
+        hook: Hook = NO_HOOK,
         share: Share | None = None,
-        request_seconds: float = 30.0,
+        limits: Limits | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
                 loop="uvloop",
-                http=cast(
-                    type[asyncio.Protocol],
-                    partial(GatewayProtocol, hook=hook, request_seconds=request_seconds),
-                ),
+                http=GatewayProtocol,
                 ws="none",
                 lifespan="on",
                 log_config=None,
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
                 timeout_graceful_shutdown=GRACE_SECONDS,
             )
         )
         self._ready = ready
         self._draining = draining
-        self._share = share
-        self._shared: SharedListener | None = None
+        self._hook = hook
+        self._share = share if share is not None else shares_of(1)[0]
+        self._limits = limits if limits is not None else Limits()
+        self._admission = Admission(self.server_state.connections, self._limits)  # type: ignore[arg-type]  # they are ours
+        self._listener: SharedListener | None = None
+        self._ticking: asyncio.TimerHandle | None = None
 
     @override
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        if self._share is None or not sockets:
-            await super().startup(sockets)
-        else:
-            await super().startup([])
-            self._shared = SharedListener(
-                sockets[0],
-                self._share,
-                connections=self.server_state.connections,
-                make_protocol=self._make_protocol,
-            )
-            self._shared.open()
-        if sockets:
-            self._ready(url_of(sockets[0]))
-
-    def _make_protocol(self) -> asyncio.Protocol:
-        make = cast(Callable[..., asyncio.Protocol], self.config.http_protocol_class)
-        return make(
-            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        """Start the application and accept connections from the one socket in *sockets*."""
+        await super().startup([])
+        listener = next(iter(sockets or ()))
+        site = Site(
+            app=self.config.loaded_app,
+            lifespan_state=self.lifespan.state,
+            server=self.server_state,
+            limits=self._limits,
+            admission=self._admission,
+            hook=self._hook,
         )
+        self._listener = SharedListener(
+            listener,
+            self._share,
+            connections=self.server_state.connections,
+            make_protocol=lambda: GatewayProtocol(site),
+            admission=self._admission,
+        )
+        self._listener.open()
+        self._tick()
+        self._ready(url_of(listener))
 
     @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._draining()
-        if self._shared is not None:
-            await self._shared.close()
-        await super().shutdown(sockets)
+        if self._listener is not None:
+            await self._listener.close()
+            self._listener = None
+        try:
+            await super().shutdown(sockets)
+        finally:
+            if self._ticking is not None:
+                self._ticking.cancel()
 
-    @override
-    async def on_tick(self, counter: int) -> bool:
-        now = asyncio.get_running_loop().time()
-        for connection in list(self.server_state.connections):
-            if isinstance(connection, GatewayProtocol) and connection.is_overdue(now):
-                connection.hang_up()
-        if self._shared is not None:
-            self._shared.tell()
-        return await super().on_tick(counter)
+    def _tick(self) -> None:
+        """Enforce deadlines, also during the drain, when uvicorn does not tick any more."""
+        loop = asyncio.get_running_loop()
+        self._admission.sweep(loop.time())
+        if self._listener is not None:
+            self._listener.tell()
+        self._ticking = loop.call_later(TICK_SECONDS, self._tick)
 
     @override
     @contextlib.contextmanager

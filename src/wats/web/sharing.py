@@ -15,6 +15,8 @@ import socket
 from collections.abc import Callable, Collection
 from typing import Final
 
+from wats.web.admission import Admission
+
 SLACK: Final = 4
 """How many connections more than another one a process may have before it lets others go first. To
 be more exact costs more moments than it is worth: with short connections, half of all speed."""
@@ -22,8 +24,8 @@ be more exact costs more moments than it is worth: with short connections, half 
 MOMENT_SECONDS: Final = 0.002
 """How long the others have then. Timers of the loop count milliseconds; one would often be none."""
 
-RETRY_SECONDS: Final = 1.0
-"""The pause when no connection can be accepted, as a rule because too many files are open."""
+RETRY_SECONDS: Final = 0.1
+"""The pause when no connection can be accepted and none can be closed: all are being served."""
 
 _COUNT_BYTES: Final = 8
 _NOBODY: Final = 2**62
@@ -66,6 +68,7 @@ class SharedListener:
         share: That of this process.
         connections: The connections that it has now.
         make_protocol: Makes the protocol of a new one, which adds itself to *connections*.
+        admission: Decides whether there is room, and makes it.
     """
 
     def __init__(
@@ -75,11 +78,13 @@ class SharedListener:
         *,
         connections: Collection[object],
         make_protocol: Callable[[], asyncio.Protocol],
+        admission: Admission,
     ) -> None:
         self._listener = listener
         self._share = share
         self._connections = connections
         self._make_protocol = make_protocol
+        self._admission = admission
         self._loop = asyncio.get_running_loop()
         self._arriving: set[asyncio.Task[None]] = set()
         self._pausing: asyncio.TimerHandle | None = None
@@ -130,15 +135,20 @@ class SharedListener:
     def _accept(self, most: int) -> None:
         try:
             for _ in range(most):
+                if not self._admission.can_add(self._count()):
+                    self._pause(RETRY_SECONDS, self._listen)
+                    break
                 connection, _address = self._listener.accept()
                 connection.setblocking(False)
                 task = self._loop.create_task(self._connect(connection))
                 self._arriving.add(task)
                 task.add_done_callback(self._arriving.discard)
+                self._admission.make_room(self._count())
         except (BlockingIOError, ConnectionAbortedError):
             pass  # another process was quicker, or the client changed its mind
         except OSError:
-            self._pause(RETRY_SECONDS, self._listen)
+            # Descriptors that are freed now can be used in the next turn of the loop.
+            self._pause(MOMENT_SECONDS if self._admission.evict() else RETRY_SECONDS, self._listen)
         self.tell()
 
     async def _connect(self, connection: socket.socket) -> None:

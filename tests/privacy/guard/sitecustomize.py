@@ -19,6 +19,7 @@ TO_AN_ADDRESS = {"socket.connect", "socket.sendto", "socket.sendmsg"}
 OTHERS = {
     *("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr", "socket.getnameinfo"),
     *("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "pty.spawn"),
+    *("os.fork", "os.forkpty"),
 }
 
 
@@ -35,7 +36,7 @@ def hook(event: str, arguments: tuple[Any, ...]) -> None:
     if event in TO_AN_ADDRESS and arguments[1] is not None:
         note(event, arguments[1])
     elif event in OTHERS:
-        note(event, arguments[0])
+        note(event, arguments[0] if arguments else "a child")
 
 
 def is_address(host: object) -> bool:

@@ -1,172 +1,515 @@
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from zlib import crc32
 
 import pytest
-from apsw import Connection
 
-from wats.store.migrate import load_migrations
+from tests.store.sqlite.writers import open_writer, steps_of
+from wats.clock import to_ms
+from wats.privacy import short_fingerprint
 from wats.store.records import (
     Arrival,
     Direction,
-    Kept,
     MessageRecord,
     StatusRecord,
     WindowRecord,
 )
-from wats.store.sqlite import inbox, messages, recent
-from wats.store.sqlite.connection import MEMORY, connect_writer, migrate
+from wats.store.sqlite import inbox, message_index, messages, requests, statuses
+from wats.store.sqlite.connection import Writer
 from wats.store.sqlite.walk import Walk
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
+BUCKET = 1 << message_index.BUCKET_BITS
 
-@pytest.fixture
-def connection() -> Iterator[Connection]:
-    connection = connect_writer(MEMORY, 1)
-    migrate(connection, load_migrations("sqlite"))
-    yield connection
-    connection.close()
+ReceiveMessage = Callable[..., bool]
 
 
 @pytest.fixture
-def take_in(
-    connection: Connection,
+def writer() -> Iterator[Writer]:
+    writer = open_writer()
+    yield writer
+    writer.close()
+
+
+def receive(
+    writer: Writer, arrivals: Sequence[Arrival], end: Callable[[Writer], None] = Writer.commit
+) -> list[bool]:
+    """Store *arrivals* in a transaction; return whether each is new."""
+    writer.execute("BEGIN IMMEDIATE")
+    (results,) = inbox.receive(writer, [(arrivals, {})])
+    end(writer)
+    return [each is not None for each in results]
+
+
+@pytest.fixture
+def receive_message(
+    writer: Writer,
     arrival: Callable[..., Arrival],
     message: Callable[..., MessageRecord],
-) -> Callable[..., None]:
-    """Receive a message, which opens the window of *customer* if one is named."""
+) -> ReceiveMessage:
+    """Return a function that receives a message, and returns whether it is new.
 
-    def take_in(name: str, *, at: datetime = NOON, customer: str | None = None) -> None:
-        received = message(name, direction=Direction.INBOUND, created_at=at, updated_at=at)
+    The message opens the window of *customer* if one is named.
+    """
+
+    def receive_message(name: str, *, at: datetime = NOON, customer: str | None = None) -> bool:
+        received = message(
+            name, direction=Direction.INBOUND, from_phone=customer, created_at=at, updated_at=at
+        )
         opened = None
         if customer is not None:
             opened = WindowRecord(phone_number_id="1", customer=customer, last_inbound_at=at)
-        inbox.receive(connection, [arrival(message=received, window=opened)])
+        (is_new,) = receive(writer, [arrival(message=received, occurred_at=at, window=opened)])
+        return is_new
 
-    return take_in
+    return receive_message
 
 
-def test_no_statement_about_messages_reads_a_whole_table(
-    connection: Connection,
+def skip(writer: Writer, row_ids: int) -> None:
+    """Leave *row_ids* unused, as if as many messages had been recorded and purged."""
+    writer.execute("UPDATE wats_marks SET last_row_id = last_row_id + ? WHERE id = 1", (row_ids,))
+
+
+def transition(status: str, wa_message_id: str = "wamid.1", **changes: object) -> StatusRecord:
+    values: dict[str, object] = {"phone_number_id": "1", "occurred_at": NOON}
+    return StatusRecord(status=status, wa_message_id=wa_message_id, **(values | changes))
+
+
+def index(writer: Writer) -> list[tuple[int, int]]:
+    return writer.execute("SELECT bucket, row_id FROM wats_message_index").fetchall()
+
+
+def test_no_statement_about_messages_scans_more_than_the_list_of_buckets(
+    writer: Writer,
     arrival: Callable[..., Arrival],
     message: Callable[..., MessageRecord],
-    trace: Callable[[Connection], list[str]],
-    plans_of: Callable[[Connection, list[str]], dict[str, str]],
+    trace: Callable[[Writer], list[str]],
+    plans_of: Callable[[Writer, list[str]], dict[str, str]],
     read_as_a_whole: Callable[[dict[str, str]], dict[str, set[str]]],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(recent, "GATHERED_MESSAGES", 1)
-    statements = trace(connection)
-    status = StatusRecord(
-        phone_number_id="1", wa_message_id="wamid.1", status="sent", occurred_at=NOON
-    )
     window = WindowRecord(phone_number_id="1", customer="2", last_inbound_at=NOON)
-    received = message("wamid.2", direction=Direction.INBOUND)
-    inbox.receive(connection, [arrival(status=status), arrival(message=received, window=window)])
-    inbox.receive(connection, [arrival()])
-    messages.record(connection, [message()])
-    messages.page(connection, 10, None)
-    messages.get(connection, "wamid.1")
-    messages.statuses(connection, "wamid.1")
-    messages.last_inbound_at(connection, "1", "2")
-    for purge in (messages.purge, messages.purge_statuses, messages.purge_windows):
-        purge(connection, [1], NOON)
-    for statement in (messages.OLD_MESSAGES, messages.OLD_STATUSES):
-        Walk(statement, 10).next_rows(connection, NOON)
-    connection.set_exec_trace(None)
+    received = message("wamid.2", direction=Direction.INBOUND, from_phone="2")
+    statements = trace(writer)
+    for status in ("sent", "delivered"):  # the second time everything is indexed
+        updates = [
+            arrival(message=received, window=window),
+            arrival(window=window),
+            arrival(status=transition(status, "wamid.3")),
+            arrival(status=transition(status, "wamid.1")),
+        ]
+        receive(writer, updates)
+        messages.record(writer, [message("wamid.3"), message("wamid.1")])
+        skip(writer, BUCKET)
+    hot = list(statements)
+    statements.clear()
+    skip(writer, 1 << message_index.MERGED_BITS)
+    message_index.index_pending(writer)
+    assert message_index.merge(writer) > 0
+    messages.page(writer, 10, None)
+    messages.get(writer, "wamid.unknown")
+    statuses.history(writer, "wamid.1")
+    messages.last_inbound_at(writer, "1", "2")
+    messages.purge(writer, [1], NOON + timedelta(1))
+    messages.purge_windows(writer, [1], NOON)
+    statuses.purge(writer, [1], NOON)
+    statuses.purge_early(writer, [1], NOON)
+    for statement in (
+        messages.OLD_MESSAGES,
+        statuses.OLD_STATUSES,
+        statuses.OLD_EARLY_STATUSES,
+    ):
+        Walk(statement, 10).next_rows(writer, NOON)
+    writer.set_exec_trace(None)
 
-    plans = plans_of(connection, statements)
-    assert "INSERT INTO wats_windows" in "".join(statements)
-    assert len(plans) >= 15
+    assert len(plans_of(writer, hot)) >= 40
+    assert read_as_a_whole(plans_of(writer, hot)) == {}
+    scans = read_as_a_whole(plans_of(writer, statements))
+    assert len(scans) == 3
+    assert all(
+        table.startswith("wats_message_buckets") for each in scans.values() for table in each
+    )
+
+
+def test_no_statement_about_idempotency_keys_scans_a_table(
+    writer: Writer,
+    message: Callable[..., MessageRecord],
+    trace: Callable[[Writer], list[str]],
+    plans_of: Callable[[Writer, list[str]], dict[str, str]],
+    read_as_a_whole: Callable[[dict[str, str]], dict[str, set[str]]],
+) -> None:
+    statements = trace(writer)
+    for key in [("send", b"1"), ("send", b"2"), ("send", b"3"), ("send", b"1")]:
+        requests.reserve(
+            writer, key=key, request_hash=b"body", reserve_seconds=60, keep_seconds=600
+        )
+    requests.complete(writer, [requests.Completion(("send", b"1"), b"{}", message())])
+    requests.doubt(writer, key=("send", b"2"))
+    requests.fail(writer, key=("send", b"3"))
+    requests.purge(writer, 10)
+    writer.set_exec_trace(None)
+
+    plans = plans_of(writer, [each for each in statements if "wats_requests" in each])
+    assert len(plans) >= 8
     assert read_as_a_whole(plans) == {}
 
 
-def last_inbound_at(connection: Connection) -> list[datetime | None]:
-    return [messages.last_inbound_at(connection, "1", customer) for customer in "ab"]
-
-
-def test_what_messages_say_of_windows_is_the_same_before_and_after_it_is_gathered(
-    connection: Connection, take_in: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+def test_messages_and_statuses_cost_the_same_in_a_large_store(
+    writer: Writer, arrival: Callable[..., Arrival], message: Callable[..., MessageRecord]
 ) -> None:
-    monkeypatch.setattr(recent, "GATHERED_MESSAGES", 3)
+    numbers = itertools.count()
+
+    def names(count: int) -> list[str]:
+        return [f"wamid.{number}" for number in itertools.islice(numbers, count)]
+
+    def work() -> None:
+        sent = names(20)
+        messages.record(writer, [message(name) for name in sent])
+        for status in ("sent", "delivered", "read"):
+            receive(writer, [arrival(status=transition(status, name)) for name in sent])
+        received = [message(name, direction=Direction.INBOUND) for name in names(20)]
+        receive(writer, [arrival(message=each) for each in received])
+
+    work()
+    message_index.index_pending(writer)
+    with_few = steps_of(writer, work)
+    for _ in range(4):  # buckets with messages of an hour ago
+        skip(writer, BUCKET)
+        at = NOON - timedelta(hours=1)
+        records = [message(name, created_at=at, updated_at=at) for name in names(2_500)]
+        messages.record(writer, records)
+    message_index.index_pending(writer)
+
+    assert steps_of(writer, work) < 1.5 * with_few
+
+
+def last_inbound_at(writer: Writer, customers: Iterable[str] = "ab") -> list[datetime | None]:
+    return [messages.last_inbound_at(writer, "1", customer) for customer in customers]
+
+
+def test_windows_are_found_in_pending_messages_and_in_every_bucket(
+    writer: Writer, receive_message: ReceiveMessage
+) -> None:
     expected: dict[str, datetime | None] = dict.fromkeys("ab")
 
     for number, (customer, seconds) in enumerate(
         [("a", 5), ("a", 7), ("b", 1), ("a", 6), ("b", 2), ("a", 8), ("b", 9), ("a", 1), ("a", 10)]
     ):
         at = NOON + timedelta(seconds=seconds)
-        take_in(f"wamid.{number}", at=at, customer=customer)
+        receive_message(f"wamid.{number}", at=at, customer=customer)
         expected[customer] = max(expected[customer] or at, at)
-        assert last_inbound_at(connection) == [expected["a"], expected["b"]]
+        assert last_inbound_at(writer) == [expected["a"], expected["b"]]
+        if number % 2:
+            skip(writer, BUCKET)
 
-    assert connection.execute("SELECT count(*) FROM wats_windows").get == 2
-    assert recent.marks(connection) == (9, 6)
+    assert len(writer.execute("SELECT bucket FROM wats_message_buckets").fetchall()) == 4
+    assert writer.execute("SELECT count(*) FROM wats_windows").get == 0
 
 
-def test_a_message_that_comes_after_all_were_deleted_opens_its_window_too(
-    connection: Connection, take_in: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+def test_a_window_of_another_customer_than_the_sender_is_kept_too(
+    writer: Writer, arrival: Callable[..., Arrival], message: Callable[..., MessageRecord]
 ) -> None:
-    monkeypatch.setattr(recent, "GATHERED_MESSAGES", 2)
+    received = message(direction=Direction.INBOUND, from_phone="a")
+    window = WindowRecord(phone_number_id="1", customer="b", last_inbound_at=NOON)
+
+    receive(writer, [arrival(message=received, window=window)])
+
+    assert last_inbound_at(writer) == [None, NOON]
+
+
+def test_a_message_whose_id_has_the_hash_of_its_window_is_indexed(
+    writer: Writer, receive_message: ReceiveMessage
+) -> None:
+    receive_message("1 a", customer="a")
+    skip(writer, BUCKET)
+
+    assert not receive_message("1 a")
+
+    assert index(writer) == [(0, 1)]
+    assert last_inbound_at(writer, "a") == [NOON]
+
+
+def test_a_message_recorded_after_all_others_were_deleted_opens_its_window(
+    writer: Writer, receive_message: ReceiveMessage
+) -> None:
     for number in range(3):
-        take_in(f"wamid.{number}")
-    assert recent.marks(connection) == (3, 2)
-    connection.execute("DELETE FROM wats_messages")
+        receive_message(f"wamid.{number}")
+    skip(writer, BUCKET)
+    receive_message("wamid.3")
+    writer.execute("DELETE FROM wats_messages")
 
     for customer in "ab":
-        take_in(f"wamid.of-{customer}", customer=customer)
+        receive_message(f"wamid.of-{customer}", customer=customer)
 
-    assert last_inbound_at(connection) == [NOON, NOON]
+    assert last_inbound_at(writer) == [NOON, NOON]
 
 
-def test_what_is_rolled_back_is_not_known(
-    connection: Connection,
+def test_messages_of_a_transaction_that_was_rolled_back_are_new(
+    writer: Writer,
     arrival: Callable[..., Arrival],
     message: Callable[..., MessageRecord],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(recent, "GATHERED_MESSAGES", 3)
+    monkeypatch.setattr(message_index, "INDEX_BATCH", 3)
     arrivals = [
         arrival(message=message(f"wamid.{number}", direction=Direction.INBOUND))
         for number in range(9)
     ]
     for number, each in enumerate(arrivals):
-        for end in ("ROLLBACK", "COMMIT"):
-            connection.execute("BEGIN IMMEDIATE")
-            assert inbox.receive(connection, arrivals[: number + 1]) == [*[None] * number, Kept()]
-            connection.execute(end)
-        assert inbox.receive(connection, [each]) == [None]
-    assert recent.marks(connection) == (9, 9)
+        for end in (Writer.roll_back, Writer.commit):
+            assert receive(writer, arrivals[: number + 1], end) == [*[False] * number, True]
+        assert receive(writer, [each]) == [False]
+    assert message_index.read_marks(writer) == (9, 9)
 
 
-def test_what_is_purged_is_in_no_index_any_more(
-    connection: Connection, take_in: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def writers(tmp_path: Path) -> Iterator[list[Writer]]:
+    writers = [open_writer(str(tmp_path / "wats.db")) for _ in range(2)]
+    yield writers
+    for writer in writers:
+        writer.close()
+
+
+def test_messages_of_another_process_are_known_after_a_rollback_of_as_many(
+    writers: list[Writer],
+    arrival: Callable[..., Arrival],
+    message: Callable[..., MessageRecord],
 ) -> None:
-    monkeypatch.setattr(recent, "GATHERED_MESSAGES", 2)
-    for number in range(4):
-        take_in(f"wamid.{number}", at=NOON + timedelta(seconds=number))
-    recent.catch_up(connection)
-    assert connection.execute("SELECT count(*) FROM wats_message_ids").get == 4
+    one, other = writers
+    ours, theirs = (
+        arrival(message=message(name, direction=Direction.INBOUND))
+        for name in ("wamid.ours", "wamid.theirs")
+    )
+    receive(one, [ours], Writer.roll_back)
+    receive(other, [theirs])
 
-    # The last of them was asked for too, and is too young.
-    assert messages.purge(connection, [1, 2, 3, 4], NOON + timedelta(seconds=3)) == 3
+    assert receive(one, [theirs]) == [False]
+    assert receive(one, [ours]) == [True]
 
-    left = connection.execute("SELECT row_id FROM wats_message_ids").fetchall()
-    assert left == [(4,)]
-    assert messages.get(connection, "wamid.3") is not None
+
+def test_messages_that_another_process_indexed_leave_the_memory(
+    writers: list[Writer], message: Callable[..., MessageRecord]
+) -> None:
+    one, other = writers
+    messages.record(one, [message()])
+    hashes = [short_fingerprint("wamid.1")]
+    assert one.message_index.find_pending(hashes) == [1]
+
+    message_index.index_pending(other)
+    one.message_index.catch_up(one)
+
+    assert one.message_index.find_pending(hashes) == []
+
+
+def test_a_bucket_keeps_its_sent_messages_when_only_received_ones_follow(
+    writer: Writer,
+    receive_message: ReceiveMessage,
+    message: Callable[..., MessageRecord],
+) -> None:
+    messages.record(writer, [message()])
+    message_index.index_pending(writer)
+    receive_message("wamid.2", at=NOON - timedelta(1))
+    message_index.index_pending(writer)
+
+    assert statuses.record(writer, [transition("sent")]) != {}
+    messages.record(writer, [message()])
+
+    assert len(messages.page(writer, 10, None).items) == 2
+
+
+@pytest.mark.parametrize("days", [-7, -1, 0, 400, -20_000])
+def test_a_redelivery_is_known_whatever_time_both_deliveries_state(
+    writer: Writer, receive_message: ReceiveMessage, days: int
+) -> None:
+    at = NOON + timedelta(days=days)
+    receive_message("wamid.1", at=at)
+    for number in range(2, 5):
+        skip(writer, BUCKET)
+        receive_message(f"wamid.{number}")
+    skip(writer, BUCKET)
+
+    assert not receive_message("wamid.1", at=at)
+    assert not receive_message("wamid.1", at=at + timedelta(minutes=10))
+    assert receive_message("wamid.5", at=at)
+
+
+def test_a_message_of_now_is_looked_up_in_one_bucket_of_many(
+    writer: Writer,
+    receive_message: ReceiveMessage,
+) -> None:
+    for hours in range(10):
+        receive_message(f"wamid.{hours}", at=NOON + timedelta(hours=hours))
+        skip(writer, BUCKET)
+    receive_message("wamid.in-our-future", at=NOON + timedelta(days=999))
+    skip(writer, BUCKET)
+
+    def buckets_since(**age: float) -> int:
+        since = NOON + timedelta(hours=9) - timedelta(**age)
+        return len(message_index.buckets_since(writer, to_ms(since)))
+
+    assert receive_message("wamid.10", at=NOON + timedelta(hours=9))
+    assert buckets_since(minutes=10) == 2
+    assert buckets_since(hours=5) == 7
+    assert buckets_since(days=999) == 11
+
+
+def test_purged_messages_leave_the_index_and_empty_buckets_go(
+    writer: Writer, receive_message: ReceiveMessage
+) -> None:
+    for number in range(6):
+        receive_message(f"wamid.{number}", at=NOON + timedelta(seconds=number), customer="a")
+        if number in (1, 4):
+            skip(writer, BUCKET - 2)
+    message_index.index_pending(writer)
+    row_ids = [row_id for _, row_id in index(writer)]
+    assert len(set(row_ids)) == 6
+    assert len(row_ids) == 12
+
+    # The last two were asked for too, and are too young.
+    assert messages.purge(writer, row_ids, NOON + timedelta(seconds=4)) == 4
+
+    assert len(index(writer)) == 4
+    buckets = {bucket for bucket, _ in index(writer)}
+    assert writer.execute("SELECT bucket FROM wats_message_buckets").fetchall() == [
+        (bucket,) for bucket in sorted(buckets)
+    ]
+    assert messages.get(writer, "wamid.3") is None
+    assert messages.get(writer, "wamid.4") is not None
+    assert receive_message("wamid.3", at=NOON)
+
+
+def test_sixteen_complete_buckets_are_merged_to_one(
+    writer: Writer,
+    receive_message: ReceiveMessage,
+    message: Callable[..., MessageRecord],
+) -> None:
+    for number in range(40):
+        at = NOON + timedelta(hours=number)
+        receive_message(f"wamid.{number}", at=at, customer=f"customer {number}")
+        skip(writer, BUCKET - 1)
+    messages.record(writer, [message("wamid.sent")])
+    message_index.index_pending(writer)
+
+    rows = []
+    while changed := message_index.merge(writer):
+        rows.append(changed)
+        assert not receive_message("wamid.0", at=NOON)
+
+    assert len(rows) > 10
+    assert sorted({bucket for bucket, _ in index(writer)}) == [1, 33, *range(64, 82, 2)]
+    assert len(index(writer)) == 81
+    for number in range(40):
+        at = NOON + timedelta(hours=number)
+        assert not receive_message(f"wamid.{number}", at=at)
+        found = messages.get(writer, f"wamid.{number}")
+        assert found is not None
+        assert found.created_at == at
+        assert last_inbound_at(writer, [f"customer {number}"]) == [at]
+    assert message_index.buckets_since(writer, to_ms(NOON)) != []
+    row_ids = [row_id for _, row_id in index(writer)]
+    assert messages.purge(writer, row_ids, NOON + timedelta(days=99)) == 41
+    assert index(writer) == []
+    assert writer.execute("SELECT count(*) FROM wats_message_buckets").get == 0
+
+
+def test_one_merge_moves_a_bounded_number_of_entries(
+    writer: Writer, message: Callable[..., MessageRecord]
+) -> None:
+    records = [message(f"wamid.{number}") for number in range(3000)]
+    messages.record(writer, records)
+    skip(writer, 1 << message_index.MERGED_BITS)
+    message_index.index_pending(writer)
+
+    changes = message_index.merge(writer)
+
+    assert 0 < changes < 100
+    assert len(index(writer)) == 3000
 
 
 def test_messages_whose_ids_share_a_hash_are_told_apart(
-    connection: Connection, message: Callable[..., MessageRecord]
+    writer: Writer, message: Callable[..., MessageRecord]
 ) -> None:
     # As CRC-32 has it, apart from the highest bit.
     first, second = "wamid.plumless", "wamid.buckeroo"
     assert crc32(first.encode()) == crc32(second.encode())
 
     for name in (first, second):
-        messages.record(connection, [message(name)])
+        messages.record(writer, [message(name)])
+        statuses.record(writer, [transition("sent", name)])
+    statuses.record(writer, [transition("read", first)])
 
-    for name in (first, second):
-        found = messages.get(connection, name)
-        assert found is not None
-        assert found.wa_message_id == name
+    found = [messages.get(writer, name) for name in (first, second)]
+    assert [each and (each.wa_message_id, each.status) for each in found] == [
+        (first, "read"),
+        (second, "sent"),
+    ]
+    assert len(statuses.history(writer, first)) == 2
+
+
+@pytest.mark.parametrize("older", [0, 1, 2, 3, 11, 12])
+def test_a_status_finds_its_message_in_any_bucket(
+    writer: Writer, message: Callable[..., MessageRecord], older: int
+) -> None:
+    messages.record(writer, [message()])
+    for number in range(older):
+        skip(writer, BUCKET)
+        messages.record(writer, [message(f"wamid.after.{number}")])
+
+    sent = statuses.record(writer, [transition("delivered")])
+
+    assert sent == {("1", "wamid.1"): to_ms(NOON)}
+    found = messages.get(writer, "wamid.1")
+    assert found is not None
+    assert found.status == "delivered"
+
+
+def test_statuses_of_unrecorded_messages_are_searched_for_once(
+    writer: Writer,
+    message: Callable[..., MessageRecord],
+    trace: Callable[[Writer], list[str]],
+) -> None:
+    messages.record(writer, [message("wamid.other")])
+    skip(writer, BUCKET)
+    statuses.record(writer, [transition("sent")])
+    statements = trace(writer)
+
+    statuses.record(writer, [transition("delivered"), transition("sent")])
+
+    assert "wats_message_index" not in "".join(statements)
+    assert [each.status for each in statuses.history(writer, "wamid.1")] == [
+        "sent",
+        "delivered",
+    ]
+
+
+def test_early_statuses_are_moved_to_their_message(
+    writer: Writer, message: Callable[..., MessageRecord]
+) -> None:
+    early = [transition("delivered"), transition("sent"), transition("read", phone_number_id="2")]
+    statuses.record(writer, early)
+
+    messages.record(writer, [message()])
+
+    assert statuses.history(writer, "wamid.1") == early
+    assert writer.execute("SELECT count(*) FROM wats_early_statuses").get == 1
+    assert statuses.record(writer, early[:1]) != {}
+    assert statuses.history(writer, "wamid.1") == early
+
+
+def test_a_history_is_bounded_and_never_mixed_with_that_of_the_next_message(
+    writer: Writer, message: Callable[..., MessageRecord]
+) -> None:
+    messages.record(writer, [message("wamid.1"), message("wamid.2")])
+    statuses.record(writer, [transition("sent", "wamid.2"), transition("sent")])
+    last = (1 << statuses.ID_BITS) - 2
+    writer.execute("UPDATE wats_statuses SET id = id + ? WHERE id >> 16 = 1", (last,))
+
+    statuses.record(writer, [transition("delivered"), transition("read"), transition("played")])
+
+    history: Mapping[str, list[str]] = {
+        name: [each.status for each in statuses.history(writer, name)]
+        for name in ("wamid.1", "wamid.2")
+    }
+    assert history == {"wamid.1": ["sent", "delivered"], "wamid.2": ["sent"]}

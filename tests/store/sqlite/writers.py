@@ -53,3 +53,18 @@ def transaction(writer: Writer) -> Iterator[None]:
     except BaseException:
         writer.roll_back()
         raise
+
+
+def steps_of(writer: Writer, run: Callable[[], object]) -> int:
+    """Count the steps of SQLite's virtual machine, in hundreds."""
+    hundreds = 0
+
+    def count() -> bool:
+        nonlocal hundreds
+        hundreds += 1
+        return False
+
+    writer.set_progress_handler(count, 100)
+    run()
+    writer.set_progress_handler(None, 0)
+    return hundreds

@@ -36,7 +36,7 @@ from wats.store.records import (
     StoreHealth,
 )
 from wats.store.sqlite import deliveries as delivery_rows
-from wats.store.sqlite import inbox, leader, messages, requests
+from wats.store.sqlite import inbox, leader, message_index, messages, requests, statuses
 from wats.store.sqlite.bell import Bell
 from wats.store.sqlite.checkpoint import LOCK_SECONDS, checkpoint
 from wats.store.sqlite.clock import StoreClock
@@ -96,11 +96,13 @@ class SQLiteStore(Store):
         self._reader: ConnectionThread[Connection] | ConnectionThread[Writer] | None = None
         self._health: ConnectionThread[Connection] | ConnectionThread[Writer] | None = None
         self._checkpointer: ConnectionThread[Connection] | None = None
+        self._configured: frozenset[str] = frozenset()
         self._threads = AsyncExitStack()
         self._changing = asyncio.Lock()
         self._updates = Walk(inbox.OLD_UPDATES, PURGE_ROWS)
         self._messages = Walk(messages.OLD_MESSAGES, PURGE_ROWS)
-        self._statuses = Walk(messages.OLD_STATUSES, PURGE_ROWS)
+        self._statuses = Walk(statuses.OLD_STATUSES, PURGE_ROWS)
+        self._early_statuses = Walk(statuses.OLD_EARLY_STATUSES, PURGE_ROWS)
 
     @property
     @override
@@ -210,6 +212,7 @@ class SQLiteStore(Store):
     @override
     async def register(self, consumers: Sequence[Consumer]) -> None:
         await self._write(None, partial(delivery_rows.register, consumers=consumers))
+        self._configured = frozenset(consumer.name for consumer in consumers)
 
     @override
     def receive(
@@ -249,9 +252,9 @@ class SQLiteStore(Store):
 
     @override
     async def depth(self) -> InboxDepth:
-        return await self._read(
-            StoreOperation.DEPTH, lambda connection: delivery_rows.depth(connection, self._clock())
-        )
+        configured, now = self._configured, self._clock()
+        read = partial(delivery_rows.depth, configured=configured, now=now)
+        return await self._read(StoreOperation.DEPTH, read)
 
     @override
     async def dead_letters(self, *, limit: int, after: int = 0) -> Sequence[DeadLetter]:
@@ -310,8 +313,8 @@ class SQLiteStore(Store):
 
     @override
     async def list_statuses(self, wa_message_id: str) -> Sequence[StatusRecord]:
-        statuses = partial(messages.statuses, wa_message_id=wa_message_id)
-        return await self._read(StoreOperation.STATUSES, statuses)
+        history = partial(statuses.history, wa_message_id=wa_message_id)
+        return await self._read(StoreOperation.STATUSES, history)
 
     @override
     async def last_inbound_at(self, *, phone_number_id: str, customer: str) -> datetime | None:
@@ -334,19 +337,22 @@ class SQLiteStore(Store):
                 self._updates.next_rows(connection, inbox_before),
                 self._messages.next_rows(connection, records_before),
                 self._statuses.next_rows(connection, messages_before),
+                self._early_statuses.next_rows(connection, messages_before),
                 messages.old_windows(connection, messages_before, PURGE_ROWS),
             )
 
-        old_updates, old_messages, old_statuses, old_windows = await self._read(None, look)
+        old_updates, old_messages, old, old_early, old_windows = await self._read(None, look)
 
         def purge(writer: Writer) -> int:
             return (
                 inbox.purge(writer, old_updates, inbox_before)
                 + delivery_rows.purge(writer, retention.dead, PURGE_ROWS)
                 + messages.purge(writer, old_messages, records_before)
-                + messages.purge_statuses(writer, old_statuses, messages_before)
+                + statuses.purge(writer, old, messages_before)
+                + statuses.purge_early(writer, old_early, messages_before)
                 + messages.purge_windows(writer, old_windows, messages_before)
                 + requests.purge(writer, PURGE_ROWS)
+                + message_index.merge(writer)
             )
 
         return await self._write(StoreOperation.PURGE, purge)

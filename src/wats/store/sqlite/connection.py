@@ -13,7 +13,7 @@ from wats.clock import to_ms, utc_now
 from wats.errors import MigrationFailed, StoreUnavailable
 from wats.store.migrate import AppliedMigration, Migration, missing_migrations
 from wats.store.records import Consumer, DeliveryState
-from wats.store.sqlite.recent import CREATE_RECENT
+from wats.store.sqlite.message_index import MessageIndex
 
 MEMORY = ":memory:"
 
@@ -32,7 +32,6 @@ _COUNT = {
     DeliveryState.PENDING: "UPDATE wats_consumers SET pending = pending + ? WHERE name = ?",
     DeliveryState.LEASED: "UPDATE wats_consumers SET leased = leased + ? WHERE name = ?",
     DeliveryState.RETRY: "UPDATE wats_consumers SET retry = retry + ? WHERE name = ?",
-    DeliveryState.DEAD: "UPDATE wats_consumers SET dead = dead + ? WHERE name = ?",
 }
 
 _NOTE_TIME = "UPDATE wats_queue SET now = max(now, ?) WHERE id = 1"
@@ -79,6 +78,7 @@ class Writer(Connection):
     Attributes:
         clock: The time of the store in milliseconds.
         consumers: The consumers of this process by name.
+        message_index: The messages that are not indexed yet.
         leaves_work: Whether the transaction leaves a delivery that can be claimed.
     """
 
@@ -87,6 +87,7 @@ class Writer(Connection):
         super().__init__(path, flags=_FLAGS)
         self.clock = clock
         self.consumers: dict[str, Consumer] = {}
+        self.message_index = MessageIndex()
         self.leaves_work = False
         self._on_work = on_work
         self._counts: dict[tuple[str, DeliveryState], int] = {}
@@ -114,6 +115,7 @@ class Writer(Connection):
     def roll_back(self) -> None:
         """Undo the transaction, if SQLite has not done so itself, as it may on a full disk."""
         self._counts.clear()
+        self.message_index.forget()
         self._noted_ms = 0
         self.leaves_work = False
         if self.in_transaction:
@@ -141,7 +143,6 @@ def connect_writer(
         writer.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         writer.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         writer.execute("PRAGMA temp_store = MEMORY")
-        writer.execute(CREATE_RECENT)
     except apsw.Error:
         writer.close()
         raise

@@ -123,7 +123,10 @@ SELECT EXISTS (SELECT 1 FROM wats_deliveries WHERE id BETWEEN ?1 AND ?2)
 
 _COUNTS = "SELECT name, pending, leased, retry, dead FROM wats_consumers"
 
-_OLDEST = "SELECT arrived_at FROM wats_deliveries ORDER BY id LIMIT 1"
+_OLDEST = "SELECT consumer, arrived_at FROM wats_deliveries ORDER BY id LIMIT ?"
+
+_MOST_ORPHANS = 5000
+"""How many deliveries of other consumers are read to find the oldest of a configured one."""
 
 _DEAD_LETTERS = """
 SELECT id, update_id, consumer, attempts, error, died_at FROM wats_dead_deliveries
@@ -131,7 +134,7 @@ WHERE id > ? ORDER BY id LIMIT ?
 """
 
 _OLD_DEAD = """
-SELECT id, consumer FROM wats_dead_deliveries WHERE died_at < ? ORDER BY died_at LIMIT ?
+SELECT id FROM wats_dead_deliveries WHERE died_at < ? ORDER BY died_at LIMIT ?
 """
 
 _DELETE_DEAD = "DELETE FROM wats_dead_deliveries WHERE id = ?"
@@ -373,7 +376,6 @@ def _bury(writer: Writer, settlement: Settlement) -> set[str]:
     if head is None:
         return set()
     writer.execute(_BURY, (settlement.error, writer.clock(), delivery.id))
-    writer.count(delivery.consumer, DeliveryState.DEAD, 1)
     return _delete_head(writer, head, DeliveryState.LEASED)
 
 
@@ -405,15 +407,31 @@ def _finished(writer: Writer, deliveries: Sequence[Delivery]) -> Sequence[int]:
     return finished
 
 
-def depth(connection: Connection, now: int) -> InboxDepth:
-    """Read the counters, and the first row."""
+def depth(connection: Connection, configured: frozenset[str], now: int) -> InboxDepth:
+    """Read the counters and the oldest row."""
     consumers = {
         name: Depth(pending=pending, leased=leased, retry=retry, dead=dead)
         for name, pending, leased, retry, dead in connection.execute(_COUNTS)
     }
-    oldest: int | None = connection.execute(_OLDEST).get
+    found = InboxDepth(consumers=consumers, configured=configured)
+    oldest = _oldest(connection, configured if found.orphaned else None)
     seconds = 0.0 if oldest is None else max(now - oldest, 0) / 1000
-    return InboxDepth(consumers=consumers, oldest_seconds=seconds)
+    return InboxDepth(consumers=consumers, configured=configured, oldest_seconds=seconds)
+
+
+def _oldest(connection: Connection, consumers: frozenset[str] | None) -> int | None:
+    """Return when the oldest delivery of *consumers* arrived, of all if `None`.
+
+    Behind more than some thousand deliveries of other consumers, the last of these stands for it.
+    """
+    rows: list[Any] = connection.execute(
+        _OLDEST, (1 if consumers is None else _MOST_ORPHANS,)
+    ).fetchall()
+    for consumer, arrived_at in rows:
+        if consumers is None or consumer in consumers:
+            oldest: int = arrived_at
+            return oldest
+    return rows[-1][1] if len(rows) == _MOST_ORPHANS else None
 
 
 def dead_letters(connection: Connection, limit: int, after: int) -> Sequence[DeadLetter]:
@@ -437,9 +455,7 @@ def purge(writer: Writer, dead_seconds: float, limit: int) -> int:
     """Delete dead letters, and deliveries of consumers that were not seen, for *dead_seconds*."""
     before = writer.clock() - round(dead_seconds * 1000)
     old: list[Any] = writer.execute(_OLD_DEAD, (before, limit)).fetchall()
-    writer.executemany(_DELETE_DEAD, [(id_,) for id_, _ in old])
-    for _, consumer in old:
-        writer.count(consumer, DeliveryState.DEAD, -1)
+    writer.executemany(_DELETE_DEAD, old)
     keep_registered(writer)
     return len(old) + _purge_abandoned(writer, before, limit)
 

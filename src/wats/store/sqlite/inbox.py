@@ -49,12 +49,12 @@ def receive(writer: Writer, calls: Sequence[Call]) -> Sequence[Sequence[Received
         arriving += [Arriving(arrival, shared, []) for arrival in arrivals]
     numbered = list(enumerate(each.arrival for each in arriving))
     new = _insert_identities(writer, messages.unknown(writer, numbered))
-    messages.project(writer, [arrival for _, arrival in new])
+    sent_at = messages.project(writer, [arrival for _, arrival in new])
     deliveries.insert(writer, [arriving[number] for number, _ in new])
     results: list[Received | None] = [None] * len(arriving)
-    for number, arrival in new:
+    for (number, _), at in zip(new, sent_at, strict=True):
         each = arriving[number]
-        results[number] = Received(each.leased, each.waiting, _sent_at(writer, arrival))
+        results[number] = Received(each.leased, each.waiting, at)
     split = iter(results)
     return [[next(split) for _ in arrivals] for arrivals, _ in calls]
 
@@ -82,13 +82,6 @@ def _row(id_: int, arrival: Arrival) -> tuple[object, ...]:
         arrival.phone_number_id,
         to_ms(arrival.received_at),
     )
-
-
-def _sent_at(writer: Writer, arrival: Arrival) -> datetime | None:
-    status = arrival.status
-    if status is None or status.status != "delivered":
-        return None
-    return messages.sent_at(writer, status)
 
 
 def purge(connection: Connection, update_ids: Sequence[int], before: datetime) -> int:

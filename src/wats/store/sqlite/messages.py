@@ -1,72 +1,39 @@
-"""Messages, their statuses and the windows that they open, in SQL.
+"""Messages and the windows that they open, in SQL.
 
 Each function runs inside a transaction that its caller opened.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import count
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from apsw import Connection
 
 from wats.clock import from_ms, to_ms
 from wats.privacy import fingerprint, short_fingerprint
 from wats.store.records import (
-    STATUS_RANK,
     Arrival,
     Direction,
     MessagePage,
     MessageRecord,
-    StatusRecord,
     WindowRecord,
 )
-from wats.store.sqlite import recent
-from wats.store.sqlite.connection import change
-from wats.store.sqlite.recent import LAST_GATHERED, MAY_BE_KNOWN, ROW_IDS
+from wats.store.sqlite import message_index, statuses
+from wats.store.sqlite.connection import Writer, change
+from wats.store.sqlite.message_index import numbers
 
-_UNRANKED = -1
-
-_IS_MESSAGE_KNOWN = f"""
-SELECT EXISTS (
-    SELECT 1 FROM wats_messages
-    WHERE row_id IN {ROW_IDS} AND wa_message_id = ?2 AND phone_number_id = ?3 AND direction = ?4
-)
+_IDENTITIES = """
+SELECT phone_number_id, wa_message_id, direction
+FROM carray(?) CROSS JOIN wats_messages ON row_id = value
 """
 
-_INSERT_MESSAGE = """
+_INSERT = """
 INSERT INTO wats_messages (
-    row_id, phone_number_id, wa_message_id, direction, from_phone, to_phone, type, status,
-    status_rank, graph_message_id, created_at, updated_at, wa_message_hash, window, opened_at
+    row_id, wa_message_hash, window_hash, opened_at, phone_number_id, wa_message_id, direction,
+    from_phone, to_phone, type, status, graph_message_id, created_at, updated_at
 )
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
-
-_IS_STATUS_KNOWN = """
-SELECT EXISTS (
-    SELECT 1 FROM wats_statuses
-    WHERE wa_message_hash = ? AND wa_message_id = ? AND phone_number_id = ?
-        AND status = ? AND participant = ? AND occurred_at = ?
-)
-"""
-
-_INSERT_STATUS = """
-INSERT INTO wats_statuses (
-    phone_number_id, wa_message_id, status, participant, error_code, occurred_at, wa_message_hash
-)
-VALUES (?, ?, ?, ?, ?, ?, ?)
-"""
-
-_ADVANCE = f"""
-UPDATE wats_messages SET status = ?4, status_rank = ?5, updated_at = max(updated_at, ?6)
-WHERE row_id IN {ROW_IDS} AND phone_number_id = ?2 AND wa_message_id = ?3
-    AND direction = 'outbound' AND status_rank < ?5
-"""
-
-_WAITING_STATUSES = """
-SELECT status, occurred_at FROM wats_statuses
-WHERE wa_message_hash = ? AND phone_number_id = ? AND wa_message_id = ?
-ORDER BY id
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 _MOVE_WINDOW = """
@@ -86,38 +53,44 @@ LIMIT ?
 
 _LAST_ROW_ID = "SELECT coalesce(max(row_id), 0) FROM wats_messages"
 
-_MESSAGE = f"""
+_PENDING_MESSAGE = """
 SELECT row_id, phone_number_id, wa_message_id, direction, from_phone, to_phone, type, status,
     graph_message_id, created_at, updated_at
 FROM wats_messages
-WHERE wa_message_id = ?2 AND row_id IN (
-    SELECT row_id FROM wats_message_ids WHERE hash = ?1
-    UNION ALL
-    SELECT row_id FROM wats_messages WHERE row_id > {LAST_GATHERED} AND wa_message_hash = ?1
-)
+WHERE row_id > (SELECT indexed_row_id FROM wats_marks WHERE id = 1)
+    AND wa_message_hash = ? AND wa_message_id = ?
 ORDER BY row_id DESC
 LIMIT 1
 """
 
-_SENT_AT = f"""
-SELECT created_at FROM wats_messages
-WHERE row_id IN {ROW_IDS} AND phone_number_id = ?2 AND wa_message_id = ?3
-    AND direction = 'outbound'
+_INDEXED_MESSAGE = """
+SELECT m.row_id, phone_number_id, wa_message_id, direction, from_phone, to_phone, type, status,
+    graph_message_id, created_at, updated_at
+FROM wats_message_buckets
+CROSS JOIN wats_message_index AS i ON i.bucket = wats_message_buckets.bucket AND i.hash = ?
+CROSS JOIN wats_messages AS m ON m.row_id = i.row_id
+WHERE wa_message_id = ?
+ORDER BY wats_message_buckets.bucket DESC, i.row_id DESC
+LIMIT 1
 """
 
-_STATUSES = """
-SELECT phone_number_id, wa_message_id, status, participant, error_code, occurred_at
-FROM wats_statuses
-WHERE wa_message_hash = ? AND wa_message_id = ?
-ORDER BY id
-"""
-
-_WINDOW = f"""
+_LATEST_WINDOW = """
 SELECT max(at) FROM (
-    SELECT last_inbound_at AS at FROM wats_windows WHERE digest = ?1
+    SELECT last_inbound_at AS at FROM wats_windows WHERE digest = ?4
     UNION ALL
-    SELECT opened_at FROM wats_messages WHERE row_id > {LAST_GATHERED} AND window = ?1
+    SELECT opened_at FROM wats_messages
+    WHERE row_id > (SELECT indexed_row_id FROM wats_marks WHERE id = 1)
+        AND window_hash = ?1 AND phone_number_id = ?2 AND from_phone = ?3
 )
+"""
+
+_INDEXED_WINDOWS = """
+SELECT latest_at, m.opened_at
+FROM wats_message_buckets
+CROSS JOIN wats_message_index AS i ON i.bucket = wats_message_buckets.bucket AND i.hash = ?
+CROSS JOIN wats_messages AS m ON m.row_id = i.row_id
+WHERE m.window_hash = i.hash AND m.phone_number_id = ? AND m.from_phone = ?
+ORDER BY latest_at DESC
 """
 
 OLD_MESSAGES = """
@@ -127,134 +100,149 @@ WHERE row_id > ?2
 ORDER BY row_id
 LIMIT ?3
 """
-"""For a `Walk`. One that was touched later has to stay, and does not end the walk."""
+"""For a `Walk`. A message that was touched later has to stay, and does not end the walk."""
 
-_FORGET_ID = """
-DELETE FROM wats_message_ids WHERE row_id = ?1 AND hash = (
-    SELECT wa_message_hash FROM wats_messages WHERE row_id = ?1 AND updated_at < ?2
-)
-"""
-
-_PURGE_MESSAGE = "DELETE FROM wats_messages WHERE row_id = ? AND updated_at < ?"
-
-OLD_STATUSES = """
-SELECT id, occurred_at < ?1, occurred_at < ?1 FROM wats_statuses
-WHERE id > ?2
-ORDER BY id
-LIMIT ?3
-"""
-"""For a `Walk`."""
-
-_PURGE_STATUS = "DELETE FROM wats_statuses WHERE id = ? AND occurred_at < ?"
+_PURGE = "DELETE FROM wats_messages WHERE row_id = ? AND updated_at < ?"
 
 _OLD_WINDOWS = "SELECT digest FROM wats_windows WHERE last_inbound_at < ? LIMIT ?"
 
 _PURGE_WINDOW = "DELETE FROM wats_windows WHERE digest = ? AND last_inbound_at < ?"
 
+_Identity: TypeAlias = tuple[str, str, str]
+"""The phone_number_id, wa_message_id and direction of a message."""
 
-_Row: TypeAlias = tuple[Any, ...]
+
+class _New(NamedTuple):
+    """A message to insert, and the time (ms) by which a redelivery is looked up."""
+
+    record: MessageRecord
+    stated_at: int
+    window: WindowRecord | None = None
 
 
-def project(connection: Connection, arrivals: Sequence[Arrival]) -> None:
-    """Write what *arrivals* say about messages, statuses and windows."""
-    _insert(connection, [(a.message, a.window) for a in arrivals if a.message is not None])
-    _record_statuses(connection, [a.status for a in arrivals if a.status is not None])
-    windows = [a.window for a in arrivals if a.window is not None and a.message is None]
-    connection.executemany(_MOVE_WINDOW, map(_window_row, windows))
+def project(writer: Writer, arrivals: Sequence[Arrival]) -> Sequence[datetime | None]:
+    """Record the messages, statuses and windows of new *arrivals*.
+
+    Returns:
+        For each arrival that reports that a message was delivered: when that message
+        was recorded as sent. `None` for all others, and for messages that are not recorded.
+    """
+    new: list[_New] = []
+    windows: list[WindowRecord] = []
+    for arrival in arrivals:
+        message, window = arrival.message, arrival.window
+        if window is not None and (message is None or not _is_opened_by(window, message)):
+            windows.append(window)
+            window = None
+        if message is not None:
+            new.append(_New(message, to_ms(arrival.occurred_at), window))
+    _insert(writer, new)
+    writer.executemany(_MOVE_WINDOW, map(_window_row, windows))
+    sent = statuses.record(writer, [a.status for a in arrivals if a.status is not None])
+    return [_sent_at(arrival, sent) for arrival in arrivals]
+
+
+def _is_opened_by(window: WindowRecord, message: MessageRecord) -> bool:
+    return (
+        window.customer == message.from_phone and window.phone_number_id == message.phone_number_id
+    )
+
+
+def _sent_at(arrival: Arrival, sent: Mapping[statuses.MessageKey, int]) -> datetime | None:
+    status = arrival.status
+    if status is None or status.status != "delivered":
+        return None
+    created_at = sent.get((status.phone_number_id, status.wa_message_id))
+    return None if created_at is None else from_ms(created_at)
 
 
 def unknown(
-    connection: Connection, numbered: Sequence[tuple[int, Arrival]]
+    writer: Writer, numbered: Sequence[tuple[int, Arrival]]
 ) -> Sequence[tuple[int, Arrival]]:
-    """Return those of *numbered* that bring no message, or one that is not recorded.
+    """Return those of *numbered* without a message, or whose message is not recorded yet.
 
-    Of several that bring the same message only the first is returned.
+    Of several with the same message only the first is returned.
     """
-    firsts: dict[_Row, int] = {}
+    firsts: dict[_Identity, tuple[int, int]] = {}
     for number, arrival in numbered:
         if arrival.message is not None:
-            firsts.setdefault(_identity(arrival.message), number)
-    known = {firsts[identity] for identity in _known(connection, firsts)}
-    new = set(firsts.values()) - known
+            stated_at = to_ms(arrival.occurred_at)
+            firsts.setdefault(_identity(arrival.message), (number, stated_at))
+    known = _known(writer, {each: at for each, (_, at) in firsts.items()})
+    new = {number for identity, (number, _) in firsts.items() if identity not in known}
     return [each for each in numbered if each[1].message is None or each[0] in new]
 
 
-def _known(connection: Connection, identities: Collection[_Row]) -> Sequence[_Row]:
-    """Return those of *identities* that messages are recorded with."""
-    recent.catch_up(connection)
-    hashes = [identity[:1] for identity in identities]
-    answers = connection.executemany(MAY_BE_KNOWN, hashes)
-    likely = [each for each, (may_be,) in zip(identities, answers, strict=True) if may_be]
-    answers = connection.executemany(_IS_MESSAGE_KNOWN, likely)
-    return [each for each, (is_known,) in zip(likely, answers, strict=True) if is_known]
+def _known(writer: Writer, times: Mapping[_Identity, int]) -> Collection[_Identity]:
+    """Return identities of recorded messages, all those of *times* among them."""
+    if not times:
+        return ()
+    index = writer.message_index
+    index.catch_up(writer)
+    row_ids = index.find_since(
+        writer, [(short_fingerprint(identity[1]), at) for identity, at in times.items()]
+    )
+    if not row_ids:
+        return ()
+    return set(writer.execute(_IDENTITIES, (numbers(row_ids),)))
 
 
-def record(connection: Connection, records: Sequence[MessageRecord]) -> Sequence[None]:
-    """Insert those of *records* that are not known yet, with the statuses that came before them."""
-    firsts: dict[_Row, MessageRecord] = {}
+def record(writer: Writer, records: Sequence[MessageRecord]) -> Sequence[None]:
+    """Insert those of *records* that are not recorded yet, and adopt their early statuses."""
+    firsts: dict[_Identity, _New] = {}
     for message in records:
-        firsts.setdefault(_identity(message), message)
-    for identity in _known(connection, firsts):
-        del firsts[identity]
-    _insert(connection, [(message, None) for message in firsts.values()])
+        new = _New(message, to_ms(message.created_at))
+        firsts.setdefault(_identity(message), new)
+    known = _known(writer, {each: new.stated_at for each, new in firsts.items()})
+    _insert(writer, [new for identity, new in firsts.items() if identity not in known])
     return [None] * len(records)
 
 
-def _identity(message: MessageRecord) -> _Row:
-    message_id = message.wa_message_id
-    return short_fingerprint(message_id), message_id, message.phone_number_id, message.direction
+def _identity(message: MessageRecord) -> _Identity:
+    return message.phone_number_id, message.wa_message_id, message.direction.value
 
 
-def _insert(
-    connection: Connection, records: Sequence[tuple[MessageRecord, WindowRecord | None]]
-) -> None:
-    if not records:
+def _insert(writer: Writer, messages: Sequence[_New]) -> None:
+    """Insert *messages*, of which none is recorded, with the early statuses of those sent."""
+    if not messages:
         return
-    row_ids = count(recent.give(connection, len(records)))
-    rows = [_message_row(row_id, *each) for row_id, each in zip(row_ids, records, strict=False)]
-    connection.executemany(_INSERT_MESSAGE, rows)
-    sent = [message for message, _ in records if message.direction is Direction.OUTBOUND]
-    _advance(
-        connection,
-        [
-            (message.phone_number_id, message.wa_message_id, status, occurred_at)
-            for message in sent
-            for status, occurred_at in _waiting(connection, message)
-        ],
-    )
+    hashes = [short_fingerprint(each.record.wa_message_id) for each in messages]
+    first = writer.message_index.allocate(writer, hashes, _latest_at(messages))
+    rows = list(map(_row, count(first), hashes, messages))
+    writer.executemany(_INSERT, rows)
+    sent = {
+        (record.phone_number_id, record.wa_message_id): statuses.SentMessage(
+            row_id=row_id,
+            status=record.status,
+            created_at=to_ms(record.created_at),
+            updated_at=to_ms(record.updated_at),
+        )
+        for row_id, (record, _, _) in enumerate(messages, first)
+        if record.direction is Direction.OUTBOUND
+    }
+    statuses.adopt(writer, sent)
 
 
-def _waiting(connection: Connection, message: MessageRecord) -> Sequence[tuple[str, int]]:
-    """Return the statuses of *message* that came before it."""
-    identity = (
-        short_fingerprint(message.wa_message_id),
-        message.phone_number_id,
-        message.wa_message_id,
-    )
-    found: list[Any] = connection.execute(_WAITING_STATUSES, identity).fetchall()
-    return found
+def _latest_at(messages: Sequence[_New]) -> int:
+    """Return the latest time (ms) of *messages* and their windows."""
+    moments = [each.record.created_at for each in messages]
+    moments += [each.window.last_inbound_at for each in messages if each.window is not None]
+    return max(to_ms(max(moments)), *[each.stated_at for each in messages])
 
 
-def _advance(connection: Connection, transitions: Sequence[tuple[str, str, str, int]]) -> None:
-    if not transitions:
-        return
-    recent.catch_up(connection)
-    connection.executemany(
-        _ADVANCE,
-        [
-            (short_fingerprint(message_id), number, message_id, status, _rank(status), occurred_at)
-            for number, message_id, status, occurred_at in transitions
-        ],
-    )
-
-
-def _message_row(
-    row_id: int, record: MessageRecord, window: WindowRecord | None
-) -> tuple[object, ...]:
+def _row(row_id: int, hash_: int, new: _New) -> tuple[object, ...]:
+    record, _, window = new
     created_at = to_ms(record.created_at)
     updated_at = created_at if record.updated_at is record.created_at else to_ms(record.updated_at)
+    window_hash = opened_at = None
+    if window is not None:
+        window_hash = _window_hash(window.phone_number_id, window.customer)
+        opened_at = to_ms(window.last_inbound_at)
     return (
         row_id,
+        hash_,
+        window_hash,
+        opened_at,
         record.phone_number_id,
         record.wa_message_id,
         record.direction,
@@ -262,48 +250,19 @@ def _message_row(
         record.to_phone,
         record.type,
         record.status,
-        _rank(record.status),
         record.graph_message_id,
         created_at,
         updated_at,
-        short_fingerprint(record.wa_message_id),
-        *((None, None) if window is None else _window_row(window)),
     )
 
 
+def _window_hash(phone_number_id: str, customer: str) -> int:
+    return short_fingerprint(f"{phone_number_id} {customer}")
+
+
 def _window_digest(phone_number_id: str, customer: str) -> int:
-    # The only key that a window has, so two windows must not share it by chance.
+    # The only key of a window in its table, so two windows must not share it by chance.
     return fingerprint(f"{phone_number_id} {customer}")
-
-
-def _rank(status: str) -> int:
-    return STATUS_RANK.get(status, _UNRANKED)
-
-
-def _record_statuses(connection: Connection, records: Sequence[StatusRecord]) -> None:
-    rows = [
-        (
-            record.phone_number_id,
-            record.wa_message_id,
-            record.status,
-            record.participant,
-            record.error_code,
-            to_ms(record.occurred_at),
-            short_fingerprint(record.wa_message_id),
-        )
-        for record in records
-    ]
-    by_identity: dict[_Row, _Row] = {}
-    for row in rows:
-        number, message_id, status, participant, _, occurred_at, digest = row
-        identity = digest, message_id, number, status, participant, occurred_at
-        by_identity.setdefault(identity, row)
-    # Not by one statement: SQLite copies what a table is asked for before it inserts into it,
-    # which costs twice as much.
-    answers = connection.executemany(_IS_STATUS_KNOWN, by_identity)
-    new = [row for row, (known,) in zip(by_identity.values(), answers, strict=True) if not known]
-    connection.executemany(_INSERT_STATUS, new)
-    _advance(connection, [(*row[:3], row[5]) for row in rows])
 
 
 def _window_row(record: WindowRecord) -> tuple[int, int]:
@@ -346,40 +305,35 @@ def _message_of(row: tuple[int, str, str, str, str, str, str, str, str, int, int
 
 
 def get(connection: Connection, wa_message_id: str) -> MessageRecord | None:
-    """Read the message with this id; of several, the last recorded."""
-    row = connection.execute(_MESSAGE, (short_fingerprint(wa_message_id), wa_message_id)).fetchone()
-    return None if row is None else _message_of(row)
+    """Read the message with this id; of several, the last recorded.
 
-
-def statuses(connection: Connection, wa_message_id: str) -> Sequence[StatusRecord]:
-    """Read the history of this message."""
-    return [
-        StatusRecord(
-            phone_number_id=phone_number_id,
-            wa_message_id=wamid,
-            status=status,
-            participant=participant,
-            error_code=error_code,
-            occurred_at=from_ms(occurred_at),
-        )
-        for phone_number_id, wamid, status, participant, error_code, occurred_at in (
-            connection.execute(_STATUSES, (short_fingerprint(wa_message_id), wa_message_id))
-        )
-    ]
-
-
-def sent_at(connection: Connection, status: StatusRecord) -> datetime | None:
-    """Read when the message was sent that *status* is about, if it is known."""
-    identity = short_fingerprint(status.wa_message_id), status.phone_number_id, status.wa_message_id
-    row: Any = connection.execute(_SENT_AT, identity).fetchone()
-    return None if row is None else from_ms(row[0])
+    The search ends at the bucket of the message: at once for a recent one, after all buckets if
+    there is none. A bucket takes 2 to 5 us: 0.1 to 0.2 ms for five million messages.
+    """
+    values = short_fingerprint(wa_message_id), wa_message_id
+    # The pending messages first: they can become indexed between the two statements.
+    for statement in (_PENDING_MESSAGE, _INDEXED_MESSAGE):
+        row = connection.execute(statement, values).fetchone()
+        if row is not None:
+            return _message_of(row)
+    return None
 
 
 def last_inbound_at(connection: Connection, phone_number_id: str, customer: str) -> datetime | None:
-    """Read when *customer* last opened a window with this number."""
+    """Read when *customer* last opened a window with this number.
+
+    The search ends with the first bucket whose messages are all older than the window; it takes as
+    long as that of `get`.
+    """
+    values = _window_hash(phone_number_id, customer), phone_number_id, customer
     digest = _window_digest(phone_number_id, customer)
-    opened_at: int | None = connection.execute(_WINDOW, (digest,)).get
-    return None if opened_at is None else from_ms(opened_at)
+    # The pending messages first: they can become indexed between the two statements.
+    found: int | None = connection.execute(_LATEST_WINDOW, (*values, digest)).get
+    for latest_at, opened_at in connection.execute(_INDEXED_WINDOWS, values):
+        if found is not None and found >= latest_at:
+            break
+        found = opened_at if found is None else max(found, opened_at)
+    return None if found is None else from_ms(found)
 
 
 def old_windows(connection: Connection, before: datetime, limit: int) -> Sequence[int]:
@@ -389,22 +343,11 @@ def old_windows(connection: Connection, before: datetime, limit: int) -> Sequenc
 
 def purge(connection: Connection, row_ids: Sequence[int], before: datetime) -> int:
     """Delete those messages of *row_ids* that were still not touched since *before*."""
-    _delete_old(connection, _FORGET_ID, row_ids, before)
-    return _delete_old(connection, _PURGE_MESSAGE, row_ids, before)
-
-
-def purge_statuses(connection: Connection, ids: Sequence[int], before: datetime) -> int:
-    """Delete the statuses *ids*, which are from before *before*."""
-    return _delete_old(connection, _PURGE_STATUS, ids, before)
+    before_ms = to_ms(before)
+    message_index.remove(connection, row_ids, before_ms)
+    return change(connection, _PURGE, [(row_id, before_ms) for row_id in row_ids])
 
 
 def purge_windows(connection: Connection, digests: Sequence[int], before: datetime) -> int:
     """Delete those of the windows *digests* that were still not opened since *before*."""
-    return _delete_old(connection, _PURGE_WINDOW, digests, before)
-
-
-def _delete_old(
-    connection: Connection, statement: str, ids: Sequence[int], before: datetime
-) -> int:
-    before_ms = to_ms(before)
-    return change(connection, statement, [(id_, before_ms) for id_ in ids])
+    return change(connection, _PURGE_WINDOW, [(digest, to_ms(before)) for digest in digests])

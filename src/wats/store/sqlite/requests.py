@@ -88,11 +88,11 @@ class Completion(msgspec.Struct, frozen=True):
     message: MessageRecord | None
 
 
-def complete(connection: Connection, completions: Sequence[Completion]) -> Sequence[None]:
+def complete(writer: Writer, completions: Sequence[Completion]) -> Sequence[None]:
     """Keep the answers to some keys, and record their messages."""
-    connection.executemany(_COMPLETE, [(each.response, *each.key) for each in completions])
+    writer.executemany(_COMPLETE, [(each.response, *each.key) for each in completions])
     found = [each.message for each in completions if each.message is not None]
-    messages.record(connection, found)
+    messages.record(writer, found)
     return [None] * len(completions)
 
 

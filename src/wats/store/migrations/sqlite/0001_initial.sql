@@ -20,7 +20,7 @@ CREATE TABLE wats_inbox (
 CREATE UNIQUE INDEX wats_inbox_identity ON wats_inbox (occurred_at, key);
 
 -- The consumers that were ever configured, and how many deliveries each has in which state. The
--- counters are changed in the transactions that change the deliveries.
+-- counters change in the transactions that change the deliveries.
 CREATE TABLE wats_consumers (
     name TEXT PRIMARY KEY,
     seen_at INTEGER NOT NULL,         -- when a process last said that it has this consumer
@@ -91,6 +91,15 @@ CREATE TABLE wats_dead_deliveries (
 
 CREATE INDEX wats_dead_deliveries_died ON wats_dead_deliveries (died_at);
 
+-- By triggers, so that a person may delete dead letters and the counter stays right.
+CREATE TRIGGER wats_dead_deliveries_inserted AFTER INSERT ON wats_dead_deliveries BEGIN
+    UPDATE wats_consumers SET dead = dead + 1 WHERE name = new.consumer;
+END;
+
+CREATE TRIGGER wats_dead_deliveries_deleted AFTER DELETE ON wats_dead_deliveries BEGIN
+    UPDATE wats_consumers SET dead = dead - 1 WHERE name = old.consumer;
+END;
+
 -- Which process does the upkeep, and until when without a sign of life.
 CREATE TABLE wats_leader (
     id INTEGER PRIMARY KEY CHECK (id = 1),
@@ -114,41 +123,63 @@ CREATE INDEX wats_requests_expires ON wats_requests (expires_at);
 
 -- The projection of messages: never their content.
 CREATE TABLE wats_messages (
-    row_id INTEGER PRIMARY KEY,       -- the order of recording; none is given twice
+    row_id INTEGER PRIMARY KEY,       -- the order of recording; never reused
     phone_number_id TEXT NOT NULL,
     wa_message_id TEXT NOT NULL,
-    direction TEXT NOT NULL CHECK (direction IN ('inbound', 'outbound')),
+    direction TEXT NOT NULL CHECK (direction = 'inbound' OR direction = 'outbound'),
     from_phone TEXT,
     to_phone TEXT,
     type TEXT NOT NULL,
     status TEXT NOT NULL,
-    status_rank INTEGER NOT NULL,     -- a status replaces only one of lower rank
     graph_message_id TEXT,
     created_at INTEGER NOT NULL,
     updated_at INTEGER NOT NULL,
-    wa_message_hash INTEGER NOT NULL, -- few bytes to find wa_message_id by; not unique
-    window INTEGER,                   -- the digest of the window that it opened, if it did,
-    opened_at INTEGER                 -- and when
+    wa_message_hash INTEGER NOT NULL, -- 31 bits of wa_message_id
+    window_hash INTEGER,              -- 31 bits of phone_number_id and from_phone, if the message
+    opened_at INTEGER                 -- opened the window of these two, and when
 ) STRICT;
 
--- Where messages are found by their ids, those that are gathered.
-CREATE TABLE wats_message_ids (
+-- Finds messages by either hash. Messages are added some hundred at a time, in order, so that all
+-- insertions go to the last bucket. Later, sixteen buckets are merged to one.
+CREATE TABLE wats_message_index (
+    bucket INTEGER NOT NULL,          -- (row_id >> 14) * 2, or (row_id >> 18) * 32 + 1 once merged
     hash INTEGER NOT NULL,
     row_id INTEGER NOT NULL,
-    PRIMARY KEY (hash, row_id)
+    PRIMARY KEY (bucket, hash, row_id)
 ) STRICT, WITHOUT ROWID;
 
--- How far wats_messages came. Its rows after `gathered` are not in wats_message_ids yet, and what
--- they say of windows is not in wats_windows: both are written some thousand messages at a time, as
--- each message is on another page of them.
-CREATE TABLE wats_marks (
-    id INTEGER PRIMARY KEY CHECK (id = 1),
-    given INTEGER NOT NULL,           -- the last row_id that a message got
-    gathered INTEGER NOT NULL
+-- The buckets of that index, by the latest time of their messages: no message of a bucket was sent,
+-- recorded or opened a window later. So a redelivery is looked up in few of them.
+CREATE TABLE wats_message_buckets (
+    bucket INTEGER PRIMARY KEY,
+    latest_at INTEGER NOT NULL,
+    has_sent INTEGER NOT NULL         -- whether it has outbound messages, which statuses look for
 ) STRICT;
 
--- Every transition of every outbound message, also of those whose message is not recorded yet.
+CREATE INDEX wats_message_buckets_latest ON wats_message_buckets (latest_at);
+CREATE INDEX wats_message_buckets_sent ON wats_message_buckets (bucket) WHERE has_sent;
+
+-- How far messages were recorded and indexed; no row before the first message.
+CREATE TABLE wats_marks (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    last_row_id INTEGER NOT NULL,     -- the last row_id of wats_messages that was allocated
+    indexed_row_id INTEGER NOT NULL,  -- rows after this one are not in wats_message_index yet
+    pending_latest_at INTEGER NOT NULL  -- the latest time of these rows
+) STRICT;
+
+-- Every transition of every outbound message. The statuses of one message share a page, which is
+-- near the end of the table if the message is recent.
 CREATE TABLE wats_statuses (
+    id INTEGER PRIMARY KEY,           -- row_id of the message << 16 | its number, in order of arrival
+    status TEXT NOT NULL,
+    participant TEXT NOT NULL,
+    error_code INTEGER,
+    occurred_at INTEGER NOT NULL
+) STRICT;
+
+-- Transitions of messages that are not recorded: sent by other applications, or recorded a moment
+-- later, when these rows are moved to wats_statuses.
+CREATE TABLE wats_early_statuses (
     id INTEGER PRIMARY KEY,           -- the order of arrival
     phone_number_id TEXT NOT NULL,
     wa_message_id TEXT NOT NULL,
@@ -159,10 +190,10 @@ CREATE TABLE wats_statuses (
     wa_message_hash INTEGER NOT NULL
 ) STRICT;
 
-CREATE INDEX wats_statuses_hash ON wats_statuses (wa_message_hash);
+CREATE INDEX wats_early_statuses_hash ON wats_early_statuses (wa_message_hash);
 
--- When each customer last wrote to each number. Whose a window is cannot be read here, but who
--- knows a number can compute its digest.
+-- When each customer last called each number; messages know the windows that they opened. The
+-- digest cannot be reversed, but it can be computed for any number.
 CREATE TABLE wats_windows (
     digest INTEGER PRIMARY KEY,       -- BLAKE2b of the number and the customer
     last_inbound_at INTEGER NOT NULL

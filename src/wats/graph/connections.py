@@ -1,0 +1,49 @@
+"""Connections to Graph that end a response which never begins."""
+
+import asyncio
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Final
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import HttpProcessingError
+from typing_extensions import override
+
+MAX_INTERIM_RESPONSES: Final = 20
+"""The most 1xx responses before a final one; servers send one or two."""
+
+
+class _Protocol(ResponseHandler):
+    """Counts interim responses, which aiohttp skips without limit until the call's deadline."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._interim = 0
+
+    @override
+    def feed_data(self, data: Any, size: int = 0) -> None:
+        message, _ = data
+        self._interim = self._interim + 1 if _is_interim(message.code) else 0
+        if self._interim <= MAX_INTERIM_RESPONSES:
+            super().feed_data(data, size)
+        elif self._interim == MAX_INTERIM_RESPONSES + 1:
+            self.set_exception(HttpProcessingError(message="Too many interim responses"))
+            if self.transport is not None:
+                self.transport.abort()
+
+
+def connector(*, limit: int, keep_alive_seconds: float) -> aiohttp.TCPConnector:
+    """Return a pool of at most *limit* connections, each kept idle for *keep_alive_seconds*."""
+    pool = aiohttp.TCPConnector(limit=limit, keepalive_timeout=keep_alive_seconds)
+    # aiohttp has no public setting for the protocol; the test of a flood notices if this moves.
+    pool._factory = partial(_protocol, asyncio.get_running_loop())
+    return pool
+
+
+def _protocol(loop: asyncio.AbstractEventLoop) -> ResponseHandler:
+    return _Protocol(loop)
+
+
+def _is_interim(status: int) -> bool:
+    return 100 <= status < HTTPStatus.OK and status != HTTPStatus.SWITCHING_PROTOCOLS

@@ -1,0 +1,365 @@
+"""The store on PostgreSQL: a few connections for each process, any number of processes."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from time import perf_counter
+from typing import Any, TypeVar
+
+from typing_extensions import override
+
+from wats.errors import StoreClosed, StoreUnavailable
+from wats.store import NO_SLOTS, Observe, OnReceived, Store
+from wats.store.migrate import is_usable, load_migrations
+from wats.store.postgres import deliveries as leases
+from wats.store.postgres import depths, messages, requests, upkeep
+from wats.store.postgres.arrivals import Arrivals
+from wats.store.postgres.connection import (
+    Connection,
+    Connector,
+    Database,
+    Limits,
+    close,
+    translated,
+)
+from wats.store.postgres.control import Control
+from wats.store.postgres.migrations import SCHEMA_VERSION, migrate
+from wats.store.postgres.receive import Call, Receiver
+from wats.store.records import (
+    Arrival,
+    Claimed,
+    Consumer,
+    DeadLetter,
+    Delivery,
+    InboxDepth,
+    MessagePage,
+    MessageRecord,
+    Received,
+    Reservation,
+    Retention,
+    Settled,
+    Settlement,
+    StatusRecord,
+    StoreHealth,
+)
+from wats.telemetry.vocabulary import Adapter, Outcome, StoreOperation
+
+R = TypeVar("R")
+
+_NOW = "SELECT wats_now()"
+
+_SEE_CONSUMERS = """
+INSERT INTO wats_consumers (name, seen_at)
+SELECT name, (SELECT wats_now()) FROM unnest($1::text[]) AS seen (name)
+ON CONFLICT (name) DO UPDATE SET seen_at = greatest(wats_consumers.seen_at, excluded.seen_at)
+"""
+
+_VACUUM = "VACUUM (SKIP_LOCKED, TRUNCATE FALSE) wats_deliveries, wats_dead_deliveries"
+"""Removes the rows that were deleted. The log is recycled by the server, which no client can."""
+
+_DEFAULT_LIMITS = Limits()
+
+
+class PostgresStore(Store):
+    """A store in a PostgreSQL database, in the first schema of the search path.
+
+    Any number of processes may use one database. It belongs to the event loop that opens it.
+
+    Args:
+        url: A connection URL: `postgresql://user@host:5432/name?sslmode=verify-full`, or
+            `postgresql:///name?host=/run/postgresql` for a socket.
+        password: Replaces the one of the URL.
+        limits: Bounds in time and number.
+    """
+
+    def __init__(
+        self, url: str, *, password: str | None = None, limits: Limits = _DEFAULT_LIMITS
+    ) -> None:
+        self._connector = Connector(url, password, limits)
+        self._migrations = load_migrations("postgres")
+        self._consumers: dict[str, Consumer] = {}
+        self._wakers: list[Callable[[], None]] = []
+        self._observe: Observe | None = None
+        self._database: Database | None = None
+        self._control: Control | None = None
+        self._receiver = Receiver(self._consumers)
+        self._arrivals: Arrivals | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._changing = asyncio.Lock()
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    @override
+    def adapter(self) -> Adapter:
+        return Adapter.POSTGRES
+
+    @override
+    async def open(self, observe: Observe | None = None) -> None:
+        async with self._changing:
+            if self._database is not None:
+                return
+            await self._migrate()
+            control = Control(self._connector, self._wake)
+            await control.start()
+            self._observe = observe
+            self._loop = asyncio.get_running_loop()
+            self._control = control
+            self._database = database = Database(self._connector)
+            self._arrivals = Arrivals(
+                partial(self._store_calls, database, control),
+                partial(self._report, StoreOperation.RECEIVE),
+            )
+
+    async def _migrate(self) -> None:
+        connection = await self._connector.connect()
+        try:
+            with translated():
+                await migrate(connection, self._migrations)
+        finally:
+            await close(connection)
+
+    @override
+    async def close(self) -> None:
+        async with self._changing:
+            database, self._database = self._database, None
+            control, arrivals = self._control, self._arrivals
+            if database is None or control is None or arrivals is None:
+                return
+            await arrivals.close()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+            await database.close()
+            await control.stop()
+
+    def _wake(self) -> None:
+        for wake in self._wakers:
+            wake()
+
+    def _report(
+        self, operation: StoreOperation | None, error: Exception | None, seconds: float
+    ) -> None:
+        if self._observe is not None and operation is not None:
+            outcome = Outcome.SUCCESS if error is None else Outcome.ERROR
+            self._observe(Adapter.POSTGRES, operation, outcome, seconds)
+
+    async def _read(
+        self, operation: StoreOperation | None, work: Callable[[Connection], Awaitable[R]]
+    ) -> R:
+        if self._database is None:
+            raise StoreClosed
+        return await self._run(operation, self._database.read(work))
+
+    async def _write(
+        self, operation: StoreOperation | None, work: Callable[[Connection], Awaitable[R]]
+    ) -> R:
+        if self._database is None:
+            raise StoreClosed
+        return await self._run(operation, self._database.write(work))
+
+    async def _run(self, operation: StoreOperation | None, work: Coroutine[Any, Any, R]) -> R:
+        """Run *work* to its end, also if the caller is cancelled: it may have been committed."""
+        if asyncio.get_running_loop() is not self._loop:
+            assert self._loop is not None  # noqa: S101  # for mypy: the store is open
+            elsewhere = asyncio.run_coroutine_threadsafe(self._timed(operation, work), self._loop)
+            return await asyncio.wrap_future(elsewhere)
+        task = asyncio.create_task(self._timed(operation, work))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    async def _timed(self, operation: StoreOperation | None, work: Awaitable[R]) -> R:
+        began = perf_counter()
+        try:
+            result = await work
+        except Exception as error:
+            self._report(operation, error, perf_counter() - began)
+            raise
+        self._report(operation, None, perf_counter() - began)
+        return result
+
+    @override
+    async def health(self) -> StoreHealth:
+        if self._control is None or self._database is None:
+            raise StoreClosed
+        needed = self._migrations[-1].version
+        read = self._control.value(SCHEMA_VERSION, needed)
+        version, tolerated = await self._run(StoreOperation.HEALTH, read)
+        return StoreHealth(
+            ok=is_usable(version, tolerated, needed),
+            adapter=Adapter.POSTGRES.value,
+            schema_version=version,
+        )
+
+    @override
+    async def lead(self) -> bool:
+        if self._control is None or self._database is None:
+            raise StoreClosed
+        leads = await self._control.lead()
+        await self._see_consumers()
+        return leads
+
+    @override
+    async def checkpoint(self) -> bool:
+        try:
+            await self._read(None, lambda c: c.execute(_VACUUM))
+        except StoreUnavailable:  # another vacuum, or more dead rows than an operation may take
+            return False
+        return True
+
+    @override
+    def on_work(self, wake: Callable[[], None]) -> None:
+        self._wakers.append(wake)
+
+    @override
+    async def register(self, consumers: Sequence[Consumer]) -> None:
+        self._consumers.clear()  # the receiver has the same mapping
+        self._consumers.update((each.name, each) for each in consumers)
+        await self._see_consumers()
+
+    async def _see_consumers(self) -> None:
+        names = sorted(self._consumers)
+        await self._write(None, lambda c: c.execute(_SEE_CONSUMERS, names))
+
+    @override
+    def receive(
+        self,
+        arrivals: Sequence[Arrival],
+        on_received: OnReceived,
+        slots: Mapping[str, int] = NO_SLOTS,
+    ) -> None:
+        if self._database is None or self._arrivals is None or self._loop is None:
+            raise StoreClosed
+        call = Call(arrivals, slots)
+        loop = asyncio.get_running_loop()
+        if loop is self._loop:
+            self._arrivals.put(call, on_received)
+        else:
+            put = partial(self._arrivals.put, call, _on_loop(loop, on_received))
+            self._loop.call_soon_threadsafe(put)
+
+    async def _store_calls(
+        self, database: Database, control: Control, calls: Sequence[Call]
+    ) -> Sequence[Sequence[Received | None]]:
+        results = await database.write(partial(self._receiver.receive, calls=calls))
+        self._receiver.remember(calls)
+        if any(each is not None and each.waiting for result in results for each in result):
+            control.announce()
+        return results
+
+    @override
+    async def claim(self, consumer: str, limit: int) -> Claimed:
+        known = self._consumers.get(consumer) or Consumer(name=consumer)
+        claim = partial(leases.claim, consumer=known, limit=limit)
+        return await self._write(StoreOperation.CLAIM, claim)
+
+    @override
+    async def renew(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        renew = partial(leases.renew, deliveries=deliveries, consumers=self._consumers)
+        return await self._write(StoreOperation.RENEW, renew)
+
+    @override
+    async def settle(self, settlements: Sequence[Settlement]) -> Settled:
+        settle = partial(leases.settle, settlements=settlements)
+        settled = await self._write(StoreOperation.SETTLE, settle)
+        if settled.due and self._control is not None:
+            self._control.announce()
+        return settled
+
+    @override
+    async def depth(self) -> InboxDepth:
+        read = partial(depths.read, configured=sorted(self._consumers))
+        return await self._read(StoreOperation.DEPTH, read)
+
+    @override
+    async def dead_letters(self, *, limit: int, after: int = 0) -> Sequence[DeadLetter]:
+        read = partial(leases.dead_letters, limit=limit, after=after)
+        return await self._read(None, read)
+
+    @override
+    async def purge(self, retention: Retention) -> int:
+        await self._see_consumers()
+
+        async def purge(connection: Connection) -> int:
+            now = await connection.fetchval(_NOW)
+            unseen = await upkeep.purge_unseen(connection, retention, now)
+            return unseen + await upkeep.purge(connection, retention, now)
+
+        return await self._write(StoreOperation.PURGE, purge)
+
+    @override
+    async def reserve_request(
+        self,
+        *,
+        scope: str,
+        key_hash: bytes,
+        request_hash: bytes,
+        reserve_seconds: float,
+        keep_seconds: float,
+    ) -> Reservation:
+        reserve = partial(
+            requests.reserve,
+            scope=scope,
+            key_hash=key_hash,
+            request_hash=request_hash,
+            reserve_seconds=reserve_seconds,
+            keep_seconds=keep_seconds,
+        )
+        return await self._read(StoreOperation.RESERVE, reserve)
+
+    @override
+    async def complete_request(
+        self, *, scope: str, key_hash: bytes, response: bytes, message: MessageRecord | None
+    ) -> None:
+        async def complete(connection: Connection) -> None:
+            await requests.complete(connection, scope, key_hash, response)
+            if message is not None:
+                await messages.record(connection, message)
+
+        await self._write(StoreOperation.COMPLETE, complete)
+
+    @override
+    async def fail_request(self, *, scope: str, key_hash: bytes) -> None:
+        fail = partial(requests.fail, scope=scope, key_hash=key_hash)
+        await self._write(StoreOperation.FAIL, fail)
+
+    @override
+    async def doubt_request(self, *, scope: str, key_hash: bytes) -> None:
+        doubt = partial(requests.doubt, scope=scope, key_hash=key_hash)
+        await self._write(StoreOperation.DOUBT, doubt)
+
+    @override
+    async def record_sent(self, message: MessageRecord) -> None:
+        record = partial(messages.record, message=message)
+        await self._write(StoreOperation.RECORD, record)
+
+    @override
+    async def list_messages(self, *, limit: int, cursor: str | None) -> MessagePage:
+        page = partial(messages.page, limit=limit, cursor=cursor)
+        return await self._read(StoreOperation.LIST, page)
+
+    @override
+    async def get_message(self, wa_message_id: str) -> MessageRecord | None:
+        get = partial(messages.get, wa_message_id=wa_message_id)
+        return await self._read(StoreOperation.GET, get)
+
+    @override
+    async def list_statuses(self, wa_message_id: str) -> Sequence[StatusRecord]:
+        statuses = partial(messages.statuses, wa_message_id=wa_message_id)
+        return await self._read(StoreOperation.STATUSES, statuses)
+
+    @override
+    async def last_inbound_at(self, *, phone_number_id: str, customer: str) -> datetime | None:
+        last_inbound_at = partial(
+            messages.last_inbound_at, phone_number_id=phone_number_id, customer=customer
+        )
+        return await self._read(StoreOperation.WINDOW, last_inbound_at)
+
+
+def _on_loop(loop: asyncio.AbstractEventLoop, on_received: OnReceived) -> OnReceived:
+    """Return a callback that calls *on_received* on *loop*."""
+
+    def finish(results: Sequence[Received | None] | None, error: Exception | None) -> None:
+        loop.call_soon_threadsafe(on_received, results, error)
+
+    return finish

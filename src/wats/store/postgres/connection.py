@@ -1,0 +1,237 @@
+"""Connections to PostgreSQL: settings, errors, a small pool, transactions with a deadline."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from time import monotonic
+from typing import Final, TypeAlias, TypeVar
+
+import asyncpg
+import msgspec
+
+from wats.errors import StoreUnavailable
+
+R = TypeVar("R")
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+MAX_TRIES: Final = 5
+"""How often a transaction is run that PostgreSQL ends for the sake of another one."""
+
+BACKOFF_SECONDS: Final = 0.05
+MAX_BACKOFF_SECONDS: Final = 2.0
+
+_ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+_CONFLICTS = asyncpg.SerializationError, asyncpg.DeadlockDetectedError
+
+SETTINGS: Final = {
+    "application_name": "wats",
+    "timezone": "UTC",
+    "synchronous_commit": "on",
+    "default_transaction_isolation": "read committed",
+    # A peer that vanished without a word, such as a machine that lost power, gives its locks back.
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    # Each statement looks up rows by an index. The tables grow from nothing to millions of rows
+    # and back within minutes, so a plan made from statistics of another moment must not scan them.
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+    "max_parallel_workers_per_gather": "0",
+}
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds in time and number.
+
+    Attributes:
+        connections: The most connections of one process, without the one of `Control`.
+        connect_seconds: How long to connect may take.
+        operation_seconds: How long an operation may take, with waiting for a connection.
+        lock_seconds: How long a statement may wait for another transaction.
+    """
+
+    connections: int = 4
+    connect_seconds: float = 3.0
+    operation_seconds: float = 10.0
+    lock_seconds: float = 5.0
+
+
+def translate(error: Exception) -> Exception:
+    """Turn an error of asyncpg, the network or a deadline into `StoreUnavailable`; keep others."""
+    if not isinstance(error, _ERRORS):
+        return error
+    unavailable = StoreUnavailable()
+    unavailable.__cause__ = error
+    return unavailable
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise errors as by `translate`."""
+    try:
+        yield
+    except _ERRORS as error:
+        raise StoreUnavailable from error
+
+
+class Connector:
+    """Makes connections. After a failure none is tried for a while, which doubles each time.
+
+    Args:
+        url: A connection URL of PostgreSQL.
+        password: Replaces the one of the URL.
+        limits: The bounds.
+    """
+
+    def __init__(self, url: str, password: str | None, limits: Limits) -> None:
+        self.limits = limits
+        self._url = url
+        self._password = password
+        self._failures = 0
+        self._retry_at = 0.0
+
+    @property
+    def pause_seconds(self) -> float:
+        """How long until the next attempt is made."""
+        return max(0.0, self._retry_at - monotonic())
+
+    async def connect(self) -> Connection:
+        """Connect, or raise at once if an attempt failed a moment ago.
+
+        Raises:
+            StoreUnavailable: The server cannot be reached.
+        """
+        if self.pause_seconds:
+            raise StoreUnavailable
+        with translated():
+            try:
+                connection = await self._connect()
+            except _ERRORS:
+                self._back_off()
+                raise
+        self._failures = 0
+        return connection
+
+    def _back_off(self) -> None:
+        pause = min(MAX_BACKOFF_SECONDS, BACKOFF_SECONDS * 2.0 ** min(self._failures, 16))
+        self._failures += 1
+        self._retry_at = monotonic() + pause * random.uniform(0.5, 1.0)  # noqa: S311  # jitter
+
+    async def _connect(self) -> Connection:
+        limits = self.limits
+        lock_ms, statement_ms = limits.lock_seconds * 1000, limits.operation_seconds * 1000
+        return await asyncpg.connect(
+            self._url,
+            password=self._password,
+            timeout=limits.connect_seconds,
+            server_settings={
+                **SETTINGS,
+                "lock_timeout": str(round(lock_ms)),
+                "statement_timeout": str(round(statement_ms)),
+                "idle_in_transaction_session_timeout": str(round(statement_ms)),
+            },
+        )
+
+
+class Pool:
+    """A few connections, made when they are needed and used again."""
+
+    def __init__(self, connector: Connector) -> None:
+        self._connector = connector
+        self._free = asyncio.Semaphore(connector.limits.connections)
+        self._idle: list[Connection] = []
+        self._is_closed = False
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Lend a connection. One on which anything failed but a statement is not used again."""
+        async with self._free:
+            connection = await self._take()
+            try:
+                yield connection
+            except asyncpg.PostgresError:
+                self._give_back(connection)
+                raise
+            except BaseException:
+                connection.terminate()
+                raise
+            self._give_back(connection)
+
+    async def _take(self) -> Connection:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed():
+                return connection
+        return await self._connector.connect()
+
+    def _give_back(self, connection: Connection) -> None:
+        if self._is_closed or connection.is_closed() or connection.is_in_transaction():
+            connection.terminate()
+        else:
+            self._idle.append(connection)
+
+    async def close(self) -> None:
+        """Close what is idle; what is lent is closed when it is given back."""
+        self._is_closed = True
+        while self._idle:
+            await close(self._idle.pop())
+
+
+async def close(connection: Connection) -> None:
+    """Close *connection* in an orderly way if the server still responds."""
+    try:
+        await connection.close(timeout=1.0)
+    except _ERRORS:
+        connection.terminate()
+
+
+class Database:
+    """Runs work on pooled connections, within the deadline, and translates its errors."""
+
+    def __init__(self, connector: Connector) -> None:
+        self._pool = Pool(connector)
+        self._seconds = connector.limits.operation_seconds
+
+    async def read(self, work: Callable[[Connection], Awaitable[R]]) -> R:
+        """Run *work*, each statement of which sees what was committed before it."""
+        return await self._run(work)
+
+    async def write(self, work: Callable[[Connection], Awaitable[R]]) -> R:
+        """Run *work* in a transaction, again if PostgreSQL ended it because of another one."""
+
+        async def in_transaction(connection: Connection) -> R:
+            async with connection.transaction():
+                return await work(connection)
+
+        return await self._run(in_transaction)
+
+    async def _run(self, work: Callable[[Connection], Awaitable[R]]) -> R:
+        with translated():
+            async with asyncio.timeout(self._seconds):
+                return await self._with_retries(work)
+
+    async def _with_retries(self, work: Callable[[Connection], Awaitable[R]]) -> R:
+        for _ in range(MAX_TRIES - 1):
+            try:
+                async with self._pool.connection() as connection:
+                    return await work(connection)
+            except _CONFLICTS:
+                await asyncio.sleep(random.uniform(0.0, 0.02))  # noqa: S311  # jitter
+        async with self._pool.connection() as connection:
+            return await work(connection)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._pool.close()

@@ -1,0 +1,151 @@
+"""The connection that is kept for health, leadership and notifications, beside the pool.
+
+It is never used for a transaction, so health does not wait for one, and its session holds what
+must end with the process: the lock of the leader, and the subscription to notifications.
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+from wats.errors import StoreError, StoreUnavailable
+from wats.store.postgres.connection import Connection, Connector, close, translated
+
+BEAT_SECONDS: Final = 5.0
+"""How often the connection is used at least, so that one that is dead is noticed."""
+
+NOTIFY_SECONDS: Final = 0.01
+"""How long new work gathers before the other processes are notified of it."""
+
+_CHANNEL: Final = "wats_work"
+
+_NOTIFY = "SELECT pg_notify('wats_work', '')"
+
+_LEAD = "SELECT pg_try_advisory_lock(hashtext('wats leader'), hashtext(current_schema()))"
+
+_ALIVE = "SELECT 1"
+
+# At most one process writes in one beat. When the clock of the server went back, the shift grows
+# by the difference.
+KEEP_CLOCK = """
+UPDATE wats_clock SET shift = shift + greatest(latest - now, 0), latest = greatest(latest, now)
+FROM (SELECT wats_now() AS now OFFSET 0) AS clock
+WHERE now > latest + 2500 OR now < latest - 1000
+"""
+
+
+class Control:
+    """Keeps one connection open, and makes a new one when it is lost.
+
+    Args:
+        connector: Makes the connections.
+        wake: Called when another process has stored work, and when that may have been missed.
+    """
+
+    def __init__(self, connector: Connector, wake: Callable[[], None]) -> None:
+        self._connector = connector
+        self._wake = wake
+        self._connection: Connection | None = None
+        self._turn = asyncio.Lock()
+        self._lost = asyncio.Event()
+        self._leads = False
+        self._has_news = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Connect and begin to listen.
+
+        Raises:
+            StoreUnavailable: The server cannot be reached.
+        """
+        await self._connect()
+        self._tasks = [asyncio.create_task(self._keep()), asyncio.create_task(self._notify())]
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._connection is not None:
+            await close(self._connection)
+            self._connection = None
+
+    def announce(self) -> None:
+        """Notify the other processes, soon, that there is work."""
+        self._has_news.set()
+
+    async def value(self, query: str, *arguments: object) -> Any:
+        """Return the one value of *query*.
+
+        Raises:
+            StoreUnavailable: The connection is lost, or the server does not respond in time.
+        """
+        with translated():
+            try:
+                async with asyncio.timeout(self._connector.limits.connect_seconds), self._turn:
+                    if self._connection is None or self._connection.is_closed():
+                        raise StoreUnavailable
+                    return await self._connection.fetchval(query, *arguments)
+            except TimeoutError:
+                self._drop()
+                raise
+
+    async def lead(self) -> bool:
+        """Take or confirm the lock of the leader; it is free again when the connection ends."""
+        query = _ALIVE if self._leads else _LEAD
+        self._leads = bool(await self.value(query)) and self._connection is not None
+        return self._leads
+
+    async def _connect(self) -> None:
+        connection = await self._connector.connect()
+        with translated():
+            try:
+                await connection.add_listener(_CHANNEL, self._on_notification)
+            except BaseException:
+                connection.terminate()
+                raise
+        connection.add_termination_listener(self._on_termination)
+        self._lost.clear()
+        self._leads = False
+        self._connection = connection
+
+    def _on_notification(self, _: object, sender: int, *__: object) -> None:
+        if self._connection is None or sender != self._connection.get_server_pid():
+            self._wake()
+
+    def _on_termination(self, connection: object) -> None:
+        if connection is self._connection:
+            self._drop()
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        self._leads = False
+        self._lost.set()
+        if connection is not None:
+            connection.terminate()
+
+    async def _keep(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BEAT_SECONDS):
+                    await self._lost.wait()
+            if self._connection is None:
+                await self._reconnect()
+            with suppress(StoreError):
+                await self.value(KEEP_CLOCK)
+
+    async def _reconnect(self) -> None:
+        while self._connection is None:
+            await asyncio.sleep(self._connector.pause_seconds)
+            with suppress(StoreError):
+                await self._connect()
+        self._wake()
+
+    async def _notify(self) -> None:
+        while True:
+            await self._has_news.wait()
+            self._has_news.clear()
+            with suppress(StoreError):
+                await self.value(_NOTIFY)
+            await asyncio.sleep(NOTIFY_SECONDS)

@@ -1,0 +1,409 @@
+"""Leases of deliveries: claim, renew, settle. See `receive` for what is locked in which order."""
+
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+import asyncpg
+
+from wats.clock import from_ms
+from wats.store.postgres.connection import Connection
+from wats.store.postgres.depths import DepthChanges
+from wats.store.postgres.rows import by_number, clean_or_none, numbers
+from wats.store.records import (
+    Claimed,
+    Consumer,
+    DeadLetter,
+    Delivery,
+    DeliveryState,
+    Settled,
+    Settlement,
+)
+
+T = TypeVar("T")
+
+_PEEK = """
+SELECT due_at, id FROM (
+    (SELECT due_at, id FROM wats_deliveries
+    WHERE phone_number_id = $1 AND consumer = $2 AND due_at <= (SELECT wats_now())
+        AND lease IS NULL
+    ORDER BY due_at, id LIMIT $3::int)
+    UNION ALL
+    (SELECT due_at, id FROM wats_deliveries
+    WHERE phone_number_id = $1 AND consumer = $2 AND due_at <= (SELECT wats_now())
+        AND lease IS NOT NULL
+    ORDER BY due_at, id LIMIT $3::int)
+) AS due
+ORDER BY due_at, id LIMIT $3::int
+"""
+
+_HEAD = """
+    id, update_id, siblings, ordering_key, due_at, is_final, attempts, payload
+"""
+
+# The rows of `due` and `expired` that are left over stay locked until the transaction ends, so
+# another claim at that moment may skip them.
+_CLAIM = f"""
+WITH due AS MATERIALIZED (
+    SELECT {_HEAD}, false AS is_leased FROM wats_deliveries
+    WHERE phone_number_id = $1 AND consumer = $2 AND due_at <= (SELECT wats_now())
+        AND lease IS NULL
+    ORDER BY due_at, id LIMIT $3::int
+    FOR UPDATE SKIP LOCKED
+), expired AS MATERIALIZED (
+    SELECT {_HEAD}, true AS is_leased FROM wats_deliveries
+    WHERE phone_number_id = $1 AND consumer = $2 AND due_at <= (SELECT wats_now())
+        AND lease IS NOT NULL
+    ORDER BY due_at, id LIMIT $3::int
+    FOR UPDATE SKIP LOCKED
+)
+SELECT * FROM due UNION ALL SELECT * FROM expired ORDER BY due_at, id LIMIT $3::int
+"""
+
+_LEASE = """
+UPDATE wats_deliveries
+SET lease = $4::bigint, due_at = (SELECT wats_now()) + $5::bigint,
+    attempts = CASE WHEN is_final THEN attempts ELSE attempts + 1 END,
+    is_final = is_final OR attempts + 1 >= $6::int
+WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
+"""
+
+# Locks in the order of the arrays. A subquery that locks is never merged into the query around it,
+# so each row is looked up by its key.
+_LOCKED = """
+    SELECT head.* FROM unnest($3::bigint[], $4::bigint[]) AS held (id, lease)
+    CROSS JOIN LATERAL (
+        SELECT id, lease, update_id, siblings, followers FROM wats_deliveries
+        WHERE phone_number_id = $1 AND consumer = $2 AND id = held.id AND lease = held.lease
+        FOR UPDATE
+    ) AS head
+"""
+
+# A head with followers is not deleted yet: the followers that were committed while this statement
+# waited for its lock are not visible to it.
+_DONE = f"""
+WITH ended AS MATERIALIZED ({_LOCKED}), deleted AS (
+    DELETE FROM wats_deliveries
+    WHERE phone_number_id = $1 AND consumer = $2
+        AND id = ANY(array(SELECT id FROM ended WHERE followers = 0))
+)
+SELECT * FROM ended
+"""
+
+_RENEW = f"""
+WITH held AS MATERIALIZED ({_LOCKED})
+UPDATE wats_deliveries SET due_at = (SELECT wats_now()) + $5::bigint
+WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY(array(SELECT id FROM held))
+RETURNING id, lease
+"""
+
+_RETRY = """
+UPDATE wats_deliveries
+SET lease = NULL, is_final = false,
+    due_at = (SELECT wats_now()) + ($4::bigint[])[array_position($3::bigint[], id)],
+    error = ($5::text[])[array_position($3::bigint[], id)]
+WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
+"""
+
+_RELEASE = """
+UPDATE wats_deliveries
+SET lease = NULL, due_at = arrived_at, is_final = id = ANY($4::bigint[]),
+    attempts = CASE WHEN id = ANY($4::bigint[]) THEN attempts ELSE attempts - 1 END
+WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
+"""
+
+_BURY = """
+INSERT INTO wats_dead_deliveries (
+    phone_number_id, id, update_id, siblings, consumer, ordering_key, attempts, error, arrived_at,
+    died_at, payload
+)
+SELECT phone_number_id, id, update_id, siblings, consumer, ordering_key, attempts,
+    ($4::text[])[array_position($3::bigint[], id)], arrived_at, (SELECT wats_now()), payload
+FROM wats_deliveries
+WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
+"""
+
+# The old heads are deleted before the new ones are written, because `next` reads `deleted`.
+_PROMOTE = """
+WITH deleted AS (
+    DELETE FROM wats_deliveries
+    WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
+    RETURNING ordering_key, followers, last_id
+), next AS MATERIALIZED (
+    SELECT first.id, deleted.followers - 1 AS followers, deleted.last_id
+    FROM deleted CROSS JOIN LATERAL (
+        SELECT id FROM wats_deliveries
+        WHERE phone_number_id = $1 AND consumer = $2
+            AND ordering_key = deleted.ordering_key AND due_at IS NULL
+        ORDER BY last_id LIMIT 1
+    ) AS first
+), new AS MATERIALIZED (
+    SELECT array_agg(id) AS ids, array_agg(followers) AS followers, array_agg(last_id) AS last_ids
+    FROM next
+)
+UPDATE wats_deliveries
+SET due_at = arrived_at,
+    followers = (SELECT new.followers[array_position(new.ids, wats_deliveries.id)] FROM new),
+    last_id = (SELECT new.last_ids[array_position(new.ids, wats_deliveries.id)] FROM new)
+WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY(array(SELECT id FROM next))
+RETURNING id
+"""
+
+_LOCK_UPDATES = "SELECT pg_advisory_xact_lock(update_id) FROM unnest($1::bigint[]) AS u (update_id)"
+
+_FINISHED = """
+SELECT update_id FROM unnest($2::bigint[], $3::int[]) AS ended (update_id, siblings)
+WHERE (
+    SELECT true FROM wats_deliveries AS other
+    WHERE phone_number_id = $1 AND other.siblings > 1
+        AND other.update_id >= ended.update_id AND other.update_id <= ended.update_id
+    ORDER BY other.update_id LIMIT 1
+) IS NULL AND (
+    SELECT true FROM wats_dead_deliveries
+    WHERE phone_number_id = $1 AND id >= ended.update_id AND id < ended.update_id + ended.siblings
+    ORDER BY id LIMIT 1
+) IS NULL
+"""
+
+_DEAD_LETTERS = """
+SELECT id, update_id, consumer, attempts, error, died_at FROM wats_dead_deliveries
+WHERE phone_number_id = $1 AND id > $2 ORDER BY id LIMIT $3
+"""
+
+_DELETE = """
+DELETE FROM wats_deliveries
+WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
+"""
+
+_ENDS = frozenset({DeliveryState.DONE, DeliveryState.DEAD})
+
+
+async def claim(connection: Connection, consumer: Consumer, limit: int) -> Claimed:
+    """Lease heads of *consumer* that are due, those that have been due longest first."""
+    shares = await _shares(connection, consumer.name, limit)
+    found: list[tuple[int, int, str, asyncpg.Record]] = []
+    for number, share in shares.items():
+        rows = await connection.fetch(_CLAIM, number, consumer.name, share)
+        found += [(row["due_at"], row["id"], number, row) for row in rows]
+    found.sort(key=lambda each: each[:3])
+    lease, changes = secrets.randbits(62), DepthChanges()
+    lease_ms = round(consumer.lease_seconds * 1000)
+    for number, group in by_number(found, lambda each: each[2]).items():
+        ids = [id_ for _, id_, _, _ in group]
+        await connection.execute(
+            _LEASE, number, consumer.name, ids, lease, lease_ms, consumer.max_attempts
+        )
+        fresh = [row for *_, row in group if not row["is_leased"]]
+        retries = sum(row["attempts"] > 0 for row in fresh)
+        pending = len(fresh) - retries
+        changes.add(number, consumer.name, pending=-pending, retry=-retries, leased=len(fresh))
+    await changes.write(connection)
+    more = len(found) == limit and bool(await _shares(connection, consumer.name, 1, peek=True))
+    return Claimed(
+        [_delivery(row, number, consumer.name, lease) for _, _, number, row in found], more
+    )
+
+
+async def _shares(
+    connection: Connection, consumer: str, limit: int, *, peek: bool = False
+) -> Mapping[str, int]:
+    """Return how many deliveries of each business number to claim.
+
+    Args:
+        connection: The connection.
+        consumer: The consumer.
+        limit: How many to claim of all.
+        peek: Whether to look also where there is one number, of which *limit* can be claimed.
+    """
+    of_numbers = await numbers(connection)
+    if len(of_numbers) == 1 and not peek:
+        return {of_numbers[0]: limit}
+    due: list[tuple[int, int, str]] = []
+    for number in of_numbers:
+        rows = await connection.fetch(_PEEK, number, consumer, limit)
+        due += [(row[0], row[1], number) for row in rows]
+    return {
+        number: len(group)
+        for number, group in by_number(sorted(due)[:limit], lambda each: each[2]).items()
+    }
+
+
+def _delivery(row: asyncpg.Record, number: str, consumer: str, lease: int) -> Delivery:
+    return Delivery(
+        id=row["id"],
+        update_id=row["update_id"],
+        siblings=row["siblings"],
+        phone_number_id=number,
+        consumer=consumer,
+        ordering_key=row["ordering_key"],
+        attempt=row["attempts"] if row["is_final"] else row["attempts"] + 1,
+        is_exhausted=row["is_final"],
+        lease=lease,
+        payload=row["payload"],
+    )
+
+
+async def renew(
+    connection: Connection, deliveries: Sequence[Delivery], consumers: Mapping[str, Consumer]
+) -> Sequence[Delivery]:
+    """Extend leases; return the deliveries whose lease was lost."""
+    held: set[tuple[str, int, int]] = set()
+    for (number, name), group in _by_consumer(deliveries, lambda each: each).items():
+        consumer = consumers.get(name) or Consumer(name=name)
+        lease_ms = round(consumer.lease_seconds * 1000)
+        ids, leases = [each.id for each in group], [each.lease for each in group]
+        rows = await connection.fetch(_RENEW, number, name, ids, leases, lease_ms)
+        held |= {(number, id_, lease) for id_, lease in rows}
+    return [each for each in deliveries if (each.phone_number_id, each.id, each.lease) not in held]
+
+
+def _by_consumer(
+    items: Iterable[T], delivery_of: Callable[[T], Delivery]
+) -> Mapping[tuple[str, str], Sequence[T]]:
+    """Group *items* by business number and consumer, all in the order of their locks."""
+    groups: dict[tuple[str, str], list[T]] = {}
+    for item in items:
+        delivery = delivery_of(item)
+        groups.setdefault((delivery.phone_number_id, delivery.consumer), []).append(item)
+    for group in groups.values():
+        group.sort(key=lambda item: delivery_of(item).ordering_key)
+    return dict(sorted(groups.items()))
+
+
+async def settle(connection: Connection, settlements: Sequence[Settlement]) -> Settled:
+    """End leases; promote what waited behind those that are done or dead."""
+    unique: dict[tuple[int, int], Settlement] = {}
+    for each in settlements:
+        unique.setdefault((each.delivery.id, each.delivery.lease), each)
+    groups = _by_consumer(unique.values(), lambda each: each.delivery)
+    done: dict[str, dict[int, int]] = {}
+    due: set[str] = set()
+    changes = DepthChanges()
+    for (number, consumer), group in groups.items():
+        settling = _Settling(connection, number, consumer, changes)
+        await settling.settle(group)
+        done.setdefault(number, {}).update(settling.done)
+        if settling.is_due:
+            due.add(consumer)
+    finished: set[int] = set()
+    for number, updates in done.items():
+        finished.update(await _finished(connection, number, updates))
+    await changes.write(connection)
+    in_order = dict.fromkeys(each.delivery.update_id for each in settlements)
+    return Settled(done=[id_ for id_ in in_order if id_ in finished], due=frozenset(due))
+
+
+async def _finished(
+    connection: Connection, number: str, updates: Mapping[int, int]
+) -> Sequence[int]:
+    """Return those of *updates*, with their siblings, that have nothing left."""
+    several = {id_: siblings for id_, siblings in updates.items() if siblings > 1}
+    alone = [id_ for id_ in updates if id_ not in several]
+    if not several:
+        return alone
+    # Two transactions that end the last two deliveries of an update do not see each other, so the
+    # second one waits for the first.
+    await connection.execute(_LOCK_UPDATES, sorted(several))
+    rows = await connection.fetch(_FINISHED, number, [*several], [*several.values()])
+    return [*alone, *(row[0] for row in rows)]
+
+
+class _Settling:
+    """The settlements of one business number and consumer.
+
+    Attributes:
+        done: The updates of which a delivery was done, with the number of their deliveries.
+        is_due: Whether a delivery can be claimed now because of this.
+    """
+
+    def __init__(
+        self, connection: Connection, number: str, consumer: str, changes: DepthChanges
+    ) -> None:
+        self._connection = connection
+        self._key = number, consumer
+        self._changes = changes
+        self.done: dict[int, int] = {}
+        self.is_due = False
+
+    async def settle(self, group: Sequence[Settlement]) -> None:
+        """Settle *group*, which is in the order of locks."""
+        leases = _ids(group), [each.delivery.lease for each in group]
+        if all(each.state is DeliveryState.DONE for each in group):
+            ended = await self._connection.fetch(_DONE, *self._key, *leases)
+            self.done = {row["update_id"]: row["siblings"] for row in ended}
+            await self._end(ended)
+            return
+        locked = await self._connection.fetch(_LOCKED, *self._key, *leases)
+        by_lease = {(each.delivery.id, each.delivery.lease): each for each in group}
+        held = [by_lease[row["id"], row["lease"]] for row in locked]
+        await self._bury(_in_state(held, DeliveryState.DEAD))
+        await self._retry(_in_state(held, DeliveryState.RETRY))
+        await self._release(_in_state(held, DeliveryState.PENDING))
+        states = [each.state for each in held]
+        ended = [row for row, state in zip(locked, states, strict=True) if state in _ENDS]
+        self.done = {
+            row["update_id"]: row["siblings"]
+            for row, state in zip(locked, states, strict=True)
+            if state is DeliveryState.DONE
+        }
+        alone = [row["id"] for row in ended if not row["followers"]]
+        await self._connection.execute(_DELETE, *self._key, alone)
+        await self._end(ended)
+
+    async def _bury(self, group: Sequence[Settlement]) -> None:
+        if group:
+            errors = [clean_or_none(each.error) for each in group]
+            await self._connection.execute(_BURY, *self._key, _ids(group), errors)
+            self._changes.add(*self._key, dead=len(group))
+
+    async def _retry(self, group: Sequence[Settlement]) -> None:
+        if group:
+            pauses = [max(0, round(each.retry_seconds * 1000)) for each in group]
+            errors = [clean_or_none(each.error) for each in group]
+            await self._connection.execute(_RETRY, *self._key, _ids(group), pauses, errors)
+            self._changes.add(*self._key, leased=-len(group), retry=len(group))
+            self.is_due |= 0 in pauses
+
+    async def _release(self, group: Sequence[Settlement]) -> None:
+        if group:
+            exhausted = _ids([each for each in group if each.delivery.is_exhausted])
+            await self._connection.execute(_RELEASE, *self._key, _ids(group), exhausted)
+            new = sum(
+                each.delivery.attempt == 1 and not each.delivery.is_exhausted for each in group
+            )
+            self._changes.add(*self._key, leased=-len(group), pending=new, retry=len(group) - new)
+            self.is_due = True
+
+    async def _end(self, ended: Sequence[asyncpg.Record]) -> None:
+        """Let the next delivery of each ended one follow; those without one are deleted."""
+        self._changes.add(*self._key, leased=-len(ended))
+        followed = [row["id"] for row in ended if row["followers"]]
+        if followed:
+            await self._connection.execute(_PROMOTE, *self._key, followed)
+            self.is_due = True
+
+
+def _ids(group: Sequence[Settlement]) -> list[int]:
+    return [each.delivery.id for each in group]
+
+
+def _in_state(group: Sequence[Settlement], state: DeliveryState) -> Sequence[Settlement]:
+    return [each for each in group if each.state is state]
+
+
+async def dead_letters(connection: Connection, limit: int, after: int) -> Sequence[DeadLetter]:
+    """Read dead letters in order of id."""
+    rows: list[asyncpg.Record] = []
+    for number in await numbers(connection):
+        rows += await connection.fetch(_DEAD_LETTERS, number, after, limit)
+    return [
+        DeadLetter(
+            id=row["id"],
+            update_id=row["update_id"],
+            consumer=row["consumer"],
+            attempts=row["attempts"],
+            error=row["error"],
+            died_at=from_ms(row["died_at"]),
+        )
+        for row in sorted(rows, key=lambda row: row["id"])[:limit]
+    ]

@@ -1,0 +1,90 @@
+"""Counters of deliveries by state, changed in the transaction that changes the deliveries."""
+
+from collections import defaultdict
+from collections.abc import Collection
+from typing import Final
+
+from wats.store.postgres.connection import Connection
+from wats.store.postgres.rows import by_number, numbers
+from wats.store.records import Depth, InboxDepth
+
+SLOTS: Final = 32
+"""How many rows the counters of one consumer are spread over. Two connections with the same slot
+wait for each other at the end of their transactions; the sum is right all the same."""
+
+_CHANGE = """
+INSERT INTO wats_depths (phone_number_id, consumer, slot, pending, leased, retry, dead)
+SELECT $1::text, consumer, $2::int, pending, leased, retry, dead
+FROM unnest($3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
+    AS change (consumer, pending, leased, retry, dead)
+ON CONFLICT (phone_number_id, consumer, slot) DO UPDATE
+SET pending = wats_depths.pending + excluded.pending,
+    leased = wats_depths.leased + excluded.leased,
+    retry = wats_depths.retry + excluded.retry,
+    dead = wats_depths.dead + excluded.dead
+"""
+
+_READ = """
+SELECT consumer, sum(pending)::bigint, sum(leased)::bigint, sum(retry)::bigint, sum(dead)::bigint
+FROM (
+    SELECT consumer, pending, leased, retry, dead FROM wats_depths
+    UNION ALL
+    SELECT name, 0, 0, 0, 0 FROM wats_consumers
+) AS depth
+GROUP BY consumer
+"""
+
+_OLDEST_AGE = """
+SELECT (SELECT wats_now()) - arrived_at FROM wats_deliveries
+WHERE phone_number_id = $1 AND consumer = $2 ORDER BY id LIMIT 1
+"""
+
+
+class DepthChanges:
+    """Changes of counters that a transaction gathers and writes at its end."""
+
+    def __init__(self) -> None:
+        self._changes: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+
+    def add(
+        self,
+        number: str,
+        consumer: str,
+        *,
+        pending: int = 0,
+        leased: int = 0,
+        retry: int = 0,
+        dead: int = 0,
+    ) -> None:
+        """Count deliveries that entered a state, or, if negative, left it."""
+        change = self._changes[number, consumer]
+        change[0] += pending
+        change[1] += leased
+        change[2] += retry
+        change[3] += dead
+
+    async def write(self, connection: Connection) -> None:
+        """Write all changes; rows are locked in order."""
+        slot = connection.get_server_pid() % SLOTS
+        changes = ((key, change) for key, change in self._changes.items() if any(change))
+        for number, group in by_number(changes, lambda item: item[0][0]).items():
+            rows = sorted((key[1], *change) for key, change in group)
+            await connection.execute(_CHANGE, number, slot, *zip(*rows, strict=True))
+
+
+async def read(connection: Connection, configured: Collection[str]) -> InboxDepth:
+    """Read the depth of every consumer, and the age of the oldest delivery of a configured one."""
+    consumers = {
+        name: Depth(pending=pending, leased=leased, retry=retry, dead=dead)
+        for name, pending, leased, retry, dead in await connection.fetch(_READ)
+    }
+    ages = [
+        await connection.fetchval(_OLDEST_AGE, number, consumer) or 0
+        for number in await numbers(connection)
+        for consumer in configured
+    ]
+    return InboxDepth(
+        consumers=consumers,
+        configured=frozenset(configured),
+        oldest_seconds=max(0, 0, *ages) / 1000,
+    )

@@ -1,0 +1,343 @@
+"""Messages, their statuses and the windows that they open.
+
+A message keeps the status that it was recorded with; the statuses that Meta reported later are
+rows of their own. How far a message came is computed from both when it is read, so it does not
+matter which of them was written first, or by transactions that did not see each other.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from wats.clock import from_ms, to_ms
+from wats.privacy import fingerprint
+from wats.store.postgres.connection import Connection
+from wats.store.postgres.rows import add_numbers, by_number, clean, clean_or_none, numbers
+from wats.store.records import (
+    STATUS_RANK,
+    Arrival,
+    Direction,
+    MessagePage,
+    MessageRecord,
+    StatusRecord,
+    WindowRecord,
+)
+
+_UNRANKED = -1
+
+_INSERT_MESSAGES = """
+INSERT INTO wats_messages (
+    phone_number_id, wa_message_id, direction, from_phone, to_phone, type, status,
+    graph_message_id, created_at, updated_at
+)
+SELECT $1::text, * FROM unnest(
+    $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+    $9::bigint[], $10::bigint[]
+)
+ON CONFLICT DO NOTHING
+RETURNING wa_message_id, direction
+"""
+
+_INSERT_STATUSES = """
+INSERT INTO wats_statuses (
+    phone_number_id, wa_message_id, status, participant, occurred_at, error_code
+)
+SELECT $1::text, * FROM unnest($2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[])
+ON CONFLICT DO NOTHING
+"""
+
+_MOVE_WINDOWS = """
+INSERT INTO wats_windows (phone_number_id, digest, last_inbound_at)
+SELECT $1::text, * FROM unnest($2::bigint[], $3::bigint[])
+ON CONFLICT (phone_number_id, digest) DO UPDATE SET last_inbound_at = excluded.last_inbound_at
+WHERE excluded.last_inbound_at > wats_windows.last_inbound_at
+"""
+
+_SENT_TIMES = """
+SELECT wa_message_id, created_at FROM wats_messages
+WHERE phone_number_id = $1 AND wa_message_id = ANY($2::text[]) AND direction = 'outbound'
+"""
+
+_MESSAGE = """
+SELECT row_id, phone_number_id, wa_message_id, direction, from_phone, to_phone, type, status,
+    graph_message_id, created_at, updated_at
+FROM wats_messages
+"""
+
+_PAGE = f"""
+{_MESSAGE}
+WHERE phone_number_id = $1 AND row_id < $2
+ORDER BY row_id DESC
+LIMIT $3
+"""
+
+_GET = f"""
+{_MESSAGE}
+WHERE phone_number_id = $1 AND wa_message_id = $2
+ORDER BY row_id DESC
+LIMIT 1
+"""
+
+_LAST_ROW_ID = """
+SELECT row_id FROM wats_messages WHERE phone_number_id = $1 ORDER BY row_id DESC LIMIT 1
+"""
+
+_STATUSES = """
+SELECT phone_number_id, wa_message_id, status, participant, error_code, occurred_at, id
+FROM wats_statuses
+WHERE phone_number_id = $1 AND wa_message_id = ANY($2::text[])
+ORDER BY id
+"""
+
+_WINDOW = """
+SELECT last_inbound_at FROM wats_windows WHERE phone_number_id = $1 AND digest = $2
+"""
+
+_OLD_STATUSES = """
+SELECT phone_number_id, wa_message_id, status, participant, error_code, occurred_at, id
+FROM wats_statuses
+WHERE phone_number_id = $1 AND occurred_at < $2
+ORDER BY occurred_at LIMIT $3
+"""
+
+_MESSAGES_OF = f"""
+{_MESSAGE}
+WHERE phone_number_id = $1 AND wa_message_id = ANY($2::text[]) AND direction = 'outbound'
+FOR UPDATE
+"""
+
+_ADVANCE = """
+UPDATE wats_messages SET
+    status = ($3::text[])[array_position($2::text[], wa_message_id)],
+    updated_at = ($4::bigint[])[array_position($2::text[], wa_message_id)]
+WHERE phone_number_id = $1 AND wa_message_id = ANY($2::text[]) AND direction = 'outbound'
+"""
+
+
+async def project(connection: Connection, arrivals: Sequence[Arrival]) -> None:
+    """Write the statuses and windows of *arrivals*; their messages are inserted already."""
+    await _insert_statuses(connection, [a.status for a in arrivals if a.status is not None])
+    await _move_windows(connection, [a.window for a in arrivals if a.window is not None])
+
+
+async def insert(connection: Connection, records: Sequence[MessageRecord]) -> Sequence[bool]:
+    """Insert *records*; return for each whether it was new. Of equal ones the first is new."""
+    firsts: dict[tuple[str, str, str], int] = {}
+    for index, record in enumerate(records):
+        firsts.setdefault(_identity(record), index)
+    is_new = [False] * len(records)
+    for number, keys in by_number(sorted(firsts), lambda key: key[0]).items():
+        rows = [_row(key, records[firsts[key]]) for key in keys]
+        found = await connection.fetch(_INSERT_MESSAGES, number, *zip(*rows, strict=True))
+        for message_id, direction in found:
+            is_new[firsts[number, message_id, direction]] = True
+    return is_new
+
+
+async def record(connection: Connection, message: MessageRecord) -> None:
+    """Record one message that was sent, unless it is known."""
+    await add_numbers(connection, [clean(message.phone_number_id)])
+    await insert(connection, [message])
+
+
+def _identity(record: MessageRecord) -> tuple[str, str, str]:
+    return clean(record.phone_number_id), clean(record.wa_message_id), record.direction.value
+
+
+def _row(key: tuple[str, str, str], record: MessageRecord) -> tuple[Any, ...]:
+    return (
+        key[1],
+        key[2],
+        clean_or_none(record.from_phone),
+        clean_or_none(record.to_phone),
+        clean(record.type),
+        clean(record.status),
+        clean_or_none(record.graph_message_id),
+        to_ms(record.created_at),
+        to_ms(record.updated_at),
+    )
+
+
+async def _insert_statuses(connection: Connection, records: Sequence[StatusRecord]) -> None:
+    rows: dict[tuple[Any, ...], int | None] = {}
+    for record in records:
+        key = (
+            clean(record.phone_number_id),
+            clean(record.wa_message_id),
+            clean(record.status),
+            clean(record.participant),
+            to_ms(record.occurred_at),
+        )
+        rows.setdefault(key, record.error_code)
+    for number, keys in by_number(rows, lambda key: str(key[0])).items():
+        values = [(*key[1:], rows[key]) for key in keys]
+        await connection.execute(_INSERT_STATUSES, number, *zip(*values, strict=True))
+
+
+async def _move_windows(connection: Connection, records: Sequence[WindowRecord]) -> None:
+    latest: dict[tuple[str, int], int] = {}
+    for record in records:
+        number = clean(record.phone_number_id)
+        key = number, _window_digest(number, record.customer)
+        latest[key] = max(latest.get(key, 0), to_ms(record.last_inbound_at))
+    for number, keys in by_number(sorted(latest), lambda key: key[0]).items():
+        values = [(key[1], latest[key]) for key in keys]
+        await connection.execute(_MOVE_WINDOWS, number, *zip(*values, strict=True))
+
+
+def _window_digest(phone_number_id: str, customer: str) -> int:
+    return fingerprint(f"{phone_number_id} {customer}")
+
+
+async def sent_times(
+    connection: Connection, statuses: Sequence[StatusRecord | None]
+) -> Sequence[datetime | None]:
+    """Return, for each status that is `delivered`, when its message was sent, if it is known."""
+    delivered = [each for each in statuses if each is not None and each.status == "delivered"]
+    sent: dict[tuple[str, str], datetime] = {}
+    groups = by_number(delivered, lambda each: clean(each.phone_number_id))
+    for number, group in groups.items():
+        ids = [clean(each.wa_message_id) for each in group]
+        for message_id, created_at in await connection.fetch(_SENT_TIMES, number, ids):
+            sent[number, message_id] = from_ms(created_at)
+    return [
+        sent.get((clean(each.phone_number_id), clean(each.wa_message_id)))
+        if each is not None and each.status == "delivered"
+        else None
+        for each in statuses
+    ]
+
+
+async def page(connection: Connection, limit: int, cursor: str | None) -> MessagePage:
+    """Read the messages before *cursor*, and one more to know whether there is a next page."""
+    of_numbers = await numbers(connection)
+    lasts = [await connection.fetchval(_LAST_ROW_ID, number) or 0 for number in of_numbers]
+    last = max(lasts, default=0)
+    before = last + 1 if cursor is None else _row_id_of(cursor, last)
+    rows: list[asyncpg.Record] = []
+    for number in of_numbers:
+        rows += await connection.fetch(_PAGE, number, before, limit + 1)
+    rows.sort(key=lambda row: -row[0])
+    items = await _messages_of(connection, rows[:limit])
+    next_cursor = items[-1].row_id if items and len(rows) > limit else None
+    return MessagePage(items=tuple(items), next_cursor=next_cursor)
+
+
+def _row_id_of(cursor: str, last_row_id: int) -> int:
+    # Longer than any row id, so that no int() is asked to read a million digits.
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 20):
+        return 0
+    row_id = int(cursor)
+    return row_id if row_id <= last_row_id else 0
+
+
+async def get(connection: Connection, wa_message_id: str) -> MessageRecord | None:
+    """Read the message with this id; of several, the last recorded."""
+    rows: list[asyncpg.Record] = []
+    for number in await numbers(connection):
+        rows += await connection.fetch(_GET, number, clean(wa_message_id))
+    rows.sort(key=lambda row: -row[0])
+    messages = await _messages_of(connection, rows[:1])
+    return messages[0] if messages else None
+
+
+async def _messages_of(
+    connection: Connection, rows: Sequence[asyncpg.Record]
+) -> Sequence[MessageRecord]:
+    history: dict[tuple[str, str], list[StatusRecord]] = {}
+    sent = [row for row in rows if row[3] == Direction.OUTBOUND.value]
+    for number, group in by_number(sent, lambda row: str(row[1])).items():
+        ids = sorted({row[2] for row in group})
+        for status in await connection.fetch(_STATUSES, number, ids):
+            history.setdefault((number, status[1]), []).append(_status_of(status))
+    return [
+        _advanced(_message_of(row), history.get((row[1], row[2]), ()))
+        if row[3] == Direction.OUTBOUND.value
+        else _message_of(row)
+        for row in rows
+    ]
+
+
+def _message_of(row: asyncpg.Record) -> MessageRecord:
+    return MessageRecord(
+        row_id=str(row[0]),
+        phone_number_id=row[1],
+        wa_message_id=row[2],
+        direction=Direction(row[3]),
+        from_phone=row[4],
+        to_phone=row[5],
+        type=row[6],
+        status=row[7],
+        graph_message_id=row[8],
+        created_at=from_ms(row[9]),
+        updated_at=from_ms(row[10]),
+    )
+
+
+def _status_of(row: asyncpg.Record) -> StatusRecord:
+    return StatusRecord(
+        phone_number_id=row[0],
+        wa_message_id=row[1],
+        status=row[2],
+        participant=row[3],
+        error_code=row[4],
+        occurred_at=from_ms(row[5]),
+    )
+
+
+def _advanced(message: MessageRecord, statuses: Iterable[StatusRecord]) -> MessageRecord:
+    """Return *message* as it is after *statuses*, each of which counts only if its rank is higher.
+
+    A status that came before its message counts as one that came after it.
+    """
+    status, updated_at = message.status, message.updated_at
+    for each in statuses:
+        if _rank(each.status) > _rank(status):
+            status, updated_at = each.status, max(updated_at, each.occurred_at)
+    return msgspec.structs.replace(message, status=status, updated_at=updated_at)
+
+
+def _rank(status: str) -> int:
+    return STATUS_RANK.get(status, _UNRANKED)
+
+
+async def statuses(connection: Connection, wa_message_id: str) -> Sequence[StatusRecord]:
+    """Read the history of this message."""
+    rows: list[asyncpg.Record] = []
+    for number in await numbers(connection):
+        rows += await connection.fetch(_STATUSES, number, [clean(wa_message_id)])
+    return [_status_of(row) for row in sorted(rows, key=lambda row: row[6])]
+
+
+async def last_inbound_at(
+    connection: Connection, phone_number_id: str, customer: str
+) -> datetime | None:
+    """Read when *customer* last opened a window with this number."""
+    number = clean(phone_number_id)
+    digest = _window_digest(number, customer)
+    opened_at: int | None = await connection.fetchval(_WINDOW, number, digest)
+    return None if opened_at is None else from_ms(opened_at)
+
+
+async def fold_old_statuses(
+    connection: Connection, number: str, before: int, limit: int
+) -> Sequence[asyncpg.Record]:
+    """Write what statuses from before *before* did to their messages; return these statuses.
+
+    They can be deleted then: ranks only rise, so a message comes as far with the rest of them.
+    """
+    old = await connection.fetch(_OLD_STATUSES, number, before, limit)
+    history: dict[str, list[asyncpg.Record]] = {}
+    for row in sorted(old, key=lambda row: row["id"]):
+        history.setdefault(row["wa_message_id"], []).append(row)
+    found = await connection.fetch(_MESSAGES_OF, number, sorted(history))
+    advanced = [
+        _advanced(_message_of(row), map(_status_of, history[row["wa_message_id"]])) for row in found
+    ]
+    if advanced:
+        rows = [(each.wa_message_id, each.status, to_ms(each.updated_at)) for each in advanced]
+        await connection.execute(_ADVANCE, number, *zip(*rows, strict=True))
+    return old

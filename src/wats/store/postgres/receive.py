@@ -1,0 +1,399 @@
+"""Storing updates: all that arrived at one moment, in one transaction.
+
+The statements of a transaction, each with arrays for all updates, and what each one locks:
+
+    identities ─▸ projections ─▸ ids ─▸ heads ─▸ followers ─▸ counters
+    unique keys   statuses,             the head of each      one row for
+                  windows               ordering key          each connection
+
+Every transaction locks in this order, and rows of one kind in the order of their keys, so none
+waits in a circle. The head of an ordering key is what serialises it: the unique index allows one,
+and whoever wants to add to the key or to take from it must lock that row first.
+
+Order of arrival. A webhook that was acknowledged before another one was received must come first.
+Ids are drawn before the heads are locked, from one sequence, so the later webhook, which draws
+after the earlier one committed, has the higher ids. Two transactions that overlap may lock in
+another order than they drew; then ids would not increase along the key. A head knows the highest
+id of its key (last_id), so the one that locked second sees that it drew too early, and draws again
+while it holds its locks. From then on its ids are the highest of all its keys.
+
+Interleavings, of a transaction R that receives for a key with another one:
+
+* R and R' insert into a free key at once. The unique index lets one go on; the other waits until
+  the first has committed, and then finds a head: its delivery becomes a follower. If the first one
+  is rolled back, the other one inserts the head.
+* R against settle-done. If the settlement locked the head first, R waits until the head is deleted,
+  and inserts a head. If R locked it first, the settlement waits, sees the new count of followers
+  and promotes one, in a later statement, whose snapshot has the followers that R committed.
+* R against claim. A claim skips a head that R has locked; R announces work when it commits, so the
+  claim is repeated. If the claim locked first, R waits, then adds followers to a leased head.
+* R against dead: as against done. The head is deleted in the same statement that settles it.
+* Promotion against promotion. Only the transaction that holds the lock of a head promotes behind
+  it, and the head that it promotes is locked by the same transaction until it commits.
+"""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from wats.clock import to_ms
+from wats.store.postgres import messages
+from wats.store.postgres.connection import Connection
+from wats.store.postgres.depths import DepthChanges
+from wats.store.postgres.rows import add_numbers, by_number, clean
+from wats.store.records import Arrival, Consumer, Delivery, Received
+
+MAX_SIBLINGS: Final = 256
+"""The most deliveries of one update: the step of the sequence that ids are drawn from."""
+
+_INSERT_IDENTITIES = """
+INSERT INTO wats_inbox (phone_number_id, occurred_at, key, kind, received_at)
+SELECT $1::text, * FROM unnest($2::bigint[], $3::bytea[], $4::text[], $5::bigint[])
+ON CONFLICT DO NOTHING
+RETURNING occurred_at, key
+"""
+
+_DRAW_IDS = """
+SELECT array(SELECT nextval('wats_update_ids') FROM generate_series(1, $1::int))
+"""
+
+_BEGIN = "SELECT wats_now(), array(SELECT phone_number_id FROM wats_numbers)"
+
+_CLAIMABLE = """
+SELECT name FROM unnest($2::text[]) AS consumer (name)
+WHERE (
+    SELECT true FROM wats_deliveries
+    WHERE phone_number_id = $1 AND consumer = name AND due_at <= $3 AND lease IS NULL
+    ORDER BY due_at LIMIT 1
+) OR (
+    SELECT true FROM wats_deliveries
+    WHERE phone_number_id = $1 AND consumer = name AND due_at <= $3 AND lease IS NOT NULL
+    ORDER BY due_at LIMIT 1
+)
+"""
+
+_INSERT_HEADS = """
+INSERT INTO wats_deliveries AS head (
+    phone_number_id, id, update_id, siblings, consumer, ordering_key, due_at, lease, is_final,
+    attempts, followers, last_id, arrived_at, payload
+)
+SELECT $1::text, id, update_id, siblings, consumer, ordering_key,
+    $2::bigint + coalesce(lease_ms, 0), CASE WHEN lease_ms IS NOT NULL THEN $3::bigint END,
+    is_final, CASE WHEN lease_ms IS NULL THEN 0 ELSE 1 END, followers, last_id, $2, payload
+FROM unnest(
+    $4::bigint[], $5::bigint[], $6::int[], $7::text[], $8::bigint[], $9::bigint[], $10::bool[],
+    $11::int[], $12::bigint[], $13::bytea[]
+) AS new (
+    id, update_id, siblings, consumer, ordering_key, lease_ms, is_final, followers, last_id, payload
+)
+ON CONFLICT (phone_number_id, consumer, ordering_key) WHERE followers IS NOT NULL
+DO UPDATE SET followers = head.followers + excluded.followers + 1,
+    last_id = greatest(head.last_id, excluded.last_id)
+RETURNING consumer, ordering_key, id, last_id
+"""
+
+_RENUMBER_HEADS = """
+UPDATE wats_deliveries
+SET id = ($3::bigint[])[array_position($2::bigint[], id)],
+    update_id = coalesce(($4::bigint[])[array_position($2::bigint[], id)], update_id),
+    last_id = ($5::bigint[])[array_position($2::bigint[], id)]
+WHERE phone_number_id = $1 AND consumer = ANY($6::text[]) AND id = ANY($2::bigint[])
+"""
+
+_INSERT_FOLLOWERS = """
+INSERT INTO wats_deliveries (
+    phone_number_id, id, update_id, siblings, consumer, ordering_key, last_id, arrived_at, payload
+)
+SELECT $1::text, id, update_id, siblings, consumer, ordering_key, id, $2::bigint, payload
+FROM unnest($3::bigint[], $4::bigint[], $5::int[], $6::text[], $7::bigint[], $8::bytea[])
+    AS new (id, update_id, siblings, consumer, ordering_key, payload)
+"""
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One call of `InboxStore.receive`: its arrivals, and its slots for leases on arrival."""
+
+    arrivals: Sequence[Arrival]
+    slots: Mapping[str, int]
+
+
+class _New(msgspec.Struct):
+    """A new update on its way into the tables.
+
+    Attributes:
+        call: The index of its call.
+        index: Its index among the arrivals of its call.
+        id: The id of its first delivery, which is the id of the update.
+    """
+
+    call: int
+    index: int
+    arrival: Arrival
+    id: int = 0
+
+
+class _Outgoing(msgspec.Struct):
+    """A new delivery. *lease_ms* is how long its lease lasts, if it is to be leased on arrival."""
+
+    update: _New
+    offset: int
+    consumer: str
+    lease_ms: int | None = None
+    is_final: bool = False
+    is_leased: bool = False
+
+    @property
+    def id(self) -> int:
+        """The id of the delivery."""
+        return self.update.id + self.offset
+
+    @property
+    def ordering_key(self) -> int:
+        """What shares it with the other updates of the conversation."""
+        return self.update.arrival.ordering_key
+
+
+class Receiver:
+    """Stores the updates of a process.
+
+    Args:
+        consumers: The consumers of the process by name, which may change.
+    """
+
+    def __init__(self, consumers: Mapping[str, Consumer]) -> None:
+        self._consumers = consumers
+        self._known_numbers: set[str] = set()
+
+    async def receive(
+        self, connection: Connection, calls: Sequence[Call]
+    ) -> Sequence[Sequence[Received | None]]:
+        """Store the new updates of *calls*; return the results of each call."""
+        updates = [
+            _New(number, index, arrival)
+            for number, call in enumerate(calls)
+            for index, arrival in enumerate(call.arrivals)
+        ]
+        unknown = _numbers(calls) - self._known_numbers
+        if unknown:
+            await add_numbers(connection, unknown)
+        new = await _new_updates(connection, updates)
+        await messages.project(connection, [update.arrival for update in new])
+        sent = await messages.sent_times(connection, [update.arrival.status for update in new])
+        batch = _Batch(new, [dict(call.slots) for call in calls], self._consumers)
+        await self._deliver(connection, batch)
+        results: list[list[Received | None]] = [[None] * len(call.arrivals) for call in calls]
+        for update, sent_at in zip(new, sent, strict=True):
+            leased, waiting = batch.result(update)
+            received = Received(leased=leased, waiting=waiting, sent_at=sent_at)
+            results[update.call][update.index] = received
+        return results
+
+    async def _deliver(self, connection: Connection, batch: "_Batch") -> None:
+        if not batch.deliveries:
+            return
+        groups = by_number(batch.deliveries, lambda each: _number(each.update.arrival))
+        begin = await connection.fetch(_BEGIN)
+        now, numbers = begin[0]
+        await batch.assign_leases(connection, numbers, now)
+        for number, group in groups.items():
+            await batch.insert(connection, number, group, now)
+        await batch.depths.write(connection)
+
+    def remember(self, calls: Sequence[Call]) -> None:
+        """Note that the numbers of *calls* are stored. To be called after the commit."""
+        self._known_numbers |= _numbers(calls)
+
+
+def _numbers(calls: Sequence[Call]) -> set[str]:
+    found: set[str] = set()
+    for call in calls:
+        for arrival in call.arrivals:
+            found.add(_number(arrival))
+            for record in (arrival.message, arrival.status, arrival.window):
+                if record is not None:
+                    found.add(clean(record.phone_number_id))
+    return found
+
+
+def _number(arrival: Arrival) -> str:
+    return clean(arrival.phone_number_id or "")
+
+
+async def _new_updates(connection: Connection, updates: Sequence[_New]) -> Sequence[_New]:
+    """Insert the identities of *updates*; return the updates that were not known."""
+    with_message = [update for update in updates if update.arrival.message is not None]
+    recorded = await messages.insert(
+        connection, [update.arrival.message for update in with_message if update.arrival.message]
+    )
+    new = {id(u) for u, is_new in zip(with_message, recorded, strict=True) if is_new}
+    others: dict[tuple[str, int, bytes], _New] = {}
+    for update in updates:
+        arrival = update.arrival
+        if arrival.message is None:
+            key = _number(arrival), to_ms(arrival.occurred_at), arrival.key
+            others.setdefault(key, update)
+    for number, keys in by_number(sorted(others), lambda key: key[0]).items():
+        rows = [_identity_row(key, others[key].arrival) for key in keys]
+        found = await connection.fetch(_INSERT_IDENTITIES, number, *zip(*rows, strict=True))
+        new |= {id(others[number, occurred_at, key]) for occurred_at, key in found}
+    return [update for update in updates if id(update) in new]
+
+
+def _identity_row(key: tuple[str, int, bytes], arrival: Arrival) -> tuple[Any, ...]:
+    return key[1], key[2], clean(arrival.kind), to_ms(arrival.received_at)
+
+
+class _Batch:
+    """The deliveries of one transaction.
+
+    Args:
+        updates: The new updates in order of arrival.
+        slots: For each call, how many deliveries of each consumer it may lease. Used up.
+        consumers: The consumers of the process by name.
+    """
+
+    def __init__(
+        self,
+        updates: Sequence[_New],
+        slots: Sequence[dict[str, int]],
+        consumers: Mapping[str, Consumer],
+    ) -> None:
+        if any(len(update.arrival.consumers) > MAX_SIBLINGS for update in updates):
+            msg = f"an update can have up to {MAX_SIBLINGS} consumers"
+            raise ValueError(msg)
+        self._slots = slots
+        self._consumers = consumers
+        self._updates = [update for update in updates if update.arrival.consumers]
+        self._by_update = {
+            id(update): [
+                _Outgoing(update, offset, consumer)
+                for offset, consumer in enumerate(update.arrival.consumers)
+            ]
+            for update in self._updates
+        }
+        self.deliveries = [each for group in self._by_update.values() for each in group]
+        self.depths = DepthChanges()
+        self._lease = secrets.randbits(62)
+
+    async def assign_leases(self, connection: Connection, numbers: Sequence[str], now: int) -> None:
+        """Decide which deliveries are leased if they become heads: those with nothing before."""
+        wanted = sorted({name for slots in self._slots for name, room in slots.items() if room > 0})
+        if not wanted:
+            return
+        blocked: set[str] = set()
+        for number in numbers:
+            rows = await connection.fetch(_CLAIMABLE, number, wanted, now)
+            blocked.update(row[0] for row in rows)
+        heads: set[tuple[str, str, int]] = set()
+        for each in self.deliveries:
+            slots = self._slots[each.update.call]
+            if each.consumer in blocked or slots.get(each.consumer, 0) <= 0:
+                blocked.add(each.consumer)  # what arrived after this one must wait for it
+                continue
+            slots[each.consumer] -= 1
+            key = _number(each.update.arrival), each.consumer, each.ordering_key
+            if key in heads:
+                continue
+            heads.add(key)
+            consumer = self._consumers.get(each.consumer) or Consumer(name=each.consumer)
+            each.lease_ms = round(consumer.lease_seconds * 1000)
+            each.is_final = consumer.max_attempts <= 1
+
+    async def insert(
+        self, connection: Connection, number: str, group: Sequence[_Outgoing], now: int
+    ) -> None:
+        """Insert the deliveries of one business number."""
+        queues: dict[tuple[str, int], list[_Outgoing]] = {}
+        for each in group:
+            queues.setdefault((each.consumer, each.ordering_key), []).append(each)
+        keys = sorted(queues)
+        await _draw_ids(connection, group)
+        rows = [_head_row(queues[key]) for key in keys]
+        found = await connection.fetch(
+            _INSERT_HEADS, number, now, self._lease, *zip(*rows, strict=True)
+        )
+        heads = {(consumer, ordering_key): id_ for consumer, ordering_key, id_, _ in found}
+        inserted = {key for key, id_ in heads.items() if id_ == queues[key][0].id}
+        if any(last_id > queues[consumer, key][-1].id for consumer, key, _, last_id in found):
+            await _draw_ids(connection, group)
+            rows = [_renumbered(heads[key], queues[key], key in inserted) for key in keys]
+            names = sorted({consumer for consumer, _ in keys})
+            await connection.execute(_RENUMBER_HEADS, number, *zip(*rows, strict=True), names)
+        followers = []
+        for key in keys:
+            first, *others = queues[key]
+            if key in inserted:
+                first.is_leased = first.lease_ms is not None
+                followers += others
+            else:
+                followers += queues[key]
+        if followers:
+            rows = [_follower_row(each) for each in followers]
+            await connection.execute(_INSERT_FOLLOWERS, number, now, *zip(*rows, strict=True))
+        for each in group:
+            state = "leased" if each.is_leased else "pending"
+            self.depths.add(number, each.consumer, **{state: 1})
+
+    def result(self, update: _New) -> tuple[Sequence[Delivery], int]:
+        """Return the deliveries of *update* that were leased, and how many were not."""
+        group = self._by_update.get(id(update), ())
+        leased = [
+            Delivery(
+                id=each.id,
+                update_id=update.id,
+                siblings=len(group),
+                phone_number_id=_number(update.arrival),
+                consumer=each.consumer,
+                ordering_key=each.ordering_key,
+                attempt=1,
+                lease=self._lease,
+                payload=update.arrival.payload,
+            )
+            for each in group
+            if each.is_leased
+        ]
+        return leased, len(group) - len(leased)
+
+
+async def _draw_ids(connection: Connection, deliveries: Sequence[_Outgoing]) -> None:
+    """Give the updates of *deliveries* ids that are higher than all that exist."""
+    updates = [each.update for each in deliveries if each.offset == 0]
+    drawn = await connection.fetchval(_DRAW_IDS, len(updates))
+    for update, update_id in zip(updates, drawn, strict=True):
+        update.id = update_id
+
+
+def _head_row(queue: Sequence[_Outgoing]) -> tuple[Any, ...]:
+    first, update = queue[0], queue[0].update
+    return (
+        first.id,
+        update.id,
+        len(update.arrival.consumers),
+        first.consumer,
+        first.ordering_key,
+        first.lease_ms,
+        first.is_final,
+        len(queue) - 1,
+        queue[-1].id,
+        update.arrival.payload,
+    )
+
+
+def _renumbered(head: int, queue: Sequence[_Outgoing], is_ours: bool) -> tuple[Any, ...]:
+    first = queue[0]
+    ids = (first.id, first.update.id) if is_ours else (head, None)
+    return head, *ids, queue[-1].id
+
+
+def _follower_row(each: _Outgoing) -> tuple[Any, ...]:
+    update = each.update
+    return (
+        each.id,
+        update.id,
+        len(update.arrival.consumers),
+        each.consumer,
+        each.ordering_key,
+        update.arrival.payload,
+    )

@@ -1,0 +1,84 @@
+"""Idempotency keys in SQL."""
+
+from wats.store.postgres.connection import Connection
+from wats.store.records import Reservation, ReservationOutcome
+
+_RESERVE = """
+INSERT INTO wats_requests AS request (
+    scope, key_hash, request_hash, state, reserved_until, expires_at
+)
+SELECT $1::text, $2::bytea, $3::bytea, 'reserved', now + $4::bigint, now + $5::bigint
+FROM (SELECT wats_now() AS now OFFSET 0) AS clock
+ON CONFLICT (scope, key_hash) DO UPDATE
+SET request_hash = excluded.request_hash, state = 'reserved', response = NULL,
+    reserved_until = excluded.reserved_until, expires_at = excluded.expires_at
+WHERE request.expires_at <= (SELECT wats_now())
+RETURNING true
+"""
+
+_READ = """
+SELECT request_hash, state, reserved_until > (SELECT wats_now()) AS is_held, response
+FROM wats_requests
+WHERE scope = $1 AND key_hash = $2
+"""
+
+_COMPLETE = """
+UPDATE wats_requests SET state = 'completed', response = $3 WHERE scope = $1 AND key_hash = $2
+"""
+
+_DOUBT = """
+UPDATE wats_requests SET state = 'unknown'
+WHERE scope = $1 AND key_hash = $2 AND state = 'reserved'
+"""
+
+_FAIL = """
+DELETE FROM wats_requests WHERE scope = $1 AND key_hash = $2 AND state <> 'completed'
+"""
+
+MAX_LOOKS = 3
+"""How often a key is looked at that is deleted between an attempt to take it and a look at it."""
+
+
+async def reserve(
+    connection: Connection,
+    *,
+    scope: str,
+    key_hash: bytes,
+    request_hash: bytes,
+    reserve_seconds: float,
+    keep_seconds: float,
+) -> Reservation:
+    """Take the key if it is free; return its state otherwise.
+
+    Runs outside of a transaction: each statement must see what others have committed.
+    """
+    times = round(reserve_seconds * 1000), round(keep_seconds * 1000)
+    for _ in range(MAX_LOOKS):
+        if await connection.fetchval(_RESERVE, scope, key_hash, request_hash, *times):
+            return Reservation(outcome=ReservationOutcome.RESERVED)
+        row = await connection.fetchrow(_READ, scope, key_hash)
+        if row is None:
+            continue
+        if row["request_hash"] != request_hash:
+            return Reservation(outcome=ReservationOutcome.CONFLICT)
+        if row["state"] == "completed":
+            return Reservation(outcome=ReservationOutcome.REPLAY, response=row["response"])
+        if row["state"] == "reserved" and row["is_held"]:
+            return Reservation(outcome=ReservationOutcome.IN_FLIGHT)
+        return Reservation(outcome=ReservationOutcome.UNKNOWN)
+    return Reservation(outcome=ReservationOutcome.IN_FLIGHT)
+
+
+async def complete(connection: Connection, scope: str, key_hash: bytes, response: bytes) -> None:
+    """Keep the answer to a key."""
+    await connection.execute(_COMPLETE, scope, key_hash, response)
+
+
+async def doubt(connection: Connection, scope: str, key_hash: bytes) -> None:
+    """Mark a key whose outcome is unknown."""
+    await connection.execute(_DOUBT, scope, key_hash)
+
+
+async def fail(connection: Connection, scope: str, key_hash: bytes) -> None:
+    """Give the key back."""
+    await connection.execute(_FAIL, scope, key_hash)

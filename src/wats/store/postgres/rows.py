@@ -1,0 +1,45 @@
+"""Small helpers for statements that take arrays."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from wats.store.postgres.connection import Connection
+
+T = TypeVar("T")
+
+_NUMBERS = "SELECT phone_number_id FROM wats_numbers ORDER BY phone_number_id"
+
+_ADD_NUMBERS = """
+INSERT INTO wats_numbers (phone_number_id) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING
+"""
+
+
+def clean(text: str) -> str:
+    """Return *text* with what PostgreSQL cannot store, NUL and lone surrogates, replaced."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.replace("\0", "\ufffd").encode(errors="replace").decode()
+
+
+def clean_or_none(text: str | None) -> str | None:
+    """Return *text* as by `clean`, or `None`."""
+    return None if text is None else clean(text)
+
+
+def by_number(items: Iterable[T], number: Callable[[T], str]) -> Mapping[str, list[T]]:
+    """Group *items* by their business number, the numbers in order."""
+    groups: defaultdict[str, list[T]] = defaultdict(list)
+    for item in items:
+        groups[number(item)].append(item)
+    return {key: groups[key] for key in sorted(groups)}
+
+
+async def numbers(connection: Connection) -> Sequence[str]:
+    """Read the business numbers that rows exist for."""
+    return [row[0] for row in await connection.fetch(_NUMBERS)]
+
+
+async def add_numbers(connection: Connection, new: Iterable[str]) -> None:
+    """Insert the business numbers *new*, in order, unless they exist."""
+    await connection.execute(_ADD_NUMBERS, sorted(new))

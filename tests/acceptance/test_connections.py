@@ -1,0 +1,216 @@
+"""Hostile connections to `wats serve`: memory, descriptors, and webhooks of Meta among them."""
+
+import contextlib
+import json
+import os
+import random
+import re
+import resource
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.settings import SECRETS, config_of
+from tests.web.wire import (
+    SMUGGLED,
+    chunked,
+    conversation,
+    cuts,
+    head,
+    post,
+    statuses_of,
+    update,
+)
+
+HOOK = "/webhooks/whatsapp"
+SECONDS = 3.0
+MIB = 1024 * 1024
+WRONG = "x-hub-signature-256: sha256=" + "0" * 64
+OPENAPI = head("GET /openapi.json")
+
+
+class Serving(NamedTuple):
+    """A running `wats serve`."""
+
+    pid: int
+    port: int
+
+    def connect(self) -> socket.socket:
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=5)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return connection
+
+    def memory(self) -> float:
+        text = Path(f"/proc/{self.pid}/status").read_text("ascii")
+        return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) / 1024  # type: ignore[index]
+
+    def exchange(self, *pieces: bytes, pause: float = 0.0) -> bytes:
+        """Return all that comes back to *pieces*, and to an end of this direction."""
+        with self.connect() as connection:
+            answer = b""
+            with contextlib.suppress(ConnectionError):
+                for piece in pieces:
+                    connection.sendall(piece)
+                    time.sleep(pause)
+                connection.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(ConnectionError):
+                while received := connection.recv(65_536):
+                    answer += received
+        return answer
+
+
+@contextlib.contextmanager
+def running(folder: Path, *, descriptors: int | None = None) -> Iterator[Serving]:
+    (folder / "config.json").write_text(json.dumps(config_of()))
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+
+    def limit() -> None:
+        if descriptors is not None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, hard))
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "wats", "serve", "--config", "config.json", "--port", "0"],
+        cwd=folder,
+        env={**os.environ, **SECRETS},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=limit,  # noqa: PLW1509 - no threads in the child
+    )
+    assert process.stdout is not None
+    with process:
+        url = json.loads(process.stdout.readline())["url"]
+        try:
+            yield Serving(process.pid, int(url.rpartition(":")[2]))
+        finally:
+            process.terminate()
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[Serving]:
+    with running(tmp_path) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    with running(tmp_path_factory.mktemp("shared")) as service:
+        yield service
+
+
+def test_a_pipeline_over_sockets_is_answered_in_order_however_it_is_cut(shared: Serving) -> None:
+    for seed in range(300):
+        choose = random.Random(seed)
+        sent, expected = conversation(choose)
+
+        answer = shared.exchange(*list(cuts(choose, sent))[:40], pause=0.001)
+
+        # Of a pipeline that was cut short, the answers are the first ones.
+        assert statuses_of(answer) == expected[: len(statuses_of(answer))], seed
+        assert statuses_of(shared.exchange(sent)) == expected, seed
+
+
+def flood(first: bytes, more: bytes = b"", *, receive_buffer: int = 0) -> Callable[..., None]:
+    """Return an attack: *first* and then *more* without end, and no answer is read."""
+
+    def attack(service: Serving, until: float) -> None:
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError), socket.socket() as connection:
+                if receive_buffer:
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+                connection.settimeout(0.5)
+                connection.connect(("127.0.0.1", service.port))
+                connection.sendall(first)
+                while more and time.monotonic() < until:
+                    connection.sendall(more)
+
+    return attack
+
+
+def hold(first: bytes) -> Callable[..., None]:
+    """Return an attack: connections that send *first* and stay open."""
+
+    def attack(service: Serving, until: float) -> None:
+        held = []
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError):
+                held.append(service.connect())
+                held[-1].sendall(first)
+            if len(held) > 60:
+                held.pop(0).close()
+            time.sleep(0.005)
+        for connection in held:
+            connection.close()
+
+    return attack
+
+
+CHUNKS = head("POST /nothing", "transfer-encoding: chunked")
+SIGNED_CHUNKS = head(f"POST {HOOK}", WRONG, "transfer-encoding: chunked")
+LARGE = head(f"POST {HOOK}", WRONG, f"content-length: {3 * MIB}") + b"x" * (3 * MIB - 1)
+LARGE_SLOW = LARGE.replace(HOOK.encode(), f"{HOOK}?x".encode(), 1)
+ATTACKS = {
+    "trailers": flood(CHUNKS + b"1\r\nx\r\n0\r\n", b"a: b\r\n" * 10_000),
+    "trailers-of-a-webhook": flood(SIGNED_CHUNKS + b"1\r\nx\r\n0\r\n", b"a: b\r\n" * 10_000),
+    "one-trailer": flood(SIGNED_CHUNKS + b"1\r\nx\r\n0\r\na: ", b"b" * 65_536),
+    "extensions": flood(SIGNED_CHUNKS + b"1;", b"e" * 65_536),
+    "tiny-chunks": flood(SIGNED_CHUNKS, b"1\r\nx\r\n" * 10_000),
+    "pipeline-of-webhooks": flood(b"", post(b"{}", signature="sha256=" + "0" * 64) * 400),
+    "pipeline-of-others": flood(b"", OPENAPI * 1_000, receive_buffer=4096),
+    "unread-answers": hold(OPENAPI * 100),
+    "aborted-uploads": flood(LARGE),
+    "aborted-uploads-slow": flood(LARGE_SLOW),
+    "bodies-in-flight": hold(LARGE),
+    "bodies-in-flight-slow": hold(LARGE_SLOW),
+    "long-heads": hold(head("GET /", "x: " + "y" * 65_000)[:-4]),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_no_stranger_makes_the_service_hold_much_or_answer_late(
+    serving: Serving, attack: Callable[..., None]
+) -> None:
+    assert statuses_of(serving.exchange(post(update(0)))) == [200]
+    before, peak, answered = serving.memory(), 0.0, 0
+    until = time.monotonic() + SECONDS
+    attackers = [threading.Thread(target=attack, args=(serving, until)) for _ in range(3)]
+    for attacker in attackers:
+        attacker.start()
+
+    while time.monotonic() < until:
+        answered += statuses_of(serving.exchange(post(update(answered)))) == [200]
+        peak = max(peak, serving.memory())
+        time.sleep(0.02)
+    for attacker in attackers:
+        attacker.join()
+
+    assert answered > 0
+    assert peak < 200
+    deadline = time.monotonic() + 15
+    while serving.memory() > before + 10 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert serving.memory() <= before + 10
+
+
+def test_few_descriptors_do_not_shut_the_webhook_out(tmp_path: Path) -> None:
+    with running(tmp_path, descriptors=256) as service, contextlib.ExitStack() as stack:
+        for number in range(600):
+            client = stack.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            client.connect(("127.0.0.1", service.port))
+            with contextlib.suppress(OSError):
+                client.sendall(OPENAPI * 128 if number % 2 else SMUGGLED[:20])
+            if number % 60 == 0:
+                assert statuses_of(service.exchange(post(update(number)))) == [200]
+
+        assert len(list(Path(f"/proc/{service.pid}/fd").iterdir())) < 256
+        answer = service.exchange(
+            head(f"POST {HOOK}", WRONG, "transfer-encoding: chunked"), chunked(b"{}")
+        )
+        assert statuses_of(answer) == [401]

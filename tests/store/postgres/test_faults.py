@@ -1,0 +1,338 @@
+"""The PostgreSQL store while its server, the network or another session misbehaves."""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tests.store.postgres.server import Server, execute
+from wats.errors import StoreClosed, StoreUnavailable
+from wats.store import Store, receive
+from wats.store.postgres import PostgresStore
+from wats.store.postgres.connection import Limits, translate
+from wats.store.postgres.control import KEEP_CLOCK
+from wats.store.records import Arrival, Consumer, DeliveryState, Settlement
+from wats.telemetry.vocabulary import Adapter, Outcome, StoreOperation
+
+MakeArrival = Callable[..., Arrival]
+MakeStore = Callable[..., Awaitable[Store]]
+
+IMPATIENT = Limits(connect_seconds=0.5, operation_seconds=1.0, lock_seconds=0.3)
+
+
+async def eventually(operation: Callable[[], Awaitable[Any]]) -> Any:
+    """Repeat *operation* until the store is available again."""
+    while True:
+        with suppress(StoreUnavailable):
+            return await operation()
+        await asyncio.sleep(0.02)
+
+
+def errors_of_asyncpg() -> Iterator[type[Exception]]:
+    for _, member in inspect.getmembers(asyncpg.exceptions, inspect.isclass):
+        if issubclass(member, Exception) and not issubclass(member, Warning):
+            yield member
+
+
+def test_every_error_of_the_driver_and_the_network_means_unavailable() -> None:
+    others = [OSError(), ConnectionResetError(), TimeoutError(), BrokenPipeError()]
+    errors = [*(each.__new__(each) for each in errors_of_asyncpg()), *others]
+
+    assert len(errors) > 200
+    assert {type(translate(error)) for error in errors} == {StoreUnavailable}
+    assert str(translate(OSError("a secret"))) == StoreUnavailable.text
+    assert isinstance(translate(KeyError()), KeyError)
+
+
+@pytest.fixture
+async def impatient(database: str) -> AsyncIterator[Store]:
+    store = PostgresStore(database, limits=IMPATIENT)
+    await store.open()
+    await store.register([Consumer(name="handlers")])
+    yield store
+    await store.close()
+
+
+async def test_a_server_that_ends_all_connections_is_connected_to_again(
+    impatient: Store, arrival: MakeArrival, sql: Any
+) -> None:
+    woken = asyncio.Event()
+    impatient.on_work(woken.set)
+    assert await eventually(impatient.lead)
+
+    await sql.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+
+    await woken.wait()
+    await eventually(lambda: receive(impatient, [arrival()]))
+    assert (await eventually(impatient.health)).ok
+    assert await eventually(impatient.lead)
+    assert len((await impatient.claim("handlers", 10)).deliveries) == 1
+
+
+async def test_operations_fail_while_the_server_is_down_and_work_when_it_is_back(
+    arrival: MakeArrival,
+) -> None:
+    server = Server()
+    server.start()
+    store = PostgresStore(server.url("postgres"), limits=IMPATIENT)
+    await store.open()
+    update = arrival()
+
+    server.stop()
+    for _ in range(3):
+        for operation in (lambda: receive(store, [update]), store.health, store.depth):
+            with pytest.raises(StoreUnavailable):
+                await operation()
+    server.start()
+
+    await eventually(lambda: receive(store, [update]))
+    assert (await eventually(store.health)).ok
+    await store.close()
+    server.remove()
+
+
+class Network:
+    """Passes bytes on to the server until it is cut, and then swallows them."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._listener: asyncio.Server | None = None
+        self._flows = asyncio.Event()
+        self._flows.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> int:
+        self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        port: int = self._listener.sockets[0].getsockname()[1]
+        return port
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        theirs, ours = await asyncio.open_unix_connection(self._server.socket)
+        for pair in ((reader, ours), (theirs, writer)):
+            task = asyncio.create_task(self._pass_on(*pair))
+            self._tasks.add(task)
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                await self._flows.wait()
+                writer.write(data)
+        writer.close()
+
+    def cut(self) -> None:
+        self._flows.clear()
+
+    def mend(self) -> None:
+        self._flows.set()
+
+    async def stop(self) -> None:
+        assert self._listener is not None
+        self._listener.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+async def test_a_silent_network_fails_operations_within_their_deadline(
+    server: Server, database: str, arrival: MakeArrival
+) -> None:
+    network = Network(server)
+    port = await network.start()
+    name = database.partition("?")[0].rpartition("/")[2]
+    store = PostgresStore(f"postgresql://postgres@127.0.0.1:{port}/{name}", limits=IMPATIENT)
+    await store.open()
+    await receive(store, [arrival()])
+
+    network.cut()
+    for operation in (lambda: receive(store, [arrival()]), store.health, store.depth):
+        with pytest.raises(StoreUnavailable):
+            await operation()
+    network.mend()
+
+    await eventually(lambda: receive(store, [arrival()]))
+    assert (await eventually(store.health)).ok
+    await store.close()
+    await network.stop()
+
+
+async def test_a_table_that_another_session_locks_fails_writes_but_not_health(
+    impatient: Store, arrival: MakeArrival, sql: Any
+) -> None:
+    transaction = sql.transaction()
+    await transaction.start()
+    await sql.execute("LOCK TABLE wats_deliveries IN ACCESS EXCLUSIVE MODE")
+
+    with pytest.raises(StoreUnavailable):
+        await receive(impatient, [arrival()])
+    assert (await impatient.health()).ok
+
+    await transaction.rollback()
+    await receive(impatient, [arrival()])
+
+
+FAIL = """
+CREATE SEQUENCE failures;
+CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF nextval('failures') <= {count} THEN
+        RAISE EXCEPTION 'conflict' USING ERRCODE = '{code}';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER fail BEFORE INSERT ON wats_deliveries FOR EACH ROW EXECUTE FUNCTION fail();
+"""
+
+
+@pytest.mark.parametrize("code", ["40001", "40P01"])
+async def test_a_transaction_that_lost_against_another_one_is_repeated(
+    store: Store, arrival: MakeArrival, sql: Any, code: str
+) -> None:
+    await sql.execute(FAIL.format(count=3, code=code))
+
+    await receive(store, [arrival()])
+
+    assert await sql.fetchval("SELECT count(*) FROM wats_deliveries") == 1
+
+
+async def test_a_transaction_is_repeated_a_few_times_only(
+    store: Store, arrival: MakeArrival, sql: Any
+) -> None:
+    await sql.execute(FAIL.format(count=1000, code="40001"))
+
+    with pytest.raises(StoreUnavailable):
+        await receive(store, [arrival()])
+
+    assert await sql.fetchval("SELECT last_value FROM failures") < 10
+
+
+async def test_a_cancelled_claim_still_reaches_its_end(store: Store, arrival: MakeArrival) -> None:
+    await receive(store, [arrival()])
+
+    claiming = asyncio.create_task(store.claim("handlers", 1))
+    await asyncio.sleep(0)
+    claiming.cancel()
+    await asyncio.wait([claiming])
+
+    await store.close()
+    await store.open()
+    assert (await store.depth()).consumers["handlers"].leased == 1
+
+
+async def test_closing_stores_what_waits_and_then_refuses(
+    open_replica: MakeStore, arrival: MakeArrival
+) -> None:
+    store, other = await open_replica(), await open_replica()
+    tasks = [asyncio.create_task(receive(store, [arrival()])) for _ in range(20)]
+    await asyncio.sleep(0)
+
+    await store.close()
+    await store.close()
+
+    await asyncio.gather(*tasks)
+    assert (await other.depth()).consumers["handlers"].pending == 20
+    for operation in (store.depth, store.health, store.lead):
+        with pytest.raises(StoreClosed):
+            await operation()
+    with pytest.raises(StoreClosed):
+        await receive(store, [arrival()])
+
+
+async def test_of_several_replicas_one_leads_until_it_ends(open_replica: MakeStore) -> None:
+    stores = [await open_replica() for _ in range(3)]
+
+    leads = [await store.lead() for store in stores]
+    again = [await store.lead() for store in stores]
+    await stores[leads.index(True)].close()
+    left = [store for store, leading in zip(stores, leads, strict=True) if not leading]
+
+    assert sorted(leads) == [False, False, True]
+    assert again == leads
+    assert await left[0].lead()
+    assert not await left[1].lead()
+
+
+async def test_new_work_wakes_the_other_replicas(
+    open_replica: MakeStore, arrival: MakeArrival
+) -> None:
+    ours, theirs = await open_replica(), await open_replica()
+    woken, self_woken = asyncio.Event(), asyncio.Event()
+    ours.on_work(self_woken.set)
+    theirs.on_work(woken.set)
+
+    await receive(ours, [arrival(ordering_key=7), arrival(ordering_key=7)])
+    await woken.wait()
+    woken.clear()
+    await ours.settle(
+        [
+            Settlement(each, DeliveryState.DONE)
+            for each in (await ours.claim("handlers", 1)).deliveries
+        ]
+    )
+    await woken.wait()
+
+    assert not self_woken.is_set()
+
+
+async def test_operations_are_reported_with_their_outcome(
+    database: str, arrival: MakeArrival, sql: Any
+) -> None:
+    seen: list[tuple[Adapter, StoreOperation, Outcome]] = []
+    store = PostgresStore(database, limits=IMPATIENT)
+    await store.open(lambda *report: seen.append(report[:3]))
+
+    await receive(store, [arrival()])
+    await sql.execute("DROP TABLE wats_windows, wats_depths")
+    with pytest.raises(StoreUnavailable):
+        await store.depth()
+
+    assert seen == [
+        (Adapter.POSTGRES, StoreOperation.RECEIVE, Outcome.SUCCESS),
+        (Adapter.POSTGRES, StoreOperation.DEPTH, Outcome.ERROR),
+    ]
+    await store.close()
+
+
+async def test_another_event_loop_can_use_the_store(store: Store, arrival: MakeArrival) -> None:
+    def in_a_thread() -> int:
+        async def use() -> int:
+            await receive(store, [arrival()])
+            return len((await store.claim("handlers", 10)).deliveries)
+
+        return asyncio.run(use())
+
+    assert await asyncio.to_thread(in_a_thread) == 1
+
+
+async def test_the_clock_of_the_store_does_not_go_back_with_that_of_the_server(
+    sql: Any, database: str
+) -> None:
+    before = await sql.fetchval("SELECT wats_now()")
+    await execute(database, KEEP_CLOCK)
+
+    # As if the server had been an hour ahead until now.
+    await sql.execute("UPDATE wats_clock SET latest = latest + 3600000")
+    await execute(database, KEEP_CLOCK)
+    await execute(database, KEEP_CLOCK)
+
+    after = await sql.fetchval("SELECT wats_now()")
+    assert 3_600_000 <= after - before < 3_660_000
+
+
+async def test_a_checkpoint_removes_the_rows_that_were_erased(
+    store: Store, arrival: MakeArrival, sql: Any
+) -> None:
+    await receive(store, [arrival() for _ in range(50)])
+    claimed = (await store.claim("handlers", 100)).deliveries
+    await store.settle([Settlement(each, DeliveryState.DONE) for each in claimed])
+
+    assert await store.checkpoint()
+
+    # Where no row is left in a page, its first row is written again from the beginning.
+    await receive(store, [arrival()])
+    assert await sql.fetchval("SELECT ctid = '(0,1)' FROM wats_deliveries")

@@ -1,0 +1,57 @@
+"""PostgreSQL keeps the promises of the model of an inbox."""
+
+import asyncio
+import itertools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import asyncpg
+from typing_extensions import override
+
+from tests.store.model import Clients, InboxMachine
+from tests.store.test_state_machine import hold
+from wats.store.postgres import PostgresStore
+
+STEPS = int(os.environ.get("WATS_STATE_MACHINE_STEPS", "1000"))
+
+FREEZE = """
+CREATE OR REPLACE FUNCTION wats_now() RETURNS bigint LANGUAGE sql STABLE AS
+'SELECT 1790000000000 + shift FROM wats_clock'
+"""
+"""Only the tests move this clock on."""
+
+
+def machine_of(url_of: Callable[[str], str], template: str) -> type[InboxMachine]:
+    numbers = itertools.count(1)
+
+    class OnPostgres(InboxMachine):
+        @override
+        def clients(self) -> Clients:
+            self.name = f"model_{next(numbers)}"
+            self.execute("postgres", f"CREATE DATABASE {self.name} TEMPLATE {template}")
+            self.execute(self.name, FREEZE)
+            return Clients(lambda: PostgresStore(url_of(self.name)), self.advance)
+
+        def advance(self, seconds: int) -> None:
+            self.execute(self.name, "UPDATE wats_clock SET shift = shift + $1", seconds * 1000)
+
+        def execute(self, database: str, statement: str, *values: int) -> None:
+            async def execute() -> None:
+                connection: Any = await asyncpg.connect(url_of(database))
+                await connection.execute(statement, *values)
+                await connection.close()
+
+            asyncio.run(execute())
+
+        @override
+        def close(self) -> None:
+            self.execute("postgres", f"DROP DATABASE {self.name} WITH (FORCE)")
+
+    return OnPostgres
+
+
+def test_postgresql_keeps_every_promise_of_the_model(
+    url_of: Callable[[str], str], template: str
+) -> None:
+    hold(machine_of(url_of, template), steps=STEPS)
