@@ -10,6 +10,7 @@ from wats.store.sqlite.clock import StoreClock
 from wats.store.sqlite.connection import MEMORY, Writer, connect_writer, migrate
 
 CONSUMERS = [Consumer(name=name, lease_seconds=60.0) for name in ("handlers", "a", "b")]
+NAMES = frozenset(consumer.name for consumer in CONSUMERS)
 
 
 class Milliseconds:
