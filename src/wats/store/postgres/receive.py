@@ -59,7 +59,10 @@ _DRAW_IDS = """
 SELECT array(SELECT nextval('wats_update_ids') FROM generate_series(1, $1::int))
 """
 
-_BEGIN = "SELECT wats_now(), array(SELECT phone_number_id FROM wats_numbers)"
+_BEGIN = """
+SELECT wats_now(), array(SELECT phone_number_id FROM wats_numbers),
+    array(SELECT nextval('wats_update_ids') FROM generate_series(1, $1::int))
+"""
 
 _CLAIMABLE = """
 SELECT name FROM unnest($2::text[]) AS consumer (name)
@@ -194,8 +197,10 @@ class Receiver:
         if not batch.deliveries:
             return
         groups = by_number(batch.deliveries, lambda each: _number(each.update.arrival))
-        begin = await connection.fetch(_BEGIN)
-        now, numbers = begin[0]
+        updates = [each.update for each in batch.deliveries if each.offset == 0]
+        begin = await connection.fetch(_BEGIN, len(updates))
+        now, numbers, ids = begin[0]
+        _number_updates(updates, ids)
         await batch.assign_leases(connection, numbers, now)
         for number, group in groups.items():
             await batch.insert(connection, number, group, now)
@@ -309,7 +314,6 @@ class _Batch:
         for each in group:
             queues.setdefault((each.consumer, each.ordering_key), []).append(each)
         keys = sorted(queues)
-        await _draw_ids(connection, group)
         rows = [_head_row(queues[key]) for key in keys]
         found = await connection.fetch(
             _INSERT_HEADS, number, now, self._lease, *zip(*rows, strict=True)
@@ -357,12 +361,15 @@ class _Batch:
         return leased, len(group) - len(leased)
 
 
+def _number_updates(updates: Sequence[_New], ids: Sequence[int]) -> None:
+    for update, update_id in zip(updates, ids, strict=True):
+        update.id = update_id
+
+
 async def _draw_ids(connection: Connection, deliveries: Sequence[_Outgoing]) -> None:
     """Give the updates of *deliveries* ids that are higher than all that exist."""
     updates = [each.update for each in deliveries if each.offset == 0]
-    drawn = await connection.fetchval(_DRAW_IDS, len(updates))
-    for update, update_id in zip(updates, drawn, strict=True):
-        update.id = update_id
+    _number_updates(updates, await connection.fetchval(_DRAW_IDS, len(updates)))
 
 
 def _head_row(queue: Sequence[_Outgoing]) -> tuple[Any, ...]:
