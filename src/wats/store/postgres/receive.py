@@ -34,6 +34,7 @@ Interleavings, of a transaction R that receives for a key with another one:
 
 import secrets
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any, Final
 
 import msgspec
@@ -99,10 +100,10 @@ RETURNING consumer, ordering_key, id, last_id
 
 _RENUMBER_HEADS = """
 UPDATE wats_deliveries
-SET id = ($3::bigint[])[array_position($2::bigint[], id)],
-    update_id = coalesce(($4::bigint[])[array_position($2::bigint[], id)], update_id),
-    last_id = ($5::bigint[])[array_position($2::bigint[], id)]
-WHERE phone_number_id = $1 AND consumer = ANY($6::text[]) AND id = ANY($2::bigint[])
+SET id = ($4::bigint[])[array_position($3::bigint[], id)],
+    update_id = coalesce(($5::bigint[])[array_position($3::bigint[], id)], update_id),
+    last_id = ($6::bigint[])[array_position($3::bigint[], id)]
+WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
 """
 
 _INSERT_FOLLOWERS = """
@@ -322,9 +323,10 @@ class _Batch:
         inserted = {key for key, id_ in heads.items() if id_ == queues[key][0].id}
         if any(last_id > queues[consumer, key][-1].id for consumer, key, _, last_id in found):
             await _draw_ids(connection, group)
-            rows = [_renumbered(heads[key], queues[key], key in inserted) for key in keys]
-            names = sorted({consumer for consumer, _ in keys})
-            await connection.execute(_RENUMBER_HEADS, number, *zip(*rows, strict=True), names)
+            for consumer, theirs in groupby(keys, lambda key: key[0]):
+                rows = [_renumbered(heads[key], queues[key], key in inserted) for key in theirs]
+                values = zip(*rows, strict=True)
+                await connection.execute(_RENUMBER_HEADS, number, consumer, *values)
         followers = []
         for key in keys:
             first, *others = queues[key]
