@@ -7,7 +7,7 @@ from apsw import Connection, Cursor
 NEVER_MANY = {"CONSTANT ROW", "wats_consumers"}
 """Tables that may be scanned: there are as many consumers as an operator ever configured."""
 
-READS_ONE_ROW = "SELECT arrived_at FROM wats_deliveries ORDER BY id LIMIT 1"
+READS_ONE_ROW = "SELECT consumer, arrived_at FROM wats_deliveries ORDER BY id LIMIT 1"
 """A statement that SQLite calls a scan, and that ends with the first row."""
 
 

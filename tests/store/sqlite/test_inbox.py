@@ -76,7 +76,7 @@ def test_no_statement_of_the_inbox_scans_a_table_that_grows(
         deliveries.renew(writer, claimed)
         leader.lead(writer, 1)
         inbox.purge(writer, [1], NOON)
-        deliveries.depth(writer, clock())
+        deliveries.depth(writer, frozenset(writer.consumers), clock())
         deliveries.dead_letters(writer, 10, 0)
     Walk(inbox.OLD_UPDATES, 10).next_rows(writer, NOON)
     clock.advance(10)
@@ -123,7 +123,7 @@ def test_every_operation_costs_the_same_with_a_large_backlog(
         assert len(claimed) >= 10
         with transaction(writer):
             deliveries.renew(writer, claimed)
-            deliveries.depth(writer, clock())
+            deliveries.depth(writer, frozenset(writer.consumers), clock())
             deliveries.settle(writer, [Settlement(each, DONE) for each in claimed])
 
     work()
@@ -214,7 +214,7 @@ def test_the_lease_of_a_delivery_that_ended_has_no_effect_on_later_ones(
         assert list(deliveries.renew(writer, lost)) == lost
         assert list(deliveries.settle(writer, [Settlement(lost[0], DONE)]).done) == []
 
-    assert deliveries.depth(writer, clock()).total.leased == 1
+    assert deliveries.depth(writer, frozenset(writer.consumers), clock()).total.leased == 1
 
 
 def test_a_long_conversation_is_handled_in_order_with_promotions_one_by_one(
@@ -239,7 +239,7 @@ def test_a_rolled_back_transaction_leaves_counters_and_rows_as_they_were(
 ) -> None:
     receive(writer, [arrival(), arrival(ordering_key=7), arrival(ordering_key=7)])
     claimed = claim(writer)
-    before = deliveries.depth(writer, clock())
+    before = deliveries.depth(writer, frozenset(writer.consumers), clock())
 
     def change_everything() -> None:
         with transaction(writer):
@@ -251,10 +251,10 @@ def test_a_rolled_back_transaction_leaves_counters_and_rows_as_they_were(
 
     with pytest.raises(ZeroDivisionError):
         change_everything()
-    assert deliveries.depth(writer, clock()) == before
+    assert deliveries.depth(writer, frozenset(writer.consumers), clock()) == before
 
     settle(writer, claimed, DONE)
-    assert deliveries.depth(writer, clock()).total.pending == 1
+    assert deliveries.depth(writer, frozenset(writer.consumers), clock()).total.pending == 1
     assert writer.execute("SELECT count(*) FROM wats_outstanding").get == 1
 
 
