@@ -97,8 +97,8 @@ def database(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def store(database: Path) -> AsyncIterator[SQLiteStore]:
-    opened = SQLiteStore(str(database))
+async def store(database: Path, clock: FakeClock) -> AsyncIterator[SQLiteStore]:
+    opened = SQLiteStore(str(database), now=clock)
     await opened.open()
     yield opened
     await opened.close()

@@ -238,17 +238,17 @@ async def test_an_expired_key_is_purged(store: Store, reserve: Reserve, clock: F
     assert await purge(store) == 1
 
 
-@pytest.mark.parametrize("kind", ["identities", "dead-letters", "removed-consumers"])
+@pytest.mark.parametrize("expired", ["identities", "dead-letters", "removed-consumers"])
 async def test_a_purge_deletes_a_bounded_number_of_rows_at_a_time(
-    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle, clock: FakeClock, kind: str
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle, clock: FakeClock, expired: str
 ) -> None:
     consumers = {"identities": (), "dead-letters": ("handlers",), "removed-consumers": ("a",)}
-    await receive(store, [arrival(consumers=consumers[kind]) for _ in range(1200)])
+    await receive(store, [arrival(consumers=consumers[expired]) for _ in range(1200)])
     await settle(await claim(limit=1200), DeliveryState.DEAD)
     await store.register([Consumer(name="handlers")])
     clock.advance(1)
 
-    rows = await purge_all(store, inbox=0 if kind == "identities" else LONG)
+    rows = await purge_all(store, inbox=0 if expired == "identities" else LONG)
 
     assert sum(rows) == 1200
     assert max(rows) <= 1000

@@ -5,7 +5,7 @@ import pytest
 from apsw import Connection
 
 from tests.store.results import leased, payloads
-from tests.store.sqlite.writers import NAMES, Milliseconds, open_writer, steps_of, transaction
+from tests.store.sqlite.writers import Milliseconds, open_writer, transaction
 from wats.store.records import TRANSITIONS, Arrival, Delivery, DeliveryState, Settlement
 from wats.store.sqlite import deliveries, inbox, leader
 from wats.store.sqlite.connection import Writer
@@ -76,7 +76,7 @@ def test_no_statement_of_the_inbox_scans_a_table_that_grows(
         deliveries.renew(writer, claimed)
         leader.lead(writer, 1)
         inbox.purge(writer, [1], NOON)
-        deliveries.depth(writer, NAMES, clock())
+        deliveries.depth(writer, frozenset(writer.consumers), clock())
         deliveries.dead_letters(writer, 10, 0)
     Walk(inbox.OLD_UPDATES, 10).next_rows(writer, NOON)
     clock.advance(10)
@@ -95,6 +95,21 @@ def test_no_statement_of_the_inbox_scans_a_table_that_grows(
 PLANNED = {"SELECT", "INSERT", "UPDATE", "DELETE"}
 
 
+def steps_of(writer: Writer, run: Callable[[], object]) -> int:
+    """Count the steps of SQLite's virtual machine, in hundreds."""
+    hundreds = 0
+
+    def count() -> int:
+        nonlocal hundreds
+        hundreds += 1
+        return 0
+
+    writer.set_progress_handler(count, 100)
+    run()
+    writer.set_progress_handler(None, 0)
+    return hundreds
+
+
 @pytest.mark.parametrize("backlog", ["many-conversations", "one-conversation", "retries", "leased"])
 def test_every_operation_costs_the_same_with_a_large_backlog(
     writer: Writer, clock: Milliseconds, arrival: MakeArrival, backlog: str
@@ -108,7 +123,7 @@ def test_every_operation_costs_the_same_with_a_large_backlog(
         assert len(claimed) >= 10
         with transaction(writer):
             deliveries.renew(writer, claimed)
-            deliveries.depth(writer, NAMES, clock())
+            deliveries.depth(writer, frozenset(writer.consumers), clock())
             deliveries.settle(writer, [Settlement(each, DONE) for each in claimed])
 
     work()
@@ -199,7 +214,7 @@ def test_the_lease_of_a_delivery_that_ended_has_no_effect_on_later_ones(
         assert list(deliveries.renew(writer, lost)) == lost
         assert list(deliveries.settle(writer, [Settlement(lost[0], DONE)]).done) == []
 
-    assert deliveries.depth(writer, NAMES, clock()).total.leased == 1
+    assert deliveries.depth(writer, frozenset(writer.consumers), clock()).total.leased == 1
 
 
 def test_a_long_conversation_is_handled_in_order_with_promotions_one_by_one(
@@ -224,7 +239,7 @@ def test_a_rolled_back_transaction_leaves_counters_and_rows_as_they_were(
 ) -> None:
     receive(writer, [arrival(), arrival(ordering_key=7), arrival(ordering_key=7)])
     claimed = claim(writer)
-    before = deliveries.depth(writer, NAMES, clock())
+    before = deliveries.depth(writer, frozenset(writer.consumers), clock())
 
     def change_everything() -> None:
         with transaction(writer):
@@ -236,10 +251,10 @@ def test_a_rolled_back_transaction_leaves_counters_and_rows_as_they_were(
 
     with pytest.raises(ZeroDivisionError):
         change_everything()
-    assert deliveries.depth(writer, NAMES, clock()) == before
+    assert deliveries.depth(writer, frozenset(writer.consumers), clock()) == before
 
     settle(writer, claimed, DONE)
-    assert deliveries.depth(writer, NAMES, clock()).total.pending == 1
+    assert deliveries.depth(writer, frozenset(writer.consumers), clock()).total.pending == 1
     assert writer.execute("SELECT count(*) FROM wats_outstanding").get == 1
 
 

@@ -9,7 +9,7 @@ import pytest
 from apsw import Connection, Cursor
 
 from tests.store.results import leased, waiting
-from tests.store.sqlite.writers import NAMES, Milliseconds, ignore, open_writer
+from tests.store.sqlite.writers import Milliseconds, ignore, open_writer
 from wats.errors import StoreUnavailable
 from wats.store.group_commit import MAX_BATCH, MAX_ROUNDS
 from wats.store.records import Arrival, DeliveryState, Received, Settlement
@@ -238,7 +238,9 @@ async def test_a_request_that_fails_changes_nothing(
         await writer.thread.submit(SETTLE, receive_and_fail)
 
     assert waiting(await writer.receive(first)) == [1]
-    depth = await writer.thread.submit(None, partial(deliveries.depth, configured=NAMES, now=0))
+    depth = await writer.thread.submit(
+        None, partial(deliveries.depth, configured=frozenset({"handlers"}), now=0)
+    )
     assert (depth.total.pending, depth.total.leased) == (1, 0)
 
 
@@ -368,7 +370,9 @@ async def test_a_read_that_fails_spoils_no_other(writer: HeldWriter) -> None:
     await reader.start(partial(connect_reader, str(writer.path), 0.1))
 
     bad = reader.submit(StoreOperation.GET, fail)
-    good = reader.submit(StoreOperation.DEPTH, partial(deliveries.depth, configured=NAMES, now=0))
+    good = reader.submit(
+        StoreOperation.DEPTH, partial(deliveries.depth, configured=frozenset({"handlers"}), now=0)
+    )
 
     with pytest.raises(ZeroDivisionError):
         await bad
