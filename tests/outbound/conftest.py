@@ -138,11 +138,11 @@ def make(
 
 
 @pytest.fixture
-async def broken(database: Path) -> AsyncIterator[Callable[[str], Any]]:
+async def broken(database: Path, clock: FakeClock) -> AsyncIterator[Callable[[str], Any]]:
     opened: list[SQLiteStore] = []
 
     async def at(question: str) -> SQLiteStore:
-        failing = type("BrokenStore", (SQLiteStore,), {question: fail})(str(database))
+        failing = type("BrokenStore", (SQLiteStore,), {question: fail})(str(database), now=clock)
         await failing.open()
         opened.append(failing)
         return failing

@@ -104,7 +104,7 @@ wats_inbox_depth{state="retry"} 7
 # HELP wats_series Series in this exposition, and the most that there can ever be.
 # TYPE wats_series gauge
 wats_series{kind="live"} 16
-wats_series{kind="budget"} 42
+wats_series{kind="budget"} 43
 # EOF
 """
 
