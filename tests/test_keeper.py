@@ -103,11 +103,13 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 DEPTH = InboxDepth(
     consumers={"a": Depth(pending=3, leased=1), "b": Depth(leased=1, retry=1, dead=4)},
+    configured=frozenset({"a", "b"}),
     oldest_seconds=90.0,
 )
 SEEN = {
     'wats_inbox_depth{state="dead"}': "4",
     'wats_inbox_depth{state="leased"}': "2",
+    'wats_inbox_depth{state="orphaned"}': "0",
     'wats_inbox_depth{state="pending"}': "3",
     'wats_inbox_depth{state="retry"}': "1",
     "wats_inbox_oldest_age_seconds": "90",
@@ -119,7 +121,7 @@ async def test_the_depth_of_all_consumers_is_measured() -> None:
 
 
 async def test_an_empty_inbox_has_no_age() -> None:
-    empty = InboxDepth(consumers={"a": Depth()})
+    empty = InboxDepth(consumers={"a": Depth()}, configured=frozenset({"a"}))
 
     seen = gauges(await kept(Shelf(DEPTH, empty), until=2))
 

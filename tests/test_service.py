@@ -243,9 +243,9 @@ async def test_groups_can_be_enabled_beside_the_profile() -> None:
     assert (await ask(make(enable_group_routes=True), path="/api/groups"))[0] == 401
 
 
-async def test_what_is_old_is_deleted_when_it_starts(tmp_path) -> None:
+async def test_expired_records_are_deleted_at_the_start(tmp_path) -> None:
     clock = FakeClock()
-    store = SQLiteStore(str(tmp_path / "wats.db"))
+    store = SQLiteStore(str(tmp_path / "wats.db"), now=clock)
     app = make(persistence=store, now=clock)
     await app.start()
     assert (await webhook(app))[1]["dispatched"] == 1
@@ -253,9 +253,9 @@ async def test_what_is_old_is_deleted_when_it_starts(tmp_path) -> None:
     await app.stop()
 
     clock.moment += timedelta(days=3650)
-    later = make(persistence=SQLiteStore(str(tmp_path / "wats.db")), now=clock)
+    later = make(persistence=SQLiteStore(str(tmp_path / "wats.db"), now=clock), now=clock)
     await later.start()
-    # Its key is gone with it, so it is new again: that is what the retention decides.
+    # Its identity has expired, so the update is new again.
     async with asyncio.timeout(10):
         while (await webhook(later))[1]["dispatched"] == 0:
             await asyncio.sleep(0.01)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,8 +17,9 @@ from typing import Any, NamedTuple
 import aiohttp
 import pytest
 
-from tests.settings import NOBODY, outstanding
+from tests.settings import HOOK, NOBODY, outstanding
 from wats.clock import utc_now
+from wats.inbound import updates
 from wats.inbound.envelope import parse
 from wats.inbound.normalize import normalize
 from wats.testing import sign
@@ -25,6 +27,7 @@ from wats.testing import sign
 KILLS = 14
 CONNECTIONS = 8
 QUICK, STUBBORN = "journal_handlers:quick", "journal_handlers:stubborn"
+PATIENT, CAREFUL = "journal_handlers:patient", "journal_handlers:careful"
 
 HANDLERS = """
 import asyncio
@@ -58,6 +61,12 @@ async def patient(update):
     while not (FOLDER / "go").exists():
         await asyncio.sleep(0.005)
     note("patient", "completed", update)
+
+
+async def careful(update):
+    note("careful", "started", update)
+    await asyncio.sleep(0.001)
+    note("careful", "completed", update)
 """
 
 
@@ -161,13 +170,19 @@ def keys_of(body: bytes) -> set[str]:
     return {update.key for update in normalize(parse(body), received_at=utc_now()).updates}
 
 
+@cache
+def key_of(wa_message_id: str) -> str:
+    (key,) = keys_of(envelope_of([int(wa_message_id.removeprefix("wamid.KILL"))]))
+    return key
+
+
 def fails_once(key: str) -> bool:
     """Tell whether the stubborn handler fails on its first attempt at *key*."""
     return key.startswith("0")
 
 
 def settled_in(database: Path, folder: Path, handlers: Sequence[str]) -> dict[str, set[str]]:
-    """Return the keys that each handler is done with, as a dead process left its database.
+    """Return the keys of the updates that each handler has settled, by the file of a dead process.
 
     Reads a copy: opening the file itself would recover it before the next process does.
     """
@@ -177,12 +192,15 @@ def settled_in(database: Path, folder: Path, handlers: Sequence[str]) -> dict[st
     with closing(sqlite3.connect(folder / "copy.db")) as connection:
         settled = {
             handler: {
-                key.hex()
-                for (key,) in connection.execute(
-                    "SELECT key FROM wats_inbox AS u WHERE NOT EXISTS ("
-                    "SELECT 1 FROM wats_outstanding AS o"
-                    " WHERE o.update_id = u.id AND o.target = ?)",
-                    (handler,),
+                key_of(wa_message_id)
+                for (wa_message_id,) in connection.execute(
+                    "SELECT wa_message_id FROM wats_messages"
+                )
+            }
+            - {
+                updates.decode(payload).key
+                for (payload,) in connection.execute(
+                    "SELECT payload FROM wats_deliveries WHERE consumer = ?", (handler,)
                 )
             }
             for handler in handlers
@@ -246,7 +264,58 @@ async def test_no_kill_loses_what_was_acknowledged_or_repeats_what_was_settled(
     assert len(kills[-1][1][STUBBORN]) > 0
 
 
-async def test_a_handler_that_is_done_is_not_asked_again_while_another_one_retries(
+async def test_a_settlement_is_written_while_another_handler_of_the_update_still_runs(
+    serve, journal, settings, tmp_path, until
+) -> None:
+    settings["handlers"] = [QUICK, PATIENT]
+    body = envelope_of(range(5))
+    keys = keys_of(body)
+    database = tmp_path / "wats.db"
+    async with serve(NOBODY, **settings) as process, aiohttp.ClientSession() as session:
+        await post(session, process.url, body)
+        await until(lambda: set(journal.completed(QUICK)) == keys)
+        await until(lambda: outstanding(database) == len(keys))
+        await process.kill()
+
+    (tmp_path / "handled" / "go").touch()
+    async with serve(NOBODY, **settings) as process:
+        await until(lambda: set(journal.completed(PATIENT)) == keys)
+        await process.terminate()
+
+    started = Counter(step.key for step in journal.steps() if step[:2] == (QUICK, "started"))
+    assert started == dict.fromkeys(keys, 1)
+
+
+async def test_two_services_on_one_file_handle_a_conversation_in_order_one_by_one(
+    serve, journal, settings, tmp_path, until
+) -> None:
+    settings |= {"handlers": [CAREFUL], "inbox": {"leaseSeconds": 30}}
+    bodies = [envelope_of([200 * number]) for number in range(150)]  # of one customer
+    order = [key for body in bodies for key in keys_of(body)]
+
+    async with (
+        serve(NOBODY, **settings) as one,
+        serve(NOBODY, **settings) as other,
+        aiohttp.ClientSession() as session,
+    ):
+        for number, body in enumerate(bodies):
+            await post(session, (one, other)[number % 2].url, body)
+        await until(lambda: outstanding(tmp_path / "wats.db") == 0, 60)
+        for process in (one, other):
+            assert (await process.terminate())[0] == 0
+
+    assert [step[1:] for step in journal.steps()] == [
+        (step, key) for key in order for step in ("started", "completed")
+    ]
+
+
+async def post(session: aiohttp.ClientSession, url: str, body: bytes) -> None:
+    headers = {"x-hub-signature-256": sign(body)}
+    async with session.post(url + HOOK, data=body, headers=headers) as response:
+        assert response.status == 200
+
+
+async def test_a_handler_that_is_done_is_not_called_again_while_another_one_retries(
     serve, journal, settings, tmp_path, until
 ) -> None:
     body = envelope_of(range(64))

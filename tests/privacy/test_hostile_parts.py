@@ -23,6 +23,7 @@ from wats.config import GroupsConfig, InboxConfig, TelemetryConfig
 from wats.errors import StoreUnavailable
 from wats.privacy import Secret
 from wats.service import create_wats_service_app
+from wats.store import OnReceived
 from wats.store.sqlite import SQLiteStore
 from wats.telemetry import (
     UNMATCHED,
@@ -37,7 +38,7 @@ from wats.web.routes import route_table
 
 
 class TalkativeStore:
-    """A store of which every third question fails, by what it quotes all that it was asked."""
+    """A store of which every third operation fails with an error that quotes its arguments."""
 
     def __init__(self, store: SQLiteStore) -> None:
         self._store = store
@@ -45,21 +46,33 @@ class TalkativeStore:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._store, name)
-        if name in {"adapter", "open", "close"}:
+        if name in {"adapter", "open", "close", "on_work", "register"}:
             return found
 
-        async def ask(*arguments: Any, **options: Any) -> Any:
-            self._turns[name] += 1
-            text = repr((arguments, options))
-            match self._turns[name] % 6:
-                case 2:
-                    raise StoreUnavailable from OSError(5, text, text)
-                case 4:
-                    raise named_by(text)
-                case _:
-                    return await found(*arguments, **options)
+        async def call(*arguments: Any, **options: Any) -> Any:
+            if (error := self._error_of(name, repr((arguments, options)))) is not None:
+                raise error
+            return await found(*arguments, **options)
 
-        return ask
+        return call
+
+    def receive(self, arrivals: Any, on_received: OnReceived, slots: Any) -> None:
+        if (error := self._error_of("receive", repr((arrivals, slots)))) is not None:
+            on_received(None, error)
+        else:
+            self._store.receive(arrivals, on_received, slots)
+
+    def _error_of(self, name: str, text: str) -> Exception | None:
+        self._turns[name] += 1
+        match self._turns[name] % 6:
+            case 2:
+                error = StoreUnavailable()
+                error.__cause__ = OSError(5, text, text)
+                return error
+            case 4:
+                return named_by(text)
+            case _:
+                return None
 
 
 class Handler:

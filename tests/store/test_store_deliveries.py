@@ -430,6 +430,7 @@ async def test_the_depth_counts_the_deliveries_of_each_consumer_by_state(
             "a": Depth(pending=1),
             "b": Depth(leased=1),
         },
+        configured=frozenset({"handlers", "other", "a", "b"}),
         oldest_seconds=2.0,
     )
     assert depth.total == Depth(pending=1, leased=2, retry=1, dead=1)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wats.store import receive
 from wats.store.records import Arrival, WindowRecord
 from wats.web.bodies import WindowView
 from wats.web.conversations import window_at
@@ -53,7 +54,8 @@ def test_a_window_is_open_as_long_as_time_remains(now: datetime, last: datetime)
 
 async def open_window(service: Any, customer: str, number: str = "15551234567") -> None:
     window = WindowRecord(phone_number_id=number, customer=customer, last_inbound_at=NOON)
-    await service.store.receive(
+    await receive(
+        service.store,
         [
             Arrival(
                 key=customer.encode().ljust(16, b"-"),
@@ -61,11 +63,11 @@ async def open_window(service: Any, customer: str, number: str = "15551234567") 
                 received_at=NOON,
                 kind="message",
                 phone_number_id=number,
-                lane=1,
+                ordering_key=1,
                 payload=b"{}",
                 window=window,
             )
-        ]
+        ],
     )
 
 

@@ -1,6 +1,7 @@
 """Applications of all kinds behind our connection: ASGI as its specification has it."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -47,6 +48,16 @@ def body(data: bytes = b"", *, more: bool = False) -> dict[str, Any]:
 
 STREAM = sends(start(), body(b"one", more=True), body(b"", more=True), body(b"two"))
 LENGTH = (b"content-length", b"3")
+
+
+@pytest.fixture
+async def reports() -> AsyncIterator[list[dict[str, Any]]]:
+    """Collect what is reported to the loop, which would fail the test otherwise."""
+    loop, collected = asyncio.get_running_loop(), []
+    before = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _loop, context: collected.append(context))
+    yield collected
+    loop.set_exception_handler(before)
 
 
 async def answer_of(app: App, sent: bytes) -> bytes:
@@ -106,10 +117,13 @@ async def test_some_responses_have_no_body(app: App, sent: bytes) -> None:
         pytest.param(sends(start(200, LENGTH), body(b"on")), id="too-short"),
     ],
 )
-async def test_an_application_that_fails_is_answered_for(app: App) -> None:
+async def test_an_application_that_fails_is_answered_for_and_reported(
+    app: App, reports: list[dict[str, Any]]
+) -> None:
     answer = await answer_of(app, GET + GET)
 
     assert statuses_of(answer) == [500]
+    assert len(reports) == 1
     assert answer.endswith(b'{"error":{"code":"internal_error","message":"The service failed."}}')
 
 
@@ -124,12 +138,15 @@ async def test_an_application_that_fails_is_answered_for(app: App) -> None:
         ),
     ],
 )
-async def test_a_response_that_breaks_off_ends_the_connection(app: App) -> None:
+async def test_a_response_that_breaks_off_ends_the_connection(
+    app: App, reports: list[dict[str, Any]]
+) -> None:
     async with Running(app) as running, running.connection(GET + GET) as (reader, _):
         answer = await reader.read()
 
     assert statuses_of(answer) == [200]
     assert not answer.endswith(b"0\r\n\r\n")
+    assert len(reports) == 1
 
 
 async def test_a_body_is_asked_for_and_passed_on_as_it_arrives() -> None:
@@ -138,7 +155,8 @@ async def test_a_body_is_asked_for_and_passed_on_as_it_arrives() -> None:
     @http_only
     async def app(scope: Any, receive: Any, send: Any) -> None:
         received.append(scope)
-        while not received[1:] or received[-1]["more_body"]:
+        received.append(await receive())
+        while received[-1]["more_body"]:
             received.append(await receive())
         await send({"type": "http.response.start", "status": 200})
         await send({"type": "http.response.body"})

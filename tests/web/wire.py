@@ -29,6 +29,7 @@ class Wire(asyncio.Transport):
         self.unsent = 0
         self._protocol: GatewayProtocol | None = None
         self._is_closing = False
+        self._is_aborted = False
 
     def connect(self, protocol: GatewayProtocol) -> None:
         self._protocol = protocol
@@ -38,6 +39,8 @@ class Wire(asyncio.Transport):
         return default
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._is_aborted:  # by the client, which the protocol learns in the next turn
+            return
         assert not self._is_closing, "Written behind the end."
         self.written += data
 
@@ -57,6 +60,7 @@ class Wire(asyncio.Transport):
             self._protocol = None
 
     def abort(self) -> None:
+        self._is_aborted = True
         self.close()
 
     def pause_reading(self) -> None:

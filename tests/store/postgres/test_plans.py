@@ -31,7 +31,7 @@ HOT: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     "claimable": (receive._CLAIMABLE, ("1", NAMES, 5), {"due", "leased"}),
     "renumber": (
         receive._RENUMBER_HEADS,
-        ("1", IDS, [769, 1025], [769, 1025], [769, 1025], NAMES),
+        ("1", "handlers", IDS, [769, 1025], [769, 1025], [769, 1025]),
         {"pkey"},
     ),
     "oldest": (depths._OLDEST_AGE, ("1", "handlers"), {"pkey"}),

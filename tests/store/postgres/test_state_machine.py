@@ -13,7 +13,7 @@ from tests.store.model import Clients, InboxMachine
 from tests.store.test_state_machine import hold
 from wats.store.postgres import PostgresStore
 
-STEPS = int(os.environ.get("WATS_STATE_MACHINE_STEPS", "1000"))
+STEPS = int(os.environ.get("WATS_STATE_MACHINE_STEPS", "500"))
 
 FREEZE = """
 CREATE OR REPLACE FUNCTION wats_now() RETURNS bigint LANGUAGE sql STABLE AS

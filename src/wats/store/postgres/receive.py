@@ -34,6 +34,7 @@ Interleavings, of a transaction R that receives for a key with another one:
 
 import secrets
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any, Final
 
 import msgspec
@@ -59,7 +60,10 @@ _DRAW_IDS = """
 SELECT array(SELECT nextval('wats_update_ids') FROM generate_series(1, $1::int))
 """
 
-_BEGIN = "SELECT wats_now(), array(SELECT phone_number_id FROM wats_numbers)"
+_BEGIN = """
+SELECT wats_now(), array(SELECT phone_number_id FROM wats_numbers),
+    array(SELECT nextval('wats_update_ids') FROM generate_series(1, $1::int))
+"""
 
 _CLAIMABLE = """
 SELECT name FROM unnest($2::text[]) AS consumer (name)
@@ -96,10 +100,10 @@ RETURNING consumer, ordering_key, id, last_id
 
 _RENUMBER_HEADS = """
 UPDATE wats_deliveries
-SET id = ($3::bigint[])[array_position($2::bigint[], id)],
-    update_id = coalesce(($4::bigint[])[array_position($2::bigint[], id)], update_id),
-    last_id = ($5::bigint[])[array_position($2::bigint[], id)]
-WHERE phone_number_id = $1 AND consumer = ANY($6::text[]) AND id = ANY($2::bigint[])
+SET id = ($4::bigint[])[array_position($3::bigint[], id)],
+    update_id = coalesce(($5::bigint[])[array_position($3::bigint[], id)], update_id),
+    last_id = ($6::bigint[])[array_position($3::bigint[], id)]
+WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
 """
 
 _INSERT_FOLLOWERS = """
@@ -194,8 +198,10 @@ class Receiver:
         if not batch.deliveries:
             return
         groups = by_number(batch.deliveries, lambda each: _number(each.update.arrival))
-        begin = await connection.fetch(_BEGIN)
-        now, numbers = begin[0]
+        updates = [each.update for each in batch.deliveries if each.offset == 0]
+        begin = await connection.fetch(_BEGIN, len(updates))
+        now, numbers, ids = begin[0]
+        _number_updates(updates, ids)
         await batch.assign_leases(connection, numbers, now)
         for number, group in groups.items():
             await batch.insert(connection, number, group, now)
@@ -309,7 +315,6 @@ class _Batch:
         for each in group:
             queues.setdefault((each.consumer, each.ordering_key), []).append(each)
         keys = sorted(queues)
-        await _draw_ids(connection, group)
         rows = [_head_row(queues[key]) for key in keys]
         found = await connection.fetch(
             _INSERT_HEADS, number, now, self._lease, *zip(*rows, strict=True)
@@ -318,9 +323,10 @@ class _Batch:
         inserted = {key for key, id_ in heads.items() if id_ == queues[key][0].id}
         if any(last_id > queues[consumer, key][-1].id for consumer, key, _, last_id in found):
             await _draw_ids(connection, group)
-            rows = [_renumbered(heads[key], queues[key], key in inserted) for key in keys]
-            names = sorted({consumer for consumer, _ in keys})
-            await connection.execute(_RENUMBER_HEADS, number, *zip(*rows, strict=True), names)
+            for consumer, theirs in groupby(keys, lambda key: key[0]):
+                rows = [_renumbered(heads[key], queues[key], key in inserted) for key in theirs]
+                values = zip(*rows, strict=True)
+                await connection.execute(_RENUMBER_HEADS, number, consumer, *values)
         followers = []
         for key in keys:
             first, *others = queues[key]
@@ -357,12 +363,15 @@ class _Batch:
         return leased, len(group) - len(leased)
 
 
+def _number_updates(updates: Sequence[_New], ids: Sequence[int]) -> None:
+    for update, update_id in zip(updates, ids, strict=True):
+        update.id = update_id
+
+
 async def _draw_ids(connection: Connection, deliveries: Sequence[_Outgoing]) -> None:
     """Give the updates of *deliveries* ids that are higher than all that exist."""
     updates = [each.update for each in deliveries if each.offset == 0]
-    drawn = await connection.fetchval(_DRAW_IDS, len(updates))
-    for update, update_id in zip(updates, drawn, strict=True):
-        update.id = update_id
+    _number_updates(updates, await connection.fetchval(_DRAW_IDS, len(updates)))
 
 
 def _head_row(queue: Sequence[_Outgoing]) -> tuple[Any, ...]:
