@@ -60,6 +60,7 @@ def head_and_body(request: bytes) -> tuple[dict[str, str], bytes]:
     return dict(line.split(": ", 1) for line in lines), body
 
 
+@pytest.mark.timeout(300)  # it starts 30 processes, one after the other
 def test_everything_is_measured_in_one_run(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
 

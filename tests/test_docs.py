@@ -352,6 +352,9 @@ async def test_the_sql_to_discard_dead_letters_erases_old_ones_only(
     (recent,) = await lease(store, update(b"content of the recent one", "one", at=clock()))
     await settle(store, recent, DeliveryState.DEAD)
     assert b"content of the old one" in stored_bytes(database)
+    listed = run_sql(database, sql_with("AS died"))
+    assert listed[:2] == [["2020-01-01 00:00:00", "one", 1, "ValueError"]] * 2
+    assert len(listed) == 3
 
     erase(database, "DELETE FROM wats_dead_deliveries")
 
@@ -381,6 +384,13 @@ async def test_the_sql_to_discard_orphaned_updates_erases_those_of_that_handler_
     assert await lease(store, following) == []
     await store.register([Consumer(name="one"), Consumer(name="other")])
     assert (await store.depth()).orphaned == {ORPHAN: 3}
+    outstanding = run_sql(database, sql_with("FROM wats_outstanding"))
+    assert [row[:3] for row in outstanding if row[0] == ORPHAN] == [
+        [ORPHAN, "leased", 1],
+        [ORPHAN, "pending", 1],
+        [ORPHAN, "retry", 1],
+    ]
+    assert [row[3] is None for row in outstanding if row[0] == ORPHAN] == [False, True, False]
 
     erase(database, "DELETE FROM wats_deliveries")
 
