@@ -295,6 +295,7 @@ async def test_a_client_that_hangs_up_leaves_its_updates_to_their_handlers(
 
     async with service(database, handle, lease_seconds=3600.0) as sender:
         with closing(Connection(str(database))) as connection:
+            connection.set_busy_timeout(5000)
             connection.execute("BEGIN IMMEDIATE")  # so that storing takes long
             sending = [asyncio.create_task(sender.send(number)) for number in range(20)]
             await asyncio.sleep(0.2)

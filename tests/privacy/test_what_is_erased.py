@@ -26,7 +26,6 @@ DISCARD = """
 PRAGMA secure_delete = ON;
 BEGIN IMMEDIATE;
 DELETE FROM wats_dead_deliveries;
-DELETE FROM wats_payloads;
 COMMIT
 """
 _numbers = count(1)
