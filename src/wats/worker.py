@@ -23,6 +23,9 @@ Result = TypeVar("Result")
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 5.0
 
+RECHECK_SECONDS: Final = 0.04
+"""How soon a claim follows one during which this process stored more."""
+
 END_SECONDS: Final = 5.0
 """How long cancelled handlings, a claim that is under way, and the last settlement may take."""
 
@@ -86,6 +89,7 @@ class Worker(Generic[Item, Result]):
         self._is_claiming = False
         self._has_work = True  # there may be something to claim
         self._was_woken = False  # … by another process, since the last claim began
+        self._was_noted = False  # … by this process, while the last claim was under way
         self._is_backlogged = False  # the last claim left something
         self._stopping = False
         self._ending = False
@@ -94,6 +98,7 @@ class Worker(Generic[Item, Result]):
         self._changed = asyncio.Event()
         self._steps = (self._claim, self._settle, self._renew)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._claiming: asyncio.Task[BaseException | None] | None = None
         self._end: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -114,10 +119,11 @@ class Worker(Generic[Item, Result]):
     def note_work(self) -> None:
         """Note that this process stored something to claim.
 
-        Called before the result of a claim that was part of the same transaction or of a later one
-        arrives, so that claim has seen it.
+        A claim that is under way has seen it, as a rule: it is part of the same transaction or of
+        a later one. In case it has not, another one follows soon.
         """
         self._has_work = True
+        self._was_noted = self._is_claiming
         self._claim_now.set()
 
     def reserve(self) -> bool:
@@ -230,19 +236,31 @@ class Worker(Generic[Item, Result]):
         if self._can_claim:
             free = self._free_slots
             # What is stored while a claim is under way needs slots too, to be leased on arrival.
-            await self._claim_up_to(free if self._is_backlogged else (free + 1) // 2)
+            limit = free if self._is_backlogged else (free + 1) // 2
+            # Not cancelled with this task: a claim that nobody waits for leaves leases behind.
+            self._claiming = asyncio.create_task(self._claim_up_to(limit))
+            if (error := await asyncio.shield(self._claiming)) is not None:
+                raise error
         if not self._can_claim:
+            pause = min(RECHECK_SECONDS, self._poll_seconds) if self._was_noted else None
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._poll_seconds):
+                async with asyncio.timeout(pause or self._poll_seconds):
                     await self._claim_now.wait()
             self._has_work = True
 
     @property
     def _can_claim(self) -> bool:
-        return self._has_work and self._free_slots > 0 and not self._stopping
+        return (
+            self._has_work and self._free_slots > 0 and not self._stopping and not self._is_claiming
+        )
 
-    async def _claim_up_to(self, limit: int) -> None:
-        self._was_woken, self._is_claiming = False, True
+    async def _claim_up_to(self, limit: int) -> BaseException | None:
+        """Claim and take up to *limit* items; return what went wrong.
+
+        Not raised: a task that raises `SystemExit` would end the process.
+        """
+        self._was_woken = self._was_noted = False
+        self._is_claiming = True
         self._reserved += limit
         try:
             items, self._is_backlogged = await self._duties.claim(limit)
@@ -251,10 +269,13 @@ class Worker(Generic[Item, Result]):
             limit = 0
             for item in items:
                 self._take(item)
+        except BaseException as error:
+            return error
         finally:
             self._reserved -= limit
             self._is_claiming = False
             self._changed.set()
+        return None
 
     async def _settle(self) -> None:
         if not self._results:

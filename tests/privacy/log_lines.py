@@ -31,6 +31,7 @@ VALUES = {
     "metaType": "[A-Za-z_]{0,55}(Exception|Error)|null",
     "method": "[a-z_]{1,40}",
     "suppressed": _COUNT,
+    "updates": _COUNT,
     "worker": _COUNT,
 }
 """What the value of each key looks like, as a pattern."""

@@ -35,6 +35,7 @@ EXPRESSIONS = {
     "metaType": {"said.meta_type"},
     "method": {"method"},
     "suppressed": {"self._suppressed.pop(line, 0)", "self._suppressed.pop(name, 0)"},
+    "updates": {"orphaned"},
     "worker": {"place.row"},
 }
 """All that the code puts into a line. Whoever adds to it has shown that it is no free text."""

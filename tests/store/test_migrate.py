@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from wats.store.migrate import (
     missing_migrations,
 )
 from wats.store.sqlite import SQLiteStore
-from wats.store.sqlite.connection import connect_writer, migrate, schema_version
+from wats.store.sqlite.connection import Writer, connect_writer, migrate, schema_version
 
 FIRST = Migration(
     id="0001_first",
@@ -29,7 +30,12 @@ BROKEN = Migration(id="0002_broken", version=2, sql="CREATE TABLE f (g TEXT);\nN
 
 
 def applied(migration: Migration) -> AppliedMigration:
-    return AppliedMigration(id=migration.id, version=migration.version, checksum=migration.checksum)
+    return AppliedMigration(
+        id=migration.id,
+        version=migration.version,
+        checksum=migration.checksum,
+        tolerates=migration.tolerates,
+    )
 
 
 @pytest.fixture
@@ -38,8 +44,8 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def connection(path: Path) -> Iterator[Connection]:
-    connection = connect_writer(str(path), 0.1)
+def connection(path: Path) -> Iterator[Writer]:
+    connection = connect_writer(str(path), 0.1, lambda: 0, lambda: None)
     yield connection
     connection.close()
 
@@ -71,7 +77,7 @@ def test_what_is_applied_is_not_missing() -> None:
 @pytest.mark.parametrize(
     "theirs",
     [
-        pytest.param(applied(SECOND), id="newer-database"),
+        pytest.param(replace(applied(SECOND), tolerates=2), id="newer-database"),
         pytest.param(AppliedMigration(id="0001_first", version=1, checksum="0"), id="edited"),
         pytest.param(
             AppliedMigration(id="0001_first", version=2, checksum=FIRST.checksum), id="renumbered"
@@ -93,7 +99,7 @@ def test_missing_migrations_are_applied_in_order_and_recorded(
     rows = connection.execute("SELECT id, version, checksum FROM wats_schema_migrations").fetchall()
     assert rows == [(m.id, m.version, m.checksum) for m in (FIRST, SECOND)]
     connection.execute("SELECT b, e, d FROM a, c")
-    assert schema_version(connection) == 2
+    assert schema_version(connection, 2) == (2, 0)
 
 
 def test_a_failed_migration_leaves_the_database_as_it_was_before_it(
@@ -103,24 +109,31 @@ def test_a_failed_migration_leaves_the_database_as_it_was_before_it(
         migrate(connection, [FIRST, BROKEN])
 
     assert tables(connection) == {"wats_schema_migrations", "a", "c"}
-    assert schema_version(connection) == 1
+    assert schema_version(connection, 1) == (1, 0)
     migrate(connection, [FIRST, SECOND])
 
 
 def test_a_mismatch_leaves_the_database_as_it_was(connection: Connection) -> None:
     migrate(connection, [FIRST, SECOND])
 
+    edited = replace(FIRST, sql=FIRST.sql + " ")
     with pytest.raises(SchemaMismatch):
-        migrate(connection, [FIRST])
+        migrate(connection, [edited, SECOND])
 
     assert not connection.in_transaction
-    assert schema_version(connection) == 2
+    assert schema_version(connection, 2) == (2, 0)
+
+
+def migrate_further(path: Path, *, tolerates: int) -> None:
+    with closing(Connection(str(path))) as connection:
+        connection.execute(
+            "INSERT INTO wats_schema_migrations VALUES ('9999_later', 9999, '', ?, 0)", (tolerates,)
+        )
 
 
 async def test_a_store_refuses_a_newer_database_and_can_be_closed(path: Path) -> None:
     await make_store(path)
-    with closing(Connection(str(path))) as connection:
-        connection.execute("INSERT INTO wats_schema_migrations VALUES ('9999_later', 9999, '', 0)")
+    migrate_further(path, tolerates=9999)
     store = SQLiteStore(str(path))
 
     with pytest.raises(SchemaMismatch):
@@ -129,17 +142,34 @@ async def test_a_store_refuses_a_newer_database_and_can_be_closed(path: Path) ->
     await store.close()
 
 
-async def test_a_store_that_was_migrated_further_meanwhile_is_not_healthy(path: Path) -> None:
+@pytest.mark.parametrize(("tolerates", "is_usable"), [(1, True), (9999, False)])
+async def test_a_store_is_healthy_beside_a_newer_migration_that_tolerates_it(
+    path: Path, tolerates: int, is_usable: bool
+) -> None:
     store = SQLiteStore(str(path))
     await store.open()
-    with closing(Connection(str(path))) as connection:
-        connection.execute("INSERT INTO wats_schema_migrations VALUES ('9999_later', 9999, '', 0)")
+    migrate_further(path, tolerates=tolerates)
 
     health = await store.health()
 
-    assert not health.ok
+    assert health.ok is is_usable
     assert health.schema_version == 9999
     await store.close()
+
+
+async def test_a_store_opens_a_newer_database_that_tolerates_it(path: Path) -> None:
+    await make_store(path)
+    migrate_further(path, tolerates=1)
+    store = SQLiteStore(str(path))
+
+    await store.open()
+
+    assert (await store.health()).ok
+    await store.close()
+
+
+def test_a_newer_migration_that_tolerates_us_is_no_mismatch() -> None:
+    assert missing_migrations([FIRST], [applied(FIRST), applied(SECOND)]) == ()
 
 
 async def make_store(path: Path) -> None:
@@ -183,7 +213,7 @@ DIE_IN_A_MIGRATION = """
 import os, sys
 from wats.store.sqlite.connection import connect_writer
 
-connection = connect_writer(sys.argv[1], 5)
+connection = connect_writer(sys.argv[1], 5, lambda: 0, lambda: None)
 connection.execute("BEGIN IMMEDIATE")
 connection.execute("CREATE TABLE wats_inbox (half TEXT)")
 os.kill(os.getpid(), 9)

@@ -99,9 +99,9 @@ class Dispatcher:
                 for name in names
             ]
         )
-        for name, deliveries in (await self._store.depth()).orphaned.items():
-            event = {"event": "wats.inbox.orphaned", "handler": name, "updates": deliveries}
-            self._log(event)
+        orphaned = sum((await self._store.depth()).orphaned.values())
+        if orphaned:
+            self._log({"event": "wats.inbox.orphaned", "updates": orphaned})
         self._workers = {name: self._make_worker(name) for name in names}
         for worker in self._workers.values():
             worker.start()

@@ -100,6 +100,6 @@ def missing_migrations(
         same = ours.pop(theirs.id, None)
         if same is None and (theirs.version <= needed or theirs.tolerates > needed):
             raise SchemaMismatch
-        if same is not None and same.checksum != theirs.checksum:
+        if same is not None and (same.version, same.checksum) != (theirs.version, theirs.checksum):
             raise SchemaMismatch
     return tuple(ours.values())

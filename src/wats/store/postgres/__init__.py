@@ -244,7 +244,7 @@ class PostgresStore(Store):
         results = await database.write(partial(self._receiver.receive, calls=calls))
         self._receiver.remember(calls)
         if any(each is not None and each.waiting for result in results for each in result):
-            control.announce()
+            control.notify()
         return results
 
     @override
@@ -263,7 +263,7 @@ class PostgresStore(Store):
         settle = partial(leases.settle, settlements=settlements)
         settled = await self._write(StoreOperation.SETTLE, settle)
         if settled.due and self._control is not None:
-            self._control.announce()
+            self._control.notify()
         return settled
 
     @override

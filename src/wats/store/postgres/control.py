@@ -71,7 +71,7 @@ class Control:
             await close(self._connection)
             self._connection = None
 
-    def announce(self) -> None:
+    def notify(self) -> None:
         """Notify the other processes, soon, that there is work."""
         self._has_news.set()
 

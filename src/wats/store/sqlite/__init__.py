@@ -6,7 +6,7 @@ A fourth thread empties the write-ahead log, in the process that does the upkeep
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from time import perf_counter
@@ -16,7 +16,7 @@ from apsw import Connection
 from typing_extensions import override
 
 from wats.clock import Now, to_ms, utc_now
-from wats.errors import StoreClosed
+from wats.errors import StoreClosed, StoreError
 from wats.store import NO_SLOTS, Observe, OnReceived, Store
 from wats.store.migrate import is_usable, load_migrations
 from wats.store.records import (
@@ -97,6 +97,7 @@ class SQLiteStore(Store):
         self._health: ConnectionThread[Connection] | ConnectionThread[Writer] | None = None
         self._checkpointer: ConnectionThread[Connection] | None = None
         self._configured: frozenset[str] = frozenset()
+        self._leads = False
         self._threads = AsyncExitStack()
         self._changing = asyncio.Lock()
         self._updates = Walk(inbox.OLD_UPDATES, PURGE_ROWS)
@@ -153,6 +154,10 @@ class SQLiteStore(Store):
     async def close(self) -> None:
         async with self._changing:
             self._bell.close()
+            if self._leads and self._writer is not None:
+                self._leads = False
+                with suppress(StoreError):
+                    await self._write(None, partial(leader.resign, process=self._process))
             self._writer = self._reader = self._health = self._checkpointer = None
             await self._threads.aclose()
 
@@ -203,7 +208,8 @@ class SQLiteStore(Store):
             delivery_rows.keep_registered(writer)
             return leader.lead(writer, self._process)
 
-        return await self._write(None, lead)
+        self._leads = await self._write(None, lead)
+        return self._leads
 
     @override
     def on_work(self, wake: Callable[[], None]) -> None:

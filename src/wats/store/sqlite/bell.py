@@ -26,7 +26,7 @@ class Bell:
     def ring(self) -> None:
         """Wake the others. May be called from any thread, and never blocks."""
         for descriptor in self._others:
-            with suppress(BlockingIOError):  # full: it has been woken and has not looked yet
+            with suppress(OSError):  # full: it has been woken and has not looked yet; or gone
                 os.write(descriptor, b"\0")
 
     def listen(self, wake: Callable[[], None]) -> None:

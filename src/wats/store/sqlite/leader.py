@@ -13,8 +13,15 @@ ON CONFLICT (id) DO UPDATE SET process = excluded.process, until = excluded.unti
 WHERE process = ?1 OR until <= ?3
 """
 
+_RESIGN = "DELETE FROM wats_leader WHERE process = ?"
+
 
 def lead(writer: Writer, process: int) -> bool:
     """Become or stay the leader, unless another process is."""
     now = writer.clock()
     return change(writer, _LEAD, [(process, now + TERM_MS, now)]) > 0
+
+
+def resign(writer: Writer, process: int) -> None:
+    """Let another process become the leader at once."""
+    writer.execute(_RESIGN, (process,))
