@@ -39,7 +39,8 @@ class Server(uvicorn.Server):
         draining: Called when no more are accepted, and those that are open begin to end.
         hook: The webhook route of *app*, to answer its requests on the fast path.
         share: The share of this process in the connections, if others accept from the same socket.
-        limits: The bounds of connections.
+        request_seconds: How long a request may take to arrive as a whole.
+        limits: The bounds of connections, if others than the usual ones.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Server(uvicorn.Server):
         draining: Callable[[], None] = _nobody_is_told,
         hook: Hook = NO_HOOK,
         share: Share | None = None,
+        request_seconds: float = 30.0,
         limits: Limits | None = None,
     ) -> None:
         super().__init__(
@@ -70,7 +72,7 @@ class Server(uvicorn.Server):
         self._draining = draining
         self._hook = hook
         self._share = share if share is not None else shares_of(1)[0]
-        self._limits = limits if limits is not None else Limits()
+        self._limits = limits or Limits(request_seconds=request_seconds)
         self._admission = Admission(self.server_state.connections, self._limits)  # type: ignore[arg-type]  # they are ours
         self._listener: SharedListener | None = None
         self._ticking: asyncio.TimerHandle | None = None
