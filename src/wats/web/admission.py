@@ -54,8 +54,7 @@ class Limits:
 
     Attributes:
         request_seconds: How long a request may take to arrive as a whole.
-        keep_alive_seconds: How long a connection may be idle between requests: longer than load
-            balancers keep theirs to us.
+        keep_alive_seconds: How long a connection may be idle between requests.
         unsent_seconds: How long a client may take to read responses that are waiting for it.
         linger_seconds: How long a client may take to close after its last response.
         max_connections: How many connections a process has at most.

@@ -19,6 +19,9 @@ from wats.web.site import NO_HOOK, Hook, Site
 
 BACKLOG = 2048
 
+KEEP_ALIVE_SECONDS = 75
+"""How long an idle connection stays open: longer than load balancers keep theirs to us."""
+
 GRACE_SECONDS = 15
 """How long requests that are being served may take to end when the server stops."""
 
@@ -72,7 +75,9 @@ class Server(uvicorn.Server):
         self._draining = draining
         self._hook = hook
         self._share = share if share is not None else shares_of(1)[0]
-        self._limits = limits or Limits(request_seconds=request_seconds)
+        self._limits = limits or Limits(
+            request_seconds=request_seconds, keep_alive_seconds=KEEP_ALIVE_SECONDS
+        )
         self._admission = Admission(self.server_state.connections, self._limits)  # type: ignore[arg-type]  # they are ours
         self._listener: SharedListener | None = None
         self._ticking: asyncio.TimerHandle | None = None
