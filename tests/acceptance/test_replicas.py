@@ -252,9 +252,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest.fixture
-async def replicas(
-    serve, server, database, journal
-) -> AsyncIterator[Callable[..., Any]]:
+async def replicas(serve, server, database, journal) -> AsyncIterator[Callable[..., Any]]:
     """Start replicas, each with so many worker processes."""
     running: list[Replica] = []
 
