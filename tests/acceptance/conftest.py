@@ -321,8 +321,8 @@ class Process:
         return self.process.pid
 
     async def kill(self) -> None:
-        """End it as a power cut would, and return when it is gone."""
-        self.process.kill()
+        """End all of its processes as a power cut would, and return when they are gone."""
+        os.killpg(self.pid, signal.SIGKILL)
         await self.process.wait()
 
     async def terminate(self) -> tuple[int, bytes]:
@@ -358,6 +358,7 @@ def serve(tmp_path: Path) -> Serve:
                 env={**os.environ, **SECRETS, **(environ or {})},
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stderr,
+                start_new_session=True,  # so that a signal can reach all of its processes
             )
         assert process.stdout is not None
         try:
@@ -367,7 +368,7 @@ def serve(tmp_path: Path) -> Serve:
             yield Process(process, json.loads(line)["url"], line, errors)
         finally:
             if process.returncode is None:
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
             await process.communicate()
 
     return served

@@ -88,6 +88,21 @@ class Server:
             self._process.wait()
             self._process = None
 
+    def crash(self, how: signal.Signals) -> None:
+        """Send *how* to the first process of the server, and wait until all of them are gone.
+
+        `SIGQUIT` is an immediate shutdown, without a checkpoint; after `SIGKILL` the other
+        processes find out by themselves.
+        """
+        assert self._process is not None
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        self._process.send_signal(how)
+        self._process.wait()
+        self._process = None
+        while any(Path("/proc", child).exists() for child in children):
+            time.sleep(0.01)
+
     def remove(self) -> None:
         """Stop the server and delete its folder."""
         self.stop()

@@ -162,6 +162,42 @@ async def test_a_silent_network_fails_operations_within_their_deadline(
     await network.stop()
 
 
+SLEEP = """
+CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    PERFORM pg_sleep(0.5);
+    RETURN NEW;
+END $$;
+CREATE TRIGGER sleep BEFORE INSERT ON wats_deliveries FOR EACH ROW EXECUTE FUNCTION sleep();
+"""
+
+SLEEPERS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+
+
+async def test_a_network_that_falls_silent_during_a_transaction_fails_it_within_its_deadline(
+    server: Server, database: str, arrival: MakeArrival, sql: Any
+) -> None:
+    network = Network(server)
+    port = await network.start()
+    name = database.partition("?")[0].rpartition("/")[2]
+    store = PostgresStore(f"postgresql://postgres@127.0.0.1:{port}/{name}", limits=IMPATIENT)
+    await store.open()
+    await sql.execute(SLEEP)
+
+    receiving = asyncio.create_task(receive(store, [arrival()]))
+    while not await sql.fetchval(SLEEPERS):
+        await asyncio.sleep(0.01)
+    network.cut()
+    ended, _ = await asyncio.wait([receiving], timeout=5 * IMPATIENT.operation_seconds)
+    network.mend()
+
+    assert ended
+    with pytest.raises(StoreUnavailable):
+        await receiving
+    await eventually(lambda: receive(store, [arrival()]))
+    await store.close()
+    await network.stop()
+
+
 async def test_a_table_that_another_session_locks_fails_writes_but_not_health(
     impatient: Store, arrival: MakeArrival, sql: Any
 ) -> None:

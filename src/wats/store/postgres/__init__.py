@@ -239,9 +239,10 @@ class PostgresStore(Store):
             self._loop.call_soon_threadsafe(put)
 
     async def _store_calls(
-        self, database: Database, control: Control, calls: Sequence[Call]
+        self, database: Database, control: Control, calls: Sequence[Call], waited_seconds: float
     ) -> Sequence[Sequence[Received | None]]:
-        results = await database.write(partial(self._receiver.receive, calls=calls))
+        receive = partial(self._receiver.receive, calls=calls)
+        results = await database.write(receive, waited_seconds=waited_seconds)
         self._receiver.remember(calls)
         if any(each is not None and each.waiting for result in results for each in result):
             control.notify()

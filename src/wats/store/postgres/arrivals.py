@@ -33,13 +33,13 @@ class Arrivals:
     """Gathers calls of one event loop while transactions are under way.
 
     Args:
-        store: Stores some calls in one transaction.
+        store: Stores some calls in one transaction, given how long the first of them waited (s).
         report: Called with the error and the duration of each call when it ended.
     """
 
     def __init__(
         self,
-        store: Callable[[Sequence[Call]], Awaitable[_Results]],
+        store: Callable[[Sequence[Call], float], Awaitable[_Results]],
         report: Callable[[Exception | None, float], None],
     ) -> None:
         self._store = store
@@ -80,8 +80,9 @@ class Arrivals:
         self._begin()
 
     async def _run(self, batch: Sequence[_Waiting]) -> None:
+        waited_seconds = perf_counter() - batch[0].began
         try:
-            results = await self._store([each.call for each in batch])
+            results = await self._store([each.call for each in batch], waited_seconds)
         except Exception as error:
             if len(batch) > 1 and _is_of_a_value(error):
                 for each in batch:

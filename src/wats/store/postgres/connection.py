@@ -208,18 +208,34 @@ class Database:
         """Run *work*, each statement of which sees what was committed before it."""
         return await self._run(work)
 
-    async def write(self, work: Callable[[Connection], Awaitable[R]]) -> R:
-        """Run *work* in a transaction, again if PostgreSQL ended it because of another one."""
+    async def write(
+        self, work: Callable[[Connection], Awaitable[R]], *, waited_seconds: float = 0.0
+    ) -> R:
+        """Run *work* in a transaction, again if PostgreSQL ended it because of another one.
+
+        Args:
+            work: The statements.
+            waited_seconds: How much of the deadline the operation has used.
+        """
 
         async def in_transaction(connection: Connection) -> R:
-            async with connection.transaction():
-                return await work(connection)
+            transaction = connection.transaction()
+            await transaction.start()
+            try:
+                result = await work(connection)
+            except Exception:  # not at the deadline: a rollback waits for the network once more
+                await transaction.rollback()
+                raise
+            await transaction.commit()
+            return result
 
-        return await self._run(in_transaction)
+        return await self._run(in_transaction, waited_seconds)
 
-    async def _run(self, work: Callable[[Connection], Awaitable[R]]) -> R:
+    async def _run(
+        self, work: Callable[[Connection], Awaitable[R]], waited_seconds: float = 0.0
+    ) -> R:
         with translated():
-            async with asyncio.timeout(self._seconds):
+            async with asyncio.timeout(self._seconds - waited_seconds):
                 return await self._with_retries(work)
 
     async def _with_retries(self, work: Callable[[Connection], Awaitable[R]]) -> R:

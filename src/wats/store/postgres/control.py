@@ -101,7 +101,8 @@ class Control:
         connection = await self._connector.connect()
         with translated():
             try:
-                await connection.add_listener(_CHANNEL, self._on_notification)
+                async with asyncio.timeout(self._connector.limits.connect_seconds):
+                    await connection.add_listener(_CHANNEL, self._on_notification)
             except BaseException:
                 connection.terminate()
                 raise

@@ -1,0 +1,519 @@
+"""Several services on one PostgreSQL: killed, cut off, and raced against each other."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiohttp
+import asyncpg
+import pytest
+
+from tests.settings import HOOK, NOBODY, NUMBER_ID, WABA_ID
+from tests.store.postgres.server import Server
+from wats.inbound import updates
+from wats.privacy import Secret
+from wats.simulator import Simulator, SimulatorSettings
+from wats.testing import APP_SECRET, BEARER_TOKEN, VERIFY_TOKEN, sign
+
+STORM_SECONDS = float(os.environ.get("WATS_STORM_SECONDS", "6"))
+"""How long replicas are killed; longer for a thorough run."""
+
+CUSTOMERS = 16
+KILL_EVERY_SECONDS = 0.7
+PATIENCE_SECONDS = 20.0
+
+DEADLINE_SECONDS = 15.0
+"""An operation of the store may take 10 seconds, so a response without it is due before this."""
+
+HANDLERS = """
+import asyncio
+import os
+
+FILE = os.open(os.environ["JOURNAL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+
+def note(step, update):
+    os.write(FILE, f"{step} {os.getpgrp()} {update.raw['id']}\\n".encode())
+
+
+async def careful(update):
+    note("started", update)
+    await asyncio.sleep(0.002)
+    note("completed", update)
+"""
+
+
+class Step(NamedTuple):
+    """One line of the journal: of a handler, or of the test after it killed a replica."""
+
+    step: str
+    replica: int
+    wa_message_id: str
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The customer, and the number of the message among those of the customer."""
+        _, customer, number = self.wa_message_id.split(".")
+        return int(customer), int(number)
+
+
+@dataclass
+class Journal:
+    """Records the calls of all handlers and the kills, in their order."""
+
+    path: Path
+    settled: list[tuple[int, set[str]]] = field(default_factory=list)
+
+    def steps(self) -> list[Step]:
+        lines = self.path.read_text().splitlines()
+        return [Step(step, int(pid), id_) for step, pid, id_ in map(str.split, lines)]
+
+    def note_kill(self, replica: int) -> None:
+        with self.path.open("a") as file:
+            file.write(f"killed {replica} -\n")
+
+    def note_settled(self, wa_message_ids: set[str]) -> None:
+        """Note messages that were settled before the next step."""
+        self.settled.append((len(self.steps()), wa_message_ids))
+
+    def completed(self) -> set[str]:
+        return {each.wa_message_id for each in self.steps() if each.step == "completed"}
+
+    def check(self) -> int:
+        """Check the order in each conversation; return how many calls were repeated.
+
+        At any time one update of a conversation is handled, in order of arrival. The last call is
+        repeated only if its replica was killed, and if it was not settled before.
+        """
+        last: dict[int, Step] = {}
+        running: set[int] = set()
+        killed: set[int] = set()
+        repeated = 0
+        for each in self.steps():
+            if each.step == "killed":
+                killed.add(each.replica)
+                continue
+            customer, number = each.place
+            if each.step == "completed":
+                running.remove(customer)
+                continue
+            before = last.get(customer)
+            assert customer not in running or (before and before.replica in killed)
+            if before is not None and number == before.place[1]:
+                assert before.replica in killed
+                repeated += 1
+            else:
+                assert number == (0 if before is None else before.place[1] + 1)
+            last[customer] = each
+            running.add(customer)
+        for position, settled in self.settled:
+            later = {step.wa_message_id for step in self.steps()[position:] if step[0] == "started"}
+            assert not later & settled
+        return repeated
+
+
+@dataclass
+class Load:
+    """Customers who write to any replica; each waits until a message is acknowledged."""
+
+    session: aiohttp.ClientSession
+    targets: Callable[[], Sequence[str]]
+    chance: random.Random
+    acknowledged: set[str] = field(default_factory=set)
+    statuses: set[int] = field(default_factory=set)
+    is_over: bool = False
+
+    async def write(self, customer: int) -> None:
+        for number in count():
+            body = envelope_of(customer, number)
+            while not self.is_over:
+                status = await self._post(body)
+                if status == 200:
+                    self.acknowledged.add(f"wamid.{customer}.{number}")
+                    break
+                await asyncio.sleep(0.05)
+            if self.is_over:
+                return
+            await asyncio.sleep(0.02)
+
+    async def _post(self, body: bytes) -> int | None:
+        """Deliver *body* to a replica; return the status, if there was a response."""
+        urls = self.targets()
+        if not urls:
+            return None
+        with suppress(aiohttp.ClientError):
+            status = await post(self.session, self.chance.choice(urls), body)
+            self.statuses.add(status)
+            return status
+        return None
+
+
+async def post(session: aiohttp.ClientSession, url: str, body: bytes) -> int:
+    headers = {"x-hub-signature-256": sign(body)}
+    async with session.post(url + HOOK, data=body, headers=headers) as response:
+        await response.read()
+        return response.status
+
+
+async def readiness(session: aiohttp.ClientSession, url: str) -> int:
+    async with session.get(f"{url}/readyz") as response:
+        return response.status
+
+
+def envelope_of(customer: int, number: int) -> bytes:
+    message = {
+        "from": f"1555{customer:07d}",
+        "id": f"wamid.{customer}.{number}",
+        "timestamp": str(1_790_000_000 + number),
+        "type": "text",
+        "text": {"body": f"Message {number}"},
+    }
+    value = {
+        "messaging_product": "whatsapp",
+        "metadata": {"display_phone_number": "15550001111", "phone_number_id": NUMBER_ID},
+        "messages": [message],
+    }
+    changes = [{"field": "messages", "value": value}]
+    entry = {"id": WABA_ID, "time": 1_790_000_000, "changes": changes}
+    return json.dumps({"object": "whatsapp_business_account", "entry": [entry]}).encode()
+
+
+class Replica:
+    """A service that can be killed and started again."""
+
+    def __init__(self, serve: Callable[..., Any], settings: dict[str, Any]) -> None:
+        self._serve = serve
+        self._settings = settings
+        self._running = AsyncExitStack()
+        self.process: Any = None
+
+    @property
+    def urls(self) -> Sequence[str]:
+        return [] if self.process is None else [self.process.url]
+
+    async def start(self) -> None:
+        self.process = await self._running.enter_async_context(self._serve(**self._settings))
+
+    async def kill(self, journal: Journal) -> None:
+        process, self.process = self.process, None
+        await process.kill()
+        journal.note_kill(process.pid)
+
+    async def stop(self) -> None:
+        """End in an orderly way, as a rolling restart does."""
+        if self.process is not None:
+            assert (await self.process.terminate())[0] == 0
+
+    async def leave(self) -> None:
+        await self._running.aclose()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    server = Server()
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="module")
+def template(server: Server) -> str:
+    return server.make_template()
+
+
+@pytest.fixture
+def database(server: Server, template: str) -> Iterator[str]:
+    """Return the name of a new database."""
+    name = server.make_database(template)
+    yield name
+    server.drop_database(name)
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    (tmp_path / "replica_handlers.py").write_text(HANDLERS)
+    (tmp_path / "journal").touch()
+    return Journal(tmp_path / "journal")
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    timeout = aiohttp.ClientTimeout(total=DEADLINE_SECONDS)
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        yield session
+
+
+@pytest.fixture
+async def replicas(serve, server, database, journal) -> AsyncIterator[Callable[..., Any]]:
+    """Start replicas, each with so many worker processes."""
+    running: list[Replica] = []
+
+    async def start(
+        *workers: int, lease_seconds: float, url: str | None = None, graph_url: str = NOBODY
+    ) -> list[Replica]:
+        for number in workers:
+            settings = {
+                "graph_url": graph_url,
+                "environ": {"JOURNAL": str(journal.path)},
+                "options": ["--workers", str(number)],
+                "persistence": {"url": url or server.url(database)},
+                "handlers": ["replica_handlers:careful"],
+                "inbox": {"leaseSeconds": lease_seconds, "maxAttempts": 1000},
+            }
+            running.append(Replica(serve, settings))
+            await running[-1].start()
+        return running
+
+    yield start
+    for each in running:
+        await each.leave()
+
+
+@asynccontextmanager
+async def writing(
+    session: aiohttp.ClientSession, replicas: Sequence[Replica], seed: int
+) -> AsyncIterator[Load]:
+    """Run customers until the end of the block."""
+    load = Load(
+        session, lambda: [url for each in replicas for url in each.urls], random.Random(seed)
+    )
+    tasks = [asyncio.create_task(load.write(customer)) for customer in range(CUSTOMERS)]
+    try:
+        yield load
+    finally:
+        load.is_over = True
+        await asyncio.gather(*tasks)
+
+
+async def settled_in(url: str) -> set[str]:
+    """Return the ids of the messages whose delivery is settled, from one snapshot."""
+    connection = await asyncpg.connect(url)
+    async with connection.transaction(isolation="repeatable_read"):
+        recorded = await connection.fetch("SELECT wa_message_id FROM wats_messages")
+        left = await connection.fetch("SELECT payload FROM wats_deliveries")
+    await connection.close()
+    outstanding = {updates.decode(payload).raw["id"] for (payload,) in left}
+    return {wa_message_id for (wa_message_id,) in recorded} - outstanding
+
+
+async def until_settled(url: str) -> None:
+    """Wait until nothing is outstanding; check that the counters agree."""
+    connection = await asyncpg.connect(url)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while await connection.fetchval("SELECT count(*) FROM wats_deliveries"):
+            await asyncio.sleep(0.05)
+    counted = "SELECT sum(pending), sum(leased), sum(retry), sum(dead) FROM wats_depths"
+    assert list(await connection.fetchrow(counted)) == [0, 0, 0, 0]
+    await connection.close()
+
+
+async def until_ready(session: aiohttp.ClientSession, replicas: Sequence[Replica]) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        for url in [url for each in replicas for url in each.urls]:
+            while await readiness(session, url) != 200:
+                await asyncio.sleep(0.05)
+
+
+async def stop(replicas: Sequence[Replica]) -> None:
+    await asyncio.gather(*(each.stop() for each in replicas))
+
+
+async def test_replicas_that_are_killed_lose_and_reorder_nothing(
+    replicas, server, database, journal, session
+) -> None:
+    url = server.url(database)
+    running = await replicas(1, 1, 2, lease_seconds=3)
+    kills = 0
+
+    async with writing(session, running, 20261126) as load, asyncio.TaskGroup() as starting:
+        async with asyncio.timeout(STORM_SECONDS + PATIENCE_SECONDS):
+            for _ in range(round(STORM_SECONDS / KILL_EVERY_SECONDS)):
+                await asyncio.sleep(KILL_EVERY_SECONDS)
+                serving = [each for each in running if each.urls]
+                if serving:
+                    victim = load.chance.choice(serving)
+                    await victim.kill(journal)
+                    kills += 1
+                    journal.note_settled(await settled_in(url))
+                    starting.create_task(victim.start())
+    await until_settled(url)
+    await stop(running)
+
+    assert kills > 2
+    assert len(load.acknowledged) > CUSTOMERS
+    assert load.acknowledged <= journal.completed()
+    journal.check()
+
+
+async def test_a_crash_of_the_server_loses_and_reorders_nothing(
+    replicas, server, database, journal, session
+) -> None:
+    running = await replicas(1, 2, lease_seconds=8)
+
+    async with writing(session, running, 20261127) as load:
+        for how in (signal.SIGQUIT, signal.SIGKILL):
+            await asyncio.sleep(1.0)
+            load.statuses.clear()
+            server.crash(how)
+            while 503 not in load.statuses:
+                await asyncio.sleep(0.05)
+            assert {await readiness(session, each.process.url) for each in running} == {503}
+            server.start()
+            await until_ready(session, running)
+            before = len(load.acknowledged)
+            while len(load.acknowledged) < before + CUSTOMERS:
+                await asyncio.sleep(0.05)
+    await until_settled(server.url(database))
+    await stop(running)
+
+    assert load.statuses <= {200, 503}
+    assert load.acknowledged <= journal.completed()
+    assert journal.check() == 0
+
+
+async def test_a_conversation_that_alternates_between_replicas_is_handled_in_order(
+    replicas, server, database, journal, session
+) -> None:
+    one, other = await replicas(1, 2, lease_seconds=30)
+
+    for number in range(300):
+        url = (one, other)[number % 2].process.url
+        assert await post(session, url, envelope_of(0, number)) == 200
+    await until_settled(server.url(database))
+    await stop([one, other])
+
+    assert len(journal.completed()) == 300
+    assert journal.check() == 0
+
+
+async def test_while_the_server_is_stopped_replicas_refuse_webhooks_and_recover(
+    replicas, server, database, journal, session
+) -> None:
+    running = await replicas(1, 1, lease_seconds=30)
+    urls = [each.process.url for each in running]
+    assert await post(session, urls[0], envelope_of(0, 0)) == 200
+
+    server.stop()
+    for _ in range(3):
+        assert {await post(session, url, envelope_of(0, 1)) for url in urls} == {503}
+        assert {await readiness(session, url) for url in urls} == {503}
+        await asyncio.sleep(1.0)
+    server.start()
+    await until_ready(session, running)
+
+    for number, url in enumerate(urls, 1):
+        assert await post(session, url, envelope_of(0, number)) == 200
+    await until_settled(server.url(database))
+    await stop(running)
+    assert len(journal.completed()) == 3
+    assert journal.check() == 0
+
+
+class SlowNetwork:
+    """Passes bytes on between replicas and the server, each after some time."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.delay_seconds = 0.0
+
+    async def start(self) -> None:
+        self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+
+    @property
+    def port(self) -> int:
+        port: int = self._listener.sockets[0].getsockname()[1]
+        return port
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        theirs, ours = await asyncio.open_unix_connection(self._socket)
+        for pair in ((reader, ours), (theirs, writer)):
+            task = asyncio.create_task(self._pass_on(*pair))
+            self._tasks.add(task)
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                await asyncio.sleep(self.delay_seconds)
+                writer.write(data)
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    async def stop(self) -> None:
+        self._listener.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+@pytest.fixture
+async def network(server: Server) -> AsyncIterator[SlowNetwork]:
+    network = SlowNetwork(server.socket)
+    await network.start()
+    yield network
+    await network.stop()
+
+
+async def test_a_server_that_responds_slowly_is_refused_within_the_deadline(
+    network, replicas, server, database, journal, session
+) -> None:
+    url = f"postgresql://postgres@127.0.0.1:{network.port}/{database}"
+    (replica,) = await replicas(1, lease_seconds=30, url=url)
+    assert await post(session, replica.process.url, envelope_of(0, 0)) == 200
+
+    network.delay_seconds = 2.0
+    posting = [
+        asyncio.create_task(post(session, replica.process.url, envelope_of(customer, 0)))
+        for customer in range(1, 4)
+    ]
+    assert await readiness(session, replica.process.url) == 503
+    assert {await each for each in posting} == {503}
+    network.delay_seconds = 0.0
+    await until_ready(session, [replica])
+
+    for customer in range(1, 4):
+        assert await post(session, replica.process.url, envelope_of(customer, 0)) == 200
+    await until_settled(server.url(database))
+    await stop([replica])
+    assert len(journal.completed()) == 4
+    assert journal.check() == 0
+
+
+async def test_one_idempotency_key_at_two_replicas_is_one_send(
+    replicas, server, database, session
+) -> None:
+    settings = SimulatorSettings(
+        app_secret=Secret(APP_SECRET),
+        verify_token=Secret(VERIFY_TOKEN),
+        waba_id=WABA_ID,
+        phone_number_id=NUMBER_ID,
+        answer_delay_seconds=0.2,
+    )
+    async with Simulator(settings) as simulator:
+        running = await replicas(1, 2, lease_seconds=30, graph_url=simulator.url)
+        for key in map(str, range(8)):
+            sending = [send(session, each.process.url, key) for each in running * 2]
+            responses = await asyncio.gather(*sending)
+            last = {await send(session, each.process.url, key) for each in running}
+
+            assert {status for status, _ in responses} <= {200, 409}
+            assert last == {each for each in responses if each[0] == 200}
+        assert simulator.counts.sends == 8
+        await stop(running)
+
+
+async def send(session: aiohttp.ClientSession, url: str, key: str) -> tuple[int, bytes]:
+    headers = {"authorization": f"Bearer {BEARER_TOKEN}", "idempotency-key": key}
+    body = {"to": "15550001234", "text": "Hello"}
+    async with session.post(f"{url}/api/messages/text", json=body, headers=headers) as response:
+        return response.status, await response.read()
