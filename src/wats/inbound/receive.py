@@ -1,7 +1,7 @@
 """The transaction of the inbound flow: a webhook body becomes stored updates, then we answer."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -119,7 +119,11 @@ class Receiver:
         self, store: Store, dispatcher: Dispatcher, found: Normalized, on_receipt: OnReceipt
     ) -> None:
         arrivals = [self._arrival(update) for update in found.updates]
-        slots = dispatcher.reserve(arrivals)
+        slots: dict[str, int] = {}
+
+        def reserve() -> Mapping[str, int]:
+            slots.update(dispatcher.reserve(arrivals))
+            return slots
 
         def on_received(results: Sequence[Received | None] | None, error: Exception | None) -> None:
             try:
@@ -131,11 +135,7 @@ class Receiver:
             finally:
                 dispatcher.give_back(slots)
 
-        try:
-            store.receive(arrivals, on_received, slots)
-        except BaseException:
-            dispatcher.give_back(slots)
-            raise
+        store.receive(arrivals, on_received, reserve)
 
     def _dispatch(
         self,

@@ -39,7 +39,13 @@ Observe: TypeAlias = Callable[[Adapter, StoreOperation, Outcome, float], None]
 OnReceived: TypeAlias = Callable[[Sequence[Received | None] | None, Exception | None], None]
 """Called on the event loop with the results of `InboxStore.receive`, or with its error."""
 
-NO_SLOTS: Mapping[str, int] = {}
+Reserve: TypeAlias = Callable[[], Mapping[str, int]]
+"""Reserves slots just before a transaction begins; returns how many for each consumer."""
+
+
+def no_slots() -> Mapping[str, int]:
+    """Reserve nothing: every delivery is left to a claim."""
+    return {}
 
 
 class Lifecycle(Protocol):
@@ -103,7 +109,7 @@ class InboxStore(Protocol):
         self,
         arrivals: Sequence[Arrival],
         on_received: OnReceived,
-        slots: Mapping[str, int] = NO_SLOTS,
+        reserve: Reserve = no_slots,
     ) -> None:
         """Store *arrivals*; call *on_received* when they are durable, with a result for each.
 
@@ -119,9 +125,10 @@ class InboxStore(Protocol):
         Args:
             arrivals: Updates in the order in which they came.
             on_received: Called once, on the loop of the caller.
-            slots: How many deliveries of each consumer may be leased on arrival. A delivery is
-                leased on arrival only if nothing of its consumer can be claimed: older
-                deliveries go first.
+            reserve: Called once, on the loop, when the transaction is about to begin; not at all if
+                that fails. Returns how many deliveries of each consumer may be leased on arrival.
+                A delivery is leased on arrival only if nothing of its consumer can be claimed:
+                older deliveries go first.
         """
 
     async def claim(self, consumer: str, limit: int) -> Claimed:
@@ -221,7 +228,7 @@ class Store(Lifecycle, InboxStore, RequestStore, MessageStore, Protocol):
 
 
 async def receive(
-    store: InboxStore, arrivals: Sequence[Arrival], slots: Mapping[str, int] = NO_SLOTS
+    store: InboxStore, arrivals: Sequence[Arrival], slots: Mapping[str, int] | None = None
 ) -> Sequence[Received | None]:
     """Await `InboxStore.receive`, for callers that make few calls."""
     future: asyncio.Future[Sequence[Received | None]] = asyncio.get_running_loop().create_future()
@@ -234,5 +241,5 @@ async def receive(
         else:
             future.set_result(results or ())
 
-    store.receive(arrivals, resolve, slots)
+    store.receive(arrivals, resolve, lambda: slots or {})
     return await future

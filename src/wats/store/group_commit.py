@@ -35,6 +35,7 @@ class Request(msgspec.Struct, kw_only=True):
         run: The operation. Its first argument is the connection.
         item: If *is_joined*: all items of a batch with the same *run* are passed to one call,
             which returns one result for each.
+        prepare: Returns the item, when the transaction is about to begin.
         is_patient: Whether the request waited for others. It runs before them: it frees what they
             need.
         operation: The name for telemetry; `None` if the request is not counted.
@@ -42,6 +43,7 @@ class Request(msgspec.Struct, kw_only=True):
 
     run: Callable[..., Any]
     item: Any = None
+    prepare: Callable[[], Any] | None = None
     is_joined: bool = False
     is_patient: bool = False
     finish: Finish
@@ -70,7 +72,7 @@ class GroupCommit:
     def submit(self, request: Request, *, patience_seconds: float = 0.0) -> None:
         """Gather *request*, with up to *patience_seconds* for others to share its transaction."""
         if request.loop is not self._loop:
-            self._hand_over([request])
+            self._hand_over(prepared([request]))
             return
         self._waiting.append(request)
         if self._is_gathering:
@@ -96,7 +98,15 @@ class GroupCommit:
             return
         self._is_gathering = False
         batch, self._waiting = self._waiting, []
-        self._hand_over(batch)
+        self._hand_over(prepared(batch))
+
+
+def prepared(requests: list[Request]) -> list[Request]:
+    """Give those of *requests* their item that have it only now."""
+    for request in requests:
+        if request.prepare is not None:
+            request.item = request.prepare()
+    return requests
 
 
 def request_of(

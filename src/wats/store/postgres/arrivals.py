@@ -10,9 +10,9 @@ import asyncpg
 import msgspec
 
 from wats.errors import StoreClosed, StoreUnavailable
-from wats.store import OnReceived
+from wats.store import OnReceived, Reserve
 from wats.store.postgres.receive import Call
-from wats.store.records import Received
+from wats.store.records import Arrival, Received
 
 MAX_ARRIVALS: Final = 512
 """After how many updates a transaction is full: a bound on how long the first one waits."""
@@ -24,7 +24,8 @@ _Results = Sequence[Sequence[Received | None]]
 
 
 class _Waiting(msgspec.Struct, frozen=True):
-    call: Call
+    arrivals: Sequence[Arrival]
+    reserve: Reserve
     on_received: OnReceived
     began: float
 
@@ -49,15 +50,15 @@ class Arrivals:
         self._is_closed = False
         self._is_scheduled = False
 
-    def put(self, call: Call, on_received: OnReceived) -> None:
-        """Store *call* soon, and call *on_received*.
+    def put(self, arrivals: Sequence[Arrival], reserve: Reserve, on_received: OnReceived) -> None:
+        """Store *arrivals* soon, and call *on_received*.
 
         Raises:
             StoreClosed: `close` was called.
         """
         if self._is_closed:
             raise StoreClosed
-        self._waiting.append(_Waiting(call, on_received, perf_counter()))
+        self._waiting.append(_Waiting(arrivals, reserve, on_received, perf_counter()))
         if not self._is_scheduled and len(self._tasks) < IN_FLIGHT:
             self._is_scheduled = True
             # Not now, so that the calls that the same turn of the loop makes are taken along.
@@ -70,8 +71,9 @@ class Arrivals:
         batch, count = [], 0
         while self._waiting and count < MAX_ARRIVALS:
             batch.append(self._waiting.popleft())
-            count += len(batch[-1].call.arrivals)
-        task = asyncio.get_running_loop().create_task(self._run(batch))
+            count += len(batch[-1].arrivals)
+        calls = [Call(each.arrivals, each.reserve()) for each in batch]
+        task = asyncio.get_running_loop().create_task(self._run(batch, calls))
         self._tasks.add(task)
         task.add_done_callback(self._end)
 
@@ -79,14 +81,14 @@ class Arrivals:
         self._tasks.discard(task)
         self._begin()
 
-    async def _run(self, batch: Sequence[_Waiting]) -> None:
+    async def _run(self, batch: Sequence[_Waiting], calls: Sequence[Call]) -> None:
         waited_seconds = perf_counter() - batch[0].began
         try:
-            results = await self._store([each.call for each in batch], waited_seconds)
+            results = await self._store(calls, waited_seconds)
         except Exception as error:
             if len(batch) > 1 and _is_of_a_value(error):
-                for each in batch:
-                    await self._run([each])
+                for each, call in zip(batch, calls, strict=True):
+                    await self._run([each], [call])
             else:
                 self._finish(batch, None, error)
         else:

@@ -17,7 +17,7 @@ from typing_extensions import override
 
 from wats.clock import Now, to_ms, utc_now
 from wats.errors import StoreClosed, StoreError
-from wats.store import NO_SLOTS, Observe, OnReceived, Store
+from wats.store import Observe, OnReceived, Reserve, Store, no_slots
 from wats.store.migrate import is_usable, load_migrations
 from wats.store.records import (
     Arrival,
@@ -225,14 +225,14 @@ class SQLiteStore(Store):
         self,
         arrivals: Sequence[Arrival],
         on_received: OnReceived,
-        slots: Mapping[str, int] = NO_SLOTS,
+        reserve: Reserve = no_slots,
     ) -> None:
         if self._writer is None:
             raise StoreClosed
         self._writer.submit_with(
             StoreOperation.RECEIVE,
             inbox.receive,
-            (arrivals, slots),
+            lambda: (arrivals, reserve()),
             on_received,
             loop=asyncio.get_running_loop(),
             began=perf_counter(),

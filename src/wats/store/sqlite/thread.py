@@ -86,17 +86,17 @@ class ConnectionThread(Generic[C]):
         self,
         operation: StoreOperation,
         run: Callable[[C, Sequence[Any]], Sequence[Any]],
-        item: Any,
+        prepare: Callable[[], Any],
         finish: Finish,
         *,
         loop: asyncio.AbstractEventLoop,
         began: float,
     ) -> None:
-        """Like `submit_joined`, with a callback in place of a future: for thousands a second."""
+        """Like `submit_joined`, with callbacks for item and result: for thousands a second."""
         self._group.submit(
             Request(
                 run=run,
-                item=item,
+                prepare=prepare,
                 is_joined=True,
                 finish=finish,
                 operation=operation,
