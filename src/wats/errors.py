@@ -243,6 +243,12 @@ class SchemaMismatch(StoreError):
     text = "The database was made by other migrations than this wats has."
 
 
+class CopyRefused(StoreError):
+    """A database cannot be copied; the target is as it was before."""
+
+    code = "database_copy_refused"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphDiagnostics:
     """What Meta said about a failure, sanitised: numbers, and short names without free text.

@@ -4,6 +4,7 @@ import click
 
 from wats.cli.bundle import support_bundle
 from wats.cli.config import config
+from wats.cli.database import database
 from wats.cli.demo import demo
 from wats.cli.doctor import doctor
 from wats.cli.metrics import metrics
@@ -32,6 +33,7 @@ for _command in (
     simulate,
     demo,
     config,
+    database,
     token,
     openapi,
     metrics,

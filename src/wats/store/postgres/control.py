@@ -26,6 +26,11 @@ _LEAD = "SELECT pg_try_advisory_lock(hashtext('wats leader'), hashtext(current_s
 
 _ALIVE = "SELECT 1"
 
+_USE = "SELECT pg_try_advisory_lock_shared(hashtext('wats use'), hashtext(current_schema()))"
+
+USE_ALONE = "SELECT pg_try_advisory_lock(hashtext('wats use'), hashtext(current_schema()))"
+"""Keeps services out as long as the session lasts; false while one uses the database."""
+
 # At most one process writes in one beat. When the clock of the server went back, the shift grows
 # by the difference.
 KEEP_CLOCK = """
@@ -103,6 +108,8 @@ class Control:
             try:
                 async with asyncio.timeout(self._connector.limits.connect_seconds):
                     await connection.add_listener(_CHANNEL, self._on_notification)
+                    if not await connection.fetchval(_USE):  # it is being copied
+                        raise StoreUnavailable
             except BaseException:
                 connection.terminate()
                 raise

@@ -260,13 +260,14 @@ def _window_hash(phone_number_id: str, customer: str) -> int:
     return short_fingerprint(f"{phone_number_id} {customer}")
 
 
-def _window_digest(phone_number_id: str, customer: str) -> int:
+def window_digest(phone_number_id: str, customer: str) -> int:
+    """Return the key of the window of *customer* with this number."""
     # The only key of a window in its table, so two windows must not share it by chance.
     return fingerprint(f"{phone_number_id} {customer}")
 
 
 def _window_row(record: WindowRecord) -> tuple[int, int]:
-    digest = _window_digest(record.phone_number_id, record.customer)
+    digest = window_digest(record.phone_number_id, record.customer)
     return digest, to_ms(record.last_inbound_at)
 
 
@@ -326,7 +327,7 @@ def last_inbound_at(connection: Connection, phone_number_id: str, customer: str)
     long as that of `get`.
     """
     values = _window_hash(phone_number_id, customer), phone_number_id, customer
-    digest = _window_digest(phone_number_id, customer)
+    digest = window_digest(phone_number_id, customer)
     # The pending messages first: they can become indexed between the two statements.
     found: int | None = connection.execute(_LATEST_WINDOW, (*values, digest)).get
     for latest_at, opened_at in connection.execute(_INDEXED_WINDOWS, values):

@@ -1,0 +1,72 @@
+"""Copying a whole store to another one while no service uses either."""
+
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+
+import msgspec
+
+from wats.errors import CopyRefused
+from wats.store.open import IN_MEMORY, open_store
+from wats.store.sqlite import transfer as sqlite
+from wats.store.transfer import Batches, DeadLetterRow, DeliveryRow, Loaded, StoredRow
+
+_SQLITE = "sqlite:///"
+
+NumberOf = Callable[[bytes], str]
+"""Returns the business number of a payload, empty if it has none."""
+
+
+async def copy_store(
+    source: str,
+    target: str,
+    number_of: NumberOf,
+    *,
+    source_password: str | None = None,
+    target_password: str | None = None,
+) -> Loaded:
+    """Copy all rows of the store *source* to the empty store *target*, or none of them.
+
+    Args:
+        source: The URL of a store, as for `open_store`.
+        target: Likewise.
+        number_of: Reads the business number of a delivery, which SQLite does not store.
+        source_password: The password of a PostgreSQL source.
+        target_password: The password of a PostgreSQL target.
+
+    Raises:
+        CopyRefused: One of them is in use, the source is missing, or the target is not empty.
+        ConfigError: A URL names no store.
+        StoreUnavailable: A database cannot be reached, read or written.
+    """
+    for url in (source, target):
+        open_store(url)  # checks the URL and does no I/O
+        if url == IN_MEMORY:
+            raise CopyRefused("A database in memory cannot be copied.")
+    async with (
+        aclosing(_export(source, source_password)) as exported,
+        aclosing(_with_numbers(exported, number_of)) as batches,
+    ):
+        if target.startswith(_SQLITE):
+            return await sqlite.load(target.removeprefix(_SQLITE), batches)
+        from wats.store.postgres import transfer  # asyncpg is optional
+
+        return await transfer.load(target, target_password, batches)
+
+
+def _export(url: str, password: str | None) -> Batches:
+    if url.startswith(_SQLITE):
+        return sqlite.export(url.removeprefix(_SQLITE))
+    from wats.store.postgres import transfer  # asyncpg is optional
+
+    return transfer.export(url, password)
+
+
+async def _with_numbers(batches: Batches, number_of: NumberOf) -> Batches:
+    async for batch in batches:
+        yield [_with_number(row, number_of) for row in batch]
+
+
+def _with_number(row: StoredRow, number_of: NumberOf) -> StoredRow:
+    if isinstance(row, DeliveryRow | DeadLetterRow) and row.phone_number_id is None:
+        return msgspec.structs.replace(row, phone_number_id=number_of(row.payload))
+    return row

@@ -1,0 +1,276 @@
+"""Reading and writing whole SQLite stores, while no other process has the file open."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, Final
+
+import apsw
+import msgspec
+
+from wats.clock import from_ms
+from wats.errors import CopyRefused
+from wats.store.migrate import load_migrations
+from wats.store.records import Direction, MessageRecord, StatusRecord
+from wats.store.sqlite import messages, statuses
+from wats.store.sqlite.clock import StoreClock
+from wats.store.sqlite.connection import Writer, connect_writer, migrate, translate
+from wats.store.transfer import (
+    BATCH_ROWS,
+    IN_USE,
+    MISSING,
+    NOT_EMPTY,
+    TABLES,
+    Batches,
+    ConsumerRow,
+    DeadLetterRow,
+    DeliveryRow,
+    IdentityRow,
+    Loaded,
+    MessageRow,
+    RequestRow,
+    StatusRow,
+    StoredRow,
+    WindowRow,
+)
+
+_EXPORT: Final[Mapping[type[StoredRow], str]] = {
+    ConsumerRow: "SELECT name, seen_at FROM wats_consumers ORDER BY name",
+    IdentityRow: """
+        SELECT coalesce(phone_number_id, ''), occurred_at, key, kind, received_at
+        FROM wats_inbox ORDER BY id
+    """,
+    MessageRow: """
+        SELECT row_id, phone_number_id, wa_message_id, direction, from_phone, to_phone, type,
+            status, graph_message_id, created_at, updated_at
+        FROM wats_messages ORDER BY row_id
+    """,
+    StatusRow: """
+        SELECT phone_number_id, wa_message_id, s.status, participant, error_code, occurred_at
+        FROM wats_statuses AS s CROSS JOIN wats_messages ON row_id = s.id >> 16
+        UNION ALL
+        SELECT phone_number_id, wa_message_id, status, participant, error_code, occurred_at
+        FROM wats_early_statuses
+    """,
+    DeliveryRow: """
+        SELECT NULL, id, update_id, siblings, consumer, ordering_key,
+            CASE WHEN lease IS NULL THEN due_at ELSE arrived_at END,
+            lease IS NOT NULL AND is_final, attempts, error, arrived_at, payload
+        FROM wats_deliveries ORDER BY id
+    """,
+    DeadLetterRow: """
+        SELECT NULL, id, update_id, siblings, consumer, ordering_key, attempts, error, arrived_at,
+            died_at, payload
+        FROM wats_dead_deliveries ORDER BY id
+    """,
+    RequestRow: """
+        SELECT scope, key_hash, request_hash, state, reserved_until, expires_at, response
+        FROM wats_requests
+    """,
+    WindowRow: """
+        SELECT max(number), digest, max(at) FROM (
+            SELECT NULL AS number, digest, last_inbound_at AS at FROM wats_windows
+            UNION ALL
+            SELECT phone_number_id, wats_digest(phone_number_id, from_phone), opened_at
+            FROM wats_messages WHERE opened_at IS NOT NULL
+        ) GROUP BY digest
+    """,
+}
+
+# Heads with a lease that expired are the exhausted ones.
+_INSERT: Final[Mapping[type[StoredRow], str]] = {
+    ConsumerRow: "INSERT INTO wats_consumers (name, seen_at) VALUES (?, ?)",
+    IdentityRow: """
+        INSERT INTO wats_inbox (phone_number_id, occurred_at, key, kind, received_at)
+        VALUES (nullif(?, ''), ?, ?, ?, ?)
+    """,
+    DeliveryRow: """
+        INSERT INTO wats_deliveries (
+            id, update_id, siblings, consumer, ordering_key, due_at, is_final, lease, attempts,
+            error, arrived_at, payload
+        )
+        VALUES (?2, ?3, ?4, ?5, ?6, ?7, ?8, CASE WHEN ?8 THEN 1 END, ?9, ?10, ?11, ?12)
+    """,
+    DeadLetterRow: """
+        INSERT INTO wats_dead_deliveries (
+            id, update_id, siblings, consumer, ordering_key, attempts, error, arrived_at, died_at,
+            payload
+        )
+        VALUES (?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
+    """,
+    RequestRow: """
+        INSERT INTO wats_requests (
+            scope, key_hash, request_hash, state, reserved_until, expires_at, response
+        )
+        VALUES (?, ?, ?, ?, ?, ?, ?)
+    """,
+    WindowRow: "INSERT INTO wats_windows (digest, last_inbound_at) VALUES (?2, ?3)",
+}
+
+_FINISH = """
+UPDATE wats_deliveries SET followers = (
+    SELECT count(*) FROM wats_deliveries AS follower
+    WHERE follower.ordering_key = wats_deliveries.ordering_key
+        AND follower.consumer = wats_deliveries.consumer AND follower.due_at IS NULL
+) WHERE due_at IS NOT NULL;
+UPDATE wats_consumers SET (pending, leased, retry) = (
+    SELECT count(*) FILTER (WHERE lease IS NULL AND attempts = 0),
+        count(*) FILTER (WHERE lease IS NOT NULL),
+        count(*) FILTER (WHERE lease IS NULL AND attempts > 0)
+    FROM wats_deliveries WHERE consumer = name
+);
+UPDATE wats_queue SET last_id = max(
+    last_id, (SELECT coalesce(max(id), 0) FROM wats_deliveries),
+    (SELECT coalesce(max(id), 0) FROM wats_dead_deliveries)
+);
+"""
+
+_COUNTS: Final[Mapping[type[StoredRow], str]] = {
+    ConsumerRow: "SELECT count(*) FROM wats_consumers",
+    IdentityRow: "SELECT count(*) FROM wats_inbox",
+    MessageRow: "SELECT count(*) FROM wats_messages",
+    StatusRow: """
+        SELECT (SELECT count(*) FROM wats_statuses) + (SELECT count(*) FROM wats_early_statuses)
+    """,
+    DeliveryRow: "SELECT count(*) FROM wats_deliveries",
+    DeadLetterRow: "SELECT count(*) FROM wats_dead_deliveries",
+    RequestRow: "SELECT count(*) FROM wats_requests",
+    WindowRow: "SELECT count(*) FROM wats_windows",
+}
+
+
+def _ignore() -> None:
+    """Stand in for the bell: no other process has the file."""
+
+
+@contextmanager
+def _exclusive(path: str) -> Iterator[Writer]:
+    """Open the file for this process alone, in a transaction that is rolled back at the end.
+
+    Raises:
+        CopyRefused: Another process has the file open.
+    """
+    clock = StoreClock()
+    try:
+        writer = Writer(path, clock, _ignore)
+        try:
+            # Each connection to a file with a write-ahead log holds a shared lock on it.
+            writer.execute("PRAGMA locking_mode = EXCLUSIVE")
+            writer.execute("PRAGMA secure_delete = ON")
+            writer.execute("BEGIN EXCLUSIVE")
+            clock.start(writer)
+            yield writer
+        finally:
+            writer.roll_back()
+            writer.close()
+    except apsw.BusyError as error:
+        raise CopyRefused(IN_USE) from error
+    except apsw.Error as error:
+        raise translate(error) from error
+
+
+def _prepare(path: str) -> None:
+    """Make or migrate the tables."""
+    try:
+        writer = connect_writer(path, 0.5, lambda: 0, _ignore)
+        try:
+            migrate(writer, load_migrations("sqlite"))
+        finally:
+            writer.close()
+    except apsw.BusyError as error:
+        raise CopyRefused(IN_USE) from error
+    except (apsw.Error, OSError) as error:
+        raise translate(error) from error
+
+
+async def export(path: str) -> Batches:
+    """Yield all rows of the store in the file *path*, in bounded batches.
+
+    Raises:
+        CopyRefused: There is no such file, or another process has it open.
+    """
+    if not os.path.isfile(path):  # noqa: ASYNC240, PTH113  # nothing else runs
+        raise CopyRefused(MISSING)
+    _prepare(path)
+    with _exclusive(path) as connection:
+        connection.create_scalar_function("wats_digest", _digest, 2)
+        for row_type in TABLES:
+            rows: Any = connection.execute(_EXPORT[row_type])
+            while batch := list(islice(rows, BATCH_ROWS)):
+                yield [_row_of(row_type, values) for values in batch]
+
+
+def _digest(*number_and_customer: Any) -> int:
+    return messages.window_digest(*number_and_customer)
+
+
+def _row_of(row_type: type[StoredRow], values: Sequence[Any]) -> StoredRow:
+    if row_type is DeliveryRow:
+        values = (*values[:7], bool(values[7]), *values[8:])
+    return row_type(*values)
+
+
+async def load(path: str, batches: Batches) -> Loaded:
+    """Write all rows into the store in the file *path*, in one transaction; return the counts.
+
+    Raises:
+        CopyRefused: The file holds rows already, or another process has it open.
+    """
+    _prepare(path)
+    with _exclusive(path) as writer:
+        content = [row_type for row_type in TABLES if row_type is not ConsumerRow]
+        if any(writer.execute(_COUNTS[row_type]).get for row_type in content):
+            raise CopyRefused(NOT_EMPTY)
+        writer.execute("DELETE FROM wats_consumers")
+        read = dict.fromkeys(TABLES, 0)
+        async for batch in batches:
+            read[type(batch[0])] += len(batch)
+            _insert(writer, batch)
+        writer.execute(_FINISH)
+        stored = {row_type: writer.execute(_COUNTS[row_type]).get for row_type in TABLES}
+        loaded = Loaded(read, stored)
+        loaded.check()
+        writer.commit()
+    return loaded
+
+
+def _insert(writer: Writer, batch: Sequence[StoredRow]) -> None:
+    first = batch[0]
+    if isinstance(first, MessageRow):
+        found = [row for row in batch if isinstance(row, MessageRow)]
+        messages.record(writer, list(map(_message_of, found)))
+    elif isinstance(first, StatusRow):
+        statuses.record(writer, [_status_of(row) for row in batch if isinstance(row, StatusRow)])
+    else:
+        writer.executemany(_INSERT[type(first)], _values(batch))
+
+
+def _values(batch: Iterable[StoredRow]) -> list[tuple[Any, ...]]:
+    return [msgspec.structs.astuple(row) for row in batch]
+
+
+def _message_of(row: MessageRow) -> MessageRecord:
+    return MessageRecord(
+        phone_number_id=row.phone_number_id,
+        wa_message_id=row.wa_message_id,
+        direction=Direction(row.direction),
+        from_phone=row.from_phone,
+        to_phone=row.to_phone,
+        type=row.type,
+        status=row.status,
+        graph_message_id=row.graph_message_id,
+        created_at=from_ms(row.created_at),
+        updated_at=from_ms(row.updated_at),
+    )
+
+
+def _status_of(row: StatusRow) -> StatusRecord:
+    return StatusRecord(
+        phone_number_id=row.phone_number_id,
+        wa_message_id=row.wa_message_id,
+        status=row.status,
+        participant=row.participant,
+        error_code=row.error_code,
+        occurred_at=from_ms(row.occurred_at),
+    )
