@@ -1,6 +1,6 @@
 """Copying a whole store to another one while no service uses either."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import aclosing
 
 import msgspec

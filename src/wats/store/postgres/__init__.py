@@ -1,7 +1,7 @@
 """The store on PostgreSQL: a few connections for each process, any number of processes."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from datetime import datetime
 from functools import partial
 from time import perf_counter

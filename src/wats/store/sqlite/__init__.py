@@ -5,7 +5,7 @@ A fourth thread empties the write-ahead log, in the process that does the upkeep
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime, timedelta
 from functools import partial

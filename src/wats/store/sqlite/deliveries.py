@@ -14,6 +14,7 @@ Each function runs inside a transaction that its caller opened, and changes the 
 """
 
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -184,48 +185,62 @@ class Arriving(msgspec.Struct):
 
 def insert(writer: Writer, arriving: Sequence[Arriving]) -> None:
     """Insert the deliveries of new updates, and lease those that can be leased on arrival."""
-    count = sum(len(each.arrival.consumers) for each in arriving)
+    count = sum([len(each.arrival.consumers) for each in arriving])
     if not count:
         return
     now = writer.clock()
     last_id: int = writer.execute(_TAKE_IDS, (count,)).get
-    lease = new_lease()
-    backlogged: dict[str, bool] = {}
-    rows: list[_Row] = []
-    owners: list[Arriving] = []
-    id_ = first_id = last_id - count + 1
-    for each in arriving:
-        arrival, update_id = each.arrival, id_
-        siblings = len(arrival.consumers)
-        for name in arrival.consumers:
-            row: _Row = (
-                id_, update_id, siblings, name, arrival.ordering_key, now, arrival.payload,
-            )  # fmt: skip
-            if each.slots.get(name, 0) > 0 and not _is_backlogged(writer, backlogged, name, now):
-                each.slots[name] -= 1
-                consumer = writer.consumers[name]
-                due_at = now + round(consumer.lease_seconds * 1000)
-                rows.append((*row, due_at, lease, 1, consumer.max_attempts <= 1))
-            else:
-                backlogged[name] = True  # nothing that arrived later goes before this one
-                rows.append((*row, now, None, 0, False))
-            owners.append(each)
-            id_ += 1
+    first_id = last_id - count + 1
+    rows, owners = _rows_of(writer, arriving, first_id, now)
     waiting = _insert_heads(writer, rows, first_id, last_id)
     for row, each in zip(rows, owners, strict=True):
-        is_leased = row[8] is not None and row[0] not in waiting
-        writer.count(row[3], DeliveryState.LEASED if is_leased else DeliveryState.PENDING, 1)
-        if is_leased:
+        if row[8] is not None and row[0] not in waiting:
             each.leased.append(_leased_on_arrival(row))
         else:
             each.waiting += 1
             writer.leaves_work = True
+            writer.count(row[3], DeliveryState.PENDING, 1)
+    for name, leased in Counter([d.consumer for each in arriving for d in each.leased]).items():
+        writer.count(name, DeliveryState.LEASED, leased)
+
+
+def _rows_of(
+    writer: Writer, arriving: Sequence[Arriving], first_id: int, now: int
+) -> tuple[Sequence[_Row], Sequence[Arriving]]:
+    """Return a row for each delivery of *arriving*, leased if it can be, and whose each is."""
+    unleased: _Row = (now, None, 0, False)
+    leases: dict[str, _Row] = {}
+    backlogged: dict[str, bool] = {}
+    rows: list[_Row] = []
+    owners: list[Arriving] = []
+    id_ = first_id
+    for each in arriving:
+        arrival, slots, update_id = each.arrival, each.slots, id_
+        names, key, payload = arrival.consumers, arrival.ordering_key, arrival.payload
+        for name in names:
+            if slots.get(name, 0) > 0 and not _is_backlogged(writer, backlogged, name, now):
+                slots[name] -= 1
+                end = leases.get(name) or leases.setdefault(name, _lease(writer, name, now))
+            else:
+                backlogged[name] = True  # nothing that arrived later goes before this one
+                end = unleased
+            rows.append((id_, update_id, len(names), name, key, now, payload, *end))
+            owners.append(each)
+            id_ += 1
+    return rows, owners
 
 
 def _is_backlogged(writer: Writer, known: dict[str, bool], consumer: str, now: int) -> bool:
     if consumer not in known:
         known[consumer] = bool(writer.execute(HAS_DUE, (consumer, now)).get)
     return known[consumer]
+
+
+def _lease(writer: Writer, name: str, now: int) -> _Row:
+    """Return due_at, lease, attempts and is_final of a delivery that is leased on arrival."""
+    consumer = writer.consumers[name]
+    due_at = now + round(consumer.lease_seconds * 1000)
+    return due_at, new_lease(), 1, consumer.max_attempts <= 1
 
 
 def _insert_heads(
@@ -343,8 +358,8 @@ def _settle_done(
     writer.execute("SAVEPOINT done")
     if change(writer, _DELETE_SINGLE, leases) == len(leases):
         writer.execute("RELEASE done")
-        for each in deliveries:
-            writer.count(each.consumer, DeliveryState.LEASED, -1)
+        for name, count in Counter([each.consumer for each in deliveries]).items():
+            writer.count(name, DeliveryState.LEASED, -count)
         return deliveries, set()
     # Some have followers, or their lease was lost. Rare enough to look at each.
     writer.execute("ROLLBACK TO done")
