@@ -1,6 +1,6 @@
 """Copying a whole store to another one while no service uses either."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import aclosing
 
 import msgspec
@@ -42,13 +42,15 @@ async def copy_store(
         open_store(url)  # checks the URL and does no I/O
         if url == IN_MEMORY:
             raise CopyRefused("A database in memory cannot be copied.")
-    async with aclosing(_export(source, source_password)) as exported:
-        async with aclosing(_with_numbers(exported, number_of)) as batches:
-            if target.startswith(_SQLITE):
-                return await sqlite.load(target.removeprefix(_SQLITE), batches)
-            from wats.store.postgres import transfer  # asyncpg is optional
+    async with (
+        aclosing(_export(source, source_password)) as exported,
+        aclosing(_with_numbers(exported, number_of)) as batches,
+    ):
+        if target.startswith(_SQLITE):
+            return await sqlite.load(target.removeprefix(_SQLITE), batches)
+        from wats.store.postgres import transfer  # asyncpg is optional
 
-            return await transfer.load(target, target_password, batches)
+        return await transfer.load(target, target_password, batches)
 
 
 def _export(url: str, password: str | None) -> Batches:

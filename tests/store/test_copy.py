@@ -1,0 +1,236 @@
+"""Copies of whole stores, from each kind to each kind."""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wats.errors import CopyRefused, StoreUnavailable
+from wats.store import Store, receive
+from wats.store.copy import copy_store
+from wats.store.open import open_store
+from wats.store.records import (
+    Arrival,
+    Consumer,
+    DeliveryState,
+    Depth,
+    Direction,
+    MessageRecord,
+    Reservation,
+    ReservationOutcome,
+    Settlement,
+    StatusRecord,
+    WindowRecord,
+)
+
+NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+CONSUMERS = [Consumer(name=name, lease_seconds=3600.0, max_attempts=5) for name in ("a", "b")]
+KINDS = "sqlite", "postgres"
+
+
+def number_of(payload: bytes) -> str:
+    return "1"
+
+
+@pytest.fixture
+def url_of(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str, str], str]:
+    """Return the URL of a new store by its kind and name."""
+
+    def url_of(kind: str, name: str) -> str:
+        if kind == "sqlite":
+            return f"sqlite:///{tmp_path}/{name}.db"
+        server = request.getfixturevalue("server")
+        database = server.make_database(request.getfixturevalue("template"))
+        request.addfinalizer(lambda: server.drop_database(database))
+        return str(server.url(database))
+
+    return url_of
+
+
+@pytest.fixture(params=[(a, b) for a in KINDS for b in KINDS], ids="-to-".join)
+def urls(request: pytest.FixtureRequest, url_of: Callable[[str, str], str]) -> tuple[str, str]:
+    source, target = request.param
+    return url_of(source, "source"), url_of(target, "target")
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Store]:
+    store = open_store(url)
+    await store.open()
+    await store.register(CONSUMERS)
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def reserve(store: Store, key: bytes) -> Reservation:
+    return await store.reserve_request(
+        scope="1 text", key_hash=key, request_hash=b"body", reserve_seconds=3600, keep_seconds=86400
+    )
+
+
+def status_of(wa_message_id: str, status: str) -> StatusRecord:
+    return StatusRecord(
+        phone_number_id="1", wa_message_id=wa_message_id, status=status, occurred_at=NOON
+    )
+
+
+@pytest.fixture
+def arrivals(
+    arrival: Callable[..., Arrival], message: Callable[..., MessageRecord]
+) -> Sequence[Arrival]:
+    """Updates of every kind: a conversation, one that dies, messages, statuses, a call."""
+    talk = [
+        arrival(
+            ordering_key=7,
+            payload=b"talk %d" % number,
+            consumers=("a", "b"),
+            message=message(f"wamid.in{number}", direction=Direction.INBOUND, from_phone="2"),
+            window=WindowRecord(
+                phone_number_id="1", customer="2", last_inbound_at=NOON + timedelta(minutes=number)
+            ),
+        )
+        for number in range(520)
+    ]
+    call = WindowRecord(phone_number_id="1", customer="3", last_inbound_at=NOON)
+    return [
+        *talk,
+        arrival(ordering_key=8, payload=b"poison", consumers=("a",)),
+        arrival(consumers=(), window=call),
+        arrival(consumers=(), status=status_of("wamid.out", "read")),
+        arrival(consumers=(), status=status_of("wamid.out", "delivered")),
+        arrival(consumers=(), status=status_of("wamid.early", "sent")),
+    ]
+
+
+@pytest.fixture
+async def source(
+    urls: tuple[str, str], arrivals: Sequence[Arrival], message: Callable[..., MessageRecord]
+) -> str:
+    """Fill the source; return its URL."""
+    async with opened(urls[0]) as store:
+        await store.record_sent(message("wamid.out"))
+        await receive(store, arrivals)
+        for delivery in (await store.claim("a", 10)).deliveries:
+            state = DeliveryState.DEAD if delivery.payload == b"poison" else DeliveryState.RETRY
+            await store.settle([Settlement(delivery, state, error="ValueError")])
+        assert len((await store.claim("b", 10)).deliveries) == 1
+        for key in (b"done", b"lost", b"held"):
+            await reserve(store, key)
+        await store.complete_request(
+            scope="1 text", key_hash=b"done", response=b"{}", message=message("wamid.keyed")
+        )
+        await store.doubt_request(scope="1 text", key_hash=b"lost")
+    return urls[0]
+
+
+async def messages_of(store: Store) -> list[dict[str, Any]]:
+    page = await store.list_messages(limit=5000, cursor=None)
+    return [
+        {name: getattr(item, name) for name in item.__struct_fields__ if name != "row_id"}
+        for item in page.items
+    ]
+
+
+async def test_a_copy_holds_everything_but_leases(
+    source: str, urls: tuple[str, str], arrivals: Sequence[Arrival]
+) -> None:
+    async with opened(source) as store:
+        messages = await messages_of(store)
+        (dead,) = await store.dead_letters(limit=10)
+
+    loaded = await copy_store(*urls, number_of)
+
+    assert loaded.read == loaded.stored
+    async with opened(urls[1]) as copy:
+        assert await messages_of(copy) == messages
+        assert len(messages) == 522
+        assert await copy.dead_letters(limit=10) == [dead]
+        assert (await copy.depth()).consumers == {
+            "a": Depth(pending=519, retry=1, dead=1),
+            "b": Depth(pending=519, retry=1),
+        }
+        history = [each.status for each in await copy.list_statuses("wamid.out")]
+        assert history == ["read", "delivered"]
+        assert [each.status for each in await copy.list_statuses("wamid.early")] == ["sent"]
+        opened_at = await copy.last_inbound_at(phone_number_id="1", customer="2")
+        assert opened_at == NOON + timedelta(minutes=519)
+        assert await copy.last_inbound_at(phone_number_id="1", customer="3") == NOON
+        outcomes = [await reserve(copy, key) for key in (b"done", b"lost", b"held", b"new")]
+        assert outcomes[0] == Reservation(outcome=ReservationOutcome.REPLAY, response=b"{}")
+        assert [each.outcome for each in outcomes[1:]] == [
+            ReservationOutcome.UNKNOWN,
+            ReservationOutcome.IN_FLIGHT,
+            ReservationOutcome.RESERVED,
+        ]
+
+
+async def test_a_copy_recognizes_redeliveries_and_dispatches_the_rest_in_order(
+    source: str,
+    urls: tuple[str, str],
+    arrivals: Sequence[Arrival],
+    arrival: Callable[..., Arrival],
+    message: Callable[..., MessageRecord],
+) -> None:
+    await copy_store(*urls, number_of)
+
+    async with opened(urls[1]) as copy:
+        assert set(await receive(copy, arrivals)) == {None}
+        await receive(copy, [arrival(ordering_key=7, payload=b"talk 520", consumers=("a", "b"))])
+        await copy.record_sent(message("wamid.early"))
+        for consumer in ("a", "b"):
+            handled = []
+            while deliveries := (await copy.claim(consumer, 10)).deliveries:
+                handled += [(each.payload, each.attempt) for each in deliveries]
+                await copy.settle([Settlement(each, DeliveryState.DONE) for each in deliveries])
+            assert handled == [(b"talk %d" % n, 2 if n == 0 else 1) for n in range(521)]
+        early = await copy.get_message("wamid.early")
+        assert early is not None
+        assert early.status == "sent"
+        assert all(not depth.outstanding for depth in (await copy.depth()).consumers.values())
+        assert (await copy.list_messages(limit=1, cursor=None)).items[0] == early
+
+
+async def test_a_target_with_rows_is_refused(source: str, urls: tuple[str, str]) -> None:
+    await copy_store(*urls, number_of)
+
+    with pytest.raises(CopyRefused, match="not empty"):
+        await copy_store(*urls, number_of)
+
+
+@pytest.mark.parametrize("busy", [0, 1], ids=["source", "target"])
+async def test_a_database_that_a_service_has_open_is_refused(
+    source: str, urls: tuple[str, str], busy: int
+) -> None:
+    async with opened(urls[busy]):
+        with pytest.raises(CopyRefused, match="in use"):
+            await copy_store(*urls, number_of)
+
+    await copy_store(*urls, number_of)
+
+
+@pytest.mark.parametrize(
+    "urls", [("sqlite", "sqlite"), ("sqlite", "postgres")], indirect=True, ids="-to-".join
+)
+async def test_after_a_failure_the_target_is_empty(source: str, urls: tuple[str, str]) -> None:
+    payloads = []
+
+    def fail(payload: bytes) -> str:
+        payloads.append(payload)
+        if len(payloads) > 510:  # after the first batch of deliveries was written
+            raise StoreUnavailable
+        return "1"
+
+    with pytest.raises(StoreUnavailable):
+        await copy_store(*urls, fail)
+
+    await copy_store(*urls, number_of)
+
+
+async def test_a_source_that_does_not_exist_is_refused(url_of: Callable[[str, str], str]) -> None:
+    with pytest.raises(CopyRefused, match="does not exist"):
+        await copy_store(url_of("sqlite", "none"), url_of("sqlite", "target"), number_of)
