@@ -93,6 +93,8 @@ HTTP_MEANINGS = {
 
 START_MEANINGS = {
     "address_unavailable": "Nothing can listen on this host and port.",
+    "database_copy_refused": "`wats database copy`: a database is in use, the target has rows, or "
+    "the source does not exist.",
     "invalid_config": "The error that holds all the others; its `issues` have codes of their own.",
     "invalid_handler": "A handler cannot be imported or called, has the name of another one, or "
     "was added after the start.",
@@ -478,7 +480,7 @@ def raised_at_start() -> set[str]:
     return codes | {words[0] for _, words in found if isinstance(words[0], str)}
 
 
-_AT_START = (errors.MigrationFailed, errors.SchemaMismatch)
+_AT_START = (errors.MigrationFailed, errors.SchemaMismatch, errors.CopyRefused)
 
 
 def _leaves(*roots: type[errors.WatsError]) -> Iterator[type[errors.WatsError]]:

@@ -69,3 +69,10 @@ def test_a_variable_without_a_password_is_refused(wats) -> None:
 
     assert told.code == 1
     assert "--to-password-env" in told.err
+
+
+def test_a_url_with_a_password_is_refused_and_not_repeated(wats) -> None:
+    told = wats.invoke("database", "copy", "sqlite:///a", "postgresql://wats:hunter2@db/wats")
+
+    assert told.code == 1
+    assert "hunter2" not in told.out + told.err

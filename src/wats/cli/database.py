@@ -39,6 +39,8 @@ def copy(
     that is in use is refused. Everything is copied in one transaction, so after a failure TO is
     still empty. Leases are not copied: a delivery that was leased is due again.
     """
+    if any(_has_password(url) for url in (source, target)):
+        raise click.UsageError("A URL must not hold a password; name a variable that does.")
     copying = copy_store(
         source,
         target,
@@ -56,6 +58,12 @@ def copy(
         return
     for name, count in counts.items():
         click.echo(f"{name:<18}{count:>12,}")
+
+
+def _has_password(url: str) -> bool:
+    # Everyone on the machine can read the arguments of a process.
+    userinfo, at, _ = url.partition("://")[2].partition("@")
+    return bool(at) and ":" in userinfo
 
 
 def _counts(loaded: Loaded) -> Mapping[str, int]:

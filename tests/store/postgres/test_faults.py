@@ -14,7 +14,7 @@ from wats.errors import StoreClosed, StoreUnavailable
 from wats.store import Store, receive
 from wats.store.postgres import PostgresStore
 from wats.store.postgres.connection import Limits, translate
-from wats.store.postgres.control import KEEP_CLOCK
+from wats.store.postgres.control import KEEP_CLOCK, USE_ALONE
 from wats.store.records import Arrival, Consumer, DeliveryState, Settlement
 from wats.telemetry.vocabulary import Adapter, Outcome, StoreOperation
 
@@ -291,6 +291,17 @@ async def test_of_several_replicas_one_leads_until_it_ends(open_replica: MakeSto
     assert again == leads
     assert await left[0].lead()
     assert not await left[1].lead()
+
+
+async def test_no_replica_opens_a_database_that_is_being_copied(
+    database: str, store: Store, sql: Any
+) -> None:
+    assert not await sql.fetchval(USE_ALONE)
+    await store.close()
+    assert await sql.fetchval(USE_ALONE)
+
+    with pytest.raises(StoreUnavailable):
+        await PostgresStore(database).open()
 
 
 async def test_new_work_wakes_the_other_replicas(
