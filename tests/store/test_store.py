@@ -1,7 +1,7 @@
 """The promises of every store about its lifecycle and about receiving updates."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -310,3 +310,18 @@ async def test_a_cancelled_caller_has_stored_its_updates(
     assert waiting(await receive(store, [update])) == [None]
 
     assert payloads(await claim()) == [update.payload]
+
+
+async def test_slots_that_cannot_be_reserved_fail_their_webhook_and_no_other(
+    store: Store, arrival: Callable[..., Arrival]
+) -> None:
+    failed: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+
+    def reserve() -> Mapping[str, int]:
+        raise ZeroDivisionError
+
+    store.receive([arrival()], lambda _, error: failed.set_result(error), reserve)
+    (other,) = await receive(store, [arrival()])
+
+    assert isinstance(await failed, ZeroDivisionError)
+    assert other is not None

@@ -72,7 +72,8 @@ class GroupCommit:
     def submit(self, request: Request, *, patience_seconds: float = 0.0) -> None:
         """Gather *request*, with up to *patience_seconds* for others to share its transaction."""
         if request.loop is not self._loop:
-            self._hand_over(prepared([request]))
+            if ready := prepared([request]):
+                self._hand_over(ready)
             return
         self._waiting.append(request)
         if self._is_gathering:
@@ -98,15 +99,22 @@ class GroupCommit:
             return
         self._is_gathering = False
         batch, self._waiting = self._waiting, []
-        self._hand_over(prepared(batch))
+        if ready := prepared(batch):
+            self._hand_over(ready)
 
 
 def prepared(requests: list[Request]) -> list[Request]:
-    """Give those of *requests* their item that have it only now."""
+    """Give those of *requests* their item that have it only now; finish those that fail at it."""
+    ready: list[Request] = []
     for request in requests:
         if request.prepare is not None:
-            request.item = request.prepare()
-    return requests
+            try:
+                request.item = request.prepare()
+            except Exception as error:
+                request.finish(None, error)
+                continue
+        ready.append(request)
+    return ready
 
 
 def request_of(

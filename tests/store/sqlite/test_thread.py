@@ -254,7 +254,12 @@ async def test_a_callback_that_raises_does_not_keep_others_from_their_results(
 
     def submit(finish: Callable[[object, Exception | None], None]) -> None:
         writer.thread.submit_with(
-            RECEIVE, inbox.receive, ([arrival()], {}), finish, loop=loop, began=loop.time()
+            RECEIVE,
+            inbox.receive,
+            lambda: ([arrival()], {}),
+            finish,
+            loop=loop,
+            began=loop.time(),
         )
 
     held = await writer.hold()

@@ -72,7 +72,10 @@ class Arrivals:
         while self._waiting and count < MAX_ARRIVALS:
             batch.append(self._waiting.popleft())
             count += len(batch[-1].arrivals)
-        calls = [Call(each.arrivals, each.reserve()) for each in batch]
+        batch, calls = _prepared(batch)
+        if not batch:
+            self._begin()
+            return
         task = asyncio.get_running_loop().create_task(self._run(batch, calls))
         self._tasks.add(task)
         task.add_done_callback(self._end)
@@ -114,6 +117,20 @@ class Arrivals:
             self._begin()
             await asyncio.gather(*self._tasks)
             await asyncio.sleep(0)
+
+
+def _prepared(batch: Sequence[_Waiting]) -> tuple[list[_Waiting], list[Call]]:
+    """Reserve the slots of *batch*; finish those whose reservation fails."""
+    ready: list[_Waiting] = []
+    calls: list[Call] = []
+    for each in batch:
+        try:
+            calls.append(Call(each.arrivals, each.reserve()))
+        except Exception as error:
+            each.on_received(None, error)
+        else:
+            ready.append(each)
+    return ready, calls
 
 
 def _is_of_a_value(error: Exception) -> bool:
