@@ -104,8 +104,6 @@ START_MEANINGS = {
     "invalid_telemetry_sink": "A sink lacks a required method, is a class and no object, or cannot "
     "be made.",
     "invalid_timeout": "A Graph client was made that would still connect when its call ends.",
-    "database_copy_refused": "`wats database copy` found a database in use, a target with rows, "
-    "or no source.",
     "invalid_token": "An access token has characters that no token has.",
     "invalid_url": "A Graph client was made without an http or https URL.",
     "invalid_version": "A Graph client was made with a version that is none.",
