@@ -7,6 +7,7 @@ from typing import Any
 from apsw import Connection
 
 from wats.errors import StoreUnavailable
+from wats.store import OnReceived
 from wats.store.sqlite import SQLiteStore
 
 GOOD_PHONE = "15550001234"
@@ -41,12 +42,16 @@ class Unavailable(SQLiteStore):
 
     def __getattribute__(self, name: str) -> Any:
         if name not in {"open", "close", "adapter", "is_gone"} and name[0] != "_" and self.is_gone:
-            return _gone
+            return _refuse if name == "receive" else _gone
         return super().__getattribute__(name)
 
 
 async def _gone(*_: Any, **__: Any) -> Any:
     raise StoreUnavailable
+
+
+def _refuse(_: Any, on_received: OnReceived, __: Any) -> None:
+    on_received(None, StoreUnavailable())
 
 
 UPDATE = {
@@ -112,7 +117,10 @@ async def test_a_message_that_meta_took_is_no_failure_when_it_cannot_be_recorded
 
         assert answer.status == 200
         assert gateway.simulator.counts.sends == 1
-        assert [line["event"] for line in gateway.log] == ["wats.message.unrecorded"]
+        events = [line["event"] for line in gateway.log]
+        assert [each for each in events if each != "wats.upkeep.error"] == [
+            "wats.message.unrecorded"
+        ]
 
 
 async def test_a_database_that_somebody_holds_is_unavailable(open_gateway, tmp_path) -> None:
