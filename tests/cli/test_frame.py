@@ -90,7 +90,7 @@ def watched(families: FamilySet = FamilySet.CONTRACT, pauses: tuple[int, ...] = 
         else:
             history.look(2.0 * look, scrape(service))
     if families is FamilySet.OPERATOR:
-        for state, depth in zip(InboxState, (12, 3, 1, 2), strict=True):
+        for state, depth in zip(InboxState, (12, 3, 1, 2, 0), strict=True):
             service.inbox_depth(state, depth)
         service.inbox_oldest_age(4.2)
         service.auth_failure(AuthSurface.API)
@@ -179,7 +179,7 @@ accepted by Meta           0 ▂▃▃▃▄▄▄▅▅▅▆▆▆▆▇▇█
 delivered                  0 ▂▃▃▃▄▄▄▅▅▅▆▆▆▆▇▇██▁       0            3.0s    5.0s
 Store                  per s                      failed             p50     p99
 sqlite                     0 ▄▅▆▇█▁▂▃▄▅▆▇█▁▂▃▄▅▁       0          <5.0ms  <5.0ms
-Inbox   pending 12  leased 3  retry 1  dead 2  oldest 4.2s
+Inbox   pending 12  leased 3  retry 1  dead 2  orphaned 0  oldest 4.2s
 Also    workers 1  webhooks refused 0  auth failures 1  sink failures 0
 failures in 42 s · Ctrl-C ends
 """

@@ -124,7 +124,7 @@ def test_a_database_of_a_newer_wats(wats) -> None:
         service.end()
     with closing(sqlite3.connect(wats.folder / "wats.db")) as connection:
         connection.execute(
-            "INSERT INTO wats_schema_migrations VALUES ('9999_later', 9999, 'canary', 0)"
+            "INSERT INTO wats_schema_migrations VALUES ('9999_later', 9999, 'canary', 9999, 0)"
         )
         connection.commit()
 

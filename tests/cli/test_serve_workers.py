@@ -178,7 +178,7 @@ def make_a_newer_database(wats: Any) -> None:
         service.end()
     with closing(sqlite3.connect(wats.folder / "wats.db")) as connection:
         connection.execute(
-            "INSERT INTO wats_schema_migrations VALUES ('9999_later', 9999, 'canary', 0)"
+            "INSERT INTO wats_schema_migrations VALUES ('9999_later', 9999, 'canary', 9999, 0)"
         )
         connection.commit()
 

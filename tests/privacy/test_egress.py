@@ -48,7 +48,7 @@ OFFLINE = {
 }
 """Commands that ask nobody, and what they need to succeed."""
 
-TO_A_HOST = {"doctor", "status", "support-bundle"}
+TO_A_HOST = {"database copy", "doctor", "status", "support-bundle"}
 """Commands that are told whom to ask."""
 
 FOR_LONG = {"demo", "serve", "simulate"}

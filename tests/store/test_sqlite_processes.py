@@ -177,7 +177,9 @@ def test_of_processes_that_start_together_one_leads(path: Path) -> None:
     script = """
 async def main():
     store = await opened()
-    write([await store.lead() for _ in range(20)])
+    outcomes = [await store.lead() for _ in range(20)]
+    write(outcomes)
+    await asyncio.sleep(3 if outcomes[0] else 0)  # what leads is there until all have asked
     await store.close()
 
 asyncio.run(main())
@@ -187,6 +189,18 @@ asyncio.run(main())
     outcomes = [json.loads(process.communicate(timeout=60)[0]) for process in processes]
 
     assert sorted(outcomes) == [[False] * 20, [False] * 20, [True] * 20]
+
+
+async def test_another_process_leads_at_once_when_the_leader_closes(
+    stores: list[SQLiteStore],
+) -> None:
+    one, other = stores
+    assert await one.lead()
+    assert not await other.lead()
+
+    await one.close()
+
+    assert await other.lead()
 
 
 async def test_a_consumer_of_a_process_that_does_not_lead_keeps_its_deliveries(

@@ -129,13 +129,29 @@ class Receiver:
             try:
                 if results is None or error is not None:
                     on_receipt(None, error)
-                else:
-                    new = self._dispatch(dispatcher, found, arrivals, results, slots)
-                    self._finish(found, new, on_receipt)
+                    return
+                self._finish(found, self._count(found, arrivals, results), on_receipt)
+                # After the response: a handler may block, and Meta must not wait for it.
+                self._dispatch(dispatcher, found, arrivals, results, slots)
             finally:
                 dispatcher.give_back(slots)
 
         store.receive(arrivals, on_received, reserve)
+
+    def _count(
+        self, found: Normalized, arrivals: Sequence[Arrival], results: Sequence[Received | None]
+    ) -> int:
+        """Report what was stored; return how many updates are new."""
+        new = 0
+        for update, arrival, received in zip(found.updates, arrivals, results, strict=True):
+            if received is None:
+                self._telemetry.webhook_update(update.kind, Outcome.DEDUPED)
+                continue
+            new += 1
+            self._news.tell(update, arrival.status, received.sent_at)
+            if not arrival.consumers:
+                self._telemetry.webhook_update(update.kind, Outcome.SUCCESS)
+        return new
 
     def _dispatch(
         self,
@@ -144,21 +160,13 @@ class Receiver:
         arrivals: Sequence[Arrival],
         results: Sequence[Received | None],
         slots: dict[str, int],
-    ) -> int:
-        """Dispatch what is new; return how many updates are."""
-        new = 0
+    ) -> None:
+        """Dispatch what was leased on arrival, and note what was not."""
         for update, arrival, received in zip(found.updates, arrivals, results, strict=True):
-            if received is None:
-                self._telemetry.webhook_update(update.kind, Outcome.DEDUPED)
-                continue
-            new += 1
-            dispatcher.take(update, received, slots)
-            if received.waiting:
-                dispatcher.note_work(arrival.consumers)
-            self._news.tell(update, arrival.status, received.sent_at)
-            if not arrival.consumers:
-                self._telemetry.webhook_update(update.kind, Outcome.SUCCESS)
-        return new
+            if received is not None:
+                dispatcher.take(update, received, slots)
+                if received.waiting:
+                    dispatcher.note_work(arrival.consumers)
 
     def _finish(self, found: Normalized, new: int, on_receipt: OnReceipt) -> None:
         # Not before the updates are stored: what Meta has to send again would be counted again.
