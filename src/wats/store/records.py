@@ -7,8 +7,12 @@ dataclass with slots costs ten times as much to make, and the inbound path makes
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 import msgspec
+
+from wats.clock import from_ms
+from wats.privacy import fingerprint
 
 
 class Direction(StrEnum):
@@ -338,3 +342,42 @@ STATUS_RANK: dict[str, int] = {
 (https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/reference/messages/status).
 A status that is not in this table is kept in the history and changes nothing.
 """
+
+_UNRANKED = -1
+
+
+def rank_of(status: str) -> int:
+    """Return the rank of *status*; one that has none replaces nothing."""
+    return STATUS_RANK.get(status, _UNRANKED)
+
+
+def window_digest(phone_number_id: str, customer: str) -> int:
+    """Return the key of the window of *customer* with this number; the same in every store."""
+    # The only key of a window in its table, so two windows must not share it by chance.
+    return fingerprint(f"{phone_number_id} {customer}")
+
+
+def message_of(row: Sequence[Any]) -> MessageRecord:
+    """Return the message in *row*: its columns in the order of the attributes, `row_id` first."""
+    return MessageRecord(
+        row_id=str(row[0]),
+        phone_number_id=row[1],
+        wa_message_id=row[2],
+        direction=Direction(row[3]),
+        from_phone=row[4],
+        to_phone=row[5],
+        type=row[6],
+        status=row[7],
+        graph_message_id=row[8],
+        created_at=from_ms(row[9]),
+        updated_at=from_ms(row[10]),
+    )
+
+
+def row_id_of(cursor: str, last_row_id: int) -> int:
+    """Return the row id that *cursor* is; 0 if it cannot be one."""
+    # Longer than any row id, so that no int() is asked to read a million digits.
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 20):
+        return 0
+    row_id = int(cursor)
+    return row_id if row_id <= last_row_id else 0

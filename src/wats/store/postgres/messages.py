@@ -13,20 +13,20 @@ import asyncpg
 import msgspec
 
 from wats.clock import from_ms, to_ms
-from wats.privacy import fingerprint
 from wats.store.postgres.connection import Connection
 from wats.store.postgres.rows import add_numbers, by_number, clean, clean_or_none, numbers
 from wats.store.records import (
-    STATUS_RANK,
     Arrival,
     Direction,
     MessagePage,
     MessageRecord,
     StatusRecord,
     WindowRecord,
+    message_of,
+    rank_of,
+    row_id_of,
+    window_digest,
 )
-
-_UNRANKED = -1
 
 _INSERT_MESSAGES = """
 INSERT INTO wats_messages (
@@ -181,15 +181,11 @@ async def _move_windows(connection: Connection, records: Sequence[WindowRecord])
     latest: dict[tuple[str, int], int] = {}
     for record in records:
         number = clean(record.phone_number_id)
-        key = number, _window_digest(number, record.customer)
+        key = number, window_digest(number, record.customer)
         latest[key] = max(latest.get(key, 0), to_ms(record.last_inbound_at))
     for number, keys in by_number(sorted(latest), lambda key: key[0]).items():
         values = [(key[1], latest[key]) for key in keys]
         await connection.execute(_MOVE_WINDOWS, number, *zip(*values, strict=True))
-
-
-def _window_digest(phone_number_id: str, customer: str) -> int:
-    return fingerprint(f"{phone_number_id} {customer}")
 
 
 async def sent_times(
@@ -216,7 +212,7 @@ async def page(connection: Connection, limit: int, cursor: str | None) -> Messag
     of_numbers = await numbers(connection)
     lasts = [await connection.fetchval(_LAST_ROW_ID, number) or 0 for number in of_numbers]
     last = max(lasts, default=0)
-    before = last + 1 if cursor is None else _row_id_of(cursor, last)
+    before = last + 1 if cursor is None else row_id_of(cursor, last)
     rows: list[asyncpg.Record] = []
     for number in of_numbers:
         rows += await connection.fetch(_PAGE, number, before, limit + 1)
@@ -224,14 +220,6 @@ async def page(connection: Connection, limit: int, cursor: str | None) -> Messag
     items = await _messages_of(connection, rows[:limit])
     next_cursor = items[-1].row_id if items and len(rows) > limit else None
     return MessagePage(items=tuple(items), next_cursor=next_cursor)
-
-
-def _row_id_of(cursor: str, last_row_id: int) -> int:
-    # Longer than any row id, so that no int() is asked to read a million digits.
-    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 20):
-        return 0
-    row_id = int(cursor)
-    return row_id if row_id <= last_row_id else 0
 
 
 async def get(connection: Connection, wa_message_id: str) -> MessageRecord | None:
@@ -254,27 +242,11 @@ async def _messages_of(
         for status in await connection.fetch(_STATUSES, number, ids):
             history.setdefault((number, status[1]), []).append(_status_of(status))
     return [
-        _advanced(_message_of(row), history.get((row[1], row[2]), ()))
+        _advanced(message_of(tuple(row)), history.get((row[1], row[2]), ()))
         if row[3] == Direction.OUTBOUND.value
-        else _message_of(row)
+        else message_of(tuple(row))
         for row in rows
     ]
-
-
-def _message_of(row: asyncpg.Record) -> MessageRecord:
-    return MessageRecord(
-        row_id=str(row[0]),
-        phone_number_id=row[1],
-        wa_message_id=row[2],
-        direction=Direction(row[3]),
-        from_phone=row[4],
-        to_phone=row[5],
-        type=row[6],
-        status=row[7],
-        graph_message_id=row[8],
-        created_at=from_ms(row[9]),
-        updated_at=from_ms(row[10]),
-    )
 
 
 def _status_of(row: asyncpg.Record) -> StatusRecord:
@@ -295,13 +267,9 @@ def _advanced(message: MessageRecord, statuses: Iterable[StatusRecord]) -> Messa
     """
     status, updated_at = message.status, message.updated_at
     for each in statuses:
-        if _rank(each.status) > _rank(status):
+        if rank_of(each.status) > rank_of(status):
             status, updated_at = each.status, max(updated_at, each.occurred_at)
     return msgspec.structs.replace(message, status=status, updated_at=updated_at)
-
-
-def _rank(status: str) -> int:
-    return STATUS_RANK.get(status, _UNRANKED)
 
 
 async def statuses(connection: Connection, wa_message_id: str) -> Sequence[StatusRecord]:
@@ -317,7 +285,7 @@ async def last_inbound_at(
 ) -> datetime | None:
     """Read when *customer* last opened a window with this number."""
     number = clean(phone_number_id)
-    digest = _window_digest(number, customer)
+    digest = window_digest(number, customer)
     opened_at: int | None = await connection.fetchval(_WINDOW, number, digest)
     return None if opened_at is None else from_ms(opened_at)
 
@@ -335,7 +303,8 @@ async def fold_old_statuses(
         history.setdefault(row["wa_message_id"], []).append(row)
     found = await connection.fetch(_MESSAGES_OF, number, sorted(history))
     advanced = [
-        _advanced(_message_of(row), map(_status_of, history[row["wa_message_id"]])) for row in found
+        _advanced(message_of(tuple(row)), map(_status_of, history[row["wa_message_id"]]))
+        for row in found
     ]
     if advanced:
         rows = [(each.wa_message_id, each.status, to_ms(each.updated_at)) for each in advanced]

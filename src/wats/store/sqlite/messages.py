@@ -11,13 +11,16 @@ from typing import Any, NamedTuple, TypeAlias
 from apsw import Connection
 
 from wats.clock import from_ms, to_ms
-from wats.privacy import fingerprint, short_fingerprint
+from wats.privacy import short_fingerprint
 from wats.store.records import (
     Arrival,
     Direction,
     MessagePage,
     MessageRecord,
     WindowRecord,
+    message_of,
+    row_id_of,
+    window_digest,
 )
 from wats.store.sqlite import message_index, statuses
 from wats.store.sqlite.connection import Writer, change
@@ -260,12 +263,6 @@ def _window_hash(phone_number_id: str, customer: str) -> int:
     return short_fingerprint(f"{phone_number_id} {customer}")
 
 
-def window_digest(phone_number_id: str, customer: str) -> int:
-    """Return the key of the window of *customer* with this number."""
-    # The only key of a window in its table, so two windows must not share it by chance.
-    return fingerprint(f"{phone_number_id} {customer}")
-
-
 def _window_row(record: WindowRecord) -> tuple[int, int]:
     digest = window_digest(record.phone_number_id, record.customer)
     return digest, to_ms(record.last_inbound_at)
@@ -274,35 +271,11 @@ def _window_row(record: WindowRecord) -> tuple[int, int]:
 def page(connection: Connection, limit: int, cursor: str | None) -> MessagePage:
     """Read the messages before *cursor*, and one more to know whether there is a next page."""
     last_row_id: int = connection.execute(_LAST_ROW_ID).get
-    before = last_row_id + 1 if cursor is None else _row_id_of(cursor, last_row_id)
+    before = last_row_id + 1 if cursor is None else row_id_of(cursor, last_row_id)
     rows: list[Any] = connection.execute(_PAGE, (before, limit + 1)).fetchall()
-    items = tuple(_message_of(row) for row in rows[:limit])
+    items = tuple(message_of(row) for row in rows[:limit])
     next_cursor = items[-1].row_id if len(rows) > limit else None
     return MessagePage(items=items, next_cursor=next_cursor)
-
-
-def _row_id_of(cursor: str, last_row_id: int) -> int:
-    # Longer than any row id, so that no int() is asked to read a million digits.
-    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 20):
-        return 0
-    row_id = int(cursor)
-    return row_id if row_id <= last_row_id else 0
-
-
-def _message_of(row: tuple[int, str, str, str, str, str, str, str, str, int, int]) -> MessageRecord:
-    return MessageRecord(
-        row_id=str(row[0]),
-        phone_number_id=row[1],
-        wa_message_id=row[2],
-        direction=Direction(row[3]),
-        from_phone=row[4],
-        to_phone=row[5],
-        type=row[6],
-        status=row[7],
-        graph_message_id=row[8],
-        created_at=from_ms(row[9]),
-        updated_at=from_ms(row[10]),
-    )
 
 
 def get(connection: Connection, wa_message_id: str) -> MessageRecord | None:
@@ -316,7 +289,7 @@ def get(connection: Connection, wa_message_id: str) -> MessageRecord | None:
     for statement in (_PENDING_MESSAGE, _INDEXED_MESSAGE):
         row = connection.execute(statement, values).fetchone()
         if row is not None:
-            return _message_of(row)
+            return message_of(row)
     return None
 
 

@@ -14,14 +14,12 @@ from apsw import Connection
 
 from wats.clock import from_ms, to_ms
 from wats.privacy import short_fingerprint
-from wats.store.records import STATUS_RANK, StatusRecord
+from wats.store.records import StatusRecord, rank_of
 from wats.store.sqlite.connection import Writer, change
 from wats.store.sqlite.message_index import buckets_with_sent, look_up, numbers
 
 ID_BITS = 16
 """The lower bits of an id number the statuses of one message. Part of the schema."""
-
-_UNRANKED = -1
 
 _MESSAGES = """
 SELECT row_id, phone_number_id, wa_message_id, status, created_at, updated_at
@@ -228,18 +226,13 @@ def _new(transitions: Iterable[Transition], known: set[_Identity]) -> list[Trans
     return new
 
 
-def _rank_of(status: str) -> int:
-    """Return the rank of *status*; one that has none replaces nothing."""
-    return STATUS_RANK.get(status, _UNRANKED)
-
-
 def _advance(message: SentMessage, transitions: Iterable[Transition]) -> tuple[str, int] | None:
     """Return status and updated_at after *transitions*; `None` if they change nothing."""
-    rank, updated_at = _rank_of(message.status), message.updated_at
+    rank, updated_at = rank_of(message.status), message.updated_at
     after = None
     for status, _, _, occurred_at in transitions:
-        if _rank_of(status) > rank:
-            rank, updated_at = _rank_of(status), max(updated_at, occurred_at)
+        if rank_of(status) > rank:
+            rank, updated_at = rank_of(status), max(updated_at, occurred_at)
             after = status, updated_at
     return after
 

@@ -12,7 +12,7 @@ import msgspec
 from wats.clock import from_ms
 from wats.errors import CopyRefused
 from wats.store.migrate import load_migrations
-from wats.store.records import Direction, MessageRecord, StatusRecord
+from wats.store.records import Direction, MessageRecord, StatusRecord, window_digest
 from wats.store.sqlite import messages, statuses
 from wats.store.sqlite.clock import StoreClock
 from wats.store.sqlite.connection import Writer, connect_writer, migrate, translate
@@ -202,7 +202,7 @@ async def export(path: str) -> Batches:
 
 
 def _digest(*number_and_customer: Any) -> int:
-    return messages.window_digest(*number_and_customer)
+    return window_digest(*number_and_customer)
 
 
 def _row_of(row_type: type[StoredRow], values: Sequence[Any]) -> StoredRow:
