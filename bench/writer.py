@@ -185,11 +185,12 @@ class Bench:
 
     def _receive(self, arrivals: Sequence[Arrival]) -> Callable[[], object]:
         done = [Settlement(each, DeliveryState.DONE) for each in self._held]
-        calls = [([each], {CONSUMER: 1}) for each in arrivals]  # a webhook has one update
+        calls = [[each] for each in arrivals]  # a webhook has one update
+        slots = {CONSUMER: len(arrivals)}
 
         def write() -> None:
             deliveries.settle(self.writer, done)
-            results = inbox.receive(self.writer, calls)
+            results = inbox.receive(self.writer, calls, slots)
             self._held = [each for (one,) in results if one is not None for each in one.leased]
 
         return write

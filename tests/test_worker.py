@@ -5,9 +5,35 @@ from functools import partial
 
 import pytest
 
-from wats.worker import Duties, Worker
+from wats.worker import Duties, Job, Worker
 
 Result = tuple[int, str]
+
+
+class Work:
+    """A job of a `Bench`, which is a number."""
+
+    def __init__(self, bench: "Bench", item: int) -> None:
+        self.bench = bench
+        self.item = item
+        self.result: Result = (item, "released")
+        self.handling: asyncio.Future[None] | None = None
+
+    def begin(self, on_end: Callable[[Job], None]) -> None:
+        self.bench.begun.append(self.item)
+        self.handling = asyncio.ensure_future(self.bench.handle(self.item))
+        self.handling.add_done_callback(partial(self._end, on_end))
+
+    def _end(self, on_end: Callable[[Job], None], handling: "asyncio.Future[None]") -> None:
+        self.result = self.item, "cut off" if handling.cancelled() else "done"
+        on_end(self)
+
+    def cancel(self) -> None:
+        assert self.handling is not None
+        self.handling.cancel()
+
+    def release(self) -> None:
+        self.result = self.item, "released"
 
 
 class Bench:
@@ -27,13 +53,11 @@ class Bench:
         self.failing: set[str] = set()
         self.worker = self.make()
 
-    def make(self, **changes: float) -> Worker[int, Result]:
+    def make(self, **changes: float) -> Worker[Work]:
         options = {"concurrency": 4, "poll_seconds": 0.01, "renew_seconds": 30.0} | changes
         self.worker = Worker(
             Duties(
                 claim=self._claim,
-                begin=self._begin,
-                release=lambda item: (item, "released"),
                 settle=self._settle,
                 renew=self._renew,
                 trouble=lambda error: self.troubles.append(type(error).__name__),
@@ -53,11 +77,15 @@ class Bench:
         await self.until(lambda: self.claims != [])
         await asyncio.sleep(0.01)
 
-    async def _claim(self, limit: int) -> tuple[Sequence[int], bool]:
-        return await self.claim(limit)
+    async def _claim(self, limit: int) -> tuple[Sequence[Work], bool]:
+        items, more = await self.claim(limit)
+        return [Work(self, item) for item in items], more
 
-    async def _settle(self, results: Sequence[Result]) -> bool:
-        return await self.settle(results)
+    async def _settle(self, jobs: Sequence[Work]) -> bool:
+        return await self.settle([job.result for job in jobs])
+
+    def offer(self, item: int) -> None:
+        self.worker.offer(Work(self, item))
 
     async def _at_once(self, item: int) -> None:
         pass
@@ -69,25 +97,14 @@ class Bench:
         taken, self.waiting = self.waiting[:limit], self.waiting[limit:]
         return taken, bool(self.waiting)
 
-    def _begin(self, item: int, on_result: Callable[[Result], None]) -> Callable[[], object]:
-        self.begun.append(item)
-        handling = asyncio.ensure_future(self.handle(item))
-        handling.add_done_callback(partial(self._end, item, on_result))
-        return handling.cancel
-
-    def _end(
-        self, item: int, on_result: Callable[[Result], None], handling: "asyncio.Future[None]"
-    ) -> None:
-        on_result((item, "cut off" if handling.cancelled() else "done"))
-
     async def record(self, results: Sequence[Result]) -> bool:
         if "settle" in self.failing:
             raise ConnectionError
         self.settled.extend(results)
         return False
 
-    async def _renew(self, items: Sequence[int]) -> None:
-        self.renewed.extend(items)
+    async def _renew(self, jobs: Sequence[Work]) -> None:
+        self.renewed.extend(job.item for job in jobs)
 
 
 class Gate:
@@ -234,7 +251,7 @@ async def test_a_claim_that_fails_uses_no_slot(bench: Bench) -> None:
     bench.worker.start()
     await bench.until(lambda: len(bench.troubles) >= 2)
 
-    assert [bench.worker.reserve() for _ in range(5)] == [True] * 4 + [False]
+    assert bench.worker.reserve(5) == 4
 
     bench.worker.give_back(4)
 
@@ -269,14 +286,14 @@ async def test_an_item_leased_on_arrival_is_handled_in_its_reserved_slot(bench: 
     bench.handle = gate.wait
     bench.make(poll_seconds=60).start()
     await bench.until_asleep()
-    assert [bench.worker.reserve() for _ in range(5)] == [True] * 4 + [False]
+    assert bench.worker.reserve(5) == 4
 
+    bench.worker.give_back(3)
     for item in (1001, 1002):
-        bench.worker.offer(item)
-    bench.worker.give_back(1)
+        bench.offer(item)
 
     assert bench.begun == [1001, 1002]
-    assert [bench.worker.reserve() for _ in range(2)] == [True, False]
+    assert bench.worker.reserve(2) == 1
     bench.worker.give_back(2)
     gate.open.set()
     await bench.until(lambda: len(bench.settled) == 2)
@@ -285,7 +302,7 @@ async def test_an_item_leased_on_arrival_is_handled_in_its_reserved_slot(bench: 
 async def test_a_slot_that_is_given_back_is_used_by_the_next_claim(bench: Bench) -> None:
     bench.make(poll_seconds=60, concurrency=1).start()
     await bench.until_asleep()
-    assert bench.worker.reserve()
+    assert bench.worker.reserve(1) == 1
     bench.waiting = [1001]
     bench.worker.note_work()
     await asyncio.sleep(0.01)
@@ -297,14 +314,14 @@ async def test_a_slot_that_is_given_back_is_used_by_the_next_claim(bench: Bench)
 
 
 async def test_no_slot_is_reserved_before_the_start_or_after_the_stop(bench: Bench) -> None:
-    assert not bench.worker.reserve()
+    assert bench.worker.reserve(1) == 0
     bench.worker.start()
-    assert bench.worker.reserve()
+    assert bench.worker.reserve(1) == 1
     bench.worker.give_back(1)
 
     await bench.worker.stop(0)
 
-    assert not bench.worker.reserve()
+    assert bench.worker.reserve(1) == 0
 
 
 async def test_a_stop_lets_begun_items_end_and_claims_no_more(bench: Bench) -> None:
@@ -337,12 +354,13 @@ async def test_a_stop_cuts_off_items_that_exceed_the_drain_time(bench: Bench) ->
 async def test_an_item_that_is_leased_on_arrival_during_a_stop_is_released(bench: Bench) -> None:
     bench.worker.start()
     await bench.until_asleep()
-    assert bench.worker.reserve()
+    assert bench.worker.reserve(1) == 1
     stopping = asyncio.create_task(bench.worker.stop(5))
     await asyncio.sleep(0.01)
     assert not stopping.done()
 
-    bench.worker.offer(1001)
+    bench.worker.give_back(1)
+    bench.offer(1001)
     await stopping
 
     assert (bench.begun, bench.settled) == ([], [(1001, "released")])

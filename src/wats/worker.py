@@ -1,13 +1,13 @@
 """The lease loop of one consumer: claim, handle, settle. It knows no message and no store.
 
     reserve ─▸ offer ──┐
-                       ├─▸ begin ── results ─▸ settler
-    claimer ── items ──┘   (as many at a time as there are slots)
+                       ├─▸ begin ── ended ─▸ settler
+    claimer ── jobs ───┘   (as many at a time as there are slots)
        ▲                        │
        └── woken: new work, or a slot ┘
 
-Every leased item has a slot, and its handling begins at once. A slot that is reserved belongs to
-an item that is being stored, and may be leased on arrival.
+Every leased job has a slot, and begins at once. A slot that is reserved belongs to a job that is
+being stored, and may be leased on arrival.
 """
 
 import asyncio
@@ -15,64 +15,67 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Generic, TypeAlias, TypeVar
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 5.0
 
-RECHECK_SECONDS: Final = 0.04
-"""How soon a claim follows one during which this process stored more."""
-
 END_SECONDS: Final = 5.0
-"""How long cancelled handlings, a claim that is under way, and the last settlement may take."""
+"""How long cancelled jobs, a claim that is under way, and the last settlement may take."""
 
-Cancel: TypeAlias = Callable[[], None]
-"""Cancels the handling of an item, which then ends soon, with a result."""
+
+class Job(Protocol):
+    """A leased delivery: the work that a worker does, and its result in the end."""
+
+    def begin(self, on_end: "Callable[[Job], None]") -> None:
+        """Begin the work; call *on_end* once with this job when it has ended, maybe at once."""
+
+    def cancel(self) -> None:
+        """Cancel the work, which then ends soon."""
+
+    def release(self) -> None:
+        """End without having begun."""
+
+
+J = TypeVar("J", bound=Job)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Duties(Generic[Item, Result]):
-    """The work of a worker.
+class Duties(Generic[J]):
+    """What a worker does with jobs.
 
     Attributes:
-        claim: Leases up to so many items; also returns whether more could be leased.
-        begin: Begins to handle an item; passes its result to the callback, once, maybe at once.
-        release: Returns the result of an item whose handling never began.
-        settle: Writes results; returns whether more can be claimed because of them.
-        renew: Extends the leases of items.
+        claim: Leases up to so many jobs; also returns whether more could be leased.
+        settle: Writes the results of jobs; returns whether more can be claimed because of them.
+        renew: Extends the leases of jobs.
         trouble: Receives every exception of the others. They are tried again, after a pause.
         replaced: Called with the exception that ended a task of the worker, which is replaced.
     """
 
-    claim: Callable[[int], Awaitable[tuple[Sequence[Item], bool]]]
-    begin: Callable[[Item, Callable[[Result], None]], Cancel]
-    release: Callable[[Item], Result]
-    settle: Callable[[Sequence[Result]], Awaitable[bool]]
-    renew: Callable[[Sequence[Item]], Awaitable[None]]
+    claim: Callable[[int], Awaitable[tuple[Sequence[J], bool]]]
+    settle: Callable[[Sequence[J]], Awaitable[bool]]
+    renew: Callable[[Sequence[J]], Awaitable[None]]
     trouble: Callable[[BaseException], None]
     replaced: Callable[[BaseException], None]
 
 
-class Worker(Generic[Item, Result]):
+class Worker(Generic[J]):
     """Does its duties until it is stopped, whatever they raise.
 
-    Results are kept until they are settled. If that never succeeds the leases expire, and the
-    items are handled again by the process that claims them then. Only `stop` ends the tasks of a
-    worker; one that ends in another way is replaced.
+    Jobs that ended are kept until they are settled. If that never succeeds the leases expire, and
+    the process that claims them then begins again. Only `stop` ends the tasks of a worker; one that
+    ends in another way is replaced.
 
     Args:
-        concurrency: How many items are leased at the same time; all of them are being handled.
-        poll_seconds: How long to sleep without being woken. Retries that become due, and items of
+        concurrency: How many jobs are leased at the same time; all of them have begun.
+        poll_seconds: How long to sleep without being woken. Retries that become due, and jobs of
             a process that died, are found at the end of it.
         renew_seconds: How often leases are renewed.
     """
 
     def __init__(
         self,
-        duties: Duties[Item, Result],
+        duties: Duties[J],
         *,
         concurrency: int,
         poll_seconds: float,
@@ -82,24 +85,22 @@ class Worker(Generic[Item, Result]):
         self._concurrency = concurrency
         self._poll_seconds = poll_seconds
         self._renew_seconds = renew_seconds
-        self._held: dict[int, Item] = {}
-        self._cancels: dict[int, Cancel] = {}
-        self._results: list[Result] = []
+        self._held: set[J] = set()
+        self._ended: list[J] = []
         self._reserved = 0
         self._is_claiming = False
-        self._has_work = True  # there may be something to claim
-        self._was_woken = False  # … by another process, since the last claim began
-        self._was_noted = False  # … by this process, while the last claim was under way
-        self._is_backlogged = False  # the last claim left something
+        self._some = (concurrency + 1) // 2  # what is stored during a claim needs slots as well
+        self._claimable = self._some  # about how many jobs can be claimed
         self._stopping = False
         self._ending = False
         self._claim_now = asyncio.Event()
         self._settle_now = asyncio.Event()
         self._changed = asyncio.Event()
+        self._on_end: Callable[[Any], None] = self._end_job
         self._steps = (self._claim, self._settle, self._renew)
         self._tasks: set[asyncio.Task[None]] = set()
         self._claiming: asyncio.Task[BaseException | None] | None = None
-        self._end: asyncio.Task[None] | None = None
+        self._stop_task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to work, on the running loop. To be called once."""
@@ -108,64 +109,51 @@ class Worker(Generic[Item, Result]):
 
     @property
     def is_alive(self) -> bool:
-        """Whether items are claimed, handled and settled."""
+        """Whether jobs are claimed, begun and settled."""
         return not self._stopping and len(self._tasks) == len(self._steps)
 
     def wake(self) -> None:
         """Note that another process stored something to claim."""
-        self._was_woken = True
-        self.note_work()
+        self.note_work(self._some)
 
-    def note_work(self) -> None:
-        """Note that this process stored something to claim.
-
-        A claim that is under way has seen it, as a rule: it is part of the same transaction or of
-        a later one. In case it has not, another one follows soon.
-        """
-        self._has_work = True
-        self._was_noted = self._is_claiming
+    def note_work(self, jobs: int = 1) -> None:
+        """Note that this process stored *jobs* that can be claimed."""
+        self._claimable += jobs
         self._claim_now.set()
 
-    def reserve(self) -> bool:
-        """Reserve a slot if one is free; it is used by `offer` or given back."""
-        if not self.is_alive or self._free_slots <= 0:
-            return False
-        self._reserved += 1
-        return True
+    def reserve(self, wanted: int) -> int:
+        """Reserve up to *wanted* slots that are free; return how many. They are given back."""
+        slots = max(min(wanted, self._free_slots), 0) if self.is_alive else 0
+        self._reserved += slots
+        return slots
 
     def give_back(self, slots: int) -> None:
-        """Give back *slots* reserved slots."""
+        """Give back *slots* reserved slots, just before the jobs that need them are offered."""
         self._reserved -= slots
         self._slot_is_free()
-
-    def offer(self, item: Item) -> None:
-        """Handle *item*, which was leased on arrival, in a reserved slot."""
-        self._reserved -= 1
-        self._take(item)
 
     @property
     def _free_slots(self) -> int:
         return self._concurrency - len(self._held) - self._reserved
 
-    def _take(self, item: Item) -> None:
-        self._held[id(item)] = item
+    def offer(self, job: J) -> None:
+        """Begin *job*, which was leased on arrival for a slot that was reserved until now."""
+        self._held.add(job)
         if self._stopping:
-            self._finish(item, self._duties.release(item))
-            return
-        cancel = self._duties.begin(item, partial(self._finish, item))
-        if id(item) in self._held:
-            self._cancels[id(item)] = cancel
+            job.release()
+            self._end_job(job)
+        else:
+            job.begin(self._on_end)
 
-    def _finish(self, item: Item, result: Result) -> None:
-        del self._held[id(item)]
-        self._cancels.pop(id(item), None)
-        self._results.append(result)
+    def _end_job(self, job: J) -> None:
+        self._held.discard(job)
+        self._ended.append(job)
         self._settle_now.set()
         self._slot_is_free()
 
     def _slot_is_free(self) -> None:
         self._changed.set()
-        if self._has_work:
+        if self._claimable:
             self._claim_now.set()
 
     async def stop(self, drain_seconds: float) -> None:
@@ -175,18 +163,18 @@ class Worker(Generic[Item, Result]):
         longer is cancelled, and is an attempt that failed. May be called again, also meanwhile;
         every call returns when the worker has stopped.
         """
-        if self._end is None:
-            self._end = asyncio.create_task(self._stop(drain_seconds))
-        await asyncio.shield(self._end)
+        if self._stop_task is None:
+            self._stop_task = asyncio.create_task(self._stop(drain_seconds))
+        await asyncio.shield(self._stop_task)
 
     async def _stop(self, drain_seconds: float) -> None:
         self._stopping = True
         self._claim_now.set()
         await self._until(lambda: not (self._held or self._reserved), drain_seconds)
-        for cancel in list(self._cancels.values()):
-            cancel()
+        for job in list(self._held):
+            job.cancel()
         await self._until(
-            lambda: not (self._held or self._results or self._is_claiming or self._reserved),
+            lambda: not (self._held or self._ended or self._is_claiming or self._reserved),
             END_SECONDS,
         )
         self._ending = True
@@ -234,42 +222,45 @@ class Worker(Generic[Item, Result]):
     async def _claim(self) -> None:
         self._claim_now.clear()
         if self._can_claim:
-            free = self._free_slots
-            # What is stored while a claim is under way needs slots too, to be leased on arrival.
-            limit = free if self._is_backlogged else (free + 1) // 2
             # Not cancelled with this task: a claim that nobody waits for leaves leases behind.
-            self._claiming = asyncio.create_task(self._claim_up_to(limit))
+            claiming = self._claim_up_to(min(self._claimable, self._free_slots))
+            self._claiming = asyncio.create_task(claiming)
             if (error := await asyncio.shield(self._claiming)) is not None:
                 raise error
         if not self._can_claim:
-            pause = min(RECHECK_SECONDS, self._poll_seconds) if self._was_noted else None
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause or self._poll_seconds):
+            try:
+                async with asyncio.timeout(self._poll_seconds):
                     await self._claim_now.wait()
-            self._has_work = True
+            except TimeoutError:
+                self._claimable = max(self._claimable, self._some)
 
     @property
     def _can_claim(self) -> bool:
         return (
-            self._has_work and self._free_slots > 0 and not self._stopping and not self._is_claiming
+            self._claimable > 0
+            and self._free_slots > 0
+            and not self._stopping
+            and not self._is_claiming
         )
 
     async def _claim_up_to(self, limit: int) -> BaseException | None:
-        """Claim and take up to *limit* items; return what went wrong.
+        """Claim and begin up to *limit* jobs; return what went wrong.
 
         Not raised: a task that raises `SystemExit` would end the process.
         """
-        self._was_woken = self._was_noted = False
+        self._claimable = 0
         self._is_claiming = True
         self._reserved += limit
         try:
-            items, self._is_backlogged = await self._duties.claim(limit)
-            self._has_work = self._is_backlogged or self._was_woken
+            jobs, more = await self._duties.claim(limit)
+            if more:
+                self._claimable = self._concurrency
             self._reserved -= limit
             limit = 0
-            for item in items:
-                self._take(item)
+            for job in jobs:
+                self.offer(job)
         except BaseException as error:
+            self._claimable = self._some
             return error
         finally:
             self._reserved -= limit
@@ -278,16 +269,16 @@ class Worker(Generic[Item, Result]):
         return None
 
     async def _settle(self) -> None:
-        if not self._results:
+        if not self._ended:
             self._settle_now.clear()
             await self._settle_now.wait()
-        results = self._results[:]  # they stay there until they are settled: a stop awaits that
-        if results and await self._duties.settle(results):
+        ended = self._ended[:]  # they stay there until they are settled: a stop awaits that
+        if ended and await self._duties.settle(ended):
             self.note_work()
-        del self._results[: len(results)]
+        del self._ended[: len(ended)]
         self._changed.set()
 
     async def _renew(self) -> None:
         await asyncio.sleep(self._renew_seconds)
         if self._held:
-            await self._duties.renew(list(self._held.values()))
+            await self._duties.renew(list(self._held))

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from wats.inbound.watchdog import Watchdog
+from wats.inbound.watchdog import Call, Watchdog
 
 Failure = BaseException | None
 
@@ -26,7 +26,9 @@ def start_cancellable(
         if not ended.done():
             ended.set_result(failure)
 
-    return ended, watchdog.start(function, argument, end).cancel
+    call = Call(end)
+    watchdog.start(call, function, argument)
+    return ended, call.cancel
 
 
 async def forever(_: object) -> None:

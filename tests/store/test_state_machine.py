@@ -13,7 +13,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from typing_extensions import override
 
 from tests.store.model import Clients, InboxMachine
-from wats.store import OnReceived, no_slots
+from wats.store import NO_SLOTS, OnReceived
 from wats.store.records import Arrival, Claimed, DeliveryState, Settled, Settlement
 from wats.store.sqlite import SQLiteStore
 from wats.testing import FakeClock
@@ -96,7 +96,7 @@ class LosesASettlement(SQLiteStore):
 class HasTwoHeads(SQLiteStore):
     @override
     def receive(
-        self, arrivals: Sequence[Arrival], on_received: OnReceived, reserve: object = no_slots
+        self, arrivals: Sequence[Arrival], on_received: OnReceived, slots: object = NO_SLOTS
     ) -> None:
         with apsw.Connection(self._path) as connection:
             connection.execute("DROP INDEX IF EXISTS wats_deliveries_head")

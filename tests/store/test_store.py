@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
+from typing_extensions import override
 
 from tests.store.results import payloads, waiting
 from wats.errors import StoreClosed
-from wats.store import Store, receive
+from wats.store import NoSlots, Store, receive
 from wats.store.records import (
     Arrival,
     Consumer,
@@ -317,10 +318,12 @@ async def test_slots_that_cannot_be_reserved_fail_their_webhook_and_no_other(
 ) -> None:
     failed: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
 
-    def reserve() -> Mapping[str, int]:
-        raise ZeroDivisionError
+    class Broken(NoSlots):
+        @override
+        def reserve(self, arrivals: Sequence[Arrival]) -> Mapping[str, int]:
+            raise ZeroDivisionError
 
-    store.receive([arrival()], lambda _, error: failed.set_result(error), reserve)
+    store.receive([arrival()], lambda _, error: failed.set_result(error), Broken())
     (other,) = await receive(store, [arrival()])
 
     assert isinstance(await failed, ZeroDivisionError)

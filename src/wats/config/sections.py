@@ -242,7 +242,7 @@ class InboxConfig:
     """How stored updates are given to the handlers."""
 
     concurrency: int = field(
-        default=64,
+        default=128,
         metadata=_key(
             checks.whole(1, 1024), "invalid_inbox", "How many updates are handled at the same time."
         ),

@@ -7,23 +7,26 @@ must be retried holds up those behind it: of this conversation and for this hand
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import monotonic
 
 import msgspec
+from typing_extensions import override
 
 from wats.clock import Now, utc_now
 from wats.config import InboxConfig
 from wats.inbound import updates
 from wats.inbound.handlers import HandlerCalls, Handlers
 from wats.inbound.updates import Update
-from wats.store import Store
+from wats.inbound.watchdog import Call
+from wats.store import Slots, Store
 from wats.store.records import Arrival, Consumer, Delivery, DeliveryState, Received, Settlement
 from wats.telemetry import Telemetry, error_name
 from wats.telemetry.sinks import FailureLog, Log
 from wats.telemetry.vocabulary import Outcome, UpdateKind
-from wats.worker import Cancel, Duties, Worker
+from wats.worker import Duties, Worker
 
 FIRST_RETRY_SECONDS = 1.0
 RETRY_FACTOR = 3.0
@@ -41,22 +44,82 @@ def retry_delay(attempt: int, jitter: float) -> float:
     return seconds * (1 - jitter / 5)
 
 
-class Job(msgspec.Struct, frozen=True):
-    """A leased delivery, its update if that needs no decoding, and when its lease expires."""
+class Job:
+    """A leased delivery and its way through a handler.
 
-    delivery: Delivery
-    expires: float
-    update: Update | None = None
+    Args:
+        expires: When its lease ends, by the clock of `monotonic`.
+        update: The update, if that needs no decoding.
+    """
 
-
-class Handled(msgspec.Struct, frozen=True):
-    """The result of a job, and the kind of its update."""
+    __slots__ = ("_call", "_desk", "_on_end", "delivery", "expires", "kind", "settlement", "update")
 
     settlement: Settlement
-    kind: UpdateKind
+    _on_end: "Callable[[Job], None]"
+
+    def __init__(
+        self, desk: "Dispatcher", delivery: Delivery, expires: float, update: Update | None = None
+    ) -> None:
+        self._desk = desk
+        self.delivery = delivery
+        self.expires = expires
+        self.update = update
+        self.kind = UpdateKind.UNKNOWN
+        self._call: Call | None = None
+
+    def begin(self, on_end: "Callable[[Job], None]") -> None:
+        """Call the handler, if it can be called."""
+        delivery = self.delivery
+        self._on_end = on_end
+        if delivery.is_exhausted or monotonic() > self.expires:
+            # The second: this process stood still, so another one may have the lease.
+            self.release()
+            on_end(self)
+            return
+        try:
+            update = self.update or updates.decode(delivery.payload)
+        except (msgspec.MsgspecError, ValueError) as error:
+            self._die(error_name(error))
+            on_end(self)
+            return
+        self.kind = update.kind
+        self._call = self._desk.calls.start(delivery.consumer, update, self._end)
+
+    def cancel(self) -> None:
+        """Cancel the call."""
+        if self._call is not None:
+            self._call.cancel()
+
+    def release(self) -> None:
+        """End without a call: the attempt is not counted."""
+        if self.delivery.is_exhausted:
+            # The process died in every permitted attempt: the update may be the reason.
+            self._die("LeaseExpired")
+        else:
+            self.settlement = Settlement(self.delivery, DeliveryState.PENDING)
+
+    def _end(self, failure: BaseException | None) -> None:
+        self._call = None
+        if failure is None:
+            self.settlement = Settlement(self.delivery, DeliveryState.DONE)
+        else:
+            self._fail(error_name(failure))
+        self._on_end(self)
+
+    def _fail(self, error: str) -> None:
+        self._desk.telemetry.webhook_update(self.kind, Outcome.ERROR)
+        seconds = self._desk.retry_seconds(self.delivery.attempt)
+        if seconds is None:
+            self._die(error)
+        else:
+            self.settlement = Settlement(self.delivery, DeliveryState.RETRY, seconds, error)
+
+    def _die(self, error: str) -> None:
+        self._desk.log({"event": "wats.inbox.dead", "kind": self.kind.value, "errorName": error})
+        self.settlement = Settlement(self.delivery, DeliveryState.DEAD, error=error)
 
 
-class Dispatcher:
+class Dispatcher(Slots):
     """Runs a worker for each handler."""
 
     def __init__(
@@ -73,14 +136,14 @@ class Dispatcher:
         self._store = store
         self._handlers = handlers
         self._config = config
-        self._telemetry = telemetry
-        self._log = log
+        self.telemetry = telemetry
+        self.log = log
         self._interruptions = FailureLog("wats.dispatch.interrupted", log=log, now=now)
         self._jitter = jitter
-        self._calls = HandlerCalls(
+        self.calls = HandlerCalls(
             handlers, telemetry=telemetry, timeout_seconds=config.handler_timeout_seconds
         )
-        self._workers: dict[str, Worker[Job, Handled]] = {}
+        self._workers: dict[str, Worker[Job]] = {}
 
     async def start(self) -> None:
         """Register the handlers, then dispatch, also what an earlier process left behind.
@@ -101,21 +164,19 @@ class Dispatcher:
         )
         orphaned = sum((await self._store.depth()).orphaned.values())
         if orphaned:
-            self._log({"event": "wats.inbox.orphaned", "updates": orphaned})
+            self.log({"event": "wats.inbox.orphaned", "updates": orphaned})
         self._workers = {name: self._make_worker(name) for name in names}
         for worker in self._workers.values():
             worker.start()
         self._store.on_work(self.wake)
 
-    def _make_worker(self, name: str) -> Worker[Job, Handled]:
+    def _make_worker(self, name: str) -> Worker[Job]:
         return Worker(
             Duties(
                 claim=partial(self._claim, name),
-                begin=self._begin,
-                release=self._release,
                 settle=self._settle,
                 renew=self._renew,
-                trouble=self._telemetry.errors.record,
+                trouble=self.telemetry.errors.record,
                 replaced=self._log_replaced,
             ),
             concurrency=self._config.concurrency,
@@ -129,44 +190,42 @@ class Dispatcher:
         return (
             len(self._workers) == len(self._handlers.names)
             and all(worker.is_alive for worker in self._workers.values())
-            and not self._calls.is_exhausted
+            and not self.calls.is_exhausted
         )
 
     def _log_replaced(self, error: BaseException) -> None:
         self._interruptions.report("dispatch", error)
 
-    def reserve(self, arrivals: Sequence[Arrival]) -> dict[str, int]:
-        """Reserve a slot for each delivery of *arrivals*, as far as there are any.
+    def retry_seconds(self, attempt: int) -> float | None:
+        """Return the pause after the failure of *attempt*; `None` if there is no other attempt."""
+        if attempt >= self._config.max_attempts:
+            return None
+        return retry_delay(attempt, self._jitter())
 
-        Returns:
-            How many were reserved, by consumer. Each is used by `take` or given back.
-        """
-        workers, slots = self._workers, dict[str, int]()
-        for arrival in arrivals:
-            for name in arrival.consumers:
-                worker = workers.get(name)
-                if worker is not None and worker.reserve():
-                    slots[name] = slots.get(name, 0) + 1
-        return slots
+    @override
+    def reserve(self, arrivals: Sequence[Arrival]) -> Mapping[str, int]:
+        wanted = Counter([name for each in arrivals for name in each.consumers])
+        return {
+            name: self._workers[name].reserve(count)
+            for name, count in wanted.items()
+            if name in self._workers
+        }
 
-    def give_back(self, slots: Mapping[str, int]) -> None:
-        """Give back reserved slots."""
-        for name, count in slots.items():
-            if count:
-                self._workers[name].give_back(count)
+    @override
+    def give_back(self, reserved: Mapping[str, int]) -> None:
+        for name, count in reserved.items():
+            self._workers[name].give_back(count)
 
-    def take(self, update: Update, received: Received, slots: dict[str, int]) -> None:
-        """Dispatch *update*, which was stored just now; use reserved *slots* for its leases."""
+    def take(self, update: Update, received: Received, consumers: Sequence[str]) -> None:
+        """Dispatch *update*, which was stored just now for *consumers*."""
+        if received.waiting:
+            leased = {delivery.consumer for delivery in received.leased}
+            for name in consumers:
+                if name in self._workers and name not in leased:
+                    self._workers[name].note_work()
         expires = monotonic() + self._config.lease_seconds
         for delivery in received.leased:
-            slots[delivery.consumer] -= 1
-            self._workers[delivery.consumer].offer(Job(delivery, expires, update))
-
-    def note_work(self, consumers: Iterable[str]) -> None:
-        """Note that deliveries of *consumers* were stored without a lease."""
-        for name in consumers:
-            if (worker := self._workers.get(name)) is not None:
-                worker.note_work()
+            self._workers[delivery.consumer].offer(Job(self, delivery, expires, update))
 
     def wake(self) -> None:
         """Note that another process stored deliveries."""
@@ -180,63 +239,14 @@ class Dispatcher:
     async def _claim(self, name: str, limit: int) -> tuple[Sequence[Job], bool]:
         expires = monotonic() + self._config.lease_seconds
         claimed = await self._store.claim(name, limit)
-        return [Job(each, expires) for each in claimed.deliveries], claimed.more
+        return [Job(self, each, expires) for each in claimed.deliveries], claimed.more
 
-    def _begin(self, job: Job, on_handled: Callable[[Handled], None]) -> Cancel:
-        """Call the handler of *job*, if it can be called."""
-        delivery, update = job.delivery, job.update
-        if delivery.is_exhausted or monotonic() > job.expires:
-            # The second: this process stood still, so another one may have the lease.
-            on_handled(self._release(job))
-            return _nothing
-        try:
-            update = update or updates.decode(delivery.payload)
-        except (msgspec.MsgspecError, ValueError) as error:
-            on_handled(self._dead(delivery, UpdateKind.UNKNOWN, error_name(error)))
-            return _nothing
-        end = partial(self._handled, delivery, update.kind, on_handled)
-        return self._calls.start(delivery.consumer, update, end).cancel
-
-    def _release(self, job: Job) -> Handled:
-        if job.delivery.is_exhausted:
-            # The process died in every permitted attempt: the update may be the reason.
-            return self._dead(job.delivery, UpdateKind.UNKNOWN, "LeaseExpired")
-        return Handled(Settlement(job.delivery, DeliveryState.PENDING), UpdateKind.UNKNOWN)
-
-    def _handled(
-        self,
-        delivery: Delivery,
-        kind: UpdateKind,
-        on_handled: Callable[[Handled], None],
-        failure: BaseException | None,
-    ) -> None:
-        if failure is not None:
-            on_handled(self._failed(delivery, kind, failure))
-        else:
-            on_handled(Handled(Settlement(delivery, DeliveryState.DONE), kind))
-
-    def _failed(self, delivery: Delivery, kind: UpdateKind, error: BaseException) -> Handled:
-        self._telemetry.webhook_update(kind, Outcome.ERROR)
-        if delivery.attempt >= self._config.max_attempts:
-            return self._dead(delivery, kind, error_name(error))
-        seconds = retry_delay(delivery.attempt, self._jitter())
-        settlement = Settlement(delivery, DeliveryState.RETRY, seconds, error_name(error))
-        return Handled(settlement, kind)
-
-    def _dead(self, delivery: Delivery, kind: UpdateKind, name: str) -> Handled:
-        self._log({"event": "wats.inbox.dead", "kind": kind.value, "errorName": name})
-        return Handled(Settlement(delivery, DeliveryState.DEAD, error=name), kind)
-
-    async def _settle(self, results: Sequence[Handled]) -> bool:
-        settled = await self._store.settle([result.settlement for result in results])
-        kinds = {result.settlement.delivery.update_id: result.kind for result in results}
-        for update_id in settled.done:
-            self._telemetry.webhook_update(kinds[update_id], Outcome.SUCCESS)
+    async def _settle(self, jobs: Sequence[Job]) -> bool:
+        settled = await self._store.settle([job.settlement for job in jobs])
+        kinds = {job.delivery.update_id: job.kind for job in jobs}
+        for kind, count in Counter([kinds[update_id] for update_id in settled.done]).items():
+            self.telemetry.webhook_update(kind, Outcome.SUCCESS, count)
         return bool(settled.due)
 
     async def _renew(self, jobs: Sequence[Job]) -> None:
         await self._store.renew([job.delivery for job in jobs])
-
-
-def _nothing() -> None:
-    """Cancel what has ended."""

@@ -1,12 +1,13 @@
 """The in-process handlers of updates: async callables, each with a name that outlives restarts."""
 
-import asyncio
 import importlib
 import inspect
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
+from time import perf_counter
 from typing import TypeAlias
+
+from typing_extensions import override
 
 from wats.errors import ConfigError, ConfigIssue
 from wats.inbound.updates import Update
@@ -97,32 +98,32 @@ class HandlerCalls:
     def start(self, name: str, update: Update, on_end: OnEnd) -> Call:
         """Call the handler *name*; record what it raises, of any class, and pass it to *on_end*."""
         handler, place = self._handlers[name]
-        began = time.perf_counter()
+        call = HandlerCall(on_end, self._telemetry, place, update.kind)
+        self._watchdog.start(call, handler, update)
+        return call
 
-        def end(failure: BaseException | None) -> None:
-            outcome = Outcome.SUCCESS
-            if failure is not None:
-                outcome = Outcome.ERROR
-                self._telemetry.errors.record(failure)
-            self._telemetry.dispatched(place, update.kind, outcome, time.perf_counter() - began)
-            on_end(failure)
 
-        return self._watchdog.start(handler, update, end)
+class HandlerCall(Call):
+    """A call of a handler, which telemetry sees."""
 
-    async def call(self, name: str, update: Update) -> BaseException | None:
-        """Call the handler *name* and return what it raised; see `start`."""
-        ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+    __slots__ = ("_began", "_kind", "_place", "_telemetry")
 
-        def end(failure: BaseException | None) -> None:
-            if not ended.done():
-                ended.set_result(failure)
+    def __init__(self, on_end: OnEnd, telemetry: Telemetry, place: int, kind: UpdateKind) -> None:
+        self._on_end = on_end
+        self.is_late = self.is_cancelled = False
+        self._telemetry = telemetry
+        self._place = place
+        self._kind = kind
+        self._began = perf_counter()
 
-        call = self.start(name, update, end)
-        try:
-            return await ended
-        finally:
-            if not ended.done() or ended.cancelled():
-                call.cancel()
+    @override
+    def ended(self, on_end: OnEnd, failure: BaseException | None) -> None:
+        outcome = Outcome.SUCCESS
+        if failure is not None:
+            outcome = Outcome.ERROR
+            self._telemetry.errors.record(failure)
+        self._telemetry.dispatched(self._place, self._kind, outcome, perf_counter() - self._began)
+        on_end(failure)
 
 
 def import_handler(reference: str) -> Handler:

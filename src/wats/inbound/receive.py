@@ -1,9 +1,9 @@
 """The transaction of the inbound flow: a webhook body becomes stored updates, then we answer."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
@@ -22,7 +22,7 @@ from wats.telemetry import Telemetry
 from wats.telemetry.vocabulary import Outcome
 
 
-class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+class Receipt(msgspec.Struct, frozen=True):
     """What became of one webhook.
 
     Attributes:
@@ -66,14 +66,13 @@ class Receiver:
         self._check = check
         self._handlers = handlers
         self._store = store
-        self._telemetry = telemetry
-        self._news = News(telemetry)
+        self.telemetry = telemetry
+        self.news = News(telemetry)
         self._dispatcher = dispatcher
         self._calls = HandlerCalls(
             handlers, telemetry=telemetry, timeout_seconds=handler_timeout_seconds
         )
         self._now = now
-        self._handling: set[asyncio.Task[None]] = set()
 
     @property
     def is_dispatching(self) -> bool:
@@ -109,73 +108,27 @@ class Receiver:
         else:
             found = normalize(envelope.parse(body), received_at=received_at)
         if not found.updates:
-            self._finish(found, 0, on_receipt)
+            self.finish(found, 0, on_receipt)
         elif self._store is None or self._dispatcher is None:
-            self._start(self._handle_now(found, on_receipt))
+            _Handling(self, self._calls, found, on_receipt).begin()
         else:
-            self._receive(self._store, self._dispatcher, found, on_receipt)
+            arrivals = [self._arrival(update) for update in found.updates]
+            storing = _Storing(self, self._dispatcher, found, arrivals, on_receipt)
+            self._store.receive(arrivals, storing.end, self._dispatcher)
 
-    def _receive(
-        self, store: Store, dispatcher: Dispatcher, found: Normalized, on_receipt: OnReceipt
-    ) -> None:
-        arrivals = [self._arrival(update) for update in found.updates]
-        slots: dict[str, int] = {}
+    def finish(self, found: Normalized, new: int, on_receipt: OnReceipt) -> None:
+        """Count what was not understood, and pass the receipt on; *new* updates are dispatched.
 
-        def reserve() -> Mapping[str, int]:
-            slots.update(dispatcher.reserve(arrivals))
-            return slots
-
-        def on_received(results: Sequence[Received | None] | None, error: Exception | None) -> None:
-            try:
-                if results is None or error is not None:
-                    on_receipt(None, error)
-                    return
-                self._finish(found, self._count(found, arrivals, results), on_receipt)
-                # After the response: a handler may block, and Meta must not wait for it.
-                self._dispatch(dispatcher, found, arrivals, results, slots)
-            finally:
-                dispatcher.give_back(slots)
-
-        store.receive(arrivals, on_received, reserve)
-
-    def _count(
-        self, found: Normalized, arrivals: Sequence[Arrival], results: Sequence[Received | None]
-    ) -> int:
-        """Report what was stored; return how many updates are new."""
-        new = 0
-        for update, arrival, received in zip(found.updates, arrivals, results, strict=True):
-            if received is None:
-                self._telemetry.webhook_update(update.kind, Outcome.DEDUPED)
-                continue
-            new += 1
-            self._news.tell(update, arrival.status, received.sent_at)
-            if not arrival.consumers:
-                self._telemetry.webhook_update(update.kind, Outcome.SUCCESS)
-        return new
-
-    def _dispatch(
-        self,
-        dispatcher: Dispatcher,
-        found: Normalized,
-        arrivals: Sequence[Arrival],
-        results: Sequence[Received | None],
-        slots: dict[str, int],
-    ) -> None:
-        """Dispatch what was leased on arrival, and note what was not."""
-        for update, arrival, received in zip(found.updates, arrivals, results, strict=True):
-            if received is not None:
-                dispatcher.take(update, received, slots)
-                if received.waiting:
-                    dispatcher.note_work(arrival.consumers)
-
-    def _finish(self, found: Normalized, new: int, on_receipt: OnReceipt) -> None:
-        # Not before the updates are stored: what Meta has to send again would be counted again.
+        Call it when the updates are stored: what Meta has to send again would be counted again.
+        """
+        skipped = 0
         for kind, count in found.skipped.items():
-            self._telemetry.webhook_update(kind, Outcome.SKIPPED, count)
-        received, skipped = len(found.updates), sum(found.skipped.values())
+            self.telemetry.webhook_update(kind, Outcome.SKIPPED, count)
+            skipped += count
+        received = len(found.updates)
         if self._store is not None:
             skipped += received - new
-        on_receipt(Receipt(received=received, dispatched=new, skipped=skipped), None)
+        on_receipt(Receipt(received, new, skipped), None)
 
     def _arrival(self, update: Update) -> Arrival:
         consumers = self._handlers.consumers(update.kind)
@@ -194,30 +147,109 @@ class Receiver:
             window=records.window,
         )
 
-    def _start(self, handling: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.ensure_future(handling)
-        self._handling.add(task)
-        task.add_done_callback(self._handling.discard)
+    def begin(self, update: Update) -> tuple[str, ...]:
+        """Report *update*, which is not stored, as new; return the names of its handlers."""
+        if self.telemetry.wants_news:
+            self.news.tell(update, projection.status_record(update))
+        return self._handlers.consumers(update.kind)
 
-    async def _handle_now(self, found: Normalized, on_receipt: OnReceipt) -> None:
-        """Call the handlers of updates that are not stored."""
-        handled = 0
-        try:
-            for update in found.updates:
-                handled += await self._handle_one(update)
-        except BaseException as error:
-            on_receipt(None, error)
-            raise
-        self._finish(found, handled, on_receipt)
 
-    async def _handle_one(self, update: Update) -> bool:
-        self._news.tell(update, projection.status_record(update))
-        failures = 0
-        for name in self._handlers.consumers(update.kind):
-            failures += await self._calls.call(name, update) is not None
-        outcome = Outcome.ERROR if failures else Outcome.SUCCESS
-        self._telemetry.webhook_update(update.kind, outcome)
-        return not failures
+class _Storing:
+    """A webhook on its way to the store."""
+
+    __slots__ = ("_arrivals", "_dispatcher", "_found", "_on_receipt", "_receiver")
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        dispatcher: Dispatcher,
+        found: Normalized,
+        arrivals: Sequence[Arrival],
+        on_receipt: OnReceipt,
+    ) -> None:
+        self._receiver = receiver
+        self._dispatcher = dispatcher
+        self._found = found
+        self._arrivals = arrivals
+        self._on_receipt = on_receipt
+
+    def end(self, results: Sequence[Received | None] | None, error: Exception | None) -> None:
+        """Respond, then dispatch: a handler may block, and Meta must not wait for it."""
+        if results is None:
+            self._on_receipt(None, error)
+            return
+        updates = self._found.updates
+        new = 0
+        for update, arrival, received in zip(updates, self._arrivals, results, strict=True):
+            new += self._is_new(update, arrival, received)
+        self._receiver.finish(self._found, new, self._on_receipt)
+        for update, arrival, received in zip(updates, self._arrivals, results, strict=True):
+            if received is not None:
+                self._dispatcher.take(update, received, arrival.consumers)
+
+    def _is_new(self, update: Update, arrival: Arrival, received: Received | None) -> bool:
+        telemetry = self._receiver.telemetry
+        if received is None:
+            telemetry.webhook_update(update.kind, Outcome.DEDUPED)
+            return False
+        if telemetry.wants_news:
+            self._receiver.news.tell(update, arrival.status, received.sent_at)
+        if not arrival.consumers:
+            telemetry.webhook_update(update.kind, Outcome.SUCCESS)
+        return True
+
+
+class _Handling:
+    """The calls of the handlers of a webhook that is not stored, one after the other."""
+
+    __slots__ = (
+        "_calls",
+        "_failures",
+        "_found",
+        "_handled",
+        "_names",
+        "_on_receipt",
+        "_receiver",
+        "_update",
+        "_updates",
+    )
+
+    _update: Update
+
+    def __init__(
+        self, receiver: Receiver, calls: HandlerCalls, found: Normalized, on_receipt: OnReceipt
+    ) -> None:
+        self._receiver = receiver
+        self._calls = calls
+        self._found = found
+        self._on_receipt = on_receipt
+        self._updates = iter(found.updates)
+        self._names: Iterator[str] = iter(())
+        self._failures = 0
+        self._handled = 0
+
+    def begin(self) -> None:
+        """Call the first handler of the next update; finish the webhook if there is none left."""
+        for update in self._updates:
+            self._update, self._failures = update, 0
+            self._names = iter(self._receiver.begin(update))
+            if self._call_next():
+                return
+        self._receiver.finish(self._found, self._handled, self._on_receipt)
+
+    def _call_next(self) -> bool:
+        for name in self._names:
+            self._calls.start(name, self._update, self._end)
+            return True
+        outcome = Outcome.ERROR if self._failures else Outcome.SUCCESS
+        self._receiver.telemetry.webhook_update(self._update.kind, outcome)
+        self._handled += not self._failures
+        return False
+
+    def _end(self, failure: BaseException | None) -> None:
+        self._failures += failure is not None
+        if not self._call_next():
+            self.begin()
 
 
 def _resolve(

@@ -45,21 +45,21 @@ class Watchdog:
         return len(self._abandoned) >= MAX_ABANDONED
 
     def start(
-        self, function: Callable[[Any], Awaitable[object]], argument: Any, on_end: OnEnd
-    ) -> "Call":
-        """Call *function* in a task; pass what it raises to *on_end*.
+        self, call: "Call", function: Callable[[Any], Awaitable[object]], argument: Any
+    ) -> None:
+        """Call *function* in a task; pass what it raises to *call*.
 
         A call that exceeds its limit is cancelled, and has failed with `TimeoutError`. If it does
         not end then it is abandoned: its task goes on, and nothing waits for it.
         """
         loop = asyncio.get_running_loop()
-        call = Call(self, loop, loop.time() + self._seconds, on_end)
+        call.watchdog = self
+        call.deadline = loop.time() + self._seconds
         call.task = loop.create_task(call.run(function, argument))
         self._calls.add(call)
         if self._loop is not loop:  # nothing to check before, or only calls of a loop that ended
             self._calls = {call}
             self._look(loop)
-        return call
 
     def forget(self, call: "Call") -> None:
         """Stop to check *call*, which has ended for its caller."""
@@ -93,21 +93,14 @@ class Call:
         is_cancelled: Whether it was cancelled, for that reason or by a stop.
     """
 
-    __slots__ = ("_loop", "_on_end", "_watchdog", "deadline", "is_cancelled", "is_late", "task")
+    __slots__ = ("_on_end", "deadline", "is_cancelled", "is_late", "task", "watchdog")
 
     task: "asyncio.Task[None]"
+    watchdog: Watchdog
+    deadline: float
 
-    def __init__(
-        self,
-        watchdog: Watchdog,
-        loop: asyncio.AbstractEventLoop,
-        deadline: float,
-        on_end: OnEnd,
-    ) -> None:
-        self._watchdog = watchdog
-        self._loop = loop
+    def __init__(self, on_end: OnEnd) -> None:
         self._on_end: OnEnd | None = on_end
-        self.deadline = deadline
         self.is_late = False
         self.is_cancelled = False
 
@@ -125,7 +118,7 @@ class Call:
     def cancel(self, grace_seconds: float = CUT_OFF_SECONDS) -> None:
         """Cancel the call, and give it *grace_seconds* to end."""
         self.is_cancelled = True
-        self.deadline = self._loop.time() + grace_seconds
+        self.deadline = self.task.get_loop().time() + grace_seconds
         self.task.cancel()
         # A task that has not begun ends without a step of `run`.
         self.task.add_done_callback(lambda _: self.end(asyncio.CancelledError()))
@@ -135,7 +128,11 @@ class Call:
         on_end, self._on_end = self._on_end, None
         if on_end is None:
             return
-        self._watchdog.forget(self)
+        self.watchdog.forget(self)
         if failure is not None and not self.task.done() and self.is_cancelled:
-            self._watchdog.abandon(self.task)
+            self.watchdog.abandon(self.task)
+        self.ended(on_end, failure)
+
+    def ended(self, on_end: OnEnd, failure: BaseException | None) -> None:
+        """Pass the end on."""
         on_end(failure)

@@ -12,7 +12,9 @@ clock of the store, which never goes back; callers pass durations, never the tim
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
+
+from typing_extensions import override
 
 from wats.store.records import (
     Arrival,
@@ -39,13 +41,34 @@ Observe: TypeAlias = Callable[[Adapter, StoreOperation, Outcome, float], None]
 OnReceived: TypeAlias = Callable[[Sequence[Received | None] | None, Exception | None], None]
 """Called on the event loop with the results of `InboxStore.receive`, or with its error."""
 
-Reserve: TypeAlias = Callable[[], Mapping[str, int]]
-"""Reserves slots just before a transaction begins; returns how many for each consumer."""
+
+class Slots(Protocol):
+    """The room of this process for deliveries that are leased on arrival."""
+
+    def reserve(self, arrivals: Sequence[Arrival]) -> Mapping[str, int]:
+        """Reserve slots for *arrivals*, whose transaction is about to begin.
+
+        Returns:
+            How many deliveries of each consumer may be leased on arrival.
+        """
+
+    def give_back(self, reserved: Mapping[str, int]) -> None:
+        """End the reservation: the transaction has ended, and its leases are passed on next."""
 
 
-def no_slots() -> Mapping[str, int]:
-    """Reserve nothing: every delivery is left to a claim."""
-    return {}
+class NoSlots(Slots):
+    """Every delivery is left to a claim."""
+
+    @override
+    def reserve(self, arrivals: Sequence[Arrival]) -> Mapping[str, int]:
+        return {}
+
+    @override
+    def give_back(self, reserved: Mapping[str, int]) -> None:
+        pass
+
+
+NO_SLOTS: Final = NoSlots()
 
 
 class Lifecycle(Protocol):
@@ -109,7 +132,7 @@ class InboxStore(Protocol):
         self,
         arrivals: Sequence[Arrival],
         on_received: OnReceived,
-        reserve: Reserve = no_slots,
+        slots: Slots = NO_SLOTS,
     ) -> None:
         """Store *arrivals*; call *on_received* when they are durable, with a result for each.
 
@@ -125,10 +148,9 @@ class InboxStore(Protocol):
         Args:
             arrivals: Updates in the order in which they came.
             on_received: Called once, on the loop of the caller.
-            reserve: Called once, on the loop, when the transaction is about to begin; not at all if
-                that fails. Returns how many deliveries of each consumer may be leased on arrival.
-                A delivery is leased on arrival only if nothing of its consumer can be claimed:
-                older deliveries go first.
+            slots: Reserved on the loop when the transaction is about to begin, and given back when
+                it has ended, before *on_received*. A delivery is leased on arrival only if nothing
+                of its consumer can be claimed: older deliveries go first.
         """
 
     async def claim(self, consumer: str, limit: int) -> Claimed:
@@ -227,6 +249,17 @@ class Store(Lifecycle, InboxStore, RequestStore, MessageStore, Protocol):
     """A database of wats."""
 
 
+class FixedSlots(NoSlots):
+    """A number of slots for each consumer, for callers that have no use for more."""
+
+    def __init__(self, slots: Mapping[str, int]) -> None:
+        self._slots = slots
+
+    @override
+    def reserve(self, arrivals: Sequence[Arrival]) -> Mapping[str, int]:
+        return self._slots
+
+
 async def receive(
     store: InboxStore, arrivals: Sequence[Arrival], slots: Mapping[str, int] | None = None
 ) -> Sequence[Received | None]:
@@ -241,5 +274,5 @@ async def receive(
         else:
             future.set_result(results or ())
 
-    store.receive(arrivals, resolve, lambda: slots or {})
+    store.receive(arrivals, resolve, FixedSlots(slots or {}))
     return await future

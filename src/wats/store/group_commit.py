@@ -1,63 +1,122 @@
-"""Group commit: requests that wait at the same moment share one transaction and one disk flush.
+"""Group commit: operations that wait at the same moment share one transaction and one disk flush.
 
-    request A ─┐              ┌─ BEGIN
-    request B ─┼─▸ gathered ─▸┼─ A, B, C … up to 512 of them     ─▸ finish A, B, C
-    request C ─┘              └─ COMMIT; if it fails, each alone
+    operation A ─┐              ┌─ BEGIN
+    operation B ─┼─▸ gathered ─▸┼─ A, B, C … up to about 512    ─▸ finish A, B, C
+    operation C ─┘              └─ COMMIT; if it fails, each alone
 
 This half runs on the event loop and is the same for every database. The other half, which runs
 the transaction, is a function that takes a batch.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
 from typing import Any, TypeAlias
 
 import msgspec
 
+from wats.store import NO_SLOTS, Slots
 from wats.telemetry.vocabulary import Outcome, StoreOperation
 
 MAX_BATCH = 512
-"""The most requests in one transaction: a bound on how long the first one waits."""
+"""How many operations fill a transaction: a bound on how long the first one waits."""
 
 MAX_ROUNDS = 32
-"""How many turns of the event loop a request waits at most for others to join it."""
+"""How many turns of the event loop an operation waits at most for others to join it."""
 
 Finish: TypeAlias = Callable[[Any, Exception | None], None]
-"""Called on the event loop with the result of a request, or with its error."""
+"""Called on the event loop with the result of an operation, or with its error."""
 
 
 class Request(msgspec.Struct, kw_only=True):
-    """One operation on its way to the database and back.
+    """One operation on its way to the database and back, or several that run in one call.
 
     Attributes:
-        run: The operation. Its first argument is the connection.
-        item: If *is_joined*: all items of a batch with the same *run* are passed to one call,
-            which returns one result for each.
-        prepare: Returns the item, when the transaction is about to begin.
+        run: The operation. Its arguments are the connection, *items* if there are any, and what is
+            *reserved* for these if there are *slots*. With items it returns a result for each.
+        finishes: A callback for each operation.
+        began: When each operation began.
+        slots: What is reserved for *items* when the transaction is about to begin.
         is_patient: Whether the request waited for others. It runs before them: it frees what they
             need.
         operation: The name for telemetry; `None` if the request is not counted.
+        results: A result for each operation, unless there is an *error*.
     """
 
     run: Callable[..., Any]
-    item: Any = None
-    prepare: Callable[[], Any] | None = None
-    is_joined: bool = False
+    items: list[Any] | None = None
+    finishes: list[Finish]
+    began: list[float]
+    slots: Slots = NO_SLOTS
+    reserved: Mapping[str, int] = msgspec.field(default_factory=dict)
     is_patient: bool = False
-    finish: Finish
     operation: StoreOperation | None = None
     loop: asyncio.AbstractEventLoop
-    began: float
-    result: Any = None
+    results: Sequence[Any] = (None,)
     error: Exception | None = None
+
+    @property
+    def size(self) -> int:
+        """How many operations this is."""
+        return len(self.finishes)
+
+    def perform(self, connection: Any) -> None:
+        """Run in the open transaction of *connection*."""
+        if self.items is None:
+            self.results = (self.run(connection),)
+        elif self.slots is NO_SLOTS:
+            self.results = self.run(connection, self.items)
+        else:
+            self.results = self.run(connection, self.items, self.reserved)
+
+    def split(self) -> "list[Request]":
+        """Return a request for each operation; the first of them gets what is reserved."""
+        if self.items is None:
+            return [self]
+        parts = [
+            msgspec.structs.replace(
+                self, items=[item], finishes=[finish], began=[began], slots=NO_SLOTS, reserved={}
+            )
+            for item, finish, began in zip(self.items, self.finishes, self.began, strict=True)
+        ]
+        parts[0].slots, parts[0].reserved = self.slots, self.reserved
+        return parts
+
+    def reserve(self) -> bool:
+        """Reserve the slots; finish the request and return False if that fails."""
+        if self.slots is not NO_SLOTS and self.items is not None:
+            try:
+                self.reserved = self.slots.reserve([each for item in self.items for each in item])
+            except Exception as error:
+                self.error, self.slots = error, NO_SLOTS
+                self.finish()
+                return False
+        return True
+
+    def finish(self) -> None:
+        """Give back the slots and call every callback."""
+        error = self.error
+        results = self.results if error is None else [None] * self.size
+        try:
+            self.slots.give_back(self.reserved)
+        except Exception as failure:
+            self._report(failure)
+        for finish, result in zip(self.finishes, results, strict=True):
+            try:
+                finish(result, error)
+            except Exception as failure:  # the others must be finished all the same
+                self._report(failure)
+
+    def _report(self, failure: Exception) -> None:
+        context = {"message": "A finished request raised", "exception": failure}
+        self.loop.call_exception_handler(context)
 
 
 class GroupCommit:
-    """Gathers the requests of one event loop.
+    """Gathers the operations of one event loop.
 
-    Requests of other loops, which may end at any time, are handed over one by one.
+    Operations of other loops, which may end at any time, are handed over one by one.
 
     Args:
         hand_over: Takes a batch of requests; must not block.
@@ -67,82 +126,101 @@ class GroupCommit:
         self._hand_over = hand_over
         self._loop = asyncio.get_running_loop()
         self._waiting: list[Request] = []
+        self._joint: dict[Callable[..., Any], Request] = {}  # those of them that can be joined
+        self._size = 0
         self._is_gathering = False
 
     def submit(self, request: Request, *, patience_seconds: float = 0.0) -> None:
         """Gather *request*, with up to *patience_seconds* for others to share its transaction."""
         if request.loop is not self._loop:
-            if ready := prepared([request]):
-                self._hand_over(ready)
+            if request.reserve():
+                self._hand_over([request])
             return
         self._waiting.append(request)
+        self._size += 1
         if self._is_gathering:
             return
         if patience_seconds <= 0:
             self._begin()
-        elif len(self._waiting) == 1:  # the first patient request takes the others along
+        elif self._size == 1:  # the first patient request takes the others along
             self._loop.call_later(patience_seconds, self._begin)
+
+    def join(
+        self,
+        operation: StoreOperation,
+        run: Callable[..., Sequence[Any]],
+        item: Any,
+        finish: Finish,
+        slots: Slots = NO_SLOTS,
+    ) -> None:
+        """Gather an operation that runs in one call with all others of the same *run*."""
+        joint = self._joint.get(run)
+        loop = asyncio.get_running_loop()
+        if joint is not None and joint.slots is slots and loop is self._loop:
+            joint.items.append(item)  # type: ignore[union-attr]  # a joint request has items
+            joint.finishes.append(finish)
+            joint.began.append(perf_counter())
+            self._size += 1
+            if self._size >= MAX_BATCH:
+                self._flush()
+            return
+        request = Request(
+            run=run,
+            items=[item],
+            finishes=[finish],
+            began=[perf_counter()],
+            slots=slots,
+            operation=operation,
+            loop=loop,
+        )
+        if loop is self._loop:
+            self._joint[run] = request
+        self.submit(request)
 
     def _begin(self) -> None:
         if self._waiting and not self._is_gathering:
             self._is_gathering = True
-            self._loop.call_soon(self._gather, len(self._waiting), MAX_ROUNDS)
+            self._loop.call_soon(self._gather, self._size, MAX_ROUNDS)
 
     def _gather(self, seen: int, rounds: int) -> None:
         """Hand over the batch, unless it grew since the last turn: then look again.
 
         The fewer transactions, the fewer pages are written twice. An idle loop looks once.
         """
-        count = len(self._waiting)
-        if seen < count < MAX_BATCH and rounds:
-            self._loop.call_soon(self._gather, count, rounds - 1)
+        size = self._size
+        if seen < size < MAX_BATCH and rounds:
+            self._loop.call_soon(self._gather, size, rounds - 1)
             return
         self._is_gathering = False
-        batch, self._waiting = self._waiting, []
-        if ready := prepared(batch):
+        self._flush()
+
+    def _flush(self) -> None:
+        batch, self._waiting, self._size = self._waiting, [], 0
+        self._joint.clear()
+        if ready := [request for request in batch if request.reserve()]:
             self._hand_over(ready)
 
 
-def prepared(requests: list[Request]) -> list[Request]:
-    """Give those of *requests* their item that have it only now; finish those that fail at it."""
-    ready: list[Request] = []
-    for request in requests:
-        if request.prepare is not None:
-            try:
-                request.item = request.prepare()
-            except Exception as error:
-                request.finish(None, error)
-                continue
-        ready.append(request)
-    return ready
-
-
 def request_of(
-    run: Callable[..., Any],
-    operation: StoreOperation | None = None,
-    *,
-    is_patient: bool = False,
-    item: Any = None,
-    is_joined: bool = False,
+    run: Callable[..., Any], operation: StoreOperation | None = None, *, is_patient: bool = False
 ) -> "tuple[Request, asyncio.Future[Any]]":
     """Return a request of the running loop, and the future of its result."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
     request = Request(
         run=run,
-        item=item,
-        is_joined=is_joined,
+        finishes=[partial(resolve, future)],
+        began=[perf_counter()],
         is_patient=is_patient,
-        finish=partial(_resolve, future),
         operation=operation,
         loop=loop,
-        began=perf_counter(),
     )
     return request, future
 
 
-def _resolve(future: "asyncio.Future[Any]", result: Any, error: Exception | None) -> None:
-    if future.done():  # its caller was cancelled
+def resolve(future: "asyncio.Future[Any]", result: Any, error: Exception | None) -> None:
+    """Pass the end of an operation to *future*, unless its caller was cancelled."""
+    if future.done():
         return
     if error is None:
         future.set_result(result)
@@ -156,35 +234,25 @@ def finish_all(
     """Finish *requests*, on their loop, and report each operation to *observe*."""
     now = perf_counter()
     for request in requests:
-        try:
-            request.finish(request.result, request.error)
-        except Exception as error:  # the others must be finished all the same
-            context = {"message": "A finished request raised", "exception": error}
-            request.loop.call_exception_handler(context)
+        request.finish()
     for request in requests:
         if request.operation is not None:
             outcome = Outcome.SUCCESS if request.error is None else Outcome.ERROR
-            observe(request.operation, outcome, now - request.began)
+            for began in request.began:
+                observe(request.operation, outcome, now - began)
 
 
 def run_all(connection: Any, requests: Sequence[Request]) -> None:
     """Run *requests* in the open transaction of *connection*, in the order that saves most.
 
-    Settlements first, so that arrivals use the pages that they free; claims last, so that they
-    see what arrived.
+    Settlements first, so that arrivals use the pages that they free. Claims before arrivals, so
+    that these are leased at once if nothing older is left.
     """
-    joined: dict[Callable[..., Any], list[Request]] = {}
-    others: list[Request] = []
-    for request in requests:
-        if request.is_joined:
-            joined.setdefault(request.run, []).append(request)
-        elif request.is_patient:
-            request.result = request.run(connection)
-        else:
-            others.append(request)
-    for run, together in joined.items():
-        results = run(connection, [request.item for request in together])
-        for request, result in zip(together, results, strict=True):
-            request.result = result
-    for request in others:
-        request.result = request.run(connection)
+    for request in sorted(requests, key=_rank):
+        request.perform(connection)
+
+
+def _rank(request: Request) -> int:
+    if request.is_patient:
+        return 0
+    return 1 if request.items is None else 2

@@ -94,7 +94,7 @@ def test_after_a_reboot_with_an_older_time_of_day_the_time_goes_on_where_it_stop
     writer = open_here()
     machine.advance(HOUR_MS)
     with transaction(writer):
-        inbox.receive(writer, [([arrival()], {})])
+        inbox.receive(writer, [[arrival()]], {})
     machine.reboot(wall_ms=0)
 
     restarted = open_here()
@@ -121,7 +121,7 @@ def test_a_reboot_with_an_older_time_of_day_delays_no_delivery_beyond_its_due_ti
 ) -> None:
     writer = open_here()
     with transaction(writer):
-        ((result,),) = inbox.receive(writer, [([arrival()], {"handlers": 1})])
+        ((result,),) = inbox.receive(writer, [[arrival()]], {"handlers": 1})
     held = leased([result])
     machine.advance(5 * HOUR_MS)  # nothing arrives for hours
     with transaction(writer):

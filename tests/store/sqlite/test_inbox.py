@@ -39,7 +39,7 @@ def writer(clock: Milliseconds) -> Iterator[Writer]:
 def receive(writer: Writer, arrivals: Sequence[Arrival], **slots: int) -> list[Delivery]:
     """Return the deliveries that were leased on arrival."""
     with transaction(writer):
-        (results,) = inbox.receive(writer, [(arrivals, slots)])
+        (results,) = inbox.receive(writer, [arrivals], slots)
     return leased(results)
 
 
@@ -243,7 +243,7 @@ def test_a_rolled_back_transaction_leaves_counters_and_rows_as_they_were(
 
     def change_everything() -> None:
         with transaction(writer):
-            inbox.receive(writer, [([arrival()], {"handlers": 1})])
+            inbox.receive(writer, [[arrival()]], {"handlers": 1})
             first, second = claimed
             deliveries.settle(writer, [Settlement(first, DONE), Settlement(second, DEAD)])
             deliveries.claim(writer, "handlers", 9)
@@ -272,7 +272,7 @@ def test_other_processes_are_woken_by_commits_that_leave_something_to_claim(
     settle(writer, claimed, last)
     assert len(calls) == 1 + (last is PENDING)
     writer.execute("BEGIN")
-    inbox.receive(writer, [([arrival()], {})])
+    inbox.receive(writer, [[arrival()]], {})
     writer.roll_back()
     with transaction(writer):
         writer.execute("SELECT 1")

@@ -109,7 +109,7 @@ class Model:
         arrivals = [self.arrival(*update) for update in updates]
         new = self.expect(arrivals)
         connection.execute("BEGIN IMMEDIATE")
-        (results,) = inbox.receive(connection, [(arrivals, {})])
+        (results,) = inbox.receive(connection, [arrivals], {})
         end(connection)
         assert [each is not None for each in results] == new
         if end is Writer.roll_back:

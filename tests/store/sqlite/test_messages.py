@@ -39,7 +39,7 @@ def receive(
 ) -> list[bool]:
     """Store *arrivals* in a transaction; return whether each is new."""
     writer.execute("BEGIN IMMEDIATE")
-    (results,) = inbox.receive(writer, [(arrivals, {})])
+    (results,) = inbox.receive(writer, [arrivals], {})
     end(writer)
     return [each is not None for each in results]
 

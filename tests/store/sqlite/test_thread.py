@@ -11,7 +11,8 @@ from apsw import Connection, Cursor
 from tests.store.results import leased, waiting
 from tests.store.sqlite.writers import Milliseconds, ignore, open_writer
 from wats.errors import StoreUnavailable
-from wats.store.group_commit import MAX_BATCH, MAX_ROUNDS
+from wats.store import NO_SLOTS, FixedSlots
+from wats.store.group_commit import MAX_BATCH, MAX_ROUNDS, resolve
 from wats.store.records import Arrival, DeliveryState, Received, Settlement
 from wats.store.sqlite import deliveries, inbox
 from wats.store.sqlite.connection import Writer, connect_reader, connect_writer
@@ -62,7 +63,10 @@ class HeldWriter:
         return held
 
     def receive(self, *arrivals: Arrival, **slots: int) -> "asyncio.Future[Results]":
-        return self.thread.submit_joined(RECEIVE, inbox.receive, (arrivals, slots))
+        received: asyncio.Future[Results] = asyncio.get_running_loop().create_future()
+        fixed = FixedSlots(slots) if slots else NO_SLOTS
+        self.thread.join(RECEIVE, inbox.receive, arrivals, partial(resolve, received), fixed)
+        return received
 
     def count(self, statement: str) -> int:
         return self.statements.count(statement)
@@ -195,18 +199,21 @@ async def test_a_settlement_frees_an_ordering_key_for_an_arrival_of_the_same_tra
     assert writer.count("COMMIT") == 1
 
 
-async def test_a_claim_finds_the_arrivals_of_its_transaction(
+async def test_a_claim_leaves_nothing_older_before_the_arrivals_of_its_transaction(
     writer: HeldWriter, arrival: MakeArrival
 ) -> None:
+    await writer.receive(arrival())
     held = await writer.hold()
+    receiving = writer.receive(arrival(), handlers=1)
     claiming = writer.thread.submit(
         StoreOperation.CLAIM, partial(deliveries.claim, name="handlers", limit=10)
     )
-    receiving = writer.receive(arrival())
 
-    await release(writer, held, receiving)
+    results, claimed = await release(writer, receiving, claiming)
+    await held
 
-    assert len((await claiming).deliveries) == 1
+    assert len(claimed.deliveries) == 1
+    assert len(leased(results)) == 1
     assert writer.count("COMMIT") == 2
 
 
@@ -230,7 +237,7 @@ async def test_a_request_that_fails_changes_nothing(
     writer: HeldWriter, arrival: MakeArrival
 ) -> None:
     def receive_and_fail(connection: Writer) -> None:
-        inbox.receive(connection, [([first], {"handlers": 1})])
+        inbox.receive(connection, [[first]], {"handlers": 1})
         raise ZeroDivisionError
 
     first = arrival()
@@ -253,14 +260,7 @@ async def test_a_callback_that_raises_does_not_keep_others_from_their_results(
     finished = asyncio.Event()
 
     def submit(finish: Callable[[object, Exception | None], None]) -> None:
-        writer.thread.submit_with(
-            RECEIVE,
-            inbox.receive,
-            lambda: ([arrival()], {}),
-            finish,
-            loop=loop,
-            began=loop.time(),
-        )
+        writer.thread.join(RECEIVE, inbox.receive, [arrival()], finish)
 
     held = await writer.hold()
     submit(lambda *_: 1 // 0)

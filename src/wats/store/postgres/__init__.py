@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from typing_extensions import override
 
 from wats.errors import StoreClosed, StoreUnavailable
-from wats.store import Observe, OnReceived, Reserve, Store, no_slots
+from wats.store import NO_SLOTS, Observe, OnReceived, Slots, Store
 from wats.store.migrate import is_usable, load_migrations
 from wats.store.postgres import deliveries as leases
 from wats.store.postgres import depths, messages, requests, upkeep
@@ -226,15 +226,15 @@ class PostgresStore(Store):
         self,
         arrivals: Sequence[Arrival],
         on_received: OnReceived,
-        reserve: Reserve = no_slots,
+        slots: Slots = NO_SLOTS,
     ) -> None:
         if self._database is None or self._arrivals is None or self._loop is None:
             raise StoreClosed
         loop = asyncio.get_running_loop()
         if loop is self._loop:
-            self._arrivals.put(arrivals, reserve, on_received)
+            self._arrivals.put(arrivals, slots, on_received)
         else:
-            put = partial(self._arrivals.put, arrivals, reserve, _on_loop(loop, on_received))
+            put = partial(self._arrivals.put, arrivals, slots, _on_loop(loop, on_received))
             self._loop.call_soon_threadsafe(put)
 
     async def _store_calls(

@@ -10,7 +10,7 @@ import asyncpg
 import msgspec
 
 from wats.errors import StoreClosed, StoreUnavailable
-from wats.store import OnReceived, Reserve
+from wats.store import OnReceived, Slots
 from wats.store.postgres.receive import Call
 from wats.store.records import Arrival, Received
 
@@ -25,7 +25,7 @@ _Results = Sequence[Sequence[Received | None]]
 
 class _Waiting(msgspec.Struct, frozen=True):
     arrivals: Sequence[Arrival]
-    reserve: Reserve
+    slots: Slots
     on_received: OnReceived
     began: float
 
@@ -50,7 +50,7 @@ class Arrivals:
         self._is_closed = False
         self._is_scheduled = False
 
-    def put(self, arrivals: Sequence[Arrival], reserve: Reserve, on_received: OnReceived) -> None:
+    def put(self, arrivals: Sequence[Arrival], slots: Slots, on_received: OnReceived) -> None:
         """Store *arrivals* soon, and call *on_received*.
 
         Raises:
@@ -58,7 +58,7 @@ class Arrivals:
         """
         if self._is_closed:
             raise StoreClosed
-        self._waiting.append(_Waiting(arrivals, reserve, on_received, perf_counter()))
+        self._waiting.append(_Waiting(arrivals, slots, on_received, perf_counter()))
         if not self._is_scheduled and len(self._tasks) < IN_FLIGHT:
             self._is_scheduled = True
             # Not now, so that the calls that the same turn of the loop makes are taken along.
@@ -93,16 +93,21 @@ class Arrivals:
                 for each, call in zip(batch, calls, strict=True):
                     await self._run([each], [call])
             else:
-                self._finish(batch, None, error)
+                self._finish(batch, calls, None, error)
         else:
-            self._finish(batch, results, None)
+            self._finish(batch, calls, results, None)
 
     def _finish(
-        self, batch: Sequence[_Waiting], results: _Results | None, error: Exception | None
+        self,
+        batch: Sequence[_Waiting],
+        calls: Sequence[Call],
+        results: _Results | None,
+        error: Exception | None,
     ) -> None:
         now = perf_counter()
         for index, each in enumerate(batch):
             try:
+                each.slots.give_back(calls[index].slots)
                 each.on_received(None if results is None else results[index], error)
             except Exception as failure:  # the others must be finished all the same
                 context = {"message": "A callback of a store raised", "exception": failure}
@@ -125,7 +130,7 @@ def _prepared(batch: Sequence[_Waiting]) -> tuple[list[_Waiting], list[Call]]:
     calls: list[Call] = []
     for each in batch:
         try:
-            calls.append(Call(each.arrivals, each.reserve()))
+            calls.append(Call(each.arrivals, each.slots.reserve(each.arrivals)))
         except Exception as error:
             each.on_received(None, error)
         else:

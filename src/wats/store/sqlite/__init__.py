@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime, timedelta
 from functools import partial
-from time import perf_counter
 from typing import TypeVar
 
 from apsw import Connection
@@ -17,7 +16,8 @@ from typing_extensions import override
 
 from wats.clock import Now, to_ms, utc_now
 from wats.errors import StoreClosed, StoreError
-from wats.store import Observe, OnReceived, Reserve, Store, no_slots
+from wats.store import NO_SLOTS, Observe, OnReceived, Slots, Store
+from wats.store.group_commit import resolve
 from wats.store.migrate import is_usable, load_migrations
 from wats.store.records import (
     Arrival,
@@ -59,7 +59,6 @@ PURGE_ROWS = 500
 """The most rows that one call of `purge` deletes from each table."""
 
 R = TypeVar("R")
-T = TypeVar("T")
 
 
 class SQLiteStore(Store):
@@ -179,15 +178,14 @@ class SQLiteStore(Store):
         result: R = await self._writer.submit(operation, run, patience_seconds=patience_seconds)
         return result
 
-    async def _write_joined(
-        self,
-        operation: StoreOperation,
-        run: Callable[[Writer, Sequence[T]], Sequence[object]],
-        item: T,
+    async def _join(
+        self, operation: StoreOperation, run: Callable[..., Sequence[object]], item: object
     ) -> None:
         if self._writer is None:
             raise StoreClosed
-        await self._writer.submit_joined(operation, run, item)
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._writer.join(operation, run, item, partial(resolve, future))
+        await future
 
     @override
     async def health(self) -> StoreHealth:
@@ -225,18 +223,11 @@ class SQLiteStore(Store):
         self,
         arrivals: Sequence[Arrival],
         on_received: OnReceived,
-        reserve: Reserve = no_slots,
+        slots: Slots = NO_SLOTS,
     ) -> None:
         if self._writer is None:
             raise StoreClosed
-        self._writer.submit_with(
-            StoreOperation.RECEIVE,
-            inbox.receive,
-            lambda: (arrivals, reserve()),
-            on_received,
-            loop=asyncio.get_running_loop(),
-            began=perf_counter(),
-        )
+        self._writer.join(StoreOperation.RECEIVE, inbox.receive, arrivals, on_received, slots)
 
     @override
     async def claim(self, consumer: str, limit: int) -> Claimed:
@@ -291,7 +282,7 @@ class SQLiteStore(Store):
         self, *, scope: str, key_hash: bytes, response: bytes, message: MessageRecord | None
     ) -> None:
         completion = requests.Completion((scope, key_hash), response, message)
-        await self._write_joined(StoreOperation.COMPLETE, requests.complete, completion)
+        await self._join(StoreOperation.COMPLETE, requests.complete, completion)
 
     @override
     async def fail_request(self, *, scope: str, key_hash: bytes) -> None:
@@ -305,7 +296,7 @@ class SQLiteStore(Store):
 
     @override
     async def record_sent(self, message: MessageRecord) -> None:
-        await self._write_joined(StoreOperation.RECORD, messages.record, message)
+        await self._join(StoreOperation.RECORD, messages.record, message)
 
     @override
     async def list_messages(self, *, limit: int, cursor: str | None) -> MessagePage:

@@ -5,7 +5,8 @@ Each function runs inside a transaction that its caller opened.
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TypeAlias
+from types import MappingProxyType
+from typing import Final, TypeAlias
 
 from apsw import Connection
 
@@ -14,9 +15,6 @@ from wats.store.records import Arrival, Received
 from wats.store.sqlite import deliveries, messages
 from wats.store.sqlite.connection import Writer, change
 from wats.store.sqlite.deliveries import Arriving
-
-Call: TypeAlias = tuple[Sequence[Arrival], Mapping[str, int]]
-"""The arguments of one call of `InboxStore.receive`: arrivals, and slots by consumer."""
 
 _LAST_ID = "SELECT coalesce(max(id), 0) FROM wats_inbox"
 
@@ -38,15 +36,20 @@ LIMIT ?3
 
 _PURGE = "DELETE FROM wats_inbox WHERE id = ? AND received_at < ?"
 
+_NO_SLOTS: Final[Mapping[str, int]] = MappingProxyType({})
+
 _Numbered: TypeAlias = tuple[int, Arrival]
 
 
-def receive(writer: Writer, calls: Sequence[Call]) -> Sequence[Sequence[Received | None]]:
-    """Store what is new of all *calls*; return the results of each."""
-    arriving: list[Arriving] = []
-    for arrivals, slots in calls:
-        shared = dict(slots)
-        arriving += [Arriving(arrival, shared, []) for arrival in arrivals]
+def receive(
+    writer: Writer, calls: Sequence[Sequence[Arrival]], slots: Mapping[str, int] = _NO_SLOTS
+) -> Sequence[Sequence[Received | None]]:
+    """Store what is new of all *calls*; return the results of each.
+
+    Up to so many deliveries of each consumer as *slots* has are leased.
+    """
+    shared = dict(slots)
+    arriving = [Arriving(arrival, shared, []) for arrivals in calls for arrival in arrivals]
     numbered = list(enumerate(each.arrival for each in arriving))
     new = _insert_identities(writer, messages.unknown(writer, numbered))
     sent_at = messages.project(writer, [arrival for _, arrival in new])
@@ -56,7 +59,7 @@ def receive(writer: Writer, calls: Sequence[Call]) -> Sequence[Sequence[Received
         each = arriving[number]
         results[number] = Received(each.leased, each.waiting, at)
     split = iter(results)
-    return [[next(split) for _ in arrivals] for arrivals, _ in calls]
+    return [[next(split) for _ in arrivals] for arrivals in calls]
 
 
 def _insert_identities(writer: Writer, numbered: Sequence[_Numbered]) -> Sequence[_Numbered]:

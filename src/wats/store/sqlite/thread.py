@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import apsw
 
+from wats.store import NO_SLOTS, Slots
 from wats.store.group_commit import (
     MAX_BATCH,
     Finish,
@@ -31,16 +32,19 @@ class ConnectionThread(Generic[C]):
     """Runs requests on one connection, so that no event loop waits for a disk.
 
     Args:
-        run_batch: Gives each request its `result` or its `error`; never raises.
+        run_batch: Gives each request its `results` or its `error`; never raises. Returns the
+            requests to finish: those that failed together come back one by one.
     """
 
     def __init__(
-        self, name: str, run_batch: Callable[[C, Sequence[Request]], None], observe: Observe
+        self,
+        name: str,
+        run_batch: Callable[[C, Sequence[Request]], Sequence[Request]],
+        observe: Observe,
     ) -> None:
         self._run_batch = run_batch
         self._observe = observe
         self._queue: SimpleQueue[list[Request]] = SimpleQueue()
-        self._backlog: list[Request] = []  # taken from the queue; too many for one transaction
         self._group = GroupCommit(self._queue.put)
         self._thread = Thread(target=self._work, name=name, daemon=True)
 
@@ -74,36 +78,19 @@ class ConnectionThread(Generic[C]):
         self._group.submit(request, patience_seconds=patience_seconds)
         return future
 
-    def submit_joined(
-        self, operation: StoreOperation, run: Callable[[C, Sequence[Any]], Sequence[Any]], item: Any
-    ) -> "asyncio.Future[Any]":
-        """Submit an operation that runs in one call with all others that have the same *run*."""
-        request, future = request_of(run, operation, item=item, is_joined=True)
-        self._group.submit(request)
-        return future
-
-    def submit_with(
+    def join(
         self,
         operation: StoreOperation,
-        run: Callable[[C, Sequence[Any]], Sequence[Any]],
-        prepare: Callable[[], Any],
+        run: Callable[..., Sequence[Any]],
+        item: Any,
         finish: Finish,
-        *,
-        loop: asyncio.AbstractEventLoop,
-        began: float,
+        slots: Slots = NO_SLOTS,
     ) -> None:
-        """Like `submit_joined`, with callbacks for item and result: for thousands a second."""
-        self._group.submit(
-            Request(
-                run=run,
-                prepare=prepare,
-                is_joined=True,
-                finish=finish,
-                operation=operation,
-                loop=loop,
-                began=began,
-            )
-        )
+        """Submit an operation that runs in one call with all others that have the same *run*.
+
+        With a callback for its result: there are thousands of them a second.
+        """
+        self._group.join(operation, run, item, finish, slots)
 
     def _work(self) -> None:
         (connecting,) = self._queue.get()
@@ -120,19 +107,17 @@ class ConnectionThread(Generic[C]):
             if requests[-1].run is _stop:
                 last = requests.pop()
             if requests:
-                self._run_batch(connection, requests)
-                self._finish(requests)
+                self._finish(self._run_batch(connection, requests))
         with suppress(apsw.Error):  # everything is committed, and the caller waits
             connection.close()
         self._finish([last])
 
     def _next_batch(self) -> list[Request]:
-        requests = self._backlog or self._queue.get()
+        requests = self._queue.get()
         with suppress(Empty):
-            while len(requests) < MAX_BATCH:
+            while sum(request.size for request in requests) < MAX_BATCH:
                 requests += self._queue.get_nowait()
-        self._backlog = requests[MAX_BATCH:]
-        return requests[:MAX_BATCH]
+        return requests
 
     def _finish(self, requests: Sequence[Request]) -> None:
         by_loop: dict[asyncio.AbstractEventLoop, list[Request]] = {}
@@ -147,19 +132,20 @@ def _stop() -> None:
     """Stand for the last request of a thread."""
 
 
-def run_each(connection: apsw.Connection, requests: Sequence[Request]) -> None:
+def run_each(connection: apsw.Connection, requests: Sequence[Request]) -> Sequence[Request]:
     """Run every request by itself, outside of any transaction: for reads."""
     for request in requests:
         try:
-            request.result = request.run(connection)
+            request.perform(connection)
         except Exception as error:
             request.error = translate(error)
+    return requests
 
 
-def commit(writer: Writer, requests: Sequence[Request]) -> None:
+def commit(writer: Writer, requests: Sequence[Request]) -> Sequence[Request]:
     """Run all *requests* in one transaction.
 
-    If one of them fails, each gets a transaction of its own: a bad request spoils no other.
+    If one of them fails, each operation gets a transaction of its own: a bad one spoils no other.
     """
     try:
         writer.execute("BEGIN IMMEDIATE")
@@ -167,14 +153,15 @@ def commit(writer: Writer, requests: Sequence[Request]) -> None:
         # Nothing can be written now; to try each alone would be to wait as long for each.
         for request in requests:
             request.error = translate(error)
-        return
+        return requests
     try:
         run_all(writer, requests)
         writer.commit()
     except Exception as error:
         writer.roll_back()
-        if len(requests) == 1:
-            requests[0].error = translate(error)
-        else:
-            for request in requests:
-                commit(writer, [request])
+        parts = [part for request in requests for part in request.split()]
+        if len(parts) > 1:
+            return [ended for part in parts for ended in commit(writer, [part])]
+        parts[0].error = translate(error)
+        return parts
+    return requests
