@@ -15,10 +15,10 @@ Each function runs inside a transaction that its caller opened, and changes the 
 
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice, repeat
 from typing import Any, TypeAlias
 
-import msgspec
 from apsw import Connection
 
 from wats.clock import from_ms
@@ -154,6 +154,9 @@ WHERE seen_at < ? AND pending = 0 AND leased = 0 AND retry = 0 AND dead = 0
 
 _Row: TypeAlias = tuple[Any, ...]
 
+_LEASED = 8
+"""The position of the lease in a row to insert."""
+
 
 def register(writer: Writer, consumers: Sequence[Consumer]) -> None:
     """Make *consumers* those of this process."""
@@ -167,93 +170,77 @@ def keep_registered(writer: Writer) -> None:
     writer.executemany(_REGISTER, [(name, now) for name in writer.consumers])
 
 
-class Arriving(msgspec.Struct):
-    """A new update on its way into the table.
+def insert(
+    writer: Writer, arrivals: Sequence[Arrival], slots: Mapping[str, int]
+) -> tuple[Sequence[Sequence[Delivery]], Sequence[int]]:
+    """Insert the deliveries of *arrivals*, and lease those that can be leased on arrival.
 
-    Attributes:
-        slots: How many deliveries of each consumer may still be leased on arrival; shared by all
-            updates of one call, and counted down.
-        leased: The deliveries that were leased on arrival.
-        waiting: How many deliveries were not.
+    Args:
+        slots: How many deliveries of each consumer can be leased.
+
+    Returns:
+        For each arrival the deliveries that were leased, and how many were not.
     """
+    sizes = [len(each.consumers) for each in arrivals]
+    if not any(sizes):
+        return [()] * len(sizes), sizes
+    rows = _insert_heads(writer, _rows_of(writer, arrivals, sum(sizes), slots))
+    _count(writer, DeliveryState.LEASED, [row[3] for row in rows if row[_LEASED] is not None])
+    unleased = [row[3] for row in rows if row[_LEASED] is None]
+    _count(writer, DeliveryState.PENDING, unleased)
+    writer.leaves_work = writer.leaves_work or bool(unleased)
+    split = iter(rows)
+    leased = [
+        [_leased_on_arrival(row) for row in islice(split, size) if row[_LEASED] is not None]
+        for size in sizes
+    ]
+    return leased, [size - len(each) for size, each in zip(sizes, leased, strict=True)]
 
-    arrival: Arrival
-    slots: dict[str, int]
-    leased: list[Delivery]
-    waiting: int = 0
 
-
-def insert(writer: Writer, arriving: Sequence[Arriving]) -> None:
-    """Insert the deliveries of new updates, and lease those that can be leased on arrival."""
-    count = sum([len(each.arrival.consumers) for each in arriving])
-    if not count:
-        return
-    now = writer.clock()
-    last_id: int = writer.execute(_TAKE_IDS, (count,)).get
-    first_id = last_id - count + 1
-    rows, owners = _rows_of(writer, arriving, first_id, now)
-    waiting = _insert_heads(writer, rows, first_id, last_id)
-    for row, each in zip(rows, owners, strict=True):
-        if row[8] is not None and row[0] not in waiting:
-            each.leased.append(_leased_on_arrival(row))
-        else:
-            each.waiting += 1
-            writer.leaves_work = True
-            writer.count(row[3], DeliveryState.PENDING, 1)
-    for name, leased in Counter([d.consumer for each in arriving for d in each.leased]).items():
-        writer.count(name, DeliveryState.LEASED, leased)
+def _count(writer: Writer, state: DeliveryState, consumers: Sequence[str], sign: int = 1) -> None:
+    """Count a delivery of each of *consumers*, which enters *state*, or leaves it if *sign* is -1."""
+    for name, count in Counter(consumers).items():
+        writer.count(name, state, sign * count)
 
 
 def _rows_of(
-    writer: Writer, arriving: Sequence[Arriving], first_id: int, now: int
-) -> tuple[Sequence[_Row], Sequence[Arriving]]:
-    """Return a row for each delivery of *arriving*, leased if it can be, and whose each is."""
-    unleased: _Row = (now, None, 0, False)
-    leases: dict[str, _Row] = {}
-    backlogged: dict[str, bool] = {}
+    writer: Writer, arrivals: Sequence[Arrival], count: int, slots: Mapping[str, int]
+) -> Sequence[_Row]:
+    """Return a row for each delivery of *arrivals*, leased if it can be."""
+    now = writer.clock()
+    last_id: int = writer.execute(_TAKE_IDS, (count,)).get
+    leases: dict[str, Iterator[_Row]] = {}
     rows: list[_Row] = []
-    owners: list[Arriving] = []
-    id_ = first_id
-    for each in arriving:
-        arrival, slots, update_id = each.arrival, each.slots, id_
-        names, key, payload = arrival.consumers, arrival.ordering_key, arrival.payload
+    id_ = last_id - count + 1
+    for each in arrivals:
+        names, key, payload, update_id = each.consumers, each.ordering_key, each.payload, id_
         for name in names:
-            if slots.get(name, 0) > 0 and not _is_backlogged(writer, backlogged, name, now):
-                slots[name] -= 1
-                end = leases.get(name) or leases.setdefault(name, _lease(writer, name, now))
-            else:
-                backlogged[name] = True  # nothing that arrived later goes before this one
-                end = unleased
-            rows.append((id_, update_id, len(names), name, key, now, payload, *end))
-            owners.append(each)
+            lease = leases.get(name) or leases.setdefault(name, _leases(writer, name, now, slots))
+            rows.append((id_, update_id, len(names), name, key, now, payload, *next(lease)))
             id_ += 1
-    return rows, owners
+    return rows
 
 
-def _is_backlogged(writer: Writer, known: dict[str, bool], consumer: str, now: int) -> bool:
-    if consumer not in known:
-        known[consumer] = bool(writer.execute(HAS_DUE, (consumer, now)).get)
-    return known[consumer]
+def _leases(writer: Writer, name: str, now: int, slots: Mapping[str, int]) -> Iterator[_Row]:
+    """Yield due_at, lease, attempts and is_final of new deliveries, as long as they are asked."""
+    free = slots.get(name, 0)
+    if free > 0 and not writer.execute(HAS_DUE, (name, now)).get:
+        consumer = writer.consumers[name]
+        due_at = now + round(consumer.lease_seconds * 1000)
+        yield from repeat((due_at, new_lease(), 1, consumer.max_attempts <= 1), free)
+    # Nothing that arrived later goes before a delivery without a lease.
+    yield from repeat((now, None, 0, False))
 
 
-def _lease(writer: Writer, name: str, now: int) -> _Row:
-    """Return due_at, lease, attempts and is_final of a delivery that is leased on arrival."""
-    consumer = writer.consumers[name]
-    due_at = now + round(consumer.lease_seconds * 1000)
-    return due_at, new_lease(), 1, consumer.max_attempts <= 1
-
-
-def _insert_heads(
-    writer: Writer, rows: Sequence[_Row], first_id: int, last_id: int
-) -> frozenset[int]:
-    """Insert *rows* as heads; those whose ordering key has a head wait. Return the ids of these."""
+def _insert_heads(writer: Writer, rows: Sequence[_Row]) -> Sequence[_Row]:
+    """Insert *rows* as heads; those whose ordering key has a head wait. Return all as inserted."""
     if change(writer, _INSERT_HEAD, rows) == len(rows):
-        return frozenset()
-    inserted = {id_ for (id_,) in writer.execute(_INSERTED, (first_id, last_id))}
+        return rows
+    inserted = {id_ for (id_,) in writer.execute(_INSERTED, (rows[0][0], rows[-1][0]))}
     waiting = [row for row in rows if row[0] not in inserted]
     writer.executemany(_INSERT_WAITING, [row[:7] for row in waiting])
     writer.executemany(_ADD_FOLLOWER, [(row[4], row[3]) for row in waiting])
-    return frozenset(row[0] for row in waiting)
+    return [row if row[0] in inserted else (*row[:7], None, None, 0, False) for row in rows]
 
 
 def _leased_on_arrival(row: _Row) -> Delivery:
@@ -330,24 +317,31 @@ def renew(writer: Writer, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
 
 def settle(writer: Writer, settlements: Sequence[Settlement]) -> Settled:
     """Write how leases ended; erase the payloads of what is done."""
-    ended = [each.delivery for each in settlements if each.state is DeliveryState.DONE]
-    done, due = _settle_done(writer, ended)
-    for settlement in settlements:
-        delivery = settlement.delivery
-        match settlement.state:
-            case DeliveryState.DONE:
-                continue
-            case DeliveryState.DEAD:
-                due |= _bury(writer, settlement)
-            case DeliveryState.RETRY:
-                if _put_back(writer, _RETRY, settlement):
-                    writer.count(delivery.consumer, DeliveryState.RETRY, 1)
-            case _:
-                if _put_back(writer, _RELEASE, settlement):
-                    writer.count(delivery.consumer, _unleased(delivery.attempt - 1), 1)
-                    due.add(delivery.consumer)
+    is_done = DeliveryState.DONE
+    ended = [each.delivery for each in settlements if each.state is is_done]
+    done, due = _settle_done(writer, ended) if ended else ((), set())
+    if len(ended) < len(settlements):
+        for settlement in settlements:
+            due |= _settle_other(writer, settlement)
     writer.leaves_work = writer.leaves_work or bool(due)
     return Settled(done=_finished(writer, done), due=frozenset(due))
+
+
+def _settle_other(writer: Writer, settlement: Settlement) -> set[str]:
+    """Settle a delivery that is not done; return its consumer if it has a delivery due now."""
+    delivery = settlement.delivery
+    match settlement.state:
+        case DeliveryState.DEAD:
+            return _bury(writer, settlement)
+        case DeliveryState.RETRY:
+            due_at = writer.clock() + round(settlement.retry_seconds * 1000)
+            if _put_back(writer, _RETRY, delivery, due_at, settlement.error):
+                writer.count(delivery.consumer, DeliveryState.RETRY, 1)
+        case DeliveryState.PENDING:
+            if _put_back(writer, _RELEASE, delivery):
+                writer.count(delivery.consumer, _unleased(delivery.attempt - 1), 1)
+                return {delivery.consumer}
+    return set()
 
 
 def _settle_done(
@@ -358,8 +352,7 @@ def _settle_done(
     writer.execute("SAVEPOINT done")
     if change(writer, _DELETE_SINGLE, leases) == len(leases):
         writer.execute("RELEASE done")
-        for name, count in Counter([each.consumer for each in deliveries]).items():
-            writer.count(name, DeliveryState.LEASED, -count)
+        _count(writer, DeliveryState.LEASED, [each.consumer for each in deliveries], -1)
         return deliveries, set()
     # Some have followers, or their lease was lost. Rare enough to look at each.
     writer.execute("ROLLBACK TO done")
@@ -394,13 +387,8 @@ def _bury(writer: Writer, settlement: Settlement) -> set[str]:
     return _delete_head(writer, head, DeliveryState.LEASED)
 
 
-def _put_back(writer: Writer, statement: str, settlement: Settlement) -> bool:
-    delivery = settlement.delivery
-    values: _Row = (delivery.id, delivery.lease)
-    if statement is _RETRY:
-        due_at = writer.clock() + round(settlement.retry_seconds * 1000)
-        values = (due_at, settlement.error, *values)
-    if not change(writer, statement, [values]):
+def _put_back(writer: Writer, statement: str, delivery: Delivery, *values: object) -> bool:
+    if not change(writer, statement, [(*values, delivery.id, delivery.lease)]):
         return False
     writer.count(delivery.consumer, DeliveryState.LEASED, -1)
     return True
@@ -409,16 +397,13 @@ def _put_back(writer: Writer, statement: str, settlement: Settlement) -> bool:
 def _finished(writer: Writer, deliveries: Sequence[Delivery]) -> Sequence[int]:
     """Return the updates of *deliveries* of which nothing is left."""
     finished = [each.update_id for each in deliveries if each.siblings == 1]
-    ranges = {
-        each.update_id: each.update_id + each.siblings - 1
-        for each in deliveries
-        if each.siblings > 1
-    }
-    finished += [
-        first
-        for first, last in ranges.items()
-        if not writer.execute(_HAS_SIBLING, (first, last)).get
-    ]
+    if len(finished) < len(deliveries):
+        lasts = {each.update_id: each.update_id + each.siblings - 1 for each in deliveries}
+        finished += [
+            first
+            for first, last in lasts.items()
+            if last > first and not writer.execute(_HAS_SIBLING, (first, last)).get
+        ]
     return finished
 
 

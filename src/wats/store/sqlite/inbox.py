@@ -3,17 +3,18 @@
 Each function runs inside a transaction that its caller opened.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import TypeAlias
 
 from apsw import Connection
 
 from wats.clock import to_ms
 from wats.store.records import Arrival, Received
-from wats.store.sqlite import deliveries, messages
+from wats.store.sqlite import deliveries, messages, statuses
 from wats.store.sqlite.connection import Writer, change
-from wats.store.sqlite.deliveries import Arriving
 
 Call: TypeAlias = tuple[Sequence[Arrival], Mapping[str, int]]
 """The arguments of one call of `InboxStore.receive`: arrivals, and slots by consumer."""
@@ -38,39 +39,47 @@ LIMIT ?3
 
 _PURGE = "DELETE FROM wats_inbox WHERE id = ? AND received_at < ?"
 
-_Numbered: TypeAlias = tuple[int, Arrival]
-
 
 def receive(writer: Writer, calls: Sequence[Call]) -> Sequence[Sequence[Received | None]]:
     """Store what is new of all *calls*; return the results of each."""
-    arriving: list[Arriving] = []
-    for arrivals, slots in calls:
-        shared = dict(slots)
-        arriving += [Arriving(arrival, shared, []) for arrival in arrivals]
-    numbered = list(enumerate(each.arrival for each in arriving))
-    new = _insert_identities(writer, messages.unknown(writer, numbered))
-    sent_at = messages.project(writer, [arrival for _, arrival in new])
-    deliveries.insert(writer, [arriving[number] for number, _ in new])
-    results: list[Received | None] = [None] * len(arriving)
-    for (number, _), at in zip(new, sent_at, strict=True):
-        each = arriving[number]
-        results[number] = Received(each.leased, each.waiting, at)
-    split = iter(results)
-    return [[next(split) for _ in arrivals] for arrivals, _ in calls]
+    slots: Counter[str] = Counter()
+    for _, reserved in calls:
+        slots.update(reserved)
+    results = iter(_receive(writer, [each for arrivals, _ in calls for each in arrivals], slots))
+    return [list(islice(results, len(arrivals))) for arrivals, _ in calls]
 
 
-def _insert_identities(writer: Writer, numbered: Sequence[_Numbered]) -> Sequence[_Numbered]:
-    """Insert the identities of updates that are not messages; return what is new of *numbered*."""
-    others = [each for each in numbered if each[1].message is None]
+def _receive(
+    writer: Writer, arrivals: Sequence[Arrival], slots: Mapping[str, int]
+) -> Sequence[Received | None]:
+    known = {*messages.receive(writer, arrivals), *_insert_identities(writer, arrivals)}
+    if known:
+        new = [each for n, each in enumerate(arrivals) if n not in known]
+        found = iter(_receive_new(writer, new, slots))
+        return [None if n in known else next(found) for n in range(len(arrivals))]
+    return _receive_new(writer, arrivals, slots)
+
+
+def _receive_new(
+    writer: Writer, arrivals: Sequence[Arrival], slots: Mapping[str, int]
+) -> Sequence[Received]:
+    messages.move_windows(writer, arrivals)
+    sent_at = statuses.receive(writer, arrivals)
+    leased, waiting = deliveries.insert(writer, arrivals, slots)
+    return list(map(Received, leased, waiting, sent_at))
+
+
+def _insert_identities(writer: Writer, arrivals: Sequence[Arrival]) -> Collection[int]:
+    """Insert the identities of updates that are not messages; return the positions of others."""
+    others = [n for n, each in enumerate(arrivals) if each.message is None]
     if not others:
-        return numbered
+        return ()
     last_id: int = writer.execute(_LAST_ID).get
-    rows = [_row(id_, arrival) for id_, (_, arrival) in enumerate(others, last_id + 1)]
+    rows = [_row(id_, arrivals[n]) for id_, n in enumerate(others, last_id + 1)]
     if change(writer, _INSERT_UPDATE, rows) == len(rows):
-        return numbered
+        return ()
     inserted = {id_ for (id_,) in writer.execute(_INSERTED_SINCE, (last_id,))}
-    known = {number for id_, (number, _) in enumerate(others, last_id + 1) if id_ not in inserted}
-    return [each for each in numbered if each[0] not in known]
+    return [n for id_, n in enumerate(others, last_id + 1) if id_ not in inserted]
 
 
 def _row(id_: int, arrival: Arrival) -> tuple[object, ...]:

@@ -8,13 +8,14 @@ Each function runs inside a transaction that its caller opened.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import repeat
 from typing import NamedTuple, TypeAlias
 
 from apsw import Connection
 
 from wats.clock import from_ms, to_ms
 from wats.privacy import short_fingerprint
-from wats.store.records import StatusRecord, rank_of
+from wats.store.records import Arrival, StatusRecord, rank_of
 from wats.store.sqlite.connection import Writer, change
 from wats.store.sqlite.message_index import buckets_with_sent, look_up, numbers
 
@@ -113,6 +114,27 @@ class SentMessage(NamedTuple):
     status: str
     created_at: int
     updated_at: int
+
+
+def receive(writer: Writer, arrivals: Sequence[Arrival]) -> Iterable[datetime | None]:
+    """Record the statuses of *arrivals*.
+
+    Returns:
+        For each arrival that reports that a recorded message was delivered: when that message was
+        recorded as sent.
+    """
+    records = [each.status for each in arrivals if each.status is not None]
+    if not records:
+        return repeat(None)
+    sent = record(writer, records)
+    return [_sent_at(each.status, sent) for each in arrivals]
+
+
+def _sent_at(status: StatusRecord | None, sent: Mapping[MessageKey, int]) -> datetime | None:
+    if status is None or status.status != "delivered":
+        return None
+    created_at = sent.get((status.phone_number_id, status.wa_message_id))
+    return None if created_at is None else from_ms(created_at)
 
 
 def record(writer: Writer, records: Iterable[StatusRecord]) -> Mapping[MessageKey, int]:
