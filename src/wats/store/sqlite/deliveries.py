@@ -16,7 +16,7 @@ Each function runs inside a transaction that its caller opened, and changes the 
 import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice, repeat
+from itertools import repeat
 from typing import Any, TypeAlias
 
 from apsw import Connection
@@ -35,6 +35,7 @@ from wats.store.records import (
     Settlement,
 )
 from wats.store.sqlite.connection import Writer, change
+from wats.store.sqlite.message_index import numbers
 
 _REGISTER = """
 INSERT INTO wats_consumers (name, seen_at) VALUES (?1, ?2)
@@ -84,10 +85,8 @@ _RENEW = "UPDATE wats_deliveries SET due_at = ? WHERE id = ? AND lease = ?"
 
 _IS_HELD = "SELECT EXISTS (SELECT 1 FROM wats_deliveries WHERE id = ? AND lease = ?)"
 
-_DELETE_SINGLE = "DELETE FROM wats_deliveries WHERE id = ? AND lease = ? AND followers = 0"
-
-_HELD_HEAD = """
-SELECT id, ordering_key, consumer, followers FROM wats_deliveries WHERE id = ? AND lease = ?
+_DELETE_HELD = """
+DELETE FROM wats_deliveries WHERE id IN carray(?) AND lease = ? RETURNING id, followers
 """
 
 _BURY = """
@@ -95,7 +94,7 @@ INSERT INTO wats_dead_deliveries (
     id, update_id, siblings, consumer, ordering_key, attempts, error, arrived_at, died_at, payload
 )
 SELECT id, update_id, siblings, consumer, ordering_key, attempts, ?, arrived_at, ?, payload
-FROM wats_deliveries WHERE id = ?
+FROM wats_deliveries WHERE id = ? AND lease = ?
 """
 
 _DELETE = "DELETE FROM wats_deliveries WHERE id = ?"
@@ -154,7 +153,7 @@ WHERE seen_at < ? AND pending = 0 AND leased = 0 AND retry = 0 AND dead = 0
 
 _Row: TypeAlias = tuple[Any, ...]
 
-_LEASED = 8
+_LEASE_OF = 8
 """The position of the lease in a row to insert."""
 
 
@@ -173,52 +172,56 @@ def keep_registered(writer: Writer) -> None:
 def insert(
     writer: Writer, arrivals: Sequence[Arrival], slots: Mapping[str, int]
 ) -> tuple[Sequence[Sequence[Delivery]], Sequence[int]]:
-    """Insert the deliveries of *arrivals*, and lease those that can be leased on arrival.
-
-    Args:
-        slots: How many deliveries of each consumer can be leased.
+    """Insert the deliveries of *arrivals*, and lease as many of a consumer as it has *slots*.
 
     Returns:
-        For each arrival the deliveries that were leased, and how many were not.
+        For each arrival the deliveries that were leased on arrival, and how many were not.
     """
-    sizes = [len(each.consumers) for each in arrivals]
-    if not any(sizes):
-        return [()] * len(sizes), sizes
-    rows = _insert_heads(writer, _rows_of(writer, arrivals, sum(sizes), slots))
-    _count(writer, DeliveryState.LEASED, [row[3] for row in rows if row[_LEASED] is not None])
-    unleased = [row[3] for row in rows if row[_LEASED] is None]
-    _count(writer, DeliveryState.PENDING, unleased)
-    writer.leaves_work = writer.leaves_work or bool(unleased)
-    split = iter(rows)
-    leased = [
-        [_leased_on_arrival(row) for row in islice(split, size) if row[_LEASED] is not None]
-        for size in sizes
-    ]
-    return leased, [size - len(each) for size, each in zip(sizes, leased, strict=True)]
+    leased: list[list[Delivery]] = [[] for _ in arrivals]
+    waiting = [len(each.consumers) for each in arrivals]
+    count = sum(waiting)
+    if not count:
+        return leased, waiting
+    rows, positions = _rows_of(writer, arrivals, count, slots)
+    rows = _insert_heads(writer, rows)
+    for row, position in zip(rows, positions, strict=True):
+        if row[_LEASE_OF] is not None:
+            leased[position].append(_leased_on_arrival(row))
+            waiting[position] -= 1
+    names = [row[3] for row in rows if row[_LEASE_OF] is None]
+    _count(writer, DeliveryState.PENDING, names)
+    _count(writer, DeliveryState.LEASED, [row[3] for row in rows if row[_LEASE_OF] is not None])
+    writer.leaves_work = writer.leaves_work or bool(names)
+    return leased, waiting
 
 
 def _count(writer: Writer, state: DeliveryState, consumers: Sequence[str], sign: int = 1) -> None:
-    """Count a delivery of each of *consumers*, which enters *state*, or leaves it if *sign* is -1."""
+    """Count a delivery of each of *consumers* in *state*; with *sign* -1, no longer."""
     for name, count in Counter(consumers).items():
         writer.count(name, state, sign * count)
 
 
 def _rows_of(
     writer: Writer, arrivals: Sequence[Arrival], count: int, slots: Mapping[str, int]
-) -> Sequence[_Row]:
-    """Return a row for each delivery of *arrivals*, leased if it can be."""
+) -> tuple[Sequence[_Row], Sequence[int]]:
+    """Return the *count* rows of *arrivals*, and for each row the position of its arrival."""
     now = writer.clock()
     last_id: int = writer.execute(_TAKE_IDS, (count,)).get
     leases: dict[str, Iterator[_Row]] = {}
     rows: list[_Row] = []
+    positions: list[int] = []
     id_ = last_id - count + 1
-    for each in arrivals:
-        names, key, payload, update_id = each.consumers, each.ordering_key, each.payload, id_
+    for position, each in enumerate(arrivals):
+        names, key, update_id = each.consumers, each.ordering_key, id_
+        size = len(names)
         for name in names:
-            lease = leases.get(name) or leases.setdefault(name, _leases(writer, name, now, slots))
-            rows.append((id_, update_id, len(names), name, key, now, payload, *next(lease)))
+            ends = leases.get(name) or leases.setdefault(name, _leases(writer, name, now, slots))
+            due_at, lease, attempts, final = next(ends)
+            row = id_, update_id, size, name, key, now, each.payload, due_at, lease, attempts, final
+            rows.append(row)
+            positions.append(position)
             id_ += 1
-    return rows
+    return rows, positions
 
 
 def _leases(writer: Writer, name: str, now: int, slots: Mapping[str, int]) -> Iterator[_Row]:
@@ -318,9 +321,10 @@ def renew(writer: Writer, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
 def settle(writer: Writer, settlements: Sequence[Settlement]) -> Settled:
     """Write how leases ended; erase the payloads of what is done."""
     is_done = DeliveryState.DONE
-    ended = [each.delivery for each in settlements if each.state is is_done]
-    done, due = _settle_done(writer, ended) if ended else ((), set())
-    if len(ended) < len(settlements):
+    done, due = _delete_held(
+        writer, [each.delivery for each in settlements if each.state is is_done]
+    )
+    if len(done) < len(settlements):
         for settlement in settlements:
             due |= _settle_other(writer, settlement)
     writer.leaves_work = writer.leaves_work or bool(due)
@@ -328,11 +332,13 @@ def settle(writer: Writer, settlements: Sequence[Settlement]) -> Settled:
 
 
 def _settle_other(writer: Writer, settlement: Settlement) -> set[str]:
-    """Settle a delivery that is not done; return its consumer if it has a delivery due now."""
+    """Settle a delivery that is not done; return its consumer if one of its deliveries is due."""
     delivery = settlement.delivery
     match settlement.state:
         case DeliveryState.DEAD:
-            return _bury(writer, settlement)
+            values = settlement.error, writer.clock(), delivery.id, delivery.lease
+            if change(writer, _BURY, [values]):
+                return _delete_held(writer, [delivery])[1]
         case DeliveryState.RETRY:
             due_at = writer.clock() + round(settlement.retry_seconds * 1000)
             if _put_back(writer, _RETRY, delivery, due_at, settlement.error):
@@ -341,50 +347,34 @@ def _settle_other(writer: Writer, settlement: Settlement) -> set[str]:
             if _put_back(writer, _RELEASE, delivery):
                 writer.count(delivery.consumer, _unleased(delivery.attempt - 1), 1)
                 return {delivery.consumer}
+        case _:
+            pass
     return set()
 
 
-def _settle_done(
+def _delete_held(
     writer: Writer, deliveries: Sequence[Delivery]
 ) -> tuple[Sequence[Delivery], set[str]]:
-    """Delete *deliveries*; return those that were held, and the consumers with a new head."""
-    leases = [(each.id, each.lease) for each in deliveries]
-    writer.execute("SAVEPOINT done")
-    if change(writer, _DELETE_SINGLE, leases) == len(leases):
-        writer.execute("RELEASE done")
-        _count(writer, DeliveryState.LEASED, [each.consumer for each in deliveries], -1)
-        return deliveries, set()
-    # Some have followers, or their lease was lost. Rare enough to look at each.
-    writer.execute("ROLLBACK TO done")
-    writer.execute("RELEASE done")
+    """Delete *deliveries*; return those whose lease was held, and the consumers with a new head."""
+    by_lease: dict[int, dict[int, Delivery]] = {}
+    for each in deliveries:
+        by_lease.setdefault(each.lease, {})[each.id] = each
     held: list[Delivery] = []
     due: set[str] = set()
-    for each, lease in zip(deliveries, leases, strict=True):
-        head: Any = writer.execute(_HELD_HEAD, lease).fetchone()
-        if head is not None:
-            held.append(each)
-            due |= _delete_head(writer, head, DeliveryState.LEASED)
+    for lease, theirs in by_lease.items():
+        ended: list[Any] = writer.execute(_DELETE_HELD, (numbers(theirs), lease)).fetchall()
+        for id_, followers in ended:
+            held.append(theirs[id_])
+            if followers:
+                due.add(_promote(writer, held[-1].consumer, held[-1].ordering_key, followers))
+    _count(writer, DeliveryState.LEASED, [each.consumer for each in held], -1)
     return held, due
 
 
-def _delete_head(writer: Writer, head: _Row, state: DeliveryState) -> set[str]:
-    """Delete *head*, which was in *state*; return its consumer if another head follows it."""
-    id_, ordering_key, consumer, followers = head
-    writer.execute(_DELETE, (id_,))
-    writer.count(consumer, state, -1)
-    if not followers:
-        return set()
+def _promote(writer: Writer, consumer: str, ordering_key: int, followers: int) -> str:
+    """Make the first of *followers* the head; return its consumer."""
     writer.execute(_PROMOTE, (followers - 1, ordering_key, consumer))
-    return {consumer}
-
-
-def _bury(writer: Writer, settlement: Settlement) -> set[str]:
-    delivery = settlement.delivery
-    head: Any = writer.execute(_HELD_HEAD, (delivery.id, delivery.lease)).fetchone()
-    if head is None:
-        return set()
-    writer.execute(_BURY, (settlement.error, writer.clock(), delivery.id))
-    return _delete_head(writer, head, DeliveryState.LEASED)
+    return consumer
 
 
 def _put_back(writer: Writer, statement: str, delivery: Delivery, *values: object) -> bool:
@@ -462,11 +452,15 @@ def purge(writer: Writer, dead_seconds: float, limit: int) -> int:
 
 def _purge_abandoned(writer: Writer, before: int, limit: int) -> int:
     deleted = 0
-    for (name,) in writer.execute(_ABANDONED, (before,)).fetchall():
+    abandoned: list[Any] = writer.execute(_ABANDONED, (before,)).fetchall()
+    for (name,) in abandoned:
         heads: list[Any] = writer.execute(_HEADS_OF, (name, limit)).fetchall()
         for id_, is_leased, ordering_key, followers, attempts in heads:
             state = DeliveryState.LEASED if is_leased else _unleased(attempts)
-            _delete_head(writer, (id_, ordering_key, name, followers), state)
+            writer.execute(_DELETE, (id_,))
+            writer.count(name, state, -1)
+            if followers:
+                _promote(writer, name, ordering_key, followers)
         deleted += len(heads)
     writer.execute(_FORGET_CONSUMER, (before,))
     return deleted

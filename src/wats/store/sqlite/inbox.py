@@ -3,7 +3,6 @@
 Each function runs inside a transaction that its caller opened.
 """
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
@@ -19,15 +18,14 @@ from wats.store.sqlite.connection import Writer, change
 Call: TypeAlias = tuple[Sequence[Arrival], Mapping[str, int]]
 """The arguments of one call of `InboxStore.receive`: arrivals, and slots by consumer."""
 
-_LAST_ID = "SELECT coalesce(max(id), 0) FROM wats_inbox"
-
 _INSERT_UPDATE = """
-INSERT INTO wats_inbox (id, occurred_at, key, kind, phone_number_id, received_at)
-VALUES (?, ?, ?, ?, ?, ?)
+INSERT INTO wats_inbox (occurred_at, key, kind, phone_number_id, received_at)
+VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (occurred_at, key) DO NOTHING
 """
 
-_INSERTED_SINCE = "SELECT id FROM wats_inbox WHERE id > ?"
+# The ids of one transaction follow each other.
+_INSERTED = "SELECT occurred_at, key FROM wats_inbox WHERE id > last_insert_rowid() - ?"
 
 OLD_UPDATES = """
 SELECT id, received_at < ?1, received_at < ?1 FROM wats_inbox
@@ -42,9 +40,10 @@ _PURGE = "DELETE FROM wats_inbox WHERE id = ? AND received_at < ?"
 
 def receive(writer: Writer, calls: Sequence[Call]) -> Sequence[Sequence[Received | None]]:
     """Store what is new of all *calls*; return the results of each."""
-    slots: Counter[str] = Counter()
+    slots: dict[str, int] = {}
     for _, reserved in calls:
-        slots.update(reserved)
+        for name, count in reserved.items():
+            slots[name] = slots.get(name, 0) + count
     results = iter(_receive(writer, [each for arrivals, _ in calls for each in arrivals], slots))
     return [list(islice(results, len(arrivals))) for arrivals, _ in calls]
 
@@ -71,26 +70,30 @@ def _receive_new(
 
 def _insert_identities(writer: Writer, arrivals: Sequence[Arrival]) -> Collection[int]:
     """Insert the identities of updates that are not messages; return the positions of others."""
-    others = [n for n, each in enumerate(arrivals) if each.message is None]
+    others = [each for each in enumerate(arrivals) if each[1].message is None]
     if not others:
         return ()
-    last_id: int = writer.execute(_LAST_ID).get
-    rows = [_row(id_, arrivals[n]) for id_, n in enumerate(others, last_id + 1)]
-    if change(writer, _INSERT_UPDATE, rows) == len(rows):
+    rows = [
+        (
+            to_ms(each.occurred_at),
+            each.key,
+            each.kind,
+            each.phone_number_id,
+            to_ms(each.received_at),
+        )
+        for _, each in others
+    ]
+    inserted = change(writer, _INSERT_UPDATE, rows)
+    if inserted == len(rows):
         return ()
-    inserted = {id_ for (id_,) in writer.execute(_INSERTED_SINCE, (last_id,))}
-    return [n for id_, n in enumerate(others, last_id + 1) if id_ not in inserted]
-
-
-def _row(id_: int, arrival: Arrival) -> tuple[object, ...]:
-    return (
-        id_,
-        to_ms(arrival.occurred_at),
-        arrival.key,
-        arrival.kind,
-        arrival.phone_number_id,
-        to_ms(arrival.received_at),
-    )
+    new = set(writer.execute(_INSERTED, (inserted,))) if inserted else set()
+    known = []
+    for (n, _), row in zip(others, rows, strict=True):
+        if row[:2] in new:
+            new.remove(row[:2])
+        else:
+            known.append(n)
+    return known
 
 
 def purge(connection: Connection, update_ids: Sequence[int], before: datetime) -> int:

@@ -222,13 +222,14 @@ class MessageIndex:
         now, and 90 to 120 for a redelivery after seven days, about 0.2 ms. Our own clock does not
         matter, whether it is late, early or set back.
         """
-        periods: dict[int, list[tuple[int, int]]] = {}
-        for time in zip(times, hashes, strict=True):
-            periods.setdefault(time[0] // TIME_TOLERANCE_MS, []).append(time)
-        found = self.find_pending(set(hashes))
-        for period in periods.values():
+        found = self.find_pending(hashes)
+        rest = list(zip(times, hashes, strict=True))
+        while rest:
+            since = max(rest)[0] - TIME_TOLERANCE_MS
+            period = [time for time in rest if time[0] >= since]
             buckets = buckets_since(connection, min(period)[0] - TIME_TOLERANCE_MS)
-            found += look_up(connection, buckets, sorted({hash_ for _, hash_ in period}))
+            found += look_up(connection, buckets, sorted([hash_ for _, hash_ in period]))
+            rest = [time for time in rest if time[0] < since]
         return found
 
 

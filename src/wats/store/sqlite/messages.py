@@ -114,9 +114,9 @@ _PURGE_WINDOW = "DELETE FROM wats_windows WHERE digest = ? AND last_inbound_at <
 _Row: TypeAlias = tuple[Any, ...]
 """The values of `_INSERT`."""
 
-_HASH, _CREATED_AT, _UPDATED_AT, _OPENED_AT, _STATUS = 1, 2, 3, 4, 9
-_IDENTITY = slice(6, 9)
-"""The phone_number_id, wa_message_id and direction in a row."""
+_HASH, _CREATED_AT, _UPDATED_AT, _OPENED_AT, _DIRECTION, _STATUS = 1, 2, 3, 4, 8, 9
+_KEY, _IDENTITY = slice(6, 8), slice(6, 9)
+"""The phone_number_id and wa_message_id in a row, without and with the direction."""
 
 
 def receive(writer: Writer, arrivals: Sequence[Arrival]) -> Collection[int]:
@@ -190,9 +190,7 @@ def _row(
 def _insert(writer: Writer, rows: Sequence[_Row], times: Sequence[int]) -> Collection[int]:
     """Insert those of *rows* that are not recorded, and adopt their early statuses.
 
-    Args:
-        rows: Numbered from the next row id.
-        times: The times (ms) that redeliveries of the messages state.
+    The rows are numbered from the next row id. *times* are those (ms) that redeliveries state.
 
     Returns:
         The positions of the other rows.
@@ -204,10 +202,13 @@ def _insert(writer: Writer, rows: Sequence[_Row], times: Sequence[int]) -> Colle
         rows = [(row_id, *row) for row_id, row in enumerate(unknown, rows[0][0])]
         hashes = [row[_HASH] for row in rows]
     if rows:
-        latest_at = max([*times, *[max(row[_CREATED_AT], row[_OPENED_AT] or 0) for row in rows]])
+        created_at = [row[_CREATED_AT] for row in rows]
+        opened_at = [row[_OPENED_AT] or 0 for row in rows]
+        latest_at = max(*times, *created_at, *opened_at)
         writer.message_index.allocate(writer, hashes, latest_at)
         writer.executemany(_INSERT, rows)
-        statuses.adopt(writer, _sent(rows))
+        if sent := _sent(rows):
+            statuses.adopt(writer, sent)
     return known
 
 
@@ -229,10 +230,10 @@ def _known(
 
 
 def _sent(rows: Sequence[_Row]) -> Mapping[statuses.MessageKey, statuses.SentMessage]:
+    sent = [row for row in rows if row[_DIRECTION] is Direction.OUTBOUND]
     return {
-        (number, message_id): statuses.SentMessage(row_id, status, created_at, updated_at)
-        for row_id, _, created_at, updated_at, _, _, number, message_id, direction, status, *_ in rows
-        if direction is Direction.OUTBOUND
+        row[_KEY]: statuses.SentMessage(row[0], row[_STATUS], row[_CREATED_AT], row[_UPDATED_AT])
+        for row in sent
     }
 
 
