@@ -250,6 +250,7 @@ class Bench:
     def look_ups_us(self) -> dict[str, float]:
         """Time look-ups that find nothing, in all buckets."""
         names = [f"wamid.{secrets.token_hex(24)}" for _ in range(LOOK_UPS)]
+        hashes = [short_fingerprint(name) for name in names]
         unsent = [_status("sent", name).status for name in names]
         return {
             "a message by id": self._look_up_us(
@@ -259,8 +260,8 @@ class Bench:
                 lambda: [messages.last_inbound_at(self.writer, NUMBER, name) for name in names]
             ),
             "a message without a time": self._look_up_us(
-                lambda: messages.unknown(
-                    self.writer, [(n, self._message(EPOCH)) for n in range(LOOK_UPS)]
+                lambda: self.writer.message_index.find_since(
+                    self.writer, hashes, [to_ms(EPOCH)] * LOOK_UPS
                 )
             ),
             "the first status of a message of another application": self._look_up_us(

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import TypeAlias
 
 Now: TypeAlias = Callable[[], datetime]
@@ -17,8 +16,6 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-# What comes in together has few times, and each of them stands in several rows.
-@lru_cache(maxsize=1024)
 def to_ms(moment: datetime) -> int:
     """Return *moment* as whole milliseconds since 1970, rounded down."""
     return (moment - EPOCH) // _MILLISECOND

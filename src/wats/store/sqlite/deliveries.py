@@ -15,10 +15,10 @@ Each function runs inside a transaction that its caller opened, and changes the 
 
 import secrets
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import repeat
 from typing import Any, TypeAlias
 
-import msgspec
 from apsw import Connection
 
 from wats.clock import from_ms
@@ -35,6 +35,7 @@ from wats.store.records import (
     Settlement,
 )
 from wats.store.sqlite.connection import Writer, change
+from wats.store.sqlite.message_index import numbers
 
 _REGISTER = """
 INSERT INTO wats_consumers (name, seen_at) VALUES (?1, ?2)
@@ -84,10 +85,8 @@ _RENEW = "UPDATE wats_deliveries SET due_at = ? WHERE id = ? AND lease = ?"
 
 _IS_HELD = "SELECT EXISTS (SELECT 1 FROM wats_deliveries WHERE id = ? AND lease = ?)"
 
-_DELETE_SINGLE = "DELETE FROM wats_deliveries WHERE id = ? AND lease = ? AND followers = 0"
-
-_HELD_HEAD = """
-SELECT id, ordering_key, consumer, followers FROM wats_deliveries WHERE id = ? AND lease = ?
+_DELETE_HELD = """
+DELETE FROM wats_deliveries WHERE id IN carray(?) AND lease = ? RETURNING id, followers
 """
 
 _BURY = """
@@ -95,7 +94,7 @@ INSERT INTO wats_dead_deliveries (
     id, update_id, siblings, consumer, ordering_key, attempts, error, arrived_at, died_at, payload
 )
 SELECT id, update_id, siblings, consumer, ordering_key, attempts, ?, arrived_at, ?, payload
-FROM wats_deliveries WHERE id = ?
+FROM wats_deliveries WHERE id = ? AND lease = ?
 """
 
 _DELETE = "DELETE FROM wats_deliveries WHERE id = ?"
@@ -154,6 +153,9 @@ WHERE seen_at < ? AND pending = 0 AND leased = 0 AND retry = 0 AND dead = 0
 
 _Row: TypeAlias = tuple[Any, ...]
 
+_LEASE_OF = 8
+"""The position of the lease in a row to insert."""
+
 
 def register(writer: Writer, consumers: Sequence[Consumer]) -> None:
     """Make *consumers* those of this process."""
@@ -167,93 +169,81 @@ def keep_registered(writer: Writer) -> None:
     writer.executemany(_REGISTER, [(name, now) for name in writer.consumers])
 
 
-class Arriving(msgspec.Struct):
-    """A new update on its way into the table.
+def insert(
+    writer: Writer, arrivals: Sequence[Arrival], slots: Mapping[str, int]
+) -> tuple[Sequence[Sequence[Delivery]], Sequence[int]]:
+    """Insert the deliveries of *arrivals*, and lease as many of a consumer as it has *slots*.
 
-    Attributes:
-        slots: How many deliveries of each consumer may still be leased on arrival; shared by all
-            updates of one call, and counted down.
-        leased: The deliveries that were leased on arrival.
-        waiting: How many deliveries were not.
+    Returns:
+        For each arrival the deliveries that were leased on arrival, and how many were not.
     """
-
-    arrival: Arrival
-    slots: dict[str, int]
-    leased: list[Delivery]
-    waiting: int = 0
-
-
-def insert(writer: Writer, arriving: Sequence[Arriving]) -> None:
-    """Insert the deliveries of new updates, and lease those that can be leased on arrival."""
-    count = sum([len(each.arrival.consumers) for each in arriving])
+    leased: list[list[Delivery]] = [[] for _ in arrivals]
+    waiting = [len(each.consumers) for each in arrivals]
+    count = sum(waiting)
     if not count:
-        return
-    now = writer.clock()
-    last_id: int = writer.execute(_TAKE_IDS, (count,)).get
-    first_id = last_id - count + 1
-    rows, owners = _rows_of(writer, arriving, first_id, now)
-    waiting = _insert_heads(writer, rows, first_id, last_id)
-    for row, each in zip(rows, owners, strict=True):
-        if row[8] is not None and row[0] not in waiting:
-            each.leased.append(_leased_on_arrival(row))
-        else:
-            each.waiting += 1
-            writer.leaves_work = True
-            writer.count(row[3], DeliveryState.PENDING, 1)
-    for name, leased in Counter([d.consumer for each in arriving for d in each.leased]).items():
-        writer.count(name, DeliveryState.LEASED, leased)
+        return leased, waiting
+    rows, positions = _rows_of(writer, arrivals, count, slots)
+    rows = _insert_heads(writer, rows)
+    for row, position in zip(rows, positions, strict=True):
+        if row[_LEASE_OF] is not None:
+            leased[position].append(_leased_on_arrival(row))
+            waiting[position] -= 1
+    names = [row[3] for row in rows if row[_LEASE_OF] is None]
+    _count(writer, DeliveryState.PENDING, names)
+    _count(writer, DeliveryState.LEASED, [row[3] for row in rows if row[_LEASE_OF] is not None])
+    writer.leaves_work = writer.leaves_work or bool(names)
+    return leased, waiting
+
+
+def _count(writer: Writer, state: DeliveryState, consumers: Sequence[str], sign: int = 1) -> None:
+    """Count a delivery of each of *consumers* in *state*; with *sign* -1, no longer."""
+    for name, count in Counter(consumers).items():
+        writer.count(name, state, sign * count)
 
 
 def _rows_of(
-    writer: Writer, arriving: Sequence[Arriving], first_id: int, now: int
-) -> tuple[Sequence[_Row], Sequence[Arriving]]:
-    """Return a row for each delivery of *arriving*, leased if it can be, and whose each is."""
-    unleased: _Row = (now, None, 0, False)
-    leases: dict[str, _Row] = {}
-    backlogged: dict[str, bool] = {}
+    writer: Writer, arrivals: Sequence[Arrival], count: int, slots: Mapping[str, int]
+) -> tuple[Sequence[_Row], Sequence[int]]:
+    """Return the *count* rows of *arrivals*, and for each row the position of its arrival."""
+    now = writer.clock()
+    last_id: int = writer.execute(_TAKE_IDS, (count,)).get
+    leases: dict[str, Iterator[_Row]] = {}
     rows: list[_Row] = []
-    owners: list[Arriving] = []
-    id_ = first_id
-    for each in arriving:
-        arrival, slots, update_id = each.arrival, each.slots, id_
-        names, key, payload = arrival.consumers, arrival.ordering_key, arrival.payload
+    positions: list[int] = []
+    id_ = last_id - count + 1
+    for position, each in enumerate(arrivals):
+        names, key, update_id = each.consumers, each.ordering_key, id_
+        size = len(names)
         for name in names:
-            if slots.get(name, 0) > 0 and not _is_backlogged(writer, backlogged, name, now):
-                slots[name] -= 1
-                end = leases.get(name) or leases.setdefault(name, _lease(writer, name, now))
-            else:
-                backlogged[name] = True  # nothing that arrived later goes before this one
-                end = unleased
-            rows.append((id_, update_id, len(names), name, key, now, payload, *end))
-            owners.append(each)
+            ends = leases.get(name) or leases.setdefault(name, _leases(writer, name, now, slots))
+            due_at, lease, attempts, final = next(ends)
+            row = id_, update_id, size, name, key, now, each.payload, due_at, lease, attempts, final
+            rows.append(row)
+            positions.append(position)
             id_ += 1
-    return rows, owners
+    return rows, positions
 
 
-def _is_backlogged(writer: Writer, known: dict[str, bool], consumer: str, now: int) -> bool:
-    if consumer not in known:
-        known[consumer] = bool(writer.execute(HAS_DUE, (consumer, now)).get)
-    return known[consumer]
+def _leases(writer: Writer, name: str, now: int, slots: Mapping[str, int]) -> Iterator[_Row]:
+    """Yield due_at, lease, attempts and is_final of new deliveries, as long as they are asked."""
+    free = slots.get(name, 0)
+    if free > 0 and not writer.execute(HAS_DUE, (name, now)).get:
+        consumer = writer.consumers[name]
+        due_at = now + round(consumer.lease_seconds * 1000)
+        yield from repeat((due_at, new_lease(), 1, consumer.max_attempts <= 1), free)
+    # Nothing that arrived later goes before a delivery without a lease.
+    yield from repeat((now, None, 0, False))
 
 
-def _lease(writer: Writer, name: str, now: int) -> _Row:
-    """Return due_at, lease, attempts and is_final of a delivery that is leased on arrival."""
-    consumer = writer.consumers[name]
-    due_at = now + round(consumer.lease_seconds * 1000)
-    return due_at, new_lease(), 1, consumer.max_attempts <= 1
-
-
-def _insert_heads(
-    writer: Writer, rows: Sequence[_Row], first_id: int, last_id: int
-) -> frozenset[int]:
-    """Insert *rows* as heads; those whose ordering key has a head wait. Return the ids of these."""
+def _insert_heads(writer: Writer, rows: Sequence[_Row]) -> Sequence[_Row]:
+    """Insert *rows* as heads; those whose ordering key has a head wait. Return all as inserted."""
     if change(writer, _INSERT_HEAD, rows) == len(rows):
-        return frozenset()
-    inserted = {id_ for (id_,) in writer.execute(_INSERTED, (first_id, last_id))}
+        return rows
+    inserted = {id_ for (id_,) in writer.execute(_INSERTED, (rows[0][0], rows[-1][0]))}
     waiting = [row for row in rows if row[0] not in inserted]
     writer.executemany(_INSERT_WAITING, [row[:7] for row in waiting])
     writer.executemany(_ADD_FOLLOWER, [(row[4], row[3]) for row in waiting])
-    return frozenset(row[0] for row in waiting)
+    return [row if row[0] in inserted else (*row[:7], None, None, 0, False) for row in rows]
 
 
 def _leased_on_arrival(row: _Row) -> Delivery:
@@ -330,77 +320,65 @@ def renew(writer: Writer, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
 
 def settle(writer: Writer, settlements: Sequence[Settlement]) -> Settled:
     """Write how leases ended; erase the payloads of what is done."""
-    ended = [each.delivery for each in settlements if each.state is DeliveryState.DONE]
-    done, due = _settle_done(writer, ended)
-    for settlement in settlements:
-        delivery = settlement.delivery
-        match settlement.state:
-            case DeliveryState.DONE:
-                continue
-            case DeliveryState.DEAD:
-                due |= _bury(writer, settlement)
-            case DeliveryState.RETRY:
-                if _put_back(writer, _RETRY, settlement):
-                    writer.count(delivery.consumer, DeliveryState.RETRY, 1)
-            case _:
-                if _put_back(writer, _RELEASE, settlement):
-                    writer.count(delivery.consumer, _unleased(delivery.attempt - 1), 1)
-                    due.add(delivery.consumer)
+    is_done = DeliveryState.DONE
+    done, due = _delete_held(
+        writer, [each.delivery for each in settlements if each.state is is_done]
+    )
+    if len(done) < len(settlements):
+        for settlement in settlements:
+            due |= _settle_other(writer, settlement)
     writer.leaves_work = writer.leaves_work or bool(due)
     return Settled(done=_finished(writer, done), due=frozenset(due))
 
 
-def _settle_done(
+def _settle_other(writer: Writer, settlement: Settlement) -> set[str]:
+    """Settle a delivery that is not done; return its consumer if one of its deliveries is due."""
+    delivery = settlement.delivery
+    match settlement.state:
+        case DeliveryState.DEAD:
+            values = settlement.error, writer.clock(), delivery.id, delivery.lease
+            if change(writer, _BURY, [values]):
+                return _delete_held(writer, [delivery])[1]
+        case DeliveryState.RETRY:
+            due_at = writer.clock() + round(settlement.retry_seconds * 1000)
+            if _put_back(writer, _RETRY, delivery, due_at, settlement.error):
+                writer.count(delivery.consumer, DeliveryState.RETRY, 1)
+        case DeliveryState.PENDING:
+            if _put_back(writer, _RELEASE, delivery):
+                writer.count(delivery.consumer, _unleased(delivery.attempt - 1), 1)
+                return {delivery.consumer}
+        case _:
+            pass
+    return set()
+
+
+def _delete_held(
     writer: Writer, deliveries: Sequence[Delivery]
 ) -> tuple[Sequence[Delivery], set[str]]:
-    """Delete *deliveries*; return those that were held, and the consumers with a new head."""
-    leases = [(each.id, each.lease) for each in deliveries]
-    writer.execute("SAVEPOINT done")
-    if change(writer, _DELETE_SINGLE, leases) == len(leases):
-        writer.execute("RELEASE done")
-        for name, count in Counter([each.consumer for each in deliveries]).items():
-            writer.count(name, DeliveryState.LEASED, -count)
-        return deliveries, set()
-    # Some have followers, or their lease was lost. Rare enough to look at each.
-    writer.execute("ROLLBACK TO done")
-    writer.execute("RELEASE done")
+    """Delete *deliveries*; return those whose lease was held, and the consumers with a new head."""
+    by_lease: dict[int, dict[int, Delivery]] = {}
+    for each in deliveries:
+        by_lease.setdefault(each.lease, {})[each.id] = each
     held: list[Delivery] = []
     due: set[str] = set()
-    for each, lease in zip(deliveries, leases, strict=True):
-        head: Any = writer.execute(_HELD_HEAD, lease).fetchone()
-        if head is not None:
-            held.append(each)
-            due |= _delete_head(writer, head, DeliveryState.LEASED)
+    for lease, theirs in by_lease.items():
+        ended: list[Any] = writer.execute(_DELETE_HELD, (numbers(theirs), lease)).fetchall()
+        for id_, followers in ended:
+            held.append(theirs[id_])
+            if followers:
+                due.add(_promote(writer, held[-1].consumer, held[-1].ordering_key, followers))
+    _count(writer, DeliveryState.LEASED, [each.consumer for each in held], -1)
     return held, due
 
 
-def _delete_head(writer: Writer, head: _Row, state: DeliveryState) -> set[str]:
-    """Delete *head*, which was in *state*; return its consumer if another head follows it."""
-    id_, ordering_key, consumer, followers = head
-    writer.execute(_DELETE, (id_,))
-    writer.count(consumer, state, -1)
-    if not followers:
-        return set()
+def _promote(writer: Writer, consumer: str, ordering_key: int, followers: int) -> str:
+    """Make the first of *followers* the head; return its consumer."""
     writer.execute(_PROMOTE, (followers - 1, ordering_key, consumer))
-    return {consumer}
+    return consumer
 
 
-def _bury(writer: Writer, settlement: Settlement) -> set[str]:
-    delivery = settlement.delivery
-    head: Any = writer.execute(_HELD_HEAD, (delivery.id, delivery.lease)).fetchone()
-    if head is None:
-        return set()
-    writer.execute(_BURY, (settlement.error, writer.clock(), delivery.id))
-    return _delete_head(writer, head, DeliveryState.LEASED)
-
-
-def _put_back(writer: Writer, statement: str, settlement: Settlement) -> bool:
-    delivery = settlement.delivery
-    values: _Row = (delivery.id, delivery.lease)
-    if statement is _RETRY:
-        due_at = writer.clock() + round(settlement.retry_seconds * 1000)
-        values = (due_at, settlement.error, *values)
-    if not change(writer, statement, [values]):
+def _put_back(writer: Writer, statement: str, delivery: Delivery, *values: object) -> bool:
+    if not change(writer, statement, [(*values, delivery.id, delivery.lease)]):
         return False
     writer.count(delivery.consumer, DeliveryState.LEASED, -1)
     return True
@@ -409,16 +387,13 @@ def _put_back(writer: Writer, statement: str, settlement: Settlement) -> bool:
 def _finished(writer: Writer, deliveries: Sequence[Delivery]) -> Sequence[int]:
     """Return the updates of *deliveries* of which nothing is left."""
     finished = [each.update_id for each in deliveries if each.siblings == 1]
-    ranges = {
-        each.update_id: each.update_id + each.siblings - 1
-        for each in deliveries
-        if each.siblings > 1
-    }
-    finished += [
-        first
-        for first, last in ranges.items()
-        if not writer.execute(_HAS_SIBLING, (first, last)).get
-    ]
+    if len(finished) < len(deliveries):
+        lasts = {each.update_id: each.update_id + each.siblings - 1 for each in deliveries}
+        finished += [
+            first
+            for first, last in lasts.items()
+            if last > first and not writer.execute(_HAS_SIBLING, (first, last)).get
+        ]
     return finished
 
 
@@ -477,11 +452,15 @@ def purge(writer: Writer, dead_seconds: float, limit: int) -> int:
 
 def _purge_abandoned(writer: Writer, before: int, limit: int) -> int:
     deleted = 0
-    for (name,) in writer.execute(_ABANDONED, (before,)).fetchall():
+    abandoned: list[Any] = writer.execute(_ABANDONED, (before,)).fetchall()
+    for (name,) in abandoned:
         heads: list[Any] = writer.execute(_HEADS_OF, (name, limit)).fetchall()
         for id_, is_leased, ordering_key, followers, attempts in heads:
             state = DeliveryState.LEASED if is_leased else _unleased(attempts)
-            _delete_head(writer, (id_, ordering_key, name, followers), state)
+            writer.execute(_DELETE, (id_,))
+            writer.count(name, state, -1)
+            if followers:
+                _promote(writer, name, ordering_key, followers)
         deleted += len(heads)
     writer.execute(_FORGET_CONSUMER, (before,))
     return deleted

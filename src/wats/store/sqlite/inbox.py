@@ -3,28 +3,27 @@
 Each function runs inside a transaction that its caller opened.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from types import MappingProxyType
-from typing import Final, TypeAlias
+from typing import Final
 
 from apsw import Connection
 
 from wats.clock import to_ms
 from wats.store.records import Arrival, Received
-from wats.store.sqlite import deliveries, messages
+from wats.store.sqlite import deliveries, messages, statuses
 from wats.store.sqlite.connection import Writer, change
-from wats.store.sqlite.deliveries import Arriving
-
-_LAST_ID = "SELECT coalesce(max(id), 0) FROM wats_inbox"
 
 _INSERT_UPDATE = """
-INSERT INTO wats_inbox (id, occurred_at, key, kind, phone_number_id, received_at)
-VALUES (?, ?, ?, ?, ?, ?)
+INSERT INTO wats_inbox (occurred_at, key, kind, phone_number_id, received_at)
+VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (occurred_at, key) DO NOTHING
 """
 
-_INSERTED_SINCE = "SELECT id FROM wats_inbox WHERE id > ?"
+# The ids of one transaction follow each other.
+_INSERTED = "SELECT occurred_at, key FROM wats_inbox WHERE id > last_insert_rowid() - ?"
 
 OLD_UPDATES = """
 SELECT id, received_at < ?1, received_at < ?1 FROM wats_inbox
@@ -38,8 +37,6 @@ _PURGE = "DELETE FROM wats_inbox WHERE id = ? AND received_at < ?"
 
 _NO_SLOTS: Final[Mapping[str, int]] = MappingProxyType({})
 
-_Numbered: TypeAlias = tuple[int, Arrival]
-
 
 def receive(
     writer: Writer, calls: Sequence[Sequence[Arrival]], slots: Mapping[str, int] = _NO_SLOTS
@@ -48,43 +45,56 @@ def receive(
 
     Up to so many deliveries of each consumer as *slots* has are leased.
     """
-    shared = dict(slots)
-    arriving = [Arriving(arrival, shared, []) for arrivals in calls for arrival in arrivals]
-    numbered = list(enumerate(each.arrival for each in arriving))
-    new = _insert_identities(writer, messages.unknown(writer, numbered))
-    sent_at = messages.project(writer, [arrival for _, arrival in new])
-    deliveries.insert(writer, [arriving[number] for number, _ in new])
-    results: list[Received | None] = [None] * len(arriving)
-    for (number, _), at in zip(new, sent_at, strict=True):
-        each = arriving[number]
-        results[number] = Received(each.leased, each.waiting, at)
-    split = iter(results)
-    return [[next(split) for _ in arrivals] for arrivals in calls]
+    results = iter(_receive(writer, [each for arrivals in calls for each in arrivals], slots))
+    return [list(islice(results, len(arrivals))) for arrivals in calls]
 
 
-def _insert_identities(writer: Writer, numbered: Sequence[_Numbered]) -> Sequence[_Numbered]:
-    """Insert the identities of updates that are not messages; return what is new of *numbered*."""
-    others = [each for each in numbered if each[1].message is None]
+def _receive(
+    writer: Writer, arrivals: Sequence[Arrival], slots: Mapping[str, int]
+) -> Sequence[Received | None]:
+    known = {*messages.receive(writer, arrivals), *_insert_identities(writer, arrivals)}
+    if known:
+        new = [each for n, each in enumerate(arrivals) if n not in known]
+        found = iter(_receive_new(writer, new, slots))
+        return [None if n in known else next(found) for n in range(len(arrivals))]
+    return _receive_new(writer, arrivals, slots)
+
+
+def _receive_new(
+    writer: Writer, arrivals: Sequence[Arrival], slots: Mapping[str, int]
+) -> Sequence[Received]:
+    messages.move_windows(writer, arrivals)
+    sent_at = statuses.receive(writer, arrivals)
+    leased, waiting = deliveries.insert(writer, arrivals, slots)
+    return list(map(Received, leased, waiting, sent_at))
+
+
+def _insert_identities(writer: Writer, arrivals: Sequence[Arrival]) -> Collection[int]:
+    """Insert the identities of updates that are not messages; return the positions of others."""
+    others = [each for each in enumerate(arrivals) if each[1].message is None]
     if not others:
-        return numbered
-    last_id: int = writer.execute(_LAST_ID).get
-    rows = [_row(id_, arrival) for id_, (_, arrival) in enumerate(others, last_id + 1)]
-    if change(writer, _INSERT_UPDATE, rows) == len(rows):
-        return numbered
-    inserted = {id_ for (id_,) in writer.execute(_INSERTED_SINCE, (last_id,))}
-    known = {number for id_, (number, _) in enumerate(others, last_id + 1) if id_ not in inserted}
-    return [each for each in numbered if each[0] not in known]
-
-
-def _row(id_: int, arrival: Arrival) -> tuple[object, ...]:
-    return (
-        id_,
-        to_ms(arrival.occurred_at),
-        arrival.key,
-        arrival.kind,
-        arrival.phone_number_id,
-        to_ms(arrival.received_at),
-    )
+        return ()
+    rows = [
+        (
+            to_ms(each.occurred_at),
+            each.key,
+            each.kind,
+            each.phone_number_id,
+            to_ms(each.received_at),
+        )
+        for _, each in others
+    ]
+    inserted = change(writer, _INSERT_UPDATE, rows)
+    if inserted == len(rows):
+        return ()
+    new = set(writer.execute(_INSERTED, (inserted,))) if inserted else set()
+    known = []
+    for (n, _), row in zip(others, rows, strict=True):
+        if row[:2] in new:
+            new.remove(row[:2])
+        else:
+            known.append(n)
+    return known
 
 
 def purge(connection: Connection, update_ids: Sequence[int], before: datetime) -> int:

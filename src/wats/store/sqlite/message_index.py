@@ -171,22 +171,26 @@ class MessageIndex:
         """Drop what is in memory."""
         self._pending, self._seen = {}, Marks(0, 0)
 
-    def catch_up(self, connection: Connection) -> None:
-        """Index the pending messages if there are enough; read those of other processes."""
+    def catch_up(self, connection: Connection) -> int:
+        """Index the pending messages if there are enough; read those of other processes.
+
+        Returns:
+            The last row id that was allocated.
+        """
         marks = read_marks(connection)
         if marks.last - marks.indexed >= INDEX_BATCH:
             index_pending(connection)
             marks = Marks(marks.last, marks.last)
-        if marks == self._seen:
-            return
-        after = self._seen.last
-        if marks.indexed != self._seen.indexed:
-            self._pending, after = {}, marks.indexed
-        self._add(connection.execute(_PENDING, (after,)))
-        self._seen = marks
+        if marks != self._seen:
+            after = self._seen.last
+            if marks.indexed != self._seen.indexed:
+                self._pending, after = {}, marks.indexed
+            self._add(connection.execute(_PENDING, (after,)))
+            self._seen = marks
+        return marks.last
 
-    def allocate(self, connection: Connection, hashes: Sequence[int], latest_at: int) -> int:
-        """Return the first row id for messages with *hashes*, which the caller inserts next.
+    def allocate(self, connection: Connection, hashes: Sequence[int], latest_at: int) -> None:
+        """Allocate the next row ids to messages with *hashes*, which the caller inserts next.
 
         Call `catch_up` first in the same transaction. *latest_at* is the latest of all times (ms)
         that the messages state, or that their redeliveries or windows can have.
@@ -196,7 +200,6 @@ class MessageIndex:
         connection.execute(_ALLOCATE, (last, latest_at))
         self._add(zip(hashes, range(first, last + 1), strict=True))
         self._seen = Marks(last, self._seen.indexed)
-        return first
 
     def _add(self, rows: Iterable[tuple[int, int]]) -> None:
         pending = self._pending
@@ -208,24 +211,25 @@ class MessageIndex:
         pending = self._pending
         return [row_id for hash_ in hashes if hash_ in pending for row_id in pending[hash_]]
 
-    def find_since(self, connection: Connection, times: Iterable[tuple[int, int]]) -> list[int]:
+    def find_since(
+        self, connection: Connection, hashes: Sequence[int], times: Sequence[int]
+    ) -> list[int]:
         """Return the row ids of messages that were possibly recorded before; `catch_up` first.
 
-        Each of *times* is the hash of a message and the time (ms) that its delivery states. A
+        For each of *hashes*, *times* has the time (ms) that the delivery of its message states. A
         redelivery states the time of the first delivery, so the `latest_at` of its bucket is not
         earlier. At a hundred million messages a month that leaves 2 or 3 buckets for a message of
         now, and 90 to 120 for a redelivery after seven days, about 0.2 ms. Our own clock does not
         matter, whether it is late, early or set back.
         """
-        by_period: dict[int, list[tuple[int, int]]] = {}
-        for time in times:
-            by_period.setdefault(time[1] // TIME_TOLERANCE_MS, []).append(time)
-        found: list[int] = []
-        for period in by_period.values():
-            hashes = sorted({hash_ for hash_, _ in period})
-            since = min([at for _, at in period]) - TIME_TOLERANCE_MS
-            found += self.find_pending(hashes)
-            found += look_up(connection, buckets_since(connection, since), hashes)
+        found = self.find_pending(hashes)
+        rest = list(zip(times, hashes, strict=True))
+        while rest:
+            since = max(rest)[0] - TIME_TOLERANCE_MS
+            period = [time for time in rest if time[0] >= since]
+            buckets = buckets_since(connection, min(period)[0] - TIME_TOLERANCE_MS)
+            found += look_up(connection, buckets, sorted([hash_ for _, hash_ in period]))
+            rest = [time for time in rest if time[0] < since]
         return found
 
 

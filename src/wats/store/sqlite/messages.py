@@ -6,11 +6,11 @@ Each function runs inside a transaction that its caller opened.
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from itertools import count
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from apsw import Connection
 
-from wats.clock import from_ms, to_ms
+from wats.clock import EPOCH, from_ms, to_ms
 from wats.privacy import short_fingerprint
 from wats.store.records import (
     Arrival,
@@ -33,8 +33,8 @@ FROM carray(?) CROSS JOIN wats_messages ON row_id = value
 
 _INSERT = """
 INSERT INTO wats_messages (
-    row_id, wa_message_hash, window_hash, opened_at, phone_number_id, wa_message_id, direction,
-    from_phone, to_phone, type, status, graph_message_id, created_at, updated_at
+    row_id, wa_message_hash, created_at, updated_at, opened_at, window_hash, phone_number_id,
+    wa_message_id, direction, status, type, from_phone, to_phone, graph_message_id
 )
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
@@ -111,161 +111,145 @@ _OLD_WINDOWS = "SELECT digest FROM wats_windows WHERE last_inbound_at < ? LIMIT 
 
 _PURGE_WINDOW = "DELETE FROM wats_windows WHERE digest = ? AND last_inbound_at < ?"
 
-_Identity: TypeAlias = tuple[str, str, str]
-"""The phone_number_id, wa_message_id and direction of a message."""
+_Row: TypeAlias = tuple[Any, ...]
+"""The values of `_INSERT`."""
+
+_HASH, _CREATED_AT, _UPDATED_AT, _OPENED_AT, _DIRECTION, _STATUS = 1, 2, 3, 4, 8, 9
+_KEY, _IDENTITY = slice(6, 8), slice(6, 9)
+"""The phone_number_id and wa_message_id in a row, without and with the direction."""
 
 
-class _New(NamedTuple):
-    """A message to insert, and the time (ms) by which a redelivery is looked up."""
-
-    record: MessageRecord
-    stated_at: int
-    window: WindowRecord | None = None
-
-
-def project(writer: Writer, arrivals: Sequence[Arrival]) -> Sequence[datetime | None]:
-    """Record the messages, statuses and windows of new *arrivals*.
+def receive(writer: Writer, arrivals: Sequence[Arrival]) -> Collection[int]:
+    """Record the messages of *arrivals*, with the windows that they open.
 
     Returns:
-        For each arrival that reports that a message was delivered: when that message
-        was recorded as sent. `None` for all others, and for messages that are not recorded.
+        The positions of the arrivals whose message is already recorded, or repeated in *arrivals*.
     """
-    new: list[_New] = []
-    windows: list[WindowRecord] = []
-    for arrival in arrivals:
-        message, window = arrival.message, arrival.window
-        if window is not None and (message is None or not _is_opened_by(window, message)):
-            windows.append(window)
-            window = None
-        if message is not None:
-            new.append(_New(message, to_ms(arrival.occurred_at), window))
-    _insert(writer, new)
-    writer.executemany(_MOVE_WINDOW, map(_window_row, windows))
-    sent = statuses.record(writer, [a.status for a in arrivals if a.status is not None])
-    return [_sent_at(arrival, sent) for arrival in arrivals]
-
-
-def _is_opened_by(window: WindowRecord, message: MessageRecord) -> bool:
-    return (
-        window.customer == message.from_phone and window.phone_number_id == message.phone_number_id
-    )
-
-
-def _sent_at(arrival: Arrival, sent: Mapping[statuses.MessageKey, int]) -> datetime | None:
-    status = arrival.status
-    if status is None or status.status != "delivered":
-        return None
-    created_at = sent.get((status.phone_number_id, status.wa_message_id))
-    return None if created_at is None else from_ms(created_at)
-
-
-def unknown(
-    writer: Writer, numbered: Sequence[tuple[int, Arrival]]
-) -> Sequence[tuple[int, Arrival]]:
-    """Return those of *numbered* without a message, or whose message is not recorded yet.
-
-    Of several with the same message only the first is returned.
-    """
-    firsts: dict[_Identity, tuple[int, int]] = {}
-    for number, arrival in numbered:
-        if arrival.message is not None:
-            stated_at = to_ms(arrival.occurred_at)
-            firsts.setdefault(_identity(arrival.message), (number, stated_at))
-    known = _known(writer, {each: at for each, (_, at) in firsts.items()})
-    new = {number for identity, (number, _) in firsts.items() if identity not in known}
-    return [each for each in numbered if each[1].message is None or each[0] in new]
-
-
-def _known(writer: Writer, times: Mapping[_Identity, int]) -> Collection[_Identity]:
-    """Return identities of recorded messages, all those of *times* among them."""
-    if not times:
+    found = [each for each in enumerate(arrivals) if each[1].message is not None]
+    if not found:
         return ()
-    index = writer.message_index
-    index.catch_up(writer)
-    row_ids = index.find_since(
-        writer, [(short_fingerprint(identity[1]), at) for identity, at in times.items()]
-    )
-    if not row_ids:
-        return ()
-    return set(writer.execute(_IDENTITIES, (numbers(row_ids),)))
+    first = writer.message_index.catch_up(writer) + 1
+    times = [to_ms(arrival.occurred_at) for _, arrival in found]
+    rows = [
+        _row(row_id, arrival.message, _own_window(arrival), arrival.occurred_at, at)
+        for row_id, (_, arrival), at in zip(count(first), found, times, strict=False)
+        if arrival.message is not None
+    ]
+    return [found[n][0] for n in _insert(writer, rows, times)]
 
 
 def record(writer: Writer, records: Sequence[MessageRecord]) -> Sequence[None]:
     """Insert those of *records* that are not recorded yet, and adopt their early statuses."""
-    firsts: dict[_Identity, _New] = {}
-    for message in records:
-        new = _New(message, to_ms(message.created_at))
-        firsts.setdefault(_identity(message), new)
-    known = _known(writer, {each: new.stated_at for each, new in firsts.items()})
-    _insert(writer, [new for identity, new in firsts.items() if identity not in known])
+    first = writer.message_index.catch_up(writer) + 1
+    rows = [_row(row_id, each, None, EPOCH, 0) for row_id, each in enumerate(records, first)]
+    if rows:
+        _insert(writer, rows, [row[_CREATED_AT] for row in rows])
     return [None] * len(records)
 
 
-def _identity(message: MessageRecord) -> _Identity:
-    return message.phone_number_id, message.wa_message_id, message.direction.value
+def _own_window(arrival: Arrival) -> WindowRecord | None:
+    """Return the window of *arrival* if the row of its message can keep it."""
+    message, window = arrival.message, arrival.window
+    if (
+        message is None
+        or window is None
+        or window.customer != message.from_phone
+        or window.phone_number_id != message.phone_number_id
+    ):
+        return None
+    return window
 
 
-def _insert(writer: Writer, messages: Sequence[_New]) -> None:
-    """Insert *messages*, of which none is recorded, with the early statuses of those sent."""
-    if not messages:
-        return
-    hashes = [short_fingerprint(each.record.wa_message_id) for each in messages]
-    first = writer.message_index.allocate(writer, hashes, _latest_at(messages))
-    rows = list(map(_row, count(first), hashes, messages))
-    writer.executemany(_INSERT, rows)
-    sent = {
-        (record.phone_number_id, record.wa_message_id): statuses.SentMessage(
-            row_id=row_id,
-            status=record.status,
-            created_at=to_ms(record.created_at),
-            updated_at=to_ms(record.updated_at),
-        )
-        for row_id, (record, _, _) in enumerate(messages, first)
-        if record.direction is Direction.OUTBOUND
-    }
-    statuses.adopt(writer, sent)
-
-
-def _latest_at(messages: Sequence[_New]) -> int:
-    """Return the latest time (ms) of *messages* and their windows."""
-    moments = [each.record.created_at for each in messages]
-    moments += [each.window.last_inbound_at for each in messages if each.window is not None]
-    return max(to_ms(max(moments)), *[each.stated_at for each in messages])
-
-
-def _row(row_id: int, hash_: int, new: _New) -> tuple[object, ...]:
-    record, _, window = new
-    created_at = to_ms(record.created_at)
-    updated_at = created_at if record.updated_at is record.created_at else to_ms(record.updated_at)
+def _row(
+    row_id: int, message: MessageRecord, window: WindowRecord | None, moment: datetime, at: int
+) -> _Row:
+    """Return the row of *message*; *at* is *moment* in milliseconds, usually that of *window*."""
+    created_at = to_ms(message.created_at)
     window_hash = opened_at = None
     if window is not None:
         window_hash = _window_hash(window.phone_number_id, window.customer)
-        opened_at = to_ms(window.last_inbound_at)
+        opened_at = at if window.last_inbound_at is moment else to_ms(window.last_inbound_at)
     return (
         row_id,
-        hash_,
-        window_hash,
-        opened_at,
-        record.phone_number_id,
-        record.wa_message_id,
-        record.direction,
-        record.from_phone,
-        record.to_phone,
-        record.type,
-        record.status,
-        record.graph_message_id,
+        short_fingerprint(message.wa_message_id),
         created_at,
-        updated_at,
+        created_at if message.updated_at is message.created_at else to_ms(message.updated_at),
+        opened_at,
+        window_hash,
+        message.phone_number_id,
+        message.wa_message_id,
+        message.direction,
+        message.status,
+        message.type,
+        message.from_phone,
+        message.to_phone,
+        message.graph_message_id,
     )
+
+
+def _insert(writer: Writer, rows: Sequence[_Row], times: Sequence[int]) -> Collection[int]:
+    """Insert those of *rows* that are not recorded, and adopt their early statuses.
+
+    The rows are numbered from the next row id. *times* are those (ms) that redeliveries state.
+
+    Returns:
+        The positions of the other rows.
+    """
+    hashes = [row[_HASH] for row in rows]
+    known = _known(writer, rows, hashes, times)
+    if known:
+        unknown = [row[1:] for n, row in enumerate(rows) if n not in known]
+        rows = [(row_id, *row) for row_id, row in enumerate(unknown, rows[0][0])]
+        hashes = [row[_HASH] for row in rows]
+    if rows:
+        created_at = [row[_CREATED_AT] for row in rows]
+        opened_at = [row[_OPENED_AT] or 0 for row in rows]
+        latest_at = max(*times, *created_at, *opened_at)
+        writer.message_index.allocate(writer, hashes, latest_at)
+        writer.executemany(_INSERT, rows)
+        if sent := _sent(rows):
+            statuses.adopt(writer, sent)
+    return known
+
+
+def _known(
+    writer: Writer, rows: Sequence[_Row], hashes: Sequence[int], times: Sequence[int]
+) -> Collection[int]:
+    """Return the positions of *rows* whose message is recorded, or precedes in *rows*."""
+    row_ids = writer.message_index.find_since(writer, hashes, times)
+    if not row_ids and len(set(hashes)) == len(hashes):
+        return ()
+    seen = set(writer.execute(_IDENTITIES, (numbers(row_ids),))) if row_ids else set()
+    known = set()
+    for n, row in enumerate(rows):
+        identity = row[_IDENTITY]
+        if identity in seen:
+            known.add(n)
+        seen.add(identity)
+    return known
+
+
+def _sent(rows: Sequence[_Row]) -> Mapping[statuses.MessageKey, statuses.SentMessage]:
+    sent = [row for row in rows if row[_DIRECTION] is Direction.OUTBOUND]
+    return {
+        row[_KEY]: statuses.SentMessage(row[0], row[_STATUS], row[_CREATED_AT], row[_UPDATED_AT])
+        for row in sent
+    }
+
+
+def move_windows(writer: Writer, arrivals: Sequence[Arrival]) -> None:
+    """Move the windows of *arrivals* forward that the rows of their messages cannot keep."""
+    rows = [
+        (window_digest(window.phone_number_id, window.customer), to_ms(window.last_inbound_at))
+        for each in arrivals
+        if (window := each.window) is not None and _own_window(each) is None
+    ]
+    if rows:
+        writer.executemany(_MOVE_WINDOW, rows)
 
 
 def _window_hash(phone_number_id: str, customer: str) -> int:
     return short_fingerprint(f"{phone_number_id} {customer}")
-
-
-def _window_row(record: WindowRecord) -> tuple[int, int]:
-    digest = window_digest(record.phone_number_id, record.customer)
-    return digest, to_ms(record.last_inbound_at)
 
 
 def page(connection: Connection, limit: int, cursor: str | None) -> MessagePage:

@@ -8,13 +8,15 @@ Each function runs inside a transaction that its caller opened.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple, TypeAlias
+from itertools import repeat
+from typing import Any, TypeAlias
 
+import msgspec
 from apsw import Connection
 
 from wats.clock import from_ms, to_ms
 from wats.privacy import short_fingerprint
-from wats.store.records import StatusRecord, rank_of
+from wats.store.records import Arrival, StatusRecord, rank_of
 from wats.store.sqlite.connection import Writer, change
 from wats.store.sqlite.message_index import buckets_with_sent, look_up, numbers
 
@@ -22,7 +24,7 @@ ID_BITS = 16
 """The lower bits of an id number the statuses of one message. Part of the schema."""
 
 _MESSAGES = """
-SELECT row_id, phone_number_id, wa_message_id, status, created_at, updated_at
+SELECT phone_number_id, wa_message_id, row_id, status, created_at, updated_at
 FROM carray(?) CROSS JOIN wats_messages ON row_id = value
 WHERE direction = 'outbound'
 """
@@ -48,7 +50,7 @@ FROM carray(?) CROSS JOIN wats_early_statuses ON wa_message_hash = value
 
 _INSERT_EARLY = """
 INSERT INTO wats_early_statuses (
-    phone_number_id, wa_message_id, status, participant, error_code, occurred_at, wa_message_hash
+    wa_message_hash, phone_number_id, wa_message_id, status, participant, error_code, occurred_at
 )
 VALUES (?, ?, ?, ?, ?, ?, ?)
 """
@@ -102,11 +104,10 @@ MessageKey: TypeAlias = tuple[str, str]
 Transition: TypeAlias = tuple[str, str, int | None, int]
 """status, participant, error_code, occurred_at (ms)."""
 
-_Identity: TypeAlias = tuple[str, str, int]
-"""status, participant, occurred_at (ms)."""
+_Row: TypeAlias = tuple[Any, ...]
 
 
-class SentMessage(NamedTuple):
+class SentMessage(msgspec.Struct):
     """The row of an outbound message, as far as statuses concern it. Times are milliseconds."""
 
     row_id: int
@@ -115,48 +116,69 @@ class SentMessage(NamedTuple):
     updated_at: int
 
 
-def record(writer: Writer, records: Iterable[StatusRecord]) -> Mapping[MessageKey, int]:
+def receive(writer: Writer, arrivals: Sequence[Arrival]) -> Iterable[datetime | None]:
+    """Record the statuses of *arrivals*.
+
+    Returns:
+        For each arrival that reports that a recorded message was delivered: when that message was
+        recorded as sent.
+    """
+    records = [each.status for each in arrivals if each.status is not None]
+    if not records:
+        return repeat(None)
+    sent = record(writer, records)
+    return [_sent_at(each.status, sent) for each in arrivals]
+
+
+def _sent_at(status: StatusRecord | None, sent: Mapping[MessageKey, int]) -> datetime | None:
+    if status is None or status.status != "delivered":
+        return None
+    created_at = sent.get((status.phone_number_id, status.wa_message_id))
+    return None if created_at is None else from_ms(created_at)
+
+
+def record(writer: Writer, records: Sequence[StatusRecord]) -> Mapping[MessageKey, int]:
     """Record those of *records* that are not recorded yet, and move their messages on.
 
     Returns:
         When the messages were created (ms), of those that are recorded.
     """
-    transitions: dict[MessageKey, list[Transition]] = {}
-    for each in records:
-        key = each.phone_number_id, each.wa_message_id
-        transition = each.status, each.participant, each.error_code, to_ms(each.occurred_at)
-        transitions.setdefault(key, []).append(transition)
-    if not transitions:
-        return {}
-    sent, early = _find(writer, transitions)
-    add(writer, [(message, transitions[key]) for key, message in sent.items()])
-    _add_early(writer, {key: transitions[key] for key in transitions if key not in sent}, early)
+    keys = [(each.phone_number_id, each.wa_message_id) for each in records]
+    transitions = [
+        (each.status, each.participant, each.error_code, to_ms(each.occurred_at))
+        for each in records
+    ]
+    missing = {key: short_fingerprint(key[1]) for key in keys}
+    sent, early = _find(writer, missing)
+    found = list(zip(keys, transitions, strict=True))
+    _add(writer, [(sent[key], each) for key, each in found if key in sent])
+    if missing:
+        _add_early(writer, [each for each in found if each[0] in missing], early)
     return {key: message.created_at for key, message in sent.items()}
 
 
-_Early: TypeAlias = dict[MessageKey, dict[int, Transition]]
-"""Early statuses by their messages and ids, in order of arrival."""
-
-
 def _find(
-    writer: Writer, keys: Collection[MessageKey]
-) -> tuple[Mapping[MessageKey, SentMessage], _Early]:
-    """Return the messages of *keys* that are recorded, and the early statuses of the others.
+    writer: Writer, missing: dict[MessageKey, int]
+) -> tuple[Mapping[MessageKey, SentMessage], Sequence[_Row]]:
+    """Take the messages that are recorded out of *missing*, keys with their hashes.
 
     The buckets are searched from the last to the first, as most statuses follow soon. All of them
     are searched for the first status of a message that is not recorded: about 0.05 ms at five
     million messages. Its early status spares the next ones the search.
+
+    Returns:
+        These messages, and the early statuses of the others.
     """
     index = writer.message_index
     index.catch_up(writer)
-    missing = {key: short_fingerprint(key[1]) for key in keys}
-    sent = _read(writer, index.find_pending(set(missing.values())), missing)
-    early = _read_early(writer, missing)
-    unseen = {key: hash_ for key, hash_ in missing.items() if key not in early}
+    sent = _read(writer, index.find_pending(missing.values()), missing)
+    early = _read_early(writer, missing.values())
+    searched = {row[1:3] for row in early}
     steps = buckets_with_sent(writer)
-    while unseen and (buckets := next(steps, None)):
-        row_ids = look_up(writer, buckets, sorted(set(unseen.values())))
-        sent |= _read(writer, row_ids, unseen)
+    while (hashes := {missing[key] for key in missing.keys() - searched}) and (
+        buckets := next(steps, None)
+    ):
+        sent |= _read(writer, look_up(writer, buckets, sorted(hashes)), missing)
     return sent, early
 
 
@@ -167,99 +189,73 @@ def _read(
     if not row_ids:
         return {}
     found: dict[MessageKey, SentMessage] = {}
-    for row_id, number, message_id, *rest in connection.execute(_MESSAGES, (numbers(row_ids),)):
-        if missing.pop((number, message_id), None) is not None:
-            found[number, message_id] = SentMessage(row_id, *rest)
+    for number, message_id, *rest in connection.execute(_MESSAGES, (numbers(row_ids),)):
+        key = number, message_id
+        if missing.pop(key, None) is not None:
+            found[key] = SentMessage(*rest)
     return found
 
 
-def _read_early(connection: Connection, hashes: Mapping[MessageKey, int]) -> _Early:
+def _read_early(connection: Connection, hashes: Collection[int]) -> Sequence[_Row]:
+    """Read early statuses in order of arrival."""
     if not hashes:
-        return {}
-    found: _Early = {}
-    for id_, number, message_id, *transition in sorted(
-        connection.execute(_EARLY, (numbers(set(hashes.values())),))
-    ):
-        if (number, message_id) in hashes:
-            found.setdefault((number, message_id), {})[id_] = tuple(transition)
-    return found
+        return ()
+    return sorted(connection.execute(_EARLY, (numbers(set(hashes)),)))
 
 
-def add(
-    connection: Connection, transitions: Sequence[tuple[SentMessage, Collection[Transition]]]
-) -> None:
+def _add(connection: Connection, transitions: Sequence[tuple[SentMessage, Transition]]) -> None:
     """Add those of *transitions* that are new to their messages, and move these on by rank.
 
     The first 65,536 transitions of a message are kept.
     """
     if not transitions:
         return
-    known: dict[int, set[_Identity]] = {message.row_id: set() for message, _ in transitions}
-    next_ids = {row_id: row_id << ID_BITS for row_id in known}
-    for id_, *identity in connection.execute(_KNOWN, (numbers(known), ID_BITS)):
+    next_ids = {message.row_id: message.row_id << ID_BITS for message, _ in transitions}
+    known: set[_Row] = set()
+    for id_, *identity in connection.execute(_KNOWN, (numbers(next_ids), ID_BITS)):
         row_id = id_ >> ID_BITS
-        known[row_id].add(tuple(identity))
-        next_ids[row_id] = max(next_ids[row_id], id_ + 1)
-    rows: list[tuple[object, ...]] = []
-    advanced: list[tuple[str, int, int]] = []
-    for message, theirs in transitions:
-        row_id = message.row_id
-        room = ((row_id + 1) << ID_BITS) - next_ids[row_id]
-        new = _new(theirs, known[row_id])[:room]
-        rows += [(id_, *each) for id_, each in enumerate(new, next_ids[row_id])]
-        after = _advance(message, new)
-        if after is not None:
-            advanced.append((*after, row_id))
+        next_ids[row_id] = id_ + 1
+        known.add((row_id, *identity))
+    rows: list[_Row] = []
+    advanced: dict[int, _Row] = {}
+    for message, transition in transitions:
+        row_id, (status, participant, _, occurred_at) = message.row_id, transition
+        identity, id_ = (row_id, status, participant, occurred_at), next_ids[row_id]
+        if identity in known or id_ >> ID_BITS > row_id:
+            continue
+        known.add(identity)
+        next_ids[row_id] = id_ + 1
+        rows.append((id_, *transition))
+        if rank_of(status) > rank_of(message.status):
+            message.status, message.updated_at = status, max(message.updated_at, occurred_at)
+            advanced[row_id] = status, message.updated_at, row_id
     connection.executemany(_INSERT, rows)
-    connection.executemany(_ADVANCE, advanced)
-
-
-def _new(transitions: Iterable[Transition], known: set[_Identity]) -> list[Transition]:
-    """Return those of *transitions* that are not *known*, and add them to these."""
-    new: list[Transition] = []
-    for transition in transitions:
-        status, participant, _, occurred_at = transition
-        identity = status, participant, occurred_at
-        if identity not in known:
-            known.add(identity)
-            new.append(transition)
-    return new
-
-
-def _advance(message: SentMessage, transitions: Iterable[Transition]) -> tuple[str, int] | None:
-    """Return status and updated_at after *transitions*; `None` if they change nothing."""
-    rank, updated_at = rank_of(message.status), message.updated_at
-    after = None
-    for status, _, _, occurred_at in transitions:
-        if rank_of(status) > rank:
-            rank, updated_at = rank_of(status), max(updated_at, occurred_at)
-            after = status, updated_at
-    return after
+    connection.executemany(_ADVANCE, advanced.values())
 
 
 def _add_early(
     connection: Connection,
-    transitions: Mapping[MessageKey, Collection[Transition]],
-    early: _Early,
+    transitions: Sequence[tuple[MessageKey, Transition]],
+    early: Sequence[_Row],
 ) -> None:
-    rows = [
-        (*key, *transition, short_fingerprint(key[1]))
-        for key, theirs in transitions.items()
-        for transition in _new(theirs, _identities(early.get(key, {}).values()))
-    ]
+    """Add those of *transitions* that are not in *early*."""
+    known = {(*row[1:5], row[6]) for row in early}
+    rows: list[_Row] = []
+    for key, transition in transitions:
+        identity = *key, *transition[:2], transition[3]
+        if identity not in known:
+            known.add(identity)
+            rows.append((short_fingerprint(key[1]), *key, *transition))
     connection.executemany(_INSERT_EARLY, rows)
-
-
-def _identities(transitions: Iterable[Transition]) -> set[_Identity]:
-    return {(status, participant, at) for status, participant, _, at in transitions}
 
 
 def adopt(connection: Connection, messages: Mapping[MessageKey, SentMessage]) -> None:
     """Add the early statuses of *messages*, which were just recorded, to them."""
-    early = _read_early(connection, {key: short_fingerprint(key[1]) for key in messages})
-    add(connection, [(messages[key], list(theirs.values())) for key, theirs in early.items()])
-    ids = [(id_,) for theirs in early.values() for id_ in theirs]
-    connection.executemany(_DELETE_EARLY, ids)
+    early = _read_early(connection, {short_fingerprint(key[1]) for key in messages})
+    found = [(row[0], messages[row[1:3]], row[3:]) for row in early if row[1:3] in messages]
+    if found:
+        _add(connection, [(message, transition) for _, message, transition in found])
+        connection.executemany(_DELETE_EARLY, [(id_,) for id_, _, _ in found])
 
 
 def history(connection: Connection, wa_message_id: str) -> Sequence[StatusRecord]:
