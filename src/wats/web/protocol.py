@@ -28,6 +28,7 @@ from wats.web.framing import (
     body_of,
     can_be_head,
     split_target,
+    webhook_head_reader,
 )
 from wats.web.problems import as_response
 from wats.web.rendering import LastRendered
@@ -43,8 +44,10 @@ class GatewayProtocol(Connection):
     def __init__(self, site: Site) -> None:
         super().__init__(site)
         self._hook = site.hook
+        self._read_webhook_head = webhook_head_reader(site.hook.path)
         self._has_skipped_line = False
         self._head: Head | None = None  # of a webhook on the fast path, until its body is there
+        self._signature = ""
         self._body: Body = _NO_BODY
         self._pieces: list[bytes] = []
         self._piece_bytes = 0
@@ -73,7 +76,7 @@ class GatewayProtocol(Connection):
             self._cycle.notice()
         self._is_advancing = True
         try:
-            while self._step():
+            while not self._is_serving and self._step():
                 pass
         except MalformedHTTP as error:
             self._refuse(error)
@@ -83,35 +86,36 @@ class GatewayProtocol(Connection):
 
     def _step(self) -> bool:
         """Do the next thing; return whether there may be more to do."""
-        if self._is_serving or self.state is State.CLOSING:
+        if self.state is State.CLOSING:
             return False
         if self._head is not None:
-            return self._read_webhook(self._head)
+            return self._read_webhook()
         if self._place == len(self._input) or self.is_write_paused or self.is_draining:
             return False
-        return self._read_head()
-
-    def _read_head(self) -> bool:
         if self._input.startswith(b"\r", self._place):
             self._skip_empty_line()
-        data, start = self._input, self._place
-        end = data.find(HEAD_END, start)
+        end = self._input.find(HEAD_END, self._place)
         if end < 0:
-            self._check_beginning(data[start:])
+            self._check_beginning(self._input[self._place :])
             return False
-        self._place = end = end + len(HEAD_END)
+        self._read_head(end + len(HEAD_END))
+        return True
+
+    def _read_head(self, end: int) -> None:
+        data, start = self._input, self._place
         if end - start > MAX_HEAD_BYTES:
             raise MalformedHTTP
-        head = Head(data[start:end])
-        if not self._is_usual_webhook(head):
-            self._body = body_of(head, end - start)
+        length, signature = self._read_webhook_head(data, start, end) or (0, "")
+        if not 0 < length <= self._hook.max_body_bytes:
+            head = Head(data[start:end])
+            self._place, self._body = end, body_of(head, end - start)
             self._serve(head)
-        elif len(data) - end >= (length := head.length or 0):
+        elif end + length <= len(data):
             self._place = end + length
-            self._take(head, data[end : self._place])
+            self._take(data[end : self._place], signature)
         else:
-            self._head, self._body = head, body_of(head, end - start)
-        return True
+            self._head, self._signature = Head(data[start:end]), signature
+            self._place, self._body = end, SizedBody(length)
 
     def _skip_empty_line(self) -> None:
         """Ignore one empty line before a request, as RFC 9112, 2.2, asks for."""
@@ -124,33 +128,20 @@ class GatewayProtocol(Connection):
         if data and not is_half_a_line and not can_be_head(data):
             raise MalformedHTTP
 
-    def _is_usual_webhook(self, head: Head) -> bool:
-        hook = self._hook
-        return (
-            head.target == hook.path
-            and head.method == b"POST"
-            and head.keep_alive
-            and not head.has_repeats
-            and 0 < (head.length or 0) <= hook.max_body_bytes
-            and b"x-hub-signature-256" in head.fields
-            and b"expect" not in head.fields
-        )
-
-    def _read_webhook(self, head: Head) -> bool:
+    def _read_webhook(self) -> bool:
         piece, self._place = self._body.read(self._input, self._place)
         self._pieces.append(piece)
         self._piece_bytes += len(piece)
         if not self._body.is_complete:
             return False
         body, self._pieces = b"".join(self._pieces), []
-        self._take(head, body)
+        self._head = None
+        self._take(body, self._signature)
         return True
 
-    def _take(self, head: Head, body: bytes) -> None:
+    def _take(self, body: bytes, signature: str) -> None:
         """Answer a webhook on the fast path."""
-        self._head = None
         self._is_serving = True
-        signature = head.fields[b"x-hub-signature-256"].strip(b" \t").decode("latin-1")
         self._hook.take(body, signature, self)
 
     def _serve(self, head: Head) -> None:
