@@ -15,7 +15,7 @@ from typing import Final
 from typing_extensions import override
 
 from wats.errors import MalformedHTTP, Overloaded
-from wats.web.admission import State
+from wats.web.admission import ARRIVING, CLOSING, IDLE, SERVING, UNSENT, State
 from wats.web.connection import Connection
 from wats.web.cycle import Cycle
 from wats.web.exchange import Response, Scope
@@ -58,11 +58,11 @@ class GatewayProtocol(Connection):
     @override
     def _current_state(self) -> State:
         if self.is_write_paused:
-            return State.UNSENT
+            return UNSENT
         if self._is_serving:
             wants_body = self._cycle is not None and self._cycle.wants_body
-            return State.ARRIVING if wants_body else State.SERVING
-        return State.ARRIVING if self._input or self._head is not None else State.IDLE
+            return ARRIVING if wants_body else SERVING
+        return ARRIVING if self._input or self._head is not None else IDLE
 
     @override
     def _held_bytes(self) -> int:
@@ -86,7 +86,7 @@ class GatewayProtocol(Connection):
 
     def _step(self) -> bool:
         """Do the next thing; return whether there may be more to do."""
-        if self.state is State.CLOSING:
+        if self.state is CLOSING:
             return False
         if self._head is not None:
             return self._read_webhook()
@@ -182,14 +182,17 @@ class GatewayProtocol(Connection):
             self._serve(self._head)  # the application counts a webhook whose client is gone
         if self._cycle is not None:
             self._cycle.disconnect()
-        self._cycle, self._body = None, _NO_BODY
+        self._forget_request()
+
+    def _forget_request(self) -> None:
+        self._cycle, self._head, self._body = None, None, _NO_BODY
         self._pieces, self._piece_bytes = [], 0
 
     def shed(self) -> None:
         """Give up the request that is arriving, or the connection, to free the bytes it holds."""
-        if self.state is State.ARRIVING and self._head is not None:
+        if self.state is ARRIVING and self._head is not None:
             self._serve(self._head)
-        if self.state is not State.ARRIVING or self._cycle is None:
+        if self.state is not ARRIVING or self._cycle is None:
             self.abort()
             return
         self._cycle.shed(Overloaded)
@@ -202,7 +205,7 @@ class GatewayProtocol(Connection):
     @property
     def is_there(self) -> bool:
         """Whether the client is still connected, as far as we know."""
-        return self.state is not State.CLOSING and not self.transport.is_closing()
+        return self.state is not CLOSING and not self.transport.is_closing()
 
     def answer(self, response: Response) -> None:
         """Send *response*; once."""
@@ -242,14 +245,15 @@ class GatewayProtocol(Connection):
     def finish(self, *, keep_alive: bool) -> None:
         """Go on with the next request, or end the connection: the response is complete."""
         self._site.server.total_requests += 1
-        if self.state is State.CLOSING:
+        if self.state is CLOSING:
             return
-        self._is_serving = False
-        self._cycle, self._head, self._body = None, None, _NO_BODY
-        self._pieces, self._piece_bytes = [], 0
-        self._has_skipped_line = False
+        self._is_serving = self._has_skipped_line = False
+        if self._body is not _NO_BODY:
+            self._forget_request()
         self._wait_anew()
-        if keep_alive and not self.is_draining:
+        if not keep_alive or self.is_draining:
+            self._linger()
+        elif self._input:
             self._advance()
         else:
-            self._linger()
+            self.settle()
