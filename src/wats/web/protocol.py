@@ -46,11 +46,11 @@ class GatewayProtocol(Connection):
         self._hook = site.hook
         self._read_webhook_head = webhook_head_reader(site.hook.path)
         self._has_skipped_line = False
-        self._head: Head | None = None  # of a webhook on the fast path, until its body is there
+        self._webhook_head = b""  # on the fast path, until the body is there
         self._signature = ""
         self._body: Body = _NO_BODY
         self._pieces: list[bytes] = []
-        self._piece_bytes = 0
+        self._request_bytes = 0  # of the head, and of the pieces of the body
         self._cycle: Cycle | None = None
         self._is_serving = False
         self._is_advancing = False
@@ -62,11 +62,12 @@ class GatewayProtocol(Connection):
         if self._is_serving:
             wants_body = self._cycle is not None and self._cycle.wants_body
             return ARRIVING if wants_body else SERVING
-        return ARRIVING if self._input or self._head is not None else IDLE
+        return ARRIVING if self._input or self._webhook_head else IDLE
 
     @override
     def _held_bytes(self) -> int:
-        return self._piece_bytes if self._cycle is None else self._piece_bytes + self._cycle.held
+        held = self._request_bytes
+        return held if self._cycle is None else held + self._cycle.held
 
     @override
     def _advance(self) -> None:
@@ -88,7 +89,7 @@ class GatewayProtocol(Connection):
         """Do the next thing; return whether there may be more to do."""
         if self.state is CLOSING:
             return False
-        if self._head is not None:
+        if self._webhook_head:
             return self._read_webhook()
         if self._place == len(self._input) or self.is_write_paused or self.is_draining:
             return False
@@ -108,14 +109,16 @@ class GatewayProtocol(Connection):
         length, signature = self._read_webhook_head(data, start, end) or (0, "")
         if not 0 < length <= self._hook.max_body_bytes:
             head = Head(data[start:end])
-            self._place, self._body = end, body_of(head, end - start)
+            self._place, self._request_bytes = end, end - start
+            self._body = body_of(head, end - start)
             self._serve(head)
         elif end + length <= len(data):
             self._place = end + length
             self._take(data[end : self._place], signature)
         else:
-            self._head, self._signature = Head(data[start:end]), signature
-            self._place, self._body = end, SizedBody(length)
+            self._place, self._request_bytes = end, end - start
+            self._body = SizedBody(length)
+            self._webhook_head, self._signature = data[start:end], signature
 
     def _skip_empty_line(self) -> None:
         """Ignore one empty line before a request, as RFC 9112, 2.2, asks for."""
@@ -131,11 +134,11 @@ class GatewayProtocol(Connection):
     def _read_webhook(self) -> bool:
         piece, self._place = self._body.read(self._input, self._place)
         self._pieces.append(piece)
-        self._piece_bytes += len(piece)
+        self._request_bytes += len(piece)
         if not self._body.is_complete:
             return False
         body, self._pieces = b"".join(self._pieces), []
-        self._head = None
+        self._webhook_head = b""
         self._take(body, self._signature)
         return True
 
@@ -148,7 +151,7 @@ class GatewayProtocol(Connection):
         """Let the application serve the request of *head*, on the slow path."""
         scope = self._scope_of(head)
         cycle = Cycle(self, head)
-        self._head, self._cycle, self._is_serving = None, cycle, True
+        self._webhook_head, self._cycle, self._is_serving = b"", cycle, True
         task = self._loop.create_task(cycle.run(self._site.app, scope))
         self._site.server.tasks.add(task)
         task.add_done_callback(self._site.server.tasks.discard)
@@ -178,26 +181,26 @@ class GatewayProtocol(Connection):
 
     @override
     def _release(self) -> None:
-        if self._head is not None:
-            self._serve(self._head)  # the application counts a webhook whose client is gone
+        if self._webhook_head:
+            self._serve(Head(self._webhook_head))  # the application counts it without its client
         if self._cycle is not None:
             self._cycle.disconnect()
         self._forget_request()
 
     def _forget_request(self) -> None:
-        self._cycle, self._head, self._body = None, None, _NO_BODY
-        self._pieces, self._piece_bytes = [], 0
+        self._webhook_head, self._cycle, self._body = b"", None, _NO_BODY
+        self._pieces, self._request_bytes = [], 0
 
     def shed(self) -> None:
         """Give up the request that is arriving, or the connection, to free the bytes it holds."""
-        if self.state is ARRIVING and self._head is not None:
-            self._serve(self._head)
+        if self.state is ARRIVING and self._webhook_head:
+            self._serve(Head(self._webhook_head))
         if self.state is not ARRIVING or self._cycle is None:
             self.abort()
             return
         self._cycle.shed(Overloaded)
         self._input, self._place = b"", 0
-        self._pieces, self._piece_bytes = [], 0
+        self._pieces, self._request_bytes = [], 0
         self.settle()
 
     # What the answer to a webhook needs
