@@ -123,14 +123,25 @@ OTHERS = (
     *(b"Host: y", b"HOST: y", b"Host:", b"Content-Length:\t 7 ", b"CONTENT-LENGTH: 7"),
     *(b"content-length: +7", b"content-length: 7, 7", b"content-length:", b"content-length : 7"),
     *(b"X-Hub-Signature-256:" + SIGNATURE.encode() + b"\t", b"x-hub-signature-256: sha256=5E"),
-    *(b"Connection: close", b"connection: keep-alive", b"connection: upgrade", b"upgrade: h2c"),
+    *(
+        b"Connection: close",
+        b"connection: keep-alive",
+        b"connection: keep-alive, close",
+        b"upgrade: h2c",
+    ),
     *(b"expect: 100-continue", b"Transfer-Encoding: chunked", b"transfer-encoding:"),
     *(b"hostx: y", b"xhost: y", b"x-hub-signature: sha1=5e", b"content-type: application/json"),
     *(b" folded", b"", b"a b: c", b": c", b"a\x00: b", b"a: \x00", b"a: \x7f", b"a: \xe9", b"a"),
     *(b"a: b\nc: d", b"a: b\rc: d", b"a:\r", b"x: " + b"y" * 300, b"proxy-connection: close"),
 )
 UNUSUAL = (
-    *(b"expect: x", b"Connection: x", b"transfer-encoding: x", b"CONTENT-LENGTH: 5"),
+    *(
+        b"expect: x",
+        b"Connection: x",
+        b"connection: keep-alive, close",
+        b"transfer-encoding: x",
+        b"CONTENT-LENGTH: 5",
+    ),
     *(b"a: \x01", b"a: \x7f", b"a: \n", b"a: \r", b" a: b", b"a b: c", b"a"),
 )
 LINES = st.tuples(
@@ -186,6 +197,7 @@ def test_the_fast_path_reads_no_damaged_head_differently(
         USUAL[::-1],
         [each.title().replace(b"Sha", b"sha").replace(b"5E", b"5e") for each in USUAL],
         [b"x-real-ip: 192.0.2.1", *USUAL, b"via: 1.1 proxy", b"accept: twice", b"empty:"],
+        [b"Connection: keep-alive", *USUAL, b"connection:Keep-Alive"],
         [USUAL[0], b"content-length:5\t ", USUAL[2] + b" "],
     ],
 )
