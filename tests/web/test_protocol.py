@@ -278,6 +278,22 @@ async def test_beyond_the_memory_budget_the_oldest_bodies_are_refused(path: str)
         assert ("/webhook", "5xx") in running.counted()
 
 
+@pytest.mark.parametrize("path", [HOOK, HOOK + "?x"], ids=["fast", "slow"])
+async def test_the_memory_budget_includes_the_heads_of_unfinished_requests(path: str) -> None:
+    before = head(f"POST {path}", SIGNED, "content-length: 9", f"x: {'y' * 60_000}")
+    async with Running(limits=Limits(max_held_bytes=200_000)) as running, AsyncExitStack() as stack:
+        opened = []
+        for _ in range(4):
+            opened.append(await stack.enter_async_context(running.connection(before + b"x")))
+            await asyncio.sleep(0.02)
+        async with asyncio.timeout(5):
+            refused = await opened[0][0].read()
+        opened[-1][1].write(b"x" * 8)
+
+        assert statuses_of(refused) == [503]
+        assert (await opened[-1][0].readline()).startswith(b"HTTP/1.1 401 ")
+
+
 @pytest.mark.parametrize(
     "sent",
     [

@@ -6,7 +6,7 @@ from typing import Final, cast
 
 from typing_extensions import override
 
-from wats.web.admission import State
+from wats.web.admission import ARRIVING, CLOSING, IDLE, SERVING, UNSENT, State
 from wats.web.site import Site
 
 READ_AHEAD_BYTES: Final = 64 * 1024
@@ -50,7 +50,7 @@ class Connection(asyncio.Protocol):
         self.client: tuple[str, int] | None = None
         self.is_write_paused = False
         self.is_draining = False
-        self.state = State.SERVING
+        self.state = SERVING
         self.since = 0.0
         self.deadline = inf
         self.held = 0
@@ -84,12 +84,12 @@ class Connection(asyncio.Protocol):
 
     @override
     def data_received(self, data: bytes) -> None:
-        if self.state is State.CLOSING:
+        if self.state is CLOSING:
             self._discard(len(data))
             return
-        is_all = self._place == len(self._input)
-        self._input = data if is_all else self._input[self._place :] + data
-        self._place = 0
+        if self._input:
+            data = self._input[self._place :] + data
+        self._input, self._place = data, 0
         self._advance()
 
     @override
@@ -97,7 +97,7 @@ class Connection(asyncio.Protocol):
         # A client that has sent its requests may close its side and wait for the responses.
         self._has_eof = True
         self.settle()
-        return self.state is not State.CLOSING
+        return self.state is not CLOSING
 
     @override
     def pause_writing(self) -> None:
@@ -125,9 +125,9 @@ class Connection(asyncio.Protocol):
         """End the connection: its deadline has passed."""
         is_unsent = self.transport.get_write_buffer_size() > 0
         patience = self.since + self._site.limits.unsent_seconds
-        if self.state is State.CLOSING and is_unsent and self.deadline < patience:
+        if self.state is CLOSING and is_unsent and self.deadline < patience:
             self.deadline = patience  # the last response is on its way to a slow client
-        elif self.state is State.CLOSING or is_unsent:
+        elif self.state is CLOSING or is_unsent:
             self.abort()
         else:
             self.close()
@@ -136,33 +136,36 @@ class Connection(asyncio.Protocol):
 
     def settle(self) -> None:
         """Adapt deadline, flow control and accounts to what happens on the connection now."""
-        if self.state is State.CLOSING:
+        if self.state is CLOSING:
             return
-        if self._place == len(self._input):
+        unread = len(self._input) - self._place
+        if not unread and self._input:
             self._input, self._place = b"", 0
         state = self._current_state()
-        waits = state is State.IDLE or state is State.ARRIVING
+        waits = state is IDLE or state is ARRIVING
         if waits and (self._has_eof or self.is_draining):
             # Nothing more can arrive, or is not waited for: its client could take any time.
             self.close()
             return
         if state is not self.state:
             self._enter(state)
-        reads = waits or len(self._input) - self._place <= READ_AHEAD_BYTES
+        reads = waits or unread <= READ_AHEAD_BYTES
         if reads is not self._is_reading:
             self._set_reading(reads)
-        self._account()
+        held = len(self._input) + self._held_bytes()
+        if held != self.held or self.is_write_paused:
+            self._account(held)
 
     def _enter(self, state: State) -> None:
         self.state = state
-        if state is State.SERVING:
+        if state is SERVING:
             self.deadline = inf
             return
         limits = self._site.limits
         self.since = self._loop.time()
-        if state is State.IDLE:
+        if state is IDLE:
             self.deadline = self.since + self._idle_seconds
-        elif state is State.UNSENT:
+        elif state is UNSENT:
             self.deadline = self.since + limits.unsent_seconds
         else:
             # A request has one deadline, however often the application waits for its body.
@@ -175,7 +178,7 @@ class Connection(asyncio.Protocol):
         """Give the next request a time of its own."""
         self._began = None
         self._idle_seconds = self._site.limits.keep_alive_seconds
-        self.state = State.SERVING  # until now
+        self.state = SERVING  # until now
 
     def _set_reading(self, is_reading: bool) -> None:
         if is_reading is self._is_reading or self._has_eof:
@@ -186,12 +189,11 @@ class Connection(asyncio.Protocol):
         else:
             self.transport.pause_reading()
 
-    def _account(self) -> None:
-        held = len(self._input) + self._held_bytes()
+    def _account(self, held: int) -> None:
         if self.is_write_paused:
             held += self.transport.get_write_buffer_size()
-        if held != self.held:
-            change, self.held = held - self.held, held
+        change, self.held = held - self.held, held
+        if change:
             self._site.admission.charge(change)
 
     # Ends
@@ -227,9 +229,9 @@ class Connection(asyncio.Protocol):
 
     def _end(self) -> None:
         """Take no further part in the exchange, and release everything that is held."""
-        if self.state is State.CLOSING:
+        if self.state is CLOSING:
             return
-        self.state = State.CLOSING
+        self.state = CLOSING
         self.since = self._loop.time()
         self.deadline = self.since + self._site.limits.linger_seconds
         self._release()

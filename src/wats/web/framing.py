@@ -4,11 +4,15 @@ The parser of httptools sees whole heads only, and each head gets a parser of it
 a byte of a body, so nothing that makes it stop or skip (an `Upgrade` offer, `CONNECT`, HTTP/2, an
 error) can move the place where the next request begins. That place is a function of the bytes, not
 of the segments in which they arrive.
+
+A webhook needs two values of its head, so a webhook in its usual form is not parsed: one regular
+expression validates the head and finds the two values (`webhook_head_reader`).
 """
 
 import re
 from collections.abc import Callable
-from typing import Final
+from functools import lru_cache
+from typing import Final, TypeAlias
 from urllib.parse import unquote
 
 import httptools
@@ -24,9 +28,23 @@ HEAD_END: Final = b"\r\n\r\n"
 _BLANK: Final = b" \t"
 _MAX_SIZE_DIGITS: Final = 15
 _MAX_LENGTH_DIGITS: Final = 18
+_NAME = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_VALUE = rb"[\t\x20-\x7e\x80-\xff]*+"
 _REQUEST_LINE = re.compile(rb"([A-Z-]+) ([^\x00-\x20\x7f-\xff]+) HTTP/(1\.[01])\r\n")
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e\x80-\xff]*)?")
-_TRAILER_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
+_FIELD_LINE = _NAME + b":" + _VALUE
+_TRAILER_LINE = re.compile(_FIELD_LINE)
+
+# The fields that every webhook needs, spelled as in HTTP/1.1 or in HTTP/2. In another spelling the
+# name is neither in a needed line nor in another line, so the head is declined.
+_NEEDED_LINE = (
+    rb"(?:[Hh]ost():" + _VALUE + rb"|[Cc]ontent-[Ll]ength:[\t ]*+([0-9]{1,18}+)[\t ]*+"
+    rb"|[Xx]-[Hh]ub-[Ss]ignature-256:[\t ]*+(sha256=[0-9a-f]{64})[\t ]*+)\r\n"
+)
+_OTHER_LINES = (
+    rb"(?:(?![HhCcTtEeXx](?i:(?:ost|ontent-length|ransfer-encoding|xpect|-hub-signature-256):"
+    rb"|onnection:(?! ?keep-alive\r)))" + _FIELD_LINE + rb"\r\n)*"
+)
 
 
 class Head:
@@ -61,7 +79,7 @@ class Head:
         self.method, self.target, self.version = line.groups()
         raw: dict[bytes, bytes] = {}
         _parse(data, raw.__setitem__)
-        self.fields = fields = dict(zip(map(bytes.lower, raw), raw.values(), strict=True))
+        self.fields = fields = {name.lower(): value for name, value in raw.items()}
         self.has_repeats = len(fields) < data.count(b"\n") - 2
         self._lines = _lines_of(data) if self.has_repeats else None
         self.keep_alive = self.version == b"1.1"
@@ -150,6 +168,37 @@ def _lines_of(data: bytes) -> list[tuple[bytes, bytes]]:
     lines: list[tuple[bytes, bytes]] = []
     _parse(data, lambda name, value: lines.append((name.lower(), value)))
     return lines
+
+
+HeadReader: TypeAlias = Callable[[bytes, int, int], tuple[int, str] | None]
+
+
+@lru_cache(maxsize=8)
+def webhook_head_reader(path: bytes) -> HeadReader:
+    """Return a function that reads the head of a webhook POST to *path*.
+
+    Fast path of `Head`, in a third of its time. The function takes bytes and the place of a head in
+    them, and returns the length of the body and the signature. It may decline any head, by `None`,
+    but never accepts a head that `Head` refuses or reads differently: a property test compares
+    them. It declines every `Expect`, every `Transfer-Encoding`, every `Connection` other than
+    `keep-alive`, and repeats of the fields that it needs.
+    """
+    matches = re.compile(
+        # Three needed lines with three values: no field is missing or repeated.
+        rb"POST %b HTTP/1\.1\r\n(?:%b%b){3}%b\r\n"
+        % (re.escape(path), _OTHER_LINES, _NEEDED_LINE, _OTHER_LINES)
+    ).fullmatch
+
+    def read(data: bytes, start: int, end: int) -> tuple[int, str] | None:
+        match = matches(data, start, end)
+        if match is None:
+            return None
+        host, length, signature = match.groups()
+        if host is None or length is None or signature is None:
+            return None
+        return int(length), signature.decode()
+
+    return read
 
 
 def can_be_head(data: bytes) -> bool:

@@ -15,7 +15,7 @@ from typing import Final
 from typing_extensions import override
 
 from wats.errors import MalformedHTTP, Overloaded
-from wats.web.admission import State
+from wats.web.admission import ARRIVING, CLOSING, IDLE, SERVING, UNSENT, State
 from wats.web.connection import Connection
 from wats.web.cycle import Cycle
 from wats.web.exchange import Response, Scope
@@ -28,6 +28,7 @@ from wats.web.framing import (
     body_of,
     can_be_head,
     split_target,
+    webhook_head_reader,
 )
 from wats.web.problems import as_response
 from wats.web.rendering import LastRendered
@@ -43,11 +44,13 @@ class GatewayProtocol(Connection):
     def __init__(self, site: Site) -> None:
         super().__init__(site)
         self._hook = site.hook
+        self._read_webhook_head = webhook_head_reader(site.hook.path)
         self._has_skipped_line = False
-        self._head: Head | None = None  # of a webhook on the fast path, until its body is there
+        self._webhook_head = b""  # on the fast path, until the body is there
+        self._signature = ""
         self._body: Body = _NO_BODY
         self._pieces: list[bytes] = []
-        self._piece_bytes = 0
+        self._request_bytes = 0  # of the head, and of the pieces of the body
         self._cycle: Cycle | None = None
         self._is_serving = False
         self._is_advancing = False
@@ -55,15 +58,16 @@ class GatewayProtocol(Connection):
     @override
     def _current_state(self) -> State:
         if self.is_write_paused:
-            return State.UNSENT
+            return UNSENT
         if self._is_serving:
             wants_body = self._cycle is not None and self._cycle.wants_body
-            return State.ARRIVING if wants_body else State.SERVING
-        return State.ARRIVING if self._input or self._head is not None else State.IDLE
+            return ARRIVING if wants_body else SERVING
+        return ARRIVING if self._input or self._webhook_head else IDLE
 
     @override
     def _held_bytes(self) -> int:
-        return self._piece_bytes if self._cycle is None else self._piece_bytes + self._cycle.held
+        held = self._request_bytes
+        return held if self._cycle is None else held + self._cycle.held
 
     @override
     def _advance(self) -> None:
@@ -73,7 +77,7 @@ class GatewayProtocol(Connection):
             self._cycle.notice()
         self._is_advancing = True
         try:
-            while self._step():
+            while not self._is_serving and self._step():
                 pass
         except MalformedHTTP as error:
             self._refuse(error)
@@ -83,35 +87,38 @@ class GatewayProtocol(Connection):
 
     def _step(self) -> bool:
         """Do the next thing; return whether there may be more to do."""
-        if self._is_serving or self.state is State.CLOSING:
+        if self.state is CLOSING:
             return False
-        if self._head is not None:
-            return self._read_webhook(self._head)
+        if self._webhook_head:
+            return self._read_webhook()
         if self._place == len(self._input) or self.is_write_paused or self.is_draining:
             return False
-        return self._read_head()
-
-    def _read_head(self) -> bool:
         if self._input.startswith(b"\r", self._place):
             self._skip_empty_line()
-        data, start = self._input, self._place
-        end = data.find(HEAD_END, start)
+        end = self._input.find(HEAD_END, self._place)
         if end < 0:
-            self._check_beginning(data[start:])
+            self._check_beginning(self._input[self._place :])
             return False
-        self._place = end = end + len(HEAD_END)
+        self._read_head(end + len(HEAD_END))
+        return True
+
+    def _read_head(self, end: int) -> None:
+        data, start = self._input, self._place
         if end - start > MAX_HEAD_BYTES:
             raise MalformedHTTP
-        head = Head(data[start:end])
-        if not self._is_usual_webhook(head):
+        length, signature = self._read_webhook_head(data, start, end) or (0, "")
+        if not 0 < length <= self._hook.max_body_bytes:
+            head = Head(data[start:end])
+            self._place, self._request_bytes = end, end - start
             self._body = body_of(head, end - start)
             self._serve(head)
-        elif len(data) - end >= (length := head.length or 0):
+        elif end + length <= len(data):
             self._place = end + length
-            self._take(head, data[end : self._place])
+            self._take(data[end : self._place], signature)
         else:
-            self._head, self._body = head, body_of(head, end - start)
-        return True
+            self._place, self._request_bytes = end, end - start
+            self._body = SizedBody(length)
+            self._webhook_head, self._signature = data[start:end], signature
 
     def _skip_empty_line(self) -> None:
         """Ignore one empty line before a request, as RFC 9112, 2.2, asks for."""
@@ -124,40 +131,27 @@ class GatewayProtocol(Connection):
         if data and not is_half_a_line and not can_be_head(data):
             raise MalformedHTTP
 
-    def _is_usual_webhook(self, head: Head) -> bool:
-        hook = self._hook
-        return (
-            head.target == hook.path
-            and head.method == b"POST"
-            and head.keep_alive
-            and not head.has_repeats
-            and 0 < (head.length or 0) <= hook.max_body_bytes
-            and b"x-hub-signature-256" in head.fields
-            and b"expect" not in head.fields
-        )
-
-    def _read_webhook(self, head: Head) -> bool:
+    def _read_webhook(self) -> bool:
         piece, self._place = self._body.read(self._input, self._place)
         self._pieces.append(piece)
-        self._piece_bytes += len(piece)
+        self._request_bytes += len(piece)
         if not self._body.is_complete:
             return False
         body, self._pieces = b"".join(self._pieces), []
-        self._take(head, body)
+        self._webhook_head = b""
+        self._take(body, self._signature)
         return True
 
-    def _take(self, head: Head, body: bytes) -> None:
+    def _take(self, body: bytes, signature: str) -> None:
         """Answer a webhook on the fast path."""
-        self._head = None
         self._is_serving = True
-        signature = head.fields[b"x-hub-signature-256"].strip(b" \t").decode("latin-1")
         self._hook.take(body, signature, self)
 
     def _serve(self, head: Head) -> None:
         """Let the application serve the request of *head*, on the slow path."""
         scope = self._scope_of(head)
         cycle = Cycle(self, head)
-        self._head, self._cycle, self._is_serving = None, cycle, True
+        self._webhook_head, self._cycle, self._is_serving = b"", cycle, True
         task = self._loop.create_task(cycle.run(self._site.app, scope))
         self._site.server.tasks.add(task)
         task.add_done_callback(self._site.server.tasks.discard)
@@ -187,23 +181,26 @@ class GatewayProtocol(Connection):
 
     @override
     def _release(self) -> None:
-        if self._head is not None:
-            self._serve(self._head)  # the application counts a webhook whose client is gone
+        if self._webhook_head:
+            self._serve(Head(self._webhook_head))  # the application counts it without its client
         if self._cycle is not None:
             self._cycle.disconnect()
-        self._cycle, self._body = None, _NO_BODY
-        self._pieces, self._piece_bytes = [], 0
+        self._forget_request()
+
+    def _forget_request(self) -> None:
+        self._webhook_head, self._cycle, self._body = b"", None, _NO_BODY
+        self._pieces, self._request_bytes = [], 0
 
     def shed(self) -> None:
         """Give up the request that is arriving, or the connection, to free the bytes it holds."""
-        if self.state is State.ARRIVING and self._head is not None:
-            self._serve(self._head)
-        if self.state is not State.ARRIVING or self._cycle is None:
+        if self.state is ARRIVING and self._webhook_head:
+            self._serve(Head(self._webhook_head))
+        if self.state is not ARRIVING or self._cycle is None:
             self.abort()
             return
         self._cycle.shed(Overloaded)
         self._input, self._place = b"", 0
-        self._pieces, self._piece_bytes = [], 0
+        self._pieces, self._request_bytes = [], 0
         self.settle()
 
     # What the answer to a webhook needs
@@ -211,7 +208,7 @@ class GatewayProtocol(Connection):
     @property
     def is_there(self) -> bool:
         """Whether the client is still connected, as far as we know."""
-        return self.state is not State.CLOSING and not self.transport.is_closing()
+        return self.state is not CLOSING and not self.transport.is_closing()
 
     def answer(self, response: Response) -> None:
         """Send *response*; once."""
@@ -251,14 +248,15 @@ class GatewayProtocol(Connection):
     def finish(self, *, keep_alive: bool) -> None:
         """Go on with the next request, or end the connection: the response is complete."""
         self._site.server.total_requests += 1
-        if self.state is State.CLOSING:
+        if self.state is CLOSING:
             return
-        self._is_serving = False
-        self._cycle, self._head, self._body = None, None, _NO_BODY
-        self._pieces, self._piece_bytes = [], 0
-        self._has_skipped_line = False
+        self._is_serving = self._has_skipped_line = False
+        if self._body is not _NO_BODY:
+            self._forget_request()
         self._wait_anew()
-        if keep_alive and not self.is_draining:
+        if not keep_alive or self.is_draining:
+            self._linger()
+        elif self._input:
             self._advance()
         else:
-            self._linger()
+            self.settle()

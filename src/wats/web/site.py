@@ -45,7 +45,7 @@ def _count_nothing(_status: int) -> None:
 
 
 NO_HOOK = Hook(path=b"", max_body_bytes=0, take=_take_nothing, refused=_count_nothing)
-"""Of an application without a fast path: no request target is empty."""
+"""For an application without a fast path: no body is short enough."""
 
 
 class ServerState(Protocol):
