@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from wats.errors import ConfigError
-from wats.inbound.handlers import HandlerCalls, Handlers, import_handler
+from wats.inbound.handlers import HandlerCall, HandlerCalls, Handlers, import_handler
 from wats.inbound.updates import Update
 from wats.telemetry import Adapter, FamilySet, RouteLabel, Telemetry
 from wats.telemetry.vocabulary import UpdateKind
@@ -119,7 +119,12 @@ def test_a_wrapped_async_function_is_a_handler(handler: Any) -> None:
 async def call(calls: HandlerCalls, name: str, update: Update) -> BaseException | None:
     """Call a handler, and return what it raised."""
     ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
-    calls.start(name, update, ended.set_result)
+
+    class TestedCall(HandlerCall):
+        def handled(self, failure: BaseException | None) -> None:
+            ended.set_result(failure)
+
+    calls.start(TestedCall(), name, update)
     return await ended
 
 

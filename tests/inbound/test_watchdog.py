@@ -22,11 +22,12 @@ def start_cancellable(
     """Start a call; return the future of what it raises, and what cancels it."""
     ended: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()
 
-    def end(failure: Failure) -> None:
-        if not ended.done():
-            ended.set_result(failure)
+    class TestedCall(Call):
+        def ended(self, failure: Failure) -> None:
+            if not ended.done():
+                ended.set_result(failure)
 
-    call = Call(end)
+    call = TestedCall()
     watchdog.start(call, function, argument)
     return ended, call.cancel
 

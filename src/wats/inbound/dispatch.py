@@ -18,9 +18,8 @@ from typing_extensions import override
 from wats.clock import Now, utc_now
 from wats.config import InboxConfig
 from wats.inbound import updates
-from wats.inbound.handlers import HandlerCalls, Handlers
+from wats.inbound.handlers import HandlerCall, HandlerCalls, Handlers
 from wats.inbound.updates import Update
-from wats.inbound.watchdog import Call
 from wats.store import Slots, Store
 from wats.store.records import Arrival, Consumer, Delivery, DeliveryState, Received, Settlement
 from wats.telemetry import Telemetry, error_name
@@ -44,7 +43,7 @@ def retry_delay(attempt: int, jitter: float) -> float:
     return seconds * (1 - jitter / 5)
 
 
-class Job:
+class Job(HandlerCall):
     """A leased delivery and its way through a handler.
 
     Args:
@@ -52,7 +51,7 @@ class Job:
         update: The update, if that needs no decoding.
     """
 
-    __slots__ = ("_call", "_desk", "_on_end", "delivery", "expires", "kind", "settlement", "update")
+    __slots__ = ("_desk", "_on_end", "delivery", "expires", "settlement", "update")
 
     settlement: Settlement
     _on_end: "Callable[[Job], None]"
@@ -60,12 +59,12 @@ class Job:
     def __init__(
         self, desk: "Dispatcher", delivery: Delivery, expires: float, update: Update | None = None
     ) -> None:
+        self.is_late = self.is_cancelled = self.has_ended = False
+        self.kind = UpdateKind.UNKNOWN
         self._desk = desk
         self.delivery = delivery
         self.expires = expires
         self.update = update
-        self.kind = UpdateKind.UNKNOWN
-        self._call: Call | None = None
 
     def begin(self, on_end: "Callable[[Job], None]") -> None:
         """Call the handler, if it can be called."""
@@ -82,13 +81,7 @@ class Job:
             self._die(error_name(error))
             on_end(self)
             return
-        self.kind = update.kind
-        self._call = self._desk.calls.start(delivery.consumer, update, self._end)
-
-    def cancel(self) -> None:
-        """Cancel the call."""
-        if self._call is not None:
-            self._call.cancel()
+        self._desk.calls.start(self, delivery.consumer, update)
 
     def release(self) -> None:
         """End without a call: the attempt is not counted."""
@@ -98,8 +91,8 @@ class Job:
         else:
             self.settlement = Settlement(self.delivery, DeliveryState.PENDING)
 
-    def _end(self, failure: BaseException | None) -> None:
-        self._call = None
+    @override
+    def handled(self, failure: BaseException | None) -> None:
         if failure is None:
             self.settlement = Settlement(self.delivery, DeliveryState.DONE)
         else:
@@ -107,7 +100,7 @@ class Job:
         self._on_end(self)
 
     def _fail(self, error: str) -> None:
-        self._desk.telemetry.webhook_update(self.kind, Outcome.ERROR)
+        self.telemetry.webhook_update(self.kind, Outcome.ERROR)
         seconds = self._desk.retry_seconds(self.delivery.attempt)
         if seconds is None:
             self._die(error)

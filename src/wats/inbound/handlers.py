@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from wats.errors import ConfigError, ConfigIssue
 from wats.inbound.updates import Update
-from wats.inbound.watchdog import Call, OnEnd, Watchdog
+from wats.inbound.watchdog import Call, Watchdog
 from wats.telemetry import Telemetry, error_name
 from wats.telemetry.vocabulary import Outcome, UpdateKind
 
@@ -95,35 +95,42 @@ class HandlerCalls:
         """Whether so many calls ignore their cancellation that no more can be abandoned."""
         return self._watchdog.is_exhausted
 
-    def start(self, name: str, update: Update, on_end: OnEnd) -> Call:
-        """Call the handler *name*; record what it raises, of any class, and pass it to *on_end*."""
-        handler, place = self._handlers[name]
-        call = HandlerCall(on_end, self._telemetry, place, update.kind)
+    def start(self, call: "HandlerCall", name: str, update: Update) -> None:
+        """Call the handler *name*; record what it raises, and pass it to `call.handled`."""
+        handler, call.place = self._handlers[name]
+        call.telemetry = self._telemetry
+        call.kind = update.kind
+        call.began = perf_counter()
         self._watchdog.start(call, handler, update)
-        return call
 
 
 class HandlerCall(Call):
-    """A call of a handler, which telemetry sees."""
+    """A call of a handler, which telemetry sees.
 
-    __slots__ = ("_began", "_kind", "_place", "_telemetry")
+    Attributes:
+        kind: The kind of the update.
+        place: The place of the handler among the names of all.
+    """
 
-    def __init__(self, on_end: OnEnd, telemetry: Telemetry, place: int, kind: UpdateKind) -> None:
-        self._on_end = on_end
-        self.is_late = self.is_cancelled = False
-        self._telemetry = telemetry
-        self._place = place
-        self._kind = kind
-        self._began = perf_counter()
+    __slots__ = ("began", "kind", "place", "telemetry")
+
+    began: float
+    kind: UpdateKind
+    place: int
+    telemetry: Telemetry
 
     @override
-    def ended(self, on_end: OnEnd, failure: BaseException | None) -> None:
+    def ended(self, failure: BaseException | None) -> None:
         outcome = Outcome.SUCCESS
         if failure is not None:
             outcome = Outcome.ERROR
-            self._telemetry.errors.record(failure)
-        self._telemetry.dispatched(self._place, self._kind, outcome, perf_counter() - self._began)
-        on_end(failure)
+            self.telemetry.errors.record(failure)
+        self.telemetry.dispatched(self.place, self.kind, outcome, perf_counter() - self.began)
+        self.handled(failure)
+
+    def handled(self, failure: BaseException | None) -> None:
+        """Called once, with what the handler raised, of any class, or `None`."""
+        raise NotImplementedError
 
 
 def import_handler(reference: str) -> Handler:

@@ -6,11 +6,12 @@ from functools import partial
 from typing import TypeAlias
 
 import msgspec
+from typing_extensions import override
 
 from wats.clock import Now, utc_now
 from wats.inbound import envelope, projection, updates, usual
 from wats.inbound.dispatch import Dispatcher
-from wats.inbound.handlers import HandlerCalls, Handlers
+from wats.inbound.handlers import HandlerCall, HandlerCalls, Handlers
 from wats.inbound.news import News
 from wats.inbound.normalize import Normalized, normalize
 from wats.inbound.signature import SignatureCheck
@@ -239,17 +240,32 @@ class _Handling:
 
     def _call_next(self) -> bool:
         for name in self._names:
-            self._calls.start(name, self._update, self._end)
+            self._calls.start(_Step(self), name, self._update)
             return True
         outcome = Outcome.ERROR if self._failures else Outcome.SUCCESS
         self._receiver.telemetry.webhook_update(self._update.kind, outcome)
         self._handled += not self._failures
         return False
 
-    def _end(self, failure: BaseException | None) -> None:
+    def go_on(self, failure: BaseException | None) -> None:
+        """Call the next handler: one has ended."""
         self._failures += failure is not None
         if not self._call_next():
             self.begin()
+
+
+class _Step(HandlerCall):
+    """One of the calls of a `_Handling`."""
+
+    __slots__ = ("_handling",)
+
+    def __init__(self, handling: _Handling) -> None:
+        super().__init__()
+        self._handling = handling
+
+    @override
+    def handled(self, failure: BaseException | None) -> None:
+        self._handling.go_on(failure)
 
 
 def _resolve(

@@ -191,8 +191,8 @@ def identifier(value: object) -> str | None:
         `None` if it cannot be one: see `is_safe_id`.
     """
     if isinstance(value, str):
-        # Numbers, as most are. To ask is a call, and this is asked ten times for each update.
-        if value.isalnum() and len(value) <= MAX_ID_LENGTH:
+        # As `is_safe_id`, without another call: an update has ten identifiers.
+        if value.isprintable() and 0 < len(value) <= MAX_ID_LENGTH and not value.isspace():
             return value
         return value if is_safe_id(value) else None
     if value is None:

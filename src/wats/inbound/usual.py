@@ -168,17 +168,6 @@ def _plain(value: object) -> object:
     return Update(**{name: getattr(value, name) for name in Update.__struct_fields__})
 
 
-class _Reading(msgspec.Struct, gc=False):
-    """The result of reading one item."""
-
-    kind: UpdateKind
-    key: str
-    head: MessageHead | StatusHead
-    user: str | None
-    phone: str | None
-    seconds: int
-
-
 def read(body: bytes, received_at: datetime) -> Update | None:
     """Return the update in *body*; `None` if the body has to take the slow path.
 
@@ -200,36 +189,56 @@ def _read(body: bytes, received_at: datetime) -> Update | None:
     number = _business_id(value.metadata.phone_number_id)
     if waba_id is None or number is None:
         return None
-    raw_contact = None if value.contacts is UNSET else value.contacts[0]
-    contact = _NO_CONTACT if raw_contact is None else _decode_contact(raw_contact)
-    if value.statuses is UNSET and value.messages is not UNSET:
-        raw = value.messages[0]
-        reading = _read_message(number, _decode_message(raw), contact)
-    elif value.messages is UNSET and value.statuses is not UNSET:
-        raw = value.statuses[0]
-        reading = _read_status(number, _decode_status(raw))
-    else:
-        return None
-    if reading is None:
-        return None
-    other = reading.user or _user_of(contact, reading.phone) or reading.phone
-    update = UsualUpdate(
-        key=reading.key,
-        kind=reading.kind,
-        field="messages",
-        waba_id=waba_id,
-        phone_number_id=number,
-        conversation=f"{number}|{other}" if other else None,
-        occurred_at=moment(reading.seconds),
-        received_at=received_at,
-        contact=raw_contact,  # type: ignore[arg-type]  # JSON until it is accessed
-        raw=raw,  # type: ignore[arg-type]
+    common = _Common(
+        number, waba_id, received_at, None if value.contacts is UNSET else value.contacts[0]
     )
-    msgspec.structs.force_setattr(update, "_head", reading.head)
-    return update
+    if value.statuses is UNSET and value.messages is not UNSET:
+        return _read_message(common, value.messages[0])
+    if value.messages is UNSET and value.statuses is not UNSET:
+        return _read_status(common, value.statuses[0])
+    return None
 
 
-def _read_message(number: str, item: _MessageItem, contact: _ContactItem) -> _Reading | None:
+class _Common(msgspec.Struct, gc=False):
+    """The parts of a webhook around its item."""
+
+    number: str
+    waba_id: str
+    received_at: datetime
+    raw_contact: Raw | None
+
+    @property
+    def contact(self) -> _ContactItem:
+        return _NO_CONTACT if self.raw_contact is None else _decode_contact(self.raw_contact)
+
+    def update(
+        self,
+        kind: UpdateKind,
+        key: str,
+        raw: Raw,
+        other: str | None,
+        seconds: int,
+        head: MessageHead | StatusHead,
+    ) -> UsualUpdate:
+        """Return the update; *other* is the customer by whom its conversation is known."""
+        update = UsualUpdate(
+            key=key,
+            kind=kind,
+            field="messages",
+            waba_id=self.waba_id,
+            phone_number_id=self.number,
+            conversation=f"{self.number}|{other}" if other else None,
+            occurred_at=moment(seconds),
+            received_at=self.received_at,
+            contact=self.raw_contact,  # type: ignore[arg-type]  # JSON until it is accessed
+            raw=raw,  # type: ignore[arg-type]
+        )
+        msgspec.structs.force_setattr(update, "_head", head)
+        return update
+
+
+def _read_message(common: _Common, raw: Raw) -> Update | None:
+    item, contact = _decode_message(raw), common.contact
     message_id, seconds = identifier(item.id), seconds_of(item.timestamp)
     phone = identifier(item.phone)
     user = identifier(item.from_user_id) or identifier(item.from_parent_user_id)
@@ -239,11 +248,13 @@ def _read_message(number: str, item: _MessageItem, contact: _ContactItem) -> _Re
         return None
     customer = phone or _customer(item, contact)
     head = MessageHead(message_id, identifier(item.type) or "unknown", customer, opens_window=True)
-    key = message_key(number, message_id)
-    return _Reading(UpdateKind.MESSAGE, key, head, user, phone, seconds)
+    key = message_key(common.number, message_id)
+    other = user or _user_of(contact, phone) or phone
+    return common.update(UpdateKind.MESSAGE, key, raw, other, seconds, head)
 
 
-def _read_status(number: str, item: _StatusItem) -> _Reading | None:
+def _read_status(common: _Common, raw: Raw) -> Update | None:
+    item, contact = _decode_status(raw), common.contact
     message_id, seconds = identifier(item.id), seconds_of(item.timestamp)
     if message_id is None or seconds is None:
         return None
@@ -253,11 +264,11 @@ def _read_status(number: str, item: _StatusItem) -> _Reading | None:
         item.recipient_id,
     )
     recipients = (user_id, parent_id, phone, None, None, None)
-    key = status_key(UpdateKind.STATUS, number, message_id, item.status, recipients, seconds)
-    code = error_code(item.errors)
-    head = StatusHead(message_id, identifier(item.status), participant="", error_code=code)
-    user = identifier(user_id) or identifier(parent_id)
-    return _Reading(UpdateKind.STATUS, key, head, user, identifier(phone), seconds)
+    key = status_key(UpdateKind.STATUS, common.number, message_id, item.status, recipients, seconds)
+    head = StatusHead(message_id, identifier(item.status), "", error_code(item.errors))
+    user, phone = identifier(user_id) or identifier(parent_id), identifier(phone)
+    other = user or _user_of(contact, phone) or phone
+    return common.update(UpdateKind.STATUS, key, raw, other, seconds, head)
 
 
 def _customer(item: _MessageItem, contact: _ContactItem) -> str | None:

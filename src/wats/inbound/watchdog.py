@@ -10,7 +10,7 @@ an update. Here one timer checks all calls in progress, so a call may exceed its
 import asyncio
 from collections.abc import Awaitable, Callable
 from types import NoneType
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 LOOKS_PER_LIMIT: Final = 4
 LONGEST_PAUSE_SECONDS: Final = 0.25
@@ -23,9 +23,6 @@ CUT_OFF_SECONDS: Final = 1.0
 
 MAX_ABANDONED: Final = 1000
 """The most calls that can be abandoned at a time. Above that, callers wait for their calls."""
-
-OnEnd: TypeAlias = Callable[[BaseException | None], None]
-"""Called once with what a call raised, of any class, or `None`."""
 
 
 class Watchdog:
@@ -47,7 +44,7 @@ class Watchdog:
     def start(
         self, call: "Call", function: Callable[[Any], Awaitable[object]], argument: Any
     ) -> None:
-        """Call *function* in a task; pass what it raises to *call*.
+        """Call *function* in a task; pass what it raises to `call.ended`.
 
         A call that exceeds its limit is cancelled, and has failed with `TimeoutError`. If it does
         not end then it is abandoned: its task goes on, and nothing waits for it.
@@ -91,18 +88,17 @@ class Call:
         deadline: When it is cancelled or, if it was cancelled already, abandoned.
         is_late: Whether it exceeded its limit.
         is_cancelled: Whether it was cancelled, for that reason or by a stop.
+        has_ended: Whether it has ended for its caller.
     """
 
-    __slots__ = ("_on_end", "deadline", "is_cancelled", "is_late", "task", "watchdog")
+    __slots__ = ("deadline", "has_ended", "is_cancelled", "is_late", "task", "watchdog")
 
     task: "asyncio.Task[None]"
     watchdog: Watchdog
     deadline: float
 
-    def __init__(self, on_end: OnEnd) -> None:
-        self._on_end: OnEnd | None = on_end
-        self.is_late = False
-        self.is_cancelled = False
+    def __init__(self) -> None:
+        self.is_late = self.is_cancelled = self.has_ended = False
 
     async def run(self, function: Callable[[Any], Awaitable[object]], argument: Any) -> None:
         """Call *function*, and end with what it raises."""
@@ -116,7 +112,9 @@ class Call:
         self.end(failure)
 
     def cancel(self, grace_seconds: float = CUT_OFF_SECONDS) -> None:
-        """Cancel the call, and give it *grace_seconds* to end."""
+        """Cancel the call, and give it *grace_seconds* to end; nothing if it has ended."""
+        if self.has_ended:
+            return
         self.is_cancelled = True
         self.deadline = self.task.get_loop().time() + grace_seconds
         self.task.cancel()
@@ -125,14 +123,15 @@ class Call:
 
     def end(self, failure: BaseException | None) -> None:
         """End the call for its caller, unless it has ended."""
-        on_end, self._on_end = self._on_end, None
-        if on_end is None:
+        if self.has_ended:
             return
+        self.has_ended = True
         self.watchdog.forget(self)
         if failure is not None and not self.task.done() and self.is_cancelled:
             self.watchdog.abandon(self.task)
-        self.ended(on_end, failure)
+        del self.task  # which refers to this call
+        self.ended(failure)
 
-    def ended(self, on_end: OnEnd, failure: BaseException | None) -> None:
-        """Pass the end on."""
-        on_end(failure)
+    def ended(self, failure: BaseException | None) -> None:
+        """Called once, with what the call raised, of any class, or `None`."""
+        raise NotImplementedError
