@@ -25,6 +25,10 @@ MAX_BATCH = 512
 MAX_ROUNDS = 32
 """How many turns of the event loop an operation waits at most for others to join it."""
 
+REUNION_SECONDS = 0.001
+"""How long a batch waits for clients that were just answered. Measured with 64 clients: without it
+they split in two groups for good, such as 60 and 4, and each pays a flush."""
+
 Finish: TypeAlias = Callable[[Any, Exception | None], None]
 """Called on the event loop with the result of an operation, or with its error."""
 
@@ -114,12 +118,12 @@ class Request(msgspec.Struct, kw_only=True):
 
 
 class GroupCommit:
-    """Gathers the operations of one event loop.
+    """Gathers the operations of one event loop while a batch of them is under way.
 
     Operations of other loops, which may end at any time, are handed over one by one.
 
     Args:
-        hand_over: Takes a batch of requests; must not block.
+        hand_over: Takes a batch of requests; must not block. `ended` must follow.
     """
 
     def __init__(self, hand_over: Callable[[list[Request]], None]) -> None:
@@ -128,7 +132,11 @@ class GroupCommit:
         self._waiting: list[Request] = []
         self._joint: dict[Callable[..., Any], Request] = {}  # those of them that can be joined
         self._size = 0
+        self._expected = 0  # the operations of the last batch, and those that waited for its end
+        self._under_way = 0
         self._is_gathering = False
+        self._is_urgent = False  # a request waits that is not patient
+        self._patience: asyncio.TimerHandle | None = None
 
     def submit(self, request: Request, *, patience_seconds: float = 0.0) -> None:
         """Gather *request*, with up to *patience_seconds* for others to share its transaction."""
@@ -138,12 +146,10 @@ class GroupCommit:
             return
         self._waiting.append(request)
         self._size += 1
-        if self._is_gathering:
-            return
         if patience_seconds <= 0:
             self._begin()
-        elif self._size == 1:  # the first patient request takes the others along
-            self._loop.call_later(patience_seconds, self._begin)
+        elif self._patience is None:  # the first patient request takes the others along
+            self._patience = self._loop.call_later(patience_seconds, self._begin)
 
     def join(
         self,
@@ -177,8 +183,19 @@ class GroupCommit:
             self._joint[run] = request
         self.submit(request)
 
+    def ended(self, requests: Sequence[Request]) -> None:
+        """Note, on their loop, that some requests that were handed over have ended."""
+        if asyncio.get_running_loop() is not self._loop:
+            return
+        self._under_way -= sum(request.size for request in requests)
+        if not self._under_way:
+            self._expected += self._size
+        if self._is_urgent:
+            self._begin()
+
     def _begin(self) -> None:
-        if self._waiting and not self._is_gathering:
+        self._is_urgent = True
+        if self._waiting and not self._is_gathering and not self._under_way:
             self._is_gathering = True
             self._loop.call_soon(self._gather, self._size, MAX_ROUNDS)
 
@@ -188,16 +205,24 @@ class GroupCommit:
         The fewer transactions, the fewer pages are written twice. An idle loop looks once.
         """
         size = self._size
-        if seen < size < MAX_BATCH and rounds:
+        if seen < size and rounds > 0:
             self._loop.call_soon(self._gather, size, rounds - 1)
-            return
-        self._is_gathering = False
-        self._flush()
+        elif size * 4 < self._expected * 3 and rounds >= 0:
+            self._loop.call_later(REUNION_SECONDS, self._gather, 0, -1)
+        else:
+            self._is_gathering = False
+            self._flush()
 
     def _flush(self) -> None:
-        batch, self._waiting, self._size = self._waiting, [], 0
+        batch, self._waiting = self._waiting, []
+        self._is_urgent = False
+        self._expected, self._size = self._size, 0
         self._joint.clear()
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
         if ready := [request for request in batch if request.reserve()]:
+            self._under_way += sum(request.size for request in ready)
             self._hand_over(ready)
 
 

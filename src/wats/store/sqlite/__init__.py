@@ -52,8 +52,9 @@ from wats.store.sqlite.thread import ConnectionThread, commit, run_each
 from wats.store.sqlite.walk import Walk
 from wats.telemetry.vocabulary import Adapter, Outcome, StoreOperation
 
-SETTLE_PATIENCE_SECONDS = 0.005
-"""How long a settlement waits for a transaction of other requests to join."""
+SETTLE_PATIENCE_SECONDS = 0.02
+"""How long a settlement waits for a transaction of other requests to join, unless the one before it
+made something due. Measured: with 0.005, every other transaction under load only settles."""
 
 PURGE_ROWS = 500
 """The most rows that one call of `purge` deletes from each table."""
@@ -97,6 +98,7 @@ class SQLiteStore(Store):
         self._checkpointer: ConnectionThread[Connection] | None = None
         self._configured: frozenset[str] = frozenset()
         self._leads = False
+        self._has_queues = False  # conversations with more than one delivery
         self._threads = AsyncExitStack()
         self._changing = asyncio.Lock()
         self._updates = Walk(inbox.OLD_UPDATES, PURGE_ROWS)
@@ -242,10 +244,13 @@ class SQLiteStore(Store):
     @override
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
         settle = partial(delivery_rows.settle, settlements=settlements)
-        # Nothing waits for it, so it need not have a disk flush of its own.
-        return await self._write(
-            StoreOperation.SETTLE, settle, patience_seconds=SETTLE_PATIENCE_SECONDS
+        # As a rule nothing waits for it, so it need not have a disk flush of its own.
+        patience_seconds = 0.0 if self._has_queues else SETTLE_PATIENCE_SECONDS
+        settled = await self._write(
+            StoreOperation.SETTLE, settle, patience_seconds=patience_seconds
         )
+        self._has_queues = bool(settled.due)
+        return settled
 
     @override
     async def depth(self) -> InboxDepth:

@@ -51,12 +51,12 @@ class ConnectionThread(Generic[C]):
     async def start(self, connect: Callable[[], C]) -> None:
         """Connect. If that fails, or its caller is cancelled, the thread ends."""
         request, connected = request_of(connect)
-        self._queue.put([request])
+        self._group.submit(request)
         self._thread.start()
         try:
             await connected
         except BaseException:
-            self._queue.put([request_of(_stop)[0]])
+            self._group.submit(request_of(_stop)[0])
             raise
 
     async def stop(self) -> None:
@@ -125,7 +125,11 @@ class ConnectionThread(Generic[C]):
             by_loop.setdefault(request.loop, []).append(request)
         for loop, theirs in by_loop.items():
             with suppress(RuntimeError):  # the loop is closed, so its callers are gone
-                loop.call_soon_threadsafe(finish_all, theirs, self._observe)
+                loop.call_soon_threadsafe(self._end, theirs)
+
+    def _end(self, requests: Sequence[Request]) -> None:
+        finish_all(requests, self._observe)
+        self._group.ended(requests)
 
 
 def _stop() -> None:
