@@ -159,13 +159,15 @@ CREATE TABLE wats_message_buckets (
 CREATE INDEX wats_message_buckets_latest ON wats_message_buckets (latest_at);
 CREATE INDEX wats_message_buckets_sent ON wats_message_buckets (bucket) WHERE has_sent;
 
--- How far messages were recorded and indexed; no row before the first message.
+-- How far messages were recorded and indexed.
 CREATE TABLE wats_marks (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     last_row_id INTEGER NOT NULL,     -- the last row_id of wats_messages that was allocated
     indexed_row_id INTEGER NOT NULL,  -- rows after this one are not in wats_message_index yet
     pending_latest_at INTEGER NOT NULL  -- the latest time of these rows
 ) STRICT;
+
+INSERT INTO wats_marks (id, last_row_id, indexed_row_id, pending_latest_at) VALUES (1, 0, 0, 0);
 
 -- Every transition of every outbound message. The statuses of one message share a page, which is
 -- near the end of the table if the message is recent.
