@@ -121,22 +121,22 @@ CREATE TABLE wats_requests (
 
 CREATE INDEX wats_requests_expires ON wats_requests (expires_at);
 
--- The projection of messages: never their content.
+-- The projection of messages: never their content. Numbers come first, as scans read only these.
 CREATE TABLE wats_messages (
     row_id INTEGER PRIMARY KEY,       -- the order of recording; never reused
+    wa_message_hash INTEGER NOT NULL, -- 31 bits of wa_message_id
+    window_hash INTEGER,              -- 31 bits of phone_number_id and from_phone, if the message
+    opened_at INTEGER,                -- opened the window of these two, and when
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
     phone_number_id TEXT NOT NULL,
     wa_message_id TEXT NOT NULL,
     direction TEXT NOT NULL CHECK (direction = 'inbound' OR direction = 'outbound'),
+    status TEXT NOT NULL,
+    type TEXT NOT NULL,
     from_phone TEXT,
     to_phone TEXT,
-    type TEXT NOT NULL,
-    status TEXT NOT NULL,
-    graph_message_id TEXT,
-    created_at INTEGER NOT NULL,
-    updated_at INTEGER NOT NULL,
-    wa_message_hash INTEGER NOT NULL, -- 31 bits of wa_message_id
-    window_hash INTEGER,              -- 31 bits of phone_number_id and from_phone, if the message
-    opened_at INTEGER                 -- opened the window of these two, and when
+    graph_message_id TEXT
 ) STRICT;
 
 -- Finds messages by either hash. Messages are added some hundred at a time, in order, so that all
