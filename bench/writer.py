@@ -78,11 +78,7 @@ FROM wats_messages CROSS JOIN carray(?2) AS n
 WHERE row_id > ?1 AND direction = 'outbound'
 """
 
-_MARK = """
-INSERT INTO wats_marks (id, last_row_id, indexed_row_id, pending_latest_at) VALUES (1, ?, 0, ?)
-ON CONFLICT (id) DO UPDATE SET last_row_id = excluded.last_row_id,
-    pending_latest_at = excluded.pending_latest_at
-"""
+_MARK = "UPDATE wats_marks SET last_row_id = ?, pending_latest_at = ? WHERE id = 1"
 
 _SENT_NEAR = """
 SELECT wa_message_id FROM wats_messages WHERE row_id >= ? AND direction = 'outbound' LIMIT 1

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from apsw import Connection
 
-from tests.store.results import leased, payloads
+from tests.store.results import leased, payloads, waiting
 from tests.store.sqlite.writers import Milliseconds, open_writer, transaction
 from wats.store.records import TRANSITIONS, Arrival, Delivery, DeliveryState, Settlement
 from wats.store.sqlite import deliveries, inbox, leader
@@ -215,6 +215,54 @@ def test_the_lease_of_a_delivery_that_ended_has_no_effect_on_later_ones(
         assert list(deliveries.settle(writer, [Settlement(lost[0], DONE)]).done) == []
 
     assert deliveries.depth(writer, frozenset(writer.consumers), clock()).total.leased == 1
+
+
+def test_a_batch_of_settlements_ends_each_held_lease_once_and_no_other(
+    writer: Writer, clock: Milliseconds, arrival: MakeArrival
+) -> None:
+    lost = receive(writer, [arrival(), arrival(ordering_key=7)], handlers=2)
+    receive(writer, [arrival(ordering_key=7, payload=b"next")])
+    (other,) = receive(writer, [arrival()], handlers=1)
+    clock.advance(60)
+    again = claim(writer, 2)
+    assert [each.id for each in again] == [each.id for each in lost]
+    settle(writer, again[:1], DONE)
+
+    ended = [*lost, again[1], other, again[1], again[0]]
+    with transaction(writer):
+        settled = deliveries.settle(writer, [Settlement(each, DONE) for each in ended])
+
+    assert sorted(settled.done) == [again[1].update_id, other.update_id]
+    assert settled.due == {"handlers"}
+    assert payloads(claim(writer)) == [b"next"]
+    total = deliveries.depth(writer, frozenset(writer.consumers), clock()).total
+    assert (total.pending, total.leased) == (0, 1)
+
+
+def test_the_webhooks_of_a_transaction_share_their_slots(
+    writer: Writer, arrival: MakeArrival
+) -> None:
+    known = arrival()
+    settle(writer, receive(writer, [known], handlers=1), DONE)
+    calls = [([known], {"handlers": 1}), ([arrival()], {}), ([arrival()], {"handlers": 1})]
+
+    with transaction(writer):
+        results = inbox.receive(writer, [*calls, ([arrival()], {}), ([], {"a": 1})])
+
+    assert [waiting(each) for each in results] == [[None], [0], [0], [1], []]
+
+
+def test_redeliveries_are_known_in_a_transaction_that_stores_nothing_new(
+    writer: Writer, arrival: MakeArrival
+) -> None:
+    known = [arrival(consumers=()), arrival(consumers=())]
+    receive(writer, known)
+    receive(writer, [arrival(consumers=("a", "b")) for _ in range(9)])  # moves last_insert_rowid
+
+    with transaction(writer):
+        (results,) = inbox.receive(writer, [([*known, known[0]], {})])
+
+    assert waiting(results) == [None, None, None]
 
 
 def test_a_long_conversation_is_handled_in_order_with_promotions_one_by_one(

@@ -20,7 +20,7 @@ Each function runs inside a transaction that its caller opened.
 
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import apsw
 from apsw import Connection
@@ -51,9 +51,7 @@ _STEP_FACTOR = 4
 _MARKS = "SELECT last_row_id, indexed_row_id FROM wats_marks WHERE id = 1"
 
 _ALLOCATE = """
-INSERT INTO wats_marks (id, last_row_id, indexed_row_id, pending_latest_at) VALUES (1, ?, 0, ?)
-ON CONFLICT (id) DO UPDATE SET last_row_id = excluded.last_row_id,
-    pending_latest_at = max(pending_latest_at, excluded.pending_latest_at)
+UPDATE wats_marks SET last_row_id = ?, pending_latest_at = max(pending_latest_at, ?) WHERE id = 1
 """
 
 _PENDING = "SELECT wa_message_hash, row_id FROM wats_messages WHERE row_id > ?"
@@ -148,8 +146,8 @@ class Marks(NamedTuple):
 
 def read_marks(connection: Connection) -> Marks:
     """Read how far messages were recorded and indexed, by whichever process."""
-    row: Any = connection.execute(_MARKS).fetchone()
-    return Marks(0, 0) if row is None else Marks(*row)
+    last, indexed = connection.execute(_MARKS).get
+    return Marks(last, indexed)
 
 
 def numbers(values: Iterable[int]) -> "apsw.CArrayBinding":

@@ -33,7 +33,7 @@ FROM carray(?) CROSS JOIN wats_messages ON row_id = value
 
 _INSERT = """
 INSERT INTO wats_messages (
-    row_id, wa_message_hash, created_at, updated_at, opened_at, window_hash, phone_number_id,
+    row_id, wa_message_hash, window_hash, opened_at, created_at, updated_at, phone_number_id,
     wa_message_id, direction, status, type, from_phone, to_phone, graph_message_id
 )
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -114,7 +114,7 @@ _PURGE_WINDOW = "DELETE FROM wats_windows WHERE digest = ? AND last_inbound_at <
 _Row: TypeAlias = tuple[Any, ...]
 """The values of `_INSERT`."""
 
-_HASH, _CREATED_AT, _UPDATED_AT, _OPENED_AT, _DIRECTION, _STATUS = 1, 2, 3, 4, 8, 9
+_HASH, _OPENED_AT, _CREATED_AT, _UPDATED_AT, _DIRECTION, _STATUS = 1, 3, 4, 5, 8, 9
 _KEY, _IDENTITY = slice(6, 8), slice(6, 9)
 """The phone_number_id and wa_message_id in a row, without and with the direction."""
 
@@ -172,10 +172,10 @@ def _row(
     return (
         row_id,
         short_fingerprint(message.wa_message_id),
+        window_hash,
+        opened_at,
         created_at,
         created_at if message.updated_at is message.created_at else to_ms(message.updated_at),
-        opened_at,
-        window_hash,
         message.phone_number_id,
         message.wa_message_id,
         message.direction,

@@ -121,22 +121,22 @@ CREATE TABLE wats_requests (
 
 CREATE INDEX wats_requests_expires ON wats_requests (expires_at);
 
--- The projection of messages: never their content.
+-- The projection of messages: never their content. Numbers come first, as scans read only these.
 CREATE TABLE wats_messages (
     row_id INTEGER PRIMARY KEY,       -- the order of recording; never reused
+    wa_message_hash INTEGER NOT NULL, -- 31 bits of wa_message_id
+    window_hash INTEGER,              -- 31 bits of phone_number_id and from_phone, if the message
+    opened_at INTEGER,                -- opened the window of these two, and when
+    created_at INTEGER NOT NULL,
+    updated_at INTEGER NOT NULL,
     phone_number_id TEXT NOT NULL,
     wa_message_id TEXT NOT NULL,
     direction TEXT NOT NULL CHECK (direction = 'inbound' OR direction = 'outbound'),
+    status TEXT NOT NULL,
+    type TEXT NOT NULL,
     from_phone TEXT,
     to_phone TEXT,
-    type TEXT NOT NULL,
-    status TEXT NOT NULL,
-    graph_message_id TEXT,
-    created_at INTEGER NOT NULL,
-    updated_at INTEGER NOT NULL,
-    wa_message_hash INTEGER NOT NULL, -- 31 bits of wa_message_id
-    window_hash INTEGER,              -- 31 bits of phone_number_id and from_phone, if the message
-    opened_at INTEGER                 -- opened the window of these two, and when
+    graph_message_id TEXT
 ) STRICT;
 
 -- Finds messages by either hash. Messages are added some hundred at a time, in order, so that all
@@ -159,13 +159,15 @@ CREATE TABLE wats_message_buckets (
 CREATE INDEX wats_message_buckets_latest ON wats_message_buckets (latest_at);
 CREATE INDEX wats_message_buckets_sent ON wats_message_buckets (bucket) WHERE has_sent;
 
--- How far messages were recorded and indexed; no row before the first message.
+-- How far messages were recorded and indexed.
 CREATE TABLE wats_marks (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     last_row_id INTEGER NOT NULL,     -- the last row_id of wats_messages that was allocated
     indexed_row_id INTEGER NOT NULL,  -- rows after this one are not in wats_message_index yet
     pending_latest_at INTEGER NOT NULL  -- the latest time of these rows
 ) STRICT;
+
+INSERT INTO wats_marks (id, last_row_id, indexed_row_id, pending_latest_at) VALUES (1, 0, 0, 0);
 
 -- Every transition of every outbound message. The statuses of one message share a page, which is
 -- near the end of the table if the message is recent.
