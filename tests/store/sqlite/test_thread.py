@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -368,6 +369,23 @@ async def ended(name: str) -> None:
         if thread.name == name:
             await asyncio.to_thread(thread.join, 5)
             assert not thread.is_alive()
+
+
+async def test_a_thread_that_waits_keeps_nothing_of_its_last_batch(writer: HeldWriter) -> None:
+    class Body:
+        """Something of which a reference can be observed."""
+
+    body = Body()
+    reference = weakref.ref(body)
+
+    await writer.thread.submit_joined(RECEIVE, lambda _, bodies: [None for _ in bodies], body)
+
+    del body
+    for _ in range(500):
+        if reference() is None:
+            break
+        await asyncio.sleep(0.01)
+    assert reference() is None
 
 
 async def test_a_read_that_fails_spoils_no_other(writer: HeldWriter) -> None:

@@ -103,14 +103,22 @@ class ConnectionThread(Generic[C]):
         self._finish([connecting])
         last: Request | None = None
         while last is None:
-            requests = self._next_batch()
-            if requests[-1].run is _stop:
-                last = requests.pop()
-            if requests:
-                self._finish(self._run_batch(connection, requests))
+            last = self._run_next_batch(connection)
         with suppress(apsw.Error):  # everything is committed, and the caller waits
             connection.close()
         self._finish([last])
+
+    def _run_next_batch(self, connection: C) -> Request | None:
+        """Run and finish the next batch; return the request to stop, if that was its last one.
+
+        In a function of its own: a variable of the loop would keep the batch, and the webhook
+        bodies that it refers to, until the next one arrives.
+        """
+        requests = self._next_batch()
+        last = requests.pop() if requests[-1].run is _stop else None
+        if requests:
+            self._finish(self._run_batch(connection, requests))
+        return last
 
     def _next_batch(self) -> list[Request]:
         requests = self._queue.get()
