@@ -244,10 +244,10 @@ def test_the_webhooks_of_a_transaction_share_their_slots(
 ) -> None:
     known = arrival()
     settle(writer, receive(writer, [known], handlers=1), DONE)
-    calls = [([known], {"handlers": 1}), ([arrival()], {}), ([arrival()], {"handlers": 1})]
+    calls = [[known], [arrival()], [arrival()], [arrival()], []]
 
     with transaction(writer):
-        results = inbox.receive(writer, [*calls, ([arrival()], {}), ([], {"a": 1})])
+        results = inbox.receive(writer, calls, {"handlers": 2, "a": 1})
 
     assert [waiting(each) for each in results] == [[None], [0], [0], [1], []]
 
@@ -260,7 +260,7 @@ def test_redeliveries_are_known_in_a_transaction_that_stores_nothing_new(
     receive(writer, [arrival(consumers=("a", "b")) for _ in range(9)])  # moves last_insert_rowid
 
     with transaction(writer):
-        (results,) = inbox.receive(writer, [([*known, known[0]], {})])
+        (results,) = inbox.receive(writer, [[*known, known[0]]])
 
     assert waiting(results) == [None, None, None]
 

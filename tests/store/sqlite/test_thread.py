@@ -378,7 +378,13 @@ async def test_a_thread_that_waits_keeps_nothing_of_its_last_batch(writer: HeldW
     body = Body()
     reference = weakref.ref(body)
 
-    await writer.thread.submit_joined(RECEIVE, lambda _, bodies: [None for _ in bodies], body)
+    def run(_: Writer, bodies: Sequence[Body]) -> Sequence[None]:
+        return [None for _ in bodies]
+
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    writer.thread.join(RECEIVE, run, body, partial(resolve, done))
+    await done
 
     del body
     for _ in range(500):
