@@ -17,7 +17,7 @@ from typing_extensions import override
 from wats.process.library_logging import report
 from wats.process.server import GRACE_SECONDS, Server
 from wats.process.sink_lifecycle import CLOSE_SECONDS
-from wats.service.upkeep import DRAIN_SECONDS
+from wats.service.components import DRAIN_SECONDS
 
 STOP_SECONDS: Final = GRACE_SECONDS + DRAIN_SECONDS + CLOSE_SECONDS + 3.0
 """How long a stop may take: the limits of requests, handlers and the sink, and a margin."""

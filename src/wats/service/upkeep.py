@@ -1,4 +1,4 @@
-"""The background work of a store: dispatching what it holds, and its upkeep."""
+"""The upkeep of a store: purging, emptying its log, and measuring the inbox."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,18 +7,14 @@ from typing import Final, TypeAlias
 
 from wats.clock import Now
 from wats.config import InboxConfig, MessagesConfig
-from wats.inbound.dispatch import Dispatcher
 from wats.store import Store
 from wats.store.records import Retention
 from wats.telemetry import Telemetry
 from wats.telemetry.contract.values import InboxState, UpkeepTask
 from wats.telemetry.sinks.isolation import FailureLog, Log
 
-DRAIN_SECONDS = 10.0
-"""How long handlers that run may take to finish when the service stops."""
-
 CLOSE_SECONDS: Final = 5.0
-"""How long upkeep may take to end, and the store to close."""
+"""How long upkeep may take to end."""
 
 DAY_SECONDS: Final = 86_400
 
@@ -38,12 +34,12 @@ REPLACE_SECONDS: Final = 0.05
 CHECKPOINT_ATTEMPTS: Final = 20
 CHECKPOINT_PAUSE_SECONDS: Final = 1.0
 
-Upkeep: TypeAlias = Callable[[], Awaitable[bool]]
+Work: TypeAlias = Callable[[], Awaitable[bool]]
 """A task of the upkeep; returns whether it succeeded."""
 
 
-class Keeper:
-    """Runs the dispatcher, deletes what is old, empties the log, and measures the inbox.
+class Upkeep:
+    """Deletes what is old, empties the log of the store, and measures the inbox.
 
     Args:
         chores: Whether this process does the upkeep; of several on one store one is enough.
@@ -53,7 +49,6 @@ class Keeper:
     def __init__(
         self,
         store: Store,
-        dispatcher: Dispatcher,
         *,
         telemetry: Telemetry,
         inbox: InboxConfig,
@@ -64,14 +59,13 @@ class Keeper:
         checkpoint_seconds: float = CHECKPOINT_EVERY_SECONDS,
     ) -> None:
         self._store = store
-        self._dispatcher = dispatcher
         self._telemetry = telemetry
         self._retention = Retention(
             inbox=inbox.retention_days * DAY_SECONDS,
             dead=inbox.dead_retention_days * DAY_SECONDS,
             messages=messages.retention_days * DAY_SECONDS,
         )
-        self._upkeep: dict[UpkeepTask, tuple[Upkeep, float]] = {}
+        self._upkeep: dict[UpkeepTask, tuple[Work, float]] = {}
         if chores:
             self._upkeep = {
                 UpkeepTask.PURGE: (self._purge, PURGE_EVERY_SECONDS),
@@ -85,27 +79,19 @@ class Keeper:
         self._running: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Open the store, then dispatch what is in it."""
-        await self._store.open(self._telemetry.store_operation)
-        await self._dispatcher.start()
+        """Begin, if this process does the upkeep. The store must be open."""
         self._is_stopping = False
         for task in self._upkeep:
             self._telemetry.upkeep(task, 0.0)
             self._spawn(task)
 
     async def stop(self) -> None:
-        """Stop dispatching, then close the store."""
+        """Cancel what runs. The store must still be open."""
         self._is_stopping = True
         for task in self._running:
             task.cancel()
         if self._running:
             await asyncio.wait(self._running, timeout=CLOSE_SECONDS)
-        await self._dispatcher.stop(DRAIN_SECONDS)
-        try:
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await self._store.close()
-        except TimeoutError as error:  # a disk that hangs; what was acknowledged is on it
-            self._telemetry.errors.record(error)
 
     def _spawn(self, task: UpkeepTask) -> None:
         if not self._is_stopping:
