@@ -454,7 +454,15 @@ def walk_commands() -> Iterator[tuple[str, click.Command]]:
         path, command = waiting.pop(0)
         yield path, command
         if isinstance(command, click.Group):
-            waiting += [(f"{path} {name}", each) for name, each in sorted(command.commands.items())]
+            waiting += [(f"{path} {name}", each) for name, each in subcommands(command)]
+
+
+def subcommands(group: click.Group) -> Iterator[tuple[str, click.Command]]:
+    """Yield the commands of *group*, which it may have to load, by name."""
+    context = click.Context(group)
+    for name in sorted(group.list_commands(context)):
+        if (command := group.get_command(context, name)) is not None:
+            yield name, command
 
 
 def answered_codes() -> dict[str, set[int]]:
