@@ -27,8 +27,8 @@ from wats.simulator.recipients import as_markdown
 from wats.store.records import TRANSITIONS, DeliveryState
 from wats.telemetry.contract.families import FAMILIES, SPANS
 from wats.telemetry.contract.labels import Label, Subject
-from wats.telemetry.contract.schema import schema_of
 from wats.telemetry.contract.values import Kind, UpdateKind
+from wats.telemetry.schema import schema_of
 from wats.testing import example_profile
 from wats.web.app import route_labels
 from wats.web.openapi import build_document
