@@ -18,22 +18,23 @@ import yaml
 
 from wats import errors
 from wats.cli import main
-from wats.cli.checklist import ITEMS
 from wats.config import markdown_table
 from wats.graph.errors import PERMISSION_CODES, RULES
 from wats.inbound import content
 from wats.inbound.normalize import FIELDS
+from wats.inspection.checklist import ITEMS
 from wats.simulator.recipients import as_markdown
 from wats.store.records import TRANSITIONS, DeliveryState
-from wats.telemetry.families import FAMILIES, SPANS
-from wats.telemetry.labels import Label, Subject
+from wats.telemetry.contract.families import FAMILIES, SPANS
+from wats.telemetry.contract.labels import Label, Subject
+from wats.telemetry.contract.values import Kind, UpdateKind
 from wats.telemetry.schema import schema_of
-from wats.telemetry.vocabulary import Kind, UpdateKind
 from wats.testing import example_profile
 from wats.web.app import route_labels
 from wats.web.openapi import build_document
 from wats.web.parts import HOOK_LABEL
-from wats.web.routes import Posture, route_table
+from wats.web.routing import Posture
+from wats.web.table import route_table
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/wats"
@@ -453,7 +454,15 @@ def walk_commands() -> Iterator[tuple[str, click.Command]]:
         path, command = waiting.pop(0)
         yield path, command
         if isinstance(command, click.Group):
-            waiting += [(f"{path} {name}", each) for name, each in sorted(command.commands.items())]
+            waiting += [(f"{path} {name}", each) for name, each in subcommands(command)]
+
+
+def subcommands(group: click.Group) -> Iterator[tuple[str, click.Command]]:
+    """Yield the commands of *group*, which it may have to load, by name."""
+    context = click.Context(group)
+    for name in sorted(group.list_commands(context)):
+        if (command := group.get_command(context, name)) is not None:
+            yield name, command
 
 
 def answered_codes() -> dict[str, set[int]]:

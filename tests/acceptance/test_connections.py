@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.settings import SECRETS, config_of
-from tests.web.wire import (
+from tests.process.http.wire import (
     SMUGGLED,
     chunked,
     conversation,
@@ -29,7 +28,8 @@ from tests.web.wire import (
     statuses_of,
     update,
 )
-from wats.keeper import CHECKPOINT_EVERY_SECONDS
+from tests.settings import SECRETS, config_of
+from wats.service.upkeep import CHECKPOINT_EVERY_SECONDS
 
 HOOK = "/webhooks/whatsapp"
 SECONDS = 3.0

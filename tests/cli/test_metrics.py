@@ -4,7 +4,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from wats.telemetry.families import FAMILIES
+from wats.telemetry.contract.families import FAMILIES
 from wats.telemetry.schema import Schema
 
 MANUAL = Path(__file__).parents[2] / "docs/telemetry.md"

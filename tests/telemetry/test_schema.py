@@ -12,11 +12,11 @@ from wats.telemetry import (
     Telemetry,
     UpkeepTask,
 )
-from wats.telemetry.families import FAMILIES
+from wats.telemetry.contract.families import FAMILIES
 from wats.telemetry.schema import BUDGETS, FamilySchema, LabelSchema, Schema, schema_of
 from wats.testing import example_profile
 from wats.web.app import route_labels
-from wats.web.routes import route_table
+from wats.web.table import route_table
 
 
 @pytest.fixture

@@ -4,10 +4,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
-from wats.config.issues import step, unknown_key
-from wats.config.keys import FILE, PROFILE, Key, Section
-from wats.config.paths import prefix_collides, webhook_collides
-from wats.config.sections import Config, ProfileSource, SecretSources
+from wats.config.fields import FILE, PROFILE, Key, Section, step, unknown_key
+from wats.config.profile import Config, ProfileSource, SecretSources
 from wats.errors import ConfigError, ConfigIssue
 
 MAX_ITEMS: Final = 32
@@ -137,3 +135,24 @@ def _build_profile(name: str, found: dict[str, Any]) -> ProfileSource:
         if value is not _ABSENT:
             parts[entry.attribute] = value
     return ProfileSource(name=name, secrets=SecretSources(**secrets), **parts)
+
+
+STATIC_PATHS: Final = frozenset(
+    {"/healthz", "/readyz", "/status", "/metrics", "/debug/diagnostics", "/openapi.json"}
+)
+"""The paths that the service has whatever is configured."""
+
+API_ROOTS: Final = ("messages", "conversations", "groups")
+"""What stands below the API prefix. It is all reserved, switched on or not."""
+
+
+def webhook_collides(webhook_path: str, api_prefix: str) -> bool:
+    """Tell whether the webhook would hide a route of the service, or be hidden by one."""
+    roots = tuple(f"{api_prefix}/{root}/" for root in API_ROOTS)
+    is_taken = webhook_path in STATIC_PATHS or webhook_path == api_prefix
+    return is_taken or f"{webhook_path}/".startswith(roots)
+
+
+def prefix_collides(api_prefix: str) -> bool:
+    """Tell whether the API would stand below a path that means something else."""
+    return api_prefix in STATIC_PATHS

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from wats.store import NO_SLOTS, Slots
-from wats.telemetry.vocabulary import Outcome, StoreOperation
+from wats.telemetry.contract.values import Outcome, StoreOperation
 
 MAX_BATCH = 512
 """How many operations fill a transaction: a bound on how long the first one waits."""

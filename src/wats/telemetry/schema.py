@@ -5,11 +5,11 @@ from typing import Final
 
 import msgspec
 
-from wats.telemetry.board import Board
-from wats.telemetry.families import FAMILIES, Family, families_of
-from wats.telemetry.labels import MAX_TARGETS, Label, Subjects
-from wats.telemetry.registry import Registry
-from wats.telemetry.vocabulary import Adapter, FamilySet, RouteLabel
+from wats.telemetry.contract.families import FAMILIES, Family, families_of
+from wats.telemetry.contract.labels import MAX_TARGETS, Label, Subjects
+from wats.telemetry.contract.values import Adapter, FamilySet, RouteLabel
+from wats.telemetry.metrics.series import Registry
+from wats.telemetry.metrics.shared_memory import Board
 
 BUDGETS: Final[Mapping[FamilySet, int]] = {FamilySet.CONTRACT: 2000, FamilySet.OPERATOR: 4000}
 """How many series a set promises never to exceed."""

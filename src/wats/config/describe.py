@@ -1,0 +1,109 @@
+"""The keys of the file as a table, and a profile without what is private. No I/O."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from wats.config.fields import FILE, PROFILE, Key, Section
+from wats.config.profile import EnvRef, ProfileSource, SecretSource
+from wats.privacy import REDACTED
+
+
+def redact(profile: ProfileSource) -> dict[str, Any]:
+    """Return *profile* in the shape and order of the config file, for printing.
+
+    Ids, the database, and where secrets are read from show as `[REDACTED]`. Defaults are written
+    out; what is not set and has no default is left out.
+    """
+    shown = {}
+    for entry in PROFILE:
+        value = _section(entry, profile) if isinstance(entry, Section) else _key(entry, profile)
+        shown[entry.name] = value
+    return shown
+
+
+def _section(section: Section, profile: ProfileSource) -> object:
+    held = getattr(profile, section.attribute, None)
+    if section.word is not None and held == section.word_means:
+        return section.word
+    shown = {}
+    for key in section.keys:
+        value = _key(key, profile.secrets if key.spec.secret else held)
+        if value not in (None, []):
+            shown[key.name] = value
+    return shown
+
+
+def _key(key: Key, holder: object) -> object:
+    value = getattr(holder, key.attribute)
+    if key.spec.secret:
+        places = [_place(source) for source in value]
+        return places[0] if len(places) == 1 else places
+    if isinstance(value, tuple):
+        return list(value)
+    return REDACTED if key.spec.shy else value
+
+
+def _place(source: SecretSource) -> dict[str, str]:
+    return {"env" if isinstance(source, EnvRef) else "file": REDACTED}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigKey:
+    """One key of the config file, as it is documented.
+
+    Attributes:
+        path: Where it stands, `NAME` being the name of a profile.
+        type: What its value must be.
+        required: Whether there is no default; in an optional section, whether the section needs it.
+        default: What it is when it is left out.
+        meaning: What it is for, in one sentence.
+    """
+
+    path: str
+    type: str
+    required: bool
+    default: object
+    meaning: str
+
+
+def config_keys() -> tuple[ConfigKey, ...]:
+    """Return every key that a config file can have, in the order of the file."""
+    return (*(_describe("", key) for key in FILE), *_profile_keys("profiles.NAME."))
+
+
+def markdown_table() -> str:
+    """Return the keys as a Markdown table."""
+    rows = [_row(key) for key in config_keys()]
+    return "\n".join(["| Key | Must be | Default | Meaning |", "|---|---|---|---|", *rows])
+
+
+def _profile_keys(path: str) -> Iterator[ConfigKey]:
+    for entry in PROFILE:
+        if isinstance(entry, Section):
+            yield from (_describe(f"{path}{entry.name}.", key) for key in entry.keys)
+        else:
+            yield _describe(path, entry)
+
+
+def _describe(path: str, key: Key) -> ConfigKey:
+    return ConfigKey(
+        path=f"{path}{key.name}",
+        type=key.expects,
+        required=key.required,
+        default=key.default,
+        meaning=key.spec.meaning,
+    )
+
+
+def _row(key: ConfigKey) -> str:
+    if key.required:
+        default = "required"
+    elif key.default in (None, ()):
+        default = "none"
+    else:
+        default = f"`{json.dumps(key.default)}`"
+    kind = re.sub("('[^']+'|[{][^}]+[}])", r"`\1`", key.type).replace("`'", "`").replace("'`", "`")
+    return f"| `{key.path}` | {kind} | {default} | {key.meaning} |"

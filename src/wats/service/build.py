@@ -1,0 +1,218 @@
+"""The composition root: the one place where the parts of a service are made and joined."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+import aiohttp
+
+from wats.clock import Now, to_iso, utc_now
+from wats.config import Profile, Secrets
+from wats.graph.client import GraphClient
+from wats.graph.errors import ERROR_NAMES
+from wats.inbound.dispatch import Dispatcher
+from wats.inbound.handlers import Handler, Handlers, import_handler
+from wats.inbound.receive import Receiver
+from wats.inbound.signature import SignatureCheck
+from wats.outbound.accept import Acceptor
+from wats.service.app import WatsApp
+from wats.service.components import Component, Inbound, Outbound, Storage
+from wats.service.upkeep import CHECKPOINT_EVERY_SECONDS, Upkeep
+from wats.store import Store
+from wats.telemetry import Telemetry, TelemetrySink
+from wats.telemetry.contract.values import FamilySet
+from wats.telemetry.metrics.shared_memory import Board
+from wats.telemetry.sinks.isolation import Log, write_json_line
+from wats.web.app import Web, route_labels
+from wats.web.auth import Gate
+from wats.web.openapi import build_document
+from wats.web.parts import Parts
+from wats.web.routing import Route
+from wats.web.table import route_table
+from wats.web.webhooks import Hook
+
+
+def create_wats_service_app(
+    *,
+    profile: Profile,
+    secrets: Secrets,
+    telemetry_sink: TelemetrySink | None = None,
+    persistence: Store | None = None,
+    handlers: Iterable[Handler] = (),
+    enable_group_routes: bool | None = None,
+    graph_session: aiohttp.ClientSession | None = None,
+    board: Board | None = None,
+    row: int = 0,
+    log: Log = write_json_line,
+    now: Now = utc_now,
+    checkpoint_seconds: float = CHECKPOINT_EVERY_SECONDS,
+) -> WatsApp:
+    """Make a gateway of *profile* and *secrets*. Nothing is opened or sent before it starts.
+
+    Args:
+        profile: What to be, from `load_config`.
+        secrets: Meta's secrets and our own tokens, from `load_config`.
+        telemetry_sink: An object of yours that is told what happens; nothing is sent anywhere
+            without one. It cannot change or delay a response by failing.
+        persistence: A store, from `open_store`, which this application then opens and closes.
+            Without one, handlers run before a webhook is answered and nothing is kept.
+        handlers: Async callables that get every update, beside those that the profile names.
+        enable_group_routes: Whether the groups routes exist; the profile decides by default.
+        graph_session: A client session to call Graph with; it stays yours to close.
+        board: What several processes of one service count on together, made before they are forked;
+            each of them makes its application after that. By default this one counts alone.
+        row: The row of the board that is this process's own. Number 0 also deletes what is old.
+        log: Where events go; by default one JSON line each to stderr, without personal data.
+        now: The clock.
+        checkpoint_seconds: How often the log of the store is emptied of erased content.
+
+    Raises:
+        ConfigError: A handler cannot be imported or is named twice, or the sink lacks a method.
+    """
+    groups_enabled = profile.groups.enabled if enable_group_routes is None else enable_group_routes
+    write = _stamped(log, now)
+    table = route_table(profile, groups_enabled=groups_enabled)
+    telemetry = Telemetry(
+        routes=route_labels(table),
+        adapter=persistence.adapter if persistence is not None else None,
+        sink=telemetry_sink,
+        families=FamilySet(profile.telemetry.families),
+        graph_api_version=profile.graph.api_version,
+        error_names=ERROR_NAMES,
+        board=board,
+        row=row,
+        log=log,
+        now=now,
+    )
+    common = _Common(profile, secrets, persistence, telemetry, write, now)
+    registered = _registered(handlers, profile)
+    outbound = _outbound(common, graph_session)
+    inbound = _inbound(common, registered)
+    # Stopped in the opposite order: handlers that finish may still need the store and Graph.
+    components: list[Component] = [outbound]
+    if persistence is not None:
+        components += [Storage(persistence, telemetry), inbound]
+        components.append(_upkeep(common, persistence, row == 0, checkpoint_seconds))
+    web = _web(common, table, outbound, inbound, groups_enabled=groups_enabled)
+    hook = Hook(
+        path=profile.webhook.path.encode("ascii"),
+        max_body_bytes=profile.webhook.max_body_bytes,
+        take=web.take_webhook,
+        refused=web.count_refused,
+    )
+    return WatsApp(
+        web=web, hook=hook, handlers=registered, components=components, telemetry=telemetry
+    )
+
+
+class _Common(NamedTuple):
+    """What every builder needs."""
+
+    profile: Profile
+    secrets: Secrets
+    store: Store | None
+    telemetry: Telemetry
+    log: Log
+    now: Now
+
+
+def _registered(handlers: Iterable[Handler], profile: Profile) -> Handlers:
+    registered = Handlers()
+    for handler in handlers:
+        registered.add(handler)
+    for reference in profile.handlers:
+        registered.add(import_handler(reference), name=reference)
+    return registered
+
+
+def _outbound(common: _Common, session: aiohttp.ClientSession | None) -> Outbound:
+    profile, secrets, store, telemetry, log, now = common
+    graph = GraphClient(
+        base_url=profile.graph.base_url,
+        version=profile.graph.api_version,
+        access_token=secrets.access_token,
+        telemetry=telemetry,
+        session=session,
+    )
+    acceptor = Acceptor(
+        graph=graph,
+        store=store,
+        telemetry=telemetry,
+        phone_number_id=profile.whatsapp.phone_number_id,
+        log=log,
+        idempotency_hours=profile.messages.idempotency_hours,
+        now=now,
+    )
+    return Outbound(graph, acceptor)
+
+
+def _inbound(common: _Common, handlers: Handlers) -> Inbound:
+    profile, secrets, store, telemetry, log, now = common
+    dispatcher = None
+    if store is not None:
+        dispatcher = Dispatcher(
+            store, handlers, profile.inbox, telemetry=telemetry, log=log, now=now
+        )
+    receiver = Receiver(
+        SignatureCheck(secrets.app_secrets),
+        handlers,
+        store,
+        telemetry=telemetry,
+        dispatcher=dispatcher,
+        handler_timeout_seconds=profile.inbox.handler_timeout_seconds,
+        now=now,
+    )
+    return Inbound(receiver, dispatcher)
+
+
+def _upkeep(common: _Common, store: Store, is_chosen: bool, checkpoint_seconds: float) -> Upkeep:
+    return Upkeep(
+        store,
+        telemetry=common.telemetry,
+        inbox=common.profile.inbox,
+        messages=common.profile.messages,
+        chores=is_chosen,
+        log=common.log,
+        now=common.now,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+
+
+def _web(
+    common: _Common,
+    table: Sequence[Route],
+    outbound: Outbound,
+    inbound: Inbound,
+    *,
+    groups_enabled: bool,
+) -> Web:
+    profile, secrets, store, telemetry, log, now = common
+    started = time.monotonic()
+    parts = Parts(
+        profile=profile,
+        groups_enabled=groups_enabled,
+        telemetry=telemetry,
+        store=store,
+        graph=outbound.graph,
+        receiver=inbound.receiver,
+        verify_token=secrets.verify_token,
+        acceptor=outbound.acceptor,
+        route_labels=tuple(row.label for row in table),
+        uptime_seconds=lambda: time.monotonic() - started,
+        anonymous_document=build_document(table, profile=profile, complete=False),
+        complete_document=build_document(table, profile=profile, complete=True),
+        log=log,
+        now=now,
+    )
+    return Web(table, Gate(secrets.bearer_tokens, secrets.telemetry_tokens), parts)
+
+
+def _stamped(log: Log, now: Now) -> Log:
+    """Return a log that adds the time and never raises: a closed pipe must not fail a request."""
+
+    def write(event: Mapping[str, object]) -> None:
+        with suppress(BaseException):
+            log({**event, "at": to_iso(now())})
+
+    return write

@@ -1,0 +1,1 @@
+"""What `/metrics` can expose: label values, labels and families."""

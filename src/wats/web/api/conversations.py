@@ -1,0 +1,96 @@
+"""The customer service window: may this customer be sent anything but a template?"""
+
+from datetime import datetime, timedelta
+from http import HTTPStatus
+
+from wats.clock import to_iso, to_ms
+from wats.errors import MalformedRequest, RouteNotFound, StoreError, StoreNotConfigured
+from wats.outbound.messages import is_phone
+from wats.telemetry.contract.values import Method
+from wats.web.bodies import Body, Count, Moment
+from wats.web.exchange import Request, Response, json_response
+from wats.web.parts import Parts
+from wats.web.problems import problem
+from wats.web.routing import Operation, Posture, Route, decode_segment
+
+WINDOW = timedelta(hours=24)
+_WINDOW_MS = WINDOW // timedelta(milliseconds=1)
+
+
+class WindowView(Body, frozen=True):
+    """A customer's service window, as far as we have seen their messages."""
+
+    open: bool
+    last_inbound_at: Moment | None
+    expires_at: Moment | None
+    remaining_ms: Count
+
+
+async def window(parts: Parts, request: Request) -> Response:
+    """Tell whether a customer's window with our number is open.
+
+    Meta has the last word: it is known to call a window closed that our clock calls open.
+    """
+    if parts.store is None:
+        raise StoreNotConfigured("Conversation window state requires a persistence store.")
+    customer = _customer_of(request)
+    try:
+        last = await parts.store.last_inbound_at(
+            phone_number_id=parts.profile.whatsapp.phone_number_id, customer=customer
+        )
+    except StoreError as error:
+        parts.telemetry.errors.record(error)
+        return problem(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            "conversation_window_unavailable",
+            "Conversation window state could not be computed.",
+        )
+    return json_response(window_at(parts.now(), last))
+
+
+def window_at(now: datetime, last_inbound_at: datetime | None) -> WindowView:
+    """Return the window that a message at *last_inbound_at* opened, as it stands *now*.
+
+    It is open for less than 24 hours: when they are over to the millisecond, it is closed. A
+    message from the future, as a clock that is behind sees it, has just come.
+    """
+    if last_inbound_at is None:
+        return WindowView(open=False, last_inbound_at=None, expires_at=None, remaining_ms=0)
+    age_ms = max(to_ms(now) - to_ms(last_inbound_at), 0)
+    remaining_ms = max(_WINDOW_MS - age_ms, 0)
+    return WindowView(
+        open=remaining_ms > 0,
+        last_inbound_at=to_iso(last_inbound_at),
+        expires_at=to_iso(last_inbound_at + WINDOW),
+        remaining_ms=remaining_ms,
+    )
+
+
+def _customer_of(request: Request) -> str:
+    segment = request.parameters["phone"]
+    if not segment:
+        raise RouteNotFound
+    phone = decode_segment(segment)
+    if phone is None:
+        raise MalformedRequest("malformed_path", "phone path segment is invalid.")
+    if not is_phone(phone):
+        raise MalformedRequest(
+            "malformed_path",
+            "phone must be digits with an optional leading +, 1..15 characters.",
+        )
+    return phone.removeprefix("+")
+
+
+def routes(prefix: str) -> tuple[Route, ...]:
+    """Return the routes of conversations below *prefix*."""
+    read = Operation(
+        Method.GET,
+        window,
+        "getWindow",
+        "Tell whether a customer's service window is open.",
+        WindowView,
+        problems=(400, 404, 503),
+    )
+    path = f"{prefix}/conversations/*phone/window"
+    label = f"{prefix}/conversations/:phone/window"
+    return (Route(path, label, Posture.API, "conversations", (read,)),)

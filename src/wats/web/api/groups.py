@@ -1,0 +1,359 @@
+"""The API of groups: our camelCase on this side, Meta's own form on the Graph side.
+
+Nothing is kept of groups, and what Meta does about them takes its time: most answers hold a request
+id, and what became of the request is told by a webhook.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from wats.errors import Detail, GraphError, MalformedRequest, RouteNotFound
+from wats.outbound import answers
+from wats.outbound.failures import report_graph_failure
+from wats.outbound.messages import is_plain, parse_object, refuse, text_mistakes
+from wats.telemetry.contract.values import EndpointFamily, Method
+from wats.web.bodies import ClosedBody, GraphAnswer, Id
+from wats.web.exchange import Request, Response, json_response
+from wats.web.parts import Parts
+from wats.web.routing import Handle, Operation, Parameter, Posture, Route, decode_segment
+
+MAX_SUBJECT_LENGTH = 128
+MAX_DESCRIPTION_LENGTH = 2048
+MAX_PARTICIPANTS = 8
+MAX_JOIN_REQUESTS = 64
+
+_SETTINGS = {
+    "subject": "subject",
+    "description": "description",
+    "joinApprovalMode": "join_approval_mode",
+}
+_MODES = ("auto_approve", "approval_required")
+_MALFORMED = "Group request body or route is invalid."
+_PRODUCT = {"messaging_product": "whatsapp"}
+_QUERY_LENGTHS = {"limit": 32, "after": 4096, "before": 4096, "fields": 4096}
+_SNAKE = re.compile("(?<=[a-z0-9])_([a-z0-9])")
+# Meta's group ids are base64 without a fixed length. Media, templates, numbers and accounts are all
+# digits; posts, ad accounts and conversations are "1_2", "act_1" and "t_1"; "me", "app" and
+# "debug_token" are words.
+_GROUP_ID = re.compile(
+    "(?![0-9]+(?:_|$))"  # an object of another kind, or a compound of several
+    "(?![A-Za-z]{1,3}_)"  # a prefix for another kind
+    "(?![a-z]+$|[A-Za-z]{1,8}$|[A-Za-z]*_[A-Za-z_]*$)"  # a word, in any case
+    "[A-Za-z0-9_=-]{1,256}"
+)
+# Names alone: an expansion such as "owner{id}" would reach other objects through a group.
+_FIELDS = re.compile("[A-Za-z0-9_]+(?:,[A-Za-z0-9_]+)*")
+
+_TEXT = {"type": "string"}
+_PAGING = tuple(Parameter(name, "query", _TEXT) for name in ("limit", "after", "before"))
+
+Subject: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
+Description: TypeAlias = Annotated[str, Meta(min_length=1, max_length=2048)]
+JoinApprovalMode: TypeAlias = Literal["auto_approve", "approval_required"]
+
+
+class CreateGroup(ClosedBody, frozen=True):
+    """A new group."""
+
+    subject: Subject
+    description: Description | UnsetType = UNSET
+    join_approval_mode: JoinApprovalMode | UnsetType = UNSET
+
+
+class UpdateGroup(ClosedBody, frozen=True):
+    """What to change of a group: at least one of these."""
+
+    subject: Subject | UnsetType = UNSET
+    description: Description | UnsetType = UNSET
+    join_approval_mode: JoinApprovalMode | UnsetType = UNSET
+
+
+class RemoveParticipants(ClosedBody, frozen=True):
+    """Who is to leave a group."""
+
+    wa_ids: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=8)]
+
+
+class JoinRequests(ClosedBody, frozen=True):
+    """Which requests to join a group are meant."""
+
+    join_request_ids: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=64)]
+
+
+async def list_groups(parts: Parts, request: Request) -> Response:
+    """List the groups of our number."""
+    query = _query_of(request, ("limit", "after", "before"))
+    return await _call(parts, "GET", [_number_of(parts), "groups"], query=query)
+
+
+async def create(parts: Parts, request: Request) -> Response:
+    """Create a group; Meta answers with a request id."""
+    ask = parse_object(await request.body(), _MALFORMED)
+    refuse(_settings_mistakes(ask, must_have="subject"), _MALFORMED)
+    return await _call(parts, "POST", [_number_of(parts), "groups"], payload=_settings_of(ask))
+
+
+async def get(parts: Parts, request: Request) -> Response:
+    """Return a group, its participants whole."""
+    query = _query_of(request, ("fields",))
+    return await _call(parts, "GET", [_group_of(parts, request)], query=query)
+
+
+async def update(parts: Parts, request: Request) -> Response:
+    """Change what is named of a group."""
+    group = _group_of(parts, request)
+    ask = parse_object(await request.body(), _MALFORMED)
+    refuse(_settings_mistakes(ask), _MALFORMED)
+    return await _call(parts, "POST", [group], payload=_settings_of(ask))
+
+
+async def delete(parts: Parts, request: Request) -> Response:
+    """Delete a group."""
+    return await _call(parts, "DELETE", [_group_of(parts, request)])
+
+
+async def get_link(parts: Parts, request: Request) -> Response:
+    """Return the link by which people join a group."""
+    return await _call(parts, "GET", [_group_of(parts, request), "invite_link"])
+
+
+async def reset_link(parts: Parts, request: Request) -> Response:
+    """Make a new link; the old one ends."""
+    segments = [_group_of(parts, request), "invite_link"]
+    return await _call(parts, "POST", segments, payload={})
+
+
+async def remove(parts: Parts, request: Request) -> Response:
+    """Remove participants from a group."""
+    group = _group_of(parts, request)
+    wa_ids = await _ids_of(request, "waIds", MAX_PARTICIPANTS)
+    payload = {"participants": [{"user": wa_id} for wa_id in wa_ids]}
+    return await _call(parts, "DELETE", [group, "participants"], payload=payload)
+
+
+async def list_requests(parts: Parts, request: Request) -> Response:
+    """List who asks to join a group."""
+    query = _query_of(request, ("limit", "after"))
+    return await _call(parts, "GET", [_group_of(parts, request), "join_requests"], query=query)
+
+
+async def approve(parts: Parts, request: Request) -> Response:
+    """Let people in; Meta's answer names those that it could not let in, too."""
+    return await _decide(parts, request, "POST")
+
+
+async def reject(parts: Parts, request: Request) -> Response:
+    """Turn people away."""
+    return await _decide(parts, request, "DELETE")
+
+
+async def _decide(parts: Parts, request: Request, method: str) -> Response:
+    group = _group_of(parts, request)
+    ids = await _ids_of(request, "joinRequestIds", MAX_JOIN_REQUESTS)
+    return await _call(parts, method, [group, "join_requests"], payload={"join_requests": ids})
+
+
+async def _call(
+    parts: Parts,
+    method: str,
+    segments: Sequence[str],
+    *,
+    query: Mapping[str, str] | None = None,
+    payload: Mapping[str, object] | None = None,
+) -> Response:
+    """Call Graph and return what it answered in camelCase."""
+    body = None if payload is None else msgspec.json.encode({**_PRODUCT, **payload})
+    try:
+        answer = await parts.graph.call(
+            EndpointFamily.GROUPS, method, segments, query=query, payload=body
+        )
+    except GraphError as error:
+        report_graph_failure(error, telemetry=parts.telemetry, log=parts.log)
+        raise
+    return json_response(_in_camel_case(answers.as_object(answer.payload)))
+
+
+def _in_camel_case(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_camel(key): _in_camel_case(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_in_camel_case(item) for item in value]
+    return value
+
+
+def _camel(key: str) -> str:
+    return _SNAKE.sub(lambda found: found[1].upper(), key)
+
+
+def _number_of(parts: Parts) -> str:
+    return parts.profile.whatsapp.phone_number_id
+
+
+def _group_of(parts: Parts, request: Request) -> str:
+    """Return the id of the group in the path.
+
+    Graph has one space of ids for all kinds of objects. A caller that may manage groups must not
+    reach an object of another kind by its id.
+    """
+    group = decode_segment(request.parameters["groupId"])
+    if not is_plain(group, 4096) or group is None or "/" in group or "\\" in group:
+        raise RouteNotFound
+    ours = (parts.profile.whatsapp.phone_number_id, parts.profile.whatsapp.waba_id)
+    if _GROUP_ID.fullmatch(group) is None or group in ours:
+        detail = Detail("groupId", "must be the id of a group")
+        raise MalformedRequest("malformed_body", _MALFORMED, [detail])
+    return group
+
+
+def _query_of(request: Request, names: Collection[str]) -> dict[str, str]:
+    query = {name: request.query[name] for name in names if name in request.query}
+    if details := list(_query_mistakes(query)):
+        raise MalformedRequest("malformed_query", "Group query is invalid.", details)
+    return query
+
+
+def _query_mistakes(query: Mapping[str, str]) -> Iterator[Detail]:
+    for name, value in query.items():
+        if not is_plain(value, _QUERY_LENGTHS[name]):
+            yield Detail(name, f"must not be blank or longer than {_QUERY_LENGTHS[name]}")
+        elif name == "fields" and _FIELDS.fullmatch(value) is None:
+            yield Detail(name, "must be names of fields, separated by commas")
+
+
+async def _ids_of(request: Request, name: str, most: int) -> list[str]:
+    ask = parse_object(await request.body(), _MALFORMED)
+    refuse(_ids_mistakes(ask, name, most), _MALFORMED)
+    ids: list[str] = ask[name]
+    return ids
+
+
+def _ids_mistakes(ask: Mapping[str, Any], name: str, most: int) -> Iterator[Detail]:
+    yield from _unknown_keys(ask, (name,))
+    ids = ask.get(name)
+    if not isinstance(ids, list) or not 1 <= len(ids) <= most:
+        yield Detail(name, f"must be an array of 1 to {most} ids")
+        return
+    for place, each in enumerate(ids):
+        if not is_plain(each, 256):
+            yield Detail(f"{name}[{place}]", "must be an id")
+
+
+def _settings_mistakes(ask: Mapping[str, Any], must_have: str | None = None) -> Iterator[Detail]:
+    yield from _unknown_keys(ask, _SETTINGS)
+    if must_have is not None and must_have not in ask:
+        yield Detail(must_have, "must be given")
+    elif not any(name in ask for name in _SETTINGS):
+        yield Detail("$", f"must have one of {', '.join(_SETTINGS)}")
+    if "subject" in ask and not is_plain(ask["subject"], MAX_SUBJECT_LENGTH):
+        yield Detail("subject", f"must be one line of text, not longer than {MAX_SUBJECT_LENGTH}")
+    if "description" in ask:
+        yield from text_mistakes(ask["description"], "description", MAX_DESCRIPTION_LENGTH)
+    if ask.get("joinApprovalMode", _MODES[0]) not in _MODES:
+        yield Detail("joinApprovalMode", f"must be one of {', '.join(_MODES)}")
+
+
+def _unknown_keys(ask: Mapping[str, Any], known: Collection[str]) -> Iterator[Detail]:
+    if any(key not in known for key in ask):
+        yield Detail("$", f"must have no keys but {', '.join(known)}")
+
+
+def _settings_of(ask: Mapping[str, Any]) -> dict[str, Any]:
+    return {theirs: ask[ours] for ours, theirs in _SETTINGS.items() if ours in ask}
+
+
+def _operation(method: Method, handle: Handle, name: str, summary: str, **more: Any) -> Operation:
+    too_large = (413,) if "body" in more else ()
+    problems = (400, *too_large, 502, 503)
+    return Operation(method, handle, name, summary, GraphAnswer, problems=problems, **more)
+
+
+def routes(prefix: str) -> tuple[Route, ...]:
+    """Return the routes of groups below *prefix*."""
+    operation = _operation
+    rows: tuple[tuple[str, tuple[Operation, ...]], ...] = (
+        (
+            f"{prefix}/groups",
+            (
+                operation(
+                    Method.GET, list_groups, "listGroups", "List groups.", parameters=_PAGING
+                ),
+                operation(
+                    Method.POST,
+                    create,
+                    "createGroup",
+                    "Create a group.",
+                    body=CreateGroup,
+                ),
+            ),
+        ),
+        (
+            f"{prefix}/groups/:groupId",
+            (
+                operation(
+                    Method.GET,
+                    get,
+                    "getGroup",
+                    "Return a group.",
+                    parameters=(Parameter("fields", "query", _TEXT),),
+                ),
+                operation(
+                    Method.POST,
+                    update,
+                    "updateGroup",
+                    "Change a group.",
+                    body=UpdateGroup,
+                ),
+                operation(Method.DELETE, delete, "deleteGroup", "Delete a group."),
+            ),
+        ),
+        (
+            f"{prefix}/groups/:groupId/invite-link",
+            (
+                operation(Method.GET, get_link, "getInviteLink", "Return the invite link."),
+                operation(Method.POST, reset_link, "resetInviteLink", "Make a new link."),
+            ),
+        ),
+        (
+            f"{prefix}/groups/:groupId/participants",
+            (
+                operation(
+                    Method.DELETE,
+                    remove,
+                    "removeParticipants",
+                    "Remove participants.",
+                    body=RemoveParticipants,
+                ),
+            ),
+        ),
+        (
+            f"{prefix}/groups/:groupId/join-requests",
+            (
+                operation(
+                    Method.GET,
+                    list_requests,
+                    "listJoinRequests",
+                    "List requests to join.",
+                    parameters=_PAGING[:2],
+                ),
+                operation(
+                    Method.POST,
+                    approve,
+                    "approveJoinRequests",
+                    "Let people in.",
+                    body=JoinRequests,
+                ),
+                operation(
+                    Method.DELETE,
+                    reject,
+                    "rejectJoinRequests",
+                    "Turn people away.",
+                    body=JoinRequests,
+                ),
+            ),
+        ),
+    )
+    return tuple(Route(path, path, Posture.API, "groups", operations) for path, operations in rows)

@@ -1,0 +1,192 @@
+"""What operators ask: how is it doing, and what does support need to know."""
+
+import sys
+from typing import Annotated
+
+from msgspec import Meta
+
+from wats.privacy import REDACTED
+from wats.store.records import StoreHealth
+from wats.telemetry.contract.values import Method
+from wats.version import __version__
+from wats.web.bodies import Body, Count
+from wats.web.exchange import Request, Response, json_response
+from wats.web.ops.health import UNREACHABLE, health_of
+from wats.web.parts import HOOK_LABEL, Parts
+from wats.web.routing import Operation, Posture, Route
+
+
+class FeatureFlags(Body, frozen=True):
+    """What is switched on."""
+
+    group_routes: bool
+    persistence: bool
+
+
+class StoreView(Body, frozen=True):
+    """The health of the database; where it is, is not told."""
+
+    ok: bool
+    backend: Annotated[str, Meta(extra_json_schema={"enum": ["sqlite", "postgres", "unknown"]})]
+    current_version: int
+    redacted_location: str
+
+
+class Status(Body, frozen=True):
+    """A snapshot for operators."""
+
+    service: str
+    version: str
+    uptime_seconds: Count
+    graph_api_version: str
+    service_mode: str
+    routes: tuple[str, ...]
+    feature_flags: FeatureFlags
+    persistence: StoreView | None
+
+
+class GraphShape(Body, frozen=True):
+    """Which Graph API is spoken."""
+
+    api_version: str
+
+
+class AuthShape(Body, frozen=True):
+    """That there is an access token."""
+
+    access_token: str
+
+
+class ServiceShape(Body, frozen=True):
+    """Where the API is served."""
+
+    host: str
+    port: int
+    api_prefix: str
+
+
+class WebhookShape(Body, frozen=True):
+    """How webhooks are taken."""
+
+    path: str
+    verify_token: str
+    app_secret: str
+    max_body_bytes: int
+
+
+class ConfigShape(Body, frozen=True):
+    """What is configured, without what is secret."""
+
+    graph: GraphShape
+    auth: AuthShape
+    service: ServiceShape
+    webhook: WebhookShape
+
+
+class Diagnostics(Body, frozen=True):
+    """A bounded snapshot for a support request."""
+
+    service: str
+    version: str
+    graph_api_version: str
+    service_mode: str
+    runtime: str
+    routes: tuple[str, ...]
+    feature_flags: FeatureFlags
+    persistence: StoreView
+    metric_families: tuple[str, ...]
+    recent_errors: dict[str, int]
+    config_shape: ConfigShape
+
+
+async def status(parts: Parts, request: Request) -> Response:
+    """Return the operator's snapshot."""
+    store = parts.store
+    return json_response(
+        Status(
+            service="wats",
+            version=__version__,
+            uptime_seconds=int(parts.uptime_seconds()),
+            graph_api_version=parts.profile.graph.api_version,
+            service_mode=_mode(parts),
+            routes=parts.route_labels,
+            feature_flags=_flags(parts),
+            persistence=None if store is None else _view(await health_of(store)),
+        )
+    )
+
+
+async def diagnostics(parts: Parts, request: Request) -> Response:
+    """Return the bounded snapshot for a support request."""
+    profile = parts.profile
+    health = UNREACHABLE if parts.store is None else await health_of(parts.store)
+    return json_response(
+        Diagnostics(
+            service="wats",
+            version=__version__,
+            graph_api_version=profile.graph.api_version,
+            service_mode=_mode(parts),
+            runtime="python" if sys.implementation.name == "cpython" else "unknown",
+            routes=parts.route_labels,
+            feature_flags=_flags(parts),
+            persistence=_view(health),
+            metric_families=parts.telemetry.metric_families(),
+            recent_errors=parts.telemetry.errors.snapshot(),
+            config_shape=ConfigShape(
+                graph=GraphShape(api_version=profile.graph.api_version),
+                auth=AuthShape(access_token=REDACTED),
+                service=ServiceShape(
+                    host=profile.service.host,
+                    port=profile.service.port,
+                    api_prefix=profile.service.api_prefix,
+                ),
+                webhook=WebhookShape(
+                    path=HOOK_LABEL,
+                    verify_token=REDACTED,
+                    app_secret=REDACTED,
+                    max_body_bytes=profile.webhook.max_body_bytes,
+                ),
+            ),
+        )
+    )
+
+
+def _mode(parts: Parts) -> str:
+    persistence = ["persistence"] if parts.store is not None else []
+    groups = ["groups"] if parts.groups_enabled else []
+    return "+".join(["webhook", *persistence, *groups])
+
+
+def _flags(parts: Parts) -> FeatureFlags:
+    return FeatureFlags(group_routes=parts.groups_enabled, persistence=parts.store is not None)
+
+
+def _view(health: StoreHealth) -> StoreView:
+    known = health.adapter in {"sqlite", "postgres"}
+    return StoreView(
+        ok=health.ok,
+        backend=health.adapter if known else "unknown",
+        current_version=health.schema_version,
+        redacted_location=f"[REDACTED_{health.adapter.upper()}_DATABASE]" if known else REDACTED,
+    )
+
+
+def status_route() -> Route:
+    """Return the route of the snapshot."""
+    snapshot = Operation(
+        Method.GET, status, "getStatus", "Return a snapshot for operators.", Status
+    )
+    return Route("/status", "/status", Posture.HIDDEN, "status", (snapshot,))
+
+
+def diagnostics_route() -> Route:
+    """Return the route of the snapshot for support."""
+    support = Operation(
+        Method.GET,
+        diagnostics,
+        "getDiagnostics",
+        "Return a bounded snapshot for support.",
+        Diagnostics,
+    )
+    path = "/debug/diagnostics"
+    return Route(path, path, Posture.HIDDEN, "status", (support,))

@@ -1,0 +1,176 @@
+"""Routes as values, and how a path finds its route. `wats.web.table` has all of them."""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, TypeAlias
+from urllib.parse import quote, unquote_to_bytes
+
+from wats.telemetry.contract.values import Method
+from wats.web.exchange import Request, Response, Scope
+from wats.web.parts import Parts
+
+Handle: TypeAlias = Callable[[Parts, Request], Awaitable[Response]]
+Match: TypeAlias = tuple["Route", dict[str, str]]
+
+
+class Posture(Enum):
+    """How a route meets a request without a valid token."""
+
+    OPEN = "open"
+    """It answers; what it checks, it checks itself."""
+    API = "api"
+    """401."""
+    HIDDEN = "hidden"
+    """The catch-all 404: the route does not exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A query or header parameter, for the OpenAPI document."""
+
+    name: str
+    place: str
+    schema: Mapping[str, Any]
+    required: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of a route: who answers it, and what the OpenAPI document says of it.
+
+    Attributes:
+        answer: The type of the 200 body, or its media types where it is not JSON.
+        body: The type of the request body; `bytes` where it is checked elsewhere.
+        problems: The statuses of failures beyond those that the route's posture brings.
+    """
+
+    method: Method
+    handle: Handle
+    name: str
+    summary: str
+    answer: Any
+    body: Any = None
+    parameters: tuple[Parameter, ...] = ()
+    problems: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row: what the router matches, what telemetry calls it, who may ask, what it answers.
+
+    In `path`, `:name` stands for one segment and `*name` for all that follows or stands between,
+    slashes included. `label` is the template in metrics and inventories.
+    """
+
+    path: str
+    label: str
+    posture: Posture
+    tag: str
+    operations: tuple[Operation, ...]
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """The methods that are answered, HEAD beside every GET, in the order of the table."""
+        listed: list[Method] = []
+        for operation in self.operations:
+            listed.append(operation.method)
+            if operation.method is Method.GET:
+                listed.append(Method.HEAD)
+        return tuple(listed)
+
+    def operation(self, method: Method) -> Operation | None:
+        """Return what answers *method*; HEAD is answered as GET is."""
+        wanted = Method.GET if method is Method.HEAD else method
+        return next((each for each in self.operations if each.method is wanted), None)
+
+
+UNMATCHED = Route("", "unmatched", Posture.HIDDEN, "", ())
+"""The row of every path that is in no other row. Nobody has a token for it."""
+
+
+class Router:
+    """Finds the row of a path: one look-up, and a few patterns below the API prefix."""
+
+    def __init__(self, table: Sequence[Route], api_prefix: str) -> None:
+        self._exact: dict[str, Match] = {
+            row.path: (row, {}) for row in table if not _variable(row.path)
+        }
+        self._patterns = [(_pattern(row.path), row) for row in table if _variable(row.path)]
+        self._below = f"{api_prefix}/"
+        self._unmatched: Match = (UNMATCHED, {})
+
+    def match(self, path: str) -> Match:
+        """Return the row of *path* and its variable parts, still percent-encoded."""
+        found = self._exact.get(path, self._unmatched)
+        # Asked in this order, a path of the operators takes as long as one that does not exist.
+        if path.startswith(self._below) and found[0] is UNMATCHED:
+            for pattern, row in self._patterns:
+                if (match := pattern.fullmatch(path)) is not None:
+                    return row, match.groupdict()
+        return found
+
+
+def _variable(path: str) -> bool:
+    return ":" in path or "*" in path
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    source = re.escape(path).replace(r"\*", "*")
+    source = re.sub(r"\*(\w+)", r"(?P<\1>.*)", source)
+    return re.compile(re.sub(r":(\w+)", r"(?P<\1>[^/]+)", source), re.DOTALL)
+
+
+_UNQUOTED = "/:@!$&'()*+,;=~"
+
+
+def _below(root_path: str, path: str, decoded: str) -> str:
+    """Return the part of *path* below *root_path*, which servers give decoded."""
+    for whole, root in ((path, quote(root_path, safe=_UNQUOTED)), (decoded, root_path)):
+        if f"{whole}/".startswith(f"{root}/"):
+            rest = whole[len(root) :] or "/"
+            return rest if whole is path else quote(rest, safe=_UNQUOTED)
+    return path
+
+
+_DOT_SEGMENT = re.compile(r"(?:\.|%2e){1,2}", re.IGNORECASE)
+
+
+def request_path(scope: Scope) -> str:
+    """Return the path that is matched: as sent, still percent-encoded, dot segments resolved.
+
+    Browsers and proxies resolve `/x/../status` before they send it, so it means `/status` here as
+    well. The place where the application is mounted is not part of its own paths.
+    """
+    raw_path: bytes = scope.get("raw_path") or quote(scope["path"], safe=_UNQUOTED).encode()
+    path = raw_path.decode("latin-1").replace("\\", "/")
+    if root_path := scope.get("root_path"):
+        path = _below(root_path, path, scope["path"])
+    if "/." not in path and "/%2" not in path:
+        return path
+    kept: list[str] = []
+    segments = path.split("/")[1:]
+    for place, segment in enumerate(segments):
+        last = place == len(segments) - 1
+        if not _DOT_SEGMENT.fullmatch(segment):
+            kept.append(segment)
+            continue
+        if len(segment.lower().replace("%2e", ".")) == 2 and kept:
+            kept.pop()
+        if last:
+            kept.append("")
+    return "/" + "/".join(kept)
+
+
+_STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+def decode_segment(segment: str) -> str | None:
+    """Return *segment* percent-decoded once, or `None` if it is not the encoding of a text."""
+    if _STRAY_PERCENT.search(segment) is not None:
+        return None
+    try:
+        return unquote_to_bytes(segment.encode("latin-1")).decode()
+    except UnicodeDecodeError:
+        return None
