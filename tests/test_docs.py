@@ -66,20 +66,20 @@ def anchors(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("path", generate.PAGES, ids=lambda path: path.stem)
-def test_what_is_generated_is_fresh(path: Path) -> None:
+def test_generated_blocks_are_fresh(path: Path) -> None:
     page = path.read_text("utf-8")
 
     assert generate.render(page) == page, "Run .venv/bin/python docs/generate.py."
 
 
-def test_every_generated_block_stands_on_one_page() -> None:
+def test_every_generated_block_is_on_one_page() -> None:
     marks = re.findall("<!-- ([a-z-]+): begin -->", "".join(PAGES.values()))
 
     assert sorted(marks) == sorted(generate.BLOCKS)
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_relative_link_leads_somewhere(page: str) -> None:
+def test_every_relative_link_has_a_target(page: str) -> None:
     broken = []
     for link in re.findall(r"\]\(([^)\s]+)\)", PAGES[page]):
         path, _, anchor = link.partition("#")
@@ -500,7 +500,7 @@ async def test_a_handler_is_tested_with_a_fake_meta_as_it_is_shown(
         await load(examples / "test_answers.py").test_a_customer_gets_an_answer(monkeypatch)
 
 
-async def test_the_sink_that_is_shown_counts_what_graph_did_not_take(examples: Path) -> None:
+async def test_the_documented_sink_counts_refused_messages(examples: Path) -> None:
     sink = load(examples / "sink.py").FailedSends()
     app = create_wats_service_app(
         profile=example_profile(), secrets=example_secrets(), telemetry_sink=sink

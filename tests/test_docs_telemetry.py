@@ -273,7 +273,7 @@ def test_the_metrics_are_those_of_the_chosen_families(walk: Walk) -> None:
 
 
 @for_programs
-def test_a_stranger_gets_what_is_shown(walk: Walk) -> None:
+def test_the_documented_response_without_a_token_is_accurate(walk: Walk) -> None:
     (shown,) = blocks(PAGE, "text")
 
     for each in walk.said:
@@ -306,7 +306,7 @@ def test_every_field_of_an_answer_is_explained_and_no_other(walk: Walk, path: st
 
 
 @for_programs
-def test_the_doctor_tells_what_the_checklist_says_that_it_can_tell(walk: Walk) -> None:
+def test_the_doctor_prints_the_checks_that_the_checklist_promises(walk: Walk) -> None:
     told = re.findall(r"^  (\w+) +(\S.*)$", walk.out_of("wats doctor"), flags=re.MULTILINE)
     listed = re.findall(
         r"^\| `\w+` \| (.*) \| (.*) \|$", section_of("Checklist"), flags=re.MULTILINE
@@ -351,7 +351,7 @@ def test_variables_of_opentelemetry_are_not_read_from_an_env_file(desk: Desk) ->
     assert collector.paths == []
 
 
-async def test_the_application_that_is_shown_exports_what_it_did(
+async def test_the_documented_application_exports_its_telemetry(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(desk.folder)

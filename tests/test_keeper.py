@@ -143,7 +143,7 @@ async def test_a_depth_that_was_never_measured_is_not_shown() -> None:
 @pytest.mark.parametrize(
     ("families", "chores"), [(FamilySet.CONTRACT, True), (FamilySet.OPERATOR, False)]
 )
-async def test_nothing_is_measured_that_nobody_sees_or_another_process_measures(
+async def test_nothing_is_measured_that_is_unobserved_or_measured_elsewhere(
     families: FamilySet, chores: bool
 ) -> None:
     store = Shelf(DEPTH)

@@ -106,7 +106,7 @@ async def test_a_server_with_lifespan_starts_and_stops_it(tmp_path) -> None:
     assert (await ask(app, path="/readyz"))[0] == 503
 
 
-async def test_a_start_that_fails_is_told_to_the_server_in_our_words(tmp_path) -> None:
+async def test_a_failed_start_is_reported_to_the_server_in_our_words(tmp_path) -> None:
     server = Lifespan(make(persistence=Broken(str(tmp_path / "wats.db"))))
 
     answer = await server.tell("startup")
@@ -132,7 +132,7 @@ async def test_to_start_or_stop_twice_is_to_do_it_once(tmp_path) -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_what_is_stored_is_handled_by_those_who_asked_for_its_kind(tmp_path) -> None:
+async def test_an_update_is_handled_by_the_handlers_of_its_kind(tmp_path) -> None:
     app = make(persistence=SQLiteStore(str(tmp_path / "wats.db")))
     told: asyncio.Queue[str] = asyncio.Queue()
 
@@ -219,7 +219,7 @@ async def test_web_sockets_are_closed() -> None:
     assert sent == [{"type": "websocket.close"}]
 
 
-async def test_a_protocol_that_nobody_speaks_is_an_error() -> None:
+async def test_an_unsupported_protocol_is_an_error() -> None:
     with pytest.raises(ValueError, match="serves http and lifespan"):
         await make()({"type": "carrier-pigeon"}, None, None)
 
@@ -238,7 +238,7 @@ async def test_a_log_that_cannot_be_written_fails_no_request() -> None:
     await app.stop()
 
 
-async def test_groups_can_be_enabled_beside_the_profile() -> None:
+async def test_groups_can_be_enabled_in_addition_to_the_profile() -> None:
     assert (await ask(make(), path="/api/groups"))[0] == 404
     assert (await ask(make(enable_group_routes=True), path="/api/groups"))[0] == 401
 
@@ -262,7 +262,7 @@ async def test_expired_records_are_deleted_at_the_start(tmp_path) -> None:
     await later.stop()
 
 
-async def test_a_sink_is_told_when_the_service_starts_and_when_it_begins_to_stop() -> None:
+async def test_a_sink_is_called_when_the_service_starts_and_when_it_begins_to_stop() -> None:
     sink = CapturingTelemetrySink()
     app = make(telemetry_sink=sink)
 
@@ -292,7 +292,7 @@ async def test_a_service_that_cannot_start_has_not_started(tmp_path) -> None:
     assert sink.events == []
 
 
-async def test_services_on_one_board_count_together() -> None:
+async def test_services_that_share_memory_count_together() -> None:
     board = Board(2)
     services = [make(board=board, row=row) for row in range(2)]
 

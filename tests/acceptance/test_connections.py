@@ -173,7 +173,7 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
-def test_no_stranger_makes_the_service_hold_much_or_answer_late(
+def test_unauthenticated_clients_cannot_exhaust_memory_or_delay_responses(
     serving: Serving, attack: Callable[..., None]
 ) -> None:
     assert statuses_of(serving.exchange(post(update(0)))) == [200]

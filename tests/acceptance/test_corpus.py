@@ -195,7 +195,7 @@ async def test_every_body_is_answered_as_it_deserves_and_handled_once(open_gatew
         assert gateway.rows()["wats_messages"] == EVENTS["message"]
 
 
-async def test_what_comes_again_changes_nothing_but_a_count(open_gateway, until) -> None:
+async def test_redeliveries_change_only_a_count(open_gateway, until) -> None:
     handler = Keeper()
     async with open_gateway(handlers=[handler]) as gateway:
         for row in ROWS:
@@ -219,7 +219,7 @@ async def test_what_comes_again_changes_nothing_but_a_count(open_gateway, until)
 
 
 @pytest.mark.parametrize("rebatch", REBATCHED, ids=lambda rebatch: rebatch.__name__)
-async def test_what_comes_again_in_other_envelopes_changes_nothing(gateway, rebatch) -> None:
+async def test_redeliveries_in_other_envelopes_change_nothing(gateway, rebatch) -> None:
     for row in ROWS:
         await gateway.webhook(row["body"])
     before = await gateway.normalized()
@@ -239,7 +239,7 @@ async def test_what_comes_again_in_other_envelopes_changes_nothing(gateway, reba
     assert (gateway.rows(), await gateway.messages()) == (rows, messages)
 
 
-async def test_nothing_is_kept_of_what_is_not_signed_by_meta(open_gateway) -> None:
+async def test_nothing_is_stored_of_a_body_with_an_invalid_signature(open_gateway) -> None:
     handler = Keeper()
     async with open_gateway(handlers=[handler]) as gateway:
         before = await gateway.normalized()

@@ -190,9 +190,7 @@ async def test_a_retry_that_is_due_starts_under_overload(database: Path) -> None
     assert begun.count(5) == 2
 
 
-async def test_a_quick_handler_gets_everything_beside_one_that_is_slow(
-    database: Path, until
-) -> None:
+async def test_a_quick_handler_is_not_delayed_by_a_slow_one(database: Path, until) -> None:
     slow_began: list[int] = []
     quick_got: list[int] = []
     gate = asyncio.Event()

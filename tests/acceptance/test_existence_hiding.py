@@ -258,9 +258,7 @@ def test_no_way_to_write_a_path_makes_a_difference(service: Service, method: str
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_nothing_that_comes_before_or_behind_makes_a_difference(
-    service: Service, version: str
-) -> None:
+def test_bytes_before_or_after_the_token_make_no_difference(service: Service, version: str) -> None:
     for other in (b"", request("/healthz"), request("/openapi.json", headers=GOOD)):
         conversations = [
             other + request(path, version=version) * 3 + other for path in (UNKNOWN, *HIDDEN)
@@ -328,7 +326,7 @@ def test_no_process_makes_a_difference(service: Service) -> None:
     assert b"\nwats_worker_processes %d\n" % service.setup.workers in metrics
 
 
-def test_a_good_token_opens_what_is_hidden(service: Service) -> None:
+def test_a_valid_token_opens_hidden_endpoints(service: Service) -> None:
     for headers in (GOOD, SCRAPER) if service.setup.scraper_token else (GOOD,):
         for path in HIDDEN:
             answers = [
@@ -360,7 +358,7 @@ def test_the_404_is_59_bytes_of_json(service: Service) -> None:
     assert b"server:" not in head
 
 
-def test_the_api_is_closed_before_anything_is_said_about_methods(service: Service) -> None:
+def test_the_token_is_checked_before_the_method(service: Service) -> None:
     for path in ("/api/messages", "/api/messages/text", "/api/messages/x"):
         for method in ("GET", "POST", "DELETE", "OPTIONS"):
             answer = exchange(service, request(path, method))
@@ -368,7 +366,7 @@ def test_the_api_is_closed_before_anything_is_said_about_methods(service: Servic
             assert b"\r\nwww-authenticate: Bearer\r\n" in answer
 
 
-def test_the_document_tells_of_what_is_hidden_to_callers_only(service: Service) -> None:
+def test_the_document_lists_hidden_routes_for_callers_only(service: Service) -> None:
     anonymous = exchange(service, request("/openapi.json"))
     complete = exchange(service, request("/openapi.json", headers=GOOD))
 

@@ -232,7 +232,7 @@ def settings(tmp_path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("handlers", "seed"), [((QUICK, STUBBORN), 20261122), ((STUBBORN,), 20261123)]
 )
-async def test_no_kill_loses_what_was_acknowledged_or_repeats_what_was_settled(
+async def test_a_kill_loses_no_acknowledged_update_and_repeats_no_settled_one(
     serve, journal, settings, tmp_path, until, handlers, seed
 ) -> None:
     settings["handlers"] = list(handlers)
@@ -336,7 +336,7 @@ async def test_a_handler_that_is_done_is_not_called_again_while_another_one_retr
 
 
 @pytest.mark.parametrize("has_store", [True, False], ids=["store", "no-store"])
-async def test_sigterm_lets_what_runs_end(
+async def test_sigterm_lets_running_handlers_finish(
     serve, journal, settings, tmp_path, until, has_store
 ) -> None:
     settings["handlers"] = ["journal_handlers:patient"]

@@ -35,7 +35,9 @@ OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
         ),
     ],
 )
-async def test_a_scraper_gets_the_form_that_it_asks_for(url, exchange, method, asked, told) -> None:
+async def test_a_scraper_gets_the_format_that_it_requests(
+    url, exchange, method, asked, told
+) -> None:
     answer = await exchange(url, method, "/metrics", headers={**TOKEN, **asked})
 
     assert answer.status == 200
@@ -58,7 +60,7 @@ async def test_a_scraper_gets_the_form_that_it_asks_for(url, exchange, method, a
 
 
 @pytest.mark.parametrize("headers", [OPENMETRICS, GZIP, {**OPENMETRICS, **GZIP}])
-async def test_whoever_has_no_token_is_told_nothing_whatever_they_accept(
+async def test_without_a_token_metrics_are_hidden_for_every_accept_header(
     url, exchange, headers
 ) -> None:
     hidden = await exchange(url, "GET", "/metrics", headers=headers)

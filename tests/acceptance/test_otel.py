@@ -220,7 +220,7 @@ async def test_nothing_of_a_person_and_no_text_of_an_error_leaves(
     assert CANARY not in out + err
 
 
-async def test_the_resource_says_what_runs_and_not_where(
+async def test_the_resource_names_the_service_but_no_host(
     open_gateway, receiver, environment
 ) -> None:
     sink = from_environment()
@@ -311,9 +311,7 @@ async def ask(url: str, times: int) -> None:
                 assert answer.status == 200
 
 
-async def test_a_service_of_a_config_file_exports_what_it_did_until_its_end(
-    serve, receiver
-) -> None:
+async def test_a_service_of_a_config_file_exports_telemetry_until_it_ends(serve, receiver) -> None:
     environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url}
 
     async with serve("http://127.0.0.1:9", environ, telemetry={"sink": SINK}) as process:
@@ -335,7 +333,7 @@ async def test_a_service_without_an_endpoint_runs_and_exports_nothing(serve) -> 
     assert (code, process.errors.read_text()) == (0, "")
 
 
-async def test_a_service_whose_endpoint_is_dead_ends_in_time_and_says_so_without_words(
+async def test_a_service_whose_endpoint_is_dead_ends_in_time_and_logs_no_exception_text(
     serve, nowhere
 ) -> None:
     environ = {

@@ -19,7 +19,7 @@ def error(code: str, message: str, **more: Any) -> bytes:
     return json.dumps(told, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-async def test_without_a_store_what_needs_one_says_so(open_gateway) -> None:
+async def test_without_a_store_routes_that_need_one_report_it(open_gateway) -> None:
     async with open_gateway(has_store=False) as gateway:
         for path, message in {
             "/api/messages": "Message projections require a persistence store.",
@@ -72,7 +72,7 @@ NO_WINDOW = error(
 NOT_READY = error("not_ready", "The persistence check failed.")
 
 
-async def test_a_store_that_is_gone_is_told_to_everybody_and_nothing_is_lost(
+async def test_every_caller_learns_of_a_lost_store_and_no_update_is_lost(
     open_gateway, tmp_path
 ) -> None:
     store = Unavailable(str(tmp_path / "wats.db"))
@@ -123,7 +123,7 @@ async def test_a_message_that_meta_took_is_no_failure_when_it_cannot_be_recorded
         ]
 
 
-async def test_a_database_that_somebody_holds_is_unavailable(open_gateway, tmp_path) -> None:
+async def test_a_locked_database_is_unavailable(open_gateway, tmp_path) -> None:
     store = SQLiteStore(str(tmp_path / "wats.db"), busy_seconds=0.1)
     async with open_gateway(store=store) as gateway:
         with closing(Connection(str(gateway.database))) as other:

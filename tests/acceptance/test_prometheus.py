@@ -124,7 +124,7 @@ async def test_prometheus_scrapes_a_service_and_counts_right(gateway, tmp_path) 
         assert await prometheus.query('http_requests_total{job="stranger"}') == []
 
 
-async def test_a_series_of_ours_is_what_prometheus_takes_for_one(open_gateway, tmp_path) -> None:
+async def test_prometheus_parses_every_series_as_it_was_exposed(open_gateway, tmp_path) -> None:
     operator = TelemetryConfig(families="operator")
     async with (
         open_gateway(telemetry=operator) as gateway,
@@ -204,7 +204,7 @@ async def promtool(exposition: bytes) -> tuple[int, str]:
     return process.returncode, said.decode()
 
 
-async def test_promtool_has_nothing_to_say_about_the_exposition(gateway) -> None:
+async def test_promtool_accepts_the_exposition(gateway) -> None:
     fresh = (await gateway.ask("GET", "/metrics")).body
     await gateway.webhook(envelope(1))
     await gateway.send_text("15550001234", key="k")

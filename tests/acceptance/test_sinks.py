@@ -169,7 +169,7 @@ async def test_a_sink_changes_no_answer(open_gateway, usual, capsys, make) -> No
             assert told["method"] in {"increment_counter", "record_histogram"}
 
 
-async def test_a_failing_sink_is_told_of_once_per_class(open_gateway, capsys) -> None:
+async def test_a_failing_sink_is_logged_once_per_class(open_gateway, capsys) -> None:
     await conversation(open_gateway, Raising(ValueError(CANARY)))
 
     told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
@@ -177,7 +177,7 @@ async def test_a_failing_sink_is_told_of_once_per_class(open_gateway, capsys) ->
     assert [line["errorName"] for line in failures] == ["ValueError"]
 
 
-async def test_a_sink_hears_what_the_scraper_sees(open_gateway) -> None:
+async def test_a_sink_receives_the_counts_that_the_scraper_sees(open_gateway) -> None:
     sink = CapturingTelemetrySink()
     async with open_gateway(app_options={"telemetry_sink": sink}) as gateway:
         gateway.simulator.set_webhook(None)

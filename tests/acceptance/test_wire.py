@@ -69,7 +69,9 @@ HEALTHY = b'{"ok":true,"service":"wats"}'
         ("GET", "/x/../status", 404, NOT_FOUND),
     ],
 )
-async def test_what_anybody_is_answered(exchange, url, method, path, status, body) -> None:
+async def test_responses_without_a_token_match_the_contract(
+    exchange, url, method, path, status, body
+) -> None:
     answer = await exchange(url, method, path)
 
     assert (answer.status, answer.body) == (status, body)
@@ -251,7 +253,9 @@ MINE = "whatsapp_business_account"
         ),
     ],
 )
-async def test_what_a_webhook_is_answered(exchange, url, body, signature, status, expected) -> None:
+async def test_responses_to_webhooks_match_the_contract(
+    exchange, url, body, signature, status, expected
+) -> None:
     raw = webhook(body)
     headers = {} if signature is None else {"x-hub-signature-256": signature}
     if signature == "good":
@@ -372,7 +376,7 @@ async def test_the_snapshots_of_operators(open_gateway, groups, has_store) -> No
     }
 
 
-async def test_the_exposition_says_what_it_is(exchange, url) -> None:
+async def test_the_exposition_declares_its_content_type(exchange, url) -> None:
     answer = await exchange(url, "GET", "/metrics", headers=TOKEN)
 
     assert answer.status == 200

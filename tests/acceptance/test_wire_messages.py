@@ -63,7 +63,7 @@ GRAPH_INVALID = "Message body is invalid or unsupported."
         ),
     ],
 )
-async def test_what_cannot_be_sent_is_told_by_its_path(
+async def test_an_invalid_message_is_refused_with_the_path_of_the_mistake(
     exchange, url, path, body, message, paths
 ) -> None:
     where = "/api/messages/text" if path == "text" else "/api/messages"
@@ -82,7 +82,7 @@ async def test_what_cannot_be_sent_is_told_by_its_path(
 @pytest.mark.parametrize(
     "body", [b"", b"{", b'"\xff"', b"NaN", TOO_DEEP], ids=["empty", "cut", "latin", "nan", "deep"]
 )
-async def test_what_is_no_json_is_told_so(exchange, url, path, body) -> None:
+async def test_a_body_that_is_not_json_is_reported_as_such(exchange, url, path, body) -> None:
     answer = await exchange(url, "POST", path, body, TOKEN)
 
     expected = error("malformed_json", "Request body must be valid JSON.")
@@ -146,7 +146,7 @@ async def test_the_list_of_messages_and_its_query(exchange, url, query, status) 
         assert (told["code"], told["message"]) == ("malformed_query", expected)
 
 
-async def test_messages_come_in_pages_the_newest_first(exchange, gateway) -> None:
+async def test_messages_are_paged_newest_first(exchange, gateway) -> None:
     url = gateway.url
     for number in range(5):
         body = json.dumps({"to": f"1555000200{number}", "text": "x"}).encode()

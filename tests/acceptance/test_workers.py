@@ -252,7 +252,7 @@ def journal(folder: Path) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("seed", [20261122])
-async def test_what_clients_saw_answered_is_counted_whichever_two_workers_are_killed(
+async def test_responses_that_clients_received_are_counted_after_any_two_workers_are_killed(
     open_service: OpenService, seed: int
 ) -> None:
     """The total is that of the answers, and at most as much more as requests were seen to break.

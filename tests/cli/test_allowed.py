@@ -97,7 +97,7 @@ def test_every_exposition_of_ours_is_of_the_vocabulary() -> None:
         ),
     ],
 )
-def test_whatever_is_not_of_the_vocabulary_is_named_without_its_value(sample, objection) -> None:
+def test_a_value_outside_the_vocabulary_is_reported_without_the_value(sample, objection) -> None:
     samples = Samples.parse(f"{sample}\n")
 
     assert Vocabulary(STATUS).objections(samples) == [objection]
@@ -118,7 +118,7 @@ def test_whatever_is_not_of_the_vocabulary_is_named_without_its_value(sample, ob
         ("ada@example.org", "an e-mail address"),
     ],
 )
-def test_what_is_somebodys_is_recognized(text, kind) -> None:
+def test_personal_data_patterns_are_detected(text, kind) -> None:
     assert kind in looks_private(text)
 
 
@@ -137,7 +137,7 @@ def test_what_is_somebodys_is_recognized(text, kind) -> None:
         "2xx",
     ],
 )
-def test_what_telemetry_says_looks_like_nobodys(text) -> None:
+def test_telemetry_does_not_match_personal_data_patterns(text) -> None:
     assert looks_private(text) == []
 
 

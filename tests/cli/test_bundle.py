@@ -7,7 +7,7 @@ from wats.version import __version__
 IDENTIFIERS = ("123456789012345", "15551234567", "/webhooks/whatsapp", "WATS_ACCESS_TOKEN")
 
 
-def test_a_bundle_says_what_may_be_told(service) -> None:
+def test_a_bundle_holds_only_data_that_may_be_shared(service) -> None:
     told = service.ask("support-bundle", "--telemetry", service.url)
 
     assert (told.code, told.err) == (0, "")
@@ -25,7 +25,7 @@ def test_a_bundle_says_what_may_be_told(service) -> None:
     assert metrics["notZero"]["http_requests_total{method=GET,route=/status,status_class=2xx}"] > 0
 
 
-def test_nothing_that_is_secret_or_somebodys_is_in_it(service) -> None:
+def test_a_bundle_holds_no_secret_and_no_personal_data(service) -> None:
     told = service.ask("support-bundle", "--telemetry", service.url)
 
     assert told.code == 0
@@ -34,7 +34,7 @@ def test_nothing_that_is_secret_or_somebodys_is_in_it(service) -> None:
     assert str(service.config.parent) not in told.out
 
 
-def test_it_says_what_it_was_searched_for(service) -> None:
+def test_a_bundle_lists_the_searches_it_passed(service) -> None:
     searched = json.loads(service.ask("support-bundle").out)["bundle"]["searchedFor"]
 
     assert {"auth.accessToken", "webhook.appSecret", "webhook.verifyToken"} <= set(searched)
@@ -42,14 +42,14 @@ def test_it_says_what_it_was_searched_for(service) -> None:
     assert "the place of auth.accessToken" in searched
 
 
-def test_without_a_service_it_tells_of_the_config(service) -> None:
+def test_without_a_service_a_bundle_describes_the_config(service) -> None:
     bundle = json.loads(service.ask("support-bundle").out)
 
     assert bundle["service"] is None
     assert bundle["config"]["whatsapp"]["phoneNumberId"] == "[REDACTED]"
 
 
-def test_without_a_config_it_says_what_is_missing(wats) -> None:
+def test_without_a_config_a_bundle_lists_what_is_missing(wats) -> None:
     told = wats.invoke("support-bundle")
 
     assert told.code == 0
@@ -101,7 +101,9 @@ def test_a_leak_is_refused_and_named_by_its_key(service, counterfeit, tmp_path, 
         ("ada@example.org", "an e-mail address"),
     ],
 )
-def test_what_looks_like_somebodys_is_refused_too(service, counterfeit, said, kind) -> None:
+def test_a_value_that_looks_like_personal_data_is_refused_too(
+    service, counterfeit, said, kind
+) -> None:
     leaking(counterfeit, service, serviceMode=said)
 
     told = service.ask("support-bundle", "--telemetry", counterfeit.url)
@@ -111,7 +113,7 @@ def test_what_looks_like_somebodys_is_refused_too(service, counterfeit, said, ki
     assert said not in told.err
 
 
-def test_what_is_not_of_the_vocabulary_is_left_out(service, counterfeit) -> None:
+def test_values_outside_the_vocabulary_are_left_out(service, counterfeit) -> None:
     leaking(counterfeit, service, favorite="canary")
 
     told = service.ask("support-bundle", "--telemetry", counterfeit.url)
@@ -123,7 +125,7 @@ def test_what_is_not_of_the_vocabulary_is_left_out(service, counterfeit) -> None
     assert "strange" not in told.out
 
 
-def test_an_address_to_listen_on_is_not_told(service, counterfeit) -> None:
+def test_a_listen_address_is_left_out(service, counterfeit) -> None:
     leaking(counterfeit, service)
     status, headers, body = counterfeit.answers["/debug/diagnostics"]
     hidden = body.replace(b"127.0.0.1", b"10.11.12.13")
@@ -150,7 +152,7 @@ def test_a_bundle_is_written_once_and_for_its_owner(service, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("body", [b"<html>", b'{"service":"wats"}'])
-def test_what_is_no_wats_is_not_bundled(service, counterfeit, body) -> None:
+def test_a_server_other_than_wats_is_not_bundled(service, counterfeit, body) -> None:
     counterfeit.answers = dict.fromkeys(
         ("/status", "/debug/diagnostics", "/metrics"), (200, {}, body)
     )
@@ -161,7 +163,7 @@ def test_what_is_no_wats_is_not_bundled(service, counterfeit, body) -> None:
     assert "wats does not say" in told.err
 
 
-def test_a_wrong_token_is_told_of(service, counterfeit) -> None:
+def test_a_wrong_token_is_reported(service, counterfeit) -> None:
     told = service.ask("support-bundle", "--telemetry", counterfeit.url)
 
     assert (told.code, told.out) == (1, "")

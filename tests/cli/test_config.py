@@ -21,7 +21,7 @@ def test_a_config_can_be_checked_where_there_are_no_secrets(wats) -> None:
     assert told.code == 0
 
 
-def test_every_mistake_is_told_at_once_and_no_value(wats) -> None:
+def test_every_mistake_is_reported_together_and_without_values(wats) -> None:
     wats.write(
         graph={"apiVersion": "a-canary", "baseUrl": "http://canary.example"},
         service={
@@ -54,7 +54,7 @@ def test_every_mistake_is_told_at_once_and_no_value(wats) -> None:
         ("list.json", "[1]"),
     ],
 )
-def test_what_is_no_config_at_all(wats, name, text) -> None:
+def test_a_file_that_is_not_a_config_is_refused(wats, name, text) -> None:
     if text is not None:
         (wats.folder / name).write_text(text)
 

@@ -11,7 +11,7 @@ def verdicts(told) -> dict[str, str]:
     return {item["item"]: item["verdict"] for item in json.loads(told.out)["items"]}
 
 
-def test_a_service_of_ours_holds_whatever_can_be_told_from_outside(service) -> None:
+def test_our_own_service_passes_every_check_made_from_outside(service) -> None:
     told = service.ask("doctor", "--telemetry", service.url, "--json")
 
     assert (told.code, told.err) == (0, "")
@@ -25,7 +25,7 @@ def test_a_service_of_ours_holds_whatever_can_be_told_from_outside(service) -> N
     assert {name for name, verdict in verdicts(told).items() if verdict != "holds"} == BY_HAND
 
 
-def test_what_is_for_you_to_look_at_is_said(service) -> None:
+def test_checks_left_to_the_operator_are_listed(service) -> None:
     told = service.ask("doctor", "--telemetry", service.url)
 
     assert told.code == 0
@@ -60,7 +60,7 @@ def test_a_wrong_token_opens_nothing_and_nothing_else_is_judged(service) -> None
     assert found["known"] == found["fields"] == found["separate"] == "unknown"
 
 
-def test_a_service_that_shows_what_it_has_fails(service, counterfeit) -> None:
+def test_a_service_that_exposes_hidden_endpoints_fails(service, counterfeit) -> None:
     body = b'http_requests_total{phone="15550001234"} 1\n'
     counterfeit.answers = {
         "/metrics": (200, {}, body),
@@ -77,7 +77,7 @@ def test_a_service_that_shows_what_it_has_fails(service, counterfeit) -> None:
     assert "15550001234" not in told.out
 
 
-def test_a_token_file_that_everybody_may_read_is_told_of(service, tmp_path) -> None:
+def test_a_token_file_readable_by_everyone_is_reported(service, tmp_path) -> None:
     open_file = tmp_path / "token"
     open_file.write_text(service.token_file.read_text())
     open_file.chmod(0o644)
@@ -89,7 +89,7 @@ def test_a_token_file_that_everybody_may_read_is_told_of(service, tmp_path) -> N
     assert (told.code, verdicts(told)["kept"]) == (1, "fails")
 
 
-def test_it_reads_nothing_of_customers_and_asks_nothing_twice(service, counterfeit) -> None:
+def test_the_doctor_reads_no_customer_data_and_queries_nothing_twice(service, counterfeit) -> None:
     shape = {"configShape": {"service": {"apiPrefix": "/api"}}}
     counterfeit.answers["/debug/diagnostics"] = (200, {}, json.dumps(shape).encode())
 
@@ -110,7 +110,7 @@ def test_it_reads_nothing_of_customers_and_asks_nothing_twice(service, counterfe
     assert len(counterfeit.asked) < 120
 
 
-def test_a_prefix_that_is_none_is_not_asked(service, counterfeit) -> None:
+def test_an_invalid_prefix_is_not_requested(service, counterfeit) -> None:
     shape = {"configShape": {"service": {"apiPrefix": " HTTP/1.1\r\nx: "}}}
     counterfeit.answers["/debug/diagnostics"] = (200, {}, json.dumps(shape).encode())
 

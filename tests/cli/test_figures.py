@@ -52,7 +52,7 @@ def test_a_duration_has_its_own_unit(seconds, shown) -> None:
 @pytest.mark.parametrize(
     ("seconds", "shown"), [(0.001, "<5.0ms"), (0.005, "<5.0ms"), (0.006, "6.0ms")]
 )
-def test_what_is_shorter_than_could_be_measured_is_said_to_be_no_more(seconds, shown) -> None:
+def test_a_duration_below_the_resolution_is_shown_as_an_upper_bound(seconds, shown) -> None:
     assert format_seconds(seconds, bottom=0.005) == shown
 
 

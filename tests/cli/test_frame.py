@@ -122,7 +122,7 @@ sqlite                                        80       0
 """
 
 
-def test_a_service_that_is_looked_at_once() -> None:
+def test_the_first_frame_of_a_service_has_no_rates() -> None:
     service = telemetry(FamilySet.CONTRACT)
     work(service, webhooks=80, sends=16)
 
@@ -185,7 +185,7 @@ failures in 42 s · Ctrl-C ends
 """
 
 
-def test_a_small_terminal_shows_what_is_busiest_of_all_families() -> None:
+def test_a_small_terminal_shows_the_busiest_series_of_all_families() -> None:
     lines = render(watched(FamilySet.OPERATOR), Style(lines=19))
 
     assert "\n".join(lines) + "\n" == OPERATOR
@@ -220,7 +220,7 @@ def test_an_alarm_is_red_and_nothing_else() -> None:
     assert red == ["18", "9", "9", "18", "18", "dead 2", "auth failures 1"]
 
 
-def test_a_service_that_says_nothing_keeps_its_last_numbers() -> None:
+def test_a_service_that_does_not_respond_keeps_its_last_numbers() -> None:
     view = watched()
     silent = View(
         url=URL,
@@ -236,7 +236,7 @@ def test_a_service_that_says_nothing_keeps_its_last_numbers() -> None:
     assert lines[2:17] == render(view, Style())[2:17]
 
 
-def test_a_service_that_never_said_anything() -> None:
+def test_a_service_that_never_responded_has_no_numbers() -> None:
     view = View(
         url=URL, status=None, latest=Samples(), history=History(), trouble="It does not answer."
     )
@@ -256,7 +256,7 @@ def test_a_service_that_never_said_anything() -> None:
         ),
     ],
 )
-def test_the_store_is_told_of_at_the_top(persistence, line) -> None:
+def test_the_state_of_the_store_is_shown_at_the_top(persistence, line) -> None:
     view = View(url=URL, status=status(persistence=persistence), latest=Samples())
 
     assert render(view, Style())[1] == line
@@ -270,7 +270,7 @@ def test_ascii_is_enough() -> None:
     assert "wats 1.2.3 | Graph v25.0 | up 3 h 12 min" in frame
 
 
-def test_what_a_service_says_cannot_steer_the_terminal() -> None:
+def test_text_of_a_service_cannot_control_the_terminal() -> None:
     hostile = status(version="1\x1b[2J", graph_api_version="v\x07", service_mode="\r\n")
     label = Samples.parse('http_requests_total{route="/\x1b[31m"} 3\n')
 

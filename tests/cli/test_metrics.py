@@ -16,7 +16,7 @@ def table(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split(" |")] for line in lines]
 
 
-def test_the_schema_is_a_table_of_every_family_and_what_the_sets_come_to(wats) -> None:
+def test_the_schema_is_a_table_of_families_with_totals_of_both_sets(wats) -> None:
     told = wats.run("metrics", "schema", environ={})
 
     head, *rows = told.out.splitlines()

@@ -40,7 +40,7 @@ def test_a_token_is_in_a_file(run, tmp_path: Path, ending) -> None:
     assert run("--token-file", str(tmp_path / "token")).output == f"{TOKEN}\n"
 
 
-def test_a_token_comes_from_stdin(run) -> None:
+def test_a_token_is_read_from_stdin(run) -> None:
     assert run("--token-file", "-", stdin=f"{TOKEN}\n").output == f"{TOKEN}\n"
 
 
@@ -92,7 +92,7 @@ def test_no_token_is_an_error_that_shows_none(run, tmp_path: Path, monkeypatch, 
     assert told.exc_info[0] is SystemExit
 
 
-def test_a_config_that_cannot_be_used_is_told_of(run, wats) -> None:
+def test_a_config_that_cannot_be_used_is_reported(run, wats) -> None:
     told = run("--config", str(wats.config), WATS_APP_SECRET="")
 
     assert told.exit_code == 1

@@ -84,7 +84,7 @@ def test_any_label_and_any_number_is_read_as_other_readers_do(value, number) -> 
         "",
     ],
 )
-def test_what_is_no_exposition_is_not_guessed_at(line) -> None:
+def test_text_that_is_not_an_exposition_is_refused(line) -> None:
     with pytest.raises(NotAnExposition) as caught:
         Samples.parse(f"a_total 1\n{line}\n")
 
@@ -107,7 +107,7 @@ def test_nothing_has_no_quantile() -> None:
     assert Samples.parse(SCRAPE).quantile(0.5, "took_seconds", what="b") is None
 
 
-def test_an_increase_is_of_what_counts_and_has_grown() -> None:
+def test_an_increase_includes_only_counters_that_have_grown() -> None:
     grown = SCRAPE.replace('"b"} 5', '"b"} 8').replace("depth 7", "depth 9")
 
     increase = Samples.parse(grown).increase_since(Samples.parse(SCRAPE))
@@ -133,7 +133,7 @@ def test_a_series_that_is_new_has_grown_from_nothing() -> None:
 @pytest.mark.parametrize(
     "before", [{"a": 5, "b": 1}, {"a": 1, "b": 1, "gone": 1}], ids=["fell", "gone"]
 )
-def test_what_fell_or_is_gone_began_anew_with_all_the_rest(before) -> None:
+def test_a_lower_or_missing_counter_marks_a_restart_of_all_series(before) -> None:
     increase = counting(a=3, b=2).increase_since(counting(**before))
 
     assert increase.split("n_total", "what") == {"a": 3, "b": 2}

@@ -35,7 +35,7 @@ def clean_failure(told: Any) -> str:
     return message
 
 
-def test_serving_says_where_and_ends_when_it_is_told_to(wats) -> None:
+def test_serve_prints_its_address_and_ends_on_a_signal(wats) -> None:
     with wats.running("serve", "--config", str(wats.config), "--port", "0") as service:
         assert list(service.ready) == ["event", "url", "pid"]
         assert service.ready["event"] == "wats.ready"
@@ -58,7 +58,7 @@ def test_no_database_is_made_when_there_is_to_be_none(wats) -> None:
     assert list(wats.folder.glob("*.db*")) == []
 
 
-def test_secrets_come_from_a_file_too(wats) -> None:
+def test_secrets_are_read_from_a_file_too(wats) -> None:
     names = [name for name in wats.environ if name.startswith("WATS_")]
     lines = [f"{name}=from-the-file-{name.lower()}" for name in names]
     (wats.folder / "secrets.env").write_text("\n".join(lines) + "\n")

@@ -106,7 +106,7 @@ def told_to_sink(folder: Path) -> dict[int, list[str]]:
     return told
 
 
-def test_several_workers_are_ready_at_once_and_end_together(wats) -> None:
+def test_several_workers_are_ready_together_and_end_together(wats) -> None:
     wats.write(service={**SERVICE, "workers": 3})
 
     with wats.running("serve", "--config", str(wats.config), "--port", "0") as service:
@@ -132,7 +132,7 @@ def test_a_sink_is_made_in_each_process_and_closed_at_its_end(wats, workers: int
     assert (service.process.pid in told) is (workers == 1)
 
 
-def test_a_signal_amid_the_start_ends_what_was_started(wats) -> None:
+def test_a_signal_during_the_start_ends_everything_started(wats) -> None:
     (wats.folder / "operators.py").write_text(SINK)
     (wats.folder / "impatient").touch()
     wats.write(telemetry={"sink": "operators:make"})
@@ -145,7 +145,7 @@ def test_a_signal_amid_the_start_ends_what_was_started(wats) -> None:
     ]
 
 
-def test_the_sink_of_a_replacement_is_told_that_it_is_one(wats) -> None:
+def test_the_sink_of_a_replacement_receives_its_worker_number(wats) -> None:
     (wats.folder / "operators.py").write_text(SINK)
     wats.write(telemetry={"sink": "operators:make"})
     command = ("serve", "--config", str(wats.config), "--port", "0", "--workers", "2")
@@ -190,7 +190,7 @@ def make_no_database(wats: Any) -> None:
 @pytest.mark.parametrize(
     "spoil", [make_no_handler, make_no_sink, make_a_newer_database, make_no_database]
 )
-def test_workers_that_cannot_start_say_once_what_one_process_says(wats, spoil: Any) -> None:
+def test_workers_that_cannot_start_log_once_like_one_process(wats, spoil: Any) -> None:
     spoil(wats)
     command = ("serve", "--config", str(wats.config), "--port", "0", "--workers")
 
@@ -202,7 +202,7 @@ def test_workers_that_cannot_start_say_once_what_one_process_says(wats, spoil: A
     assert together == alone
 
 
-def test_a_worker_that_ends_without_a_word_is_told_of(wats) -> None:
+def test_a_worker_that_ends_silently_is_logged(wats) -> None:
     (wats.folder / "leaving.py").write_text("import os\nos._exit(0)")
     wats.write(handlers=["leaving:handle"])
 

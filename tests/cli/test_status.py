@@ -43,7 +43,7 @@ def test_a_service_is_shown_once(service) -> None:
     assert "\x1b" not in told.out
 
 
-def test_a_wrong_token_is_told_of(service) -> None:
+def test_a_wrong_token_is_reported(service) -> None:
     told = service.ask("status", service.url, "--token-env", "WATS_VERIFY_TOKEN")
 
     assert (told.code, told.out) == (1, "")
@@ -53,14 +53,14 @@ def test_a_wrong_token_is_told_of(service) -> None:
 
 
 @pytest.mark.parametrize("options", [[], ["--watch"]])
-def test_a_stranger_is_not_watched(service, counterfeit, options) -> None:
+def test_a_service_is_not_watched_without_a_valid_token(service, counterfeit, options) -> None:
     told = service.ask("status", counterfeit.url, *options)
 
     assert told.code == 1
     assert "it is no wats" in told.err
 
 
-def test_what_is_no_wats(service, counterfeit) -> None:
+def test_a_server_other_than_wats_is_reported(service, counterfeit) -> None:
     counterfeit.answers = dict.fromkeys(("/status", "/metrics"), (200, {}, b"<html>"))
 
     told = service.ask("status", counterfeit.url)
@@ -205,7 +205,7 @@ def test_a_plain_terminal_gets_plain_frames(service) -> None:
     assert " | Graph v25.0 | " in seen
 
 
-def test_a_service_that_goes_and_comes_back_is_waited_for(service, counterfeit) -> None:
+def test_a_service_that_restarts_is_waited_for(service, counterfeit) -> None:
     told = service.ask("support-bundle", "--telemetry", service.url)
     assert told.code == 0
     words = [*command(service, "--watch", "--interval", "0.1")]

@@ -6,7 +6,7 @@ from wats.version import __version__
 
 
 @pytest.mark.parametrize("option", ["--version", "-v"])
-def test_the_version_is_told(wats, option) -> None:
+def test_the_version_is_printed(wats, option) -> None:
     told = wats.run(option)
 
     assert (told.code, told.out, told.err) == (0, f"{__version__}\n", "")

@@ -26,7 +26,7 @@ def issue_of(folder: Path, content: str | bytes, name: str = "wats.config.yaml")
 
 
 @pytest.mark.parametrize("name", ["c.yaml", "c.yml", "c.json", "c.YAML", "c.JSON"])
-def test_the_extension_tells_the_format(
+def test_the_extension_selects_the_format(
     tmp_path: Path, document: dict[str, Any], name: str
 ) -> None:
     assert read(tmp_path, json.dumps(document), name) == document
@@ -62,7 +62,7 @@ def test_another_extension_is_refused(tmp_path: Path, name: str) -> None:
         ("text # comment", "text"),
     ],
 )
-def test_a_yaml_scalar_is_what_it_looks_like(tmp_path: Path, scalar: str, value: object) -> None:
+def test_a_yaml_scalar_is_read_as_it_is_written(tmp_path: Path, scalar: str, value: object) -> None:
     assert read(tmp_path, f"a: {scalar}") == {"a": value}
 
 
@@ -74,7 +74,7 @@ def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path) -> None:
     assert read(tmp_path, b"\xef\xbb\xbfa: 1") == {"a": 1}
 
 
-def test_an_alias_stands_for_its_anchor(tmp_path: Path) -> None:
+def test_an_alias_has_the_value_of_its_anchor(tmp_path: Path) -> None:
     assert read(tmp_path, "a: &x {b: 1}\nc: *x") == {"a": {"b": 1}, "c": {"b": 1}}
 
 
@@ -109,18 +109,20 @@ def test_an_alias_stands_for_its_anchor(tmp_path: Path) -> None:
         pytest.param(b"a: \x00", "c.yaml", id="null byte"),
     ],
 )
-def test_what_breaks_the_format_is_refused(tmp_path: Path, content: str | bytes, name: str) -> None:
+def test_a_file_with_a_syntax_error_is_refused(
+    tmp_path: Path, content: str | bytes, name: str
+) -> None:
     assert issue_of(tmp_path, content, name).code == "parse_error"
 
 
-def test_a_repeated_yaml_key_is_told_by_its_line(tmp_path: Path) -> None:
+def test_a_repeated_yaml_key_is_reported_by_its_line(tmp_path: Path) -> None:
     reason = "Line 3 gives a key that its mapping has already."
 
     assert issue_of(tmp_path, "a: 1\nb: 2\na: 3").reason == reason
 
 
 @pytest.mark.parametrize("name", ["c.yaml", "c.json"])
-def test_a_broken_line_is_told_by_its_number_and_not_shown(tmp_path: Path, name: str) -> None:
+def test_a_broken_line_is_reported_by_its_number_and_not_shown(tmp_path: Path, name: str) -> None:
     issue = issue_of(tmp_path, '{"a": 1,\n"word-nobody-may-see": }}', name)
 
     assert issue.reason == "The file breaks its format in line 2."

@@ -55,7 +55,7 @@ def test_a_redacted_profile_keeps_the_order_of_the_file(document: dict[str, Any]
         assert [key for key in shown[section] if key in keys] == list(keys)
 
 
-def test_a_redacted_profile_shows_lists_and_what_is_switched_off(put: Put) -> None:
+def test_a_redacted_profile_shows_lists_and_disabled_sections(put: Put) -> None:
     put("persistence", "none")
     put("handlers", ["a:b"])
     put("telemetry.bearerToken", {"env": "PLACE_A"})

@@ -34,7 +34,7 @@ def test_every_code_is_documented() -> None:
     assert {code for code in codes if f"`{code}`" not in PAGE} == set()
 
 
-def test_keys_tell_path_type_default_and_meaning() -> None:
+def test_keys_have_path_type_default_and_meaning() -> None:
     keys = {key.path: key for key in config_keys()}
 
     port = keys["profiles.NAME.service.port"]

@@ -23,7 +23,7 @@ def test_weak_tokens_are_refused_in_code_as_they_are_in_a_file(field: str, weak:
     assert not weak or weak not in str(caught.value)
 
 
-def test_every_secret_that_cannot_be_used_is_reported_at_once() -> None:
+def test_all_unusable_secrets_are_reported_together() -> None:
     with pytest.raises(ConfigError) as caught:
         example_secrets(
             access_token=Secret("a\r\nb"),

@@ -298,7 +298,9 @@ def test_every_segment_arrives_as_one_or_is_refused(segments: list[str]) -> None
         ({"connect_seconds": 30.0, "total_seconds": 30.0}, "invalid_timeout"),
     ],
 )
-def test_what_cannot_work_is_refused_at_once(settings: dict[str, Any], code: str) -> None:
+def test_an_invalid_argument_is_refused_before_the_call(
+    settings: dict[str, Any], code: str
+) -> None:
     valid: dict[str, Any] = {
         "base_url": "https://host",
         "version": "v25.0",

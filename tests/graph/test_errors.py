@@ -112,7 +112,7 @@ def test_every_code_of_the_reference_has_its_name() -> None:
     assert len(expected) == 73
 
 
-def test_a_code_stands_in_the_table_once() -> None:
+def test_a_code_is_in_the_table_once() -> None:
     assert len({(rule.code, rule.subcode) for rule in RULES}) == len(RULES)
 
 
@@ -122,12 +122,12 @@ def test_every_action_has_advice_and_is_used() -> None:
 
 
 @pytest.mark.parametrize("code", RETRIED)
-def test_what_passes_by_itself_is_retryable(code: int) -> None:
+def test_a_temporary_failure_is_retryable(code: int) -> None:
     assert refused(400, {"code": code}).diagnostics.retryable
 
 
 @pytest.mark.parametrize("code", NOT_RETRIED)
-def test_what_needs_a_change_is_not_retryable(code: int) -> None:
+def test_a_failure_that_needs_a_change_is_not_retryable(code: int) -> None:
     assert not refused(400, {"code": code}).diagnostics.retryable
 
 
@@ -192,7 +192,7 @@ def test_an_unknown_code_is_named_by_its_answer(
     assert refused(status, error).diagnostics.name == name
 
 
-def test_429_throttles_whatever_the_error_says() -> None:
+def test_429_is_a_rate_limit_for_every_error_code() -> None:
     error = refused(429, {"code": 80008, "type": "OAuthException"}, Retry_After="30")
 
     assert error.throttled
@@ -212,7 +212,7 @@ def test_429_throttles_whatever_the_error_says() -> None:
         pytest.param(b"[" * 100_000, id="deep"),
     ],
 )
-def test_429_throttles_and_can_be_retried_whatever_the_body_is(body: bytes) -> None:
+def test_429_is_a_retryable_rate_limit_for_every_body(body: bytes) -> None:
     error = classify(429, {"Retry-After": "5"}, body)
 
     assert (error.throttled, error.retry_after) == (True, "5")

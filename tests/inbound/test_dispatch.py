@@ -338,7 +338,7 @@ async def stop_during_a_claim(inbox: Inbox) -> None:
     inbox.store = store
 
 
-async def test_an_exhausted_update_is_not_called_again_although_a_stop_comes_first(
+async def test_an_exhausted_update_is_not_handled_again_after_a_stop(
     inbox: Inbox,
 ) -> None:
     async def never(update: Update) -> None:

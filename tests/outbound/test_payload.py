@@ -31,7 +31,7 @@ def test_a_text_has_the_keys_that_graph_wants_in_order(preview: bool | None, end
     ),
     preview=st.none() | st.booleans(),
 )
-def test_what_the_text_route_sends_the_other_route_would_take(
+def test_every_message_of_the_text_route_is_valid_on_the_other_route(
     text: str, preview: bool | None
 ) -> None:
     payload = text_payload(TextMessage(to="1555", text=text, preview_url=preview))

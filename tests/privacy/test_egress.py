@@ -142,7 +142,7 @@ def test_a_process_that_starts_a_thread_is_not_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS_OUT)
-def test_whoever_turns_to_anybody_is_killed(way: str, port: str, tmp_path: Path) -> None:
+def test_a_process_that_connects_anywhere_is_killed(way: str, port: str, tmp_path: Path) -> None:
     code = WAYS_OUT[way].replace("'127.0.0.1', PORT", f"'127.0.0.1', {port}").replace("PORT", port)
 
     done = run_without_network(tmp_path, "-c", code)
@@ -150,7 +150,7 @@ def test_whoever_turns_to_anybody_is_killed(way: str, port: str, tmp_path: Path)
     assert abs(done.returncode) == signal.SIGSYS, done.stderr
 
 
-def test_to_listen_and_to_write_to_who_came_is_allowed(tmp_path: Path) -> None:
+def test_listening_and_replying_to_a_connected_client_is_allowed(tmp_path: Path) -> None:
     code = (
         "import socket; socket.create_server(('127.0.0.1', 0)); a, b = socket.socketpair();"
         "a.send(b'x'); assert b.recv(1) == b'x'"
@@ -159,7 +159,7 @@ def test_to_listen_and_to_write_to_who_came_is_allowed(tmp_path: Path) -> None:
     assert run_without_network(tmp_path, "-c", code).returncode == 0
 
 
-def test_to_import_all_of_wats_asks_nobody_and_starts_nothing(tmp_path: Path) -> None:
+def test_importing_all_of_wats_connects_nowhere_and_starts_nothing(tmp_path: Path) -> None:
     code = (
         "import importlib, pkgutil, threading, wats\n"
         "for module in pkgutil.walk_packages(wats.__path__, 'wats.'):\n"
@@ -174,7 +174,7 @@ def test_to_import_all_of_wats_asks_nobody_and_starts_nothing(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
-def test_to_make_a_service_asks_nobody_and_starts_nothing(tmp_path: Path) -> None:
+def test_creating_a_service_connects_nowhere_and_starts_nothing(tmp_path: Path) -> None:
     code = (
         "import threading\n"
         "from wats import create_wats_service_app, open_store\n"
@@ -191,21 +191,21 @@ def test_to_make_a_service_asks_nobody_and_starts_nothing(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_command_is_known_to_ask_nobody_or_to_be_told_whom() -> None:
+def test_every_command_is_listed_as_local_or_with_its_host() -> None:
     assert set(commands()) == OFFLINE.keys() | TO_A_HOST | FOR_LONG
 
 
 @pytest.mark.parametrize(
     "arguments", [["--version"], ["--help"], []], ids=["version", "help", "none"]
 )
-def test_the_command_line_asks_nobody(arguments: list[str], tmp_path: Path) -> None:
+def test_local_commands_connect_nowhere(arguments: list[str], tmp_path: Path) -> None:
     done = run_without_network(tmp_path, "-m", "wats", *arguments)
 
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("command", OFFLINE)
-def test_a_command_that_is_told_no_host_asks_nobody(command: str, tmp_path: Path) -> None:
+def test_a_command_without_a_host_connects_nowhere(command: str, tmp_path: Path) -> None:
     (tmp_path / "wats.config.yaml").write_text(CONFIG)
 
     done = run_without_network(tmp_path, "-m", "wats", *command.split(" "), *OFFLINE[command])
@@ -255,7 +255,7 @@ async def serve_without_network(folder: Path, *, workers: int, sends: bool) -> S
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_service_asks_nobody(workers: int, tmp_path: Path) -> None:
+def test_a_service_connects_nowhere(workers: int, tmp_path: Path) -> None:
     service = uvloop.run(serve_without_network(tmp_path, workers=workers, sends=False))
 
     assert service.process.returncode == 0
@@ -316,7 +316,7 @@ async def serve_with_graph(folder: Path) -> tuple[Service, str]:
     return service, allowed
 
 
-def test_a_service_that_sends_asks_graph_and_nobody_else(tmp_path: Path) -> None:
+def test_a_service_that_sends_connects_only_to_graph(tmp_path: Path) -> None:
     service, allowed = uvloop.run(serve_with_graph(tmp_path))
 
     assert service.process.returncode == 0
@@ -324,7 +324,7 @@ def test_a_service_that_sends_asks_graph_and_nobody_else(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("way", WAYS_OUT.keys() - {"child"})
-def test_whoever_turns_to_somebody_else_is_seen(way: str, port: str, tmp_path: Path) -> None:
+def test_a_connection_to_another_host_is_detected(way: str, port: str, tmp_path: Path) -> None:
     code = WAYS_OUT[way].replace("PORT", port)
     environ = {**os.environ, **guarded(tmp_path, "127.0.0.1:1")}
 

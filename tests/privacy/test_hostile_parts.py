@@ -155,7 +155,7 @@ def test_no_canary_is_seen(told: Told) -> None:
     assert seen_in(told.surfaces, told.canaries) == {"log": [TRACE], "answers": [TRACE]}
 
 
-def test_the_store_failed_where_somebody_heard_of_it(told: Told) -> None:
+def test_the_failure_of_the_store_reached_every_surface(told: Told) -> None:
     events = Counter(str(line["event"]) for line in told.log)
 
     assert events["wats.request.error"] > 10
@@ -169,14 +169,14 @@ def test_every_line_of_the_log_is_as_documented(told: Told) -> None:
     assert {fault for line in told.log for fault in faults_of(json.dumps(line))} == set()
 
 
-def test_the_sink_was_told_of_all_this(told: Told) -> None:
+def test_the_sink_received_every_failure(told: Told) -> None:
     assert len(told.sink.counters) > 1000
     assert len(told.sink.histograms) > 1000
     assert len(told.sink.spans) > 1000
     assert {event.name for event in told.sink.events} == {"wats.started", "wats.draining"}
 
 
-def test_a_handler_whose_name_could_be_somebodys_is_called_other() -> None:
+def test_a_handler_whose_name_may_be_personal_data_is_named_other() -> None:
     canaries = Canaries()
     sink = CapturingTelemetrySink()
     telemetry = Telemetry(

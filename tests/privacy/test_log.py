@@ -117,7 +117,7 @@ def test_every_key_is_documented_and_has_a_rule() -> None:
     assert documented_keys() == set(VALUES) == set(EXPRESSIONS) == used | {"at"}
 
 
-def test_no_line_holds_an_expression_that_nobody_looked_at() -> None:
+def test_every_expression_in_a_log_line_is_reviewed() -> None:
     used: dict[str, set[str]] = {}
     for line in written_lines():
         for key, value in line.items():
@@ -127,7 +127,7 @@ def test_no_line_holds_an_expression_that_nobody_looked_at() -> None:
     assert used == EXPRESSIONS
 
 
-def test_what_writes_lines_is_given_nothing_else() -> None:
+def test_log_calls_receive_reviewed_values_only() -> None:
     others = set()
     for name, function in functions():
         lines = list(lines_in(function))
@@ -159,7 +159,7 @@ def test_a_running_service_writes_nothing_else() -> None:
     }
 
 
-def test_what_a_service_announces_are_its_address_and_number() -> None:
+def test_a_service_announces_its_address_and_number() -> None:
     calls = [call for module in MODULES.values() for call in calls_in(module)]
     announced = [call for call in calls if name_of(call.func) == "announce"]
 
@@ -184,7 +184,7 @@ PROVOKED = {
 }
 
 
-def test_what_could_be_written_of_a_service_was_written(told: Told) -> None:
+def test_every_log_line_of_a_service_was_provoked(told: Told) -> None:
     events = {json.loads(line)["event"] for line in told.surfaces["stderr"].splitlines()}
 
     always = {"wats.graph.failure", "wats.library.log", "wats.telemetry.sink.error"}

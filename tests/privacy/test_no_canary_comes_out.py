@@ -48,11 +48,11 @@ def test_no_canary_is_seen_where_it_may_not_be(told: Told) -> None:
     assert seen_in(told.surfaces, told.canaries) == SEEN
 
 
-def test_there_were_a_hundred_thousand_of_them(told: Told) -> None:
+def test_a_hundred_thousand_canaries_were_used(told: Told) -> None:
     assert len(told.canaries) >= 100_000
 
 
-def test_every_surface_had_something_to_say(told: Told) -> None:
+def test_every_surface_returned_data(told: Told) -> None:
     telemetry = {name + whose for name in TELEMETRY for whose in ("", " (telemetry)")}
     others = {"/openapi.json (stranger)", "processes", "stdout", "stderr", "sink", "answers"}
 
@@ -64,7 +64,7 @@ def test_every_surface_had_something_to_say(told: Told) -> None:
     assert "wats serve" in told.surfaces["processes"]
 
 
-def test_a_sink_was_told_by_all_its_methods_and_always_failed(told: Told) -> None:
+def test_a_sink_was_called_by_all_its_methods_and_always_failed(told: Told) -> None:
     calls = [json.loads(line) for line in told.surfaces["sink"].splitlines()]
     failures = moved(told, "wats_sink_failures_total", "method")
 
@@ -102,7 +102,7 @@ def test_every_kind_of_update_was_handled_and_some_failed(told: Told) -> None:
     assert named == {"tests.privacy.hostile:fail"}
 
 
-def test_everything_that_meta_tells_of_messages_was_told(told: Told) -> None:
+def test_every_kind_of_update_and_status_was_received(told: Told) -> None:
     assert min(moved(told, "wats_messages_final_total", "outcome").values()) > 0
     assert told.samples["wats_webhook_lag_seconds_count"] > 1000
     errors = moved(told, "wats_graph_errors_total", "error_category")

@@ -44,7 +44,7 @@ async def leak(canaries: Canaries, folder: Path) -> dict[str, str]:
     return service.surfaces
 
 
-def test_what_leaks_is_found_on_every_surface(tmp_path: Path) -> None:
+def test_every_planted_leak_is_found_on_every_surface(tmp_path: Path) -> None:
     canaries = Canaries()
 
     surfaces = uvloop.run(leak(canaries, tmp_path))

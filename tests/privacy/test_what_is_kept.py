@@ -42,7 +42,7 @@ async def keep(canaries: Canaries, folder: Path) -> str:
     return "\n".join(path.read_bytes().decode("latin-1") for path in files)
 
 
-def test_of_what_was_handled_only_ids_types_and_states_are_kept(tmp_path: Path) -> None:
+def test_of_handled_updates_only_ids_types_and_states_are_kept(tmp_path: Path) -> None:
     canaries = Canaries()
 
     found = canaries.found_in(uvloop.run(keep(canaries, tmp_path)))

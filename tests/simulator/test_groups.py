@@ -68,7 +68,7 @@ async def test_groups_are_listed_page_by_page(meta: Any, receiver: Any) -> None:
     assert [group["id"] for group in whole["data"]["groups"]] == ids
 
 
-async def test_only_the_fields_that_are_asked_for_are_returned(meta: Any, receiver: Any) -> None:
+async def test_only_the_requested_fields_are_returned(meta: Any, receiver: Any) -> None:
     group_id = await create(meta, receiver)
 
     _, group = await meta.graph.call("GET", f"/v25.0/{group_id}?fields=subject,suspended")
@@ -123,7 +123,7 @@ async def test_the_invite_link_can_be_reset(meta: Any, receiver: Any) -> None:
     assert first["invite_link"] != second["invite_link"] == third["invite_link"]
 
 
-async def test_somebody_joins_by_link_and_is_removed(meta: Any, receiver: Any) -> None:
+async def test_a_participant_joins_by_link_and_is_removed(meta: Any, receiver: Any) -> None:
     group_id = await create(meta, receiver)
     people = {**PRODUCT, "participants": [{"user": PERSON}]}
 

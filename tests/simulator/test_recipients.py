@@ -28,7 +28,7 @@ def test_every_setting_and_count_is_documented(name: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", BY_SUFFIX)
-def test_the_last_digits_choose_what_happens(suffix: str) -> None:
+def test_the_last_digits_select_the_outcome(suffix: str) -> None:
     assert behavior_of(f"1555000{suffix}") is BY_SUFFIX[suffix]
 
 

@@ -191,7 +191,7 @@ asyncio.run(main())
     assert sorted(outcomes) == [[False] * 20, [False] * 20, [True] * 20]
 
 
-async def test_another_process_leads_at_once_when_the_leader_closes(
+async def test_another_process_leads_immediately_after_the_leader_closes(
     stores: list[SQLiteStore],
 ) -> None:
     one, other = stores

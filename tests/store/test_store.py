@@ -163,7 +163,7 @@ async def test_a_redelivered_update_is_stored_once(
     assert len(await claim()) == 1
 
 
-async def test_an_update_that_stands_twice_in_one_call_is_stored_once(
+async def test_an_update_given_twice_in_one_call_is_stored_once(
     store: Store, arrival: MakeArrival, claim: Claim
 ) -> None:
     first, second, third = arrival(), arrival(), arrival()

@@ -152,7 +152,7 @@ def test_a_small_state_reads_exactly_like_this_in_openmetrics():
     assert text_of(registry, OPENMETRICS) == GOLDEN_OPENMETRICS
 
 
-def test_a_family_without_a_subject_or_a_series_says_nothing():
+def test_a_family_without_a_subject_or_a_series_is_not_shown():
     nothing = Subjects(routes=SMALL.routes, adapter=None)
     untouched = replace(SEND_OUTCOMES, initial=lambda _: ())
     registry = registry_of([PERSISTENCE_OPERATIONS, untouched, INBOX_DEPTH], nothing)
@@ -173,7 +173,7 @@ def test_a_gauge_that_was_never_set_is_absent_and_one_that_is_0_is_not():
 @pytest.mark.parametrize(
     ("accept", "content_type"), [(None, TEXT_TYPE), (OPENMETRICS, OPENMETRICS_TYPE)]
 )
-def test_whoever_accepts_gzip_gets_the_same_in_fewer_bytes(accept: str | None, content_type: str):
+def test_gzip_holds_the_same_text_in_fewer_bytes(accept: str | None, content_type: str):
     exposition = Exposition(registry_of(FAMILIES))
 
     plain = exposition.render(accept)
@@ -234,7 +234,7 @@ def test_every_number_reads_back_as_itself(value: float):
     assert float(format_number(value)) == value
 
 
-def test_what_is_written_is_escaped_as_each_form_wants_it():
+def test_label_values_are_escaped_as_each_format_requires():
     routes = (RouteLabel('/a"b\\c\nd%s', (Method.GET,)), RouteLabel(UNMATCHED))
     family = replace(HTTP_REQUEST_DURATION, help='A "quoted"\\\n100 % text.')
     registry = registry_of([family], Subjects(routes=routes, adapter=None))
@@ -305,7 +305,7 @@ def test_both_parsers_of_prometheus_client_read_the_same_of_any_state(registry: 
 
 @settings(deadline=None)
 @given(states())
-def test_any_state_tells_how_many_series_it_shows_and_never_more_than_it_may(registry: Registry):
+def test_every_state_exposes_its_number_of_series_within_the_budget(registry: Registry):
     shown = samples_of(parser.text_string_to_metric_families(text_of(registry)))
 
     told = {kind: shown["wats_series", frozenset({("kind", kind)})] for kind in ("live", "budget")}
@@ -316,7 +316,7 @@ def test_any_state_tells_how_many_series_it_shows_and_never_more_than_it_may(reg
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
 @settings(max_examples=25, deadline=None)
 @given(states())
-def test_promtool_finds_nothing_to_say_of_any_state(registry: Registry):
+def test_promtool_accepts_every_state(registry: Registry):
     checked = subprocess.run(
         ["promtool", "check", "metrics"],
         input=text_of(registry).encode(),

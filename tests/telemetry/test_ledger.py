@@ -49,9 +49,7 @@ def made_up(name: str, module: object = "builtins") -> BaseException:
     ],
     ids=lambda value: value if isinstance(value, str) else "as",
 )
-def test_a_class_of_ours_or_of_what_we_stand_on_is_called_by_its_name(
-    error: BaseException, name: str
-):
+def test_a_class_of_ours_or_of_a_dependency_is_named(error: BaseException, name: str):
     assert error_name(error) == name
 
 
@@ -181,7 +179,7 @@ def ticking() -> Callable[[], int]:
     return lambda: next(ticks)
 
 
-def test_every_process_tells_of_the_errors_of_all():
+def test_every_process_reports_the_errors_of_all():
     board, clock = Board(2), ticking()
     one, other = (ErrorLedger(board=board, row=row, clock=clock) for row in range(2))
 
@@ -192,7 +190,7 @@ def test_every_process_tells_of_the_errors_of_all():
     assert one.snapshot() == other.snapshot() == {"ValueError": 1, "KeyError": 2}
 
 
-def test_of_more_names_than_ten_those_seen_last_by_anybody_are_told():
+def test_of_more_than_ten_names_those_seen_last_are_reported():
     board, clock = Board(2), ticking()
     ledgers = [ErrorLedger(NAMES, board=board, row=row, clock=clock) for row in range(2)]
     for place, name in enumerate(NAMES):
@@ -212,7 +210,7 @@ def test_a_process_that_replaces_another_goes_on_counting_its_errors():
     assert ErrorLedger(board=board).snapshot() == {"ValueError": 2}
 
 
-def test_errors_at_the_same_moment_are_told_in_the_order_in_which_they_came():
+def test_simultaneous_errors_are_reported_in_order_of_arrival():
     ledger = ErrorLedger(NAMES, clock=lambda: 7)
 
     for name in NAMES[2::-1]:
@@ -221,7 +219,7 @@ def test_errors_at_the_same_moment_are_told_in_the_order_in_which_they_came():
     assert list(ledger.snapshot()) == NAMES[2::-1]
 
 
-def test_a_name_that_was_written_only_in_part_is_not_told():
+def test_a_partly_written_name_is_not_reported():
     board = Board()
     ledger = ErrorLedger(board=board)
     ledger.record(ValueError())

@@ -57,7 +57,7 @@ def test_every_combination_of_label_values_counts_for_a_series_that_can_be(regis
         assert {block.places[values] for values in every} == own, block.family.name
 
 
-def test_a_value_outside_the_closed_list_counts_for_the_one_that_stands_for_it(
+def test_a_value_outside_the_closed_list_counts_for_the_fallback(
     registry: Registry,
 ):
     places = block_of(registry, HTTP_REQUESTS).places
@@ -84,7 +84,7 @@ def test_a_value_outside_the_closed_list_counts_for_the_one_that_stands_for_it(
         (BUILD_INFO, ("unknown", "unknown"), ("unknown", "0.1.0")),
     ],
 )
-def test_what_cannot_be_counts_for_the_nearest_that_can(
+def test_an_impossible_series_counts_for_the_nearest_possible_one(
     registry: Registry, family: Family, impossible: tuple[str, ...], nearest: tuple[str, ...]
 ):
     block = block_of(registry, family)
@@ -115,7 +115,7 @@ def test_a_graph_call_is_a_success_exactly_if_it_was_2xx(registry: Registry):
     assert {family for family, _, _ in series} == set(EndpointFamily)
 
 
-def test_there_is_one_database_and_one_for_what_is_none(registry: Registry):
+def test_one_database_is_known_and_one_represents_all_others(registry: Registry):
     durations = block_of(registry, STORE_DURATION).series
 
     assert set(durations) == {("sqlite", operation) for operation in StoreOperation} | {
@@ -123,7 +123,7 @@ def test_there_is_one_database_and_one_for_what_is_none(registry: Registry):
     }
 
 
-def test_a_histogram_has_a_slot_for_each_bucket_for_what_is_above_and_for_the_sum(
+def test_a_histogram_has_slots_for_each_bucket_the_overflow_and_the_sum(
     registry: Registry,
 ):
     block = block_of(registry, HTTP_REQUEST_DURATION)
@@ -180,7 +180,7 @@ def test_the_budget_is_the_number_of_lines_of_everything_that_can_be(subjects: S
     assert registry.budget == outcomes + durations
 
 
-def test_places_look_up_what_they_do_not_know_as_what_stands_for_it():
+def test_an_unknown_value_is_looked_up_as_the_fallback():
     axes = [Axis(("a", "b"), "b"), Axis((1, 2), 1)]
     places = Places(axes, {("a", 1): "a1", ("a", 2): "a2", ("b", 1): "b1", ("b", 2): "b2"})
 

@@ -72,7 +72,7 @@ def of_call(conventions: StableConventions, told: Mapping[str, Any]) -> Mapping[
     return metric.translate(told)
 
 
-def test_the_stable_words_are_those_of_the_published_conventions(stable: StableConventions) -> None:
+def test_the_stable_names_are_those_of_the_published_conventions(stable: StableConventions) -> None:
     metrics = [stable.metric(family) for family in (HTTP_REQUEST_DURATION, GRAPH_DURATION)]
 
     assert [metric.name for metric in metrics if metric] == [
@@ -150,7 +150,7 @@ def test_every_method_of_ours_is_one_of_the_conventions(stable: StableConvention
         ),
     ],
 )
-def test_a_request_is_told_in_the_stable_words(
+def test_a_request_follows_the_stable_conventions(
     stable: StableConventions, told: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     assert of_request(stable, told) == expected
@@ -189,7 +189,7 @@ def test_a_request_is_told_in_the_stable_words(
         ),
     ],
 )
-def test_a_graph_call_is_told_in_the_stable_words_beside_our_own(
+def test_a_graph_call_follows_the_stable_conventions_in_addition_to_our_names(
     stable: StableConventions, told: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     ours = ("wats.graph.endpoint_family", "wats.operation.outcome")
@@ -207,7 +207,7 @@ def test_the_count_of_requests_is_left_to_the_histogram(stable: StableConvention
 
 
 @pytest.mark.parametrize("family", TOLD, ids=lambda family: family.name)
-def test_in_our_own_words_nothing_is_changed(family: Any) -> None:
+def test_our_own_names_are_left_unchanged(family: Any) -> None:
     told = call(500, Outcome.ERROR)
     metric = Conventions().metric(family)
     assert metric is not None
@@ -230,7 +230,7 @@ def test_every_family_has_a_unit_that_agrees_with_its_name(family: Any) -> None:
     assert metric.unit
 
 
-def test_what_is_not_http_stays_in_our_words(stable: StableConventions) -> None:
+def test_events_other_than_http_keep_our_names(stable: StableConventions) -> None:
     told = {
         OTEL_ATTR.GRAPH_ENDPOINT_FAMILY: "messages",
         OTEL_ATTR.OPERATION_OUTCOME: "error",
@@ -293,7 +293,7 @@ def test_a_span_is_named_by_method_and_route(
         pytest.param({}, False, id="an event"),
     ],
 )
-def test_what_failed_is_told_by_outcome_or_else_by_the_answer(
+def test_a_failure_is_named_by_outcome_or_else_by_the_response(
     told: dict[str, Any], expected: bool
 ) -> None:
     assert failed(told) is expected
@@ -315,7 +315,7 @@ def test_a_dispatch_that_failed_has_an_error_type(stable: StableConventions) -> 
         pytest.param("https://graph.example/", "graph.example", 443, id="https"),
     ],
 )
-def test_graph_is_where_it_is_said_to_be(url: str, address: str, port: int) -> None:
+def test_graph_is_named_by_its_configured_address(url: str, address: str, port: int) -> None:
     conventions = StableConventions(url_scheme="http", graph_url=url)
 
     translated = of_call(conventions, call(200, Outcome.SUCCESS))
@@ -328,7 +328,7 @@ def test_a_graph_without_a_host_is_refused() -> None:
         StableConventions(url_scheme="http", graph_url="graph.facebook.com")
 
 
-def test_the_status_is_told_once(stable: StableConventions) -> None:
+def test_the_status_is_recorded_once(stable: StableConventions) -> None:
     translated = of_request(stable, request(200))
 
     assert translated.keys().isdisjoint({"http.status_code", "http.response.status.class"})

@@ -64,7 +64,7 @@ def telling(sink: CapturingTelemetrySink) -> Telemetry:
     return telemetry_of_three_routes(sink=sink, now=FakeClock())
 
 
-def test_a_sink_is_told_counter_then_histogram_with_the_full_attributes(
+def test_a_sink_receives_counter_then_histogram_with_the_full_attributes(
     make_telemetry: Callable[..., Telemetry],
 ):
     sink = Sink()
@@ -150,7 +150,7 @@ def test_a_sink_is_told_counter_then_histogram_with_the_full_attributes(
         ),
     ],
 )
-def test_a_sink_is_told_what_is_counted(
+def test_a_sink_receives_counters(
     sink: CapturingTelemetrySink,
     telling: Telemetry,
     record: Callable[[Telemetry], None],
@@ -164,7 +164,7 @@ def test_a_sink_is_told_what_is_counted(
     assert list(sink.counters[0].attributes) == list(attributes)
 
 
-def test_a_sink_is_told_what_took_time(sink: CapturingTelemetrySink, telling: Telemetry):
+def test_a_sink_receives_durations(sink: CapturingTelemetrySink, telling: Telemetry):
     telling.webhook_lag(1.5)
     telling.message_delivered(2.5)
     telling.graph_operation(EndpointFamily.MESSAGES, 201, Outcome.SUCCESS, 0.5)
@@ -193,9 +193,7 @@ def test_in_the_set_of_the_contract_calls_and_questions_are_counted_and_not_time
     assert b"wats_" not in telemetry.render().body
 
 
-def test_a_sink_is_told_of_every_gauge_that_is_set(
-    sink: CapturingTelemetrySink, telling: Telemetry
-):
+def test_a_sink_receives_every_gauge_that_is_set(sink: CapturingTelemetrySink, telling: Telemetry):
     telling.inbox_depth(InboxState.RETRY, 3)
     telling.inbox_depth(InboxState.RETRY, 0)
     telling.inbox_oldest_age(1.5)
@@ -213,7 +211,7 @@ def test_a_sink_is_told_of_every_gauge_that_is_set(
     ]
 
 
-def test_a_sink_is_told_of_spans_that_end_now(sink: CapturingTelemetrySink, telling: Telemetry):
+def test_a_sink_receives_spans_that_end_now(sink: CapturingTelemetrySink, telling: Telemetry):
     telling.http_request(1, Method.GET, 404, 0.125)
     telling.graph_operation(EndpointFamily.MESSAGES, 201, Outcome.SUCCESS, 0.5)
     telling.dispatched(0, UpdateKind.STATUS, Outcome.SUCCESS, 2.0)
@@ -248,7 +246,7 @@ def test_a_span_that_took_no_time_that_is_one_begins_when_it_ends(
     assert all(span.start == span.end for span in sink.spans)
 
 
-def test_spans_are_told_whatever_set_is_configured(make_telemetry: Callable[..., Telemetry]):
+def test_spans_are_sent_for_every_configured_set(make_telemetry: Callable[..., Telemetry]):
     sink = CapturingTelemetrySink()
     telemetry = make_telemetry(sink=sink)
 
@@ -259,7 +257,7 @@ def test_spans_are_told_whatever_set_is_configured(make_telemetry: Callable[...,
 
 
 @pytest.mark.parametrize("event", LifecycleEvent)
-def test_a_sink_is_told_what_happens_to_the_service(
+def test_a_sink_receives_the_lifecycle_of_the_service(
     sink: CapturingTelemetrySink, telling: Telemetry, event: LifecycleEvent
 ):
     telling.event(event)
@@ -288,7 +286,7 @@ LOST, BACK = "wats.store.lost", "wats.store.back"
         pytest.param([(WRITE, Outcome.SKIPPED)], [], id="no outcome of a store"),
     ],
 )
-def test_a_sink_is_told_that_the_store_is_lost_and_back(
+def test_a_sink_receives_the_loss_and_return_of_the_store(
     sink: CapturingTelemetrySink,
     telling: Telemetry,
     questions: list[tuple[StoreOperation, Outcome]],
@@ -310,7 +308,7 @@ def test_nothing_is_added_in_the_way_in_which_something_is(
     assert touched(telling) == {}
 
 
-def test_the_attributes_of_a_series_are_one_object_that_nobody_can_change():
+def test_the_attributes_of_a_series_are_one_immutable_object():
     sink = Sink()
     telemetry = telemetry_of_three_routes(sink=sink)
 
@@ -323,7 +321,7 @@ def test_the_attributes_of_a_series_are_one_object_that_nobody_can_change():
     assert isinstance(told[0], MappingProxyType)
 
 
-def test_the_registry_has_the_event_when_the_sink_is_told():
+def test_the_registry_is_updated_before_the_sink_is_called():
     seen: list[bool] = []
 
     class Scraping(Sink):

@@ -105,7 +105,7 @@ def service() -> Service:
 @pytest.mark.parametrize(
     "headers", [{}, WRONG, SCRAPER], ids=["no-token", "wrong-token", "token-for-telemetry"]
 )
-async def test_who_may_not_use_the_api_is_counted(
+async def test_invalid_credentials_for_the_api_are_counted(
     service: Service, headers: Mapping[str, str]
 ) -> None:
     assert await service.ask("GET", "/api/messages", headers) == 401
@@ -115,7 +115,7 @@ async def test_who_may_not_use_the_api_is_counted(
 
 @pytest.mark.parametrize("headers", [{}, WRONG], ids=["no-token", "wrong-token"])
 @pytest.mark.parametrize("path", ["/metrics", "/status", "/debug/diagnostics"])
-async def test_who_may_not_see_telemetry_is_counted(
+async def test_invalid_credentials_for_telemetry_are_counted(
     service: Service, path: str, headers: Mapping[str, str]
 ) -> None:
     assert await service.ask("GET", path, headers) == 404
@@ -124,7 +124,7 @@ async def test_who_may_not_see_telemetry_is_counted(
 
 
 @pytest.mark.parametrize("headers", [{}, WRONG, GOOD], ids=["no-token", "wrong-token", "token"])
-async def test_nobody_fails_to_prove_anything_at_a_path_that_does_not_exist(
+async def test_a_path_that_does_not_exist_counts_no_authentication_failure(
     service: Service, headers: Mapping[str, str]
 ) -> None:
     assert await service.ask("GET", "/nothing-is-here", headers) == 404
@@ -141,7 +141,7 @@ async def test_a_good_token_is_no_failure(service: Service, headers: Mapping[str
     assert service.failures == []
 
 
-async def test_a_sink_hears_as_much_of_an_unknown_path_as_of_a_hidden_one(
+async def test_a_sink_receives_the_same_for_unknown_and_hidden_paths(
     service: Service,
 ) -> None:
     await service.ask("GET", "/nothing", WRONG)
@@ -197,7 +197,9 @@ async def test_a_webhook_that_is_refused_is_counted_by_its_reason(
     assert service.failures == [("webhook_signature", 1)] * failures
 
 
-async def test_what_is_no_refusal_of_a_webhook_is_not_counted_as_one(service: Service) -> None:
+async def test_an_error_other_than_a_refusal_of_a_webhook_is_not_counted_as_one(
+    service: Service,
+) -> None:
     body = b'{"object":"whatsapp_business_account","entry":[]}'
     assert await service.ask("POST", HOOK, {"x-hub-signature-256": sign(body)}, body) == 200
     assert await service.ask("GET", HOOK, query=CHALLENGE + PROOF) == 200
@@ -241,7 +243,7 @@ async def test_a_request_whose_answer_cannot_be_sent_is_counted_once(service: Se
     assert service.requests == [(200, 1)]
 
 
-async def test_a_request_whose_client_hangs_up_amid_it_is_counted_without_a_status(
+async def test_a_request_whose_client_hangs_up_during_it_is_counted_without_a_status(
     service: Service,
 ) -> None:
     async def receive() -> dict[str, Any]:

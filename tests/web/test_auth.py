@@ -28,7 +28,7 @@ GATE = Gate([Secret("service-one"), Secret("service-two")], [Secret("scraper")])
         pytest.param(b"Bearer " + b"x" * 60_000, Access.NONE, id="very-long"),
     ],
 )
-def test_a_token_opens_what_it_is_for_and_nothing_else(header: bytes, access: Access) -> None:
+def test_a_token_opens_its_own_surface_only(header: bytes, access: Access) -> None:
     assert GATE.judge([(b"host", b"x"), (b"authorization", header)]) is access
 
 
@@ -42,5 +42,5 @@ def test_two_authorization_headers_open_nothing() -> None:
     assert GATE.judge([header, header]) is Access.NONE
 
 
-def test_an_empty_token_is_nobodys() -> None:
+def test_an_empty_token_is_never_valid() -> None:
     assert Gate([], []).judge([(b"authorization", b"Bearer x")]) is Access.NONE

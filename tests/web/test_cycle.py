@@ -149,7 +149,7 @@ async def test_a_response_that_breaks_off_ends_the_connection(
     assert len(reports) == 1
 
 
-async def test_a_body_is_asked_for_and_passed_on_as_it_arrives() -> None:
+async def test_a_body_is_requested_and_passed_on_as_it_arrives() -> None:
     received: list[Any] = []
 
     @http_only

@@ -71,11 +71,11 @@ def test_a_repeated_header_is_joined_by_commas() -> None:
 
 
 @pytest.mark.parametrize("value", [b" a", b"a ", b"\t a \t"])
-def test_white_space_around_a_value_is_not_part_of_it(value: bytes) -> None:
+def test_white_space_around_a_value_is_ignored(value: bytes) -> None:
     assert request(headers=[(b"x", value)]).header(b"x") == "a"
 
 
-async def test_what_is_kept_of_a_body_is_counted_where_the_server_wants_to_know() -> None:
+async def test_the_bytes_held_of_a_body_are_counted_on_request() -> None:
     counted: list[int] = []
     asked = request(part(b"one", more=True), part(b"four"))
     asked._scope["extensions"] = {HELD_EXTENSION: {"add": counted.append}}

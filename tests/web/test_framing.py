@@ -67,7 +67,7 @@ def test_malformed_chunks_are_refused(sent: bytes) -> None:
         read(ChunkedBody(0), [sent])
 
 
-def test_a_sized_body_leaves_what_follows() -> None:
+def test_a_sized_body_does_not_consume_the_next_request() -> None:
     assert read(SizedBody(5), [b"he", b"", b"llo GET", b" /"]) == (b"hello", b" GET /")
 
 

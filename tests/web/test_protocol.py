@@ -119,7 +119,7 @@ async def test_the_refusal_of_garbage_waits_for_its_turn(before: bytes) -> None:
         pytest.param(head("GET x"), id="no-path"),
     ],
 )
-async def test_what_rfc_9112_does_not_permit_is_refused(sent: bytes) -> None:
+async def test_violations_of_rfc_9112_are_refused(sent: bytes) -> None:
     async with Running() as running:
         answer = await running.exchange(sent + GET)
 
@@ -171,7 +171,7 @@ async def test_a_client_that_closes_its_side_gets_its_answers(sent: bytes) -> No
     assert len(statuses_of(answer)) == max(1, sent.count(b" HTTP/1.1"))
 
 
-async def test_a_connection_that_ends_amid_a_head_counts_no_webhook() -> None:
+async def test_a_connection_that_ends_during_a_head_counts_no_webhook() -> None:
     async with Running() as running:
         async with running.connection(post(update(1)) + b"GET /hea") as (reader, _):
             await reader.readline()

@@ -132,7 +132,7 @@ def test_the_inventory_is_in_the_order_that_operators_know() -> None:
     ]
 
 
-def test_what_is_hidden_is_telemetry_and_what_is_open_checks_for_itself() -> None:
+def test_hidden_routes_are_telemetry_and_open_routes_check_for_themselves() -> None:
     by_posture = {
         posture: {route.label for route in TABLE if route.posture is posture} for posture in Posture
     }

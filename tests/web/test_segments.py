@@ -10,7 +10,7 @@ from wats.web.segments import decode_segment
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_what_was_encoded_is_decoded(text: str) -> None:
+def test_an_encoded_segment_is_decoded(text: str) -> None:
     assert decode_segment(quote(text, safe="")) == text
 
 
@@ -19,5 +19,5 @@ def test_a_segment_is_decoded_once() -> None:
 
 
 @pytest.mark.parametrize("segment", ["%", "%4", "%zz", "a%", "%ff", "%c3", "%ed%a0%80", "\xff"])
-def test_what_encodes_no_text_is_refused(segment: str) -> None:
+def test_a_segment_that_does_not_encode_text_is_refused(segment: str) -> None:
     assert decode_segment(segment) is None

@@ -15,7 +15,7 @@ HALF_A_WEBHOOK = (
 )
 
 
-async def test_a_webhook_whose_client_hangs_up_amid_it_is_counted() -> None:
+async def test_a_webhook_whose_client_hangs_up_during_it_is_counted() -> None:
     async with Running() as running:
         async with running.connection(HALF_A_WEBHOOK):
             await asyncio.sleep(0.05)
@@ -49,7 +49,7 @@ async def test_a_server_that_stops_waits_for_no_client_that_is_stuck(
 
 
 @pytest.mark.parametrize("shares_its_socket", [False, True])
-async def test_a_server_tells_that_it_drains_before_it_ends_a_connection(
+async def test_a_server_announces_the_drain_before_it_ends_a_connection(
     shares_its_socket: bool,
 ) -> None:
     told: list[int] = []
@@ -66,7 +66,7 @@ async def test_a_server_tells_that_it_drains_before_it_ends_a_connection(
     assert told == [1]
 
 
-async def test_servers_on_one_socket_know_what_each_of_them_has() -> None:
+async def test_servers_on_one_socket_know_the_connections_of_each_other() -> None:
     shares = shares_of(2)
     async with Running(share=shares[1]) as running, running.connection(b""):
         await running.until(lambda: shares[0].least() == 1)

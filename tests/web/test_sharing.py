@@ -120,7 +120,7 @@ async def test_each_process_gets_its_share(
     assert max(held) - min(held) <= SLACK
 
 
-async def test_a_process_that_takes_none_holds_up_nobody_for_long(
+async def test_a_process_that_does_not_accept_delays_others_briefly(
     listener: socket.socket, clients: Clients
 ) -> None:
     async with processes(listener, 2) as (busy, _), asyncio.timeout(5):
@@ -130,7 +130,9 @@ async def test_a_process_that_takes_none_holds_up_nobody_for_long(
         assert {await clients.connect() for _ in range(50)} == {1}
 
 
-async def test_who_has_left_is_not_waited_for(listener: socket.socket, clients: Clients) -> None:
+async def test_a_process_that_has_left_is_not_waited_for(
+    listener: socket.socket, clients: Clients
+) -> None:
     async with processes(listener, 2) as (leaving, staying):
         for _ in range(10):
             await clients.connect()
@@ -140,7 +142,7 @@ async def test_who_has_left_is_not_waited_for(listener: socket.socket, clients: 
         assert await clients.connect() == 1
 
 
-async def test_what_was_accepted_before_the_end_is_among_the_connections(
+async def test_connections_accepted_before_the_end_are_counted(
     listener: socket.socket, clients: Clients
 ) -> None:
     async with processes(listener, 1) as (only,):
@@ -170,7 +172,7 @@ async def test_a_process_that_was_waiting_at_the_end_takes_no_more(
 
 
 @pytest.mark.parametrize("failure", [errno.EMFILE, errno.ECONNABORTED])
-async def test_a_listener_that_fails_is_asked_again(
+async def test_a_listener_that_fails_is_tried_again(
     listener: socket.socket, clients: Clients, monkeypatch: pytest.MonkeyPatch, failure: int
 ) -> None:
     monkeypatch.setattr(sharing, "RETRY_SECONDS", 0.05)

@@ -298,7 +298,7 @@ async def test_one_call_that_cannot_be_stored_fails_no_other(
     assert payloads(await claim(store, "handlers", 10)) == [good.payload]
 
 
-async def test_deliveries_of_a_consumer_that_nobody_has_any_more_are_deleted(
+async def test_deliveries_of_a_removed_consumer_are_deleted(
     open_replica: MakeStore, arrival: MakeArrival, pass_time: PassTime, sql: Any
 ) -> None:
     store = await open_replica()

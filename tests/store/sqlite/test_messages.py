@@ -320,7 +320,7 @@ def test_a_bucket_keeps_its_sent_messages_when_only_received_ones_follow(
 
 
 @pytest.mark.parametrize("days", [-7, -1, 0, 400, -20_000])
-def test_a_redelivery_is_known_whatever_time_both_deliveries_state(
+def test_a_redelivery_is_recognized_although_its_time_differs(
     writer: Writer, receive_message: ReceiveMessage, days: int
 ) -> None:
     at = NOON + timedelta(days=days)
@@ -428,7 +428,7 @@ def test_one_merge_moves_a_bounded_number_of_entries(
     assert len(index(writer)) == 3000
 
 
-def test_messages_whose_ids_share_a_hash_are_told_apart(
+def test_messages_whose_ids_share_a_hash_are_distinguished(
     writer: Writer, message: Callable[..., MessageRecord]
 ) -> None:
     # As CRC-32 has it, apart from the highest bit.
