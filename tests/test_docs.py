@@ -1,4 +1,4 @@
-"""The documentation is held to the code: what it says exists, and what exists is said."""
+"""The documentation matches the code, in both directions."""
 
 import asyncio
 import hashlib
@@ -50,7 +50,7 @@ from wats.web.routes import route_table
 
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 NO_KEYS = {"service.py", "service.instance"}
-"""What looks like keys of the config: a module, and the beginning of OpenTelemetry's attribute."""
+"""Names that resemble config keys: a module, and the beginning of an attribute."""
 
 generate = load(ROOT / "docs/generate.py")
 

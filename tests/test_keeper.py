@@ -17,7 +17,7 @@ NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
 class Shelf:
-    """A store that only counts what is in it, and fails as instructed."""
+    """A store that only counts its deliveries, and fails as instructed."""
 
     def __init__(self, *answers: InboxDepth | Exception) -> None:
         self.answers = list(answers)
@@ -73,13 +73,13 @@ async def kept(
     purges: int = 0,
     log: Log = lambda _: None,
 ) -> Telemetry:
-    """Run a keeper until the store was asked *until* times, and purged *purges* times."""
+    """Run a keeper until the store was measured *until* times, and purged *purges* times."""
     telemetry = Telemetry(
         routes=[RouteLabel("unmatched")], adapter=Adapter.SQLITE, families=families
     )
     keeper = Keeper(
         store,
-        Idle(),  # type: ignore[arg-type]  # what is asked of it, it has
+        Idle(),  # type: ignore[arg-type]  # it has the methods in use
         telemetry=telemetry,
         inbox=InboxConfig(),
         messages=MessagesConfig(),

@@ -79,7 +79,7 @@ class Lifespan:
             app({"type": "lifespan"}, self._to_app.get, self._from_app.put)
         )
 
-    async def tell(self, event: str) -> dict[str, Any]:
+    async def send(self, event: str) -> dict[str, Any]:
         await self._to_app.put({"type": f"lifespan.{event}"})
         answer: dict[str, Any] = await self._from_app.get()
         return answer
@@ -99,9 +99,9 @@ async def test_a_server_with_lifespan_starts_and_stops_it(tmp_path) -> None:
     app = make(persistence=SQLiteStore(str(tmp_path / "wats.db")))
     server = Lifespan(app)
 
-    assert await server.tell("startup") == {"type": "lifespan.startup.complete"}
+    assert await server.send("startup") == {"type": "lifespan.startup.complete"}
     assert (await ask(app, path="/readyz"))[0] == 200
-    assert await server.tell("shutdown") == {"type": "lifespan.shutdown.complete"}
+    assert await server.send("shutdown") == {"type": "lifespan.shutdown.complete"}
     await server.end()
     assert (await ask(app, path="/readyz"))[0] == 503
 
@@ -109,7 +109,7 @@ async def test_a_server_with_lifespan_starts_and_stops_it(tmp_path) -> None:
 async def test_a_failed_start_is_reported_to_the_server_in_our_words(tmp_path) -> None:
     server = Lifespan(make(persistence=Broken(str(tmp_path / "wats.db"))))
 
-    answer = await server.tell("startup")
+    answer = await server.send("startup")
 
     await server.end()
     assert answer == {
@@ -134,19 +134,19 @@ async def test_to_start_or_stop_twice_is_to_do_it_once(tmp_path) -> None:
 
 async def test_an_update_is_handled_by_the_handlers_of_its_kind(tmp_path) -> None:
     app = make(persistence=SQLiteStore(str(tmp_path / "wats.db")))
-    told: asyncio.Queue[str] = asyncio.Queue()
+    handled: asyncio.Queue[str] = asyncio.Queue()
 
     @app.on("account")
     async def of_accounts(update: Any) -> None:
-        await told.put(f"account {update.kind}")
+        await handled.put(f"account {update.kind}")
 
     @app.on(UpdateKind.MESSAGE, "status")
     async def of_messages(update: Any) -> None:
-        await told.put("message")
+        await handled.put("message")
 
     @app.on()
     async def of_all(update: Any) -> None:
-        await told.put("all")
+        await handled.put("all")
 
     await app.start()
     assert await webhook(app) == (
@@ -154,9 +154,9 @@ async def test_an_update_is_handled_by_the_handlers_of_its_kind(tmp_path) -> Non
         {"status": "ok", "received": 1, "dispatched": 1, "skipped": 0},
     )
 
-    assert {await told.get(), await told.get()} == {"account account", "all"}
+    assert {await handled.get(), await handled.get()} == {"account account", "all"}
     await app.stop()
-    assert told.empty()
+    assert handled.empty()
 
 
 async def test_without_a_store_handlers_run_before_the_answer() -> None:

@@ -11,7 +11,7 @@ Result = tuple[int, str]
 
 
 class Bench:
-    """Work made of numbers, and a record of what the worker did with it."""
+    """Work made of numbers, and a record of the worker's actions."""
 
     def __init__(self) -> None:
         self.waiting: list[int] = []

@@ -52,7 +52,7 @@ class Serving(NamedTuple):
         return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) / 1024  # type: ignore[index]
 
     def exchange(self, *pieces: bytes, pause: float = 0.0) -> bytes:
-        """Return all that comes back to *pieces*, and to an end of this direction."""
+        """Send *pieces*, close this direction, and return all bytes received."""
         with self.connect() as connection:
             answer = b""
             with contextlib.suppress(ConnectionError):
@@ -111,13 +111,13 @@ def test_a_pipeline_over_sockets_is_answered_in_order_however_it_is_cut(shared: 
 
         answer = shared.exchange(*list(cuts(choose, sent))[:40], pause=0.001)
 
-        # Of a pipeline that was cut short, the answers are the first ones.
+        # The responses to a truncated pipeline are the first ones.
         assert statuses_of(answer) == expected[: len(statuses_of(answer))], seed
         assert statuses_of(shared.exchange(sent)) == expected, seed
 
 
 def flood(first: bytes, more: bytes = b"", *, receive_buffer: int = 0) -> Callable[..., None]:
-    """Return an attack: *first* and then *more* without end, and no answer is read."""
+    """Return an attack: *first* and then *more* without end; it reads no response."""
 
     def attack(service: Serving, until: float) -> None:
         while time.monotonic() < until:

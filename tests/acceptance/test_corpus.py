@@ -26,7 +26,7 @@ TOLD_TWICE = {
     "envelope_entry_id_integer": "account",
     "group_multiple_items": "groupParticipants",
 }
-"""Bodies with an event that another body tells too: in other company, or of a number as an id."""
+"""Bodies with an event of another body: among other events, or with a number as an id."""
 EVENTS = EMITTED - Counter(TOLD_TWICE.values())
 
 LISTS = {
@@ -44,11 +44,11 @@ LISTS = {
     "smb_app_state_sync": ("state_sync",),
     "automatic_events": ("automatic_events",),
 }
-"""The members of the values of a field that hold items, each of which is an update by itself."""
+"""The members of the values of a field that hold items, each of which is an update."""
 
 
 class Keeper:
-    """A handler that keeps what it gets."""
+    """A handler that keeps the updates it receives."""
 
     def __init__(self) -> None:
         self.kinds: list[str] = []
@@ -62,7 +62,7 @@ def envelope_of(*entries: Any) -> dict[str, Any]:
 
 
 def entries_of(rows: list[Any]) -> list[Any]:
-    """Return every entry that can be read, with those of its changes that can."""
+    """Return every readable entry, with its readable changes."""
     entries = []
     for row in rows:
         for entry in deepcopy(row["body"]["entry"]):
@@ -115,7 +115,7 @@ def one_item_each() -> Iterator[Any]:
 
 
 def items_of_one_number_in_one_value() -> Iterator[Any]:
-    """As the platform does after an outage: what waited for one number comes in one value."""
+    """After an outage the platform sends everything that waited for one number in one value."""
     together: dict[Any, Any] = {}
     rest = []
     for entry in entries_of(ACCEPTED):

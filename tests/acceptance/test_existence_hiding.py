@@ -1,8 +1,8 @@
-"""To a stranger the operators' routes are paths that do not exist, in every byte that comes back.
+"""Without a token, operator endpoints match nonexistent paths in every byte of the response.
 
-Requests go to the sockets of `wats serve` as they stand here, and what comes back is compared as a
-whole, but for the time in `date`: the status line, names, order and values of the headers, the
-body, and what becomes of the connection.
+Requests go to the sockets of `wats serve` exactly as written here. Responses are compared
+completely, except for the time in `date`: the status line, names, order and values of the headers,
+the body, and whether the connection stays open.
 """
 
 import json
@@ -117,7 +117,7 @@ SHAPES = {
 
 
 class Setup(NamedTuple):
-    """What one service has."""
+    """The paths and tokens of one service."""
 
     groups: bool = False
     scraper_token: bool = False
@@ -178,10 +178,10 @@ def request(
 
 
 def exchange(service: Service, sent: bytes, late: str = "") -> bytes:
-    """Return all that comes back: *late* and `LAST` are sent once *sent* has its first answer."""
+    """Return all bytes received; *late* and `LAST` are sent once *sent* has its first response."""
     with connect(service) as connection:
         answer = ask(connection, sent)
-        with suppress(ConnectionError):  # it may be closed after the first answer
+        with suppress(ConnectionError):  # it may be closed after the first response
             connection.sendall(late.encode() + LAST)
             while received := connection.recv(65_536):
                 answer += received
@@ -193,7 +193,7 @@ def connect(service: Service) -> socket.socket:
 
 
 def ask(connection: socket.socket, sent: bytes) -> bytes:
-    """Return what comes back until there is an answer at least."""
+    """Return the bytes received up to the end of the first response."""
     connection.sendall(sent)
     answer = b""
     while not is_whole(answer, is_head=sent.startswith(b"HEAD ")):
@@ -214,7 +214,7 @@ def undated(answer: bytes) -> bytes:
 
 
 def assert_hidden(service: Service, *, late: str = "", shape: str = "{}", **asked: str) -> bytes:
-    """Return the answer to an unknown path, once it has been that to every hidden one, too."""
+    """Return the response to an unknown path, once every hidden path had the same."""
     unknown = exchange(service, request(shape.format(UNKNOWN), **asked), late)
     for path in HIDDEN:
         assert exchange(service, request(shape.format(path), **asked), late) == unknown, path
@@ -224,7 +224,7 @@ def assert_hidden(service: Service, *, late: str = "", shape: str = "{}", **aske
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("method", METHODS)
 def test_without_a_good_token_there_is_nothing(service: Service, method: str, version: str) -> None:
-    # The parser refuses a method that it does not know before anybody looks at the path.
+    # The parser refuses an unknown method before the path is read.
     status = b"HTTP/1.1 400 " if method == INVENTED else b"HTTP/1.1 404 "
     for headers in STRANGERS.values():
         answer = assert_hidden(service, method=method, version=version, headers=headers)

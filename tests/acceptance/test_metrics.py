@@ -1,4 +1,4 @@
-"""How `/metrics` is asked for and answered, byte for byte."""
+"""Requests for `/metrics` and their responses, byte for byte."""
 
 import gzip
 

@@ -219,7 +219,7 @@ async def serving(handler: Handler, *, short: bool, store: SQLiteStore | None = 
 
 
 async def answer_to(url: str, body: bytes) -> bytes:
-    """Return the first answer on a connection that is kept, without its date."""
+    """Return the first response on a kept connection, without its date."""
     address = urlsplit(url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     head = f"POST {HOOK} HTTP/1.1\r\nhost: x\r\nX-Hub-Signature-256: {sign(body)}\r\n"

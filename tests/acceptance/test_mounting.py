@@ -60,7 +60,7 @@ def in_fastapi(app: Any) -> Any:
 
 @asynccontextmanager
 async def under_uvicorn(app: Any, **options: Any) -> AsyncIterator[str]:
-    """Serve *app* with a uvicorn that nobody has configured for it."""
+    """Serve *app* with a uvicorn in its default configuration."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(app, log_config=None, **options)
         server = uvicorn.Server(config)

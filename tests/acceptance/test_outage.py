@@ -1,4 +1,4 @@
-"""What everybody is told while the database is gone, or where there is none."""
+"""Responses while the database is gone, or where there is none."""
 
 import json
 from contextlib import closing
@@ -36,7 +36,7 @@ async def test_without_a_store_routes_that_need_one_report_it(open_gateway) -> N
 
 
 class Unavailable(SQLiteStore):
-    """A store in front of which somebody pulls the plug."""
+    """A store that can be disconnected."""
 
     is_gone = False
 
@@ -127,7 +127,7 @@ async def test_a_locked_database_is_unavailable(open_gateway, tmp_path) -> None:
     store = SQLiteStore(str(tmp_path / "wats.db"), busy_seconds=0.1)
     async with open_gateway(store=store) as gateway:
         with closing(Connection(str(gateway.database))) as other:
-            other.set_busy_timeout(5000)  # for what the gateway does at its start
+            other.set_busy_timeout(5000)  # for the queries at the start of the gateway
             other.execute("BEGIN EXCLUSIVE")
             refused = await gateway.webhook(UPDATE)
             other.execute("ROLLBACK")

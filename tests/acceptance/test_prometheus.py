@@ -50,7 +50,7 @@ class Prometheus:
         self._url = url
 
     async def ask(self, path: str) -> dict[str, Any]:
-        """Return what the API answers; nothing while it is not up."""
+        """Return the response of the API, or nothing while Prometheus is not up."""
         try:
             async with self._session.get(f"{self._url}/api/v1/{path}") as answer:
                 found: dict[str, Any] = await answer.json()
@@ -164,7 +164,7 @@ async def test_prometheus_evaluates_every_rule_that_we_ship(watched) -> None:
 
     assert sorted(rule["name"] for rule in rules) == sorted(names)
     assert {rule["health"] for rule in rules} == {"ok"}
-    # Nothing is wrong with a service that has just begun, whatever its scraper cannot know yet.
+    # A service that has just started raises no alert, although its scraper lacks history.
     await prometheus.until('count(ALERTS{alertstate="firing"}) or vector(0)', [0])
 
 

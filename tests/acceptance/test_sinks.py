@@ -1,4 +1,4 @@
-"""An operator's sink may do what it likes: nobody who asks the service sees a difference."""
+"""No failure of an operator's sink changes a response of the service."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ CANARY = "canary-in-an-exception"
 
 
 class WellBehaved:
-    """A sink of which nobody hears."""
+    """A sink that records nothing."""
 
     def increment_counter(self, name: str, value: int, attributes: Any) -> None:
         pass
@@ -46,7 +46,7 @@ class Failing:
 
 
 class Strange(WellBehaved):
-    """Returns something that can be awaited, and that breaks when somebody does."""
+    """Returns an awaitable that fails when it is awaited."""
 
     class Broken(Awaitable[None]):
         def __await__(self) -> Any:
@@ -71,7 +71,7 @@ class Stuck:
 
 
 class Greedy(WellBehaved):
-    """Changes what it was given, if it can."""
+    """Changes the attributes it receives, if it can."""
 
     def increment_counter(self, name: str, value: int, attributes: Any) -> None:
         attributes["http.route"] = CANARY
@@ -108,7 +108,7 @@ LINES = {"event", "method", "errorName", "suppressed", "at"}
 
 
 async def conversation(open_gateway, sink: Any) -> list[Any]:
-    """Return everything that a service with *sink* answers to a bit of everything."""
+    """Return all responses of a service with *sink* to a sample of every request."""
     envelope = {
         "object": "whatsapp_business_account",
         "entry": [
@@ -141,7 +141,7 @@ async def conversation(open_gateway, sink: Any) -> list[Any]:
 
 
 def comparable(answer: Any) -> Any:
-    """Return *answer* without what is different each time: dates, ids of messages, and numbers."""
+    """Return *answer* without its variable parts: dates, ids of messages, and numbers."""
     body = re.sub(rb'"(wamid\.[^"]+|fbtraceId":"[^"]+)"', b"-", answer.body)
     names = [name for name in answer.headers if name.lower() not in {"date", "content-length"}]
     return answer.status, body, [(name, answer.headers[name]) for name in names]

@@ -1,4 +1,4 @@
-"""What stands on the wire, byte for byte: the contract that callers and operators build on."""
+"""The bytes on the wire: the contract of callers and operators."""
 
 import json
 from typing import Any
@@ -280,7 +280,7 @@ async def test_a_webhook_larger_than_the_cap_is_refused_before_anything_else(exc
     too_large = error("payload_too_large", "Body exceeds maxBodyBytes.")
 
     declared = await exchange(url, "POST", HOOK, body)
-    # Only announced: nobody waits for what will not be read.
+    # The body is only announced: the server does not wait for a body that it will not read.
     announced = await exchange(url, "POST", HOOK, None, {"content-length": str(10**12)})
     chunks = b"".join(b"200\r\n" + b" " * 512 + b"\r\n" for _ in range(5)) + b"0\r\n\r\n"
     streamed = await exchange(url, "POST", HOOK, chunks, {"transfer-encoding": "chunked"})

@@ -1,4 +1,4 @@
-"""What callers of the API are answered, byte for byte."""
+"""The responses to callers of the API, byte for byte."""
 
 import json
 from typing import Any
@@ -258,6 +258,6 @@ async def test_the_groups_when_they_are_enabled(
 
     assert known.status == status
     assert code is None or json.loads(known.body)["error"]["code"] == code
-    # An unknown path below the groups is no route of theirs; everything else is closed first.
+    # An unknown path below the groups is not one of their routes; everything else is closed first.
     is_route = path.count("/") == 2 or not path.endswith(("/", "nope"))
     assert stranger.status == (401 if is_route else 404)

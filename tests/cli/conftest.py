@@ -28,7 +28,7 @@ LONGEST_SECONDS = 60
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended, and what it wrote."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -69,9 +69,9 @@ class Commands:
 
     @contextmanager
     def running(self, *arguments: str, group: bool = False) -> Iterator["Running"]:
-        """Run a command that says when it is ready, and end it after the block.
+        """Run a command that prints a line when it is ready, and end it after the block.
 
-        With *group*, its processes are a group of their own, as those of a terminal's command are.
+        With *group*, its processes form a process group, like those of a command in a terminal.
         """
         process = subprocess.Popen(
             self._command(arguments),
@@ -100,7 +100,7 @@ class Commands:
 
 @dataclass
 class Running:
-    """A command that is ready, with the line that said so."""
+    """A command that is ready, with the line that it printed."""
 
     process: "subprocess.Popen[str]"
     ready_line: str
@@ -162,7 +162,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @dataclass
 class Counterfeit:
-    """A server on loopback that answers each path as it is told to, and any other with 404."""
+    """A server on loopback that returns a configured response for each path, and otherwise 404."""
 
     answers: dict[str, tuple[int, Mapping[str, str], bytes]]
     asked: list[tuple[str, str, Mapping[str, str]]]
@@ -180,7 +180,7 @@ class Counterfeit:
 
 @pytest.fixture
 def counterfeit() -> Iterator[Counterfeit]:
-    """Something that stands where a service should, and is none or a bad one."""
+    """A server other than wats, or a faulty one, at the address of a service."""
     made = Counterfeit({}, [])
 
     class Handler(BaseHTTPRequestHandler):

@@ -59,7 +59,7 @@ def test_without_a_config_a_bundle_lists_what_is_missing(wats) -> None:
 
 
 def leaking(counterfeit, service, **changes) -> None:
-    """Let the counterfeit say what the service says, but for *changes* to its status."""
+    """Let the counterfeit return the status of the service with *changes*."""
     told = json.loads(service.ask("support-bundle", "--telemetry", service.url).out)["service"]
     answers = {"/status": told["status"], "/debug/diagnostics": told["diagnostics"]}
     answers["/status"].update(changes)

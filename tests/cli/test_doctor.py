@@ -100,7 +100,7 @@ def test_the_doctor_reads_no_customer_data_and_queries_nothing_twice(service, co
         for method, path, headers in counterfeit.asked
         if "canary" in headers.get("authorization", "")
     }
-    # What the last of them answers to a service token is 405: it reads nothing.
+    # The last of these responds with 405 to a service token: it reads nothing.
     assert with_token == {
         ("GET", "/metrics"),
         ("GET", "/status"),

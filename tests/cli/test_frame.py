@@ -81,7 +81,7 @@ def status(**changes: object) -> Status:
 
 @lru_cache
 def watched(families: FamilySet = FamilySet.CONTRACT, pauses: tuple[int, ...] = ()) -> View:
-    """Return what somebody sees who has watched a service for forty seconds."""
+    """Return the frame after forty seconds of watching a service."""
     service, history = telemetry(families), History()
     for look in range(21):
         work(service, webhooks=10 * (look % 8), sends=look)
@@ -197,7 +197,7 @@ def test_a_frame_is_never_larger_than_its_terminal(columns, lines) -> None:
     frame = render(watched(FamilySet.OPERATOR), Style(columns=columns, lines=lines))
 
     assert len(frame) <= lines
-    # What is narrower than a label and its numbers is no place for them.
+    # A terminal narrower than a label and its numbers does not show them.
     assert max(map(len, frame)) <= max(columns, 60)
 
 

@@ -64,7 +64,7 @@ def test_a_page_that_is_always_another_one_makes_it_vague() -> None:
 
     assert tried.differences() == []
     assert tried.is_vague()
-    # A difference is one all the same.
+    # It is a difference nevertheless.
     assert trial(pages[0], pages[1], metrics=pages[2].replace(b"404", b"401")).differences() != []
 
 

@@ -193,7 +193,7 @@ def test_the_sandbox_sends_and_receives(wats) -> None:
 
     assert ended.code == 0
     assert "Traceback" not in ended.err
-    # Nothing is left of it, in the folder in which it ran.
+    # It leaves no file in the folder in which it ran.
     assert list(wats.folder.glob("*.db*")) == []
 
 

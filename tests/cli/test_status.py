@@ -109,7 +109,7 @@ class Terminal:
     seen: str = ""
 
     def until(self, pattern: str) -> str:
-        """Read on until *pattern* is in what came since the last call; return that."""
+        """Read until *pattern* is in the output since the last call; return that output."""
         ends_at = time.monotonic() + PATIENCE_SECONDS
         came = ""
         while re.search(pattern, came) is None:
@@ -174,7 +174,7 @@ def test_in_a_terminal_a_frame_takes_the_place_of_the_last(service) -> None:
     plain = re.sub(r"\x1b\[[0-9;]*[mK]", "", last).split("\r\n")
     assert len(plain) <= 8
     assert max(map(len, plain)) <= 60
-    # The screen is as it was before, and below it stands what was seen last.
+    # The screen is as it was before, followed by the last frame.
     after = shown.seen.split(LEAVE)[-1]
     assert "Requests" in after
     assert "Traceback" not in shown.seen

@@ -18,7 +18,7 @@ LONGEST_SECONDS = 30.0
 
 
 class Toy:
-    """A supervisor whose workers do what a function of `toy_workers.py` says."""
+    """A supervisor whose workers run a function of `toy_workers.py`."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.process = process
@@ -48,7 +48,7 @@ class Toy:
         self.process.send_signal(number)
 
     def rest(self) -> tuple[int, list[str], list[dict[str, Any]]]:
-        """Return its exit code, what it still wrote to stdout, and its log."""
+        """Return its exit code, the rest of its stdout, and its log."""
         out, err = self.process.communicate(timeout=LONGEST_SECONDS)
         return self.process.returncode, out.splitlines(), list(map(json.loads, err.splitlines()))
 

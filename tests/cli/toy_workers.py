@@ -1,7 +1,7 @@
-"""A supervisor whose workers do no more than the tests of `test_workers.py` want.
+"""A supervisor whose workers do only as much as the tests of `test_workers.py` need.
 
-Run as a program: the name of what the workers do, how many there are, and their time to stop.
-What happens is told on stdout, in lines of words.
+Run as a program: the name of the function for the workers, their number, and their time to stop.
+Events are printed to stdout, one per line.
 """
 
 import itertools
@@ -38,7 +38,7 @@ def on_a_signal(handle: Callable[[int, FrameType | None], object]) -> None:
 
 def serve(seat: Seat) -> None:
     """Be ready, and wait for the end."""
-    # A signal that comes just before a call that waits does not end the wait; this does.
+    # A signal that arrives just before a call that waits does not end the wait; this does.
     woken, woken_by = os.pipe()
     os.set_blocking(woken_by, False)
     signal.set_wakeup_fd(woken_by)
@@ -142,7 +142,8 @@ def write_many_lines(seat: Seat) -> None:
     told: list[object] = []
     on_a_signal(lambda *_: told.append(...))
     seat.ready()
-    # Who is told to end has missed the moment at which all were there: another has written already.
+    # A worker that is signalled here has missed the moment at which all were ready: another one has
+    # printed it already.
     while board.workers < workers and not told:
         time.sleep(0.01)
     for number in range(LINES):
@@ -151,7 +152,7 @@ def write_many_lines(seat: Seat) -> None:
 
 
 def refuse_forks(numbers: range) -> None:
-    """Let those of all forks fail that have one of *numbers*, from 0."""
+    """Let the forks with the given *numbers* fail, counted from 0."""
     fork, forks = os.fork, itertools.count()
 
     def refusing() -> int:

@@ -53,12 +53,12 @@ class Request:
 
 
 Respond = Callable[[asyncio.StreamWriter, int], Awaitable[bool]]
-"""Answers the nth request; tells whether the connection stays open."""
+"""Answers the nth request; returns whether the connection stays open."""
 
 
 @dataclass
 class RawServer:
-    """An HTTP server that does what a test says, byte by byte."""
+    """An HTTP server that sends the bytes that a test prescribes."""
 
     respond: Respond
     reads: bool = True
@@ -111,7 +111,7 @@ async def serving(respond: Respond, *, reads: bool = True) -> AsyncIterator[RawS
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await server.wait_closed()
-        # Closed transports let go of their sockets in the loop's next turn.
+        # Closed transports release their sockets in the next turn of the loop.
         await asyncio.sleep(0)
 
 
@@ -185,7 +185,7 @@ def answering_after(interim: int) -> Respond:
 
 
 IMPATIENT = {"connect_seconds": 0.3, "read_seconds": 0.3, "total_seconds": 0.6}
-"""For calls that nobody answers in time; any other might not be answered so soon."""
+"""For calls without a timely response; other calls need more time."""
 
 
 def a_client(base_url: str, recorded: Recorded, **settings: Any) -> GraphClient:
@@ -469,7 +469,7 @@ class NoNames(aiohttp.abc.AbstractResolver):
 
 
 async def arrived(server: RawServer) -> None:
-    while not server.requests:  # the server is a list of what came
+    while not server.requests:  # the server is a list of the requests received
         await asyncio.sleep(0.005)
 
 

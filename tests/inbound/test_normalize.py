@@ -546,7 +546,7 @@ def nodes(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 @st.composite
 def damaged(draw: st.DrawFn) -> Any:
-    """Take a body of the corpus and replace or delete a few parts of it."""
+    """Take a body of the corpus and replace or delete some parts."""
     whole = deepcopy(draw(st.sampled_from(ROWS))["body"])
     for _ in range(draw(st.integers(1, 3))):
         paths = [path for path in nodes(whole) if path != ("object",)]

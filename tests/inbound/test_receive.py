@@ -174,7 +174,7 @@ async def test_without_a_store_a_cancelled_handler_is_counted_and_forgotten_too(
 
 
 class Gated:
-    """A store whose receiving ends when the test says so."""
+    """A store whose receiving ends when the test permits it."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

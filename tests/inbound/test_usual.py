@@ -317,7 +317,7 @@ TOKENS = st.sampled_from(
 
 @st.composite
 def damaged_bodies(draw: st.DrawFn) -> bytes:
-    """Draw the bytes of a usual body in which tokens are inserted or put in place of others."""
+    """Draw the bytes of a usual body in which tokens are inserted or replaced."""
     body = written(BODIES[draw(st.sampled_from(USUAL))])
     for _ in range(draw(st.integers(1, 3))):
         openings = [place + 1 for place, byte in enumerate(body) if byte in b'{[:,"']

@@ -53,7 +53,7 @@ def test_every_alert_has_a_silent_and_a_firing_case(rules) -> None:
 
 @needs_promtool
 def test_no_silent_case_is_silent_for_lack_of_samples(tmp_path, rules) -> None:
-    # With a condition that nearly always holds, and no time to wait, none of them would be.
+    # With a condition that nearly always holds, and no pending time, no case would be silent.
     text = (FOLDER / "rules.yml").read_text()
     eager = re.sub(r"(?m)^        for: .*\n", "", text)
     eager = re.sub(r"(?m)> [0-9.]+$", ">= 0", eager)

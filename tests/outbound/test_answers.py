@@ -1,4 +1,4 @@
-"""What callers get of Meta's answers."""
+"""The parts of Meta's responses that callers receive."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What callers may ask us to send."""
+"""The messages that callers may ask us to send."""
 
 import json
 from functools import partial
@@ -331,7 +331,7 @@ asks = st.dictionaries(
 
 
 def refusal_of(body: bytes, *, groups_enabled: bool) -> list[str]:
-    """Return all that is told of *body*, if it is refused."""
+    """Return all issues of *body*, if it is refused."""
     told: list[str] = []
     for parse in (parse_text, partial(parse_graph_message, groups_enabled=groups_enabled)):
         try:

@@ -1,4 +1,4 @@
-"""The suite itself: what it plants is everywhere, and what gets out is found in any shape."""
+"""The suite itself: its canaries are everywhere, and a leak is found in any encoding."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Nothing of wats turns to anybody but Graph, and to that only to send what it is asked to send."""
+"""Wats connects to Graph only, and only for the requests that it must send."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ from wats.cli import main
 
 HERE = Path(__file__).parent
 NO_NETWORK = (sys.executable, str(HERE / "no_network.py"))
-"""The kernel kills what this runs when it turns to anybody, or starts a child that could."""
+"""The kernel kills this program when it connects anywhere, or starts a child that could."""
 
 CONFIG = """
 version: 1
@@ -46,10 +46,10 @@ OFFLINE = {
     "openapi": ("--config", "wats.config.yaml"),
     "token": (),
 }
-"""Commands that ask nobody, and what they need to succeed."""
+"""Commands that connect nowhere, and the arguments they need to succeed."""
 
 TO_A_HOST = {"database copy", "doctor", "status", "support-bundle"}
-"""Commands that are told whom to ask."""
+"""Commands whose arguments name a host."""
 
 FOR_LONG = {"demo", "serve", "simulate"}
 """Commands that run until they are ended."""
@@ -65,7 +65,7 @@ def commands(group: click.Group = main, *names: str) -> Iterator[str]:
 
 
 def run_without_network(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Python in *folder* where the kernel kills whoever turns to anybody."""
+    """Run Python in *folder* where the kernel kills every process that connects."""
     command = [*NO_NETWORK, sys.executable, *arguments]
     secrets = dict.fromkeys("ABCD", "a-secret-for-tests-of-egress")
     environ = {**os.environ, **secrets}
@@ -109,7 +109,7 @@ WAYS_OUT = {
 
 @pytest.fixture
 def port() -> Iterator[str]:
-    """Listen, so that what is not stopped would succeed; nobody may have come at the end."""
+    """Listen, so that a connection would succeed if it were not stopped; expect none."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
         yield str(listener.getsockname()[1])
@@ -225,7 +225,7 @@ def asks_that_need_no_graph(asker: Asker) -> Iterator[Ask]:
 
 
 def isolated(workers: int, handler: str | None = None) -> Setup:
-    """Return a service that is killed if it turns to anybody; so is a worker that has a child."""
+    """Return a service that is killed if it connects anywhere; so is a worker that has a child."""
     workers_only = {"PYTHONPATH": str(HERE / "childless_workers")}
     return Setup(
         graph_url=NOBODY,
@@ -267,7 +267,7 @@ async def serve_with_children(folder: Path, workers: int) -> Service:
     """Serve one webhook whose handler starts a child, until the kernel has killed a process."""
     canaries = Canaries()
     async with running(canaries, folder, isolated(workers, "start_child")) as service:
-        with suppress(OSError, EOFError):  # the process may die before it answers
+        with suppress(OSError, EOFError):  # the process may die before it responds
             await ask_all(service.url, list(islice(service.asker(canaries).webhooks(), 1)))
         async with asyncio.timeout(PATIENCE_SECONDS):
             if workers == 1:

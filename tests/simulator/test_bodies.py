@@ -30,7 +30,7 @@ TEXT = {"type": "text", "text": {"body": "Hi"}}
 
 
 def shape(value: object, path: str = "") -> set[str]:
-    """The paths of every key in *value*; what stands in a list shares one path."""
+    """The paths of every key in *value*; the elements of a list share one path."""
     if isinstance(value, dict):
         return {f"{path}.{key}" for key in value}.union(
             *(shape(inner, f"{path}.{key}") for key, inner in value.items())

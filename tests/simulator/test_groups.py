@@ -9,7 +9,7 @@ PERSON = "15550002222"
 
 
 async def create(meta: Any, receiver: Any, **changes: Any) -> str:
-    """Create a group and return its id, which only the webhook tells."""
+    """Create a group and return its id, which only the webhook reports."""
     _, answer = await meta.graph.call("POST", GROUPS, {**PRODUCT, "subject": "Tea", **changes})
     await meta.simulator.settle()
     [item] = [

@@ -1,4 +1,4 @@
-"""A client that others wrote finds in the simulator what it expects of Graph."""
+"""A client by other authors finds its expectations of Graph met by the simulator."""
 
 import httpx
 import pytest
@@ -12,7 +12,7 @@ SETTINGS = SimulatorSettings(app_secret=Secret("app"), verify_token=Secret("veri
 
 
 class ToSimulator(httpx.AsyncHTTPTransport):
-    """Sends to the simulator what is meant for Meta."""
+    """Sends requests for Meta to the simulator."""
 
     def __init__(self, url: str) -> None:
         super().__init__()

@@ -37,7 +37,7 @@ def later(seconds: float) -> datetime:
 
 
 def operations(store: Store, message: MessageRecord) -> dict[StoreOperation, Callable[[], object]]:
-    """Return one call of each operation that telemetry knows, in any order."""
+    """Return one call of each operation that telemetry measures, in any order."""
     key = {"scope": "send", "key_hash": b"key"}
     return {
         StoreOperation.HEALTH: store.health,
@@ -64,7 +64,7 @@ def operations(store: Store, message: MessageRecord) -> dict[StoreOperation, Cal
 
 
 def uncounted(store: Store) -> list[Callable[[], object]]:
-    """Return one call of each operation that telemetry does not know."""
+    """Return one call of each operation that telemetry does not measure."""
     return [
         lambda: store.register([HANDLERS]),
         store.lead,

@@ -1,4 +1,4 @@
-"""What every store promises of messages, statuses and windows."""
+"""The contract of every store for messages, statuses and windows."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta

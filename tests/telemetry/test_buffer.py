@@ -66,7 +66,7 @@ Buffer = Callable[..., BufferedSink]
 
 @pytest.fixture
 def buffer() -> Iterator[Buffer]:
-    """Make buffered sinks that are closed at the end, whatever they are at."""
+    """Make buffered sinks that are closed at the end, in any state."""
     made: list[BufferedSink] = []
 
     def make(sink: Any, **options: Any) -> BufferedSink:

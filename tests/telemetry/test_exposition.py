@@ -280,7 +280,7 @@ def states(draw: st.DrawFn) -> Registry:
 
 
 def samples_of(families: Iterable[Metric]) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """Return what a parser read, with `le` as a number, which the two forms write differently."""
+    """Return the parsed samples, with `le` as a number, which the two formats write differently."""
     return {
         (
             sample.name,
@@ -308,9 +308,11 @@ def test_both_parsers_of_prometheus_client_read_the_same_of_any_state(registry: 
 def test_every_state_exposes_its_number_of_series_within_the_budget(registry: Registry):
     shown = samples_of(parser.text_string_to_metric_families(text_of(registry)))
 
-    told = {kind: shown["wats_series", frozenset({("kind", kind)})] for kind in ("live", "budget")}
+    exposed = {
+        kind: shown["wats_series", frozenset({("kind", kind)})] for kind in ("live", "budget")
+    }
 
-    assert told["live"] == len(shown) <= told["budget"] == registry.budget
+    assert exposed["live"] == len(shown) <= exposed["budget"] == registry.budget
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")

@@ -1,4 +1,4 @@
-"""No text of a customer's can pass the seam: not by its types, and not by ignoring them."""
+"""No text of a customer can enter telemetry, even if types are ignored."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from wats.testing import CapturingTelemetrySink
 from wats.version import __version__
 
 ASKING = {"metric_families", "render", "use_targets"}
-"""What is called by the service itself and records nothing that happens."""
+"""Methods that the service calls for itself and that record no event."""
 
 LEAK = "+4915112345678"
 

@@ -230,7 +230,7 @@ def test_a_partly_written_name_is_not_reported():
 
 
 class Interrupted:
-    """The memory of a row, in which somebody writes just before a name is read from it."""
+    """The memory of a row, changed by another process just before a name is read."""
 
     def __init__(self, memory: memoryview, writes: Iterator[Callable[[], None]]) -> None:
         self.memory = memory

@@ -57,7 +57,7 @@ DISPATCH = MappingProxyType({"wats.dispatch.target": "other", "wats.operation.ou
 
 
 class Collected:
-    """What the SDK was given in this test."""
+    """The calls that the SDK received in this test."""
 
     def __init__(self) -> None:
         self.reader = InMemoryMetricReader()
@@ -134,12 +134,12 @@ def test_in_the_stable_conventions_requests_and_calls_are_durations(collected: C
     sink.record_histogram("http_request_duration_seconds", 0.25, REQUEST)
     sink.record_histogram("wats_graph_request_duration_seconds", 0.5, CALL)
 
-    told = {
+    exported = {
         name: (metric.unit, point.count, dict(point.attributes), point.explicit_bounds)
         for name, metric in collected.metrics.items()
         for point in metric.data.data_points
     }
-    assert told == {
+    assert exported == {
         "http.server.request.duration": (
             "s",
             1,
@@ -203,9 +203,9 @@ def test_every_instrument_is_created_once(collected: Collected, semconv: Any) ->
         sink.record_histogram("http_request_duration_seconds", 0.25, REQUEST)
         sink.set_gauge("wats_inbox_depth", 7, {"wats.inbox.state": "pending"})
 
-    told = [family for family in FAMILIES if family.attributes is not None]
+    exported = [family for family in FAMILIES if family.attributes is not None]
     assert set(provider.created.values()) == {1}
-    assert len(provider.created) == len(told) - (semconv == "stable")
+    assert len(provider.created) == len(exported) - (semconv == "stable")
 
 
 @pytest.mark.parametrize(
@@ -298,12 +298,12 @@ def test_every_family_of_a_sink_arrives(collected: Collected, semconv: Any) -> N
         Kind.HISTOGRAM: sink.record_histogram,
         Kind.GAUGE: sink.set_gauge,
     }
-    told = [family for family in FAMILIES if family.attributes is not None]
+    exported = [family for family in FAMILIES if family.attributes is not None]
 
-    for family in told:
+    for family in exported:
         tell[family.kind](family.name, 1, dict.fromkeys(family.attributes or (), "x"))
 
-    assert len(collected.metrics) == len(told) - (semconv == "stable")
+    assert len(collected.metrics) == len(exported) - (semconv == "stable")
 
 
 def test_telemetry_has_nothing_to_complain_about(
@@ -463,11 +463,11 @@ def test_a_variable_that_cannot_be_used_is_refused_without_its_value(
     for name, value in variables.items():
         environment.setenv(name, value)
 
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as refusal:
         from_environment()
 
-    assert [issue.path for issue in told.value.issues] == [refused]
-    assert not any(value in str(told.value) for value in variables.values())
+    assert [issue.path for issue in refusal.value.issues] == [refused]
+    assert not any(value in str(refusal.value) for value in variables.values())
 
 
 def test_a_sink_of_the_environment_is_one_that_telemetry_accepts(

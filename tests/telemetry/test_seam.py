@@ -97,7 +97,7 @@ def test_nothing_that_is_recorded_raises_leaves_the_closed_lists_or_exceeds_the_
 
     found = samples(telemetry)
     shown = {value for _, labels in found for key, value in labels if key != "le"}
-    told = {
+    values = {
         value
         for calls in (sink.counters, sink.histograms, sink.gauges, sink.spans)
         for call in calls
@@ -105,8 +105,8 @@ def test_nothing_that_is_recorded_raises_leaves_the_closed_lists_or_exceeds_the_
     }
     closed = CLOSED | {*TEMPLATES, *TARGETS} | VERSIONS
     assert shown <= closed
-    assert {value for value in told if isinstance(value, str)} <= closed
-    assert {type(value) for value in told} <= {str, int}
+    assert {value for value in values if isinstance(value, str)} <= closed
+    assert {type(value) for value in values} <= {str, int}
     assert found["wats_series", (("kind", "live"),)] == len(found) <= telemetry.budget
     assert found["wats_series", (("kind", "budget"),)] == telemetry.budget
 

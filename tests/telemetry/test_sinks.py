@@ -19,7 +19,7 @@ from wats.telemetry.sinks import (
 
 
 class Answering:
-    """A sink whose counter does what it is told to, and whose histogram does nothing."""
+    """A sink whose counter is configurable, and whose histogram does nothing."""
 
     def __init__(self, answer: Callable[[], object]) -> None:
         self.answer = answer

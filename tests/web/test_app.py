@@ -30,7 +30,7 @@ SCRAPER = {"authorization": f"Bearer {SCRAPER_TOKEN}"}
 
 
 class Gone(OSError):
-    """What some servers raise when the client of a response has hung up."""
+    """The exception that some servers raise when the client of a response has hung up."""
 
 
 class Service:
@@ -56,7 +56,7 @@ class Service:
         body: bytes = b"",
         query: str = "",
     ) -> int:
-        """Return the status of the answer."""
+        """Return the status of the response."""
 
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": body}
@@ -69,9 +69,9 @@ class Service:
         self.sent.append(message)
 
     def counted(self, family: str, key: str) -> list[tuple[object, float]]:
-        """Return what the sink was told of *family*: each value of the attribute and its count."""
-        told = [each for each in self.sink.counters if each.name == family]
-        return [(each.attributes[key], each.value) for each in told]
+        """Return the calls of the sink for *family*: each value of the attribute and its count."""
+        calls = [each for each in self.sink.counters if each.name == family]
+        return [(each.attributes[key], each.value) for each in calls]
 
     @property
     def requests(self) -> list[tuple[object, float]]:
@@ -145,13 +145,13 @@ async def test_a_sink_receives_the_same_for_unknown_and_hidden_paths(
     service: Service,
 ) -> None:
     await service.ask("GET", "/nothing", WRONG)
-    unknown = told(service.sink)
+    unknown = received(service.sink)
     await service.ask("GET", "/metrics", WRONG)
 
-    assert told(service.sink) == sorted(unknown * 2)
+    assert received(service.sink) == sorted(unknown * 2)
 
 
-def told(sink: CapturingTelemetrySink) -> list[tuple[str, list[str]]]:
+def received(sink: CapturingTelemetrySink) -> list[tuple[str, list[str]]]:
     values = [(each.name, sorted(each.attributes)) for each in (*sink.counters, *sink.histograms)]
     return sorted([*values, *((span.name, sorted(span.attributes)) for span in sink.spans)])
 
@@ -267,6 +267,6 @@ async def test_a_request_that_is_cancelled_is_counted_without_a_status(service: 
 
 
 async def never() -> dict[str, Any]:
-    """Wait for a message that does not come."""
+    """Wait for a message that does not arrive."""
     await asyncio.Event().wait()
     raise AssertionError

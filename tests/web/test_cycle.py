@@ -52,7 +52,7 @@ LENGTH = (b"content-length", b"3")
 
 @pytest.fixture
 async def reports() -> AsyncIterator[list[dict[str, Any]]]:
-    """Collect what is reported to the loop, which would fail the test otherwise."""
+    """Collect errors reported to the loop, which would fail the test otherwise."""
     loop, collected = asyncio.get_running_loop(), []
     before = loop.get_exception_handler()
     loop.set_exception_handler(lambda _loop, context: collected.append(context))

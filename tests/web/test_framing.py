@@ -11,7 +11,7 @@ LINE = b"POST /x HTTP/1.1\r\nhost: x\r\n"
 
 
 def read(body: ChunkedBody | SizedBody, pieces: list[bytes]) -> tuple[bytes, bytes]:
-    """Return what *body* reads of *pieces*, and what it leaves."""
+    """Return the bytes that *body* reads from *pieces*, and the rest."""
     out, left = b"", b""
     for piece in pieces:
         left += piece

@@ -1,4 +1,4 @@
-"""One connection over real sockets: what is answered, what is counted, when it ends."""
+"""One connection over real sockets: responses, counts, and when it ends."""
 
 import asyncio
 import gc

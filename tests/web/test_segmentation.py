@@ -1,4 +1,4 @@
-"""What a request means does not depend on how its bytes were cut into segments."""
+"""The meaning of a request does not depend on how its bytes were cut into segments."""
 
 import random
 

@@ -16,7 +16,7 @@ from wats.web.sharing import SLACK, Share, SharedListener, shares_of
 
 
 class Conversation(asyncio.Protocol):
-    """A connection that answers with the number of its process."""
+    """A connection that responds with the number of its process."""
 
     def __init__(self, process: int, open_ones: set[object]) -> None:
         self._process = process
@@ -32,7 +32,7 @@ class Conversation(asyncio.Protocol):
 
 
 class Listener(socket.socket):
-    """A listening socket of one process, which can fail and which tells when it was asked."""
+    """A listening socket of one process, which can fail and which records each accept."""
 
     def __init__(self, listener: socket.socket) -> None:
         super().__init__(
@@ -49,7 +49,7 @@ class Listener(socket.socket):
 
 
 class Process:
-    """Stands for one of the processes; here all of them are in one."""
+    """Represents one of the processes; here all run in one process."""
 
     def __init__(self, number: int, share: Share, listener: socket.socket) -> None:
         self.connections: set[object] = set()
@@ -125,7 +125,7 @@ async def test_a_process_that_does_not_accept_delays_others_briefly(
 ) -> None:
     async with processes(listener, 2) as (busy, _), asyncio.timeout(5):
         await busy.shared.close()
-        busy.share.tell(0)  # it says that it has none, and does not look
+        busy.share.tell(0)  # it reports no connections, and does not look
 
         assert {await clients.connect() for _ in range(50)} == {1}
 

@@ -1,4 +1,4 @@
-"""Every name of uvicorn's that `wats` uses: what an upgrade of it can break."""
+"""Every name of uvicorn that `wats` uses: an upgrade can break these."""
 
 import ast
 from pathlib import Path

@@ -20,7 +20,7 @@ SMUGGLED = b"GET /healthz HTTP/1.1\r\nhost: smuggled\r\n\r\n"
 
 
 class Wire(asyncio.Transport):
-    """A transport in memory: keeps what is written, and passes an end on in the next turn."""
+    """A transport in memory: keeps written bytes, and passes an end on in the next turn."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class Wire(asyncio.Transport):
 
 
 class Server:
-    """What a server has."""
+    """The parts of a server."""
 
     def __init__(self) -> None:
         self.total_requests = 0
@@ -113,7 +113,7 @@ async def rest(site: Site, protocol: GatewayProtocol) -> None:
 
 
 async def converse(site: Site, pieces: Iterable[bytes]) -> bytes:
-    """Return what a connection writes to a client that sends *pieces*, one after the other."""
+    """Return the bytes that a connection writes to a client that sends *pieces* in sequence."""
     wire, protocol = Wire(), GatewayProtocol(site)
     wire.connect(protocol)
     for piece in pieces:
@@ -137,7 +137,7 @@ async def serving_site(**limits: Any) -> Any:
 
 
 class Asked(NamedTuple):
-    """A request, the statuses of what it is answered with, and whether that ends the connection."""
+    """A request, the statuses of its responses, and whether it ends the connection."""
 
     sent: bytes
     statuses: tuple[int, ...]
@@ -217,7 +217,7 @@ def some_request(choose: random.Random) -> Asked:
 
 
 def conversation(choose: random.Random) -> tuple[bytes, list[int]]:
-    """Return the bytes of a few pipelined requests, and the statuses of all answers to them."""
+    """Return the bytes of a few pipelined requests, and the statuses of all responses."""
     sent, statuses, has_ended = b"", [], False
     for _ in range(choose.randint(1, 6)):
         asked = some_request(choose)
@@ -229,7 +229,7 @@ def conversation(choose: random.Random) -> tuple[bytes, list[int]]:
 
 
 def cuts(choose: random.Random, data: bytes) -> Iterator[bytes]:
-    """Cut *data* into pieces: at a few places, or at many."""
+    """Cut *data* into pieces: at a few positions, or at many."""
     count = choose.choice((1, 2, 5, 20, len(data) // 3))
     places = sorted({0, *(choose.randrange(len(data)) for _ in range(count)), len(data)})
     for start, end in pairwise(places):

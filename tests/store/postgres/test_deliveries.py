@@ -1,4 +1,4 @@
-"""What the PostgreSQL store promises of deliveries, also between replicas."""
+"""The contract of the PostgreSQL store for deliveries, also between replicas."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

@@ -1,4 +1,4 @@
-"""Each frequent statement looks rows up by one index, in one partition, whatever the statistics."""
+"""Each frequent statement looks rows up by one index, in one partition, with any statistics."""
 
 import json
 import re

@@ -263,7 +263,7 @@ async def test_an_update_whose_last_deliveries_end_concurrently_is_done_once(
 
 
 class Traffic:
-    """Conversations that are sent to several stores and handled by all of them."""
+    """Conversations that arrive at several stores and are handled by all stores."""
 
     def __init__(self, stores: Sequence[Store], arrival: MakeArrival) -> None:
         self.stores = stores
@@ -275,7 +275,7 @@ class Traffic:
     async def send(self, key: int) -> None:
         for number in range(30):  # each after the one before it was acknowledged
             store = self.stores[(key + number) % len(self.stores)]
-            # In another order for each, so that locks are asked for in every order.
+            # In another order for each, so that locks are requested in every order.
             keys = [key, *((key + step) % 5 + 100 for step in range(number % 5))]
             batch = [self.arrival(ordering_key=each) for each in keys]
             self.sent.setdefault(key, []).append(batch[0].payload)

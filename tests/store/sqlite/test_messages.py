@@ -88,7 +88,7 @@ def test_no_statement_about_messages_scans_more_than_the_list_of_buckets(
     message: Callable[..., MessageRecord],
     trace: Callable[[Writer], list[str]],
     plans_of: Callable[[Writer, list[str]], dict[str, str]],
-    read_as_a_whole: Callable[[dict[str, str]], dict[str, set[str]]],
+    full_scans: Callable[[dict[str, str]], dict[str, set[str]]],
 ) -> None:
     window = WindowRecord(phone_number_id="1", customer="2", last_inbound_at=NOON)
     received = message("wamid.2", direction=Direction.INBOUND, from_phone="2")
@@ -125,8 +125,8 @@ def test_no_statement_about_messages_scans_more_than_the_list_of_buckets(
     writer.set_exec_trace(None)
 
     assert len(plans_of(writer, hot)) >= 40
-    assert read_as_a_whole(plans_of(writer, hot)) == {}
-    scans = read_as_a_whole(plans_of(writer, statements))
+    assert full_scans(plans_of(writer, hot)) == {}
+    scans = full_scans(plans_of(writer, statements))
     assert len(scans) == 3
     assert all(
         table.startswith("wats_message_buckets") for each in scans.values() for table in each
@@ -138,7 +138,7 @@ def test_no_statement_about_idempotency_keys_scans_a_table(
     message: Callable[..., MessageRecord],
     trace: Callable[[Writer], list[str]],
     plans_of: Callable[[Writer, list[str]], dict[str, str]],
-    read_as_a_whole: Callable[[dict[str, str]], dict[str, set[str]]],
+    full_scans: Callable[[dict[str, str]], dict[str, set[str]]],
 ) -> None:
     statements = trace(writer)
     for key in [("send", b"1"), ("send", b"2"), ("send", b"3"), ("send", b"1")]:
@@ -153,7 +153,7 @@ def test_no_statement_about_idempotency_keys_scans_a_table(
 
     plans = plans_of(writer, [each for each in statements if "wats_requests" in each])
     assert len(plans) >= 8
-    assert read_as_a_whole(plans) == {}
+    assert full_scans(plans) == {}
 
 
 def test_messages_and_statuses_cost_the_same_in_a_large_store(
@@ -367,7 +367,7 @@ def test_purged_messages_leave_the_index_and_empty_buckets_go(
     assert len(set(row_ids)) == 6
     assert len(row_ids) == 12
 
-    # The last two were asked for too, and are too young.
+    # The last two were requested too, and are too young.
     assert messages.purge(writer, row_ids, NOON + timedelta(seconds=4)) == 4
 
     assert len(index(writer)) == 4
