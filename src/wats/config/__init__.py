@@ -1,4 +1,4 @@
-"""What can be configured: frozen values, and every mistake reported at once with its path.
+"""The configuration: frozen values, and every mistake reported together with its path.
 
 Nothing here looks at the process: the files to read and the environment to use are passed in.
 """
@@ -86,7 +86,7 @@ def load_config(
         source: The path of a `.yaml`, `.yml` or `.json` file.
         environ: The environment variables that secrets may be in.
         profile: The name of the profile; the file's `defaultProfile` if None.
-        env_file: The path of a file of further variables, which go before those of *environ*.
+        env_file: The path of a file of further variables, which take precedence over *environ*.
 
     Raises:
         ConfigError: With an issue for each mistake in both files or, if they have none, for each
@@ -114,7 +114,7 @@ def choose_profile(config: Config, name: str | None = None) -> ProfileSource:
     """Return the profile *name* of *config*, or its default profile if *name* is None.
 
     Raises:
-        ConfigError: There is no such profile.
+        ConfigError: The profile does not exist.
     """
     profile = config.profiles.get(config.default_profile if name is None else name)
     if profile is None:
@@ -132,8 +132,8 @@ def with_overrides(
 ) -> AnyProfile:
     """Return *profile* listening on another *host* or *port*, or with another number of *workers*.
 
-    Port 0 stands for any free port. It is allowed here and not in the file, where it would make a
-    service that nobody finds.
+    Port 0 means any free port. It is allowed here and not in the file, where it would make a
+    service that no client finds.
 
     Raises:
         ConfigError: With an issue for each that cannot be used.

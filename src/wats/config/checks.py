@@ -1,4 +1,4 @@
-"""What a value of the config file must be, in one phrase each. No I/O."""
+"""The rules for values of the config file, in one phrase each. No I/O."""
 
 import ipaddress
 import re
@@ -27,9 +27,9 @@ class Check:
     """A rule for one value.
 
     Attributes:
-        expects: What the value must be, to follow the words "Must be". The documentation shows it
-            as the key's type, so it is both the rule and its explanation.
-        accept: Takes the value and returns what we make of it, or None to refuse it.
+        expects: The valid values, to follow the words "Must be". The documentation shows it as the
+            key's type, so it is both the rule and its explanation.
+        accept: Returns the accepted value in its final form, or None to refuse it.
     """
 
     expects: str
@@ -98,7 +98,7 @@ def _is_printable(value: object) -> TypeGuard[str]:
 
 
 def _accept_account_id(value: object) -> str | None:
-    # YAML reads an id without quotes as a number; every digit of it is still there.
+    # YAML reads an id without quotes as a number; its digits are unchanged.
     if isinstance(value, int) and not isinstance(value, bool) and 0 < value < _MAX_ID:
         return str(value)
     return value if is_safe_id(value) and _is_printable(value) else None
@@ -113,8 +113,8 @@ def _accept_path(value: object) -> str | None:
     if not isinstance(value, str) or len(value) > _MAX_PATH:
         return None
     path = value.removesuffix("/")
-    # Proxies decode a path once or more before they compare it; what could become a dot segment
-    # or another slash on the way would make them and us see different paths.
+    # Proxies decode a path once or more before they compare it; a part that could become a dot
+    # segment or another slash would give them and us different paths.
     segments = _ENCODED_DOT.sub(".", path).split("/")
     is_safe = _PATH.fullmatch(path) and not _ENCODED_SLASH.search(path)
     return path if is_safe and not {".", ".."} & set(segments) else None
@@ -175,8 +175,8 @@ def _accept_graph_url(value: object) -> str | None:
 
 
 def _accept_bearer_token(value: object) -> str | None:
-    # Nothing limits how often a stranger may guess. This cannot know a random token from others,
-    # but it can refuse what is none for sure.
+    # Guessing is not limited in number. This check cannot verify that a token is random, but it
+    # refuses tokens that certainly are not.
     if not isinstance(value, str) or token.accept(value) is None:
         return None
     is_long_enough = len(value) >= MIN_BEARER_CHARACTERS

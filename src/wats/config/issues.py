@@ -1,4 +1,4 @@
-"""How mistakes are named without showing what a file holds. No I/O."""
+"""Names for mistakes that do not show the contents of a file. No I/O."""
 
 import difflib
 import re
@@ -16,14 +16,14 @@ _SHOWN_VARIABLE = re.compile("[A-Z][A-Z0-9_]{0,63}")
 def step(path: str, key: object) -> str:
     """Return *path* and *key* below it, or a question mark for a key that is not a plain name.
 
-    Something long or odd in the place of a key is more likely a value that slipped there.
+    A long or odd key is more likely a value in the wrong position.
     """
     shown = isinstance(key, str) and _SHOWN.fullmatch(key)
     return f"{path}.{key}" if shown else f"{path}[?]"
 
 
 def unknown_key(path: str, key: object, known: Collection[str]) -> ConfigIssue:
-    """Return the issue with a key that is not one of *known*, and the nearest that is."""
+    """Return the issue for a key that is not in *known*, with the nearest known key."""
     where = step(path, key)
     near = [] if where.endswith("[?]") else difflib.get_close_matches(str(key), known, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"the keys here are {', '.join(known)}."
@@ -33,7 +33,7 @@ def unknown_key(path: str, key: object, known: Collection[str]) -> ConfigIssue:
 def variable(name: str) -> str:
     """Return how to call the environment variable *name*.
 
-    A name in small letters may be a token that was pasted in its place, so it is not repeated.
+    A name in small letters may be a pasted token, so it is not repeated.
     """
     if _SHOWN_VARIABLE.fullmatch(name):
         return f"The environment variable '{name}'"
@@ -41,7 +41,7 @@ def variable(name: str) -> str:
 
 
 def attempt(work: Callable[[], T], issues: list[ConfigIssue]) -> T | None:
-    """Return what *work* returns, or add its mistakes to *issues* and return None."""
+    """Return the result of *work*, or add its mistakes to *issues* and return None."""
     try:
         return work()
     except ConfigError as error:

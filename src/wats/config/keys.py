@@ -24,7 +24,7 @@ from wats.config.sections import (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """One key that holds a value: its spelling, its attribute and what is said about it."""
+    """One key that holds a value: its spelling, its attribute and its description."""
 
     name: str
     attribute: str
@@ -39,7 +39,7 @@ class Key:
 
     @property
     def expects(self) -> str:
-        """What the value must be."""
+        """The valid values."""
         expects = self.spec.check.expects
         return f"{expects}, or a list of such" if self.spec.repeats else expects
 
@@ -48,7 +48,7 @@ class Key:
 class Section:
     """One key that holds keys, and the dataclass that they are attributes of.
 
-    A section with a `word` may be that word instead of a mapping, and is then `word_means`.
+    A section with a `word` may be replaced by that word, and is then `word_means`.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Section:
 
     @property
     def expects(self) -> str:
-        """What the value must be."""
+        """The valid values."""
         mapping = "a mapping of " + ", ".join(f"'{key.name}'" for key in self.keys)
         return f"'{self.word}' or {mapping}" if self.word else mapping
 

@@ -15,7 +15,7 @@ _ABSENT: Final = object()
 
 
 def parse_config(document: object) -> Config:
-    """Check *document*, what YAML or JSON made of a config file, and return it as a Config.
+    """Check *document*, a parsed config file, and return it as a Config.
 
     Every profile is checked. No secret is read.
 
@@ -30,7 +30,7 @@ def parse_config(document: object) -> Config:
 
 
 class _Reader:
-    """One walk over a document: what it finds right is returned, what it finds wrong is kept."""
+    """One walk over a document: returns valid values and collects mistakes."""
 
     def __init__(self) -> None:
         self.issues: list[ConfigIssue] = []

@@ -39,11 +39,11 @@ def read_text(path: Path, *, limit: int, where: str) -> str:
 
 
 def read_document(path: Path) -> object:
-    """Return what the config file at *path* holds, as plain values.
+    """Return the contents of the config file at *path*, as plain values.
 
     Raises:
-        ConfigError: The file cannot be read, is in another format than its name says, repeats a
-            key, or expands to more than any config file needs.
+        ConfigError: The file cannot be read, is not in the format of its extension, repeats a key,
+            or expands beyond any reasonable size.
     """
     decode = _DECODERS.get(path.suffix.lower())
     if decode is None:
@@ -54,7 +54,7 @@ def read_document(path: Path) -> object:
     except _Unreadable as error:
         raise _error("parse_error", "$", str(error)) from None
     except (yaml.YAMLError, ValueError, LookupError, RecursionError) as error:
-        # Whatever else these say may quote the file.
+        # The messages of these exceptions may quote the file.
         raise _error("parse_error", "$", f"The file breaks its format{_line(error)}.") from None
     if not _is_bounded(document):
         reason = f"The file has more than {MAX_VALUES} values once its aliases are written out."
@@ -74,7 +74,7 @@ def _line(error: Exception) -> str:
 
 
 def _is_bounded(document: object) -> bool:
-    """Tell whether *document* is small once every alias in it is written out."""
+    """Return whether *document* is small with every alias expanded."""
     pending, count = [document], 1
     while pending:
         value = pending.pop()
@@ -119,7 +119,7 @@ class _Loader(yaml.SafeLoader):
     """YAML with the scalars of its 1.2 core schema, and with keys that are text and unique.
 
     PyYAML's own rules are those of 1.1: there `0123` is 83, `1:30` is 90 and `no` is false, so an
-    id without quotes could turn into another one in silence.
+    id without quotes could silently become another one.
     """
 
     # PyYAML reads its tables from the class and types them as if they were an object's.
@@ -130,7 +130,7 @@ class _Loader(yaml.SafeLoader):
 
     @override
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        if not isinstance(node, yaml.MappingNode):  # what `!!map` was written before
+        if not isinstance(node, yaml.MappingNode):  # the spelling of `!!map` in an earlier version
             raise yaml.constructor.ConstructorError(problem_mark=node.start_mark)
         mapping: dict[Any, Any] = {}
         for key_node, value_node in node.value:

@@ -10,8 +10,8 @@ from wats.privacy import REDACTED
 def redact(profile: ProfileSource) -> dict[str, Any]:
     """Return *profile* in the shape and order of the config file, for printing.
 
-    Ids, the database, and where secrets are read from show as `[REDACTED]`. Defaults are written
-    out; what is not set and has no default is left out.
+    Ids, the database, and sources of secrets show as `[REDACTED]`. Defaults are written out; a key
+    without value and default is left out.
     """
     shown = {}
     for entry in PROFILE:

@@ -13,11 +13,11 @@ class ConfigKey:
     """One key of the config file, as it is documented.
 
     Attributes:
-        path: Where it stands, `NAME` being the name of a profile.
-        type: What its value must be.
+        path: Its position, `NAME` being the name of a profile.
+        type: The valid values.
         required: Whether there is no default; in an optional section, whether the section needs it.
-        default: What it is when it is left out.
-        meaning: What it is for, in one sentence.
+        default: Its value if it is omitted.
+        meaning: Its purpose, in one sentence.
     """
 
     path: str

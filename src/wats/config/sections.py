@@ -1,7 +1,7 @@
-"""The sections of the config file: what can be set, its default, its rule and its meaning. No I/O.
+"""The sections of the config file: keys, defaults, rules and meanings. No I/O.
 
-This is the whole table. Each field carries its `Spec`, and the parser, the redaction and the
-documentation are made from these fields, so a key cannot be known to one of them alone.
+This is the complete table. Each field carries its `Spec`, and the parser, the redaction and the
+documentation are generated from these fields, so that every key is known to all three.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,16 +18,16 @@ MIB = 1_048_576
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """What the config file says about one key beside its name and default.
+    """The properties of a config key, except its name and default.
 
     Attributes:
         check: The rule for its value; for a secret, the one for where it is read from.
         code: The code of an issue with it.
         meaning: One sentence for the documentation.
         name: The key in the file, where it is not the attribute in camelCase.
-        section: The section a secret stands in, as all secrets are held together.
+        section: The section of a secret, since all secrets are kept together.
         secret: The rule for the secret itself once it is read.
-        repeats: Whether a list may stand for one value. The attribute is always a tuple.
+        repeats: Whether a list may replace one value. The attribute is always a tuple.
         shy: Whether `redact` hides the value.
     """
 
@@ -47,7 +47,7 @@ def _key(check: Check, code: str, meaning: str, **more: Any) -> Mapping[str, Spe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphConfig:
-    """Where Graph is, and which version of it is spoken."""
+    """The address of Graph, and its API version."""
 
     api_version: str = field(
         metadata=_key(
@@ -89,7 +89,7 @@ class WhatsAppConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookConfig:
-    """Where Meta's webhooks come in."""
+    """The endpoint for Meta's webhooks."""
 
     path: str = field(
         metadata=_key(
@@ -212,7 +212,7 @@ class GroupsConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetryConfig:
-    """Which metric families are exposed, and who else is told what happens.
+    """The exposed metric families, and further receivers of telemetry.
 
     `sink` names a callable without arguments that returns a `TelemetrySink`. `wats serve` calls it
     once in each worker process; a service that is made in code is given its sink there.
@@ -290,7 +290,7 @@ class InboxConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessagesConfig:
-    """How long what is known of messages is kept."""
+    """Retention of data about messages."""
 
     retention_days: int = field(
         default=90,
@@ -347,7 +347,7 @@ def _secret(section: str, name: str, value: Check, meaning: str, **more: Any) ->
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretSources:
-    """Where the secrets of a profile are read from. Each may have more than one place."""
+    """The sources of the secrets of a profile. Each may have several."""
 
     access_token: tuple[SecretSource] = field(
         metadata=_secret(
@@ -403,7 +403,7 @@ class SecretSources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileSource(Profile):
-    """A profile as the file has it: what is set, and where its secrets are read from."""
+    """A profile of the file: its settings, and the sources of its secrets."""
 
     secrets: SecretSources = field(repr=False)
 
@@ -433,13 +433,13 @@ class Config:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secrets:
-    """The secrets of one profile. Of those with several values, each is active.
+    """The secrets of one profile. If one has several values, each is active.
 
     `database_password` has at most one.
 
     Raises:
-        ConfigError: With an issue for each that a config file could not hold either, such as a
-            bearer token that is easily guessed. None of them is shown.
+        ConfigError: With an issue for each secret that is invalid in a config file too, such as a
+            bearer token that is easily guessed. No secret is shown.
     """
 
     access_token: Secret
@@ -452,7 +452,7 @@ class Secrets:
     """The database, if the profile names only where its URL is read from."""
 
     def __post_init__(self) -> None:
-        """Hold what was made in code to the rules of what is read from a file."""
+        """Apply the rules of the config file to values from code."""
         issues = [
             ConfigIssue("invalid_secret", f"secrets.{place}", f"Must be {rule.expects}.")
             for place, secret, rule in self._rules()

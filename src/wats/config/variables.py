@@ -29,9 +29,9 @@ def read_env_file(path: str | Path) -> Mapping[str, str]:
 def parse_env_file(content: str) -> Mapping[str, str]:
     """Return the variables that *content* sets.
 
-    A line is `KEY=VALUE`, may begin with `export`, and may end with a comment. A value in quotes
-    of either kind is taken as it stands between them. A variable with a blank value is not set, so
-    that a template can be used before all of it is filled in.
+    A line is `KEY=VALUE`, may begin with `export`, and may end with a comment. A value in quotes of
+    either kind is taken literally. A variable with a blank value is not set, so that a template can
+    be used before it is completely filled in.
 
     Raises:
         ConfigError: Some lines are something else, or set a variable again. Each is named by its

@@ -1,4 +1,4 @@
-"""The Graph API: one client, and what its errors mean."""
+"""The Graph API: one client, and the meaning of its errors."""
 
 from wats.graph.client import GraphAnswer, GraphClient, OperationRecorder
 from wats.graph.errors import RULES, Action, ErrorRule, classify, find_rule

@@ -15,11 +15,11 @@ from wats.telemetry import Telemetry, error_name
 from wats.telemetry.vocabulary import Outcome, UpdateKind
 
 Handler: TypeAlias = Callable[[Update], Awaitable[None]]
-"""Called with one update at a time; whatever it returns is ignored, what it raises is a failure.
+"""Called with one update at a time; its result is ignored, an exception is a failure.
 
-An update is handed over until the handler returns once. It can come again after that only if the
-process dies between the return and the commit that follows, so a handler whose work must not be
-done twice keeps `update.key`, which never changes.
+An update is handled again until the handler returns. After that it can be repeated only if the
+process dies between the return and the commit that follows, so a handler whose effect must happen
+once keeps `update.key`, which never changes.
 """
 
 
@@ -27,7 +27,7 @@ _NOT_ASYNC = "it must be an async function, or an object whose __call__ is one."
 
 
 class Handlers:
-    """Who handles which kinds of updates. Frozen when the service starts."""
+    """The handlers of each kind of update. Frozen when the service starts."""
 
     def __init__(self) -> None:
         self._handlers: dict[str, tuple[Handler, int]] = {}
@@ -73,7 +73,7 @@ class Handlers:
         return self._consumers[kind]
 
     def __getitem__(self, name: str) -> tuple[Handler, int]:
-        """Return the handler *name*, and its place among `names`, by which telemetry knows it."""
+        """Return the handler *name*, and its index in `names`, which telemetry uses."""
         return self._handlers[name]
 
 
@@ -95,7 +95,7 @@ class HandlerCalls:
         return self._watchdog.is_exhausted
 
     def start(self, name: str, update: Update, on_end: OnEnd) -> Call:
-        """Call the handler *name*; record what it raises, of any class, and pass it to *on_end*."""
+        """Call the handler *name*; record its exception, of any class, and pass it to *on_end*."""
         handler, place = self._handlers[name]
         began = time.perf_counter()
 
@@ -110,7 +110,7 @@ class HandlerCalls:
         return self._watchdog.start(handler, update, end)
 
     async def call(self, name: str, update: Update) -> BaseException | None:
-        """Call the handler *name* and return what it raised; see `start`."""
+        """Call the handler *name* and return its exception; see `start`."""
         ended: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
 
         def end(failure: BaseException | None) -> None:
@@ -129,7 +129,7 @@ def import_handler(reference: str) -> Handler:
     """Import the async callable that *reference*, `package.module:function`, names.
 
     Raises:
-        ConfigError: There is no such module or function, or it cannot be called.
+        ConfigError: The module or function does not exist, or cannot be called.
     """
     module_name, _, path = reference.partition(":")
     try:

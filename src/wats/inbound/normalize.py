@@ -1,4 +1,4 @@
-"""From an envelope to updates: every item of it on its own, none lost without a word. No I/O."""
+"""From an envelope to updates: each item separately, none lost silently. No I/O."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -26,7 +26,7 @@ from wats.telemetry.vocabulary import UpdateKind
 
 
 class Skip(msgspec.Struct, frozen=True):
-    """A part of an envelope that became no update: why, where, and what it would have been.
+    """A part of an envelope without an update: the reason, its path and the expected kind.
 
     `path` is like `entry[0].changes[1].value.messages[2]` and holds no value.
     """
@@ -37,8 +37,9 @@ class Skip(msgspec.Struct, frozen=True):
 
 
 MAX_SKIPS = 1000
-"""The most skips that are described. Meta sends a few; further ones are counted, as cheaply as
-possible, because millions of them fit into one body."""
+"""The limit of described skips. Meta sends a few; further ones are counted as cheaply as
+possible, because millions fit into one body.
+"""
 
 
 _MANY = 8
@@ -72,10 +73,10 @@ class _Field(msgspec.Struct, frozen=True):
 
     Attributes:
         whole: The row for a value that is one item itself: always if there are no members, else
-            when it has none of them. `None` if that cannot be.
+            when it has no known member. `None` if that cannot be.
         members: The rows for the members that hold items.
-        wrapper: A member that the others may stand in, instead of in the value.
-        shares_errors: Whether the errors of a value belong to the items beside them.
+        wrapper: A member that may hold the other members, in place of the value.
+        shares_errors: Whether the errors of a value belong to the items next to them.
     """
 
     whole: _Row | None
@@ -85,7 +86,7 @@ class _Field(msgspec.Struct, frozen=True):
 
     @property
     def kind(self) -> UpdateKind:
-        """The kind to tell of when an item cannot be read at all."""
+        """The kind to report when an item cannot be read."""
         return (self.whole or next(iter(self.members.values()))).kind
 
 
@@ -181,14 +182,14 @@ FIELDS: dict[str, _Field] = {
 _LONGEST_WORD = 64
 
 _AROUND = frozenset({"messaging_product", "metadata", "contacts"})
-"""Members of a value that tell about its items and are none."""
+"""Members of a value that describe its items and are not items."""
 
 
 def normalize(envelope: object, *, received_at: datetime) -> Normalized:
     """Return every update in *envelope* and, for every part that gives none, why.
 
-    Whatever `envelope.parse` returns can be given; none of it makes this raise. An update that
-    stands in the envelope twice is returned once.
+    Accepts every result of `envelope.parse` without raising. An update that is in the envelope
+    twice is returned once.
     """
     walk = _Walk(received_at)
     entries = envelope.get("entry") if isinstance(envelope, dict) else None
@@ -313,12 +314,12 @@ class _Walk:
     def _items(
         self, change: Change, name: str, row: _Row, member: object, shared: object = None
     ) -> bool:
-        """Take the items of *member*, a list of them or one; *name* is where it is in its value.
+        """Read the items of *member*, a list or one item; *name* is its position in the value.
 
-        Items that tell of no errors are given those that are *shared*.
+        Items without errors of their own get the *shared* ones.
 
         Returns:
-            Whether one was, be it only a duplicate: then they are not an update of their own.
+            Whether an item was an update, even a duplicate: then the errors are not one themselves.
         """
         is_shared = False
         path = f"{change.path}.{name}" if name else change.path
@@ -352,7 +353,7 @@ class _Walk:
     def _others(
         self, change: Change, field: _Field, value: Item, others: list[str], *, is_listed: bool
     ) -> None:
-        """Take what *value* has beside its known members, so that nothing is lost silently."""
+        """Read the unknown members of *value*, so that nothing is lost silently."""
         if not others:
             self.skip(SkipReason.EMPTY_VALUE, change.path, field.kind)
             return
@@ -366,7 +367,7 @@ class _Walk:
             elif isinstance(member, dict | list) and member:
                 self._items(change, "", _UNKNOWN_ROW, {name: member})
             else:
-                # Only what looks like a word of Meta's may stand in a path.
+                # Only text in the form of Meta's words may be part of a path.
                 is_word = name.isascii() and name.isidentifier() and len(name) <= _LONGEST_WORD
                 path = f"{change.path}.{name}" if is_word else change.path
                 self.skip(SkipReason.UNREAD_MEMBER, path)

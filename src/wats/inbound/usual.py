@@ -123,13 +123,13 @@ class UsualUpdate(Update, frozen=True, kw_only=True):
     @property  # type: ignore[misc]  # mypy expects a field; the slot of the field is still used
     @override
     def raw(self) -> dict[str, Any]:
-        """The item, as it came."""
+        """The item, unchanged."""
         return cast("dict[str, Any]", _decoded(_RAW, self))
 
     @property  # type: ignore[misc]  # as above
     @override
     def contact(self) -> dict[str, Any] | None:
-        """What Meta said about the customer, as it came."""
+        """Meta's data about the customer, unchanged."""
         return cast("dict[str, Any] | None", _decoded(_CONTACT, self))
 
     @override

@@ -1,8 +1,8 @@
-"""What we make of a Graph answer of 2xx: always a JSON object, whatever came. No I/O.
+"""The public form of a 2xx response of Graph: always a JSON object. No I/O.
 
-Meta carried the request out. An answer that cannot be read must not look like a failure, for a
-failure invites to send again; and it must not be passed on as it is, for nobody knows who wrote it.
-So it becomes `{}`: accepted, and nothing known beyond that.
+Meta carried the request out. A response that cannot be read must not look like a failure, since a
+failure invites to send again; and it must not be passed on unchanged, since a proxy may have
+written it. So it becomes `{}`: accepted, without further knowledge.
 """
 
 from typing import Any

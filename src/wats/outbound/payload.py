@@ -18,7 +18,7 @@ class _TextPayload(msgspec.Struct):
 
 
 def text_payload(message: TextMessage) -> bytes:
-    """Return what Graph is sent for *message*; the preview is named only if the caller did."""
+    """Return the payload for Graph; the preview is included only if the caller set it."""
     preview = msgspec.UNSET if message.preview_url is None else message.preview_url
     return msgspec.json.encode(
         _TextPayload("whatsapp", message.to, "text", _Text(message.text, preview))
