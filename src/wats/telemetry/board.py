@@ -1,7 +1,7 @@
-"""The memory in which worker processes count: shared by all of them, and laid out by others.
+"""The memory in which worker processes count: shared by all of them, its layout made elsewhere.
 
-It is made before the workers are forked. Each of them writes a row of its own, so no write ever
-needs a lock, and any of them can read the rows of all.
+It is made before the workers are forked. Each worker writes a row of its own, so no write needs a
+lock, and every worker can read all rows.
 """
 
 import mmap
@@ -20,15 +20,15 @@ _HEAD_BYTES: Final = (1 + GAUGES) * _FLOAT64
 class Board:
     """Numbers and error counts of *rows* worker processes, for as long as one of them lives.
 
-    A row belongs to the process that was given its number. What that process counted stays when it
-    ends, and the one that takes its place goes on from there, so no counter ever falls. Nothing is
-    kept here but numbers and the class names of errors.
+    A row belongs to the process that was given its number. The counts of a process stay when it
+    ends, and its replacement continues them, so no counter ever falls. The memory holds numbers and
+    the class names of errors only.
 
     Args:
         rows: How many worker processes there will be; at least 1.
 
     Raises:
-        ValueError: There is no row.
+        ValueError: The number of rows is not positive.
     """
 
     def __init__(self, rows: int = 1) -> None:
@@ -49,7 +49,7 @@ class Board:
 
     @property
     def workers(self) -> int:
-        """How many worker processes run now: 1, until whoever starts them says otherwise."""
+        """How many worker processes run now: 1, unless their supervisor sets it."""
         return int(self._head[_WORKERS])
 
     @workers.setter
@@ -59,7 +59,7 @@ class Board:
     def slots(self, row: int, length: int) -> "memoryview[float]":
         """Return the first *length* float64 slots of *row*, which start as 0.
 
-        Only the process that owns the row may write them; a scrape reads those of all rows.
+        Only the process that owns the row may write to it; a scrape reads all rows.
 
         Raises:
             IndexError: There is no such row.
@@ -71,7 +71,7 @@ class Board:
     def gauges(self, length: int) -> "memoryview[float]":
         """Return the first *length* gauges, which all processes share; NaN until one is set.
 
-        The last write wins: a gauge tells how something is, and whoever looked last knows best.
+        The last write wins: a gauge is the current state, and the last observation is the best.
 
         Raises:
             ValueError: There are fewer gauges than that.
@@ -79,7 +79,7 @@ class Board:
         return self._head[1 : 1 + _checked(length, GAUGES)]
 
     def errors(self, row: int) -> "memoryview[int]":
-        """Return the bytes in which the process of *row* keeps its errors, and nobody else writes.
+        """Return the bytes in which the process of *row* keeps its errors; it is their only writer.
 
         Raises:
             IndexError: There is no such row.

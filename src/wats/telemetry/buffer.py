@@ -1,4 +1,4 @@
-"""A buffer in front of a slow sink: whoever tells it something does not wait."""
+"""A buffer in front of a slow sink: callers do not wait."""
 
 import asyncio
 import inspect
@@ -13,7 +13,7 @@ from wats.errors import ConfigError, ConfigIssue
 from wats.telemetry.sinks import OPTIONAL, Attributes, TelemetrySink, methods_of
 
 CAPACITY: Final = 10_000
-"""How many calls may wait, if nothing else is said; each takes about 200 bytes."""
+"""The default capacity, in calls; each takes about 200 bytes."""
 
 CLOSE_SECONDS: Final = 5.0
 
@@ -27,20 +27,20 @@ Arguments: TypeAlias = tuple[object, ...]
 
 
 class BufferedSink:
-    """Takes every call at once and passes it on to *sink* from a thread of its own.
+    """Accepts every call immediately and passes it on to *sink* from a thread of its own.
 
     It is for a sink that waits, for a disk or a network: a sink that computes is better called
     directly, since a thread of its own would take the interpreter from the requests anyway. It has
-    those of the optional methods that *sink* has.
+    the optional methods of *sink*.
 
-    A call for which there is no room is dropped: it raises `asyncio.QueueFull`. What *sink* raises
-    is raised by a later call of the same method. Both are logged and counted by wats as failures of
-    the sink, and no request comes to know of them. Of a gauge that waits, only its last value does.
+    A call beyond the capacity is dropped: it raises `asyncio.QueueFull`. An exception of *sink* is
+    raised by a later call of the same method. Both are logged and counted by wats as failures of
+    the sink, and no request is affected. Of a waiting gauge, only the last value is kept.
 
     Make it in the process that uses it: its thread does not survive a fork. Close it at the end.
 
     Args:
-        sink: The slow one, with plain functions: of coroutine functions nobody has to wait for.
+        sink: The slow sink, with plain functions: coroutine functions need no buffer.
         capacity: How many calls may wait.
 
     Raises:
@@ -82,9 +82,9 @@ class BufferedSink:
         self._take("record_histogram", name, value_seconds, attributes)
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """Take no further call, pass on what waits, and close the sink if it can be closed.
+        """Accept no further call, pass on the waiting ones, and close the sink if possible.
 
-        What is not done after *seconds* is dropped. What the sink's `close` raises is raised.
+        Calls left after *seconds* are dropped. An exception of the sink's `close` is raised.
         """
         self._capacity = 0
         self._until = time.monotonic() + seconds

@@ -27,12 +27,12 @@ Pairs: TypeAlias = tuple[tuple[str, str], ...]
 """The keys and values of the labels of a series."""
 
 _GZIP_LEVEL: Final = 1
-"""The level costs a third of the default's time and its result is hardly larger."""
+"""The level takes a third of the default's time and its result is hardly larger."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """An exposition as it is sent: what it is, how it is coded if it is, and its bytes."""
+    """An exposition for a response: its media type, its encoding if any, and its bytes."""
 
     content_type: str
     content_encoding: str | None
@@ -98,7 +98,7 @@ OPENMETRICS: Final = Dialect(
 
 
 class _Part(ABC):
-    """One family, as text with a place for each number."""
+    """One family, as text with a slot for each number."""
 
     def __init__(self, block: Block, dialect: Dialect) -> None:
         family = block.family
@@ -131,7 +131,7 @@ class _Part(ABC):
 
     @abstractmethod
     def _read(self, numbers: Sequence[float]) -> tuple[list[int], Sequence[object]]:
-        """Return the ordinals of the series that are to be seen, and all their values."""
+        """Return the ordinals of the visible series, and all their values."""
 
 
 class _Counters(_Part):
@@ -188,7 +188,7 @@ _PARTS: Final[Mapping[Kind, type[_Part]]] = {
 
 
 def _sample(name: str, pairs: Pairs, place: str) -> str:
-    """Return a line with *place* where the number goes."""
+    """Return a line with *place* in the position of the number."""
     labels = ",".join(f'{key}="{_escape_quoted(value)}"' for key, value in pairs)
     series = f"{name}{{{labels}}}" if labels else name
     return f"{series.replace('%', '%%')} {place}\n"
@@ -227,7 +227,7 @@ class Exposition:
         yield dialect.end
 
     def _parts_in(self, dialect: Dialect) -> list[_Part]:
-        """Return the families in *dialect*, which are made when somebody first wants it."""
+        """Return the families in *dialect*, rendered on first use."""
         if dialect not in self._parts:
             blocks = self._registry.blocks
             self._parts[dialect] = [_PARTS[block.family.kind](block, dialect) for block in blocks]

@@ -1,7 +1,7 @@
-"""The metric families as data: what each can tell of, and nothing else is ever exposed. No I/O.
+"""The metric families as data; nothing else is ever exposed. No I/O.
 
-The exposition, the diagnostics, the sinks, the documentation and the tests read this one table.
-To change a name, a label or a value here is to change the contract with whoever reads `/metrics`.
+The exposition, the diagnostics, the sinks, the documentation and the tests read this one table. To
+change a name, a label or a value here is to change the contract with every reader of `/metrics`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -70,12 +70,12 @@ class Family:
         kind: Counter, histogram or gauge.
         help: Its HELP text.
         labels: Its labels, sorted by key, as the exposition has them.
-        attributes: The keys that a sink receives, in order; `None` if sinks are not told.
+        attributes: The keys that a sink receives, in order; `None` if sinks do not receive it.
         buckets: The upper bounds of a histogram, without the last one, which is infinite.
         set: The smallest set that it belongs to.
-        needs: What must be there for it to be exposed.
-        possible: The series that can ever be; by default every combination of label values. What is
-            recorded as another one counts for the nearest of these, in which as few labels as
+        needs: The subject without which it is not exposed.
+        possible: The series that can ever exist; by default every combination of label values. An
+            impossible combination counts for the nearest of these, in which as few labels as
             possible became `other`, or else for the last.
         initial: The series that are exposed before anything happened, so that a first failure is
             an increase and not a new series.
@@ -105,12 +105,12 @@ _KNOWN_ENDPOINTS = tuple(f for f in EndpointFamily if f is not EndpointFamily.UN
 
 
 def _all_of(*labels: Label) -> Series:
-    """Every combination, where all of them are closed lists."""
+    """Every combination of closed lists."""
     return lambda _: product(*(label.values for label in labels))
 
 
 def _possible_requests(subjects: Subjects) -> Iterable[Values]:
-    # No answer of ours is a redirection, and only methods that a route serves reach its handler.
+    # No response of ours is a redirection, and only methods that a route serves reach its handler.
     for route in subjects.routes:
         served = (*route.methods, Method.UNKNOWN)
         yield from product(Method, (route.template,), (StatusClass.CLIENT_ERROR,))
@@ -454,7 +454,7 @@ FAMILIES: Final = (
     BUILD_INFO,
     SERIES,
 )
-"""Every family that can be exposed, in the order of the exposition. There is no other."""
+"""Every family that can be exposed, in the order of the exposition."""
 
 
 SPANS: Final[Mapping[SpanName, tuple[str, ...]]] = {

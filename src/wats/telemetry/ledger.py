@@ -13,7 +13,7 @@ from wats.telemetry.board import ERROR_BYTES, Board
 MAX_NAMES: Final = 10
 
 UNNAMED: Final = "Error"
-"""What an error is called whose own name may not be shown."""
+"""The name for an error whose own name may not be shown."""
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,79}", re.ASCII)
 
@@ -62,7 +62,7 @@ def _exceptions_of(module: str) -> Mapping[str, object]:
 def _inspect_modules() -> None:
     """Inspect every known module that has been imported, which takes 10 ms once."""
     for name, module in list(sys.modules.items()):
-        # Half an imported module would be remembered as all of it.
+        # A partly imported module would be remembered as complete.
         if name not in _defined and _is_known(name) and not _is_being_imported(module):
             with suppress(Exception):
                 _exceptions_of(name)
@@ -77,13 +77,13 @@ def _checked(name: str) -> str:
 
 
 class ErrorLedger:
-    """Counts errors by class name, for at most ten names; the least recently seen one goes first.
+    """Counts errors by class name, for at most ten names; the least recently seen is replaced.
 
-    Each worker process keeps ten names in its row of *board*, and any of them tells of all.
+    Each worker process keeps ten names in its row of *board*, and any worker can report all rows.
 
     Args:
         names: Further names that may be recorded: those of the Graph error table.
-        board: Where the counts are; a board of its own by default.
+        board: The memory for the counts; a board of its own by default.
         row: The row of this process.
         clock: Nanoseconds on a clock that all processes of this machine share.
     """
@@ -108,7 +108,7 @@ class ErrorLedger:
         self._own.count(error_name(error), self._clock())
 
     def record_name(self, name: str) -> None:
-        """Count an error that is known by *name*; a name that is not in the list is `Error`."""
+        """Count an error by *name*; a name outside the list is `Error`."""
         self._own.count(name if name in self._names else UNNAMED, self._clock())
 
     def snapshot(self) -> dict[str, int]:
@@ -134,16 +134,16 @@ _NAME_BYTES: Final = 80
 _ENTRY_BYTES: Final = 2 * _INT64 + _NAME_BYTES
 _READS: Final = 3
 
-assert MAX_NAMES * _ENTRY_BYTES <= ERROR_BYTES  # noqa: S101 - what the layout rests on
+assert MAX_NAMES * _ENTRY_BYTES <= ERROR_BYTES  # noqa: S101 - the layout depends on it
 
 
 class _Row:
     """The errors of one process: for each name when it was seen last, how often, and the name.
 
-    Processes that read do not wait for the one that writes. While an entry gets another name, it is
-    marked as never seen, and no two names are ever seen at the same time; so whoever finds the same
-    time before and after reading has read one name, and a process that dies amid writing leaves
-    nothing behind that reads as one.
+    Readers do not wait for the writer. While an entry changes its name, it is marked as never seen,
+    and no two names are ever seen at the same time; so a reader that finds the same time before and
+    after reading has read one name, and a process that dies during a write leaves no entry that
+    reads as a name.
     """
 
     def __init__(self, memory: "memoryview[int]") -> None:

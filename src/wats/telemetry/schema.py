@@ -20,10 +20,10 @@ class LabelSchema(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         key: Its key in the exposition.
-        attribute: The key that sinks know it by; `None` if they are not told.
+        attribute: Its name for sinks; `None` if sinks do not receive it.
         values: Its closed values; `None` if they are known only when a service is made.
-        described: What they are in that case, else `None`.
-        other: What any other value becomes.
+        described: Their description in that case, else `None`.
+        other: The fallback for any other value.
     """
 
     key: str
@@ -41,9 +41,9 @@ class FamilySchema(msgspec.Struct, frozen=True, kw_only=True):
         kind: `counter`, `histogram` or `gauge`.
         help: Its HELP text.
         set: The smallest set that it belongs to.
-        needs: What must be there for it to be exposed: `always`, `store` or `outbox`.
+        needs: The condition for its exposure: `always`, `store` or `outbox`.
         labels: Its labels, sorted by key.
-        attributes: What a sink is told with it, in order; `None` if sinks are not told.
+        attributes: The attributes that a sink receives, in order; `None` if it receives none.
         buckets: The finite upper bounds of a histogram.
         series: The most series that it can have, as Prometheus counts them: a bucket is one.
     """
@@ -68,7 +68,7 @@ class SetSchema(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Schema(msgspec.Struct, frozen=True, kw_only=True):
-    """Every family in the order of the exposition, and what the sets come to."""
+    """Every family in the order of the exposition, and the totals of the sets."""
 
     families: tuple[FamilySchema, ...]
     sets: tuple[SetSchema, ...]

@@ -20,7 +20,7 @@ _RESERVED_DESCRIPTORS: Final = 128
 """For the database, Graph, the log and the listener: at most a quarter of all descriptors."""
 
 _EVICTED_SHARE: Final = 64
-"""One in so many connections is evicted at a time: finding the victims looks at all of them."""
+"""One in this many connections is evicted at a time: finding the victims inspects them all."""
 
 
 _TRIMMED_BYTES: Final = 8 * 1024 * 1024
@@ -30,7 +30,7 @@ _TRIM_SECONDS: Final = 1.0
 
 
 class State(Enum):
-    """What happens on a connection now."""
+    """The current state of a connection."""
 
     IDLE = "no byte of a next request has arrived"
     ARRIVING = "waiting for the rest of a request"
@@ -53,7 +53,7 @@ class Limits:
     """The bounds of connections.
 
     Attributes:
-        request_seconds: How long a request may take to arrive as a whole.
+        request_seconds: The time limit for the arrival of a request.
         keep_alive_seconds: How long a connection may be idle between requests.
         unsent_seconds: How long a client may take to read responses that are waiting for it.
         linger_seconds: How long a client may take to close after its last response.
@@ -85,7 +85,7 @@ class Admitted(Protocol):
         """End the connection: its deadline has passed."""
 
     def abort(self) -> None:
-        """End the connection now, whatever is unsent, and leave the set of connections."""
+        """End the connection now, without sending the rest, and leave the set of connections."""
 
     def shed(self) -> None:
         """Give up the request that is arriving, or the connection, to free the bytes it holds."""
@@ -123,7 +123,7 @@ class Admission:
                 return
 
     def can_add(self, count: int) -> bool:
-        """Return whether a connection can be added to *count*, perhaps in the place of another."""
+        """Return whether a connection can be added to *count*, perhaps by evicting another."""
         return count < self._limits.max_connections or any(
             each.deadline < inf for each in self._connections
         )

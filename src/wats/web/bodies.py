@@ -1,8 +1,9 @@
-"""The bodies of the API as types: what callers send, and what they are answered. No I/O.
+"""The bodies of the API as types: requests of callers, and responses. No I/O.
 
-The OpenAPI document is made of these, and answers are rendered from them, so that the order of
-their fields is the order on the wire. What callers send is judged by `wats.outbound.messages` and
-`wats.web.groups`, which tell every mistake at once and know rules that a schema cannot state.
+The OpenAPI document is generated from these, and responses are rendered from them, so that the
+order of their fields is the order on the wire. Request bodies are validated by
+`wats.outbound.messages` and `wats.web.groups`, which report all mistakes together and know rules
+that a schema cannot state.
 """
 
 from typing import Annotated, Any, Literal, TypeAlias

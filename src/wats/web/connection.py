@@ -22,11 +22,11 @@ DISCARDED_BYTES: Final = 4 * 1024 * 1024
 class Connection(asyncio.Protocol):
     """One connection.
 
-    In every state that waits for the client it has a deadline. What its requests are is up to the
-    subclass, which calls `settle` whenever something has changed.
+    In every state that waits for the client it has a deadline. A subclass serves its requests, and
+    calls `settle` after every change.
 
     Attributes:
-        state: What happens on it now.
+        state: The current state.
         since: Since when it waits for the client.
         deadline: When the client must have done its part.
         held: How many bytes it holds, for the memory budget of the process.
@@ -56,7 +56,7 @@ class Connection(asyncio.Protocol):
         self.held = 0
 
     def _current_state(self) -> State:
-        """Return the state by what the connection waits for."""
+        """Return the state by the party that the connection waits for."""
         raise NotImplementedError
 
     def _held_bytes(self) -> int:
@@ -71,7 +71,7 @@ class Connection(asyncio.Protocol):
         """Give up the request, as the client is gone or has its last response."""
         raise NotImplementedError
 
-    # What asyncio calls
+    # Called by asyncio
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -114,7 +114,7 @@ class Connection(asyncio.Protocol):
         self._end()
         self._site.server.connections.discard(self)
 
-    # What the server calls
+    # Called by the server
 
     def shutdown(self) -> None:
         """End the connection once the request that is being served has its response."""
@@ -135,7 +135,7 @@ class Connection(asyncio.Protocol):
     # Deadlines, flow control and memory
 
     def settle(self) -> None:
-        """Adapt deadline, flow control and accounts to what happens on the connection now."""
+        """Adapt deadline, flow control and accounts to the current state of the connection."""
         if self.state is State.CLOSING:
             return
         if self._place == len(self._input):
@@ -199,8 +199,8 @@ class Connection(asyncio.Protocol):
     def _linger(self) -> None:
         """End the connection behind its last response.
 
-        What the client still sends is read and dropped for a moment: otherwise the kernel would
-        reset the connection, and the client could lose the response.
+        Bytes that the client still sends are read and dropped for a moment: otherwise the kernel
+        would reset the connection, and the client could lose the response.
         """
         if self._has_eof:
             self.close()
@@ -215,7 +215,7 @@ class Connection(asyncio.Protocol):
         self.transport.close()
 
     def abort(self) -> None:
-        """End the connection now, whatever is unsent."""
+        """End the connection now, without sending the rest."""
         self._end()
         self._site.server.connections.discard(self)
         self.transport.abort()

@@ -17,9 +17,9 @@ _WINDOW_MS = WINDOW // timedelta(milliseconds=1)
 
 
 async def window(parts: Parts, request: Request) -> Response:
-    """Tell whether a customer's window with our number is open.
+    """Return whether a customer's window with our number is open.
 
-    Meta has the last word: it is known to call a window closed that our clock calls open.
+    Meta decides: it sometimes closes a window that our clock considers open.
     """
     if parts.store is None:
         raise StoreNotConfigured("Conversation window state requires a persistence store.")
@@ -39,10 +39,10 @@ async def window(parts: Parts, request: Request) -> Response:
 
 
 def window_at(now: datetime, last_inbound_at: datetime | None) -> bodies.WindowView:
-    """Return the window that a message at *last_inbound_at* opened, as it stands *now*.
+    """Return the window that a message at *last_inbound_at* opened, in its state at *now*.
 
     It is open for less than 24 hours: when they are over to the millisecond, it is closed. A
-    message from the future, as a clock that is behind sees it, has just come.
+    message from the future, as seen by a slow clock, has just arrived.
     """
     if last_inbound_at is None:
         return bodies.WindowView(open=False, last_inbound_at=None, expires_at=None, remaining_ms=0)

@@ -2,8 +2,8 @@
 
 The parser of httptools sees whole heads only, and each head gets a parser of its own. It never sees
 a byte of a body, so nothing that makes it stop or skip (an `Upgrade` offer, `CONNECT`, HTTP/2, an
-error) can move the place where the next request begins. That place is a function of the bytes, not
-of the segments in which they arrive.
+error) can move the start of the next request. That position is a function of the bytes, not of the
+segments in which they arrive.
 """
 
 import re
@@ -116,7 +116,7 @@ class Head:
 
 
 class _Callbacks:
-    """What the parser calls: C functions, since a Python call for each field is slow.
+    """The callbacks of the parser: C functions, since a Python call for each field is slow.
 
     A head ends once. If the parser saw its end before we do, the rest would be a body, a chunk or
     another head to it: the second call fails, and so does parsing.
@@ -197,7 +197,7 @@ class ChunkedBody:
     """A chunked body. Extensions and trailers are checked, counted and dropped.
 
     Args:
-        head_bytes: What the head took of the budget for bytes that are not body.
+        head_bytes: The part of the budget for bytes outside of bodies that the head used.
     """
 
     __slots__ = ("_budget", "_in_trailers", "_left", "is_complete")
@@ -211,7 +211,7 @@ class ChunkedBody:
     def read(self, data: bytes, start: int) -> tuple[bytes, int]:
         """Return the bytes of the body in *data* from *start* on, and where reading stopped.
 
-        The rest, an incomplete line at most, must be passed again with what arrives next.
+        The rest, an incomplete line at most, must be passed again with the next bytes.
 
         Raises:
             MalformedHTTP: The chunks are malformed, or over the budget.

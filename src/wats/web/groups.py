@@ -1,7 +1,7 @@
 """The API of groups: our camelCase on this side, Meta's own form on the Graph side.
 
-Nothing is kept of groups, and what Meta does about them takes its time: most answers hold a request
-id, and what became of the request is told by a webhook.
+Groups are not stored, and Meta processes changes asynchronously: most responses hold a request id,
+and the outcome of the request is reported by a webhook.
 """
 
 import re
@@ -54,7 +54,7 @@ async def list_groups(parts: Parts, request: Request) -> Response:
 
 
 async def create(parts: Parts, request: Request) -> Response:
-    """Create a group; Meta answers with a request id."""
+    """Create a group; Meta responds with a request id."""
     ask = parse_object(await request.body(), _MALFORMED)
     refuse(_settings_mistakes(ask, must_have="subject"), _MALFORMED)
     return await _call(parts, "POST", [_number_of(parts), "groups"], payload=_settings_of(ask))
@@ -67,7 +67,7 @@ async def get(parts: Parts, request: Request) -> Response:
 
 
 async def update(parts: Parts, request: Request) -> Response:
-    """Change what is named of a group."""
+    """Change the given fields of a group."""
     group = _group_of(parts, request)
     ask = parse_object(await request.body(), _MALFORMED)
     refuse(_settings_mistakes(ask), _MALFORMED)
@@ -99,13 +99,13 @@ async def remove(parts: Parts, request: Request) -> Response:
 
 
 async def list_requests(parts: Parts, request: Request) -> Response:
-    """List who asks to join a group."""
+    """List requests to join a group."""
     query = _query_of(request, ("limit", "after"))
     return await _call(parts, "GET", [_group_of(parts, request), "join_requests"], query=query)
 
 
 async def approve(parts: Parts, request: Request) -> Response:
-    """Let people in; Meta's answer names those that it could not let in, too."""
+    """Approve participants; Meta's response names the rejected ones, too."""
     return await _decide(parts, request, "POST")
 
 
@@ -128,7 +128,7 @@ async def _call(
     query: Mapping[str, str] | None = None,
     payload: Mapping[str, object] | None = None,
 ) -> Response:
-    """Call Graph and return what it answered in camelCase."""
+    """Call Graph and return its response in camelCase."""
     body = None if payload is None else msgspec.json.encode({**_PRODUCT, **payload})
     try:
         answer = await parts.graph.call(

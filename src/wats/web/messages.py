@@ -1,4 +1,4 @@
-"""The API of messages: send one, and see what became of it and of those that came in."""
+"""The API of messages: send one, read its status, and list the latest."""
 
 import re
 from http import HTTPStatus
@@ -26,7 +26,7 @@ DEFAULT_LIMIT = 50
 MAX_CURSOR_LENGTH = 1024
 MAX_ID_LENGTH = 1024
 
-# The API prefix is no part of a key's scope: to move the API must not allow a second send.
+# The API prefix is not part of a key's scope: a new prefix must not permit a second send.
 _TEXT_SCOPE = "/messages/text"
 _SCOPE = "/messages"
 
@@ -43,7 +43,7 @@ async def send_text(parts: Parts, request: Request) -> Response:
 
 
 async def send(parts: Parts, request: Request) -> Response:
-    """Send a message of any type, or mark one as read, by passing on what the caller wrote."""
+    """Send a message of any type, or mark one as read, by passing on the caller's body."""
     body = await request.body()
     outgoing = parse_graph_message(body, groups_enabled=parts.groups_enabled)
     return await _send(parts, request, _SCOPE, body, body, outgoing)

@@ -1,4 +1,4 @@
-"""What operators and orchestrators ask: is it alive, is it ready, how is it doing."""
+"""The endpoints for operators and orchestrators: liveness, readiness, state."""
 
 import asyncio
 import sys
@@ -18,13 +18,13 @@ METRICS_TYPES = (TEXT_TYPE, OPENMETRICS_TYPE)
 
 _METRICS_VARY = (b"vary", b"Accept, Accept-Encoding")
 HEALTH_SECONDS = 1.0
-"""How long a store may take to tell its health before it counts as unreachable."""
+"""The time limit of a health check of the store before it counts as unreachable."""
 
 _UNREACHABLE = StoreHealth(ok=False, adapter="unknown", schema_version=0)
 
 
 async def healthz(parts: Parts, request: Request) -> Response:
-    """Tell that the process answers; nothing is checked."""
+    """Respond without checking anything."""
     return json_response(bodies.Health(ok=True, service="wats"))
 
 
@@ -38,7 +38,7 @@ async def readyz(parts: Parts, request: Request) -> Response:
 
 
 async def openapi(parts: Parts, request: Request) -> Response:
-    """Return the OpenAPI document; strangers get one without the routes that are hidden."""
+    """Return the OpenAPI document; unauthenticated clients get one without the hidden routes."""
     document = parts.complete_document if request.authorized else parts.anonymous_document
     return Response(200, document)
 
@@ -108,7 +108,7 @@ async def _health_of(store: Store) -> StoreHealth:
     try:
         async with asyncio.timeout(HEALTH_SECONDS):
             return await store.health()
-    except Exception:  # a store that cannot tell, in whatever way, is not well
+    except Exception:  # a store that fails to report its health, for any reason, is unhealthy
         return _UNREACHABLE
 
 

@@ -1,4 +1,4 @@
-"""Errors as responses: the one envelope that every failure is told in. No I/O."""
+"""Errors as responses: the one envelope for every failure. No I/O."""
 
 from http import HTTPStatus
 from typing import Any
@@ -30,13 +30,13 @@ def problem(
 
 
 NOT_FOUND = problem(HTTPStatus.NOT_FOUND, "not_found", "Route not found.")
-"""The catch-all: what an unknown path gets, and a telemetry path without a valid token."""
+"""The catch-all: the response to an unknown path, and to a telemetry path without a valid token."""
 
 INTERNAL_ERROR = problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "The service failed.")
 
 
 def as_response(error: WatsError) -> Response:
-    """Return what the caller is told of *error*."""
+    """Return the response body for *error*."""
     if isinstance(error, GraphError):
         return _graph_problem(error)
     if isinstance(error, StoreClosed):  # to a caller that is the same: it will be there later
@@ -70,7 +70,7 @@ def _details_of(error: WatsError) -> dict[str, Any]:
 
 
 def _graph_problem(error: GraphError) -> Response:
-    """Return 503 for throttling and 502 for the rest, with what Meta said reduced to numbers."""
+    """Return 503 for rate limits and 502 for the rest, with Meta's error reduced to numbers."""
     is_throttled = isinstance(error, GraphRefused) and error.throttled
     said = error.diagnostics
     meta = {

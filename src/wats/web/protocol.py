@@ -67,7 +67,7 @@ class GatewayProtocol(Connection):
 
     @override
     def _advance(self) -> None:
-        if self._is_advancing:  # a response was given at once
+        if self._is_advancing:  # a response was given immediately
             return
         if self._cycle is not None:
             self._cycle.notice()
@@ -82,7 +82,7 @@ class GatewayProtocol(Connection):
         self.settle()
 
     def _step(self) -> bool:
-        """Do the next thing; return whether there may be more to do."""
+        """Take the next step; return whether there may be more."""
         if self._is_serving or self.state is State.CLOSING:
             return False
         if self._head is not None:
@@ -114,7 +114,7 @@ class GatewayProtocol(Connection):
         return True
 
     def _skip_empty_line(self) -> None:
-        """Ignore one empty line before a request, as RFC 9112, 2.2, asks for."""
+        """Ignore one empty line before a request, as RFC 9112, 2.2, requires."""
         if not self._has_skipped_line and self._input.startswith(b"\r\n", self._place):
             self._place += 2
             self._has_skipped_line = True
@@ -147,7 +147,7 @@ class GatewayProtocol(Connection):
         return True
 
     def _take(self, head: Head, body: bytes) -> None:
-        """Answer a webhook on the fast path."""
+        """Serve a webhook on the fast path."""
         self._head = None
         self._is_serving = True
         signature = head.fields[b"x-hub-signature-256"].strip(b" \t").decode("latin-1")
@@ -206,11 +206,11 @@ class GatewayProtocol(Connection):
         self._pieces, self._piece_bytes = [], 0
         self.settle()
 
-    # What the answer to a webhook needs
+    # Used by the response to a webhook
 
     @property
     def is_there(self) -> bool:
-        """Whether the client is still connected, as far as we know."""
+        """Whether the client is still connected, as far as is known."""
         return self.state is not State.CLOSING and not self.transport.is_closing()
 
     def answer(self, response: Response) -> None:
@@ -222,7 +222,7 @@ class GatewayProtocol(Connection):
         self.transport.write(_RENDERED.get(default_headers, response, keep_alive=keep_alive))
         self.finish(keep_alive=keep_alive)
 
-    # What a cycle needs
+    # Used by a cycle
 
     @property
     def default_headers(self) -> list[tuple[bytes, bytes]]:
@@ -235,7 +235,7 @@ class GatewayProtocol(Connection):
         return self._body.is_complete
 
     def read_body(self) -> tuple[bytes, bool]:
-        """Return what has arrived of the body and was not read before, and whether it has ended.
+        """Return the unread part of the body that has arrived, and whether the body has ended.
 
         Raises:
             MalformedHTTP: The framing of the body is broken.

@@ -39,10 +39,10 @@ class Server(uvicorn.Server):
 
     Args:
         ready: Called with the URL once connections are accepted.
-        draining: Called when no more are accepted, and those that are open begin to end.
-        hook: The webhook route of *app*, to answer its requests on the fast path.
+        draining: Called when no connection is accepted any more, and the open ones begin to end.
+        hook: The webhook route of *app*, to serve its requests on the fast path.
         share: The share of this process in the connections, if others accept from the same socket.
-        request_seconds: How long a request may take to arrive as a whole.
+        request_seconds: The time limit for the arrival of a request.
         limits: The bounds of connections, if others than the usual ones.
     """
 
@@ -140,7 +140,7 @@ class Server(uvicorn.Server):
 
 
 def url_of(listener: socket.socket) -> str:
-    """Return the URL of what is served on *listener*."""
+    """Return the URL that is served on *listener*."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -149,9 +149,10 @@ def bind(host: str, port: int) -> socket.socket:
     """Return a socket that listens on *host* and *port*.
 
     Raises:
-        ConfigError: Nobody can listen there now, or this process may not.
+        ConfigError: The address is taken, or this process may not listen there.
     """
-    # The protocol is named, since asyncio sends small answers without delay only on such a socket.
+    # The protocol is named, since asyncio sends small responses without delay only on such a
+    # socket.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:

@@ -1,12 +1,12 @@
 """One listening socket for several processes, of which each gets its share of the connections.
 
-The kernel wakes all who wait for a connection, and the quickest takes whatever is there. As
-connections stay open, it keeps what it took: of 64 to four processes, one had 18 to 64. Here a
+The kernel wakes all processes that wait for a connection, and the quickest accepts every pending
+one. As connections stay open, it keeps them: of 64 to four processes, one had 18 to 64. Here a
 process that has more than another one lets the others go first, and for a moment only, since they
 may be busy: then each had 13 to 18.
 
-With SO_REUSEPORT the kernel would deal connections out, but for good: what it dealt to a process
-that hangs or dies waits for that one, though others are idle.
+With SO_REUSEPORT the kernel would distribute connections, but permanently: the connections of a
+process that hangs or dies wait for that process, though others are idle.
 """
 
 import asyncio
@@ -32,18 +32,18 @@ _NOBODY: Final = 2**62
 
 
 class Share:
-    """How many connections one process has, and what the others have beside it."""
+    """The number of connections of one process, and those of the others."""
 
     def __init__(self, counts: "memoryview[int]", process: int) -> None:
         self._counts = counts
         self._process = process
 
     def tell(self, connections: int) -> None:
-        """Say how many connections this process has."""
+        """Publish the number of connections of this process."""
         self._counts[self._process] = connections
 
     def leave(self) -> None:
-        """Say that this process takes no connections, so that nobody waits for it."""
+        """Publish that this process accepts no connections, so that no other waits for it."""
         self._counts[self._process] = _NOBODY
 
     def least(self) -> int:
@@ -96,7 +96,7 @@ class SharedListener:
         self._listen()
 
     async def close(self) -> None:
-        """Accept no more. What was accepted is among the connections then; the socket is open."""
+        """Stop accepting. Accepted connections are in the set by then; the socket stays open."""
         if self._pausing is not None:
             self._pausing.cancel()
         self._loop.remove_reader(self._listener.fileno())
@@ -104,7 +104,7 @@ class SharedListener:
         await asyncio.gather(*self._arriving)
 
     def tell(self) -> None:
-        """Let the others know how many connections there are. To be called now and then."""
+        """Publish the number of connections. Call it periodically."""
         self._share.tell(self._count())
 
     def _count(self) -> int:

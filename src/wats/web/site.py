@@ -1,4 +1,4 @@
-"""What the connections of one process share: the application, the webhook route, the limits."""
+"""State shared by the connections of one process: application, webhook route, limits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,11 +9,11 @@ from wats.web.exchange import Response
 
 
 class Asker(Protocol):
-    """Who waits for the answer to a webhook."""
+    """The recipient of the response to a webhook."""
 
     @property
     def is_there(self) -> bool:
-        """Whether an answer could still reach them."""
+        """Whether a response could still reach the client."""
 
     def answer(self, response: Response) -> None:
         """Send them *response*."""
@@ -24,9 +24,9 @@ class Hook:
     """The webhook route, for requests that need no routing.
 
     Attributes:
-        path: The request target that it answers, as bytes on the wire.
-        max_body_bytes: Longer bodies take the slow path, which knows what to answer.
-        take: Answers the body and signature of a POST to its asker, once, now or later.
+        path: The request target that it serves, as bytes on the wire.
+        max_body_bytes: Longer bodies take the slow path, which refuses them.
+        take: Responds to the body and signature of a POST through its asker, once, now or later.
         refused: Counts a request that was refused with a status because it is not valid HTTP.
     """
 

@@ -22,13 +22,13 @@ _UNPROVED = {
 
 
 async def verify(parts: Parts, request: Request) -> Response:
-    """Answer Meta's challenge with the word that came along, if it knows the verify token."""
+    """Respond to Meta's challenge with its text, if it has the verify token."""
     challenge = answer_challenge(request.query, parts.verify_token)
     return Response(200, challenge.encode(), TEXT_TYPE)
 
 
 async def receive(parts: Parts, request: Request) -> Response:
-    """Take a webhook; what is answered 200 is on disk, or handled where there is no store."""
+    """Accept a webhook; 200 means that its updates are on disk, or handled without a store."""
     body = await request.body(parts.profile.webhook.max_body_bytes)
     if not body and request.header(b"transfer-encoding") is not None:
         raise WebhookRefused("missing_body", "POST body is required.")
@@ -37,7 +37,7 @@ async def receive(parts: Parts, request: Request) -> Response:
 
 @lru_cache(maxsize=64)
 def answer(receipt: Receipt) -> Response:
-    """Return what Meta is told. Most webhooks bring one update, so most answers are the same."""
+    """Return the response for Meta; nearly always that for one update, prepared once."""
     return json_response(
         bodies.WebhookReceipt(
             status="ok",
@@ -49,7 +49,7 @@ def answer(receipt: Receipt) -> Response:
 
 
 def count_refusal(telemetry: Telemetry, error: CallerError) -> None:
-    """Count that a webhook request was refused for *error*, whichever way it came."""
+    """Count a webhook request that was refused for *error*, on either path."""
     reason = _REASONS.get(error.code, RejectionReason.UNKNOWN)
     telemetry.webhook_rejected(reason)
     if reason in _UNPROVED:
