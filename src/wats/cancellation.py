@@ -1,4 +1,4 @@
-"""Whose cancellation is it: that of this task, or that of an awaited task or future?"""
+"""Distinguish the cancellation of this task from that of an awaited task or future."""
 
 import asyncio
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TypeAlias
 
 Now: TypeAlias = Callable[[], datetime]
-"""Whoever needs the time is given a function that tells it, so that a test can own the clock."""
+"""Code that needs the time is given a clock function, so that a test can control the time."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -17,7 +17,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-# What comes in together has few times, and each of them stands in several rows.
+# Updates that arrive together have few distinct times, and each is stored in several rows.
 @lru_cache(maxsize=1024)
 def to_ms(moment: datetime) -> int:
     """Return *moment* as whole milliseconds since 1970, rounded down."""

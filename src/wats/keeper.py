@@ -1,4 +1,4 @@
-"""The background work of a store: dispatching what it holds, and its upkeep."""
+"""The background work of a store: dispatching its deliveries, and its upkeep."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -43,7 +43,7 @@ Upkeep: TypeAlias = Callable[[], Awaitable[bool]]
 
 
 class Keeper:
-    """Runs the dispatcher, deletes what is old, empties the log, and measures the inbox.
+    """Runs the dispatcher, purges old data, empties the log, and measures the inbox.
 
     Args:
         chores: Whether this process does the upkeep; of several on one store one is enough.
@@ -85,7 +85,7 @@ class Keeper:
         self._running: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Open the store, then dispatch what is in it."""
+        """Open the store, then dispatch its deliveries."""
         await self._store.open(self._telemetry.store_operation)
         await self._dispatcher.start()
         self._is_stopping = False
@@ -104,7 +104,7 @@ class Keeper:
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._store.close()
-        except TimeoutError as error:  # a disk that hangs; what was acknowledged is on it
+        except TimeoutError as error:  # a disk that hangs; acknowledged updates are on it
             self._telemetry.errors.record(error)
 
     def _spawn(self, task: UpkeepTask) -> None:
@@ -126,7 +126,7 @@ class Keeper:
         self._failures.report(task, error)
 
     async def _repeat(self, task: UpkeepTask) -> None:
-        """Run *task* again and again, whatever it raises."""
+        """Run *task* repeatedly, despite any exception."""
         run, seconds = self._upkeep[task]
         while True:
             try:

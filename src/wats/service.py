@@ -1,4 +1,4 @@
-"""The composition root: the one place where the parts of a service are made and joined."""
+"""The composition root: the one module that makes and joins the parts of a service."""
 
 import asyncio
 import time
@@ -36,7 +36,7 @@ class WatsApp:
     """A gateway as an ASGI 3 application.
 
     A server with lifespan starts and stops it. Mounted inside another application, or under a
-    server without lifespan, whoever mounts it calls `await app.start()` and `await app.stop()`.
+    server without lifespan, the outer application calls `await app.start()` and `await app.stop()`.
     Made by `create_wats_service_app`.
     """
 
@@ -65,7 +65,7 @@ class WatsApp:
 
         Raises:
             ConfigError: A handler of the same name is there already, or the service has started.
-            ValueError: There is no such kind.
+            ValueError: The kind does not exist.
         """
         wanted = [UpdateKind(kind) for kind in kinds] or list(UpdateKind)
 
@@ -77,12 +77,12 @@ class WatsApp:
 
     @property
     def hook(self) -> Hook:
-        """The webhook route, for a server of ours that can answer it on the fast path."""
+        """The webhook route, for a server of ours that can serve it on the fast path."""
         return self._hook
 
     @property
     def telemetry(self) -> Telemetry:
-        """What the parts of the service tell what happens, for whoever runs it to tell it too."""
+        """The telemetry of the service, for a runner that records events too."""
         return self._telemetry
 
     async def start(self) -> None:
@@ -103,7 +103,7 @@ class WatsApp:
             self._telemetry.event(LifecycleEvent.STARTED)
 
     def drain(self) -> None:
-        """Tell telemetry that the service begins to stop, unless it was told so already.
+        """Record that the service begins to stop, unless this was recorded already.
 
         For a server that lets requests end before it stops the application.
         """
@@ -112,7 +112,7 @@ class WatsApp:
             self._telemetry.event(LifecycleEvent.DRAINING)
 
     async def stop(self) -> None:
-        """Let what runs finish, within bounds, and let go of everything. May be called twice."""
+        """Let running work finish, within bounds, and release all resources. Is idempotent."""
         async with self._changing:
             if not self._running:
                 return
@@ -166,18 +166,19 @@ def create_wats_service_app(
     """Make a gateway of *profile* and *secrets*. Nothing is opened or sent before it starts.
 
     Args:
-        profile: What to be, from `load_config`.
+        profile: The configuration, from `load_config`.
         secrets: Meta's secrets and our own tokens, from `load_config`.
-        telemetry_sink: An object of yours that is told what happens; nothing is sent anywhere
-            without one. It cannot change or delay a response by failing.
+        telemetry_sink: An object of yours that receives telemetry; nothing is sent anywhere without
+            one. A failing sink cannot change or delay a response.
         persistence: A store, from `open_store`, which this application then opens and closes.
-            Without one, handlers run before a webhook is answered and nothing is kept.
-        handlers: Async callables that get every update, beside those that the profile names.
+            Without one, handlers run before the response to a webhook and nothing is kept.
+        handlers: Async callables that receive every update, in addition to those that the profile
+            names.
         enable_group_routes: Whether the groups routes exist; the profile decides by default.
         graph_session: A client session to call Graph with; it stays yours to close.
-        board: What several processes of one service count on together, made before they are forked;
+        board: Memory in which several processes of one service count, made before they are forked;
             each of them makes its application after that. By default this one counts alone.
-        row: The row of the board that is this process's own. Number 0 also deletes what is old.
+        row: The row of the board that belongs to this process. Number 0 also deletes old data.
         log: Where events go; by default one JSON line each to stderr, without personal data.
         now: The clock.
         checkpoint_seconds: How often the log of the store is emptied of erased content.

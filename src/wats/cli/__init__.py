@@ -1,4 +1,4 @@
-"""The command line. One file per noun; secrets come from the environment or files, never here."""
+"""The command line. One file per noun; secrets are read from the environment or files only."""
 
 import click
 
@@ -15,7 +15,7 @@ from wats.cli.status import status
 from wats.cli.token import token
 from wats.version import __version__
 
-# 0 is success and 1 is everything else, for whoever scripts this; click would say 2 for some.
+# 0 is success and 1 is every failure, for scripts; click would exit with 2 for some.
 click.UsageError.exit_code = 1
 
 

@@ -1,4 +1,4 @@
-"""`wats support-bundle`: what may be told of a service, to whoever helps."""
+"""`wats support-bundle`: data of a service that may be shared with support."""
 
 import json
 import os
@@ -34,7 +34,7 @@ LIBRARIES: Final = (
     "uvloop",
 )
 _TELLING: Final = frozenset({"apiVersion", "apiPrefix", "families"})
-"""The keys of the config whose text may be told; of the others it is said that they are set."""
+"""The config keys whose text may be shared; of others the bundle shows only that they are set."""
 
 
 @click.command("support-bundle")
@@ -85,7 +85,7 @@ def _versions() -> dict[str, str]:
 
 
 def _shape(value: Any, key: str = "") -> Any:
-    """Return a part of a redacted config with every text left out that may be somebody's."""
+    """Return a part of a redacted config without texts that may be personal."""
     if isinstance(value, dict):
         return {name: _shape(each, name) for name, each in value.items()}
     if isinstance(value, list):
@@ -96,10 +96,10 @@ def _shape(value: Any, key: str = "") -> Any:
 
 
 def _ask(remote: Remote, token: Secret) -> dict[str, Any]:
-    """Return what the telemetry of a service says, as far as it is known to be harmless.
+    """Return the telemetry of a service, as far as it is known to be harmless.
 
     Raises:
-        NoAnswer: It does not say it.
+        NoAnswer: The service does not return it.
     """
     answers = {}
     for path in ("/status", "/debug/diagnostics", "/metrics"):
@@ -126,10 +126,10 @@ def _ask(remote: Remote, token: Secret) -> dict[str, Any]:
 
 
 def _known(samples: Samples, vocabulary: Vocabulary) -> dict[str, Any]:
-    """Return what is not 0, without what is not of the vocabulary.
+    """Return the values other than 0, without those outside the vocabulary.
 
-    Of the buckets of a histogram, which hold what is in those before them too, only those are
-    returned in which there is more.
+    Of the cumulative buckets of a histogram, only those are returned that hold more than the one
+    before.
     """
     shown: dict[str, float] = {}
     before: dict[object, float] = {}
@@ -141,7 +141,7 @@ def _known(samples: Samples, vocabulary: Vocabulary) -> dict[str, Any]:
         series = (name, *(pair for pair in labels if pair[0] != "le"))
         if value != before.get(series, 0.0):
             text = ",".join(f"{key}={each}" for key, each in labels)
-            # No more digits than say something: long rows of them could look like an id.
+            # No more digits than significant: long numbers could look like an id.
             shown[f"{name}{{{text}}}"] = int(value) if value.is_integer() else float(f"{value:.4g}")
         before[series] = value
     return {"samples": len(samples), "leftOut": left_out, "notZero": shown}

@@ -1,7 +1,7 @@
-"""The operator's checklist: what is to hold of a service's telemetry, and how it is seen. No I/O.
+"""The operator's checklist: promises about a service's telemetry, and how to check them. No I/O.
 
-What was answered is gathered elsewhere; here it is judged. No finding shows a value that came from
-the service, and none shows the token.
+The responses are gathered elsewhere; here they are judged. No finding shows a value from the
+service, and none shows the token.
 """
 
 import ipaddress
@@ -30,7 +30,7 @@ MAX_NAMED: Final = 5
 
 
 class Verdict(StrEnum):
-    """Whether an item holds; `unknown` if it cannot be told from outside."""
+    """Whether an item holds; `unknown` if it cannot be checked from outside."""
 
     HOLDS = "holds"
     FAILS = "fails"
@@ -39,7 +39,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found of one item, and what was seen or is to be done."""
+    """The verdict on one item, with its evidence or its remedy."""
 
     verdict: Verdict
     note: str = ""
@@ -50,9 +50,9 @@ class Item:
     """One line of the checklist.
 
     Attributes:
-        name: What machines know it by.
-        promise: What is to hold.
-        judge: Tells whether it does.
+        name: Its name in JSON.
+        promise: The property that must hold.
+        judge: Returns whether it does.
     """
 
     name: str
@@ -80,7 +80,7 @@ _CLOSED: Final = "The token did not open all three routes, so there is nothing t
 
 
 def _if_open(judge: Callable[[Evidence], Finding]) -> Callable[[Evidence], Finding]:
-    """Let *judge* see only evidence with all three answers; what it cannot read does not hold."""
+    """Pass *judge* only readable evidence with all three responses; fail the item otherwise."""
 
     def judged(evidence: Evidence) -> Finding:
         if not evidence.is_open:
@@ -281,4 +281,4 @@ ITEMS: Final = (
         _by_hand("Share what 'wats support-bundle' writes, and no headers, ids or webhook bodies."),
     ),
 )
-"""The checklist, in the order in which it is told."""
+"""The checklist, in the order of its output."""

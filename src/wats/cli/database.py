@@ -82,4 +82,4 @@ def _number_of(payload: bytes) -> str:
     try:
         return updates.decode(payload).phone_number_id or ""
     except (msgspec.MsgspecError, ValueError):
-        return ""  # it becomes a dead letter when it is dispatched, whatever its number
+        return ""  # it becomes a dead letter when it is dispatched, after any number of attempts

@@ -70,9 +70,9 @@ class Demo:
         self._show = Progress()
 
     async def run(self) -> bool:
-        """Tell the story; return whether it ended well."""
+        """Run the demo; return whether it ended well."""
         say = self._show.say
-        self._configure("http://127.0.0.1:9")  # nobody is there yet
+        self._configure("http://127.0.0.1:9")  # nothing listens there yet
         serve = ("serve", "--config", str(self._config))
         simulate = ("simulate", "--config", str(self._config), "--port", "0")
         options = (
@@ -108,7 +108,7 @@ class Demo:
         )
 
     async def _work(self, meta_url: str) -> None:
-        """Let customers write while an application of ours answers them."""
+        """Let customers write while an application of ours replies."""
         await asyncio.gather(self._write(meta_url), *(self._send(n) for n in range(SENDERS)))
 
     async def _write(self, meta_url: str) -> None:
@@ -121,7 +121,7 @@ class Demo:
             await asyncio.sleep(BURST_PAUSE_SECONDS)
 
     async def _send(self, sender: int) -> None:
-        """Send a share of the messages, each with its key; what gets no answer is asked again."""
+        """Send a share of the messages, each with its key; retry requests without a response."""
         for number in range(sender, SENDS, SENDERS):
             body = {"to": _customer(number % CUSTOMERS), "text": f"Answer {number}"}
             headers = self._token | {"idempotency-key": f"demo-{number}"}
@@ -144,7 +144,7 @@ class Demo:
 
     async def _until_quiet(self, meta_url: str) -> None:
         """Wait until Meta has nothing more to deliver, and all that it delivered is handled."""
-        with suppress(TimeoutError):  # then the report says what is missing
+        with suppress(TimeoutError):  # then the report lists the missing ones
             async with asyncio.timeout(PATIENCE_SECONDS):
                 quiet = False
                 while not quiet:
@@ -212,7 +212,7 @@ class Demo:
 
 
 class Progress:
-    """Says what happens: plain lines, and on a terminal also a line that changes in place."""
+    """Prints progress: plain lines, and on a terminal also a line that changes in place."""
 
     def __init__(self) -> None:
         self._live = sys.stdout.isatty()
@@ -223,7 +223,7 @@ class Progress:
         click.secho(sentence, bold=True)
 
     def tick(self, state: str) -> None:
-        """Show *state* until the next line, if there is somebody to see it move."""
+        """Show *state* until the next line, if the output is a terminal."""
         if self._live:
             self._clear()
             click.secho(f"  {state} …", dim=True, nl=False)
@@ -245,7 +245,7 @@ class Progress:
 
 
 def _accepted(state: dict[str, int]) -> int:
-    """Return how many different updates were answered with 200."""
+    """Return how many different updates were acknowledged with 200."""
     return state["delivered"] - state["duplicates"]
 
 
@@ -255,7 +255,7 @@ def _duplicates_in(metrics: str) -> int:
 
 
 def _customer(number: int) -> str:
-    """Return a number that nobody has; its last digits stand for no failure."""
+    """Return an unused number; its last digits select no failure."""
     return f"1555010{5000 + number}"
 
 

@@ -67,7 +67,7 @@ def _gather(remote: Remote, credentials: Credentials) -> Evidence:
         is_encrypted=remote.is_encrypted,
         address=address,
         token=token,
-        # Where it listens and what it is called, its diagnostics may tell.
+        # Its diagnostics may contain its address and its name.
         sought=[needle for needle in sought if needle.care is not Care.NAME],
         token_file_mode=_mode(credentials.token_file),
         without_token=[_trial(remote, each, "without a token", {}) for each in METHODS],

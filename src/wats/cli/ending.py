@@ -56,7 +56,7 @@ async def _watched(main: Coroutine[Any, Any, None], ended: threading.Event) -> N
 
 
 def exit_after(seconds: float, exit_code: int, *, unless: threading.Event) -> None:
-    """Exit the process after *seconds*, whatever it is waiting for, unless *unless* is set."""
+    """Exit the process after *seconds* in any state, unless *unless* is set."""
 
     def wait() -> None:
         if not unless.wait(seconds):

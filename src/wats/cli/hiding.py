@@ -1,21 +1,21 @@
-"""Whether strangers can tell a hidden route from a path that does not exist. No I/O."""
+"""Whether clients without a token can distinguish a hidden route from an unknown path. No I/O."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 _ITS_OWN: Final = {"date"}
-"""Headers whose values are those of the moment."""
+"""Headers whose values depend on the time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """The answers, as bytes, to one request of a stranger that was made of several paths.
+    """The responses, as bytes, to one unauthenticated request that was sent to several paths.
 
     Attributes:
-        request: What was asked, as in `GET without a token`.
-        unknown: The answers of paths that do not exist; at least two.
-        hidden: The answers of routes that are to look like them, by path.
+        request: The request, as in `GET without a token`.
+        unknown: The responses of paths that do not exist; at least two.
+        hidden: The responses of routes that must look like them, by path.
     """
 
     request: str
@@ -23,7 +23,7 @@ class Trial:
     hidden: Mapping[str, bytes]
 
     def differences(self) -> list[str]:
-        """Return where a hidden route answers otherwise, as in `GET /status (the headers)`."""
+        """Return where a response of a hidden route differs, as in `GET /status (the headers)`."""
         parts = [_Parts.of(answer) for answer in self.unknown]
         varying = self._varying_headers(parts)
         found = []
@@ -34,9 +34,9 @@ class Trial:
         return found
 
     def is_vague(self) -> bool:
-        """Tell whether even paths that do not exist answer in different ways.
+        """Return whether even paths that do not exist have different responses.
 
-        Something between the service and us writes the answers then, and hides what differs.
+        A proxy between the service and us writes the responses then, and hides differences.
         """
         parts = [_Parts.of(answer) for answer in self.unknown]
         kinds = {(each.status, tuple(name for name, _ in each.headers)) for each in parts}

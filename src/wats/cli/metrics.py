@@ -1,4 +1,4 @@
-"""`wats metrics`: what can be measured, without a running service."""
+"""`wats metrics`: the available metrics, without a running service."""
 
 from collections.abc import Iterator
 

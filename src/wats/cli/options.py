@@ -1,4 +1,4 @@
-"""What several commands share: how a config and a token are named, and how a failure is told."""
+"""Options that several commands share: config and token, and the report of failures."""
 
 import functools
 import json
@@ -44,7 +44,7 @@ def load(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """Where a command that asks a running service finds what it asks with.
+    """The sources of the config and the token of a command that queries a running service.
 
     Attributes:
         token_env: The name of an environment variable that holds a token.
@@ -98,7 +98,7 @@ def _read(path: Path) -> str:
 
 
 def _checked(option: str, token: str) -> Secret:
-    # Neither what was found nor, as it may be the token itself, where it was looked for.
+    # Neither the content nor, as it may be the token itself, the source.
     if checks.token.accept(token) is None:
         msg = f"What {option} names holds no token; it must hold {checks.token.expects}."
         raise click.UsageError(msg)
@@ -135,17 +135,17 @@ def credential_options(command: Command) -> Command:
         ),
     ):
         collected = option(collected)
-    return collected  # type: ignore[return-value]  # what click calls, it calls by keyword
+    return collected  # type: ignore[return-value]  # click passes keywords
 
 
 class Failure(click.ClickException):
-    """An error of ours: told on stderr in a sentence, exit code 1."""
+    """An error of ours: printed to stderr in a sentence, exit code 1."""
 
     def __init__(self, error: WatsError) -> None:
         super().__init__(str(error))
 
 
 def announce(event: str, **facts: object) -> None:
-    """Print one line of JSON on stdout, for whoever started this process."""
+    """Print one line of JSON on stdout, for the parent of this process."""
     sys.stdout.write(json.dumps({"event": event, **facts}, separators=(",", ":")) + "\n")
     sys.stdout.flush()

@@ -19,14 +19,14 @@ MAX_ANSWER_BYTES: Final = 16 * 1_048_576
 
 
 class NoAnswer(click.ClickException):
-    """The service cannot be asked; the message says why, in words of ours."""
+    """The service cannot be queried; the message holds the reason, in words of ours."""
 
 
 def service_url(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
     """Check the URL of a service, for `callback`; one that is refused is not shown.
 
     Raises:
-        click.BadParameter: It is no URL, or holds more than one, such as a password.
+        click.BadParameter: The value is not a URL, or holds more than one, such as a password.
     """
     if value is None:
         return None
@@ -68,7 +68,7 @@ class Remote:
         return Answer(response.status, named, body)
 
     def exchange(self, method: str, path: str, headers: Mapping[str, str]) -> bytes:
-        """Return every byte of the answer to a request with *headers* and no others but `Host`.
+        """Return every byte of the response to a request with *headers* and no others but `Host`.
 
         Raises:
             NoAnswer: There was none.

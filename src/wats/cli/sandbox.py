@@ -1,4 +1,4 @@
-"""A service and a fake Meta in one process, for a first look: nothing of it is kept."""
+"""A service and a fake Meta in one process, for a first look: nothing is kept."""
 
 import secrets
 import tempfile
@@ -31,7 +31,7 @@ PORT = 8787
 
 
 class Sandbox:
-    """An async context in which `app` can be served with `profile`; `greet` says how to use it."""
+    """An async context in which `app` can be served with `profile`; `greet` explains its use."""
 
     def __init__(self, *, host: str | None, port: int | None) -> None:
         self._host = host if host is not None else "127.0.0.1"
@@ -72,7 +72,7 @@ class Sandbox:
         await self._stack.aclose()
 
     def greet(self, url: str) -> None:
-        """Connect the fake Meta to the service at *url*, and say on stderr what can be tried."""
+        """Connect the fake Meta to the service at *url*, and print instructions on stderr."""
         self._simulator.set_webhook(url + HOOK)
         click.echo(_GREETING.format(url=url, token=self._token, meta=self._simulator.url), err=True)
 

@@ -1,4 +1,4 @@
-"""What of a service's metrics is shown to somebody who looks at it in a terminal. No I/O."""
+"""The parts of a service's metrics for a terminal. No I/O."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ Cell: TypeAlias = Tally | Timing | None
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line about one thing that is counted."""
+    """A line about one series."""
 
     label: str
     count: Count
@@ -62,7 +62,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Lines about one part of the service; *hidden* more of them are not shown."""
+    """Lines about one part of the service; *hidden* is the number of lines left out."""
 
     title: str
     heads: tuple[str, ...]
@@ -72,7 +72,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A number with a word or two, and whether it should be another one."""
+    """A number with a label, and whether it needs attention."""
 
     text: str
     value: float
@@ -90,7 +90,7 @@ _BAD_STATES: Final = (InboxState.DEAD, InboxState.ORPHANED)
 
 
 def inbox(samples: Samples) -> list[Fact]:
-    """Return what waits to be handled, if the service tells."""
+    """Return the pending deliveries, if the service exposes them."""
     depths = samples.split(INBOX_DEPTH.name, "state")
     facts = [Fact(state, depths[state], state in _BAD_STATES) for state in depths]
     if samples.has(INBOX_OLDEST_AGE.name):
@@ -99,7 +99,7 @@ def inbox(samples: Samples) -> list[Fact]:
 
 
 def others(latest: Samples, counted: Samples) -> list[Fact]:
-    """Return what else there is to know, if the service tells; *counted* is what events are of."""
+    """Return further facts, if the service exposes them; *counted* is the increase of events."""
     facts = [
         Fact(text, counted.total(family.name), is_bad=True)
         for family, text in _COUNTED.items()

@@ -99,7 +99,7 @@ async def _serve_sandbox(host: str | None, port: int | None) -> None:
 
 
 def _serve_by_workers(profile: Profile, secrets: Secrets) -> None:
-    """Be the supervisor of the workers, or one of them: this forks."""
+    """Become the supervisor of the workers, or one of the workers: this forks."""
     if database_of(profile, secrets)[0] == IN_MEMORY:
         reason = "must be 1 when the database is in memory, where no other process sees it"
         raise ConfigError([ConfigIssue("invalid_service_workers", "service.workers", reason)])
@@ -113,8 +113,8 @@ def _serve_by_workers(profile: Profile, secrets: Secrets) -> None:
         stopping=listener.close,
         stop_seconds=STOP_SECONDS,
     )
-    # What workers share with the supervisor is copied when one of them writes to it, and to look
-    # for garbage is to write. Frozen before the fork, four workers take 83 MB instead of 126.
+    # Memory shared with the supervisor is copied when a worker writes to it, and a garbage
+    # collection writes. Frozen before the fork, four workers take 83 MB instead of 126.
     gc.collect()
     gc.freeze()
     seat = supervisor.run()
@@ -131,7 +131,7 @@ def _serve_by_workers(profile: Profile, secrets: Secrets) -> None:
 
 
 class _Place(NamedTuple):
-    """What a worker process got from before the fork."""
+    """The state that a worker process has from before the fork."""
 
     listener: socket.socket
     board: Board
@@ -151,11 +151,11 @@ async def _work(
         loop.remove_reader(seat.lifeline)
         signal.raise_signal(signal.SIGTERM)
 
-    # What a worker has is made after the fork, so there may be threads in it.
+    # The objects of a worker are made after the fork, so there may be threads.
     async with _made(profile, secrets, place.bell, board=place.board, row=seat.row) as app:
         if seat.is_replacement:
             app.telemetry.event(LifecycleEvent.WORKER_REPLACED)
-        # A worker without a supervisor ends as if that had said so.
+        # A worker without a supervisor ends as if the supervisor had signalled it.
         loop.add_reader(seat.lifeline, end)
         try:
             await _run(app, place.listener, ready=lambda _url: seat.ready(), share=place.share)
@@ -188,12 +188,12 @@ async def _run(
     share: Share | None = None,
 ) -> None:
     server = BoundedServer(app, ready=ready, draining=app.drain, hook=app.hook, share=share)
-    # A signal that comes while the application starts ends it as well, once it can be stopped.
+    # A signal during the start of the application ends it as well, once it can be stopped.
     with server.capture_signals():
-        # Before the server, whose own report of a start that fails would be a stack.
+        # Before the server, which would report a failed start with a stack trace.
         await app.start()
-        # What is there now stays, and a request leaves hardly a cycle behind: the collector need
-        # look less often, and not at all at what is frozen. It took a tenth of the time.
+        # Existing objects stay, and a request leaves few cycles behind: the collector needs to run
+        # less often, and need not inspect frozen objects. It took a tenth of the time.
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)

@@ -1,4 +1,4 @@
-"""`wats status`: how a running service is doing, once or for as long as somebody watches."""
+"""`wats status`: the state of a running service, once or continuously."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ Show: TypeAlias = Callable[[View], None]
 
 
 class Hidden(NoAnswer):
-    """The service is there, and does not know the token; or it is no wats."""
+    """The service is there, and does not accept the token; or it is not wats."""
 
 
 @click.command()
@@ -66,7 +66,7 @@ def _look(remote: Remote, token: Secret) -> Look:
     """Ask how the service is doing.
 
     Raises:
-        NoAnswer: It does not say.
+        NoAnswer: The service does not return it.
     """
     answers = [remote.get(path, token) for path in ("/status", "/metrics")]
     for answer in answers:
@@ -115,7 +115,7 @@ def _watch(remote: Remote, token: Secret, interval: float, show: Show) -> None:
 
 @contextmanager
 def _terminal() -> Iterator[Show]:
-    """Give a screen of its own to one frame after the other; the last of them stays behind."""
+    """Show frames on a screen of their own, one replacing the other; the last one stays behind."""
     last: list[View] = []
 
     def show(view: View) -> None:

@@ -1,4 +1,4 @@
-"""`wats token`: a bearer token that nobody guesses."""
+"""`wats token`: a random bearer token."""
 
 import secrets
 

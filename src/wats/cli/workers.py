@@ -1,11 +1,11 @@
-"""Worker processes, and the supervisor that keeps as many of them alive as there should be.
+"""Worker processes, and the supervisor that keeps the configured number alive.
 
     starting ──all accept──▶ running ──SIGTERM, SIGINT──▶ stopping ──▶ exit code 0
         └──one ends──▶ stopping ──▶ 1    └──one ends──▶ another one takes its seat
 
-The supervisor has no event loop, no thread and no connection, so it can fork at any time, and there
-is little in it that could fail. It sleeps until a signal comes, a worker tells something or a pause
-is over. The first worker starts alone: it migrates the store, or says for all that it cannot start.
+The supervisor has no event loop, no thread and no connection, so it can fork at any time, and
+little in it can fail. It sleeps until a signal arrives, a worker reports or a pause is over. The
+first worker starts alone: it migrates the store, or reports for all that it cannot start.
 """
 
 import os
@@ -45,7 +45,8 @@ _MOST_BYTES: Final = 65_536
 def pause_after(quick_ends: int) -> float:
     """Return how long a seat stays empty after so many quick ends in a row: 0, 0, 1, 2, 4 … 30 s.
 
-    Whoever died once is replaced at once. A worker that cannot live is not tried all the time.
+    A worker that died once is replaced immediately. One that dies repeatedly is not restarted all
+    the time.
     """
     if quick_ends < 2:
         return 0.0
@@ -53,20 +54,20 @@ def pause_after(quick_ends: int) -> float:
 
 
 class Refusal(msgspec.Struct, frozen=True):
-    """Why a worker cannot start: the class of the error, and what the operator is told of it."""
+    """Why a worker cannot start: the class of the error, and the message for the operator."""
 
     name: str
     text: str
 
 
 class Seat:
-    """The place of one worker, as that worker sees it.
+    """The slot of one worker, as that worker sees it.
 
     Attributes:
-        row: Its number, from 0: which row of the board is its own.
+        row: Its number, from 0: the row of the board that belongs to it.
         is_replacement: Whether a worker that has ended had this seat before.
         lifeline: A descriptor that becomes readable when the supervisor is gone.
-        is_ready: Whether the supervisor was told that this worker accepts connections.
+        is_ready: Whether it has reported that this worker accepts connections.
     """
 
     def __init__(self, row: int, *, is_replacement: bool, lifeline: int, report: int) -> None:
@@ -77,25 +78,25 @@ class Seat:
         self._report = report
 
     def ready(self) -> None:
-        """Tell the supervisor that this worker accepts connections."""
+        """Report to the supervisor that this worker accepts connections."""
         self.is_ready = True
         self._tell(_READY)
 
     def refuse(self, error: WatsError) -> None:
-        """Tell the supervisor why this worker ends without having been ready."""
+        """Report to the supervisor why this worker ends without having been ready."""
         self._tell(msgspec.json.encode(Refusal(error_name(error), str(error))))
 
     def _tell(self, message: bytes) -> None:
-        with suppress(BrokenPipeError):  # nobody is there any more, which the lifeline tells too
+        with suppress(BrokenPipeError):  # the supervisor is gone, which the lifeline reports too
             os.write(self._report, message)
         os.close(self._report)
 
 
 @dataclass(slots=True, kw_only=True)
 class _Place:
-    """The same place, as the supervisor sees it. It is empty while there is no process in it.
+    """The same slot, as the supervisor sees it. It is empty while it has no process.
 
-    Whoever is in it reports through a pipe that stays: *report* is its end, *heard* is ours.
+    Its worker reports through a pipe that stays: *report* is the worker's end, *heard* is ours.
     """
 
     row: int
@@ -111,7 +112,7 @@ class _Place:
 
     @property
     def refusal(self) -> Refusal | None:
-        """What the last process in it gave as the reason that it could not start."""
+        """The reason that its last process reported for a failed start."""
         with suppress(msgspec.MsgspecError):
             return msgspec.json.decode(self.told, type=Refusal)
         return None
@@ -150,7 +151,7 @@ class _Signals:
         os.close(self._written_to)
 
     def take(self) -> bytes:
-        """Return the numbers of the signals that came since the last call."""
+        """Return the numbers of the signals received since the last call."""
         try:
             return os.read(self.descriptor, _MOST_BYTES)
         except BlockingIOError:
@@ -178,10 +179,10 @@ class Supervisor:
     Args:
         board: Made for these workers.
         shares: Their shares of the connections; that of a dead one is taken back.
-        ready: Called once, as soon as all of them accept connections.
-        stopping: Called before they are told to end.
-        stop_seconds: How long they may take to end when they are told to, before they are killed.
-        log: Told of every replacement.
+        ready: Called once, as soon as all workers accept connections.
+        stopping: Called before the workers are signalled to end.
+        stop_seconds: How long they may take to end when signalled, before they are killed.
+        log: Receives every replacement.
         monotonic: The clock.
     """
 
@@ -210,12 +211,12 @@ class Supervisor:
         self._failure: str | None = None
 
     def run(self) -> Seat | None:
-        """Start the workers, and return as a fork does: to each of them with its seat.
+        """Start the workers, and return as a fork does: in each worker with its seat.
 
         To the supervisor it returns nothing, once a signal has ended it and all workers have ended.
 
         Raises:
-            ClickException: A worker could not start, so none is there; with what it said.
+            ClickException: A worker could not start, so none is running; with its reason.
         """
         # Held open by this process alone, so that its end is seen by all others.
         self._lifeline, self._held = os.pipe()
@@ -250,7 +251,7 @@ class Supervisor:
                 yield place
 
     def _fill(self, place: _Place, signals: _Signals) -> Seat | None:
-        """Fork the worker of *place*; return its seat to it, and nothing to the supervisor."""
+        """Fork the worker of *place*; return its seat in the worker, `None` in the supervisor."""
         refusal, place.told = place.refusal, b""
         place.started_at, place.due_at = self._now(), None
         try:
@@ -265,7 +266,7 @@ class Supervisor:
         return None
 
     def _seat(self, place: _Place) -> Seat:
-        """Let go of what is the supervisor's: this is the worker."""
+        """Close the resources of the supervisor: this is the worker."""
         for other in self._places:
             os.close(other.heard)
             if other is not place:
@@ -279,7 +280,7 @@ class Supervisor:
         )
 
     def _tell_of(self, place: _Place, refusal: Refusal | None) -> None:
-        with suppress(Exception):  # a closed stderr is no reason to leave a seat empty
+        with suppress(Exception):  # a closed stderr is no reason to leave a slot empty
             self._log(
                 {
                     "event": "wats.worker.replaced",
@@ -300,7 +301,7 @@ class Supervisor:
 
     def _heed(self, number: int) -> None:
         if number == signal.SIGCHLD:
-            return  # who it was is found out by looking at each
+            return  # each slot is checked to find the process
         if not self._is_stopping:
             self._stop()
         elif number == signal.SIGINT:
@@ -326,7 +327,7 @@ class Supervisor:
     def _look_after(self, place: _Place) -> None:
         if place.pid is None:
             return
-        # In this order: what a worker told before it ended can all be read after it has.
+        # In this order: reports that a worker wrote before it ended can be read afterwards.
         pid, status = os.waitpid(place.pid, os.WNOHANG)
         self._listen(place)
         if pid != 0:
@@ -343,7 +344,7 @@ class Supervisor:
                 self._go_on()
 
     def _go_on(self) -> None:
-        """Start the others, now that the first is ready; or say so when all are."""
+        """Start the others, now that the first is ready; or report that all are."""
         for place in self._places:
             if place.pid is None:
                 place.due_at = self._now()
@@ -359,7 +360,7 @@ class Supervisor:
         self._give_up(place, refusal.text if refusal is not None else _ENDED)
 
     def _give_up(self, place: _Place, reason: str) -> None:
-        """Try again later to have somebody in *place*; at the start, end all for *reason*."""
+        """Fill *place* again later; at the start, end all workers for *reason*."""
         if self._is_stopping:
             return
         if self._is_starting:

@@ -1,8 +1,8 @@
-"""What Meta writes: identifiers, webhook envelopes and their signature. No I/O.
+"""The bodies that Meta writes: identifiers, webhook envelopes and their signature. No I/O.
 
-A webhook is made of parts, each one message, status or group event. A part that has to be delivered
-again is put into a new envelope with whatever waits at that moment, as Meta does it; so a receiver
-that recognizes envelopes instead of what is in them sees the same part twice.
+A webhook is made of parts, each one message, status or group event. A part that must be delivered
+again is put into a new envelope with the other parts that are due then, as Meta does it; so a
+receiver that recognizes envelopes instead of their items sees the same part twice.
 """
 
 import base64
@@ -34,7 +34,7 @@ class Part:
         field: The change's field.
         list_key: The list in the change's value that holds the item.
         item: The item.
-        contact: Who wrote it, for messages.
+        contact: The author, for messages.
     """
 
     field: str
@@ -55,7 +55,7 @@ def new_wamid(number: str, *, inbound: bool = False) -> str:
 def message_part(
     sender: str, content: Mapping[str, Any], *, name: str, at: int, group_id: str | None = None
 ) -> Part:
-    """Return what a customer wrote; *content* holds `type` and what belongs to it."""
+    """Return a message of a customer; *content* holds `type` and the content of that type."""
     item = {
         "from": sender,
         "id": new_wamid(sender, inbound=True),
@@ -94,7 +94,7 @@ def group_part(field: str, kind: str, *, at: int, **content: Any) -> Part:
 
 
 def pricing_of(message_type: str) -> Mapping[str, Any]:
-    """Return what a message of this type costs: a template is billed, an answer is free."""
+    """Return the price of a message of this type: a template is billed, a reply is free."""
     if message_type == "template":
         billed = {"billable": True, "category": "marketing", "type": "regular"}
         return {"pricing_model": "PMP", **billed}
@@ -111,7 +111,7 @@ def error_title(code: int) -> str:
 
 
 def webhook_error(code: int) -> dict[str, Any]:
-    """Return an error as it stands in a webhook."""
+    """Return an error in the form of a webhook."""
     title = error_title(code)
     return {"code": code, "title": title, "message": title, "error_data": {"details": DETAILS}}
 

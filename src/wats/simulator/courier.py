@@ -35,8 +35,8 @@ class _Parcel:
 class Courier:
     """Holds parts until they are due and posts them in envelopes until they are taken.
 
-    A part is taken when its POST is answered with 200. Otherwise it comes back after a growing
-    pause of its own, in an envelope with whatever else is due then.
+    A part is delivered when its POST gets a 200 response. Otherwise it is sent again after a
+    growing pause of its own, in an envelope with the other parts that are due then.
     """
 
     def __init__(self, settings: SimulatorSettings, counts: Counts) -> None:
@@ -55,7 +55,7 @@ class Courier:
 
     @property
     def pending(self) -> int:
-        """How many parts are not taken yet, those under way included."""
+        """The number of undelivered parts, including those in progress."""
         return len(self._parcels) + self._carried
 
     async def start(self) -> None:
@@ -65,7 +65,7 @@ class Courier:
         self._tasks = [asyncio.create_task(self._run()) for _ in range(self._settings.couriers)]
 
     async def stop(self) -> None:
-        """Stop at once; what was not taken is forgotten."""
+        """Stop immediately; undelivered parts are dropped."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -180,7 +180,7 @@ class Courier:
                 self._counts.dropped += 1
                 continue
             pause = min(_FIRST_RETRY_SECONDS * 2.0**parcel.attempts, _LONGEST_PAUSE_SECONDS)
-            # Each part waits by itself, so that the next envelope holds others than this one.
+            # Each part waits separately, so that the next envelope holds other parts than this one.
             spread = self._random.uniform(0.5, 1.5)
             parcel.due = now + pause * spread * self._settings.time_factor
             parcel.attempts += 1

@@ -39,13 +39,13 @@ def read_json(body: bytes) -> dict[str, Any]:
 
 
 class GraphEndpoints:
-    """The endpoints, asking one `World`."""
+    """The endpoints, which query one `World`."""
 
     def __init__(self, world: World) -> None:
         self._world = world
 
     def routes(self) -> list[web.RouteDef]:
-        """Return the routes; the one for a lone id comes last."""
+        """Return the routes; the one for a lone id is last."""
         number, group = _VERSION + "/{number}", _VERSION + "/{group}"
         return [
             web.post(number + "/messages", self.messages),
@@ -59,7 +59,7 @@ class GraphEndpoints:
 
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Count, authenticate, and answer as Graph does whatever goes wrong."""
+        """Count and authenticate requests, and turn every failure into Graph's response."""
         if request.path.startswith(CONTROL_PREFIX):
             return await handler(request)
         self._world.counts.requests += 1

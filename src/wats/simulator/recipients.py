@@ -1,4 +1,4 @@
-"""What a message meets, by the last digits of its recipient. No I/O.
+"""The outcome of a message, by the last digits of its recipient. No I/O.
 
 The table is data: the server obeys it, and docs/simulator.md shows it.
 """
@@ -13,7 +13,7 @@ from wats.graph.errors import RULES
 
 
 class Answer(StrEnum):
-    """How a request that is not refused is answered."""
+    """The form of the response to a request that is not refused."""
 
     USUAL = "usual"
     SLOW = "slow"
@@ -25,11 +25,11 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """An answer that is not 2xx.
+    """A response that is not 2xx.
 
     Attributes:
         status: The HTTP status.
-        code: Meta's code; `None` answers with a page of HTML.
+        code: Meta's code; `None` sends a page of HTML.
         subcode: Meta's subcode.
         type: Meta's type.
         retry_after: The header, if there is one.
@@ -44,12 +44,12 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Behavior:
-    """What happens to a message.
+    """The outcome of a message.
 
     Attributes:
-        summary: What happens, for the documentation.
-        refusal: The answer if the message is not accepted.
-        answer: How it is answered if it is.
+        summary: A description, for the documentation.
+        refusal: The response if the message is not accepted.
+        answer: The form of the response if it is.
         statuses: The statuses that follow, in the order in which they arrive.
         failure: The code of the status `failed`.
     """
@@ -140,7 +140,7 @@ BY_SUFFIX: Final[Mapping[str, Behavior]] = MappingProxyType(
         ),
     }
 )
-"""What happens to a recipient whose number ends with these digits."""
+"""The outcome for recipients whose number ends with these digits."""
 
 REFUSED_PREFIX: Final = "1999"
 FAILED_PREFIX: Final = "1998"
@@ -164,13 +164,13 @@ HTTP_STATUS: Final[Mapping[int, int]] = MappingProxyType(
         133004: 503,
     }
 )
-"""The status that Graph gives a code; 400 for those that are not here."""
+"""The status that Graph gives a code; 400 for other codes."""
 
 KNOWN_CODES: Final = frozenset(rule.code for rule in RULES)
 
 
 def behavior_of(recipient: str) -> Behavior:
-    """Return what a message to *recipient* meets."""
+    """Return the outcome of a message to *recipient*."""
     prefix, code = recipient[: -_CODE_DIGITS or None], _code(recipient)
     if prefix == REFUSED_PREFIX and code in KNOWN_CODES:
         refusal = Refusal(status=HTTP_STATUS.get(code, 400), code=code)
@@ -186,6 +186,6 @@ def _code(recipient: str) -> int:
 
 
 def as_markdown() -> str:
-    """Return the table as it stands in docs/simulator.md."""
+    """Return the table in the form of docs/simulator.md."""
     rows = [f"| …{suffix} | {behavior.summary} |" for suffix, behavior in BY_SUFFIX.items()]
     return "\n".join(["| Recipient | What happens |", "|---|---|", *rows])

@@ -1,4 +1,4 @@
-"""What the simulated Meta knows and does; the HTTP endpoints only ask it."""
+"""The state and actions of the simulated Meta, behind its HTTP endpoints."""
 
 import time
 from collections import deque
@@ -15,7 +15,7 @@ from wats.simulator.recipients import USUAL, Behavior, behavior_of
 from wats.simulator.settings import AcceptedMessage, Counts, SimulatorSettings
 
 _KEPT_MESSAGES: Final = 10_000
-# Meta names the price of a message in these; `read` comes without one.
+# Meta reports the price of a message in these statuses; `read` has none.
 _PRICED: Final = frozenset({"sent", "delivered"})
 _NATURAL_ORDER: Final = ("sent", "delivered", "read")
 
@@ -35,11 +35,11 @@ class World:
         return {**asdict(self.counts), "groups": len(self.groups), "pending": self.courier.pending}
 
     def behavior_of(self, addressee: Addressee) -> Behavior:
-        """Return what a message to *addressee* meets."""
+        """Return the outcome of a message to *addressee*."""
         return behavior_of(addressee.id) if addressee.kind == "individual" else USUAL
 
     def accept(self, payload: Mapping[str, Any], addressee: Addressee) -> AcceptedMessage:
-        """Take a message; nothing of it has happened yet."""
+        """Accept a message; its outcome follows later."""
         message = AcceptedMessage(
             wamid=new_wamid(addressee.id), recipient=addressee.id, payload=dict(payload)
         )
@@ -96,7 +96,7 @@ class World:
         return [part.item["id"] for part in parts]
 
     def join(self, group_id: str, wa_id: str) -> None:
-        """Let somebody follow the invite link of a group."""
+        """Follow the invite link of a group as a participant."""
         self.schedule(self.groups.join(group_id, wa_id))
 
     async def settled(self) -> None:
