@@ -29,7 +29,7 @@ _WRITER_SECONDS = 600.0
 
 
 def main() -> None:
-    """Run the benchmark that the command line asks for."""
+    """Run the benchmark that the command line selects."""
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     # On the disk of the working tree: one in memory would make every commit free.
@@ -38,7 +38,7 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory(prefix="bench-", dir=build) as folder:
             cores = choose_cores()
-            # What is here does next to nothing, and that not on the core of the servers.
+            # This process is nearly idle, and not on the core of the servers.
             with on_core(cores.load):
                 report = _measure(options, cores, Path(folder))
     except ChildFailed as error:

@@ -117,7 +117,7 @@ class WriterCosts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """Where to put the stores, how many messages one of them has, and how often to measure."""
+    """The folder of the stores, their number of messages, and the interval of measurements."""
 
     folder: str
     messages: int

@@ -1,7 +1,7 @@
 """Writes everything in the documentation that is made of data, between the marks of each page.
 
-A block stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->`. What is between them is
-written here and nowhere else: run `.venv/bin/python docs/generate.py` after a change to a table.
+A block is between `<!-- NAME: begin -->` and `<!-- NAME: end -->`. Its content is written here
+only: run `.venv/bin/python docs/generate.py` after a change to a table.
 """
 
 import ast
@@ -89,7 +89,7 @@ HTTP_MEANINGS = {
     "unauthorized": "There is no valid service token in `Authorization`.",
     "unsupported_object": "Webhook: `object` is not `whatsapp_business_account`.",
 }
-"""What the codes of HTTP answers mean for whoever gets one."""
+"""The meanings of the codes of HTTP responses, for clients."""
 
 START_MEANINGS = {
     "address_unavailable": "Nothing can listen on this host and port.",
@@ -111,7 +111,7 @@ START_MEANINGS = {
     "was edited.",
     "migration_failed": "A migration failed; the database is as it was before it.",
 }
-"""What the codes mean that an operator or a developer meets before anything is served."""
+"""The meanings of the codes that an operator or a developer meets before anything is served."""
 
 KIND_MEANINGS = {
     UpdateKind.MESSAGE: "A customer wrote, tapped, ordered or reacted.",
@@ -141,10 +141,10 @@ KIND_MEANINGS = {
     UpdateKind.STANDBY: "What happens while another app answers.",
     UpdateKind.HANDOVER: "A conversation passed from one app to another.",
 }
-"""What each kind of update tells. For handlers; `update.raw` is the item as Meta sent it."""
+"""The meaning of each kind of update. For handlers; `update.raw` is the item as Meta sent it."""
 
 _BY_HAND = {"kept", "derived", "retained", "shared"}
-"""The items of the checklist that nobody can judge from outside."""
+"""The items of the checklist that cannot be checked from outside."""
 
 _EXPOSED = {
     Subject.ALWAYS: "always",
@@ -214,7 +214,7 @@ def buckets() -> str:
 
 
 def attributes() -> str:
-    """Return the attribute dictionary: what a sink is told with each family, in order."""
+    """Return the attribute dictionary: the attributes of each family for sinks, in order."""
     rows = [
         (
             _code(family.name),
@@ -228,13 +228,13 @@ def attributes() -> str:
 
 
 def spans() -> str:
-    """Return the spans that a sink can be told of."""
+    """Return the spans that a sink can receive."""
     rows = [(_code(name.value), ", ".join(map(_code, keys))) for name, keys in SPANS.items()]
     return _table(("Span", "Attributes, in this order"), rows)
 
 
 def attribute_values() -> str:
-    """Return every attribute with what it can be."""
+    """Return every attribute with its possible values."""
     by_attribute = {
         label.attribute: label
         for family in reversed(FAMILIES)  # of two lists, the first one has all values
@@ -255,7 +255,7 @@ def attribute_values() -> str:
 
 
 def http_codes() -> str:
-    """Return the codes of HTTP answers with their statuses."""
+    """Return the codes of HTTP responses with their statuses."""
     statuses = answered_codes()
     rows = [
         (_code(code), ", ".join(map(str, sorted(statuses[code]))), HTTP_MEANINGS[code])
@@ -265,7 +265,7 @@ def http_codes() -> str:
 
 
 def start_codes() -> str:
-    """Return the codes that are met before anything is served, but those of the config file."""
+    """Return the codes that are met before anything is served, except those of the config file."""
     rows = [(_code(code), START_MEANINGS[code]) for code in sorted(raised_at_start())]
     return _table(("Code", "What is wrong"), rows)
 
@@ -293,7 +293,7 @@ def graph_errors() -> str:
 
 
 def routes() -> str:
-    """Return the routes, with what the OpenAPI document says they can answer."""
+    """Return the routes, with the responses in the OpenAPI document."""
     profile = example_profile()
     table = route_table(profile, groups_enabled=True)
     document = msgspec.json.decode(build_document(table, profile=profile, complete=True))
@@ -333,7 +333,7 @@ def commands() -> str:
 
 
 def kinds() -> str:
-    """Return the kinds of updates, and the webhook fields that they come from."""
+    """Return the kinds of updates, and their webhook fields."""
     fields: dict[UpdateKind, list[str]] = {kind: [] for kind in UpdateKind}
     for name, field in FIELDS.items():
         for row in {row.kind for row in (field.whole, *field.members.values()) if row is not None}:
@@ -388,7 +388,7 @@ def states() -> str:
 
 
 def alerts() -> str:
-    """Return what the rules for Prometheus tell, and how soon."""
+    """Return the meaning of the rules for Prometheus, and how soon to react."""
     groups = yaml.safe_load((ROOT / "operators/rules.yml").read_text("utf-8"))["groups"]
     rows = [
         (
@@ -405,7 +405,7 @@ def alerts() -> str:
 
 
 def checklist() -> str:
-    """Return what is to hold of the telemetry of a service, and who can tell."""
+    """Return the promises about the telemetry of a service, and how they are checked."""
     rows = [
         (_code(item.name), item.promise, "you" if item.name in _BY_HAND else "`wats doctor`")
         for item in ITEMS
@@ -443,11 +443,11 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "start-codes": start_codes,
     "states": states,
 }
-"""What stands between the marks of each name."""
+"""The content between the marks of each name."""
 
 
 def walk_commands() -> Iterator[tuple[str, click.Command]]:
-    """Yield every command with its words, groups before what is in them."""
+    """Yield every command with its words, groups before their subcommands."""
     waiting: list[tuple[str, click.Command]] = [("wats", main)]
     while waiting:
         path, command = waiting.pop(0)
@@ -457,7 +457,7 @@ def walk_commands() -> Iterator[tuple[str, click.Command]]:
 
 
 def answered_codes() -> dict[str, set[int]]:
-    """Return every code that an HTTP answer can carry, found in the source, with its statuses."""
+    """Return every code that an HTTP response can carry, found in the source, with its statuses."""
     statuses: dict[str, set[int]] = {}
     for cls in _leaves(errors.CallerError, errors.Overloaded, errors.StoreError, errors.GraphError):
         if cls not in {errors.MalformedRequest, errors.WebhookRefused, *_AT_START}:
@@ -472,7 +472,7 @@ def answered_codes() -> dict[str, set[int]]:
 
 
 def raised_at_start() -> set[str]:
-    """Return the codes of operators' mistakes, but those that docs/configuration.md lists."""
+    """Return the codes of operators' mistakes, except those in docs/configuration.md."""
     codes = {errors.ConfigError.code, *(cls.code for cls in _AT_START)}
     found = _calls("ConfigIssue", outside="config")
     return codes | {words[0] for _, words in found if isinstance(words[0], str)}

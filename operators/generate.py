@@ -1,8 +1,8 @@
 """Writes the Grafana dashboard: a panel for every metric family there is, and none for another.
 
-The families, their labels, their kinds and what is said about them come from the table that the
-service itself exposes them from. Here stands only in which row a family is shown, and by which of
-its labels. Run `.venv/bin/python operators/generate.py` after a change.
+The families, their labels, their kinds and their HELP texts are taken from the table that the
+service itself exposes. This module only assigns a family to a row, and selects its labels. Run
+`.venv/bin/python operators/generate.py` after a change.
 """
 
 import json
@@ -60,7 +60,7 @@ def _selected(*matchers: str) -> str:
 
 @dataclass(frozen=True)
 class Graph:
-    """A family over time, with a line for each value of the labels *by*; *only* some of it."""
+    """A family over time, with a line per value of the labels *by*; *only* filters the values."""
 
     title: str
     family: Family
@@ -82,20 +82,21 @@ class Graph:
             case Kind.HISTOGRAM:
                 bounds = ", ".join((*self.by, "le"))
                 rates = f"sum by ({bounds}) (rate({name}_bucket{selected}[$__rate_interval]))"
-                # With a line for each label value, one quantile is as much as anybody can read.
+                # With a line for each label value, one quantile is as much as a reader can
+                # distinguish.
                 for share in QUANTILES[-1:] if self.by else QUANTILES:
                     yield f"histogram_quantile({share}, {rates})", f"p{share * 100:g} {legend}"
 
     @property
     def unit(self) -> str:
-        """What Grafana calls the unit."""
+        """The unit in Grafana's words."""
         if self.family.kind is Kind.COUNTER:
             return "cps"
         return "s" if self.family.name.endswith("_seconds") else "short"
 
     @property
     def description(self) -> str:
-        """What the family says about itself, and what it needs."""
+        """The HELP text of the family, and its condition."""
         family = self.family
         needs = _OPERATOR if family.set is FamilySet.OPERATOR else ""
         said = (f"{family.name}: {family.help}", _NEEDS[family.needs], needs)
@@ -182,15 +183,15 @@ STATS = (
     Stat("Messages sent", _rate(SEND_OUTCOMES, 'outcome="success"'), "cps"),
     Stat("Oldest update that waits", f"max({INBOX_OLDEST_AGE.name}{_selected()})", "s", 300),
 )
-"""What is seen first."""
+"""The first row."""
 
 
 def dashboard() -> dict[str, Any]:
     """Return the dashboard as Grafana reads it.
 
     Raises:
-        ValueError: A family of the vocabulary is in no row, or a graph asks for a label that its
-            family lacks.
+        ValueError: A family of the vocabulary is in no row, or a graph uses a label that its family
+            lacks.
     """
     _check()
     return {
@@ -227,7 +228,7 @@ def _check() -> None:
 
 def _variables() -> Iterator[dict[str, Any]]:
     yield {"type": "datasource", "name": "datasource", "label": "Prometheus", "query": "prometheus"}
-    # A family that every wats exposes, and nobody else does.
+    # A family that every wats exposes, and no other program does.
     family = WEBHOOK_NORMALIZATION.name
     several = {"multi": True, "includeAll": True, "allValue": ".+"}
     for name, query, more in (

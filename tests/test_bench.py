@@ -121,14 +121,14 @@ def test_t_is_that_of_welch() -> None:
 
 
 def test_equal_durations_are_not_distinguished() -> None:
-    assert not verdict(normal(50_000), normal(50_000)).told_apart
+    assert not verdict(normal(50_000), normal(50_000)).distinguished
 
 
 @pytest.mark.parametrize("longer", [200, -200])
 def test_longer_and_shorter_durations_are_distinguished(longer: float) -> None:
     seen = verdict(normal(50_000), normal(50_000 + longer))
 
-    assert seen.told_apart
+    assert seen.distinguished
     assert seen.difference_ns == pytest.approx(longer, abs=100)
 
 
@@ -139,7 +139,7 @@ def test_interruptions_do_not_hide_a_longer_duration() -> None:
     seen = verdict(interrupted(normal(50_000)), interrupted(normal(50_200)))
 
     assert abs(seen.t) < THRESHOLD
-    assert seen.told_apart
+    assert seen.distinguished
 
 
 def test_paths_that_are_compared_are_of_the_same_length() -> None:

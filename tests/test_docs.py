@@ -97,7 +97,7 @@ def test_every_path_that_is_named_exists(page: str) -> None:
     folders = re.compile(r"(src|tests|docs|operators|bench)/[^:*…]+$")
     paths = [each for each in spans(PAGES[page]) if folders.match(each)]
 
-    planned = "src/wats/store/migrations/sqlite/0002_what_it_does.sql"
+    planned = "src/wats/store/migrations/sqlite/0002_add_a_column.sql"
     assert [path for path in paths if path != planned and not (ROOT / path).exists()] == []
 
 

@@ -32,7 +32,7 @@ async def ignore(_: WhatsApp, __: Message) -> None:
 
 
 def make_app(framework: str) -> Starlette:
-    """Return an empty application of *framework*; what the other one needs is not loaded."""
+    """Return an empty application of *framework*; the other one is not imported."""
     if framework == "starlette":
         return Starlette()
     from fastapi import FastAPI

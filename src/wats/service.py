@@ -177,7 +177,7 @@ def create_wats_service_app(
         enable_group_routes: Whether the groups routes exist; the profile decides by default.
         graph_session: A client session to call Graph with; it stays yours to close.
         board: Memory in which several processes of one service count, made before they are forked;
-            each of them makes its application after that. By default this one counts alone.
+            each makes its application after that. By default this one counts alone.
         row: The row of the board that belongs to this process. Number 0 also deletes old data.
         log: Where events go; by default one JSON line each to stderr, without personal data.
         now: The clock.

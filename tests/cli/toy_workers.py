@@ -96,7 +96,7 @@ def watch_the_shares(seat: Seat) -> None:
     if seat.is_replacement:
         say("least", shares[0].least())
     else:
-        shares[seat.row].tell(9 - seat.row)
+        shares[seat.row].publish(9 - seat.row)
     serve(seat)
 
 

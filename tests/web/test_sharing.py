@@ -125,7 +125,7 @@ async def test_a_process_that_does_not_accept_delays_others_briefly(
 ) -> None:
     async with processes(listener, 2) as (busy, _), asyncio.timeout(5):
         await busy.shared.close()
-        busy.share.tell(0)  # it reports no connections, and does not look
+        busy.share.publish(0)  # it reports no connections, and does not look
 
         assert {await clients.connect() for _ in range(50)} == {1}
 
@@ -160,7 +160,7 @@ async def test_a_process_that_was_waiting_at_the_end_takes_no_more(
     monkeypatch.setattr(sharing, "MOMENT_SECONDS", 0.1)
     async with processes(listener, 2) as (busy, idle):
         await idle.shared.close()
-        idle.share.tell(-SLACK)
+        idle.share.publish(-SLACK)
         connecting = asyncio.create_task(clients.connect())
         await asyncio.sleep(0.05)
         await busy.shared.close()

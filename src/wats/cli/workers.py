@@ -238,7 +238,7 @@ class Supervisor:
                 self._heed(number)
             for place in self._places:
                 self._look_after(place)
-            self._kill_what_hangs()
+            self._kill_hung_workers()
             for place in self._due():
                 seat = self._fill(place, signals)
                 if seat is not None:
@@ -262,7 +262,7 @@ class Supervisor:
         if place.pid == 0:
             return self._seat(place)
         if not self._is_starting:
-            self._tell_of(place, refusal)
+            self._log_end(place, refusal)
         return None
 
     def _seat(self, place: _Place) -> Seat:
@@ -279,7 +279,7 @@ class Supervisor:
             report=place.report,
         )
 
-    def _tell_of(self, place: _Place, refusal: Refusal | None) -> None:
+    def _log_end(self, place: _Place, refusal: Refusal | None) -> None:
         with suppress(Exception):  # a closed stderr is no reason to leave a slot empty
             self._log(
                 {
@@ -314,7 +314,7 @@ class Supervisor:
         # Not SIGINT, of which a terminal sends them one as well, and two would mean: now.
         self._pass_on(signal.SIGTERM)
 
-    def _kill_what_hangs(self) -> None:
+    def _kill_hung_workers(self) -> None:
         if self._kill_at is not None and self._kill_at <= self._now():
             self._kill_at = None
             self._pass_on(signal.SIGKILL)

@@ -85,7 +85,7 @@ class Change(msgspec.Struct, kw_only=True):
             self.contacts = [each if is_short(each) else None for each in self.contacts]
 
     def contact_of(self, user: str | None, phone: str | None) -> Item | None:
-        """Return the contact that has one of these identities, or else the only contact.
+        """Return the contact with one of the given identities, or else the only contact.
 
         A single contact is accepted without a match, since numbers of some countries are written in
         two ways. One of several is not: a message without a name is better than a wrong name.

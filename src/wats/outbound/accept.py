@@ -110,7 +110,7 @@ class Acceptor:
             scope: The route of the request. One key may be used once on each.
             idempotency_key: The caller's key, if there is one.
             request_body: The caller's JSON, which a request with the same key must repeat.
-            message: The record of it; `None` if *payload* is not a message.
+            message: Its record; `None` if *payload* is not a message.
 
         Raises:
             InvalidIdempotencyKey: Nothing was sent.

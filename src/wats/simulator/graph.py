@@ -85,7 +85,7 @@ class GraphEndpoints:
         addressee = check_message(payload, self._world.groups)
         behavior = self._world.behavior_of(addressee)
         if behavior.refusal is not None:
-            return self._refuse_as_told(behavior.refusal, addressee)
+            return self._refuse_recipient(behavior.refusal, addressee)
         if behavior.answer is Answer.CUT:
             return _cut(request)
         message = self._world.accept(payload, addressee)
@@ -157,7 +157,7 @@ class GraphEndpoints:
         if request.match_info["number"] != self._world.settings.phone_number_id:
             raise missing_object()
 
-    def _refuse_as_told(self, refusal: Refusal, addressee: Addressee) -> web.Response:
+    def _refuse_recipient(self, refusal: Refusal, addressee: Addressee) -> web.Response:
         if refusal.code is None:
             self._world.counts.refusals += 1
             return web.Response(status=refusal.status, text=_PAGE, content_type="text/html")

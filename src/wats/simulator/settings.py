@@ -64,7 +64,7 @@ class Counts:
         webhooks: Webhook POSTs that were made.
         webhook_failures: Webhooks without a 200 response.
         delivered: Items that were delivered in a POST with a 200 response, duplicates included.
-        duplicates: Items of these that had been delivered before on purpose.
+        duplicates: Delivered items that had been delivered before on purpose.
         redeliveries: Items that were put back because their POST failed.
         dropped: Items without a recipient: there was no webhook, or it failed for seven days.
     """

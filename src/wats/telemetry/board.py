@@ -1,8 +1,4 @@
-"""The memory in which worker processes count: shared by all of them, its layout made elsewhere.
-
-It is made before the workers are forked. Each worker writes a row of its own, so no write needs a
-lock, and every worker can read all rows.
-"""
+"""Shared memory: the numbers of all worker processes, in a layout made elsewhere."""
 
 import mmap
 from typing import Final
@@ -18,7 +14,7 @@ _HEAD_BYTES: Final = (1 + GAUGES) * _FLOAT64
 
 
 class Board:
-    """Numbers and error counts of *rows* worker processes, for as long as one of them lives.
+    """Numbers and error counts of *rows* worker processes, for as long as one process lives.
 
     A row belongs to the process that was given its number. The counts of a process stay when it
     ends, and its replacement continues them, so no counter ever falls. The memory holds numbers and

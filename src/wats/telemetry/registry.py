@@ -27,7 +27,7 @@ class Axis(NamedTuple):
 
 
 class Places(dict[tuple[object, ...], T]):
-    """Data for every combination of label values; looked up by a tuple of these.
+    """Data for every combination of label values; looked up by a tuple of values.
 
     A value outside its closed list is looked up as the fallback, and not kept.
     """

@@ -217,10 +217,10 @@ class Telemetry:
             slots[histogram + LATENCY_SUM] += seconds
             if self._sink is not None:
                 template = self._templates[route] if route in self._ordinals else UNMATCHED
-                told = _attributes(HTTP_REQUESTS, (method, template, answer), _code(status))
-                self._sink.call("increment_counter", HTTP_REQUESTS.name, 1, told)
-                self._sink.call("record_histogram", HTTP_REQUEST_DURATION.name, seconds, told)
-                self._tell_span(SpanName.HTTP_REQUEST, seconds, told)
+                attributes = _attributes(HTTP_REQUESTS, (method, template, answer), _code(status))
+                self._sink.call("increment_counter", HTTP_REQUESTS.name, 1, attributes)
+                self._sink.call("record_histogram", HTTP_REQUEST_DURATION.name, seconds, attributes)
+                self._end_span(SpanName.HTTP_REQUEST, seconds, attributes)
         except Exception as error:
             self._failures.report("http_request", error)
 
@@ -231,8 +231,8 @@ class Telemetry:
                 return
             self._slots[self._updates[outcome, kind]] += count
             if self._sink is not None:
-                told = _attributes(WEBHOOK_NORMALIZATION, (outcome, kind))
-                self._sink.call("increment_counter", WEBHOOK_NORMALIZATION.name, count, told)
+                attributes = _attributes(WEBHOOK_NORMALIZATION, (outcome, kind))
+                self._sink.call("increment_counter", WEBHOOK_NORMALIZATION.name, count, attributes)
         except Exception as error:
             self._failures.report("webhook_update", error)
 
@@ -257,10 +257,10 @@ class Telemetry:
                 known = target in range(len(self._targets))
                 name = self._targets[target] if known else OTHER_TARGET
                 if self._dispatches is not None:
-                    told = _attributes(DISPATCHES, (outcome, name))
-                    self._sink.call("increment_counter", DISPATCHES.name, 1, told)
-                told = _dispatch_attributes(name, kind, outcome)
-                self._tell_span(SpanName.DISPATCH, seconds, told)
+                    attributes = _attributes(DISPATCHES, (outcome, name))
+                    self._sink.call("increment_counter", DISPATCHES.name, 1, attributes)
+                attributes = _dispatch_attributes(name, kind, outcome)
+                self._end_span(SpanName.DISPATCH, seconds, attributes)
         except Exception as error:
             self._failures.report("dispatched", error)
 
@@ -279,11 +279,11 @@ class Telemetry:
                 slots[histogram + bisect_left(LATENCY_BUCKETS, seconds)] += 1.0
                 slots[histogram + LATENCY_SUM] += seconds
             if self._sink is not None:
-                told = _attributes(GRAPH_OPERATIONS, (family, outcome, answer), _code(status))
-                self._sink.call("increment_counter", GRAPH_OPERATIONS.name, 1, told)
+                attributes = _attributes(GRAPH_OPERATIONS, (family, outcome, answer), _code(status))
+                self._sink.call("increment_counter", GRAPH_OPERATIONS.name, 1, attributes)
                 if histogram != ABSENT:
-                    self._sink.call("record_histogram", GRAPH_DURATION.name, seconds, told)
-                self._tell_span(SpanName.GRAPH_REQUEST, seconds, told)
+                    self._sink.call("record_histogram", GRAPH_DURATION.name, seconds, attributes)
+                self._end_span(SpanName.GRAPH_REQUEST, seconds, attributes)
         except Exception as error:
             self._failures.report("graph_operation", error)
 
@@ -333,11 +333,11 @@ class Telemetry:
                 slots[histogram + bisect_left(LATENCY_BUCKETS, seconds)] += 1.0
                 slots[histogram + LATENCY_SUM] += seconds
             if self._sink is not None:
-                told = _attributes(PERSISTENCE_OPERATIONS, (adapter, outcome))
-                self._sink.call("increment_counter", PERSISTENCE_OPERATIONS.name, 1, told)
+                attributes = _attributes(PERSISTENCE_OPERATIONS, (adapter, outcome))
+                self._sink.call("increment_counter", PERSISTENCE_OPERATIONS.name, 1, attributes)
                 if histogram != ABSENT:
-                    told = _attributes(STORE_DURATION, (adapter, operation))
-                    self._sink.call("record_histogram", STORE_DURATION.name, seconds, told)
+                    attributes = _attributes(STORE_DURATION, (adapter, operation))
+                    self._sink.call("record_histogram", STORE_DURATION.name, seconds, attributes)
                 self._watch_store(operation, outcome)
         except Exception as error:
             self._failures.report("store_operation", error)
@@ -381,8 +381,8 @@ class Telemetry:
                 return
             self._slots[places[values]] += count
             if self._sink is not None:
-                told = _attributes(family, values)
-                self._sink.call("increment_counter", family.name, count, told)
+                attributes = _attributes(family, values)
+                self._sink.call("increment_counter", family.name, count, attributes)
         except Exception as error:
             self._failures.report(method, error)
 
@@ -412,16 +412,16 @@ class Telemetry:
             number = number if 0.0 <= number < _LARGEST_GAUGE else 0.0
             self._registry.gauges[places[values]] = number
             if self._sink is not None:
-                told = _attributes(family, values)
-                self._sink.call("set_gauge", family.name, number, told)
+                attributes = _attributes(family, values)
+                self._sink.call("set_gauge", family.name, number, attributes)
         except Exception as error:
             self._failures.report(method, error)
 
-    def _tell_span(self, name: SpanName, seconds: float, told: Attributes) -> None:
+    def _end_span(self, name: SpanName, seconds: float, attributes: Attributes) -> None:
         if self._sink is not None and self._sink.has("record_span"):
             ended = self._now()
             began = ended - timedelta(seconds=_plausible(seconds))
-            self._sink.call("record_span", name.value, began, ended, told)
+            self._sink.call("record_span", name.value, began, ended, attributes)
 
     def _sink_failed(self, method: str) -> None:
         # The sink does not receive its own failure, since it would fail at that as well.
@@ -482,10 +482,10 @@ def _attributes(
 
     *values* are in the order of the family's labels; *status* is passed to families that want it.
     """
-    told: dict[str, AttributeValue] = {OTEL_ATTR.HTTP_STATUS_CODE: status or 0}
+    attributes: dict[str, AttributeValue] = {OTEL_ATTR.HTTP_STATUS_CODE: status or 0}
     for label, value in zip(family.labels, values, strict=True):
-        told[label.attribute] = label.clamp(value) if label.values else value
-    return MappingProxyType({key: told[key] for key in family.attributes or ()})
+        attributes[label.attribute] = label.clamp(value) if label.values else value
+    return MappingProxyType({key: attributes[key] for key in family.attributes or ()})
 
 
 @lru_cache(maxsize=4096)

@@ -28,7 +28,7 @@ GRACE_SECONDS = 15
 TICK_SECONDS = 0.1
 
 
-def _nobody_is_told() -> None:
+def _ignore_drain() -> None:
     pass
 
 
@@ -51,7 +51,7 @@ class Server(uvicorn.Server):
         app: Callable[..., Any],
         *,
         ready: Callable[[str], None],
-        draining: Callable[[], None] = _nobody_is_told,
+        draining: Callable[[], None] = _ignore_drain,
         hook: Hook = NO_HOOK,
         share: Share | None = None,
         request_seconds: float = 30.0,
@@ -123,7 +123,7 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         self._admission.sweep(loop.time())
         if self._listener is not None:
-            self._listener.tell()
+            self._listener.publish()
         self._ticking = loop.call_later(TICK_SECONDS, self._tick)
 
     @override

@@ -38,7 +38,7 @@ class Share:
         self._counts = counts
         self._process = process
 
-    def tell(self, connections: int) -> None:
+    def publish(self, connections: int) -> None:
         """Publish the number of connections of this process."""
         self._counts[self._process] = connections
 
@@ -92,7 +92,7 @@ class SharedListener:
     def open(self) -> None:
         """Begin to accept."""
         self._listener.setblocking(False)
-        self.tell()
+        self.publish()
         self._listen()
 
     async def close(self) -> None:
@@ -103,9 +103,9 @@ class SharedListener:
         self._share.leave()
         await asyncio.gather(*self._arriving)
 
-    def tell(self) -> None:
+    def publish(self) -> None:
         """Publish the number of connections. Call it periodically."""
-        self._share.tell(self._count())
+        self._share.publish(self._count())
 
     def _count(self) -> int:
         return len(self._connections) + len(self._arriving)
@@ -124,7 +124,7 @@ class SharedListener:
         if room > 0:
             self._accept(room)
         else:
-            self.tell()
+            self.publish()
             self._pause(MOMENT_SECONDS, self._insist)
 
     def _insist(self) -> None:
@@ -149,7 +149,7 @@ class SharedListener:
         except OSError:
             # Descriptors that are freed now can be used in the next turn of the loop.
             self._pause(MOMENT_SECONDS if self._admission.evict() else RETRY_SECONDS, self._listen)
-        self.tell()
+        self.publish()
 
     async def _connect(self, connection: socket.socket) -> None:
         try:
