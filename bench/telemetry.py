@@ -37,20 +37,20 @@ from wats.telemetry import (
     TelemetrySink,
     UpdateKind,
 )
-from wats.telemetry.buffer import BufferedSink
-from wats.telemetry.exposition import Exposition
-from wats.telemetry.families import (
+from wats.telemetry.contract.families import (
     HTTP_REQUEST_DURATION,
     HTTP_REQUESTS,
     LATENCY_BUCKETS,
     families_of,
 )
-from wats.telemetry.labels import MAX_TARGETS, Subjects
-from wats.telemetry.registry import Block, Registry
-from wats.telemetry.vocabulary import Kind, StatusClass, status_class
+from wats.telemetry.contract.labels import MAX_TARGETS, Subjects
+from wats.telemetry.contract.values import Kind, StatusClass, status_class
+from wats.telemetry.metrics.exposition import Exposition
+from wats.telemetry.metrics.series import Block, Registry
+from wats.telemetry.sinks.buffered import BufferedSink
 from wats.testing import example_profile
 from wats.web.app import route_labels
-from wats.web.routes import route_table
+from wats.web.routing import route_table
 
 TURNS = 5
 SLOW_SECONDS = 0.001

@@ -18,22 +18,22 @@ import yaml
 
 from wats import errors
 from wats.cli import main
-from wats.cli.checklist import ITEMS
 from wats.config import markdown_table
 from wats.graph.errors import PERMISSION_CODES, RULES
 from wats.inbound import content
 from wats.inbound.normalize import FIELDS
+from wats.inspection.checklist import ITEMS
 from wats.simulator.recipients import as_markdown
 from wats.store.records import TRANSITIONS, DeliveryState
-from wats.telemetry.families import FAMILIES, SPANS
-from wats.telemetry.labels import Label, Subject
-from wats.telemetry.schema import schema_of
-from wats.telemetry.vocabulary import Kind, UpdateKind
+from wats.telemetry.contract.families import FAMILIES, SPANS
+from wats.telemetry.contract.labels import Label, Subject
+from wats.telemetry.contract.schema import schema_of
+from wats.telemetry.contract.values import Kind, UpdateKind
 from wats.testing import example_profile
 from wats.web.app import route_labels
 from wats.web.openapi import build_document
 from wats.web.parts import HOOK_LABEL
-from wats.web.routes import Posture, route_table
+from wats.web.routing import Posture, route_table
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/wats"

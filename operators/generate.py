@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wats.telemetry.families import (
+from wats.telemetry.contract.families import (
     AUTH_FAILURES,
     BUILD_INFO,
     DISPATCHES,
@@ -40,8 +40,8 @@ from wats.telemetry.families import (
     WORKER_PROCESSES,
     Family,
 )
-from wats.telemetry.labels import Subject
-from wats.telemetry.vocabulary import FamilySet, Kind
+from wats.telemetry.contract.labels import Subject
+from wats.telemetry.contract.values import FamilySet, Kind
 
 DASHBOARD = Path(__file__).with_name("dashboard.json")
 

@@ -44,9 +44,9 @@ from wats.store.records import (
     Settlement,
     StatusRecord,
 )
-from wats.telemetry.families import FAMILIES
+from wats.telemetry.contract.families import FAMILIES
 from wats.testing import BEARER_TOKEN, FakeClock, example_profile, example_secrets, serving, sign
-from wats.web.routes import route_table
+from wats.web.routing import route_table
 
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 NO_KEYS = {"service.py", "service.instance"}

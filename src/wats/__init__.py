@@ -21,7 +21,7 @@ from wats.service import WatsApp, create_wats_service_app
 from wats.store import Store
 from wats.store.open import open_store
 from wats.telemetry import OTEL_ATTR, Attributes, TelemetrySink, UpdateKind
-from wats.telemetry.buffer import BufferedSink
+from wats.telemetry.sinks.buffered import BufferedSink
 from wats.version import __version__
 
 __all__ = [

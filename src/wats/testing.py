@@ -23,8 +23,8 @@ from wats.config import (
     WhatsAppConfig,
 )
 from wats.privacy import Secret
+from wats.process.server import Server, bind
 from wats.telemetry import Attributes
-from wats.web.server import Server, bind
 
 __all__ = [
     "APP_SECRET",

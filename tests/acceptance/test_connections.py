@@ -17,8 +17,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.settings import SECRETS, config_of
-from tests.web.wire import (
+from tests.process.http.wire import (
     SMUGGLED,
     chunked,
     conversation,
@@ -28,6 +27,7 @@ from tests.web.wire import (
     statuses_of,
     update,
 )
+from tests.settings import SECRETS, config_of
 
 HOOK = "/webhooks/whatsapp"
 SECONDS = 3.0

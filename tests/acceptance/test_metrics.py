@@ -6,10 +6,10 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from wats.config import TelemetryConfig
-from wats.telemetry.schema import schema_of
+from wats.telemetry.contract.schema import schema_of
 from wats.testing import BEARER_TOKEN, example_profile
 from wats.web.app import route_labels
-from wats.web.routes import route_table
+from wats.web.routing import route_table
 
 TOKEN = {"authorization": f"Bearer {BEARER_TOKEN}"}
 OPENMETRICS = {"accept": "application/openmetrics-text; version=1.0.0"}

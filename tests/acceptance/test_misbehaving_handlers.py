@@ -16,12 +16,12 @@ from tests.settings import HOOK, NUMBER_ID, WABA_ID
 from wats.config import InboxConfig, TelemetryConfig
 from wats.inbound import watchdog
 from wats.inbound.updates import Update
+from wats.process.server import Server, bind
 from wats.service import create_wats_service_app
 from wats.store.records import Claimed
 from wats.store.sqlite import SQLiteStore
 from wats.testing import example_profile, example_secrets, sign
-from wats.web.server import Server, bind
-from wats.web.site import NO_HOOK
+from wats.web.webhooks import NO_HOOK
 
 CONCURRENCY = 2
 INBOX = InboxConfig(

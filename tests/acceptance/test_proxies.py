@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.test_connections import Serving, running
-from tests.web.wire import HOOK, OFFERS, TOKEN, chunked, head, post, statuses_of
+from tests.process.http.wire import HOOK, OFFERS, TOKEN, chunked, head, post, statuses_of
 from wats.testing import BEARER_TOKEN
 
 HOSTILE = 10_000

@@ -14,10 +14,10 @@ import pytest
 
 from tests.settings import HOOK
 from wats.config import TelemetryConfig, WebhookConfig
+from wats.process.server import Server, bind
 from wats.service import create_wats_service_app
 from wats.store.sqlite import SQLiteStore
 from wats.testing import BEARER_TOKEN, example_profile, example_secrets, sign
-from wats.web.server import Server, bind
 
 CAP = 4096
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from wats.cli.checklist import ITEMS
+from wats.inspection.checklist import ITEMS
 
 BY_HAND = {"kept", "derived", "retained", "shared"}
 

@@ -4,8 +4,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from wats.telemetry.families import FAMILIES
-from wats.telemetry.schema import Schema
+from wats.telemetry.contract.families import FAMILIES
+from wats.telemetry.contract.schema import Schema
 
 MANUAL = Path(__file__).parents[2] / "docs/telemetry.md"
 

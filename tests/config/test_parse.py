@@ -17,7 +17,7 @@ from wats.config import (
     config_keys,
     parse_config,
 )
-from wats.config.keys import PROFILE, Section
+from wats.config.fields import PROFILE, Section
 from wats.errors import ConfigError, ConfigIssue
 
 Put = Callable[[str, object], dict[str, Any]]

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from wats.config import config_keys, markdown_table, parse_config
-from wats.config.keys import FILE, PROFILE, Section
-from wats.config.reading import read_document
+from wats.config.fields import FILE, PROFILE, Section
+from wats.config.files import read_document
 
 SOURCES = Path(__file__).parents[2] / "src/wats/config"
 PAGE = (Path(__file__).parents[2] / "docs/configuration.md").read_text("utf-8")

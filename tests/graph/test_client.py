@@ -24,7 +24,7 @@ from wats.errors import (
 from wats.graph.client import _NEVER_WRITTEN, GraphAnswer, GraphClient
 from wats.graph.connections import MAX_INTERIM_RESPONSES
 from wats.privacy import Secret
-from wats.telemetry.vocabulary import EndpointFamily, ErrorCategory, Outcome
+from wats.telemetry.contract.values import EndpointFamily, ErrorCategory, Outcome
 
 TOKEN = "EAAtoken"
 OK = b'{"messages":[{"id":"wamid.X"}]}'

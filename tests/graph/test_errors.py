@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from wats.errors import GraphRefused
 from wats.graph.errors import ADVICE, ERROR_NAMES, RULES, Action, classify, find_rule
-from wats.telemetry.vocabulary import ErrorCategory
+from wats.telemetry.contract.values import ErrorCategory
 
 # The codes that the reference has a class for, by parent.
 AUTH = {

@@ -9,7 +9,7 @@ from wats.errors import ConfigError
 from wats.inbound.handlers import HandlerCalls, Handlers, import_handler
 from wats.inbound.updates import Update
 from wats.telemetry import Adapter, FamilySet, RouteLabel, Telemetry
-from wats.telemetry.vocabulary import UpdateKind
+from wats.telemetry.contract.values import UpdateKind
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 

@@ -7,7 +7,7 @@ from wats.clock import EPOCH
 from wats.inbound.news import News
 from wats.inbound.updates import Update
 from wats.store.records import StatusRecord
-from wats.telemetry.vocabulary import ErrorCategory, FinalOutcome, UpdateKind
+from wats.telemetry.contract.values import ErrorCategory, FinalOutcome, UpdateKind
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 

@@ -17,7 +17,7 @@ from wats.inbound.envelope import parse
 from wats.inbound.items import SkipReason
 from wats.inbound.normalize import FIELDS, MAX_SKIPS, Normalized, Skip, normalize
 from wats.inbound.updates import decode, encode
-from wats.telemetry.vocabulary import UpdateKind
+from wats.telemetry.contract.values import UpdateKind
 
 RECEIVED_AT = datetime(2026, 11, 22, 15, 24, 0, 123456, tzinfo=UTC)
 CORPUS = Path(__file__).parents[1] / "corpus" / "webhooks.jsonl"

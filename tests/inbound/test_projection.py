@@ -7,7 +7,7 @@ import pytest
 from wats.clock import EPOCH
 from wats.inbound.projection import records
 from wats.store.records import Direction, MessageRecord, StatusRecord, WindowRecord
-from wats.telemetry.vocabulary import UpdateKind
+from wats.telemetry.contract.values import UpdateKind
 
 SENT_AT = datetime.fromtimestamp(1_750_000_000, UTC)
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import yaml
 
-from wats.telemetry.families import FAMILIES, Family
-from wats.telemetry.labels import Label
-from wats.telemetry.vocabulary import UNMATCHED, FamilySet, Kind
+from wats.telemetry.contract.families import FAMILIES, Family
+from wats.telemetry.contract.labels import Label
+from wats.telemetry.contract.values import UNMATCHED, FamilySet, Kind
 from wats.testing import example_profile
-from wats.web.routes import route_table
+from wats.web.routing import route_table
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "operators"

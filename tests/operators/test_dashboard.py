@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from wats.telemetry.families import FAMILIES
+from wats.telemetry.contract.families import FAMILIES
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "operators"

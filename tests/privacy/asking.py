@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 from tests.privacy.canaries import Canaries
 from tests.privacy.planting import APT, FORMS, Form, Planter, hostile, long, webhook_bodies
 from wats.testing import sign
-from wats.web.routes import Operation, Route
+from wats.web.routing import Operation, Route
 
 BEARER = "Bearer "
 

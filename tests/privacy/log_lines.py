@@ -6,8 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from wats.cli.logs import LEVELS, LIBRARIES, OTHER
-from wats.telemetry.vocabulary import UpdateKind
+from wats.process.library_logging import LEVELS, LIBRARIES, OTHER
+from wats.telemetry.contract.values import UpdateKind
 
 PAGE = Path(__file__).parents[2] / "docs" / "operating.md"
 

@@ -10,7 +10,7 @@ from wats.errors import GraphOutcomeUnknown, GraphRefused, GraphUnreachable
 from wats.graph.client import GraphAnswer, GraphClient
 from wats.privacy import Secret
 from wats.simulator.recipients import BY_SUFFIX, REFUSED_PREFIX
-from wats.telemetry.vocabulary import EndpointFamily, ErrorCategory, Outcome
+from wats.telemetry.contract.values import EndpointFamily, ErrorCategory, Outcome
 
 NUMBER = "200000000000002"
 

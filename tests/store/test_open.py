@@ -4,7 +4,7 @@ import pytest
 
 from wats.errors import ConfigError
 from wats.store.open import open_store
-from wats.telemetry.vocabulary import Adapter
+from wats.telemetry.contract.values import Adapter
 
 
 def names_in(folder: Path) -> list[str]:

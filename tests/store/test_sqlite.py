@@ -26,7 +26,7 @@ from wats.store.records import (
     WindowRecord,
 )
 from wats.store.sqlite import SQLiteStore
-from wats.telemetry.vocabulary import Outcome, StoreOperation
+from wats.telemetry.contract.values import Outcome, StoreOperation
 
 MakeArrival = Callable[..., Arrival]
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.store.children import child
 from tests.store.results import leased, payloads, waiting
-from wats.keeper import PURGE_EVERY_SECONDS
+from wats.service.upkeep import PURGE_EVERY_SECONDS
 from wats.store import receive
 from wats.store.records import (
     Arrival,

@@ -22,7 +22,7 @@ from wats.store.records import (
     StatusRecord,
     WindowRecord,
 )
-from wats.telemetry.vocabulary import Adapter, Outcome, StoreOperation
+from wats.telemetry.contract.values import Adapter, Outcome, StoreOperation
 
 MakeArrival = Callable[..., Arrival]
 MakeMessage = Callable[..., MessageRecord]

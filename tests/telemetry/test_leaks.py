@@ -7,9 +7,9 @@ from typing import get_type_hints
 
 import pytest
 
-from tests.telemetry.seam_model import RECORDING, telemetry_of_three_routes
+from tests.telemetry.facade_model import RECORDING, telemetry_of_three_routes
 from wats.telemetry import Outcome, Telemetry, UpdateKind
-from wats.telemetry.vocabulary import LabelValue
+from wats.telemetry.contract.values import LabelValue
 from wats.testing import CapturingTelemetrySink
 from wats.version import __version__
 

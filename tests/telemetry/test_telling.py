@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.telemetry.seam_model import TARGETS, samples, telemetry_of_three_routes, touched
+from tests.telemetry.facade_model import TARGETS, samples, telemetry_of_three_routes, touched
 from wats.errors import ConfigError
 from wats.telemetry import (
     Adapter,
@@ -24,7 +24,7 @@ from wats.telemetry import (
     UpdateKind,
     UpkeepTask,
 )
-from wats.telemetry.families import SPANS
+from wats.telemetry.contract.families import SPANS
 from wats.testing import CapturingTelemetrySink, FakeClock
 
 REQUEST = {

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from wats.errors import MalformedRequest
 from wats.outbound.messages import parse_graph_message, parse_text
 from wats.web import bodies
-from wats.web.groups import MAX_DESCRIPTION_LENGTH, MAX_JOIN_REQUESTS, MAX_PARTICIPANTS
+from wats.web.api.groups import MAX_DESCRIPTION_LENGTH, MAX_JOIN_REQUESTS, MAX_PARTICIPANTS
 
 
 def is_described(body: Any, *types: Any) -> bool:

@@ -10,7 +10,7 @@ from wats import __version__
 from wats.config import ServiceConfig
 from wats.testing import example_profile
 from wats.web.openapi import build_document
-from wats.web.routes import Posture, route_table
+from wats.web.routing import Posture, route_table
 
 PROFILE = example_profile()
 

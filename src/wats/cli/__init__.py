@@ -2,7 +2,6 @@
 
 import click
 
-from wats.cli.bundle import support_bundle
 from wats.cli.config import config
 from wats.cli.database import database
 from wats.cli.demo import demo
@@ -12,6 +11,7 @@ from wats.cli.openapi import openapi
 from wats.cli.serve import serve
 from wats.cli.simulate import simulate
 from wats.cli.status import status
+from wats.cli.support_bundle import support_bundle
 from wats.cli.token import token
 from wats.version import __version__
 

@@ -15,8 +15,8 @@ from typing import Any
 import aiohttp
 import click
 
-from wats.cli.processes import Process
 from wats.inbound.updates import Update
+from wats.process.children import Process
 
 CUSTOMERS = 40
 BURSTS = 60

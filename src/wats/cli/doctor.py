@@ -9,14 +9,14 @@ from typing import Final
 
 import click
 
-from wats.cli.checklist import ITEMS, Finding, Item, Verdict
-from wats.cli.evidence import HIDDEN, Answer, Evidence
-from wats.cli.hiding import Trial
-from wats.cli.leaks import Care, needles
 from wats.cli.options import Credentials, credential_options
-from wats.cli.remote import Remote, service_url
 from wats.clock import utc_now
 from wats.config import checks
+from wats.inspection.checklist import ITEMS, Finding, Item, Verdict
+from wats.inspection.client import Remote, service_url
+from wats.inspection.evidence import HIDDEN, Answer, Evidence
+from wats.inspection.existence_probe import Trial
+from wats.inspection.secret_search import Care, needles
 from wats.privacy import Secret
 
 METHODS: Final = (

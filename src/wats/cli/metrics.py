@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import click
 import msgspec
 
-from wats.telemetry.schema import Schema, schema_of
+from wats.telemetry.contract.schema import Schema, schema_of
 from wats.testing import example_profile
 from wats.web.app import route_labels
-from wats.web.routes import route_table
+from wats.web.routing import route_table
 
 _ROW = "{:38} {:10} {:9} {:7} {:>6}  {}"
 

@@ -14,23 +14,23 @@ from typing import Any, NamedTuple
 
 import click
 
-from wats.cli.ending import STOP_SECONDS, BoundedServer, forbid_core_files, run_service
-from wats.cli.logs import capture_library_logs, hide_tracebacks
 from wats.cli.options import Failure, announce, config_options, load
-from wats.cli.sandbox import Sandbox
-from wats.cli.sink import opened_sink
-from wats.cli.workers import Seat, Supervisor
 from wats.clock import to_iso, utc_now
 from wats.config import Profile, Secrets, database_of, with_overrides
 from wats.errors import ConfigError, ConfigIssue, WatsError
+from wats.process.library_logging import capture_library_logs, hide_tracebacks
+from wats.process.server import bind, url_of
+from wats.process.shared_listener import Share, shares_of
+from wats.process.shutdown import STOP_SECONDS, BoundedServer, forbid_core_files, run_service
+from wats.process.sink_lifecycle import opened_sink
+from wats.process.supervisor import Seat, Supervisor
 from wats.service import WatsApp, create_wats_service_app
+from wats.simulator.sandbox import Sandbox
 from wats.store.open import IN_MEMORY, is_open_to_others, open_store
 from wats.store.sqlite.bell import Bell, bells_of
-from wats.telemetry.board import Board
-from wats.telemetry.sinks import write_json_line
-from wats.telemetry.vocabulary import LifecycleEvent
-from wats.web.server import bind, url_of
-from wats.web.sharing import Share, shares_of
+from wats.telemetry.contract.values import LifecycleEvent
+from wats.telemetry.metrics.shared_memory import Board
+from wats.telemetry.sinks.isolation import write_json_line
 
 GC_THRESHOLDS = (50_000, 20, 50)
 

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 import click
 import uvloop
 
-from wats.cli.logs import capture_library_logs
 from wats.cli.options import Failure, announce, config_options, load
 from wats.errors import ConfigError, ConfigIssue
+from wats.process.library_logging import capture_library_logs
 from wats.simulator import Simulator, SimulatorSettings
 
 

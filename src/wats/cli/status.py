@@ -12,12 +12,12 @@ from typing import Final, TypeAlias
 import click
 import msgspec
 
-from wats.cli.figures import Style, format_uptime
-from wats.cli.frame import View, render
-from wats.cli.history import History
 from wats.cli.options import Credentials, credential_options
-from wats.cli.remote import NoAnswer, Remote, service_url
-from wats.cli.samples import Samples
+from wats.inspection.client import NoAnswer, Remote, service_url
+from wats.inspection.dashboard import View, render
+from wats.inspection.formatting import Style, format_uptime
+from wats.inspection.history import History
+from wats.inspection.samples import Samples
 from wats.privacy import Secret
 from wats.web.bodies import Status
 

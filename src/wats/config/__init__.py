@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from wats.config import checks
+from wats.config.describe import redact
+from wats.config.files import read_document
 from wats.config.issues import attempt
 from wats.config.parse import parse_config
-from wats.config.reading import read_document
-from wats.config.redaction import redact
-from wats.config.reference import ConfigKey, config_keys, markdown_table
-from wats.config.resolve import database_of, resolve_secrets
-from wats.config.sections import (
+from wats.config.profile import (
     Config,
     EnvRef,
     FileRef,
@@ -34,6 +32,8 @@ from wats.config.sections import (
     WebhookConfig,
     WhatsAppConfig,
 )
+from wats.config.reference import ConfigKey, config_keys, markdown_table
+from wats.config.secrets import database_of, resolve_secrets
 from wats.config.variables import parse_env_file, read_env_file
 from wats.errors import ConfigError, ConfigIssue
 

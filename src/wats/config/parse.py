@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
+from wats.config.fields import FILE, PROFILE, Key, Section
 from wats.config.issues import step, unknown_key
-from wats.config.keys import FILE, PROFILE, Key, Section
 from wats.config.paths import prefix_collides, webhook_collides
-from wats.config.sections import Config, ProfileSource, SecretSources
+from wats.config.profile import Config, ProfileSource, SecretSources
 from wats.errors import ConfigError, ConfigIssue
 
 MAX_ITEMS: Final = 32

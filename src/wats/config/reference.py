@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from wats.config.keys import FILE, PROFILE, Key, Section
+from wats.config.fields import FILE, PROFILE, Key, Section
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from wats.config.reading import read_text
+from wats.config.files import read_text
 from wats.errors import ConfigError, ConfigIssue
 
 MAX_ENV_FILE_BYTES: Final = 65_536

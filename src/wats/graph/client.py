@@ -32,7 +32,7 @@ from wats.errors import (
 from wats.graph.connections import connector
 from wats.graph.errors import classify, decode_json
 from wats.privacy import Secret
-from wats.telemetry.vocabulary import EndpointFamily, ErrorCategory, Outcome
+from wats.telemetry.contract.values import EndpointFamily, ErrorCategory, Outcome
 from wats.version import __version__
 
 CONNECT_SECONDS: Final = 5.0

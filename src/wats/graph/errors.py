@@ -23,7 +23,7 @@ from typing import Any, Final
 import msgspec
 
 from wats.errors import GraphDiagnostics, GraphRefused
-from wats.telemetry.vocabulary import ErrorCategory
+from wats.telemetry.contract.values import ErrorCategory
 
 
 class Action(StrEnum):

@@ -21,8 +21,8 @@ from wats.inbound.updates import Update
 from wats.store import Store
 from wats.store.records import Arrival, Consumer, Delivery, DeliveryState, Received, Settlement
 from wats.telemetry import Telemetry, error_name
-from wats.telemetry.sinks import FailureLog, Log
-from wats.telemetry.vocabulary import Outcome, UpdateKind
+from wats.telemetry.contract.values import Outcome, UpdateKind
+from wats.telemetry.sinks.isolation import FailureLog, Log
 from wats.worker import Cancel, Duties, Worker
 
 FIRST_RETRY_SECONDS = 1.0

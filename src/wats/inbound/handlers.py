@@ -12,7 +12,7 @@ from wats.errors import ConfigError, ConfigIssue
 from wats.inbound.updates import Update
 from wats.inbound.watchdog import Call, OnEnd, Watchdog
 from wats.telemetry import Telemetry, error_name
-from wats.telemetry.vocabulary import Outcome, UpdateKind
+from wats.telemetry.contract.values import Outcome, UpdateKind
 
 Handler: TypeAlias = Callable[[Update], Awaitable[None]]
 """Called with one update at a time; its result is ignored, an exception is a failure.

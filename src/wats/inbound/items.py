@@ -15,7 +15,7 @@ import msgspec
 
 from wats.clock import EPOCH
 from wats.inbound.updates import Update, identifier
-from wats.telemetry.vocabulary import UpdateKind
+from wats.telemetry.contract.values import UpdateKind
 
 Item: TypeAlias = dict[str, Any]
 _Names: TypeAlias = tuple[str, ...]

@@ -7,7 +7,7 @@ from wats.graph.errors import find_rule
 from wats.inbound.updates import Update
 from wats.store.records import StatusRecord
 from wats.telemetry import Telemetry
-from wats.telemetry.vocabulary import ErrorCategory, FinalOutcome, UpdateKind
+from wats.telemetry.contract.values import ErrorCategory, FinalOutcome, UpdateKind
 
 _PUNCTUAL = frozenset({UpdateKind.MESSAGE, UpdateKind.STATUS})
 """Kinds that Meta sends immediately. History, for example, is old on arrival."""

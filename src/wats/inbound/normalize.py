@@ -22,7 +22,7 @@ from wats.inbound.items import (
     seconds_of,
 )
 from wats.inbound.updates import Update, identifier
-from wats.telemetry.vocabulary import UpdateKind
+from wats.telemetry.contract.values import UpdateKind
 
 
 class Skip(msgspec.Struct, frozen=True):

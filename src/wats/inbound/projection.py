@@ -7,7 +7,7 @@ import msgspec
 from wats.clock import EPOCH
 from wats.inbound.updates import MessageHead, StatusHead, Update, identifier, read_sender
 from wats.store.records import Direction, MessageRecord, StatusRecord, WindowRecord
-from wats.telemetry.vocabulary import UpdateKind
+from wats.telemetry.contract.values import UpdateKind
 
 _LARGEST_CODE = 2**31 - 1
 

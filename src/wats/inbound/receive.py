@@ -19,7 +19,7 @@ from wats.privacy import short_fingerprint
 from wats.store import Store
 from wats.store.records import Arrival, Received
 from wats.telemetry import Telemetry
-from wats.telemetry.vocabulary import Outcome
+from wats.telemetry.contract.values import Outcome
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ from wats.inbound.content import (
     read_all,
     read_content,
 )
-from wats.telemetry.vocabulary import UpdateKind
+from wats.telemetry.contract.values import UpdateKind
 
 _TOO_LONG = 10**32
 """The first number that is longer than any identifier of Meta's."""

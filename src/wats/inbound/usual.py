@@ -18,7 +18,7 @@ from wats.inbound import envelope
 from wats.inbound.items import message_key, moment, seconds_of, status_key
 from wats.inbound.projection import error_code
 from wats.inbound.updates import MessageHead, StatusHead, Update, identifier
-from wats.telemetry.vocabulary import UpdateKind
+from wats.telemetry.contract.values import UpdateKind
 
 
 class _ContactItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):

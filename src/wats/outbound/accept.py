@@ -32,7 +32,7 @@ from wats.outbound.messages import Outgoing, canonical, is_plain
 from wats.store import Store
 from wats.store.records import Direction, MessageRecord, ReservationOutcome
 from wats.telemetry import EndpointFamily, Outcome, Telemetry, error_name
-from wats.telemetry.sinks import Log
+from wats.telemetry.sinks.isolation import Log
 
 MAX_KEY_LENGTH: Final = 256
 STORE_SECONDS: Final = 30.0

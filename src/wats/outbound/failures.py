@@ -2,7 +2,7 @@
 
 from wats.errors import GraphError
 from wats.telemetry import Telemetry
-from wats.telemetry.sinks import Log
+from wats.telemetry.sinks.isolation import Log
 
 
 def report_graph_failure(error: GraphError, *, telemetry: Telemetry, log: Log) -> None:

@@ -31,7 +31,7 @@ from wats.store.records import (
     StatusRecord,
     StoreHealth,
 )
-from wats.telemetry.vocabulary import Adapter, Outcome, StoreOperation
+from wats.telemetry.contract.values import Adapter, Outcome, StoreOperation
 
 Observe: TypeAlias = Callable[[Adapter, StoreOperation, Outcome, float], None]
 """Called after every operation: the store, the operation, its outcome, its duration (s)."""

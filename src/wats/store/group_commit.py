@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from wats.telemetry.vocabulary import Outcome, StoreOperation
+from wats.telemetry.contract.values import Outcome, StoreOperation
 
 MAX_BATCH = 512
 """The most requests in one transaction: a bound on how long the first one waits."""

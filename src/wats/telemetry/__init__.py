@@ -5,12 +5,7 @@ exposes, and then passed to the operator's sink if there is one. No text can pas
 no text of a customer can; a test reads the signatures and proves that.
 """
 
-from wats.telemetry.board import Board
-from wats.telemetry.exposition import Rendered
-from wats.telemetry.ledger import ErrorLedger, error_name
-from wats.telemetry.seam import Telemetry
-from wats.telemetry.sinks import Attributes, AttributeValue, TelemetrySink
-from wats.telemetry.vocabulary import (
+from wats.telemetry.contract.values import (
     OPERATOR_ATTR,
     OTEL_ATTR,
     UNMATCHED,
@@ -31,6 +26,11 @@ from wats.telemetry.vocabulary import (
     UpdateKind,
     UpkeepTask,
 )
+from wats.telemetry.facade import Telemetry
+from wats.telemetry.metrics.exposition import Rendered
+from wats.telemetry.metrics.shared_memory import Board
+from wats.telemetry.recent_errors import ErrorLedger, error_name
+from wats.telemetry.sinks.isolation import Attributes, AttributeValue, TelemetrySink
 
 __all__ = [
     "OPERATOR_ATTR",

@@ -15,14 +15,14 @@ from wats.errors import (
 )
 from wats.inbound.receive import Receipt
 from wats.telemetry import error_name
-from wats.telemetry.vocabulary import AuthSurface, Method, RouteLabel
+from wats.telemetry.contract.values import AuthSurface, Method, RouteLabel
 from wats.web import webhooks
 from wats.web.auth import Access, Gate
 from wats.web.exchange import ClientGone, Receive, Request, Response, Scope, Send, send_response
 from wats.web.parts import HOOK_LABEL, Parts
 from wats.web.problems import INTERNAL_ERROR, NOT_FOUND, as_response
-from wats.web.routes import UNMATCHED, Handle, Posture, Route, Router, request_path
-from wats.web.site import Asker
+from wats.web.routing import UNMATCHED, Handle, Posture, Route, Router, request_path
+from wats.web.webhooks import Asker
 
 _METHODS = {method.value: method for method in Method}
 

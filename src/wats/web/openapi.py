@@ -13,7 +13,7 @@ from wats.config import Profile
 from wats.version import __version__
 from wats.web import bodies
 from wats.web.parts import HOOK_LABEL
-from wats.web.routes import Operation, Parameter, Posture, Route
+from wats.web.routing import Operation, Parameter, Posture, Route
 
 Json: TypeAlias = dict[str, Any]
 

@@ -11,7 +11,7 @@ from wats.outbound.accept import Acceptor
 from wats.privacy import Secret
 from wats.store import Store
 from wats.telemetry import Telemetry
-from wats.telemetry.sinks import Log
+from wats.telemetry.sinks.isolation import Log
 
 HOOK_LABEL = "/webhook"
 """The label of the webhook route: its real path is often meant to be hard to guess."""

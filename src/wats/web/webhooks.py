@@ -1,15 +1,59 @@
 """Meta's webhook: the challenge, and the updates."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 from wats.errors import CallerError, WebhookRefused
 from wats.inbound.receive import Receipt
 from wats.inbound.signature import answer_challenge
 from wats.telemetry import Telemetry
-from wats.telemetry.vocabulary import AuthSurface, RejectionReason
+from wats.telemetry.contract.values import AuthSurface, RejectionReason
 from wats.web import bodies
 from wats.web.exchange import TEXT_TYPE, Request, Response, json_response
 from wats.web.parts import Parts
+
+
+class Asker(Protocol):
+    """The recipient of the response to a webhook."""
+
+    @property
+    def is_there(self) -> bool:
+        """Whether a response could still reach the client."""
+
+    def answer(self, response: Response) -> None:
+        """Send *response*."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """The webhook route, for requests that need no routing.
+
+    Attributes:
+        path: The request target that it serves, as bytes on the wire.
+        max_body_bytes: Longer bodies take the slow path, which refuses them.
+        take: Responds to the body and signature of a POST through its asker, once, now or later.
+        refused: Counts a request that was refused with a status because it is not valid HTTP.
+    """
+
+    path: bytes
+    max_body_bytes: int
+    take: Callable[[bytes, str | None, Asker], None]
+    refused: Callable[[int], None]
+
+
+def _take_nothing(_body: bytes, _signature: str | None, _asker: Asker) -> None:
+    raise NotImplementedError
+
+
+def _count_nothing(_status: int) -> None:
+    pass
+
+
+NO_HOOK = Hook(path=b"", max_body_bytes=0, take=_take_nothing, refused=_count_nothing)
+"""Of an application without a fast path: no request target is empty."""
+
 
 _REASONS = {reason.value: reason for reason in RejectionReason}
 _UNPROVED = {

@@ -16,7 +16,7 @@ from wats.store.postgres import PostgresStore
 from wats.store.postgres.connection import Limits, translate
 from wats.store.postgres.control import KEEP_CLOCK, USE_ALONE
 from wats.store.records import Arrival, Consumer, DeliveryState, Settlement
-from wats.telemetry.vocabulary import Adapter, Outcome, StoreOperation
+from wats.telemetry.contract.values import Adapter, Outcome, StoreOperation
 
 MakeArrival = Callable[..., Arrival]
 MakeStore = Callable[..., Awaitable[Store]]

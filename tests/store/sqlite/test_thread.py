@@ -16,7 +16,7 @@ from wats.store.records import Arrival, DeliveryState, Received, Settlement
 from wats.store.sqlite import deliveries, inbox
 from wats.store.sqlite.connection import Writer, connect_reader, connect_writer
 from wats.store.sqlite.thread import ConnectionThread, commit, run_each
-from wats.telemetry.vocabulary import Outcome, StoreOperation
+from wats.telemetry.contract.values import Outcome, StoreOperation
 
 MakeArrival = Callable[..., Arrival]
 

@@ -43,7 +43,7 @@ from wats.store.records import (
     StatusRecord,
     StoreHealth,
 )
-from wats.telemetry.vocabulary import Adapter, Outcome, StoreOperation
+from wats.telemetry.contract.values import Adapter, Outcome, StoreOperation
 
 R = TypeVar("R")
 

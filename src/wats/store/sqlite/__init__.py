@@ -50,7 +50,7 @@ from wats.store.sqlite.connection import (
 )
 from wats.store.sqlite.thread import ConnectionThread, commit, run_each
 from wats.store.sqlite.walk import Walk
-from wats.telemetry.vocabulary import Adapter, Outcome, StoreOperation
+from wats.telemetry.contract.values import Adapter, Outcome, StoreOperation
 
 SETTLE_PATIENCE_SECONDS = 0.005
 """How long a settlement waits for a transaction of other requests to join."""

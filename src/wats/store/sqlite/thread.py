@@ -19,7 +19,7 @@ from wats.store.group_commit import (
     run_all,
 )
 from wats.store.sqlite.connection import Writer, translate
-from wats.telemetry.vocabulary import Outcome, StoreOperation
+from wats.telemetry.contract.values import Outcome, StoreOperation
 
 C = TypeVar("C", bound=apsw.Connection)
 

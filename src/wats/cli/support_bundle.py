@@ -1,0 +1,170 @@
+"""`wats support-bundle`: data of a service that may be shared with support."""
+
+import json
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+import apsw
+import click
+import msgspec
+
+from wats.cli.options import Credentials, credential_options
+from wats.clock import to_iso, utc_now
+from wats.config import redact
+from wats.inspection.client import NoAnswer, Remote, service_url
+from wats.inspection.samples import Samples
+from wats.inspection.secret_search import PUBLIC, Care, Haystack, Needle, needles
+from wats.inspection.telemetry_contract import Vocabulary, looks_private, strings_of
+from wats.privacy import REDACTED, Secret
+from wats.version import __version__
+from wats.web.bodies import Diagnostics, Status
+
+LIBRARIES: Final = (
+    "aiohttp",
+    "apsw",
+    "click",
+    "httptools",
+    "msgspec",
+    "PyYAML",
+    "uvicorn",
+    "uvloop",
+)
+_TELLING: Final = frozenset({"apiVersion", "apiPrefix", "families"})
+"""The config keys whose text may be shared; of others the bundle shows only that they are set."""
+
+
+@click.command("support-bundle")
+@click.option(
+    "--telemetry",
+    "url",
+    metavar="URL",
+    callback=service_url,
+    help="Where the service runs, if it does.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Write a new file instead.")
+@credential_options
+def support_bundle(url: str | None, out: Path | None, credentials: Credentials) -> None:
+    """Print what may be told of a service, as JSON: for a bug report, or for support.
+
+    Versions and numbers, the config without what is yours, and what the telemetry of a running
+    service says. Before anything is written, it is searched for every secret and identifier of
+    --config, in parts and encoded as well; if one is found, nothing is written.
+    """
+    loaded = credentials.load()
+    sought = needles(*loaded) if loaded is not None else []
+    facts: dict[str, Any] = {
+        "bundle": {"wats": __version__, "madeAt": to_iso(utc_now())},
+        "versions": _versions(),
+        "config": None if loaded is None else _shape(redact(loaded[0])),
+        "service": None,
+    }
+    if url is not None:
+        token = credentials.token()
+        sought.append(Needle("the token", token, Care.SECRET))
+        facts["service"] = _ask(Remote(url), token)
+    facts["bundle"]["searchedFor"] = sorted({needle.key for needle in sought})
+    text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+    _refuse_leaks(text, facts["service"], sought)
+    if loaded is None:
+        click.echo("No config was named, so none of its secrets was searched for.", err=True)
+    _write(text, out)
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "implementation": sys.implementation.name,
+        "platform": f"{sys.platform} {platform.machine()}",
+        "sqlite": apsw.sqlite_lib_version(),
+        **{name: metadata.version(name) for name in LIBRARIES},
+    }
+
+
+def _shape(value: Any, key: str = "") -> Any:
+    """Return a part of a redacted config without texts that may be personal."""
+    if isinstance(value, dict):
+        return {name: _shape(each, name) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_shape(each) for each in value]
+    if isinstance(value, str) and value != "none" and key not in _TELLING:
+        return REDACTED
+    return value
+
+
+def _ask(remote: Remote, token: Secret) -> dict[str, Any]:
+    """Return the telemetry of a service, as far as it is known to be harmless.
+
+    Raises:
+        NoAnswer: The service does not return it.
+    """
+    answers = {}
+    for path in ("/status", "/debug/diagnostics", "/metrics"):
+        answer = remote.get(path, token)
+        if answer.status != 200:
+            msg = f"{remote.url} answers with {answer.status}. With 404, the token is wrong there."
+            raise NoAnswer(msg)
+        answers[path] = answer.body
+    try:
+        status = msgspec.json.decode(answers["/status"], type=Status)
+        diagnostics = msgspec.json.decode(answers["/debug/diagnostics"], type=Diagnostics)
+        samples = Samples.parse(answers["/metrics"].decode())
+    except (ValueError, msgspec.MsgspecError):
+        msg = f"{remote.url} answers with something that wats does not say."
+        raise NoAnswer(msg) from None
+    shown = msgspec.to_builtins(diagnostics)
+    if diagnostics.config_shape.service.host not in PUBLIC:
+        shown["configShape"]["service"]["host"] = REDACTED
+    return {
+        "status": msgspec.to_builtins(status),
+        "diagnostics": shown,
+        "metrics": _known(samples, Vocabulary(status)),
+    }
+
+
+def _known(samples: Samples, vocabulary: Vocabulary) -> dict[str, Any]:
+    """Return the values other than 0, without those outside the vocabulary.
+
+    Of the cumulative buckets of a histogram, only those are returned that hold more than the one
+    before.
+    """
+    shown: dict[str, float] = {}
+    before: dict[object, float] = {}
+    left_out = 0
+    for name, labels, value in samples:
+        if vocabulary.objection(name, labels) is not None:
+            left_out += 1
+            continue
+        series = (name, *(pair for pair in labels if pair[0] != "le"))
+        if value != before.get(series, 0.0):
+            text = ",".join(f"{key}={each}" for key, each in labels)
+            # No more digits than significant: long numbers could look like an id.
+            shown[f"{name}{{{text}}}"] = int(value) if value.is_integer() else float(f"{value:.4g}")
+        before[series] = value
+    return {"samples": len(samples), "leftOut": left_out, "notZero": shown}
+
+
+def _refuse_leaks(text: str, service: object, sought: list[Needle]) -> None:
+    found = Haystack(text).keys_of(sought)
+    if found:
+        msg = f"The bundle would show {', '.join(found)}, or a part of it. Nothing was written."
+        raise click.ClickException(msg)
+    kinds = {kind for each in strings_of(service) for kind in looks_private(each)}
+    if kinds:
+        msg = f"The service says what looks like {', '.join(sorted(kinds))}. Nothing was written."
+        raise click.ClickException(msg)
+
+
+def _write(text: str, out: Path | None) -> None:
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        with open(out, "x", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+            file.write(text)
+    except OSError:
+        reason = "The output file exists already, or cannot be written."
+        raise click.ClickException(reason) from None

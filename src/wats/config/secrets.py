@@ -1,0 +1,93 @@
+"""Secrets are read from the sources that a profile names. Reads the named files only."""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from wats.config import checks
+from wats.config.checks import Check
+from wats.config.fields import PROFILE, Section
+from wats.config.files import read_text
+from wats.config.issues import attempt, step, variable
+from wats.config.profile import EnvRef, FileRef, Profile, ProfileSource, Secrets, SecretSource
+from wats.errors import ConfigError, ConfigIssue
+from wats.privacy import Secret
+
+MAX_SECRET_FILE_BYTES: Final = 8192
+
+
+def resolve_secrets(
+    profile: ProfileSource, variables: Mapping[str, str], directory: Path
+) -> Secrets:
+    """Read the secrets of *profile* from *variables* and from files relative to *directory*.
+
+    Raises:
+        ConfigError: Some secrets are missing or invalid. Each is named by its key in the config
+            file and by its environment variable, never shown.
+    """
+    issues: list[ConfigIssue] = []
+    found: dict[str, tuple[Secret, ...]] = {}
+    for path, attribute, rule in _secret_keys(step("$.profiles", profile.name)):
+        sources: tuple[SecretSource, ...] = getattr(profile.secrets, attribute)
+        places = [path] if len(sources) == 1 else [f"{path}[{i}]" for i in range(len(sources))]
+        readings = [
+            attempt(partial(_secret, source, rule, place, variables, directory), issues)
+            for source, place in zip(sources, places, strict=True)
+        ]
+        found[attribute] = tuple(secret for secret in readings if secret is not None)
+    url = profile.persistence.url
+    database_url = None
+    if isinstance(url, EnvRef | FileRef):
+        place = f"{step('$.profiles', profile.name)}.persistence.url"
+        read = partial(_secret, url, checks.database_url, place, variables, directory)
+        database_url = attempt(read, issues)
+    if issues:
+        raise ConfigError(issues)
+    return Secrets(
+        access_token=found["access_token"][0],
+        verify_token=found["verify_token"][0],
+        app_secrets=found["app_secrets"],
+        bearer_tokens=found["bearer_tokens"],
+        telemetry_tokens=found["telemetry_tokens"],
+        database_password=found["database_password"],
+        database_url=database_url,
+    )
+
+
+def database_of(profile: Profile, secrets: Secrets) -> tuple[str | None, str | None]:
+    """Return the URL of the database, and its password if that is not part of the URL."""
+    url = profile.persistence.url
+    if isinstance(url, EnvRef | FileRef):
+        url = secrets.database_url.reveal() if secrets.database_url is not None else None
+    password = secrets.database_password[0].reveal() if secrets.database_password else None
+    return url, password
+
+
+def _secret_keys(path: str) -> Iterator[tuple[str, str, Check]]:
+    for section in PROFILE:
+        for key in section.keys if isinstance(section, Section) else ():
+            if key.spec.secret is not None:
+                yield f"{path}.{section.name}.{key.name}", key.attribute, key.spec.secret
+
+
+def _secret(
+    source: SecretSource, rule: Check, where: str, variables: Mapping[str, str], directory: Path
+) -> Secret:
+    if isinstance(source, EnvRef):
+        name, value = variable(source.name), variables.get(source.name, "")
+    else:
+        name, value = "The secret file", _file(source, where, directory)
+    if not value.strip():
+        raise ConfigError([ConfigIssue("missing_secret", where, f"{name} is not set or blank.")])
+    if rule.accept(value) is None:
+        raise ConfigError(
+            [ConfigIssue("invalid_secret", where, f"{name} must hold {rule.expects}.")]
+        )
+    return Secret(value)
+
+
+def _file(source: FileRef, where: str, directory: Path) -> str:
+    content = read_text(directory / source.path, limit=MAX_SECRET_FILE_BYTES, where=where)
+    # Editors and `echo` end a file with a line break that does not belong to the secret.
+    return content.removesuffix("\n").removesuffix("\r")

@@ -1,0 +1,140 @@
+"""A running service, as its operator reaches it: one host, no proxy, no redirect. Blocking."""
+
+import http.client
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+from urllib.parse import urlsplit
+
+import click
+
+from wats.config import checks
+from wats.inspection.evidence import Answer
+from wats.privacy import Secret
+
+TIMEOUT_SECONDS: Final = 10.0
+MAX_ANSWER_BYTES: Final = 16 * 1_048_576
+
+
+class NoAnswer(click.ClickException):
+    """The service cannot be queried; the message holds the reason, in words of ours."""
+
+
+def service_url(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Check the URL of a service, for `callback`; one that is refused is not shown.
+
+    Raises:
+        click.BadParameter: The value is not a URL, or holds more than one, such as a password.
+    """
+    if value is None:
+        return None
+    accepted = checks.web_url.accept(value)
+    if not isinstance(accepted, str):
+        msg = f"Must be {checks.web_url.expects}."
+        raise click.BadParameter(msg)
+    return accepted
+
+
+class Remote:
+    """The service at *url*, which is everything before the paths of its routes."""
+
+    def __init__(self, url: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        parts = urlsplit(url)
+        self.url = url
+        self.is_encrypted = parts.scheme == "https"
+        self._host = parts.hostname or ""
+        self._port = parts.port or (443 if self.is_encrypted else 80)
+        self._path = parts.path
+        self._timeout_seconds = timeout_seconds
+        self._tls = ssl.create_default_context() if self.is_encrypted else None
+
+    def get(self, path: str, token: Secret | None = None) -> Answer:
+        """Ask for *path*.
+
+        Raises:
+            NoAnswer: There was none, or one that is too large.
+        """
+        headers = {"accept-encoding": "identity", "connection": "close", **_bearer(token)}
+        with self._explained(), self._connected() as connection:
+            connection.request("GET", self._path + path, headers=headers)
+            response = connection.getresponse()
+            body = response.read(MAX_ANSWER_BYTES + 1)
+        if len(body) > MAX_ANSWER_BYTES:
+            msg = f"The answer of {self.url} is larger than any of a gateway."
+            raise NoAnswer(msg)
+        named = {name.lower(): value for name, value in response.getheaders()}
+        return Answer(response.status, named, body)
+
+    def exchange(self, method: str, path: str, headers: Mapping[str, str]) -> bytes:
+        """Return every byte of the response to a request with *headers* and no others but `Host`.
+
+        Raises:
+            NoAnswer: There was none.
+        """
+        sent = {"host": self._authority(), "connection": "close", **headers}
+        lines = [f"{method} {self._path}{path} HTTP/1.1", *(f"{k}: {v}" for k, v in sent.items())]
+        request = "\r\n".join([*lines, "", ""]).encode("latin-1")
+        with self._explained(), self._connected() as connection:
+            connection.connect()
+            connection.sock.sendall(request)
+            answer = bytearray()
+            while len(answer) < MAX_ANSWER_BYTES and (part := connection.sock.recv(65536)):
+                answer += part
+        return bytes(answer)
+
+    def address(self) -> str:
+        """Return the IP address that the service is reached at.
+
+        Raises:
+            NoAnswer: It is not reached.
+        """
+        with self._explained(), self._connected() as connection:
+            connection.connect()
+            address: str = connection.sock.getpeername()[0]
+        return address
+
+    @contextmanager
+    def _connected(self) -> Iterator[http.client.HTTPConnection]:
+        timeout = self._timeout_seconds
+        connection = (
+            http.client.HTTPConnection(self._host, self._port, timeout=timeout)
+            if self._tls is None
+            else http.client.HTTPSConnection(
+                self._host, self._port, timeout=timeout, context=self._tls
+            )
+        )
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, http.client.HTTPException) as error:
+            reason = next(text for kind, text in _REASONS.items() if isinstance(error, kind))
+            msg = f"{self.url} does not answer: {reason}."
+            raise NoAnswer(msg) from None
+
+    def _authority(self) -> str:
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"{host}:{self._port}"
+
+
+def _bearer(token: Secret | None) -> Mapping[str, str]:
+    return {} if token is None else {"authorization": f"Bearer {token.reveal()}"}
+
+
+_REASONS: Final[Mapping[type[Exception], str]] = {
+    ssl.SSLCertVerificationError: "its certificate is not one that is trusted here",
+    ssl.SSLError: "TLS cannot be agreed on",
+    socket.gaierror: "its name is not known",
+    TimeoutError: "it takes too long",
+    ConnectionRefusedError: "nothing listens there",
+    ConnectionError: "it hangs up",
+    http.client.HTTPException: "what it says is not HTTP",
+    OSError: "it cannot be reached",
+}

@@ -1,0 +1,126 @@
+"""The valid contents of `/metrics`, `/status` and `/debug/diagnostics`. No I/O."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, get_args
+
+import msgspec
+
+from wats.inspection.samples import Labels, Samples
+from wats.privacy import REDACTED
+from wats.telemetry.contract.families import FAMILIES, Family
+from wats.telemetry.contract.labels import TARGET_NAME, Label
+from wats.telemetry.contract.values import UNMATCHED, Kind
+from wats.web.bodies import Status
+
+_PARTS: Final = ("_bucket", "_sum", "_count")
+
+_PRIVATE: Final = {
+    "a phone number": re.compile(r"[0-9](?:[ ()-]{0,2}[0-9]){6}"),
+    "a message id": re.compile(r"wamid[.]", re.IGNORECASE),
+    "a token": re.compile(
+        r"EAA[A-Za-z0-9]{8}|[Bb]earer [!-~]|sha256=[0-9a-f]"
+        r"|(?=[A-Za-z_-]*[0-9])(?=[0-9_-]*[A-Za-z])[A-Za-z0-9_-]{32}"
+    ),
+    "an e-mail address": re.compile(r"[\w.+-]+@[\w-]+[.][\w]"),
+}
+
+
+def looks_private(text: str) -> list[str]:
+    """Return descriptions of the forbidden data that *text* seems to hold."""
+    return [what for what, pattern in _PRIVATE.items() if pattern.search(text)]
+
+
+def strings_of(document: object) -> Iterator[str]:
+    """Yield every string of a decoded JSON document, its keys among them."""
+    if isinstance(document, str):
+        yield document
+    elif isinstance(document, dict):
+        for key, value in document.items():
+            yield str(key)
+            yield from strings_of(value)
+    elif isinstance(document, list):
+        for value in document:
+            yield from strings_of(value)
+
+
+class Vocabulary:
+    """The series that one service can expose, as far as they are known to its clients."""
+
+    def __init__(self, status: Status) -> None:
+        self._families = {name: family for family in FAMILIES for name in _sample_names(family)}
+        self._open = {
+            "route": {*status.routes, UNMATCHED},
+            "version": {status.version},
+            "graph_api_version": {status.graph_api_version},
+        }
+
+    def objection(self, name: str, labels: Labels) -> str | None:
+        """Describe the part of a series that is in no table, or return `None`."""
+        family = self._families.get(name)
+        if family is None:
+            return "a family that is not of the vocabulary"
+        values = dict(labels)
+        has_bound = name == f"{family.name}_bucket"
+        bound = values.pop("le", None) if has_bound else None
+        if len(values) + has_bound != len(labels) or set(values) != {x.key for x in family.labels}:
+            return f"labels that {family.name} does not have"
+        if has_bound and bound not in _bounds(family):
+            return f"a bucket that {family.name} does not have"
+        wrong = [label.key for label in family.labels if not self._has(label, values[label.key])]
+        return f"a value that {wrong[0]} of {family.name} cannot have" if wrong else None
+
+    def objections(self, samples: Samples) -> list[str]:
+        """Return the parts of *samples* that are in no table, each once."""
+        found = (self.objection(name, labels) for name, labels, _ in samples)
+        return list(dict.fromkeys(each for each in found if each is not None))
+
+    def _has(self, label: Label, value: str) -> bool:
+        if label.source is None or value == label.other:
+            return value in {*label.values, label.other}
+        known = self._open.get(label.key)
+        return TARGET_NAME.fullmatch(value) is not None if known is None else value in known
+
+
+def _sample_names(family: Family) -> tuple[str, ...]:
+    if family.kind is Kind.HISTOGRAM:
+        return tuple(f"{family.name}{part}" for part in _PARTS)
+    return (family.name,)
+
+
+def _bounds(family: Family) -> set[str]:
+    return {*(f"{bound:g}" for bound in family.buckets), "+Inf"}
+
+
+def unknown_fields(document: object, described: type[msgspec.Struct], path: str = "") -> list[str]:
+    """Describe the deviations of *document* from the type *described*.
+
+    An unknown field is not named: it could hold any text.
+    """
+    if not isinstance(document, dict):
+        return [f"{path or 'the whole'} is no object"]
+    fields = {field.encode_name: field for field in msgspec.structs.fields(described)}
+    found = [f"{_below(path, name)} is missing" for name in fields if name not in document]
+    if document.keys() - fields.keys():
+        found.append(f"{path or 'the whole'} has more than is documented")
+    for name, field in fields.items():
+        for kind in (field.type, *get_args(field.type)):
+            is_struct = isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+            if is_struct and document.get(name) is not None:
+                found += unknown_fields(document[name], kind, _below(path, name))
+    return found
+
+
+def _below(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def shown_secrets(shape: Mapping[str, Any]) -> list[str]:
+    """Return the secrets of a `configShape` that are shown."""
+    secret = {"auth": ("accessToken",), "webhook": ("verifyToken", "appSecret")}
+    return [
+        f"{section}.{key}"
+        for section, keys in secret.items()
+        for key in keys
+        if shape.get(section, {}).get(key) != REDACTED
+    ]

@@ -1,0 +1,1 @@
+"""The service as one or more operating system processes: server, supervisor, shutdown, logging."""

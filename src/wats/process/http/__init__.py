@@ -1,0 +1,1 @@
+"""HTTP/1.1 connections, from bytes to requests and back."""

@@ -1,0 +1,242 @@
+"""A connection without its requests: states, deadlines, flow control, memory and ends."""
+
+import asyncio
+from math import inf
+from typing import Final, cast
+
+from typing_extensions import override
+
+from wats.process.http.admission import State
+from wats.process.http.site import Site
+
+READ_AHEAD_BYTES: Final = 64 * 1024
+"""How many bytes of further requests are held while one is served, before reading stops."""
+
+UNSENT_BYTES: Final = 16 * 1024
+"""How many bytes may wait for the client to read them before no further response is made."""
+
+DISCARDED_BYTES: Final = 4 * 1024 * 1024
+"""How many bytes are read behind the last request, so that the client can read the response."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection.
+
+    In every state that waits for the client it has a deadline. A subclass serves its requests, and
+    calls `settle` after every change.
+
+    Attributes:
+        state: The current state.
+        since: Since when it waits for the client.
+        deadline: When the client must have done its part.
+        held: How many bytes it holds, for the memory budget of the process.
+        is_write_paused: Whether too many bytes are waiting for the client to read them.
+        is_draining: Whether the server stops, so that no further request is read.
+    """
+
+    transport: asyncio.Transport
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._loop = asyncio.get_running_loop()
+        self._input = b""
+        self._place = 0  # where the unread bytes of the input begin
+        self._is_reading = True
+        self._has_eof = False
+        self._discarded = 0
+        self._began: float | None = None  # when the first byte of the request was there
+        self._idle_seconds = site.limits.request_seconds
+        self.server: tuple[str, int] | None = None
+        self.client: tuple[str, int] | None = None
+        self.is_write_paused = False
+        self.is_draining = False
+        self.state = State.SERVING
+        self.since = 0.0
+        self.deadline = inf
+        self.held = 0
+
+    def _current_state(self) -> State:
+        """Return the state by the party that the connection waits for."""
+        raise NotImplementedError
+
+    def _held_bytes(self) -> int:
+        """Return how many bytes of the request are held, apart from the unread input."""
+        raise NotImplementedError
+
+    def _advance(self) -> None:
+        """Do everything that the bytes at hand allow."""
+        raise NotImplementedError
+
+    def _release(self) -> None:
+        """Give up the request, as the client is gone or has its last response."""
+        raise NotImplementedError
+
+    # Called by asyncio
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)  # that of uvloop is not a subclass
+        self.server = _address(transport.get_extra_info("sockname"))
+        self.client = _address(transport.get_extra_info("peername"))
+        self.transport.set_write_buffer_limits(high=UNSENT_BYTES)
+        self._site.server.connections.add(self)
+        self.settle()
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        if self.state is State.CLOSING:
+            self._discard(len(data))
+            return
+        is_all = self._place == len(self._input)
+        self._input = data if is_all else self._input[self._place :] + data
+        self._place = 0
+        self._advance()
+
+    @override
+    def eof_received(self) -> bool:
+        # A client that has sent its requests may close its side and wait for the responses.
+        self._has_eof = True
+        self.settle()
+        return self.state is not State.CLOSING
+
+    @override
+    def pause_writing(self) -> None:
+        self.is_write_paused = True
+        self.settle()
+
+    @override
+    def resume_writing(self) -> None:
+        self.is_write_paused = False
+        self._advance()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end()
+        self._site.server.connections.discard(self)
+
+    # Called by the server
+
+    def shutdown(self) -> None:
+        """End the connection once the request that is being served has its response."""
+        self.is_draining = True
+        self.settle()
+
+    def expire(self) -> None:
+        """End the connection: its deadline has passed."""
+        is_unsent = self.transport.get_write_buffer_size() > 0
+        patience = self.since + self._site.limits.unsent_seconds
+        if self.state is State.CLOSING and is_unsent and self.deadline < patience:
+            self.deadline = patience  # the last response is on its way to a slow client
+        elif self.state is State.CLOSING or is_unsent:
+            self.abort()
+        else:
+            self.close()
+
+    # Deadlines, flow control and memory
+
+    def settle(self) -> None:
+        """Adapt deadline, flow control and accounts to the current state of the connection."""
+        if self.state is State.CLOSING:
+            return
+        if self._place == len(self._input):
+            self._input, self._place = b"", 0
+        state = self._current_state()
+        waits = state is State.IDLE or state is State.ARRIVING
+        if waits and (self._has_eof or self.is_draining):
+            # Nothing more can arrive, or is not waited for: its client could take any time.
+            self.close()
+            return
+        if state is not self.state:
+            self._enter(state)
+        reads = waits or len(self._input) - self._place <= READ_AHEAD_BYTES
+        if reads is not self._is_reading:
+            self._set_reading(reads)
+        self._account()
+
+    def _enter(self, state: State) -> None:
+        self.state = state
+        if state is State.SERVING:
+            self.deadline = inf
+            return
+        limits = self._site.limits
+        self.since = self._loop.time()
+        if state is State.IDLE:
+            self.deadline = self.since + self._idle_seconds
+        elif state is State.UNSENT:
+            self.deadline = self.since + limits.unsent_seconds
+        else:
+            # A request has one deadline, however often the application waits for its body.
+            if self._began is None:
+                self._began = self.since
+            self.since = self._began
+            self.deadline = self._began + limits.request_seconds
+
+    def _wait_anew(self) -> None:
+        """Give the next request a time of its own."""
+        self._began = None
+        self._idle_seconds = self._site.limits.keep_alive_seconds
+        self.state = State.SERVING  # until now
+
+    def _set_reading(self, is_reading: bool) -> None:
+        if is_reading is self._is_reading or self._has_eof:
+            return
+        self._is_reading = is_reading
+        if is_reading:
+            self.transport.resume_reading()
+        else:
+            self.transport.pause_reading()
+
+    def _account(self) -> None:
+        held = len(self._input) + self._held_bytes()
+        if self.is_write_paused:
+            held += self.transport.get_write_buffer_size()
+        if held != self.held:
+            change, self.held = held - self.held, held
+            self._site.admission.charge(change)
+
+    # Ends
+
+    def _linger(self) -> None:
+        """End the connection behind its last response.
+
+        Bytes that the client still sends are read and dropped for a moment: otherwise the kernel
+        would reset the connection, and the client could lose the response.
+        """
+        if self._has_eof:
+            self.close()
+            return
+        self._end()
+        self._set_reading(True)
+        self.transport.write_eof()
+
+    def close(self) -> None:
+        """End the connection when everything that was written is sent."""
+        self._end()
+        self.transport.close()
+
+    def abort(self) -> None:
+        """End the connection now, without sending the rest."""
+        self._end()
+        self._site.server.connections.discard(self)
+        self.transport.abort()
+
+    def _discard(self, size: int) -> None:
+        self._discarded += size
+        if self._discarded > DISCARDED_BYTES:
+            self.abort()
+
+    def _end(self) -> None:
+        """Take no further part in the exchange, and release everything that is held."""
+        if self.state is State.CLOSING:
+            return
+        self.state = State.CLOSING
+        self.since = self._loop.time()
+        self.deadline = self.since + self._site.limits.linger_seconds
+        self._release()
+        self._input, self._place = b"", 0
+        change, self.held = -self.held, 0
+        self._site.admission.charge(change)
+
+
+def _address(address: object) -> tuple[str, int] | None:
+    return (address[0], address[1]) if isinstance(address, tuple) else None

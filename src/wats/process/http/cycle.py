@@ -1,0 +1,208 @@
+"""One request and its response between a connection and an ASGI application."""
+
+import asyncio
+from typing import Any, Final, Protocol
+
+from wats.errors import WatsError
+from wats.process.http.framing import Head
+from wats.process.http.rendering import ResponseFraming, render
+from wats.web.exchange import HELD_EXTENSION, Message, Scope
+from wats.web.problems import INTERNAL_ERROR
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+DISCONNECT: Final = {"type": "http.disconnect"}
+
+_JOINED_BYTES = 4096
+"""A larger piece of a response is written as it is instead of being copied behind its head."""
+
+
+class Exchange(Protocol):
+    """The connection of a cycle."""
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers that every response has."""
+
+    @property
+    def is_write_paused(self) -> bool:
+        """Whether too many bytes are waiting for the client to read them."""
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the server stops, so that no further request is read."""
+
+    @property
+    def has_read_body(self) -> bool:
+        """Whether the body was read to its end, so that another request can follow."""
+
+    def read_body(self) -> tuple[bytes, bool]:
+        """Return the unread part of the body that has arrived, and whether the body has ended.
+
+        Raises:
+            MalformedHTTP: The framing of the body is broken.
+        """
+
+    def settle(self) -> None:
+        """Adapt deadline and flow control: the cycle began or ceased to wait for the body."""
+
+    def write(self, data: bytes) -> None:
+        """Send *data*."""
+
+    def finish(self, *, keep_alive: bool) -> None:
+        """Go on with the next request, or close the connection: the response is complete."""
+
+    def abort(self) -> None:
+        """End the connection: the response is broken."""
+
+
+class Cycle:
+    """One request: the events that the application receives and sends.
+
+    Attributes:
+        wants_body: Whether the application waits for bytes of the body that have not arrived.
+        held: How many bytes of the body the application holds.
+        is_disconnected: Whether the client cannot be reached any more.
+    """
+
+    def __init__(self, connection: Exchange, head: Head) -> None:
+        self._connection = connection
+        self._head = head
+        self._changed = asyncio.Event()
+        self._must_continue = head.expects_continue
+        self._has_whole_body = False
+        # The class: an error that was raised refers to its frames, and they to this cycle.
+        self._error: type[WatsError] | None = None
+        self._response: ResponseFraming | None = None
+        self._is_written = False
+        self._is_complete = False
+        self.wants_body = False
+        self.held = 0
+        self.is_disconnected = False
+
+    async def run(self, app: Any, scope: Scope) -> None:
+        """Let *app* serve the request; its exceptions are contained."""
+        # The scope is not kept: it refers to this cycle, which would be garbage for the collector.
+        scope["extensions"] = {HELD_EXTENSION: {"add": self._hold}}
+        try:
+            await app(scope, self.receive, self.send)
+        except BaseException as error:
+            _report({"message": "The application failed.", "exception": error})
+        else:
+            if not self._is_complete and not self.is_disconnected:
+                _report({"message": "The application returned without a complete response."})
+        if self._is_complete or self.is_disconnected:
+            return
+        if self._is_written:
+            self._connection.abort()
+        else:
+            self._fail()
+
+    def _fail(self) -> None:
+        data = render(self._connection.default_headers, INTERNAL_ERROR, keep_alive=False)
+        is_head = self._head.method == b"HEAD"
+        self._connection.write(data.removesuffix(INTERNAL_ERROR.body) if is_head else data)
+        self._complete(keep_alive=False)
+
+    def notice(self) -> None:
+        """Check the conditions that `receive` and `send` wait for."""
+        self._changed.set()
+
+    def disconnect(self) -> None:
+        """Report to the application that its client is gone."""
+        self.is_disconnected = True
+        self._changed.set()
+
+    def shed(self, error: type[WatsError]) -> None:
+        """Raise *error* where the application waits for the body."""
+        self._error, self.held = error, 0
+        self._changed.set()
+
+    def _hold(self, size: int) -> None:
+        self.held += size
+
+    async def receive(self) -> Message:
+        """Return the next event of the request; part of ASGI.
+
+        Raises:
+            WatsError: The rest of the body cannot be read.
+        """
+        if self._must_continue and not (self._is_written or self.is_disconnected):
+            self._must_continue = False
+            self._connection.write(CONTINUE)
+        while not (self.is_disconnected or self._is_complete):
+            if self._error is not None:
+                raise self._error()
+            if not self._has_whole_body and (message := self._read()) is not None:
+                return message
+            await self._wait()
+        return DISCONNECT
+
+    def _read(self) -> Message | None:
+        try:
+            body, self._has_whole_body = self._connection.read_body()
+        except WatsError as error:
+            self._error = type(error)
+            raise
+        if not body and not self._has_whole_body:
+            return None
+        return {"type": "http.request", "body": body, "more_body": not self._has_whole_body}
+
+    async def _wait(self) -> None:
+        self._changed.clear()
+        self.wants_body = not self._has_whole_body
+        self._connection.settle()
+        try:
+            await self._changed.wait()
+        finally:
+            self.wants_body = False
+
+    async def send(self, message: Message) -> None:
+        """Send a part of the response; part of ASGI."""
+        while self._connection.is_write_paused and not self.is_disconnected:
+            self._changed.clear()
+            await self._changed.wait()
+        if self.is_disconnected:
+            return
+        if self._is_complete:
+            raise RuntimeError("The response is already complete.")
+        if self._response is None:
+            _expect(message, "http.response.start")
+            self._response = ResponseFraming(self._head, message)
+        else:
+            _expect(message, "http.response.body")
+            self._send_body(self._response, message)
+
+    def _send_body(self, response: "ResponseFraming", message: Message) -> None:
+        body: bytes = message.get("body", b"")
+        more = bool(message.get("more_body", False))
+        data = response.frame(body, more=more)
+        if not self._is_written:
+            self._is_written = True
+            # An unread body is not skipped: the rest may never arrive.
+            response.keep_alive &= (
+                self._connection.has_read_body and not self._connection.is_draining
+            )
+            head = response.head(self._connection.default_headers)
+            if len(data) <= _JOINED_BYTES:
+                data = head + data
+            else:
+                self._connection.write(head)
+        if data:
+            self._connection.write(data)
+        if not more:
+            self._complete(keep_alive=response.keep_alive)
+
+    def _complete(self, *, keep_alive: bool) -> None:
+        self._is_written = self._is_complete = True
+        self._changed.set()
+        self._connection.finish(keep_alive=keep_alive)
+
+
+def _expect(message: Message, kind: str) -> None:
+    if message["type"] != kind:
+        raise RuntimeError(f"Expected the ASGI message {kind!r}.")
+
+
+def _report(context: dict[str, Any]) -> None:
+    """Report a failure of the application to the loop, which logs it like that of a task."""
+    asyncio.get_running_loop().call_exception_handler(context)

@@ -1,0 +1,264 @@
+"""The connection of `wats serve`: HTTP/1.x requests, one at a time, from bytes to responses.
+
+    bytes ──▸ head ──▸ body ──▸ fast path: `Hook.take` ──▸ response ──▸ next head
+                └────▸ slow path: ASGI (`Cycle`) ────────▸ response ──┘
+
+A webhook POST in its usual form takes the fast path, without the scope, the task and the messages
+of ASGI, which cost more than everything that is done with the webhook except storing it. All other
+requests take the slow path. Both give the same bytes; a test compares them.
+
+While a request is being served, further bytes are held, not parsed, and above a limit not read.
+"""
+
+from typing import Final
+
+from typing_extensions import override
+
+from wats.errors import MalformedHTTP, Overloaded
+from wats.process.http.admission import State
+from wats.process.http.connection import Connection
+from wats.process.http.cycle import Cycle
+from wats.process.http.framing import (
+    HEAD_END,
+    MAX_HEAD_BYTES,
+    Body,
+    Head,
+    SizedBody,
+    body_of,
+    can_be_head,
+    split_target,
+)
+from wats.process.http.rendering import LastRendered
+from wats.process.http.site import Site
+from wats.web.exchange import Response, Scope
+from wats.web.problems import as_response
+
+_NO_BODY: Final = SizedBody(0)
+_RENDERED: Final = LastRendered()
+
+
+class GatewayProtocol(Connection):
+    """One connection and its requests."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(site)
+        self._hook = site.hook
+        self._has_skipped_line = False
+        self._head: Head | None = None  # of a webhook on the fast path, until its body is there
+        self._body: Body = _NO_BODY
+        self._pieces: list[bytes] = []
+        self._piece_bytes = 0
+        self._cycle: Cycle | None = None
+        self._is_serving = False
+        self._is_advancing = False
+
+    @override
+    def _current_state(self) -> State:
+        if self.is_write_paused:
+            return State.UNSENT
+        if self._is_serving:
+            wants_body = self._cycle is not None and self._cycle.wants_body
+            return State.ARRIVING if wants_body else State.SERVING
+        return State.ARRIVING if self._input or self._head is not None else State.IDLE
+
+    @override
+    def _held_bytes(self) -> int:
+        return self._piece_bytes if self._cycle is None else self._piece_bytes + self._cycle.held
+
+    @override
+    def _advance(self) -> None:
+        if self._is_advancing:  # a response was given immediately
+            return
+        if self._cycle is not None:
+            self._cycle.notice()
+        self._is_advancing = True
+        try:
+            while self._step():
+                pass
+        except MalformedHTTP as error:
+            self._refuse(error)
+        finally:
+            self._is_advancing = False
+        self.settle()
+
+    def _step(self) -> bool:
+        """Take the next step; return whether there may be more."""
+        if self._is_serving or self.state is State.CLOSING:
+            return False
+        if self._head is not None:
+            return self._read_webhook(self._head)
+        if self._place == len(self._input) or self.is_write_paused or self.is_draining:
+            return False
+        return self._read_head()
+
+    def _read_head(self) -> bool:
+        if self._input.startswith(b"\r", self._place):
+            self._skip_empty_line()
+        data, start = self._input, self._place
+        end = data.find(HEAD_END, start)
+        if end < 0:
+            self._check_beginning(data[start:])
+            return False
+        self._place = end = end + len(HEAD_END)
+        if end - start > MAX_HEAD_BYTES:
+            raise MalformedHTTP
+        head = Head(data[start:end])
+        if not self._is_usual_webhook(head):
+            self._body = body_of(head, end - start)
+            self._serve(head)
+        elif len(data) - end >= (length := head.length or 0):
+            self._place = end + length
+            self._take(head, data[end : self._place])
+        else:
+            self._head, self._body = head, body_of(head, end - start)
+        return True
+
+    def _skip_empty_line(self) -> None:
+        """Ignore one empty line before a request, as RFC 9112, 2.2, requires."""
+        if not self._has_skipped_line and self._input.startswith(b"\r\n", self._place):
+            self._place += 2
+            self._has_skipped_line = True
+
+    def _check_beginning(self, data: bytes) -> None:
+        is_half_a_line = data == b"\r" and not self._has_skipped_line
+        if data and not is_half_a_line and not can_be_head(data):
+            raise MalformedHTTP
+
+    def _is_usual_webhook(self, head: Head) -> bool:
+        hook = self._hook
+        return (
+            head.target == hook.path
+            and head.method == b"POST"
+            and head.keep_alive
+            and not head.has_repeats
+            and 0 < (head.length or 0) <= hook.max_body_bytes
+            and b"x-hub-signature-256" in head.fields
+            and b"expect" not in head.fields
+        )
+
+    def _read_webhook(self, head: Head) -> bool:
+        piece, self._place = self._body.read(self._input, self._place)
+        self._pieces.append(piece)
+        self._piece_bytes += len(piece)
+        if not self._body.is_complete:
+            return False
+        body, self._pieces = b"".join(self._pieces), []
+        self._take(head, body)
+        return True
+
+    def _take(self, head: Head, body: bytes) -> None:
+        """Serve a webhook on the fast path."""
+        self._head = None
+        self._is_serving = True
+        signature = head.fields[b"x-hub-signature-256"].strip(b" \t").decode("latin-1")
+        self._hook.take(body, signature, self)
+
+    def _serve(self, head: Head) -> None:
+        """Let the application serve the request of *head*, on the slow path."""
+        scope = self._scope_of(head)
+        cycle = Cycle(self, head)
+        self._head, self._cycle, self._is_serving = None, cycle, True
+        task = self._loop.create_task(cycle.run(self._site.app, scope))
+        self._site.server.tasks.add(task)
+        task.add_done_callback(self._site.server.tasks.discard)
+
+    def _scope_of(self, head: Head) -> Scope:
+        path, raw_path, query = split_target(head.target)
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": head.version.decode(),
+            "method": head.method.decode("ascii"),
+            "scheme": "http",
+            "path": path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "root_path": "",
+            "headers": head.headers,
+            "server": self.server,
+            "client": self.client,
+            "state": self._site.lifespan_state.copy(),
+        }
+
+    def _refuse(self, error: MalformedHTTP) -> None:
+        response = as_response(error)
+        self._hook.refused(response.status)
+        self._respond(response, keep_alive=False)
+
+    @override
+    def _release(self) -> None:
+        if self._head is not None:
+            self._serve(self._head)  # the application counts a webhook whose client is gone
+        if self._cycle is not None:
+            self._cycle.disconnect()
+        self._cycle, self._body = None, _NO_BODY
+        self._pieces, self._piece_bytes = [], 0
+
+    def shed(self) -> None:
+        """Give up the request that is arriving, or the connection, to free the bytes it holds."""
+        if self.state is State.ARRIVING and self._head is not None:
+            self._serve(self._head)
+        if self.state is not State.ARRIVING or self._cycle is None:
+            self.abort()
+            return
+        self._cycle.shed(Overloaded)
+        self._input, self._place = b"", 0
+        self._pieces, self._piece_bytes = [], 0
+        self.settle()
+
+    # Used by the response to a webhook
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the client is still connected, as far as is known."""
+        return self.state is not State.CLOSING and not self.transport.is_closing()
+
+    def answer(self, response: Response) -> None:
+        """Send *response*; once."""
+        self._respond(response, keep_alive=not self.is_draining)
+
+    def _respond(self, response: Response, *, keep_alive: bool) -> None:
+        default_headers = self._site.server.default_headers
+        self.transport.write(_RENDERED.get(default_headers, response, keep_alive=keep_alive))
+        self.finish(keep_alive=keep_alive)
+
+    # Used by a cycle
+
+    @property
+    def default_headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers that every response has."""
+        return self._site.server.default_headers
+
+    @property
+    def has_read_body(self) -> bool:
+        """Whether the body was read to its end, so that another request can follow."""
+        return self._body.is_complete
+
+    def read_body(self) -> tuple[bytes, bool]:
+        """Return the unread part of the body that has arrived, and whether the body has ended.
+
+        Raises:
+            MalformedHTTP: The framing of the body is broken.
+        """
+        body, self._place = self._body.read(self._input, self._place)
+        self.settle()
+        return body, self._body.is_complete
+
+    def write(self, data: bytes) -> None:
+        """Send *data*."""
+        self.transport.write(data)
+
+    def finish(self, *, keep_alive: bool) -> None:
+        """Go on with the next request, or end the connection: the response is complete."""
+        self._site.server.total_requests += 1
+        if self.state is State.CLOSING:
+            return
+        self._is_serving = False
+        self._cycle, self._head, self._body = None, None, _NO_BODY
+        self._pieces, self._piece_bytes = [], 0
+        self._has_skipped_line = False
+        self._wait_anew()
+        if keep_alive and not self.is_draining:
+            self._advance()
+        else:
+            self._linger()

@@ -1,0 +1,100 @@
+"""Messages of libraries and of Python itself, as lines of JSON without their text.
+
+Their text may be a customer's: a warning, or an error in a thread or an abandoned task, is printed
+with its text by default, and a log record has the text that it was made with.
+"""
+
+import contextlib
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from typing_extensions import override
+
+from wats.clock import to_iso, utc_now
+from wats.telemetry import error_name
+from wats.telemetry.sinks.isolation import Log, write_json_line
+
+INTERVAL_SECONDS: Final = 60.0
+
+LIBRARIES: Final = ("aiohttp", "asyncio", "opentelemetry", "python", "uvicorn", "uvloop")
+OTHER: Final = "other"
+LEVELS: Final = ("warning", "error", "critical")
+
+_PACKAGES: Final = {**{name: name for name in LIBRARIES}, "py": "python"}
+"""The first part of a logger's name, and its label; `py.warnings` is Python's own."""
+
+
+class LibraryLog(logging.Handler):
+    """Logs the library, the level, and the class of the error.
+
+    The text is left out, as it may hold data of a request. Of messages that differ only in their
+    text, one line is written in a minute, with the count of the omitted ones. It never raises.
+    """
+
+    def __init__(
+        self, log: Log = write_json_line, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+        self._monotonic = monotonic
+        self._due_at: dict[tuple[str, str, str | None], float] = {}
+        self._suppressed: dict[tuple[str, str, str | None], int] = {}
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        # Names of loggers, and of levels, are as free as texts are.
+        library = _PACKAGES.get(record.name.partition(".")[0], OTHER)
+        line = (library, _level_of(record), error_name(error) if error is not None else None)
+        now = self._monotonic()
+        if now < self._due_at.get(line, now):
+            self._suppressed[line] = self._suppressed.get(line, 0) + 1
+            return
+        self._due_at[line] = now + INTERVAL_SECONDS
+        with contextlib.suppress(Exception):  # stderr may be closed, or be no longer there
+            self._log(
+                {
+                    "event": "wats.library.log",
+                    "library": line[0],
+                    "level": line[1],
+                    "errorName": line[2],
+                    "suppressed": self._suppressed.pop(line, 0),
+                    "at": to_iso(utc_now()),
+                }
+            )
+
+
+def _level_of(record: logging.LogRecord) -> str:
+    steps = (record.levelno >= logging.ERROR) + (record.levelno >= logging.CRITICAL)
+    return LEVELS[steps]
+
+
+def capture_library_logs() -> None:
+    """Let nothing of the libraries' or Python's own reach stderr but through a `LibraryLog`.
+
+    It covers their log records, warnings, and exceptions in threads or without a caller.
+    """
+    logging.basicConfig(handlers=[LibraryLog()], level=logging.WARNING, force=True)
+    logging.captureWarnings(capture=True)
+    sys.unraisablehook = lambda unraisable: report(unraisable.exc_value)
+    threading.excepthook = lambda failed: report(failed.exc_value)
+
+
+def hide_tracebacks() -> None:
+    """Log an exception that ends the process by its class alone, like all others.
+
+    Before there are requests a traceback holds no data of a customer, and an operator whose handler
+    cannot be imported needs it.
+    """
+    sys.excepthook = lambda _class, error, _trace: report(error)
+
+
+def report(error: BaseException | None) -> None:
+    """Log the class of *error*, which nothing caught."""
+    # Not the error alone: its truth value would be evaluated, which may fail.
+    info = None if error is None else (type(error), error, None)
+    logging.getLogger("python").error("", exc_info=info)

@@ -1,0 +1,375 @@
+"""Worker processes, and the supervisor that keeps the configured number alive.
+
+    starting ──all accept──▶ running ──SIGTERM, SIGINT──▶ stopping ──▶ exit code 0
+        └──one ends──▶ stopping ──▶ 1    └──one ends──▶ another one takes its seat
+
+The supervisor has no event loop, no thread and no connection, so it can fork at any time, and
+little in it can fail. It sleeps until a signal arrives, a worker reports or a pause is over. The
+first worker starts alone: it migrates the store, or reports for all that it cannot start.
+"""
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from math import ceil
+from types import FrameType
+from typing import Final
+
+import click
+import msgspec
+
+from wats.clock import to_iso, utc_now
+from wats.errors import WatsError
+from wats.process.shared_listener import Share
+from wats.telemetry import error_name
+from wats.telemetry.metrics.shared_memory import Board
+from wats.telemetry.sinks.isolation import Log, write_json_line
+
+QUICK_SECONDS: Final = 10.0
+"""A worker that ends sooner than this after it was started ended quickly."""
+
+FIRST_PAUSE_SECONDS: Final = 1.0
+LONGEST_PAUSE_SECONDS: Final = 30.0
+
+_ENDED: Final = "A worker process ended before it was ready."
+_NOT_FORKED: Final = "The system refused to start another worker process."
+
+_READY: Final = b"ready"
+_MOST_BYTES: Final = 65_536
+
+
+def pause_after(quick_ends: int) -> float:
+    """Return how long a seat stays empty after so many quick ends in a row: 0, 0, 1, 2, 4 … 30 s.
+
+    A worker that died once is replaced immediately. One that dies repeatedly is not restarted all
+    the time.
+    """
+    if quick_ends < 2:
+        return 0.0
+    return min(FIRST_PAUSE_SECONDS * 2.0 ** min(quick_ends - 2, 10), LONGEST_PAUSE_SECONDS)
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why a worker cannot start: the class of the error, and the message for the operator."""
+
+    name: str
+    text: str
+
+
+class Seat:
+    """The slot of one worker, as that worker sees it.
+
+    Attributes:
+        row: Its number, from 0: the row of the board that belongs to it.
+        is_replacement: Whether a worker that has ended had this seat before.
+        lifeline: A descriptor that becomes readable when the supervisor is gone.
+        is_ready: Whether it has reported that this worker accepts connections.
+    """
+
+    def __init__(self, row: int, *, is_replacement: bool, lifeline: int, report: int) -> None:
+        self.row = row
+        self.is_replacement = is_replacement
+        self.lifeline = lifeline
+        self.is_ready = False
+        self._report = report
+
+    def ready(self) -> None:
+        """Report to the supervisor that this worker accepts connections."""
+        self.is_ready = True
+        self._tell(_READY)
+
+    def refuse(self, error: WatsError) -> None:
+        """Report to the supervisor why this worker ends without having been ready."""
+        self._tell(msgspec.json.encode(Refusal(error_name(error), str(error))))
+
+    def _tell(self, message: bytes) -> None:
+        with suppress(BrokenPipeError):  # the supervisor is gone, which the lifeline reports too
+            os.write(self._report, message)
+        os.close(self._report)
+
+
+@dataclass(slots=True, kw_only=True)
+class _Place:
+    """The same slot, as the supervisor sees it. It is empty while it has no process.
+
+    Its worker reports through a pipe that stays: *report* is the worker's end, *heard* is ours.
+    """
+
+    row: int
+    heard: int
+    report: int
+    pid: int | None = None
+    told: bytes = b""
+    is_ready: bool = False
+    started_at: float = 0.0
+    due_at: float | None = None
+    quick_ends: int = 0
+    exit_code: int | None = None
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """The reason that its last process reported for a failed start."""
+        with suppress(msgspec.MsgspecError):
+            return msgspec.json.decode(self.told, type=Refusal)
+        return None
+
+
+def _place(row: int) -> _Place:
+    heard, report = os.pipe()
+    os.set_blocking(heard, False)
+    return _Place(row=row, heard=heard, report=report)
+
+
+class _Signals:
+    """Catches signals while it is entered, so that a `poll` can wait for them."""
+
+    _NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP)
+
+    def __enter__(self) -> "_Signals":
+        self.descriptor, self._written_to = os.pipe()
+        for end in (self.descriptor, self._written_to):
+            os.set_blocking(end, False)
+        self._woken = signal.set_wakeup_fd(self._written_to, warn_on_full_buffer=False)
+        # Where SIGHUP is ignored, as `nohup` has it, it stays so.
+        self._before = {
+            number: signal.signal(number, _hear)
+            for number in self._NUMBERS
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._woken)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._NUMBERS)
+        os.close(self.descriptor)
+        os.close(self._written_to)
+
+    def take(self) -> bytes:
+        """Return the numbers of the signals received since the last call."""
+        try:
+            return os.read(self.descriptor, _MOST_BYTES)
+        except BlockingIOError:
+            return b""
+
+    def fork(self) -> int:
+        """Fork. No signal reaches the child before it has left this context."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, self._NUMBERS)
+        pid = None
+        try:
+            pid = os.fork()
+        finally:
+            if pid != 0:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, self._NUMBERS)
+        return pid
+
+
+def _hear(_number: int, _frame: FrameType | None) -> None:
+    """Do nothing: the wake-up descriptor has the number."""
+
+
+class Supervisor:
+    """Keeps a worker alive for every row of *board*, and counts there how many accept connections.
+
+    Args:
+        board: Made for these workers.
+        shares: Their shares of the connections; that of a dead one is taken back.
+        ready: Called once, as soon as all workers accept connections.
+        stopping: Called before the workers are signalled to end.
+        stop_seconds: How long they may take to end when signalled, before they are killed.
+        log: Receives every replacement.
+        monotonic: The clock.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        shares: Sequence[Share],
+        *,
+        ready: Callable[[], None],
+        stopping: Callable[[], None],
+        stop_seconds: float,
+        log: Log = write_json_line,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._board = board
+        self._shares = shares
+        self._ready = ready
+        self._stopping = stopping
+        self._stop_seconds = stop_seconds
+        self._log = log
+        self._now = monotonic
+        self._places: list[_Place] = []
+        self._is_starting = True
+        self._is_stopping = False
+        self._kill_at: float | None = None
+        self._failure: str | None = None
+
+    def run(self) -> Seat | None:
+        """Start the workers, and return as a fork does: in each worker with its seat.
+
+        To the supervisor it returns nothing, once a signal has ended it and all workers have ended.
+
+        Raises:
+            ClickException: A worker could not start, so none is running; with its reason.
+        """
+        # Held open by this process alone, so that its end is seen by all others.
+        self._lifeline, self._held = os.pipe()
+        self._places = [_place(row) for row in range(self._board.rows)]
+        self._places[0].due_at = self._now()
+        with _Signals() as signals:
+            seat = self._supervise(signals)
+        if seat is not None:
+            # Ctrl-C reaches the workers as well. Until they serve there is nothing to be ended.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+        elif self._failure is not None:
+            raise click.ClickException(self._failure)
+        return seat
+
+    def _supervise(self, signals: _Signals) -> Seat | None:
+        while not self._is_stopping or any(place.pid is not None for place in self._places):
+            self._sleep(signals.descriptor)
+            for number in signals.take():
+                self._heed(number)
+            for place in self._places:
+                self._look_after(place)
+            self._kill_hung_workers()
+            for place in self._due():
+                seat = self._fill(place, signals)
+                if seat is not None:
+                    return seat
+        return None
+
+    def _due(self) -> Iterator[_Place]:
+        for place in self._places:
+            if place.due_at is not None and place.due_at <= self._now() and not self._is_stopping:
+                yield place
+
+    def _fill(self, place: _Place, signals: _Signals) -> Seat | None:
+        """Fork the worker of *place*; return its seat in the worker, `None` in the supervisor."""
+        refusal, place.told = place.refusal, b""
+        place.started_at, place.due_at = self._now(), None
+        try:
+            place.pid = signals.fork()
+        except OSError:  # there are too many processes, or there is too little memory
+            self._give_up(place, _NOT_FORKED)
+            return None
+        if place.pid == 0:
+            return self._seat(place)
+        if not self._is_starting:
+            self._log_end(place, refusal)
+        return None
+
+    def _seat(self, place: _Place) -> Seat:
+        """Close the resources of the supervisor: this is the worker."""
+        for other in self._places:
+            os.close(other.heard)
+            if other is not place:
+                os.close(other.report)
+        os.close(self._held)
+        return Seat(
+            place.row,
+            is_replacement=not self._is_starting,
+            lifeline=self._lifeline,
+            report=place.report,
+        )
+
+    def _log_end(self, place: _Place, refusal: Refusal | None) -> None:
+        with suppress(Exception):  # a closed stderr is no reason to leave a slot empty
+            self._log(
+                {
+                    "event": "wats.worker.replaced",
+                    "worker": place.row,
+                    "exitCode": place.exit_code,
+                    "errorName": refusal.name if refusal is not None else None,
+                    "at": to_iso(utc_now()),
+                }
+            )
+
+    def _sleep(self, signalled: int) -> None:
+        poll = select.poll()
+        for descriptor in (signalled, *(place.heard for place in self._places)):
+            poll.register(descriptor, select.POLLIN)
+        times = [self._kill_at] if self._is_stopping else [place.due_at for place in self._places]
+        next_at = min((time for time in times if time is not None), default=None)
+        poll.poll(None if next_at is None else max(ceil((next_at - self._now()) * 1000), 0))
+
+    def _heed(self, number: int) -> None:
+        if number == signal.SIGCHLD:
+            return  # each slot is checked to find the process
+        if not self._is_stopping:
+            self._stop()
+        elif number == signal.SIGINT:
+            self._pass_on(signal.SIGINT)  # the second time means: now
+
+    def _stop(self) -> None:
+        self._is_stopping = True
+        self._kill_at = self._now() + self._stop_seconds
+        self._stopping()
+        # Not SIGINT, of which a terminal sends them one as well, and two would mean: now.
+        self._pass_on(signal.SIGTERM)
+
+    def _kill_hung_workers(self) -> None:
+        if self._kill_at is not None and self._kill_at <= self._now():
+            self._kill_at = None
+            self._pass_on(signal.SIGKILL)
+
+    def _pass_on(self, number: signal.Signals) -> None:
+        for place in self._places:
+            if place.pid is not None:
+                os.kill(place.pid, number)
+
+    def _look_after(self, place: _Place) -> None:
+        if place.pid is None:
+            return
+        # In this order: reports that a worker wrote before it ended can be read afterwards.
+        pid, status = os.waitpid(place.pid, os.WNOHANG)
+        self._listen(place)
+        if pid != 0:
+            self._empty(place, os.waitstatus_to_exitcode(status))
+
+    def _listen(self, place: _Place) -> None:
+        with suppress(BlockingIOError):
+            while True:
+                place.told += os.read(place.heard, _MOST_BYTES)
+        if place.told == _READY and not place.is_ready:
+            place.is_ready = True
+            self._count()
+            if self._is_starting and not self._is_stopping:
+                self._go_on()
+
+    def _go_on(self) -> None:
+        """Start the others, now that the first is ready; or report that all are."""
+        for place in self._places:
+            if place.pid is None:
+                place.due_at = self._now()
+        if all(place.is_ready for place in self._places):
+            self._is_starting = False
+            self._ready()
+
+    def _empty(self, place: _Place, exit_code: int) -> None:
+        place.pid, place.exit_code, place.is_ready = None, exit_code, False
+        self._shares[place.row].leave()
+        self._count()
+        refusal = place.refusal
+        self._give_up(place, refusal.text if refusal is not None else _ENDED)
+
+    def _give_up(self, place: _Place, reason: str) -> None:
+        """Fill *place* again later; at the start, end all workers for *reason*."""
+        if self._is_stopping:
+            return
+        if self._is_starting:
+            self._failure = reason
+            self._stop()
+            return
+        is_quick = self._now() - place.started_at < QUICK_SECONDS
+        place.quick_ends = place.quick_ends + 1 if is_quick else 0
+        place.due_at = self._now() + pause_after(place.quick_ends)
+
+    def _count(self) -> None:
+        self._board.workers = sum(place.is_ready for place in self._places)

@@ -1,0 +1,164 @@
+"""The background work of a store: dispatching its deliveries, and its upkeep."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final, TypeAlias
+
+from wats.clock import Now
+from wats.config import InboxConfig, MessagesConfig
+from wats.inbound.dispatch import Dispatcher
+from wats.store import Store
+from wats.store.records import Retention
+from wats.telemetry import Telemetry
+from wats.telemetry.contract.values import InboxState, UpkeepTask
+from wats.telemetry.sinks.isolation import FailureLog, Log
+
+DRAIN_SECONDS = 10.0
+"""How long handlers that run may take to finish when the service stops."""
+
+CLOSE_SECONDS: Final = 5.0
+"""How long upkeep may take to end, and the store to close."""
+
+DAY_SECONDS: Final = 86_400
+
+PURGE_EVERY_SECONDS = 600.0
+
+MEASURE_EVERY_SECONDS = 10.0
+"""How often the depth of the inbox is read. While the store is unavailable, a scrape shows the last
+values."""
+
+CHECKPOINT_EVERY_SECONDS: Final = 15.0
+"""How often the log of the store is emptied. With the attempts below, erased content is in no file
+of the database a minute later."""
+
+REPLACE_SECONDS: Final = 0.05
+"""How soon a task of the upkeep that was cancelled is replaced."""
+
+CHECKPOINT_ATTEMPTS: Final = 20
+CHECKPOINT_PAUSE_SECONDS: Final = 1.0
+
+Upkeep: TypeAlias = Callable[[], Awaitable[bool]]
+"""A task of the upkeep; returns whether it succeeded."""
+
+
+class Keeper:
+    """Runs the dispatcher, purges old data, empties the log, and measures the inbox.
+
+    Args:
+        chores: Whether this process does the upkeep; of several on one store one is enough.
+        checkpoint_seconds: How often the log of the store is emptied.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        dispatcher: Dispatcher,
+        *,
+        telemetry: Telemetry,
+        inbox: InboxConfig,
+        messages: MessagesConfig,
+        chores: bool,
+        log: Log,
+        now: Now,
+        checkpoint_seconds: float = CHECKPOINT_EVERY_SECONDS,
+    ) -> None:
+        self._store = store
+        self._dispatcher = dispatcher
+        self._telemetry = telemetry
+        self._retention = Retention(
+            inbox=inbox.retention_days * DAY_SECONDS,
+            dead=inbox.dead_retention_days * DAY_SECONDS,
+            messages=messages.retention_days * DAY_SECONDS,
+        )
+        self._upkeep: dict[UpkeepTask, tuple[Upkeep, float]] = {}
+        if chores:
+            self._upkeep = {
+                UpkeepTask.PURGE: (self._purge, PURGE_EVERY_SECONDS),
+                UpkeepTask.CHECKPOINT: (self._checkpoint, checkpoint_seconds),
+            }
+            if telemetry.shows_inbox:
+                self._upkeep[UpkeepTask.MEASURE] = self._measure, MEASURE_EVERY_SECONDS
+        self._failures = FailureLog("wats.upkeep.error", log=log, now=now)
+        self._now = now
+        self._is_stopping = False
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Open the store, then dispatch its deliveries."""
+        await self._store.open(self._telemetry.store_operation)
+        await self._dispatcher.start()
+        self._is_stopping = False
+        for task in self._upkeep:
+            self._telemetry.upkeep(task, 0.0)
+            self._spawn(task)
+
+    async def stop(self) -> None:
+        """Stop dispatching, then close the store."""
+        self._is_stopping = True
+        for task in self._running:
+            task.cancel()
+        if self._running:
+            await asyncio.wait(self._running, timeout=CLOSE_SECONDS)
+        await self._dispatcher.stop(DRAIN_SECONDS)
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._store.close()
+        except TimeoutError as error:  # a disk that hangs; acknowledged updates are on it
+            self._telemetry.errors.record(error)
+
+    def _spawn(self, task: UpkeepTask) -> None:
+        if not self._is_stopping:
+            running = asyncio.create_task(self._repeat(task))
+            self._running.add(running)
+            running.add_done_callback(partial(self._replace, task))
+
+    def _replace(self, task: UpkeepTask, ended: "asyncio.Task[None]") -> None:
+        """Go on with *task*: only a stop ends it, but any code in the process can cancel it."""
+        self._running.discard(ended)
+        if not self._is_stopping:
+            error = None if ended.cancelled() else ended.exception()
+            self._failed(task, error or asyncio.CancelledError())
+            ended.get_loop().call_later(REPLACE_SECONDS, self._spawn, task)
+
+    def _failed(self, task: UpkeepTask, error: BaseException) -> None:
+        self._telemetry.errors.record(error)
+        self._failures.report(task, error)
+
+    async def _repeat(self, task: UpkeepTask) -> None:
+        """Run *task* repeatedly, despite any exception."""
+        run, seconds = self._upkeep[task]
+        while True:
+            try:
+                if await run():
+                    self._telemetry.upkeep(task, self._now().timestamp())
+            except (asyncio.CancelledError, GeneratorExit):
+                raise
+            except BaseException as error:
+                self._failed(task, error)
+            await asyncio.sleep(seconds)
+
+    async def _purge(self) -> bool:
+        # One process on a database is enough; the others have succeeded if that one does it.
+        if await self._store.lead():
+            while await self._store.purge(self._retention):
+                pass  # a bounded number of rows at a time, with room for others in between
+        return True
+
+    async def _checkpoint(self) -> bool:
+        for _ in range(CHECKPOINT_ATTEMPTS):
+            if await self._store.checkpoint():
+                return True
+            await asyncio.sleep(CHECKPOINT_PAUSE_SECONDS)
+        return False
+
+    async def _measure(self) -> bool:
+        depth = await self._store.depth()
+        total = depth.total
+        self._telemetry.inbox_depth(InboxState.PENDING, total.pending)
+        self._telemetry.inbox_depth(InboxState.LEASED, total.leased)
+        self._telemetry.inbox_depth(InboxState.RETRY, total.retry)
+        self._telemetry.inbox_depth(InboxState.DEAD, total.dead)
+        self._telemetry.inbox_depth(InboxState.ORPHANED, sum(depth.orphaned.values()))
+        self._telemetry.inbox_oldest_age(depth.oldest_seconds)
+        return True

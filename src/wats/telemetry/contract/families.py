@@ -1,0 +1,470 @@
+"""The metric families as data; nothing else is ever exposed. No I/O.
+
+The exposition, the diagnostics, the sinks, the documentation and the tests read this one table. To
+change a name, a label or a value here is to change the contract with every reader of `/metrics`.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Final, TypeAlias
+
+from wats.telemetry.contract.labels import (
+    ADAPTER,
+    ENDPOINT_FAMILY,
+    FAILURE_CATEGORY,
+    FAILURES,
+    FINAL_CATEGORY,
+    FINAL_OUTCOME,
+    GRAPH_VERSION,
+    INBOX_STATE,
+    METHOD,
+    OPERATION,
+    OTHER_TARGET,
+    OUTBOX_STATE,
+    OUTCOME,
+    REASON,
+    ROUTE,
+    SERIES_COUNT,
+    SINK_METHOD,
+    STATUS_CLASS,
+    SURFACE,
+    TARGET,
+    TASK,
+    UPDATE_KIND,
+    VERSION,
+    Label,
+    Subject,
+    Subjects,
+    Values,
+)
+from wats.telemetry.contract.values import (
+    OPERATOR_ATTR,
+    OTEL_ATTR,
+    UNMATCHED,
+    Adapter,
+    EndpointFamily,
+    ErrorCategory,
+    FamilySet,
+    FinalOutcome,
+    Kind,
+    Method,
+    OutboxState,
+    Outcome,
+    SpanName,
+    StatusClass,
+    StoreOperation,
+    UpdateKind,
+)
+
+Series: TypeAlias = Callable[[Subjects], Iterable[Values]]
+"""Some series of a family."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Family:
+    """A metric family.
+
+    Attributes:
+        name: Its name in the exposition and towards sinks.
+        kind: Counter, histogram or gauge.
+        help: Its HELP text.
+        labels: Its labels, sorted by key, as the exposition has them.
+        attributes: The keys that a sink receives, in order; `None` if sinks do not receive it.
+        buckets: The upper bounds of a histogram, without the last one, which is infinite.
+        set: The smallest set that it belongs to.
+        needs: The subject without which it is not exposed.
+        possible: The series that can ever exist; by default every combination of label values. An
+            impossible combination counts for the nearest of these, in which as few labels as
+            possible became `other`, or else for the last.
+        initial: The series that are exposed before anything happened, so that a first failure is
+            an increase and not a new series.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[Label, ...] = ()
+    attributes: tuple[str, ...] | None = None
+    buckets: tuple[float, ...] = ()
+    set: FamilySet = FamilySet.CONTRACT
+    needs: Subject = Subject.ALWAYS
+    possible: Series | None = None
+    initial: Series = lambda _: ()
+
+
+LATENCY_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+LAG_BUCKETS: Final = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 21600.0, 86400.0)
+
+
+_ENDED = (Outcome.SUCCESS, Outcome.ERROR)
+_REFUSED = (StatusClass.REDIRECTION, StatusClass.CLIENT_ERROR, StatusClass.SERVER_ERROR)
+_FAILED = (StatusClass.CLIENT_ERROR, StatusClass.SERVER_ERROR, StatusClass.UNKNOWN)
+_ANSWERED = (StatusClass.SUCCESS, StatusClass.CLIENT_ERROR, StatusClass.SERVER_ERROR)
+_KNOWN_ENDPOINTS = tuple(f for f in EndpointFamily if f is not EndpointFamily.UNKNOWN)
+
+
+def _all_of(*labels: Label) -> Series:
+    """Every combination of closed lists."""
+    return lambda _: product(*(label.values for label in labels))
+
+
+def _possible_requests(subjects: Subjects) -> Iterable[Values]:
+    # No response of ours is a redirection, and only methods that a route serves reach its handler.
+    for route in subjects.routes:
+        served = (*route.methods, Method.UNKNOWN)
+        yield from product(Method, (route.template,), (StatusClass.CLIENT_ERROR,))
+        yield from product(served, (route.template,), _FAILED)
+        yield from product(route.methods, (route.template,), (StatusClass.SUCCESS,))
+
+
+def _possible_durations(subjects: Subjects) -> Iterable[Values]:
+    for route in subjects.routes:
+        yield from product(
+            (route.template,),
+            _ANSWERED if route.methods else (),
+        )
+        yield from product((route.template,), _FAILED)
+
+
+def _initial_requests(subjects: Subjects) -> Iterable[Values]:
+    for route in subjects.routes:
+        yield from product(route.methods, (route.template,), _ANSWERED)
+    yield (Method.GET, UNMATCHED, StatusClass.CLIENT_ERROR)
+
+
+def _initial_durations(subjects: Subjects) -> Iterable[Values]:
+    for route in subjects.routes:
+        yield (route.template, StatusClass.SUCCESS if route.methods else StatusClass.CLIENT_ERROR)
+
+
+def _possible_graph(_: Subjects) -> Iterable[Values]:
+    # A call is a success if and only if the status was 2xx.
+    yield from product(EndpointFamily, (Outcome.SUCCESS,), (StatusClass.SUCCESS,))
+    yield from product(EndpointFamily, (Outcome.ERROR,), (*_REFUSED, StatusClass.UNKNOWN))
+
+
+def _initial_graph(_: Subjects) -> Iterable[Values]:
+    yield from product(_KNOWN_ENDPOINTS, (Outcome.SUCCESS,), (StatusClass.SUCCESS,))
+    yield from product(_KNOWN_ENDPOINTS, (Outcome.ERROR,), _FAILED)
+
+
+def _adapters(subjects: Subjects) -> Sequence[str]:
+    return tuple(dict.fromkeys((subjects.adapter or Adapter.UNKNOWN, Adapter.UNKNOWN)))
+
+
+def _possible_store(subjects: Subjects) -> Iterable[Values]:
+    return product(_adapters(subjects), Outcome)
+
+
+def _possible_store_durations(subjects: Subjects) -> Iterable[Values]:
+    yield from product(_adapters(subjects)[:1], StoreOperation)
+    yield (Adapter.UNKNOWN, OPERATION.other)
+
+
+def _possible_outbox(subjects: Subjects) -> Iterable[Values]:
+    return product(_adapters(subjects), OutboxState)
+
+
+def _final(_: Subjects) -> Iterable[Values]:
+    yield from product(FAILURES, (FinalOutcome.FAILED,))
+    came = (outcome for outcome in FinalOutcome if outcome is not FinalOutcome.FAILED)
+    yield from product((ErrorCategory.NONE,), came)
+
+
+HTTP_REQUESTS = Family(
+    name="http_requests_total",
+    kind=Kind.COUNTER,
+    help="Inbound HTTP requests to the service.",
+    labels=(METHOD, ROUTE, STATUS_CLASS),
+    attributes=(
+        OTEL_ATTR.HTTP_ROUTE,
+        OTEL_ATTR.HTTP_METHOD,
+        OTEL_ATTR.HTTP_STATUS_CODE,
+        OTEL_ATTR.HTTP_STATUS_CLASS,
+    ),
+    possible=_possible_requests,
+    initial=_initial_requests,
+)
+
+HTTP_REQUEST_DURATION = Family(
+    name="http_request_duration_seconds",
+    kind=Kind.HISTOGRAM,
+    help="Request duration in seconds.",
+    labels=(ROUTE, STATUS_CLASS),
+    attributes=HTTP_REQUESTS.attributes,
+    buckets=LATENCY_BUCKETS,
+    possible=_possible_durations,
+    initial=_initial_durations,
+)
+
+WEBHOOK_NORMALIZATION = Family(
+    name="webhook_normalization_total",
+    kind=Kind.COUNTER,
+    help="Webhook envelopes normalized by update kind and outcome.",
+    labels=(OUTCOME, UPDATE_KIND),
+    attributes=(OTEL_ATTR.WEBHOOK_UPDATE_KIND, OTEL_ATTR.OPERATION_OUTCOME),
+    initial=lambda _: product(_ENDED, UpdateKind),
+)
+
+GRAPH_OPERATIONS = Family(
+    name="graph_operations_total",
+    kind=Kind.COUNTER,
+    help="Outbound Graph API calls by endpoint family and status class.",
+    labels=(ENDPOINT_FAMILY, OUTCOME, STATUS_CLASS),
+    attributes=(
+        OTEL_ATTR.GRAPH_ENDPOINT_FAMILY,
+        OTEL_ATTR.HTTP_STATUS_CODE,
+        OTEL_ATTR.HTTP_STATUS_CLASS,
+        OTEL_ATTR.OPERATION_OUTCOME,
+    ),
+    possible=_possible_graph,
+    initial=_initial_graph,
+)
+
+SEND_OUTCOMES = Family(
+    name="send_outcomes_total",
+    kind=Kind.COUNTER,
+    help="Message send attempts by outcome.",
+    labels=(ENDPOINT_FAMILY, OUTCOME),
+    attributes=(OTEL_ATTR.GRAPH_ENDPOINT_FAMILY, OTEL_ATTR.OPERATION_OUTCOME),
+    initial=lambda _: product(_KNOWN_ENDPOINTS, _ENDED),
+)
+
+PERSISTENCE_OPERATIONS = Family(
+    name="persistence_operations_total",
+    kind=Kind.COUNTER,
+    help="Persistence store operations by adapter and outcome.",
+    labels=(ADAPTER, OUTCOME),
+    attributes=(OTEL_ATTR.PERSISTENCE_ADAPTER, OTEL_ATTR.OPERATION_OUTCOME),
+    needs=Subject.STORE,
+    possible=_possible_store,
+    initial=lambda subjects: product(_adapters(subjects)[:1], _ENDED),
+)
+
+OUTBOX_PROCESSED = Family(
+    name="outbox_processed_total",
+    kind=Kind.COUNTER,
+    help="Outbox worker items processed by outcome.",
+    labels=(OUTCOME,),
+    attributes=(OTEL_ATTR.OPERATION_OUTCOME,),
+    needs=Subject.OUTBOX,
+)
+
+OUTBOX_DEPTH = Family(
+    name="outbox_depth",
+    kind=Kind.GAUGE,
+    help="Number of items in the persistence outbox, partitioned by adapter and state.",
+    labels=(ADAPTER, OUTBOX_STATE),
+    attributes=(OTEL_ATTR.PERSISTENCE_ADAPTER, OPERATOR_ATTR.OUTBOX_STATE),
+    needs=Subject.OUTBOX,
+    possible=_possible_outbox,
+)
+
+WEBHOOK_REJECTIONS = Family(
+    name="wats_webhook_rejections_total",
+    kind=Kind.COUNTER,
+    help="Webhook requests that were refused, by the reason that they were given.",
+    labels=(REASON,),
+    attributes=(OPERATOR_ATTR.REJECTION_REASON,),
+    set=FamilySet.OPERATOR,
+    initial=_all_of(REASON),
+)
+
+WEBHOOK_LAG = Family(
+    name="wats_webhook_lag_seconds",
+    kind=Kind.HISTOGRAM,
+    help="Seconds from Meta's time of an update to its arrival, for updates that are new.",
+    attributes=(),
+    buckets=LAG_BUCKETS,
+    set=FamilySet.OPERATOR,
+    initial=_all_of(),
+)
+
+INBOX_DEPTH = Family(
+    name="wats_inbox_depth",
+    kind=Kind.GAUGE,
+    help="Updates that are stored and not yet handled, by state.",
+    labels=(INBOX_STATE,),
+    attributes=(OPERATOR_ATTR.INBOX_STATE,),
+    set=FamilySet.OPERATOR,
+    needs=Subject.STORE,
+)
+
+INBOX_OLDEST_AGE = Family(
+    name="wats_inbox_oldest_age_seconds",
+    kind=Kind.GAUGE,
+    help="Age of the oldest update that waits to be handled; 0 if none waits.",
+    attributes=(),
+    set=FamilySet.OPERATOR,
+    needs=Subject.STORE,
+)
+
+DISPATCHES = Family(
+    name="wats_dispatch_total",
+    kind=Kind.COUNTER,
+    help="Updates given to a handler, by handler and outcome.",
+    labels=(OUTCOME, TARGET),
+    attributes=(OPERATOR_ATTR.DISPATCH_TARGET, OTEL_ATTR.OPERATION_OUTCOME),
+    set=FamilySet.OPERATOR,
+    initial=lambda subjects: product(_ENDED, (*subjects.targets, OTHER_TARGET)),
+)
+
+OUTBOX_OLDEST_AGE = Family(
+    name="wats_outbox_oldest_age_seconds",
+    kind=Kind.GAUGE,
+    help="Age of the oldest item that waits in the outbox; 0 if none waits.",
+    attributes=(),
+    set=FamilySet.OPERATOR,
+    needs=Subject.OUTBOX,
+)
+
+MESSAGES_FINAL = Family(
+    name="wats_messages_final_total",
+    kind=Kind.COUNTER,
+    help="Sent messages by how far they came, as Meta's status webhooks tell it.",
+    labels=(FINAL_CATEGORY, FINAL_OUTCOME),
+    attributes=(OPERATOR_ATTR.DELIVERY_OUTCOME, OPERATOR_ATTR.ERROR_CATEGORY),
+    set=FamilySet.OPERATOR,
+    possible=_final,
+    initial=_final,
+)
+
+MESSAGE_DELIVERY = Family(
+    name="wats_message_delivery_seconds",
+    kind=Kind.HISTOGRAM,
+    help="Seconds from the sending of a message to its delivery.",
+    attributes=(),
+    buckets=LAG_BUCKETS,
+    set=FamilySet.OPERATOR,
+    initial=_all_of(),
+)
+
+GRAPH_DURATION = Family(
+    name="wats_graph_request_duration_seconds",
+    kind=Kind.HISTOGRAM,
+    help="Duration of Graph API calls in seconds.",
+    labels=(ENDPOINT_FAMILY, STATUS_CLASS),
+    attributes=GRAPH_OPERATIONS.attributes,
+    buckets=LATENCY_BUCKETS,
+    set=FamilySet.OPERATOR,
+    initial=lambda _: [(EndpointFamily.MESSAGES, StatusClass.SUCCESS)],
+)
+
+GRAPH_ERRORS = Family(
+    name="wats_graph_errors_total",
+    kind=Kind.COUNTER,
+    help="Errors that the Graph API answered with, by category.",
+    labels=(FAILURE_CATEGORY,),
+    attributes=(OPERATOR_ATTR.ERROR_CATEGORY,),
+    set=FamilySet.OPERATOR,
+    initial=_all_of(FAILURE_CATEGORY),
+)
+
+STORE_DURATION = Family(
+    name="wats_store_operation_duration_seconds",
+    kind=Kind.HISTOGRAM,
+    help="Duration of questions to the store in seconds, their time in the queue included.",
+    labels=(ADAPTER, OPERATION),
+    attributes=(OTEL_ATTR.PERSISTENCE_ADAPTER, OPERATOR_ATTR.PERSISTENCE_OPERATION),
+    buckets=LATENCY_BUCKETS,
+    set=FamilySet.OPERATOR,
+    needs=Subject.STORE,
+    possible=_possible_store_durations,
+    initial=lambda subjects: product(_adapters(subjects)[:1], (StoreOperation.RECEIVE,)),
+)
+
+UPKEEP_SUCCESS = Family(
+    name="wats_upkeep_last_success_timestamp_seconds",
+    kind=Kind.GAUGE,
+    help="Unix time at which a task of the upkeep last succeeded; 0 before its first success.",
+    labels=(TASK,),
+    attributes=(OPERATOR_ATTR.UPKEEP_TASK,),
+    set=FamilySet.OPERATOR,
+    needs=Subject.STORE,
+)
+
+AUTH_FAILURES = Family(
+    name="wats_auth_failures_total",
+    kind=Kind.COUNTER,
+    help="Requests that did not prove who sent them, by what they asked for.",
+    labels=(SURFACE,),
+    attributes=(OPERATOR_ATTR.AUTH_SURFACE,),
+    set=FamilySet.OPERATOR,
+    initial=_all_of(SURFACE),
+)
+
+SINK_FAILURES = Family(
+    name="wats_sink_failures_total",
+    kind=Kind.COUNTER,
+    help="Calls of the operator's sink that failed or were dropped, by method.",
+    labels=(SINK_METHOD,),
+    set=FamilySet.OPERATOR,
+    initial=_all_of(SINK_METHOD),
+)
+
+WORKER_PROCESSES = Family(
+    name="wats_worker_processes",
+    kind=Kind.GAUGE,
+    help="Worker processes that run now.",
+    set=FamilySet.OPERATOR,
+)
+
+BUILD_INFO = Family(
+    name="wats_build_info",
+    kind=Kind.GAUGE,
+    help="1, labeled with the version of wats and of the Graph API.",
+    labels=(GRAPH_VERSION, VERSION),
+    set=FamilySet.OPERATOR,
+    possible=lambda subjects: [(subjects.graph_api_version, subjects.version)],
+)
+
+SERIES = Family(
+    name="wats_series",
+    kind=Kind.GAUGE,
+    help="Series in this exposition, and the most that there can ever be.",
+    labels=(SERIES_COUNT,),
+    set=FamilySet.OPERATOR,
+)
+
+FAMILIES: Final = (
+    HTTP_REQUESTS,
+    HTTP_REQUEST_DURATION,
+    WEBHOOK_NORMALIZATION,
+    GRAPH_OPERATIONS,
+    SEND_OUTCOMES,
+    PERSISTENCE_OPERATIONS,
+    OUTBOX_PROCESSED,
+    OUTBOX_DEPTH,
+    WEBHOOK_REJECTIONS,
+    WEBHOOK_LAG,
+    INBOX_DEPTH,
+    INBOX_OLDEST_AGE,
+    DISPATCHES,
+    OUTBOX_OLDEST_AGE,
+    MESSAGES_FINAL,
+    MESSAGE_DELIVERY,
+    GRAPH_DURATION,
+    GRAPH_ERRORS,
+    STORE_DURATION,
+    UPKEEP_SUCCESS,
+    AUTH_FAILURES,
+    SINK_FAILURES,
+    WORKER_PROCESSES,
+    BUILD_INFO,
+    SERIES,
+)
+"""Every family that can be exposed, in the order of the exposition."""
+
+
+SPANS: Final[Mapping[SpanName, tuple[str, ...]]] = {
+    SpanName.HTTP_REQUEST: HTTP_REQUESTS.attributes or (),
+    SpanName.GRAPH_REQUEST: GRAPH_OPERATIONS.attributes or (),
+    SpanName.DISPATCH: (*(DISPATCHES.attributes or ()), OTEL_ATTR.WEBHOOK_UPDATE_KIND),
+}
+"""The attributes of each span, in order."""
+
+
+def families_of(chosen: FamilySet) -> tuple[Family, ...]:
+    """Return the families of a set, in the order of the exposition; `operator` holds them all."""
+    return tuple(f for f in FAMILIES if f.set is FamilySet.CONTRACT or f.set is chosen)

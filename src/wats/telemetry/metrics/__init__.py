@@ -1,0 +1,1 @@
+"""Series in shared memory, and their exposition for Prometheus."""

@@ -1,0 +1,1 @@
+"""Sinks: isolation from their failures, buffering, and the sink for OpenTelemetry."""

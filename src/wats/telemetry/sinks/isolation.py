@@ -1,0 +1,196 @@
+"""Sinks: objects of the operator that receive telemetry, and whose failures are contained."""
+
+import asyncio
+import contextlib
+import inspect
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Final, Protocol, TypeAlias
+
+import msgspec
+
+from wats.clock import Now, to_iso, utc_now
+from wats.errors import ConfigError, ConfigIssue
+from wats.telemetry.recent_errors import error_name
+
+AttributeValue: TypeAlias = str | int | float | bool
+Attributes: TypeAlias = Mapping[str, AttributeValue]
+"""The attributes of a number. Immutable, and the same object for the same series."""
+
+Log: TypeAlias = Callable[[Mapping[str, object]], None]
+"""Writes one event to the log."""
+
+REQUIRED: Final = ("increment_counter", "record_histogram")
+OPTIONAL: Final = ("record_span", "record_event", "set_gauge")
+
+MAX_PENDING: Final = 1000
+"""How many calls of an asynchronous sink may be under way; further ones are dropped."""
+
+LOG_INTERVAL_SECONDS: Final = 60.0
+
+
+class TelemetrySink(Protocol):
+    """The interface of an operator's sink.
+
+    It is called synchronously during requests, so it should be quick. Its exceptions do not reach
+    the request and are logged by class name. A coroutine function works too: its coroutines run as
+    tasks of their own, at most a thousand concurrently.
+
+    A sink may also have `record_span(name, start, end, attributes)`,
+    `record_event(name, attributes, timestamp)` and `set_gauge(name, value, attributes)`. All
+    methods are looked up once, when the service is made.
+    """
+
+    def increment_counter(self, name: str, value: int, attributes: Attributes) -> object:
+        """Add *value* to the counter *name*."""
+
+    def record_histogram(self, name: str, value_seconds: float, attributes: Attributes) -> object:
+        """Record a duration in the histogram *name*."""
+
+
+def write_json_line(event: Mapping[str, object]) -> None:
+    """Write *event* to stderr as one line of JSON."""
+    sys.stderr.write(msgspec.json.encode(event).decode() + "\n")
+    sys.stderr.flush()
+
+
+class FailureLog:
+    """Logs failures of telemetry: class names only, and one line per class and interval.
+
+    The number of names is finite, since an unknown class is called `Error`. It never raises: when
+    the log itself cannot be written, there is no way left to report it.
+    """
+
+    def __init__(
+        self,
+        event: str,
+        *,
+        log: Log = write_json_line,
+        monotonic: Callable[[], float] = time.monotonic,
+        now: Now = utc_now,
+    ) -> None:
+        self._event = event
+        self._log = log
+        self._monotonic = monotonic
+        self._now = now
+        self._due_at: dict[str, float] = {}
+        self._suppressed: dict[str, int] = {}
+
+    def report(self, method: str, error: BaseException) -> None:
+        """Log that *method* failed with *error*, or count it if its class was logged just now."""
+        name = error_name(error)
+        moment = self._monotonic()
+        if moment < self._due_at.get(name, moment):
+            self._suppressed[name] = self._suppressed.get(name, 0) + 1
+            return
+        self._due_at[name] = moment + LOG_INTERVAL_SECONDS
+        line = {
+            "event": self._event,
+            "method": method,
+            "errorName": name,
+            "suppressed": self._suppressed.pop(name, 0),
+            "at": to_iso(self._now()),
+        }
+        with contextlib.suppress(Exception):  # stderr may be closed, or be no longer there
+            self._log(line)
+
+
+class IsolatedSink:
+    """A sink that can be called without care.
+
+    An exception is logged and contained, of any class. A task is cancelled where it awaits and
+    never inside a plain call, so `asyncio.CancelledError` is not meant for the request; a sink that
+    raises `SystemExit` must not end the service.
+
+    Raises:
+        ConfigError: *sink* lacks a method that it must have.
+    """
+
+    def __init__(
+        self,
+        sink: TelemetrySink,
+        failures: FailureLog,
+        failed: Callable[[str], object] = lambda _: None,
+    ) -> None:
+        self._methods = methods_of(sink)
+        self._failures = failures
+        self._failed = failed
+        self._pending: set[asyncio.Task[BaseException | None]] = set()
+
+    def has(self, method: str) -> bool:
+        """Return whether the sink has *method*."""
+        return method in self._methods
+
+    def call(self, method: str, *arguments: object) -> None:
+        """Call *method* of the sink, if it has it."""
+        function = self._methods.get(method)
+        if function is None:
+            return
+        try:
+            result = function(*arguments)
+            if result is not None and inspect.isawaitable(result):
+                self._run(method, result)
+        except BaseException as error:
+            self._report(method, error)
+
+    def _run(self, method: str, awaitable: Awaitable[object]) -> None:
+        """Run *awaitable* in a task of its own, and log if it fails."""
+        try:
+            loop = asyncio.get_running_loop()
+            if len(self._pending) >= MAX_PENDING:
+                raise asyncio.QueueFull
+        except (RuntimeError, asyncio.QueueFull):
+            _close(awaitable)
+            raise
+        task = loop.create_task(_failure_of(awaitable))
+        self._pending.add(task)
+        task.add_done_callback(partial(self._finish, method, awaitable))
+
+    def _finish(
+        self,
+        method: str,
+        awaitable: Awaitable[object],
+        task: "asyncio.Task[BaseException | None]",
+    ) -> None:
+        self._pending.discard(task)
+        if task.cancelled():  # perhaps before its first step
+            _close(awaitable)
+        error = asyncio.CancelledError() if task.cancelled() else task.result()
+        if error is not None:
+            self._report(method, error)
+
+    def _report(self, method: str, error: BaseException) -> None:
+        self._failed(method)
+        self._failures.report(method, error)
+
+
+async def _failure_of(awaitable: Awaitable[object]) -> BaseException | None:
+    """Return the exception of *awaitable*: `SystemExit` from a task would end the process."""
+    try:
+        await awaitable
+    except BaseException as error:
+        return error
+    return None
+
+
+def _close(awaitable: Awaitable[object]) -> None:
+    if inspect.iscoroutine(awaitable):
+        awaitable.close()
+
+
+def methods_of(sink: TelemetrySink) -> dict[str, Callable[..., object]]:
+    """Return the methods that *sink* has. A class is refused: its methods lack an instance."""
+    methods: dict[str, Callable[..., object]] = {}
+    issues: list[ConfigIssue] = []
+    for name in (*REQUIRED, *OPTIONAL):
+        method = None if isinstance(sink, type) else getattr(sink, name, None)
+        if callable(method):
+            methods[name] = method
+        elif name in REQUIRED or method is not None:
+            reason = "must be a method of the telemetry sink"
+            issues.append(ConfigIssue("invalid_telemetry_sink", f"telemetry_sink.{name}", reason))
+    if issues:
+        raise ConfigError(issues, "The telemetry sink cannot be used.")
+    return methods

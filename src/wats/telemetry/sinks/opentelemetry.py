@@ -1,0 +1,274 @@
+"""A sink that hands everything to OpenTelemetry. Needs `wats[otel]`; nothing else of wats does.
+
+With a config file: `telemetry: {sink: "wats.telemetry.otel:from_environment"}`, and where to send
+it in the standard variables. With code: `OtelSink`, with providers of your own.
+"""
+
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final, Literal, TypeAlias
+
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.metrics import Meter, MeterProvider, NoOpMeterProvider
+from opentelemetry.sdk import metrics as sdk_metrics
+from opentelemetry.sdk import trace as sdk_trace
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import NoOpTracerProvider, SpanKind, StatusCode, TracerProvider
+
+from wats.errors import ConfigError, ConfigIssue
+from wats.telemetry.contract.families import FAMILIES, Family
+from wats.telemetry.contract.values import Kind, SpanName
+from wats.telemetry.sinks.isolation import Attributes, FailureLog
+from wats.telemetry.sinks.semconv import Conventions, Metric, StableConventions, failed
+from wats.version import __version__
+
+SCOPE: Final = "wats"
+"""The name of the instrumentation scope."""
+
+GRAPH_URL: Final = "https://graph.facebook.com"
+
+CLOSE_SECONDS: Final = 5.0
+"""How long `close` may take, in every state of the endpoint."""
+
+_KINDS: Final[dict[str, SpanKind]] = {
+    SpanName.HTTP_REQUEST: SpanKind.SERVER,
+    SpanName.GRAPH_REQUEST: SpanKind.CLIENT,
+    SpanName.DISPATCH: SpanKind.CONSUMER,
+}
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+Record: TypeAlias = Callable[[float, Attributes], None]
+
+
+class OtelSink:
+    """Records metrics, spans and life-cycle events with the OpenTelemetry API.
+
+    Each instrument is created once, when the sink is made. As in every sink, the exported data
+    holds no personal data.
+
+    A span is a trace of its own, unless OpenTelemetry has a current span at the time of the call:
+    under an instrumented server, requests and Graph calls are children of that server's span. A
+    dispatch never is: it may run long after the request that delivered its update. A `traceparent`
+    of a client is not read. Life-cycle events are spans without length: the API for logs is still a
+    private module of the Python package, and an event of a span needs a span that is open.
+
+    Args:
+        meter_provider: Where metrics go.
+        tracer_provider: Where spans go.
+        semconv: `wats` for names and attributes as every sink gets them, `stable` for
+            OpenTelemetry's own ones where it has some; see `StableConventions`.
+        url_scheme: The scheme that clients use, `http` or `https`; for `stable` only.
+        graph_url: Where Graph is; for `stable` only.
+        shutdowns: Called by `close`: the `shutdown` of each provider that this sink owns.
+    """
+
+    def __init__(
+        self,
+        *,
+        meter_provider: MeterProvider,
+        tracer_provider: TracerProvider,
+        semconv: Literal["wats", "stable"] = "wats",
+        url_scheme: Literal["http", "https"] = "http",
+        graph_url: str = GRAPH_URL,
+        shutdowns: Sequence[Callable[[], None]] = (),
+    ) -> None:
+        self._conventions = (
+            StableConventions(url_scheme=url_scheme, graph_url=graph_url)
+            if semconv == "stable"
+            else Conventions()
+        )
+        schema = self._conventions.schema_url
+        self._tracer = tracer_provider.get_tracer(SCOPE, __version__, schema)
+        meter = meter_provider.get_meter(SCOPE, __version__, schema)
+        self._records = {
+            family.name: _record(meter, family, self._conventions.metric(family))
+            for family in FAMILIES
+            if family.attributes is not None
+        }
+        self._shutdowns = tuple(shutdowns)
+        self._failures = FailureLog("wats.telemetry.sink.error")
+
+    def increment_counter(self, name: str, value: int, attributes: Attributes) -> None:
+        """Add *value* to the counter *name*."""
+        self._records[name](value, attributes)
+
+    def record_histogram(self, name: str, value_seconds: float, attributes: Attributes) -> None:
+        """Record a duration in the histogram *name*."""
+        self._records[name](value_seconds, attributes)
+
+    def set_gauge(self, name: str, value: float, attributes: Attributes) -> None:
+        """Set the gauge *name*."""
+        self._records[name](value, attributes)
+
+    def record_span(
+        self, name: str, start: datetime, end: datetime, attributes: Attributes
+    ) -> None:
+        """Record a span, as an error without a description if its operation failed."""
+        title, told = self._conventions.span(name, attributes)
+        span = self._tracer.start_span(
+            title,
+            context=Context() if name == SpanName.DISPATCH else None,
+            kind=_KINDS.get(name, SpanKind.INTERNAL),
+            attributes=told,
+            start_time=_nanoseconds(start),
+        )
+        if failed(attributes):
+            span.set_status(StatusCode.ERROR)
+        span.end(_nanoseconds(end))
+
+    def record_event(self, name: str, attributes: Attributes, timestamp: datetime) -> None:
+        """Record that something happened in the life of the service."""
+        moment = _nanoseconds(timestamp)
+        span = self._tracer.start_span(
+            name, context=Context(), attributes=attributes, start_time=moment
+        )
+        span.end(moment)
+
+    def close(self, seconds: float = CLOSE_SECONDS) -> None:
+        """Export the remaining data and shut down, within *seconds*; the rest is lost.
+
+        Providers that the sink was given stay as they are: they are for their owner to shut down.
+        """
+        shutdowns, self._shutdowns = self._shutdowns, ()
+        until = time.monotonic() + seconds
+        threads = [
+            threading.Thread(target=self._shut_down, args=(shutdown,), daemon=True)
+            for shutdown in shutdowns
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
+
+    def _shut_down(self, shutdown: Callable[[], None]) -> None:
+        try:
+            shutdown()
+        except Exception as error:
+            self._failures.report("close", error)
+
+
+def from_environment(
+    *, url_scheme: Literal["http", "https"] = "http", graph_url: str = GRAPH_URL
+) -> OtelSink:
+    """Make a sink that exports with OTLP over HTTP, as configured by the `OTEL_*` variables.
+
+    A signal is exported if it has an endpoint, in `OTEL_EXPORTER_OTLP_ENDPOINT` or in
+    `OTEL_EXPORTER_OTLP_{TRACES,METRICS}_ENDPOINT`; there is no default one. Nothing is exported
+    with `OTEL_SDK_DISABLED=true`, and a signal is not with `OTEL_{TRACES,METRICS}_EXPORTER=none`.
+    The exporters themselves read headers, timeouts, compression, certificates, intervals and the
+    sampler. `OTEL_SEMCONV_STABILITY_OPT_IN` with `http` among its values, or `http/dup`, which
+    counts as the same, chooses the stable conventions.
+
+    The resource is `service.name` (`wats` by default), `service.version`, a random
+    `service.instance.id`, and the attributes that `OTEL_SERVICE_NAME` and
+    `OTEL_RESOURCE_ATTRIBUTES` add or replace. Host, process and runtime are not inspected.
+
+    Make it in the process that uses it: its threads do not survive a fork.
+
+    Args:
+        url_scheme: The scheme that clients use; for the stable conventions only.
+        graph_url: Where Graph is; for the stable conventions only.
+
+    Raises:
+        ConfigError: A variable has a value that cannot be used.
+    """
+    exported = {signal for signal in ("METRICS", "TRACES") if _is_exported(signal)}
+    opted_in = os.environ.get("OTEL_SEMCONV_STABILITY_OPT_IN", "").replace(" ", "").split(",")
+    meter_provider: MeterProvider = NoOpMeterProvider()
+    tracer_provider: TracerProvider = NoOpTracerProvider()
+    shutdowns: list[Callable[[], None]] = []
+    try:
+        resource = _resource()
+        if "METRICS" in exported:
+            reader = PeriodicExportingMetricReader(OTLPMetricExporter())
+            meters = sdk_metrics.MeterProvider([reader], resource=resource, shutdown_on_exit=False)
+            shutdowns.append(meters.shutdown)
+            meter_provider = meters
+        if "TRACES" in exported:
+            tracers = sdk_trace.TracerProvider(resource=resource, shutdown_on_exit=False)
+            tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+            shutdowns.append(tracers.shutdown)
+            tracer_provider = tracers
+    except Exception as error:
+        raise _refusal(
+            "OTEL_*", "one of these variables has a value that cannot be used"
+        ) from error
+    return OtelSink(
+        meter_provider=meter_provider,
+        tracer_provider=tracer_provider,
+        semconv="stable" if {"http", "http/dup"}.intersection(opted_in) else "wats",
+        url_scheme=url_scheme,
+        graph_url=graph_url,
+        shutdowns=shutdowns,
+    )
+
+
+def _is_exported(signal: str) -> bool:
+    """Return whether *signal* has an endpoint, and refuse an endpoint that cannot work."""
+    endpoint_key, endpoint = _setting(signal, "ENDPOINT")
+    disabled = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    exporter = os.environ.get(f"OTEL_{signal}_EXPORTER") or "otlp"
+    if disabled or not endpoint or exporter == "none":
+        return False
+    if exporter != "otlp":
+        raise _refusal(f"OTEL_{signal}_EXPORTER", "must be otlp or none")
+    if not endpoint.startswith(("http://", "https://")):
+        raise _refusal(endpoint_key, "must begin with http:// or https://")
+    protocol_key, protocol = _setting(signal, "PROTOCOL")
+    if protocol not in ("", "http/protobuf"):
+        raise _refusal(protocol_key, "must be http/protobuf")
+    return True
+
+
+def _setting(signal: str, name: str) -> tuple[str, str]:
+    """Return the variable that sets *name* for *signal*, and its value."""
+    own, common = f"OTEL_EXPORTER_OTLP_{signal}_{name}", f"OTEL_EXPORTER_OTLP_{name}"
+    key = own if os.environ.get(own) else common
+    return key, os.environ.get(key, "")
+
+
+def _refusal(variable: str, reason: str) -> ConfigError:
+    issue = ConfigIssue("invalid_telemetry_sink", variable, reason)
+    return ConfigError([issue], "The telemetry sink cannot be made.")
+
+
+def _resource() -> Resource:
+    ours = Resource(
+        {
+            "service.name": SCOPE,
+            "service.version": __version__,
+            "service.instance.id": str(uuid.uuid4()),
+        }
+    )
+    return ours.merge(OTELResourceDetector().detect())
+
+
+def _record(meter: Meter, family: Family, metric: Metric | None) -> Record:
+    """Return the recorder of *family*; it does nothing if there is no metric."""
+    if metric is None:
+        return lambda value, attributes: None
+    measure: Record
+    named = (metric.name, metric.unit, metric.description)
+    if family.kind is Kind.COUNTER:
+        measure = meter.create_counter(*named).add
+    elif family.kind is Kind.GAUGE:
+        measure = meter.create_gauge(*named).set
+    else:
+        bounds = metric.buckets
+        measure = meter.create_histogram(*named, explicit_bucket_boundaries_advisory=bounds).record
+    translate = metric.translate
+    return lambda value, attributes: measure(value, translate(attributes))
+
+
+def _nanoseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MICROSECOND * 1000

@@ -1,0 +1,1 @@
+"""The API for applications, one module for each noun."""

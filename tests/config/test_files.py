@@ -1,0 +1,180 @@
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wats.config.files import MAX_CONFIG_BYTES, MAX_VALUES, read_document
+from wats.errors import ConfigError, ConfigIssue
+
+
+def read(folder: Path, content: str | bytes, name: str = "wats.config.yaml") -> object:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return read_document(path)
+
+
+def issue_of(folder: Path, content: str | bytes, name: str = "wats.config.yaml") -> ConfigIssue:
+    with pytest.raises(ConfigError) as caught:
+        read(folder, content, name)
+    (issue,) = caught.value.issues
+    assert issue.path == "$"
+    return issue
+
+
+@pytest.mark.parametrize("name", ["c.yaml", "c.yml", "c.json", "c.YAML", "c.JSON"])
+def test_the_extension_selects_the_format(
+    tmp_path: Path, document: dict[str, Any], name: str
+) -> None:
+    assert read(tmp_path, json.dumps(document), name) == document
+
+
+@pytest.mark.parametrize("name", ["c.toml", "c", "yaml", ".json", "c.json.bak"])
+def test_another_extension_is_refused(tmp_path: Path, name: str) -> None:
+    assert issue_of(tmp_path, "{}", name).code == "unsupported_format"
+
+
+@pytest.mark.parametrize(
+    ("scalar", "value"),
+    [
+        ("0123", "0123"),
+        ("1:30", "1:30"),
+        ("1_000", "1_000"),
+        ("0x1F", "0x1F"),
+        ("0o17", "0o17"),
+        ("no", "no"),
+        ("on", "on"),
+        ("2026-11-22", "2026-11-22"),
+        (".inf", ".inf"),
+        ("v25.0", "v25.0"),
+        ("none", "none"),
+        ("8787", 8787),
+        ("-1", -1),
+        ("1.5", 1.5),
+        ("1e3", 1000.0),
+        ("true", True),
+        ("~", None),
+        ("", None),
+        ('"8787"  # comment', "8787"),
+        ("text # comment", "text"),
+    ],
+)
+def test_a_yaml_scalar_is_read_as_it_is_written(tmp_path: Path, scalar: str, value: object) -> None:
+    assert read(tmp_path, f"a: {scalar}") == {"a": value}
+
+
+def test_a_yaml_key_is_always_text(tmp_path: Path) -> None:
+    assert read(tmp_path, "1: a\ntrue: b\n~: c") == {"1": "a", "true": "b", "~": "c"}
+
+
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path) -> None:
+    assert read(tmp_path, b"\xef\xbb\xbfa: 1") == {"a": 1}
+
+
+def test_an_alias_has_the_value_of_its_anchor(tmp_path: Path) -> None:
+    assert read(tmp_path, "a: &x {b: 1}\nc: *x") == {"a": {"b": 1}, "c": {"b": 1}}
+
+
+@pytest.mark.parametrize(
+    ("content", "name"),
+    [
+        pytest.param("a: 1\nb: 2\na: 3", "c.yaml", id="yaml key twice"),
+        pytest.param("a: {b: {c: 1, c: 2}}", "c.yaml", id="nested yaml key twice"),
+        pytest.param('{"a": 1, "a": 2}', "c.json", id="json key twice"),
+        pytest.param("a: [", "c.yaml", id="open list"),
+        pytest.param("a: b: c", "c.yaml", id="two mappings in a line"),
+        pytest.param("a:\n\t- b", "c.yaml", id="tab"),
+        pytest.param("a: 1\n---\nb: 2", "c.yaml", id="two documents"),
+        pytest.param("a: *missing", "c.yaml", id="alias of nothing"),
+        pytest.param("? [a, b]\n: c", "c.yaml", id="key that is a list"),
+        pytest.param("a: !!python/object/apply:os.getcwd []", "c.yaml", id="python object"),
+        pytest.param("a: !!binary aGk=", "c.yaml", id="binary"),
+        pytest.param("a: !!set {b, c}", "c.yaml", id="set"),
+        pytest.param("a: !own b", "c.yaml", id="own tag"),
+        pytest.param("a: !!bool perhaps", "c.yaml", id="tag that lies about a bool"),
+        pytest.param("a: !!int x", "c.yaml", id="tag that lies about an integer"),
+        pytest.param("a: !!int ''", "c.yaml", id="tag that lies about nothing"),
+        pytest.param("a: !!map [[b, c]]", "c.yaml", id="tag that lies about a mapping"),
+        pytest.param("a: " + "1" * 5000, "c.yaml", id="yaml number without end"),
+        pytest.param('{"a": ' + "1" * 5000 + "}", "c.json", id="json number without end"),
+        pytest.param('{"a": NaN}', "c.json", id="not a number"),
+        pytest.param('{"a": 1} x', "c.json", id="more after the end"),
+        pytest.param("", "c.json", id="empty json"),
+        pytest.param("[" * 100_000, "c.json", id="deep json"),
+        pytest.param("[" * 5_000, "c.yaml", id="deep yaml"),
+        pytest.param(b"a: \xff", "c.yaml", id="not utf-8"),
+        pytest.param(b"a: \x00", "c.yaml", id="null byte"),
+    ],
+)
+def test_a_file_with_a_syntax_error_is_refused(
+    tmp_path: Path, content: str | bytes, name: str
+) -> None:
+    assert issue_of(tmp_path, content, name).code == "parse_error"
+
+
+def test_a_repeated_yaml_key_is_reported_by_its_line(tmp_path: Path) -> None:
+    reason = "Line 3 gives a key that its mapping has already."
+
+    assert issue_of(tmp_path, "a: 1\nb: 2\na: 3").reason == reason
+
+
+@pytest.mark.parametrize("name", ["c.yaml", "c.json"])
+def test_a_broken_line_is_reported_by_its_number_and_not_shown(tmp_path: Path, name: str) -> None:
+    issue = issue_of(tmp_path, '{"a": 1,\n"word-nobody-may-see": }}', name)
+
+    assert issue.reason == "The file breaks its format in line 2."
+
+
+def test_a_file_that_grows_through_its_aliases_is_refused(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
+
+    issue = issue_of(tmp_path, "\n".join(lines))
+
+    assert issue.code == "parse_error"
+    assert "aliases" in issue.reason
+
+
+@pytest.mark.parametrize("content", ["&a [*a]", "&a {b: *a}", "a: &a [1, {b: [*a, *a]}]"])
+def test_a_file_that_holds_itself_is_refused(tmp_path: Path, content: str) -> None:
+    assert issue_of(tmp_path, content).code == "parse_error"
+
+
+def test_a_file_with_too_many_values_is_refused(tmp_path: Path) -> None:
+    assert issue_of(tmp_path, json.dumps([0] * MAX_VALUES), "c.json").code == "parse_error"
+
+
+def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    content = b"#" * (MAX_CONFIG_BYTES + 1)
+
+    assert issue_of(tmp_path, content).code == "file_read_error"
+
+
+@pytest.mark.parametrize("name", ["missing.yaml", "folder.yaml", "nu\x00ll.yaml"])
+def test_a_file_that_cannot_be_read_is_refused_without_its_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / "folder.yaml").mkdir()
+
+    with pytest.raises(ConfigError) as caught:
+        read_document(tmp_path / name)
+
+    assert caught.value.issues == (ConfigIssue("file_read_error", "$", "The file cannot be read."),)
+
+
+YAML_WORDS = (
+    "a|: |- |\n|  |[|]|{|}|, |&x |*x|!!map |!!int |!!str |!!seq |'|\"|>|#|? |<<|1|~|---\n|\t"
+)
+YAML_PIECES = st.lists(st.sampled_from(YAML_WORDS.split("|")), max_size=30).map("".join)
+
+
+@given(content=YAML_PIECES | st.text(max_size=40), name=st.sampled_from(["c.yaml", "c.json"]))
+def test_any_text_is_plain_values_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, content: str, name: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / name
+    path.write_bytes(content.encode())
+
+    with contextlib.suppress(ConfigError):
+        json.dumps(read_document(path))

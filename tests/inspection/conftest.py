@@ -1,0 +1,3 @@
+from tests.commands import counterfeit
+
+__all__ = ["counterfeit"]

@@ -1,0 +1,279 @@
+from functools import lru_cache
+
+import pytest
+
+from wats.inspection.dashboard import View, render
+from wats.inspection.formatting import Style
+from wats.inspection.history import History
+from wats.inspection.samples import Samples
+from wats.telemetry import Telemetry
+from wats.telemetry.contract.values import (
+    Adapter,
+    AuthSurface,
+    EndpointFamily,
+    ErrorCategory,
+    FamilySet,
+    FinalOutcome,
+    InboxState,
+    Method,
+    Outcome,
+    RouteLabel,
+    StoreOperation,
+    UpdateKind,
+)
+from wats.web.bodies import FeatureFlags, Status, StoreView
+
+URL = "http://127.0.0.1:8787"
+TEMPLATES = ("/webhook", "/api/messages/text", "/api/conversations/:phone/window", "unmatched")
+
+
+def telemetry(families: FamilySet) -> Telemetry:
+    routes = [RouteLabel(each, (Method.GET, Method.POST)) for each in TEMPLATES]
+    made = Telemetry(routes=routes, adapter=Adapter.SQLITE, families=families)
+    made.use_targets(["shop:answer", "crm:record"])
+    return made
+
+
+def work(service: Telemetry, webhooks: int, sends: int) -> None:
+    """Let *service* have taken some webhooks and sent some messages, of which a few failed."""
+    for number in range(webhooks):
+        service.http_request(0, Method.POST, 200, 0.002)
+        service.store_operation(Adapter.SQLITE, StoreOperation.RECEIVE, Outcome.SUCCESS, 0.002)
+        failed = Outcome.ERROR if number % 40 == 39 else Outcome.SUCCESS
+        service.webhook_update(UpdateKind.MESSAGE, failed)
+        service.dispatched(0, UpdateKind.MESSAGE, failed, 0.1)
+        service.dispatched(1, UpdateKind.MESSAGE, Outcome.SUCCESS, 0.1)
+    for number in range(sends):
+        failed = Outcome.ERROR if number % 8 == 7 else Outcome.SUCCESS
+        status = 500 if failed is Outcome.ERROR else 200
+        service.http_request(1, Method.POST, 502 if status == 500 else 200, 0.15)
+        service.graph_operation(EndpointFamily.MESSAGES, status, failed, 0.14)
+        service.send_outcome(EndpointFamily.MESSAGES, failed)
+        if failed is Outcome.SUCCESS:
+            service.message_final(FinalOutcome.DELIVERED, ErrorCategory.NONE)
+            service.message_delivered(3.0)
+    service.http_request(3, Method.GET, 404, 0.0001)
+
+
+def scrape(service: Telemetry) -> Samples:
+    return Samples.parse(service.render().body.decode())
+
+
+def status(**changes: object) -> Status:
+    store = StoreView(
+        ok=True,
+        backend="sqlite",
+        current_version=1,
+        redacted_location="[REDACTED_SQLITE_DATABASE]",
+    )
+    fields = {
+        "service": "wats",
+        "version": "1.2.3",
+        "uptime_seconds": 11_520,
+        "graph_api_version": "v25.0",
+        "service_mode": "webhook+persistence",
+        "routes": TEMPLATES,
+        "feature_flags": FeatureFlags(group_routes=False, persistence=True),
+        "persistence": store,
+    }
+    return Status(**{**fields, **changes})
+
+
+@lru_cache
+def watched(families: FamilySet = FamilySet.CONTRACT, pauses: tuple[int, ...] = ()) -> View:
+    """Return the frame after forty seconds of watching a service."""
+    service, history = telemetry(families), History()
+    for look in range(21):
+        work(service, webhooks=10 * (look % 8), sends=look)
+        if look in pauses:
+            history.miss()
+        else:
+            history.look(2.0 * look, scrape(service))
+    if families is FamilySet.OPERATOR:
+        for state, depth in zip(InboxState, (12, 3, 1, 2, 0), strict=True):
+            service.inbox_depth(state, depth)
+        service.inbox_oldest_age(4.2)
+        service.auth_failure(AuthSurface.API)
+        history.look(42.0, scrape(service))
+    notes = ("failures in 42 s", "Ctrl-C ends")
+    return View(url=URL, status=status(), latest=history.latest, history=history, notes=notes)
+
+
+ONCE = """\
+wats 1.2.3 · Graph v25.0 · up 3 h 12 min · webhook+persistence
+http://127.0.0.1:8787 · sqlite ok, schema 1
+
+Requests                                   total     4xx     5xx     p50     p99
+/webhook                                      80       0       0  <5.0ms  <5.0ms
+/api/messages/text                            16       0       2   175ms   248ms
+unmatched                                      1       1       0  <5.0ms  <5.0ms
+
+Updates                                    total  failed repeats skipped
+message                                       80       2       0       0
+
+Graph                                      total     4xx     5xx
+messages                                      16       0       2
+
+Messages                                   total  failed
+accepted by Meta                              14       2
+
+Store                                      total  failed
+sqlite                                        80       0
+"""
+
+
+def test_the_first_frame_of_a_service_has_no_rates() -> None:
+    service = telemetry(FamilySet.CONTRACT)
+    work(service, webhooks=80, sends=16)
+
+    lines = render(View(url=URL, status=status(), latest=scrape(service)), Style())
+
+    assert "\n".join(lines) + "\n" == ONCE
+
+
+WATCHED = """\
+wats 1.2.3 · Graph v25.0 · up 3 h 12 min · webhook+persistence
+http://127.0.0.1:8787 · sqlite ok, schema 1
+
+Requests               per s                         4xx     5xx     p50     p99
+/webhook                20.0 ▃▄▅▆▇█▁ ▃▄▅▆▇█▁▂▃▄▅       0       0  <5.0ms  <5.0ms
+/api/messages/text      10.0 ▂▂▂▃▃▃▄ ▄▅▅▆▆▆▇▇▇██       0      18   175ms   248ms
+unmatched               0.50 ███████ ███████████      20       0  <5.0ms  <5.0ms
+
+Updates                per s                      failed repeats skipped
+message                 20.0 ▃▄▅▆▇█▁ ▃▄▅▆▇█▁▂▃▄▅       9       0       0
+
+Graph                  per s                         4xx     5xx
+messages                10.0 ▂▂▂▃▃▃▄ ▄▅▅▆▆▆▇▇▇██       0      18
+
+Messages               per s                      failed
+accepted by Meta        9.00 ▂▂▃▃▃▄▄ ▄▅▅▆▆▆▆▇▇██      18
+
+Store                  per s                      failed
+sqlite                  20.0 ▃▄▅▆▇█▁ ▃▄▅▆▇█▁▂▃▄▅       0
+
+failures in 42 s · Ctrl-C ends
+"""
+
+
+def test_a_service_that_is_watched_has_rates_and_graphs_with_a_gap() -> None:
+    lines = render(watched(pauses=(9,)), Style())
+
+    assert "\n".join(lines) + "\n" == WATCHED
+
+
+OPERATOR = """\
+wats 1.2.3 · Graph v25.0 · up 3 h 12 min · webhook+persistence
+http://127.0.0.1:8787 · sqlite ok, schema 1
+Requests (+2)          per s                         4xx     5xx     p50     p99
+/webhook                   0 ▄▅▆▇█▁▂▃▄▅▆▇█▁▂▃▄▅▁       0       0  <5.0ms  <5.0ms
+Updates                per s                      failed repeats skipped
+message                    0 ▄▅▆▇█▁▂▃▄▅▆▇█▁▂▃▄▅▁       9       0       0
+Handlers               per s                      failed
+shop:answer                0 ▄▅▆▇█▁▂▃▄▅▆▇█▁▂▃▄▅▁       9
+crm:record                 0 ▄▅▆▇█▁▂▃▄▅▆▇█▁▂▃▄▅▁       0
+Graph                  per s                         4xx     5xx     p50     p99
+messages                   0 ▂▂▃▃▃▄▄▅▅▅▆▆▆▇▇▇██▁       0      18   175ms   248ms
+Messages               per s                      failed             p50     p99
+accepted by Meta           0 ▂▃▃▃▄▄▄▅▅▅▆▆▆▆▇▇██▁      18
+delivered                  0 ▂▃▃▃▄▄▄▅▅▅▆▆▆▆▇▇██▁       0            3.0s    5.0s
+Store                  per s                      failed             p50     p99
+sqlite                     0 ▄▅▆▇█▁▂▃▄▅▆▇█▁▂▃▄▅▁       0          <5.0ms  <5.0ms
+Inbox   pending 12  leased 3  retry 1  dead 2  orphaned 0  oldest 4.2s
+Also    workers 1  webhooks refused 0  auth failures 1  sink failures 0
+failures in 42 s · Ctrl-C ends
+"""
+
+
+def test_a_small_terminal_shows_the_busiest_series_of_all_families() -> None:
+    lines = render(watched(FamilySet.OPERATOR), Style(lines=19))
+
+    assert "\n".join(lines) + "\n" == OPERATOR
+
+
+@pytest.mark.parametrize("columns", [20, 40, 60, 80, 100, 200])
+@pytest.mark.parametrize("lines", [1, 5, 12, 24, 60])
+def test_a_frame_is_never_larger_than_its_terminal(columns, lines) -> None:
+    frame = render(watched(FamilySet.OPERATOR), Style(columns=columns, lines=lines))
+
+    assert len(frame) <= lines
+    # A terminal narrower than a label and its numbers does not show them.
+    assert max(map(len, frame)) <= max(columns, 60)
+
+
+def test_a_wide_terminal_has_wide_graphs() -> None:
+    (row,) = [line for line in render(watched(), Style(columns=120)) if "/webhook" in line]
+
+    assert len(row) == 120
+    assert len(row[28:88].strip()) == 20
+
+
+def test_an_alarm_is_red_and_nothing_else() -> None:
+    view = watched(FamilySet.OPERATOR)
+
+    red = [
+        line.split("\x1b[1;31m")[1].split("\x1b")[0].strip()
+        for line in render(view, Style(has_colors=True))
+        if "\x1b[1;31m" in line
+    ]
+
+    assert red == ["18", "9", "9", "18", "18", "dead 2", "auth failures 1"]
+
+
+def test_a_service_that_does_not_respond_keeps_its_last_numbers() -> None:
+    view = watched()
+    silent = View(
+        url=URL,
+        status=view.status,
+        latest=view.latest,
+        history=view.history,
+        trouble="For 12 s: http://127.0.0.1:8787 does not answer: nothing listens there.",
+    )
+
+    lines = render(silent, Style())
+
+    assert lines[1] == "For 12 s: http://127.0.0.1:8787 does not answer: nothing listens there."
+    assert lines[2:17] == render(view, Style())[2:17]
+
+
+def test_a_service_that_never_responded_has_no_numbers() -> None:
+    view = View(
+        url=URL, status=None, latest=Samples(), history=History(), trouble="It does not answer."
+    )
+
+    assert render(view, Style()) == [f"wats at {URL}", "It does not answer."]
+
+
+@pytest.mark.parametrize(
+    ("persistence", "line"),
+    [
+        (None, f"{URL} · no store"),
+        (
+            StoreView(
+                ok=False, backend="unknown", current_version=0, redacted_location="[REDACTED]"
+            ),
+            f"{URL} · unknown CANNOT BE READ, schema 0",
+        ),
+    ],
+)
+def test_the_state_of_the_store_is_shown_at_the_top(persistence, line) -> None:
+    view = View(url=URL, status=status(persistence=persistence), latest=Samples())
+
+    assert render(view, Style())[1] == line
+    assert ("\x1b[1;31m" in render(view, Style(has_colors=True))[1]) == (persistence is not None)
+
+
+def test_ascii_is_enough() -> None:
+    frame = "\n".join(render(watched(FamilySet.OPERATOR), Style(has_unicode=False)))
+
+    assert frame.isascii()
+    assert "wats 1.2.3 | Graph v25.0 | up 3 h 12 min" in frame
+
+
+def test_text_of_a_service_cannot_control_the_terminal() -> None:
+    hostile = status(version="1\x1b[2J", graph_api_version="v\x07", service_mode="\r\n")
+    label = Samples.parse('http_requests_total{route="/\x1b[31m"} 3\n')
+
+    frame = "\n".join(render(View(url=URL, status=hostile, latest=label), Style()))
+
+    assert set(frame) & {"\x1b", "\x07", "\r"} == set()

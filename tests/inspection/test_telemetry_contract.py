@@ -1,0 +1,180 @@
+import msgspec
+import pytest
+
+from wats.inspection.samples import Samples
+from wats.inspection.telemetry_contract import (
+    Vocabulary,
+    looks_private,
+    shown_secrets,
+    strings_of,
+    unknown_fields,
+)
+from wats.telemetry import Telemetry
+from wats.telemetry.contract.values import (
+    Adapter,
+    EndpointFamily,
+    FamilySet,
+    InboxState,
+    Method,
+    Outcome,
+    RouteLabel,
+    StoreOperation,
+    UpdateKind,
+)
+from wats.version import __version__
+from wats.web.bodies import Diagnostics, FeatureFlags, Status
+
+STATUS = Status(
+    service="wats",
+    version=__version__,
+    uptime_seconds=1,
+    graph_api_version="v25.0",
+    service_mode="webhook",
+    routes=("/metrics", "/webhook"),
+    feature_flags=FeatureFlags(group_routes=False, persistence=False),
+    persistence=None,
+)
+
+
+def test_every_exposition_of_ours_is_of_the_vocabulary() -> None:
+    routes = [RouteLabel(each, (Method.GET,)) for each in (*STATUS.routes, "unmatched")]
+    telemetry = Telemetry(
+        routes=routes,
+        adapter=Adapter.SQLITE,
+        families=FamilySet.OPERATOR,
+        graph_api_version="v25.0",
+    )
+    telemetry.use_targets(["shop.handlers:answer", "Shop.__call__", "f.<locals>.g"])
+    for place in range(4):
+        telemetry.http_request(place, Method.GET, 200 + 100 * place, 0.1)
+        telemetry.dispatched(place, UpdateKind.MESSAGE, Outcome.SUCCESS, 0.1)
+    telemetry.inbox_depth(InboxState.PENDING, 3)
+    telemetry.graph_operation(EndpointFamily.FLOWS, 0, Outcome.ERROR, 99.0)
+    telemetry.store_operation(Adapter.SQLITE, StoreOperation.CLAIM, Outcome.SUCCESS, 1.0)
+
+    samples = Samples.parse(telemetry.render().body.decode())
+
+    assert len(samples) > 300
+    assert Vocabulary(STATUS).objections(samples) == []
+
+
+@pytest.mark.parametrize(
+    ("sample", "objection"),
+    [
+        ("process_cpu_seconds_total 1", "a family that is not of the vocabulary"),
+        ("http_requests_total 1", "labels that http_requests_total does not have"),
+        (
+            'outbox_processed_total{outcome="success",to="1"} 1',
+            "labels that outbox_processed_total does not have",
+        ),
+        (
+            'outbox_processed_total{outcome="success",outcome="success"} 1',
+            "labels that outbox_processed_total does not have",
+        ),
+        (
+            'outbox_processed_total{outcome="15550001234"} 1',
+            "a value that outcome of outbox_processed_total cannot have",
+        ),
+        (
+            'http_requests_total{method="GET",route="/webhooks/secret",status_class="2xx"} 1',
+            "a value that route of http_requests_total cannot have",
+        ),
+        (
+            'wats_build_info{graph_api_version="v25.0",version="9.9.9"} 1',
+            "a value that version of wats_build_info cannot have",
+        ),
+        (
+            'wats_dispatch_total{outcome="success",target="to +1 555"} 1',
+            "a value that target of wats_dispatch_total cannot have",
+        ),
+        (
+            'wats_webhook_lag_seconds_bucket{le="17"} 1',
+            "a bucket that wats_webhook_lag_seconds does not have",
+        ),
+        (
+            'wats_webhook_lag_seconds_sum{le="1"} 1',
+            "labels that wats_webhook_lag_seconds does not have",
+        ),
+    ],
+)
+def test_a_value_outside_the_vocabulary_is_reported_without_the_value(sample, objection) -> None:
+    samples = Samples.parse(f"{sample}\n")
+
+    assert Vocabulary(STATUS).objections(samples) == [objection]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("+15550001234", "a phone number"),
+        ("call 1 555 000-1234 now", "a phone number"),
+        ("(1555) 0001234", "a phone number"),
+        ("by user15550001234.", "a phone number"),
+        ("wamid.HBgLMTU1NTAwMDEyMzQ", "a message id"),
+        ("EAAJZCq0ZBpXyz", "a token"),
+        ("Bearer x", "a token"),
+        ("sha256=0a", "a token"),
+        ("3f786850e387550fdab836ed7e6dc881", "a token"),
+        ("ada@example.org", "an e-mail address"),
+    ],
+)
+def test_personal_data_patterns_are_detected(text, kind) -> None:
+    assert kind in looks_private(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http_request_duration_seconds",
+        "/api/conversations/:phone/window",
+        "v25.0",
+        "1.0.0rc1",
+        "[REDACTED_SQLITE_DATABASE]",
+        "192.168.100.200",
+        "webhook+persistence+groups",
+        "le=86400",
+        "ConversationWindowUnavailableErrorOfAVeryLongName",
+        "2xx",
+    ],
+)
+def test_telemetry_does_not_match_personal_data_patterns(text) -> None:
+    assert looks_private(text) == []
+
+
+def test_every_string_of_a_document_is_found() -> None:
+    document = {"a": ["b", {"c": "d"}], "e": 1, "f": None}
+
+    assert list(strings_of(document)) == ["a", "b", "c", "d", "e", "f"]
+
+
+def test_the_documented_fields_are_known() -> None:
+    assert unknown_fields(msgspec.to_builtins(STATUS), Status) == []
+
+
+def test_other_fields_are_found_at_any_depth_and_not_named() -> None:
+    document = msgspec.to_builtins(STATUS)
+    document["featureFlags"]["15550001234"] = True
+    del document["version"]
+    document["persistence"] = {"ok": True, "path": "/var/lib"}
+
+    found = unknown_fields(document, Status)
+
+    assert found == [
+        "version is missing",
+        "featureFlags has more than is documented",
+        "persistence.backend is missing",
+        "persistence.currentVersion is missing",
+        "persistence.redactedLocation is missing",
+        "persistence has more than is documented",
+    ]
+    assert unknown_fields([], Diagnostics) == ["the whole is no object"]
+
+
+def test_a_secret_of_the_config_shape_must_be_redacted() -> None:
+    shape = {
+        "auth": {"accessToken": "[REDACTED]"},
+        "webhook": {"verifyToken": "x", "appSecret": "[REDACTED]"},
+    }
+
+    assert shown_secrets(shape) == ["webhook.verifyToken"]
+    assert shown_secrets({}) == ["auth.accessToken", "webhook.verifyToken", "webhook.appSecret"]

@@ -1,0 +1,3 @@
+from tests.commands import wats
+
+__all__ = ["wats"]

@@ -1,0 +1,128 @@
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Mapping
+
+import pytest
+
+from wats.process.library_logging import LibraryLog
+
+
+def record(name: str, text: str, error: BaseException | None = None) -> logging.LogRecord:
+    info = (type(error), error, None) if error is not None else None
+    return logging.LogRecord(name, logging.ERROR, "file.py", 1, text, (), info)
+
+
+def test_a_library_is_named_and_its_message_is_not_logged() -> None:
+    lines: list[Mapping[str, object]] = []
+
+    LibraryLog(lines.append).emit(record("uvicorn.error", "secret", ValueError("secret")))
+
+    assert [{**line, "at": ""} for line in lines] == [
+        {
+            "event": "wats.library.log",
+            "library": "uvicorn",
+            "level": "error",
+            "errorName": "ValueError",
+            "suppressed": 0,
+            "at": "",
+        }
+    ]
+
+
+def test_a_logger_of_an_unknown_name_is_another() -> None:
+    lines: list[Mapping[str, object]] = []
+
+    LibraryLog(lines.append).emit(record("15550001111.x", "secret"))
+
+    assert lines[0]["library"] == "other"
+
+
+def test_repeated_errors_are_counted_and_logged_once_a_minute() -> None:
+    lines: list[Mapping[str, object]] = []
+    now = 0.0
+    log = LibraryLog(lines.append, lambda: now)
+
+    for _ in range(1000):
+        log.emit(record("uvicorn.error", "Invalid HTTP request received."))
+    log.emit(record("asyncio", "something else"))
+    now = 61.0
+    log.emit(record("uvicorn.error", "Invalid HTTP request received."))
+
+    assert [(line["library"], line["suppressed"]) for line in lines] == [
+        ("uvicorn", 0),
+        ("asyncio", 0),
+        ("uvicorn", 999),
+    ]
+
+
+def test_a_level_of_an_unknown_name_is_the_known_one_below_it() -> None:
+    lines: list[Mapping[str, object]] = []
+    unknown = logging.LogRecord("uvicorn", 45, "file.py", 1, "secret", (), None)
+    unknown.levelname = "15550001111"
+
+    LibraryLog(lines.append).emit(unknown)
+
+    assert lines[0]["level"] == "error"
+
+
+def test_a_log_that_cannot_be_written_fails_no_caller() -> None:
+    def refuse(_: object) -> None:
+        raise BrokenPipeError
+
+    LibraryLog(refuse).emit(record("uvicorn.error", "secret"))
+
+
+UNCAUGHT = {
+    "warning": ("import warnings; warnings.warn('secret')", "warning", None),
+    "thread": (
+        "import threading\n"
+        "def fail(): raise KeyError('secret')\n"
+        "threading.Thread(target=fail, name='secret').start()",
+        "error",
+        "KeyError",
+    ),
+    "finalizer": (
+        "class Dying:\n    def __del__(self): raise KeyError('secret')\nDying()",
+        "error",
+        "KeyError",
+    ),
+    "end": ("hide_tracebacks(); raise KeyError('secret')", "error", "KeyError"),
+    "false": (
+        "class Empty(KeyError):\n    def __bool__(self): raise KeyError('secret')\n"
+        "hide_tracebacks(); raise Empty('secret')",
+        "error",
+        "Error",
+    ),
+}
+
+
+@pytest.mark.parametrize(("code", "level", "name"), UNCAUGHT.values(), ids=UNCAUGHT)
+def test_an_uncaught_exception_is_logged_without_its_text(
+    code: str, level: str, name: str | None
+) -> None:
+    capture = (
+        "from wats.process.library_logging import capture_library_logs, hide_tracebacks\n"
+        "capture_library_logs()"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", f"{capture}\n{code}"], capture_output=True, text=True, check=False
+    )
+
+    line = json.loads(done.stderr)
+    assert (line["library"], line["level"], line["errorName"]) == ("python", level, name)
+    assert "secret" not in done.stderr
+
+
+def test_a_start_that_fails_has_its_traceback() -> None:
+    code = (
+        "from wats.process.library_logging import capture_library_logs\n"
+        "capture_library_logs()\n"
+        "import nowhere\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert "No module named 'nowhere'" in done.stderr

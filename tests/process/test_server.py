@@ -1,0 +1,90 @@
+import asyncio
+import socket
+
+import pytest
+
+from tests.process.http.running import Running
+from wats.errors import ConfigError
+from wats.process.http.admission import Limits
+from wats.process.server import bind
+from wats.process.shared_listener import shares_of
+
+HALF_A_WEBHOOK = (
+    b"POST /webhooks/whatsapp HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n"
+    b"x-hub-signature-256: sha256=0\r\n\r\n{"
+)
+
+
+async def test_a_webhook_whose_client_hangs_up_during_it_is_counted() -> None:
+    async with Running() as running:
+        async with running.connection(HALF_A_WEBHOOK):
+            await asyncio.sleep(0.05)
+
+        await running.until(lambda: running.counted() == [("/webhook", "unknown")])
+
+
+@pytest.mark.parametrize("half", [HALF_A_WEBHOOK, b"GET /heal", b""], ids=["body", "head", "none"])
+async def test_a_request_that_does_not_arrive_is_not_waited_for_for_ever(half: bytes) -> None:
+    async with (
+        Running(limits=Limits(request_seconds=0.2)) as running,
+        running.connection(half) as (reader, _),
+    ):
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+
+
+@pytest.mark.parametrize("shares_its_socket", [False, True])
+async def test_a_server_that_stops_waits_for_no_client_that_is_stuck(
+    capfd: pytest.CaptureFixture[str], shares_its_socket: bool
+) -> None:
+    running = Running(share=shares_of(1)[0] if shares_its_socket else None)
+    async with asyncio.timeout(5):
+        async with running, running.connection(HALF_A_WEBHOOK) as (reader, _):
+            await asyncio.sleep(0.05)
+            running.server.should_exit = True
+            assert await reader.read() == b""
+
+    assert running.counted() == [("/webhook", "unknown")]
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("shares_its_socket", [False, True])
+async def test_a_server_announces_the_drain_before_it_ends_a_connection(
+    shares_its_socket: bool,
+) -> None:
+    told: list[int] = []
+    running = Running(
+        draining=lambda: told.append(len(running.server.server_state.connections)),
+        share=shares_of(1)[0] if shares_its_socket else None,
+    )
+    async with running, running.connection(b"") as (reader, _):
+        await asyncio.sleep(0.05)
+        assert told == []
+        running.server.should_exit = True
+        assert await reader.read() == b""
+
+    assert told == [1]
+
+
+async def test_servers_on_one_socket_know_the_connections_of_each_other() -> None:
+    shares = shares_of(2)
+    async with Running(share=shares[1]) as running, running.connection(b""):
+        await running.until(lambda: shares[0].least() == 1)
+
+    assert shares[0].least() > 1_000_000
+
+
+async def test_small_answers_are_sent_without_delay() -> None:
+    listener = bind("127.0.0.1", 0)
+
+    assert listener.proto == socket.IPPROTO_TCP
+    listener.close()
+
+
+def test_a_port_that_is_taken_is_refused_in_a_sentence() -> None:
+    listener = bind("127.0.0.1", 0)
+    try:
+        with pytest.raises(ConfigError, match="cannot listen"):
+            bind("127.0.0.1", listener.getsockname()[1])
+    finally:
+        listener.close()

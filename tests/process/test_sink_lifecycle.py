@@ -1,0 +1,215 @@
+import asyncio
+import json
+import sys
+import threading
+import time
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from wats.errors import ConfigError
+from wats.process.sink_lifecycle import opened_sink
+
+CANARY = "canary-in-an-exception"
+
+
+class Sink:
+    def increment_counter(self, name: str, value: int, attributes: Any) -> None:
+        pass
+
+    record_histogram = increment_counter
+
+
+class Closing(Sink):
+    """Takes down how it was closed."""
+
+    def __init__(self) -> None:
+        self.closed_in: list[threading.Thread] = []
+
+    def close(self) -> None:
+        self.closed_in.append(threading.current_thread())
+
+
+class ClosingLater(Closing):
+    async def close(self) -> None:  # type: ignore[override]
+        await asyncio.sleep(0)
+        super().close()
+
+
+class Failing(Sink):
+    def close(self) -> None:
+        raise ValueError(CANARY)
+
+
+class FailingLater(Sink):
+    async def close(self) -> None:
+        raise ValueError(CANARY)
+
+
+class Cancelled(Sink):
+    async def close(self) -> None:
+        raise asyncio.CancelledError
+
+
+class Stopping(Sink):
+    def close(self) -> None:
+        raise StopIteration(CANARY)
+
+
+class Leaving(Sink):
+    def close(self) -> None:
+        raise SystemExit(CANARY)
+
+
+class Slow(Sink):
+    def close(self) -> None:
+        time.sleep(2)
+
+
+class SlowLater(Sink):
+    async def close(self) -> None:
+        await asyncio.Event().wait()
+
+
+class Unclosable(Sink):
+    close = "soon"
+
+
+@pytest.fixture
+def module(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    found = ModuleType("a_module_of_the_operators")
+    monkeypatch.setitem(sys.modules, found.__name__, found)
+    return found
+
+
+def named(module: ModuleType, make: Any) -> str:
+    module.make = make  # type: ignore[attr-defined]
+    return f"{module.__name__}:make"
+
+
+async def test_without_a_name_there_is_no_sink() -> None:
+    async with opened_sink(None) as sink:
+        assert sink is None
+
+
+@pytest.mark.parametrize("kind", [Closing, ClosingLater])
+async def test_a_sink_is_closed_at_the_end(
+    module: ModuleType, capsys: pytest.CaptureFixture[str], kind: type[Closing]
+) -> None:
+    made = kind()
+
+    async with opened_sink(named(module, lambda: made)) as sink:
+        assert sink is made
+        assert made.closed_in == []
+
+    assert len(made.closed_in) == 1
+    assert capsys.readouterr() == ("", "")
+
+
+async def test_a_sink_is_closed_after_a_failure_too(module: ModuleType) -> None:
+    made = Closing()
+
+    with pytest.raises(ZeroDivisionError):
+        async with opened_sink(named(module, lambda: made)):
+            raise ZeroDivisionError
+
+    assert len(made.closed_in) == 1
+
+
+@pytest.mark.parametrize("kind", [Sink, Unclosable])
+async def test_a_sink_need_not_be_closed(
+    module: ModuleType, capsys: pytest.CaptureFixture[str], kind: type[Sink]
+) -> None:
+    async with opened_sink(named(module, kind)):
+        pass
+
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        (Failing, "ValueError"),
+        (FailingLater, "ValueError"),
+        (Cancelled, "CancelledError"),
+        (Stopping, "StopIteration"),
+        (Leaving, "SystemExit"),
+        (Slow, "TimeoutError"),
+        (SlowLater, "TimeoutError"),
+    ],
+)
+async def test_a_sink_that_cannot_be_closed_is_logged_and_does_not_delay_the_end(
+    module: ModuleType, capsys: pytest.CaptureFixture[str], kind: type[Sink], error: str
+) -> None:
+    began = time.monotonic()
+
+    async with opened_sink(named(module, kind), close_seconds=0.2):
+        pass
+
+    assert time.monotonic() - began < 1.5
+    out, err = capsys.readouterr()
+    told = json.loads(err)
+    assert (out, told["event"]) == ("", "wats.telemetry.sink.error")
+    assert (told["method"], told["errorName"]) == ("close", error)
+    assert CANARY not in err
+
+
+async def test_a_cancellation_while_the_sink_closes_is_passed_on(module: ModuleType) -> None:
+    async def use() -> None:
+        async with opened_sink(named(module, SlowLater)):
+            pass
+
+    using = asyncio.create_task(use())
+    await asyncio.sleep(0.1)
+    using.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await using
+
+
+def raising() -> None:
+    raise RuntimeError(CANARY)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (raising, "cannot be called: RuntimeError"),
+        (lambda needed: None, "cannot be called: TypeError"),
+        ("text", "cannot be called: TypeError"),
+    ],
+)
+async def test_a_function_that_gives_no_sink(module: ModuleType, make: Any, reason: str) -> None:
+    name = named(module, make)
+
+    with pytest.raises(ConfigError) as refused:
+        async with opened_sink(name):
+            pass
+
+    (issue,) = refused.value.issues
+    assert (issue.code, issue.path) == ("invalid_telemetry_sink", "telemetry.sink")
+    assert reason in issue.reason
+    assert CANARY not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("no_such_module:make", "ModuleNotFoundError"),
+        ("json:no_such_name", "AttributeError"),
+        ("broken_module:make", "RuntimeError"),
+    ],
+)
+async def test_a_function_that_cannot_be_imported(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch, name: str, reason: str
+) -> None:
+    (tmp_path / "broken_module.py").write_text(f"raise RuntimeError('{CANARY}')")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(ConfigError) as refused:
+        async with opened_sink(name):
+            pass
+
+    assert f"'{name}' cannot be imported: {reason}." in str(refused.value)
+    assert CANARY not in str(refused.value)

@@ -1,0 +1,191 @@
+"""A supervisor whose workers do only as much as the tests of `test_workers.py` need.
+
+Run as a program: the name of the function for the workers, their number, and their time to stop.
+Events are printed to stdout, one per line.
+"""
+
+import itertools
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+
+import click
+
+from wats.errors import ConfigError, ConfigIssue
+from wats.process.shared_listener import shares_of
+from wats.process.supervisor import Seat, Supervisor
+from wats.telemetry.metrics.shared_memory import Board
+from wats.telemetry.sinks.isolation import write_json_line
+
+LINES = 2000
+
+behaviour, workers, stop_seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+board, shares = Board(workers), shares_of(workers)
+
+
+def say(*words: object) -> None:
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())
+
+
+def on_a_signal(handle: Callable[[int, FrameType | None], object]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handle)
+
+
+def serve(seat: Seat) -> None:
+    """Be ready, and wait for the end."""
+    # A signal that arrives just before a call that waits does not end the wait; this does.
+    woken, woken_by = os.pipe()
+    os.set_blocking(woken_by, False)
+    signal.set_wakeup_fd(woken_by)
+    seat.ready()
+    while seat.lifeline not in select.select([seat.lifeline, woken], [], [])[0]:
+        os.read(woken, 1)
+    say("orphaned", seat.row)
+
+
+def start_slowly(seat: Seat) -> None:
+    time.sleep(0.2 if seat.row == 0 else 0)
+    say("ready", seat.row)
+    serve(seat)
+
+
+def be_ready_at_the_end(seat: Seat) -> None:
+    on_a_signal(lambda *_: (seat.ready(), sys.exit()))
+    say("starting")
+    select.select([seat.lifeline], [], [], 10)
+
+
+def end_slowly(seat: Seat) -> None:
+    on_a_signal(lambda *_: (time.sleep(0.5), say("drained", seat.row), sys.exit()))
+    serve(seat)
+
+
+def hang_in_seat_1(seat: Seat) -> None:
+    if seat.row == 1:
+        on_a_signal(lambda *_: None)
+    serve(seat)
+
+
+def end_at_the_second_interrupt(seat: Seat) -> None:
+    def handle(number: int, _frame: object) -> None:
+        if number == signal.SIGINT:
+            say("interrupted", seat.row)
+            sys.exit()
+
+    on_a_signal(handle)
+    serve(seat)
+
+
+def watch_the_board(seat: Seat) -> None:
+    if seat.is_replacement:
+        say("left", board.workers)
+        seat.ready()
+        while board.workers < workers:
+            time.sleep(0.01)
+        say("back", board.workers)
+    else:
+        serve(seat)
+
+
+def watch_the_shares(seat: Seat) -> None:
+    if seat.is_replacement:
+        say("least", shares[0].least())
+    else:
+        shares[seat.row].publish(9 - seat.row)
+    serve(seat)
+
+
+def die_as_a_replacement(seat: Seat) -> None:
+    if seat.is_replacement:
+        say("died", time.monotonic())
+        os._exit(3)
+    serve(seat)
+
+
+def refuse(seat: Seat) -> None:
+    seat.refuse(ConfigError([ConfigIssue("a_code", "a.path", "is wrong")], "It is " + "x" * 99_999))
+    os._exit(1)
+
+
+def refuse_in_seat_1(seat: Seat) -> None:
+    if seat.row == 1:
+        refuse(seat)
+    serve(seat)
+
+
+def refuse_as_a_replacement(seat: Seat) -> None:
+    if seat.is_replacement:
+        refuse(seat)
+    serve(seat)
+
+
+def die_at_the_start(seat: Seat) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave_a_child_behind(seat: Seat) -> None:
+    if seat.is_replacement:
+        serve(seat)
+    elif os.fork() == 0:  # has all that its parent has, which is not the case of other programs
+        time.sleep(3)
+        os._exit(0)
+    else:
+        serve(seat)
+
+
+def write_many_lines(seat: Seat) -> None:
+    told: list[object] = []
+    on_a_signal(lambda *_: told.append(...))
+    seat.ready()
+    # A worker that is signalled here has missed the moment at which all were ready: another one has
+    # printed it already.
+    while board.workers < workers and not told:
+        time.sleep(0.01)
+    for number in range(LINES):
+        write_json_line({"row": seat.row, "number": number, "filler": "x" * (seat.row * 300)})
+    os.kill(os.getppid(), signal.SIGTERM)
+
+
+def refuse_forks(numbers: range) -> None:
+    """Let the forks with the given *numbers* fail, counted from 0."""
+    fork, forks = os.fork, itertools.count()
+
+    def refusing() -> int:
+        if next(forks) in numbers:
+            raise BlockingIOError
+        return fork()
+
+    os.fork = refusing
+
+
+def main() -> None:
+    if behaviour == "serve_without_a_first_fork":
+        refuse_forks(range(1))
+    if behaviour == "serve_without_a_third_fork":
+        refuse_forks(range(2, 3))
+    supervisor = Supervisor(
+        board,
+        shares,
+        ready=lambda: say("all", board.workers),
+        stopping=lambda: say("stopping"),
+        stop_seconds=stop_seconds,
+    )
+    try:
+        seat = supervisor.run()
+    except click.ClickException as error:
+        say("failed", error.message)
+        sys.exit(error.exit_code)
+    if seat is None:
+        say("ended", board.workers)
+        return
+    on_a_signal(lambda number, _: (say("told", seat.row, number), sys.exit()))
+    say("seat", seat.row, os.getpid(), seat.is_replacement)
+    globals()[behaviour.partition("_without_")[0]](seat)
+
+
+main()

@@ -1,0 +1,227 @@
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from wats.config import InboxConfig, MessagesConfig
+from wats.errors import StoreUnavailable
+from wats.service import upkeep as keeper_module
+from wats.service.upkeep import Keeper
+from wats.store.records import Depth, InboxDepth, Retention
+from wats.telemetry import Adapter, FamilySet, RouteLabel, Telemetry
+from wats.telemetry.sinks.isolation import Log
+
+NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+
+class Shelf:
+    """A store that only counts its deliveries, and fails as instructed."""
+
+    def __init__(self, *answers: InboxDepth | Exception) -> None:
+        self.answers = list(answers)
+        self.asked = 0
+        self.purged = 0
+        self.purge_errors: list[BaseException] = []
+        self.checkpoints = [True]
+        self.is_leader = True
+
+    async def open(self, observe: object) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def depth(self) -> InboxDepth:
+        self.asked += 1
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def lead(self) -> bool:
+        return self.is_leader
+
+    async def purge(self, retention: Retention) -> int:
+        self.purged += 1
+        if self.purge_errors:
+            raise self.purge_errors.pop(0)
+        return 0
+
+    async def checkpoint(self) -> bool:
+        return self.checkpoints.pop(0) if len(self.checkpoints) > 1 else self.checkpoints[0]
+
+
+class Idle:
+    """A dispatcher without work."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self, drain_seconds: float) -> None: ...
+
+
+def gauges(telemetry: Telemetry) -> dict[str, str]:
+    lines = telemetry.render().body.decode().splitlines()
+    return dict(line.split(" ") for line in lines if line.startswith("wats_inbox"))
+
+
+async def kept(
+    store: Any,
+    *,
+    families: FamilySet = FamilySet.OPERATOR,
+    chores: bool = True,
+    until: int = 1,
+    purges: int = 0,
+    log: Log = lambda _: None,
+) -> Telemetry:
+    """Run a keeper until the store was measured *until* times, and purged *purges* times."""
+    telemetry = Telemetry(
+        routes=[RouteLabel("unmatched")], adapter=Adapter.SQLITE, families=families
+    )
+    keeper = Keeper(
+        store,
+        Idle(),  # type: ignore[arg-type]  # it has the methods in use
+        telemetry=telemetry,
+        inbox=InboxConfig(),
+        messages=MessagesConfig(),
+        chores=chores,
+        log=log,
+        now=lambda: NOON,
+    )
+    await keeper.start()
+    while store.asked < until or store.purged < purges:
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(0.01)
+    await keeper.stop()
+    return telemetry
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper_module, "MEASURE_EVERY_SECONDS", 0.001)
+    monkeypatch.setattr(keeper_module, "PURGE_EVERY_SECONDS", 0.001)
+
+
+DEPTH = InboxDepth(
+    consumers={"a": Depth(pending=3, leased=1), "b": Depth(leased=1, retry=1, dead=4)},
+    configured=frozenset({"a", "b"}),
+    oldest_seconds=90.0,
+)
+SEEN = {
+    'wats_inbox_depth{state="dead"}': "4",
+    'wats_inbox_depth{state="leased"}': "2",
+    'wats_inbox_depth{state="orphaned"}': "0",
+    'wats_inbox_depth{state="pending"}': "3",
+    'wats_inbox_depth{state="retry"}': "1",
+    "wats_inbox_oldest_age_seconds": "90",
+}
+
+
+async def test_the_depth_of_all_consumers_is_measured() -> None:
+    assert gauges(await kept(Shelf(DEPTH))) == SEEN
+
+
+async def test_an_empty_inbox_has_no_age() -> None:
+    empty = InboxDepth(consumers={"a": Depth()}, configured=frozenset({"a"}))
+
+    seen = gauges(await kept(Shelf(DEPTH, empty), until=2))
+
+    assert set(seen.values()) == {"0"}
+
+
+@pytest.mark.parametrize("answers", [[DEPTH, StoreUnavailable()], [StoreUnavailable(), DEPTH]])
+async def test_a_lost_store_leaves_the_depth_as_it_was(answers: Sequence[Any]) -> None:
+    assert gauges(await kept(Shelf(*answers), until=4)) == SEEN
+
+
+async def test_a_depth_that_was_never_measured_is_not_shown() -> None:
+    telemetry = await kept(Shelf(StoreUnavailable()), until=2)
+
+    assert gauges(telemetry) == {}
+    assert telemetry.errors.snapshot()["StoreUnavailable"] >= 2
+
+
+@pytest.mark.parametrize(
+    ("families", "chores"), [(FamilySet.CONTRACT, True), (FamilySet.OPERATOR, False)]
+)
+async def test_nothing_is_measured_that_is_unobserved_or_measured_elsewhere(
+    families: FamilySet, chores: bool
+) -> None:
+    store = Shelf(DEPTH)
+
+    await kept(store, families=families, chores=chores, until=0)
+
+    assert store.asked == 0
+    assert (store.purged > 0) is chores
+
+
+async def test_a_process_that_does_not_lead_purges_nothing_and_succeeds() -> None:
+    store = Shelf(DEPTH)
+    store.is_leader = False
+
+    telemetry = await kept(store)
+
+    assert store.purged == 0
+    assert succeeded(telemetry)["purge"] == str(int(NOON.timestamp()))
+
+
+def succeeded(telemetry: Telemetry) -> dict[str, str]:
+    start = "wats_upkeep_last_success_timestamp_seconds"
+    lines = telemetry.render().body.decode().splitlines()
+    pairs = (line.split(" ") for line in lines if line.startswith(f"{start}{{"))
+    return {series.split('"')[1]: value for series, value in pairs}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StoreUnavailable(),
+        ValueError("private"),
+        asyncio.CancelledError(),
+        SystemExit("private"),
+        KeyboardInterrupt(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_upkeep_goes_on_after_any_exception_which_is_counted_and_logged(
+    error: BaseException,
+) -> None:
+    store, logged = Shelf(DEPTH), list[Mapping[str, object]]()
+    store.purge_errors = [error]
+
+    telemetry = await kept(store, purges=2, log=logged.append)
+
+    assert succeeded(telemetry)["purge"] == str(int(NOON.timestamp()))
+    assert telemetry.errors.snapshot() == {type(error).__name__: 1}
+    assert [(line["event"], line["method"], line["errorName"]) for line in logged] == [
+        ("wats.upkeep.error", "purge", type(error).__name__)
+    ]
+
+
+async def test_a_task_of_the_upkeep_that_never_succeeded_has_the_time_0() -> None:
+    store = Shelf(DEPTH)
+    store.purge_errors = [StoreUnavailable() for _ in range(1000)]
+    store.checkpoints = [False]
+
+    assert succeeded(await kept(store)) == {
+        "purge": "0",
+        "checkpoint": "0",
+        "measure": str(int(NOON.timestamp())),
+    }
+
+
+async def test_upkeep_goes_on_after_its_tasks_were_cancelled_by_others() -> None:
+    store = Shelf(DEPTH)
+
+    async def cancel_everything() -> None:
+        while store.asked < 3:
+            await asyncio.sleep(0.001)
+        for task in asyncio.all_tasks() - before:
+            if task is not asyncio.current_task():
+                task.cancel()
+
+    before = asyncio.all_tasks()
+    cancelling = asyncio.create_task(cancel_everything())
+    before.add(cancelling)
+    await kept(store, until=10)
+
+    assert store.asked >= 10
