@@ -50,7 +50,7 @@ from wats.telemetry.metrics.series import Block, Registry
 from wats.telemetry.sinks.buffered import BufferedSink
 from wats.testing import example_profile
 from wats.web.app import route_labels
-from wats.web.routing import route_table
+from wats.web.table import route_table
 
 TURNS = 5
 SLOW_SECONDS = 0.001

@@ -33,7 +33,8 @@ from wats.testing import example_profile
 from wats.web.app import route_labels
 from wats.web.openapi import build_document
 from wats.web.parts import HOOK_LABEL
-from wats.web.routing import Posture, route_table
+from wats.web.routing import Posture
+from wats.web.table import route_table
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/wats"

@@ -46,7 +46,7 @@ from wats.store.records import (
 )
 from wats.telemetry.contract.families import FAMILIES
 from wats.testing import BEARER_TOKEN, FakeClock, example_profile, example_secrets, serving, sign
-from wats.web.routing import route_table
+from wats.web.table import route_table
 
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 NO_KEYS = {"service.py", "service.instance"}

@@ -9,7 +9,7 @@ from wats.config import TelemetryConfig
 from wats.telemetry.contract.schema import schema_of
 from wats.testing import BEARER_TOKEN, example_profile
 from wats.web.app import route_labels
-from wats.web.routing import route_table
+from wats.web.table import route_table
 
 TOKEN = {"authorization": f"Bearer {BEARER_TOKEN}"}
 OPENMETRICS = {"accept": "application/openmetrics-text; version=1.0.0"}

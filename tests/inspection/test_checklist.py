@@ -15,7 +15,7 @@ from wats.privacy import REDACTED, Secret
 from wats.telemetry import Telemetry
 from wats.telemetry.contract.values import Method, RouteLabel
 from wats.version import __version__
-from wats.web.bodies import (
+from wats.web.ops.status import (
     AuthShape,
     ConfigShape,
     Diagnostics,

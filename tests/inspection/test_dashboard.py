@@ -21,7 +21,7 @@ from wats.telemetry.contract.values import (
     StoreOperation,
     UpdateKind,
 )
-from wats.web.bodies import FeatureFlags, Status, StoreView
+from wats.web.ops.status import FeatureFlags, Status, StoreView
 
 URL = "http://127.0.0.1:8787"
 TEMPLATES = ("/webhook", "/api/messages/text", "/api/conversations/:phone/window", "unmatched")

@@ -22,7 +22,7 @@ from wats.telemetry.contract.values import (
     UpdateKind,
 )
 from wats.version import __version__
-from wats.web.bodies import Diagnostics, FeatureFlags, Status
+from wats.web.ops.status import Diagnostics, FeatureFlags, Status
 
 STATUS = Status(
     service="wats",

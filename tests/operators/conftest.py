@@ -14,7 +14,7 @@ from wats.telemetry.contract.families import FAMILIES, Family
 from wats.telemetry.contract.labels import Label
 from wats.telemetry.contract.values import UNMATCHED, FamilySet, Kind
 from wats.testing import example_profile
-from wats.web.routing import route_table
+from wats.web.table import route_table
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "operators"

@@ -18,7 +18,7 @@ from tests.privacy.wire import ask_one
 from tests.settings import outstanding
 from wats.config import WebhookConfig
 from wats.testing import example_profile
-from wats.web.routing import route_table
+from wats.web.table import route_table
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 60.0

@@ -14,7 +14,7 @@ from tests.privacy.asking import CONTENTS, GROUP_BODIES
 from tests.privacy.canaries import Canaries
 from tests.privacy.planting import CORPUS, FORMS, Planter, word_paths
 from wats.testing import example_profile
-from wats.web.routing import route_table
+from wats.web.table import route_table
 
 ROWS = [json.loads(line) for line in CORPUS.read_text("utf-8").splitlines()]
 

@@ -34,7 +34,7 @@ from wats.telemetry import (
     UpdateKind,
 )
 from wats.testing import CapturingTelemetrySink, example_profile, example_secrets, serving
-from wats.web.routing import route_table
+from wats.web.table import route_table
 
 
 class TalkativeStore:

@@ -23,7 +23,7 @@ from wats.testing import (
     serving,
 )
 from wats.web.openapi import build_document
-from wats.web.routing import route_table
+from wats.web.table import route_table
 
 
 class Asked(NamedTuple):

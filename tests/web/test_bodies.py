@@ -11,8 +11,16 @@ from hypothesis import strategies as st
 
 from wats.errors import MalformedRequest
 from wats.outbound.messages import parse_graph_message, parse_text
-from wats.web import bodies
-from wats.web.api.groups import MAX_DESCRIPTION_LENGTH, MAX_JOIN_REQUESTS, MAX_PARTICIPANTS
+from wats.web.api.groups import (
+    MAX_DESCRIPTION_LENGTH,
+    MAX_JOIN_REQUESTS,
+    MAX_PARTICIPANTS,
+    CreateGroup,
+    JoinRequests,
+    RemoveParticipants,
+)
+from wats.web.api.messages import ReadMark, TextMessage, TypedMessage
+from wats.web.problems import ErrorEnvelope, Problem
 
 
 def is_described(body: Any, *types: Any) -> bool:
@@ -36,7 +44,7 @@ def test_a_text_that_is_taken_is_described(body: dict[str, Any]) -> None:
     except MalformedRequest:
         return
 
-    assert is_described(body, bodies.TextMessage)
+    assert is_described(body, TextMessage)
 
 
 contents = st.dictionaries(st.sampled_from(["body", "preview_url", "id"]), texts | st.booleans())
@@ -65,15 +73,15 @@ def test_a_message_that_is_taken_is_described(body: dict[str, Any]) -> None:
     except MalformedRequest:
         return
 
-    assert is_described(body, bodies.TypedMessage, bodies.ReadMark)
+    assert is_described(body, TypedMessage, ReadMark)
 
 
 @pytest.mark.parametrize(
     ("body", "name", "limit"),
     [
-        (bodies.RemoveParticipants, "waIds", ("maxItems", MAX_PARTICIPANTS)),
-        (bodies.JoinRequests, "joinRequestIds", ("maxItems", MAX_JOIN_REQUESTS)),
-        (bodies.CreateGroup, "description", ("maxLength", MAX_DESCRIPTION_LENGTH)),
+        (RemoveParticipants, "waIds", ("maxItems", MAX_PARTICIPANTS)),
+        (JoinRequests, "joinRequestIds", ("maxItems", MAX_JOIN_REQUESTS)),
+        (CreateGroup, "description", ("maxLength", MAX_DESCRIPTION_LENGTH)),
     ],
 )
 def test_the_limits_of_groups_are_those_that_are_enforced(
@@ -86,6 +94,6 @@ def test_the_limits_of_groups_are_those_that_are_enforced(
 
 
 def test_absent_fields_are_left_out_of_an_error() -> None:
-    error = bodies.ErrorEnvelope(error=bodies.Problem(code="c", message="m", fbtrace_id="A"))
+    error = ErrorEnvelope(error=Problem(code="c", message="m", fbtrace_id="A"))
 
     assert msgspec.json.encode(error) == (b'{"error":{"code":"c","message":"m","fbtraceId":"A"}}')

@@ -10,7 +10,8 @@ from wats import __version__
 from wats.config import ServiceConfig
 from wats.testing import example_profile
 from wats.web.openapi import build_document
-from wats.web.routing import Posture, route_table
+from wats.web.routing import Posture
+from wats.web.table import route_table
 
 PROFILE = example_profile()
 

@@ -1,13 +1,16 @@
 import re
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from wats.config.paths import API_ROOTS, STATIC_PATHS
 from wats.telemetry.contract.values import Method
 from wats.testing import example_profile
 from wats.web.parts import HOOK_LABEL
-from wats.web.routing import UNMATCHED, Posture, Router, request_path, route_table
+from wats.web.routing import UNMATCHED, Posture, Router, decode_segment, request_path
+from wats.web.table import route_table
 
 PROFILE = example_profile()
 TABLE = route_table(PROFILE, groups_enabled=True)
@@ -148,3 +151,17 @@ def test_the_config_knows_every_path_that_the_table_has() -> None:
 
     assert fixed - {PROFILE.webhook.path} == STATIC_PATHS
     assert roots == set(API_ROOTS)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_an_encoded_segment_is_decoded(text: str) -> None:
+    assert decode_segment(quote(text, safe="")) == text
+
+
+def test_a_segment_is_decoded_once() -> None:
+    assert decode_segment("%2541+") == "%41+"
+
+
+@pytest.mark.parametrize("segment", ["%", "%4", "%zz", "a%", "%ff", "%c3", "%ed%a0%80", "\xff"])
+def test_a_segment_that_does_not_encode_text_is_refused(segment: str) -> None:
+    assert decode_segment(segment) is None

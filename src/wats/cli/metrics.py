@@ -8,7 +8,7 @@ import msgspec
 from wats.telemetry.contract.schema import Schema, schema_of
 from wats.testing import example_profile
 from wats.web.app import route_labels
-from wats.web.routing import route_table
+from wats.web.table import route_table
 
 _ROW = "{:38} {:10} {:9} {:7} {:>6}  {}"
 

@@ -9,7 +9,7 @@ from wats.cli.options import Failure
 from wats.config import choose_profile, read_config
 from wats.errors import ConfigError
 from wats.web.openapi import build_document
-from wats.web.routing import route_table
+from wats.web.table import route_table
 
 
 @click.command()

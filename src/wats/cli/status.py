@@ -19,7 +19,7 @@ from wats.inspection.formatting import Style, format_uptime
 from wats.inspection.history import History
 from wats.inspection.samples import Samples
 from wats.privacy import Secret
-from wats.web.bodies import Status
+from wats.web.ops.status import Status
 
 TIMEOUT_SECONDS: Final = 5.0
 

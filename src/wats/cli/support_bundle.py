@@ -21,7 +21,7 @@ from wats.inspection.secret_search import PUBLIC, Care, Haystack, Needle, needle
 from wats.inspection.telemetry_contract import Vocabulary, looks_private, strings_of
 from wats.privacy import REDACTED, Secret
 from wats.version import __version__
-from wats.web.bodies import Diagnostics, Status
+from wats.web.ops.status import Diagnostics, Status
 
 LIBRARIES: Final = (
     "aiohttp",

@@ -28,7 +28,7 @@ from wats.inspection.telemetry_contract import (
 from wats.telemetry.contract.families import SERIES
 from wats.telemetry.contract.values import SeriesCount
 from wats.version import __version__
-from wats.web.bodies import Diagnostics, Status
+from wats.web.ops.status import Diagnostics, Status
 
 CLOCK_SECONDS: Final = 30.0
 SERIES_BUDGET: Final = 4000

@@ -14,7 +14,7 @@ from wats.inspection.formatting import (
 from wats.inspection.history import History
 from wats.inspection.samples import Samples
 from wats.inspection.tables import Cell, Fact, Row, Section, Tally, inbox, others, sections
-from wats.web.bodies import Status, StoreView
+from wats.web.ops.status import Status, StoreView
 
 _NUMBER: Final = 8
 _LABEL: Final = 20

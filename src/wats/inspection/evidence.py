@@ -13,7 +13,7 @@ from wats.inspection.existence_probe import Trial
 from wats.inspection.samples import Samples
 from wats.inspection.secret_search import Needle
 from wats.privacy import Secret
-from wats.web.bodies import Status
+from wats.web.ops.status import Status
 
 HIDDEN: Final = ("/metrics", "/status", "/debug/diagnostics")
 

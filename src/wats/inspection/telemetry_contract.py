@@ -11,7 +11,7 @@ from wats.privacy import REDACTED
 from wats.telemetry.contract.families import FAMILIES, Family
 from wats.telemetry.contract.labels import TARGET_NAME, Label
 from wats.telemetry.contract.values import UNMATCHED, Kind
-from wats.web.bodies import Status
+from wats.web.ops.status import Status
 
 _PARTS: Final = ("_bucket", "_sum", "_count")
 

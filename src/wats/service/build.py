@@ -28,7 +28,7 @@ from wats.web.auth import Gate
 from wats.web.exchange import Receive, Scope, Send
 from wats.web.openapi import build_document
 from wats.web.parts import Parts
-from wats.web.routing import route_table
+from wats.web.table import route_table
 from wats.web.webhooks import Hook
 
 

@@ -11,8 +11,8 @@ import msgspec
 
 from wats.config import Profile
 from wats.version import __version__
-from wats.web import bodies
 from wats.web.parts import HOOK_LABEL
+from wats.web.problems import ErrorEnvelope
 from wats.web.routing import Operation, Parameter, Posture, Route
 
 Json: TypeAlias = dict[str, Any]
@@ -150,7 +150,7 @@ def _problem(status: int) -> Json:
     return {
         "description": HTTPStatus(status).phrase,
         **({"headers": _HEADERS[status]} if status in _HEADERS else {}),
-        "content": {_JSON: {"schema": _schema(bodies.ErrorEnvelope)}},
+        "content": {_JSON: {"schema": _schema(ErrorEnvelope)}},
     }
 
 
@@ -161,7 +161,7 @@ def _schema(body: Any) -> Json:
 
 
 def _schemas(rows: Sequence[Route]) -> Json:
-    wanted = [bodies.ErrorEnvelope, *_body_types(rows)]
+    wanted = [ErrorEnvelope, *_body_types(rows)]
     _, components = msgspec.json.schema_components(wanted, ref_template=_REFERENCE)
     for schema in components.values():
         # Python before 3.13 keeps the indentation of a docstring.

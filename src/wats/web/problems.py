@@ -1,7 +1,9 @@
 """Errors as responses: the one envelope for every failure. No I/O."""
 
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
+
+from msgspec import UNSET, UnsetType
 
 from wats.errors import (
     Detail,
@@ -16,10 +18,39 @@ from wats.errors import (
     Unauthorized,
     WatsError,
 )
+from wats.web.bodies import Body
 from wats.web.exchange import Headers, Response, json_response
 
 STORE_RETRY_AFTER_SECONDS = 5
 OVERLOAD_RETRY_AFTER_SECONDS = 5
+
+
+class ProblemDetail(Body, frozen=True):
+    """One mistake: where it is, as a path, and what belongs there. Never what was there."""
+
+    path: str
+    reason: str
+
+
+class Problem(Body, frozen=True):
+    """Why a request failed. `code` is for machines and does not change; `message` may."""
+
+    code: str
+    message: str
+    details: tuple[ProblemDetail, ...] | UnsetType = UNSET
+    meta_code: int | UnsetType = UNSET
+    meta_subcode: int | UnsetType = UNSET
+    meta_type: str | UnsetType = UNSET
+    fbtrace_id: str | UnsetType = UNSET
+    outcome: Literal["not_sent", "unknown"] | UnsetType = UNSET
+    retryable: bool | UnsetType = UNSET
+    category: str | UnsetType = UNSET
+
+
+class ErrorEnvelope(Body, frozen=True):
+    """What every failure is told in."""
+
+    error: Problem
 
 
 def problem(

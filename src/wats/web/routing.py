@@ -1,24 +1,15 @@
-"""The one table of routes, and how a path finds its row.
-
-The table gives the router, the `route` label of the metrics, the inventory of `/status`, the
-OpenAPI document and the posture towards unauthenticated clients. A route outside the table cannot
-be served, and a route in it is included everywhere.
-"""
+"""Routes as values, and the router. `wats.web.table` has all routes."""
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeAlias
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
-from wats.config import Profile
 from wats.telemetry.contract.values import Method
-from wats.web import bodies, webhooks
-from wats.web.api import conversations, groups, messages
 from wats.web.exchange import Request, Response, Scope
-from wats.web.ops import status as ops
-from wats.web.parts import HOOK_LABEL, Parts
+from wats.web.parts import Parts
 
 Handle: TypeAlias = Callable[[Parts, Request], Awaitable[Response]]
 Match: TypeAlias = tuple["Route", dict[str, str]]
@@ -98,247 +89,6 @@ class Route:
 UNMATCHED = Route("", "unmatched", Posture.HIDDEN, "", ())
 """The row of every path that is in no other row. No token opens it."""
 
-_TEXT = {"type": "string"}
-_KEY = Parameter("Idempotency-Key", "header", {"type": "string", "minLength": 1, "maxLength": 256})
-_LIMIT = Parameter(
-    "limit", "query", {"type": "integer", "minimum": 1, "maximum": 100, "default": 50}
-)
-_CURSOR = Parameter("cursor", "query", {"type": "string", "minLength": 1, "maxLength": 1024})
-_HUB = tuple(
-    Parameter(name, "query", _TEXT, required=True)
-    for name in ("hub.mode", "hub.verify_token", "hub.challenge")
-)
-_SIGNATURE = Parameter("x-hub-signature-256", "header", _TEXT, required=True)
-_PAGING = tuple(Parameter(name, "query", _TEXT) for name in ("limit", "after", "before"))
-
-
-def route_table(profile: Profile, *, groups_enabled: bool) -> tuple[Route, ...]:
-    """Return every route of a service with *profile*, in the order of its inventory."""
-    prefix = profile.service.api_prefix
-    table = (*_ops_routes(), _webhook_route(profile.webhook.path), *_message_routes(prefix))
-    return (*table, *_group_routes(prefix)) if groups_enabled else table
-
-
-def _ops_routes() -> Sequence[Route]:
-    health = Operation(
-        Method.GET, ops.healthz, "getHealth", "Tell that the process answers.", bodies.Health
-    )
-    ready = Operation(
-        Method.GET,
-        ops.readyz,
-        "getReadiness",
-        "Tell whether the service can do its work.",
-        bodies.Health,
-        problems=(503,),
-    )
-    document = Operation(
-        Method.GET,
-        ops.openapi,
-        "getOpenApi",
-        "Return this document; all of it to callers with a token.",
-        dict[str, Any],
-    )
-    status = Operation(
-        Method.GET, ops.status, "getStatus", "Return a snapshot for operators.", bodies.Status
-    )
-    metrics = Operation(
-        Method.GET,
-        ops.metrics,
-        "getMetrics",
-        "Return the metrics for Prometheus.",
-        ops.METRICS_TYPES,
-    )
-    diagnostics = Operation(
-        Method.GET,
-        ops.diagnostics,
-        "getDiagnostics",
-        "Return a bounded snapshot for support.",
-        bodies.Diagnostics,
-    )
-    return (
-        Route("/healthz", "/healthz", Posture.OPEN, "status", (health,)),
-        Route("/readyz", "/readyz", Posture.OPEN, "status", (ready,)),
-        Route("/openapi.json", "/openapi.json", Posture.OPEN, "openapi", (document,)),
-        Route("/status", "/status", Posture.HIDDEN, "status", (status,)),
-        Route("/metrics", "/metrics", Posture.HIDDEN, "status", (metrics,)),
-        Route("/debug/diagnostics", "/debug/diagnostics", Posture.HIDDEN, "status", (diagnostics,)),
-    )
-
-
-def _webhook_route(path: str) -> Route:
-    verify = Operation(
-        Method.GET,
-        webhooks.verify,
-        "verifyWebhook",
-        "Answer Meta's challenge.",
-        ("text/plain",),
-        parameters=_HUB,
-        problems=(400, 401),
-    )
-    receive = Operation(
-        Method.POST,
-        webhooks.receive,
-        "receiveWebhook",
-        "Take a signed webhook of Meta's; on disk when answered.",
-        bodies.WebhookReceipt,
-        body=dict[str, Any],
-        parameters=(_SIGNATURE,),
-        problems=(400, 401, 413, 503),
-    )
-    return Route(path, HOOK_LABEL, Posture.OPEN, "webhook", (verify, receive))
-
-
-def _message_routes(prefix: str) -> Sequence[Route]:
-    send_text = Operation(
-        Method.POST,
-        messages.send_text,
-        "sendText",
-        "Send a text message.",
-        bodies.GraphAnswer,
-        body=bodies.TextMessage,
-        parameters=(_KEY,),
-        problems=(400, 409, 413, 501, 502, 503),
-    )
-    send = Operation(
-        Method.POST,
-        messages.send,
-        "sendMessage",
-        "Send a message of any type, in Graph's own form.",
-        bodies.GraphAnswer,
-        body=bodies.GraphMessage,
-        parameters=(_KEY,),
-        problems=(400, 409, 413, 501, 502, 503),
-    )
-    listing = Operation(
-        Method.GET,
-        messages.list_messages,
-        "listMessages",
-        "List messages of both directions, the last recorded first.",
-        bodies.MessageList,
-        parameters=(_LIMIT, _CURSOR),
-        problems=(400, 503),
-    )
-    one = Operation(
-        Method.GET,
-        messages.get_message,
-        "getMessage",
-        "Return one message by its WhatsApp id.",
-        bodies.MessageView,
-        problems=(400, 404, 503),
-    )
-    window = Operation(
-        Method.GET,
-        conversations.window,
-        "getWindow",
-        "Tell whether a customer's service window is open.",
-        bodies.WindowView,
-        problems=(400, 404, 503),
-    )
-    text_path, path = f"{prefix}/messages/text", f"{prefix}/messages"
-    window_path = f"{prefix}/conversations/*phone/window"
-    window_label = f"{prefix}/conversations/:phone/window"
-    return (
-        Route(text_path, text_path, Posture.API, "messages", (send_text,)),
-        Route(path, path, Posture.API, "messages", (listing, send)),
-        Route(f"{path}/*id", f"{path}/:id", Posture.API, "messages", (one,)),
-        Route(window_path, window_label, Posture.API, "conversations", (window,)),
-    )
-
-
-def _group_operation(
-    method: Method, handle: Handle, name: str, summary: str, **more: Any
-) -> Operation:
-    too_large = (413,) if "body" in more else ()
-    problems = (400, *too_large, 502, 503)
-    return Operation(method, handle, name, summary, bodies.GraphAnswer, problems=problems, **more)
-
-
-def _group_routes(prefix: str) -> Sequence[Route]:
-    operation = _group_operation
-    rows: tuple[tuple[str, tuple[Operation, ...]], ...] = (
-        (
-            f"{prefix}/groups",
-            (
-                operation(
-                    Method.GET, groups.list_groups, "listGroups", "List groups.", parameters=_PAGING
-                ),
-                operation(
-                    Method.POST,
-                    groups.create,
-                    "createGroup",
-                    "Create a group.",
-                    body=bodies.CreateGroup,
-                ),
-            ),
-        ),
-        (
-            f"{prefix}/groups/:groupId",
-            (
-                operation(
-                    Method.GET,
-                    groups.get,
-                    "getGroup",
-                    "Return a group.",
-                    parameters=(Parameter("fields", "query", _TEXT),),
-                ),
-                operation(
-                    Method.POST,
-                    groups.update,
-                    "updateGroup",
-                    "Change a group.",
-                    body=bodies.UpdateGroup,
-                ),
-                operation(Method.DELETE, groups.delete, "deleteGroup", "Delete a group."),
-            ),
-        ),
-        (
-            f"{prefix}/groups/:groupId/invite-link",
-            (
-                operation(Method.GET, groups.get_link, "getInviteLink", "Return the invite link."),
-                operation(Method.POST, groups.reset_link, "resetInviteLink", "Make a new link."),
-            ),
-        ),
-        (
-            f"{prefix}/groups/:groupId/participants",
-            (
-                operation(
-                    Method.DELETE,
-                    groups.remove,
-                    "removeParticipants",
-                    "Remove participants.",
-                    body=bodies.RemoveParticipants,
-                ),
-            ),
-        ),
-        (
-            f"{prefix}/groups/:groupId/join-requests",
-            (
-                operation(
-                    Method.GET,
-                    groups.list_requests,
-                    "listJoinRequests",
-                    "List requests to join.",
-                    parameters=_PAGING[:2],
-                ),
-                operation(
-                    Method.POST,
-                    groups.approve,
-                    "approveJoinRequests",
-                    "Let people in.",
-                    body=bodies.JoinRequests,
-                ),
-                operation(
-                    Method.DELETE,
-                    groups.reject,
-                    "rejectJoinRequests",
-                    "Turn people away.",
-                    body=bodies.JoinRequests,
-                ),
-            ),
-        ),
-    )
-    return tuple(Route(path, path, Posture.API, "groups", operations) for path, operations in rows)
-
 
 class Router:
     """Finds the row of a path: one look-up, and a few patterns below the API prefix."""
@@ -411,3 +161,16 @@ def request_path(scope: Scope) -> str:
         if last:
             kept.append("")
     return "/" + "/".join(kept)
+
+
+_STRAY_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+def decode_segment(segment: str) -> str | None:
+    """Return *segment* percent-decoded once, or `None` if it is not the encoding of a text."""
+    if _STRAY_PERCENT.search(segment) is not None:
+        return None
+    try:
+        return unquote_to_bytes(segment.encode("latin-1")).decode()
+    except UnicodeDecodeError:
+        return None

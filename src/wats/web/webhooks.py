@@ -3,16 +3,17 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
 from wats.errors import CallerError, WebhookRefused
 from wats.inbound.receive import Receipt
 from wats.inbound.signature import answer_challenge
 from wats.telemetry import Telemetry
-from wats.telemetry.contract.values import AuthSurface, RejectionReason
-from wats.web import bodies
+from wats.telemetry.contract.values import AuthSurface, Method, RejectionReason
+from wats.web.bodies import Body, Count
 from wats.web.exchange import TEXT_TYPE, Request, Response, json_response
-from wats.web.parts import Parts
+from wats.web.parts import HOOK_LABEL, Parts
+from wats.web.routing import Operation, Parameter, Posture, Route
 
 
 class Asker(Protocol):
@@ -55,6 +56,13 @@ NO_HOOK = Hook(path=b"", max_body_bytes=0, take=_take_nothing, refused=_count_no
 """Of an application without a fast path: no request target is empty."""
 
 
+_TEXT = {"type": "string"}
+_HUB = tuple(
+    Parameter(name, "query", _TEXT, required=True)
+    for name in ("hub.mode", "hub.verify_token", "hub.challenge")
+)
+_SIGNATURE = Parameter("x-hub-signature-256", "header", _TEXT, required=True)
+
 _REASONS = {reason.value: reason for reason in RejectionReason}
 _UNPROVED = {
     RejectionReason.INVALID_VERIFY_TOKEN: AuthSurface.WEBHOOK_VERIFY,
@@ -63,6 +71,15 @@ _UNPROVED = {
     RejectionReason.SIGNATURE_MISMATCH: AuthSurface.WEBHOOK_SIGNATURE,
 }
 """The refusals of requests that did not prove to be Meta's."""
+
+
+class WebhookReceipt(Body, frozen=True):
+    """What became of a webhook's updates."""
+
+    status: Literal["ok"]
+    received: Count
+    dispatched: Count
+    skipped: Count
 
 
 async def verify(parts: Parts, request: Request) -> Response:
@@ -83,7 +100,7 @@ async def receive(parts: Parts, request: Request) -> Response:
 def answer(receipt: Receipt) -> Response:
     """Return the response for Meta; nearly always that for one update, prepared once."""
     return json_response(
-        bodies.WebhookReceipt(
+        WebhookReceipt(
             status="ok",
             received=receipt.received,
             dispatched=receipt.dispatched,
@@ -98,3 +115,27 @@ def count_refusal(telemetry: Telemetry, error: CallerError) -> None:
     telemetry.webhook_rejected(reason)
     if reason in _UNPROVED:
         telemetry.auth_failure(_UNPROVED[reason])
+
+
+def route(path: str) -> Route:
+    """Return the route of the webhook, at *path*."""
+    challenge = Operation(
+        Method.GET,
+        verify,
+        "verifyWebhook",
+        "Answer Meta's challenge.",
+        ("text/plain",),
+        parameters=_HUB,
+        problems=(400, 401),
+    )
+    updates = Operation(
+        Method.POST,
+        receive,
+        "receiveWebhook",
+        "Take a signed webhook of Meta's; on disk when answered.",
+        WebhookReceipt,
+        body=dict[str, Any],
+        parameters=(_SIGNATURE,),
+        problems=(400, 401, 413, 503),
+    )
+    return Route(path, HOOK_LABEL, Posture.OPEN, "webhook", (challenge, updates))

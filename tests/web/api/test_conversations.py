@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from wats.store import receive
 from wats.store.records import Arrival, WindowRecord
-from wats.web.api.conversations import window_at
-from wats.web.bodies import WindowView
+from wats.web.api.conversations import WindowView, window_at
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 CLOSED = b'{"open":false,"lastInboundAt":null,"expiresAt":null,"remainingMs":0}'

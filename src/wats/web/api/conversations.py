@@ -6,14 +6,24 @@ from http import HTTPStatus
 from wats.clock import to_iso, to_ms
 from wats.errors import MalformedRequest, RouteNotFound, StoreError, StoreNotConfigured
 from wats.outbound.messages import is_phone
-from wats.web import bodies
+from wats.telemetry.contract.values import Method
+from wats.web.bodies import Body, Count, Moment
 from wats.web.exchange import Request, Response, json_response
 from wats.web.parts import Parts
 from wats.web.problems import problem
-from wats.web.segments import decode_segment
+from wats.web.routing import Operation, Posture, Route, decode_segment
 
 WINDOW = timedelta(hours=24)
 _WINDOW_MS = WINDOW // timedelta(milliseconds=1)
+
+
+class WindowView(Body, frozen=True):
+    """A customer's service window, as far as we have seen their messages."""
+
+    open: bool
+    last_inbound_at: Moment | None
+    expires_at: Moment | None
+    remaining_ms: Count
 
 
 async def window(parts: Parts, request: Request) -> Response:
@@ -38,17 +48,17 @@ async def window(parts: Parts, request: Request) -> Response:
     return json_response(window_at(parts.now(), last))
 
 
-def window_at(now: datetime, last_inbound_at: datetime | None) -> bodies.WindowView:
+def window_at(now: datetime, last_inbound_at: datetime | None) -> WindowView:
     """Return the window that a message at *last_inbound_at* opened, in its state at *now*.
 
     It is open for less than 24 hours: when they are over to the millisecond, it is closed. A
     message from the future, as seen by a slow clock, has just arrived.
     """
     if last_inbound_at is None:
-        return bodies.WindowView(open=False, last_inbound_at=None, expires_at=None, remaining_ms=0)
+        return WindowView(open=False, last_inbound_at=None, expires_at=None, remaining_ms=0)
     age_ms = max(to_ms(now) - to_ms(last_inbound_at), 0)
     remaining_ms = max(_WINDOW_MS - age_ms, 0)
-    return bodies.WindowView(
+    return WindowView(
         open=remaining_ms > 0,
         last_inbound_at=to_iso(last_inbound_at),
         expires_at=to_iso(last_inbound_at + WINDOW),
@@ -69,3 +79,18 @@ def _customer_of(request: Request) -> str:
             "phone must be digits with an optional leading +, 1..15 characters.",
         )
     return phone.removeprefix("+")
+
+
+def routes(prefix: str) -> tuple[Route, ...]:
+    """Return the routes of conversations below *prefix*."""
+    read = Operation(
+        Method.GET,
+        window,
+        "getWindow",
+        "Tell whether a customer's service window is open.",
+        WindowView,
+        problems=(400, 404, 503),
+    )
+    path = f"{prefix}/conversations/*phone/window"
+    label = f"{prefix}/conversations/:phone/window"
+    return (Route(path, label, Posture.API, "conversations", (read,)),)

@@ -6,18 +6,20 @@ and the outcome of the request is reported by a webhook.
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 from wats.errors import Detail, GraphError, MalformedRequest, RouteNotFound
 from wats.outbound import answers
 from wats.outbound.failures import report_graph_failure
 from wats.outbound.messages import is_plain, parse_object, refuse, text_mistakes
-from wats.telemetry import EndpointFamily
+from wats.telemetry.contract.values import EndpointFamily, Method
+from wats.web.bodies import ClosedBody, GraphAnswer, Id
 from wats.web.exchange import Request, Response, json_response
 from wats.web.parts import Parts
-from wats.web.segments import decode_segment
+from wats.web.routing import Handle, Operation, Parameter, Posture, Route, decode_segment
 
 MAX_SUBJECT_LENGTH = 128
 MAX_DESCRIPTION_LENGTH = 2048
@@ -45,6 +47,41 @@ _GROUP_ID = re.compile(
 )
 # Names alone: an expansion such as "owner{id}" would reach other objects through a group.
 _FIELDS = re.compile("[A-Za-z0-9_]+(?:,[A-Za-z0-9_]+)*")
+
+_TEXT = {"type": "string"}
+_PAGING = tuple(Parameter(name, "query", _TEXT) for name in ("limit", "after", "before"))
+
+Subject: TypeAlias = Annotated[str, Meta(min_length=1, max_length=128)]
+Description: TypeAlias = Annotated[str, Meta(min_length=1, max_length=2048)]
+JoinApprovalMode: TypeAlias = Literal["auto_approve", "approval_required"]
+
+
+class CreateGroup(ClosedBody, frozen=True):
+    """A new group."""
+
+    subject: Subject
+    description: Description | UnsetType = UNSET
+    join_approval_mode: JoinApprovalMode | UnsetType = UNSET
+
+
+class UpdateGroup(ClosedBody, frozen=True):
+    """What to change of a group: at least one of these."""
+
+    subject: Subject | UnsetType = UNSET
+    description: Description | UnsetType = UNSET
+    join_approval_mode: JoinApprovalMode | UnsetType = UNSET
+
+
+class RemoveParticipants(ClosedBody, frozen=True):
+    """Who is to leave a group."""
+
+    wa_ids: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=8)]
+
+
+class JoinRequests(ClosedBody, frozen=True):
+    """Which requests to join a group are meant."""
+
+    join_request_ids: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=64)]
 
 
 async def list_groups(parts: Parts, request: Request) -> Response:
@@ -226,3 +263,97 @@ def _unknown_keys(ask: Mapping[str, Any], known: Collection[str]) -> Iterator[De
 
 def _settings_of(ask: Mapping[str, Any]) -> dict[str, Any]:
     return {theirs: ask[ours] for ours, theirs in _SETTINGS.items() if ours in ask}
+
+
+def _operation(method: Method, handle: Handle, name: str, summary: str, **more: Any) -> Operation:
+    too_large = (413,) if "body" in more else ()
+    problems = (400, *too_large, 502, 503)
+    return Operation(method, handle, name, summary, GraphAnswer, problems=problems, **more)
+
+
+def routes(prefix: str) -> tuple[Route, ...]:
+    """Return the routes of groups below *prefix*."""
+    operation = _operation
+    rows: tuple[tuple[str, tuple[Operation, ...]], ...] = (
+        (
+            f"{prefix}/groups",
+            (
+                operation(
+                    Method.GET, list_groups, "listGroups", "List groups.", parameters=_PAGING
+                ),
+                operation(
+                    Method.POST,
+                    create,
+                    "createGroup",
+                    "Create a group.",
+                    body=CreateGroup,
+                ),
+            ),
+        ),
+        (
+            f"{prefix}/groups/:groupId",
+            (
+                operation(
+                    Method.GET,
+                    get,
+                    "getGroup",
+                    "Return a group.",
+                    parameters=(Parameter("fields", "query", _TEXT),),
+                ),
+                operation(
+                    Method.POST,
+                    update,
+                    "updateGroup",
+                    "Change a group.",
+                    body=UpdateGroup,
+                ),
+                operation(Method.DELETE, delete, "deleteGroup", "Delete a group."),
+            ),
+        ),
+        (
+            f"{prefix}/groups/:groupId/invite-link",
+            (
+                operation(Method.GET, get_link, "getInviteLink", "Return the invite link."),
+                operation(Method.POST, reset_link, "resetInviteLink", "Make a new link."),
+            ),
+        ),
+        (
+            f"{prefix}/groups/:groupId/participants",
+            (
+                operation(
+                    Method.DELETE,
+                    remove,
+                    "removeParticipants",
+                    "Remove participants.",
+                    body=RemoveParticipants,
+                ),
+            ),
+        ),
+        (
+            f"{prefix}/groups/:groupId/join-requests",
+            (
+                operation(
+                    Method.GET,
+                    list_requests,
+                    "listJoinRequests",
+                    "List requests to join.",
+                    parameters=_PAGING[:2],
+                ),
+                operation(
+                    Method.POST,
+                    approve,
+                    "approveJoinRequests",
+                    "Let people in.",
+                    body=JoinRequests,
+                ),
+                operation(
+                    Method.DELETE,
+                    reject,
+                    "rejectJoinRequests",
+                    "Turn people away.",
+                    body=JoinRequests,
+                ),
+            ),
+        ),
+    )
+    return tuple(Route(path, path, Posture.API, "groups", operations) for path, operations in rows)

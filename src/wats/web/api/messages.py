@@ -2,6 +2,10 @@
 
 import re
 from http import HTTPStatus
+from typing import Annotated, Any, Literal, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 from wats.clock import to_iso
 from wats.errors import (
@@ -12,15 +16,25 @@ from wats.errors import (
     StoreNotConfigured,
     StoreUnavailable,
 )
-from wats.outbound.messages import Outgoing, is_plain, parse_graph_message, parse_text
+from wats.outbound.messages import (
+    BSUID_PATTERN,
+    MAX_TEXT_LENGTH,
+    PHONE_PATTERN,
+    TYPE_PATTERN,
+    Outgoing,
+    is_plain,
+    parse_graph_message,
+    parse_text,
+)
 from wats.outbound.payload import text_payload
 from wats.store import Store
 from wats.store.records import MessageRecord
-from wats.web import bodies
+from wats.telemetry.contract.values import Method
+from wats.web.bodies import Body, GraphAnswer, Id, Moment
 from wats.web.exchange import Request, Response, json_response
 from wats.web.parts import Parts
 from wats.web.problems import problem
-from wats.web.segments import decode_segment
+from wats.web.routing import Operation, Parameter, Posture, Route, decode_segment
 
 DEFAULT_LIMIT = 50
 MAX_CURSOR_LENGTH = 1024
@@ -32,6 +46,96 @@ _SCOPE = "/messages"
 
 _LIMIT = re.compile("[1-9][0-9]?|100")
 _REPLAYED = ((b"idempotency-replayed", b"true"),)
+
+_KEY = Parameter("Idempotency-Key", "header", {"type": "string", "minLength": 1, "maxLength": 256})
+_PAGE_SIZE = Parameter(
+    "limit", "query", {"type": "integer", "minimum": 1, "maximum": 100, "default": 50}
+)
+_CURSOR = Parameter("cursor", "query", {"type": "string", "minLength": 1, "maxLength": 1024})
+
+Phone: TypeAlias = Annotated[
+    str, Meta(pattern=f"^{PHONE_PATTERN}$", description="A phone number, after a '+' or not.")
+]
+Text: TypeAlias = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=MAX_TEXT_LENGTH,
+        description="Counted in UTF-16 code units; line feeds and tabs are kept.",
+    ),
+]
+
+
+class TextMessage(Body, frozen=True):
+    """A text for one person."""
+
+    to: Phone
+    text: Text
+    preview_url: bool | UnsetType = UNSET
+
+
+class TextContent(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of a message of the type `text`."""
+
+    body: Text
+    preview_url: bool | UnsetType = UNSET
+
+
+class TypedMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A message of any type in Graph's own form; it is forwarded as it is.
+
+    Its content stands under the key that `type` names: an array for `contacts`, an object for
+    every other type. It is for `to`, for `recipient`, or both.
+    """
+
+    messaging_product: Literal["whatsapp"]
+    recipient_type: Literal["individual", "group"] | UnsetType = UNSET
+    to: (
+        Annotated[
+            str, Meta(min_length=1, max_length=256, description="A phone number, or a group's id.")
+        ]
+        | UnsetType
+    ) = UNSET
+    recipient: (
+        Annotated[str, Meta(pattern=f"^{BSUID_PATTERN}$", description="A business-scoped user id.")]
+        | UnsetType
+    ) = UNSET
+    type: Annotated[str, Meta(pattern=f"^{TYPE_PATTERN}$")]
+    text: TextContent | UnsetType = UNSET
+
+
+class ReadMark(msgspec.Struct, frozen=True, kw_only=True):
+    """Marks a customer's message as read, and shows them that an answer is being written."""
+
+    messaging_product: Literal["whatsapp"]
+    status: Literal["read"]
+    message_id: Id
+    typing_indicator: dict[str, Any] | UnsetType = UNSET
+
+
+GraphMessage: TypeAlias = TypedMessage | ReadMark
+
+
+class MessageView(Body, frozen=True):
+    """What is known of one message; its content is not kept."""
+
+    row_id: str
+    wa_message_id: str
+    direction: Literal["inbound", "outbound"]
+    from_phone: str | None
+    to_phone: str | None
+    type: str
+    status: str
+    graph_message_id: str | None
+    created_at: Moment
+    updated_at: Moment
+
+
+class MessageList(Body, frozen=True):
+    """A page of messages, the last recorded first."""
+
+    items: tuple[MessageView, ...]
+    next_cursor: str | None
 
 
 async def send_text(parts: Parts, request: Request) -> Response:
@@ -80,7 +184,7 @@ async def list_messages(parts: Parts, request: Request) -> Response:
     except StoreError as error:
         raise _unreachable() from error
     return json_response(
-        bodies.MessageList(
+        MessageList(
             items=tuple(_view(record) for record in page.items), next_cursor=page.next_cursor
         )
     )
@@ -132,8 +236,8 @@ def _cursor_of(request: Request) -> str | None:
     return cursor
 
 
-def _view(record: MessageRecord) -> bodies.MessageView:
-    return bodies.MessageView(
+def _view(record: MessageRecord) -> MessageView:
+    return MessageView(
         row_id=record.row_id,
         wa_message_id=record.wa_message_id,
         direction=record.direction.value,
@@ -144,4 +248,51 @@ def _view(record: MessageRecord) -> bodies.MessageView:
         graph_message_id=record.graph_message_id,
         created_at=to_iso(record.created_at),
         updated_at=to_iso(record.updated_at),
+    )
+
+
+def routes(prefix: str) -> tuple[Route, ...]:
+    """Return the routes of messages below *prefix*."""
+    text = Operation(
+        Method.POST,
+        send_text,
+        "sendText",
+        "Send a text message.",
+        GraphAnswer,
+        body=TextMessage,
+        parameters=(_KEY,),
+        problems=(400, 409, 413, 501, 502, 503),
+    )
+    any_type = Operation(
+        Method.POST,
+        send,
+        "sendMessage",
+        "Send a message of any type, in Graph's own form.",
+        GraphAnswer,
+        body=GraphMessage,
+        parameters=(_KEY,),
+        problems=(400, 409, 413, 501, 502, 503),
+    )
+    listing = Operation(
+        Method.GET,
+        list_messages,
+        "listMessages",
+        "List messages of both directions, the last recorded first.",
+        MessageList,
+        parameters=(_PAGE_SIZE, _CURSOR),
+        problems=(400, 503),
+    )
+    one = Operation(
+        Method.GET,
+        get_message,
+        "getMessage",
+        "Return one message by its WhatsApp id.",
+        MessageView,
+        problems=(400, 404, 503),
+    )
+    text_path, path = f"{prefix}/messages/text", f"{prefix}/messages"
+    return (
+        Route(text_path, text_path, Posture.API, "messages", (text,)),
+        Route(path, path, Posture.API, "messages", (listing, any_type)),
+        Route(f"{path}/*id", f"{path}/:id", Posture.API, "messages", (one,)),
     )

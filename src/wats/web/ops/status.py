@@ -1,62 +1,109 @@
-"""The endpoints for operators and orchestrators: liveness, readiness, state."""
+"""The endpoints for operators: the state of the service, and diagnostics for support."""
 
-import asyncio
 import sys
+from typing import Annotated
+
+from msgspec import Meta
 
 from wats.privacy import REDACTED
-from wats.store import Store
 from wats.store.records import StoreHealth
-from wats.telemetry.metrics.exposition import OPENMETRICS_TYPE, TEXT_TYPE
+from wats.telemetry.contract.values import Method
 from wats.version import __version__
-from wats.web import bodies
-from wats.web.exchange import Headers, Request, Response, json_response
+from wats.web.bodies import Body, Count
+from wats.web.exchange import Request, Response, json_response
+from wats.web.ops.health import UNREACHABLE, health_of
 from wats.web.parts import HOOK_LABEL, Parts
-from wats.web.problems import problem
-
-METRICS_TYPES = (TEXT_TYPE, OPENMETRICS_TYPE)
-"""The media types of the exposition."""
-
-_METRICS_VARY = (b"vary", b"Accept, Accept-Encoding")
-HEALTH_SECONDS = 1.0
-"""The time limit of a health check of the store before it counts as unreachable."""
-
-_UNREACHABLE = StoreHealth(ok=False, adapter="unknown", schema_version=0)
+from wats.web.routing import Operation, Posture, Route
 
 
-async def healthz(parts: Parts, request: Request) -> Response:
-    """Respond without checking anything."""
-    return json_response(bodies.Health(ok=True, service="wats"))
+class FeatureFlags(Body, frozen=True):
+    """What is switched on."""
+
+    group_routes: bool
+    persistence: bool
 
 
-async def readyz(parts: Parts, request: Request) -> Response:
-    """Return 200 if the store can be read and has our schema, and stored updates are dispatched."""
-    if parts.store is not None and not (await _health_of(parts.store)).ok:
-        return problem(503, "not_ready", "The persistence check failed.")
-    if not parts.receiver.is_dispatching:
-        return problem(503, "not_ready", "Stored updates are not dispatched.")
-    return json_response(bodies.Health(ok=True, service="wats"))
+class StoreView(Body, frozen=True):
+    """The health of the database; where it is, is not told."""
+
+    ok: bool
+    backend: Annotated[str, Meta(extra_json_schema={"enum": ["sqlite", "postgres", "unknown"]})]
+    current_version: int
+    redacted_location: str
 
 
-async def openapi(parts: Parts, request: Request) -> Response:
-    """Return the OpenAPI document; unauthenticated clients get one without the hidden routes."""
-    document = parts.complete_document if request.authorized else parts.anonymous_document
-    return Response(200, document)
+class Status(Body, frozen=True):
+    """A snapshot for operators."""
+
+    service: str
+    version: str
+    uptime_seconds: Count
+    graph_api_version: str
+    service_mode: str
+    routes: tuple[str, ...]
+    feature_flags: FeatureFlags
+    persistence: StoreView | None
 
 
-async def metrics(parts: Parts, request: Request) -> Response:
-    """Return the exposition in the form that the scraper prefers."""
-    rendered = parts.telemetry.render(request.header(b"accept"), request.header(b"accept-encoding"))
-    headers: Headers = (_METRICS_VARY,)
-    if rendered.content_encoding is not None:
-        headers = (*headers, (b"content-encoding", rendered.content_encoding.encode()))
-    return Response(200, rendered.body, rendered.content_type.encode(), headers)
+class GraphShape(Body, frozen=True):
+    """Which Graph API is spoken."""
+
+    api_version: str
+
+
+class AuthShape(Body, frozen=True):
+    """That there is an access token."""
+
+    access_token: str
+
+
+class ServiceShape(Body, frozen=True):
+    """Where the API is served."""
+
+    host: str
+    port: int
+    api_prefix: str
+
+
+class WebhookShape(Body, frozen=True):
+    """How webhooks are taken."""
+
+    path: str
+    verify_token: str
+    app_secret: str
+    max_body_bytes: int
+
+
+class ConfigShape(Body, frozen=True):
+    """What is configured, without what is secret."""
+
+    graph: GraphShape
+    auth: AuthShape
+    service: ServiceShape
+    webhook: WebhookShape
+
+
+class Diagnostics(Body, frozen=True):
+    """A bounded snapshot for a support request."""
+
+    service: str
+    version: str
+    graph_api_version: str
+    service_mode: str
+    runtime: str
+    routes: tuple[str, ...]
+    feature_flags: FeatureFlags
+    persistence: StoreView
+    metric_families: tuple[str, ...]
+    recent_errors: dict[str, int]
+    config_shape: ConfigShape
 
 
 async def status(parts: Parts, request: Request) -> Response:
     """Return the operator's snapshot."""
     store = parts.store
     return json_response(
-        bodies.Status(
+        Status(
             service="wats",
             version=__version__,
             uptime_seconds=int(parts.uptime_seconds()),
@@ -64,7 +111,7 @@ async def status(parts: Parts, request: Request) -> Response:
             service_mode=_mode(parts),
             routes=parts.route_labels,
             feature_flags=_flags(parts),
-            persistence=None if store is None else _view(await _health_of(store)),
+            persistence=None if store is None else _view(await health_of(store)),
         )
     )
 
@@ -72,9 +119,9 @@ async def status(parts: Parts, request: Request) -> Response:
 async def diagnostics(parts: Parts, request: Request) -> Response:
     """Return the bounded snapshot for a support request."""
     profile = parts.profile
-    health = _UNREACHABLE if parts.store is None else await _health_of(parts.store)
+    health = UNREACHABLE if parts.store is None else await health_of(parts.store)
     return json_response(
-        bodies.Diagnostics(
+        Diagnostics(
             service="wats",
             version=__version__,
             graph_api_version=profile.graph.api_version,
@@ -85,15 +132,15 @@ async def diagnostics(parts: Parts, request: Request) -> Response:
             persistence=_view(health),
             metric_families=parts.telemetry.metric_families(),
             recent_errors=parts.telemetry.errors.snapshot(),
-            config_shape=bodies.ConfigShape(
-                graph=bodies.GraphShape(api_version=profile.graph.api_version),
-                auth=bodies.AuthShape(access_token=REDACTED),
-                service=bodies.ServiceShape(
+            config_shape=ConfigShape(
+                graph=GraphShape(api_version=profile.graph.api_version),
+                auth=AuthShape(access_token=REDACTED),
+                service=ServiceShape(
                     host=profile.service.host,
                     port=profile.service.port,
                     api_prefix=profile.service.api_prefix,
                 ),
-                webhook=bodies.WebhookShape(
+                webhook=WebhookShape(
                     path=HOOK_LABEL,
                     verify_token=REDACTED,
                     app_secret=REDACTED,
@@ -104,31 +151,42 @@ async def diagnostics(parts: Parts, request: Request) -> Response:
     )
 
 
-async def _health_of(store: Store) -> StoreHealth:
-    try:
-        async with asyncio.timeout(HEALTH_SECONDS):
-            return await store.health()
-    except Exception:  # a store that fails to report its health, for any reason, is unhealthy
-        return _UNREACHABLE
-
-
 def _mode(parts: Parts) -> str:
     persistence = ["persistence"] if parts.store is not None else []
     groups = ["groups"] if parts.groups_enabled else []
     return "+".join(["webhook", *persistence, *groups])
 
 
-def _flags(parts: Parts) -> bodies.FeatureFlags:
-    return bodies.FeatureFlags(
-        group_routes=parts.groups_enabled, persistence=parts.store is not None
-    )
+def _flags(parts: Parts) -> FeatureFlags:
+    return FeatureFlags(group_routes=parts.groups_enabled, persistence=parts.store is not None)
 
 
-def _view(health: StoreHealth) -> bodies.StoreView:
+def _view(health: StoreHealth) -> StoreView:
     known = health.adapter in {"sqlite", "postgres"}
-    return bodies.StoreView(
+    return StoreView(
         ok=health.ok,
         backend=health.adapter if known else "unknown",
         current_version=health.schema_version,
         redacted_location=f"[REDACTED_{health.adapter.upper()}_DATABASE]" if known else REDACTED,
     )
+
+
+def status_route() -> Route:
+    """Return the route of the snapshot."""
+    snapshot = Operation(
+        Method.GET, status, "getStatus", "Return a snapshot for operators.", Status
+    )
+    return Route("/status", "/status", Posture.HIDDEN, "status", (snapshot,))
+
+
+def diagnostics_route() -> Route:
+    """Return the route of the snapshot for support."""
+    support = Operation(
+        Method.GET,
+        diagnostics,
+        "getDiagnostics",
+        "Return a bounded snapshot for support.",
+        Diagnostics,
+    )
+    path = "/debug/diagnostics"
+    return Route(path, path, Posture.HIDDEN, "status", (support,))

@@ -1,0 +1,79 @@
+"""The endpoints without a token for orchestrators and callers: probes, and the API document."""
+
+import asyncio
+from typing import Any
+
+from wats.store import Store
+from wats.store.records import StoreHealth
+from wats.telemetry.contract.values import Method
+from wats.web.bodies import Body
+from wats.web.exchange import Request, Response, json_response
+from wats.web.parts import Parts
+from wats.web.problems import problem
+from wats.web.routing import Operation, Posture, Route
+
+HEALTH_SECONDS = 1.0
+"""The time limit of a health check of the store before it counts as unreachable."""
+
+UNREACHABLE = StoreHealth(ok=False, adapter="unknown", schema_version=0)
+
+
+class Health(Body, frozen=True):
+    """The service answers."""
+
+    ok: bool
+    service: str
+
+
+async def healthz(parts: Parts, request: Request) -> Response:
+    """Respond without checking anything."""
+    return json_response(Health(ok=True, service="wats"))
+
+
+async def readyz(parts: Parts, request: Request) -> Response:
+    """Return 200 if the store can be read and has our schema, and stored updates are dispatched."""
+    if parts.store is not None and not (await health_of(parts.store)).ok:
+        return problem(503, "not_ready", "The persistence check failed.")
+    if not parts.receiver.is_dispatching:
+        return problem(503, "not_ready", "Stored updates are not dispatched.")
+    return json_response(Health(ok=True, service="wats"))
+
+
+async def openapi(parts: Parts, request: Request) -> Response:
+    """Return the OpenAPI document; unauthenticated clients get one without the hidden routes."""
+    document = parts.complete_document if request.authorized else parts.anonymous_document
+    return Response(200, document)
+
+
+async def health_of(store: Store) -> StoreHealth:
+    """Return the health of *store*; without a timely response it counts as unreachable."""
+    try:
+        async with asyncio.timeout(HEALTH_SECONDS):
+            return await store.health()
+    except Exception:  # a store that fails to report its health, for any reason, is unhealthy
+        return UNREACHABLE
+
+
+def routes() -> tuple[Route, ...]:
+    """Return the routes that are open to all."""
+    alive = Operation(Method.GET, healthz, "getHealth", "Tell that the process answers.", Health)
+    ready = Operation(
+        Method.GET,
+        readyz,
+        "getReadiness",
+        "Tell whether the service can do its work.",
+        Health,
+        problems=(503,),
+    )
+    document = Operation(
+        Method.GET,
+        openapi,
+        "getOpenApi",
+        "Return this document; all of it to callers with a token.",
+        dict[str, Any],
+    )
+    return (
+        Route("/healthz", "/healthz", Posture.OPEN, "status", (alive,)),
+        Route("/readyz", "/readyz", Posture.OPEN, "status", (ready,)),
+        Route("/openapi.json", "/openapi.json", Posture.OPEN, "openapi", (document,)),
+    )

@@ -1,0 +1,27 @@
+"""The one table of routes.
+
+The table gives the router, the `route` label of the metrics, the inventory of `/status`, the
+OpenAPI document and the posture towards unauthenticated clients. A route outside the table cannot
+be served, and a route in it is included everywhere.
+"""
+
+from wats.config import Profile
+from wats.web import webhooks
+from wats.web.api import conversations, groups, messages
+from wats.web.ops import health, metrics, status
+from wats.web.routing import Route
+
+
+def route_table(profile: Profile, *, groups_enabled: bool) -> tuple[Route, ...]:
+    """Return every route of a service with *profile*, in the order of its inventory."""
+    prefix = profile.service.api_prefix
+    table = (
+        *health.routes(),
+        status.status_route(),
+        metrics.route(),
+        status.diagnostics_route(),
+        webhooks.route(profile.webhook.path),
+        *messages.routes(prefix),
+        *conversations.routes(prefix),
+    )
+    return (*table, *groups.routes(prefix)) if groups_enabled else table
