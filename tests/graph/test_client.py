@@ -21,7 +21,7 @@ from wats.errors import (
     GraphUnreachable,
     MalformedRequest,
 )
-from wats.graph.client import _NEVER_WRITTEN, GraphAnswer, GraphClient
+from wats.graph.client import _NEVER_WRITTEN, GraphClient, GraphResponse
 from wats.graph.connections import MAX_INTERIM_RESPONSES
 from wats.privacy import Secret
 from wats.telemetry.contract.values import EndpointFamily, ErrorCategory, Outcome
@@ -213,7 +213,7 @@ async def started(
         await asyncio.sleep(0)
 
 
-async def post(client: GraphClient, *, method: str = "POST") -> GraphAnswer:
+async def post(client: GraphClient, *, method: str = "POST") -> GraphResponse:
     return await client.call(EndpointFamily.MESSAGES, method, ["200", "messages"], payload=b"{}")
 
 
@@ -228,7 +228,7 @@ async def test_a_call_puts_exactly_this_on_the_wire() -> None:
         )
 
     [request] = server.requests
-    assert answer == GraphAnswer(200, {"messages": [{"id": "wamid.X"}]}, OK)
+    assert answer == GraphResponse(200, {"messages": [{"id": "wamid.X"}]}, OK)
     assert (
         request.line == "POST /proxy/v25.0/200/a%20b%3Ac?a=b&fields=id%2Cname&after=x%26y HTTP/1.1"
     )

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from wats.errors import MalformedRequest
 from wats.outbound.messages import (
+    OutboundText,
     Outgoing,
-    TextMessage,
     canonical,
     is_group_id,
     is_plain,
@@ -79,7 +79,7 @@ def test_the_root_must_be_an_object(body: bytes) -> None:
 def test_a_text_is_taken_as_it_is_written() -> None:
     message = parse_text(text_of("one\n\ttwo 😀", previewUrl=False, unknown=[1]))
 
-    assert message == TextMessage(to="15551230000", text="one\n\ttwo 😀", preview_url=False)
+    assert message == OutboundText(to="15551230000", text="one\n\ttwo 😀", preview_url=False)
 
 
 def test_a_text_without_a_preview_flag_leaves_it_to_meta() -> None:

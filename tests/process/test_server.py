@@ -5,7 +5,7 @@ import pytest
 
 from tests.process.http.running import Running
 from wats.errors import ConfigError
-from wats.process.http.admission import Limits
+from wats.process.http.admission import ConnectionLimits
 from wats.process.server import bind
 from wats.process.shared_listener import shares_of
 
@@ -26,7 +26,7 @@ async def test_a_webhook_whose_client_hangs_up_during_it_is_counted() -> None:
 @pytest.mark.parametrize("half", [HALF_A_WEBHOOK, b"GET /heal", b""], ids=["body", "head", "none"])
 async def test_a_request_that_does_not_arrive_is_not_waited_for_for_ever(half: bytes) -> None:
     async with (
-        Running(limits=Limits(request_seconds=0.2)) as running,
+        Running(limits=ConnectionLimits(request_seconds=0.2)) as running,
         running.connection(half) as (reader, _),
     ):
         async with asyncio.timeout(5):

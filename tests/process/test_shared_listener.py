@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from wats.process import shared_listener as sharing
-from wats.process.http.admission import Admission, Limits
+from wats.process.http.admission import Admission, ConnectionLimits
 from wats.process.server import bind
 from wats.process.shared_listener import SLACK, Share, SharedListener, shares_of
 
@@ -60,7 +60,7 @@ class Process:
             share,
             connections=self.connections,
             make_protocol=lambda: Conversation(number, self.connections),
-            admission=Admission((), Limits()),
+            admission=Admission((), ConnectionLimits()),
         )
 
 

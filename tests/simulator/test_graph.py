@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from wats.errors import GraphOutcomeUnknown, GraphRefused, GraphUnreachable
-from wats.graph.client import GraphAnswer, GraphClient
+from wats.graph.client import GraphClient, GraphResponse
 from wats.privacy import Secret
 from wats.simulator.recipients import BY_SUFFIX, REFUSED_PREFIX
 from wats.telemetry.contract.values import EndpointFamily, ErrorCategory, Outcome
@@ -25,7 +25,7 @@ class Ignored:
         pass
 
 
-async def send_with_client(url: str, to: str, *, read_seconds: float = 5.0) -> GraphAnswer:
+async def send_with_client(url: str, to: str, *, read_seconds: float = 5.0) -> GraphResponse:
     client = GraphClient(
         base_url=url,
         version="v25.0",

@@ -121,8 +121,8 @@ def _serve_by_workers(profile: Profile, secrets: Secrets) -> None:
     if seat is None:
         return
     try:
-        place = _Place(listener, board, shares[seat.row], bells[seat.row])
-        run_service(_work(profile, secrets, seat, place))
+        inherited = _InheritedState(listener, board, shares[seat.row], bells[seat.row])
+        run_service(_work(profile, secrets, seat, inherited))
     except WatsError as error:
         if seat.is_ready:
             raise
@@ -130,8 +130,8 @@ def _serve_by_workers(profile: Profile, secrets: Secrets) -> None:
         raise click.exceptions.Exit(1) from None
 
 
-class _Place(NamedTuple):
-    """The state that a worker process has from before the fork."""
+class _InheritedState(NamedTuple):
+    """State that a worker process inherits through the fork."""
 
     listener: socket.socket
     board: Board
@@ -143,7 +143,7 @@ async def _work(
     profile: Profile,
     secrets: Secrets,
     seat: Seat,
-    place: _Place,
+    inherited: _InheritedState,
 ) -> None:
     loop = asyncio.get_running_loop()
 
@@ -152,13 +152,15 @@ async def _work(
         signal.raise_signal(signal.SIGTERM)
 
     # The objects of a worker are made after the fork, so there may be threads.
-    async with _made(profile, secrets, place.bell, board=place.board, row=seat.row) as app:
+    async with _made(profile, secrets, inherited.bell, board=inherited.board, row=seat.row) as app:
         if seat.is_replacement:
             app.telemetry.event(LifecycleEvent.WORKER_REPLACED)
         # A worker without a supervisor ends as if the supervisor had signalled it.
         loop.add_reader(seat.lifeline, end)
         try:
-            await _run(app, place.listener, ready=lambda _url: seat.ready(), share=place.share)
+            await _run(
+                app, inherited.listener, ready=lambda _url: seat.ready(), share=inherited.share
+            )
         finally:
             loop.remove_reader(seat.lifeline)
 

@@ -1,6 +1,6 @@
 """The only client of Graph: a call has a response, was never sent, or has an unknown outcome.
 
-    response 2xx                       GraphAnswer, even if its body cannot be read
+    response 2xx                       GraphResponse, even if its body cannot be read
     refused, by graph/errors.py        GraphRefused; so is any other response to a GET
     never written                      GraphUnreachable: it can be sent again
     everything else                    GraphOutcomeUnknown: it must not be sent again
@@ -71,7 +71,7 @@ class OperationRecorder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class GraphAnswer:
+class GraphResponse:
     """A response of 2xx: Graph carried the request out.
 
     Attributes:
@@ -189,7 +189,7 @@ class GraphClient:
         *,
         query: Mapping[str, str] | None = None,
         payload: bytes | None = None,
-    ) -> GraphAnswer:
+    ) -> GraphResponse:
         """Send one request and return Graph's response.
 
         A 2xx response that holds an `error` object is a success: the status means that the request
@@ -233,7 +233,7 @@ class GraphClient:
             if failure.is_reported:
                 self._telemetry.graph_error(ErrorCategory(failure.diagnostics.category))
             raise failure
-        return GraphAnswer(reply.status, _payload(reply), reply.body)
+        return GraphResponse(reply.status, _payload(reply), reply.body)
 
     def _url(self, segments: Sequence[str], query: Mapping[str, str] | None) -> URL:
         path = "/".join(_encoded(segment, index) for index, segment in enumerate(segments))

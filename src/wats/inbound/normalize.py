@@ -61,7 +61,7 @@ class Normalized(msgspec.Struct, frozen=True):
     skipped: Mapping[UpdateKind, int] = msgspec.field(default_factory=dict)
 
 
-class _Row(msgspec.Struct, frozen=True):
+class _MemberRow(msgspec.Struct, frozen=True):
     """How the items of one member of a value are read, and the kind that they are by default."""
 
     kind: UpdateKind
@@ -79,8 +79,8 @@ class _Field(msgspec.Struct, frozen=True):
         shares_errors: Whether the errors of a value belong to the items next to them.
     """
 
-    whole: _Row | None
-    members: dict[str, _Row]
+    whole: _MemberRow | None
+    members: dict[str, _MemberRow]
     wrapper: str | None = None
     shares_errors: bool = False
 
@@ -91,16 +91,16 @@ class _Field(msgspec.Struct, frozen=True):
 
 
 def _only(kind: UpdateKind) -> _Field:
-    return _Field(_Row(kind, read_event), {})
+    return _Field(_MemberRow(kind, read_event), {})
 
 
 def _listed(kind: UpdateKind, member: str, read: Callable[..., Update | SkipReason]) -> _Field:
-    return _Field(_Row(kind, read), {member: _Row(kind, read)})
+    return _Field(_MemberRow(kind, read), {member: _MemberRow(kind, read)})
 
 
-_UNKNOWN_ROW = _Row(UpdateKind.UNKNOWN, read_event)
+_UNKNOWN_ROW = _MemberRow(UpdateKind.UNKNOWN, read_event)
 _UNKNOWN = _only(UpdateKind.UNKNOWN)
-_ERROR = _Row(UpdateKind.ERROR, read_event)
+_ERROR = _MemberRow(UpdateKind.ERROR, read_event)
 _ACCOUNT = (
     "account_alerts",
     "account_offboarded",
@@ -130,16 +130,16 @@ FIELDS: dict[str, _Field] = {
     "messages": _Field(
         None,
         {
-            "messages": _Row(UpdateKind.MESSAGE, read_message),
-            "statuses": _Row(UpdateKind.STATUS, read_status),
-            "user_actions": _Row(UpdateKind.USER_ACTION, read_event),
+            "messages": _MemberRow(UpdateKind.MESSAGE, read_message),
+            "statuses": _MemberRow(UpdateKind.STATUS, read_status),
+            "user_actions": _MemberRow(UpdateKind.USER_ACTION, read_event),
         },
     ),
     "calls": _Field(
         None,
         {
-            "calls": _Row(UpdateKind.CALL_CONNECT, read_call),
-            "statuses": _Row(UpdateKind.CALL_STATUS, read_call_status),
+            "calls": _MemberRow(UpdateKind.CALL_CONNECT, read_call),
+            "statuses": _MemberRow(UpdateKind.CALL_STATUS, read_call_status),
         },
         shares_errors=True,
     ),
@@ -150,10 +150,10 @@ FIELDS: dict[str, _Field] = {
     "user_preferences": _listed(UpdateKind.USER_PREFERENCES, "user_preferences", read_event),
     "user_id_update": _listed(UpdateKind.USER_ID_UPDATE, "user_id_update", read_event),
     "history": _Field(
-        _Row(UpdateKind.HISTORY, read_event),
+        _MemberRow(UpdateKind.HISTORY, read_event),
         {
-            "history": _Row(UpdateKind.HISTORY, read_event),
-            "messages": _Row(UpdateKind.HISTORY, read_copy),
+            "history": _MemberRow(UpdateKind.HISTORY, read_event),
+            "messages": _MemberRow(UpdateKind.HISTORY, read_copy),
         },
     ),
     "message_echoes": _listed(UpdateKind.MESSAGE_ECHO, "message_echoes", read_copy),
@@ -161,12 +161,12 @@ FIELDS: dict[str, _Field] = {
     "smb_app_state_sync": _listed(UpdateKind.APP_STATE_SYNC, "state_sync", read_event),
     "automatic_events": _listed(UpdateKind.AUTOMATIC_EVENT, "automatic_events", read_event),
     "standby": _Field(
-        _Row(UpdateKind.STANDBY, read_event),
+        _MemberRow(UpdateKind.STANDBY, read_event),
         {
-            "messages": _Row(UpdateKind.STANDBY, read_copy),
-            "statuses": _Row(UpdateKind.STANDBY, read_status),
-            "message_echoes": _Row(UpdateKind.STANDBY, read_copy),
-            "standby": _Row(UpdateKind.STANDBY, read_event),
+            "messages": _MemberRow(UpdateKind.STANDBY, read_copy),
+            "statuses": _MemberRow(UpdateKind.STANDBY, read_status),
+            "message_echoes": _MemberRow(UpdateKind.STANDBY, read_copy),
+            "standby": _MemberRow(UpdateKind.STANDBY, read_event),
         },
         wrapper="standby",
     ),
@@ -191,7 +191,7 @@ def normalize(envelope: object, *, received_at: datetime) -> Normalized:
     Accepts every result of `envelope.parse` without raising. An update that is in the envelope
     twice is returned once.
     """
-    walk = _Walk(received_at)
+    walk = _EnvelopeWalk(received_at)
     entries = envelope.get("entry") if isinstance(envelope, dict) else None
     if isinstance(entries, list):
         walk.entries(entries)
@@ -200,7 +200,7 @@ def normalize(envelope: object, *, received_at: datetime) -> Normalized:
     return Normalized(walk.updates, walk.skips, walk.skipped)
 
 
-class _Walk:
+class _EnvelopeWalk:
     """One walk through one envelope."""
 
     def __init__(self, received_at: datetime) -> None:
@@ -312,7 +312,7 @@ class _Walk:
             self._others(change, field, value, others, is_listed=is_listed)
 
     def _items(
-        self, change: Change, name: str, row: _Row, member: object, shared: object = None
+        self, change: Change, name: str, row: _MemberRow, member: object, shared: object = None
     ) -> bool:
         """Read the items of *member*, a list or one item; *name* is its position in the value.
 
@@ -340,7 +340,9 @@ class _Walk:
                 is_shared = True
         return is_shared
 
-    def _take(self, change: Change, row: _Row, item: Item) -> tuple[SkipReason, UpdateKind] | None:
+    def _take(
+        self, change: Change, row: _MemberRow, item: Item
+    ) -> tuple[SkipReason, UpdateKind] | None:
         update = row.read(change, item, row.kind)
         if isinstance(update, SkipReason):
             return update, row.kind

@@ -84,20 +84,20 @@ class _Value(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     statuses: tuple[Raw] | UnsetType = UNSET
 
 
-class _Change(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class _UsualChange(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     value: _Value
     field: Literal["messages"]
 
 
-class _Entry(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class _UsualEntry(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     id: str
-    changes: tuple[_Change]
+    changes: tuple[_UsualChange]
     time: Any = None
 
 
 class _Envelope(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     object: Literal["whatsapp_business_account"]
-    entry: tuple[_Entry]
+    entry: tuple[_UsualEntry]
 
 
 _decode = msgspec.json.Decoder(_Envelope).decode

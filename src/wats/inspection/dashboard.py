@@ -13,7 +13,7 @@ from wats.inspection.formatting import (
 )
 from wats.inspection.history import History
 from wats.inspection.samples import Samples
-from wats.inspection.tables import Cell, Fact, Row, Section, Tally, inbox, others, sections
+from wats.inspection.tables import Cell, Fact, Row, Table, Tally, inbox, others, sections
 from wats.web.ops.status import Status, StoreView
 
 _NUMBER: Final = 8
@@ -62,11 +62,11 @@ def render(view: View, style: Style) -> list[str]:
     return [*head, *body, *(blank if foot else []), *foot][: style.lines]
 
 
-def _height(tables: Sequence[Section]) -> int:
+def _height(tables: Sequence[Table]) -> int:
     return sum(1 + len(table.rows) for table in tables)
 
 
-def _fit(tables: Sequence[Section], room: int, counted: Samples) -> list[Section]:
+def _fit(tables: Sequence[Table], room: int, counted: Samples) -> list[Table]:
     """Remove the quietest row of the longest table until all tables fit."""
     kept = list(tables)
     while _height(kept) > room:
@@ -130,7 +130,7 @@ class _Page:
             text += between + self._style.shorten(part, self._style.columns)
         return text
 
-    def table(self, section: Section) -> list[str]:
+    def table(self, section: Table) -> list[str]:
         title = section.title + (f" (+{section.hidden})" if section.hidden else "")
         number = "total" if self._history is None else "per s"
         heads = "".join(head.rjust(_NUMBER) for head in section.heads)

@@ -61,7 +61,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class Table:
     """Lines about one part of the service; *hidden* is the number of lines left out."""
 
     title: str
@@ -80,7 +80,7 @@ class Fact:
     is_duration: bool = False
 
 
-def sections(samples: Samples) -> list[Section]:
+def sections(samples: Samples) -> list[Table]:
     """Return the tables about all that ever happened in *samples*."""
     made = (_requests, _updates, _handlers, _graph, _messages, _store)
     return [section for section in (make(samples) for make in made) if section.rows]
@@ -117,7 +117,7 @@ _COUNTED: Final = {
 }
 
 
-def _requests(samples: Samples) -> Section:
+def _requests(samples: Samples) -> Table:
     rows = (
         Row(
             route,
@@ -130,10 +130,10 @@ def _requests(samples: Samples) -> Section:
         )
         for route in _seen(samples, HTTP_REQUESTS, "route")
     )
-    return Section("Requests", ("4xx", "5xx", "p50", "p99"), tuple(rows))
+    return Table("Requests", ("4xx", "5xx", "p50", "p99"), tuple(rows))
 
 
-def _updates(samples: Samples) -> Section:
+def _updates(samples: Samples) -> Table:
     rows = (
         Row(
             kind,
@@ -146,10 +146,10 @@ def _updates(samples: Samples) -> Section:
         )
         for kind in _seen(samples, WEBHOOK_NORMALIZATION, "update_kind")
     )
-    return Section("Updates", ("failed", "repeats", "skipped"), tuple(rows))
+    return Table("Updates", ("failed", "repeats", "skipped"), tuple(rows))
 
 
-def _handlers(samples: Samples) -> Section:
+def _handlers(samples: Samples) -> Table:
     rows = (
         Row(
             target,
@@ -158,10 +158,10 @@ def _handlers(samples: Samples) -> Section:
         )
         for target in _seen(samples, DISPATCHES, "target")
     )
-    return Section("Handlers", ("failed",), tuple(rows))
+    return Table("Handlers", ("failed",), tuple(rows))
 
 
-def _graph(samples: Samples) -> Section:
+def _graph(samples: Samples) -> Table:
     has_timings = samples.has(f"{GRAPH_DURATION.name}_count")
     rows = (
         Row(
@@ -178,10 +178,10 @@ def _graph(samples: Samples) -> Section:
         for endpoint in _seen(samples, GRAPH_OPERATIONS, "endpoint_family")
     )
     heads = ("4xx", "5xx", "p50", "p99") if has_timings else ("4xx", "5xx")
-    return Section("Graph", heads, tuple(rows))
+    return Table("Graph", heads, tuple(rows))
 
 
-def _messages(samples: Samples) -> Section:
+def _messages(samples: Samples) -> Table:
     sent = _alarm(SEND_OUTCOMES, outcome=Outcome.ERROR)
     failed = _alarm(MESSAGES_FINAL, outcome=FinalOutcome.FAILED)
     rows = {
@@ -198,10 +198,10 @@ def _messages(samples: Samples) -> Section:
         if count(samples) or any(_has_happened(cell, samples) for cell in cells)
     }
     heads = ("failed", "", "p50", "p99") if "delivered" in happened else ("failed",)
-    return Section("Messages", heads, tuple(happened.values()))
+    return Table("Messages", heads, tuple(happened.values()))
 
 
-def _store(samples: Samples) -> Section:
+def _store(samples: Samples) -> Table:
     has_timings = samples.has(f"{STORE_DURATION.name}_count")
     rows = (
         Row(
@@ -214,7 +214,7 @@ def _store(samples: Samples) -> Section:
         )
         for adapter in _seen(samples, PERSISTENCE_OPERATIONS, "adapter")
     )
-    return Section("Store", ("failed", "", "p50", "p99") if has_timings else ("failed",), (*rows,))
+    return Table("Store", ("failed", "", "p50", "p99") if has_timings else ("failed",), (*rows,))
 
 
 def _seen(samples: Samples, family: Family, label: str) -> Iterable[str]:

@@ -33,7 +33,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f]")
 _CONTROL_IN_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 
 
-class TextMessage(msgspec.Struct, frozen=True, kw_only=True):
+class OutboundText(msgspec.Struct, frozen=True, kw_only=True):
     """A text for one person, in the short form of our own."""
 
     to: str
@@ -53,7 +53,7 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     is_group: bool = False
 
 
-def parse_text(body: bytes) -> TextMessage:
+def parse_text(body: bytes) -> OutboundText:
     """Return the text message in *body*. Unknown keys are ignored.
 
     Raises:
@@ -61,7 +61,7 @@ def parse_text(body: bytes) -> TextMessage:
     """
     ask = parse_object(body, TEXT_MALFORMED)
     refuse(_text_route_mistakes(ask), TEXT_MALFORMED)
-    return TextMessage(to=ask["to"], text=ask["text"], preview_url=ask.get("previewUrl"))
+    return OutboundText(to=ask["to"], text=ask["text"], preview_url=ask.get("previewUrl"))
 
 
 def parse_graph_message(body: bytes, *, groups_enabled: bool) -> Outgoing | None:

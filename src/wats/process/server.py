@@ -12,7 +12,7 @@ import uvicorn
 from typing_extensions import override
 
 from wats.errors import ConfigError, ConfigIssue
-from wats.process.http.admission import Admission, Limits
+from wats.process.http.admission import Admission, ConnectionLimits
 from wats.process.http.protocol import GatewayProtocol
 from wats.process.http.site import Site
 from wats.process.shared_listener import Share, SharedListener, shares_of
@@ -56,7 +56,7 @@ class Server(uvicorn.Server):
         hook: Hook = NO_HOOK,
         share: Share | None = None,
         request_seconds: float = 30.0,
-        limits: Limits | None = None,
+        limits: ConnectionLimits | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -76,7 +76,7 @@ class Server(uvicorn.Server):
         self._draining = draining
         self._hook = hook
         self._share = share if share is not None else shares_of(1)[0]
-        self._limits = limits or Limits(
+        self._limits = limits or ConnectionLimits(
             request_seconds=request_seconds, keep_alive_seconds=KEEP_ALIVE_SECONDS
         )
         self._admission = Admission(self.server_state.connections, self._limits)  # type: ignore[arg-type]  # they are ours

@@ -53,7 +53,7 @@ def pause_after(quick_ends: int) -> float:
     return min(FIRST_PAUSE_SECONDS * 2.0 ** min(quick_ends - 2, 10), LONGEST_PAUSE_SECONDS)
 
 
-class Refusal(msgspec.Struct, frozen=True):
+class StartFailure(msgspec.Struct, frozen=True):
     """Why a worker cannot start: the class of the error, and the message for the operator."""
 
     name: str
@@ -84,7 +84,7 @@ class Seat:
 
     def refuse(self, error: WatsError) -> None:
         """Report to the supervisor why this worker ends without having been ready."""
-        self._tell(msgspec.json.encode(Refusal(error_name(error), str(error))))
+        self._tell(msgspec.json.encode(StartFailure(error_name(error), str(error))))
 
     def _tell(self, message: bytes) -> None:
         with suppress(BrokenPipeError):  # the supervisor is gone, which the lifeline reports too
@@ -93,7 +93,7 @@ class Seat:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Place:
+class _WorkerSlot:
     """The same slot, as the supervisor sees it. It is empty while it has no process.
 
     Its worker reports through a pipe that stays: *report* is the worker's end, *heard* is ours.
@@ -103,7 +103,7 @@ class _Place:
     heard: int
     report: int
     pid: int | None = None
-    told: bytes = b""
+    received: bytes = b""
     is_ready: bool = False
     started_at: float = 0.0
     due_at: float | None = None
@@ -111,17 +111,17 @@ class _Place:
     exit_code: int | None = None
 
     @property
-    def refusal(self) -> Refusal | None:
+    def refusal(self) -> StartFailure | None:
         """The reason that its last process reported for a failed start."""
         with suppress(msgspec.MsgspecError):
-            return msgspec.json.decode(self.told, type=Refusal)
+            return msgspec.json.decode(self.received, type=StartFailure)
         return None
 
 
-def _place(row: int) -> _Place:
+def _new_slot(row: int) -> _WorkerSlot:
     heard, report = os.pipe()
     os.set_blocking(heard, False)
-    return _Place(row=row, heard=heard, report=report)
+    return _WorkerSlot(row=row, heard=heard, report=report)
 
 
 class _Signals:
@@ -204,7 +204,7 @@ class Supervisor:
         self._stop_seconds = stop_seconds
         self._log = log
         self._now = monotonic
-        self._places: list[_Place] = []
+        self._slots: list[_WorkerSlot] = []
         self._is_starting = True
         self._is_stopping = False
         self._kill_at: float | None = None
@@ -220,8 +220,8 @@ class Supervisor:
         """
         # Held open by this process alone, so that its end is seen by all others.
         self._lifeline, self._held = os.pipe()
-        self._places = [_place(row) for row in range(self._board.rows)]
-        self._places[0].due_at = self._now()
+        self._slots = [_new_slot(row) for row in range(self._board.rows)]
+        self._slots[0].due_at = self._now()
         with _Signals() as signals:
             seat = self._supervise(signals)
         if seat is not None:
@@ -232,60 +232,60 @@ class Supervisor:
         return seat
 
     def _supervise(self, signals: _Signals) -> Seat | None:
-        while not self._is_stopping or any(place.pid is not None for place in self._places):
+        while not self._is_stopping or any(slot.pid is not None for slot in self._slots):
             self._sleep(signals.descriptor)
             for number in signals.take():
                 self._heed(number)
-            for place in self._places:
-                self._look_after(place)
+            for slot in self._slots:
+                self._look_after(slot)
             self._kill_hung_workers()
-            for place in self._due():
-                seat = self._fill(place, signals)
+            for slot in self._due():
+                seat = self._fill(slot, signals)
                 if seat is not None:
                     return seat
         return None
 
-    def _due(self) -> Iterator[_Place]:
-        for place in self._places:
-            if place.due_at is not None and place.due_at <= self._now() and not self._is_stopping:
-                yield place
+    def _due(self) -> Iterator[_WorkerSlot]:
+        for slot in self._slots:
+            if slot.due_at is not None and slot.due_at <= self._now() and not self._is_stopping:
+                yield slot
 
-    def _fill(self, place: _Place, signals: _Signals) -> Seat | None:
-        """Fork the worker of *place*; return its seat in the worker, `None` in the supervisor."""
-        refusal, place.told = place.refusal, b""
-        place.started_at, place.due_at = self._now(), None
+    def _fill(self, slot: _WorkerSlot, signals: _Signals) -> Seat | None:
+        """Fork the worker of *slot*; return its seat in the worker, `None` in the supervisor."""
+        refusal, slot.received = slot.refusal, b""
+        slot.started_at, slot.due_at = self._now(), None
         try:
-            place.pid = signals.fork()
+            slot.pid = signals.fork()
         except OSError:  # there are too many processes, or there is too little memory
-            self._give_up(place, _NOT_FORKED)
+            self._give_up(slot, _NOT_FORKED)
             return None
-        if place.pid == 0:
-            return self._seat(place)
+        if slot.pid == 0:
+            return self._seat(slot)
         if not self._is_starting:
-            self._log_end(place, refusal)
+            self._log_end(slot, refusal)
         return None
 
-    def _seat(self, place: _Place) -> Seat:
+    def _seat(self, slot: _WorkerSlot) -> Seat:
         """Close the resources of the supervisor: this is the worker."""
-        for other in self._places:
+        for other in self._slots:
             os.close(other.heard)
-            if other is not place:
+            if other is not slot:
                 os.close(other.report)
         os.close(self._held)
         return Seat(
-            place.row,
+            slot.row,
             is_replacement=not self._is_starting,
             lifeline=self._lifeline,
-            report=place.report,
+            report=slot.report,
         )
 
-    def _log_end(self, place: _Place, refusal: Refusal | None) -> None:
+    def _log_end(self, slot: _WorkerSlot, refusal: StartFailure | None) -> None:
         with suppress(Exception):  # a closed stderr is no reason to leave a slot empty
             self._log(
                 {
                     "event": "wats.worker.replaced",
-                    "worker": place.row,
-                    "exitCode": place.exit_code,
+                    "worker": slot.row,
+                    "exitCode": slot.exit_code,
                     "errorName": refusal.name if refusal is not None else None,
                     "at": to_iso(utc_now()),
                 }
@@ -293,9 +293,9 @@ class Supervisor:
 
     def _sleep(self, signalled: int) -> None:
         poll = select.poll()
-        for descriptor in (signalled, *(place.heard for place in self._places)):
+        for descriptor in (signalled, *(slot.heard for slot in self._slots)):
             poll.register(descriptor, select.POLLIN)
-        times = [self._kill_at] if self._is_stopping else [place.due_at for place in self._places]
+        times = [self._kill_at] if self._is_stopping else [slot.due_at for slot in self._slots]
         next_at = min((time for time in times if time is not None), default=None)
         poll.poll(None if next_at is None else max(ceil((next_at - self._now()) * 1000), 0))
 
@@ -320,56 +320,56 @@ class Supervisor:
             self._pass_on(signal.SIGKILL)
 
     def _pass_on(self, number: signal.Signals) -> None:
-        for place in self._places:
-            if place.pid is not None:
-                os.kill(place.pid, number)
+        for slot in self._slots:
+            if slot.pid is not None:
+                os.kill(slot.pid, number)
 
-    def _look_after(self, place: _Place) -> None:
-        if place.pid is None:
+    def _look_after(self, slot: _WorkerSlot) -> None:
+        if slot.pid is None:
             return
         # In this order: reports that a worker wrote before it ended can be read afterwards.
-        pid, status = os.waitpid(place.pid, os.WNOHANG)
-        self._listen(place)
+        pid, status = os.waitpid(slot.pid, os.WNOHANG)
+        self._listen(slot)
         if pid != 0:
-            self._empty(place, os.waitstatus_to_exitcode(status))
+            self._empty(slot, os.waitstatus_to_exitcode(status))
 
-    def _listen(self, place: _Place) -> None:
+    def _listen(self, slot: _WorkerSlot) -> None:
         with suppress(BlockingIOError):
             while True:
-                place.told += os.read(place.heard, _MOST_BYTES)
-        if place.told == _READY and not place.is_ready:
-            place.is_ready = True
+                slot.received += os.read(slot.heard, _MOST_BYTES)
+        if slot.received == _READY and not slot.is_ready:
+            slot.is_ready = True
             self._count()
             if self._is_starting and not self._is_stopping:
                 self._go_on()
 
     def _go_on(self) -> None:
         """Start the others, now that the first is ready; or report that all are."""
-        for place in self._places:
-            if place.pid is None:
-                place.due_at = self._now()
-        if all(place.is_ready for place in self._places):
+        for slot in self._slots:
+            if slot.pid is None:
+                slot.due_at = self._now()
+        if all(slot.is_ready for slot in self._slots):
             self._is_starting = False
             self._ready()
 
-    def _empty(self, place: _Place, exit_code: int) -> None:
-        place.pid, place.exit_code, place.is_ready = None, exit_code, False
-        self._shares[place.row].leave()
+    def _empty(self, slot: _WorkerSlot, exit_code: int) -> None:
+        slot.pid, slot.exit_code, slot.is_ready = None, exit_code, False
+        self._shares[slot.row].leave()
         self._count()
-        refusal = place.refusal
-        self._give_up(place, refusal.text if refusal is not None else _ENDED)
+        refusal = slot.refusal
+        self._give_up(slot, refusal.text if refusal is not None else _ENDED)
 
-    def _give_up(self, place: _Place, reason: str) -> None:
-        """Fill *place* again later; at the start, end all workers for *reason*."""
+    def _give_up(self, slot: _WorkerSlot, reason: str) -> None:
+        """Fill *slot* again later; at the start, end all workers for *reason*."""
         if self._is_stopping:
             return
         if self._is_starting:
             self._failure = reason
             self._stop()
             return
-        is_quick = self._now() - place.started_at < QUICK_SECONDS
-        place.quick_ends = place.quick_ends + 1 if is_quick else 0
-        place.due_at = self._now() + pause_after(place.quick_ends)
+        is_quick = self._now() - slot.started_at < QUICK_SECONDS
+        slot.quick_ends = slot.quick_ends + 1 if is_quick else 0
+        slot.due_at = self._now() + pause_after(slot.quick_ends)
 
     def _count(self) -> None:
-        self._board.workers = sum(place.is_ready for place in self._places)
+        self._board.workers = sum(slot.is_ready for slot in self._slots)

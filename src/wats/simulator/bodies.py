@@ -27,7 +27,7 @@ _WORD_BREAK: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class WebhookPart:
     """One item of a webhook.
 
     Attributes:
@@ -54,7 +54,7 @@ def new_wamid(number: str, *, inbound: bool = False) -> str:
 
 def message_part(
     sender: str, content: Mapping[str, Any], *, name: str, at: int, group_id: str | None = None
-) -> Part:
+) -> WebhookPart:
     """Return a message of a customer; *content* holds `type` and the content of that type."""
     item = {
         "from": sender,
@@ -63,7 +63,7 @@ def message_part(
         **({"group_id": group_id} if group_id else {}),
         **content,
     }
-    return Part(MESSAGES, "messages", item, {"profile": {"name": name}, "wa_id": sender})
+    return WebhookPart(MESSAGES, "messages", item, {"profile": {"name": name}, "wa_id": sender})
 
 
 def status_part(
@@ -75,7 +75,7 @@ def status_part(
     pricing: Mapping[str, Any] | None = None,
     callback_data: str | None = None,
     error_code: int | None = None,
-) -> Part:
+) -> WebhookPart:
     """Return that the message *wamid* is now *status* at *recipient*."""
     item: dict[str, Any] = {"id": wamid, "status": status, "timestamp": str(at), **recipient}
     if pricing is not None:
@@ -84,13 +84,13 @@ def status_part(
         item["errors"] = [webhook_error(error_code)]
     if callback_data is not None:
         item["biz_opaque_callback_data"] = callback_data
-    return Part(MESSAGES, "statuses", item)
+    return WebhookPart(MESSAGES, "statuses", item)
 
 
-def group_part(field: str, kind: str, *, at: int, **content: Any) -> Part:
+def group_part(field: str, kind: str, *, at: int, **content: Any) -> WebhookPart:
     """Return a group event; *content* without a value is left out."""
     present = {key: value for key, value in content.items() if value is not None}
-    return Part(field, "groups", {"timestamp": str(at), "type": kind, **present})
+    return WebhookPart(field, "groups", {"timestamp": str(at), "type": kind, **present})
 
 
 def pricing_of(message_type: str) -> Mapping[str, Any]:
@@ -116,7 +116,7 @@ def webhook_error(code: int) -> dict[str, Any]:
     return {"code": code, "title": title, "message": title, "error_data": {"details": DETAILS}}
 
 
-def envelope(parts: Sequence[Part], settings: SimulatorSettings, *, at: int) -> bytes:
+def envelope(parts: Sequence[WebhookPart], settings: SimulatorSettings, *, at: int) -> bytes:
     """Return the webhook that delivers *parts* in their order.
 
     Neighbors of one kind share a change. The text is escaped as Meta's is, slashes included, so a
@@ -134,7 +134,9 @@ def envelope(parts: Sequence[Part], settings: SimulatorSettings, *, at: int) -> 
     return text.replace("/", "\\/").encode()
 
 
-def _value(list_key: str, parts: Sequence[Part], settings: SimulatorSettings) -> dict[str, Any]:
+def _value(
+    list_key: str, parts: Sequence[WebhookPart], settings: SimulatorSettings
+) -> dict[str, Any]:
     contacts = {part.contact["wa_id"]: part.contact for part in parts if part.contact is not None}
     return {
         "messaging_product": "whatsapp",

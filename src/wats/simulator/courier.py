@@ -12,7 +12,7 @@ from typing import Final
 
 import aiohttp
 
-from wats.simulator.bodies import Part, envelope, signature
+from wats.simulator.bodies import WebhookPart, envelope, signature
 from wats.simulator.settings import Counts, SimulatorSettings
 
 # Meta publishes no timetable, only "less and less often, for up to seven days".
@@ -26,7 +26,7 @@ _LATEST_DUPLICATE_SECONDS: Final = 30.0
 class _Parcel:
     due: float
     order: int
-    part: Part = field(compare=False)
+    part: WebhookPart = field(compare=False)
     first_due: float = field(compare=False)
     attempts: int = field(compare=False, default=0)
     is_duplicate: bool = field(compare=False, default=False)
@@ -74,12 +74,12 @@ class Courier:
             await self._session.close()
             self._session = None
 
-    def schedule(self, part: Part, delay_seconds: float = 0.0) -> None:
+    def schedule(self, part: WebhookPart, delay_seconds: float = 0.0) -> None:
         """Deliver *part* after *delay_seconds*."""
         due = time.monotonic() + delay_seconds
         self._push(_Parcel(due, self._next_order(), part, first_due=due))
 
-    async def deliver_now(self, parts: Sequence[Part]) -> None:
+    async def deliver_now(self, parts: Sequence[WebhookPart]) -> None:
         """Deliver *parts*, and return when they were taken or failed once."""
         now = time.monotonic()
         await self._deliver([_Parcel(now, self._next_order(), part, now) for part in parts])
@@ -155,7 +155,7 @@ class Courier:
         if not self.pending:
             self._idle.set()
 
-    async def _post(self, url: str, parts: Sequence[Part]) -> bool:
+    async def _post(self, url: str, parts: Sequence[WebhookPart]) -> bool:
         if self._session is None:
             return False
         body = envelope(parts, self._settings, at=int(time.time()))

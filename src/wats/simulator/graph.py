@@ -11,7 +11,7 @@ from aiohttp import web
 from wats.simulator.faults import GraphFault, invalid, missing_object
 from wats.simulator.groups import Outcome
 from wats.simulator.messages import Addressee, check_message, check_product
-from wats.simulator.recipients import Answer, Behavior, Refusal
+from wats.simulator.recipients import Behavior, Refusal, ResponseForm
 from wats.simulator.settings import AcceptedMessage
 from wats.simulator.world import World
 
@@ -86,11 +86,11 @@ class GraphEndpoints:
         behavior = self._world.behavior_of(addressee)
         if behavior.refusal is not None:
             return self._refuse_recipient(behavior.refusal, addressee)
-        if behavior.answer is Answer.CUT:
+        if behavior.answer is ResponseForm.CUT:
             return _cut(request)
         message = self._world.accept(payload, addressee)
         statuses = self._world.statuses_of(message, addressee, behavior)
-        if behavior.answer is Answer.AFTER_THE_STATUS:
+        if behavior.answer is ResponseForm.AFTER_THE_STATUS:
             await self._world.courier.deliver_now(statuses[:1])
             statuses = statuses[1:]
         self._world.schedule(statuses)
@@ -190,12 +190,12 @@ class GraphEndpoints:
         addressee: Addressee,
         behavior: Behavior,
     ) -> web.Response:
-        if behavior.answer is Answer.CUT_AFTER_ACCEPTING:
+        if behavior.answer is ResponseForm.CUT_AFTER_ACCEPTING:
             return _cut(request)
-        if behavior.answer is Answer.BROKEN_JSON:
+        if behavior.answer is ResponseForm.BROKEN_JSON:
             return web.Response(text=_BROKEN, content_type="application/json")
         settings = self._world.settings
-        is_slow = behavior.answer is Answer.SLOW
+        is_slow = behavior.answer is ResponseForm.SLOW
         await asyncio.sleep(
             settings.slow_answer_seconds if is_slow else settings.answer_delay_seconds
         )

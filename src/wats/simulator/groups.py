@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from wats.simulator.bodies import Part, group_part, webhook_error
+from wats.simulator.bodies import WebhookPart, group_part, webhook_error
 from wats.simulator.faults import GraphFault, invalid, missing_object
 
 LIFECYCLE: Final = "group_lifecycle_update"
@@ -40,7 +40,7 @@ class Group:
     join_requests: dict[str, tuple[str, int]] = field(default_factory=dict)
 
 
-Outcome = tuple[dict[str, Any], list[Part]]
+Outcome = tuple[dict[str, Any], list[WebhookPart]]
 """A response, and the webhooks that follow it."""
 
 
@@ -207,7 +207,7 @@ class Groups:
         parts = [self._added(group, wa_id, "join_request") for wa_id in people] if approve else []
         return answer, parts
 
-    def join(self, group_id: str, wa_id: str) -> list[Part]:
+    def join(self, group_id: str, wa_id: str) -> list[WebhookPart]:
         """Follow the invite link as a participant: joined, or the request is open."""
         group = self._group(group_id)
         if group.join_approval_mode == APPROVAL_MODES[0]:
@@ -225,7 +225,7 @@ class Groups:
             )
         ]
 
-    def _added(self, group: Group, wa_id: str, reason: str) -> Part:
+    def _added(self, group: Group, wa_id: str, reason: str) -> WebhookPart:
         if wa_id not in group.participants:
             group.participants.append(wa_id)
         return group_part(

@@ -12,7 +12,7 @@ from typing import Final
 from wats.graph.errors import RULES
 
 
-class Answer(StrEnum):
+class ResponseForm(StrEnum):
     """The form of the response to a request that is not refused."""
 
     USUAL = "usual"
@@ -56,7 +56,7 @@ class Behavior:
 
     summary: str
     refusal: Refusal | None = None
-    answer: Answer = Answer.USUAL
+    answer: ResponseForm = ResponseForm.USUAL
     statuses: Sequence[str] = ("sent", "delivered", "read")
     failure: int | None = None
 
@@ -98,15 +98,15 @@ BY_SUFFIX: Final[Mapping[str, Behavior]] = MappingProxyType(
         ),
         "0008": Behavior(
             summary="Accepted, but answered after `slow_answer_seconds` only; statuses as usual.",
-            answer=Answer.SLOW,
+            answer=ResponseForm.SLOW,
         ),
         "0009": Behavior(
             summary="Accepted, then the connection is cut without an answer; statuses as usual.",
-            answer=Answer.CUT_AFTER_ACCEPTING,
+            answer=ResponseForm.CUT_AFTER_ACCEPTING,
         ),
         "0010": Behavior(
             summary="The connection is cut without an answer, and nothing was accepted.",
-            answer=Answer.CUT,
+            answer=ResponseForm.CUT,
             statuses=(),
         ),
         "0011": _refused(
@@ -115,7 +115,7 @@ BY_SUFFIX: Final[Mapping[str, Behavior]] = MappingProxyType(
         ),
         "0012": Behavior(
             summary="Accepted, answered with 200 and broken JSON; statuses as usual.",
-            answer=Answer.BROKEN_JSON,
+            answer=ResponseForm.BROKEN_JSON,
         ),
         "0013": _refused(
             "429 with type `OAuthException`, a code in no table and `Retry-After: 3`.",
@@ -132,7 +132,7 @@ BY_SUFFIX: Final[Mapping[str, Behavior]] = MappingProxyType(
         ),
         "0017": Behavior(
             summary="Accepted; `sent` is delivered before the request is answered.",
-            answer=Answer.AFTER_THE_STATUS,
+            answer=ResponseForm.AFTER_THE_STATUS,
         ),
         "0018": _refused(
             "504 with a page of HTML: a gateway waited for Graph in vain.",

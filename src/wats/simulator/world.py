@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from wats.simulator.bodies import Part, message_part, new_wamid, pricing_of, status_part
+from wats.simulator.bodies import WebhookPart, message_part, new_wamid, pricing_of, status_part
 from wats.simulator.courier import Courier
 from wats.simulator.faults import invalid
 from wats.simulator.groups import Groups
@@ -49,7 +49,7 @@ class World:
 
     def statuses_of(
         self, message: AcceptedMessage, addressee: Addressee, behavior: Behavior
-    ) -> list[Part]:
+    ) -> list[WebhookPart]:
         """Return the statuses of *message* as they arrive, with the times when they happened."""
         now = int(time.time())
         callback_data = message.payload.get("biz_opaque_callback_data")
@@ -68,7 +68,7 @@ class World:
             for recipient in self._recipients(addressee, status)
         ]
 
-    def schedule(self, parts: Sequence[Part]) -> None:
+    def schedule(self, parts: Sequence[WebhookPart]) -> None:
         """Deliver *parts* one after the other, each after the configured pause."""
         for position, part in enumerate(parts, 1):
             self.courier.schedule(part, position * self.settings.status_delay_seconds)

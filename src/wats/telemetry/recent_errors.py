@@ -99,7 +99,7 @@ class ErrorLedger:
         _inspect_modules()
         board = board or Board()
         self._names = frozenset(_checked(name) for name in names)
-        self._rows = [_Row(board.errors(each)) for each in range(board.rows)]
+        self._rows = [_ErrorRow(board.errors(each)) for each in range(board.rows)]
         self._own = self._rows[row]
         self._clock = clock
 
@@ -123,7 +123,7 @@ class ErrorLedger:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _ErrorEntry:
     name: str = ""
     count: int = 0
     seen: int = 0
@@ -137,7 +137,7 @@ _READS: Final = 3
 assert MAX_NAMES * _ENTRY_BYTES <= ERROR_BYTES  # noqa: S101 - the layout depends on it
 
 
-class _Row:
+class _ErrorRow:
     """The errors of one process: for each name when it was seen last, how often, and the name.
 
     Readers do not wait for the writer. While an entry changes its name, it is marked as never seen,
@@ -150,13 +150,13 @@ class _Row:
         self._memory = memory
         self._numbers = memory.cast("q")
 
-    def __iter__(self) -> Iterator[_Entry]:
+    def __iter__(self) -> Iterator[_ErrorEntry]:
         entries = (self._read(place) for place in range(MAX_NAMES))
         return (entry for entry in entries if entry is not None)
 
     def count(self, name: str, moment: int) -> None:
         """Count *name* as seen at *moment*."""
-        entries = [self._read(place) or _Entry() for place in range(MAX_NAMES)]
+        entries = [self._read(place) or _ErrorEntry() for place in range(MAX_NAMES)]
         moment = max(moment, *(entry.seen + 1 for entry in entries))
         names = [entry.name for entry in entries]
         if name in names:
@@ -170,14 +170,14 @@ class _Row:
             self._numbers[at + 1] = 1
         self._numbers[at] = moment
 
-    def _read(self, place: int) -> _Entry | None:
+    def _read(self, place: int) -> _ErrorEntry | None:
         at = self._number_at(place)
         for _ in range(_READS):
             seen = self._numbers[at]
             name = bytes(self._name_of(place)).rstrip(b"\0").decode("ascii")
             count = self._numbers[at + 1]
             if seen == self._numbers[at]:
-                return _Entry(name, count, seen) if seen else None
+                return _ErrorEntry(name, count, seen) if seen else None
         return None
 
     def _number_at(self, place: int) -> int:

@@ -22,7 +22,7 @@ from tests.process.http.wire import (
     statuses_of,
     update,
 )
-from wats.process.http.admission import Limits
+from wats.process.http.admission import ConnectionLimits
 from wats.process.http.framing import MAX_HEAD_BYTES
 from wats.process.http.protocol import GatewayProtocol
 
@@ -32,7 +32,9 @@ BAD = b'{"error":{"code":"malformed_http","message":"The request is not valid HT
 TE = "transfer-encoding: chunked"
 SIGNED = "x-hub-signature-256: sha256=" + "0" * 64
 WEBHOOK = f"POST {HOOK}"
-SHORT = Limits(request_seconds=0.3, keep_alive_seconds=0.3, unsent_seconds=0.3, linger_seconds=0.3)
+SHORT = ConnectionLimits(
+    request_seconds=0.3, keep_alive_seconds=0.3, unsent_seconds=0.3, linger_seconds=0.3
+)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +228,10 @@ async def test_a_client_that_does_not_read_loses_its_connection() -> None:
 
 
 async def test_idle_connections_make_room_for_new_ones() -> None:
-    async with Running(limits=Limits(max_connections=8)) as running, AsyncExitStack() as stack:
+    async with (
+        Running(limits=ConnectionLimits(max_connections=8)) as running,
+        AsyncExitStack() as stack,
+    ):
         for _ in range(30):
             await stack.enter_async_context(running.connection(b""))
         await running.until(lambda: running.connections == 8)
@@ -235,7 +240,7 @@ async def test_idle_connections_make_room_for_new_ones() -> None:
 
 
 async def test_clients_that_do_not_read_make_room_for_new_ones() -> None:
-    async with Running(limits=Limits(max_connections=8)) as running:
+    async with Running(limits=ConnectionLimits(max_connections=8)) as running:
         clients = [_client_that_does_not_read(running) for _ in range(30)]
         for number in range(10):
             assert (await running.served(post(update(number)))).startswith(b"HTTP/1.1 200 ")
@@ -246,7 +251,7 @@ async def test_clients_that_do_not_read_make_room_for_new_ones() -> None:
 async def test_idle_clients_go_before_those_whose_request_arrives() -> None:
     half = _half(post(update(1)))
     async with (
-        Running(limits=Limits(max_connections=2)) as running,
+        Running(limits=ConnectionLimits(max_connections=2)) as running,
         running.connection(half) as (reader, writer),
     ):
         await running.until(lambda: running.connections == 1)
@@ -260,7 +265,10 @@ async def test_idle_clients_go_before_those_whose_request_arrives() -> None:
 @pytest.mark.parametrize("path", [HOOK, HOOK + "?x"], ids=["fast", "slow"])
 async def test_beyond_the_memory_budget_the_oldest_bodies_are_refused(path: str) -> None:
     before = head(f"POST {path}", SIGNED, "content-length: 200000")
-    async with Running(limits=Limits(max_held_bytes=400_000)) as running, AsyncExitStack() as stack:
+    async with (
+        Running(limits=ConnectionLimits(max_held_bytes=400_000)) as running,
+        AsyncExitStack() as stack,
+    ):
         opened = []
         for _ in range(10):
             connection = running.connection(before + b"x" * 100_000)

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from wats.process.http.admission import Admission, Limits, State
+from wats.process.http.admission import Admission, ConnectionLimits, State
 from wats.process.http.protocol import GatewayProtocol
 from wats.process.http.site import Site
 from wats.service import WatsApp, create_wats_service_app
@@ -93,7 +93,7 @@ class Server:
 
 def site_of(app: Any, hook: Hook = NO_HOOK, **limits: Any) -> Site:
     state = Server()
-    bounds = Limits(**limits)
+    bounds = ConnectionLimits(**limits)
     return Site(
         app=app,
         server=state,

@@ -49,7 +49,7 @@ def connection_limit() -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class ConnectionLimits:
     """The bounds of connections.
 
     Attributes:
@@ -99,7 +99,7 @@ class Admission:
         limits: The bounds.
     """
 
-    def __init__(self, connections: Iterable[Admitted], limits: Limits) -> None:
+    def __init__(self, connections: Iterable[Admitted], limits: ConnectionLimits) -> None:
         self._connections = connections
         self._limits = limits
         self._held = 0

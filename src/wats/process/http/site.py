@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from wats.process.http.admission import Admission, Limits
+from wats.process.http.admission import Admission, ConnectionLimits
 from wats.web.webhooks import NO_HOOK, Hook
 
 
@@ -29,7 +29,7 @@ class Site:
 
     app: Any
     server: ServerState
-    limits: Limits
+    limits: ConnectionLimits
     admission: Admission
     hook: Hook = NO_HOOK
     lifespan_state: dict[str, Any] = field(default_factory=dict)

@@ -97,7 +97,7 @@ OPENMETRICS: Final = Dialect(
 )
 
 
-class _Part(ABC):
+class _FamilyText(ABC):
     """One family, as text with a slot for each number."""
 
     def __init__(self, block: Block, dialect: Dialect) -> None:
@@ -134,7 +134,7 @@ class _Part(ABC):
         """Return the ordinals of the visible series, and all their values."""
 
 
-class _Counters(_Part):
+class _Counters(_FamilyText):
     @override
     def _samples(self, pairs: Pairs, dialect: Dialect) -> Iterator[str]:
         yield _sample(self.family.name, pairs, "%d")
@@ -146,7 +146,7 @@ class _Counters(_Part):
         return shown, [numbers[ordinal] for ordinal in shown]
 
 
-class _Gauges(_Part):
+class _Gauges(_FamilyText):
     @override
     def _samples(self, pairs: Pairs, dialect: Dialect) -> Iterator[str]:
         yield _sample(self.family.name, pairs, "%s")
@@ -157,7 +157,7 @@ class _Gauges(_Part):
         return shown, [format_number(numbers[ordinal]) for ordinal in shown]
 
 
-class _Histograms(_Part):
+class _Histograms(_FamilyText):
     @override
     def _samples(self, pairs: Pairs, dialect: Dialect) -> Iterator[str]:
         name = self.family.name
@@ -180,7 +180,7 @@ class _Histograms(_Part):
         return shown, values
 
 
-_PARTS: Final[Mapping[Kind, type[_Part]]] = {
+_PARTS: Final[Mapping[Kind, type[_FamilyText]]] = {
     Kind.COUNTER: _Counters,
     Kind.HISTOGRAM: _Histograms,
     Kind.GAUGE: _Gauges,
@@ -199,7 +199,7 @@ class Exposition:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._parts: dict[Dialect, list[_Part]] = {}
+        self._parts: dict[Dialect, list[_FamilyText]] = {}
 
     def render(self, accept: str | None = None, accept_encoding: str | None = None) -> Rendered:
         """Return the exposition in the form that these headers of the request ask for.
@@ -226,7 +226,7 @@ class Exposition:
             yield text
         yield dialect.end
 
-    def _parts_in(self, dialect: Dialect) -> list[_Part]:
+    def _parts_in(self, dialect: Dialect) -> list[_FamilyText]:
         """Return the families in *dialect*, rendered on first use."""
         if dialect not in self._parts:
             blocks = self._registry.blocks
