@@ -53,8 +53,8 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
         rate: Requests per second with a response.
         settled_rate: Updates handled and settled per second, until none was left; `None` where
             there is no inbox.
-        cpu_us: The processor time of the server for one request, in microseconds; for updates that
-            are handled later, that too. Other processes on the machine disturb it less than a rate.
+        cpu_us: The processor time of the server per request, in microseconds; for updates that are
+            handled later, that too. Other processes on the machine affect it less than a rate.
         load_busy: The share of its core that the load generator needed.
     """
 
@@ -137,7 +137,7 @@ class Entrant:
 
     Args:
         inbox: The database whose deliveries must all be settled before a round counts.
-        prepare: Called with the job of each round before the load begins; returns the one to do.
+        prepare: Called with the job of each round before the load begins; returns the job to run.
     """
 
     def __init__(
@@ -160,7 +160,7 @@ class Entrant:
         """Put load on the server for *seconds*, and wait until it has finished all requests.
 
         Raises:
-            ChildFailed: The load could not be put, or not every update was handled.
+            ChildFailed: The load failed, or not every update was handled.
         """
         job = msgspec.json.encode(
             self._prepare(msgspec.structs.replace(self._job, seconds=seconds))
@@ -189,12 +189,12 @@ class Entrant:
         )
 
     def peak_mib(self) -> float | None:
-        """Return the most memory that the server had so far."""
+        """Return the peak memory of the server so far."""
         return self._server.peak_mib()
 
 
 def await_settled(inbox: Path, answers: int) -> float:
-    """Wait until nothing is outstanding in *inbox*; return when that was.
+    """Wait until nothing is outstanding in *inbox*; return the time.
 
     Raises:
         ChildFailed: Deliveries were left after a minute, or the number of handled updates is not

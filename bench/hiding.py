@@ -32,7 +32,7 @@ _HIDDEN = ("/metrics", "/status", "/debug/diagnostics")
 
 
 class Job(msgspec.Struct, frozen=True):
-    """Which port to ask, and how many pairs of requests to compare for each two paths."""
+    """The port to measure, and the number of pairs of requests for each two paths."""
 
     port: int
     pairs: int
@@ -55,8 +55,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """The result of one contest.
 
     Attributes:
-        median_us: How long the first path took, as the client saw it.
-        difference_ns: How much longer the second took in the mean, of all times but the longest.
+        median_us: The duration for the first path, measured by the client.
+        difference_ns: The mean additional duration for the second path, without the longest times.
         t: Welch's t of all times.
         t_kept: The same without the longest twentieth of all times: those depend on the machine,
             and hide small differences.
@@ -113,7 +113,7 @@ class Client:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def compare(self, contest: Contest, pairs: int) -> Verdict:
-        """Ask for both paths of *contest* *pairs* times."""
+        """Request both paths of *contest* *pairs* times."""
         requests = [
             f"GET {path} HTTP/1.1\r\nhost: x\r\n{contest.headers}\r\n".encode()
             for path in contest.paths

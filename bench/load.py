@@ -34,7 +34,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         secret: The credential for the server: the app secret for webhooks, a bearer token for
             sends.
         expected: The text that every response must hold, in addition to its status of 200.
-        sent: The messages that statuses are about.
+        sent: The messages of the statuses.
     """
 
     port: int
@@ -51,7 +51,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """The result of a run.
 
     Attributes:
-        began: When the first request was sent, on the machine's monotonic clock.
+        began: The time of the first request, on the machine's monotonic clock.
         ended: The time of the last response.
         busy: The share of that time for which this process had the processor.
     """
@@ -90,7 +90,7 @@ class Load:
 
 
 class Connection(asyncio.Protocol):
-    """One connection with one request under way."""
+    """One connection with one request in flight."""
 
     def __init__(self, load: Load) -> None:
         self._load = load

@@ -39,7 +39,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def choose_cores() -> Cores:
-    """Return a core for the servers and another for the load, two real ones if there are."""
+    """Return a core for the servers and another for the load, physical ones if possible."""
     if sys.platform != "linux":
         return Cores(None, None)
     available = sorted(os.sched_getaffinity(0))
@@ -129,6 +129,6 @@ def cpu_seconds(pid: int) -> float | None:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:
         return None
-    # After the name, which is in brackets and may hold anything, the times are the 12th and 13th.
+    # After the name, which is in brackets and may hold any text, the times are the 12th and 13th.
     user, system = text.rpartition(")")[2].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")

@@ -1,4 +1,4 @@
-"""Requests as bytes: no two alike, made while the load runs, for little."""
+"""Requests as bytes: all different, made cheaply while the load runs."""
 
 import hashlib
 import hmac

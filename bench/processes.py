@@ -54,11 +54,11 @@ class Server(AbstractContextManager["Server"]):
         return urlsplit(self.url).port or 0
 
     def peak_mib(self) -> float | None:
-        """Return the most memory that it had so far."""
+        """Return its peak memory so far."""
         return peak_mib(self._process.pid)
 
     def cpu_seconds(self) -> float | None:
-        """Return how long it had a processor so far."""
+        """Return its CPU time so far."""
         return cpu_seconds(self._process.pid)
 
     @override

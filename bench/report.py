@@ -18,13 +18,13 @@ GOALS = (
     ("inline", "bare", 0.55),
     ("statuses", "stored", 1.0),
 )
-"""How many times as many webhooks the first shall take as the second."""
+"""The goal for the first rate as a multiple of the second."""
 
 RENDER_GOAL = 20
-"""How many times as fast as prometheus_client a scrape shall be rendered."""
+"""The goal for the rate of rendering a scrape, as a multiple of prometheus_client's."""
 
 WRITER_GOAL = 1.2
-"""The highest ratio of the cost of an update in a large store to that in an empty one."""
+"""The goal for the cost of an update in a large store, as a multiple of that in an empty one."""
 
 _VERDICT = "  {:31} {:>9} {:>13} {:>8} {:>8}  {}"
 _COST = "  {:40} {:>8} {:>8} {:>6} {:>12} {:>8} {:>6}"
@@ -62,7 +62,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     writer: WriterCosts | None
 
     def to_json(self) -> bytes:
-        """Return everything that was measured."""
+        """Return all measurements."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
 
     def to_text(self) -> str:

@@ -80,9 +80,9 @@ class Render(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: The set and the form.
-        samples: How many lines of samples that is.
-        wats_ms: How long wats takes.
-        prometheus_client_ms: How long `generate_latest` takes for the same samples.
+        samples: The number of lines of samples.
+        wats_ms: The duration for wats.
+        prometheus_client_ms: The duration of `generate_latest` for the same samples.
     """
 
     name: str
@@ -171,7 +171,7 @@ def _prometheus_client(routes: Sequence[RouteLabel]) -> Record:
 
 
 def _prometheus_children(routes: Sequence[RouteLabel]) -> Record:
-    """Keep the children of both families, which spares their look-up by label."""
+    """Keep the children of both families, which saves their look-up by label."""
     requests, durations = _prometheus_families()
     templates = [route.template for route in routes]
     pairs = list(product(templates, StatusClass))

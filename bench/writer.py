@@ -41,7 +41,7 @@ from wats.store.sqlite.message_index import BUCKET_BITS, index_pending, merge
 
 BATCH = 62
 BATCHES_PER_ROUND = 9
-"""As many as make an index batch, so that each round has one."""
+"""Enough for an index batch, so that each round has one."""
 
 LOOK_UPS = 500
 

@@ -1,4 +1,4 @@
-"""Writes everything in the documentation that is made of data, between the marks of each page.
+"""Generates the tables in the documentation, between the marks of each page.
 
 A block is between `<!-- NAME: begin -->` and `<!-- NAME: end -->`. Its content is written here
 only: run `.venv/bin/python docs/generate.py` after a change to a table.
@@ -172,7 +172,7 @@ _STEPS = {
 
 
 def families() -> str:
-    """Return the metric families, and how many series the sets can have."""
+    """Return the metric families, and the number of series of the sets."""
     every = schema_of(route_labels(route_table(example_profile(), groups_enabled=True)))
     rows = [
         (
@@ -415,7 +415,7 @@ def checklist() -> str:
 
 
 def layers() -> str:
-    """Return the order of imports, as the linter holds it."""
+    """Return the order of imports, from the config of the linter."""
     project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     contracts = project["tool"]["importlinter"]["contracts"]
     order = next(each["layers"] for each in contracts if each["type"] == "layers")
@@ -532,7 +532,7 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def render(page: str) -> str:
-    """Return *page* with every block as it is now."""
+    """Return *page* with every block up to date."""
     return _BLOCK.sub(
         lambda found: (
             f"<!-- {found['name']}: begin -->\n{BLOCKS[found['name']]()}\n"

@@ -1,4 +1,4 @@
-"""Writes the Grafana dashboard: a panel for every metric family there is, and none for another.
+"""Generates the Grafana dashboard: exactly one panel for every metric family.
 
 The families, their labels, their kinds and their HELP texts are taken from the table that the
 service itself exposes. This module only assigns a family to a row, and selects its labels. Run
@@ -156,7 +156,7 @@ ROWS: Mapping[str, Sequence[Graph]] = {
         Graph("Series", SERIES, ("kind",)),
     ),
 }
-"""Which families are shown in which row."""
+"""The families of each row."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ STATS = (
 
 
 def dashboard() -> dict[str, Any]:
-    """Return the dashboard as Grafana reads it.
+    """Return the dashboard in Grafana's format.
 
     Raises:
         ValueError: A family of the vocabulary is in no row, or a graph uses a label that its family

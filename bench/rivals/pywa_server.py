@@ -1,6 +1,6 @@
 """pywa's asynchronous server: on Starlette, as its own runner makes it, or inside a FastAPI app.
 
-Its log stays at WARNING. Its runner would write a line at INFO for each webhook, and that costs.
+Its log stays at WARNING. Its runner would write a line at INFO for each webhook, which takes time.
 """
 
 import os

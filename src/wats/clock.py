@@ -1,4 +1,4 @@
-"""Time: aware UTC datetimes inside, milliseconds in the store, ISO text on the wire. No I/O."""
+"""Time: aware UTC datetimes in memory, milliseconds in the store, ISO text on the wire. No I/O."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -25,7 +25,7 @@ def to_ms(moment: datetime) -> int:
 
 
 def from_ms(milliseconds: int) -> datetime:
-    """Return the moment that lies *milliseconds* after 1970."""
+    """Return the moment *milliseconds* after 1970."""
     return EPOCH + milliseconds * _MILLISECOND
 
 

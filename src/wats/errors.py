@@ -78,7 +78,7 @@ class ConfigIssue:
 
 
 class CallerError(WatsError):
-    """The request cannot be served as it is."""
+    """The request cannot be served in its present form."""
 
     code = "bad_request"
     status = 400
@@ -102,7 +102,7 @@ class RouteNotFound(CallerError):
 
 
 class MethodNotAllowed(CallerError):
-    """The route exists, the method does not. `allow` holds the methods that do."""
+    """The route exists, but not with this method. `allow` holds its methods."""
 
     code = "method_not_allowed"
     status = 405
@@ -174,7 +174,7 @@ class IdempotencyConflict(IdempotencyError):
 
 
 class IdempotencyInFlight(IdempotencyError):
-    """A request with this key is being sent now; ask again in `retry_after_seconds`."""
+    """A request with this key is being sent now; retry in `retry_after_seconds`."""
 
     code = "idempotency_in_flight"
     status = 409
@@ -237,7 +237,7 @@ class MigrationFailed(StoreError):
 
 
 class SchemaMismatch(StoreError):
-    """The database was made by other migrations than these: a newer wats, or edited files."""
+    """The database was migrated by other migrations: those of a newer wats, or edited files."""
 
     code = "migration_checksum_mismatch"
     text = "The database was made by other migrations than this wats has."
@@ -256,11 +256,11 @@ class GraphDiagnostics:
     Attributes:
         meta_code: Meta's `code`.
         meta_subcode: Meta's `error_subcode`.
-        meta_type: Meta's `type`, only if it looks like the name of an exception.
+        meta_type: Meta's `type`, only if it has the form of the name of an exception.
         fbtrace_id: The id that Meta's support needs, only if it has the expected form.
         name: Our name for the code, as it shows in the error ledger.
         category: The category of the error table; a member of a closed list.
-        retryable: Whether the same request can succeed later without a change.
+        retryable: Whether the same request can succeed later.
     """
 
     meta_code: int | None = None

@@ -15,7 +15,7 @@ from apsw import Connection
 from tests.settings import HOOK
 from wats.config import InboxConfig
 from wats.inbound.updates import Update
-from wats.service import create_wats_service_app, upkeep
+from wats.service import components, create_wats_service_app
 from wats.store.sqlite import SQLiteStore
 from wats.testing import example_profile, example_secrets, serving, sign
 
@@ -215,7 +215,7 @@ async def test_a_quick_handler_is_not_delayed_by_a_slow_one(database: Path, unti
 async def test_a_clean_stop_inside_a_conversation_repeats_no_update_that_returned(
     database: Path, until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upkeep, "DRAIN_SECONDS", 0.1)
+    monkeypatch.setattr(components, "DRAIN_SECONDS", 0.1)
     begun: list[int] = []
     returned: list[int] = []
     may_return = False
@@ -242,7 +242,7 @@ async def test_a_clean_stop_inside_a_conversation_repeats_no_update_that_returne
 async def test_stops_make_no_dead_letter_of_an_update_that_was_never_called(
     database: Path, until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upkeep, "DRAIN_SECONDS", 5.0)
+    monkeypatch.setattr(components, "DRAIN_SECONDS", 5.0)
     begun: list[int] = []
     inbox = {"max_attempts": 1, "lease_seconds": 1.0, "concurrency": 2}
 

@@ -1,13 +1,15 @@
 import asyncio
 import json
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from wats.errors import ConfigError, StoreUnavailable
+from wats.errors import ConfigError, StoreClosed, StoreUnavailable
 from wats.service import create_wats_service_app
+from wats.store.records import Consumer
 from wats.store.sqlite import SQLiteStore
 from wats.telemetry.contract.values import UpdateKind
 from wats.telemetry.metrics.shared_memory import Board
@@ -290,6 +292,34 @@ async def test_a_service_that_cannot_start_has_not_started(tmp_path) -> None:
     await app.stop()
 
     assert sink.events == []
+
+
+class CannotRegister(SQLiteStore):
+    """A store that is lost after it was opened, for as long as `is_lost`."""
+
+    is_lost = True
+
+    async def register(self, consumers: Sequence[Consumer]) -> None:
+        if self.is_lost:
+            raise StoreUnavailable
+        await super().register(consumers)
+
+
+async def test_a_start_that_fails_half_way_closes_what_it_opened(tmp_path) -> None:
+    before = set(threading.enumerate())
+    store = CannotRegister(str(tmp_path / "wats.db"))
+    app = make(persistence=store)
+
+    with pytest.raises(StoreUnavailable):
+        await app.start()
+
+    assert set(threading.enumerate()) == before
+    with pytest.raises(StoreClosed):
+        await store.list_messages(limit=1, cursor=None)
+    store.is_lost = False
+    await app.start()
+    assert (await ask(app, path="/readyz"))[0] == 200
+    await app.stop()
 
 
 async def test_services_that_share_memory_count_together() -> None:

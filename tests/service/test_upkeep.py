@@ -7,8 +7,8 @@ import pytest
 
 from wats.config import InboxConfig, MessagesConfig
 from wats.errors import StoreUnavailable
-from wats.service import upkeep as keeper_module
-from wats.service.upkeep import Keeper
+from wats.service import upkeep as upkeep_module
+from wats.service.upkeep import Upkeep
 from wats.store.records import Depth, InboxDepth, Retention
 from wats.telemetry import Adapter, FamilySet, RouteLabel, Telemetry
 from wats.telemetry.sinks.isolation import Log
@@ -26,10 +26,6 @@ class Shelf:
         self.purge_errors: list[BaseException] = []
         self.checkpoints = [True]
         self.is_leader = True
-
-    async def open(self, observe: object) -> None: ...
-
-    async def close(self) -> None: ...
 
     async def depth(self) -> InboxDepth:
         self.asked += 1
@@ -51,14 +47,6 @@ class Shelf:
         return self.checkpoints.pop(0) if len(self.checkpoints) > 1 else self.checkpoints[0]
 
 
-class Idle:
-    """A dispatcher without work."""
-
-    async def start(self) -> None: ...
-
-    async def stop(self, drain_seconds: float) -> None: ...
-
-
 def gauges(telemetry: Telemetry) -> dict[str, str]:
     lines = telemetry.render().body.decode().splitlines()
     return dict(line.split(" ") for line in lines if line.startswith("wats_inbox"))
@@ -73,13 +61,12 @@ async def kept(
     purges: int = 0,
     log: Log = lambda _: None,
 ) -> Telemetry:
-    """Run a keeper until the store was measured *until* times, and purged *purges* times."""
+    """Run the upkeep until the store was measured *until* times, and purged *purges* times."""
     telemetry = Telemetry(
         routes=[RouteLabel("unmatched")], adapter=Adapter.SQLITE, families=families
     )
-    keeper = Keeper(
+    upkeep = Upkeep(
         store,
-        Idle(),  # type: ignore[arg-type]  # it has the methods in use
         telemetry=telemetry,
         inbox=InboxConfig(),
         messages=MessagesConfig(),
@@ -87,18 +74,18 @@ async def kept(
         log=log,
         now=lambda: NOON,
     )
-    await keeper.start()
+    await upkeep.start()
     while store.asked < until or store.purged < purges:
         await asyncio.sleep(0.001)
     await asyncio.sleep(0.01)
-    await keeper.stop()
+    await upkeep.stop()
     return telemetry
 
 
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper_module, "MEASURE_EVERY_SECONDS", 0.001)
-    monkeypatch.setattr(keeper_module, "PURGE_EVERY_SECONDS", 0.001)
+    monkeypatch.setattr(upkeep_module, "MEASURE_EVERY_SECONDS", 0.001)
+    monkeypatch.setattr(upkeep_module, "PURGE_EVERY_SECONDS", 0.001)
 
 
 DEPTH = InboxDepth(

@@ -1,4 +1,4 @@
-"""`wats config`: look at a configuration without running it."""
+"""`wats config`: check a configuration without running it."""
 
 import json
 from pathlib import Path

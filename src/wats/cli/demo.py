@@ -1,4 +1,4 @@
-"""`wats demo`: the whole gateway at work for a few seconds, killed once on the way."""
+"""`wats demo`: the whole gateway in operation for a few seconds, killed once."""
 
 import asyncio
 import os
@@ -49,7 +49,7 @@ def demo() -> None:
 
 
 async def journal(update: Update) -> None:
-    """Write down that *update* was handled: the demo's handler, in the gateway's process."""
+    """Record that *update* was handled: the demo's handler, in the gateway's process."""
     with Path(os.environ[JOURNAL]).open("a", encoding="ascii") as file:  # noqa: ASYNC230
         file.write(f"{update.kind.value} {update.key}\n")
 
@@ -143,7 +143,7 @@ class Demo:
         return answer.status in {200, 409}
 
     async def _until_quiet(self, meta_url: str) -> None:
-        """Wait until Meta has nothing more to deliver, and all that it delivered is handled."""
+        """Wait until Meta has delivered everything, and all of it is handled."""
         with suppress(TimeoutError):  # then the report lists the missing ones
             async with asyncio.timeout(PATIENCE_SECONDS):
                 quiet = False

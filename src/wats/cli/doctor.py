@@ -1,4 +1,4 @@
-"""`wats doctor`: the operator's checklist, gone through."""
+"""`wats doctor`: run the operator's checklist."""
 
 import ipaddress
 import json
@@ -95,7 +95,7 @@ def _trial(remote: Remote, method: str, how: str, headers: Mapping[str, str]) ->
 
 
 def _ask_api(remote: Remote, token: Secret, answers: Mapping[str, Answer]) -> Answer | None:
-    """Ask a route that reads nothing: a service token gets 405 there, a telemetry token 401."""
+    """Request a route that reads nothing: a service token gets 405, a telemetry token 401."""
     try:
         document = json.loads(answers["/debug/diagnostics"].body)
         prefix = checks.absolute_path.accept(document["configShape"]["service"]["apiPrefix"])

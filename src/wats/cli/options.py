@@ -48,8 +48,9 @@ class Credentials:
 
     Attributes:
         token_env: The name of an environment variable that holds a token.
-        token_file: A file that holds one; `-` for stdin.
-        config: How the config of the service is named, if it is: file, profile and env file.
+        token_file: A file that holds a token; `-` for stdin.
+        config: The options that name the config of the service, if given: file, profile and env
+            file.
     """
 
     token_env: str | None
@@ -57,10 +58,10 @@ class Credentials:
     config: tuple[Path, str | None, Path | None] | None
 
     def load(self) -> tuple[ProfileSource, Secrets] | None:
-        """Return the config and its secrets, if a config is named.
+        """Return the config and its secrets, if the options name one.
 
         Raises:
-            Failure: It cannot be used.
+            Failure: The config is not usable.
         """
         try:
             return None if self.config is None else load(*self.config)
@@ -68,10 +69,10 @@ class Credentials:
             raise Failure(error) from None
 
     def token(self) -> Secret:
-        """Return the token that is named; that of the config, telemetry's own first, if none is.
+        """Return the token of the options, or else of the config, telemetry's own first.
 
         Raises:
-            click.UsageError: Nothing or too much is named, or no token is found there.
+            click.UsageError: The options name no token or several, or no token is found there.
         """
         if self.token_env is not None and self.token_file is not None:
             raise click.UsageError("Name one token: --token-file or --token-env.")

@@ -1,4 +1,4 @@
-"""`wats simulate`: a fake Meta as a process, to develop and to load-test against."""
+"""`wats simulate`: a fake Meta as a process, for development and load tests."""
 
 import asyncio
 import os

@@ -63,7 +63,7 @@ def status(url: str, watch: bool, interval: float, credentials: Credentials) -> 
 
 
 def _look(remote: Remote, token: Secret) -> Look:
-    """Ask how the service is doing.
+    """Query the state of the service.
 
     Raises:
         NoAnswer: The service does not return it.

@@ -1,6 +1,6 @@
 """The configuration: frozen values, and every mistake reported together with its path.
 
-Nothing here looks at the process: the files to read and the environment to use are passed in.
+This package does not read the process: the files and the environment are arguments.
 """
 
 from collections.abc import Mapping
@@ -84,13 +84,13 @@ def load_config(
 
     Args:
         source: The path of a `.yaml`, `.yml` or `.json` file.
-        environ: The environment variables that secrets may be in.
+        environ: The environment variables that may hold secrets.
         profile: The name of the profile; the file's `defaultProfile` if None.
         env_file: The path of a file of further variables, which take precedence over *environ*.
 
     Raises:
-        ConfigError: With an issue for each mistake in both files or, if they have none, for each
-            secret that cannot be used.
+        ConfigError: With an issue for each mistake in both files or, if there is none, for each
+            unusable secret.
     """
     issues: list[ConfigIssue] = []
     chosen = attempt(lambda: choose_profile(read_config(source), profile), issues)
@@ -136,7 +136,7 @@ def with_overrides(
     service that no client finds.
 
     Raises:
-        ConfigError: With an issue for each that cannot be used.
+        ConfigError: With an issue for each unusable value.
     """
     changes: dict[str, Any] = {"host": host, "port": port, "workers": workers}
     given = {name: value for name, value in changes.items() if value is not None}

@@ -47,7 +47,7 @@ def text(pattern: str, expects: str) -> Check:
 
 
 def printable(limit: int, expects: str) -> Check:
-    """Accept up to *limit* characters of any script: not blank, and nothing that is not seen."""
+    """Accept up to *limit* characters of any script: not blank, and none invisible."""
 
     def accept(value: object) -> str | None:
         return value if _is_printable(value) and len(value) <= limit else None
@@ -121,7 +121,7 @@ def _accept_path(value: object) -> str | None:
 
 
 def _split_url(value: object) -> SplitResult | None:
-    # `urlsplit` drops line breaks and tabs in silence, hence the pattern before it.
+    # `urlsplit` silently drops line breaks and tabs, hence the pattern before it.
     if not isinstance(value, str) or not _URL.fullmatch(value) or "\\" in value:
         return None
     try:

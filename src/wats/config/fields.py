@@ -46,7 +46,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """One key that holds keys, and the dataclass that they are attributes of.
+    """One key that holds a section, and the dataclass of its attributes.
 
     A section with a `word` may be replaced by that word, and is then `word_means`.
     """

@@ -16,7 +16,7 @@ MAX_VALUES: Final = 10_000
 
 
 class _Unreadable(ValueError):
-    """The text breaks a rule that its format alone does not make."""
+    """The text breaks a rule of config files that its format does not have."""
 
 
 def read_text(path: Path, *, limit: int, where: str) -> str:
@@ -81,7 +81,7 @@ def _is_bounded(document: object) -> bool:
         inner: Collection[object] = ()
         if isinstance(value, dict | list):
             inner = value.values() if isinstance(value, dict) else value
-        # Counted before they are put aside, so that a file cannot make us hold more either.
+        # Counted before they are stored, so that a file cannot make us hold more either.
         count += len(inner)
         if count > MAX_VALUES:
             return False
@@ -116,7 +116,7 @@ _TAGS: Final = [f"tag:yaml.org,2002:{name}" for name in (*_SCALARS, "str", "seq"
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with the scalars of its 1.2 core schema, and with keys that are text and unique.
+    """YAML with the scalars of its 1.2 core schema, and with unique keys that are text.
 
     PyYAML's own rules are those of 1.1: there `0123` is 83, `1:30` is 90 and `no` is false, so an
     id without quotes could silently become another one.

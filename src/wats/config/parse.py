@@ -1,4 +1,4 @@
-"""A decoded document becomes a Config, or the list of everything that is wrong with it. No I/O."""
+"""Turn a decoded document into a Config, or into the list of all its mistakes. No I/O."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType

@@ -1,4 +1,4 @@
-"""Which of the service's paths may not meet. No I/O."""
+"""Conflicts between the service's paths. No I/O."""
 
 from typing import Final
 

@@ -21,12 +21,12 @@ class Spec:
     """The properties of a config key, except its name and default.
 
     Attributes:
-        check: The rule for its value; for a secret, the one for where it is read from.
-        code: The code of an issue with it.
+        check: The rule for its value; for a secret, the rule for its source.
+        code: The code of an issue with this key.
         meaning: One sentence for the documentation.
         name: The key in the file, where it is not the attribute in camelCase.
         section: The section of a secret, since all secrets are kept together.
-        secret: The rule for the secret itself once it is read.
+        secret: The rule for the secret itself.
         repeats: Whether a list may replace one value. The attribute is always a tuple.
         shy: Whether `redact` hides the value.
     """
@@ -110,7 +110,7 @@ class WebhookConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceConfig:
-    """Where our own API is served."""
+    """The path of our own API."""
 
     host: str = field(
         metadata=_key(
@@ -162,7 +162,7 @@ class FileRef:
 
 
 SecretSource: TypeAlias = EnvRef | FileRef
-"""Where one secret is read from."""
+"""The source of one secret."""
 
 _FILE = checks.printable(4096, "the path of a file")
 
@@ -239,7 +239,7 @@ class TelemetryConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboxConfig:
-    """How stored updates are given to the handlers."""
+    """The dispatch of stored updates to the handlers."""
 
     concurrency: int = field(
         default=64,
@@ -313,7 +313,7 @@ class MessagesConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """Everything that can be set for one business number, but for the secrets."""
+    """All settings of one business number, except the secrets."""
 
     name: str
     graph: GraphConfig
@@ -410,7 +410,7 @@ class ProfileSource(Profile):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """A whole config file, free of mistakes. No secret has been read yet."""
+    """A whole valid config file. No secret has been read yet."""
 
     version: int = field(
         metadata=_key(checks.version, "invalid_version", "The version of this shape.")
@@ -449,7 +449,7 @@ class Secrets:
     telemetry_tokens: tuple[Secret, ...] = ()
     database_password: tuple[Secret, ...] = ()
     database_url: Secret | None = None
-    """The database, if the profile names only where its URL is read from."""
+    """The database, if the profile names only the source of its URL."""
 
     def __post_init__(self) -> None:
         """Apply the rules of the config file to values from code."""

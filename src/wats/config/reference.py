@@ -10,7 +10,7 @@ from wats.config.fields import FILE, PROFILE, Key, Section
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigKey:
-    """One key of the config file, as it is documented.
+    """One key of the config file, in its documented form.
 
     Attributes:
         path: Its position, `NAME` being the name of a profile.

@@ -34,7 +34,7 @@ def parse_env_file(content: str) -> Mapping[str, str]:
     be used before it is completely filled in.
 
     Raises:
-        ConfigError: Some lines are something else, or set a variable again. Each is named by its
+        ConfigError: Some lines have another form, or set a variable again. Each is named by its
             number, none is shown.
     """
     issues: list[ConfigIssue] = []

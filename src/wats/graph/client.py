@@ -101,18 +101,18 @@ class GraphClient:
     environment's proxies are not used. A POST, PUT, PATCH or DELETE is written at most once.
 
     Args:
-        base_url: Where Graph is; a path or query in it is kept.
+        base_url: Graph's address; its path or query is kept.
         version: Graph's version, as `v25.0`.
         access_token: The bearer token.
         telemetry: Records every call that left the process, once.
-        session: A session to use instead of one of our own. It is not closed here, and its
-            connector's limits and its proxy settings are its owner's.
+        session: A session to use instead of one of our own. Its owner closes it, and sets the
+            limits of its connector and its proxies.
         connect_seconds: The time limit for a connection: a free slot, DNS, TCP and TLS.
         read_seconds: The longest silence while waiting for a response.
         total_seconds: The time limit of a call; more than *connect_seconds*, so that exceeding it
             always means that the request was written.
         max_connections: The limit of concurrent connections; further calls wait for a free one.
-        max_answer_bytes: The longest body that is read, decompressed.
+        max_answer_bytes: The longest body that is read, after decompression.
 
     Raises:
         ConfigError: An argument is not usable.
@@ -165,7 +165,7 @@ class GraphClient:
         self._max_answer_bytes = max_answer_bytes
 
     async def start(self) -> None:
-        """Make the session, unless one was given. A second call does nothing."""
+        """Make the session, unless one was given. Is idempotent."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=connector(
@@ -202,12 +202,12 @@ class GraphClient:
             method: GET, POST, PUT, PATCH or DELETE, in any letter case.
             segments: The parts of the path after the version.
             query: Query parameters.
-            payload: JSON as bytes, which are passed on as they are.
+            payload: JSON as bytes, which are passed on unchanged.
 
         Raises:
-            MalformedRequest: The path cannot be sent; nothing left us.
+            MalformedRequest: The path cannot be sent; no request was written.
             GraphRefused: Graph responded and did not carry the request out.
-            GraphUnreachable: It was never written; it can be sent again.
+            GraphUnreachable: The request was never written; it can be sent again.
             GraphOutcomeUnknown: The request was written, and no response proves a refusal; it must
                 not be sent again.
         """
@@ -297,7 +297,7 @@ async def _write_once(
 
 
 def _noted(error: GraphError, cause: BaseException) -> GraphError:
-    """Note the class of *cause* on *error*; its text holds the URL, and so perhaps an id."""
+    """Record the class of *cause* on *error*; its text holds the URL, and so perhaps an id."""
     error.add_note(type(cause).__name__)
     return error
 

@@ -10,7 +10,7 @@ A refusal of a send must be certain, because the caller may then send again:
     any other, listed code that gives a reason  certain
     any other                                   unknown: a proxy, or a failure inside Meta
 
-Nothing that Meta wrote for people survives here, because its texts quote phone numbers.
+Meta's texts for people are dropped, because they quote phone numbers.
 """
 
 import re
@@ -72,9 +72,9 @@ class ErrorRule:
     Attributes:
         code: Meta's `code`.
         name: Its name in the error ledger.
-        category: Where it belongs, for telemetry and for callers.
+        category: Its category, for telemetry and for callers.
         action: The remedy.
-        subcode: Meta's `error_subcode`, if the row is about that one only.
+        subcode: Meta's `error_subcode`, if the row applies to that one only.
     """
 
     code: int
@@ -231,10 +231,10 @@ RULES: Final[tuple[ErrorRule, ...]] = (
 )
 
 PERMISSION_CODES: Final = range(201, 300)
-"""Every code in it is a missing permission, as 200 is."""
+"""Every code in it is a missing permission, like 200."""
 
 TEMPLATE_SUBCODES: Final = range(2388000, 2389000)
-"""Every subcode in it is a fault of a template that was to be created."""
+"""Every subcode in it is a fault of a template to create."""
 
 TEMPLATE_CREATION: Final = "TemplateCreationError"
 
@@ -249,7 +249,7 @@ _THROTTLING_CODES: Final = frozenset(rule.code for rule in RULES if rule.categor
 
 
 def find_rule(code: int | None, subcode: int | None = None) -> ErrorRule | None:
-    """Return the row of *code*, the one for this very *subcode* first; `None` if there is none."""
+    """Return the row of *code*, preferably for this *subcode*; `None` if there is none."""
     if code is None:
         return None
     rule = _BY_CODE.get((code, subcode))
@@ -271,7 +271,7 @@ _RETRY_AFTER: Final = re.compile(
     r"[0-9]{1,6}|[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT"
 )
 
-# Returned by a proxy that waited in vain, and nginx's own name for a client that hung up.
+# Returned by a proxy after a timeout, and nginx's own name for a client that hung up.
 _TIMED_OUT_OR_CLOSED: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT.value, 499})
 
 _NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)

@@ -439,7 +439,7 @@ class Transaction(Part, frozen=True):
 
 
 class Payment(Part, frozen=True):
-    """The payment that a payment status is about."""
+    """The payment of a payment status."""
 
     reference_id: str | None = None
     amount: Amount | None = None

@@ -62,7 +62,7 @@ def _decode(body: bytes) -> object:
             return value
     except (msgspec.DecodeError, RecursionError):
         pass
-    # Raised out here, so that no decoder's complaint hangs on it as its context.
+    # Raised outside of the handler, so that no decoder's exception is attached as its context.
     raise WebhookRefused("invalid_json", "Request body is not valid JSON.")
 
 

@@ -42,14 +42,14 @@ class Handlers:
     def add(
         self, handler: Handler, kinds: Iterable[UpdateKind] = UpdateKind, name: str | None = None
     ) -> None:
-        """Let *handler* have the updates of *kinds*; all kinds if none are named.
+        """Let *handler* have the updates of *kinds*; all kinds by default.
 
-        The name, by default `module:qualified_name`, is kept in the store with every update that
-        the handler is still to get: rename a handler only when its inbox is empty.
+        The name, by default `module:qualified_name`, is kept in the store with every pending update
+        of the handler: rename a handler only when its inbox is empty.
 
         Raises:
-            ConfigError: There is a handler of this name, the service has started, or *handler* is
-                not an async callable: a plain function would block every other handler.
+            ConfigError: The name is taken, the service has started, or *handler* is not an async
+                callable: a plain function would block every other handler.
         """
         if inspect.isclass(handler) or not callable(handler):
             raise _refusal(name or type(handler).__name__, _NOT_ASYNC)
@@ -91,7 +91,7 @@ class HandlerCalls:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether so many calls ignore their cancellation that no more can be abandoned."""
+        """Whether the number of calls that ignore their cancellation has reached its limit."""
         return self._watchdog.is_exhausted
 
     def start(self, name: str, update: Update, on_end: OnEnd) -> Call:

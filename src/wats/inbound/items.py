@@ -27,7 +27,7 @@ _LONGEST_COPY = 1024
 
 _NUMBER_HOLDERS: _Names = ("metadata", "recipient", "phone_number_settings")
 
-# Where an item names a customer: by their user id, or that of their company; and by their number.
+# The members that name a customer: by user id, by the company's user id, and by number.
 _FROM: tuple[_Names, _Names] = (("from_user_id", "from_parent_user_id"), ("from",))
 _TO: tuple[_Names, _Names] = (("to_user_id", "to_parent_user_id"), ("to",))
 _RECIPIENT: tuple[_Names, _Names] = (
@@ -47,7 +47,7 @@ _RECIPIENTS = [*_RECIPIENT[0], *_RECIPIENT[1], *_PARTICIPANT[0], *_PARTICIPANT[1
 
 
 class SkipReason(StrEnum):
-    """Why a part of an envelope became no update."""
+    """The reason why a part of an envelope became no update."""
 
     MALFORMED_ENTRY = "malformed_entry"
     MALFORMED_CHANGE = "malformed_change"
@@ -65,7 +65,7 @@ class Change(msgspec.Struct, kw_only=True):
 
     Attributes:
         path: The position of their value in its change.
-        number: The id of the business number that they are about, if they are about one.
+        number: The id of their business number, if they have one.
         contacts: Meta's data about customers, unchecked.
     """
 
@@ -317,7 +317,7 @@ def is_short(value: object) -> bool:
 
 
 def number_of(value: Item) -> str | None:
-    """Return the id of the business number that *value* is about, from where its field has it."""
+    """Return the id of the business number of *value*, from the member that its field uses."""
     for name in _NUMBER_HOLDERS:
         if isinstance(holder := value.get(name), dict):
             return identifier(holder.get("phone_number_id"))
@@ -325,7 +325,7 @@ def number_of(value: Item) -> str | None:
 
 
 def _person(item: Item, users: _Names, phones: _Names) -> tuple[str | None, str | None]:
-    """Return the user id and the number of a customer, from the first member that has each."""
+    """Return the user id and the number of a customer, from the first member with each."""
     user = phone = None
     for name in users:
         if name in item and (user := identifier(item[name])) is not None:

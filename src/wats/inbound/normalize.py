@@ -53,7 +53,7 @@ class Normalized(msgspec.Struct, frozen=True):
     Attributes:
         updates: Every update.
         skips: The first `MAX_SKIPS` parts that became no update.
-        skipped: The number of all such parts, by the kind of update that they would have been.
+        skipped: The number of all such parts, by the expected kind of update.
     """
 
     updates: list[Update]
@@ -62,14 +62,14 @@ class Normalized(msgspec.Struct, frozen=True):
 
 
 class _MemberRow(msgspec.Struct, frozen=True):
-    """How the items of one member of a value are read, and the kind that they are by default."""
+    """The reader for the items of one member of a value, and their default kind."""
 
     kind: UpdateKind
     read: Callable[[Change, Item, UpdateKind], Update | SkipReason]
 
 
 class _Field(msgspec.Struct, frozen=True):
-    """How the value of one field is read.
+    """The readers for the value of one field.
 
     Attributes:
         whole: The row for a value that is one item itself: always if there are no members, else
@@ -186,7 +186,7 @@ _AROUND = frozenset({"messaging_product", "metadata", "contacts"})
 
 
 def normalize(envelope: object, *, received_at: datetime) -> Normalized:
-    """Return every update in *envelope* and, for every part that gives none, why.
+    """Return every update in *envelope*, and the reason for every part that gives none.
 
     Accepts every result of `envelope.parse` without raising. An update that is in the envelope
     twice is returned once.
@@ -209,7 +209,7 @@ class _EnvelopeWalk:
         self.skipped: dict[UpdateKind, int] = {}
         self._keys: set[str] = set()
         self._received_at = received_at
-        # The position, from which a path is made only if something is skipped.
+        # The position, from which a path is built only if something is skipped.
         self._entry: int | None = None
         self._change: int | None = None
 

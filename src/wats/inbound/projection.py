@@ -12,7 +12,7 @@ from wats.telemetry.contract.values import UpdateKind
 _LARGEST_CODE = 2**31 - 1
 
 _NOT_WRITTEN = ("edit", "revoke")
-"""Types of a message that change one from before; to take a message back is not to write one."""
+"""Types of a message that change an earlier one; taking a message back is not writing one."""
 
 
 class Records(msgspec.Struct, frozen=True):

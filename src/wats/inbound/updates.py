@@ -41,7 +41,7 @@ class Sender(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """A message of a customer, typed. All that it holds is in `Update.raw`, typed or not.
+    """A message of a customer, typed. Its complete content is in `Update.raw`, typed or not.
 
     `content` is `None` for a type without content or an unknown type.
     """
@@ -129,12 +129,12 @@ class Update(_Headed, msgspec.Struct, frozen=True, kw_only=True):
         field: The webhook field that held it.
         waba_id: The id of the webhook's entry: the WhatsApp Business Account, except for
             `partner_solutions`, where it is a business portfolio.
-        phone_number_id: The business number that it concerns, if it concerns one.
+        phone_number_id: The business number that it concerns, if any.
         conversation: The other party, a customer or a group, and our number. Updates with the same
             conversation are handled in order. `None` where there is no conversation.
         occurred_at: Meta's time: of the item, else of its entry, else 1970. Part of the identity
             of an update, and for that reason never our time.
-        received_at: When we received it first.
+        received_at: When we first received it.
         contact: Meta's data about the customer, unchanged.
         raw: The item, unchanged.
     """
@@ -180,7 +180,7 @@ def encode(update: Update) -> bytes:
 
 
 def decode(payload: bytes) -> Update:
-    """Return the update that `encode` made *payload* of, equal to it."""
+    """Return the update of which *payload* is the result of `encode`, equal to it."""
     return _DECODER.decode(payload)
 
 
@@ -188,7 +188,7 @@ def identifier(value: object) -> str | None:
     """Return *value* as an identifier; Meta writes some identifiers as numbers.
 
     Returns:
-        `None` if it cannot be one: see `is_safe_id`.
+        `None` if it is not valid: see `is_safe_id`.
     """
     if isinstance(value, str):
         # The usual case, numbers: a call costs time, and this code runs ten times for each update.
@@ -205,7 +205,7 @@ def identifier(value: object) -> str | None:
 def read_message(
     raw: dict[str, Any], *, contact: dict[str, Any] | None, timestamp: datetime
 ) -> Message | None:
-    """Return *raw* as a message; for items that `Update.message` keeps away from handlers.
+    """Return *raw* as a message; for items that `Update.message` excludes.
 
     Returns:
         `None` if it has no id.

@@ -1,4 +1,4 @@
-"""A running service, as its operator reaches it: one host, no proxy, no redirect. Blocking."""
+"""A client of a running service: one host, no proxy, no redirect. Blocking."""
 
 import http.client
 import socket
@@ -23,7 +23,7 @@ class NoAnswer(click.ClickException):
 
 
 def service_url(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    """Check the URL of a service, for `callback`; one that is refused is not shown.
+    """Check the URL of a service, for `callback`; a refused one is not shown.
 
     Raises:
         click.BadParameter: The value is not a URL, or holds more than one, such as a password.
@@ -38,7 +38,7 @@ def service_url(_: click.Context, __: click.Parameter, value: str | None) -> str
 
 
 class Remote:
-    """The service at *url*, which is everything before the paths of its routes."""
+    """The service at *url*, the part before the paths of its routes."""
 
     def __init__(self, url: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         parts = urlsplit(url)
@@ -54,7 +54,7 @@ class Remote:
         """Ask for *path*.
 
         Raises:
-            NoAnswer: There was none, or one that is too large.
+            NoAnswer: There was no response, or it is too large.
         """
         headers = {"accept-encoding": "identity", "connection": "close", **_bearer(token)}
         with self._explained(), self._connected() as connection:
@@ -85,10 +85,10 @@ class Remote:
         return bytes(answer)
 
     def address(self) -> str:
-        """Return the IP address that the service is reached at.
+        """Return the IP address of the service.
 
         Raises:
-            NoAnswer: It is not reached.
+            NoAnswer: The service is not reachable.
         """
         with self._explained(), self._connected() as connection:
             connection.connect()

@@ -1,4 +1,4 @@
-"""How a service is doing, as lines of text. No I/O."""
+"""The state of a service, as lines of text. No I/O."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ class View:
     """The content of a frame: all counts of a service, or those since it is watched.
 
     Attributes:
-        url: Where the service is.
+        url: The address of the service.
         status: The last response of `/status`; `None` before the first.
         latest: The last response of `/metrics`.
         history: The observations since the service is watched; `None` for a single look.
@@ -47,7 +47,7 @@ class View:
 def render(view: View, style: Style) -> list[str]:
     """Return *view* as lines within the width and height of *style*.
 
-    Where there is not room for everything, first the empty lines go, then the quietest rows.
+    If there is too little room, first the empty lines are removed, then the quietest rows.
     """
     page = _Page(view, style)
     head, foot = page.head(), page.foot()

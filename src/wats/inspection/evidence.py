@@ -33,10 +33,10 @@ class Evidence:
 
     Attributes:
         is_encrypted: Whether the service was reached by TLS.
-        address: The IP address at which it was.
+        address: The IP address of the service.
         token: The token that was sent.
         sought: The private values of the config of the service, as far as they are known here.
-        token_file_mode: The permissions of the file that the token is in, if it is in one.
+        token_file_mode: The permissions of the file of the token, if it was read from one.
         without_token: The responses to clients without a token.
         wrong_token: The responses to clients with a wrong token.
         answers: The responses of the telemetry routes to the token, by path; empty if it was not
@@ -60,7 +60,7 @@ class Evidence:
 
     @property
     def is_open(self) -> bool:
-        """Whether the token opened everything."""
+        """Whether the token opened every surface."""
         return all(path in self.answers and self.answers[path].status == 200 for path in HIDDEN)
 
     @cached_property

@@ -16,10 +16,10 @@ class Style:
     """The abilities of the output of a frame.
 
     Attributes:
-        columns: How long a line may be.
-        lines: How many lines there may be; `None` for any number.
-        has_colors: Whether escape sequences are understood.
-        has_unicode: Whether more than ASCII can be written.
+        columns: The width of a line.
+        lines: The number of lines; `None` for any number.
+        has_colors: Whether the terminal interprets escape sequences.
+        has_unicode: Whether characters beyond ASCII can be written.
     """
 
     columns: int = 80
@@ -47,7 +47,7 @@ class Style:
         return self._paint(bars.rjust(width), _CYAN)
 
     def shorten(self, text: str, width: int) -> str:
-        """Return *text* without characters that steer a terminal, and its middle if it is long."""
+        """Return *text* without characters that control a terminal, and shortened in its middle."""
         plain = "".join(each if self._can_show(each) else "?" for each in text)
         if len(plain) <= width:
             return plain
@@ -79,7 +79,7 @@ def format_count(count: float) -> str:
 
 
 def format_rate(rate: float | None) -> str:
-    """Return how often something happens in a second, in at most six characters."""
+    """Return a rate per second, in at most six characters."""
     if rate is None:
         return "-"
     if rate == 0 or rate >= 100:
@@ -106,7 +106,7 @@ def format_seconds(seconds: float | None, *, bottom: float = 0.0, top: float = m
 
 
 def format_uptime(seconds: int) -> str:
-    """Return how long something has lasted, in its two largest units."""
+    """Return a time span, in its two largest units."""
     units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
     parts = []
     for unit, size in units:

@@ -20,7 +20,7 @@ class Step:
 
 
 class History:
-    """The last looks at one service, and all that it counted while they were taken.
+    """The last scrapes of one service, and the increase between them.
 
     A scrape that failed leaves a gap. The next successful one includes the increase, unless the
     service restarted: then its counts since the last scrape are lost.
@@ -29,7 +29,7 @@ class History:
     def __init__(self) -> None:
         self.latest = Samples()
         self.watched = Samples()
-        """All that happened since the first look."""
+        """The increase since the first scrape."""
         self._steps: deque[Step | None] = deque(maxlen=MAX_STEPS)
         self._looked_at: float | None = None
 

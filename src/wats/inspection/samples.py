@@ -25,7 +25,7 @@ class NotAnExposition(ValueError):
 
 
 class Samples:
-    """The samples of some families at one moment, or by how much they grew between two.
+    """The samples of some families at one moment, or their increase between two.
 
     *values* holds, for each sample name, the value of each series. *kinds* holds the kind of each
     family; a histogram's samples have its name and a suffix.
@@ -44,11 +44,11 @@ class Samples:
         """Read the text format, version 0.0.4, as our own service writes it.
 
         Raises:
-            NotAnExposition: It is something else.
+            NotAnExposition: The text has another form.
         """
         values: dict[str, dict[Labels, float]] = {}
         kinds: dict[str, str] = {}
-        # Not `splitlines`: to it, there is more that ends a line than a line feed.
+        # Not `splitlines`, which splits at further characters than a line feed.
         lines = exposition.removesuffix("\n").split("\n") if exposition else []
         for number, line in enumerate(lines, 1):
             if line.startswith("#"):
@@ -76,7 +76,7 @@ class Samples:
         return name in self._values
 
     def family(self, name: str) -> str:
-        """Return the family that the sample *name* belongs to."""
+        """Return the family of the sample *name*."""
         for part in _PARTS:
             base = name.removesuffix(part)
             if base != name and self.kinds.get(base) == "histogram":
@@ -88,7 +88,7 @@ class Samples:
         return sum(value for _, value in self._select(name, labels))
 
     def split(self, name: str, by: str, **labels: str) -> dict[str, float]:
-        """Return such sums, one for each value of the label *by*, in the order of the scrape."""
+        """Return the sums by value of the label *by*, in the order of the scrape."""
         sums: dict[str, float] = {}
         for pairs, value in self._select(name, labels):
             key = pairs.get(by, "")

@@ -13,10 +13,10 @@ from wats.privacy import Secret
 from wats.web.parts import HOOK_LABEL
 
 PART_CHARACTERS: Final = 10
-"""So many characters in a row give a secret away."""
+"""This many consecutive characters reveal a secret."""
 
 PART_DIGITS: Final = 8
-"""So many digits in a row give an id away."""
+"""This many consecutive digits reveal an id."""
 
 _BETWEEN_DIGITS: Final = re.compile(r"(?<=[0-9])[ ().+/_-]{1,3}(?=[0-9])")
 
@@ -27,7 +27,7 @@ PUBLIC: Final = frozenset({"", *_ANYWHERE, "graph.facebook.com", HOOK_LABEL})
 
 
 class Care(Enum):
-    """How something is looked for."""
+    """The way of searching for a value."""
 
     SECRET = "secret"  # noqa: S105 - a word, not a secret
     """In every encoding, any part."""
@@ -94,7 +94,7 @@ def _keys() -> Iterator[tuple[str, str]]:
 
 
 class Haystack:
-    """A text in the forms in which something may hide in it."""
+    """A text in all encodings that may hide a value."""
 
     def __init__(self, text: str) -> None:
         plain = re.sub(r'\\(["\\/])', r"\1", text)

@@ -33,7 +33,7 @@ Quantile: TypeAlias = Callable[[Samples], float | None]
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """A cell with how often something happened; one that *alarms* should stay at 0."""
+    """A cell with a rate; one that *alarms* should stay at 0."""
 
     count: Count
     alarms: bool = True
@@ -41,7 +41,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """A cell with how long something took, and the first and last bound that it was measured by."""
+    """A cell with a duration, and the first and last bound of its buckets."""
 
     quantile: Quantile
     bottom: float
@@ -81,7 +81,7 @@ class Fact:
 
 
 def sections(samples: Samples) -> list[Table]:
-    """Return the tables about all that ever happened in *samples*."""
+    """Return the tables of all counts in *samples*."""
     made = (_requests, _updates, _handlers, _graph, _messages, _store)
     return [section for section in (make(samples) for make in made) if section.rows]
 
@@ -218,7 +218,7 @@ def _store(samples: Samples) -> Table:
 
 
 def _seen(samples: Samples, family: Family, label: str) -> Iterable[str]:
-    """Return the values of *label* that something was counted for."""
+    """Return the values of *label* with a count above 0."""
     return [value for value, count in samples.split(family.name, label).items() if count]
 
 

@@ -116,7 +116,7 @@ def _below(path: str, name: str) -> str:
 
 
 def shown_secrets(shape: Mapping[str, Any]) -> list[str]:
-    """Return the secrets of a `configShape` that are shown."""
+    """Return the secrets in a `configShape` that are not redacted."""
     secret = {"auth": ("accessToken",), "webhook": ("verifyToken", "appSecret")}
     return [
         f"{section}.{key}"

@@ -1,7 +1,7 @@
-"""The earlier name of `wats.service.upkeep`, for scripts that import it."""
+"""The earlier name of `wats.service.components`, for scripts that import it."""
 
 import sys
 
-from wats.service import upkeep
+from wats.service import components
 
-sys.modules[__name__] = upkeep
+sys.modules[__name__] = components

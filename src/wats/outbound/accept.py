@@ -59,13 +59,13 @@ class Acceptor:
     """Sends messages, and each request that has an `Idempotency-Key` once.
 
     Args:
-        graph: Where messages are sent.
-        store: Where keys and messages are kept; without one, requests with a key are refused.
+        graph: The client for sending messages.
+        store: The store of keys and messages; without one, requests with a key are refused.
         telemetry: Records the outcome of each attempt to send.
-        phone_number_id: The number that messages are sent from.
+        phone_number_id: The number that sends the messages.
         log: Receives failures. It must not raise.
-        idempotency_hours: How long a key is remembered.
-        graph_seconds: The longest that a call of *graph* can take.
+        idempotency_hours: The retention of a key.
+        graph_seconds: The longest possible call of *graph*.
         now: The clock.
     """
 
@@ -106,7 +106,7 @@ class Acceptor:
         be recorded is logged, and a key that cannot be completed has an unknown outcome later.
 
         Args:
-            payload: The Graph JSON, sent as it is.
+            payload: The Graph JSON, sent unchanged.
             scope: The route of the request. One key may be used once on each.
             idempotency_key: The caller's key, if there is one.
             request_body: The caller's JSON, which a request with the same key must repeat.
@@ -114,14 +114,14 @@ class Acceptor:
 
         Raises:
             InvalidIdempotencyKey: Nothing was sent.
-            StoreNotConfigured: There is a key and no store; nothing was sent.
+            StoreNotConfigured: A key was given and there is no store; nothing was sent.
             StoreUnavailable: The key could not be reserved; nothing was sent.
             IdempotencyConflict: The key was used with another body.
             IdempotencyInFlight: Another request holds the key now.
             IdempotencyOutcomeUnknown: It is unknown whether a request with the key was sent.
-            GraphRefused: Meta did not take it; the key can be used again.
+            GraphRefused: Meta refused it; the key can be used again.
             GraphUnreachable: Nothing was sent; the key can be used again.
-            GraphOutcomeUnknown: Meta may have taken it; the key will not be sent again.
+            GraphOutcomeUnknown: Meta may have accepted it; the key will not be sent again.
         """
         if idempotency_key is None:
             return await self._send_once(self._store, payload, message)
@@ -130,7 +130,7 @@ class Acceptor:
         if self._store is None:
             raise StoreNotConfigured("Idempotency-Key requires a persistence store.")
         claim = _Claim(
-            # Services for several numbers may share a database, and each has callers of its own.
+            # Services for several numbers may share a database, and each has its own callers.
             scope=f"{self._phone_number_id}{scope}",
             key_hash=hashlib.sha256(idempotency_key.encode()).digest(),
         )

@@ -13,12 +13,12 @@ from wats.ids import is_safe_id
 
 
 def as_object(payload: Any) -> dict[str, Any]:
-    """Return *payload* if it is an object, and an empty one if it is anything else."""
+    """Return *payload* if it is an object, else an empty one."""
     return payload if isinstance(payload, dict) else {}
 
 
 def message_id(payload: Any) -> str | None:
-    """Return the id that Meta gave the message, or `None` if there is none that can be used."""
+    """Return the id that Meta gave the message, or `None` without a usable one."""
     try:
         found = payload["messages"][0]["id"]
     except (TypeError, KeyError, IndexError):
@@ -27,5 +27,5 @@ def message_id(payload: Any) -> str | None:
 
 
 def encode(payload: Any) -> bytes:
-    """Return *payload* as the compact JSON that our caller gets."""
+    """Return *payload* as the compact JSON of the response to our caller."""
     return msgspec.json.encode(as_object(payload))

@@ -27,7 +27,7 @@ _PHONE = re.compile(PHONE_PATTERN)
 _BSUID = re.compile(BSUID_PATTERN)
 _TYPE = re.compile(TYPE_PATTERN)
 _NOT_IN_A_GROUP_ID = re.compile(r"[/\\?#:@]")
-# U+FEFF takes no room on a screen, but Python does not count it as white space.
+# U+FEFF is invisible, but Python does not count it as white space.
 _BLANK = re.compile("[\\s\ufeff]*")
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 _CONTROL_IN_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
@@ -85,7 +85,7 @@ def parse_graph_message(body: bytes, *, groups_enabled: bool) -> Outgoing | None
 
 
 def parse_object(body: bytes, message: str) -> dict[str, Any]:
-    """Return the JSON object that *body* is.
+    """Return the JSON object in *body*.
 
     Raises:
         MalformedRequest: The body is not JSON, is nested too deeply, or is not an object; in the
@@ -157,7 +157,7 @@ def is_blank(text: str) -> bool:
 
 
 def utf16_length(text: str) -> int:
-    """Return the length of *text* as Meta and JavaScript count it, where an emoji is two."""
+    """Return the length of *text* by the count of Meta and JavaScript, where an emoji is two."""
     return len(text.encode("utf-16-le", errors="surrogatepass")) // 2
 
 

@@ -1,4 +1,4 @@
-"""The Graph JSON of the messages that have a form of our own. No I/O."""
+"""The Graph JSON of messages in our own form. No I/O."""
 
 import msgspec
 

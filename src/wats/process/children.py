@@ -12,9 +12,9 @@ READY_SECONDS = 30.0
 
 
 class Process:
-    """A `wats` command in a process of its own: ready when entered, gone when left.
+    """A `wats` command in a process of its own: ready on entry, ended on exit.
 
-    Its `url` is the one that it announced. Its stderr is ours.
+    Its `url` is the announced one. Its stderr is ours.
     """
 
     def __init__(self, *arguments: str, environ: Mapping[str, str]) -> None:

@@ -47,7 +47,7 @@ class LibraryLog(logging.Handler):
     @override
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
-        # Names of loggers, and of levels, are as free as texts are.
+        # Names of loggers, and of levels, are free text.
         library = _PACKAGES.get(record.name.partition(".")[0], OTHER)
         line = (library, _level_of(record), error_name(error) if error is not None else None)
         now = self._monotonic()
@@ -55,7 +55,7 @@ class LibraryLog(logging.Handler):
             self._suppressed[line] = self._suppressed.get(line, 0) + 1
             return
         self._due_at[line] = now + INTERVAL_SECONDS
-        with contextlib.suppress(Exception):  # stderr may be closed, or be no longer there
+        with contextlib.suppress(Exception):  # stderr may be closed or gone
             self._log(
                 {
                     "event": "wats.library.log",
@@ -74,7 +74,7 @@ def _level_of(record: logging.LogRecord) -> str:
 
 
 def capture_library_logs() -> None:
-    """Let nothing of the libraries' or Python's own reach stderr but through a `LibraryLog`.
+    """Pass all output of the libraries and of Python to stderr through a `LibraryLog`.
 
     It covers their log records, warnings, and exceptions in threads or without a caller.
     """
@@ -94,7 +94,7 @@ def hide_tracebacks() -> None:
 
 
 def report(error: BaseException | None) -> None:
-    """Log the class of *error*, which nothing caught."""
+    """Log the class of the uncaught *error*."""
     # Not the error alone: its truth value would be evaluated, which may fail.
     info = None if error is None else (type(error), error, None)
     logging.getLogger("python").error("", exc_info=info)

@@ -1,4 +1,4 @@
-"""uvicorn with our connections, and with an end that is always clean."""
+"""uvicorn with our connections, and with an orderly end."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ KEEP_ALIVE_SECONDS = 75
 """How long an idle connection stays open: longer than load balancers keep theirs to us."""
 
 GRACE_SECONDS = 15
-"""How long requests that are being served may take to end when the server stops."""
+"""The time limit of requests in progress when the server stops."""
 
 TICK_SECONDS = 0.1
 
@@ -44,7 +44,7 @@ class Server(uvicorn.Server):
         hook: The webhook route of *app*, to serve its requests on the fast path.
         share: The share of this process in the connections, if others accept from the same socket.
         request_seconds: The time limit for the arrival of a request.
-        limits: The bounds of connections, if others than the usual ones.
+        limits: The bounds of connections, if not the usual ones.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Server(uvicorn.Server):
     @override
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stop on a signal, and leave it at that: uvicorn would die of the signal at the end."""
+        """Stop on a signal and do not repeat it: uvicorn would die of the signal at the end."""
         numbers = (signal.SIGINT, signal.SIGTERM)
         before = {number: signal.signal(number, self.handle_exit) for number in numbers}
         try:

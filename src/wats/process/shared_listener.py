@@ -1,4 +1,4 @@
-"""One listening socket for several processes, of which each gets its share of the connections.
+"""One listening socket for several processes, with balanced numbers of connections.
 
 The kernel wakes all processes that wait for a connection, and the quickest accepts every pending
 one. As connections stay open, it keeps them: of 64 to four processes, one had 18 to 64. Here a
@@ -18,14 +18,16 @@ from typing import Final
 from wats.process.http.admission import Admission
 
 SLACK: Final = 4
-"""How many connections more than another one a process may have before it lets others go first. To
-be more exact costs more moments than it is worth: with short connections, half of all speed."""
+"""How many connections more than another one a process may have before it lets others go first.
+
+A smaller number costs more pauses than it gains: with short connections, half of the throughput.
+"""
 
 MOMENT_SECONDS: Final = 0.002
-"""How long the others have then. Timers of the loop count milliseconds; one would often be none."""
+"""The pause for the others. The loop's timers count milliseconds; one would often be none."""
 
 RETRY_SECONDS: Final = 0.1
-"""The pause when no connection can be accepted and none can be closed: all are being served."""
+"""The pause when no connection can be accepted and none can be closed: all are in use."""
 
 _COUNT_BYTES: Final = 8
 _NOBODY: Final = 2**62
@@ -47,12 +49,12 @@ class Share:
         self._counts[self._process] = _NOBODY
 
     def least(self) -> int:
-        """Return how many connections the process with the fewest has."""
+        """Return the number of connections of the process with the fewest."""
         return min(self._counts)
 
 
 def shares_of(processes: int) -> tuple[Share, ...]:
-    """Return the shares of so many processes, in memory that is made before they are forked."""
+    """Return the shares of *processes*, in memory that is made before they are forked."""
     counts = memoryview(mmap.mmap(-1, processes * _COUNT_BYTES)).cast("q")
     shares = tuple(Share(counts, process) for process in range(processes))
     for share in shares:
@@ -65,10 +67,10 @@ class SharedListener:
 
     Args:
         listener: A listening socket, made before the processes were forked.
-        share: That of this process.
-        connections: The connections that it has now.
-        make_protocol: Makes the protocol of a new one, which adds itself to *connections*.
-        admission: Decides whether there is room, and makes it.
+        share: The share of this process.
+        connections: Its present connections.
+        make_protocol: Makes the protocol of a new connection, which adds itself to *connections*.
+        admission: Decides whether there is room, and makes room.
     """
 
     def __init__(
@@ -115,7 +117,7 @@ class SharedListener:
         self._loop.add_reader(self._listener.fileno(), self._take)
 
     def _pause(self, seconds: float, then: Callable[[], None]) -> None:
-        # The socket stays readable, so a loop that looked at it would have no rest.
+        # The socket stays readable, so a loop that watched it would spin.
         self._loop.remove_reader(self._listener.fileno())
         self._pausing = self._loop.call_later(seconds, then)
 
@@ -128,7 +130,7 @@ class SharedListener:
             self._pause(MOMENT_SECONDS, self._insist)
 
     def _insist(self) -> None:
-        """Take one connection if there still is one: the others are busy."""
+        """Accept one connection if there still is one: the others are busy."""
         self._listen()
         self._accept(1)
 
@@ -147,7 +149,7 @@ class SharedListener:
         except (BlockingIOError, ConnectionAbortedError):
             pass  # another process was quicker, or the client changed its mind
         except OSError:
-            # Descriptors that are freed now can be used in the next turn of the loop.
+            # Descriptors that are released now can be used in the next turn of the loop.
             self._pause(MOMENT_SECONDS if self._admission.evict() else RETRY_SECONDS, self._listen)
         self.publish()
 

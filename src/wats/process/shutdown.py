@@ -1,4 +1,4 @@
-"""The end of a service process: within a deadline, and without a text of an exception."""
+"""The end of a service process: within a deadline, and without exception text."""
 
 import contextlib
 import os
@@ -17,20 +17,20 @@ from typing_extensions import override
 from wats.process.library_logging import report
 from wats.process.server import GRACE_SECONDS, Server
 from wats.process.sink_lifecycle import CLOSE_SECONDS
-from wats.service.upkeep import DRAIN_SECONDS
+from wats.service.components import DRAIN_SECONDS
 
 STOP_SECONDS: Final = GRACE_SECONDS + DRAIN_SECONDS + CLOSE_SECONDS + 3.0
 """How long a stop may take: the limits of requests, handlers and the sink, and a margin."""
 
 LEFTOVER_SECONDS: Final = 2.0
-"""How long tasks and threads of handlers may take to end after everything else has ended."""
+"""The time limit of tasks and threads of handlers after everything else has ended."""
 
 
 def run_service(main: Coroutine[Any, Any, None]) -> None:
     """Run *main* on a loop of its own.
 
-    After *main*, the loop cancels the tasks that are left, and waits for them and for threads
-    without a limit. If they do not end soon, the process exits without them.
+    After *main*, the loop cancels the remaining tasks, and waits for them and for threads without a
+    limit. If they do not end soon, the process exits without them.
 
     Raises:
         Exit: `SystemExit` or `KeyboardInterrupt` ended the loop, such as a background task of a
@@ -88,7 +88,7 @@ class BoundedServer(Server):
         if not self._has_deadline:
             self._has_deadline = True
             # By the kernel: a thread must not be started here, as its locks may be held by the
-            # code that the signal interrupted, and could not run if that code never returns.
+            # interrupted code, and could not run if that code never returns.
             signal.alarm(ceil(STOP_SECONDS))
         super().handle_exit(sig, frame)
 

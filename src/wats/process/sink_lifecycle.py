@@ -15,7 +15,7 @@ from wats.telemetry import TelemetrySink, error_name
 from wats.telemetry.sinks.isolation import FailureLog
 
 CLOSE_SECONDS: Final = 7.0
-"""How long a sink may take to close. A `BufferedSink` and that of OpenTelemetry take 5 at most."""
+"""The time limit of closing a sink. A `BufferedSink` and an `OtelSink` take 5 s at most."""
 
 
 @asynccontextmanager

@@ -30,7 +30,7 @@ from wats.telemetry.metrics.shared_memory import Board
 from wats.telemetry.sinks.isolation import Log, write_json_line
 
 QUICK_SECONDS: Final = 10.0
-"""A worker that ends sooner than this after it was started ended quickly."""
+"""A worker that ends sooner than this after its start has ended quickly."""
 
 FIRST_PAUSE_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 30.0
@@ -43,7 +43,7 @@ _MOST_BYTES: Final = 65_536
 
 
 def pause_after(quick_ends: int) -> float:
-    """Return how long a seat stays empty after so many quick ends in a row: 0, 0, 1, 2, 4 … 30 s.
+    """Return how long a slot stays empty after consecutive quick ends: 0, 0, 1, 2, 4 … 30 s.
 
     A worker that died once is replaced immediately. One that dies repeatedly is not restarted all
     the time.
@@ -65,7 +65,7 @@ class Seat:
 
     Attributes:
         row: Its number, from 0: the row of the board that belongs to it.
-        is_replacement: Whether a worker that has ended had this seat before.
+        is_replacement: Whether an earlier worker had this seat.
         lifeline: A descriptor that becomes readable when the supervisor is gone.
         is_ready: Whether it has reported that this worker accepts connections.
     """
@@ -125,7 +125,7 @@ def _new_slot(row: int) -> _WorkerSlot:
 
 
 class _Signals:
-    """Catches signals while it is entered, so that a `poll` can wait for them."""
+    """Catches signals while it is entered, so that a `poll` can wait for signals."""
 
     _NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP)
 
@@ -134,7 +134,7 @@ class _Signals:
         for end in (self.descriptor, self._written_to):
             os.set_blocking(end, False)
         self._woken = signal.set_wakeup_fd(self._written_to, warn_on_full_buffer=False)
-        # Where SIGHUP is ignored, as `nohup` has it, it stays so.
+        # Where SIGHUP is ignored, as with `nohup`, it stays ignored.
         self._before = {
             number: signal.signal(number, _hear)
             for number in self._NUMBERS
@@ -170,7 +170,7 @@ class _Signals:
 
 
 def _hear(_number: int, _frame: FrameType | None) -> None:
-    """Do nothing: the wake-up descriptor has the number."""
+    """Do nothing: the wake-up descriptor receives the number."""
 
 
 class Supervisor:
@@ -178,7 +178,7 @@ class Supervisor:
 
     Args:
         board: Made for these workers.
-        shares: Their shares of the connections; that of a dead one is taken back.
+        shares: Their shares of the connections; that of a dead worker is withdrawn.
         ready: Called once, as soon as all workers accept connections.
         stopping: Called before the workers are signalled to end.
         stop_seconds: How long they may take to end when signalled, before they are killed.
@@ -213,19 +213,19 @@ class Supervisor:
     def run(self) -> Seat | None:
         """Start the workers, and return as a fork does: in each worker with its seat.
 
-        To the supervisor it returns nothing, once a signal has ended it and all workers have ended.
+        In the supervisor it returns nothing, after a signal and the end of all workers.
 
         Raises:
             ClickException: A worker could not start, so none is running; with its reason.
         """
-        # Held open by this process alone, so that its end is seen by all others.
+        # Held open by this process alone, so that all others notice its end.
         self._lifeline, self._held = os.pipe()
         self._slots = [_new_slot(row) for row in range(self._board.rows)]
         self._slots[0].due_at = self._now()
         with _Signals() as signals:
             seat = self._supervise(signals)
         if seat is not None:
-            # Ctrl-C reaches the workers as well. Until they serve there is nothing to be ended.
+            # Ctrl-C reaches the workers as well. Until they serve there is nothing to stop.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         elif self._failure is not None:
             raise click.ClickException(self._failure)
@@ -256,7 +256,7 @@ class Supervisor:
         slot.started_at, slot.due_at = self._now(), None
         try:
             slot.pid = signals.fork()
-        except OSError:  # there are too many processes, or there is too little memory
+        except OSError:  # too many processes, or too little memory
             self._give_up(slot, _NOT_FORKED)
             return None
         if slot.pid == 0:
@@ -305,13 +305,13 @@ class Supervisor:
         if not self._is_stopping:
             self._stop()
         elif number == signal.SIGINT:
-            self._pass_on(signal.SIGINT)  # the second time means: now
+            self._pass_on(signal.SIGINT)  # a second signal stops immediately
 
     def _stop(self) -> None:
         self._is_stopping = True
         self._kill_at = self._now() + self._stop_seconds
         self._stopping()
-        # Not SIGINT, of which a terminal sends them one as well, and two would mean: now.
+        # Not SIGINT: a terminal sends one to them as well, and two would stop immediately.
         self._pass_on(signal.SIGTERM)
 
     def _kill_hung_workers(self) -> None:

@@ -1,4 +1,4 @@
-"""The background work of a store: dispatching its deliveries, and its upkeep."""
+"""The upkeep of a store: purging, emptying its log, and measuring the inbox."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,18 +7,14 @@ from typing import Final, TypeAlias
 
 from wats.clock import Now
 from wats.config import InboxConfig, MessagesConfig
-from wats.inbound.dispatch import Dispatcher
 from wats.store import Store
 from wats.store.records import Retention
 from wats.telemetry import Telemetry
 from wats.telemetry.contract.values import InboxState, UpkeepTask
 from wats.telemetry.sinks.isolation import FailureLog, Log
 
-DRAIN_SECONDS = 10.0
-"""How long handlers that run may take to finish when the service stops."""
-
 CLOSE_SECONDS: Final = 5.0
-"""How long upkeep may take to end, and the store to close."""
+"""How long upkeep may take to end."""
 
 DAY_SECONDS: Final = 86_400
 
@@ -33,17 +29,17 @@ CHECKPOINT_EVERY_SECONDS: Final = 15.0
 of the database a minute later."""
 
 REPLACE_SECONDS: Final = 0.05
-"""How soon a task of the upkeep that was cancelled is replaced."""
+"""The pause before a cancelled task of the upkeep is replaced."""
 
 CHECKPOINT_ATTEMPTS: Final = 20
 CHECKPOINT_PAUSE_SECONDS: Final = 1.0
 
-Upkeep: TypeAlias = Callable[[], Awaitable[bool]]
+Work: TypeAlias = Callable[[], Awaitable[bool]]
 """A task of the upkeep; returns whether it succeeded."""
 
 
-class Keeper:
-    """Runs the dispatcher, purges old data, empties the log, and measures the inbox.
+class Upkeep:
+    """Purges old data, empties the log of the store, and measures the inbox.
 
     Args:
         chores: Whether this process does the upkeep; of several on one store one is enough.
@@ -53,7 +49,6 @@ class Keeper:
     def __init__(
         self,
         store: Store,
-        dispatcher: Dispatcher,
         *,
         telemetry: Telemetry,
         inbox: InboxConfig,
@@ -64,14 +59,13 @@ class Keeper:
         checkpoint_seconds: float = CHECKPOINT_EVERY_SECONDS,
     ) -> None:
         self._store = store
-        self._dispatcher = dispatcher
         self._telemetry = telemetry
         self._retention = Retention(
             inbox=inbox.retention_days * DAY_SECONDS,
             dead=inbox.dead_retention_days * DAY_SECONDS,
             messages=messages.retention_days * DAY_SECONDS,
         )
-        self._upkeep: dict[UpkeepTask, tuple[Upkeep, float]] = {}
+        self._upkeep: dict[UpkeepTask, tuple[Work, float]] = {}
         if chores:
             self._upkeep = {
                 UpkeepTask.PURGE: (self._purge, PURGE_EVERY_SECONDS),
@@ -85,27 +79,19 @@ class Keeper:
         self._running: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Open the store, then dispatch its deliveries."""
-        await self._store.open(self._telemetry.store_operation)
-        await self._dispatcher.start()
+        """Begin, if this process does the upkeep. The store must be open."""
         self._is_stopping = False
         for task in self._upkeep:
             self._telemetry.upkeep(task, 0.0)
             self._spawn(task)
 
     async def stop(self) -> None:
-        """Stop dispatching, then close the store."""
+        """Cancel the running tasks. The store must still be open."""
         self._is_stopping = True
         for task in self._running:
             task.cancel()
         if self._running:
             await asyncio.wait(self._running, timeout=CLOSE_SECONDS)
-        await self._dispatcher.stop(DRAIN_SECONDS)
-        try:
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await self._store.close()
-        except TimeoutError as error:  # a disk that hangs; acknowledged updates are on it
-            self._telemetry.errors.record(error)
 
     def _spawn(self, task: UpkeepTask) -> None:
         if not self._is_stopping:
@@ -114,7 +100,7 @@ class Keeper:
             running.add_done_callback(partial(self._replace, task))
 
     def _replace(self, task: UpkeepTask, ended: "asyncio.Task[None]") -> None:
-        """Go on with *task*: only a stop ends it, but any code in the process can cancel it."""
+        """Repeat *task*: only a stop ends it, but any code in the process can cancel it."""
         self._running.discard(ended)
         if not self._is_stopping:
             error = None if ended.cancelled() else ended.exception()
@@ -139,10 +125,10 @@ class Keeper:
             await asyncio.sleep(seconds)
 
     async def _purge(self) -> bool:
-        # One process on a database is enough; the others have succeeded if that one does it.
+        # One process on a database suffices; the others succeed if that process does the work.
         if await self._store.lead():
             while await self._store.purge(self._retention):
-                pass  # a bounded number of rows at a time, with room for others in between
+                pass  # a bounded number of rows at a time, with pauses for other operations
         return True
 
     async def _checkpoint(self) -> bool:

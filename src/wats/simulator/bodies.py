@@ -44,7 +44,7 @@ class WebhookPart:
 
 
 def new_wamid(number: str, *, inbound: bool = False) -> str:
-    """Return a message id as WhatsApp makes them: like theirs, it has the *number* in it."""
+    """Return a message id in WhatsApp's form: like theirs, it has the *number* in it."""
     kind, size = (b"\x12", 10) if inbound else (b"\x11", 9)
     unique = secrets.token_hex(size).upper().encode()
     head = b"\x1c" + bytes([0x18, len(number) % 256]) + number.encode(errors="replace")
@@ -76,7 +76,7 @@ def status_part(
     callback_data: str | None = None,
     error_code: int | None = None,
 ) -> WebhookPart:
-    """Return that the message *wamid* is now *status* at *recipient*."""
+    """Return the status webhook part of *wamid*: now *status* at *recipient*."""
     item: dict[str, Any] = {"id": wamid, "status": status, "timestamp": str(at), **recipient}
     if pricing is not None:
         item["pricing"] = pricing
@@ -119,8 +119,8 @@ def webhook_error(code: int) -> dict[str, Any]:
 def envelope(parts: Sequence[WebhookPart], settings: SimulatorSettings, *, at: int) -> bytes:
     """Return the webhook that delivers *parts* in their order.
 
-    Neighbors of one kind share a change. The text is escaped as Meta's is, slashes included, so a
-    receiver that checks the signature of anything but the raw bytes is found out.
+    Neighbors of one kind share a change. The text is escaped like Meta's, slashes included, so that
+    a receiver that checks the signature of anything but the raw bytes fails.
     """
     by_list = groupby(parts, key=lambda part: (part.field, part.list_key))
     changes = [

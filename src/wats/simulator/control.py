@@ -56,7 +56,7 @@ class ControlEndpoints:
         return web.json_response(self._world.state())
 
     async def inbound(self, request: web.Request) -> web.StreamResponse:
-        """Let a customer write: `{from, text | message, name?, count?, group_id?}`."""
+        """Send a message as a customer: `{from, text | message, name?, count?, group_id?}`."""
         wish = read_json(await request.read())
         count = wish.get("count", 1)
         content = wish.get("message", {"type": "text", "text": {"body": wish.get("text")}})
@@ -72,7 +72,7 @@ class ControlEndpoints:
         return web.json_response({"ids": ids})
 
     async def webhook(self, request: web.Request) -> web.StreamResponse:
-        """Set where webhooks go: `{url, verify?}`; verified only if `verify` is true."""
+        """Set the webhook URL: `{url, verify?}`; verified only if `verify` is true."""
         wish = read_json(await request.read())
         url = _text(wish, "url")
         if url is not None and not url.startswith(("http://", "https://")):

@@ -1,4 +1,4 @@
-"""Brings webhooks to the configured URL, as Meta does: signed, at least once, in no sure order."""
+"""Delivers webhooks as Meta does: signed, at least once, in no reliable order."""
 
 import asyncio
 import heapq
@@ -33,7 +33,7 @@ class _Parcel:
 
 
 class Courier:
-    """Holds parts until they are due and posts them in envelopes until they are taken.
+    """Holds parts until they are due and posts them in envelopes until they are accepted.
 
     A part is delivered when its POST gets a 200 response. Otherwise it is sent again after a
     growing pause of its own, in an envelope with the other parts that are due then.
@@ -80,7 +80,7 @@ class Courier:
         self._push(_Parcel(due, self._next_order(), part, first_due=due))
 
     async def deliver_now(self, parts: Sequence[WebhookPart]) -> None:
-        """Deliver *parts*, and return when they were taken or failed once."""
+        """Deliver *parts*, and return when they were accepted or failed once."""
         now = time.monotonic()
         await self._deliver([_Parcel(now, self._next_order(), part, now) for part in parts])
 

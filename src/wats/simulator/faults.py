@@ -1,4 +1,4 @@
-"""Graph's refusals, as the simulator raises them and as they look on the wire. No I/O."""
+"""Graph's refusals, as exceptions of the simulator and in their wire format. No I/O."""
 
 import secrets
 from typing import Any, Final
@@ -48,12 +48,12 @@ class GraphFault(Exception):
 
 
 def invalid(details: str) -> GraphFault:
-    """Return the refusal of a request with a fault in it."""
+    """Return the refusal of an invalid request."""
     return GraphFault(400, 100, details=details)
 
 
 def missing_object() -> GraphFault:
-    """Return the refusal of an id that nothing has."""
+    """Return the refusal of an unknown id."""
     return GraphFault(
         400, 100, subcode=33, type_="GraphMethodException", details="No object has this id."
     )

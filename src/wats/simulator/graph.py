@@ -72,7 +72,7 @@ class GraphEndpoints:
             return self._refuse(GraphFault(400, 2500, details="Unknown path components."))
 
     async def messages(self, request: web.Request) -> web.StreamResponse:
-        """Take a message, or mark one as read."""
+        """Accept a message, or mark one as read."""
         self._check_number(request)
         payload = read_json(await request.read())
         check_product(payload)
@@ -167,7 +167,7 @@ class GraphEndpoints:
                 refusal.code,
                 subcode=refusal.subcode,
                 type_=refusal.type,
-                # Meta's texts may quote people; a gateway that passes them on is found out here.
+                # Meta's texts may quote people; a gateway that passes them on fails here.
                 details=f"Made up by the simulator for {addressee.input}.",
                 retry_after=refusal.retry_after,
             )

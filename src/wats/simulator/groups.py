@@ -262,7 +262,7 @@ def _changes(payload: Mapping[str, Any]) -> dict[str, str]:
 def _page(
     rows: list[dict[str, str]], query: Mapping[str, str]
 ) -> tuple[list[dict[str, str]], dict[str, Any]]:
-    """Cut a page out of *rows*; a cursor is the position where the page ends or begins."""
+    """Cut a page out of *rows*; a cursor is the position of its end or begin."""
     limit, after, before = (query.get(name, "") for name in ("limit", "after", "before"))
     size = int(limit) if limit.isdecimal() and int(limit) else _PAGE
     end = int(before) if before.isdecimal() else len(rows)

@@ -42,7 +42,7 @@ def check_message(payload: Mapping[str, Any], groups: Groups) -> Addressee:
     """Return the recipient of *payload*.
 
     Raises:
-        GraphFault: Graph would not take it.
+        GraphFault: Graph would refuse it.
     """
     addressee = _addressee(payload, groups)
     kind = payload.get("type")

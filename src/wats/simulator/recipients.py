@@ -1,6 +1,6 @@
 """The outcome of a message, by the last digits of its recipient. No I/O.
 
-The table is data: the server obeys it, and docs/simulator.md shows it.
+The table is data: the server follows it, and docs/simulator.md shows it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -144,7 +144,7 @@ BY_SUFFIX: Final[Mapping[str, Behavior]] = MappingProxyType(
 
 REFUSED_PREFIX: Final = "1999"
 FAILED_PREFIX: Final = "1998"
-"""No number begins with these. The seven digits after it are the code of an error."""
+"""No number begins with this prefix. The seven digits after it are the code of an error."""
 
 _CODE_DIGITS: Final = 7
 

@@ -37,7 +37,7 @@ class Simulator:
 
     @property
     def url(self) -> str:
-        """Where it listens, for Graph's base URL."""
+        """Its address, for Graph's base URL."""
         return self._url
 
     @property
@@ -52,7 +52,7 @@ class Simulator:
 
     @property
     def pending(self) -> int:
-        """How many webhook items wait or are under way."""
+        """The number of webhook items that are pending or being delivered."""
         return self._world.courier.pending
 
     async def start(self) -> None:
@@ -118,7 +118,7 @@ class Simulator:
         count: int = 1,
         group_id: str | None = None,
     ) -> list[str]:
-        """Let a customer write, *count* times.
+        """Send a message as a customer, *count* times.
 
         Args:
             sender: Their number.
@@ -126,7 +126,7 @@ class Simulator:
             message: Any other message: `type`, and the content of that type.
             name: Their name.
             count: How many messages.
-            group_id: The group they write in.
+            group_id: The group of the message.
 
         Returns:
             The ids of the messages.
@@ -146,7 +146,7 @@ class Simulator:
         self._world.join(group_id, wa_id)
 
     async def settle(self, timeout_seconds: float = 10.0) -> None:
-        """Wait until every webhook was taken.
+        """Wait until every webhook was accepted.
 
         Raises:
             TimeoutError: Some were not.

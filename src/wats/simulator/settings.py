@@ -15,12 +15,13 @@ class SimulatorSettings:
         access_token: The one bearer token that is accepted; `None` accepts any that is not empty.
         host: The address to listen on.
         port: The port to listen on; 0 takes a free one.
-        waba_id: The WhatsApp Business Account that the webhooks are about.
-        phone_number_id: The one business number there is.
-        display_phone_number: That number as people read it.
-        webhook_url: Where webhooks go; without one they are dropped. Can be changed while running.
+        waba_id: The WhatsApp Business Account of the webhooks.
+        phone_number_id: The one business number.
+        display_phone_number: That number as shown to people.
+        webhook_url: The target of webhooks; without one they are dropped. Can be changed while
+            running.
         seed: The start of the random numbers that select duplicates and pauses before retries.
-        duplicate_rate: How many of the delivered items are delivered once more, from 0 to 1.
+        duplicate_rate: The share of delivered items that are delivered once more, from 0 to 1.
         answer_delay_seconds: The response time of Graph for a message.
         slow_answer_seconds: The response time for the slow recipient.
         status_delay_seconds: The pause before each status of a message.
@@ -61,11 +62,11 @@ class Counts:
         refusals: Requests that failed.
         read_marks: Messages that were marked as read.
         inbound: Messages that customers wrote.
-        webhooks: Webhook POSTs that were made.
+        webhooks: Webhook POSTs.
         webhook_failures: Webhooks without a 200 response.
         delivered: Items that were delivered in a POST with a 200 response, duplicates included.
         duplicates: Delivered items that had been delivered before on purpose.
-        redeliveries: Items that were put back because their POST failed.
+        redeliveries: Items that were queued again because their POST failed.
         dropped: Items without a recipient: there was no webhook, or it failed for seven days.
     """
 

@@ -31,7 +31,7 @@ class World:
         self.accepted: deque[AcceptedMessage] = deque(maxlen=_KEPT_MESSAGES)
 
     def state(self) -> dict[str, int]:
-        """Return every count, and how much is there now."""
+        """Return every count, and the present numbers of objects."""
         return {**asdict(self.counts), "groups": len(self.groups), "pending": self.courier.pending}
 
     def behavior_of(self, addressee: Addressee) -> Behavior:
@@ -82,7 +82,7 @@ class World:
         count: int = 1,
         group_id: str | None = None,
     ) -> list[str]:
-        """Let *sender* write *content*, *count* times; return the ids of the messages."""
+        """Send *content* from *sender*, *count* times; return the ids of the messages."""
         if group_id is not None and sender not in self.groups.participants(group_id):
             raise invalid("The sender is not in this group.")
         now = int(time.time())
@@ -100,7 +100,7 @@ class World:
         self.schedule(self.groups.join(group_id, wa_id))
 
     async def settled(self) -> None:
-        """Return when no webhook waits or is under way."""
+        """Return when no webhook is pending or being delivered."""
         await self.courier.idle()
 
     def _recipients(self, addressee: Addressee, status: str) -> list[dict[str, str]]:

@@ -123,8 +123,8 @@ class Telemetry:
         board: The memory for the numbers; shared with other worker processes if there are any.
         row: The row of this process on the board.
         log: Receives failures of telemetry itself.
-        monotonic: Spaces the lines of that log.
-        now: Dates them, and the spans and events of the sink.
+        monotonic: The clock for the intervals of that log.
+        now: The clock for its lines, and for the spans and events of the sink.
 
     Raises:
         ConfigError: The sink lacks a method that it must have.
@@ -178,7 +178,7 @@ class Telemetry:
         )
 
     def _prepare(self, subjects: Subjects) -> None:
-        """Find the slots of everything that can be recorded about *subjects*."""
+        """Find the slots of all series of *subjects*."""
         self._subjects = subjects
         self._registry = Registry(self._families, subjects, board=self._board, row=self._row)
         self._exposition = Exposition(self._registry)
@@ -292,7 +292,7 @@ class Telemetry:
         self._count("graph_error", GRAPH_ERRORS, (category,))
 
     def send_outcome(self, family: EndpointFamily, outcome: Outcome) -> None:
-        """Record how the attempt to send one message ended."""
+        """Record the outcome of one attempt to send a message."""
         self._count("send_outcome", SEND_OUTCOMES, (family, outcome))
 
     def message_final(self, outcome: FinalOutcome, category: ErrorCategory) -> None:
@@ -302,7 +302,7 @@ class Telemetry:
         self._count("message_final", MESSAGES_FINAL, (category, outcome))
 
     def message_delivered(self, seconds: float) -> None:
-        """Record how long a message took from its sending to its delivery."""
+        """Record the time from the sending of a message to its delivery."""
         self._time("message_delivered", MESSAGE_DELIVERY, seconds)
 
     def auth_failure(self, surface: AuthSurface, count: int = 1) -> None:
@@ -316,7 +316,7 @@ class Telemetry:
     def store_operation(
         self, adapter: Adapter, operation: StoreOperation, outcome: Outcome, seconds: float
     ) -> None:
-        """Record a question to the store; this is the `Observe` that a store is opened with.
+        """Record an operation of the store; this is the `Observe` that a store is opened with.
 
         The sink receives the loss of the store when an operation fails, and its return when the
         same operation succeeds: a full disk fails writes and still serves reads.
@@ -351,15 +351,15 @@ class Telemetry:
             self.event(LifecycleEvent.STORE_BACK)
 
     def inbox_depth(self, state: InboxState, count: int) -> None:
-        """Set how many stored updates are in *state*."""
+        """Set the number of stored updates in *state*."""
         self._set("inbox_depth", INBOX_DEPTH, (state,), count)
 
     def inbox_oldest_age(self, seconds: float) -> None:
-        """Set the age of the oldest update that waits; 0 if none does."""
+        """Set the age of the oldest pending update; 0 if none is pending."""
         self._set("inbox_oldest_age", INBOX_OLDEST_AGE, (), seconds)
 
     def upkeep(self, task: UpkeepTask, succeeded_at: float) -> None:
-        """Set the Unix time at which *task* last succeeded; 0 if it has not yet."""
+        """Set the Unix time of the last success of *task*; 0 before the first."""
         self._set("upkeep", UPKEEP_SUCCESS, (task,), succeeded_at)
 
     def event(self, what: LifecycleEvent) -> None:
@@ -440,7 +440,7 @@ class Telemetry:
         return self._registry.budget
 
     def render(self, accept: str | None = None, accept_encoding: str | None = None) -> Rendered:
-        """Return the exposition of all workers, in the form that these headers ask for."""
+        """Return the exposition of all workers, in the form that these headers request."""
         gauges = self._registry.gauges
         for family, value in ((WORKER_PROCESSES, self._board.workers), (BUILD_INFO, 1)):
             for slot in self._places.get(family, {}).values():

@@ -1,4 +1,4 @@
-"""Which errors were seen lately: class names and counts, bounded, and never a text. No I/O."""
+"""The errors seen lately: class names and counts, bounded, and never a text. No I/O."""
 
 import re
 import sys
@@ -29,16 +29,17 @@ _defined: dict[str, dict[str, object]] = {}
 def error_name(error: BaseException) -> str:
     """Return the class name of *error* if the name cannot hold data.
 
-    That is so if a module of wats, of a direct dependency or of the standard library had the class
-    under its name when an `ErrorLedger` was made, or, if the module was imported later, at the
-    first error from it. Any other class may have been made of data at run time: it is `Error`.
+    The name is safe if a module of wats, of a direct dependency or of the standard library had the
+    class under its name when an `ErrorLedger` was made, or, if the module was imported later, at
+    the first error from it. Any other class may have been made from data at run time: it is
+    `Error`.
     """
     try:
         cls = type(error)
         name, module = cls.__name__, cls.__module__
         if _is_known(module) and _exceptions_of(module).get(name) is cls:
             return _checked(name)
-    except Exception:  # noqa: S110 - a class can lie about itself in any way; then it has no name
+    except Exception:  # noqa: S110 - a class can fail in any way; then it has no name
         pass
     return UNNAMED
 
@@ -138,7 +139,7 @@ assert MAX_NAMES * _ENTRY_BYTES <= ERROR_BYTES  # noqa: S101 - the layout depend
 
 
 class _ErrorRow:
-    """The errors of one process: for each name when it was seen last, how often, and the name.
+    """The errors of one process: for each name the time of the last one, the count, and the name.
 
     Readers do not wait for the writer. While an entry changes its name, it is marked as never seen,
     and no two names are ever seen at the same time; so a reader that finds the same time before and

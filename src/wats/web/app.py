@@ -1,4 +1,4 @@
-"""The ASGI application: one way in, one way out, and every request counted on the way."""
+"""The ASGI application: one entry, one exit, and every request counted."""
 
 from collections.abc import Sequence
 from time import perf_counter_ns
@@ -142,8 +142,8 @@ def _admit(route: Route, method: Method, access: Access) -> Handle:
 
     Raises:
         RouteNotFound: There is no such route, or it is hidden from this caller.
-        Unauthorized: The route wants a service token.
-        MethodNotAllowed: The caller may use the route, but not so.
+        Unauthorized: The route needs a service token.
+        MethodNotAllowed: The caller may use the route, but not by this method.
     """
     match route.posture:
         case Posture.HIDDEN if access is Access.NONE or route is UNMATCHED:

@@ -20,7 +20,7 @@ class Access(Enum):
 
 
 class Gate:
-    """Judges tokens, always against every active one and always in the same number of steps.
+    """Checks tokens, always against every active one and in the same number of steps.
 
     The work depends on the `Authorization` header alone and never on the path, so its time does not
     reveal which paths exist. Digests are compared, so it reveals nothing about the tokens either.

@@ -60,7 +60,7 @@ class Request:
 
     @property
     def query(self) -> dict[str, str]:
-        """The query parameters; of a repeated one the first counts."""
+        """The query parameters; of a repeated one the first is used."""
         if self._query is None:
             self._query = {}
             text = self._scope.get("query_string", b"").decode("latin-1")
@@ -133,7 +133,7 @@ def headers_of(response: Response) -> list[tuple[bytes, bytes]]:
 
 
 async def send_response(send: Send, response: Response, *, with_body: bool) -> None:
-    """Send *response*; without its body for HEAD, but with the length that it would have had."""
+    """Send *response*; for HEAD without its body, but with the length of the body."""
     headers = headers_of(response)
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body if with_body else b""})

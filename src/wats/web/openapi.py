@@ -1,4 +1,4 @@
-"""The OpenAPI document, made of the route table and the types of the bodies. No I/O."""
+"""The OpenAPI document, generated from the route table and the types of bodies. No I/O."""
 
 import inspect
 import re

@@ -70,7 +70,7 @@ def as_response(error: WatsError) -> Response:
     """Return the response body for *error*."""
     if isinstance(error, GraphError):
         return _graph_problem(error)
-    if isinstance(error, StoreClosed):  # to a caller that is the same: it will be there later
+    if isinstance(error, StoreClosed):  # for a caller this is the same: it will exist later
         error = StoreUnavailable()
     return problem(
         error.status, error.code, error.message, headers=_headers_of(error), **_details_of(error)

@@ -16,7 +16,7 @@ Match: TypeAlias = tuple["Route", dict[str, str]]
 
 
 class Posture(Enum):
-    """How a route meets a request without a valid token."""
+    """The posture of a route towards a request without a valid token."""
 
     OPEN = "open"
     """It is open; its handler makes any checks itself."""
@@ -126,7 +126,7 @@ _UNQUOTED = "/:@!$&'()*+,;=~"
 
 
 def _below(root_path: str, path: str, decoded: str) -> str:
-    """Return the part of *path* below *root_path*, which servers give decoded."""
+    """Return the part of *path* below *root_path*, which servers pass decoded."""
     for whole, root in ((path, quote(root_path, safe=_UNQUOTED)), (decoded, root_path)):
         if f"{whole}/".startswith(f"{root}/"):
             rest = whole[len(root) :] or "/"

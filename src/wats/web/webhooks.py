@@ -70,7 +70,7 @@ _UNPROVED = {
     RejectionReason.INVALID_SIGNATURE_FORMAT: AuthSurface.WEBHOOK_SIGNATURE,
     RejectionReason.SIGNATURE_MISMATCH: AuthSurface.WEBHOOK_SIGNATURE,
 }
-"""The refusals of requests that did not prove to be Meta's."""
+"""The refusals of requests that were not authenticated as Meta's."""
 
 
 class WebhookReceipt(Body, frozen=True):

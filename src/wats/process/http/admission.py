@@ -1,4 +1,4 @@
-"""Which connections a process keeps: their deadlines, their number, and the bytes they hold.
+"""The admission of connections to a process: deadlines, number, and bytes held.
 
 Under pressure a client loses its connection by how long the process has been waiting for it. A
 client that sends and reads promptly, as Meta does, is last. A request that is being served is never
@@ -24,7 +24,7 @@ _EVICTED_SHARE: Final = 64
 
 
 _TRIMMED_BYTES: Final = 8 * 1024 * 1024
-"""So much must have been held and released before free memory is returned to the kernel."""
+"""This much must have been held and released before free memory is returned to the kernel."""
 
 _TRIM_SECONDS: Final = 1.0
 
@@ -40,7 +40,7 @@ class State(Enum):
 
 
 def connection_limit() -> int:
-    """Return how many connections the descriptors of this process allow."""
+    """Return the number of connections that the file descriptors of this process permit."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS
@@ -57,9 +57,9 @@ class ConnectionLimits:
         keep_alive_seconds: How long a connection may be idle between requests.
         unsent_seconds: How long a client may take to read responses that are waiting for it.
         linger_seconds: How long a client may take to close after its last response.
-        max_connections: How many connections a process has at most.
-        max_held_bytes: How many bytes of unfinished requests and unread responses all connections
-            of a process may hold together.
+        max_connections: The limit of connections of a process.
+        max_held_bytes: The limit of bytes of unfinished requests and unread responses of all
+            connections of a process together.
     """
 
     request_seconds: float = 30.0
@@ -71,15 +71,15 @@ class ConnectionLimits:
 
 
 class Admitted(Protocol):
-    """A connection as admission sees it."""
+    """A connection in the view of admission."""
 
     state: State
     deadline: float
-    """When the client must have done its part; infinite while the application is at work."""
+    """The time limit of its client; infinite while the application is working."""
     since: float
-    """Since when the connection waits for its client."""
+    """The time since which the connection waits for its client."""
     held: int
-    """How many bytes it holds."""
+    """The number of bytes that it holds."""
 
     def expire(self) -> None:
         """End the connection: its deadline has passed."""
@@ -129,7 +129,7 @@ class Admission:
         )
 
     def make_room(self, count: int) -> None:
-        """Evict connections if *count*, with the one that was just accepted, are too many."""
+        """Evict connections if *count*, including the one just accepted, exceeds the limit."""
         if count > self._limits.max_connections:
             self.evict()
 
@@ -152,7 +152,7 @@ class Admission:
         for connection in [each for each in self._connections if each.deadline < now]:
             connection.expire()
         if self._most_held - self._held > _TRIMMED_BYTES and now >= self._trim_at:
-            # Pieces of bodies lie between objects that stay, so the allocator keeps their pages.
+            # Parts of bodies lie between long-lived objects, so the allocator keeps their pages.
             self._return_memory(0)
             self._most_held, self._trim_at = self._held, now + _TRIM_SECONDS
 
@@ -169,6 +169,6 @@ def _patience(connection: Admitted) -> tuple[bool, float]:
 
 
 def _trimmer() -> Callable[[int], object]:
-    """Return the function of the C library that returns free memory, where there is one."""
+    """Return the function of the C library that releases free memory, if there is one."""
     trim: Callable[[int], object] = getattr(ctypes.CDLL(None), "malloc_trim", int)
     return trim

@@ -13,7 +13,7 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 DISCONNECT: Final = {"type": "http.disconnect"}
 
 _JOINED_BYTES = 4096
-"""A larger piece of a response is written as it is instead of being copied behind its head."""
+"""A larger part of a response is written directly instead of being copied behind its head."""
 
 
 class Exchange(Protocol):
@@ -43,13 +43,13 @@ class Exchange(Protocol):
         """
 
     def settle(self) -> None:
-        """Adapt deadline and flow control: the cycle began or ceased to wait for the body."""
+        """Adapt deadline and flow control: the cycle began or stopped waiting for the body."""
 
     def write(self, data: bytes) -> None:
         """Send *data*."""
 
     def finish(self, *, keep_alive: bool) -> None:
-        """Go on with the next request, or close the connection: the response is complete."""
+        """Continue with the next request, or close the connection: the response is complete."""
 
     def abort(self) -> None:
         """End the connection: the response is broken."""
@@ -70,7 +70,7 @@ class Cycle:
         self._changed = asyncio.Event()
         self._must_continue = head.expects_continue
         self._has_whole_body = False
-        # The class: an error that was raised refers to its frames, and they to this cycle.
+        # The class: an exception instance refers to its frames, and they to this cycle.
         self._error: type[WatsError] | None = None
         self._response: ResponseFraming | None = None
         self._is_written = False
@@ -81,7 +81,7 @@ class Cycle:
 
     async def run(self, app: Any, scope: Scope) -> None:
         """Let *app* serve the request; its exceptions are contained."""
-        # The scope is not kept: it refers to this cycle, which would be garbage for the collector.
+        # The scope is not kept: it refers to this cycle, which would become cyclic garbage.
         scope["extensions"] = {HELD_EXTENSION: {"add": self._hold}}
         try:
             await app(scope, self.receive, self.send)

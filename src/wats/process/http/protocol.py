@@ -4,8 +4,8 @@
                 └────▸ slow path: ASGI (`Cycle`) ────────▸ response ──┘
 
 A webhook POST in its usual form takes the fast path, without the scope, the task and the messages
-of ASGI, which cost more than everything that is done with the webhook except storing it. All other
-requests take the slow path. Both give the same bytes; a test compares them.
+of ASGI, which cost more than all processing of the webhook except storing it. All other requests
+take the slow path. Both give the same bytes; a test compares them.
 
 While a request is being served, further bytes are held, not parsed, and above a limit not read.
 """
@@ -44,7 +44,7 @@ class GatewayProtocol(Connection):
         super().__init__(site)
         self._hook = site.hook
         self._has_skipped_line = False
-        self._head: Head | None = None  # of a webhook on the fast path, until its body is there
+        self._head: Head | None = None  # of a webhook on the fast path, until its body has arrived
         self._body: Body = _NO_BODY
         self._pieces: list[bytes] = []
         self._piece_bytes = 0
@@ -249,7 +249,7 @@ class GatewayProtocol(Connection):
         self.transport.write(data)
 
     def finish(self, *, keep_alive: bool) -> None:
-        """Go on with the next request, or end the connection: the response is complete."""
+        """Continue with the next request, or end the connection: the response is complete."""
         self._site.server.total_requests += 1
         if self.state is State.CLOSING:
             return

@@ -18,11 +18,11 @@ class ServerState(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """Everything that the connections of a process share.
+    """All state that the connections of a process share.
 
     Attributes:
         app: The ASGI application.
-        lifespan_state: The state that the application has made at its start.
+        lifespan_state: The state that the application made at its start.
         server: The state of the server.
         hook: The webhook route, for the fast path.
     """

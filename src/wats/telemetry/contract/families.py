@@ -66,19 +66,19 @@ class Family:
     """A metric family.
 
     Attributes:
-        name: Its name in the exposition and towards sinks.
+        name: Its name in the exposition and for sinks.
         kind: Counter, histogram or gauge.
         help: Its HELP text.
         labels: Its labels, sorted by key, as the exposition has them.
         attributes: The keys that a sink receives, in order; `None` if sinks do not receive it.
         buckets: The upper bounds of a histogram, without the last one, which is infinite.
-        set: The smallest set that it belongs to.
+        set: The smallest set that includes it.
         needs: The subject without which it is not exposed.
         possible: The series that can ever exist; by default every combination of label values. An
             impossible combination counts for the nearest of these, in which as few labels as
             possible became `other`, or else for the last.
-        initial: The series that are exposed before anything happened, so that a first failure is
-            an increase and not a new series.
+        initial: The series that are exposed before any event, so that a first failure is an
+            increase and not a new series.
     """
 
     name: str
@@ -466,5 +466,5 @@ SPANS: Final[Mapping[SpanName, tuple[str, ...]]] = {
 
 
 def families_of(chosen: FamilySet) -> tuple[Family, ...]:
-    """Return the families of a set, in the order of the exposition; `operator` holds them all."""
+    """Return the families of a set, in the order of the exposition; `operator` includes all."""
     return tuple(f for f in FAMILIES if f.set is FamilySet.CONTRACT or f.set is chosen)

@@ -31,13 +31,13 @@ from wats.telemetry.contract.values import (
 )
 
 OTHER_TARGET: Final = "other"
-"""The `target` of a handler that has no name here."""
+"""The `target` of a handler without a name in telemetry."""
 
 TARGET_NAME: Final = re.compile(r"(?!.*\d{7})[A-Za-z_](\w|[.:]|<locals>|<lambda>){0,119}", re.ASCII)
 """The valid names of a handler here: like code, and with fewer digits than a phone number has."""
 
 MAX_TARGETS: Final = 31
-"""How many handlers can have a name; with `other` there are 32 values."""
+"""The number of handlers that can have a name; with `other` there are 32 values."""
 
 
 UNKNOWN_VERSION: Final = "unknown"
@@ -84,7 +84,7 @@ class Label:
         attribute: Its name for sinks; empty if sinks do not receive it.
         values: Its values. Empty if they are known only when the service is made.
         other: The fallback for any other value.
-        source: Where the values are found in the latter case.
+        source: The source of the values in that case.
         described: The values in that case, for the documentation.
     """
 
@@ -96,7 +96,7 @@ class Label:
     described: str = ""
 
     def values_of(self, subjects: Subjects) -> tuple[str, ...]:
-        """Return the values that the label has among *subjects*."""
+        """Return the values of the label for *subjects*."""
         return self.values if self.source is None else self.source(subjects)
 
     def clamp(self, value: object) -> str:

@@ -12,15 +12,15 @@ from typing import Final
 class LabelValue(StrEnum):
     """A closed list of label values; the value of a member is what the exposition shows.
 
-    Members hash as the text that they are. `Enum` would hash them by name in Python code, ten
-    times slower, and they are looked up on every request.
+    Members hash as their text. `Enum` would hash them by name in Python code, ten times slower, and
+    they are looked up on every request.
     """
 
     __hash__ = str.__hash__
 
 
 class Method(LabelValue):
-    """The method of a request; an invented one is `unknown`."""
+    """The method of a request; an unknown one is `unknown`."""
 
     GET = "GET"
     HEAD = "HEAD"
@@ -54,7 +54,7 @@ class Outcome(LabelValue):
 
 
 class EndpointFamily(LabelValue):
-    """The part of the Graph API that a call went to."""
+    """The part of the Graph API that a call used."""
 
     MESSAGES = "messages"
     MEDIA = "media"
@@ -73,7 +73,7 @@ class Adapter(LabelValue):
 
 
 class OutboxState(LabelValue):
-    """Where an outbox item is in its life."""
+    """The state of an outbox item."""
 
     PENDING = "pending"
     PROCESSING = "processing"
@@ -160,7 +160,7 @@ class FinalOutcome(LabelValue):
 
 
 class ErrorCategory(LabelValue):
-    """The category of a Graph error code; `none` is that of a message which did not fail."""
+    """The category of a Graph error code; `none` for a message that did not fail."""
 
     AUTHORIZATION = "authorization"
     THROTTLING = "throttling"
@@ -242,7 +242,7 @@ class SpanName(LabelValue):
     DISPATCH = "wats.dispatch"
 
 
-class OTEL_ATTR:  # noqa: N801 - the name that the sinks' documentation has always had
+class OTEL_ATTR:  # noqa: N801 - the name in the sinks' documentation
     """The attribute keys of the families of the contract."""
 
     HTTP_ROUTE: Final = "http.route"
@@ -255,7 +255,7 @@ class OTEL_ATTR:  # noqa: N801 - the name that the sinks' documentation has alwa
     OPERATION_OUTCOME: Final = "wats.operation.outcome"
 
 
-class OPERATOR_ATTR:  # noqa: N801 - named as the other one
+class OPERATOR_ATTR:  # noqa: N801 - named like the other one
     """The attribute keys that the families of set `operator` have beyond these."""
 
     AUTH_SURFACE: Final = "wats.auth.surface"
@@ -285,7 +285,7 @@ class FamilySet(StrEnum):
 
 
 UNMATCHED: Final = "unmatched"
-"""The `route` of a request that no route serves."""
+"""The `route` of a request without a route."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """The registry as Prometheus reads it: text 0.0.4, or OpenMetrics 1.0. No I/O.
 
-All text of a series but its numbers is made once. The same state gives the same bytes: families in
-the order of the vocabulary, labels sorted by key, series in the order of their label values.
+All text of a series except its numbers is made once. The same state gives the same bytes: families
+in the order of the vocabulary, labels sorted by key, series in the order of their label values.
 """
 
 import gzip
@@ -64,11 +64,11 @@ def _escape_quoted(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """How the two forms differ.
+    """The differences of the two forms.
 
     Attributes:
         content_type: The media type.
-        describe: The name of a family, given that of its samples.
+        describe: Returns the name of a family, given the name of its samples.
         escape_help: Escapes a HELP text.
         bound: The value of `le` of a finite bucket.
         end: The last line, if it must have one.
@@ -202,14 +202,14 @@ class Exposition:
         self._parts: dict[Dialect, list[_FamilyText]] = {}
 
     def render(self, accept: str | None = None, accept_encoding: str | None = None) -> Rendered:
-        """Return the exposition in the form that these headers of the request ask for.
+        """Return the exposition in the form that these request headers select.
 
-        It is gzip if that is accepted, and text 0.0.4 unless OpenMetrics is preferred to it.
+        It is gzip if accepted, and text 0.0.4 unless OpenMetrics is preferred.
         """
         dialect = OPENMETRICS if prefers_openmetrics(accept) else TEXT
         body = "".join(self._texts(dialect)).encode()
         if accepts_gzip(accept_encoding):
-            # A time in the head of the archive would make two of the same state differ.
+            # A time in the head of the archive would make two archives of the same state differ.
             packed = gzip.compress(body, _GZIP_LEVEL, mtime=0)
             return Rendered(dialect.content_type, "gzip", packed)
         return Rendered(dialect.content_type, None, body)

@@ -22,10 +22,10 @@ from wats.telemetry.contract.labels import OPERATION, OTHER_TARGET
 from wats.telemetry.metrics.series import Axis, Block, Places
 
 ABSENT: Final = -1
-"""Instead of the slot of a histogram that is not exposed."""
+"""In place of the slot of a histogram that is not exposed."""
 
 LATENCY_SUM: Final = len(LATENCY_BUCKETS) + 1
-"""How far the sum of a histogram of durations lies behind its first slot."""
+"""The distance of the sum of a histogram of durations from its first slot."""
 
 Blocks: TypeAlias = Mapping[Family, Block]
 """The families that are exposed."""

@@ -66,7 +66,7 @@ class Block:
 
     @cached_property
     def series(self) -> tuple[Values, ...]:
-        """The label values of every series that can be, in the order of their slots."""
+        """The label values of every possible series, in the order of their slots."""
         if self.family.possible is None:
             return tuple(self._combinations())
         possible = set(self.family.possible(self.subjects))
@@ -74,7 +74,7 @@ class Block:
 
     @cached_property
     def initial(self) -> frozenset[Values]:
-        """The series that are exposed before anything happened."""
+        """The series that are exposed before any event."""
         return frozenset(self.family.initial(self.subjects))
 
     @cached_property
@@ -94,7 +94,7 @@ class Block:
 
     @property
     def lines(self) -> int:
-        """The lines of one series in the exposition, which Prometheus takes for a series each."""
+        """The lines of one series in the exposition; Prometheus counts each as a series."""
         return self.width + 1 if self.family.kind is Kind.HISTOGRAM else 1
 
     @property

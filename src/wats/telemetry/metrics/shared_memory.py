@@ -21,7 +21,7 @@ class Board:
     the class names of errors only.
 
     Args:
-        rows: How many worker processes there will be; at least 1.
+        rows: The number of worker processes; at least 1.
 
     Raises:
         ValueError: The number of rows is not positive.
@@ -40,7 +40,7 @@ class Board:
 
     @property
     def rows(self) -> int:
-        """For how many worker processes there is a row."""
+        """The number of worker processes that have a row."""
         return self._rows
 
     @property
@@ -59,7 +59,7 @@ class Board:
 
         Raises:
             IndexError: There is no such row.
-            ValueError: A row has fewer slots than that.
+            ValueError: A row has fewer slots.
         """
         first = self._first_byte(row)
         return self._bytes[first : first + _checked(length, SLOTS) * _FLOAT64].cast("d")
@@ -70,7 +70,7 @@ class Board:
         The last write wins: a gauge is the current state, and the last observation is the best.
 
         Raises:
-            ValueError: There are fewer gauges than that.
+            ValueError: There are fewer gauges.
         """
         return self._head[1 : 1 + _checked(length, GAUGES)]
 

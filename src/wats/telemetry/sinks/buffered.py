@@ -18,10 +18,10 @@ CAPACITY: Final = 10_000
 CLOSE_SECONDS: Final = 5.0
 
 POLL_SECONDS: Final = 0.1
-"""How often the thread looks for calls. To wake it with each would cost more than to take it."""
+"""How often the thread looks for calls. Waking it for each call would cost more than the call."""
 
 MAX_FAILURES: Final = 1000
-"""How many failures of a method wait for a call that can raise them."""
+"""The number of failures of a method that wait for a call to raise them."""
 
 Arguments: TypeAlias = tuple[object, ...]
 
@@ -74,11 +74,11 @@ class BufferedSink:
         return dict(self._dropped)
 
     def increment_counter(self, name: str, value: int, attributes: Attributes) -> None:
-        """Have *value* added to the counter *name*."""
+        """Add *value* to the counter *name*."""
         self._take("increment_counter", name, value, attributes)
 
     def record_histogram(self, name: str, value_seconds: float, attributes: Attributes) -> None:
-        """Have a duration recorded in the histogram *name*."""
+        """Record a duration in the histogram *name*."""
         self._take("record_histogram", name, value_seconds, attributes)
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:

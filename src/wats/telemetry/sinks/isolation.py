@@ -26,7 +26,7 @@ REQUIRED: Final = ("increment_counter", "record_histogram")
 OPTIONAL: Final = ("record_span", "record_event", "set_gauge")
 
 MAX_PENDING: Final = 1000
-"""How many calls of an asynchronous sink may be under way; further ones are dropped."""
+"""The limit of pending calls of an asynchronous sink; further ones are dropped."""
 
 LOG_INTERVAL_SECONDS: Final = 60.0
 
@@ -79,7 +79,7 @@ class FailureLog:
         self._suppressed: dict[str, int] = {}
 
     def report(self, method: str, error: BaseException) -> None:
-        """Log that *method* failed with *error*, or count it if its class was logged just now."""
+        """Log that *method* failed with *error*, or count it if its class was logged recently."""
         name = error_name(error)
         moment = self._monotonic()
         if moment < self._due_at.get(name, moment):
@@ -93,12 +93,12 @@ class FailureLog:
             "suppressed": self._suppressed.pop(name, 0),
             "at": to_iso(self._now()),
         }
-        with contextlib.suppress(Exception):  # stderr may be closed, or be no longer there
+        with contextlib.suppress(Exception):  # stderr may be closed or gone
             self._log(line)
 
 
 class IsolatedSink:
-    """A sink that can be called without care.
+    """A sink whose calls never fail.
 
     An exception is logged and contained, of any class. A task is cancelled where it awaits and
     never inside a plain call, so `asyncio.CancelledError` is not meant for the request; a sink that
@@ -124,7 +124,7 @@ class IsolatedSink:
         return method in self._methods
 
     def call(self, method: str, *arguments: object) -> None:
-        """Call *method* of the sink, if it has it."""
+        """Call *method* of the sink, if it has the method."""
         function = self._methods.get(method)
         if function is None:
             return

@@ -1,7 +1,7 @@
-"""A sink that hands everything to OpenTelemetry. Needs `wats[otel]`; nothing else of wats does.
+"""A sink that passes telemetry to OpenTelemetry. Needs `wats[otel]`, as no other module does.
 
-With a config file: `telemetry: {sink: "wats.telemetry.otel:from_environment"}`, and where to send
-it in the standard variables. With code: `OtelSink`, with providers of your own.
+With a config file: `telemetry: {sink: "wats.telemetry.otel:from_environment"}`, and the endpoint in
+the standard variables. With code: `OtelSink`, with providers of your own.
 """
 
 import os
@@ -65,10 +65,10 @@ class OtelSink:
     Args:
         meter_provider: Where metrics go.
         tracer_provider: Where spans go.
-        semconv: `wats` for names and attributes as every sink gets them, `stable` for
-            OpenTelemetry's own ones where it has some; see `StableConventions`.
+        semconv: `wats` for the names and attributes of every sink, `stable` for OpenTelemetry's own
+            where they exist; see `StableConventions`.
         url_scheme: The scheme that clients use, `http` or `https`; for `stable` only.
-        graph_url: Where Graph is; for `stable` only.
+        graph_url: Graph's address; for `stable` only.
         shutdowns: Called by `close`: the `shutdown` of each provider that this sink owns.
     """
 
@@ -127,7 +127,7 @@ class OtelSink:
         span.end(_nanoseconds(end))
 
     def record_event(self, name: str, attributes: Attributes, timestamp: datetime) -> None:
-        """Record that something happened in the life of the service."""
+        """Record an event in the life of the service."""
         moment = _nanoseconds(timestamp)
         span = self._tracer.start_span(
             name, context=Context(), attributes=attributes, start_time=moment
@@ -137,7 +137,7 @@ class OtelSink:
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """Export the remaining data and shut down, within *seconds*; the rest is lost.
 
-        Providers that the sink was given stay as they are: they are for their owner to shut down.
+        Providers that the sink was given are left running: their owner shuts them down.
         """
         shutdowns, self._shutdowns = self._shutdowns, ()
         until = time.monotonic() + seconds
@@ -177,7 +177,7 @@ def from_environment(
 
     Args:
         url_scheme: The scheme that clients use; for the stable conventions only.
-        graph_url: Where Graph is; for the stable conventions only.
+        graph_url: Graph's address; for the stable conventions only.
 
     Raises:
         ConfigError: A variable has a value that cannot be used.

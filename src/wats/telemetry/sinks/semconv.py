@@ -31,7 +31,7 @@ from wats.telemetry.contract.values import (
 from wats.telemetry.sinks.isolation import Attributes, AttributeValue
 
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
-"""The version of the conventions that `StableConventions` keeps to."""
+"""The version of the conventions that `StableConventions` follows."""
 
 OTHER: Final = "_OTHER"
 """The value for a method, or an error, that the conventions do not name."""
@@ -102,7 +102,7 @@ def failed(attributes: Attributes) -> bool:
 
 
 class Conventions:
-    """Names and attributes as every sink is given them."""
+    """Names and attributes as in every sink."""
 
     schema_url: str | None = None
 
@@ -129,7 +129,7 @@ class StableConventions(Conventions):
     - `http.route` is `/webhook` for the webhook, for every configured path.
     - Methods beyond RFC 9110 and PATCH are `_OTHER`, and no variable changes that list.
 
-    `error.type` is the status, or `_OTHER` where there was none or where it was not the matter.
+    `error.type` is the status, or `_OTHER` if there was none or it was not the cause.
 
     Args:
         url_scheme: The scheme that clients use, `http` or `https`.
@@ -203,7 +203,7 @@ def _duration(family: Family, name: str, translate: Translate) -> Metric:
 
 
 def _stable(attributes: Attributes) -> dict[str, AttributeValue]:
-    """Return *attributes* with method, status and error as the conventions have them."""
+    """Return *attributes* with method, status and error in the form of the conventions."""
     stable = dict(attributes)
     stable.pop(OTEL_ATTR.HTTP_STATUS_CLASS, None)
     status = stable.pop(OTEL_ATTR.HTTP_STATUS_CODE, 0)

@@ -18,7 +18,7 @@ _WINDOW_MS = WINDOW // timedelta(milliseconds=1)
 
 
 class WindowView(Body, frozen=True):
-    """A customer's service window, as far as we have seen their messages."""
+    """A customer's service window, according to the messages seen."""
 
     open: bool
     last_inbound_at: Moment | None

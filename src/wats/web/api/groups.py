@@ -40,7 +40,7 @@ _SNAKE = re.compile("(?<=[a-z0-9])_([a-z0-9])")
 # digits; posts, ad accounts and conversations are "1_2", "act_1" and "t_1"; "me", "app" and
 # "debug_token" are words.
 _GROUP_ID = re.compile(
-    "(?![0-9]+(?:_|$))"  # an object of another kind, or a compound of several
+    "(?![0-9]+(?:_|$))"  # an object of another kind, or a compound
     "(?![A-Za-z]{1,3}_)"  # a prefix for another kind
     "(?![a-z]+$|[A-Za-z]{1,8}$|[A-Za-z]*_[A-Za-z_]*$)"  # a word, in any case
     "[A-Za-z0-9_=-]{1,256}"

@@ -31,7 +31,7 @@ async def healthz(parts: Parts, request: Request) -> Response:
 
 
 async def readyz(parts: Parts, request: Request) -> Response:
-    """Return 200 if the store can be read and has our schema, and stored updates are dispatched."""
+    """Return 200 if the store is readable and has our schema, and stored updates are dispatched."""
     if parts.store is not None and not (await health_of(parts.store)).ok:
         return problem(503, "not_ready", "The persistence check failed.")
     if not parts.receiver.is_dispatching:

@@ -1,0 +1,129 @@
+"""The gateway as an ASGI application, which starts and stops its components."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+
+from wats.errors import StoreError
+from wats.inbound.handlers import Handler, Handlers
+from wats.service.components import Component
+from wats.telemetry import Telemetry
+from wats.telemetry.contract.values import LifecycleEvent, UpdateKind
+from wats.web.app import Web
+from wats.web.exchange import Receive, Scope, Send
+from wats.web.webhooks import Hook
+
+
+class WatsApp:
+    """A gateway as an ASGI 3 application.
+
+    A server with lifespan starts and stops it. Mounted inside another application, or under a
+    server without lifespan, the outer application calls `await app.start()` and `await app.stop()`.
+    Made by `create_wats_service_app`.
+    """
+
+    def __init__(
+        self,
+        *,
+        web: Web,
+        hook: Hook,
+        handlers: Handlers,
+        components: Sequence[Component],
+        telemetry: Telemetry,
+    ) -> None:
+        self._web = web
+        self._hook = hook
+        self._handlers = handlers
+        self._components = components
+        self._telemetry = telemetry
+        self._started = AsyncExitStack()
+        self._running = False
+        self._draining = False
+        self._changing = asyncio.Lock()
+
+    def on(self, *kinds: UpdateKind | str) -> Callable[[Handler], Handler]:
+        """Decorate an async callable as a handler of *kinds*; of all kinds by default.
+
+        Raises:
+            ConfigError: A handler of this name exists, or the service has started.
+            ValueError: The kind does not exist.
+        """
+        wanted = [UpdateKind(kind) for kind in kinds] or list(UpdateKind)
+
+        def add(handler: Handler) -> Handler:
+            self._handlers.add(handler, wanted)
+            return handler
+
+        return add
+
+    @property
+    def hook(self) -> Hook:
+        """The webhook route, for a server of ours that can serve it on the fast path."""
+        return self._hook
+
+    @property
+    def telemetry(self) -> Telemetry:
+        """The telemetry of the service, for a runner that records events too."""
+        return self._telemetry
+
+    async def start(self) -> None:
+        """Open the store, migrate it if necessary, and begin to dispatch. Is idempotent.
+
+        Raises:
+            StoreError: The store cannot be opened or migrated; nothing runs then.
+        """
+        async with self._changing:
+            if self._running:
+                return
+            self._handlers.freeze()
+            self._telemetry.use_targets(self._handlers.names)
+            async with AsyncExitStack() as started:
+                for component in self._components:
+                    await component.start()
+                    started.push_async_callback(component.stop)
+                self._started = started.pop_all()
+            self._running, self._draining = True, False
+            self._telemetry.event(LifecycleEvent.STARTED)
+
+    def drain(self) -> None:
+        """Record that the service begins to stop, unless this was recorded already.
+
+        For a server that finishes requests before it stops the application.
+        """
+        if self._running and not self._draining:
+            self._draining = True
+            self._telemetry.event(LifecycleEvent.DRAINING)
+
+    async def stop(self) -> None:
+        """Let running work finish, within bounds, and release all resources. Is idempotent."""
+        async with self._changing:
+            if not self._running:
+                return
+            self.drain()
+            self._running = False
+            await self._started.aclose()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request or the server's lifespan; refuse a web socket."""
+        match scope["type"]:
+            case "http":
+                await self._web.serve(scope, receive, send)
+            case "lifespan":
+                await self._live(receive, send)
+            case "websocket":
+                await send({"type": "websocket.close"})
+            case other:
+                msg = f"wats serves http and lifespan, not {other!r}."
+                raise ValueError(msg)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self.start()
+        except StoreError as error:
+            await send({"type": "lifespan.startup.failed", "message": error.message})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.stop()
+        await send({"type": "lifespan.shutdown.complete"})

@@ -1,0 +1,82 @@
+"""The components of a service that run from its start to its stop."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from wats.graph.client import GraphClient
+from wats.inbound.dispatch import Dispatcher
+from wats.inbound.receive import Receiver
+from wats.outbound.accept import Acceptor
+from wats.store import Store
+from wats.telemetry import Telemetry
+
+DRAIN_SECONDS = 10.0
+"""The time limit of running handlers when the service stops."""
+
+CLOSE_SECONDS: Final = 5.0
+"""How long the store may take to close."""
+
+
+class Component(Protocol):
+    """Runs from `start` to `stop`, and may be started again. A failed start leaves nothing open."""
+
+    async def start(self) -> None:
+        """Acquire the resources of the component, and begin its work."""
+
+    async def stop(self) -> None:
+        """End within bounds, and release everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outbound:
+    """The sending side: the Graph client, and the outbound transaction."""
+
+    graph: GraphClient
+    acceptor: Acceptor
+
+    async def start(self) -> None:
+        """Open the connections to Graph."""
+        await self.graph.start()
+
+    async def stop(self) -> None:
+        """Close them."""
+        await self.graph.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """The store, open while the service runs."""
+
+    store: Store
+    telemetry: Telemetry
+
+    async def start(self) -> None:
+        """Open the store, and migrate it if necessary."""
+        await self.store.open(self.telemetry.store_operation)
+
+    async def stop(self) -> None:
+        """Close the store, or abandon a disk that hangs; acknowledged updates are on it."""
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.store.close()
+        except TimeoutError as error:
+            self.telemetry.errors.record(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """The receiving side: webhooks in, and deliveries of stored updates to handlers."""
+
+    receiver: Receiver
+    dispatcher: Dispatcher | None
+
+    async def start(self) -> None:
+        """Begin to dispatch, including deliveries of an earlier process."""
+        if self.dispatcher is not None:
+            await self.dispatcher.start()
+
+    async def stop(self) -> None:
+        """Stop dispatching; handlers that run may finish within `DRAIN_SECONDS`."""
+        if self.dispatcher is not None:
+            await self.dispatcher.stop(DRAIN_SECONDS)
