@@ -108,7 +108,7 @@ def _measure(options: argparse.Namespace, cores: Cores, folder: Path) -> Report:
 def _take_turns(
     stage: Stage, chosen: dict[str, Contestant], *, seconds: float, rounds: int
 ) -> dict[str, Result]:
-    """Run the rounds of *chosen* in turns, so that a slow minute affects all of them."""
+    """Run the rounds of *chosen* in turns, so that a slow minute affects all."""
     entrants: dict[str, Entrant] = {}
     for name, contestant in chosen.items():
         _say(f"{contestant.title} starts")

@@ -1,6 +1,6 @@
 """Count the words that this project avoids: run `.venv/bin/python docs/words.py`.
 
-Each entry of `HABITS` names a habit, its limit per 1,000 words and its replacement. The habits are
+Each entry of `HABITS` has a limit per 1,000 words, a reason and replacements. The habits are
 counted in three collections of text: the pages, the source and the tests. Exit with status 1 and a
 list of all occurrences if a collection exceeds a limit.
 """
@@ -26,6 +26,7 @@ class Habit:
     name: str
     pattern: str
     limit: float
+    reason: str
     instead: str
 
     def find(self, text: str) -> list[str]:
@@ -34,22 +35,107 @@ class Habit:
 
 
 HABITS = (
-    # The limits of these are the highest rates of Starlette, Procrastinate, psycopg and
+    # Each limit of the first seven is the highest rate of Starlette, Procrastinate, psycopg and
     # psycopg_pool in their docstrings and comments, which are easy to read.
-    Habit("what", "what|whatever", 0.9, "Name the thing: a noun instead of a clause."),
-    Habit("tell", "tells?|told|telling", 0.1, "Pass, return, record, log, report or state."),
-    Habit("of it", "of (?:it|them|these)", 0.4, "Repeat the noun."),
-    Habit("nobody", "nobody|somebody|anybody", 0.0, "Name the actor, or use the passive voice."),
-    Habit("who", "who|whoever", 0.1, "Caller, client, worker, process, handler or operator."),
-    Habit("come", "comes?|came|coming", 0.4, "Arrive, return, follow, happen or originate."),
-    Habit("stand", "stands?|stood", 0.4, "Be, appear, be written or represent."),
-    # Words of our own for things that have a name, and words with a plainer equivalent.
-    Habit("beside", "beside|amid", 0.0, "In addition to, next to, during."),
-    Habit("lane", "lanes?", 0.0, "Ordering key: deliveries that share one are sequential."),
-    Habit("stranger", "strangers?", 0.0, "Unauthenticated request, or client without a token."),
-    Habit("in doubt", "in doubt", 0.0, "Outcome unknown."),
-    Habit("is to be", "(?:is|are) to be", 0.0, "Must, will or can."),
-    Habit("as a whole", "all the same|as a whole", 0.0, "Still, nevertheless, entire."),
+    Habit(
+        "what",
+        r"what|whatever",
+        limit=0.9,
+        reason="A clause describes a thing that has a name.",
+        instead="the name of the thing",
+    ),
+    Habit(
+        "tell",
+        r"tells?|told|telling",
+        limit=0.1,
+        reason="Code does not talk, and the verb hides the direction of the data.",
+        instead="pass, return, record, log, report, state, distinguish",
+    ),
+    Habit(
+        "of it",
+        r"of\s+(?:it|them|these)",
+        limit=0.4,
+        reason="The reader has to search for the noun.",
+        instead="the noun again",
+    ),
+    Habit(
+        "nobody",
+        r"nobody|somebody|anybody",
+        limit=0.0,
+        reason="It makes a person of a process, and names no actor.",
+        instead="the actor, or the passive voice",
+    ),
+    Habit(
+        "who",
+        r"who|whoever",
+        limit=0.1,
+        reason="It makes a person of a process.",
+        instead="caller, client, worker, process, handler, operator",
+    ),
+    Habit(
+        "come",
+        r"comes?|came|coming",
+        limit=0.4,
+        reason="It has a dozen meanings.",
+        instead="arrive, return, follow, happen, originate",
+    ),
+    Habit(
+        "stand",
+        r"stands?|stood",
+        limit=0.4,
+        reason="It has several meanings, and an idiom in each.",
+        instead="be, appear, be written, represent",
+    ),
+    # Words with a plainer equivalent, and words of our own for things that have a name.
+    Habit(
+        "beside",
+        r"beside|amid",
+        limit=0.0,
+        reason='It is rare, and is read as "besides".',
+        instead="next to, in addition to, during",
+    ),
+    Habit(
+        "is to be",
+        r"(?:is|are)\s+to\s+be",
+        limit=0.0,
+        reason="It may be an order, a plan or a possibility.",
+        instead="must, will, can",
+    ),
+    Habit(
+        "as a whole",
+        r"all\s+the\s+same|as\s+a\s+whole",
+        limit=0.0,
+        reason="It is an idiom.",
+        instead="nevertheless, complete",
+    ),
+    Habit(
+        "lane",
+        r"lanes?",
+        limit=0.0,
+        reason="Queues have a word for it.",
+        instead="ordering key",
+    ),
+    Habit(
+        "in doubt",
+        r"in\s+doubt",
+        limit=0.0,
+        reason="It is a state of a send and needs one name.",
+        instead="outcome unknown",
+    ),
+    Habit(
+        "chores",
+        r"chores?",
+        limit=0.0,
+        reason="It is a private word.",
+        instead="upkeep",
+    ),
+    Habit(
+        "stranger",
+        r"strangers?",
+        limit=0.0,
+        reason="It is a private word.",
+        instead="client without a token, unauthenticated request",
+    ),
 )
 
 
@@ -137,7 +223,8 @@ def main() -> int:
         )
         print(f"{name}: {words} words; per 1,000: {rates}")
         for habit in above:
-            print(f"\n'{habit.name}' above {habit.limit} in {name}. {habit.instead}")
+            print(f"\n'{habit.name}' above {habit.limit} in {name}. {habit.reason}")
+            print(f"Write: {habit.instead}.")
             for hit in hits[habit]:
                 print(f"{hit.path}:{hit.line}: {' '.join(hit.text.split())}")
     return int(failed)

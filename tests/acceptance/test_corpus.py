@@ -47,7 +47,7 @@ LISTS = {
 """The members of the values of a field that hold items, each of which is an update."""
 
 
-class Keeper:
+class UpdateRecorder:
     """A handler that keeps the updates it receives."""
 
     def __init__(self) -> None:
@@ -169,7 +169,7 @@ def test_there_are_219_bodies() -> None:
 
 
 async def test_every_body_is_answered_as_it_deserves_and_handled_once(open_gateway, until) -> None:
-    handler = Keeper()
+    handler = UpdateRecorder()
     async with open_gateway(handlers=[handler]) as gateway:
         for row in ROWS:
             answer = await gateway.webhook(row["body"])
@@ -196,7 +196,7 @@ async def test_every_body_is_answered_as_it_deserves_and_handled_once(open_gatew
 
 
 async def test_redeliveries_change_only_a_count(open_gateway, until) -> None:
-    handler = Keeper()
+    handler = UpdateRecorder()
     async with open_gateway(handlers=[handler]) as gateway:
         for row in ROWS:
             await gateway.webhook(row["body"])
@@ -240,7 +240,7 @@ async def test_redeliveries_in_other_envelopes_change_nothing(gateway, rebatch) 
 
 
 async def test_nothing_is_stored_of_a_body_with_an_invalid_signature(open_gateway) -> None:
-    handler = Keeper()
+    handler = UpdateRecorder()
     async with open_gateway(handlers=[handler]) as gateway:
         before = await gateway.normalized()
         for row in ROWS:

@@ -56,7 +56,7 @@ async def kept(
     store: Any,
     *,
     families: FamilySet = FamilySet.OPERATOR,
-    chores: bool = True,
+    leads: bool = True,
     until: int = 1,
     purges: int = 0,
     log: Log = lambda _: None,
@@ -70,7 +70,7 @@ async def kept(
         telemetry=telemetry,
         inbox=InboxConfig(),
         messages=MessagesConfig(),
-        chores=chores,
+        leads=leads,
         log=log,
         now=lambda: NOON,
     )
@@ -128,17 +128,17 @@ async def test_a_depth_that_was_never_measured_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("families", "chores"), [(FamilySet.CONTRACT, True), (FamilySet.OPERATOR, False)]
+    ("families", "leads"), [(FamilySet.CONTRACT, True), (FamilySet.OPERATOR, False)]
 )
 async def test_nothing_is_measured_that_is_unobserved_or_measured_elsewhere(
-    families: FamilySet, chores: bool
+    families: FamilySet, leads: bool
 ) -> None:
     store = Shelf(DEPTH)
 
-    await kept(store, families=families, chores=chores, until=0)
+    await kept(store, families=families, leads=leads, until=0)
 
     assert store.asked == 0
-    assert (store.purged > 0) is chores
+    assert (store.purged > 0) is leads
 
 
 async def test_a_process_that_does_not_lead_purges_nothing_and_succeeds() -> None:

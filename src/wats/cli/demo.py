@@ -143,7 +143,7 @@ class Demo:
         return answer.status in {200, 409}
 
     async def _until_quiet(self, meta_url: str) -> None:
-        """Wait until Meta has delivered everything, and all of it is handled."""
+        """Wait until Meta has delivered everything, and every update is handled."""
         with suppress(TimeoutError):  # then the report lists the missing ones
             async with asyncio.timeout(PATIENCE_SECONDS):
                 quiet = False

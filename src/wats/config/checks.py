@@ -93,7 +93,7 @@ def _accept_mapping(value: object) -> object:
 
 
 def _is_printable(value: object) -> TypeGuard[str]:
-    # Lone surrogates are not printable either: what passes can be encoded.
+    # Lone surrogates are not printable either: accepted text can be encoded.
     return isinstance(value, str) and bool(value.strip()) and value.isprintable()
 
 

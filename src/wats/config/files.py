@@ -54,7 +54,7 @@ def read_document(path: Path) -> object:
     except _Unreadable as error:
         raise _error("parse_error", "$", str(error)) from None
     except (yaml.YAMLError, ValueError, LookupError, RecursionError) as error:
-        # The messages of these exceptions may quote the file.
+        # The messages of both exceptions may quote the file.
         raise _error("parse_error", "$", f"The file breaks its format{_line(error)}.") from None
     if not _is_bounded(document):
         reason = f"The file has more than {MAX_VALUES} values once its aliases are written out."

@@ -80,13 +80,13 @@ class Seat:
     def ready(self) -> None:
         """Report to the supervisor that this worker accepts connections."""
         self.is_ready = True
-        self._tell(_READY)
+        self._write(_READY)
 
     def refuse(self, error: WatsError) -> None:
         """Report to the supervisor why this worker ends without having been ready."""
-        self._tell(msgspec.json.encode(StartFailure(error_name(error), str(error))))
+        self._write(msgspec.json.encode(StartFailure(error_name(error), str(error))))
 
-    def _tell(self, message: bytes) -> None:
+    def _write(self, message: bytes) -> None:
         with suppress(BrokenPipeError):  # the supervisor is gone, which the lifeline reports too
             os.write(self._report, message)
         os.close(self._report)

@@ -173,7 +173,7 @@ def _upkeep(common: _Common, store: Store, is_chosen: bool, checkpoint_seconds: 
         telemetry=common.telemetry,
         inbox=common.profile.inbox,
         messages=common.profile.messages,
-        chores=is_chosen,
+        leads=is_chosen,
         log=common.log,
         now=common.now,
         checkpoint_seconds=checkpoint_seconds,

@@ -42,7 +42,7 @@ class Upkeep:
     """Purges old data, empties the log of the store, and measures the inbox.
 
     Args:
-        chores: Whether this process does the upkeep; of several on one store one is enough.
+        leads: Whether this process purges and empties the log; one of several suffices.
         checkpoint_seconds: How often the log of the store is emptied.
     """
 
@@ -53,7 +53,7 @@ class Upkeep:
         telemetry: Telemetry,
         inbox: InboxConfig,
         messages: MessagesConfig,
-        chores: bool,
+        leads: bool,
         log: Log,
         now: Now,
         checkpoint_seconds: float = CHECKPOINT_EVERY_SECONDS,
@@ -66,7 +66,7 @@ class Upkeep:
             messages=messages.retention_days * DAY_SECONDS,
         )
         self._upkeep: dict[UpkeepTask, tuple[Work, float]] = {}
-        if chores:
+        if leads:
             self._upkeep = {
                 UpkeepTask.PURGE: (self._purge, PURGE_EVERY_SECONDS),
                 UpkeepTask.CHECKPOINT: (self._checkpoint, checkpoint_seconds),

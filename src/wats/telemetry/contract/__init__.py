@@ -1,1 +1,1 @@
-"""What `/metrics` can expose: label values, labels, families, and the schema of all of them."""
+"""The contract of `/metrics`: label values, labels, families, and their schema."""

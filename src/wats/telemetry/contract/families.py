@@ -75,7 +75,7 @@ class Family:
         set: The smallest set that includes it.
         needs: The subject without which it is not exposed.
         possible: The series that can ever exist; by default every combination of label values. An
-            impossible combination counts for the nearest of these, in which as few labels as
+            impossible combination counts for the nearest possible one, in which as few labels as
             possible became `other`, or else for the last.
         initial: The series that are exposed before any event, so that a first failure is an
             increase and not a new series.

@@ -10,7 +10,7 @@ from typing import Final
 
 
 class LabelValue(StrEnum):
-    """A closed list of label values; the value of a member is what the exposition shows.
+    """A closed list of label values; the value of a member is its exposed text.
 
     Members hash as their text. `Enum` would hash them by name in Python code, ten times slower, and
     they are looked up on every request.
