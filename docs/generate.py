@@ -27,8 +27,8 @@ from wats.simulator.recipients import as_markdown
 from wats.store.records import TRANSITIONS, DeliveryState
 from wats.telemetry.contract.families import FAMILIES, SPANS
 from wats.telemetry.contract.labels import Label, Subject
-from wats.telemetry.contract.schema import schema_of
 from wats.telemetry.contract.values import Kind, UpdateKind
+from wats.telemetry.schema import schema_of
 from wats.testing import example_profile
 from wats.web.app import route_labels
 from wats.web.openapi import build_document
@@ -454,7 +454,15 @@ def walk_commands() -> Iterator[tuple[str, click.Command]]:
         path, command = waiting.pop(0)
         yield path, command
         if isinstance(command, click.Group):
-            waiting += [(f"{path} {name}", each) for name, each in sorted(command.commands.items())]
+            waiting += [(f"{path} {name}", each) for name, each in subcommands(command)]
+
+
+def subcommands(group: click.Group) -> Iterator[tuple[str, click.Command]]:
+    """Yield the commands of *group*, which it may have to load, by name."""
+    context = click.Context(group)
+    for name in sorted(group.list_commands(context)):
+        if (command := group.get_command(context, name)) is not None:
+            yield name, command
 
 
 def answered_codes() -> dict[str, set[int]]:

@@ -26,7 +26,7 @@ def test_importing_the_package_reads_no_environment_and_starts_nothing() -> None
         "    if event in {'socket.connect', 'socket.bind', 'sqlite3.connect'}:\n"
         "        raise AssertionError(event)\n"
         "sys.addaudithook(audit)\n"
-        "import wats\n"
+        "from wats import *\n"
         "assert threading.active_count() == 1\n"
         "assert not [name for name in sys.modules if name.startswith('opentelemetry')]\n"
     )
@@ -36,3 +36,16 @@ def test_importing_the_package_reads_no_environment_and_starts_nothing() -> None
     )
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_to_import_the_package_loads_no_other_module_of_it() -> None:
+    check = "import sys, wats; print(*(name for name in sys.modules if name.startswith('wats')))"
+
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+
+    assert sorted(done.stdout.split()) == ["wats", "wats.version"]
+
+
+def test_a_name_that_is_not_public_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="'nothing'"):
+        importlib.import_module("wats").nothing  # noqa: B018

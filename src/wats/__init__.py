@@ -8,21 +8,27 @@
     @app.on("message")
     async def answer(update: Update) -> None: ...
 
-Importing this package reads no environment, opens nothing and starts nothing.
+Importing this package reads no environment, opens nothing and starts nothing. A public name loads
+its module when it is first used.
 """
 
-from wats.config import Profile, Secrets, load_config
-from wats.errors import ConfigError, GraphError, StoreError, WatsError
-from wats.inbound import content
-from wats.inbound.handlers import Handler
-from wats.inbound.updates import Message, Sender, Status, Update
-from wats.privacy import Secret
-from wats.service import WatsApp, create_wats_service_app
-from wats.store import Store
-from wats.store.open import open_store
-from wats.telemetry import OTEL_ATTR, Attributes, TelemetrySink, UpdateKind
-from wats.telemetry.sinks.buffered import BufferedSink
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from wats.version import __version__
+
+if TYPE_CHECKING:
+    from wats.config import Profile, Secrets, load_config
+    from wats.errors import ConfigError, GraphError, StoreError, WatsError
+    from wats.inbound import content
+    from wats.inbound.handlers import Handler
+    from wats.inbound.updates import Message, Sender, Status, Update
+    from wats.privacy import Secret
+    from wats.service import WatsApp, create_wats_service_app
+    from wats.store import Store
+    from wats.store.open import open_store
+    from wats.telemetry import OTEL_ATTR, Attributes, TelemetrySink, UpdateKind
+    from wats.telemetry.sinks.buffered import BufferedSink
 
 __all__ = [
     "OTEL_ATTR",
@@ -50,3 +56,45 @@ __all__ = [
     "load_config",
     "open_store",
 ]
+
+_MODULES = {
+    "Attributes": "wats.telemetry",
+    "BufferedSink": "wats.telemetry.sinks.buffered",
+    "ConfigError": "wats.errors",
+    "GraphError": "wats.errors",
+    "Handler": "wats.inbound.handlers",
+    "Message": "wats.inbound.updates",
+    "OTEL_ATTR": "wats.telemetry",
+    "Profile": "wats.config",
+    "Secret": "wats.privacy",
+    "Secrets": "wats.config",
+    "Sender": "wats.inbound.updates",
+    "Status": "wats.inbound.updates",
+    "Store": "wats.store",
+    "StoreError": "wats.errors",
+    "TelemetrySink": "wats.telemetry",
+    "Update": "wats.inbound.updates",
+    "UpdateKind": "wats.telemetry",
+    "WatsApp": "wats.service",
+    "WatsError": "wats.errors",
+    "content": "wats.inbound.content",
+    "create_wats_service_app": "wats.service",
+    "load_config": "wats.config",
+    "open_store": "wats.store.open",
+}
+"""The module of each public name; a public name may be a module itself."""
+
+
+def __getattr__(name: str) -> object:
+    """Load the public name *name*."""
+    if name not in _MODULES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    module = import_module(_MODULES[name])
+    value = module if module.__name__.endswith(f".{name}") else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

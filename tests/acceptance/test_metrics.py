@@ -6,7 +6,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from wats.config import TelemetryConfig
-from wats.telemetry.contract.schema import schema_of
+from wats.telemetry.schema import schema_of
 from wats.testing import BEARER_TOKEN, example_profile
 from wats.web.app import route_labels
 from wats.web.table import route_table

@@ -5,7 +5,7 @@ import msgspec
 import pytest
 
 from wats.telemetry.contract.families import FAMILIES
-from wats.telemetry.contract.schema import Schema
+from wats.telemetry.schema import Schema
 
 MANUAL = Path(__file__).parents[2] / "docs/telemetry.md"
 

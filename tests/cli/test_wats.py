@@ -1,7 +1,13 @@
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+from click import Context
 
+from wats import cli
+from wats.cli import COMMANDS, main
 from wats.version import __version__
 
 
@@ -22,6 +28,44 @@ def test_help_names_every_command(wats, option) -> None:
         *("status", "doctor", "support-bundle"),
     ):
         assert f"\n  {command} " in told.out
+
+
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_version_and_help_load_no_command_and_no_library_of_the_service(option) -> None:
+    code = (
+        "import sys\n"
+        "from wats.cli import main\n"
+        "main([sys.argv[1]], standalone_mode=False)\n"
+        "print(*sys.modules, sep='\\n', file=sys.stderr)\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, option], capture_output=True, text=True, check=True
+    )
+
+    loaded = set(done.stderr.splitlines())
+    assert loaded & {"aiohttp", "apsw", "asyncio", "msgspec", "uvicorn", "uvloop", "yaml"} == set()
+    assert {name for name in loaded if name.startswith("wats")} == {
+        "wats",
+        "wats.cli",
+        "wats.version",
+    }
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_the_first_sentence_of_every_command(name) -> None:
+    command = main.get_command(Context(main), name)
+
+    assert command is not None
+    assert command.name == name
+    assert (command.help or "").split("\n\n")[0].replace("\n", " ").startswith(COMMANDS[name])
+
+
+def test_every_module_of_the_command_line_is_a_command_but_the_one_they_share() -> None:
+    modules = {path.stem for path in Path(cli.__file__).parent.glob("*.py")}
+
+    commands = {name.replace("-", "_") for name in COMMANDS}
+    assert modules == commands | {"__init__", "options"}
 
 
 def test_demo_loses_nothing(wats) -> None:

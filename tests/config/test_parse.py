@@ -18,6 +18,7 @@ from wats.config import (
     parse_config,
 )
 from wats.config.fields import PROFILE, Section
+from wats.config.parse import API_ROOTS, STATIC_PATHS, prefix_collides, webhook_collides
 from wats.errors import ConfigError, ConfigIssue
 
 Put = Callable[[str, object], dict[str, Any]]
@@ -382,3 +383,24 @@ def _values(value: object) -> list[object]:
     if isinstance(value, list):
         return [leaf for item in value for leaf in _values(item)]
     return [value]
+
+
+@pytest.mark.parametrize("path", sorted(STATIC_PATHS))
+def test_neither_webhook_nor_prefix_is_a_path_of_the_service(path: str) -> None:
+    assert webhook_collides(path, "/api")
+    assert prefix_collides(path)
+
+
+@pytest.mark.parametrize("root", API_ROOTS)
+@pytest.mark.parametrize("below", ["", "/text", "/1/window"])
+def test_the_webhook_hides_no_route_of_the_api(root: str, below: str) -> None:
+    assert webhook_collides(f"/api/{root}{below}", "/api")
+
+
+@pytest.mark.parametrize("path", ["/webhook", "/api/webhook", "/api/messages2", "/messages", "/ap"])
+def test_the_webhook_may_be_elsewhere(path: str) -> None:
+    assert not webhook_collides(path, "/api")
+
+
+def test_the_webhook_is_not_the_prefix() -> None:
+    assert webhook_collides("/api", "/api")

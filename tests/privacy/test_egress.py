@@ -57,7 +57,9 @@ FOR_LONG = {"demo", "serve", "simulate"}
 
 def commands(group: click.Group = main, *names: str) -> Iterator[str]:
     """Yield every command of the command line."""
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
         if isinstance(command, click.Group):
             yield from commands(command, *names, name)
         else:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wats.config.paths import API_ROOTS, STATIC_PATHS
+from wats.config.parse import API_ROOTS, STATIC_PATHS
 from wats.telemetry.contract.values import Method
 from wats.testing import example_profile
 from wats.web.parts import HOOK_LABEL

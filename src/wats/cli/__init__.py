@@ -1,44 +1,66 @@
-"""The command line. One file per noun; secrets are read from the environment or files only."""
+"""The command line, a module for each command; secrets come from the environment or files only."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Final
 
 import click
+from typing_extensions import override
 
-from wats.cli.config import config
-from wats.cli.database import database
-from wats.cli.demo import demo
-from wats.cli.doctor import doctor
-from wats.cli.metrics import metrics
-from wats.cli.openapi import openapi
-from wats.cli.serve import serve
-from wats.cli.simulate import simulate
-from wats.cli.status import status
-from wats.cli.support_bundle import support_bundle
-from wats.cli.token import token
 from wats.version import __version__
 
-# 0 is success and 1 is every failure, for scripts; click would exit with 2 for some.
+# 0 is success and 1 is everything else, for scripts; click would say 2 for some.
 click.UsageError.exit_code = 1
 
+COMMANDS: Final[Mapping[str, str]] = {
+    "config": "Check a configuration.",
+    "database": "Work on a database while no service uses it.",
+    "demo": "Run a gateway and a fake Meta, kill the gateway in mid-work, and count what was lost.",
+    "doctor": "Go through the operator's checklist for the telemetry of a running service.",
+    "metrics": "Look at what the metrics can tell.",
+    "openapi": "Print the complete OpenAPI document of a service with this configuration.",
+    "serve": "Run the gateway until SIGINT or SIGTERM.",
+    "simulate": (
+        "Run a fake Meta for the service that a config file describes, until SIGINT or SIGTERM."
+    ),
+    "status": "Show how the service at URL is doing, from its /status and /metrics.",
+    "support-bundle": (
+        "Print what may be told of a service, as JSON: for a bug report, or for support."
+    ),
+    "token": "Print a new random token of 256 bits, as hexadecimal digits.",
+}
+"""Every command and the first sentence of its help, so that `wats --help` loads none of them."""
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
+
+class Commands(click.Group):
+    """Loads the module of a command when the command is used."""
+
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    @override
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        name = cmd_name.replace("-", "_")
+        command: click.Command = getattr(import_module(f"wats.cli.{name}"), name)
+        return command
+
+    @override
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+)
 @click.version_option(__version__, "-v", "--version", message="%(version)s")
 @click.pass_context
 def main(context: click.Context) -> None:
     """Run a self-hosted gateway for the WhatsApp Business Cloud API."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
-
-
-for _command in (
-    serve,
-    simulate,
-    demo,
-    config,
-    database,
-    token,
-    openapi,
-    metrics,
-    status,
-    doctor,
-    support_bundle,
-):
-    main.add_command(_command)

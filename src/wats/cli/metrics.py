@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import click
 import msgspec
 
-from wats.telemetry.contract.schema import Schema, schema_of
+from wats.telemetry.schema import Schema, schema_of
 from wats.testing import example_profile
 from wats.web.app import route_labels
 from wats.web.table import route_table

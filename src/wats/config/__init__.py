@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from wats.config import checks
-from wats.config.describe import redact
-from wats.config.files import read_document
-from wats.config.issues import attempt
+from wats.config.describe import ConfigKey, config_keys, markdown_table, redact
+from wats.config.fields import attempt
+from wats.config.files import parse_env_file, read_document, read_env_file
 from wats.config.parse import parse_config
 from wats.config.profile import (
     Config,
@@ -32,9 +32,7 @@ from wats.config.profile import (
     WebhookConfig,
     WhatsAppConfig,
 )
-from wats.config.reference import ConfigKey, config_keys, markdown_table
 from wats.config.secrets import database_of, resolve_secrets
-from wats.config.variables import parse_env_file, read_env_file
 from wats.errors import ConfigError, ConfigIssue
 
 __all__ = [

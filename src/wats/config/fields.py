@@ -1,9 +1,10 @@
-"""The table of all keys in the order of the file, made from the fields of the sections. No I/O."""
+"""The keys of the file, made of the fields of the profile, and how a mistake is named. No I/O."""
 
+import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from wats.config.profile import (
     Config,
@@ -20,6 +21,7 @@ from wats.config.profile import (
     WebhookConfig,
     WhatsAppConfig,
 )
+from wats.errors import ConfigError, ConfigIssue
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,3 +128,45 @@ PROFILE: Final[tuple[Section | Key, ...]] = (
     _section("messages", MessagesConfig),
 )
 """The sections and keys of each profile."""
+
+
+T = TypeVar("T")
+
+_SHOWN = re.compile("[A-Za-z][A-Za-z0-9_.-]{0,39}")
+_SHOWN_VARIABLE = re.compile("[A-Z][A-Z0-9_]{0,63}")
+
+
+def step(path: str, key: object) -> str:
+    """Return *path* and *key* below it, or a question mark for a key that is not a plain name.
+
+    A long or odd key is more likely a value in the wrong position.
+    """
+    shown = isinstance(key, str) and _SHOWN.fullmatch(key)
+    return f"{path}.{key}" if shown else f"{path}[?]"
+
+
+def unknown_key(path: str, key: object, known: Collection[str]) -> ConfigIssue:
+    """Return the issue for a key that is not in *known*, with the nearest known key."""
+    where = step(path, key)
+    near = [] if where.endswith("[?]") else difflib.get_close_matches(str(key), known, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"the keys here are {', '.join(known)}."
+    return ConfigIssue("unknown_key", where, f"Is not a key of the config file; {hint}")
+
+
+def variable(name: str) -> str:
+    """Return how to call the environment variable *name*.
+
+    A name in small letters may be a pasted token, so it is not repeated.
+    """
+    if _SHOWN_VARIABLE.fullmatch(name):
+        return f"The environment variable '{name}'"
+    return "The environment variable that is named here"
+
+
+def attempt(work: Callable[[], T], issues: list[ConfigIssue]) -> T | None:
+    """Return the result of *work*, or add its mistakes to *issues* and return None."""
+    try:
+        return work()
+    except ConfigError as error:
+        issues.extend(error.issues)
+        return None

@@ -4,9 +4,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
-from wats.config.fields import FILE, PROFILE, Key, Section
-from wats.config.issues import step, unknown_key
-from wats.config.paths import prefix_collides, webhook_collides
+from wats.config.fields import FILE, PROFILE, Key, Section, step, unknown_key
 from wats.config.profile import Config, ProfileSource, SecretSources
 from wats.errors import ConfigError, ConfigIssue
 
@@ -137,3 +135,24 @@ def _build_profile(name: str, found: dict[str, Any]) -> ProfileSource:
         if value is not _ABSENT:
             parts[entry.attribute] = value
     return ProfileSource(name=name, secrets=SecretSources(**secrets), **parts)
+
+
+STATIC_PATHS: Final = frozenset(
+    {"/healthz", "/readyz", "/status", "/metrics", "/debug/diagnostics", "/openapi.json"}
+)
+"""The paths of the service that do not depend on the configuration."""
+
+API_ROOTS: Final = ("messages", "conversations", "groups")
+"""The paths below the API prefix. All are reserved, even those that are switched off."""
+
+
+def webhook_collides(webhook_path: str, api_prefix: str) -> bool:
+    """Return whether the webhook would hide a route of the service, or be hidden by one."""
+    roots = tuple(f"{api_prefix}/{root}/" for root in API_ROOTS)
+    is_taken = webhook_path in STATIC_PATHS or webhook_path == api_prefix
+    return is_taken or f"{webhook_path}/".startswith(roots)
+
+
+def prefix_collides(api_prefix: str) -> bool:
+    """Return whether the API would be below a path with another meaning."""
+    return api_prefix in STATIC_PATHS

@@ -7,9 +7,8 @@ from typing import Final
 
 from wats.config import checks
 from wats.config.checks import Check
-from wats.config.fields import PROFILE, Section
+from wats.config.fields import PROFILE, Section, attempt, step, variable
 from wats.config.files import read_text
-from wats.config.issues import attempt, step, variable
 from wats.config.profile import EnvRef, FileRef, Profile, ProfileSource, Secrets, SecretSource
 from wats.errors import ConfigError, ConfigIssue
 from wats.privacy import Secret

@@ -69,7 +69,9 @@ from wats.telemetry.contract.values import (
     status_class,
 )
 from wats.telemetry.metrics.exposition import Exposition, Rendered
-from wats.telemetry.metrics.places import (
+from wats.telemetry.metrics.series import Registry
+from wats.telemetry.metrics.shared_memory import Board
+from wats.telemetry.metrics.slots import (
     ABSENT,
     LATENCY_SUM,
     dispatch_places,
@@ -77,8 +79,6 @@ from wats.telemetry.metrics.places import (
     http_places,
     store_places,
 )
-from wats.telemetry.metrics.series import Registry
-from wats.telemetry.metrics.shared_memory import Board
 from wats.telemetry.recent_errors import ErrorLedger
 from wats.telemetry.sinks.isolation import (
     Attributes,

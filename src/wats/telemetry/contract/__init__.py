@@ -1,1 +1,1 @@
-"""The contract of `/metrics`: label values, labels, families, and their schema."""
+"""What `/metrics` can expose: label values, labels and families."""

@@ -13,7 +13,7 @@ from wats.telemetry import (
     UpkeepTask,
 )
 from wats.telemetry.contract.families import FAMILIES
-from wats.telemetry.contract.schema import BUDGETS, FamilySchema, LabelSchema, Schema, schema_of
+from wats.telemetry.schema import BUDGETS, FamilySchema, LabelSchema, Schema, schema_of
 from wats.testing import example_profile
 from wats.web.app import route_labels
 from wats.web.table import route_table
