@@ -1,4 +1,4 @@
-"""The command line, a module for each command; secrets come from the environment or files only."""
+"""The command line, one module per command; secrets are read from the environment or files."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from wats.version import __version__
 
-# 0 is success and 1 is everything else, for scripts; click would say 2 for some.
+# 0 is success and 1 is every failure, for scripts; click would exit with 2 for some.
 click.UsageError.exit_code = 1
 
 COMMANDS: Final[Mapping[str, str]] = {

@@ -1,4 +1,4 @@
-"""The keys of the file as a table, and a profile without what is private. No I/O."""
+"""The keys of the file as a table, and a profile without private values. No I/O."""
 
 import json
 import re
