@@ -1,8 +1,8 @@
-"""Writes the Grafana dashboard: a panel for every metric family there is, and none for another.
+"""Write the Grafana dashboard: one panel or more for every metric family.
 
-The families, their labels, their kinds and what is said about them come from the table that the
-service itself exposes them from. Here stands only in which row a family is shown, and by which of
-its labels. Run `.venv/bin/python operators/generate.py` after a change.
+Names, labels, kinds and HELP texts are read from the table that also defines the exposition. This
+module adds the row of each family and the labels to group by. Run
+`.venv/bin/python operators/generate.py` after a change.
 """
 
 import json
@@ -113,43 +113,48 @@ ROWS: Mapping[str, Sequence[Graph]] = {
     "Requests": (
         Graph("Requests by route", HTTP_REQUESTS, ("route",)),
         Graph("Requests by status", HTTP_REQUESTS, ("method", "status_class")),
-        Graph("Duration by route", HTTP_REQUEST_DURATION, ("route",)),
+        Graph("Latency by route", HTTP_REQUEST_DURATION, ("route",)),
     ),
     "Webhooks": (
         Graph("Updates by kind", WEBHOOK_NORMALIZATION, ("update_kind",)),
         Graph("Updates by outcome", WEBHOOK_NORMALIZATION, ("outcome",)),
-        Graph("Behind Meta's time", WEBHOOK_LAG),
-        Graph("Webhooks refused", WEBHOOK_REJECTIONS, ("reason",)),
+        Graph("Webhook lag", WEBHOOK_LAG),
+        Graph("Rejected webhooks", WEBHOOK_REJECTIONS, ("reason",)),
     ),
     "Handlers": (
-        Graph("Dispatches", DISPATCHES, ("target", "outcome")),
-        Graph("Updates that wait", INBOX_DEPTH, ("state",)),
-        Graph("Oldest update that waits", INBOX_OLDEST_AGE, ("instance",)),
+        Graph("Delivery attempts", DISPATCHES, ("target", "outcome")),
+        Graph("Inbox depth", INBOX_DEPTH, ("state",)),
+        Graph("Oldest pending update", INBOX_OLDEST_AGE, ("instance",)),
     ),
     "Messages": (
         Graph("Sends", SEND_OUTCOMES, ("endpoint_family", "outcome")),
-        Graph("How far messages came", MESSAGES_FINAL, ("outcome",)),
-        Graph("Why messages failed", MESSAGES_FINAL, ("error_category",), ('outcome="failed"',)),
-        Graph("Time to delivery", MESSAGE_DELIVERY),
+        Graph("Delivery outcomes", MESSAGES_FINAL, ("outcome",)),
+        Graph(
+            "Failed messages by error category",
+            MESSAGES_FINAL,
+            ("error_category",),
+            ('outcome="failed"',),
+        ),
+        Graph("Delivery latency", MESSAGE_DELIVERY),
     ),
     "Graph": (
         Graph("Calls", GRAPH_OPERATIONS, ("endpoint_family", "status_class")),
         Graph("Errors by category", GRAPH_ERRORS, ("error_category",)),
-        Graph("Duration of calls", GRAPH_DURATION, ("endpoint_family",)),
+        Graph("Call latency", GRAPH_DURATION, ("endpoint_family",)),
     ),
     "Store": (
-        Graph("Questions", PERSISTENCE_OPERATIONS, ("adapter", "outcome")),
-        Graph("Duration by operation", STORE_DURATION, ("operation",)),
-        Graph("Time since the last success of upkeep", UPKEEP_SUCCESS, ("task",)),
+        Graph("Operations", PERSISTENCE_OPERATIONS, ("adapter", "outcome")),
+        Graph("Latency by operation", STORE_DURATION, ("operation",)),
+        Graph("Time since last upkeep success", UPKEEP_SUCCESS, ("task",)),
     ),
     "Outbox": (
         Graph("Items processed", OUTBOX_PROCESSED, ("outcome",)),
-        Graph("Items in the outbox", OUTBOX_DEPTH, ("adapter", "state")),
-        Graph("Oldest item", OUTBOX_OLDEST_AGE, ("instance",)),
+        Graph("Outbox depth", OUTBOX_DEPTH, ("adapter", "state")),
+        Graph("Oldest pending item", OUTBOX_OLDEST_AGE, ("instance",)),
     ),
     "Service": (
-        Graph("Failed proofs of identity", AUTH_FAILURES, ("surface",)),
-        Graph("Failures of the sink", SINK_FAILURES, ("method",)),
+        Graph("Authentication failures", AUTH_FAILURES, ("surface",)),
+        Graph("Sink failures", SINK_FAILURES, ("method",)),
         Graph("Worker processes", WORKER_PROCESSES, ("instance",)),
         Graph("Versions", BUILD_INFO, ("version", "graph_api_version")),
         Graph("Series", SERIES, ("kind",)),
@@ -175,12 +180,12 @@ def _rate(family: Family, *matchers: str) -> str:
 _FAILED = _rate(HTTP_REQUESTS, 'status_class="5xx"')
 
 STATS = (
-    Stat("Services that answer", f"sum(up{_selected()})", "short"),
+    Stat("Reachable services", f"sum(up{_selected()})", "short"),
     Stat("Requests", _rate(HTTP_REQUESTS), "cps"),
     Stat("Failed requests", f"{_FAILED} / {_rate(HTTP_REQUESTS)}", "percentunit", 0.05),
     Stat("Webhooks", _rate(HTTP_REQUESTS, 'route="/webhook"'), "cps"),
     Stat("Messages sent", _rate(SEND_OUTCOMES, 'outcome="success"'), "cps"),
-    Stat("Oldest update that waits", f"max({INBOX_OLDEST_AGE.name}{_selected()})", "s", 300),
+    Stat("Oldest pending update", f"max({INBOX_OLDEST_AGE.name}{_selected()})", "s", 300),
 )
 """What is seen first."""
 
@@ -197,7 +202,7 @@ def dashboard() -> dict[str, Any]:
         "uid": "wats",
         "title": "wats",
         "tags": ["wats"],
-        "description": "A gateway for WhatsApp. Made by operators/generate.py; change it there.",
+        "description": "WhatsApp Business Cloud API gateway. Made by operators/generate.py.",
         "editable": True,
         "graphTooltip": 1,
         "refresh": "30s",

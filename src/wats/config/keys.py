@@ -41,7 +41,7 @@ class Key:
     def expects(self) -> str:
         """What the value must be."""
         expects = self.spec.check.expects
-        return f"{expects}, or a list of such" if self.spec.repeats else expects
+        return f"{expects}, or a list" if self.spec.repeats else expects
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

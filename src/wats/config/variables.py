@@ -48,7 +48,7 @@ def parse_env_file(content: str) -> Mapping[str, str]:
         if match is None or value is None:
             issues.append(_issue(number, "Must be KEY=VALUE or a comment."))
         elif match[1] in variables:
-            issues.append(_issue(number, "Sets a variable that an earlier line sets."))
+            issues.append(_issue(number, "Sets a variable that an earlier line already sets."))
         else:
             variables[match[1]] = value
     if issues:

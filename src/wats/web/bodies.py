@@ -17,7 +17,8 @@ Moment: TypeAlias = Annotated[
     str, Meta(description="UTC, with milliseconds.", extra_json_schema={"format": "date-time"})
 ]
 Phone: TypeAlias = Annotated[
-    str, Meta(pattern=f"^{PHONE_PATTERN}$", description="A phone number, after a '+' or not.")
+    str,
+    Meta(pattern=f"^{PHONE_PATTERN}$", description="A phone number, optionally preceded by '+'."),
 ]
 Text: TypeAlias = Annotated[
     str,

@@ -198,7 +198,7 @@ def _ids_mistakes(ask: Mapping[str, Any], name: str, most: int) -> Iterator[Deta
     yield from _unknown_keys(ask, (name,))
     ids = ask.get(name)
     if not isinstance(ids, list) or not 1 <= len(ids) <= most:
-        yield Detail(name, f"must be an array of 1 to {most} ids")
+        yield Detail(name, f"must be an array with 1 to {most} ids")
         return
     for place, each in enumerate(ids):
         if not is_plain(each, 256):
@@ -210,7 +210,7 @@ def _settings_mistakes(ask: Mapping[str, Any], must_have: str | None = None) -> 
     if must_have is not None and must_have not in ask:
         yield Detail(must_have, "must be given")
     elif not any(name in ask for name in _SETTINGS):
-        yield Detail("$", f"must have one of {', '.join(_SETTINGS)}")
+        yield Detail("$", f"must have at least one of {', '.join(_SETTINGS)}")
     if "subject" in ask and not is_plain(ask["subject"], MAX_SUBJECT_LENGTH):
         yield Detail("subject", f"must be one line of text, not longer than {MAX_SUBJECT_LENGTH}")
     if "description" in ask:
@@ -221,7 +221,7 @@ def _settings_mistakes(ask: Mapping[str, Any], must_have: str | None = None) -> 
 
 def _unknown_keys(ask: Mapping[str, Any], known: Collection[str]) -> Iterator[Detail]:
     if any(key not in known for key in ask):
-        yield Detail("$", f"must have no keys but {', '.join(known)}")
+        yield Detail("$", f"must have no keys except {', '.join(known)}")
 
 
 def _settings_of(ask: Mapping[str, Any]) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def _cursor_of(request: Request) -> str | None:
     cursor = request.query.get("cursor")
     if cursor is not None and not is_plain(cursor, MAX_CURSOR_LENGTH):
         message = "cursor must be a safe non-empty string."
-        reason = "must be the 'nextCursor' of an earlier answer"
+        reason = "must be the 'nextCursor' of an earlier response"
         raise MalformedRequest("malformed_query", message, [Detail("cursor", reason)])
     return cursor
 

@@ -119,13 +119,17 @@ def route_table(profile: Profile, *, groups_enabled: bool) -> tuple[Route, ...]:
 
 def _ops_routes() -> Sequence[Route]:
     health = Operation(
-        Method.GET, ops.healthz, "getHealth", "Tell that the process answers.", bodies.Health
+        Method.GET,
+        ops.healthz,
+        "getHealth",
+        "Liveness probe: respond if the process is running.",
+        bodies.Health,
     )
     ready = Operation(
         Method.GET,
         ops.readyz,
         "getReadiness",
-        "Tell whether the service can do its work.",
+        "Readiness probe: check the store and the dispatcher.",
         bodies.Health,
         problems=(503,),
     )
@@ -133,7 +137,7 @@ def _ops_routes() -> Sequence[Route]:
         Method.GET,
         ops.openapi,
         "getOpenApi",
-        "Return this document; all of it to callers with a token.",
+        "Return this document, in full to callers with a valid token.",
         dict[str, Any],
     )
     status = Operation(
@@ -150,7 +154,7 @@ def _ops_routes() -> Sequence[Route]:
         Method.GET,
         ops.diagnostics,
         "getDiagnostics",
-        "Return a bounded snapshot for support.",
+        "Return diagnostics of bounded size for support.",
         bodies.Diagnostics,
     )
     return (
@@ -168,7 +172,7 @@ def _webhook_route(path: str) -> Route:
         Method.GET,
         webhooks.verify,
         "verifyWebhook",
-        "Answer Meta's challenge.",
+        "Verify the webhook: respond to Meta's challenge.",
         ("text/plain",),
         parameters=_HUB,
         problems=(400, 401),
@@ -177,7 +181,7 @@ def _webhook_route(path: str) -> Route:
         Method.POST,
         webhooks.receive,
         "receiveWebhook",
-        "Take a signed webhook of Meta's; on disk when answered.",
+        "Receive a signed webhook from Meta, and store it before the response.",
         bodies.WebhookReceipt,
         body=dict[str, Any],
         parameters=(_SIGNATURE,),
@@ -201,7 +205,7 @@ def _message_routes(prefix: str) -> Sequence[Route]:
         Method.POST,
         messages.send,
         "sendMessage",
-        "Send a message of any type, in Graph's own form.",
+        "Send a message of any type, in Graph's format.",
         bodies.GraphAnswer,
         body=bodies.GraphMessage,
         parameters=(_KEY,),
@@ -211,7 +215,7 @@ def _message_routes(prefix: str) -> Sequence[Route]:
         Method.GET,
         messages.list_messages,
         "listMessages",
-        "List messages of both directions, the last recorded first.",
+        "List inbound and outbound messages, newest record first.",
         bodies.MessageList,
         parameters=(_LIMIT, _CURSOR),
         problems=(400, 503),
@@ -228,7 +232,7 @@ def _message_routes(prefix: str) -> Sequence[Route]:
         Method.GET,
         conversations.window,
         "getWindow",
-        "Tell whether a customer's service window is open.",
+        "Return whether a customer's service window is open.",
         bodies.WindowView,
         problems=(400, 404, 503),
     )
@@ -293,7 +297,9 @@ def _group_routes(prefix: str) -> Sequence[Route]:
             f"{prefix}/groups/:groupId/invite-link",
             (
                 operation(Method.GET, groups.get_link, "getInviteLink", "Return the invite link."),
-                operation(Method.POST, groups.reset_link, "resetInviteLink", "Make a new link."),
+                operation(
+                    Method.POST, groups.reset_link, "resetInviteLink", "Reset the invite link."
+                ),
             ),
         ),
         (
@@ -315,21 +321,21 @@ def _group_routes(prefix: str) -> Sequence[Route]:
                     Method.GET,
                     groups.list_requests,
                     "listJoinRequests",
-                    "List requests to join.",
+                    "List join requests.",
                     parameters=_PAGING[:2],
                 ),
                 operation(
                     Method.POST,
                     groups.approve,
                     "approveJoinRequests",
-                    "Let people in.",
+                    "Approve join requests.",
                     body=bodies.JoinRequests,
                 ),
                 operation(
                     Method.DELETE,
                     groups.reject,
                     "rejectJoinRequests",
-                    "Turn people away.",
+                    "Reject join requests.",
                     body=bodies.JoinRequests,
                 ),
             ),
