@@ -1,7 +1,7 @@
-"""Writes everything in the documentation that is made of data, between the marks of each page.
+"""Write the generated blocks of the documentation.
 
-A block stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->`. What is between them is
-written here and nowhere else: run `.venv/bin/python docs/generate.py` after a change to a table.
+A block is between `<!-- NAME: begin -->` and `<!-- NAME: end -->`. Do not edit its content: change
+the data in the source, and run `.venv/bin/python docs/generate.py`.
 """
 
 import ast
@@ -91,7 +91,7 @@ HTTP_MEANINGS = {
     "unauthorized": "`Authorization` is missing or holds no valid service token.",
     "unsupported_object": "Webhook: `object` is not `whatsapp_business_account`.",
 }
-"""What the codes of HTTP answers mean for whoever gets one."""
+"""The meaning of each HTTP error code, for clients."""
 
 START_MEANINGS = {
     "address_unavailable": "The service cannot listen on this host and port.",
@@ -114,7 +114,7 @@ START_MEANINGS = {
     "file was edited.",
     "migration_failed": "A migration failed; the database was not changed.",
 }
-"""What the codes mean that an operator or a developer meets before anything is served."""
+"""The cause of each startup error, for operators and developers."""
 
 KIND_MEANINGS = {
     UpdateKind.MESSAGE: "A customer wrote, tapped, ordered or reacted.",
@@ -144,10 +144,10 @@ KIND_MEANINGS = {
     UpdateKind.STANDBY: "An event in a conversation that another app is handling.",
     UpdateKind.HANDOVER: "A conversation was handed over from one app to another.",
 }
-"""What each kind of update tells. For handlers; `update.raw` is the item as Meta sent it."""
+"""The meaning of each kind of update, for authors of handlers."""
 
 _BY_HAND = {"kept", "derived", "retained", "shared"}
-"""The items of the checklist that nobody can judge from outside."""
+"""The checklist items that cannot be checked remotely."""
 
 _EXPOSED = {
     Subject.ALWAYS: "always",
@@ -174,7 +174,7 @@ _STEPS = {
 
 
 def families() -> str:
-    """Return the metric families, and how many series the sets can have."""
+    """Return the metric families, and the maximum number of series per set."""
     every = schema_of(route_labels(route_table(example_profile(), groups_enabled=True)))
     rows = [
         (
@@ -217,7 +217,7 @@ def buckets() -> str:
 
 
 def attributes() -> str:
-    """Return the attribute dictionary: what a sink is told with each family, in order."""
+    """Return the attribute dictionary: the attributes of each family, in order."""
     rows = [
         (
             _code(family.name),
@@ -231,13 +231,13 @@ def attributes() -> str:
 
 
 def spans() -> str:
-    """Return the spans that a sink can be told of."""
+    """Return the spans that a sink can receive."""
     rows = [(_code(name.value), ", ".join(map(_code, keys))) for name, keys in SPANS.items()]
     return _table(("Span", "Attributes, in this order"), rows)
 
 
 def attribute_values() -> str:
-    """Return every attribute with what it can be."""
+    """Return every attribute with its values."""
     by_attribute = {
         label.attribute: label
         for family in reversed(FAMILIES)  # of two lists, the first one has all values
@@ -258,7 +258,7 @@ def attribute_values() -> str:
 
 
 def http_codes() -> str:
-    """Return the codes of HTTP answers with their statuses."""
+    """Return the HTTP error codes with their statuses."""
     statuses = answered_codes()
     rows = [
         (_code(code), ", ".join(map(str, sorted(statuses[code]))), HTTP_MEANINGS[code])
@@ -268,13 +268,13 @@ def http_codes() -> str:
 
 
 def start_codes() -> str:
-    """Return the codes that are met before anything is served, but those of the config file."""
+    """Return the codes of startup errors, except those of the config file."""
     rows = [(_code(code), START_MEANINGS[code]) for code in sorted(raised_at_start())]
     return _table(("Code", "Cause"), rows)
 
 
 def graph_errors() -> str:
-    """Return the table of Graph's codes."""
+    """Return the table of Graph errors."""
     rows = [
         (
             str(rule.code) if rule.subcode is None else f"{rule.code} / {rule.subcode}",
@@ -296,7 +296,7 @@ def graph_errors() -> str:
 
 
 def routes() -> str:
-    """Return the routes, with what the OpenAPI document says they can answer."""
+    """Return the routes, with the statuses of the OpenAPI document."""
     profile = example_profile()
     table = route_table(profile, groups_enabled=True)
     document = msgspec.json.decode(build_document(table, profile=profile, complete=True))
@@ -336,7 +336,7 @@ def commands() -> str:
 
 
 def kinds() -> str:
-    """Return the kinds of updates, and the webhook fields that they come from."""
+    """Return the kinds of updates, with their webhook fields."""
     fields: dict[UpdateKind, list[str]] = {kind: [] for kind in UpdateKind}
     for name, field in FIELDS.items():
         for row in {row.kind for row in (field.whole, *field.members.values()) if row is not None}:
@@ -359,7 +359,7 @@ def kinds() -> str:
 
 
 def contents() -> str:
-    """Return the types of messages whose content is typed."""
+    """Return the message types with typed content."""
     types: dict[str, type[content.Part]] = {
         **content.CONTENT_TYPES,
         "contacts": content.Contacts,
@@ -377,7 +377,7 @@ def contents() -> str:
 
 
 def states() -> str:
-    """Return the life of a delivery."""
+    """Return the state machine of a delivery."""
     rows = [
         (
             _code(state.value),
@@ -391,7 +391,7 @@ def states() -> str:
 
 
 def alerts() -> str:
-    """Return what the rules for Prometheus tell, and how soon."""
+    """Return the alerts, with severity and delay."""
     groups = yaml.safe_load((ROOT / "operators/rules.yml").read_text("utf-8"))["groups"]
     rows = [
         (
@@ -408,7 +408,7 @@ def alerts() -> str:
 
 
 def checklist() -> str:
-    """Return what is to hold of the telemetry of a service, and who can tell."""
+    """Return the checklist items, with the party that checks each item."""
     rows = [
         (_code(item.name), item.promise, "you" if item.name in _BY_HAND else "`wats doctor`")
         for item in ITEMS
@@ -417,7 +417,7 @@ def checklist() -> str:
 
 
 def layers() -> str:
-    """Return the order of imports, as the linter holds it."""
+    """Return the layers of imports, as the linter enforces them."""
     project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     contracts = project["tool"]["importlinter"]["contracts"]
     order = next(each["layers"] for each in contracts if each["type"] == "layers")
@@ -446,11 +446,11 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "start-codes": start_codes,
     "states": states,
 }
-"""What stands between the marks of each name."""
+"""The generator of each block, by name."""
 
 
 def walk_commands() -> Iterator[tuple[str, click.Command]]:
-    """Yield every command with its words, groups before what is in them."""
+    """Yield every command with its path, groups before their members."""
     waiting: list[tuple[str, click.Command]] = [("wats", main)]
     while waiting:
         path, command = waiting.pop(0)
@@ -460,7 +460,7 @@ def walk_commands() -> Iterator[tuple[str, click.Command]]:
 
 
 def answered_codes() -> dict[str, set[int]]:
-    """Return every code that an HTTP answer can carry, found in the source, with its statuses."""
+    """Return every HTTP error code in the source, with its statuses."""
     statuses: dict[str, set[int]] = {}
     for cls in _leaves(errors.CallerError, errors.Overloaded, errors.StoreError, errors.GraphError):
         if cls not in {errors.MalformedRequest, errors.WebhookRefused, *_AT_START}:
@@ -475,7 +475,7 @@ def answered_codes() -> dict[str, set[int]]:
 
 
 def raised_at_start() -> set[str]:
-    """Return the codes of operators' mistakes, but those that docs/configuration.md lists."""
+    """Return the codes of operators' mistakes, except those in docs/configuration.md."""
     codes = {errors.ConfigError.code, *(cls.code for cls in _AT_START)}
     found = _calls("ConfigIssue", outside="config")
     return codes | {words[0] for _, words in found if isinstance(words[0], str)}
@@ -534,7 +534,7 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def render(page: str) -> str:
-    """Return *page* with every block as it is now."""
+    """Return *page* with every block regenerated."""
     return _BLOCK.sub(
         lambda found: (
             f"<!-- {found['name']}: begin -->\n{BLOCKS[found['name']]()}\n"

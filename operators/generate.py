@@ -60,7 +60,7 @@ def _selected(*matchers: str) -> str:
 
 @dataclass(frozen=True)
 class Graph:
-    """A family over time, with a line for each value of the labels *by*; *only* some of it."""
+    """A family over time, one line per value of the labels *by*, filtered by *only*."""
 
     title: str
     family: Family
@@ -82,24 +82,24 @@ class Graph:
             case Kind.HISTOGRAM:
                 bounds = ", ".join((*self.by, "le"))
                 rates = f"sum by ({bounds}) (rate({name}_bucket{selected}[$__rate_interval]))"
-                # With a line for each label value, one quantile is as much as anybody can read.
+                # More than one quantile per label value would be unreadable.
                 for share in QUANTILES[-1:] if self.by else QUANTILES:
                     yield f"histogram_quantile({share}, {rates})", f"p{share * 100:g} {legend}"
 
     @property
     def unit(self) -> str:
-        """What Grafana calls the unit."""
+        """The unit, by Grafana's name."""
         if self.family.kind is Kind.COUNTER:
             return "cps"
         return "s" if self.family.name.endswith("_seconds") else "short"
 
     @property
     def description(self) -> str:
-        """What the family says about itself, and what it needs."""
+        """The HELP text of the family, and its requirements."""
         family = self.family
         needs = _OPERATOR if family.set is FamilySet.OPERATOR else ""
-        said = (f"{family.name}: {family.help}", _NEEDS[family.needs], needs)
-        return " ".join(filter(None, said))
+        parts = (f"{family.name}: {family.help}", _NEEDS[family.needs], needs)
+        return " ".join(filter(None, parts))
 
 
 _NEEDS: Mapping[Subject, str] = {
@@ -160,12 +160,12 @@ ROWS: Mapping[str, Sequence[Graph]] = {
         Graph("Series", SERIES, ("kind",)),
     ),
 }
-"""Which families are shown in which row."""
+"""The graphs of each row."""
 
 
 @dataclass(frozen=True)
 class Stat:
-    """A number at the top, which is red from *alarm* on."""
+    """A number in the top row, red at or above *alarm*."""
 
     title: str
     query: str
@@ -187,11 +187,11 @@ STATS = (
     Stat("Messages sent", _rate(SEND_OUTCOMES, 'outcome="success"'), "cps"),
     Stat("Oldest pending update", f"max({INBOX_OLDEST_AGE.name}{_selected()})", "s", 300),
 )
-"""What is seen first."""
+"""The top row."""
 
 
 def dashboard() -> dict[str, Any]:
-    """Return the dashboard as Grafana reads it.
+    """Return the dashboard in Grafana's format.
 
     Raises:
         ValueError: A family of the vocabulary is in no row, or a graph asks for a label that its
@@ -232,7 +232,7 @@ def _check() -> None:
 
 def _variables() -> Iterator[dict[str, Any]]:
     yield {"type": "datasource", "name": "datasource", "label": "Prometheus", "query": "prometheus"}
-    # A family that every wats exposes, and nobody else does.
+    # A family that every wats service exposes, and no other service.
     family = WEBHOOK_NORMALIZATION.name
     several = {"multi": True, "includeAll": True, "allValue": ".+"}
     for name, query, more in (
@@ -312,7 +312,7 @@ def _grid(x: int, y: int, width: int, height: int) -> dict[str, int]:
 
 
 def render() -> str:
-    """Return the dashboard as the text of its file."""
+    """Return the content of the dashboard file."""
     return json.dumps(dashboard(), indent=2, ensure_ascii=False) + "\n"
 
 

@@ -90,7 +90,7 @@ def test_a_leak_is_refused_and_named_by_its_key(service, counterfeit, tmp_path, 
 
     assert (told.code, told.out) == (1, "")
     assert told.err == (
-        f"Error: The bundle would show {key}, or a part of it. Nothing was written.\n"
+        f"Error: The bundle would contain {key}, or a part of it. Nothing was written.\n"
     )
     assert not out.exists()
 

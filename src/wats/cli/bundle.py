@@ -154,7 +154,7 @@ def _known(samples: Samples, vocabulary: Vocabulary) -> dict[str, Any]:
 def _refuse_leaks(text: str, service: object, sought: list[Needle]) -> None:
     found = Haystack(text).keys_of(sought)
     if found:
-        msg = f"The bundle would show {', '.join(found)}, or a part of it. Nothing was written."
+        msg = f"The bundle would contain {', '.join(found)}, or a part of it. Nothing was written."
         raise click.ClickException(msg)
     kinds = {kind for each in strings_of(service) for kind in looks_private(each)}
     if kinds:

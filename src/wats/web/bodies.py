@@ -40,21 +40,21 @@ class _ClosedBody(_Body, frozen=True, kw_only=True, rename="camel", forbid_unkno
 
 
 class Health(_Body, frozen=True):
-    """The service answers."""
+    """The service is healthy."""
 
     ok: bool
     service: str
 
 
 class FeatureFlags(_Body, frozen=True):
-    """What is switched on."""
+    """The enabled features."""
 
     group_routes: bool
     persistence: bool
 
 
 class StoreView(_Body, frozen=True):
-    """The health of the database; where it is, is not told."""
+    """The health of the database, without its location."""
 
     ok: bool
     backend: Annotated[str, Meta(extra_json_schema={"enum": ["sqlite", "postgres", "unknown"]})]
@@ -76,19 +76,19 @@ class Status(_Body, frozen=True):
 
 
 class GraphShape(_Body, frozen=True):
-    """Which Graph API is spoken."""
+    """The configured Graph API."""
 
     api_version: str
 
 
 class AuthShape(_Body, frozen=True):
-    """That there is an access token."""
+    """The redacted access token."""
 
     access_token: str
 
 
 class ServiceShape(_Body, frozen=True):
-    """Where the API is served."""
+    """The address and prefix of the API."""
 
     host: str
     port: int
@@ -96,7 +96,7 @@ class ServiceShape(_Body, frozen=True):
 
 
 class WebhookShape(_Body, frozen=True):
-    """How webhooks are taken."""
+    """The configuration of the webhook."""
 
     path: str
     verify_token: str
@@ -105,7 +105,7 @@ class WebhookShape(_Body, frozen=True):
 
 
 class ConfigShape(_Body, frozen=True):
-    """What is configured, without what is secret."""
+    """The configuration without secrets."""
 
     graph: GraphShape
     auth: AuthShape
@@ -114,7 +114,7 @@ class ConfigShape(_Body, frozen=True):
 
 
 class Diagnostics(_Body, frozen=True):
-    """A bounded snapshot for a support request."""
+    """Diagnostics of bounded size for a support request."""
 
     service: str
     version: str
@@ -130,7 +130,7 @@ class Diagnostics(_Body, frozen=True):
 
 
 class WebhookReceipt(_Body, frozen=True):
-    """What became of a webhook's updates."""
+    """The counts of a webhook's updates, by outcome."""
 
     status: Literal["ok"]
     received: Count
@@ -139,7 +139,7 @@ class WebhookReceipt(_Body, frozen=True):
 
 
 class TextMessage(_Body, frozen=True):
-    """A text for one person."""
+    """A text message to one recipient."""
 
     to: Phone
     text: Text
@@ -154,10 +154,10 @@ class TextContent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TypedMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """A message of any type in Graph's own form; it is forwarded as it is.
+    """A message of any type in Graph's format; it is forwarded unchanged.
 
-    Its content stands under the key that `type` names: an array for `contacts`, an object for
-    every other type. It is for `to`, for `recipient`, or both.
+    `type` names the key of the content: an array for `contacts`, an object for every other type.
+    The message needs `to`, `recipient`, or both.
     """
 
     messaging_product: Literal["whatsapp"]
@@ -177,7 +177,7 @@ class TypedMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReadMark(msgspec.Struct, frozen=True, kw_only=True):
-    """Marks a customer's message as read, and shows them that an answer is being written."""
+    """Mark a customer's message as read, optionally with a typing indicator."""
 
     messaging_product: Literal["whatsapp"]
     status: Literal["read"]
@@ -189,11 +189,11 @@ GraphMessage: TypeAlias = TypedMessage | ReadMark
 
 
 class GraphAnswer(msgspec.Struct, frozen=True):
-    """What Meta answered; an empty object if it took the request and said nothing readable."""
+    """Meta's response; an empty object if Meta accepted but its response cannot be parsed."""
 
 
 class MessageView(_Body, frozen=True):
-    """What is known of one message; its content is not kept."""
+    """The record of one message, without content."""
 
     row_id: str
     wa_message_id: str
@@ -208,14 +208,14 @@ class MessageView(_Body, frozen=True):
 
 
 class MessageList(_Body, frozen=True):
-    """A page of messages, the last recorded first."""
+    """A page of messages, newest record first."""
 
     items: tuple[MessageView, ...]
     next_cursor: str | None
 
 
 class WindowView(_Body, frozen=True):
-    """A customer's service window, as far as we have seen their messages."""
+    """A customer's service window, computed from the messages that this gateway received."""
 
     open: bool
     last_inbound_at: Moment | None
@@ -237,7 +237,7 @@ class CreateGroup(_ClosedBody, frozen=True):
 
 
 class UpdateGroup(_ClosedBody, frozen=True):
-    """What to change of a group: at least one of these."""
+    """The settings to change; at least one is required."""
 
     subject: Subject | UnsetType = UNSET
     description: Description | UnsetType = UNSET
@@ -245,26 +245,26 @@ class UpdateGroup(_ClosedBody, frozen=True):
 
 
 class RemoveParticipants(_ClosedBody, frozen=True):
-    """Who is to leave a group."""
+    """The participants to remove."""
 
     wa_ids: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=8)]
 
 
 class JoinRequests(_ClosedBody, frozen=True):
-    """Which requests to join a group are meant."""
+    """The join requests to approve or reject."""
 
     join_request_ids: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=64)]
 
 
 class ProblemDetail(_Body, frozen=True):
-    """One mistake: where it is, as a path, and what belongs there. Never what was there."""
+    """One mistake: its path, and the valid values. Never the invalid value."""
 
     path: str
     reason: str
 
 
 class Problem(_Body, frozen=True):
-    """Why a request failed. `code` is for machines and does not change; `message` may."""
+    """The reason of a failure. `code` is for programs and stable; `message` can change."""
 
     code: str
     message: str
@@ -279,6 +279,6 @@ class Problem(_Body, frozen=True):
 
 
 class ErrorEnvelope(_Body, frozen=True):
-    """What every failure is told in."""
+    """The envelope of every error response."""
 
     error: Problem
