@@ -240,7 +240,7 @@ class SchemaMismatch(StoreError):
     """The database was migrated by other migrations: those of a newer wats, or edited files."""
 
     code = "migration_checksum_mismatch"
-    text = "The database was made by other migrations than this wats has."
+    text = "The schema version of the database does not match this version of wats."
 
 
 class CopyRefused(StoreError):

@@ -72,4 +72,4 @@ def test_one_file_must_be_named(wats, arguments) -> None:
     told = wats.invoke("config", "validate", *arguments)
 
     assert told.code != 0
-    assert "Name one config file." in told.err
+    assert "Give the path of exactly one config file." in told.err

@@ -52,7 +52,7 @@ def test_a_copy_that_is_refused_exits_with_1_and_names_no_database(wats, tmp_pat
     told = wats.invoke("database", "copy", source, target)
 
     assert told.code == 1
-    assert told.err == "Error: The target is not empty: name a new database.\n"
+    assert told.err == "Error: The target is not empty: use an empty database.\n"
 
 
 def test_a_copy_without_json_prints_a_table(wats, tmp_path) -> None:

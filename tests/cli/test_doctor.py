@@ -44,7 +44,7 @@ def test_a_token_that_can_do_everything_is_not_for_scrapers(service) -> None:
     )
 
     assert told.code == 1
-    assert "  FAILS    The token opens telemetry and nothing else.\n" in told.out
+    assert "  FAILS    The token is valid for telemetry only.\n" in told.out
     assert "telemetry.bearerToken" in told.out
     assert "1 fail" in told.out
 
@@ -134,4 +134,4 @@ def test_nothing_answers(service) -> None:
     told = service.ask("doctor", "--telemetry", "http://127.0.0.1:9")
 
     assert (told.code, told.out) == (1, "")
-    assert told.err == "Error: http://127.0.0.1:9 does not answer: nothing listens there.\n"
+    assert told.err == "Error: http://127.0.0.1:9 does not respond: the connection was refused.\n"

@@ -130,7 +130,7 @@ def test_a_database_of_a_newer_wats(wats) -> None:
 
     told = wats.run("serve", "--config", str(wats.config), "--port", "0")
 
-    assert "other migrations" in clean_failure(told)
+    assert "schema version" in clean_failure(told)
 
 
 @pytest.mark.parametrize("what", ["text", "folder", "nowhere"])
@@ -162,7 +162,7 @@ def test_the_sandbox_sends_and_receives(wats) -> None:
     with wats.running("serve", "--sandbox", "--port", "0") as service:
         assert service.process.stderr is not None
         greeting = ""
-        while "Stop it with" not in greeting:
+        while "Stop the sandbox with" not in greeting:
             greeting += service.process.stderr.readline()
         (token,) = re.findall(r"TOKEN=(\S+)", greeting)
         (meta,) = re.findall(r"(http://\S+)/_simulator", greeting)

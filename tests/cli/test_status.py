@@ -37,7 +37,7 @@ def test_a_service_is_shown_once(service) -> None:
     assert re.fullmatch(r"wats \S+ · Graph v25\.0 · up \d+ .* · webhook\+persistence", lines[0])
     assert lines[1] == f"{service.url} · sqlite ok, schema 1"
     assert re.search(r"^Requests +total +4xx +5xx +p50 +p99$", told.out, re.MULTILINE)
-    assert re.search(r"^Also    workers 1  webhooks refused \d", told.out, re.MULTILINE)
+    assert re.search(r"^Also    workers 1  rejected webhooks \d", told.out, re.MULTILINE)
     assert told.out.endswith("\n")
     assert not told.out.endswith("\n\n")
     assert "\x1b" not in told.out
@@ -48,7 +48,7 @@ def test_a_wrong_token_is_reported(service) -> None:
 
     assert (told.code, told.out) == (1, "")
     assert told.err == (
-        f"Error: {service.url} answers with 404: the token is wrong there, or it is no wats.\n"
+        f"Error: {service.url} responds with 404: invalid token, or not a wats service.\n"
     )
 
 
@@ -57,7 +57,7 @@ def test_a_service_is_not_watched_without_a_valid_token(service, counterfeit, op
     told = service.ask("status", counterfeit.url, *options)
 
     assert told.code == 1
-    assert "it is no wats" in told.err
+    assert "not a wats service" in told.err
 
 
 def test_a_server_other_than_wats_is_reported(service, counterfeit) -> None:
@@ -66,13 +66,13 @@ def test_a_server_other_than_wats_is_reported(service, counterfeit) -> None:
     told = service.ask("status", counterfeit.url)
 
     assert (told.code, told.out) == (1, "")
-    assert "wats does not say" in told.err
+    assert "not from wats" in told.err
 
 
 def test_a_service_that_fails(service, counterfeit) -> None:
     counterfeit.answers["/status"] = (502, {}, b"")
 
-    assert "answers with 502" in service.ask("status", counterfeit.url).err
+    assert "responds with 502" in service.ask("status", counterfeit.url).err
 
 
 def test_into_a_pipe_frames_are_written_one_after_the_other(service) -> None:
@@ -212,7 +212,7 @@ def test_a_service_that_restarts_is_waited_for(service, counterfeit) -> None:
     words[words.index(service.url)] = counterfeit.url
     counterfeit.answers["/status"] = (503, {}, b"")
     with terminal(words, service.environ) as shown:
-        shown.until(r"answers with 503")
+        shown.until(r"responds with 503")
         counterfeit.answers = {
             "/status": (200, {}, _status()),
             "/metrics": (200, {}, b'http_requests_total{route="/webhook"} 7\n'),

@@ -117,7 +117,7 @@ def test_a_file_with_a_syntax_error_is_refused(
 
 
 def test_a_repeated_yaml_key_is_reported_by_its_line(tmp_path: Path) -> None:
-    reason = "Line 3 gives a key that its mapping has already."
+    reason = "Line 3 has a key that its mapping already has."
 
     assert issue_of(tmp_path, "a: 1\nb: 2\na: 3").reason == reason
 
@@ -126,7 +126,7 @@ def test_a_repeated_yaml_key_is_reported_by_its_line(tmp_path: Path) -> None:
 def test_a_broken_line_is_reported_by_its_number_and_not_shown(tmp_path: Path, name: str) -> None:
     issue = issue_of(tmp_path, '{"a": 1,\n"word-nobody-may-see": }}', name)
 
-    assert issue.reason == "The file breaks its format in line 2."
+    assert issue.reason == "The file is not valid in line 2."
 
 
 def test_a_file_that_grows_through_its_aliases_is_refused(tmp_path: Path) -> None:

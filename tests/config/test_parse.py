@@ -234,12 +234,12 @@ def test_the_default_profile_must_be_one_of_the_profiles(
         (
             "auth.zzz",
             "$.profiles.local.auth.zzz",
-            "Is not a key of the config file; the keys here are accessToken.",
+            "Is not a key of the config file; valid keys are accessToken.",
         ),
         (
             "auth.15551234567",
             "$.profiles.local.auth[?]",
-            "Is not a key of the config file; the keys here are accessToken.",
+            "Is not a key of the config file; valid keys are accessToken.",
         ),
     ],
 )

@@ -63,7 +63,7 @@ def test_two_handlers_cannot_share_a_name() -> None:
     handlers = Handlers()
     handlers.add(first)
 
-    with pytest.raises(ConfigError, match="another handler of this name"):
+    with pytest.raises(ConfigError, match="another handler has this name"):
         handlers.add(first)
 
 

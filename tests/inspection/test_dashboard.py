@@ -108,7 +108,7 @@ Requests                                   total     4xx     5xx     p50     p99
 /api/messages/text                            16       0       2   175ms   248ms
 unmatched                                      1       1       0  <5.0ms  <5.0ms
 
-Updates                                    total  failed repeats skipped
+Updates                                    total  failed deduped skipped
 message                                       80       2       0       0
 
 Graph                                      total     4xx     5xx
@@ -140,7 +140,7 @@ Requests               per s                         4xx     5xx     p50     p99
 /api/messages/text      10.0 ▂▂▂▃▃▃▄ ▄▅▅▆▆▆▇▇▇██       0      18   175ms   248ms
 unmatched               0.50 ███████ ███████████      20       0  <5.0ms  <5.0ms
 
-Updates                per s                      failed repeats skipped
+Updates                per s                      failed deduped skipped
 message                 20.0 ▃▄▅▆▇█▁ ▃▄▅▆▇█▁▂▃▄▅       9       0       0
 
 Graph                  per s                         4xx     5xx
@@ -167,7 +167,7 @@ wats 1.2.3 · Graph v25.0 · up 3 h 12 min · webhook+persistence
 http://127.0.0.1:8787 · sqlite ok, schema 1
 Requests (+2)          per s                         4xx     5xx     p50     p99
 /webhook                   0 ▄▅▆▇█▁▂▃▄▅▆▇█▁▂▃▄▅▁       0       0  <5.0ms  <5.0ms
-Updates                per s                      failed repeats skipped
+Updates                per s                      failed deduped skipped
 message                    0 ▄▅▆▇█▁▂▃▄▅▆▇█▁▂▃▄▅▁       9       0       0
 Handlers               per s                      failed
 shop:answer                0 ▄▅▆▇█▁▂▃▄▅▆▇█▁▂▃▄▅▁       9
@@ -180,7 +180,7 @@ delivered                  0 ▂▃▃▃▄▄▄▅▅▅▆▆▆▆▇▇█
 Store                  per s                      failed             p50     p99
 sqlite                     0 ▄▅▆▇█▁▂▃▄▅▆▇█▁▂▃▄▅▁       0          <5.0ms  <5.0ms
 Inbox   pending 12  leased 3  retry 1  dead 2  orphaned 0  oldest 4.2s
-Also    workers 1  webhooks refused 0  auth failures 1  sink failures 0
+Also    workers 1  rejected webhooks 0  auth failures 1  sink failures 0
 failures in 42 s · Ctrl-C ends
 """
 
@@ -227,12 +227,14 @@ def test_a_service_that_does_not_respond_keeps_its_last_numbers() -> None:
         status=view.status,
         latest=view.latest,
         history=view.history,
-        trouble="For 12 s: http://127.0.0.1:8787 does not answer: nothing listens there.",
+        trouble="For 12 s: http://127.0.0.1:8787 does not respond: the connection was refused.",
     )
 
     lines = render(silent, Style())
 
-    assert lines[1] == "For 12 s: http://127.0.0.1:8787 does not answer: nothing listens there."
+    assert (
+        lines[1] == "For 12 s: http://127.0.0.1:8787 does not respond: the connection was refused."
+    )
     assert lines[2:17] == render(view, Style())[2:17]
 
 

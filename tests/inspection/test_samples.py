@@ -88,7 +88,7 @@ def test_text_that_is_not_an_exposition_is_refused(line) -> None:
     with pytest.raises(NotAnExposition) as caught:
         Samples.parse(f"a_total 1\n{line}\n")
 
-    assert str(caught.value) == "Line 2 is no sample."
+    assert str(caught.value) == "Line 2 is not a sample."
 
 
 @pytest.mark.parametrize(

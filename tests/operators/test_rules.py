@@ -125,8 +125,8 @@ def test_every_alert_states_its_severity_and_its_cause(rules) -> None:
     for name, alert in alerts_of(rules).items():
         assert alert["labels"].keys() == {"severity"}
         assert alert["labels"]["severity"] in {"critical", "warning", "info"}
-        assert alert["annotations"].keys() == {"summary", "runbook"}
-        assert alert["annotations"]["runbook"] == f"docs/alerts.md#{name.lower()}"
+        assert alert["annotations"].keys() == {"summary", "runbook_url"}
+        assert alert["annotations"]["runbook_url"] == f"docs/alerts.md#{name.lower()}"
 
 
 def test_every_alert_has_a_runbook_and_no_other_has_one(rules) -> None:

@@ -37,10 +37,10 @@ SHOWN = ("http_requests_total", "webhook_normalization_total", "send_outcomes_to
 
 @click.command()
 def demo() -> None:
-    """Run a gateway and a fake Meta, kill the gateway in mid-work, and count what was lost.
+    """Run a gateway and a fake Meta, kill the gateway under load, and count losses.
 
-    Takes about 15 seconds, talks to this machine only, and leaves nothing behind. The exit code
-    is 0 if nothing that was accepted was lost and nothing was sent twice.
+    The demo takes about 15 seconds, uses loopback connections only, and removes its files. The exit
+    code is 0 if no acknowledged update was lost and no message was sent twice.
     """
     with tempfile.TemporaryDirectory(prefix="wats-demo-") as folder:
         good = asyncio.run(Demo(Path(folder)).run())
@@ -86,17 +86,17 @@ class Demo:
             Process(*simulate, *options, environ=self._environ) as meta,
         ):
             self._configure(meta.url)
-            say("A fake Meta listens.")
+            say("The fake Meta is listening.")
             async with Process(*serve, environ=self._environ) as first:
-                say("The gateway listens, with a fresh database.")
+                say("The gateway is listening, with an empty database.")
                 work = asyncio.create_task(self._work(meta.url))
                 await asyncio.sleep(4)
                 self._duplicates += _duplicates_in(await self._metrics())
                 await first.kill()
-                say("The gateway is killed with SIGKILL, in the middle of it all.")
+                say("The gateway was killed with SIGKILL, under load.")
             await asyncio.sleep(0.5)
             async with Process(*serve, environ=self._environ):
-                say("It is started again, with the database that the dead one left.")
+                say("The gateway was restarted, with the same database.")
                 await work
                 await self._until_quiet(meta.url)
                 return await self._report(meta.url)
@@ -165,22 +165,28 @@ class Demo:
         sent_twice = state["sends"] - SENDS
         self._show.table(
             {
-                "accepted": (accepted, "updates that Meta was told are safe"),
-                "handled": (len(handled), "of them by the application's handler"),
-                "sent": (state["sends"], "messages, one for each key"),
-                "delivered": (statuses["delivered"] + statuses["read"], "of them to the customer"),
-                "duplicates ignored": (self._duplicates, "updates that came once more"),
-                "in doubt": (self._in_doubt, "keys whose request died with the gateway"),
+                "accepted": (accepted, "updates acknowledged to Meta"),
+                "handled": (len(handled), "updates handled by the application's handler"),
+                "sent": (state["sends"], "messages, one per idempotency key"),
+                "delivered": (
+                    statuses["delivered"] + statuses["read"],
+                    "messages delivered to the customer",
+                ),
+                "duplicates ignored": (self._duplicates, "redelivered updates"),
+                "outcome unknown": (
+                    self._in_doubt,
+                    "idempotency keys whose send was cut off by the kill",
+                ),
                 "lost": (max(lost, 0), ""),
             }
         )
-        self._show.say("What a scraper with the token gets, in part:")
+        self._show.say("Part of the response to a scrape with a valid token:")
         self._show.lines(
             line
             for line in metrics.splitlines()
             if line.startswith(SHOWN) and not line.endswith(" 0")
         )
-        self._show.say("What a stranger gets:")
+        self._show.say("Responses without a token:")
         self._show.lines([f"GET {path}: {await self._text(path, {})}" for path in HIDDEN])
         return bool(lost == 0 and sent_twice <= 0)
 

@@ -26,7 +26,9 @@ def config_options(command: Command) -> Command:
     """Add `--config`, `--profile` and `--env-file` to *command*."""
     for option in (
         click.option(
-            "--env-file", type=_FILE, help="KEY=VALUE lines; they go before the environment."
+            "--env-file",
+            type=_FILE,
+            help="A file of KEY=VALUE lines; they override the environment.",
         ),
         click.option("--profile", help="The profile to use instead of the default."),
         click.option("--config", "config_path", type=_FILE, help="The config file."),
@@ -75,13 +77,13 @@ class Credentials:
             click.UsageError: The options name no token or several, or no token is found there.
         """
         if self.token_env is not None and self.token_file is not None:
-            raise click.UsageError("Name one token: --token-file or --token-env.")
+            raise click.UsageError("Give only one of --token-file and --token-env.")
         if self.token_file is not None:
             return _checked("--token-file", _read(self.token_file))
         if self.token_env is not None:
             return _checked("--token-env", os.environ.get(self.token_env, ""))
         if (loaded := self.load()) is None:
-            raise click.UsageError("Name a token: --token-file, --token-env, or --config.")
+            raise click.UsageError("Give a token with --token-file, --token-env or --config.")
         secrets = loaded[1]
         return (*secrets.telemetry_tokens, *secrets.bearer_tokens)[0]
 
@@ -94,14 +96,14 @@ def _read(path: Path) -> str:
             with path.open() as file:
                 content = file.read(_MAX_TOKEN_FILE_BYTES)
     except (OSError, ValueError):
-        raise click.UsageError("The file that --token-file names cannot be read.") from None
+        raise click.UsageError("The file given by --token-file cannot be read.") from None
     return content.removesuffix("\n").removesuffix("\r")
 
 
 def _checked(option: str, token: str) -> Secret:
     # Neither the content nor, as it may be the token itself, the source.
     if checks.token.accept(token) is None:
-        msg = f"What {option} names holds no token; it must hold {checks.token.expects}."
+        msg = f"{option} does not refer to a valid token, which must be {checks.token.expects}."
         raise click.UsageError(msg)
     return Secret(token)
 
@@ -131,8 +133,8 @@ def credential_options(command: Command) -> Command:
         click.option(
             "--token-file",
             type=_FILE,
-            help="The file that holds the token, '-' for stdin. By default the token is that of "
-            "--config, telemetry's own before the service's.",
+            help="The file that holds the token, or '-' for stdin. The default is the telemetry "
+            "token of --config, or else its service token.",
         ),
     ):
         collected = option(collected)

@@ -37,13 +37,17 @@ GC_THRESHOLDS = (50_000, 20, 50)
 
 @click.command()
 @config_options
-@click.option("--host", help="The address to listen on instead of the configured one.")
-@click.option("--port", type=int, help="The port to listen on instead; 0 takes any free one.")
-@click.option("--workers", type=int, help="How many processes to run instead.")
+@click.option("--host", help="The address to listen on; overrides service.host.")
+@click.option(
+    "--port", type=int, help="The port to listen on; overrides service.port. 0 selects a free port."
+)
+@click.option(
+    "--workers", type=int, help="The number of worker processes; overrides service.workers."
+)
 @click.option(
     "--sandbox",
     is_flag=True,
-    help="Run against a built-in simulator, with random secrets, on loopback; needs no config.",
+    help="Run with a built-in simulator and random secrets, on loopback, without a config.",
 )
 def serve(
     config_path: Path | None,
@@ -56,13 +60,13 @@ def serve(
 ) -> None:
     """Run the gateway until SIGINT or SIGTERM.
 
-    When connections are accepted, one line of JSON goes to stdout:
-    {"event":"wats.ready","url":…,"pid":…}. Events go to stderr, one line of JSON each.
+    As soon as connections are accepted, one line of JSON is written to stdout:
+    {"event":"wats.ready","url":…,"pid":…}. Log events are written to stderr, one line of JSON each.
     """
     if sandbox == (config_path is not None):
-        raise click.UsageError("Name a config file with --config, or use --sandbox alone.")
+        raise click.UsageError("Give a config file with --config, or use --sandbox alone.")
     if sandbox and workers is not None:
-        raise click.UsageError("The sandbox is one process; use --workers with --config.")
+        raise click.UsageError("The sandbox runs in one process; use --workers with --config.")
     # Handlers that the config names may live where the command was started.
     sys.path.insert(0, str(Path.cwd()))
     capture_library_logs()
@@ -101,7 +105,7 @@ async def _serve_sandbox(host: str | None, port: int | None) -> None:
 def _serve_by_workers(profile: Profile, secrets: Secrets) -> None:
     """Become the supervisor of the workers, or one of the workers: this forks."""
     if database_of(profile, secrets)[0] == IN_MEMORY:
-        reason = "must be 1 when the database is in memory, where no other process sees it"
+        reason = "must be 1 if the database is in memory, which processes cannot share"
         raise ConfigError([ConfigIssue("invalid_service_workers", "service.workers", reason)])
     count = profile.service.workers
     listener = bind(profile.service.host, profile.service.port)

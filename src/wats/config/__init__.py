@@ -116,7 +116,7 @@ def choose_profile(config: Config, name: str | None = None) -> ProfileSource:
     """
     profile = config.profiles.get(config.default_profile if name is None else name)
     if profile is None:
-        reason = "Has no profile of the name that was asked for."
+        reason = "Has no profile with the requested name."
         raise ConfigError([ConfigIssue("unknown_profile", "$.profiles", reason)])
     return profile
 

@@ -186,14 +186,14 @@ def _accept_bearer_token(value: object) -> str | None:
 version = whole(1, 1)
 flag = Check("true or false", _accept_bool)
 name = printable(128, "a name of at most 128 printable characters")
-profiles = Check("a mapping of names to profiles, with at least one of them", _accept_mapping)
+profiles = Check("a mapping of names to profiles, with at least one profile", _accept_mapping)
 graph_version = text("v[0-9]{1,3}[.][0-9]{1,3}", "a version such as 'v25.0'")
 graph_url = Check(
-    "an https URL without credentials, query and fragment; plain http for a loopback host only",
+    "an https URL without credentials, query or fragment; http is allowed for a loopback host only",
     _accept_graph_url,
 )
 web_url = Check(
-    "an http or https URL without credentials, query and fragment",
+    "an http or https URL without credentials, query or fragment",
     _accept_web_url,
 )
 database_url = text(
@@ -209,7 +209,7 @@ account_id = Check("an id of at most 256 printable characters", _accept_account_
 phone_number_id = Check("an id of 1 to 32 digits", _accept_phone_number_id)
 absolute_path = Check(
     "a path such as '/api' in visible ASCII, without '\\', '?', '#', ':', '*', '{', '}', "
-    "empty segments, dot segments and encoded slashes",
+    "empty segments, dot segments or encoded slashes",
     _accept_path,
 )
 bind_host = text("[A-Za-z0-9._:%-]{1,253}", "an address or a host name, IPv6 without brackets")
@@ -223,8 +223,8 @@ function = text(
 variable_name = text("[A-Za-z_][A-Za-z0-9_]{0,127}", "the name of an environment variable")
 token = text("[!-~]{1,4096}", "1 to 4096 visible ASCII characters without spaces")
 bearer_token = Check(
-    f"{MIN_BEARER_CHARACTERS} to 4096 visible ASCII characters without spaces, at least "
-    f"{MIN_BEARER_ALPHABET} of them different; 'wats token' makes one",
+    f"{MIN_BEARER_CHARACTERS} to 4096 visible ASCII characters without spaces, with at "
+    f"least {MIN_BEARER_ALPHABET} different characters; 'wats token' generates one",
     _accept_bearer_token,
 )
 verify_token = printable(512, "at most 512 printable characters")

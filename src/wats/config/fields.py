@@ -43,7 +43,7 @@ class Key:
     def expects(self) -> str:
         """The valid values."""
         expects = self.spec.check.expects
-        return f"{expects}, or a list of such" if self.spec.repeats else expects
+        return f"{expects}, or a list" if self.spec.repeats else expects
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +149,7 @@ def unknown_key(path: str, key: object, known: Collection[str]) -> ConfigIssue:
     """Return the issue for a key that is not in *known*, with the nearest known key."""
     where = step(path, key)
     near = [] if where.endswith("[?]") else difflib.get_close_matches(str(key), known, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"the keys here are {', '.join(known)}."
+    hint = f"did you mean '{near[0]}'?" if near else f"valid keys are {', '.join(known)}."
     return ConfigIssue("unknown_key", where, f"Is not a key of the config file; {hint}")
 
 
@@ -160,7 +160,7 @@ def variable(name: str) -> str:
     """
     if _SHOWN_VARIABLE.fullmatch(name):
         return f"The environment variable '{name}'"
-    return "The environment variable that is named here"
+    return "The environment variable of this key"
 
 
 def attempt(work: Callable[[], T], issues: list[ConfigIssue]) -> T | None:

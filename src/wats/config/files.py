@@ -55,9 +55,9 @@ def read_document(path: Path) -> object:
         raise _error("parse_error", "$", str(error)) from None
     except (yaml.YAMLError, ValueError, LookupError, RecursionError) as error:
         # The messages of both exceptions may quote the file.
-        raise _error("parse_error", "$", f"The file breaks its format{_line(error)}.") from None
+        raise _error("parse_error", "$", f"The file is not valid{_line(error)}.") from None
     if not _is_bounded(document):
-        reason = f"The file has more than {MAX_VALUES} values once its aliases are written out."
+        reason = f"The file has more than {MAX_VALUES} values after its aliases are expanded."
         raise _error("parse_error", "$", reason)
     return document
 
@@ -92,13 +92,13 @@ def _is_bounded(document: object) -> bool:
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     mapping = dict(pairs)
     if len(mapping) != len(pairs):
-        reason = "A mapping of the file has a key twice."
+        reason = "A mapping in the file has a duplicate key."
         raise _Unreadable(reason)
     return mapping
 
 
 def _refuse_constant(_: str) -> object:
-    reason = "The file has a number that JSON does not know."
+    reason = "The file has a number that is not valid JSON."
     raise _Unreadable(reason)
 
 
@@ -137,7 +137,7 @@ class _Loader(yaml.SafeLoader):
             key = self.construct_scalar(key_node)
             if key in mapping:
                 line = key_node.start_mark.line + 1
-                reason = f"Line {line} gives a key that its mapping has already."
+                reason = f"Line {line} has a key that its mapping already has."
                 raise _Unreadable(reason)
             mapping[key] = self.construct_object(value_node, deep=deep)
         return mapping
@@ -202,7 +202,7 @@ def parse_env_file(content: str) -> Mapping[str, str]:
         if match is None or value is None:
             issues.append(_issue(number, "Must be KEY=VALUE or a comment."))
         elif match[1] in variables:
-            issues.append(_issue(number, "Sets a variable that an earlier line sets."))
+            issues.append(_issue(number, "Sets a variable that an earlier line already sets."))
         else:
             variables[match[1]] = value
     if issues:

@@ -107,10 +107,10 @@ class _Reader:
         prefix = found.get("service", {}).get("api_prefix")
         webhook = found.get("webhook", {}).get("path")
         if prefix is not None and prefix_collides(prefix):
-            reason = "a path that is not one of the service's own"
+            reason = "a path that differs from the service's own routes"
             self._refuse("invalid_path", f"{path}.service.apiPrefix", reason)
         if prefix is not None and webhook is not None and webhook_collides(webhook, prefix):
-            reason = "a path that no route of the service and of its API has"
+            reason = "a path that differs from the routes of the service and its API"
             self._refuse("invalid_path", f"{path}.webhook.path", reason)
 
     def _refuse(self, code: str, path: str, expects: str) -> None:

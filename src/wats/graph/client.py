@@ -143,9 +143,9 @@ class GraphClient:
             ConfigIssue("invalid_token", "auth.accessToken", "must be 1 to 4096 visible ASCII"): (
                 _TOKEN.fullmatch(access_token.reveal())
             ),
-            ConfigIssue("invalid_timeout", "graph", "must stop connecting before the call ends"): (
-                0 < connect_seconds < total_seconds and read_seconds > 0
-            ),
+            ConfigIssue(
+                "invalid_timeout", "graph", "must be shorter than the timeout of the whole call"
+            ): (0 < connect_seconds < total_seconds and read_seconds > 0),
         }
         if issues := [issue for issue, is_fine in checks.items() if not is_fine]:
             raise ConfigError(issues)
@@ -326,7 +326,7 @@ def _encoded(segment: str, index: int) -> str:
 
 
 def _malformed(index: int) -> MalformedRequest:
-    detail = Detail(f"path[{index}]", "is not a path segment that Graph could be sent")
+    detail = Detail(f"path[{index}]", "is not a valid path segment")
     return MalformedRequest("malformed_path", "The Graph path is invalid.", [detail])
 
 

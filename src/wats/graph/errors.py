@@ -46,20 +46,20 @@ class Action(StrEnum):
 
 
 ADVICE: Final[Mapping[Action, str]] = {
-    Action.RETRY: "Send the same request again, with growing pauses and an end.",
-    Action.RETRY_ONCE: "Send the same request once more, then look at it.",
-    Action.RETRY_PAIR: "Hold back what goes to this recipient only, longer after each refusal.",
-    Action.PAUSE_NUMBER: "Stop sending from this number and have an operator look at its state.",
-    Action.FIX_REQUEST: "Correct the request; the same one will never succeed.",
+    Action.RETRY: "Retry the same request with backoff and a limit on attempts.",
+    Action.RETRY_ONCE: "Retry the same request once, then investigate.",
+    Action.RETRY_PAIR: "Retry with backoff for this recipient; other recipients are not affected.",
+    Action.PAUSE_NUMBER: "Stop sending from this number and have an operator check its state.",
+    Action.FIX_REQUEST: "Correct the request; a retry without a change cannot succeed.",
     Action.USE_TEMPLATE: "Send a template; the customer service window is closed.",
     Action.DROP_RECIPIENT: "Stop sending to this recipient and record why.",
-    Action.WAIT_A_DAY: "Wait at least 24 hours before doing this to the same person again.",
+    Action.WAIT_A_DAY: "Wait at least 24 hours before the next attempt for the same person.",
     Action.FIX_ACCESS: "Have an operator check the access token and its permissions.",
     Action.FIX_ACCOUNT: "Have an operator change the account or number in WhatsApp Manager.",
     Action.FIX_BILLING: "Have an operator settle the account's payment method.",
-    Action.FIX_TEMPLATE: "Use another template until this one is repaired.",
+    Action.FIX_TEMPLATE: "Use another template until this template is fixed.",
     Action.FIX_MEDIA: "Check the media file and upload it again.",
-    Action.INSPECT: "Do not retry by machine; look the code up.",
+    Action.INSPECT: "Do not retry automatically; look up the code.",
 }
 
 _RETRYABLE: Final = frozenset({Action.RETRY, Action.RETRY_ONCE, Action.RETRY_PAIR})

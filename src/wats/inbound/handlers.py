@@ -59,7 +59,7 @@ class Handlers:
         if self._frozen:
             raise _refusal(name, "add handlers before the service starts.")
         if name in self._handlers:
-            raise _refusal(name, "there is another handler of this name; give one of them a name.")
+            raise _refusal(name, "another handler has this name; name one explicitly.")
         self._handlers[name] = handler, len(self._handlers)
         for kind in set(kinds):
             self._consumers[kind] += (name,)

@@ -62,7 +62,7 @@ class Remote:
             response = connection.getresponse()
             body = response.read(MAX_ANSWER_BYTES + 1)
         if len(body) > MAX_ANSWER_BYTES:
-            msg = f"The answer of {self.url} is larger than any of a gateway."
+            msg = f"The response of {self.url} is too large to be from wats."
             raise NoAnswer(msg)
         named = {name.lower(): value for name, value in response.getheaders()}
         return Answer(response.status, named, body)
@@ -116,7 +116,7 @@ class Remote:
             yield
         except (OSError, http.client.HTTPException) as error:
             reason = next(text for kind, text in _REASONS.items() if isinstance(error, kind))
-            msg = f"{self.url} does not answer: {reason}."
+            msg = f"{self.url} does not respond: {reason}."
             raise NoAnswer(msg) from None
 
     def _authority(self) -> str:
@@ -129,12 +129,12 @@ def _bearer(token: Secret | None) -> Mapping[str, str]:
 
 
 _REASONS: Final[Mapping[type[Exception], str]] = {
-    ssl.SSLCertVerificationError: "its certificate is not one that is trusted here",
-    ssl.SSLError: "TLS cannot be agreed on",
-    socket.gaierror: "its name is not known",
-    TimeoutError: "it takes too long",
-    ConnectionRefusedError: "nothing listens there",
-    ConnectionError: "it hangs up",
-    http.client.HTTPException: "what it says is not HTTP",
-    OSError: "it cannot be reached",
+    ssl.SSLCertVerificationError: "its TLS certificate is not trusted",
+    ssl.SSLError: "the TLS handshake failed",
+    socket.gaierror: "the host name cannot be resolved",
+    TimeoutError: "the request timed out",
+    ConnectionRefusedError: "the connection was refused",
+    ConnectionError: "the connection was closed",
+    http.client.HTTPException: "the response is not valid HTTP",
+    OSError: "the host cannot be reached",
 }

@@ -58,7 +58,7 @@ class Samples:
             try:
                 name, labels, value = _sample(line)
             except ValueError:
-                msg = f"Line {number} is no sample."
+                msg = f"Line {number} is not a sample."
                 raise NotAnExposition(msg) from None
             values.setdefault(name, {})[labels] = value
         return cls(values, kinds)

@@ -111,7 +111,7 @@ def others(latest: Samples, counted: Samples) -> list[Fact]:
 
 
 _COUNTED: Final = {
-    WEBHOOK_REJECTIONS: "webhooks refused",
+    WEBHOOK_REJECTIONS: "rejected webhooks",
     AUTH_FAILURES: "auth failures",
     SINK_FAILURES: "sink failures",
 }
@@ -146,7 +146,7 @@ def _updates(samples: Samples) -> Table:
         )
         for kind in _seen(samples, WEBHOOK_NORMALIZATION, "update_kind")
     )
-    return Table("Updates", ("failed", "repeats", "skipped"), tuple(rows))
+    return Table("Updates", ("failed", "deduped", "skipped"), tuple(rows))
 
 
 def _handlers(samples: Samples) -> Table:

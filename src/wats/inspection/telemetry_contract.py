@@ -59,16 +59,16 @@ class Vocabulary:
         """Describe the part of a series that is in no table, or return `None`."""
         family = self._families.get(name)
         if family is None:
-            return "a family that is not of the vocabulary"
+            return "an unknown family"
         values = dict(labels)
         has_bound = name == f"{family.name}_bucket"
         bound = values.pop("le", None) if has_bound else None
         if len(values) + has_bound != len(labels) or set(values) != {x.key for x in family.labels}:
-            return f"labels that {family.name} does not have"
+            return f"unknown labels of {family.name}"
         if has_bound and bound not in _bounds(family):
-            return f"a bucket that {family.name} does not have"
+            return f"an unknown bucket of {family.name}"
         wrong = [label.key for label in family.labels if not self._has(label, values[label.key])]
-        return f"a value that {wrong[0]} of {family.name} cannot have" if wrong else None
+        return f"an unknown value of {wrong[0]} in {family.name}" if wrong else None
 
     def objections(self, samples: Samples) -> list[str]:
         """Return the parts of *samples* that are in no table, each once."""
@@ -98,11 +98,11 @@ def unknown_fields(document: object, described: type[msgspec.Struct], path: str 
     An unknown field is not named: it could hold any text.
     """
     if not isinstance(document, dict):
-        return [f"{path or 'the whole'} is no object"]
+        return [f"{path or 'the document'} is not an object"]
     fields = {field.encode_name: field for field in msgspec.structs.fields(described)}
     found = [f"{_below(path, name)} is missing" for name in fields if name not in document]
     if document.keys() - fields.keys():
-        found.append(f"{path or 'the whole'} has more than is documented")
+        found.append(f"{path or 'the document'} has an undocumented field")
     for name, field in fields.items():
         for kind in (field.type, *get_args(field.type)):
             is_struct = isinstance(kind, type) and issubclass(kind, msgspec.Struct)

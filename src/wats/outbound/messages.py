@@ -135,7 +135,7 @@ def text_mistakes(text: object, path: str, max_length: int) -> Iterator[Detail]:
     if utf16_length(text) > max_length:
         yield Detail(path, f"must not be longer than {max_length} UTF-16 code units")
     if _CONTROL_IN_TEXT.search(text) is not None:
-        yield Detail(path, "must have no control character but line feed and tab")
+        yield Detail(path, "must not contain control characters except line feed and tab")
 
 
 def is_plain(value: object, max_length: int) -> bool:
@@ -188,7 +188,7 @@ def _text_route_mistakes(ask: Ask) -> Iterator[Detail]:
         yield Detail("previewUrl", "must be true or false")
 
 
-_PHONE_WANTED = "must be 1 to 15 digits, after a '+' or not"
+_PHONE_WANTED = "must be 1 to 15 digits, optionally preceded by '+'"
 
 
 def _graph_mistakes(ask: Ask, *, groups_enabled: bool) -> Iterator[Detail]:
@@ -210,7 +210,7 @@ def _read_mark_mistakes(ask: Ask) -> Iterator[Detail]:
         yield Detail("typing_indicator", "must be an object")
     # A body that could be both must not leave it to Meta which of the two it is.
     if "type" in ask:
-        yield Detail("type", "must not stand beside 'status'")
+        yield Detail("type", "must not be combined with 'status'")
 
 
 def _recipient_mistakes(ask: Ask, *, groups_enabled: bool) -> Iterator[Detail]:
@@ -241,7 +241,7 @@ def _group_mistakes(ask: Ask) -> Iterator[Detail]:
 
 def _person_mistakes(ask: Ask) -> Iterator[Detail]:
     if "to" not in ask and "recipient" not in ask:
-        yield Detail("to", "must be given, or 'recipient'")
+        yield Detail("to", "must be given unless 'recipient' is")
     if "to" in ask and not is_phone(ask["to"]):
         yield Detail("to", _PHONE_WANTED)
     if "recipient" in ask and not _is_bsuid(ask["recipient"]):
@@ -262,7 +262,7 @@ def _content_mistakes(ask: Ask) -> Iterator[Detail]:
         if not isinstance(content, list):
             yield Detail("contacts", "must be an array")
     elif not isinstance(content, dict):
-        yield Detail("type", "must name an object that stands beside it")
+        yield Detail("type", "must be the name of an object in the same body")
     elif kind == "text":
         yield from text_mistakes(content.get("body"), "text.body", MAX_TEXT_LENGTH)
         if not isinstance(content.get("preview_url", False), bool):

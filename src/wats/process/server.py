@@ -164,5 +164,5 @@ def bind(host: str, port: int) -> socket.socket:
         listener.close()
         reason = os.strerror(error.errno) if error.errno else "the address cannot be resolved"
         issue = ConfigIssue("address_unavailable", "service.host, service.port", reason)
-        raise ConfigError([issue], "The service cannot listen where it is configured to.") from None
+        raise ConfigError([issue], "The service cannot listen on the configured address.") from None
     return listener

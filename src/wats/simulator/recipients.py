@@ -78,11 +78,11 @@ BY_SUFFIX: Final[Mapping[str, Behavior]] = MappingProxyType(
         "0001": _failed(131026),
         "0002": _failed(131047),
         "0003": _refused(
-            "429 with code 130429 and `Retry-After: 7`: the number's throughput is used up.",
+            "429 with code 130429 and `Retry-After: 7`: rate limit of the number.",
             Refusal(status=429, code=130429, retry_after="7"),
         ),
         "0004": _refused(
-            "400 with code 131056: too many messages to one recipient.",
+            "400 with code 131056: rate limit of one recipient.",
             Refusal(status=400, code=131056),
         ),
         "0005": _refused(
@@ -93,32 +93,32 @@ BY_SUFFIX: Final[Mapping[str, Behavior]] = MappingProxyType(
             "400 with code 100: a parameter is invalid.", Refusal(status=400, code=100)
         ),
         "0007": _refused(
-            "500 with code 1: Meta failed and gives no reason, so the outcome is unknown.",
+            "500 with code 1: internal error of Meta without a reason, so the outcome is unknown.",
             Refusal(status=500, code=1),
         ),
         "0008": Behavior(
-            summary="Accepted, but answered after `slow_answer_seconds` only; statuses as usual.",
+            summary="Accepted; the response is delayed by `slow_answer_seconds`; usual statuses.",
             answer=ResponseForm.SLOW,
         ),
         "0009": Behavior(
-            summary="Accepted, then the connection is cut without an answer; statuses as usual.",
+            summary="Accepted, then the connection is closed without a response; usual statuses.",
             answer=ResponseForm.CUT_AFTER_ACCEPTING,
         ),
         "0010": Behavior(
-            summary="The connection is cut without an answer, and nothing was accepted.",
+            summary="Not accepted; the connection is closed without a response.",
             answer=ResponseForm.CUT,
             statuses=(),
         ),
         "0011": _refused(
-            "502 with a page of HTML, as of a proxy in front of Graph: the outcome is unknown.",
+            "502 with an HTML page, as from a proxy in front of Graph: the outcome is unknown.",
             Refusal(status=502, code=None),
         ),
         "0012": Behavior(
-            summary="Accepted, answered with 200 and broken JSON; statuses as usual.",
+            summary="Accepted; the response is 200 with invalid JSON; usual statuses.",
             answer=ResponseForm.BROKEN_JSON,
         ),
         "0013": _refused(
-            "429 with type `OAuthException`, a code in no table and `Retry-After: 3`.",
+            "429 with type `OAuthException`, a code not in the table, and `Retry-After: 3`.",
             Refusal(status=429, code=80008, retry_after="3"),
         ),
         "0014": _failed(131049),
@@ -131,11 +131,11 @@ BY_SUFFIX: Final[Mapping[str, Behavior]] = MappingProxyType(
             statuses=("delivered", "sent", "read"),
         ),
         "0017": Behavior(
-            summary="Accepted; `sent` is delivered before the request is answered.",
+            summary="Accepted; the webhook with `sent` is delivered before the response.",
             answer=ResponseForm.AFTER_THE_STATUS,
         ),
         "0018": _refused(
-            "504 with a page of HTML: a gateway waited for Graph in vain.",
+            "504 with an HTML page, as from a proxy whose request to Graph timed out.",
             Refusal(status=504, code=None),
         ),
     }
@@ -188,4 +188,4 @@ def _code(recipient: str) -> int:
 def as_markdown() -> str:
     """Return the table in the form of docs/simulator.md."""
     rows = [f"| …{suffix} | {behavior.summary} |" for suffix, behavior in BY_SUFFIX.items()]
-    return "\n".join(["| Recipient | What happens |", "|---|---|", *rows])
+    return "\n".join(["| Recipient | Behaviour |", "|---|---|", *rows])

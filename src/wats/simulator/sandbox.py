@@ -89,17 +89,17 @@ def _profile(graph_url: str, database: Path) -> Profile:
 
 
 _GREETING = """\
-The sandbox runs at {url}, with a fake Meta behind it. Try, in another terminal:
+The sandbox is running at {url}, with a fake Meta. In another terminal, try:
 
   export TOKEN={token}
-  # send a message; its statuses come back as signed webhooks
+  # send a message; the fake Meta reports its statuses in signed webhooks
   curl -s {url}/api/messages/text -H "Authorization: Bearer $TOKEN" \\
     -H 'Idempotency-Key: first' -d '{{"to": "15550001234", "text": "Hello"}}'
-  # let a customer write
+  # simulate a message from a customer
   curl -s {meta}/_simulator/inbound -d '{{"from": "15550001234", "text": "Hi!"}}'
-  # see both, and what an operator sees
+  # list both messages, and read the metrics
   curl -s {url}/api/messages -H "Authorization: Bearer $TOKEN"
   curl -s {url}/metrics -H "Authorization: Bearer $TOKEN"
 
-Stop it with Ctrl-C; nothing is kept.
+Stop the sandbox with Ctrl-C; all data is discarded.
 """

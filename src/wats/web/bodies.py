@@ -27,4 +27,4 @@ class ClosedBody(Body, frozen=True, kw_only=True, rename="camel", forbid_unknown
 
 
 class GraphAnswer(msgspec.Struct, frozen=True):
-    """What Meta answered; an empty object if it took the request and said nothing readable."""
+    """Meta's response; an empty object if Meta accepted but its response cannot be parsed."""

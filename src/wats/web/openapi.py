@@ -44,7 +44,7 @@ _HEADERS: Final[Mapping[int, Json]] = {
 
 _REPLAYED: Final[Json] = {
     "Idempotency-Replayed": {
-        "description": "`true` if this is the answer to an earlier request with the same key.",
+        "description": "`true` if this is the response to an earlier request with the same key.",
         "schema": {"type": "string", "const": "true"},
     }
 }

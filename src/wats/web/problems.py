@@ -26,14 +26,14 @@ OVERLOAD_RETRY_AFTER_SECONDS = 5
 
 
 class ProblemDetail(Body, frozen=True):
-    """One mistake: where it is, as a path, and what belongs there. Never what was there."""
+    """One mistake: its path, and the valid values. Never the invalid value."""
 
     path: str
     reason: str
 
 
 class Problem(Body, frozen=True):
-    """Why a request failed. `code` is for machines and does not change; `message` may."""
+    """The reason of a failure. `code` is for programs and stable; `message` can change."""
 
     code: str
     message: str
@@ -48,7 +48,7 @@ class Problem(Body, frozen=True):
 
 
 class ErrorEnvelope(Body, frozen=True):
-    """What every failure is told in."""
+    """The envelope of every error response."""
 
     error: Problem
 

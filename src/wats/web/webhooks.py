@@ -74,7 +74,7 @@ _UNPROVED = {
 
 
 class WebhookReceipt(Body, frozen=True):
-    """What became of a webhook's updates."""
+    """The counts of a webhook's updates, by outcome."""
 
     status: Literal["ok"]
     received: Count
@@ -123,7 +123,7 @@ def route(path: str) -> Route:
         Method.GET,
         verify,
         "verifyWebhook",
-        "Answer Meta's challenge.",
+        "Verify the webhook: respond to Meta's challenge.",
         ("text/plain",),
         parameters=_HUB,
         problems=(400, 401),
@@ -132,7 +132,7 @@ def route(path: str) -> Route:
         Method.POST,
         receive,
         "receiveWebhook",
-        "Take a signed webhook of Meta's; on disk when answered.",
+        "Receive a signed webhook from Meta, and store it before the response.",
         WebhookReceipt,
         body=dict[str, Any],
         parameters=(_SIGNATURE,),

@@ -83,8 +83,8 @@ GOLDEN_OPENMETRICS = """\
 # HELP send_outcomes Message send attempts by outcome.
 # TYPE send_outcomes counter
 send_outcomes_total{endpoint_family="flows",outcome="deduped"} 2
-# HELP wats_webhook_lag_seconds Seconds from Meta's time of an update to its arrival, for updates \
-that are new.
+# HELP wats_webhook_lag_seconds Webhook lag in seconds, from Meta's timestamp of a new update to \
+its arrival.
 # TYPE wats_webhook_lag_seconds histogram
 wats_webhook_lag_seconds_bucket{le="1.0"} 0
 wats_webhook_lag_seconds_bucket{le="5.0"} 1
@@ -98,10 +98,10 @@ wats_webhook_lag_seconds_bucket{le="86400.0"} 1
 wats_webhook_lag_seconds_bucket{le="+Inf"} 1
 wats_webhook_lag_seconds_sum 2.5
 wats_webhook_lag_seconds_count 1
-# HELP wats_inbox_depth Updates that are stored and not yet handled, by state.
+# HELP wats_inbox_depth Stored deliveries, by state.
 # TYPE wats_inbox_depth gauge
 wats_inbox_depth{state="retry"} 7
-# HELP wats_series Series in this exposition, and the most that there can ever be.
+# HELP wats_series Number of series in this exposition (live), and its upper bound (budget).
 # TYPE wats_series gauge
 wats_series{kind="live"} 16
 wats_series{kind="budget"} 43

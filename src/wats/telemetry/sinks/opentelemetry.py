@@ -201,7 +201,7 @@ def from_environment(
             tracer_provider = tracers
     except Exception as error:
         raise _refusal(
-            "OTEL_*", "one of these variables has a value that cannot be used"
+            "OTEL_*", "an environment variable of OpenTelemetry has an invalid value"
         ) from error
     return OtelSink(
         meter_provider=meter_provider,

@@ -18,7 +18,7 @@ _WINDOW_MS = WINDOW // timedelta(milliseconds=1)
 
 
 class WindowView(Body, frozen=True):
-    """A customer's service window, according to the messages seen."""
+    """A customer's service window, computed from the messages that this gateway received."""
 
     open: bool
     last_inbound_at: Moment | None
@@ -87,7 +87,7 @@ def routes(prefix: str) -> tuple[Route, ...]:
         Method.GET,
         window,
         "getWindow",
-        "Tell whether a customer's service window is open.",
+        "Return whether a customer's service window is open.",
         WindowView,
         problems=(400, 404, 503),
     )

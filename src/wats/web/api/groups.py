@@ -65,7 +65,7 @@ class CreateGroup(ClosedBody, frozen=True):
 
 
 class UpdateGroup(ClosedBody, frozen=True):
-    """What to change of a group: at least one of these."""
+    """The settings to change; at least one is required."""
 
     subject: Subject | UnsetType = UNSET
     description: Description | UnsetType = UNSET
@@ -73,13 +73,13 @@ class UpdateGroup(ClosedBody, frozen=True):
 
 
 class RemoveParticipants(ClosedBody, frozen=True):
-    """Who is to leave a group."""
+    """The participants to remove."""
 
     wa_ids: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=8)]
 
 
 class JoinRequests(ClosedBody, frozen=True):
-    """Which requests to join a group are meant."""
+    """The join requests to approve or reject."""
 
     join_request_ids: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=64)]
 
@@ -147,7 +147,7 @@ async def approve(parts: Parts, request: Request) -> Response:
 
 
 async def reject(parts: Parts, request: Request) -> Response:
-    """Turn people away."""
+    """Reject join requests."""
     return await _decide(parts, request, "DELETE")
 
 
@@ -235,7 +235,7 @@ def _ids_mistakes(ask: Mapping[str, Any], name: str, most: int) -> Iterator[Deta
     yield from _unknown_keys(ask, (name,))
     ids = ask.get(name)
     if not isinstance(ids, list) or not 1 <= len(ids) <= most:
-        yield Detail(name, f"must be an array of 1 to {most} ids")
+        yield Detail(name, f"must be an array with 1 to {most} ids")
         return
     for place, each in enumerate(ids):
         if not is_plain(each, 256):
@@ -247,7 +247,7 @@ def _settings_mistakes(ask: Mapping[str, Any], must_have: str | None = None) -> 
     if must_have is not None and must_have not in ask:
         yield Detail(must_have, "must be given")
     elif not any(name in ask for name in _SETTINGS):
-        yield Detail("$", f"must have one of {', '.join(_SETTINGS)}")
+        yield Detail("$", f"must have at least one of {', '.join(_SETTINGS)}")
     if "subject" in ask and not is_plain(ask["subject"], MAX_SUBJECT_LENGTH):
         yield Detail("subject", f"must be one line of text, not longer than {MAX_SUBJECT_LENGTH}")
     if "description" in ask:
@@ -258,7 +258,7 @@ def _settings_mistakes(ask: Mapping[str, Any], must_have: str | None = None) -> 
 
 def _unknown_keys(ask: Mapping[str, Any], known: Collection[str]) -> Iterator[Detail]:
     if any(key not in known for key in ask):
-        yield Detail("$", f"must have no keys but {', '.join(known)}")
+        yield Detail("$", f"must have no keys except {', '.join(known)}")
 
 
 def _settings_of(ask: Mapping[str, Any]) -> dict[str, Any]:
@@ -314,7 +314,7 @@ def routes(prefix: str) -> tuple[Route, ...]:
             f"{prefix}/groups/:groupId/invite-link",
             (
                 operation(Method.GET, get_link, "getInviteLink", "Return the invite link."),
-                operation(Method.POST, reset_link, "resetInviteLink", "Make a new link."),
+                operation(Method.POST, reset_link, "resetInviteLink", "Reset the invite link."),
             ),
         ),
         (
@@ -336,21 +336,21 @@ def routes(prefix: str) -> tuple[Route, ...]:
                     Method.GET,
                     list_requests,
                     "listJoinRequests",
-                    "List requests to join.",
+                    "List join requests.",
                     parameters=_PAGING[:2],
                 ),
                 operation(
                     Method.POST,
                     approve,
                     "approveJoinRequests",
-                    "Let people in.",
+                    "Approve join requests.",
                     body=JoinRequests,
                 ),
                 operation(
                     Method.DELETE,
                     reject,
                     "rejectJoinRequests",
-                    "Turn people away.",
+                    "Reject join requests.",
                     body=JoinRequests,
                 ),
             ),

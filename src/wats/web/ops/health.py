@@ -19,7 +19,7 @@ UNREACHABLE = StoreHealth(ok=False, adapter="unknown", schema_version=0)
 
 
 class Health(Body, frozen=True):
-    """The service answers."""
+    """The service is healthy."""
 
     ok: bool
     service: str
@@ -56,12 +56,18 @@ async def health_of(store: Store) -> StoreHealth:
 
 def routes() -> tuple[Route, ...]:
     """Return the routes that are open to all."""
-    alive = Operation(Method.GET, healthz, "getHealth", "Tell that the process answers.", Health)
+    alive = Operation(
+        Method.GET,
+        healthz,
+        "getHealth",
+        "Liveness probe: respond if the process is running.",
+        Health,
+    )
     ready = Operation(
         Method.GET,
         readyz,
         "getReadiness",
-        "Tell whether the service can do its work.",
+        "Readiness probe: check the store and the dispatcher.",
         Health,
         problems=(503,),
     )
@@ -69,7 +75,7 @@ def routes() -> tuple[Route, ...]:
         Method.GET,
         openapi,
         "getOpenApi",
-        "Return this document; all of it to callers with a token.",
+        "Return this document, in full to callers with a valid token.",
         dict[str, Any],
     )
     return (
