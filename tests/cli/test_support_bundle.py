@@ -89,9 +89,7 @@ def test_a_leak_is_refused_and_named_by_its_key(service, counterfeit, tmp_path, 
     told = service.ask("support-bundle", "--telemetry", counterfeit.url, "--out", str(out))
 
     assert (told.code, told.out) == (1, "")
-    assert told.err == (
-        f"Error: The bundle would contain {key}, or a part. Nothing was written.\n"
-    )
+    assert told.err == (f"Error: The bundle would contain {key}, or a part. Nothing was written.\n")
     assert not out.exists()
 
 
