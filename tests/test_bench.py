@@ -151,7 +151,7 @@ def test_paths_that_are_compared_are_of_the_same_length() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_nothing_is_left_behind_when_it_is_stopped(number: signal.Signals) -> None:
+def test_a_stop_leaves_no_process_behind(number: signal.Signals) -> None:
     process = bench("--seconds", "30", "--only", "bare", "stored")
     assert process.stderr is not None
     while not process.stderr.readline().startswith("round 1"):

@@ -104,7 +104,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
         yield service
 
 
-def test_a_pipeline_over_sockets_is_answered_in_order_however_it_is_cut(shared: Serving) -> None:
+def test_a_pipeline_over_sockets_gets_responses_in_order_for_every_cut(shared: Serving) -> None:
     for seed in range(300):
         choose = random.Random(seed)
         sent, expected = conversation(choose)

@@ -168,7 +168,9 @@ def test_there_are_219_bodies() -> None:
     assert len(ROWS) == 219
 
 
-async def test_every_body_is_answered_as_it_deserves_and_handled_once(open_gateway, until) -> None:
+async def test_every_body_gets_the_expected_response_and_is_handled_once(
+    open_gateway, until
+) -> None:
     handler = UpdateRecorder()
     async with open_gateway(handlers=[handler]) as gateway:
         for row in ROWS:

@@ -263,7 +263,7 @@ async def test_stops_make_no_dead_letter_of_an_update_that_was_never_called(
     assert dead_letters(database) == []
 
 
-async def test_a_lowered_limit_of_attempts_lets_a_waiting_update_be_tried_once_more(
+async def test_a_lowered_limit_of_attempts_permits_one_more_attempt_of_a_waiting_update(
     database: Path, until
 ) -> None:
     calls: list[int] = []

@@ -223,7 +223,9 @@ def assert_hidden(service: Service, *, late: str = "", shape: str = "{}", **aske
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("method", METHODS)
-def test_without_a_good_token_there_is_nothing(service: Service, method: str, version: str) -> None:
+def test_without_a_valid_token_operator_endpoints_do_not_exist(
+    service: Service, method: str, version: str
+) -> None:
     # The parser refuses an unknown method before the path is read.
     status = b"HTTP/1.1 400 " if method == INVENTED else b"HTTP/1.1 404 "
     for headers in STRANGERS.values():
@@ -306,7 +308,7 @@ def test_no_request_at_all_makes_a_difference(
 @example(path="/debug")
 @example(path="/debug/")
 @example(path="/debug/pprof")
-def test_every_unknown_path_is_answered_like_every_other(service: Service, path: str) -> None:
+def test_all_unknown_paths_get_the_same_response(service: Service, path: str) -> None:
     assume(path not in {*HIDDEN, "/healthz", "/readyz"} and not path.startswith("/api/"))
 
     assert exchange(service, request(path)) == exchange(service, request("/metrics"))

@@ -235,7 +235,7 @@ async def answer_to(url: str, body: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("misbehave", MISBEHAVIOUR, ids=lambda each: each.__name__)
-async def test_without_a_store_a_webhook_is_answered_in_the_same_way_on_both_paths(
+async def test_without_a_store_both_paths_give_the_same_response_to_a_webhook(
     misbehave,
 ) -> None:
     answers = []

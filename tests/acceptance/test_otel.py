@@ -197,7 +197,7 @@ async def test_a_receiver_gets_metrics_and_spans_of_all_that_happened(
     assert all(0 < s.start_time_unix_nano <= s.end_time_unix_nano for s in receiver.spans)
 
 
-async def test_nothing_of_a_person_and_no_text_of_an_error_leaves(
+async def test_no_personal_data_and_no_exception_text_is_exported(
     open_gateway, receiver, environment, until, capsys
 ) -> None:
     environment.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
@@ -276,7 +276,7 @@ async def test_a_signal_that_is_not_wanted_is_not_exported(
 
 
 @pytest.mark.parametrize("endpoint", ["nowhere", "silence"])
-async def test_an_endpoint_that_is_dead_changes_no_answer_and_delays_no_end(
+async def test_a_dead_endpoint_changes_no_response_and_delays_no_shutdown(
     open_gateway, monkeypatch, request, until, endpoint
 ) -> None:
     async with open_gateway() as gateway:

@@ -168,7 +168,7 @@ async def test_prometheus_evaluates_every_rule_that_we_ship(watched) -> None:
     await prometheus.until('count(ALERTS{alertstate="firing"}) or vector(0)', [0])
 
 
-async def test_prometheus_has_an_answer_to_every_query_of_the_dashboard(watched) -> None:
+async def test_prometheus_has_data_for_every_query_of_the_dashboard(watched) -> None:
     gateway, prometheus = watched
     panels = json.loads((MATERIAL / "dashboard.json").read_text())["panels"]
     queries = "\n".join(each["expr"] for panel in panels for each in panel.get("targets", ()))

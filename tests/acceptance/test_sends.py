@@ -124,7 +124,7 @@ async def test_a_refused_message_can_be_sent_again_with_the_same_key(gateway, su
     assert gateway.simulator.counts.sends == 1
 
 
-async def test_an_answer_that_cannot_be_read_is_no_failure(gateway) -> None:
+async def test_a_response_that_cannot_be_parsed_is_not_a_failure(gateway) -> None:
     answer = await gateway.send_text("15550000012", key="k")
     again = await gateway.send_text("15550000012", key="k")
 

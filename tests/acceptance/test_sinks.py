@@ -153,7 +153,7 @@ async def usual(open_another_gateway) -> list[Any]:
 
 
 @pytest.mark.parametrize("make", SINKS.values(), ids=SINKS)
-async def test_a_sink_changes_no_answer(open_gateway, usual, capsys, make) -> None:
+async def test_a_sink_changes_no_response(open_gateway, usual, capsys, make) -> None:
     capsys.readouterr()
 
     answers = await conversation(open_gateway, make())

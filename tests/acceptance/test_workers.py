@@ -325,7 +325,7 @@ async def test_every_worker_gets_some_of_the_connections(
     assert len(handled) == WORKERS
 
 
-async def test_workers_whose_supervisor_is_killed_finish_and_go(
+async def test_workers_whose_supervisor_is_killed_finish_their_requests_and_end(
     open_service: OpenService, until: Any
 ) -> None:
     async with open_service() as (service, process):

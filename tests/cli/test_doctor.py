@@ -49,7 +49,7 @@ def test_a_token_that_can_do_everything_is_not_for_scrapers(service) -> None:
     assert "1 fail" in told.out
 
 
-def test_a_wrong_token_opens_nothing_and_nothing_else_is_judged(service) -> None:
+def test_with_a_wrong_token_only_the_token_check_fails(service) -> None:
     told = service.ask(
         "doctor", "--telemetry", service.url, "--json", "--token-env", "WATS_VERIFY_TOKEN"
     )
@@ -130,7 +130,7 @@ def test_a_url_that_is_none_is_not_shown(service, url) -> None:
     assert "canary" not in told.err
 
 
-def test_nothing_answers(service) -> None:
+def test_a_service_that_is_not_running_is_reported(service) -> None:
     told = service.ask("doctor", "--telemetry", "http://127.0.0.1:9")
 
     assert (told.code, told.out) == (1, "")

@@ -40,7 +40,7 @@ def test_the_document_goes_to_a_new_file(wats) -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["--profile", "canary"]], ids=["no-file", "no-profile"])
-def test_there_is_no_document_of_nothing(wats, arguments) -> None:
+def test_without_a_usable_config_there_is_no_document(wats, arguments) -> None:
     config = ["--config", str(wats.config)] if arguments else []
 
     told = wats.invoke("openapi", *config, *arguments)

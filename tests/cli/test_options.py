@@ -57,7 +57,7 @@ def test_the_token_of_the_config_is_that_of_telemetry_if_it_has_one(run, wats) -
     assert told.output == f"{TOKEN}\n"
 
 
-def test_a_token_that_is_named_goes_before_the_config(run, wats) -> None:
+def test_a_token_from_an_option_takes_precedence_over_the_config(run, wats) -> None:
     told = run("--config", str(wats.config), "--token-env", "SCRAPER", SCRAPER=TOKEN)
 
     assert told.output == f"{TOKEN}\n"

@@ -156,7 +156,7 @@ def terminal(words: list[str], environ: Mapping[str, str]) -> Iterator[Terminal]
         os.close(ours)
 
 
-def test_in_a_terminal_a_frame_takes_the_place_of_the_last(service) -> None:
+def test_in_a_terminal_a_frame_replaces_the_last_one(service) -> None:
     words = command(service, "--watch", "--interval", "0.1")
     with terminal(words, service.environ) as shown:
         first = shown.until(r"Ctrl-C ends")

@@ -140,7 +140,7 @@ def test_a_file_that_grows_through_its_aliases_is_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("content", ["&a [*a]", "&a {b: *a}", "a: &a [1, {b: [*a, *a]}]"])
-def test_a_file_that_holds_itself_is_refused(tmp_path: Path, content: str) -> None:
+def test_a_file_with_a_recursive_alias_is_refused(tmp_path: Path, content: str) -> None:
     assert issue_of(tmp_path, content).code == "parse_error"
 
 
@@ -208,7 +208,7 @@ def test_a_line_sets_a_variable(line: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("line", ["", "   ", "# A=b", "  # A=b", "A=", "A=  ", "A=''", "A=# b"])
-def test_a_line_sets_nothing(line: str) -> None:
+def test_blank_lines_and_comments_set_no_variable(line: str) -> None:
     assert parse_env_file(line) == {}
 
 

@@ -331,7 +331,7 @@ def test_an_invalid_argument_is_refused_before_the_call(
         pytest.param(answering(status=202, body=b"[]"), [], id="202"),
     ],
 )
-async def test_an_answer_of_2xx_is_never_a_failure(respond: Respond, expected: object) -> None:
+async def test_a_2xx_response_is_never_a_failure(respond: Respond, expected: object) -> None:
     recorded = Recorded()
 
     async with (
@@ -361,7 +361,7 @@ async def test_an_answer_of_2xx_is_never_a_failure(respond: Respond, expected: o
         ),
     ],
 )
-async def test_an_answer_that_proves_a_refusal_is_one(
+async def test_a_response_that_proves_a_refusal_is_a_refusal(
     respond: Respond, status: int, throttled: bool
 ) -> None:
     recorded = Recorded()
@@ -557,7 +557,7 @@ async def test_a_client_without_a_session_sends_nothing(state: str) -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
-async def test_a_request_without_an_answer_may_have_been_carried_out(
+async def test_a_request_without_a_response_may_have_been_carried_out(
     respond: Respond, reads: bool, method: str
 ) -> None:
     recorded = Recorded()
@@ -586,7 +586,7 @@ async def test_a_flood_of_interim_responses_ends_the_call(method: str) -> None:
     assert recorded.operations == [(EndpointFamily.MESSAGES, 0, Outcome.ERROR)]
 
 
-async def test_a_few_interim_responses_before_each_answer_are_ignored() -> None:
+async def test_a_few_interim_responses_before_each_response_are_ignored() -> None:
     async with (
         serving(answering_after(MAX_INTERIM_RESPONSES)) as server,
         started(server.url) as client,
@@ -629,7 +629,7 @@ async def test_a_read_on_a_kept_connection_that_broke_is_tried_again() -> None:
     assert len(recorded.operations) == 2
 
 
-async def test_a_kept_connection_that_was_closed_meanwhile_costs_nothing() -> None:
+async def test_a_kept_connection_that_was_closed_meanwhile_fails_no_request() -> None:
     usual = answering()
 
     async def respond(writer: asyncio.StreamWriter, number: int) -> bool:

@@ -165,14 +165,14 @@ def test_a_throttling_code_throttles_only_with_a_client_error_status(
 
 
 @pytest.mark.parametrize("code", AUTH.keys() - {190})
-def test_an_authorization_code_needs_an_answer_about_authorization(code: int) -> None:
+def test_an_authorization_code_needs_a_status_about_authorization(code: int) -> None:
     assert refused(400, {"code": code}).diagnostics.name == "GraphApiError"
     assert refused(401, {"code": code}).diagnostics.name == AUTH[code]
     assert refused(403, {"code": code}).diagnostics.name == AUTH[code]
     assert refused(400, {"code": code, "type": "OAuthException"}).diagnostics.name == AUTH[code]
 
 
-def test_an_expired_token_is_known_by_its_code_alone() -> None:
+def test_an_expired_token_is_recognized_by_its_code_alone() -> None:
     assert refused(400, {"code": 190}).diagnostics.name == "ExpiredAccessTokenError"
 
 
@@ -186,7 +186,7 @@ def test_an_expired_token_is_known_by_its_code_alone() -> None:
         pytest.param(500, {"code": 999, "type": "OAuthException"}, "GraphApiError", id="500"),
     ],
 )
-def test_an_unknown_code_is_named_by_its_answer(
+def test_an_unknown_code_is_named_by_its_response(
     status: int, error: dict[str, Any], name: str
 ) -> None:
     assert refused(status, error).diagnostics.name == name
@@ -224,7 +224,9 @@ def test_a_spam_limit_is_not_retryable_even_with_429() -> None:
 
 
 @pytest.mark.parametrize(("status", "retryable"), [(404, False), (500, True), (502, True)])
-def test_an_answer_without_an_error_is_judged_by_its_status(status: int, retryable: bool) -> None:
+def test_a_response_without_an_error_is_classified_by_its_status(
+    status: int, retryable: bool
+) -> None:
     error = classify(status, {}, b"<html></html>")
 
     assert error.upstream_status == status
@@ -348,7 +350,7 @@ ERRORS = st.fixed_dictionaries(
     body=st.binary() | JSON.map(lambda value: json.dumps(value).encode()),
     headers=st.dictionaries(st.just("retry-after"), st.text()),
 )
-def test_no_answer_makes_classifying_fail(
+def test_every_response_can_be_classified(
     status: int, body: bytes, headers: Mapping[str, str]
 ) -> None:
     assert classify(status, headers, body).upstream_status == status

@@ -139,7 +139,7 @@ def test_many_flat_items_are_not_taken_for_deep_ones() -> None:
     assert parse(envelope(b"[" + b",".join([b'{"a":"[["}'] * 2_000) + b"]"))
 
 
-def test_a_refusal_holds_nothing_of_the_body() -> None:
+def test_a_refusal_does_not_quote_the_body() -> None:
     with pytest.raises(WebhookRefused) as caught:
         parse(b'{"object":"15550002222","entry":[]}')
 

@@ -62,7 +62,7 @@ def alone(body: Any) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["name"])
-def test_a_body_of_the_corpus_gives_the_updates_that_it_holds(row, read) -> None:
+def test_a_body_of_the_corpus_gives_the_expected_updates(row, read) -> None:
     try:
         kinds = [update.kind.value for update in read(row["body"]).updates]
     except WebhookRefused:
@@ -255,7 +255,7 @@ def test_a_field_whose_name_is_not_safe_is_called_unknown(field, read) -> None:
     assert update.field == "unknown"
 
 
-def test_a_member_that_is_not_known_yet_becomes_an_update_of_its_own(read) -> None:
+def test_an_unknown_member_becomes_an_update_of_its_own(read) -> None:
     value = {
         "metadata": NUMBER,
         "messages": [{"id": "a", "from": "b"}],
@@ -293,7 +293,7 @@ def test_a_value_that_is_an_item_itself_is_taken_as_one(field, kind, read) -> No
     assert (update.kind, update.raw) == (kind, value)
 
 
-def test_a_value_with_nothing_to_read_is_skipped(read) -> None:
+def test_a_value_without_items_is_skipped(read) -> None:
     found = read(envelope("messages", {"metadata": NUMBER, "contacts": []}))
 
     assert found.skips == [

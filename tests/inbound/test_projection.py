@@ -134,7 +134,7 @@ def test_a_call_from_a_customer_opens_a_window(update) -> None:
         "status_read",
     ],
 )
-def test_nothing_else_opens_a_window(name, update) -> None:
+def test_no_other_update_opens_a_window(name, update) -> None:
     assert records(update(name)).window is None
 
 

@@ -69,7 +69,7 @@ def webhook(*ids: str, junk: int = 0) -> bytes:
     )
 
 
-async def test_new_updates_are_stored_and_known_ones_are_not_stored_again(store: Store) -> None:
+async def test_new_updates_are_stored_and_duplicates_are_not_stored_again(store: Store) -> None:
     inlet = Inlet(store)
 
     first = await inlet.take("a", "b")

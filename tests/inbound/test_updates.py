@@ -48,7 +48,7 @@ def test_a_forwarded_message_has_a_context_without_an_id(update) -> None:
     assert context == Context(frequently_forwarded=True)
 
 
-def test_a_reply_names_the_message_that_it_answers(update) -> None:
+def test_a_reply_references_the_original_message(update) -> None:
     context = update("message_interactive_button_reply").message.context
 
     assert (context.id, context.from_) == ("wamid.FAKEOUT000010", "15550001111")

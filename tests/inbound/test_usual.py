@@ -349,7 +349,7 @@ def duplicated_members(draw: st.DrawFn) -> bytes:
 
 @settings(max_examples=300)
 @given(body=duplicated_members())
-def test_both_paths_take_the_same_one_of_two_members_with_one_name(body) -> None:
+def test_both_paths_read_the_same_one_of_two_members_with_one_name(body) -> None:
     assert_both_paths_agree(body)
 
 

@@ -307,7 +307,7 @@ def test_every_item_that_can_fail_fails_in_some_case() -> None:
     assert failing | {"kept", "derived", "retained", "shared"} == {item.name for item in ITEMS}
 
 
-def test_nothing_that_was_answered_is_shown() -> None:
+def test_no_finding_shows_a_part_of_a_response() -> None:
     leaks = replace(
         GOOD,
         answers=answers(

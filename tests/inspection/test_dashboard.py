@@ -208,7 +208,7 @@ def test_a_wide_terminal_has_wide_graphs() -> None:
     assert len(row[28:88].strip()) == 20
 
 
-def test_an_alarm_is_red_and_nothing_else() -> None:
+def test_only_alarms_are_red() -> None:
     view = watched(FamilySet.OPERATOR)
 
     red = [

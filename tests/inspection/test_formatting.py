@@ -76,7 +76,7 @@ def test_an_uptime_has_two_units(seconds, shown) -> None:
     assert format_uptime(seconds) == shown
 
 
-def test_a_graph_goes_from_nothing_to_the_highest() -> None:
+def test_a_graph_scales_from_zero_to_the_maximum() -> None:
     values = [0, 0.001, 1, 2, 3, 4, 5, 6, 7, None, 7]
 
     assert Style().graph(values, 12) == " ▁▂▂▃▄▅▆▇█ █"
@@ -95,7 +95,7 @@ def test_a_long_text_loses_its_middle() -> None:
     assert Style().shorten("abc", 3) == "abc"
 
 
-def test_nothing_that_steers_a_terminal_is_shown() -> None:
+def test_control_characters_are_not_shown() -> None:
     assert Style().shorten("a\x1b[2Jb\x07\nc", 20) == "a?[2Jb??c"
     assert Style(has_unicode=False).shorten("café", 20) == "caf?"
 

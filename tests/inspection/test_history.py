@@ -38,7 +38,7 @@ def test_watching_shows_the_increase_since_the_first_scrape() -> None:
     assert seen((0, 100), (2, 110), (4, 118)).watched.total("n_total") == 18
 
 
-def test_a_look_that_failed_is_a_gap_and_nothing_is_lost() -> None:
+def test_a_failed_scrape_is_a_gap_and_loses_no_increase() -> None:
     history = seen((0, 0), (1, 2), None, None, (4, 8))
 
     assert history.rates(total) == [2, None, None, 2]

@@ -43,7 +43,7 @@ def test_series_are_added_up_by_their_labels() -> None:
     assert len(samples) == 9
 
 
-def test_a_sample_of_a_histogram_knows_its_family() -> None:
+def test_a_sample_of_a_histogram_belongs_to_its_family() -> None:
     samples = Samples.parse(SCRAPE)
 
     assert samples.family("took_seconds_bucket") == "took_seconds"
@@ -99,7 +99,7 @@ def test_a_quantile_is_estimated_within_its_bucket(share, estimate) -> None:
     assert Samples.parse(SCRAPE).quantile(share, "took_seconds") == pytest.approx(estimate)
 
 
-def test_nothing_has_no_quantile() -> None:
+def test_a_histogram_without_observations_has_no_quantile() -> None:
     nothing = Samples.parse('took_seconds_bucket{le="1"} 0\ntook_seconds_bucket{le="+Inf"} 0\n')
 
     assert nothing.quantile(0.5, "took_seconds") is None
@@ -124,7 +124,7 @@ def test_the_increase_of_a_histogram_has_every_bucket() -> None:
     assert increase.quantile(0.5, "took_seconds") == pytest.approx(0.55)
 
 
-def test_a_series_that_is_new_has_grown_from_nothing() -> None:
+def test_a_new_series_has_grown_from_zero() -> None:
     increase = counting(old=1, new=4).increase_since(counting(old=1))
 
     assert increase.split("n_total", "what") == {"new": 4}

@@ -99,7 +99,7 @@ async def test_a_message_is_sent_without_a_store(make: Make, fake_graph: Any) ->
     assert len(fake_graph.asked) == 1
 
 
-async def test_a_repeated_request_is_answered_as_the_first_was(
+async def test_a_repeated_request_gets_the_response_of_the_first(
     make: Make, store: SQLiteStore, fake_graph: Any, sink: CapturingTelemetrySink
 ) -> None:
     acceptor = make()
@@ -370,7 +370,7 @@ async def test_the_key_itself_is_not_kept(make: Make, store: SQLiteStore, databa
         pytest.param({"messages": [{"id": ""}]}, b'{"messages":[{"id":""}]}', id="blank-id"),
     ],
 )
-async def test_a_message_that_meta_took_without_a_usable_answer_is_not_sent_again(
+async def test_a_message_accepted_without_a_usable_response_is_not_sent_again(
     make: Make,
     store: SQLiteStore,
     fake_graph: Any,

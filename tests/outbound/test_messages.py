@@ -287,7 +287,7 @@ def test_a_mark_as_read_is_no_message() -> None:
     assert parse_graph_message(json.dumps(typing).encode(), groups_enabled=False) is None
 
 
-def test_a_mark_as_read_must_name_a_message_and_be_nothing_else() -> None:
+def test_a_read_mark_must_name_a_message_and_have_no_other_content() -> None:
     body = body_of(status="delivered", typing_indicator="text", type="text", text={"body": "hi"})
 
     assert mistakes_in(body) == ["status", "message_id", "typing_indicator", "type"]

@@ -143,7 +143,7 @@ def test_log_calls_receive_reviewed_values_only() -> None:
     assert others == {("service/build.py", "{**event, 'at': to_iso(now())}")}
 
 
-def test_a_running_service_writes_nothing_else() -> None:
+def test_a_running_service_writes_no_other_output() -> None:
     written = set()
     for name, module in MODULES.items():
         if not name.startswith("cli/") or Path(name).name in SERVING:

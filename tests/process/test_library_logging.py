@@ -57,7 +57,7 @@ def test_repeated_errors_are_counted_and_logged_once_a_minute() -> None:
     ]
 
 
-def test_a_level_of_an_unknown_name_is_the_known_one_below_it() -> None:
+def test_an_unknown_level_is_named_by_the_next_lower_one() -> None:
     lines: list[Mapping[str, object]] = []
     unknown = logging.LogRecord("uvicorn", 45, "file.py", 1, "secret", (), None)
     unknown.levelname = "15550001111"

@@ -74,7 +74,7 @@ async def test_servers_on_one_socket_know_the_connections_of_each_other() -> Non
     assert shares[0].least() > 1_000_000
 
 
-async def test_small_answers_are_sent_without_delay() -> None:
+async def test_small_responses_are_sent_without_delay() -> None:
     listener = bind("127.0.0.1", 0)
 
     assert listener.proto == socket.IPPROTO_TCP

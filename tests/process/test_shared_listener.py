@@ -183,7 +183,7 @@ async def test_a_listener_that_fails_is_tried_again(
         assert only.listener.failures == []
 
 
-async def test_a_client_that_is_gone_before_it_is_served_leaves_nothing(
+async def test_a_client_that_leaves_before_it_is_served_is_forgotten(
     listener: socket.socket, clients: Clients
 ) -> None:
     async with processes(listener, 1) as (only,):

@@ -238,7 +238,7 @@ def test_the_sandbox_is_one_process(wats) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_interrupt_from_the_terminal_lets_requests_end_and_no_more_begin(
+def test_an_interrupt_from_the_terminal_finishes_open_requests_and_accepts_no_others(
     wats, workers: int
 ) -> None:
     (wats.folder / "slow.py").write_text(SLOW_HANDLER)

@@ -161,7 +161,7 @@ async def test_an_update_is_handled_by_the_handlers_of_its_kind(tmp_path) -> Non
     assert handled.empty()
 
 
-async def test_without_a_store_handlers_run_before_the_answer() -> None:
+async def test_without_a_store_handlers_run_before_the_response() -> None:
     seen: list[str] = []
 
     async def handler(update: Any) -> None:

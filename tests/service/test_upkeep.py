@@ -141,7 +141,7 @@ async def test_nothing_is_measured_that_is_unobserved_or_measured_elsewhere(
     assert (store.purged > 0) is leads
 
 
-async def test_a_process_that_does_not_lead_purges_nothing_and_succeeds() -> None:
+async def test_a_process_that_does_not_lead_succeeds_without_purging() -> None:
     store = Shelf(DEPTH)
     store.is_leader = False
 
@@ -169,7 +169,7 @@ def succeeded(telemetry: Telemetry) -> dict[str, str]:
     ],
     ids=lambda error: type(error).__name__,
 )
-async def test_upkeep_goes_on_after_any_exception_which_is_counted_and_logged(
+async def test_upkeep_continues_after_any_exception_which_is_counted_and_logged(
     error: BaseException,
 ) -> None:
     store, logged = Shelf(DEPTH), list[Mapping[str, object]]()
@@ -196,7 +196,7 @@ async def test_a_task_of_the_upkeep_that_never_succeeded_has_the_time_0() -> Non
     }
 
 
-async def test_upkeep_goes_on_after_its_tasks_were_cancelled_by_others() -> None:
+async def test_upkeep_continues_after_its_tasks_were_cancelled_by_others() -> None:
     store = Shelf(DEPTH)
 
     async def cancel_everything() -> None:

@@ -303,7 +303,7 @@ async def test_statuses_may_be_skipped_or_arrive_out_of_order(
     ]
 
 
-async def test_a_status_may_overtake_the_answer(started: Any, receiver: Any) -> None:
+async def test_a_status_may_overtake_the_response(started: Any, receiver: Any) -> None:
     async with started(webhook_url=receiver.url, answer_delay_seconds=0.1) as meta:
         seen: list[str] = []
         receiver.on_post = lambda: seen.append("status")

@@ -91,7 +91,7 @@ async def test_a_change_is_reported_by_webhook(meta: Any, receiver: Any) -> None
     assert group["subject"] == "Coffee"
 
 
-async def test_a_change_of_nothing_is_refused(meta: Any, receiver: Any) -> None:
+async def test_a_change_without_fields_is_refused(meta: Any, receiver: Any) -> None:
     group_id = await create(meta, receiver)
 
     status, _ = await meta.graph.call("POST", f"/v25.0/{group_id}", PRODUCT)
@@ -99,7 +99,7 @@ async def test_a_change_of_nothing_is_refused(meta: Any, receiver: Any) -> None:
     assert status == 400
 
 
-async def test_a_deleted_group_is_gone(meta: Any, receiver: Any) -> None:
+async def test_a_deleted_group_does_not_exist(meta: Any, receiver: Any) -> None:
     group_id = await create(meta, receiver)
 
     status, _ = await meta.graph.call("DELETE", f"/v25.0/{group_id}")
@@ -191,7 +191,7 @@ async def test_join_requests_are_ids_and_not_objects(meta: Any, receiver: Any, i
     assert status == 400
 
 
-async def test_a_group_can_be_written_to_and_answers(meta: Any, receiver: Any) -> None:
+async def test_a_group_can_receive_and_send_messages(meta: Any, receiver: Any) -> None:
     group_id = await create(meta, receiver)
     for person in ("15550002222", "15550003333"):
         meta.simulator.join_group(group_id, person)

@@ -37,7 +37,7 @@ async def test_pywa_sends_a_message_and_gets_its_id() -> None:
         assert [message.wamid for message in simulator.accepted] == [sent.id]
 
 
-async def test_pywa_knows_the_errors_that_the_simulator_answers_with() -> None:
+async def test_pywa_recognizes_the_errors_of_the_simulator() -> None:
     async with (
         Simulator(SETTINGS) as simulator,
         httpx.AsyncClient(transport=ToSimulator(simulator.url)) as session,

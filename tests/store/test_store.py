@@ -205,7 +205,7 @@ async def test_a_redelivery_with_other_content_changes_nothing(
     assert await store.last_inbound_at(phone_number_id="1", customer="2") is None
 
 
-async def test_an_update_with_a_message_is_known_by_the_message(
+async def test_a_redelivered_message_is_recognized_by_its_record(
     store: Store, arrival: MakeArrival, message: MakeMessage, claim: Claim
 ) -> None:
     received = message(direction=Direction.INBOUND, type="text")
@@ -233,7 +233,7 @@ async def test_an_update_with_a_message_is_known_by_the_message(
     assert await store.last_inbound_at(phone_number_id="1", customer="2") is None
 
 
-async def test_a_sent_message_does_not_make_an_inbound_one_known(
+async def test_a_sent_message_is_not_mistaken_for_an_inbound_one(
     store: Store, arrival: MakeArrival, message: MakeMessage
 ) -> None:
     await store.record_sent(message())

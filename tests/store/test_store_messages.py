@@ -59,7 +59,7 @@ async def test_a_message_is_returned_as_it_was_recorded(
     assert await store.get_message("wamid.3") is None
 
 
-async def test_a_known_message_is_left_as_it_is(
+async def test_a_recorded_message_is_not_changed(
     store: Store, arrival: MakeArrival, message: MakeMessage
 ) -> None:
     await store.record_sent(message())

@@ -277,7 +277,7 @@ def test_the_same_state_gives_the_same_bytes_in_any_order_of_events(
     assert forwards.render() == backwards.render() == forwards.render()
 
 
-def test_every_worker_answers_for_all():
+def test_every_worker_exposes_the_counts_of_all():
     board = Board(2)
     workers = [telemetry_of_three_routes(board=board, row=row) for row in range(2)]
 
@@ -292,7 +292,7 @@ def test_every_worker_answers_for_all():
     assert [worker.errors.snapshot() for worker in workers] == [{"ValueError": 1}] * 2
 
 
-def test_a_worker_that_replaces_another_goes_on_from_its_counts():
+def test_a_replacement_worker_continues_the_counts():
     board = Board()
     telemetry_of_three_routes(board=board).send_outcome(EndpointFamily.MEDIA, Outcome.ERROR)
 

@@ -69,7 +69,7 @@ def test_any_other_class_is_an_error_without_a_name(error: BaseException):
     assert error_name(error) == "Error"
 
 
-def test_a_name_known_from_a_module_must_still_be_an_identifier(monkeypatch: pytest.MonkeyPatch):
+def test_a_class_name_from_a_module_must_be_an_identifier(monkeypatch: pytest.MonkeyPatch):
     error = made_up("Meet me at noon", "json")
     monkeypatch.setitem(vars(json), "Meet me at noon", type(error))
 
@@ -201,7 +201,7 @@ def test_of_more_than_ten_names_those_seen_last_are_reported():
     assert list(ledgers[1].snapshot()) == [*NAMES[-MAX_NAMES + 1 :], NAMES[0]]
 
 
-def test_a_process_that_replaces_another_goes_on_counting_its_errors():
+def test_a_replacement_process_continues_the_error_counts():
     board = Board()
     ErrorLedger(board=board).record(ValueError())
 

@@ -302,7 +302,7 @@ def test_a_sink_receives_the_loss_and_return_of_the_store(
     assert [event.name for event in sink.events] == events
 
 
-def test_nothing_is_added_in_the_way_in_which_something_is(
+def test_adding_zero_runs_the_same_code_as_adding_one(
     sink: CapturingTelemetrySink, telemetry: Telemetry
 ):
     telemetry.auth_failure(AuthSurface.TELEMETRY, 0)

@@ -219,7 +219,7 @@ def test_every_reason_to_refuse_a_webhook_can_be_counted() -> None:
     assert {*codes, "payload_too_large"} == {*RejectionReason} - {RejectionReason.UNKNOWN}
 
 
-async def test_a_request_is_counted_before_any_of_its_answer_is_sent(service: Service) -> None:
+async def test_a_request_is_counted_before_its_response_is_sent(service: Service) -> None:
     seen = []
 
     async def send(message: Mapping[str, Any]) -> None:
@@ -233,7 +233,7 @@ async def test_a_request_is_counted_before_any_of_its_answer_is_sent(service: Se
     ]
 
 
-async def test_a_request_whose_answer_cannot_be_sent_is_counted_once(service: Service) -> None:
+async def test_a_request_whose_response_cannot_be_sent_is_counted_once(service: Service) -> None:
     async def send(message: Mapping[str, Any]) -> None:
         raise Gone
 

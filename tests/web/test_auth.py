@@ -32,11 +32,11 @@ def test_a_token_opens_its_own_surface_only(header: bytes, access: Access) -> No
     assert GATE.judge([(b"host", b"x"), (b"authorization", header)]) is access
 
 
-def test_without_the_header_nothing_is_open() -> None:
+def test_without_the_header_no_surface_is_open() -> None:
     assert GATE.judge([(b"host", b"x")]) is Access.NONE
 
 
-def test_two_authorization_headers_open_nothing() -> None:
+def test_two_authorization_headers_open_no_surface() -> None:
     header = (b"authorization", b"Bearer service-one")
 
     assert GATE.judge([header, header]) is Access.NONE

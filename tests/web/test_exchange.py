@@ -50,13 +50,13 @@ async def test_a_length_of_absurd_size_is_too_large() -> None:
 
 
 @pytest.mark.parametrize("length", [b"-1", b"4 4", b"x", b"\xb2"])
-async def test_a_length_that_is_no_number_is_left_to_the_cap(length: bytes) -> None:
+async def test_an_invalid_length_is_ignored_and_the_cap_applies(length: bytes) -> None:
     asked = request(part(b"1234"), headers=[(b"content-length", length)])
 
     assert await asked.body(4) == b"1234"
 
 
-async def test_a_client_that_hangs_up_is_gone() -> None:
+async def test_a_client_that_hangs_up_raises_client_gone() -> None:
     with pytest.raises(ClientGone):
         await request(part(b"1", more=True), {"type": "http.disconnect"}).body(4)
 

@@ -111,7 +111,7 @@ def test_a_server_that_keeps_the_raw_path_to_itself_is_served_too() -> None:
     assert request_path({"path": "/messages/a b"}) == "/messages/a%20b"
 
 
-def test_head_is_answered_wherever_get_is() -> None:
+def test_head_is_served_wherever_get_is() -> None:
     for route in TABLE:
         assert (Method.HEAD in route.methods) == (Method.GET in route.methods)
         assert route.operation(Method.HEAD) is route.operation(Method.GET)
@@ -125,7 +125,7 @@ def test_labels_and_operations_are_each_used_once() -> None:
     assert len(set(names)) == len(names)
 
 
-def test_the_inventory_is_in_the_order_that_operators_know() -> None:
+def test_the_inventory_keeps_its_documented_order() -> None:
     assert [route.label for route in TABLE] == [
         *("/healthz", "/readyz", "/openapi.json", "/status", "/metrics", "/debug/diagnostics"),
         *("/webhook", "/api/messages/text", "/api/messages", "/api/messages/:id"),
@@ -145,7 +145,7 @@ def test_hidden_routes_are_telemetry_and_open_routes_check_for_themselves() -> N
     assert all(label.startswith("/api/") for label in by_posture[Posture.API])
 
 
-def test_the_config_knows_every_path_that_the_table_has() -> None:
+def test_the_config_reserves_every_path_of_the_table() -> None:
     fixed = {route.path for route in TABLE if not route.path.startswith("/api/")}
     roots = {re.match(r"/api/(\w+)", route.path)[1] for route in TABLE if "/api/" in route.path}  # type: ignore[index]
 

@@ -50,7 +50,7 @@ SHORT = ConnectionLimits(
         pytest.param(b"GET / HTTP/1.1\r\nhost: x\r\nhost: x\r\n\r\n", id="refused"),
     ],
 )
-async def test_nothing_is_served_behind_the_end_of_a_connection(sent: bytes) -> None:
+async def test_no_request_is_served_after_the_end_of_a_connection(sent: bytes) -> None:
     async with Running() as running:
         for pieces in ((sent, SMUGGLED), (sent + SMUGGLED,)):
             assert len(statuses_of(await running.exchange(*pieces))) == 1
@@ -165,7 +165,7 @@ async def test_a_bare_url_is_that_of_the_root() -> None:
 @pytest.mark.parametrize(
     "sent", [post(update(1)), GET, GET * 3 + post(update(2), path=HOOK + "?x")]
 )
-async def test_a_client_that_closes_its_side_gets_its_answers(sent: bytes) -> None:
+async def test_a_client_that_closes_its_side_gets_its_responses(sent: bytes) -> None:
     async with Running() as running:
         answer = await running.exchange(sent, ends=True)
 
@@ -248,7 +248,7 @@ async def test_clients_that_do_not_read_make_room_for_new_ones() -> None:
             client.close()
 
 
-async def test_idle_clients_go_before_those_whose_request_arrives() -> None:
+async def test_idle_clients_are_evicted_before_those_with_an_arriving_request() -> None:
     half = _half(post(update(1)))
     async with (
         Running(limits=ConnectionLimits(max_connections=2)) as running,

@@ -272,7 +272,7 @@ def writers(tmp_path: Path) -> Iterator[list[Writer]]:
         writer.close()
 
 
-def test_messages_of_another_process_are_known_after_a_rollback_of_as_many(
+def test_messages_of_another_process_are_recognized_after_a_rollback_of_as_many(
     writers: list[Writer],
     arrival: Callable[..., Arrival],
     message: Callable[..., MessageRecord],

@@ -37,7 +37,7 @@ def test_no_attribute_key_of_the_operators_is_one_of_the_contract():
     assert constants(OPERATOR_ATTR).isdisjoint(CONTRACT_ATTRIBUTES)
 
 
-def test_the_first_update_kinds_are_those_that_dashboards_already_know():
+def test_the_first_update_kinds_keep_their_order_for_dashboards():
     known = (
         "message status account unknown callConnect callTerminate callStatus groupLifecycle"
         " groupParticipants groupSettings groupStatus userPreferences system chatOpened"

@@ -94,7 +94,7 @@ def test_an_impossible_series_counts_for_the_nearest_possible_one(
     assert block.places[impossible] == block.places[nearest]
 
 
-def test_answers_that_are_no_redirection_and_methods_that_are_served_have_series(
+def test_statuses_except_redirections_and_served_methods_have_series(
     registry: Registry,
 ):
     series = set(block_of(registry, HTTP_REQUESTS).series)
@@ -152,7 +152,7 @@ def test_the_rows_of_all_processes_are_summed(subjects: Subjects):
     assert [registry.totals()[4] for registry in registries] == [1008.0] * 3
 
 
-def test_a_process_that_replaces_another_goes_on_from_its_counts(subjects: Subjects):
+def test_a_replacement_process_continues_the_counts(subjects: Subjects):
     board = Board(2)
     Registry([SEND_OUTCOMES], subjects, board=board, row=1).slots[0] += 1.0
 

@@ -306,7 +306,7 @@ def test_every_family_of_a_sink_arrives(collected: Collected, semconv: Any) -> N
     assert len(collected.metrics) == len(exported) - (semconv == "stable")
 
 
-def test_telemetry_has_nothing_to_complain_about(
+def test_a_working_exporter_causes_no_failure_report(
     collected: Collected, make_telemetry: Callable[..., Telemetry], logged: list[Any]
 ) -> None:
     telemetry = make_telemetry(sink=collected.sink(), families=FamilySet.OPERATOR)

@@ -202,7 +202,7 @@ def test_a_graph_call_follows_the_stable_conventions_in_addition_to_our_names(
     }
 
 
-def test_the_count_of_requests_is_left_to_the_histogram(stable: StableConventions) -> None:
+def test_the_count_of_requests_is_exported_by_the_histogram(stable: StableConventions) -> None:
     assert stable.metric(HTTP_REQUESTS) is None
 
 

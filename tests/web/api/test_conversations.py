@@ -116,7 +116,7 @@ async def test_a_window_without_a_customer_is_not_found(service: Any) -> None:
 
 
 @pytest.mark.parametrize("has_store", [False])
-async def test_windows_are_not_known_without_a_store(service: Any) -> None:
+async def test_windows_need_a_store(service: Any) -> None:
     answer = await service.ask("GET", "/api/conversations/abc/window")
 
     assert (answer.status, answer.code) == (503, "persistence_not_configured")

@@ -303,7 +303,7 @@ async def test_a_page_of_a_proxy_leaves_only_the_outcome_of_a_change_unknown(
 
 
 @pytest.mark.parametrize("body", ["", "<html>", []])
-async def test_an_answer_that_is_no_object_is_an_empty_one(service: Any, body: Any) -> None:
+async def test_a_response_that_is_not_an_object_is_an_empty_one(service: Any, body: Any) -> None:
     service.graph.body = body
 
     answer = await service.ask("DELETE", f"/api/groups/{GROUP}")

@@ -140,7 +140,7 @@ async def test_a_refusal_of_metas_is_reported_without_its_text(service: Any) -> 
     ]
 
 
-async def test_an_answer_that_cannot_be_read_is_no_failure(service: Any) -> None:
+async def test_a_response_that_cannot_be_parsed_is_not_a_failure(service: Any) -> None:
     service.graph.body = "<html>"
 
     answer = await service.ask("POST", "/api/messages/text", TEXT)
