@@ -191,7 +191,7 @@ def families() -> str:
     ]
     table = _table(("Family", "Kind", "Labels", "Set", "Exposed", "Series", "Help"), rows)
     totals = [(_code(each.set), f"{each.series:,}", f"{each.budget:,}") for each in every.sets]
-    return f"{table}\n\n{_table(('Set', 'Series at most', 'Promised'), totals)}"
+    return f"{table}\n\n{_table(('Set', 'Maximum series', 'Budget'), totals)}"
 
 
 def labels() -> str:

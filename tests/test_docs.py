@@ -175,6 +175,22 @@ def test_every_metric_family_is_documented_and_no_other() -> None:
     assert named <= {each.name for each in FAMILIES}
 
 
+CONCEPTS = (
+    *("liveness", "readiness", "latency", "rate limit", "dead letter"),
+    *("retry", "backoff", "idempotency", "redelivery"),
+)
+
+
+@pytest.mark.parametrize("concept", CONCEPTS)
+def test_a_concept_is_found_by_its_usual_name(concept: str) -> None:
+    assert concept in PAGES["docs/index.md"].lower()
+    assert any(
+        concept in text.lower()
+        for page, text in PAGES.items()
+        if page.startswith("docs/") and page not in {"docs/index.md", "docs/benchmarks.md"}
+    )
+
+
 def test_every_error_code_is_documented_and_no_other() -> None:
     page = PAGES["docs/errors.md"]
     codes = {*generate.answered_codes(), *generate.raised_at_start()}

@@ -13,7 +13,13 @@ from wats.web.table import route_table
 
 
 @click.command()
-@click.option("--config", "config_path", type=click.Path(path_type=Path), required=True)
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The config file.",
+)
 @click.option("--profile", help="The profile to use instead of the default.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Write to a new file instead of stdout."

@@ -299,8 +299,8 @@ class MessagesConfig:
         metadata=_key(
             checks.whole(1, 3650),
             "invalid_messages",
-            "The retention of message records. The minimum is `inbox.retentionDays`, because "
-            "records detect redeliveries.",
+            "The retention of message records, but at least `inbox.retentionDays`, because records "
+            "detect redeliveries.",
         ),
     )
     idempotency_hours: int = field(
