@@ -63,9 +63,9 @@ class Commands:
     def invoke(self, *arguments: str, environ: Mapping[str, str] | None = None) -> Ended:
         """Run a command in this process, which is quicker."""
         found = dict.fromkeys(SECRETS) if environ is not None else SECRETS
-        told = CliRunner().invoke(main, arguments, env={**found, **(environ or {})})
-        assert told.exception is None or isinstance(told.exception, SystemExit)
-        return Ended(told.exit_code, told.stdout, told.stderr)
+        result = CliRunner().invoke(main, arguments, env={**found, **(environ or {})})
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        return Ended(result.exit_code, result.stdout, result.stderr)
 
     @contextmanager
     def running(self, *arguments: str, group: bool = False) -> Iterator["Running"]:
@@ -144,9 +144,9 @@ class Service:
     def ask(self, command: str, *arguments: str) -> Ended:
         """Run a `wats` command in this process, with the service's config."""
         words = [command, *arguments, "--config", str(self.config)]
-        told = CliRunner().invoke(main, words, env=SECRETS)
-        assert told.exception is None or isinstance(told.exception, SystemExit)
-        return Ended(told.exit_code, told.stdout, told.stderr)
+        result = CliRunner().invoke(main, words, env=SECRETS)
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        return Ended(result.exit_code, result.stdout, result.stderr)
 
 
 @pytest.fixture(scope="session")

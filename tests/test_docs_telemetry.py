@@ -307,13 +307,13 @@ def test_exactly_the_fields_of_a_response_are_explained(walk: Walk, path: str) -
 
 @for_programs
 def test_the_doctor_prints_the_checks_that_the_checklist_promises(walk: Walk) -> None:
-    told = re.findall(r"^  (\w+) +(\S.*)$", walk.out_of("wats doctor"), flags=re.MULTILINE)
+    printed = re.findall(r"^  (\w+) +(\S.*)$", walk.out_of("wats doctor"), flags=re.MULTILINE)
     listed = re.findall(
         r"^\| `\w+` \| (.*) \| (.*) \|$", section_of("Checklist"), flags=re.MULTILINE
     )
 
     verdicts = {"you": "unknown", "`wats doctor`": "holds"}
-    assert {(verdict, promise) for verdict, promise in told if verdict in verdicts.values()} == {
+    assert {(verdict, promise) for verdict, promise in printed if verdict in verdicts.values()} == {
         (verdicts[who], promise) for promise, who in listed
     }
 

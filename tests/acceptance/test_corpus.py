@@ -180,10 +180,10 @@ async def test_every_body_gets_the_expected_response_and_is_handled_once(
             else:
                 received = len(row["emit"])
                 new = received - (row["name"] in TOLD_TWICE)
-                told = answer.json
-                assert list(told) == ["status", "received", "dispatched", "skipped"]
-                assert (answer.status, told["status"]) == (200, "ok"), row["name"]
-                assert (told["received"], told["dispatched"]) == (received, new), row["name"]
+                receipt = answer.json
+                assert list(receipt) == ["status", "received", "dispatched", "skipped"]
+                assert (answer.status, receipt["status"]) == (200, "ok"), row["name"]
+                assert (receipt["received"], receipt["dispatched"]) == (received, new), row["name"]
         await until(lambda: len(handler.kinds) >= EVENTS.total())
         await until(lambda: not gateway.rows()["wats_outstanding"])
 

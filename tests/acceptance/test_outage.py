@@ -15,8 +15,8 @@ MINE = "whatsapp_business_account"
 
 
 def error(code: str, message: str, **more: Any) -> bytes:
-    told = {"error": {"code": code, "message": message, **more}}
-    return json.dumps(told, separators=(",", ":"), ensure_ascii=False).encode()
+    document = {"error": {"code": code, "message": message, **more}}
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 async def test_without_a_store_routes_that_need_one_report_it(open_gateway) -> None:

@@ -280,8 +280,8 @@ async def test_a_refusal_of_metas_is_reported_by_numbers_and_names_only(
         (await gateway.ask("GET", path)).body.decode()
         for path in ("/metrics", "/status", "/debug/diagnostics")
     ]
-    told = [answer.body.decode(), repr(answer.headers), repr(gateway.log), *capsys.readouterr()]
-    assert not [text for text in [*shown, *told] if recipient in text or "Made up" in text]
+    outputs = [answer.body.decode(), repr(answer.headers), repr(gateway.log), *capsys.readouterr()]
+    assert not [text for text in [*shown, *outputs] if recipient in text or "Made up" in text]
 
 
 async def test_a_refused_connection_is_a_retryable_failure(open_gateway) -> None:

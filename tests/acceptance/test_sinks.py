@@ -162,18 +162,18 @@ async def test_a_sink_changes_no_response(open_gateway, usual, capsys, make) -> 
     out, err = capsys.readouterr()
     assert (out, CANARY in err) == ("", False)
     for line in err.splitlines():
-        told = json.loads(line)
-        if told["event"] == "wats.telemetry.sink.error":
-            assert told.keys() == LINES
-            assert re.fullmatch(r"[A-Za-z_]\w{0,79}", told["errorName"])
-            assert told["method"] in {"increment_counter", "record_histogram"}
+        event = json.loads(line)
+        if event["event"] == "wats.telemetry.sink.error":
+            assert event.keys() == LINES
+            assert re.fullmatch(r"[A-Za-z_]\w{0,79}", event["errorName"])
+            assert event["method"] in {"increment_counter", "record_histogram"}
 
 
 async def test_a_failing_sink_is_logged_once_per_class(open_gateway, capsys) -> None:
     await conversation(open_gateway, Raising(ValueError(CANARY)))
 
-    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    failures = [line for line in told if line["event"] == "wats.telemetry.sink.error"]
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    failures = [line for line in lines if line["event"] == "wats.telemetry.sink.error"]
     assert [line["errorName"] for line in failures] == ["ValueError"]
 
 

@@ -18,8 +18,8 @@ GOOD_PHONE = "15550001234"
 
 
 def error(code: str, message: str, **more: Any) -> bytes:
-    told = {"error": {"code": code, "message": message, **more}}
-    return json.dumps(told, separators=(",", ":"), ensure_ascii=False).encode()
+    document = {"error": {"code": code, "message": message, **more}}
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 NOT_FOUND = error("not_found", "Route not found.")
@@ -339,15 +339,15 @@ async def test_the_snapshots_of_operators(open_gateway, groups, has_store) -> No
 
     assert list(status) == STATUS
     assert list(diagnostics) == DIAGNOSTICS
-    for told in (status, diagnostics):
-        assert (told["service"], told["graphApiVersion"]) == ("wats", "v25.0")
-        assert told["routes"] == ROUTES + (GROUP_ROUTES if groups else [])
-        assert list(told["featureFlags"].items()) == [
+    for document in (status, diagnostics):
+        assert (document["service"], document["graphApiVersion"]) == ("wats", "v25.0")
+        assert document["routes"] == ROUTES + (GROUP_ROUTES if groups else [])
+        assert list(document["featureFlags"].items()) == [
             ("groupRoutes", groups),
             ("persistence", has_store),
         ]
         parts = ["webhook", *["persistence"] * has_store, *["groups"] * groups]
-        assert told["serviceMode"] == "+".join(parts)
+        assert document["serviceMode"] == "+".join(parts)
     healthy = {
         "ok": True,
         "backend": "sqlite",

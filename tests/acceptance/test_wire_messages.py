@@ -13,8 +13,8 @@ GOOD_PHONE = "15550001234"
 
 
 def error(code: str, message: str, **more: Any) -> bytes:
-    told = {"error": {"code": code, "message": message, **more}}
-    return json.dumps(told, separators=(",", ":"), ensure_ascii=False).encode()
+    document = {"error": {"code": code, "message": message, **more}}
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 NOT_FOUND = error("not_found", "Route not found.")
@@ -70,12 +70,12 @@ async def test_an_invalid_message_is_refused_with_the_path_of_the_mistake(
 
     answer = await exchange(url, "POST", where, json.dumps(body).encode(), TOKEN)
 
-    told = json.loads(answer.body)["error"]
+    document = json.loads(answer.body)["error"]
     assert answer.status == 400
-    assert list(told) == ["code", "message", "details"]
-    assert (told["code"], told["message"]) == ("malformed_body", message)
-    assert [detail["path"] for detail in told["details"]] == paths
-    assert all(list(detail) == ["path", "reason"] for detail in told["details"])
+    assert list(document) == ["code", "message", "details"]
+    assert (document["code"], document["message"]) == ("malformed_body", message)
+    assert [detail["path"] for detail in document["details"]] == paths
+    assert all(list(detail) == ["path", "reason"] for detail in document["details"])
 
 
 @pytest.mark.parametrize("path", ["/api/messages/text", "/api/messages"])
@@ -137,13 +137,13 @@ async def test_the_list_of_messages_and_its_query(exchange, url, query, status) 
     if status == 200:
         assert answer.body == b'{"items":[],"nextCursor":null}'
     else:
-        told = json.loads(answer.body)["error"]
+        document = json.loads(answer.body)["error"]
         expected = (
             "limit must be an integer from 1 to 100."
             if query.startswith("limit")
             else "cursor must be a safe non-empty string."
         )
-        assert (told["code"], told["message"]) == ("malformed_query", expected)
+        assert (document["code"], document["message"]) == ("malformed_query", expected)
 
 
 async def test_messages_are_paged_newest_first(exchange, gateway) -> None:

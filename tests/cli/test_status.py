@@ -30,43 +30,43 @@ def command(service, *arguments: str) -> list[str]:
 
 
 def test_a_service_is_shown_once(service) -> None:
-    told = service.ask("status", service.url)
+    result = service.ask("status", service.url)
 
-    assert (told.code, told.err) == (0, "")
-    lines = told.out.splitlines()
+    assert (result.code, result.err) == (0, "")
+    lines = result.out.splitlines()
     assert re.fullmatch(r"wats \S+ · Graph v25\.0 · up \d+ .* · webhook\+persistence", lines[0])
     assert lines[1] == f"{service.url} · sqlite ok, schema 1"
-    assert re.search(r"^Requests +total +4xx +5xx +p50 +p99$", told.out, re.MULTILINE)
-    assert re.search(r"^Also    workers 1  rejected webhooks \d", told.out, re.MULTILINE)
-    assert told.out.endswith("\n")
-    assert not told.out.endswith("\n\n")
-    assert "\x1b" not in told.out
+    assert re.search(r"^Requests +total +4xx +5xx +p50 +p99$", result.out, re.MULTILINE)
+    assert re.search(r"^Also    workers 1  rejected webhooks \d", result.out, re.MULTILINE)
+    assert result.out.endswith("\n")
+    assert not result.out.endswith("\n\n")
+    assert "\x1b" not in result.out
 
 
 def test_a_wrong_token_is_reported(service) -> None:
-    told = service.ask("status", service.url, "--token-env", "WATS_VERIFY_TOKEN")
+    result = service.ask("status", service.url, "--token-env", "WATS_VERIFY_TOKEN")
 
-    assert (told.code, told.out) == (1, "")
-    assert told.err == (
+    assert (result.code, result.out) == (1, "")
+    assert result.err == (
         f"Error: {service.url} responds with 404: invalid token, or not a wats service.\n"
     )
 
 
 @pytest.mark.parametrize("options", [[], ["--watch"]])
 def test_a_service_is_not_watched_without_a_valid_token(service, counterfeit, options) -> None:
-    told = service.ask("status", counterfeit.url, *options)
+    result = service.ask("status", counterfeit.url, *options)
 
-    assert told.code == 1
-    assert "not a wats service" in told.err
+    assert result.code == 1
+    assert "not a wats service" in result.err
 
 
 def test_a_server_other_than_wats_is_reported(service, counterfeit) -> None:
     counterfeit.answers = dict.fromkeys(("/status", "/metrics"), (200, {}, b"<html>"))
 
-    told = service.ask("status", counterfeit.url)
+    result = service.ask("status", counterfeit.url)
 
-    assert (told.code, told.out) == (1, "")
-    assert "not from wats" in told.err
+    assert (result.code, result.out) == (1, "")
+    assert "not from wats" in result.err
 
 
 def test_a_service_that_fails(service, counterfeit) -> None:
@@ -206,8 +206,8 @@ def test_a_plain_terminal_gets_plain_frames(service) -> None:
 
 
 def test_a_service_that_restarts_is_waited_for(service, counterfeit) -> None:
-    told = service.ask("support-bundle", "--telemetry", service.url)
-    assert told.code == 0
+    result = service.ask("support-bundle", "--telemetry", service.url)
+    assert result.code == 0
     words = [*command(service, "--watch", "--interval", "0.1")]
     words[words.index(service.url)] = counterfeit.url
     counterfeit.answers["/status"] = (503, {}, b"")

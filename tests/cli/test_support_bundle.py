@@ -8,10 +8,10 @@ IDENTIFIERS = ("123456789012345", "15551234567", "/webhooks/whatsapp", "WATS_ACC
 
 
 def test_a_bundle_holds_only_data_that_may_be_shared(service) -> None:
-    told = service.ask("support-bundle", "--telemetry", service.url)
+    result = service.ask("support-bundle", "--telemetry", service.url)
 
-    assert (told.code, told.err) == (0, "")
-    bundle = json.loads(told.out)
+    assert (result.code, result.err) == (0, "")
+    bundle = json.loads(result.out)
     assert list(bundle) == ["bundle", "versions", "config", "service"]
     assert bundle["bundle"]["wats"] == __version__
     assert bundle["versions"].keys() >= {"python", "platform", "sqlite", "aiohttp", "uvicorn"}
@@ -26,12 +26,12 @@ def test_a_bundle_holds_only_data_that_may_be_shared(service) -> None:
 
 
 def test_a_bundle_holds_no_secret_and_no_personal_data(service) -> None:
-    told = service.ask("support-bundle", "--telemetry", service.url)
+    result = service.ask("support-bundle", "--telemetry", service.url)
 
-    assert told.code == 0
-    assert "canary" not in told.out
-    assert [each for each in IDENTIFIERS if each in told.out] == []
-    assert str(service.config.parent) not in told.out
+    assert result.code == 0
+    assert "canary" not in result.out
+    assert [each for each in IDENTIFIERS if each in result.out] == []
+    assert str(service.config.parent) not in result.out
 
 
 def test_a_bundle_lists_the_searches_it_passed(service) -> None:
@@ -50,20 +50,20 @@ def test_without_a_service_a_bundle_describes_the_config(service) -> None:
 
 
 def test_without_a_config_a_bundle_lists_what_is_missing(wats) -> None:
-    told = wats.invoke("support-bundle")
+    result = wats.invoke("support-bundle")
 
-    assert told.code == 0
-    assert json.loads(told.out)["config"] is None
-    assert json.loads(told.out)["bundle"]["searchedFor"] == []
+    assert result.code == 0
+    assert json.loads(result.out)["config"] is None
+    assert json.loads(result.out)["bundle"]["searchedFor"] == []
     assert (
-        told.err == "Without --config, the report was not searched for the secrets of a config.\n"
+        result.err == "Without --config, the report was not searched for the secrets of a config.\n"
     )
 
 
 def leaking(counterfeit, service, **changes) -> None:
     """Let the counterfeit return the status of the service with *changes*."""
-    told = json.loads(service.ask("support-bundle", "--telemetry", service.url).out)["service"]
-    answers = {"/status": told["status"], "/debug/diagnostics": told["diagnostics"]}
+    result = json.loads(service.ask("support-bundle", "--telemetry", service.url).out)["service"]
+    answers = {"/status": result["status"], "/debug/diagnostics": result["diagnostics"]}
     answers["/status"].update(changes)
     counterfeit.answers = {
         path: (200, {}, json.dumps(answer).encode()) for path, answer in answers.items()
@@ -86,10 +86,12 @@ def test_a_leak_is_refused_and_named_by_its_key(service, counterfeit, tmp_path, 
     leaking(counterfeit, service, serviceMode=said)
     out = tmp_path / "bundle.json"
 
-    told = service.ask("support-bundle", "--telemetry", counterfeit.url, "--out", str(out))
+    result = service.ask("support-bundle", "--telemetry", counterfeit.url, "--out", str(out))
 
-    assert (told.code, told.out) == (1, "")
-    assert told.err == (f"Error: The bundle would contain {key}, or a part. Nothing was written.\n")
+    assert (result.code, result.out) == (1, "")
+    assert result.err == (
+        f"Error: The bundle would contain {key}, or a part. Nothing was written.\n"
+    )
     assert not out.exists()
 
 
@@ -106,23 +108,23 @@ def test_a_value_that_looks_like_personal_data_is_refused_too(
 ) -> None:
     leaking(counterfeit, service, serviceMode=said)
 
-    told = service.ask("support-bundle", "--telemetry", counterfeit.url)
+    result = service.ask("support-bundle", "--telemetry", counterfeit.url)
 
-    assert (told.code, told.out) == (1, "")
-    assert kind in told.err
-    assert said not in told.err
+    assert (result.code, result.out) == (1, "")
+    assert kind in result.err
+    assert said not in result.err
 
 
 def test_values_outside_the_vocabulary_are_left_out(service, counterfeit) -> None:
     leaking(counterfeit, service, favorite="canary")
 
-    told = service.ask("support-bundle", "--telemetry", counterfeit.url)
+    result = service.ask("support-bundle", "--telemetry", counterfeit.url)
 
-    assert told.code == 0
-    metrics = json.loads(told.out)["service"]["metrics"]
+    assert result.code == 0
+    metrics = json.loads(result.out)["service"]["metrics"]
     assert metrics == {"samples": 1, "leftOut": 1, "notZero": {}}
-    assert "canary" not in told.out
-    assert "strange" not in told.out
+    assert "canary" not in result.out
+    assert "strange" not in result.out
 
 
 def test_a_listen_address_is_left_out(service, counterfeit) -> None:
@@ -131,9 +133,9 @@ def test_a_listen_address_is_left_out(service, counterfeit) -> None:
     hidden = body.replace(b"127.0.0.1", b"10.11.12.13")
     counterfeit.answers["/debug/diagnostics"] = (status, headers, hidden)
 
-    told = service.ask("support-bundle", "--telemetry", counterfeit.url)
+    result = service.ask("support-bundle", "--telemetry", counterfeit.url)
 
-    shown = json.loads(told.out)["service"]["diagnostics"]["configShape"]["service"]
+    shown = json.loads(result.out)["service"]["diagnostics"]["configShape"]["service"]
     assert shown["host"] == "[REDACTED]"
     assert b"10.11.12.13" in hidden
 
@@ -157,14 +159,14 @@ def test_a_server_other_than_wats_is_not_bundled(service, counterfeit, body) -> 
         ("/status", "/debug/diagnostics", "/metrics"), (200, {}, body)
     )
 
-    told = service.ask("support-bundle", "--telemetry", counterfeit.url)
+    result = service.ask("support-bundle", "--telemetry", counterfeit.url)
 
-    assert (told.code, told.out) == (1, "")
-    assert "not from wats" in told.err
+    assert (result.code, result.out) == (1, "")
+    assert "not from wats" in result.err
 
 
 def test_a_wrong_token_is_reported(service, counterfeit) -> None:
-    told = service.ask("support-bundle", "--telemetry", counterfeit.url)
+    result = service.ask("support-bundle", "--telemetry", counterfeit.url)
 
-    assert (told.code, told.out) == (1, "")
-    assert "404" in told.err
+    assert (result.code, result.out) == (1, "")
+    assert "404" in result.err

@@ -317,10 +317,10 @@ def test_no_finding_shows_a_part_of_a_response() -> None:
         without_token=(trial(status=b"HTTP/1.1 200 canary\r\n\r\ncanary"),),
     )
 
-    told = json.dumps([found.note for found in judged(leaks).values()])
+    result = json.dumps([found.note for found in judged(leaks).values()])
 
     for word in ("15550001234", "15550009876", "canary", "example.org", TOKEN):
-        assert word not in told
+        assert word not in result
 
 
 @pytest.mark.parametrize(

@@ -332,22 +332,22 @@ asks = st.dictionaries(
 
 def refusal_of(body: bytes, *, groups_enabled: bool) -> list[str]:
     """Return all issues of *body*, if it is refused."""
-    told: list[str] = []
+    texts: list[str] = []
     for parse in (parse_text, partial(parse_graph_message, groups_enabled=groups_enabled)):
         try:
             parse(body)
         except MalformedRequest as error:
-            told += [str(error), *map(str, error.details), repr(error.__cause__)]
-    return told
+            texts += [str(error), *map(str, error.details), repr(error.__cause__)]
+    return texts
 
 
 @given(ask=asks | values, groups_enabled=st.booleans())
 def test_no_error_quotes_the_request(ask: Any, groups_enabled: bool) -> None:
     body = json.dumps(ask).encode("utf-8", errors="surrogatepass")
 
-    told = refusal_of(body, groups_enabled=groups_enabled)
+    texts = refusal_of(body, groups_enabled=groups_enabled)
 
-    assert MARK not in "".join(told)
+    assert MARK not in "".join(texts)
 
 
 @given(st.binary(max_size=64))

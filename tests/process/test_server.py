@@ -52,18 +52,18 @@ async def test_a_server_that_stops_waits_for_no_client_that_is_stuck(
 async def test_a_server_announces_the_drain_before_it_ends_a_connection(
     shares_its_socket: bool,
 ) -> None:
-    told: list[int] = []
+    open_connections: list[int] = []
     running = Running(
-        draining=lambda: told.append(len(running.server.server_state.connections)),
+        draining=lambda: open_connections.append(len(running.server.server_state.connections)),
         share=shares_of(1)[0] if shares_its_socket else None,
     )
     async with running, running.connection(b"") as (reader, _):
         await asyncio.sleep(0.05)
-        assert told == []
+        assert open_connections == []
         running.server.should_exit = True
         assert await reader.read() == b""
 
-    assert told == [1]
+    assert open_connections == [1]
 
 
 async def test_servers_on_one_socket_know_the_connections_of_each_other() -> None:

@@ -149,9 +149,9 @@ async def test_a_sink_that_cannot_be_closed_is_logged_and_does_not_delay_the_end
 
     assert time.monotonic() - began < 1.5
     out, err = capsys.readouterr()
-    told = json.loads(err)
-    assert (out, told["event"]) == ("", "wats.telemetry.sink.error")
-    assert (told["method"], told["errorName"]) == ("close", error)
+    line = json.loads(err)
+    assert (out, line["event"]) == ("", "wats.telemetry.sink.error")
+    assert (line["method"], line["errorName"]) == ("close", error)
     assert CANARY not in err
 
 

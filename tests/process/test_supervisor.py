@@ -103,7 +103,7 @@ def test_a_signal_ends_all_workers_and_then_the_supervisor(number: signal.Signal
 
     assert (code, log) == (0, [])
     assert lines[0] == "stopping"
-    assert sorted(lines[1:-1]) == [f"told {row} {signal.SIGTERM:d}" for row in range(3)]
+    assert sorted(lines[1:-1]) == [f"signalled {row} {signal.SIGTERM:d}" for row in range(3)]
     assert lines[-1] == "ended 0"
     assert not any(map(is_there, pids))
 
@@ -135,7 +135,7 @@ def test_a_worker_that_hangs_is_killed_in_the_end_and_the_others_are_not() -> No
         code, lines, _ = toy.rest()
 
     assert code == 0
-    assert lines == ["stopping", f"told 0 {signal.SIGTERM:d}", "ended 0"]
+    assert lines == ["stopping", f"signalled 0 {signal.SIGTERM:d}", "ended 0"]
     assert 0.5 <= time.monotonic() - began < LONGEST_SECONDS
     assert not is_there(pids[1])
 

@@ -139,12 +139,12 @@ def leave_a_child_behind(seat: Seat) -> None:
 
 
 def write_many_lines(seat: Seat) -> None:
-    told: list[object] = []
-    on_a_signal(lambda *_: told.append(...))
+    signals: list[object] = []
+    on_a_signal(lambda *_: signals.append(...))
     seat.ready()
     # A worker that is signalled here has missed the moment at which all were ready: another one has
     # printed it already.
-    while board.workers < workers and not told:
+    while board.workers < workers and not signals:
         time.sleep(0.01)
     for number in range(LINES):
         write_json_line({"row": seat.row, "number": number, "filler": "x" * (seat.row * 300)})
@@ -183,7 +183,7 @@ def main() -> None:
     if seat is None:
         say("ended", board.workers)
         return
-    on_a_signal(lambda number, _: (say("told", seat.row, number), sys.exit()))
+    on_a_signal(lambda number, _: (say("signalled", seat.row, number), sys.exit()))
     say("seat", seat.row, os.getpid(), seat.is_replacement)
     globals()[behaviour.partition("_without_")[0]](seat)
 

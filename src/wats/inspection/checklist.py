@@ -196,11 +196,11 @@ def _is_silent(evidence: Evidence) -> Finding:
     leaks = [
         f"{path}: {key}" for path in HIDDEN for key in _haystack(evidence, path).keys_of(sought)
     ]
-    told = {
+    strings_by_path = {
         "/metrics": (value for _, labels, _ in evidence.samples for _, value in labels),
         **{path: strings_of(evidence.document_of(path)) for path in HIDDEN[1:]},
     }
-    for path, strings in told.items():
+    for path, strings in strings_by_path.items():
         kinds = dict.fromkeys(kind for text in set(strings) for kind in looks_private(text))
         leaks += [f"{path}: {kind}" for kind in sorted(kinds)]
     return _fails(f"Found: {_some(leaks)}.") if leaks else _holds()
@@ -228,8 +228,8 @@ def _has_the_time(evidence: Evidence) -> Finding:
 @_if_open
 def _is_bounded(evidence: Evidence) -> Finding:
     live = len(evidence.samples)
-    told = evidence.samples.total(SERIES.name, kind=SeriesCount.BUDGET)
-    budget = told or SERIES_BUDGET
+    exposed = evidence.samples.total(SERIES.name, kind=SeriesCount.BUDGET)
+    budget = exposed or SERIES_BUDGET
     if live > budget:
         return _fails(f"{live} series exceed the budget of {budget:.0f}.")
     return _holds(f"{live} series, at most {budget:.0f} allowed.")

@@ -114,12 +114,12 @@ class OtelSink:
         self, name: str, start: datetime, end: datetime, attributes: Attributes
     ) -> None:
         """Record a span, as an error without a description if its operation failed."""
-        title, told = self._conventions.span(name, attributes)
+        title, exported = self._conventions.span(name, attributes)
         span = self._tracer.start_span(
             title,
             context=Context() if name == SpanName.DISPATCH else None,
             kind=_KINDS.get(name, SpanKind.INTERNAL),
-            attributes=told,
+            attributes=exported,
             start_time=_nanoseconds(start),
         )
         if failed(attributes):
