@@ -1,1 +1,1 @@
-"""What wats costs, measured beside what else there is. `make bench`; see docs/benchmarks.md."""
+"""The cost of wats, compared with alternatives. `make bench`; see docs/benchmarks.md."""

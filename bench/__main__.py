@@ -21,7 +21,7 @@ TELEMETRY = "telemetry"
 HIDING = "hiding"
 WRITER = "writer"
 WRITER_ROUNDS = 3
-"""How many rounds the writer has for one of the others."""
+"""The number of rounds of the writer per round of the others."""
 WARM_UP_SECONDS = 1.0
 TELEMETRY_SECONDS = 0.4
 _IMPORT_SECONDS = 60.0
@@ -29,16 +29,16 @@ _WRITER_SECONDS = 600.0
 
 
 def main() -> None:
-    """Run the benchmark that the command line asks for."""
+    """Run the benchmark that the command line selects."""
     options = _options()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    # On the disk of the working tree: one in memory would make every commit free.
+    # On the disk of the working tree: a file system in memory would make every commit free.
     build = ROOT / "build"
     build.mkdir(exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(prefix="bench-", dir=build) as folder:
             cores = choose_cores()
-            # What is here does next to nothing, and that not on the core of the servers.
+            # This process is nearly idle, and not on the core of the servers.
             with on_core(cores.load):
                 report = _measure(options, cores, Path(folder))
     except ChildFailed as error:
@@ -108,7 +108,7 @@ def _measure(options: argparse.Namespace, cores: Cores, folder: Path) -> Report:
 def _take_turns(
     stage: Stage, chosen: dict[str, Contestant], *, seconds: float, rounds: int
 ) -> dict[str, Result]:
-    """Let each of *chosen* have a round after the other, so that a slow minute hits them all."""
+    """Run the rounds of *chosen* in turns, so that a slow minute affects all."""
     entrants: dict[str, Entrant] = {}
     for name, contestant in chosen.items():
         _say(f"{contestant.title} starts")

@@ -1,4 +1,4 @@
-"""How a server process of the benchmark listens, and tells its parent where."""
+"""How a server process of the benchmark listens, and reports its address to its parent."""
 
 import json
 import os
@@ -9,7 +9,7 @@ BACKLOG = 2048
 
 
 def listen() -> socket.socket:
-    """Return a socket that listens on a free loopback port, once its URL was told on stdout."""
+    """Print the URL of a free loopback port on stdout, and return its listening socket."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     sys.stdout.write(json.dumps({"event": "bench.ready", "url": url, "pid": os.getpid()}) + "\n")

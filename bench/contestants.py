@@ -1,4 +1,4 @@
-"""Who is measured, and how each of them is started."""
+"""The contestants, and how each is started."""
 
 import json
 import math
@@ -50,11 +50,11 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     """One measurement of one contestant.
 
     Attributes:
-        rate: Requests answered per second.
+        rate: Requests per second with a response.
         settled_rate: Updates handled and settled per second, until none was left; `None` where
             there is no inbox.
-        cpu_us: The processor time of the server for one request, in microseconds; for updates that
-            are handled later, that too. Other processes on the machine disturb it less than a rate.
+        cpu_us: The processor time of the server per request, in microseconds; for updates that are
+            handled later, that too. Other processes on the machine affect it less than a rate.
         load_busy: The share of its core that the load generator needed.
     """
 
@@ -67,7 +67,7 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Stage:
-    """Where the contestants run: the cores, a folder for their files, and the end of them all."""
+    """The environment of the contestants: cores, a folder for files, and their exit stack."""
 
     def __init__(self, cores: Cores, folder: Path, connections: int) -> None:
         self.cores = cores
@@ -95,7 +95,7 @@ class Stage:
         graph_url: str = "http://127.0.0.1:9",
         families: str = "contract",
     ) -> tuple[Server, Path]:
-        """Start `wats serve` from a config file; return it with the place of its database."""
+        """Start `wats serve` from a config file; return it with the path of its database."""
         database = self._folder / f"{name}.db"
         config = self._folder / f"{name}.json"
         url = f"sqlite:///{database}" if stored else None
@@ -133,11 +133,11 @@ def _unprepared(job: Job) -> Job:
 
 
 class Entrant:
-    """A server that is up, and what it is asked.
+    """A running server, and the requests for it.
 
     Args:
         inbox: The database whose deliveries must all be settled before a round counts.
-        prepare: Called with the job of each round before the load begins; returns the one to do.
+        prepare: Called with the job of each round before the load begins; returns the job to run.
     """
 
     def __init__(
@@ -157,10 +157,10 @@ class Entrant:
         self._answers = 0
 
     def measure(self, seconds: float) -> Round:
-        """Put load on the server for *seconds*, and wait until it is done with all of it.
+        """Put load on the server for *seconds*, and wait until it has finished all requests.
 
         Raises:
-            ChildFailed: The load could not be put, or not every update was handled.
+            ChildFailed: The load failed, or not every update was handled.
         """
         job = msgspec.json.encode(
             self._prepare(msgspec.structs.replace(self._job, seconds=seconds))
@@ -189,12 +189,12 @@ class Entrant:
         )
 
     def peak_mib(self) -> float | None:
-        """Return the most memory that the server had so far."""
+        """Return the peak memory of the server so far."""
         return self._server.peak_mib()
 
 
 def await_settled(inbox: Path, answers: int) -> float:
-    """Wait until nothing is outstanding in *inbox*; return when that was.
+    """Wait until nothing is outstanding in *inbox*; return the time.
 
     Raises:
         ChildFailed: Deliveries were left after a minute, or the number of handled updates is not
@@ -216,7 +216,7 @@ def await_settled(inbox: Path, answers: int) -> float:
 
 
 class Contestant(msgspec.Struct, frozen=True):
-    """Somebody who can be measured."""
+    """A server that can be measured."""
 
     title: str
     enter: Callable[[Stage], Entrant]
@@ -307,5 +307,7 @@ CONTESTANTS = {
     "send": Contestant("wats, sends", _sender(Kind.SEND)),
     "send-keyed": Contestant("wats, sends with a key", _sender(Kind.KEYED_SEND)),
 }
-"""By the names that `--only` takes, in the order in which they take turns: who is compared stands
-beside the other, so that what the machine does meanwhile hits both."""
+"""By the names that `--only` takes, in the order in which they take turns.
+
+Compared servers are adjacent, so that disturbances of the machine affect both.
+"""

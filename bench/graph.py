@@ -1,4 +1,4 @@
-"""A fake Graph that costs next to nothing: a constant answer, but for the id of the message."""
+"""A fake Graph of minimal cost: a constant response, except for the id of the message."""
 
 import asyncio
 from itertools import count
@@ -22,14 +22,14 @@ _numbers = count()
 
 
 class Graph(asyncio.Protocol):
-    """One connection; requests may come in any pieces, one after the other."""
+    """One connection; requests may arrive in any pieces, one after the other."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are no subclasses of those of asyncio.
+        # uvloop's transports are not subclasses of asyncio's.
         self._write = cast(asyncio.WriteTransport, transport).write
 
     @override

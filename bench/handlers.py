@@ -1,4 +1,4 @@
-"""The handlers of the services that are measured."""
+"""The handlers of the measured services."""
 
 import asyncio
 

@@ -1,9 +1,9 @@
-"""Can a stranger tell a hidden path from one that does not exist by how long the 404 takes?
+"""Measure whether response times of the 404 distinguish a hidden path from an unknown one.
 
-One connection asks for two paths of the same length in turns, the order of each pair left to
-chance, and Welch's t says whether the mean times differ. Two controls show what the figures are
-worth: two paths that do not exist, which must not differ, and a path that takes a little longer to
-read, which must. A process of its own: a job comes in on stdin, the result goes out on stdout.
+One connection requests two paths of the same length in turns, in random order within each pair, and
+Welch's t decides whether the mean times differ. Two controls show the validity of the figures: two
+paths that do not exist, which must not differ, and a path that takes a little longer to read, which
+must. A process of its own: it reads a job from stdin and prints the result to stdout.
 """
 
 import gc
@@ -21,7 +21,7 @@ from bench.contestants import Stage
 from bench.processes import run
 
 THRESHOLD = 4.5
-"""From this |t| on two paths count as told apart. By chance it comes once in 150,000 times."""
+"""From this |t| on two paths count as distinguished. By chance it occurs once in 150,000 times."""
 
 KEPT_SHARE = 0.95
 WARM_UP_SHARE = 0.02
@@ -32,14 +32,14 @@ _HIDDEN = ("/metrics", "/status", "/debug/diagnostics")
 
 
 class Job(msgspec.Struct, frozen=True):
-    """Which port to ask, and how many pairs of requests to compare for each two paths."""
+    """The port to measure, and the number of pairs of requests for each two paths."""
 
     port: int
     pairs: int
 
 
 class Contest(msgspec.Struct, frozen=True, kw_only=True):
-    """Two paths, and how they are asked for.
+    """Two paths, and the form of their requests.
 
     Attributes:
         differs: Whether the second is known to take longer.
@@ -52,14 +52,14 @@ class Contest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of one contest.
+    """The result of one contest.
 
     Attributes:
-        median_us: How long the first path took, as the client saw it.
-        difference_ns: How much longer the second took in the mean, of all times but the longest.
+        median_us: The duration for the first path, measured by the client.
+        difference_ns: The mean additional duration for the second path, without the longest times.
         t: Welch's t of all times.
-        t_kept: The same without the longest twentieth of all: those tell of the machine, and
-            hide small differences.
+        t_kept: The same without the longest twentieth of all times: those depend on the machine,
+            and hide small differences.
     """
 
     name: str
@@ -70,13 +70,13 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     t_kept: float
 
     @property
-    def told_apart(self) -> bool:
-        """Whether somebody could tell which of the two paths was asked for."""
+    def distinguished(self) -> bool:
+        """Whether a client could distinguish the two paths."""
         return max(abs(self.t), abs(self.t_kept)) >= THRESHOLD
 
 
 class Hiding(msgspec.Struct, frozen=True):
-    """All verdicts, and how many pairs each of them is from."""
+    """All verdicts, and the number of pairs behind each."""
 
     pairs: int
     verdicts: list[Verdict]
@@ -86,7 +86,7 @@ def measure_hiding(stage: Stage, pairs: int) -> Hiding:
     """Compare hidden and unknown paths of a `wats serve` on the core of the servers.
 
     Raises:
-        ChildFailed: An answer was no 404, or did not come.
+        ChildFailed: A response was missing, or not a 404.
     """
     server, _ = stage.start_wats("hiding", stored=False, families="operator")
     timeout_seconds = PATIENCE_SECONDS + len(list(contests())) * pairs * SLOWEST_PAIR_SECONDS
@@ -96,24 +96,24 @@ def measure_hiding(stage: Stage, pairs: int) -> Hiding:
 
 
 def contests() -> Iterator[Contest]:
-    """Return what is compared, the controls last."""
+    """Return the comparisons, the controls last."""
     long_token = f"authorization: Bearer {'x' * LONG_TOKEN}\r\n"
     for kind, headers in (("no token", ""), ("8 KB token", long_token)):
         for path in _HIDDEN:
             yield Contest(name=f"{path}, {kind}", paths=(f"{path[:-1]}_", path), headers=headers)
     yield Contest(name="two unknown paths", paths=("/metric_", "/metric-"))
-    yield Contest(name="dots in one of them", paths=("/a/b/metric_", "/a/../metric"), differs=True)
+    yield Contest(name="dots in one path", paths=("/a/b/metric_", "/a/../metric"), differs=True)
 
 
 class Client:
-    """One connection on which one request after the other is asked and timed."""
+    """One connection on which requests are sent and timed one after the other."""
 
     def __init__(self, port: int) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def compare(self, contest: Contest, pairs: int) -> Verdict:
-        """Ask for both paths of *contest* *pairs* times."""
+        """Request both paths of *contest* *pairs* times."""
         requests = [
             f"GET {path} HTTP/1.1\r\nhost: x\r\n{contest.headers}\r\n".encode()
             for path in contest.paths
@@ -162,7 +162,7 @@ class Client:
 
 
 def judge(contest: Contest, first: Sequence[int], second: Sequence[int]) -> Verdict:
-    """Say whether the times of the two paths of *contest* differ."""
+    """Return whether the times of the two paths of *contest* differ."""
     longest_kept = sorted([*first, *second])[int(KEPT_SHARE * 2 * len(first)) - 1]
     kept = [[each for each in times if each <= longest_kept] for times in (first, second)]
     return Verdict(

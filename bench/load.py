@@ -1,8 +1,4 @@
-"""The load generator, a process of its own: a job comes in on stdin, a sample goes out on stdout.
-
-Each connection asks again as soon as it has its answer, so there are always as many requests under
-way as connections. Nothing but the framing, the status and one expected text is looked at.
-"""
+"""The load generator, a process of its own: a job on stdin, a sample on stdout."""
 
 import asyncio
 import gc
@@ -23,7 +19,7 @@ _LENGTH = b"content-length: "
 
 
 class Kind(StrEnum):
-    """What a job sends."""
+    """The requests of a job."""
 
     WEBHOOK = "webhook"
     STATUS = "status"
@@ -32,12 +28,13 @@ class Kind(StrEnum):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """What to do.
+    """The parameters of a run.
 
     Attributes:
-        secret: What opens the server: the app secret for webhooks, a bearer token for sends.
-        expected: What every answer must hold, besides its status of 200.
-        sent: The messages that statuses are about.
+        secret: The credential for the server: the app secret for webhooks, a bearer token for
+            sends.
+        expected: The text that every response must hold, in addition to its status of 200.
+        sent: The messages of the statuses.
     """
 
     port: int
@@ -51,11 +48,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of it.
+    """The result of a run.
 
     Attributes:
-        began: When the first request was sent, on the machine's monotonic clock.
-        ended: When the last answer came.
+        began: The time of the first request, on the machine's monotonic clock.
+        ended: The time of the last response.
         busy: The share of that time for which this process had the processor.
     """
 
@@ -68,11 +65,11 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoadFailed(Exception):
-    """A server answered wrongly or not at all, so there is nothing to measure."""
+    """A response of a server was wrong or missing, so there is nothing to measure."""
 
 
 class Load:
-    """What the connections share."""
+    """State that the connections share."""
 
     def __init__(self, job: Job, make: Callable[[], bytes]) -> None:
         self.make = make
@@ -93,7 +90,7 @@ class Load:
 
 
 class Connection(asyncio.Protocol):
-    """One connection with one request under way."""
+    """One connection with one request in flight."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
@@ -102,7 +99,7 @@ class Connection(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are no subclasses of those of asyncio.
+        # uvloop's transports are not subclasses of asyncio's.
         self._write = cast(asyncio.WriteTransport, transport).write
 
     @override
@@ -147,7 +144,7 @@ async def run(job: Job) -> Sample:
     """Do *job*.
 
     Raises:
-        LoadFailed: The server answered wrongly or not at all.
+        LoadFailed: A response of the server was wrong or missing.
     """
     load = Load(job, _maker(job))
     loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""What the figures depend on: the cores, who runs on which, and how fast the disk is."""
+"""The conditions of the figures: cores, placement of processes, speed of the disk."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ _WRITES = 64
 
 
 class Cores(msgspec.Struct, frozen=True):
-    """Where servers run and where the load comes from; `None` where it cannot be chosen."""
+    """The cores of servers and of the load; `None` where they cannot be chosen."""
 
     server: int | None
     load: int | None
@@ -28,7 +28,7 @@ class Cores(msgspec.Struct, frozen=True):
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What is said about the machine at the head of the report."""
+    """The description of the machine at the head of the report."""
 
     python: str
     system: str
@@ -39,7 +39,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def choose_cores() -> Cores:
-    """Return a core for the servers and another for the load, two real ones if there are."""
+    """Return a core for the servers and another for the load, physical ones if possible."""
     if sys.platform != "linux":
         return Cores(None, None)
     available = sorted(os.sched_getaffinity(0))
@@ -63,7 +63,7 @@ def _siblings(core: int) -> set[int]:
 
 @contextmanager
 def on_core(core: int | None) -> Iterator[None]:
-    """Keep this process, and for good those that it starts meanwhile, on *core*."""
+    """Keep this process, and permanently those that it starts meanwhile, on *core*."""
     if sys.platform != "linux" or core is None:
         yield
         return
@@ -76,7 +76,7 @@ def on_core(core: int | None) -> Iterator[None]:
 
 
 def facts(cores: Cores, folder: Path) -> Facts:
-    """Return what there is to say of this machine, and of the disk that *folder* is on."""
+    """Return a description of this machine, and of the disk that *folder* is on."""
     return Facts(
         python=f"{platform.python_implementation()} {platform.python_version()}",
         system=f"{platform.system()} {platform.machine()}",
@@ -97,7 +97,7 @@ def _processor() -> str:
 
 
 def _fsync_ms(folder: Path) -> float:
-    """Return how long the disk takes to say that 4 KiB are safe."""
+    """Return how long the disk takes to sync 4 KiB."""
     path = folder / "fsync"
     times = []
     with path.open("wb", buffering=0) as file:
@@ -111,7 +111,7 @@ def _fsync_ms(folder: Path) -> float:
 
 
 def peak_mib(pid: int) -> float | None:
-    """Return the most memory that process *pid* ever had; `None` where the system does not say."""
+    """Return the peak memory of process *pid*; `None` where the system does not report it."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -121,7 +121,7 @@ def peak_mib(pid: int) -> float | None:
 
 
 def cpu_seconds(pid: int) -> float | None:
-    """Return how long process *pid* had a processor so far; `None` where the system does not say.
+    """Return the CPU time of process *pid* so far; `None` where the system does not report it.
 
     The system counts in hundredths of a second.
     """
@@ -129,6 +129,6 @@ def cpu_seconds(pid: int) -> float | None:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:
         return None
-    # After the name, which is in brackets and may hold anything, the times are the 12th and 13th.
+    # After the name, which is in brackets and may hold any text, the times are the 12th and 13th.
     user, system = text.rpartition(")")[2].split()[11:13]
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")

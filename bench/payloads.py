@@ -1,4 +1,4 @@
-"""Requests as bytes: no two alike, made while the load runs, for little."""
+"""Requests as bytes: all different, made cheaply while the load runs."""
 
 import hashlib
 import hmac
@@ -33,7 +33,7 @@ _STATUS_BODY = (
 )
 STATUSES = (b"sent", b"delivered", b"read")
 _STATUS_BLOCK = 1000
-"""How many messages are sent before the first of them is delivered, and then before it is read."""
+"""How many messages are sent before the first one is delivered, and then before it is read."""
 _NAMES = (b"Ada Fiction", b"Jos\\u00e9 Inventado", b"Test Person", b"Maria", b"Sample & Sons Ltd.")
 _WORDS = (
     b"hello when will the parcel that was ordered last week arrive at our shop because the tracking"
@@ -55,7 +55,7 @@ def _texts(chosen: random.Random) -> list[bytes]:
 
 
 class _Varied:
-    """What differs from request to request: nothing of it repeats in the same combination."""
+    """The varying parts of requests: no combination repeats."""
 
     def __init__(self) -> None:
         chosen = random.Random(1)
@@ -65,12 +65,12 @@ class _Varied:
         chosen.shuffle(phones)
         self.phones = cycle(phones)
         self.numbers = count()
-        # Of this process: two of them must not send the same.
+        # Unique to this process: two processes must not send the same.
         self.run = secrets.token_hex(8).encode()
 
 
 class Sent(msgspec.Struct, frozen=True, kw_only=True):
-    """Messages that were sent: *count* of them, with ids that no other *run* has."""
+    """*count* sent messages, with ids that no other *run* has."""
 
     run: str
     count: int
@@ -113,7 +113,7 @@ class Webhooks(_Signed):
         varied = self._varied
         phone = next(varied.phones)
         who = next(varied.names), phone, phone, phone, phone
-        # Each number comes once, and in no order: real ids fall all over the index of ids, too.
+        # Each number occurs once, in random order: real ids fall all over the index of ids, too.
         wamid = self._wamid % (next(varied.numbers) * _STRIDE % 2**64)
         return self.request(_BODY % (*who, wamid, int(time.time()), next(varied.texts)))
 

@@ -22,11 +22,11 @@ STOP_SECONDS = 30.0
 
 
 class ChildFailed(Exception):
-    """A child process did not do what it was started for; what it said of that is on stderr."""
+    """A child process failed; its reason is on stderr."""
 
 
 class Server(AbstractContextManager["Server"]):
-    """`python -m *arguments*` on *core*, from the line that says where it listens to its end."""
+    """`python -m *arguments*` on *core*, from the line with its address to its end."""
 
     def __init__(
         self, arguments: Sequence[str], *, core: int | None, environ: Mapping[str, str]
@@ -54,11 +54,11 @@ class Server(AbstractContextManager["Server"]):
         return urlsplit(self.url).port or 0
 
     def peak_mib(self) -> float | None:
-        """Return the most memory that it had so far."""
+        """Return its peak memory so far."""
         return peak_mib(self._process.pid)
 
     def cpu_seconds(self) -> float | None:
-        """Return how long it had a processor so far."""
+        """Return its CPU time so far."""
         return cpu_seconds(self._process.pid)
 
     @override
@@ -101,7 +101,8 @@ def run(module: str, given: bytes, *, core: int | None, timeout_seconds: float) 
 def _spawn(
     arguments: Sequence[str], *, core: int | None, environ: Mapping[str, str]
 ) -> "subprocess.Popen[bytes]":
-    # A session of its own: a Ctrl-C in the terminal comes to us alone, and we stop all in order.
+    # A session of its own: a Ctrl-C in the terminal reaches this process alone, and it stops all
+    # children in order.
     with _HeldSignals() as held, on_core(core):
         process = subprocess.Popen(
             [sys.executable, "-m", *arguments],
@@ -120,7 +121,7 @@ def _spawn(
 
 
 class _HeldSignals(AbstractContextManager["_HeldSignals"]):
-    """Keeps back what would stop us while a child is being started that nobody knows yet."""
+    """Delays a signal to stop while a child is being started that is not registered yet."""
 
     def __init__(self) -> None:
         self._before = {
@@ -140,7 +141,7 @@ class _HeldSignals(AbstractContextManager["_HeldSignals"]):
             signal.signal(number, handler)
 
     def deliver(self) -> None:
-        """Do what would have been done."""
+        """Perform the delayed action."""
         for number in self._held:
             handler = self._before[signal.Signals(number)]
             if callable(handler):

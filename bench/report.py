@@ -1,4 +1,4 @@
-"""What came of it, as a table for people and as JSON for machines."""
+"""The results, as a table for people and as JSON for machines."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
@@ -18,13 +18,13 @@ GOALS = (
     ("inline", "bare", 0.55),
     ("statuses", "stored", 1.0),
 )
-"""How many times as many webhooks the first shall take as the second."""
+"""The goal for the first rate as a multiple of the second."""
 
 RENDER_GOAL = 20
-"""How many times as fast as prometheus_client a scrape shall be rendered."""
+"""The goal for the rate of rendering a scrape, as a multiple of prometheus_client's."""
 
 WRITER_GOAL = 1.2
-"""The highest ratio of the cost of an update in a large store to that in an empty one."""
+"""The goal for the cost of an update in a large store, as a multiple of that in an empty one."""
 
 _VERDICT = "  {:31} {:>9} {:>13} {:>8} {:>8}  {}"
 _COST = "  {:40} {:>8} {:>8} {:>6} {:>12} {:>8} {:>6}"
@@ -62,11 +62,11 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     writer: WriterCosts | None
 
     def to_json(self) -> bytes:
-        """Return everything that was measured."""
+        """Return all measurements."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
 
     def to_text(self) -> str:
-        """Return what people read."""
+        """Return the report for people."""
         parts = [_head(self)]
         if self.results:
             parts.append(_requests(self.results))
@@ -146,7 +146,8 @@ def _rates(rates: Sequence[float]) -> tuple[str, str]:
 def _ratios(results: Mapping[str, Result]) -> Iterator[str]:
     for ours, theirs, goal in GOALS:
         if ours in results and theirs in results:
-            # A round by the round beside it: from one minute to the next a machine may be another.
+            # Rounds are compared pairwise: the speed of the machine varies from one minute to the
+            # next.
             pairs = list(zip(results[ours].rounds, results[theirs].rounds, strict=True))
             figures = [_ratio([(mine.rate, base.rate) for mine, base in pairs])]
             if results[ours].settled_rates:
@@ -167,9 +168,9 @@ def _ratio(pairs: Sequence[tuple[float | None, float | None]]) -> str:
 def _telemetry(costs: Costs) -> str:
     lines = ["To count one HTTP request, a counter and a histogram, in nanoseconds"]
     lines += [f"  {name:34} {cost:>9,.0f}" for name, cost in costs.request_ns.items()]
-    lines.append("To count all that happens to a stored webhook, in nanoseconds")
+    lines.append("To count every event of a stored webhook, in nanoseconds")
     lines += [f"  families: {name:24} {cost:>9,.0f}" for name, cost in costs.stored_ns.items()]
-    lines.append("To count one HTTP request and to tell a sink, in microseconds")
+    lines.append("To count one HTTP request and call a sink, in microseconds")
     lines += [f"  {name:34} {cost:>9,.1f}" for name, cost in costs.sink_us.items()]
     lines.append(
         f"To render every series there can be, in milliseconds (goal {RENDER_GOAL} times as fast)"
@@ -188,7 +189,7 @@ def _render(render: Render) -> str:
 
 def _hiding(hiding: Hiding) -> str:
     lines = [
-        f"Whether a path can be told from one that does not exist by the time of its 404, "
+        f"Whether the time of its 404 distinguishes a path from one that does not exist, "
         f"{hiding.pairs:,} pairs each; it can from |t| = {THRESHOLD:g} on",
         _VERDICT.format("", "median us", "difference ns", "t", "t of 95%", ""),
         *(_verdict(each) for each in hiding.verdicts),
@@ -197,14 +198,14 @@ def _hiding(hiding: Hiding) -> str:
 
 
 def _verdict(verdict: Verdict) -> str:
-    found = "told apart" if verdict.told_apart else "the same"
+    found = "distinguished" if verdict.distinguished else "the same"
     return _VERDICT.format(
         verdict.name,
         f"{verdict.median_us:.1f}",
         f"{verdict.difference_ns:+.0f}",
         f"{verdict.t:+.2f}",
         f"{verdict.t_kept:+.2f}",
-        f"{found}, as it must be" if verdict.told_apart == verdict.differs else f"{found}!",
+        f"{found}, as it must be" if verdict.distinguished == verdict.differs else f"{found}!",
     )
 
 

@@ -1,4 +1,4 @@
-"""Messages recorded as sent, which the statuses of a round are about."""
+"""Messages recorded as sent, for the statuses of a round."""
 
 import asyncio
 from pathlib import Path

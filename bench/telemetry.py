@@ -1,9 +1,9 @@
-"""What it costs to count: wats beside prometheus_client and the OpenTelemetry SDK.
+"""The cost of counting: wats compared with prometheus_client and the OpenTelemetry SDK.
 
 All three record the same requests, each with a counter of method, route and status class and a
-histogram of route and status class. Of wats alone, there is also what a stored webhook costs, which
-is all that is told about one from its arrival to its handler's return, and what a sink adds. A
-process of its own: how long each may take comes in on stdin, the result goes out on stdout.
+histogram of route and status class. Of wats alone, it also measures a stored webhook, with all
+records from its arrival to its handler's return, and the extra cost of a sink. A process of its
+own: it reads the time limit of each measurement from stdin and prints the result to stdout.
 """
 
 import gc
@@ -60,13 +60,13 @@ _OPENMETRICS = "application/openmetrics-text"
 
 
 class Costs(msgspec.Struct, frozen=True, kw_only=True):
-    """What was measured.
+    """The measurements.
 
     Attributes:
-        request_ns: By the recorder's name, what it costs to record one HTTP request.
-        stored_ns: By the set of families, what it costs to record all of a stored webhook.
-        sink_us: By what the sink does, what one HTTP request costs with it, in microseconds.
-        renders: What it costs to render every series that there can be.
+        request_ns: By the recorder's name, the cost of recording one HTTP request.
+        stored_ns: By the set of families, the cost of recording all of a stored webhook.
+        sink_us: By the kind of sink, the cost of one HTTP request with it, in microseconds.
+        renders: The cost of rendering every possible series.
     """
 
     request_ns: dict[str, float]
@@ -76,13 +76,13 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Render(msgspec.Struct, frozen=True, kw_only=True):
-    """A scrape of all that a set of families can tell, in one form.
+    """A scrape of all series of a set of families, in one form.
 
     Attributes:
         name: The set and the form.
-        samples: How many lines of samples that is.
-        wats_ms: How long wats takes.
-        prometheus_client_ms: How long `generate_latest` takes for the same samples.
+        samples: The number of lines of samples.
+        wats_ms: The duration for wats.
+        prometheus_client_ms: The duration of `generate_latest` for the same samples.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Render(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Event(msgspec.Struct, frozen=True):
-    """One HTTP request, as the web edge knows it when it has answered."""
+    """One HTTP request, as the web edge records it."""
 
     route: int
     method: Method
@@ -108,7 +108,7 @@ def _routes() -> Sequence[RouteLabel]:
 
 
 def _events(routes: Sequence[RouteLabel]) -> Sequence[Event]:
-    """Return requests as they come: mostly served, mostly fast, on every route."""
+    """Return typical requests: mostly successful, mostly fast, on every route."""
     chosen = random.Random(1)
     served = [(place, method) for place, route in enumerate(routes) for method in route.methods]
     return [
@@ -171,7 +171,7 @@ def _prometheus_client(routes: Sequence[RouteLabel]) -> Record:
 
 
 def _prometheus_children(routes: Sequence[RouteLabel]) -> Record:
-    """Keep the children of both families, which spares their look-up by label."""
+    """Keep the children of both families, which saves their look-up by label."""
     requests, durations = _prometheus_families()
     templates = [route.template for route in routes]
     pairs = list(product(templates, StatusClass))
@@ -244,10 +244,10 @@ def _request_ns(seconds: float) -> dict[str, float]:
 
 
 def _stored_ns(seconds: float) -> dict[str, float]:
-    """Tell telemetry of stored webhooks as the receiver, the store and the dispatcher do."""
+    """Record stored webhooks as the receiver, the store and the dispatcher do."""
     routes = _routes()
     events = _events(routes)
-    # Looking up a member of an enum takes longer than some of what is measured.
+    # Looking up a member of an enum takes longer than some of the measured operations.
     kind, success, sqlite = UpdateKind.MESSAGE, Outcome.SUCCESS, Adapter.SQLITE
     receive, settle = StoreOperation.RECEIVE, StoreOperation.SETTLE
 
@@ -270,7 +270,7 @@ def _stored_ns(seconds: float) -> dict[str, float]:
 
 
 class _Sink:
-    """Takes what it is told, and its time."""
+    """Receives calls, and takes time."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -297,7 +297,7 @@ def _sink_us() -> dict[str, float]:
     for name, sink in sinks.items():
         record = _wats(routes, sink=sink)
         for event in events:
-            record(event)  # what is told is made once, and kept
+            record(event)  # attributes are made once, and kept
         times: list[float] = []
         for _ in range(TURNS):
             began = time.perf_counter()
@@ -360,7 +360,7 @@ def _render(
 
 
 def _copy(block: Block, registry: prometheus_client.CollectorRegistry) -> None:
-    """Make *block* once more with prometheus_client, every series of it touched."""
+    """Make *block* once more with prometheus_client, with every series touched."""
     family = block.family
     keys = tuple(label.key for label in family.labels)
     options: dict[str, Any] = {"buckets": family.buckets} if family.buckets else {}

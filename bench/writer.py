@@ -41,7 +41,7 @@ from wats.store.sqlite.message_index import BUCKET_BITS, index_pending, merge
 
 BATCH = 62
 BATCHES_PER_ROUND = 9
-"""As many as make an index batch, so that each round has one."""
+"""Enough for an index batch, so that each round has one."""
 
 LOOK_UPS = 500
 
@@ -113,7 +113,7 @@ class WriterCosts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """Where to put the stores, how many messages one of them has, and how often to measure."""
+    """The folder of the stores, their number of messages, and the interval of measurements."""
 
     folder: str
     messages: int

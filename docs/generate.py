@@ -1,7 +1,7 @@
-"""Writes everything in the documentation that is made of data, between the marks of each page.
+"""Write the generated blocks of the documentation.
 
-A block stands between `<!-- NAME: begin -->` and `<!-- NAME: end -->`. What is between them is
-written here and nowhere else: run `.venv/bin/python docs/generate.py` after a change to a table.
+A block is between `<!-- NAME: begin -->` and `<!-- NAME: end -->`. Do not edit its content: change
+the data in the source, and run `.venv/bin/python docs/generate.py`.
 """
 
 import ast
@@ -45,107 +45,110 @@ _BLOCK = re.compile(
 )
 
 HTTP_MEANINGS = {
-    "conversation_window_unavailable": "The store could not be asked; try again.",
-    "graph_request_failed": "Meta refused, could not be reached, or the outcome is unknown. 503 if "
-    "Meta throttles. `outcome` is `not_sent` or `unknown`; `retryable` states whether to send the "
-    "same request again.",
+    "conversation_window_unavailable": "The store could not be read; retry.",
+    "graph_request_failed": "Meta returned an error, could not be reached, or the outcome is "
+    "unknown. The status is 503 if the request was throttled. `outcome` is `not_sent` or "
+    "`unknown`; `retryable` states whether the same request can be retried.",
     "idempotency_conflict": "The key was used before with another body. Use a new key.",
-    "idempotency_in_flight": "A request with this key is being sent now. Repeat it after the time "
-    "in `Retry-After` to get its answer.",
-    "idempotency_outcome_unknown": "Nobody can tell whether the message of this key was sent. It "
-    "is never sent again; a new key sends it anyway.",
-    "internal_error": "A fault of ours. The class of the error is in the log and the diagnostics.",
-    "invalid_entry_array": "Webhook: `entry` is missing or no array.",
-    "invalid_envelope": "Webhook: the JSON is no object.",
-    "invalid_idempotency_key": "The key is blank, longer than 256 characters or more than a line.",
-    "invalid_json": "Webhook: the body is no JSON, or is nested deeper than 512 levels.",
+    "idempotency_in_flight": "A request with this key is in flight. Retry it after the time in "
+    "`Retry-After` to get its response.",
+    "idempotency_outcome_unknown": "It is unknown whether the message of this key was sent. wats "
+    "never sends it again under this key; to send it anyway, use a new key.",
+    "internal_error": "A bug in wats. The class of the error is in the log and the diagnostics.",
+    "invalid_entry_array": "Webhook: `entry` is missing or not an array.",
+    "invalid_envelope": "Webhook: the JSON is not an object.",
+    "invalid_idempotency_key": "The key is blank, longer than 256 characters or not a single line.",
+    "invalid_json": "Webhook: the body is not JSON, or is nested deeper than 512 levels.",
     "invalid_mode": "Challenge: `hub.mode` is not `subscribe`.",
     "invalid_signature_format": "Webhook: `X-Hub-Signature-256` is not `sha256=` and 64 lower-case "
     "hexadecimal digits.",
     "invalid_verify_token": "Challenge: `hub.verify_token` is not the configured one.",
-    "malformed_body": "The body breaks a rule; `details` name every field and what belongs there.",
+    "malformed_body": "The body is invalid; `details` lists every invalid field with the reason.",
     "malformed_http": "The bytes are not a valid HTTP/1.x request, or its head is larger than "
     "64 KiB. The connection is closed.",
-    "malformed_json": "The body is no JSON.",
-    "malformed_path": "A variable part of the path cannot be used.",
-    "malformed_query": "A query parameter cannot be used; `details` name it.",
-    "method_not_allowed": "The route does not serve this method; `Allow` lists those it does.",
+    "malformed_json": "The body is not JSON.",
+    "malformed_path": "A variable part of the path is invalid.",
+    "malformed_query": "A query parameter is invalid; `details` names the parameter.",
+    "method_not_allowed": "The route does not support this method; `Allow` lists the supported "
+    "methods.",
     "missing_body": "Webhook: a chunked request without a body.",
     "missing_challenge": "Challenge: `hub.challenge` is missing or empty.",
-    "missing_object_field": "Webhook: `object` is missing or no text.",
-    "missing_signature": "Webhook: there is no `X-Hub-Signature-256`.",
-    "not_found": "There is no such path, or it is hidden from this caller; or no message with "
-    "this id is known.",
-    "not_ready": "`/readyz`: the store cannot be read, has the schema of another version, or "
-    "stored updates are not dispatched.",
-    "overloaded": "Request bodies in flight exceed the memory budget. Try again after "
-    "`Retry-After`. Meta does so by itself.",
-    "payload_too_large": "The body is larger than 1 MiB, or than `webhook.maxBodyBytes`.",
-    "persistence_not_configured": "The route needs a store and the service has none. With an "
-    "`Idempotency-Key` the status is 501: nothing was sent, and no retry will help.",
-    "persistence_unavailable": "The store could not be read or written; nothing happened. Try "
-    "again after `Retry-After`. Meta does so by itself.",
-    "signature_mismatch": "Webhook: no configured app secret signs these bytes so.",
-    "store_closed": "The service is starting or stopping; try again.",
-    "unauthorized": "There is no valid service token in `Authorization`.",
+    "missing_object_field": "Webhook: `object` is missing or not a string.",
+    "missing_signature": "Webhook: the header `X-Hub-Signature-256` is missing.",
+    "not_found": "The path does not exist or is hidden from this caller, or there is no message "
+    "with this id.",
+    "not_ready": "`/readyz`: the store cannot be read, has another schema version, or stored "
+    "updates are not dispatched.",
+    "overloaded": "Request bodies in flight exceed the memory budget. Retry after `Retry-After`; "
+    "Meta retries webhooks automatically.",
+    "payload_too_large": "The body is larger than 1 MiB, or for a webhook, larger than "
+    "`webhook.maxBodyBytes`.",
+    "persistence_not_configured": "The route needs a store, and none is configured. A send with an "
+    "`Idempotency-Key` gets 501: nothing was sent, and a retry cannot succeed.",
+    "persistence_unavailable": "The store could not be read or written; nothing was changed. Retry "
+    "after `Retry-After`; Meta retries webhooks automatically.",
+    "signature_mismatch": "Webhook: the signature matches no configured app secret.",
+    "store_closed": "The service is starting or stopping; retry.",
+    "unauthorized": "`Authorization` is missing or holds no valid service token.",
     "unsupported_object": "Webhook: `object` is not `whatsapp_business_account`.",
 }
-"""What the codes of HTTP answers mean for whoever gets one."""
+"""The meaning of each HTTP error code, for clients."""
 
 START_MEANINGS = {
-    "address_unavailable": "Nothing can listen on this host and port.",
+    "address_unavailable": "The service cannot listen on this host and port.",
     "database_copy_refused": "`wats database copy`: a database is in use, the target has rows, or "
     "the source does not exist.",
-    "invalid_config": "The error that holds all the others; its `issues` have codes of their own.",
-    "invalid_handler": "A handler cannot be imported or called, has the name of another one, or "
-    "was added after the start.",
-    "invalid_persistence_url": "`open_store` was given a URL of a store that this version lacks.",
-    "invalid_service_workers": "Several workers were asked for, and the database is in memory, "
-    "where each of them would see one of its own.",
-    "invalid_telemetry_sink": "A sink lacks a required method, is a class and no object, or cannot "
-    "be made.",
-    "invalid_timeout": "A Graph client was made that would still connect when its call ends.",
-    "invalid_token": "An access token has characters that no token has.",
-    "invalid_url": "A Graph client was made without an http or https URL.",
-    "invalid_version": "A Graph client was made with a version that is none.",
-    "migration_checksum_mismatch": "The database was made by a newer version, or a migration file "
-    "was edited.",
-    "migration_failed": "A migration failed; the database is as it was before it.",
+    "invalid_config": "The error that lists all configuration mistakes; each entry of `issues` has "
+    "its own code.",
+    "invalid_handler": "A handler cannot be imported or called, has the name of another handler, "
+    "or was added after the start.",
+    "invalid_persistence_url": "`open_store` does not support this URL.",
+    "invalid_service_workers": "Several workers cannot share a database in memory.",
+    "invalid_telemetry_sink": "A sink lacks a required method, is a class instead of an object, or "
+    "its construction failed.",
+    "invalid_timeout": "The connect timeout of a Graph client is not shorter than its call "
+    "timeout.",
+    "invalid_token": "An access token has invalid characters.",
+    "invalid_url": "The URL of a Graph client is not http or https.",
+    "invalid_version": "The API version of a Graph client is invalid.",
+    "migration_checksum_mismatch": "The database was created by a newer version, or a migration "
+    "file was edited.",
+    "migration_failed": "A migration failed; the database was not changed.",
 }
-"""What the codes mean that an operator or a developer meets before anything is served."""
+"""The cause of each startup error, for operators and developers."""
 
 KIND_MEANINGS = {
     UpdateKind.MESSAGE: "A customer wrote, tapped, ordered or reacted.",
-    UpdateKind.STATUS: "A message that was sent came further, or failed.",
+    UpdateKind.STATUS: "The delivery status of a sent message changed.",
     UpdateKind.ACCOUNT: "Something about the account or a number changed.",
-    UpdateKind.UNKNOWN: "A webhook field that has no kind of its own.",
-    UpdateKind.CALL_CONNECT: "A call comes in, or was taken.",
+    UpdateKind.UNKNOWN: "An update of a webhook field without a separate kind.",
+    UpdateKind.CALL_CONNECT: "A call is incoming, or was accepted.",
     UpdateKind.CALL_TERMINATE: "A call ended.",
-    UpdateKind.CALL_STATUS: "An outgoing call came further.",
-    UpdateKind.GROUP_LIFECYCLE: "A group was made or deleted.",
-    UpdateKind.GROUP_PARTICIPANTS: "Somebody joined, left or asked to join.",
+    UpdateKind.CALL_STATUS: "The status of an outgoing call changed.",
+    UpdateKind.GROUP_LIFECYCLE: "A group was created or deleted.",
+    UpdateKind.GROUP_PARTICIPANTS: "A participant joined, left or requested to join.",
     UpdateKind.GROUP_SETTINGS: "The settings of a group changed.",
-    UpdateKind.GROUP_STATUS: "A group was suspended or set free.",
-    UpdateKind.USER_PREFERENCES: "A customer chose about marketing messages.",
+    UpdateKind.GROUP_STATUS: "A group was suspended or reinstated.",
+    UpdateKind.USER_PREFERENCES: "A customer changed the preference for marketing messages.",
     UpdateKind.SYSTEM: "A customer changed their number or identity.",
     UpdateKind.CHAT_OPENED: "A customer opened the chat for the first time.",
-    UpdateKind.PAYMENT_STATUS: "A payment that was asked for came further.",
-    UpdateKind.ERROR: "Meta reports an error that belongs to no item.",
-    UpdateKind.USER_ACTION: "A customer did something that is no message.",
+    UpdateKind.PAYMENT_STATUS: "The status of a requested payment changed.",
+    UpdateKind.ERROR: "Meta reports an error that does not belong to an item.",
+    UpdateKind.USER_ACTION: "A customer action other than a message.",
     UpdateKind.USER_ID_UPDATE: "The business-scoped id of a customer changed.",
     UpdateKind.TEMPLATE: "A template was reviewed, rated, paused or changed.",
-    UpdateKind.HISTORY: "Older messages of a number that also has the phone app.",
-    UpdateKind.MESSAGE_ECHO: "A message that was sent by another app of the business.",
+    UpdateKind.HISTORY: "Earlier messages of a number that is also used in the phone app.",
+    UpdateKind.MESSAGE_ECHO: "A message sent by another app of the business.",
     UpdateKind.APP_STATE_SYNC: "Contacts of the phone app.",
     UpdateKind.FLOW: "The state or health of a flow changed.",
     UpdateKind.AUTOMATIC_EVENT: "An event that Meta inferred from a conversation.",
-    UpdateKind.STANDBY: "What happens while another app answers.",
-    UpdateKind.HANDOVER: "A conversation passed from one app to another.",
+    UpdateKind.STANDBY: "An event in a conversation that another app is handling.",
+    UpdateKind.HANDOVER: "A conversation was handed over from one app to another.",
 }
-"""What each kind of update tells. For handlers; `update.raw` is the item as Meta sent it."""
+"""The meaning of each kind of update, for authors of handlers."""
 
 _BY_HAND = {"kept", "derived", "retained", "shared"}
-"""The items of the checklist that nobody can judge from outside."""
+"""The checklist items that cannot be checked remotely."""
 
 _EXPOSED = {
     Subject.ALWAYS: "always",
@@ -158,21 +161,21 @@ _METHODS = {
     Kind.GAUGE: "set_gauge",
 }
 _POSTURES = {
-    Posture.OPEN: "answered",
+    Posture.OPEN: "open",
     Posture.API: "401",
     Posture.HIDDEN: "404, hidden",
 }
 _STEPS = {
-    DeliveryState.PENDING: "stored; nobody has it",
-    DeliveryState.LEASED: "a process has it, until its lease runs out",
-    DeliveryState.RETRY: "the handler failed; due again later",
-    DeliveryState.DONE: "the handler returned; the row is gone",
-    DeliveryState.DEAD: "given up; kept to be looked at",
+    DeliveryState.PENDING: "stored, not leased",
+    DeliveryState.LEASED: "leased by a process until it settles or the lease expires",
+    DeliveryState.RETRY: "the handler failed; due again after a backoff",
+    DeliveryState.DONE: "the handler returned; the row is deleted",
+    DeliveryState.DEAD: "a dead letter: no more attempts, kept for inspection",
 }
 
 
 def families() -> str:
-    """Return the metric families, and how many series the sets can have."""
+    """Return the metric families, and the maximum number of series per set."""
     every = schema_of(route_labels(route_table(example_profile(), groups_enabled=True)))
     rows = [
         (
@@ -188,7 +191,7 @@ def families() -> str:
     ]
     table = _table(("Family", "Kind", "Labels", "Set", "Exposed", "Series", "Help"), rows)
     totals = [(_code(each.set), f"{each.series:,}", f"{each.budget:,}") for each in every.sets]
-    return f"{table}\n\n{_table(('Set', 'Series at most', 'Promised'), totals)}"
+    return f"{table}\n\n{_table(('Set', 'Maximum series', 'Budget'), totals)}"
 
 
 def labels() -> str:
@@ -201,7 +204,7 @@ def labels() -> str:
         (_code(label.key), _values(label), _code(label.other), ", ".join(names))
         for label, names in sorted(known.items(), key=lambda item: item[0].key)
     ]
-    return _table(("Label", "Values", "Anything else becomes", "Families"), rows)
+    return _table(("Label", "Values", "Other values become", "Families"), rows)
 
 
 def buckets() -> str:
@@ -215,7 +218,7 @@ def buckets() -> str:
 
 
 def attributes() -> str:
-    """Return the attribute dictionary: what a sink is told with each family, in order."""
+    """Return the attribute dictionary: the attributes of each family, in order."""
     rows = [
         (
             _code(family.name),
@@ -229,13 +232,13 @@ def attributes() -> str:
 
 
 def spans() -> str:
-    """Return the spans that a sink can be told of."""
+    """Return the spans that a sink can receive."""
     rows = [(_code(name.value), ", ".join(map(_code, keys))) for name, keys in SPANS.items()]
     return _table(("Span", "Attributes, in this order"), rows)
 
 
 def attribute_values() -> str:
-    """Return every attribute with what it can be."""
+    """Return every attribute with its values."""
     by_attribute = {
         label.attribute: label
         for family in reversed(FAMILIES)  # of two lists, the first one has all values
@@ -248,7 +251,7 @@ def attribute_values() -> str:
             _code(key),
             _values(by_attribute[key])
             if key in by_attribute
-            else "a whole number from 100 to 599; 0 if there was no answer",
+            else "a whole number from 100 to 599; 0 without a response",
         )
         for key in keys
     ]
@@ -256,23 +259,23 @@ def attribute_values() -> str:
 
 
 def http_codes() -> str:
-    """Return the codes of HTTP answers with their statuses."""
+    """Return the HTTP error codes with their statuses."""
     statuses = answered_codes()
     rows = [
         (_code(code), ", ".join(map(str, sorted(statuses[code]))), HTTP_MEANINGS[code])
         for code in sorted(statuses, key=lambda code: (min(statuses[code]), code))
     ]
-    return _table(("Code", "Status", "What it means"), rows)
+    return _table(("Code", "Status", "Meaning"), rows)
 
 
 def start_codes() -> str:
-    """Return the codes that are met before anything is served, but those of the config file."""
+    """Return the codes of startup errors, except those of the config file."""
     rows = [(_code(code), START_MEANINGS[code]) for code in sorted(raised_at_start())]
-    return _table(("Code", "What is wrong"), rows)
+    return _table(("Code", "Cause"), rows)
 
 
 def graph_errors() -> str:
-    """Return the table of Graph's codes."""
+    """Return the table of Graph errors."""
     rows = [
         (
             str(rule.code) if rule.subcode is None else f"{rule.code} / {rule.subcode}",
@@ -287,14 +290,14 @@ def graph_errors() -> str:
     first, last = PERMISSION_CODES[0], PERMISSION_CODES[-1]
     return "\n\n".join(
         [
-            _table(("Code", "Name", "Category", "Retryable", "Certain", "What helps"), rows),
-            f"Codes {first} to {last} are read as 200. Any other code is `unknown`.",
+            _table(("Code", "Name", "Category", "Retryable", "Certain", "Advice"), rows),
+            f"Codes {first} to {last} are treated as 200. Other codes have the category `unknown`.",
         ]
     )
 
 
 def routes() -> str:
-    """Return the routes, with what the OpenAPI document says they can answer."""
+    """Return the routes, with the statuses of the OpenAPI document."""
     profile = example_profile()
     table = route_table(profile, groups_enabled=True)
     document = msgspec.json.decode(build_document(table, profile=profile, complete=True))
@@ -314,7 +317,7 @@ def routes() -> str:
                     " ".join(status for status in answers if status != "200"),
                 )
             )
-    return _table(("Method", "Path", "Without a token", "What it does", "Other statuses"), rows)
+    return _table(("Method", "Path", "Without a token", "Summary", "Other statuses"), rows)
 
 
 def commands() -> str:
@@ -334,7 +337,7 @@ def commands() -> str:
 
 
 def kinds() -> str:
-    """Return the kinds of updates, and the webhook fields that they come from."""
+    """Return the kinds of updates, with their webhook fields."""
     fields: dict[UpdateKind, list[str]] = {kind: [] for kind in UpdateKind}
     for name, field in FIELDS.items():
         for row in {row.kind for row in (field.whole, *field.members.values()) if row is not None}:
@@ -353,11 +356,11 @@ def kinds() -> str:
         )
         for kind in UpdateKind
     ]
-    return _table(("Kind", "What it tells", "Webhook fields"), rows)
+    return _table(("Kind", "Meaning", "Webhook fields"), rows)
 
 
 def contents() -> str:
-    """Return the types of messages whose content is typed."""
+    """Return the message types with typed content."""
     types: dict[str, type[content.Part]] = {
         **content.CONTENT_TYPES,
         "contacts": content.Contacts,
@@ -375,13 +378,13 @@ def contents() -> str:
 
 
 def states() -> str:
-    """Return the life of a delivery."""
+    """Return the state machine of a delivery."""
     rows = [
         (
             _code(state.value),
             _STEPS[state],
             ", ".join(_code(after.value) for after in DeliveryState if after in following)
-            or "the end",
+            or "final",
         )
         for state, following in TRANSITIONS.items()
     ]
@@ -389,13 +392,13 @@ def states() -> str:
 
 
 def alerts() -> str:
-    """Return what the rules for Prometheus tell, and how soon."""
+    """Return the alerts, with severity and delay."""
     groups = yaml.safe_load((ROOT / "operators/rules.yml").read_text("utf-8"))["groups"]
     rows = [
         (
             f"[{rule['alert']}](#{rule['alert'].lower()})",
             rule["labels"]["severity"],
-            rule.get("for", "at once"),
+            rule.get("for", "immediate"),
             group["name"].removeprefix("wats-"),
         )
         for group in groups
@@ -406,16 +409,16 @@ def alerts() -> str:
 
 
 def checklist() -> str:
-    """Return what is to hold of the telemetry of a service, and who can tell."""
+    """Return the checklist items, with the party that checks each item."""
     rows = [
         (_code(item.name), item.promise, "you" if item.name in _BY_HAND else "`wats doctor`")
         for item in ITEMS
     ]
-    return _table(("Item", "What is to hold", "Who can tell"), rows)
+    return _table(("Item", "Requirement", "Checked by"), rows)
 
 
 def layers() -> str:
-    """Return the order of imports, as the linter holds it."""
+    """Return the layers of imports, as the linter enforces them."""
     project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     contracts = project["tool"]["importlinter"]["contracts"]
     order = next(each["layers"] for each in contracts if each["type"] == "layers")
@@ -444,11 +447,11 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "start-codes": start_codes,
     "states": states,
 }
-"""What stands between the marks of each name."""
+"""The generator of each block, by name."""
 
 
 def walk_commands() -> Iterator[tuple[str, click.Command]]:
-    """Yield every command with its words, groups before what is in them."""
+    """Yield every command with its path, groups before their members."""
     waiting: list[tuple[str, click.Command]] = [("wats", main)]
     while waiting:
         path, command = waiting.pop(0)
@@ -466,7 +469,7 @@ def subcommands(group: click.Group) -> Iterator[tuple[str, click.Command]]:
 
 
 def answered_codes() -> dict[str, set[int]]:
-    """Return every code that an HTTP answer can carry, found in the source, with its statuses."""
+    """Return every HTTP error code in the source, with its statuses."""
     statuses: dict[str, set[int]] = {}
     for cls in _leaves(errors.CallerError, errors.Overloaded, errors.StoreError, errors.GraphError):
         if cls not in {errors.MalformedRequest, errors.WebhookRefused, *_AT_START}:
@@ -481,7 +484,7 @@ def answered_codes() -> dict[str, set[int]]:
 
 
 def raised_at_start() -> set[str]:
-    """Return the codes of operators' mistakes, but those that docs/configuration.md lists."""
+    """Return the codes of operators' mistakes, except those in docs/configuration.md."""
     codes = {errors.ConfigError.code, *(cls.code for cls in _AT_START)}
     found = _calls("ConfigIssue", outside="config")
     return codes | {words[0] for _, words in found if isinstance(words[0], str)}
@@ -540,7 +543,7 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def render(page: str) -> str:
-    """Return *page* with every block as it is now."""
+    """Return *page* with every block regenerated."""
     return _BLOCK.sub(
         lambda found: (
             f"<!-- {found['name']}: begin -->\n{BLOCKS[found['name']]()}\n"

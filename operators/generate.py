@@ -1,8 +1,8 @@
-"""Writes the Grafana dashboard: a panel for every metric family there is, and none for another.
+"""Write the Grafana dashboard: one panel or more for every metric family.
 
-The families, their labels, their kinds and what is said about them come from the table that the
-service itself exposes them from. Here stands only in which row a family is shown, and by which of
-its labels. Run `.venv/bin/python operators/generate.py` after a change.
+Names, labels, kinds and HELP texts are read from the table that also defines the exposition. This
+module adds the row of each family and the labels to group by. Run
+`.venv/bin/python operators/generate.py` after a change.
 """
 
 import json
@@ -60,7 +60,7 @@ def _selected(*matchers: str) -> str:
 
 @dataclass(frozen=True)
 class Graph:
-    """A family over time, with a line for each value of the labels *by*; *only* some of it."""
+    """A family over time, one line per value of the labels *by*, filtered by *only*."""
 
     title: str
     family: Family
@@ -82,24 +82,24 @@ class Graph:
             case Kind.HISTOGRAM:
                 bounds = ", ".join((*self.by, "le"))
                 rates = f"sum by ({bounds}) (rate({name}_bucket{selected}[$__rate_interval]))"
-                # With a line for each label value, one quantile is as much as anybody can read.
+                # More than one quantile per label value would be unreadable.
                 for share in QUANTILES[-1:] if self.by else QUANTILES:
                     yield f"histogram_quantile({share}, {rates})", f"p{share * 100:g} {legend}"
 
     @property
     def unit(self) -> str:
-        """What Grafana calls the unit."""
+        """The unit, by Grafana's name."""
         if self.family.kind is Kind.COUNTER:
             return "cps"
         return "s" if self.family.name.endswith("_seconds") else "short"
 
     @property
     def description(self) -> str:
-        """What the family says about itself, and what it needs."""
+        """The HELP text of the family, and its requirements."""
         family = self.family
         needs = _OPERATOR if family.set is FamilySet.OPERATOR else ""
-        said = (f"{family.name}: {family.help}", _NEEDS[family.needs], needs)
-        return " ".join(filter(None, said))
+        parts = (f"{family.name}: {family.help}", _NEEDS[family.needs], needs)
+        return " ".join(filter(None, parts))
 
 
 _NEEDS: Mapping[Subject, str] = {
@@ -113,54 +113,59 @@ ROWS: Mapping[str, Sequence[Graph]] = {
     "Requests": (
         Graph("Requests by route", HTTP_REQUESTS, ("route",)),
         Graph("Requests by status", HTTP_REQUESTS, ("method", "status_class")),
-        Graph("Duration by route", HTTP_REQUEST_DURATION, ("route",)),
+        Graph("Latency by route", HTTP_REQUEST_DURATION, ("route",)),
     ),
     "Webhooks": (
         Graph("Updates by kind", WEBHOOK_NORMALIZATION, ("update_kind",)),
         Graph("Updates by outcome", WEBHOOK_NORMALIZATION, ("outcome",)),
-        Graph("Behind Meta's time", WEBHOOK_LAG),
-        Graph("Webhooks refused", WEBHOOK_REJECTIONS, ("reason",)),
+        Graph("Webhook lag", WEBHOOK_LAG),
+        Graph("Rejected webhooks", WEBHOOK_REJECTIONS, ("reason",)),
     ),
     "Handlers": (
-        Graph("Dispatches", DISPATCHES, ("target", "outcome")),
-        Graph("Updates that wait", INBOX_DEPTH, ("state",)),
-        Graph("Oldest update that waits", INBOX_OLDEST_AGE, ("instance",)),
+        Graph("Delivery attempts", DISPATCHES, ("target", "outcome")),
+        Graph("Inbox depth", INBOX_DEPTH, ("state",)),
+        Graph("Oldest pending update", INBOX_OLDEST_AGE, ("instance",)),
     ),
     "Messages": (
         Graph("Sends", SEND_OUTCOMES, ("endpoint_family", "outcome")),
-        Graph("How far messages came", MESSAGES_FINAL, ("outcome",)),
-        Graph("Why messages failed", MESSAGES_FINAL, ("error_category",), ('outcome="failed"',)),
-        Graph("Time to delivery", MESSAGE_DELIVERY),
+        Graph("Delivery outcomes", MESSAGES_FINAL, ("outcome",)),
+        Graph(
+            "Failed messages by error category",
+            MESSAGES_FINAL,
+            ("error_category",),
+            ('outcome="failed"',),
+        ),
+        Graph("Delivery latency", MESSAGE_DELIVERY),
     ),
     "Graph": (
         Graph("Calls", GRAPH_OPERATIONS, ("endpoint_family", "status_class")),
         Graph("Errors by category", GRAPH_ERRORS, ("error_category",)),
-        Graph("Duration of calls", GRAPH_DURATION, ("endpoint_family",)),
+        Graph("Call latency", GRAPH_DURATION, ("endpoint_family",)),
     ),
     "Store": (
-        Graph("Questions", PERSISTENCE_OPERATIONS, ("adapter", "outcome")),
-        Graph("Duration by operation", STORE_DURATION, ("operation",)),
-        Graph("Time since the last success of upkeep", UPKEEP_SUCCESS, ("task",)),
+        Graph("Operations", PERSISTENCE_OPERATIONS, ("adapter", "outcome")),
+        Graph("Latency by operation", STORE_DURATION, ("operation",)),
+        Graph("Time since last upkeep success", UPKEEP_SUCCESS, ("task",)),
     ),
     "Outbox": (
         Graph("Items processed", OUTBOX_PROCESSED, ("outcome",)),
-        Graph("Items in the outbox", OUTBOX_DEPTH, ("adapter", "state")),
-        Graph("Oldest item", OUTBOX_OLDEST_AGE, ("instance",)),
+        Graph("Outbox depth", OUTBOX_DEPTH, ("adapter", "state")),
+        Graph("Oldest pending item", OUTBOX_OLDEST_AGE, ("instance",)),
     ),
     "Service": (
-        Graph("Failed proofs of identity", AUTH_FAILURES, ("surface",)),
-        Graph("Failures of the sink", SINK_FAILURES, ("method",)),
+        Graph("Authentication failures", AUTH_FAILURES, ("surface",)),
+        Graph("Sink failures", SINK_FAILURES, ("method",)),
         Graph("Worker processes", WORKER_PROCESSES, ("instance",)),
         Graph("Versions", BUILD_INFO, ("version", "graph_api_version")),
         Graph("Series", SERIES, ("kind",)),
     ),
 }
-"""Which families are shown in which row."""
+"""The graphs of each row."""
 
 
 @dataclass(frozen=True)
 class Stat:
-    """A number at the top, which is red from *alarm* on."""
+    """A number in the top row, red at or above *alarm*."""
 
     title: str
     query: str
@@ -175,29 +180,29 @@ def _rate(family: Family, *matchers: str) -> str:
 _FAILED = _rate(HTTP_REQUESTS, 'status_class="5xx"')
 
 STATS = (
-    Stat("Services that answer", f"sum(up{_selected()})", "short"),
+    Stat("Reachable services", f"sum(up{_selected()})", "short"),
     Stat("Requests", _rate(HTTP_REQUESTS), "cps"),
     Stat("Failed requests", f"{_FAILED} / {_rate(HTTP_REQUESTS)}", "percentunit", 0.05),
     Stat("Webhooks", _rate(HTTP_REQUESTS, 'route="/webhook"'), "cps"),
     Stat("Messages sent", _rate(SEND_OUTCOMES, 'outcome="success"'), "cps"),
-    Stat("Oldest update that waits", f"max({INBOX_OLDEST_AGE.name}{_selected()})", "s", 300),
+    Stat("Oldest pending update", f"max({INBOX_OLDEST_AGE.name}{_selected()})", "s", 300),
 )
-"""What is seen first."""
+"""The top row."""
 
 
 def dashboard() -> dict[str, Any]:
-    """Return the dashboard as Grafana reads it.
+    """Return the dashboard in Grafana's format.
 
     Raises:
-        ValueError: A family of the vocabulary is in no row, or a graph asks for a label that its
-            family lacks.
+        ValueError: A family of the vocabulary is in no row, or a graph uses a label that its family
+            lacks.
     """
     _check()
     return {
         "uid": "wats",
         "title": "wats",
         "tags": ["wats"],
-        "description": "A gateway for WhatsApp. Made by operators/generate.py; change it there.",
+        "description": "WhatsApp Business Cloud API gateway. Made by operators/generate.py.",
         "editable": True,
         "graphTooltip": 1,
         "refresh": "30s",
@@ -227,7 +232,7 @@ def _check() -> None:
 
 def _variables() -> Iterator[dict[str, Any]]:
     yield {"type": "datasource", "name": "datasource", "label": "Prometheus", "query": "prometheus"}
-    # A family that every wats exposes, and nobody else does.
+    # A family that every wats service exposes, and no other service.
     family = WEBHOOK_NORMALIZATION.name
     several = {"multi": True, "includeAll": True, "allValue": ".+"}
     for name, query, more in (
@@ -307,7 +312,7 @@ def _grid(x: int, y: int, width: int, height: int) -> dict[str, int]:
 
 
 def render() -> str:
-    """Return the dashboard as the text of its file."""
+    """Return the content of the dashboard file."""
     return json.dumps(dashboard(), indent=2, ensure_ascii=False) + "\n"
 
 

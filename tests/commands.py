@@ -28,7 +28,7 @@ LONGEST_SECONDS = 60
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended, and what it wrote."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -63,15 +63,15 @@ class Commands:
     def invoke(self, *arguments: str, environ: Mapping[str, str] | None = None) -> Ended:
         """Run a command in this process, which is quicker."""
         found = dict.fromkeys(SECRETS) if environ is not None else SECRETS
-        told = CliRunner().invoke(main, arguments, env={**found, **(environ or {})})
-        assert told.exception is None or isinstance(told.exception, SystemExit)
-        return Ended(told.exit_code, told.stdout, told.stderr)
+        result = CliRunner().invoke(main, arguments, env={**found, **(environ or {})})
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        return Ended(result.exit_code, result.stdout, result.stderr)
 
     @contextmanager
     def running(self, *arguments: str, group: bool = False) -> Iterator["Running"]:
-        """Run a command that says when it is ready, and end it after the block.
+        """Run a command that prints a line when it is ready, and end it after the block.
 
-        With *group*, its processes are a group of their own, as those of a terminal's command are.
+        With *group*, its processes form a process group, like those of a command in a terminal.
         """
         process = subprocess.Popen(
             self._command(arguments),
@@ -100,7 +100,7 @@ class Commands:
 
 @dataclass
 class Running:
-    """A command that is ready, with the line that said so."""
+    """A command that is ready, with the line that it printed."""
 
     process: "subprocess.Popen[str]"
     ready_line: str
@@ -144,9 +144,9 @@ class Service:
     def ask(self, command: str, *arguments: str) -> Ended:
         """Run a `wats` command in this process, with the service's config."""
         words = [command, *arguments, "--config", str(self.config)]
-        told = CliRunner().invoke(main, words, env=SECRETS)
-        assert told.exception is None or isinstance(told.exception, SystemExit)
-        return Ended(told.exit_code, told.stdout, told.stderr)
+        result = CliRunner().invoke(main, words, env=SECRETS)
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+        return Ended(result.exit_code, result.stdout, result.stderr)
 
 
 @pytest.fixture(scope="session")
@@ -162,7 +162,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @dataclass
 class Counterfeit:
-    """A server on loopback that answers each path as it is told to, and any other with 404."""
+    """A server on loopback that returns a configured response for each path, and otherwise 404."""
 
     answers: dict[str, tuple[int, Mapping[str, str], bytes]]
     asked: list[tuple[str, str, Mapping[str, str]]]
@@ -180,7 +180,7 @@ class Counterfeit:
 
 @pytest.fixture
 def counterfeit() -> Iterator[Counterfeit]:
-    """Something that stands where a service should, and is none or a bad one."""
+    """A server other than wats, or a faulty one, at the address of a service."""
     made = Counterfeit({}, [])
 
     class Handler(BaseHTTPRequestHandler):

@@ -75,16 +75,16 @@ def commands_in(block: str) -> list[str]:
 
 
 def spans(text: str) -> list[str]:
-    """Return what stands in backquotes in *text*, but not in its blocks."""
+    """Return the code spans of *text*, without its blocks."""
     without_blocks = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
     return re.findall(r"`([^`\n]+)`", without_blocks)
 
 
 def lay_out(folder: Path) -> set[str]:
-    """Write what the pages show into *folder*, and return the names of the modules among it.
+    """Write the examples of the pages into *folder*, and return the names of the modules in it.
 
-    Examples go to the files that their first lines name, the README's config to the name that the
-    README gives it, and its secrets are those for tests.
+    Examples are written to the files that their first lines name, the README's config to the name
+    given in the README, and its secrets are those for tests.
     """
     names = set()
     for page in ("README.md", "docs/handlers.md", "docs/telemetry.md"):

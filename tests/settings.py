@@ -1,4 +1,4 @@
-"""The configuration of the services of tests, and the count of what they leave to do."""
+"""The configuration of services in tests, and the number of their outstanding deliveries."""
 
 import sqlite3
 from contextlib import closing
@@ -19,11 +19,11 @@ SECRETS = {
     "WATS_APP_SECRET": APP_SECRET,
     "WATS_SERVICE_BEARER_TOKEN": BEARER_TOKEN,
 }
-"""The environment that `config_of` asks for."""
+"""The environment for `config_of`."""
 
 
 def config_of(graph_url: str = NOBODY, **sections: Any) -> dict[str, Any]:
-    """Return the document of a config file with what it must have, in a profile named `local`.
+    """Return the document of a config file with the required keys, in a profile named `local`.
 
     *sections* replace or add to those of the profile. The secrets are in the environment, under
     names that begin with `WATS_`.

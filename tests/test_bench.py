@@ -94,7 +94,7 @@ def test_everything_is_measured_in_one_run(tmp_path: Path) -> None:
     assert "Traceback" not in errors
 
 
-def test_only_what_is_asked_for_is_measured() -> None:
+def test_only_the_selected_benchmarks_are_measured() -> None:
     process = bench(*SHORT, "--only", "ceiling")
     output, _ = process.communicate()
 
@@ -120,26 +120,26 @@ def test_t_is_that_of_welch() -> None:
     assert welch_t([1.0, 1.0], [1.0, 1.0]) == 0
 
 
-def test_what_takes_the_same_time_is_not_told_apart() -> None:
-    assert not verdict(normal(50_000), normal(50_000)).told_apart
+def test_equal_durations_are_not_distinguished() -> None:
+    assert not verdict(normal(50_000), normal(50_000)).distinguished
 
 
 @pytest.mark.parametrize("longer", [200, -200])
-def test_what_takes_longer_or_less_long_is_told_apart(longer: float) -> None:
+def test_longer_and_shorter_durations_are_distinguished(longer: float) -> None:
     seen = verdict(normal(50_000), normal(50_000 + longer))
 
-    assert seen.told_apart
+    assert seen.distinguished
     assert seen.difference_ns == pytest.approx(longer, abs=100)
 
 
-def test_interruptions_do_not_hide_what_takes_longer() -> None:
+def test_interruptions_do_not_hide_a_longer_duration() -> None:
     def interrupted(times: list[float]) -> list[float]:
         return [each + 1e8 * (random.random() < 0.02) for each in times]
 
     seen = verdict(interrupted(normal(50_000)), interrupted(normal(50_200)))
 
     assert abs(seen.t) < THRESHOLD
-    assert seen.told_apart
+    assert seen.distinguished
 
 
 def test_paths_that_are_compared_are_of_the_same_length() -> None:
@@ -151,7 +151,7 @@ def test_paths_that_are_compared_are_of_the_same_length() -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_nothing_is_left_behind_when_it_is_stopped(number: signal.Signals) -> None:
+def test_a_stop_leaves_no_process_behind(number: signal.Signals) -> None:
     process = bench("--seconds", "30", "--only", "bare", "stored")
     assert process.stderr is not None
     while not process.stderr.readline().startswith("round 1"):
@@ -251,7 +251,7 @@ async def test_messages_and_other_updates_count_as_handled_when_no_handler_has_f
     await store.close()
 
 
-def test_sends_have_keys_of_their_own_if_asked_for() -> None:
+def test_sends_have_keys_of_their_own_on_request() -> None:
     keyed = Sends(path="/api/messages/text", token="t", keyed=True)
     plain = Sends(path="/api/messages/text", token="t", keyed=False)
 
@@ -261,7 +261,9 @@ def test_sends_have_keys_of_their_own_if_asked_for() -> None:
     assert "idempotency-key" not in head_and_body(plain.make())[0]
 
 
-async def test_the_rival_handles_what_it_acknowledges(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_rival_handles_every_update_that_it_acknowledges(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("BENCH_APP_SECRET", "s")
     monkeypatch.setenv("BENCH_PHONE_NUMBER_ID", PHONE_NUMBER_ID)
     app = make_app("starlette")

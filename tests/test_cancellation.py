@@ -5,7 +5,7 @@ import pytest
 from wats.cancellation import is_for_this_task
 
 
-async def test_the_cancellation_of_this_task_goes_on() -> None:
+async def test_the_cancellation_of_this_task_is_raised_again() -> None:
     async def run() -> bool:
         try:
             await asyncio.Event().wait()
@@ -30,7 +30,7 @@ async def test_the_cancellation_of_something_that_was_awaited_is_a_failure() -> 
     assert not is_for_this_task(caught.value)
 
 
-def test_the_end_of_a_coroutine_goes_on() -> None:
+def test_the_end_of_a_coroutine_is_raised_again() -> None:
     assert is_for_this_task(GeneratorExit())
 
 

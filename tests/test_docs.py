@@ -1,4 +1,4 @@
-"""The documentation is held to the code: what it says exists, and what exists is said."""
+"""The documentation matches the code, in both directions."""
 
 import asyncio
 import hashlib
@@ -50,7 +50,7 @@ from wats.web.table import route_table
 
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
 NO_KEYS = {"service.py", "service.instance"}
-"""What looks like keys of the config: a module, and the beginning of OpenTelemetry's attribute."""
+"""Names that resemble config keys: a module, and the beginning of an attribute."""
 
 generate = load(ROOT / "docs/generate.py")
 
@@ -66,20 +66,20 @@ def anchors(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("path", generate.PAGES, ids=lambda path: path.stem)
-def test_what_is_generated_is_fresh(path: Path) -> None:
+def test_generated_blocks_are_fresh(path: Path) -> None:
     page = path.read_text("utf-8")
 
     assert generate.render(page) == page, "Run .venv/bin/python docs/generate.py."
 
 
-def test_every_generated_block_stands_on_one_page() -> None:
+def test_every_generated_block_is_on_one_page() -> None:
     marks = re.findall("<!-- ([a-z-]+): begin -->", "".join(PAGES.values()))
 
     assert sorted(marks) == sorted(generate.BLOCKS)
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_relative_link_leads_somewhere(page: str) -> None:
+def test_every_relative_link_has_a_target(page: str) -> None:
     broken = []
     for link in re.findall(r"\]\(([^)\s]+)\)", PAGES[page]):
         path, _, anchor = link.partition("#")
@@ -97,7 +97,7 @@ def test_every_path_that_is_named_exists(page: str) -> None:
     folders = re.compile(r"(src|tests|docs|operators|bench)/[^:*…]+$")
     paths = [each for each in spans(PAGES[page]) if folders.match(each)]
 
-    planned = "src/wats/store/migrations/sqlite/0002_what_it_does.sql"
+    planned = "src/wats/store/migrations/sqlite/0002_add_a_column.sql"
     assert [path for path in paths if path != planned and not (ROOT / path).exists()] == []
 
 
@@ -173,6 +173,22 @@ def test_every_metric_family_is_documented_and_no_other() -> None:
     explained = "".join(line for line in page.splitlines() if line.startswith("- `"))
     assert [each.name for each in FAMILIES if f"`{each.name}`" not in explained] == []
     assert named <= {each.name for each in FAMILIES}
+
+
+CONCEPTS = (
+    *("liveness", "readiness", "latency", "rate limit", "dead letter"),
+    *("retry", "backoff", "idempotency", "redelivery"),
+)
+
+
+@pytest.mark.parametrize("concept", CONCEPTS)
+def test_a_concept_is_found_by_its_usual_name(concept: str) -> None:
+    assert concept in PAGES["docs/index.md"].lower()
+    assert any(
+        concept in text.lower()
+        for page, text in PAGES.items()
+        if page.startswith("docs/") and page not in {"docs/index.md", "docs/benchmarks.md"}
+    )
 
 
 def test_every_error_code_is_documented_and_no_other() -> None:
@@ -500,7 +516,7 @@ async def test_a_handler_is_tested_with_a_fake_meta_as_it_is_shown(
         await load(examples / "test_answers.py").test_a_customer_gets_an_answer(monkeypatch)
 
 
-async def test_the_sink_that_is_shown_counts_what_graph_did_not_take(examples: Path) -> None:
+async def test_the_documented_sink_counts_refused_messages(examples: Path) -> None:
     sink = load(examples / "sink.py").FailedSends()
     app = create_wats_service_app(
         profile=example_profile(), secrets=example_secrets(), telemetry_sink=sink

@@ -1,9 +1,9 @@
-"""docs/telemetry.md is followed from its top to its end, as by somebody who reads it.
+"""docs/telemetry.md is followed from its top to its end, as by a reader.
 
-Its files are written to a folder as their first lines name them, beside those of the README. YAML
-without a name goes into the profile of the README's config. Each `sh` block is run there as it
-stands, but that the addresses of a gateway and a collector are those of one that runs, and that
-what serves takes any free port. Where the config says that Graph is, nobody is.
+Its files are written to a folder as their first lines name them, next to those of the README. YAML
+without a name goes into the profile of the README's config. Each `sh` block is run there exactly as
+written, except that the addresses of a gateway and a collector are replaced by running ones, and
+servers use any free port. No server listens at the configured address of Graph.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ for_programs = pytest.mark.skipif(
 
 
 class Said(NamedTuple):
-    """A command, what it wrote, and how it ended."""
+    """A command, its output, and its exit code."""
 
     command: str
     code: int
@@ -63,7 +63,7 @@ class Said(NamedTuple):
 
 
 class Desk:
-    """A folder with all that the page shows, and what a reader does there."""
+    """A folder with all files of the page, and the actions of a reader."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -80,13 +80,13 @@ class Desk:
         self._environ = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PIP_NO_INDEX": "1",  # what is to be installed is there already, or it fails
+            "PIP_NO_INDEX": "1",  # packages to install are there already, or it fails
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
             "PYTHONUNBUFFERED": "1",
         }
 
     def configure(self, shown: Mapping[str, Any]) -> None:
-        """Put what the page *shown* of a profile into the config."""
+        """Put the part of a profile that the page has *shown* into the config."""
         for section, keys in shown.items():
             self._profile.setdefault(section, {}).update(keys)
         (self.folder / "wats.config.yaml").write_text(yaml.safe_dump(self._config))
@@ -131,11 +131,11 @@ class Desk:
                         os.killpg(process.pid, signal.SIGKILL)
 
     def get(self, path: str, token: str) -> int:
-        """Return the status that the gateway answers with."""
+        """Return the status of the gateway's response."""
         return self._ask("GET", path, token)
 
     def send_text(self) -> int:
-        """Ask the gateway to send a message, and return the status that it answers with."""
+        """Send a message through the gateway, and return the status of its response."""
         body = json.dumps({"to": "15550001234", "text": "Hi"})
         return self._ask("POST", "/api/messages/text", BEARER_TOKEN, body)
 
@@ -160,7 +160,7 @@ def desk(tmp_path: Path) -> Desk:
 
 
 class Collector:
-    """Takes what is exported to it, and remembers where to."""
+    """Receives exports, and remembers their path."""
 
     def __init__(self) -> None:
         self.paths: list[str] = []
@@ -195,19 +195,19 @@ def collecting() -> Iterator[Collector]:
 
 
 class Walk(NamedTuple):
-    """What came of following the page."""
+    """The results of following the page."""
 
     desk: Desk
     said: list[Said]
     exported: list[str]
 
     def out_of(self, beginning: str) -> str:
-        """Return what the last command that begins so wrote."""
+        """Return the output of the last command that begins with this text."""
         return next(each.out for each in reversed(self.said) if each.command.startswith(beginning))
 
 
 def follow(desk: Desk, text: str) -> Iterator[Said]:
-    """Do what *text* shows, in its order; a gateway runs until the next one is started."""
+    """Perform the steps of *text*, in order; a gateway runs until the next one is started."""
     with ExitStack() as gateway:
         for language, block in blocks_in(text):
             if language == "yaml" and not block.startswith("#"):
@@ -229,7 +229,7 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
 
 
 def section_of(heading: str) -> str:
-    """Return what the page says below *heading*, up to the next one."""
+    """Return the text of the page below *heading*, up to the next one."""
     text = PAGES[PAGE].partition(f"# {heading}\n")[2]
     return re.split(r"^#+ ", text, flags=re.MULTILINE)[0]
 
@@ -245,7 +245,7 @@ def test_every_command_that_is_named_is_shown_and_so_is_run() -> None:
     named = {each for each in spans(PAGES[PAGE]) if re.match(r"(wats|curl|pip|promtool) ", each)}
 
     assert [name for name in named if not any(name in line for line in shown)] == []
-    # What it names besides is run by tests/test_bench.py.
+    # Its other commands are run by tests/test_bench.py.
     assert {each for each in spans(PAGES[PAGE]) if each.startswith("python ")} == {
         "python -m bench --only hiding",
         "python -m bench --only telemetry",
@@ -273,7 +273,7 @@ def test_the_metrics_are_those_of_the_chosen_families(walk: Walk) -> None:
 
 
 @for_programs
-def test_a_stranger_gets_what_is_shown(walk: Walk) -> None:
+def test_the_documented_response_without_a_token_is_accurate(walk: Walk) -> None:
     (shown,) = blocks(PAGE, "text")
 
     for each in walk.said:
@@ -294,7 +294,7 @@ def keys_of(document: Any) -> Iterator[str]:
 
 @for_programs
 @pytest.mark.parametrize("path", ["/status", "/debug/diagnostics"])
-def test_every_field_of_an_answer_is_explained_and_no_other(walk: Walk, path: str) -> None:
+def test_exactly_the_fields_of_a_response_are_explained(walk: Walk, path: str) -> None:
     answer = json.loads(walk.out_of(f"curl -s -H @telemetry-header http://{GATEWAY}{path}"))
     section = section_of(path)
     explained = re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE)
@@ -306,14 +306,14 @@ def test_every_field_of_an_answer_is_explained_and_no_other(walk: Walk, path: st
 
 
 @for_programs
-def test_the_doctor_tells_what_the_checklist_says_that_it_can_tell(walk: Walk) -> None:
-    told = re.findall(r"^  (\w+) +(\S.*)$", walk.out_of("wats doctor"), flags=re.MULTILINE)
+def test_the_doctor_prints_the_checks_that_the_checklist_promises(walk: Walk) -> None:
+    printed = re.findall(r"^  (\w+) +(\S.*)$", walk.out_of("wats doctor"), flags=re.MULTILINE)
     listed = re.findall(
         r"^\| `\w+` \| (.*) \| (.*) \|$", section_of("Checklist"), flags=re.MULTILINE
     )
 
     verdicts = {"you": "unknown", "`wats doctor`": "holds"}
-    assert {(verdict, promise) for verdict, promise in told if verdict in verdicts.values()} == {
+    assert {(verdict, promise) for verdict, promise in printed if verdict in verdicts.values()} == {
         (verdicts[who], promise) for promise, who in listed
     }
 
@@ -351,7 +351,7 @@ def test_variables_of_opentelemetry_are_not_read_from_an_env_file(desk: Desk) ->
     assert collector.paths == []
 
 
-async def test_the_application_that_is_shown_exports_what_it_did(
+async def test_the_documented_application_exports_its_telemetry(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(desk.folder)
@@ -394,9 +394,9 @@ Ask = Callable[[str], Mapping[str, float]]
 
 @contextmanager
 def scraping(desk: Desk) -> Iterator[Ask]:
-    """Run Prometheus with what the page shows, and a second job with a variable for the token.
+    """Run Prometheus with the page's config, and a second job with a variable for the token.
 
-    Yields what answers a query with the values by job.
+    Yields a function that runs a query and returns the values by job.
     """
     shown = (desk.folder / "prometheus.yml").read_text()
     config = yaml.safe_load(shown.replace(GATEWAY, desk.addresses[GATEWAY]))
@@ -442,7 +442,7 @@ def test_prometheus_scrapes_with_the_token_in_a_file_and_not_with_a_variable(des
     desk.run("wats token > telemetry-token")
     with desk.serving(), scraping(desk) as ask:
         until = time.monotonic() + LONGEST_SECONDS
-        # What the service counts of the second job is what is read by the first.
+        # The requests of the second job are counted in the samples that the first one scrapes.
         while not ask('wats_auth_failures_total{job="wats",surface="telemetry"} > 0'):
             assert time.monotonic() < until
             time.sleep(0.05)

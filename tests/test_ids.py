@@ -16,7 +16,7 @@ def test_a_short_line_of_text_can_be_an_identifier(text: str) -> None:
     "text",
     ["", " ", "\u00a0", "a\nb", "a\r", "\x00", "\x7f", "a\u2028b", "a\u2029", "x" * 257, 7, None],
 )
-def test_what_is_empty_long_or_breaks_lines_cannot(text: object) -> None:
+def test_empty_long_and_multi_line_text_is_no_identifier(text: object) -> None:
     assert not is_safe_id(text)
 
 

@@ -37,7 +37,7 @@ class Work:
 
 
 class Bench:
-    """Work made of numbers, and a record of what the worker did with it."""
+    """Work made of numbers, and a record of the worker's actions."""
 
     def __init__(self) -> None:
         self.waiting: list[int] = []
@@ -202,7 +202,7 @@ async def test_without_being_woken_a_worker_finds_work_by_polling(bench: Bench) 
     await bench.until(lambda: bench.settled == [(1001, "done")])
 
 
-async def test_a_slow_item_does_not_hold_up_the_others(bench: Bench) -> None:
+async def test_a_slow_item_does_not_delay_the_others(bench: Bench) -> None:
     gate = Gate()
 
     async def slow_once(item: int) -> None:
@@ -324,7 +324,7 @@ async def test_no_slot_is_reserved_before_the_start_or_after_the_stop(bench: Ben
     assert bench.worker.reserve(1) == 0
 
 
-async def test_a_stop_lets_begun_items_end_and_claims_no_more(bench: Bench) -> None:
+async def test_a_stop_finishes_begun_items_and_claims_no_others(bench: Bench) -> None:
     gate = Gate()
     bench.handle = gate.wait
     bench.waiting = list(range(1000, 1008))
@@ -421,7 +421,7 @@ async def test_a_settlement_that_fails_during_a_stop_is_tried_again(bench: Bench
     assert bench.settled == [(1001, "done")]
 
 
-async def test_a_stop_has_an_end_although_nothing_can_be_settled(
+async def test_a_stop_is_bounded_although_settling_fails(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("wats.worker.END_SECONDS", 0.1)

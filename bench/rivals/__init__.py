@@ -1,1 +1,1 @@
-"""Servers that wats is measured against. Each imports no more than it needs: memory counts too."""
+"""Servers that wats is measured against. Imports are minimal: memory counts too."""

@@ -1,4 +1,4 @@
-"""uvicorn for the rivals, with every setting that `wats serve` has and that makes it faster."""
+"""uvicorn for the rivals, with every setting of `wats serve` that makes it faster."""
 
 import gc
 from typing import Any

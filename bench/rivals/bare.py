@@ -1,4 +1,4 @@
-"""The floor: an ASGI application that checks the signature, parses the JSON, and forgets it."""
+"""The floor: an ASGI application that checks the signature, parses the JSON, and drops it."""
 
 import hmac
 import os

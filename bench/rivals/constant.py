@@ -1,4 +1,4 @@
-"""The ceiling of the load generator: whatever comes is one request, and has one answer."""
+"""The ceiling of the load generator: every read is one request, with a constant response."""
 
 import asyncio
 from typing import cast
@@ -14,7 +14,7 @@ _ANSWER = b'HTTP/1.1 200 OK\r\ncontent-length: 15\r\n\r\n{"status":"ok"}'
 class Constant(asyncio.Protocol):
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports are no subclasses of those of asyncio.
+        # uvloop's transports are not subclasses of asyncio's.
         self._write = cast(asyncio.WriteTransport, transport).write
 
     @override

@@ -1,6 +1,6 @@
 """pywa's asynchronous server: on Starlette, as its own runner makes it, or inside a FastAPI app.
 
-Its log stays at WARNING. Its runner would write a line at INFO for each webhook, and that costs.
+Its log stays at WARNING. Its runner would write a line at INFO for each webhook, which takes time.
 """
 
 import os
@@ -32,7 +32,7 @@ async def ignore(_: WhatsApp, __: Message) -> None:
 
 
 def make_app(framework: str) -> Starlette:
-    """Return an empty application of *framework*; what the other one needs is not loaded."""
+    """Return an empty application of *framework*; the other one is not imported."""
     if framework == "starlette":
         return Starlette()
     from fastapi import FastAPI

@@ -1,11 +1,11 @@
-"""Time: aware UTC datetimes inside, milliseconds in the store, ISO text on the wire. No I/O."""
+"""Time: aware UTC datetimes in memory, milliseconds in the store, ISO text on the wire. No I/O."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 Now: TypeAlias = Callable[[], datetime]
-"""Whoever needs the time is given a function that tells it, so that a test can own the clock."""
+"""Code that needs the time is given a clock function, so that a test can control the time."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
@@ -22,7 +22,7 @@ def to_ms(moment: datetime) -> int:
 
 
 def from_ms(milliseconds: int) -> datetime:
-    """Return the moment that lies *milliseconds* after 1970."""
+    """Return the moment *milliseconds* after 1970."""
     return EPOCH + milliseconds * _MILLISECOND
 
 

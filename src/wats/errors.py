@@ -1,12 +1,12 @@
 """Every error that wats raises on purpose, in one tree. No I/O.
 
     WatsError
-    ├── ConfigError                       the operator: what was configured cannot work
-    ├── CallerError                       whoever called us: HTTP 4xx
+    ├── ConfigError                       the operator: the configuration cannot work
+    ├── CallerError                       the caller: HTTP 4xx
     │   ├── Unauthorized · RouteNotFound · MethodNotAllowed · PayloadTooLarge
     │   ├── MalformedHTTP                 bytes that are not a request in HTTP/1.x
     │   ├── MalformedRequest              a body, query or path that cannot be used
-    │   ├── WebhookRefused                a webhook that is not Meta's, or not a webhook
+    │   ├── WebhookRefused                a body that is not a webhook, or not from Meta
     │   ├── MessageNotFound
     │   └── IdempotencyError
     │       └── InvalidIdempotencyKey · IdempotencyConflict · IdempotencyInFlight
@@ -18,8 +18,8 @@
     └── GraphError                        Meta
         └── GraphRefused · GraphUnreachable · GraphOutcomeUnknown
 
-An error carries what a caller needs to act on as data: a stable `code`, the HTTP `status` that it
-becomes at the web edge, and a `message` that never holds a value from a caller, a customer or Meta.
+An error carries the data that a caller needs to react: a stable `code`, the HTTP `status` of its
+response, and a `message` that never holds a value from a caller, a customer or Meta.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ from typing_extensions import override
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """One thing that is wrong: where, as a path such as `text.body`, and why. Never the value."""
+    """One mistake: its position, as a path such as `text.body`, and the reason. Never the value."""
 
     path: str
     reason: str
@@ -50,7 +50,7 @@ class WatsError(Exception):
 
 
 class ConfigError(WatsError):
-    """What was configured cannot work. `issues` holds every mistake, each with its path."""
+    """The configuration cannot work. `issues` holds every mistake, each with its path."""
 
     code = "invalid_config"
     text = "The configuration is invalid."
@@ -66,7 +66,7 @@ class ConfigError(WatsError):
 
 @dataclass(frozen=True, slots=True)
 class ConfigIssue:
-    """One mistake of the operator's, with a stable code, the path of the key and what to do."""
+    """One mistake of the operator, with a stable code, the path of the key and the remedy."""
 
     code: str
     path: str
@@ -78,7 +78,7 @@ class ConfigIssue:
 
 
 class CallerError(WatsError):
-    """The request cannot be served as it is."""
+    """The request cannot be served in its present form."""
 
     code = "bad_request"
     status = 400
@@ -94,7 +94,7 @@ class Unauthorized(CallerError):
 
 
 class RouteNotFound(CallerError):
-    """There is no such route, or none that this caller may know of."""
+    """The route does not exist, or is hidden from this caller."""
 
     code = "not_found"
     status = 404
@@ -102,7 +102,7 @@ class RouteNotFound(CallerError):
 
 
 class MethodNotAllowed(CallerError):
-    """The route exists, the method does not. `allow` holds the methods that do."""
+    """The route exists, but not with this method. `allow` holds its methods."""
 
     code = "method_not_allowed"
     status = 405
@@ -129,7 +129,7 @@ class MalformedHTTP(CallerError):
 
 
 class MalformedRequest(CallerError):
-    """A body, query or path cannot be used. `code` tells which, `details` where and why."""
+    """An invalid body, query or path. `code` has the kind, `details` positions and reasons."""
 
     def __init__(self, code: str, message: str, details: Sequence[Detail] = ()) -> None:
         super().__init__(message)
@@ -138,7 +138,7 @@ class MalformedRequest(CallerError):
 
 
 class WebhookRefused(CallerError):
-    """A webhook request fails a check; nothing of it was kept."""
+    """A webhook request failed a check; nothing of the request was kept."""
 
     def __init__(self, code: str, message: str, status: int = 400) -> None:
         super().__init__(message)
@@ -155,7 +155,7 @@ class MessageNotFound(CallerError):
 
 
 class IdempotencyError(CallerError):
-    """The `Idempotency-Key` stands in the way of this request; nothing was sent for it."""
+    """The `Idempotency-Key` prevents this request; nothing was sent for it."""
 
 
 class InvalidIdempotencyKey(IdempotencyError):
@@ -174,7 +174,7 @@ class IdempotencyConflict(IdempotencyError):
 
 
 class IdempotencyInFlight(IdempotencyError):
-    """A request with this key is being sent now; ask again in `retry_after_seconds`."""
+    """A request with this key is being sent now; retry in `retry_after_seconds`."""
 
     code = "idempotency_in_flight"
     status = 409
@@ -186,7 +186,7 @@ class IdempotencyInFlight(IdempotencyError):
 
 
 class IdempotencyOutcomeUnknown(IdempotencyError):
-    """Nobody can say whether Meta took the message of this key. It is never sent again."""
+    """It is unknown whether Meta accepted the message of this key. It is never sent again."""
 
     code = "idempotency_outcome_unknown"
     status = 409
@@ -205,7 +205,7 @@ class Overloaded(WatsError):
 
 
 class StoreError(WatsError):
-    """The database could not do what was asked."""
+    """The database could not execute an operation."""
 
     code = "persistence_unavailable"
     status = 503
@@ -213,7 +213,7 @@ class StoreError(WatsError):
 
 
 class StoreUnavailable(StoreError):
-    """The store cannot be reached, written or read now. What was asked did not happen."""
+    """The store cannot be reached, written or read now. The operation had no effect."""
 
 
 class StoreNotConfigured(StoreError):
@@ -237,10 +237,10 @@ class MigrationFailed(StoreError):
 
 
 class SchemaMismatch(StoreError):
-    """The database was made by other migrations than these: a newer wats, or edited files."""
+    """The database was migrated by other migrations: those of a newer wats, or edited files."""
 
     code = "migration_checksum_mismatch"
-    text = "The database was made by other migrations than this wats has."
+    text = "The schema version of the database does not match this version of wats."
 
 
 class CopyRefused(StoreError):
@@ -251,16 +251,16 @@ class CopyRefused(StoreError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphDiagnostics:
-    """What Meta said about a failure, sanitised: numbers, and short names without free text.
+    """Meta's description of a failure, sanitised: numbers, and short names without free text.
 
     Attributes:
         meta_code: Meta's `code`.
         meta_subcode: Meta's `error_subcode`.
-        meta_type: Meta's `type`, only if it looks like the name of an exception.
-        fbtrace_id: The id that Meta's support asks for, only if it looks like one.
+        meta_type: Meta's `type`, only if it has the form of the name of an exception.
+        fbtrace_id: The id that Meta's support needs, only if it has the expected form.
         name: Our name for the code, as it shows in the error ledger.
         category: The category of the error table; a member of a closed list.
-        retryable: Whether the same request can succeed later without a change.
+        retryable: Whether the same request can succeed later.
     """
 
     meta_code: int | None = None
@@ -296,8 +296,8 @@ class GraphError(WatsError):
 class GraphRefused(GraphError):
     """Graph returned an error: a read failed, or a write was certainly not carried out.
 
-    `upstream_status` is the HTTP status of the response. `is_certain` tells whether the response
-    proves that nothing was carried out; only a read raises a refusal that is not.
+    `upstream_status` is the HTTP status of the response. `is_certain` is whether the response
+    proves that nothing was carried out; only a read raises a refusal that is not certain.
     """
 
     is_reported = True

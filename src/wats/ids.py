@@ -1,7 +1,7 @@
 """The identifiers of the WhatsApp Business Platform as types. No I/O.
 
-They are all text on the wire, so a plain `str` would let one stand where another belongs; these
-cost nothing at run time. What an identifier may look like is decided once, in `is_safe_id`.
+They are all text on the wire, so a plain `str` would permit to confuse them; these types cost
+nothing at run time. The valid form of an identifier is defined once, in `is_safe_id`.
 """
 
 import re
@@ -31,15 +31,15 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f\u2028\u2029]")
 
 
 def is_safe_id(text: object) -> bool:
-    """Tell whether *text* can be an identifier: 1 to 256 characters, not blank, one line.
+    """Return whether *text* can be an identifier: 1 to 256 characters, not blank, one line.
 
-    Control characters and Unicode line breaks are refused, so that an id can stand in a header, a
-    log line or a file name without changing what is around it.
+    Control characters and Unicode line breaks are refused, so that an id cannot change a header, a
+    log line or a file name around it.
     """
     return (
         isinstance(text, str)
         and 0 < len(text) <= MAX_ID_LENGTH
-        # What is printable is safe; to ask that first costs a tenth of the pattern.
+        # Printable text is safe; checking that first costs a tenth of the pattern.
         and (text.isprintable() or _UNSAFE.search(text) is None)
         and not text.isspace()
     )

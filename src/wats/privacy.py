@@ -1,4 +1,4 @@
-"""Values that must not be seen: secrets, and stand-ins for identifiers. No I/O."""
+"""Values that must not be seen: secrets, and fingerprints of identifiers. No I/O."""
 
 import hashlib
 import hmac
@@ -14,8 +14,8 @@ REDACTED: Final = "[REDACTED]"
 class Secret:
     """A token, key or password that is never printed, logged, pickled or compared in variable time.
 
-    What it holds is had by `reveal()` alone, so a reader can find every place where a secret is
-    used by searching for that word.
+    Its value is accessible through `reveal()` alone, so a reader can find every use of a secret by
+    searching for that name.
     """
 
     __slots__ = ("_digest", "_value")
@@ -29,7 +29,7 @@ class Secret:
         return self._value
 
     def matches(self, candidate: bytes) -> bool:
-        """Tell whether *candidate* is this secret, in a time that tells nothing about either.
+        """Return whether *candidate* is this secret, in a time that reveals nothing about either.
 
         Both sides are compared as SHA-256 digests, so neither length nor position of a difference
         shows. Hashing the candidate takes time by its own length, which its sender knows anyway.
@@ -37,7 +37,7 @@ class Secret:
         return self.matches_digest(hashlib.sha256(candidate).digest())
 
     def matches_digest(self, digest: bytes) -> bool:
-        """Tell whether *digest* is the SHA-256 of this secret, in constant time."""
+        """Return whether *digest* is the SHA-256 of this secret, in constant time."""
         return hmac.compare_digest(self._digest, digest)
 
     @override
@@ -63,19 +63,19 @@ class Secret:
 
 
 def fingerprint(text: str) -> int:
-    """Return 64 bits that stand for *text*, as a signed integer; hardly any other text has them.
+    """Return a 64-bit fingerprint of *text*, as a signed integer; collisions are very rare.
 
-    To find again what they were made of, without keeping it. Not secret: whoever knows a phone
-    number can make its fingerprint.
+    It serves to find a text again without keeping it. It is not secret: the fingerprint of a known
+    phone number can be computed.
     """
     data = text.encode(errors="surrogatepass")
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big", signed=True)
 
 
 def short_fingerprint(text: str) -> int:
-    """Return 31 bits that stand for *text*; one in two thousand million others has the same.
+    """Return a 31-bit fingerprint of *text*; one in two thousand million other texts has the same.
 
-    For what is looked at again, or may be taken for another: SQLite needs four bytes for it, and
-    six for one bit more.
+    For data that is verified afterwards, or tolerates collisions: SQLite needs four bytes for it,
+    and six for one bit more.
     """
     return crc32(text.encode(errors="surrogatepass")) & 0x7FFF_FFFF

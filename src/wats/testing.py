@@ -1,7 +1,7 @@
-"""What tests of applications on wats need, as our own tests need it.
+"""Tools for tests of applications on wats, and for our own tests.
 
-A signer for webhooks, a clock that stands still, a sink that remembers, a configuration, and a
-way to serve an application on a free port. The fake Meta is `wats.simulator`.
+A signer for webhooks, a clock under the control of the test, a sink that records, a configuration,
+and a way to serve an application on a free port. The fake Meta is `wats.simulator`.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ __all__ = [
     "sign",
 ]
 
-APP_SECRET = "an-app-secret-for-tests"  # noqa: S105 - known to everybody, opens nothing
+APP_SECRET = "an-app-secret-for-tests"  # noqa: S105 - public, opens nothing
 VERIFY_TOKEN = "a-verify-token-for-tests"  # noqa: S105
 BEARER_TOKEN = "a-service-token-for-tests"  # noqa: S105
 
@@ -52,7 +52,7 @@ def sign(body: bytes, app_secret: str = APP_SECRET) -> str:
 
 
 class FakeClock:
-    """A clock that moves only when it is told to."""
+    """A clock that moves only on request."""
 
     def __init__(self, moment: datetime = datetime(2026, 11, 22, 12, tzinfo=UTC)) -> None:
         self.moment = moment
@@ -75,7 +75,7 @@ class Recorded(NamedTuple):
 
 
 class RecordedSpan(NamedTuple):
-    """A span that a sink was told of."""
+    """A span that a sink received."""
 
     name: str
     start: datetime
@@ -84,7 +84,7 @@ class RecordedSpan(NamedTuple):
 
 
 class RecordedEvent(NamedTuple):
-    """An event in the life of the service that a sink was told of."""
+    """An event in the life of the service that a sink received."""
 
     name: str
     attributes: dict[str, Any]
@@ -93,7 +93,7 @@ class RecordedEvent(NamedTuple):
 
 @dataclass(slots=True)
 class CapturingTelemetrySink:
-    """A telemetry sink that keeps everything that it is told, in order."""
+    """A telemetry sink that records every call, in order."""
 
     counters: list[Recorded] = field(default_factory=list)
     histograms: list[Recorded] = field(default_factory=list)
@@ -125,7 +125,7 @@ class CapturingTelemetrySink:
 
 
 def example_profile(*, graph_url: str = "http://127.0.0.1:9", **changes: Any) -> Profile:
-    """Return a profile for tests, which nothing listens behind unless *graph_url* says where.
+    """Return a profile for tests, without a real Graph behind it unless *graph_url* is given.
 
     *changes* replace whole sections, as in `example_profile(groups=GroupsConfig(enabled=True))`.
     """
@@ -141,7 +141,7 @@ def example_profile(*, graph_url: str = "http://127.0.0.1:9", **changes: Any) ->
 
 
 def example_secrets(**changes: Any) -> Secrets:
-    """Return secrets for tests; *changes* replace some of them."""
+    """Return secrets for tests; *changes* replace some secrets."""
     secrets = Secrets(
         access_token=Secret("an-access-token-for-tests"),
         verify_token=Secret(VERIFY_TOKEN),

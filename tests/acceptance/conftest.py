@@ -45,7 +45,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 
 class Answer(NamedTuple):
-    """What a service answered."""
+    """The status, headers and body of a response."""
 
     status: int
     body: bytes
@@ -63,7 +63,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Wire:
-    """One answer as it came over a socket."""
+    """A response as read from a socket."""
 
     status: int
     headers: list[tuple[str, str]]
@@ -114,7 +114,7 @@ Until = Callable[..., Awaitable[None]]
 
 @pytest.fixture
 def until() -> Until:
-    """Waits for what no event tells of, and not for ever."""
+    """Waits for a condition that no event signals, up to a limit."""
 
     async def waited(is_so: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> None:
         async with asyncio.timeout(seconds):
@@ -125,7 +125,7 @@ def until() -> Until:
 
 
 class Client:
-    """Asks a service at *url* as Meta, as an application and as a scraper."""
+    """Sends requests to a service at *url* as Meta, as an application and as a scraper."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
@@ -204,7 +204,7 @@ class Gateway(Client):
         self.log = log
 
     def rows(self) -> dict[str, int]:
-        """Count the rows of every table and view that holds what came in or went out."""
+        """Count the rows of every table and view that holds updates or messages."""
         with closing(Connection(str(self.database))) as connection:
             tables = connection.execute(
                 "SELECT name FROM sqlite_schema"
@@ -218,7 +218,7 @@ class Gateway(Client):
             }
 
     async def normalized(self) -> dict[str, float]:
-        """Return what was counted of updates, without what is zero."""
+        """Return the counts of updates, without zeros."""
         samples = await self.samples("webhook_normalization_total")
         return {series: value for series, value in samples.items() if value}
 
@@ -309,7 +309,7 @@ async def gateway(open_gateway: OpenGateway) -> AsyncIterator[Gateway]:
 
 @dataclass
 class Process:
-    """A running `wats serve`, and what it wrote."""
+    """A running `wats serve` and its output."""
 
     process: asyncio.subprocess.Process
     url: str

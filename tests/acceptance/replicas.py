@@ -1,4 +1,4 @@
-"""What the tests of replicas judge by, and the network that they slow down."""
+"""The verdicts for the tests of replicas, and the network that they slow down."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -32,7 +32,7 @@ class Step(NamedTuple):
 
     @property
     def place(self) -> tuple[int, int]:
-        """The customer, and the number of the message among those of the customer."""
+        """The customer, and the number of the message among the messages of that customer."""
         _, customer, number = self.wa_message_id.split(".")
         return int(customer), int(number)
 

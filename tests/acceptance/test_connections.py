@@ -54,7 +54,7 @@ class Serving(NamedTuple):
         return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) / 1024  # type: ignore[index]
 
     def exchange(self, *pieces: bytes, pause: float = 0.0) -> bytes:
-        """Return all that comes back to *pieces*, and to an end of this direction."""
+        """Send *pieces*, close this direction, and return all bytes received."""
         with self.connect() as connection:
             answer = b""
             with contextlib.suppress(ConnectionError):
@@ -106,20 +106,20 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
         yield service
 
 
-def test_a_pipeline_over_sockets_is_answered_in_order_however_it_is_cut(shared: Serving) -> None:
+def test_a_pipeline_over_sockets_gets_responses_in_order_for_every_cut(shared: Serving) -> None:
     for seed in range(300):
         choose = random.Random(seed)
         sent, expected = conversation(choose)
 
         answer = shared.exchange(*list(cuts(choose, sent))[:40], pause=0.001)
 
-        # Of a pipeline that was cut short, the answers are the first ones.
+        # The responses to a truncated pipeline are the first ones.
         assert statuses_of(answer) == expected[: len(statuses_of(answer))], seed
         assert statuses_of(shared.exchange(sent)) == expected, seed
 
 
 def flood(first: bytes, more: bytes = b"", *, receive_buffer: int = 0) -> Callable[..., None]:
-    """Return an attack: *first* and then *more* without end, and no answer is read."""
+    """Return an attack: *first* and then *more* without end; it reads no response."""
 
     def attack(service: Serving, until: float) -> None:
         while time.monotonic() < until:
@@ -175,7 +175,7 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
-def test_no_stranger_makes_the_service_hold_much_or_answer_late(
+def test_unauthenticated_clients_cannot_exhaust_memory_or_delay_responses(
     serving: Serving, attack: Callable[..., None]
 ) -> None:
     assert statuses_of(serving.exchange(post(update(0)))) == [200]

@@ -26,7 +26,7 @@ TOLD_TWICE = {
     "envelope_entry_id_integer": "account",
     "group_multiple_items": "groupParticipants",
 }
-"""Bodies with an event that another body tells too: in other company, or of a number as an id."""
+"""Bodies with an event of another body: among other events, or with a number as an id."""
 EVENTS = EMITTED - Counter(TOLD_TWICE.values())
 
 LISTS = {
@@ -44,11 +44,11 @@ LISTS = {
     "smb_app_state_sync": ("state_sync",),
     "automatic_events": ("automatic_events",),
 }
-"""The members of the values of a field that hold items, each of which is an update by itself."""
+"""The members of the values of a field that hold items, each of which is an update."""
 
 
-class Keeper:
-    """A handler that keeps what it gets."""
+class UpdateRecorder:
+    """A handler that keeps the updates it receives."""
 
     def __init__(self) -> None:
         self.kinds: list[str] = []
@@ -62,7 +62,7 @@ def envelope_of(*entries: Any) -> dict[str, Any]:
 
 
 def entries_of(rows: list[Any]) -> list[Any]:
-    """Return every entry that can be read, with those of its changes that can."""
+    """Return every readable entry, with its readable changes."""
     entries = []
     for row in rows:
         for entry in deepcopy(row["body"]["entry"]):
@@ -115,7 +115,7 @@ def one_item_each() -> Iterator[Any]:
 
 
 def items_of_one_number_in_one_value() -> Iterator[Any]:
-    """As the platform does after an outage: what waited for one number comes in one value."""
+    """After an outage the platform sends everything that waited for one number in one value."""
     together: dict[Any, Any] = {}
     rest = []
     for entry in entries_of(ACCEPTED):
@@ -168,8 +168,10 @@ def test_there_are_219_bodies() -> None:
     assert len(ROWS) == 219
 
 
-async def test_every_body_is_answered_as_it_deserves_and_handled_once(open_gateway, until) -> None:
-    handler = Keeper()
+async def test_every_body_gets_the_expected_response_and_is_handled_once(
+    open_gateway, until
+) -> None:
+    handler = UpdateRecorder()
     async with open_gateway(handlers=[handler]) as gateway:
         for row in ROWS:
             answer = await gateway.webhook(row["body"])
@@ -178,10 +180,10 @@ async def test_every_body_is_answered_as_it_deserves_and_handled_once(open_gatew
             else:
                 received = len(row["emit"])
                 new = received - (row["name"] in TOLD_TWICE)
-                told = answer.json
-                assert list(told) == ["status", "received", "dispatched", "skipped"]
-                assert (answer.status, told["status"]) == (200, "ok"), row["name"]
-                assert (told["received"], told["dispatched"]) == (received, new), row["name"]
+                receipt = answer.json
+                assert list(receipt) == ["status", "received", "dispatched", "skipped"]
+                assert (answer.status, receipt["status"]) == (200, "ok"), row["name"]
+                assert (receipt["received"], receipt["dispatched"]) == (received, new), row["name"]
         await until(lambda: len(handler.kinds) >= EVENTS.total())
         await until(lambda: not gateway.rows()["wats_outstanding"])
 
@@ -195,8 +197,8 @@ async def test_every_body_is_answered_as_it_deserves_and_handled_once(open_gatew
         assert gateway.rows()["wats_messages"] == EVENTS["message"]
 
 
-async def test_what_comes_again_changes_nothing_but_a_count(open_gateway, until) -> None:
-    handler = Keeper()
+async def test_redeliveries_change_only_a_count(open_gateway, until) -> None:
+    handler = UpdateRecorder()
     async with open_gateway(handlers=[handler]) as gateway:
         for row in ROWS:
             await gateway.webhook(row["body"])
@@ -219,7 +221,7 @@ async def test_what_comes_again_changes_nothing_but_a_count(open_gateway, until)
 
 
 @pytest.mark.parametrize("rebatch", REBATCHED, ids=lambda rebatch: rebatch.__name__)
-async def test_what_comes_again_in_other_envelopes_changes_nothing(gateway, rebatch) -> None:
+async def test_redeliveries_in_other_envelopes_change_nothing(gateway, rebatch) -> None:
     for row in ROWS:
         await gateway.webhook(row["body"])
     before = await gateway.normalized()
@@ -239,8 +241,8 @@ async def test_what_comes_again_in_other_envelopes_changes_nothing(gateway, reba
     assert (gateway.rows(), await gateway.messages()) == (rows, messages)
 
 
-async def test_nothing_is_kept_of_what_is_not_signed_by_meta(open_gateway) -> None:
-    handler = Keeper()
+async def test_nothing_is_stored_of_a_body_with_an_invalid_signature(open_gateway) -> None:
+    handler = UpdateRecorder()
     async with open_gateway(handlers=[handler]) as gateway:
         before = await gateway.normalized()
         for row in ROWS:

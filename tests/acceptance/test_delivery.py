@@ -98,7 +98,7 @@ def outstanding(database: Path) -> int:
 async def overload(
     sender: Sender, seconds: float, rate: float, numbers: Iterable[int]
 ) -> list[int]:
-    """Send one update after the other at *rate*; return those that were acknowledged, in order."""
+    """Send updates one by one at *rate*; return the acknowledged ones, in order."""
     acknowledged: list[int] = []
 
     async def send(number: int) -> None:
@@ -138,14 +138,14 @@ async def test_under_overload_at_most_one_slot_full_overtakes_the_oldest_waiting
             acknowledged.append(number)
 
         async with asyncio.TaskGroup() as group:
-            for number in range(100, 1000):  # 130 % of what four slots handle in 20 ms each
+            for number in range(100, 1000):  # 130 % of the throughput of four slots at 20 ms each
                 group.create_task(send(number))
                 await asyncio.sleep(1 / 260)
         handled_under_load = list(begun)
 
     burst = [number for number in handled_under_load if number < 100]
     assert sorted(burst) == list(range(60))
-    # Each update was stored before those were sent that were sent after its acknowledgement.
+    # Each update was stored before any update that was sent after its acknowledgement.
     arrival = {number: place for place, number in enumerate(acknowledged)}
     for place, number in enumerate(handled_under_load):
         waiting = [
@@ -189,9 +189,7 @@ async def test_a_retry_that_is_due_starts_under_overload(database: Path) -> None
     assert begun.count(5) == 2
 
 
-async def test_a_quick_handler_gets_everything_beside_one_that_is_slow(
-    database: Path, until
-) -> None:
+async def test_a_quick_handler_is_not_delayed_by_a_slow_one(database: Path, until) -> None:
     slow_began: list[int] = []
     quick_got: list[int] = []
     gate = asyncio.Event()
@@ -265,7 +263,7 @@ async def test_stops_make_no_dead_letter_of_an_update_that_was_never_called(
     assert dead_letters(database) == []
 
 
-async def test_a_lowered_limit_of_attempts_lets_a_waiting_update_be_tried_once_more(
+async def test_a_lowered_limit_of_attempts_permits_one_more_attempt_of_a_waiting_update(
     database: Path, until
 ) -> None:
     calls: list[int] = []

@@ -1,8 +1,8 @@
-"""To a stranger the operators' routes are paths that do not exist, in every byte that comes back.
+"""Without a token, operator endpoints match nonexistent paths in every byte of the response.
 
-Requests go to the sockets of `wats serve` as they stand here, and what comes back is compared as a
-whole, but for the time in `date`: the status line, names, order and values of the headers, the
-body, and what becomes of the connection.
+Requests go to the sockets of `wats serve` exactly as written here. Responses are compared
+completely, except for the time in `date`: the status line, names, order and values of the headers,
+the body, and whether the connection stays open.
 """
 
 import json
@@ -117,7 +117,7 @@ SHAPES = {
 
 
 class Setup(NamedTuple):
-    """What one service has."""
+    """The paths and tokens of one service."""
 
     groups: bool = False
     scraper_token: bool = False
@@ -178,10 +178,10 @@ def request(
 
 
 def exchange(service: Service, sent: bytes, late: str = "") -> bytes:
-    """Return all that comes back: *late* and `LAST` are sent once *sent* has its first answer."""
+    """Return all bytes received; *late* and `LAST` are sent once *sent* has its first response."""
     with connect(service) as connection:
         answer = ask(connection, sent)
-        with suppress(ConnectionError):  # it may be closed after the first answer
+        with suppress(ConnectionError):  # it may be closed after the first response
             connection.sendall(late.encode() + LAST)
             while received := connection.recv(65_536):
                 answer += received
@@ -193,7 +193,7 @@ def connect(service: Service) -> socket.socket:
 
 
 def ask(connection: socket.socket, sent: bytes) -> bytes:
-    """Return what comes back until there is an answer at least."""
+    """Return the bytes received up to the end of the first response."""
     connection.sendall(sent)
     answer = b""
     while not is_whole(answer, is_head=sent.startswith(b"HEAD ")):
@@ -214,7 +214,7 @@ def undated(answer: bytes) -> bytes:
 
 
 def assert_hidden(service: Service, *, late: str = "", shape: str = "{}", **asked: str) -> bytes:
-    """Return the answer to an unknown path, once it has been that to every hidden one, too."""
+    """Return the response to an unknown path, once every hidden path had the same."""
     unknown = exchange(service, request(shape.format(UNKNOWN), **asked), late)
     for path in HIDDEN:
         assert exchange(service, request(shape.format(path), **asked), late) == unknown, path
@@ -223,8 +223,10 @@ def assert_hidden(service: Service, *, late: str = "", shape: str = "{}", **aske
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("method", METHODS)
-def test_without_a_good_token_there_is_nothing(service: Service, method: str, version: str) -> None:
-    # The parser refuses a method that it does not know before anybody looks at the path.
+def test_without_a_valid_token_operator_endpoints_do_not_exist(
+    service: Service, method: str, version: str
+) -> None:
+    # The parser refuses an unknown method before the path is read.
     status = b"HTTP/1.1 400 " if method == INVENTED else b"HTTP/1.1 404 "
     for headers in STRANGERS.values():
         answer = assert_hidden(service, method=method, version=version, headers=headers)
@@ -258,9 +260,7 @@ def test_no_way_to_write_a_path_makes_a_difference(service: Service, method: str
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_nothing_that_comes_before_or_behind_makes_a_difference(
-    service: Service, version: str
-) -> None:
+def test_bytes_before_or_after_the_token_make_no_difference(service: Service, version: str) -> None:
     for other in (b"", request("/healthz"), request("/openapi.json", headers=GOOD)):
         conversations = [
             other + request(path, version=version) * 3 + other for path in (UNKNOWN, *HIDDEN)
@@ -308,7 +308,7 @@ def test_no_request_at_all_makes_a_difference(
 @example(path="/debug")
 @example(path="/debug/")
 @example(path="/debug/pprof")
-def test_every_unknown_path_is_answered_like_every_other(service: Service, path: str) -> None:
+def test_all_unknown_paths_get_the_same_response(service: Service, path: str) -> None:
     assume(path not in {*HIDDEN, "/healthz", "/readyz"} and not path.startswith("/api/"))
 
     assert exchange(service, request(path)) == exchange(service, request("/metrics"))
@@ -328,7 +328,7 @@ def test_no_process_makes_a_difference(service: Service) -> None:
     assert b"\nwats_worker_processes %d\n" % service.setup.workers in metrics
 
 
-def test_a_good_token_opens_what_is_hidden(service: Service) -> None:
+def test_a_valid_token_opens_hidden_endpoints(service: Service) -> None:
     for headers in (GOOD, SCRAPER) if service.setup.scraper_token else (GOOD,):
         for path in HIDDEN:
             answers = [
@@ -360,7 +360,7 @@ def test_the_404_is_59_bytes_of_json(service: Service) -> None:
     assert b"server:" not in head
 
 
-def test_the_api_is_closed_before_anything_is_said_about_methods(service: Service) -> None:
+def test_the_token_is_checked_before_the_method(service: Service) -> None:
     for path in ("/api/messages", "/api/messages/text", "/api/messages/x"):
         for method in ("GET", "POST", "DELETE", "OPTIONS"):
             answer = exchange(service, request(path, method))
@@ -368,7 +368,7 @@ def test_the_api_is_closed_before_anything_is_said_about_methods(service: Servic
             assert b"\r\nwww-authenticate: Bearer\r\n" in answer
 
 
-def test_the_document_tells_of_what_is_hidden_to_callers_only(service: Service) -> None:
+def test_the_document_lists_hidden_routes_for_callers_only(service: Service) -> None:
     anonymous = exchange(service, request("/openapi.json"))
     complete = exchange(service, request("/openapi.json", headers=GOOD))
 

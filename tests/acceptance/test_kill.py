@@ -1,4 +1,4 @@
-"""What a power cut may do, done to a real process again and again."""
+"""The effects of a power cut, simulated on a real process again and again."""
 
 import asyncio
 import json
@@ -80,7 +80,7 @@ class Step(NamedTuple):
 
 @dataclass
 class Journal:
-    """What the handlers of all processes wrote, in its order."""
+    """The lines that the handlers of all processes wrote, in order."""
 
     path: Path
 
@@ -100,7 +100,7 @@ class Journal:
 
 @dataclass
 class Load:
-    """Customers who write through many connections, to one process after the other."""
+    """Customers that write through many connections, to one process after the other."""
 
     session: aiohttp.ClientSession
     chance: random.Random
@@ -111,7 +111,7 @@ class Load:
     news: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def post(self, url: str) -> None:
-        """Deliver webhooks until the process is gone; what had no answer then comes again."""
+        """Deliver webhooks until the process is gone; unacknowledged ones are sent again later."""
         while True:
             body = self.unanswered.pop() if self.unanswered else some_of(self.numbers, self.chance)
             headers = {"x-hub-signature-256": sign(body)}
@@ -177,7 +177,7 @@ def key_of(wa_message_id: str) -> str:
 
 
 def fails_once(key: str) -> bool:
-    """Tell whether the stubborn handler fails on its first attempt at *key*."""
+    """Return whether the stubborn handler fails on its first attempt at *key*."""
     return key.startswith("0")
 
 
@@ -219,12 +219,12 @@ def journal(tmp_path: Path) -> Journal:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> dict[str, Any]:
-    """Return what a service with the handlers of the journal is configured with."""
+    """Return the config of a service with the handlers of the journal."""
     return {
         "environ": {"JOURNAL": str(tmp_path / "handled")},
         "persistence": {"url": f"sqlite:///{tmp_path}/wats.db"},
         "handlers": [QUICK, STUBBORN],
-        # Shorter than anybody would choose, for a dead process keeps its leases until they end.
+        # Shorter than in production, since the leases of a dead process last until they expire.
         "inbox": {"leaseSeconds": 1, "maxAttempts": 1000},
     }
 
@@ -232,7 +232,7 @@ def settings(tmp_path: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("handlers", "seed"), [((QUICK, STUBBORN), 20261122), ((STUBBORN,), 20261123)]
 )
-async def test_no_kill_loses_what_was_acknowledged_or_repeats_what_was_settled(
+async def test_a_kill_loses_no_acknowledged_update_and_repeats_no_settled_one(
     serve, journal, settings, tmp_path, until, handlers, seed
 ) -> None:
     settings["handlers"] = list(handlers)
@@ -336,7 +336,7 @@ async def test_a_handler_that_is_done_is_not_called_again_while_another_one_retr
 
 
 @pytest.mark.parametrize("has_store", [True, False], ids=["store", "no-store"])
-async def test_sigterm_lets_what_runs_end(
+async def test_sigterm_lets_running_handlers_finish(
     serve, journal, settings, tmp_path, until, has_store
 ) -> None:
     settings["handlers"] = ["journal_handlers:patient"]

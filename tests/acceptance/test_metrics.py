@@ -1,4 +1,4 @@
-"""How `/metrics` is asked for and answered, byte for byte."""
+"""Requests for `/metrics` and their responses, byte for byte."""
 
 import gzip
 
@@ -21,7 +21,7 @@ OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("accepted", "headers"),
     [
         pytest.param({}, {"content-type": TEXT_TYPE}, id="text"),
         pytest.param(OPENMETRICS, {"content-type": OPENMETRICS_TYPE}, id="OpenMetrics"),
@@ -35,30 +35,32 @@ OPENMETRICS_TYPE = "application/openmetrics-text; version=1.0.0; charset=utf-8"
         ),
     ],
 )
-async def test_a_scraper_gets_the_form_that_it_asks_for(url, exchange, method, asked, told) -> None:
-    answer = await exchange(url, method, "/metrics", headers={**TOKEN, **asked})
+async def test_a_scraper_gets_the_format_that_it_requests(
+    url, exchange, method, accepted, headers
+) -> None:
+    answer = await exchange(url, method, "/metrics", headers={**TOKEN, **accepted})
 
     assert answer.status == 200
     assert (
         dict(answer.headers).items()
         >= {
-            **told,
+            **headers,
             "vary": "Accept, Accept-Encoding",
             "cache-control": "no-store",
         }.items()
     )
-    assert ("content-encoding" in answer.names) is ("content-encoding" in told)
+    assert ("content-encoding" in answer.names) is ("content-encoding" in headers)
     if method == "HEAD":
         assert (answer.body, int(answer["content-length"]) > 0) == (b"", True)
         return
     assert int(answer["content-length"]) == len(answer.body)
-    text = gzip.decompress(answer.body) if "content-encoding" in told else answer.body
+    text = gzip.decompress(answer.body) if "content-encoding" in headers else answer.body
     assert text.startswith(b"# HELP http_requests")
-    assert text.endswith(b"# EOF\n") is ("openmetrics" in told["content-type"])
+    assert text.endswith(b"# EOF\n") is ("openmetrics" in headers["content-type"])
 
 
 @pytest.mark.parametrize("headers", [OPENMETRICS, GZIP, {**OPENMETRICS, **GZIP}])
-async def test_whoever_has_no_token_is_told_nothing_whatever_they_accept(
+async def test_without_a_token_metrics_are_hidden_for_every_accept_header(
     url, exchange, headers
 ) -> None:
     hidden = await exchange(url, "GET", "/metrics", headers=headers)

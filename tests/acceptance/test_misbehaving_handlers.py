@@ -219,7 +219,7 @@ async def serving(handler: Handler, *, short: bool, store: SQLiteStore | None = 
 
 
 async def answer_to(url: str, body: bytes) -> bytes:
-    """Return the first answer on a connection that is kept, without its date."""
+    """Return the first response on a kept connection, without its date."""
     address = urlsplit(url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     head = f"POST {HOOK} HTTP/1.1\r\nhost: x\r\nX-Hub-Signature-256: {sign(body)}\r\n"
@@ -235,7 +235,7 @@ async def answer_to(url: str, body: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("misbehave", MISBEHAVIOUR, ids=lambda each: each.__name__)
-async def test_without_a_store_a_webhook_is_answered_in_the_same_way_on_both_paths(
+async def test_without_a_store_both_paths_give_the_same_response_to_a_webhook(
     misbehave,
 ) -> None:
     answers = []

@@ -60,7 +60,7 @@ def in_fastapi(app: Any) -> Any:
 
 @asynccontextmanager
 async def under_uvicorn(app: Any, **options: Any) -> AsyncIterator[str]:
-    """Serve *app* with a uvicorn that nobody has configured for it."""
+    """Serve *app* with a uvicorn in its default configuration."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(app, log_config=None, **options)
         server = uvicorn.Server(config)
@@ -131,7 +131,7 @@ async def test_every_route_is_where_it_was_mounted(mounted, http) -> None:
     assert taken == (200, b'{"status":"ok","received":1,"dispatched":1,"skipped":0}')
 
 
-async def test_what_is_hidden_stays_hidden(mounted, http) -> None:
+async def test_hidden_endpoints_stay_hidden_under_a_prefix(mounted, http) -> None:
     _, ours = mounted
 
     for path in ("/metrics", "/status", "/debug/diagnostics", "/nothing", "/gateway/healthz2"):

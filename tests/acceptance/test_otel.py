@@ -1,4 +1,4 @@
-"""What OpenTelemetry is told, as a receiver of OTLP over HTTP sees it."""
+"""The export to OpenTelemetry, as seen by a receiver of OTLP over HTTP."""
 
 import asyncio
 import json
@@ -29,11 +29,11 @@ CANARY = "canary"
 PHONE = "15550004711"
 SINK = "wats.telemetry.otel:from_environment"
 REFUSED = "15550000006"
-"""Somebody to whom the simulated Graph sends nothing."""
+"""A recipient to whom the simulated Graph sends nothing."""
 
 
 class Receiver:
-    """Takes what is exported to it, over HTTP on loopback."""
+    """Receives exports over HTTP on loopback."""
 
     def __init__(self) -> None:
         self.exports: list[tuple[str, dict[str, str], bytes]] = []
@@ -115,20 +115,20 @@ def environment(monkeypatch: pytest.MonkeyPatch, receiver: Receiver) -> pytest.M
 
 @pytest.fixture
 def nowhere() -> str:
-    """Where nobody listens."""
+    """An address without a listener."""
     with closing(socket.create_server(("127.0.0.1", 0))) as unused:
         return f"http://127.0.0.1:{unused.getsockname()[1]}"
 
 
 @pytest.fixture
 def silence() -> Iterator[str]:
-    """Where everything is accepted and nothing answered."""
+    """An address that accepts connections and never responds."""
     with closing(socket.create_server(("127.0.0.1", 0))) as deaf:
         yield f"http://127.0.0.1:{deaf.getsockname()[1]}"
 
 
 class Failing:
-    """A handler whose errors say too much, in text and in name."""
+    """A handler whose errors hold personal data, in text and in class name."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -161,7 +161,7 @@ def message(text: str = CANARY) -> dict[str, Any]:
 
 
 async def a_bit_of_everything(gateway: Any) -> list[int]:
-    """Ask for things that go well and things that do not, and return how they were answered."""
+    """Send requests that succeed and requests that fail, and return the responses."""
     answers = [
         await gateway.webhook(message()),
         await gateway.webhook(b"{" + CANARY.encode()),
@@ -197,7 +197,7 @@ async def test_a_receiver_gets_metrics_and_spans_of_all_that_happened(
     assert all(0 < s.start_time_unix_nano <= s.end_time_unix_nano for s in receiver.spans)
 
 
-async def test_nothing_of_a_person_and_no_text_of_an_error_leaves(
+async def test_no_personal_data_and_no_exception_text_is_exported(
     open_gateway, receiver, environment, until, capsys
 ) -> None:
     environment.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
@@ -220,7 +220,7 @@ async def test_nothing_of_a_person_and_no_text_of_an_error_leaves(
     assert CANARY not in out + err
 
 
-async def test_the_resource_says_what_runs_and_not_where(
+async def test_the_resource_names_the_service_but_no_host(
     open_gateway, receiver, environment
 ) -> None:
     sink = from_environment()
@@ -276,7 +276,7 @@ async def test_a_signal_that_is_not_wanted_is_not_exported(
 
 
 @pytest.mark.parametrize("endpoint", ["nowhere", "silence"])
-async def test_an_endpoint_that_is_dead_changes_no_answer_and_delays_no_end(
+async def test_a_dead_endpoint_changes_no_response_and_delays_no_shutdown(
     open_gateway, monkeypatch, request, until, endpoint
 ) -> None:
     async with open_gateway() as gateway:
@@ -300,7 +300,7 @@ async def test_an_endpoint_that_is_dead_changes_no_answer_and_delays_no_end(
     assert took < 1.0
 
 
-def told(errors: str) -> list[Mapping[str, Any]]:
+def log_lines(errors: str) -> list[Mapping[str, Any]]:
     return [json.loads(line) for line in errors.splitlines()]
 
 
@@ -311,9 +311,7 @@ async def ask(url: str, times: int) -> None:
                 assert answer.status == 200
 
 
-async def test_a_service_of_a_config_file_exports_what_it_did_until_its_end(
-    serve, receiver
-) -> None:
+async def test_a_service_of_a_config_file_exports_telemetry_until_it_ends(serve, receiver) -> None:
     environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.url}
 
     async with serve("http://127.0.0.1:9", environ, telemetry={"sink": SINK}) as process:
@@ -335,7 +333,7 @@ async def test_a_service_without_an_endpoint_runs_and_exports_nothing(serve) -> 
     assert (code, process.errors.read_text()) == (0, "")
 
 
-async def test_a_service_whose_endpoint_is_dead_ends_in_time_and_says_so_without_words(
+async def test_a_service_whose_endpoint_is_dead_ends_in_time_and_logs_no_exception_text(
     serve, nowhere
 ) -> None:
     environ = {
@@ -351,7 +349,7 @@ async def test_a_service_whose_endpoint_is_dead_ends_in_time_and_says_so_without
         code, _ = await process.terminate()
         took = time.monotonic() - began
 
-    lines = told(process.errors.read_text())
+    lines = log_lines(process.errors.read_text())
     assert (code, took < 10) == (0, True)
     assert {line["event"] for line in lines} == {"wats.library.log"}
     assert {line["library"] for line in lines} == {"opentelemetry"}

@@ -1,4 +1,4 @@
-"""What everybody is told while the database is gone, or where there is none."""
+"""Responses while the database is gone, or where there is none."""
 
 import json
 from contextlib import closing
@@ -15,11 +15,11 @@ MINE = "whatsapp_business_account"
 
 
 def error(code: str, message: str, **more: Any) -> bytes:
-    told = {"error": {"code": code, "message": message, **more}}
-    return json.dumps(told, separators=(",", ":"), ensure_ascii=False).encode()
+    document = {"error": {"code": code, "message": message, **more}}
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-async def test_without_a_store_what_needs_one_says_so(open_gateway) -> None:
+async def test_without_a_store_routes_that_need_one_report_it(open_gateway) -> None:
     async with open_gateway(has_store=False) as gateway:
         for path, message in {
             "/api/messages": "Message projections require a persistence store.",
@@ -36,7 +36,7 @@ async def test_without_a_store_what_needs_one_says_so(open_gateway) -> None:
 
 
 class Unavailable(SQLiteStore):
-    """A store in front of which somebody pulls the plug."""
+    """A store that can be disconnected."""
 
     is_gone = False
 
@@ -72,7 +72,7 @@ NO_WINDOW = error(
 NOT_READY = error("not_ready", "The persistence check failed.")
 
 
-async def test_a_store_that_is_gone_is_told_to_everybody_and_nothing_is_lost(
+async def test_every_caller_learns_of_a_lost_store_and_no_update_is_lost(
     open_gateway, tmp_path
 ) -> None:
     store = Unavailable(str(tmp_path / "wats.db"))
@@ -123,11 +123,11 @@ async def test_a_message_that_meta_took_is_no_failure_when_it_cannot_be_recorded
         ]
 
 
-async def test_a_database_that_somebody_holds_is_unavailable(open_gateway, tmp_path) -> None:
+async def test_a_locked_database_is_unavailable(open_gateway, tmp_path) -> None:
     store = SQLiteStore(str(tmp_path / "wats.db"), busy_seconds=0.1)
     async with open_gateway(store=store) as gateway:
         with closing(Connection(str(gateway.database))) as other:
-            other.set_busy_timeout(5000)  # for what the gateway does at its start
+            other.set_busy_timeout(5000)  # for the queries at the start of the gateway
             other.execute("BEGIN EXCLUSIVE")
             refused = await gateway.webhook(UPDATE)
             other.execute("ROLLBACK")

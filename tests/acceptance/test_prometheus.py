@@ -50,7 +50,7 @@ class Prometheus:
         self._url = url
 
     async def ask(self, path: str) -> dict[str, Any]:
-        """Return what the API answers; nothing while it is not up."""
+        """Return the response of the API, or nothing while Prometheus is not up."""
         try:
             async with self._session.get(f"{self._url}/api/v1/{path}") as answer:
                 found: dict[str, Any] = await answer.json()
@@ -124,7 +124,7 @@ async def test_prometheus_scrapes_a_service_and_counts_right(gateway, tmp_path) 
         assert await prometheus.query('http_requests_total{job="stranger"}') == []
 
 
-async def test_a_series_of_ours_is_what_prometheus_takes_for_one(open_gateway, tmp_path) -> None:
+async def test_prometheus_parses_every_series_as_it_was_exposed(open_gateway, tmp_path) -> None:
     operator = TelemetryConfig(families="operator")
     async with (
         open_gateway(telemetry=operator) as gateway,
@@ -164,11 +164,11 @@ async def test_prometheus_evaluates_every_rule_that_we_ship(watched) -> None:
 
     assert sorted(rule["name"] for rule in rules) == sorted(names)
     assert {rule["health"] for rule in rules} == {"ok"}
-    # Nothing is wrong with a service that has just begun, whatever its scraper cannot know yet.
+    # A service that has just started raises no alert, although its scraper lacks history.
     await prometheus.until('count(ALERTS{alertstate="firing"}) or vector(0)', [0])
 
 
-async def test_prometheus_has_an_answer_to_every_query_of_the_dashboard(watched) -> None:
+async def test_prometheus_has_data_for_every_query_of_the_dashboard(watched) -> None:
     gateway, prometheus = watched
     panels = json.loads((MATERIAL / "dashboard.json").read_text())["panels"]
     queries = "\n".join(each["expr"] for panel in panels for each in panel.get("targets", ()))
@@ -204,7 +204,7 @@ async def promtool(exposition: bytes) -> tuple[int, str]:
     return process.returncode, said.decode()
 
 
-async def test_promtool_has_nothing_to_say_about_the_exposition(gateway) -> None:
+async def test_promtool_accepts_the_exposition(gateway) -> None:
     fresh = (await gateway.ask("GET", "/metrics")).body
     await gateway.webhook(envelope(1))
     await gateway.send_text("15550001234", key="k")

@@ -1,7 +1,7 @@
-"""`wats serve` behind proxies that pass on the webhook path only, with hostile clients beside Meta.
+"""`wats serve` behind proxies that pass on the webhook path only, with hostile clients and Meta.
 
-Two parties that disagree where a request ends would let a client reach other routes, or make a
-webhook of Meta part of another request: answered with 200, and not stored.
+Two parties that disagree about the end of a request would let a client reach other routes, or make
+a webhook of Meta part of another request: acknowledged with 200, and not stored.
 """
 
 import contextlib
@@ -184,7 +184,7 @@ def attack(front: int, seed: int, count: int) -> None:
 
 
 def deliver(front: int, wamid: str) -> list[int]:
-    """Deliver a webhook as Meta does; return the statuses of what comes back."""
+    """Deliver a webhook as Meta does; return the statuses of the responses."""
     answer = b""
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", front), 10) as client:
         client.sendall(post(message(wamid), "connection: close"))

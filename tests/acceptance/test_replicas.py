@@ -37,7 +37,7 @@ DEADLINE_SECONDS = 15.0
 
 @dataclass
 class Load:
-    """Customers who write to any replica; each waits until a message is acknowledged."""
+    """Customers that write to any replica; each waits until a message is acknowledged."""
 
     session: aiohttp.ClientSession
     targets: Callable[[], Sequence[str]]

@@ -20,7 +20,7 @@ async def status_of(gateway, wamid: str) -> str:
 
 
 @pytest.mark.parametrize("path", [TEXT, "/api/messages"], ids=["text", "graph"])
-async def test_fifty_at_once_with_one_key_are_one_message(open_gateway, path) -> None:
+async def test_fifty_concurrent_requests_with_one_key_send_one_message(open_gateway, path) -> None:
     body = BODY
     if path != TEXT:
         text = {"type": "text", "text": {"body": "Hello"}}
@@ -95,7 +95,9 @@ async def test_without_a_key_every_request_is_a_message(gateway) -> None:
         pytest.param("15550000018", 0, id="gateway-timeout"),
     ],
 )
-async def test_what_nobody_knows_is_never_sent_again(gateway, recipient, sends) -> None:
+async def test_a_request_whose_outcome_is_unknown_is_never_sent_again(
+    gateway, recipient, sends
+) -> None:
     first = await gateway.send_text(recipient, key="k")
     again = [await gateway.send_text(recipient, key="k") for _ in range(3)]
 
@@ -108,7 +110,7 @@ async def test_what_nobody_knows_is_never_sent_again(gateway, recipient, sends) 
 
 
 @pytest.mark.parametrize("suffix", ["0003", "0004", "0005", "0006"])
-async def test_what_was_refused_can_be_sent_with_the_same_key(gateway, suffix) -> None:
+async def test_a_refused_message_can_be_sent_again_with_the_same_key(gateway, suffix) -> None:
     refused = await gateway.send_text(f"1555000{suffix}", key="k")
     again = await gateway.send_text(f"1555000{suffix}", key="k")
     other = await gateway.send_text("15550001234", key="k")
@@ -122,7 +124,7 @@ async def test_what_was_refused_can_be_sent_with_the_same_key(gateway, suffix) -
     assert gateway.simulator.counts.sends == 1
 
 
-async def test_an_answer_that_cannot_be_read_is_no_failure(gateway) -> None:
+async def test_a_response_that_cannot_be_parsed_is_not_a_failure(gateway) -> None:
     answer = await gateway.send_text("15550000012", key="k")
     again = await gateway.send_text("15550000012", key="k")
 
@@ -260,7 +262,7 @@ async def test_no_status_moves_a_message_back(open_gateway) -> None:
         ),
     ],
 )
-async def test_what_meta_refuses_is_told_in_numbers_and_names_only(
+async def test_a_refusal_of_metas_is_reported_by_numbers_and_names_only(
     gateway, capsys, recipient, status, retry_after, expected
 ) -> None:
     answer = await gateway.send_text(f"+{recipient}")
@@ -278,11 +280,11 @@ async def test_what_meta_refuses_is_told_in_numbers_and_names_only(
         (await gateway.ask("GET", path)).body.decode()
         for path in ("/metrics", "/status", "/debug/diagnostics")
     ]
-    told = [answer.body.decode(), repr(answer.headers), repr(gateway.log), *capsys.readouterr()]
-    assert not [text for text in [*shown, *told] if recipient in text or "Made up" in text]
+    outputs = [answer.body.decode(), repr(answer.headers), repr(gateway.log), *capsys.readouterr()]
+    assert not [text for text in [*shown, *outputs] if recipient in text or "Made up" in text]
 
 
-async def test_nobody_listening_is_a_failure_that_can_be_tried_again(open_gateway) -> None:
+async def test_a_refused_connection_is_a_retryable_failure(open_gateway) -> None:
     async with open_gateway() as gateway:
         await gateway.simulator.stop()
 

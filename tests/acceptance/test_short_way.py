@@ -1,4 +1,4 @@
-"""`wats serve` answers usual webhooks by a short way, and nobody can tell."""
+"""The fast path of `wats serve` for usual webhooks cannot be distinguished from the slow path."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ CAP = 4096
 
 
 def post(body: bytes, signature: str | None = None, more: str = "", path: str = HOOK) -> bytes:
-    """Return a webhook as it stands on the wire, signed unless another *signature* is given."""
+    """Return a webhook as sent on the wire, signed unless another *signature* is given."""
     signed = sign(body) if signature is None else signature
     head = f"POST {path} HTTP/1.1\r\nhost: x\r\nX-Hub-Signature-256: {signed}\r\n{more}"
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode("latin-1") + body
@@ -101,7 +101,7 @@ async def serving(folder: Path, *, short: bool) -> AsyncIterator[str]:
 
 
 async def converse(url: str, pieces: Iterable[bytes]) -> bytes:
-    """Send *pieces* one by one, then a last request, and return all answers but their dates."""
+    """Send *pieces* one by one, then a last request; return all responses without dates."""
     address = urlsplit(url)
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     for piece in (*pieces, LAST):
@@ -130,7 +130,7 @@ async def counted(url: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 async def both_ways(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[list[str]]:
-    """Run a service of each kind. What one conversation leaves in them is the same in both."""
+    """Run a service of each kind. Both end in the same state after one conversation."""
     folders = [tmp_path_factory.mktemp("long"), tmp_path_factory.mktemp("short")]
     async with (
         serving(folders[0], short=False) as long_way,

@@ -1,4 +1,4 @@
-"""An operator's sink may do what it likes: nobody who asks the service sees a difference."""
+"""No failure of an operator's sink changes a response of the service."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ CANARY = "canary-in-an-exception"
 
 
 class WellBehaved:
-    """A sink of which nobody hears."""
+    """A sink that records nothing."""
 
     def increment_counter(self, name: str, value: int, attributes: Any) -> None:
         pass
@@ -46,7 +46,7 @@ class Failing:
 
 
 class Strange(WellBehaved):
-    """Returns something that can be awaited, and that breaks when somebody does."""
+    """Returns an awaitable that fails when it is awaited."""
 
     class Broken(Awaitable[None]):
         def __await__(self) -> Any:
@@ -71,7 +71,7 @@ class Stuck:
 
 
 class Greedy(WellBehaved):
-    """Changes what it was given, if it can."""
+    """Changes the attributes it receives, if it can."""
 
     def increment_counter(self, name: str, value: int, attributes: Any) -> None:
         attributes["http.route"] = CANARY
@@ -108,7 +108,7 @@ LINES = {"event", "method", "errorName", "suppressed", "at"}
 
 
 async def conversation(open_gateway, sink: Any) -> list[Any]:
-    """Return everything that a service with *sink* answers to a bit of everything."""
+    """Return all responses of a service with *sink* to a sample of every request."""
     envelope = {
         "object": "whatsapp_business_account",
         "entry": [
@@ -141,7 +141,7 @@ async def conversation(open_gateway, sink: Any) -> list[Any]:
 
 
 def comparable(answer: Any) -> Any:
-    """Return *answer* without what is different each time: dates, ids of messages, and numbers."""
+    """Return *answer* without its variable parts: dates, ids of messages, and numbers."""
     body = re.sub(rb'"(wamid\.[^"]+|fbtraceId":"[^"]+)"', b"-", answer.body)
     names = [name for name in answer.headers if name.lower() not in {"date", "content-length"}]
     return answer.status, body, [(name, answer.headers[name]) for name in names]
@@ -153,7 +153,7 @@ async def usual(open_another_gateway) -> list[Any]:
 
 
 @pytest.mark.parametrize("make", SINKS.values(), ids=SINKS)
-async def test_a_sink_changes_no_answer(open_gateway, usual, capsys, make) -> None:
+async def test_a_sink_changes_no_response(open_gateway, usual, capsys, make) -> None:
     capsys.readouterr()
 
     answers = await conversation(open_gateway, make())
@@ -162,22 +162,22 @@ async def test_a_sink_changes_no_answer(open_gateway, usual, capsys, make) -> No
     out, err = capsys.readouterr()
     assert (out, CANARY in err) == ("", False)
     for line in err.splitlines():
-        told = json.loads(line)
-        if told["event"] == "wats.telemetry.sink.error":
-            assert told.keys() == LINES
-            assert re.fullmatch(r"[A-Za-z_]\w{0,79}", told["errorName"])
-            assert told["method"] in {"increment_counter", "record_histogram"}
+        event = json.loads(line)
+        if event["event"] == "wats.telemetry.sink.error":
+            assert event.keys() == LINES
+            assert re.fullmatch(r"[A-Za-z_]\w{0,79}", event["errorName"])
+            assert event["method"] in {"increment_counter", "record_histogram"}
 
 
-async def test_a_failing_sink_is_told_of_once_per_class(open_gateway, capsys) -> None:
+async def test_a_failing_sink_is_logged_once_per_class(open_gateway, capsys) -> None:
     await conversation(open_gateway, Raising(ValueError(CANARY)))
 
-    told = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    failures = [line for line in told if line["event"] == "wats.telemetry.sink.error"]
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    failures = [line for line in lines if line["event"] == "wats.telemetry.sink.error"]
     assert [line["errorName"] for line in failures] == ["ValueError"]
 
 
-async def test_a_sink_hears_what_the_scraper_sees(open_gateway) -> None:
+async def test_a_sink_receives_the_counts_that_the_scraper_sees(open_gateway) -> None:
     sink = CapturingTelemetrySink()
     async with open_gateway(app_options={"telemetry_sink": sink}) as gateway:
         gateway.simulator.set_webhook(None)

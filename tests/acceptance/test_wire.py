@@ -1,4 +1,4 @@
-"""What stands on the wire, byte for byte: the contract that callers and operators build on."""
+"""The bytes on the wire: the contract of callers and operators."""
 
 import json
 from typing import Any
@@ -18,8 +18,8 @@ GOOD_PHONE = "15550001234"
 
 
 def error(code: str, message: str, **more: Any) -> bytes:
-    told = {"error": {"code": code, "message": message, **more}}
-    return json.dumps(told, separators=(",", ":"), ensure_ascii=False).encode()
+    document = {"error": {"code": code, "message": message, **more}}
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 NOT_FOUND = error("not_found", "Route not found.")
@@ -69,7 +69,9 @@ HEALTHY = b'{"ok":true,"service":"wats"}'
         ("GET", "/x/../status", 404, NOT_FOUND),
     ],
 )
-async def test_what_anybody_is_answered(exchange, url, method, path, status, body) -> None:
+async def test_responses_without_a_token_match_the_contract(
+    exchange, url, method, path, status, body
+) -> None:
     answer = await exchange(url, method, path)
 
     assert (answer.status, answer.body) == (status, body)
@@ -251,7 +253,9 @@ MINE = "whatsapp_business_account"
         ),
     ],
 )
-async def test_what_a_webhook_is_answered(exchange, url, body, signature, status, expected) -> None:
+async def test_responses_to_webhooks_match_the_contract(
+    exchange, url, body, signature, status, expected
+) -> None:
     raw = webhook(body)
     headers = {} if signature is None else {"x-hub-signature-256": signature}
     if signature == "good":
@@ -276,7 +280,7 @@ async def test_a_webhook_larger_than_the_cap_is_refused_before_anything_else(exc
     too_large = error("payload_too_large", "Body exceeds maxBodyBytes.")
 
     declared = await exchange(url, "POST", HOOK, body)
-    # Only announced: nobody waits for what will not be read.
+    # The body is only announced: the server does not wait for a body that it will not read.
     announced = await exchange(url, "POST", HOOK, None, {"content-length": str(10**12)})
     chunks = b"".join(b"200\r\n" + b" " * 512 + b"\r\n" for _ in range(5)) + b"0\r\n\r\n"
     streamed = await exchange(url, "POST", HOOK, chunks, {"transfer-encoding": "chunked"})
@@ -335,15 +339,15 @@ async def test_the_snapshots_of_operators(open_gateway, groups, has_store) -> No
 
     assert list(status) == STATUS
     assert list(diagnostics) == DIAGNOSTICS
-    for told in (status, diagnostics):
-        assert (told["service"], told["graphApiVersion"]) == ("wats", "v25.0")
-        assert told["routes"] == ROUTES + (GROUP_ROUTES if groups else [])
-        assert list(told["featureFlags"].items()) == [
+    for document in (status, diagnostics):
+        assert (document["service"], document["graphApiVersion"]) == ("wats", "v25.0")
+        assert document["routes"] == ROUTES + (GROUP_ROUTES if groups else [])
+        assert list(document["featureFlags"].items()) == [
             ("groupRoutes", groups),
             ("persistence", has_store),
         ]
         parts = ["webhook", *["persistence"] * has_store, *["groups"] * groups]
-        assert told["serviceMode"] == "+".join(parts)
+        assert document["serviceMode"] == "+".join(parts)
     healthy = {
         "ok": True,
         "backend": "sqlite",
@@ -372,7 +376,7 @@ async def test_the_snapshots_of_operators(open_gateway, groups, has_store) -> No
     }
 
 
-async def test_the_exposition_says_what_it_is(exchange, url) -> None:
+async def test_the_exposition_declares_its_content_type(exchange, url) -> None:
     answer = await exchange(url, "GET", "/metrics", headers=TOKEN)
 
     assert answer.status == 200

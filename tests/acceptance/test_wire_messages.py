@@ -1,4 +1,4 @@
-"""What callers of the API are answered, byte for byte."""
+"""The responses to callers of the API, byte for byte."""
 
 import json
 from typing import Any
@@ -13,8 +13,8 @@ GOOD_PHONE = "15550001234"
 
 
 def error(code: str, message: str, **more: Any) -> bytes:
-    told = {"error": {"code": code, "message": message, **more}}
-    return json.dumps(told, separators=(",", ":"), ensure_ascii=False).encode()
+    document = {"error": {"code": code, "message": message, **more}}
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 NOT_FOUND = error("not_found", "Route not found.")
@@ -63,26 +63,26 @@ GRAPH_INVALID = "Message body is invalid or unsupported."
         ),
     ],
 )
-async def test_what_cannot_be_sent_is_told_by_its_path(
+async def test_an_invalid_message_is_refused_with_the_path_of_the_mistake(
     exchange, url, path, body, message, paths
 ) -> None:
     where = "/api/messages/text" if path == "text" else "/api/messages"
 
     answer = await exchange(url, "POST", where, json.dumps(body).encode(), TOKEN)
 
-    told = json.loads(answer.body)["error"]
+    document = json.loads(answer.body)["error"]
     assert answer.status == 400
-    assert list(told) == ["code", "message", "details"]
-    assert (told["code"], told["message"]) == ("malformed_body", message)
-    assert [detail["path"] for detail in told["details"]] == paths
-    assert all(list(detail) == ["path", "reason"] for detail in told["details"])
+    assert list(document) == ["code", "message", "details"]
+    assert (document["code"], document["message"]) == ("malformed_body", message)
+    assert [detail["path"] for detail in document["details"]] == paths
+    assert all(list(detail) == ["path", "reason"] for detail in document["details"])
 
 
 @pytest.mark.parametrize("path", ["/api/messages/text", "/api/messages"])
 @pytest.mark.parametrize(
     "body", [b"", b"{", b'"\xff"', b"NaN", TOO_DEEP], ids=["empty", "cut", "latin", "nan", "deep"]
 )
-async def test_what_is_no_json_is_told_so(exchange, url, path, body) -> None:
+async def test_a_body_that_is_not_json_is_reported_as_such(exchange, url, path, body) -> None:
     answer = await exchange(url, "POST", path, body, TOKEN)
 
     expected = error("malformed_json", "Request body must be valid JSON.")
@@ -137,16 +137,16 @@ async def test_the_list_of_messages_and_its_query(exchange, url, query, status) 
     if status == 200:
         assert answer.body == b'{"items":[],"nextCursor":null}'
     else:
-        told = json.loads(answer.body)["error"]
+        document = json.loads(answer.body)["error"]
         expected = (
             "limit must be an integer from 1 to 100."
             if query.startswith("limit")
             else "cursor must be a safe non-empty string."
         )
-        assert (told["code"], told["message"]) == ("malformed_query", expected)
+        assert (document["code"], document["message"]) == ("malformed_query", expected)
 
 
-async def test_messages_come_in_pages_the_newest_first(exchange, gateway) -> None:
+async def test_messages_are_paged_newest_first(exchange, gateway) -> None:
     url = gateway.url
     for number in range(5):
         body = json.dumps({"to": f"1555000200{number}", "text": "x"}).encode()
@@ -258,6 +258,6 @@ async def test_the_groups_when_they_are_enabled(
 
     assert known.status == status
     assert code is None or json.loads(known.body)["error"]["code"] == code
-    # An unknown path below the groups is no route of theirs; everything else is closed first.
+    # An unknown path below the groups is not one of their routes; everything else is closed first.
     is_route = path.count("/") == 2 or not path.endswith(("/", "nope"))
     assert stranger.status == (401 if is_route else 404)

@@ -1,4 +1,4 @@
-"""Several processes on one port, one database and one registry: under load, and killed amid it."""
+"""Several processes on one port, one database and one registry: under load and during kills."""
 
 import asyncio
 import json
@@ -47,17 +47,17 @@ QUESTIONS = {
 
 
 class Connection:
-    """A connection that asks one thing after the other, and never by itself a second time."""
+    """A connection that sends one request after the other and never retries."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
 
     async def ask(self, request: bytes) -> tuple[int, bytes]:
-        """Return the status and the body of the whole answer.
+        """Return the status and the body of a complete response.
 
         Raises:
-            ConnectionError: It did not come, or not as a whole.
+            ConnectionError: The response did not arrive, or not completely.
         """
         self._writer.write(request)
         try:
@@ -72,7 +72,7 @@ class Connection:
 
 
 class Service:
-    """A running service, as those know it who ask it, and as its operator does."""
+    """A running service, as seen by its clients and its operator."""
 
     def __init__(self, url: str, pid: int) -> None:
         self._address = urlsplit(url)
@@ -87,7 +87,7 @@ class Service:
             writer.close()
 
     async def scrape(self) -> dict[str, float]:
-        """Return all samples, asked for again if the worker that was asked is killed."""
+        """Return all samples; retry if the worker that received the request is killed."""
         while True:
             with suppress(ConnectionError):
                 async with self.connected() as connection:
@@ -131,7 +131,7 @@ def requests_in(samples: Mapping[str, float]) -> Counter[str]:
 
 
 class Load:
-    """Clients on many connections, who count what was answered and what broke."""
+    """Clients on many connections that count responses and broken connections."""
 
     def __init__(self, service: Service, chance: random.Random) -> None:
         self._service = service
@@ -226,7 +226,7 @@ OpenService = Callable[..., Any]
 
 @pytest.fixture
 def open_service(serve: Any, tmp_path: Path) -> OpenService:
-    """Runs a service of several workers with a handler that writes down what it gets."""
+    """Runs a service of several workers with a handler that logs each update it receives."""
 
     @asynccontextmanager
     async def opened(**sections: Any) -> AsyncIterator[tuple[Service, Any]]:
@@ -252,15 +252,15 @@ def journal(folder: Path) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("seed", [20261122])
-async def test_what_clients_saw_answered_is_counted_whichever_two_workers_are_killed(
+async def test_responses_that_clients_received_are_counted_after_any_two_workers_are_killed(
     open_service: OpenService, seed: int
 ) -> None:
-    """The total is that of the answers, and at most as much more as requests were seen to break.
+    """The total is at least the responses, and exceeds them at most by the broken requests.
 
-    A request is counted before the first byte of its answer is written, in memory that outlives the
-    worker. So an answer that a client has is counted: answered <= total. A worker that is killed
-    between the two has counted a request whose client sees the connection break, as all of its
-    clients do: total <= answered + broken.
+    A request is counted before the first byte of its response is written, in memory that outlives
+    the worker. So a response that a client has received is counted: answered <= total. A worker
+    that is killed between the two has counted a request whose client sees the connection break:
+    total <= answered + broken.
     """
     async with open_service() as (service, process):
         async with under_load(service, seed) as load:
@@ -325,7 +325,7 @@ async def test_every_worker_gets_some_of_the_connections(
     assert len(handled) == WORKERS
 
 
-async def test_workers_whose_supervisor_is_killed_finish_and_go(
+async def test_workers_whose_supervisor_is_killed_finish_their_requests_and_end(
     open_service: OpenService, until: Any
 ) -> None:
     async with open_service() as (service, process):

@@ -34,10 +34,10 @@ def test_a_copy_prints_the_rows_of_each_table(wats, tmp_path) -> None:
     source, target = f"sqlite:///{tmp_path}/source.db", f"sqlite:///{tmp_path}/target.db"
     fill(source)
 
-    told = wats.run("database", "copy", source, target, "--json", environ={})
+    result = wats.run("database", "copy", source, target, "--json", environ={})
 
-    assert (told.code, told.err) == (0, "")
-    copied = json.loads(told.out)["copied"]
+    assert (result.code, result.err) == (0, "")
+    copied = json.loads(result.out)["copied"]
     assert {name: rows for name, rows in copied.items() if rows} == {
         "identities": 1,
         "deliveries": 1,
@@ -49,30 +49,32 @@ def test_a_copy_that_is_refused_exits_with_1_and_names_no_database(wats, tmp_pat
     fill(source)
     fill(target)
 
-    told = wats.invoke("database", "copy", source, target)
+    result = wats.invoke("database", "copy", source, target)
 
-    assert told.code == 1
-    assert told.err == "Error: The target is not empty: name a new database.\n"
+    assert result.code == 1
+    assert result.err == "Error: The target is not empty: use an empty database.\n"
 
 
 def test_a_copy_without_json_prints_a_table(wats, tmp_path) -> None:
     source, target = f"sqlite:///{tmp_path}/source.db", f"sqlite:///{tmp_path}/target.db"
     fill(source)
 
-    told = wats.invoke("database", "copy", source, target)
+    result = wats.invoke("database", "copy", source, target)
 
-    assert "deliveries                   1\n" in told.out
+    assert "deliveries                   1\n" in result.out
 
 
 def test_a_variable_without_a_password_is_refused(wats) -> None:
-    told = wats.invoke("database", "copy", "sqlite:///a", "sqlite:///b", "--to-password-env", "NO")
+    result = wats.invoke(
+        "database", "copy", "sqlite:///a", "sqlite:///b", "--to-password-env", "NO"
+    )
 
-    assert told.code == 1
-    assert "--to-password-env" in told.err
+    assert result.code == 1
+    assert "--to-password-env" in result.err
 
 
 def test_a_url_with_a_password_is_refused_and_not_repeated(wats) -> None:
-    told = wats.invoke("database", "copy", "sqlite:///a", "postgresql://wats:hunter2@db/wats")
+    result = wats.invoke("database", "copy", "sqlite:///a", "postgresql://wats:hunter2@db/wats")
 
-    assert told.code == 1
-    assert "hunter2" not in told.out + told.err
+    assert result.code == 1
+    assert "hunter2" not in result.out + result.err

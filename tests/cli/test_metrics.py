@@ -16,11 +16,11 @@ def table(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split(" |")] for line in lines]
 
 
-def test_the_schema_is_a_table_of_every_family_and_what_the_sets_come_to(wats) -> None:
-    told = wats.run("metrics", "schema", environ={})
+def test_the_schema_is_a_table_of_families_with_totals_of_both_sets(wats) -> None:
+    result = wats.run("metrics", "schema", environ={})
 
-    head, *rows = told.out.splitlines()
-    assert (told.code, told.err) == (0, "")
+    head, *rows = result.out.splitlines()
+    assert (result.code, result.err) == (0, "")
     assert head.split() == ["FAMILY", "KIND", "SET", "NEEDS", "SERIES", "LABELS"]
     assert [row.split()[0] for row in rows[: len(FAMILIES)]] == [each.name for each in FAMILIES]
     assert "http_requests_total" in rows[0]
@@ -30,10 +30,10 @@ def test_the_schema_is_a_table_of_every_family_and_what_the_sets_come_to(wats) -
 
 
 def test_the_schema_as_json_has_the_documented_shape(wats) -> None:
-    told = wats.invoke("metrics", "schema", "--json")
+    result = wats.invoke("metrics", "schema", "--json")
 
-    document = json.loads(told.out)
-    assert told.code == 0
+    document = json.loads(result.out)
+    assert result.code == 0
     assert list(document) == ["families", "sets"]
     assert list(document["families"][0]) == [
         *("name", "kind", "help", "set", "needs", "labels", "attributes", "buckets", "series")
@@ -52,8 +52,8 @@ def block(name: str) -> str:
 
 @pytest.fixture
 def schema(wats) -> Schema:
-    told = wats.invoke("metrics", "schema", "--json")
-    return msgspec.json.decode(told.out, type=Schema)
+    result = wats.invoke("metrics", "schema", "--json")
+    return msgspec.json.decode(result.out, type=Schema)
 
 
 def test_the_schema_has_the_families_and_the_series_of_the_manual(schema: Schema) -> None:
@@ -87,10 +87,10 @@ def test_the_schema_has_the_labels_and_values_of_the_manual(schema: Schema) -> N
 
 
 def test_the_schema_has_the_attributes_and_buckets_of_the_manual(schema: Schema) -> None:
-    told = {row[0]: row[2].replace("none", "") for row in table(block("attributes"))}
+    result = {row[0]: row[2].replace("none", "") for row in table(block("attributes"))}
     bounds = dict(table(block("buckets")))
 
-    assert told == {
+    assert result == {
         each.name: ", ".join(each.attributes)
         for each in schema.families
         if each.attributes is not None

@@ -7,10 +7,10 @@ from wats.version import __version__
 
 
 def test_the_document_is_complete_and_valid_without_any_secret(wats) -> None:
-    told = wats.run("openapi", "--config", str(wats.config), environ={})
+    result = wats.run("openapi", "--config", str(wats.config), environ={})
 
-    assert (told.code, told.err) == (0, "")
-    document = json.loads(told.out)
+    assert (result.code, result.err) == (0, "")
+    document = json.loads(result.out)
     validate(document)
     assert document["info"]["version"] == __version__
     assert document["servers"] == [{"url": "http://127.0.0.1:8787"}]
@@ -31,20 +31,20 @@ def test_the_document_goes_to_a_new_file(wats) -> None:
     out = wats.folder / "openapi.json"
     command = ("openapi", "--config", str(wats.config), "--out", str(out))
 
-    told, again = wats.invoke(*command), wats.invoke(*command)
+    result, again = wats.invoke(*command), wats.invoke(*command)
 
-    assert (told.code, told.out, told.err) == (0, "", "")
+    assert (result.code, result.out, result.err) == (0, "", "")
     assert json.loads(out.read_bytes())["openapi"] == "3.1.0"
     assert (again.code, again.out) == (1, "")
     assert again.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [[], ["--profile", "canary"]], ids=["no-file", "no-profile"])
-def test_there_is_no_document_of_nothing(wats, arguments) -> None:
+def test_without_a_usable_config_there_is_no_document(wats, arguments) -> None:
     config = ["--config", str(wats.config)] if arguments else []
 
-    told = wats.invoke("openapi", *config, *arguments)
+    result = wats.invoke("openapi", *config, *arguments)
 
-    assert told.code != 0
-    assert told.out == ""
-    assert "canary" not in told.err
+    assert result.code != 0
+    assert result.out == ""
+    assert "canary" not in result.err

@@ -40,7 +40,7 @@ def test_a_token_is_in_a_file(run, tmp_path: Path, ending) -> None:
     assert run("--token-file", str(tmp_path / "token")).output == f"{TOKEN}\n"
 
 
-def test_a_token_comes_from_stdin(run) -> None:
+def test_a_token_is_read_from_stdin(run) -> None:
     assert run("--token-file", "-", stdin=f"{TOKEN}\n").output == f"{TOKEN}\n"
 
 
@@ -52,15 +52,15 @@ def test_the_token_of_the_config_is_that_of_telemetry_if_it_has_one(run, wats) -
     assert run("--config", str(wats.config), **SECRETS).output == "a-service-token-canary\n"
     wats.write(telemetry={"bearerToken": [{"env": "SCRAPER"}, {"env": "WATS_APP_SECRET"}]})
 
-    told = run("--config", str(wats.config), **SECRETS, SCRAPER=TOKEN)
+    result = run("--config", str(wats.config), **SECRETS, SCRAPER=TOKEN)
 
-    assert told.output == f"{TOKEN}\n"
+    assert result.output == f"{TOKEN}\n"
 
 
-def test_a_token_that_is_named_goes_before_the_config(run, wats) -> None:
-    told = run("--config", str(wats.config), "--token-env", "SCRAPER", SCRAPER=TOKEN)
+def test_a_token_from_an_option_takes_precedence_over_the_config(run, wats) -> None:
+    result = run("--config", str(wats.config), "--token-env", "SCRAPER", SCRAPER=TOKEN)
 
-    assert told.output == f"{TOKEN}\n"
+    assert result.output == f"{TOKEN}\n"
 
 
 @pytest.mark.parametrize(
@@ -83,17 +83,17 @@ def test_no_token_is_an_error_that_shows_none(run, tmp_path: Path, monkeypatch, 
     (tmp_path / "words").write_text("two canaries\n")
     (tmp_path / "latin").write_bytes(b"canary\xff")
 
-    told = run(*arguments, SCRAPER=TOKEN)
+    result = run(*arguments, SCRAPER=TOKEN)
 
-    assert told.exit_code == 1
-    assert "--token-file" in told.output or "--token-env" in told.output
-    assert "canar" not in told.output
-    assert told.exc_info is not None
-    assert told.exc_info[0] is SystemExit
+    assert result.exit_code == 1
+    assert "--token-file" in result.output or "--token-env" in result.output
+    assert "canar" not in result.output
+    assert result.exc_info is not None
+    assert result.exc_info[0] is SystemExit
 
 
-def test_a_config_that_cannot_be_used_is_told_of(run, wats) -> None:
-    told = run("--config", str(wats.config), WATS_APP_SECRET="")
+def test_a_config_that_cannot_be_used_is_reported(run, wats) -> None:
+    result = run("--config", str(wats.config), WATS_APP_SECRET="")
 
-    assert told.exit_code == 1
-    assert "missing_secret" in told.output
+    assert result.exit_code == 1
+    assert "missing_secret" in result.output

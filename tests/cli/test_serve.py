@@ -25,17 +25,17 @@ def fetch(
             return error.code, json.load(error)
 
 
-def clean_failure(told: Any) -> str:
+def clean_failure(result: Any) -> str:
     """Return the one message of a command that could not start."""
-    assert (told.code, told.out) == (1, "")
-    assert told.err.startswith("Error: ")
-    assert "Traceback" not in told.err
-    assert "canary" not in told.err
-    message: str = told.err
+    assert (result.code, result.out) == (1, "")
+    assert result.err.startswith("Error: ")
+    assert "Traceback" not in result.err
+    assert "canary" not in result.err
+    message: str = result.err
     return message
 
 
-def test_serving_says_where_and_ends_when_it_is_told_to(wats) -> None:
+def test_serve_prints_its_address_and_ends_on_a_signal(wats) -> None:
     with wats.running("serve", "--config", str(wats.config), "--port", "0") as service:
         assert list(service.ready) == ["event", "url", "pid"]
         assert service.ready["event"] == "wats.ready"
@@ -58,7 +58,7 @@ def test_no_database_is_made_when_there_is_to_be_none(wats) -> None:
     assert list(wats.folder.glob("*.db*")) == []
 
 
-def test_secrets_come_from_a_file_too(wats) -> None:
+def test_secrets_are_read_from_a_file_too(wats) -> None:
     names = [name for name in wats.environ if name.startswith("WATS_")]
     lines = [f"{name}=from-the-file-{name.lower()}" for name in names]
     (wats.folder / "secrets.env").write_text("\n".join(lines) + "\n")
@@ -72,9 +72,9 @@ def test_secrets_come_from_a_file_too(wats) -> None:
 def test_a_port_that_is_taken(wats) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        told = wats.run("serve", "--config", str(wats.config), "--port", str(port))
+        result = wats.run("serve", "--config", str(wats.config), "--port", str(port))
 
-    assert "address_unavailable" in clean_failure(told)
+    assert "address_unavailable" in clean_failure(result)
     # A service that cannot be reached leaves no trace.
     assert not (wats.folder / "wats.db").exists()
 
@@ -82,41 +82,41 @@ def test_a_port_that_is_taken(wats) -> None:
 def test_a_config_with_mistakes(wats) -> None:
     wats.write(graph={"apiVersion": "canary", "baseUrl": "https://graph.example"})
 
-    told = wats.run("serve", "--config", str(wats.config))
+    result = wats.run("serve", "--config", str(wats.config))
 
-    assert "graph.apiVersion" in clean_failure(told)
+    assert "graph.apiVersion" in clean_failure(result)
 
 
 def test_a_secret_that_is_not_there(wats) -> None:
     environ = {name: value for name, value in wats.environ.items() if name != "WATS_APP_SECRET"}
 
-    told = wats.run("serve", "--config", str(wats.config), "--port", "0", environ=environ)
+    result = wats.run("serve", "--config", str(wats.config), "--port", "0", environ=environ)
 
-    assert "webhook.appSecret" in clean_failure(told)
+    assert "webhook.appSecret" in clean_failure(result)
 
 
 def test_a_profile_that_is_not_there(wats) -> None:
-    told = wats.run("serve", "--config", str(wats.config), "--profile", "canary")
+    result = wats.run("serve", "--config", str(wats.config), "--profile", "canary")
 
-    assert "unknown_profile" in clean_failure(told)
+    assert "unknown_profile" in clean_failure(result)
 
 
 @pytest.mark.parametrize("handler", ["canary_module:handle", "json:canary", "json:__name__"])
 def test_a_handler_that_cannot_be_had(wats, handler) -> None:
     wats.write(handlers=[handler])
 
-    told = wats.run("serve", "--config", str(wats.config), "--port", "0")
+    result = wats.run("serve", "--config", str(wats.config), "--port", "0")
 
-    assert told.code == 1
-    assert "invalid_handler" in told.err
-    assert "Traceback" not in told.err
+    assert result.code == 1
+    assert "invalid_handler" in result.err
+    assert "Traceback" not in result.err
 
 
 @pytest.mark.parametrize("options", [["--port", "70000"], ["--host", "canary canary"]])
 def test_an_address_that_is_none(wats, options) -> None:
-    told = wats.run("serve", "--config", str(wats.config), *options)
+    result = wats.run("serve", "--config", str(wats.config), *options)
 
-    assert options[0] in clean_failure(told)
+    assert options[0] in clean_failure(result)
 
 
 def test_a_database_of_a_newer_wats(wats) -> None:
@@ -128,9 +128,9 @@ def test_a_database_of_a_newer_wats(wats) -> None:
         )
         connection.commit()
 
-    told = wats.run("serve", "--config", str(wats.config), "--port", "0")
+    result = wats.run("serve", "--config", str(wats.config), "--port", "0")
 
-    assert "other migrations" in clean_failure(told)
+    assert "schema version" in clean_failure(result)
 
 
 @pytest.mark.parametrize("what", ["text", "folder", "nowhere"])
@@ -144,25 +144,25 @@ def test_a_database_that_cannot_be_one(wats, what) -> None:
         place = wats.folder / "canary" / "canary.db"
     wats.write(persistence={"url": f"sqlite:///{place}"})
 
-    told = wats.run("serve", "--config", str(wats.config), "--port", "0")
+    result = wats.run("serve", "--config", str(wats.config), "--port", "0")
 
-    assert clean_failure(told).count("\n") == 1
+    assert clean_failure(result).count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [[], ["--sandbox", "--config", "wats.config.json"]])
 def test_either_a_config_or_the_sandbox(wats, arguments) -> None:
-    told = wats.invoke("serve", *arguments)
+    result = wats.invoke("serve", *arguments)
 
-    assert told.code != 0
-    assert "--sandbox" in told.err
-    assert "Traceback" not in told.err
+    assert result.code != 0
+    assert "--sandbox" in result.err
+    assert "Traceback" not in result.err
 
 
 def test_the_sandbox_sends_and_receives(wats) -> None:
     with wats.running("serve", "--sandbox", "--port", "0") as service:
         assert service.process.stderr is not None
         greeting = ""
-        while "Stop it with" not in greeting:
+        while "Stop the sandbox with" not in greeting:
             greeting += service.process.stderr.readline()
         (token,) = re.findall(r"TOKEN=(\S+)", greeting)
         (meta,) = re.findall(r"(http://\S+)/_simulator", greeting)
@@ -193,7 +193,7 @@ def test_the_sandbox_sends_and_receives(wats) -> None:
 
     assert ended.code == 0
     assert "Traceback" not in ended.err
-    # Nothing is left of it, in the folder in which it ran.
+    # It leaves no file in the folder in which it ran.
     assert list(wats.folder.glob("*.db*")) == []
 
 

@@ -4,7 +4,7 @@ import urllib.request
 from urllib.parse import urlsplit
 
 
-def test_simulating_says_where_and_ends_when_it_is_told_to(wats) -> None:
+def test_simulate_prints_its_address_and_ends_on_a_signal(wats) -> None:
     with wats.running("simulate", "--config", str(wats.config), "--port", "0") as meta:
         assert list(meta.ready) == ["event", "url", "pid"]
         assert meta.ready["event"] == "wats.ready"
@@ -24,18 +24,18 @@ def test_a_simulator_listens_where_the_service_will_look_for_graph(wats) -> None
         assert urlsplit(meta.url).port == port
 
 
-def test_a_simulator_cannot_listen_where_somebody_else_does(wats) -> None:
+def test_a_simulator_cannot_listen_on_a_taken_port(wats) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        told = wats.run("simulate", "--config", str(wats.config), "--port", port)
+        result = wats.run("simulate", "--config", str(wats.config), "--port", port)
 
-    assert (told.code, told.out) == (1, "")
-    assert "address_unavailable" in told.err
-    assert "Traceback" not in told.err
+    assert (result.code, result.out) == (1, "")
+    assert "address_unavailable" in result.err
+    assert "Traceback" not in result.err
 
 
 def test_a_simulator_needs_a_config(wats) -> None:
-    told = wats.invoke("simulate")
+    result = wats.invoke("simulate")
 
-    assert told.code != 0
-    assert "--config" in told.err
+    assert result.code != 0
+    assert "--config" in result.err

@@ -30,49 +30,49 @@ def command(service, *arguments: str) -> list[str]:
 
 
 def test_a_service_is_shown_once(service) -> None:
-    told = service.ask("status", service.url)
+    result = service.ask("status", service.url)
 
-    assert (told.code, told.err) == (0, "")
-    lines = told.out.splitlines()
+    assert (result.code, result.err) == (0, "")
+    lines = result.out.splitlines()
     assert re.fullmatch(r"wats \S+ · Graph v25\.0 · up \d+ .* · webhook\+persistence", lines[0])
     assert lines[1] == f"{service.url} · sqlite ok, schema 1"
-    assert re.search(r"^Requests +total +4xx +5xx +p50 +p99$", told.out, re.MULTILINE)
-    assert re.search(r"^Also    workers 1  webhooks refused \d", told.out, re.MULTILINE)
-    assert told.out.endswith("\n")
-    assert not told.out.endswith("\n\n")
-    assert "\x1b" not in told.out
+    assert re.search(r"^Requests +total +4xx +5xx +p50 +p99$", result.out, re.MULTILINE)
+    assert re.search(r"^Also    workers 1  rejected webhooks \d", result.out, re.MULTILINE)
+    assert result.out.endswith("\n")
+    assert not result.out.endswith("\n\n")
+    assert "\x1b" not in result.out
 
 
-def test_a_wrong_token_is_told_of(service) -> None:
-    told = service.ask("status", service.url, "--token-env", "WATS_VERIFY_TOKEN")
+def test_a_wrong_token_is_reported(service) -> None:
+    result = service.ask("status", service.url, "--token-env", "WATS_VERIFY_TOKEN")
 
-    assert (told.code, told.out) == (1, "")
-    assert told.err == (
-        f"Error: {service.url} answers with 404: the token is wrong there, or it is no wats.\n"
+    assert (result.code, result.out) == (1, "")
+    assert result.err == (
+        f"Error: {service.url} responds with 404: invalid token, or not a wats service.\n"
     )
 
 
 @pytest.mark.parametrize("options", [[], ["--watch"]])
-def test_a_stranger_is_not_watched(service, counterfeit, options) -> None:
-    told = service.ask("status", counterfeit.url, *options)
+def test_a_service_is_not_watched_without_a_valid_token(service, counterfeit, options) -> None:
+    result = service.ask("status", counterfeit.url, *options)
 
-    assert told.code == 1
-    assert "it is no wats" in told.err
+    assert result.code == 1
+    assert "not a wats service" in result.err
 
 
-def test_what_is_no_wats(service, counterfeit) -> None:
+def test_a_server_other_than_wats_is_reported(service, counterfeit) -> None:
     counterfeit.answers = dict.fromkeys(("/status", "/metrics"), (200, {}, b"<html>"))
 
-    told = service.ask("status", counterfeit.url)
+    result = service.ask("status", counterfeit.url)
 
-    assert (told.code, told.out) == (1, "")
-    assert "wats does not say" in told.err
+    assert (result.code, result.out) == (1, "")
+    assert "not from wats" in result.err
 
 
 def test_a_service_that_fails(service, counterfeit) -> None:
     counterfeit.answers["/status"] = (502, {}, b"")
 
-    assert "answers with 502" in service.ask("status", counterfeit.url).err
+    assert "responds with 502" in service.ask("status", counterfeit.url).err
 
 
 def test_into_a_pipe_frames_are_written_one_after_the_other(service) -> None:
@@ -109,7 +109,7 @@ class Terminal:
     seen: str = ""
 
     def until(self, pattern: str) -> str:
-        """Read on until *pattern* is in what came since the last call; return that."""
+        """Read until *pattern* is in the output since the last call; return that output."""
         ends_at = time.monotonic() + PATIENCE_SECONDS
         came = ""
         while re.search(pattern, came) is None:
@@ -156,7 +156,7 @@ def terminal(words: list[str], environ: Mapping[str, str]) -> Iterator[Terminal]
         os.close(ours)
 
 
-def test_in_a_terminal_a_frame_takes_the_place_of_the_last(service) -> None:
+def test_in_a_terminal_a_frame_replaces_the_last_one(service) -> None:
     words = command(service, "--watch", "--interval", "0.1")
     with terminal(words, service.environ) as shown:
         first = shown.until(r"Ctrl-C ends")
@@ -174,7 +174,7 @@ def test_in_a_terminal_a_frame_takes_the_place_of_the_last(service) -> None:
     plain = re.sub(r"\x1b\[[0-9;]*[mK]", "", last).split("\r\n")
     assert len(plain) <= 8
     assert max(map(len, plain)) <= 60
-    # The screen is as it was before, and below it stands what was seen last.
+    # The screen is as it was before, followed by the last frame.
     after = shown.seen.split(LEAVE)[-1]
     assert "Requests" in after
     assert "Traceback" not in shown.seen
@@ -205,14 +205,14 @@ def test_a_plain_terminal_gets_plain_frames(service) -> None:
     assert " | Graph v25.0 | " in seen
 
 
-def test_a_service_that_goes_and_comes_back_is_waited_for(service, counterfeit) -> None:
-    told = service.ask("support-bundle", "--telemetry", service.url)
-    assert told.code == 0
+def test_a_service_that_restarts_is_waited_for(service, counterfeit) -> None:
+    result = service.ask("support-bundle", "--telemetry", service.url)
+    assert result.code == 0
     words = [*command(service, "--watch", "--interval", "0.1")]
     words[words.index(service.url)] = counterfeit.url
     counterfeit.answers["/status"] = (503, {}, b"")
     with terminal(words, service.environ) as shown:
-        shown.until(r"answers with 503")
+        shown.until(r"responds with 503")
         counterfeit.answers = {
             "/status": (200, {}, _status()),
             "/metrics": (200, {}, b'http_requests_total{route="/webhook"} 7\n'),

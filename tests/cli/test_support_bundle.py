@@ -7,11 +7,11 @@ from wats.version import __version__
 IDENTIFIERS = ("123456789012345", "15551234567", "/webhooks/whatsapp", "WATS_ACCESS_TOKEN")
 
 
-def test_a_bundle_says_what_may_be_told(service) -> None:
-    told = service.ask("support-bundle", "--telemetry", service.url)
+def test_a_bundle_holds_only_data_that_may_be_shared(service) -> None:
+    result = service.ask("support-bundle", "--telemetry", service.url)
 
-    assert (told.code, told.err) == (0, "")
-    bundle = json.loads(told.out)
+    assert (result.code, result.err) == (0, "")
+    bundle = json.loads(result.out)
     assert list(bundle) == ["bundle", "versions", "config", "service"]
     assert bundle["bundle"]["wats"] == __version__
     assert bundle["versions"].keys() >= {"python", "platform", "sqlite", "aiohttp", "uvicorn"}
@@ -25,16 +25,16 @@ def test_a_bundle_says_what_may_be_told(service) -> None:
     assert metrics["notZero"]["http_requests_total{method=GET,route=/status,status_class=2xx}"] > 0
 
 
-def test_nothing_that_is_secret_or_somebodys_is_in_it(service) -> None:
-    told = service.ask("support-bundle", "--telemetry", service.url)
+def test_a_bundle_holds_no_secret_and_no_personal_data(service) -> None:
+    result = service.ask("support-bundle", "--telemetry", service.url)
 
-    assert told.code == 0
-    assert "canary" not in told.out
-    assert [each for each in IDENTIFIERS if each in told.out] == []
-    assert str(service.config.parent) not in told.out
+    assert result.code == 0
+    assert "canary" not in result.out
+    assert [each for each in IDENTIFIERS if each in result.out] == []
+    assert str(service.config.parent) not in result.out
 
 
-def test_it_says_what_it_was_searched_for(service) -> None:
+def test_a_bundle_lists_the_searches_it_passed(service) -> None:
     searched = json.loads(service.ask("support-bundle").out)["bundle"]["searchedFor"]
 
     assert {"auth.accessToken", "webhook.appSecret", "webhook.verifyToken"} <= set(searched)
@@ -42,26 +42,28 @@ def test_it_says_what_it_was_searched_for(service) -> None:
     assert "the place of auth.accessToken" in searched
 
 
-def test_without_a_service_it_tells_of_the_config(service) -> None:
+def test_without_a_service_a_bundle_describes_the_config(service) -> None:
     bundle = json.loads(service.ask("support-bundle").out)
 
     assert bundle["service"] is None
     assert bundle["config"]["whatsapp"]["phoneNumberId"] == "[REDACTED]"
 
 
-def test_without_a_config_it_says_what_is_missing(wats) -> None:
-    told = wats.invoke("support-bundle")
+def test_without_a_config_a_bundle_lists_what_is_missing(wats) -> None:
+    result = wats.invoke("support-bundle")
 
-    assert told.code == 0
-    assert json.loads(told.out)["config"] is None
-    assert json.loads(told.out)["bundle"]["searchedFor"] == []
-    assert told.err == "No config was named, so none of its secrets was searched for.\n"
+    assert result.code == 0
+    assert json.loads(result.out)["config"] is None
+    assert json.loads(result.out)["bundle"]["searchedFor"] == []
+    assert (
+        result.err == "Without --config, the report was not searched for the secrets of a config.\n"
+    )
 
 
 def leaking(counterfeit, service, **changes) -> None:
-    """Let the counterfeit say what the service says, but for *changes* to its status."""
-    told = json.loads(service.ask("support-bundle", "--telemetry", service.url).out)["service"]
-    answers = {"/status": told["status"], "/debug/diagnostics": told["diagnostics"]}
+    """Let the counterfeit return the status of the service with *changes*."""
+    result = json.loads(service.ask("support-bundle", "--telemetry", service.url).out)["service"]
+    answers = {"/status": result["status"], "/debug/diagnostics": result["diagnostics"]}
     answers["/status"].update(changes)
     counterfeit.answers = {
         path: (200, {}, json.dumps(answer).encode()) for path, answer in answers.items()
@@ -84,11 +86,11 @@ def test_a_leak_is_refused_and_named_by_its_key(service, counterfeit, tmp_path, 
     leaking(counterfeit, service, serviceMode=said)
     out = tmp_path / "bundle.json"
 
-    told = service.ask("support-bundle", "--telemetry", counterfeit.url, "--out", str(out))
+    result = service.ask("support-bundle", "--telemetry", counterfeit.url, "--out", str(out))
 
-    assert (told.code, told.out) == (1, "")
-    assert told.err == (
-        f"Error: The bundle would show {key}, or a part of it. Nothing was written.\n"
+    assert (result.code, result.out) == (1, "")
+    assert result.err == (
+        f"Error: The bundle would contain {key}, or a part. Nothing was written.\n"
     )
     assert not out.exists()
 
@@ -101,37 +103,39 @@ def test_a_leak_is_refused_and_named_by_its_key(service, counterfeit, tmp_path, 
         ("ada@example.org", "an e-mail address"),
     ],
 )
-def test_what_looks_like_somebodys_is_refused_too(service, counterfeit, said, kind) -> None:
+def test_a_value_that_looks_like_personal_data_is_refused_too(
+    service, counterfeit, said, kind
+) -> None:
     leaking(counterfeit, service, serviceMode=said)
 
-    told = service.ask("support-bundle", "--telemetry", counterfeit.url)
+    result = service.ask("support-bundle", "--telemetry", counterfeit.url)
 
-    assert (told.code, told.out) == (1, "")
-    assert kind in told.err
-    assert said not in told.err
+    assert (result.code, result.out) == (1, "")
+    assert kind in result.err
+    assert said not in result.err
 
 
-def test_what_is_not_of_the_vocabulary_is_left_out(service, counterfeit) -> None:
+def test_values_outside_the_vocabulary_are_left_out(service, counterfeit) -> None:
     leaking(counterfeit, service, favorite="canary")
 
-    told = service.ask("support-bundle", "--telemetry", counterfeit.url)
+    result = service.ask("support-bundle", "--telemetry", counterfeit.url)
 
-    assert told.code == 0
-    metrics = json.loads(told.out)["service"]["metrics"]
+    assert result.code == 0
+    metrics = json.loads(result.out)["service"]["metrics"]
     assert metrics == {"samples": 1, "leftOut": 1, "notZero": {}}
-    assert "canary" not in told.out
-    assert "strange" not in told.out
+    assert "canary" not in result.out
+    assert "strange" not in result.out
 
 
-def test_an_address_to_listen_on_is_not_told(service, counterfeit) -> None:
+def test_a_listen_address_is_left_out(service, counterfeit) -> None:
     leaking(counterfeit, service)
     status, headers, body = counterfeit.answers["/debug/diagnostics"]
     hidden = body.replace(b"127.0.0.1", b"10.11.12.13")
     counterfeit.answers["/debug/diagnostics"] = (status, headers, hidden)
 
-    told = service.ask("support-bundle", "--telemetry", counterfeit.url)
+    result = service.ask("support-bundle", "--telemetry", counterfeit.url)
 
-    shown = json.loads(told.out)["service"]["diagnostics"]["configShape"]["service"]
+    shown = json.loads(result.out)["service"]["diagnostics"]["configShape"]["service"]
     assert shown["host"] == "[REDACTED]"
     assert b"10.11.12.13" in hidden
 
@@ -146,23 +150,23 @@ def test_a_bundle_is_written_once_and_for_its_owner(service, tmp_path) -> None:
     assert json.loads(out.read_text())["config"]
     assert out.stat().st_mode & 0o777 == 0o600
     assert second.code == 1
-    assert "exists already" in second.err
+    assert "already exists" in second.err
 
 
 @pytest.mark.parametrize("body", [b"<html>", b'{"service":"wats"}'])
-def test_what_is_no_wats_is_not_bundled(service, counterfeit, body) -> None:
+def test_a_server_other_than_wats_is_not_bundled(service, counterfeit, body) -> None:
     counterfeit.answers = dict.fromkeys(
         ("/status", "/debug/diagnostics", "/metrics"), (200, {}, body)
     )
 
-    told = service.ask("support-bundle", "--telemetry", counterfeit.url)
+    result = service.ask("support-bundle", "--telemetry", counterfeit.url)
 
-    assert (told.code, told.out) == (1, "")
-    assert "wats does not say" in told.err
+    assert (result.code, result.out) == (1, "")
+    assert "not from wats" in result.err
 
 
-def test_a_wrong_token_is_told_of(service, counterfeit) -> None:
-    told = service.ask("support-bundle", "--telemetry", counterfeit.url)
+def test_a_wrong_token_is_reported(service, counterfeit) -> None:
+    result = service.ask("support-bundle", "--telemetry", counterfeit.url)
 
-    assert (told.code, told.out) == (1, "")
-    assert "404" in told.err
+    assert (result.code, result.out) == (1, "")
+    assert "404" in result.err

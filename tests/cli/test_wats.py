@@ -12,22 +12,22 @@ from wats.version import __version__
 
 
 @pytest.mark.parametrize("option", ["--version", "-v"])
-def test_the_version_is_told(wats, option) -> None:
-    told = wats.run(option)
+def test_the_version_is_printed(wats, option) -> None:
+    result = wats.run(option)
 
-    assert (told.code, told.out, told.err) == (0, f"{__version__}\n", "")
+    assert (result.code, result.out, result.err) == (0, f"{__version__}\n", "")
 
 
 @pytest.mark.parametrize("option", ["--help", "-h"])
 def test_help_names_every_command(wats, option) -> None:
-    told = wats.invoke(option)
+    result = wats.invoke(option)
 
-    assert told.code == 0
+    assert result.code == 0
     for command in (
         *("serve", "simulate", "demo", "config", "token", "openapi"),
         *("status", "doctor", "support-bundle"),
     ):
-        assert f"\n  {command} " in told.out
+        assert f"\n  {command} " in result.out
 
 
 @pytest.mark.parametrize("option", ["--version", "--help"])
@@ -68,14 +68,14 @@ def test_every_module_of_the_command_line_is_a_command_but_the_one_they_share() 
     assert modules == commands | {"__init__", "options"}
 
 
-def test_demo_loses_nothing(wats) -> None:
-    told = wats.run("demo")
+def test_the_demo_loses_no_update(wats) -> None:
+    result = wats.run("demo")
 
-    assert (told.code, told.err) == (0, "")
-    assert "\n  lost 0 " in told.out
-    assert "SIGKILL" in told.out
-    assert told.out.count("Route not found.") == 3
-    assert "\x1b" not in told.out
+    assert (result.code, result.err) == (0, "")
+    assert "\n  lost 0 " in result.out
+    assert "SIGKILL" in result.out
+    assert result.out.count("Route not found.") == 3
+    assert "\x1b" not in result.out
 
 
 def test_serving_ends_with_the_signal_of_a_terminal_too(wats) -> None:

@@ -8,7 +8,7 @@ from tests.settings import config_of
 
 @pytest.fixture
 def document() -> dict[str, Any]:
-    """A config file with what it must have and nothing more."""
+    """A config file with the required keys only."""
     return config_of("https://graph.facebook.com")
 
 

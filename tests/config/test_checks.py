@@ -18,7 +18,7 @@ def test_no_value_makes_a_check_raise(value: object, check: checks.Check) -> Non
     [True, 1.0, "1", None, 0, 2, float("nan"), [1]],
     ids=repr,
 )
-def test_the_version_is_the_number_one_and_nothing_like_it(value: object) -> None:
+def test_the_version_is_exactly_the_number_one(value: object) -> None:
     assert checks.version.accept(value) is None
 
 

@@ -38,7 +38,7 @@ def test_a_file_and_an_environment_make_a_profile_and_its_secrets(
     assert secrets.bearer_tokens == (Secret("a-service-token-for-tests"),)
 
 
-def test_the_env_file_goes_before_the_environment(
+def test_the_env_file_takes_precedence_over_the_environment(
     config_file: Path, environ: dict[str, str], tmp_path: Path
 ) -> None:
     env_file = tmp_path / ".env.local"
@@ -112,7 +112,7 @@ def test_the_address_and_the_number_of_workers_can_be_overridden(
     assert profile.service.port == 8787
 
 
-def test_nothing_changes_without_an_override(document: dict[str, Any]) -> None:
+def test_without_an_override_the_profile_is_unchanged(document: dict[str, Any]) -> None:
     profile = choose_profile(parse_config(document))
 
     assert with_overrides(profile) == profile

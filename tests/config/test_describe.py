@@ -61,7 +61,7 @@ def test_a_redacted_profile_keeps_the_order_of_the_file(document: dict[str, Any]
         assert [key for key in shown[section] if key in keys] == list(keys)
 
 
-def test_a_redacted_profile_shows_lists_and_what_is_switched_off(put: Put) -> None:
+def test_a_redacted_profile_shows_lists_and_disabled_sections(put: Put) -> None:
     put("persistence", "none")
     put("handlers", ["a:b"])
     put("telemetry.bearerToken", {"env": "PLACE_A"})
@@ -103,7 +103,7 @@ def test_every_code_is_documented() -> None:
     assert {code for code in codes if f"`{code}`" not in PAGE} == set()
 
 
-def test_keys_tell_path_type_default_and_meaning() -> None:
+def test_keys_have_path_type_default_and_meaning() -> None:
     keys = {key.path: key for key in config_keys()}
 
     port = keys["profiles.NAME.service.port"]

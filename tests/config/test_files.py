@@ -27,7 +27,7 @@ def issue_of(folder: Path, content: str | bytes, name: str = "wats.config.yaml")
 
 
 @pytest.mark.parametrize("name", ["c.yaml", "c.yml", "c.json", "c.YAML", "c.JSON"])
-def test_the_extension_tells_the_format(
+def test_the_extension_selects_the_format(
     tmp_path: Path, document: dict[str, Any], name: str
 ) -> None:
     assert read(tmp_path, json.dumps(document), name) == document
@@ -63,7 +63,7 @@ def test_another_extension_is_refused(tmp_path: Path, name: str) -> None:
         ("text # comment", "text"),
     ],
 )
-def test_a_yaml_scalar_is_what_it_looks_like(tmp_path: Path, scalar: str, value: object) -> None:
+def test_a_yaml_scalar_is_read_as_it_is_written(tmp_path: Path, scalar: str, value: object) -> None:
     assert read(tmp_path, f"a: {scalar}") == {"a": value}
 
 
@@ -75,7 +75,7 @@ def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path) -> None:
     assert read(tmp_path, b"\xef\xbb\xbfa: 1") == {"a": 1}
 
 
-def test_an_alias_stands_for_its_anchor(tmp_path: Path) -> None:
+def test_an_alias_has_the_value_of_its_anchor(tmp_path: Path) -> None:
     assert read(tmp_path, "a: &x {b: 1}\nc: *x") == {"a": {"b": 1}, "c": {"b": 1}}
 
 
@@ -110,21 +110,23 @@ def test_an_alias_stands_for_its_anchor(tmp_path: Path) -> None:
         pytest.param(b"a: \x00", "c.yaml", id="null byte"),
     ],
 )
-def test_what_breaks_the_format_is_refused(tmp_path: Path, content: str | bytes, name: str) -> None:
+def test_a_file_with_a_syntax_error_is_refused(
+    tmp_path: Path, content: str | bytes, name: str
+) -> None:
     assert issue_of(tmp_path, content, name).code == "parse_error"
 
 
-def test_a_repeated_yaml_key_is_told_by_its_line(tmp_path: Path) -> None:
-    reason = "Line 3 gives a key that its mapping has already."
+def test_a_repeated_yaml_key_is_reported_by_its_line(tmp_path: Path) -> None:
+    reason = "Line 3 has a key that its mapping already has."
 
     assert issue_of(tmp_path, "a: 1\nb: 2\na: 3").reason == reason
 
 
 @pytest.mark.parametrize("name", ["c.yaml", "c.json"])
-def test_a_broken_line_is_told_by_its_number_and_not_shown(tmp_path: Path, name: str) -> None:
+def test_a_broken_line_is_reported_by_its_number_and_not_shown(tmp_path: Path, name: str) -> None:
     issue = issue_of(tmp_path, '{"a": 1,\n"word-nobody-may-see": }}', name)
 
-    assert issue.reason == "The file breaks its format in line 2."
+    assert issue.reason == "The file is not valid in line 2."
 
 
 def test_a_file_that_grows_through_its_aliases_is_refused(tmp_path: Path) -> None:
@@ -138,7 +140,7 @@ def test_a_file_that_grows_through_its_aliases_is_refused(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("content", ["&a [*a]", "&a {b: *a}", "a: &a [1, {b: [*a, *a]}]"])
-def test_a_file_that_holds_itself_is_refused(tmp_path: Path, content: str) -> None:
+def test_a_file_with_a_recursive_alias_is_refused(tmp_path: Path, content: str) -> None:
     assert issue_of(tmp_path, content).code == "parse_error"
 
 
@@ -206,7 +208,7 @@ def test_a_line_sets_a_variable(line: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("line", ["", "   ", "# A=b", "  # A=b", "A=", "A=  ", "A=''", "A=# b"])
-def test_a_line_sets_nothing(line: str) -> None:
+def test_blank_lines_and_comments_set_no_variable(line: str) -> None:
     assert parse_env_file(line) == {}
 
 

@@ -30,7 +30,7 @@ def issues_of(document: object) -> list[tuple[str, str]]:
     return [(issue.code, issue.path) for issue in caught.value.issues]
 
 
-def test_what_is_left_out_has_its_default(document: dict[str, Any]) -> None:
+def test_an_omitted_key_has_its_default(document: dict[str, Any]) -> None:
     profile = parse_config(document).profiles["local"]
 
     assert profile.name == "local"
@@ -81,7 +81,7 @@ def test_what_is_left_out_has_its_default(document: dict[str, Any]) -> None:
         ("telemetry.bearerToken", {"env": "T"}, "secrets.telemetry_tokens", (EnvRef("T"),)),
     ],
 )
-def test_what_is_set_is_kept(
+def test_a_configured_value_is_kept(
     put: Put, path: str, value: object, attribute: str, expected: object
 ) -> None:
     found: object = parse_config(put(path, value)).profiles["local"]
@@ -150,7 +150,7 @@ def test_what_is_set_is_kept(
     ],
     ids=repr,
 )
-def test_what_cannot_be_used_is_refused_at_its_path(
+def test_an_invalid_value_is_refused_at_its_path(
     put: Put, path: str, value: object, code: str
 ) -> None:
     assert issues_of(put(path, value)) == [(code, f"$.profiles.local.{path}")]
@@ -177,7 +177,7 @@ def test_a_required_key_that_is_left_out_is_the_only_issue(
     assert [where for _, where in issues_of(document)] == [f"$.profiles.local.{section}.{key}"]
 
 
-def test_every_mistake_of_every_profile_is_reported_at_once(document: dict[str, Any]) -> None:
+def test_the_mistakes_of_all_profiles_are_reported_together(document: dict[str, Any]) -> None:
     broken = copy.deepcopy(document["profiles"]["local"])
     broken["service"]["port"] = -1
     del broken["auth"]
@@ -234,12 +234,12 @@ def test_the_default_profile_must_be_one_of_the_profiles(
         (
             "auth.zzz",
             "$.profiles.local.auth.zzz",
-            "Is not a key of the config file; the keys here are accessToken.",
+            "Is not a key of the config file; valid keys are accessToken.",
         ),
         (
             "auth.15551234567",
             "$.profiles.local.auth[?]",
-            "Is not a key of the config file; the keys here are accessToken.",
+            "Is not a key of the config file; valid keys are accessToken.",
         ),
     ],
 )
@@ -262,7 +262,9 @@ def test_a_config_cannot_be_changed(document: dict[str, Any]) -> None:
     hash(config.profiles["local"])
 
 
-def test_a_config_does_not_change_with_the_document_it_came_from(document: dict[str, Any]) -> None:
+def test_a_config_does_not_change_with_the_document_it_was_read_from(
+    document: dict[str, Any],
+) -> None:
     config = parse_config(document)
 
     document["profiles"].clear()

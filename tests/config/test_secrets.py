@@ -28,7 +28,7 @@ def test_weak_tokens_are_refused_in_code_as_they_are_in_a_file(field: str, weak:
     assert not weak or weak not in str(caught.value)
 
 
-def test_every_secret_that_cannot_be_used_is_reported_at_once() -> None:
+def test_all_unusable_secrets_are_reported_together() -> None:
     with pytest.raises(ConfigError) as caught:
         example_secrets(
             access_token=Secret("a\r\nb"),
@@ -65,7 +65,7 @@ def refuse(document: object, environ: dict[str, str], folder: Path = Path()) -> 
     return [str(issue) for issue in caught.value.issues]
 
 
-def test_secrets_come_from_the_variables_that_the_file_names(
+def test_secrets_are_read_from_the_variables_that_the_file_names(
     document: dict[str, Any], environ: dict[str, str]
 ) -> None:
     assert resolve(document, environ) == Secrets(
@@ -88,7 +88,7 @@ def test_every_value_of_a_list_is_kept_in_its_order(put: Put, environ: dict[str,
 
 
 @pytest.mark.parametrize("content", [b"token", b"token\n", b"token\r\n", b"\xef\xbb\xbftoken\n"])
-def test_a_secret_file_is_found_beside_the_config_file_and_loses_its_last_line_break(
+def test_a_secret_file_is_found_next_to_the_config_file_and_loses_its_last_line_break(
     put: Put, environ: dict[str, str], tmp_path: Path, content: bytes
 ) -> None:
     (tmp_path / "token").write_bytes(content)
@@ -134,7 +134,7 @@ def test_a_missing_secret_of_a_list_is_reported_by_its_index(
 
 
 @pytest.mark.parametrize("name", ["EAAGm0PX4ZCpsBAKZ", "e3b0c44298fc1c149afbf4c8996fb924"])
-def test_what_may_be_a_token_in_place_of_a_name_is_not_shown(
+def test_a_token_given_as_the_name_of_a_variable_is_not_shown(
     put: Put, environ: dict[str, str], name: str
 ) -> None:
     (issue,) = refuse(put("auth.accessToken", {"env": name}), environ)
@@ -183,9 +183,7 @@ def test_every_weak_token_is_reported_with_all_other_mistakes(
     assert not [token for token in tokens.values() if token in "".join(issues)]
 
 
-def test_the_words_that_meta_knows_may_be_short(
-    document: dict[str, Any], environ: dict[str, str]
-) -> None:
+def test_a_verify_token_may_be_short(document: dict[str, Any], environ: dict[str, str]) -> None:
     short = {"WATS_VERIFY_TOKEN": "a", "WATS_APP_SECRET": "b", "WATS_ACCESS_TOKEN": "c"}
 
     assert resolve(document, {**environ, **short}).verify_token == Secret("a")
@@ -216,7 +214,7 @@ def test_a_secret_file_that_cannot_be_used_is_refused_without_its_name(
     assert "hidden-name" not in issue
 
 
-def test_the_url_of_the_database_may_come_from_a_variable(
+def test_the_url_of_the_database_may_be_read_from_a_variable(
     put: Put, environ: dict[str, str]
 ) -> None:
     url = "postgresql://wats:hunter2@db.example/wats"
@@ -232,7 +230,7 @@ def test_the_url_of_the_database_may_come_from_a_variable(
     assert "persistence.url" in issue
 
 
-def test_the_password_of_the_database_may_come_from_a_file(
+def test_the_password_of_the_database_may_be_read_from_a_file(
     put: Put, environ: dict[str, str], tmp_path: Path
 ) -> None:
     (tmp_path / "password").write_text("hunter2\n")

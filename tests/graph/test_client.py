@@ -21,7 +21,7 @@ from wats.errors import (
     GraphUnreachable,
     MalformedRequest,
 )
-from wats.graph.client import _NEVER_WRITTEN, GraphAnswer, GraphClient
+from wats.graph.client import _NEVER_WRITTEN, GraphClient, GraphResponse
 from wats.graph.connections import MAX_INTERIM_RESPONSES
 from wats.privacy import Secret
 from wats.telemetry.contract.values import EndpointFamily, ErrorCategory, Outcome
@@ -53,12 +53,12 @@ class Request:
 
 
 Respond = Callable[[asyncio.StreamWriter, int], Awaitable[bool]]
-"""Answers the nth request; tells whether the connection stays open."""
+"""Answers the nth request; returns whether the connection stays open."""
 
 
 @dataclass
 class RawServer:
-    """An HTTP server that does what a test says, byte by byte."""
+    """An HTTP server that sends the bytes that a test prescribes."""
 
     respond: Respond
     reads: bool = True
@@ -111,7 +111,7 @@ async def serving(respond: Respond, *, reads: bool = True) -> AsyncIterator[RawS
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await server.wait_closed()
-        # Closed transports let go of their sockets in the loop's next turn.
+        # Closed transports release their sockets in the next turn of the loop.
         await asyncio.sleep(0)
 
 
@@ -185,7 +185,7 @@ def answering_after(interim: int) -> Respond:
 
 
 IMPATIENT = {"connect_seconds": 0.3, "read_seconds": 0.3, "total_seconds": 0.6}
-"""For calls that nobody answers in time; any other might not be answered so soon."""
+"""For calls without a timely response; other calls need more time."""
 
 
 def a_client(base_url: str, recorded: Recorded, **settings: Any) -> GraphClient:
@@ -213,7 +213,7 @@ async def started(
         await asyncio.sleep(0)
 
 
-async def post(client: GraphClient, *, method: str = "POST") -> GraphAnswer:
+async def post(client: GraphClient, *, method: str = "POST") -> GraphResponse:
     return await client.call(EndpointFamily.MESSAGES, method, ["200", "messages"], payload=b"{}")
 
 
@@ -228,7 +228,7 @@ async def test_a_call_puts_exactly_this_on_the_wire() -> None:
         )
 
     [request] = server.requests
-    assert answer == GraphAnswer(200, {"messages": [{"id": "wamid.X"}]}, OK)
+    assert answer == GraphResponse(200, {"messages": [{"id": "wamid.X"}]}, OK)
     assert (
         request.line == "POST /proxy/v25.0/200/a%20b%3Ac?a=b&fields=id%2Cname&after=x%26y HTTP/1.1"
     )
@@ -298,7 +298,9 @@ def test_every_segment_arrives_as_one_or_is_refused(segments: list[str]) -> None
         ({"connect_seconds": 30.0, "total_seconds": 30.0}, "invalid_timeout"),
     ],
 )
-def test_what_cannot_work_is_refused_at_once(settings: dict[str, Any], code: str) -> None:
+def test_an_invalid_argument_is_refused_before_the_call(
+    settings: dict[str, Any], code: str
+) -> None:
     valid: dict[str, Any] = {
         "base_url": "https://host",
         "version": "v25.0",
@@ -329,7 +331,7 @@ def test_what_cannot_work_is_refused_at_once(settings: dict[str, Any], code: str
         pytest.param(answering(status=202, body=b"[]"), [], id="202"),
     ],
 )
-async def test_an_answer_of_2xx_is_never_a_failure(respond: Respond, expected: object) -> None:
+async def test_a_2xx_response_is_never_a_failure(respond: Respond, expected: object) -> None:
     recorded = Recorded()
 
     async with (
@@ -359,7 +361,7 @@ async def test_an_answer_of_2xx_is_never_a_failure(respond: Respond, expected: o
         ),
     ],
 )
-async def test_an_answer_that_proves_a_refusal_is_one(
+async def test_a_response_that_proves_a_refusal_is_a_refusal(
     respond: Respond, status: int, throttled: bool
 ) -> None:
     recorded = Recorded()
@@ -467,7 +469,7 @@ class NoNames(aiohttp.abc.AbstractResolver):
 
 
 async def arrived(server: RawServer) -> None:
-    while not server.requests:  # the server is a list of what came
+    while not server.requests:  # the server is a list of the requests received
         await asyncio.sleep(0.005)
 
 
@@ -555,7 +557,7 @@ async def test_a_client_without_a_session_sends_nothing(state: str) -> None:
     ],
 )
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
-async def test_a_request_without_an_answer_may_have_been_carried_out(
+async def test_a_request_without_a_response_may_have_been_carried_out(
     respond: Respond, reads: bool, method: str
 ) -> None:
     recorded = Recorded()
@@ -584,7 +586,7 @@ async def test_a_flood_of_interim_responses_ends_the_call(method: str) -> None:
     assert recorded.operations == [(EndpointFamily.MESSAGES, 0, Outcome.ERROR)]
 
 
-async def test_a_few_interim_responses_before_each_answer_are_ignored() -> None:
+async def test_a_few_interim_responses_before_each_response_are_ignored() -> None:
     async with (
         serving(answering_after(MAX_INTERIM_RESPONSES)) as server,
         started(server.url) as client,
@@ -627,7 +629,7 @@ async def test_a_read_on_a_kept_connection_that_broke_is_tried_again() -> None:
     assert len(recorded.operations) == 2
 
 
-async def test_a_kept_connection_that_was_closed_meanwhile_costs_nothing() -> None:
+async def test_a_kept_connection_that_was_closed_meanwhile_fails_no_request() -> None:
     usual = answering()
 
     async def respond(writer: asyncio.StreamWriter, number: int) -> bool:

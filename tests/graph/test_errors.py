@@ -112,7 +112,7 @@ def test_every_code_of_the_reference_has_its_name() -> None:
     assert len(expected) == 73
 
 
-def test_a_code_stands_in_the_table_once() -> None:
+def test_a_code_is_in_the_table_once() -> None:
     assert len({(rule.code, rule.subcode) for rule in RULES}) == len(RULES)
 
 
@@ -122,12 +122,12 @@ def test_every_action_has_advice_and_is_used() -> None:
 
 
 @pytest.mark.parametrize("code", RETRIED)
-def test_what_passes_by_itself_is_retryable(code: int) -> None:
+def test_a_temporary_failure_is_retryable(code: int) -> None:
     assert refused(400, {"code": code}).diagnostics.retryable
 
 
 @pytest.mark.parametrize("code", NOT_RETRIED)
-def test_what_needs_a_change_is_not_retryable(code: int) -> None:
+def test_a_failure_that_needs_a_change_is_not_retryable(code: int) -> None:
     assert not refused(400, {"code": code}).diagnostics.retryable
 
 
@@ -165,14 +165,14 @@ def test_a_throttling_code_throttles_only_with_a_client_error_status(
 
 
 @pytest.mark.parametrize("code", AUTH.keys() - {190})
-def test_an_authorization_code_needs_an_answer_about_authorization(code: int) -> None:
+def test_an_authorization_code_needs_a_status_about_authorization(code: int) -> None:
     assert refused(400, {"code": code}).diagnostics.name == "GraphApiError"
     assert refused(401, {"code": code}).diagnostics.name == AUTH[code]
     assert refused(403, {"code": code}).diagnostics.name == AUTH[code]
     assert refused(400, {"code": code, "type": "OAuthException"}).diagnostics.name == AUTH[code]
 
 
-def test_an_expired_token_is_known_by_its_code_alone() -> None:
+def test_an_expired_token_is_recognized_by_its_code_alone() -> None:
     assert refused(400, {"code": 190}).diagnostics.name == "ExpiredAccessTokenError"
 
 
@@ -186,13 +186,13 @@ def test_an_expired_token_is_known_by_its_code_alone() -> None:
         pytest.param(500, {"code": 999, "type": "OAuthException"}, "GraphApiError", id="500"),
     ],
 )
-def test_an_unknown_code_is_named_by_its_answer(
+def test_an_unknown_code_is_named_by_its_response(
     status: int, error: dict[str, Any], name: str
 ) -> None:
     assert refused(status, error).diagnostics.name == name
 
 
-def test_429_throttles_whatever_the_error_says() -> None:
+def test_429_is_a_rate_limit_for_every_error_code() -> None:
     error = refused(429, {"code": 80008, "type": "OAuthException"}, Retry_After="30")
 
     assert error.throttled
@@ -212,7 +212,7 @@ def test_429_throttles_whatever_the_error_says() -> None:
         pytest.param(b"[" * 100_000, id="deep"),
     ],
 )
-def test_429_throttles_and_can_be_retried_whatever_the_body_is(body: bytes) -> None:
+def test_429_is_a_retryable_rate_limit_for_every_body(body: bytes) -> None:
     error = classify(429, {"Retry-After": "5"}, body)
 
     assert (error.throttled, error.retry_after) == (True, "5")
@@ -224,7 +224,9 @@ def test_a_spam_limit_is_not_retryable_even_with_429() -> None:
 
 
 @pytest.mark.parametrize(("status", "retryable"), [(404, False), (500, True), (502, True)])
-def test_an_answer_without_an_error_is_judged_by_its_status(status: int, retryable: bool) -> None:
+def test_a_response_without_an_error_is_classified_by_its_status(
+    status: int, retryable: bool
+) -> None:
     error = classify(status, {}, b"<html></html>")
 
     assert error.upstream_status == status
@@ -348,7 +350,7 @@ ERRORS = st.fixed_dictionaries(
     body=st.binary() | JSON.map(lambda value: json.dumps(value).encode()),
     headers=st.dictionaries(st.just("retry-after"), st.text()),
 )
-def test_no_answer_makes_classifying_fail(
+def test_every_response_can_be_classified(
     status: int, body: bytes, headers: Mapping[str, str]
 ) -> None:
     assert classify(status, headers, body).upstream_status == status

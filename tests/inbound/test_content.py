@@ -123,7 +123,7 @@ def test_the_content_of_a_message_is_typed(name, expected, update) -> None:
     assert update(name).message.content == expected
 
 
-def test_a_form_is_decoded_when_it_is_asked_for(update) -> None:
+def test_a_form_is_decoded_on_first_access(update) -> None:
     reply = update("message_interactive_nfm_reply_flow").message.content.nfm_reply
 
     assert reply.name == "flow"
@@ -160,7 +160,7 @@ def test_contact_cards_are_read_with_all_their_parts(update) -> None:
     )
 
 
-def test_a_shared_contact_says_that_it_was_asked_for(update) -> None:
+def test_a_shared_contact_is_marked_as_requested(update) -> None:
     contacts = update("message_contacts_request_reply").message.content
 
     assert contacts.origin == "contact_request"
@@ -243,7 +243,7 @@ def test_a_leaf_of_another_type_is_left_out_and_nothing_else(part, raw, expected
 
 
 @pytest.mark.parametrize("raw", [None, "x", 7, [], [{}]])
-def test_what_is_no_object_is_no_part(raw) -> None:
+def test_a_value_that_is_not_an_object_gives_no_part(raw) -> None:
     assert read(Text, raw) is None
 
 

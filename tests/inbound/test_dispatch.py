@@ -282,7 +282,7 @@ async def test_an_update_whose_every_attempt_ended_with_its_process_becomes_a_de
     assert inbox.logged[0]["errorName"] == "LeaseExpired"
 
 
-async def test_deliveries_that_were_not_begun_before_a_stop_are_left_to_the_next_process(
+async def test_deliveries_not_begun_before_a_stop_are_handled_by_the_next_process(
     inbox: Inbox,
 ) -> None:
     begun: list[int] = []
@@ -338,7 +338,7 @@ async def stop_during_a_claim(inbox: Inbox) -> None:
     inbox.store = store
 
 
-async def test_an_exhausted_update_is_not_called_again_although_a_stop_comes_first(
+async def test_an_exhausted_update_is_not_handled_again_after_a_stop(
     inbox: Inbox,
 ) -> None:
     async def never(update: Update) -> None:

@@ -63,7 +63,7 @@ def refusal(body: bytes) -> tuple[str, int, str]:
         ),
     ],
 )
-def test_what_is_no_envelope_of_whatsapp_is_refused(body, expected) -> None:
+def test_an_envelope_of_another_product_is_refused(body, expected) -> None:
     assert refusal(body) == expected
 
 
@@ -80,7 +80,7 @@ def test_what_is_no_envelope_of_whatsapp_is_refused(body, expected) -> None:
         pytest.param(b"\xff\xfe{\x00}\x00", id="utf-16"),
     ],
 )
-def test_what_is_no_json_is_refused(body: bytes) -> None:
+def test_a_body_that_is_not_json_is_refused(body: bytes) -> None:
     assert refusal(body) == ("invalid_json", 400, "Request body is not valid JSON.")
 
 
@@ -96,7 +96,7 @@ def test_what_is_no_json_is_refused(body: bytes) -> None:
         pytest.param(b'"\\ud83d\\n"', "\ufffd\n", id="other-escape"),
     ],
 )
-def test_text_that_is_not_unicode_is_mended(text: bytes, expected: str) -> None:
+def test_text_that_is_not_unicode_is_repaired(text: bytes, expected: str) -> None:
     assert parse(envelope(text))["text"] == expected
 
 
@@ -111,7 +111,7 @@ def test_whole_numbers_of_any_size_are_kept_exactly() -> None:
 
 
 @given(body=st.binary() | st.text(st.characters()).map(lambda text: json.dumps(text).encode()))
-def test_whatever_is_parsed_can_be_written_again(body: bytes) -> None:
+def test_every_parsed_body_can_be_serialized_again(body: bytes) -> None:
     try:
         value = parse(envelope(body))
     except WebhookRefused:
@@ -139,7 +139,7 @@ def test_many_flat_items_are_not_taken_for_deep_ones() -> None:
     assert parse(envelope(b"[" + b",".join([b'{"a":"[["}'] * 2_000) + b"]"))
 
 
-def test_a_refusal_holds_nothing_of_the_body() -> None:
+def test_a_refusal_does_not_quote_the_body() -> None:
     with pytest.raises(WebhookRefused) as caught:
         parse(b'{"object":"15550002222","entry":[]}')
 

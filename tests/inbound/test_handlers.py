@@ -63,7 +63,7 @@ def test_two_handlers_cannot_share_a_name() -> None:
     handlers = Handlers()
     handlers.add(first)
 
-    with pytest.raises(ConfigError, match="another handler of this name"):
+    with pytest.raises(ConfigError, match="another handler has this name"):
         handlers.add(first)
 
 
@@ -88,7 +88,7 @@ def test_a_handler_is_imported_by_module_and_name() -> None:
         pytest.param("asyncio:__name__", id="not-callable"),
     ],
 )
-def test_what_cannot_be_imported_or_called_is_refused(reference: str) -> None:
+def test_a_handler_that_cannot_be_imported_or_called_is_refused(reference: str) -> None:
     with pytest.raises(ConfigError, match=r"cannot be (imported|called)"):
         import_handler(reference)
 

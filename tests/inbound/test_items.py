@@ -110,7 +110,7 @@ def test_each_message_of_a_batch_has_its_own_contact(body, read) -> None:
 
 
 @pytest.mark.parametrize("name", ["wa_id", "user_id", "parent_user_id"])
-def test_a_sender_who_is_only_named_by_the_contact_is_enough(name, body, read) -> None:
+def test_a_sender_named_only_by_the_contact_suffices(name, body, read) -> None:
     envelope = with_contacts(body("message_text"), [{name: "15550002222"}])
     del envelope["entry"][0]["changes"][0]["value"]["messages"][0]["from"]
 
@@ -160,18 +160,18 @@ def test_another_event_has_another_key(name, changes, update) -> None:
         pytest.param("call_connect_user_initiated", {"session": None}, id="call"),
     ],
 )
-def test_what_has_an_id_is_named_by_it_and_not_by_its_content(name, changes, update) -> None:
+def test_an_item_with_an_id_is_keyed_by_it_and_not_by_its_content(name, changes, update) -> None:
     assert update(name, **changes).key == update(name).key
 
 
-def test_what_has_neither_id_nor_time_is_named_by_the_time_of_its_entry(body, read) -> None:
+def test_an_item_without_id_and_time_is_keyed_by_the_time_of_its_entry(body, read) -> None:
     later = body("account_update_disabled")
     later["entry"][0]["time"] += 1
 
     assert read(later).updates[0].key != read(body("account_update_disabled")).updates[0].key
 
 
-def test_what_has_a_time_of_its_own_does_not_take_the_time_of_its_entry(body, read) -> None:
+def test_an_item_with_a_time_does_not_take_the_time_of_its_entry(body, read) -> None:
     for name in ("user_preferences_stop", "smb_app_state_sync_add"):
         later = body(name)
         later["entry"][0]["time"] += 1

@@ -12,8 +12,8 @@ from wats.telemetry.contract.values import ErrorCategory, FinalOutcome, UpdateKi
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
-class Told:
-    """Notes what telemetry is told."""
+class Recorder:
+    """Records the calls of telemetry."""
 
     def __init__(self) -> None:
         self.wants_news = True
@@ -32,13 +32,13 @@ class Told:
 
 
 @pytest.fixture
-def told() -> Told:
-    return Told()
+def recorder() -> Recorder:
+    return Recorder()
 
 
 @pytest.fixture
-def news(told: Any) -> News:
-    return News(told)
+def news(recorder: Any) -> News:
+    return News(recorder)
 
 
 def update(kind: UpdateKind, at: datetime = NOON - timedelta(seconds=3)) -> Update:
@@ -64,39 +64,45 @@ def status(name: str, error_code: int | None = None) -> StatusRecord:
 
 
 @pytest.mark.parametrize("kind", [UpdateKind.MESSAGE, UpdateKind.STATUS])
-def test_what_meta_sends_at_once_has_a_lag(news: News, told: Told, kind: UpdateKind) -> None:
+def test_an_update_that_meta_sends_immediately_has_a_lag(
+    news: News, recorder: Recorder, kind: UpdateKind
+) -> None:
     news.tell(update(kind), None)
 
-    assert told.lags == [3.0]
+    assert recorder.lags == [3.0]
 
 
 @pytest.mark.parametrize("kind", [UpdateKind.HISTORY, UpdateKind.MESSAGE_ECHO, UpdateKind.ACCOUNT])
-def test_what_may_be_old_when_it_comes_has_no_lag(news: News, told: Told, kind: UpdateKind) -> None:
+def test_an_update_that_may_be_old_on_arrival_has_no_lag(
+    news: News, recorder: Recorder, kind: UpdateKind
+) -> None:
     news.tell(update(kind), None)
 
-    assert told.lags == []
+    assert recorder.lags == []
 
 
-def test_what_has_no_time_has_no_lag(news: News, told: Told) -> None:
+def test_an_update_without_a_time_has_no_lag(news: News, recorder: Recorder) -> None:
     news.tell(update(UpdateKind.MESSAGE, EPOCH), None)
 
-    assert told.lags == []
+    assert recorder.lags == []
 
 
 @pytest.mark.parametrize(
     "outcome", [FinalOutcome.DELIVERED, FinalOutcome.READ, FinalOutcome.PLAYED]
 )
-def test_how_far_a_message_came_is_told(news: News, told: Told, outcome: FinalOutcome) -> None:
+def test_a_final_status_is_counted(news: News, recorder: Recorder, outcome: FinalOutcome) -> None:
     news.tell(update(UpdateKind.STATUS), status(outcome.value))
 
-    assert [each for each, _ in told.final] == [outcome]
+    assert [each for each, _ in recorder.final] == [outcome]
 
 
 @pytest.mark.parametrize("name", ["sent", "deleted", "warning", "something new"])
-def test_what_ends_nothing_is_not_told(news: News, told: Told, name: str) -> None:
+def test_a_status_that_is_not_final_is_not_counted(
+    news: News, recorder: Recorder, name: str
+) -> None:
     news.tell(update(UpdateKind.STATUS), status(name))
 
-    assert told.final == []
+    assert recorder.final == []
 
 
 @pytest.mark.parametrize(
@@ -108,23 +114,25 @@ def test_what_ends_nothing_is_not_told(news: News, told: Told, name: str) -> Non
         (None, ErrorCategory.UNKNOWN),
     ],
 )
-def test_a_failure_is_told_with_its_category(
-    news: News, told: Told, code: int | None, category: ErrorCategory
+def test_a_failure_is_counted_with_its_category(
+    news: News, recorder: Recorder, code: int | None, category: ErrorCategory
 ) -> None:
     news.tell(update(UpdateKind.STATUS), status("failed", code))
 
-    assert told.final == [(FinalOutcome.FAILED, category)]
+    assert recorder.final == [(FinalOutcome.FAILED, category)]
 
 
-def test_a_delivery_took_from_the_sending_to_metas_time_of_it(news: News, told: Told) -> None:
+def test_delivery_time_runs_from_the_send_to_the_time_of_the_status(
+    news: News, recorder: Recorder
+) -> None:
     news.tell(update(UpdateKind.STATUS), status("delivered"), NOON - timedelta(seconds=5))
 
-    assert told.deliveries == [5.0]
+    assert recorder.deliveries == [5.0]
 
 
-def test_nothing_is_told_where_nobody_sees_it(news: News, told: Told) -> None:
-    told.wants_news = False
+def test_nothing_is_counted_without_a_sink_or_exposition(news: News, recorder: Recorder) -> None:
+    recorder.wants_news = False
 
     news.tell(update(UpdateKind.STATUS), status("delivered"), NOON)
 
-    assert (told.lags, told.final, told.deliveries) == ([], [], [])
+    assert (recorder.lags, recorder.final, recorder.deliveries) == ([], [], [])

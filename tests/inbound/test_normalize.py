@@ -62,7 +62,7 @@ def alone(body: Any) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["name"])
-def test_a_body_of_the_corpus_gives_the_updates_that_it_holds(row, read) -> None:
+def test_a_body_of_the_corpus_gives_the_expected_updates(row, read) -> None:
     try:
         kinds = [update.kind.value for update in read(row["body"]).updates]
     except WebhookRefused:
@@ -185,7 +185,7 @@ def test_the_corpus_holds_no_two_events_of_one_key(read) -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_gives_no_update_is_told_with_its_place(name, expected, body, read) -> None:
+def test_an_item_without_an_update_is_reported_with_its_path(name, expected, body, read) -> None:
     skips = read(body(name)).skips
 
     assert [(skip.reason.value, skip.path, skip.kind.value) for skip in skips] == expected
@@ -255,7 +255,7 @@ def test_a_field_whose_name_is_not_safe_is_called_unknown(field, read) -> None:
     assert update.field == "unknown"
 
 
-def test_a_member_that_is_not_known_yet_becomes_an_update_of_its_own(read) -> None:
+def test_an_unknown_member_becomes_an_update_of_its_own(read) -> None:
     value = {
         "metadata": NUMBER,
         "messages": [{"id": "a", "from": "b"}],
@@ -293,7 +293,7 @@ def test_a_value_that_is_an_item_itself_is_taken_as_one(field, kind, read) -> No
     assert (update.kind, update.raw) == (kind, value)
 
 
-def test_a_value_with_nothing_to_read_is_skipped(read) -> None:
+def test_a_value_without_items_is_skipped(read) -> None:
     found = read(envelope("messages", {"metadata": NUMBER, "contacts": []}))
 
     assert found.skips == [
@@ -301,11 +301,11 @@ def test_a_value_with_nothing_to_read_is_skipped(read) -> None:
     ]
 
 
-def test_an_empty_list_of_items_is_nothing_to_tell_of(read) -> None:
+def test_an_empty_list_of_items_is_not_reported(read) -> None:
     assert read(envelope("messages", {"metadata": NUMBER, "messages": []})) == Normalized([], [])
 
 
-def test_errors_beside_messages_are_updates_of_their_own(read) -> None:
+def test_errors_next_to_messages_are_updates_of_their_own(read) -> None:
     value = {"metadata": NUMBER, "errors": [{"code": 1}, {"code": 2}, "x"], "messages": []}
 
     found = read(envelope("messages", value))
@@ -319,14 +319,14 @@ def test_errors_beside_messages_are_updates_of_their_own(read) -> None:
     ]
 
 
-def test_errors_beside_a_call_are_kept_with_the_call(body, read) -> None:
+def test_errors_next_to_a_call_are_kept_with_the_call(body, read) -> None:
     (update,) = read(body("call_terminate_failed_with_errors")).updates
 
     assert update.raw["status"] == "FAILED"
     assert [error["code"] for error in update.raw["errors"]] == [138021]
 
 
-def test_errors_beside_a_call_that_is_a_duplicate_are_no_update_of_their_own(body, read) -> None:
+def test_errors_next_to_a_duplicate_call_are_no_update_of_their_own(body, read) -> None:
     twice = body("call_terminate_failed_with_errors")
     twice["entry"] *= 2
 
@@ -352,7 +352,7 @@ def test_errors_that_no_call_can_take_are_updates_of_their_own(calls, read) -> N
     assert {"code": 1} in [update.raw for update in found.updates if update.kind == "error"]
 
 
-def test_what_stands_beside_a_standby_wrapper_is_read_too(read) -> None:
+def test_members_next_to_a_standby_wrapper_are_read_too(read) -> None:
     message = {"id": "a", "from": "b"}
     wrapped = {"messages": [message, {"type": "no id"}], "message_echoes": "x"}
     value = {"metadata": NUMBER, "standby": wrapped, "messages": [{**message, "id": "c"}]}
@@ -369,7 +369,7 @@ def test_what_stands_beside_a_standby_wrapper_is_read_too(read) -> None:
 
 
 @pytest.mark.parametrize("value", [[], "x", None, 7])
-def test_what_is_no_envelope_gives_one_skip(value) -> None:
+def test_a_body_that_is_not_an_envelope_gives_one_skip(value) -> None:
     assert normalize(value, received_at=RECEIVED_AT).skips == [
         Skip(SkipReason.MALFORMED_ENTRY, "entry", UpdateKind.UNKNOWN)
     ]
@@ -427,7 +427,7 @@ def test_a_long_contact_is_kept_by_the_few_updates_of_its_change(read) -> None:
     assert [update.contact for update in found.updates] == [contact] * 8
 
 
-def test_a_contact_beside_a_long_one_does_not_pass_for_the_only_one(read) -> None:
+def test_a_contact_next_to_a_long_one_is_not_taken_for_the_only_one(read) -> None:
     long = {"wa_id": "15550002222", "profile": {"name": "x" * 10_000}}
     short = {"wa_id": "15550003333", "profile": {"name": "Anna"}}
     messages = [{"id": f"{number}", "from": "15550002222"} for number in range(9)]
@@ -546,7 +546,7 @@ def nodes(node: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 @st.composite
 def damaged(draw: st.DrawFn) -> Any:
-    """Take a body of the corpus and replace or delete a few parts of it."""
+    """Take a body of the corpus and replace or delete some parts."""
     whole = deepcopy(draw(st.sampled_from(ROWS))["body"])
     for _ in range(draw(st.integers(1, 3))):
         paths = [path for path in nodes(whole) if path != ("object",)]

@@ -49,7 +49,7 @@ def test_a_type_that_is_no_safe_text_is_recorded_as_unknown(update) -> None:
         "call_connect_user_initiated",
     ],
 )
-def test_only_what_a_customer_wrote_is_recorded_as_a_message(name, update) -> None:
+def test_only_messages_of_customers_are_recorded_as_messages(name, update) -> None:
     assert records(update(name)).message is None
 
 
@@ -134,7 +134,7 @@ def test_a_call_from_a_customer_opens_a_window(update) -> None:
         "status_read",
     ],
 )
-def test_nothing_else_opens_a_window(name, update) -> None:
+def test_no_other_update_opens_a_window(name, update) -> None:
     assert records(update(name)).window is None
 
 
@@ -172,7 +172,7 @@ def test_a_message_without_any_time_opens_a_window_from_now(update, received_at)
     ],
     ids=["no-number", "no-person"],
 )
-def test_an_update_that_lacks_what_a_record_needs_gives_none(
+def test_an_update_without_the_fields_of_a_record_gives_none(
     changes: dict[str, Any], update
 ) -> None:
     message = msgspec.structs.replace(update("message_text"), **changes)

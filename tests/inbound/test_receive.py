@@ -69,7 +69,7 @@ def webhook(*ids: str, junk: int = 0) -> bytes:
     )
 
 
-async def test_new_updates_are_stored_and_known_ones_are_not_stored_again(store: Store) -> None:
+async def test_new_updates_are_stored_and_duplicates_are_not_stored_again(store: Store) -> None:
     inlet = Inlet(store)
 
     first = await inlet.take("a", "b")
@@ -174,7 +174,7 @@ async def test_without_a_store_a_cancelled_handler_is_counted_and_forgotten_too(
 
 
 class Gated:
-    """A store whose receiving ends when the test says so."""
+    """A store whose receiving ends when the test permits it."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

@@ -120,7 +120,7 @@ CHALLENGE = {
 }
 
 
-def test_the_challenge_is_answered_word_for_word() -> None:
+def test_the_challenge_is_returned_unchanged() -> None:
     assert answer_challenge(CHALLENGE, Secret("the-agreed-word")) == "<b>1158201444</b>"
 
 

@@ -27,7 +27,7 @@ def test_a_message_names_its_sender_and_its_content(update) -> None:
     )
 
 
-def test_what_a_message_says_of_its_sender_goes_before_the_contact(update) -> None:
+def test_the_sender_in_a_message_takes_precedence_over_the_contact(update) -> None:
     changed = msgspec.structs.replace(
         update("message_text"), contact={"wa_id": "1", "user_id": "U", "username": "@a"}
     )
@@ -48,7 +48,7 @@ def test_a_forwarded_message_has_a_context_without_an_id(update) -> None:
     assert context == Context(frequently_forwarded=True)
 
 
-def test_a_reply_names_the_message_that_it_answers(update) -> None:
+def test_a_reply_references_the_original_message(update) -> None:
     context = update("message_interactive_button_reply").message.context
 
     assert (context.id, context.from_) == ("wamid.FAKEOUT000010", "15550001111")
@@ -87,7 +87,7 @@ def test_a_message_of_an_unknown_or_broken_type_keeps_its_other_parts(kind, upda
 @pytest.mark.parametrize(
     "name", ["smb_message_echoes_text", "standby_message", "history_media_follow_up"]
 )
-def test_what_only_looks_like_a_message_is_none_until_it_is_read_as_one(name, body, read) -> None:
+def test_an_item_that_resembles_a_message_is_none_until_it_is_read_as_one(name, body, read) -> None:
     (update,) = read(body(name)).updates
 
     assert update.message is None
@@ -171,7 +171,7 @@ def test_an_identifier_is_a_safe_text_or_a_whole_number(value, expected) -> None
 
 
 @given(value=st.text() | st.integers() | st.none() | st.floats())
-def test_whatever_is_an_identifier_is_safe(value) -> None:
+def test_every_identifier_is_safe(value) -> None:
     assert identifier(value) is None or is_safe_id(identifier(value))
 
 

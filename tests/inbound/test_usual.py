@@ -317,7 +317,7 @@ TOKENS = st.sampled_from(
 
 @st.composite
 def damaged_bodies(draw: st.DrawFn) -> bytes:
-    """Draw the bytes of a usual body in which tokens are inserted or put in place of others."""
+    """Draw the bytes of a usual body in which tokens are inserted or replaced."""
     body = written(BODIES[draw(st.sampled_from(USUAL))])
     for _ in range(draw(st.integers(1, 3))):
         openings = [place + 1 for place, byte in enumerate(body) if byte in b'{[:,"']
@@ -349,7 +349,7 @@ def duplicated_members(draw: st.DrawFn) -> bytes:
 
 @settings(max_examples=300)
 @given(body=duplicated_members())
-def test_both_paths_take_the_same_one_of_two_members_with_one_name(body) -> None:
+def test_both_paths_read_the_same_one_of_two_members_with_one_name(body) -> None:
     assert_both_paths_agree(body)
 
 

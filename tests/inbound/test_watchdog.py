@@ -12,14 +12,14 @@ Failure = BaseException | None
 def start(
     watchdog: Watchdog, function: Callable[[Any], Awaitable[object]], argument: object = None
 ) -> "asyncio.Future[Failure]":
-    """Start a call, and return the future of what it raises."""
+    """Start a call, and return the future of its exception."""
     return start_cancellable(watchdog, function, argument)[0]
 
 
 def start_cancellable(
     watchdog: Watchdog, function: Callable[[Any], Awaitable[object]], argument: object = None
 ) -> tuple["asyncio.Future[Failure]", Callable[[], None]]:
-    """Start a call; return the future of what it raises, and what cancels it."""
+    """Start a call; return the future of its exception, and a function that cancels the call."""
     ended: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()
 
     class TestedCall(Call):

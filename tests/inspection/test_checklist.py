@@ -130,7 +130,7 @@ def not_holding(evidence: Evidence) -> dict[str, Verdict]:
     }
 
 
-def test_a_good_service_holds_everything_that_can_be_told_from_outside() -> None:
+def test_a_correct_service_passes_every_check_made_from_outside() -> None:
     assert not_holding(GOOD) == {}
     assert {name for name, found in judged(GOOD).items() if found.verdict is Verdict.UNKNOWN} == {
         "kept",
@@ -140,7 +140,7 @@ def test_a_good_service_holds_everything_that_can_be_told_from_outside() -> None
     }
 
 
-def test_whatever_does_not_hold_says_what_to_do() -> None:
+def test_every_failed_check_names_its_remedy() -> None:
     for found in judged(replace(GOOD, answers={}, api=None)).values():
         assert found.verdict is Verdict.HOLDS or found.note.endswith(".")
 
@@ -292,7 +292,7 @@ CASES: dict[str, tuple[Callable[[], Evidence], dict[str, Verdict]]] = {
 
 
 @pytest.mark.parametrize(("evidence", "expected"), CASES.values(), ids=CASES)
-def test_what_is_wrong_with_a_service_fails_its_item_and_no_other(evidence, expected) -> None:
+def test_each_fault_of_a_service_fails_its_own_check_only(evidence, expected) -> None:
     assert not_holding(evidence()) == expected
 
 
@@ -307,7 +307,7 @@ def test_every_item_that_can_fail_fails_in_some_case() -> None:
     assert failing | {"kept", "derived", "retained", "shared"} == {item.name for item in ITEMS}
 
 
-def test_nothing_that_was_answered_is_shown() -> None:
+def test_no_finding_shows_a_part_of_a_response() -> None:
     leaks = replace(
         GOOD,
         answers=answers(
@@ -317,10 +317,10 @@ def test_nothing_that_was_answered_is_shown() -> None:
         without_token=(trial(status=b"HTTP/1.1 200 canary\r\n\r\ncanary"),),
     )
 
-    told = json.dumps([found.note for found in judged(leaks).values()])
+    result = json.dumps([found.note for found in judged(leaks).values()])
 
     for word in ("15550001234", "15550009876", "canary", "example.org", TOKEN):
-        assert word not in told
+        assert word not in result
 
 
 @pytest.mark.parametrize(
@@ -331,11 +331,11 @@ def test_a_token_that_everybody_may_read_is_not_kept(mode, verdict) -> None:
     assert judged(replace(GOOD, token_file_mode=mode))["kept"].verdict is verdict
 
 
-def test_on_this_machine_nobody_reads_along() -> None:
+def test_on_loopback_plain_http_is_accepted() -> None:
     local = replace(GOOD, is_encrypted=False, address="::1")
 
     assert judged(local)["encrypted"].verdict is Verdict.HOLDS
 
 
-def test_strangers_may_get_no_document_at_all() -> None:
+def test_a_service_may_hide_its_documents_from_unauthenticated_clients() -> None:
     assert judged(replace(GOOD, document=answer(b"", 404)))["document"].verdict is Verdict.HOLDS

@@ -44,7 +44,7 @@ def reason(url: str, **options: float) -> str:
     return caught.value.message
 
 
-def test_an_answer_has_its_status_headers_and_body(counterfeit) -> None:
+def test_a_response_has_its_status_headers_and_body(counterfeit) -> None:
     counterfeit.answers["/base/status"] = (418, {"X-Tea": "Pot"}, b"short and stout")
 
     answer = Remote(f"{counterfeit.url}/base").get("/status", Secret("t"))
@@ -68,7 +68,7 @@ def test_a_token_is_for_one_host_and_no_proxy(counterfeit, monkeypatch) -> None:
     assert Remote(counterfeit.url).get("/status", Secret("t")).status == 302
 
 
-def test_an_exchange_is_every_byte_of_the_answer(counterfeit) -> None:
+def test_an_exchange_returns_every_byte_of_the_response(counterfeit) -> None:
     counterfeit.answers["/a"] = (404, {"X-A": "b"}, b"{}")
 
     answer = Remote(counterfeit.url).exchange("PROPFIND", "/a", {"x-b": "c"})
@@ -89,23 +89,23 @@ def test_the_address_is_the_one_that_was_reached(counterfeit) -> None:
     assert Remote(by_name).address() == "127.0.0.1"
 
 
-def test_nothing_listens() -> None:
+def test_a_refused_connection_is_reported() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
 
-    assert reason(url) == f"{url} does not answer: nothing listens there."
+    assert reason(url) == f"{url} does not respond: the connection was refused."
 
 
 def test_a_service_that_hangs() -> None:
     released = threading.Event()
     with listening(lambda _: (released.wait(20), None)[1]) as url:
-        assert reason(url, timeout_seconds=0.1) == f"{url} does not answer: it takes too long."
+        assert reason(url, timeout_seconds=0.1) == f"{url} does not respond: the request timed out."
         released.set()
 
 
 @pytest.mark.parametrize(
     ("said", "why"),
-    [(b"", "it hangs up"), (b"SSH-2.0-canary\r\n", "what it says is not HTTP")],
+    [(b"", "the connection was closed"), (b"SSH-2.0-canary\r\n", "the response is not valid HTTP")],
     ids=["nothing", "something else"],
 )
 def test_something_else_listens(said, why) -> None:
@@ -114,13 +114,13 @@ def test_something_else_listens(said, why) -> None:
         connection.sendall(said)
 
     with listening(serve) as url:
-        assert reason(url) == f"{url} does not answer: {why}."
+        assert reason(url) == f"{url} does not respond: {why}."
 
 
-def test_an_answer_without_end_is_not_read_to_its_end(counterfeit) -> None:
+def test_an_endless_response_is_abandoned(counterfeit) -> None:
     counterfeit.answers["/status"] = (200, {}, b" " * (MAX_ANSWER_BYTES + 1))
 
-    assert "larger than any" in reason(counterfeit.url)
+    assert "too large" in reason(counterfeit.url)
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl for a certificate")
@@ -142,7 +142,7 @@ def test_a_certificate_must_be_trusted(tmp_path: Path, monkeypatch) -> None:
 
     with listening(serve) as url:
         secure = url.replace("http://127.0.0.1", "https://localhost")
-        expected = f"{secure} does not answer: its certificate is not one that is trusted here."
+        expected = f"{secure} does not respond: its TLS certificate is not trusted."
         assert reason(secure) == expected
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate"))
         assert Remote(secure).get("/status").body == b"ok"

@@ -81,7 +81,7 @@ def status(**changes: object) -> Status:
 
 @lru_cache
 def watched(families: FamilySet = FamilySet.CONTRACT, pauses: tuple[int, ...] = ()) -> View:
-    """Return what somebody sees who has watched a service for forty seconds."""
+    """Return the frame after forty seconds of watching a service."""
     service, history = telemetry(families), History()
     for look in range(21):
         work(service, webhooks=10 * (look % 8), sends=look)
@@ -108,7 +108,7 @@ Requests                                   total     4xx     5xx     p50     p99
 /api/messages/text                            16       0       2   175ms   248ms
 unmatched                                      1       1       0  <5.0ms  <5.0ms
 
-Updates                                    total  failed repeats skipped
+Updates                                    total  failed deduped skipped
 message                                       80       2       0       0
 
 Graph                                      total     4xx     5xx
@@ -122,7 +122,7 @@ sqlite                                        80       0
 """
 
 
-def test_a_service_that_is_looked_at_once() -> None:
+def test_the_first_frame_of_a_service_has_no_rates() -> None:
     service = telemetry(FamilySet.CONTRACT)
     work(service, webhooks=80, sends=16)
 
@@ -140,7 +140,7 @@ Requests               per s                         4xx     5xx     p50     p99
 /api/messages/text      10.0 ▂▂▂▃▃▃▄ ▄▅▅▆▆▆▇▇▇██       0      18   175ms   248ms
 unmatched               0.50 ███████ ███████████      20       0  <5.0ms  <5.0ms
 
-Updates                per s                      failed repeats skipped
+Updates                per s                      failed deduped skipped
 message                 20.0 ▃▄▅▆▇█▁ ▃▄▅▆▇█▁▂▃▄▅       9       0       0
 
 Graph                  per s                         4xx     5xx
@@ -167,7 +167,7 @@ wats 1.2.3 · Graph v25.0 · up 3 h 12 min · webhook+persistence
 http://127.0.0.1:8787 · sqlite ok, schema 1
 Requests (+2)          per s                         4xx     5xx     p50     p99
 /webhook                   0 ▄▅▆▇█▁▂▃▄▅▆▇█▁▂▃▄▅▁       0       0  <5.0ms  <5.0ms
-Updates                per s                      failed repeats skipped
+Updates                per s                      failed deduped skipped
 message                    0 ▄▅▆▇█▁▂▃▄▅▆▇█▁▂▃▄▅▁       9       0       0
 Handlers               per s                      failed
 shop:answer                0 ▄▅▆▇█▁▂▃▄▅▆▇█▁▂▃▄▅▁       9
@@ -180,12 +180,12 @@ delivered                  0 ▂▃▃▃▄▄▄▅▅▅▆▆▆▆▇▇█
 Store                  per s                      failed             p50     p99
 sqlite                     0 ▄▅▆▇█▁▂▃▄▅▆▇█▁▂▃▄▅▁       0          <5.0ms  <5.0ms
 Inbox   pending 12  leased 3  retry 1  dead 2  orphaned 0  oldest 4.2s
-Also    workers 1  webhooks refused 0  auth failures 1  sink failures 0
+Also    workers 1  rejected webhooks 0  auth failures 1  sink failures 0
 failures in 42 s · Ctrl-C ends
 """
 
 
-def test_a_small_terminal_shows_what_is_busiest_of_all_families() -> None:
+def test_a_small_terminal_shows_the_busiest_series_of_all_families() -> None:
     lines = render(watched(FamilySet.OPERATOR), Style(lines=19))
 
     assert "\n".join(lines) + "\n" == OPERATOR
@@ -197,7 +197,7 @@ def test_a_frame_is_never_larger_than_its_terminal(columns, lines) -> None:
     frame = render(watched(FamilySet.OPERATOR), Style(columns=columns, lines=lines))
 
     assert len(frame) <= lines
-    # What is narrower than a label and its numbers is no place for them.
+    # A terminal narrower than a label and its numbers does not show them.
     assert max(map(len, frame)) <= max(columns, 60)
 
 
@@ -208,7 +208,7 @@ def test_a_wide_terminal_has_wide_graphs() -> None:
     assert len(row[28:88].strip()) == 20
 
 
-def test_an_alarm_is_red_and_nothing_else() -> None:
+def test_only_alarms_are_red() -> None:
     view = watched(FamilySet.OPERATOR)
 
     red = [
@@ -220,23 +220,25 @@ def test_an_alarm_is_red_and_nothing_else() -> None:
     assert red == ["18", "9", "9", "18", "18", "dead 2", "auth failures 1"]
 
 
-def test_a_service_that_says_nothing_keeps_its_last_numbers() -> None:
+def test_a_service_that_does_not_respond_keeps_its_last_numbers() -> None:
     view = watched()
     silent = View(
         url=URL,
         status=view.status,
         latest=view.latest,
         history=view.history,
-        trouble="For 12 s: http://127.0.0.1:8787 does not answer: nothing listens there.",
+        trouble="For 12 s: http://127.0.0.1:8787 does not respond: the connection was refused.",
     )
 
     lines = render(silent, Style())
 
-    assert lines[1] == "For 12 s: http://127.0.0.1:8787 does not answer: nothing listens there."
+    assert (
+        lines[1] == "For 12 s: http://127.0.0.1:8787 does not respond: the connection was refused."
+    )
     assert lines[2:17] == render(view, Style())[2:17]
 
 
-def test_a_service_that_never_said_anything() -> None:
+def test_a_service_that_never_responded_has_no_numbers() -> None:
     view = View(
         url=URL, status=None, latest=Samples(), history=History(), trouble="It does not answer."
     )
@@ -256,7 +258,7 @@ def test_a_service_that_never_said_anything() -> None:
         ),
     ],
 )
-def test_the_store_is_told_of_at_the_top(persistence, line) -> None:
+def test_the_state_of_the_store_is_shown_at_the_top(persistence, line) -> None:
     view = View(url=URL, status=status(persistence=persistence), latest=Samples())
 
     assert render(view, Style())[1] == line
@@ -270,7 +272,7 @@ def test_ascii_is_enough() -> None:
     assert "wats 1.2.3 | Graph v25.0 | up 3 h 12 min" in frame
 
 
-def test_what_a_service_says_cannot_steer_the_terminal() -> None:
+def test_text_of_a_service_cannot_control_the_terminal() -> None:
     hostile = status(version="1\x1b[2J", graph_api_version="v\x07", service_mode="\r\n")
     label = Samples.parse('http_requests_total{route="/\x1b[31m"} 3\n')
 

@@ -14,7 +14,7 @@ def trial(*unknown: bytes, **hidden: bytes) -> Trial:
     )
 
 
-def test_what_answers_alike_is_hidden_at_any_time_of_day() -> None:
+def test_identical_responses_are_hidden_despite_different_dates() -> None:
     later = NOT_FOUND.replace(b"12:00:00", b"12:00:07")
 
     tried = trial(NOT_FOUND, later, metrics=later, status=NOT_FOUND)
@@ -40,13 +40,13 @@ def test_what_answers_alike_is_hidden_at_any_time_of_day() -> None:
         (b"", "the status"),
     ],
 )
-def test_what_answers_otherwise_is_seen(answer, part) -> None:
+def test_a_different_response_is_detected(answer, part) -> None:
     tried = trial(NOT_FOUND, NOT_FOUND, metrics=answer, status=NOT_FOUND)
 
     assert tried.differences() == [f"GET without a token: /metrics ({part})"]
 
 
-def test_a_header_that_is_always_another_one_tells_nothing() -> None:
+def test_a_header_that_always_varies_is_ignored() -> None:
     def numbered(number: int) -> bytes:
         return NOT_FOUND.replace(b"server: x", b"x-request-id: %d" % number)
 
@@ -64,9 +64,9 @@ def test_a_page_that_is_always_another_one_makes_it_vague() -> None:
 
     assert tried.differences() == []
     assert tried.is_vague()
-    # A difference is one all the same.
+    # It is a difference nevertheless.
     assert trial(pages[0], pages[1], metrics=pages[2].replace(b"404", b"401")).differences() != []
 
 
-def test_statuses_that_come_and_go_make_it_vague() -> None:
+def test_varying_statuses_make_the_result_inconclusive() -> None:
     assert trial(NOT_FOUND, NOT_FOUND.replace(b"404", b"429"), metrics=NOT_FOUND).is_vague()

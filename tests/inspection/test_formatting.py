@@ -58,7 +58,7 @@ def test_a_duration_has_its_own_unit(seconds, shown) -> None:
 @pytest.mark.parametrize(
     ("seconds", "shown"), [(0.001, "<5.0ms"), (0.005, "<5.0ms"), (0.006, "6.0ms")]
 )
-def test_what_is_shorter_than_could_be_measured_is_said_to_be_no_more(seconds, shown) -> None:
+def test_a_duration_below_the_resolution_is_shown_as_an_upper_bound(seconds, shown) -> None:
     assert format_seconds(seconds, bottom=0.005) == shown
 
 
@@ -76,7 +76,7 @@ def test_an_uptime_has_two_units(seconds, shown) -> None:
     assert format_uptime(seconds) == shown
 
 
-def test_a_graph_goes_from_nothing_to_the_highest() -> None:
+def test_a_graph_scales_from_zero_to_the_maximum() -> None:
     values = [0, 0.001, 1, 2, 3, 4, 5, 6, 7, None, 7]
 
     assert Style().graph(values, 12) == " ▁▂▂▃▄▅▆▇█ █"
@@ -95,7 +95,7 @@ def test_a_long_text_loses_its_middle() -> None:
     assert Style().shorten("abc", 3) == "abc"
 
 
-def test_nothing_that_steers_a_terminal_is_shown() -> None:
+def test_control_characters_are_not_shown() -> None:
     assert Style().shorten("a\x1b[2Jb\x07\nc", 20) == "a?[2Jb??c"
     assert Style(has_unicode=False).shorten("café", 20) == "caf?"
 

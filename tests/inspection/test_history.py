@@ -34,29 +34,29 @@ def test_rates_are_by_the_second() -> None:
     assert seen((0, 100), (2, 110), (6, 118)).rates(total) == [5, 2]
 
 
-def test_what_is_watched_is_what_happened_since_the_first_look() -> None:
+def test_watching_shows_the_increase_since_the_first_scrape() -> None:
     assert seen((0, 100), (2, 110), (4, 118)).watched.total("n_total") == 18
 
 
-def test_a_look_that_failed_is_a_gap_and_nothing_is_lost() -> None:
+def test_a_failed_scrape_is_a_gap_and_loses_no_increase() -> None:
     history = seen((0, 0), (1, 2), None, None, (4, 8))
 
     assert history.rates(total) == [2, None, None, 2]
     assert history.watched.total("n_total") == 8
 
 
-def test_a_service_that_began_anew_counts_from_nothing() -> None:
+def test_a_restarted_service_counts_from_zero() -> None:
     history = seen((0, 1000), (1, 1010), (2, 4), (3, 6))
 
     assert history.rates(total) == [10, 4, 2]
     assert history.watched.total("n_total") == 16
 
 
-def test_two_looks_at_once_are_no_division_by_nothing() -> None:
+def test_two_simultaneous_scrapes_do_not_divide_by_zero() -> None:
     assert seen((5, 0), (5, 1)).rates(total) == [pytest.approx(1000)]
 
 
-def test_recent_is_what_happened_in_the_last_minute() -> None:
+def test_recent_figures_cover_the_last_minute() -> None:
     history = seen(*((10.0 * step, step) for step in range(20)))
 
     assert history.recent().total("n_total") == 6

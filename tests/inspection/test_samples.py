@@ -43,7 +43,7 @@ def test_series_are_added_up_by_their_labels() -> None:
     assert len(samples) == 9
 
 
-def test_a_sample_of_a_histogram_knows_its_family() -> None:
+def test_a_sample_of_a_histogram_belongs_to_its_family() -> None:
     samples = Samples.parse(SCRAPE)
 
     assert samples.family("took_seconds_bucket") == "took_seconds"
@@ -84,11 +84,11 @@ def test_any_label_and_any_number_is_read_as_other_readers_do(value, number) -> 
         "",
     ],
 )
-def test_what_is_no_exposition_is_not_guessed_at(line) -> None:
+def test_text_that_is_not_an_exposition_is_refused(line) -> None:
     with pytest.raises(NotAnExposition) as caught:
         Samples.parse(f"a_total 1\n{line}\n")
 
-    assert str(caught.value) == "Line 2 is no sample."
+    assert str(caught.value) == "Line 2 is not a sample."
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_quantile_is_estimated_within_its_bucket(share, estimate) -> None:
     assert Samples.parse(SCRAPE).quantile(share, "took_seconds") == pytest.approx(estimate)
 
 
-def test_nothing_has_no_quantile() -> None:
+def test_a_histogram_without_observations_has_no_quantile() -> None:
     nothing = Samples.parse('took_seconds_bucket{le="1"} 0\ntook_seconds_bucket{le="+Inf"} 0\n')
 
     assert nothing.quantile(0.5, "took_seconds") is None
@@ -107,7 +107,7 @@ def test_nothing_has_no_quantile() -> None:
     assert Samples.parse(SCRAPE).quantile(0.5, "took_seconds", what="b") is None
 
 
-def test_an_increase_is_of_what_counts_and_has_grown() -> None:
+def test_an_increase_includes_only_counters_that_have_grown() -> None:
     grown = SCRAPE.replace('"b"} 5', '"b"} 8').replace("depth 7", "depth 9")
 
     increase = Samples.parse(grown).increase_since(Samples.parse(SCRAPE))
@@ -124,7 +124,7 @@ def test_the_increase_of_a_histogram_has_every_bucket() -> None:
     assert increase.quantile(0.5, "took_seconds") == pytest.approx(0.55)
 
 
-def test_a_series_that_is_new_has_grown_from_nothing() -> None:
+def test_a_new_series_has_grown_from_zero() -> None:
     increase = counting(old=1, new=4).increase_since(counting(old=1))
 
     assert increase.split("n_total", "what") == {"new": 4}
@@ -133,7 +133,7 @@ def test_a_series_that_is_new_has_grown_from_nothing() -> None:
 @pytest.mark.parametrize(
     "before", [{"a": 5, "b": 1}, {"a": 1, "b": 1, "gone": 1}], ids=["fell", "gone"]
 )
-def test_what_fell_or_is_gone_began_anew_with_all_the_rest(before) -> None:
+def test_a_lower_or_missing_counter_marks_a_restart_of_all_series(before) -> None:
     increase = counting(a=3, b=2).increase_since(counting(**before))
 
     assert increase.split("n_total", "what") == {"a": 3, "b": 2}

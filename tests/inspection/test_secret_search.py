@@ -86,12 +86,12 @@ def test_a_secret_is_found_in_any_form(text) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[REDACTED]", SECRET[:8], SECRET[::-1], "Qz+9xQz+9x"])
-def test_what_is_no_secret_is_none(text) -> None:
+def test_a_short_or_common_value_is_not_a_secret(text) -> None:
     assert not has_secret(text)
 
 
 @given(before=st.binary(max_size=7), after=st.binary(max_size=7))
-def test_base64_is_found_whatever_stands_around_it(before, after) -> None:
+def test_base64_is_found_at_every_offset(before, after) -> None:
     text = base64.b64encode(before + SECRET.encode() + after).decode()
 
     assert has_secret(text)
@@ -134,7 +134,7 @@ def test_a_few_digits_are_no_id(text) -> None:
         ("secrets/verify", "the place of webhook.verifyToken"),
     ],
 )
-def test_everything_that_is_somebodys_is_known_by_its_key(text, key) -> None:
+def test_personal_data_is_recognized_by_its_key(text, key) -> None:
     assert keys_in(text) == [key]
 
 
@@ -143,7 +143,7 @@ def test_a_name_is_a_whole_word(text) -> None:
     assert keys_in(text) == []
 
 
-def test_what_everybody_has_is_nobodys() -> None:
+def test_a_value_that_is_in_every_installation_is_not_personal_data() -> None:
     common = {
         "webhook": WebhookConfig(path="/webhook"),
         "service": ServiceConfig(host="127.0.0.1", port=8787, api_prefix="/api"),
@@ -161,7 +161,7 @@ def test_an_account_id_may_be_a_word() -> None:
     assert keys_in("of acme-messaging", whatsapp=words) == ["whatsapp.wabaId"]
 
 
-def test_a_key_is_told_once() -> None:
+def test_a_key_is_reported_once() -> None:
     assert keys_in(f"an-old-secret-1234 Y0ung3rS3cr3t {NUMBER} {NUMBER}") == [
         "webhook.appSecret",
         "whatsapp.phoneNumberId",

@@ -61,43 +61,43 @@ def test_every_exposition_of_ours_is_of_the_vocabulary() -> None:
 @pytest.mark.parametrize(
     ("sample", "objection"),
     [
-        ("process_cpu_seconds_total 1", "a family that is not of the vocabulary"),
-        ("http_requests_total 1", "labels that http_requests_total does not have"),
+        ("process_cpu_seconds_total 1", "an unknown family"),
+        ("http_requests_total 1", "unknown labels of http_requests_total"),
         (
             'outbox_processed_total{outcome="success",to="1"} 1',
-            "labels that outbox_processed_total does not have",
+            "unknown labels of outbox_processed_total",
         ),
         (
             'outbox_processed_total{outcome="success",outcome="success"} 1',
-            "labels that outbox_processed_total does not have",
+            "unknown labels of outbox_processed_total",
         ),
         (
             'outbox_processed_total{outcome="15550001234"} 1',
-            "a value that outcome of outbox_processed_total cannot have",
+            "an unknown value of outcome in outbox_processed_total",
         ),
         (
             'http_requests_total{method="GET",route="/webhooks/secret",status_class="2xx"} 1',
-            "a value that route of http_requests_total cannot have",
+            "an unknown value of route in http_requests_total",
         ),
         (
             'wats_build_info{graph_api_version="v25.0",version="9.9.9"} 1',
-            "a value that version of wats_build_info cannot have",
+            "an unknown value of version in wats_build_info",
         ),
         (
             'wats_dispatch_total{outcome="success",target="to +1 555"} 1',
-            "a value that target of wats_dispatch_total cannot have",
+            "an unknown value of target in wats_dispatch_total",
         ),
         (
             'wats_webhook_lag_seconds_bucket{le="17"} 1',
-            "a bucket that wats_webhook_lag_seconds does not have",
+            "an unknown bucket of wats_webhook_lag_seconds",
         ),
         (
             'wats_webhook_lag_seconds_sum{le="1"} 1',
-            "labels that wats_webhook_lag_seconds does not have",
+            "unknown labels of wats_webhook_lag_seconds",
         ),
     ],
 )
-def test_whatever_is_not_of_the_vocabulary_is_named_without_its_value(sample, objection) -> None:
+def test_a_value_outside_the_vocabulary_is_reported_without_the_value(sample, objection) -> None:
     samples = Samples.parse(f"{sample}\n")
 
     assert Vocabulary(STATUS).objections(samples) == [objection]
@@ -118,7 +118,7 @@ def test_whatever_is_not_of_the_vocabulary_is_named_without_its_value(sample, ob
         ("ada@example.org", "an e-mail address"),
     ],
 )
-def test_what_is_somebodys_is_recognized(text, kind) -> None:
+def test_personal_data_patterns_are_detected(text, kind) -> None:
     assert kind in looks_private(text)
 
 
@@ -137,7 +137,7 @@ def test_what_is_somebodys_is_recognized(text, kind) -> None:
         "2xx",
     ],
 )
-def test_what_telemetry_says_looks_like_nobodys(text) -> None:
+def test_telemetry_does_not_match_personal_data_patterns(text) -> None:
     assert looks_private(text) == []
 
 
@@ -161,13 +161,13 @@ def test_other_fields_are_found_at_any_depth_and_not_named() -> None:
 
     assert found == [
         "version is missing",
-        "featureFlags has more than is documented",
+        "featureFlags has an undocumented field",
         "persistence.backend is missing",
         "persistence.currentVersion is missing",
         "persistence.redactedLocation is missing",
-        "persistence has more than is documented",
+        "persistence has an undocumented field",
     ]
-    assert unknown_fields([], Diagnostics) == ["the whole is no object"]
+    assert unknown_fields([], Diagnostics) == ["the document is not an object"]
 
 
 def test_a_secret_of_the_config_shape_must_be_redacted() -> None:

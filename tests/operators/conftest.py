@@ -35,7 +35,7 @@ TARGET_LABELS = {"job", "instance"}
 
 @dataclass(frozen=True)
 class Query:
-    """What an expression of PromQL names."""
+    """The names in an expression of PromQL."""
 
     selectors: list[tuple[str, list[tuple[str, str, str]]]]
     grouped: set[str]
@@ -92,7 +92,7 @@ def _matchers(tokens: list[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
 
 
 class Checker:
-    """Knows what a query may ask for: the vocabulary, `up`, and what rules record."""
+    """Knows the series that a query may use: the vocabulary, `up`, and recorded series."""
 
     def __init__(self, records: dict[str, set[str]]) -> None:
         self._records = records
@@ -105,7 +105,7 @@ class Checker:
         self._routes = {*(row.label for row in table), UNMATCHED}
 
     def families(self, expression: str) -> set[Family]:
-        """Return the families that *expression* asks for."""
+        """Return the families in *expression*."""
         names = parse_query(expression).names
         return {self._families[name] for name in names if name in self._families}
 
@@ -127,7 +127,7 @@ class Checker:
         return found + [f"the label {label}" for label in query.grouped - known]
 
     def _labels(self, name: str) -> dict[str, Label | None] | None:
-        """Return the labels of a metric, with what is known of their values."""
+        """Return the labels of a metric, with their known values."""
         targets: dict[str, Label | None] = dict.fromkeys(TARGET_LABELS)
         if name == "up":
             return targets

@@ -30,7 +30,7 @@ def test_the_dashboard_is_fresh(generate) -> None:
     assert written == generate.render(), "Run .venv/bin/python operators/generate.py."
 
 
-def test_its_queries_ask_only_for_what_there_is(checker) -> None:
+def test_its_queries_use_existing_series_only(checker) -> None:
     assert {query: said for query in QUERIES if (said := checker.objections(in_words(query)))} == {}
 
 
@@ -68,7 +68,7 @@ def test_no_panel_lies_on_another() -> None:
         assert beside or y + h <= other_y or other_y + other_h <= y
 
 
-def test_every_panel_asks_the_prometheus_that_was_chosen() -> None:
+def test_every_panel_queries_the_selected_prometheus() -> None:
     for panel in DASHBOARD["panels"]:
         for asked in (panel, *panel.get("targets", ())):
             assert panel["type"] == "row" or asked["datasource"]["uid"] == "${datasource}"

@@ -30,7 +30,7 @@ def alerts_of(rules):
     ],
     ids=["rules", "scrape config", "tests of the rules"],
 )
-def test_promtool_has_nothing_to_say(tmp_path, arguments) -> None:
+def test_promtool_accepts_the_rules(tmp_path, arguments) -> None:
     shutil.copytree(FOLDER, tmp_path, dirs_exist_ok=True)
     (tmp_path / "wats-telemetry-token").write_text("a token\n")
 
@@ -52,8 +52,8 @@ def test_every_alert_has_a_silent_and_a_firing_case(rules) -> None:
 
 
 @needs_promtool
-def test_no_silent_case_is_silent_for_want_of_anything_to_tell(tmp_path, rules) -> None:
-    # With a condition that nearly always holds, and no time to wait, none of them would be.
+def test_no_silent_case_is_silent_for_lack_of_samples(tmp_path, rules) -> None:
+    # With a condition that nearly always holds, and no pending time, no case would be silent.
     text = (FOLDER / "rules.yml").read_text()
     eager = re.sub(r"(?m)^        for: .*\n", "", text)
     eager = re.sub(r"(?m)> [0-9.]+$", ">= 0", eager)
@@ -73,7 +73,7 @@ def test_no_silent_case_is_silent_for_want_of_anything_to_tell(tmp_path, rules) 
     assert unmoved == set()
 
 
-def test_the_rules_ask_only_for_what_there_is(rules, checker) -> None:
+def test_the_rules_use_existing_series_only(rules, checker) -> None:
     found = {
         rule.get("alert") or rule["record"]: checker.objections(rule["expr"]) for rule in rules
     }
@@ -94,11 +94,11 @@ def test_the_rules_ask_only_for_what_there_is(rules, checker) -> None:
         "wats_series / ignoring (sort) wats_series",
     ],
 )
-def test_a_query_for_what_there_is_not_is_found(checker, expression) -> None:
+def test_a_query_for_a_missing_series_is_found(checker, expression) -> None:
     assert len(checker.objections(expression)) == 1
 
 
-def test_a_group_says_which_families_it_needs(groups, checker) -> None:
+def test_a_group_names_the_families_that_it_needs(groups, checker) -> None:
     needed = {
         group["name"]: {each for rule in group["rules"] for each in checker.sets(rule["expr"])}
         for group in groups
@@ -121,12 +121,12 @@ def test_every_rule_is_about_the_job_that_is_scraped(rules) -> None:
         assert all(f'job="{job}"' in each for each in selectors)
 
 
-def test_every_alert_says_how_bad_it_is_and_what_happened(rules) -> None:
+def test_every_alert_states_its_severity_and_its_cause(rules) -> None:
     for name, alert in alerts_of(rules).items():
         assert alert["labels"].keys() == {"severity"}
         assert alert["labels"]["severity"] in {"critical", "warning", "info"}
-        assert alert["annotations"].keys() == {"summary", "runbook"}
-        assert alert["annotations"]["runbook"] == f"docs/alerts.md#{name.lower()}"
+        assert alert["annotations"].keys() == {"summary", "runbook_url"}
+        assert alert["annotations"]["runbook_url"] == f"docs/alerts.md#{name.lower()}"
 
 
 def test_every_alert_has_a_runbook_and_no_other_has_one(rules) -> None:

@@ -29,7 +29,7 @@ async def fail(*_: Any, **__: Any) -> None:
 
 
 class FakeGraph:
-    """Answers every request as it is told to, and keeps what it was asked."""
+    """Sends the configured response to every request, and keeps the requests."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, bytes]] = []

@@ -99,7 +99,7 @@ async def test_a_message_is_sent_without_a_store(make: Make, fake_graph: Any) ->
     assert len(fake_graph.asked) == 1
 
 
-async def test_a_repeated_request_is_answered_as_the_first_was(
+async def test_a_repeated_request_gets_the_response_of_the_first(
     make: Make, store: SQLiteStore, fake_graph: Any, sink: CapturingTelemetrySink
 ) -> None:
     acceptor = make()
@@ -231,7 +231,7 @@ async def test_the_outcome_of_a_cancelled_request_is_unknown(
     assert sends(sink) == {"error": 1}
 
 
-async def test_what_meta_took_is_recorded_even_if_the_request_is_cancelled(
+async def test_an_accepted_message_is_recorded_even_if_the_request_is_cancelled(
     make: Make, database: Path, store: SQLiteStore
 ) -> None:
     slow = SlowStore(str(database))
@@ -268,7 +268,7 @@ async def test_nothing_is_sent_when_the_store_is_closed(make: Make, fake_graph: 
     assert fake_graph.asked == []
 
 
-async def test_a_message_that_cannot_be_recorded_is_sent_all_the_same(
+async def test_a_message_that_cannot_be_recorded_is_still_sent(
     make: Make, broken: Any, log: list[Any], telemetry: Telemetry, sink: CapturingTelemetrySink
 ) -> None:
     assert (await accept(make(store=await broken("record_sent")))).body == ANSWER
@@ -370,7 +370,7 @@ async def test_the_key_itself_is_not_kept(make: Make, store: SQLiteStore, databa
         pytest.param({"messages": [{"id": ""}]}, b'{"messages":[{"id":""}]}', id="blank-id"),
     ],
 )
-async def test_a_message_that_meta_took_without_a_usable_answer_is_not_sent_again(
+async def test_a_message_accepted_without_a_usable_response_is_not_sent_again(
     make: Make,
     store: SQLiteStore,
     fake_graph: Any,
@@ -391,7 +391,7 @@ async def test_a_message_that_meta_took_without_a_usable_answer_is_not_sent_agai
     assert sends(sink) == {"success": 1}
 
 
-async def test_what_is_no_message_is_neither_recorded_nor_counted_as_one(
+async def test_a_send_that_is_not_a_message_is_neither_recorded_nor_counted_as_one(
     make: Make, store: SQLiteStore, fake_graph: Any, sink: CapturingTelemetrySink
 ) -> None:
     acceptor = make()
@@ -442,7 +442,7 @@ async def test_a_refusal_is_counted_by_name_and_logged_without_a_text(
     assert sends(sink) == {"error": 1}
 
 
-async def test_a_failure_that_meta_said_nothing_of_is_counted_by_its_class(
+async def test_a_failure_without_an_error_of_metas_is_counted_by_its_class(
     make: Make, fake_graph: Any, log: list[Any], telemetry: Telemetry
 ) -> None:
     fake_graph.cuts = True

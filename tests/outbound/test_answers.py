@@ -1,4 +1,4 @@
-"""What callers get of Meta's answers."""
+"""The parts of Meta's responses that callers receive."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def test_an_object_is_passed_on_whole_and_compact() -> None:
 
 
 @pytest.mark.parametrize("payload", [None, "<html>", [], 1, True])
-def test_an_answer_that_is_no_object_becomes_an_empty_one(payload: Any) -> None:
+def test_a_response_that_is_not_an_object_becomes_an_empty_one(payload: Any) -> None:
     assert encode(payload) == b"{}"
     assert message_id(payload) is None
 
@@ -51,7 +51,7 @@ def test_an_id_that_cannot_be_used_is_none(payload: Any) -> None:
 
 
 @given(json_values)
-def test_no_answer_of_metas_is_an_error(payload: Any) -> None:
+def test_every_2xx_response_of_meta_is_accepted(payload: Any) -> None:
     found = message_id(payload)
 
     assert found is None or found

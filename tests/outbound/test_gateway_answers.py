@@ -1,4 +1,4 @@
-"""One idempotency key against a proxy in front of Graph that answers with every HTTP status."""
+"""One idempotency key against a proxy in front of Graph that responds with every HTTP status."""
 
 import asyncio
 import contextlib

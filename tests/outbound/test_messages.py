@@ -1,4 +1,4 @@
-"""What callers may ask us to send."""
+"""The messages that callers may ask us to send."""
 
 import json
 from functools import partial
@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from wats.errors import MalformedRequest
 from wats.outbound.messages import (
+    OutboundText,
     Outgoing,
-    TextMessage,
     canonical,
     is_group_id,
     is_plain,
@@ -59,7 +59,7 @@ def mistakes_in_text(body: bytes) -> list[str]:
         pytest.param(b'{"n":1e400}', id="number-out-of-range"),
     ],
 )
-def test_what_is_not_json_is_told_apart(body: bytes) -> None:
+def test_a_body_that_is_not_json_has_an_error_of_its_own(body: bytes) -> None:
     for parse in (parse_text, canonical, lambda raw: parse_graph_message(raw, groups_enabled=True)):
         with pytest.raises(MalformedRequest) as caught:
             parse(body)
@@ -79,7 +79,7 @@ def test_the_root_must_be_an_object(body: bytes) -> None:
 def test_a_text_is_taken_as_it_is_written() -> None:
     message = parse_text(text_of("one\n\ttwo 😀", previewUrl=False, unknown=[1]))
 
-    assert message == TextMessage(to="15551230000", text="one\n\ttwo 😀", preview_url=False)
+    assert message == OutboundText(to="15551230000", text="one\n\ttwo 😀", preview_url=False)
 
 
 def test_a_text_without_a_preview_flag_leaves_it_to_meta() -> None:
@@ -111,7 +111,7 @@ def test_a_text_may_be_as_long_as_meta_allows(text: str) -> None:
     assert parse_graph_message(body_of(type="text", text={"body": text}), groups_enabled=False)
 
 
-def test_every_mistake_is_told_at_once() -> None:
+def test_all_mistakes_are_reported_together() -> None:
     body = json.dumps({"to": "x", "text": "\x00", "previewUrl": 1}).encode()
     graph = {"messaging_product": "x", "to": 1, "type": "text", "text": {"preview_url": "yes"}}
 
@@ -156,7 +156,7 @@ def test_a_business_scoped_user_id_is_a_recipient(bsuid: str) -> None:
 
 
 @pytest.mark.parametrize("bsuid", ["", "15551230000", "US", "US.", "us.1", "BR." + "a" * 129, 5])
-def test_what_is_no_user_id_is_refused(bsuid: Any) -> None:
+def test_an_invalid_user_id_is_refused(bsuid: Any) -> None:
     message = {"messaging_product": "whatsapp", "recipient": bsuid, "type": "image", "image": {}}
 
     assert mistakes_in(json.dumps(message).encode()) == ["recipient"]
@@ -207,7 +207,7 @@ def test_contacts_are_an_array() -> None:
         pytest.param({"type": ["image"], "image": {}}, id="not-a-string"),
     ],
 )
-def test_a_type_must_name_the_content_beside_it(fields: dict[str, Any]) -> None:
+def test_a_type_must_name_the_content_next_to_it(fields: dict[str, Any]) -> None:
     assert mistakes_in(body_of(**fields)) == ["type"]
 
 
@@ -287,7 +287,7 @@ def test_a_mark_as_read_is_no_message() -> None:
     assert parse_graph_message(json.dumps(typing).encode(), groups_enabled=False) is None
 
 
-def test_a_mark_as_read_must_name_a_message_and_be_nothing_else() -> None:
+def test_a_read_mark_must_name_a_message_and_have_no_other_content() -> None:
     body = body_of(status="delivered", typing_indicator="text", type="text", text={"body": "hi"})
 
     assert mistakes_in(body) == ["status", "message_id", "typing_indicator", "type"]
@@ -307,7 +307,7 @@ def test_lengths_are_counted_as_javascript_counts_them(text: str) -> None:
 
 
 @pytest.mark.parametrize("value", [None, 1, b"a", "", " ", "\ufeff", "a\tb", "a\nb", "a" * 5])
-def test_what_is_not_one_short_line_is_not_plain(value: object) -> None:
+def test_text_of_several_or_long_lines_is_not_plain(value: object) -> None:
     assert not is_plain(value, 4)
 
 
@@ -331,23 +331,23 @@ asks = st.dictionaries(
 
 
 def refusal_of(body: bytes, *, groups_enabled: bool) -> list[str]:
-    """Return all that is told of *body*, if it is refused."""
-    told: list[str] = []
+    """Return all issues of *body*, if it is refused."""
+    texts: list[str] = []
     for parse in (parse_text, partial(parse_graph_message, groups_enabled=groups_enabled)):
         try:
             parse(body)
         except MalformedRequest as error:
-            told += [str(error), *map(str, error.details), repr(error.__cause__)]
-    return told
+            texts += [str(error), *map(str, error.details), repr(error.__cause__)]
+    return texts
 
 
 @given(ask=asks | values, groups_enabled=st.booleans())
-def test_no_request_is_answered_with_anything_of_it(ask: Any, groups_enabled: bool) -> None:
+def test_no_error_quotes_the_request(ask: Any, groups_enabled: bool) -> None:
     body = json.dumps(ask).encode("utf-8", errors="surrogatepass")
 
-    told = refusal_of(body, groups_enabled=groups_enabled)
+    texts = refusal_of(body, groups_enabled=groups_enabled)
 
-    assert MARK not in "".join(told)
+    assert MARK not in "".join(texts)
 
 
 @given(st.binary(max_size=64))

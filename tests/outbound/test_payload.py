@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wats.outbound.messages import TextMessage, parse_graph_message
+from wats.outbound.messages import OutboundText, parse_graph_message
 from wats.outbound.payload import text_payload
 
 
@@ -19,7 +19,7 @@ from wats.outbound.payload import text_payload
     ],
 )
 def test_a_text_has_the_keys_that_graph_wants_in_order(preview: bool | None, ending: bytes) -> None:
-    payload = text_payload(TextMessage(to="+1555", text="à\n😀", preview_url=preview))
+    payload = text_payload(OutboundText(to="+1555", text="à\n😀", preview_url=preview))
 
     start = '{"messaging_product":"whatsapp","to":"+1555","type":"text","text":{"body":"à\\n😀"'
     assert payload == start.encode() + ending + b"}}"
@@ -31,10 +31,10 @@ def test_a_text_has_the_keys_that_graph_wants_in_order(preview: bool | None, end
     ),
     preview=st.none() | st.booleans(),
 )
-def test_what_the_text_route_sends_the_other_route_would_take(
+def test_every_message_of_the_text_route_is_valid_on_the_other_route(
     text: str, preview: bool | None
 ) -> None:
-    payload = text_payload(TextMessage(to="1555", text=text, preview_url=preview))
+    payload = text_payload(OutboundText(to="1555", text=text, preview_url=preview))
 
     assert json.loads(payload)["text"]["body"] == text
     assert parse_graph_message(payload, groups_enabled=False) is not None

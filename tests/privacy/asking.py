@@ -1,4 +1,4 @@
-"""Every request that somebody can make, with a canary wherever it has room for one."""
+"""Every possible request, with a canary wherever there is room for one."""
 
 import json
 import time
@@ -57,7 +57,7 @@ CONTENTS: Mapping[str, Any] = {
     },
     "not_known_yet": {"member": {"inner": ["I i", 15550001111]}},
 }
-"""What a message of each type holds, in Graph's own form."""
+"""The content of a message of each type, in Graph's own form."""
 
 GROUP_BODIES: Mapping[str, Any] = {
     "createGroup": {
@@ -72,7 +72,7 @@ GROUP_BODIES: Mapping[str, Any] = {
 }
 
 GRAPH_WAYS = 30
-"""At least as many as the fake Graph has ways to answer."""
+"""At least as many as the fake Graph has responses."""
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
 
@@ -81,9 +81,9 @@ class Ask(NamedTuple):
     """A request.
 
     Attributes:
-        what: What it is an example of.
+        what: The kind of request that it is an example of.
         is_webhook: Whether it is one that has to be taken, and how many updates it `emits`.
-        raw: All of it, if it is no request that could be put together.
+        raw: The complete bytes, if the request cannot be built from parts.
     """
 
     what: str
@@ -145,16 +145,16 @@ class Asker:
         yield from self.broken_bodies()
 
     def webhooks(self) -> Iterator[Ask]:
-        """Yield what Meta sends."""
+        """Yield the requests of Meta."""
         for body, is_webhook, emits in webhook_bodies(self._canaries):
             ask = self._webhook("webhook", body)
             yield ask._replace(is_webhook=is_webhook, emits=emits)
 
     def webhooks_that_are_refused(self) -> Iterator[Ask]:
-        """Yield what claims to be Meta's, or is no webhook."""
+        """Yield forged requests of Meta, and requests that are not webhooks."""
         word = self._canaries.word
-        told = {word("refused (key)"): word("refused"), "object": word("refused (object)")}
-        other = json.dumps(told).encode()
+        refused = {word("refused (key)"): word("refused"), "object": word("refused (object)")}
+        other = json.dumps(refused).encode()
         for signature in (word("signature"), f"sha256={word('signature')}", "sha256=" + "0" * 64):
             yield self._webhook("refused webhook", other, signature=signature)
         yield Ask("refused webhook", "POST", self._hook, self._luggage(), other)
@@ -173,7 +173,7 @@ class Asker:
         yield Ask("refused webhook", raw=f"{chunked}{luggage}\r\n0\r\n\r\n".encode("latin-1"))
 
     def challenges(self) -> Iterator[Ask]:
-        """Yield what is asked when a webhook is set up."""
+        """Yield the requests that set up a webhook."""
         word, verify = self._canaries.word, self._secrets["verify_token"]
         for mode, token, challenge in (
             ("subscribe", verify, word("challenge")),
@@ -197,7 +197,7 @@ class Asker:
             place = f"text ({form_name})"
             text = self._planted(form, {"to": "15550001111", "text": "Hello there"}, place)
             yield self._send("text message", "/api/messages/text", text)
-        # Each of Graph's codes is to come along, and only some of its answers have one.
+        # Each of Graph's codes must occur, and only some of its responses have one.
         for _ in range(200):
             yield self.text("text message")
         yield from self._messages_to_others()
@@ -238,17 +238,17 @@ class Asker:
         return self._send(what, "/api/messages/text", body)
 
     def listing(self) -> Ask:
-        """Return what asks for the last messages."""
+        """Return the requests for the last messages."""
         headers = (*self._authorized, *self._luggage())
         return Ask("listing", "GET", "/api/messages?limit=100", headers)
 
     def of_message(self, wamid: str, phone_number_id: str) -> Iterator[Ask]:
-        """Yield what asks for a message that was sent, and what tells how far it came."""
+        """Yield the requests for a sent message, and the status webhooks of that message."""
         target = f"/api/messages/{quote(wamid, safe='')}"
         yield Ask("known message", "GET", target, (*self._authorized, *self._luggage()))
-        told = {"id": wamid, "timestamp": str(int(time.time()) + 1), "status": "delivered"}
-        told["recipient_id"] = self._canaries.number("status.recipient_id")
-        value = {"metadata": {"phone_number_id": phone_number_id}, "statuses": [told]}
+        status = {"id": wamid, "timestamp": str(int(time.time()) + 1), "status": "delivered"}
+        status["recipient_id"] = self._canaries.number("status.recipient_id")
+        value = {"metadata": {"phone_number_id": phone_number_id}, "statuses": [status]}
         entry = {
             "id": self._canaries.number("status.entry.id"),
             "changes": [{"field": "messages", "value": value}],
@@ -257,7 +257,7 @@ class Asker:
         yield self._webhook("webhook", body)._replace(is_webhook=True, emits=1)
 
     def group_changes(self) -> Iterator[Ask]:
-        """Yield what can be asked of groups, in every form."""
+        """Yield every request about groups, in every form."""
         for row, operation in self._operations():
             for form_name, form in FORMS.items():
                 if operation.name in GROUP_BODIES:
@@ -266,7 +266,7 @@ class Asker:
                     yield self._call("group change", row, operation, json.dumps(body).encode())
 
     def what_works(self) -> Iterator[Ask]:
-        """Yield each operation as it is meant, so often that Graph answers it in all its ways."""
+        """Yield each operation in its intended form, often enough for every response of Graph."""
         for row, operation in self._operations():
             for _ in range(GRAPH_WAYS):
                 body = self._planted(APT, GROUP_BODIES.get(operation.name), operation.name)
@@ -275,7 +275,7 @@ class Asker:
                     yield self._call("what works", row, operation, data)
 
     def every_route(self) -> Iterator[Ask]:
-        """Yield each route by each method, with and without a token, and with what it may ask."""
+        """Yield each route by each method, with and without a token, and with its possible body."""
         word, number = self._canaries.word, self._canaries.number
         for row, method in product(self._table, METHODS):
             for part in (word(row.label), number(row.label), hostile(word(row.label))):
@@ -288,7 +288,7 @@ class Asker:
                     yield Ask("route", method, target, headers, body)
 
     def tokens(self) -> Iterator[Ask]:
-        """Yield the ways to say who one is, for every route."""
+        """Yield all forms of credentials, for every route."""
         word = self._canaries.word
         good = self._authorized[0][1]
         for row in self._table:
@@ -306,7 +306,7 @@ class Asker:
                 yield Ask("token", "GET", target, (*headers, *self._luggage()))
 
     def paths_that_lead_nowhere(self) -> Iterator[Ask]:
-        """Yield paths of nobody's, and requests that are none."""
+        """Yield unknown paths, and requests that are not valid."""
         word, number = self._canaries.word, self._canaries.number
         for path in (
             f"/{word('path')}",
@@ -387,7 +387,7 @@ class Asker:
         return json.dumps({word(f"{place} (body key)"): word(f"{place} (body)")}).encode()
 
     def _path(self, row: Route, part: str) -> str:
-        """Return the path of *row* with *part* in place of what is variable in it."""
+        """Return the path of *row* with *part* in place of its variable segment."""
         segments = row.path.split("/")
         part = quote(part, safe="")
         return "/".join(part if each[:1] in {":", "*"} and each else each for each in segments)
@@ -401,7 +401,7 @@ class Asker:
         }
 
     def _luggage(self) -> tuple[tuple[str, str], ...]:
-        """Return headers that nobody asked for."""
+        """Return superfluous headers."""
         word, number = self._canaries.word, self._canaries.number
         return (
             ("user-agent", word("user-agent")),

@@ -1,4 +1,4 @@
-"""Canaries: values that stand nowhere else, so whatever lets one out is caught by it."""
+"""Canaries: unique values, so that every leak of one is detected."""
 
 import base64
 import re
@@ -8,12 +8,12 @@ from urllib.parse import unquote
 
 _LETTERS = string.ascii_lowercase
 _WORD_STRIDE = 86_180_339_887_511
-"""Coprime to 26, so that words that follow each other have hardly a letter in common."""
+"""Coprime to 26, so that consecutive words have few letters in common."""
 _NUMBER_STRIDE = 61_803_398_877
 
 _MARK = "zq"
 _TELLTALE = 6
-"""So many letters after the mark are enough to know a word, for what is cut short leaks as well."""
+"""This many letters after the mark identify a word, since a truncated word is a leak as well."""
 
 _WORD = re.compile(rf"(?={_MARK}([a-z]{{{_TELLTALE}}}))")
 _NUMBER = re.compile(r"(?=(999[0-9]{11}7))")
@@ -25,7 +25,7 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{12,}")
 
 
 class Canaries:
-    """Hands out canaries, each for one place in which somebody could write, and finds them again.
+    """Hands out canaries, each for one place that accepts text, and finds them again.
 
     A word is `Zq` and ten letters. A number has fifteen digits, the most that a phone number can
     have, and begins with the code of no country.
@@ -51,7 +51,7 @@ class Canaries:
         return _MARK.capitalize() + "".join(letters)
 
     def number(self, place: str) -> str:
-        """Return a new phone number, in digits alone, for *place*."""
+        """Return a new phone number, digits only, for *place*."""
         digits = f"999{self._next() * _NUMBER_STRIDE % 10**11:011d}7"
         self._numbers[digits] = place
         return digits
@@ -72,7 +72,7 @@ class Canaries:
 
 
 def readings(text: str) -> Iterator[str]:
-    """Yield *text*, and what it says to those who undo escapes, hexadecimal digits or base64."""
+    """Yield *text*, and its decodings from escapes, hexadecimal digits and base64."""
     yield text
     plain = unquote(_ESCAPE.sub(_unescaped, text), errors="replace")
     yield plain

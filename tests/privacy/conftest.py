@@ -17,13 +17,13 @@ from tests.privacy.wire import Asked, ask_all
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class Told:
-    """What a service was asked, and everything that it said.
+class Output:
+    """The requests to a service, and everything that it wrote.
 
     Attributes:
         variant: One of `VARIANTS`.
-        served: How often the fake Graph answered in each of its ways.
-        surfaces: All that it said where somebody but its callers looks, by where.
+        served: How often the fake Graph sent each of its responses.
+        surfaces: All output that operators can read, by surface.
         samples: The samples of `/metrics`, at the end.
     """
 
@@ -43,26 +43,26 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 
 
 @pytest.fixture(scope="session")
-def interviews() -> dict[str, Told]:
-    """Keep what services told: to ask one takes seconds, and many tests look at what it said."""
+def outputs() -> dict[str, Output]:
+    """Keep the output of services: a run takes seconds, and many tests read its output."""
     return {}
 
 
 @pytest.fixture(params=VARIANTS)
-def told(
+def output(
     request: pytest.FixtureRequest,
-    interviews: dict[str, Told],
+    outputs: dict[str, Output],
     tmp_path_factory: pytest.TempPathFactory,
-) -> Told:
-    """Tell what a service said: one with a store, one without, and one in two processes."""
+) -> Output:
+    """Return the output of a service: one with a store, one without, and one in two processes."""
     name: str = request.param
-    if name not in interviews:
-        interviews[name] = uvloop.run(ask_everything(name, tmp_path_factory.mktemp("privacy")))
-    return interviews[name]
+    if name not in outputs:
+        outputs[name] = uvloop.run(request_everything(name, tmp_path_factory.mktemp("privacy")))
+    return outputs[name]
 
 
-async def ask_everything(variant: str, folder: Path) -> Told:
-    """Run a service in *folder* until it was asked everything, and return what it said."""
+async def request_everything(variant: str, folder: Path) -> Output:
+    """Run a service in *folder* until it has received every request, and return its output."""
     canaries = Canaries()
     async with FakeGraph(canaries) as graph:
         setup = Setup(graph_url=graph.url, handler="fail", **VARIANTS[variant])
@@ -77,7 +77,7 @@ async def ask_everything(variant: str, folder: Path) -> Told:
             service.surfaces |= await read_telemetry(service.url, service.secrets)
             service.read_processes()
             await service.stop()
-    return Told(
+    return Output(
         canaries=canaries,
         asked=asked,
         served=graph.served,
@@ -106,7 +106,7 @@ def seen_in(surfaces: Mapping[str, str], canaries: Canaries) -> dict[str, list[s
 
 
 def refusals(asked: list[Asked]) -> set[str]:
-    """Return the heads of all answers, and the bodies of those that refuse something."""
+    """Return the heads of all responses, and the bodies of refusals."""
     return {
         (answer.head + (answer.body if answer.status >= 400 else b"")).decode("latin-1")
         for _, answer in asked
@@ -114,7 +114,7 @@ def refusals(asked: list[Asked]) -> set[str]:
 
 
 def samples_of(exposition: str) -> dict[str, float]:
-    """Return the samples of *exposition*, which stands below the head of its answer."""
+    """Return the samples of *exposition*, which follows the head of its response."""
     lines = exposition.partition("\r\n\r\n")[2].splitlines()
     pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     return {series: float(value) for series, value in pairs}

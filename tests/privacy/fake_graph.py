@@ -1,4 +1,4 @@
-"""A Graph that says a canary wherever it can say anything."""
+"""A Graph that puts a canary into every part of its responses."""
 
 import json
 from collections import Counter
@@ -13,11 +13,11 @@ from tests.privacy.canaries import Canaries
 from wats.graph.errors import RULES
 
 TRACE = "Graph's trace id"
-"""The place of the one canary that may be seen: in the log, for Meta's support asks for it."""
+"""The place of the one canary that may be seen: Meta's support needs it, so it is logged."""
 
 
 class FakeGraph:
-    """Answers every call in the next of many ways; `served` counts what it did."""
+    """Sends the next of many responses to every call; `served` counts them."""
 
     def __init__(self, canaries: Canaries) -> None:
         self._canaries = canaries

@@ -1,4 +1,4 @@
-"""Code of an operator's that fails in every way there is, and says whom it was told of."""
+"""Code of an operator that fails in every way, and records the data it received."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 NUMBERS_THAT_COUNT = 1_000_000
-"""What a sink is told in numbers is shorter; a phone number is not."""
+"""Numbers in calls of a sink are shorter than a phone number."""
 
 
 class Unspeakable(Exception):
@@ -27,7 +27,7 @@ class Unspeakable(Exception):
 
 
 class Nameless(type):
-    """The class of classes that fail when they are asked for their name."""
+    """The class of classes that fail when their names are read."""
 
     @property
     def __name__(cls) -> str:
@@ -35,7 +35,7 @@ class Nameless(type):
 
 
 class Dying:
-    """Fails when nobody looks any more."""
+    """Fails after the last test has looked at it."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -45,7 +45,7 @@ class Dying:
 
 
 def named_by(text: str, base: type[BaseException] = RuntimeError, **more: Any) -> BaseException:
-    """Return an exception whose class is called as *text* says."""
+    """Return an exception whose class is named *text*."""
     return type(text.replace("\0", ""), (base,), more)(text)
 
 
@@ -91,7 +91,7 @@ def _fail_now(text: str) -> None:
 
 
 def noises_of(text: str) -> dict[str, Callable[[], object]]:
-    """Return the ways to be heard of without raising anything."""
+    """Return the ways to leak data without raising an exception."""
     loop = asyncio.get_running_loop()
     return {
         "logs": lambda: logging.getLogger(text).error(text, exc_info=named_by(text)),
@@ -123,25 +123,25 @@ async def fail(update: Any) -> None:
 
 
 async def start_child(update: Any) -> None:
-    """Start a process that connects, and ignore what becomes of it."""
+    """Start a process that connects, and ignore its result."""
     code = "import socket; socket.create_connection(('127.0.0.1', 9))"
     child = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
     await child.wait()
 
 
 async def listen(update: Any) -> None:
-    """Handle *update* without a word."""
+    """Handle *update* without output."""
 
 
 async def shout(update: Any) -> None:
-    """Handle *update* by telling everybody."""
+    """Handle *update* by printing it everywhere."""
     text = json.dumps(update.raw)
     print(text, flush=True)
     print(text, file=sys.stderr, flush=True)
 
 
 class Sink:
-    """Writes down everything that it is told, then fails in the words that it was given."""
+    """Records every argument, then fails with the strings that it received."""
 
     def __init__(self) -> None:
         self._file = Path(os.environ["SINK_FILE"]).open("a")  # noqa: SIM115 - as long as the sink
@@ -154,8 +154,8 @@ class Sink:
         telling = [n for n in numbers if not isinstance(n, int | float) or n >= NUMBERS_THAT_COUNT]
         if known not in self._known or telling:
             self._known.add(known)
-            told = {"method": method, "name": name, "attributes": repr(attributes)}
-            self._file.write(json.dumps({**told, "values": repr(numbers)}) + "\n")
+            call = {"method": method, "name": name, "attributes": repr(attributes)}
+            self._file.write(json.dumps({**call, "values": repr(numbers)}) + "\n")
             self._file.flush()
         raise next(self._errors)()
 

@@ -1,4 +1,4 @@
-"""What a line of the log may be: the keys that the documentation gives it, and no free text."""
+"""The valid lines of the log: the keys that the documentation gives them, and no free text."""
 
 import json
 import re
@@ -34,12 +34,12 @@ VALUES = {
     "updates": _COUNT,
     "worker": _COUNT,
 }
-"""What the value of each key looks like, as a pattern."""
+"""The valid values of each key, as a pattern."""
 
 
 @cache
 def documented_events() -> dict[str, set[str]]:
-    """Return the keys that the documentation gives each event beside those that all have."""
+    """Return the keys that the documentation gives each event in addition to the common ones."""
     rows = _EVENT.findall(PAGE.read_text("utf-8"))
     return {event: set(keys.replace("`", "").split()) for event, keys in rows}
 
@@ -52,18 +52,18 @@ def documented_keys() -> set[str]:
 
 
 def faults_of(line: str) -> list[str]:
-    """Return what is wrong with a line of the log, without a word of what it says."""
+    """Return the faults of a line of the log, without quoting it."""
     try:
-        told: dict[str, Any] = json.loads(line)
-        keys = documented_events()[told["event"]]
+        fields: dict[str, Any] = json.loads(line)
+        keys = documented_events()[fields["event"]]
     except (ValueError, KeyError, TypeError):
         return ["is no event"]
     faults = []
-    if told.keys() != {"event", "at", *keys}:
-        faults.append(f"{told['event']} has other keys")
-    for key in {*keys, "at"} & told.keys():
-        value = told[key]
+    if fields.keys() != {"event", "at", *keys}:
+        faults.append(f"{fields['event']} has other keys")
+    for key in {*keys, "at"} & fields.keys():
+        value = fields[key]
         text = value if isinstance(value, str) else json.dumps(value)
         if re.fullmatch(VALUES[key], text) is None:
-            faults.append(f"{told['event']} has a strange {key}")
+            faults.append(f"{fields['event']} has a strange {key}")
     return faults

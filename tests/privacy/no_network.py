@@ -1,13 +1,13 @@
-"""Runs a command that the kernel kills as soon as it, or a child of it, turns to anybody.
+"""Runs a command that the kernel kills as soon as it, or a child, connects anywhere.
 
     python no_network.py [--with-children] COMMAND [ARGUMENT…]
 
 It is also killed when it starts a child process: the death of a child that connects would go
 unnoticed. With `--with-children` it may start some.
 
-What counts is `connect`, and whatever sends to an address: so a look-up of a name does, too. It
-makes no difference which library does it. To accept connections is no such thing. It needs no
-privilege: any process may forbid itself system calls for good.
+The filter matches `connect` and every call that sends to an address, so it catches name lookups
+too, whichever library makes them. Accepting connections is permitted. The filter needs no
+privilege: any process may forbid itself system calls permanently.
 """
 
 import ctypes
@@ -41,7 +41,7 @@ CLONE3 = 435
 CLONE_THREAD = 0x10000
 
 IO_URING_SETUP = 425
-"""With it, calls would be made that no filter sees. It may say that it does not exist."""
+"""With it, calls would be made that the filter does not see. It is made to look absent."""
 
 X32 = 0x40000000
 """From here on x86-64 numbers the same calls once more."""
@@ -58,7 +58,7 @@ Test = tuple[int, int, bool, int]
 
 
 def no_network(machine: Machine) -> bytes:
-    """Return the filter that kills a process that turns to anybody."""
+    """Return the filter that kills a process that connects anywhere."""
     tests: list[Test] = [
         (EQUAL, machine.audit, False, KILL),
         (AT_LEAST, X32, True, KILL),

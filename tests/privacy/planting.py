@@ -15,7 +15,7 @@ REFUSED = {
     "malformed_object_missing",
     "malformed_entry_not_array",
 }
-"""The bodies of the corpus that are no webhook of WhatsApp's."""
+"""The bodies of the corpus that are not webhooks of WhatsApp."""
 
 _META_WORD = re.compile("[a-z_]*|[A-Z_]*")
 _DIGITS = re.compile(r"\+?[0-9]+")
@@ -24,7 +24,7 @@ _SKELETON = {"object", "field"}
 _SMALL = 10_000_000
 _MOMENTS = range(10**9, 2 * 10**9)
 _OUTER = 8
-"""Keys down to this depth are needed to find an item and to read it as what it is."""
+"""Keys down to this depth are needed to find an item and to recognize its type."""
 
 
 def plain(word: str) -> str:
@@ -33,7 +33,7 @@ def plain(word: str) -> str:
 
 
 def hostile(word: str) -> str:
-    """Return a text that breaks out of whatever does not escape it."""
+    """Return a text that breaks out of every context that does not escape it."""
     return f"{word}\"}} 1\n# HELP x \\\x1b[31m{word}\u2028\u0000\U0001f426'; --%n{{{word}}}"
 
 
@@ -47,12 +47,12 @@ class Form:
     """How canaries look.
 
     Attributes:
-        text: Makes a text of a word.
+        text: Makes a text from a word.
         is_apt: Whether a phone number is replaced by one, and a time or a code is left, so that
             everything can be read as before.
-        keeps_words: Whether Meta's own words stay, so that it is read as the kind it is.
-        renames_keys: Whether keys are replaced as well, below what holds an item.
-        adds_keys: Whether every object gets keys that nobody knows.
+        keeps_words: Whether Meta's own words stay, so that the item keeps its type.
+        renames_keys: Whether keys are replaced as well, below those that hold an item.
+        adds_keys: Whether every object gets unknown keys.
         is_digits: Whether every text is a phone number.
     """
 
@@ -77,7 +77,7 @@ FORMS = {
 
 
 class Planter:
-    """Replaces what is in one body by canaries in one *form*."""
+    """Replaces the values in one body by canaries in one *form*."""
 
     def __init__(self, canaries: Canaries, form: Form) -> None:
         self._canaries = canaries
@@ -85,9 +85,9 @@ class Planter:
         self._known: dict[str, str] = {}
 
     def plant(self, value: Any, place: str, *, is_item: bool = False) -> Any:
-        """Return *value* with canaries; *place* says where it stands.
+        """Return *value* with canaries; *place* is its position.
 
-        *is_item* is whether it stands below what is needed to find it at all.
+        *is_item* is whether it is below the keys that are needed to find it.
         """
         match value:
             case dict():
@@ -152,7 +152,7 @@ class Body(NamedTuple):
 
     Attributes:
         is_webhook: Whether it is one, so that it has to be taken.
-        emits: How many updates it must give, where that is known.
+        emits: The expected number of updates, where it is known.
     """
 
     body: bytes
@@ -167,7 +167,7 @@ def webhook_bodies(canaries: Canaries) -> Iterator[Body]:
         for row in rows:
             name = row["name"]
             planted = Planter(canaries, form).plant(row["body"], f"{name} ({form_name}) ")
-            # What is malformed may be well formed once it holds canaries.
+            # A malformed body may be well-formed once it holds canaries.
             is_known = form is APT and row["source"] != "malformed"
             emits = len(row["emit"]) if is_known else None
             yield Body(json.dumps(planted).encode(), name not in REFUSED, emits)
@@ -177,7 +177,7 @@ def webhook_bodies(canaries: Canaries) -> Iterator[Body]:
 
 
 def word_paths(value: Any, path: tuple[Any, ...] = (), depth: int = 0) -> Iterator[tuple[Any, ...]]:
-    """Yield the path of each of Meta's words in *value*, and `...` after that of each outer key."""
+    """Yield the path of each of Meta's words in *value*, and `...` below each outer key."""
     members = value.items() if isinstance(value, dict) else enumerate(value)
     for key, item in members:
         here = (*path, key)

@@ -1,4 +1,4 @@
-"""A real `wats serve` whose every secret, identifier and path is a canary, and what it says."""
+"""A real `wats serve` whose every secret, identifier and path is a canary, and its output."""
 
 import asyncio
 import gzip
@@ -32,7 +32,7 @@ TELEMETRY = {
     "/debug/diagnostics": {},
     "/openapi.json": {},
 }
-"""What an operator reads, and the headers that it is asked with."""
+"""The endpoints for operators, and the headers of their requests."""
 
 
 HOOK = "the webhook's path"
@@ -43,13 +43,13 @@ _SECRETS = ("ACCESS_TOKEN", "VERIFY_TOKEN", "APP_SECRET", "TOKEN", "TELEMETRY_TO
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What a service is to be.
+    """The configuration of a service.
 
     Attributes:
-        handler: A handler in `hostile`, if there is to be one.
-        sink: A sink in `hostile`, if there is to be one.
+        handler: A handler in `hostile`, if the service has one.
+        sink: A sink in `hostile`, if the service has one.
         launcher: A command that starts it.
-        environ: What is to be in its environment.
+        environ: Variables for its environment.
     """
 
     graph_url: str
@@ -65,7 +65,7 @@ class Setup:
 
 
 async def read_telemetry(url: str, secrets: Mapping[str, str]) -> dict[str, str]:
-    """Return everything that an operator can read of the service at *url*, and a stranger."""
+    """Return everything that operators and unauthenticated clients can read at *url*."""
     surfaces = {}
     tokens = {"": secrets["token"], " (telemetry)": secrets["telemetry_token"]}
     for name, headers in TELEMETRY.items():
@@ -89,7 +89,7 @@ class Service:
 
     Attributes:
         secrets: By the names of `Asker`.
-        surfaces: What it said so far, by where it said it.
+        surfaces: Its output so far, by surface.
     """
 
     folder: Path
@@ -103,13 +103,13 @@ class Service:
     surfaces: dict[str, str]
 
     def asker(self, canaries: Canaries) -> Asker:
-        """Return what makes the requests for it."""
+        """Return the factory of its requests."""
         profile = example_profile(webhook=WebhookConfig(path=self.hook))
         table = route_table(profile, groups_enabled=self.has_groups)
         return Asker(canaries, table, hook=self.hook, secrets=self.secrets)
 
     def read_processes(self) -> None:
-        """Read what every user of the machine can see of the process and its workers."""
+        """Read the parts of the process and its workers that every user of the machine can see."""
         shown = [
             path.read_text().replace("\0", " ")
             for pid in (self.process.pid, *self.workers())
@@ -137,7 +137,7 @@ class Service:
                 await asyncio.sleep(0.05)
 
     async def wait_for_handlers(self) -> None:
-        """Wait until every update that was stored was handled, or given up."""
+        """Wait until every stored update was handled, or is a dead letter."""
         if self.database is None:
             return
         async with asyncio.timeout(PATIENCE_SECONDS):

@@ -1,4 +1,4 @@
-"""The suite itself: what it plants is everywhere, and what gets out is found in any shape."""
+"""The suite itself: its canaries are everywhere, and a leak is found in any encoding."""
 
 import base64
 import json
@@ -76,7 +76,7 @@ def test_a_word_is_found_if_it_is_cut_short() -> None:
     assert canaries.found_in(canaries.word("here")[:8]) == {"here"}
 
 
-def test_what_is_no_canary_is_not_found() -> None:
+def test_a_string_that_is_not_a_canary_is_not_found() -> None:
     canaries = Canaries()
     for _ in range(50_000):
         canaries.word("word")

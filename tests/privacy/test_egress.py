@@ -1,4 +1,4 @@
-"""Nothing of wats turns to anybody but Graph, and to that only to send what it is asked to send."""
+"""Wats connects to Graph only, and only for the requests that it must send."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ from wats.cli import main
 
 HERE = Path(__file__).parent
 NO_NETWORK = (sys.executable, str(HERE / "no_network.py"))
-"""The kernel kills what this runs when it turns to anybody, or starts a child that could."""
+"""The kernel kills this program when it connects anywhere, or starts a child that could."""
 
 CONFIG = """
 version: 1
@@ -46,10 +46,10 @@ OFFLINE = {
     "openapi": ("--config", "wats.config.yaml"),
     "token": (),
 }
-"""Commands that ask nobody, and what they need to succeed."""
+"""Commands that connect nowhere, and the arguments they need to succeed."""
 
 TO_A_HOST = {"database copy", "doctor", "status", "support-bundle"}
-"""Commands that are told whom to ask."""
+"""Commands whose arguments name a host."""
 
 FOR_LONG = {"demo", "serve", "simulate"}
 """Commands that run until they are ended."""
@@ -67,7 +67,7 @@ def commands(group: click.Group = main, *names: str) -> Iterator[str]:
 
 
 def run_without_network(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Python in *folder* where the kernel kills whoever turns to anybody."""
+    """Run Python in *folder* where the kernel kills every process that connects."""
     command = [*NO_NETWORK, sys.executable, *arguments]
     secrets = dict.fromkeys("ABCD", "a-secret-for-tests-of-egress")
     environ = {**os.environ, **secrets}
@@ -111,7 +111,7 @@ WAYS_OUT = {
 
 @pytest.fixture
 def port() -> Iterator[str]:
-    """Listen, so that what is not stopped would succeed; nobody may have come at the end."""
+    """Listen, so that a connection would succeed if it were not stopped; expect none."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
         yield str(listener.getsockname()[1])
@@ -144,7 +144,7 @@ def test_a_process_that_starts_a_thread_is_not_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS_OUT)
-def test_whoever_turns_to_anybody_is_killed(way: str, port: str, tmp_path: Path) -> None:
+def test_a_process_that_connects_anywhere_is_killed(way: str, port: str, tmp_path: Path) -> None:
     code = WAYS_OUT[way].replace("'127.0.0.1', PORT", f"'127.0.0.1', {port}").replace("PORT", port)
 
     done = run_without_network(tmp_path, "-c", code)
@@ -152,7 +152,7 @@ def test_whoever_turns_to_anybody_is_killed(way: str, port: str, tmp_path: Path)
     assert abs(done.returncode) == signal.SIGSYS, done.stderr
 
 
-def test_to_listen_and_to_write_to_who_came_is_allowed(tmp_path: Path) -> None:
+def test_listening_and_replying_to_a_connected_client_is_allowed(tmp_path: Path) -> None:
     code = (
         "import socket; socket.create_server(('127.0.0.1', 0)); a, b = socket.socketpair();"
         "a.send(b'x'); assert b.recv(1) == b'x'"
@@ -161,7 +161,7 @@ def test_to_listen_and_to_write_to_who_came_is_allowed(tmp_path: Path) -> None:
     assert run_without_network(tmp_path, "-c", code).returncode == 0
 
 
-def test_to_import_all_of_wats_asks_nobody_and_starts_nothing(tmp_path: Path) -> None:
+def test_importing_all_of_wats_connects_nowhere_and_starts_nothing(tmp_path: Path) -> None:
     code = (
         "import importlib, pkgutil, threading, wats\n"
         "otel = {'wats.telemetry.otel', 'wats.telemetry.sinks.opentelemetry'}\n"
@@ -177,7 +177,7 @@ def test_to_import_all_of_wats_asks_nobody_and_starts_nothing(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
-def test_to_make_a_service_asks_nobody_and_starts_nothing(tmp_path: Path) -> None:
+def test_creating_a_service_connects_nowhere_and_starts_nothing(tmp_path: Path) -> None:
     code = (
         "import threading\n"
         "from wats import create_wats_service_app, open_store\n"
@@ -194,21 +194,21 @@ def test_to_make_a_service_asks_nobody_and_starts_nothing(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_command_is_known_to_ask_nobody_or_to_be_told_whom() -> None:
+def test_every_command_is_listed_as_local_or_with_its_host() -> None:
     assert set(commands()) == OFFLINE.keys() | TO_A_HOST | FOR_LONG
 
 
 @pytest.mark.parametrize(
     "arguments", [["--version"], ["--help"], []], ids=["version", "help", "none"]
 )
-def test_the_command_line_asks_nobody(arguments: list[str], tmp_path: Path) -> None:
+def test_local_commands_connect_nowhere(arguments: list[str], tmp_path: Path) -> None:
     done = run_without_network(tmp_path, "-m", "wats", *arguments)
 
     assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("command", OFFLINE)
-def test_a_command_that_is_told_no_host_asks_nobody(command: str, tmp_path: Path) -> None:
+def test_a_command_without_a_host_connects_nowhere(command: str, tmp_path: Path) -> None:
     (tmp_path / "wats.config.yaml").write_text(CONFIG)
 
     done = run_without_network(tmp_path, "-m", "wats", *command.split(" "), *OFFLINE[command])
@@ -228,7 +228,7 @@ def asks_that_need_no_graph(asker: Asker) -> Iterator[Ask]:
 
 
 def isolated(workers: int, handler: str | None = None) -> Setup:
-    """Return a service that is killed if it turns to anybody; so is a worker that has a child."""
+    """Return a service that is killed if it connects anywhere; so is a worker that has a child."""
     workers_only = {"PYTHONPATH": str(HERE / "childless_workers")}
     return Setup(
         graph_url=NOBODY,
@@ -258,7 +258,7 @@ async def serve_without_network(folder: Path, *, workers: int, sends: bool) -> S
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_service_asks_nobody(workers: int, tmp_path: Path) -> None:
+def test_a_service_connects_nowhere(workers: int, tmp_path: Path) -> None:
     service = uvloop.run(serve_without_network(tmp_path, workers=workers, sends=False))
 
     assert service.process.returncode == 0
@@ -270,7 +270,7 @@ async def serve_with_children(folder: Path, workers: int) -> Service:
     """Serve one webhook whose handler starts a child, until the kernel has killed a process."""
     canaries = Canaries()
     async with running(canaries, folder, isolated(workers, "start_child")) as service:
-        with suppress(OSError, EOFError):  # the process may die before it answers
+        with suppress(OSError, EOFError):  # the process may die before it responds
             await ask_all(service.url, list(islice(service.asker(canaries).webhooks(), 1)))
         async with asyncio.timeout(PATIENCE_SECONDS):
             if workers == 1:
@@ -319,7 +319,7 @@ async def serve_with_graph(folder: Path) -> tuple[Service, str]:
     return service, allowed
 
 
-def test_a_service_that_sends_asks_graph_and_nobody_else(tmp_path: Path) -> None:
+def test_a_service_that_sends_connects_only_to_graph(tmp_path: Path) -> None:
     service, allowed = uvloop.run(serve_with_graph(tmp_path))
 
     assert service.process.returncode == 0
@@ -327,7 +327,7 @@ def test_a_service_that_sends_asks_graph_and_nobody_else(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("way", WAYS_OUT.keys() - {"child"})
-def test_whoever_turns_to_somebody_else_is_seen(way: str, port: str, tmp_path: Path) -> None:
+def test_a_connection_to_another_host_is_detected(way: str, port: str, tmp_path: Path) -> None:
     code = WAYS_OUT[way].replace("PORT", port)
     environ = {**os.environ, **guarded(tmp_path, "127.0.0.1:1")}
 

@@ -1,4 +1,4 @@
-"""What an operator's own code is called and what a store says in its errors stay inside as well."""
+"""Names of an operator's own code and error texts of a store do not get out either."""
 
 import json
 from collections import Counter
@@ -76,7 +76,7 @@ class TalkativeStore:
 
 
 class Handler:
-    """A handler that is called by whatever name it is given."""
+    """A handler with any name that it is given."""
 
     def __init__(self, name: str) -> None:
         self.__qualname__ = name
@@ -98,8 +98,8 @@ def names(canaries: Canaries) -> list[str]:
     ]
 
 
-class Told:
-    """What came out of a service in this process."""
+class Output:
+    """The output of a service in this process."""
 
     def __init__(self, canaries: Canaries) -> None:
         self.canaries = canaries
@@ -109,12 +109,12 @@ class Told:
         self.handlers: list[Handler] = []
 
 
-async def tell(folder: Path) -> Told:
-    """Ask a service with such a store and such handlers, and return what came out."""
-    told = Told(Canaries())
+async def exercise(folder: Path) -> Output:
+    """Send requests to a service with such a store and such handlers, and return its output."""
+    output = Output(Canaries())
     words = ("token", "telemetry_token", "app_secret", "verify_token")
-    secrets = {name: told.canaries.word(name) * 2 for name in words}
-    async with FakeGraph(told.canaries) as graph:
+    secrets = {name: output.canaries.word(name) * 2 for name in words}
+    async with FakeGraph(output.canaries) as graph:
         profile = example_profile(
             graph_url=graph.url,
             groups=GroupsConfig(enabled=True),
@@ -130,53 +130,53 @@ async def tell(folder: Path) -> Told:
                 verify_token=Secret(secrets["verify_token"]),
             ),
             persistence=TalkativeStore(SQLiteStore(str(folder / "wats.db"))),  # type: ignore[arg-type]
-            handlers=[Handler(name) for name in names(told.canaries)],
-            telemetry_sink=told.sink,
-            log=told.log.append,
+            handlers=[Handler(name) for name in names(output.canaries)],
+            telemetry_sink=output.sink,
+            log=output.log.append,
         )
         table = route_table(profile, groups_enabled=True)
-        asker = Asker(told.canaries, table, hook=profile.webhook.path, secrets=secrets)
+        asker = Asker(output.canaries, table, hook=profile.webhook.path, secrets=secrets)
         async with serving(app) as url:
             asks = [*islice(asker.webhooks(), 219), *asker.messages(), *asker.every_route()]
             asked = await ask_all(url, asks)
-            told.surfaces = await read_telemetry(url, secrets)
-    told.surfaces["sink"] = repr(told.sink)
-    told.surfaces["log"] = "\n".join(json.dumps(line) for line in told.log)
-    told.surfaces["answers"] = "\n".join(refusals(asked))
-    return told
+            output.surfaces = await read_telemetry(url, secrets)
+    output.surfaces["sink"] = repr(output.sink)
+    output.surfaces["log"] = "\n".join(json.dumps(line) for line in output.log)
+    output.surfaces["answers"] = "\n".join(refusals(asked))
+    return output
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
-    return uvloop.run(tell(tmp_path_factory.mktemp("hostile")))
+def output(tmp_path_factory: pytest.TempPathFactory) -> Output:
+    return uvloop.run(exercise(tmp_path_factory.mktemp("hostile")))
 
 
-def test_no_canary_is_seen(told: Told) -> None:
-    assert seen_in(told.surfaces, told.canaries) == {"log": [TRACE], "answers": [TRACE]}
+def test_no_canary_is_seen(output: Output) -> None:
+    assert seen_in(output.surfaces, output.canaries) == {"log": [TRACE], "answers": [TRACE]}
 
 
-def test_the_store_failed_where_somebody_heard_of_it(told: Told) -> None:
-    events = Counter(str(line["event"]) for line in told.log)
+def test_the_failure_of_the_store_reached_every_surface(output: Output) -> None:
+    events = Counter(str(line["event"]) for line in output.log)
 
     assert events["wats.request.error"] > 10
     assert events["wats.message.unrecorded"] > 3
-    assert "persistence_unavailable" in told.surfaces["answers"]
-    assert "internal_error" in told.surfaces["answers"]
-    assert '"Error":' in told.surfaces["/debug/diagnostics"]
+    assert "persistence_unavailable" in output.surfaces["answers"]
+    assert "internal_error" in output.surfaces["answers"]
+    assert '"Error":' in output.surfaces["/debug/diagnostics"]
 
 
-def test_every_line_of_the_log_is_as_documented(told: Told) -> None:
-    assert {fault for line in told.log for fault in faults_of(json.dumps(line))} == set()
+def test_every_line_of_the_log_is_as_documented(output: Output) -> None:
+    assert {fault for line in output.log for fault in faults_of(json.dumps(line))} == set()
 
 
-def test_the_sink_was_told_of_all_this(told: Told) -> None:
-    assert len(told.sink.counters) > 1000
-    assert len(told.sink.histograms) > 1000
-    assert len(told.sink.spans) > 1000
-    assert {event.name for event in told.sink.events} == {"wats.started", "wats.draining"}
+def test_the_sink_received_every_failure(output: Output) -> None:
+    assert len(output.sink.counters) > 1000
+    assert len(output.sink.histograms) > 1000
+    assert len(output.sink.spans) > 1000
+    assert {event.name for event in output.sink.events} == {"wats.started", "wats.draining"}
 
 
-def test_a_handler_whose_name_could_be_somebodys_is_called_other() -> None:
+def test_a_handler_whose_name_may_be_personal_data_is_named_other() -> None:
     canaries = Canaries()
     sink = CapturingTelemetrySink()
     telemetry = Telemetry(

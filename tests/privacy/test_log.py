@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import wats
-from tests.privacy.conftest import Told
+from tests.privacy.conftest import Output
 from tests.privacy.log_lines import VALUES, documented_events, documented_keys, faults_of
 
 SOURCE = Path(wats.__file__).parent
@@ -38,7 +38,7 @@ EXPRESSIONS = {
     "updates": {"orphaned"},
     "worker": {"place.row"},
 }
-"""All that the code puts into a line. Whoever adds to it has shown that it is no free text."""
+"""Every expression that the code logs, reviewed to be free of text from outside."""
 
 FAILURE_EVENTS = {
     "wats.dispatch.interrupted",
@@ -106,9 +106,9 @@ def test_a_failure_log_is_made_for_its_events_alone() -> None:
     calls = [call for module in MODULES.values() for call in calls_in(module)]
     made = [call for call in calls if name_of(call.func) in {"FailureLog", "failures"}]
 
-    told = {ast.unparse(call.args[0]).strip("'") for call in made}
+    output = {ast.unparse(call.args[0]).strip("'") for call in made}
 
-    assert told == FAILURE_EVENTS | {"event"}  # the argument of `failures` itself
+    assert output == FAILURE_EVENTS | {"event"}  # the argument of `failures` itself
 
 
 def test_every_key_is_documented_and_has_a_rule() -> None:
@@ -117,7 +117,7 @@ def test_every_key_is_documented_and_has_a_rule() -> None:
     assert documented_keys() == set(VALUES) == set(EXPRESSIONS) == used | {"at"}
 
 
-def test_no_line_holds_an_expression_that_nobody_looked_at() -> None:
+def test_every_expression_in_a_log_line_is_reviewed() -> None:
     used: dict[str, set[str]] = {}
     for line in written_lines():
         for key, value in line.items():
@@ -127,7 +127,7 @@ def test_no_line_holds_an_expression_that_nobody_looked_at() -> None:
     assert used == EXPRESSIONS
 
 
-def test_what_writes_lines_is_given_nothing_else() -> None:
+def test_log_calls_receive_reviewed_values_only() -> None:
     others = set()
     for name, function in functions():
         lines = list(lines_in(function))
@@ -139,11 +139,11 @@ def test_what_writes_lines_is_given_nothing_else() -> None:
                 if given not in lines and ast.unparse(given) not in names:
                     others.add((name, ast.unparse(given)))
 
-    # The one that adds the time to what it was given.
+    # The one that adds the time to its argument.
     assert others == {("service/build.py", "{**event, 'at': to_iso(now())}")}
 
 
-def test_a_running_service_writes_nothing_else() -> None:
+def test_a_running_service_writes_no_other_output() -> None:
     written = set()
     for name, module in MODULES.items():
         if not name.startswith("cli/") or Path(name).name in SERVING:
@@ -160,18 +160,18 @@ def test_a_running_service_writes_nothing_else() -> None:
     }
 
 
-def test_what_a_service_announces_are_its_address_and_number() -> None:
+def test_a_service_announces_its_address_and_number() -> None:
     calls = [call for module in MODULES.values() for call in calls_in(module)]
     announced = [call for call in calls if name_of(call.func) == "announce"]
 
-    told = {keyword.arg for call in announced for keyword in call.keywords}
+    output = {keyword.arg for call in announced for keyword in call.keywords}
 
-    assert told == {"url", "pid"}
+    assert output == {"url", "pid"}
     assert {ast.unparse(call.args[0]) for call in announced} == {"'wats.ready'"}
 
 
-def test_every_line_that_was_written_has_its_documented_keys(told: Told) -> None:
-    lines = told.surfaces["stderr"].splitlines()
+def test_every_line_that_was_written_has_its_documented_keys(output: Output) -> None:
+    lines = output.surfaces["stderr"].splitlines()
 
     faults = {fault for line in lines for fault in faults_of(line)}
 
@@ -185,11 +185,11 @@ PROVOKED = {
 }
 
 
-def test_what_could_be_written_of_a_service_was_written(told: Told) -> None:
-    events = {json.loads(line)["event"] for line in told.surfaces["stderr"].splitlines()}
+def test_every_log_line_of_a_service_was_provoked(output: Output) -> None:
+    events = {json.loads(line)["event"] for line in output.surfaces["stderr"].splitlines()}
 
     always = {"wats.graph.failure", "wats.library.log", "wats.telemetry.sink.error"}
-    assert events == always | PROVOKED[told.variant]
+    assert events == always | PROVOKED[output.variant]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Nothing that belongs to a customer, a caller or Meta comes out where operators look."""
+"""No data of a customer, a caller or Meta is visible to operators."""
 
 import json
 import re
@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from tests.privacy.asking import GRAPH_WAYS
-from tests.privacy.conftest import Told, seen_in
+from tests.privacy.conftest import Output, seen_in
 from tests.privacy.fake_graph import TRACE
 from tests.privacy.service import HOOK, TELEMETRY
 from wats.graph.errors import RULES
@@ -17,7 +17,7 @@ SEEN = {
     "stderr": [TRACE],
     "answers": [TRACE],
 }
-"""What may be seen: the path of the webhook by those with a token, and Graph's trace ids.
+"""Permitted: the webhook path for callers with a token, and Graph's trace ids.
 
 That they are found shows as well that the others would be.
 """
@@ -31,10 +31,10 @@ SINK_METHODS = {
 }
 
 
-def moved(told: Told, family: str, label: str) -> dict[str, float]:
+def moved(output: Output, family: str, label: str) -> dict[str, float]:
     """Return the samples of *family*, summed up by *label*."""
     found: dict[str, float] = defaultdict(float)
-    for series, value in told.samples.items():
+    for series, value in output.samples.items():
         if series.startswith(f"{family}{{"):
             found[labels_of(series)[label]] += value
     return found
@@ -44,32 +44,32 @@ def labels_of(series: str) -> Mapping[str, str]:
     return dict(re.findall(r'(\w+)="([^"]*)"', series))
 
 
-def test_no_canary_is_seen_where_it_may_not_be(told: Told) -> None:
-    assert seen_in(told.surfaces, told.canaries) == SEEN
+def test_no_canary_is_seen_where_it_may_not_be(output: Output) -> None:
+    assert seen_in(output.surfaces, output.canaries) == SEEN
 
 
-def test_there_were_a_hundred_thousand_of_them(told: Told) -> None:
-    assert len(told.canaries) >= 100_000
+def test_a_hundred_thousand_canaries_were_used(output: Output) -> None:
+    assert len(output.canaries) >= 100_000
 
 
-def test_every_surface_had_something_to_say(told: Told) -> None:
+def test_every_surface_returned_data(output: Output) -> None:
     telemetry = {name + whose for name in TELEMETRY for whose in ("", " (telemetry)")}
     others = {"/openapi.json (stranger)", "processes", "stdout", "stderr", "sink", "answers"}
 
-    assert told.surfaces.keys() == telemetry | others
-    assert all(told.surfaces.values())
-    assert told.surfaces["/metrics as OpenMetrics"].endswith("# EOF\n")
-    assert "content-encoding: gzip" in told.surfaces["/metrics compressed"]
-    assert told.surfaces["stdout"].count("\n") == 1
-    assert "wats serve" in told.surfaces["processes"]
+    assert output.surfaces.keys() == telemetry | others
+    assert all(output.surfaces.values())
+    assert output.surfaces["/metrics as OpenMetrics"].endswith("# EOF\n")
+    assert "content-encoding: gzip" in output.surfaces["/metrics compressed"]
+    assert output.surfaces["stdout"].count("\n") == 1
+    assert "wats serve" in output.surfaces["processes"]
 
 
-def test_a_sink_was_told_by_all_its_methods_and_always_failed(told: Told) -> None:
-    calls = [json.loads(line) for line in told.surfaces["sink"].splitlines()]
-    failures = moved(told, "wats_sink_failures_total", "method")
+def test_a_sink_was_called_by_all_its_methods_and_always_failed(output: Output) -> None:
+    calls = [json.loads(line) for line in output.surfaces["sink"].splitlines()]
+    failures = moved(output, "wats_sink_failures_total", "method")
 
     # Without a store there is nothing that a gauge could be about.
-    expected = SINK_METHODS - ({"set_gauge"} if told.variant == "no-store" else set())
+    expected = SINK_METHODS - ({"set_gauge"} if output.variant == "no-store" else set())
     assert {call["method"] for call in calls} == expected | {"close"}
     assert {method for method, count in failures.items() if count} == expected
     assert failures["increment_counter"] > 1000
@@ -77,8 +77,8 @@ def test_a_sink_was_told_by_all_its_methods_and_always_failed(told: Told) -> Non
     assert failures["record_span"] > 1000
 
 
-def test_every_webhook_was_taken_and_its_updates_understood(told: Told) -> None:
-    webhooks = [asked for asked in told.asked if asked.ask.what == "webhook"]
+def test_every_webhook_was_taken_and_its_updates_understood(output: Output) -> None:
+    webhooks = [asked for asked in output.asked if asked.ask.what == "webhook"]
     known = [asked for asked in webhooks if asked.ask.emits is not None]
 
     assert [
@@ -90,65 +90,65 @@ def test_every_webhook_was_taken_and_its_updates_understood(told: Told) -> None:
     assert sum(received) > 200
 
 
-def test_every_kind_of_update_was_handled_and_some_failed(told: Told) -> None:
-    assert min(moved(told, "webhook_normalization_total", "update_kind").values()) > 0
-    assert moved(told, "webhook_normalization_total", "outcome")["skipped"] > 1000
-    dispatched = moved(told, "wats_dispatch_total", "outcome")
+def test_every_kind_of_update_was_handled_and_some_failed(output: Output) -> None:
+    assert min(moved(output, "webhook_normalization_total", "update_kind").values()) > 0
+    assert moved(output, "webhook_normalization_total", "outcome")["skipped"] > 1000
+    dispatched = moved(output, "wats_dispatch_total", "outcome")
     assert dispatched["success"] > 1000
     assert dispatched["error"] > 1000
     named = {
-        target for target, count in moved(told, "wats_dispatch_total", "target").items() if count
+        target for target, count in moved(output, "wats_dispatch_total", "target").items() if count
     }
     assert named == {"tests.privacy.hostile:fail"}
 
 
-def test_everything_that_meta_tells_of_messages_was_told(told: Told) -> None:
-    assert min(moved(told, "wats_messages_final_total", "outcome").values()) > 0
-    assert told.samples["wats_webhook_lag_seconds_count"] > 1000
-    errors = moved(told, "wats_graph_errors_total", "error_category")
+def test_every_kind_of_update_and_status_was_received(output: Output) -> None:
+    assert min(moved(output, "wats_messages_final_total", "outcome").values()) > 0
+    assert output.samples["wats_webhook_lag_seconds_count"] > 1000
+    errors = moved(output, "wats_graph_errors_total", "error_category")
     known = {rule.category.value for rule in RULES} | {"unknown"}
     assert {category for category, count in errors.items() if count} == known
-    if told.variant != "no-store":
-        assert told.samples["wats_message_delivery_seconds_count"] > 0
+    if output.variant != "no-store":
+        assert output.samples["wats_message_delivery_seconds_count"] > 0
 
 
-def test_graph_answered_in_every_way_and_then_not_at_all(told: Told) -> None:
-    assert min(told.served.values()) > 0
-    assert len(told.served) <= GRAPH_WAYS
+def test_graph_sent_every_response_and_finally_none(output: Output) -> None:
+    assert min(output.served.values()) > 0
+    assert len(output.served) <= GRAPH_WAYS
     for family in ("messages", "groups"):
         classes = {
             labels["status_class"]
-            for series, value in told.samples.items()
+            for series, value in output.samples.items()
             if series.startswith("graph_operations_total{") and value
             if (labels := labels_of(series))["endpoint_family"] == family
         }
         assert classes == {"2xx", "3xx", "4xx", "5xx", "unknown"}
-    last = told.asked[-1]
+    last = output.asked[-1]
     assert (last.ask.what, last.answer.status) == ("message to nobody", 502)
 
 
-def test_every_route_answered_and_refused(told: Told) -> None:
+def test_every_route_succeeded_and_refused(output: Output) -> None:
     answers: dict[str, set[str]] = defaultdict(set)
-    for series, value in told.samples.items():
+    for series, value in output.samples.items():
         if series.startswith("http_requests_total{") and value:
             labels = labels_of(series)
             answers[labels["route"]].add(labels["status_class"])
 
     kept = ("/api/messages", "/api/messages/:id", "/api/conversations/:phone/window")
-    without = {"unmatched", *(kept[1:] if told.variant == "no-store" else ())}
+    without = {"unmatched", *(kept[1:] if output.variant == "no-store" else ())}
     assert {route for route in answers if "2xx" not in answers[route]} == without
     assert {route for route in answers if "4xx" not in answers[route]} == set()
     assert len(answers) > 15
 
 
-def test_everything_that_can_be_refused_was(told: Told) -> None:
+def test_everything_that_can_be_refused_was(output: Output) -> None:
     labels = {"wats_webhook_rejections_total": "reason", "wats_auth_failures_total": "surface"}
     for family, label in labels.items():
-        counts = moved(told, family, label)
+        counts = moved(output, family, label)
         assert counts.pop("unknown", 0) == 0
         assert min(counts.values()) > 0
-    about_keys = 501 if told.variant == "no-store" else 409
-    assert {asked.answer.status for asked in told.asked} >= {
+    about_keys = 501 if output.variant == "no-store" else 409
+    assert {asked.answer.status for asked in output.asked} >= {
         *(400, 401, 404, 405, 413),
         *(502, 503, about_keys),
     }

@@ -1,4 +1,4 @@
-"""A service that lets phone numbers out is caught, on whatever surface it does."""
+"""A service that leaks phone numbers is caught, on every surface."""
 
 from itertools import islice
 from pathlib import Path
@@ -20,7 +20,7 @@ LEAKS = {
     "stdout": CUSTOMER,
     "stderr": CUSTOMER,
 }
-"""What is let out where: as the name of a route, as an argument, and by a handler that prints."""
+"""The leaks: in the name of a route, in an argument, and in a handler that prints."""
 
 
 async def leak(canaries: Canaries, folder: Path) -> dict[str, str]:
@@ -44,7 +44,7 @@ async def leak(canaries: Canaries, folder: Path) -> dict[str, str]:
     return service.surfaces
 
 
-def test_what_leaks_is_found_on_every_surface(tmp_path: Path) -> None:
+def test_every_planted_leak_is_found_on_every_surface(tmp_path: Path) -> None:
     canaries = Canaries()
 
     surfaces = uvloop.run(leak(canaries, tmp_path))

@@ -1,4 +1,4 @@
-"""What was erased is in no file of the database, while the service runs."""
+"""Erased data is in no file of the database, while the service runs."""
 
 import asyncio
 import json

@@ -23,12 +23,11 @@ KEPT_OF_WEBHOOKS = {
     "statuses[].recipient_participant_id",
     "statuses[].status",
 }
-"""The fields of webhooks that are kept. Of what is sent it is the recipient, and Graph's answer
-behind an idempotency key."""
+"""The fields kept of webhooks, and of sent messages: the recipient and Graph's response."""
 
 
 async def keep(canaries: Canaries, folder: Path) -> str:
-    """Run a service whose handler succeeds, and return what is left of it on the disk."""
+    """Run a service whose handler succeeds, and return the contents of its disk."""
     async with FakeGraph(canaries) as graph:
         setup = Setup(graph_url=graph.url, handler="listen")
         async with running(canaries, folder, setup) as service:
@@ -42,14 +41,14 @@ async def keep(canaries: Canaries, folder: Path) -> str:
     return "\n".join(path.read_bytes().decode("latin-1") for path in files)
 
 
-def test_of_what_was_handled_only_ids_types_and_states_are_kept(tmp_path: Path) -> None:
+def test_of_handled_updates_only_ids_types_and_states_are_kept(tmp_path: Path) -> None:
     canaries = Canaries()
 
     found = canaries.found_in(uvloop.run(keep(canaries, tmp_path)))
 
     others = {place for place in found if ".value." not in place}
     assert {place.partition(".value.")[2] for place in found - others} == KEPT_OF_WEBHOOKS
-    # Some of these, by what Graph answered to whom.
+    # Some of these, by Graph's response to each recipient.
     sent = {place for place in others if place.endswith((".to", ".recipient"))}
     answered = {place for place in others if place.startswith("Graph's ")}
     assert others == {*sent, *answered, "our number"}

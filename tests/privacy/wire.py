@@ -1,4 +1,4 @@
-"""Sends requests as they are written, and reads what is answered to them."""
+"""Sends requests as they are written, and reads the responses."""
 
 import asyncio
 import re
@@ -11,11 +11,11 @@ from tests.privacy.asking import Ask
 
 _LENGTH = re.compile(rb"\r\ncontent-length: ([0-9]+)\r\n", re.IGNORECASE)
 _STRAY_SECONDS = 0.3
-"""How long to listen for what is answered to a request that is none."""
+"""How long to wait for the response to an invalid request."""
 
 
 class Answer(NamedTuple):
-    """A status, 0 if there was no answer, the head as it came, and the body."""
+    """A status, 0 without a response, the unparsed head, and the body."""
 
     status: int
     head: bytes
@@ -23,14 +23,14 @@ class Answer(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A request and what was answered to it."""
+    """A request and its response."""
 
     ask: Ask
     answer: Answer
 
 
 async def ask_all(url: str, asks: Iterable[Ask], connections: int = 8) -> list[Asked]:
-    """Send *asks* to *url* over some connections, and return what was answered."""
+    """Send *asks* to *url* over some connections, and return the responses."""
     asked: list[Asked] = []
     waiting = iter(asks)
     async with asyncio.TaskGroup() as tasks:
@@ -46,7 +46,7 @@ async def ask_one(url: str, ask: Ask) -> Answer:
 
 
 async def _converse(url: str, waiting: Iterator[Ask], asked: list[Asked]) -> None:
-    """Send what is *waiting* over one connection after the other; most outlive many requests."""
+    """Send *waiting* requests over one connection after the other; most outlive many."""
     address = urlsplit(url)
     writer: asyncio.StreamWriter | None = None
     for ask in waiting:

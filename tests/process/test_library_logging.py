@@ -14,7 +14,7 @@ def record(name: str, text: str, error: BaseException | None = None) -> logging.
     return logging.LogRecord(name, logging.ERROR, "file.py", 1, text, (), info)
 
 
-def test_a_library_is_named_and_its_words_are_not() -> None:
+def test_a_library_is_named_and_its_message_is_not_logged() -> None:
     lines: list[Mapping[str, object]] = []
 
     LibraryLog(lines.append).emit(record("uvicorn.error", "secret", ValueError("secret")))
@@ -39,7 +39,7 @@ def test_a_logger_of_an_unknown_name_is_another() -> None:
     assert lines[0]["library"] == "other"
 
 
-def test_what_repeats_is_counted_and_told_once_a_minute() -> None:
+def test_repeated_errors_are_counted_and_logged_once_a_minute() -> None:
     lines: list[Mapping[str, object]] = []
     now = 0.0
     log = LibraryLog(lines.append, lambda: now)
@@ -57,7 +57,7 @@ def test_what_repeats_is_counted_and_told_once_a_minute() -> None:
     ]
 
 
-def test_a_level_of_an_unknown_name_is_the_known_one_below_it() -> None:
+def test_an_unknown_level_is_named_by_the_next_lower_one() -> None:
     lines: list[Mapping[str, object]] = []
     unknown = logging.LogRecord("uvicorn", 45, "file.py", 1, "secret", (), None)
     unknown.levelname = "15550001111"
@@ -67,7 +67,7 @@ def test_a_level_of_an_unknown_name_is_the_known_one_below_it() -> None:
     assert lines[0]["level"] == "error"
 
 
-def test_a_log_that_cannot_be_written_fails_nobody() -> None:
+def test_a_log_that_cannot_be_written_fails_no_caller() -> None:
     def refuse(_: object) -> None:
         raise BrokenPipeError
 
@@ -99,7 +99,7 @@ UNCAUGHT = {
 
 
 @pytest.mark.parametrize(("code", "level", "name"), UNCAUGHT.values(), ids=UNCAUGHT)
-def test_what_nothing_catches_is_told_without_its_words(
+def test_an_uncaught_exception_is_logged_without_its_text(
     code: str, level: str, name: str | None
 ) -> None:
     capture = (

@@ -5,7 +5,7 @@ import pytest
 
 from tests.process.http.running import Running
 from wats.errors import ConfigError
-from wats.process.http.admission import Limits
+from wats.process.http.admission import ConnectionLimits
 from wats.process.server import bind
 from wats.process.shared_listener import shares_of
 
@@ -15,7 +15,7 @@ HALF_A_WEBHOOK = (
 )
 
 
-async def test_a_webhook_whose_client_hangs_up_amid_it_is_counted() -> None:
+async def test_a_webhook_whose_client_hangs_up_during_it_is_counted() -> None:
     async with Running() as running:
         async with running.connection(HALF_A_WEBHOOK):
             await asyncio.sleep(0.05)
@@ -26,7 +26,7 @@ async def test_a_webhook_whose_client_hangs_up_amid_it_is_counted() -> None:
 @pytest.mark.parametrize("half", [HALF_A_WEBHOOK, b"GET /heal", b""], ids=["body", "head", "none"])
 async def test_a_request_that_does_not_arrive_is_not_waited_for_for_ever(half: bytes) -> None:
     async with (
-        Running(limits=Limits(request_seconds=0.2)) as running,
+        Running(limits=ConnectionLimits(request_seconds=0.2)) as running,
         running.connection(half) as (reader, _),
     ):
         async with asyncio.timeout(5):
@@ -49,24 +49,24 @@ async def test_a_server_that_stops_waits_for_no_client_that_is_stuck(
 
 
 @pytest.mark.parametrize("shares_its_socket", [False, True])
-async def test_a_server_tells_that_it_drains_before_it_ends_a_connection(
+async def test_a_server_announces_the_drain_before_it_ends_a_connection(
     shares_its_socket: bool,
 ) -> None:
-    told: list[int] = []
+    open_connections: list[int] = []
     running = Running(
-        draining=lambda: told.append(len(running.server.server_state.connections)),
+        draining=lambda: open_connections.append(len(running.server.server_state.connections)),
         share=shares_of(1)[0] if shares_its_socket else None,
     )
     async with running, running.connection(b"") as (reader, _):
         await asyncio.sleep(0.05)
-        assert told == []
+        assert open_connections == []
         running.server.should_exit = True
         assert await reader.read() == b""
 
-    assert told == [1]
+    assert open_connections == [1]
 
 
-async def test_servers_on_one_socket_know_what_each_of_them_has() -> None:
+async def test_servers_on_one_socket_know_the_connections_of_each_other() -> None:
     shares = shares_of(2)
     async with Running(share=shares[1]) as running, running.connection(b""):
         await running.until(lambda: shares[0].least() == 1)
@@ -74,7 +74,7 @@ async def test_servers_on_one_socket_know_what_each_of_them_has() -> None:
     assert shares[0].least() > 1_000_000
 
 
-async def test_small_answers_are_sent_without_delay() -> None:
+async def test_small_responses_are_sent_without_delay() -> None:
     listener = bind("127.0.0.1", 0)
 
     assert listener.proto == socket.IPPROTO_TCP

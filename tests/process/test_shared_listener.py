@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from wats.process import shared_listener as sharing
-from wats.process.http.admission import Admission, Limits
+from wats.process.http.admission import Admission, ConnectionLimits
 from wats.process.server import bind
 from wats.process.shared_listener import SLACK, Share, SharedListener, shares_of
 
 
 class Conversation(asyncio.Protocol):
-    """A connection that answers with the number of its process."""
+    """A connection that responds with the number of its process."""
 
     def __init__(self, process: int, open_ones: set[object]) -> None:
         self._process = process
@@ -32,7 +32,7 @@ class Conversation(asyncio.Protocol):
 
 
 class Listener(socket.socket):
-    """A listening socket of one process, which can fail and which tells when it was asked."""
+    """A listening socket of one process, which can fail and which records each accept."""
 
     def __init__(self, listener: socket.socket) -> None:
         super().__init__(
@@ -49,7 +49,7 @@ class Listener(socket.socket):
 
 
 class Process:
-    """Stands for one of the processes; here all of them are in one."""
+    """Represents one of the processes; here all run in one process."""
 
     def __init__(self, number: int, share: Share, listener: socket.socket) -> None:
         self.connections: set[object] = set()
@@ -60,7 +60,7 @@ class Process:
             share,
             connections=self.connections,
             make_protocol=lambda: Conversation(number, self.connections),
-            admission=Admission((), Limits()),
+            admission=Admission((), ConnectionLimits()),
         )
 
 
@@ -120,17 +120,19 @@ async def test_each_process_gets_its_share(
     assert max(held) - min(held) <= SLACK
 
 
-async def test_a_process_that_takes_none_holds_up_nobody_for_long(
+async def test_a_process_that_does_not_accept_delays_others_briefly(
     listener: socket.socket, clients: Clients
 ) -> None:
     async with processes(listener, 2) as (busy, _), asyncio.timeout(5):
         await busy.shared.close()
-        busy.share.tell(0)  # it says that it has none, and does not look
+        busy.share.publish(0)  # it reports no connections, and does not look
 
         assert {await clients.connect() for _ in range(50)} == {1}
 
 
-async def test_who_has_left_is_not_waited_for(listener: socket.socket, clients: Clients) -> None:
+async def test_a_process_that_has_left_is_not_waited_for(
+    listener: socket.socket, clients: Clients
+) -> None:
     async with processes(listener, 2) as (leaving, staying):
         for _ in range(10):
             await clients.connect()
@@ -140,7 +142,7 @@ async def test_who_has_left_is_not_waited_for(listener: socket.socket, clients: 
         assert await clients.connect() == 1
 
 
-async def test_what_was_accepted_before_the_end_is_among_the_connections(
+async def test_connections_accepted_before_the_end_are_counted(
     listener: socket.socket, clients: Clients
 ) -> None:
     async with processes(listener, 1) as (only,):
@@ -158,7 +160,7 @@ async def test_a_process_that_was_waiting_at_the_end_takes_no_more(
     monkeypatch.setattr(sharing, "MOMENT_SECONDS", 0.1)
     async with processes(listener, 2) as (busy, idle):
         await idle.shared.close()
-        idle.share.tell(-SLACK)
+        idle.share.publish(-SLACK)
         connecting = asyncio.create_task(clients.connect())
         await asyncio.sleep(0.05)
         await busy.shared.close()
@@ -170,7 +172,7 @@ async def test_a_process_that_was_waiting_at_the_end_takes_no_more(
 
 
 @pytest.mark.parametrize("failure", [errno.EMFILE, errno.ECONNABORTED])
-async def test_a_listener_that_fails_is_asked_again(
+async def test_a_listener_that_fails_is_tried_again(
     listener: socket.socket, clients: Clients, monkeypatch: pytest.MonkeyPatch, failure: int
 ) -> None:
     monkeypatch.setattr(sharing, "RETRY_SECONDS", 0.05)
@@ -181,7 +183,7 @@ async def test_a_listener_that_fails_is_asked_again(
         assert only.listener.failures == []
 
 
-async def test_a_client_that_is_gone_before_it_is_served_leaves_nothing(
+async def test_a_client_that_leaves_before_it_is_served_is_forgotten(
     listener: socket.socket, clients: Clients
 ) -> None:
     async with processes(listener, 1) as (only,):

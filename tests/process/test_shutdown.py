@@ -123,11 +123,11 @@ def test_a_module_of_handlers_that_exits_is_refused_without_its_text(wats) -> No
     (wats.folder / "leaving.py").write_text(f"import sys\nsys.exit({CANARY!r})")
     wats.write(handlers=["leaving:handle"])
 
-    told = wats.run("serve", "--config", str(wats.config), "--port", "0")
+    result = wats.run("serve", "--config", str(wats.config), "--port", "0")
 
-    assert told.code == 1
-    assert "SystemExit" in told.err
-    assert CANARY not in told.err
+    assert result.code == 1
+    assert "SystemExit" in result.err
+    assert CANARY not in result.err
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -139,7 +139,7 @@ async def test_a_sink_need_not_be_closed(
         (SlowLater, "TimeoutError"),
     ],
 )
-async def test_a_sink_that_cannot_be_closed_is_told_of_and_holds_nobody_up(
+async def test_a_sink_that_cannot_be_closed_is_logged_and_does_not_delay_the_end(
     module: ModuleType, capsys: pytest.CaptureFixture[str], kind: type[Sink], error: str
 ) -> None:
     began = time.monotonic()
@@ -149,13 +149,13 @@ async def test_a_sink_that_cannot_be_closed_is_told_of_and_holds_nobody_up(
 
     assert time.monotonic() - began < 1.5
     out, err = capsys.readouterr()
-    told = json.loads(err)
-    assert (out, told["event"]) == ("", "wats.telemetry.sink.error")
-    assert (told["method"], told["errorName"]) == ("close", error)
+    line = json.loads(err)
+    assert (out, line["event"]) == ("", "wats.telemetry.sink.error")
+    assert (line["method"], line["errorName"]) == ("close", error)
     assert CANARY not in err
 
 
-async def test_who_is_cancelled_while_the_sink_closes_is_cancelled(module: ModuleType) -> None:
+async def test_a_cancellation_while_the_sink_closes_is_passed_on(module: ModuleType) -> None:
     async def use() -> None:
         async with opened_sink(named(module, SlowLater)):
             pass

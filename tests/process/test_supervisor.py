@@ -18,7 +18,7 @@ LONGEST_SECONDS = 30.0
 
 
 class Toy:
-    """A supervisor whose workers do what a function of `toy_workers.py` says."""
+    """A supervisor whose workers run a function of `toy_workers.py`."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.process = process
@@ -48,7 +48,7 @@ class Toy:
         self.process.send_signal(number)
 
     def rest(self) -> tuple[int, list[str], list[dict[str, Any]]]:
-        """Return its exit code, what it still wrote to stdout, and its log."""
+        """Return its exit code, the rest of its stdout, and its log."""
         out, err = self.process.communicate(timeout=LONGEST_SECONDS)
         return self.process.returncode, out.splitlines(), list(map(json.loads, err.splitlines()))
 
@@ -103,7 +103,7 @@ def test_a_signal_ends_all_workers_and_then_the_supervisor(number: signal.Signal
 
     assert (code, log) == (0, [])
     assert lines[0] == "stopping"
-    assert sorted(lines[1:-1]) == [f"told {row} {signal.SIGTERM:d}" for row in range(3)]
+    assert sorted(lines[1:-1]) == [f"signalled {row} {signal.SIGTERM:d}" for row in range(3)]
     assert lines[-1] == "ended 0"
     assert not any(map(is_there, pids))
 
@@ -135,7 +135,7 @@ def test_a_worker_that_hangs_is_killed_in_the_end_and_the_others_are_not() -> No
         code, lines, _ = toy.rest()
 
     assert code == 0
-    assert lines == ["stopping", f"told 0 {signal.SIGTERM:d}", "ended 0"]
+    assert lines == ["stopping", f"signalled 0 {signal.SIGTERM:d}", "ended 0"]
     assert 0.5 <= time.monotonic() - began < LONGEST_SECONDS
     assert not is_there(pids[1])
 
@@ -176,7 +176,7 @@ def test_a_worker_that_dies_or_leaves_is_replaced_in_its_seat() -> None:
     ]
 
 
-def test_the_board_tells_how_many_workers_accept_connections() -> None:
+def test_the_registry_counts_the_workers_that_accept_connections() -> None:
     with running("watch_the_board", 3) as toy:
         os.kill(toy.pids(3)[2], signal.SIGKILL)
 
@@ -184,7 +184,7 @@ def test_the_board_tells_how_many_workers_accept_connections() -> None:
         assert toy.until("back") == ["3"]
 
 
-def test_nobody_waits_for_a_dead_worker_to_take_connections() -> None:
+def test_other_workers_do_not_wait_for_a_dead_worker_to_accept() -> None:
     with running("watch_the_shares") as toy:
         os.kill(toy.pids(2)[1], signal.SIGKILL)
 
@@ -228,7 +228,7 @@ def test_a_worker_that_dies_at_the_start_ends_all() -> None:
     assert lines[-1] == "failed A worker process ended before it was ready."
 
 
-def test_a_system_that_starts_no_worker_is_told_of() -> None:
+def test_a_system_that_cannot_start_a_worker_is_logged() -> None:
     with running("serve_without_a_first_fork") as toy:
         code, lines, log = toy.rest()
 
@@ -236,7 +236,7 @@ def test_a_system_that_starts_no_worker_is_told_of() -> None:
     assert lines == ["stopping", "failed The system refused to start another worker process."]
 
 
-def test_a_system_that_starts_no_worker_now_is_asked_again() -> None:
+def test_a_worker_is_started_later_on_a_system_that_could_not_fork() -> None:
     with running("serve_without_a_third_fork") as toy:
         os.kill(toy.pids(2)[1], signal.SIGKILL)
         assert toy.until("seat")[0] == "1"
@@ -247,7 +247,7 @@ def test_a_system_that_starts_no_worker_now_is_asked_again() -> None:
     assert [(line["worker"], line["exitCode"]) for line in log] == [(1, -signal.SIGKILL)]
 
 
-def test_a_replacement_that_cannot_start_is_told_by_the_class_of_its_error() -> None:
+def test_a_replacement_that_cannot_start_is_logged_by_the_class_of_its_error() -> None:
     with running("refuse_as_a_replacement") as toy:
         pids = toy.pids(2)
         os.kill(pids[1], signal.SIGKILL)
@@ -264,7 +264,7 @@ def test_a_replacement_that_cannot_start_is_told_by_the_class_of_its_error() -> 
     ]
 
 
-def test_workers_whose_supervisor_is_killed_are_told_so() -> None:
+def test_workers_notice_that_their_supervisor_was_killed() -> None:
     with running("serve", 3) as toy:
         pids = toy.pids(3)
         toy.send(signal.SIGKILL)
@@ -274,7 +274,7 @@ def test_workers_whose_supervisor_is_killed_are_told_so() -> None:
     wait_for(lambda: not any(map(is_there, pids)))
 
 
-def test_what_a_dead_worker_left_running_does_not_hide_its_death() -> None:
+def test_a_child_of_a_dead_worker_does_not_hide_its_death() -> None:
     with running("leave_a_child_behind") as toy:
         os.kill(toy.pids(2)[0], signal.SIGKILL)
 

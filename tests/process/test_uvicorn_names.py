@@ -1,4 +1,4 @@
-"""Every name of uvicorn's that `wats` uses: what an upgrade of it can break."""
+"""Every name of uvicorn that `wats` uses: an upgrade can break these."""
 
 import ast
 from pathlib import Path
@@ -34,7 +34,7 @@ def attributes(tree: ast.AST) -> set[tuple[str, str]]:
     return found
 
 
-def test_only_the_server_knows_uvicorn() -> None:
+def test_only_the_server_module_uses_uvicorn() -> None:
     users = [
         path.relative_to(SOURCE).as_posix()
         for path in SOURCE.rglob("*.py")

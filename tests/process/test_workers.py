@@ -37,11 +37,11 @@ SINK = """
 import os
 import signal
 
-FILE = os.open("told", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+FILE = os.open("calls", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 
-def tell(what):
-    os.write(FILE, f"{os.getpid()} {what}\\n".encode())
+def write(call):
+    os.write(FILE, f"{os.getpid()} {call}\\n".encode())
 
 
 class Sink:
@@ -51,16 +51,16 @@ class Sink:
     record_histogram = increment_counter
 
     def record_event(self, name, attributes, timestamp):
-        tell(name)
+        write(name)
         if name == "wats.started" and os.path.exists("impatient"):
             os.kill(os.getpid(), signal.SIGTERM)
 
     def close(self):
-        tell("closed")
+        write("closed")
 
 
 def make():
-    tell("made")
+    write("made")
     return Sink()
 """
 
@@ -97,16 +97,16 @@ def is_refused(url: str) -> bool:
     return False
 
 
-def told_to_sink(folder: Path) -> dict[int, list[str]]:
-    """Return what the sink in each process was told of its life, in the order of their starts."""
-    told: dict[int, list[str]] = {}
-    for line in (folder / "told").read_text().splitlines():
-        pid, _, what = line.partition(" ")
-        told.setdefault(int(pid), []).append(what)
-    return told
+def sink_calls(folder: Path) -> dict[int, list[str]]:
+    """Return the lifecycle calls that the sink in each process received, in order of start."""
+    calls: dict[int, list[str]] = {}
+    for line in (folder / "calls").read_text().splitlines():
+        pid, _, call = line.partition(" ")
+        calls.setdefault(int(pid), []).append(call)
+    return calls
 
 
-def test_several_workers_are_ready_at_once_and_end_together(wats) -> None:
+def test_several_workers_are_ready_together_and_end_together(wats) -> None:
     wats.write(service={**SERVICE, "workers": 3})
 
     with wats.running("serve", "--config", str(wats.config), "--port", "0") as service:
@@ -127,37 +127,37 @@ def test_a_sink_is_made_in_each_process_and_closed_at_its_end(wats, workers: int
         ended = service.end()
 
     assert (ended.code, ended.err) == (0, "")
-    told = told_to_sink(wats.folder)
-    assert [*told.values()] == [["made", "wats.started", "wats.draining", "closed"]] * workers
-    assert (service.process.pid in told) is (workers == 1)
+    calls = sink_calls(wats.folder)
+    assert [*calls.values()] == [["made", "wats.started", "wats.draining", "closed"]] * workers
+    assert (service.process.pid in calls) is (workers == 1)
 
 
-def test_a_signal_amid_the_start_ends_what_was_started(wats) -> None:
+def test_a_signal_during_the_start_ends_everything_started(wats) -> None:
     (wats.folder / "operators.py").write_text(SINK)
     (wats.folder / "impatient").touch()
     wats.write(telemetry={"sink": "operators:make"})
 
-    told = wats.run("serve", "--config", str(wats.config), "--port", "0")
+    result = wats.run("serve", "--config", str(wats.config), "--port", "0")
 
-    assert (told.code, told.err) == (0, "")
-    assert [*told_to_sink(wats.folder).values()] == [
+    assert (result.code, result.err) == (0, "")
+    assert [*sink_calls(wats.folder).values()] == [
         ["made", "wats.started", "wats.draining", "closed"]
     ]
 
 
-def test_the_sink_of_a_replacement_is_told_that_it_is_one(wats) -> None:
+def test_the_sink_of_a_replacement_receives_its_worker_number(wats) -> None:
     (wats.folder / "operators.py").write_text(SINK)
     wats.write(telemetry={"sink": "operators:make"})
     command = ("serve", "--config", str(wats.config), "--port", "0", "--workers", "2")
 
     with wats.running(*command) as service:
-        victim = next(iter(told_to_sink(wats.folder)))
+        victim = next(iter(sink_calls(wats.folder)))
         os.kill(victim, signal.SIGKILL)
-        wait_for(lambda: (wats.folder / "told").read_text().count("wats.started") == 3)
+        wait_for(lambda: (wats.folder / "calls").read_text().count("wats.started") == 3)
         ended = service.end()
 
     assert ended.code == 0
-    killed, _, replacement = told_to_sink(wats.folder).values()
+    killed, _, replacement = sink_calls(wats.folder).values()
     assert killed == ["made", "wats.started"]
     assert replacement == [
         *("made", "wats.worker.replaced", "wats.started"),
@@ -190,7 +190,7 @@ def make_no_database(wats: Any) -> None:
 @pytest.mark.parametrize(
     "spoil", [make_no_handler, make_no_sink, make_a_newer_database, make_no_database]
 )
-def test_workers_that_cannot_start_say_once_what_one_process_says(wats, spoil: Any) -> None:
+def test_workers_that_cannot_start_log_once_like_one_process(wats, spoil: Any) -> None:
     spoil(wats)
     command = ("serve", "--config", str(wats.config), "--port", "0", "--workers")
 
@@ -202,43 +202,43 @@ def test_workers_that_cannot_start_say_once_what_one_process_says(wats, spoil: A
     assert together == alone
 
 
-def test_a_worker_that_ends_without_a_word_is_told_of(wats) -> None:
+def test_a_worker_that_ends_silently_is_logged(wats) -> None:
     (wats.folder / "leaving.py").write_text("import os\nos._exit(0)")
     wats.write(handlers=["leaving:handle"])
 
-    told = wats.run("serve", "--config", str(wats.config), "--port", "0", "--workers", "2")
+    result = wats.run("serve", "--config", str(wats.config), "--port", "0", "--workers", "2")
 
-    assert (told.code, told.out) == (1, "")
-    assert told.err == "Error: A worker process ended before it was ready.\n"
+    assert (result.code, result.out) == (1, "")
+    assert result.err == "Error: A worker process ended before it was ready.\n"
 
 
 def test_a_database_in_memory_is_for_one_process(wats) -> None:
     wats.write(persistence={"url": "sqlite:///:memory:"})
 
-    told = wats.run("serve", "--config", str(wats.config), "--port", "0", "--workers", "2")
+    result = wats.run("serve", "--config", str(wats.config), "--port", "0", "--workers", "2")
 
-    assert (told.code, told.out) == (1, "")
-    assert "service.workers: must be 1" in told.err
+    assert (result.code, result.out) == (1, "")
+    assert "service.workers: must be 1" in result.err
 
 
 @pytest.mark.parametrize("workers", ["0", "65", "-1", "many"])
 def test_a_number_of_workers_that_is_none(wats, workers: str) -> None:
-    told = wats.invoke("serve", "--config", str(wats.config), "--workers", workers)
+    result = wats.invoke("serve", "--config", str(wats.config), "--workers", workers)
 
-    assert told.code != 0
-    assert "--workers" in told.err
-    assert "Traceback" not in told.err
+    assert result.code != 0
+    assert "--workers" in result.err
+    assert "Traceback" not in result.err
 
 
 def test_the_sandbox_is_one_process(wats) -> None:
-    told = wats.invoke("serve", "--sandbox", "--workers", "2")
+    result = wats.invoke("serve", "--sandbox", "--workers", "2")
 
-    assert told.code != 0
-    assert "--workers" in told.err
+    assert result.code != 0
+    assert "--workers" in result.err
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_interrupt_from_the_terminal_lets_requests_end_and_no_more_begin(
+def test_an_interrupt_from_the_terminal_finishes_open_requests_and_accepts_no_others(
     wats, workers: int
 ) -> None:
     (wats.folder / "slow.py").write_text(SLOW_HANDLER)

@@ -1,7 +1,7 @@
-"""A supervisor whose workers do no more than the tests of `test_workers.py` want.
+"""A supervisor whose workers do only as much as the tests of `test_workers.py` need.
 
-Run as a program: the name of what the workers do, how many there are, and their time to stop.
-What happens is told on stdout, in lines of words.
+Run as a program: the name of the function for the workers, their number, and their time to stop.
+Events are printed to stdout, one per line.
 """
 
 import itertools
@@ -38,7 +38,7 @@ def on_a_signal(handle: Callable[[int, FrameType | None], object]) -> None:
 
 def serve(seat: Seat) -> None:
     """Be ready, and wait for the end."""
-    # A signal that comes just before a call that waits does not end the wait; this does.
+    # A signal that arrives just before a call that waits does not end the wait; this does.
     woken, woken_by = os.pipe()
     os.set_blocking(woken_by, False)
     signal.set_wakeup_fd(woken_by)
@@ -96,7 +96,7 @@ def watch_the_shares(seat: Seat) -> None:
     if seat.is_replacement:
         say("least", shares[0].least())
     else:
-        shares[seat.row].tell(9 - seat.row)
+        shares[seat.row].publish(9 - seat.row)
     serve(seat)
 
 
@@ -139,11 +139,12 @@ def leave_a_child_behind(seat: Seat) -> None:
 
 
 def write_many_lines(seat: Seat) -> None:
-    told: list[object] = []
-    on_a_signal(lambda *_: told.append(...))
+    signals: list[object] = []
+    on_a_signal(lambda *_: signals.append(...))
     seat.ready()
-    # Who is told to end has missed the moment at which all were there: another has written already.
-    while board.workers < workers and not told:
+    # A worker that is signalled here has missed the moment at which all were ready: another one has
+    # printed it already.
+    while board.workers < workers and not signals:
         time.sleep(0.01)
     for number in range(LINES):
         write_json_line({"row": seat.row, "number": number, "filler": "x" * (seat.row * 300)})
@@ -151,7 +152,7 @@ def write_many_lines(seat: Seat) -> None:
 
 
 def refuse_forks(numbers: range) -> None:
-    """Let those of all forks fail that have one of *numbers*, from 0."""
+    """Let the forks with the given *numbers* fail, counted from 0."""
     fork, forks = os.fork, itertools.count()
 
     def refusing() -> int:
@@ -182,7 +183,7 @@ def main() -> None:
     if seat is None:
         say("ended", board.workers)
         return
-    on_a_signal(lambda number, _: (say("told", seat.row, number), sys.exit()))
+    on_a_signal(lambda number, _: (say("signalled", seat.row, number), sys.exit()))
     say("seat", seat.row, os.getpid(), seat.is_replacement)
     globals()[behaviour.partition("_without_")[0]](seat)
 

@@ -81,7 +81,7 @@ class Lifespan:
             app({"type": "lifespan"}, self._to_app.get, self._from_app.put)
         )
 
-    async def tell(self, event: str) -> dict[str, Any]:
+    async def send(self, event: str) -> dict[str, Any]:
         await self._to_app.put({"type": f"lifespan.{event}"})
         answer: dict[str, Any] = await self._from_app.get()
         return answer
@@ -101,17 +101,17 @@ async def test_a_server_with_lifespan_starts_and_stops_it(tmp_path) -> None:
     app = make(persistence=SQLiteStore(str(tmp_path / "wats.db")))
     server = Lifespan(app)
 
-    assert await server.tell("startup") == {"type": "lifespan.startup.complete"}
+    assert await server.send("startup") == {"type": "lifespan.startup.complete"}
     assert (await ask(app, path="/readyz"))[0] == 200
-    assert await server.tell("shutdown") == {"type": "lifespan.shutdown.complete"}
+    assert await server.send("shutdown") == {"type": "lifespan.shutdown.complete"}
     await server.end()
     assert (await ask(app, path="/readyz"))[0] == 503
 
 
-async def test_a_start_that_fails_is_told_to_the_server_in_our_words(tmp_path) -> None:
+async def test_a_failed_start_is_reported_to_the_server_in_our_words(tmp_path) -> None:
     server = Lifespan(make(persistence=Broken(str(tmp_path / "wats.db"))))
 
-    answer = await server.tell("startup")
+    answer = await server.send("startup")
 
     await server.end()
     assert answer == {
@@ -134,21 +134,21 @@ async def test_to_start_or_stop_twice_is_to_do_it_once(tmp_path) -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_what_is_stored_is_handled_by_those_who_asked_for_its_kind(tmp_path) -> None:
+async def test_an_update_is_handled_by_the_handlers_of_its_kind(tmp_path) -> None:
     app = make(persistence=SQLiteStore(str(tmp_path / "wats.db")))
-    told: asyncio.Queue[str] = asyncio.Queue()
+    handled: asyncio.Queue[str] = asyncio.Queue()
 
     @app.on("account")
     async def of_accounts(update: Any) -> None:
-        await told.put(f"account {update.kind}")
+        await handled.put(f"account {update.kind}")
 
     @app.on(UpdateKind.MESSAGE, "status")
     async def of_messages(update: Any) -> None:
-        await told.put("message")
+        await handled.put("message")
 
     @app.on()
     async def of_all(update: Any) -> None:
-        await told.put("all")
+        await handled.put("all")
 
     await app.start()
     assert await webhook(app) == (
@@ -156,12 +156,12 @@ async def test_what_is_stored_is_handled_by_those_who_asked_for_its_kind(tmp_pat
         {"status": "ok", "received": 1, "dispatched": 1, "skipped": 0},
     )
 
-    assert {await told.get(), await told.get()} == {"account account", "all"}
+    assert {await handled.get(), await handled.get()} == {"account account", "all"}
     await app.stop()
-    assert told.empty()
+    assert handled.empty()
 
 
-async def test_without_a_store_handlers_run_before_the_answer() -> None:
+async def test_without_a_store_handlers_run_before_the_response() -> None:
     seen: list[str] = []
 
     async def handler(update: Any) -> None:
@@ -221,7 +221,7 @@ async def test_web_sockets_are_closed() -> None:
     assert sent == [{"type": "websocket.close"}]
 
 
-async def test_a_protocol_that_nobody_speaks_is_an_error() -> None:
+async def test_an_unsupported_protocol_is_an_error() -> None:
     with pytest.raises(ValueError, match="serves http and lifespan"):
         await make()({"type": "carrier-pigeon"}, None, None)
 
@@ -240,7 +240,7 @@ async def test_a_log_that_cannot_be_written_fails_no_request() -> None:
     await app.stop()
 
 
-async def test_groups_can_be_enabled_beside_the_profile() -> None:
+async def test_groups_can_be_enabled_in_addition_to_the_profile() -> None:
     assert (await ask(make(), path="/api/groups"))[0] == 404
     assert (await ask(make(enable_group_routes=True), path="/api/groups"))[0] == 401
 
@@ -264,7 +264,7 @@ async def test_expired_records_are_deleted_at_the_start(tmp_path) -> None:
     await later.stop()
 
 
-async def test_a_sink_is_told_when_the_service_starts_and_when_it_begins_to_stop() -> None:
+async def test_a_sink_is_called_when_the_service_starts_and_when_it_begins_to_stop() -> None:
     sink = CapturingTelemetrySink()
     app = make(telemetry_sink=sink)
 
@@ -322,7 +322,7 @@ async def test_a_start_that_fails_half_way_closes_what_it_opened(tmp_path) -> No
     await app.stop()
 
 
-async def test_services_on_one_board_count_together() -> None:
+async def test_services_that_share_memory_count_together() -> None:
     board = Board(2)
     services = [make(board=board, row=row) for row in range(2)]
 

@@ -17,7 +17,7 @@ NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
 class Shelf:
-    """A store that only counts what is in it, and fails as instructed."""
+    """A store that only counts its deliveries, and fails as instructed."""
 
     def __init__(self, *answers: InboxDepth | Exception) -> None:
         self.answers = list(answers)
@@ -56,12 +56,12 @@ async def kept(
     store: Any,
     *,
     families: FamilySet = FamilySet.OPERATOR,
-    chores: bool = True,
+    leads: bool = True,
     until: int = 1,
     purges: int = 0,
     log: Log = lambda _: None,
 ) -> Telemetry:
-    """Run the upkeep until the store was asked *until* times, and purged *purges* times."""
+    """Run the upkeep until the store was measured *until* times, and purged *purges* times."""
     telemetry = Telemetry(
         routes=[RouteLabel("unmatched")], adapter=Adapter.SQLITE, families=families
     )
@@ -70,7 +70,7 @@ async def kept(
         telemetry=telemetry,
         inbox=InboxConfig(),
         messages=MessagesConfig(),
-        chores=chores,
+        leads=leads,
         log=log,
         now=lambda: NOON,
     )
@@ -128,20 +128,20 @@ async def test_a_depth_that_was_never_measured_is_not_shown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("families", "chores"), [(FamilySet.CONTRACT, True), (FamilySet.OPERATOR, False)]
+    ("families", "leads"), [(FamilySet.CONTRACT, True), (FamilySet.OPERATOR, False)]
 )
-async def test_nothing_is_measured_that_nobody_sees_or_another_process_measures(
-    families: FamilySet, chores: bool
+async def test_nothing_is_measured_that_is_unobserved_or_measured_elsewhere(
+    families: FamilySet, leads: bool
 ) -> None:
     store = Shelf(DEPTH)
 
-    await kept(store, families=families, chores=chores, until=0)
+    await kept(store, families=families, leads=leads, until=0)
 
     assert store.asked == 0
-    assert (store.purged > 0) is chores
+    assert (store.purged > 0) is leads
 
 
-async def test_a_process_that_does_not_lead_purges_nothing_and_succeeds() -> None:
+async def test_a_process_that_does_not_lead_succeeds_without_purging() -> None:
     store = Shelf(DEPTH)
     store.is_leader = False
 
@@ -169,7 +169,7 @@ def succeeded(telemetry: Telemetry) -> dict[str, str]:
     ],
     ids=lambda error: type(error).__name__,
 )
-async def test_upkeep_goes_on_after_any_exception_which_is_counted_and_logged(
+async def test_upkeep_continues_after_any_exception_which_is_counted_and_logged(
     error: BaseException,
 ) -> None:
     store, logged = Shelf(DEPTH), list[Mapping[str, object]]()
@@ -196,7 +196,7 @@ async def test_a_task_of_the_upkeep_that_never_succeeded_has_the_time_0() -> Non
     }
 
 
-async def test_upkeep_goes_on_after_its_tasks_were_cancelled_by_others() -> None:
+async def test_upkeep_continues_after_its_tasks_were_cancelled_by_others() -> None:
     store = Shelf(DEPTH)
 
     async def cancel_everything() -> None:

@@ -20,7 +20,7 @@ NUMBER = "200000000000002"
 
 @dataclass
 class Receiver:
-    """A webhook endpoint that keeps what comes and answers as it is told."""
+    """A webhook endpoint that keeps requests and sends the configured responses."""
 
     url: str = ""
     statuses: list[int] = field(default_factory=list)
@@ -79,7 +79,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 @dataclass
 class Graph:
-    """Asks a simulator over HTTP, as any client would."""
+    """A client of a simulator over HTTP."""
 
     session: aiohttp.ClientSession
     url: str

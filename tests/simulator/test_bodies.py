@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from wats.privacy import Secret
 from wats.simulator.bodies import (
-    Part,
+    WebhookPart,
     envelope,
     error_title,
     group_part,
@@ -30,7 +30,7 @@ TEXT = {"type": "text", "text": {"body": "Hi"}}
 
 
 def shape(value: object, path: str = "") -> set[str]:
-    """The paths of every key in *value*; what stands in a list shares one path."""
+    """The paths of every key in *value*; the elements of a list share one path."""
     if isinstance(value, dict):
         return {f"{path}.{key}" for key in value}.union(
             *(shape(inner, f"{path}.{key}") for key, inner in value.items())
@@ -40,12 +40,12 @@ def shape(value: object, path: str = "") -> set[str]:
     return {f"{path}: {type(value).__name__}"}
 
 
-def written(*parts: Part) -> dict[str, Any]:
+def written(*parts: WebhookPart) -> dict[str, Any]:
     body: dict[str, Any] = json.loads(envelope(parts, SETTINGS, at=1750000000))
     return body
 
 
-def status(name: str, **options: Any) -> Part:
+def status(name: str, **options: Any) -> WebhookPart:
     return status_part("wamid.X", name, PERSON, at=1750000010, **options)
 
 
@@ -81,7 +81,7 @@ def status(name: str, **options: Any) -> Part:
         ),
     ],
 )
-def test_a_webhook_has_the_shape_of_metas(name: str, part: Part) -> None:
+def test_a_webhook_has_the_shape_of_metas(name: str, part: WebhookPart) -> None:
     lines = map(json.loads, CORPUS.read_text().splitlines())
     [expected] = [line["body"] for line in lines if line["name"] == name]
 

@@ -27,7 +27,9 @@ async def test_a_webhook_is_signed_over_the_bytes_that_are_sent(meta: Any, recei
     assert message["text"]["body"] == "é / \U0001f600"
 
 
-async def test_what_is_not_answered_with_200_comes_again(meta: Any, receiver: Any) -> None:
+async def test_a_webhook_without_a_200_response_is_delivered_again(
+    meta: Any, receiver: Any
+) -> None:
     receiver.statuses = [500, 404, 204]
 
     [wamid] = meta.simulator.inbound("15550002222", "Hi")
@@ -39,7 +41,9 @@ async def test_what_is_not_answered_with_200_comes_again(meta: Any, receiver: An
     assert counts.delivered == 1
 
 
-async def test_a_failed_delivery_is_put_together_anew(started: Any, receiver: Any) -> None:
+async def test_a_failed_delivery_is_built_again_for_each_attempt(
+    started: Any, receiver: Any
+) -> None:
     receiver.statuses = [503] * 3
 
     async with started(
@@ -61,7 +65,7 @@ async def test_a_failed_delivery_is_put_together_anew(started: Any, receiver: An
     assert not set(together[3:]) & set(together[:3])
 
 
-async def test_some_items_come_twice_and_the_seed_decides_which(
+async def test_the_seed_selects_the_items_that_are_delivered_twice(
     started: Any, receiver: Any
 ) -> None:
     seen = []
@@ -155,7 +159,7 @@ async def test_a_stopped_courier_delivers_nothing(receiver: Any) -> None:
     assert courier.pending == 1
 
 
-async def test_pending_counts_what_is_under_way(meta: Any, receiver: Any) -> None:
+async def test_pending_counts_deliveries_in_progress(meta: Any, receiver: Any) -> None:
     pending: list[int] = []
     receiver.on_post = lambda: pending.append(meta.simulator.pending)
 

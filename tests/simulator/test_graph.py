@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from wats.errors import GraphOutcomeUnknown, GraphRefused, GraphUnreachable
-from wats.graph.client import GraphAnswer, GraphClient
+from wats.graph.client import GraphClient, GraphResponse
 from wats.privacy import Secret
 from wats.simulator.recipients import BY_SUFFIX, REFUSED_PREFIX
 from wats.telemetry.contract.values import EndpointFamily, ErrorCategory, Outcome
@@ -25,7 +25,7 @@ class Ignored:
         pass
 
 
-async def send_with_client(url: str, to: str, *, read_seconds: float = 5.0) -> GraphAnswer:
+async def send_with_client(url: str, to: str, *, read_seconds: float = 5.0) -> GraphResponse:
     client = GraphClient(
         base_url=url,
         version="v25.0",
@@ -72,7 +72,7 @@ async def test_a_message_is_accepted_and_its_statuses_follow(meta: Any, receiver
     assert [item.get("pricing", {}).get("billable") for item in items] == [False, False, None]
 
 
-async def test_what_was_accepted_can_be_asked(meta: Any) -> None:
+async def test_accepted_messages_can_be_queried(meta: Any) -> None:
     await meta.graph.send("15550002222")
 
     [message] = meta.simulator.accepted
@@ -206,7 +206,7 @@ async def test_the_access_token_is_checked(
         ("0013", 429, 80008, "3"),
     ],
 )
-async def test_a_recipient_that_stands_for_a_refusal_gets_it(
+async def test_a_refusal_recipient_gets_its_refusal(
     meta: Any, suffix: str, status: int, code: int | None, retry_after: str | None
 ) -> None:
     with pytest.raises(GraphRefused) as caught:
@@ -220,7 +220,7 @@ async def test_a_recipient_that_stands_for_a_refusal_gets_it(
 
 
 @pytest.mark.parametrize(("suffix", "code"), [("0007", 1), ("0011", None), ("0018", None)])
-async def test_a_recipient_that_stands_for_an_unknown_outcome_gets_it(
+async def test_an_unknown_outcome_recipient_gets_an_unknown_outcome(
     meta: Any, suffix: str, code: int | None
 ) -> None:
     with pytest.raises(GraphOutcomeUnknown) as caught:
@@ -253,7 +253,7 @@ async def test_a_refusal_quotes_the_recipient_so_that_leaks_are_found(meta: Any)
         pytest.param("0018", 0, 0, id="504"),
     ],
 )
-async def test_a_recipient_that_stands_for_silence_leaves_the_outcome_open(
+async def test_a_silent_recipient_leaves_the_outcome_open(
     meta: Any, receiver: Any, suffix: str, sends: int, statuses: int
 ) -> None:
     with pytest.raises(GraphOutcomeUnknown):
@@ -274,7 +274,7 @@ async def test_broken_json_means_accepted(meta: Any, receiver: Any) -> None:
 
 
 @pytest.mark.parametrize(("suffix", "code"), [("0001", 131026), ("0002", 131047), ("0014", 131049)])
-async def test_a_recipient_that_stands_for_failure_fails_by_webhook(
+async def test_a_failure_recipient_fails_by_webhook(
     meta: Any, receiver: Any, suffix: str, code: int
 ) -> None:
     answer = await send_with_client(meta.simulator.url, f"1555000{suffix}")
@@ -289,7 +289,7 @@ async def test_a_recipient_that_stands_for_failure_fails_by_webhook(
     ("suffix", "order"),
     [("0015", ["sent", "read"]), ("0016", ["delivered", "sent", "read"])],
 )
-async def test_statuses_may_be_skipped_or_come_out_of_order(
+async def test_statuses_may_be_skipped_or_arrive_out_of_order(
     meta: Any, receiver: Any, suffix: str, order: list[str]
 ) -> None:
     await meta.graph.send(f"1555000{suffix}")
@@ -303,7 +303,7 @@ async def test_statuses_may_be_skipped_or_come_out_of_order(
     ]
 
 
-async def test_a_status_may_overtake_the_answer(started: Any, receiver: Any) -> None:
+async def test_a_status_may_overtake_the_response(started: Any, receiver: Any) -> None:
     async with started(webhook_url=receiver.url, answer_delay_seconds=0.1) as meta:
         seen: list[str] = []
         receiver.on_post = lambda: seen.append("status")

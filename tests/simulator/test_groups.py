@@ -9,7 +9,7 @@ PERSON = "15550002222"
 
 
 async def create(meta: Any, receiver: Any, **changes: Any) -> str:
-    """Create a group and return its id, which only the webhook tells."""
+    """Create a group and return its id, which only the webhook reports."""
     _, answer = await meta.graph.call("POST", GROUPS, {**PRODUCT, "subject": "Tea", **changes})
     await meta.simulator.settle()
     [item] = [
@@ -68,7 +68,7 @@ async def test_groups_are_listed_page_by_page(meta: Any, receiver: Any) -> None:
     assert [group["id"] for group in whole["data"]["groups"]] == ids
 
 
-async def test_only_the_fields_that_are_asked_for_are_returned(meta: Any, receiver: Any) -> None:
+async def test_only_the_requested_fields_are_returned(meta: Any, receiver: Any) -> None:
     group_id = await create(meta, receiver)
 
     _, group = await meta.graph.call("GET", f"/v25.0/{group_id}?fields=subject,suspended")
@@ -91,7 +91,7 @@ async def test_a_change_is_reported_by_webhook(meta: Any, receiver: Any) -> None
     assert group["subject"] == "Coffee"
 
 
-async def test_a_change_of_nothing_is_refused(meta: Any, receiver: Any) -> None:
+async def test_a_change_without_fields_is_refused(meta: Any, receiver: Any) -> None:
     group_id = await create(meta, receiver)
 
     status, _ = await meta.graph.call("POST", f"/v25.0/{group_id}", PRODUCT)
@@ -99,7 +99,7 @@ async def test_a_change_of_nothing_is_refused(meta: Any, receiver: Any) -> None:
     assert status == 400
 
 
-async def test_a_deleted_group_is_gone(meta: Any, receiver: Any) -> None:
+async def test_a_deleted_group_does_not_exist(meta: Any, receiver: Any) -> None:
     group_id = await create(meta, receiver)
 
     status, _ = await meta.graph.call("DELETE", f"/v25.0/{group_id}")
@@ -123,7 +123,7 @@ async def test_the_invite_link_can_be_reset(meta: Any, receiver: Any) -> None:
     assert first["invite_link"] != second["invite_link"] == third["invite_link"]
 
 
-async def test_somebody_joins_by_link_and_is_removed(meta: Any, receiver: Any) -> None:
+async def test_a_participant_joins_by_link_and_is_removed(meta: Any, receiver: Any) -> None:
     group_id = await create(meta, receiver)
     people = {**PRODUCT, "participants": [{"user": PERSON}]}
 
@@ -191,7 +191,7 @@ async def test_join_requests_are_ids_and_not_objects(meta: Any, receiver: Any, i
     assert status == 400
 
 
-async def test_a_group_can_be_written_to_and_answers(meta: Any, receiver: Any) -> None:
+async def test_a_group_can_receive_and_send_messages(meta: Any, receiver: Any) -> None:
     group_id = await create(meta, receiver)
     for person in ("15550002222", "15550003333"):
         meta.simulator.join_group(group_id, person)

@@ -1,4 +1,4 @@
-"""A client that others wrote finds in the simulator what it expects of Graph."""
+"""A client by other authors finds its expectations of Graph met by the simulator."""
 
 import httpx
 import pytest
@@ -12,7 +12,7 @@ SETTINGS = SimulatorSettings(app_secret=Secret("app"), verify_token=Secret("veri
 
 
 class ToSimulator(httpx.AsyncHTTPTransport):
-    """Sends to the simulator what is meant for Meta."""
+    """Sends requests for Meta to the simulator."""
 
     def __init__(self, url: str) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ async def test_pywa_sends_a_message_and_gets_its_id() -> None:
         assert [message.wamid for message in simulator.accepted] == [sent.id]
 
 
-async def test_pywa_knows_the_errors_that_the_simulator_answers_with() -> None:
+async def test_pywa_recognizes_the_errors_of_the_simulator() -> None:
     async with (
         Simulator(SETTINGS) as simulator,
         httpx.AsyncClient(transport=ToSimulator(simulator.url)) as session,

@@ -28,7 +28,7 @@ def test_every_setting_and_count_is_documented(name: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", BY_SUFFIX)
-def test_the_last_digits_choose_what_happens(suffix: str) -> None:
+def test_the_last_digits_select_the_outcome(suffix: str) -> None:
     assert behavior_of(f"1555000{suffix}") is BY_SUFFIX[suffix]
 
 
@@ -38,7 +38,7 @@ def test_other_recipients_are_served_as_usual(recipient: str) -> None:
 
 
 @pytest.mark.parametrize("code", CODES)
-def test_every_error_of_the_table_can_be_had_as_an_answer(code: int) -> None:
+def test_every_error_of_the_table_can_be_provoked(code: int) -> None:
     refusal = behavior_of(f"{REFUSED_PREFIX}{code:07}").refusal
 
     assert refusal is not None

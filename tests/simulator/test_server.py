@@ -13,7 +13,7 @@ def settings(**changes: Any) -> SimulatorSettings:
     return SimulatorSettings(app_secret=Secret("s"), verify_token=Secret("v"), **changes)
 
 
-async def test_a_taken_port_is_an_error_and_nothing_stays_open() -> None:
+async def test_a_taken_port_is_an_error_and_leaves_no_socket_open() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -25,7 +25,7 @@ async def test_a_taken_port_is_an_error_and_nothing_stays_open() -> None:
     await simulator.stop()
 
 
-async def test_it_stops_at_once_and_twice() -> None:
+async def test_it_stops_immediately_and_stopping_twice_is_harmless() -> None:
     simulator = Simulator(settings(slow_answer_seconds=60))
     await simulator.start()
     message = {

@@ -1,7 +1,7 @@
 """The promises of an inbox as a small model, and the state machine that holds a store to it.
 
-Two clients with connections of their own work on one database. Whatever they are told by the
-store must be what the model says, and the counters must agree after every step.
+Two clients with connections of their own work on one database. Every result of the store must be
+that of the model, and the counters must agree after every step.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ class Expected:
 
 @dataclass
 class Model:
-    """What a store must do, in thirty lines. Times are seconds."""
+    """The required behaviour of a store, in thirty lines. Times are seconds."""
 
     now: int = 0
     outstanding: list[Expected] = field(default_factory=list)
@@ -70,7 +70,7 @@ class Model:
             if each.consumer == consumer:
                 firsts.setdefault(each.ordering_key, each)
         due = [each for each in firsts.values() if each.due <= self.now]
-        return sorted(due, key=lambda each: each.due)  # stable, so those that arrived first lead
+        return sorted(due, key=lambda each: each.due)  # stable, so the earliest arrivals lead
 
     def arrive(self, number: int, key: int, consumers: Sequence[str], slots: dict[str, int]) -> int:
         """Return how many deliveries are leased on arrival."""
@@ -113,7 +113,7 @@ class Model:
 
 
 class Clients:
-    """Two connections to one database, and the clock that both of them follow.
+    """Two connections to one database, and the clock of both.
 
     Attributes:
         make: Makes a store on the database.
@@ -126,7 +126,7 @@ class Clients:
 
 
 class InboxMachine(RuleBasedStateMachine):
-    """Holds a store to the model. `clients` and `close` come from a subclass for each store."""
+    """Compares a store with the model. Subclasses for each store define `clients` and `close`."""
 
     def clients(self) -> Clients:
         raise NotImplementedError
@@ -140,8 +140,8 @@ class InboxMachine(RuleBasedStateMachine):
         self.model = Model()
         self.numbers = 0
         self.stores: list[Store] = []
-        # What each client was given and has not settled, with what the model knows of it.
-        # The third are processes that died.
+        # The deliveries that each client holds unsettled, with their state in the model. The third
+        # are processes that died.
         self.held: list[dict[int, tuple[Delivery, Expected]]] = [{}, {}, {}]
         self.lost: list[Delivery] = []
         self.configured = {"a", "b"}
@@ -267,7 +267,7 @@ class InboxMachine(RuleBasedStateMachine):
     @rule(client=CLIENTS, data=st.data())
     def settle(self, client: int, data: st.DataObject) -> None:
         held = self.held[client]
-        if not held:  # rules are chosen blindly: make most of them have something to do
+        if not held:  # rules are chosen blindly: make most rules applicable
             self._work_on_something(client)
         if not held:
             return
@@ -307,7 +307,7 @@ class InboxMachine(RuleBasedStateMachine):
 
     @rule(client=CLIENTS, data=st.data())
     def lose_leases(self, client: int, data: st.DataObject) -> None:
-        """What one client holds is claimed by the other one after the leases have expired."""
+        """Deliveries of one client are claimed by the other one after the leases have expired."""
         self._work_on_something(client)
         self.time_passes(LEASE_SECONDS)
         for name in NAMES:
@@ -340,7 +340,7 @@ class InboxMachine(RuleBasedStateMachine):
 
     @rule(client=CLIENTS)
     def die(self, client: int) -> None:
-        """A process ends without a word; another one starts in its place."""
+        """A process dies; another one starts in its place."""
         self.held[2] |= self.held[client]
         self.held[client].clear()
         self.run(self.stores[client].close())
@@ -349,7 +349,7 @@ class InboxMachine(RuleBasedStateMachine):
 
     @rule(client=CLIENTS)
     def stop(self, client: int) -> None:
-        """A process releases what it was given and starts again."""
+        """A process releases its deliveries and starts again."""
         for pair in list(self.held[client].values()):
             self._let_go(client, pair)
         self.run(self.stores[client].close())
@@ -363,7 +363,7 @@ class InboxMachine(RuleBasedStateMachine):
             return
         store = self.stores[client]
         exhausted = [each for each in self.model.heads(consumer)[:2] if each.is_leased]
-        if exhausted:  # a release of these is not a release of an unused claim
+        if exhausted:  # releasing these is not the release of an unused claim
             return
 
         async def cancelled() -> None:

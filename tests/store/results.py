@@ -19,5 +19,5 @@ def leased(results: Sequence[Received | None]) -> list[Delivery]:
 
 
 def waiting(results: Sequence[Received | None]) -> list[int | None]:
-    """Return how many deliveries of each update wait; `None` for a known update."""
+    """Return how many deliveries of each update are pending; `None` for a known update."""
     return [None if each is None else each.waiting for each in results]

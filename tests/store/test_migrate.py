@@ -66,7 +66,7 @@ def test_a_checksum_is_the_digest_of_the_sql() -> None:
     assert FIRST.checksum == hashlib.sha256(FIRST.sql.encode()).hexdigest()
 
 
-def test_what_is_applied_is_not_missing() -> None:
+def test_an_applied_migration_is_not_missing() -> None:
     ours = [FIRST, SECOND]
 
     assert list(missing_migrations(ours, [])) == ours
@@ -143,7 +143,7 @@ async def test_a_store_refuses_a_newer_database_and_can_be_closed(path: Path) ->
 
 
 @pytest.mark.parametrize(("tolerates", "is_usable"), [(1, True), (9999, False)])
-async def test_a_store_is_healthy_beside_a_newer_migration_that_tolerates_it(
+async def test_a_store_is_healthy_despite_a_newer_migration_that_tolerates_it(
     path: Path, tolerates: int, is_usable: bool
 ) -> None:
     store = SQLiteStore(str(path))
@@ -193,7 +193,7 @@ asyncio.run(main())
 """
 
 
-def test_several_processes_may_migrate_a_new_file_at_once(path: Path) -> None:
+def test_several_processes_may_migrate_a_new_file_concurrently(path: Path) -> None:
     processes = [
         subprocess.Popen([sys.executable, "-c", OPEN, str(path)], stdin=subprocess.PIPE, text=True)
         for _ in range(4)
@@ -226,7 +226,7 @@ def test_a_crash_in_the_middle_of_a_migration_leaves_no_lock_and_no_half(path: P
     asyncio.run(make_store(path))
 
 
-async def test_a_store_waits_for_whoever_migrates_and_then_gives_up(path: Path) -> None:
+async def test_a_store_waits_for_a_running_migration_up_to_a_limit(path: Path) -> None:
     await make_store(path)
     other = Connection(str(path))
     other.set_busy_timeout(5000)
@@ -246,7 +246,7 @@ async def test_a_store_waits_for_whoever_migrates_and_then_gives_up(path: Path) 
     other.close()
 
 
-async def test_a_new_file_that_somebody_else_holds_is_waited_for(path: Path) -> None:
+async def test_a_new_file_that_another_process_locks_is_waited_for(path: Path) -> None:
     other = Connection(str(path))
     other.set_busy_timeout(5000)
     other.execute("CREATE TABLE a (b)")

@@ -295,7 +295,7 @@ async def test_the_event_loop_runs_while_an_operation_waits_for_the_disk(
     other.close()
 
 
-async def test_the_latest_messages_are_known_after_a_restart(
+async def test_the_latest_messages_are_recognized_after_a_restart(
     store: SQLiteStore,
     path: Path,
     arrival: MakeArrival,

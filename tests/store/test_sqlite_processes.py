@@ -157,7 +157,7 @@ async def test_a_conversation_that_arrives_at_two_processes_has_one_lease(
     assert payloads(handled) == [update.payload for update in updates]
 
 
-async def test_one_process_leads_and_another_takes_over_when_it_is_gone(
+async def test_one_process_leads_and_another_takes_over_when_it_ends(
     stores: list[SQLiteStore], clock: FakeClock
 ) -> None:
     one, other = stores
@@ -191,7 +191,7 @@ asyncio.run(main())
     assert sorted(outcomes) == [[False] * 20, [False] * 20, [True] * 20]
 
 
-async def test_another_process_leads_at_once_when_the_leader_closes(
+async def test_another_process_leads_immediately_after_the_leader_closes(
     stores: list[SQLiteStore],
 ) -> None:
     one, other = stores
@@ -221,7 +221,7 @@ async def test_a_consumer_of_a_process_that_does_not_lead_keeps_its_deliveries(
     assert len((await other.claim("of-the-other", 1)).deliveries) == 1
 
 
-async def test_messages_of_another_process_are_known_and_advanced_by_statuses(
+async def test_messages_of_another_process_are_recognized_and_advanced_by_statuses(
     stores: list[SQLiteStore],
     arrival: MakeArrival,
     message: Callable[..., MessageRecord],

@@ -38,7 +38,7 @@ def later(seconds: float) -> datetime:
 
 
 def operations(store: Store, message: MessageRecord) -> dict[StoreOperation, Callable[[], object]]:
-    """Return one call of each operation that telemetry knows, in any order."""
+    """Return one call of each operation that telemetry measures, in any order."""
     key = {"scope": "send", "key_hash": b"key"}
     return {
         StoreOperation.HEALTH: store.health,
@@ -65,7 +65,7 @@ def operations(store: Store, message: MessageRecord) -> dict[StoreOperation, Cal
 
 
 def uncounted(store: Store) -> list[Callable[[], object]]:
-    """Return one call of each operation that telemetry does not know."""
+    """Return one call of each operation that telemetry does not measure."""
     return [
         lambda: store.register([HANDLERS]),
         store.lead,
@@ -164,7 +164,7 @@ async def test_a_redelivered_update_is_stored_once(
     assert len(await claim()) == 1
 
 
-async def test_an_update_that_stands_twice_in_one_call_is_stored_once(
+async def test_an_update_given_twice_in_one_call_is_stored_once(
     store: Store, arrival: MakeArrival, claim: Claim
 ) -> None:
     first, second, third = arrival(), arrival(), arrival()
@@ -206,7 +206,7 @@ async def test_a_redelivery_with_other_content_changes_nothing(
     assert await store.last_inbound_at(phone_number_id="1", customer="2") is None
 
 
-async def test_an_update_with_a_message_is_known_by_the_message(
+async def test_a_redelivered_message_is_recognized_by_its_record(
     store: Store, arrival: MakeArrival, message: MakeMessage, claim: Claim
 ) -> None:
     received = message(direction=Direction.INBOUND, type="text")
@@ -234,7 +234,7 @@ async def test_an_update_with_a_message_is_known_by_the_message(
     assert await store.last_inbound_at(phone_number_id="1", customer="2") is None
 
 
-async def test_a_sent_message_does_not_make_an_inbound_one_known(
+async def test_a_sent_message_is_not_mistaken_for_an_inbound_one(
     store: Store, arrival: MakeArrival, message: MakeMessage
 ) -> None:
     await store.record_sent(message())

@@ -193,7 +193,7 @@ async def test_a_lease_on_arrival_is_settled_like_any_other(
     assert await settle([again, retry]) == [again.update_id, retry.update_id]
 
 
-async def test_a_known_update_uses_no_slot(store: Store, arrival: MakeArrival) -> None:
+async def test_a_duplicate_uses_no_slot(store: Store, arrival: MakeArrival) -> None:
     known, new = arrival(), arrival()
     await receive(store, [known], MANY)
 

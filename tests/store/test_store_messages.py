@@ -1,4 +1,4 @@
-"""What every store promises of messages, statuses and windows."""
+"""The contract of every store for messages, statuses and windows."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -59,7 +59,7 @@ async def test_a_message_is_returned_as_it_was_recorded(
     assert await store.get_message("wamid.3") is None
 
 
-async def test_a_known_message_is_left_as_it_is(
+async def test_a_recorded_message_is_not_changed(
     store: Store, arrival: MakeArrival, message: MakeMessage
 ) -> None:
     await store.record_sent(message())
@@ -167,7 +167,7 @@ async def test_updated_at_never_goes_back(
     assert (found.status, found.updated_at) == ("read", later(9))
 
 
-async def test_statuses_that_came_before_their_message_move_it_on(
+async def test_statuses_that_arrived_before_their_message_are_applied_to_it(
     store: Store, arrival: MakeArrival, message: MakeMessage
 ) -> None:
     await receive(store, [arrival(status=transition("delivered", at=later(9)))])
@@ -238,7 +238,7 @@ async def test_every_row_id_is_a_cursor(store: Store, message: MakeMessage) -> N
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "-1", "999", "1.5", "٣", "9" * 5000])
-async def test_what_cannot_be_a_cursor_leads_to_an_empty_page(
+async def test_an_invalid_cursor_leads_to_an_empty_page(
     store: Store, message: MakeMessage, cursor: str
 ) -> None:
     await store.record_sent(message())

@@ -1,4 +1,4 @@
-"""The promises of every store about retention: what a purge deletes, and what it keeps."""
+"""The contract of every store for retention: the rows that a purge deletes and keeps."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""The seam as the tests know it: its methods, a registry small enough to read, and a model."""
+"""The test's view of telemetry: its methods, a registry small enough to read, and a model."""
 
 import math
 from collections import Counter
@@ -83,7 +83,7 @@ def touched(telemetry: Telemetry) -> dict[tuple[str, Labels], float]:
 
 
 class Model:
-    """The plainest thing that counts the same: a dict from series to number."""
+    """The simplest equivalent of the registry: a dict from series to number."""
 
     def __init__(self) -> None:
         self.numbers: Counter[tuple[str, Labels]] = Counter()

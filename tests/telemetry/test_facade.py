@@ -59,7 +59,7 @@ recordings = st.sampled_from(list(RECORDING)).flatmap(
 
 
 @given(st.lists(recordings, max_size=40))
-def test_the_exposition_reads_back_as_what_was_recorded(
+def test_the_exposition_reads_back_as_recorded(
     events: list[tuple[str, tuple[Any, ...]]],
 ):
     telemetry, model = telemetry_of_three_routes(), Model()
@@ -97,7 +97,7 @@ def test_nothing_that_is_recorded_raises_leaves_the_closed_lists_or_exceeds_the_
 
     found = samples(telemetry)
     shown = {value for _, labels in found for key, value in labels if key != "le"}
-    told = {
+    values = {
         value
         for calls in (sink.counters, sink.histograms, sink.gauges, sink.spans)
         for call in calls
@@ -105,8 +105,8 @@ def test_nothing_that_is_recorded_raises_leaves_the_closed_lists_or_exceeds_the_
     }
     closed = CLOSED | {*TEMPLATES, *TARGETS} | VERSIONS
     assert shown <= closed
-    assert {value for value in told if isinstance(value, str)} <= closed
-    assert {type(value) for value in told} <= {str, int}
+    assert {value for value in values if isinstance(value, str)} <= closed
+    assert {type(value) for value in values} <= {str, int}
     assert found["wats_series", (("kind", "live"),)] == len(found) <= telemetry.budget
     assert found["wats_series", (("kind", "budget"),)] == telemetry.budget
 
@@ -114,7 +114,7 @@ def test_nothing_that_is_recorded_raises_leaves_the_closed_lists_or_exceeds_the_
 @pytest.mark.parametrize(
     "seconds", [-1.0, math.nan, math.inf, 1e12], ids=["negative", "nan", "inf", "ages"]
 )
-def test_what_is_no_duration_counts_as_none(seconds: float):
+def test_an_invalid_duration_counts_as_zero(seconds: float):
     telemetry = telemetry_of_three_routes()
 
     telemetry.http_request(0, Method.GET, 200, seconds)
@@ -130,7 +130,7 @@ def test_what_is_no_duration_counts_as_none(seconds: float):
 
 
 @pytest.mark.parametrize("count", [0, -1, math.nan, math.inf, 10**12])
-def test_what_is_no_count_is_not_counted(count: float):
+def test_an_invalid_count_is_not_counted(count: float):
     telemetry = telemetry_of_three_routes()
 
     telemetry.webhook_update(UpdateKind.MESSAGE, Outcome.SUCCESS, count)  # type: ignore[arg-type]
@@ -148,7 +148,9 @@ def test_a_route_that_is_not_in_the_table_is_unmatched(telemetry: Telemetry):
 
 
 @pytest.mark.parametrize("name", RECORDING)
-def test_what_cannot_be_recorded_is_logged_by_name(logged: list[Mapping[str, object]], name: str):
+def test_a_value_that_cannot_be_recorded_is_logged_by_name(
+    logged: list[Mapping[str, object]], name: str
+):
     telemetry = telemetry_of_three_routes(sink=CapturingTelemetrySink(), log=logged.append)
 
     getattr(telemetry, name)(*[[] for _ in RECORDING[name]])
@@ -226,7 +228,7 @@ def test_families_without_a_subject_are_declared_and_not_exposed(
     )
 
 
-def test_it_is_known_whether_anybody_sees_how_deep_the_inbox_is(
+def test_a_service_knows_whether_its_inbox_depth_is_observed(
     make_telemetry: Callable[..., Telemetry],
 ):
     operator = {"families": FamilySet.OPERATOR}
@@ -236,7 +238,7 @@ def test_it_is_known_whether_anybody_sees_how_deep_the_inbox_is(
     assert not make_telemetry().shows_inbox
 
 
-def test_what_has_no_subject_or_is_of_another_set_is_neither_recorded_nor_told(
+def test_a_series_without_a_subject_or_of_another_set_is_neither_recorded_nor_sent(
     make_telemetry: Callable[..., Telemetry],
 ):
     sink = CapturingTelemetrySink()
@@ -261,7 +263,7 @@ def test_nothing_is_dispatched_in_the_set_of_the_contract(telemetry: Telemetry):
     assert telemetry.render() == empty
 
 
-def test_the_same_state_gives_the_same_bytes_however_it_came_about(
+def test_the_same_state_gives_the_same_bytes_in_any_order_of_events(
     make_telemetry: Callable[..., Telemetry],
 ):
     events = [(0, Method.GET, 200, 0.25), (3, Method.PUT, 404, 0.5), (2, Method.POST, 500, 4.0)]
@@ -275,7 +277,7 @@ def test_the_same_state_gives_the_same_bytes_however_it_came_about(
     assert forwards.render() == backwards.render() == forwards.render()
 
 
-def test_every_worker_answers_for_all():
+def test_every_worker_exposes_the_counts_of_all():
     board = Board(2)
     workers = [telemetry_of_three_routes(board=board, row=row) for row in range(2)]
 
@@ -290,7 +292,7 @@ def test_every_worker_answers_for_all():
     assert [worker.errors.snapshot() for worker in workers] == [{"ValueError": 1}] * 2
 
 
-def test_a_worker_that_replaces_another_goes_on_from_its_counts():
+def test_a_replacement_worker_continues_the_counts():
     board = Board()
     telemetry_of_three_routes(board=board).send_outcome(EndpointFamily.MEDIA, Outcome.ERROR)
 
@@ -301,7 +303,7 @@ def test_a_worker_that_replaces_another_goes_on_from_its_counts():
     assert touched(replacing) == {("send_outcomes_total", labels): 2}
 
 
-def test_the_number_of_workers_is_told_as_it_is_now():
+def test_the_current_number_of_workers_is_exposed():
     board = Board(4)
     telemetry = telemetry_of_three_routes(board=board)
 
@@ -311,7 +313,7 @@ def test_the_number_of_workers_is_told_as_it_is_now():
     assert (before, samples(telemetry)["wats_worker_processes", ()]) == (1, 3)
 
 
-def test_a_row_that_the_board_does_not_have_is_refused():
+def test_a_row_outside_shared_memory_is_refused():
     with pytest.raises(IndexError):
         telemetry_of_three_routes(board=Board(2), row=2)
 
@@ -332,7 +334,7 @@ def test_names_of_handlers_beyond_the_31st_are_other():
     assert counts == {**dict.fromkeys(names[:31], 1), "other": 10}
 
 
-def test_a_handler_keeps_its_counts_when_the_names_are_told_again():
+def test_a_handler_keeps_its_counts_when_the_names_are_set_again():
     telemetry = telemetry_of_three_routes()
     telemetry.dispatched(1, UpdateKind.MESSAGE, Outcome.SUCCESS, 0.1)
 
@@ -342,7 +344,7 @@ def test_a_handler_keeps_its_counts_when_the_names_are_told_again():
     assert touched(telemetry) == {("wats_dispatch_total", labels): 1}
 
 
-def test_a_name_is_a_module_and_what_python_calls_the_function():
+def test_a_name_is_a_module_and_a_qualified_name():
     names = ["shop.orders:Orders.take", "shop:make.<locals>.handle", "shop:<lambda>", "other"]
     telemetry = telemetry_of_three_routes()
 

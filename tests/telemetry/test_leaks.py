@@ -1,4 +1,4 @@
-"""No text of a customer's can pass the seam: not by its types, and not by ignoring them."""
+"""No text of a customer can enter telemetry, even if types are ignored."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ from wats.testing import CapturingTelemetrySink
 from wats.version import __version__
 
 ASKING = {"metric_families", "render", "use_targets"}
-"""What is called by the service itself and records nothing that happens."""
+"""Methods that the service calls for itself and that record no event."""
 
 LEAK = "+4915112345678"
 
@@ -31,7 +31,7 @@ def open_to_text(seam: type) -> Iterator[tuple[str, str]]:
                 yield name, parameter
 
 
-def test_no_text_can_pass_the_seam():
+def test_no_text_can_enter_telemetry():
     methods = {name for name, _ in inspect.getmembers(Telemetry, inspect.isfunction)}
 
     assert {name for name in methods if not name.startswith("_")} == set(RECORDING) | ASKING
@@ -53,7 +53,7 @@ def test_a_method_that_would_take_a_text_is_found():
     ]
 
 
-def test_the_recording_methods_take_what_the_tests_give_them():
+def test_the_recording_methods_accept_the_values_of_the_tests():
     for name, expected in RECORDING.items():
         hints = get_type_hints(getattr(Telemetry, name))
         assert hints.pop("return") is type(None), name
@@ -95,7 +95,7 @@ def test_a_phone_number_cannot_be_the_name_of_a_handler():
     assert 'target="other"} 5\n' in telemetry.render().body.decode()
 
 
-def test_a_version_that_is_none_is_not_said():
+def test_an_invalid_version_is_not_exposed():
     said = [
         telemetry_of_three_routes(graph_api_version=text).render().body.decode()
         for text in ("v25.0", LEAK, 'v25.0"', "v25.0\n", "")

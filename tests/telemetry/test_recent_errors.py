@@ -49,9 +49,7 @@ def made_up(name: str, module: object = "builtins") -> BaseException:
     ],
     ids=lambda value: value if isinstance(value, str) else "as",
 )
-def test_a_class_of_ours_or_of_what_we_stand_on_is_called_by_its_name(
-    error: BaseException, name: str
-):
+def test_a_class_of_ours_or_of_a_dependency_is_named(error: BaseException, name: str):
     assert error_name(error) == name
 
 
@@ -71,7 +69,7 @@ def test_any_other_class_is_an_error_without_a_name(error: BaseException):
     assert error_name(error) == "Error"
 
 
-def test_a_name_known_from_a_module_must_still_be_an_identifier(monkeypatch: pytest.MonkeyPatch):
+def test_a_class_name_from_a_module_must_be_an_identifier(monkeypatch: pytest.MonkeyPatch):
     error = made_up("Meet me at noon", "json")
     monkeypatch.setitem(vars(json), "Meet me at noon", type(error))
 
@@ -181,7 +179,7 @@ def ticking() -> Callable[[], int]:
     return lambda: next(ticks)
 
 
-def test_every_process_tells_of_the_errors_of_all():
+def test_every_process_reports_the_errors_of_all():
     board, clock = Board(2), ticking()
     one, other = (ErrorLedger(board=board, row=row, clock=clock) for row in range(2))
 
@@ -192,7 +190,7 @@ def test_every_process_tells_of_the_errors_of_all():
     assert one.snapshot() == other.snapshot() == {"ValueError": 1, "KeyError": 2}
 
 
-def test_of_more_names_than_ten_those_seen_last_by_anybody_are_told():
+def test_of_more_than_ten_names_those_seen_last_are_reported():
     board, clock = Board(2), ticking()
     ledgers = [ErrorLedger(NAMES, board=board, row=row, clock=clock) for row in range(2)]
     for place, name in enumerate(NAMES):
@@ -203,7 +201,7 @@ def test_of_more_names_than_ten_those_seen_last_by_anybody_are_told():
     assert list(ledgers[1].snapshot()) == [*NAMES[-MAX_NAMES + 1 :], NAMES[0]]
 
 
-def test_a_process_that_replaces_another_goes_on_counting_its_errors():
+def test_a_replacement_process_continues_the_error_counts():
     board = Board()
     ErrorLedger(board=board).record(ValueError())
 
@@ -212,7 +210,7 @@ def test_a_process_that_replaces_another_goes_on_counting_its_errors():
     assert ErrorLedger(board=board).snapshot() == {"ValueError": 2}
 
 
-def test_errors_at_the_same_moment_are_told_in_the_order_in_which_they_came():
+def test_simultaneous_errors_are_reported_in_order_of_arrival():
     ledger = ErrorLedger(NAMES, clock=lambda: 7)
 
     for name in NAMES[2::-1]:
@@ -221,7 +219,7 @@ def test_errors_at_the_same_moment_are_told_in_the_order_in_which_they_came():
     assert list(ledger.snapshot()) == NAMES[2::-1]
 
 
-def test_a_name_that_was_written_only_in_part_is_not_told():
+def test_a_partly_written_name_is_not_reported():
     board = Board()
     ledger = ErrorLedger(board=board)
     ledger.record(ValueError())
@@ -232,7 +230,7 @@ def test_a_name_that_was_written_only_in_part_is_not_told():
 
 
 class Interrupted:
-    """The memory of a row, in which somebody writes just before a name is read from it."""
+    """The memory of a row, changed by another process just before a name is read."""
 
     def __init__(self, memory: memoryview, writes: Iterator[Callable[[], None]]) -> None:
         self.memory = memory

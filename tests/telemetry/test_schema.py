@@ -33,7 +33,7 @@ def test_the_largest_service_keeps_both_promises(largest: tuple[RouteLabel, ...]
 
 
 @pytest.mark.parametrize("families", FamilySet)
-def test_a_service_tells_the_budget_that_the_schema_tells(
+def test_a_service_exposes_the_budget_of_the_schema(
     largest: tuple[RouteLabel, ...], families: FamilySet
 ):
     schema = schema_of(largest)
@@ -46,7 +46,7 @@ def test_a_service_tells_the_budget_that_the_schema_tells(
     assert total == sum(each.series for each in schema.families if each.set in chosen)
 
 
-def test_the_schema_lists_what_a_service_with_every_subject_exposes(
+def test_the_schema_lists_the_series_of_a_service_with_every_subject(
     largest: tuple[RouteLabel, ...],
 ):
     telemetry = Telemetry(routes=largest, adapter=Adapter.SQLITE, families=FamilySet.OPERATOR)

@@ -60,11 +60,11 @@ def sink() -> CapturingTelemetrySink:
 
 
 @pytest.fixture
-def telling(sink: CapturingTelemetrySink) -> Telemetry:
+def telemetry(sink: CapturingTelemetrySink) -> Telemetry:
     return telemetry_of_three_routes(sink=sink, now=FakeClock())
 
 
-def test_a_sink_is_told_counter_then_histogram_with_the_full_attributes(
+def test_a_sink_receives_counter_then_histogram_with_the_full_attributes(
     make_telemetry: Callable[..., Telemetry],
 ):
     sink = Sink()
@@ -82,28 +82,28 @@ def test_a_sink_is_told_counter_then_histogram_with_the_full_attributes(
     ("record", "name", "value", "attributes"),
     [
         pytest.param(
-            lambda telling: telling.webhook_update(UpdateKind.CALL_CONNECT, Outcome.DEDUPED, 3),
+            lambda telemetry: telemetry.webhook_update(UpdateKind.CALL_CONNECT, Outcome.DEDUPED, 3),
             "webhook_normalization_total",
             3,
             {"wats.webhook.update_kind": "callConnect", "wats.operation.outcome": "deduped"},
             id="webhook_update",
         ),
         pytest.param(
-            lambda telling: telling.webhook_rejected(RejectionReason.INVALID_JSON),
+            lambda telemetry: telemetry.webhook_rejected(RejectionReason.INVALID_JSON),
             "wats_webhook_rejections_total",
             1,
             {"wats.webhook.rejection_reason": "invalid_json"},
             id="webhook_rejected",
         ),
         pytest.param(
-            lambda telling: telling.dispatched(1, UpdateKind.MESSAGE, Outcome.ERROR, 0.1),
+            lambda telemetry: telemetry.dispatched(1, UpdateKind.MESSAGE, Outcome.ERROR, 0.1),
             "wats_dispatch_total",
             1,
             {"wats.dispatch.target": TARGETS[1], "wats.operation.outcome": "error"},
             id="dispatched",
         ),
         pytest.param(
-            lambda telling: telling.graph_operation(
+            lambda telemetry: telemetry.graph_operation(
                 EndpointFamily.MESSAGES, 201, Outcome.SUCCESS, 0.1
             ),
             "graph_operations_total",
@@ -112,35 +112,35 @@ def test_a_sink_is_told_counter_then_histogram_with_the_full_attributes(
             id="graph_operation",
         ),
         pytest.param(
-            lambda telling: telling.graph_error(ErrorCategory.THROTTLING),
+            lambda telemetry: telemetry.graph_error(ErrorCategory.THROTTLING),
             "wats_graph_errors_total",
             1,
             {"wats.graph.error_category": "throttling"},
             id="graph_error",
         ),
         pytest.param(
-            lambda telling: telling.send_outcome(EndpointFamily.MESSAGES, Outcome.ERROR),
+            lambda telemetry: telemetry.send_outcome(EndpointFamily.MESSAGES, Outcome.ERROR),
             "send_outcomes_total",
             1,
             {"wats.graph.endpoint_family": "messages", "wats.operation.outcome": "error"},
             id="send_outcome",
         ),
         pytest.param(
-            lambda telling: telling.message_final(FinalOutcome.READ, ErrorCategory.UNKNOWN),
+            lambda telemetry: telemetry.message_final(FinalOutcome.READ, ErrorCategory.UNKNOWN),
             "wats_messages_final_total",
             1,
             {"wats.delivery.outcome": "read", "wats.graph.error_category": "none"},
             id="message_final",
         ),
         pytest.param(
-            lambda telling: telling.auth_failure(AuthSurface.API),
+            lambda telemetry: telemetry.auth_failure(AuthSurface.API),
             "wats_auth_failures_total",
             1,
             {"wats.auth.surface": "api"},
             id="auth_failure",
         ),
         pytest.param(
-            lambda telling: telling.store_operation(
+            lambda telemetry: telemetry.store_operation(
                 Adapter.POSTGRES, StoreOperation.GET, Outcome.SUCCESS, 0.1
             ),
             "persistence_operations_total",
@@ -150,25 +150,25 @@ def test_a_sink_is_told_counter_then_histogram_with_the_full_attributes(
         ),
     ],
 )
-def test_a_sink_is_told_what_is_counted(
+def test_a_sink_receives_counters(
     sink: CapturingTelemetrySink,
-    telling: Telemetry,
+    telemetry: Telemetry,
     record: Callable[[Telemetry], None],
     name: str,
     value: int,
     attributes: dict[str, Any],
 ):
-    record(telling)
+    record(telemetry)
 
     assert sink.counters == [(name, value, attributes)]
     assert list(sink.counters[0].attributes) == list(attributes)
 
 
-def test_a_sink_is_told_what_took_time(sink: CapturingTelemetrySink, telling: Telemetry):
-    telling.webhook_lag(1.5)
-    telling.message_delivered(2.5)
-    telling.graph_operation(EndpointFamily.MESSAGES, 201, Outcome.SUCCESS, 0.5)
-    telling.store_operation(Adapter.SQLITE, StoreOperation.GET, Outcome.SUCCESS, 0.25)
+def test_a_sink_receives_durations(sink: CapturingTelemetrySink, telemetry: Telemetry):
+    telemetry.webhook_lag(1.5)
+    telemetry.message_delivered(2.5)
+    telemetry.graph_operation(EndpointFamily.MESSAGES, 201, Outcome.SUCCESS, 0.5)
+    telemetry.store_operation(Adapter.SQLITE, StoreOperation.GET, Outcome.SUCCESS, 0.25)
 
     asked = {"wats.persistence.adapter": "sqlite", "wats.persistence.operation": "get"}
     assert sink.histograms == [
@@ -193,13 +193,13 @@ def test_in_the_set_of_the_contract_calls_and_questions_are_counted_and_not_time
     assert b"wats_" not in telemetry.render().body
 
 
-def test_a_sink_is_told_of_every_gauge_that_is_set(
-    sink: CapturingTelemetrySink, telling: Telemetry
+def test_a_sink_receives_every_gauge_that_is_set(
+    sink: CapturingTelemetrySink, telemetry: Telemetry
 ):
-    telling.inbox_depth(InboxState.RETRY, 3)
-    telling.inbox_depth(InboxState.RETRY, 0)
-    telling.inbox_oldest_age(1.5)
-    telling.upkeep(UpkeepTask.CHECKPOINT, 1_790_000_000.5)
+    telemetry.inbox_depth(InboxState.RETRY, 3)
+    telemetry.inbox_depth(InboxState.RETRY, 0)
+    telemetry.inbox_oldest_age(1.5)
+    telemetry.upkeep(UpkeepTask.CHECKPOINT, 1_790_000_000.5)
 
     assert sink.gauges == [
         ("wats_inbox_depth", 3, {"wats.inbox.state": "retry"}),
@@ -213,10 +213,10 @@ def test_a_sink_is_told_of_every_gauge_that_is_set(
     ]
 
 
-def test_a_sink_is_told_of_spans_that_end_now(sink: CapturingTelemetrySink, telling: Telemetry):
-    telling.http_request(1, Method.GET, 404, 0.125)
-    telling.graph_operation(EndpointFamily.MESSAGES, 201, Outcome.SUCCESS, 0.5)
-    telling.dispatched(0, UpdateKind.STATUS, Outcome.SUCCESS, 2.0)
+def test_a_sink_receives_spans_that_end_now(sink: CapturingTelemetrySink, telemetry: Telemetry):
+    telemetry.http_request(1, Method.GET, 404, 0.125)
+    telemetry.graph_operation(EndpointFamily.MESSAGES, 201, Outcome.SUCCESS, 0.5)
+    telemetry.dispatched(0, UpdateKind.STATUS, Outcome.SUCCESS, 2.0)
 
     dispatch = {
         "wats.dispatch.target": TARGETS[0],
@@ -237,18 +237,18 @@ def test_a_sink_is_told_of_spans_that_end_now(sink: CapturingTelemetrySink, tell
 
 
 def test_a_span_that_took_no_time_that_is_one_begins_when_it_ends(
-    sink: CapturingTelemetrySink, telling: Telemetry
+    sink: CapturingTelemetrySink, telemetry: Telemetry
 ):
     for seconds in (-1.0, float("nan"), float("inf")):
-        telling.http_request(0, Method.GET, 200, seconds)
-        telling.graph_operation(EndpointFamily.MESSAGES, 200, Outcome.SUCCESS, seconds)
-        telling.dispatched(0, UpdateKind.STATUS, Outcome.SUCCESS, seconds)
+        telemetry.http_request(0, Method.GET, 200, seconds)
+        telemetry.graph_operation(EndpointFamily.MESSAGES, 200, Outcome.SUCCESS, seconds)
+        telemetry.dispatched(0, UpdateKind.STATUS, Outcome.SUCCESS, seconds)
 
     assert len(sink.spans) == 9
     assert all(span.start == span.end for span in sink.spans)
 
 
-def test_spans_are_told_whatever_set_is_configured(make_telemetry: Callable[..., Telemetry]):
+def test_spans_are_sent_for_every_configured_set(make_telemetry: Callable[..., Telemetry]):
     sink = CapturingTelemetrySink()
     telemetry = make_telemetry(sink=sink)
 
@@ -259,10 +259,10 @@ def test_spans_are_told_whatever_set_is_configured(make_telemetry: Callable[...,
 
 
 @pytest.mark.parametrize("event", LifecycleEvent)
-def test_a_sink_is_told_what_happens_to_the_service(
-    sink: CapturingTelemetrySink, telling: Telemetry, event: LifecycleEvent
+def test_a_sink_receives_the_lifecycle_of_the_service(
+    sink: CapturingTelemetrySink, telemetry: Telemetry, event: LifecycleEvent
 ):
-    telling.event(event)
+    telemetry.event(event)
 
     assert sink.events == [(event.value, {}, datetime(2026, 11, 22, 12, tzinfo=UTC))]
 
@@ -277,7 +277,9 @@ LOST, BACK = "wats.store.lost", "wats.store.back"
     [
         pytest.param([(WRITE, OK), (READ, OK)], [], id="a store that is well"),
         pytest.param([(WRITE, FAILED)], [LOST], id="the first failure"),
-        pytest.param([(WRITE, FAILED), (WRITE, FAILED), (READ, FAILED)], [LOST], id="told once"),
+        pytest.param(
+            [(WRITE, FAILED), (WRITE, FAILED), (READ, FAILED)], [LOST], id="reported once"
+        ),
         pytest.param([(WRITE, FAILED), (WRITE, OK)], [LOST, BACK], id="the same question answered"),
         pytest.param([(WRITE, FAILED), (READ, OK)], [LOST], id="a full disk can still be read"),
         pytest.param(
@@ -288,42 +290,42 @@ LOST, BACK = "wats.store.lost", "wats.store.back"
         pytest.param([(WRITE, Outcome.SKIPPED)], [], id="no outcome of a store"),
     ],
 )
-def test_a_sink_is_told_that_the_store_is_lost_and_back(
+def test_a_sink_receives_the_loss_and_return_of_the_store(
     sink: CapturingTelemetrySink,
-    telling: Telemetry,
+    telemetry: Telemetry,
     questions: list[tuple[StoreOperation, Outcome]],
     events: list[str],
 ):
     for operation, outcome in questions:
-        telling.store_operation(Adapter.SQLITE, operation, outcome, 0.1)
+        telemetry.store_operation(Adapter.SQLITE, operation, outcome, 0.1)
 
     assert [event.name for event in sink.events] == events
 
 
-def test_nothing_is_added_in_the_way_in_which_something_is(
-    sink: CapturingTelemetrySink, telling: Telemetry
+def test_adding_zero_runs_the_same_code_as_adding_one(
+    sink: CapturingTelemetrySink, telemetry: Telemetry
 ):
-    telling.auth_failure(AuthSurface.TELEMETRY, 0)
+    telemetry.auth_failure(AuthSurface.TELEMETRY, 0)
 
     attributes = {"wats.auth.surface": "telemetry"}
     assert sink.counters == [("wats_auth_failures_total", 0, attributes)]
-    assert touched(telling) == {}
+    assert touched(telemetry) == {}
 
 
-def test_the_attributes_of_a_series_are_one_object_that_nobody_can_change():
+def test_the_attributes_of_a_series_are_one_immutable_object():
     sink = Sink()
     telemetry = telemetry_of_three_routes(sink=sink)
 
     for _ in range(3):
         telemetry.http_request(0, Method.GET, 200, 0.1)
 
-    told = [attributes for *_, attributes in sink.calls]
-    assert len(told) == 6
-    assert all(each is told[0] for each in told)
-    assert isinstance(told[0], MappingProxyType)
+    attributes_of_calls = [attributes for *_, attributes in sink.calls]
+    assert len(attributes_of_calls) == 6
+    assert all(each is attributes_of_calls[0] for each in attributes_of_calls)
+    assert isinstance(attributes_of_calls[0], MappingProxyType)
 
 
-def test_the_registry_has_the_event_when_the_sink_is_told():
+def test_the_registry_is_updated_before_the_sink_is_called():
     seen: list[bool] = []
 
     class Scraping(Sink):

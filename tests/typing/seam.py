@@ -1,4 +1,4 @@
-"""What a type checker refuses to let through the seam of telemetry. Read by mypy, never run.
+"""Calls of telemetry that a type checker must refuse. Read by mypy, never run.
 
 A line that were accepted would have an ignore too many, which is an error as well.
 """

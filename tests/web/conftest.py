@@ -36,7 +36,7 @@ class Asked(NamedTuple):
 
 
 class FakeGraph:
-    """Answers every request as it is told to, and keeps what it was asked."""
+    """Sends the configured response to every request, and keeps the requests."""
 
     def __init__(self) -> None:
         self.asked: list[Asked] = []
@@ -53,7 +53,7 @@ class FakeGraph:
 
 
 class Answer(NamedTuple):
-    """What the service answered."""
+    """The response of the service."""
 
     status: int
     body: bytes
@@ -70,7 +70,7 @@ class Answer(NamedTuple):
 
 
 class Service:
-    """A running service with its fake Graph. Whatever it answers must be in its own document."""
+    """A running service with its fake Graph. Every response must be in its own document."""
 
     def __init__(
         self,
@@ -110,14 +110,14 @@ class Service:
         return answer
 
     def _check(self, method: str, path: str, answer: Answer) -> None:
-        """Fail if the document does not tell of *answer*."""
+        """Fail if the document does not describe *answer*."""
         operation = self._operation(method, path.partition("?")[0])
         if operation is None:
             assert answer.status in {404, 405}
             return
         content = operation["responses"][str(answer.status)]["content"]
-        told = answer.headers["content-type"]
-        (media_type,) = [each for each in content if told.startswith(each)]
+        content_type = answer.headers["content-type"]
+        (media_type,) = [each for each in content if content_type.startswith(each)]
         schema = {**content[media_type]["schema"], "components": self._document["components"]}
         jsonschema.Draft202012Validator(schema).validate(answer.json)
 

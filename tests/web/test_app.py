@@ -30,7 +30,7 @@ SCRAPER = {"authorization": f"Bearer {SCRAPER_TOKEN}"}
 
 
 class Gone(OSError):
-    """What some servers raise when the client of a response has hung up."""
+    """The exception that some servers raise when the client of a response has hung up."""
 
 
 class Service:
@@ -56,7 +56,7 @@ class Service:
         body: bytes = b"",
         query: str = "",
     ) -> int:
-        """Return the status of the answer."""
+        """Return the status of the response."""
 
         async def receive() -> dict[str, Any]:
             return {"type": "http.request", "body": body}
@@ -69,9 +69,9 @@ class Service:
         self.sent.append(message)
 
     def counted(self, family: str, key: str) -> list[tuple[object, float]]:
-        """Return what the sink was told of *family*: each value of the attribute and its count."""
-        told = [each for each in self.sink.counters if each.name == family]
-        return [(each.attributes[key], each.value) for each in told]
+        """Return the calls of the sink for *family*: each value of the attribute and its count."""
+        calls = [each for each in self.sink.counters if each.name == family]
+        return [(each.attributes[key], each.value) for each in calls]
 
     @property
     def requests(self) -> list[tuple[object, float]]:
@@ -105,7 +105,7 @@ def service() -> Service:
 @pytest.mark.parametrize(
     "headers", [{}, WRONG, SCRAPER], ids=["no-token", "wrong-token", "token-for-telemetry"]
 )
-async def test_who_may_not_use_the_api_is_counted(
+async def test_invalid_credentials_for_the_api_are_counted(
     service: Service, headers: Mapping[str, str]
 ) -> None:
     assert await service.ask("GET", "/api/messages", headers) == 401
@@ -115,7 +115,7 @@ async def test_who_may_not_use_the_api_is_counted(
 
 @pytest.mark.parametrize("headers", [{}, WRONG], ids=["no-token", "wrong-token"])
 @pytest.mark.parametrize("path", ["/metrics", "/status", "/debug/diagnostics"])
-async def test_who_may_not_see_telemetry_is_counted(
+async def test_invalid_credentials_for_telemetry_are_counted(
     service: Service, path: str, headers: Mapping[str, str]
 ) -> None:
     assert await service.ask("GET", path, headers) == 404
@@ -124,7 +124,7 @@ async def test_who_may_not_see_telemetry_is_counted(
 
 
 @pytest.mark.parametrize("headers", [{}, WRONG, GOOD], ids=["no-token", "wrong-token", "token"])
-async def test_nobody_fails_to_prove_anything_at_a_path_that_does_not_exist(
+async def test_a_path_that_does_not_exist_counts_no_authentication_failure(
     service: Service, headers: Mapping[str, str]
 ) -> None:
     assert await service.ask("GET", "/nothing-is-here", headers) == 404
@@ -141,17 +141,17 @@ async def test_a_good_token_is_no_failure(service: Service, headers: Mapping[str
     assert service.failures == []
 
 
-async def test_a_sink_hears_as_much_of_an_unknown_path_as_of_a_hidden_one(
+async def test_a_sink_receives_the_same_for_unknown_and_hidden_paths(
     service: Service,
 ) -> None:
     await service.ask("GET", "/nothing", WRONG)
-    unknown = told(service.sink)
+    unknown = received(service.sink)
     await service.ask("GET", "/metrics", WRONG)
 
-    assert told(service.sink) == sorted(unknown * 2)
+    assert received(service.sink) == sorted(unknown * 2)
 
 
-def told(sink: CapturingTelemetrySink) -> list[tuple[str, list[str]]]:
+def received(sink: CapturingTelemetrySink) -> list[tuple[str, list[str]]]:
     values = [(each.name, sorted(each.attributes)) for each in (*sink.counters, *sink.histograms)]
     return sorted([*values, *((span.name, sorted(span.attributes)) for span in sink.spans)])
 
@@ -197,7 +197,9 @@ async def test_a_webhook_that_is_refused_is_counted_by_its_reason(
     assert service.failures == [("webhook_signature", 1)] * failures
 
 
-async def test_what_is_no_refusal_of_a_webhook_is_not_counted_as_one(service: Service) -> None:
+async def test_an_error_other_than_a_refusal_of_a_webhook_is_not_counted_as_one(
+    service: Service,
+) -> None:
     body = b'{"object":"whatsapp_business_account","entry":[]}'
     assert await service.ask("POST", HOOK, {"x-hub-signature-256": sign(body)}, body) == 200
     assert await service.ask("GET", HOOK, query=CHALLENGE + PROOF) == 200
@@ -217,7 +219,7 @@ def test_every_reason_to_refuse_a_webhook_can_be_counted() -> None:
     assert {*codes, "payload_too_large"} == {*RejectionReason} - {RejectionReason.UNKNOWN}
 
 
-async def test_a_request_is_counted_before_any_of_its_answer_is_sent(service: Service) -> None:
+async def test_a_request_is_counted_before_its_response_is_sent(service: Service) -> None:
     seen = []
 
     async def send(message: Mapping[str, Any]) -> None:
@@ -231,7 +233,7 @@ async def test_a_request_is_counted_before_any_of_its_answer_is_sent(service: Se
     ]
 
 
-async def test_a_request_whose_answer_cannot_be_sent_is_counted_once(service: Service) -> None:
+async def test_a_request_whose_response_cannot_be_sent_is_counted_once(service: Service) -> None:
     async def send(message: Mapping[str, Any]) -> None:
         raise Gone
 
@@ -241,7 +243,7 @@ async def test_a_request_whose_answer_cannot_be_sent_is_counted_once(service: Se
     assert service.requests == [(200, 1)]
 
 
-async def test_a_request_whose_client_hangs_up_amid_it_is_counted_without_a_status(
+async def test_a_request_whose_client_hangs_up_during_it_is_counted_without_a_status(
     service: Service,
 ) -> None:
     async def receive() -> dict[str, Any]:
@@ -265,6 +267,6 @@ async def test_a_request_that_is_cancelled_is_counted_without_a_status(service: 
 
 
 async def never() -> dict[str, Any]:
-    """Wait for a message that does not come."""
+    """Wait for a message that does not arrive."""
     await asyncio.Event().wait()
     raise AssertionError

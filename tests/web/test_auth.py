@@ -28,19 +28,19 @@ GATE = Gate([Secret("service-one"), Secret("service-two")], [Secret("scraper")])
         pytest.param(b"Bearer " + b"x" * 60_000, Access.NONE, id="very-long"),
     ],
 )
-def test_a_token_opens_what_it_is_for_and_nothing_else(header: bytes, access: Access) -> None:
+def test_a_token_opens_its_own_surface_only(header: bytes, access: Access) -> None:
     assert GATE.judge([(b"host", b"x"), (b"authorization", header)]) is access
 
 
-def test_without_the_header_nothing_is_open() -> None:
+def test_without_the_header_no_surface_is_open() -> None:
     assert GATE.judge([(b"host", b"x")]) is Access.NONE
 
 
-def test_two_authorization_headers_open_nothing() -> None:
+def test_two_authorization_headers_open_no_surface() -> None:
     header = (b"authorization", b"Bearer service-one")
 
     assert GATE.judge([header, header]) is Access.NONE
 
 
-def test_an_empty_token_is_nobodys() -> None:
+def test_an_empty_token_is_never_valid() -> None:
     assert Gate([], []).judge([(b"authorization", b"Bearer x")]) is Access.NONE

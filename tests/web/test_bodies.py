@@ -66,7 +66,7 @@ contents = st.dictionaries(st.sampled_from(["body", "preview_url", "id"]), texts
     )
 )
 def test_a_message_that_is_taken_is_described(body: dict[str, Any]) -> None:
-    # Nobody looks at `text` in a message of another type, but its schema is in the document.
+    # `text` in a message of another type is ignored, but its schema is in the document.
     assume(body.get("type") == "text" or "text" not in body)
     try:
         parse_graph_message(json.dumps(body).encode(), groups_enabled=True)

@@ -50,13 +50,13 @@ async def test_a_length_of_absurd_size_is_too_large() -> None:
 
 
 @pytest.mark.parametrize("length", [b"-1", b"4 4", b"x", b"\xb2"])
-async def test_a_length_that_is_no_number_is_left_to_the_cap(length: bytes) -> None:
+async def test_an_invalid_length_is_ignored_and_the_cap_applies(length: bytes) -> None:
     asked = request(part(b"1234"), headers=[(b"content-length", length)])
 
     assert await asked.body(4) == b"1234"
 
 
-async def test_a_client_that_hangs_up_is_gone() -> None:
+async def test_a_client_that_hangs_up_raises_client_gone() -> None:
     with pytest.raises(ClientGone):
         await request(part(b"1", more=True), {"type": "http.disconnect"}).body(4)
 
@@ -71,11 +71,11 @@ def test_a_repeated_header_is_joined_by_commas() -> None:
 
 
 @pytest.mark.parametrize("value", [b" a", b"a ", b"\t a \t"])
-def test_white_space_around_a_value_is_not_part_of_it(value: bytes) -> None:
+def test_white_space_around_a_value_is_ignored(value: bytes) -> None:
     assert request(headers=[(b"x", value)]).header(b"x") == "a"
 
 
-async def test_what_is_kept_of_a_body_is_counted_where_the_server_wants_to_know() -> None:
+async def test_the_bytes_held_of_a_body_are_counted_on_request() -> None:
     counted: list[int] = []
     asked = request(part(b"one", more=True), part(b"four"))
     asked._scope["extensions"] = {HELD_EXTENSION: {"add": counted.append}}

@@ -58,7 +58,7 @@ def test_every_route_and_method_is_in_the_complete_document(groups: bool) -> Non
         assert methods == {operation.method.value.lower() for operation in row.operations}
 
 
-def test_strangers_read_nothing_of_what_is_hidden_from_them() -> None:
+def test_the_public_document_omits_hidden_routes() -> None:
     built = document(complete=False)
 
     text = json.dumps(built).lower()
@@ -87,7 +87,7 @@ def test_the_variable_parts_of_paths_are_described() -> None:
         assert named == re.findall(r"\{(\w+)\}", path)
 
 
-def test_every_failure_is_told_in_the_same_envelope() -> None:
+def test_every_failure_has_the_same_envelope() -> None:
     envelope = {"$ref": "#/components/schemas/ErrorEnvelope"}
     for item in document()["paths"].values():
         for key, operation in item.items():
@@ -113,7 +113,7 @@ def test_every_failure_is_told_in_the_same_envelope() -> None:
         ("/webhooks/whatsapp", "get", ["200", "400", "401", "405", "500"], False),
     ],
 )
-def test_the_posture_of_a_route_tells_how_it_fails(
+def test_the_posture_of_a_route_determines_its_failures(
     path: str, method: str, statuses: list[str], secured: bool
 ) -> None:
     operation = document()["paths"][path][method]
@@ -150,7 +150,7 @@ def test_the_document_names_the_service() -> None:
         ("::", 80, "https://wats.example/a", "https://wats.example/a"),
     ],
 )
-def test_the_server_is_where_the_configuration_says(
+def test_the_server_has_the_configured_address(
     host: str, port: int, public_url: str | None, url: str
 ) -> None:
     service = ServiceConfig(host=host, port=port, api_prefix="/api", public_url=public_url)
@@ -163,7 +163,7 @@ def test_descriptions_are_not_indented() -> None:
         assert "\n  " not in schema["description"]
 
 
-async def test_both_documents_are_served_to_those_who_may_read_them(service: Any) -> None:
+async def test_both_documents_are_served_to_authorized_callers(service: Any) -> None:
     anonymous = await service.ask("GET", "/openapi.json", token=None)
     complete = await service.ask("GET", "/openapi.json")
 

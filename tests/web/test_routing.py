@@ -111,7 +111,7 @@ def test_a_server_that_keeps_the_raw_path_to_itself_is_served_too() -> None:
     assert request_path({"path": "/messages/a b"}) == "/messages/a%20b"
 
 
-def test_head_is_answered_wherever_get_is() -> None:
+def test_head_is_served_wherever_get_is() -> None:
     for route in TABLE:
         assert (Method.HEAD in route.methods) == (Method.GET in route.methods)
         assert route.operation(Method.HEAD) is route.operation(Method.GET)
@@ -125,7 +125,7 @@ def test_labels_and_operations_are_each_used_once() -> None:
     assert len(set(names)) == len(names)
 
 
-def test_the_inventory_is_in_the_order_that_operators_know() -> None:
+def test_the_inventory_keeps_its_documented_order() -> None:
     assert [route.label for route in TABLE] == [
         *("/healthz", "/readyz", "/openapi.json", "/status", "/metrics", "/debug/diagnostics"),
         *("/webhook", "/api/messages/text", "/api/messages", "/api/messages/:id"),
@@ -135,7 +135,7 @@ def test_the_inventory_is_in_the_order_that_operators_know() -> None:
     ]
 
 
-def test_what_is_hidden_is_telemetry_and_what_is_open_checks_for_itself() -> None:
+def test_hidden_routes_are_telemetry_and_open_routes_check_for_themselves() -> None:
     by_posture = {
         posture: {route.label for route in TABLE if route.posture is posture} for posture in Posture
     }
@@ -145,7 +145,7 @@ def test_what_is_hidden_is_telemetry_and_what_is_open_checks_for_itself() -> Non
     assert all(label.startswith("/api/") for label in by_posture[Posture.API])
 
 
-def test_the_config_knows_every_path_that_the_table_has() -> None:
+def test_the_config_reserves_every_path_of_the_table() -> None:
     fixed = {route.path for route in TABLE if not route.path.startswith("/api/")}
     roots = {re.match(r"/api/(\w+)", route.path)[1] for route in TABLE if "/api/" in route.path}  # type: ignore[index]
 
@@ -154,7 +154,7 @@ def test_the_config_knows_every_path_that_the_table_has() -> None:
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_what_was_encoded_is_decoded(text: str) -> None:
+def test_an_encoded_segment_is_decoded(text: str) -> None:
     assert decode_segment(quote(text, safe="")) == text
 
 
@@ -163,5 +163,5 @@ def test_a_segment_is_decoded_once() -> None:
 
 
 @pytest.mark.parametrize("segment", ["%", "%4", "%zz", "a%", "%ff", "%c3", "%ed%a0%80", "\xff"])
-def test_what_encodes_no_text_is_refused(segment: str) -> None:
+def test_a_segment_that_does_not_encode_text_is_refused(segment: str) -> None:
     assert decode_segment(segment) is None

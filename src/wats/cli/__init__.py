@@ -1,4 +1,4 @@
-"""The command line, a module for each command; secrets come from the environment or files only."""
+"""The command line, one module per command; secrets are read from the environment or files."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -9,27 +9,27 @@ from typing_extensions import override
 
 from wats.version import __version__
 
-# 0 is success and 1 is everything else, for scripts; click would say 2 for some.
+# 0 is success and 1 is every failure, for scripts; click would exit with 2 for some.
 click.UsageError.exit_code = 1
 
 COMMANDS: Final[Mapping[str, str]] = {
     "config": "Check a configuration.",
-    "database": "Work on a database while no service uses it.",
-    "demo": "Run a gateway and a fake Meta, kill the gateway in mid-work, and count what was lost.",
-    "doctor": "Go through the operator's checklist for the telemetry of a running service.",
-    "metrics": "Look at what the metrics can tell.",
+    "database": "Maintain a database that no service is using.",
+    "demo": "Run a gateway and a fake Meta, kill the gateway under load, and count losses.",
+    "doctor": "Check the telemetry of a running service against the operator's checklist.",
+    "metrics": "List the metric families.",
     "openapi": "Print the complete OpenAPI document of a service with this configuration.",
     "serve": "Run the gateway until SIGINT or SIGTERM.",
     "simulate": (
         "Run a fake Meta for the service that a config file describes, until SIGINT or SIGTERM."
     ),
-    "status": "Show how the service at URL is doing, from its /status and /metrics.",
+    "status": "Show the state of the service at URL, from its /status and /metrics.",
     "support-bundle": (
-        "Print what may be told of a service, as JSON: for a bug report, or for support."
+        "Print a redacted report about a service as JSON, for a bug report or a support request."
     ),
     "token": "Print a new random token of 256 bits, as hexadecimal digits.",
 }
-"""Every command and the first sentence of its help, so that `wats --help` loads none of them."""
+"""Every command and the first sentence of its help, so that `wats --help` loads no command."""
 
 
 class Commands(click.Group):

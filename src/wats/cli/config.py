@@ -1,4 +1,4 @@
-"""`wats config`: look at a configuration without running it."""
+"""`wats config`: check a configuration without running it."""
 
 import json
 from pathlib import Path
@@ -19,13 +19,13 @@ def config() -> None:
 @click.argument("argument", metavar="PATH", required=False, type=click.Path(path_type=Path))
 @click.option("--config", "option", type=click.Path(path_type=Path), help="The same as PATH.")
 def validate(argument: Path | None, option: Path | None) -> None:
-    """Check the config file at PATH, every profile of it, and print the default one redacted.
+    """Check all profiles of the config file at PATH, and print the default profile, redacted.
 
-    Secrets are not read, so this works on a machine that has none.
+    Secrets are not read, so none need to be present.
     """
     path = argument or option
     if path is None or (argument and option):
-        raise click.UsageError("Name one config file.")
+        raise click.UsageError("Give the path of exactly one config file.")
     try:
         parsed = read_config(path)
     except ConfigError as error:

@@ -17,14 +17,20 @@ from wats.store.transfer import TABLES, Loaded
 
 @click.group()
 def database() -> None:
-    """Work on a database while no service uses it."""
+    """Maintain a database that no service is using."""
 
 
 @database.command()
 @click.argument("source", metavar="FROM")
 @click.argument("target", metavar="TO")
-@click.option("--from-password-env", metavar="NAME", help="The variable with the password of FROM.")
-@click.option("--to-password-env", metavar="NAME", help="The variable with the password of TO.")
+@click.option(
+    "--from-password-env",
+    metavar="NAME",
+    help="The environment variable with the password of FROM.",
+)
+@click.option(
+    "--to-password-env", metavar="NAME", help="The environment variable with the password of TO."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the counts as JSON.")
 def copy(
     source: str,
@@ -82,4 +88,4 @@ def _number_of(payload: bytes) -> str:
     try:
         return updates.decode(payload).phone_number_id or ""
     except (msgspec.MsgspecError, ValueError):
-        return ""  # it becomes a dead letter when it is dispatched, whatever its number
+        return ""  # it becomes a dead letter when it is dispatched, after any number of attempts

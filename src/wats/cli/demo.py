@@ -1,4 +1,4 @@
-"""`wats demo`: the whole gateway at work for a few seconds, killed once on the way."""
+"""`wats demo`: the whole gateway in operation for a few seconds, killed once."""
 
 import asyncio
 import os
@@ -37,10 +37,10 @@ SHOWN = ("http_requests_total", "webhook_normalization_total", "send_outcomes_to
 
 @click.command()
 def demo() -> None:
-    """Run a gateway and a fake Meta, kill the gateway in mid-work, and count what was lost.
+    """Run a gateway and a fake Meta, kill the gateway under load, and count losses.
 
-    Takes about 15 seconds, talks to this machine only, and leaves nothing behind. The exit code
-    is 0 if nothing that was accepted was lost and nothing was sent twice.
+    The demo takes about 15 seconds, uses loopback connections only, and removes its files. The exit
+    code is 0 if no acknowledged update was lost and no message was sent twice.
     """
     with tempfile.TemporaryDirectory(prefix="wats-demo-") as folder:
         good = asyncio.run(Demo(Path(folder)).run())
@@ -49,7 +49,7 @@ def demo() -> None:
 
 
 async def journal(update: Update) -> None:
-    """Write down that *update* was handled: the demo's handler, in the gateway's process."""
+    """Record that *update* was handled: the demo's handler, in the gateway's process."""
     with Path(os.environ[JOURNAL]).open("a", encoding="ascii") as file:  # noqa: ASYNC230
         file.write(f"{update.kind.value} {update.key}\n")
 
@@ -70,9 +70,9 @@ class Demo:
         self._show = Progress()
 
     async def run(self) -> bool:
-        """Tell the story; return whether it ended well."""
+        """Run the demo; return whether it ended well."""
         say = self._show.say
-        self._configure("http://127.0.0.1:9")  # nobody is there yet
+        self._configure("http://127.0.0.1:9")  # nothing listens there yet
         serve = ("serve", "--config", str(self._config))
         simulate = ("simulate", "--config", str(self._config), "--port", "0")
         options = (
@@ -86,17 +86,17 @@ class Demo:
             Process(*simulate, *options, environ=self._environ) as meta,
         ):
             self._configure(meta.url)
-            say("A fake Meta listens.")
+            say("The fake Meta is listening.")
             async with Process(*serve, environ=self._environ) as first:
-                say("The gateway listens, with a fresh database.")
+                say("The gateway is listening, with an empty database.")
                 work = asyncio.create_task(self._work(meta.url))
                 await asyncio.sleep(4)
                 self._duplicates += _duplicates_in(await self._metrics())
                 await first.kill()
-                say("The gateway is killed with SIGKILL, in the middle of it all.")
+                say("The gateway was killed with SIGKILL, under load.")
             await asyncio.sleep(0.5)
             async with Process(*serve, environ=self._environ):
-                say("It is started again, with the database that the dead one left.")
+                say("The gateway was restarted, with the same database.")
                 await work
                 await self._until_quiet(meta.url)
                 return await self._report(meta.url)
@@ -108,7 +108,7 @@ class Demo:
         )
 
     async def _work(self, meta_url: str) -> None:
-        """Let customers write while an application of ours answers them."""
+        """Let customers write while an application of ours replies."""
         await asyncio.gather(self._write(meta_url), *(self._send(n) for n in range(SENDERS)))
 
     async def _write(self, meta_url: str) -> None:
@@ -121,7 +121,7 @@ class Demo:
             await asyncio.sleep(BURST_PAUSE_SECONDS)
 
     async def _send(self, sender: int) -> None:
-        """Send a share of the messages, each with its key; what gets no answer is asked again."""
+        """Send a share of the messages, each with its key; retry requests without a response."""
         for number in range(sender, SENDS, SENDERS):
             body = {"to": _customer(number % CUSTOMERS), "text": f"Answer {number}"}
             headers = self._token | {"idempotency-key": f"demo-{number}"}
@@ -143,8 +143,8 @@ class Demo:
         return answer.status in {200, 409}
 
     async def _until_quiet(self, meta_url: str) -> None:
-        """Wait until Meta has nothing more to deliver, and all that it delivered is handled."""
-        with suppress(TimeoutError):  # then the report says what is missing
+        """Wait until Meta has delivered everything, and every update is handled."""
+        with suppress(TimeoutError):  # then the report lists the missing ones
             async with asyncio.timeout(PATIENCE_SECONDS):
                 quiet = False
                 while not quiet:
@@ -165,22 +165,28 @@ class Demo:
         sent_twice = state["sends"] - SENDS
         self._show.table(
             {
-                "accepted": (accepted, "updates that Meta was told are safe"),
-                "handled": (len(handled), "of them by the application's handler"),
-                "sent": (state["sends"], "messages, one for each key"),
-                "delivered": (statuses["delivered"] + statuses["read"], "of them to the customer"),
-                "duplicates ignored": (self._duplicates, "updates that came once more"),
-                "in doubt": (self._in_doubt, "keys whose request died with the gateway"),
+                "accepted": (accepted, "updates acknowledged to Meta"),
+                "handled": (len(handled), "updates handled by the application's handler"),
+                "sent": (state["sends"], "messages, one per idempotency key"),
+                "delivered": (
+                    statuses["delivered"] + statuses["read"],
+                    "messages delivered to the customer",
+                ),
+                "duplicates ignored": (self._duplicates, "redelivered updates"),
+                "outcome unknown": (
+                    self._in_doubt,
+                    "idempotency keys whose send was cut off by the kill",
+                ),
                 "lost": (max(lost, 0), ""),
             }
         )
-        self._show.say("What a scraper with the token gets, in part:")
+        self._show.say("Part of the response to a scrape with a valid token:")
         self._show.lines(
             line
             for line in metrics.splitlines()
             if line.startswith(SHOWN) and not line.endswith(" 0")
         )
-        self._show.say("What a stranger gets:")
+        self._show.say("Responses without a token:")
         self._show.lines([f"GET {path}: {await self._text(path, {})}" for path in HIDDEN])
         return bool(lost == 0 and sent_twice <= 0)
 
@@ -212,7 +218,7 @@ class Demo:
 
 
 class Progress:
-    """Says what happens: plain lines, and on a terminal also a line that changes in place."""
+    """Prints progress: plain lines, and on a terminal also a line that changes in place."""
 
     def __init__(self) -> None:
         self._live = sys.stdout.isatty()
@@ -223,7 +229,7 @@ class Progress:
         click.secho(sentence, bold=True)
 
     def tick(self, state: str) -> None:
-        """Show *state* until the next line, if there is somebody to see it move."""
+        """Show *state* until the next line, if the output is a terminal."""
         if self._live:
             self._clear()
             click.secho(f"  {state} …", dim=True, nl=False)
@@ -245,7 +251,7 @@ class Progress:
 
 
 def _accepted(state: dict[str, int]) -> int:
-    """Return how many different updates were answered with 200."""
+    """Return how many different updates were acknowledged with 200."""
     return state["delivered"] - state["duplicates"]
 
 
@@ -255,7 +261,7 @@ def _duplicates_in(metrics: str) -> int:
 
 
 def _customer(number: int) -> str:
-    """Return a number that nobody has; its last digits stand for no failure."""
+    """Return an unused number; its last digits select no failure."""
     return f"1555010{5000 + number}"
 
 

@@ -1,4 +1,4 @@
-"""`wats doctor`: the operator's checklist, gone through."""
+"""`wats doctor`: run the operator's checklist."""
 
 import ipaddress
 import json
@@ -33,16 +33,16 @@ _SHOWN: Final = {Verdict.HOLDS: "holds", Verdict.FAILS: "FAILS", Verdict.UNKNOWN
     metavar="URL",
     callback=service_url,
     required=True,
-    help="Where the service is.",
+    help="The URL of the service.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @credential_options
 def doctor(url: str, as_json: bool, credentials: Credentials) -> None:
-    """Go through the operator's checklist for the telemetry of a running service.
+    """Check the telemetry of a running service against the operator's checklist.
 
-    Says of each item whether it holds, fails, or cannot be told from outside, and what to do then.
-    The exit code is 1 if one fails. It connects to the service at the URL and to nobody else; what
-    it asks without a token and with wrong ones is counted there as what strangers do.
+    Each item holds, fails or is unknown, with advice in the latter two cases. The exit code
+    is 1 if an item fails. The command connects to the service at the URL only. Its requests
+    without a valid token are counted there as authentication failures.
     """
     evidence = _gather(Remote(url), credentials)
     findings = [(item, item.judge(evidence)) for item in ITEMS]
@@ -67,7 +67,7 @@ def _gather(remote: Remote, credentials: Credentials) -> Evidence:
         is_encrypted=remote.is_encrypted,
         address=address,
         token=token,
-        # Where it listens and what it is called, its diagnostics may tell.
+        # Its diagnostics may contain its address and its name.
         sought=[needle for needle in sought if needle.care is not Care.NAME],
         token_file_mode=_mode(credentials.token_file),
         without_token=[_trial(remote, each, "without a token", {}) for each in METHODS],
@@ -95,7 +95,7 @@ def _trial(remote: Remote, method: str, how: str, headers: Mapping[str, str]) ->
 
 
 def _ask_api(remote: Remote, token: Secret, answers: Mapping[str, Answer]) -> Answer | None:
-    """Ask a route that reads nothing: a service token gets 405 there, a telemetry token 401."""
+    """Request a route that reads nothing: a service token gets 405, a telemetry token 401."""
     try:
         document = json.loads(answers["/debug/diagnostics"].body)
         prefix = checks.absolute_path.accept(document["configShape"]["service"]["apiPrefix"])

@@ -1,4 +1,4 @@
-"""`wats metrics`: what can be measured, without a running service."""
+"""`wats metrics`: the available metrics, without a running service."""
 
 from collections.abc import Iterator
 
@@ -15,16 +15,16 @@ _ROW = "{:38} {:10} {:9} {:7} {:>6}  {}"
 
 @click.group()
 def metrics() -> None:
-    """Look at what the metrics can tell."""
+    """List the metric families."""
 
 
 @metrics.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for a machine instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def schema(as_json: bool) -> None:
-    """Print every metric family with its labels and the most series that it can have.
+    """Print every metric family with its labels and its maximum number of series.
 
-    The series are those of the largest service: all routes, a store, and more handlers than have
-    names. Nothing that is not in this list is ever exposed.
+    The numbers are for the largest service: all routes, a store, and more handlers than the
+    metrics name. No other family is ever exposed.
     """
     every = schema_of(route_labels(route_table(example_profile(), groups_enabled=True)))
     if as_json:
@@ -41,4 +41,4 @@ def _table(every: Schema) -> Iterator[str]:
         yield _ROW.format(*cells).rstrip()
     yield ""
     for each in every.sets:
-        yield f"{each.set}: {each.series:,} series, and never more than {each.budget:,}"
+        yield f"{each.set}: at most {each.series:,} series; the budget is {each.budget:,}"

@@ -13,13 +13,21 @@ from wats.web.table import route_table
 
 
 @click.command()
-@click.option("--config", "config_path", type=click.Path(path_type=Path), required=True)
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The config file.",
+)
 @click.option("--profile", help="The profile to use instead of the default.")
-@click.option("--out", type=click.Path(path_type=Path), help="Write a new file instead.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Write to a new file instead of stdout."
+)
 def openapi(config_path: Path, profile: str | None, out: Path | None) -> None:
     """Print the complete OpenAPI document of a service with this configuration.
 
-    Secrets are not read, so this works on a machine that has none.
+    Secrets are not read, so none need to be present.
     """
     try:
         chosen = choose_profile(read_config(config_path), profile)
@@ -34,5 +42,5 @@ def openapi(config_path: Path, profile: str | None, out: Path | None) -> None:
         with out.open("xb") as file:
             file.write(document + b"\n")
     except OSError:
-        reason = "The output file exists already, or cannot be written."
+        reason = "The output file already exists or cannot be written."
         raise click.ClickException(reason) from None

@@ -1,4 +1,4 @@
-"""What several commands share: how a config and a token are named, and how a failure is told."""
+"""Options that several commands share: config and token, and the report of failures."""
 
 import functools
 import json
@@ -26,7 +26,9 @@ def config_options(command: Command) -> Command:
     """Add `--config`, `--profile` and `--env-file` to *command*."""
     for option in (
         click.option(
-            "--env-file", type=_FILE, help="KEY=VALUE lines; they go before the environment."
+            "--env-file",
+            type=_FILE,
+            help="A file of KEY=VALUE lines; they override the environment.",
         ),
         click.option("--profile", help="The profile to use instead of the default."),
         click.option("--config", "config_path", type=_FILE, help="The config file."),
@@ -44,12 +46,13 @@ def load(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """Where a command that asks a running service finds what it asks with.
+    """The sources of the config and the token of a command that queries a running service.
 
     Attributes:
         token_env: The name of an environment variable that holds a token.
-        token_file: A file that holds one; `-` for stdin.
-        config: How the config of the service is named, if it is: file, profile and env file.
+        token_file: A file that holds a token; `-` for stdin.
+        config: The options that name the config of the service, if given: file, profile and env
+            file.
     """
 
     token_env: str | None
@@ -57,10 +60,10 @@ class Credentials:
     config: tuple[Path, str | None, Path | None] | None
 
     def load(self) -> tuple[ProfileSource, Secrets] | None:
-        """Return the config and its secrets, if a config is named.
+        """Return the config and its secrets, if the options name one.
 
         Raises:
-            Failure: It cannot be used.
+            Failure: The config is not usable.
         """
         try:
             return None if self.config is None else load(*self.config)
@@ -68,19 +71,19 @@ class Credentials:
             raise Failure(error) from None
 
     def token(self) -> Secret:
-        """Return the token that is named; that of the config, telemetry's own first, if none is.
+        """Return the token of the options, or else of the config, telemetry's own first.
 
         Raises:
-            click.UsageError: Nothing or too much is named, or no token is found there.
+            click.UsageError: The options name no token or several, or no token is found there.
         """
         if self.token_env is not None and self.token_file is not None:
-            raise click.UsageError("Name one token: --token-file or --token-env.")
+            raise click.UsageError("Give only one of --token-file and --token-env.")
         if self.token_file is not None:
             return _checked("--token-file", _read(self.token_file))
         if self.token_env is not None:
             return _checked("--token-env", os.environ.get(self.token_env, ""))
         if (loaded := self.load()) is None:
-            raise click.UsageError("Name a token: --token-file, --token-env, or --config.")
+            raise click.UsageError("Give a token with --token-file, --token-env or --config.")
         secrets = loaded[1]
         return (*secrets.telemetry_tokens, *secrets.bearer_tokens)[0]
 
@@ -93,14 +96,14 @@ def _read(path: Path) -> str:
             with path.open() as file:
                 content = file.read(_MAX_TOKEN_FILE_BYTES)
     except (OSError, ValueError):
-        raise click.UsageError("The file that --token-file names cannot be read.") from None
+        raise click.UsageError("The file given by --token-file cannot be read.") from None
     return content.removesuffix("\n").removesuffix("\r")
 
 
 def _checked(option: str, token: str) -> Secret:
-    # Neither what was found nor, as it may be the token itself, where it was looked for.
+    # Neither the content nor, as it may be the token itself, the source.
     if checks.token.accept(token) is None:
-        msg = f"What {option} names holds no token; it must hold {checks.token.expects}."
+        msg = f"{option} does not refer to a valid token, which must be {checks.token.expects}."
         raise click.UsageError(msg)
     return Secret(token)
 
@@ -130,22 +133,22 @@ def credential_options(command: Command) -> Command:
         click.option(
             "--token-file",
             type=_FILE,
-            help="The file that holds the token, '-' for stdin. By default the token is that of "
-            "--config, telemetry's own before the service's.",
+            help="The file that holds the token, or '-' for stdin. The default is the telemetry "
+            "token of --config, or else its service token.",
         ),
     ):
         collected = option(collected)
-    return collected  # type: ignore[return-value]  # what click calls, it calls by keyword
+    return collected  # type: ignore[return-value]  # click passes keywords
 
 
 class Failure(click.ClickException):
-    """An error of ours: told on stderr in a sentence, exit code 1."""
+    """An error of ours: printed to stderr in a sentence, exit code 1."""
 
     def __init__(self, error: WatsError) -> None:
         super().__init__(str(error))
 
 
 def announce(event: str, **facts: object) -> None:
-    """Print one line of JSON on stdout, for whoever started this process."""
+    """Print one line of JSON on stdout, for the parent of this process."""
     sys.stdout.write(json.dumps({"event": event, **facts}, separators=(",", ":")) + "\n")
     sys.stdout.flush()

@@ -37,13 +37,17 @@ GC_THRESHOLDS = (50_000, 20, 50)
 
 @click.command()
 @config_options
-@click.option("--host", help="The address to listen on instead of the configured one.")
-@click.option("--port", type=int, help="The port to listen on instead; 0 takes any free one.")
-@click.option("--workers", type=int, help="How many processes to run instead.")
+@click.option("--host", help="The address to listen on; overrides service.host.")
+@click.option(
+    "--port", type=int, help="The port to listen on; overrides service.port. 0 selects a free port."
+)
+@click.option(
+    "--workers", type=int, help="The number of worker processes; overrides service.workers."
+)
 @click.option(
     "--sandbox",
     is_flag=True,
-    help="Run against a built-in simulator, with random secrets, on loopback; needs no config.",
+    help="Run with a built-in simulator and random secrets, on loopback, without a config.",
 )
 def serve(
     config_path: Path | None,
@@ -56,13 +60,13 @@ def serve(
 ) -> None:
     """Run the gateway until SIGINT or SIGTERM.
 
-    When connections are accepted, one line of JSON goes to stdout:
-    {"event":"wats.ready","url":…,"pid":…}. Events go to stderr, one line of JSON each.
+    As soon as connections are accepted, one line of JSON is written to stdout:
+    {"event":"wats.ready","url":…,"pid":…}. Log events are written to stderr, one line of JSON each.
     """
     if sandbox == (config_path is not None):
-        raise click.UsageError("Name a config file with --config, or use --sandbox alone.")
+        raise click.UsageError("Give a config file with --config, or use --sandbox alone.")
     if sandbox and workers is not None:
-        raise click.UsageError("The sandbox is one process; use --workers with --config.")
+        raise click.UsageError("The sandbox runs in one process; use --workers with --config.")
     # Handlers that the config names may live where the command was started.
     sys.path.insert(0, str(Path.cwd()))
     capture_library_logs()
@@ -99,9 +103,9 @@ async def _serve_sandbox(host: str | None, port: int | None) -> None:
 
 
 def _serve_by_workers(profile: Profile, secrets: Secrets) -> None:
-    """Be the supervisor of the workers, or one of them: this forks."""
+    """Become the supervisor of the workers, or one of the workers: this forks."""
     if database_of(profile, secrets)[0] == IN_MEMORY:
-        reason = "must be 1 when the database is in memory, where no other process sees it"
+        reason = "must be 1 if the database is in memory, which processes cannot share"
         raise ConfigError([ConfigIssue("invalid_service_workers", "service.workers", reason)])
     count = profile.service.workers
     listener = bind(profile.service.host, profile.service.port)
@@ -113,16 +117,16 @@ def _serve_by_workers(profile: Profile, secrets: Secrets) -> None:
         stopping=listener.close,
         stop_seconds=STOP_SECONDS,
     )
-    # What workers share with the supervisor is copied when one of them writes to it, and to look
-    # for garbage is to write. Frozen before the fork, four workers take 83 MB instead of 126.
+    # Memory shared with the supervisor is copied when a worker writes to it, and a garbage
+    # collection writes. Frozen before the fork, four workers take 83 MB instead of 126.
     gc.collect()
     gc.freeze()
     seat = supervisor.run()
     if seat is None:
         return
     try:
-        place = _Place(listener, board, shares[seat.row], bells[seat.row])
-        run_service(_work(profile, secrets, seat, place))
+        inherited = _InheritedState(listener, board, shares[seat.row], bells[seat.row])
+        run_service(_work(profile, secrets, seat, inherited))
     except WatsError as error:
         if seat.is_ready:
             raise
@@ -130,8 +134,8 @@ def _serve_by_workers(profile: Profile, secrets: Secrets) -> None:
         raise click.exceptions.Exit(1) from None
 
 
-class _Place(NamedTuple):
-    """What a worker process got from before the fork."""
+class _InheritedState(NamedTuple):
+    """State that a worker process inherits through the fork."""
 
     listener: socket.socket
     board: Board
@@ -143,7 +147,7 @@ async def _work(
     profile: Profile,
     secrets: Secrets,
     seat: Seat,
-    place: _Place,
+    inherited: _InheritedState,
 ) -> None:
     loop = asyncio.get_running_loop()
 
@@ -151,14 +155,16 @@ async def _work(
         loop.remove_reader(seat.lifeline)
         signal.raise_signal(signal.SIGTERM)
 
-    # What a worker has is made after the fork, so there may be threads in it.
-    async with _made(profile, secrets, place.bell, board=place.board, row=seat.row) as app:
+    # The objects of a worker are made after the fork, so there may be threads.
+    async with _made(profile, secrets, inherited.bell, board=inherited.board, row=seat.row) as app:
         if seat.is_replacement:
             app.telemetry.event(LifecycleEvent.WORKER_REPLACED)
-        # A worker without a supervisor ends as if that had said so.
+        # A worker without a supervisor ends as if the supervisor had signalled it.
         loop.add_reader(seat.lifeline, end)
         try:
-            await _run(app, place.listener, ready=lambda _url: seat.ready(), share=place.share)
+            await _run(
+                app, inherited.listener, ready=lambda _url: seat.ready(), share=inherited.share
+            )
         finally:
             loop.remove_reader(seat.lifeline)
 
@@ -188,12 +194,12 @@ async def _run(
     share: Share | None = None,
 ) -> None:
     server = BoundedServer(app, ready=ready, draining=app.drain, hook=app.hook, share=share)
-    # A signal that comes while the application starts ends it as well, once it can be stopped.
+    # A signal during the start of the application ends it as well, once it can be stopped.
     with server.capture_signals():
-        # Before the server, whose own report of a start that fails would be a stack.
+        # Before the server, which would report a failed start with a stack trace.
         await app.start()
-        # What is there now stays, and a request leaves hardly a cycle behind: the collector need
-        # look less often, and not at all at what is frozen. It took a tenth of the time.
+        # Existing objects stay, and a request leaves few cycles behind: the collector needs to run
+        # less often, and need not inspect frozen objects. It took a tenth of the time.
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)

@@ -1,4 +1,4 @@
-"""`wats simulate`: a fake Meta as a process, to develop and to load-test against."""
+"""`wats simulate`: a fake Meta as a process, for development and load tests."""
 
 import asyncio
 import os
@@ -18,10 +18,21 @@ from wats.simulator import Simulator, SimulatorSettings
 @click.command()
 @config_options
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", type=int, help="The port; by default that of graph.baseUrl, 0 is any.")
-@click.option("--webhook-url", help="Where webhooks go, if not to the configured service.")
-@click.option("--duplicates", type=click.FloatRange(0, 1), default=0.0, help="Share sent twice.")
-@click.option("--seed", type=int, default=0, help="What the random parts begin with.")
+@click.option(
+    "--port",
+    type=int,
+    help="The port to listen on; the default is that of graph.baseUrl. 0 selects a free port.",
+)
+@click.option(
+    "--webhook-url", help="The URL to send webhooks to; the default is the configured service."
+)
+@click.option(
+    "--duplicates",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    help="The share of webhook items to redeliver.",
+)
+@click.option("--seed", type=int, default=0, help="The seed of random choices.")
 def simulate(
     config_path: Path | None,
     profile: str | None,
@@ -34,11 +45,11 @@ def simulate(
 ) -> None:
     """Run a fake Meta for the service that a config file describes, until SIGINT or SIGTERM.
 
-    It takes what that service sends, answers with webhooks that are signed with the service's
-    app secret, and knows recipients that stand for each kind of failure.
+    It accepts the service's Graph calls and sends webhooks that are signed with the service's app
+    secret. Special recipients cause each kind of failure.
     """
     if config_path is None:
-        raise click.UsageError("Name the service's config file with --config.")
+        raise click.UsageError("Give the service's config file with --config.")
     capture_library_logs()
     try:
         chosen, secrets = load(config_path, profile, env_file)
@@ -70,8 +81,8 @@ async def _simulate(settings: SimulatorSettings) -> None:
     try:
         await simulator.start()
     except OSError:
-        issue = ConfigIssue("address_unavailable", "--host, --port", "Something listens there.")
-        raise ConfigError([issue], "The simulator cannot listen there.") from None
+        issue = ConfigIssue("address_unavailable", "--host, --port", "The port is already in use.")
+        raise ConfigError([issue], "The simulator cannot listen on this address.") from None
     announce("wats.ready", url=simulator.url, pid=os.getpid())
     await stopped.wait()
     await simulator.stop()

@@ -1,4 +1,4 @@
-"""`wats status`: how a running service is doing, once or for as long as somebody watches."""
+"""`wats status`: the state of a running service, once or continuously."""
 
 import os
 import shutil
@@ -28,26 +28,27 @@ Show: TypeAlias = Callable[[View], None]
 
 
 class Hidden(NoAnswer):
-    """The service is there, and does not know the token; or it is no wats."""
+    """The service is there, and does not accept the token; or it is not wats."""
 
 
 @click.command()
 @click.argument("url", metavar="URL", callback=service_url)
-@click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Refresh until Ctrl-C.")
 @click.option(
     "--interval",
     type=click.FloatRange(0.1, 3600),
     default=2.0,
     show_default=True,
-    help="The seconds between two looks.",
+    help="The refresh interval in seconds.",
 )
 @credential_options
 def status(url: str, watch: bool, interval: float, credentials: Credentials) -> None:
-    """Show how the service at URL is doing, from its /status and /metrics.
+    """Show the state of the service at URL, from its /status and /metrics.
 
-    Everything is counted since the service began. With --watch there are rates and small graphs of
-    them instead; failures count from the first look on, and times are those of the last minute.
-    Rows that a small terminal has no room for, the quietest, are counted beside their table's name.
+    Counts are totals since the start of the service. With --watch, rates and small graphs are shown
+    instead; failures are counted from the start of the command, and latencies are those of the last
+    minute. If the terminal is too small, the rows with the lowest counts are hidden, and the number
+    of hidden rows is shown next to the title of the table.
     """
     remote, token = Remote(url, timeout_seconds=TIMEOUT_SECONDS), credentials.token()
     if not watch:
@@ -63,24 +64,24 @@ def status(url: str, watch: bool, interval: float, credentials: Credentials) -> 
 
 
 def _look(remote: Remote, token: Secret) -> Look:
-    """Ask how the service is doing.
+    """Query the state of the service.
 
     Raises:
-        NoAnswer: It does not say.
+        NoAnswer: The service does not return it.
     """
     answers = [remote.get(path, token) for path in ("/status", "/metrics")]
     for answer in answers:
         if answer.status == 404:
-            msg = f"{remote.url} answers with 404: the token is wrong there, or it is no wats."
+            msg = f"{remote.url} responds with 404: invalid token, or not a wats service."
             raise Hidden(msg)
         if answer.status != 200:
-            msg = f"{remote.url} answers with {answer.status}."
+            msg = f"{remote.url} responds with {answer.status}."
             raise NoAnswer(msg)
     try:
         found = msgspec.json.decode(answers[0].body, type=Status)
         return found, Samples.parse(answers[1].body.decode())
     except (ValueError, msgspec.MsgspecError):
-        msg = f"{remote.url} answers with something that wats does not say."
+        msg = f"{remote.url} sends a response that is not from wats."
         raise NoAnswer(msg) from None
 
 
@@ -115,7 +116,7 @@ def _watch(remote: Remote, token: Secret, interval: float, show: Show) -> None:
 
 @contextmanager
 def _terminal() -> Iterator[Show]:
-    """Give a screen of its own to one frame after the other; the last of them stays behind."""
+    """Show frames on a screen of their own, one replacing the other; the last one stays behind."""
     last: list[View] = []
 
     def show(view: View) -> None:

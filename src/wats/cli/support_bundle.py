@@ -1,4 +1,4 @@
-"""`wats support-bundle`: what may be told of a service, to whoever helps."""
+"""`wats support-bundle`: data of a service that may be shared with support."""
 
 import json
 import os
@@ -34,7 +34,7 @@ LIBRARIES: Final = (
     "uvloop",
 )
 _TELLING: Final = frozenset({"apiVersion", "apiPrefix", "families"})
-"""The keys of the config whose text may be told; of the others it is said that they are set."""
+"""The config keys whose text may be shared; of others the bundle shows only that they are set."""
 
 
 @click.command("support-bundle")
@@ -43,16 +43,18 @@ _TELLING: Final = frozenset({"apiVersion", "apiPrefix", "families"})
     "url",
     metavar="URL",
     callback=service_url,
-    help="Where the service runs, if it does.",
+    help="The URL of the running service; omit it if none is running.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="Write a new file instead.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Write to a new file instead of stdout."
+)
 @credential_options
 def support_bundle(url: str | None, out: Path | None, credentials: Credentials) -> None:
-    """Print what may be told of a service, as JSON: for a bug report, or for support.
+    """Print a redacted report about a service as JSON, for a bug report or a support request.
 
-    Versions and numbers, the config without what is yours, and what the telemetry of a running
-    service says. Before anything is written, it is searched for every secret and identifier of
-    --config, in parts and encoded as well; if one is found, nothing is written.
+    The report holds versions, counts, the redacted config, and the telemetry of a running service.
+    Before it is written, it is searched for every secret and identifier of --config, also in parts
+    and encoded; if one is found, nothing is written.
     """
     loaded = credentials.load()
     sought = needles(*loaded) if loaded is not None else []
@@ -70,7 +72,9 @@ def support_bundle(url: str | None, out: Path | None, credentials: Credentials) 
     text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
     _refuse_leaks(text, facts["service"], sought)
     if loaded is None:
-        click.echo("No config was named, so none of its secrets was searched for.", err=True)
+        click.echo(
+            "Without --config, the report was not searched for the secrets of a config.", err=True
+        )
     _write(text, out)
 
 
@@ -85,7 +89,7 @@ def _versions() -> dict[str, str]:
 
 
 def _shape(value: Any, key: str = "") -> Any:
-    """Return a part of a redacted config with every text left out that may be somebody's."""
+    """Return a part of a redacted config without texts that may be personal."""
     if isinstance(value, dict):
         return {name: _shape(each, name) for name, each in value.items()}
     if isinstance(value, list):
@@ -96,16 +100,16 @@ def _shape(value: Any, key: str = "") -> Any:
 
 
 def _ask(remote: Remote, token: Secret) -> dict[str, Any]:
-    """Return what the telemetry of a service says, as far as it is known to be harmless.
+    """Return the telemetry of a service, as far as it is known to be harmless.
 
     Raises:
-        NoAnswer: It does not say it.
+        NoAnswer: The service does not return it.
     """
     answers = {}
     for path in ("/status", "/debug/diagnostics", "/metrics"):
         answer = remote.get(path, token)
         if answer.status != 200:
-            msg = f"{remote.url} answers with {answer.status}. With 404, the token is wrong there."
+            msg = f"{remote.url} responds with {answer.status}; 404 means an invalid token."
             raise NoAnswer(msg)
         answers[path] = answer.body
     try:
@@ -113,7 +117,7 @@ def _ask(remote: Remote, token: Secret) -> dict[str, Any]:
         diagnostics = msgspec.json.decode(answers["/debug/diagnostics"], type=Diagnostics)
         samples = Samples.parse(answers["/metrics"].decode())
     except (ValueError, msgspec.MsgspecError):
-        msg = f"{remote.url} answers with something that wats does not say."
+        msg = f"{remote.url} sends a response that is not from wats."
         raise NoAnswer(msg) from None
     shown = msgspec.to_builtins(diagnostics)
     if diagnostics.config_shape.service.host not in PUBLIC:
@@ -126,10 +130,10 @@ def _ask(remote: Remote, token: Secret) -> dict[str, Any]:
 
 
 def _known(samples: Samples, vocabulary: Vocabulary) -> dict[str, Any]:
-    """Return what is not 0, without what is not of the vocabulary.
+    """Return the values other than 0, without those outside the vocabulary.
 
-    Of the buckets of a histogram, which hold what is in those before them too, only those are
-    returned in which there is more.
+    Of the cumulative buckets of a histogram, only those are returned that hold more than the one
+    before.
     """
     shown: dict[str, float] = {}
     before: dict[object, float] = {}
@@ -141,7 +145,7 @@ def _known(samples: Samples, vocabulary: Vocabulary) -> dict[str, Any]:
         series = (name, *(pair for pair in labels if pair[0] != "le"))
         if value != before.get(series, 0.0):
             text = ",".join(f"{key}={each}" for key, each in labels)
-            # No more digits than say something: long rows of them could look like an id.
+            # No more digits than significant: long numbers could look like an id.
             shown[f"{name}{{{text}}}"] = int(value) if value.is_integer() else float(f"{value:.4g}")
         before[series] = value
     return {"samples": len(samples), "leftOut": left_out, "notZero": shown}
@@ -150,11 +154,11 @@ def _known(samples: Samples, vocabulary: Vocabulary) -> dict[str, Any]:
 def _refuse_leaks(text: str, service: object, sought: list[Needle]) -> None:
     found = Haystack(text).keys_of(sought)
     if found:
-        msg = f"The bundle would show {', '.join(found)}, or a part of it. Nothing was written."
+        msg = f"The bundle would contain {', '.join(found)}, or a part. Nothing was written."
         raise click.ClickException(msg)
     kinds = {kind for each in strings_of(service) for kind in looks_private(each)}
     if kinds:
-        msg = f"The service says what looks like {', '.join(sorted(kinds))}. Nothing was written."
+        msg = f"The service's response contains {', '.join(sorted(kinds))}. Nothing was written."
         raise click.ClickException(msg)
 
 
@@ -166,5 +170,5 @@ def _write(text: str, out: Path | None) -> None:
         with open(out, "x", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
             file.write(text)
     except OSError:
-        reason = "The output file exists already, or cannot be written."
+        reason = "The output file already exists or cannot be written."
         raise click.ClickException(reason) from None

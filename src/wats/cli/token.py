@@ -1,4 +1,4 @@
-"""`wats token`: a bearer token that nobody guesses."""
+"""`wats token`: a random bearer token."""
 
 import secrets
 
@@ -10,7 +10,7 @@ TOKEN_BYTES = 32
 
 
 @click.command()
-@click.option("--env", "name", metavar="NAME", help="Print the line NAME=TOKEN of an env file.")
+@click.option("--env", "name", metavar="NAME", help="Print NAME=TOKEN, a line for an env file.")
 def token(name: str | None) -> None:
     """Print a new random token of 256 bits, as hexadecimal digits."""
     if name is not None and checks.variable_name.accept(name) is None:

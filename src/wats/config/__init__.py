@@ -1,6 +1,6 @@
-"""What can be configured: frozen values, and every mistake reported at once with its path.
+"""The configuration: frozen values, and every mistake reported together with its path.
 
-Nothing here looks at the process: the files to read and the environment to use are passed in.
+This package does not read the process: the files and the environment are arguments.
 """
 
 from collections.abc import Mapping
@@ -82,13 +82,13 @@ def load_config(
 
     Args:
         source: The path of a `.yaml`, `.yml` or `.json` file.
-        environ: The environment variables that secrets may be in.
+        environ: The environment variables that may hold secrets.
         profile: The name of the profile; the file's `defaultProfile` if None.
-        env_file: The path of a file of further variables, which go before those of *environ*.
+        env_file: The path of a file of further variables, which take precedence over *environ*.
 
     Raises:
-        ConfigError: With an issue for each mistake in both files or, if they have none, for each
-            secret that cannot be used.
+        ConfigError: With an issue for each mistake in both files or, if there is none, for each
+            unusable secret.
     """
     issues: list[ConfigIssue] = []
     chosen = attempt(lambda: choose_profile(read_config(source), profile), issues)
@@ -112,11 +112,11 @@ def choose_profile(config: Config, name: str | None = None) -> ProfileSource:
     """Return the profile *name* of *config*, or its default profile if *name* is None.
 
     Raises:
-        ConfigError: There is no such profile.
+        ConfigError: The profile does not exist.
     """
     profile = config.profiles.get(config.default_profile if name is None else name)
     if profile is None:
-        reason = "Has no profile of the name that was asked for."
+        reason = "Has no profile with the requested name."
         raise ConfigError([ConfigIssue("unknown_profile", "$.profiles", reason)])
     return profile
 
@@ -130,11 +130,11 @@ def with_overrides(
 ) -> AnyProfile:
     """Return *profile* listening on another *host* or *port*, or with another number of *workers*.
 
-    Port 0 stands for any free port. It is allowed here and not in the file, where it would make a
-    service that nobody finds.
+    Port 0 means any free port. It is allowed here and not in the file, where it would make a
+    service that no client finds.
 
     Raises:
-        ConfigError: With an issue for each that cannot be used.
+        ConfigError: With an issue for each unusable value.
     """
     changes: dict[str, Any] = {"host": host, "port": port, "workers": workers}
     given = {name: value for name, value in changes.items() if value is not None}

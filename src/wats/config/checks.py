@@ -1,4 +1,4 @@
-"""What a value of the config file must be, in one phrase each. No I/O."""
+"""The rules for values of the config file, in one phrase each. No I/O."""
 
 import ipaddress
 import re
@@ -27,9 +27,9 @@ class Check:
     """A rule for one value.
 
     Attributes:
-        expects: What the value must be, to follow the words "Must be". The documentation shows it
-            as the key's type, so it is both the rule and its explanation.
-        accept: Takes the value and returns what we make of it, or None to refuse it.
+        expects: The valid values, to follow the words "Must be". The documentation shows it as the
+            key's type, so it is both the rule and its explanation.
+        accept: Returns the accepted value in its final form, or None to refuse it.
     """
 
     expects: str
@@ -47,7 +47,7 @@ def text(pattern: str, expects: str) -> Check:
 
 
 def printable(limit: int, expects: str) -> Check:
-    """Accept up to *limit* characters of any script: not blank, and nothing that is not seen."""
+    """Accept up to *limit* characters of any script: not blank, and none invisible."""
 
     def accept(value: object) -> str | None:
         return value if _is_printable(value) and len(value) <= limit else None
@@ -93,12 +93,12 @@ def _accept_mapping(value: object) -> object:
 
 
 def _is_printable(value: object) -> TypeGuard[str]:
-    # Lone surrogates are not printable either: what passes can be encoded.
+    # Lone surrogates are not printable either: accepted text can be encoded.
     return isinstance(value, str) and bool(value.strip()) and value.isprintable()
 
 
 def _accept_account_id(value: object) -> str | None:
-    # YAML reads an id without quotes as a number; every digit of it is still there.
+    # YAML reads an id without quotes as a number; its digits are unchanged.
     if isinstance(value, int) and not isinstance(value, bool) and 0 < value < _MAX_ID:
         return str(value)
     return value if is_safe_id(value) and _is_printable(value) else None
@@ -113,15 +113,15 @@ def _accept_path(value: object) -> str | None:
     if not isinstance(value, str) or len(value) > _MAX_PATH:
         return None
     path = value.removesuffix("/")
-    # Proxies decode a path once or more before they compare it; what could become a dot segment
-    # or another slash on the way would make them and us see different paths.
+    # Proxies decode a path once or more before they compare it; a part that could become a dot
+    # segment or another slash would give them and us different paths.
     segments = _ENCODED_DOT.sub(".", path).split("/")
     is_safe = _PATH.fullmatch(path) and not _ENCODED_SLASH.search(path)
     return path if is_safe and not {".", ".."} & set(segments) else None
 
 
 def _split_url(value: object) -> SplitResult | None:
-    # `urlsplit` drops line breaks and tabs in silence, hence the pattern before it.
+    # `urlsplit` silently drops line breaks and tabs, hence the pattern before it.
     if not isinstance(value, str) or not _URL.fullmatch(value) or "\\" in value:
         return None
     try:
@@ -175,8 +175,8 @@ def _accept_graph_url(value: object) -> str | None:
 
 
 def _accept_bearer_token(value: object) -> str | None:
-    # Nothing limits how often a stranger may guess. This cannot know a random token from others,
-    # but it can refuse what is none for sure.
+    # Guessing is not limited in number. This check cannot verify that a token is random, but it
+    # refuses tokens that certainly are not.
     if not isinstance(value, str) or token.accept(value) is None:
         return None
     is_long_enough = len(value) >= MIN_BEARER_CHARACTERS
@@ -186,14 +186,14 @@ def _accept_bearer_token(value: object) -> str | None:
 version = whole(1, 1)
 flag = Check("true or false", _accept_bool)
 name = printable(128, "a name of at most 128 printable characters")
-profiles = Check("a mapping of names to profiles, with at least one of them", _accept_mapping)
+profiles = Check("a mapping of names to profiles, with at least one profile", _accept_mapping)
 graph_version = text("v[0-9]{1,3}[.][0-9]{1,3}", "a version such as 'v25.0'")
 graph_url = Check(
-    "an https URL without credentials, query and fragment; plain http for a loopback host only",
+    "an https URL without credentials, query or fragment; http is allowed for a loopback host only",
     _accept_graph_url,
 )
 web_url = Check(
-    "an http or https URL without credentials, query and fragment",
+    "an http or https URL without credentials, query or fragment",
     _accept_web_url,
 )
 database_url = text(
@@ -209,7 +209,7 @@ account_id = Check("an id of at most 256 printable characters", _accept_account_
 phone_number_id = Check("an id of 1 to 32 digits", _accept_phone_number_id)
 absolute_path = Check(
     "a path such as '/api' in visible ASCII, without '\\', '?', '#', ':', '*', '{', '}', "
-    "empty segments, dot segments and encoded slashes",
+    "empty segments, dot segments or encoded slashes",
     _accept_path,
 )
 bind_host = text("[A-Za-z0-9._:%-]{1,253}", "an address or a host name, IPv6 without brackets")
@@ -223,8 +223,8 @@ function = text(
 variable_name = text("[A-Za-z_][A-Za-z0-9_]{0,127}", "the name of an environment variable")
 token = text("[!-~]{1,4096}", "1 to 4096 visible ASCII characters without spaces")
 bearer_token = Check(
-    f"{MIN_BEARER_CHARACTERS} to 4096 visible ASCII characters without spaces, at least "
-    f"{MIN_BEARER_ALPHABET} of them different; 'wats token' makes one",
+    f"{MIN_BEARER_CHARACTERS} to 4096 visible ASCII characters without spaces, with at "
+    f"least {MIN_BEARER_ALPHABET} different characters; 'wats token' generates one",
     _accept_bearer_token,
 )
 verify_token = printable(512, "at most 512 printable characters")

@@ -1,4 +1,4 @@
-"""The keys of the file as a table, and a profile without what is private. No I/O."""
+"""The keys of the file as a table, and a profile without private values. No I/O."""
 
 import json
 import re
@@ -14,8 +14,8 @@ from wats.privacy import REDACTED
 def redact(profile: ProfileSource) -> dict[str, Any]:
     """Return *profile* in the shape and order of the config file, for printing.
 
-    Ids, the database, and where secrets are read from show as `[REDACTED]`. Defaults are written
-    out; what is not set and has no default is left out.
+    Ids, the database, and sources of secrets show as `[REDACTED]`. Defaults are written out; a key
+    without value and default is left out.
     """
     shown = {}
     for entry in PROFILE:
@@ -52,14 +52,14 @@ def _place(source: SecretSource) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigKey:
-    """One key of the config file, as it is documented.
+    """One key of the config file, in its documented form.
 
     Attributes:
-        path: Where it stands, `NAME` being the name of a profile.
-        type: What its value must be.
+        path: Its position, `NAME` being the name of a profile.
+        type: The valid values.
         required: Whether there is no default; in an optional section, whether the section needs it.
-        default: What it is when it is left out.
-        meaning: What it is for, in one sentence.
+        default: Its value if it is omitted.
+        meaning: Its purpose, in one sentence.
     """
 
     path: str

@@ -26,7 +26,7 @@ from wats.errors import ConfigError, ConfigIssue
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
-    """One key that holds a value: its spelling, its attribute and what is said about it."""
+    """One key that holds a value: its spelling, its attribute and its description."""
 
     name: str
     attribute: str
@@ -41,16 +41,16 @@ class Key:
 
     @property
     def expects(self) -> str:
-        """What the value must be."""
+        """The valid values."""
         expects = self.spec.check.expects
-        return f"{expects}, or a list of such" if self.spec.repeats else expects
+        return f"{expects}, or a list" if self.spec.repeats else expects
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
-    """One key that holds keys, and the dataclass that they are attributes of.
+    """One key that holds a section, and the dataclass of its attributes.
 
-    A section with a `word` may be that word instead of a mapping, and is then `word_means`.
+    A section with a `word` may be replaced by that word, and is then `word_means`.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Section:
 
     @property
     def expects(self) -> str:
-        """What the value must be."""
+        """The valid values."""
         mapping = "a mapping of " + ", ".join(f"'{key.name}'" for key in self.keys)
         return f"'{self.word}' or {mapping}" if self.word else mapping
 
@@ -139,32 +139,32 @@ _SHOWN_VARIABLE = re.compile("[A-Z][A-Z0-9_]{0,63}")
 def step(path: str, key: object) -> str:
     """Return *path* and *key* below it, or a question mark for a key that is not a plain name.
 
-    Something long or odd in the place of a key is more likely a value that slipped there.
+    A long or odd key is more likely a value in the wrong position.
     """
     shown = isinstance(key, str) and _SHOWN.fullmatch(key)
     return f"{path}.{key}" if shown else f"{path}[?]"
 
 
 def unknown_key(path: str, key: object, known: Collection[str]) -> ConfigIssue:
-    """Return the issue with a key that is not one of *known*, and the nearest that is."""
+    """Return the issue for a key that is not in *known*, with the nearest known key."""
     where = step(path, key)
     near = [] if where.endswith("[?]") else difflib.get_close_matches(str(key), known, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else f"the keys here are {', '.join(known)}."
+    hint = f"did you mean '{near[0]}'?" if near else f"valid keys are {', '.join(known)}."
     return ConfigIssue("unknown_key", where, f"Is not a key of the config file; {hint}")
 
 
 def variable(name: str) -> str:
     """Return how to call the environment variable *name*.
 
-    A name in small letters may be a token that was pasted in its place, so it is not repeated.
+    A name in small letters may be a pasted token, so it is not repeated.
     """
     if _SHOWN_VARIABLE.fullmatch(name):
         return f"The environment variable '{name}'"
-    return "The environment variable that is named here"
+    return "The environment variable of this key"
 
 
 def attempt(work: Callable[[], T], issues: list[ConfigIssue]) -> T | None:
-    """Return what *work* returns, or add its mistakes to *issues* and return None."""
+    """Return the result of *work*, or add its mistakes to *issues* and return None."""
     try:
         return work()
     except ConfigError as error:

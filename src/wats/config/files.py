@@ -16,7 +16,7 @@ MAX_VALUES: Final = 10_000
 
 
 class _Unreadable(ValueError):
-    """The text breaks a rule that its format alone does not make."""
+    """The text breaks a rule of config files that its format does not have."""
 
 
 def read_text(path: Path, *, limit: int, where: str) -> str:
@@ -39,11 +39,11 @@ def read_text(path: Path, *, limit: int, where: str) -> str:
 
 
 def read_document(path: Path) -> object:
-    """Return what the config file at *path* holds, as plain values.
+    """Return the contents of the config file at *path*, as plain values.
 
     Raises:
-        ConfigError: The file cannot be read, is in another format than its name says, repeats a
-            key, or expands to more than any config file needs.
+        ConfigError: The file cannot be read, is not in the format of its extension, repeats a key,
+            or expands beyond any reasonable size.
     """
     decode = _DECODERS.get(path.suffix.lower())
     if decode is None:
@@ -54,10 +54,10 @@ def read_document(path: Path) -> object:
     except _Unreadable as error:
         raise _error("parse_error", "$", str(error)) from None
     except (yaml.YAMLError, ValueError, LookupError, RecursionError) as error:
-        # Whatever else these say may quote the file.
-        raise _error("parse_error", "$", f"The file breaks its format{_line(error)}.") from None
+        # The messages of both exceptions may quote the file.
+        raise _error("parse_error", "$", f"The file is not valid{_line(error)}.") from None
     if not _is_bounded(document):
-        reason = f"The file has more than {MAX_VALUES} values once its aliases are written out."
+        reason = f"The file has more than {MAX_VALUES} values after its aliases are expanded."
         raise _error("parse_error", "$", reason)
     return document
 
@@ -74,14 +74,14 @@ def _line(error: Exception) -> str:
 
 
 def _is_bounded(document: object) -> bool:
-    """Tell whether *document* is small once every alias in it is written out."""
+    """Return whether *document* is small with every alias expanded."""
     pending, count = [document], 1
     while pending:
         value = pending.pop()
         inner: Collection[object] = ()
         if isinstance(value, dict | list):
             inner = value.values() if isinstance(value, dict) else value
-        # Counted before they are put aside, so that a file cannot make us hold more either.
+        # Counted before they are stored, so that a file cannot make us hold more either.
         count += len(inner)
         if count > MAX_VALUES:
             return False
@@ -92,13 +92,13 @@ def _is_bounded(document: object) -> bool:
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     mapping = dict(pairs)
     if len(mapping) != len(pairs):
-        reason = "A mapping of the file has a key twice."
+        reason = "A mapping in the file has a duplicate key."
         raise _Unreadable(reason)
     return mapping
 
 
 def _refuse_constant(_: str) -> object:
-    reason = "The file has a number that JSON does not know."
+    reason = "The file has a number that is not valid JSON."
     raise _Unreadable(reason)
 
 
@@ -116,10 +116,10 @@ _TAGS: Final = [f"tag:yaml.org,2002:{name}" for name in (*_SCALARS, "str", "seq"
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with the scalars of its 1.2 core schema, and with keys that are text and unique.
+    """YAML with the scalars of its 1.2 core schema, and with unique keys that are text.
 
     PyYAML's own rules are those of 1.1: there `0123` is 83, `1:30` is 90 and `no` is false, so an
-    id without quotes could turn into another one in silence.
+    id without quotes could silently become another one.
     """
 
     # PyYAML reads its tables from the class and types them as if they were an object's.
@@ -130,14 +130,14 @@ class _Loader(yaml.SafeLoader):
 
     @override
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        if not isinstance(node, yaml.MappingNode):  # what `!!map` was written before
+        if not isinstance(node, yaml.MappingNode):  # the spelling of `!!map` in an earlier version
             raise yaml.constructor.ConstructorError(problem_mark=node.start_mark)
         mapping: dict[Any, Any] = {}
         for key_node, value_node in node.value:
             key = self.construct_scalar(key_node)
             if key in mapping:
                 line = key_node.start_mark.line + 1
-                reason = f"Line {line} gives a key that its mapping has already."
+                reason = f"Line {line} has a key that its mapping already has."
                 raise _Unreadable(reason)
             mapping[key] = self.construct_object(value_node, deep=deep)
         return mapping
@@ -183,12 +183,12 @@ def read_env_file(path: str | Path) -> Mapping[str, str]:
 def parse_env_file(content: str) -> Mapping[str, str]:
     """Return the variables that *content* sets.
 
-    A line is `KEY=VALUE`, may begin with `export`, and may end with a comment. A value in quotes
-    of either kind is taken as it stands between them. A variable with a blank value is not set, so
-    that a template can be used before all of it is filled in.
+    A line is `KEY=VALUE`, may begin with `export`, and may end with a comment. A value in quotes of
+    either kind is taken literally. A variable with a blank value is not set, so that a template can
+    be used before it is completely filled in.
 
     Raises:
-        ConfigError: Some lines are something else, or set a variable again. Each is named by its
+        ConfigError: Some lines have another form, or set a variable again. Each is named by its
             number, none is shown.
     """
     issues: list[ConfigIssue] = []
@@ -202,7 +202,7 @@ def parse_env_file(content: str) -> Mapping[str, str]:
         if match is None or value is None:
             issues.append(_issue(number, "Must be KEY=VALUE or a comment."))
         elif match[1] in variables:
-            issues.append(_issue(number, "Sets a variable that an earlier line sets."))
+            issues.append(_issue(number, "Sets a variable that an earlier line already sets."))
         else:
             variables[match[1]] = value
     if issues:

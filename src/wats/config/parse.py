@@ -1,4 +1,4 @@
-"""A decoded document becomes a Config, or the list of everything that is wrong with it. No I/O."""
+"""Turn a decoded document into a Config, or into the list of all its mistakes. No I/O."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -13,7 +13,7 @@ _ABSENT: Final = object()
 
 
 def parse_config(document: object) -> Config:
-    """Check *document*, what YAML or JSON made of a config file, and return it as a Config.
+    """Check *document*, a parsed config file, and return it as a Config.
 
     Every profile is checked. No secret is read.
 
@@ -28,7 +28,7 @@ def parse_config(document: object) -> Config:
 
 
 class _Reader:
-    """One walk over a document: what it finds right is returned, what it finds wrong is kept."""
+    """One walk over a document: returns valid values and collects mistakes."""
 
     def __init__(self) -> None:
         self.issues: list[ConfigIssue] = []
@@ -107,10 +107,10 @@ class _Reader:
         prefix = found.get("service", {}).get("api_prefix")
         webhook = found.get("webhook", {}).get("path")
         if prefix is not None and prefix_collides(prefix):
-            reason = "a path that is not one of the service's own"
+            reason = "a path that differs from the service's own routes"
             self._refuse("invalid_path", f"{path}.service.apiPrefix", reason)
         if prefix is not None and webhook is not None and webhook_collides(webhook, prefix):
-            reason = "a path that no route of the service and of its API has"
+            reason = "a path that differs from the routes of the service and its API"
             self._refuse("invalid_path", f"{path}.webhook.path", reason)
 
     def _refuse(self, code: str, path: str, expects: str) -> None:
@@ -140,19 +140,19 @@ def _build_profile(name: str, found: dict[str, Any]) -> ProfileSource:
 STATIC_PATHS: Final = frozenset(
     {"/healthz", "/readyz", "/status", "/metrics", "/debug/diagnostics", "/openapi.json"}
 )
-"""The paths that the service has whatever is configured."""
+"""The paths of the service that do not depend on the configuration."""
 
 API_ROOTS: Final = ("messages", "conversations", "groups")
-"""What stands below the API prefix. It is all reserved, switched on or not."""
+"""The paths below the API prefix. All are reserved, even those that are switched off."""
 
 
 def webhook_collides(webhook_path: str, api_prefix: str) -> bool:
-    """Tell whether the webhook would hide a route of the service, or be hidden by one."""
+    """Return whether the webhook would hide a route of the service, or be hidden by one."""
     roots = tuple(f"{api_prefix}/{root}/" for root in API_ROOTS)
     is_taken = webhook_path in STATIC_PATHS or webhook_path == api_prefix
     return is_taken or f"{webhook_path}/".startswith(roots)
 
 
 def prefix_collides(api_prefix: str) -> bool:
-    """Tell whether the API would stand below a path that means something else."""
+    """Return whether the API would be below a path with another meaning."""
     return api_prefix in STATIC_PATHS

@@ -1,7 +1,7 @@
-"""The sections of the config file: what can be set, its default, its rule and its meaning. No I/O.
+"""The sections of the config file: keys, defaults, rules and meanings. No I/O.
 
-This is the whole table. Each field carries its `Spec`, and the parser, the redaction and the
-documentation are made from these fields, so a key cannot be known to one of them alone.
+This is the complete table. Each field carries its `Spec`, and the parser, the redaction and the
+documentation are generated from these fields, so that every key is known to all three.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,16 +18,16 @@ MIB = 1_048_576
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """What the config file says about one key beside its name and default.
+    """The properties of a config key, except its name and default.
 
     Attributes:
-        check: The rule for its value; for a secret, the one for where it is read from.
-        code: The code of an issue with it.
+        check: The rule for its value; for a secret, the rule for its source.
+        code: The code of an issue with this key.
         meaning: One sentence for the documentation.
         name: The key in the file, where it is not the attribute in camelCase.
-        section: The section a secret stands in, as all secrets are held together.
-        secret: The rule for the secret itself once it is read.
-        repeats: Whether a list may stand for one value. The attribute is always a tuple.
+        section: The section of a secret, since all secrets are kept together.
+        secret: The rule for the secret itself.
+        repeats: Whether a list may replace one value. The attribute is always a tuple.
         shy: Whether `redact` hides the value.
     """
 
@@ -47,20 +47,20 @@ def _key(check: Check, code: str, meaning: str, **more: Any) -> Mapping[str, Spe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphConfig:
-    """Where Graph is, and which version of it is spoken."""
+    """The address of Graph, and its API version."""
 
     api_version: str = field(
         metadata=_key(
             checks.graph_version,
             "invalid_api_version",
-            "The version of the Graph API that every call names.",
+            "The Graph API version of every call.",
         )
     )
     base_url: str = field(
         metadata=_key(
             checks.graph_url,
             "invalid_base_url",
-            "Where Graph is; `https://graph.facebook.com` unless you have a proxy or a simulator.",
+            "The URL of Graph: `https://graph.facebook.com`, or a proxy or simulator.",
         )
     )
 
@@ -81,7 +81,7 @@ class WhatsAppConfig:
         metadata=_key(
             checks.phone_number_id,
             "invalid_whatsapp",
-            "The id of the business phone number, which is not the number itself.",
+            "The id of the business phone number, not the number itself.",
             shy=True,
         )
     )
@@ -89,13 +89,13 @@ class WhatsAppConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebhookConfig:
-    """Where Meta's webhooks come in."""
+    """The endpoint for Meta's webhooks."""
 
     path: str = field(
         metadata=_key(
             checks.absolute_path,
             "invalid_webhook_path",
-            "The path of the webhook; one trailing slash is dropped.",
+            "The path of the webhook; one trailing slash is removed.",
         )
     )
     max_body_bytes: int = field(
@@ -103,20 +103,20 @@ class WebhookConfig:
         metadata=_key(
             checks.whole(1, 10 * MIB),
             "invalid_max_body_bytes",
-            "The largest webhook body; the default is the most that Meta sends.",
+            "The maximum size of a webhook body; the default is Meta's maximum.",
         ),
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceConfig:
-    """Where our own API is served."""
+    """The path of our own API."""
 
     host: str = field(
         metadata=_key(
             checks.bind_host,
             "invalid_service_host",
-            "The address to listen on; `127.0.0.1` is reached from this machine only.",
+            "The address to listen on; `127.0.0.1` accepts connections from this machine only.",
         )
     )
     port: int = field(
@@ -126,7 +126,7 @@ class ServiceConfig:
         metadata=_key(
             checks.absolute_path,
             "invalid_service_api_prefix",
-            "The path above all API routes; one trailing slash is dropped.",
+            "The prefix of all API routes; one trailing slash is removed.",
         )
     )
     public_url: str | None = field(
@@ -134,7 +134,7 @@ class ServiceConfig:
         metadata=_key(
             checks.web_url,
             "invalid_service_public_url",
-            "Where callers reach the service, as the API document states it.",
+            "The public URL of the service, for the API document.",
         ),
     )
     workers: int = field(
@@ -142,7 +142,7 @@ class ServiceConfig:
         metadata=_key(
             checks.workers,
             "invalid_service_workers",
-            "How many processes `wats serve` runs on this port and this store.",
+            "The number of worker processes of `wats serve`.",
         ),
     )
 
@@ -162,7 +162,7 @@ class FileRef:
 
 
 SecretSource: TypeAlias = EnvRef | FileRef
-"""Where one secret is read from."""
+"""The source of one secret."""
 
 _FILE = checks.printable(4096, "the path of a file")
 
@@ -194,7 +194,7 @@ class PersistenceConfig:
         metadata=_key(
             _DATABASE,
             "invalid_persistence",
-            "The database, in the working directory by default; `persistence: none` for none.",
+            "The URL of the database. A relative file path starts at the working directory.",
             shy=True,
         ),
     )
@@ -212,7 +212,7 @@ class GroupsConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetryConfig:
-    """Which metric families are exposed, and who else is told what happens.
+    """The exposed metric families, and further receivers of telemetry.
 
     `sink` names a callable without arguments that returns a `TelemetrySink`. `wats serve` calls it
     once in each worker process; a service that is made in code is given its sink there.
@@ -223,7 +223,7 @@ class TelemetryConfig:
         metadata=_key(
             checks.one_of("contract", "operator"),
             "invalid_telemetry",
-            "The set of metric families; `operator` is `contract` and more.",
+            "The set of metric families; `operator` includes `contract`.",
         ),
     )
     sink: str | None = field(
@@ -231,26 +231,28 @@ class TelemetryConfig:
         metadata=_key(
             checks.function,
             "invalid_telemetry",
-            "A function without arguments that returns a telemetry sink, by its import name; "
-            "`wats serve` calls it once in each worker process.",
+            "The import name of a function that returns a telemetry sink; `wats serve` calls it "
+            "without arguments, once in each worker process.",
         ),
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InboxConfig:
-    """How stored updates are given to the handlers."""
+    """The dispatch of stored updates to the handlers."""
 
     concurrency: int = field(
         default=128,
         metadata=_key(
-            checks.whole(1, 1024), "invalid_inbox", "How many updates are handled at the same time."
+            checks.whole(1, 1024),
+            "invalid_inbox",
+            "The maximum number of concurrent calls per handler and process.",
         ),
     )
     handler_timeout_seconds: float = field(
         default=30.0,
         metadata=_key(
-            checks.number(0.1, 3600), "invalid_inbox", "How long one call of a handler may take."
+            checks.number(0.1, 3600), "invalid_inbox", "The timeout of one handler call."
         ),
     )
     max_attempts: int = field(
@@ -258,7 +260,7 @@ class InboxConfig:
         metadata=_key(
             checks.whole(1, 1000),
             "invalid_inbox",
-            "How often an update is tried before it is set aside as dead.",
+            "The number of attempts before an update becomes a dead letter.",
         ),
     )
     lease_seconds: float = field(
@@ -266,7 +268,7 @@ class InboxConfig:
         metadata=_key(
             checks.number(1, 3600),
             "invalid_inbox",
-            "How long an update stays with a process that has died before another takes it.",
+            "The duration of a lease: after a crash, an update is retried when its lease expires.",
         ),
     )
     retention_days: float = field(
@@ -274,8 +276,8 @@ class InboxConfig:
         metadata=_key(
             checks.number(0, 3650),
             "invalid_inbox",
-            "How long the key of a handled update is kept to recognize Meta's repeats, which come "
-            "for up to 7 days.",
+            "The retention of update keys, which detect redeliveries. Meta redelivers for up to "
+            "7 days.",
         ),
     )
     dead_retention_days: float = field(
@@ -283,22 +285,22 @@ class InboxConfig:
         metadata=_key(
             checks.number(0, 3650),
             "invalid_inbox",
-            "How long an update that was set aside as dead is kept, with all that it says.",
+            "The retention of dead letters, including their content.",
         ),
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessagesConfig:
-    """How long what is known of messages is kept."""
+    """Retention of data about messages."""
 
     retention_days: int = field(
         default=90,
         metadata=_key(
             checks.whole(1, 3650),
             "invalid_messages",
-            "How long message records are kept, if that is longer than `inbox.retentionDays`, for "
-            "which they are kept to recognize repeats.",
+            "The retention of message records, but at least `inbox.retentionDays`, because records "
+            "detect redeliveries.",
         ),
     )
     idempotency_hours: int = field(
@@ -306,14 +308,14 @@ class MessagesConfig:
         metadata=_key(
             checks.whole(1, 8760),
             "invalid_messages",
-            "How long an `Idempotency-Key` is remembered.",
+            "The retention of idempotency keys.",
         ),
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """Everything that can be set for one business number, but for the secrets."""
+    """All settings of one business number, except the secrets."""
 
     name: str
     graph: GraphConfig
@@ -328,7 +330,7 @@ class Profile:
         metadata=_key(
             checks.function,
             "invalid_handlers",
-            "The functions that are called with every update, by their import names.",
+            "The import names of the handlers, which are called with every update.",
             repeats=True,
         ),
     )
@@ -347,19 +349,17 @@ def _secret(section: str, name: str, value: Check, meaning: str, **more: Any) ->
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretSources:
-    """Where the secrets of a profile are read from. Each may have more than one place."""
+    """The sources of the secrets of a profile. Each may have several."""
 
     access_token: tuple[SecretSource] = field(
-        metadata=_secret(
-            "auth", "accessToken", checks.token, "The bearer token that Graph is called with."
-        )
+        metadata=_secret("auth", "accessToken", checks.token, "The bearer token for Graph calls.")
     )
     verify_token: tuple[SecretSource] = field(
         metadata=_secret(
             "webhook",
             "verifyToken",
             checks.verify_token,
-            "The word that Meta repeats when the webhook is set up.",
+            "The token that Meta sends when the webhook is set up.",
         )
     )
     app_secrets: tuple[SecretSource, ...] = field(
@@ -367,7 +367,7 @@ class SecretSources:
             "webhook",
             "appSecret",
             checks.token,
-            "The key that Meta signs webhooks with; a list while it is being changed.",
+            "The key of webhook signatures; a list during rotation.",
             repeats=True,
         )
     )
@@ -376,7 +376,7 @@ class SecretSources:
             "service",
             "bearerToken",
             checks.bearer_token,
-            "What callers of the API present; it opens telemetry too; a list while being changed.",
+            "The bearer token for the API and the operator endpoints; a list during rotation.",
             repeats=True,
         )
     )
@@ -395,7 +395,7 @@ class SecretSources:
             "telemetry",
             "bearerToken",
             checks.bearer_token,
-            "What opens the telemetry routes and nothing else, for scrapers.",
+            "A bearer token for the operator endpoints only, for scrapers; a list during rotation.",
             repeats=True,
         ),
     )
@@ -403,43 +403,43 @@ class SecretSources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileSource(Profile):
-    """A profile as the file has it: what is set, and where its secrets are read from."""
+    """A profile of the file: its settings, and the sources of its secrets."""
 
     secrets: SecretSources = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """A whole config file, free of mistakes. No secret has been read yet."""
+    """A whole valid config file. No secret has been read yet."""
 
     version: int = field(
-        metadata=_key(checks.version, "invalid_version", "The version of this shape.")
+        metadata=_key(checks.version, "invalid_version", "The version of the config format.")
     )
     default_profile: str = field(
         metadata=_key(
             checks.name,
             "missing_default_profile",
-            "The name of the profile that is used when none is asked for.",
+            "The name of the profile that is used unless another is selected.",
         )
     )
     profiles: Mapping[str, ProfileSource] = field(
         metadata=_key(
             checks.profiles,
             "invalid_profiles",
-            "One profile for each business number; all are checked, one is served.",
+            "One profile for each business number. All profiles are validated, one is served.",
         )
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Secrets:
-    """The secrets of one profile. Of those with several values, each is active.
+    """The secrets of one profile. If one has several values, each is active.
 
     `database_password` has at most one.
 
     Raises:
-        ConfigError: With an issue for each that a config file could not hold either, such as a
-            bearer token that is easily guessed. None of them is shown.
+        ConfigError: With an issue for each secret that is invalid in a config file too, such as a
+            bearer token that is easily guessed. No secret is shown.
     """
 
     access_token: Secret
@@ -449,10 +449,10 @@ class Secrets:
     telemetry_tokens: tuple[Secret, ...] = ()
     database_password: tuple[Secret, ...] = ()
     database_url: Secret | None = None
-    """The database, if the profile names only where its URL is read from."""
+    """The database, if the profile names only the source of its URL."""
 
     def __post_init__(self) -> None:
-        """Hold what was made in code to the rules of what is read from a file."""
+        """Apply the rules of the config file to values from code."""
         issues = [
             ConfigIssue("invalid_secret", f"secrets.{place}", f"Must be {rule.expects}.")
             for place, secret, rule in self._rules()

@@ -1,4 +1,4 @@
-"""Secrets are read from the places that a profile names. Reads the named files only."""
+"""Secrets are read from the sources that a profile names. Reads the named files only."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -22,8 +22,8 @@ def resolve_secrets(
     """Read the secrets of *profile* from *variables* and from files relative to *directory*.
 
     Raises:
-        ConfigError: Some are not there or cannot be what they should be. Each is named by its key
-            in the config file and by its environment variable, never shown.
+        ConfigError: Some secrets are missing or invalid. Each is named by its key in the config
+            file and by its environment variable, never shown.
     """
     issues: list[ConfigIssue] = []
     found: dict[str, tuple[Secret, ...]] = {}
@@ -88,5 +88,5 @@ def _secret(
 
 def _file(source: FileRef, where: str, directory: Path) -> str:
     content = read_text(directory / source.path, limit=MAX_SECRET_FILE_BYTES, where=where)
-    # Editors and `echo` end a file with a line break that is no part of the secret.
+    # Editors and `echo` end a file with a line break that does not belong to the secret.
     return content.removesuffix("\n").removesuffix("\r")

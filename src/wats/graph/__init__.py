@@ -1,14 +1,14 @@
-"""The Graph API: one client, and what its errors mean."""
+"""The Graph API: one client, and the meaning of its errors."""
 
-from wats.graph.client import GraphAnswer, GraphClient, OperationRecorder
+from wats.graph.client import GraphClient, GraphResponse, OperationRecorder
 from wats.graph.errors import RULES, Action, ErrorRule, classify, find_rule
 
 __all__ = [
     "RULES",
     "Action",
     "ErrorRule",
-    "GraphAnswer",
     "GraphClient",
+    "GraphResponse",
     "OperationRecorder",
     "classify",
     "find_rule",

@@ -1,11 +1,11 @@
-"""The one door to Graph: a call either has an answer, never left us, or nobody can tell.
+"""The only client of Graph: a call has a response, was never sent, or has an unknown outcome.
 
-    answered 2xx                       GraphAnswer, even if its body cannot be read
-    refused, as graph/errors.py rules  GraphRefused; so is any other answer to a GET
+    response 2xx                       GraphResponse, even if its body cannot be read
+    refused, by graph/errors.py        GraphRefused; so is any other response to a GET
     never written                      GraphUnreachable: it can be sent again
     everything else                    GraphOutcomeUnknown: it must not be sent again
 
-A failure without an answer is classified by aiohttp's exception. Those of connecting are raised
+A failure without a response is classified by aiohttp's exception. Connection errors are raised
 before the first byte of a request is written; any other exception counts as written.
 """
 
@@ -64,22 +64,22 @@ class OperationRecorder(Protocol):
     def graph_operation(
         self, family: EndpointFamily, status: int, outcome: Outcome, seconds: float, /
     ) -> None:
-        """Record a call that left the process; *status* is Graph's, 0 if none came."""
+        """Record a call that left the process; *status* is Graph's, 0 without a response."""
 
     def graph_error(self, category: ErrorCategory, /) -> None:
         """Record that Graph refused, and why."""
 
 
 @dataclass(frozen=True, slots=True)
-class GraphAnswer:
-    """An answer of 2xx: Graph carried the request out.
+class GraphResponse:
+    """A response of 2xx: Graph carried the request out.
 
     Attributes:
         status: The HTTP status.
-        payload: The decoded JSON, or the text if it was no JSON and did not claim to be. `None`
-            when the body is empty, cut off, too long or broken: what was asked for was done all
-            the same, only its result is not known.
-        body: The bytes that came; empty when they could not all be read.
+        payload: The decoded JSON, or the text if the response is not JSON and does not claim to be.
+            `None` when the body is empty, cut off, too long or broken: the request was carried out,
+            only its result is unknown.
+        body: The received bytes; empty when the body is incomplete.
     """
 
     status: int
@@ -97,25 +97,25 @@ class _Reply:
 class GraphClient:
     """Calls Graph, with one pool of connections, bounded in number, time and size.
 
-    The access token goes to the host of *base_url* and to no other: redirects are not followed, and
-    the environment's proxies are not used. A POST, PUT, PATCH or DELETE is written once at most.
+    The access token is sent to the host of *base_url* only: redirects are not followed, and the
+    environment's proxies are not used. A POST, PUT, PATCH or DELETE is written at most once.
 
     Args:
-        base_url: Where Graph is; a path or query in it is kept.
+        base_url: Graph's address; its path or query is kept.
         version: Graph's version, as `v25.0`.
         access_token: The bearer token.
-        telemetry: Told of every call that left the process, once.
-        session: A session to use instead of one of our own. It is not closed here, and its
-            connector's limits and its proxy settings are its owner's.
-        connect_seconds: The longest wait for a connection: a free place, DNS, TCP and TLS.
-        read_seconds: The longest silence while waiting for an answer.
-        total_seconds: The longest call; more than *connect_seconds*, so that running out of it
+        telemetry: Records every call that left the process, once.
+        session: A session to use instead of one of our own. Its owner closes it, and sets the
+            limits of its connector and its proxies.
+        connect_seconds: The time limit for a connection: a free slot, DNS, TCP and TLS.
+        read_seconds: The longest silence while waiting for a response.
+        total_seconds: The time limit of a call; more than *connect_seconds*, so that exceeding it
             always means that the request was written.
-        max_connections: The most connections at once; further calls wait for a free one.
-        max_answer_bytes: The longest body that is read, decompressed.
+        max_connections: The limit of concurrent connections; further calls wait for a free one.
+        max_answer_bytes: The longest body that is read, after decompression.
 
     Raises:
-        ConfigError: One of these cannot be used.
+        ConfigError: An argument is not usable.
     """
 
     def __init__(
@@ -143,9 +143,9 @@ class GraphClient:
             ConfigIssue("invalid_token", "auth.accessToken", "must be 1 to 4096 visible ASCII"): (
                 _TOKEN.fullmatch(access_token.reveal())
             ),
-            ConfigIssue("invalid_timeout", "graph", "must stop connecting before the call ends"): (
-                0 < connect_seconds < total_seconds and read_seconds > 0
-            ),
+            ConfigIssue(
+                "invalid_timeout", "graph", "must be shorter than the timeout of the whole call"
+            ): (0 < connect_seconds < total_seconds and read_seconds > 0),
         }
         if issues := [issue for issue, is_fine in checks.items() if not is_fine]:
             raise ConfigError(issues)
@@ -165,7 +165,7 @@ class GraphClient:
         self._max_answer_bytes = max_answer_bytes
 
     async def start(self) -> None:
-        """Make the session, unless one was given. A second call does nothing."""
+        """Make the session, unless one was given. Is idempotent."""
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=connector(
@@ -189,27 +189,27 @@ class GraphClient:
         *,
         query: Mapping[str, str] | None = None,
         payload: bytes | None = None,
-    ) -> GraphAnswer:
-        """Send one request and return Graph's answer.
+    ) -> GraphResponse:
+        """Send one request and return Graph's response.
 
-        An answer of 2xx that holds an `error` object is an answer: the status says that the request
+        A 2xx response that holds an `error` object is a success: the status means that the request
         was carried out, and a caller that finds no result in it must not send it again.
 
-        A cancelled call may have been carried out; whoever cancels has to treat it so.
+        A cancelled call may have been carried out; the caller that cancels must assume so.
 
         Args:
-            family: What the call is about, for telemetry.
+            family: The endpoint family of the call, for telemetry.
             method: GET, POST, PUT, PATCH or DELETE, in any letter case.
             segments: The parts of the path after the version.
             query: Query parameters.
-            payload: JSON as bytes, which are passed on as they are.
+            payload: JSON as bytes, which are passed on unchanged.
 
         Raises:
-            MalformedRequest: The path cannot be sent; nothing left us.
-            GraphRefused: Graph answered and did not do it.
-            GraphUnreachable: It was never written; it can be sent again.
-            GraphOutcomeUnknown: It was written, and no answer proves that Graph did not do it; it
-                must not be sent again.
+            MalformedRequest: The path cannot be sent; no request was written.
+            GraphRefused: Graph responded and did not carry the request out.
+            GraphUnreachable: The request was never written; it can be sent again.
+            GraphOutcomeUnknown: The request was written, and no response proves a refusal; it must
+                not be sent again.
         """
         verb = method.upper()
         if verb not in _METHODS:
@@ -233,7 +233,7 @@ class GraphClient:
             if failure.is_reported:
                 self._telemetry.graph_error(ErrorCategory(failure.diagnostics.category))
             raise failure
-        return GraphAnswer(reply.status, _payload(reply), reply.body)
+        return GraphResponse(reply.status, _payload(reply), reply.body)
 
     def _url(self, segments: Sequence[str], query: Mapping[str, str] | None) -> URL:
         path = "/".join(_encoded(segment, index) for index, segment in enumerate(segments))
@@ -266,7 +266,7 @@ class GraphClient:
             raise _noted(GraphOutcomeUnknown(), exc) from None
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        """Return the body; empty if it is cut off or too long, for the status says enough."""
+        """Return the body; empty if it is cut off or too long, since the status suffices."""
         body = bytearray()
         try:
             async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
@@ -282,7 +282,7 @@ class GraphClient:
 async def _write_once(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    """Keep aiohttp from sending a request again by itself after a connection broke.
+    """Keep aiohttp from retrying a request after a connection broke.
 
     It does that for PUT and DELETE, which HTTP calls idempotent, when a kept connection turns out
     to be closed. We promise one write, and one record in telemetry for each. It tries again only on
@@ -297,7 +297,7 @@ async def _write_once(
 
 
 def _noted(error: GraphError, cause: BaseException) -> GraphError:
-    """Note the class of *cause* on *error*; its text holds the URL, and so perhaps an id."""
+    """Record the class of *cause* on *error*; its text holds the URL, and so perhaps an id."""
     error.add_note(type(cause).__name__)
     return error
 
@@ -305,8 +305,8 @@ def _noted(error: GraphError, cause: BaseException) -> GraphError:
 def _encoded(segment: str, index: int) -> str:
     """Return *segment* percent-encoded, however often it was encoded before.
 
-    Decoding goes on until nothing changes, so that no `%252e%252e` becomes `..` on somebody
-    else's machine.
+    Decoding is repeated until nothing changes, so that no `%252e%252e` becomes `..` on another
+    host.
     """
     for _ in range(_MOST_DECODINGS):
         if _STRAY_PERCENT.search(segment):
@@ -326,7 +326,7 @@ def _encoded(segment: str, index: int) -> str:
 
 
 def _malformed(index: int) -> MalformedRequest:
-    detail = Detail(f"path[{index}]", "is not a path segment that Graph could be sent")
+    detail = Detail(f"path[{index}]", "is not a valid path segment")
     return MalformedRequest("malformed_path", "The Graph path is invalid.", [detail])
 
 

@@ -1,4 +1,4 @@
-"""Connections to Graph that end a response which never begins."""
+"""Connections to Graph that fail a response which never begins."""
 
 import asyncio
 from functools import partial
@@ -11,7 +11,7 @@ from aiohttp.http import HttpProcessingError
 from typing_extensions import override
 
 MAX_INTERIM_RESPONSES: Final = 20
-"""The most 1xx responses before a final one; servers send one or two."""
+"""The limit of 1xx responses before a final one; servers send one or two."""
 
 
 class _Protocol(ResponseHandler):
@@ -36,7 +36,7 @@ class _Protocol(ResponseHandler):
 def connector(*, limit: int, keep_alive_seconds: float) -> aiohttp.TCPConnector:
     """Return a pool of at most *limit* connections, each kept idle for *keep_alive_seconds*."""
     pool = aiohttp.TCPConnector(limit=limit, keepalive_timeout=keep_alive_seconds)
-    # aiohttp has no public setting for the protocol; the test of a flood notices if this moves.
+    # aiohttp has no public setting for the protocol; the test of a flood fails if this changes.
     pool._factory = partial(_protocol, asyncio.get_running_loop())
     return pool
 

@@ -1,8 +1,8 @@
-"""What Graph's refusals mean: the table of its error codes, and how an answer is read. No I/O.
+"""The meaning of Graph's refusals: a table of error codes, and rules for responses. No I/O.
 
-The codes are data. A row says what the code is called, where it belongs and what to do about it;
-whether the same request can succeed later follows from what to do. An answer is judged by its HTTP
-status first, since a proxy before Graph has a status and no code; then by its code.
+The codes are data. A row has the name of the code, its category and the remedy; whether the same
+request can succeed later follows from the remedy. A response is judged by its HTTP status first,
+since a proxy before Graph sends a status and no code; then by its code.
 
 A refusal of a send must be certain, because the caller may then send again:
 
@@ -10,7 +10,7 @@ A refusal of a send must be certain, because the caller may then send again:
     any other, listed code that gives a reason  certain
     any other                                   unknown: a proxy, or a failure inside Meta
 
-Nothing that Meta wrote for people survives here, because its texts quote phone numbers.
+Meta's texts for people are dropped, because they quote phone numbers.
 """
 
 import re
@@ -27,7 +27,7 @@ from wats.telemetry.contract.values import ErrorCategory
 
 
 class Action(StrEnum):
-    """What helps against an error. Our reading of Meta's documentation, not Meta's words."""
+    """The remedy for an error. Our reading of Meta's documentation, not Meta's words."""
 
     RETRY = "retry"
     RETRY_ONCE = "retry_once"
@@ -46,20 +46,20 @@ class Action(StrEnum):
 
 
 ADVICE: Final[Mapping[Action, str]] = {
-    Action.RETRY: "Send the same request again, with growing pauses and an end.",
-    Action.RETRY_ONCE: "Send the same request once more, then look at it.",
-    Action.RETRY_PAIR: "Hold back what goes to this recipient only, longer after each refusal.",
-    Action.PAUSE_NUMBER: "Stop sending from this number and have an operator look at its state.",
-    Action.FIX_REQUEST: "Correct the request; the same one will never succeed.",
+    Action.RETRY: "Retry the same request with backoff and a limit on attempts.",
+    Action.RETRY_ONCE: "Retry the same request once, then investigate.",
+    Action.RETRY_PAIR: "Retry with backoff for this recipient; other recipients are not affected.",
+    Action.PAUSE_NUMBER: "Stop sending from this number and have an operator check its state.",
+    Action.FIX_REQUEST: "Correct the request; a retry without a change cannot succeed.",
     Action.USE_TEMPLATE: "Send a template; the customer service window is closed.",
     Action.DROP_RECIPIENT: "Stop sending to this recipient and record why.",
-    Action.WAIT_A_DAY: "Wait at least 24 hours before doing this to the same person again.",
+    Action.WAIT_A_DAY: "Wait at least 24 hours before the next attempt for the same person.",
     Action.FIX_ACCESS: "Have an operator check the access token and its permissions.",
     Action.FIX_ACCOUNT: "Have an operator change the account or number in WhatsApp Manager.",
     Action.FIX_BILLING: "Have an operator settle the account's payment method.",
-    Action.FIX_TEMPLATE: "Use another template until this one is repaired.",
+    Action.FIX_TEMPLATE: "Use another template until this template is fixed.",
     Action.FIX_MEDIA: "Check the media file and upload it again.",
-    Action.INSPECT: "Do not retry by machine; look the code up.",
+    Action.INSPECT: "Do not retry automatically; look up the code.",
 }
 
 _RETRYABLE: Final = frozenset({Action.RETRY, Action.RETRY_ONCE, Action.RETRY_PAIR})
@@ -71,10 +71,10 @@ class ErrorRule:
 
     Attributes:
         code: Meta's `code`.
-        name: What the error ledger calls it.
-        category: Where it belongs, for telemetry and for callers.
-        action: What helps against it.
-        subcode: Meta's `error_subcode`, if the row is about that one only.
+        name: Its name in the error ledger.
+        category: Its category, for telemetry and for callers.
+        action: The remedy.
+        subcode: Meta's `error_subcode`, if the row applies to that one only.
     """
 
     code: int
@@ -95,7 +95,7 @@ class ErrorRule:
 
     @property
     def advice(self) -> str:
-        """One sentence about what helps."""
+        """One sentence that explains the remedy."""
         return ADVICE[self.action]
 
 
@@ -231,15 +231,15 @@ RULES: Final[tuple[ErrorRule, ...]] = (
 )
 
 PERMISSION_CODES: Final = range(201, 300)
-"""Every code in it is a missing permission, as 200 is."""
+"""Every code in it is a missing permission, like 200."""
 
 TEMPLATE_SUBCODES: Final = range(2388000, 2389000)
-"""Every subcode in it is a fault of a template that was to be created."""
+"""Every subcode in it is a fault of a template to create."""
 
 TEMPLATE_CREATION: Final = "TemplateCreationError"
 
 UNLISTED_NAMES: Final = frozenset({"GraphApiError", "GraphAuthError", "GraphRateLimitError"})
-"""What an error is called that no row is about, or whose status does not fit its row."""
+"""The name of an error without a row, or whose status does not fit its row."""
 
 ERROR_NAMES: Final = frozenset({*(rule.name for rule in RULES), TEMPLATE_CREATION}) | UNLISTED_NAMES
 """Every name that a refusal can have: the closed list of the error ledger."""
@@ -249,7 +249,7 @@ _THROTTLING_CODES: Final = frozenset(rule.code for rule in RULES if rule.categor
 
 
 def find_rule(code: int | None, subcode: int | None = None) -> ErrorRule | None:
-    """Return the row of *code*, the one for this very *subcode* first; `None` if there is none."""
+    """Return the row of *code*, preferably for this *subcode*; `None` if there is none."""
     if code is None:
         return None
     rule = _BY_CODE.get((code, subcode))
@@ -261,24 +261,24 @@ def find_rule(code: int | None, subcode: int | None = None) -> ErrorRule | None:
 
 
 # Meta's types are names of exceptions; any other word could be a customer's. Trace ids are short
-# and know no long number: a phone number has seven digits in a row at least.
+# and hold no long number: a phone number has at least seven consecutive digits.
 _TYPE: Final = re.compile(r"[A-Za-z_]{0,55}(?:Exception|Error)")
 _TRACE_ID: Final = re.compile(r"(?!.*[0-9]{7})(?=.*[A-Za-z])[A-Za-z0-9_-]{1,64}")
 _NUMBER: Final = re.compile(r"[0-9]{1,7}")
 _HIGHEST_NUMBER: Final = 9_999_999
-# Seconds, for up to eleven days, or a date; as free text it could be anybody's.
+# Seconds, for up to eleven days, or a date; free text could be personal data.
 _RETRY_AFTER: Final = re.compile(
     r"[0-9]{1,6}|[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT"
 )
 
-# Returned by a proxy that waited in vain, and nginx's own name for a client that hung up.
+# Returned by a proxy after a timeout, and nginx's own name for a client that hung up.
 _TIMED_OUT_OR_CLOSED: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT.value, 499})
 
 _NOT_JSON: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def decode_json(body: bytes) -> Any:
-    """Return what *body* holds as JSON; `None` also when it holds none."""
+    """Return the JSON in *body*; `None` also when there is none."""
     try:
         return msgspec.json.decode(body)
     except _NOT_JSON:
@@ -286,10 +286,10 @@ def decode_json(body: bytes) -> Any:
 
 
 def classify(status: int, headers: Mapping[str, str], body: bytes) -> GraphRefused:
-    """Tell what an answer of *status*, which is not 2xx, means.
+    """Classify a response of *status*, which is not 2xx.
 
-    A field of Meta's error object that is not of its type is passed over alone. An object that
-    stands bare, without `error` around it, is reported and not believed.
+    A field of Meta's error object with an unexpected type is ignored on its own. An error object
+    without `error` around it is reported and not believed.
     """
     payload = decode_json(body)
     outer = payload if isinstance(payload, dict) else {}
@@ -337,7 +337,7 @@ def _name(rule: ErrorRule | None, *, throttled: bool, auth_like: bool) -> str:
         if throttled:
             return "GraphRateLimitError"
         return "GraphAuthError" if auth_like else "GraphApiError"
-    # Meta uses these codes in answers that are about something else; the status has to agree.
+    # Meta uses these codes for unrelated errors too; the status must agree.
     if rule.category is _AUTH and not auth_like:
         return "GraphApiError"
     if rule.category is _THROTTLING and not throttled:
@@ -350,7 +350,7 @@ def _category(rule: ErrorRule | None, status: int, *, throttled: bool) -> ErrorC
         return rule.category
     if throttled:
         return _THROTTLING
-    # Meta says OAuthException of nearly everything, so here only the status counts.
+    # Meta uses OAuthException for nearly everything, so here only the status counts.
     unauthorized = status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
     return _AUTH if unauthorized else _OTHER
 
@@ -372,7 +372,7 @@ def _number(value: object) -> int | None:
         return int(value)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    # Meta's codes end below ten million; what is longer could be somebody's number.
+    # Meta's codes end below ten million; a longer number could be personal data.
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _HIGHEST_NUMBER:
         return value
     return None

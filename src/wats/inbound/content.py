@@ -1,7 +1,7 @@
-"""What messages and statuses hold, in Meta's words and Meta's shapes. No I/O.
+"""The content of messages and statuses, in Meta's words and shapes. No I/O.
 
-Every field is optional, because Meta leaves fields out and changes them. What has another type
-than is written here is left out of the typed value, and is still in the raw item it was read from.
+Every field is optional, because Meta leaves fields out and changes them. A field of another type
+than declared here is missing in the typed value, and remains in the raw item.
 """
 
 from datetime import datetime
@@ -25,10 +25,10 @@ _UNREADABLE = (msgspec.ValidationError, ValueError)
 
 
 def read(part: type[PartT], raw: object) -> PartT | None:
-    """Return *raw* as a *part*, without those of its fields that cannot be read as one.
+    """Return *raw* as a *part*, without the fields that cannot be decoded.
 
     Returns:
-        `None` if *raw* is no JSON object.
+        `None` if *raw* is not a JSON object.
     """
     if not isinstance(raw, dict):
         return None
@@ -45,7 +45,7 @@ def read(part: type[PartT], raw: object) -> PartT | None:
 
 
 def read_all(part: type[PartT], raw: object) -> tuple[PartT, ...]:
-    """Return those elements of *raw* that are JSON objects, each as a *part*."""
+    """Return the elements of *raw* that are JSON objects, each as a *part*."""
     if not isinstance(raw, list):
         return ()
     return tuple(each for item in raw if (each := read(part, item)) is not None)
@@ -82,14 +82,14 @@ class PlatformError(Part, frozen=True):
 
 
 class ReferredProduct(Part, frozen=True):
-    """The product that a message asks about."""
+    """The product that a message refers to."""
 
     catalog_id: str | None = None
     product_retailer_id: str | None = None
 
 
 class Context(Part, frozen=True):
-    """What a message refers to. A forwarded message has a context without an id."""
+    """The reference of a message. A forwarded message has a context without an id."""
 
     id: str | None = None
     from_: str | None = msgspec.field(name="from", default=None)
@@ -135,7 +135,7 @@ class Text(Part, frozen=True):
 
 
 class Media(Part, frozen=True):
-    """An image, video, audio, document or sticker; `Message.type` tells which."""
+    """An image, video, audio, document or sticker; `Message.type` has the kind."""
 
     id: str | None = None
     mime_type: str | None = None
@@ -148,7 +148,7 @@ class Media(Part, frozen=True):
 
 
 class Location(Part, frozen=True):
-    """A place. Zero is a coordinate like any other."""
+    """A location. Zero is a coordinate like any other."""
 
     latitude: float | None = None
     longitude: float | None = None
@@ -224,7 +224,7 @@ class ContactCard(Part, frozen=True):
 
 
 class Contacts(Part, frozen=True):
-    """The contact cards that a customer sent; `origin` says if we had asked for them."""
+    """The contact cards that a customer sent; `origin` shows whether they were requested."""
 
     contacts: tuple[ContactCard, ...] = ()
     origin: str | None = None
@@ -254,7 +254,7 @@ class NfmReply(Part, frozen=True):
 
     @property
     def response(self) -> Any:
-        """What the customer filled in, decoded; `None` if it is missing or no JSON."""
+        """The fields that the customer filled in, decoded; `None` if missing or not JSON."""
         try:
             return msgspec.json.decode(self.response_json or "null")
         except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -293,7 +293,7 @@ class CtaUrlReply(Part, frozen=True):
 
 
 class Interactive(Part, frozen=True):
-    """The answer to an interactive message; `type` names the one field that is filled."""
+    """The reply to an interactive message; `type` names the one field that is filled."""
 
     type: str | None = None
     button_reply: ButtonReply | None = None
@@ -344,8 +344,8 @@ class Reaction(Part, frozen=True):
 class System(Part, frozen=True):
     """Something changed about a customer, such as their number or their user id.
 
-    `wa_id` and `user_id` are the new ones; `Message.sender` is who they were before. `new_wa_id`
-    and `customer` are the older spelling.
+    `wa_id` and `user_id` are the new ones; `Message.sender` is the former identity. `new_wa_id` and
+    `customer` are the older spelling.
     """
 
     type: str | None = None
@@ -365,7 +365,7 @@ class Revoke(Part, frozen=True):
 
 
 class Unsupported(Part, frozen=True):
-    """A message that Meta does not pass on; `Message.errors` say why."""
+    """A message that Meta does not pass on; `Message.errors` hold the reason."""
 
     type: str | None = None
     title: str | None = None
@@ -373,7 +373,7 @@ class Unsupported(Part, frozen=True):
 
 
 class Edit(Part, frozen=True):
-    """The customer changed the message *original_message_id*; `content` is what it is now."""
+    """The customer changed the message *original_message_id*; `content` is its new content."""
 
     original_message_id: str | None = None
     type: str | None = None
@@ -382,7 +382,7 @@ class Edit(Part, frozen=True):
 
 
 class Origin(Part, frozen=True):
-    """What began a conversation."""
+    """The origin of a conversation."""
 
     type: str | None = None
 
@@ -396,7 +396,7 @@ class Conversation(Part, frozen=True):
 
 
 class Pricing(Part, frozen=True):
-    """What a message costs, by which model (`PMP`: per message, `CBP`: per conversation)."""
+    """The price of a message, by model (`PMP`: per message, `CBP`: per conversation)."""
 
     billable: bool | None = None
     pricing_model: str | None = None
@@ -439,7 +439,7 @@ class Transaction(Part, frozen=True):
 
 
 class Payment(Part, frozen=True):
-    """The payment that a payment status is about."""
+    """The payment of a payment status."""
 
     reference_id: str | None = None
     amount: Amount | None = None
@@ -464,11 +464,11 @@ CONTENT_TYPES: dict[str, type[Part]] = {
     "revoke": Revoke,
     "unsupported": Unsupported,
 }
-"""The types whose content stands in an object under the name of the type."""
+"""The types whose content is an object under the name of the type."""
 
 
 def read_content(message: dict[str, Any]) -> Part | None:
-    """Return the content of *message*; `None` if its type has none or is not known yet."""
+    """Return the content of *message*; `None` if its type has none or is unknown."""
     kind = message.get("type")
     match kind:
         case "contacts" if isinstance(message.get("contacts"), list):
@@ -492,6 +492,6 @@ def _read_edit(raw: object) -> Edit | None:
         original_message_id=original_message_id if isinstance(original_message_id, str) else None,
         type=kind if isinstance(kind, str) else None,
         context=read(Context, message.get("context")),
-        # An edit of an edit is not followed, so that nothing here is as deep as what was sent.
+        # An edit of an edit is not followed, so that nesting is less deep than in the webhook.
         content=None if kind == "edit" else read_content(message),
     )

@@ -15,8 +15,8 @@ WHATSAPP = "whatsapp_business_account"
 MAX_DEPTH = 512
 """The deepest nesting that is read; Meta's own bodies stay under 20.
 
-Python can follow about a thousand levels, and whoever handles or stores an update needs some of
-them for its own calls. Refusing here means that nothing later can run out of them.
+Python can recurse about a thousand levels, and code that handles or stores an update needs some of
+them for its own calls. Refusing here means that nothing later can run out of levels.
 """
 
 _SURROGATES = re.compile(
@@ -33,8 +33,8 @@ _SURROGATES = re.compile(
 def parse(body: bytes) -> Envelope:
     """Return the envelope in *body*, every text of which can be written as UTF-8.
 
-    Bytes that are no UTF-8 and halves of surrogate pairs become the replacement character, rather
-    than to lose the messages around them.
+    Invalid UTF-8 and halves of surrogate pairs become the replacement character, so that the other
+    messages of the body are not lost.
 
     Raises:
         WebhookRefused: `invalid_json`, `invalid_envelope`, `missing_object_field`,
@@ -62,7 +62,7 @@ def _decode(body: bytes) -> object:
             return value
     except (msgspec.DecodeError, RecursionError):
         pass
-    # Raised out here, so that no decoder's complaint hangs on it as its context.
+    # Raised outside of the handler, so that no decoder's exception is attached as its context.
     raise WebhookRefused("invalid_json", "Request body is not valid JSON.")
 
 

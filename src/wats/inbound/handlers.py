@@ -16,11 +16,11 @@ from wats.telemetry import Telemetry, error_name
 from wats.telemetry.contract.values import Outcome, UpdateKind
 
 Handler: TypeAlias = Callable[[Update], Awaitable[None]]
-"""Called with one update at a time; whatever it returns is ignored, what it raises is a failure.
+"""Called with one update at a time; its result is ignored, an exception is a failure.
 
-An update is handed over until the handler returns once. It can come again after that only if the
-process dies between the return and the commit that follows, so a handler whose work must not be
-done twice keeps `update.key`, which never changes.
+An update is handled again until the handler returns. After that it can be repeated only if the
+process dies between the return and the commit that follows, so a handler whose effect must happen
+once keeps `update.key`, which never changes.
 """
 
 
@@ -28,7 +28,7 @@ _NOT_ASYNC = "it must be an async function, or an object whose __call__ is one."
 
 
 class Handlers:
-    """Who handles which kinds of updates. Frozen when the service starts."""
+    """The handlers of each kind of update. Frozen when the service starts."""
 
     def __init__(self) -> None:
         self._handlers: dict[str, tuple[Handler, int]] = {}
@@ -43,14 +43,14 @@ class Handlers:
     def add(
         self, handler: Handler, kinds: Iterable[UpdateKind] = UpdateKind, name: str | None = None
     ) -> None:
-        """Let *handler* have the updates of *kinds*; all kinds if none are named.
+        """Let *handler* have the updates of *kinds*; all kinds by default.
 
-        The name, by default `module:qualified_name`, is kept in the store with every update that
-        the handler is still to get: rename a handler only when its inbox is empty.
+        The name, by default `module:qualified_name`, is kept in the store with every pending update
+        of the handler: rename a handler only when its inbox is empty.
 
         Raises:
-            ConfigError: There is a handler of this name, the service has started, or *handler* is
-                not an async callable: a plain function would block every other handler.
+            ConfigError: The name is taken, the service has started, or *handler* is not an async
+                callable: a plain function would block every other handler.
         """
         if inspect.isclass(handler) or not callable(handler):
             raise _refusal(name or type(handler).__name__, _NOT_ASYNC)
@@ -60,7 +60,7 @@ class Handlers:
         if self._frozen:
             raise _refusal(name, "add handlers before the service starts.")
         if name in self._handlers:
-            raise _refusal(name, "there is another handler of this name; give one of them a name.")
+            raise _refusal(name, "another handler has this name; name one explicitly.")
         self._handlers[name] = handler, len(self._handlers)
         for kind in set(kinds):
             self._consumers[kind] += (name,)
@@ -74,7 +74,7 @@ class Handlers:
         return self._consumers[kind]
 
     def __getitem__(self, name: str) -> tuple[Handler, int]:
-        """Return the handler *name*, and its place among `names`, by which telemetry knows it."""
+        """Return the handler *name*, and its index in `names`, which telemetry uses."""
         return self._handlers[name]
 
 
@@ -92,7 +92,7 @@ class HandlerCalls:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether so many calls ignore their cancellation that no more can be abandoned."""
+        """Whether the number of calls that ignore their cancellation has reached its limit."""
         return self._watchdog.is_exhausted
 
     def start(self, call: "HandlerCall", name: str, update: Update) -> None:
@@ -137,7 +137,7 @@ def import_handler(reference: str) -> Handler:
     """Import the async callable that *reference*, `package.module:function`, names.
 
     Raises:
-        ConfigError: There is no such module or function, or it cannot be called.
+        ConfigError: The module or function does not exist, or cannot be called.
     """
     module_name, _, path = reference.partition(":")
     try:

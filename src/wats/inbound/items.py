@@ -1,8 +1,7 @@
-"""From one item of a webhook to one update: whose it is, when it was, and what names it. No I/O.
+"""From one item of a webhook to one update: its conversation, its time and its key. No I/O.
 
-Two rules hold for all that is made here. What is kept of an item is the item, whole and as it came.
-And key and time of an update come from what Meta sent and from nothing else, so that they are the
-same when Meta sends it again, alone or in other company.
+Two rules hold for every update. The item is kept complete and unchanged. Key and time are derived
+from Meta's data only, so that they are the same in every redelivery, alone or among other updates.
 """
 
 import hashlib
@@ -28,7 +27,7 @@ _LONGEST_COPY = 1024
 
 _NUMBER_HOLDERS: _Names = ("metadata", "recipient", "phone_number_settings")
 
-# Where an item names a customer: by their user id, or that of their company; and by their number.
+# The members that name a customer: by user id, by the company's user id, and by number.
 _FROM: tuple[_Names, _Names] = (("from_user_id", "from_parent_user_id"), ("from",))
 _TO: tuple[_Names, _Names] = (("to_user_id", "to_parent_user_id"), ("to",))
 _RECIPIENT: tuple[_Names, _Names] = (
@@ -48,7 +47,7 @@ _RECIPIENTS = [*_RECIPIENT[0], *_RECIPIENT[1], *_PARTICIPANT[0], *_PARTICIPANT[1
 
 
 class SkipReason(StrEnum):
-    """Why a part of an envelope became no update."""
+    """The reason why a part of an envelope became no update."""
 
     MALFORMED_ENTRY = "malformed_entry"
     MALFORMED_CHANGE = "malformed_change"
@@ -62,12 +61,12 @@ class SkipReason(StrEnum):
 
 
 class Change(msgspec.Struct, kw_only=True):
-    """What the items of one change have in common.
+    """The data that the items of one change share.
 
     Attributes:
-        path: Where their value stands in its change.
-        number: The id of the business number that they are about, if they are about one.
-        contacts: What Meta said about customers, whatever that is.
+        path: The position of their value in its change.
+        number: The id of their business number, if they have one.
+        contacts: Meta's data about customers, unchecked.
     """
 
     path: str
@@ -82,14 +81,14 @@ class Change(msgspec.Struct, kw_only=True):
     def drop_long_contacts(self) -> None:
         """Drop contacts that are too long to be copied into many updates; see `is_short`."""
         if isinstance(self.contacts, list):
-            # Their places stay: a contact that is left must not pass for the only one.
+            # Their positions stay: a contact that is left must not be taken for the only one.
             self.contacts = [each if is_short(each) else None for each in self.contacts]
 
     def contact_of(self, user: str | None, phone: str | None) -> Item | None:
-        """Return the contact that has one of these identities, or else the only one there is.
+        """Return the contact with one of the given identities, or else the only contact.
 
-        A single contact is believed without a match, for some countries' numbers are written in
-        two ways. One of several is not: no name on a message is better than a stranger's.
+        A single contact is accepted without a match, since numbers of some countries are written in
+        two ways. One of several is not: a message without a name is better than a wrong name.
         """
         contacts = self.contacts
         if not isinstance(contacts, list):
@@ -119,9 +118,9 @@ class Change(msgspec.Struct, kw_only=True):
     ) -> Update:
         """Return *item* as an update.
 
-        Its conversation is named by the customer's user id where one is known, else by their
-        number: a customer with a username has the former always and the latter sometimes, and
-        messages from them and statuses of messages to them must meet in one conversation.
+        The conversation is named by the customer's user id if known, else by the number: a customer
+        with a username always has the user id and sometimes the number, and messages from the
+        customer and statuses of messages to the customer must share one conversation.
         """
         contact = self.contact_of(user, phone)
         if user is None and phone is not None and contact is not None and "user_id" in contact:
@@ -159,7 +158,7 @@ def read_message(change: Change, item: Item, kind: UpdateKind) -> Update | SkipR
     user, phone = _person(item, *_FROM)
     if user is None and phone is None:
         user, phone = _person(change.contact_of(None, None) or {}, *_CONTACT)
-        # A system message tells about a customer, it is not from one.
+        # A system message is about a customer, it is not from one.
         if user is None and phone is None and kind is not UpdateKind.SYSTEM:
             return SkipReason.MISSING_SENDER
     return change.update(
@@ -174,7 +173,7 @@ def read_message(change: Change, item: Item, kind: UpdateKind) -> Update | SkipR
 
 
 def read_status(change: Change, item: Item, kind: UpdateKind) -> Update | SkipReason:
-    """Read how far a message came with one recipient, or how its payment stands."""
+    """Read the status of a message for one recipient, or of its payment."""
     number = change.number
     if number is None:
         return SkipReason.MISSING_PHONE_NUMBER_ID
@@ -198,7 +197,7 @@ def read_status(change: Change, item: Item, kind: UpdateKind) -> Update | SkipRe
 
 
 def read_call(change: Change, item: Item, kind: UpdateKind) -> Update | SkipReason:
-    """Read the beginning or the end of a call; an event that is not known yet is `unknown`."""
+    """Read the beginning or the end of a call; an unknown event is `unknown`."""
     event = item.get("event")
     match event:
         case "connect":
@@ -211,7 +210,7 @@ def read_call(change: Change, item: Item, kind: UpdateKind) -> Update | SkipReas
 
 
 def read_call_status(change: Change, item: Item, kind: UpdateKind) -> Update | SkipReason:
-    """Read what became of a call that we made."""
+    """Read the status of a call that we made."""
     return _of_call(change, item, kind, item.get("status"))
 
 
@@ -259,14 +258,14 @@ def read_copy(change: Change, item: Item, kind: UpdateKind) -> Update:
 
 
 def read_group(change: Change, item: Item, kind: UpdateKind) -> Update | SkipReason:
-    """Read what happened in a group of one of our numbers."""
+    """Read an event in a group of one of our numbers."""
     if change.number is None:
         return SkipReason.MISSING_PHONE_NUMBER_ID
     return read_event(change, item, kind)
 
 
 def read_event(change: Change, item: Item, kind: UpdateKind) -> Update:
-    """Read an item that nothing names but what it says, and when."""
+    """Read an item without an id, which is identified by its content and time."""
     seconds = seconds_of(item.get("timestamp"))
     if seconds is None and isinstance(metadata := item.get("metadata"), dict):
         seconds = seconds_of(metadata.get("timestamp"))
@@ -284,7 +283,7 @@ def read_event(change: Change, item: Item, kind: UpdateKind) -> Update:
 
 
 def _content_key(change: Change, item: Item, kind: UpdateKind, seconds: int | None) -> str:
-    # The same may be said twice, at two times; where the item has none, its entry must tell.
+    # The same content may occur at two times; an item without a time takes the time of its entry.
     time = change.entry_seconds if seconds is None else None
     return _key(kind, change.field, change.waba_id, change.number, time, item)
 
@@ -303,7 +302,7 @@ def status_key(
     seconds: int | None,
     payment: object = None,
 ) -> str:
-    """Return the key of a status; *recipients* has a place for each member that names one."""
+    """Return the key of a status; *recipients* has one element per member that names one."""
     return _key(kind, number, message_id, status, recipients, seconds, payment)
 
 
@@ -318,7 +317,7 @@ def is_short(value: object) -> bool:
 
 
 def number_of(value: Item) -> str | None:
-    """Return the id of the business number that *value* is about, from where its field has it."""
+    """Return the id of the business number of *value*, from the member that its field uses."""
     for name in _NUMBER_HOLDERS:
         if isinstance(holder := value.get(name), dict):
             return identifier(holder.get("phone_number_id"))
@@ -326,7 +325,7 @@ def number_of(value: Item) -> str | None:
 
 
 def _person(item: Item, users: _Names, phones: _Names) -> tuple[str | None, str | None]:
-    """Return the user id and the number of a customer, from the first member that has each."""
+    """Return the user id and the number of a customer, from the first member with each."""
     user = phone = None
     for name in users:
         if name in item and (user := identifier(item[name])) is not None:

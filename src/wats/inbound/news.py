@@ -1,4 +1,4 @@
-"""What operators are told of new updates: how late they are, and how far our messages came."""
+"""Metrics of new updates: their lag, and the final status of our messages."""
 
 from datetime import datetime
 
@@ -10,13 +10,13 @@ from wats.telemetry import Telemetry
 from wats.telemetry.contract.values import ErrorCategory, FinalOutcome, UpdateKind
 
 _PUNCTUAL = frozenset({UpdateKind.MESSAGE, UpdateKind.STATUS})
-"""Kinds that Meta sends at once. History, say, is old when it comes."""
+"""Kinds that Meta sends immediately. History, for example, is old on arrival."""
 
 _FINAL = {outcome.value: outcome for outcome in FinalOutcome}
 
 
 class News:
-    """Tells telemetry of updates that were not known before."""
+    """Passes new updates to telemetry."""
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
@@ -24,7 +24,7 @@ class News:
     def tell(
         self, update: Update, status: StatusRecord | None, sent_at: datetime | None = None
     ) -> None:
-        """Tell of *update*; *status* is the transition in it, *sent_at* when its message left."""
+        """Record *update*; *status* is its transition, *sent_at* the send time of its message."""
         if not self._telemetry.wants_news:
             return
         if update.kind in _PUNCTUAL and update.occurred_at != EPOCH:

@@ -1,4 +1,4 @@
-"""From an envelope to updates: every item of it on its own, none lost without a word. No I/O."""
+"""From an envelope to updates: each item separately, none lost silently. No I/O."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -26,7 +26,7 @@ from wats.telemetry.contract.values import UpdateKind
 
 
 class Skip(msgspec.Struct, frozen=True):
-    """A part of an envelope that became no update: why, where, and what it would have been.
+    """A part of an envelope without an update: the reason, its path and the expected kind.
 
     `path` is like `entry[0].changes[1].value.messages[2]` and holds no value.
     """
@@ -37,8 +37,9 @@ class Skip(msgspec.Struct, frozen=True):
 
 
 MAX_SKIPS = 1000
-"""The most skips that are described. Meta sends a few; further ones are counted, as cheaply as
-possible, because millions of them fit into one body."""
+"""The limit of described skips. Meta sends a few; further ones are counted as cheaply as
+possible, because millions fit into one body.
+"""
 
 
 _MANY = 8
@@ -52,7 +53,7 @@ class Normalized(msgspec.Struct, frozen=True):
     Attributes:
         updates: Every update.
         skips: The first `MAX_SKIPS` parts that became no update.
-        skipped: The number of all such parts, by the kind of update that they would have been.
+        skipped: The number of all such parts, by the expected kind of update.
     """
 
     updates: list[Update]
@@ -60,46 +61,46 @@ class Normalized(msgspec.Struct, frozen=True):
     skipped: Mapping[UpdateKind, int] = msgspec.field(default_factory=dict)
 
 
-class _Row(msgspec.Struct, frozen=True):
-    """How the items of one member of a value are read, and the kind that they are by default."""
+class _MemberRow(msgspec.Struct, frozen=True):
+    """The reader for the items of one member of a value, and their default kind."""
 
     kind: UpdateKind
     read: Callable[[Change, Item, UpdateKind], Update | SkipReason]
 
 
 class _Field(msgspec.Struct, frozen=True):
-    """How the value of one field is read.
+    """The readers for the value of one field.
 
     Attributes:
         whole: The row for a value that is one item itself: always if there are no members, else
-            when it has none of them. `None` if that cannot be.
+            when it has no known member. `None` if that cannot be.
         members: The rows for the members that hold items.
-        wrapper: A member that the others may stand in, instead of in the value.
-        shares_errors: Whether the errors of a value belong to the items beside them.
+        wrapper: A member that may hold the other members, in place of the value.
+        shares_errors: Whether the errors of a value belong to the items next to them.
     """
 
-    whole: _Row | None
-    members: dict[str, _Row]
+    whole: _MemberRow | None
+    members: dict[str, _MemberRow]
     wrapper: str | None = None
     shares_errors: bool = False
 
     @property
     def kind(self) -> UpdateKind:
-        """The kind to tell of when an item cannot be read at all."""
+        """The kind to report when an item cannot be read."""
         return (self.whole or next(iter(self.members.values()))).kind
 
 
 def _only(kind: UpdateKind) -> _Field:
-    return _Field(_Row(kind, read_event), {})
+    return _Field(_MemberRow(kind, read_event), {})
 
 
 def _listed(kind: UpdateKind, member: str, read: Callable[..., Update | SkipReason]) -> _Field:
-    return _Field(_Row(kind, read), {member: _Row(kind, read)})
+    return _Field(_MemberRow(kind, read), {member: _MemberRow(kind, read)})
 
 
-_UNKNOWN_ROW = _Row(UpdateKind.UNKNOWN, read_event)
+_UNKNOWN_ROW = _MemberRow(UpdateKind.UNKNOWN, read_event)
 _UNKNOWN = _only(UpdateKind.UNKNOWN)
-_ERROR = _Row(UpdateKind.ERROR, read_event)
+_ERROR = _MemberRow(UpdateKind.ERROR, read_event)
 _ACCOUNT = (
     "account_alerts",
     "account_offboarded",
@@ -129,16 +130,16 @@ FIELDS: dict[str, _Field] = {
     "messages": _Field(
         None,
         {
-            "messages": _Row(UpdateKind.MESSAGE, read_message),
-            "statuses": _Row(UpdateKind.STATUS, read_status),
-            "user_actions": _Row(UpdateKind.USER_ACTION, read_event),
+            "messages": _MemberRow(UpdateKind.MESSAGE, read_message),
+            "statuses": _MemberRow(UpdateKind.STATUS, read_status),
+            "user_actions": _MemberRow(UpdateKind.USER_ACTION, read_event),
         },
     ),
     "calls": _Field(
         None,
         {
-            "calls": _Row(UpdateKind.CALL_CONNECT, read_call),
-            "statuses": _Row(UpdateKind.CALL_STATUS, read_call_status),
+            "calls": _MemberRow(UpdateKind.CALL_CONNECT, read_call),
+            "statuses": _MemberRow(UpdateKind.CALL_STATUS, read_call_status),
         },
         shares_errors=True,
     ),
@@ -149,10 +150,10 @@ FIELDS: dict[str, _Field] = {
     "user_preferences": _listed(UpdateKind.USER_PREFERENCES, "user_preferences", read_event),
     "user_id_update": _listed(UpdateKind.USER_ID_UPDATE, "user_id_update", read_event),
     "history": _Field(
-        _Row(UpdateKind.HISTORY, read_event),
+        _MemberRow(UpdateKind.HISTORY, read_event),
         {
-            "history": _Row(UpdateKind.HISTORY, read_event),
-            "messages": _Row(UpdateKind.HISTORY, read_copy),
+            "history": _MemberRow(UpdateKind.HISTORY, read_event),
+            "messages": _MemberRow(UpdateKind.HISTORY, read_copy),
         },
     ),
     "message_echoes": _listed(UpdateKind.MESSAGE_ECHO, "message_echoes", read_copy),
@@ -160,12 +161,12 @@ FIELDS: dict[str, _Field] = {
     "smb_app_state_sync": _listed(UpdateKind.APP_STATE_SYNC, "state_sync", read_event),
     "automatic_events": _listed(UpdateKind.AUTOMATIC_EVENT, "automatic_events", read_event),
     "standby": _Field(
-        _Row(UpdateKind.STANDBY, read_event),
+        _MemberRow(UpdateKind.STANDBY, read_event),
         {
-            "messages": _Row(UpdateKind.STANDBY, read_copy),
-            "statuses": _Row(UpdateKind.STANDBY, read_status),
-            "message_echoes": _Row(UpdateKind.STANDBY, read_copy),
-            "standby": _Row(UpdateKind.STANDBY, read_event),
+            "messages": _MemberRow(UpdateKind.STANDBY, read_copy),
+            "statuses": _MemberRow(UpdateKind.STANDBY, read_status),
+            "message_echoes": _MemberRow(UpdateKind.STANDBY, read_copy),
+            "standby": _MemberRow(UpdateKind.STANDBY, read_event),
         },
         wrapper="standby",
     ),
@@ -181,16 +182,16 @@ FIELDS: dict[str, _Field] = {
 _LONGEST_WORD = 64
 
 _AROUND = frozenset({"messaging_product", "metadata", "contacts"})
-"""Members of a value that tell about its items and are none."""
+"""Members of a value that describe its items and are not items."""
 
 
 def normalize(envelope: object, *, received_at: datetime) -> Normalized:
-    """Return every update in *envelope* and, for every part that gives none, why.
+    """Return every update in *envelope*, and the reason for every part that gives none.
 
-    Whatever `envelope.parse` returns can be given; none of it makes this raise. An update that
-    stands in the envelope twice is returned once.
+    Accepts every result of `envelope.parse` without raising. An update that is in the envelope
+    twice is returned once.
     """
-    walk = _Walk(received_at)
+    walk = _EnvelopeWalk(received_at)
     entries = envelope.get("entry") if isinstance(envelope, dict) else None
     if isinstance(entries, list):
         walk.entries(entries)
@@ -199,7 +200,7 @@ def normalize(envelope: object, *, received_at: datetime) -> Normalized:
     return Normalized(walk.updates, walk.skips, walk.skipped)
 
 
-class _Walk:
+class _EnvelopeWalk:
     """One walk through one envelope."""
 
     def __init__(self, received_at: datetime) -> None:
@@ -208,7 +209,7 @@ class _Walk:
         self.skipped: dict[UpdateKind, int] = {}
         self._keys: set[str] = set()
         self._received_at = received_at
-        # The position, from which a path is made only if something is skipped.
+        # The position, from which a path is built only if something is skipped.
         self._entry: int | None = None
         self._change: int | None = None
 
@@ -311,14 +312,14 @@ class _Walk:
             self._others(change, field, value, others, is_listed=is_listed)
 
     def _items(
-        self, change: Change, name: str, row: _Row, member: object, shared: object = None
+        self, change: Change, name: str, row: _MemberRow, member: object, shared: object = None
     ) -> bool:
-        """Take the items of *member*, a list of them or one; *name* is where it is in its value.
+        """Read the items of *member*, a list or one item; *name* is its position in the value.
 
-        Items that tell of no errors are given those that are *shared*.
+        Items without errors of their own get the *shared* ones.
 
         Returns:
-            Whether one was, be it only a duplicate: then they are not an update of their own.
+            Whether an item was an update, even a duplicate: then the errors are not one themselves.
         """
         is_shared = False
         path = f"{change.path}.{name}" if name else change.path
@@ -339,7 +340,9 @@ class _Walk:
                 is_shared = True
         return is_shared
 
-    def _take(self, change: Change, row: _Row, item: Item) -> tuple[SkipReason, UpdateKind] | None:
+    def _take(
+        self, change: Change, row: _MemberRow, item: Item
+    ) -> tuple[SkipReason, UpdateKind] | None:
         update = row.read(change, item, row.kind)
         if isinstance(update, SkipReason):
             return update, row.kind
@@ -352,7 +355,7 @@ class _Walk:
     def _others(
         self, change: Change, field: _Field, value: Item, others: list[str], *, is_listed: bool
     ) -> None:
-        """Take what *value* has beside its known members, so that nothing is lost silently."""
+        """Read the unknown members of *value*, so that nothing is lost silently."""
         if not others:
             self.skip(SkipReason.EMPTY_VALUE, change.path, field.kind)
             return
@@ -366,7 +369,7 @@ class _Walk:
             elif isinstance(member, dict | list) and member:
                 self._items(change, "", _UNKNOWN_ROW, {name: member})
             else:
-                # Only what looks like a word of Meta's may stand in a path.
+                # Only text in the form of Meta's words may be part of a path.
                 is_word = name.isascii() and name.isidentifier() and len(name) <= _LONGEST_WORD
                 path = f"{change.path}.{name}" if is_word else change.path
                 self.skip(SkipReason.UNREAD_MEMBER, path)

@@ -1,4 +1,4 @@
-"""What the store shows of an update: its message, its status, the window it opens. No I/O."""
+"""The projection of an update: its message, its status, and the window it opens. No I/O."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ from wats.telemetry.contract.values import UpdateKind
 _LARGEST_CODE = 2**31 - 1
 
 _NOT_WRITTEN = ("edit", "revoke")
-"""Types of a message that change one from before; to take a message back is not to write one."""
+"""Types of a message that change an earlier one; taking a message back is not writing one."""
 
 
 class Records(msgspec.Struct, frozen=True):
-    """What one update says: a message, how far one came, or a window that opens; or nothing."""
+    """The records of one update: a message, a status, or an opened window; or none."""
 
     message: MessageRecord | None = None
     status: StatusRecord | None = None
@@ -24,7 +24,7 @@ class Records(msgspec.Struct, frozen=True):
 
 
 def records(update: Update) -> Records:
-    """Return what is to be recorded of *update*."""
+    """Return the records of *update*."""
     match update.kind:
         case UpdateKind.MESSAGE:
             return _message_records(update, message_head(update))
@@ -44,7 +44,7 @@ def message_head(update: Update) -> MessageHead:
     is_written = raw.get("type") not in _NOT_WRITTEN
     return MessageHead(
         id=identifier(raw.get("id")),
-        # What cannot be an id could not be stored by every database either.
+        # Some databases could not store an invalid id either.
         type=identifier(raw.get("type")) or "unknown",
         customer=_customer(update),
         opens_window=is_written and raw.get("group_id") is None,
@@ -86,9 +86,9 @@ def _message_records(update: Update, head: MessageHead) -> Records:
 
 
 def status_record(update: Update) -> StatusRecord | None:
-    """Return the transition to record; `None` if *update* is no status of a message.
+    """Return the transition to record; `None` if *update* is not a status of a message.
 
-    The status of a payment says nothing about how far its message came.
+    The status of a payment is not a status of its message.
     """
     number = update.phone_number_id
     if update.kind is not UpdateKind.STATUS or number is None:
@@ -109,13 +109,12 @@ def status_record(update: Update) -> StatusRecord | None:
 def _window(update: Update, customer: str | None) -> WindowRecord | None:
     """Return the customer service window that *update* opens.
 
-    A window opens when a customer writes to a business number or calls it. So it does not for a
-    group, which has no window; for a system message or an opened chat, which nobody wrote; nor for
-    an edit or a deletion, which change what was written before. In doubt a window is left closed:
+    A window opens when a customer writes to a business number or calls it. It does not open for a
+    group, which has no window; for a system message or an opened chat, which no customer wrote; nor
+    for an edit or a deletion, which change an earlier message. If unclear, a window is left closed:
     a template can be sent at any time, and a message outside of the window cannot.
 
-    The time is Meta's, but never later than we received it: no clock of somebody else's can keep a
-    window open.
+    The time is Meta's, limited to the time of receipt: a wrong clock cannot keep a window open.
     """
     if customer is None or update.phone_number_id is None:
         return None

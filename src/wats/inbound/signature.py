@@ -1,4 +1,4 @@
-"""Who sent this? The signature of a webhook, and the challenge of its set-up. No I/O."""
+"""The sender of a webhook: its signature, and the challenge of its set-up. No I/O."""
 
 import hashlib
 import hmac
@@ -16,7 +16,7 @@ _OUTER_PAD = bytes(byte ^ 0x5C for byte in range(256))
 
 
 class SignatureCheck:
-    """Tells the bodies that Meta signed from all others.
+    """Recognizes the bodies that Meta signed.
 
     Every secret is tried, so that an app secret can be replaced while both are valid. The two
     keyed hashes of each (HMAC, RFC 2104) are prepared once and copied for each body, which takes
@@ -26,7 +26,7 @@ class SignatureCheck:
         app_secrets: The app secrets that Meta may sign with; at least one.
 
     Raises:
-        ValueError: There is no secret, and without one every body would have to be believed.
+        ValueError: There is no secret, so no body could be verified.
     """
 
     def __init__(self, app_secrets: Sequence[Secret]) -> None:
@@ -65,7 +65,7 @@ class SignatureCheck:
             inner, outer = keyed_inner.copy(), keyed_outer.copy()
             inner.update(body)
             outer.update(inner.digest())
-            # No short cut: the time must not tell which of the secrets it was.
+            # No early exit: the time must not reveal which of the secrets matched.
             matches |= hmac.compare_digest(b"sha256=" + outer.hexdigest().encode(), header)
         return matches
 
@@ -81,11 +81,11 @@ def _keyed_hashes(key: bytes) -> tuple["hashlib._Hash", "hashlib._Hash"]:
 
 
 def answer_challenge(query: Mapping[str, str], verify_token: Secret) -> str:
-    """Return what Meta wants to hear when somebody configures this webhook.
+    """Return the response to the challenge that Meta sends when a webhook is configured.
 
     Args:
         query: The query parameters of the GET request, the first value of each.
-        verify_token: The word that was agreed on in Meta's dashboard.
+        verify_token: The token that was entered in Meta's dashboard.
 
     Raises:
         WebhookRefused: `invalid_mode`, `invalid_verify_token` or `missing_challenge`.

@@ -1,4 +1,4 @@
-"""What we make of a webhook: updates, each with its key, and their typed views. No I/O."""
+"""The updates in a webhook, each with its key, and their typed views. No I/O."""
 
 from datetime import datetime
 from typing import Any
@@ -27,10 +27,10 @@ _TOO_LONG = 10**32
 
 
 class Sender(msgspec.Struct, frozen=True, kw_only=True):
-    """Who wrote a message: every identity that Meta gave, any of which may be absent.
+    """The author of a message: every identity that Meta gave, any of which may be absent.
 
-    All of it is personal data. Key people by `user_id` where there is one: a customer with a
-    username may come without a phone number.
+    All fields are personal data. Identify people by `user_id` if present: a customer with a
+    username may have no phone number here.
     """
 
     wa_id: str | None = None
@@ -41,9 +41,9 @@ class Sender(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """A message of a customer, typed. All that it holds is in `Update.raw`, typed or not.
+    """A message of a customer, typed. Its complete content is in `Update.raw`, typed or not.
 
-    `content` is `None` for a type that has none or that is not known yet.
+    `content` is `None` for a type without content or an unknown type.
     """
 
     id: str
@@ -59,7 +59,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(Part, frozen=True):
-    """How far a message that was sent came, or how its payment stands."""
+    """The status of a sent message, or of its payment."""
 
     id: str | None = None
     status: str | None = None
@@ -120,23 +120,23 @@ class _Headed:
 
 
 class Update(_Headed, msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that happened, as Meta told it.
+    """One event, as Meta reported it.
 
     Attributes:
-        key: 32 hexadecimal digits: the same whenever Meta delivers this again, in whatever
-            company, and another for everything else.
-        kind: What it is.
-        field: The field of the webhook that it came in.
+        key: 32 hexadecimal digits: the same in every redelivery, alone or among other updates, and
+            different for every other update.
+        kind: The kind of event.
+        field: The webhook field that held it.
         waba_id: The id of the webhook's entry: the WhatsApp Business Account, except for
             `partner_solutions`, where it is a business portfolio.
-        phone_number_id: The business number that it concerns, if it concerns one.
-        conversation: Whom it was exchanged with, a customer or a group, at which number. Two
-            updates that share it are handled in order. `None` where there is no conversation.
+        phone_number_id: The business number that it concerns, if any.
+        conversation: The other party, a customer or a group, and our number. Updates with the same
+            conversation are handled in order. `None` where there is no conversation.
         occurred_at: Meta's time: of the item, else of its entry, else 1970. Part of the identity
             of an update, and for that reason never our time.
-        received_at: When we received it first.
-        contact: What Meta said about the customer, as it came.
-        raw: The item, as it came.
+        received_at: When we first received it.
+        contact: Meta's data about the customer, unchanged.
+        raw: The item, unchanged.
     """
 
     key: str
@@ -152,10 +152,10 @@ class Update(_Headed, msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def message(self) -> Message | None:
-        """The message, if this is one of a customer's; it is read anew each time.
+        """The message, if a customer sent it; it is decoded at each access.
 
-        System messages and opened chats are messages by form. Echoes, history and standby are
-        not: they look like messages, and nobody should answer them by accident.
+        System messages and opened chats have the form of messages. Echoes, history and standby are
+        excluded: they look like messages, and a handler must not reply by accident.
         """
         if self.kind not in _MESSAGES:
             return None
@@ -163,7 +163,7 @@ class Update(_Headed, msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def status(self) -> Status | None:
-        """The status, if this is one of a message or of its payment; it is read anew each time."""
+        """The status of a message or of its payment, if this is one; decoded at each access."""
         return read(Status, self.raw) if self.kind in _STATUSES else None
 
 
@@ -175,20 +175,20 @@ _DECODER = msgspec.json.Decoder(Update)
 
 
 def encode(update: Update) -> bytes:
-    """Return *update* as JSON, for the store and for whoever else it is handed to."""
+    """Return *update* as JSON, for the store and for other consumers."""
     return _ENCODER.encode(update)
 
 
 def decode(payload: bytes) -> Update:
-    """Return the update that `encode` made *payload* of, equal to it."""
+    """Return the update of which *payload* is the result of `encode`, equal to it."""
     return _DECODER.decode(payload)
 
 
 def identifier(value: object) -> str | None:
-    """Return *value* as an identifier; Meta writes some of them as numbers.
+    """Return *value* as an identifier; Meta writes some identifiers as numbers.
 
     Returns:
-        `None` if it cannot be one: see `is_safe_id`.
+        `None` if it is not valid: see `is_safe_id`.
     """
     if isinstance(value, str):
         # As `is_safe_id`, without another call: an update has ten identifiers.
@@ -205,7 +205,7 @@ def identifier(value: object) -> str | None:
 def read_message(
     raw: dict[str, Any], *, contact: dict[str, Any] | None, timestamp: datetime
 ) -> Message | None:
-    """Return *raw* as a message; for items that `Update.message` keeps away from handlers.
+    """Return *raw* as a message; for items that `Update.message` excludes.
 
     Returns:
         `None` if it has no id.
@@ -229,7 +229,7 @@ def read_message(
 
 
 def read_sender(raw: dict[str, Any], *, contact: dict[str, Any] | None) -> Sender:
-    """Return who sent *raw*: what the item itself says goes before what *contact* says."""
+    """Return the sender of *raw*: its own members take precedence over *contact*."""
     about = contact if contact is not None else {}
     profile = about.get("profile")
     named = profile if isinstance(profile, dict) else {}

@@ -84,20 +84,20 @@ class _Value(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     statuses: tuple[Raw] | UnsetType = UNSET
 
 
-class _Change(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class _UsualChange(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     value: _Value
     field: Literal["messages"]
 
 
-class _Entry(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+class _UsualEntry(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     id: str
-    changes: tuple[_Change]
+    changes: tuple[_UsualChange]
     time: Any = None
 
 
 class _Envelope(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     object: Literal["whatsapp_business_account"]
-    entry: tuple[_Entry]
+    entry: tuple[_UsualEntry]
 
 
 _decode = msgspec.json.Decoder(_Envelope).decode
@@ -123,13 +123,13 @@ class UsualUpdate(Update, frozen=True, kw_only=True):
     @property  # type: ignore[misc]  # mypy expects a field; the slot of the field is still used
     @override
     def raw(self) -> dict[str, Any]:
-        """The item, as it came."""
+        """The item, unchanged."""
         return cast("dict[str, Any]", _decoded(_RAW, self))
 
     @property  # type: ignore[misc]  # as above
     @override
     def contact(self) -> dict[str, Any] | None:
-        """What Meta said about the customer, as it came."""
+        """Meta's data about the customer, unchanged."""
         return cast("dict[str, Any] | None", _decoded(_CONTACT, self))
 
     @override

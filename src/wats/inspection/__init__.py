@@ -1,1 +1,1 @@
-"""The client of a running service: what `status`, `doctor` and `support-bundle` read from it."""
+"""The client of a running service, for `status`, `doctor` and `support-bundle`."""

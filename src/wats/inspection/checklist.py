@@ -1,7 +1,7 @@
-"""The operator's checklist: what is to hold of a service's telemetry, and how it is seen. No I/O.
+"""The operator's checklist: promises about a service's telemetry, and how to check them. No I/O.
 
-What was answered is gathered elsewhere; here it is judged. No finding shows a value that came from
-the service, and none shows the token.
+The responses are gathered elsewhere; here they are judged. No finding shows a value from the
+service, and none shows the token.
 """
 
 import ipaddress
@@ -36,7 +36,7 @@ MAX_NAMED: Final = 5
 
 
 class Verdict(StrEnum):
-    """Whether an item holds; `unknown` if it cannot be told from outside."""
+    """Whether an item holds; `unknown` if it cannot be checked from outside."""
 
     HOLDS = "holds"
     FAILS = "fails"
@@ -45,7 +45,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What was found of one item, and what was seen or is to be done."""
+    """The verdict on one item, with its evidence or its remedy."""
 
     verdict: Verdict
     note: str = ""
@@ -56,9 +56,9 @@ class Item:
     """One line of the checklist.
 
     Attributes:
-        name: What machines know it by.
-        promise: What is to hold.
-        judge: Tells whether it does.
+        name: Its name in JSON.
+        promise: The property that must hold.
+        judge: Returns whether it does.
     """
 
     name: str
@@ -82,11 +82,11 @@ def _by_hand(note: str) -> Callable[[Evidence], Finding]:
     return lambda _: _unknown(note)
 
 
-_CLOSED: Final = "The token did not open all three routes, so there is nothing to judge."
+_CLOSED: Final = "The token was not accepted by all operator endpoints, so this cannot be checked."
 
 
 def _if_open(judge: Callable[[Evidence], Finding]) -> Callable[[Evidence], Finding]:
-    """Let *judge* see only evidence with all three answers; what it cannot read does not hold."""
+    """Pass *judge* only readable evidence with all three responses; fail the item otherwise."""
 
     def judged(evidence: Evidence) -> Finding:
         if not evidence.is_open:
@@ -94,7 +94,7 @@ def _if_open(judge: Callable[[Evidence], Finding]) -> Callable[[Evidence], Findi
         try:
             return judge(evidence)
         except (ValueError, msgspec.MsgspecError):
-            return _fails("What is answered cannot be read; it is not what wats answers.")
+            return _fails("The response cannot be parsed; it is not from wats.")
 
     return judged
 
@@ -102,31 +102,31 @@ def _if_open(judge: Callable[[Evidence], Finding]) -> Callable[[Evidence], Findi
 def _hides(trials: Sequence[Trial]) -> Finding:
     differences = [each for trial in trials for each in trial.differences()]
     if differences:
-        return _fails(f"They answer otherwise to {_some(differences)}.")
+        return _fails(f"The responses differ for {_some(differences)}.")
     if any(trial.is_vague() for trial in trials):
         return _unknown(
-            "Even paths that do not exist get different answers here, so something in between "
-            "writes them. Ask where the service itself is reached."
+            "Two paths that do not exist get different responses, so a proxy may have changed "
+            "them. Repeat the check without the proxy."
         )
-    return _holds(f"{len(trials)} kinds of requests compared.")
+    return _holds(f"Compared {len(trials)} kinds of requests.")
 
 
 def _opens(evidence: Evidence) -> Finding:
     if not evidence.answers:
-        return _unknown("The token was not sent, as anybody on the way could have read it.")
+        return _unknown("The token was not sent, because the connection is not encrypted.")
     statuses = {path: evidence.answers[path].status for path in HIDDEN}
     closed = [f"{path} ({status})" for path, status in statuses.items() if status != 200]
     if not closed:
         return _holds()
     return _fails(
-        f"Not 200: {_some(closed)}. With 404 the token is not one of the service's, or something "
-        "in between does not pass it on."
+        f"Not 200: {_some(closed)}. A 404 means that the token is not valid, or that a proxy "
+        "removes it."
     )
 
 
 def _document_is_silent(evidence: Evidence) -> Finding:
     if evidence.document.status != 200:
-        return _holds("Strangers get no document here.")
+        return _holds("The API document is not served without a token.")
     named = [path for path in HIDDEN if path.encode() in evidence.document.body]
     return _fails(f"It names {_some(named)}.") if named else _holds()
 
@@ -134,42 +134,48 @@ def _document_is_silent(evidence: Evidence) -> Finding:
 def _is_private(evidence: Evidence) -> Finding:
     address = ipaddress.ip_address(evidence.address.partition("%")[0])
     if evidence.is_encrypted:
-        return _holds("It is reached by TLS.")
+        return _holds("The connection uses TLS.")
     if address.is_loopback:
-        return _holds("It is reached on this machine, by plain HTTP. See how the scraper does.")
+        return _holds("Plain HTTP over loopback. Check the connection of the scraper too.")
     if address.is_global:
-        return _fails("It is reached by plain HTTP at a public address. Put TLS before it.")
-    return _unknown("It is reached by plain HTTP at a private address; nobody else may read there.")
+        return _fails("Plain HTTP to a public address. Put a TLS proxy in front.")
+    return _unknown("Plain HTTP to a private address. Make sure that the network is trusted.")
 
 
 def _is_strong(evidence: Evidence) -> Finding:
     rule = checks.bearer_token
     if rule.accept(evidence.token.reveal()) is None:
         return _fails(f"A token must be {rule.expects}.")
-    return _holds("It is long enough; whether it is random, only its maker knows.")
+    return _holds("The token is long enough. Randomness cannot be checked.")
 
 
 def _is_separate(evidence: Evidence) -> Finding:
     if evidence.api is None:
-        return _unknown("The API was not asked. A GET of one of its routes must be 401.")
+        return _unknown(
+            "The API was not checked. With this token, a GET of an API route must return 401."
+        )
     if evidence.api.status == 401:
-        return _holds("The API answers it with 401.")
+        return _holds("The API rejects the token with 401.")
     if evidence.api.status == 405:
         return _fails(
-            "It opens the API too, so whoever can read it can send messages. Give the scraper a "
-            "'telemetry.bearerToken' of its own."
+            "The token is valid for the API too, so a scraper could send messages. Configure a "
+            "separate 'telemetry.bearerToken' for the scraper."
         )
-    return _unknown("The API cannot be reached here. A GET of one of its routes must be 401.")
+    return _unknown(
+        "The API is not reachable here. With this token, a GET of an API route must return 401."
+    )
 
 
 @_if_open
 def _is_known(evidence: Evidence) -> Finding:
     objections = Vocabulary(evidence.status).objections(evidence.samples)
     if not objections:
-        return _holds(f"{len(evidence.samples)} samples compared.")
+        return _holds(f"Compared {len(evidence.samples)} samples.")
     if evidence.status.version != __version__:
-        return _unknown("The service has another version than this command; use that of its own.")
-    return _fails(f"There is {_some(objections)}.")
+        return _unknown(
+            "The service has another version than this command; use the command of that version."
+        )
+    return _fails(f"Found {_some(objections)}.")
 
 
 @_if_open
@@ -190,13 +196,13 @@ def _is_silent(evidence: Evidence) -> Finding:
     leaks = [
         f"{path}: {key}" for path in HIDDEN for key in _haystack(evidence, path).keys_of(sought)
     ]
-    told = {
+    strings_by_path = {
         "/metrics": (value for _, labels, _ in evidence.samples for _, value in labels),
         **{path: strings_of(evidence.document_of(path)) for path in HIDDEN[1:]},
     }
-    for path, strings in told.items():
+    for path, strings in strings_by_path.items():
         kinds = dict.fromkeys(kind for text in set(strings) for kind in looks_private(text))
-        leaks += [f"{path}: what looks like {kind}" for kind in sorted(kinds)]
+        leaks += [f"{path}: {kind}" for kind in sorted(kinds)]
     return _fails(f"Found: {_some(leaks)}.") if leaks else _holds()
 
 
@@ -215,27 +221,29 @@ def _has_the_time(evidence: Evidence) -> Finding:
     date = parsedate_to_datetime(evidence.answers["/status"].headers.get("date", ""))
     apart = abs((evidence.asked_at - date.replace(tzinfo=UTC)).total_seconds())
     if apart > CLOCK_SECONDS:
-        return _fails(f"It and the clock here are {apart:.0f} s apart; one of them is wrong.")
+        return _fails(f"The clocks of the service and of this machine differ by {apart:.0f} s.")
     return _holds()
 
 
 @_if_open
 def _is_bounded(evidence: Evidence) -> Finding:
     live = len(evidence.samples)
-    told = evidence.samples.total(SERIES.name, kind=SeriesCount.BUDGET)
-    budget = told or SERIES_BUDGET
+    exposed = evidence.samples.total(SERIES.name, kind=SeriesCount.BUDGET)
+    budget = exposed or SERIES_BUDGET
     if live > budget:
-        return _fails(f"There are {live} series, and there may be {budget:.0f}.")
-    return _holds(f"{live} of at most {budget:.0f}.")
+        return _fails(f"{live} series exceed the budget of {budget:.0f}.")
+    return _holds(f"{live} series, at most {budget:.0f} allowed.")
 
 
 def _is_kept(evidence: Evidence) -> Finding:
     mode = evidence.token_file_mode
     if mode is not None and mode & 0o007:
-        return _fails("Everybody on this machine may use the token's file; take that away.")
+        return _fails(
+            "The token file is accessible to all users of this machine; restrict its mode."
+        )
     return _unknown(
-        "Look into the configuration of the scraper: 'credentials_file', and no token in it; and "
-        "into your repositories."
+        "Check that the scraper's configuration uses 'credentials_file' and contains no token, and "
+        "that no repository contains one."
     )
 
 
@@ -251,40 +259,48 @@ def _some(things: Sequence[str]) -> str:
 ITEMS: Final = (
     Item(
         "hidden",
-        "Without a token, its routes look like paths that do not exist.",
+        "Without a token, operator endpoints look like nonexistent paths.",
         lambda evidence: _hides(evidence.without_token),
     ),
     Item(
         "refused",
-        "With a wrong token, they do too.",
+        "With a wrong token, operator endpoints look like nonexistent paths.",
         lambda evidence: _hides(evidence.wrong_token),
     ),
-    Item("opened", "With the token, each of them answers.", _opens),
-    Item("document", "The API document for strangers does not name them.", _document_is_silent),
-    Item("encrypted", "The token does not travel where others can read it.", _is_private),
+    Item("opened", "With the token, every operator endpoint responds.", _opens),
+    Item(
+        "document",
+        "Without a token, the API document does not list operator endpoints.",
+        _document_is_silent,
+    ),
+    Item("encrypted", "The token is sent over an encrypted or local connection only.", _is_private),
     Item("strong", "The token cannot be guessed.", _is_strong),
-    Item("separate", "The token opens telemetry and nothing else.", _is_separate),
-    Item("known", "/metrics says what is in the vocabulary and nothing else.", _is_known),
-    Item("fields", "/status and /debug/diagnostics have no other fields.", _has_known_fields),
-    Item("silent", "No number, message id, address or token is in what they say.", _is_silent),
-    Item("unstored", "No cache may keep it.", _is_not_stored),
-    Item("clock", "The clock of the service is right.", _has_the_time),
-    Item("bounded", "There are no more series than the budget allows.", _is_bounded),
-    Item("kept", "The token is in a file or a secret manager, and in no repository.", _is_kept),
+    Item("separate", "The token is valid for telemetry only.", _is_separate),
+    Item("known", "/metrics has documented families, labels and label values only.", _is_known),
+    Item(
+        "fields", "/status and /debug/diagnostics have documented fields only.", _has_known_fields
+    ),
+    Item("silent", "Responses contain no phone number, message id, address or token.", _is_silent),
+    Item("unstored", "Responses must not be cached.", _is_not_stored),
+    Item("clock", "The clock of the service is correct.", _has_the_time),
+    Item("bounded", "The number of series is within the budget.", _is_bounded),
+    Item("kept", "The token is stored in a file or secret manager, not in a repository.", _is_kept),
     Item(
         "derived",
-        "No metric that you make yourself counts single people or messages.",
-        _by_hand("Look into your handlers, your telemetry sink and your recording rules."),
+        "No custom metric identifies single people or messages.",
+        _by_hand("Review your handlers, telemetry sink and recording rules."),
     ),
     Item(
         "retained",
-        "Who sees scrapes, and for how long, follows your privacy policy.",
-        _by_hand("Look at the retention of Prometheus and at who may open its dashboards."),
+        "Access to scraped data and its retention follow your privacy policy.",
+        _by_hand("Check the retention of Prometheus and the access to its dashboards."),
     ),
     Item(
         "shared",
-        "Nothing secret or personal is in public issues and logs.",
-        _by_hand("Share what 'wats support-bundle' writes, and no headers, ids or webhook bodies."),
+        "Public issues and logs contain no secrets or personal data.",
+        _by_hand(
+            "Share the output of 'wats support-bundle', never headers, ids or webhook bodies."
+        ),
     ),
 )
-"""The checklist, in the order in which it is told."""
+"""The checklist, in the order of its output."""

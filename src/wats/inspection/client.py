@@ -1,4 +1,4 @@
-"""A running service, as its operator reaches it: one host, no proxy, no redirect. Blocking."""
+"""A client of a running service: one host, no proxy, no redirect. Blocking."""
 
 import http.client
 import socket
@@ -19,14 +19,14 @@ MAX_ANSWER_BYTES: Final = 16 * 1_048_576
 
 
 class NoAnswer(click.ClickException):
-    """The service cannot be asked; the message says why, in words of ours."""
+    """The service cannot be queried; the message holds the reason, in words of ours."""
 
 
 def service_url(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    """Check the URL of a service, for `callback`; one that is refused is not shown.
+    """Check the URL of a service, for `callback`; a refused one is not shown.
 
     Raises:
-        click.BadParameter: It is no URL, or holds more than one, such as a password.
+        click.BadParameter: The value is not a URL, or holds more than one, such as a password.
     """
     if value is None:
         return None
@@ -38,7 +38,7 @@ def service_url(_: click.Context, __: click.Parameter, value: str | None) -> str
 
 
 class Remote:
-    """The service at *url*, which is everything before the paths of its routes."""
+    """The service at *url*, the part before the paths of its routes."""
 
     def __init__(self, url: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         parts = urlsplit(url)
@@ -54,7 +54,7 @@ class Remote:
         """Ask for *path*.
 
         Raises:
-            NoAnswer: There was none, or one that is too large.
+            NoAnswer: There was no response, or it is too large.
         """
         headers = {"accept-encoding": "identity", "connection": "close", **_bearer(token)}
         with self._explained(), self._connected() as connection:
@@ -62,13 +62,13 @@ class Remote:
             response = connection.getresponse()
             body = response.read(MAX_ANSWER_BYTES + 1)
         if len(body) > MAX_ANSWER_BYTES:
-            msg = f"The answer of {self.url} is larger than any of a gateway."
+            msg = f"The response of {self.url} is too large to be from wats."
             raise NoAnswer(msg)
         named = {name.lower(): value for name, value in response.getheaders()}
         return Answer(response.status, named, body)
 
     def exchange(self, method: str, path: str, headers: Mapping[str, str]) -> bytes:
-        """Return every byte of the answer to a request with *headers* and no others but `Host`.
+        """Return every byte of the response to a request with *headers* and no others but `Host`.
 
         Raises:
             NoAnswer: There was none.
@@ -85,10 +85,10 @@ class Remote:
         return bytes(answer)
 
     def address(self) -> str:
-        """Return the IP address that the service is reached at.
+        """Return the IP address of the service.
 
         Raises:
-            NoAnswer: It is not reached.
+            NoAnswer: The service is not reachable.
         """
         with self._explained(), self._connected() as connection:
             connection.connect()
@@ -116,7 +116,7 @@ class Remote:
             yield
         except (OSError, http.client.HTTPException) as error:
             reason = next(text for kind, text in _REASONS.items() if isinstance(error, kind))
-            msg = f"{self.url} does not answer: {reason}."
+            msg = f"{self.url} does not respond: {reason}."
             raise NoAnswer(msg) from None
 
     def _authority(self) -> str:
@@ -129,12 +129,12 @@ def _bearer(token: Secret | None) -> Mapping[str, str]:
 
 
 _REASONS: Final[Mapping[type[Exception], str]] = {
-    ssl.SSLCertVerificationError: "its certificate is not one that is trusted here",
-    ssl.SSLError: "TLS cannot be agreed on",
-    socket.gaierror: "its name is not known",
-    TimeoutError: "it takes too long",
-    ConnectionRefusedError: "nothing listens there",
-    ConnectionError: "it hangs up",
-    http.client.HTTPException: "what it says is not HTTP",
-    OSError: "it cannot be reached",
+    ssl.SSLCertVerificationError: "its TLS certificate is not trusted",
+    ssl.SSLError: "the TLS handshake failed",
+    socket.gaierror: "the host name cannot be resolved",
+    TimeoutError: "the request timed out",
+    ConnectionRefusedError: "the connection was refused",
+    ConnectionError: "the connection was closed",
+    http.client.HTTPException: "the response is not valid HTTP",
+    OSError: "the host cannot be reached",
 }

@@ -1,4 +1,4 @@
-"""How a service is doing, as lines of text. No I/O."""
+"""The state of a service, as lines of text. No I/O."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from wats.inspection.formatting import (
 )
 from wats.inspection.history import History
 from wats.inspection.samples import Samples
-from wats.inspection.tables import Cell, Fact, Row, Section, Tally, inbox, others, sections
+from wats.inspection.tables import Cell, Fact, Row, Table, Tally, inbox, others, sections
 from wats.web.ops.status import Status, StoreView
 
 _NUMBER: Final = 8
@@ -25,15 +25,15 @@ _CELLS: Final = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """What is shown: all that a service has counted, or what it did while it was watched.
+    """The content of a frame: all counts of a service, or those since it is watched.
 
     Attributes:
-        url: Where the service is.
-        status: What `/status` said last; `None` if it has said nothing yet.
-        latest: What `/metrics` said last.
-        history: What was seen while the service was watched; `None` if it is looked at once.
-        trouble: Why it says nothing now; empty if it does.
-        notes: What else is to be said, at the end.
+        url: The address of the service.
+        status: The last response of `/status`; `None` before the first.
+        latest: The last response of `/metrics`.
+        history: The observations since the service is watched; `None` for a single look.
+        trouble: Why it does not respond now; empty if it does.
+        notes: Further remarks, at the end.
     """
 
     url: str
@@ -45,9 +45,9 @@ class View:
 
 
 def render(view: View, style: Style) -> list[str]:
-    """Return *view* as lines that are no longer, and no more, than *style* has room for.
+    """Return *view* as lines within the width and height of *style*.
 
-    Where there is not room for everything, first the empty lines go, then the quietest rows.
+    If there is too little room, first the empty lines are removed, then the quietest rows.
     """
     page = _Page(view, style)
     head, foot = page.head(), page.foot()
@@ -62,12 +62,12 @@ def render(view: View, style: Style) -> list[str]:
     return [*head, *body, *(blank if foot else []), *foot][: style.lines]
 
 
-def _height(tables: Sequence[Section]) -> int:
+def _height(tables: Sequence[Table]) -> int:
     return sum(1 + len(table.rows) for table in tables)
 
 
-def _fit(tables: Sequence[Section], room: int, counted: Samples) -> list[Section]:
-    """Take the quietest row from the longest table until all of them have room."""
+def _fit(tables: Sequence[Table], room: int, counted: Samples) -> list[Table]:
+    """Remove the quietest row of the longest table until all tables fit."""
     kept = list(tables)
     while _height(kept) > room:
         place = max(range(len(kept)), key=lambda place: len(kept[place].rows))
@@ -121,7 +121,7 @@ class _Page:
         return line if store.ok else self._style.alarm(line)
 
     def _joined(self, parts: Sequence[str]) -> str:
-        """Return as many of *parts* as there is room for, and of the first what there is."""
+        """Return as many of *parts* as fit, and at least the beginning of the first."""
         between = " · " if self._style.has_unicode else " | "
         text = self._style.shorten("".join(parts[:1]), self._style.columns)
         for part in parts[1:]:
@@ -130,7 +130,7 @@ class _Page:
             text += between + self._style.shorten(part, self._style.columns)
         return text
 
-    def table(self, section: Section) -> list[str]:
+    def table(self, section: Table) -> list[str]:
         title = section.title + (f" (+{section.hidden})" if section.hidden else "")
         number = "total" if self._history is None else "per s"
         heads = "".join(head.rjust(_NUMBER) for head in section.heads)

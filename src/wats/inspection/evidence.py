@@ -1,4 +1,4 @@
-"""What a running service answered when its telemetry was looked at from outside. No I/O."""
+"""The responses of a running service to requests for its telemetry. No I/O."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ HIDDEN: Final = ("/metrics", "/status", "/debug/diagnostics")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer, with the names of its headers in lower case."""
+    """One response, with the names of its headers in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -29,20 +29,21 @@ class Answer:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything that was asked and answered.
+    """All requests and responses.
 
     Attributes:
         is_encrypted: Whether the service was reached by TLS.
-        address: The IP address at which it was.
-        token: What was presented.
-        sought: What the config of the service keeps to itself, as far as it is known here.
-        token_file_mode: The permissions of the file that the token is in, if it is in one.
-        without_token: What strangers without a token got.
-        wrong_token: What strangers with a wrong token got.
-        answers: What the telemetry routes answered to the token, by path; empty if it was not sent.
-        api: What a route of the API answered to the token.
-        document: The API document, as strangers get it.
-        asked_at: When the answers came.
+        address: The IP address of the service.
+        token: The token that was sent.
+        sought: The private values of the config of the service, as far as they are known here.
+        token_file_mode: The permissions of the file of the token, if it was read from one.
+        without_token: The responses to clients without a token.
+        wrong_token: The responses to clients with a wrong token.
+        answers: The responses of the telemetry routes to the token, by path; empty if it was not
+            sent.
+        api: The response of a route of the API to the token.
+        document: The API document for unauthenticated clients.
+        asked_at: The time of the responses.
     """
 
     is_encrypted: bool
@@ -59,29 +60,29 @@ class Evidence:
 
     @property
     def is_open(self) -> bool:
-        """Whether the token opened everything."""
+        """Whether the token opened every surface."""
         return all(path in self.answers and self.answers[path].status == 200 for path in HIDDEN)
 
     @cached_property
     def samples(self) -> Samples:
-        """What `/metrics` said.
+        """The samples of `/metrics`.
 
         Raises:
-            NotAnExposition: It said something else.
+            NotAnExposition: The response is not an exposition.
         """
         return Samples.parse(self.answers["/metrics"].body.decode(errors="replace"))
 
     @cached_property
     def status(self) -> Status:
-        """What `/status` said.
+        """The content of `/status`.
 
         Raises:
-            msgspec.MsgspecError: It said something else.
+            msgspec.MsgspecError: The response has another form.
         """
         return msgspec.json.decode(self.answers["/status"].body, type=Status)
 
     def document_of(self, path: str) -> Any:
-        """Return the JSON that *path* answered.
+        """Return the JSON of the response of *path*.
 
         Raises:
             ValueError: It is none.

@@ -1,4 +1,4 @@
-"""Numbers in few characters, and small graphs of them. No I/O."""
+"""Numbers in few characters, and small graphs. No I/O."""
 
 import math
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ _FAINT: Final = "2"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Style:
-    """What the place where a frame is shown can show.
+    """The abilities of the output of a frame.
 
     Attributes:
-        columns: How long a line may be.
-        lines: How many lines there may be; `None` for any number.
-        has_colors: Whether escape sequences are understood.
-        has_unicode: Whether more than ASCII can be written.
+        columns: The width of a line.
+        lines: The number of lines; `None` for any number.
+        has_colors: Whether the terminal interprets escape sequences.
+        has_unicode: Whether characters beyond ASCII can be written.
     """
 
     columns: int = 80
@@ -32,11 +32,11 @@ class Style:
         return self._paint(text, _BOLD)
 
     def faint(self, text: str) -> str:
-        """Return *text* as what need not be read."""
+        """Return *text* in a subdued style."""
         return self._paint(text, _FAINT)
 
     def alarm(self, text: str) -> str:
-        """Return *text* as what must be read."""
+        """Return *text* in a prominent style."""
         return self._paint(text, f"{_BOLD};{_RED}")
 
     def graph(self, values: Sequence[float | None], width: int) -> str:
@@ -47,7 +47,7 @@ class Style:
         return self._paint(bars.rjust(width), _CYAN)
 
     def shorten(self, text: str, width: int) -> str:
-        """Return *text* without characters that steer a terminal, and its middle if it is long."""
+        """Return *text* without characters that control a terminal, and shortened in its middle."""
         plain = "".join(each if self._can_show(each) else "?" for each in text)
         if len(plain) <= width:
             return plain
@@ -59,7 +59,7 @@ class Style:
         if value is None:
             return " "
         bars = "▁▂▃▄▅▆▇█" if self.has_unicode else "_.-:=+*#"
-        # What is more than nothing is seen to be, however little it is.
+        # A value above zero is visible, however small.
         return bars[max(1, round(value / top * 7))] if value > 0 else bars[0]
 
     def _can_show(self, character: str) -> bool:
@@ -79,7 +79,7 @@ def format_count(count: float) -> str:
 
 
 def format_rate(rate: float | None) -> str:
-    """Return how often something happens in a second, in at most six characters."""
+    """Return a rate per second, in at most six characters."""
     if rate is None:
         return "-"
     if rate == 0 or rate >= 100:
@@ -90,7 +90,7 @@ def format_rate(rate: float | None) -> str:
 def format_seconds(seconds: float | None, *, bottom: float = 0.0, top: float = math.inf) -> str:
     """Return a duration in at most six characters.
 
-    Durations up to *bottom*, or above *top*, could not be told apart when they were measured.
+    Durations up to *bottom*, or above *top*, were not distinguished by the buckets.
     """
     if seconds is None:
         return "-"
@@ -106,7 +106,7 @@ def format_seconds(seconds: float | None, *, bottom: float = 0.0, top: float = m
 
 
 def format_uptime(seconds: int) -> str:
-    """Return how long something has lasted, in its two largest units."""
+    """Return a time span, in its two largest units."""
     units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
     parts = []
     for unit, size in units:

@@ -1,4 +1,4 @@
-"""What was seen of a service since somebody began to watch it. No I/O."""
+"""The observations of a service since it is watched. No I/O."""
 
 from collections import deque
 from collections.abc import Callable
@@ -13,28 +13,28 @@ RECENT_SECONDS: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What happened between two looks at the service."""
+    """The increase between two scrapes of the service."""
 
     seconds: float
     increase: Samples
 
 
 class History:
-    """The last looks at one service, and all that it counted while they were taken.
+    """The last scrapes of one service, and the increase between them.
 
-    A look that failed leaves a gap. What happened meanwhile is found by the next one that does
-    not, unless the service began anew: what it had counted since the last look is lost then.
+    A scrape that failed leaves a gap. The next successful one includes the increase, unless the
+    service restarted: then its counts since the last scrape are lost.
     """
 
     def __init__(self) -> None:
         self.latest = Samples()
         self.watched = Samples()
-        """All that happened since the first look."""
+        """The increase since the first scrape."""
         self._steps: deque[Step | None] = deque(maxlen=MAX_STEPS)
         self._looked_at: float | None = None
 
     def look(self, at: float, samples: Samples) -> None:
-        """Take in what the service said at *at*, in seconds of a clock that never goes back."""
+        """Add the response of the service at *at*, in seconds of a monotonic clock."""
         if self._looked_at is not None:
             step = Step(max(at - self._looked_at, 1e-3), samples.increase_since(self.latest))
             self._steps.append(step)
@@ -43,7 +43,7 @@ class History:
         self._looked_at = at
 
     def miss(self) -> None:
-        """Take in that the service said nothing."""
+        """Add a failed scrape."""
         self._steps.append(None)
 
     def rates(self, count: Callable[[Samples], float]) -> list[float | None]:
@@ -53,7 +53,7 @@ class History:
         ]
 
     def recent(self) -> Samples:
-        """Return what happened in the last minute."""
+        """Return the increase of the last minute."""
         seconds, parts = 0.0, []
         for step in reversed(self._steps):
             if step is not None and seconds < RECENT_SECONDS:

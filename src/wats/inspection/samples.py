@@ -1,4 +1,4 @@
-"""What a scrape says, as numbers that can be compared, added up and asked. No I/O."""
+"""A scrape as numbers that can be compared, added up and queried. No I/O."""
 
 import math
 import re
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, TypeAlias
 
 Labels: TypeAlias = tuple[tuple[str, str], ...]
-"""The labels of one series, as they stand in the exposition."""
+"""The labels of one series, as written in the exposition."""
 
 _SAMPLE = re.compile(
     r'(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(?P<labels>(?:[^"}]|"(?:[^"\\]|\\.)*")*)\})?'
@@ -21,11 +21,11 @@ _PARTS: Final = ("_bucket", "_sum", "_count")
 
 
 class NotAnExposition(ValueError):
-    """A line is none that a service of ours writes. The line is not told, only its number."""
+    """A line that a service of ours would not write. Only its number is reported."""
 
 
 class Samples:
-    """The samples of some families at one moment, or by how much they grew between two.
+    """The samples of some families at one moment, or their increase between two.
 
     *values* holds, for each sample name, the value of each series. *kinds* holds the kind of each
     family; a histogram's samples have its name and a suffix.
@@ -44,11 +44,11 @@ class Samples:
         """Read the text format, version 0.0.4, as our own service writes it.
 
         Raises:
-            NotAnExposition: It is something else.
+            NotAnExposition: The text has another form.
         """
         values: dict[str, dict[Labels, float]] = {}
         kinds: dict[str, str] = {}
-        # Not `splitlines`: to it, there is more that ends a line than a line feed.
+        # Not `splitlines`, which splits at further characters than a line feed.
         lines = exposition.removesuffix("\n").split("\n") if exposition else []
         for number, line in enumerate(lines, 1):
             if line.startswith("#"):
@@ -58,7 +58,7 @@ class Samples:
             try:
                 name, labels, value = _sample(line)
             except ValueError:
-                msg = f"Line {number} is no sample."
+                msg = f"Line {number} is not a sample."
                 raise NotAnExposition(msg) from None
             values.setdefault(name, {})[labels] = value
         return cls(values, kinds)
@@ -72,11 +72,11 @@ class Samples:
         return sum(map(len, self._values.values()))
 
     def has(self, name: str) -> bool:
-        """Tell whether there is a sample of this name."""
+        """Return whether there is a sample of this name."""
         return name in self._values
 
     def family(self, name: str) -> str:
-        """Return the family that the sample *name* belongs to."""
+        """Return the family of the sample *name*."""
         for part in _PARTS:
             base = name.removesuffix(part)
             if base != name and self.kinds.get(base) == "histogram":
@@ -88,7 +88,7 @@ class Samples:
         return sum(value for _, value in self._select(name, labels))
 
     def split(self, name: str, by: str, **labels: str) -> dict[str, float]:
-        """Return such sums, one for each value of the label *by*, in the order of the scrape."""
+        """Return the sums by value of the label *by*, in the order of the scrape."""
         sums: dict[str, float] = {}
         for pairs, value in self._select(name, labels):
             key = pairs.get(by, "")
@@ -117,9 +117,9 @@ class Samples:
         )
 
     def increase_since(self, before: "Samples") -> "Samples":
-        """Return by how much counters and histograms have grown, without what has not.
+        """Return the increase of counters and histograms, without unchanged ones.
 
-        If anything fell or is gone, the service began anew, and everything has grown from 0.
+        If a value fell or is gone, the service restarted, and everything has grown from 0.
         """
         counted = {name: each for name, each in self._values.items() if self._counts(name)}
         if any(
@@ -133,14 +133,14 @@ class Samples:
             earlier = before._values.get(name, {})
             changes = {labels: series[labels] - earlier.get(labels, 0.0) for labels in series}
             if any(changes.values()):
-                # Of a bucket, 0 says something: nothing was as quick as that.
+                # For a bucket, 0 is significant: no event was that quick.
                 keeps_all = name.endswith("_bucket")
                 grown[name] = {key: each for key, each in changes.items() if each or keeps_all}
         return Samples(grown, self.kinds)
 
     @classmethod
     def sum(cls, parts: Iterable["Samples"]) -> "Samples":
-        """Return what *parts* come to together."""
+        """Return the sum of *parts*."""
         values: dict[str, dict[Labels, float]] = {}
         kinds: dict[str, str] = {}
         for part in parts:

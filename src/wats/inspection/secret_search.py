@@ -1,4 +1,4 @@
-"""Whether a text holds what a config keeps to itself, in any form and if only in part. No I/O."""
+"""Search a text for private values of a config, in any encoding and in parts. No I/O."""
 
 import base64
 import re
@@ -13,33 +13,33 @@ from wats.privacy import Secret
 from wats.web.parts import HOOK_LABEL
 
 PART_CHARACTERS: Final = 10
-"""So many characters in a row give a secret away."""
+"""This many consecutive characters reveal a secret."""
 
 PART_DIGITS: Final = 8
-"""So many digits in a row give an id away."""
+"""This many consecutive digits reveal an id."""
 
 _BETWEEN_DIGITS: Final = re.compile(r"(?<=[0-9])[ ().+/_-]{1,3}(?=[0-9])")
 
 _ANYWHERE: Final = ("0.0.0.0", "::", "127.0.0.1", "::1", "localhost")  # noqa: S104 - not bound
 
 PUBLIC: Final = frozenset({"", *_ANYWHERE, "graph.facebook.com", HOOK_LABEL})
-"""What a config may say that tells nobody whose it is."""
+"""Values of a config that identify no installation."""
 
 
 class Care(Enum):
-    """How something is looked for."""
+    """The way of searching for a value."""
 
-    SECRET = "secret"  # noqa: S105 - a word, no secret
-    """In every encoding, any part of it."""
+    SECRET = "secret"  # noqa: S105 - a word, not a secret
+    """In every encoding, any part."""
     NUMBER = "number"
-    """However its digits are grouped, any part of it."""
+    """In any grouping of digits, any part."""
     NAME = "name"
-    """As a whole word."""
+    """As a complete word."""
 
 
 @dataclass(frozen=True, slots=True)
 class Needle:
-    """What must not be found: where it stands in the config, which may be told, and what it is."""
+    """A forbidden value: its position in the config, which may be shown, and the value."""
 
     key: str
     value: Secret
@@ -47,7 +47,7 @@ class Needle:
 
 
 def needles(profile: ProfileSource, secrets: Secrets) -> list[Needle]:
-    """Return every secret and every identifier of a config, with the places they are read from."""
+    """Return every secret and every identifier of a config, with their sources."""
     found = [*_secrets(secrets), *_sources(profile.secrets)]
     whatsapp, service = profile.whatsapp, profile.service
     database = database_of(profile, secrets)[0] or ""
@@ -94,7 +94,7 @@ def _keys() -> Iterator[tuple[str, str]]:
 
 
 class Haystack:
-    """A text in the forms in which something may hide in it."""
+    """A text in all encodings that may hide a value."""
 
     def __init__(self, text: str) -> None:
         plain = re.sub(r'\\(["\\/])', r"\1", text)
@@ -128,13 +128,13 @@ class Haystack:
 
 
 def _parts(value: str, length: int, step: int = 1) -> Sequence[str]:
-    """Return every stretch of *value* that is *length* long; all of it if it is shorter."""
+    """Return every substring of *value* of *length*; *value* itself if it is shorter."""
     last = max(len(value) - length, 0)
     return [value[at : at + length] for at in range(0, last + 1, step)]
 
 
 def _base64_parts(value: str) -> Iterator[str]:
-    # What stands before a secret shifts its bits; there are three ways.
+    # The bytes before a secret shift its bits; there are three ways.
     for shift in range(3):
         octets = b"\0" * shift + value.encode()
         for encode in (base64.b64encode, base64.urlsafe_b64encode):

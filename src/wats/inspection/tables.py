@@ -1,4 +1,4 @@
-"""What of a service's metrics is shown to somebody who looks at it in a terminal. No I/O."""
+"""The parts of a service's metrics for a terminal. No I/O."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ Quantile: TypeAlias = Callable[[Samples], float | None]
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """A cell with how often something happened; one that *alarms* should stay at 0."""
+    """A cell with a rate; one that *alarms* should stay at 0."""
 
     count: Count
     alarms: bool = True
@@ -41,7 +41,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """A cell with how long something took, and the first and last bound that it was measured by."""
+    """A cell with a duration, and the first and last bound of its buckets."""
 
     quantile: Quantile
     bottom: float
@@ -53,7 +53,7 @@ Cell: TypeAlias = Tally | Timing | None
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A line about one thing that is counted."""
+    """A line about one series."""
 
     label: str
     count: Count
@@ -61,8 +61,8 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
-    """Lines about one part of the service; *hidden* more of them are not shown."""
+class Table:
+    """Lines about one part of the service; *hidden* is the number of lines left out."""
 
     title: str
     heads: tuple[str, ...]
@@ -72,7 +72,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A number with a word or two, and whether it should be another one."""
+    """A number with a label, and whether it needs attention."""
 
     text: str
     value: float
@@ -80,8 +80,8 @@ class Fact:
     is_duration: bool = False
 
 
-def sections(samples: Samples) -> list[Section]:
-    """Return the tables about all that ever happened in *samples*."""
+def sections(samples: Samples) -> list[Table]:
+    """Return the tables of all counts in *samples*."""
     made = (_requests, _updates, _handlers, _graph, _messages, _store)
     return [section for section in (make(samples) for make in made) if section.rows]
 
@@ -90,7 +90,7 @@ _BAD_STATES: Final = (InboxState.DEAD, InboxState.ORPHANED)
 
 
 def inbox(samples: Samples) -> list[Fact]:
-    """Return what waits to be handled, if the service tells."""
+    """Return the pending deliveries, if the service exposes them."""
     depths = samples.split(INBOX_DEPTH.name, "state")
     facts = [Fact(state, depths[state], state in _BAD_STATES) for state in depths]
     if samples.has(INBOX_OLDEST_AGE.name):
@@ -99,7 +99,7 @@ def inbox(samples: Samples) -> list[Fact]:
 
 
 def others(latest: Samples, counted: Samples) -> list[Fact]:
-    """Return what else there is to know, if the service tells; *counted* is what events are of."""
+    """Return further facts, if the service exposes them; *counted* is the increase of events."""
     facts = [
         Fact(text, counted.total(family.name), is_bad=True)
         for family, text in _COUNTED.items()
@@ -111,13 +111,13 @@ def others(latest: Samples, counted: Samples) -> list[Fact]:
 
 
 _COUNTED: Final = {
-    WEBHOOK_REJECTIONS: "webhooks refused",
+    WEBHOOK_REJECTIONS: "rejected webhooks",
     AUTH_FAILURES: "auth failures",
     SINK_FAILURES: "sink failures",
 }
 
 
-def _requests(samples: Samples) -> Section:
+def _requests(samples: Samples) -> Table:
     rows = (
         Row(
             route,
@@ -130,10 +130,10 @@ def _requests(samples: Samples) -> Section:
         )
         for route in _seen(samples, HTTP_REQUESTS, "route")
     )
-    return Section("Requests", ("4xx", "5xx", "p50", "p99"), tuple(rows))
+    return Table("Requests", ("4xx", "5xx", "p50", "p99"), tuple(rows))
 
 
-def _updates(samples: Samples) -> Section:
+def _updates(samples: Samples) -> Table:
     rows = (
         Row(
             kind,
@@ -146,10 +146,10 @@ def _updates(samples: Samples) -> Section:
         )
         for kind in _seen(samples, WEBHOOK_NORMALIZATION, "update_kind")
     )
-    return Section("Updates", ("failed", "repeats", "skipped"), tuple(rows))
+    return Table("Updates", ("failed", "deduped", "skipped"), tuple(rows))
 
 
-def _handlers(samples: Samples) -> Section:
+def _handlers(samples: Samples) -> Table:
     rows = (
         Row(
             target,
@@ -158,10 +158,10 @@ def _handlers(samples: Samples) -> Section:
         )
         for target in _seen(samples, DISPATCHES, "target")
     )
-    return Section("Handlers", ("failed",), tuple(rows))
+    return Table("Handlers", ("failed",), tuple(rows))
 
 
-def _graph(samples: Samples) -> Section:
+def _graph(samples: Samples) -> Table:
     has_timings = samples.has(f"{GRAPH_DURATION.name}_count")
     rows = (
         Row(
@@ -178,10 +178,10 @@ def _graph(samples: Samples) -> Section:
         for endpoint in _seen(samples, GRAPH_OPERATIONS, "endpoint_family")
     )
     heads = ("4xx", "5xx", "p50", "p99") if has_timings else ("4xx", "5xx")
-    return Section("Graph", heads, tuple(rows))
+    return Table("Graph", heads, tuple(rows))
 
 
-def _messages(samples: Samples) -> Section:
+def _messages(samples: Samples) -> Table:
     sent = _alarm(SEND_OUTCOMES, outcome=Outcome.ERROR)
     failed = _alarm(MESSAGES_FINAL, outcome=FinalOutcome.FAILED)
     rows = {
@@ -198,10 +198,10 @@ def _messages(samples: Samples) -> Section:
         if count(samples) or any(_has_happened(cell, samples) for cell in cells)
     }
     heads = ("failed", "", "p50", "p99") if "delivered" in happened else ("failed",)
-    return Section("Messages", heads, tuple(happened.values()))
+    return Table("Messages", heads, tuple(happened.values()))
 
 
-def _store(samples: Samples) -> Section:
+def _store(samples: Samples) -> Table:
     has_timings = samples.has(f"{STORE_DURATION.name}_count")
     rows = (
         Row(
@@ -214,11 +214,11 @@ def _store(samples: Samples) -> Section:
         )
         for adapter in _seen(samples, PERSISTENCE_OPERATIONS, "adapter")
     )
-    return Section("Store", ("failed", "", "p50", "p99") if has_timings else ("failed",), (*rows,))
+    return Table("Store", ("failed", "", "p50", "p99") if has_timings else ("failed",), (*rows,))
 
 
 def _seen(samples: Samples, family: Family, label: str) -> Iterable[str]:
-    """Return the values of *label* that something was counted for."""
+    """Return the values of *label* with a count above 0."""
     return [value for value, count in samples.split(family.name, label).items() if count]
 
 

@@ -1,4 +1,4 @@
-"""What `/metrics`, `/status` and `/debug/diagnostics` may say, and what nothing may. No I/O."""
+"""The valid contents of `/metrics`, `/status` and `/debug/diagnostics`. No I/O."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -27,7 +27,7 @@ _PRIVATE: Final = {
 
 
 def looks_private(text: str) -> list[str]:
-    """Return what *text* seems to hold of what no telemetry may, in words."""
+    """Return descriptions of the forbidden data that *text* seems to hold."""
     return [what for what, pattern in _PRIVATE.items() if pattern.search(text)]
 
 
@@ -45,7 +45,7 @@ def strings_of(document: object) -> Iterator[str]:
 
 
 class Vocabulary:
-    """The series that one service can expose, as far as that is known outside of it."""
+    """The series that one service can expose, as far as they are known to its clients."""
 
     def __init__(self, status: Status) -> None:
         self._families = {name: family for family in FAMILIES for name in _sample_names(family)}
@@ -56,22 +56,22 @@ class Vocabulary:
         }
 
     def objection(self, name: str, labels: Labels) -> str | None:
-        """Return what of a series is in no table, in words, or `None` if all of it is."""
+        """Describe the part of a series that is in no table, or return `None`."""
         family = self._families.get(name)
         if family is None:
-            return "a family that is not of the vocabulary"
+            return "an unknown family"
         values = dict(labels)
         has_bound = name == f"{family.name}_bucket"
         bound = values.pop("le", None) if has_bound else None
         if len(values) + has_bound != len(labels) or set(values) != {x.key for x in family.labels}:
-            return f"labels that {family.name} does not have"
+            return f"unknown labels of {family.name}"
         if has_bound and bound not in _bounds(family):
-            return f"a bucket that {family.name} does not have"
+            return f"an unknown bucket of {family.name}"
         wrong = [label.key for label in family.labels if not self._has(label, values[label.key])]
-        return f"a value that {wrong[0]} of {family.name} cannot have" if wrong else None
+        return f"an unknown value of {wrong[0]} in {family.name}" if wrong else None
 
     def objections(self, samples: Samples) -> list[str]:
-        """Return what of *samples* is in no table, each once."""
+        """Return the parts of *samples* that are in no table, each once."""
         found = (self.objection(name, labels) for name, labels, _ in samples)
         return list(dict.fromkeys(each for each in found if each is not None))
 
@@ -93,16 +93,16 @@ def _bounds(family: Family) -> set[str]:
 
 
 def unknown_fields(document: object, described: type[msgspec.Struct], path: str = "") -> list[str]:
-    """Return what *document* has more or less than the type *described*, in words.
+    """Describe the deviations of *document* from the type *described*.
 
-    A field that is not known is not named: it could be anything.
+    An unknown field is not named: it could hold any text.
     """
     if not isinstance(document, dict):
-        return [f"{path or 'the whole'} is no object"]
+        return [f"{path or 'the document'} is not an object"]
     fields = {field.encode_name: field for field in msgspec.structs.fields(described)}
     found = [f"{_below(path, name)} is missing" for name in fields if name not in document]
     if document.keys() - fields.keys():
-        found.append(f"{path or 'the whole'} has more than is documented")
+        found.append(f"{path or 'the document'} has an undocumented field")
     for name, field in fields.items():
         for kind in (field.type, *get_args(field.type)):
             is_struct = isinstance(kind, type) and issubclass(kind, msgspec.Struct)
@@ -116,7 +116,7 @@ def _below(path: str, name: str) -> str:
 
 
 def shown_secrets(shape: Mapping[str, Any]) -> list[str]:
-    """Return the secrets of a `configShape` that are shown."""
+    """Return the secrets in a `configShape` that are not redacted."""
     secret = {"auth": ("accessToken",), "webhook": ("verifyToken", "appSecret")}
     return [
         f"{section}.{key}"

@@ -1,1 +1,1 @@
-"""The outbound flow: what a caller asks becomes one Graph call, once."""
+"""The outbound flow: a caller's request becomes one Graph call."""

@@ -1,10 +1,10 @@
-"""The transaction of the outbound flow: a key is reserved, the message sent once, then we answer.
+"""The outbound transaction: a key is reserved, the message sent once, then we respond.
 
-    reserve ─▶ Graph ─┬─ took it           complete   replays get the same answer
-                      ├─ refused it        fail       the key can be used again
-                      └─ nobody can tell   doubt      the key is never sent again
+    reserve ─▶ Graph ─┬─ accepted          complete   replays get the same response
+                      ├─ refused           fail       the key can be used again
+                      └─ outcome unknown   doubt      the key is never sent again
 
-A process that dies in between leaves its key reserved, which turns into `doubt` by itself.
+A process that dies in between leaves its key reserved, and the reservation expires into `doubt`.
 """
 
 import asyncio
@@ -36,36 +36,36 @@ from wats.telemetry.sinks.isolation import Log
 
 MAX_KEY_LENGTH: Final = 256
 STORE_SECONDS: Final = 30.0
-"""How long a reservation outlives the longest Graph call: time to write what became of it."""
+"""How long a reservation outlives the longest Graph call: time to write its outcome."""
 RETRY_AFTER_SECONDS: Final = 2
-"""When to ask again for a request in flight. Graph mostly answers within a second."""
+"""When to retry a request in flight. Graph mostly responds within a second."""
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
-    """Meta took the request: its answer as JSON, and whether it is that of an earlier request."""
+    """Meta accepted the request: its response as JSON, and whether it is a replay."""
 
     body: bytes
     replayed: bool
 
 
 class _Claim(msgspec.Struct, frozen=True, kw_only=True):
-    """The key of a request, as the store knows it: the key itself is not kept."""
+    """The key of a request, as the store has it: the key itself is not kept."""
 
     scope: str
     key_hash: bytes
 
 
 class Acceptor:
-    """Sends what callers ask, and each request that has an `Idempotency-Key` once.
+    """Sends messages, and each request that has an `Idempotency-Key` once.
 
     Args:
-        graph: Where messages are sent.
-        store: Where keys and messages are kept; without one, requests with a key are refused.
-        telemetry: Told how each attempt to send ended.
-        phone_number_id: The number that messages are sent from.
-        log: Told of failures. It must not raise.
-        idempotency_hours: How long a key is remembered.
-        graph_seconds: The longest that a call of *graph* can take.
+        graph: The client for sending messages.
+        store: The store of keys and messages; without one, requests with a key are refused.
+        telemetry: Records the outcome of each attempt to send.
+        phone_number_id: The number that sends the messages.
+        log: Receives failures. It must not raise.
+        idempotency_hours: The retention of a key.
+        graph_seconds: The longest possible call of *graph*.
         now: The clock.
     """
 
@@ -100,28 +100,28 @@ class Acceptor:
         request_body: bytes,
         message: Outgoing | None,
     ) -> Accepted:
-        """Send *payload*, or return the answer that a request with this key got before.
+        """Send *payload*, or return the response of an earlier request with this key.
 
-        Once Meta took it, nothing that goes wrong here turns that into an error: what cannot be
-        recorded is logged, and a key that cannot be completed is in doubt later.
+        Once Meta has accepted it, no later failure turns that into an error: a message that cannot
+        be recorded is logged, and a key that cannot be completed has an unknown outcome later.
 
         Args:
-            payload: The Graph JSON, sent as it is.
-            scope: The route that was asked. One key may be used once on each.
+            payload: The Graph JSON, sent unchanged.
+            scope: The route of the request. One key may be used once on each.
             idempotency_key: The caller's key, if there is one.
             request_body: The caller's JSON, which a request with the same key must repeat.
-            message: What to record of it; `None` if *payload* is no message.
+            message: Its record; `None` if *payload* is not a message.
 
         Raises:
             InvalidIdempotencyKey: Nothing was sent.
-            StoreNotConfigured: There is a key and no store; nothing was sent.
+            StoreNotConfigured: A key was given and there is no store; nothing was sent.
             StoreUnavailable: The key could not be reserved; nothing was sent.
             IdempotencyConflict: The key was used with another body.
             IdempotencyInFlight: Another request holds the key now.
-            IdempotencyOutcomeUnknown: Whether a request with the key was sent, nobody knows.
-            GraphRefused: Meta did not take it; the key can be used again.
+            IdempotencyOutcomeUnknown: It is unknown whether a request with the key was sent.
+            GraphRefused: Meta refused it; the key can be used again.
             GraphUnreachable: Nothing was sent; the key can be used again.
-            GraphOutcomeUnknown: Meta may have taken it; the key will not be sent again.
+            GraphOutcomeUnknown: Meta may have accepted it; the key will not be sent again.
         """
         if idempotency_key is None:
             return await self._send_once(self._store, payload, message)
@@ -130,7 +130,7 @@ class Acceptor:
         if self._store is None:
             raise StoreNotConfigured("Idempotency-Key requires a persistence store.")
         claim = _Claim(
-            # Services for several numbers may share a database, and each has callers of its own.
+            # Services for several numbers may share a database, and each has its own callers.
             scope=f"{self._phone_number_id}{scope}",
             key_hash=hashlib.sha256(idempotency_key.encode()).digest(),
         )
@@ -140,7 +140,7 @@ class Acceptor:
         return await self._send_claimed(self._store, claim, payload, message)
 
     async def _reserve(self, store: Store, claim: _Claim, request: bytes) -> bytes | None:
-        """Reserve the key of *claim*, or return the answer that it got before."""
+        """Reserve the key of *claim*, or return its earlier response."""
         try:
             reservation = await store.reserve_request(
                 scope=claim.scope,
@@ -179,8 +179,7 @@ class Acceptor:
         try:
             answer = await self._send(payload, message)
         except BaseException as error:
-            # A cancelled call, or one that failed in a way that we do not know, may have been
-            # carried out.
+            # A call that was cancelled, or failed in an unforeseen way, may have been carried out.
             if isinstance(error, GraphError) and not error.may_have_happened:
                 await self._to_the_end(store.fail_request(scope=scope, key_hash=key_hash))
             else:
@@ -229,7 +228,7 @@ class Acceptor:
         )
 
     async def _to_the_end(self, write: Coroutine[Any, Any, None]) -> None:
-        """Let *write* end, even if whoever waits for it is cancelled; it cannot fail them."""
+        """Let *write* end, even if its caller is cancelled; it cannot fail the caller."""
         task = asyncio.create_task(self._attempt(write))
         self._writes.add(task)
         task.add_done_callback(self._writes.discard)

@@ -1,8 +1,8 @@
-"""What we make of a Graph answer of 2xx: always a JSON object, whatever came. No I/O.
+"""The public form of a 2xx response of Graph: always a JSON object. No I/O.
 
-Meta carried the request out. An answer that cannot be read must not look like a failure, for a
-failure invites to send again; and it must not be passed on as it is, for nobody knows who wrote it.
-So it becomes `{}`: accepted, and nothing known beyond that.
+Meta carried the request out. A response that cannot be read must not look like a failure, since a
+failure invites to send again; and it must not be passed on unchanged, since a proxy may have
+written it. So it becomes `{}`: accepted, without further knowledge.
 """
 
 from typing import Any
@@ -13,12 +13,12 @@ from wats.ids import is_safe_id
 
 
 def as_object(payload: Any) -> dict[str, Any]:
-    """Return *payload* if it is an object, and an empty one if it is anything else."""
+    """Return *payload* if it is an object, else an empty one."""
     return payload if isinstance(payload, dict) else {}
 
 
 def message_id(payload: Any) -> str | None:
-    """Return the id that Meta gave the message, or `None` if there is none that can be used."""
+    """Return the id that Meta gave the message, or `None` without a usable one."""
     try:
         found = payload["messages"][0]["id"]
     except (TypeError, KeyError, IndexError):
@@ -27,5 +27,5 @@ def message_id(payload: Any) -> str | None:
 
 
 def encode(payload: Any) -> bytes:
-    """Return *payload* as the compact JSON that our caller gets."""
+    """Return *payload* as the compact JSON of the response to our caller."""
     return msgspec.json.encode(as_object(payload))

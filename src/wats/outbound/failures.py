@@ -1,4 +1,4 @@
-"""What is told of a failed Graph call: a count under a name, and a line without free text."""
+"""The report of a failed Graph call: a count under a name, and a line without free text."""
 
 from wats.errors import GraphError
 from wats.telemetry import Telemetry
@@ -6,7 +6,7 @@ from wats.telemetry.sinks.isolation import Log
 
 
 def report_graph_failure(error: GraphError, *, telemetry: Telemetry, log: Log) -> None:
-    """Count *error* in the error ledger, then log what Meta said of it, in numbers and names."""
+    """Count *error* in the error ledger, then log Meta's numbers and names for it."""
     said = error.diagnostics
     if error.is_reported:
         telemetry.errors.record_name(said.name)

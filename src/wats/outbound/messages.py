@@ -1,7 +1,7 @@
-"""What callers ask us to send: checked, and never changed. No I/O.
+"""The messages that callers ask us to send: checked, and never changed. No I/O.
 
-A mistake is told as the path of the field and what belongs there. Neither holds anything that the
-caller wrote, not even a key.
+A mistake is reported as the path of the field and the valid values. Neither holds any text of the
+caller, not even a key.
 """
 
 import re
@@ -27,13 +27,13 @@ _PHONE = re.compile(PHONE_PATTERN)
 _BSUID = re.compile(BSUID_PATTERN)
 _TYPE = re.compile(TYPE_PATTERN)
 _NOT_IN_A_GROUP_ID = re.compile(r"[/\\?#:@]")
-# U+FEFF takes no room on a screen, but Python does not count it as white space.
+# U+FEFF is invisible, but Python does not count it as white space.
 _BLANK = re.compile("[\\s\ufeff]*")
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 _CONTROL_IN_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
 
 
-class TextMessage(msgspec.Struct, frozen=True, kw_only=True):
+class OutboundText(msgspec.Struct, frozen=True, kw_only=True):
     """A text for one person, in the short form of our own."""
 
     to: str
@@ -42,10 +42,10 @@ class TextMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept of a message that is sent: what it is and who it is for, never what it says.
+    """The record of a sent message: its type and recipient, never its content.
 
-    `recipient` is the phone number as the caller wrote it, a business-scoped user id where there
-    is no number, or a group's id.
+    `recipient` is the phone number as the caller wrote it, a business-scoped user id where there is
+    no number, or a group's id.
     """
 
     type: str
@@ -53,25 +53,25 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     is_group: bool = False
 
 
-def parse_text(body: bytes) -> TextMessage:
-    """Return the text message that *body* asks for. Keys that are not ours are passed over.
+def parse_text(body: bytes) -> OutboundText:
+    """Return the text message in *body*. Unknown keys are ignored.
 
     Raises:
-        MalformedRequest: It asks for none; `details` hold every mistake.
+        MalformedRequest: The body is not valid; `details` hold every mistake.
     """
     ask = parse_object(body, TEXT_MALFORMED)
     refuse(_text_route_mistakes(ask), TEXT_MALFORMED)
-    return TextMessage(to=ask["to"], text=ask["text"], preview_url=ask.get("previewUrl"))
+    return OutboundText(to=ask["to"], text=ask["text"], preview_url=ask.get("previewUrl"))
 
 
 def parse_graph_message(body: bytes, *, groups_enabled: bool) -> Outgoing | None:
-    """Return what *body*, a message in Graph's own form, sends; `None` if it marks one as read.
+    """Return the message in *body*, in Graph's own form; `None` if it marks one as read.
 
-    Only the envelope and a plain text are checked. What else is inside is between the caller and
-    Meta, so that what Meta adds tomorrow can be sent today.
+    Only the envelope and a plain text are checked. The rest is between the caller and Meta, so that
+    features that Meta adds tomorrow can be sent today.
 
     Raises:
-        MalformedRequest: It is no such message; `details` hold every mistake.
+        MalformedRequest: The body is not a valid message; `details` hold every mistake.
     """
     ask = parse_object(body, GRAPH_MALFORMED)
     refuse(_graph_mistakes(ask, groups_enabled=groups_enabled), GRAPH_MALFORMED)
@@ -85,11 +85,11 @@ def parse_graph_message(body: bytes, *, groups_enabled: bool) -> Outgoing | None
 
 
 def parse_object(body: bytes, message: str) -> dict[str, Any]:
-    """Return the JSON object that *body* is.
+    """Return the JSON object in *body*.
 
     Raises:
-        MalformedRequest: It is no JSON, is nested too deeply to be read, or is no object; then the
-            error has *message*.
+        MalformedRequest: The body is not JSON, is nested too deeply, or is not an object; in the
+            last case the error has *message*.
     """
     try:
         value = msgspec.json.decode(body)
@@ -101,10 +101,10 @@ def parse_object(body: bytes, message: str) -> dict[str, Any]:
 
 
 def canonical(body: bytes) -> bytes:
-    """Return the JSON of *body* so that neither white space nor the order of keys shows.
+    """Return the JSON of *body* in a form without white space and with sorted keys.
 
     Raises:
-        MalformedRequest: It is no JSON, or nested too deeply.
+        MalformedRequest: The body is not JSON, or is nested too deeply.
     """
     try:
         return msgspec.json.encode(msgspec.json.decode(body), order="sorted")
@@ -123,7 +123,7 @@ def refuse(mistakes: Iterable[Detail], message: str) -> None:
 
 
 def text_mistakes(text: object, path: str, max_length: int) -> Iterator[Detail]:
-    """Yield what is wrong with *text* as something that people will read, lines and tabs and all.
+    """Yield the faults of *text* as text for people, which may hold lines and tabs.
 
     *max_length* is in UTF-16 code units.
     """
@@ -135,11 +135,11 @@ def text_mistakes(text: object, path: str, max_length: int) -> Iterator[Detail]:
     if utf16_length(text) > max_length:
         yield Detail(path, f"must not be longer than {max_length} UTF-16 code units")
     if _CONTROL_IN_TEXT.search(text) is not None:
-        yield Detail(path, "must have no control character but line feed and tab")
+        yield Detail(path, "must not contain control characters except line feed and tab")
 
 
 def is_plain(value: object, max_length: int) -> bool:
-    """Tell whether *value* is one line of text, not blank and not longer than *max_length*.
+    """Return whether *value* is one line of text, not blank, of at most *max_length*.
 
     The length is in UTF-16 code units.
     """
@@ -152,22 +152,22 @@ def is_plain(value: object, max_length: int) -> bool:
 
 
 def is_blank(text: str) -> bool:
-    """Tell whether nothing of *text* would be seen."""
+    """Return whether *text* has no visible character."""
     return _BLANK.fullmatch(text) is not None
 
 
 def utf16_length(text: str) -> int:
-    """Return the length of *text* as Meta and JavaScript count it, where an emoji is two."""
+    """Return the length of *text* by the count of Meta and JavaScript, where an emoji is two."""
     return len(text.encode("utf-16-le", errors="surrogatepass")) // 2
 
 
 def is_phone(value: object) -> bool:
-    """Tell whether *value* is a phone number: up to 15 digits, a plus sign before them or not."""
+    """Return whether *value* is a phone number: up to 15 digits, optionally preceded by '+'."""
     return isinstance(value, str) and _PHONE.fullmatch(value) is not None
 
 
 def is_group_id(value: object) -> bool:
-    """Tell whether *value* can be the id of a group. One that reads as a phone number cannot."""
+    """Return whether *value* can be the id of a group. One that reads as a phone number cannot."""
     return (
         is_plain(value, 256)
         and is_safe_id(value)
@@ -188,7 +188,7 @@ def _text_route_mistakes(ask: Ask) -> Iterator[Detail]:
         yield Detail("previewUrl", "must be true or false")
 
 
-_PHONE_WANTED = "must be 1 to 15 digits, after a '+' or not"
+_PHONE_WANTED = "must be 1 to 15 digits, optionally preceded by '+'"
 
 
 def _graph_mistakes(ask: Ask, *, groups_enabled: bool) -> Iterator[Detail]:
@@ -208,9 +208,9 @@ def _read_mark_mistakes(ask: Ask) -> Iterator[Detail]:
         yield Detail("message_id", "must be the id of a message")
     if not isinstance(ask.get("typing_indicator", {}), dict):
         yield Detail("typing_indicator", "must be an object")
-    # Nobody should have to guess which of the two Meta makes of a body that could be both.
+    # A body that could be both must not leave it to Meta which of the two it is.
     if "type" in ask:
-        yield Detail("type", "must not stand beside 'status'")
+        yield Detail("type", "must not be combined with 'status'")
 
 
 def _recipient_mistakes(ask: Ask, *, groups_enabled: bool) -> Iterator[Detail]:
@@ -241,7 +241,7 @@ def _group_mistakes(ask: Ask) -> Iterator[Detail]:
 
 def _person_mistakes(ask: Ask) -> Iterator[Detail]:
     if "to" not in ask and "recipient" not in ask:
-        yield Detail("to", "must be given, or 'recipient'")
+        yield Detail("to", "must be given unless 'recipient' is")
     if "to" in ask and not is_phone(ask["to"]):
         yield Detail("to", _PHONE_WANTED)
     if "recipient" in ask and not _is_bsuid(ask["recipient"]):
@@ -262,7 +262,7 @@ def _content_mistakes(ask: Ask) -> Iterator[Detail]:
         if not isinstance(content, list):
             yield Detail("contacts", "must be an array")
     elif not isinstance(content, dict):
-        yield Detail("type", "must name an object that stands beside it")
+        yield Detail("type", "must be the name of an object in the same body")
     elif kind == "text":
         yield from text_mistakes(content.get("body"), "text.body", MAX_TEXT_LENGTH)
         if not isinstance(content.get("preview_url", False), bool):

@@ -1,11 +1,11 @@
-"""The Graph JSON of the messages that have a form of our own. No I/O."""
+"""The Graph JSON of messages in our own form. No I/O."""
 
 import msgspec
 
-from wats.outbound.messages import TextMessage
+from wats.outbound.messages import OutboundText
 
 
-class _Text(msgspec.Struct):
+class _TextMember(msgspec.Struct):
     body: str
     preview_url: bool | msgspec.UnsetType
 
@@ -14,12 +14,12 @@ class _TextPayload(msgspec.Struct):
     messaging_product: str
     to: str
     type: str
-    text: _Text
+    text: _TextMember
 
 
-def text_payload(message: TextMessage) -> bytes:
-    """Return what Graph is sent for *message*; the preview is named only if the caller did."""
+def text_payload(message: OutboundText) -> bytes:
+    """Return the payload for Graph; the preview is included only if the caller set it."""
     preview = msgspec.UNSET if message.preview_url is None else message.preview_url
     return msgspec.json.encode(
-        _TextPayload("whatsapp", message.to, "text", _Text(message.text, preview))
+        _TextPayload("whatsapp", message.to, "text", _TextMember(message.text, preview))
     )

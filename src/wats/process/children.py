@@ -1,4 +1,4 @@
-"""Child processes of `wats` commands that say when they are ready."""
+"""Child processes of `wats` commands that report when they are ready."""
 
 import asyncio
 import json
@@ -12,9 +12,9 @@ READY_SECONDS = 30.0
 
 
 class Process:
-    """A `wats` command in a process of its own: ready when entered, gone when left.
+    """A `wats` command in a process of its own: ready on entry, ended on exit.
 
-    Its `url` is the one that it announced. Its stderr is ours.
+    Its `url` is the announced one. Its stderr is ours.
     """
 
     def __init__(self, *arguments: str, environ: Mapping[str, str]) -> None:
@@ -30,7 +30,7 @@ class Process:
             env=self._environ,
             stdout=asyncio.subprocess.PIPE,
         )
-        assert self._process.stdout is not None  # noqa: S101 - it was asked for
+        assert self._process.stdout is not None  # noqa: S101 - it was requested
         try:
             async with asyncio.timeout(READY_SECONDS):
                 self.url = json.loads(await self._process.stdout.readline())["url"]
@@ -50,7 +50,7 @@ class Process:
         await self._process.wait()
 
     async def kill(self) -> None:
-        """End it at once, as a power cut would; it has no chance to say goodbye."""
+        """End it immediately, as a power cut would, without any clean-up."""
         if self._process.returncode is None:
             self._process.kill()
         await self._process.wait()

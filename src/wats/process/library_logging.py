@@ -1,7 +1,7 @@
-"""What the libraries below us and Python itself have to say, as lines of JSON without their words.
+"""Messages of libraries and of Python itself, as lines of JSON without their text.
 
-Their words may be a customer's: a warning, an error in a thread or one that nobody waits for is
-shown with its text by default, and a log record has the text that it was made with.
+Their text may be a customer's: a warning, or an error in a thread or an abandoned task, is printed
+with its text by default, and a log record has the text that it was made with.
 """
 
 import contextlib
@@ -25,14 +25,14 @@ OTHER: Final = "other"
 LEVELS: Final = ("warning", "error", "critical")
 
 _PACKAGES: Final = {**{name: name for name in LIBRARIES}, "py": "python"}
-"""The first part of a logger's name, and what it is called; `py.warnings` is Python's own."""
+"""The first part of a logger's name, and its label; `py.warnings` is Python's own."""
 
 
 class LibraryLog(logging.Handler):
-    """Writes which library had something to say, how bad it is, and the class of its error.
+    """Logs the library, the level, and the class of the error.
 
-    The text is left out, as it may hold what a request held. Of what is the same but for its text,
-    one line is written in a minute, with a count of those that were not. It never raises.
+    The text is left out, as it may hold data of a request. Of messages that differ only in their
+    text, one line is written in a minute, with the count of the omitted ones. It never raises.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class LibraryLog(logging.Handler):
     @override
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
-        # Names of loggers, and of levels, are as free as texts are.
+        # Names of loggers, and of levels, are free text.
         library = _PACKAGES.get(record.name.partition(".")[0], OTHER)
         line = (library, _level_of(record), error_name(error) if error is not None else None)
         now = self._monotonic()
@@ -55,7 +55,7 @@ class LibraryLog(logging.Handler):
             self._suppressed[line] = self._suppressed.get(line, 0) + 1
             return
         self._due_at[line] = now + INTERVAL_SECONDS
-        with contextlib.suppress(Exception):  # stderr may be closed, or be no longer there
+        with contextlib.suppress(Exception):  # stderr may be closed or gone
             self._log(
                 {
                     "event": "wats.library.log",
@@ -74,10 +74,9 @@ def _level_of(record: logging.LogRecord) -> str:
 
 
 def capture_library_logs() -> None:
-    """Let nothing of the libraries' or Python's own reach stderr but through a `LibraryLog`.
+    """Pass all output of the libraries and of Python to stderr through a `LibraryLog`.
 
-    That is what they log, warnings, and exceptions in threads or where there is nobody to raise
-    them to.
+    It covers their log records, warnings, and exceptions in threads or without a caller.
     """
     logging.basicConfig(handlers=[LibraryLog()], level=logging.WARNING, force=True)
     logging.captureWarnings(capture=True)
@@ -86,16 +85,16 @@ def capture_library_logs() -> None:
 
 
 def hide_tracebacks() -> None:
-    """Let an exception that ends the process be told by its class alone, like all others.
+    """Log an exception that ends the process by its class alone, like all others.
 
-    Before there are requests a traceback holds nothing of a customer's, and an operator whose
-    handler cannot be imported needs it.
+    Before there are requests a traceback holds no data of a customer, and an operator whose handler
+    cannot be imported needs it.
     """
     sys.excepthook = lambda _class, error, _trace: report(error)
 
 
 def report(error: BaseException | None) -> None:
-    """Log the class of *error*, which nothing caught."""
-    # Not the error alone: that would be asked whether it is true, which it may answer.
+    """Log the class of the uncaught *error*."""
+    # Not the error alone: its truth value would be evaluated, which may fail.
     info = None if error is None else (type(error), error, None)
     logging.getLogger("python").error("", exc_info=info)

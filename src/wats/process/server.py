@@ -1,4 +1,4 @@
-"""uvicorn with our connections, and with an end that is always clean."""
+"""uvicorn with our connections, and with an orderly end."""
 
 import asyncio
 import contextlib
@@ -12,7 +12,7 @@ import uvicorn
 from typing_extensions import override
 
 from wats.errors import ConfigError, ConfigIssue
-from wats.process.http.admission import Admission, Limits
+from wats.process.http.admission import Admission, ConnectionLimits
 from wats.process.http.protocol import GatewayProtocol
 from wats.process.http.site import Site
 from wats.process.shared_listener import Share, SharedListener, shares_of
@@ -24,12 +24,12 @@ KEEP_ALIVE_SECONDS = 75
 """How long an idle connection stays open: longer than load balancers keep theirs to us."""
 
 GRACE_SECONDS = 15
-"""How long requests that are being served may take to end when the server stops."""
+"""The time limit of requests in progress when the server stops."""
 
 TICK_SECONDS = 0.1
 
 
-def _nobody_is_told() -> None:
+def _ignore_drain() -> None:
     pass
 
 
@@ -40,11 +40,11 @@ class Server(uvicorn.Server):
 
     Args:
         ready: Called with the URL once connections are accepted.
-        draining: Called when no more are accepted, and those that are open begin to end.
-        hook: The webhook route of *app*, to answer its requests on the fast path.
+        draining: Called when no connection is accepted any more, and the open ones begin to end.
+        hook: The webhook route of *app*, to serve its requests on the fast path.
         share: The share of this process in the connections, if others accept from the same socket.
-        request_seconds: How long a request may take to arrive as a whole.
-        limits: The bounds of connections, if others than the usual ones.
+        request_seconds: The time limit for the arrival of a request.
+        limits: The bounds of connections, if not the usual ones.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class Server(uvicorn.Server):
         app: Callable[..., Any],
         *,
         ready: Callable[[str], None],
-        draining: Callable[[], None] = _nobody_is_told,
+        draining: Callable[[], None] = _ignore_drain,
         hook: Hook = NO_HOOK,
         share: Share | None = None,
         request_seconds: float = 30.0,
-        limits: Limits | None = None,
+        limits: ConnectionLimits | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -76,7 +76,7 @@ class Server(uvicorn.Server):
         self._draining = draining
         self._hook = hook
         self._share = share if share is not None else shares_of(1)[0]
-        self._limits = limits or Limits(
+        self._limits = limits or ConnectionLimits(
             request_seconds=request_seconds, keep_alive_seconds=KEEP_ALIVE_SECONDS
         )
         self._admission = Admission(self.server_state.connections, self._limits)  # type: ignore[arg-type]  # they are ours
@@ -124,13 +124,13 @@ class Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         self._admission.sweep(loop.time())
         if self._listener is not None:
-            self._listener.tell()
+            self._listener.publish()
         self._ticking = loop.call_later(TICK_SECONDS, self._tick)
 
     @override
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stop on a signal, and leave it at that: uvicorn would die of the signal at the end."""
+        """Stop on a signal and do not repeat it: uvicorn would die of the signal at the end."""
         numbers = (signal.SIGINT, signal.SIGTERM)
         before = {number: signal.signal(number, self.handle_exit) for number in numbers}
         try:
@@ -141,7 +141,7 @@ class Server(uvicorn.Server):
 
 
 def url_of(listener: socket.socket) -> str:
-    """Return the URL of what is served on *listener*."""
+    """Return the URL that is served on *listener*."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -150,9 +150,10 @@ def bind(host: str, port: int) -> socket.socket:
     """Return a socket that listens on *host* and *port*.
 
     Raises:
-        ConfigError: Nobody can listen there now, or this process may not.
+        ConfigError: The address is taken, or this process may not listen there.
     """
-    # The protocol is named, since asyncio sends small answers without delay only on such a socket.
+    # The protocol is named, since asyncio sends small responses without delay only on such a
+    # socket.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
@@ -163,5 +164,5 @@ def bind(host: str, port: int) -> socket.socket:
         listener.close()
         reason = os.strerror(error.errno) if error.errno else "the address cannot be resolved"
         issue = ConfigIssue("address_unavailable", "service.host, service.port", reason)
-        raise ConfigError([issue], "The service cannot listen where it is configured to.") from None
+        raise ConfigError([issue], "The service cannot listen on the configured address.") from None
     return listener

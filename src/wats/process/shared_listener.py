@@ -1,12 +1,12 @@
-"""One listening socket for several processes, of which each gets its share of the connections.
+"""One listening socket for several processes, with balanced numbers of connections.
 
-The kernel wakes all who wait for a connection, and the quickest takes whatever is there. As
-connections stay open, it keeps what it took: of 64 to four processes, one had 18 to 64. Here a
+The kernel wakes all processes that wait for a connection, and the quickest accepts every pending
+one. As connections stay open, it keeps them: of 64 to four processes, one had 18 to 64. Here a
 process that has more than another one lets the others go first, and for a moment only, since they
 may be busy: then each had 13 to 18.
 
-With SO_REUSEPORT the kernel would deal connections out, but for good: what it dealt to a process
-that hangs or dies waits for that one, though others are idle.
+With SO_REUSEPORT the kernel would distribute connections, but permanently: the connections of a
+process that hangs or dies wait for that process, though others are idle.
 """
 
 import asyncio
@@ -18,41 +18,43 @@ from typing import Final
 from wats.process.http.admission import Admission
 
 SLACK: Final = 4
-"""How many connections more than another one a process may have before it lets others go first. To
-be more exact costs more moments than it is worth: with short connections, half of all speed."""
+"""How many connections more than another one a process may have before it lets others go first.
+
+A smaller number costs more pauses than it gains: with short connections, half of the throughput.
+"""
 
 MOMENT_SECONDS: Final = 0.002
-"""How long the others have then. Timers of the loop count milliseconds; one would often be none."""
+"""The pause for the others. The loop's timers count milliseconds; one would often be none."""
 
 RETRY_SECONDS: Final = 0.1
-"""The pause when no connection can be accepted and none can be closed: all are being served."""
+"""The pause when no connection can be accepted and none can be closed: all are in use."""
 
 _COUNT_BYTES: Final = 8
 _NOBODY: Final = 2**62
 
 
 class Share:
-    """How many connections one process has, and what the others have beside it."""
+    """The number of connections of one process, and those of the others."""
 
     def __init__(self, counts: "memoryview[int]", process: int) -> None:
         self._counts = counts
         self._process = process
 
-    def tell(self, connections: int) -> None:
-        """Say how many connections this process has."""
+    def publish(self, connections: int) -> None:
+        """Publish the number of connections of this process."""
         self._counts[self._process] = connections
 
     def leave(self) -> None:
-        """Say that this process takes no connections, so that nobody waits for it."""
+        """Publish that this process accepts no connections, so that no other waits for it."""
         self._counts[self._process] = _NOBODY
 
     def least(self) -> int:
-        """Return how many connections the process with the fewest has."""
+        """Return the number of connections of the process with the fewest."""
         return min(self._counts)
 
 
 def shares_of(processes: int) -> tuple[Share, ...]:
-    """Return the shares of so many processes, in memory that is made before they are forked."""
+    """Return the shares of *processes*, in memory that is made before they are forked."""
     counts = memoryview(mmap.mmap(-1, processes * _COUNT_BYTES)).cast("q")
     shares = tuple(Share(counts, process) for process in range(processes))
     for share in shares:
@@ -65,10 +67,10 @@ class SharedListener:
 
     Args:
         listener: A listening socket, made before the processes were forked.
-        share: That of this process.
-        connections: The connections that it has now.
-        make_protocol: Makes the protocol of a new one, which adds itself to *connections*.
-        admission: Decides whether there is room, and makes it.
+        share: The share of this process.
+        connections: Its present connections.
+        make_protocol: Makes the protocol of a new connection, which adds itself to *connections*.
+        admission: Decides whether there is room, and makes room.
     """
 
     def __init__(
@@ -92,20 +94,20 @@ class SharedListener:
     def open(self) -> None:
         """Begin to accept."""
         self._listener.setblocking(False)
-        self.tell()
+        self.publish()
         self._listen()
 
     async def close(self) -> None:
-        """Accept no more. What was accepted is among the connections then; the socket is open."""
+        """Stop accepting. Accepted connections are in the set by then; the socket stays open."""
         if self._pausing is not None:
             self._pausing.cancel()
         self._loop.remove_reader(self._listener.fileno())
         self._share.leave()
         await asyncio.gather(*self._arriving)
 
-    def tell(self) -> None:
-        """Let the others know how many connections there are. To be called now and then."""
-        self._share.tell(self._count())
+    def publish(self) -> None:
+        """Publish the number of connections. Call it periodically."""
+        self._share.publish(self._count())
 
     def _count(self) -> int:
         return len(self._connections) + len(self._arriving)
@@ -115,7 +117,7 @@ class SharedListener:
         self._loop.add_reader(self._listener.fileno(), self._take)
 
     def _pause(self, seconds: float, then: Callable[[], None]) -> None:
-        # The socket stays readable, so a loop that looked at it would have no rest.
+        # The socket stays readable, so a loop that watched it would spin.
         self._loop.remove_reader(self._listener.fileno())
         self._pausing = self._loop.call_later(seconds, then)
 
@@ -124,11 +126,11 @@ class SharedListener:
         if room > 0:
             self._accept(room)
         else:
-            self.tell()
+            self.publish()
             self._pause(MOMENT_SECONDS, self._insist)
 
     def _insist(self) -> None:
-        """Take one connection if there still is one: the others are busy."""
+        """Accept one connection if there still is one: the others are busy."""
         self._listen()
         self._accept(1)
 
@@ -147,9 +149,9 @@ class SharedListener:
         except (BlockingIOError, ConnectionAbortedError):
             pass  # another process was quicker, or the client changed its mind
         except OSError:
-            # Descriptors that are freed now can be used in the next turn of the loop.
+            # Descriptors that are released now can be used in the next turn of the loop.
             self._pause(MOMENT_SECONDS if self._admission.evict() else RETRY_SECONDS, self._listen)
-        self.tell()
+        self.publish()
 
     async def _connect(self, connection: socket.socket) -> None:
         try:

@@ -1,4 +1,4 @@
-"""The end of a service process: within a deadline, and without a text of an exception."""
+"""The end of a service process: within a deadline, and without exception text."""
 
 import contextlib
 import os
@@ -23,14 +23,14 @@ STOP_SECONDS: Final = GRACE_SECONDS + DRAIN_SECONDS + CLOSE_SECONDS + 3.0
 """How long a stop may take: the limits of requests, handlers and the sink, and a margin."""
 
 LEFTOVER_SECONDS: Final = 2.0
-"""How long tasks and threads of handlers may take to end after everything else has ended."""
+"""The time limit of tasks and threads of handlers after everything else has ended."""
 
 
 def run_service(main: Coroutine[Any, Any, None]) -> None:
     """Run *main* on a loop of its own.
 
-    After *main*, the loop cancels the tasks that are left, and waits for them and for threads
-    without a limit. If they do not end soon, the process exits without them.
+    After *main*, the loop cancels the remaining tasks, and waits for them and for threads without a
+    limit. If they do not end soon, the process exits without them.
 
     Raises:
         Exit: `SystemExit` or `KeyboardInterrupt` ended the loop, such as a background task of a
@@ -56,7 +56,7 @@ async def _watched(main: Coroutine[Any, Any, None], ended: threading.Event) -> N
 
 
 def exit_after(seconds: float, exit_code: int, *, unless: threading.Event) -> None:
-    """Exit the process after *seconds*, whatever it is waiting for, unless *unless* is set."""
+    """Exit the process after *seconds* in any state, unless *unless* is set."""
 
     def wait() -> None:
         if not unless.wait(seconds):
@@ -88,7 +88,7 @@ class BoundedServer(Server):
         if not self._has_deadline:
             self._has_deadline = True
             # By the kernel: a thread must not be started here, as its locks may be held by the
-            # code that the signal interrupted, and could not run if that code never returns.
+            # interrupted code, and could not run if that code never returns.
             signal.alarm(ceil(STOP_SECONDS))
         super().handle_exit(sig, frame)
 

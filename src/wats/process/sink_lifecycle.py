@@ -15,7 +15,7 @@ from wats.telemetry import TelemetrySink, error_name
 from wats.telemetry.sinks.isolation import FailureLog
 
 CLOSE_SECONDS: Final = 7.0
-"""How long a sink may take to close. A `BufferedSink` and that of OpenTelemetry take 5 at most."""
+"""The time limit of closing a sink. A `BufferedSink` and an `OtelSink` take 5 s at most."""
 
 
 @asynccontextmanager
@@ -24,8 +24,8 @@ async def opened_sink(
 ) -> AsyncIterator[TelemetrySink | None]:
     """Make the sink that *reference*, `package.module:function`, returns; close it at the end.
 
-    If it has a `close` method, plain or a coroutine function, that is called in a thread of its
-    own. What it raises, or that it takes too long, is logged and goes no further.
+    Its `close` method, if any, plain or a coroutine function, is called in a thread of its own. An
+    exception, or a timeout, is logged and contained.
 
     Raises:
         ConfigError: The function cannot be imported or called, or raises.
@@ -49,7 +49,7 @@ def _make(reference: str) -> TelemetrySink:
     try:
         sink: TelemetrySink = make()
     except ConfigError:
-        raise  # it says what is wrong, and where
+        raise  # its message has the fault and its position
     except BaseException as error:
         raise _refusal(f"{reference!r} cannot be called: {error_name(error)}.") from error
     return sink
@@ -85,15 +85,15 @@ async def _close(sink: TelemetrySink, seconds: float) -> None:
 
 
 async def _in_a_thread(call: Callable[[], object]) -> object:
-    """Return what *call* returns; it raises nothing.
+    """Return the result of *call*, which raises nothing.
 
-    Its thread is a daemon: should it never end, the process does all the same. The loop's own
-    executor would be waited for.
+    Its thread is a daemon: if it never ends, the process still does. The loop's own executor would
+    be waited for.
     """
     done: Future[object] = Future()
 
     def run() -> None:
-        done.set_running_or_notify_cancel()  # from here on, who stops waiting does not cancel it
+        done.set_running_or_notify_cancel()  # from here on, a cancelled caller does not cancel it
         done.set_result(call())
 
     threading.Thread(target=run, name="wats-sink-close", daemon=True).start()

@@ -1,11 +1,11 @@
-"""Worker processes, and the supervisor that keeps as many of them alive as there should be.
+"""Worker processes, and the supervisor that keeps the configured number alive.
 
     starting ──all accept──▶ running ──SIGTERM, SIGINT──▶ stopping ──▶ exit code 0
         └──one ends──▶ stopping ──▶ 1    └──one ends──▶ another one takes its seat
 
-The supervisor has no event loop, no thread and no connection, so it can fork at any time, and there
-is little in it that could fail. It sleeps until a signal comes, a worker tells something or a pause
-is over. The first worker starts alone: it migrates the store, or says for all that it cannot start.
+The supervisor has no event loop, no thread and no connection, so it can fork at any time, and
+little in it can fail. It sleeps until a signal arrives, a worker reports or a pause is over. The
+first worker starts alone: it migrates the store, or reports for all that it cannot start.
 """
 
 import os
@@ -30,7 +30,7 @@ from wats.telemetry.metrics.shared_memory import Board
 from wats.telemetry.sinks.isolation import Log, write_json_line
 
 QUICK_SECONDS: Final = 10.0
-"""A worker that ends sooner than this after it was started ended quickly."""
+"""A worker that ends sooner than this after its start has ended quickly."""
 
 FIRST_PAUSE_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 30.0
@@ -43,30 +43,31 @@ _MOST_BYTES: Final = 65_536
 
 
 def pause_after(quick_ends: int) -> float:
-    """Return how long a seat stays empty after so many quick ends in a row: 0, 0, 1, 2, 4 … 30 s.
+    """Return how long a slot stays empty after consecutive quick ends: 0, 0, 1, 2, 4 … 30 s.
 
-    Whoever died once is replaced at once. A worker that cannot live is not tried all the time.
+    A worker that died once is replaced immediately. One that dies repeatedly is not restarted all
+    the time.
     """
     if quick_ends < 2:
         return 0.0
     return min(FIRST_PAUSE_SECONDS * 2.0 ** min(quick_ends - 2, 10), LONGEST_PAUSE_SECONDS)
 
 
-class Refusal(msgspec.Struct, frozen=True):
-    """Why a worker cannot start: the class of the error, and what the operator is told of it."""
+class StartFailure(msgspec.Struct, frozen=True):
+    """Why a worker cannot start: the class of the error, and the message for the operator."""
 
     name: str
     text: str
 
 
 class Seat:
-    """The place of one worker, as that worker sees it.
+    """The slot of one worker, as that worker sees it.
 
     Attributes:
-        row: Its number, from 0: which row of the board is its own.
-        is_replacement: Whether a worker that has ended had this seat before.
+        row: Its number, from 0: the row of the board that belongs to it.
+        is_replacement: Whether an earlier worker had this seat.
         lifeline: A descriptor that becomes readable when the supervisor is gone.
-        is_ready: Whether the supervisor was told that this worker accepts connections.
+        is_ready: Whether it has reported that this worker accepts connections.
     """
 
     def __init__(self, row: int, *, is_replacement: bool, lifeline: int, report: int) -> None:
@@ -77,32 +78,32 @@ class Seat:
         self._report = report
 
     def ready(self) -> None:
-        """Tell the supervisor that this worker accepts connections."""
+        """Report to the supervisor that this worker accepts connections."""
         self.is_ready = True
-        self._tell(_READY)
+        self._write(_READY)
 
     def refuse(self, error: WatsError) -> None:
-        """Tell the supervisor why this worker ends without having been ready."""
-        self._tell(msgspec.json.encode(Refusal(error_name(error), str(error))))
+        """Report to the supervisor why this worker ends without having been ready."""
+        self._write(msgspec.json.encode(StartFailure(error_name(error), str(error))))
 
-    def _tell(self, message: bytes) -> None:
-        with suppress(BrokenPipeError):  # nobody is there any more, which the lifeline tells too
+    def _write(self, message: bytes) -> None:
+        with suppress(BrokenPipeError):  # the supervisor is gone, which the lifeline reports too
             os.write(self._report, message)
         os.close(self._report)
 
 
 @dataclass(slots=True, kw_only=True)
-class _Place:
-    """The same place, as the supervisor sees it. It is empty while there is no process in it.
+class _WorkerSlot:
+    """The same slot, as the supervisor sees it. It is empty while it has no process.
 
-    Whoever is in it reports through a pipe that stays: *report* is its end, *heard* is ours.
+    Its worker reports through a pipe that stays: *report* is the worker's end, *heard* is ours.
     """
 
     row: int
     heard: int
     report: int
     pid: int | None = None
-    told: bytes = b""
+    received: bytes = b""
     is_ready: bool = False
     started_at: float = 0.0
     due_at: float | None = None
@@ -110,21 +111,21 @@ class _Place:
     exit_code: int | None = None
 
     @property
-    def refusal(self) -> Refusal | None:
-        """What the last process in it gave as the reason that it could not start."""
+    def refusal(self) -> StartFailure | None:
+        """The reason that its last process reported for a failed start."""
         with suppress(msgspec.MsgspecError):
-            return msgspec.json.decode(self.told, type=Refusal)
+            return msgspec.json.decode(self.received, type=StartFailure)
         return None
 
 
-def _place(row: int) -> _Place:
+def _new_slot(row: int) -> _WorkerSlot:
     heard, report = os.pipe()
     os.set_blocking(heard, False)
-    return _Place(row=row, heard=heard, report=report)
+    return _WorkerSlot(row=row, heard=heard, report=report)
 
 
 class _Signals:
-    """Catches signals while it is entered, so that a `poll` can wait for them."""
+    """Catches signals while it is entered, so that a `poll` can wait for signals."""
 
     _NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP)
 
@@ -133,7 +134,7 @@ class _Signals:
         for end in (self.descriptor, self._written_to):
             os.set_blocking(end, False)
         self._woken = signal.set_wakeup_fd(self._written_to, warn_on_full_buffer=False)
-        # Where SIGHUP is ignored, as `nohup` has it, it stays so.
+        # Where SIGHUP is ignored, as with `nohup`, it stays ignored.
         self._before = {
             number: signal.signal(number, _hear)
             for number in self._NUMBERS
@@ -150,7 +151,7 @@ class _Signals:
         os.close(self._written_to)
 
     def take(self) -> bytes:
-        """Return the numbers of the signals that came since the last call."""
+        """Return the numbers of the signals received since the last call."""
         try:
             return os.read(self.descriptor, _MOST_BYTES)
         except BlockingIOError:
@@ -169,7 +170,7 @@ class _Signals:
 
 
 def _hear(_number: int, _frame: FrameType | None) -> None:
-    """Do nothing: the wake-up descriptor has the number."""
+    """Do nothing: the wake-up descriptor receives the number."""
 
 
 class Supervisor:
@@ -177,11 +178,11 @@ class Supervisor:
 
     Args:
         board: Made for these workers.
-        shares: Their shares of the connections; that of a dead one is taken back.
-        ready: Called once, as soon as all of them accept connections.
-        stopping: Called before they are told to end.
-        stop_seconds: How long they may take to end when they are told to, before they are killed.
-        log: Told of every replacement.
+        shares: Their shares of the connections; that of a dead worker is withdrawn.
+        ready: Called once, as soon as all workers accept connections.
+        stopping: Called before the workers are signalled to end.
+        stop_seconds: How long they may take to end when signalled, before they are killed.
+        log: Receives every replacement.
         monotonic: The clock.
     """
 
@@ -203,88 +204,88 @@ class Supervisor:
         self._stop_seconds = stop_seconds
         self._log = log
         self._now = monotonic
-        self._places: list[_Place] = []
+        self._slots: list[_WorkerSlot] = []
         self._is_starting = True
         self._is_stopping = False
         self._kill_at: float | None = None
         self._failure: str | None = None
 
     def run(self) -> Seat | None:
-        """Start the workers, and return as a fork does: to each of them with its seat.
+        """Start the workers, and return as a fork does: in each worker with its seat.
 
-        To the supervisor it returns nothing, once a signal has ended it and all workers have ended.
+        In the supervisor it returns nothing, after a signal and the end of all workers.
 
         Raises:
-            ClickException: A worker could not start, so none is there; with what it said.
+            ClickException: A worker could not start, so none is running; with its reason.
         """
-        # Held open by this process alone, so that its end is seen by all others.
+        # Held open by this process alone, so that all others notice its end.
         self._lifeline, self._held = os.pipe()
-        self._places = [_place(row) for row in range(self._board.rows)]
-        self._places[0].due_at = self._now()
+        self._slots = [_new_slot(row) for row in range(self._board.rows)]
+        self._slots[0].due_at = self._now()
         with _Signals() as signals:
             seat = self._supervise(signals)
         if seat is not None:
-            # Ctrl-C reaches the workers as well. Until they serve there is nothing to be ended.
+            # Ctrl-C reaches the workers as well. Until they serve there is nothing to stop.
             signal.signal(signal.SIGINT, signal.SIG_DFL)
         elif self._failure is not None:
             raise click.ClickException(self._failure)
         return seat
 
     def _supervise(self, signals: _Signals) -> Seat | None:
-        while not self._is_stopping or any(place.pid is not None for place in self._places):
+        while not self._is_stopping or any(slot.pid is not None for slot in self._slots):
             self._sleep(signals.descriptor)
             for number in signals.take():
                 self._heed(number)
-            for place in self._places:
-                self._look_after(place)
-            self._kill_what_hangs()
-            for place in self._due():
-                seat = self._fill(place, signals)
+            for slot in self._slots:
+                self._look_after(slot)
+            self._kill_hung_workers()
+            for slot in self._due():
+                seat = self._fill(slot, signals)
                 if seat is not None:
                     return seat
         return None
 
-    def _due(self) -> Iterator[_Place]:
-        for place in self._places:
-            if place.due_at is not None and place.due_at <= self._now() and not self._is_stopping:
-                yield place
+    def _due(self) -> Iterator[_WorkerSlot]:
+        for slot in self._slots:
+            if slot.due_at is not None and slot.due_at <= self._now() and not self._is_stopping:
+                yield slot
 
-    def _fill(self, place: _Place, signals: _Signals) -> Seat | None:
-        """Fork the worker of *place*; return its seat to it, and nothing to the supervisor."""
-        refusal, place.told = place.refusal, b""
-        place.started_at, place.due_at = self._now(), None
+    def _fill(self, slot: _WorkerSlot, signals: _Signals) -> Seat | None:
+        """Fork the worker of *slot*; return its seat in the worker, `None` in the supervisor."""
+        refusal, slot.received = slot.refusal, b""
+        slot.started_at, slot.due_at = self._now(), None
         try:
-            place.pid = signals.fork()
-        except OSError:  # there are too many processes, or there is too little memory
-            self._give_up(place, _NOT_FORKED)
+            slot.pid = signals.fork()
+        except OSError:  # too many processes, or too little memory
+            self._give_up(slot, _NOT_FORKED)
             return None
-        if place.pid == 0:
-            return self._seat(place)
+        if slot.pid == 0:
+            return self._seat(slot)
         if not self._is_starting:
-            self._tell_of(place, refusal)
+            self._log_end(slot, refusal)
         return None
 
-    def _seat(self, place: _Place) -> Seat:
-        """Let go of what is the supervisor's: this is the worker."""
-        for other in self._places:
+    def _seat(self, slot: _WorkerSlot) -> Seat:
+        """Close the resources of the supervisor: this is the worker."""
+        for other in self._slots:
             os.close(other.heard)
-            if other is not place:
+            if other is not slot:
                 os.close(other.report)
         os.close(self._held)
         return Seat(
-            place.row,
+            slot.row,
             is_replacement=not self._is_starting,
             lifeline=self._lifeline,
-            report=place.report,
+            report=slot.report,
         )
 
-    def _tell_of(self, place: _Place, refusal: Refusal | None) -> None:
-        with suppress(Exception):  # a closed stderr is no reason to leave a seat empty
+    def _log_end(self, slot: _WorkerSlot, refusal: StartFailure | None) -> None:
+        with suppress(Exception):  # a closed stderr is no reason to leave a slot empty
             self._log(
                 {
                     "event": "wats.worker.replaced",
-                    "worker": place.row,
-                    "exitCode": place.exit_code,
+                    "worker": slot.row,
+                    "exitCode": slot.exit_code,
                     "errorName": refusal.name if refusal is not None else None,
                     "at": to_iso(utc_now()),
                 }
@@ -292,83 +293,83 @@ class Supervisor:
 
     def _sleep(self, signalled: int) -> None:
         poll = select.poll()
-        for descriptor in (signalled, *(place.heard for place in self._places)):
+        for descriptor in (signalled, *(slot.heard for slot in self._slots)):
             poll.register(descriptor, select.POLLIN)
-        times = [self._kill_at] if self._is_stopping else [place.due_at for place in self._places]
+        times = [self._kill_at] if self._is_stopping else [slot.due_at for slot in self._slots]
         next_at = min((time for time in times if time is not None), default=None)
         poll.poll(None if next_at is None else max(ceil((next_at - self._now()) * 1000), 0))
 
     def _heed(self, number: int) -> None:
         if number == signal.SIGCHLD:
-            return  # who it was is found out by looking at each
+            return  # each slot is checked to find the process
         if not self._is_stopping:
             self._stop()
         elif number == signal.SIGINT:
-            self._pass_on(signal.SIGINT)  # the second time means: now
+            self._pass_on(signal.SIGINT)  # a second signal stops immediately
 
     def _stop(self) -> None:
         self._is_stopping = True
         self._kill_at = self._now() + self._stop_seconds
         self._stopping()
-        # Not SIGINT, of which a terminal sends them one as well, and two would mean: now.
+        # Not SIGINT: a terminal sends one to them as well, and two would stop immediately.
         self._pass_on(signal.SIGTERM)
 
-    def _kill_what_hangs(self) -> None:
+    def _kill_hung_workers(self) -> None:
         if self._kill_at is not None and self._kill_at <= self._now():
             self._kill_at = None
             self._pass_on(signal.SIGKILL)
 
     def _pass_on(self, number: signal.Signals) -> None:
-        for place in self._places:
-            if place.pid is not None:
-                os.kill(place.pid, number)
+        for slot in self._slots:
+            if slot.pid is not None:
+                os.kill(slot.pid, number)
 
-    def _look_after(self, place: _Place) -> None:
-        if place.pid is None:
+    def _look_after(self, slot: _WorkerSlot) -> None:
+        if slot.pid is None:
             return
-        # In this order: what a worker told before it ended can all be read after it has.
-        pid, status = os.waitpid(place.pid, os.WNOHANG)
-        self._listen(place)
+        # In this order: reports that a worker wrote before it ended can be read afterwards.
+        pid, status = os.waitpid(slot.pid, os.WNOHANG)
+        self._listen(slot)
         if pid != 0:
-            self._empty(place, os.waitstatus_to_exitcode(status))
+            self._empty(slot, os.waitstatus_to_exitcode(status))
 
-    def _listen(self, place: _Place) -> None:
+    def _listen(self, slot: _WorkerSlot) -> None:
         with suppress(BlockingIOError):
             while True:
-                place.told += os.read(place.heard, _MOST_BYTES)
-        if place.told == _READY and not place.is_ready:
-            place.is_ready = True
+                slot.received += os.read(slot.heard, _MOST_BYTES)
+        if slot.received == _READY and not slot.is_ready:
+            slot.is_ready = True
             self._count()
             if self._is_starting and not self._is_stopping:
                 self._go_on()
 
     def _go_on(self) -> None:
-        """Start the others, now that the first is ready; or say so when all are."""
-        for place in self._places:
-            if place.pid is None:
-                place.due_at = self._now()
-        if all(place.is_ready for place in self._places):
+        """Start the others, now that the first is ready; or report that all are."""
+        for slot in self._slots:
+            if slot.pid is None:
+                slot.due_at = self._now()
+        if all(slot.is_ready for slot in self._slots):
             self._is_starting = False
             self._ready()
 
-    def _empty(self, place: _Place, exit_code: int) -> None:
-        place.pid, place.exit_code, place.is_ready = None, exit_code, False
-        self._shares[place.row].leave()
+    def _empty(self, slot: _WorkerSlot, exit_code: int) -> None:
+        slot.pid, slot.exit_code, slot.is_ready = None, exit_code, False
+        self._shares[slot.row].leave()
         self._count()
-        refusal = place.refusal
-        self._give_up(place, refusal.text if refusal is not None else _ENDED)
+        refusal = slot.refusal
+        self._give_up(slot, refusal.text if refusal is not None else _ENDED)
 
-    def _give_up(self, place: _Place, reason: str) -> None:
-        """Try again later to have somebody in *place*; at the start, end all for *reason*."""
+    def _give_up(self, slot: _WorkerSlot, reason: str) -> None:
+        """Fill *slot* again later; at the start, end all workers for *reason*."""
         if self._is_stopping:
             return
         if self._is_starting:
             self._failure = reason
             self._stop()
             return
-        is_quick = self._now() - place.started_at < QUICK_SECONDS
-        place.quick_ends = place.quick_ends + 1 if is_quick else 0
-        place.due_at = self._now() + pause_after(place.quick_ends)
+        is_quick = self._now() - slot.started_at < QUICK_SECONDS
+        slot.quick_ends = slot.quick_ends + 1 if is_quick else 0
+        slot.due_at = self._now() + pause_after(slot.quick_ends)
 
     def _count(self) -> None:
-        self._board.workers = sum(place.is_ready for place in self._places)
+        self._board.workers = sum(slot.is_ready for slot in self._slots)

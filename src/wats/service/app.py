@@ -18,7 +18,7 @@ class WatsApp:
     """A gateway as an ASGI 3 application.
 
     A server with lifespan starts and stops it. Mounted inside another application, or under a
-    server without lifespan, whoever mounts it calls `await app.start()` and `await app.stop()`.
+    server without lifespan, the outer application calls `await app.start()` and `await app.stop()`.
     Made by `create_wats_service_app`.
     """
 
@@ -42,11 +42,11 @@ class WatsApp:
         self._changing = asyncio.Lock()
 
     def on(self, *kinds: UpdateKind | str) -> Callable[[Handler], Handler]:
-        """Decorate an async callable that is to handle updates of *kinds*; of all if none is named.
+        """Decorate an async callable as a handler of *kinds*; of all kinds by default.
 
         Raises:
-            ConfigError: A handler of the same name is there already, or the service has started.
-            ValueError: There is no such kind.
+            ConfigError: A handler of this name exists, or the service has started.
+            ValueError: The kind does not exist.
         """
         wanted = [UpdateKind(kind) for kind in kinds] or list(UpdateKind)
 
@@ -58,16 +58,16 @@ class WatsApp:
 
     @property
     def hook(self) -> Hook:
-        """The webhook route, for a server of ours that can answer it on the fast path."""
+        """The webhook route, for a server of ours that can serve it on the fast path."""
         return self._hook
 
     @property
     def telemetry(self) -> Telemetry:
-        """What the parts of the service tell what happens, for whoever runs it to tell it too."""
+        """The telemetry of the service, for a runner that records events too."""
         return self._telemetry
 
     async def start(self) -> None:
-        """Open the store, migrate it if need be, and begin to dispatch. A second call does nothing.
+        """Open the store, migrate it if necessary, and begin to dispatch. Is idempotent.
 
         Raises:
             StoreError: The store cannot be opened or migrated; nothing runs then.
@@ -86,16 +86,16 @@ class WatsApp:
             self._telemetry.event(LifecycleEvent.STARTED)
 
     def drain(self) -> None:
-        """Tell telemetry that the service begins to stop, unless it was told so already.
+        """Record that the service begins to stop, unless this was recorded already.
 
-        For a server that lets requests end before it stops the application.
+        For a server that finishes requests before it stops the application.
         """
         if self._running and not self._draining:
             self._draining = True
             self._telemetry.event(LifecycleEvent.DRAINING)
 
     async def stop(self) -> None:
-        """Let what runs finish, within bounds, and let go of everything. May be called twice."""
+        """Let running work finish, within bounds, and release all resources. Is idempotent."""
         async with self._changing:
             if not self._running:
                 return

@@ -1,4 +1,4 @@
-"""The composition root: the one place where the parts of a service are made and joined."""
+"""The composition root: the one module that makes and joins the parts of a service."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -48,22 +48,23 @@ def create_wats_service_app(
     now: Now = utc_now,
     checkpoint_seconds: float = CHECKPOINT_EVERY_SECONDS,
 ) -> WatsApp:
-    """Make a gateway of *profile* and *secrets*. Nothing is opened or sent before it starts.
+    """Make a gateway from *profile* and *secrets*. Nothing is opened or sent before it starts.
 
     Args:
-        profile: What to be, from `load_config`.
+        profile: The configuration, from `load_config`.
         secrets: Meta's secrets and our own tokens, from `load_config`.
-        telemetry_sink: An object of yours that is told what happens; nothing is sent anywhere
-            without one. It cannot change or delay a response by failing.
+        telemetry_sink: An object of yours that receives telemetry; nothing is sent anywhere without
+            one. A failing sink cannot change or delay a response.
         persistence: A store, from `open_store`, which this application then opens and closes.
-            Without one, handlers run before a webhook is answered and nothing is kept.
-        handlers: Async callables that get every update, beside those that the profile names.
+            Without one, handlers run before the response to a webhook and nothing is kept.
+        handlers: Async callables that receive every update, in addition to those that the profile
+            names.
         enable_group_routes: Whether the groups routes exist; the profile decides by default.
         graph_session: A client session to call Graph with; it stays yours to close.
-        board: What several processes of one service count on together, made before they are forked;
-            each of them makes its application after that. By default this one counts alone.
-        row: The row of the board that is this process's own. Number 0 also deletes what is old.
-        log: Where events go; by default one JSON line each to stderr, without personal data.
+        board: Memory in which several processes of one service count, made before they are forked;
+            each makes its application after that. By default this one counts alone.
+        row: The row of the board that belongs to this process. Number 0 also deletes old data.
+        log: Receives events; by default one JSON line each on stderr, without personal data.
         now: The clock.
         checkpoint_seconds: How often the log of the store is emptied of erased content.
 
@@ -107,7 +108,7 @@ def create_wats_service_app(
 
 
 class _Common(NamedTuple):
-    """What every builder needs."""
+    """The arguments of every builder."""
 
     profile: Profile
     secrets: Secrets
@@ -172,7 +173,7 @@ def _upkeep(common: _Common, store: Store, is_chosen: bool, checkpoint_seconds: 
         telemetry=common.telemetry,
         inbox=common.profile.inbox,
         messages=common.profile.messages,
-        chores=is_chosen,
+        leads=is_chosen,
         log=common.log,
         now=common.now,
         checkpoint_seconds=checkpoint_seconds,

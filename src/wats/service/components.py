@@ -12,7 +12,7 @@ from wats.store import Store
 from wats.telemetry import Telemetry
 
 DRAIN_SECONDS = 10.0
-"""How long handlers that run may take to finish when the service stops."""
+"""The time limit of running handlers when the service stops."""
 
 CLOSE_SECONDS: Final = 5.0
 """How long the store may take to close."""
@@ -22,7 +22,7 @@ class Component(Protocol):
     """Runs from `start` to `stop`, and may be started again. A failed start leaves nothing open."""
 
     async def start(self) -> None:
-        """Acquire what the component needs, and begin."""
+        """Acquire the resources of the component, and begin its work."""
 
     async def stop(self) -> None:
         """End within bounds, and release everything."""
@@ -30,7 +30,7 @@ class Component(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    """The sending side: the Graph client, and what reserves and sends."""
+    """The sending side: the Graph client, and the outbound transaction."""
 
     graph: GraphClient
     acceptor: Acceptor
@@ -56,7 +56,7 @@ class Storage:
         await self.store.open(self.telemetry.store_operation)
 
     async def stop(self) -> None:
-        """Close the store, or leave a disk that hangs; what was acknowledged is on it."""
+        """Close the store, or abandon a disk that hangs; acknowledged updates are on it."""
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self.store.close()

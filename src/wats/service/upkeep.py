@@ -29,7 +29,7 @@ CHECKPOINT_EVERY_SECONDS: Final = 15.0
 of the database a minute later."""
 
 REPLACE_SECONDS: Final = 0.05
-"""How soon a task of the upkeep that was cancelled is replaced."""
+"""The pause before a cancelled task of the upkeep is replaced."""
 
 CHECKPOINT_ATTEMPTS: Final = 20
 CHECKPOINT_PAUSE_SECONDS: Final = 1.0
@@ -39,10 +39,10 @@ Work: TypeAlias = Callable[[], Awaitable[bool]]
 
 
 class Upkeep:
-    """Deletes what is old, empties the log of the store, and measures the inbox.
+    """Purges old data, empties the log of the store, and measures the inbox.
 
     Args:
-        chores: Whether this process does the upkeep; of several on one store one is enough.
+        leads: Whether this process purges and empties the log; one of several suffices.
         checkpoint_seconds: How often the log of the store is emptied.
     """
 
@@ -53,7 +53,7 @@ class Upkeep:
         telemetry: Telemetry,
         inbox: InboxConfig,
         messages: MessagesConfig,
-        chores: bool,
+        leads: bool,
         log: Log,
         now: Now,
         checkpoint_seconds: float = CHECKPOINT_EVERY_SECONDS,
@@ -66,7 +66,7 @@ class Upkeep:
             messages=messages.retention_days * DAY_SECONDS,
         )
         self._upkeep: dict[UpkeepTask, tuple[Work, float]] = {}
-        if chores:
+        if leads:
             self._upkeep = {
                 UpkeepTask.PURGE: (self._purge, PURGE_EVERY_SECONDS),
                 UpkeepTask.CHECKPOINT: (self._checkpoint, checkpoint_seconds),
@@ -86,7 +86,7 @@ class Upkeep:
             self._spawn(task)
 
     async def stop(self) -> None:
-        """Cancel what runs. The store must still be open."""
+        """Cancel the running tasks. The store must still be open."""
         self._is_stopping = True
         for task in self._running:
             task.cancel()
@@ -100,7 +100,7 @@ class Upkeep:
             running.add_done_callback(partial(self._replace, task))
 
     def _replace(self, task: UpkeepTask, ended: "asyncio.Task[None]") -> None:
-        """Go on with *task*: only a stop ends it, but any code in the process can cancel it."""
+        """Repeat *task*: only a stop ends it, but any code in the process can cancel it."""
         self._running.discard(ended)
         if not self._is_stopping:
             error = None if ended.cancelled() else ended.exception()
@@ -112,7 +112,7 @@ class Upkeep:
         self._failures.report(task, error)
 
     async def _repeat(self, task: UpkeepTask) -> None:
-        """Run *task* again and again, whatever it raises."""
+        """Run *task* repeatedly, despite any exception."""
         run, seconds = self._upkeep[task]
         while True:
             try:
@@ -125,10 +125,10 @@ class Upkeep:
             await asyncio.sleep(seconds)
 
     async def _purge(self) -> bool:
-        # One process on a database is enough; the others have succeeded if that one does it.
+        # One process on a database suffices; the others succeed if that process does the work.
         if await self._store.lead():
             while await self._store.purge(self._retention):
-                pass  # a bounded number of rows at a time, with room for others in between
+                pass  # a bounded number of rows at a time, with pauses for other operations
         return True
 
     async def _checkpoint(self) -> bool:

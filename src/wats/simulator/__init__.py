@@ -1,6 +1,6 @@
 """A fake Meta on this machine: Graph endpoints, signed webhooks, limits and faults.
 
-It holds what it is told in memory, forgets it when it stops, and logs nothing.
+It holds its state in memory, forgets it when it stops, and logs nothing.
 """
 
 from wats.simulator.server import Simulator

@@ -1,8 +1,8 @@
-"""What Meta writes: identifiers, webhook envelopes and their signature. No I/O.
+"""The bodies that Meta writes: identifiers, webhook envelopes and their signature. No I/O.
 
-A webhook is made of parts, each one message, status or group event. A part that has to be delivered
-again is put into a new envelope with whatever waits at that moment, as Meta does it; so a receiver
-that recognizes envelopes instead of what is in them sees the same part twice.
+A webhook is made of parts, each one message, status or group event. A part that must be delivered
+again is put into a new envelope with the other parts that are due then, as Meta does it; so a
+receiver that recognizes envelopes instead of their items sees the same part twice.
 """
 
 import base64
@@ -27,14 +27,14 @@ _WORD_BREAK: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class WebhookPart:
     """One item of a webhook.
 
     Attributes:
         field: The change's field.
         list_key: The list in the change's value that holds the item.
         item: The item.
-        contact: Who wrote it, for messages.
+        contact: The author, for messages.
     """
 
     field: str
@@ -44,7 +44,7 @@ class Part:
 
 
 def new_wamid(number: str, *, inbound: bool = False) -> str:
-    """Return a message id as WhatsApp makes them: like theirs, it has the *number* in it."""
+    """Return a message id in WhatsApp's form: like theirs, it has the *number* in it."""
     kind, size = (b"\x12", 10) if inbound else (b"\x11", 9)
     unique = secrets.token_hex(size).upper().encode()
     head = b"\x1c" + bytes([0x18, len(number) % 256]) + number.encode(errors="replace")
@@ -54,8 +54,8 @@ def new_wamid(number: str, *, inbound: bool = False) -> str:
 
 def message_part(
     sender: str, content: Mapping[str, Any], *, name: str, at: int, group_id: str | None = None
-) -> Part:
-    """Return what a customer wrote; *content* holds `type` and what belongs to it."""
+) -> WebhookPart:
+    """Return a message of a customer; *content* holds `type` and the content of that type."""
     item = {
         "from": sender,
         "id": new_wamid(sender, inbound=True),
@@ -63,7 +63,7 @@ def message_part(
         **({"group_id": group_id} if group_id else {}),
         **content,
     }
-    return Part(MESSAGES, "messages", item, {"profile": {"name": name}, "wa_id": sender})
+    return WebhookPart(MESSAGES, "messages", item, {"profile": {"name": name}, "wa_id": sender})
 
 
 def status_part(
@@ -75,8 +75,8 @@ def status_part(
     pricing: Mapping[str, Any] | None = None,
     callback_data: str | None = None,
     error_code: int | None = None,
-) -> Part:
-    """Return that the message *wamid* is now *status* at *recipient*."""
+) -> WebhookPart:
+    """Return the status webhook part of *wamid*: now *status* at *recipient*."""
     item: dict[str, Any] = {"id": wamid, "status": status, "timestamp": str(at), **recipient}
     if pricing is not None:
         item["pricing"] = pricing
@@ -84,17 +84,17 @@ def status_part(
         item["errors"] = [webhook_error(error_code)]
     if callback_data is not None:
         item["biz_opaque_callback_data"] = callback_data
-    return Part(MESSAGES, "statuses", item)
+    return WebhookPart(MESSAGES, "statuses", item)
 
 
-def group_part(field: str, kind: str, *, at: int, **content: Any) -> Part:
+def group_part(field: str, kind: str, *, at: int, **content: Any) -> WebhookPart:
     """Return a group event; *content* without a value is left out."""
     present = {key: value for key, value in content.items() if value is not None}
-    return Part(field, "groups", {"timestamp": str(at), "type": kind, **present})
+    return WebhookPart(field, "groups", {"timestamp": str(at), "type": kind, **present})
 
 
 def pricing_of(message_type: str) -> Mapping[str, Any]:
-    """Return what a message of this type costs: a template is billed, an answer is free."""
+    """Return the price of a message of this type: a template is billed, a reply is free."""
     if message_type == "template":
         billed = {"billable": True, "category": "marketing", "type": "regular"}
         return {"pricing_model": "PMP", **billed}
@@ -111,16 +111,16 @@ def error_title(code: int) -> str:
 
 
 def webhook_error(code: int) -> dict[str, Any]:
-    """Return an error as it stands in a webhook."""
+    """Return an error in the form of a webhook."""
     title = error_title(code)
     return {"code": code, "title": title, "message": title, "error_data": {"details": DETAILS}}
 
 
-def envelope(parts: Sequence[Part], settings: SimulatorSettings, *, at: int) -> bytes:
+def envelope(parts: Sequence[WebhookPart], settings: SimulatorSettings, *, at: int) -> bytes:
     """Return the webhook that delivers *parts* in their order.
 
-    Neighbors of one kind share a change. The text is escaped as Meta's is, slashes included, so a
-    receiver that checks the signature of anything but the raw bytes is found out.
+    Neighbors of one kind share a change. The text is escaped like Meta's, slashes included, so that
+    a receiver that checks the signature of anything but the raw bytes fails.
     """
     by_list = groupby(parts, key=lambda part: (part.field, part.list_key))
     changes = [
@@ -134,7 +134,9 @@ def envelope(parts: Sequence[Part], settings: SimulatorSettings, *, at: int) -> 
     return text.replace("/", "\\/").encode()
 
 
-def _value(list_key: str, parts: Sequence[Part], settings: SimulatorSettings) -> dict[str, Any]:
+def _value(
+    list_key: str, parts: Sequence[WebhookPart], settings: SimulatorSettings
+) -> dict[str, Any]:
     contacts = {part.contact["wa_id"]: part.contact for part in parts if part.contact is not None}
     return {
         "messaging_product": "whatsapp",

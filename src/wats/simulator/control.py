@@ -1,4 +1,4 @@
-"""The control endpoints: what tests and people on this machine ask of the simulator over HTTP."""
+"""The control endpoints: requests of tests and local users to the simulator over HTTP."""
 
 import ipaddress
 import secrets
@@ -15,7 +15,7 @@ MAX_INBOUND: Final = 100_000
 
 
 def is_local(peer: str | None) -> bool:
-    """Tell whether *peer* is an address of this machine's loopback."""
+    """Return whether *peer* is an address of this machine's loopback."""
     try:
         address = ipaddress.ip_address(peer or "")
     except ValueError:
@@ -41,7 +41,7 @@ class ControlEndpoints:
 
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Let nobody in from elsewhere, nor a page in a browser on this machine."""
+        """Refuse remote clients, and pages in a browser on this machine."""
         if not request.path.startswith(CONTROL_PREFIX):
             return await handler(request)
         if not is_local(request.remote) or "origin" in request.headers:
@@ -56,7 +56,7 @@ class ControlEndpoints:
         return web.json_response(self._world.state())
 
     async def inbound(self, request: web.Request) -> web.StreamResponse:
-        """Let a customer write: `{from, text | message, name?, count?, group_id?}`."""
+        """Send a message as a customer: `{from, text | message, name?, count?, group_id?}`."""
         wish = read_json(await request.read())
         count = wish.get("count", 1)
         content = wish.get("message", {"type": "text", "text": {"body": wish.get("text")}})
@@ -72,7 +72,7 @@ class ControlEndpoints:
         return web.json_response({"ids": ids})
 
     async def webhook(self, request: web.Request) -> web.StreamResponse:
-        """Set where webhooks go: `{url, verify?}`; verified only if `verify` is true."""
+        """Set the webhook URL: `{url, verify?}`; verified only if `verify` is true."""
         wish = read_json(await request.read())
         url = _text(wish, "url")
         if url is not None and not url.startswith(("http://", "https://")):
@@ -84,7 +84,7 @@ class ControlEndpoints:
         return web.json_response({"verified": verified})
 
     async def join(self, request: web.Request) -> web.StreamResponse:
-        """Let somebody follow a group's invite link: `{group_id, from}`."""
+        """Follow a group's invite link as a participant: `{group_id, from}`."""
         wish = read_json(await request.read())
         group_id, wa_id = _text(wish, "group_id"), _text(wish, "from")
         if not group_id or not wa_id:

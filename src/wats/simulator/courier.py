@@ -1,4 +1,4 @@
-"""Brings webhooks to the configured URL, as Meta does: signed, at least once, in no sure order."""
+"""Delivers webhooks as Meta does: signed, at least once, in no reliable order."""
 
 import asyncio
 import heapq
@@ -12,7 +12,7 @@ from typing import Final
 
 import aiohttp
 
-from wats.simulator.bodies import Part, envelope, signature
+from wats.simulator.bodies import WebhookPart, envelope, signature
 from wats.simulator.settings import Counts, SimulatorSettings
 
 # Meta publishes no timetable, only "less and less often, for up to seven days".
@@ -26,17 +26,17 @@ _LATEST_DUPLICATE_SECONDS: Final = 30.0
 class _Parcel:
     due: float
     order: int
-    part: Part = field(compare=False)
+    part: WebhookPart = field(compare=False)
     first_due: float = field(compare=False)
     attempts: int = field(compare=False, default=0)
     is_duplicate: bool = field(compare=False, default=False)
 
 
 class Courier:
-    """Holds parts until they are due and posts them in envelopes until they are taken.
+    """Holds parts until they are due and posts them in envelopes until they are accepted.
 
-    A part is taken when its POST is answered with 200. Otherwise it comes back after a growing
-    pause of its own, in an envelope with whatever else is due then.
+    A part is delivered when its POST gets a 200 response. Otherwise it is sent again after a
+    growing pause of its own, in an envelope with the other parts that are due then.
     """
 
     def __init__(self, settings: SimulatorSettings, counts: Counts) -> None:
@@ -55,7 +55,7 @@ class Courier:
 
     @property
     def pending(self) -> int:
-        """How many parts are not taken yet, those under way included."""
+        """The number of undelivered parts, including those in progress."""
         return len(self._parcels) + self._carried
 
     async def start(self) -> None:
@@ -65,7 +65,7 @@ class Courier:
         self._tasks = [asyncio.create_task(self._run()) for _ in range(self._settings.couriers)]
 
     async def stop(self) -> None:
-        """Stop at once; what was not taken is forgotten."""
+        """Stop immediately; undelivered parts are dropped."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -74,13 +74,13 @@ class Courier:
             await self._session.close()
             self._session = None
 
-    def schedule(self, part: Part, delay_seconds: float = 0.0) -> None:
+    def schedule(self, part: WebhookPart, delay_seconds: float = 0.0) -> None:
         """Deliver *part* after *delay_seconds*."""
         due = time.monotonic() + delay_seconds
         self._push(_Parcel(due, self._next_order(), part, first_due=due))
 
-    async def deliver_now(self, parts: Sequence[Part]) -> None:
-        """Deliver *parts*, and return when they were taken or failed once."""
+    async def deliver_now(self, parts: Sequence[WebhookPart]) -> None:
+        """Deliver *parts*, and return when they were accepted or failed once."""
         now = time.monotonic()
         await self._deliver([_Parcel(now, self._next_order(), part, now) for part in parts])
 
@@ -155,7 +155,7 @@ class Courier:
         if not self.pending:
             self._idle.set()
 
-    async def _post(self, url: str, parts: Sequence[Part]) -> bool:
+    async def _post(self, url: str, parts: Sequence[WebhookPart]) -> bool:
         if self._session is None:
             return False
         body = envelope(parts, self._settings, at=int(time.time()))
@@ -180,7 +180,7 @@ class Courier:
                 self._counts.dropped += 1
                 continue
             pause = min(_FIRST_RETRY_SECONDS * 2.0**parcel.attempts, _LONGEST_PAUSE_SECONDS)
-            # Each part waits by itself, so that the next envelope holds others than this one.
+            # Each part waits separately, so that the next envelope holds other parts than this one.
             spread = self._random.uniform(0.5, 1.5)
             parcel.due = now + pause * spread * self._settings.time_factor
             parcel.attempts += 1

@@ -1,4 +1,4 @@
-"""Graph's refusals, as the simulator raises them and as they look on the wire. No I/O."""
+"""Graph's refusals, as exceptions of the simulator and in their wire format. No I/O."""
 
 import secrets
 from typing import Any, Final
@@ -9,7 +9,7 @@ _HIGHEST_CODE_OF_GRAPH: Final = 1000
 
 
 class GraphFault(Exception):
-    """A request that is answered with one of Graph's errors."""
+    """A request that fails with one of Graph's errors."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class GraphFault(Exception):
         self.retry_after = retry_after
 
     def payload(self) -> dict[str, Any]:
-        """Return the body. Its texts say who the recipient was where Meta's may do so."""
+        """Return the body. Its texts name the recipient where Meta's may do so."""
         error: dict[str, Any] = {
             "message": f"(#{self.code}) {error_title(self.code)}",
             "type": self.type,
@@ -42,18 +42,18 @@ class GraphFault(Exception):
             error["error_data"] = {"messaging_product": "whatsapp", "details": self.details}
         else:
             error["message"] += f" {self.details}"
-        # Letters only: digits that happen to stand in a row must not look like a phone number.
+        # Letters only: adjacent digits must not look like a phone number.
         trace = "".join(secrets.choice("ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmn") for _ in range(22))
         return {"error": {**error, "fbtrace_id": "A" + trace}}
 
 
 def invalid(details: str) -> GraphFault:
-    """Return the refusal of a request with a fault in it."""
+    """Return the refusal of an invalid request."""
     return GraphFault(400, 100, details=details)
 
 
 def missing_object() -> GraphFault:
-    """Return the refusal of an id that nothing has."""
+    """Return the refusal of an unknown id."""
     return GraphFault(
         400, 100, subcode=33, type_="GraphMethodException", details="No object has this id."
     )

@@ -11,7 +11,7 @@ from aiohttp import web
 from wats.simulator.faults import GraphFault, invalid, missing_object
 from wats.simulator.groups import Outcome
 from wats.simulator.messages import Addressee, check_message, check_product
-from wats.simulator.recipients import Answer, Behavior, Refusal
+from wats.simulator.recipients import Behavior, Refusal, ResponseForm
 from wats.simulator.settings import AcceptedMessage
 from wats.simulator.world import World
 
@@ -39,13 +39,13 @@ def read_json(body: bytes) -> dict[str, Any]:
 
 
 class GraphEndpoints:
-    """The endpoints, asking one `World`."""
+    """The endpoints, which query one `World`."""
 
     def __init__(self, world: World) -> None:
         self._world = world
 
     def routes(self) -> list[web.RouteDef]:
-        """Return the routes; the one for a lone id comes last."""
+        """Return the routes; the one for a lone id is last."""
         number, group = _VERSION + "/{number}", _VERSION + "/{group}"
         return [
             web.post(number + "/messages", self.messages),
@@ -59,7 +59,7 @@ class GraphEndpoints:
 
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Count, authenticate, and answer as Graph does whatever goes wrong."""
+        """Count and authenticate requests, and turn every failure into Graph's response."""
         if request.path.startswith(CONTROL_PREFIX):
             return await handler(request)
         self._world.counts.requests += 1
@@ -72,7 +72,7 @@ class GraphEndpoints:
             return self._refuse(GraphFault(400, 2500, details="Unknown path components."))
 
     async def messages(self, request: web.Request) -> web.StreamResponse:
-        """Take a message, or mark one as read."""
+        """Accept a message, or mark one as read."""
         self._check_number(request)
         payload = read_json(await request.read())
         check_product(payload)
@@ -85,12 +85,12 @@ class GraphEndpoints:
         addressee = check_message(payload, self._world.groups)
         behavior = self._world.behavior_of(addressee)
         if behavior.refusal is not None:
-            return self._refuse_as_told(behavior.refusal, addressee)
-        if behavior.answer is Answer.CUT:
+            return self._refuse_recipient(behavior.refusal, addressee)
+        if behavior.answer is ResponseForm.CUT:
             return _cut(request)
         message = self._world.accept(payload, addressee)
         statuses = self._world.statuses_of(message, addressee, behavior)
-        if behavior.answer is Answer.AFTER_THE_STATUS:
+        if behavior.answer is ResponseForm.AFTER_THE_STATUS:
             await self._world.courier.deliver_now(statuses[:1])
             statuses = statuses[1:]
         self._world.schedule(statuses)
@@ -157,7 +157,7 @@ class GraphEndpoints:
         if request.match_info["number"] != self._world.settings.phone_number_id:
             raise missing_object()
 
-    def _refuse_as_told(self, refusal: Refusal, addressee: Addressee) -> web.Response:
+    def _refuse_recipient(self, refusal: Refusal, addressee: Addressee) -> web.Response:
         if refusal.code is None:
             self._world.counts.refusals += 1
             return web.Response(status=refusal.status, text=_PAGE, content_type="text/html")
@@ -167,7 +167,7 @@ class GraphEndpoints:
                 refusal.code,
                 subcode=refusal.subcode,
                 type_=refusal.type,
-                # Meta's texts may quote people; a gateway that passes them on is found out here.
+                # Meta's texts may quote people; a gateway that passes them on fails here.
                 details=f"Made up by the simulator for {addressee.input}.",
                 retry_after=refusal.retry_after,
             )
@@ -190,12 +190,12 @@ class GraphEndpoints:
         addressee: Addressee,
         behavior: Behavior,
     ) -> web.Response:
-        if behavior.answer is Answer.CUT_AFTER_ACCEPTING:
+        if behavior.answer is ResponseForm.CUT_AFTER_ACCEPTING:
             return _cut(request)
-        if behavior.answer is Answer.BROKEN_JSON:
+        if behavior.answer is ResponseForm.BROKEN_JSON:
             return web.Response(text=_BROKEN, content_type="application/json")
         settings = self._world.settings
-        is_slow = behavior.answer is Answer.SLOW
+        is_slow = behavior.answer is ResponseForm.SLOW
         await asyncio.sleep(
             settings.slow_answer_seconds if is_slow else settings.answer_delay_seconds
         )

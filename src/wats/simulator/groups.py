@@ -1,7 +1,7 @@
 """The groups of the simulated number, in memory. No I/O.
 
-Creating, changing and deleting are answered with a request id at once and take effect at once; the
-webhook that reports the result comes after, so a receiver has to match it by that id.
+Creating, changing and deleting return a request id immediately and take effect immediately; the
+webhook that reports the result follows, so a receiver has to match it by that id.
 """
 
 import base64
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from wats.simulator.bodies import Part, group_part, webhook_error
+from wats.simulator.bodies import WebhookPart, group_part, webhook_error
 from wats.simulator.faults import GraphFault, invalid, missing_object
 
 LIFECYCLE: Final = "group_lifecycle_update"
@@ -28,7 +28,7 @@ _ASYNC: Final = {"messaging_product": "whatsapp"}
 
 @dataclass(slots=True)
 class Group:
-    """A group. `join_requests` maps the id of each open request to who made it and when."""
+    """A group. `join_requests` maps the id of each open request to its author and time."""
 
     id: str
     subject: str
@@ -40,12 +40,12 @@ class Group:
     join_requests: dict[str, tuple[str, int]] = field(default_factory=dict)
 
 
-Outcome = tuple[dict[str, Any], list[Part]]
-"""An answer, and the webhooks that follow it."""
+Outcome = tuple[dict[str, Any], list[WebhookPart]]
+"""A response, and the webhooks that follow it."""
 
 
 class Groups:
-    """Every operation of Graph's groups, and what people do there by themselves."""
+    """Every operation of Graph's groups, and the actions of their participants."""
 
     def __init__(self) -> None:
         self._groups: dict[str, Group] = {}
@@ -57,7 +57,7 @@ class Groups:
         return group_id in self._groups
 
     def participants(self, group_id: str) -> list[str]:
-        """Return who is in the group besides the business."""
+        """Return the participants of the group except the business."""
         return list(self._group(group_id).participants)
 
     def create(self, payload: Mapping[str, Any]) -> Outcome:
@@ -99,7 +99,7 @@ class Groups:
         return {"data": {"groups": page}, "paging": paging}
 
     def get(self, group_id: str, fields: str | None) -> dict[str, Any]:
-        """Return a group, whole or only *fields* of it."""
+        """Return a group, complete or only *fields* of the group."""
         group = self._group(group_id)
         whole = {
             "subject": group.subject,
@@ -115,7 +115,7 @@ class Groups:
         return {**_ASYNC, "id": group.id, **shown}
 
     def update(self, group_id: str, payload: Mapping[str, Any]) -> Outcome:
-        """Change what is given of subject, description and approval mode."""
+        """Change the given fields: subject, description, approval mode."""
         group = self._group(group_id)
         changes = _changes(payload)
         if not changes:
@@ -150,7 +150,7 @@ class Groups:
         return {**_ASYNC, "request_id": request_id}, [part]
 
     def invite_link(self, group_id: str, *, reset: bool) -> dict[str, Any]:
-        """Return the link that lets people in; a new one if it is to be *reset*."""
+        """Return the invite link; a new one if *reset*."""
         group = self._group(group_id)
         if reset:
             group.invite_link = _new_link()
@@ -188,7 +188,7 @@ class Groups:
         return {"data": page, "paging": paging}
 
     def decide(self, group_id: str, payload: Mapping[str, Any], *, approve: bool) -> Outcome:
-        """Approve or reject join requests; the answer lists what succeeded and what did not."""
+        """Approve or reject join requests; the response lists successes and failures."""
         group = self._group(group_id)
         ids = payload.get("join_requests")
         if not isinstance(ids, list) or not ids or not all(isinstance(one, str) for one in ids):
@@ -207,8 +207,8 @@ class Groups:
         parts = [self._added(group, wa_id, "join_request") for wa_id in people] if approve else []
         return answer, parts
 
-    def join(self, group_id: str, wa_id: str) -> list[Part]:
-        """Let somebody follow the invite link: they are in, or their request is open."""
+    def join(self, group_id: str, wa_id: str) -> list[WebhookPart]:
+        """Follow the invite link as a participant: joined, or the request is open."""
         group = self._group(group_id)
         if group.join_approval_mode == APPROVAL_MODES[0]:
             return [self._added(group, wa_id, "invite_link")]
@@ -225,7 +225,7 @@ class Groups:
             )
         ]
 
-    def _added(self, group: Group, wa_id: str, reason: str) -> Part:
+    def _added(self, group: Group, wa_id: str, reason: str) -> WebhookPart:
         if wa_id not in group.participants:
             group.participants.append(wa_id)
         return group_part(
@@ -262,7 +262,7 @@ def _changes(payload: Mapping[str, Any]) -> dict[str, str]:
 def _page(
     rows: list[dict[str, str]], query: Mapping[str, str]
 ) -> tuple[list[dict[str, str]], dict[str, Any]]:
-    """Cut a page out of *rows*; a cursor is the position where the page ends or begins."""
+    """Cut a page out of *rows*; a cursor is the position of its end or begin."""
     limit, after, before = (query.get(name, "") for name in ("limit", "after", "before"))
     size = int(limit) if limit.isdecimal() and int(limit) else _PAGE
     end = int(before) if before.isdecimal() else len(rows)

@@ -1,4 +1,4 @@
-"""What Graph checks of a message before it accepts it. No I/O."""
+"""Graph's checks of a message before it accepts it. No I/O."""
 
 import re
 from collections.abc import Mapping
@@ -21,12 +21,12 @@ _PHONE: Final = re.compile(r"\+?[0-9]{1,15}")
 
 @dataclass(frozen=True, slots=True)
 class Addressee:
-    """Whom a message is for.
+    """The recipient of a message.
 
     Attributes:
         kind: A person's number, a group, or a business-scoped user id.
         id: The digits of the number, or the id.
-        input: What the caller wrote.
+        input: The recipient as the caller wrote it.
     """
 
     kind: Literal["individual", "group", "user"]
@@ -34,15 +34,15 @@ class Addressee:
     input: str
 
     def contact(self) -> dict[str, str]:
-        """Return how Graph's answer names them."""
+        """Return the name of the recipient in Graph's response."""
         return {"input": self.input, "user_id" if self.kind == "user" else "wa_id": self.id}
 
 
 def check_message(payload: Mapping[str, Any], groups: Groups) -> Addressee:
-    """Return whom *payload* is for.
+    """Return the recipient of *payload*.
 
     Raises:
-        GraphFault: Graph would not take it.
+        GraphFault: Graph would refuse it.
     """
     addressee = _addressee(payload, groups)
     kind = payload.get("type")
@@ -57,7 +57,7 @@ def check_message(payload: Mapping[str, Any], groups: Groups) -> Addressee:
 
 
 def check_product(payload: Mapping[str, Any]) -> None:
-    """Refuse a body that does not say that it is for WhatsApp.
+    """Refuse a body whose product is not WhatsApp.
 
     Raises:
         GraphFault: It does not.

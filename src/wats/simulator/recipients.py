@@ -1,6 +1,6 @@
-"""What a message meets, by the last digits of its recipient. No I/O.
+"""The outcome of a message, by the last digits of its recipient. No I/O.
 
-The table is data: the server obeys it, and docs/simulator.md shows it.
+The table is data: the server follows it, and docs/simulator.md shows it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ from typing import Final
 from wats.graph.errors import RULES
 
 
-class Answer(StrEnum):
-    """How a request that is not refused is answered."""
+class ResponseForm(StrEnum):
+    """The form of the response to a request that is not refused."""
 
     USUAL = "usual"
     SLOW = "slow"
@@ -25,11 +25,11 @@ class Answer(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """An answer that is not 2xx.
+    """A response that is not 2xx.
 
     Attributes:
         status: The HTTP status.
-        code: Meta's code; `None` answers with a page of HTML.
+        code: Meta's code; `None` sends a page of HTML.
         subcode: Meta's subcode.
         type: Meta's type.
         retry_after: The header, if there is one.
@@ -44,19 +44,19 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Behavior:
-    """What happens to a message.
+    """The outcome of a message.
 
     Attributes:
-        summary: What happens, for the documentation.
-        refusal: The answer if the message is not accepted.
-        answer: How it is answered if it is.
+        summary: A description, for the documentation.
+        refusal: The response if the message is not accepted.
+        answer: The form of the response if it is.
         statuses: The statuses that follow, in the order in which they arrive.
         failure: The code of the status `failed`.
     """
 
     summary: str
     refusal: Refusal | None = None
-    answer: Answer = Answer.USUAL
+    answer: ResponseForm = ResponseForm.USUAL
     statuses: Sequence[str] = ("sent", "delivered", "read")
     failure: int | None = None
 
@@ -78,11 +78,11 @@ BY_SUFFIX: Final[Mapping[str, Behavior]] = MappingProxyType(
         "0001": _failed(131026),
         "0002": _failed(131047),
         "0003": _refused(
-            "429 with code 130429 and `Retry-After: 7`: the number's throughput is used up.",
+            "429 with code 130429 and `Retry-After: 7`: rate limit of the number.",
             Refusal(status=429, code=130429, retry_after="7"),
         ),
         "0004": _refused(
-            "400 with code 131056: too many messages to one recipient.",
+            "400 with code 131056: rate limit of one recipient.",
             Refusal(status=400, code=131056),
         ),
         "0005": _refused(
@@ -93,32 +93,32 @@ BY_SUFFIX: Final[Mapping[str, Behavior]] = MappingProxyType(
             "400 with code 100: a parameter is invalid.", Refusal(status=400, code=100)
         ),
         "0007": _refused(
-            "500 with code 1: Meta failed and gives no reason, so the outcome is unknown.",
+            "500 with code 1: internal error of Meta without a reason, so the outcome is unknown.",
             Refusal(status=500, code=1),
         ),
         "0008": Behavior(
-            summary="Accepted, but answered after `slow_answer_seconds` only; statuses as usual.",
-            answer=Answer.SLOW,
+            summary="Accepted; the response is delayed by `slow_answer_seconds`; usual statuses.",
+            answer=ResponseForm.SLOW,
         ),
         "0009": Behavior(
-            summary="Accepted, then the connection is cut without an answer; statuses as usual.",
-            answer=Answer.CUT_AFTER_ACCEPTING,
+            summary="Accepted, then the connection is closed without a response; usual statuses.",
+            answer=ResponseForm.CUT_AFTER_ACCEPTING,
         ),
         "0010": Behavior(
-            summary="The connection is cut without an answer, and nothing was accepted.",
-            answer=Answer.CUT,
+            summary="Not accepted; the connection is closed without a response.",
+            answer=ResponseForm.CUT,
             statuses=(),
         ),
         "0011": _refused(
-            "502 with a page of HTML, as of a proxy in front of Graph: the outcome is unknown.",
+            "502 with an HTML page, as from a proxy in front of Graph: the outcome is unknown.",
             Refusal(status=502, code=None),
         ),
         "0012": Behavior(
-            summary="Accepted, answered with 200 and broken JSON; statuses as usual.",
-            answer=Answer.BROKEN_JSON,
+            summary="Accepted; the response is 200 with invalid JSON; usual statuses.",
+            answer=ResponseForm.BROKEN_JSON,
         ),
         "0013": _refused(
-            "429 with type `OAuthException`, a code in no table and `Retry-After: 3`.",
+            "429 with type `OAuthException`, a code not in the table, and `Retry-After: 3`.",
             Refusal(status=429, code=80008, retry_after="3"),
         ),
         "0014": _failed(131049),
@@ -131,20 +131,20 @@ BY_SUFFIX: Final[Mapping[str, Behavior]] = MappingProxyType(
             statuses=("delivered", "sent", "read"),
         ),
         "0017": Behavior(
-            summary="Accepted; `sent` is delivered before the request is answered.",
-            answer=Answer.AFTER_THE_STATUS,
+            summary="Accepted; the webhook with `sent` is delivered before the response.",
+            answer=ResponseForm.AFTER_THE_STATUS,
         ),
         "0018": _refused(
-            "504 with a page of HTML: a gateway waited for Graph in vain.",
+            "504 with an HTML page, as from a proxy whose request to Graph timed out.",
             Refusal(status=504, code=None),
         ),
     }
 )
-"""What happens to a recipient whose number ends with these digits."""
+"""The outcome for recipients whose number ends with these digits."""
 
 REFUSED_PREFIX: Final = "1999"
 FAILED_PREFIX: Final = "1998"
-"""No number begins with these. The seven digits after it are the code of an error."""
+"""No number begins with this prefix. The seven digits after it are the code of an error."""
 
 _CODE_DIGITS: Final = 7
 
@@ -164,13 +164,13 @@ HTTP_STATUS: Final[Mapping[int, int]] = MappingProxyType(
         133004: 503,
     }
 )
-"""The status that Graph gives a code; 400 for those that are not here."""
+"""The status that Graph gives a code; 400 for other codes."""
 
 KNOWN_CODES: Final = frozenset(rule.code for rule in RULES)
 
 
 def behavior_of(recipient: str) -> Behavior:
-    """Return what a message to *recipient* meets."""
+    """Return the outcome of a message to *recipient*."""
     prefix, code = recipient[: -_CODE_DIGITS or None], _code(recipient)
     if prefix == REFUSED_PREFIX and code in KNOWN_CODES:
         refusal = Refusal(status=HTTP_STATUS.get(code, 400), code=code)
@@ -186,6 +186,6 @@ def _code(recipient: str) -> int:
 
 
 def as_markdown() -> str:
-    """Return the table as it stands in docs/simulator.md."""
+    """Return the table in the form of docs/simulator.md."""
     rows = [f"| …{suffix} | {behavior.summary} |" for suffix, behavior in BY_SUFFIX.items()]
-    return "\n".join(["| Recipient | What happens |", "|---|---|", *rows])
+    return "\n".join(["| Recipient | Behaviour |", "|---|---|", *rows])

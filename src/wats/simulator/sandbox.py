@@ -1,4 +1,4 @@
-"""A service and a fake Meta in one process, for a first look: nothing of it is kept."""
+"""A service and a fake Meta in one process, for a first look: nothing is kept."""
 
 import secrets
 import tempfile
@@ -31,7 +31,7 @@ PORT = 8787
 
 
 class Sandbox:
-    """An async context in which `app` can be served with `profile`; `greet` says how to use it."""
+    """An async context in which `app` can be served with `profile`; `greet` explains its use."""
 
     def __init__(self, *, host: str | None, port: int | None) -> None:
         self._host = host if host is not None else "127.0.0.1"
@@ -72,7 +72,7 @@ class Sandbox:
         await self._stack.aclose()
 
     def greet(self, url: str) -> None:
-        """Connect the fake Meta to the service at *url*, and say on stderr what can be tried."""
+        """Connect the fake Meta to the service at *url*, and print instructions on stderr."""
         self._simulator.set_webhook(url + HOOK)
         click.echo(_GREETING.format(url=url, token=self._token, meta=self._simulator.url), err=True)
 
@@ -89,17 +89,17 @@ def _profile(graph_url: str, database: Path) -> Profile:
 
 
 _GREETING = """\
-The sandbox runs at {url}, with a fake Meta behind it. Try, in another terminal:
+The sandbox is running at {url}, with a fake Meta. In another terminal, try:
 
   export TOKEN={token}
-  # send a message; its statuses come back as signed webhooks
+  # send a message; the fake Meta reports its statuses in signed webhooks
   curl -s {url}/api/messages/text -H "Authorization: Bearer $TOKEN" \\
     -H 'Idempotency-Key: first' -d '{{"to": "15550001234", "text": "Hello"}}'
-  # let a customer write
+  # simulate a message from a customer
   curl -s {meta}/_simulator/inbound -d '{{"from": "15550001234", "text": "Hi!"}}'
-  # see both, and what an operator sees
+  # list both messages, and read the metrics
   curl -s {url}/api/messages -H "Authorization: Bearer $TOKEN"
   curl -s {url}/metrics -H "Authorization: Bearer $TOKEN"
 
-Stop it with Ctrl-C; nothing is kept.
+Stop the sandbox with Ctrl-C; all data is discarded.
 """

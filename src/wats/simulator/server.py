@@ -1,4 +1,4 @@
-"""The simulator itself: starts and stops, and is asked from Python."""
+"""The simulator: its start and stop, and its Python interface."""
 
 import asyncio
 import secrets
@@ -14,7 +14,7 @@ from wats.simulator.settings import AcceptedMessage, Counts, SimulatorSettings
 from wats.simulator.world import World
 
 _ANY_ADDRESS: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104  # recognized, not listened on
-# Zero would wait for a slow answer for ever.
+# Zero would wait for a slow response without limit.
 _SHUTDOWN_SECONDS: Final = 0.01
 _MAX_BODY_BYTES: Final = 1024 * 1024
 
@@ -22,8 +22,8 @@ _MAX_BODY_BYTES: Final = 1024 * 1024
 class Simulator:
     """A fake Meta that listens on one port.
 
-    It answers as Graph under its `url`, and sends webhooks to the one that is configured. It is
-    started once; what it knew is gone when it stops.
+    It serves Graph at its `url`, and sends webhooks to the configured one. It is started once; its
+    state is gone when it stops.
 
         async with Simulator(SimulatorSettings(app_secret=…, verify_token=…)) as simulator:
             client = GraphClient(base_url=simulator.url, …)
@@ -37,12 +37,12 @@ class Simulator:
 
     @property
     def url(self) -> str:
-        """Where it listens, for Graph's base URL."""
+        """Its address, for Graph's base URL."""
         return self._url
 
     @property
     def counts(self) -> Counts:
-        """What happened since the start."""
+        """The counts since the start."""
         return self._world.counts
 
     @property
@@ -52,7 +52,7 @@ class Simulator:
 
     @property
     def pending(self) -> int:
-        """How many webhook items wait or are under way."""
+        """The number of webhook items that are pending or being delivered."""
         return self._world.courier.pending
 
     async def start(self) -> None:
@@ -82,7 +82,7 @@ class Simulator:
         await self._world.courier.start()
 
     async def stop(self) -> None:
-        """Stop at once. May be called twice."""
+        """Stop immediately. May be called twice."""
         await self._world.courier.stop()
         if self._runner is not None:
             await self._runner.cleanup()
@@ -105,7 +105,7 @@ class Simulator:
         self._world.courier.webhook_url = url
 
     async def verify_webhook(self) -> bool:
-        """Tell whether the webhook answers Meta's challenge."""
+        """Return whether the webhook passes Meta's challenge."""
         return await self._world.courier.verify(secrets.token_hex(8))
 
     def inbound(
@@ -118,35 +118,35 @@ class Simulator:
         count: int = 1,
         group_id: str | None = None,
     ) -> list[str]:
-        """Let a customer write, *count* times.
+        """Send a message as a customer, *count* times.
 
         Args:
             sender: Their number.
-            text: What they write.
-            message: What they write if it is no text: `type`, and what belongs to it.
+            text: The text of the message.
+            message: Any other message: `type`, and the content of that type.
             name: Their name.
             count: How many messages.
-            group_id: The group they write in.
+            group_id: The group of the message.
 
         Returns:
             The ids of the messages.
 
         Raises:
-            GraphFault: There is no such group, or they are not in it.
+            GraphFault: The group does not exist, or the author is not in it.
         """
         content = message if message is not None else {"type": "text", "text": {"body": text or ""}}
         return self._world.inbound(sender, content, name=name, count=count, group_id=group_id)
 
     def join_group(self, group_id: str, wa_id: str) -> None:
-        """Let somebody follow a group's invite link.
+        """Follow a group's invite link as a participant.
 
         Raises:
-            GraphFault: There is no such group.
+            GraphFault: The group does not exist.
         """
         self._world.join(group_id, wa_id)
 
     async def settle(self, timeout_seconds: float = 10.0) -> None:
-        """Wait until every webhook was taken.
+        """Wait until every webhook was accepted.
 
         Raises:
             TimeoutError: Some were not.

@@ -1,4 +1,4 @@
-"""How a simulator behaves, and what it counts. No I/O."""
+"""The settings of a simulator, and its counts. No I/O."""
 
 from dataclasses import dataclass, field
 
@@ -7,7 +7,7 @@ from wats.privacy import Secret
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatorSettings:
-    """What can be set on a simulator.
+    """The settings of a simulator.
 
     Attributes:
         app_secret: Signs every webhook.
@@ -15,20 +15,21 @@ class SimulatorSettings:
         access_token: The one bearer token that is accepted; `None` accepts any that is not empty.
         host: The address to listen on.
         port: The port to listen on; 0 takes a free one.
-        waba_id: The WhatsApp Business Account that the webhooks are about.
-        phone_number_id: The one business number there is.
-        display_phone_number: That number as people read it.
-        webhook_url: Where webhooks go; without one they are dropped. Can be changed while running.
-        seed: What the random parts begin with: who gets a duplicate, how long a retry waits.
-        duplicate_rate: How many of the delivered items are delivered once more, from 0 to 1.
-        answer_delay_seconds: How long Graph takes to answer a message.
-        slow_answer_seconds: How long it takes for the recipient that stands for slowness.
+        waba_id: The WhatsApp Business Account of the webhooks.
+        phone_number_id: The one business number.
+        display_phone_number: That number as shown to people.
+        webhook_url: The target of webhooks; without one they are dropped. Can be changed while
+            running.
+        seed: The start of the random numbers that select duplicates and pauses before retries.
+        duplicate_rate: The share of delivered items that are delivered once more, from 0 to 1.
+        answer_delay_seconds: The response time of Graph for a message.
+        slow_answer_seconds: The response time for the slow recipient.
         status_delay_seconds: The pause before each status of a message.
         batch_size: The most items that one webhook POST holds.
-        couriers: How many webhook POSTs may be under way at once.
-        webhook_timeout_seconds: How long a receiver may take to answer.
+        couriers: The limit of concurrent webhook POSTs.
+        webhook_timeout_seconds: The time limit of a receiver's response.
         time_factor: How long a second of Meta's retry timetable lasts, in seconds. At 1 the first
-            retry comes after about ten seconds and the last after seven days.
+            retry is after about ten seconds and the last after seven days.
     """
 
     app_secret: Secret
@@ -53,20 +54,20 @@ class SimulatorSettings:
 
 @dataclass(slots=True, kw_only=True)
 class Counts:
-    """What happened since the start.
+    """The counts since the start.
 
     Attributes:
-        requests: Requests that Graph was asked.
-        sends: Messages that Graph accepted, also those whose answer never arrived.
-        refusals: Requests that were answered with an error.
+        requests: Requests to Graph.
+        sends: Messages that Graph accepted, also those whose response never arrived.
+        refusals: Requests that failed.
         read_marks: Messages that were marked as read.
         inbound: Messages that customers wrote.
-        webhooks: Webhook POSTs that were made.
-        webhook_failures: Those of them that were not answered with 200.
-        delivered: Items that were delivered in a POST answered with 200, duplicates included.
-        duplicates: Those of them that had been delivered before on purpose.
-        redeliveries: Items that were put back because their POST failed.
-        dropped: Items nobody received: there was no webhook, or it failed for seven days.
+        webhooks: Webhook POSTs.
+        webhook_failures: Webhooks without a 200 response.
+        delivered: Items that were delivered in a POST with a 200 response, duplicates included.
+        duplicates: Delivered items that had been delivered before on purpose.
+        redeliveries: Items that were queued again because their POST failed.
+        dropped: Items without a recipient: there was no webhook, or it failed for seven days.
     """
 
     requests: int = 0

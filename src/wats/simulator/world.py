@@ -1,4 +1,4 @@
-"""What the simulated Meta knows and does; the HTTP endpoints only ask it."""
+"""The state and actions of the simulated Meta, behind its HTTP endpoints."""
 
 import time
 from collections import deque
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from wats.simulator.bodies import Part, message_part, new_wamid, pricing_of, status_part
+from wats.simulator.bodies import WebhookPart, message_part, new_wamid, pricing_of, status_part
 from wats.simulator.courier import Courier
 from wats.simulator.faults import invalid
 from wats.simulator.groups import Groups
@@ -15,7 +15,7 @@ from wats.simulator.recipients import USUAL, Behavior, behavior_of
 from wats.simulator.settings import AcceptedMessage, Counts, SimulatorSettings
 
 _KEPT_MESSAGES: Final = 10_000
-# Meta names the price of a message in these; `read` comes without one.
+# Meta reports the price of a message in these statuses; `read` has none.
 _PRICED: Final = frozenset({"sent", "delivered"})
 _NATURAL_ORDER: Final = ("sent", "delivered", "read")
 
@@ -31,15 +31,15 @@ class World:
         self.accepted: deque[AcceptedMessage] = deque(maxlen=_KEPT_MESSAGES)
 
     def state(self) -> dict[str, int]:
-        """Return every count, and how much is there now."""
+        """Return every count, and the present numbers of objects."""
         return {**asdict(self.counts), "groups": len(self.groups), "pending": self.courier.pending}
 
     def behavior_of(self, addressee: Addressee) -> Behavior:
-        """Return what a message to *addressee* meets."""
+        """Return the outcome of a message to *addressee*."""
         return behavior_of(addressee.id) if addressee.kind == "individual" else USUAL
 
     def accept(self, payload: Mapping[str, Any], addressee: Addressee) -> AcceptedMessage:
-        """Take a message; nothing of it has happened yet."""
+        """Accept a message; its outcome follows later."""
         message = AcceptedMessage(
             wamid=new_wamid(addressee.id), recipient=addressee.id, payload=dict(payload)
         )
@@ -49,7 +49,7 @@ class World:
 
     def statuses_of(
         self, message: AcceptedMessage, addressee: Addressee, behavior: Behavior
-    ) -> list[Part]:
+    ) -> list[WebhookPart]:
         """Return the statuses of *message* as they arrive, with the times when they happened."""
         now = int(time.time())
         callback_data = message.payload.get("biz_opaque_callback_data")
@@ -68,7 +68,7 @@ class World:
             for recipient in self._recipients(addressee, status)
         ]
 
-    def schedule(self, parts: Sequence[Part]) -> None:
+    def schedule(self, parts: Sequence[WebhookPart]) -> None:
         """Deliver *parts* one after the other, each after the configured pause."""
         for position, part in enumerate(parts, 1):
             self.courier.schedule(part, position * self.settings.status_delay_seconds)
@@ -82,7 +82,7 @@ class World:
         count: int = 1,
         group_id: str | None = None,
     ) -> list[str]:
-        """Let *sender* write *content*, *count* times; return the ids of the messages."""
+        """Send *content* from *sender*, *count* times; return the ids of the messages."""
         if group_id is not None and sender not in self.groups.participants(group_id):
             raise invalid("The sender is not in this group.")
         now = int(time.time())
@@ -96,11 +96,11 @@ class World:
         return [part.item["id"] for part in parts]
 
     def join(self, group_id: str, wa_id: str) -> None:
-        """Let somebody follow the invite link of a group."""
+        """Follow the invite link of a group as a participant."""
         self.schedule(self.groups.join(group_id, wa_id))
 
     async def settled(self) -> None:
-        """Return when no webhook waits or is under way."""
+        """Return when no webhook is pending or being delivered."""
         await self.courier.idle()
 
     def _recipients(self, addressee: Addressee, status: str) -> list[dict[str, str]]:

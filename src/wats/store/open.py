@@ -67,7 +67,7 @@ def _open_postgres(url: str, password: str | None) -> Store:
     try:
         from wats.store.postgres import PostgresStore  # asyncpg is optional
     except ModuleNotFoundError:
-        raise _refusal("names PostgreSQL, which needs the extra 'wats[postgres]'") from None
+        raise _refusal("is a PostgreSQL URL, which needs the extra 'wats[postgres]'") from None
     return PostgresStore(url, password=password)
 
 

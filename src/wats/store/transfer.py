@@ -145,9 +145,9 @@ Batches: TypeAlias = AsyncGenerator[Sequence[StoredRow], None]
 """Rows of one type each, in the order of `TABLES`."""
 
 IN_USE: Final = "The database is in use: stop all services and programs that have it open."
-NOT_EMPTY: Final = "The target is not empty: name a new database."
+NOT_EMPTY: Final = "The target is not empty: use an empty database."
 MISSING: Final = "The source does not exist."
-INCOMPLETE: Final = "The rows of the target are not those of the source, so nothing was copied."
+INCOMPLETE: Final = "The row counts of source and target differ, so nothing was copied."
 """Why a copy is refused."""
 
 

@@ -1,8 +1,8 @@
-"""Telemetry: one seam, with one method for each thing that can happen.
+"""Telemetry: one interface, with one method for each kind of event.
 
-Code says what happened in enums and numbers. It goes into the registry first, which `/metrics`
-shows, and then to the operator's sink if there is one. No text can pass this seam, so none of a
-customer's can; a test reads the signatures and holds that.
+Code reports events as enums and numbers. They are recorded in the registry first, which `/metrics`
+exposes, and then passed to the operator's sink if there is one. No text can pass this interface, so
+no text of a customer can; a test reads the signatures and proves that.
 """
 
 from wats.telemetry.contract.values import (

@@ -1,4 +1,4 @@
-"""What the rest of wats calls when something happened: a method for each thing that can."""
+"""The interface of telemetry to the rest of wats: a method for each kind of event."""
 
 import re
 import time
@@ -93,7 +93,7 @@ from wats.version import __version__
 
 _STATUSES: Final = range(100, 600)
 _CLASSES: Final = {status: status_class(status) for status in _STATUSES}
-_LONGEST_SECONDS: Final = 1e9  # thirty years; whatever is longer is no duration
+_LONGEST_SECONDS: Final = 1e9  # thirty years; a longer value is not a duration
 _LARGEST_GAUGE: Final = 1e11  # a Unix time of the year 5138
 _LARGEST_COUNT: Final = 1_000_000_000
 _ABSENT: Final = -1
@@ -105,26 +105,26 @@ _NOTHING: Final[Attributes] = MappingProxyType({})
 
 
 class Telemetry:
-    """What the rest of wats tells what happened.
+    """Records the events of the rest of wats.
 
-    No recording method raises, whatever it is given and whatever the sink does. A value outside a
+    No recording method raises, for any argument and any failure of the sink. A value outside a
     closed list is recorded as `unknown`, where the list has none as `error`; a duration that is
-    negative, endless or no number, as 0. A family that is not of the chosen set, or has no subject,
-    is neither recorded nor told to the sink.
+    negative, infinite or not a number, as 0. A family that is not of the chosen set, or has no
+    subject, is neither recorded nor passed to the sink.
 
     Args:
-        routes: The route table. A route is recorded by its place in it; the last entry stands for
-            all requests that no route serves, and is `unmatched`.
+        routes: The route table. A route is recorded by its index in it; the last entry represents
+            all requests without a route, and is `unmatched`.
         adapter: The database of the store, if there is a store.
         sink: The operator's own sink, if there is one.
         families: Which families are recorded.
-        graph_api_version: For `wats_build_info`; `unknown` if it is no version.
-        error_names: What else than class names the error ledger may show.
-        board: Where the numbers are; shared with other worker processes if there are any.
+        graph_api_version: For `wats_build_info`; `unknown` if it is not a version.
+        error_names: Names that the error ledger may show in addition to class names.
+        board: The memory for the numbers; shared with other worker processes if there are any.
         row: The row of this process on the board.
-        log: Where a failure of telemetry itself is told.
-        monotonic: Spaces the lines of that log.
-        now: Dates them, and the spans and events of the sink.
+        log: Receives failures of telemetry itself.
+        monotonic: The clock for the intervals of that log.
+        now: The clock for its lines, and for the spans and events of the sink.
 
     Raises:
         ConfigError: The sink lacks a method that it must have.
@@ -153,7 +153,7 @@ class Telemetry:
 
         self._templates = _checked_templates(routes)
         self.wants_news = families is FamilySet.OPERATOR
-        """Whether it is told to anybody how late updates are and how far messages came."""
+        """Whether webhook lag and final statuses are exposed or passed to a sink."""
         self._families = families_of(families)
         self._ordinals = range(len(self._templates))
         self._board = Board() if board is None else board
@@ -178,7 +178,7 @@ class Telemetry:
         )
 
     def _prepare(self, subjects: Subjects) -> None:
-        """Find the slots of everything that can be recorded about *subjects*."""
+        """Find the slots of all series of *subjects*."""
         self._subjects = subjects
         self._registry = Registry(self._families, subjects, board=self._board, row=self._row)
         self._exposition = Exposition(self._registry)
@@ -192,10 +192,10 @@ class Telemetry:
         self._dispatches = dispatch_places(blocks, self._targets)
 
     def use_targets(self, names: Sequence[str]) -> None:
-        """Learn what the targets of `dispatched` are called; once, when handlers are frozen.
+        """Set the names of the targets of `dispatched`; once, when handlers are frozen.
 
-        The first 31 names are label values from then on. The others are `other`, and so is what
-        could not be the name of code, or holds as many digits in a row as a phone number.
+        The first 31 names become label values. The others are `other`, and so is a name that could
+        not be the name of code, or holds as many consecutive digits as a phone number.
         """
         known = dict.fromkeys(name for name in names if TARGET_NAME.fullmatch(name))
         known.pop(OTHER_TARGET, None)
@@ -204,8 +204,8 @@ class Telemetry:
         self._prepare(replace(self._subjects, targets=targets))
 
     def http_request(self, route: int, method: Method, status: int, seconds: float) -> None:
-        """Record that a request was answered after *seconds*; *status* is 0 if it was not."""
-        # Written out, here and wherever every webhook comes by: a call costs as much as recording.
+        """Record a request that took *seconds*; *status* is 0 if it had no response."""
+        # Written out, here and wherever every webhook passes: a call costs as much as recording.
         try:
             answer = _CLASSES.get(status, StatusClass.UNKNOWN)
             counter, histogram = self._http[route, method, answer]
@@ -217,36 +217,37 @@ class Telemetry:
             slots[histogram + LATENCY_SUM] += seconds
             if self._sink is not None:
                 template = self._templates[route] if route in self._ordinals else UNMATCHED
-                told = _attributes(HTTP_REQUESTS, (method, template, answer), _code(status))
-                self._sink.call("increment_counter", HTTP_REQUESTS.name, 1, told)
-                self._sink.call("record_histogram", HTTP_REQUEST_DURATION.name, seconds, told)
-                self._tell_span(SpanName.HTTP_REQUEST, seconds, told)
+                attributes = _attributes(HTTP_REQUESTS, (method, template, answer), _code(status))
+                self._sink.call("increment_counter", HTTP_REQUESTS.name, 1, attributes)
+                self._sink.call("record_histogram", HTTP_REQUEST_DURATION.name, seconds, attributes)
+                self._end_span(SpanName.HTTP_REQUEST, seconds, attributes)
         except Exception as error:
             self._failures.report("http_request", error)
 
     def webhook_update(self, kind: UpdateKind, outcome: Outcome, count: int = 1) -> None:
-        """Record what became of *count* updates, or ignored parts, of a webhook."""
+        """Record the outcome of *count* updates, or ignored parts, of a webhook."""
         try:
             if not 0 < count <= _LARGEST_COUNT:
                 return
             self._slots[self._updates[outcome, kind]] += count
             if self._sink is not None:
-                told = _attributes(WEBHOOK_NORMALIZATION, (outcome, kind))
-                self._sink.call("increment_counter", WEBHOOK_NORMALIZATION.name, count, told)
+                attributes = _attributes(WEBHOOK_NORMALIZATION, (outcome, kind))
+                self._sink.call("increment_counter", WEBHOOK_NORMALIZATION.name, count, attributes)
         except Exception as error:
             self._failures.report("webhook_update", error)
 
     def webhook_rejected(self, reason: RejectionReason) -> None:
-        """Record that a webhook request was refused, and the code that it was answered with."""
+        """Record a refused webhook request, and the code of its response."""
         self._count("webhook_rejected", WEBHOOK_REJECTIONS, (reason,))
 
     def webhook_lag(self, seconds: float) -> None:
-        """Record how long after Meta's own time of it a new update arrived."""
-        if self.wants_news:  # for each update, so what is not exposed must cost next to nothing
+        """Record how long after Meta's own time a new update arrived."""
+        # Runs for each update, so a family that is not exposed must cost next to nothing.
+        if self.wants_news:
             self._time("webhook_lag", WEBHOOK_LAG, seconds)
 
     def dispatched(self, target: int, kind: UpdateKind, outcome: Outcome, seconds: float) -> None:
-        """Record how a handler ended; *target* is its place among the names of `use_targets`."""
+        """Record the outcome of a handler; *target* is its index in the names of `use_targets`."""
         if self._dispatches is None and self._sink is None:
             return
         try:
@@ -256,17 +257,17 @@ class Telemetry:
                 known = target in range(len(self._targets))
                 name = self._targets[target] if known else OTHER_TARGET
                 if self._dispatches is not None:
-                    told = _attributes(DISPATCHES, (outcome, name))
-                    self._sink.call("increment_counter", DISPATCHES.name, 1, told)
-                told = _dispatch_attributes(name, kind, outcome)
-                self._tell_span(SpanName.DISPATCH, seconds, told)
+                    attributes = _attributes(DISPATCHES, (outcome, name))
+                    self._sink.call("increment_counter", DISPATCHES.name, 1, attributes)
+                attributes = _dispatch_attributes(name, kind, outcome)
+                self._end_span(SpanName.DISPATCH, seconds, attributes)
         except Exception as error:
             self._failures.report("dispatched", error)
 
     def graph_operation(
         self, family: EndpointFamily, status: int, outcome: Outcome, seconds: float
     ) -> None:
-        """Record a Graph call that left the process; *status* is 0 if no answer came."""
+        """Record a Graph call that left the process; *status* is 0 without a response."""
         try:
             answer = _CLASSES.get(status, StatusClass.UNKNOWN)
             counter, histogram = self._graph[family, outcome, answer]
@@ -278,36 +279,36 @@ class Telemetry:
                 slots[histogram + bisect_left(LATENCY_BUCKETS, seconds)] += 1.0
                 slots[histogram + LATENCY_SUM] += seconds
             if self._sink is not None:
-                told = _attributes(GRAPH_OPERATIONS, (family, outcome, answer), _code(status))
-                self._sink.call("increment_counter", GRAPH_OPERATIONS.name, 1, told)
+                attributes = _attributes(GRAPH_OPERATIONS, (family, outcome, answer), _code(status))
+                self._sink.call("increment_counter", GRAPH_OPERATIONS.name, 1, attributes)
                 if histogram != ABSENT:
-                    self._sink.call("record_histogram", GRAPH_DURATION.name, seconds, told)
-                self._tell_span(SpanName.GRAPH_REQUEST, seconds, told)
+                    self._sink.call("record_histogram", GRAPH_DURATION.name, seconds, attributes)
+                self._end_span(SpanName.GRAPH_REQUEST, seconds, attributes)
         except Exception as error:
             self._failures.report("graph_operation", error)
 
     def graph_error(self, category: ErrorCategory) -> None:
-        """Record an error that Graph answered with."""
+        """Record an error in a response of Graph."""
         self._count("graph_error", GRAPH_ERRORS, (category,))
 
     def send_outcome(self, family: EndpointFamily, outcome: Outcome) -> None:
-        """Record how the attempt to send one message ended."""
+        """Record the outcome of one attempt to send a message."""
         self._count("send_outcome", SEND_OUTCOMES, (family, outcome))
 
     def message_final(self, outcome: FinalOutcome, category: ErrorCategory) -> None:
-        """Record how far a message came; *category* says why it failed, if it did."""
+        """Record the final status of a message; *category* is the reason of a failure."""
         if outcome is not FinalOutcome.FAILED:
             category = ErrorCategory.NONE
         self._count("message_final", MESSAGES_FINAL, (category, outcome))
 
     def message_delivered(self, seconds: float) -> None:
-        """Record how long a message took from its sending to its delivery."""
+        """Record the time from the sending of a message to its delivery."""
         self._time("message_delivered", MESSAGE_DELIVERY, seconds)
 
     def auth_failure(self, surface: AuthSurface, count: int = 1) -> None:
-        """Record *count* requests that did not prove who sent them.
+        """Record *count* requests with missing or invalid credentials.
 
-        0 is added, and told to the sink, as 1 is: a path that does not exist must take the same
+        0 is added, and passed to the sink, as 1 is: a path that does not exist must take the same
         time as one that is hidden.
         """
         self._count("auth_failure", AUTH_FAILURES, (surface,), count)
@@ -315,10 +316,10 @@ class Telemetry:
     def store_operation(
         self, adapter: Adapter, operation: StoreOperation, outcome: Outcome, seconds: float
     ) -> None:
-        """Record a question to the store; this is the `Observe` that a store is opened with.
+        """Record an operation of the store; this is the `Observe` that a store is opened with.
 
-        The sink is told that the store is lost when a question fails, and that it is back when the
-        same question succeeds: a disk that is full fails writes and still answers reads.
+        The sink receives the loss of the store when an operation fails, and its return when the
+        same operation succeeds: a full disk fails writes and still serves reads.
         """
         if self._store is None:
             return
@@ -332,11 +333,11 @@ class Telemetry:
                 slots[histogram + bisect_left(LATENCY_BUCKETS, seconds)] += 1.0
                 slots[histogram + LATENCY_SUM] += seconds
             if self._sink is not None:
-                told = _attributes(PERSISTENCE_OPERATIONS, (adapter, outcome))
-                self._sink.call("increment_counter", PERSISTENCE_OPERATIONS.name, 1, told)
+                attributes = _attributes(PERSISTENCE_OPERATIONS, (adapter, outcome))
+                self._sink.call("increment_counter", PERSISTENCE_OPERATIONS.name, 1, attributes)
                 if histogram != ABSENT:
-                    told = _attributes(STORE_DURATION, (adapter, operation))
-                    self._sink.call("record_histogram", STORE_DURATION.name, seconds, told)
+                    attributes = _attributes(STORE_DURATION, (adapter, operation))
+                    self._sink.call("record_histogram", STORE_DURATION.name, seconds, attributes)
                 self._watch_store(operation, outcome)
         except Exception as error:
             self._failures.report("store_operation", error)
@@ -350,19 +351,19 @@ class Telemetry:
             self.event(LifecycleEvent.STORE_BACK)
 
     def inbox_depth(self, state: InboxState, count: int) -> None:
-        """Set how many stored updates are in *state*."""
+        """Set the number of stored updates in *state*."""
         self._set("inbox_depth", INBOX_DEPTH, (state,), count)
 
     def inbox_oldest_age(self, seconds: float) -> None:
-        """Set the age of the oldest update that waits; 0 if none does."""
+        """Set the age of the oldest pending update; 0 if none is pending."""
         self._set("inbox_oldest_age", INBOX_OLDEST_AGE, (), seconds)
 
     def upkeep(self, task: UpkeepTask, succeeded_at: float) -> None:
-        """Set the Unix time at which *task* last succeeded; 0 if it has not yet."""
+        """Set the Unix time of the last success of *task*; 0 before the first."""
         self._set("upkeep", UPKEEP_SUCCESS, (task,), succeeded_at)
 
     def event(self, what: LifecycleEvent) -> None:
-        """Tell the sink what happened to the service, and when."""
+        """Pass an event of the service to the sink, with its time."""
         try:
             if self._sink is not None:
                 name = LifecycleEvent(what).value
@@ -380,8 +381,8 @@ class Telemetry:
                 return
             self._slots[places[values]] += count
             if self._sink is not None:
-                told = _attributes(family, values)
-                self._sink.call("increment_counter", family.name, count, told)
+                attributes = _attributes(family, values)
+                self._sink.call("increment_counter", family.name, count, attributes)
         except Exception as error:
             self._failures.report(method, error)
 
@@ -411,26 +412,26 @@ class Telemetry:
             number = number if 0.0 <= number < _LARGEST_GAUGE else 0.0
             self._registry.gauges[places[values]] = number
             if self._sink is not None:
-                told = _attributes(family, values)
-                self._sink.call("set_gauge", family.name, number, told)
+                attributes = _attributes(family, values)
+                self._sink.call("set_gauge", family.name, number, attributes)
         except Exception as error:
             self._failures.report(method, error)
 
-    def _tell_span(self, name: SpanName, seconds: float, told: Attributes) -> None:
+    def _end_span(self, name: SpanName, seconds: float, attributes: Attributes) -> None:
         if self._sink is not None and self._sink.has("record_span"):
             ended = self._now()
             began = ended - timedelta(seconds=_plausible(seconds))
-            self._sink.call("record_span", name.value, began, ended, told)
+            self._sink.call("record_span", name.value, began, ended, attributes)
 
     def _sink_failed(self, method: str) -> None:
-        # The sink is not told that it failed, since it would fail at that as well.
+        # The sink does not receive its own failure, since it would fail at that as well.
         places = self._places.get(SINK_FAILURES)
         if places is not None:
             self._slots[places[(method,)]] += 1.0
 
     @property
     def shows_inbox(self) -> bool:
-        """Whether anybody sees how deep the inbox is, so that it is worth measuring."""
+        """Whether the depth of the inbox is exposed or passed on, so that it is worth measuring."""
         return INBOX_DEPTH in self._places
 
     @property
@@ -439,7 +440,7 @@ class Telemetry:
         return self._registry.budget
 
     def render(self, accept: str | None = None, accept_encoding: str | None = None) -> Rendered:
-        """Return the exposition of all workers, in the form that these headers ask for."""
+        """Return the exposition of all workers, in the form that these headers request."""
         gauges = self._registry.gauges
         for family, value in ((WORKER_PROCESSES, self._board.workers), (BUILD_INFO, 1)):
             for slot in self._places.get(family, {}).values():
@@ -477,14 +478,14 @@ def _checked_templates(routes: Sequence[RouteLabel]) -> tuple[str, ...]:
 def _attributes(
     family: Family, values: tuple[AttributeValue, ...], status: int | None = None
 ) -> Attributes:
-    """Return what a sink gets with a series; the same object again while it is in use.
+    """Return the attributes of a series for a sink; the same object again while it is in use.
 
-    *values* are in the order of the family's labels; *status* is told to families that want it.
+    *values* are in the order of the family's labels; *status* is passed to families that want it.
     """
-    told: dict[str, AttributeValue] = {OTEL_ATTR.HTTP_STATUS_CODE: status or 0}
+    attributes: dict[str, AttributeValue] = {OTEL_ATTR.HTTP_STATUS_CODE: status or 0}
     for label, value in zip(family.labels, values, strict=True):
-        told[label.attribute] = label.clamp(value) if label.values else value
-    return MappingProxyType({key: told[key] for key in family.attributes or ()})
+        attributes[label.attribute] = label.clamp(value) if label.values else value
+    return MappingProxyType({key: attributes[key] for key in family.attributes or ()})
 
 
 @lru_cache(maxsize=4096)

@@ -1,4 +1,4 @@
-"""Which errors were seen lately: class names and counts, bounded, and never a text. No I/O."""
+"""The errors seen lately: class names and counts, bounded, and never a text. No I/O."""
 
 import re
 import sys
@@ -13,7 +13,7 @@ from wats.telemetry.metrics.shared_memory import ERROR_BYTES, Board
 MAX_NAMES: Final = 10
 
 UNNAMED: Final = "Error"
-"""What an error is called whose own name may not be shown."""
+"""The name for an error whose own name may not be shown."""
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,79}", re.ASCII)
 
@@ -29,16 +29,17 @@ _defined: dict[str, dict[str, object]] = {}
 def error_name(error: BaseException) -> str:
     """Return the class name of *error* if the name cannot hold data.
 
-    That is so if a module of wats, of a direct dependency or of the standard library had the class
-    under its name when an `ErrorLedger` was made, or, if the module was imported later, at the
-    first error from it. Any other class may have been made of data at run time: it is `Error`.
+    The name is safe if a module of wats, of a direct dependency or of the standard library had the
+    class under its name when an `ErrorLedger` was made, or, if the module was imported later, at
+    the first error from it. Any other class may have been made from data at run time: it is
+    `Error`.
     """
     try:
         cls = type(error)
         name, module = cls.__name__, cls.__module__
         if _is_known(module) and _exceptions_of(module).get(name) is cls:
             return _checked(name)
-    except Exception:  # noqa: S110 - a class can lie about itself in any way; then it has no name
+    except Exception:  # noqa: S110 - a class can fail in any way; then it has no name
         pass
     return UNNAMED
 
@@ -62,7 +63,7 @@ def _exceptions_of(module: str) -> Mapping[str, object]:
 def _inspect_modules() -> None:
     """Inspect every known module that has been imported, which takes 10 ms once."""
     for name, module in list(sys.modules.items()):
-        # Half an imported module would be remembered as all of it.
+        # A partly imported module would be remembered as complete.
         if name not in _defined and _is_known(name) and not _is_being_imported(module):
             with suppress(Exception):
                 _exceptions_of(name)
@@ -77,13 +78,13 @@ def _checked(name: str) -> str:
 
 
 class ErrorLedger:
-    """Counts errors by class name, for at most ten names; the least recently seen one goes first.
+    """Counts errors by class name, for at most ten names; the least recently seen is replaced.
 
-    Each worker process keeps ten names in its row of *board*, and any of them tells of all.
+    Each worker process keeps ten names in its row of *board*, and any worker can report all rows.
 
     Args:
         names: Further names that may be recorded: those of the Graph error table.
-        board: Where the counts are; a board of its own by default.
+        board: The memory for the counts; a board of its own by default.
         row: The row of this process.
         clock: Nanoseconds on a clock that all processes of this machine share.
     """
@@ -99,7 +100,7 @@ class ErrorLedger:
         _inspect_modules()
         board = board or Board()
         self._names = frozenset(_checked(name) for name in names)
-        self._rows = [_Row(board.errors(each)) for each in range(board.rows)]
+        self._rows = [_ErrorRow(board.errors(each)) for each in range(board.rows)]
         self._own = self._rows[row]
         self._clock = clock
 
@@ -108,7 +109,7 @@ class ErrorLedger:
         self._own.count(error_name(error), self._clock())
 
     def record_name(self, name: str) -> None:
-        """Count an error that is known by *name*; a name that is not in the list is `Error`."""
+        """Count an error by *name*; a name outside the list is `Error`."""
         self._own.count(name if name in self._names else UNNAMED, self._clock())
 
     def snapshot(self) -> dict[str, int]:
@@ -123,7 +124,7 @@ class ErrorLedger:
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _ErrorEntry:
     name: str = ""
     count: int = 0
     seen: int = 0
@@ -134,29 +135,29 @@ _NAME_BYTES: Final = 80
 _ENTRY_BYTES: Final = 2 * _INT64 + _NAME_BYTES
 _READS: Final = 3
 
-assert MAX_NAMES * _ENTRY_BYTES <= ERROR_BYTES  # noqa: S101 - what the layout rests on
+assert MAX_NAMES * _ENTRY_BYTES <= ERROR_BYTES  # noqa: S101 - the layout depends on it
 
 
-class _Row:
-    """The errors of one process: for each name when it was seen last, how often, and the name.
+class _ErrorRow:
+    """The errors of one process: for each name the time of the last one, the count, and the name.
 
-    Processes that read do not wait for the one that writes. While an entry gets another name, it is
-    marked as never seen, and no two names are ever seen at the same time; so whoever finds the same
-    time before and after reading has read one name, and a process that dies amid writing leaves
-    nothing behind that reads as one.
+    Readers do not wait for the writer. While an entry changes its name, it is marked as never seen,
+    and no two names are ever seen at the same time; so a reader that finds the same time before and
+    after reading has read one name, and a process that dies during a write leaves no entry that
+    reads as a name.
     """
 
     def __init__(self, memory: "memoryview[int]") -> None:
         self._memory = memory
         self._numbers = memory.cast("q")
 
-    def __iter__(self) -> Iterator[_Entry]:
+    def __iter__(self) -> Iterator[_ErrorEntry]:
         entries = (self._read(place) for place in range(MAX_NAMES))
         return (entry for entry in entries if entry is not None)
 
     def count(self, name: str, moment: int) -> None:
         """Count *name* as seen at *moment*."""
-        entries = [self._read(place) or _Entry() for place in range(MAX_NAMES)]
+        entries = [self._read(place) or _ErrorEntry() for place in range(MAX_NAMES)]
         moment = max(moment, *(entry.seen + 1 for entry in entries))
         names = [entry.name for entry in entries]
         if name in names:
@@ -170,14 +171,14 @@ class _Row:
             self._numbers[at + 1] = 1
         self._numbers[at] = moment
 
-    def _read(self, place: int) -> _Entry | None:
+    def _read(self, place: int) -> _ErrorEntry | None:
         at = self._number_at(place)
         for _ in range(_READS):
             seen = self._numbers[at]
             name = bytes(self._name_of(place)).rstrip(b"\0").decode("ascii")
             count = self._numbers[at + 1]
             if seen == self._numbers[at]:
-                return _Entry(name, count, seen) if seen else None
+                return _ErrorEntry(name, count, seen) if seen else None
         return None
 
     def _number_at(self, place: int) -> int:

@@ -1,4 +1,4 @@
-"""All that telemetry can ever expose, as one value: for people, for machines, and for tests."""
+"""All that telemetry can ever expose, as one value: for people, machines, and tests."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -12,7 +12,7 @@ from wats.telemetry.metrics.series import Registry
 from wats.telemetry.metrics.shared_memory import Board
 
 BUDGETS: Final[Mapping[FamilySet, int]] = {FamilySet.CONTRACT: 2000, FamilySet.OPERATOR: 4000}
-"""How many series a set promises never to exceed."""
+"""The number of series that a set never exceeds."""
 
 
 class LabelSchema(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,10 +20,10 @@ class LabelSchema(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         key: Its key in the exposition.
-        attribute: The key that sinks know it by; `None` if they are not told.
+        attribute: Its name for sinks; `None` if sinks do not receive it.
         values: Its closed values; `None` if they are known only when a service is made.
-        described: What they are in that case, else `None`.
-        other: What any other value becomes.
+        described: Their description in that case, else `None`.
+        other: The fallback for any other value.
     """
 
     key: str
@@ -40,12 +40,12 @@ class FamilySchema(msgspec.Struct, frozen=True, kw_only=True):
         name: Its name.
         kind: `counter`, `histogram` or `gauge`.
         help: Its HELP text.
-        set: The smallest set that it belongs to.
-        needs: What must be there for it to be exposed: `always`, `store` or `outbox`.
+        set: The smallest set that includes it.
+        needs: The condition for its exposure: `always`, `store` or `outbox`.
         labels: Its labels, sorted by key.
-        attributes: What a sink is told with it, in order; `None` if sinks are not told.
+        attributes: The attributes that a sink receives, in order; `None` if it receives none.
         buckets: The finite upper bounds of a histogram.
-        series: The most series that it can have, as Prometheus counts them: a bucket is one.
+        series: The most series that it can have, as Prometheus counts: a bucket is one.
     """
 
     name: str
@@ -60,7 +60,7 @@ class FamilySchema(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SetSchema(msgspec.Struct, frozen=True, kw_only=True):
-    """A set of families: the most series that it can have, and how many it may have."""
+    """A set of families: the most series that it can have, and its budget."""
 
     set: str
     series: int
@@ -68,7 +68,7 @@ class SetSchema(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Schema(msgspec.Struct, frozen=True, kw_only=True):
-    """Every family in the order of the exposition, and what the sets come to."""
+    """Every family in the order of the exposition, and the totals of the sets."""
 
     families: tuple[FamilySchema, ...]
     sets: tuple[SetSchema, ...]

@@ -1,4 +1,4 @@
-"""The ASGI application: one way in, one way out, and every request counted on the way."""
+"""The ASGI application: one entry, one exit, and every request counted."""
 
 from collections.abc import Sequence
 from time import perf_counter
@@ -30,15 +30,15 @@ _POST: Final = Method.POST
 
 
 def route_labels(table: Sequence[Route]) -> tuple[RouteLabel, ...]:
-    """Return *table* as telemetry knows it: in the same order, and `unmatched` at its end."""
+    """Return *table* for telemetry: in the same order, with `unmatched` at its end."""
     return tuple(RouteLabel(row.label, row.methods) for row in (*table, UNMATCHED))
 
 
 class Web:
     """Serves HTTP requests from the table of routes.
 
-    A token is judged before the path is looked at, for every request, so that neither the answer
-    nor the time that it takes tells a stranger which paths exist.
+    The token is checked before the path, for every request, so that neither the response nor its
+    time reveals to an unauthenticated client which paths exist.
     """
 
     def __init__(self, table: Sequence[Route], gate: Gate, parts: Parts) -> None:
@@ -50,10 +50,10 @@ class Web:
         self._parts = parts
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request. Counted once, with the status that is sent; 0 if nobody is there.
+        """Serve one request. Counted once, with the status that is sent; 0 if the client is gone.
 
-        It is counted before it is sent: what a client has seen is in the counts, even if this
-        process is killed the moment after.
+        It is counted before it is sent: a response that a client has seen is in the counts, even if
+        this process is killed immediately afterwards.
         """
         started = perf_counter()
         access = self._gate.judge(scope["headers"])
@@ -113,12 +113,12 @@ class Web:
             asker.answer(response)
 
     def count_refused(self, status: int) -> None:
-        """Count bytes that the server answered with *status* because they are not a request."""
+        """Count bytes that the server refused with *status* because they are not a request."""
         ordinal = self._ordinals[UNMATCHED.label]
         self._parts.telemetry.http_request(ordinal, Method.UNKNOWN, status, 0.0)
 
     def _explain(self, error: BaseException, route: Route) -> Response:
-        """Return what the caller is told of *error*, and keep what the operator should know."""
+        """Return the response for *error*, and record it for the operator."""
         telemetry = self._parts.telemetry
         if not isinstance(error, WatsError):
             telemetry.errors.record(error)
@@ -139,12 +139,12 @@ class Web:
 
 
 def _admit(route: Route, method: Method, access: Access) -> Handle:
-    """Return who answers, if this caller may ask this.
+    """Return the operation, if this caller may use it.
 
     Raises:
         RouteNotFound: There is no such route, or it is hidden from this caller.
-        Unauthorized: The route wants a service token.
-        MethodNotAllowed: The caller may use the route, but not so.
+        Unauthorized: The route needs a service token.
+        MethodNotAllowed: The caller may use the route, but not by this method.
     """
     match route.posture:
         case Posture.HIDDEN if access is Access.NONE or route is UNMATCHED:

@@ -1,4 +1,4 @@
-"""Who is asking: every request's token is judged once, before anybody looks at its path."""
+"""Authentication: every request's token is checked once, before its path is read."""
 
 import hashlib
 import re
@@ -12,7 +12,7 @@ _BEARER = re.compile(rb"bearer +(.+)", re.IGNORECASE | re.DOTALL)
 
 
 class Access(Enum):
-    """What a request's token opens."""
+    """The surfaces that a request's token opens."""
 
     NONE = 0
     TELEMETRY = 1
@@ -20,10 +20,10 @@ class Access(Enum):
 
 
 class Gate:
-    """Judges tokens, always against every active one and always in the same number of steps.
+    """Checks tokens, always against every active one and in the same number of steps.
 
-    The work depends on the `Authorization` header alone and never on the path, so its time tells
-    nobody which paths exist. Digests are compared, so it tells nothing about the tokens either.
+    The work depends on the `Authorization` header alone and never on the path, so its time does not
+    reveal which paths exist. Digests are compared, so it reveals nothing about the tokens either.
     """
 
     def __init__(self, service: Sequence[Secret], telemetry: Sequence[Secret]) -> None:
@@ -31,7 +31,7 @@ class Gate:
         self._telemetry = tuple(telemetry)
 
     def judge(self, headers: Iterable[tuple[bytes, bytes]]) -> Access:
-        """Return what the token in *headers* opens; two `Authorization` headers open nothing."""
+        """Return the surfaces that the token in *headers* opens; two tokens open none."""
         values = header_values(headers, b"authorization")
         if not values:
             return Access.NONE

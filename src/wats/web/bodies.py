@@ -1,8 +1,9 @@
 """Types that bodies of the API share. No I/O.
 
-The OpenAPI document is made of such types, and answers are rendered from them, so that the order of
-their fields is the order on the wire. What callers send is judged by `wats.outbound.messages` and
-the module of its noun, which tell every mistake at once and know rules that a schema cannot state.
+The OpenAPI document is generated from such types, and responses are rendered from them, so that the
+order of their fields is the order on the wire. Request bodies are validated by
+`wats.outbound.messages` and the module of their noun, which report all mistakes together and know
+rules that a schema cannot state.
 """
 
 from typing import Annotated, TypeAlias
@@ -26,4 +27,4 @@ class ClosedBody(Body, frozen=True, kw_only=True, rename="camel", forbid_unknown
 
 
 class GraphAnswer(msgspec.Struct, frozen=True):
-    """What Meta answered; an empty object if it took the request and said nothing readable."""
+    """Meta's response; an empty object if Meta accepted but its response cannot be parsed."""

@@ -1,4 +1,4 @@
-"""What a handler gets and gives: a request read with a cap, and a response of bytes."""
+"""The input and output of a handler: a request read with a cap, and a response of bytes."""
 
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, TypeAlias
@@ -28,17 +28,17 @@ _encode = msgspec.json.Encoder().encode
 def header_values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[bytes]:
     """Return the values of the header *name* (lower case), one for each line, in order.
 
-    White space around a value is not part of it (RFC 9110, 5.5), whichever server read it.
+    White space around a value is not part of the value (RFC 9110, 5.5), with any server.
     """
     return [value.strip(b" \t") for key, value in headers if key == name]
 
 
 class ClientGone(Exception):
-    """The client hung up before its request was read. There is nobody to answer."""
+    """The client hung up before its request was read. A response cannot be delivered."""
 
 
 class Request:
-    """One HTTP request. Its body is read only when a handler asks for it, and never past a cap."""
+    """One HTTP request. Its body is read only on request of a handler, and never past a cap."""
 
     __slots__ = ("_query", "_receive", "_scope", "authorized", "parameters")
 
@@ -51,7 +51,7 @@ class Request:
         self.parameters = parameters
         """The variable parts of the path, still percent-encoded."""
         self.authorized = authorized
-        """Whether a valid token came along; only routes that are open to all need to ask."""
+        """Whether the request has a valid token; only routes that are open to all need to check."""
 
     def header(self, name: bytes) -> str | None:
         """Return the header *name* (lower case), its lines joined as one list, or `None`."""
@@ -60,7 +60,7 @@ class Request:
 
     @property
     def query(self) -> dict[str, str]:
-        """The query parameters; of a repeated one the first counts."""
+        """The query parameters; of a repeated one the first is used."""
         if self._query is None:
             self._query = {}
             text = self._scope.get("query_string", b"").decode("latin-1")
@@ -72,7 +72,7 @@ class Request:
         """Read the body, and stop as soon as it is larger than *max_bytes*.
 
         Raises:
-            PayloadTooLarge: It is, or says in `Content-Length` that it will be.
+            PayloadTooLarge: The body is too large, or its `Content-Length` is.
             ClientGone: The client hung up.
         """
         declared = self.header(b"content-length")
@@ -118,7 +118,7 @@ class Response(msgspec.Struct, frozen=True):
 
 
 def json_response(value: object, status: int = 200, headers: Headers = ()) -> Response:
-    """Return *value* as compact JSON, its keys in the order in which they stand."""
+    """Return *value* as compact JSON, with its keys in their order."""
     return Response(status, _encode(value), JSON_TYPE, headers)
 
 
@@ -133,7 +133,7 @@ def headers_of(response: Response) -> list[tuple[bytes, bytes]]:
 
 
 async def send_response(send: Send, response: Response, *, with_body: bool) -> None:
-    """Send *response*; without its body for HEAD, but with the length that it would have had."""
+    """Send *response*; for HEAD without its body, but with the length of the body."""
     headers = headers_of(response)
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body if with_body else b""})

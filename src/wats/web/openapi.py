@@ -1,4 +1,4 @@
-"""The OpenAPI document, made of the route table and the types of the bodies. No I/O."""
+"""The OpenAPI document, generated from the route table and the types of bodies. No I/O."""
 
 import inspect
 import re
@@ -27,7 +27,7 @@ _SEGMENTS: Final[Mapping[str, Json]] = {
     "phone": {"type": "string", "pattern": r"^\+?[0-9]{1,15}$"},
     "groupId": {"type": "string", "minLength": 1, "maxLength": 256},
 }
-"""What may stand in the variable parts of paths."""
+"""The valid values of the variable parts of paths."""
 
 _POSTURE_PROBLEMS: Final[Mapping[Posture, tuple[int, ...]]] = {
     Posture.OPEN: (405, 500),
@@ -44,7 +44,7 @@ _HEADERS: Final[Mapping[int, Json]] = {
 
 _REPLAYED: Final[Json] = {
     "Idempotency-Replayed": {
-        "description": "`true` if this is the answer to an earlier request with the same key.",
+        "description": "`true` if this is the response to an earlier request with the same key.",
         "schema": {"type": "string", "const": "true"},
     }
 }
@@ -53,9 +53,9 @@ _REPLAYED: Final[Json] = {
 def build_document(routes: Sequence[Route], *, profile: Profile, complete: bool) -> bytes:
     """Return the OpenAPI 3.1 document of *routes* as JSON.
 
-    Where the service is comes from *profile* and never from a request. A document that is not
-    *complete* is for strangers: it has neither the routes that are hidden from them nor the path
-    of the webhook, nor the schemas of these.
+    The address of the service is taken from *profile* and never from a request. A document that is
+    not *complete* is for unauthenticated clients: it has neither the routes that are hidden from
+    them nor the path of the webhook, nor their schemas.
     """
     shown = [row for row in routes if complete or not _is_secret(row)]
     document = {
@@ -129,7 +129,7 @@ def _parameter(parameter: Parameter) -> Json:
 
 
 def _responses(row: Route, operation: Operation) -> Json:
-    # What cannot stand in a variable part at all makes the path one that does not exist.
+    # A value that is never valid in a variable part makes the path one that does not exist.
     missing = (404,) if _VARIABLE.search(row.path) else ()
     problems = sorted({*_POSTURE_PROBLEMS[row.posture], *missing, *operation.problems})
     return {"200": _success(operation), **{str(status): _problem(status) for status in problems}}
@@ -155,7 +155,7 @@ def _problem(status: int) -> Json:
 
 
 def _schema(body: Any) -> Json:
-    """Return the schema of *body* by references; of several structs, one of them will do."""
+    """Return the schema of *body* by references; of several structs, any one is valid."""
     schemas, _ = msgspec.json.schema_components(_members(body), ref_template=_REFERENCE)
     return schemas[0] if len(schemas) == 1 else {"anyOf": list(schemas)}
 

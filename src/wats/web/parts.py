@@ -1,4 +1,4 @@
-"""What the handlers work with: the parts of a running service, put together by `service.py`."""
+"""The objects that handlers use: the parts of a running service, made by `service.py`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from wats.telemetry import Telemetry
 from wats.telemetry.sinks.isolation import Log
 
 HOOK_LABEL = "/webhook"
-"""What telemetry calls the webhook route: its real path is often meant to be hard to guess."""
+"""The label of the webhook route: its real path is often meant to be hard to guess."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +23,9 @@ class Parts:
 
     Attributes:
         store: `None` where persistence is switched off.
-        route_labels: What telemetry calls the routes, in the order of the table.
-        uptime_seconds: Tells for how long the service has been up.
-        anonymous_document: The OpenAPI document that anybody may read.
+        route_labels: The labels of the routes, in the order of the table.
+        uptime_seconds: Returns for how long the service has been up.
+        anonymous_document: The OpenAPI document for unauthenticated clients.
         complete_document: The OpenAPI document for callers with a token.
     """
 

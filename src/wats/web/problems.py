@@ -1,4 +1,4 @@
-"""Errors as responses: the one envelope that every failure is told in. No I/O."""
+"""Errors as responses: the one envelope for every failure. No I/O."""
 
 from http import HTTPStatus
 from typing import Any, Literal
@@ -26,14 +26,14 @@ OVERLOAD_RETRY_AFTER_SECONDS = 5
 
 
 class ProblemDetail(Body, frozen=True):
-    """One mistake: where it is, as a path, and what belongs there. Never what was there."""
+    """One mistake: its path, and the valid values. Never the invalid value."""
 
     path: str
     reason: str
 
 
 class Problem(Body, frozen=True):
-    """Why a request failed. `code` is for machines and does not change; `message` may."""
+    """The reason of a failure. `code` is for programs and stable; `message` can change."""
 
     code: str
     message: str
@@ -48,7 +48,7 @@ class Problem(Body, frozen=True):
 
 
 class ErrorEnvelope(Body, frozen=True):
-    """What every failure is told in."""
+    """The envelope of every error response."""
 
     error: Problem
 
@@ -61,16 +61,16 @@ def problem(
 
 
 NOT_FOUND = problem(HTTPStatus.NOT_FOUND, "not_found", "Route not found.")
-"""The catch-all: what an unknown path gets, and a telemetry path without a valid token."""
+"""The catch-all: the response to an unknown path, and to a telemetry path without a valid token."""
 
 INTERNAL_ERROR = problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "The service failed.")
 
 
 def as_response(error: WatsError) -> Response:
-    """Return what the caller is told of *error*."""
+    """Return the response body for *error*."""
     if isinstance(error, GraphError):
         return _graph_problem(error)
-    if isinstance(error, StoreClosed):  # to a caller that is the same: it will be there later
+    if isinstance(error, StoreClosed):  # for a caller this is the same: it will exist later
         error = StoreUnavailable()
     return problem(
         error.status, error.code, error.message, headers=_headers_of(error), **_details_of(error)
@@ -101,7 +101,7 @@ def _details_of(error: WatsError) -> dict[str, Any]:
 
 
 def _graph_problem(error: GraphError) -> Response:
-    """Return 503 for throttling and 502 for the rest, with what Meta said reduced to numbers."""
+    """Return 503 for rate limits and 502 for the rest, with Meta's error reduced to numbers."""
     is_throttled = isinstance(error, GraphRefused) and error.throttled
     said = error.diagnostics
     meta = {

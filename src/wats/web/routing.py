@@ -1,4 +1,4 @@
-"""Routes as values, and how a path finds its route. `wats.web.table` has all of them."""
+"""Routes as values, and the router. `wats.web.table` has all routes."""
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -16,10 +16,10 @@ Match: TypeAlias = tuple["Route", dict[str, str]]
 
 
 class Posture(Enum):
-    """How a route meets a request without a valid token."""
+    """The posture of a route towards a request without a valid token."""
 
     OPEN = "open"
-    """It answers; what it checks, it checks itself."""
+    """It is open; its handler makes any checks itself."""
     API = "api"
     """401."""
     HIDDEN = "hidden"
@@ -38,12 +38,12 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One method of a route: who answers it, and what the OpenAPI document says of it.
+    """One method of a route: its handler, and its entry in the OpenAPI document.
 
     Attributes:
         answer: The type of the 200 body, or its media types where it is not JSON.
         body: The type of the request body; `bytes` where it is checked elsewhere.
-        problems: The statuses of failures beyond those that the route's posture brings.
+        problems: The statuses of failures beyond those of the route's posture.
     """
 
     method: Method
@@ -58,10 +58,10 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One row: what the router matches, what telemetry calls it, who may ask, what it answers.
+    """One row: the pattern of the router, the label of telemetry, the posture, and the operations.
 
-    In `path`, `:name` stands for one segment and `*name` for all that follows or stands between,
-    slashes included. `label` is the template in metrics and inventories.
+    In `path`, `:name` matches one segment and `*name` all that follow or are between, slashes
+    included. `label` is the template in metrics and inventories.
     """
 
     path: str
@@ -72,7 +72,7 @@ class Route:
 
     @property
     def methods(self) -> tuple[Method, ...]:
-        """The methods that are answered, HEAD beside every GET, in the order of the table."""
+        """The supported methods, HEAD in addition to every GET, in the order of the table."""
         listed: list[Method] = []
         for operation in self.operations:
             listed.append(operation.method)
@@ -81,13 +81,13 @@ class Route:
         return tuple(listed)
 
     def operation(self, method: Method) -> Operation | None:
-        """Return what answers *method*; HEAD is answered as GET is."""
+        """Return the operation of *method*; HEAD is served as GET is."""
         wanted = Method.GET if method is Method.HEAD else method
         return next((each for each in self.operations if each.method is wanted), None)
 
 
 UNMATCHED = Route("", "unmatched", Posture.HIDDEN, "", ())
-"""The row of every path that is in no other row. Nobody has a token for it."""
+"""The row of every path that is in no other row. No token opens it."""
 
 
 class Router:
@@ -104,7 +104,7 @@ class Router:
     def match(self, path: str) -> Match:
         """Return the row of *path* and its variable parts, still percent-encoded."""
         found = self._exact.get(path, self._unmatched)
-        # Asked in this order, a path of the operators takes as long as one that does not exist.
+        # In this order, an operator path takes as long as a path that does not exist.
         if path.startswith(self._below) and found[0] is UNMATCHED:
             for pattern, row in self._patterns:
                 if (match := pattern.fullmatch(path)) is not None:
@@ -126,7 +126,7 @@ _UNQUOTED = "/:@!$&'()*+,;=~"
 
 
 def _below(root_path: str, path: str, decoded: str) -> str:
-    """Return the part of *path* below *root_path*, which servers give decoded."""
+    """Return the part of *path* below *root_path*, which servers pass decoded."""
     for whole, root in ((path, quote(root_path, safe=_UNQUOTED)), (decoded, root_path)):
         if f"{whole}/".startswith(f"{root}/"):
             rest = whole[len(root) :] or "/"
@@ -141,7 +141,7 @@ def request_path(scope: Scope) -> str:
     """Return the path that is matched: as sent, still percent-encoded, dot segments resolved.
 
     Browsers and proxies resolve `/x/../status` before they send it, so it means `/status` here as
-    well. The place where the application is mounted is not part of its own paths.
+    well. The mount path of the application is not part of its own paths.
     """
     raw_path: bytes = scope.get("raw_path") or quote(scope["path"], safe=_UNQUOTED).encode()
     path = raw_path.decode("latin-1").replace("\\", "/")

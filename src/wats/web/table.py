@@ -1,8 +1,8 @@
 """The one table of routes.
 
 The table gives the router, the `route` label of the metrics, the inventory of `/status`, the
-OpenAPI document and the posture towards strangers. What is not in it cannot be served, and what
-is in it cannot be forgotten anywhere.
+OpenAPI document and the posture towards unauthenticated clients. A route outside the table cannot
+be served, and a route in it is included everywhere.
 """
 
 from wats.config import Profile

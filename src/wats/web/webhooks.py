@@ -17,14 +17,14 @@ from wats.web.routing import Operation, Parameter, Posture, Route
 
 
 class Asker(Protocol):
-    """Who waits for the answer to a webhook."""
+    """The recipient of the response to a webhook."""
 
     @property
     def is_there(self) -> bool:
-        """Whether an answer could still reach them."""
+        """Whether a response could still reach the client."""
 
     def answer(self, response: Response) -> None:
-        """Send them *response*."""
+        """Send *response*."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,9 @@ class Hook:
     """The webhook route, for requests that need no routing.
 
     Attributes:
-        path: The request target that it answers, as bytes on the wire.
-        max_body_bytes: Longer bodies take the slow path, which knows what to answer.
-        take: Answers the body and signature of a POST to its asker, once, now or later.
+        path: The request target that it serves, as bytes on the wire.
+        max_body_bytes: Longer bodies take the slow path, which refuses them.
+        take: Responds to the body and signature of a POST through its asker, once, now or later.
         refused: Counts a request that was refused with a status because it is not valid HTTP.
     """
 
@@ -70,11 +70,11 @@ _UNPROVED = {
     RejectionReason.INVALID_SIGNATURE_FORMAT: AuthSurface.WEBHOOK_SIGNATURE,
     RejectionReason.SIGNATURE_MISMATCH: AuthSurface.WEBHOOK_SIGNATURE,
 }
-"""The refusals of requests that did not prove to be Meta's."""
+"""The refusals of requests that were not authenticated as Meta's."""
 
 
 class WebhookReceipt(Body, frozen=True):
-    """What became of a webhook's updates."""
+    """The counts of a webhook's updates, by outcome."""
 
     status: Literal["ok"]
     received: Count
@@ -83,13 +83,13 @@ class WebhookReceipt(Body, frozen=True):
 
 
 async def verify(parts: Parts, request: Request) -> Response:
-    """Answer Meta's challenge with the word that came along, if it knows the verify token."""
+    """Respond to Meta's challenge with its text, if it has the verify token."""
     challenge = answer_challenge(request.query, parts.verify_token)
     return Response(200, challenge.encode(), TEXT_TYPE)
 
 
 async def receive(parts: Parts, request: Request) -> Response:
-    """Take a webhook; what is answered 200 is on disk, or handled where there is no store."""
+    """Accept a webhook; 200 means that its updates are on disk, or handled without a store."""
     body = await request.body(parts.profile.webhook.max_body_bytes)
     if not body and request.header(b"transfer-encoding") is not None:
         raise WebhookRefused("missing_body", "POST body is required.")
@@ -98,7 +98,7 @@ async def receive(parts: Parts, request: Request) -> Response:
 
 @lru_cache(maxsize=64)
 def answer(receipt: Receipt) -> Response:
-    """Return what Meta is told. Most webhooks bring one update, so most answers are the same."""
+    """Return the response for Meta; nearly always that for one update, prepared once."""
     return json_response(
         WebhookReceipt(
             status="ok",
@@ -110,7 +110,7 @@ def answer(receipt: Receipt) -> Response:
 
 
 def count_refusal(telemetry: Telemetry, error: CallerError) -> None:
-    """Count that a webhook request was refused for *error*, whichever way it came."""
+    """Count a webhook request that was refused for *error*, on either path."""
     reason = _REASONS.get(error.code, RejectionReason.UNKNOWN)
     telemetry.webhook_rejected(reason)
     if reason in _UNPROVED:
@@ -123,7 +123,7 @@ def route(path: str) -> Route:
         Method.GET,
         verify,
         "verifyWebhook",
-        "Answer Meta's challenge.",
+        "Verify the webhook: respond to Meta's challenge.",
         ("text/plain",),
         parameters=_HUB,
         problems=(400, 401),
@@ -132,7 +132,7 @@ def route(path: str) -> Route:
         Method.POST,
         receive,
         "receiveWebhook",
-        "Take a signed webhook of Meta's; on disk when answered.",
+        "Receive a signed webhook from Meta, and store it before the response.",
         WebhookReceipt,
         body=dict[str, Any],
         parameters=(_SIGNATURE,),

@@ -1,4 +1,4 @@
-"""Refuses and writes down every way to somebody else, but for the one address that is allowed.
+"""Refuses and records every attempt to connect anywhere but to the one permitted address.
 
 Python imports it at its start, since the folder is on its path. Python's own sockets and processes
 are seen by an audit hook. uvloop has sockets of its own, so its loop is replaced by one that looks
@@ -24,7 +24,7 @@ OTHERS = {
 
 
 def note(event: str, target: object) -> None:
-    """Write down that somebody turns to *target*, and refuse it unless it is allowed."""
+    """Record an attempt to connect to *target*, and refuse it unless it is permitted."""
     place = f"{target[0]}:{target[1]}" if isinstance(target, tuple) else str(target)
     os.write(RECORD, f"{event} {place}\n".encode())
     if place != ALLOWED:
@@ -32,7 +32,7 @@ def note(event: str, target: object) -> None:
 
 
 def hook(event: str, arguments: tuple[Any, ...]) -> None:
-    """Look at what Python does."""
+    """Check an audited event of Python."""
     if event in TO_AN_ADDRESS and arguments[1] is not None:
         note(event, arguments[1])
     elif event in OTHERS:
@@ -40,7 +40,7 @@ def hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def is_address(host: object) -> bool:
-    """Tell whether nobody need be asked where *host* is: uvloop asks itself that of addresses."""
+    """Return whether *host* needs no lookup: uvloop resolves addresses as well."""
     try:
         return bool(ipaddress.ip_address(str(host)))
     except ValueError:

@@ -25,7 +25,7 @@ class Running:
 
     @classmethod
     def of(cls, url: str) -> "Running":
-        """Return what can talk to a server that is running at *url*."""
+        """Return a client for the server that is running at *url*."""
         some = cls()
         some.url = url
         return some
@@ -68,7 +68,7 @@ class Running:
         ]
 
     async def exchange(self, *pieces: bytes, ends: bool = False) -> bytes:
-        """Return all that comes back to *pieces*, each a segment; *ends* closes one direction."""
+        """Send *pieces* as segments, and return all bytes received; *ends* closes one direction."""
         async with self.connection(b"") as (reader, writer):
             for piece in pieces:
                 writer.write(piece)
@@ -80,7 +80,7 @@ class Running:
                 return await reader.read()
 
     async def served(self, sent: bytes) -> bytes:
-        """Return the first line of the answer to *sent*, on a connection of its own."""
+        """Return the status line of the response to *sent*, on a connection of its own."""
         async with self.connection(sent) as (reader, _), asyncio.timeout(10):
             return await reader.readline()
 

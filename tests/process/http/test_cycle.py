@@ -52,7 +52,7 @@ LENGTH = (b"content-length", b"3")
 
 @pytest.fixture
 async def reports() -> AsyncIterator[list[dict[str, Any]]]:
-    """Collect what is reported to the loop, which would fail the test otherwise."""
+    """Collect errors reported to the loop, which would fail the test otherwise."""
     loop, collected = asyncio.get_running_loop(), []
     before = loop.get_exception_handler()
     loop.set_exception_handler(lambda _loop, context: collected.append(context))
@@ -117,7 +117,7 @@ async def test_some_responses_have_no_body(app: App, sent: bytes) -> None:
         pytest.param(sends(start(200, LENGTH), body(b"on")), id="too-short"),
     ],
 )
-async def test_an_application_that_fails_is_answered_for_and_reported(
+async def test_a_failing_application_gets_a_500_response_and_is_reported(
     app: App, reports: list[dict[str, Any]]
 ) -> None:
     answer = await answer_of(app, GET + GET)
@@ -149,7 +149,7 @@ async def test_a_response_that_breaks_off_ends_the_connection(
     assert len(reports) == 1
 
 
-async def test_a_body_is_asked_for_and_passed_on_as_it_arrives() -> None:
+async def test_a_body_is_requested_and_passed_on_as_it_arrives() -> None:
     received: list[Any] = []
 
     @http_only
@@ -180,7 +180,7 @@ async def test_a_body_is_asked_for_and_passed_on_as_it_arrives() -> None:
     assert scope["client"][0] == scope["server"][0] == "127.0.0.1"
 
 
-async def test_an_application_learns_that_its_client_is_gone() -> None:
+async def test_an_application_receives_the_disconnect_of_its_client() -> None:
     received: list[Any] = []
 
     @http_only

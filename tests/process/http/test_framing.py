@@ -18,7 +18,7 @@ LINE = b"POST /x HTTP/1.1\r\nhost: x\r\n"
 
 
 def read(body: ChunkedBody | SizedBody, pieces: list[bytes]) -> tuple[bytes, bytes]:
-    """Return what *body* reads of *pieces*, and what it leaves."""
+    """Return the bytes that *body* reads from *pieces*, and the rest."""
     out, left = b"", b""
     for piece in pieces:
         left += piece
@@ -74,7 +74,7 @@ def test_malformed_chunks_are_refused(sent: bytes) -> None:
         read(ChunkedBody(0), [sent])
 
 
-def test_a_sized_body_leaves_what_follows() -> None:
+def test_a_sized_body_does_not_consume_the_next_request() -> None:
     assert read(SizedBody(5), [b"he", b"", b"llo GET", b" /"]) == (b"hello", b" GET /")
 
 

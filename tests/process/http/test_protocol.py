@@ -1,4 +1,4 @@
-"""One connection over real sockets: what is answered, what is counted, when it ends."""
+"""One connection over real sockets: responses, counts, and when it ends."""
 
 import asyncio
 import gc
@@ -22,7 +22,7 @@ from tests.process.http.wire import (
     statuses_of,
     update,
 )
-from wats.process.http.admission import Limits
+from wats.process.http.admission import ConnectionLimits
 from wats.process.http.framing import MAX_HEAD_BYTES
 from wats.process.http.protocol import GatewayProtocol
 
@@ -32,7 +32,9 @@ BAD = b'{"error":{"code":"malformed_http","message":"The request is not valid HT
 TE = "transfer-encoding: chunked"
 SIGNED = "x-hub-signature-256: sha256=" + "0" * 64
 WEBHOOK = f"POST {HOOK}"
-SHORT = Limits(request_seconds=0.3, keep_alive_seconds=0.3, unsent_seconds=0.3, linger_seconds=0.3)
+SHORT = ConnectionLimits(
+    request_seconds=0.3, keep_alive_seconds=0.3, unsent_seconds=0.3, linger_seconds=0.3
+)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +50,7 @@ SHORT = Limits(request_seconds=0.3, keep_alive_seconds=0.3, unsent_seconds=0.3, 
         pytest.param(b"GET / HTTP/1.1\r\nhost: x\r\nhost: x\r\n\r\n", id="refused"),
     ],
 )
-async def test_nothing_is_served_behind_the_end_of_a_connection(sent: bytes) -> None:
+async def test_no_request_is_served_after_the_end_of_a_connection(sent: bytes) -> None:
     async with Running() as running:
         for pieces in ((sent, SMUGGLED), (sent + SMUGGLED,)):
             assert len(statuses_of(await running.exchange(*pieces))) == 1
@@ -119,7 +121,7 @@ async def test_the_refusal_of_garbage_waits_for_its_turn(before: bytes) -> None:
         pytest.param(head("GET x"), id="no-path"),
     ],
 )
-async def test_what_rfc_9112_does_not_permit_is_refused(sent: bytes) -> None:
+async def test_violations_of_rfc_9112_are_refused(sent: bytes) -> None:
     async with Running() as running:
         answer = await running.exchange(sent + GET)
 
@@ -163,7 +165,7 @@ async def test_a_bare_url_is_that_of_the_root() -> None:
 @pytest.mark.parametrize(
     "sent", [post(update(1)), GET, GET * 3 + post(update(2), path=HOOK + "?x")]
 )
-async def test_a_client_that_closes_its_side_gets_its_answers(sent: bytes) -> None:
+async def test_a_client_that_closes_its_side_gets_its_responses(sent: bytes) -> None:
     async with Running() as running:
         answer = await running.exchange(sent, ends=True)
 
@@ -171,7 +173,7 @@ async def test_a_client_that_closes_its_side_gets_its_answers(sent: bytes) -> No
     assert len(statuses_of(answer)) == max(1, sent.count(b" HTTP/1.1"))
 
 
-async def test_a_connection_that_ends_amid_a_head_counts_no_webhook() -> None:
+async def test_a_connection_that_ends_during_a_head_counts_no_webhook() -> None:
     async with Running() as running:
         async with running.connection(post(update(1)) + b"GET /hea") as (reader, _):
             await reader.readline()
@@ -226,7 +228,10 @@ async def test_a_client_that_does_not_read_loses_its_connection() -> None:
 
 
 async def test_idle_connections_make_room_for_new_ones() -> None:
-    async with Running(limits=Limits(max_connections=8)) as running, AsyncExitStack() as stack:
+    async with (
+        Running(limits=ConnectionLimits(max_connections=8)) as running,
+        AsyncExitStack() as stack,
+    ):
         for _ in range(30):
             await stack.enter_async_context(running.connection(b""))
         await running.until(lambda: running.connections == 8)
@@ -235,7 +240,7 @@ async def test_idle_connections_make_room_for_new_ones() -> None:
 
 
 async def test_clients_that_do_not_read_make_room_for_new_ones() -> None:
-    async with Running(limits=Limits(max_connections=8)) as running:
+    async with Running(limits=ConnectionLimits(max_connections=8)) as running:
         clients = [_client_that_does_not_read(running) for _ in range(30)]
         for number in range(10):
             assert (await running.served(post(update(number)))).startswith(b"HTTP/1.1 200 ")
@@ -243,10 +248,10 @@ async def test_clients_that_do_not_read_make_room_for_new_ones() -> None:
             client.close()
 
 
-async def test_idle_clients_go_before_those_whose_request_arrives() -> None:
+async def test_idle_clients_are_evicted_before_those_with_an_arriving_request() -> None:
     half = _half(post(update(1)))
     async with (
-        Running(limits=Limits(max_connections=2)) as running,
+        Running(limits=ConnectionLimits(max_connections=2)) as running,
         running.connection(half) as (reader, writer),
     ):
         await running.until(lambda: running.connections == 1)
@@ -260,7 +265,10 @@ async def test_idle_clients_go_before_those_whose_request_arrives() -> None:
 @pytest.mark.parametrize("path", [HOOK, HOOK + "?x"], ids=["fast", "slow"])
 async def test_beyond_the_memory_budget_the_oldest_bodies_are_refused(path: str) -> None:
     before = head(f"POST {path}", SIGNED, "content-length: 200000")
-    async with Running(limits=Limits(max_held_bytes=400_000)) as running, AsyncExitStack() as stack:
+    async with (
+        Running(limits=ConnectionLimits(max_held_bytes=400_000)) as running,
+        AsyncExitStack() as stack,
+    ):
         opened = []
         for _ in range(10):
             connection = running.connection(before + b"x" * 100_000)

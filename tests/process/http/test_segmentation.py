@@ -1,4 +1,4 @@
-"""What a request means does not depend on how its bytes were cut into segments."""
+"""The meaning of a request does not depend on how its bytes were cut into segments."""
 
 import random
 
@@ -24,7 +24,7 @@ async def site() -> Site:
         yield running
 
 
-async def test_a_pipeline_is_answered_in_order_however_it_is_cut(site: Site) -> None:
+async def test_a_pipeline_gets_responses_in_order_for_every_cut(site: Site) -> None:
     for seed in range(5_000):
         choose = random.Random(seed)
         sent, expected = conversation(choose)
@@ -36,7 +36,7 @@ async def test_a_pipeline_is_answered_in_order_however_it_is_cut(site: Site) -> 
             assert answers == await converse(site, [sent]), seed
 
 
-async def test_every_place_to_cut_a_pipeline_gives_the_same_answers(site: Site) -> None:
+async def test_every_cut_of_a_pipeline_gives_the_same_responses(site: Site) -> None:
     offer = ("connection: upgrade", "upgrade: h2c")
     sent = post(update(1), *offer) + head("GET /healthz", *offer) + post(SMUGGLED, *offer)
     whole = await converse(site, [sent])

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from wats.process.http.admission import Admission, Limits, State
+from wats.process.http.admission import Admission, ConnectionLimits, State
 from wats.process.http.protocol import GatewayProtocol
 from wats.process.http.site import Site
 from wats.service import WatsApp, create_wats_service_app
@@ -21,7 +21,7 @@ SMUGGLED = b"GET /healthz HTTP/1.1\r\nhost: smuggled\r\n\r\n"
 
 
 class Wire(asyncio.Transport):
-    """A transport in memory: keeps what is written, and passes an end on in the next turn."""
+    """A transport in memory: keeps written bytes, and passes an end on in the next turn."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class Wire(asyncio.Transport):
 
 
 class Server:
-    """What a server has."""
+    """The parts of a server."""
 
     def __init__(self) -> None:
         self.total_requests = 0
@@ -93,7 +93,7 @@ class Server:
 
 def site_of(app: Any, hook: Hook = NO_HOOK, **limits: Any) -> Site:
     state = Server()
-    bounds = Limits(**limits)
+    bounds = ConnectionLimits(**limits)
     return Site(
         app=app,
         server=state,
@@ -114,7 +114,7 @@ async def rest(site: Site, protocol: GatewayProtocol) -> None:
 
 
 async def converse(site: Site, pieces: Iterable[bytes]) -> bytes:
-    """Return what a connection writes to a client that sends *pieces*, one after the other."""
+    """Return the bytes that a connection writes to a client that sends *pieces* in sequence."""
     wire, protocol = Wire(), GatewayProtocol(site)
     wire.connect(protocol)
     for piece in pieces:
@@ -138,7 +138,7 @@ async def serving_site(**limits: Any) -> Any:
 
 
 class Asked(NamedTuple):
-    """A request, the statuses of what it is answered with, and whether that ends the connection."""
+    """A request, the statuses of its responses, and whether it ends the connection."""
 
     sent: bytes
     statuses: tuple[int, ...]
@@ -218,7 +218,7 @@ def some_request(choose: random.Random) -> Asked:
 
 
 def conversation(choose: random.Random) -> tuple[bytes, list[int]]:
-    """Return the bytes of a few pipelined requests, and the statuses of all answers to them."""
+    """Return the bytes of a few pipelined requests, and the statuses of all responses."""
     sent, statuses, has_ended = b"", [], False
     for _ in range(choose.randint(1, 6)):
         asked = some_request(choose)
@@ -230,7 +230,7 @@ def conversation(choose: random.Random) -> tuple[bytes, list[int]]:
 
 
 def cuts(choose: random.Random, data: bytes) -> Iterator[bytes]:
-    """Cut *data* into pieces: at a few places, or at many."""
+    """Cut *data* into pieces: at a few positions, or at many."""
     count = choose.choice((1, 2, 5, 20, len(data) // 3))
     places = sorted({0, *(choose.randrange(len(data)) for _ in range(count)), len(data)})
     for start, end in pairwise(places):

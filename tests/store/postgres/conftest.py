@@ -64,7 +64,7 @@ async def store(open_replica: MakeStore) -> Store:
 
 @pytest.fixture
 async def sql(database: str) -> AsyncIterator[Any]:
-    """A connection to the database of the test, beside those of the store."""
+    """A connection to the database of the test, in addition to those of the store."""
     connection = await asyncpg.connect(database)
     yield connection
     await connection.close()
@@ -82,7 +82,7 @@ def pass_time(sql: Any) -> Callable[[float], Awaitable[None]]:
 
 @pytest.fixture
 def arrival() -> Callable[..., Arrival]:
-    """Make arrivals that differ in their keys, unless a test says otherwise."""
+    """Make arrivals that differ in their keys, unless a test gives them."""
     numbers = itertools.count(1)
 
     def make(**changes: object) -> Arrival:
@@ -104,7 +104,7 @@ def arrival() -> Callable[..., Arrival]:
 
 @pytest.fixture
 def message() -> Callable[..., MessageRecord]:
-    """Make records of outbound messages, unless a test says otherwise."""
+    """Make records of outbound messages, unless a test gives them."""
 
     def make(wa_message_id: str = "wamid.1", **changes: object) -> MessageRecord:
         values: dict[str, object] = {

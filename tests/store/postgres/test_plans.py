@@ -1,4 +1,4 @@
-"""Each frequent statement looks rows up by one index, in one partition, whatever the statistics."""
+"""Each frequent statement looks rows up by one index, in one partition, with any statistics."""
 
 import json
 import re
@@ -98,7 +98,7 @@ async def explain(sql: Any, statement: str, values: tuple[Any, ...]) -> list[dic
 
 
 @pytest.mark.parametrize("state", STATES)
-async def test_deliveries_are_looked_up_by_the_index_made_for_it_whatever_the_statistics(
+async def test_deliveries_are_looked_up_by_their_index_with_any_statistics(
     database: str, state: str
 ) -> None:
     sql: Any = await asyncpg.connect(database, server_settings=SETTINGS)

@@ -101,7 +101,7 @@ async def handle_all(store: Store) -> list[bytes]:
     return seen
 
 
-async def test_of_two_replicas_that_insert_into_a_free_key_at_once_one_gets_the_lease(
+async def test_of_two_replicas_that_insert_into_a_free_key_concurrently_one_gets_the_lease(
     open_replica: MakeStore, arrival: MakeArrival, sql: Any, stop: Stop
 ) -> None:
     ours, theirs = await open_replica(), await open_replica()
@@ -223,7 +223,7 @@ async def test_a_delivery_that_arrives_while_its_head_is_claimed_follows_it(
     assert await handle_all(theirs) == [late.payload]
 
 
-async def test_two_claims_at_once_share_what_is_due(
+async def test_two_concurrent_claims_share_the_due_deliveries(
     open_replica: MakeStore, arrival: MakeArrival, sql: Any, stop: Stop
 ) -> None:
     ours, theirs = await open_replica(), await open_replica()
@@ -240,7 +240,7 @@ async def test_two_claims_at_once_share_what_is_due(
 
 
 @pytest.mark.parametrize("where", [BEFORE_ITS_DELETION, BEFORE_ITS_COUNTERS])
-async def test_an_update_whose_last_deliveries_end_at_once_is_done_once(
+async def test_an_update_whose_last_deliveries_end_concurrently_is_done_once(
     open_replica: MakeStore, arrival: MakeArrival, sql: Any, stop: Stop, where: tuple[str, str]
 ) -> None:
     consumers = [Consumer(name="held"), Consumer(name="other")]
@@ -263,7 +263,7 @@ async def test_an_update_whose_last_deliveries_end_at_once_is_done_once(
 
 
 class Traffic:
-    """Conversations that are sent to several stores and handled by all of them."""
+    """Conversations that arrive at several stores and are handled by all stores."""
 
     def __init__(self, stores: Sequence[Store], arrival: MakeArrival) -> None:
         self.stores = stores
@@ -275,7 +275,7 @@ class Traffic:
     async def send(self, key: int) -> None:
         for number in range(30):  # each after the one before it was acknowledged
             store = self.stores[(key + number) % len(self.stores)]
-            # In another order for each, so that locks are asked for in every order.
+            # In another order for each, so that locks are requested in every order.
             keys = [key, *((key + step) % 5 + 100 for step in range(number % 5))]
             batch = [self.arrival(ordering_key=each) for each in keys]
             self.sent.setdefault(key, []).append(batch[0].payload)
@@ -307,7 +307,7 @@ class Traffic:
         await asyncio.wait(workers)
 
 
-async def test_conversations_keep_their_order_while_replicas_receive_and_handle_at_once(
+async def test_conversations_keep_their_order_while_replicas_receive_and_handle_concurrently(
     open_replica: MakeStore, arrival: MakeArrival, sql: Any
 ) -> None:
     traffic = Traffic([await open_replica() for _ in range(3)], arrival)

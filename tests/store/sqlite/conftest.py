@@ -31,10 +31,10 @@ def plans_of() -> Callable[[Connection, Iterable[str]], dict[str, str]]:
 
 
 @pytest.fixture
-def read_as_a_whole() -> Callable[[dict[str, str]], dict[str, set[str]]]:
+def full_scans() -> Callable[[dict[str, str]], dict[str, set[str]]]:
     """Return a function that finds the tables which each statement scans, by its plan."""
 
-    def read_as_a_whole(plans: dict[str, str]) -> dict[str, set[str]]:
+    def full_scans(plans: dict[str, str]) -> dict[str, set[str]]:
         scans = {
             statement: set(re.findall("SCAN (.*)", ARRAY.sub("", plan))) - NEVER_MANY
             for statement, plan in plans.items()
@@ -42,7 +42,7 @@ def read_as_a_whole() -> Callable[[dict[str, str]], dict[str, set[str]]]:
         }
         return {statement: tables for statement, tables in scans.items() if tables}
 
-    return read_as_a_whole
+    return full_scans
 
 
 @pytest.fixture

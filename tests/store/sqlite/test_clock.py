@@ -88,7 +88,7 @@ def test_after_a_reboot_the_time_is_the_time_of_day_again(
     assert open_here().clock() == NOON_MS + HOUR_MS
 
 
-def test_after_a_reboot_with_an_older_time_of_day_the_time_goes_on_where_it_stopped(
+def test_after_a_reboot_with_an_older_time_of_day_the_time_continues_where_it_stopped(
     machine: Machine, open_here: Open, arrival: MakeArrival
 ) -> None:
     writer = open_here()

@@ -31,7 +31,7 @@ def test_an_error_of_the_file_system_becomes_store_unavailable() -> None:
     assert isinstance(translate(PermissionError("a path")), StoreUnavailable)
 
 
-def test_an_error_that_is_not_of_the_database_is_left_alone() -> None:
+def test_an_error_from_elsewhere_is_not_translated() -> None:
     bug = TypeError("a bug")
 
     assert translate(bug) is bug

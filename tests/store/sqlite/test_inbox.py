@@ -13,7 +13,7 @@ from wats.store.sqlite.walk import Walk
 
 MakeArrival = Callable[..., Arrival]
 PlansOf = Callable[[Connection, list[str]], dict[str, str]]
-ReadAsAWhole = Callable[[dict[str, str]], dict[str, set[str]]]
+FullScans = Callable[[dict[str, str]], dict[str, set[str]]]
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 DONE, RETRY, DEAD, PENDING = (
@@ -63,7 +63,7 @@ def test_no_statement_of_the_inbox_scans_a_table_that_grows(
     arrival: MakeArrival,
     trace: Callable[[Connection], list[str]],
     plans_of: PlansOf,
-    read_as_a_whole: ReadAsAWhole,
+    full_scans: FullScans,
 ) -> None:
     statements = trace(writer)
     known = arrival()
@@ -88,7 +88,7 @@ def test_no_statement_of_the_inbox_scans_a_table_that_grows(
     plans = plans_of(writer, [each for each in statements if each.split()[0] in PLANNED])
     assert len(plans) >= 25
     assert any("wats_deliveries_following" in plan for plan in plans.values())
-    assert read_as_a_whole(plans) == {}
+    assert full_scans(plans) == {}
     assert {statement for statement, plan in plans.items() if "TEMP B-TREE" in plan} == set()
 
 

@@ -38,7 +38,7 @@ End: TypeAlias = Callable[[Writer], None]
 
 @dataclass
 class Expected:
-    """What the store must know."""
+    """The expected contents of the store."""
 
     messages: dict[Identity, MessageRecord] = field(default_factory=dict)
     history: dict[tuple[str, str], list[StatusRecord]] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class Expected:
 
 
 class Model:
-    """Two writers of one file, and what they must have recorded together."""
+    """Two writers of one file, and the messages that they must have recorded together."""
 
     def __init__(self, folder: Path) -> None:
         self.path = str(folder / "wats.db")
@@ -155,7 +155,7 @@ class Model:
         )
 
     def expect(self, arrivals: list[Arrival]) -> list[bool]:
-        """Change what is expected; messages come first, as in the store."""
+        """Change the expectation; messages are applied first, as in the store."""
         new = [self.is_new(number, arrivals) for number in range(len(arrivals))]
         for arrival, is_new in zip(arrivals, new, strict=True):
             if is_new and arrival.message is not None:
@@ -270,7 +270,7 @@ SKIPS = st.sampled_from(
 
 @settings(deadline=None, max_examples=200)
 @given(st.lists(st.tuples(SKIPS, STEPS), max_size=30))
-def test_two_writers_record_exactly_what_is_new_and_find_all_of_it(
+def test_two_writers_record_exactly_the_new_messages_and_find_them_all(
     steps: list[tuple[int, tuple[object, ...]]],
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:

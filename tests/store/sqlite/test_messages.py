@@ -88,7 +88,7 @@ def test_no_statement_about_messages_scans_more_than_the_list_of_buckets(
     message: Callable[..., MessageRecord],
     trace: Callable[[Writer], list[str]],
     plans_of: Callable[[Writer, list[str]], dict[str, str]],
-    read_as_a_whole: Callable[[dict[str, str]], dict[str, set[str]]],
+    full_scans: Callable[[dict[str, str]], dict[str, set[str]]],
 ) -> None:
     window = WindowRecord(phone_number_id="1", customer="2", last_inbound_at=NOON)
     received = message("wamid.2", direction=Direction.INBOUND, from_phone="2")
@@ -125,8 +125,8 @@ def test_no_statement_about_messages_scans_more_than_the_list_of_buckets(
     writer.set_exec_trace(None)
 
     assert len(plans_of(writer, hot)) >= 40
-    assert read_as_a_whole(plans_of(writer, hot)) == {}
-    scans = read_as_a_whole(plans_of(writer, statements))
+    assert full_scans(plans_of(writer, hot)) == {}
+    scans = full_scans(plans_of(writer, statements))
     assert len(scans) == 3
     assert all(
         table.startswith("wats_message_buckets") for each in scans.values() for table in each
@@ -138,7 +138,7 @@ def test_no_statement_about_idempotency_keys_scans_a_table(
     message: Callable[..., MessageRecord],
     trace: Callable[[Writer], list[str]],
     plans_of: Callable[[Writer, list[str]], dict[str, str]],
-    read_as_a_whole: Callable[[dict[str, str]], dict[str, set[str]]],
+    full_scans: Callable[[dict[str, str]], dict[str, set[str]]],
 ) -> None:
     statements = trace(writer)
     for key in [("send", b"1"), ("send", b"2"), ("send", b"3"), ("send", b"1")]:
@@ -153,7 +153,7 @@ def test_no_statement_about_idempotency_keys_scans_a_table(
 
     plans = plans_of(writer, [each for each in statements if "wats_requests" in each])
     assert len(plans) >= 8
-    assert read_as_a_whole(plans) == {}
+    assert full_scans(plans) == {}
 
 
 def test_messages_and_statuses_cost_the_same_in_a_large_store(
@@ -272,7 +272,7 @@ def writers(tmp_path: Path) -> Iterator[list[Writer]]:
         writer.close()
 
 
-def test_messages_of_another_process_are_known_after_a_rollback_of_as_many(
+def test_messages_of_another_process_are_recognized_after_a_rollback_of_as_many(
     writers: list[Writer],
     arrival: Callable[..., Arrival],
     message: Callable[..., MessageRecord],
@@ -320,7 +320,7 @@ def test_a_bucket_keeps_its_sent_messages_when_only_received_ones_follow(
 
 
 @pytest.mark.parametrize("days", [-7, -1, 0, 400, -20_000])
-def test_a_redelivery_is_known_whatever_time_both_deliveries_state(
+def test_a_redelivery_is_recognized_although_its_time_differs(
     writer: Writer, receive_message: ReceiveMessage, days: int
 ) -> None:
     at = NOON + timedelta(days=days)
@@ -367,7 +367,7 @@ def test_purged_messages_leave_the_index_and_empty_buckets_go(
     assert len(set(row_ids)) == 6
     assert len(row_ids) == 12
 
-    # The last two were asked for too, and are too young.
+    # The last two were requested too, and are too young.
     assert messages.purge(writer, row_ids, NOON + timedelta(seconds=4)) == 4
 
     assert len(index(writer)) == 4
@@ -428,7 +428,7 @@ def test_one_merge_moves_a_bounded_number_of_entries(
     assert len(index(writer)) == 3000
 
 
-def test_messages_whose_ids_share_a_hash_are_told_apart(
+def test_messages_whose_ids_share_a_hash_are_distinguished(
     writer: Writer, message: Callable[..., MessageRecord]
 ) -> None:
     # As CRC-32 has it, apart from the highest bit.

@@ -326,7 +326,7 @@ async def test_a_request_of_a_closed_loop_does_not_stop_the_thread(
     assert waiting(results) == [1]
 
 
-async def test_a_request_can_come_from_another_loop(
+async def test_a_request_may_be_made_from_another_loop(
     writer: HeldWriter, arrival: MakeArrival
 ) -> None:
     async def receive() -> Results:

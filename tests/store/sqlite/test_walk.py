@@ -35,20 +35,20 @@ def purge(connection: Connection, walk: Walk, before: datetime = BEFORE) -> Sequ
     return ids
 
 
-def test_what_is_old_is_found_a_few_rows_at_a_time(connection: Connection) -> None:
+def test_old_rows_are_found_a_few_at_a_time(connection: Connection) -> None:
     add(connection, *[(OLD, False)] * 5, (YOUNG, False))
     walk = Walk(STATEMENT, 2)
 
     assert [purge(connection, walk) for _ in range(5)] == [[1, 2], [3, 4], [5], (), ()]
 
 
-def test_what_has_to_stay_holds_up_nothing_behind_it(connection: Connection) -> None:
+def test_a_row_that_must_stay_does_not_block_rows_behind_it(connection: Connection) -> None:
     add(connection, *[(OLD, True)] * 7, (OLD, False), (YOUNG, False))
 
     assert purge(connection, Walk(STATEMENT, 2)) == [8]
 
 
-def test_a_young_row_among_old_ones_holds_up_nothing_behind_it(connection: Connection) -> None:
+def test_a_young_row_among_old_ones_does_not_block_rows_behind_it(connection: Connection) -> None:
     add(connection, (YOUNG, False), (OLD, False), (OLD, False), (YOUNG, False), (OLD, False))
     walk = Walk(STATEMENT, 2)
 
@@ -65,7 +65,7 @@ def test_a_walk_ends_where_no_row_is_old(connection: Connection, trace: Trace) -
     assert len(statements) == 2
 
 
-def test_what_stays_is_looked_at_once_in_a_walk(connection: Connection, trace: Trace) -> None:
+def test_a_row_that_stays_is_read_once_in_a_walk(connection: Connection, trace: Trace) -> None:
     add(connection, *[(OLD, True)] * 100, *[(OLD, False)] * 100)
     walk = Walk(STATEMENT, 10)
     statements = trace(connection)
@@ -76,7 +76,7 @@ def test_what_stays_is_looked_at_once_in_a_walk(connection: Connection, trace: T
     assert len(statements) == 20
 
 
-def test_what_had_to_stay_is_found_when_it_need_not_any_more(connection: Connection) -> None:
+def test_a_row_that_had_to_stay_is_found_once_it_may_go(connection: Connection) -> None:
     add(connection, (OLD, True), (OLD, False), (OLD, False))
     walk = Walk(STATEMENT, 2)
     assert purge(connection, walk) == [2]

@@ -70,7 +70,7 @@ def test_operators_can_have_these_as_well_and_no_others():
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_labels_are_sorted_closed_and_never_named_for_what_is_private(
+def test_labels_are_sorted_closed_and_never_named_for_personal_data(
     family: Family, subjects: Subjects
 ):
     keys = [label.key for label in family.labels]
@@ -81,13 +81,13 @@ def test_labels_are_sorted_closed_and_never_named_for_what_is_private(
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_sinks_are_told_every_label_of_what_they_are_told(family: Family):
+def test_sinks_receive_every_label_of_a_family(family: Family):
     if family.attributes is not None:
         assert {label.attribute for label in family.labels} <= set(family.attributes)
         assert not any(word in key for key in family.attributes for word in FORBIDDEN)
 
 
-def test_sinks_are_told_nothing_under_a_key_that_has_no_constant():
+def test_sinks_receive_only_keys_that_have_a_constant():
     constants = {
         value
         for of in (OTEL_ATTR, OPERATOR_ATTR)
@@ -101,10 +101,10 @@ def test_sinks_are_told_nothing_under_a_key_that_has_no_constant():
     assert {key for keys in SPANS.values() for key in keys} <= constants
 
 
-def test_sinks_are_told_of_everything_but_what_is_about_telemetry_itself():
-    untold = {family.name for family in FAMILIES if family.attributes is None}
+def test_sinks_receive_every_family_except_those_about_telemetry():
+    internal = {family.name for family in FAMILIES if family.attributes is None}
 
-    assert untold == {
+    assert internal == {
         "wats_sink_failures_total",
         "wats_worker_processes",
         "wats_build_info",
@@ -113,7 +113,7 @@ def test_sinks_are_told_of_everything_but_what_is_about_telemetry_itself():
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_what_is_shown_from_the_start_is_possible(family: Family, subjects: Subjects):
+def test_every_series_shown_from_the_start_is_possible(family: Family, subjects: Subjects):
     if family.possible is not None:
         assert set(family.initial(subjects)) <= set(family.possible(subjects))
 
@@ -126,5 +126,5 @@ def test_only_histograms_have_buckets(family: Family):
     assert list(family.buckets) == sorted(set(family.buckets))
 
 
-def test_the_number_of_series_is_told_last_so_that_it_can_count_itself():
+def test_the_number_of_series_is_exposed_last_so_that_it_counts_itself():
     assert FAMILIES[-1] is SERIES

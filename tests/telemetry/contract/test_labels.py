@@ -18,7 +18,7 @@ def test_the_values_of_a_route_are_the_templates_of_the_table():
     assert ROUTE.values_of(subjects_of("/healthz", UNMATCHED)) == ("/healthz", UNMATCHED)
 
 
-def test_a_label_without_a_source_has_the_same_values_whatever_there_is():
+def test_a_label_without_a_source_has_constant_values():
     assert METHOD.values_of(subjects_of(UNMATCHED)) == METHOD.values == tuple(Method)
 
 

@@ -37,7 +37,7 @@ def test_no_attribute_key_of_the_operators_is_one_of_the_contract():
     assert constants(OPERATOR_ATTR).isdisjoint(CONTRACT_ATTRIBUTES)
 
 
-def test_the_first_update_kinds_are_those_that_dashboards_already_know():
+def test_the_first_update_kinds_keep_their_order_for_dashboards():
     known = (
         "message status account unknown callConnect callTerminate callStatus groupLifecycle"
         " groupParticipants groupSettings groupStatus userPreferences system chatOpened"
@@ -52,11 +52,11 @@ def test_every_label_value_is_found_by_its_text():
         assert [by_member[value] for value in map(str, values)] == [m.value for m in values]
 
 
-def test_error_categories_are_words_that_a_query_can_quote():
+def test_error_categories_can_be_quoted_in_a_query():
     assert all(category.value.replace("_", "").isalpha() for category in ErrorCategory)
 
 
-def test_what_sinks_are_told_by_name_has_these_names_and_no_others():
+def test_the_names_sent_to_sinks_are_exactly_these():
     assert [*SpanName, *LifecycleEvent] == [
         "wats.http.request",
         "wats.graph.request",

@@ -83,8 +83,8 @@ GOLDEN_OPENMETRICS = """\
 # HELP send_outcomes Message send attempts by outcome.
 # TYPE send_outcomes counter
 send_outcomes_total{endpoint_family="flows",outcome="deduped"} 2
-# HELP wats_webhook_lag_seconds Seconds from Meta's time of an update to its arrival, for updates \
-that are new.
+# HELP wats_webhook_lag_seconds Webhook lag in seconds, from Meta's timestamp of a new update to \
+its arrival.
 # TYPE wats_webhook_lag_seconds histogram
 wats_webhook_lag_seconds_bucket{le="1.0"} 0
 wats_webhook_lag_seconds_bucket{le="5.0"} 1
@@ -98,10 +98,10 @@ wats_webhook_lag_seconds_bucket{le="86400.0"} 1
 wats_webhook_lag_seconds_bucket{le="+Inf"} 1
 wats_webhook_lag_seconds_sum 2.5
 wats_webhook_lag_seconds_count 1
-# HELP wats_inbox_depth Updates that are stored and not yet handled, by state.
+# HELP wats_inbox_depth Stored deliveries, by state.
 # TYPE wats_inbox_depth gauge
 wats_inbox_depth{state="retry"} 7
-# HELP wats_series Series in this exposition, and the most that there can ever be.
+# HELP wats_series Number of series in this exposition (live), and its upper bound (budget).
 # TYPE wats_series gauge
 wats_series{kind="live"} 16
 wats_series{kind="budget"} 43
@@ -152,7 +152,7 @@ def test_a_small_state_reads_exactly_like_this_in_openmetrics():
     assert text_of(registry, OPENMETRICS) == GOLDEN_OPENMETRICS
 
 
-def test_a_family_without_a_subject_or_a_series_says_nothing():
+def test_a_family_without_a_subject_or_a_series_is_not_shown():
     nothing = Subjects(routes=SMALL.routes, adapter=None)
     untouched = replace(SEND_OUTCOMES, initial=lambda _: ())
     registry = registry_of([PERSISTENCE_OPERATIONS, untouched, INBOX_DEPTH], nothing)
@@ -173,7 +173,7 @@ def test_a_gauge_that_was_never_set_is_absent_and_one_that_is_0_is_not():
 @pytest.mark.parametrize(
     ("accept", "content_type"), [(None, TEXT_TYPE), (OPENMETRICS, OPENMETRICS_TYPE)]
 )
-def test_whoever_accepts_gzip_gets_the_same_in_fewer_bytes(accept: str | None, content_type: str):
+def test_gzip_holds_the_same_text_in_fewer_bytes(accept: str | None, content_type: str):
     exposition = Exposition(registry_of(FAMILIES))
 
     plain = exposition.render(accept)
@@ -234,7 +234,7 @@ def test_every_number_reads_back_as_itself(value: float):
     assert float(format_number(value)) == value
 
 
-def test_what_is_written_is_escaped_as_each_form_wants_it():
+def test_label_values_are_escaped_as_each_format_requires():
     routes = (RouteLabel('/a"b\\c\nd%s', (Method.GET,)), RouteLabel(UNMATCHED))
     family = replace(HTTP_REQUEST_DURATION, help='A "quoted"\\\n100 % text.')
     registry = registry_of([family], Subjects(routes=routes, adapter=None))
@@ -280,7 +280,7 @@ def states(draw: st.DrawFn) -> Registry:
 
 
 def samples_of(families: Iterable[Metric]) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """Return what a parser read, with `le` as a number, which the two forms write differently."""
+    """Return the parsed samples, with `le` as a number, which the two formats write differently."""
     return {
         (
             sample.name,
@@ -305,18 +305,20 @@ def test_both_parsers_of_prometheus_client_read_the_same_of_any_state(registry: 
 
 @settings(deadline=None)
 @given(states())
-def test_any_state_tells_how_many_series_it_shows_and_never_more_than_it_may(registry: Registry):
+def test_every_state_exposes_its_number_of_series_within_the_budget(registry: Registry):
     shown = samples_of(parser.text_string_to_metric_families(text_of(registry)))
 
-    told = {kind: shown["wats_series", frozenset({("kind", kind)})] for kind in ("live", "budget")}
+    exposed = {
+        kind: shown["wats_series", frozenset({("kind", kind)})] for kind in ("live", "budget")
+    }
 
-    assert told["live"] == len(shown) <= told["budget"] == registry.budget
+    assert exposed["live"] == len(shown) <= exposed["budget"] == registry.budget
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
 @settings(max_examples=25, deadline=None)
 @given(states())
-def test_promtool_finds_nothing_to_say_of_any_state(registry: Registry):
+def test_promtool_accepts_every_state(registry: Registry):
     checked = subprocess.run(
         ["promtool", "check", "metrics"],
         input=text_of(registry).encode(),

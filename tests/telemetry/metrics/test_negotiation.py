@@ -29,7 +29,7 @@ OPENMETRICS = "application/openmetrics-text"
         ),
     ],
 )
-def test_openmetrics_is_for_those_who_prefer_it(accept: str):
+def test_openmetrics_is_served_to_clients_that_prefer_it(accept: str):
     assert prefers_openmetrics(accept)
 
 
@@ -55,7 +55,7 @@ def test_openmetrics_is_for_those_who_prefer_it(accept: str):
         pytest.param(f"{' ' * 1024}{OPENMETRICS}", id="too far behind"),
     ],
 )
-def test_whoever_does_not_prefer_openmetrics_gets_text(accept: str | None):
+def test_a_client_without_that_preference_gets_text(accept: str | None):
     assert not prefers_openmetrics(accept)
 
 
@@ -82,7 +82,7 @@ def test_whoever_does_not_prefer_openmetrics_gets_text(accept: str | None):
         ("gzipped", False),
     ],
 )
-def test_gzip_is_for_those_who_accept_it(accept_encoding: str | None, expected: bool):
+def test_gzip_is_served_to_clients_that_accept_it(accept_encoding: str | None, expected: bool):
     assert accepts_gzip(accept_encoding) is expected
 
 

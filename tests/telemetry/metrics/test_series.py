@@ -57,7 +57,7 @@ def test_every_combination_of_label_values_counts_for_a_series_that_can_be(regis
         assert {block.places[values] for values in every} == own, block.family.name
 
 
-def test_a_value_outside_the_closed_list_counts_for_the_one_that_stands_for_it(
+def test_a_value_outside_the_closed_list_counts_for_the_fallback(
     registry: Registry,
 ):
     places = block_of(registry, HTTP_REQUESTS).places
@@ -84,7 +84,7 @@ def test_a_value_outside_the_closed_list_counts_for_the_one_that_stands_for_it(
         (BUILD_INFO, ("unknown", "unknown"), ("unknown", "0.1.0")),
     ],
 )
-def test_what_cannot_be_counts_for_the_nearest_that_can(
+def test_an_impossible_series_counts_for_the_nearest_possible_one(
     registry: Registry, family: Family, impossible: tuple[str, ...], nearest: tuple[str, ...]
 ):
     block = block_of(registry, family)
@@ -94,7 +94,7 @@ def test_what_cannot_be_counts_for_the_nearest_that_can(
     assert block.places[impossible] == block.places[nearest]
 
 
-def test_answers_that_are_no_redirection_and_methods_that_are_served_have_series(
+def test_statuses_except_redirections_and_served_methods_have_series(
     registry: Registry,
 ):
     series = set(block_of(registry, HTTP_REQUESTS).series)
@@ -115,7 +115,7 @@ def test_a_graph_call_is_a_success_exactly_if_it_was_2xx(registry: Registry):
     assert {family for family, _, _ in series} == set(EndpointFamily)
 
 
-def test_there_is_one_database_and_one_for_what_is_none(registry: Registry):
+def test_one_database_is_known_and_one_represents_all_others(registry: Registry):
     durations = block_of(registry, STORE_DURATION).series
 
     assert set(durations) == {("sqlite", operation) for operation in StoreOperation} | {
@@ -123,7 +123,7 @@ def test_there_is_one_database_and_one_for_what_is_none(registry: Registry):
     }
 
 
-def test_a_histogram_has_a_slot_for_each_bucket_for_what_is_above_and_for_the_sum(
+def test_a_histogram_has_slots_for_each_bucket_the_overflow_and_the_sum(
     registry: Registry,
 ):
     block = block_of(registry, HTTP_REQUEST_DURATION)
@@ -152,7 +152,7 @@ def test_the_rows_of_all_processes_are_summed(subjects: Subjects):
     assert [registry.totals()[4] for registry in registries] == [1008.0] * 3
 
 
-def test_a_process_that_replaces_another_goes_on_from_its_counts(subjects: Subjects):
+def test_a_replacement_process_continues_the_counts(subjects: Subjects):
     board = Board(2)
     Registry([SEND_OUTCOMES], subjects, board=board, row=1).slots[0] += 1.0
 
@@ -180,7 +180,7 @@ def test_the_budget_is_the_number_of_lines_of_everything_that_can_be(subjects: S
     assert registry.budget == outcomes + durations
 
 
-def test_places_look_up_what_they_do_not_know_as_what_stands_for_it():
+def test_an_unknown_value_is_looked_up_as_the_fallback():
     axes = [Axis(("a", "b"), "b"), Axis((1, 2), 1)]
     places = Places(axes, {("a", 1): "a1", ("a", 2): "a2", ("b", 1): "b1", ("b", 2): "b2"})
 

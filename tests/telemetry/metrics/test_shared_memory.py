@@ -18,7 +18,7 @@ def in_a_child_process(work: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def test_a_board_starts_with_nothing_counted_and_no_gauge_set():
+def test_shared_memory_starts_with_nothing_counted_and_no_gauge_set():
     board = Board(2)
 
     assert [sum(board.slots(row, SLOTS)) for row in range(2)] == [0.0, 0.0]
@@ -27,7 +27,7 @@ def test_a_board_starts_with_nothing_counted_and_no_gauge_set():
     assert (board.rows, board.workers) == (2, 1)
 
 
-def test_what_a_process_writes_is_there_for_all_and_outlives_it():
+def test_values_of_a_process_are_visible_to_all_and_outlive_it():
     board = Board(2)
 
     def write() -> None:
@@ -43,7 +43,7 @@ def test_what_a_process_writes_is_there_for_all_and_outlives_it():
     assert board.workers == 4
 
 
-def test_nothing_on_a_board_lies_on_anything_else():
+def test_no_two_slots_overlap():
     board = Board(2)
     rows = [board.slots(row, SLOTS) for row in range(2)]
     errors = [board.errors(row) for row in range(2)]
@@ -82,6 +82,6 @@ def test_more_than_there_is_room_for_is_refused():
         board.gauges(GAUGES + 1)
 
 
-def test_a_board_without_rows_is_refused():
+def test_shared_memory_without_rows_is_refused():
     with pytest.raises(ValueError, match="at least one"):
         Board(0)

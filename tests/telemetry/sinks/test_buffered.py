@@ -66,7 +66,7 @@ Buffer = Callable[..., BufferedSink]
 
 @pytest.fixture
 def buffer() -> Iterator[Buffer]:
-    """Make buffered sinks that are closed at the end, whatever they are at."""
+    """Make buffered sinks that are closed at the end, in any state."""
     made: list[BufferedSink] = []
 
     def make(sink: Any, **options: Any) -> BufferedSink:
@@ -101,7 +101,7 @@ def eventually(is_so: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def test_everything_arrives_in_order_and_as_it_was_told(buffer: Buffer) -> None:
+def test_everything_arrives_in_order_and_unchanged(buffer: Buffer) -> None:
     captured = CapturingTelemetrySink()
     sink: Any = buffer(captured)
 
@@ -161,9 +161,7 @@ def test_a_sink_without_plain_methods_is_refused(sink: Any) -> None:
     assert threading.active_count() == before
 
 
-def test_whoever_tells_it_something_does_not_wait_for_the_sink(
-    buffer: Buffer, gated: Gated
-) -> None:
+def test_a_caller_does_not_wait_for_the_sink(buffer: Buffer, gated: Gated) -> None:
     sink = buffer(gated)
 
     began = time.perf_counter()
@@ -174,7 +172,9 @@ def test_whoever_tells_it_something_does_not_wait_for_the_sink(
     assert took < 1.0
 
 
-def test_what_has_no_room_is_dropped_and_counted_by_method(buffer: Buffer, gated: Gated) -> None:
+def test_calls_beyond_the_capacity_are_dropped_and_counted_by_method(
+    buffer: Buffer, gated: Gated
+) -> None:
     sink: Any = buffer(gated, capacity=2)
     fill(sink, gated, room=2)
 
@@ -205,7 +205,7 @@ def test_there_is_room_again_when_the_sink_has_caught_up(buffer: Buffer, gated: 
     eventually(lambda: gated.counters[-1].name == "later")
 
 
-def test_what_is_dropped_is_logged_once_and_counted_as_a_failure_of_the_sink(
+def test_dropped_calls_are_logged_once_and_counted_as_a_failure_of_the_sink(
     buffer: Buffer, gated: Gated, logged: list[Mapping[str, object]]
 ) -> None:
     sink = buffer(gated, capacity=1)
@@ -244,7 +244,9 @@ def test_of_a_gauge_that_waits_only_the_last_value_is_passed_on(
     ]
 
 
-def test_what_the_sink_raises_is_raised_by_a_later_call_of_the_same_method(buffer: Buffer) -> None:
+def test_an_exception_of_the_sink_is_raised_by_a_later_call_of_the_same_method(
+    buffer: Buffer,
+) -> None:
     inner = Raising(LookupError())
     sink = buffer(inner)
 
@@ -270,7 +272,7 @@ def test_nothing_that_a_sink_raises_ends_the_thread(buffer: Buffer, error: BaseE
     eventually(lambda: inner.recorded == 1)
 
 
-def test_the_sink_is_closed_with_it_once_and_takes_nothing_more(
+def test_the_sink_is_closed_with_it_once_and_receives_no_later_call(
     buffer: Buffer, gated: Gated
 ) -> None:
     gated.opened.set()
@@ -285,16 +287,14 @@ def test_the_sink_is_closed_with_it_once_and_takes_nothing_more(
     assert (gated.counters, gated.closed.is_set()) == ([], False)
 
 
-def test_what_the_close_of_the_sink_raises_is_raised(buffer: Buffer) -> None:
+def test_an_exception_from_closing_the_sink_is_raised(buffer: Buffer) -> None:
     sink = buffer(Raising(LookupError()))
 
     with pytest.raises(LookupError):
         sink.close()
 
 
-def test_closing_waits_for_a_stuck_sink_no_longer_than_it_was_told(
-    buffer: Buffer, gated: Gated
-) -> None:
+def test_closing_waits_for_a_stuck_sink_up_to_its_limit(buffer: Buffer, gated: Gated) -> None:
     sink = buffer(gated)
     fill(sink, gated, room=5)
 
@@ -309,7 +309,7 @@ def test_closing_waits_for_a_stuck_sink_no_longer_than_it_was_told(
     assert [call.name for call in gated.counters] == ["busy"]
 
 
-def test_a_service_is_told_of_through_it_as_directly(
+def test_a_service_reports_through_it_like_directly(
     buffer: Buffer, make_telemetry: Callable[..., Telemetry]
 ) -> None:
     directly, behind = CapturingTelemetrySink(), CapturingTelemetrySink()

@@ -19,7 +19,7 @@ from wats.telemetry.sinks.isolation import (
 
 
 class Answering:
-    """A sink whose counter does what it is told to, and whose histogram does nothing."""
+    """A sink whose counter is configurable, and whose histogram does nothing."""
 
     def __init__(self, answer: Callable[[], object]) -> None:
         self.answer = answer
@@ -92,7 +92,7 @@ def names(logged: list[Mapping[str, object]]) -> list[object]:
         pytest.param(StopIteration(), "StopIteration", id="stop iteration"),
     ],
 )
-def test_what_a_sink_raises_is_logged_by_name_and_goes_no_further(
+def test_an_exception_of_a_sink_is_logged_by_name_and_contained(
     failures: FailureLog, logged: list[Mapping[str, object]], error: BaseException, name: str
 ):
     IsolatedSink(Answering(raising(error)), failures).call("increment_counter", "n", 1, {})
@@ -208,7 +208,7 @@ async def test_a_slow_sink_holds_no_more_than_a_bounded_number_of_coroutines(
     assert len(asyncio.all_tasks()) == before
 
 
-def test_a_class_is_logged_once_in_an_interval_and_then_with_what_was_left_out(
+def test_a_class_is_logged_once_in_an_interval_with_the_number_of_omitted_lines(
     failures: FailureLog, logged: list[Mapping[str, object]], time: list[float]
 ):
     for _ in range(4):
@@ -223,7 +223,7 @@ def test_a_class_is_logged_once_in_an_interval_and_then_with_what_was_left_out(
     assert lines == [("ValueError", 0), ("KeyError", 0), ("ValueError", 3)]
 
 
-def test_a_log_that_cannot_be_written_hurts_nobody():
+def test_a_log_that_cannot_be_written_is_harmless():
     def closed(_: Mapping[str, object]) -> None:
         raise OSError
 

@@ -57,7 +57,7 @@ DISPATCH = MappingProxyType({"wats.dispatch.target": "other", "wats.operation.ou
 
 
 class Collected:
-    """What the SDK was given in this test."""
+    """The calls that the SDK received in this test."""
 
     def __init__(self) -> None:
         self.reader = InMemoryMetricReader()
@@ -95,7 +95,7 @@ def collected() -> Iterator[Collected]:
     collected.tracers.shutdown()
 
 
-def test_a_counter_a_histogram_and_a_gauge_arrive_as_they_were_told(collected: Collected) -> None:
+def test_a_counter_a_histogram_and_a_gauge_arrive_unchanged(collected: Collected) -> None:
     sink = collected.sink()
 
     sink.increment_counter("http_requests_total", 1, REQUEST)
@@ -127,19 +127,19 @@ def test_a_histogram_of_minutes_has_its_own_bounds(collected: Collected) -> None
     assert point.explicit_bounds == LAG_BUCKETS
 
 
-def test_in_the_stable_words_requests_and_calls_are_durations(collected: Collected) -> None:
+def test_in_the_stable_conventions_requests_and_calls_are_durations(collected: Collected) -> None:
     sink = collected.sink(semconv="stable")
 
     sink.increment_counter("http_requests_total", 1, REQUEST)
     sink.record_histogram("http_request_duration_seconds", 0.25, REQUEST)
     sink.record_histogram("wats_graph_request_duration_seconds", 0.5, CALL)
 
-    told = {
+    exported = {
         name: (metric.unit, point.count, dict(point.attributes), point.explicit_bounds)
         for name, metric in collected.metrics.items()
         for point in metric.data.data_points
     }
-    assert told == {
+    assert exported == {
         "http.server.request.duration": (
             "s",
             1,
@@ -203,9 +203,9 @@ def test_every_instrument_is_created_once(collected: Collected, semconv: Any) ->
         sink.record_histogram("http_request_duration_seconds", 0.25, REQUEST)
         sink.set_gauge("wats_inbox_depth", 7, {"wats.inbox.state": "pending"})
 
-    told = [family for family in FAMILIES if family.attributes is not None]
+    exported = [family for family in FAMILIES if family.attributes is not None]
     assert set(provider.created.values()) == {1}
-    assert len(provider.created) == len(told) - (semconv == "stable")
+    assert len(provider.created) == len(exported) - (semconv == "stable")
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_every_instrument_is_created_once(collected: Collected, semconv: Any) ->
         pytest.param("wats.dispatch", DISPATCH, SpanKind.CONSUMER, StatusCode.ERROR, id="dispatch"),
     ],
 )
-def test_a_span_has_its_kind_its_times_and_a_status_without_words(
+def test_a_span_has_its_kind_its_times_and_a_status_without_description(
     collected: Collected, name: str, attributes: Any, kind: SpanKind, status: StatusCode
 ) -> None:
     collected.sink().record_span(name, BEGAN, ENDED, attributes)
@@ -228,7 +228,9 @@ def test_a_span_has_its_kind_its_times_and_a_status_without_words(
     assert (span.status.description, span.events, span.parent) == (None, (), None)
 
 
-def test_in_the_stable_words_a_span_is_named_by_what_was_asked(collected: Collected) -> None:
+def test_in_the_stable_conventions_a_span_is_named_by_method_and_route(
+    collected: Collected,
+) -> None:
     collected.sink(semconv="stable").record_span("wats.http.request", BEGAN, ENDED, REQUEST)
 
     (span,) = collected.spans
@@ -277,7 +279,7 @@ def test_an_event_of_the_service_is_a_span_without_length(collected: Collected) 
     ("semconv", "schema"),
     [("wats", ""), ("stable", "https://opentelemetry.io/schemas/1.44.0")],
 )
-def test_what_is_told_comes_from_wats_and_says_which_words_it_uses(
+def test_the_scope_is_wats_and_names_its_schema(
     collected: Collected, semconv: Any, schema: str
 ) -> None:
     collected.sink(semconv=semconv).record_event("wats.started", {}, BEGAN)
@@ -289,22 +291,22 @@ def test_what_is_told_comes_from_wats_and_says_which_words_it_uses(
 
 
 @pytest.mark.parametrize("semconv", ["wats", "stable"])
-def test_every_family_that_a_sink_is_told_of_arrives(collected: Collected, semconv: Any) -> None:
+def test_every_family_of_a_sink_arrives(collected: Collected, semconv: Any) -> None:
     sink = collected.sink(semconv=semconv)
     tell = {
         Kind.COUNTER: sink.increment_counter,
         Kind.HISTOGRAM: sink.record_histogram,
         Kind.GAUGE: sink.set_gauge,
     }
-    told = [family for family in FAMILIES if family.attributes is not None]
+    exported = [family for family in FAMILIES if family.attributes is not None]
 
-    for family in told:
+    for family in exported:
         tell[family.kind](family.name, 1, dict.fromkeys(family.attributes or (), "x"))
 
-    assert len(collected.metrics) == len(told) - (semconv == "stable")
+    assert len(collected.metrics) == len(exported) - (semconv == "stable")
 
 
-def test_telemetry_has_nothing_to_complain_about(
+def test_a_working_exporter_causes_no_failure_report(
     collected: Collected, make_telemetry: Callable[..., Telemetry], logged: list[Any]
 ) -> None:
     telemetry = make_telemetry(sink=collected.sink(), families=FamilySet.OPERATOR)
@@ -343,7 +345,7 @@ def test_providers_that_were_given_stay_open(collected: Collected) -> None:
     assert len(collected.spans) == 1
 
 
-def test_closing_shuts_down_once_and_waits_for_nobody(collected: Collected) -> None:
+def test_closing_shuts_down_once_without_waiting(collected: Collected) -> None:
     calls: list[str] = []
     stuck = threading.Event()
 
@@ -365,7 +367,7 @@ def test_closing_shuts_down_once_and_waits_for_nobody(collected: Collected) -> N
     assert took < 1.0
 
 
-def test_a_shutdown_that_fails_is_told_by_the_name_of_its_error(
+def test_a_shutdown_that_fails_is_logged_by_the_name_of_its_error(
     collected: Collected, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def shutdown() -> None:
@@ -420,7 +422,7 @@ def threads() -> set[str]:
         pytest.param({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, id="an empty endpoint"),
     ],
 )
-def test_nothing_is_exported_unless_it_has_somewhere_to_go(
+def test_nothing_is_exported_without_an_endpoint(
     environment: pytest.MonkeyPatch, variables: dict[str, str]
 ) -> None:
     for name, value in variables.items():
@@ -461,11 +463,11 @@ def test_a_variable_that_cannot_be_used_is_refused_without_its_value(
     for name, value in variables.items():
         environment.setenv(name, value)
 
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as refusal:
         from_environment()
 
-    assert [issue.path for issue in told.value.issues] == [refused]
-    assert not any(value in str(told.value) for value in variables.values())
+    assert [issue.path for issue in refusal.value.issues] == [refused]
+    assert not any(value in str(refusal.value) for value in variables.values())
 
 
 def test_a_sink_of_the_environment_is_one_that_telemetry_accepts(

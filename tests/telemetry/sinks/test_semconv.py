@@ -34,7 +34,7 @@ from wats.telemetry.sinks.semconv import (
     failed,
 )
 
-TOLD = [family for family in FAMILIES if family.attributes is not None]
+EXPORTED = [family for family in FAMILIES if family.attributes is not None]
 
 
 @pytest.fixture
@@ -60,19 +60,19 @@ def call(status: int, outcome: Outcome, family: str = EndpointFamily.MESSAGES) -
     }
 
 
-def of_request(conventions: StableConventions, told: Mapping[str, Any]) -> Mapping[str, Any]:
+def of_request(conventions: StableConventions, attributes: Mapping[str, Any]) -> Mapping[str, Any]:
     metric = conventions.metric(HTTP_REQUEST_DURATION)
     assert metric is not None
-    return metric.translate(told)
+    return metric.translate(attributes)
 
 
-def of_call(conventions: StableConventions, told: Mapping[str, Any]) -> Mapping[str, Any]:
+def of_call(conventions: StableConventions, attributes: Mapping[str, Any]) -> Mapping[str, Any]:
     metric = conventions.metric(GRAPH_DURATION)
     assert metric is not None
-    return metric.translate(told)
+    return metric.translate(attributes)
 
 
-def test_the_stable_words_are_those_of_the_published_conventions(stable: StableConventions) -> None:
+def test_the_stable_names_are_those_of_the_published_conventions(stable: StableConventions) -> None:
     metrics = [stable.metric(family) for family in (HTTP_REQUEST_DURATION, GRAPH_DURATION)]
 
     assert [metric.name for metric in metrics if metric] == [
@@ -106,7 +106,7 @@ def test_every_method_of_ours_is_one_of_the_conventions(stable: StableConvention
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("attributes", "expected"),
     [
         pytest.param(
             request(200),
@@ -150,14 +150,14 @@ def test_every_method_of_ours_is_one_of_the_conventions(stable: StableConvention
         ),
     ],
 )
-def test_a_request_is_told_in_the_stable_words(
-    stable: StableConventions, told: dict[str, Any], expected: dict[str, Any]
+def test_a_request_follows_the_stable_conventions(
+    stable: StableConventions, attributes: dict[str, Any], expected: dict[str, Any]
 ) -> None:
-    assert of_request(stable, told) == expected
+    assert of_request(stable, attributes) == expected
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("attributes", "expected"),
     [
         pytest.param(
             call(200, Outcome.SUCCESS),
@@ -189,26 +189,26 @@ def test_a_request_is_told_in_the_stable_words(
         ),
     ],
 )
-def test_a_graph_call_is_told_in_the_stable_words_beside_our_own(
-    stable: StableConventions, told: dict[str, Any], expected: dict[str, Any]
+def test_a_graph_call_follows_the_stable_conventions_in_addition_to_our_names(
+    stable: StableConventions, attributes: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     ours = ("wats.graph.endpoint_family", "wats.operation.outcome")
 
-    assert of_call(stable, told) == {
+    assert of_call(stable, attributes) == {
         **expected,
-        **{key: told[key] for key in ours},
+        **{key: attributes[key] for key in ours},
         "server.address": "graph.facebook.com",
         "server.port": 443,
     }
 
 
-def test_the_count_of_requests_is_left_to_the_histogram(stable: StableConventions) -> None:
+def test_the_count_of_requests_is_exported_by_the_histogram(stable: StableConventions) -> None:
     assert stable.metric(HTTP_REQUESTS) is None
 
 
-@pytest.mark.parametrize("family", TOLD, ids=lambda family: family.name)
-def test_in_our_own_words_nothing_is_changed(family: Any) -> None:
-    told = call(500, Outcome.ERROR)
+@pytest.mark.parametrize("family", EXPORTED, ids=lambda family: family.name)
+def test_our_own_names_are_left_unchanged(family: Any) -> None:
+    attributes = call(500, Outcome.ERROR)
     metric = Conventions().metric(family)
     assert metric is not None
 
@@ -217,11 +217,14 @@ def test_in_our_own_words_nothing_is_changed(family: Any) -> None:
         family.help,
         family.buckets,
     )
-    assert metric.translate(told) is told
-    assert Conventions().span(SpanName.GRAPH_REQUEST, told) == ("wats.graph.request", told)
+    assert metric.translate(attributes) is attributes
+    assert Conventions().span(SpanName.GRAPH_REQUEST, attributes) == (
+        "wats.graph.request",
+        attributes,
+    )
 
 
-@pytest.mark.parametrize("family", TOLD, ids=lambda family: family.name)
+@pytest.mark.parametrize("family", EXPORTED, ids=lambda family: family.name)
 def test_every_family_has_a_unit_that_agrees_with_its_name(family: Any) -> None:
     metric = Conventions().metric(family)
 
@@ -230,15 +233,15 @@ def test_every_family_has_a_unit_that_agrees_with_its_name(family: Any) -> None:
     assert metric.unit
 
 
-def test_what_is_not_http_stays_in_our_words(stable: StableConventions) -> None:
-    told = {
+def test_events_other_than_http_keep_our_names(stable: StableConventions) -> None:
+    attributes = {
         OTEL_ATTR.GRAPH_ENDPOINT_FAMILY: "messages",
         OTEL_ATTR.OPERATION_OUTCOME: "error",
     }
     metric = stable.metric(SEND_OUTCOMES)
 
     assert metric is not None
-    assert (metric.name, metric.translate(told)) == ("send_outcomes_total", told)
+    assert (metric.name, metric.translate(attributes)) == ("send_outcomes_total", attributes)
 
 
 def test_the_count_of_graph_calls_keeps_its_name_and_has_the_stable_attributes(
@@ -252,7 +255,7 @@ def test_the_count_of_graph_calls_keeps_its_name_and_has_the_stable_attributes(
 
 
 @pytest.mark.parametrize(
-    ("name", "told", "expected"),
+    ("name", "attributes", "expected"),
     [
         pytest.param(SpanName.HTTP_REQUEST, request(200), "GET /messages/:id", id="on a route"),
         pytest.param(SpanName.HTTP_REQUEST, request(404, route="unmatched"), "GET", id="on none"),
@@ -275,13 +278,13 @@ def test_the_count_of_graph_calls_keeps_its_name_and_has_the_stable_attributes(
     ],
 )
 def test_a_span_is_named_by_method_and_route(
-    stable: StableConventions, name: str, told: dict[str, Any], expected: str
+    stable: StableConventions, name: str, attributes: dict[str, Any], expected: str
 ) -> None:
-    assert stable.span(name, told)[0] == expected
+    assert stable.span(name, attributes)[0] == expected
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("attributes", "expected"),
     [
         pytest.param(request(200), False, id="a request that was answered"),
         pytest.param(request(429), False, id="a request that was refused"),
@@ -293,18 +296,18 @@ def test_a_span_is_named_by_method_and_route(
         pytest.param({}, False, id="an event"),
     ],
 )
-def test_what_failed_is_told_by_outcome_or_else_by_the_answer(
-    told: dict[str, Any], expected: bool
+def test_a_failure_is_named_by_outcome_or_else_by_the_response(
+    attributes: dict[str, Any], expected: bool
 ) -> None:
-    assert failed(told) is expected
+    assert failed(attributes) is expected
 
 
 def test_a_dispatch_that_failed_has_an_error_type(stable: StableConventions) -> None:
-    told = {"wats.dispatch.target": "other", "wats.operation.outcome": "error"}
+    given = {"wats.dispatch.target": "other", "wats.operation.outcome": "error"}
 
-    _, attributes = stable.span(SpanName.DISPATCH, told)
+    _, attributes = stable.span(SpanName.DISPATCH, given)
 
-    assert attributes == {**told, "error.type": "_OTHER"}
+    assert attributes == {**given, "error.type": "_OTHER"}
 
 
 @pytest.mark.parametrize(
@@ -315,7 +318,7 @@ def test_a_dispatch_that_failed_has_an_error_type(stable: StableConventions) -> 
         pytest.param("https://graph.example/", "graph.example", 443, id="https"),
     ],
 )
-def test_graph_is_where_it_is_said_to_be(url: str, address: str, port: int) -> None:
+def test_graph_is_named_by_its_configured_address(url: str, address: str, port: int) -> None:
     conventions = StableConventions(url_scheme="http", graph_url=url)
 
     translated = of_call(conventions, call(200, Outcome.SUCCESS))
@@ -328,7 +331,7 @@ def test_a_graph_without_a_host_is_refused() -> None:
         StableConventions(url_scheme="http", graph_url="graph.facebook.com")
 
 
-def test_the_status_is_told_once(stable: StableConventions) -> None:
+def test_the_status_is_recorded_once(stable: StableConventions) -> None:
     translated = of_request(stable, request(200))
 
     assert translated.keys().isdisjoint({"http.status_code", "http.response.status.class"})

@@ -13,7 +13,7 @@ NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 CLOSED = b'{"open":false,"lastInboundAt":null,"expiresAt":null,"remainingMs":0}'
 
 
-def test_a_window_that_nobody_opened_is_closed() -> None:
+def test_an_unknown_window_is_closed() -> None:
     assert window_at(NOON, None) == WindowView(
         open=False, last_inbound_at=None, expires_at=None, remaining_ms=0
     )
@@ -71,7 +71,7 @@ async def open_window(service: Any, customer: str, number: str = "15551234567") 
 
 
 @pytest.mark.parametrize("phone", ["15551230000", "+15551230000", "%2B15551230000"])
-async def test_a_customers_window_is_told(service: Any, phone: str) -> None:
+async def test_the_window_of_a_customer_is_returned(service: Any, phone: str) -> None:
     await open_window(service, "15551230000")
 
     answer = await service.ask("GET", f"/api/conversations/{phone}/window")
@@ -101,14 +101,14 @@ async def test_a_window_with_another_number_is_not_ours(service: Any) -> None:
         ("1" * 16, "phone must be digits with an optional leading +, 1..15 characters."),
     ],
 )
-async def test_what_is_no_phone_number_is_refused(service: Any, phone: str, message: str) -> None:
+async def test_an_invalid_phone_number_is_refused(service: Any, phone: str, message: str) -> None:
     answer = await service.ask("GET", f"/api/conversations/{phone}/window")
 
     assert (answer.status, answer.code) == (400, "malformed_path")
     assert answer.json["error"]["message"] == message
 
 
-async def test_a_window_of_nobody_is_not_found(service: Any) -> None:
+async def test_a_window_without_a_customer_is_not_found(service: Any) -> None:
     answer = await service.ask("GET", "/api/conversations//window")
 
     assert (answer.status, answer.code) == (404, "not_found")
@@ -116,7 +116,7 @@ async def test_a_window_of_nobody_is_not_found(service: Any) -> None:
 
 
 @pytest.mark.parametrize("has_store", [False])
-async def test_windows_are_not_known_without_a_store(service: Any) -> None:
+async def test_windows_need_a_store(service: Any) -> None:
     answer = await service.ask("GET", "/api/conversations/abc/window")
 
     assert (answer.status, answer.code) == (503, "persistence_not_configured")
@@ -125,7 +125,7 @@ async def test_windows_are_not_known_without_a_store(service: Any) -> None:
     )
 
 
-async def test_a_store_that_cannot_be_read_is_told(service: Any) -> None:
+async def test_a_store_that_cannot_be_read_is_reported(service: Any) -> None:
     await service.store.close()
 
     answer = await service.ask("GET", "/api/conversations/1555/window")
@@ -133,7 +133,7 @@ async def test_a_store_that_cannot_be_read_is_told(service: Any) -> None:
     assert (answer.status, answer.code) == (503, "conversation_window_unavailable")
 
 
-async def test_strangers_are_refused(service: Any) -> None:
+async def test_unauthenticated_requests_are_refused(service: Any) -> None:
     answer = await service.ask("GET", "/api/conversations/1555/window", token=None)
 
     assert (answer.status, answer.code) == (401, "unauthorized")

@@ -262,7 +262,7 @@ async def test_the_id_of_a_group_reaches_graph_as_one_segment(
 
 
 @pytest.mark.parametrize("group", ["%2F", "a%5Cb", "%20", "%00", "%ff", "%zz", ""])
-async def test_what_cannot_be_a_group_is_no_route(service: Any, group: str) -> None:
+async def test_an_invalid_group_id_is_no_route(service: Any, group: str) -> None:
     answer = await service.ask("GET", f"/api/groups/{group}")
 
     assert (answer.status, answer.code) == (404, "not_found")
@@ -270,7 +270,7 @@ async def test_what_cannot_be_a_group_is_no_route(service: Any, group: str) -> N
     assert service.graph.asked == []
 
 
-async def test_a_failure_is_told_counted_and_logged(service: Any) -> None:
+async def test_a_failure_is_returned_counted_and_logged(service: Any) -> None:
     service.graph.status = 400
     service.graph.body = {"error": {"message": "secret", "code": 131041, "fbtrace_id": "A"}}
 
@@ -303,7 +303,7 @@ async def test_a_page_of_a_proxy_leaves_only_the_outcome_of_a_change_unknown(
 
 
 @pytest.mark.parametrize("body", ["", "<html>", []])
-async def test_an_answer_that_is_no_object_is_an_empty_one(service: Any, body: Any) -> None:
+async def test_a_response_that_is_not_an_object_is_an_empty_one(service: Any, body: Any) -> None:
     service.graph.body = body
 
     answer = await service.ask("DELETE", f"/api/groups/{GROUP}")
@@ -319,7 +319,7 @@ async def test_there_are_no_group_routes_unless_they_are_enabled(service: Any) -
     assert service.graph.asked == []
 
 
-async def test_strangers_are_refused(service: Any) -> None:
+async def test_unauthenticated_requests_are_refused(service: Any) -> None:
     answer = await service.ask("POST", "/api/groups", json.dumps({}).encode(), token=None)
 
     assert (answer.status, answer.code) == (401, "unauthorized")

@@ -123,7 +123,7 @@ async def test_a_body_of_more_than_a_mebibyte_is_refused(service: Any) -> None:
     assert (answer.status, answer.code) == (413, "payload_too_large")
 
 
-async def test_a_refusal_of_metas_is_told_without_its_text(service: Any) -> None:
+async def test_a_refusal_of_metas_is_reported_without_its_text(service: Any) -> None:
     service.graph.status = 429
     service.graph.headers = {"retry-after": "7"}
     service.graph.body = {"error": {"message": "+15551230000", "code": 130429}}
@@ -140,7 +140,7 @@ async def test_a_refusal_of_metas_is_told_without_its_text(service: Any) -> None
     ]
 
 
-async def test_an_answer_that_cannot_be_read_is_no_failure(service: Any) -> None:
+async def test_a_response_that_cannot_be_parsed_is_not_a_failure(service: Any) -> None:
     service.graph.body = "<html>"
 
     answer = await service.ask("POST", "/api/messages/text", TEXT)
@@ -228,7 +228,7 @@ async def test_a_message_is_shown_with_its_fields_in_order(service: Any) -> None
     assert (await service.ask("GET", "/api/messages")).json["items"] == [answer.json]
 
 
-async def test_there_are_fifty_messages_on_a_page_unless_asked_otherwise(service: Any) -> None:
+async def test_a_page_has_fifty_messages_by_default(service: Any) -> None:
     for number in range(101):
         await service.store.record_sent(record(f"wamid.{number}"))
 
@@ -296,7 +296,7 @@ async def test_an_id_that_cannot_be_one_is_refused(service: Any, path: str, mess
 
 
 @pytest.mark.parametrize("path", ["/api/messages", "/api/messages/wamid.A"])
-async def test_a_store_that_cannot_be_read_is_told(service: Any, path: str) -> None:
+async def test_a_store_that_cannot_be_read_is_reported(service: Any, path: str) -> None:
     store: SQLiteStore = service.store
     await store.close()
 
@@ -316,7 +316,7 @@ async def test_a_store_that_cannot_be_read_is_told(service: Any, path: str) -> N
         ("GET", "/api/messages/wamid.A"),
     ],
 )
-async def test_strangers_are_refused(service: Any, method: str, path: str) -> None:
+async def test_unauthenticated_requests_are_refused(service: Any, method: str, path: str) -> None:
     answer = await service.ask(method, path, TEMPLATE if method == "POST" else None, token="x")
 
     assert (answer.status, answer.code) == (401, "unauthorized")

@@ -1,4 +1,4 @@
-"""Which connections a process keeps: their deadlines, their number, and the bytes they hold.
+"""The admission of connections to a process: deadlines, number, and bytes held.
 
 Under pressure a client loses its connection by how long the process has been waiting for it. A
 client that sends and reads promptly, as Meta does, is last. A request that is being served is never
@@ -20,7 +20,7 @@ _RESERVED_DESCRIPTORS: Final = 128
 """For the database, Graph, the log and the listener: at most a quarter of all descriptors."""
 
 _EVICTED_SHARE: Final = 64
-"""One in so many connections is evicted at a time: finding the victims looks at all of them."""
+"""One in this many connections is evicted at a time: finding the victims inspects them all."""
 
 _TRIM_SECONDS: Final = 1.0
 """How often free memory is returned to the kernel: some time after a burst, since handlers keep
@@ -35,7 +35,7 @@ _FREE_TOP_BYTES: Final = 1024 * 1024
 
 
 class State(Enum):
-    """What happens on a connection now."""
+    """The current state of a connection."""
 
     IDLE = "no byte of a next request has arrived"
     ARRIVING = "waiting for the rest of a request"
@@ -49,7 +49,7 @@ IDLE, ARRIVING, SERVING, UNSENT, CLOSING = State
 
 
 def connection_limit() -> int:
-    """Return how many connections the descriptors of this process allow."""
+    """Return the number of connections that the file descriptors of this process permit."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors == resource.RLIM_INFINITY:
         return MAX_CONNECTIONS
@@ -58,17 +58,17 @@ def connection_limit() -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class ConnectionLimits:
     """The bounds of connections.
 
     Attributes:
-        request_seconds: How long a request may take to arrive as a whole.
+        request_seconds: The time limit for the arrival of a request.
         keep_alive_seconds: How long a connection may be idle between requests.
         unsent_seconds: How long a client may take to read responses that are waiting for it.
         linger_seconds: How long a client may take to close after its last response.
-        max_connections: How many connections a process has at most.
-        max_held_bytes: How many bytes of unfinished requests and unread responses all connections
-            of a process may hold together.
+        max_connections: The limit of connections of a process.
+        max_held_bytes: The limit of bytes of unfinished requests and unread responses of all
+            connections of a process together.
     """
 
     request_seconds: float = 30.0
@@ -80,21 +80,21 @@ class Limits:
 
 
 class Admitted(Protocol):
-    """A connection as admission sees it."""
+    """A connection in the view of admission."""
 
     state: State
     deadline: float
-    """When the client must have done its part; infinite while the application is at work."""
+    """The time limit of its client; infinite while the application is working."""
     since: float
-    """Since when the connection waits for its client."""
+    """The time since which the connection waits for its client."""
     held: int
-    """How many bytes it holds."""
+    """The number of bytes that it holds."""
 
     def expire(self) -> None:
         """End the connection: its deadline has passed."""
 
     def abort(self) -> None:
-        """End the connection now, whatever is unsent, and leave the set of connections."""
+        """End the connection now, without sending the rest, and leave the set of connections."""
 
     def shed(self) -> None:
         """Give up the request that is arriving, or the connection, to free the bytes it holds."""
@@ -108,7 +108,7 @@ class Admission:
         limits: The bounds.
     """
 
-    def __init__(self, connections: Iterable[Admitted], limits: Limits) -> None:
+    def __init__(self, connections: Iterable[Admitted], limits: ConnectionLimits) -> None:
         self._connections = connections
         self._limits = limits
         self._held = 0
@@ -130,13 +130,13 @@ class Admission:
                 return
 
     def can_add(self, count: int) -> bool:
-        """Return whether a connection can be added to *count*, perhaps in the place of another."""
+        """Return whether a connection can be added to *count*, perhaps by evicting another."""
         return count < self._limits.max_connections or any(
             each.deadline < inf for each in self._connections
         )
 
     def make_room(self, count: int) -> None:
-        """Evict connections if *count*, with the one that was just accepted, are too many."""
+        """Evict connections if *count*, including the one just accepted, exceeds the limit."""
         if count > self._limits.max_connections:
             self.evict()
 

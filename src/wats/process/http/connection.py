@@ -1,4 +1,4 @@
-"""A connection without its requests: states, deadlines, flow control, memory and ends."""
+"""A connection without its requests: states, deadlines, flow control, memory and end."""
 
 import asyncio
 from math import inf
@@ -10,26 +10,26 @@ from wats.process.http.admission import ARRIVING, CLOSING, IDLE, SERVING, UNSENT
 from wats.process.http.site import Site
 
 READ_AHEAD_BYTES: Final = 64 * 1024
-"""How many bytes of further requests are held while one is served, before reading stops."""
+"""The limit of bytes of further requests that are held while one is served."""
 
 UNSENT_BYTES: Final = 16 * 1024
-"""How many bytes may wait for the client to read them before no further response is made."""
+"""The limit of unread bytes of responses, above which no further response is made."""
 
 DISCARDED_BYTES: Final = 4 * 1024 * 1024
-"""How many bytes are read behind the last request, so that the client can read the response."""
+"""The limit of bytes read after the last request, so that the client can read the response."""
 
 
 class Connection(asyncio.Protocol):
     """One connection.
 
-    In every state that waits for the client it has a deadline. What its requests are is up to the
-    subclass, which calls `settle` whenever something has changed.
+    In every state that waits for the client it has a deadline. A subclass serves its requests, and
+    calls `settle` after every change.
 
     Attributes:
-        state: What happens on it now.
-        since: Since when it waits for the client.
-        deadline: When the client must have done its part.
-        held: How many bytes it holds, for the memory budget of the process.
+        state: The current state.
+        since: The time since which it waits for the client.
+        deadline: The time limit of the client.
+        held: The number of bytes that it holds, for the memory budget of the process.
         is_write_paused: Whether too many bytes are waiting for the client to read them.
         is_draining: Whether the server stops, so that no further request is read.
     """
@@ -44,7 +44,7 @@ class Connection(asyncio.Protocol):
         self._is_reading = True
         self._has_eof = False
         self._discarded = 0
-        self._began: float | None = None  # when the first byte of the request was there
+        self._began: float | None = None  # when the first byte of the request arrived
         self._idle_seconds = site.limits.request_seconds
         self.server: tuple[str, int] | None = None
         self.client: tuple[str, int] | None = None
@@ -56,7 +56,7 @@ class Connection(asyncio.Protocol):
         self.held = 0
 
     def _current_state(self) -> State:
-        """Return the state by what the connection waits for."""
+        """Return the state by the party that the connection waits for."""
         raise NotImplementedError
 
     def _held_bytes(self) -> int:
@@ -64,18 +64,18 @@ class Connection(asyncio.Protocol):
         raise NotImplementedError
 
     def _advance(self) -> None:
-        """Do everything that the bytes at hand allow."""
+        """Process the received bytes as far as possible."""
         raise NotImplementedError
 
     def _release(self) -> None:
         """Give up the request, as the client is gone or has its last response."""
         raise NotImplementedError
 
-    # What asyncio calls
+    # Called by asyncio
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)  # that of uvloop is not a subclass
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
         self.server = _address(transport.get_extra_info("sockname"))
         self.client = _address(transport.get_extra_info("peername"))
         self.transport.set_write_buffer_limits(high=UNSENT_BYTES)
@@ -114,7 +114,7 @@ class Connection(asyncio.Protocol):
         self._end()
         self._site.server.connections.discard(self)
 
-    # What the server calls
+    # Called by the server
 
     def shutdown(self) -> None:
         """End the connection once the request that is being served has its response."""
@@ -144,7 +144,7 @@ class Connection(asyncio.Protocol):
         state = self._current_state()
         waits = state is IDLE or state is ARRIVING
         if waits and (self._has_eof or self.is_draining):
-            # Nothing more can arrive, or is not waited for: its client could take any time.
+            # Nothing more can arrive, or is not waited for: its client could delay without limit.
             self.close()
             return
         if state is not self.state:
@@ -175,7 +175,7 @@ class Connection(asyncio.Protocol):
             self.deadline = self._began + limits.request_seconds
 
     def _wait_anew(self) -> None:
-        """Give the next request a time of its own."""
+        """Give the next request a deadline of its own."""
         self._began = None
         self._idle_seconds = self._site.limits.keep_alive_seconds
         self.state = SERVING  # until now
@@ -199,10 +199,10 @@ class Connection(asyncio.Protocol):
     # Ends
 
     def _linger(self) -> None:
-        """End the connection behind its last response.
+        """End the connection after its last response.
 
-        What the client still sends is read and dropped for a moment: otherwise the kernel would
-        reset the connection, and the client could lose the response.
+        Bytes that the client still sends are read and dropped for a moment: otherwise the kernel
+        would reset the connection, and the client could lose the response.
         """
         if self._has_eof:
             self.close()
@@ -212,12 +212,12 @@ class Connection(asyncio.Protocol):
         self.transport.write_eof()
 
     def close(self) -> None:
-        """End the connection when everything that was written is sent."""
+        """End the connection when everything written has been sent."""
         self._end()
         self.transport.close()
 
     def abort(self) -> None:
-        """End the connection now, whatever is unsent."""
+        """End the connection now, without sending the rest."""
         self._end()
         self._site.server.connections.discard(self)
         self.transport.abort()

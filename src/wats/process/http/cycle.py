@@ -13,7 +13,7 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 DISCONNECT: Final = {"type": "http.disconnect"}
 
 _JOINED_BYTES = 4096
-"""A larger piece of a response is written as it is instead of being copied behind its head."""
+"""A larger part of a response is written directly instead of being copied behind its head."""
 
 
 class Exchange(Protocol):
@@ -36,27 +36,27 @@ class Exchange(Protocol):
         """Whether the body was read to its end, so that another request can follow."""
 
     def read_body(self) -> tuple[bytes, bool]:
-        """Return what has arrived of the body and was not read before, and whether it has ended.
+        """Return the unread part of the body that has arrived, and whether the body has ended.
 
         Raises:
             MalformedHTTP: The framing of the body is broken.
         """
 
     def settle(self) -> None:
-        """Adapt deadline and flow control: the cycle began or ceased to wait for the body."""
+        """Adapt deadline and flow control: the cycle began or stopped waiting for the body."""
 
     def write(self, data: bytes) -> None:
         """Send *data*."""
 
     def finish(self, *, keep_alive: bool) -> None:
-        """Go on with the next request, or close the connection: the response is complete."""
+        """Continue with the next request, or close the connection: the response is complete."""
 
     def abort(self) -> None:
         """End the connection: the response is broken."""
 
 
 class Cycle:
-    """One request: what the application receives and sends.
+    """One request: the events that the application receives and sends.
 
     Attributes:
         wants_body: Whether the application waits for bytes of the body that have not arrived.
@@ -70,7 +70,7 @@ class Cycle:
         self._changed = asyncio.Event()
         self._must_continue = head.expects_continue
         self._has_whole_body = False
-        # The class: an error that was raised refers to its frames, and they to this cycle.
+        # The class: an exception instance refers to its frames, and they to this cycle.
         self._error: type[WatsError] | None = None
         self._response: ResponseFraming | None = None
         self._is_written = False
@@ -80,8 +80,8 @@ class Cycle:
         self.is_disconnected = False
 
     async def run(self, app: Any, scope: Scope) -> None:
-        """Let *app* serve the request; nothing that it raises goes further."""
-        # The scope is not kept: it refers to this cycle, which would be garbage for the collector.
+        """Let *app* serve the request; its exceptions are contained."""
+        # The scope is not kept: it refers to this cycle, which would become cyclic garbage.
         scope["extensions"] = {HELD_EXTENSION: {"add": self._hold}}
         try:
             await app(scope, self.receive, self.send)
@@ -104,11 +104,11 @@ class Cycle:
         self._complete(keep_alive=False)
 
     def notice(self) -> None:
-        """Look again at what `receive` and `send` wait for."""
+        """Check the conditions that `receive` and `send` wait for."""
         self._changed.set()
 
     def disconnect(self) -> None:
-        """Tell the application that its client is gone."""
+        """Report to the application that its client is gone."""
         self.is_disconnected = True
         self._changed.set()
 
@@ -178,7 +178,7 @@ class Cycle:
         data = response.frame(body, more=more)
         if not self._is_written:
             self._is_written = True
-            # An unread body is not skipped: the rest of it may never arrive.
+            # An unread body is not skipped: the rest may never arrive.
             response.keep_alive &= (
                 self._connection.has_read_body and not self._connection.is_draining
             )
@@ -204,5 +204,5 @@ def _expect(message: Message, kind: str) -> None:
 
 
 def _report(context: dict[str, Any]) -> None:
-    """Pass a failure of the application to the loop, which logs it as it does those of tasks."""
+    """Report a failure of the application to the loop, which logs it like that of a task."""
     asyncio.get_running_loop().call_exception_handler(context)

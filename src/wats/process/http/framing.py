@@ -1,4 +1,4 @@
-"""HTTP/1.x on the wire: where a request and its body begin and end. No I/O.
+"""HTTP/1.x on the wire: the boundaries of requests and bodies. No I/O.
 
 The parser of httptools sees whole heads only, and each head gets a parser of its own. It never sees
 a byte of a body, so nothing that makes it stop or skip (an `Upgrade` offer, `CONNECT`, HTTP/2, an
@@ -54,7 +54,7 @@ class Head:
         version: `1.0` or `1.1`.
         fields: The header fields by lower-case name. Of repeated lines it has the last one only.
         has_repeats: Whether a field is on several lines.
-        keep_alive: Whether the client lets the connection be reused.
+        keep_alive: Whether the client permits reusing the connection.
         length: The length of the body in bytes, `None` if the body is chunked.
 
     Raises:
@@ -134,15 +134,15 @@ class Head:
 
 
 class _Callbacks:
-    """What the parser calls: C functions, since a Python call for each field is slow.
+    """The callbacks of the parser: C functions, since a Python call for each field is slow.
 
-    A head ends once. If the parser saw its end before we do, the rest would be a body, a chunk or
-    another head to it: the second call fails, and so does parsing.
+    A head ends once. If the parser found its end before we do, it would take the rest for a body, a
+    chunk or another head: the second call fails, and so does parsing.
     """
 
     __slots__ = ("on_body", "on_chunk_header", "on_header", "on_headers_complete")
 
-    # The parser looks for these as well; it is slow to miss them.
+    # The parser looks for these as well, but slowly if they are missing.
     on_url = on_status = on_chunk_complete = on_message_begin = on_message_complete = None
 
     def __init__(
@@ -236,7 +236,7 @@ class SizedBody:
         return not self._left
 
     def read(self, data: bytes, start: int) -> tuple[bytes, int]:
-        """Return the bytes of the body in *data* from *start* on, and where they end."""
+        """Return the bytes of the body in *data* from *start* on, and their end."""
         piece = data[start : start + self._left]
         self._left -= len(piece)
         return piece, start + len(piece)
@@ -246,7 +246,7 @@ class ChunkedBody:
     """A chunked body. Extensions and trailers are checked, counted and dropped.
 
     Args:
-        head_bytes: What the head took of the budget for bytes that are not body.
+        head_bytes: The part of the budget for bytes outside of bodies that the head used.
     """
 
     __slots__ = ("_budget", "_in_trailers", "_left", "is_complete")
@@ -258,9 +258,9 @@ class ChunkedBody:
         self.is_complete = False
 
     def read(self, data: bytes, start: int) -> tuple[bytes, int]:
-        """Return the bytes of the body in *data* from *start* on, and where reading stopped.
+        """Return the bytes of the body in *data* from *start* on, and the position reached.
 
-        The rest, an incomplete line at most, must be passed again with what arrives next.
+        The rest, an incomplete line at most, must be passed again with the next bytes.
 
         Raises:
             MalformedHTTP: The chunks are malformed, or over the budget.
@@ -310,7 +310,7 @@ class ChunkedBody:
             raise MalformedHTTP
         digits = len(match[1])
         size = int(match[1], 16)
-        # Framing counts where it is longer than the chunk, so tiny chunks cannot be endless.
+        # Framing counts where it is longer than the chunk, so tiny chunks are limited.
         self._spend(len(line) - digits + max(0, digits + 4 - size))
         if size:
             self._left = size + 2

@@ -4,8 +4,8 @@
                 └────▸ slow path: ASGI (`Cycle`) ────────▸ response ──┘
 
 A webhook POST in its usual form takes the fast path, without the scope, the task and the messages
-of ASGI, which cost more than everything that is done with the webhook except storing it. All other
-requests take the slow path. Both give the same bytes; a test compares them.
+of ASGI, which cost more than all processing of the webhook except storing it. All other requests
+take the slow path. Both give the same bytes; a test compares them.
 
 While a request is being served, further bytes are held, not parsed, and above a limit not read.
 """
@@ -71,7 +71,7 @@ class GatewayProtocol(Connection):
 
     @override
     def _advance(self) -> None:
-        if self._is_advancing:  # a response was given at once
+        if self._is_advancing:  # a response was given immediately
             return
         if self._cycle is not None:
             self._cycle.notice()
@@ -121,7 +121,7 @@ class GatewayProtocol(Connection):
             self._webhook_head, self._signature = data[start:end], signature
 
     def _skip_empty_line(self) -> None:
-        """Ignore one empty line before a request, as RFC 9112, 2.2, asks for."""
+        """Ignore one empty line before a request, as RFC 9112, 2.2, requires."""
         if not self._has_skipped_line and self._input.startswith(b"\r\n", self._place):
             self._place += 2
             self._has_skipped_line = True
@@ -203,7 +203,7 @@ class GatewayProtocol(Connection):
         self._pieces, self._request_bytes = [], 0
         self.settle()
 
-    # What the answer to a webhook needs
+    # Used by the response to a webhook
 
     @property
     def is_there(self) -> bool:
@@ -219,7 +219,7 @@ class GatewayProtocol(Connection):
         self.transport.write(_RENDERED.get(default_headers, response, keep_alive=keep_alive))
         self.finish(keep_alive=keep_alive)
 
-    # What a cycle needs
+    # Used by a cycle
 
     @property
     def default_headers(self) -> list[tuple[bytes, bytes]]:
@@ -232,7 +232,7 @@ class GatewayProtocol(Connection):
         return self._body.is_complete
 
     def read_body(self) -> tuple[bytes, bool]:
-        """Return what has arrived of the body and was not read before, and whether it has ended.
+        """Return the unread part of the body that has arrived, and whether the body has ended.
 
         Raises:
             MalformedHTTP: The framing of the body is broken.
@@ -246,7 +246,7 @@ class GatewayProtocol(Connection):
         self.transport.write(data)
 
     def finish(self, *, keep_alive: bool) -> None:
-        """Go on with the next request, or end the connection: the response is complete."""
+        """Continue with the next request, or end the connection: the response is complete."""
         self._site.server.total_requests += 1
         if self.state is CLOSING:
             return

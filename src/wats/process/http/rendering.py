@@ -22,7 +22,7 @@ def status_line(status: int) -> bytes:
 def render(
     default_headers: list[tuple[bytes, bytes]], response: Response, *, keep_alive: bool
 ) -> bytes:
-    """Return *response* in the form in which it is sent."""
+    """Return *response* in its wire format."""
     lines = [status_line(response.status)]
     for name, value in (*default_headers, *headers_of(response)):
         lines += (name, b": ", value, b"\r\n")
@@ -53,7 +53,7 @@ class ResponseFraming:
     """The head of a response, and how its body is delimited.
 
     Raises:
-        RuntimeError: The application gave a header or a length that cannot be sent.
+        RuntimeError: The application gave an invalid header or length.
     """
 
     def __init__(self, head: Head, message: Message) -> None:
@@ -96,7 +96,7 @@ class ResponseFraming:
         return b"".join((*lines, b"\r\n"))
 
     def frame(self, body: bytes, *, more: bool) -> bytes:
-        """Return a part of the body in the form in which it is sent.
+        """Return a part of the body in its wire format.
 
         Raises:
             RuntimeError: The body is not as long as its `Content-Length`.

@@ -1,9 +1,9 @@
-"""What the connections of one process share: the application, the webhook route, the limits."""
+"""State shared by the connections of one process: application, webhook route, limits."""
 
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from wats.process.http.admission import Admission, Limits
+from wats.process.http.admission import Admission, ConnectionLimits
 from wats.web.webhooks import NO_HOOK, Hook
 
 
@@ -18,18 +18,18 @@ class ServerState(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """Everything that the connections of a process share.
+    """All state that the connections of a process share.
 
     Attributes:
         app: The ASGI application.
-        lifespan_state: The state that the application has made at its start.
+        lifespan_state: The state that the application made at its start.
         server: The state of the server.
         hook: The webhook route, for the fast path.
     """
 
     app: Any
     server: ServerState
-    limits: Limits
+    limits: ConnectionLimits
     admission: Admission
     hook: Hook = NO_HOOK
     lifespan_state: dict[str, Any] = field(default_factory=dict)

@@ -19,7 +19,7 @@ CREATE TABLE IF NOT EXISTS wats_schema_migrations (
     id text PRIMARY KEY,
     version integer NOT NULL,
     checksum text NOT NULL,           -- SHA-256 of the file
-    tolerates integer NOT NULL,       -- the oldest schema version that can be used beside it
+    tolerates integer NOT NULL,       -- the oldest schema version that can be used with it
     applied_at bigint NOT NULL        -- milliseconds since 1970, UTC
 )
 """

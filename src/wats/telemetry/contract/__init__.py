@@ -1,1 +1,1 @@
-"""What `/metrics` can expose: label values, labels and families."""
+"""The contract of `/metrics`: label values, labels and families."""

@@ -1,7 +1,7 @@
-"""The metric families as data: what each can tell of, and nothing else is ever exposed. No I/O.
+"""The metric families as data; nothing else is ever exposed. No I/O.
 
-The exposition, the diagnostics, the sinks, the documentation and the tests read this one table.
-To change a name, a label or a value here is to change the contract with whoever reads `/metrics`.
+The exposition, the diagnostics, the sinks, the documentation and the tests read this one table. To
+change a name, a label or a value here is to change the contract with every reader of `/metrics`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -66,19 +66,19 @@ class Family:
     """A metric family.
 
     Attributes:
-        name: Its name in the exposition and towards sinks.
+        name: Its name in the exposition and for sinks.
         kind: Counter, histogram or gauge.
         help: Its HELP text.
         labels: Its labels, sorted by key, as the exposition has them.
-        attributes: The keys that a sink receives, in order; `None` if sinks are not told.
+        attributes: The keys that a sink receives, in order; `None` if sinks do not receive it.
         buckets: The upper bounds of a histogram, without the last one, which is infinite.
-        set: The smallest set that it belongs to.
-        needs: What must be there for it to be exposed.
-        possible: The series that can ever be; by default every combination of label values. What is
-            recorded as another one counts for the nearest of these, in which as few labels as
+        set: The smallest set that includes it.
+        needs: The subject without which it is not exposed.
+        possible: The series that can ever exist; by default every combination of label values. An
+            impossible combination counts for the nearest possible one, in which as few labels as
             possible became `other`, or else for the last.
-        initial: The series that are exposed before anything happened, so that a first failure is
-            an increase and not a new series.
+        initial: The series that are exposed before any event, so that a first failure is an
+            increase and not a new series.
     """
 
     name: str
@@ -105,12 +105,12 @@ _KNOWN_ENDPOINTS = tuple(f for f in EndpointFamily if f is not EndpointFamily.UN
 
 
 def _all_of(*labels: Label) -> Series:
-    """Every combination, where all of them are closed lists."""
+    """Every combination of closed lists."""
     return lambda _: product(*(label.values for label in labels))
 
 
 def _possible_requests(subjects: Subjects) -> Iterable[Values]:
-    # No answer of ours is a redirection, and only methods that a route serves reach its handler.
+    # No response of ours is a redirection, and only methods that a route serves reach its handler.
     for route in subjects.routes:
         served = (*route.methods, Method.UNKNOWN)
         yield from product(Method, (route.template,), (StatusClass.CLIENT_ERROR,))
@@ -264,7 +264,7 @@ OUTBOX_DEPTH = Family(
 WEBHOOK_REJECTIONS = Family(
     name="wats_webhook_rejections_total",
     kind=Kind.COUNTER,
-    help="Webhook requests that were refused, by the reason that they were given.",
+    help="Rejected webhook requests, by reason.",
     labels=(REASON,),
     attributes=(OPERATOR_ATTR.REJECTION_REASON,),
     set=FamilySet.OPERATOR,
@@ -274,7 +274,7 @@ WEBHOOK_REJECTIONS = Family(
 WEBHOOK_LAG = Family(
     name="wats_webhook_lag_seconds",
     kind=Kind.HISTOGRAM,
-    help="Seconds from Meta's time of an update to its arrival, for updates that are new.",
+    help="Webhook lag in seconds, from Meta's timestamp of a new update to its arrival.",
     attributes=(),
     buckets=LAG_BUCKETS,
     set=FamilySet.OPERATOR,
@@ -284,7 +284,7 @@ WEBHOOK_LAG = Family(
 INBOX_DEPTH = Family(
     name="wats_inbox_depth",
     kind=Kind.GAUGE,
-    help="Updates that are stored and not yet handled, by state.",
+    help="Stored deliveries, by state.",
     labels=(INBOX_STATE,),
     attributes=(OPERATOR_ATTR.INBOX_STATE,),
     set=FamilySet.OPERATOR,
@@ -294,7 +294,7 @@ INBOX_DEPTH = Family(
 INBOX_OLDEST_AGE = Family(
     name="wats_inbox_oldest_age_seconds",
     kind=Kind.GAUGE,
-    help="Age of the oldest update that waits to be handled; 0 if none waits.",
+    help="Age in seconds of the oldest pending update, leased or not; 0 if none is pending.",
     attributes=(),
     set=FamilySet.OPERATOR,
     needs=Subject.STORE,
@@ -303,7 +303,7 @@ INBOX_OLDEST_AGE = Family(
 DISPATCHES = Family(
     name="wats_dispatch_total",
     kind=Kind.COUNTER,
-    help="Updates given to a handler, by handler and outcome.",
+    help="Delivery attempts, by handler and outcome.",
     labels=(OUTCOME, TARGET),
     attributes=(OPERATOR_ATTR.DISPATCH_TARGET, OTEL_ATTR.OPERATION_OUTCOME),
     set=FamilySet.OPERATOR,
@@ -313,7 +313,7 @@ DISPATCHES = Family(
 OUTBOX_OLDEST_AGE = Family(
     name="wats_outbox_oldest_age_seconds",
     kind=Kind.GAUGE,
-    help="Age of the oldest item that waits in the outbox; 0 if none waits.",
+    help="Age in seconds of the oldest pending outbox item; 0 if none is pending.",
     attributes=(),
     set=FamilySet.OPERATOR,
     needs=Subject.OUTBOX,
@@ -322,7 +322,7 @@ OUTBOX_OLDEST_AGE = Family(
 MESSAGES_FINAL = Family(
     name="wats_messages_final_total",
     kind=Kind.COUNTER,
-    help="Sent messages by how far they came, as Meta's status webhooks tell it.",
+    help="Outbound messages by final delivery status.",
     labels=(FINAL_CATEGORY, FINAL_OUTCOME),
     attributes=(OPERATOR_ATTR.DELIVERY_OUTCOME, OPERATOR_ATTR.ERROR_CATEGORY),
     set=FamilySet.OPERATOR,
@@ -333,7 +333,7 @@ MESSAGES_FINAL = Family(
 MESSAGE_DELIVERY = Family(
     name="wats_message_delivery_seconds",
     kind=Kind.HISTOGRAM,
-    help="Seconds from the sending of a message to its delivery.",
+    help="Delivery latency of outbound messages in seconds, from the send to the delivery.",
     attributes=(),
     buckets=LAG_BUCKETS,
     set=FamilySet.OPERATOR,
@@ -354,7 +354,7 @@ GRAPH_DURATION = Family(
 GRAPH_ERRORS = Family(
     name="wats_graph_errors_total",
     kind=Kind.COUNTER,
-    help="Errors that the Graph API answered with, by category.",
+    help="Errors returned by the Graph API, by category.",
     labels=(FAILURE_CATEGORY,),
     attributes=(OPERATOR_ATTR.ERROR_CATEGORY,),
     set=FamilySet.OPERATOR,
@@ -364,7 +364,7 @@ GRAPH_ERRORS = Family(
 STORE_DURATION = Family(
     name="wats_store_operation_duration_seconds",
     kind=Kind.HISTOGRAM,
-    help="Duration of questions to the store in seconds, their time in the queue included.",
+    help="Latency of store operations in seconds, including time in the queue.",
     labels=(ADAPTER, OPERATION),
     attributes=(OTEL_ATTR.PERSISTENCE_ADAPTER, OPERATOR_ATTR.PERSISTENCE_OPERATION),
     buckets=LATENCY_BUCKETS,
@@ -377,7 +377,7 @@ STORE_DURATION = Family(
 UPKEEP_SUCCESS = Family(
     name="wats_upkeep_last_success_timestamp_seconds",
     kind=Kind.GAUGE,
-    help="Unix time at which a task of the upkeep last succeeded; 0 before its first success.",
+    help="Unix time of the last success of an upkeep task; 0 before the first success.",
     labels=(TASK,),
     attributes=(OPERATOR_ATTR.UPKEEP_TASK,),
     set=FamilySet.OPERATOR,
@@ -387,7 +387,7 @@ UPKEEP_SUCCESS = Family(
 AUTH_FAILURES = Family(
     name="wats_auth_failures_total",
     kind=Kind.COUNTER,
-    help="Requests that did not prove who sent them, by what they asked for.",
+    help="Requests with missing or invalid credentials, by surface.",
     labels=(SURFACE,),
     attributes=(OPERATOR_ATTR.AUTH_SURFACE,),
     set=FamilySet.OPERATOR,
@@ -397,7 +397,7 @@ AUTH_FAILURES = Family(
 SINK_FAILURES = Family(
     name="wats_sink_failures_total",
     kind=Kind.COUNTER,
-    help="Calls of the operator's sink that failed or were dropped, by method.",
+    help="Calls of the telemetry sink that failed or were dropped, by method.",
     labels=(SINK_METHOD,),
     set=FamilySet.OPERATOR,
     initial=_all_of(SINK_METHOD),
@@ -406,14 +406,14 @@ SINK_FAILURES = Family(
 WORKER_PROCESSES = Family(
     name="wats_worker_processes",
     kind=Kind.GAUGE,
-    help="Worker processes that run now.",
+    help="Running worker processes.",
     set=FamilySet.OPERATOR,
 )
 
 BUILD_INFO = Family(
     name="wats_build_info",
     kind=Kind.GAUGE,
-    help="1, labeled with the version of wats and of the Graph API.",
+    help="Always 1; the labels hold the versions of wats and of the Graph API.",
     labels=(GRAPH_VERSION, VERSION),
     set=FamilySet.OPERATOR,
     possible=lambda subjects: [(subjects.graph_api_version, subjects.version)],
@@ -422,7 +422,7 @@ BUILD_INFO = Family(
 SERIES = Family(
     name="wats_series",
     kind=Kind.GAUGE,
-    help="Series in this exposition, and the most that there can ever be.",
+    help="Number of series in this exposition (live), and its upper bound (budget).",
     labels=(SERIES_COUNT,),
     set=FamilySet.OPERATOR,
 )
@@ -454,7 +454,7 @@ FAMILIES: Final = (
     BUILD_INFO,
     SERIES,
 )
-"""Every family that can be exposed, in the order of the exposition. There is no other."""
+"""Every family that can be exposed, in the order of the exposition."""
 
 
 SPANS: Final[Mapping[SpanName, tuple[str, ...]]] = {
@@ -466,5 +466,5 @@ SPANS: Final[Mapping[SpanName, tuple[str, ...]]] = {
 
 
 def families_of(chosen: FamilySet) -> tuple[Family, ...]:
-    """Return the families of a set, in the order of the exposition; `operator` holds them all."""
+    """Return the families of a set, in the order of the exposition; `operator` includes all."""
     return tuple(f for f in FAMILIES if f.set is FamilySet.CONTRACT or f.set is chosen)

@@ -31,21 +31,21 @@ from wats.telemetry.contract.values import (
 )
 
 OTHER_TARGET: Final = "other"
-"""The `target` of a handler that has no name here."""
+"""The `target` of a handler without a name in telemetry."""
 
 TARGET_NAME: Final = re.compile(r"(?!.*\d{7})[A-Za-z_](\w|[.:]|<locals>|<lambda>){0,119}", re.ASCII)
-"""What a handler may be called here: like code, and with fewer digits than a phone number has."""
+"""The valid names of a handler here: like code, and with fewer digits than a phone number has."""
 
 MAX_TARGETS: Final = 31
-"""How many handlers can have a name; with `other` there are 32 values."""
+"""The number of handlers that can have a name; with `other` there are 32 values."""
 
 
 UNKNOWN_VERSION: Final = "unknown"
-"""What is said of a version that is none."""
+"""The label value for an invalid version."""
 
 
 class Subject(StrEnum):
-    """What must be there for a family to be exposed."""
+    """The subject without which a family is not exposed."""
 
     ALWAYS = "always"
     STORE = "store"
@@ -54,7 +54,7 @@ class Subject(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subjects:
-    """What there is to tell of in this process.
+    """The subjects of telemetry in this process.
 
     Attributes:
         routes: The route table, `unmatched` at its end.
@@ -71,21 +71,21 @@ class Subjects:
     graph_api_version: str = UNKNOWN_VERSION
 
     def have(self, subject: Subject) -> bool:
-        """Tell whether *subject* is among them."""
+        """Return whether *subject* is present."""
         return subject is Subject.ALWAYS or (subject is Subject.STORE and self.adapter is not None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
-    """A label key, its closed values in order, and which of them any other value becomes.
+    """A label key, its closed values in order, and the fallback for any other value.
 
     Attributes:
-        key: What the exposition calls it.
-        attribute: What sinks know it as; empty if they are not told.
+        key: Its name in the exposition.
+        attribute: Its name for sinks; empty if sinks do not receive it.
         values: Its values. Empty if they are known only when the service is made.
-        other: What any other value becomes.
-        source: Where the values are found in the latter case.
-        described: What they are then, for the documentation.
+        other: The fallback for any other value.
+        source: The source of the values in that case.
+        described: The values in that case, for the documentation.
     """
 
     key: str
@@ -96,7 +96,7 @@ class Label:
     described: str = ""
 
     def values_of(self, subjects: Subjects) -> tuple[str, ...]:
-        """Return the values that the label has among *subjects*."""
+        """Return the values of the label for *subjects*."""
         return self.values if self.source is None else self.source(subjects)
 
     def clamp(self, value: object) -> str:
@@ -113,7 +113,8 @@ def _label(key: str, attribute: str, values: Iterable[LabelValue], other: str) -
 
 
 def _targets(subjects: Subjects) -> Values:
-    # Always as many values as can be, so that no series moves when the names become known.
+    # Always the highest possible number of values, so that no series moves when the names become
+    # known.
     unused = (f"unused-{place}" for place in range(len(subjects.targets), MAX_TARGETS))
     return (*subjects.targets, *unused, OTHER_TARGET)
 

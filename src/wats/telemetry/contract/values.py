@@ -1,7 +1,7 @@
-"""Every word that telemetry can say: the closed lists of values. No I/O.
+"""The vocabulary of telemetry: the closed lists of values. No I/O.
 
-The families that are made of them stand in `wats.telemetry.families`. To change a value here is to
-change the contract with whoever reads `/metrics`.
+The families that use them are in `wats.telemetry.families`. To change a value here is to change the
+contract with every reader of `/metrics`.
 """
 
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ from typing import Final
 
 
 class LabelValue(StrEnum):
-    """A closed list of label values; the value of a member is what the exposition shows.
+    """A closed list of label values; the value of a member is its exposed text.
 
-    Members hash as the text that they are. `Enum` would hash them by name in Python code, ten
-    times slower, and they are looked up on every request.
+    Members hash as their text. `Enum` would hash them by name in Python code, ten times slower, and
+    they are looked up on every request.
     """
 
     __hash__ = str.__hash__
 
 
 class Method(LabelValue):
-    """The method of a request; an invented one is `unknown`."""
+    """The method of a request; an unknown one is `unknown`."""
 
     GET = "GET"
     HEAD = "HEAD"
@@ -54,7 +54,7 @@ class Outcome(LabelValue):
 
 
 class EndpointFamily(LabelValue):
-    """The part of the Graph API that a call went to."""
+    """The part of the Graph API that a call used."""
 
     MESSAGES = "messages"
     MEDIA = "media"
@@ -73,7 +73,7 @@ class Adapter(LabelValue):
 
 
 class OutboxState(LabelValue):
-    """Where an outbox item is in its life."""
+    """The state of an outbox item."""
 
     PENDING = "pending"
     PROCESSING = "processing"
@@ -99,7 +99,7 @@ class UpkeepTask(LabelValue):
 
 
 class UpdateKind(LabelValue):
-    """What the normaliser made of one part of a webhook."""
+    """The outcome of one part of a webhook in the normaliser."""
 
     MESSAGE = "message"
     STATUS = "status"
@@ -130,7 +130,7 @@ class UpdateKind(LabelValue):
 
 
 class StoreOperation(LabelValue):
-    """A question that the store answers; `open` and `close` are none."""
+    """An operation of the store; `open` and `close` are not included."""
 
     HEALTH = "health"
     RECEIVE = "receive"
@@ -151,7 +151,7 @@ class StoreOperation(LabelValue):
 
 
 class FinalOutcome(LabelValue):
-    """How far a message came that we sent, as Meta's status webhooks tell it."""
+    """The final status of an outbound message, from Meta's status webhooks."""
 
     DELIVERED = "delivered"
     READ = "read"
@@ -160,7 +160,7 @@ class FinalOutcome(LabelValue):
 
 
 class ErrorCategory(LabelValue):
-    """The category of a Graph error code; `none` is that of a message which did not fail."""
+    """The category of a Graph error code; `none` for a message that did not fail."""
 
     AUTHORIZATION = "authorization"
     THROTTLING = "throttling"
@@ -180,7 +180,7 @@ class ErrorCategory(LabelValue):
 
 
 class AuthSurface(LabelValue):
-    """Where somebody failed to prove who they are."""
+    """The surface at which authentication failed."""
 
     API = "api"
     TELEMETRY = "telemetry"
@@ -189,7 +189,7 @@ class AuthSurface(LabelValue):
 
 
 class RejectionReason(LabelValue):
-    """Why a webhook request was refused: the code of the answer that it got."""
+    """The reason for refusing a webhook request: the code of its response."""
 
     INVALID_MODE = "invalid_mode"
     INVALID_VERIFY_TOKEN = "invalid_verify_token"  # noqa: S105 - a reason, no token
@@ -218,14 +218,14 @@ class SinkMethod(LabelValue):
 
 
 class SeriesCount(LabelValue):
-    """Which number of series: those that are exposed now, or those that can ever be."""
+    """The number of series that are exposed now, or that can ever exist."""
 
     LIVE = "live"
     BUDGET = "budget"
 
 
 class LifecycleEvent(LabelValue):
-    """What a sink is told of the life of the service; the value is the event's name."""
+    """An event in the life of the service, for sinks; the value is the event's name."""
 
     STARTED = "wats.started"
     DRAINING = "wats.draining"
@@ -235,14 +235,14 @@ class LifecycleEvent(LabelValue):
 
 
 class SpanName(LabelValue):
-    """What a sink is told the beginning and the end of."""
+    """The operations whose beginning and end a sink receives."""
 
     HTTP_REQUEST = "wats.http.request"
     GRAPH_REQUEST = "wats.graph.request"
     DISPATCH = "wats.dispatch"
 
 
-class OTEL_ATTR:  # noqa: N801 - the name that the sinks' documentation has always had
+class OTEL_ATTR:  # noqa: N801 - the name in the sinks' documentation
     """The attribute keys of the families of the contract."""
 
     HTTP_ROUTE: Final = "http.route"
@@ -255,7 +255,7 @@ class OTEL_ATTR:  # noqa: N801 - the name that the sinks' documentation has alwa
     OPERATION_OUTCOME: Final = "wats.operation.outcome"
 
 
-class OPERATOR_ATTR:  # noqa: N801 - named as the other one
+class OPERATOR_ATTR:  # noqa: N801 - named like the other one
     """The attribute keys that the families of set `operator` have beyond these."""
 
     AUTH_SURFACE: Final = "wats.auth.surface"
@@ -278,19 +278,19 @@ class Kind(StrEnum):
 
 
 class FamilySet(StrEnum):
-    """What an operator can have exposed: the contract, or more than that."""
+    """The set of families that an operator can expose: the contract, or more."""
 
     CONTRACT = "contract"
     OPERATOR = "operator"
 
 
 UNMATCHED: Final = "unmatched"
-"""The `route` of a request that no route serves."""
+"""The `route` of a request without a route."""
 
 
 @dataclass(frozen=True, slots=True)
 class RouteLabel:
-    """A route as telemetry knows it: its template, never a path, and the methods that it serves."""
+    """A route in telemetry: its template, never a path, and the methods that it serves."""
 
     template: str
     methods: tuple[Method, ...] = ()
@@ -305,5 +305,5 @@ _CLASSES: Final = {
 
 
 def status_class(status: int) -> StatusClass:
-    """Return the class of an HTTP status; 0, 1xx and what is no status are `unknown`."""
+    """Return the class of an HTTP status; 0, 1xx and invalid values are `unknown`."""
     return _CLASSES.get(status // 100, StatusClass.UNKNOWN)

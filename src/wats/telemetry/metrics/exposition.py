@@ -1,7 +1,7 @@
 """The registry as Prometheus reads it: text 0.0.4, or OpenMetrics 1.0. No I/O.
 
-All text of a series but its numbers is made once. The same state gives the same bytes: families in
-the order of the vocabulary, labels sorted by key, series in the order of their label values.
+All text of a series except its numbers is made once. The same state gives the same bytes: families
+in the order of the vocabulary, labels sorted by key, series in the order of their label values.
 """
 
 import gzip
@@ -27,12 +27,12 @@ Pairs: TypeAlias = tuple[tuple[str, str], ...]
 """The keys and values of the labels of a series."""
 
 _GZIP_LEVEL: Final = 1
-"""The level costs a third of the default's time and its result is hardly larger."""
+"""The level takes a third of the default's time and its result is hardly larger."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """An exposition as it is sent: what it is, how it is coded if it is, and its bytes."""
+    """An exposition for a response: its media type, its encoding if any, and its bytes."""
 
     content_type: str
     content_encoding: str | None
@@ -64,11 +64,11 @@ def _escape_quoted(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """How the two forms differ.
+    """The differences of the two forms.
 
     Attributes:
         content_type: The media type.
-        describe: The name of a family, given that of its samples.
+        describe: Returns the name of a family, given the name of its samples.
         escape_help: Escapes a HELP text.
         bound: The value of `le` of a finite bucket.
         end: The last line, if it must have one.
@@ -97,8 +97,8 @@ OPENMETRICS: Final = Dialect(
 )
 
 
-class _Part(ABC):
-    """One family, as text with a place for each number."""
+class _FamilyText(ABC):
+    """One family, as text with a slot for each number."""
 
     def __init__(self, block: Block, dialect: Dialect) -> None:
         family = block.family
@@ -131,10 +131,10 @@ class _Part(ABC):
 
     @abstractmethod
     def _read(self, numbers: Sequence[float]) -> tuple[list[int], Sequence[object]]:
-        """Return the ordinals of the series that are to be seen, and all their values."""
+        """Return the ordinals of the visible series, and all their values."""
 
 
-class _Counters(_Part):
+class _Counters(_FamilyText):
     @override
     def _samples(self, pairs: Pairs, dialect: Dialect) -> Iterator[str]:
         yield _sample(self.family.name, pairs, "%d")
@@ -146,7 +146,7 @@ class _Counters(_Part):
         return shown, [numbers[ordinal] for ordinal in shown]
 
 
-class _Gauges(_Part):
+class _Gauges(_FamilyText):
     @override
     def _samples(self, pairs: Pairs, dialect: Dialect) -> Iterator[str]:
         yield _sample(self.family.name, pairs, "%s")
@@ -157,7 +157,7 @@ class _Gauges(_Part):
         return shown, [format_number(numbers[ordinal]) for ordinal in shown]
 
 
-class _Histograms(_Part):
+class _Histograms(_FamilyText):
     @override
     def _samples(self, pairs: Pairs, dialect: Dialect) -> Iterator[str]:
         name = self.family.name
@@ -180,7 +180,7 @@ class _Histograms(_Part):
         return shown, values
 
 
-_PARTS: Final[Mapping[Kind, type[_Part]]] = {
+_PARTS: Final[Mapping[Kind, type[_FamilyText]]] = {
     Kind.COUNTER: _Counters,
     Kind.HISTOGRAM: _Histograms,
     Kind.GAUGE: _Gauges,
@@ -188,7 +188,7 @@ _PARTS: Final[Mapping[Kind, type[_Part]]] = {
 
 
 def _sample(name: str, pairs: Pairs, place: str) -> str:
-    """Return a line with *place* where the number goes."""
+    """Return a line with *place* in the position of the number."""
     labels = ",".join(f'{key}="{_escape_quoted(value)}"' for key, value in pairs)
     series = f"{name}{{{labels}}}" if labels else name
     return f"{series.replace('%', '%%')} {place}\n"
@@ -199,17 +199,17 @@ class Exposition:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._parts: dict[Dialect, list[_Part]] = {}
+        self._parts: dict[Dialect, list[_FamilyText]] = {}
 
     def render(self, accept: str | None = None, accept_encoding: str | None = None) -> Rendered:
-        """Return the exposition in the form that these headers of the request ask for.
+        """Return the exposition in the form that these request headers select.
 
-        It is gzip if that is accepted, and text 0.0.4 unless OpenMetrics is preferred to it.
+        It is gzip if accepted, and text 0.0.4 unless OpenMetrics is preferred.
         """
         dialect = OPENMETRICS if prefers_openmetrics(accept) else TEXT
         body = "".join(self._texts(dialect)).encode()
         if accepts_gzip(accept_encoding):
-            # A time in the head of the archive would make two of the same state differ.
+            # A time in the head of the archive would make two archives of the same state differ.
             packed = gzip.compress(body, _GZIP_LEVEL, mtime=0)
             return Rendered(dialect.content_type, "gzip", packed)
         return Rendered(dialect.content_type, None, body)
@@ -226,8 +226,8 @@ class Exposition:
             yield text
         yield dialect.end
 
-    def _parts_in(self, dialect: Dialect) -> list[_Part]:
-        """Return the families in *dialect*, which are made when somebody first wants it."""
+    def _parts_in(self, dialect: Dialect) -> list[_FamilyText]:
+        """Return the families in *dialect*, rendered on first use."""
         if dialect not in self._parts:
             blocks = self._registry.blocks
             self._parts[dialect] = [_PARTS[block.family.kind](block, dialect) for block in blocks]

@@ -1,6 +1,6 @@
-"""Which form of the exposition a scraper asks for: RFC 9110 for the few forms that we have. No I/O.
+"""Select the form of the exposition for a scraper: RFC 9110 for the available forms. No I/O.
 
-Whoever asks for nothing that we understand gets plain text, which every scraper reads.
+A client without an acceptable form gets plain text, which every scraper reads.
 """
 
 import re
@@ -11,11 +11,11 @@ _OPENMETRICS: Final = ("application", "openmetrics-text", "1.0.0")
 _TEXT: Final = ("text", "plain", "0.0.4")
 _WEIGHT: Final = re.compile(r"0(?:\.\d{0,3})?|1(?:\.0{0,3})?", re.ASCII)
 _MAX_CHARACTERS: Final = 1024
-"""A scraper's header has less than 400; whoever sends more is not read to the end."""
+"""A scraper's header has less than 400; a longer header is not read to the end."""
 
 
 class _Range(NamedTuple):
-    """One element of the header: what is asked for, and how much."""
+    """One element of the header: the form and its weight."""
 
     value: str
     parameters: Mapping[str, str]
@@ -23,13 +23,13 @@ class _Range(NamedTuple):
 
 
 def prefers_openmetrics(accept: str | None) -> bool:
-    """Tell whether *accept*, an `Accept` header, prefers OpenMetrics 1.0 to text 0.0.4."""
+    """Return whether *accept*, an `Accept` header, prefers OpenMetrics 1.0 to text 0.0.4."""
     ranges = list(_ranges(accept))
     return _weight_of_form(_OPENMETRICS, ranges) > _weight_of_form(_TEXT, ranges)
 
 
 def accepts_gzip(accept_encoding: str | None) -> bool:
-    """Tell whether *accept_encoding*, an `Accept-Encoding` header, prefers gzip."""
+    """Return whether *accept_encoding*, an `Accept-Encoding` header, prefers gzip."""
     weights: dict[str, float] = {}
     for each in _ranges(accept_encoding):
         coding = "gzip" if each.value == "x-gzip" else each.value
@@ -55,7 +55,7 @@ def _weight_of_form(form: tuple[str, str, str], ranges: list[_Range]) -> float:
 
 
 def _ranges(header: str | None) -> Iterator[_Range]:
-    """Yield the elements of *header*; one whose weight is none has none."""
+    """Yield the elements of *header*; an invalid weight is `None`."""
     for element in (header or "")[:_MAX_CHARACTERS].lower().split(","):
         value, *rest = (part.strip() for part in element.split(";"))
         pairs = (part.partition("=") for part in rest)

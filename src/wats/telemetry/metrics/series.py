@@ -1,7 +1,7 @@
-"""Where each series lies on the board: counters and histograms in rows, gauges shared by all.
+"""The position of each series on the board: counters and histograms in rows, gauges shared.
 
-What can be recorded is known when the service is made, so every series has its slot from the
-start. Recording is one look-up and one addition: no text is built and nothing is kept but numbers.
+All series are known when the service is made, so each has its slot from the start. Recording is one
+look-up and one addition: no text is built, and only numbers are kept.
 """
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
@@ -20,16 +20,16 @@ T = TypeVar("T")
 
 
 class Axis(NamedTuple):
-    """The closed values of a label, and the one that stands for any other."""
+    """The closed values of a label, and the fallback for any other."""
 
     values: Sequence[object]
     other: object
 
 
 class Places(dict[tuple[object, ...], T]):
-    """What belongs to label values, every combination of them; looked up by a tuple of these.
+    """Data for every combination of label values; looked up by a tuple of values.
 
-    A value outside its closed list is looked up as the one that stands for it, and not kept.
+    A value outside its closed list is looked up as the fallback, and not kept.
     """
 
     def __init__(self, axes: Sequence[Axis], items: Mapping[tuple[object, ...], T]) -> None:
@@ -45,11 +45,11 @@ class Places(dict[tuple[object, ...], T]):
 
 @dataclass(frozen=True)
 class Block:
-    """A family as it lies on the board, from slot `offset` on.
+    """A family on the board, from slot `offset` on.
 
     A counter or a gauge takes a slot for each series. A histogram takes one for each bucket, which
-    are not cumulative here, one for what is above them all, and one for the sum. It has none for
-    the count: that is the sum of the others, so a scrape amid a recording cannot see the two
+    are not cumulative here, one for the values above all buckets, and one for the sum. It has none
+    for the count: that is the sum of the others, so a scrape during a recording cannot see the two
     disagree.
     """
 
@@ -66,7 +66,7 @@ class Block:
 
     @cached_property
     def series(self) -> tuple[Values, ...]:
-        """The label values of every series that can be, in the order of their slots."""
+        """The label values of every possible series, in the order of their slots."""
         if self.family.possible is None:
             return tuple(self._combinations())
         possible = set(self.family.possible(self.subjects))
@@ -74,12 +74,12 @@ class Block:
 
     @cached_property
     def initial(self) -> frozenset[Values]:
-        """The series that are exposed before anything happened."""
+        """The series that are exposed before any event."""
         return frozenset(self.family.initial(self.subjects))
 
     @cached_property
     def places(self) -> Places[int]:
-        """The first slot of what is recorded with some label values, given in label order."""
+        """The first slot for a combination of label values, given in label order."""
         firsts = range(self.offset, self.end, self.width)
         own = dict(zip(self.series, firsts, strict=True))
         return Places(
@@ -94,7 +94,7 @@ class Block:
 
     @property
     def lines(self) -> int:
-        """The lines of one series in the exposition, which Prometheus takes for a series each."""
+        """The lines of one series in the exposition; Prometheus counts each as a series."""
         return self.width + 1 if self.family.kind is Kind.HISTOGRAM else 1
 
     @property

@@ -1,8 +1,4 @@
-"""The memory in which worker processes count: shared by all of them, and laid out by others.
-
-It is made before the workers are forked. Each of them writes a row of its own, so no write ever
-needs a lock, and any of them can read the rows of all.
-"""
+"""Shared memory: the numbers of all worker processes, in a layout made elsewhere."""
 
 import mmap
 from typing import Final
@@ -18,17 +14,17 @@ _HEAD_BYTES: Final = (1 + GAUGES) * _FLOAT64
 
 
 class Board:
-    """Numbers and error counts of *rows* worker processes, for as long as one of them lives.
+    """Numbers and error counts of *rows* worker processes, for as long as one process lives.
 
-    A row belongs to the process that was given its number. What that process counted stays when it
-    ends, and the one that takes its place goes on from there, so no counter ever falls. Nothing is
-    kept here but numbers and the class names of errors.
+    A row belongs to the process that was given its number. The counts of a process stay when it
+    ends, and its replacement continues them, so no counter ever falls. The memory holds numbers and
+    the class names of errors only.
 
     Args:
-        rows: How many worker processes there will be; at least 1.
+        rows: The number of worker processes; at least 1.
 
     Raises:
-        ValueError: There is no row.
+        ValueError: The number of rows is not positive.
     """
 
     def __init__(self, rows: int = 1) -> None:
@@ -44,12 +40,12 @@ class Board:
 
     @property
     def rows(self) -> int:
-        """For how many worker processes there is a row."""
+        """The number of worker processes that have a row."""
         return self._rows
 
     @property
     def workers(self) -> int:
-        """How many worker processes run now: 1, until whoever starts them says otherwise."""
+        """How many worker processes run now: 1, unless their supervisor sets it."""
         return int(self._head[_WORKERS])
 
     @workers.setter
@@ -59,11 +55,11 @@ class Board:
     def slots(self, row: int, length: int) -> "memoryview[float]":
         """Return the first *length* float64 slots of *row*, which start as 0.
 
-        Only the process that owns the row may write them; a scrape reads those of all rows.
+        Only the process that owns the row may write to it; a scrape reads all rows.
 
         Raises:
             IndexError: There is no such row.
-            ValueError: A row has fewer slots than that.
+            ValueError: A row has fewer slots.
         """
         first = self._first_byte(row)
         return self._bytes[first : first + _checked(length, SLOTS) * _FLOAT64].cast("d")
@@ -71,15 +67,15 @@ class Board:
     def gauges(self, length: int) -> "memoryview[float]":
         """Return the first *length* gauges, which all processes share; NaN until one is set.
 
-        The last write wins: a gauge tells how something is, and whoever looked last knows best.
+        The last write wins: a gauge is the current state, and the last observation is the best.
 
         Raises:
-            ValueError: There are fewer gauges than that.
+            ValueError: There are fewer gauges.
         """
         return self._head[1 : 1 + _checked(length, GAUGES)]
 
     def errors(self, row: int) -> "memoryview[int]":
-        """Return the bytes in which the process of *row* keeps its errors, and nobody else writes.
+        """Return the bytes in which the process of *row* keeps its errors; it is their only writer.
 
         Raises:
             IndexError: There is no such row.

@@ -1,6 +1,6 @@
-"""Which slots a thing that happens counts in, found once for all that can happen. No I/O.
+"""The slots in which an event counts, found once for all possible events. No I/O.
 
-What is counted and timed at once has the slots of both, so that recording it is one look-up.
+An event that is counted and timed has the slots of both, so that recording it is one look-up.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,10 +22,10 @@ from wats.telemetry.contract.labels import OPERATION, OTHER_TARGET
 from wats.telemetry.metrics.series import Axis, Block, Places
 
 ABSENT: Final = -1
-"""Instead of the slot of a histogram that is not exposed."""
+"""In place of the slot of a histogram that is not exposed."""
 
 LATENCY_SUM: Final = len(LATENCY_BUCKETS) + 1
-"""How far the sum of a histogram of durations lies behind its first slot."""
+"""The distance of the sum of a histogram of durations from its first slot."""
 
 Blocks: TypeAlias = Mapping[Family, Block]
 """The families that are exposed."""
@@ -35,7 +35,7 @@ Paired: TypeAlias = Places[tuple[int, int]]
 
 
 def http_places(blocks: Blocks) -> Paired:
-    """Return those of a request, by the place of its route, its method and its status class."""
+    """Return the slots of a request, by the index of its route, its method and its status class."""
     counter, histogram = blocks[HTTP_REQUESTS].places, blocks[HTTP_REQUEST_DURATION].places
     methods, routes, classes = blocks[HTTP_REQUESTS].axes
     ordinals = Axis(range(len(routes.values)), len(routes.values) - 1)
@@ -51,7 +51,7 @@ def http_places(blocks: Blocks) -> Paired:
 
 
 def graph_places(blocks: Blocks) -> Paired:
-    """Return those of a Graph call, by its endpoint family, its outcome and its status class."""
+    """Return the slots of a Graph call, by endpoint family, outcome and status class."""
     counter, histogram = blocks[GRAPH_OPERATIONS], blocks.get(GRAPH_DURATION)
     return Places(
         counter.axes,
@@ -66,7 +66,7 @@ def graph_places(blocks: Blocks) -> Paired:
 
 
 def store_places(blocks: Blocks) -> Paired | None:
-    """Return those of a question to the store, if there is one: by adapter, operation, outcome."""
+    """Return the slots of an operation of the store, if any: by adapter, operation, outcome."""
     counter, histogram = blocks.get(PERSISTENCE_OPERATIONS), blocks.get(STORE_DURATION)
     if counter is None:
         return None
@@ -85,7 +85,7 @@ def store_places(blocks: Blocks) -> Paired | None:
 
 
 def dispatch_places(blocks: Blocks, names: Sequence[str]) -> Places[int] | None:
-    """Return those of a dispatch, by the place of its target among *names* and its outcome."""
+    """Return the slots of a dispatch, by the index of its target among *names* and its outcome."""
     block = blocks.get(DISPATCHES)
     if block is None:
         return None

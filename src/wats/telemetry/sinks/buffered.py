@@ -1,4 +1,4 @@
-"""A buffer in front of a slow sink: whoever tells it something does not wait."""
+"""A buffer in front of a slow sink: callers do not wait."""
 
 import asyncio
 import inspect
@@ -13,34 +13,34 @@ from wats.errors import ConfigError, ConfigIssue
 from wats.telemetry.sinks.isolation import OPTIONAL, Attributes, TelemetrySink, methods_of
 
 CAPACITY: Final = 10_000
-"""How many calls may wait, if nothing else is said; each takes about 200 bytes."""
+"""The default capacity, in calls; each takes about 200 bytes."""
 
 CLOSE_SECONDS: Final = 5.0
 
 POLL_SECONDS: Final = 0.1
-"""How often the thread looks for calls. To wake it with each would cost more than to take it."""
+"""How often the thread looks for calls. Waking it for each call would cost more than the call."""
 
 MAX_FAILURES: Final = 1000
-"""How many failures of a method wait for a call that can raise them."""
+"""The number of failures of a method that wait for a call to raise them."""
 
 Arguments: TypeAlias = tuple[object, ...]
 
 
 class BufferedSink:
-    """Takes every call at once and passes it on to *sink* from a thread of its own.
+    """Accepts every call immediately and passes it on to *sink* from a thread of its own.
 
     It is for a sink that waits, for a disk or a network: a sink that computes is better called
     directly, since a thread of its own would take the interpreter from the requests anyway. It has
-    those of the optional methods that *sink* has.
+    the optional methods of *sink*.
 
-    A call for which there is no room is dropped: it raises `asyncio.QueueFull`. What *sink* raises
-    is raised by a later call of the same method. Both are logged and counted by wats as failures of
-    the sink, and no request comes to know of them. Of a gauge that waits, only its last value does.
+    A call beyond the capacity is dropped: it raises `asyncio.QueueFull`. An exception of *sink* is
+    raised by a later call of the same method. Both are logged and counted by wats as failures of
+    the sink, and no request is affected. Of a waiting gauge, only the last value is kept.
 
     Make it in the process that uses it: its thread does not survive a fork. Close it at the end.
 
     Args:
-        sink: The slow one, with plain functions: of coroutine functions nobody has to wait for.
+        sink: The slow sink, with plain functions: coroutine functions need no buffer.
         capacity: How many calls may wait.
 
     Raises:
@@ -74,17 +74,17 @@ class BufferedSink:
         return dict(self._dropped)
 
     def increment_counter(self, name: str, value: int, attributes: Attributes) -> None:
-        """Have *value* added to the counter *name*."""
+        """Add *value* to the counter *name*."""
         self._take("increment_counter", name, value, attributes)
 
     def record_histogram(self, name: str, value_seconds: float, attributes: Attributes) -> None:
-        """Have a duration recorded in the histogram *name*."""
+        """Record a duration in the histogram *name*."""
         self._take("record_histogram", name, value_seconds, attributes)
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """Take no further call, pass on what waits, and close the sink if it can be closed.
+        """Accept no further call, pass on the waiting ones, and close the sink if possible.
 
-        What is not done after *seconds* is dropped. What the sink's `close` raises is raised.
+        Calls left after *seconds* are dropped. An exception of the sink's `close` is raised.
         """
         self._capacity = 0
         self._until = time.monotonic() + seconds

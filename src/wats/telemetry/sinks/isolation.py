@@ -1,4 +1,4 @@
-"""Sinks: objects of the operator's that are told what happened, and cannot hurt who tells them."""
+"""Sinks: objects of the operator that receive telemetry, and whose failures are contained."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ from wats.telemetry.recent_errors import error_name
 
 AttributeValue: TypeAlias = str | int | float | bool
 Attributes: TypeAlias = Mapping[str, AttributeValue]
-"""What a sink is told beside a number. Immutable, and the same object for the same series."""
+"""The attributes of a number. Immutable, and the same object for the same series."""
 
 Log: TypeAlias = Callable[[Mapping[str, object]], None]
 """Writes one event to the log."""
@@ -26,17 +26,17 @@ REQUIRED: Final = ("increment_counter", "record_histogram")
 OPTIONAL: Final = ("record_span", "record_event", "set_gauge")
 
 MAX_PENDING: Final = 1000
-"""How many calls of an asynchronous sink may be under way; further ones are dropped."""
+"""The limit of pending calls of an asynchronous sink; further ones are dropped."""
 
 LOG_INTERVAL_SECONDS: Final = 60.0
 
 
 class TelemetrySink(Protocol):
-    """What wats asks of an operator's sink.
+    """The interface of an operator's sink.
 
-    It is called synchronously amid requests, so it should be quick. Whatever it raises is kept from
-    the request and logged by class name. A coroutine function works too: its coroutines run as
-    tasks of their own, at most a thousand at once.
+    It is called synchronously during requests, so it should be quick. Its exceptions do not reach
+    the request and are logged by class name. A coroutine function works too: its coroutines run as
+    tasks of their own, at most a thousand concurrently.
 
     A sink may also have `record_span(name, start, end, attributes)`,
     `record_event(name, attributes, timestamp)` and `set_gauge(name, value, attributes)`. All
@@ -57,10 +57,10 @@ def write_json_line(event: Mapping[str, object]) -> None:
 
 
 class FailureLog:
-    """Logs that telemetry failed: class names only, and one line for each of them per interval.
+    """Logs failures of telemetry: class names only, and one line per class and interval.
 
-    There are finitely many names, since a class that is not known to us is called `Error`. It never
-    raises: when the log itself cannot be written, there is nobody left to tell.
+    The number of names is finite, since an unknown class is called `Error`. It never raises: when
+    the log itself cannot be written, there is no way left to report it.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class FailureLog:
         self._suppressed: dict[str, int] = {}
 
     def report(self, method: str, error: BaseException) -> None:
-        """Log that *method* failed with *error*, or count it if its class was logged just now."""
+        """Log that *method* failed with *error*, or count it if its class was logged recently."""
         name = error_name(error)
         moment = self._monotonic()
         if moment < self._due_at.get(name, moment):
@@ -93,16 +93,16 @@ class FailureLog:
             "suppressed": self._suppressed.pop(name, 0),
             "at": to_iso(self._now()),
         }
-        with contextlib.suppress(Exception):  # stderr may be closed, or be no longer there
+        with contextlib.suppress(Exception):  # stderr may be closed or gone
             self._log(line)
 
 
 class IsolatedSink:
-    """A sink that can be called without care.
+    """A sink whose calls never fail.
 
-    What it raises is logged and goes no further, whatever its class. A task is cancelled where it
-    awaits and never inside a plain call, so `asyncio.CancelledError` is not meant for the request;
-    a sink that raises `SystemExit` must not end the service.
+    An exception is logged and contained, of any class. A task is cancelled where it awaits and
+    never inside a plain call, so `asyncio.CancelledError` is not meant for the request; a sink that
+    raises `SystemExit` must not end the service.
 
     Raises:
         ConfigError: *sink* lacks a method that it must have.
@@ -120,11 +120,11 @@ class IsolatedSink:
         self._pending: set[asyncio.Task[BaseException | None]] = set()
 
     def has(self, method: str) -> bool:
-        """Tell whether the sink has *method*."""
+        """Return whether the sink has *method*."""
         return method in self._methods
 
     def call(self, method: str, *arguments: object) -> None:
-        """Call *method* of the sink, if it has it."""
+        """Call *method* of the sink, if it has the method."""
         function = self._methods.get(method)
         if function is None:
             return
@@ -167,7 +167,7 @@ class IsolatedSink:
 
 
 async def _failure_of(awaitable: Awaitable[object]) -> BaseException | None:
-    """Return what *awaitable* raises: a task that raises `SystemExit` would end the process."""
+    """Return the exception of *awaitable*: `SystemExit` from a task would end the process."""
     try:
         await awaitable
     except BaseException as error:
@@ -181,7 +181,7 @@ def _close(awaitable: Awaitable[object]) -> None:
 
 
 def methods_of(sink: TelemetrySink) -> dict[str, Callable[..., object]]:
-    """Return the methods that *sink* has. A class is refused: its methods have nobody to act on."""
+    """Return the methods that *sink* has. A class is refused: its methods lack an instance."""
     methods: dict[str, Callable[..., object]] = {}
     issues: list[ConfigIssue] = []
     for name in (*REQUIRED, *OPTIONAL):

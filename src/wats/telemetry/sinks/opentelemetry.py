@@ -1,7 +1,7 @@
-"""A sink that hands everything to OpenTelemetry. Needs `wats[otel]`; nothing else of wats does.
+"""A sink that passes telemetry to OpenTelemetry. Needs `wats[otel]`, as no other module does.
 
-With a config file: `telemetry: {sink: "wats.telemetry.otel:from_environment"}`, and where to send
-it in the standard variables. With code: `OtelSink`, with providers of your own.
+With a config file: `telemetry: {sink: "wats.telemetry.otel:from_environment"}`, and the endpoint in
+the standard variables. With code: `OtelSink`, with providers of your own.
 """
 
 import os
@@ -36,7 +36,7 @@ SCOPE: Final = "wats"
 GRAPH_URL: Final = "https://graph.facebook.com"
 
 CLOSE_SECONDS: Final = 5.0
-"""How long `close` may take, whatever the endpoint does."""
+"""How long `close` may take, in every state of the endpoint."""
 
 _KINDS: Final[dict[str, SpanKind]] = {
     SpanName.HTTP_REQUEST: SpanKind.SERVER,
@@ -53,23 +53,23 @@ Record: TypeAlias = Callable[[float, Attributes], None]
 class OtelSink:
     """Records metrics, spans and life-cycle events with the OpenTelemetry API.
 
-    Each instrument is created once, when the sink is made. What is sent of people is what any sink
-    is told of them: nothing.
+    Each instrument is created once, when the sink is made. As in every sink, the exported data
+    holds no personal data.
 
-    A span is a trace of its own, unless OpenTelemetry has a current span where wats tells of it:
-    under an instrumented server, requests and Graph calls hang below that server's span. A dispatch
-    never does: it may run long after the request that brought its update. A `traceparent` that a
-    caller sends is not read. Life-cycle events are spans without length: the API for logs is still
-    a private module of the Python package, and an event of a span needs a span that is open.
+    A span is a trace of its own, unless OpenTelemetry has a current span at the time of the call:
+    under an instrumented server, requests and Graph calls are children of that server's span. A
+    dispatch never is: it may run long after the request that delivered its update. A `traceparent`
+    of a client is not read. Life-cycle events are spans without length: the API for logs is still a
+    private module of the Python package, and an event of a span needs a span that is open.
 
     Args:
         meter_provider: Where metrics go.
         tracer_provider: Where spans go.
-        semconv: `wats` for names and attributes as every sink gets them, `stable` for
-            OpenTelemetry's own ones where it has some; see `StableConventions`.
-        url_scheme: What clients talk to this server, `http` or `https`; for `stable` only.
-        graph_url: Where Graph is; for `stable` only.
-        shutdowns: What `close` calls: the `shutdown` of each provider that is this sink's own.
+        semconv: `wats` for the names and attributes of every sink, `stable` for OpenTelemetry's own
+            where they exist; see `StableConventions`.
+        url_scheme: The scheme that clients use, `http` or `https`; for `stable` only.
+        graph_url: Graph's address; for `stable` only.
+        shutdowns: Called by `close`: the `shutdown` of each provider that this sink owns.
     """
 
     def __init__(
@@ -113,13 +113,13 @@ class OtelSink:
     def record_span(
         self, name: str, start: datetime, end: datetime, attributes: Attributes
     ) -> None:
-        """Record a span, as an error without a description if what it tells of failed."""
-        title, told = self._conventions.span(name, attributes)
+        """Record a span, as an error without a description if its operation failed."""
+        title, exported = self._conventions.span(name, attributes)
         span = self._tracer.start_span(
             title,
             context=Context() if name == SpanName.DISPATCH else None,
             kind=_KINDS.get(name, SpanKind.INTERNAL),
-            attributes=told,
+            attributes=exported,
             start_time=_nanoseconds(start),
         )
         if failed(attributes):
@@ -127,7 +127,7 @@ class OtelSink:
         span.end(_nanoseconds(end))
 
     def record_event(self, name: str, attributes: Attributes, timestamp: datetime) -> None:
-        """Record that something happened in the life of the service."""
+        """Record an event in the life of the service."""
         moment = _nanoseconds(timestamp)
         span = self._tracer.start_span(
             name, context=Context(), attributes=attributes, start_time=moment
@@ -135,9 +135,9 @@ class OtelSink:
         span.end(moment)
 
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
-        """Export what is left and shut down, within *seconds*; what takes longer is lost.
+        """Export the remaining data and shut down, within *seconds*; the rest is lost.
 
-        Providers that the sink was given stay as they are: they are for their owner to shut down.
+        Providers that the sink was given are left running: their owner shuts them down.
         """
         shutdowns, self._shutdowns = self._shutdowns, ()
         until = time.monotonic() + seconds
@@ -160,7 +160,7 @@ class OtelSink:
 def from_environment(
     *, url_scheme: Literal["http", "https"] = "http", graph_url: str = GRAPH_URL
 ) -> OtelSink:
-    """Make a sink that exports with OTLP over HTTP, as the `OTEL_*` variables say.
+    """Make a sink that exports with OTLP over HTTP, as configured by the `OTEL_*` variables.
 
     A signal is exported if it has an endpoint, in `OTEL_EXPORTER_OTLP_ENDPOINT` or in
     `OTEL_EXPORTER_OTLP_{TRACES,METRICS}_ENDPOINT`; there is no default one. Nothing is exported
@@ -169,15 +169,15 @@ def from_environment(
     sampler. `OTEL_SEMCONV_STABILITY_OPT_IN` with `http` among its values, or `http/dup`, which
     counts as the same, chooses the stable conventions.
 
-    The resource is `service.name` (`wats`, if nothing else is said), `service.version`, a random
-    `service.instance.id`, and what `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` add or
-    replace. Host, process and runtime are not looked at.
+    The resource is `service.name` (`wats` by default), `service.version`, a random
+    `service.instance.id`, and the attributes that `OTEL_SERVICE_NAME` and
+    `OTEL_RESOURCE_ATTRIBUTES` add or replace. Host, process and runtime are not inspected.
 
     Make it in the process that uses it: its threads do not survive a fork.
 
     Args:
-        url_scheme: What clients talk to this server; for the stable conventions only.
-        graph_url: Where Graph is; for the stable conventions only.
+        url_scheme: The scheme that clients use; for the stable conventions only.
+        graph_url: Graph's address; for the stable conventions only.
 
     Raises:
         ConfigError: A variable has a value that cannot be used.
@@ -201,7 +201,7 @@ def from_environment(
             tracer_provider = tracers
     except Exception as error:
         raise _refusal(
-            "OTEL_*", "one of these variables has a value that cannot be used"
+            "OTEL_*", "an environment variable of OpenTelemetry has an invalid value"
         ) from error
     return OtelSink(
         meter_provider=meter_provider,
@@ -214,7 +214,7 @@ def from_environment(
 
 
 def _is_exported(signal: str) -> bool:
-    """Tell whether *signal* goes anywhere, and refuse what would go where nothing can arrive."""
+    """Return whether *signal* has an endpoint, and refuse an endpoint that cannot work."""
     endpoint_key, endpoint = _setting(signal, "ENDPOINT")
     disabled = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
     exporter = os.environ.get(f"OTEL_{signal}_EXPORTER") or "otlp"
@@ -231,7 +231,7 @@ def _is_exported(signal: str) -> bool:
 
 
 def _setting(signal: str, name: str) -> tuple[str, str]:
-    """Return the variable that says what *name* is for *signal*, and what it says."""
+    """Return the variable that sets *name* for *signal*, and its value."""
     own, common = f"OTEL_EXPORTER_OTLP_{signal}_{name}", f"OTEL_EXPORTER_OTLP_{name}"
     key = own if os.environ.get(own) else common
     return key, os.environ.get(key, "")
@@ -254,7 +254,7 @@ def _resource() -> Resource:
 
 
 def _record(meter: Meter, family: Family, metric: Metric | None) -> Record:
-    """Return what records a measurement of *family*; it does nothing if it has no metric."""
+    """Return the recorder of *family*; it does nothing if there is no metric."""
     if metric is None:
         return lambda value, attributes: None
     measure: Record

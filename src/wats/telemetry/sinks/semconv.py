@@ -1,4 +1,4 @@
-"""What telemetry is called towards OpenTelemetry: in words of ours, or in its stable ones. No I/O.
+"""The names of telemetry in OpenTelemetry: our own, or the stable conventions. No I/O.
 
 The stable ones are its semantic conventions for HTTP:
 <https://opentelemetry.io/docs/specs/semconv/http/http-metrics/> and
@@ -31,10 +31,10 @@ from wats.telemetry.contract.values import (
 from wats.telemetry.sinks.isolation import Attributes, AttributeValue
 
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
-"""The version of the conventions that `StableConventions` keeps to."""
+"""The version of the conventions that `StableConventions` follows."""
 
 OTHER: Final = "_OTHER"
-"""What the conventions call a method, or an error, that they have no other name for."""
+"""The value for a method, or an error, that the conventions do not name."""
 
 ERROR_TYPE: Final = "error.type"
 STATUS_CODE: Final = "http.response.status_code"
@@ -64,7 +64,7 @@ UNITS: Final = {
     "wats_graph_errors_total": "{error}",
     "wats_auth_failures_total": "{request}",
 }
-"""The units, in UCUM, of the families that sinks are told of and that are not in seconds."""
+"""The units, in UCUM, of the families that sinks receive and that are not in seconds."""
 
 
 Translate: TypeAlias = Callable[[Attributes], Attributes]
@@ -72,14 +72,14 @@ Translate: TypeAlias = Callable[[Attributes], Attributes]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """A family as OpenTelemetry gets to know it.
+    """A family as an OpenTelemetry metric.
 
     Attributes:
         name: The name of the instrument.
         unit: Its unit, in UCUM.
-        description: What it measures.
+        description: The measured quantity.
         buckets: The upper bounds of a histogram.
-        translate: Returns the attributes of a measurement for those that a sink is given.
+        translate: Returns the attributes of a measurement for those that a sink receives.
     """
 
     name: str
@@ -90,9 +90,9 @@ class Metric:
 
 
 def failed(attributes: Attributes) -> bool:
-    """Tell whether the operation that *attributes* are of failed.
+    """Return whether the operation with *attributes* failed.
 
-    A request that we refuse (4xx) did not fail; one whose client had gone before the answer did.
+    A request that we refuse (4xx) did not fail; one whose client left before the response did.
     """
     outcome = attributes.get(OTEL_ATTR.OPERATION_OUTCOME)
     if outcome is not None:
@@ -102,37 +102,37 @@ def failed(attributes: Attributes) -> bool:
 
 
 class Conventions:
-    """Names and attributes as every sink is given them."""
+    """Names and attributes as in every sink."""
 
     schema_url: str | None = None
 
     def metric(self, family: Family) -> Metric | None:
-        """Return what *family* is called, or `None` if another family tells all of it."""
+        """Return the metric name of *family*, or `None` if another family includes its data."""
         return _ours(family)
 
     def span(self, name: str, attributes: Attributes) -> tuple[str, Attributes]:
-        """Return name and attributes of the span that a sink is told of as *name*."""
+        """Return the name and attributes of the span that sinks receive as *name*."""
         return name, attributes
 
 
 class StableConventions(Conventions):
-    """The stable semantic conventions for what is HTTP; what is not stays in our words.
+    """The stable semantic conventions for HTTP; everything else keeps our names.
 
-    `http.server.request.duration` stands for both of our families of requests, its count being
-    the other one; `http.client.request.duration` for that of Graph calls. What we tell beyond the
-    conventions is told beside them. Where we keep away from them:
+    `http.server.request.duration` replaces both of our families of requests, its count being the
+    other one; `http.client.request.duration` replaces that of Graph calls. Attributes beyond the
+    conventions are added. Deviations:
 
     - `url.path`, `url.query`, `url.full`, `client.address` and `user_agent.original` are left out,
       required or not. They are text of callers and hold ids of people.
-    - `http.request.method` of a Graph call is `POST` for messages, where there is no other, and
-      else `_OTHER`: telemetry is not told it.
-    - `http.route` is `/webhook` for the webhook, whatever its real path is.
+    - `http.request.method` of a Graph call is `POST` for messages, where no other is used, and else
+      `_OTHER`: telemetry does not receive it.
+    - `http.route` is `/webhook` for the webhook, for every configured path.
     - Methods beyond RFC 9110 and PATCH are `_OTHER`, and no variable changes that list.
 
-    `error.type` is the status, or `_OTHER` where there was none or where it was not the matter.
+    `error.type` is the status, or `_OTHER` if there was none or it was not the cause.
 
     Args:
-        url_scheme: What clients talk to this server, `http` or `https`.
+        url_scheme: The scheme that clients use, `http` or `https`.
         graph_url: Where Graph is.
 
     Raises:
@@ -203,7 +203,7 @@ def _duration(family: Family, name: str, translate: Translate) -> Metric:
 
 
 def _stable(attributes: Attributes) -> dict[str, AttributeValue]:
-    """Return *attributes* with method, status and error as the conventions have them."""
+    """Return *attributes* with method, status and error in the form of the conventions."""
     stable = dict(attributes)
     stable.pop(OTEL_ATTR.HTTP_STATUS_CLASS, None)
     status = stable.pop(OTEL_ATTR.HTTP_STATUS_CODE, 0)

@@ -18,7 +18,7 @@ _WINDOW_MS = WINDOW // timedelta(milliseconds=1)
 
 
 class WindowView(Body, frozen=True):
-    """A customer's service window, as far as we have seen their messages."""
+    """A customer's service window, computed from the messages that this gateway received."""
 
     open: bool
     last_inbound_at: Moment | None
@@ -27,9 +27,9 @@ class WindowView(Body, frozen=True):
 
 
 async def window(parts: Parts, request: Request) -> Response:
-    """Tell whether a customer's window with our number is open.
+    """Return whether a customer's window with our number is open.
 
-    Meta has the last word: it is known to call a window closed that our clock calls open.
+    Meta decides: it sometimes closes a window that our clock considers open.
     """
     if parts.store is None:
         raise StoreNotConfigured("Conversation window state requires a persistence store.")
@@ -49,10 +49,10 @@ async def window(parts: Parts, request: Request) -> Response:
 
 
 def window_at(now: datetime, last_inbound_at: datetime | None) -> WindowView:
-    """Return the window that a message at *last_inbound_at* opened, as it stands *now*.
+    """Return the window that a message at *last_inbound_at* opened, in its state at *now*.
 
     It is open for less than 24 hours: when they are over to the millisecond, it is closed. A
-    message from the future, as a clock that is behind sees it, has just come.
+    message from the future, as seen by a slow clock, has just arrived.
     """
     if last_inbound_at is None:
         return WindowView(open=False, last_inbound_at=None, expires_at=None, remaining_ms=0)
@@ -87,7 +87,7 @@ def routes(prefix: str) -> tuple[Route, ...]:
         Method.GET,
         window,
         "getWindow",
-        "Tell whether a customer's service window is open.",
+        "Return whether a customer's service window is open.",
         WindowView,
         problems=(400, 404, 503),
     )

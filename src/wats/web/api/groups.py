@@ -1,7 +1,7 @@
 """The API of groups: our camelCase on this side, Meta's own form on the Graph side.
 
-Nothing is kept of groups, and what Meta does about them takes its time: most answers hold a request
-id, and what became of the request is told by a webhook.
+Groups are not stored, and Meta processes changes asynchronously: most responses hold a request id,
+and the outcome of the request is reported by a webhook.
 """
 
 import re
@@ -40,7 +40,7 @@ _SNAKE = re.compile("(?<=[a-z0-9])_([a-z0-9])")
 # digits; posts, ad accounts and conversations are "1_2", "act_1" and "t_1"; "me", "app" and
 # "debug_token" are words.
 _GROUP_ID = re.compile(
-    "(?![0-9]+(?:_|$))"  # an object of another kind, or a compound of several
+    "(?![0-9]+(?:_|$))"  # an object of another kind, or a compound
     "(?![A-Za-z]{1,3}_)"  # a prefix for another kind
     "(?![a-z]+$|[A-Za-z]{1,8}$|[A-Za-z]*_[A-Za-z_]*$)"  # a word, in any case
     "[A-Za-z0-9_=-]{1,256}"
@@ -65,7 +65,7 @@ class CreateGroup(ClosedBody, frozen=True):
 
 
 class UpdateGroup(ClosedBody, frozen=True):
-    """What to change of a group: at least one of these."""
+    """The settings to change; at least one is required."""
 
     subject: Subject | UnsetType = UNSET
     description: Description | UnsetType = UNSET
@@ -73,13 +73,13 @@ class UpdateGroup(ClosedBody, frozen=True):
 
 
 class RemoveParticipants(ClosedBody, frozen=True):
-    """Who is to leave a group."""
+    """The participants to remove."""
 
     wa_ids: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=8)]
 
 
 class JoinRequests(ClosedBody, frozen=True):
-    """Which requests to join a group are meant."""
+    """The join requests to approve or reject."""
 
     join_request_ids: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=64)]
 
@@ -91,7 +91,7 @@ async def list_groups(parts: Parts, request: Request) -> Response:
 
 
 async def create(parts: Parts, request: Request) -> Response:
-    """Create a group; Meta answers with a request id."""
+    """Create a group; Meta responds with a request id."""
     ask = parse_object(await request.body(), _MALFORMED)
     refuse(_settings_mistakes(ask, must_have="subject"), _MALFORMED)
     return await _call(parts, "POST", [_number_of(parts), "groups"], payload=_settings_of(ask))
@@ -104,7 +104,7 @@ async def get(parts: Parts, request: Request) -> Response:
 
 
 async def update(parts: Parts, request: Request) -> Response:
-    """Change what is named of a group."""
+    """Change the given fields of a group."""
     group = _group_of(parts, request)
     ask = parse_object(await request.body(), _MALFORMED)
     refuse(_settings_mistakes(ask), _MALFORMED)
@@ -136,18 +136,18 @@ async def remove(parts: Parts, request: Request) -> Response:
 
 
 async def list_requests(parts: Parts, request: Request) -> Response:
-    """List who asks to join a group."""
+    """List requests to join a group."""
     query = _query_of(request, ("limit", "after"))
     return await _call(parts, "GET", [_group_of(parts, request), "join_requests"], query=query)
 
 
 async def approve(parts: Parts, request: Request) -> Response:
-    """Let people in; Meta's answer names those that it could not let in, too."""
+    """Approve participants; Meta's response names the rejected ones, too."""
     return await _decide(parts, request, "POST")
 
 
 async def reject(parts: Parts, request: Request) -> Response:
-    """Turn people away."""
+    """Reject join requests."""
     return await _decide(parts, request, "DELETE")
 
 
@@ -165,7 +165,7 @@ async def _call(
     query: Mapping[str, str] | None = None,
     payload: Mapping[str, object] | None = None,
 ) -> Response:
-    """Call Graph and return what it answered in camelCase."""
+    """Call Graph and return its response in camelCase."""
     body = None if payload is None else msgspec.json.encode({**_PRODUCT, **payload})
     try:
         answer = await parts.graph.call(
@@ -235,7 +235,7 @@ def _ids_mistakes(ask: Mapping[str, Any], name: str, most: int) -> Iterator[Deta
     yield from _unknown_keys(ask, (name,))
     ids = ask.get(name)
     if not isinstance(ids, list) or not 1 <= len(ids) <= most:
-        yield Detail(name, f"must be an array of 1 to {most} ids")
+        yield Detail(name, f"must be an array with 1 to {most} ids")
         return
     for place, each in enumerate(ids):
         if not is_plain(each, 256):
@@ -247,7 +247,7 @@ def _settings_mistakes(ask: Mapping[str, Any], must_have: str | None = None) -> 
     if must_have is not None and must_have not in ask:
         yield Detail(must_have, "must be given")
     elif not any(name in ask for name in _SETTINGS):
-        yield Detail("$", f"must have one of {', '.join(_SETTINGS)}")
+        yield Detail("$", f"must have at least one of {', '.join(_SETTINGS)}")
     if "subject" in ask and not is_plain(ask["subject"], MAX_SUBJECT_LENGTH):
         yield Detail("subject", f"must be one line of text, not longer than {MAX_SUBJECT_LENGTH}")
     if "description" in ask:
@@ -258,7 +258,7 @@ def _settings_mistakes(ask: Mapping[str, Any], must_have: str | None = None) -> 
 
 def _unknown_keys(ask: Mapping[str, Any], known: Collection[str]) -> Iterator[Detail]:
     if any(key not in known for key in ask):
-        yield Detail("$", f"must have no keys but {', '.join(known)}")
+        yield Detail("$", f"must have no keys except {', '.join(known)}")
 
 
 def _settings_of(ask: Mapping[str, Any]) -> dict[str, Any]:
@@ -314,7 +314,7 @@ def routes(prefix: str) -> tuple[Route, ...]:
             f"{prefix}/groups/:groupId/invite-link",
             (
                 operation(Method.GET, get_link, "getInviteLink", "Return the invite link."),
-                operation(Method.POST, reset_link, "resetInviteLink", "Make a new link."),
+                operation(Method.POST, reset_link, "resetInviteLink", "Reset the invite link."),
             ),
         ),
         (
@@ -336,21 +336,21 @@ def routes(prefix: str) -> tuple[Route, ...]:
                     Method.GET,
                     list_requests,
                     "listJoinRequests",
-                    "List requests to join.",
+                    "List join requests.",
                     parameters=_PAGING[:2],
                 ),
                 operation(
                     Method.POST,
                     approve,
                     "approveJoinRequests",
-                    "Let people in.",
+                    "Approve join requests.",
                     body=JoinRequests,
                 ),
                 operation(
                     Method.DELETE,
                     reject,
                     "rejectJoinRequests",
-                    "Turn people away.",
+                    "Reject join requests.",
                     body=JoinRequests,
                 ),
             ),

@@ -1,4 +1,4 @@
-"""The API of messages: send one, and see what became of it and of those that came in."""
+"""The API of messages: send one, read its status, and list the latest."""
 
 import re
 from http import HTTPStatus
@@ -40,7 +40,7 @@ DEFAULT_LIMIT = 50
 MAX_CURSOR_LENGTH = 1024
 MAX_ID_LENGTH = 1024
 
-# The API prefix is no part of a key's scope: to move the API must not allow a second send.
+# The API prefix is not part of a key's scope: a new prefix must not permit a second send.
 _TEXT_SCOPE = "/messages/text"
 _SCOPE = "/messages"
 
@@ -54,7 +54,8 @@ _PAGE_SIZE = Parameter(
 _CURSOR = Parameter("cursor", "query", {"type": "string", "minLength": 1, "maxLength": 1024})
 
 Phone: TypeAlias = Annotated[
-    str, Meta(pattern=f"^{PHONE_PATTERN}$", description="A phone number, after a '+' or not.")
+    str,
+    Meta(pattern=f"^{PHONE_PATTERN}$", description="A phone number, optionally preceded by '+'."),
 ]
 Text: TypeAlias = Annotated[
     str,
@@ -67,7 +68,7 @@ Text: TypeAlias = Annotated[
 
 
 class TextMessage(Body, frozen=True):
-    """A text for one person."""
+    """A text message to one recipient."""
 
     to: Phone
     text: Text
@@ -82,10 +83,10 @@ class TextContent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TypedMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """A message of any type in Graph's own form; it is forwarded as it is.
+    """A message of any type in Graph's format; it is forwarded unchanged.
 
-    Its content stands under the key that `type` names: an array for `contacts`, an object for
-    every other type. It is for `to`, for `recipient`, or both.
+    `type` names the key of the content: an array for `contacts`, an object for every other type.
+    The message needs `to`, `recipient`, or both.
     """
 
     messaging_product: Literal["whatsapp"]
@@ -105,7 +106,7 @@ class TypedMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReadMark(msgspec.Struct, frozen=True, kw_only=True):
-    """Marks a customer's message as read, and shows them that an answer is being written."""
+    """Mark a customer's message as read, optionally with a typing indicator."""
 
     messaging_product: Literal["whatsapp"]
     status: Literal["read"]
@@ -117,7 +118,7 @@ GraphMessage: TypeAlias = TypedMessage | ReadMark
 
 
 class MessageView(Body, frozen=True):
-    """What is known of one message; its content is not kept."""
+    """The record of one message, without content."""
 
     row_id: str
     wa_message_id: str
@@ -132,7 +133,7 @@ class MessageView(Body, frozen=True):
 
 
 class MessageList(Body, frozen=True):
-    """A page of messages, the last recorded first."""
+    """A page of messages, newest record first."""
 
     items: tuple[MessageView, ...]
     next_cursor: str | None
@@ -147,7 +148,7 @@ async def send_text(parts: Parts, request: Request) -> Response:
 
 
 async def send(parts: Parts, request: Request) -> Response:
-    """Send a message of any type, or mark one as read, by passing on what the caller wrote."""
+    """Send a message of any type, or mark one as read, by passing on the caller's body."""
     body = await request.body()
     outgoing = parse_graph_message(body, groups_enabled=parts.groups_enabled)
     return await _send(parts, request, _SCOPE, body, body, outgoing)
@@ -176,7 +177,7 @@ async def _send(
 
 
 async def list_messages(parts: Parts, request: Request) -> Response:
-    """Return a page of messages of both directions, the last recorded first."""
+    """Return a page of messages of both directions, newest record first."""
     store = _store_of(parts)
     limit, cursor = _limit_of(request), _cursor_of(request)
     try:
@@ -231,7 +232,7 @@ def _cursor_of(request: Request) -> str | None:
     cursor = request.query.get("cursor")
     if cursor is not None and not is_plain(cursor, MAX_CURSOR_LENGTH):
         message = "cursor must be a safe non-empty string."
-        reason = "must be the 'nextCursor' of an earlier answer"
+        reason = "must be the 'nextCursor' of an earlier response"
         raise MalformedRequest("malformed_query", message, [Detail("cursor", reason)])
     return cursor
 
@@ -267,7 +268,7 @@ def routes(prefix: str) -> tuple[Route, ...]:
         Method.POST,
         send,
         "sendMessage",
-        "Send a message of any type, in Graph's own form.",
+        "Send a message of any type, in Graph's format.",
         GraphAnswer,
         body=GraphMessage,
         parameters=(_KEY,),
@@ -277,7 +278,7 @@ def routes(prefix: str) -> tuple[Route, ...]:
         Method.GET,
         list_messages,
         "listMessages",
-        "List messages of both directions, the last recorded first.",
+        "List inbound and outbound messages, newest record first.",
         MessageList,
         parameters=(_PAGE_SIZE, _CURSOR),
         problems=(400, 503),

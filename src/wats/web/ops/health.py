@@ -1,4 +1,4 @@
-"""What orchestrators and callers ask without a token: probes, and the API document."""
+"""The endpoints without a token for orchestrators and callers: probes, and the API document."""
 
 import asyncio
 from typing import Any
@@ -13,25 +13,25 @@ from wats.web.problems import problem
 from wats.web.routing import Operation, Posture, Route
 
 HEALTH_SECONDS = 1.0
-"""How long a store may take to tell its health before it counts as unreachable."""
+"""The time limit of a health check of the store before it counts as unreachable."""
 
 UNREACHABLE = StoreHealth(ok=False, adapter="unknown", schema_version=0)
 
 
 class Health(Body, frozen=True):
-    """The service answers."""
+    """The service is healthy."""
 
     ok: bool
     service: str
 
 
 async def healthz(parts: Parts, request: Request) -> Response:
-    """Tell that the process answers; nothing is checked."""
+    """Respond without checking anything."""
     return json_response(Health(ok=True, service="wats"))
 
 
 async def readyz(parts: Parts, request: Request) -> Response:
-    """Return 200 if the store can be read and has our schema, and stored updates are dispatched."""
+    """Return 200 if the store is readable and has our schema, and stored updates are dispatched."""
     if parts.store is not None and not (await health_of(parts.store)).ok:
         return problem(503, "not_ready", "The persistence check failed.")
     if not parts.receiver.is_dispatching:
@@ -40,28 +40,34 @@ async def readyz(parts: Parts, request: Request) -> Response:
 
 
 async def openapi(parts: Parts, request: Request) -> Response:
-    """Return the OpenAPI document; strangers get one without the routes that are hidden."""
+    """Return the OpenAPI document; unauthenticated clients get one without the hidden routes."""
     document = parts.complete_document if request.authorized else parts.anonymous_document
     return Response(200, document)
 
 
 async def health_of(store: Store) -> StoreHealth:
-    """Return the health of *store*; one that cannot tell in time counts as unreachable."""
+    """Return the health of *store*; without a timely response it counts as unreachable."""
     try:
         async with asyncio.timeout(HEALTH_SECONDS):
             return await store.health()
-    except Exception:  # a store that cannot tell, in whatever way, is not well
+    except Exception:  # a store that fails to report its health, for any reason, is unhealthy
         return UNREACHABLE
 
 
 def routes() -> tuple[Route, ...]:
     """Return the routes that are open to all."""
-    alive = Operation(Method.GET, healthz, "getHealth", "Tell that the process answers.", Health)
+    alive = Operation(
+        Method.GET,
+        healthz,
+        "getHealth",
+        "Liveness probe: respond if the process is running.",
+        Health,
+    )
     ready = Operation(
         Method.GET,
         readyz,
         "getReadiness",
-        "Tell whether the service can do its work.",
+        "Readiness probe: check the store and the dispatcher.",
         Health,
         problems=(503,),
     )
@@ -69,7 +75,7 @@ def routes() -> tuple[Route, ...]:
         Method.GET,
         openapi,
         "getOpenApi",
-        "Return this document; all of it to callers with a token.",
+        "Return this document, in full to callers with a valid token.",
         dict[str, Any],
     )
     return (

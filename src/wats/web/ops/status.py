@@ -1,4 +1,4 @@
-"""What operators ask: how is it doing, and what does support need to know."""
+"""The endpoints for operators: the state of the service, and diagnostics for support."""
 
 import sys
 from typing import Annotated
@@ -17,14 +17,14 @@ from wats.web.routing import Operation, Posture, Route
 
 
 class FeatureFlags(Body, frozen=True):
-    """What is switched on."""
+    """The enabled features."""
 
     group_routes: bool
     persistence: bool
 
 
 class StoreView(Body, frozen=True):
-    """The health of the database; where it is, is not told."""
+    """The health of the database, without its location."""
 
     ok: bool
     backend: Annotated[str, Meta(extra_json_schema={"enum": ["sqlite", "postgres", "unknown"]})]
@@ -46,19 +46,19 @@ class Status(Body, frozen=True):
 
 
 class GraphShape(Body, frozen=True):
-    """Which Graph API is spoken."""
+    """The configured Graph API."""
 
     api_version: str
 
 
 class AuthShape(Body, frozen=True):
-    """That there is an access token."""
+    """The redacted access token."""
 
     access_token: str
 
 
 class ServiceShape(Body, frozen=True):
-    """Where the API is served."""
+    """The address and prefix of the API."""
 
     host: str
     port: int
@@ -66,7 +66,7 @@ class ServiceShape(Body, frozen=True):
 
 
 class WebhookShape(Body, frozen=True):
-    """How webhooks are taken."""
+    """The configuration of the webhook."""
 
     path: str
     verify_token: str
@@ -75,7 +75,7 @@ class WebhookShape(Body, frozen=True):
 
 
 class ConfigShape(Body, frozen=True):
-    """What is configured, without what is secret."""
+    """The configuration without secrets."""
 
     graph: GraphShape
     auth: AuthShape
@@ -84,7 +84,7 @@ class ConfigShape(Body, frozen=True):
 
 
 class Diagnostics(Body, frozen=True):
-    """A bounded snapshot for a support request."""
+    """Diagnostics of bounded size for a support request."""
 
     service: str
     version: str
@@ -185,7 +185,7 @@ def diagnostics_route() -> Route:
         Method.GET,
         diagnostics,
         "getDiagnostics",
-        "Return a bounded snapshot for support.",
+        "Return diagnostics of bounded size for support.",
         Diagnostics,
     )
     path = "/debug/diagnostics"
