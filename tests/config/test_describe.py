@@ -40,7 +40,7 @@ def test_a_redacted_profile_has_the_shape_of_the_file_without_ids_and_places(
         "telemetry": {"families": "contract"},
         "handlers": [],
         "inbox": {
-            "concurrency": 64,
+            "concurrency": 128,
             "handlerTimeoutSeconds": 30.0,
             "maxAttempts": 10,
             "leaseSeconds": 30.0,
