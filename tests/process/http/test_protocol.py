@@ -289,7 +289,8 @@ async def test_beyond_the_memory_budget_the_oldest_bodies_are_refused(path: str)
 @pytest.mark.parametrize("path", [HOOK, HOOK + "?x"], ids=["fast", "slow"])
 async def test_the_memory_budget_includes_the_heads_of_unfinished_requests(path: str) -> None:
     before = head(f"POST {path}", SIGNED, "content-length: 9", f"x: {'y' * 60_000}")
-    async with Running(limits=ConnectionLimits(max_held_bytes=200_000)) as running, AsyncExitStack() as stack:
+    limits = ConnectionLimits(max_held_bytes=200_000)
+    async with Running(limits=limits) as running, AsyncExitStack() as stack:
         opened = []
         for _ in range(4):
             opened.append(await stack.enter_async_context(running.connection(before + b"x")))
