@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import monotonic
+from typing import Final
 
 import msgspec
 from typing_extensions import override
@@ -26,6 +27,10 @@ from wats.telemetry import Telemetry, error_name
 from wats.telemetry.contract.values import Outcome, UpdateKind
 from wats.telemetry.sinks.isolation import FailureLog, Log
 from wats.worker import Duties, Worker
+
+# Looked up once: Python 3.11 needs 0.1 us for a member of an Enum.
+_UNKNOWN: Final = UpdateKind.UNKNOWN
+_DONE: Final = DeliveryState.DONE
 
 FIRST_RETRY_SECONDS = 1.0
 RETRY_FACTOR = 3.0
@@ -60,7 +65,7 @@ class Job(HandlerCall):
         self, desk: "Dispatcher", delivery: Delivery, expires: float, update: Update | None = None
     ) -> None:
         self.is_late = self.is_cancelled = self.has_ended = False
-        self.kind = UpdateKind.UNKNOWN
+        self.kind = _UNKNOWN
         self._desk = desk
         self.delivery = delivery
         self.expires = expires
@@ -94,7 +99,7 @@ class Job(HandlerCall):
     @override
     def handled(self, failure: BaseException | None) -> None:
         if failure is None:
-            self.settlement = Settlement(self.delivery, DeliveryState.DONE)
+            self.settlement = Settlement(self.delivery, _DONE)
         else:
             self._fail(error_name(failure))
         self._on_end(self)

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from time import perf_counter
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from typing_extensions import override
 
@@ -14,6 +14,8 @@ from wats.inbound.updates import Update
 from wats.inbound.watchdog import Call, Watchdog
 from wats.telemetry import Telemetry, error_name
 from wats.telemetry.contract.values import Outcome, UpdateKind
+
+_SUCCESS: Final = Outcome.SUCCESS  # a look-up of 0.1 us in Python 3.11
 
 Handler: TypeAlias = Callable[[Update], Awaitable[None]]
 """Called with one update at a time; its result is ignored, an exception is a failure.
@@ -121,7 +123,7 @@ class HandlerCall(Call):
 
     @override
     def ended(self, failure: BaseException | None) -> None:
-        outcome = Outcome.SUCCESS
+        outcome = _SUCCESS
         if failure is not None:
             outcome = Outcome.ERROR
             self.telemetry.errors.record(failure)

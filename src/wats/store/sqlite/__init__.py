@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from apsw import Connection
 from typing_extensions import override
@@ -51,6 +51,8 @@ from wats.store.sqlite.connection import (
 from wats.store.sqlite.thread import ConnectionThread, commit, run_each
 from wats.store.sqlite.walk import Walk
 from wats.telemetry.contract.values import Adapter, Outcome, StoreOperation
+
+_RECEIVE: Final = StoreOperation.RECEIVE  # a look-up of 0.1 us in Python 3.11
 
 SETTLE_PATIENCE_SECONDS = 0.02
 """How long a settlement waits for a transaction of other requests to join, unless the one before it
@@ -229,7 +231,7 @@ class SQLiteStore(Store):
     ) -> None:
         if self._writer is None:
             raise StoreClosed
-        self._writer.join(StoreOperation.RECEIVE, inbox.receive, arrivals, on_received, slots)
+        self._writer.join(_RECEIVE, inbox.receive, arrivals, on_received, slots)
 
     @override
     async def claim(self, consumer: str, limit: int) -> Claimed:

@@ -230,7 +230,8 @@ def _known(
 
 
 def _sent(rows: Sequence[_Row]) -> Mapping[statuses.MessageKey, statuses.SentMessage]:
-    sent = [row for row in rows if row[_DIRECTION] is Direction.OUTBOUND]
+    outbound = Direction.OUTBOUND
+    sent = [row for row in rows if row[_DIRECTION] is outbound]
     return {
         row[_KEY]: statuses.SentMessage(row[0], row[_STATUS], row[_CREATED_AT], row[_UPDATED_AT])
         for row in sent
