@@ -67,7 +67,7 @@ def status(name: str, error_code: int | None = None) -> StatusRecord:
 def test_an_update_that_meta_sends_immediately_has_a_lag(
     news: News, recorder: Recorder, kind: UpdateKind
 ) -> None:
-    news.tell(update(kind), None)
+    news.report(update(kind), None)
 
     assert recorder.lags == [3.0]
 
@@ -76,13 +76,13 @@ def test_an_update_that_meta_sends_immediately_has_a_lag(
 def test_an_update_that_may_be_old_on_arrival_has_no_lag(
     news: News, recorder: Recorder, kind: UpdateKind
 ) -> None:
-    news.tell(update(kind), None)
+    news.report(update(kind), None)
 
     assert recorder.lags == []
 
 
 def test_an_update_without_a_time_has_no_lag(news: News, recorder: Recorder) -> None:
-    news.tell(update(UpdateKind.MESSAGE, EPOCH), None)
+    news.report(update(UpdateKind.MESSAGE, EPOCH), None)
 
     assert recorder.lags == []
 
@@ -91,7 +91,7 @@ def test_an_update_without_a_time_has_no_lag(news: News, recorder: Recorder) -> 
     "outcome", [FinalOutcome.DELIVERED, FinalOutcome.READ, FinalOutcome.PLAYED]
 )
 def test_a_final_status_is_counted(news: News, recorder: Recorder, outcome: FinalOutcome) -> None:
-    news.tell(update(UpdateKind.STATUS), status(outcome.value))
+    news.report(update(UpdateKind.STATUS), status(outcome.value))
 
     assert [each for each, _ in recorder.final] == [outcome]
 
@@ -100,7 +100,7 @@ def test_a_final_status_is_counted(news: News, recorder: Recorder, outcome: Fina
 def test_a_status_that_is_not_final_is_not_counted(
     news: News, recorder: Recorder, name: str
 ) -> None:
-    news.tell(update(UpdateKind.STATUS), status(name))
+    news.report(update(UpdateKind.STATUS), status(name))
 
     assert recorder.final == []
 
@@ -117,7 +117,7 @@ def test_a_status_that_is_not_final_is_not_counted(
 def test_a_failure_is_counted_with_its_category(
     news: News, recorder: Recorder, code: int | None, category: ErrorCategory
 ) -> None:
-    news.tell(update(UpdateKind.STATUS), status("failed", code))
+    news.report(update(UpdateKind.STATUS), status("failed", code))
 
     assert recorder.final == [(FinalOutcome.FAILED, category)]
 
@@ -125,7 +125,7 @@ def test_a_failure_is_counted_with_its_category(
 def test_delivery_time_runs_from_the_send_to_the_time_of_the_status(
     news: News, recorder: Recorder
 ) -> None:
-    news.tell(update(UpdateKind.STATUS), status("delivered"), NOON - timedelta(seconds=5))
+    news.report(update(UpdateKind.STATUS), status("delivered"), NOON - timedelta(seconds=5))
 
     assert recorder.deliveries == [5.0]
 
@@ -133,6 +133,6 @@ def test_delivery_time_runs_from_the_send_to_the_time_of_the_status(
 def test_nothing_is_counted_without_a_sink_or_exposition(news: News, recorder: Recorder) -> None:
     recorder.wants_news = False
 
-    news.tell(update(UpdateKind.STATUS), status("delivered"), NOON)
+    news.report(update(UpdateKind.STATUS), status("delivered"), NOON)
 
     assert (recorder.lags, recorder.final, recorder.deliveries) == ([], [], [])

@@ -21,7 +21,7 @@ class News:
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
 
-    def tell(
+    def report(
         self, update: Update, status: StatusRecord | None, sent_at: datetime | None = None
     ) -> None:
         """Record *update*; *status* is its transition, *sent_at* the send time of its message."""
