@@ -71,7 +71,7 @@ class DeliveryCall(HandlerCall):
     ) -> None:
         self.is_late = self.is_cancelled = self.has_ended = False
         self.kind = _UNKNOWN
-        self._desk = desk
+        self._dispatcher = dispatcher
         self.delivery = delivery
         self.expires = expires
         self.update = update
