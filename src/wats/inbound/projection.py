@@ -20,7 +20,7 @@ _NOT_WRITTEN = ("edit", "revoke")
 """Types of a message that change an earlier one; taking a message back is not writing one."""
 
 
-class Records(msgspec.Struct, frozen=True):
+class Records(msgspec.Struct, frozen=True, gc=False):
     """The records of one update: a message, a status, or an opened window; or none."""
 
     message: MessageRecord | None = None

@@ -23,7 +23,7 @@ from wats.telemetry import Telemetry
 from wats.telemetry.contract.values import Outcome
 
 
-class Receipt(msgspec.Struct, frozen=True):
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """The result of one webhook.
 
     Attributes:
