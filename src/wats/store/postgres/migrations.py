@@ -1,4 +1,4 @@
-"""Applying migrations to a PostgreSQL database."""
+"""Apply migrations to a PostgreSQL database."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from wats.store.migrate import AppliedMigration, Migration, missing_migrations
 from wats.store.postgres.connection import Connection
 
 MIGRATION_SECONDS = 600
-"""How long a migration may take, and how long another process waits for it."""
+"""The time limit of a migration, and of other processes waiting for its end."""
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('wats migration'), hashtext(current_schema()))"
 
@@ -39,19 +39,19 @@ SELECT array[
 ]
 FROM wats_schema_migrations
 """
-"""The schema version, and what the migrations after that of a process tolerate."""
+"""The schema version, and the highest `tolerates` of migrations after a given version."""
 
 
 async def migrate(connection: Connection, migrations: Sequence[Migration]) -> None:
     """Apply the missing *migrations*, each in a transaction of its own.
 
-    A lock of the transaction keeps other processes out; it is gone when this process is.
+    A lock of the transaction excludes other processes, and is released if this process dies.
 
     Raises:
-        MigrationFailed: One failed; the database is as it was before that one.
-        SchemaMismatch: The database has other migrations than these.
+        MigrationFailed: A migration failed and was rolled back; earlier ones stay applied.
+        SchemaMismatch: The applied migrations differ from *migrations*.
     """
-    if await _is_complete(connection, migrations):  # then no right to create anything is needed
+    if await _is_complete(connection, migrations):  # then the user needs no right to create tables
         return
     await connection.execute(f"SET statement_timeout = '{MIGRATION_SECONDS}s'")
     await connection.execute(f"SET lock_timeout = '{MIGRATION_SECONDS}s'")
