@@ -25,6 +25,7 @@ check: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python docs/words.py
 
 format: setup
 	@$(BIN)/ruff format .

@@ -22,7 +22,7 @@ from wats.web.ops.status import (
     FeatureFlags,
     GraphShape,
     ServiceShape,
-    Status,
+    ServiceStatus,
     StoreView,
     WebhookShape,
 )
@@ -46,7 +46,7 @@ def status(**changes: Any) -> bytes:
         "feature_flags": FLAGS,
         "persistence": STORE,
     }
-    return msgspec.json.encode(Status(**{**fields, **changes}))
+    return msgspec.json.encode(ServiceStatus(**{**fields, **changes}))
 
 
 def diagnostics(**changes: Any) -> bytes:

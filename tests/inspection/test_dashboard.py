@@ -21,7 +21,7 @@ from wats.telemetry.contract.values import (
     StoreOperation,
     UpdateKind,
 )
-from wats.web.ops.status import FeatureFlags, Status, StoreView
+from wats.web.ops.status import FeatureFlags, ServiceStatus, StoreView
 
 URL = "http://127.0.0.1:8787"
 TEMPLATES = ("/webhook", "/api/messages/text", "/api/conversations/:phone/window", "unmatched")
@@ -59,7 +59,7 @@ def scrape(service: Telemetry) -> Samples:
     return Samples.parse(service.render().body.decode())
 
 
-def status(**changes: object) -> Status:
+def status(**changes: object) -> ServiceStatus:
     store = StoreView(
         ok=True,
         backend="sqlite",
@@ -76,7 +76,7 @@ def status(**changes: object) -> Status:
         "feature_flags": FeatureFlags(group_routes=False, persistence=True),
         "persistence": store,
     }
-    return Status(**{**fields, **changes})
+    return ServiceStatus(**{**fields, **changes})
 
 
 @lru_cache

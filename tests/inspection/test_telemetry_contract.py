@@ -22,9 +22,9 @@ from wats.telemetry.contract.values import (
     UpdateKind,
 )
 from wats.version import __version__
-from wats.web.ops.status import Diagnostics, FeatureFlags, Status
+from wats.web.ops.status import Diagnostics, FeatureFlags, ServiceStatus
 
-STATUS = Status(
+STATUS = ServiceStatus(
     service="wats",
     version=__version__,
     uptime_seconds=1,
@@ -148,7 +148,7 @@ def test_every_string_of_a_document_is_found() -> None:
 
 
 def test_the_documented_fields_are_known() -> None:
-    assert unknown_fields(msgspec.to_builtins(STATUS), Status) == []
+    assert unknown_fields(msgspec.to_builtins(STATUS), ServiceStatus) == []
 
 
 def test_other_fields_are_found_at_any_depth_and_not_named() -> None:
@@ -157,7 +157,7 @@ def test_other_fields_are_found_at_any_depth_and_not_named() -> None:
     del document["version"]
     document["persistence"] = {"ok": True, "path": "/var/lib"}
 
-    found = unknown_fields(document, Status)
+    found = unknown_fields(document, ServiceStatus)
 
     assert found == [
         "version is missing",

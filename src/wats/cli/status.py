@@ -19,11 +19,11 @@ from wats.inspection.formatting import Style, format_uptime
 from wats.inspection.history import History
 from wats.inspection.samples import Samples
 from wats.privacy import Secret
-from wats.web.ops.status import Status
+from wats.web.ops.status import ServiceStatus
 
 TIMEOUT_SECONDS: Final = 5.0
 
-Look: TypeAlias = tuple[Status, Samples]
+Look: TypeAlias = tuple[ServiceStatus, Samples]
 Show: TypeAlias = Callable[[View], None]
 
 
@@ -78,7 +78,7 @@ def _look(remote: Remote, token: Secret) -> Look:
             msg = f"{remote.url} responds with {answer.status}."
             raise NoAnswer(msg)
     try:
-        found = msgspec.json.decode(answers[0].body, type=Status)
+        found = msgspec.json.decode(answers[0].body, type=ServiceStatus)
         return found, Samples.parse(answers[1].body.decode())
     except (ValueError, msgspec.MsgspecError):
         msg = f"{remote.url} sends a response that is not from wats."

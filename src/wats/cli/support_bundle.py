@@ -21,7 +21,7 @@ from wats.inspection.secret_search import PUBLIC, Care, Haystack, Needle, needle
 from wats.inspection.telemetry_contract import Vocabulary, looks_private, strings_of
 from wats.privacy import REDACTED, Secret
 from wats.version import __version__
-from wats.web.ops.status import Diagnostics, Status
+from wats.web.ops.status import Diagnostics, ServiceStatus
 
 LIBRARIES: Final = (
     "aiohttp",
@@ -113,7 +113,7 @@ def _ask(remote: Remote, token: Secret) -> dict[str, Any]:
             raise NoAnswer(msg)
         answers[path] = answer.body
     try:
-        status = msgspec.json.decode(answers["/status"], type=Status)
+        status = msgspec.json.decode(answers["/status"], type=ServiceStatus)
         diagnostics = msgspec.json.decode(answers["/debug/diagnostics"], type=Diagnostics)
         samples = Samples.parse(answers["/metrics"].decode())
     except (ValueError, msgspec.MsgspecError):

@@ -28,7 +28,7 @@ from wats.inspection.telemetry_contract import (
 from wats.telemetry.contract.families import SERIES
 from wats.telemetry.contract.values import SeriesCount
 from wats.version import __version__
-from wats.web.ops.status import Diagnostics, Status
+from wats.web.ops.status import Diagnostics, ServiceStatus
 
 CLOCK_SECONDS: Final = 30.0
 SERIES_BUDGET: Final = 4000
@@ -182,7 +182,10 @@ def _is_known(evidence: Evidence) -> Finding:
 def _has_known_fields(evidence: Evidence) -> Finding:
     diagnostics = evidence.document_of("/debug/diagnostics")
     found = [
-        *(f"in /status {each}" for each in unknown_fields(evidence.document_of("/status"), Status)),
+        *(
+            f"in /status {each}"
+            for each in unknown_fields(evidence.document_of("/status"), ServiceStatus)
+        ),
         *(f"in the diagnostics {each}" for each in unknown_fields(diagnostics, Diagnostics)),
     ]
     if not found and (shown := shown_secrets(diagnostics["configShape"])):

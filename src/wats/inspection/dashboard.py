@@ -14,7 +14,7 @@ from wats.inspection.formatting import (
 from wats.inspection.history import History
 from wats.inspection.samples import Samples
 from wats.inspection.tables import Cell, Fact, Row, Table, Tally, inbox, others, sections
-from wats.web.ops.status import Status, StoreView
+from wats.web.ops.status import ServiceStatus, StoreView
 
 _NUMBER: Final = 8
 _LABEL: Final = 20
@@ -37,7 +37,7 @@ class View:
     """
 
     url: str
-    status: Status | None
+    status: ServiceStatus | None
     latest: Samples
     history: History | None = None
     trouble: str = ""

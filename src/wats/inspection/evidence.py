@@ -13,7 +13,7 @@ from wats.inspection.existence_probe import Trial
 from wats.inspection.samples import Samples
 from wats.inspection.secret_search import Needle
 from wats.privacy import Secret
-from wats.web.ops.status import Status
+from wats.web.ops.status import ServiceStatus
 
 HIDDEN: Final = ("/metrics", "/status", "/debug/diagnostics")
 
@@ -73,13 +73,13 @@ class Evidence:
         return Samples.parse(self.answers["/metrics"].body.decode(errors="replace"))
 
     @cached_property
-    def status(self) -> Status:
+    def status(self) -> ServiceStatus:
         """The content of `/status`.
 
         Raises:
             msgspec.MsgspecError: The response has another form.
         """
-        return msgspec.json.decode(self.answers["/status"].body, type=Status)
+        return msgspec.json.decode(self.answers["/status"].body, type=ServiceStatus)
 
     def document_of(self, path: str) -> Any:
         """Return the JSON of the response of *path*.

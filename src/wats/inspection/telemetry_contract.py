@@ -11,7 +11,7 @@ from wats.privacy import REDACTED
 from wats.telemetry.contract.families import FAMILIES, Family
 from wats.telemetry.contract.labels import TARGET_NAME, Label
 from wats.telemetry.contract.values import UNMATCHED, Kind
-from wats.web.ops.status import Status
+from wats.web.ops.status import ServiceStatus
 
 _PARTS: Final = ("_bucket", "_sum", "_count")
 
@@ -47,7 +47,7 @@ def strings_of(document: object) -> Iterator[str]:
 class Vocabulary:
     """The series that one service can expose, as far as they are known to its clients."""
 
-    def __init__(self, status: Status) -> None:
+    def __init__(self, status: ServiceStatus) -> None:
         self._families = {name: family for family in FAMILIES for name in _sample_names(family)}
         self._open = {
             "route": {*status.routes, UNMATCHED},

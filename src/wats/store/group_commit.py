@@ -34,7 +34,7 @@ Finish: TypeAlias = Callable[[Any, Exception | None], None]
 """Called on the event loop with the result or the error of an operation."""
 
 
-class Request(msgspec.Struct, kw_only=True):
+class StoreRequest(msgspec.Struct, kw_only=True):
     """An operation of the store with its result, or several operations that run as one call.
 
     Attributes:
@@ -77,7 +77,7 @@ class Request(msgspec.Struct, kw_only=True):
         else:
             self.results = self.run(connection, self.items, self.reserved)
 
-    def split(self) -> "list[Request]":
+    def split(self) -> "list[StoreRequest]":
         """Return a request for each operation; the first request gets the reserved slots."""
         if self.items is None:
             return [self]
@@ -129,12 +129,12 @@ class GroupCommit:
         hand_over: Starts a batch of requests without blocking. A call of `ended` must follow.
     """
 
-    def __init__(self, hand_over: Callable[[list[Request]], None]) -> None:
+    def __init__(self, hand_over: Callable[[list[StoreRequest]], None]) -> None:
         self._hand_over = hand_over
         self._loop = asyncio.get_running_loop()
-        self._waiting: list[Request] = []
+        self._waiting: list[StoreRequest] = []
         self._joint: dict[
-            Callable[..., Any], Request
+            Callable[..., Any], StoreRequest
         ] = {}  # the gathered requests that others can join
         self._size = 0
         self._expected = 0  # operations of the last batch and those gathered at its end
@@ -143,7 +143,7 @@ class GroupCommit:
         self._is_urgent = False  # whether a gathered request is not patient
         self._patience: asyncio.TimerHandle | None = None
 
-    def submit(self, request: Request, *, patience_seconds: float = 0.0) -> None:
+    def submit(self, request: StoreRequest, *, patience_seconds: float = 0.0) -> None:
         """Gather *request*; wait up to *patience_seconds* for others to share its transaction."""
         if request.loop is not self._loop:
             if request.reserve():
@@ -175,7 +175,7 @@ class GroupCommit:
             if self._size >= MAX_BATCH:
                 self._flush()
             return
-        request = Request(
+        request = StoreRequest(
             run=run,
             items=[item],
             finishes=[finish],
@@ -188,7 +188,7 @@ class GroupCommit:
             self._joint[run] = request
         self.submit(request)
 
-    def ended(self, requests: Sequence[Request]) -> None:
+    def ended(self, requests: Sequence[StoreRequest]) -> None:
         """Note that a batch of requests has ended. Called on the loop of the requests."""
         if asyncio.get_running_loop() is not self._loop:
             return
@@ -233,11 +233,11 @@ class GroupCommit:
 
 def request_of(
     run: Callable[..., Any], operation: StoreOperation | None = None, *, is_patient: bool = False
-) -> "tuple[Request, asyncio.Future[Any]]":
+) -> "tuple[StoreRequest, asyncio.Future[Any]]":
     """Return a request of the running loop, and a future for its result."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
-    request = Request(
+    request = StoreRequest(
         run=run,
         finishes=[partial(resolve, future)],
         began=[perf_counter()],
@@ -259,7 +259,7 @@ def resolve(future: "asyncio.Future[Any]", result: Any, error: Exception | None)
 
 
 def finish_all(
-    requests: Sequence[Request], observe: Callable[[StoreOperation, Outcome, float], None]
+    requests: Sequence[StoreRequest], observe: Callable[[StoreOperation, Outcome, float], None]
 ) -> None:
     """Finish *requests* on their loop, and pass each operation to *observe*."""
     now = perf_counter()
@@ -272,7 +272,7 @@ def finish_all(
                 observe(request.operation, outcome, now - began)
 
 
-def run_all(connection: Any, requests: Sequence[Request]) -> None:
+def run_all(connection: Any, requests: Sequence[StoreRequest]) -> None:
     """Run *requests* in the open transaction of *connection*, in the order of the least work.
 
     Settlements run first, because arrivals reuse the pages of deleted deliveries. Claims run before
@@ -282,7 +282,7 @@ def run_all(connection: Any, requests: Sequence[Request]) -> None:
         request.perform(connection)
 
 
-def _rank(request: Request) -> int:
+def _rank(request: StoreRequest) -> int:
     if request.is_patient:
         return 0
     return 1 if request.items is None else 2

@@ -192,10 +192,10 @@ class Telemetry:
         self._dispatches = dispatch_places(blocks, self._targets)
 
     def use_targets(self, names: Sequence[str]) -> None:
-        """Set the names of the targets of `dispatched`; once, when handlers are frozen.
+        """Set the names of the targets of `dispatched`. Call it once, when handlers are frozen.
 
-        The first 31 names become label values. The others are `other`, and so is a name that could
-        not be the name of code, or holds as many consecutive digits as a phone number.
+        The first 31 names become label values; further names become `other`. A name that is not
+        valid for code, or has as many consecutive digits as a phone number, becomes `other` too.
         """
         known = dict.fromkeys(name for name in names if TARGET_NAME.fullmatch(name))
         known.pop(OTHER_TARGET, None)
@@ -205,7 +205,7 @@ class Telemetry:
 
     def http_request(self, route: int, method: Method, status: int, seconds: float) -> None:
         """Record a request that took *seconds*; *status* is 0 if it had no response."""
-        # Written out, here and wherever every webhook passes: a call costs as much as recording.
+        # Inlined, as in all methods on the path of webhooks: a call costs as much as recording.
         try:
             answer = _CLASSES.get(status, StatusClass.UNKNOWN)
             counter, histogram = self._http[route, method, answer]
@@ -308,15 +308,15 @@ class Telemetry:
     def auth_failure(self, surface: AuthSurface, count: int = 1) -> None:
         """Record *count* requests with missing or invalid credentials.
 
-        0 is added, and passed to the sink, as 1 is: a path that does not exist must take the same
-        time as one that is hidden.
+        A count of 0 is recorded and passed to the sink like any other, because a path that does not
+        exist must take the same time as a hidden path.
         """
         self._count("auth_failure", AUTH_FAILURES, (surface,), count)
 
     def store_operation(
         self, adapter: Adapter, operation: StoreOperation, outcome: Outcome, seconds: float
     ) -> None:
-        """Record an operation of the store; this is the `Observe` that a store is opened with.
+        """Record an operation of the store; passed to `Store.open` as `observe`.
 
         The sink receives the loss of the store when an operation fails, and its return when the
         same operation succeeds: a full disk fails writes and still serves reads.
@@ -424,19 +424,19 @@ class Telemetry:
             self._sink.call("record_span", name.value, began, ended, attributes)
 
     def _sink_failed(self, method: str) -> None:
-        # The sink does not receive its own failure, since it would fail at that as well.
+        # The sink does not receive its own failure, since that call would fail as well.
         places = self._places.get(SINK_FAILURES)
         if places is not None:
             self._slots[places[(method,)]] += 1.0
 
     @property
     def shows_inbox(self) -> bool:
-        """Whether the depth of the inbox is exposed or passed on, so that it is worth measuring."""
+        """Whether the depth of the inbox is exposed or passed to a sink, so must be measured."""
         return INBOX_DEPTH in self._places
 
     @property
     def budget(self) -> int:
-        """The most series that this service can ever expose."""
+        """The maximum number of series that this service can expose."""
         return self._registry.budget
 
     def render(self, accept: str | None = None, accept_encoding: str | None = None) -> Rendered:

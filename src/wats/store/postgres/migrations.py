@@ -1,4 +1,4 @@
-"""Applying migrations to a PostgreSQL database."""
+"""Apply migrations to a PostgreSQL database."""
 
 import asyncio
 import random
@@ -48,7 +48,7 @@ SELECT array[
 ]
 FROM wats_schema_migrations
 """
-"""The schema version, and what the migrations after that of a process tolerate."""
+"""The schema version, and the highest `tolerates` of migrations after a given version."""
 
 
 async def migrate(connection: Connection, migrations: Sequence[Migration]) -> None:
@@ -59,10 +59,10 @@ async def migrate(connection: Connection, migrations: Sequence[Migration]) -> No
     rolled back and repeated, so that they do not wait for it either.
 
     Raises:
-        MigrationFailed: One failed; the database is as it was before that one.
-        SchemaMismatch: The database has other migrations than these.
+        MigrationFailed: A migration failed and was rolled back; earlier ones stay applied.
+        SchemaMismatch: The applied migrations differ from *migrations*.
     """
-    if await _is_complete(connection, migrations):  # then no right to create anything is needed
+    if await _is_complete(connection, migrations):  # then the user needs no right to create tables
         return
     await connection.execute(f"SET statement_timeout = '{MIGRATION_SECONDS}s'")
     await connection.execute(f"SET lock_timeout = '{MIGRATION_SECONDS}s'")
