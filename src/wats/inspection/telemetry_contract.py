@@ -63,7 +63,7 @@ class Vocabulary:
         values = dict(labels)
         has_bound = name == f"{family.name}_bucket"
         bound = values.pop("le", None) if has_bound else None
-        if len(values) + has_bound != len(labels) or set(values) != {x.key for x in family.labels}:
+        if set(values) != {label.key for label in family.labels}:
             return f"unknown labels of {family.name}"
         if has_bound and bound not in _bounds(family):
             return f"an unknown bucket of {family.name}"
