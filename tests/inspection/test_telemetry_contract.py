@@ -112,6 +112,7 @@ def test_a_value_outside_the_vocabulary_is_reported_without_the_value(sample, ob
         ("sha256=0a", "a token"),
         ("3f786850e387550fdab836ed7e6dc881", "a token"),
         ("ada@example.org", "an e-mail address"),
+        ("a" * 1025, "a text of more than 1024 characters"),
     ],
 )
 def test_personal_data_patterns_are_detected(text, kind) -> None:

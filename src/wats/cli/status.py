@@ -16,6 +16,7 @@ from rich.control import Control
 from wats.cli.options import Credentials, credential_options
 from wats.inspection.client import NoAnswer, Remote, service_url
 from wats.inspection.dashboard import View
+from wats.inspection.evidence import UNREADABLE
 from wats.inspection.formatting import format_uptime
 from wats.inspection.history import History
 from wats.inspection.samples import Samples
@@ -81,7 +82,7 @@ def _look(remote: Remote, token: Secret) -> Look:
     try:
         found = msgspec.json.decode(answers[0].body, type=Status)
         return found, Samples.parse(answers[1].body.decode())
-    except (ValueError, msgspec.MsgspecError):
+    except UNREADABLE:
         msg = f"{remote.url} sends a response that is not from wats."
         raise NoAnswer(msg) from None
 

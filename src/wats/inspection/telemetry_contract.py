@@ -26,8 +26,14 @@ _PRIVATE: Final = {
 }
 
 
+MAX_TEXT_CHARACTERS: Final = 1024
+"""Several times the longest text of a service. The patterns need quadratic time."""
+
+
 def looks_private(text: str) -> list[str]:
     """Return descriptions of the forbidden data that *text* seems to hold."""
+    if len(text) > MAX_TEXT_CHARACTERS:
+        return [f"a text of more than {MAX_TEXT_CHARACTERS} characters"]
     return [what for what, pattern in _PRIVATE.items() if pattern.search(text)]
 
 
