@@ -1,5 +1,3 @@
-"""A server that may send anything is queried: the commands end with a sentence, in bounded time."""
-
 import json
 import re
 
