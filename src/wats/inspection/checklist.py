@@ -12,10 +12,8 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Final
 
-import msgspec
-
 from wats.config import checks
-from wats.inspection.evidence import HIDDEN, Evidence
+from wats.inspection.evidence import HIDDEN, UNREADABLE, Evidence
 from wats.inspection.existence_probe import Trial
 from wats.inspection.secret_search import Care, Haystack, Needle
 from wats.inspection.telemetry_contract import (
@@ -93,7 +91,7 @@ def _if_open(judge: Callable[[Evidence], Finding]) -> Callable[[Evidence], Findi
             return _unknown(_CLOSED)
         try:
             return judge(evidence)
-        except (ValueError, msgspec.MsgspecError):
+        except UNREADABLE:
             return _fails("The response cannot be parsed; it is not from wats.")
 
     return judged

@@ -17,6 +17,9 @@ from wats.web.ops.status import ServiceStatus
 
 HIDDEN: Final = ("/metrics", "/status", "/debug/diagnostics")
 
+UNREADABLE: Final = (ArithmeticError, RecursionError, ValueError, msgspec.MsgspecError)
+"""The exceptions of reading a response that is not from wats, however hostile it is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -68,7 +71,7 @@ class Evidence:
         """The samples of `/metrics`.
 
         Raises:
-            NotAnExposition: The response is not an exposition.
+            UNREADABLE: The response is not an exposition.
         """
         return Samples.parse(self.answers["/metrics"].body.decode(errors="replace"))
 
@@ -77,7 +80,7 @@ class Evidence:
         """The content of `/status`.
 
         Raises:
-            msgspec.MsgspecError: The response has another form.
+            UNREADABLE: The response has another form.
         """
         return msgspec.json.decode(self.answers["/status"].body, type=ServiceStatus)
 
@@ -85,6 +88,6 @@ class Evidence:
         """Return the JSON of the response of *path*.
 
         Raises:
-            ValueError: It is none.
+            UNREADABLE: The response is not JSON.
         """
         return json.loads(self.answers[path].body)

@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from wats.clock import Now, utc_now
 from wats.errors import ConfigError, ConfigIssue
+from wats.extras import install_command
 from wats.store import Store
 from wats.store.sqlite import SQLiteStore
 from wats.store.sqlite.bell import Bell
@@ -66,8 +67,11 @@ def _open_postgres(url: str, password: str | None) -> Store:
         raise _refusal(f"may have these parameters after '?': {allowed}")
     try:
         from wats.store.postgres import PostgresStore  # asyncpg is optional
-    except ModuleNotFoundError:
-        raise _refusal("is a PostgreSQL URL, which needs the extra 'wats[postgres]'") from None
+    except ModuleNotFoundError as error:
+        if (install := install_command(error)) is None:
+            raise
+        msg = f"is a PostgreSQL URL, which needs a package that is not installed; run: {install}"
+        raise _refusal(msg) from None
     return PostgresStore(url, password=password)
 
 
