@@ -13,6 +13,7 @@ from bench.writer import Cost, WriterCosts
 
 GOALS = (
     ("stored", "bare", 0.60),
+    ("stored-postgres", "bare", 0.30),
     ("stored", "pywa", 1.7),
     ("stored", "pywa-fastapi", 1.7),
     ("inline", "bare", 1.2),
