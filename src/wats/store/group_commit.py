@@ -133,9 +133,7 @@ class GroupCommit:
         self._hand_over = hand_over
         self._loop = asyncio.get_running_loop()
         self._waiting: list[StoreRequest] = []
-        self._joint: dict[
-            Callable[..., Any], StoreRequest
-        ] = {}  # the gathered requests that others can join
+        self._joint: dict[Callable[..., Any], StoreRequest] = {}  # requests that others can join
         self._size = 0
         self._expected = 0  # operations of the last batch and those gathered at its end
         self._under_way = 0
