@@ -43,6 +43,25 @@ def test_a_service_is_shown_once(service) -> None:
     assert "\x1b" not in result.out
 
 
+@pytest.mark.parametrize("columns", ["0", "1", "40"])
+def test_no_variable_causes_color_in_a_pipe_or_a_failure(service, monkeypatch, columns) -> None:
+    for name, value in {
+        "COLUMNS": columns,
+        "FORCE_COLOR": "1",
+        "TTY_COMPATIBLE": "1",
+        "TTY_INTERACTIVE": "1",
+        "COLORTERM": "truecolor",
+        "TERM": "xterm",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    result = service.ask("status", service.url)
+
+    assert (result.code, result.err) == (0, "")
+    assert "\x1b" not in result.out
+    assert max(map(len, result.out.splitlines())) <= (int(columns) or 80)
+
+
 def test_a_wrong_token_is_reported(service) -> None:
     result = service.ask("status", service.url, "--token-env", "WATS_VERIFY_TOKEN")
 

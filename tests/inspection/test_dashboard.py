@@ -214,7 +214,7 @@ failures in 42 s · Ctrl-C ends
 """)
 
 
-@pytest.mark.parametrize("columns", [20, 40, 60, 80, 100, 200])
+@pytest.mark.parametrize("columns", [1, 9, 20, 40, 60, 80, 100, 200])
 @pytest.mark.parametrize("lines", [1, 5, 12, 24, 60])
 def test_a_frame_is_never_larger_than_its_terminal(columns, lines) -> None:
     shown = frame(watched(FamilySet.OPERATOR), columns=columns, lines=lines).splitlines()

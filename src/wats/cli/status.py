@@ -119,12 +119,15 @@ def _watch(remote: Remote, token: Secret, interval: float, show: Show) -> None:
 def _console() -> Console:
     """Return stdout, without any style if it is not a terminal, or if NO_COLOR is set."""
     is_plain = not sys.stdout.isatty() or bool(os.environ.get("NO_COLOR"))
-    return Console(
+    console = Console(
         color_system=None if is_plain else "auto",  # rich's own NO_COLOR leaves bold and dim
         force_terminal=sys.stdout.isatty(),
         force_jupyter=False,
         highlight=False,
     )
+    if 0 in console.size:  # as in COLUMNS=0
+        console.size = (console.width or 80, console.height or 24)
+    return console
 
 
 @contextmanager
@@ -133,7 +136,7 @@ def _frames(console: Console) -> Iterator[Show]:
 
     The last frame stays behind.
     """
-    if not console.is_interactive:
+    if not console.is_terminal or console.is_dumb_terminal:
         yield lambda view: console.print(view, "")
         return
     last: list[View] = []
