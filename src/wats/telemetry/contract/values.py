@@ -1,7 +1,7 @@
 """The vocabulary of telemetry: the closed lists of values. No I/O.
 
-The families that use them are in `wats.telemetry.families`. To change a value here is to change the
-contract with every reader of `/metrics`.
+The families that use them are in `wats.telemetry.contract.families`. To change a value here is to
+change the contract with every reader of `/metrics`.
 """
 
 from dataclasses import dataclass
