@@ -1,5 +1,4 @@
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
@@ -7,28 +6,44 @@ from wats.clock import EPOCH
 from wats.inbound.news import News
 from wats.inbound.updates import Update
 from wats.store.records import StatusRecord
+from wats.telemetry import OPERATOR_ATTR, UNMATCHED, FamilySet, RouteLabel, Telemetry
+from wats.telemetry.contract.families import MESSAGE_DELIVERY, MESSAGES_FINAL, WEBHOOK_LAG
 from wats.telemetry.contract.values import ErrorCategory, FinalOutcome, UpdateKind
+from wats.testing import CapturingTelemetrySink
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
 class Recorder:
-    """Records the calls of telemetry."""
+    """Telemetry with a sink, and the numbers that the sink received."""
 
     def __init__(self) -> None:
-        self.wants_news = True
-        self.lags: list[float] = []
-        self.final: list[tuple[FinalOutcome, ErrorCategory]] = []
-        self.deliveries: list[float] = []
+        self.sink = CapturingTelemetrySink()
+        self.telemetry = Telemetry(
+            routes=[RouteLabel(UNMATCHED)],
+            adapter=None,
+            sink=self.sink,
+            families=FamilySet.OPERATOR,
+        )
 
-    def webhook_lag(self, seconds: float) -> None:
-        self.lags.append(seconds)
+    @property
+    def lags(self) -> list[float]:
+        return [each.value for each in self.sink.histograms if each.name == WEBHOOK_LAG.name]
 
-    def message_final(self, outcome: FinalOutcome, category: ErrorCategory) -> None:
-        self.final.append((outcome, category))
+    @property
+    def deliveries(self) -> list[float]:
+        return [each.value for each in self.sink.histograms if each.name == MESSAGE_DELIVERY.name]
 
-    def message_delivered(self, seconds: float) -> None:
-        self.deliveries.append(seconds)
+    @property
+    def final(self) -> list[tuple[object, object]]:
+        return [
+            (
+                each.attributes[OPERATOR_ATTR.DELIVERY_OUTCOME],
+                each.attributes[OPERATOR_ATTR.ERROR_CATEGORY],
+            )
+            for each in self.sink.counters
+            if each.name == MESSAGES_FINAL.name
+        ]
 
 
 @pytest.fixture
@@ -37,8 +52,8 @@ def recorder() -> Recorder:
 
 
 @pytest.fixture
-def news(recorder: Any) -> News:
-    return News(recorder)
+def news(recorder: Recorder) -> News:
+    return News(recorder.telemetry)
 
 
 def update(kind: UpdateKind, at: datetime = NOON - timedelta(seconds=3)) -> Update:
@@ -131,7 +146,7 @@ def test_delivery_time_runs_from_the_send_to_the_time_of_the_status(
 
 
 def test_nothing_is_counted_without_a_sink_or_exposition(news: News, recorder: Recorder) -> None:
-    recorder.wants_news = False
+    recorder.telemetry.wants_news = False
 
     news.report(update(UpdateKind.STATUS), status("delivered"), NOON)
 

@@ -77,7 +77,7 @@ def diagnostics(**changes: Any) -> bytes:
 def metrics(more: str = "") -> bytes:
     routes = [RouteLabel(each, (Method.GET,)) for each in ("/metrics", "/webhook", "unmatched")]
     telemetry = Telemetry(routes=routes, adapter=None)
-    telemetry.http_request(0, Method.GET, 200, 0.01)
+    telemetry.http.request(0, Method.GET, 200, 0.01)
     return telemetry.render().body + more.encode()
 
 

@@ -69,22 +69,22 @@ def telemetry(families: FamilySet) -> Telemetry:
 def work(service: Telemetry, webhooks: int, sends: int) -> None:
     """Let *service* have taken some webhooks and sent some messages, of which a few failed."""
     for number in range(webhooks):
-        service.http_request(0, Method.POST, 200, 0.002)
-        service.store_operation(Adapter.SQLITE, StoreOperation.RECEIVE, Outcome.SUCCESS, 0.002)
+        service.http.request(0, Method.POST, 200, 0.002)
+        service.store.operation(Adapter.SQLITE, StoreOperation.RECEIVE, Outcome.SUCCESS, 0.002)
         failed = Outcome.ERROR if number % 40 == 39 else Outcome.SUCCESS
-        service.webhook_update(UpdateKind.MESSAGE, failed)
-        service.dispatched(0, UpdateKind.MESSAGE, failed, 0.1)
-        service.dispatched(1, UpdateKind.MESSAGE, Outcome.SUCCESS, 0.1)
+        service.webhooks.update(UpdateKind.MESSAGE, failed)
+        service.webhooks.dispatched(0, UpdateKind.MESSAGE, failed, 0.1)
+        service.webhooks.dispatched(1, UpdateKind.MESSAGE, Outcome.SUCCESS, 0.1)
     for number in range(sends):
         failed = Outcome.ERROR if number % 8 == 7 else Outcome.SUCCESS
         status = 500 if failed is Outcome.ERROR else 200
-        service.http_request(1, Method.POST, 502 if status == 500 else 200, 0.15)
-        service.graph_operation(EndpointFamily.MESSAGES, status, failed, 0.14)
-        service.send_outcome(EndpointFamily.MESSAGES, failed)
+        service.http.request(1, Method.POST, 502 if status == 500 else 200, 0.15)
+        service.graph.operation(EndpointFamily.MESSAGES, status, failed, 0.14)
+        service.messages.send_outcome(EndpointFamily.MESSAGES, failed)
         if failed is Outcome.SUCCESS:
-            service.message_final(FinalOutcome.DELIVERED, ErrorCategory.NONE)
-            service.message_delivered(3.0)
-    service.http_request(3, Method.GET, 404, 0.0001)
+            service.messages.final_status(FinalOutcome.DELIVERED, ErrorCategory.NONE)
+            service.messages.delivered(3.0)
+    service.http.request(3, Method.GET, 404, 0.0001)
 
 
 def scrape(service: Telemetry) -> Samples:
@@ -123,9 +123,9 @@ def watched(families: FamilySet = FamilySet.CONTRACT, pauses: tuple[int, ...] = 
             history.look(2.0 * look, scrape(service))
     if families is FamilySet.OPERATOR:
         for state, depth in zip(InboxState, (12, 3, 1, 2, 0), strict=True):
-            service.inbox_depth(state, depth)
-        service.inbox_oldest_age(4.2)
-        service.auth_failure(AuthSurface.API)
+            service.store.inbox_depth(state, depth)
+        service.store.inbox_oldest_age(4.2)
+        service.http.auth_failure(AuthSurface.API)
         history.look(42.0, scrape(service))
     notes = ("failures in 42 s", "Ctrl-C ends")
     return View(url=URL, status=status(), latest=history.latest, history=history, notes=notes)

@@ -46,11 +46,11 @@ def test_every_exposition_of_ours_is_of_the_vocabulary() -> None:
     )
     telemetry.use_targets(["shop.handlers:answer", "Shop.__call__", "f.<locals>.g"])
     for place in range(4):
-        telemetry.http_request(place, Method.GET, 200 + 100 * place, 0.1)
-        telemetry.dispatched(place, UpdateKind.MESSAGE, Outcome.SUCCESS, 0.1)
-    telemetry.inbox_depth(InboxState.PENDING, 3)
-    telemetry.graph_operation(EndpointFamily.FLOWS, 0, Outcome.ERROR, 99.0)
-    telemetry.store_operation(Adapter.SQLITE, StoreOperation.CLAIM, Outcome.SUCCESS, 1.0)
+        telemetry.http.request(place, Method.GET, 200 + 100 * place, 0.1)
+        telemetry.webhooks.dispatched(place, UpdateKind.MESSAGE, Outcome.SUCCESS, 0.1)
+    telemetry.store.inbox_depth(InboxState.PENDING, 3)
+    telemetry.graph.operation(EndpointFamily.FLOWS, 0, Outcome.ERROR, 99.0)
+    telemetry.store.operation(Adapter.SQLITE, StoreOperation.CLAIM, Outcome.SUCCESS, 1.0)
 
     samples = Samples.parse(telemetry.render().body.decode())
 

@@ -110,7 +110,7 @@ class DeliveryCall(HandlerCall):
         self._on_end(self)
 
     def _fail(self, error: str) -> None:
-        self.telemetry.webhook_update(self.kind, Outcome.ERROR)
+        self.telemetry.webhooks.update(self.kind, Outcome.ERROR)
         seconds = self._dispatcher.retry_seconds(self.delivery.attempt)
         if seconds is None:
             self._die(error)
@@ -250,7 +250,7 @@ class Dispatcher(Slots):
         settled = await self._store.settle([job.settlement for job in jobs])
         kinds = {job.delivery.update_id: job.kind for job in jobs}
         for kind, count in Counter([kinds[update_id] for update_id in settled.done]).items():
-            self.telemetry.webhook_update(kind, Outcome.SUCCESS, count)
+            self.telemetry.webhooks.update(kind, Outcome.SUCCESS, count)
         return bool(settled.due)
 
     async def _renew(self, jobs: Sequence[DeliveryCall]) -> None:

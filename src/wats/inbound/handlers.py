@@ -127,7 +127,9 @@ class HandlerCall(Call):
         if failure is not None:
             outcome = Outcome.ERROR
             self.telemetry.errors.record(failure)
-        self.telemetry.dispatched(self.place, self.kind, outcome, perf_counter() - self.began)
+        self.telemetry.webhooks.dispatched(
+            self.place, self.kind, outcome, perf_counter() - self.began
+        )
         self.handled(failure)
 
     def handled(self, failure: BaseException | None) -> None:

@@ -124,7 +124,7 @@ class Receiver:
         """
         skipped = 0
         for kind, count in found.skipped.items():
-            self.telemetry.webhook_update(kind, Outcome.SKIPPED, count)
+            self.telemetry.webhooks.update(kind, Outcome.SKIPPED, count)
             skipped += count
         received = len(found.updates)
         if self._store is not None:
@@ -191,12 +191,12 @@ class _Storing:
     def _is_new(self, update: Update, arrival: Arrival, received: Received | None) -> bool:
         telemetry = self._receiver.telemetry
         if received is None:
-            telemetry.webhook_update(update.kind, Outcome.DEDUPED)
+            telemetry.webhooks.update(update.kind, Outcome.DEDUPED)
             return False
         if telemetry.wants_news:
             self._receiver.news.report(update, arrival.status, received.sent_at)
         if not arrival.consumers:
-            telemetry.webhook_update(update.kind, Outcome.SUCCESS)
+            telemetry.webhooks.update(update.kind, Outcome.SUCCESS)
         return True
 
 
@@ -243,7 +243,7 @@ class _Handling:
             self._calls.start(_Step(self), name, self._update)
             return True
         outcome = Outcome.ERROR if self._failures else Outcome.SUCCESS
-        self._receiver.telemetry.webhook_update(self._update.kind, outcome)
+        self._receiver.telemetry.webhooks.update(self._update.kind, outcome)
         self._handled += not self._failures
         return False
 

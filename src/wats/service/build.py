@@ -133,7 +133,7 @@ def _outbound(common: _BuilderArguments, session: aiohttp.ClientSession | None) 
         base_url=profile.graph.base_url,
         version=profile.graph.api_version,
         access_token=secrets.access_token,
-        telemetry=telemetry,
+        telemetry=telemetry.graph,
         session=session,
     )
     acceptor = Acceptor(
