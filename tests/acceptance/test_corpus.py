@@ -251,7 +251,8 @@ async def test_nothing_is_stored_of_a_body_with_an_invalid_signature(open_gatewa
             assert (answer.status, answer.code) == (401, "signature_mismatch")
 
         assert await gateway.normalized() == before == {}
-        kept = {table for table, rows in gateway.rows().items() if rows}
-        assert kept <= {"wats_consumers", "wats_leader", "wats_queue"}
+        kept = {table: rows for table, rows in gateway.rows().items() if rows}
+        assert kept.keys() <= {"wats_consumers", "wats_leader", "wats_marks", "wats_queue"}
+        assert kept["wats_marks"] == [(1, 0, 0, 0)]  # no message was ever recorded
         assert await gateway.messages() == []
         assert handler.kinds == []

@@ -27,7 +27,7 @@ EXPRESSIONS = {
     },
     "exitCode": {"slot.exit_code"},
     "fbtraceId": {"said.fbtrace_id"},
-    "kind": {"kind.value"},
+    "kind": {"self.kind.value"},
     "level": {"line[1]"},
     "library": {"line[0]"},
     "metaCode": {"said.meta_code"},

@@ -117,10 +117,10 @@ class DeliveryCall(HandlerCall):
         else:
             self.settlement = Settlement(self.delivery, DeliveryState.RETRY, seconds, error)
 
-    def _die(self, error: str) -> None:
-        event = {"event": "wats.inbox.dead", "kind": self.kind.value, "errorName": error}
+    def _die(self, name: str) -> None:
+        event = {"event": "wats.inbox.dead", "kind": self.kind.value, "errorName": name}
         self._dispatcher.log(event)
-        self.settlement = Settlement(self.delivery, DeliveryState.DEAD, error=error)
+        self.settlement = Settlement(self.delivery, DeliveryState.DEAD, error=name)
 
 
 class Dispatcher(Slots):
