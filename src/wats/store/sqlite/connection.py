@@ -234,7 +234,7 @@ def _apply_next(connection: Writer, migrations: Sequence[Migration]) -> bool:
     connection.execute("BEGIN IMMEDIATE")
     try:
         connection.execute(_CREATE_MIGRATIONS)
-        missing = missing_migrations(migrations, _applied(connection))
+        missing = missing_migrations(migrations, applied_migrations(connection))
         if missing:
             _apply(connection, missing[0])
         connection.execute("COMMIT")
@@ -244,7 +244,8 @@ def _apply_next(connection: Writer, migrations: Sequence[Migration]) -> bool:
     return len(missing) > 1
 
 
-def _applied(connection: Connection) -> Iterator[AppliedMigration]:
+def applied_migrations(connection: Connection) -> Iterator[AppliedMigration]:
+    """Read the migrations that the database has, in order."""
     for id_, version, checksum, tolerates in connection.execute(_APPLIED):
         yield AppliedMigration(id=id_, version=version, checksum=checksum, tolerates=tolerates)
 

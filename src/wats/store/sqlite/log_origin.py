@@ -8,6 +8,7 @@ before the log, or one from within.
 
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
 from urllib.parse import quote
@@ -80,13 +81,15 @@ def page_1(path: str) -> Page1 | None:
     """
     if not Path(path).is_file():
         return None
-    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    connection = apsw.Connection(f"file:{quote(path)}?immutable=1", flags=flags)
-    try:
+    with closing(connect_immutable(path)) as connection:
         found: Any = connection.read("main", 0, 0, 100)
-    finally:
-        connection.close()
     return _page_1(found[1]) if len(found[1]) == 100 and any(found[1]) else None
+
+
+def connect_immutable(path: str) -> apsw.Connection:
+    """Open the file alone: without its log, without locks, and without making any other file."""
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    return apsw.Connection(f"file:{quote(path)}?immutable=1", flags=flags)
 
 
 def _page_1(head: bytes) -> Page1:

@@ -50,9 +50,9 @@ def explain(error: Exception, path: str) -> Exception:
         case SchemaMismatch():
             return SchemaMismatch(issue=_issue(Fault.WRONG_SCHEMA, path))
         case MigrationFailed():
-            return MigrationFailed(issue=_issue(_cause(error.__cause__, path), path))
+            return MigrationFailed(issue=_issue(cause_of(error.__cause__, path), path))
         case apsw.Error() | OSError():
-            return refusal(_cause(error, path), path)
+            return refusal(cause_of(error, path), path)
         case _:
             return error
 
@@ -61,7 +61,8 @@ def _issue(fault: Fault, path: str) -> ConfigIssue:
     return ConfigIssue(fault.value, KEY, f"{path!r}: {fault.meaning}")
 
 
-def _cause(error: BaseException | None, path: str) -> Fault:
+def cause_of(error: BaseException | None, path: str) -> Fault:
+    """Return the cause of *error*, raised while the database at *path* was opened."""
     if isinstance(error, OSError):
         fault = fault_of(error)
         return Fault.NO_SUCH_DIRECTORY if fault is Fault.NO_SUCH_FILE else fault
