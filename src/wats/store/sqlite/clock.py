@@ -60,8 +60,10 @@ class StoreClock:
         """Take the offset of this boot from the database, or write it. In a transaction."""
         row: Any = connection.execute(_READ).fetchone()
         boot, offset, last_ms = row
-        if boot is None or boot != self._boot_id():
-            # After a reboot with the wall clock behind, the time goes on where it stopped.
+        goes_back = self._since_boot_ms() + offset < last_ms
+        if boot is None or boot != self._boot_id() or goes_back:
+            # After a reboot with the wall clock behind, or in a virtual machine that was set back
+            # to a snapshot, the time goes on where it stopped.
             offset = max(self._wall_ms(), last_ms) - self._since_boot_ms()
             connection.execute(_WRITE, (self._boot_id(), offset))
         self._offset = offset
