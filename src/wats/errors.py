@@ -14,7 +14,9 @@
     ├── Overloaded                        too many bytes of requests in flight
     ├── StoreError                        our database
     │   ├── StoreUnavailable · StoreNotConfigured · StoreClosed
-    │   └── MigrationFailed · SchemaMismatch
+    │   │   └── DatabaseMoved             its files are gone or replaced
+    │   ├── MigrationFailed · SchemaMismatch
+    │   └── CopyRefused · BackupRefused
     └── GraphError                        Meta
         └── GraphRefused · GraphUnreachable · GraphOutcomeUnknown
 
@@ -213,15 +215,31 @@ class Overloaded(WatsError):
 
 
 class StoreError(WatsError):
-    """The database could not execute an operation."""
+    """The database could not execute an operation.
+
+    `issue` is present if a database cannot be opened: the config key, the path as the operator
+    wrote it, and the cause. It is part of the text for the terminal, and not of `message`.
+    """
 
     code = "persistence_unavailable"
     status = 503
     text = "The store could not be reached."
 
+    def __init__(self, message: str | None = None, *, issue: ConfigIssue | None = None) -> None:
+        super().__init__(message)
+        self.issue = issue
+
+    @override
+    def __str__(self) -> str:
+        return self.message if self.issue is None else f"{self.message}\n  {self.issue}"
+
 
 class StoreUnavailable(StoreError):
     """The store cannot be reached, written or read now. The operation had no effect."""
+
+
+class DatabaseMoved(StoreUnavailable):
+    """The files of an open database were moved, replaced or removed; nothing can be written."""
 
 
 class StoreNotConfigured(StoreError):
@@ -255,6 +273,12 @@ class CopyRefused(StoreError):
     """A database cannot be copied; the target is as it was before."""
 
     code = "database_copy_refused"
+
+
+class BackupRefused(StoreError):
+    """A backup cannot be made or restored; the database is as it was before."""
+
+    code = "database_backup_refused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,9 @@ import asyncio
 import json
 from datetime import UTC, datetime
 
+import pytest
+
+from tests.commands import SECRETS
 from wats.store import receive
 from wats.store.open import open_store
 from wats.store.records import Arrival
@@ -81,3 +84,54 @@ def test_a_url_with_a_password_is_refused_and_not_repeated(wats) -> None:
 
     assert result.code == 1
     assert "hunter2" not in result.out + result.err
+
+
+def test_a_backup_of_a_running_service_is_restored_after_it_was_killed(wats) -> None:
+    backup = str(wats.folder / "backup.db")
+    config = ("--config", str(wats.config))
+    with wats.running("serve", *config, "--port", "0") as service:
+        made = wats.run("database", "backup", backup, *config)
+        in_use = wats.run("database", "restore", backup, *config)
+        service.process.kill()
+        service.process.wait()
+
+    restored = wats.run("database", "restore", backup, *config)
+
+    assert (made.code, made.out) == (0, f"The backup is in '{backup}'.\n")
+    assert in_use.code == 1
+    assert "'wats.db': another process has locked the database (database_locked)" in in_use.err
+    assert restored.code == 0
+    assert "The previous database is in " in restored.out
+    with wats.running("serve", *config, "--port", "0") as service:
+        assert service.end().code == 0
+
+
+def test_the_database_of_an_environment_variable_is_found(wats) -> None:
+    path, backup = wats.folder / "data.db", wats.folder / "backup.db"
+    fill(f"sqlite:///{path}")
+    wats.write(persistence={"url": {"env": "WATS_DATABASE_URL"}})
+    environ = {**SECRETS, "WATS_DATABASE_URL": f"sqlite:///{path}"}
+
+    result = wats.invoke(
+        "database", "backup", str(backup), "--config", str(wats.config), environ=environ
+    )
+
+    assert result.code == 0
+    assert backup.exists()
+
+
+@pytest.mark.parametrize("persistence", ["none", {"url": "postgresql://wats@db/wats"}])
+def test_only_a_sqlite_file_has_backups_of_wats(wats, persistence) -> None:
+    wats.write(persistence=persistence)
+
+    result = wats.invoke("database", "backup", "backup.db", "--config", str(wats.config))
+
+    assert result.code == 1
+    assert "The config has no SQLite file" in result.err
+
+
+def test_a_backup_needs_a_config(wats) -> None:
+    result = wats.invoke("database", "restore", "backup.db")
+
+    assert result.code == 1
+    assert "--config" in result.err

@@ -74,7 +74,8 @@ def test_a_port_that_is_taken(wats) -> None:
         port = taken.getsockname()[1]
         result = wats.run("serve", "--config", str(wats.config), "--port", str(port))
 
-    assert "address_unavailable" in clean_failure(result)
+    shown = f"service.host, service.port: '127.0.0.1:{port}': Address already in use"
+    assert shown in clean_failure(result)
     # A service that cannot be reached leaves no trace.
     assert not (wats.folder / "wats.db").exists()
 
@@ -101,15 +102,23 @@ def test_a_profile_that_is_not_there(wats) -> None:
     assert "unknown_profile" in clean_failure(result)
 
 
-@pytest.mark.parametrize("handler", ["canary_module:handle", "json:canary", "json:__name__"])
-def test_a_handler_that_cannot_be_had(wats, handler) -> None:
+@pytest.mark.parametrize(
+    ("handler", "reason"),
+    [
+        ("no_such_module:handle", "it cannot be imported: there is no module 'no_such_module'."),
+        ("shop:handle", "it cannot be imported: syntax error in '{folder}/shop.py', line 2."),
+        ("json:handle", "it cannot be imported: 'json' has no 'handle'."),
+        ("json:__name__", "it cannot be called."),
+    ],
+)
+def test_a_handler_that_cannot_be_used(wats, handler, reason) -> None:
+    (wats.folder / "shop.py").write_text("x = 1\ndef handle(\n")
     wats.write(handlers=[handler])
 
     result = wats.run("serve", "--config", str(wats.config), "--port", "0")
 
-    assert result.code == 1
-    assert "invalid_handler" in result.err
-    assert "Traceback" not in result.err
+    reason = reason.format(folder=wats.folder)
+    assert f"handlers[{handler}]: {reason} (invalid_handler)" in clean_failure(result)
 
 
 @pytest.mark.parametrize("options", [["--port", "70000"], ["--host", "canary canary"]])
@@ -130,23 +139,28 @@ def test_a_database_of_a_newer_wats(wats) -> None:
 
     result = wats.run("serve", "--config", str(wats.config), "--port", "0")
 
-    assert "schema version" in clean_failure(result)
+    assert "persistence.url: 'wats.db': the schema is not one" in clean_failure(result)
 
 
-@pytest.mark.parametrize("what", ["text", "folder", "nowhere"])
-def test_a_database_that_cannot_be_one(wats, what) -> None:
-    place = wats.folder / "canary.db"
-    if what == "text":
-        place.write_text("This is not a database. " * 100)
-    elif what == "folder":
-        place.mkdir()
-    else:
-        place = wats.folder / "canary" / "canary.db"
-    wats.write(persistence={"url": f"sqlite:///{place}"})
+@pytest.mark.parametrize(
+    ("what", "cause"),
+    [
+        ("text", "the file is not a SQLite database (not_a_database)"),
+        ("folder", "it is a directory, not a file (is_a_directory)"),
+        ("nowhere/wats.db", "no such directory (no_such_directory)"),
+    ],
+)
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_database_that_cannot_be_opened(wats, what, cause, workers) -> None:
+    (wats.folder / "text").write_text("This is not a database. " * 100)
+    (wats.folder / "folder").mkdir()
+    wats.write(persistence={"url": f"sqlite:///{what}"})
+    options = ("--port", "0", "--workers", workers)
 
-    result = wats.run("serve", "--config", str(wats.config), "--port", "0")
+    result = wats.run("serve", "--config", str(wats.config), *options)
 
-    assert clean_failure(result).count("\n") == 1
+    shown = f"Error: The database cannot be opened.\n  persistence.url: '{what}': {cause}\n"
+    assert clean_failure(result) == shown
 
 
 @pytest.mark.parametrize("arguments", [[], ["--sandbox", "--config", "wats.config.json"]])

@@ -67,7 +67,7 @@ def test_only_the_secrets_of_the_chosen_profile_are_needed(
     assert secrets.access_token == Secret("a-word-for-everything")
 
 
-def test_an_unknown_profile_is_refused_without_repeating_it(
+def test_an_unknown_profile_is_refused_with_the_names_of_the_others(
     config_file: Path, environ: dict[str, str]
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -75,6 +75,7 @@ def test_an_unknown_profile_is_refused_without_repeating_it(
 
     assert codes(caught) == ["unknown_profile"]
     assert "nowhere" not in str(caught.value)
+    assert "it has 'local'." in str(caught.value)
 
 
 def test_mistakes_of_both_files_are_reported_together(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from wats.config import parse_env_file, read_env_file
 from wats.config.files import MAX_CONFIG_BYTES, MAX_ENV_FILE_BYTES, MAX_VALUES, read_document
 from wats.errors import ConfigError, ConfigIssue
+from wats.faults import Fault
 
 
 def read(folder: Path, content: str | bytes, name: str = "wats.config.yaml") -> object:
@@ -126,7 +127,28 @@ def test_a_repeated_yaml_key_is_reported_by_its_line(tmp_path: Path) -> None:
 def test_a_broken_line_is_reported_by_its_number_and_not_shown(tmp_path: Path, name: str) -> None:
     issue = issue_of(tmp_path, '{"a": 1,\n"word-nobody-may-see": }}', name)
 
-    assert issue.reason == "The file is not valid in line 2."
+    reason = {
+        "c.yaml": "The file is not valid in line 2, column 25: expected '<document start>'.",
+        "c.json": "The file is not valid in line 2, column 24: Expecting value.",
+    }
+    assert issue.reason == reason[name]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("a: b: c", "in line 1, column 5: mapping values are not allowed here"),
+        ("a:\n\t- b", "in line 2, column 1: found character '\\t'"),
+        ("a: [1,\nb: 2", "in line 2, column 5: expected ',' or ']'"),
+        ("a: 'b", "in line 1, column 6: found unexpected end of stream"),
+        ("a: *word-nobody-may-see", "in line 1, column 4: found undefined alias"),
+        ("a: 1\n b: 2", "in line 2, column 3: mapping values are not allowed here"),
+    ],
+)
+def test_a_syntax_error_is_explained_without_quoting_the_file(
+    tmp_path: Path, content: str, reason: str
+) -> None:
+    assert issue_of(tmp_path, content).reason == f"The file is not valid {reason}."
 
 
 def test_a_file_that_grows_through_its_aliases_is_refused(tmp_path: Path) -> None:
@@ -154,14 +176,30 @@ def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
     assert issue_of(tmp_path, content).code == "file_read_error"
 
 
-@pytest.mark.parametrize("name", ["missing.yaml", "folder.yaml", "nu\x00ll.yaml"])
-def test_a_file_that_cannot_be_read_is_refused_without_its_name(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("missing.yaml", Fault.NO_SUCH_FILE),
+        ("text/c.yaml", Fault.NOT_A_DIRECTORY),
+        ("folder.yaml", Fault.IS_A_DIRECTORY),
+        ("nu\x00ll.yaml", Fault.UNREADABLE),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused_with_its_path_and_the_cause(
+    tmp_path: Path, name: str, fault: Fault
+) -> None:
     (tmp_path / "folder.yaml").mkdir()
+    (tmp_path / "text").touch()
+    path = tmp_path / name
 
     with pytest.raises(ConfigError) as caught:
-        read_document(tmp_path / name)
+        read_document(path)
+    with pytest.raises(ConfigError) as of_env_file:
+        read_env_file(path)
 
-    assert caught.value.issues == (ConfigIssue("file_read_error", "$", "The file cannot be read."),)
+    reason = f"{str(path)!r} cannot be read: {fault.meaning}."
+    assert caught.value.issues == (ConfigIssue("file_read_error", "$", reason),)
+    assert of_env_file.value.issues == (ConfigIssue("file_read_error", "env-file", reason),)
 
 
 YAML_WORDS = (

@@ -83,8 +83,11 @@ async def test_small_responses_are_sent_without_delay() -> None:
 
 def test_a_port_that_is_taken_is_refused_in_a_sentence() -> None:
     listener = bind("127.0.0.1", 0)
+    port = listener.getsockname()[1]
     try:
-        with pytest.raises(ConfigError, match="cannot listen"):
-            bind("127.0.0.1", listener.getsockname()[1])
+        with pytest.raises(ConfigError, match="cannot listen") as caught:
+            bind("127.0.0.1", port)
     finally:
         listener.close()
+
+    assert f"'127.0.0.1:{port}': Address already in use" in str(caught.value)

@@ -33,9 +33,12 @@ async def opened(lease_seconds=30.0):
 """The beginning of every child: a store in the file of its first argument, and arrivals."""
 
 
-def child(path: Path, script: str, *arguments: str) -> "subprocess.Popen[str]":
+def child(
+    path: Path, script: str, *arguments: str, stdin: int | None = None
+) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-c", PREAMBLE + script, str(path), *arguments],
+        stdin=stdin,
         stdout=subprocess.PIPE,
         text=True,
     )

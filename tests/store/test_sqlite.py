@@ -88,21 +88,6 @@ async def test_a_closed_store_leaves_one_file_with_everything_in_it(
     assert (await store.depth()).total.pending == 1
 
 
-@pytest.mark.parametrize("obstacle", ["no-folder", "a-folder", "no-database"])
-async def test_a_file_that_cannot_be_a_database_is_unavailable(
-    tmp_path: Path, obstacle: str
-) -> None:
-    (tmp_path / "text").write_text("This is no database, and it is long enough to show it. " * 99)
-    paths = {"no-folder": "none/wats.db", "a-folder": ".", "no-database": "text"}
-    store = SQLiteStore(str(tmp_path / paths[obstacle]), busy_seconds=0.1)
-
-    with pytest.raises(StoreUnavailable) as caught:
-        await store.open()
-
-    assert str(caught.value) == "The store could not be reached."
-    await store.close()
-
-
 def test_a_done_update_leaves_no_trace_of_its_content(path: Path, arrival: MakeArrival) -> None:
     secret = b"a very private sentence"
 

@@ -15,7 +15,7 @@ click.UsageError.exit_code = 1
 
 COMMANDS: Final[Mapping[str, str]] = {
     "config": "Check a configuration.",
-    "database": "Maintain a database that no service is using.",
+    "database": "Copy, back up or restore a database.",
     "demo": "Run a gateway and a fake Meta, kill the gateway under load, and count losses.",
     "doctor": "Check the telemetry of a running service against the operator's checklist.",
     "metrics": "List the metric families.",

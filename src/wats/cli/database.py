@@ -1,23 +1,28 @@
-"""`wats database`: work on databases while no service runs."""
+"""`wats database`: copies, backups and restores of databases."""
 
 import asyncio
 import json
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 import click
 import msgspec
 
-from wats.cli.options import Failure
-from wats.errors import WatsError
+from wats.cli.options import Failure, config_options, load
+from wats.config import EnvRef, FileRef, choose_profile, database_of, read_config
+from wats.errors import BackupRefused, WatsError
 from wats.inbound import updates
 from wats.store.copy import copy_store
+from wats.store.open import path_of_file
+from wats.store.sqlite.backup import back_up
+from wats.store.sqlite.backup import restore as restore_backup
 from wats.store.transfer import TABLES, Loaded
 
 
 @click.group()
 def database() -> None:
-    """Maintain a database that no service is using."""
+    """Copy, back up or restore a database."""
 
 
 @database.command()
@@ -64,6 +69,56 @@ def copy(
         return
     for name, count in counts.items():
         click.echo(f"{name:<18}{count:>12,}")
+
+
+@database.command()
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@config_options
+def backup(
+    file: Path, config_path: Path | None, profile: str | None, env_file: Path | None
+) -> None:
+    """Write a backup of the SQLite database of a config to the new FILE.
+
+    Services may run meanwhile. The backup is checked, and can be read by its owner alone. It
+    contains the same personal data as the database.
+    """
+    try:
+        back_up(_path_of_database(config_path, profile, env_file), file)
+    except WatsError as error:
+        raise Failure(error) from None
+    click.echo(f"The backup is in {str(file)!r}.")
+
+
+@database.command()
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@config_options
+def restore(
+    file: Path, config_path: Path | None, profile: str | None, env_file: Path | None
+) -> None:
+    """Replace the SQLite database of a config by the backup in FILE.
+
+    Stop all services first: a database that is in use is refused. The backup is checked before the
+    database is replaced. The previous database stays next to the new one, with its log, and its
+    name is printed; delete it when it is not needed any more.
+    """
+    try:
+        previous = restore_backup(file, _path_of_database(config_path, profile, env_file))
+    except WatsError as error:
+        raise Failure(error) from None
+    click.echo("The database is restored.")
+    if previous is not None:
+        click.echo(f"The previous database is in {str(previous)!r}.")
+
+
+def _path_of_database(config_path: Path | None, profile: str | None, env_file: Path | None) -> str:
+    if config_path is None:
+        raise click.UsageError("Give the config of the service with --config.")
+    url = choose_profile(read_config(config_path), profile).persistence.url
+    if isinstance(url, EnvRef | FileRef):  # a file needs no other secret
+        url = database_of(*load(config_path, profile, env_file))[0]
+    if url is None or (path := path_of_file(url)) is None:
+        raise BackupRefused("The config has no SQLite file; for PostgreSQL, use its own tools.")
+    return path
 
 
 def _has_password(url: str) -> bool:

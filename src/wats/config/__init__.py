@@ -6,7 +6,7 @@ This package does not read the process: the files and the environment are argume
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from wats.config import checks
 from wats.config.describe import ConfigKey, config_keys, markdown_table, redact
@@ -68,6 +68,9 @@ __all__ = [
     "with_overrides",
 ]
 
+MAX_NAMES: Final = 20
+"""How many profiles an error lists."""
+
 AnyProfile = TypeVar("AnyProfile", bound=Profile)
 
 
@@ -116,7 +119,8 @@ def choose_profile(config: Config, name: str | None = None) -> ProfileSource:
     """
     profile = config.profiles.get(config.default_profile if name is None else name)
     if profile is None:
-        reason = "Has no profile with the requested name."
+        names = ", ".join(repr(name) for name in list(config.profiles)[:MAX_NAMES])
+        reason = f"Has no profile with the requested name; it has {names}."
         raise ConfigError([ConfigIssue("unknown_profile", "$.profiles", reason)])
     return profile
 

@@ -10,6 +10,7 @@ import yaml
 from typing_extensions import override
 
 from wats.errors import ConfigError, ConfigIssue
+from wats.faults import fault_of
 
 MAX_CONFIG_BYTES: Final = 1_048_576
 MAX_VALUES: Final = 10_000
@@ -19,8 +20,14 @@ class _Unreadable(ValueError):
     """The text breaks a rule of config files that its format does not have."""
 
 
-def read_text(path: Path, *, limit: int, where: str) -> str:
+def read_text(path: Path, *, limit: int, where: str, shown: str = "The file") -> str:
     """Return the text of the file at *path*, without a byte order mark.
+
+    Args:
+        path: The file.
+        limit: The maximum number of bytes.
+        where: The key or option that names the file.
+        shown: The subject of a refusal; a path that the operator gave on the command line.
 
     Raises:
         ConfigError: At *where*: the file cannot be read, is larger than *limit* bytes or not UTF-8.
@@ -28,14 +35,15 @@ def read_text(path: Path, *, limit: int, where: str) -> str:
     try:
         with path.open("rb") as file:
             content = file.read(limit + 1)
-    except (OSError, ValueError):
-        raise _error("file_read_error", where, "The file cannot be read.") from None
+    except (OSError, ValueError) as error:
+        reason = f"{shown} cannot be read: {fault_of(error).meaning}."
+        raise _error("file_read_error", where, reason) from None
     if len(content) > limit:
-        raise _error("file_read_error", where, f"The file has more than {limit} bytes.")
+        raise _error("file_read_error", where, f"{shown} has more than {limit} bytes.")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise _error("parse_error", where, "The file is not UTF-8.") from None
+        raise _error("parse_error", where, f"{shown} is not UTF-8.") from None
 
 
 def read_document(path: Path) -> object:
@@ -48,14 +56,13 @@ def read_document(path: Path) -> object:
     decode = _DECODERS.get(path.suffix.lower())
     if decode is None:
         raise _error("unsupported_format", "$", "Must be a '.yaml', '.yml' or '.json' file.")
-    content = read_text(path, limit=MAX_CONFIG_BYTES, where="$")
+    content = read_text(path, limit=MAX_CONFIG_BYTES, where="$", shown=repr(str(path)))
     try:
         document = decode(content)
     except _Unreadable as error:
         raise _error("parse_error", "$", str(error)) from None
     except (yaml.YAMLError, ValueError, LookupError, RecursionError) as error:
-        # The messages of both exceptions may quote the file.
-        raise _error("parse_error", "$", f"The file is not valid{_line(error)}.") from None
+        raise _error("parse_error", "$", f"The file is not valid{_position(error)}.") from None
     if not _is_bounded(document):
         reason = f"The file has more than {MAX_VALUES} values after its aliases are expanded."
         raise _error("parse_error", "$", reason)
@@ -66,11 +73,48 @@ def _error(code: str, where: str, reason: str) -> ConfigError:
     return ConfigError([ConfigIssue(code, where, reason)])
 
 
-def _line(error: Exception) -> str:
+_REASONS: Final = (
+    "could not determine a constructor for the tag",
+    "could not find expected ':'",
+    "expected ',' or ']'",
+    "expected ',' or '}'",
+    "expected '<document start>'",
+    "expected <block end>",
+    "expected the node content",
+    "found character '\\t'",
+    "found duplicate anchor",
+    "found undefined alias",
+    "found undefined tag handle",
+    "found unexpected document separator",
+    "found unexpected end of stream",
+    "found unknown escape character",
+    "invalid indentation",
+    "mapping keys are not allowed here",
+    "mapping values are not allowed here",
+    "sequence entries are not allowed here",
+    "special characters are not allowed",
+    "Expecting ',' delimiter",
+    "Expecting ':' delimiter",
+    "Expecting property name enclosed in double quotes",
+    "Expecting value",
+    "Extra data",
+    "Illegal trailing comma",
+    "Invalid \\escape",
+    "Invalid control character",
+    "Unterminated string",
+)
+"""The beginnings of the messages of both parsers; what follows may quote the file."""
+
+
+def _position(error: Exception) -> str:
+    """Return line, column and reason, as far as they are known."""
+    message, place = getattr(error, "problem", None) or getattr(error, "reason", None), ""
     if isinstance(error, json.JSONDecodeError):
-        return f" in line {error.lineno}"
-    mark = getattr(error, "problem_mark", None)
-    return f" in line {mark.line + 1}" if mark else ""
+        message, place = error.msg, f" in line {error.lineno}, column {error.colno}"
+    elif mark := getattr(error, "problem_mark", None):
+        place = f" in line {mark.line + 1}, column {mark.column + 1}"
+    reason = next((each for each in _REASONS if str(message).startswith(each)), None)
+    return f"{place}: {reason}" if reason else place
 
 
 def _is_bounded(document: object) -> bool:
@@ -176,7 +220,8 @@ def read_env_file(path: str | Path) -> Mapping[str, str]:
     Raises:
         ConfigError: The file cannot be read, or has lines that cannot be used, each named.
     """
-    content = read_text(Path(path), limit=MAX_ENV_FILE_BYTES, where="env-file")
+    shown = repr(str(path))
+    content = read_text(Path(path), limit=MAX_ENV_FILE_BYTES, where="env-file", shown=shown)
     return parse_env_file(content)
 
 

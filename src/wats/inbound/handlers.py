@@ -1,6 +1,5 @@
 """In-process handlers of updates: async callables with names that are stable across restarts."""
 
-import importlib
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
@@ -12,7 +11,8 @@ from typing_extensions import override
 from wats.errors import ConfigError, ConfigIssue
 from wats.inbound.updates import Update
 from wats.inbound.watchdog import Call, Watchdog
-from wats.telemetry import Telemetry, error_name
+from wats.references import ImportFailed, import_reference
+from wats.telemetry import Telemetry
 from wats.telemetry.contract.values import Outcome, UpdateKind
 
 _SUCCESS: Final = Outcome.SUCCESS  # a look-up of 0.1 us in Python 3.11
@@ -143,13 +143,10 @@ def import_handler(reference: str) -> Handler:
     Raises:
         ConfigError: The module or function does not exist, or cannot be called.
     """
-    module_name, _, path = reference.partition(":")
     try:
-        found: object = importlib.import_module(module_name)
-        for part in path.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, SystemExit, KeyboardInterrupt) as error:
-        raise _refusal(reference, f"it cannot be imported: {error_name(error)}.") from error
+        found = import_reference(reference)
+    except ImportFailed as error:
+        raise _refusal(reference, f"it cannot be imported: {error}.") from error
     if not callable(found):
         raise _refusal(reference, "it cannot be called.")
     handler: Handler = found

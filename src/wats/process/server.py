@@ -162,7 +162,12 @@ def bind(host: str, port: int) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        reason = os.strerror(error.errno) if error.errno else "the address cannot be resolved"
-        issue = ConfigIssue("address_unavailable", "service.host, service.port", reason)
+        reason = "the address cannot be resolved"
+        if error.errno and not isinstance(error, socket.gaierror):  # whose numbers are its own
+            reason = os.strerror(error.errno)
+        place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        issue = ConfigIssue(
+            "address_unavailable", "service.host, service.port", f"{place!r}: {reason}"
+        )
         raise ConfigError([issue], "The service cannot listen on the configured address.") from None
     return listener

@@ -1,18 +1,17 @@
 """The telemetry sink that a config file names: made when the service starts, closed at its end."""
 
 import asyncio
-import importlib
 import inspect
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 from wats.cancellation import is_for_this_task
 from wats.errors import ConfigError, ConfigIssue
-from wats.extras import install_command
-from wats.telemetry import TelemetrySink, error_name
+from wats.references import ImportFailed, import_reference, reason_of
+from wats.telemetry import TelemetrySink
 from wats.telemetry.sinks.isolation import FailureLog
 
 CLOSE_SECONDS: Final = 7.0
@@ -42,19 +41,16 @@ async def opened_sink(
 
 
 def _make(reference: str) -> TelemetrySink:
-    module_name, _, name = reference.partition(":")
     try:
-        make = getattr(importlib.import_module(module_name), name)
-    except BaseException as error:
-        install = install_command(error)
-        hint = f" It needs a package that is not installed; run: {install}" if install else ""
-        raise _refusal(f"{reference!r} cannot be imported: {error_name(error)}.{hint}") from error
+        make: Any = import_reference(reference)
+    except ImportFailed as error:
+        raise _refusal(f"{reference!r} cannot be imported: {error}.") from error
     try:
         sink: TelemetrySink = make()
     except ConfigError:
         raise  # its message has the fault and its position
     except BaseException as error:
-        raise _refusal(f"{reference!r} cannot be called: {error_name(error)}.") from error
+        raise _refusal(f"{reference!r} cannot be called: {reason_of(error)}.") from error
     return sink
 
 

@@ -75,6 +75,11 @@ def _open_postgres(url: str, password: str | None) -> Store:
     return PostgresStore(url, password=password)
 
 
+def path_of_file(url: str) -> str | None:
+    """Return the path of the SQLite file that *url* names; `None` for any other database."""
+    return url.removeprefix(_SQLITE) if url.startswith(_SQLITE) and url != IN_MEMORY else None
+
+
 def is_open_to_others(url: str) -> bool:
     """Return whether *url* is an existing file whose mode permits access to other users."""
     try:

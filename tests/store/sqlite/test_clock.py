@@ -105,6 +105,22 @@ def test_after_a_reboot_with_an_older_time_of_day_the_time_continues_where_it_st
     assert restarted.clock() == open_here().clock() == NOON_MS + HOUR_MS + 9
 
 
+def test_a_machine_that_is_set_back_to_a_snapshot_delays_no_delivery_beyond_its_due_time(
+    machine: Machine, open_here: Open, arrival: MakeArrival
+) -> None:
+    writer = open_here()
+    machine.advance(5 * HOUR_MS)
+    with transaction(writer):
+        inbox.receive(writer, [[arrival()]], {"handlers": 1})
+    machine.since_boot_ms -= 5 * HOUR_MS  # in the same boot; its disk is not set back
+    restarted = open_here()
+
+    machine.advance(61_000)
+
+    with transaction(restarted):
+        assert len(deliveries.claim(restarted, "handlers", 1).deliveries) == 1
+
+
 def test_without_a_name_of_the_boot_every_start_takes_the_time_of_day(
     machine: Machine, open_here: Open
 ) -> None:

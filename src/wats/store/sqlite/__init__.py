@@ -48,6 +48,8 @@ from wats.store.sqlite.connection import (
     migrate,
     schema_version,
 )
+from wats.store.sqlite.file_guard import FileGuard
+from wats.store.sqlite.open_faults import explain
 from wats.store.sqlite.thread import ConnectionThread, commit, run_each
 from wats.store.sqlite.walk import Walk
 from wats.telemetry.contract.values import Adapter, Outcome, StoreOperation
@@ -100,6 +102,7 @@ class SQLiteStore(Store):
         self._health: ConnectionThread[Connection] | ConnectionThread[Writer] | None = None
         self._checkpointer: ConnectionThread[Connection] | None = None
         self._configured: frozenset[str] = frozenset()
+        self._guard: FileGuard | None = None  # none in memory
         self._leads = False
         self._has_queues = False  # conversations with more than one delivery
         self._threads = AsyncExitStack()
@@ -142,6 +145,12 @@ class SQLiteStore(Store):
         return reader
 
     def _connect_writer(self) -> Writer:
+        try:
+            return self._open_writer()
+        except Exception as error:
+            raise explain(error, self._path) from error
+
+    def _open_writer(self) -> Writer:
         writer = connect_writer(self._path, self._busy_seconds, self._clock, self._bell.ring)
         try:
             migrate(writer, self._migrations)
@@ -149,6 +158,8 @@ class SQLiteStore(Store):
                 writer.execute("BEGIN IMMEDIATE")
                 self._clock.start(writer)
                 writer.commit()
+            if self._path != MEMORY:
+                self._guard = writer.guard = FileGuard(writer, self._path)
         except BaseException:
             writer.close()
             raise
@@ -197,7 +208,12 @@ class SQLiteStore(Store):
         if self._health is None:
             raise StoreClosed
         needed = self._migrations[-1].version
-        read = partial(schema_version, needed=needed)
+
+        def read(connection: Connection) -> tuple[int, int]:
+            if self._guard is not None:
+                self._guard.check()
+            return schema_version(connection, needed)
+
         version, tolerated = await self._health.submit(StoreOperation.HEALTH, read)
         return StoreHealth(
             ok=is_usable(version, tolerated, needed),
@@ -366,10 +382,15 @@ class SQLiteStore(Store):
     async def checkpoint(self) -> bool:
         if self._writer is None:
             raise StoreClosed
-        if self._path == MEMORY:
+        if self._guard is None:
             return True
+        guard = self._guard
+
+        def run(connection: Connection) -> bool:
+            return guard.check() == 0 or checkpoint(connection)
+
         checkpointer = self._checkpointer or await self._start_checkpointer()
-        emptied: bool = await checkpointer.submit(None, partial(checkpoint, path=self._path))
+        emptied: bool = await checkpointer.submit(None, run)
         return emptied
 
     async def _start_checkpointer(self) -> ConnectionThread[Connection]:

@@ -1,6 +1,5 @@
 """Empty the write-ahead log, which contains erased content until it is truncated."""
 
-from pathlib import Path
 from typing import Any, Final
 
 from apsw import Connection
@@ -13,28 +12,19 @@ REMAINING_PAGES: Final = 500
 """The maximum number of pages left to the truncation, which copies them while writers wait."""
 
 
-def checkpoint(connection: Connection, path: str) -> bool:
+def checkpoint(connection: Connection) -> bool:
     """Copy the write-ahead log to the database file, and truncate it; return whether it is empty.
 
     Most pages are copied while other connections read and write. Only the remaining pages are
     copied, and the log is truncated, under the write lock. Call outside of a transaction, on a
     connection with a busy timeout of `LOCK_SECONDS`.
     """
-    if _is_empty(Path(f"{path}-wal")):
-        return True
     for _ in range(PASSIVE_ROUNDS):
         _, pages, copied = _run(connection, "PASSIVE")
         if pages - copied <= REMAINING_PAGES:
             break
     is_busy, _, _ = _run(connection, "TRUNCATE")
     return not is_busy
-
-
-def _is_empty(log: Path) -> bool:
-    try:
-        return log.stat().st_size == 0
-    except FileNotFoundError:
-        return True
 
 
 def _run(connection: Connection, mode: str) -> tuple[int, int, int]:

@@ -60,8 +60,10 @@ class StoreClock:
         """Read the offset of this boot, or write it. Call it inside a transaction."""
         row: Any = connection.execute(_READ).fetchone()
         boot, offset, last_ms = row
-        if boot is None or boot != self._boot_id():
-            # If the wall clock was set back before the reboot, time continues where it stopped.
+        goes_back = self._since_boot_ms() + offset < last_ms
+        if boot is None or boot != self._boot_id() or goes_back:
+            # If the wall clock was set back before the reboot, or a virtual machine was restored
+            # from a snapshot, time continues where it stopped.
             offset = max(self._wall_ms(), last_ms) - self._since_boot_ms()
             connection.execute(_WRITE, (self._boot_id(), offset))
         self._offset = offset

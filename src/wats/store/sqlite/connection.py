@@ -8,11 +8,14 @@ from typing import Any
 
 import apsw
 from apsw import Connection
+from typing_extensions import override
 
 from wats.clock import to_ms, utc_now
-from wats.errors import MigrationFailed, StoreUnavailable
+from wats.errors import DatabaseMoved, MigrationFailed, StoreUnavailable
 from wats.store.migrate import AppliedMigration, Migration, missing_migrations
 from wats.store.records import Consumer, DeliveryState
+from wats.store.sqlite.file_guard import FileGuard, admit, keep_log
+from wats.store.sqlite.log_origin import NEXT_NUMBER, number_after
 from wats.store.sqlite.message_index import MessageIndex
 
 MEMORY = ":memory:"
@@ -80,6 +83,7 @@ class Writer(Connection):
         consumers: The consumers of this process by name.
         message_index: The messages that are not indexed yet.
         leaves_work: Whether the transaction made a delivery claimable.
+        guard: Checks before each commit that the files are still those that were opened.
     """
 
     def __init__(self, path: str, clock: Callable[[], int], on_work: Callable[[], None]) -> None:
@@ -89,6 +93,7 @@ class Writer(Connection):
         self.consumers: dict[str, Consumer] = {}
         self.message_index = MessageIndex()
         self.leaves_work = False
+        self.guard: FileGuard | None = None
         self._on_work = on_work
         self._counts: dict[tuple[str, DeliveryState], int] = {}
         self._noted_ms = 0
@@ -99,13 +104,19 @@ class Writer(Connection):
         self._counts[key] = self._counts.get(key, 0) + change
 
     def commit(self) -> None:
-        """Write the counters and the time, commit, then announce claimable deliveries."""
+        """Write the counters and the time, commit, then announce claimable deliveries.
+
+        Raises:
+            DatabaseMoved: The files are not those that were opened; roll back.
+        """
+        is_first_in_log = self.guard is not None and self.guard.check() == 0
         for (consumer, state), change_ in self._counts.items():
             if change_:
                 self.execute(_COUNT[state], (change_, consumer))
         self._counts.clear()
-        if (now := self.clock()) >= self._noted_ms + NOTE_TIME_EVERY_MS:
+        if (now := self.clock()) >= self._noted_ms + NOTE_TIME_EVERY_MS or is_first_in_log:
             self.execute(_NOTE_TIME, (now,))
+            self.execute(NEXT_NUMBER.format(number_after(self.pragma("user_version"))))
             self._noted_ms = now
         self.execute("COMMIT")
         if self.leaves_work:
@@ -122,6 +133,20 @@ class Writer(Connection):
             with suppress(apsw.Error):
                 self.execute("ROLLBACK")
 
+    @override
+    def close(self, force: bool = False) -> None:
+        """Close; leave the files alone that are at the path instead of those that were opened."""
+        try:
+            if self.guard is not None:
+                self.guard.check()
+        except DatabaseMoved:
+            # SQLite would remove the log at the path by its name, which may belong to a database
+            # that is in use. The commits of ours go to the file that was opened.
+            keep_log(self)
+            with suppress(apsw.Error):
+                self.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        super().close(force)
+
 
 def connect_writer(
     path: str, busy_seconds: float, clock: Callable[[], int], on_work: Callable[[], None]
@@ -131,6 +156,7 @@ def connect_writer(
     *on_work* is called after each commit that made a delivery claimable.
     """
     if path != MEMORY:
+        admit(path)
         _make_private_file(path)
     writer = Writer(path, clock, on_work)
     try:
@@ -209,7 +235,7 @@ def _apply_next(connection: Writer, migrations: Sequence[Migration]) -> bool:
     connection.execute("BEGIN IMMEDIATE")
     try:
         connection.execute(_CREATE_MIGRATIONS)
-        missing = missing_migrations(migrations, _applied(connection))
+        missing = missing_migrations(migrations, applied_migrations(connection))
         if missing:
             _apply(connection, missing[0])
         connection.execute("COMMIT")
@@ -219,7 +245,8 @@ def _apply_next(connection: Writer, migrations: Sequence[Migration]) -> bool:
     return len(missing) > 1
 
 
-def _applied(connection: Connection) -> Iterator[AppliedMigration]:
+def applied_migrations(connection: Connection) -> Iterator[AppliedMigration]:
+    """Read the migrations that the database has, in order."""
     for id_, version, checksum, tolerates in connection.execute(_APPLIED):
         yield AppliedMigration(id=id_, version=version, checksum=checksum, tolerates=tolerates)
 

@@ -1,0 +1,69 @@
+"""The causes for which a file or a database cannot be used, as a closed list of words. No I/O."""
+
+import errno
+from enum import StrEnum
+from typing import Final
+
+
+class Fault(StrEnum):
+    """A cause; `meaning` is its phrase for the operator."""
+
+    meaning: str
+
+    def __new__(cls, word: str, meaning: str) -> "Fault":
+        """Make a member of its word, which is the value, and its meaning."""
+        fault = str.__new__(cls, word)
+        fault._value_ = word
+        fault.meaning = meaning
+        return fault
+
+    NO_SUCH_FILE = "no_such_file", "no such file"
+    NO_SUCH_DIRECTORY = "no_such_directory", "no such directory"
+    NOT_A_DIRECTORY = "not_a_directory", "a part of the path is a file, not a directory"
+    IS_A_DIRECTORY = "is_a_directory", "it is a directory, not a file"
+    PERMISSION_DENIED = "permission_denied", "permission denied"
+    READ_ONLY_FILE_SYSTEM = "read_only_file_system", "the file system is read-only"
+    DISK_FULL = "disk_full", "no space left on the disk"
+    FILE_EXISTS = "file_exists", "the file exists already"
+    TOO_MANY_OPEN_FILES = "too_many_open_files", "too many open files"
+    NOT_A_DATABASE = "not_a_database", "the file is not a SQLite database"
+    DATABASE_DAMAGED = "database_damaged", "the database is damaged"
+    DATABASE_LOCKED = "database_locked", "another process has locked the database"
+    WRONG_SCHEMA = "wrong_schema", "the schema is not one that this version of wats can use"
+    NO_LOCAL_LOCKS = (
+        "no_local_locks",
+        "the file system has no reliable locks; use a local disk, or PostgreSQL",
+    )
+    FILE_IS_A_MOUNT = (
+        "file_is_a_mount",
+        "the file is a mount point, so its -wal file is outside of the mount; mount its directory",
+    )
+    FOREIGN_LOG = (
+        "foreign_log",
+        "the write-ahead log next to the file belongs to another database; use 'wats database "
+        "restore' to replace a database",
+    )
+    FILE_REPLACED = "file_replaced", "the file was replaced during the start"
+    UNREADABLE = "unreadable", "the operating system reported an input or output error"
+
+
+_BY_NUMBER: Final = {
+    errno.ENOENT: Fault.NO_SUCH_FILE,
+    errno.ENOTDIR: Fault.NOT_A_DIRECTORY,
+    errno.EISDIR: Fault.IS_A_DIRECTORY,
+    errno.EACCES: Fault.PERMISSION_DENIED,
+    errno.EPERM: Fault.PERMISSION_DENIED,
+    errno.EROFS: Fault.READ_ONLY_FILE_SYSTEM,
+    errno.ENOSPC: Fault.DISK_FULL,
+    errno.EDQUOT: Fault.DISK_FULL,
+    errno.EEXIST: Fault.FILE_EXISTS,
+    errno.EMFILE: Fault.TOO_MANY_OPEN_FILES,
+    errno.ENFILE: Fault.TOO_MANY_OPEN_FILES,
+    errno.ENOLCK: Fault.NO_LOCAL_LOCKS,
+}
+
+
+def fault_of(error: OSError | ValueError) -> Fault:
+    """Return the cause of *error*, which a function of the operating system raised."""
+    number = error.errno if isinstance(error, OSError) else None
+    return _BY_NUMBER.get(number, Fault.UNREADABLE) if number is not None else Fault.UNREADABLE

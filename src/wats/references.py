@@ -1,0 +1,58 @@
+"""Importing the functions that a config file names, and why one cannot be imported."""
+
+import importlib
+import re
+import traceback
+from pathlib import Path
+from typing import Final
+
+from wats.extras import install_command
+from wats.telemetry import error_name
+
+_OURS: Final = str(Path(__file__).parent)
+
+_MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
+
+
+class ImportFailed(Exception):
+    """A reference cannot be imported. Its text is the reason, and names a file and line if any."""
+
+
+def import_reference(reference: str) -> object:
+    """Return the object that *reference*, `package.module:name`, names.
+
+    Raises:
+        ImportFailed: The module or the name does not exist, or the module raised any exception.
+    """
+    module_name, _, path = reference.partition(":")
+    try:
+        found: object = importlib.import_module(module_name)
+    except BaseException as error:
+        raise ImportFailed(_reason(error, module_name)) from error
+    for name in path.split("."):
+        try:
+            found = getattr(found, name)
+        except BaseException as error:
+            raise ImportFailed(f"{module_name!r} has no {path!r}") from error
+    return found
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the class of *error*, and the file and line outside of wats that raised it."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if not frame.filename.startswith(("<", _OURS)):
+            return f"{error_name(error)} in {frame.filename!r}, line {frame.lineno}"
+    return error_name(error)
+
+
+def _reason(error: BaseException, module_name: str) -> str:
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        return f"syntax error in {error.filename!r}, line {error.lineno}"
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if missing is None or not _MODULE.fullmatch(missing):
+        return reason_of(error)
+    if f"{module_name}.".startswith(f"{missing}."):
+        return f"there is no module {missing!r}"
+    install = install_command(error)
+    hint = f"; run: {install}" if install else ""
+    return f"it imports the module {missing!r}, which is not installed{hint}"

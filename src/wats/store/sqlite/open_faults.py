@@ -1,0 +1,97 @@
+"""Why a SQLite file cannot be opened: an error of SQLite becomes one of a closed list of causes."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from wats.errors import ConfigIssue, MigrationFailed, SchemaMismatch, StoreError, StoreUnavailable
+from wats.faults import Fault, fault_of
+
+KEY: Final = "persistence.url"
+
+_CANNOT_OPEN: Final = "The database cannot be opened."
+
+_LEAST_FREE_BYTES: Final = 131_072
+"""A new database needs more: its first pages, a write-ahead log and the index of the log."""
+
+_BY_CLASS: Final[dict[type[apsw.Error], Fault]] = {
+    apsw.FullError: Fault.DISK_FULL,
+    apsw.NotADBError: Fault.NOT_A_DATABASE,
+    apsw.CorruptError: Fault.DATABASE_DAMAGED,
+    apsw.BusyError: Fault.DATABASE_LOCKED,
+    apsw.LockedError: Fault.DATABASE_LOCKED,
+}
+
+_LOCK_FAILURES: Final = frozenset(
+    {
+        apsw.SQLITE_IOERR_LOCK,
+        apsw.SQLITE_IOERR_RDLOCK,
+        apsw.SQLITE_IOERR_CHECKRESERVEDLOCK,
+        apsw.SQLITE_IOERR_SHMLOCK,
+        apsw.SQLITE_IOERR_SHMMAP,
+        apsw.SQLITE_PROTOCOL,
+    }
+)
+
+
+def refusal(fault: Fault, path: str, message: str = _CANNOT_OPEN) -> StoreUnavailable:
+    """Return the error for a database at *path*, as the operator wrote it."""
+    return StoreUnavailable(message, issue=_issue(fault, path))
+
+
+def explain(error: Exception, path: str) -> Exception:
+    """Return *error*, raised while the database at *path* was opened, with key, path and cause."""
+    match error:
+        case StoreError() if error.issue is not None:
+            return error
+        case SchemaMismatch():
+            return SchemaMismatch(issue=_issue(Fault.WRONG_SCHEMA, path))
+        case MigrationFailed():
+            return MigrationFailed(issue=_issue(cause_of(error.__cause__, path), path))
+        case apsw.Error() | OSError():
+            return refusal(cause_of(error, path), path)
+        case _:
+            return error
+
+
+def _issue(fault: Fault, path: str) -> ConfigIssue:
+    return ConfigIssue(fault.value, KEY, f"{path!r}: {fault.meaning}")
+
+
+def cause_of(error: BaseException | None, path: str) -> Fault:
+    """Return the cause of *error*, raised while the database at *path* was opened."""
+    if isinstance(error, OSError):
+        fault = fault_of(error)
+        return Fault.NO_SUCH_DIRECTORY if fault is Fault.NO_SUCH_FILE else fault
+    if not isinstance(error, apsw.Error):
+        return Fault.UNREADABLE
+    if getattr(error, "extendedresult", None) in _LOCK_FAILURES:
+        return Fault.NO_LOCAL_LOCKS
+    return _BY_CLASS.get(type(error)) or _probed(Path(path))
+
+
+def _probed(path: Path) -> Fault:
+    """Return the cause that the file system shows: SQLite reports only that it cannot open."""
+    folder = path.parent
+    try:
+        if path.is_dir():
+            return Fault.IS_A_DIRECTORY
+        if not folder.exists():
+            return Fault.NO_SUCH_DIRECTORY
+        if os.statvfs(folder).f_flag & os.ST_RDONLY:
+            return Fault.READ_ONLY_FILE_SYSTEM
+        if not os.access(folder, os.W_OK | os.X_OK) or not _are_writable(path):
+            return Fault.PERMISSION_DENIED
+        if shutil.disk_usage(folder).free < _LEAST_FREE_BYTES:
+            return Fault.DISK_FULL
+    except OSError as error:
+        return fault_of(error)
+    return Fault.UNREADABLE
+
+
+def _are_writable(path: Path) -> bool:
+    files = (path, Path(f"{path}-wal"), Path(f"{path}-shm"))
+    return all(os.access(file, os.R_OK | os.W_OK) for file in files if file.exists())

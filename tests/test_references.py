@@ -1,0 +1,50 @@
+from pathlib import Path
+
+import pytest
+
+from wats.references import ImportFailed, import_reference
+
+MODULES = {
+    "broken_syntax": "x = 1\ndef (\n",
+    "raises": "x = 1\nraise ValueError('a canary')\n",
+    "leaves": "raise SystemExit('a canary')\n",
+    "needs": "import no_such_library.part\n",
+    "inner/__init__": "",
+    "good": "class Service:\n    handle = 7\n",
+}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "inner").mkdir()
+    for name, source in MODULES.items():
+        (tmp_path / f"{name}.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def test_a_reference_names_an_attribute_of_a_module() -> None:
+    assert import_reference("good:Service.handle") == 7
+
+
+@pytest.mark.parametrize(
+    ("reference", "reason"),
+    [
+        ("no_such_module_at_all:f", "there is no module 'no_such_module_at_all'"),
+        ("inner.none:f", "there is no module 'inner.none'"),
+        ("good.part:f", "there is no module 'good.part'"),
+        ("needs:f", "it imports the module 'no_such_library', which is not installed"),
+        ("broken_syntax:f", "syntax error in '{folder}/broken_syntax.py', line 2"),
+        ("raises:f", "ValueError in '{folder}/raises.py', line 2"),
+        ("leaves:f", "SystemExit in '{folder}/leaves.py', line 1"),
+        ("good:f", "'good' has no 'f'"),
+        ("good:Service.f", "'good' has no 'Service.f'"),
+    ],
+)
+def test_a_reference_that_cannot_be_imported_is_explained(
+    folder: Path, reference: str, reason: str
+) -> None:
+    with pytest.raises(ImportFailed) as caught:
+        import_reference(reference)
+
+    assert str(caught.value) == reason.format(folder=folder)
