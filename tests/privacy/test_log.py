@@ -210,8 +210,9 @@ def test_every_log_line_of_a_service_was_provoked(output: Output) -> None:
             id="text",
         ),
         pytest.param(
-            '{"event":"wats.graph.failure","metaCode":15550001111,"metaSubcode":null,"metaType":'
-            'null,"fbtraceId":null,"at":"2026-11-22T12:00:00.000Z"}',
+            '{"event":"wats.graph.failure","outcome":"not_sent","cause":null,"metaCode":15550001111,'
+            '"metaSubcode":null,"metaType":null,"fbtraceId":null,"parameter":null,"at":'
+            '"2026-11-22T12:00:00.000Z"}',
             id="number",
         ),
     ],

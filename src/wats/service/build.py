@@ -134,6 +134,7 @@ def _outbound(common: _Common, session: aiohttp.ClientSession | None) -> Outboun
         version=profile.graph.api_version,
         access_token=secrets.access_token,
         telemetry=telemetry,
+        app_secret=secrets.app_secrets[0] if profile.graph.app_secret_proof else None,
         session=session,
     )
     acceptor = Acceptor(
