@@ -17,6 +17,7 @@ from wats.telemetry.contract.values import (
     InboxState,
     Method,
     Outcome,
+    RejectionReason,
     RouteLabel,
     StoreOperation,
     UpdateKind,
@@ -119,6 +120,8 @@ accepted by Meta                              14       2
 
 Store                                      total  failed
 sqlite                                        80       0
+
+Also    rejected webhooks 0
 """
 
 
@@ -152,6 +155,7 @@ accepted by Meta        9.00 ▂▂▃▃▃▄▄ ▄▅▅▆▆▆▆▇▇�
 Store                  per s                      failed
 sqlite                  20.0 ▃▄▅▆▇█▁ ▃▄▅▆▇█▁▂▃▄▅       0
 
+Also    rejected webhooks 0
 failures in 42 s · Ctrl-C ends
 """
 
@@ -279,3 +283,18 @@ def test_text_of_a_service_cannot_control_the_terminal() -> None:
     frame = "\n".join(render(View(url=URL, status=hostile, latest=label), Style()))
 
     assert set(frame) & {"\x1b", "\x07", "\r"} == set()
+
+
+def test_webhooks_with_the_signature_of_no_app_secret_are_an_alarm() -> None:
+    service = telemetry(FamilySet.CONTRACT)
+    text = "3 webhooks with a signature of no configured app secret"
+    style = Style(columns=80, has_colors=True, has_unicode=True)
+    before = render(View(url=URL, status=status(), latest=scrape(service)), style)
+
+    for _ in range(3):
+        service.webhook_rejected(RejectionReason.SIGNATURE_MISMATCH)
+    after = render(View(url=URL, status=status(), latest=scrape(service)), style)
+
+    assert not any("app secret" in line for line in before)
+    assert after[2] == style.alarm(text)
+    assert after[2] != text

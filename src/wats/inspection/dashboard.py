@@ -14,6 +14,8 @@ from wats.inspection.formatting import (
 from wats.inspection.history import History
 from wats.inspection.samples import Samples
 from wats.inspection.tables import Cell, Fact, Row, Table, Tally, inbox, others, sections
+from wats.telemetry.contract.families import WEBHOOK_REJECTIONS
+from wats.telemetry.contract.values import RejectionReason
 from wats.web.ops.status import Status, StoreView
 
 _NUMBER: Final = 8
@@ -110,7 +112,15 @@ class _Page:
         first = style.bold(self._joined(about))
         if self._view.trouble:
             return [first, style.alarm(self._joined([self._view.trouble]))]
-        return [first] if status is None else [first, self._place(status.persistence)]
+        place = [] if status is None else [self._place(status.persistence)]
+        return [first, *place, *self._unsigned()]
+
+    def _unsigned(self) -> list[str]:
+        count = self.counted.total(
+            WEBHOOK_REJECTIONS.name, reason=RejectionReason.SIGNATURE_MISMATCH
+        )
+        text = f"{format_count(count)} webhooks with a signature of no configured app secret"
+        return [self._style.alarm(self._joined([text]))] if count else []
 
     def _place(self, store: StoreView | None) -> str:
         if store is None:

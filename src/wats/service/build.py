@@ -163,6 +163,7 @@ def _inbound(common: _Common, handlers: Handlers) -> Inbound:
         telemetry=telemetry,
         dispatcher=dispatcher,
         handler_timeout_seconds=profile.inbox.handler_timeout_seconds,
+        log=log,
         now=now,
     )
     return Inbound(receiver, dispatcher)
