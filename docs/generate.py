@@ -48,7 +48,8 @@ HTTP_MEANINGS = {
     "conversation_window_unavailable": "The store could not be read; retry.",
     "graph_request_failed": "Meta returned an error, could not be reached, or the outcome is "
     "unknown. The status is 503 if the request was throttled. `outcome` is `not_sent` or "
-    "`unknown`; `retryable` states whether the same request can be retried.",
+    "`unknown`; `retryable` states whether the same request can be retried, and "
+    "`advice` the remedy.",
     "idempotency_conflict": "The key was used before with another body. Use a new key.",
     "idempotency_in_flight": "A request with this key is in flight. Retry it after the time in "
     "`Retry-After` to get its response.",

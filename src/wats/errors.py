@@ -26,6 +26,7 @@ response, and a `message` that never holds a value from a caller, a customer or 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import ClassVar
 
 from typing_extensions import override
@@ -281,6 +282,19 @@ class BackupRefused(StoreError):
     code = "database_backup_refused"
 
 
+class GraphCause(StrEnum):
+    """The class of the cause of a Graph failure that Graph itself did not report."""
+
+    DNS = "dns"
+    REFUSED = "refused"
+    TLS = "tls"
+    TIMEOUT = "timeout"
+    RESET = "reset"
+    PROXY = "proxy"
+    """A proxy failed, or responded in place of Graph: the response has no error of Graph."""
+    OTHER = "other"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphDiagnostics:
     """Meta's description of a failure, sanitised: numbers, and short names without free text.
@@ -293,6 +307,8 @@ class GraphDiagnostics:
         name: Our name for the code, as it shows in the error ledger.
         category: The category of the error table; a member of a closed list.
         retryable: Whether the same request can succeed later.
+        advice: One sentence that explains the remedy.
+        parameter: The path of the request's member that Meta named, such as `template.name`.
     """
 
     meta_code: int | None = None
@@ -302,13 +318,16 @@ class GraphDiagnostics:
     name: str = "GraphApiError"
     category: str = "unknown"
     retryable: bool = False
+    advice: str = "Do not retry automatically; look up the code."
+    parameter: str | None = None
 
 
 class GraphError(WatsError):
     """A Graph call failed.
 
     `diagnostics` is the content of the error response, empty if there was none. `retry_after` is
-    the header of that response if its value was seconds or a date.
+    the header of that response if its value was seconds or a date. `cause` is the class of the
+    cause unless Graph itself reported the failure.
     """
 
     code = "graph_request_failed"
@@ -318,6 +337,7 @@ class GraphError(WatsError):
     """Whether Meta may have carried the request out."""
     diagnostics = GraphDiagnostics()
     retry_after: str | None = None
+    cause: GraphCause | None = None
 
     @property
     def is_reported(self) -> bool:
@@ -354,7 +374,9 @@ class GraphRefused(GraphError):
 class GraphUnreachable(GraphError):
     """The request never left us, so nothing happened at Meta; it can be sent again."""
 
-    diagnostics = GraphDiagnostics(retryable=True)
+    diagnostics = GraphDiagnostics(
+        retryable=True, advice="Retry the same request with backoff and a limit on attempts."
+    )
 
 
 class GraphOutcomeUnknown(GraphError):
@@ -372,5 +394,9 @@ class GraphOutcomeUnknown(GraphError):
         retry_after: str | None = None,
     ) -> None:
         super().__init__()
-        self.diagnostics = replace(diagnostics, retryable=False)
+        self.diagnostics = replace(
+            diagnostics,
+            retryable=False,
+            advice="Do not retry automatically: Meta may have carried the request out.",
+        )
         self.retry_after = retry_after

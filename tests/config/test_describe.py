@@ -19,7 +19,11 @@ def test_a_redacted_profile_has_the_shape_of_the_file_without_ids_and_places(
     shown = redact(parse_config(document).profiles["local"])
 
     assert shown == {
-        "graph": {"apiVersion": "v25.0", "baseUrl": "https://graph.facebook.com"},
+        "graph": {
+            "apiVersion": "v25.0",
+            "baseUrl": "https://graph.facebook.com",
+            "appSecretProof": True,
+        },
         "whatsapp": {"wabaId": "[REDACTED]", "phoneNumberId": "[REDACTED]"},
         "auth": {"accessToken": {"env": "[REDACTED]"}},
         "webhook": {

@@ -1,5 +1,7 @@
 import asyncio
 import contextlib
+import hashlib
+import hmac
 import json
 import socket
 import traceback
@@ -16,6 +18,8 @@ from hypothesis import strategies as st
 
 from wats.errors import (
     ConfigError,
+    GraphCause,
+    GraphError,
     GraphOutcomeUnknown,
     GraphRefused,
     GraphUnreachable,
@@ -431,6 +435,47 @@ async def test_retry_after_reaches_the_caller() -> None:
     assert caught.value.retry_after == "17"
 
 
+@pytest.mark.parametrize(
+    ("body", "cause"),
+    [
+        pytest.param(b"<html>", GraphCause.PROXY, id="a-page"),
+        pytest.param(b'{"code":131026}', GraphCause.PROXY, id="an-error-of-another-form"),
+        pytest.param(b'{"error":{"code":131026}}', None, id="an-error-of-graph"),
+    ],
+)
+@pytest.mark.parametrize("status", [400, 503])
+async def test_a_response_without_an_error_of_graph_is_that_of_a_proxy(
+    status: int, body: bytes, cause: GraphCause | None
+) -> None:
+    async with serving(answering(status, body)) as server, started(server.url) as client:
+        with pytest.raises(GraphError) as caught:
+            await post(client)
+
+    assert caught.value.cause is cause
+
+
+async def test_a_proxy_that_cannot_be_reached_is_the_cause() -> None:
+    async with aiohttp.ClientSession(proxy=f"http://127.0.0.1:{a_closed_port()}") as session:
+        client = a_client("http://graph.test", Recorded(), session=session)
+        await is_unreachable(client, GraphCause.PROXY)
+
+
+@pytest.mark.parametrize("method", ["POST", "GET", "DELETE"])
+async def test_every_call_proves_that_we_know_the_app_secret(method: str) -> None:
+    proof = hmac.new(b"the secret", TOKEN.encode(), hashlib.sha256).hexdigest()
+    async with (
+        serving(answering()) as server,
+        started(server.url, app_secret=Secret("the secret")) as client,
+    ):
+        await client.call(EndpointFamily.GROUPS, method, ["g"], query={"limit": "2"})
+        await client.call(EndpointFamily.GROUPS, method, ["g"])
+
+    assert [each.line for each in server.requests] == [
+        f"{method} /v25.0/g?appsecret_proof={proof}&limit=2 HTTP/1.1",
+        f"{method} /v25.0/g?appsecret_proof={proof} HTTP/1.1",
+    ]
+
+
 async def test_a_redirect_is_not_followed_and_the_token_goes_nowhere_else() -> None:
     async with serving(answering()) as elsewhere:
         moved = answering(307, b"", headers=f"Location: {elsewhere.url}/\r\n")
@@ -473,16 +518,18 @@ async def arrived(server: RawServer) -> None:
         await asyncio.sleep(0.005)
 
 
-async def is_unreachable(client: GraphClient) -> None:
-    with pytest.raises(GraphUnreachable):
+async def is_unreachable(client: GraphClient, cause: GraphCause | None = None) -> None:
+    with pytest.raises(GraphUnreachable) as caught:
         await post(client)
+    assert caught.value.cause is cause
+    assert caught.value.diagnostics.advice.startswith("Retry")
 
 
 async def test_a_refused_connection_was_never_written() -> None:
     recorded = Recorded()
 
     async with started(f"http://127.0.0.1:{a_closed_port()}", recorded) as client:
-        await is_unreachable(client)
+        await is_unreachable(client, GraphCause.REFUSED)
 
     assert recorded.operations == [(EndpointFamily.MESSAGES, 0, Outcome.ERROR)]
 
@@ -491,7 +538,8 @@ async def test_a_name_that_is_not_found_was_never_written() -> None:
     connector = aiohttp.TCPConnector(resolver=NoNames())
 
     async with aiohttp.ClientSession(connector=connector) as session:
-        await is_unreachable(a_client("http://graph.test", Recorded(), session=session))
+        client = a_client("http://graph.test", Recorded(), session=session)
+        await is_unreachable(client, GraphCause.DNS)
 
 
 async def test_a_failed_tls_handshake_was_never_written() -> None:
@@ -499,7 +547,7 @@ async def test_a_failed_tls_handshake_was_never_written() -> None:
         serving(babbling, reads=False) as server,
         started(f"https://127.0.0.1:{server.port}") as client,
     ):
-        await is_unreachable(client)
+        await is_unreachable(client, GraphCause.TLS)
 
     assert server.connections == 1
 
@@ -509,7 +557,7 @@ async def test_a_tls_handshake_that_hangs_was_never_written() -> None:
         serving(hanging, reads=False) as server,
         started(f"https://127.0.0.1:{server.port}", **IMPATIENT) as client,
     ):
-        await is_unreachable(client)
+        await is_unreachable(client, GraphCause.TIMEOUT)
 
 
 async def test_waiting_in_vain_for_a_free_connection_was_never_written() -> None:
@@ -521,7 +569,7 @@ async def test_waiting_in_vain_for_a_free_connection_was_never_written() -> None
     ):
         first = asyncio.create_task(post(client))
         await arrived(server)
-        await is_unreachable(client)
+        await is_unreachable(client, GraphCause.TIMEOUT)
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
@@ -545,20 +593,20 @@ async def test_a_client_without_a_session_sends_nothing(state: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("respond", "reads"),
+    ("respond", "reads", "cause"),
     [
-        pytest.param(closing, True, id="closed-after-the-request"),
-        pytest.param(resetting, True, id="reset-after-the-request"),
-        pytest.param(closing, False, id="closed-unread"),
-        pytest.param(resetting, False, id="reset-unread"),
-        pytest.param(hanging, True, id="no-answer-in-time"),
-        pytest.param(trickling, True, id="an-answer-that-never-ends"),
-        pytest.param(babbling, True, id="an-answer-that-is-no-http"),
+        pytest.param(closing, True, GraphCause.RESET, id="closed-after-the-request"),
+        pytest.param(resetting, True, GraphCause.RESET, id="reset-after-the-request"),
+        pytest.param(closing, False, GraphCause.RESET, id="closed-unread"),
+        pytest.param(resetting, False, GraphCause.RESET, id="reset-unread"),
+        pytest.param(hanging, True, GraphCause.TIMEOUT, id="no-answer-in-time"),
+        pytest.param(trickling, True, GraphCause.TIMEOUT, id="an-answer-that-never-ends"),
+        pytest.param(babbling, True, GraphCause.OTHER, id="an-answer-that-is-no-http"),
     ],
 )
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
 async def test_a_request_without_a_response_may_have_been_carried_out(
-    respond: Respond, reads: bool, method: str
+    respond: Respond, reads: bool, cause: GraphCause, method: str
 ) -> None:
     recorded = Recorded()
 
@@ -566,9 +614,11 @@ async def test_a_request_without_a_response_may_have_been_carried_out(
         serving(respond, reads=reads) as server,
         started(server.url, recorded, **IMPATIENT) as client,
     ):
-        with pytest.raises(GraphOutcomeUnknown):
+        with pytest.raises(GraphOutcomeUnknown) as caught:
             await post(client, method=method)
 
+    assert caught.value.cause is cause
+    assert caught.value.diagnostics.advice.startswith("Do not retry")
     assert server.connections == 1
     assert recorded.operations == [(EndpointFamily.MESSAGES, 0, Outcome.ERROR)]
 
@@ -581,7 +631,7 @@ async def test_a_flood_of_interim_responses_ends_the_call(method: str) -> None:
         with pytest.raises(GraphOutcomeUnknown) as caught:
             await post(client, method=method)
 
-    assert caught.value.__notes__ == ["ClientResponseError"]
+    assert caught.value.cause is GraphCause.OTHER
     assert server.connections == 1
     assert recorded.operations == [(EndpointFamily.MESSAGES, 0, Outcome.ERROR)]
 
@@ -689,7 +739,7 @@ async def test_neither_token_nor_path_shows_in_a_failure() -> None:
             await client.call(EndpointFamily.GROUPS, "GET", [group_id])
 
     shown = "".join(traceback.format_exception(caught.value)) + repr(client)
-    assert "ClientConnectorError" in shown
+    assert caught.value.cause is GraphCause.REFUSED
     assert group_id not in shown
     assert TOKEN not in shown
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wats.errors import GraphRefused
+from wats.errors import GraphCause, GraphRefused
 from wats.graph.errors import ADVICE, ERROR_NAMES, RULES, Action, classify, find_rule
 from wats.telemetry.contract.values import ErrorCategory
 
@@ -253,6 +253,87 @@ def test_retry_after_is_kept_if_it_is_seconds_or_a_date(
     status: int, sent: str, kept: str | None
 ) -> None:
     assert classify(status, {"RETRY-after": sent}, b"").retry_after == kept
+
+
+USAGE = "X-Business-Use-Case-Usage"
+
+
+def usage(*minutes: object, kind: str = "whatsapp") -> str:
+    uses = [{"type": kind, "estimated_time_to_regain_access": each} for each in minutes]
+    return json.dumps({"123456789012345": uses})
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        pytest.param(usage(17), "1020", id="minutes"),
+        pytest.param(usage(3, 17, 0), "1020", id="the-longest"),
+        pytest.param(usage(0), None, id="none"),
+        pytest.param(usage(9_999_999), "999999", id="bounded"),
+        pytest.param(usage("x", None, -4, [1]), None, id="other-types"),
+        pytest.param("{}", None, id="empty"),
+        pytest.param('{"1":[5]}', None, id="no-object"),
+        pytest.param('{"1":{"a":1}}', None, id="no-list"),
+        pytest.param("[1]", None, id="no-mapping"),
+        pytest.param("Jane", None, id="no-json"),
+        pytest.param("\ud800", None, id="no-text"),
+    ],
+)
+def test_the_time_to_regain_access_becomes_retry_after(sent: str, kept: str | None) -> None:
+    body = b'{"error":{"code":80007}}'
+
+    assert classify(400, {USAGE: sent}, body).retry_after == kept
+    assert classify(400, {USAGE: sent, "Retry-After": "7"}, body).retry_after == "7"
+
+
+def test_the_usage_of_an_account_that_is_not_throttled_is_no_reason_to_wait() -> None:
+    assert classify(400, {USAGE: usage(17)}, b'{"error":{"code":131026}}').retry_after is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "API calls from the server require an appsecret_proof argument",
+        "Invalid appsecret_proof provided in the API argument",
+    ],
+)
+def test_a_missing_or_wrong_app_secret_proof_is_a_matter_of_access(text: str) -> None:
+    error = {"code": 100, "type": "GraphMethodException", "message": text}
+
+    diagnostics = refused(400, error).diagnostics
+
+    assert (diagnostics.name, diagnostics.category) == ("AppSecretProofError", "authorization")
+    assert "app secret" in diagnostics.advice
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "advice"),
+    [
+        (400, b'{"error":{"code":131047}}', Action.USE_TEMPLATE),
+        (401, b"<html>", Action.FIX_ACCESS),
+        (404, b"<html>", Action.INSPECT),
+        (502, b"<html>", Action.RETRY),
+        (429, b"<html>", Action.RETRY),
+        (429, b'{"error":{"code":131048}}', Action.PAUSE_NUMBER),
+        (429, b'{"error":{"code":131026}}', Action.RETRY),
+    ],
+)
+def test_every_refusal_has_advice(status: int, body: bytes, advice: Action) -> None:
+    assert classify(status, {}, body).diagnostics.advice == ADVICE[advice]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "cause"),
+    [
+        (502, b"<html>", GraphCause.PROXY),
+        (404, b'{"code":404}', GraphCause.PROXY),
+        (400, b'{"error":{"code":131026}}', None),
+    ],
+)
+def test_a_response_without_a_code_of_graph_is_from_a_proxy(
+    status: int, body: bytes, cause: GraphCause | None
+) -> None:
+    assert classify(status, {}, body).cause is cause
 
 
 @pytest.mark.parametrize(

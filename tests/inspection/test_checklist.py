@@ -13,7 +13,7 @@ from wats.inspection.existence_probe import Trial
 from wats.inspection.secret_search import Care, Needle
 from wats.privacy import REDACTED, Secret
 from wats.telemetry import Telemetry
-from wats.telemetry.contract.values import Method, RouteLabel
+from wats.telemetry.contract.values import Method, RejectionReason, RouteLabel
 from wats.version import __version__
 from wats.web.ops.status import (
     AuthShape,
@@ -79,6 +79,12 @@ def metrics(more: str = "") -> bytes:
     telemetry = Telemetry(routes=routes, adapter=None)
     telemetry.http.request(0, Method.GET, 200, 0.01)
     return telemetry.render().body + more.encode()
+
+
+def unsigned() -> bytes:
+    telemetry = Telemetry(routes=[RouteLabel("unmatched")], adapter=None)
+    telemetry.webhook_rejected(RejectionReason.SIGNATURE_MISMATCH)
+    return telemetry.render().body
 
 
 def answer(body: bytes, code: int = 200, **headers: str) -> Answer:
@@ -164,6 +170,10 @@ CASES: dict[str, tuple[Callable[[], Evidence], dict[str, Verdict]]] = {
             without_token=(Trial("GET", (NOT_FOUND, NOT_FOUND + b"1"), {"/status": NOT_FOUND}),),
         ),
         {"hidden": Verdict.UNKNOWN},
+    ),
+    "a webhook with the signature of no app secret": (
+        lambda: replace(GOOD, answers=answers(metrics=answer(unsigned()))),
+        {"signed": Verdict.FAILS},
     ),
     "a document that names what is hidden": (
         lambda: replace(GOOD, document=answer(b'{"paths": {"/status": {}}}')),
@@ -267,14 +277,15 @@ CASES: dict[str, tuple[Callable[[], Evidence], dict[str, Verdict]]] = {
     ),
     "something that is no wats": (
         lambda: replace(GOOD, answers=dict.fromkeys(HIDDEN, answer(b"<html>"))),
-        dict.fromkeys(("known", "fields", "silent", "bounded"), Verdict.FAILS),
+        dict.fromkeys(("known", "fields", "silent", "signed", "bounded"), Verdict.FAILS),
     ),
     "a token that does not fit": (
         lambda: replace(GOOD, answers=dict.fromkeys(HIDDEN, answer(b"{}", 404))),
         {
             "opened": Verdict.FAILS,
             **dict.fromkeys(
-                ("known", "fields", "silent", "unstored", "clock", "bounded"), Verdict.UNKNOWN
+                ("known", "fields", "silent", "unstored", "signed", "clock", "bounded"),
+                Verdict.UNKNOWN,
             ),
         },
     ),
@@ -283,7 +294,7 @@ CASES: dict[str, tuple[Callable[[], Evidence], dict[str, Verdict]]] = {
         dict.fromkeys(
             (
                 *("opened", "separate", "known", "fields", "silent"),
-                *("unstored", "clock", "bounded"),
+                *("unstored", "signed", "clock", "bounded"),
             ),
             Verdict.UNKNOWN,
         ),
@@ -339,3 +350,9 @@ def test_on_loopback_plain_http_is_accepted() -> None:
 
 def test_a_service_may_hide_its_documents_from_unauthenticated_clients() -> None:
     assert judged(replace(GOOD, document=answer(b"", 404)))["document"].verdict is Verdict.HOLDS
+
+
+def test_a_service_that_does_not_count_rejections_leaves_it_unknown() -> None:
+    old = replace(GOOD, answers=answers(metrics=answer(b"http_requests_total 1\n")))
+
+    assert judged(old)["signed"].verdict is Verdict.UNKNOWN

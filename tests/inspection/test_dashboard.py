@@ -23,6 +23,7 @@ from wats.telemetry.contract.values import (
     InboxState,
     Method,
     Outcome,
+    RejectionReason,
     RouteLabel,
     StoreOperation,
     UpdateKind,
@@ -157,6 +158,8 @@ accepted by Meta                              14       2
 
 Store                                      total  failed
 sqlite                                        80       0
+
+Also    rejected webhooks 0
 """)
 
 
@@ -184,6 +187,7 @@ accepted by Meta        9.00 ▂▂▃▃▃▄▄ ▄▅▅▆▆▆▆▇▇�
 Store                  per s                      failed
 sqlite                  20.0 ▃▄▅▆▇█▁ ▃▄▅▆▇█▁▂▃▄▅       0
 
+Also    rejected webhooks 0
 failures in 42 s · Ctrl-C ends
 """)
 
@@ -346,3 +350,16 @@ def test_no_numbers_of_a_service_fail_or_widen_a_frame(looks, uptime) -> None:
     )
 
     assert max(map(cell_len, frame(view).splitlines())) <= 80
+
+
+def test_webhooks_with_the_signature_of_no_app_secret_are_an_alarm() -> None:
+    service = telemetry(FamilySet.CONTRACT)
+    text = "3 webhooks with a signature of no configured app secret"
+    before = frame(View(url=URL, status=status(), latest=scrape(service)))
+
+    for _ in range(3):
+        service.webhooks.rejected(RejectionReason.SIGNATURE_MISMATCH)
+    after = frame(View(url=URL, status=status(), latest=scrape(service)))
+
+    assert "app secret" not in before
+    assert after.splitlines()[2] == text

@@ -432,10 +432,13 @@ async def test_a_refusal_is_counted_by_name_and_logged_without_a_text(
     assert [list(each.items()) for each in log] == [
         [
             ("event", "wats.graph.failure"),
+            ("outcome", "not_sent"),
+            ("cause", None),
             ("metaCode", 131047),
             ("metaSubcode", 7),
             ("metaType", "OAuthException"),
             ("fbtraceId", "Abc"),
+            ("parameter", None),
         ]
     ]
     assert telemetry.errors.snapshot() == {"ReEngagementMessageError": 1}
@@ -454,9 +457,12 @@ async def test_a_failure_without_an_error_of_metas_is_counted_by_its_class(
     assert log == [
         {
             "event": "wats.graph.failure",
+            "outcome": "unknown",
+            "cause": "reset",
             "metaCode": None,
             "metaSubcode": None,
             "metaType": None,
             "fbtraceId": None,
+            "parameter": None,
         }
     ]

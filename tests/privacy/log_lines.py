@@ -6,8 +6,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from wats.errors import GraphCause
 from wats.process.library_logging import LEVELS, LIBRARIES, OTHER
-from wats.telemetry.contract.values import UpdateKind
+from wats.telemetry.contract.labels import TARGET_NAME
+from wats.telemetry.contract.values import RejectionReason, UpdateKind
 
 PAGE = Path(__file__).parents[2] / "docs" / "operating.md"
 
@@ -20,16 +22,23 @@ _CODE = "0|[1-9][0-9]{0,6}|null"
 
 VALUES = {
     "at": r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z",
+    "cause": "|".join((*GraphCause, "null")),
     "errorName": f"{_NAME}|null",
     "exitCode": "-?[0-9]{1,3}|null",
     "fbtraceId": "(?!.*[0-9]{7})(?=.*[A-Za-z])[A-Za-z0-9_-]{1,64}|null",
+    "file": r"(?!.*[0-9]{7})[A-Za-z0-9_]{1,80}\.py|null",
+    "handler": TARGET_NAME.pattern,
     "kind": "|".join(UpdateKind),
     "level": "|".join(LEVELS),
     "library": "|".join((*LIBRARIES, OTHER)),
+    "line": f"{_COUNT}|null",
     "metaCode": _CODE,
     "metaSubcode": _CODE,
     "metaType": "[A-Za-z_]{0,55}(Exception|Error)|null",
     "method": "[a-z_]{1,40}",
+    "outcome": "not_sent|unknown",
+    "parameter": r"[a-z_]+(\.[a-z_0-9]+|\[[0-9]{1,2}\])*|[A-Za-z]{1,40}|null",
+    "reason": "|".join(RejectionReason),
     "suppressed": _COUNT,
     "updates": _COUNT,
     "worker": _COUNT,

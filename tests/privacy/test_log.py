@@ -19,22 +19,31 @@ MODULES = {
 
 EXPRESSIONS = {
     "at": {"to_iso(self._now())", "to_iso(utc_now())"},
+    "cause": {"error.cause"},
     "errorName": {
         "error_name(error)",
+        "failure.error",
         "line[2]",  # in LibraryLog: an error_name
-        "name",  # in FailureLog an error_name, in the dispatcher that or a constant
+        "error",  # in the dispatcher an error_name or a constant
+        "name",  # in FailureLog: an error_name
         "refusal.name if refusal is not None else None",
     },
     "exitCode": {"slot.exit_code"},
     "fbtraceId": {"said.fbtrace_id"},
-    "kind": {"self.kind.value"},
+    "file": {"failure.place.file"},
+    "handler": {"failure.handler"},
+    "kind": {"failure.kind.value", "self.kind.value"},
     "level": {"line[1]"},
     "library": {"line[0]"},
+    "line": {"failure.place.line"},
     "metaCode": {"said.meta_code"},
     "metaSubcode": {"said.meta_subcode"},
     "metaType": {"said.meta_type"},
     "method": {"method"},
-    "suppressed": {"self._suppressed.pop(line, 0)", "self._suppressed.pop(name, 0)"},
+    "outcome": {"OUTCOMES[error.may_have_happened]"},
+    "parameter": {"said.parameter"},
+    "reason": {"reason.value"},
+    "suppressed": {"self._suppressed.pop(name, 0)", "suppressed"},
     "updates": {"orphaned"},
     "worker": {"slot.row"},
 }
@@ -210,8 +219,9 @@ def test_every_log_line_of_a_service_was_provoked(output: Output) -> None:
             id="text",
         ),
         pytest.param(
-            '{"event":"wats.graph.failure","metaCode":15550001111,"metaSubcode":null,"metaType":'
-            'null,"fbtraceId":null,"at":"2026-11-22T12:00:00.000Z"}',
+            '{"event":"wats.graph.failure","outcome":"not_sent","cause":null,"metaCode":15550001111,'
+            '"metaSubcode":null,"metaType":null,"fbtraceId":null,"parameter":null,"at":'
+            '"2026-11-22T12:00:00.000Z"}',
             id="number",
         ),
     ],

@@ -126,3 +126,63 @@ def test_a_start_that_fails_has_its_traceback() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
     assert "No module named 'nowhere'" in done.stderr
+
+
+OWN_LOGGING = {
+    "configured-before": (
+        "logging.basicConfig(format='%(name)s said %(message)s')\n{capture}\n",
+        "shop said hello\n",
+    ),
+    "configured-after": (
+        "{capture}\nlogging.basicConfig(format='%(name)s said %(message)s')\n",
+        "shop said hello\n",
+    ),
+    "a-handler-of-its-own": (
+        "shop = logging.getLogger('shop')\nshop.addHandler(logging.StreamHandler())\n{capture}\n",
+        "hello\n",
+    ),
+}
+
+
+@pytest.mark.parametrize(("code", "expected"), OWN_LOGGING.values(), ids=OWN_LOGGING)
+def test_logging_that_a_handler_configures_is_left_alone(code: str, expected: str) -> None:
+    capture = "from wats.process.library_logging import *; capture_library_logs()"
+    code = f"import logging\n{code.format(capture=capture)}logging.getLogger('shop').error('hello')"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert done.stderr == expected
+
+
+@pytest.mark.parametrize(
+    "logger", ["aiohttp.client", "asyncio", "uvicorn.error", "concurrent.futures"]
+)
+@pytest.mark.parametrize("configured", ["", "logging.basicConfig(level=0, force=True)\n"])
+def test_a_library_never_logs_its_text_however_the_root_is_configured(
+    logger: str, configured: str
+) -> None:
+    code = (
+        "import logging\n"
+        "from wats.process.library_logging import capture_library_logs\n"
+        f"capture_library_logs()\n{configured}"
+        f"logging.getLogger({logger!r}).error('secret')"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert json.loads(done.stderr)["event"] == "wats.library.log"
+    assert "secret" not in done.stderr
+
+
+def test_a_logger_that_nothing_configured_logs_no_text() -> None:
+    code = (
+        "import logging\n"
+        "from wats.process.library_logging import capture_library_logs\n"
+        "capture_library_logs()\n"
+        "logging.getLogger('shop').error('secret')"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert json.loads(done.stderr)["library"] == "other"
+    assert "secret" not in done.stderr

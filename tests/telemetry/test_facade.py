@@ -227,6 +227,8 @@ def test_families_without_a_subject_are_declared_and_not_exposed(
         "send_outcomes_total",
         "persistence_operations_total",
         "outbox_processed_total",
+        "wats_webhook_rejections_total",
+        "wats_graph_errors_total",
         "http_request_duration_seconds",
         "outbox_depth",
     )

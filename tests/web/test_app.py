@@ -38,6 +38,7 @@ class Service:
 
     def __init__(self) -> None:
         self.sink = CapturingTelemetrySink()
+        self.log: list[Mapping[str, object]] = []
         self.app: WatsApp = create_wats_service_app(
             profile=example_profile(
                 telemetry=TelemetryConfig(families="operator"),
@@ -45,6 +46,7 @@ class Service:
             ),
             secrets=example_secrets(telemetry_tokens=(Secret(SCRAPER_TOKEN),)),
             telemetry_sink=self.sink,
+            log=self.log.append,
         )
         self.sent: list[Mapping[str, Any]] = []
 
@@ -270,3 +272,24 @@ async def never() -> dict[str, Any]:
     """Wait for a message that does not arrive."""
     await asyncio.Event().wait()
     raise AssertionError
+
+
+async def test_rejected_webhooks_are_logged_by_reason_once_an_interval(service: Service) -> None:
+    wrong = {"x-hub-signature-256": sign(b"{}", "another-app-secret")}
+
+    for _ in range(20):
+        assert await service.ask("POST", HOOK, wrong, b"{}") == 401
+    assert await service.ask("POST", HOOK, {}, b"{}") == 401
+
+    lines = [{**line, "at": ""} for line in service.log]
+    assert lines == [
+        {"event": "wats.webhook.rejected", "reason": reason, "suppressed": 0, "at": ""}
+        for reason in ("signature_mismatch", "missing_signature")
+    ]
+    assert len(service.rejections) == 21
+
+
+async def test_a_request_to_another_route_is_no_rejected_webhook(service: Service) -> None:
+    assert await service.ask("POST", "/api/messages", WRONG, b"{}") == 401
+
+    assert service.log == []

@@ -63,6 +63,15 @@ class GraphConfig:
             "The URL of Graph: `https://graph.facebook.com`, or a proxy or simulator.",
         )
     )
+    app_secret_proof: bool = field(
+        default=True,
+        metadata=_key(
+            checks.flag,
+            "invalid_app_secret_proof",
+            "Whether Graph calls carry `appsecret_proof`, made with the first `webhook.appSecret`. "
+            "Switch it off if the access token belongs to another app.",
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

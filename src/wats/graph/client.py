@@ -9,7 +9,11 @@ A failure without a response is classified by aiohttp's exception. Connection er
 before the first byte of a request is written; any other exception counts as written.
 """
 
+import errno
+import hashlib
+import hmac
 import re
+import ssl
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +28,7 @@ from wats.errors import (
     ConfigError,
     ConfigIssue,
     Detail,
+    GraphCause,
     GraphError,
     GraphOutcomeUnknown,
     GraphUnreachable,
@@ -56,6 +61,26 @@ _NEVER_WRITTEN: Final = (
     aiohttp.ConnectionTimeoutError,  # no connection in time, waiting for a free one included
     aiohttp.InvalidURL,
 )
+
+
+_CAUSES: Final = (
+    (aiohttp.ClientProxyConnectionError, GraphCause.PROXY),
+    (aiohttp.ClientHttpProxyError, GraphCause.PROXY),
+    (aiohttp.ClientConnectorDNSError, GraphCause.DNS),
+    (ssl.SSLError, GraphCause.TLS),
+    (aiohttp.ClientConnectorCertificateError, GraphCause.TLS),
+    (aiohttp.ServerFingerprintMismatch, GraphCause.TLS),
+    (TimeoutError, GraphCause.TIMEOUT),
+)
+"""The causes of exceptions, of which the first that matches counts."""
+
+_ERRNO_CAUSES: Final = {
+    errno.ECONNREFUSED: GraphCause.REFUSED,
+    errno.ECONNRESET: GraphCause.RESET,
+    errno.ECONNABORTED: GraphCause.RESET,
+    errno.EPIPE: GraphCause.RESET,
+    errno.ETIMEDOUT: GraphCause.TIMEOUT,
+}
 
 
 class OperationRecorder(Protocol):
@@ -104,6 +129,8 @@ class GraphClient:
         base_url: Graph's address; its path or query is kept.
         version: Graph's version, as `v25.0`.
         access_token: The bearer token.
+        app_secret: The secret of the app that the token belongs to. With it, each call carries the
+            `appsecret_proof` of the token, which Meta can require.
         telemetry: Records every call that left the process, once.
         session: A session to use instead of one of our own. Its owner closes it, and sets the
             limits of its connector and its proxies.
@@ -125,6 +152,7 @@ class GraphClient:
         version: str,
         access_token: Secret,
         telemetry: OperationRecorder,
+        app_secret: Secret | None = None,
         session: aiohttp.ClientSession | None = None,
         connect_seconds: float = CONNECT_SECONDS,
         read_seconds: float = READ_SECONDS,
@@ -150,7 +178,7 @@ class GraphClient:
         if issues := [issue for issue, is_fine in checks.items() if not is_fine]:
             raise ConfigError(issues)
         self._root = f"{base.scheme}://{base.netloc}{base.path.rstrip('/')}/{version}/"
-        self._base_query = base.query
+        self._base_query = _joined(base.query, _proof_of(access_token, app_secret))
         self._headers = {
             "authorization": f"Bearer {access_token.reveal()}",
             "user-agent": f"wats/{__version__}",
@@ -237,8 +265,7 @@ class GraphClient:
 
     def _url(self, segments: Sequence[str], query: Mapping[str, str] | None) -> URL:
         path = "/".join(_encoded(segment, index) for index, segment in enumerate(segments))
-        queries = [self._base_query, urlencode(query or {}, errors="replace")]
-        search = "&".join(part for part in queries if part)
+        search = _joined(self._base_query, urlencode(query or {}, errors="replace"))
         return URL(f"{self._root}{path}?{search}" if search else self._root + path, encoded=True)
 
     async def _exchange(
@@ -261,9 +288,9 @@ class GraphClient:
             ) as response:
                 return _Reply(response.status, response.headers, await self._read(response))
         except _NEVER_WRITTEN as exc:
-            raise _noted(GraphUnreachable(), exc) from None
+            raise _caused(GraphUnreachable(), exc) from None
         except (aiohttp.ClientError, TimeoutError) as exc:
-            raise _noted(GraphOutcomeUnknown(), exc) from None
+            raise _caused(GraphOutcomeUnknown(), exc) from None
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         """Return the body; empty if it is cut off or too long, since the status suffices."""
@@ -293,13 +320,39 @@ async def _write_once(
     except aiohttp.ClientConnectorError:
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
-        raise aiohttp.ClientConnectionError(type(exc).__name__) from None
+        raise aiohttp.ClientConnectionError(type(exc).__name__) from exc
 
 
-def _noted(error: GraphError, cause: BaseException) -> GraphError:
-    """Record the class of *cause* on *error*; its text holds the URL, and so perhaps an id."""
-    error.add_note(type(cause).__name__)
+def _caused(error: GraphError, exc: BaseException) -> GraphError:
+    """Record the class of the cause of *exc* on *error*; its text holds the URL."""
+    error.cause = _cause_of(exc)
     return error
+
+
+def _cause_of(exc: BaseException) -> GraphCause:
+    if exc.__cause__ is not None and type(exc) is aiohttp.ClientConnectionError:
+        exc = exc.__cause__  # see `_write_once`
+    for kind, cause in _CAUSES:
+        if isinstance(exc, kind):
+            return cause
+    if isinstance(exc, OSError) and exc.errno in _ERRNO_CAUSES:
+        return _ERRNO_CAUSES[exc.errno]
+    is_lost = isinstance(exc, aiohttp.ClientConnectionError) and not isinstance(
+        exc, aiohttp.ClientConnectorError
+    )
+    return GraphCause.RESET if is_lost else GraphCause.OTHER
+
+
+def _proof_of(access_token: Secret, app_secret: Secret | None) -> str:
+    """Return the query parameter that proves that the caller knows the app secret; may be empty."""
+    if app_secret is None:
+        return ""
+    key, message = app_secret.reveal().encode(), access_token.reveal().encode()
+    return f"appsecret_proof={hmac.new(key, message, hashlib.sha256).hexdigest()}"
+
+
+def _joined(*queries: str) -> str:
+    return "&".join(query for query in queries if query)
 
 
 def _encoded(segment: str, index: int) -> str:
@@ -338,7 +391,9 @@ def _failure(method: str, reply: _Reply) -> GraphError:
     refused = classify(reply.status, reply.headers, reply.body)
     if method == "GET" or refused.is_certain:
         return refused
-    return GraphOutcomeUnknown(refused.diagnostics, retry_after=refused.retry_after)
+    unknown = GraphOutcomeUnknown(refused.diagnostics, retry_after=refused.retry_after)
+    unknown.cause = refused.cause
+    return unknown
 
 
 def _payload(reply: _Reply) -> Any:

@@ -22,7 +22,8 @@ from typing import Any, Final
 
 import msgspec
 
-from wats.errors import GraphDiagnostics, GraphRefused
+from wats.errors import GraphCause, GraphDiagnostics, GraphRefused
+from wats.graph.parameters import find_parameter
 from wats.telemetry.contract.values import ErrorCategory
 
 
@@ -54,7 +55,7 @@ ADVICE: Final[Mapping[Action, str]] = {
     Action.USE_TEMPLATE: "Send a template; the customer service window is closed.",
     Action.DROP_RECIPIENT: "Stop sending to this recipient and record why.",
     Action.WAIT_A_DAY: "Wait at least 24 hours before the next attempt for the same person.",
-    Action.FIX_ACCESS: "Have an operator check the access token and its permissions.",
+    Action.FIX_ACCESS: "Have an operator check the access token, its permissions and app secret.",
     Action.FIX_ACCOUNT: "Have an operator change the account or number in WhatsApp Manager.",
     Action.FIX_BILLING: "Have an operator settle the account's payment method.",
     Action.FIX_TEMPLATE: "Use another template until this template is fixed.",
@@ -230,6 +231,9 @@ RULES: Final[tuple[ErrorRule, ...]] = (
     ErrorRule(2593109, "HistorySharingDeclinedError", _OTHER, Action.INSPECT),
 )
 
+APP_SECRET_PROOF: Final = ErrorRule(100, "AppSecretProofError", _AUTH, Action.FIX_ACCESS)
+"""Meta's refusal of a missing or wrong `appsecret_proof`, which only its text identifies."""
+
 PERMISSION_CODES: Final = range(201, 300)
 """Every code in it is a missing permission, like 200."""
 
@@ -241,7 +245,10 @@ TEMPLATE_CREATION: Final = "TemplateCreationError"
 UNLISTED_NAMES: Final = frozenset({"GraphApiError", "GraphAuthError", "GraphRateLimitError"})
 """The name of an error without a row, or whose status does not fit its row."""
 
-ERROR_NAMES: Final = frozenset({*(rule.name for rule in RULES), TEMPLATE_CREATION}) | UNLISTED_NAMES
+ERROR_NAMES: Final = (
+    frozenset({*(rule.name for rule in RULES), TEMPLATE_CREATION, APP_SECRET_PROOF.name})
+    | UNLISTED_NAMES
+)
 """Every name that a refusal can have: the closed list of the error ledger."""
 
 _BY_CODE: Final = {(rule.code, rule.subcode): rule for rule in RULES}
@@ -271,6 +278,12 @@ _RETRY_AFTER: Final = re.compile(
     r"[0-9]{1,6}|[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT"
 )
 
+_USAGE: Final = "x-business-use-case-usage"
+_REGAIN: Final = "estimated_time_to_regain_access"
+_LONGEST_WAIT_SECONDS: Final = 999_999
+
+_UNAUTHORIZED: Final = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+
 # Returned by a proxy after a timeout, and nginx's own name for a client that hung up.
 _TIMED_OUT_OR_CLOSED: Final = frozenset({HTTPStatus.REQUEST_TIMEOUT.value, 499})
 
@@ -299,13 +312,16 @@ def classify(status: int, headers: Mapping[str, str], body: bytes) -> GraphRefus
     code, subcode = _number(error.get("code")), _number(error.get("error_subcode"))
     meta_type = _matching(_TYPE, error.get("type"))
     believed = code if wrapped else None
-    rule = find_rule(believed, subcode)
+    rule = APP_SECRET_PROOF if _is_about_proof(believed, error) else find_rule(believed, subcode)
     throttled = status == HTTPStatus.TOO_MANY_REQUESTS or (
         _is_client_error(status) and believed in _THROTTLING_CODES
     )
-    auth_like = status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN} or (
-        wrapped and _is_client_error(status) and (meta_type == "OAuthException" or believed == 190)
+    auth_like = status in _UNAUTHORIZED or (
+        wrapped
+        and _is_client_error(status)
+        and (meta_type == "OAuthException" or believed == 190 or rule is APP_SECRET_PROOF)
     )
+    action = _action(rule, status)
     diagnostics = GraphDiagnostics(
         meta_code=code,
         meta_subcode=subcode,
@@ -313,15 +329,19 @@ def classify(status: int, headers: Mapping[str, str], body: bytes) -> GraphRefus
         fbtrace_id=_matching(_TRACE_ID, error.get("fbtrace_id")),
         name=_name(rule, throttled=throttled, auth_like=auth_like),
         category=_category(rule, status, throttled=throttled),
-        retryable=_is_retryable(rule, status),
+        retryable=action in _RETRYABLE,
+        advice=ADVICE[action],
+        parameter=find_parameter(_texts(error)) if wrapped else None,
     )
-    return GraphRefused(
+    refused = GraphRefused(
         status,
         diagnostics,
-        retry_after=_retry_after(headers),
+        retry_after=_retry_after(headers) or (_regain_seconds(headers) if throttled else None),
         throttled=throttled,
         is_certain=_proves_refusal(status, error.get("code"), rule),
     )
+    refused.cause = None if believed is not None else GraphCause.PROXY
+    return refused
 
 
 def _proves_refusal(status: int, code: object, rule: ErrorRule | None) -> bool:
@@ -351,16 +371,29 @@ def _category(rule: ErrorRule | None, status: int, *, throttled: bool) -> ErrorC
     if throttled:
         return _THROTTLING
     # Meta uses OAuthException for nearly everything, so here only the status counts.
-    unauthorized = status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
-    return _AUTH if unauthorized else _OTHER
+    return _AUTH if status in _UNAUTHORIZED else _OTHER
 
 
-def _is_retryable(rule: ErrorRule | None, status: int) -> bool:
+def _action(rule: ErrorRule | None, status: int) -> Action:
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return rule is None or rule.action is not Action.PAUSE_NUMBER
+        fits = rule is not None and (rule.retryable or rule.action is Action.PAUSE_NUMBER)
+        return rule.action if rule is not None and fits else Action.RETRY
     if rule is not None:
-        return rule.retryable
-    return status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        return rule.action
+    if status in _UNAUTHORIZED:
+        return Action.FIX_ACCESS
+    return Action.RETRY if status >= HTTPStatus.INTERNAL_SERVER_ERROR else Action.INSPECT
+
+
+def _is_about_proof(code: int | None, error: Mapping[str, Any]) -> bool:
+    return code == APP_SECRET_PROOF.code and any("appsecret_proof" in t for t in _texts(error))
+
+
+def _texts(error: Mapping[str, Any]) -> list[str]:
+    """Return Meta's texts about the request; they can quote it, so they must not be passed on."""
+    data = error.get("error_data")
+    details = data.get("details") if isinstance(data, dict) else data
+    return [text for text in (details, error.get("message")) if isinstance(text, str)]
 
 
 def _is_client_error(status: int) -> bool:
@@ -385,3 +418,14 @@ def _matching(pattern: re.Pattern[str], value: object) -> str | None:
 def _retry_after(headers: Mapping[str, str]) -> str | None:
     values = (value.strip() for name, value in headers.items() if name.lower() == "retry-after")
     return next((value for value in values if _RETRY_AFTER.fullmatch(value)), None)
+
+
+def _regain_seconds(headers: Mapping[str, str]) -> str | None:
+    """Return how long Meta throttles us, from its usage header, whose unit is minutes."""
+    text = next((value for name, value in headers.items() if name.lower() == _USAGE), "")
+    usage = decode_json(text.encode(errors="replace"))
+    accounts = usage.values() if isinstance(usage, dict) else ()
+    uses = [use for uses in accounts if isinstance(uses, list) for use in uses]
+    minutes = [_number(use.get(_REGAIN)) or 0 for use in uses if isinstance(use, dict)]
+    seconds = min(60 * max(minutes, default=0), _LONGEST_WAIT_SECONDS)
+    return str(seconds) if seconds else None

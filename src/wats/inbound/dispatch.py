@@ -145,7 +145,10 @@ class Dispatcher(Slots):
         self._interruptions = FailureLog("wats.dispatch.interrupted", log=log, now=now)
         self._jitter = jitter
         self.calls = HandlerCalls(
-            handlers, telemetry=telemetry, timeout_seconds=config.handler_timeout_seconds
+            handlers,
+            telemetry=telemetry,
+            timeout_seconds=config.handler_timeout_seconds,
+            log=log,
         )
         self._workers: dict[str, Worker[DeliveryCall]] = {}
 

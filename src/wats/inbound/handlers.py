@@ -9,11 +9,13 @@ from typing import Final, TypeAlias
 from typing_extensions import override
 
 from wats.errors import ConfigError, ConfigIssue
+from wats.inbound.failures import HandlerFailures
 from wats.inbound.updates import Update
 from wats.inbound.watchdog import Call, Watchdog
 from wats.references import ImportFailed, import_reference
 from wats.telemetry import Telemetry
 from wats.telemetry.contract.values import Outcome, UpdateKind
+from wats.telemetry.sinks.isolation import Log, write_json_line
 
 _SUCCESS: Final = Outcome.SUCCESS  # a look-up of 0.1 us in Python 3.11
 
@@ -85,11 +87,20 @@ class HandlerCalls:
 
     Args:
         timeout_seconds: The time limit of one call.
+        log: Receives failures, without their texts.
     """
 
-    def __init__(self, handlers: Handlers, *, telemetry: Telemetry, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        handlers: Handlers,
+        *,
+        telemetry: Telemetry,
+        timeout_seconds: float,
+        log: Log = write_json_line,
+    ) -> None:
         self._handlers = handlers
         self._telemetry = telemetry
+        self._failures = HandlerFailures(log)
         self._watchdog = Watchdog(timeout_seconds)
 
     @property
@@ -101,6 +112,8 @@ class HandlerCalls:
         """Call the handler *name*; record its exception, and pass it to `call.handled`."""
         handler, call.place = self._handlers[name]
         call.telemetry = self._telemetry
+        call.failures = self._failures
+        call.name, call.handler = name, handler
         call.kind = update.kind
         call.began = perf_counter()
         self._watchdog.start(call, handler, update)
@@ -111,13 +124,17 @@ class HandlerCall(Call):
 
     Attributes:
         kind: The kind of the update.
+        name: The name of the handler.
         place: The index of the handler in `Handlers.names`.
     """
 
-    __slots__ = ("began", "kind", "place", "telemetry")
+    __slots__ = ("began", "failures", "handler", "kind", "name", "place", "telemetry")
 
     began: float
+    failures: HandlerFailures
+    handler: Handler
     kind: UpdateKind
+    name: str
     place: int
     telemetry: Telemetry
 
@@ -127,6 +144,7 @@ class HandlerCall(Call):
         if failure is not None:
             outcome = Outcome.ERROR
             self.telemetry.errors.record(failure)
+            self.failures.report(self.name, self.handler, self.kind, failure)
         self.telemetry.webhooks.dispatched(
             self.place, self.kind, outcome, perf_counter() - self.began
         )

@@ -21,6 +21,7 @@ from wats.store import Store
 from wats.store.records import Arrival, Received
 from wats.telemetry import Telemetry
 from wats.telemetry.contract.values import Outcome
+from wats.telemetry.sinks.isolation import Log, write_json_line
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
@@ -51,6 +52,7 @@ class Receiver:
             exceptions are only counted.
         dispatcher: Dispatches stored updates; required with a store.
         handler_timeout_seconds: The time limit of a handler's call without a store.
+        log: Receives failures of handlers that are called without a store.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Receiver:
         telemetry: Telemetry,
         dispatcher: Dispatcher | None,
         handler_timeout_seconds: float,
+        log: Log = write_json_line,
         now: Now = utc_now,
     ) -> None:
         self._check = check
@@ -71,7 +74,10 @@ class Receiver:
         self.news = News(telemetry)
         self._dispatcher = dispatcher
         self._calls = HandlerCalls(
-            handlers, telemetry=telemetry, timeout_seconds=handler_timeout_seconds
+            handlers,
+            telemetry=telemetry,
+            timeout_seconds=handler_timeout_seconds,
+            log=log,
         )
         self._now = now
 

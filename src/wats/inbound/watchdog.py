@@ -108,7 +108,8 @@ class Call:
         except BaseException as error:  # a task that raises SystemExit would end the process
             failure = error
         if self.is_late and isinstance(failure, asyncio.CancelledError | NoneType):
-            failure = TimeoutError()
+            # With the position at which the call was cancelled.
+            failure = TimeoutError().with_traceback(getattr(failure, "__traceback__", None))
         self.end(failure)
 
     def cancel(self, grace_seconds: float = CUT_OFF_SECONDS) -> None:

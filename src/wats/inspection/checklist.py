@@ -23,8 +23,8 @@ from wats.inspection.telemetry_contract import (
     strings_of,
     unknown_fields,
 )
-from wats.telemetry.contract.families import SERIES
-from wats.telemetry.contract.values import SeriesCount
+from wats.telemetry.contract.families import SERIES, WEBHOOK_REJECTIONS
+from wats.telemetry.contract.values import RejectionReason, SeriesCount
 from wats.version import __version__
 from wats.web.ops.status import Diagnostics, ServiceStatus
 
@@ -218,6 +218,20 @@ def _is_not_stored(evidence: Evidence) -> Finding:
 
 
 @_if_open
+def _has_the_secret(evidence: Evidence) -> Finding:
+    if not evidence.samples.has(WEBHOOK_REJECTIONS.name):
+        return _unknown("The service does not count rejected webhooks.")
+    reason = RejectionReason.SIGNATURE_MISMATCH
+    count = evidence.samples.total(WEBHOOK_REJECTIONS.name, reason=reason)
+    if not count:
+        return _holds()
+    return _fails(
+        f"{count:.0f} since the start of the service. If the app secret was changed at Meta, add "
+        "the new one to 'webhook.appSecret'; else a proxy changes bodies, or a client forges them."
+    )
+
+
+@_if_open
 def _has_the_time(evidence: Evidence) -> Finding:
     date = parsedate_to_datetime(evidence.answers["/status"].headers.get("date", ""))
     apart = abs((evidence.asked_at - date.replace(tzinfo=UTC)).total_seconds())
@@ -283,6 +297,11 @@ ITEMS: Final = (
     ),
     Item("silent", "Responses contain no phone number, message id, address or token.", _is_silent),
     Item("unstored", "Responses must not be cached.", _is_not_stored),
+    Item(
+        "signed",
+        "No webhook has a signature that matches no configured app secret.",
+        _has_the_secret,
+    ),
     Item("clock", "The clock of the service is correct.", _has_the_time),
     Item("bounded", "The number of series is within the budget.", _is_bounded),
     Item("kept", "The token is stored in a file or secret manager, not in a repository.", _is_kept),

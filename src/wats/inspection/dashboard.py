@@ -20,6 +20,8 @@ from wats.inspection.formatting import (
 from wats.inspection.history import History
 from wats.inspection.samples import Samples
 from wats.inspection.tables import Cell, Fact, Row, Table, Tally, inbox, others, sections
+from wats.telemetry.contract.families import WEBHOOK_REJECTIONS
+from wats.telemetry.contract.values import RejectionReason
 from wats.web.ops.status import ServiceStatus, StoreView
 
 _NUMBER: Final = 8
@@ -123,7 +125,15 @@ class _Page:
         first = self._line(about, _BOLD)
         if self._view.trouble:
             return [first, self._line([self._view.trouble], _ALARM)]
-        return [first] if status is None else [first, self._place(status.persistence)]
+        place = [] if status is None else [self._place(status.persistence)]
+        return [first, *place, *self._unsigned()]
+
+    def _unsigned(self) -> list[Text]:
+        count = self.counted.total(
+            WEBHOOK_REJECTIONS.name, reason=RejectionReason.SIGNATURE_MISMATCH
+        )
+        text = f"{format_count(count)} webhooks with a signature of no configured app secret"
+        return [self._line([text], _ALARM)] if count else []
 
     def _place(self, store: StoreView | None) -> Text:
         if store is None:

@@ -203,7 +203,8 @@ class Acceptor:
             )
             outcome = Outcome.SUCCESS
         except GraphError as error:
-            report_graph_failure(error, telemetry=self._telemetry, log=self._log)
+            names = message.names if message is not None else None
+            report_graph_failure(error, telemetry=self._telemetry, log=self._log, names=names)
             raise
         finally:
             if message is not None:
@@ -221,7 +222,7 @@ class Acceptor:
             direction=Direction.OUTBOUND,
             to_phone=message.recipient,
             type=message.type,
-            status="sent",
+            status=answers.message_status(answer),
             graph_message_id=wamid,
             created_at=now,
             updated_at=now,

@@ -5,11 +5,14 @@ failure invites to send again; and it must not be passed on unchanged, since a p
 written it. So it becomes `{}`: accepted, without further knowledge.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from wats.ids import is_safe_id
+
+HELD: Final = frozenset({"held_for_quality_assessment", "paused"})
+"""Meta's states of a message that it accepted and does not deliver yet."""
 
 
 def as_object(payload: Any) -> dict[str, Any]:
@@ -24,6 +27,13 @@ def message_id(payload: Any) -> str | None:
     except (TypeError, KeyError, IndexError):
         return None
     return found if isinstance(found, str) and is_safe_id(found) else None
+
+
+def message_status(payload: Any) -> str:
+    """Return the status of an accepted message: `sent`, or the reason why Meta holds it back."""
+    message = payload["messages"][0]
+    status = message.get("message_status")
+    return status if isinstance(status, str) and status in HELD else "sent"
 
 
 def encode(payload: Any) -> bytes:

@@ -45,12 +45,14 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     """The record of a sent message: its type and recipient, never its content.
 
     `recipient` is the phone number as the caller wrote it, a business-scoped user id where there is
-    no number, or a group's id.
+    no number, or a group's id. `names` has the caller's names for the members of the payload, if
+    they differ.
     """
 
     type: str
     recipient: str
     is_group: bool = False
+    names: Mapping[str, str] | None = None
 
 
 def parse_text(body: bytes) -> OutboundText:

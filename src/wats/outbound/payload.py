@@ -1,8 +1,18 @@
 """The Graph JSON of messages in our own form. No I/O."""
 
+from collections.abc import Mapping
+from typing import Final
+
 import msgspec
 
 from wats.outbound.messages import OutboundText
+
+TEXT_NAMES: Final[Mapping[str, str]] = {
+    "to": "to",
+    "text": "text",
+    "text.preview_url": "previewUrl",
+}
+"""Our names for the members of a text's payload, by their paths in it."""
 
 
 class _TextMember(msgspec.Struct):

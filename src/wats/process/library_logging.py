@@ -1,5 +1,8 @@
 """Messages of libraries and of Python itself, as lines of JSON without their text.
 
+Logging that handlers configure for themselves is left alone: the root logger and all loggers except
+those of the libraries stay as they are.
+
 Their text may be a customer's: a warning, or an error in a thread or an abandoned task, is printed
 with its text by default, and a log record has the text that it was made with.
 """
@@ -16,13 +19,15 @@ from typing_extensions import override
 
 from wats.clock import to_iso, utc_now
 from wats.telemetry import error_name
+from wats.telemetry.repeats import Repeats
 from wats.telemetry.sinks.isolation import Log, write_json_line
-
-INTERVAL_SECONDS: Final = 60.0
 
 LIBRARIES: Final = ("aiohttp", "asyncio", "opentelemetry", "python", "uvicorn", "uvloop")
 OTHER: Final = "other"
 LEVELS: Final = ("warning", "error", "critical")
+
+_OTHERS: Final = ("asyncpg", "concurrent")
+"""Further loggers of libraries of ours; their label is `other`."""
 
 _PACKAGES: Final = {**{name: name for name in LIBRARIES}, "py": "python"}
 """The first part of a logger's name, and its label; `py.warnings` is Python's own."""
@@ -40,9 +45,7 @@ class LibraryLog(logging.Handler):
     ) -> None:
         super().__init__(logging.WARNING)
         self._log = log
-        self._monotonic = monotonic
-        self._due_at: dict[tuple[str, str, str | None], float] = {}
-        self._suppressed: dict[tuple[str, str, str | None], int] = {}
+        self._repeats = Repeats(monotonic)
 
     @override
     def emit(self, record: logging.LogRecord) -> None:
@@ -50,11 +53,9 @@ class LibraryLog(logging.Handler):
         # Names of loggers, and of levels, are free text.
         library = _PACKAGES.get(record.name.partition(".")[0], OTHER)
         line = (library, _level_of(record), error_name(error) if error is not None else None)
-        now = self._monotonic()
-        if now < self._due_at.get(line, now):
-            self._suppressed[line] = self._suppressed.get(line, 0) + 1
+        suppressed = self._repeats.admit(line)
+        if suppressed is None:
             return
-        self._due_at[line] = now + INTERVAL_SECONDS
         with contextlib.suppress(Exception):  # stderr may be closed or gone
             self._log(
                 {
@@ -62,7 +63,7 @@ class LibraryLog(logging.Handler):
                     "library": line[0],
                     "level": line[1],
                     "errorName": line[2],
-                    "suppressed": self._suppressed.pop(line, 0),
+                    "suppressed": suppressed,
                     "at": to_iso(utc_now()),
                 }
             )
@@ -76,9 +77,15 @@ def _level_of(record: logging.LogRecord) -> str:
 def capture_library_logs() -> None:
     """Pass all output of the libraries and of Python to stderr through a `LibraryLog`.
 
-    It covers their log records, warnings, and exceptions in threads or without a caller.
+    It covers their log records, warnings, and exceptions in threads or without a caller; and the
+    records of loggers that nothing configured, which Python would print with their texts.
     """
-    logging.basicConfig(handlers=[LibraryLog()], level=logging.WARNING, force=True)
+    log = LibraryLog()
+    for name in (*_PACKAGES, *_OTHERS):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [log]
+        logger.propagate = False
+    logging.lastResort = log
     logging.captureWarnings(capture=True)
     sys.unraisablehook = lambda unraisable: report(unraisable.exc_value)
     threading.excepthook = lambda failed: report(failed.exc_value)

@@ -134,6 +134,7 @@ def _outbound(common: _BuilderArguments, session: aiohttp.ClientSession | None) 
         version=profile.graph.api_version,
         access_token=secrets.access_token,
         telemetry=telemetry.graph,
+        app_secret=secrets.app_secrets[0] if profile.graph.app_secret_proof else None,
         session=session,
     )
     acceptor = Acceptor(
@@ -162,6 +163,7 @@ def _inbound(common: _BuilderArguments, handlers: Handlers) -> Inbound:
         telemetry=telemetry,
         dispatcher=dispatcher,
         handler_timeout_seconds=profile.inbox.handler_timeout_seconds,
+        log=log,
         now=now,
     )
     return Inbound(receiver, dispatcher)

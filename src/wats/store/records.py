@@ -328,6 +328,8 @@ class MessagePage(msgspec.Struct, frozen=True, kw_only=True):
 STATUS_RANK: dict[str, int] = {
     "received": 0,
     "accepted": 0,
+    "held_for_quality_assessment": 0,
+    "paused": 0,
     "sent": 1,
     "warning": 1,
     "delivered": 3,

@@ -48,6 +48,7 @@ class Web:
         self._hook = table[self._hook_ordinal]
         self._gate = gate
         self._parts = parts
+        self._rejections = webhooks.Rejections(parts.telemetry, parts.log)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request. Counted once, with the status that is sent; 0 if the client is gone.
@@ -132,7 +133,7 @@ class Web:
             case Unauthorized():
                 telemetry.http.auth_failure(AuthSurface.API)
             case WebhookRefused() | PayloadTooLarge() if route is self._hook:
-                webhooks.count_refusal(telemetry, error)
+                self._rejections.record(error)
             case _ if error.status >= 500 and not isinstance(error, GraphError):
                 telemetry.errors.record(error)
         return as_response(error)

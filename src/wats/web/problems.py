@@ -18,8 +18,11 @@ from wats.errors import (
     Unauthorized,
     WatsError,
 )
+from wats.outbound.failures import OUTCOMES
 from wats.web.bodies import Body
 from wats.web.exchange import Headers, Response, json_response
+
+_REJECTED = "was rejected by Meta"
 
 STORE_RETRY_AFTER_SECONDS = 5
 OVERLOAD_RETRY_AFTER_SECONDS = 5
@@ -45,6 +48,7 @@ class Problem(Body, frozen=True):
     outcome: Literal["not_sent", "unknown"] | UnsetType = UNSET
     retryable: bool | UnsetType = UNSET
     category: str | UnsetType = UNSET
+    advice: str | UnsetType = UNSET
 
 
 class ErrorEnvelope(Body, frozen=True):
@@ -105,6 +109,7 @@ def _graph_problem(error: GraphError) -> Response:
     is_throttled = isinstance(error, GraphRefused) and error.throttled
     said = error.diagnostics
     meta = {
+        "details": [{"path": said.parameter, "reason": _REJECTED}] if said.parameter else None,
         "metaCode": said.meta_code,
         "metaSubcode": said.meta_subcode,
         "metaType": said.meta_type,
@@ -117,7 +122,8 @@ def _graph_problem(error: GraphError) -> Response:
         error.message,
         headers=headers,
         **{key: value for key, value in meta.items() if value is not None},
-        outcome="unknown" if error.may_have_happened else "not_sent",
+        outcome=OUTCOMES[error.may_have_happened],
         retryable=said.retryable,
         category=said.category,
+        advice=said.advice,
     )

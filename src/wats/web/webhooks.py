@@ -10,6 +10,8 @@ from wats.inbound.receive import Receipt
 from wats.inbound.signature import answer_challenge
 from wats.telemetry import Telemetry
 from wats.telemetry.contract.values import AuthSurface, Method, RejectionReason
+from wats.telemetry.repeats import Repeats
+from wats.telemetry.sinks.isolation import Log
 from wats.web.bodies import Body, Count
 from wats.web.exchange import TEXT_TYPE, Request, Response, json_response
 from wats.web.parts import HOOK_LABEL, Parts
@@ -109,12 +111,29 @@ def answer(receipt: Receipt) -> Response:
     )
 
 
-def count_refusal(telemetry: Telemetry, error: CallerError) -> None:
-    """Count a webhook request that was refused for *error*, on either path."""
-    reason = _REASONS.get(error.code, RejectionReason.UNKNOWN)
-    telemetry.webhooks.rejected(reason)
-    if reason in _UNPROVED:
-        telemetry.http.auth_failure(_UNPROVED[reason])
+class Rejections:
+    """Records rejected webhook requests of either path: counts all, and logs one per interval."""
+
+    def __init__(self, telemetry: Telemetry, log: Log) -> None:
+        self._telemetry = telemetry
+        self._log = log
+        self._repeats = Repeats()
+
+    def record(self, error: CallerError) -> None:
+        """Record that a webhook request was rejected for *error*."""
+        reason = _REASONS.get(error.code, RejectionReason.UNKNOWN)
+        self._telemetry.webhooks.rejected(reason)
+        if reason in _UNPROVED:
+            self._telemetry.http.auth_failure(_UNPROVED[reason])
+        suppressed = self._repeats.admit(reason)
+        if suppressed is not None:
+            self._log(
+                {
+                    "event": "wats.webhook.rejected",
+                    "reason": reason.value,
+                    "suppressed": suppressed,
+                }
+            )
 
 
 def route(path: str) -> Route:

@@ -27,9 +27,10 @@ CONTRACT = {
     ("persistence_operations_total", "counter", ("adapter", "outcome")),
     ("outbox_processed_total", "counter", ("outcome",)),
     ("outbox_depth", "gauge", ("adapter", "state")),
+    ("wats_graph_errors_total", "counter", ("error_category",)),
+    ("wats_webhook_rejections_total", "counter", ("reason",)),
 }
 OPERATOR = {
-    ("wats_webhook_rejections_total", "counter", ("reason",)),
     ("wats_webhook_lag_seconds", "histogram", ()),
     ("wats_inbox_depth", "gauge", ("state",)),
     ("wats_inbox_oldest_age_seconds", "gauge", ()),
@@ -38,7 +39,6 @@ OPERATOR = {
     ("wats_messages_final_total", "counter", ("error_category", "outcome")),
     ("wats_message_delivery_seconds", "histogram", ()),
     ("wats_graph_request_duration_seconds", "histogram", ("endpoint_family", "status_class")),
-    ("wats_graph_errors_total", "counter", ("error_category",)),
     ("wats_store_operation_duration_seconds", "histogram", ("adapter", "operation")),
     ("wats_upkeep_last_success_timestamp_seconds", "gauge", ("task",)),
     ("wats_auth_failures_total", "counter", ("surface",)),

@@ -1,3 +1,5 @@
+import hashlib
+import hmac
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -6,6 +8,7 @@ import pytest
 
 from wats.store.records import Direction, MessageRecord
 from wats.store.sqlite import SQLiteStore
+from wats.testing import APP_SECRET, example_secrets
 
 TEXT = {"to": "+15551230000", "text": "hello\nyou"}
 TEMPLATE = b"""{
@@ -136,8 +139,66 @@ async def test_a_refusal_of_metas_is_reported_without_its_text(service: Any) -> 
     assert answer.json["error"]["retryable"] is True
     assert b"5551230000" not in answer.body
     assert list(service.log[0]) == [
-        *("event", "metaCode", "metaSubcode", "metaType", "fbtraceId", "at")
+        *("event", "outcome", "cause", "metaCode", "metaSubcode", "metaType", "fbtraceId"),
+        *("parameter", "at"),
     ]
+    assert answer.json["error"]["outcome"] == "not_sent"
+    assert answer.json["error"]["advice"].startswith("Retry the same request")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "text", "parameter"),
+    [
+        ("/api/messages/text", TEXT, "Param text['body'] is bad", "text"),
+        ("/api/messages/text", TEXT, "Param text['preview_url'] is bad", "previewUrl"),
+        ("/api/messages/text", TEXT, "Param type is bad", None),
+        ("/api/messages", TEMPLATE, "Param template['name'] is bad", "template.name"),
+        ("/api/messages", TEMPLATE, "Param jane['doe'] is bad", None),
+    ],
+)
+async def test_the_member_that_meta_rejected_has_the_callers_name(
+    service: Any, path: str, body: Any, text: str, parameter: str | None
+) -> None:
+    service.graph.status = 400
+    service.graph.body = {"error": {"code": 100, "error_data": {"details": text}}}
+
+    answer = await service.ask("POST", path, body)
+
+    details = answer.json["error"].get("details")
+    assert details == (
+        [{"path": parameter, "reason": "was rejected by Meta"}] if parameter else None
+    )
+    assert service.log[0]["parameter"] == parameter
+    assert "jane" not in f"{answer.json} {service.log}"
+
+
+@pytest.mark.parametrize("status", ["held_for_quality_assessment", "paused"])
+@pytest.mark.parametrize("key", [None, "order-1"])
+async def test_a_message_that_meta_holds_back_is_not_sent_until_a_status_says_so(
+    service: Any, status: str, key: str | None
+) -> None:
+    service.graph.body = {"messages": [{"id": "wamid.A", "message_status": status}]}
+
+    await service.ask("POST", "/api/messages", TEMPLATE, key=key)
+
+    assert (await service.ask("GET", "/api/messages/wamid.A")).json["status"] == status
+
+
+@pytest.mark.parametrize("status", ["accepted", "Jane", "delivered", 5, None])
+async def test_any_other_state_of_an_accepted_message_is_sent(service: Any, status: Any) -> None:
+    service.graph.body = {"messages": [{"id": "wamid.A", "message_status": status}]}
+
+    await service.ask("POST", "/api/messages", TEMPLATE)
+
+    assert (await service.ask("GET", "/api/messages/wamid.A")).json["status"] == "sent"
+
+
+async def test_sends_prove_that_we_know_the_app_secret(service: Any) -> None:
+    await service.ask("POST", "/api/messages/text", TEXT)
+
+    token = example_secrets().access_token.reveal().encode()
+    proof = hmac.new(APP_SECRET.encode(), token, hashlib.sha256).hexdigest()
+    assert service.graph.proofs == [proof]
 
 
 async def test_a_response_that_cannot_be_parsed_is_not_a_failure(service: Any) -> None:

@@ -267,7 +267,6 @@ WEBHOOK_REJECTIONS = Family(
     help="Rejected webhook requests, by reason.",
     labels=(REASON,),
     attributes=(OPERATOR_ATTR.REJECTION_REASON,),
-    set=FamilySet.OPERATOR,
     initial=_all_of(REASON),
 )
 
@@ -357,7 +356,6 @@ GRAPH_ERRORS = Family(
     help="Errors returned by the Graph API, by category.",
     labels=(FAILURE_CATEGORY,),
     attributes=(OPERATOR_ATTR.ERROR_CATEGORY,),
-    set=FamilySet.OPERATOR,
     initial=_all_of(FAILURE_CATEGORY),
 )
 

@@ -31,6 +31,11 @@ _SETTINGS = {
     "description": "description",
     "joinApprovalMode": "join_approval_mode",
 }
+_NAMES = {
+    **{graph: ours for ours, graph in _SETTINGS.items()},
+    "participants": "waIds",
+    "join_requests": "joinRequestIds",
+}
 _MODES = ("auto_approve", "approval_required")
 _MALFORMED = "Group request body or route is invalid."
 _PRODUCT = {"messaging_product": "whatsapp"}
@@ -172,7 +177,7 @@ async def _call(
             EndpointFamily.GROUPS, method, segments, query=query, payload=body
         )
     except GraphError as error:
-        report_graph_failure(error, telemetry=parts.telemetry, log=parts.log)
+        report_graph_failure(error, telemetry=parts.telemetry, log=parts.log, names=_NAMES)
         raise
     return json_response(_in_camel_case(answers.as_object(answer.payload)))
 

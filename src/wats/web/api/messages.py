@@ -26,7 +26,7 @@ from wats.outbound.messages import (
     parse_graph_message,
     parse_text,
 )
-from wats.outbound.payload import text_payload
+from wats.outbound.payload import TEXT_NAMES, text_payload
 from wats.store import Store
 from wats.store.records import MessageRecord
 from wats.telemetry.contract.values import Method
@@ -143,7 +143,7 @@ async def send_text(parts: Parts, request: Request) -> Response:
     """Send a text to one person."""
     body = await request.body()
     message = parse_text(body)
-    outgoing = Outgoing(type="text", recipient=message.to)
+    outgoing = Outgoing(type="text", recipient=message.to, names=TEXT_NAMES)
     return await _send(parts, request, _TEXT_SCOPE, body, text_payload(message), outgoing)
 
 

@@ -1,0 +1,109 @@
+"""The log of failed handler calls: which handler failed, and where. Never a text or a value."""
+
+import contextlib
+import inspect
+import re
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Final, NamedTuple
+
+from wats.telemetry import error_name
+from wats.telemetry.contract.labels import OTHER_TARGET, TARGET_NAME
+from wats.telemetry.contract.values import UpdateKind
+from wats.telemetry.repeats import Repeats
+from wats.telemetry.sinks.isolation import Log
+
+_FILE: Final = re.compile(r"(?!.*[0-9]{7})[A-Za-z0-9_]{1,80}\.py", re.ASCII)
+
+
+class _Place(NamedTuple):
+    """A file without its folder, and a line in it."""
+
+    file: str | None = None
+    line: int | None = None
+
+
+class _Failure(NamedTuple):
+    """A kind of failure, of which one line is written in each interval."""
+
+    handler: str
+    kind: UpdateKind
+    error: str
+    place: _Place
+
+
+class HandlerFailures:
+    """Logs failed calls of handlers, one line for each kind of failure and interval.
+
+    A line has the position of the innermost frame in the package of the handler. It never raises.
+    """
+
+    def __init__(self, log: Log, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
+        self._repeats = Repeats(monotonic)
+
+    def report(self, name: str, handler: object, kind: UpdateKind, error: BaseException) -> None:
+        """Log that *handler* failed with *error*, or count it if this was logged recently."""
+        with contextlib.suppress(Exception):  # the class of an exception can fail in any way
+            failure = _Failure(
+                handler=name if TARGET_NAME.fullmatch(name) else OTHER_TARGET,
+                kind=kind,
+                error=error_name(error),
+                place=_place_of(error, _package_of(handler)),
+            )
+            suppressed = self._repeats.admit(failure)
+            if suppressed is not None:
+                self._write(failure, suppressed)
+
+    def _write(self, failure: _Failure, suppressed: int) -> None:
+        self._log(
+            {
+                "event": "wats.handler.failed",
+                "handler": failure.handler,
+                "kind": failure.kind.value,
+                "errorName": failure.error,
+                "file": failure.place.file,
+                "line": failure.place.line,
+                "suppressed": suppressed,
+            }
+        )
+
+
+def _package_of(handler: object) -> str:
+    """Return the first part of the name of the module that defines *handler*."""
+    function = inspect.unwrap(handler) if callable(handler) else handler
+    while isinstance(function, partial):
+        function = function.func
+    owner = function if hasattr(function, "__qualname__") else type(function)
+    return str(owner.__module__).partition(".")[0]
+
+
+def _place_of(error: BaseException, package: str) -> _Place:
+    found = _Place()
+    trace = error.__traceback__
+    while trace is not None:
+        file = _file_of(trace.tb_frame, package)
+        if file is not None:
+            found = _Place(file, trace.tb_lineno)
+        trace = trace.tb_next
+    return found
+
+
+def _file_of(frame: FrameType, package: str) -> str | None:
+    """Return the file of *frame* if it runs code of a module of *package*.
+
+    The module must be imported and have the file: code made at run time can claim any name.
+    """
+    name = frame.f_globals.get("__name__")
+    if not isinstance(name, str) or name.partition(".")[0] != package:
+        return None
+    module = sys.modules.get(name)
+    if module is None or module.__dict__ is not frame.f_globals:
+        return None
+    file = Path(frame.f_code.co_filename).name
+    is_own = Path(getattr(module, "__file__", None) or "").name == file
+    return file if is_own and _FILE.fullmatch(file) else None
