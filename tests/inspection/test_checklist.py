@@ -83,7 +83,7 @@ def metrics(more: str = "") -> bytes:
 
 def unsigned() -> bytes:
     telemetry = Telemetry(routes=[RouteLabel("unmatched")], adapter=None)
-    telemetry.webhook_rejected(RejectionReason.SIGNATURE_MISMATCH)
+    telemetry.webhooks.rejected(RejectionReason.SIGNATURE_MISMATCH)
     return telemetry.render().body
 
 
