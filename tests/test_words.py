@@ -31,7 +31,8 @@ def lines_of(passages: Any) -> list[tuple[int, str]]:
 
 
 def helps(command: click.Command, name: str) -> Iterator[Any]:
-    context = click.Context(command, info_name=name, **command.context_settings)
+    # The first context of a command decides on the names of its help option, also in other tests.
+    context = click.Context(command, info_name=name, **main.context_settings)
     yield words.Passage(name, 1, " ".join(command.get_help(context).split()))
     if isinstance(command, click.Group):
         for each in command.list_commands(context):

@@ -235,6 +235,16 @@ def test_a_narrow_terminal_shows_fewer_numbers_and_none_in_part() -> None:
     )
 
 
+@pytest.mark.parametrize("columns", range(52, 72))
+def test_numbers_are_aligned_with_their_heads_in_every_width(columns) -> None:
+    lines = frame(watched(), columns=columns).splitlines()
+
+    head, row = lines[3:5]
+    assert head.endswith("p99" if columns >= 60 else "p50")
+    assert row.endswith("<5.0ms")
+    assert len(head) == len(row) <= columns
+
+
 def test_a_wide_terminal_has_wide_graphs() -> None:
     (row,) = [line for line in frame(watched(), columns=120).splitlines() if "/webhook" in line]
 

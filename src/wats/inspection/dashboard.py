@@ -109,7 +109,8 @@ class _Page:
         self._timed = view.latest if history is None else history.recent()
         self._cells = max(0, min(_CELLS, (self._columns - _LABEL) // _NUMBER - 1))
         room = max(_NUMBER, self._columns - _NUMBER * (1 + self._cells))
-        self._graph = 0 if history is None else max(0, min(room - _LABEL, _WIDEST_GRAPH))
+        spare = 0 if history is None else min(room - _LABEL, _WIDEST_GRAPH)
+        self._graph = spare if spare > 1 else 0  # its first column is a gap
         self._label = min(room - self._graph, _WIDEST_LABEL)
 
     def head(self) -> list[Text]:
@@ -178,7 +179,7 @@ class _Page:
         if self._history is None:
             return [Text(label), Text(format_count(row.count(self._view.latest))), *cells]
         rates = self._history.rates(row.count)
-        bars = [graph(rates, self._graph - 1, is_ascii=self._is_ascii)] if self._graph > 1 else []
+        bars = [graph(rates, self._graph - 1, is_ascii=self._is_ascii)] if self._graph else []
         number = format_rate(rates[-1] if rates else None)
         return [Text(label), Text(number), *map(Text, bars), *cells]
 
