@@ -73,6 +73,7 @@ class SQLiteStore(Store):
             counts as unavailable.
         now: The wall clock, for retention; also the clock of leases if it is not the real one.
         bell: Wakes the other processes on this file. Without one they find work by polling.
+        index_batch: How many messages are added to the message index at a time.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class SQLiteStore(Store):
         busy_seconds: float = 5.0,
         now: Now = utc_now,
         bell: Bell | None = None,
+        index_batch: int = message_index.INDEX_BATCH,
     ) -> None:
         self._path = path
         self._busy_seconds = busy_seconds
@@ -90,6 +92,7 @@ class SQLiteStore(Store):
             StoreClock() if now is utc_now else lambda: to_ms(self._now())
         )
         self._bell = bell if bell is not None else Bell(-1, ())
+        self._index_batch = index_batch
         self._process = secrets.randbits(62)
         self._migrations = load_migrations("sqlite")
         self._writer: ConnectionThread[Writer] | None = None
@@ -139,7 +142,9 @@ class SQLiteStore(Store):
         return reader
 
     def _connect_writer(self) -> Writer:
-        writer = connect_writer(self._path, self._busy_seconds, self._clock, self._bell.ring)
+        writer = connect_writer(
+            self._path, self._busy_seconds, self._clock, self._bell.ring, self._index_batch
+        )
         try:
             migrate(writer, self._migrations)
             if isinstance(self._clock, StoreClock):

@@ -13,7 +13,7 @@ from wats.clock import to_ms, utc_now
 from wats.errors import MigrationFailed, StoreUnavailable
 from wats.store.migrate import AppliedMigration, Migration, missing_migrations
 from wats.store.records import Consumer, DeliveryState
-from wats.store.sqlite.message_index import MessageIndex
+from wats.store.sqlite.message_index import INDEX_BATCH, MessageIndex
 
 MEMORY = ":memory:"
 
@@ -82,12 +82,18 @@ class Writer(Connection):
         leaves_work: Whether the transaction leaves a delivery that can be claimed.
     """
 
-    def __init__(self, path: str, clock: Callable[[], int], on_work: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        path: str,
+        clock: Callable[[], int],
+        on_work: Callable[[], None],
+        index_batch: int = INDEX_BATCH,
+    ) -> None:
         # Without SQLite's locks around every call: a connection belongs to one thread.
         super().__init__(path, flags=_FLAGS)
         self.clock = clock
         self.consumers: dict[str, Consumer] = {}
-        self.message_index = MessageIndex()
+        self.message_index = MessageIndex(index_batch)
         self.leaves_work = False
         self._on_work = on_work
         self._counts: dict[tuple[str, DeliveryState], int] = {}
@@ -124,7 +130,11 @@ class Writer(Connection):
 
 
 def connect_writer(
-    path: str, busy_seconds: float, clock: Callable[[], int], on_work: Callable[[], None]
+    path: str,
+    busy_seconds: float,
+    clock: Callable[[], int],
+    on_work: Callable[[], None],
+    index_batch: int = INDEX_BATCH,
 ) -> Writer:
     """Open *path* for writing; a new file can be read by its owner alone.
 
@@ -132,7 +142,7 @@ def connect_writer(
     """
     if path != MEMORY:
         _make_private_file(path)
-    writer = Writer(path, clock, on_work)
+    writer = Writer(path, clock, on_work, index_batch)
     try:
         writer.set_busy_timeout(round(busy_seconds * 1000))
         _use_wal(writer, busy_seconds)

@@ -20,7 +20,7 @@ Each function runs inside a transaction that its caller opened.
 
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import apsw
 from apsw import Connection
@@ -37,7 +37,7 @@ _PER_MERGED = 2 << (MERGED_BITS - BUCKET_BITS)
 _MERGED_HASHES = 1 << 22
 """The range of hashes that are merged at a time: a thousand entries of 2^18 messages."""
 
-INDEX_BATCH = 500
+INDEX_BATCH: Final = 500
 """How many messages are indexed at a time: enough that they share pages, few enough that a commit
 is hardly longer and a reader scans the pending ones in a fraction of a millisecond."""
 
@@ -159,9 +159,13 @@ class MessageIndex:
     """What one writer knows of the pending messages.
 
     Forget it when a transaction is rolled back: the next `catch_up` reads it from the table.
+
+    Args:
+        batch: How many messages are indexed at a time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, batch: int) -> None:
+        self._batch = batch
         self._pending: dict[int, tuple[int, ...]] = {}
         self._seen = Marks(0, 0)
 
@@ -176,7 +180,7 @@ class MessageIndex:
             The last row id that was allocated.
         """
         marks = read_marks(connection)
-        if marks.last - marks.indexed >= INDEX_BATCH:
+        if marks.last - marks.indexed >= self._batch:
             index_pending(connection)
             marks = Marks(marks.last, marks.last)
         if marks != self._seen:
