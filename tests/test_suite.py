@@ -1,12 +1,15 @@
-"""The tests themselves: they pass in the background, in any order, and in several processes."""
+"""The tests themselves: runs in the background, and the map of `tests/README.md`."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+MAP = (TESTS / "README.md").read_text("utf-8")
 
 IGNORED = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
@@ -44,3 +47,22 @@ def test_commands_can_be_interrupted_when_the_tests_run_in_the_background() -> N
     )
 
     assert shown.returncode == 0, shown.stdout
+
+
+def test_every_path_of_the_map_exists() -> None:
+    rows = "\n".join(line for line in MAP.splitlines() if line.startswith("|"))
+    named = [path for path in re.findall(r"`([^`]+)`", rows) if path.endswith(".py")]
+
+    assert len(named) > 50
+    assert [path for path in named if not list(TESTS.glob(path))] == []
+
+
+def test_every_module_that_mirrors_no_source_is_in_the_map() -> None:
+    folders = (TESTS, TESTS / "acceptance", TESTS / "privacy")
+    paths = [
+        str(path.relative_to(TESTS)) for folder in folders for path in folder.glob("test_*.py")
+    ]
+    mirrored = {path for path in paths if (ROOT / "src/wats" / path.replace("test_", "")).exists()}
+
+    missing = [path for path in paths if f"`{path}`" not in MAP]
+    assert [path for path in missing if path not in mirrored] == []
