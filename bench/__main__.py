@@ -37,6 +37,7 @@ def main() -> None:
     build.mkdir(exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(prefix="bench-", dir=build) as folder:
+            Path(folder).chmod(0o711)  # a database server may run as another user
             cores = choose_cores()
             # This process is nearly idle, and not on the core of the servers.
             with on_core(cores.load):

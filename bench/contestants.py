@@ -3,26 +3,22 @@
 import json
 import math
 import secrets
-import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-import apsw
 import msgspec
 
+from bench.inbox import Inbox, await_settled, postgres_inbox, sqlite_inbox
 from bench.load import PATIENCE_SECONDS, Job, Kind, Sample
 from bench.machine import Cores
 from bench.payloads import PHONE_NUMBER_ID, STATUSES, WABA_ID, Sent
-from bench.processes import ChildFailed, Server, run
+from bench.processes import Server, run
 from bench.sent import record
 from wats.testing import APP_SECRET, BEARER_TOKEN, VERIFY_TOKEN
 
 HOOK = "/webhook"
 API = "/api"
-DRAIN_SECONDS = 60.0
-LOOK_SECONDS = 0.002
 STATUSES_PER_SECOND = 45_000
 """More than any server here can receive: a round must not run out of messages."""
 
@@ -35,15 +31,6 @@ _SECRETS = {
     "BENCH_ACCESS_TOKEN": "an-access-token-for-benchmarks",
     "BENCH_PHONE_NUMBER_ID": PHONE_NUMBER_ID,
 }
-_OUTSTANDING = "SELECT EXISTS (SELECT 1 FROM wats_outstanding)"
-_HANDLED = """
-SELECT (SELECT count(*) FROM wats_messages WHERE direction = 'inbound')
-    + (SELECT count(*) FROM wats_inbox)
-    - (SELECT count(*) FROM (
-        SELECT update_id FROM wats_outstanding UNION SELECT update_id FROM wats_dead_deliveries
-    ))
-"""
-"""Received messages are in `wats_messages`, all other updates in `wats_inbox`."""
 
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +68,10 @@ class Stage:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    def path(self, name: str) -> Path:
+        """Return the path of a file, which is deleted in the end."""
+        return self._folder / name
+
     def start(self, *arguments: str, beside_load: bool = False) -> Server:
         """Start a server, on the core of the servers or on that of the load."""
         core = self.cores.load if beside_load else self.cores.server
@@ -90,17 +81,15 @@ class Stage:
         self,
         name: str,
         *,
-        stored: bool,
+        database_url: str | None = None,
         handlers: Sequence[str] = (IGNORE,),
         graph_url: str = "http://127.0.0.1:9",
         families: str = "contract",
-    ) -> tuple[Server, Path]:
-        """Start `wats serve` from a config file; return it with the path of its database."""
-        database = self._folder / f"{name}.db"
-        config = self._folder / f"{name}.json"
-        url = f"sqlite:///{database}" if stored else None
-        config.write_text(json.dumps(_config(graph_url, url, families, handlers)))
-        return self.start("wats", "serve", "--config", str(config), "--port", "0"), database
+    ) -> Server:
+        """Start `wats serve` from a config file."""
+        config = self.path(f"{name}.json")
+        config.write_text(json.dumps(_config(graph_url, database_url, families, handlers)))
+        return self.start("wats", "serve", "--config", str(config), "--port", "0")
 
 
 def _config(
@@ -146,7 +135,7 @@ class Entrant:
         job: Job,
         cores: Cores,
         *,
-        inbox: Path | None = None,
+        inbox: Inbox | None = None,
         prepare: Callable[[Job], Job] = _unprepared,
     ) -> None:
         self._server = server
@@ -193,28 +182,6 @@ class Entrant:
         return self._server.peak_mib()
 
 
-def await_settled(inbox: Path, answers: int) -> float:
-    """Wait until nothing is outstanding in *inbox*; return the time.
-
-    Raises:
-        ChildFailed: Deliveries were left after a minute, or the number of handled updates is not
-            *answers*.
-    """
-    give_up_at = time.monotonic() + DRAIN_SECONDS
-    with closing(apsw.Connection(str(inbox), flags=apsw.SQLITE_OPEN_READONLY)) as connection:
-        while connection.execute(_OUTSTANDING).get:
-            if time.monotonic() > give_up_at:
-                msg = "The inbox was not drained in time."
-                raise ChildFailed(msg)
-            time.sleep(LOOK_SECONDS)
-        settled_at = time.monotonic()
-        handled: Any = connection.execute(_HANDLED).get
-    if handled != answers:
-        msg = f"{answers} webhooks were acknowledged and {handled} were handled."
-        raise ChildFailed(msg)
-    return settled_at
-
-
 class Contestant(msgspec.Struct, frozen=True):
     """A server that can be measured."""
 
@@ -244,15 +211,25 @@ def _webhooks(stage: Stage, server: Server, expected: str) -> Job:
 
 def _stored(name: str, *handlers: str) -> Callable[[Stage], Entrant]:
     def enter(stage: Stage) -> Entrant:
-        server, database = stage.start_wats(name, stored=True, handlers=handlers)
+        database = stage.path(f"{name}.db")
+        server = stage.start_wats(name, database_url=f"sqlite:///{database}", handlers=handlers)
         job = _webhooks(stage, server, '"dispatched":1')
-        return Entrant(server, job, stage.cores, inbox=database)
+        return Entrant(server, job, stage.cores, inbox=sqlite_inbox(database))
 
     return enter
 
 
+def _enter_postgres(stage: Stage) -> Entrant:
+    # On the core of the load: a database server is another machine, as a rule.
+    url = stage.start("bench.postgres", str(stage.path("postgres")), beside_load=True).url
+    server = stage.start_wats("stored-postgres", database_url=url)
+    job = _webhooks(stage, server, '"dispatched":1')
+    return Entrant(server, job, stage.cores, inbox=postgres_inbox(url))
+
+
 def _enter_statuses(stage: Stage) -> Entrant:
-    server, database = stage.start_wats("statuses", stored=True)
+    database = stage.path("statuses.db")
+    server = stage.start_wats("statuses", database_url=f"sqlite:///{database}")
 
     def prepare(job: Job) -> Job:
         count = math.ceil(job.seconds * STATUSES_PER_SECOND / len(STATUSES)) + job.connections
@@ -261,18 +238,19 @@ def _enter_statuses(stage: Stage) -> Entrant:
         return msgspec.structs.replace(job, kind=Kind.STATUS, sent=sent)
 
     job = _webhooks(stage, server, '"dispatched":1')
-    return Entrant(server, job, stage.cores, inbox=database, prepare=prepare)
+    return Entrant(server, job, stage.cores, inbox=sqlite_inbox(database), prepare=prepare)
 
 
 def _enter_inline(stage: Stage) -> Entrant:
-    server, _ = stage.start_wats("inline", stored=False)
+    server = stage.start_wats("inline")
     return Entrant(server, _webhooks(stage, server, '"dispatched":1'), stage.cores)
 
 
 def _sender(kind: Kind) -> Callable[[Stage], Entrant]:
     def enter(stage: Stage) -> Entrant:
         graph = stage.start("bench.graph", beside_load=True)
-        server, _ = stage.start_wats(kind.value, stored=True, graph_url=graph.url)
+        database_url = f"sqlite:///{stage.path(kind.value)}.db"
+        server = stage.start_wats(kind.value, database_url=database_url, graph_url=graph.url)
         job = Job(
             port=server.port,
             path=f"{API}/messages/text",
@@ -302,6 +280,7 @@ CONTESTANTS = {
         "wats, two handlers", _stored("stored-two", IGNORE, "bench.handlers:ignore_too")
     ),
     "stored-slow": Contestant("wats, 20 ms handler", _stored("stored-slow", "bench.handlers:wait")),
+    "stored-postgres": Contestant("wats with PostgreSQL", _enter_postgres),
     "bare": Contestant("uvicorn, bare: HMAC and JSON", _rival("bench.rivals.bare", expected="ok")),
     "inline": Contestant("wats without a store", _enter_inline),
     "send": Contestant("wats, sends", _sender(Kind.SEND)),

@@ -88,7 +88,7 @@ def measure_hiding(stage: Stage, pairs: int) -> Hiding:
     Raises:
         ChildFailed: A response was missing, or not a 404.
     """
-    server, _ = stage.start_wats("hiding", stored=False, families="operator")
+    server = stage.start_wats("hiding", families="operator")
     timeout_seconds = PATIENCE_SECONDS + len(list(contests())) * pairs * SLOWEST_PAIR_SECONDS
     given = msgspec.json.encode(Job(server.port, pairs))
     output = run("bench.hiding", given, core=stage.cores.load, timeout_seconds=timeout_seconds)

@@ -12,10 +12,11 @@ from bench.telemetry import Costs, Render
 from bench.writer import Cost, WriterCosts
 
 GOALS = (
-    ("stored", "bare", 0.35),
+    ("stored", "bare", 0.60),
+    ("stored-postgres", "bare", 0.30),
     ("stored", "pywa", 1.7),
     ("stored", "pywa-fastapi", 1.7),
-    ("inline", "bare", 0.55),
+    ("inline", "bare", 1.2),
     ("statuses", "stored", 1.0),
 )
 """The goal for the first rate as a multiple of the second."""

@@ -135,7 +135,7 @@ def _wats(routes: Sequence[RouteLabel], **more: Any) -> Record:
     telemetry = _telemetry(routes, **more)
 
     def record(event: Event) -> None:
-        telemetry.http_request(event.route, event.method, event.status, event.seconds)
+        telemetry.http.request(event.route, event.method, event.status, event.seconds)
 
     return record
 
@@ -254,12 +254,12 @@ def _stored_ns(seconds: float) -> dict[str, float]:
     def record_all(telemetry: Telemetry) -> Callable[[], None]:
         def run() -> None:
             for event in events:
-                telemetry.store_operation(sqlite, receive, success, event.seconds)
-                telemetry.webhook_lag(event.seconds)
-                telemetry.http_request(event.route, event.method, event.status, event.seconds)
-                telemetry.dispatched(0, kind, success, event.seconds)
-                telemetry.store_operation(sqlite, settle, success, event.seconds)
-                telemetry.webhook_update(kind, success)
+                telemetry.store.operation(sqlite, receive, success, event.seconds)
+                telemetry.webhooks.lag(event.seconds)
+                telemetry.http.request(event.route, event.method, event.status, event.seconds)
+                telemetry.webhooks.dispatched(0, kind, success, event.seconds)
+                telemetry.store.operation(sqlite, settle, success, event.seconds)
+                telemetry.webhooks.update(kind, success)
 
         return run
 

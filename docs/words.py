@@ -170,6 +170,14 @@ def prose_of_module(path: str, source: str) -> Iterator[Passage]:
             yield from _lines(path, node.lineno, str(node.value.value))
 
 
+def comments_of_sql(path: str, source: str) -> Iterator[Passage]:
+    """Yield the comments of SQL statements."""
+    for number, line in enumerate(source.splitlines(), start=1):
+        _, _, comment = line.partition("--")
+        if comment:
+            yield Passage(path, number, _without_code(comment))
+
+
 def messages_of_module(path: str, source: str) -> Iterator[Passage]:
     """Yield the strings of a module that are sentences or phrases, without docstrings."""
     tree = ast.parse(source)
@@ -206,7 +214,11 @@ def collections() -> dict[str, Iterator[Passage]]:
     source = ("src", "bench", "operators", "docs")
     return {
         "pages": _pages(),
-        "source": chain(_modules(prose_of_module, *source), _modules(messages_of_module, *source)),
+        "source": chain(
+            _modules(prose_of_module, *source),
+            _modules(messages_of_module, *source),
+            _modules(comments_of_sql, *source, suffix=".sql"),
+        ),
         "tests": _modules(prose_of_module, "tests"),
     }
 
@@ -237,9 +249,11 @@ def _pages() -> Iterator[Passage]:
         yield from _lines(str(path.relative_to(ROOT)), 1, path.read_text("utf-8"))
 
 
-def _modules(read: Callable[[str, str], Iterator[Passage]], *folders: str) -> Iterator[Passage]:
+def _modules(
+    read: Callable[[str, str], Iterator[Passage]], *folders: str, suffix: str = ".py"
+) -> Iterator[Passage]:
     for folder in folders:
-        for path in sorted((ROOT / folder).rglob("*.py")):
+        for path in sorted((ROOT / folder).rglob(f"*{suffix}")):
             yield from read(str(path.relative_to(ROOT)), path.read_text("utf-8"))
 
 

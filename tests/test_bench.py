@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from bench.contestants import CONTESTANTS, await_settled
+from bench.contestants import CONTESTANTS
 from bench.hiding import THRESHOLD, Contest, Verdict, contests, judge, welch_t
+from bench.inbox import await_settled, sqlite_inbox
 from bench.payloads import PHONE_NUMBER_ID, Sends, Sent, Statuses, Webhooks
 from bench.processes import ChildFailed
 from bench.rivals.pywa_server import add_pywa, make_app
@@ -77,7 +78,14 @@ def test_everything_is_measured_in_one_run(tmp_path: Path) -> None:
         for name, result in report["results"].items()
         if result["rounds"][0]["settled_rate"] is not None
     }
-    assert settled == {"stored", "statuses", "stored-read", "stored-two", "stored-slow"}
+    assert settled == {
+        "stored",
+        "statuses",
+        "stored-read",
+        "stored-two",
+        "stored-slow",
+        "stored-postgres",
+    }
     counting = report["telemetry"]
     assert counting["request_ns"]["nothing"] < counting["request_ns"]["wats"]
     assert set(counting["stored_ns"]) == {"contract", "operator"}
@@ -91,7 +99,7 @@ def test_everything_is_measured_in_one_run(tmp_path: Path) -> None:
     assert writer["messages"] == 20_000
     assert [each["empty_us"] is not None for each in writer["costs"]] == [True, True, True, False]
     assert all(each["filled_us"] > 1 for each in writer["costs"])
-    assert output.count("goal") == 7
+    assert output.count("goal") == 8
     assert "Traceback" not in errors
 
 
@@ -248,9 +256,10 @@ async def test_messages_and_other_updates_count_as_handled_when_no_handler_has_f
         states = [DeliveryState.DONE, DeliveryState.DONE, DeliveryState.DEAD]
         await store.settle([Settlement(*each) for each in zip(claimed, states, strict=True)])
 
-    await asyncio.to_thread(await_settled, path, 2)
+    inbox = sqlite_inbox(path)
+    await asyncio.to_thread(await_settled, inbox, 2)
     with pytest.raises(ChildFailed, match="3 webhooks were acknowledged and 2 were handled"):
-        await asyncio.to_thread(await_settled, path, 3)
+        await asyncio.to_thread(await_settled, inbox, 3)
     await store.close()
 
 

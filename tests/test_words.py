@@ -1,6 +1,8 @@
 """The counter of avoided words, and the texts that must not contain any."""
 
+import ast
 import json
+from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
@@ -61,6 +63,14 @@ def test_a_module_is_counted_by_names_docstrings_and_comments() -> None:
     assert lines_of(passages) == [(1, "tell who"), (2, "First."), (4, "Third."), (6, "# who")]
 
 
+def test_comments_of_sql_are_counted() -> None:
+    source = "-- Who reads it.\nCREATE TABLE who (\n    who TEXT  -- what a reader sees\n);\n"
+
+    passages = words.comments_of_sql("0001_initial.sql", source)
+
+    assert lines_of(passages) == [(1, "Who reads it."), (3, "what a reader sees")]
+
+
 def test_messages_are_phrases_and_no_docstrings() -> None:
     source = '"""A docstring of four words."""\nx = "a key", f"must be a number, {x}"\n'
 
@@ -80,6 +90,19 @@ def test_a_habit_above_its_limit_is_reported(count: int, above: list[str]) -> No
 
 def test_each_habit_has_a_reason_and_a_replacement() -> None:
     assert all(habit.reason and habit.instead for habit in words.HABITS)
+
+
+def test_a_class_name_exists_once_in_the_package() -> None:
+    places = defaultdict(list)
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(f"{path.relative_to(ROOT)}:{node.lineno}")
+
+    repeated = {name: found for name, found in places.items() if len(found) > 1}
+
+    assert places
+    assert not repeated
 
 
 def test_help_texts_of_metrics_avoid_the_words() -> None:

@@ -48,6 +48,10 @@ class WatsError(Exception):
         self.message = message if message is not None else self.text
         super().__init__(self.message)
 
+    def with_code(self) -> str:
+        """Return the message for an operator, with the stable code."""
+        return f"{self} ({self.code})"
+
 
 class ConfigError(WatsError):
     """The configuration cannot work. `issues` holds every mistake, each with its path."""
@@ -62,6 +66,10 @@ class ConfigError(WatsError):
     @override
     def __str__(self) -> str:
         return "\n".join([self.message, *(f"  {issue}" for issue in self.issues)])
+
+    @override
+    def with_code(self) -> str:
+        return str(self)  # each issue has a code of its own
 
 
 @dataclass(frozen=True, slots=True)

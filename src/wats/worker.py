@@ -1,4 +1,4 @@
-"""The lease loop of one consumer: claim, handle, settle. It knows no message and no store.
+"""The lease loop of one consumer: claim, handle, settle. Independent of messages and stores.
 
     reserve ─▸ offer ──┐
                        ├─▸ begin ── ended ─▸ settler
@@ -6,8 +6,8 @@
        ▲                        │
        └── woken: new work, or a slot ┘
 
-Every leased job has a slot, and begins at once. A slot that is reserved belongs to a job that is
-being stored, and may be leased on arrival.
+Every leased job has a slot and begins immediately. A reserved slot is kept free for a job that is
+being stored or claimed.
 """
 
 import asyncio
@@ -21,20 +21,20 @@ FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 5.0
 
 END_SECONDS: Final = 5.0
-"""How long cancelled jobs, a claim that is under way, and the last settlement may take."""
+"""The time limit of a stop for cancelled jobs, for an open claim, and for the last settlement."""
 
 
 class Job(Protocol):
-    """A leased delivery: the work that a worker does, and its result in the end."""
+    """A leased delivery: a unit of work, and later its result."""
 
     def begin(self, on_end: "Callable[[Job], None]") -> None:
-        """Begin the work; call *on_end* once with this job when it has ended, maybe at once."""
+        """Begin the work; call *on_end* once with this job at its end, maybe before returning."""
 
     def cancel(self) -> None:
-        """Cancel the work, which then ends soon."""
+        """Cancel the work, which ends soon afterwards."""
 
     def release(self) -> None:
-        """End without having begun."""
+        """End a job that has not begun."""
 
 
 J = TypeVar("J", bound=Job)
@@ -42,14 +42,14 @@ J = TypeVar("J", bound=Job)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duties(Generic[J]):
-    """What a worker does with jobs.
+    """The functions that a worker calls.
 
     Attributes:
-        claim: Leases up to so many jobs; also returns whether more could be leased.
-        settle: Writes the results of jobs; returns whether more can be claimed because of them.
+        claim: Leases at most the given number of jobs; also returns whether more could be leased.
+        settle: Writes the results of jobs; returns whether that made other jobs claimable.
         renew: Extends the leases of jobs.
-        trouble: Receives every exception of the others. They are tried again, after a pause.
-        replaced: Called with the exception that ended a task of the worker, which is replaced.
+        trouble: Receives each exception of the other functions, which are retried after a pause.
+        replaced: Receives the exception that ended a task of the worker. The task is replaced.
     """
 
     claim: Callable[[int], Awaitable[tuple[Sequence[J], bool]]]
@@ -60,18 +60,18 @@ class Duties(Generic[J]):
 
 
 class Worker(Generic[J]):
-    """Does its duties until it is stopped, whatever they raise.
+    """Claims, runs and settles jobs until it is stopped. No exception of its duties ends it.
 
-    Jobs that ended are kept until they are settled. If that never succeeds the leases expire, and
-    the process that claims them then begins again. Only `stop` ends the tasks of a worker; one that
-    ends in another way is replaced.
+    Ended jobs are kept until they are settled. If settling never succeeds, their leases expire and
+    the next process that claims the jobs begins anew. Only `stop` ends the tasks of a worker; a
+    task that ends for another reason is replaced.
 
     Args:
-        concurrency: How many jobs are leased at the same time; all of them have begun.
-        poll_seconds: How long to sleep without being woken. Retries that become due, and jobs of
-            a process that died, are found at the end of it.
-        renew_seconds: How often leases are renewed.
-        end_seconds: How long cancelled jobs and the last settlement may take at a stop.
+        concurrency: The maximum number of leased jobs. All leased jobs have begun.
+        poll_seconds: The longest pause between claims. Due retries, and jobs of a process that
+            died, are found after this pause.
+        renew_seconds: The interval of lease renewals.
+        end_seconds: The time limit of cancelled jobs and of the last settlement at a stop.
     """
 
     def __init__(
@@ -92,8 +92,8 @@ class Worker(Generic[J]):
         self._ended: list[J] = []
         self._reserved = 0
         self._is_claiming = False
-        self._some = (concurrency + 1) // 2  # what is stored during a claim needs slots as well
-        self._claimable = self._some  # about how many jobs can be claimed
+        self._some = (concurrency + 1) // 2  # leaves slots for jobs stored during a claim
+        self._claimable = self._some  # an estimate of the number of claimable jobs
         self._stopping = False
         self._ending = False
         self._claim_now = asyncio.Event()
@@ -106,32 +106,32 @@ class Worker(Generic[J]):
         self._stop_task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to work, on the running loop. To be called once."""
+        """Start the tasks on the running loop. Call it once."""
         for step in self._steps:
             self._spawn(step)
 
     @property
     def is_alive(self) -> bool:
-        """Whether jobs are claimed, begun and settled."""
+        """Whether all tasks run and no stop was requested."""
         return not self._stopping and len(self._tasks) == len(self._steps)
 
     def wake(self) -> None:
-        """Note that another process stored something to claim."""
+        """Note that another process stored claimable jobs."""
         self.note_work(self._some)
 
     def note_work(self, jobs: int = 1) -> None:
-        """Note that this process stored *jobs* that can be claimed."""
+        """Note that this process stored *jobs* claimable jobs."""
         self._claimable += jobs
         self._claim_now.set()
 
     def reserve(self, wanted: int) -> int:
-        """Reserve up to *wanted* slots that are free; return how many. They are given back."""
+        """Reserve at most *wanted* free slots; return their number, for `give_back`."""
         slots = max(min(wanted, self._free_slots), 0) if self.is_alive else 0
         self._reserved += slots
         return slots
 
     def give_back(self, slots: int) -> None:
-        """Give back *slots* reserved slots, just before the jobs that need them are offered."""
+        """Free *slots* reserved slots. Call it just before `offer` for the jobs that need them."""
         self._reserved -= slots
         self._slot_is_free()
 
@@ -140,7 +140,7 @@ class Worker(Generic[J]):
         return self._concurrency - len(self._held) - self._reserved
 
     def offer(self, job: J) -> None:
-        """Begin *job*, which was leased on arrival for a slot that was reserved until now."""
+        """Begin *job*, which was leased for a slot that was reserved until now."""
         self._held.add(job)
         if self._stopping:
             job.release()
@@ -160,11 +160,11 @@ class Worker(Generic[J]):
             self._claim_now.set()
 
     async def stop(self, drain_seconds: float) -> None:
-        """Claim no more, give what was begun *drain_seconds* to end, settle, and return.
+        """Stop claiming, drain running jobs for *drain_seconds*, settle, and return.
 
-        What is leased from now on is released, a claim that is under way included. What takes
-        longer is cancelled, and is an attempt that failed. May be called again, also meanwhile;
-        every call returns when the worker has stopped.
+        Jobs that are leased from now on are released, also those of an open claim. Jobs that exceed
+        the drain are cancelled; their attempt has failed. Repeated and concurrent calls are
+        allowed; each returns when the worker has stopped.
         """
         if self._stop_task is None:
             self._stop_task = asyncio.create_task(self._stop(drain_seconds))
@@ -200,7 +200,7 @@ class Worker(Generic[J]):
             task.add_done_callback(partial(self._replace, step))
 
     def _replace(self, step: Callable[[], Awaitable[None]], ended: "asyncio.Task[None]") -> None:
-        """Go on with *step*: any code in the process can cancel a task, or end one."""
+        """Restart *step* after a pause: any code in the process can cancel or end a task."""
         self._tasks.discard(ended)
         error = asyncio.CancelledError() if ended.cancelled() else ended.exception()
         if self._ending or error is None:
@@ -225,7 +225,7 @@ class Worker(Generic[J]):
     async def _claim(self) -> None:
         self._claim_now.clear()
         if self._can_claim:
-            # Not cancelled with this task: a claim that nobody waits for leaves leases behind.
+            # Not cancelled with this task: the leases of an abandoned claim would have to expire.
             claiming = self._claim_up_to(min(self._claimable, self._free_slots))
             self._claiming = asyncio.create_task(claiming)
             if (error := await asyncio.shield(self._claiming)) is not None:
@@ -247,9 +247,9 @@ class Worker(Generic[J]):
         )
 
     async def _claim_up_to(self, limit: int) -> BaseException | None:
-        """Claim and begin up to *limit* jobs; return what went wrong.
+        """Claim and begin at most *limit* jobs; return an exception instead of raising it.
 
-        Not raised: a task that raises `SystemExit` would end the process.
+        A task that raises `SystemExit` would end the process.
         """
         self._claimable = 0
         self._is_claiming = True
@@ -275,7 +275,7 @@ class Worker(Generic[J]):
         if not self._ended:
             self._settle_now.clear()
             await self._settle_now.wait()
-        ended = self._ended[:]  # they stay there until they are settled: a stop awaits that
+        ended = self._ended[:]  # removed after the settlement, for which a stop waits
         if ended and await self._duties.settle(ended):
             self.note_work()
         del self._ended[: len(ended)]

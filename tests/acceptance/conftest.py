@@ -3,7 +3,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,9 @@ import pytest
 from apsw import Connection
 from yarl import URL
 
+from tests.acceptance.replicas import DEADLINE_SECONDS, HANDLERS, Journal, NotStarted
 from tests.settings import HOOK, NUMBER_ID, SECRETS, WABA_ID, config_of
+from tests.store.postgres.server import Server
 from wats.config import GroupsConfig, WebhookConfig
 from wats.inbound.handlers import Handler
 from wats.privacy import Secret
@@ -364,7 +366,8 @@ def serve(tmp_path: Path) -> Serve:
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 line = await process.stdout.readline()
-            assert line, errors.read_text()
+            if not line:
+                raise NotStarted(errors.read_text())
             yield Process(process, json.loads(line)["url"], line, errors)
         finally:
             if process.returncode is None:
@@ -372,3 +375,25 @@ def serve(tmp_path: Path) -> Serve:
             await process.communicate()
 
     return served
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    server = Server()
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    (tmp_path / "replica_handlers.py").write_text(HANDLERS)
+    (tmp_path / "journal").touch()
+    return Journal(tmp_path / "journal")
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    timeout = aiohttp.ClientTimeout(total=DEADLINE_SECONDS)
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        yield session

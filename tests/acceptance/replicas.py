@@ -1,9 +1,25 @@
-"""The verdicts for the tests of replicas, and the network that they slow down."""
+"""Services that share a database, the customers that write to them, and the verdicts."""
 
 import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import aiohttp
+
+from tests.settings import HOOK, NUMBER_ID, WABA_ID
+from wats.testing import sign
+
+CUSTOMERS = 16
+PATIENCE_SECONDS = 20.0
+
+DEADLINE_SECONDS = 15.0
+"""An operation of the store may take 10 seconds, so a response without it is due before this."""
 
 HANDLERS = """
 import asyncio
@@ -129,3 +145,132 @@ class SlowNetwork:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+@dataclass
+class Load:
+    """Customers that write to any replica; each waits until a message is acknowledged."""
+
+    session: aiohttp.ClientSession
+    targets: Callable[[], Sequence[str]]
+    chance: random.Random
+    pause_seconds: float = 0.02
+    acknowledged: set[str] = field(default_factory=set)
+    statuses: set[int] = field(default_factory=set)
+    is_over: bool = False
+
+    async def write(self, customer: int) -> None:
+        for number in count():
+            body = envelope_of(customer, number)
+            while not self.is_over:
+                status = await self._post(body)
+                if status == 200:
+                    self.acknowledged.add(f"wamid.{customer}.{number}")
+                    break
+                await asyncio.sleep(0.05)
+            if self.is_over:
+                return
+            await asyncio.sleep(self.pause_seconds)
+
+    async def _post(self, body: bytes) -> int | None:
+        """Deliver *body* to a replica; return the status, if there was a response."""
+        urls = self.targets()
+        if not urls:
+            return None
+        with suppress(aiohttp.ClientError):
+            status = await post(self.session, self.chance.choice(urls), body)
+            self.statuses.add(status)
+            return status
+        return None
+
+
+async def post(session: aiohttp.ClientSession, url: str, body: bytes) -> int:
+    headers = {"x-hub-signature-256": sign(body)}
+    async with session.post(url + HOOK, data=body, headers=headers) as response:
+        await response.read()
+        return response.status
+
+
+async def readiness(session: aiohttp.ClientSession, url: str) -> int:
+    async with session.get(f"{url}/readyz") as response:
+        return response.status
+
+
+def envelope_of(customer: int, number: int) -> bytes:
+    message = {
+        "from": f"1555{customer:07d}",
+        "id": f"wamid.{customer}.{number}",
+        "timestamp": str(1_790_000_000 + number),
+        "type": "text",
+        "text": {"body": f"Message {number}"},
+    }
+    value = {
+        "messaging_product": "whatsapp",
+        "metadata": {"display_phone_number": "15550001111", "phone_number_id": NUMBER_ID},
+        "messages": [message],
+    }
+    changes = [{"field": "messages", "value": value}]
+    entry = {"id": WABA_ID, "time": 1_790_000_000, "changes": changes}
+    return json.dumps({"object": "whatsapp_business_account", "entry": [entry]}).encode()
+
+
+class NotStarted(Exception):
+    """A service ended before it was ready; the message is what it printed on stderr."""
+
+
+class Replica:
+    """A service that can be killed and started again."""
+
+    def __init__(self, serve: Callable[..., Any], settings: dict[str, Any]) -> None:
+        self._serve = serve
+        self._settings = settings
+        self._running = AsyncExitStack()
+        self.process: Any = None
+
+    @property
+    def urls(self) -> Sequence[str]:
+        return [] if self.process is None else [self.process.url]
+
+    async def start(self) -> None:
+        self.process = await self._running.enter_async_context(self._serve(**self._settings))
+
+    async def kill(self, journal: Journal) -> None:
+        process, self.process = self.process, None
+        await process.kill()
+        journal.note_kill(process.pid)
+
+    async def stop(self) -> None:
+        """End in an orderly way, as a rolling restart does."""
+        process, self.process = self.process, None
+        if process is not None:
+            assert (await process.terminate())[0] == 0
+
+    async def leave(self) -> None:
+        await self._running.aclose()
+
+
+@asynccontextmanager
+async def writing(
+    session: aiohttp.ClientSession, replicas: Sequence[Replica], seed: int
+) -> AsyncIterator[Load]:
+    """Run customers until the end of the block."""
+    load = Load(
+        session, lambda: [url for each in replicas for url in each.urls], random.Random(seed)
+    )
+    tasks = [asyncio.create_task(load.write(customer)) for customer in range(CUSTOMERS)]
+    try:
+        yield load
+    finally:
+        load.is_over = True
+        await asyncio.gather(*tasks)
+
+
+async def until_ready(session: aiohttp.ClientSession, replicas: Sequence[Replica]) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        for url in [url for each in replicas for url in each.urls]:
+            while await readiness(session, url) != 200:
+                await asyncio.sleep(0.05)
+
+
+async def stop(replicas: Sequence[Replica]) -> None:
+    await asyncio.gather(*(each.stop() for each in replicas))

@@ -1,144 +1,40 @@
 """Several services on one PostgreSQL: killed, cut off, and raced against each other."""
 
 import asyncio
-import json
 import os
-import random
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from itertools import count
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import aiohttp
 import asyncpg
 import pytest
 
-from tests.acceptance.replicas import HANDLERS, Journal, SlowNetwork
-from tests.settings import HOOK, NOBODY, NUMBER_ID, WABA_ID
+from tests.acceptance.replicas import (
+    CUSTOMERS,
+    PATIENCE_SECONDS,
+    Replica,
+    SlowNetwork,
+    envelope_of,
+    post,
+    readiness,
+    stop,
+    until_ready,
+    writing,
+)
+from tests.settings import NOBODY, NUMBER_ID, WABA_ID
 from tests.store.postgres.server import Server
 from wats.inbound import updates
 from wats.privacy import Secret
 from wats.simulator import Simulator, SimulatorSettings
-from wats.testing import APP_SECRET, BEARER_TOKEN, VERIFY_TOKEN, sign
+from wats.testing import APP_SECRET, BEARER_TOKEN, VERIFY_TOKEN
 
 pytestmark = pytest.mark.long
 
 STORM_SECONDS = float(os.environ.get("WATS_STORM_SECONDS", "6"))
 """How long replicas are killed; longer for a thorough run."""
 
-CUSTOMERS = 16
 KILL_EVERY_SECONDS = 0.7
-PATIENCE_SECONDS = 20.0
-
-DEADLINE_SECONDS = 15.0
-"""An operation of the store may take 10 seconds, so a response without it is due before this."""
-
-
-@dataclass
-class Load:
-    """Customers that write to any replica; each waits until a message is acknowledged."""
-
-    session: aiohttp.ClientSession
-    targets: Callable[[], Sequence[str]]
-    chance: random.Random
-    acknowledged: set[str] = field(default_factory=set)
-    statuses: set[int] = field(default_factory=set)
-    is_over: bool = False
-
-    async def write(self, customer: int) -> None:
-        for number in count():
-            body = envelope_of(customer, number)
-            while not self.is_over:
-                status = await self._post(body)
-                if status == 200:
-                    self.acknowledged.add(f"wamid.{customer}.{number}")
-                    break
-                await asyncio.sleep(0.05)
-            if self.is_over:
-                return
-            await asyncio.sleep(0.02)
-
-    async def _post(self, body: bytes) -> int | None:
-        """Deliver *body* to a replica; return the status, if there was a response."""
-        urls = self.targets()
-        if not urls:
-            return None
-        with suppress(aiohttp.ClientError):
-            status = await post(self.session, self.chance.choice(urls), body)
-            self.statuses.add(status)
-            return status
-        return None
-
-
-async def post(session: aiohttp.ClientSession, url: str, body: bytes) -> int:
-    headers = {"x-hub-signature-256": sign(body)}
-    async with session.post(url + HOOK, data=body, headers=headers) as response:
-        await response.read()
-        return response.status
-
-
-async def readiness(session: aiohttp.ClientSession, url: str) -> int:
-    async with session.get(f"{url}/readyz") as response:
-        return response.status
-
-
-def envelope_of(customer: int, number: int) -> bytes:
-    message = {
-        "from": f"1555{customer:07d}",
-        "id": f"wamid.{customer}.{number}",
-        "timestamp": str(1_790_000_000 + number),
-        "type": "text",
-        "text": {"body": f"Message {number}"},
-    }
-    value = {
-        "messaging_product": "whatsapp",
-        "metadata": {"display_phone_number": "15550001111", "phone_number_id": NUMBER_ID},
-        "messages": [message],
-    }
-    changes = [{"field": "messages", "value": value}]
-    entry = {"id": WABA_ID, "time": 1_790_000_000, "changes": changes}
-    return json.dumps({"object": "whatsapp_business_account", "entry": [entry]}).encode()
-
-
-class Replica:
-    """A service that can be killed and started again."""
-
-    def __init__(self, serve: Callable[..., Any], settings: dict[str, Any]) -> None:
-        self._serve = serve
-        self._settings = settings
-        self._running = AsyncExitStack()
-        self.process: Any = None
-
-    @property
-    def urls(self) -> Sequence[str]:
-        return [] if self.process is None else [self.process.url]
-
-    async def start(self) -> None:
-        self.process = await self._running.enter_async_context(self._serve(**self._settings))
-
-    async def kill(self, journal: Journal) -> None:
-        process, self.process = self.process, None
-        await process.kill()
-        journal.note_kill(process.pid)
-
-    async def stop(self) -> None:
-        """End in an orderly way, as a rolling restart does."""
-        if self.process is not None:
-            assert (await self.process.terminate())[0] == 0
-
-    async def leave(self) -> None:
-        await self._running.aclose()
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server()
-    server.start()
-    yield server
-    server.remove()
 
 
 @pytest.fixture(scope="module")
@@ -152,20 +48,6 @@ def database(server: Server, template: str) -> Iterator[str]:
     name = server.make_database(template)
     yield name
     server.drop_database(name)
-
-
-@pytest.fixture
-def journal(tmp_path: Path) -> Journal:
-    (tmp_path / "replica_handlers.py").write_text(HANDLERS)
-    (tmp_path / "journal").touch()
-    return Journal(tmp_path / "journal")
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    timeout = aiohttp.ClientTimeout(total=DEADLINE_SECONDS)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
-        yield session
 
 
 @pytest.fixture
@@ -194,22 +76,6 @@ async def replicas(serve, server, database, journal) -> AsyncIterator[Callable[.
         await each.leave()
 
 
-@asynccontextmanager
-async def writing(
-    session: aiohttp.ClientSession, replicas: Sequence[Replica], seed: int
-) -> AsyncIterator[Load]:
-    """Run customers until the end of the block."""
-    load = Load(
-        session, lambda: [url for each in replicas for url in each.urls], random.Random(seed)
-    )
-    tasks = [asyncio.create_task(load.write(customer)) for customer in range(CUSTOMERS)]
-    try:
-        yield load
-    finally:
-        load.is_over = True
-        await asyncio.gather(*tasks)
-
-
 async def settled_in(url: str) -> set[str]:
     """Return the ids of the messages whose delivery is settled, from one snapshot."""
     connection = await asyncpg.connect(url)
@@ -230,17 +96,6 @@ async def until_settled(url: str) -> None:
     counted = "SELECT sum(pending), sum(leased), sum(retry), sum(dead) FROM wats_depths"
     assert list(await connection.fetchrow(counted)) == [0, 0, 0, 0]
     await connection.close()
-
-
-async def until_ready(session: aiohttp.ClientSession, replicas: Sequence[Replica]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        for url in [url for each in replicas for url in each.urls]:
-            while await readiness(session, url) != 200:
-                await asyncio.sleep(0.05)
-
-
-async def stop(replicas: Sequence[Replica]) -> None:
-    await asyncio.gather(*(each.stop() for each in replicas))
 
 
 async def test_replicas_that_are_killed_lose_and_reorder_nothing(

@@ -52,7 +52,10 @@ def test_a_copy_that_is_refused_exits_with_1_and_names_no_database(wats, tmp_pat
     result = wats.invoke("database", "copy", source, target)
 
     assert result.code == 1
-    assert result.err == "Error: The target is not empty: use an empty database.\n"
+    assert (
+        result.err
+        == "Error: The target is not empty: use an empty database. (database_copy_refused)\n"
+    )
 
 
 def test_a_copy_without_json_prints_a_table(wats, tmp_path) -> None:

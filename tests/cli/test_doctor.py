@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from inline_snapshot import snapshot
 
 from wats.inspection.checklist import ITEMS
 
@@ -29,13 +30,35 @@ def test_checks_left_to_the_operator_are_listed(service) -> None:
     result = service.ask("doctor", "--telemetry", service.url)
 
     assert result.code == 0
-    lines = result.out.splitlines()
-    assert lines[0] == f"The telemetry of {service.url}:"
-    assert lines[2].startswith("  holds    Without a token, ")
-    assert len([line for line in lines if line.startswith("  unknown  ")]) == len(BY_HAND)
-    assert lines[-1] == f"{len(ITEMS) - len(BY_HAND)} hold, 0 fail, {len(BY_HAND)} are unknown."
-    assert max(map(len, lines)) <= 80
-    assert "canary" not in result.out
+    assert result.out.replace(service.url, "URL") == snapshot("""\
+The telemetry of URL:
+
+  holds    Without a token, operator endpoints look like nonexistent paths.
+  holds    With a wrong token, operator endpoints look like nonexistent paths.
+  holds    With the token, every operator endpoint responds.
+  holds    Without a token, the API document does not list operator endpoints.
+  holds    The token is sent over an encrypted or local connection only.
+  holds    The token cannot be guessed.
+  holds    The token is valid for telemetry only.
+  holds    /metrics has documented families, labels and label values only.
+  holds    /status and /debug/diagnostics have documented fields only.
+  holds    Responses contain no phone number, message id, address or token.
+  holds    Responses must not be cached.
+  holds    The clock of the service is correct.
+  holds    The number of series is within the budget.
+  unknown  The token is stored in a file or secret manager, not in a repository.
+           Check that the scraper's configuration uses 'credentials_file' and
+           contains no token, and that no repository contains one.
+  unknown  No custom metric identifies single people or messages.
+           Review your handlers, telemetry sink and recording rules.
+  unknown  Access to scraped data and its retention follow your privacy policy.
+           Check the retention of Prometheus and the access to its dashboards.
+  unknown  Public issues and logs contain no secrets or personal data.
+           Share the output of 'wats support-bundle', never headers, ids or
+           webhook bodies.
+
+13 hold, 0 fail, 4 are unknown.
+""")
 
 
 def test_a_token_that_can_do_everything_is_not_for_scrapers(service) -> None:

@@ -43,6 +43,25 @@ def test_a_service_is_shown_once(service) -> None:
     assert "\x1b" not in result.out
 
 
+@pytest.mark.parametrize("columns", ["0", "1", "40"])
+def test_no_variable_causes_color_in_a_pipe_or_a_failure(service, monkeypatch, columns) -> None:
+    for name, value in {
+        "COLUMNS": columns,
+        "FORCE_COLOR": "1",
+        "TTY_COMPATIBLE": "1",
+        "TTY_INTERACTIVE": "1",
+        "COLORTERM": "truecolor",
+        "TERM": "xterm",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    result = service.ask("status", service.url)
+
+    assert (result.code, result.err) == (0, "")
+    assert "\x1b" not in result.out
+    assert max(map(len, result.out.splitlines())) <= (int(columns) or 80)
+
+
 def test_a_wrong_token_is_reported(service) -> None:
     result = service.ask("status", service.url, "--token-env", "WATS_VERIFY_TOKEN")
 
@@ -162,18 +181,16 @@ def test_in_a_terminal_a_frame_replaces_the_last_one(service) -> None:
         first = shown.until(r"Ctrl-C ends")
         assert first.index(ENTER) < first.index("\x1b[H")
         for _ in range(2):
-            frame = shown.until(r"\x1b\[H(.|\n)*\x1b\[J")
+            frame = shown.until(r"\x1b\[H(.|\n)*\x1b\[H")
             assert ENTER not in frame
         shown.resize(8, 60)
-        shown.until(r"\x1b\[H")
-        small = shown.until(r"\x1b\[H(.|\n)*\x1b\[J")
+        small = shown.until(r"\x1b\[H([^\n]*\n){7}[^\n]*\x1b\[H")
         code = shown.interrupt()
 
     assert code == 0
-    (last,) = re.findall(r"\x1b\[H((?:(?!\x1b\[H)(?:.|\n))*)\x1b\[J", small)[-1:]
-    plain = re.sub(r"\x1b\[[0-9;]*[mK]", "", last).split("\r\n")
-    assert len(plain) <= 8
-    assert max(map(len, plain)) <= 60
+    last = small.split("\x1b[H")[-2]
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", last).split("\r\n")
+    assert [len(line) for line in plain] == [60] * 8
     # The screen is as it was before, followed by the last frame.
     after = shown.seen.split(LEAVE)[-1]
     assert "Requests" in after

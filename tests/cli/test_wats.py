@@ -44,10 +44,12 @@ def test_version_and_help_load_no_command_and_no_library_of_the_service(option) 
     )
 
     loaded = set(done.stderr.splitlines())
-    assert loaded & {"aiohttp", "apsw", "asyncio", "msgspec", "uvicorn", "uvloop", "yaml"} == set()
+    libraries = {"aiohttp", "apsw", "asyncio", "msgspec", "uvicorn", "uvloop", "yaml"}
+    assert loaded & {*libraries, "prometheus_client", "rich"} == set()
     assert {name for name in loaded if name.startswith("wats")} == {
         "wats",
         "wats.cli",
+        "wats.extras",
         "wats.version",
     }
 

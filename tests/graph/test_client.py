@@ -35,13 +35,13 @@ class Recorded:
     operations: list[tuple[EndpointFamily, int, Outcome]] = field(default_factory=list)
     errors: list[ErrorCategory] = field(default_factory=list)
 
-    def graph_operation(
+    def operation(
         self, family: EndpointFamily, status: int, outcome: Outcome, seconds: float, /
     ) -> None:
         assert seconds >= 0
         self.operations.append((family, status, outcome))
 
-    def graph_error(self, category: ErrorCategory, /) -> None:
+    def error(self, category: ErrorCategory, /) -> None:
         self.errors.append(category)
 
 

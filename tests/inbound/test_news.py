@@ -1,5 +1,4 @@
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
@@ -7,28 +6,44 @@ from wats.clock import EPOCH
 from wats.inbound.news import News
 from wats.inbound.updates import Update
 from wats.store.records import StatusRecord
+from wats.telemetry import OPERATOR_ATTR, UNMATCHED, FamilySet, RouteLabel, Telemetry
+from wats.telemetry.contract.families import MESSAGE_DELIVERY, MESSAGES_FINAL, WEBHOOK_LAG
 from wats.telemetry.contract.values import ErrorCategory, FinalOutcome, UpdateKind
+from wats.testing import CapturingTelemetrySink
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
 class Recorder:
-    """Records the calls of telemetry."""
+    """Telemetry with a sink, and the numbers that the sink received."""
 
     def __init__(self) -> None:
-        self.wants_news = True
-        self.lags: list[float] = []
-        self.final: list[tuple[FinalOutcome, ErrorCategory]] = []
-        self.deliveries: list[float] = []
+        self.sink = CapturingTelemetrySink()
+        self.telemetry = Telemetry(
+            routes=[RouteLabel(UNMATCHED)],
+            adapter=None,
+            sink=self.sink,
+            families=FamilySet.OPERATOR,
+        )
 
-    def webhook_lag(self, seconds: float) -> None:
-        self.lags.append(seconds)
+    @property
+    def lags(self) -> list[float]:
+        return [each.value for each in self.sink.histograms if each.name == WEBHOOK_LAG.name]
 
-    def message_final(self, outcome: FinalOutcome, category: ErrorCategory) -> None:
-        self.final.append((outcome, category))
+    @property
+    def deliveries(self) -> list[float]:
+        return [each.value for each in self.sink.histograms if each.name == MESSAGE_DELIVERY.name]
 
-    def message_delivered(self, seconds: float) -> None:
-        self.deliveries.append(seconds)
+    @property
+    def final(self) -> list[tuple[object, object]]:
+        return [
+            (
+                each.attributes[OPERATOR_ATTR.DELIVERY_OUTCOME],
+                each.attributes[OPERATOR_ATTR.ERROR_CATEGORY],
+            )
+            for each in self.sink.counters
+            if each.name == MESSAGES_FINAL.name
+        ]
 
 
 @pytest.fixture
@@ -37,8 +52,8 @@ def recorder() -> Recorder:
 
 
 @pytest.fixture
-def news(recorder: Any) -> News:
-    return News(recorder)
+def news(recorder: Recorder) -> News:
+    return News(recorder.telemetry)
 
 
 def update(kind: UpdateKind, at: datetime = NOON - timedelta(seconds=3)) -> Update:
@@ -67,7 +82,7 @@ def status(name: str, error_code: int | None = None) -> StatusRecord:
 def test_an_update_that_meta_sends_immediately_has_a_lag(
     news: News, recorder: Recorder, kind: UpdateKind
 ) -> None:
-    news.tell(update(kind), None)
+    news.report(update(kind), None)
 
     assert recorder.lags == [3.0]
 
@@ -76,13 +91,13 @@ def test_an_update_that_meta_sends_immediately_has_a_lag(
 def test_an_update_that_may_be_old_on_arrival_has_no_lag(
     news: News, recorder: Recorder, kind: UpdateKind
 ) -> None:
-    news.tell(update(kind), None)
+    news.report(update(kind), None)
 
     assert recorder.lags == []
 
 
 def test_an_update_without_a_time_has_no_lag(news: News, recorder: Recorder) -> None:
-    news.tell(update(UpdateKind.MESSAGE, EPOCH), None)
+    news.report(update(UpdateKind.MESSAGE, EPOCH), None)
 
     assert recorder.lags == []
 
@@ -91,7 +106,7 @@ def test_an_update_without_a_time_has_no_lag(news: News, recorder: Recorder) -> 
     "outcome", [FinalOutcome.DELIVERED, FinalOutcome.READ, FinalOutcome.PLAYED]
 )
 def test_a_final_status_is_counted(news: News, recorder: Recorder, outcome: FinalOutcome) -> None:
-    news.tell(update(UpdateKind.STATUS), status(outcome.value))
+    news.report(update(UpdateKind.STATUS), status(outcome.value))
 
     assert [each for each, _ in recorder.final] == [outcome]
 
@@ -100,7 +115,7 @@ def test_a_final_status_is_counted(news: News, recorder: Recorder, outcome: Fina
 def test_a_status_that_is_not_final_is_not_counted(
     news: News, recorder: Recorder, name: str
 ) -> None:
-    news.tell(update(UpdateKind.STATUS), status(name))
+    news.report(update(UpdateKind.STATUS), status(name))
 
     assert recorder.final == []
 
@@ -117,7 +132,7 @@ def test_a_status_that_is_not_final_is_not_counted(
 def test_a_failure_is_counted_with_its_category(
     news: News, recorder: Recorder, code: int | None, category: ErrorCategory
 ) -> None:
-    news.tell(update(UpdateKind.STATUS), status("failed", code))
+    news.report(update(UpdateKind.STATUS), status("failed", code))
 
     assert recorder.final == [(FinalOutcome.FAILED, category)]
 
@@ -125,14 +140,14 @@ def test_a_failure_is_counted_with_its_category(
 def test_delivery_time_runs_from_the_send_to_the_time_of_the_status(
     news: News, recorder: Recorder
 ) -> None:
-    news.tell(update(UpdateKind.STATUS), status("delivered"), NOON - timedelta(seconds=5))
+    news.report(update(UpdateKind.STATUS), status("delivered"), NOON - timedelta(seconds=5))
 
     assert recorder.deliveries == [5.0]
 
 
 def test_nothing_is_counted_without_a_sink_or_exposition(news: News, recorder: Recorder) -> None:
-    recorder.wants_news = False
+    recorder.telemetry.wants_news = False
 
-    news.tell(update(UpdateKind.STATUS), status("delivered"), NOON)
+    news.report(update(UpdateKind.STATUS), status("delivered"), NOON)
 
     assert (recorder.lags, recorder.final, recorder.deliveries) == ([], [], [])

@@ -22,7 +22,7 @@ from wats.web.ops.status import (
     FeatureFlags,
     GraphShape,
     ServiceShape,
-    Status,
+    ServiceStatus,
     StoreView,
     WebhookShape,
 )
@@ -46,7 +46,7 @@ def status(**changes: Any) -> bytes:
         "feature_flags": FLAGS,
         "persistence": STORE,
     }
-    return msgspec.json.encode(Status(**{**fields, **changes}))
+    return msgspec.json.encode(ServiceStatus(**{**fields, **changes}))
 
 
 def diagnostics(**changes: Any) -> bytes:
@@ -77,7 +77,7 @@ def diagnostics(**changes: Any) -> bytes:
 def metrics(more: str = "") -> bytes:
     routes = [RouteLabel(each, (Method.GET,)) for each in ("/metrics", "/webhook", "unmatched")]
     telemetry = Telemetry(routes=routes, adapter=None)
-    telemetry.http_request(0, Method.GET, 200, 0.01)
+    telemetry.http.request(0, Method.GET, 200, 0.01)
     return telemetry.render().body + more.encode()
 
 

@@ -4,12 +4,12 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from wats.inspection.client import MAX_ANSWER_BYTES, NoAnswer, Remote
+from wats.inspection.client import MAX_ANSWER_BYTES, MAX_EXCHANGE_BYTES, NoAnswer, Remote
 from wats.privacy import Secret
 
 
@@ -121,6 +121,23 @@ def test_an_endless_response_is_abandoned(counterfeit) -> None:
     counterfeit.answers["/status"] = (200, {}, b" " * (MAX_ANSWER_BYTES + 1))
 
     assert "too large" in reason(counterfeit.url)
+
+
+def test_a_bounded_part_of_an_endless_exchange_is_read() -> None:
+    sent = []
+
+    def serve(connection: socket.socket) -> None:
+        connection.recv(65536)
+        with suppress(OSError):
+            while len(sent) < 1000:
+                connection.sendall(b"x" * 100_000)
+                sent.append(100_000)
+
+    with listening(serve) as url:
+        answer = Remote(url).exchange("GET", "/", {})
+
+    assert answer == b"x" * MAX_EXCHANGE_BYTES
+    assert len(sent) < 1000
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl for a certificate")

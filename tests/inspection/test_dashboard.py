@@ -1,11 +1,17 @@
+import io
+import re
 from functools import lru_cache
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from inline_snapshot import snapshot
+from rich.cells import cell_len
+from rich.console import Console
 
-from wats.inspection.dashboard import View, render
-from wats.inspection.formatting import Style
+from wats.inspection.dashboard import View
 from wats.inspection.history import History
-from wats.inspection.samples import Samples
+from wats.inspection.samples import LARGEST_VALUE, Samples
 from wats.telemetry import Telemetry
 from wats.telemetry.contract.values import (
     Adapter,
@@ -21,10 +27,36 @@ from wats.telemetry.contract.values import (
     StoreOperation,
     UpdateKind,
 )
-from wats.web.ops.status import FeatureFlags, Status, StoreView
+from wats.web.ops.status import FeatureFlags, ServiceStatus, StoreView
 
 URL = "http://127.0.0.1:8787"
 TEMPLATES = ("/webhook", "/api/messages/text", "/api/conversations/:phone/window", "unmatched")
+
+
+def frame(
+    view: View,
+    *,
+    columns: int = 80,
+    lines: int | None = None,
+    has_colors: bool = False,
+    encoding: str = "utf-8",
+) -> str:
+    """Return *view* as text without trailing spaces; with *lines*, as a screen of that height."""
+    file = io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="\n")
+    console = Console(
+        file=file,
+        width=columns,
+        height=lines or 25,
+        color_system="standard" if has_colors else None,
+        force_terminal=has_colors,
+    )
+    if lines is None:
+        console.print(view)
+    else:
+        console.screen().update(view)
+    file.seek(0)
+    shown = re.sub(r" +$", "", file.read(), flags=re.MULTILINE)
+    return shown if lines is None else shown.rstrip("\n") + "\n"
 
 
 def telemetry(families: FamilySet) -> Telemetry:
@@ -37,29 +69,29 @@ def telemetry(families: FamilySet) -> Telemetry:
 def work(service: Telemetry, webhooks: int, sends: int) -> None:
     """Let *service* have taken some webhooks and sent some messages, of which a few failed."""
     for number in range(webhooks):
-        service.http_request(0, Method.POST, 200, 0.002)
-        service.store_operation(Adapter.SQLITE, StoreOperation.RECEIVE, Outcome.SUCCESS, 0.002)
+        service.http.request(0, Method.POST, 200, 0.002)
+        service.store.operation(Adapter.SQLITE, StoreOperation.RECEIVE, Outcome.SUCCESS, 0.002)
         failed = Outcome.ERROR if number % 40 == 39 else Outcome.SUCCESS
-        service.webhook_update(UpdateKind.MESSAGE, failed)
-        service.dispatched(0, UpdateKind.MESSAGE, failed, 0.1)
-        service.dispatched(1, UpdateKind.MESSAGE, Outcome.SUCCESS, 0.1)
+        service.webhooks.update(UpdateKind.MESSAGE, failed)
+        service.webhooks.dispatched(0, UpdateKind.MESSAGE, failed, 0.1)
+        service.webhooks.dispatched(1, UpdateKind.MESSAGE, Outcome.SUCCESS, 0.1)
     for number in range(sends):
         failed = Outcome.ERROR if number % 8 == 7 else Outcome.SUCCESS
         status = 500 if failed is Outcome.ERROR else 200
-        service.http_request(1, Method.POST, 502 if status == 500 else 200, 0.15)
-        service.graph_operation(EndpointFamily.MESSAGES, status, failed, 0.14)
-        service.send_outcome(EndpointFamily.MESSAGES, failed)
+        service.http.request(1, Method.POST, 502 if status == 500 else 200, 0.15)
+        service.graph.operation(EndpointFamily.MESSAGES, status, failed, 0.14)
+        service.messages.send_outcome(EndpointFamily.MESSAGES, failed)
         if failed is Outcome.SUCCESS:
-            service.message_final(FinalOutcome.DELIVERED, ErrorCategory.NONE)
-            service.message_delivered(3.0)
-    service.http_request(3, Method.GET, 404, 0.0001)
+            service.messages.final_status(FinalOutcome.DELIVERED, ErrorCategory.NONE)
+            service.messages.delivered(3.0)
+    service.http.request(3, Method.GET, 404, 0.0001)
 
 
 def scrape(service: Telemetry) -> Samples:
     return Samples.parse(service.render().body.decode())
 
 
-def status(**changes: object) -> Status:
+def status(**changes: object) -> ServiceStatus:
     store = StoreView(
         ok=True,
         backend="sqlite",
@@ -76,7 +108,7 @@ def status(**changes: object) -> Status:
         "feature_flags": FeatureFlags(group_routes=False, persistence=True),
         "persistence": store,
     }
-    return Status(**{**fields, **changes})
+    return ServiceStatus(**{**fields, **changes})
 
 
 @lru_cache
@@ -91,15 +123,21 @@ def watched(families: FamilySet = FamilySet.CONTRACT, pauses: tuple[int, ...] = 
             history.look(2.0 * look, scrape(service))
     if families is FamilySet.OPERATOR:
         for state, depth in zip(InboxState, (12, 3, 1, 2, 0), strict=True):
-            service.inbox_depth(state, depth)
-        service.inbox_oldest_age(4.2)
-        service.auth_failure(AuthSurface.API)
+            service.store.inbox_depth(state, depth)
+        service.store.inbox_oldest_age(4.2)
+        service.http.auth_failure(AuthSurface.API)
         history.look(42.0, scrape(service))
     notes = ("failures in 42 s", "Ctrl-C ends")
     return View(url=URL, status=status(), latest=history.latest, history=history, notes=notes)
 
 
-ONCE = """\
+def test_the_first_frame_of_a_service_has_no_rates() -> None:
+    service = telemetry(FamilySet.CONTRACT)
+    work(service, webhooks=80, sends=16)
+
+    shown = frame(View(url=URL, status=status(), latest=scrape(service)))
+
+    assert shown == snapshot("""\
 wats 1.2.3 · Graph v25.0 · up 3 h 12 min · webhook+persistence
 http://127.0.0.1:8787 · sqlite ok, schema 1
 
@@ -119,19 +157,13 @@ accepted by Meta                              14       2
 
 Store                                      total  failed
 sqlite                                        80       0
-"""
+""")
 
 
-def test_the_first_frame_of_a_service_has_no_rates() -> None:
-    service = telemetry(FamilySet.CONTRACT)
-    work(service, webhooks=80, sends=16)
+def test_a_service_that_is_watched_has_rates_and_graphs_with_a_gap() -> None:
+    shown = frame(watched(pauses=(9,)))
 
-    lines = render(View(url=URL, status=status(), latest=scrape(service)), Style())
-
-    assert "\n".join(lines) + "\n" == ONCE
-
-
-WATCHED = """\
+    assert shown == snapshot("""\
 wats 1.2.3 · Graph v25.0 · up 3 h 12 min · webhook+persistence
 http://127.0.0.1:8787 · sqlite ok, schema 1
 
@@ -153,16 +185,13 @@ Store                  per s                      failed
 sqlite                  20.0 ▃▄▅▆▇█▁ ▃▄▅▆▇█▁▂▃▄▅       0
 
 failures in 42 s · Ctrl-C ends
-"""
+""")
 
 
-def test_a_service_that_is_watched_has_rates_and_graphs_with_a_gap() -> None:
-    lines = render(watched(pauses=(9,)), Style())
+def test_a_small_terminal_shows_the_busiest_series_of_all_families() -> None:
+    shown = frame(watched(FamilySet.OPERATOR), lines=19)
 
-    assert "\n".join(lines) + "\n" == WATCHED
-
-
-OPERATOR = """\
+    assert shown == snapshot("""\
 wats 1.2.3 · Graph v25.0 · up 3 h 12 min · webhook+persistence
 http://127.0.0.1:8787 · sqlite ok, schema 1
 Requests (+2)          per s                         4xx     5xx     p50     p99
@@ -182,27 +211,28 @@ sqlite                     0 ▄▅▆▇█▁▂▃▄▅▆▇█▁▂▃▄
 Inbox   pending 12  leased 3  retry 1  dead 2  orphaned 0  oldest 4.2s
 Also    workers 1  rejected webhooks 0  auth failures 1  sink failures 0
 failures in 42 s · Ctrl-C ends
-"""
+""")
 
 
-def test_a_small_terminal_shows_the_busiest_series_of_all_families() -> None:
-    lines = render(watched(FamilySet.OPERATOR), Style(lines=19))
-
-    assert "\n".join(lines) + "\n" == OPERATOR
-
-
-@pytest.mark.parametrize("columns", [20, 40, 60, 80, 100, 200])
+@pytest.mark.parametrize("columns", [1, 9, 20, 40, 60, 80, 100, 200])
 @pytest.mark.parametrize("lines", [1, 5, 12, 24, 60])
 def test_a_frame_is_never_larger_than_its_terminal(columns, lines) -> None:
-    frame = render(watched(FamilySet.OPERATOR), Style(columns=columns, lines=lines))
+    shown = frame(watched(FamilySet.OPERATOR), columns=columns, lines=lines).splitlines()
 
-    assert len(frame) <= lines
-    # A terminal narrower than a label and its numbers does not show them.
-    assert max(map(len, frame)) <= max(columns, 60)
+    assert len(shown) <= lines
+    assert max(map(cell_len, shown)) <= columns
+
+
+def test_a_narrow_terminal_shows_fewer_numbers_and_none_in_part() -> None:
+    lines = frame(watched(), columns=40).splitlines()
+
+    assert lines[3:5] == snapshot(
+        ["Requests               per s         4xx", "/webhook                20.0 ▅▆█       0"]
+    )
 
 
 def test_a_wide_terminal_has_wide_graphs() -> None:
-    (row,) = [line for line in render(watched(), Style(columns=120)) if "/webhook" in line]
+    (row,) = [line for line in frame(watched(), columns=120).splitlines() if "/webhook" in line]
 
     assert len(row) == 120
     assert len(row[28:88].strip()) == 20
@@ -213,7 +243,7 @@ def test_only_alarms_are_red() -> None:
 
     red = [
         line.split("\x1b[1;31m")[1].split("\x1b")[0].strip()
-        for line in render(view, Style(has_colors=True))
+        for line in frame(view, has_colors=True).splitlines()
         if "\x1b[1;31m" in line
     ]
 
@@ -230,12 +260,12 @@ def test_a_service_that_does_not_respond_keeps_its_last_numbers() -> None:
         trouble="For 12 s: http://127.0.0.1:8787 does not respond: the connection was refused.",
     )
 
-    lines = render(silent, Style())
+    lines = frame(silent).splitlines()
 
     assert (
         lines[1] == "For 12 s: http://127.0.0.1:8787 does not respond: the connection was refused."
     )
-    assert lines[2:17] == render(view, Style())[2:17]
+    assert lines[2:17] == frame(view).splitlines()[2:17]
 
 
 def test_a_service_that_never_responded_has_no_numbers() -> None:
@@ -243,7 +273,7 @@ def test_a_service_that_never_responded_has_no_numbers() -> None:
         url=URL, status=None, latest=Samples(), history=History(), trouble="It does not answer."
     )
 
-    assert render(view, Style()) == [f"wats at {URL}", "It does not answer."]
+    assert frame(view) == f"wats at {URL}\nIt does not answer.\n"
 
 
 @pytest.mark.parametrize(
@@ -261,21 +291,58 @@ def test_a_service_that_never_responded_has_no_numbers() -> None:
 def test_the_state_of_the_store_is_shown_at_the_top(persistence, line) -> None:
     view = View(url=URL, status=status(persistence=persistence), latest=Samples())
 
-    assert render(view, Style())[1] == line
-    assert ("\x1b[1;31m" in render(view, Style(has_colors=True))[1]) == (persistence is not None)
+    assert frame(view).splitlines()[1] == line
+    assert ("\x1b[1;31m" in frame(view, has_colors=True).splitlines()[1]) == (
+        persistence is not None
+    )
 
 
 def test_ascii_is_enough() -> None:
-    frame = "\n".join(render(watched(FamilySet.OPERATOR), Style(has_unicode=False)))
+    shown = frame(watched(FamilySet.OPERATOR), encoding="ascii")
 
-    assert frame.isascii()
-    assert "wats 1.2.3 | Graph v25.0 | up 3 h 12 min" in frame
+    assert shown.isascii()
+    assert "wats 1.2.3 | Graph v25.0 | up 3 h 12 min" in shown
 
 
-def test_text_of_a_service_cannot_control_the_terminal() -> None:
-    hostile = status(version="1\x1b[2J", graph_api_version="v\x07", service_mode="\r\n")
-    label = Samples.parse('http_requests_total{route="/\x1b[31m"} 3\n')
+@pytest.mark.parametrize("columns", [20, 80])
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_text_of_a_service_cannot_control_the_terminal(columns, encoding) -> None:
+    control = "\x1b[2J\x9b2J\x07\r\n\t\u202e[bold red]:bomb:"
+    store = StoreView(ok=True, backend=control, current_version=1, redacted_location=control)
+    hostile = status(
+        version=control, graph_api_version=control, service_mode=control, persistence=store
+    )
+    label = control.replace("\n", "\\n")
+    latest = Samples.parse(
+        f'http_requests_total{{route="{label}"}} 3\nwats_inbox_depth{{state="{label}"}} 1\n'
+    )
+    view = View(url=URL, status=hostile, latest=latest)
 
-    frame = "\n".join(render(View(url=URL, status=hostile, latest=label), Style()))
+    shown = frame(view, columns=columns, encoding=encoding)
 
-    assert set(frame) & {"\x1b", "\x07", "\r"} == set()
+    assert set(shown) & set("\x1b\x9b\x07\r\t\u202e") == set()
+    assert len(shown.splitlines()) == 7
+    assert "[bold red]:bomb:" in shown or columns == 20
+
+
+LOOK = st.lists(
+    st.tuples(st.sampled_from("ab"), st.floats(), st.floats(-LARGEST_VALUE, LARGEST_VALUE)),
+    max_size=3,
+)
+
+
+@given(looks=st.lists(LOOK, max_size=3), uptime=st.integers(-(10**30), 10**30))
+def test_no_numbers_of_a_service_fail_or_widen_a_frame(looks, uptime) -> None:
+    history = History()
+    for at, look in enumerate(looks):
+        text = "".join(
+            f'http_request_duration_seconds_bucket{{route="{route}",le="{bound}"}} {value}\n'
+            f'http_requests_total{{route="{route}"}} {value}\n'
+            for route, bound, value in look
+        )
+        history.look(at, Samples.parse(f"# TYPE http_requests_total counter\n{text}"))
+    view = View(
+        url=URL, status=status(uptime_seconds=uptime), latest=history.latest, history=history
+    )
+
+    assert max(map(cell_len, frame(view).splitlines())) <= 80

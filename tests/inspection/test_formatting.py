@@ -3,11 +3,13 @@ import math
 import pytest
 
 from wats.inspection.formatting import (
-    Style,
     format_count,
     format_rate,
     format_seconds,
     format_uptime,
+    graph,
+    printable,
+    shorten,
 )
 
 
@@ -79,30 +81,22 @@ def test_an_uptime_has_two_units(seconds, shown) -> None:
 def test_a_graph_scales_from_zero_to_the_maximum() -> None:
     values = [0, 0.001, 1, 2, 3, 4, 5, 6, 7, None, 7]
 
-    assert Style().graph(values, 12) == " ▁▂▂▃▄▅▆▇█ █"
-    assert Style(has_unicode=False).graph(values, 12) == " _..-:=+*# #"
+    assert graph(values, 12) == " ▁▂▂▃▄▅▆▇█ █"
+    assert graph(values, 12, is_ascii=True) == " _..-:=+*# #"
 
 
 def test_a_graph_shows_the_latest() -> None:
-    assert Style().graph([9, 9, 0, 7], 2) == "▁█"
-    assert Style().graph([], 3) == "   "
-    assert Style().graph([None, None], 3) == "   "
+    assert graph([9, 9, 0, 7], 2) == "▁█"
+    assert graph([], 3) == "   "
+    assert graph([None, None], 3) == "   "
 
 
 def test_a_long_text_loses_its_middle() -> None:
-    assert Style().shorten("/api/conversations/:phone/window", 19) == "/api/conv…ne/window"
-    assert Style(has_unicode=False).shorten("abcdefgh", 5) == "ab~gh"
-    assert Style().shorten("abc", 3) == "abc"
+    assert shorten("/api/conversations/:phone/window", 19) == "/api/conv…ne/window"
+    assert shorten("abcdefgh", 5, is_ascii=True) == "ab~gh"
+    assert shorten("abc", 3) == "abc"
 
 
 def test_control_characters_are_not_shown() -> None:
-    assert Style().shorten("a\x1b[2Jb\x07\nc", 20) == "a?[2Jb??c"
-    assert Style(has_unicode=False).shorten("café", 20) == "caf?"
-
-
-def test_there_are_colors_only_where_they_are_wanted() -> None:
-    plain, colored = Style(), Style(has_colors=True)
-
-    assert plain.alarm("x") + plain.bold("y") + plain.faint("z") == "xyz"
-    assert colored.alarm("x") == "\x1b[1;31mx\x1b[0m"
-    assert colored.bold("  ") == "  "
+    assert printable("a\x1b[2Jb\x07\nc") == "a?[2Jb??c"
+    assert printable("café", is_ascii=True) == "caf?"

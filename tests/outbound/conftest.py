@@ -84,7 +84,7 @@ def telemetry(sink: CapturingTelemetrySink) -> Telemetry:
 @pytest.fixture
 async def graph(graph_url: str, telemetry: Telemetry) -> AsyncIterator[GraphClient]:
     client = GraphClient(
-        base_url=graph_url, version="v25.0", access_token=Secret("token"), telemetry=telemetry
+        base_url=graph_url, version="v25.0", access_token=Secret("token"), telemetry=telemetry.graph
     )
     await client.start()
     yield client

@@ -104,7 +104,7 @@ async def acceptor(proxy: Proxy, store: SQLiteStore) -> AsyncIterator[Acceptor]:
         base_url=f"http://127.0.0.1:{proxy.port}",
         version="v25.0",
         access_token=Secret("token"),
-        telemetry=telemetry,
+        telemetry=telemetry.graph,
     )
     await client.start()
     yield Acceptor(

@@ -186,7 +186,7 @@ def test_a_handler_whose_name_may_be_personal_data_is_named_other() -> None:
 
     telemetry.use_targets(["shop:reply", *targets])
     for target in range(len(targets) + 1):
-        telemetry.dispatched(target, UpdateKind.MESSAGE, Outcome.SUCCESS, 0.1)
+        telemetry.webhooks.dispatched(target, UpdateKind.MESSAGE, Outcome.SUCCESS, 0.1)
 
     exposition = telemetry.render(None, None).body.decode()
     assert canaries.found_in(exposition + repr(sink)) == set()

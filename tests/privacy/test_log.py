@@ -25,7 +25,7 @@ EXPRESSIONS = {
         "name",  # in FailureLog an error_name, in the dispatcher that or a constant
         "refusal.name if refusal is not None else None",
     },
-    "exitCode": {"place.exit_code"},
+    "exitCode": {"slot.exit_code"},
     "fbtraceId": {"said.fbtrace_id"},
     "kind": {"kind.value"},
     "level": {"line[1]"},
@@ -36,7 +36,7 @@ EXPRESSIONS = {
     "method": {"method"},
     "suppressed": {"self._suppressed.pop(line, 0)", "self._suppressed.pop(name, 0)"},
     "updates": {"orphaned"},
-    "worker": {"place.row"},
+    "worker": {"slot.row"},
 }
 """Every expression that the code logs, reviewed to be free of text from outside."""
 
@@ -49,10 +49,10 @@ FAILURE_EVENTS = {
 """The events that a `FailureLog` is made for."""
 
 LOGS = {"log", "_log", "write_json_line"}
-"""How functions are called that write a line."""
+"""The names of functions that write a line."""
 
 WRITERS = {"print", "echo", "secho", "warn", "print_exc", "print_exception", "getLogger"}
-"""How functions are called by which something else could be written."""
+"""The names of functions that could write other output."""
 
 SERVING = {"serve.py"}
 """The modules of the command line that are part of a running service."""

@@ -16,12 +16,12 @@ NUMBER = "200000000000002"
 
 
 class Ignored:
-    def graph_operation(
+    def operation(
         self, family: EndpointFamily, status: int, outcome: Outcome, seconds: float, /
     ) -> None:
         pass
 
-    def graph_error(self, category: ErrorCategory, /) -> None:
+    def error(self, category: ErrorCategory, /) -> None:
         pass
 
 

@@ -2,8 +2,10 @@
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping
+from inspect import getmembers_static, signature
+from operator import attrgetter
+from typing import Any, get_type_hints
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -28,30 +30,47 @@ from wats.telemetry import (
 )
 from wats.telemetry.contract.families import LAG_BUCKETS, LATENCY_BUCKETS
 from wats.telemetry.contract.values import status_class
+from wats.telemetry.recording import Event, Recorder
 
 TEMPLATES = ("/healthz", "/messages/:id", UNMATCHED)
 SERVED = {"/healthz": (Method.GET,), "/messages/:id": (Method.GET, Method.HEAD)}
 TARGETS = ("shop.orders:on_order", "shop.stock:on_stock")
 
-RECORDING: Mapping[str, tuple[type, ...]] = {
-    "http_request": (int, Method, int, float),
-    "webhook_update": (UpdateKind, Outcome, int),
-    "webhook_rejected": (RejectionReason,),
-    "webhook_lag": (float,),
-    "dispatched": (int, UpdateKind, Outcome, float),
-    "graph_operation": (EndpointFamily, int, Outcome, float),
-    "graph_error": (ErrorCategory,),
-    "send_outcome": (EndpointFamily, Outcome),
-    "message_final": (FinalOutcome, ErrorCategory),
-    "message_delivered": (float,),
-    "auth_failure": (AuthSurface, int),
-    "store_operation": (Adapter, StoreOperation, Outcome, float),
-    "inbox_depth": (InboxState, int),
-    "inbox_oldest_age": (float,),
-    "upkeep": (UpkeepTask, float),
-    "event": (LifecycleEvent,),
+RECORDERS: Mapping[str, type[Recorder]] = {
+    name: type(value)
+    for name, value in vars(Telemetry(routes=[RouteLabel(UNMATCHED)], adapter=None)).items()
+    if isinstance(value, Recorder)
 }
 ASKING = {"metric_families", "render", "use_targets"}
+"""Methods that the service calls for itself and that record no event."""
+
+
+def methods_of(recorder: type[Recorder]) -> dict[str, Callable[..., object]]:
+    """Return the methods that record, as they are declared."""
+    return {
+        name: member.describe if isinstance(member, Event) else member
+        for name, member in getmembers_static(recorder)
+        if not name.startswith("_") and name not in ASKING
+    }
+
+
+def types_of(method: Callable[..., object]) -> dict[str, object]:
+    """Return the types of the parameters by their names; `object` for one without a hint."""
+    hints = get_type_hints(method)
+    return {name: hints.get(name, object) for name in list(signature(method).parameters)[1:]}
+
+
+RECORDING: Mapping[str, tuple[Any, ...]] = {
+    f"{flow}.{name}": tuple(types_of(method).values())
+    for flow, recorder in RECORDERS.items()
+    for name, method in methods_of(recorder).items()
+}
+"""Every recording method, with the types of its arguments."""
+
+
+def record(telemetry: Telemetry, name: str, arguments: Iterable[object]) -> None:
+    attrgetter(name)(telemetry)(*arguments)
+
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -88,6 +107,9 @@ class Model:
     def __init__(self) -> None:
         self.numbers: Counter[tuple[str, Labels]] = Counter()
 
+    def record(self, name: str, arguments: Iterable[object]) -> None:
+        getattr(self, name.replace(".", "_"))(*arguments)
+
     def add(self, sample: str, amount: float = 1, /, **labels: str) -> None:
         self.numbers[sample, tuple(sorted((k, str(v)) for k, v in labels.items()))] += amount
 
@@ -116,16 +138,16 @@ class Model:
             verb, answer = "unknown", "unknown" if answer == "2xx" else answer
         self.add("http_requests_total", method=verb, route=template, status_class=answer)
 
-    def webhook_update(self, kind: UpdateKind, outcome: Outcome, count: int) -> None:
+    def webhooks_update(self, kind: UpdateKind, outcome: Outcome, count: int) -> None:
         self.add("webhook_normalization_total", count, update_kind=kind, outcome=outcome)
 
-    def webhook_rejected(self, reason: RejectionReason) -> None:
-        self.add("wats_webhook_rejections_total", reason=reason)
+    def webhooks_rejected(self, reason: RejectionReason, count: int) -> None:
+        self.add("wats_webhook_rejections_total", count, reason=reason)
 
-    def webhook_lag(self, seconds: float) -> None:
+    def webhooks_lag(self, seconds: float) -> None:
         self.observe("wats_webhook_lag_seconds", seconds, LAG_BUCKETS)
 
-    def dispatched(self, target: int, _: UpdateKind, outcome: Outcome, __: float) -> None:
+    def webhooks_dispatched(self, target: int, _: UpdateKind, outcome: Outcome, __: float) -> None:
         name = TARGETS[target] if target < len(TARGETS) else "other"
         self.add("wats_dispatch_total", target=name, outcome=outcome)
 
@@ -140,22 +162,24 @@ class Model:
             labels = {"outcome": "error", "status_class": "unknown" if answer == "2xx" else answer}
         self.add("graph_operations_total", endpoint_family=family, **labels)
 
-    def graph_error(self, category: ErrorCategory) -> None:
+    def graph_error(self, category: ErrorCategory, count: int) -> None:
         known = "unknown" if category is ErrorCategory.NONE else category
-        self.add("wats_graph_errors_total", error_category=known)
+        self.add("wats_graph_errors_total", count, error_category=known)
 
-    def send_outcome(self, family: EndpointFamily, outcome: Outcome) -> None:
-        self.add("send_outcomes_total", endpoint_family=family, outcome=outcome)
+    def messages_send_outcome(self, family: EndpointFamily, outcome: Outcome, count: int) -> None:
+        self.add("send_outcomes_total", count, endpoint_family=family, outcome=outcome)
 
-    def message_final(self, outcome: FinalOutcome, category: ErrorCategory) -> None:
+    def messages_final_status(
+        self, outcome: FinalOutcome, category: ErrorCategory, count: int
+    ) -> None:
         failed = "unknown" if category is ErrorCategory.NONE else category
         known = failed if outcome is FinalOutcome.FAILED else "none"
-        self.add("wats_messages_final_total", outcome=outcome, error_category=known)
+        self.add("wats_messages_final_total", count, outcome=outcome, error_category=known)
 
-    def message_delivered(self, seconds: float) -> None:
+    def messages_delivered(self, seconds: float) -> None:
         self.observe("wats_message_delivery_seconds", seconds, LAG_BUCKETS)
 
-    def auth_failure(self, surface: AuthSurface, count: int) -> None:
+    def http_auth_failure(self, surface: AuthSurface, count: int) -> None:
         self.add("wats_auth_failures_total", count, surface=surface)
 
     def store_operation(
@@ -168,14 +192,14 @@ class Model:
         name = "wats_store_operation_duration_seconds"
         self.observe(name, seconds, LATENCY_BUCKETS, **labels)
 
-    def inbox_depth(self, state: InboxState, count: int) -> None:
+    def store_inbox_depth(self, state: InboxState, count: int) -> None:
         self.set("wats_inbox_depth", count, state=state)
 
-    def inbox_oldest_age(self, seconds: float) -> None:
+    def store_inbox_oldest_age(self, seconds: float) -> None:
         self.set("wats_inbox_oldest_age_seconds", seconds)
 
-    def upkeep(self, task: UpkeepTask, succeeded_at: float) -> None:
+    def service_upkeep(self, task: UpkeepTask, succeeded_at: float) -> None:
         self.set("wats_upkeep_last_success_timestamp_seconds", succeeded_at, task=task)
 
-    def event(self, what: LifecycleEvent) -> None:
+    def service_event(self, what: LifecycleEvent) -> None:
         pass

@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.telemetry.facade_model import (
+    RECORDERS,
     RECORDING,
     TARGETS,
     TEMPLATES,
     Model,
+    record,
     samples,
     telemetry_of_three_routes,
     touched,
@@ -65,8 +67,8 @@ def test_the_exposition_reads_back_as_recorded(
     telemetry, model = telemetry_of_three_routes(), Model()
 
     for name, arguments in events:
-        getattr(telemetry, name)(*arguments)
-        getattr(model, name)(*arguments)
+        record(telemetry, name, arguments)
+        model.record(name, arguments)
 
     assert touched(telemetry) == {k: v for k, v in model.numbers.items() if v}
 
@@ -93,7 +95,7 @@ def test_nothing_that_is_recorded_raises_leaves_the_closed_lists_or_exceeds_the_
     telemetry = telemetry_of_three_routes(sink=sink)
 
     for name, arguments in events:
-        getattr(telemetry, name)(*arguments[: len(RECORDING[name])])
+        record(telemetry, name, arguments[: len(RECORDING[name])])
 
     found = samples(telemetry)
     shown = {value for _, labels in found for key, value in labels if key != "le"}
@@ -117,11 +119,11 @@ def test_nothing_that_is_recorded_raises_leaves_the_closed_lists_or_exceeds_the_
 def test_an_invalid_duration_counts_as_zero(seconds: float):
     telemetry = telemetry_of_three_routes()
 
-    telemetry.http_request(0, Method.GET, 200, seconds)
-    telemetry.graph_operation(EndpointFamily.MESSAGES, 200, Outcome.SUCCESS, seconds)
-    telemetry.store_operation(Adapter.SQLITE, StoreOperation.GET, Outcome.SUCCESS, seconds)
-    telemetry.webhook_lag(seconds)
-    telemetry.inbox_oldest_age(seconds)
+    telemetry.http.request(0, Method.GET, 200, seconds)
+    telemetry.graph.operation(EndpointFamily.MESSAGES, 200, Outcome.SUCCESS, seconds)
+    telemetry.store.operation(Adapter.SQLITE, StoreOperation.GET, Outcome.SUCCESS, seconds)
+    telemetry.webhooks.lag(seconds)
+    telemetry.store.inbox_oldest_age(seconds)
 
     found = samples(telemetry)
     assert found["wats_inbox_oldest_age_seconds", ()] == 0
@@ -133,15 +135,15 @@ def test_an_invalid_duration_counts_as_zero(seconds: float):
 def test_an_invalid_count_is_not_counted(count: float):
     telemetry = telemetry_of_three_routes()
 
-    telemetry.webhook_update(UpdateKind.MESSAGE, Outcome.SUCCESS, count)  # type: ignore[arg-type]
-    telemetry.auth_failure(AuthSurface.API, count)  # type: ignore[arg-type]
+    telemetry.webhooks.update(UpdateKind.MESSAGE, Outcome.SUCCESS, count)  # type: ignore[arg-type]
+    telemetry.http.auth_failure(AuthSurface.API, count)  # type: ignore[arg-type]
 
     assert touched(telemetry) == {}
 
 
 def test_a_route_that_is_not_in_the_table_is_unmatched(telemetry: Telemetry):
-    telemetry.http_request(99, Method.GET, 404, 0.0)
-    telemetry.http_request(-1, Method.GET, 404, 0.0)
+    telemetry.http.request(99, Method.GET, 404, 0.0)
+    telemetry.http.request(-1, Method.GET, 404, 0.0)
 
     labels = (("method", "GET"), ("route", UNMATCHED), ("status_class", "4xx"))
     assert samples(telemetry)["http_requests_total", labels] == 2
@@ -153,9 +155,11 @@ def test_a_value_that_cannot_be_recorded_is_logged_by_name(
 ):
     telemetry = telemetry_of_three_routes(sink=CapturingTelemetrySink(), log=logged.append)
 
-    getattr(telemetry, name)(*[[] for _ in RECORDING[name]])
+    record(telemetry, name, [[] for _ in RECORDING[name]])
 
-    assert [(line["event"], line["method"]) for line in logged] == [("wats.telemetry.error", name)]
+    flow, method = name.split(".")
+    named = f"{RECORDERS[flow].__name__}.{method}"
+    assert [(line["event"], line["method"]) for line in logged] == [("wats.telemetry.error", named)]
     assert {line["errorName"] for line in logged} <= {"TypeError", "ValueError"}
 
 
@@ -202,7 +206,7 @@ def test_every_counter_and_histogram_of_the_operators_is_there_before_anything_h
 def test_any_other_series_appears_once_it_was_touched(telemetry: Telemetry):
     before = set(samples(telemetry))
 
-    telemetry.send_outcome(EndpointFamily.GROUPS, Outcome.SKIPPED)
+    telemetry.messages.send_outcome(EndpointFamily.GROUPS, Outcome.SKIPPED)
 
     assert set(samples(telemetry)) - before == {
         ("send_outcomes_total", (("endpoint_family", "groups"), ("outcome", "skipped")))
@@ -245,11 +249,11 @@ def test_a_series_without_a_subject_or_of_another_set_is_neither_recorded_nor_se
     telemetry = make_telemetry(adapter=None, sink=sink)
     empty = telemetry.render()
 
-    telemetry.store_operation(Adapter.SQLITE, StoreOperation.GET, Outcome.SUCCESS, 0.1)
-    telemetry.webhook_lag(1.0)
-    telemetry.message_delivered(1.0)
-    telemetry.auth_failure(AuthSurface.API)
-    telemetry.inbox_depth(InboxState.DEAD, 3)
+    telemetry.store.operation(Adapter.SQLITE, StoreOperation.GET, Outcome.SUCCESS, 0.1)
+    telemetry.webhooks.lag(1.0)
+    telemetry.messages.delivered(1.0)
+    telemetry.http.auth_failure(AuthSurface.API)
+    telemetry.store.inbox_depth(InboxState.DEAD, 3)
 
     assert telemetry.render() == empty
     assert sink == CapturingTelemetrySink()
@@ -258,7 +262,7 @@ def test_a_series_without_a_subject_or_of_another_set_is_neither_recorded_nor_se
 def test_nothing_is_dispatched_in_the_set_of_the_contract(telemetry: Telemetry):
     empty = telemetry.render()
 
-    telemetry.dispatched(0, UpdateKind.MESSAGE, Outcome.SUCCESS, 1.0)
+    telemetry.webhooks.dispatched(0, UpdateKind.MESSAGE, Outcome.SUCCESS, 1.0)
 
     assert telemetry.render() == empty
 
@@ -270,9 +274,9 @@ def test_the_same_state_gives_the_same_bytes_in_any_order_of_events(
     forwards, backwards = make_telemetry(), make_telemetry()
 
     for event in events:
-        forwards.http_request(*event)
+        forwards.http.request(*event)
     for event in reversed(events):
-        backwards.http_request(*event)
+        backwards.http.request(*event)
 
     assert forwards.render() == backwards.render() == forwards.render()
 
@@ -282,8 +286,8 @@ def test_every_worker_exposes_the_counts_of_all():
     workers = [telemetry_of_three_routes(board=board, row=row) for row in range(2)]
 
     for worker in workers:
-        worker.send_outcome(EndpointFamily.MESSAGES, Outcome.SUCCESS)
-    workers[0].inbox_depth(InboxState.DEAD, 3)
+        worker.messages.send_outcome(EndpointFamily.MESSAGES, Outcome.SUCCESS)
+    workers[0].store.inbox_depth(InboxState.DEAD, 3)
     workers[1].errors.record(ValueError())
 
     labels = (("endpoint_family", "messages"), ("outcome", "success"))
@@ -294,10 +298,12 @@ def test_every_worker_exposes_the_counts_of_all():
 
 def test_a_replacement_worker_continues_the_counts():
     board = Board()
-    telemetry_of_three_routes(board=board).send_outcome(EndpointFamily.MEDIA, Outcome.ERROR)
+    telemetry_of_three_routes(board=board).messages.send_outcome(
+        EndpointFamily.MEDIA, Outcome.ERROR
+    )
 
     replacing = telemetry_of_three_routes(board=board)
-    replacing.send_outcome(EndpointFamily.MEDIA, Outcome.ERROR)
+    replacing.messages.send_outcome(EndpointFamily.MEDIA, Outcome.ERROR)
 
     labels = (("endpoint_family", "media"), ("outcome", "error"))
     assert touched(replacing) == {("send_outcomes_total", labels): 2}
@@ -324,7 +330,7 @@ def test_names_of_handlers_beyond_the_31st_are_other():
 
     telemetry.use_targets(names)
     for target in range(-1, 40):
-        telemetry.dispatched(target, UpdateKind.MESSAGE, Outcome.SUCCESS, 0.1)
+        telemetry.webhooks.dispatched(target, UpdateKind.MESSAGE, Outcome.SUCCESS, 0.1)
 
     counts = {
         dict(labels)["target"]: value
@@ -336,7 +342,7 @@ def test_names_of_handlers_beyond_the_31st_are_other():
 
 def test_a_handler_keeps_its_counts_when_the_names_are_set_again():
     telemetry = telemetry_of_three_routes()
-    telemetry.dispatched(1, UpdateKind.MESSAGE, Outcome.SUCCESS, 0.1)
+    telemetry.webhooks.dispatched(1, UpdateKind.MESSAGE, Outcome.SUCCESS, 0.1)
 
     telemetry.use_targets(TARGETS)
 

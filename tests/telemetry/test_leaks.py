@@ -3,44 +3,52 @@
 import inspect
 from collections.abc import Iterator, Mapping
 from enum import Enum
-from typing import get_type_hints
 
 import pytest
 
-from tests.telemetry.facade_model import RECORDING, telemetry_of_three_routes
+from tests.telemetry.facade_model import (
+    ASKING,
+    RECORDERS,
+    RECORDING,
+    methods_of,
+    record,
+    telemetry_of_three_routes,
+    types_of,
+)
 from wats.telemetry import Outcome, Telemetry, UpdateKind
+from wats.telemetry.contract.families import GRAPH_ERRORS
 from wats.telemetry.contract.values import LabelValue
+from wats.telemetry.recorders import WebhookRecorder
+from wats.telemetry.recording import Described, Recorder, counted, gauged, timed
 from wats.testing import CapturingTelemetrySink
 from wats.version import __version__
-
-ASKING = {"metric_families", "render", "use_targets"}
-"""Methods that the service calls for itself and that record no event."""
 
 LEAK = "+4915112345678"
 
 
-def open_to_text(seam: type) -> Iterator[tuple[str, str]]:
-    """Yield every parameter of a recording method of *seam* that could carry a text."""
-    for name, method in inspect.getmembers(seam, inspect.isfunction):
-        if name.startswith("_") or name in ASKING:
-            continue
-        hints = get_type_hints(method)
-        for parameter in list(inspect.signature(method).parameters)[1:]:
-            hint = hints.get(parameter, object)
+def open_to_text(recorder: type[Recorder]) -> Iterator[tuple[str, str]]:
+    """Yield every parameter of a recording method of *recorder* that could carry a text."""
+    for name, method in methods_of(recorder).items():
+        for parameter, hint in types_of(method).items():
             if not (isinstance(hint, type) and issubclass(hint, LabelValue | int | float)):
                 yield name, parameter
 
 
-def test_no_text_can_enter_telemetry():
+def test_no_text_can_enter_telemetry(telemetry: Telemetry):
     methods = {name for name, _ in inspect.getmembers(Telemetry, inspect.isfunction)}
+    attributes = {name for name in vars(telemetry) if not name.startswith("_")}
 
-    assert {name for name in methods if not name.startswith("_")} == set(RECORDING) | ASKING
-    assert list(open_to_text(Telemetry)) == []
+    assert {name for name in methods if not name.startswith("_")} == ASKING
+    assert attributes == {*RECORDERS, "errors", "wants_news"}
+    assert {name: list(open_to_text(of)) for name, of in RECORDERS.items()} == {
+        name: [] for name in RECORDERS
+    }
 
 
 def test_a_method_that_would_take_a_text_is_found():
-    class Leaking(Telemetry):
-        def message_from(self, sender: str, count: int) -> None: ...
+    class Leaking(WebhookRecorder):
+        @counted(GRAPH_ERRORS)
+        def message_from(self, sender: str, count: int) -> Described: ...
 
         def message_to(self, recipient, seconds: float): ...  # type: ignore[no-untyped-def]
 
@@ -53,11 +61,22 @@ def test_a_method_that_would_take_a_text_is_found():
     ]
 
 
-def test_the_recording_methods_accept_the_values_of_the_tests():
-    for name, expected in RECORDING.items():
-        hints = get_type_hints(getattr(Telemetry, name))
-        assert hints.pop("return") is type(None), name
-        assert tuple(hints.values()) == expected, name
+def takes_a_text(self, sender: str, count: int) -> Described: ...
+def takes_a_text_or_a_kind(self, kind: UpdateKind | str, count: int) -> Described: ...
+def takes_anything(self, kind, count: int) -> Described: ...  # type: ignore[no-untyped-def]
+def counts_a_text(self, kind: UpdateKind, count: str) -> Described: ...
+
+
+@pytest.mark.parametrize(
+    "method", [takes_a_text, takes_a_text_or_a_kind, takes_anything, counts_a_text]
+)
+@pytest.mark.parametrize("primitive", [counted, timed, gauged])
+def test_an_event_that_would_take_a_text_is_refused(telemetry: Telemetry, method, primitive):
+    class Leaking(Recorder):
+        event = primitive(GRAPH_ERRORS)(method)
+
+    with pytest.raises(TypeError, match="text"):
+        Leaking(telemetry.graph.destination)
 
 
 def test_no_list_of_values_has_a_member_that_is_made_at_run_time():
@@ -74,8 +93,8 @@ def test_a_phone_number_that_is_recorded_gets_nowhere(name: str):
     valid = [next(iter(of)) if issubclass(of, Enum) else 1 for of in RECORDING[name]]
 
     for place in range(len(valid)):
-        getattr(telemetry, name)(*valid[:place], LEAK, *valid[place + 1 :])
-    getattr(telemetry, name)(*valid)
+        record(telemetry, name, [*valid[:place], LEAK, *valid[place + 1 :]])
+    record(telemetry, name, valid)
 
     said = [telemetry.render(accept).body.decode() for accept in (None, "application/*")]
     said += [repr(sink), repr(logged), repr(telemetry.errors.snapshot())]
@@ -89,7 +108,7 @@ def test_a_phone_number_cannot_be_the_name_of_a_handler():
 
     telemetry.use_targets([LEAK, f"shop:{LEAK}", "shop:on order", "shop\n", "4915112345678"])
     for target in range(5):
-        telemetry.dispatched(target, UpdateKind.MESSAGE, Outcome.SUCCESS, 0.1)
+        telemetry.webhooks.dispatched(target, UpdateKind.MESSAGE, Outcome.SUCCESS, 0.1)
 
     assert LEAK not in telemetry.render().body.decode() + repr(sink)
     assert 'target="other"} 5\n' in telemetry.render().body.decode()

@@ -69,7 +69,7 @@ def test_a_sink_receives_counter_then_histogram_with_the_full_attributes(
 ):
     sink = Sink()
 
-    make_telemetry(sink=sink).http_request(1, Method.GET, 404, 0.125)
+    make_telemetry(sink=sink).http.request(1, Method.GET, 404, 0.125)
 
     assert sink.calls == [
         ("counter", "http_requests_total", 1, REQUEST),
@@ -82,28 +82,32 @@ def test_a_sink_receives_counter_then_histogram_with_the_full_attributes(
     ("record", "name", "value", "attributes"),
     [
         pytest.param(
-            lambda telemetry: telemetry.webhook_update(UpdateKind.CALL_CONNECT, Outcome.DEDUPED, 3),
+            lambda telemetry: telemetry.webhooks.update(
+                UpdateKind.CALL_CONNECT, Outcome.DEDUPED, 3
+            ),
             "webhook_normalization_total",
             3,
             {"wats.webhook.update_kind": "callConnect", "wats.operation.outcome": "deduped"},
             id="webhook_update",
         ),
         pytest.param(
-            lambda telemetry: telemetry.webhook_rejected(RejectionReason.INVALID_JSON),
+            lambda telemetry: telemetry.webhooks.rejected(RejectionReason.INVALID_JSON),
             "wats_webhook_rejections_total",
             1,
             {"wats.webhook.rejection_reason": "invalid_json"},
             id="webhook_rejected",
         ),
         pytest.param(
-            lambda telemetry: telemetry.dispatched(1, UpdateKind.MESSAGE, Outcome.ERROR, 0.1),
+            lambda telemetry: telemetry.webhooks.dispatched(
+                1, UpdateKind.MESSAGE, Outcome.ERROR, 0.1
+            ),
             "wats_dispatch_total",
             1,
             {"wats.dispatch.target": TARGETS[1], "wats.operation.outcome": "error"},
             id="dispatched",
         ),
         pytest.param(
-            lambda telemetry: telemetry.graph_operation(
+            lambda telemetry: telemetry.graph.operation(
                 EndpointFamily.MESSAGES, 201, Outcome.SUCCESS, 0.1
             ),
             "graph_operations_total",
@@ -112,35 +116,39 @@ def test_a_sink_receives_counter_then_histogram_with_the_full_attributes(
             id="graph_operation",
         ),
         pytest.param(
-            lambda telemetry: telemetry.graph_error(ErrorCategory.THROTTLING),
+            lambda telemetry: telemetry.graph.error(ErrorCategory.THROTTLING),
             "wats_graph_errors_total",
             1,
             {"wats.graph.error_category": "throttling"},
             id="graph_error",
         ),
         pytest.param(
-            lambda telemetry: telemetry.send_outcome(EndpointFamily.MESSAGES, Outcome.ERROR),
+            lambda telemetry: telemetry.messages.send_outcome(
+                EndpointFamily.MESSAGES, Outcome.ERROR
+            ),
             "send_outcomes_total",
             1,
             {"wats.graph.endpoint_family": "messages", "wats.operation.outcome": "error"},
             id="send_outcome",
         ),
         pytest.param(
-            lambda telemetry: telemetry.message_final(FinalOutcome.READ, ErrorCategory.UNKNOWN),
+            lambda telemetry: telemetry.messages.final_status(
+                FinalOutcome.READ, ErrorCategory.UNKNOWN
+            ),
             "wats_messages_final_total",
             1,
             {"wats.delivery.outcome": "read", "wats.graph.error_category": "none"},
             id="message_final",
         ),
         pytest.param(
-            lambda telemetry: telemetry.auth_failure(AuthSurface.API),
+            lambda telemetry: telemetry.http.auth_failure(AuthSurface.API),
             "wats_auth_failures_total",
             1,
             {"wats.auth.surface": "api"},
             id="auth_failure",
         ),
         pytest.param(
-            lambda telemetry: telemetry.store_operation(
+            lambda telemetry: telemetry.store.operation(
                 Adapter.POSTGRES, StoreOperation.GET, Outcome.SUCCESS, 0.1
             ),
             "persistence_operations_total",
@@ -165,10 +173,10 @@ def test_a_sink_receives_counters(
 
 
 def test_a_sink_receives_durations(sink: CapturingTelemetrySink, telemetry: Telemetry):
-    telemetry.webhook_lag(1.5)
-    telemetry.message_delivered(2.5)
-    telemetry.graph_operation(EndpointFamily.MESSAGES, 201, Outcome.SUCCESS, 0.5)
-    telemetry.store_operation(Adapter.SQLITE, StoreOperation.GET, Outcome.SUCCESS, 0.25)
+    telemetry.webhooks.lag(1.5)
+    telemetry.messages.delivered(2.5)
+    telemetry.graph.operation(EndpointFamily.MESSAGES, 201, Outcome.SUCCESS, 0.5)
+    telemetry.store.operation(Adapter.SQLITE, StoreOperation.GET, Outcome.SUCCESS, 0.25)
 
     asked = {"wats.persistence.adapter": "sqlite", "wats.persistence.operation": "get"}
     assert sink.histograms == [
@@ -185,8 +193,8 @@ def test_in_the_set_of_the_contract_calls_and_questions_are_counted_and_not_time
     sink = Sink()
     telemetry = make_telemetry(sink=sink)
 
-    telemetry.graph_operation(EndpointFamily.MESSAGES, 201, Outcome.SUCCESS, 0.5)
-    telemetry.store_operation(Adapter.SQLITE, StoreOperation.GET, Outcome.SUCCESS, 0.25)
+    telemetry.graph.operation(EndpointFamily.MESSAGES, 201, Outcome.SUCCESS, 0.5)
+    telemetry.store.operation(Adapter.SQLITE, StoreOperation.GET, Outcome.SUCCESS, 0.25)
 
     counted = ["graph_operations_total", "persistence_operations_total"]
     assert [(kind, name) for kind, name, *_ in sink.calls] == [("counter", n) for n in counted]
@@ -196,10 +204,10 @@ def test_in_the_set_of_the_contract_calls_and_questions_are_counted_and_not_time
 def test_a_sink_receives_every_gauge_that_is_set(
     sink: CapturingTelemetrySink, telemetry: Telemetry
 ):
-    telemetry.inbox_depth(InboxState.RETRY, 3)
-    telemetry.inbox_depth(InboxState.RETRY, 0)
-    telemetry.inbox_oldest_age(1.5)
-    telemetry.upkeep(UpkeepTask.CHECKPOINT, 1_790_000_000.5)
+    telemetry.store.inbox_depth(InboxState.RETRY, 3)
+    telemetry.store.inbox_depth(InboxState.RETRY, 0)
+    telemetry.store.inbox_oldest_age(1.5)
+    telemetry.service.upkeep(UpkeepTask.CHECKPOINT, 1_790_000_000.5)
 
     assert sink.gauges == [
         ("wats_inbox_depth", 3, {"wats.inbox.state": "retry"}),
@@ -214,9 +222,9 @@ def test_a_sink_receives_every_gauge_that_is_set(
 
 
 def test_a_sink_receives_spans_that_end_now(sink: CapturingTelemetrySink, telemetry: Telemetry):
-    telemetry.http_request(1, Method.GET, 404, 0.125)
-    telemetry.graph_operation(EndpointFamily.MESSAGES, 201, Outcome.SUCCESS, 0.5)
-    telemetry.dispatched(0, UpdateKind.STATUS, Outcome.SUCCESS, 2.0)
+    telemetry.http.request(1, Method.GET, 404, 0.125)
+    telemetry.graph.operation(EndpointFamily.MESSAGES, 201, Outcome.SUCCESS, 0.5)
+    telemetry.webhooks.dispatched(0, UpdateKind.STATUS, Outcome.SUCCESS, 2.0)
 
     dispatch = {
         "wats.dispatch.target": TARGETS[0],
@@ -240,9 +248,9 @@ def test_a_span_that_took_no_time_that_is_one_begins_when_it_ends(
     sink: CapturingTelemetrySink, telemetry: Telemetry
 ):
     for seconds in (-1.0, float("nan"), float("inf")):
-        telemetry.http_request(0, Method.GET, 200, seconds)
-        telemetry.graph_operation(EndpointFamily.MESSAGES, 200, Outcome.SUCCESS, seconds)
-        telemetry.dispatched(0, UpdateKind.STATUS, Outcome.SUCCESS, seconds)
+        telemetry.http.request(0, Method.GET, 200, seconds)
+        telemetry.graph.operation(EndpointFamily.MESSAGES, 200, Outcome.SUCCESS, seconds)
+        telemetry.webhooks.dispatched(0, UpdateKind.STATUS, Outcome.SUCCESS, seconds)
 
     assert len(sink.spans) == 9
     assert all(span.start == span.end for span in sink.spans)
@@ -252,7 +260,7 @@ def test_spans_are_sent_for_every_configured_set(make_telemetry: Callable[..., T
     sink = CapturingTelemetrySink()
     telemetry = make_telemetry(sink=sink)
 
-    telemetry.dispatched(0, UpdateKind.STATUS, Outcome.SUCCESS, 2.0)
+    telemetry.webhooks.dispatched(0, UpdateKind.STATUS, Outcome.SUCCESS, 2.0)
 
     assert [span.name for span in sink.spans] == ["wats.dispatch"]
     assert sink.counters == []
@@ -262,7 +270,7 @@ def test_spans_are_sent_for_every_configured_set(make_telemetry: Callable[..., T
 def test_a_sink_receives_the_lifecycle_of_the_service(
     sink: CapturingTelemetrySink, telemetry: Telemetry, event: LifecycleEvent
 ):
-    telemetry.event(event)
+    telemetry.service.event(event)
 
     assert sink.events == [(event.value, {}, datetime(2026, 11, 22, 12, tzinfo=UTC))]
 
@@ -297,7 +305,7 @@ def test_a_sink_receives_the_loss_and_return_of_the_store(
     events: list[str],
 ):
     for operation, outcome in questions:
-        telemetry.store_operation(Adapter.SQLITE, operation, outcome, 0.1)
+        telemetry.store.operation(Adapter.SQLITE, operation, outcome, 0.1)
 
     assert [event.name for event in sink.events] == events
 
@@ -305,7 +313,7 @@ def test_a_sink_receives_the_loss_and_return_of_the_store(
 def test_adding_zero_runs_the_same_code_as_adding_one(
     sink: CapturingTelemetrySink, telemetry: Telemetry
 ):
-    telemetry.auth_failure(AuthSurface.TELEMETRY, 0)
+    telemetry.http.auth_failure(AuthSurface.TELEMETRY, 0)
 
     attributes = {"wats.auth.surface": "telemetry"}
     assert sink.counters == [("wats_auth_failures_total", 0, attributes)]
@@ -317,7 +325,7 @@ def test_the_attributes_of_a_series_are_one_immutable_object():
     telemetry = telemetry_of_three_routes(sink=sink)
 
     for _ in range(3):
-        telemetry.http_request(0, Method.GET, 200, 0.1)
+        telemetry.http.request(0, Method.GET, 200, 0.1)
 
     attributes_of_calls = [attributes for *_, attributes in sink.calls]
     assert len(attributes_of_calls) == 6
@@ -334,7 +342,7 @@ def test_the_registry_is_updated_before_the_sink_is_called():
 
     telemetry = telemetry_of_three_routes(sink=Scraping())
 
-    telemetry.send_outcome(EndpointFamily.MESSAGES, Outcome.SUCCESS)
+    telemetry.messages.send_outcome(EndpointFamily.MESSAGES, Outcome.SUCCESS)
 
     assert seen == [True]
 
@@ -349,7 +357,7 @@ def test_a_failing_sink_still_gets_the_histogram_and_costs_no_count(
     sink = HalfFailing()
     telemetry = telemetry_of_three_routes(sink=sink, log=logged.append)
 
-    telemetry.http_request(0, Method.GET, 200, 0.1)
+    telemetry.http.request(0, Method.GET, 200, 0.1)
 
     failures = (("method", "increment_counter"),)
     assert [call[0] for call in sink.calls] == ["histogram"]
@@ -368,7 +376,7 @@ def test_a_failing_sink_is_logged_in_the_set_of_the_contract_too(
 
     telemetry = make_telemetry(sink=Failing())
 
-    telemetry.send_outcome(EndpointFamily.MESSAGES, Outcome.SUCCESS)
+    telemetry.messages.send_outcome(EndpointFamily.MESSAGES, Outcome.SUCCESS)
 
     assert [line["errorName"] for line in logged] == ["OSError"]
     assert b"sink_failures" not in telemetry.render().body
@@ -383,9 +391,9 @@ def test_every_way_in_which_a_sink_can_fail_is_counted():
 
     telemetry = telemetry_of_three_routes(sink=Failing())
 
-    telemetry.http_request(0, Method.GET, 200, 0.1)
-    telemetry.inbox_depth(InboxState.DEAD, 1)
-    telemetry.event(LifecycleEvent.STARTED)
+    telemetry.http.request(0, Method.GET, 200, 0.1)
+    telemetry.store.inbox_depth(InboxState.DEAD, 1)
+    telemetry.service.event(LifecycleEvent.STARTED)
 
     counted = {
         dict(labels)["method"]: value

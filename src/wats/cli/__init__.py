@@ -7,6 +7,7 @@ from typing import Final
 import click
 from typing_extensions import override
 
+from wats.extras import install_command
 from wats.version import __version__
 
 # 0 is success and 1 is every failure, for scripts; click would exit with 2 for some.
@@ -44,7 +45,14 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         name = cmd_name.replace("-", "_")
-        command: click.Command = getattr(import_module(f"wats.cli.{name}"), name)
+        try:
+            module = import_module(f"wats.cli.{name}")
+        except ModuleNotFoundError as error:
+            if (install := install_command(error)) is None:
+                raise
+            msg = f"'wats {cmd_name}' needs a package that is not installed; run: {install}"
+            raise click.ClickException(msg) from None
+        command: click.Command = getattr(module, name)
         return command
 
     @override

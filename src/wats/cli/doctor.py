@@ -14,7 +14,7 @@ from wats.clock import utc_now
 from wats.config import checks
 from wats.inspection.checklist import ITEMS, Finding, Item, Verdict
 from wats.inspection.client import Remote, service_url
-from wats.inspection.evidence import HIDDEN, Answer, Evidence
+from wats.inspection.evidence import HIDDEN, UNREADABLE, Answer, Evidence
 from wats.inspection.existence_probe import Trial
 from wats.inspection.secret_search import Care, needles
 from wats.privacy import Secret
@@ -99,7 +99,7 @@ def _ask_api(remote: Remote, token: Secret, answers: Mapping[str, Answer]) -> An
     try:
         document = json.loads(answers["/debug/diagnostics"].body)
         prefix = checks.absolute_path.accept(document["configShape"]["service"]["apiPrefix"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, *UNREADABLE):
         return None
     return remote.get(f"{prefix}/messages/text", token) if isinstance(prefix, str) else None
 

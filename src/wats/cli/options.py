@@ -145,7 +145,7 @@ class Failure(click.ClickException):
     """An error of ours: printed to stderr in a sentence, exit code 1."""
 
     def __init__(self, error: WatsError) -> None:
-        super().__init__(str(error))
+        super().__init__(error.with_code())
 
 
 def announce(event: str, **facts: object) -> None:

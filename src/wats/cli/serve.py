@@ -158,7 +158,7 @@ async def _work(
     # The objects of a worker are made after the fork, so there may be threads.
     async with _made(profile, secrets, inherited.bell, board=inherited.board, row=seat.row) as app:
         if seat.is_replacement:
-            app.telemetry.event(LifecycleEvent.WORKER_REPLACED)
+            app.telemetry.service.event(LifecycleEvent.WORKER_REPLACED)
         # A worker without a supervisor ends as if the supervisor had signalled it.
         loop.add_reader(seat.lifeline, end)
         try:

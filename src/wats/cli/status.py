@@ -1,29 +1,31 @@
 """`wats status`: the state of a running service, once or continuously."""
 
 import os
-import shutil
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Final, TypeAlias
 
 import click
 import msgspec
+from rich.console import Console
+from rich.control import Control
 
 from wats.cli.options import Credentials, credential_options
 from wats.inspection.client import NoAnswer, Remote, service_url
-from wats.inspection.dashboard import View, render
-from wats.inspection.formatting import Style, format_uptime
+from wats.inspection.dashboard import View
+from wats.inspection.evidence import UNREADABLE
+from wats.inspection.formatting import format_uptime
 from wats.inspection.history import History
 from wats.inspection.samples import Samples
 from wats.privacy import Secret
-from wats.web.ops.status import Status
+from wats.web.ops.status import ServiceStatus
 
 TIMEOUT_SECONDS: Final = 5.0
 
-Look: TypeAlias = tuple[Status, Samples]
+Look: TypeAlias = tuple[ServiceStatus, Samples]
 Show: TypeAlias = Callable[[View], None]
 
 
@@ -53,11 +55,11 @@ def status(url: str, watch: bool, interval: float, credentials: Credentials) -> 
     remote, token = Remote(url, timeout_seconds=TIMEOUT_SECONDS), credentials.token()
     if not watch:
         found, samples = _look(remote, token)
-        _print(View(url=url, status=found, latest=samples))
+        _console().print(View(url=url, status=found, latest=samples))
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with _terminal() if _is_terminal() else nullcontext(_append) as show:
+        with _frames(_console()) as show:
             _watch(remote, token, interval, show)
     except KeyboardInterrupt:
         pass
@@ -78,9 +80,9 @@ def _look(remote: Remote, token: Secret) -> Look:
             msg = f"{remote.url} responds with {answer.status}."
             raise NoAnswer(msg)
     try:
-        found = msgspec.json.decode(answers[0].body, type=Status)
+        found = msgspec.json.decode(answers[0].body, type=ServiceStatus)
         return found, Samples.parse(answers[1].body.decode())
-    except (ValueError, msgspec.MsgspecError):
+    except UNREADABLE:
         msg = f"{remote.url} sends a response that is not from wats."
         raise NoAnswer(msg) from None
 
@@ -114,55 +116,40 @@ def _watch(remote: Remote, token: Secret, interval: float, show: Show) -> None:
         time.sleep(max(0.0, at + interval - time.monotonic()))
 
 
-@contextmanager
-def _terminal() -> Iterator[Show]:
-    """Show frames on a screen of their own, one replacing the other; the last one stays behind."""
-    last: list[View] = []
-
-    def show(view: View) -> None:
-        last[:] = [view]
-        lines = render(view, _style(lines=shutil.get_terminal_size().lines))
-        _write("\x1b[H" + "\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J")
-
-    _write("\x1b[?1049h")
-    try:
-        yield show
-    finally:
-        _write("\x1b[?1049l")
-        for view in last:
-            _print(view)
-
-
-def _append(view: View) -> None:
-    _print(view)
-    _write("\n")
-
-
-def _print(view: View) -> None:
-    _write("".join(f"{line}\n" for line in render(view, _style())))
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
-
-
-def _is_terminal() -> bool:
-    return sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
-
-
-def _style(lines: int | None = None) -> Style:
-    return Style(
-        columns=shutil.get_terminal_size().columns,
-        lines=lines,
-        has_colors=_is_terminal() and not os.environ.get("NO_COLOR"),
-        has_unicode=_can_write("▁█…·"),
+def _console() -> Console:
+    """Return stdout, without any style if it is not a terminal, or if NO_COLOR is set."""
+    is_plain = not sys.stdout.isatty() or bool(os.environ.get("NO_COLOR"))
+    console = Console(
+        color_system=None if is_plain else "auto",  # rich's own NO_COLOR leaves bold and dim
+        force_terminal=sys.stdout.isatty(),
+        force_jupyter=False,
+        highlight=False,
     )
+    if 0 in console.size:  # as in COLUMNS=0
+        console.size = (console.width or 80, console.height or 24)
+    return console
 
 
-def _can_write(text: str) -> bool:
+@contextmanager
+def _frames(console: Console) -> Iterator[Show]:
+    """Show frames in a terminal on its alternate screen, elsewhere below each other.
+
+    The last frame stays behind.
+    """
+    if not console.is_terminal or console.is_dumb_terminal:
+        yield lambda view: console.print(view, "")
+        return
+    last: list[View] = []
     try:
-        text.encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        return False
-    return True
+        with console.screen() as screen:
+
+            def show(view: View) -> None:
+                last[:] = [view]
+                with console:  # written at once
+                    console.control(Control.home())
+                    screen.update(view)
+
+            yield show
+    finally:
+        for view in last:
+            console.print(view)

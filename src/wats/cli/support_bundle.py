@@ -16,12 +16,13 @@ from wats.cli.options import Credentials, credential_options
 from wats.clock import to_iso, utc_now
 from wats.config import redact
 from wats.inspection.client import NoAnswer, Remote, service_url
+from wats.inspection.evidence import UNREADABLE
 from wats.inspection.samples import Samples
 from wats.inspection.secret_search import PUBLIC, Care, Haystack, Needle, needles
 from wats.inspection.telemetry_contract import Vocabulary, looks_private, strings_of
 from wats.privacy import REDACTED, Secret
 from wats.version import __version__
-from wats.web.ops.status import Diagnostics, Status
+from wats.web.ops.status import Diagnostics, ServiceStatus
 
 LIBRARIES: Final = (
     "aiohttp",
@@ -69,13 +70,13 @@ def support_bundle(url: str | None, out: Path | None, credentials: Credentials) 
         sought.append(Needle("the token", token, Care.SECRET))
         facts["service"] = _ask(Remote(url), token)
     facts["bundle"]["searchedFor"] = sorted({needle.key for needle in sought})
-    text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
-    _refuse_leaks(text, facts["service"], sought)
+    _refuse_leaks(json.dumps(facts, ensure_ascii=False), facts["service"], sought)
     if loaded is None:
         click.echo(
             "Without --config, the report was not searched for the secrets of a config.", err=True
         )
-    _write(text, out)
+    # In ASCII, no text of a service can control the terminal.
+    _write(json.dumps(facts, indent=2) + "\n", out)
 
 
 def _versions() -> dict[str, str]:
@@ -113,10 +114,10 @@ def _ask(remote: Remote, token: Secret) -> dict[str, Any]:
             raise NoAnswer(msg)
         answers[path] = answer.body
     try:
-        status = msgspec.json.decode(answers["/status"], type=Status)
+        status = msgspec.json.decode(answers["/status"], type=ServiceStatus)
         diagnostics = msgspec.json.decode(answers["/debug/diagnostics"], type=Diagnostics)
         samples = Samples.parse(answers["/metrics"].decode())
-    except (ValueError, msgspec.MsgspecError):
+    except UNREADABLE:
         msg = f"{remote.url} sends a response that is not from wats."
         raise NoAnswer(msg) from None
     shown = msgspec.to_builtins(diagnostics)

@@ -59,14 +59,14 @@ _NEVER_WRITTEN: Final = (
 
 
 class OperationRecorder(Protocol):
-    """The part of `Telemetry` that the client needs."""
+    """The recorder of `Telemetry` that the client needs."""
 
-    def graph_operation(
+    def operation(
         self, family: EndpointFamily, status: int, outcome: Outcome, seconds: float, /
     ) -> None:
         """Record a call that left the process; *status* is Graph's, 0 without a response."""
 
-    def graph_error(self, category: ErrorCategory, /) -> None:
+    def error(self, category: ErrorCategory, /) -> None:
         """Record that Graph refused, and why."""
 
 
@@ -227,11 +227,11 @@ class GraphClient:
         finally:
             status = reply.status if reply is not None else 0
             outcome = Outcome.SUCCESS if _is_success(status) else Outcome.ERROR
-            self._telemetry.graph_operation(family, status, outcome, time.perf_counter() - began)
+            self._telemetry.operation(family, status, outcome, time.perf_counter() - began)
         if not _is_success(reply.status):
             failure = _failure(verb, reply)
             if failure.is_reported:
-                self._telemetry.graph_error(ErrorCategory(failure.diagnostics.category))
+                self._telemetry.error(ErrorCategory(failure.diagnostics.category))
             raise failure
         return GraphResponse(reply.status, _payload(reply), reply.body)
 

@@ -1,8 +1,8 @@
-"""Dispatching: stored updates to the handlers, until each has returned once or is given up.
+"""Dispatching: calls handlers with stored updates, until each delivery is done or dead.
 
-Every handler is a consumer with a worker of its own: one that is slow or fails delays no other.
-The updates of one conversation are handled in order of arrival, one at a time, so a delivery that
-must be retried holds up those behind it: of this conversation and for this handler, no others.
+Every handler is a consumer with a worker of its own, so a slow or failing handler delays no other.
+The updates of one conversation are handled in order of arrival, one at a time. A delivery that must
+be retried therefore blocks later deliveries of the same conversation and handler, and no others.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import monotonic
+from typing import Final
 
 import msgspec
 from typing_extensions import override
@@ -27,6 +28,10 @@ from wats.telemetry.contract.values import Outcome, UpdateKind
 from wats.telemetry.sinks.isolation import FailureLog, Log
 from wats.worker import Duties, Worker
 
+# Looked up once: Python 3.11 needs 0.1 us for a member of an Enum.
+_UNKNOWN: Final = UpdateKind.UNKNOWN
+_DONE: Final = DeliveryState.DONE
+
 FIRST_RETRY_SECONDS = 1.0
 RETRY_FACTOR = 3.0
 LONGEST_RETRY_SECONDS = 3600.0
@@ -36,42 +41,47 @@ POLL_SECONDS = 0.5
 def retry_delay(attempt: int, jitter: float) -> float:
     """Return the pause in seconds after the *attempt*-th failure: 1, 3, 9 … up to an hour.
 
-    *jitter* from 0 to 1 takes off up to a fifth, so that what failed together comes back apart.
+    *jitter*, from 0 to 1, shortens the pause by up to a fifth, so that deliveries that failed
+    together are retried at different times.
     """
     steps = min(attempt - 1, 10)
     seconds = min(FIRST_RETRY_SECONDS * RETRY_FACTOR**steps, LONGEST_RETRY_SECONDS)
     return seconds * (1 - jitter / 5)
 
 
-class Job(HandlerCall):
-    """A leased delivery and its way through a handler.
+class DeliveryCall(HandlerCall):
+    """A leased delivery, the call of its handler, and the resulting settlement.
 
     Args:
-        expires: When its lease ends, by the clock of `monotonic`.
-        update: The update, if that needs no decoding.
+        expires: The end of the lease on the clock `monotonic`.
+        update: The decoded update, if it is at hand.
     """
 
-    __slots__ = ("_desk", "_on_end", "delivery", "expires", "settlement", "update")
+    __slots__ = ("_dispatcher", "_on_end", "delivery", "expires", "settlement", "update")
 
     settlement: Settlement
-    _on_end: "Callable[[Job], None]"
+    _on_end: "Callable[[DeliveryCall], None]"
 
     def __init__(
-        self, desk: "Dispatcher", delivery: Delivery, expires: float, update: Update | None = None
+        self,
+        dispatcher: "Dispatcher",
+        delivery: Delivery,
+        expires: float,
+        update: Update | None = None,
     ) -> None:
         self.is_late = self.is_cancelled = self.has_ended = False
-        self.kind = UpdateKind.UNKNOWN
-        self._desk = desk
+        self.kind = _UNKNOWN
+        self._dispatcher = dispatcher
         self.delivery = delivery
         self.expires = expires
         self.update = update
 
-    def begin(self, on_end: "Callable[[Job], None]") -> None:
-        """Call the handler, if it can be called."""
+    def begin(self, on_end: "Callable[[DeliveryCall], None]") -> None:
+        """Call the handler; end without a call if the lease or the update does not allow one."""
         delivery = self.delivery
         self._on_end = on_end
         if delivery.is_exhausted or monotonic() > self.expires:
-            # The second: this process stood still, so another one may have the lease.
+            # If the time is over, this process was suspended: another one may hold the lease.
             self.release()
             on_end(self)
             return
@@ -81,12 +91,12 @@ class Job(HandlerCall):
             self._die(error_name(error))
             on_end(self)
             return
-        self._desk.calls.start(self, delivery.consumer, update)
+        self._dispatcher.calls.start(self, delivery.consumer, update)
 
     def release(self) -> None:
-        """End without a call: the attempt is not counted."""
+        """End without a call, so that the attempt is not counted."""
         if self.delivery.is_exhausted:
-            # The process died in every permitted attempt: the update may be the reason.
+            # A process died in every permitted attempt, possibly because of the update.
             self._die("LeaseExpired")
         else:
             self.settlement = Settlement(self.delivery, DeliveryState.PENDING)
@@ -94,21 +104,22 @@ class Job(HandlerCall):
     @override
     def handled(self, failure: BaseException | None) -> None:
         if failure is None:
-            self.settlement = Settlement(self.delivery, DeliveryState.DONE)
+            self.settlement = Settlement(self.delivery, _DONE)
         else:
             self._fail(error_name(failure))
         self._on_end(self)
 
     def _fail(self, error: str) -> None:
-        self.telemetry.webhook_update(self.kind, Outcome.ERROR)
-        seconds = self._desk.retry_seconds(self.delivery.attempt)
+        self.telemetry.webhooks.update(self.kind, Outcome.ERROR)
+        seconds = self._dispatcher.retry_seconds(self.delivery.attempt)
         if seconds is None:
             self._die(error)
         else:
             self.settlement = Settlement(self.delivery, DeliveryState.RETRY, seconds, error)
 
     def _die(self, error: str) -> None:
-        self._desk.log({"event": "wats.inbox.dead", "kind": self.kind.value, "errorName": error})
+        event = {"event": "wats.inbox.dead", "kind": self.kind.value, "errorName": error}
+        self._dispatcher.log(event)
         self.settlement = Settlement(self.delivery, DeliveryState.DEAD, error=error)
 
 
@@ -136,13 +147,13 @@ class Dispatcher(Slots):
         self.calls = HandlerCalls(
             handlers, telemetry=telemetry, timeout_seconds=config.handler_timeout_seconds
         )
-        self._workers: dict[str, Worker[Job]] = {}
+        self._workers: dict[str, Worker[DeliveryCall]] = {}
 
     async def start(self) -> None:
-        """Register the handlers, then dispatch, also what an earlier process left behind.
+        """Register the handlers, then dispatch new deliveries and those of earlier processes.
 
         Raises:
-            StoreUnavailable: The handlers cannot be registered; nothing runs then.
+            StoreUnavailable: The handlers cannot be registered. No worker runs.
         """
         names = self._handlers.names
         await self._store.register(
@@ -163,7 +174,7 @@ class Dispatcher(Slots):
             worker.start()
         self._store.on_work(self.wake)
 
-    def _make_worker(self, name: str) -> Worker[Job]:
+    def _make_worker(self, name: str) -> Worker[DeliveryCall]:
         return Worker(
             Duties(
                 claim=partial(self._claim, name),
@@ -179,7 +190,7 @@ class Dispatcher(Slots):
 
     @property
     def is_alive(self) -> bool:
-        """Whether updates are dispatched: started, not stopping, and not blocked by handlers."""
+        """Whether updates are dispatched: all workers run, and calls can still be abandoned."""
         return (
             len(self._workers) == len(self._handlers.names)
             and all(worker.is_alive for worker in self._workers.values())
@@ -190,7 +201,7 @@ class Dispatcher(Slots):
         self._interruptions.report("dispatch", error)
 
     def retry_seconds(self, attempt: int) -> float | None:
-        """Return the pause after the failure of *attempt*; `None` if there is no other attempt."""
+        """Return the pause after the failure of *attempt*; `None` after the last attempt."""
         if attempt >= self._config.max_attempts:
             return None
         return retry_delay(attempt, self._jitter())
@@ -210,7 +221,7 @@ class Dispatcher(Slots):
             self._workers[name].give_back(count)
 
     def take(self, update: Update, received: Received, consumers: Sequence[str]) -> None:
-        """Dispatch *update*, which was stored just now for *consumers*."""
+        """Dispatch *update*, which has just been stored for *consumers*."""
         if received.waiting:
             leased = {delivery.consumer for delivery in received.leased}
             for name in consumers:
@@ -218,7 +229,8 @@ class Dispatcher(Slots):
                     self._workers[name].note_work()
         expires = monotonic() + self._config.lease_seconds
         for delivery in received.leased:
-            self._workers[delivery.consumer].offer(Job(self, delivery, expires, update))
+            call = DeliveryCall(self, delivery, expires, update)
+            self._workers[delivery.consumer].offer(call)
 
     def wake(self) -> None:
         """Note that another process stored deliveries."""
@@ -226,20 +238,20 @@ class Dispatcher(Slots):
             worker.wake()
 
     async def stop(self, drain_seconds: float) -> None:
-        """Let handlers that run finish within *drain_seconds*; the rest stays in the inbox."""
+        """Drain running handlers for *drain_seconds*; other deliveries stay in the inbox."""
         await asyncio.gather(*(each.stop(drain_seconds) for each in self._workers.values()))
 
-    async def _claim(self, name: str, limit: int) -> tuple[Sequence[Job], bool]:
+    async def _claim(self, name: str, limit: int) -> tuple[Sequence[DeliveryCall], bool]:
         expires = monotonic() + self._config.lease_seconds
         claimed = await self._store.claim(name, limit)
-        return [Job(self, each, expires) for each in claimed.deliveries], claimed.more
+        return [DeliveryCall(self, each, expires) for each in claimed.deliveries], claimed.more
 
-    async def _settle(self, jobs: Sequence[Job]) -> bool:
+    async def _settle(self, jobs: Sequence[DeliveryCall]) -> bool:
         settled = await self._store.settle([job.settlement for job in jobs])
         kinds = {job.delivery.update_id: job.kind for job in jobs}
         for kind, count in Counter([kinds[update_id] for update_id in settled.done]).items():
-            self.telemetry.webhook_update(kind, Outcome.SUCCESS, count)
+            self.telemetry.webhooks.update(kind, Outcome.SUCCESS, count)
         return bool(settled.due)
 
-    async def _renew(self, jobs: Sequence[Job]) -> None:
+    async def _renew(self, jobs: Sequence[DeliveryCall]) -> None:
         await self._store.renew([job.delivery for job in jobs])

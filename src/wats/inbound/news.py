@@ -21,7 +21,7 @@ class News:
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
 
-    def tell(
+    def report(
         self, update: Update, status: StatusRecord | None, sent_at: datetime | None = None
     ) -> None:
         """Record *update*; *status* is its transition, *sent_at* the send time of its message."""
@@ -29,13 +29,13 @@ class News:
             return
         if update.kind in _PUNCTUAL and update.occurred_at != EPOCH:
             lag = update.received_at - update.occurred_at
-            self._telemetry.webhook_lag(lag.total_seconds())
+            self._telemetry.webhooks.lag(lag.total_seconds())
         if status is None:
             return
         outcome = _FINAL.get(status.status)
         if outcome is not None:
             rule = find_rule(status.error_code)
             category = ErrorCategory.UNKNOWN if rule is None else rule.category
-            self._telemetry.message_final(outcome, category)
+            self._telemetry.messages.final_status(outcome, category)
         if sent_at is not None:
-            self._telemetry.message_delivered((status.occurred_at - sent_at).total_seconds())
+            self._telemetry.messages.delivered((status.occurred_at - sent_at).total_seconds())

@@ -47,7 +47,7 @@ _MANY = 8
 become many gigabytes."""
 
 
-class Normalized(msgspec.Struct, frozen=True):
+class Normalized(msgspec.Struct, frozen=True, gc=False):
     """The content of an envelope.
 
     Attributes:

@@ -1,6 +1,6 @@
 """The projection of an update: its message, its status, and the window it opens. No I/O."""
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -9,13 +9,18 @@ from wats.inbound.updates import MessageHead, StatusHead, Update, identifier, re
 from wats.store.records import Direction, MessageRecord, StatusRecord, WindowRecord
 from wats.telemetry.contract.values import UpdateKind
 
+# Looked up once: Python 3.11 needs 0.1 us for a member of an Enum.
+_MESSAGE: Final = UpdateKind.MESSAGE
+_STATUS: Final = UpdateKind.STATUS
+_INBOUND: Final = Direction.INBOUND
+
 _LARGEST_CODE = 2**31 - 1
 
 _NOT_WRITTEN = ("edit", "revoke")
 """Types of a message that change an earlier one; taking a message back is not writing one."""
 
 
-class Records(msgspec.Struct, frozen=True):
+class Records(msgspec.Struct, frozen=True, gc=False):
     """The records of one update: a message, a status, or an opened window; or none."""
 
     message: MessageRecord | None = None
@@ -25,13 +30,13 @@ class Records(msgspec.Struct, frozen=True):
 
 def records(update: Update) -> Records:
     """Return the records of *update*."""
-    match update.kind:
-        case UpdateKind.MESSAGE:
-            return _message_records(update, message_head(update))
-        case UpdateKind.STATUS:
-            return Records(status=status_record(update))
-        case UpdateKind.CALL_CONNECT if update.raw.get("direction") == "USER_INITIATED":
-            return Records(window=_window(update, _customer(update)))
+    kind = update.kind
+    if kind is _MESSAGE:
+        return _message_records(update, message_head(update))
+    if kind is _STATUS:
+        return Records(status=status_record(update))
+    if kind is UpdateKind.CALL_CONNECT and update.raw.get("direction") == "USER_INITIATED":
+        return Records(window=_window(update, _customer(update)))
     return Records()
 
 
@@ -75,7 +80,7 @@ def _message_records(update: Update, head: MessageHead) -> Records:
     message = MessageRecord(
         phone_number_id=number,
         wa_message_id=head.id,
-        direction=Direction.INBOUND,
+        direction=_INBOUND,
         from_phone=head.customer,
         type=head.type,
         status="received",
@@ -91,7 +96,7 @@ def status_record(update: Update) -> StatusRecord | None:
     The status of a payment is not a status of its message.
     """
     number = update.phone_number_id
-    if update.kind is not UpdateKind.STATUS or number is None:
+    if update.kind is not _STATUS or number is None:
         return None
     head = status_head(update)
     if head.id is None or head.status is None:

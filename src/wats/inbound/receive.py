@@ -1,4 +1,4 @@
-"""The transaction of the inbound flow: a webhook body becomes stored updates, then we answer."""
+"""The inbound flow: verify a webhook body, store its updates in one transaction, then respond."""
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
@@ -23,13 +23,13 @@ from wats.telemetry import Telemetry
 from wats.telemetry.contract.values import Outcome
 
 
-class Receipt(msgspec.Struct, frozen=True):
-    """What became of one webhook.
+class Receipt(msgspec.Struct, frozen=True, gc=False):
+    """The result of one webhook.
 
     Attributes:
-        received: How many updates were understood.
-        dispatched: How many of them are new: on disk, or without a store handled without failure.
-        skipped: How many parts were duplicates or could not be understood.
+        received: The number of updates in the body.
+        dispatched: The number of new updates: on disk or, without a store, handled without failure.
+        skipped: The number of duplicates and of parts that are not understood.
     """
 
     received: int
@@ -38,19 +38,19 @@ class Receipt(msgspec.Struct, frozen=True):
 
 
 OnReceipt: TypeAlias = Callable[[Receipt | None, BaseException | None], None]
-"""Called once with the receipt of a webhook, or with the error that it ended with."""
+"""Called once with the receipt of a webhook, or with its error."""
 
 
 class Receiver:
-    """Takes webhook bodies. Whatever it returns a receipt for is safe.
+    """Processes webhook bodies. Updates with a receipt are durable if there is a store.
 
     Args:
-        check: Tells Meta's bodies from others.
-        handlers: Who will get the updates.
-        store: Where they are kept. Without one the handlers run before the receipt is made, once,
-            and what they raise is counted and forgotten.
-        dispatcher: Who hands over what is kept; there is one if there is a store.
-        handler_timeout_seconds: How long a handler may take where there is no store.
+        check: Verifies signatures.
+        handlers: The handlers of each kind of update.
+        store: The inbox. Without a store, handlers are called once, before the receipt, and their
+            exceptions are only counted.
+        dispatcher: Dispatches stored updates; required with a store.
+        handler_timeout_seconds: The time limit of a handler's call without a store.
     """
 
     def __init__(
@@ -77,25 +77,25 @@ class Receiver:
 
     @property
     def is_dispatching(self) -> bool:
-        """Whether stored updates reach their handlers; true where there is no store."""
+        """Whether stored updates are dispatched; true without a store."""
         return self._dispatcher is None or self._dispatcher.is_alive
 
     async def receive(self, body: bytes, signature: str | None) -> Receipt:
-        """Verify, parse and normalize *body*, and store or handle what is new in it.
+        """Verify, parse and normalize *body*; store its updates, or handle them without a store.
 
         Raises:
             WebhookRefused: The signature is not Meta's, or the body is not a webhook.
-            StoreUnavailable: Nothing was stored, so Meta must send it again.
+            StoreUnavailable: Nothing was stored, so Meta must send the webhook again.
         """
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         self.take(body, signature, partial(_resolve, future))
         return await future
 
     def take(self, body: bytes, signature: str | None, on_receipt: OnReceipt) -> None:
-        """Do what `receive` does, and call *on_receipt* when it is done; maybe at once.
+        """Process *body* as `receive` does, and call *on_receipt*, maybe before returning.
 
-        With a callback, because a task for each of thousands of webhooks costs as much as reading
-        them. What is stored is dispatched even if its caller is gone by then.
+        It takes a callback because a task for each webhook costs as much as reading the body.
+        Stored updates are dispatched even if the client has disconnected.
 
         Raises:
             WebhookRefused: The signature is not Meta's, or the body is not a webhook.
@@ -118,13 +118,13 @@ class Receiver:
             self._store.receive(arrivals, storing.end, self._dispatcher)
 
     def finish(self, found: Normalized, new: int, on_receipt: OnReceipt) -> None:
-        """Count what was not understood, and pass the receipt on; *new* updates are dispatched.
+        """Count skipped parts and pass the receipt to *on_receipt*, with *new* as dispatched.
 
-        Call it when the updates are stored: what Meta has to send again would be counted again.
+        Call it after the commit: parts of a webhook that Meta sends again would be counted twice.
         """
         skipped = 0
         for kind, count in found.skipped.items():
-            self.telemetry.webhook_update(kind, Outcome.SKIPPED, count)
+            self.telemetry.webhooks.update(kind, Outcome.SKIPPED, count)
             skipped += count
         received = len(found.updates)
         if self._store is not None:
@@ -149,14 +149,14 @@ class Receiver:
         )
 
     def begin(self, update: Update) -> tuple[str, ...]:
-        """Report *update*, which is not stored, as new; return the names of its handlers."""
+        """Report *update*, which is not stored, as new, and return the names of its handlers."""
         if self.telemetry.wants_news:
-            self.news.tell(update, projection.status_record(update))
+            self.news.report(update, projection.status_record(update))
         return self._handlers.consumers(update.kind)
 
 
 class _Storing:
-    """A webhook on its way to the store."""
+    """A webhook whose updates are being stored."""
 
     __slots__ = ("_arrivals", "_dispatcher", "_found", "_on_receipt", "_receiver")
 
@@ -175,7 +175,7 @@ class _Storing:
         self._on_receipt = on_receipt
 
     def end(self, results: Sequence[Received | None] | None, error: Exception | None) -> None:
-        """Respond, then dispatch: a handler may block, and Meta must not wait for it."""
+        """Respond, then dispatch: a handler may block, and Meta must not wait for a handler."""
         if results is None:
             self._on_receipt(None, error)
             return
@@ -191,12 +191,12 @@ class _Storing:
     def _is_new(self, update: Update, arrival: Arrival, received: Received | None) -> bool:
         telemetry = self._receiver.telemetry
         if received is None:
-            telemetry.webhook_update(update.kind, Outcome.DEDUPED)
+            telemetry.webhooks.update(update.kind, Outcome.DEDUPED)
             return False
         if telemetry.wants_news:
-            self._receiver.news.tell(update, arrival.status, received.sent_at)
+            self._receiver.news.report(update, arrival.status, received.sent_at)
         if not arrival.consumers:
-            telemetry.webhook_update(update.kind, Outcome.SUCCESS)
+            telemetry.webhooks.update(update.kind, Outcome.SUCCESS)
         return True
 
 
@@ -230,7 +230,7 @@ class _Handling:
         self._handled = 0
 
     def begin(self) -> None:
-        """Call the first handler of the next update; finish the webhook if there is none left."""
+        """Call the first handler of the next update; finish the webhook after the last update."""
         for update in self._updates:
             self._update, self._failures = update, 0
             self._names = iter(self._receiver.begin(update))
@@ -243,19 +243,19 @@ class _Handling:
             self._calls.start(_Step(self), name, self._update)
             return True
         outcome = Outcome.ERROR if self._failures else Outcome.SUCCESS
-        self._receiver.telemetry.webhook_update(self._update.kind, outcome)
+        self._receiver.telemetry.webhooks.update(self._update.kind, outcome)
         self._handled += not self._failures
         return False
 
     def go_on(self, failure: BaseException | None) -> None:
-        """Call the next handler: one has ended."""
+        """Call the next handler, after one has ended with *failure* or without."""
         self._failures += failure is not None
         if not self._call_next():
             self.begin()
 
 
 class _Step(HandlerCall):
-    """One of the calls of a `_Handling`."""
+    """One call of a `_Handling`."""
 
     __slots__ = ("_handling",)
 
@@ -280,10 +280,10 @@ def _resolve(
 
 
 def ordering_key_of(update: Update) -> int:
-    """Return the number that all updates of one conversation share, and hardly any other.
+    """Return the ordering key of *update*: a hash of its conversation.
 
-    Updates that belong to no conversation keep their order within their WABA and field.
+    Updates without a conversation share the key of their WABA and field.
     """
     name = update.conversation or f"{update.waba_id}|{update.field}"
-    # With a thousand conversations held up, one in two million others waits with one of them.
+    # Collisions are rare: if 1,000 conversations are blocked, so is one in two million others.
     return short_fingerprint(name)

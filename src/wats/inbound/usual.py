@@ -8,7 +8,7 @@ slow path (`envelope`, `normalize`). Both paths give the same update for the sam
 from datetime import datetime
 from functools import lru_cache
 from types import MemberDescriptorType
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
@@ -19,6 +19,10 @@ from wats.inbound.items import message_key, moment, seconds_of, status_key
 from wats.inbound.projection import error_code
 from wats.inbound.updates import MessageHead, StatusHead, Update, identifier
 from wats.telemetry.contract.values import UpdateKind
+
+# Looked up once: Python 3.11 needs 0.1 us for a member of an Enum.
+_MESSAGE: Final = UpdateKind.MESSAGE
+_STATUS: Final = UpdateKind.STATUS
 
 
 class _ContactItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -250,7 +254,7 @@ def _read_message(common: _Common, raw: Raw) -> Update | None:
     head = MessageHead(message_id, identifier(item.type) or "unknown", customer, opens_window=True)
     key = message_key(common.number, message_id)
     other = user or _user_of(contact, phone) or phone
-    return common.update(UpdateKind.MESSAGE, key, raw, other, seconds, head)
+    return common.update(_MESSAGE, key, raw, other, seconds, head)
 
 
 def _read_status(common: _Common, raw: Raw) -> Update | None:
@@ -264,11 +268,11 @@ def _read_status(common: _Common, raw: Raw) -> Update | None:
         item.recipient_id,
     )
     recipients = (user_id, parent_id, phone, None, None, None)
-    key = status_key(UpdateKind.STATUS, common.number, message_id, item.status, recipients, seconds)
+    key = status_key(_STATUS, common.number, message_id, item.status, recipients, seconds)
     head = StatusHead(message_id, identifier(item.status), "", error_code(item.errors))
     user, phone = identifier(user_id) or identifier(parent_id), identifier(phone)
     other = user or _user_of(contact, phone) or phone
-    return common.update(UpdateKind.STATUS, key, raw, other, seconds, head)
+    return common.update(_STATUS, key, raw, other, seconds, head)
 
 
 def _customer(item: _MessageItem, contact: _ContactItem) -> str | None:

@@ -3,8 +3,8 @@
 A task per call isolates calls: a cancellation that a handler requests or leaves behind reaches no
 other call, and a call that ignores its cancellation can be abandoned.
 
-`asyncio.timeout` arms and disarms a timer of the loop for every use: a tenth of the time spent on
-an update. Here one timer checks all calls in progress, so a call may exceed its limit a little.
+`asyncio.timeout` arms and disarms a timer of the loop for every use, a tenth of the processor time
+of an update. Here one timer checks all calls in progress, so a call may exceed its limit slightly.
 """
 
 import asyncio
@@ -16,13 +16,13 @@ LOOKS_PER_LIMIT: Final = 4
 LONGEST_PAUSE_SECONDS: Final = 0.25
 
 LONGEST_GRACE_SECONDS: Final = 5.0
-"""How long a cancelled call may take to end, if its limit is not shorter."""
+"""How long a cancelled call may take to end, unless the limit of calls is shorter."""
 
 CUT_OFF_SECONDS: Final = 1.0
-"""How long a call that a stop cancels may take to end."""
+"""How long a call may take to end after a stop has cancelled it."""
 
 MAX_ABANDONED: Final = 1000
-"""The most calls that can be abandoned at a time. Above that, callers wait for their calls."""
+"""The maximum number of abandoned calls. Above it, callers wait until their calls end."""
 
 
 class Watchdog:
@@ -34,32 +34,32 @@ class Watchdog:
         self._pause = min(seconds / LOOKS_PER_LIMIT, LONGEST_PAUSE_SECONDS)
         self._calls: set[Call] = set()
         self._abandoned: set[asyncio.Task[None]] = set()
-        self._loop: asyncio.AbstractEventLoop | None = None  # whose timer checks the calls
+        self._loop: asyncio.AbstractEventLoop | None = None  # its timer checks the calls
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether as many calls as can be abandoned are, so that callers wait without a limit."""
+        """Whether the number of abandoned calls is at its maximum, so calls are not abandoned."""
         return len(self._abandoned) >= MAX_ABANDONED
 
     def start(
         self, call: "Call", function: Callable[[Any], Awaitable[object]], argument: Any
     ) -> None:
-        """Call *function* in a task; pass what it raises to `call.ended`.
+        """Call *function* in a task; pass its exception, or `None`, to `call.ended`.
 
-        A call that exceeds its limit is cancelled, and has failed with `TimeoutError`. If it does
-        not end then it is abandoned: its task goes on, and nothing waits for it.
+        A call that exceeds its limit is cancelled and fails with `TimeoutError`. A call that
+        ignores its cancellation is abandoned: its task goes on, but nothing waits for its end.
         """
         loop = asyncio.get_running_loop()
         call.watchdog = self
         call.deadline = loop.time() + self._seconds
         call.task = loop.create_task(call.run(function, argument))
         self._calls.add(call)
-        if self._loop is not loop:  # nothing to check before, or only calls of a loop that ended
+        if self._loop is not loop:  # the first call, or all others belong to a loop that ended
             self._calls = {call}
             self._look(loop)
 
     def forget(self, call: "Call") -> None:
-        """Stop to check *call*, which has ended for its caller."""
+        """Stop checking *call*, which has ended for its caller."""
         self._calls.discard(call)
 
     def abandon(self, task: "asyncio.Task[None]") -> None:
@@ -68,7 +68,7 @@ class Watchdog:
         task.add_done_callback(self._abandoned.discard)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Check all calls, and again after a pause while there are any."""
+        """Check all calls; repeat after a pause while there are calls."""
         now = loop.time()
         for call in [call for call in self._calls if call.deadline <= now]:
             if call.is_cancelled and not self.is_exhausted:
@@ -85,10 +85,10 @@ class Call:
     """A call in progress.
 
     Attributes:
-        deadline: When it is cancelled or, if it was cancelled already, abandoned.
-        is_late: Whether it exceeded its limit.
-        is_cancelled: Whether it was cancelled, for that reason or by a stop.
-        has_ended: Whether it has ended for its caller.
+        deadline: When the call is cancelled or, once it is cancelled, abandoned.
+        is_late: Whether the call exceeded its limit.
+        is_cancelled: Whether the call was cancelled, because it was late or by a stop.
+        has_ended: Whether the call has ended for its caller.
     """
 
     __slots__ = ("deadline", "has_ended", "is_cancelled", "is_late", "task", "watchdog")
@@ -101,7 +101,7 @@ class Call:
         self.is_late = self.is_cancelled = self.has_ended = False
 
     async def run(self, function: Callable[[Any], Awaitable[object]], argument: Any) -> None:
-        """Call *function*, and end with what it raises."""
+        """Call *function*, and end this call with its exception or `None`."""
         failure: BaseException | None = None
         try:
             await function(argument)
@@ -112,13 +112,13 @@ class Call:
         self.end(failure)
 
     def cancel(self, grace_seconds: float = CUT_OFF_SECONDS) -> None:
-        """Cancel the call, and give it *grace_seconds* to end; nothing if it has ended."""
+        """Cancel the call, unless it has ended, and give it *grace_seconds* to end."""
         if self.has_ended:
             return
         self.is_cancelled = True
         self.deadline = self.task.get_loop().time() + grace_seconds
         self.task.cancel()
-        # A task that has not begun ends without a step of `run`.
+        # If the task has not begun, its cancellation ends it without running `run`.
         self.task.add_done_callback(lambda _: self.end(asyncio.CancelledError()))
 
     def end(self, failure: BaseException | None) -> None:
@@ -129,9 +129,9 @@ class Call:
         self.watchdog.forget(self)
         if failure is not None and not self.task.done() and self.is_cancelled:
             self.watchdog.abandon(self.task)
-        del self.task  # which refers to this call
+        del self.task  # the task refers to this call
         self.ended(failure)
 
     def ended(self, failure: BaseException | None) -> None:
-        """Called once, with what the call raised, of any class, or `None`."""
+        """Called once, with the exception of the call, of any class, or `None`."""
         raise NotImplementedError

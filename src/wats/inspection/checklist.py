@@ -12,10 +12,8 @@ from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Final
 
-import msgspec
-
 from wats.config import checks
-from wats.inspection.evidence import HIDDEN, Evidence
+from wats.inspection.evidence import HIDDEN, UNREADABLE, Evidence
 from wats.inspection.existence_probe import Trial
 from wats.inspection.secret_search import Care, Haystack, Needle
 from wats.inspection.telemetry_contract import (
@@ -28,7 +26,7 @@ from wats.inspection.telemetry_contract import (
 from wats.telemetry.contract.families import SERIES
 from wats.telemetry.contract.values import SeriesCount
 from wats.version import __version__
-from wats.web.ops.status import Diagnostics, Status
+from wats.web.ops.status import Diagnostics, ServiceStatus
 
 CLOCK_SECONDS: Final = 30.0
 SERIES_BUDGET: Final = 4000
@@ -93,7 +91,7 @@ def _if_open(judge: Callable[[Evidence], Finding]) -> Callable[[Evidence], Findi
             return _unknown(_CLOSED)
         try:
             return judge(evidence)
-        except (ValueError, msgspec.MsgspecError):
+        except UNREADABLE:
             return _fails("The response cannot be parsed; it is not from wats.")
 
     return judged
@@ -182,7 +180,10 @@ def _is_known(evidence: Evidence) -> Finding:
 def _has_known_fields(evidence: Evidence) -> Finding:
     diagnostics = evidence.document_of("/debug/diagnostics")
     found = [
-        *(f"in /status {each}" for each in unknown_fields(evidence.document_of("/status"), Status)),
+        *(
+            f"in /status {each}"
+            for each in unknown_fields(evidence.document_of("/status"), ServiceStatus)
+        ),
         *(f"in the diagnostics {each}" for each in unknown_fields(diagnostics, Diagnostics)),
     ]
     if not found and (shown := shown_secrets(diagnostics["configShape"])):

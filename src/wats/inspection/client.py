@@ -15,7 +15,11 @@ from wats.inspection.evidence import Answer
 from wats.privacy import Secret
 
 TIMEOUT_SECONDS: Final = 10.0
-MAX_ANSWER_BYTES: Final = 16 * 1_048_576
+MAX_ANSWER_BYTES: Final = 2 * 1_048_576
+"""Several times the largest response of a service."""
+
+MAX_EXCHANGE_BYTES: Final = 262_144
+"""The part of a response to an unauthenticated request that is kept: there are some hundred."""
 
 
 class NoAnswer(click.ClickException):
@@ -68,7 +72,9 @@ class Remote:
         return Answer(response.status, named, body)
 
     def exchange(self, method: str, path: str, headers: Mapping[str, str]) -> bytes:
-        """Return every byte of the response to a request with *headers* and no others but `Host`.
+        """Return the bytes of the response to a request with *headers* and no others but `Host`.
+
+        Bytes beyond `MAX_EXCHANGE_BYTES` are not read.
 
         Raises:
             NoAnswer: There was none.
@@ -80,9 +86,9 @@ class Remote:
             connection.connect()
             connection.sock.sendall(request)
             answer = bytearray()
-            while len(answer) < MAX_ANSWER_BYTES and (part := connection.sock.recv(65536)):
+            while len(answer) < MAX_EXCHANGE_BYTES and (part := connection.sock.recv(65536)):
                 answer += part
-        return bytes(answer)
+        return bytes(answer[:MAX_EXCHANGE_BYTES])
 
     def address(self) -> str:
         """Return the IP address of the service.

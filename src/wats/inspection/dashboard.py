@@ -1,20 +1,26 @@
-"""The state of a service, as lines of text. No I/O."""
+"""The state of a service, as lines for a terminal. No I/O."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from rich.console import Console, ConsoleOptions, JustifyMethod, OverflowMethod, RenderResult
+from rich.table import Table as Grid
+from rich.text import Text
+
 from wats.inspection.formatting import (
-    Style,
     format_count,
     format_rate,
     format_seconds,
     format_uptime,
+    graph,
+    printable,
+    shorten,
 )
 from wats.inspection.history import History
 from wats.inspection.samples import Samples
 from wats.inspection.tables import Cell, Fact, Row, Table, Tally, inbox, others, sections
-from wats.web.ops.status import Status, StoreView
+from wats.web.ops.status import ServiceStatus, StoreView
 
 _NUMBER: Final = 8
 _LABEL: Final = 20
@@ -22,10 +28,17 @@ _WIDEST_LABEL: Final = 40
 _WIDEST_GRAPH: Final = 60
 _CELLS: Final = 4
 
+_BOLD: Final = "bold"
+_FAINT: Final = "dim"
+_ALARM: Final = "bold red"
+_GRAPH: Final = "cyan"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """The content of a frame: all counts of a service, or those since it is watched.
+    """A frame for rich: all counts of a service, or those since it is watched.
+
+    If the height is limited, first the empty lines are removed, then the quietest rows.
 
     Attributes:
         url: The address of the service.
@@ -37,29 +50,26 @@ class View:
     """
 
     url: str
-    status: Status | None
+    status: ServiceStatus | None
     latest: Samples
     history: History | None = None
     trouble: str = ""
     notes: tuple[str, ...] = ()
 
-
-def render(view: View, style: Style) -> list[str]:
-    """Return *view* as lines within the width and height of *style*.
-
-    If there is too little room, first the empty lines are removed, then the quietest rows.
-    """
-    page = _Page(view, style)
-    head, foot = page.head(), page.foot()
-    tables = sections(view.latest)
-    blank = [""]
-    if style.lines is not None:
-        room = style.lines - len(head) - len(foot)
-        if _height(tables) + len(tables) + 1 > room:
-            blank = []
-            tables = _fit(tables, room, page.counted)
-    body = [line for table in tables for line in (*blank, *page.table(table))]
-    return [*head, *body, *(blank if foot else []), *foot][: style.lines]
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
+        page = _Page(self, options)
+        head, foot = page.head(), page.foot()
+        tables = sections(self.latest)
+        is_tight = False
+        if options.height is not None:
+            room = options.height - len(head) - len(foot)
+            is_tight = _height(tables) + len(tables) + 1 > room
+            tables = _fit(tables, room, page.counted) if is_tight else tables
+        yield from head
+        yield page.body(tables, is_tight=is_tight)
+        if foot and not is_tight:
+            yield Text()
+        yield from foot
 
 
 def _height(tables: Sequence[Table]) -> int:
@@ -84,21 +94,24 @@ def _fit(tables: Sequence[Table], room: int, counted: Samples) -> list[Table]:
 
 
 class _Page:
-    """One view in one style."""
+    """One view in the width and the characters of one terminal."""
 
-    def __init__(self, view: View, style: Style) -> None:
+    def __init__(self, view: View, options: ConsoleOptions) -> None:
         self._view = view
-        self._style = style
-        history = view.history
-        self._history = history
+        self._columns = options.max_width
+        self._is_ascii = options.ascii_only
+        # The ellipsis of rich is not ASCII.
+        self._overflow: OverflowMethod = "crop" if self._is_ascii else "ellipsis"
+        self._history = history = view.history
         self.counted = view.latest if history is None else history.watched
         self._timed = view.latest if history is None else history.recent()
-        room = max(style.columns - _NUMBER * (1 + _CELLS), _LABEL)
-        self._graph = 0 if history is None else min(room - _LABEL, _WIDEST_GRAPH)
+        self._cells = max(0, min(_CELLS, (self._columns - _LABEL) // _NUMBER - 1))
+        room = max(_NUMBER, self._columns - _NUMBER * (1 + self._cells))
+        self._graph = 0 if history is None else max(0, min(room - _LABEL, _WIDEST_GRAPH))
         self._label = min(room - self._graph, _WIDEST_LABEL)
 
-    def head(self) -> list[str]:
-        status, style = self._view.status, self._style
+    def head(self) -> list[Text]:
+        status = self._view.status
         about = [f"wats at {self._view.url}"]
         if status is not None:
             about = [
@@ -107,73 +120,100 @@ class _Page:
                 f"up {format_uptime(status.uptime_seconds)}",
                 status.service_mode,
             ]
-        first = style.bold(self._joined(about))
+        first = self._line(about, _BOLD)
         if self._view.trouble:
-            return [first, style.alarm(self._joined([self._view.trouble]))]
+            return [first, self._line([self._view.trouble], _ALARM)]
         return [first] if status is None else [first, self._place(status.persistence)]
 
-    def _place(self, store: StoreView | None) -> str:
+    def _place(self, store: StoreView | None) -> Text:
         if store is None:
-            return self._joined([self._view.url, "no store"])
+            return self._line([self._view.url, "no store"])
         state = "ok" if store.ok else "CANNOT BE READ"
         text = f"{store.backend} {state}, schema {store.current_version}"
-        line = self._joined([self._view.url, text])
-        return line if store.ok else self._style.alarm(line)
+        return self._line([self._view.url, text], "" if store.ok else _ALARM)
 
-    def _joined(self, parts: Sequence[str]) -> str:
-        """Return as many of *parts* as fit, and at least the beginning of the first."""
-        between = " · " if self._style.has_unicode else " | "
-        text = self._style.shorten("".join(parts[:1]), self._style.columns)
-        for part in parts[1:]:
-            if len(text) + len(between) + len(part) > self._style.columns:
-                break
-            text += between + self._style.shorten(part, self._style.columns)
-        return text
+    def body(self, tables: Sequence[Table], *, is_tight: bool) -> Grid:
+        """Return all tables as one grid, so that their columns are aligned."""
+        grid = Grid.grid()
+        self._add_column(grid, self._label, "left")
+        self._add_column(grid, _NUMBER)
+        if self._graph:
+            self._add_column(grid, self._graph, style=_GRAPH)
+        for _ in range(self._cells):
+            self._add_column(grid, _NUMBER)
+        for table in tables:
+            if not is_tight:
+                grid.add_row()
+            grid.add_row(*self._heads(table), style=_BOLD)
+            for row in table.rows:
+                grid.add_row(*self._row(row))
+        return grid
 
-    def table(self, section: Table) -> list[str]:
-        title = section.title + (f" (+{section.hidden})" if section.hidden else "")
+    def _add_column(
+        self, grid: Grid, width: int, justify: JustifyMethod = "right", style: str = ""
+    ) -> None:
+        grid.add_column(
+            width=width, justify=justify, style=style, no_wrap=True, overflow=self._overflow
+        )
+
+    def _heads(self, table: Table) -> list[Text]:
+        title = table.title + (f" (+{table.hidden})" if table.hidden else "")
         number = "total" if self._history is None else "per s"
-        heads = "".join(head.rjust(_NUMBER) for head in section.heads)
-        top = f"{title:<{self._label}}{number:>{_NUMBER}}{' ' * self._graph}{heads}"
-        return [self._style.bold(top), *map(self._line, section.rows)]
+        gap = [""] if self._graph else []
+        return [Text(each) for each in (title, number, *gap, *table.heads[: self._cells])]
 
-    def _line(self, row: Row) -> str:
-        label = self._style.shorten(row.label, self._label - 1).ljust(self._label)
-        number, graph = format_count(row.count(self._view.latest)), ""
-        if self._history is not None:
-            rates = self._history.rates(row.count)
-            number = format_rate(rates[-1] if rates else None)
-            graph = f" {self._style.graph(rates, self._graph - 1)}" if self._graph > 1 else ""
-        return f"{label}{number:>{_NUMBER}}{graph}{''.join(map(self._cell, row.cells))}"
+    def _row(self, row: Row) -> list[Text]:
+        label = shorten(self._printable(row.label), self._label - 1, is_ascii=self._is_ascii)
+        cells = [self._cell(cell) for cell in row.cells[: self._cells]]
+        if self._history is None:
+            return [Text(label), Text(format_count(row.count(self._view.latest))), *cells]
+        rates = self._history.rates(row.count)
+        bars = [graph(rates, self._graph - 1, is_ascii=self._is_ascii)] if self._graph > 1 else []
+        number = format_rate(rates[-1] if rates else None)
+        return [Text(label), Text(number), *map(Text, bars), *cells]
 
-    def _cell(self, cell: Cell) -> str:
+    def _cell(self, cell: Cell) -> Text:
         if cell is None:
-            return " " * _NUMBER
+            return Text()
         if not isinstance(cell, Tally):
             seconds = cell.quantile(self._timed)
-            return format_seconds(seconds, bottom=cell.bottom, top=cell.top).rjust(_NUMBER)
+            return Text(format_seconds(seconds, bottom=cell.bottom, top=cell.top))
         count = cell.count(self.counted)
-        text = format_count(count).rjust(_NUMBER)
         if not count:
-            return self._style.faint(text)
-        return self._style.alarm(text) if cell.alarms else text
+            return Text(format_count(count), _FAINT)
+        return Text(format_count(count), _ALARM if cell.alarms else "")
 
-    def foot(self) -> list[str]:
-        note = self._joined(self._view.notes)
+    def foot(self) -> list[Text]:
+        note = [self._line(self._view.notes, _FAINT)] if self._view.notes else []
         return [
             *self._facts("Inbox", inbox(self._view.latest)),
             *self._facts("Also", others(self._view.latest, self.counted)),
-            *([self._style.faint(note)] if note else []),
+            *note,
         ]
 
-    def _facts(self, title: str, facts: Sequence[Fact]) -> list[str]:
-        width = 8
-        line = self._style.bold(title.ljust(width))
-        for fact in facts:
-            number = format_seconds(fact.value) if fact.is_duration else format_count(fact.value)
-            text = f"{fact.text} {number}"
-            width += len(text) + 2
-            if width > self._style.columns:
+    def _facts(self, title: str, facts: Sequence[Fact]) -> list[Text]:
+        shown = [Text(f"{title:<6}", _BOLD), *map(self._fact, facts)]
+        return [self._joined(shown, "  ")] if facts else []
+
+    def _fact(self, fact: Fact) -> Text:
+        number = format_seconds(fact.value) if fact.is_duration else format_count(fact.value)
+        style = _ALARM if fact.is_bad and fact.value else ""
+        return Text(f"{self._printable(fact.text)} {number}", style)
+
+    def _line(self, parts: Sequence[str], style: str = "") -> Text:
+        between = " | " if self._is_ascii else " · "
+        line = self._joined([Text(self._printable(part)) for part in parts], between)
+        line.stylize(style)
+        return line
+
+    def _joined(self, parts: Sequence[Text], between: str) -> Text:
+        """Return as many of *parts* as fit, and at least the beginning of the first."""
+        line = Text(no_wrap=True, overflow=self._overflow)
+        for part in parts:
+            if line and line.cell_len + len(between) + part.cell_len > self._columns:
                 break
-            line += (self._style.alarm(text) if fact.is_bad and fact.value else text) + "  "
-        return [line.rstrip()] if facts else []
+            line.append(between if line else "").append_text(part)
+        return line
+
+    def _printable(self, text: str) -> str:
+        return printable(text, is_ascii=self._is_ascii)

@@ -13,9 +13,12 @@ from wats.inspection.existence_probe import Trial
 from wats.inspection.samples import Samples
 from wats.inspection.secret_search import Needle
 from wats.privacy import Secret
-from wats.web.ops.status import Status
+from wats.web.ops.status import ServiceStatus
 
 HIDDEN: Final = ("/metrics", "/status", "/debug/diagnostics")
+
+UNREADABLE: Final = (ArithmeticError, RecursionError, ValueError, msgspec.MsgspecError)
+"""The exceptions of reading a response that is not from wats, however hostile it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +71,23 @@ class Evidence:
         """The samples of `/metrics`.
 
         Raises:
-            NotAnExposition: The response is not an exposition.
+            UNREADABLE: The response is not an exposition.
         """
         return Samples.parse(self.answers["/metrics"].body.decode(errors="replace"))
 
     @cached_property
-    def status(self) -> Status:
+    def status(self) -> ServiceStatus:
         """The content of `/status`.
 
         Raises:
-            msgspec.MsgspecError: The response has another form.
+            UNREADABLE: The response has another form.
         """
-        return msgspec.json.decode(self.answers["/status"].body, type=Status)
+        return msgspec.json.decode(self.answers["/status"].body, type=ServiceStatus)
 
     def document_of(self, path: str) -> Any:
         """Return the JSON of the response of *path*.
 
         Raises:
-            ValueError: It is none.
+            UNREADABLE: The response is not JSON.
         """
         return json.loads(self.answers[path].body)

@@ -2,71 +2,37 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
-
-_RED: Final = "31"
-_CYAN: Final = "36"
-_BOLD: Final = "1"
-_FAINT: Final = "2"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Style:
-    """The abilities of the output of a frame.
+def graph(values: Sequence[float | None], width: int, *, is_ascii: bool = False) -> str:
+    """Return the last *width* of *values* as bars from 0 to the highest; a gap for `None`."""
+    shown = values[-width:]
+    top = max((value for value in shown if value is not None), default=0.0)
+    bars = "_.-:=+*#" if is_ascii else "▁▂▃▄▅▆▇█"
+    return "".join(_bar(value, top, bars) for value in shown).rjust(width)
 
-    Attributes:
-        columns: The width of a line.
-        lines: The number of lines; `None` for any number.
-        has_colors: Whether the terminal interprets escape sequences.
-        has_unicode: Whether characters beyond ASCII can be written.
-    """
 
-    columns: int = 80
-    lines: int | None = None
-    has_colors: bool = False
-    has_unicode: bool = True
+def printable(text: str, *, is_ascii: bool = False) -> str:
+    """Return *text* with a `?` for each character that could control a terminal."""
+    return "".join(
+        each if each.isprintable() and (each.isascii() or not is_ascii) else "?" for each in text
+    )
 
-    def bold(self, text: str) -> str:
-        """Return *text* as a heading."""
-        return self._paint(text, _BOLD)
 
-    def faint(self, text: str) -> str:
-        """Return *text* in a subdued style."""
-        return self._paint(text, _FAINT)
+def shorten(text: str, width: int, *, is_ascii: bool = False) -> str:
+    """Return *text*, shortened in its middle: names often have a long beginning in common."""
+    if len(text) <= width:
+        return text
+    mark = "~" if is_ascii else "…"
+    end = (width - len(mark)) // 2
+    return f"{text[: width - len(mark) - end]}{mark}{text[len(text) - end :]}"
 
-    def alarm(self, text: str) -> str:
-        """Return *text* in a prominent style."""
-        return self._paint(text, f"{_BOLD};{_RED}")
 
-    def graph(self, values: Sequence[float | None], width: int) -> str:
-        """Return the last *width* of *values* as bars from 0 to the highest; a gap for `None`."""
-        shown = values[-width:]
-        top = max((value for value in shown if value is not None), default=0.0)
-        bars = "".join(self._bar(value, top) for value in shown)
-        return self._paint(bars.rjust(width), _CYAN)
-
-    def shorten(self, text: str, width: int) -> str:
-        """Return *text* without characters that control a terminal, and shortened in its middle."""
-        plain = "".join(each if self._can_show(each) else "?" for each in text)
-        if len(plain) <= width:
-            return plain
-        mark = "…" if self.has_unicode else "~"
-        end = (width - len(mark)) // 2
-        return f"{plain[: width - len(mark) - end]}{mark}{plain[len(plain) - end :]}"
-
-    def _bar(self, value: float | None, top: float) -> str:
-        if value is None:
-            return " "
-        bars = "▁▂▃▄▅▆▇█" if self.has_unicode else "_.-:=+*#"
-        # A value above zero is visible, however small.
-        return bars[max(1, round(value / top * 7))] if value > 0 else bars[0]
-
-    def _can_show(self, character: str) -> bool:
-        return character.isprintable() and (self.has_unicode or character.isascii())
-
-    def _paint(self, text: str, code: str) -> str:
-        return f"\x1b[{code}m{text}\x1b[0m" if self.has_colors and text.strip() else text
+def _bar(value: float | None, top: float, bars: str) -> str:
+    if value is None:
+        return " "
+    # A value above zero is visible, however small.
+    return bars[max(1, round(value / top * 7))] if value > 0 else bars[0]
 
 
 def format_count(count: float) -> str:

@@ -1,34 +1,35 @@
 """A scrape as numbers that can be compared, added up and queried. No I/O."""
 
 import math
-import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, TypeAlias
 
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
 Labels: TypeAlias = tuple[tuple[str, str], ...]
 """The labels of one series, as written in the exposition."""
 
-_SAMPLE = re.compile(
-    r'(?P<name>[a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(?P<labels>(?:[^"}]|"(?:[^"\\]|\\.)*")*)\})?'
-    r" (?P<value>\S+)",
-    re.ASCII,
-)
-_LABEL = re.compile(r'([a-zA-Z_][a-zA-Z0-9_]*)="((?:[^"\\]|\\.)*)"(?:,|$)', re.ASCII)
-_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
-_TYPE = re.compile(r"# TYPE (\S+) (counter|gauge|histogram)")
-_PARTS: Final = ("_bucket", "_sum", "_count")
+MAX_LINES: Final = 20_000
+"""Five times the budget of series."""
+
+MAX_LINE_CHARACTERS: Final = 1024
+"""Several times the longest line of a service. The parser needs quadratic time for a line."""
+
+LARGEST_VALUE: Final = 1e18
+"""The largest value that is read, so that no sum or quotient overflows."""
 
 
 class NotAnExposition(ValueError):
-    """A line that a service of ours would not write. Only its number is reported."""
+    """The text is not an exposition, or not one that a service of ours would write."""
 
 
 class Samples:
     """The samples of some families at one moment, or their increase between two.
 
-    *values* holds, for each sample name, the value of each series. *kinds* holds the kind of each
-    family; a histogram's samples have its name and a suffix.
+    *values* holds, for each sample name, the value of each series; *kinds* the kind of its family.
     """
 
     def __init__(
@@ -37,30 +38,22 @@ class Samples:
         kinds: Mapping[str, str] | None = None,
     ) -> None:
         self._values = values or {}
-        self.kinds = kinds or {}
+        self._kinds = kinds or {}
 
     @classmethod
     def parse(cls, exposition: str) -> "Samples":
-        """Read the text format, version 0.0.4, as our own service writes it.
+        """Read the text format, version 0.0.4. The text may be hostile.
 
         Raises:
-            NotAnExposition: The text has another form.
+            NotAnExposition: The text has another form, or exceeds a limit.
         """
         values: dict[str, dict[Labels, float]] = {}
         kinds: dict[str, str] = {}
-        # Not `splitlines`, which splits at further characters than a line feed.
-        lines = exposition.removesuffix("\n").split("\n") if exposition else []
-        for number, line in enumerate(lines, 1):
-            if line.startswith("#"):
-                if found := _TYPE.fullmatch(line):
-                    kinds[found[1]] = found[2]
-                continue
-            try:
-                name, labels, value = _sample(line)
-            except ValueError:
-                msg = f"Line {number} is not a sample."
-                raise NotAnExposition(msg) from None
-            values.setdefault(name, {})[labels] = value
+        for family in _families(exposition):
+            for sample in family.samples:
+                kinds[sample.name] = family.type
+                series = values.setdefault(sample.name, {})
+                series[tuple(sample.labels.items())] = _value_of(sample)
         return cls(values, kinds)
 
     def __iter__(self) -> Iterator[tuple[str, Labels, float]]:
@@ -74,14 +67,6 @@ class Samples:
     def has(self, name: str) -> bool:
         """Return whether there is a sample of this name."""
         return name in self._values
-
-    def family(self, name: str) -> str:
-        """Return the family of the sample *name*."""
-        for part in _PARTS:
-            base = name.removesuffix(part)
-            if base != name and self.kinds.get(base) == "histogram":
-                return base
-        return name
 
     def total(self, name: str, **labels: str) -> float:
         """Return the sum of the series of *name* that have these labels; 0 if there is none."""
@@ -136,7 +121,7 @@ class Samples:
                 # For a bucket, 0 is significant: no event was that quick.
                 keeps_all = name.endswith("_bucket")
                 grown[name] = {key: each for key, each in changes.items() if each or keeps_all}
-        return Samples(grown, self.kinds)
+        return Samples(grown, self._kinds)
 
     @classmethod
     def sum(cls, parts: Iterable["Samples"]) -> "Samples":
@@ -144,14 +129,14 @@ class Samples:
         values: dict[str, dict[Labels, float]] = {}
         kinds: dict[str, str] = {}
         for part in parts:
-            kinds.update(part.kinds)
+            kinds.update(part._kinds)
             for name, labels, value in part:
                 series = values.setdefault(name, {})
                 series[labels] = series.get(labels, 0.0) + value
         return cls(values, kinds)
 
     def _counts(self, name: str) -> bool:
-        return self.kinds.get(self.family(name)) in {"counter", "histogram"}
+        return self._kinds.get(name) in {"counter", "histogram"}
 
     def _select(
         self, name: str, wanted: Mapping[str, str]
@@ -162,28 +147,22 @@ class Samples:
                 yield pairs, value
 
 
-def _sample(line: str) -> tuple[str, Labels, float]:
-    found = _SAMPLE.fullmatch(line)
-    if found is None:
-        raise ValueError
-    labels = _labels(found["labels"] or "")
-    for key, value in labels:
-        if key == "le":
-            float(value)
-    return found["name"], labels, float(found["value"])
+def _families(exposition: str) -> list[Metric]:
+    lines = exposition.split("\n", MAX_LINES)
+    if len(lines) > MAX_LINES or any(len(line) > MAX_LINE_CHARACTERS for line in lines):
+        raise NotAnExposition
+    try:
+        return list(text_string_to_metric_families(exposition))
+    except (LookupError, ValueError):  # it looks up escapes and first characters unchecked
+        raise NotAnExposition from None
 
 
-def _labels(text: str) -> Labels:
-    pairs: list[tuple[str, str]] = []
-    at = 0
-    while at < len(text):
-        found = _LABEL.match(text, at)
-        if found is None:
-            raise ValueError
-        pairs.append((found[1], _ESCAPE.sub(_unescape, found[2])))
-        at = found.end()
-    return tuple(pairs)
-
-
-def _unescape(found: re.Match[str]) -> str:
-    return {"n": "\n"}.get(found[1], found[1])
+def _value_of(sample: Sample) -> float:
+    try:
+        float(sample.labels.get("le", "0"))
+    except ValueError:
+        raise NotAnExposition from None
+    # A service of ours writes no timestamp, and no value that is not a number or not finite.
+    if sample.timestamp is not None or not abs(sample.value) <= LARGEST_VALUE:
+        raise NotAnExposition
+    return float(sample.value)

@@ -98,7 +98,7 @@ class Haystack:
 
     def __init__(self, text: str) -> None:
         plain = re.sub(r'\\(["\\/])', r"\1", text)
-        self._words = (text, plain, unquote(text))
+        self._words = tuple(dict.fromkeys((text, plain, unquote(text))))
         self._folded = tuple(each.casefold() for each in self._words)
         self._digits = _BETWEEN_DIGITS.sub("", text)
 

@@ -207,7 +207,7 @@ class Acceptor:
             raise
         finally:
             if message is not None:
-                self._telemetry.send_outcome(EndpointFamily.MESSAGES, outcome)
+                self._telemetry.messages.send_outcome(EndpointFamily.MESSAGES, outcome)
         return answer.payload
 
     def _record_of(self, answer: Any, message: Outgoing | None) -> MessageRecord | None:

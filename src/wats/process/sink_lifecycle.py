@@ -11,6 +11,7 @@ from typing import Final
 
 from wats.cancellation import is_for_this_task
 from wats.errors import ConfigError, ConfigIssue
+from wats.extras import install_command
 from wats.telemetry import TelemetrySink, error_name
 from wats.telemetry.sinks.isolation import FailureLog
 
@@ -45,7 +46,9 @@ def _make(reference: str) -> TelemetrySink:
     try:
         make = getattr(importlib.import_module(module_name), name)
     except BaseException as error:
-        raise _refusal(f"{reference!r} cannot be imported: {error_name(error)}.") from error
+        install = install_command(error)
+        hint = f" It needs a package that is not installed; run: {install}" if install else ""
+        raise _refusal(f"{reference!r} cannot be imported: {error_name(error)}.{hint}") from error
     try:
         sink: TelemetrySink = make()
     except ConfigError:

@@ -84,7 +84,7 @@ class Seat:
 
     def refuse(self, error: WatsError) -> None:
         """Report to the supervisor why this worker ends without having been ready."""
-        self._write(msgspec.json.encode(StartFailure(error_name(error), str(error))))
+        self._write(msgspec.json.encode(StartFailure(error_name(error), error.with_code())))
 
     def _write(self, message: bytes) -> None:
         with suppress(BrokenPipeError):  # the supervisor is gone, which the lifeline reports too

@@ -83,7 +83,7 @@ class WatsApp:
                     started.push_async_callback(component.stop)
                 self._started = started.pop_all()
             self._running, self._draining = True, False
-            self._telemetry.event(LifecycleEvent.STARTED)
+            self._telemetry.service.event(LifecycleEvent.STARTED)
 
     def drain(self) -> None:
         """Record that the service begins to stop, unless this was recorded already.
@@ -92,7 +92,7 @@ class WatsApp:
         """
         if self._running and not self._draining:
             self._draining = True
-            self._telemetry.event(LifecycleEvent.DRAINING)
+            self._telemetry.service.event(LifecycleEvent.DRAINING)
 
     async def stop(self) -> None:
         """Let running work finish, within bounds, and release all resources. Is idempotent."""

@@ -88,7 +88,7 @@ def create_wats_service_app(
         log=log,
         now=now,
     )
-    common = _Common(profile, secrets, persistence, telemetry, write, now)
+    common = _BuilderArguments(profile, secrets, persistence, telemetry, write, now)
     registered = _registered(handlers, profile)
     outbound = _outbound(common, graph_session)
     inbound = _inbound(common, registered, drain_seconds)
@@ -109,7 +109,7 @@ def create_wats_service_app(
     )
 
 
-class _Common(NamedTuple):
+class _BuilderArguments(NamedTuple):
     """The arguments of every builder."""
 
     profile: Profile
@@ -129,13 +129,13 @@ def _registered(handlers: Iterable[Handler], profile: Profile) -> Handlers:
     return registered
 
 
-def _outbound(common: _Common, session: aiohttp.ClientSession | None) -> Outbound:
+def _outbound(common: _BuilderArguments, session: aiohttp.ClientSession | None) -> Outbound:
     profile, secrets, store, telemetry, log, now = common
     graph = GraphClient(
         base_url=profile.graph.base_url,
         version=profile.graph.api_version,
         access_token=secrets.access_token,
-        telemetry=telemetry,
+        telemetry=telemetry.graph,
         session=session,
     )
     acceptor = Acceptor(
@@ -150,7 +150,7 @@ def _outbound(common: _Common, session: aiohttp.ClientSession | None) -> Outboun
     return Outbound(graph, acceptor)
 
 
-def _inbound(common: _Common, handlers: Handlers, drain_seconds: float) -> Inbound:
+def _inbound(common: _BuilderArguments, handlers: Handlers, drain_seconds: float) -> Inbound:
     profile, secrets, store, telemetry, log, now = common
     dispatcher = None
     if store is not None:
@@ -169,7 +169,9 @@ def _inbound(common: _Common, handlers: Handlers, drain_seconds: float) -> Inbou
     return Inbound(receiver, dispatcher, drain_seconds)
 
 
-def _upkeep(common: _Common, store: Store, is_chosen: bool, checkpoint_seconds: float) -> Upkeep:
+def _upkeep(
+    common: _BuilderArguments, store: Store, is_chosen: bool, checkpoint_seconds: float
+) -> Upkeep:
     return Upkeep(
         store,
         telemetry=common.telemetry,
@@ -183,7 +185,7 @@ def _upkeep(common: _Common, store: Store, is_chosen: bool, checkpoint_seconds: 
 
 
 def _web(
-    common: _Common,
+    common: _BuilderArguments,
     table: Sequence[Route],
     outbound: Outbound,
     inbound: Inbound,

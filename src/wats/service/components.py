@@ -53,7 +53,7 @@ class Storage:
 
     async def start(self) -> None:
         """Open the store, and migrate it if necessary."""
-        await self.store.open(self.telemetry.store_operation)
+        await self.store.open(self.telemetry.store.operation)
 
     async def stop(self) -> None:
         """Close the store, or abandon a disk that hangs; acknowledged updates are on it."""

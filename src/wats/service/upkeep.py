@@ -86,7 +86,7 @@ class Upkeep:
         """Begin, if this process does the upkeep. The store must be open."""
         self._is_stopping = False
         for task in self._upkeep:
-            self._telemetry.upkeep(task, 0.0)
+            self._telemetry.service.upkeep(task, 0.0)
             self._spawn(task)
 
     async def stop(self) -> None:
@@ -121,7 +121,7 @@ class Upkeep:
         while True:
             try:
                 if await run():
-                    self._telemetry.upkeep(task, self._now().timestamp())
+                    self._telemetry.service.upkeep(task, self._now().timestamp())
             except (asyncio.CancelledError, GeneratorExit):
                 raise
             except BaseException as error:
@@ -145,10 +145,10 @@ class Upkeep:
     async def _measure(self) -> bool:
         depth = await self._store.depth()
         total = depth.total
-        self._telemetry.inbox_depth(InboxState.PENDING, total.pending)
-        self._telemetry.inbox_depth(InboxState.LEASED, total.leased)
-        self._telemetry.inbox_depth(InboxState.RETRY, total.retry)
-        self._telemetry.inbox_depth(InboxState.DEAD, total.dead)
-        self._telemetry.inbox_depth(InboxState.ORPHANED, sum(depth.orphaned.values()))
-        self._telemetry.inbox_oldest_age(depth.oldest_seconds)
+        self._telemetry.store.inbox_depth(InboxState.PENDING, total.pending)
+        self._telemetry.store.inbox_depth(InboxState.LEASED, total.leased)
+        self._telemetry.store.inbox_depth(InboxState.RETRY, total.retry)
+        self._telemetry.store.inbox_depth(InboxState.DEAD, total.dead)
+        self._telemetry.store.inbox_depth(InboxState.ORPHANED, sum(depth.orphaned.values()))
+        self._telemetry.store.inbox_oldest_age(depth.oldest_seconds)
         return True

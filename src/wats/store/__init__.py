@@ -1,10 +1,10 @@
-"""The store: four small Protocols of domain operations, each of them one transaction.
+"""The store: four small Protocols of domain operations. Each operation is one transaction.
 
-Two implementations exist (`sqlite`, `postgres`). They do not know each other, and neither knows
-the content of a message. `wats.store.open.open_store` makes a store from a URL.
+There are two implementations (`sqlite`, `postgres`). They are independent of each other, and do not
+interpret the content of messages. `wats.store.open.open_store` makes a store from a URL.
 
-All methods may be called from many tasks at once. A method that returned is durable; one that
-raised changed nothing. All raise `StoreUnavailable` when the database cannot do it now, and
+All methods can be called concurrently. A method that has returned is durable; a method that has
+raised changed nothing. All methods raise `StoreUnavailable` if the database is not available, and
 `StoreClosed` before `open` and after `close`. Leases, retries and idempotency keys follow the
 clock of the store, which never goes back; callers pass durations, never the time.
 """
@@ -36,28 +36,28 @@ from wats.store.records import (
 from wats.telemetry.contract.values import Adapter, Outcome, StoreOperation
 
 Observe: TypeAlias = Callable[[Adapter, StoreOperation, Outcome, float], None]
-"""Called after every operation: the store, the operation, its outcome, its duration (s)."""
+"""Called after every operation with the database, the operation, its outcome and duration (s)."""
 
 OnReceived: TypeAlias = Callable[[Sequence[Received | None] | None, Exception | None], None]
 """Called on the event loop with the results of `InboxStore.receive`, or with its error."""
 
 
 class Slots(Protocol):
-    """The room of this process for deliveries that are leased on arrival."""
+    """The free capacity of this process, for deliveries leased on arrival."""
 
     def reserve(self, arrivals: Sequence[Arrival]) -> Mapping[str, int]:
         """Reserve slots for *arrivals*, whose transaction is about to begin.
 
         Returns:
-            How many deliveries of each consumer may be leased on arrival.
+            The maximum number of leases on arrival for each consumer.
         """
 
     def give_back(self, reserved: Mapping[str, int]) -> None:
-        """End the reservation: the transaction has ended, and its leases are passed on next."""
+        """End the reservation: the transaction has ended, and its leases are offered next."""
 
 
 class NoSlots(Slots):
-    """Every delivery is left to a claim."""
+    """No slots: deliveries are leased by claims only."""
 
     @override
     def reserve(self, arrivals: Sequence[Arrival]) -> Mapping[str, int]:
@@ -72,11 +72,11 @@ NO_SLOTS: Final = NoSlots()
 
 
 class Lifecycle(Protocol):
-    """Opening, closing, health, and the processes that share a database."""
+    """Open, close and check a store, and coordinate the processes that share a database."""
 
     @property
     def adapter(self) -> Adapter:
-        """The database of this store, as telemetry names it."""
+        """The label value of this database in telemetry."""
 
     async def open(self, observe: Observe | None = None) -> None:
         """Connect and apply missing migrations. A second call does nothing.
@@ -86,12 +86,12 @@ class Lifecycle(Protocol):
 
         Raises:
             StoreUnavailable: The database cannot be reached.
-            MigrationFailed: A migration failed; the database is as it was before that one.
+            MigrationFailed: A migration failed and was rolled back; earlier ones stay applied.
             SchemaMismatch: The database has a schema that this version cannot use.
         """
 
     async def close(self) -> None:
-        """Finish pending operations, then disconnect. May be called twice."""
+        """Finish pending operations, then disconnect. A second call does nothing."""
 
     async def health(self) -> StoreHealth:
         """Read the schema version, on a connection of its own.
@@ -101,32 +101,34 @@ class Lifecycle(Protocol):
         """
 
     async def lead(self) -> bool:
-        """Return whether this process is the one that does the upkeep of the database.
+        """Return whether this process is the leader, which does the upkeep of the database.
 
-        Of all processes that call this regularly, exactly one gets True; another one takes over
-        soon after it stops to call. Each call also keeps the consumers of its process registered.
+        Exactly one of the processes that call this method regularly is the leader. When it stops
+        calling, another process becomes the leader. A call also renews the registration of the
+        consumers of this process.
         """
 
     async def checkpoint(self) -> bool:
         """Remove erased content from the log of the database; return whether that was possible.
 
-        Content is erased from the database at once, but its log may still hold it. Reads and
-        writes go on meanwhile. `False` means that other connections are in the way: try again.
+        Content is erased from the tables immediately, but the log of the database may still hold a
+        copy. Reads and writes go on during the call. `False` means that other connections prevented
+        the removal: try again.
         """
 
     def on_work(self, wake: Callable[[], None]) -> None:
-        """Call *wake*, on the event loop, when another process stored work that can be claimed."""
+        """Call *wake*, on the event loop, when another process has stored claimable deliveries."""
 
 
 class InboxStore(Protocol):
-    """Updates on their way to their consumers.
+    """The inbox: updates and their deliveries.
 
     A delivery is one update for one consumer. Deliveries of one consumer and ordering key are
-    leased one after the other, in order of arrival: only the first outstanding one can be leased.
+    leased in order of arrival, one at a time: only the first outstanding delivery can be leased.
     """
 
     async def register(self, consumers: Sequence[Consumer]) -> None:
-        """Announce the consumers of this process. To be called after `open`, before the others."""
+        """Register the consumers of this process. Call it after `open`, before other methods."""
 
     def receive(
         self,
@@ -136,55 +138,56 @@ class InboxStore(Protocol):
     ) -> None:
         """Store *arrivals*; call *on_received* when they are durable, with a result for each.
 
-        A callback and not a coroutine, because thousands of calls a second share one transaction.
+        It takes a callback instead of being a coroutine, for speed: there are thousands of calls a
+        second, and many calls share one transaction.
 
-        The result is `None` for an update that is known: it changes nothing. One with a message is
-        known by `(phone_number_id, wa_message_id, direction)`, any other by `(occurred_at, key)`,
-        also when it stands earlier in *arrivals*. A new update gets a delivery for each of its
+        The result of a duplicate is `None`; a duplicate changes nothing. An update with a message
+        is identified by `(phone_number_id, wa_message_id, direction)`, any other update by
+        `(occurred_at, key)`, also within *arrivals*. A new update gets a delivery for each of its
         consumers, and its projections are written: a message is inserted; a status is added to the
-        history and advances its message by rank, also a message that is recorded only later; a
-        window moves forward only.
+        history and advances its message by rank, even if the message is recorded later; a window
+        moves forward only.
 
         Args:
-            arrivals: Updates in the order in which they came.
+            arrivals: Updates in order of arrival.
             on_received: Called once, on the loop of the caller.
-            slots: Reserved on the loop when the transaction is about to begin, and given back when
-                it has ended, before *on_received*. A delivery is leased on arrival only if nothing
-                of its consumer can be claimed: older deliveries go first.
+            slots: Reserved on the loop just before the transaction begins, and given back after its
+                end, before *on_received*. A delivery is leased on arrival only if its consumer has
+                no claimable deliveries: older deliveries are leased first.
         """
 
     async def claim(self, consumer: str, limit: int) -> Claimed:
         """Lease up to *limit* deliveries of *consumer*, of different ordering keys.
 
-        Those that have been due longest come first: since their arrival, since the time of their
-        retry, or since their lease expired. The attempt is counted now, so the caller must call
-        the consumer at once, or release the delivery.
+        The deliveries with the earliest due time are leased first: the time of arrival, of the
+        retry, or of lease expiry. A claim counts the attempt, so the caller must call the consumer
+        immediately, or release the delivery.
         """
 
     async def renew(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
-        """Extend the leases of *deliveries*; return those whose lease was lost."""
+        """Extend the leases of *deliveries*; return the deliveries whose lease was lost."""
 
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
-        """End the leases of *settlements*; a lease that was lost changes nothing.
+        """End the leases of *settlements*. A settlement whose lease was lost changes nothing.
 
-        The payload of a delivery is erased with it, unless it becomes a dead letter. When a
-        delivery is done or dead, the next one of its ordering key becomes due.
+        A delivery that is done is deleted with its payload; a dead letter keeps its payload. After
+        a delivery is done or dead, the next delivery of its ordering key becomes due.
         """
 
     async def depth(self) -> InboxDepth:
-        """Read the depth from counters; costs the same for any number of deliveries."""
+        """Read the depth from counters, at a cost independent of the number of deliveries."""
 
     async def dead_letters(self, *, limit: int, after: int = 0) -> Sequence[DeadLetter]:
-        """Return up to *limit* dead letters with ids above *after*, in order of id."""
+        """Return up to *limit* dead letters with an id above *after*, ordered by id."""
 
     async def purge(self, retention: Retention) -> int:
         """Delete expired records, a bounded number of rows at a time.
 
-        These are: identities of updates, dead letters, deliveries of consumers that were not
+        Records are identities of updates, dead letters, deliveries of consumers that have not been
         registered for `retention.dead`, messages, statuses, windows and idempotency keys.
 
         Returns:
-            How many rows changed; 0 when there is nothing left to do.
+            The number of changed rows; 0 when nothing is left to do.
         """
 
 
@@ -200,57 +203,58 @@ class RequestStore(Protocol):
         reserve_seconds: float,
         keep_seconds: float,
     ) -> Reservation:
-        """Reserve an idempotency key within *scope*, or return why it cannot be reserved.
+        """Reserve an idempotency key within *scope*, or return the state of the key.
 
-        Of any number of concurrent calls with one key, one gets `RESERVED`. A key whose request
-        failed, or that is older than *keep_seconds*, can be reserved again, by any body. A
-        reservation that is not completed within *reserve_seconds* is `UNKNOWN` from then on: its
-        process died.
+        Exactly one of several concurrent calls with the same key gets `RESERVED`. A key can be
+        reserved again, also for another body, after its request has failed and after
+        *keep_seconds*. A reservation that is not completed within *reserve_seconds* becomes
+        `UNKNOWN`, because its process must have died.
         """
 
     async def complete_request(
         self, *, scope: str, key_hash: bytes, response: bytes, message: MessageRecord | None
     ) -> None:
-        """Keep *response* as the answer to this key, and record *message* as by `record_sent`."""
+        """Store *response* as the result of the key, and record *message* as `record_sent` does."""
 
     async def fail_request(self, *, scope: str, key_hash: bytes) -> None:
-        """Give the key back: certainly nothing was sent."""
+        """Delete the key, because the message was certainly not sent."""
 
     async def doubt_request(self, *, scope: str, key_hash: bytes) -> None:
-        """Mark the key `UNKNOWN`: something may have been sent."""
+        """Mark the key `UNKNOWN`, because the message may have been sent."""
 
 
 class MessageStore(Protocol):
-    """Projections of messages: never their content."""
+    """Projections of messages, without content."""
 
     async def record_sent(self, message: MessageRecord) -> None:
         """Record an outbound message that Meta accepted.
 
-        Statuses that came before this call (webhooks may overtake the response) are applied.
+        Statuses that were received before this call are applied: webhooks may overtake the response
+        of Graph.
         """
 
     async def list_messages(self, *, limit: int, cursor: str | None) -> MessagePage:
-        """Return up to *limit* messages, the last recorded first, from after *cursor* on.
+        """Return up to *limit* messages after *cursor*, the last recorded first.
 
-        Every `row_id` is a cursor. A cursor that is none leads to an empty page.
+        Every `row_id` is a cursor. An invalid cursor leads to an empty page.
         """
 
     async def get_message(self, wa_message_id: str) -> MessageRecord | None:
-        """Return the message with this id, or `None`; of several, the last recorded."""
+        """Return the last recorded message with this id, or `None`."""
 
     async def list_statuses(self, wa_message_id: str) -> Sequence[StatusRecord]:
         """Return every transition of this message, in order of arrival."""
 
     async def last_inbound_at(self, *, phone_number_id: str, customer: str) -> datetime | None:
-        """Return when *customer* last wrote something that opened a window with this number."""
+        """Return when *customer* last opened a window with this number."""
 
 
 class Store(Lifecycle, InboxStore, RequestStore, MessageStore, Protocol):
-    """A database of wats."""
+    """All operations of a store."""
 
 
 class FixedSlots(NoSlots):
-    """A number of slots for each consumer, for callers that have no use for more."""
+    """A constant number of slots for each consumer."""
 
     def __init__(self, slots: Mapping[str, int]) -> None:
         self._slots = slots
@@ -263,7 +267,7 @@ class FixedSlots(NoSlots):
 async def receive(
     store: InboxStore, arrivals: Sequence[Arrival], slots: Mapping[str, int] | None = None
 ) -> Sequence[Received | None]:
-    """Await `InboxStore.receive`, for callers that make few calls."""
+    """Await the results of `InboxStore.receive`, where its speed does not matter."""
     future: asyncio.Future[Sequence[Received | None]] = asyncio.get_running_loop().create_future()
 
     def resolve(results: Sequence[Received | None] | None, error: Exception | None) -> None:

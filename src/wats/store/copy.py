@@ -1,4 +1,4 @@
-"""Copying a whole store to another one while no service uses either."""
+"""Copy a complete store to another one while no service uses either."""
 
 from collections.abc import Callable
 from contextlib import aclosing
@@ -13,7 +13,7 @@ from wats.store.transfer import Batches, DeadLetterRow, DeliveryRow, Loaded, Sto
 _SQLITE = "sqlite:///"
 
 NumberOf = Callable[[bytes], str]
-"""Returns the business number of a payload, empty if it has none."""
+"""Returns the business number of a payload, or an empty string."""
 
 
 async def copy_store(
@@ -24,18 +24,18 @@ async def copy_store(
     source_password: str | None = None,
     target_password: str | None = None,
 ) -> Loaded:
-    """Copy all rows of the store *source* to the empty store *target*, or none of them.
+    """Copy all rows of the store *source* to the empty store *target*, or none.
 
     Args:
         source: The URL of a store, as for `open_store`.
-        target: Likewise.
+        target: The URL of an empty store.
         number_of: Reads the business number of a delivery, which SQLite does not store.
         source_password: The password of a PostgreSQL source.
         target_password: The password of a PostgreSQL target.
 
     Raises:
-        CopyRefused: One of them is in use, the source is missing, or the target is not empty.
-        ConfigError: A URL names no store.
+        CopyRefused: A store is in use, the source is missing, or the target is not empty.
+        ConfigError: A URL is not that of a supported store.
         StoreUnavailable: A database cannot be reached, read or written.
     """
     for url in (source, target):

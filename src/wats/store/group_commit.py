@@ -1,11 +1,11 @@
-"""Group commit: operations that wait at the same moment share one transaction and one disk flush.
+"""Group commit: concurrent operations share one transaction and one disk flush.
 
     operation A ─┐              ┌─ BEGIN
     operation B ─┼─▸ gathered ─▸┼─ A, B, C … up to about 512    ─▸ finish A, B, C
     operation C ─┘              └─ COMMIT; if it fails, each alone
 
-This half runs on the event loop and is the same for every database. The other half, which runs
-the transaction, is a function that takes a batch.
+This module runs on the event loop and is independent of the database. A function that takes a
+batch of requests runs the transaction.
 """
 
 import asyncio
@@ -20,30 +20,33 @@ from wats.store import NO_SLOTS, Slots
 from wats.telemetry.contract.values import Outcome, StoreOperation
 
 MAX_BATCH = 512
-"""How many operations fill a transaction: a bound on how long the first one waits."""
+"""The size of a full transaction, in operations. It bounds how long the first operation waits."""
 
 MAX_ROUNDS = 32
-"""How many turns of the event loop an operation waits at most for others to join it."""
+"""The maximum number of turns of the event loop for which a batch waits for more operations."""
 
 REUNION_SECONDS = 0.001
-"""How long a batch waits for clients that were just answered. Measured with 64 clients: without it
-they split in two groups for good, such as 60 and 4, and each pays a flush."""
+"""How long a batch waits for the next requests of clients that have just received a response.
+Measured with 64 clients: without this pause they split permanently into two groups, such as 60 and
+4, with a flush for each group."""
 
 Finish: TypeAlias = Callable[[Any, Exception | None], None]
-"""Called on the event loop with the result of an operation, or with its error."""
+"""Called on the event loop with the result or the error of an operation."""
 
 
-class Request(msgspec.Struct, kw_only=True):
-    """One operation on its way to the database and back, or several that run in one call.
+class StoreRequest(msgspec.Struct, kw_only=True):
+    """An operation of the store with its result, or several operations that run as one call.
 
     Attributes:
-        run: The operation. Its arguments are the connection, *items* if there are any, and what is
-            *reserved* for these if there are *slots*. With items it returns a result for each.
+        run: The function to call with the connection, with *items* unless they are `None`, and with
+            *reserved* if there are *slots*. With items it returns a result for each item.
+        items: The arguments of joined operations, one for each operation.
         finishes: A callback for each operation.
-        began: When each operation began.
-        slots: What is reserved for *items* when the transaction is about to begin.
-        is_patient: Whether the request waited for others. It runs before them: it frees what they
-            need.
+        began: The time at which each operation began.
+        slots: Reserves slots for *items* just before the transaction begins.
+        reserved: The reserved slots.
+        is_patient: Whether the request waited for others to join. Patient requests run first,
+            because they free pages and ordering keys.
         operation: The name for telemetry; `None` if the request is not counted.
         results: A result for each operation, unless there is an *error*.
     """
@@ -62,11 +65,11 @@ class Request(msgspec.Struct, kw_only=True):
 
     @property
     def size(self) -> int:
-        """How many operations this is."""
+        """The number of operations."""
         return len(self.finishes)
 
     def perform(self, connection: Any) -> None:
-        """Run in the open transaction of *connection*."""
+        """Run the operations in the open transaction of *connection*."""
         if self.items is None:
             self.results = (self.run(connection),)
         elif self.slots is NO_SLOTS:
@@ -74,8 +77,8 @@ class Request(msgspec.Struct, kw_only=True):
         else:
             self.results = self.run(connection, self.items, self.reserved)
 
-    def split(self) -> "list[Request]":
-        """Return a request for each operation; the first of them gets what is reserved."""
+    def split(self) -> "list[StoreRequest]":
+        """Return a request for each operation; the first request gets the reserved slots."""
         if self.items is None:
             return [self]
         parts = [
@@ -88,7 +91,7 @@ class Request(msgspec.Struct, kw_only=True):
         return parts
 
     def reserve(self) -> bool:
-        """Reserve the slots; finish the request and return False if that fails."""
+        """Reserve the slots; on failure, finish the request and return False."""
         if self.slots is not NO_SLOTS and self.items is not None:
             try:
                 self.reserved = self.slots.reserve([each for item in self.items for each in item])
@@ -109,7 +112,7 @@ class Request(msgspec.Struct, kw_only=True):
         for finish, result in zip(self.finishes, results, strict=True):
             try:
                 finish(result, error)
-            except Exception as failure:  # the others must be finished all the same
+            except Exception as failure:  # the other operations must be finished too
                 self._report(failure)
 
     def _report(self, failure: Exception) -> None:
@@ -118,28 +121,28 @@ class Request(msgspec.Struct, kw_only=True):
 
 
 class GroupCommit:
-    """Gathers the operations of one event loop while a batch of them is under way.
+    """Gathers operations of one event loop into batches while another batch runs.
 
-    Operations of other loops, which may end at any time, are handed over one by one.
+    Operations of other loops are not gathered, because those loops may end at any time.
 
     Args:
-        hand_over: Takes a batch of requests; must not block. `ended` must follow.
+        hand_over: Starts a batch of requests without blocking. A call of `ended` must follow.
     """
 
-    def __init__(self, hand_over: Callable[[list[Request]], None]) -> None:
+    def __init__(self, hand_over: Callable[[list[StoreRequest]], None]) -> None:
         self._hand_over = hand_over
         self._loop = asyncio.get_running_loop()
-        self._waiting: list[Request] = []
-        self._joint: dict[Callable[..., Any], Request] = {}  # those of them that can be joined
+        self._waiting: list[StoreRequest] = []
+        self._joint: dict[Callable[..., Any], StoreRequest] = {}  # requests that others can join
         self._size = 0
-        self._expected = 0  # the operations of the last batch, and those that waited for its end
+        self._expected = 0  # operations of the last batch and those gathered at its end
         self._under_way = 0
         self._is_gathering = False
-        self._is_urgent = False  # a request waits that is not patient
+        self._is_urgent = False  # whether a gathered request is not patient
         self._patience: asyncio.TimerHandle | None = None
 
-    def submit(self, request: Request, *, patience_seconds: float = 0.0) -> None:
-        """Gather *request*, with up to *patience_seconds* for others to share its transaction."""
+    def submit(self, request: StoreRequest, *, patience_seconds: float = 0.0) -> None:
+        """Gather *request*; wait up to *patience_seconds* for others to share its transaction."""
         if request.loop is not self._loop:
             if request.reserve():
                 self._hand_over([request])
@@ -148,7 +151,7 @@ class GroupCommit:
         self._size += 1
         if patience_seconds <= 0:
             self._begin()
-        elif self._patience is None:  # the first patient request takes the others along
+        elif self._patience is None:  # one timer serves all patient requests
             self._patience = self._loop.call_later(patience_seconds, self._begin)
 
     def join(
@@ -159,7 +162,7 @@ class GroupCommit:
         finish: Finish,
         slots: Slots = NO_SLOTS,
     ) -> None:
-        """Gather an operation that runs in one call with all others of the same *run*."""
+        """Gather an operation that runs in one call with all gathered operations of *run*."""
         joint = self._joint.get(run)
         loop = asyncio.get_running_loop()
         if joint is not None and joint.slots is slots and loop is self._loop:
@@ -170,7 +173,7 @@ class GroupCommit:
             if self._size >= MAX_BATCH:
                 self._flush()
             return
-        request = Request(
+        request = StoreRequest(
             run=run,
             items=[item],
             finishes=[finish],
@@ -183,8 +186,8 @@ class GroupCommit:
             self._joint[run] = request
         self.submit(request)
 
-    def ended(self, requests: Sequence[Request]) -> None:
-        """Note, on their loop, that some requests that were handed over have ended."""
+    def ended(self, requests: Sequence[StoreRequest]) -> None:
+        """Note that a batch of requests has ended. Called on the loop of the requests."""
         if asyncio.get_running_loop() is not self._loop:
             return
         self._under_way -= sum(request.size for request in requests)
@@ -200,9 +203,9 @@ class GroupCommit:
             self._loop.call_soon(self._gather, self._size, MAX_ROUNDS)
 
     def _gather(self, seen: int, rounds: int) -> None:
-        """Hand over the batch, unless it grew since the last turn: then look again.
+        """Hand over the batch, or check again after a turn of the loop in which the batch grew.
 
-        The fewer transactions, the fewer pages are written twice. An idle loop looks once.
+        Fewer transactions write fewer pages twice. On an idle loop, the first check hands over.
         """
         size = self._size
         if seen < size and rounds > 0:
@@ -228,11 +231,11 @@ class GroupCommit:
 
 def request_of(
     run: Callable[..., Any], operation: StoreOperation | None = None, *, is_patient: bool = False
-) -> "tuple[Request, asyncio.Future[Any]]":
-    """Return a request of the running loop, and the future of its result."""
+) -> "tuple[StoreRequest, asyncio.Future[Any]]":
+    """Return a request of the running loop, and a future for its result."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
-    request = Request(
+    request = StoreRequest(
         run=run,
         finishes=[partial(resolve, future)],
         began=[perf_counter()],
@@ -244,7 +247,7 @@ def request_of(
 
 
 def resolve(future: "asyncio.Future[Any]", result: Any, error: Exception | None) -> None:
-    """Pass the end of an operation to *future*, unless its caller was cancelled."""
+    """Resolve *future* with the result or error, unless its caller was cancelled."""
     if future.done():
         return
     if error is None:
@@ -254,9 +257,9 @@ def resolve(future: "asyncio.Future[Any]", result: Any, error: Exception | None)
 
 
 def finish_all(
-    requests: Sequence[Request], observe: Callable[[StoreOperation, Outcome, float], None]
+    requests: Sequence[StoreRequest], observe: Callable[[StoreOperation, Outcome, float], None]
 ) -> None:
-    """Finish *requests*, on their loop, and report each operation to *observe*."""
+    """Finish *requests* on their loop, and pass each operation to *observe*."""
     now = perf_counter()
     for request in requests:
         request.finish()
@@ -267,17 +270,17 @@ def finish_all(
                 observe(request.operation, outcome, now - began)
 
 
-def run_all(connection: Any, requests: Sequence[Request]) -> None:
-    """Run *requests* in the open transaction of *connection*, in the order that saves most.
+def run_all(connection: Any, requests: Sequence[StoreRequest]) -> None:
+    """Run *requests* in the open transaction of *connection*, in the order of the least work.
 
-    Settlements first, so that arrivals use the pages that they free. Claims before arrivals, so
-    that these are leased at once if nothing older is left.
+    Settlements run first, because arrivals reuse the pages of deleted deliveries. Claims run before
+    arrivals: arrivals are leased on arrival if no older delivery is left.
     """
     for request in sorted(requests, key=_rank):
         request.perform(connection)
 
 
-def _rank(request: Request) -> int:
+def _rank(request: StoreRequest) -> int:
     if request.is_patient:
         return 0
     return 1 if request.items is None else 2

@@ -1,8 +1,8 @@
-"""Migrations: numbered `.sql` files of this package, and which of them a database still needs.
+"""Migrations: numbered `.sql` files of this package, and the selection of missing ones.
 
-Each file begins with `-- tolerates: N`: processes of schema version N and later keep working beside
-it and can be started after it. So a rolling upgrade, and a rollback of the program, need no
-rollback of the database as long as a migration only adds.
+Each file begins with `-- tolerates: N`: processes of schema version N and later keep running during
+the migration and can be started afterwards. A rolling upgrade, or a rollback of the program, thus
+needs no rollback of the database as long as migrations only add.
 """
 
 import hashlib
@@ -23,9 +23,9 @@ class Migration:
     """One step of the schema, made from a file such as `0001_initial.sql`.
 
     Attributes:
-        id: The name of the file without its ending.
-        version: The number at its beginning; the schema version once it is applied.
-        sql: What to run.
+        id: The name of the file without its suffix.
+        version: The number at the start of the name, which is the resulting schema version.
+        sql: The statements.
         tolerates: The oldest schema version whose processes can use the database afterwards.
     """
 
@@ -36,13 +36,13 @@ class Migration:
 
     @property
     def checksum(self) -> str:
-        """The SHA-256 of the SQL, so that a file that was edited later is noticed."""
+        """The SHA-256 of the SQL, to detect files edited after their release."""
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AppliedMigration:
-    """What a database says about a migration that it has."""
+    """The record of an applied migration in a database."""
 
     id: str
     version: int
@@ -78,8 +78,8 @@ def is_usable(schema_version: int, tolerated: int, needed: int) -> bool:
     """Return whether a process that needs schema version *needed* can use a database.
 
     Args:
-        schema_version: The version of the last migration that the database has.
-        tolerated: The highest `tolerates` of the migrations after *needed*; 0 if there are none.
+        schema_version: The version of the last applied migration.
+        tolerated: The highest `tolerates` of applied migrations after *needed*, or 0.
         needed: The version of the last migration of this process.
     """
     return schema_version >= needed >= tolerated
@@ -88,10 +88,10 @@ def is_usable(schema_version: int, tolerated: int, needed: int) -> bool:
 def missing_migrations(
     migrations: Sequence[Migration], applied: Iterable[AppliedMigration]
 ) -> Sequence[Migration]:
-    """Return those of *migrations* that are not *applied*, in order.
+    """Return the *migrations* that are not *applied*, in order.
 
     Raises:
-        SchemaMismatch: An applied one is not the same as ours, or is newer and does not tolerate
+        SchemaMismatch: An applied migration differs from ours, or is newer and does not tolerate
             our schema version.
     """
     ours = {migration.id: migration for migration in migrations}

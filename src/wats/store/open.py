@@ -1,4 +1,4 @@
-"""From a URL to a store. No I/O until the store is opened."""
+"""Make a store from a URL, without I/O until the store is opened."""
 
 from pathlib import Path
 from stat import S_IRWXG, S_IRWXO
@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from wats.clock import Now, utc_now
 from wats.errors import ConfigError, ConfigIssue
+from wats.extras import install_command
 from wats.store import Store
 from wats.store.sqlite import SQLiteStore
 from wats.store.sqlite.bell import Bell
@@ -17,30 +18,30 @@ _POSTGRES = "postgresql://", "postgres://"
 _PARAMETERS: Final = frozenset(
     {"host", "port", "user", "sslmode", "sslrootcert", "sslcert", "sslkey"}
 )
-"""What may follow the `?` of a PostgreSQL URL."""
+"""The permitted query parameters of a PostgreSQL URL."""
 
 IN_MEMORY = f"{_SQLITE}{MEMORY}"
-"""The URL of a store that no other process sees."""
+"""The URL of a store in the memory of one process."""
 
 
 def open_store(
     url: str, *, password: str | None = None, now: Now = utc_now, bell: Bell | None = None
 ) -> Store:
-    """Return the store that *url* names; it connects when its `open` is awaited.
+    """Return the store at *url*. It connects when its `open` is awaited.
 
-    `sqlite:///wats.db` is a file in the working directory, `sqlite:////var/lib/wats/wats.db` one
-    with an absolute path, and `sqlite:///:memory:` is gone when the store is closed.
+    `sqlite:///wats.db` is a file in the working directory, `sqlite:////var/lib/wats/wats.db` a file
+    with an absolute path, and `sqlite:///:memory:` a store in memory that ends with `close`.
     `postgresql://user@host:5432/name` is a PostgreSQL database, and
-    `postgresql://user@/name?host=/run/postgresql` is one that is reached by a socket.
+    `postgresql://user@/name?host=/run/postgresql` a database behind a Unix socket.
 
     Args:
         url: The database.
-        password: The password of a PostgreSQL database; it replaces the one in *url*.
+        password: The password of a PostgreSQL database; replaces the password in *url*.
         now: The wall clock of a SQLite store; PostgreSQL has a clock of its own.
         bell: Wakes the other processes that use a SQLite file.
 
     Raises:
-        ConfigError: The URL names no store that this wats has.
+        ConfigError: The URL is not that of a supported store.
     """
     if url.startswith(_SQLITE):
         path = url.removeprefix(_SQLITE)
@@ -66,13 +67,16 @@ def _open_postgres(url: str, password: str | None) -> Store:
         raise _refusal(f"may have these parameters after '?': {allowed}")
     try:
         from wats.store.postgres import PostgresStore  # asyncpg is optional
-    except ModuleNotFoundError:
-        raise _refusal("is a PostgreSQL URL, which needs the extra 'wats[postgres]'") from None
+    except ModuleNotFoundError as error:
+        if (install := install_command(error)) is None:
+            raise
+        msg = f"is a PostgreSQL URL, which needs a package that is not installed; run: {install}"
+        raise _refusal(msg) from None
     return PostgresStore(url, password=password)
 
 
 def is_open_to_others(url: str) -> bool:
-    """Return whether *url* names a file that exists, and whose mode lets other users open it."""
+    """Return whether *url* is an existing file whose mode permits access to other users."""
     try:
         mode = Path(url.removeprefix(_SQLITE)).stat().st_mode
     except OSError:
@@ -81,5 +85,5 @@ def is_open_to_others(url: str) -> bool:
 
 
 def _refusal(reason: str) -> ConfigError:
-    # The URL itself is never shown: that of a database server holds a password.
+    # The URL itself is never shown: it may contain a password.
     return ConfigError([ConfigIssue("invalid_persistence_url", "persistence.url", reason)])

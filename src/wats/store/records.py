@@ -1,7 +1,8 @@
-"""What the store keeps, as values. No I/O, and no knowledge of any message type.
+"""The values that stores accept and return. No I/O; independent of message types.
 
-Times are aware UTC datetimes with millisecond precision. Structs, not dataclasses: a frozen
-dataclass with slots costs ten times as much to make, and the inbound path makes three per update.
+Times are aware UTC datetimes with millisecond precision. Structs are used because creating a frozen
+dataclass with slots takes ten times as long, and the inbound path creates five for each update.
+Those are not tracked by the garbage collector (`gc=False`), as they cannot be part of a cycle.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,17 +17,17 @@ from wats.privacy import fingerprint
 
 
 class Direction(StrEnum):
-    """Which way a message went."""
+    """The direction of a message."""
 
     INBOUND = "inbound"
     OUTBOUND = "outbound"
 
 
-class MessageRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """The projection of one message: who, when, which kind and how far it came; never its content.
+class MessageRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The projection of one message: parties, times, type and status, without content.
 
-    What is kept about people: `from_phone` or `to_phone` (the customer's wa_id, or their
-    business-scoped user id) and `wa_message_id`, which encodes a phone number.
+    Personal data: `from_phone` or `to_phone` (the customer's wa_id or business-scoped user id) and
+    `wa_message_id`, which encodes a phone number.
     """
 
     phone_number_id: str
@@ -40,25 +41,25 @@ class MessageRecord(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     updated_at: datetime
     row_id: str = ""
-    """Given by the store; opaque, and a cursor for `list_messages`."""
+    """Assigned by the store; an opaque cursor for `list_messages`."""
 
 
-class StatusRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One transition of an outbound message, as Meta reported it. *occurred_at* is Meta's time."""
+class StatusRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One status transition of an outbound message, reported by Meta at *occurred_at*."""
 
     phone_number_id: str
     wa_message_id: str
     status: str
     participant: str = ""
-    """For a group message, the member whose status this is; empty otherwise."""
+    """The group member that the status is about; empty for messages to one recipient."""
     error_code: int | None = None
     occurred_at: datetime
 
 
-class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A customer's message opened their service window with one business number.
+class WindowRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The service window that a customer's message opened with one business number.
 
-    A store need not keep who the customer is, only what finds the window when they are named.
+    A store may keep a digest in place of the customer, as windows are only looked up by customer.
     """
 
     phone_number_id: str
@@ -66,21 +67,21 @@ class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
     last_inbound_at: datetime
 
 
-class Arrival(msgspec.Struct, frozen=True, kw_only=True):
-    """One update on its way into the inbox.
+class Arrival(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One update to store in the inbox.
 
     Attributes:
         key: 16 bytes, the same for every redelivery of this update and for no other update.
-        occurred_at: Meta's time of the update. Part of its identity: redeliveries repeat it.
-        received_at: Our wall-clock time, for people and for retention.
-        kind: The update's kind, for the operator.
-        phone_number_id: The business number that the update concerns, if it concerns one.
-        ordering_key: A number that all updates of one conversation share; their order is kept.
+        occurred_at: Meta's time of the update, which redeliveries repeat. Part of the identity.
+        received_at: Our wall-clock time, for display and for retention.
+        kind: The update's kind, for display.
+        phone_number_id: The business number of the update, if it has one.
+        ordering_key: The number shared by all updates of a conversation, which are kept in order.
         payload: The encoded update; opaque here.
         consumers: The names of the consumers that get the update; may be empty.
-        message: The message to project, if the update is one.
-        status: The transition to project, if the update is one.
-        window: The window that the update opens, if it opens one.
+        message: The message to record, if the update is a message.
+        status: The transition to record, if the update is a status.
+        window: The window that the update opens, if any.
     """
 
     key: bytes
@@ -97,13 +98,13 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Consumer(msgspec.Struct, frozen=True, kw_only=True):
-    """A consumer of updates as the store knows it.
+    """A consumer of updates.
 
     Attributes:
-        name: Kept with every delivery, so it must outlive restarts.
-        lease_seconds: How long a lease lasts without a renewal.
-        max_attempts: After how many attempts a delivery becomes a dead letter. The store needs it
-            for deliveries whose lease expires during the last attempt.
+        name: Stored with every delivery, so it must be stable across restarts.
+        lease_seconds: The duration of a lease without renewal.
+        max_attempts: The number of attempts after which a delivery becomes a dead letter. The store
+            uses it for deliveries whose lease expires during the last attempt.
     """
 
     name: str
@@ -111,18 +112,19 @@ class Consumer(msgspec.Struct, frozen=True, kw_only=True):
     max_attempts: int = 10
 
 
-class Delivery(msgspec.Struct, frozen=True, kw_only=True):
+class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One update for one consumer, leased to this process.
 
     Attributes:
-        id: The order of arrival: ids of later arrivals of an ordering key are higher.
-        update_id: The id of the first delivery of the same update; the others follow it.
-        siblings: How many deliveries the update had.
-        phone_number_id: The business number of the update; empty if it concerns none.
-        attempt: 1 for the first call of the consumer. Counted when the lease was given.
-        is_exhausted: The lease of the last permitted attempt expired, so this delivery must be
-            settled as dead without a call.
-        lease: Proves that a settlement or renewal is by the process that holds the lease.
+        id: Increases in order of arrival within an ordering key.
+        update_id: The id of the first delivery of the update; its other deliveries have the
+            following ids.
+        siblings: The number of deliveries that the update had.
+        phone_number_id: The business number of the update, or empty.
+        attempt: 1 for the first call of the consumer. Counted when the lease is given.
+        is_exhausted: Whether the lease of the last permitted attempt expired. Such a delivery must
+            be settled as dead without a call.
+        lease: A random number, which proves that a settlement or renewal is by the lease holder.
     """
 
     id: int
@@ -138,20 +140,20 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Claimed(msgspec.Struct, frozen=True):
-    """The result of a claim: the leased deliveries, and whether *more* could be leased now."""
+    """The result of a claim: leased deliveries, and whether *more* could be leased."""
 
     deliveries: Sequence[Delivery]
     more: bool
 
 
-class Received(msgspec.Struct, frozen=True):
-    """The result for an update that is new.
+class Received(msgspec.Struct, frozen=True, gc=False):
+    """The result of storing a new update.
 
     Attributes:
-        leased: Its deliveries that were leased on arrival.
-        waiting: How many of its deliveries were stored without a lease.
-        sent_at: When the message was recorded as sent, if the update is the status that one of
-            ours was delivered.
+        leased: The deliveries that were leased on arrival.
+        waiting: The number of deliveries that were stored without a lease.
+        sent_at: When the message was recorded as sent, if the update is the status `delivered` of
+            a recorded message.
     """
 
     leased: Sequence[Delivery] = ()
@@ -159,11 +161,11 @@ class Received(msgspec.Struct, frozen=True):
     sent_at: datetime | None = None
 
 
-class Settlement(msgspec.Struct, frozen=True):
+class Settlement(msgspec.Struct, frozen=True, gc=False):
     """How the lease of one delivery ended.
 
-    `state` is `DONE`, `DEAD`, `RETRY` (due again after `retry_seconds`), or `PENDING`: released,
-    because the consumer was not called; then the attempt is not counted.
+    `state` is `DONE`, `DEAD`, `RETRY` (due again after `retry_seconds`) or `PENDING`. `PENDING`
+    releases a delivery without a call, and its attempt is not counted.
     """
 
     delivery: Delivery
@@ -177,8 +179,8 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     """The result of settlements.
 
     Attributes:
-        done: The ids of the updates that have no delivery and no dead letter left.
-        due: The consumers that have a delivery which can be claimed now because of this.
+        done: The ids of updates without remaining deliveries and dead letters.
+        due: The consumers for which a delivery became claimable.
     """
 
     done: Sequence[int] = ()
@@ -210,11 +212,11 @@ TRANSITIONS: dict[DeliveryState, frozenset[DeliveryState]] = {
     DeliveryState.DONE: frozenset(),
     DeliveryState.DEAD: frozenset(),
 }
-"""The whole life of a delivery. The stores write no other step."""
+"""All transitions of a delivery. The stores write no others."""
 
 
 class Depth(msgspec.Struct, frozen=True, kw_only=True):
-    """How many deliveries of one consumer are in which state."""
+    """The number of deliveries of one consumer in each state."""
 
     pending: int = 0
     leased: int = 0
@@ -223,18 +225,17 @@ class Depth(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def outstanding(self) -> int:
-        """How many deliveries still have to be handled."""
+        """The number of deliveries that are neither done nor dead."""
         return self.pending + self.leased + self.retry
 
 
 class InboxDepth(msgspec.Struct, frozen=True, kw_only=True):
-    """The depth of every consumer that the store knows, and the age of the oldest delivery.
+    """The depth of every registered consumer, and the age of the oldest delivery.
 
     Attributes:
-        consumers: By name, also of consumers that are no longer configured.
+        consumers: The depths by name, including consumers that are no longer configured.
         configured: The names of the consumers of this process.
-        oldest_seconds: The age of the oldest outstanding delivery of a configured consumer; 0 if
-            there is none.
+        oldest_seconds: The age of the oldest outstanding delivery of a configured consumer, or 0.
     """
 
     consumers: Mapping[str, Depth]
@@ -254,7 +255,7 @@ class InboxDepth(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def orphaned(self) -> Mapping[str, int]:
-        """How many deliveries wait for consumers that are not configured, by name."""
+        """The number of outstanding deliveries of each consumer that is not configured."""
         return {
             name: depth.outstanding
             for name, depth in self.consumers.items()
@@ -263,7 +264,7 @@ class InboxDepth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """A delivery that was given up. Its payload is kept until it expires."""
+    """A delivery that is not retried any more. Its payload is kept until it expires."""
 
     id: int
     update_id: int
@@ -277,9 +278,9 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
     """How long records are kept, in seconds.
 
     Attributes:
-        inbox: The identity of an update, by which a redelivery is recognized.
-        dead: Dead letters, and the deliveries of consumers that are no longer configured.
-        messages: Messages, statuses and windows; messages never shorter than `inbox`.
+        inbox: Identities of updates, which identify redeliveries.
+        dead: Dead letters, and deliveries of consumers that are no longer configured.
+        messages: Messages, statuses and windows. Messages are kept for at least `inbox`.
     """
 
     inbox: float
@@ -288,11 +289,11 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reservation(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of an attempt to reserve an idempotency key.
+    """The result of an attempt to reserve an idempotency key.
 
-    `RESERVED`: send now. `REPLAY`: completed with the same body; `response` is its answer.
-    `CONFLICT`: used with another body. `IN_FLIGHT`: another request holds the key.
-    `UNKNOWN`: the outcome of its request is unknown.
+    `RESERVED`: the caller must send. `REPLAY`: a request with the same body was completed with
+    `response`. `CONFLICT`: the key was used with another body. `IN_FLIGHT`: another request holds
+    the key. `UNKNOWN`: the outcome of the request with this key is unknown.
     """
 
     outcome: "ReservationOutcome"
@@ -310,7 +311,7 @@ class ReservationOutcome(StrEnum):
 
 
 class StoreHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether the store can be read and has the schema that this wats needs."""
+    """Whether the store can be read and has a usable schema."""
 
     ok: bool
     adapter: str
@@ -318,7 +319,7 @@ class StoreHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MessagePage(msgspec.Struct, frozen=True, kw_only=True):
-    """Messages, newest first, and the cursor of the next page if there is one."""
+    """Messages, newest first, and the cursor of the next page, if any."""
 
     items: tuple[MessageRecord, ...]
     next_cursor: str | None = None
@@ -335,30 +336,30 @@ STATUS_RANK: dict[str, int] = {
     "failed": 2,
     "deleted": 6,
 }
-"""How far a message came. A status replaces another only if its rank is higher.
+"""The progress of a message by status. A status replaces another only if its rank is higher.
 
-`failed` stands above `sent` and below `delivered`: it is final unless a later `delivered` or
-`read` proves that the message arrived after all. Webhooks come in any order and more than once
+`failed` ranks above `sent` and below `delivered`: it is final unless a `delivered` or `read` proves
+that the message arrived. Webhooks arrive in any order and more than once
 (https://developers.facebook.com/documentation/business-messaging/whatsapp/webhooks/reference/messages/status).
-A status that is not in this table is kept in the history and changes nothing.
+A status without a rank is kept in the history and replaces nothing.
 """
 
 _UNRANKED = -1
 
 
 def rank_of(status: str) -> int:
-    """Return the rank of *status*; one that has none replaces nothing."""
+    """Return the rank of *status*; an unknown status ranks below all others."""
     return STATUS_RANK.get(status, _UNRANKED)
 
 
 def window_digest(phone_number_id: str, customer: str) -> int:
-    """Return the key of the window of *customer* with this number; the same in every store."""
-    # The only key of a window in its table, so two windows must not share it by chance.
+    """Return the key of the window of *customer* with this number, equal in all stores."""
+    # The digest is the only key of a window, so it is long enough to have no collisions.
     return fingerprint(f"{phone_number_id} {customer}")
 
 
 def message_of(row: Sequence[Any]) -> MessageRecord:
-    """Return the message in *row*: its columns in the order of the attributes, `row_id` first."""
+    """Return the message of *row*, whose columns are `row_id` and the other attributes in order."""
     return MessageRecord(
         row_id=str(row[0]),
         phone_number_id=row[1],
@@ -375,8 +376,8 @@ def message_of(row: Sequence[Any]) -> MessageRecord:
 
 
 def row_id_of(cursor: str, last_row_id: int) -> int:
-    """Return the row id that *cursor* is; 0 if it cannot be one."""
-    # Longer than any row id, so that no int() is asked to read a million digits.
+    """Return *cursor* as a row id, or 0 if it is invalid."""
+    # No row id is longer, and int() would take long for a million digits.
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 20):
         return 0
     row_id = int(cursor)

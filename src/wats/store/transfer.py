@@ -1,7 +1,7 @@
-"""The rows of a store on their way to another store, in the form that both can read and write.
+"""The rows of a copy from one store to another, in a form common to both stores.
 
-Times are milliseconds of the store's clock. Leases belong to processes and are left behind: a
-delivery that was leased is due again, and its attempts are kept.
+Times are milliseconds of the store's clock. Leases belong to processes and are not copied: a leased
+delivery is due again, with its attempts.
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -12,11 +12,11 @@ import msgspec
 from wats.errors import CopyRefused
 
 BATCH_ROWS: Final = 500
-"""The most rows that are in memory at a time."""
+"""The maximum number of rows in memory."""
 
 
 class ConsumerRow(msgspec.Struct, frozen=True):
-    """A consumer that the store knows."""
+    """A registered consumer."""
 
     name: str
     seen_at: int
@@ -33,7 +33,7 @@ class IdentityRow(msgspec.Struct, frozen=True):
 
 
 class MessageRow(msgspec.Struct, frozen=True):
-    """A message; *row_id* is the order of recording."""
+    """A message; *row_id* increases in the order of recording."""
 
     row_id: int
     phone_number_id: str
@@ -63,8 +63,8 @@ class DeliveryRow(msgspec.Struct, frozen=True):
     """An outstanding delivery.
 
     Attributes:
-        phone_number_id: `None` if the store does not know it.
-        due_at: When a head is due; `None` for a follower.
+        phone_number_id: `None` if the store does not record it.
+        due_at: The due time of a head; `None` for a follower.
         is_exhausted: Whether the lease of the last permitted attempt was never settled.
     """
 
@@ -83,7 +83,7 @@ class DeliveryRow(msgspec.Struct, frozen=True):
 
 
 class DeadLetterRow(msgspec.Struct, frozen=True):
-    """A dead letter; *phone_number_id* is `None` if the store does not know it."""
+    """A dead letter; *phone_number_id* is `None` if the store does not record it."""
 
     phone_number_id: str | None
     id: int
@@ -111,7 +111,7 @@ class RequestRow(msgspec.Struct, frozen=True):
 
 
 class WindowRow(msgspec.Struct, frozen=True):
-    """A window; *phone_number_id* is `None` if the store does not know it."""
+    """A window; *phone_number_id* is `None` if the store does not record it."""
 
     phone_number_id: str | None
     digest: int
@@ -139,29 +139,29 @@ TABLES: Final[dict[type[StoredRow], str]] = {
     RequestRow: "idempotency keys",
     WindowRow: "windows",
 }
-"""What is copied, in this order, and how it is named to people."""
+"""The copied types in the order of copying, with their names in the output."""
 
 Batches: TypeAlias = AsyncGenerator[Sequence[StoredRow], None]
-"""Rows of one type each, in the order of `TABLES`."""
+"""Batches of rows. A batch has rows of one type, and types are in the order of `TABLES`."""
 
 IN_USE: Final = "The database is in use: stop all services and programs that have it open."
 NOT_EMPTY: Final = "The target is not empty: use an empty database."
 MISSING: Final = "The source does not exist."
 INCOMPLETE: Final = "The row counts of source and target differ, so nothing was copied."
-"""Why a copy is refused."""
+"""The reason for refusing a copy."""
 
 
 class Loaded(msgspec.Struct, frozen=True):
-    """How many rows of each type a load read, and how many are in the target afterwards."""
+    """The number of rows of each type that were read, and that are in the target afterwards."""
 
     read: Mapping[type[StoredRow], int]
     stored: Mapping[type[StoredRow], int]
 
     def check(self) -> None:
-        """Compare both; call before the commit.
+        """Compare the counts. Call it before the commit.
 
         Raises:
-            CopyRefused: They differ.
+            CopyRefused: The counts differ.
         """
         if any(self.read[row_type] != self.stored[row_type] for row_type in TABLES):
             raise CopyRefused(INCOMPLETE)

@@ -1,4 +1,4 @@
-"""The errors seen lately: class names and counts, bounded, and never a text. No I/O."""
+"""Recent errors: a bounded number of class names and counts, without texts. No I/O."""
 
 import re
 import sys
@@ -23,7 +23,7 @@ _OURS = frozenset(
 
 
 _defined: dict[str, dict[str, object]] = {}
-"""The exception classes of each module by name, as they were when it was first inspected."""
+"""The exception classes of each module by name, at the time of its first inspection."""
 
 
 def error_name(error: BaseException) -> str:
@@ -63,7 +63,7 @@ def _exceptions_of(module: str) -> Mapping[str, object]:
 def _inspect_modules() -> None:
     """Inspect every known module that has been imported, which takes 10 ms once."""
     for name, module in list(sys.modules.items()):
-        # A partly imported module would be remembered as complete.
+        # A partly imported module would be recorded as complete.
         if name not in _defined and _is_known(name) and not _is_being_imported(module):
             with suppress(Exception):
                 _exceptions_of(name)

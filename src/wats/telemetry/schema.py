@@ -1,4 +1,4 @@
-"""All that telemetry can ever expose, as one value: for people, machines, and tests."""
+"""The schema of telemetry as one value: all families, labels, label values and bounds."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final

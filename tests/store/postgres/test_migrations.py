@@ -128,3 +128,53 @@ async def test_a_role_without_the_right_to_create_tables_can_use_them(
     assert (await store.health()).ok
     await store.close()
     await execute(database, "DROP OWNED BY guest; DROP ROLE guest")
+
+
+WIDENED = Migration(
+    id="0002_widened",
+    version=2,
+    sql="ALTER TABLE c ADD COLUMN e text; ALTER TABLE a ADD COLUMN e text;",
+)
+
+
+async def test_a_migration_that_waits_for_a_transaction_delays_others_only_briefly(
+    empty_database: str,
+) -> None:
+    await apply(empty_database, [FIRST])
+    slow, other = await asyncpg.connect(empty_database), await asyncpg.connect(empty_database)
+    transaction = slow.transaction()
+    await transaction.start()
+    await slow.execute("INSERT INTO a VALUES ('x')")
+    await other.execute("SET lock_timeout = '3s'")
+
+    migrating = asyncio.create_task(apply(empty_database, [FIRST, WIDENED]))
+    for _ in range(40):
+        await other.execute("INSERT INTO a VALUES ('y')")
+        await asyncio.sleep(0.1)
+    assert not migrating.done()
+    await transaction.commit()
+    await migrating
+
+    await other.execute("SELECT e FROM a")
+    await slow.close()
+    await other.close()
+
+
+async def test_a_migration_that_loses_a_deadlock_is_repeated(empty_database: str) -> None:
+    await apply(empty_database, [FIRST])
+    writer = await asyncpg.connect(empty_database)
+    await writer.execute("SET deadlock_timeout = '1min'")  # so that it is not the one that loses
+    transaction = writer.transaction()
+    await transaction.start()
+    await writer.execute("INSERT INTO a VALUES ('x')")
+
+    migrating = asyncio.create_task(apply(empty_database, [FIRST, WIDENED]))
+    held = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    while not await writer.fetchval(held):
+        await asyncio.sleep(0.01)
+    await writer.execute("INSERT INTO c VALUES ('y')")
+    await transaction.commit()
+    await migrating
+
+    await writer.execute("SELECT e FROM a")
+    await writer.close()

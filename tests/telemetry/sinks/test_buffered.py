@@ -317,8 +317,8 @@ def test_a_service_reports_through_it_like_directly(
 
     for each in (directly, sink):
         telemetry = make_telemetry(sink=each)
-        telemetry.http_request(1, Method.GET, 200, 0.25)
-        telemetry.http_request(99, Method.UNKNOWN, 0, 0.25)
+        telemetry.http.request(1, Method.GET, 200, 0.25)
+        telemetry.http.request(99, Method.UNKNOWN, 0, 0.25)
     sink.close()
 
     assert behind.counters == directly.counters

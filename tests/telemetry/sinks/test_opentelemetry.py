@@ -311,11 +311,11 @@ def test_a_working_exporter_causes_no_failure_report(
 ) -> None:
     telemetry = make_telemetry(sink=collected.sink(), families=FamilySet.OPERATOR)
 
-    telemetry.http_request(1, Method.GET, 200, 0.25)
-    telemetry.graph_operation(EndpointFamily.MESSAGES, 200, Outcome.SUCCESS, 0.5)
-    telemetry.dispatched(0, UpdateKind.MESSAGE, Outcome.ERROR, 0.5)
-    telemetry.inbox_depth(InboxState.PENDING, 3)
-    telemetry.event(LifecycleEvent.STARTED)
+    telemetry.http.request(1, Method.GET, 200, 0.25)
+    telemetry.graph.operation(EndpointFamily.MESSAGES, 200, Outcome.SUCCESS, 0.5)
+    telemetry.webhooks.dispatched(0, UpdateKind.MESSAGE, Outcome.ERROR, 0.5)
+    telemetry.store.inbox_depth(InboxState.PENDING, 3)
+    telemetry.service.event(LifecycleEvent.STARTED)
 
     assert logged == []
     assert collected.metrics.keys() >= {

@@ -1,4 +1,4 @@
-"""The store on PostgreSQL: a few connections for each process, any number of processes."""
+"""The store on PostgreSQL: any number of processes, with a few connections each."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -25,7 +25,7 @@ from wats.store.postgres.connection import (
 )
 from wats.store.postgres.control import Control
 from wats.store.postgres.migrations import SCHEMA_VERSION, migrate
-from wats.store.postgres.receive import Call, Receiver
+from wats.store.postgres.receive import ArrivalWriter, ReceiveCall
 from wats.store.records import (
     Arrival,
     Claimed,
@@ -56,7 +56,7 @@ ON CONFLICT (name) DO UPDATE SET seen_at = greatest(wats_consumers.seen_at, excl
 """
 
 _VACUUM = "VACUUM (SKIP_LOCKED, TRUNCATE FALSE) wats_deliveries, wats_dead_deliveries"
-"""Removes the rows that were deleted. The log is recycled by the server, which no client can."""
+"""Removes deleted rows. The write-ahead log is recycled by the server only, not by clients."""
 
 _DEFAULT_LIMITS = Limits()
 
@@ -64,12 +64,12 @@ _DEFAULT_LIMITS = Limits()
 class PostgresStore(Store):
     """A store in a PostgreSQL database, in the first schema of the search path.
 
-    Any number of processes may use one database. It belongs to the event loop that opens it.
+    Any number of processes can use one database. A store belongs to the event loop that opens it.
 
     Args:
         url: A connection URL: `postgresql://user@host:5432/name?sslmode=verify-full`, or
             `postgresql:///name?host=/run/postgresql` for a socket.
-        password: Replaces the one of the URL.
+        password: Replaces the password of the URL.
         limits: Bounds in time and number.
     """
 
@@ -83,7 +83,7 @@ class PostgresStore(Store):
         self._observe: Observe | None = None
         self._database: Database | None = None
         self._control: Control | None = None
-        self._receiver = Receiver(self._consumers)
+        self._receiver = ArrivalWriter(self._consumers)
         self._arrivals: Arrivals | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changing = asyncio.Lock()
@@ -158,7 +158,7 @@ class PostgresStore(Store):
         return await self._run(operation, self._database.write(work))
 
     async def _run(self, operation: StoreOperation | None, work: Coroutine[Any, Any, R]) -> R:
-        """Run *work* to its end, also if the caller is cancelled: it may have been committed."""
+        """Run *work* to its end, even if the caller is cancelled: a commit may be in progress."""
         if asyncio.get_running_loop() is not self._loop:
             assert self._loop is not None  # noqa: S101  # for mypy: the store is open
             elsewhere = asyncio.run_coroutine_threadsafe(self._timed(operation, work), self._loop)
@@ -203,7 +203,7 @@ class PostgresStore(Store):
     async def checkpoint(self) -> bool:
         try:
             await self._read(None, lambda c: c.execute(_VACUUM))
-        except StoreUnavailable:  # another vacuum, or more dead rows than an operation may take
+        except StoreUnavailable:  # another vacuum is running, or this one exceeds the time limit
             return False
         return True
 
@@ -213,7 +213,7 @@ class PostgresStore(Store):
 
     @override
     async def register(self, consumers: Sequence[Consumer]) -> None:
-        self._consumers.clear()  # the receiver has the same mapping
+        self._consumers.clear()  # the mapping is shared with the receiver
         self._consumers.update((each.name, each) for each in consumers)
         await self._see_consumers()
 
@@ -238,7 +238,11 @@ class PostgresStore(Store):
             self._loop.call_soon_threadsafe(put)
 
     async def _store_calls(
-        self, database: Database, control: Control, calls: Sequence[Call], waited_seconds: float
+        self,
+        database: Database,
+        control: Control,
+        calls: Sequence[ReceiveCall],
+        waited_seconds: float,
     ) -> Sequence[Sequence[Received | None]]:
         receive = partial(self._receiver.receive, calls=calls)
         results = await database.write(receive, waited_seconds=waited_seconds)

@@ -1,4 +1,4 @@
-"""Group commit of arrivals: calls that wait at the same moment share a transaction."""
+"""Group commit of arrivals: concurrent calls share a transaction."""
 
 import asyncio
 from collections import deque
@@ -11,14 +11,14 @@ import msgspec
 
 from wats.errors import StoreClosed, StoreUnavailable
 from wats.store import OnReceived, Slots
-from wats.store.postgres.receive import Call
+from wats.store.postgres.receive import ReceiveCall
 from wats.store.records import Arrival, Received
 
 MAX_ARRIVALS: Final = 512
-"""After how many updates a transaction is full: a bound on how long the first one waits."""
+"""The size of a full transaction, in updates. It bounds how long the first update waits."""
 
 IN_FLIGHT: Final = 2
-"""How many transactions run at a time: one is prepared while the other waits for the disk."""
+"""The number of concurrent transactions: one is prepared while the other waits for the disk."""
 
 _Results = Sequence[Sequence[Received | None]]
 
@@ -31,16 +31,17 @@ class _Waiting(msgspec.Struct, frozen=True):
 
 
 class Arrivals:
-    """Gathers calls of one event loop while transactions are under way.
+    """Gathers calls of one event loop while transactions are running.
 
     Args:
-        store: Stores some calls in one transaction, given how long the first of them waited (s).
-        report: Called with the error and the duration of each call when it ended.
+        store: Stores calls in one transaction. The second argument is the waiting time (s) of the
+            first call.
+        report: Called after each call with its error and its duration.
     """
 
     def __init__(
         self,
-        store: Callable[[Sequence[Call], float], Awaitable[_Results]],
+        store: Callable[[Sequence[ReceiveCall], float], Awaitable[_Results]],
         report: Callable[[Exception | None, float], None],
     ) -> None:
         self._store = store
@@ -51,7 +52,7 @@ class Arrivals:
         self._is_scheduled = False
 
     def put(self, arrivals: Sequence[Arrival], slots: Slots, on_received: OnReceived) -> None:
-        """Store *arrivals* soon, and call *on_received*.
+        """Store *arrivals* in one of the next transactions, then call *on_received*.
 
         Raises:
             StoreClosed: `close` was called.
@@ -61,7 +62,7 @@ class Arrivals:
         self._waiting.append(_Waiting(arrivals, slots, on_received, perf_counter()))
         if not self._is_scheduled and len(self._tasks) < IN_FLIGHT:
             self._is_scheduled = True
-            # Not now, so that the calls that the same turn of the loop makes are taken along.
+            # Later, so that other calls of the same turn of the loop share the transaction.
             asyncio.get_running_loop().call_soon(self._begin)
 
     def _begin(self) -> None:
@@ -84,7 +85,7 @@ class Arrivals:
         self._tasks.discard(task)
         self._begin()
 
-    async def _run(self, batch: Sequence[_Waiting], calls: Sequence[Call]) -> None:
+    async def _run(self, batch: Sequence[_Waiting], calls: Sequence[ReceiveCall]) -> None:
         waited_seconds = perf_counter() - batch[0].began
         try:
             results = await self._store(calls, waited_seconds)
@@ -100,7 +101,7 @@ class Arrivals:
     def _finish(
         self,
         batch: Sequence[_Waiting],
-        calls: Sequence[Call],
+        calls: Sequence[ReceiveCall],
         results: _Results | None,
         error: Exception | None,
     ) -> None:
@@ -109,14 +110,14 @@ class Arrivals:
             try:
                 each.slots.give_back(calls[index].slots)
                 each.on_received(None if results is None else results[index], error)
-            except Exception as failure:  # the others must be finished all the same
+            except Exception as failure:  # the other calls must be finished too
                 context = {"message": "A callback of a store raised", "exception": failure}
                 asyncio.get_running_loop().call_exception_handler(context)
         for each in batch:
             self._report(error, now - each.began)
 
     async def close(self) -> None:
-        """Store what waits, and accept no more."""
+        """Store the waiting calls, and accept no further calls."""
         self._is_closed = True
         while self._tasks or self._waiting:
             self._begin()
@@ -124,13 +125,13 @@ class Arrivals:
             await asyncio.sleep(0)
 
 
-def _prepared(batch: Sequence[_Waiting]) -> tuple[list[_Waiting], list[Call]]:
+def _prepared(batch: Sequence[_Waiting]) -> tuple[list[_Waiting], list[ReceiveCall]]:
     """Reserve the slots of *batch*; finish those whose reservation fails."""
     ready: list[_Waiting] = []
-    calls: list[Call] = []
+    calls: list[ReceiveCall] = []
     for each in batch:
         try:
-            calls.append(Call(each.arrivals, each.slots.reserve(each.arrivals)))
+            calls.append(ReceiveCall(each.arrivals, each.slots.reserve(each.arrivals)))
         except Exception as error:
             each.on_received(None, error)
         else:
@@ -139,7 +140,7 @@ def _prepared(batch: Sequence[_Waiting]) -> tuple[list[_Waiting], list[Call]]:
 
 
 def _is_of_a_value(error: Exception) -> bool:
-    """Return whether a value cannot be stored; its update must not fail the others."""
+    """Return whether *error* is about a single value, so that other updates can be stored."""
     cause = error.__cause__ if isinstance(error, StoreUnavailable) else error
     return isinstance(
         cause, ValueError | asyncpg.DataError | asyncpg.IntegrityConstraintViolationError

@@ -17,7 +17,7 @@ R = TypeVar("R")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 MAX_TRIES: Final = 5
-"""How often a transaction is run that PostgreSQL ends for the sake of another one."""
+"""How often a transaction is tried if PostgreSQL aborts it because of a concurrent one."""
 
 BACKOFF_SECONDS: Final = 0.05
 MAX_BACKOFF_SECONDS: Final = 2.0
@@ -36,12 +36,12 @@ SETTINGS: Final = {
     "timezone": "UTC",
     "synchronous_commit": "on",
     "default_transaction_isolation": "read committed",
-    # A peer that vanished without a word, such as a machine that lost power, gives its locks back.
+    # Releases the locks of a peer that vanished, for example because its machine lost power.
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "3",
-    # Each statement looks up rows by an index. The tables grow from nothing to millions of rows
-    # and back within minutes, so a plan made from statistics of another moment must not scan them.
+    # Each statement looks up rows by an index. The tables may grow to millions of rows and shrink
+    # again within minutes, so a plan made from outdated statistics must not scan a table.
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
     "enable_bitmapscan": "off",
@@ -56,9 +56,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds in time and number.
 
     Attributes:
-        connections: The most connections of one process, without the one of `Control`.
-        connect_seconds: How long to connect may take.
-        operation_seconds: How long an operation may take, with waiting for a connection.
+        connections: The maximum number of connections of one process, in addition to `Control`'s.
+        connect_seconds: How long connecting may take.
+        operation_seconds: How long an operation may take, including waiting for a connection.
         lock_seconds: How long a statement may wait for another transaction.
     """
 
@@ -69,7 +69,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def translate(error: Exception) -> Exception:
-    """Turn an error of asyncpg, the network or a deadline into `StoreUnavailable`; keep others."""
+    """Convert errors of asyncpg, network and deadline to `StoreUnavailable`; keep others."""
     if not isinstance(error, _ERRORS):
         return error
     unavailable = StoreUnavailable()
@@ -79,7 +79,7 @@ def translate(error: Exception) -> Exception:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise errors as by `translate`."""
+    """Translate errors of the block with `translate`."""
     try:
         yield
     except _ERRORS as error:
@@ -87,11 +87,11 @@ def translated() -> Iterator[None]:
 
 
 class Connector:
-    """Makes connections. After a failure none is tried for a while, which doubles each time.
+    """Makes connections, with an exponential backoff after failures.
 
     Args:
         url: A connection URL of PostgreSQL.
-        password: Replaces the one of the URL.
+        password: Replaces the password of the URL.
         limits: The bounds.
     """
 
@@ -104,11 +104,11 @@ class Connector:
 
     @property
     def pause_seconds(self) -> float:
-        """How long until the next attempt is made."""
+        """The remaining pause before the next attempt."""
         return max(0.0, self._retry_at - monotonic())
 
     async def connect(self) -> Connection:
-        """Connect, or raise at once if an attempt failed a moment ago.
+        """Connect, or raise immediately during the pause after a failure.
 
         Raises:
             StoreUnavailable: The server cannot be reached.
@@ -146,7 +146,7 @@ class Connector:
 
 
 class Pool:
-    """A few connections, made when they are needed and used again."""
+    """A few connections, made on demand and reused."""
 
     def __init__(self, connector: Connector) -> None:
         self._connector = connector
@@ -156,7 +156,7 @@ class Pool:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """Lend a connection. One on which anything failed but a statement is not used again."""
+        """Lend a connection. It is reused unless an error other than a failed statement occurs."""
         async with self._free:
             connection = await self._take()
             try:
@@ -183,7 +183,7 @@ class Pool:
             self._idle.append(connection)
 
     async def close(self) -> None:
-        """Close what is idle; what is lent is closed when it is given back."""
+        """Close idle connections now, and lent connections when they are returned."""
         self._is_closed = True
         while self._idle:
             await close(self._idle.pop())
@@ -205,17 +205,17 @@ class Database:
         self._seconds = connector.limits.operation_seconds
 
     async def read(self, work: Callable[[Connection], Awaitable[R]]) -> R:
-        """Run *work*, each statement of which sees what was committed before it."""
+        """Run *work*. Each of its statements sees all transactions that were committed before."""
         return await self._run(work)
 
     async def write(
         self, work: Callable[[Connection], Awaitable[R]], *, waited_seconds: float = 0.0
     ) -> R:
-        """Run *work* in a transaction, again if PostgreSQL ended it because of another one.
+        """Run *work* in a transaction; retry if PostgreSQL aborts it because of a concurrent one.
 
         Args:
             work: The statements.
-            waited_seconds: How much of the deadline the operation has used.
+            waited_seconds: How long the operation has already waited; part of the time limit.
         """
 
         async def in_transaction(connection: Connection) -> R:
@@ -223,7 +223,7 @@ class Database:
             await transaction.start()
             try:
                 result = await work(connection)
-            except Exception:  # not at the deadline: a rollback waits for the network once more
+            except Exception:  # not at the deadline: a rollback would wait for the network again
                 await transaction.rollback()
                 raise
             await transaction.commit()

@@ -1,7 +1,7 @@
-"""The connection that is kept for health, leadership and notifications, beside the pool.
+"""The connection for health checks, leadership and notifications, separate from the pool.
 
-It is never used for a transaction, so health does not wait for one, and its session holds what
-must end with the process: the lock of the leader, and the subscription to notifications.
+It never runs a transaction, so health checks do not wait for transactions. Its session holds the
+lock of the leader and the subscription to notifications, which must end with the process.
 """
 
 import asyncio
@@ -13,10 +13,10 @@ from wats.errors import StoreError, StoreUnavailable
 from wats.store.postgres.connection import Connection, Connector, close, translated
 
 BEAT_SECONDS: Final = 5.0
-"""How often the connection is used at least, so that one that is dead is noticed."""
+"""The interval at which the connection is used, to detect a lost connection."""
 
 NOTIFY_SECONDS: Final = 0.01
-"""How long new work gathers before the other processes are notified of it."""
+"""The delay of notifications. One notification covers all new work of this time."""
 
 _CHANNEL: Final = "wats_work"
 
@@ -29,10 +29,10 @@ _ALIVE = "SELECT 1"
 _USE = "SELECT pg_try_advisory_lock_shared(hashtext('wats use'), hashtext(current_schema()))"
 
 USE_ALONE = "SELECT pg_try_advisory_lock(hashtext('wats use'), hashtext(current_schema()))"
-"""Keeps services out as long as the session lasts; false while one uses the database."""
+"""Excludes services until the session ends; false while a service uses the database."""
 
-# At most one process writes in one beat. When the clock of the server went back, the shift grows
-# by the difference.
+# At most one process writes in one beat. If the clock of the server has gone back, the shift
+# increases by the difference.
 KEEP_CLOCK = """
 UPDATE wats_clock SET shift = shift + greatest(latest - now, 0), latest = greatest(latest, now)
 FROM (SELECT wats_now() AS now OFFSET 0) AS clock
@@ -41,11 +41,11 @@ WHERE now > latest + 2500 OR now < latest - 1000
 
 
 class Control:
-    """Keeps one connection open, and makes a new one when it is lost.
+    """Keeps one connection open, and replaces it when it is lost.
 
     Args:
         connector: Makes the connections.
-        wake: Called when another process has stored work, and when that may have been missed.
+        wake: Called when another process has stored work, and when a notification may be lost.
     """
 
     def __init__(self, connector: Connector, wake: Callable[[], None]) -> None:
@@ -77,11 +77,11 @@ class Control:
             self._connection = None
 
     def notify(self) -> None:
-        """Notify the other processes, soon, that there is work."""
+        """Notify the other processes of new work, after `NOTIFY_SECONDS`."""
         self._has_news.set()
 
     async def value(self, query: str, *arguments: object) -> Any:
-        """Return the one value of *query*.
+        """Return the single value of *query*.
 
         Raises:
             StoreUnavailable: The connection is lost, or the server does not respond in time.
@@ -97,7 +97,7 @@ class Control:
                 raise
 
     async def lead(self) -> bool:
-        """Take or confirm the lock of the leader; it is free again when the connection ends."""
+        """Take or confirm the lock of the leader, which the end of the connection releases."""
         query = _ALIVE if self._leads else _LEAD
         self._leads = bool(await self.value(query)) and self._connection is not None
         return self._leads
@@ -108,7 +108,7 @@ class Control:
             try:
                 async with asyncio.timeout(self._connector.limits.connect_seconds):
                     await connection.add_listener(_CHANNEL, self._on_notification)
-                    if not await connection.fetchval(_USE):  # it is being copied
+                    if not await connection.fetchval(_USE):  # the database is being copied
                         raise StoreUnavailable
             except BaseException:
                 connection.terminate()

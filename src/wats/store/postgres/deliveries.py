@@ -1,4 +1,4 @@
-"""Leases of deliveries: claim, renew, settle. See `receive` for what is locked in which order."""
+"""Leases of deliveries: claim, renew, settle. `receive` documents the order of locks."""
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,8 +41,8 @@ _HEAD = """
     id, update_id, siblings, ordering_key, due_at, is_final, attempts, payload
 """
 
-# The rows of `due` and `expired` that are left over stay locked until the transaction ends, so
-# another claim at that moment may skip them.
+# Rows of `due` and `expired` above the limit stay locked until the transaction ends, so concurrent
+# claims may skip these rows.
 _CLAIM = f"""
 WITH due AS MATERIALIZED (
     SELECT {_HEAD}, false AS is_leased FROM wats_deliveries
@@ -68,8 +68,8 @@ SET lease = $4::bigint, due_at = (SELECT wats_now()) + $5::bigint,
 WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
 """
 
-# Locks in the order of the arrays. A subquery that locks is never merged into the query around it,
-# so each row is looked up by its key.
+# Locks in the order of the arrays. PostgreSQL never merges a subquery that locks into the enclosing
+# query, so each row is looked up by its key.
 _LOCKED = """
     SELECT head.* FROM unnest($3::bigint[], $4::bigint[]) AS held (id, lease)
     CROSS JOIN LATERAL (
@@ -79,8 +79,8 @@ _LOCKED = """
     ) AS head
 """
 
-# A head with followers is not deleted yet: the followers that were committed while this statement
-# waited for its lock are not visible to it.
+# A head with followers is deleted by a later statement: followers that were committed while this
+# statement waited for the lock are not visible to it.
 _DONE = f"""
 WITH ended AS MATERIALIZED ({_LOCKED}), deleted AS (
     DELETE FROM wats_deliveries
@@ -179,7 +179,7 @@ _ENDS = frozenset({DeliveryState.DONE, DeliveryState.DEAD})
 
 
 async def claim(connection: Connection, consumer: Consumer, limit: int) -> Claimed:
-    """Lease heads of *consumer* that are due, those that have been due longest first."""
+    """Lease due heads of *consumer*, the earliest due first."""
     shares = await _shares(connection, consumer.name, limit)
     found: list[tuple[int, int, str, asyncpg.Record]] = []
     for number, share in shares.items():
@@ -207,13 +207,13 @@ async def claim(connection: Connection, consumer: Consumer, limit: int) -> Claim
 async def _shares(
     connection: Connection, consumer: str, limit: int, *, peek: bool = False
 ) -> Mapping[str, int]:
-    """Return how many deliveries of each business number to claim.
+    """Return the number of deliveries to claim for each business number.
 
     Args:
         connection: The connection.
         consumer: The consumer.
-        limit: How many to claim of all.
-        peek: Whether to look also where there is one number, of which *limit* can be claimed.
+        limit: The number of deliveries to claim in total.
+        peek: Whether to query due deliveries even if there is only one business number.
     """
     of_numbers = await numbers(connection)
     if len(of_numbers) == 1 and not peek:
@@ -246,7 +246,7 @@ def _delivery(row: asyncpg.Record, number: str, consumer: str, lease: int) -> De
 async def renew(
     connection: Connection, deliveries: Sequence[Delivery], consumers: Mapping[str, Consumer]
 ) -> Sequence[Delivery]:
-    """Extend leases; return the deliveries whose lease was lost."""
+    """Extend the leases of *deliveries*; return the deliveries whose lease was lost."""
     held: set[tuple[str, int, int]] = set()
     for (number, name), group in _by_consumer(deliveries, lambda each: each).items():
         consumer = consumers.get(name) or Consumer(name=name)
@@ -260,7 +260,7 @@ async def renew(
 def _by_consumer(
     items: Iterable[T], delivery_of: Callable[[T], Delivery]
 ) -> Mapping[tuple[str, str], Sequence[T]]:
-    """Group *items* by business number and consumer, all in the order of their locks."""
+    """Group *items* by business number and consumer, sorted in the order of locks."""
     groups: dict[tuple[str, str], list[T]] = {}
     for item in items:
         delivery = delivery_of(item)
@@ -271,7 +271,7 @@ def _by_consumer(
 
 
 async def settle(connection: Connection, settlements: Sequence[Settlement]) -> Settled:
-    """End leases; promote what waited behind those that are done or dead."""
+    """End leases; promote the next followers of deliveries that are done or dead."""
     unique: dict[tuple[int, int], Settlement] = {}
     for each in settlements:
         unique.setdefault((each.delivery.id, each.delivery.lease), each)
@@ -296,13 +296,13 @@ async def settle(connection: Connection, settlements: Sequence[Settlement]) -> S
 async def _finished(
     connection: Connection, number: str, updates: Mapping[int, int]
 ) -> Sequence[int]:
-    """Return those of *updates*, with their siblings, that have nothing left."""
+    """Return the updates without remaining deliveries and dead letters."""
     several = {id_: siblings for id_, siblings in updates.items() if siblings > 1}
     alone = [id_ for id_ in updates if id_ not in several]
     if not several:
         return alone
-    # Two transactions that end the last two deliveries of an update do not see each other, so the
-    # second one waits for the first.
+    # Concurrent transactions that end the last two deliveries of an update do not see each other's
+    # changes, so the second transaction waits for the first.
     await connection.execute(_LOCK_UPDATES, sorted(several))
     rows = await connection.fetch(_FINISHED, number, [*several], [*several.values()])
     return [*alone, *(row[0] for row in rows)]
@@ -312,8 +312,8 @@ class _Settling:
     """The settlements of one business number and consumer.
 
     Attributes:
-        done: The updates of which a delivery was done, with the number of their deliveries.
-        is_due: Whether a delivery can be claimed now because of this.
+        done: The updates with a delivery that is done, and the number of their deliveries.
+        is_due: Whether a delivery became claimable.
     """
 
     def __init__(
@@ -326,7 +326,7 @@ class _Settling:
         self.is_due = False
 
     async def settle(self, group: Sequence[Settlement]) -> None:
-        """Settle *group*, which is in the order of locks."""
+        """Settle *group*, which must be in the order of locks."""
         leases = _ids(group), [each.delivery.lease for each in group]
         if all(each.state is DeliveryState.DONE for each in group):
             ended = await self._connection.fetch(_DONE, *self._key, *leases)
@@ -375,7 +375,7 @@ class _Settling:
             self.is_due = True
 
     async def _end(self, ended: Sequence[asyncpg.Record]) -> None:
-        """Let the next delivery of each ended one follow; those without one are deleted."""
+        """Delete the *ended* heads, and promote the first follower of each."""
         self._changes.add(*self._key, leased=-len(ended))
         followed = [row["id"] for row in ended if row["followers"]]
         if followed:
@@ -392,7 +392,7 @@ def _in_state(group: Sequence[Settlement], state: DeliveryState) -> Sequence[Set
 
 
 async def dead_letters(connection: Connection, limit: int, after: int) -> Sequence[DeadLetter]:
-    """Read dead letters in order of id."""
+    """Read dead letters ordered by id."""
     rows: list[asyncpg.Record] = []
     for number in await numbers(connection):
         rows += await connection.fetch(_DEAD_LETTERS, number, after, limit)

@@ -9,8 +9,8 @@ from wats.store.postgres.rows import by_number, numbers
 from wats.store.records import Depth, InboxDepth
 
 SLOTS: Final = 32
-"""How many rows the counters of one consumer are spread over. Two connections with the same slot
-wait for each other at the end of their transactions; the sum is right all the same."""
+"""The number of rows over which the counters of one consumer are spread. Two connections with the
+same slot wait for each other at the end of their transactions; the sum is correct nevertheless."""
 
 _CHANGE = """
 INSERT INTO wats_depths (phone_number_id, consumer, slot, pending, leased, retry, dead)
@@ -41,7 +41,7 @@ WHERE phone_number_id = $1 AND consumer = $2 ORDER BY id LIMIT 1
 
 
 class DepthChanges:
-    """Changes of counters that a transaction gathers and writes at its end."""
+    """Changes of counters, gathered by a transaction and written at its end."""
 
     def __init__(self) -> None:
         self._changes: defaultdict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0, 0, 0])
@@ -56,7 +56,7 @@ class DepthChanges:
         retry: int = 0,
         dead: int = 0,
     ) -> None:
-        """Count deliveries that entered a state, or, if negative, left it."""
+        """Count deliveries that entered a state (positive) or left a state (negative)."""
         change = self._changes[number, consumer]
         change[0] += pending
         change[1] += leased
@@ -64,7 +64,7 @@ class DepthChanges:
         change[3] += dead
 
     async def write(self, connection: Connection) -> None:
-        """Write all changes; rows are locked in order."""
+        """Write all changes. Rows are locked in the order of their keys."""
         slot = connection.get_server_pid() % SLOTS
         changes = ((key, change) for key, change in self._changes.items() if any(change))
         for number, group in by_number(changes, lambda item: item[0][0]).items():

@@ -1,8 +1,8 @@
 """Messages, their statuses and the windows that they open.
 
-A message keeps the status that it was recorded with; the statuses that Meta reported later are
-rows of their own. How far a message came is computed from both when it is read, so it does not
-matter which of them was written first, or by transactions that did not see each other.
+The row of a message has the status at the time of recording; statuses that Meta reported are rows
+of their own. Each read computes the current status from both, so it is independent of the order of
+writes, and of transactions that do not see each other's changes.
 """
 
 from collections.abc import Iterable, Sequence
@@ -118,13 +118,13 @@ WHERE phone_number_id = $1 AND wa_message_id = ANY($2::text[]) AND direction = '
 
 
 async def project(connection: Connection, arrivals: Sequence[Arrival]) -> None:
-    """Write the statuses and windows of *arrivals*; their messages are inserted already."""
+    """Write the statuses and windows of *arrivals*, whose messages have been inserted."""
     await _insert_statuses(connection, [a.status for a in arrivals if a.status is not None])
     await _move_windows(connection, [a.window for a in arrivals if a.window is not None])
 
 
 async def insert(connection: Connection, records: Sequence[MessageRecord]) -> Sequence[bool]:
-    """Insert *records*; return for each whether it was new. Of equal ones the first is new."""
+    """Insert *records*; return for each whether it is new. The first of equal records is new."""
     firsts: dict[tuple[str, str, str], int] = {}
     for index, record in enumerate(records):
         firsts.setdefault(_identity(record), index)
@@ -138,7 +138,7 @@ async def insert(connection: Connection, records: Sequence[MessageRecord]) -> Se
 
 
 async def record(connection: Connection, message: MessageRecord) -> None:
-    """Record one message that was sent, unless it is known."""
+    """Record one sent message, unless it is recorded."""
     await add_numbers(connection, [clean(message.phone_number_id)])
     await insert(connection, [message])
 
@@ -191,7 +191,7 @@ async def _move_windows(connection: Connection, records: Sequence[WindowRecord])
 async def sent_times(
     connection: Connection, statuses: Sequence[StatusRecord | None]
 ) -> Sequence[datetime | None]:
-    """Return, for each status that is `delivered`, when its message was sent, if it is known."""
+    """Return the send time of the message of each status `delivered`, `None` for others."""
     delivered = [each for each in statuses if each is not None and each.status == "delivered"]
     sent: dict[tuple[str, str], datetime] = {}
     groups = by_number(delivered, lambda each: clean(each.phone_number_id))
@@ -208,7 +208,7 @@ async def sent_times(
 
 
 async def page(connection: Connection, limit: int, cursor: str | None) -> MessagePage:
-    """Read the messages before *cursor*, and one more to know whether there is a next page."""
+    """Read *limit* messages before *cursor*, and one more to detect a next page."""
     of_numbers = await numbers(connection)
     lasts = [await connection.fetchval(_LAST_ROW_ID, number) or 0 for number in of_numbers]
     last = max(lasts, default=0)
@@ -223,7 +223,7 @@ async def page(connection: Connection, limit: int, cursor: str | None) -> Messag
 
 
 async def get(connection: Connection, wa_message_id: str) -> MessageRecord | None:
-    """Read the message with this id; of several, the last recorded."""
+    """Read the last recorded message with this id."""
     rows: list[asyncpg.Record] = []
     for number in await numbers(connection):
         rows += await connection.fetch(_GET, number, clean(wa_message_id))
@@ -261,9 +261,9 @@ def _status_of(row: asyncpg.Record) -> StatusRecord:
 
 
 def _advanced(message: MessageRecord, statuses: Iterable[StatusRecord]) -> MessageRecord:
-    """Return *message* as it is after *statuses*, each of which counts only if its rank is higher.
+    """Return *message* advanced by each of *statuses* whose rank is higher.
 
-    A status that came before its message counts as one that came after it.
+    The order of arrival of message and statuses has no influence.
     """
     status, updated_at = message.status, message.updated_at
     for each in statuses:
@@ -273,7 +273,7 @@ def _advanced(message: MessageRecord, statuses: Iterable[StatusRecord]) -> Messa
 
 
 async def statuses(connection: Connection, wa_message_id: str) -> Sequence[StatusRecord]:
-    """Read the history of this message."""
+    """Read the statuses of this message in order of arrival."""
     rows: list[asyncpg.Record] = []
     for number in await numbers(connection):
         rows += await connection.fetch(_STATUSES, number, [clean(wa_message_id)])
@@ -293,9 +293,9 @@ async def last_inbound_at(
 async def fold_old_statuses(
     connection: Connection, number: str, before: int, limit: int
 ) -> Sequence[asyncpg.Record]:
-    """Write what statuses from before *before* did to their messages; return these statuses.
+    """Apply statuses older than *before* to the rows of their messages; return these statuses.
 
-    They can be deleted then: ranks only rise, so a message comes as far with the rest of them.
+    The caller can delete them: ranks only increase, so the current status of a message stays.
     """
     old = await connection.fetch(_OLD_STATUSES, number, before, limit)
     history: dict[str, list[asyncpg.Record]] = {}

@@ -1,6 +1,10 @@
-"""Applying migrations to a PostgreSQL database."""
+"""Apply migrations to a PostgreSQL database."""
 
+import asyncio
+import random
 from collections.abc import Sequence
+from time import monotonic
+from typing import Final
 
 import asyncpg
 
@@ -9,8 +13,13 @@ from wats.errors import MigrationFailed
 from wats.store.migrate import AppliedMigration, Migration, missing_migrations
 from wats.store.postgres.connection import Connection
 
-MIGRATION_SECONDS = 600
+MIGRATION_SECONDS: Final = 600
 """How long a migration may take, and how long another process waits for it."""
+
+BLOCKED_SECONDS: Final = 0.5
+"""How long a migration waits for a table that is in use. Others must wait behind it meanwhile."""
+
+_BLOCKED = asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('wats migration'), hashtext(current_schema()))"
 
@@ -39,24 +48,33 @@ SELECT array[
 ]
 FROM wats_schema_migrations
 """
-"""The schema version, and what the migrations after that of a process tolerate."""
+"""The schema version, and the highest `tolerates` of migrations after a given version."""
 
 
 async def migrate(connection: Connection, migrations: Sequence[Migration]) -> None:
     """Apply the missing *migrations*, each in a transaction of its own.
 
-    A lock of the transaction keeps other processes out; it is gone when this process is.
+    A lock of the transaction keeps other migrations out; it is gone when this process is. Services
+    of earlier versions use the tables meanwhile: a migration that would have to wait for them is
+    rolled back and repeated, so that they do not wait for it either.
 
     Raises:
-        MigrationFailed: One failed; the database is as it was before that one.
-        SchemaMismatch: The database has other migrations than these.
+        MigrationFailed: A migration failed and was rolled back; earlier ones stay applied.
+        SchemaMismatch: The applied migrations differ from *migrations*.
     """
-    if await _is_complete(connection, migrations):  # then no right to create anything is needed
+    if await _is_complete(connection, migrations):  # then the user needs no right to create tables
         return
     await connection.execute(f"SET statement_timeout = '{MIGRATION_SECONDS}s'")
     await connection.execute(f"SET lock_timeout = '{MIGRATION_SECONDS}s'")
-    while await _apply_next(connection, migrations):
-        pass
+    give_up_at = monotonic() + MIGRATION_SECONDS
+    is_missing = True
+    while is_missing:
+        try:
+            is_missing = await _apply_next(connection, migrations)
+        except _BLOCKED:
+            if monotonic() > give_up_at:
+                raise
+            await asyncio.sleep(random.uniform(1.0, 3.0) * BLOCKED_SECONDS)  # noqa: S311  # jitter
 
 
 async def _is_complete(connection: Connection, migrations: Sequence[Migration]) -> bool:
@@ -88,9 +106,10 @@ async def _applied(connection: Connection) -> Sequence[AppliedMigration]:
 
 
 async def _apply(connection: Connection, migration: Migration) -> None:
+    await connection.execute(f"SET LOCAL lock_timeout = {round(BLOCKED_SECONDS * 1000)}")
     try:
         await connection.execute(migration.sql)
-    except asyncpg.PostgresConnectionError:
+    except (asyncpg.PostgresConnectionError, *_BLOCKED):
         raise
     except asyncpg.PostgresError as error:
         raise MigrationFailed from error

@@ -1,35 +1,34 @@
-"""Storing updates: all that arrived at one moment, in one transaction.
+"""Store the updates of concurrent calls in one transaction.
 
-The statements of a transaction, each with arrays for all updates, and what each one locks:
+The statements of a transaction, each with arrays for all updates, and their locks:
 
     identities ─▸ projections ─▸ ids ─▸ heads ─▸ followers ─▸ counters
     unique keys   statuses,             the head of each      one row for
                   windows               ordering key          each connection
 
-Every transaction locks in this order, and rows of one kind in the order of their keys, so none
-waits in a circle. The head of an ordering key is what serialises it: the unique index allows one,
-and whoever wants to add to the key or to take from it must lock that row first.
+All transactions lock in this order, and rows of one kind in the order of their keys, so there are
+no deadlocks. The head serializes an ordering key: the unique index permits one head, and a
+transaction must lock the head before it adds or removes a delivery of the key.
 
-Order of arrival. A webhook that was acknowledged before another one was received must come first.
-Ids are drawn before the heads are locked, from one sequence, so the later webhook, which draws
-after the earlier one committed, has the higher ids. Two transactions that overlap may lock in
-another order than they drew; then ids would not increase along the key. A head knows the highest
-id of its key (last_id), so the one that locked second sees that it drew too early, and draws again
-while it holds its locks. From then on its ids are the highest of all its keys.
+Order of arrival. A webhook that was acknowledged before another one was received must be first. Ids
+are drawn from one sequence before heads are locked, so a later webhook, which draws after the
+commit of an earlier one, has higher ids. Overlapping transactions may lock in another order than
+they drew, and ids would not increase within a key. The head has the highest id of its key (last_id)
+so the transaction that locks second detects that its ids are too low, and draws again while it
+holds its locks. Its new ids are the highest of all its keys.
 
-Interleavings, of a transaction R that receives for a key with another one:
+Interleavings of a transaction R that receives updates of a key with another transaction:
 
-* R and R' insert into a free key at once. The unique index lets one go on; the other waits until
-  the first has committed, and then finds a head: its delivery becomes a follower. If the first one
-  is rolled back, the other one inserts the head.
-* R against settle-done. If the settlement locked the head first, R waits until the head is deleted,
-  and inserts a head. If R locked it first, the settlement waits, sees the new count of followers
-  and promotes one, in a later statement, whose snapshot has the followers that R committed.
-* R against claim. A claim skips a head that R has locked; R announces work when it commits, so the
-  claim is repeated. If the claim locked first, R waits, then adds followers to a leased head.
-* R against dead: as against done. The head is deleted in the same statement that settles it.
-* Promotion against promotion. Only the transaction that holds the lock of a head promotes behind
-  it, and the head that it promotes is locked by the same transaction until it commits.
+* R and R' insert into a free key. The unique index blocks R' until R has committed. R' then finds a
+  head, and its delivery becomes a follower. If R is rolled back, R' inserts the head.
+* R and a settlement as done. If the settlement locks the head first, R waits until the head is
+  deleted, and inserts a head. If R locks first, the settlement waits, reads the new number of
+  followers and promotes one in a later statement, whose snapshot includes the followers of R.
+* R and a claim. A claim skips a head that R has locked; R announces work after its commit, so the
+  claim is repeated. If the claim locks first, R waits, then adds followers to a leased head.
+* R and a settlement as dead: as with done. The statement that settles the head deletes it.
+* Two promotions. Only the transaction that holds the lock of a head promotes one of its followers,
+  and it holds the lock of the new head until it commits.
 """
 
 import secrets
@@ -47,7 +46,7 @@ from wats.store.postgres.rows import add_numbers, by_number, clean
 from wats.store.records import Arrival, Consumer, Delivery, Received
 
 MAX_SIBLINGS: Final = 256
-"""The most deliveries of one update: the step of the sequence that ids are drawn from."""
+"""The maximum number of deliveries of one update: the step of the sequence of ids."""
 
 _INSERT_IDENTITIES = """
 INSERT INTO wats_inbox (phone_number_id, occurred_at, key, kind, received_at)
@@ -116,20 +115,20 @@ FROM unnest($3::bigint[], $4::bigint[], $5::int[], $6::text[], $7::bigint[], $8:
 """
 
 
-class Call(msgspec.Struct, frozen=True):
-    """One call of `InboxStore.receive`: its arrivals, and its slots for leases on arrival."""
+class ReceiveCall(msgspec.Struct, frozen=True):
+    """A call of `InboxStore.receive`: its arrivals, and its slots for leases on arrival."""
 
     arrivals: Sequence[Arrival]
     slots: Mapping[str, int]
 
 
 class _New(msgspec.Struct):
-    """A new update on its way into the tables.
+    """A new update that is being stored.
 
     Attributes:
         call: The index of its call.
-        index: Its index among the arrivals of its call.
-        id: The id of its first delivery, which is the id of the update.
+        index: The index of its arrival within the call.
+        id: The id of the update, which is the id of its first delivery.
     """
 
     call: int
@@ -139,7 +138,7 @@ class _New(msgspec.Struct):
 
 
 class _Outgoing(msgspec.Struct):
-    """A new delivery. *lease_ms* is how long its lease lasts, if it is to be leased on arrival."""
+    """A new delivery. *lease_ms* is the duration of its lease on arrival, if it gets one."""
 
     update: _New
     offset: int
@@ -155,15 +154,15 @@ class _Outgoing(msgspec.Struct):
 
     @property
     def ordering_key(self) -> int:
-        """What shares it with the other updates of the conversation."""
+        """The ordering key of the update."""
         return self.update.arrival.ordering_key
 
 
-class Receiver:
-    """Stores the updates of a process.
+class ArrivalWriter:
+    """Stores the updates that a process receives.
 
     Args:
-        consumers: The consumers of the process by name, which may change.
+        consumers: The consumers of the process by name. The caller may change the mapping.
     """
 
     def __init__(self, consumers: Mapping[str, Consumer]) -> None:
@@ -171,7 +170,7 @@ class Receiver:
         self._known_numbers: set[str] = set()
 
     async def receive(
-        self, connection: Connection, calls: Sequence[Call]
+        self, connection: Connection, calls: Sequence[ReceiveCall]
     ) -> Sequence[Sequence[Received | None]]:
         """Store the new updates of *calls*; return the results of each call."""
         updates = [
@@ -207,12 +206,12 @@ class Receiver:
             await batch.insert(connection, number, group, now)
         await batch.depths.write(connection)
 
-    def remember(self, calls: Sequence[Call]) -> None:
-        """Note that the numbers of *calls* are stored. To be called after the commit."""
+    def remember(self, calls: Sequence[ReceiveCall]) -> None:
+        """Note that the numbers of *calls* are stored. Call it after the commit."""
         self._known_numbers |= _numbers(calls)
 
 
-def _numbers(calls: Sequence[Call]) -> set[str]:
+def _numbers(calls: Sequence[ReceiveCall]) -> set[str]:
     found: set[str] = set()
     for call in calls:
         for arrival in call.arrivals:
@@ -228,7 +227,7 @@ def _number(arrival: Arrival) -> str:
 
 
 async def _new_updates(connection: Connection, updates: Sequence[_New]) -> Sequence[_New]:
-    """Insert the identities of *updates*; return the updates that were not known."""
+    """Insert the identities of *updates*; return the new updates."""
     with_message = [update for update in updates if update.arrival.message is not None]
     recorded = await messages.insert(
         connection, [update.arrival.message for update in with_message if update.arrival.message]
@@ -256,7 +255,7 @@ class _Batch:
 
     Args:
         updates: The new updates in order of arrival.
-        slots: For each call, how many deliveries of each consumer it may lease. Used up.
+        slots: For each call, the free slots of each consumer. Decreased by each lease.
         consumers: The consumers of the process by name.
     """
 
@@ -284,7 +283,7 @@ class _Batch:
         self._lease = secrets.randbits(62)
 
     async def assign_leases(self, connection: Connection, numbers: Sequence[str], now: int) -> None:
-        """Decide which deliveries are leased if they become heads: those with nothing before."""
+        """Assign leases to deliveries without older outstanding ones, if they become heads."""
         wanted = sorted({name for slots in self._slots for name, room in slots.items() if room > 0})
         if not wanted:
             return
@@ -296,7 +295,7 @@ class _Batch:
         for each in self.deliveries:
             slots = self._slots[each.update.call]
             if each.consumer in blocked or slots.get(each.consumer, 0) <= 0:
-                blocked.add(each.consumer)  # what arrived after this one must wait for it
+                blocked.add(each.consumer)  # later deliveries of the consumer must not go first
                 continue
             slots[each.consumer] -= 1
             key = _number(each.update.arrival), each.consumer, each.ordering_key
@@ -310,7 +309,7 @@ class _Batch:
     async def insert(
         self, connection: Connection, number: str, group: Sequence[_Outgoing], now: int
     ) -> None:
-        """Insert the deliveries of one business number."""
+        """Insert the deliveries *group* of one business number."""
         queues: dict[tuple[str, int], list[_Outgoing]] = {}
         for each in group:
             queues.setdefault((each.consumer, each.ordering_key), []).append(each)
@@ -343,7 +342,7 @@ class _Batch:
             self.depths.add(number, each.consumer, **{state: 1})
 
     def result(self, update: _New) -> tuple[Sequence[Delivery], int]:
-        """Return the deliveries of *update* that were leased, and how many were not."""
+        """Return the leased deliveries of *update*, and the number of its other deliveries."""
         group = self._by_update.get(id(update), ())
         leased = [
             Delivery(
@@ -369,7 +368,7 @@ def _number_updates(updates: Sequence[_New], ids: Sequence[int]) -> None:
 
 
 async def _draw_ids(connection: Connection, deliveries: Sequence[_Outgoing]) -> None:
-    """Give the updates of *deliveries* ids that are higher than all that exist."""
+    """Give the updates of *deliveries* ids that are higher than all existing ids."""
     updates = [each.update for each in deliveries if each.offset == 0]
     _number_updates(updates, await connection.fetchval(_DRAW_IDS, len(updates)))
 

@@ -36,7 +36,7 @@ DELETE FROM wats_requests WHERE scope = $1 AND key_hash = $2 AND state <> 'compl
 """
 
 MAX_LOOKS = 3
-"""How often a key is looked at that is deleted between an attempt to take it and a look at it."""
+"""How often the state of a key is read if the key is deleted after a failed reservation."""
 
 
 async def reserve(
@@ -48,9 +48,9 @@ async def reserve(
     reserve_seconds: float,
     keep_seconds: float,
 ) -> Reservation:
-    """Take the key if it is free; return its state otherwise.
+    """Reserve the key if it is free; otherwise return its state.
 
-    Runs outside of a transaction: each statement must see what others have committed.
+    Call outside of a transaction: each statement must see the latest commits of other processes.
     """
     times = round(reserve_seconds * 1000), round(keep_seconds * 1000)
     for _ in range(MAX_LOOKS):
@@ -70,15 +70,15 @@ async def reserve(
 
 
 async def complete(connection: Connection, scope: str, key_hash: bytes, response: bytes) -> None:
-    """Keep the answer to a key."""
+    """Store the response of a completed request."""
     await connection.execute(_COMPLETE, scope, key_hash, response)
 
 
 async def doubt(connection: Connection, scope: str, key_hash: bytes) -> None:
-    """Mark a key whose outcome is unknown."""
+    """Mark the outcome of the request with this key as unknown."""
     await connection.execute(_DOUBT, scope, key_hash)
 
 
 async def fail(connection: Connection, scope: str, key_hash: bytes) -> None:
-    """Give the key back."""
+    """Delete the key, unless it is completed."""
     await connection.execute(_FAIL, scope, key_hash)

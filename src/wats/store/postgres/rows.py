@@ -16,19 +16,19 @@ INSERT INTO wats_numbers (phone_number_id) SELECT unnest($1::text[]) ON CONFLICT
 
 
 def clean(text: str) -> str:
-    """Return *text* with what PostgreSQL cannot store, NUL and lone surrogates, replaced."""
+    """Return *text* without NUL and lone surrogates, which PostgreSQL cannot store."""
     if text.isascii() and "\0" not in text:
         return text
     return text.replace("\0", "\ufffd").encode(errors="replace").decode()
 
 
 def clean_or_none(text: str | None) -> str | None:
-    """Return *text* as by `clean`, or `None`."""
+    """Return `clean(text)`, or `None`."""
     return None if text is None else clean(text)
 
 
 def by_number(items: Iterable[T], number: Callable[[T], str]) -> Mapping[str, list[T]]:
-    """Group *items* by their business number, the numbers in order."""
+    """Group *items* by business number, in the order of the numbers."""
     groups: defaultdict[str, list[T]] = defaultdict(list)
     for item in items:
         groups[number(item)].append(item)
@@ -36,10 +36,10 @@ def by_number(items: Iterable[T], number: Callable[[T], str]) -> Mapping[str, li
 
 
 async def numbers(connection: Connection) -> Sequence[str]:
-    """Read the business numbers that rows exist for."""
+    """Read the business numbers with rows."""
     return [row[0] for row in await connection.fetch(_NUMBERS)]
 
 
 async def add_numbers(connection: Connection, new: Iterable[str]) -> None:
-    """Insert the business numbers *new*, in order, unless they exist."""
+    """Insert the missing business numbers of *new*, in order."""
     await connection.execute(_ADD_NUMBERS, sorted(new))

@@ -1,4 +1,4 @@
-"""Reading and writing whole PostgreSQL stores, while no service uses them."""
+"""Read and write complete PostgreSQL stores, while no service uses the database."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -128,7 +128,7 @@ _INSERT: Final[Mapping[type[StoredRow], str]] = {
             $7::bytea[]
         )
     """,
-    # The digest is of the number too, so a window of an unknown number is found under its own only.
+    # The digest includes the number, so extra rows of a window under other numbers are never found.
     WindowRow: """
         INSERT INTO wats_windows (phone_number_id, digest, last_inbound_at)
         SELECT coalesce(new.number, wats_numbers.phone_number_id), digest, last_inbound_at
@@ -174,7 +174,7 @@ _COUNTS: Final[Mapping[type[StoredRow], str]] = {
 
 @asynccontextmanager
 async def _alone(url: str, password: str | None) -> AsyncIterator[Connection]:
-    """Connect, migrate, and keep services out as long as the connection is open.
+    """Connect, migrate, and exclude services while the connection is open.
 
     Raises:
         CopyRefused: A service uses the database.
@@ -208,7 +208,7 @@ async def load(url: str, password: str | None, batches: Batches) -> Loaded:
     """Write all rows into the store at *url*, in one transaction.
 
     Raises:
-        CopyRefused: The database holds rows already, or a service uses it.
+        CopyRefused: The store is not empty, or a service uses the database.
     """
     async with _alone(url, password) as connection, connection.transaction():
         content = [row_type for row_type in TABLES if row_type is not ConsumerRow]

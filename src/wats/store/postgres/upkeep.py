@@ -1,4 +1,4 @@
-"""Deleting what has expired, a bounded number of rows at a time."""
+"""Delete expired rows, a bounded number at a time."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -12,7 +12,7 @@ from wats.store.postgres.rows import numbers
 from wats.store.records import Retention
 
 PURGE_ROWS: Final = 500
-"""The most rows that one call deletes from each table and business number."""
+"""The maximum number of rows that one call deletes for each table and business number."""
 
 _OLD_UPDATES = """
 DELETE FROM wats_inbox WHERE ctid = ANY(array(
@@ -29,7 +29,7 @@ DELETE FROM wats_dead_deliveries WHERE phone_number_id = $1 AND id = ANY(array(
 RETURNING consumer
 """
 
-# A message stays as long as one of its statuses, which say how far it came.
+# A message is kept as long as its statuses, which determine its current status.
 _OLD_MESSAGES = """
 DELETE FROM wats_messages AS message WHERE ctid = ANY(array(
     SELECT ctid FROM wats_messages AS old
@@ -59,7 +59,7 @@ DELETE FROM wats_requests WHERE ctid = ANY(array(
 )) AND expires_at < (SELECT wats_now())
 """
 
-# Locked until the transaction ends: a process that registers the consumer waits for it.
+# Locked until the transaction ends, so a process that registers the consumer waits.
 _UNSEEN = """
 SELECT name FROM wats_consumers WHERE seen_at < $1 ORDER BY name FOR UPDATE SKIP LOCKED
 """
@@ -108,11 +108,11 @@ DELETE FROM wats_depths USING empty WHERE consumer = empty.name
 
 
 async def purge(connection: Connection, retention: Retention, now: int) -> int:
-    """Delete up to `PURGE_ROWS` expired rows of each kind; return how many were deleted."""
+    """Delete up to `PURGE_ROWS` expired rows of each kind; return the number of deleted rows."""
     inbox_before = now - round(retention.inbox * 1000)
     dead_before = now - round(retention.dead * 1000)
     messages_before = now - round(retention.messages * 1000)
-    # By its record a message is known when Meta sends it again.
+    # The record of a message identifies its redeliveries.
     records_before = min(messages_before, inbox_before)
     changes, count = DepthChanges(), 0
     of_numbers = await numbers(connection)
@@ -145,7 +145,7 @@ def _deleted(status: str) -> int:
 
 
 async def purge_unseen(connection: Connection, retention: Retention, now: int) -> int:
-    """Delete deliveries of consumers that no process has had for `retention.dead`."""
+    """Delete deliveries of consumers that have not been registered for `retention.dead`."""
     unseen = await connection.fetch(_UNSEEN, now - round(retention.dead * 1000))
     of_numbers = await numbers(connection)
     changes, count = DepthChanges(), 0
@@ -185,7 +185,7 @@ async def _purge_consumer(
 
 
 def _followers_to_delete(heads: Sequence[asyncpg.Record]) -> dict[int, int]:
-    """Return, by the id of the head, how many followers to delete, `PURGE_ROWS` of all."""
+    """Return how many followers to delete by id of the head, `PURGE_ROWS` in total."""
     room, gone = PURGE_ROWS, {}
     for head in heads:
         gone[head["id"]] = min(room, head["followers"])

@@ -1,6 +1,6 @@
-"""The store on SQLite: one file, and a thread each for writing, reading and health.
+"""The store on SQLite: one file, with separate threads for writes, reads and health checks.
 
-A fourth thread empties the write-ahead log, in the process that does the upkeep.
+In the leader, a fourth thread empties the write-ahead log.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from apsw import Connection
 from typing_extensions import override
@@ -52,28 +52,31 @@ from wats.store.sqlite.thread import ConnectionThread, commit, run_each
 from wats.store.sqlite.walk import Walk
 from wats.telemetry.contract.values import Adapter, Outcome, StoreOperation
 
+_RECEIVE: Final = StoreOperation.RECEIVE  # a look-up of 0.1 us in Python 3.11
+
 SETTLE_PATIENCE_SECONDS = 0.02
-"""How long a settlement waits for a transaction of other requests to join, unless the one before it
-made something due. Measured: with 0.005, every other transaction under load only settles."""
+"""How long a settlement waits to join the transaction of other requests, unless the previous
+settlement made a delivery due. Measured: with 0.005, half of the transactions under load contain
+settlements only."""
 
 PURGE_ROWS = 500
-"""The most rows that one call of `purge` deletes from each table."""
+"""The maximum number of rows that one call of `purge` deletes from each table."""
 
 R = TypeVar("R")
 
 
 class SQLiteStore(Store):
-    """A store in the file *path*, or in memory if that is `:memory:`.
+    """A store in the file *path*, or in memory if *path* is `:memory:`.
 
-    Several processes may use one file. A read sees every write that was finished before it.
+    Several processes can use one file. A read sees all writes that finished before it.
 
     Args:
-        path: The file; made, readable by its owner alone, if there is none.
-        busy_seconds: How long an operation waits for another process that writes, before the store
-            counts as unavailable.
-        now: The wall clock, for retention; also the clock of leases if it is not the real one.
-        bell: Wakes the other processes on this file. Without one they find work by polling.
-        index_batch: How many messages are added to the message index at a time.
+        path: The file. A missing file is created with access for its owner only.
+        busy_seconds: How long an operation waits for a writing process before it raises
+            `StoreUnavailable`.
+        now: The wall clock, for retention. A clock other than `utc_now` is also used for leases.
+        bell: Wakes the other processes on this file. Without a bell they find work by polling.
+        index_batch: The number of messages added to the message index at a time.
     """
 
     def __init__(
@@ -123,7 +126,7 @@ class SQLiteStore(Store):
             writer = ConnectionThread[Writer]("wats-store-writer", commit, report)
             await writer.start(self._connect_writer)
             threads.push_async_callback(writer.stop)
-            if self._path == MEMORY:  # it belongs to one connection
+            if self._path == MEMORY:  # other connections have other databases
                 self._reader = self._health = writer
             else:
                 self._reader = await self._start_reader("wats-store-reader", report, threads)
@@ -234,7 +237,7 @@ class SQLiteStore(Store):
     ) -> None:
         if self._writer is None:
             raise StoreClosed
-        self._writer.join(StoreOperation.RECEIVE, inbox.receive, arrivals, on_received, slots)
+        self._writer.join(_RECEIVE, inbox.receive, arrivals, on_received, slots)
 
     @override
     async def claim(self, consumer: str, limit: int) -> Claimed:
@@ -249,7 +252,7 @@ class SQLiteStore(Store):
     @override
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
         settle = partial(delivery_rows.settle, settlements=settlements)
-        # As a rule nothing waits for it, so it need not have a disk flush of its own.
+        # Usually nothing waits for a settlement, so it needs no disk flush of its own.
         patience_seconds = 0.0 if self._has_queues else SETTLE_PATIENCE_SECONDS
         settled = await self._write(
             StoreOperation.SETTLE, settle, patience_seconds=patience_seconds
@@ -335,10 +338,10 @@ class SQLiteStore(Store):
         now = self._now()
         inbox_before = now - timedelta(seconds=retention.inbox)
         messages_before = now - timedelta(seconds=retention.messages)
-        # Redeliveries of a message are recognized by its record.
+        # The record of a message identifies its redeliveries.
         records_before = min(messages_before, inbox_before)
 
-        # Old rows are looked for beside the writer; the writer looks at each of them once more.
+        # The reader finds old rows, and the writer checks each row again before deleting it.
         def look(connection: Connection) -> tuple[Sequence[int], ...]:
             return (
                 self._updates.next_rows(connection, inbox_before),
@@ -386,4 +389,4 @@ class SQLiteStore(Store):
 
 
 def _report_nothing(_: StoreOperation, __: Outcome, ___: float) -> None:
-    """Stand in for an observer."""
+    """Ignore an operation that has no observer."""

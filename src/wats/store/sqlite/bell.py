@@ -1,7 +1,7 @@
-"""Waking the other worker processes on a file, through descriptors that were made before the fork.
+"""Wake the other worker processes on a file, through pipes that were created before the fork.
 
-worker 0 ── commits work that it may not take itself ── one byte to every other pipe
-worker 1 ── its pipe is readable ─▸ its dispatcher looks for work
+worker 0 ── commits claimable deliveries ── writes a byte to every other pipe
+worker 1 ── its pipe becomes readable ─▸ its dispatcher claims
 """
 
 import asyncio
@@ -14,8 +14,8 @@ class Bell:
     """Wakes the processes that share a file.
 
     Args:
-        own: The end of the pipe that this process reads.
-        others: The ends that wake the other processes.
+        own: The read end of this process's pipe.
+        others: The write ends of the pipes of the other processes.
     """
 
     def __init__(self, own: int, others: Sequence[int]) -> None:
@@ -24,9 +24,9 @@ class Bell:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def ring(self) -> None:
-        """Wake the others. May be called from any thread, and never blocks."""
+        """Wake the other processes. Never blocks; can be called from any thread."""
         for descriptor in self._others:
-            with suppress(OSError):  # full: it has been woken and has not looked yet; or gone
+            with suppress(OSError):  # full, so the process is about to wake; or closed
                 os.write(descriptor, b"\0")
 
     def listen(self, wake: Callable[[], None]) -> None:
@@ -42,14 +42,14 @@ class Bell:
         wake()
 
     def close(self) -> None:
-        """Stop to listen. The descriptors stay open, for a process that takes this one's place."""
+        """Stop listening. The pipes stay open for the process that replaces this one."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.remove_reader(self._own)
         self._loop = None
 
 
 def bells_of(processes: int) -> tuple[Bell, ...]:
-    """Return a bell for each of so many processes. To be called before they are forked."""
+    """Return a bell for each of *processes* processes. Call it before the fork."""
     pipes = [os.pipe() for _ in range(processes)]
     for descriptors in pipes:
         for descriptor in descriptors:

@@ -1,4 +1,4 @@
-"""Emptying the write-ahead log, which holds erased content until it is truncated."""
+"""Empty the write-ahead log, which contains erased content until it is truncated."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -6,19 +6,19 @@ from typing import Any, Final
 from apsw import Connection
 
 LOCK_SECONDS: Final = 0.1
-"""How long the truncation may wait for readers: writers wait for it meanwhile."""
+"""How long the truncation may wait for readers, while writers wait for the truncation."""
 
 PASSIVE_ROUNDS: Final = 4
 REMAINING_PAGES: Final = 500
-"""How many pages may be left for the truncation to copy, while writers wait."""
+"""The maximum number of pages left to the truncation, which copies them while writers wait."""
 
 
 def checkpoint(connection: Connection, path: str) -> bool:
     """Copy the write-ahead log to the database file, and truncate it; return whether it is empty.
 
-    Nearly all of it is copied while others read and write. Only the rest is copied, and the file
-    truncated, under the write lock. Call outside of any transaction, on a connection with a busy
-    timeout of `LOCK_SECONDS`.
+    Most pages are copied while other connections read and write. Only the remaining pages are
+    copied, and the log is truncated, under the write lock. Call outside of a transaction, on a
+    connection with a busy timeout of `LOCK_SECONDS`.
     """
     if _is_empty(Path(f"{path}-wal")):
         return True

@@ -1,8 +1,8 @@
 """The clock of the store: milliseconds since 1970 that never go back and never jump.
 
-Leases and retries follow the time since boot, which no change of the wall clock touches. What is
-added to it, so that the sum looks like the time of day, is written to the database once per boot,
-so that all processes on one file agree.
+Leases and retries follow the time since boot, which is independent of changes of the wall clock. An
+offset makes it resemble the time of day. The offset is written to the database once per boot, so
+all processes on one file use the same.
 """
 
 import time
@@ -20,7 +20,7 @@ _WRITE = "UPDATE wats_queue SET boot = ?, clock_offset = ? WHERE id = 1"
 
 
 def _since_boot_ms() -> int:
-    # With the time that a suspended machine slept, where the system counts it.
+    # CLOCK_BOOTTIME, where it exists, includes the time in which the machine was suspended.
     return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)) // 1_000_000
 
 
@@ -36,10 +36,10 @@ def _wall_ms() -> int:
 
 
 class StoreClock:
-    """Reads the time of the store; `start` must come first.
+    """The clock of a store. Call `start` first.
 
     Args:
-        boot_id: Returns a name of the current boot of the machine, if it has one.
+        boot_id: Returns an id of the current boot of the machine, if the system has one.
         since_boot_ms: Returns the time since boot.
         wall_ms: Returns the time of day.
     """
@@ -57,11 +57,11 @@ class StoreClock:
         self._offset = 0
 
     def start(self, connection: apsw.Connection) -> None:
-        """Take the offset of this boot from the database, or write it. In a transaction."""
+        """Read the offset of this boot, or write it. Call it inside a transaction."""
         row: Any = connection.execute(_READ).fetchone()
         boot, offset, last_ms = row
         if boot is None or boot != self._boot_id():
-            # After a reboot with the wall clock behind, the time goes on where it stopped.
+            # If the wall clock was set back before the reboot, time continues where it stopped.
             offset = max(self._wall_ms(), last_ms) - self._since_boot_ms()
             connection.execute(_WRITE, (self._boot_id(), offset))
         self._offset = offset

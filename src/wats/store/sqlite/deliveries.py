@@ -1,13 +1,13 @@
-"""Deliveries in SQL: one row for each update and consumer, from arrival to the end.
+"""Deliveries in SQL: one row for each update and consumer, from arrival until done or dead.
 
-The first outstanding delivery of a consumer and ordering key is the *head*: only a head has a
-`due_at`, so only heads are claimed, and a unique index permits one for each ordering key. The
-others wait; when the head ends, the first of them becomes the head.
+The first outstanding delivery of a consumer and ordering key is the *head*. Only a head has a
+`due_at`, so only heads are claimed, and a unique index permits one head for each ordering key. The
+other deliveries are *followers*. When the head ends, the first follower becomes the head.
 
-    arrival ─▸ head ── leased ──▸ done: the row is deleted ─▸ the next one becomes the head
+    arrival ─▸ head ── leased ──▸ done: the row is deleted
        │         ▲         │
-       │         └─ retry ─┴─▸ dead: the row moves to the dead letters ─▸ likewise
-       └──▸ waits behind the head
+       │         └─ retry ─┴─▸ dead: the row is moved to the dead letters
+       └──▸ follower ─▸ head, when the previous head is done or dead
 
 Each function runs inside a transaction that its caller opened, and changes the counters of
 `Writer` together with the rows.
@@ -126,7 +126,7 @@ _COUNTS = "SELECT name, pending, leased, retry, dead FROM wats_consumers"
 _OLDEST = "SELECT consumer, arrived_at FROM wats_deliveries ORDER BY id LIMIT ?"
 
 _MOST_ORPHANS = 5000
-"""How many deliveries of other consumers are read to find the oldest of a configured one."""
+"""The maximum number of rows read to find the oldest delivery of a configured consumer."""
 
 _DEAD_LETTERS = """
 SELECT id, update_id, consumer, attempts, error, died_at FROM wats_dead_deliveries
@@ -158,13 +158,13 @@ _LEASE_OF = 8
 
 
 def register(writer: Writer, consumers: Sequence[Consumer]) -> None:
-    """Make *consumers* those of this process."""
+    """Set the consumers of this process, and register them."""
     writer.consumers = {consumer.name: consumer for consumer in consumers}
     keep_registered(writer)
 
 
 def keep_registered(writer: Writer) -> None:
-    """Note that the consumers of this process are still configured."""
+    """Renew the registration of the consumers of this process."""
     now = writer.clock()
     writer.executemany(_REGISTER, [(name, now) for name in writer.consumers])
 
@@ -172,10 +172,10 @@ def keep_registered(writer: Writer) -> None:
 def insert(
     writer: Writer, arrivals: Sequence[Arrival], slots: Mapping[str, int]
 ) -> tuple[Sequence[Sequence[Delivery]], Sequence[int]]:
-    """Insert the deliveries of *arrivals*, and lease as many of a consumer as it has *slots*.
+    """Insert the deliveries of *arrivals*; lease at most *slots* deliveries of each consumer.
 
     Returns:
-        For each arrival the deliveries that were leased on arrival, and how many were not.
+        For each arrival, its deliveries leased on arrival, and the number of its other deliveries.
     """
     leased: list[list[Delivery]] = [[] for _ in arrivals]
     waiting = [len(each.consumers) for each in arrivals]
@@ -196,7 +196,7 @@ def insert(
 
 
 def _count(writer: Writer, state: DeliveryState, consumers: Sequence[str], sign: int = 1) -> None:
-    """Count a delivery of each of *consumers* in *state*; with *sign* -1, no longer."""
+    """Add one delivery in *state* for each of *consumers*; subtract with *sign* -1."""
     for name, count in Counter(consumers).items():
         writer.count(name, state, sign * count)
 
@@ -204,7 +204,7 @@ def _count(writer: Writer, state: DeliveryState, consumers: Sequence[str], sign:
 def _rows_of(
     writer: Writer, arrivals: Sequence[Arrival], count: int, slots: Mapping[str, int]
 ) -> tuple[Sequence[_Row], Sequence[int]]:
-    """Return the *count* rows of *arrivals*, and for each row the position of its arrival."""
+    """Return the *count* rows of *arrivals*, and the position of the arrival of each row."""
     now = writer.clock()
     last_id: int = writer.execute(_TAKE_IDS, (count,)).get
     leases: dict[str, Iterator[_Row]] = {}
@@ -225,18 +225,18 @@ def _rows_of(
 
 
 def _leases(writer: Writer, name: str, now: int, slots: Mapping[str, int]) -> Iterator[_Row]:
-    """Yield due_at, lease, attempts and is_final of new deliveries, as long as they are asked."""
+    """Yield due_at, lease, attempts and is_final for new deliveries of *name*, without end."""
     free = slots.get(name, 0)
     if free > 0 and not writer.execute(HAS_DUE, (name, now)).get:
         consumer = writer.consumers[name]
         due_at = now + round(consumer.lease_seconds * 1000)
         yield from repeat((due_at, new_lease(), 1, consumer.max_attempts <= 1), free)
-    # Nothing that arrived later goes before a delivery without a lease.
+    # Deliveries after one without a lease are not leased either: older ones go first.
     yield from repeat((now, None, 0, False))
 
 
 def _insert_heads(writer: Writer, rows: Sequence[_Row]) -> Sequence[_Row]:
-    """Insert *rows* as heads; those whose ordering key has a head wait. Return all as inserted."""
+    """Insert *rows* as heads, or as followers of an existing head; return the inserted rows."""
     if change(writer, _INSERT_HEAD, rows) == len(rows):
         return rows
     inserted = {id_ for (id_,) in writer.execute(_INSERTED, (rows[0][0], rows[-1][0]))}
@@ -261,12 +261,12 @@ def _leased_on_arrival(row: _Row) -> Delivery:
 
 
 def new_lease() -> int:
-    """Return a number that no other lease has."""
+    """Return a random number that identifies a lease."""
     return secrets.randbits(62)
 
 
 def claim(writer: Writer, name: str, limit: int) -> Claimed:
-    """Lease the heads that have been due longest."""
+    """Lease heads of the consumer *name*, the earliest due first."""
     consumer, now, lease = writer.consumers[name], writer.clock(), new_lease()
     due_at = now + round(consumer.lease_seconds * 1000)
     rows: list[Any] = writer.execute(_DUE, (name, now, limit + 1)).fetchall()
@@ -307,7 +307,7 @@ def _unleased(attempts: int) -> DeliveryState:
 
 
 def renew(writer: Writer, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
-    """Move the ends of the leases that are held; return those that are not."""
+    """Extend the leases of *deliveries*; return the deliveries whose lease was lost."""
     now = writer.clock()
     rows = [
         (now + round(writer.consumers[each.consumer].lease_seconds * 1000), each.id, each.lease)
@@ -319,7 +319,7 @@ def renew(writer: Writer, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
 
 
 def settle(writer: Writer, settlements: Sequence[Settlement]) -> Settled:
-    """Write how leases ended; erase the payloads of what is done."""
+    """Delete deliveries that are done, with their payloads; write the state of the others."""
     is_done = DeliveryState.DONE
     done, due = _delete_held(
         writer, [each.delivery for each in settlements if each.state is is_done]
@@ -332,7 +332,7 @@ def settle(writer: Writer, settlements: Sequence[Settlement]) -> Settled:
 
 
 def _settle_other(writer: Writer, settlement: Settlement) -> set[str]:
-    """Settle a delivery that is not done; return its consumer if one of its deliveries is due."""
+    """Settle a delivery that is not done; return its consumer if a delivery became due."""
     delivery = settlement.delivery
     match settlement.state:
         case DeliveryState.DEAD:
@@ -355,7 +355,7 @@ def _settle_other(writer: Writer, settlement: Settlement) -> set[str]:
 def _delete_held(
     writer: Writer, deliveries: Sequence[Delivery]
 ) -> tuple[Sequence[Delivery], set[str]]:
-    """Delete *deliveries*; return those whose lease was held, and the consumers with a new head."""
+    """Delete the *deliveries* with a valid lease; return them, and consumers with a new head."""
     by_lease: dict[int, dict[int, Delivery]] = {}
     for each in deliveries:
         by_lease.setdefault(each.lease, {})[each.id] = each
@@ -372,7 +372,7 @@ def _delete_held(
 
 
 def _promote(writer: Writer, consumer: str, ordering_key: int, followers: int) -> str:
-    """Make the first of *followers* the head; return its consumer."""
+    """Make the first of *followers* followers the head; return its consumer."""
     writer.execute(_PROMOTE, (followers - 1, ordering_key, consumer))
     return consumer
 
@@ -385,7 +385,7 @@ def _put_back(writer: Writer, statement: str, delivery: Delivery, *values: objec
 
 
 def _finished(writer: Writer, deliveries: Sequence[Delivery]) -> Sequence[int]:
-    """Return the updates of *deliveries* of which nothing is left."""
+    """Return the updates of *deliveries* without remaining deliveries and dead letters."""
     finished = [each.update_id for each in deliveries if each.siblings == 1]
     if len(finished) < len(deliveries):
         lasts = {each.update_id: each.update_id + each.siblings - 1 for each in deliveries}
@@ -398,7 +398,7 @@ def _finished(writer: Writer, deliveries: Sequence[Delivery]) -> Sequence[int]:
 
 
 def depth(connection: Connection, configured: frozenset[str], now: int) -> InboxDepth:
-    """Read the counters and the oldest row."""
+    """Read the depth of every consumer, and the age of the oldest delivery."""
     consumers = {
         name: Depth(pending=pending, leased=leased, retry=retry, dead=dead)
         for name, pending, leased, retry, dead in connection.execute(_COUNTS)
@@ -410,9 +410,10 @@ def depth(connection: Connection, configured: frozenset[str], now: int) -> Inbox
 
 
 def _oldest(connection: Connection, consumers: frozenset[str] | None) -> int | None:
-    """Return when the oldest delivery of *consumers* arrived, of all if `None`.
+    """Return the arrival time of the oldest delivery of *consumers*, or of all if `None`.
 
-    Behind more than some thousand deliveries of other consumers, the last of these stands for it.
+    At most `_MOST_ORPHANS` rows are read. If none belongs to *consumers*, the arrival time of the
+    last row is returned.
     """
     rows: list[Any] = connection.execute(
         _OLDEST, (1 if consumers is None else _MOST_ORPHANS,)
@@ -425,7 +426,7 @@ def _oldest(connection: Connection, consumers: frozenset[str] | None) -> int | N
 
 
 def dead_letters(connection: Connection, limit: int, after: int) -> Sequence[DeadLetter]:
-    """Read dead letters in the order of their ids."""
+    """Read dead letters ordered by id."""
     return [
         DeadLetter(
             id=id_,
@@ -442,7 +443,7 @@ def dead_letters(connection: Connection, limit: int, after: int) -> Sequence[Dea
 
 
 def purge(writer: Writer, dead_seconds: float, limit: int) -> int:
-    """Delete dead letters, and deliveries of consumers that were not seen, for *dead_seconds*."""
+    """Delete dead letters, and deliveries of unregistered consumers, after *dead_seconds*."""
     before = writer.clock() - round(dead_seconds * 1000)
     old: list[Any] = writer.execute(_OLD_DEAD, (before, limit)).fetchall()
     writer.executemany(_DELETE_DEAD, old)

@@ -1,6 +1,6 @@
-"""The inbox in SQL: which updates are new, what they project, and who gets them.
+"""The inbox in SQL: deduplicate updates, write their projections, insert their deliveries.
 
-Each function runs inside a transaction that its caller opened.
+Each function runs in the open transaction of its caller.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -22,7 +22,7 @@ VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (occurred_at, key) DO NOTHING
 """
 
-# The ids of one transaction follow each other.
+# The ids inserted by one transaction are consecutive.
 _INSERTED = "SELECT occurred_at, key FROM wats_inbox WHERE id > last_insert_rowid() - ?"
 
 OLD_UPDATES = """
@@ -41,9 +41,9 @@ _NO_SLOTS: Final[Mapping[str, int]] = MappingProxyType({})
 def receive(
     writer: Writer, calls: Sequence[Sequence[Arrival]], slots: Mapping[str, int] = _NO_SLOTS
 ) -> Sequence[Sequence[Received | None]]:
-    """Store what is new of all *calls*; return the results of each.
+    """Store the new updates of all *calls*; return the results of each call.
 
-    Up to so many deliveries of each consumer as *slots* has are leased.
+    At most *slots* deliveries of each consumer are leased on arrival.
     """
     results = iter(_receive(writer, [each for arrivals in calls for each in arrivals], slots))
     return [list(islice(results, len(arrivals))) for arrivals in calls]
@@ -70,7 +70,7 @@ def _receive_new(
 
 
 def _insert_identities(writer: Writer, arrivals: Sequence[Arrival]) -> Collection[int]:
-    """Insert the identities of updates that are not messages; return the positions of others."""
+    """Insert the identities of updates without a message; return the positions of duplicates."""
     others = [each for each in enumerate(arrivals) if each[1].message is None]
     if not others:
         return ()
@@ -98,6 +98,6 @@ def _insert_identities(writer: Writer, arrivals: Sequence[Arrival]) -> Collectio
 
 
 def purge(connection: Connection, update_ids: Sequence[int], before: datetime) -> int:
-    """Delete the identities *update_ids*, which were found to be received before *before*."""
+    """Delete those identities *update_ids* that were received before *before*."""
     before_ms = to_ms(before)
     return change(connection, _PURGE, [(id_, before_ms) for id_ in update_ids])

@@ -1,21 +1,21 @@
-"""The index of messages by the hash of their WhatsApp id, and of the windows that they opened.
+"""The index of messages by a hash of their WhatsApp id, and by a hash of the windows they opened.
 
-A hash belongs to a random place of an index, and each place in a large index is another page that a
-commit has to write. So the index consists of buckets, one per 16,384 row ids, and messages are
-added to it some hundred at a time, in order: all insertions go to the last bucket, whatever the
-size of the store.
+Hashes are random, so in one large index each insertion would change another page, which a commit
+has to write. The index therefore consists of buckets, one per 16,384 row ids, and messages are
+indexed in batches of some hundred, in order: all insertions go to the last bucket, independent of
+the size of the store.
 
     row ids    0 … 262143     | 262144 … 278527 | 278528 … last indexed | … last
     found in   merged bucket  | bucket          | bucket                | memory of the writer
 
-A look-up searches each bucket that can have the message. So the upkeep merges buckets: sixteen that
-are complete become one, a small range of hashes at a time.
+A look-up searches every bucket that may contain the message. To bound their number, the upkeep
+merges sixteen complete buckets into one, a small range of hashes at a time.
 
-The messages that are not indexed yet are *pending*. Each writer holds their hashes in memory and
-reads those that other processes recorded; a reader scans the rows. A hash is no proof: callers
-compare the rows that they find.
+Messages that are not indexed yet are *pending*. Each writer keeps their hashes in memory, and reads
+the hashes that other processes recorded; a reader scans the rows. Hashes may collide: callers
+compare the rows.
 
-Each function runs inside a transaction that its caller opened.
+Each function runs in the open transaction of its caller.
 """
 
 from array import array
@@ -27,23 +27,24 @@ from apsw import Connection
 
 BUCKET_BITS = 14
 MERGED_BITS = 18
-"""Row ids that differ in these lower bits only share a bucket, and later a merged bucket. Part of
-the schema, like the numbers of buckets: even, ascending, and that of a merged bucket follows that
-of the first bucket that was merged."""
+"""Row ids that are equal without their lowest 14 bits share a bucket, and those that are equal
+without their lowest 18 bits share a merged bucket. Part of the schema, like the numbers of buckets:
+buckets have even numbers in ascending order; the number of a merged bucket is one above that of its
+first bucket."""
 
 _PER_MERGED = 2 << (MERGED_BITS - BUCKET_BITS)
-"""The distance of the numbers of merged buckets."""
+"""The difference between the numbers of consecutive merged buckets."""
 
 _MERGED_HASHES = 1 << 22
-"""The range of hashes that are merged at a time: a thousand entries of 2^18 messages."""
+"""The range of hashes merged at a time: about 1,000 entries in a bucket of 2^18 messages."""
 
 INDEX_BATCH: Final = 500
-"""How many messages are indexed at a time: enough that they share pages, few enough that a commit
-is hardly longer and a reader scans the pending ones in a fraction of a millisecond."""
+"""The number of messages indexed at a time. Large batches share pages; small batches keep commits
+short, and the scan of pending messages by readers below a millisecond."""
 
 TIME_TOLERANCE_MS = 600_000
-"""How much later than the first delivery of a message a redelivery may claim that it was sent. At
-a hundred million messages a month, one or two buckets of messages come in such a time."""
+"""By how much the time in a redelivery may exceed the time in the first delivery of a message. One
+or two buckets are filled in this time at a hundred million messages a month."""
 
 _FIRST_STEP = 2
 _STEP_FACTOR = 4
@@ -56,7 +57,7 @@ UPDATE wats_marks SET last_row_id = ?, pending_latest_at = max(pending_latest_at
 
 _PENDING = "SELECT wa_message_hash, row_id FROM wats_messages WHERE row_id > ?"
 
-# A message may have the hash of its own window.
+# The hash of a message may equal the hash of its window.
 _INDEX_PENDING = """
 INSERT OR IGNORE INTO wats_message_index (bucket, hash, row_id)
 SELECT (row_id >> ?2) * 2, hash, row_id FROM (
@@ -138,30 +139,30 @@ ON CONFLICT (bucket) DO UPDATE SET latest_at = max(latest_at, excluded.latest_at
 
 
 class Marks(NamedTuple):
-    """The last row id that was allocated, and the last that is indexed. No row id is reused."""
+    """The last allocated and the last indexed row id. Row ids are not reused."""
 
     last: int
     indexed: int
 
 
 def read_marks(connection: Connection) -> Marks:
-    """Read how far messages were recorded and indexed, by whichever process."""
+    """Read the last allocated and the last indexed row id of all processes."""
     last, indexed = connection.execute(_MARKS).get
     return Marks(last, indexed)
 
 
 def numbers(values: Iterable[int]) -> "apsw.CArrayBinding":
-    """Bind at least one of *values* as a table for `carray`."""
+    """Bind *values*, which must not be empty, as a table for `carray`."""
     return apsw.carray(array("q", values))
 
 
 class MessageIndex:
-    """What one writer knows of the pending messages.
+    """The pending messages in the memory of one writer.
 
-    Forget it when a transaction is rolled back: the next `catch_up` reads it from the table.
+    Call `forget` after a rollback; the next `catch_up` reads the pending messages from the table.
 
     Args:
-        batch: How many messages are indexed at a time.
+        batch: The number of messages indexed at a time.
     """
 
     def __init__(self, batch: int) -> None:
@@ -170,14 +171,14 @@ class MessageIndex:
         self._seen = Marks(0, 0)
 
     def forget(self) -> None:
-        """Drop what is in memory."""
+        """Drop the pending messages from memory."""
         self._pending, self._seen = {}, Marks(0, 0)
 
     def catch_up(self, connection: Connection) -> int:
         """Index the pending messages if there are enough; read those of other processes.
 
         Returns:
-            The last row id that was allocated.
+            The last allocated row id.
         """
         marks = read_marks(connection)
         if marks.last - marks.indexed >= self._batch:
@@ -194,8 +195,8 @@ class MessageIndex:
     def allocate(self, connection: Connection, hashes: Sequence[int], latest_at: int) -> None:
         """Allocate the next row ids to messages with *hashes*, which the caller inserts next.
 
-        Call `catch_up` first in the same transaction. *latest_at* is the latest of all times (ms)
-        that the messages state, or that their redeliveries or windows can have.
+        Call `catch_up` first in the same transaction. *latest_at* is the latest time (ms) in the
+        messages, their redeliveries and their windows.
         """
         first = self._seen.last + 1
         last = self._seen.last + len(hashes)
@@ -216,13 +217,13 @@ class MessageIndex:
     def find_since(
         self, connection: Connection, hashes: Sequence[int], times: Sequence[int]
     ) -> list[int]:
-        """Return the row ids of messages that were possibly recorded before; `catch_up` first.
+        """Return the row ids of recorded messages with *hashes*; call `catch_up` first.
 
-        For each of *hashes*, *times* has the time (ms) that the delivery of its message states. A
-        redelivery states the time of the first delivery, so the `latest_at` of its bucket is not
-        earlier. At a hundred million messages a month that leaves 2 or 3 buckets for a message of
-        now, and 90 to 120 for a redelivery after seven days, about 0.2 ms. Our own clock does not
-        matter, whether it is late, early or set back.
+        *times* are the times (ms) in the webhooks, one for each hash. A redelivery repeats the time
+        of the first delivery, so the bucket of its message has an equal or later `latest_at`. At a
+        hundred million messages a month, 2 or 3 buckets are searched for a current message, and 90
+        to 120, in about 0.2 ms, for a redelivery after seven days. Errors of our own clock have no
+        influence.
         """
         found = self.find_pending(hashes)
         rest = list(zip(times, hashes, strict=True))
@@ -246,7 +247,7 @@ def index_pending(connection: Connection) -> None:
 def look_up(
     connection: Connection, buckets: Collection[int], hashes: Collection[int]
 ) -> Sequence[int]:
-    """Return the row ids that *buckets* have for *hashes*: about 2 us for each pair."""
+    """Return the row ids of *hashes* in *buckets*, in about 2 us for each bucket and hash."""
     if not buckets or not hashes:
         return ()
     found = connection.execute(_LOOK_UP, (numbers(buckets), numbers(hashes)))
@@ -254,12 +255,12 @@ def look_up(
 
 
 def buckets_since(connection: Connection, since: int) -> Sequence[int]:
-    """Return the buckets that have messages of the time *since* (ms) or later."""
+    """Return the buckets with messages at or after *since* (ms)."""
     return [bucket for (bucket,) in connection.execute(_BUCKETS_SINCE, (since,))]
 
 
 def buckets_with_sent(connection: Connection) -> Iterator[Sequence[int]]:
-    """Yield the buckets that have sent messages, from the last to the first, in growing steps."""
+    """Yield the buckets with sent messages, from the last to the first, in growing steps."""
     before, count = 2**62, _FIRST_STEP
     while True:
         rows = connection.execute(_BUCKETS_BEFORE, (before, count))
@@ -271,14 +272,14 @@ def buckets_with_sent(connection: Connection) -> Iterator[Sequence[int]]:
 
 
 def remove(connection: Connection, row_ids: Collection[int], before_ms: int) -> None:
-    """Remove the messages *row_ids* not touched since *before_ms*, which are deleted next."""
+    """Remove the messages *row_ids* last updated before *before_ms*, which are deleted next."""
     rows = [(row_id, before_ms, *_buckets_of(row_id)) for row_id in row_ids]
     connection.executemany(_REMOVE, rows)
     _remove_empty(connection, {bucket for row in rows for bucket in row[2:]})
 
 
 def _buckets_of(row_id: int) -> tuple[int, int]:
-    """Return the buckets that can have the message *row_id*."""
+    """Return the bucket and the merged bucket of the message *row_id*."""
     return (row_id >> BUCKET_BITS) * 2, (row_id >> MERGED_BITS) * _PER_MERGED + 1
 
 
@@ -290,7 +291,7 @@ def merge(connection: Connection) -> int:
     """Move one range of hashes from sixteen complete buckets to their merged bucket.
 
     Returns:
-        How many rows changed; 0 when there is nothing left to merge.
+        The number of changed rows; 0 when nothing is left to merge.
     """
     complete = (read_marks(connection).indexed + 1) >> MERGED_BITS
     unmerged: int | None = connection.execute(_FIRST_UNMERGED, (complete * _PER_MERGED,)).get

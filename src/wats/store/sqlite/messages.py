@@ -1,6 +1,6 @@
 """Messages and the windows that they open, in SQL.
 
-Each function runs inside a transaction that its caller opened.
+Each function runs in the open transaction of its caller.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -103,7 +103,7 @@ WHERE row_id > ?2
 ORDER BY row_id
 LIMIT ?3
 """
-"""For a `Walk`. A message that was touched later has to stay, and does not end the walk."""
+"""For a `Walk`. An old message that was updated later is kept, and does not end the walk."""
 
 _PURGE = "DELETE FROM wats_messages WHERE row_id = ? AND updated_at < ?"
 
@@ -116,7 +116,7 @@ _Row: TypeAlias = tuple[Any, ...]
 
 _HASH, _OPENED_AT, _CREATED_AT, _UPDATED_AT, _DIRECTION, _STATUS = 1, 3, 4, 5, 8, 9
 _KEY, _IDENTITY = slice(6, 8), slice(6, 9)
-"""The phone_number_id and wa_message_id in a row, without and with the direction."""
+"""The columns phone_number_id and wa_message_id, without and with the direction."""
 
 
 def receive(writer: Writer, arrivals: Sequence[Arrival]) -> Collection[int]:
@@ -139,7 +139,7 @@ def receive(writer: Writer, arrivals: Sequence[Arrival]) -> Collection[int]:
 
 
 def record(writer: Writer, records: Sequence[MessageRecord]) -> Sequence[None]:
-    """Insert those of *records* that are not recorded yet, and adopt their early statuses."""
+    """Insert the new messages of *records*, and adopt their early statuses."""
     first = writer.message_index.catch_up(writer) + 1
     rows = [_row(row_id, each, None, EPOCH, 0) for row_id, each in enumerate(records, first)]
     if rows:
@@ -148,7 +148,7 @@ def record(writer: Writer, records: Sequence[MessageRecord]) -> Sequence[None]:
 
 
 def _own_window(arrival: Arrival) -> WindowRecord | None:
-    """Return the window of *arrival* if the row of its message can keep it."""
+    """Return the window of *arrival* if it can be stored in the row of its message."""
     message, window = arrival.message, arrival.window
     if (
         message is None
@@ -188,9 +188,9 @@ def _row(
 
 
 def _insert(writer: Writer, rows: Sequence[_Row], times: Sequence[int]) -> Collection[int]:
-    """Insert those of *rows* that are not recorded, and adopt their early statuses.
+    """Insert the new messages of *rows*, and adopt their early statuses.
 
-    The rows are numbered from the next row id. *times* are those (ms) that redeliveries state.
+    The rows are numbered from the next row id. *times* are the times (ms) in their webhooks.
 
     Returns:
         The positions of the other rows.
@@ -215,7 +215,7 @@ def _insert(writer: Writer, rows: Sequence[_Row], times: Sequence[int]) -> Colle
 def _known(
     writer: Writer, rows: Sequence[_Row], hashes: Sequence[int], times: Sequence[int]
 ) -> Collection[int]:
-    """Return the positions of *rows* whose message is recorded, or precedes in *rows*."""
+    """Return the positions of *rows* whose message is recorded, or is in a previous row."""
     row_ids = writer.message_index.find_since(writer, hashes, times)
     if not row_ids and len(set(hashes)) == len(hashes):
         return ()
@@ -230,7 +230,8 @@ def _known(
 
 
 def _sent(rows: Sequence[_Row]) -> Mapping[statuses.MessageKey, statuses.SentMessage]:
-    sent = [row for row in rows if row[_DIRECTION] is Direction.OUTBOUND]
+    outbound = Direction.OUTBOUND
+    sent = [row for row in rows if row[_DIRECTION] is outbound]
     return {
         row[_KEY]: statuses.SentMessage(row[0], row[_STATUS], row[_CREATED_AT], row[_UPDATED_AT])
         for row in sent
@@ -238,7 +239,7 @@ def _sent(rows: Sequence[_Row]) -> Mapping[statuses.MessageKey, statuses.SentMes
 
 
 def move_windows(writer: Writer, arrivals: Sequence[Arrival]) -> None:
-    """Move the windows of *arrivals* forward that the rows of their messages cannot keep."""
+    """Move forward the windows of *arrivals* that are not stored in rows of messages."""
     rows = [
         (window_digest(window.phone_number_id, window.customer), to_ms(window.last_inbound_at))
         for each in arrivals
@@ -253,7 +254,7 @@ def _window_hash(phone_number_id: str, customer: str) -> int:
 
 
 def page(connection: Connection, limit: int, cursor: str | None) -> MessagePage:
-    """Read the messages before *cursor*, and one more to know whether there is a next page."""
+    """Read *limit* messages before *cursor*, and one more to detect a next page."""
     last_row_id: int = connection.execute(_LAST_ROW_ID).get
     before = last_row_id + 1 if cursor is None else row_id_of(cursor, last_row_id)
     rows: list[Any] = connection.execute(_PAGE, (before, limit + 1)).fetchall()
@@ -263,13 +264,13 @@ def page(connection: Connection, limit: int, cursor: str | None) -> MessagePage:
 
 
 def get(connection: Connection, wa_message_id: str) -> MessageRecord | None:
-    """Read the message with this id; of several, the last recorded.
+    """Read the last recorded message with this id.
 
-    The search ends at the bucket of the message: at once for a recent one, after all buckets if
-    there is none. A bucket takes 2 to 5 us: 0.1 to 0.2 ms for five million messages.
+    The search starts at the latest bucket and ends at the bucket of the message. For an id without
+    a message it reads all buckets, 2 to 5 us each: 0.1 to 0.2 ms for five million messages.
     """
     values = short_fingerprint(wa_message_id), wa_message_id
-    # The pending messages first: they can become indexed between the two statements.
+    # Pending messages first: they may be indexed between the two statements.
     for statement in (_PENDING_MESSAGE, _INDEXED_MESSAGE):
         row = connection.execute(statement, values).fetchone()
         if row is not None:
@@ -280,12 +281,12 @@ def get(connection: Connection, wa_message_id: str) -> MessageRecord | None:
 def last_inbound_at(connection: Connection, phone_number_id: str, customer: str) -> datetime | None:
     """Read when *customer* last opened a window with this number.
 
-    The search ends with the first bucket whose messages are all older than the window; it takes as
-    long as that of `get`.
+    The search ends at the first bucket whose messages are all older than the window. Its cost is
+    that of `get`.
     """
     values = _window_hash(phone_number_id, customer), phone_number_id, customer
     digest = window_digest(phone_number_id, customer)
-    # The pending messages first: they can become indexed between the two statements.
+    # Pending messages first: they may be indexed between the two statements.
     found: int | None = connection.execute(_LATEST_WINDOW, (*values, digest)).get
     for latest_at, opened_at in connection.execute(_INDEXED_WINDOWS, values):
         if found is not None and found >= latest_at:
@@ -295,17 +296,17 @@ def last_inbound_at(connection: Connection, phone_number_id: str, customer: str)
 
 
 def old_windows(connection: Connection, before: datetime, limit: int) -> Sequence[int]:
-    """Look for windows not opened since *before*, among all of them."""
+    """Find windows that have not been opened since *before*, by scanning all windows."""
     return [digest for (digest,) in connection.execute(_OLD_WINDOWS, (to_ms(before), limit))]
 
 
 def purge(connection: Connection, row_ids: Sequence[int], before: datetime) -> int:
-    """Delete those messages of *row_ids* that were still not touched since *before*."""
+    """Delete the messages of *row_ids* that have not been updated since *before*."""
     before_ms = to_ms(before)
     message_index.remove(connection, row_ids, before_ms)
     return change(connection, _PURGE, [(row_id, before_ms) for row_id in row_ids])
 
 
 def purge_windows(connection: Connection, digests: Sequence[int], before: datetime) -> int:
-    """Delete those of the windows *digests* that were still not opened since *before*."""
+    """Delete the windows of *digests* that have not been opened since *before*."""
     return change(connection, _PURGE_WINDOW, [(digest, to_ms(before)) for digest in digests])

@@ -1,6 +1,6 @@
 """Idempotency keys in SQL.
 
-Each function runs inside a transaction that its caller opened.
+Each function runs in the open transaction of its caller.
 """
 
 from collections.abc import Sequence
@@ -58,7 +58,7 @@ def reserve(
     reserve_seconds: float,
     keep_seconds: float,
 ) -> Reservation:
-    """Reserve the key if it is free; otherwise return why not."""
+    """Reserve the key if it is free; otherwise return its state."""
     now = writer.clock()
     values = {
         "scope": key[0],
@@ -81,7 +81,7 @@ def reserve(
 
 
 class Completion(msgspec.Struct, frozen=True):
-    """The answer to a key, and the message that it is about."""
+    """The response of a completed request, and the message that was sent."""
 
     key: Key
     response: bytes
@@ -89,7 +89,7 @@ class Completion(msgspec.Struct, frozen=True):
 
 
 def complete(writer: Writer, completions: Sequence[Completion]) -> Sequence[None]:
-    """Keep the answers to some keys, and record their messages."""
+    """Store the responses of completed requests, and record their messages."""
     writer.executemany(_COMPLETE, [(each.response, *each.key) for each in completions])
     found = [each.message for each in completions if each.message is not None]
     messages.record(writer, found)
@@ -97,12 +97,12 @@ def complete(writer: Writer, completions: Sequence[Completion]) -> Sequence[None
 
 
 def doubt(connection: Connection, *, key: Key) -> None:
-    """Say that nobody knows how the request of this key ended."""
+    """Mark the outcome of the request with this key as unknown."""
     connection.execute(_DOUBT, key)
 
 
 def fail(connection: Connection, *, key: Key) -> None:
-    """Give the key back."""
+    """Delete the key, unless it is completed."""
     connection.execute(_FAIL, key)
 
 

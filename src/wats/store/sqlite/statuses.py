@@ -1,9 +1,10 @@
 """The statuses of outbound messages in SQL.
 
-The statuses of a message are stored by its row id. Those of a message that is not recorded, as
-another application sent it or the webhook overtook our own record, are *early* and stored by hash.
+The statuses of a message are stored by its row id. Statuses of a message that is not recorded are
+*early*, and are stored by hash: another application sent the message, or the webhook arrived before
+the response of Graph.
 
-Each function runs inside a transaction that its caller opened.
+Each function runs in the open transaction of its caller.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -21,7 +22,7 @@ from wats.store.sqlite.connection import Writer, change
 from wats.store.sqlite.message_index import buckets_with_sent, look_up, numbers
 
 ID_BITS = 16
-"""The lower bits of an id number the statuses of one message. Part of the schema."""
+"""The lowest bits of an id, which number the statuses of one message. Part of the schema."""
 
 _MESSAGES = """
 SELECT phone_number_id, wa_message_id, row_id, status, created_at, updated_at
@@ -108,7 +109,7 @@ _Row: TypeAlias = tuple[Any, ...]
 
 
 class SentMessage(msgspec.Struct):
-    """The row of an outbound message, as far as statuses concern it. Times are milliseconds."""
+    """The columns of an outbound message that statuses use. Times are milliseconds."""
 
     row_id: int
     status: str
@@ -120,8 +121,8 @@ def receive(writer: Writer, arrivals: Sequence[Arrival]) -> Iterable[datetime | 
     """Record the statuses of *arrivals*.
 
     Returns:
-        For each arrival that reports that a recorded message was delivered: when that message was
-        recorded as sent.
+        For each arrival, the time at which its message was recorded as sent, if the arrival is the
+        status `delivered` of a recorded message.
     """
     records = [each.status for each in arrivals if each.status is not None]
     if not records:
@@ -138,10 +139,10 @@ def _sent_at(status: StatusRecord | None, sent: Mapping[MessageKey, int]) -> dat
 
 
 def record(writer: Writer, records: Sequence[StatusRecord]) -> Mapping[MessageKey, int]:
-    """Record those of *records* that are not recorded yet, and move their messages on.
+    """Record the new statuses of *records*, and advance their messages by rank.
 
     Returns:
-        When the messages were created (ms), of those that are recorded.
+        The creation times (ms) of the recorded messages.
     """
     keys = [(each.phone_number_id, each.wa_message_id) for each in records]
     transitions = [
@@ -160,14 +161,14 @@ def record(writer: Writer, records: Sequence[StatusRecord]) -> Mapping[MessageKe
 def _find(
     writer: Writer, missing: dict[MessageKey, int]
 ) -> tuple[Mapping[MessageKey, SentMessage], Sequence[_Row]]:
-    """Take the messages that are recorded out of *missing*, keys with their hashes.
+    """Find the recorded messages of *missing*, keys with their hashes, and remove them there.
 
-    The buckets are searched from the last to the first, as most statuses follow soon. All of them
-    are searched for the first status of a message that is not recorded: about 0.05 ms at five
-    million messages. Its early status spares the next ones the search.
+    Buckets are searched from the last to the first, because most statuses follow soon after the
+    message. The first status of a message that is not recorded searches all buckets, about 0.05 ms
+    at five million messages; later ones find its early status before that.
 
     Returns:
-        These messages, and the early statuses of the others.
+        The recorded messages, and the early statuses of the others.
     """
     index = writer.message_index
     index.catch_up(writer)
@@ -185,7 +186,7 @@ def _find(
 def _read(
     connection: Connection, row_ids: Collection[int], missing: dict[MessageKey, int]
 ) -> dict[MessageKey, SentMessage]:
-    """Read those of the messages *row_ids* that are *missing*, and take them out of there."""
+    """Read the messages *row_ids* that are in *missing*, and remove them from *missing*."""
     if not row_ids:
         return {}
     found: dict[MessageKey, SentMessage] = {}
@@ -204,9 +205,9 @@ def _read_early(connection: Connection, hashes: Collection[int]) -> Sequence[_Ro
 
 
 def _add(connection: Connection, transitions: Sequence[tuple[SentMessage, Transition]]) -> None:
-    """Add those of *transitions* that are new to their messages, and move these on by rank.
+    """Add the new *transitions* to their messages, and advance the messages by rank.
 
-    The first 65,536 transitions of a message are kept.
+    At most 65,536 transitions of a message are kept.
     """
     if not transitions:
         return
@@ -238,7 +239,7 @@ def _add_early(
     transitions: Sequence[tuple[MessageKey, Transition]],
     early: Sequence[_Row],
 ) -> None:
-    """Add those of *transitions* that are not in *early*."""
+    """Add the *transitions* that are not in *early*."""
     known = {(*row[1:5], row[6]) for row in early}
     rows: list[_Row] = []
     for key, transition in transitions:
@@ -250,7 +251,7 @@ def _add_early(
 
 
 def adopt(connection: Connection, messages: Mapping[MessageKey, SentMessage]) -> None:
-    """Add the early statuses of *messages*, which were just recorded, to them."""
+    """Move the early statuses of *messages*, which have just been recorded, to the messages."""
     early = _read_early(connection, {short_fingerprint(key[1]) for key in messages})
     found = [(row[0], messages[row[1:3]], row[3:]) for row in early if row[1:3] in messages]
     if found:
@@ -259,7 +260,7 @@ def adopt(connection: Connection, messages: Mapping[MessageKey, SentMessage]) ->
 
 
 def history(connection: Connection, wa_message_id: str) -> Sequence[StatusRecord]:
-    """Read the transitions of this message; search all buckets with sent messages."""
+    """Read the transitions of this message, by searching all buckets with sent messages."""
     values = short_fingerprint(wa_message_id), wa_message_id, ID_BITS
     return [
         StatusRecord(
@@ -277,10 +278,10 @@ def history(connection: Connection, wa_message_id: str) -> Sequence[StatusRecord
 
 
 def purge(connection: Connection, ids: Sequence[int], before: datetime) -> int:
-    """Delete the statuses *ids*, which are from before *before*."""
+    """Delete the statuses *ids* that occurred before *before*."""
     return change(connection, _PURGE, [(id_, to_ms(before)) for id_ in ids])
 
 
 def purge_early(connection: Connection, ids: Sequence[int], before: datetime) -> int:
-    """Delete the early statuses *ids*, which are from before *before*."""
+    """Delete the early statuses *ids* that occurred before *before*."""
     return change(connection, _PURGE_EARLY, [(id_, to_ms(before)) for id_ in ids])

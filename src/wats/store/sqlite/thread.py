@@ -14,7 +14,7 @@ from wats.store.group_commit import (
     MAX_BATCH,
     Finish,
     GroupCommit,
-    Request,
+    StoreRequest,
     finish_all,
     request_of,
     run_all,
@@ -25,31 +25,31 @@ from wats.telemetry.contract.values import Outcome, StoreOperation
 C = TypeVar("C", bound=apsw.Connection)
 
 Observe: TypeAlias = Callable[[StoreOperation, Outcome, float], None]
-"""Called for every finished operation, on the loop of its caller."""
+"""Called on the loop of the caller after every operation."""
 
 
 class ConnectionThread(Generic[C]):
     """Runs requests on one connection, so that no event loop waits for a disk.
 
     Args:
-        run_batch: Gives each request its `results` or its `error`; never raises. Returns the
-            requests to finish: those that failed together come back one by one.
+        run_batch: Sets the `results` or the `error` of each request; never raises. Returns the
+            requests to finish: a joint request may be split after a failure.
     """
 
     def __init__(
         self,
         name: str,
-        run_batch: Callable[[C, Sequence[Request]], Sequence[Request]],
+        run_batch: Callable[[C, Sequence[StoreRequest]], Sequence[StoreRequest]],
         observe: Observe,
     ) -> None:
         self._run_batch = run_batch
         self._observe = observe
-        self._queue: SimpleQueue[list[Request]] = SimpleQueue()
+        self._queue: SimpleQueue[list[StoreRequest]] = SimpleQueue()
         self._group = GroupCommit(self._queue.put)
         self._thread = Thread(target=self._work, name=name, daemon=True)
 
     async def start(self, connect: Callable[[], C]) -> None:
-        """Connect. If that fails, or its caller is cancelled, the thread ends."""
+        """Connect. The thread ends if the connection fails or the caller is cancelled."""
         request, connected = request_of(connect)
         self._group.submit(request)
         self._thread.start()
@@ -60,7 +60,7 @@ class ConnectionThread(Generic[C]):
             raise
 
     async def stop(self) -> None:
-        """Run what was submitted, close the connection and end the thread."""
+        """Run the submitted requests, close the connection and end the thread."""
         request, stopped = request_of(_stop)
         self._group.submit(request)
         await stopped
@@ -86,9 +86,10 @@ class ConnectionThread(Generic[C]):
         finish: Finish,
         slots: Slots = NO_SLOTS,
     ) -> None:
-        """Submit an operation that runs in one call with all others that have the same *run*.
+        """Submit an operation that runs in one call with other operations of the same *run*.
 
-        With a callback for its result: there are thousands of them a second.
+        The result is passed to *finish*, because a future for each of thousands of operations a
+        second would be slow.
         """
         self._group.join(operation, run, item, finish, slots)
 
@@ -101,18 +102,18 @@ class ConnectionThread(Generic[C]):
             self._finish([connecting])
             return
         self._finish([connecting])
-        last: Request | None = None
+        last: StoreRequest | None = None
         while last is None:
             last = self._run_next_batch(connection)
-        with suppress(apsw.Error):  # everything is committed, and the caller waits
+        with suppress(apsw.Error):  # everything is committed, and the caller waits for the end
             connection.close()
         self._finish([last])
 
-    def _run_next_batch(self, connection: C) -> Request | None:
-        """Run and finish the next batch; return the request to stop, if that was its last one.
+    def _run_next_batch(self, connection: C) -> StoreRequest | None:
+        """Run and finish the next batch; return the request to stop, if it is the last request.
 
-        In a function of its own: a variable of the loop would keep the batch, and the webhook
-        bodies that it refers to, until the next one arrives.
+        It is a function, since a variable in a loop would keep the batch, with its webhook bodies,
+        in memory until the next batch arrives.
         """
         requests = self._next_batch()
         last = requests.pop() if requests[-1].run is _stop else None
@@ -120,32 +121,34 @@ class ConnectionThread(Generic[C]):
             self._finish(self._run_batch(connection, requests))
         return last
 
-    def _next_batch(self) -> list[Request]:
+    def _next_batch(self) -> list[StoreRequest]:
         requests = self._queue.get()
         with suppress(Empty):
             while sum(request.size for request in requests) < MAX_BATCH:
                 requests += self._queue.get_nowait()
         return requests
 
-    def _finish(self, requests: Sequence[Request]) -> None:
-        by_loop: dict[asyncio.AbstractEventLoop, list[Request]] = {}
+    def _finish(self, requests: Sequence[StoreRequest]) -> None:
+        by_loop: dict[asyncio.AbstractEventLoop, list[StoreRequest]] = {}
         for request in requests:
             by_loop.setdefault(request.loop, []).append(request)
         for loop, theirs in by_loop.items():
             with suppress(RuntimeError):  # the loop is closed, so its callers are gone
                 loop.call_soon_threadsafe(self._end, theirs)
 
-    def _end(self, requests: Sequence[Request]) -> None:
+    def _end(self, requests: Sequence[StoreRequest]) -> None:
         finish_all(requests, self._observe)
         self._group.ended(requests)
 
 
 def _stop() -> None:
-    """Stand for the last request of a thread."""
+    """Mark the last request of a thread; never called."""
 
 
-def run_each(connection: apsw.Connection, requests: Sequence[Request]) -> Sequence[Request]:
-    """Run every request by itself, outside of any transaction: for reads."""
+def run_each(
+    connection: apsw.Connection, requests: Sequence[StoreRequest]
+) -> Sequence[StoreRequest]:
+    """Run each request outside of a transaction, for reads."""
     for request in requests:
         try:
             request.perform(connection)
@@ -154,15 +157,16 @@ def run_each(connection: apsw.Connection, requests: Sequence[Request]) -> Sequen
     return requests
 
 
-def commit(writer: Writer, requests: Sequence[Request]) -> Sequence[Request]:
+def commit(writer: Writer, requests: Sequence[StoreRequest]) -> Sequence[StoreRequest]:
     """Run all *requests* in one transaction.
 
-    If one of them fails, each operation gets a transaction of its own: a bad one spoils no other.
+    If an operation fails, each operation is repeated in a transaction of its own, so that a failing
+    operation does not affect others.
     """
     try:
         writer.execute("BEGIN IMMEDIATE")
     except apsw.Error as error:
-        # Nothing can be written now; to try each alone would be to wait as long for each.
+        # The database cannot be written now: each further attempt would wait as long.
         for request in requests:
             request.error = translate(error)
         return requests

@@ -1,4 +1,4 @@
-"""Reading and writing whole SQLite stores, while no other process has the file open."""
+"""Read and write complete SQLite stores, while no other process has the file open."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -78,7 +78,7 @@ _EXPORT: Final[Mapping[type[StoredRow], str]] = {
     """,
 }
 
-# Heads with a lease that expired are the exhausted ones.
+# A head is exhausted if the lease of its last permitted attempt has expired.
 _INSERT: Final[Mapping[type[StoredRow], str]] = {
     ConsumerRow: "INSERT INTO wats_consumers (name, seen_at) VALUES (?, ?)",
     IdentityRow: """
@@ -141,12 +141,12 @@ _COUNTS: Final[Mapping[type[StoredRow], str]] = {
 
 
 def _ignore() -> None:
-    """Stand in for the bell: no other process has the file."""
+    """Wake no process, since no other process has the file open."""
 
 
 @contextmanager
 def _exclusive(path: str) -> Iterator[Writer]:
-    """Open the file for this process alone, in a transaction that is rolled back at the end.
+    """Open the file exclusively, in a transaction that is rolled back at the end.
 
     Raises:
         CopyRefused: Another process has the file open.
@@ -155,7 +155,7 @@ def _exclusive(path: str) -> Iterator[Writer]:
     try:
         writer = Writer(path, clock, _ignore)
         try:
-            # Each connection to a file with a write-ahead log holds a shared lock on it.
+            # Each connection to a file with a write-ahead log holds a shared lock on the file.
             writer.execute("PRAGMA locking_mode = EXCLUSIVE")
             writer.execute("PRAGMA secure_delete = ON")
             writer.execute("BEGIN EXCLUSIVE")
@@ -171,7 +171,7 @@ def _exclusive(path: str) -> Iterator[Writer]:
 
 
 def _prepare(path: str) -> None:
-    """Make or migrate the tables."""
+    """Create or migrate the tables."""
     try:
         writer = connect_writer(path, 0.5, lambda: 0, _ignore)
         try:
@@ -188,7 +188,7 @@ async def export(path: str) -> Batches:
     """Yield all rows of the store in the file *path*, in bounded batches.
 
     Raises:
-        CopyRefused: There is no such file, or another process has it open.
+        CopyRefused: The file does not exist, or another process has it open.
     """
     if not os.path.isfile(path):  # noqa: ASYNC240, PTH113  # nothing else runs
         raise CopyRefused(MISSING)
@@ -215,7 +215,7 @@ async def load(path: str, batches: Batches) -> Loaded:
     """Write all rows into the store in the file *path*, in one transaction; return the counts.
 
     Raises:
-        CopyRefused: The file holds rows already, or another process has it open.
+        CopyRefused: The store is not empty, or another process has the file open.
     """
     _prepare(path)
     with _exclusive(path) as writer:

@@ -1,4 +1,4 @@
-"""Finding old rows without an index by time, which every row would have to be written to."""
+"""Find old rows without an index by time, to which every row would have to be added."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -10,15 +10,15 @@ from wats.clock import to_ms
 
 
 class Walk:
-    """Goes through a table in the order of its ids, from where it stopped the last time.
+    """Reads a table in order of id, which is approximately the order of time, in several calls.
 
-    That is nearly the order of time. A row that is out of it, or is old and has to stay, holds up
-    nothing; it is looked at once in each walk through all that is old.
+    A walk continues where the previous call stopped, and ends after the last old row. Rows that are
+    out of order, or are old but must be kept, do not end a walk; each walk reads them again.
 
     Args:
-        statement: Selects, for a time, an id and a limit: ids, whether each is old, and whether
-            it can go.
-        limit: How many rows are looked at together; a walk ends where none of so many is old.
+        statement: Selects, for a time, an id and a limit: ids, whether a row is old, and whether it
+            can be deleted.
+        limit: The number of rows read at a time. A walk ends if none of them is old.
     """
 
     def __init__(self, statement: str, limit: int) -> None:
@@ -27,8 +27,10 @@ class Walk:
         self._after = 0
 
     def next_rows(self, connection: Connection, before: datetime) -> Sequence[int]:
-        """Return the ids of some rows that can go; none when a whole walk has found no more."""
-        turns = 1 if self._after == 0 else 2  # one that began in the middle begins again
+        """Return ids of rows that can be deleted; none if a complete walk has found none."""
+        turns = (
+            1 if self._after == 0 else 2
+        )  # a walk that did not start at the first row is repeated
         for _ in range(turns):
             if ids := self._go_on(connection, to_ms(before)):
                 return ids

@@ -1,7 +1,7 @@
 """The metric families as data; nothing else is ever exposed. No I/O.
 
-The exposition, the diagnostics, the sinks, the documentation and the tests read this one table. To
-change a name, a label or a value here is to change the contract with every reader of `/metrics`.
+Exposition, diagnostics, sinks, documentation and tests use this table. A change of a name, label or
+value here changes the contract with every reader of `/metrics`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

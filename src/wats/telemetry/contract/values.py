@@ -1,7 +1,7 @@
 """The vocabulary of telemetry: the closed lists of values. No I/O.
 
-The families that use them are in `wats.telemetry.families`. To change a value here is to change the
-contract with every reader of `/metrics`.
+`families.py` has the families that use these values. A change of a value here changes the contract
+with every reader of `/metrics`.
 """
 
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Method(LabelValue):
 
 
 class StatusClass(LabelValue):
-    """The class of an HTTP status; `unknown` if there was none, or one that ends nothing (1xx)."""
+    """The class of an HTTP status; `unknown` without a status, and for interim ones (1xx)."""
 
     SUCCESS = "2xx"
     REDIRECTION = "3xx"
@@ -45,7 +45,7 @@ class StatusClass(LabelValue):
 
 
 class Outcome(LabelValue):
-    """How something ended."""
+    """The outcome of an operation."""
 
     SUCCESS = "success"
     ERROR = "error"

@@ -1,4 +1,4 @@
-"""The registry as Prometheus reads it: text 0.0.4, or OpenMetrics 1.0. No I/O.
+"""The registry in the formats of Prometheus: text 0.0.4 and OpenMetrics 1.0. No I/O.
 
 All text of a series except its numbers is made once. The same state gives the same bytes: families
 in the order of the vocabulary, labels sorted by key, series in the order of their label values.
@@ -27,7 +27,7 @@ Pairs: TypeAlias = tuple[tuple[str, str], ...]
 """The keys and values of the labels of a series."""
 
 _GZIP_LEVEL: Final = 1
-"""The level takes a third of the default's time and its result is hardly larger."""
+"""Takes a third of the time of the default level; the result is hardly larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +209,7 @@ class Exposition:
         dialect = OPENMETRICS if prefers_openmetrics(accept) else TEXT
         body = "".join(self._texts(dialect)).encode()
         if accepts_gzip(accept_encoding):
-            # A time in the head of the archive would make two archives of the same state differ.
+            # With a time in the gzip header, the same state would not give the same bytes.
             packed = gzip.compress(body, _GZIP_LEVEL, mtime=0)
             return Rendered(dialect.content_type, "gzip", packed)
         return Rendered(dialect.content_type, None, body)
@@ -219,7 +219,7 @@ class Exposition:
         live = 0
         for part in self._parts_in(dialect):
             numbers = (gauges if part.family.kind is Kind.GAUGE else totals)[part.slots]
-            if part.family is SERIES:  # the last one, which counts itself as well
+            if part.family is SERIES:  # the last family, which counts itself as well
                 numbers = [live + len(numbers), self._registry.budget]
             text, samples = part.render(numbers)
             live += samples

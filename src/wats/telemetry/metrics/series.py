@@ -118,7 +118,8 @@ class Block:
 class Registry:
     """The blocks of the families that have a subject, and their slots on *board*.
 
-    Within a process, one thread records, into *row*; a scrape sums the rows of all.
+    Within a process, one thread records, into *row*; a scrape sums the rows of all. The slot
+    `spare` is never read, and takes the events of counters that are not exposed.
 
     Raises:
         IndexError: The board has no such row.
@@ -137,8 +138,14 @@ class Registry:
                 ends[shared] = blocks[-1].end
         self.blocks = tuple(blocks)
         self.gauges = board.gauges(ends[True])
-        self.slots = board.slots(row, ends[False])
+        self.spare = ends[False]
+        self.slots = board.slots(row, self.spare + 1)
         self._rows = [board.slots(each, ends[False]) for each in range(board.rows)]
+        self._blocks = {block.family: block for block in blocks}
+
+    def block(self, family: Family | None) -> Block | None:
+        """Return the block of *family*, if the family is exposed."""
+        return None if family is None else self._blocks.get(family)
 
     @property
     def budget(self) -> int:

@@ -1,4 +1,4 @@
-"""Shared memory: the numbers of all worker processes, in a layout made elsewhere."""
+"""Shared memory for the numbers of all worker processes. `series.py` defines the layout."""
 
 import mmap
 from typing import Final

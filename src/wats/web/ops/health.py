@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+from wats.errors import SchemaMismatch
 from wats.store import Store
 from wats.store.records import StoreHealth
 from wats.telemetry.contract.values import Method
@@ -32,8 +33,11 @@ async def healthz(parts: Parts, request: Request) -> Response:
 
 async def readyz(parts: Parts, request: Request) -> Response:
     """Return 200 if the store is readable and has our schema, and stored updates are dispatched."""
-    if parts.store is not None and not (await health_of(parts.store)).ok:
-        return problem(503, "not_ready", "The persistence check failed.")
+    health = None if parts.store is None else await health_of(parts.store)
+    if health is not None and not health.ok:
+        is_read = health is not UNREACHABLE
+        reason = SchemaMismatch.text if is_read else "The persistence check failed."
+        return problem(503, "not_ready", reason)
     if not parts.receiver.is_dispatching:
         return problem(503, "not_ready", "Stored updates are not dispatched.")
     return json_response(Health(ok=True, service="wats"))

@@ -32,7 +32,7 @@ class StoreView(Body, frozen=True):
     redacted_location: str
 
 
-class Status(Body, frozen=True):
+class ServiceStatus(Body, frozen=True):
     """A snapshot for operators."""
 
     service: str
@@ -103,7 +103,7 @@ async def status(parts: Parts, request: Request) -> Response:
     """Return the operator's snapshot."""
     store = parts.store
     return json_response(
-        Status(
+        ServiceStatus(
             service="wats",
             version=__version__,
             uptime_seconds=int(parts.uptime_seconds()),
@@ -174,7 +174,7 @@ def _view(health: StoreHealth) -> StoreView:
 def status_route() -> Route:
     """Return the route of the snapshot."""
     snapshot = Operation(
-        Method.GET, status, "getStatus", "Return a snapshot for operators.", Status
+        Method.GET, status, "getStatus", "Return a snapshot for operators.", ServiceStatus
     )
     return Route("/status", "/status", Posture.HIDDEN, "status", (snapshot,))
 

@@ -4,36 +4,36 @@
 -- (COLLATE "C"): rows are locked in the order in which Python sorts them, so transactions cannot
 -- deadlock.
 --
--- The key of each large table is led by phone_number_id, and each frequent statement carries it, so
--- that the tables can be partitioned or distributed by that column. wats_clock, wats_numbers and
--- wats_consumers are small: on a distributed PostgreSQL they are reference tables.
+-- phone_number_id is the first column of the key of each large table, and frequent statements have
+-- a condition on it, so the tables can be partitioned or distributed by that column. wats_clock,
+-- wats_numbers and wats_consumers are small: on a distributed PostgreSQL they are reference tables.
 
--- The clock of leases, retries and idempotency keys. It does not go back when the clock of the
--- server does: the shift makes up for it. One row.
+-- The clock of leases, retries and idempotency keys, in one row. It does not go back if the clock
+-- of the server does: the shift compensates for that.
 CREATE TABLE wats_clock (
     is_only boolean PRIMARY KEY DEFAULT true CHECK (is_only),
     shift bigint NOT NULL DEFAULT 0,
-    latest bigint NOT NULL DEFAULT 0  -- the latest time that was seen, a few seconds old
+    latest bigint NOT NULL DEFAULT 0  -- the latest recorded time, a few seconds old
 );
 
 INSERT INTO wats_clock DEFAULT VALUES;
 
--- STABLE, so that an index can be searched with it; evaluated once in each statement.
+-- STABLE, so that an index can be searched with the result; evaluated once in each statement.
 CREATE FUNCTION wats_now() RETURNS bigint LANGUAGE sql STABLE AS $$
     SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint + shift FROM wats_clock
 $$;
 
--- The business numbers that rows exist for; '' for updates that concern none.
+-- The business numbers with rows; '' is for updates without a number.
 CREATE TABLE wats_numbers (
     phone_number_id text COLLATE "C" PRIMARY KEY
 );
 
 CREATE TABLE wats_consumers (
     name text COLLATE "C" PRIMARY KEY,
-    seen_at bigint NOT NULL           -- when a process last had this consumer
+    seen_at bigint NOT NULL           -- when a process last registered the consumer
 );
 
--- The identity of updates without a message; those with one are known by their wats_messages row.
+-- The identities of updates without a message. A message is identified by its wats_messages row.
 CREATE TABLE wats_inbox (
     phone_number_id text COLLATE "C" NOT NULL,
     occurred_at bigint NOT NULL,      -- Meta's time, which a redelivery repeats
@@ -45,25 +45,25 @@ CREATE TABLE wats_inbox (
 
 CREATE INDEX wats_inbox_received ON wats_inbox (phone_number_id, received_at);
 
--- Each update takes 256 ids, one for each of its deliveries. Drawn in the transaction that stores
--- the update, see wats/store/postgres/receive.py for their order.
+-- Each update gets 256 ids, one for each of its deliveries. They are drawn in the transaction that
+-- stores the update; wats/store/postgres/receive.py explains their order.
 CREATE SEQUENCE wats_update_ids AS bigint INCREMENT BY 256;
 
--- Outstanding deliveries: one update for one consumer. The first of a consumer and ordering key is
--- the head, the only one with a due time; the others are its followers.
+-- Outstanding deliveries: one update for one consumer. The first delivery of a consumer and
+-- ordering key is the head; only a head has a due time. The other deliveries are its followers.
 CREATE TABLE wats_deliveries (
     phone_number_id text COLLATE "C" NOT NULL,
-    id bigint NOT NULL,               -- the order of arrival within an ordering key
+    id bigint NOT NULL,               -- in order of arrival within an ordering key
     update_id bigint NOT NULL,        -- the id of the first delivery of the update
-    siblings integer NOT NULL,        -- how many deliveries the update had
+    siblings integer NOT NULL,        -- the number of deliveries of the update
     consumer text COLLATE "C" NOT NULL,
     ordering_key bigint NOT NULL,
-    due_at bigint,                    -- head: its arrival, its retry, or the end of its lease
+    due_at bigint,                    -- head: arrival, time of retry, or lease expiry
     lease bigint,                     -- head: NULL if it is not leased
-    is_final boolean NOT NULL DEFAULT false, -- no attempt is left after the current one
+    is_final boolean NOT NULL DEFAULT false, -- the current attempt is the last
     attempts integer NOT NULL DEFAULT 0,
-    followers integer,                -- head: how many wait behind it; NULL on the others
-    last_id bigint NOT NULL,          -- head: the highest id of its ordering key; others: their id
+    followers integer,                -- head: their number; NULL for followers
+    last_id bigint NOT NULL,          -- head: the highest id of its ordering key; follower: its id
     error text,                       -- the class name of the last error
     arrived_at bigint NOT NULL,
     payload bytea NOT NULL,
@@ -78,20 +78,20 @@ CREATE TABLE wats_deliveries (
     toast.autovacuum_vacuum_cost_delay = 0
 );
 
--- The statistics of this table are hardly ever those of the moment. So that no plan depends on
--- them, each statement has one index that serves it in full: the others have conditions that it
--- does not imply, or another order.
+-- The statistics of this table are rarely current, so no plan may depend on statistics. Therefore
+-- exactly one index serves each statement: other indexes have conditions that the statement does
+-- not imply, or another order.
 
--- One head for each ordering key: this index is what replicas wait for each other at.
+-- One head for each ordering key. Concurrent inserts of replicas wait for each other at this index.
 CREATE UNIQUE INDEX wats_deliveries_head
 ON wats_deliveries (phone_number_id, consumer, ordering_key) WHERE followers IS NOT NULL;
 
--- What can be claimed. Empty while deliveries are leased on arrival, so it is cheap to look at.
+-- Claimable deliveries. Empty, and cheap to read, while deliveries are leased on arrival.
 CREATE INDEX wats_deliveries_due
 ON wats_deliveries (phone_number_id, consumer, due_at, id)
 WHERE due_at IS NOT NULL AND lease IS NULL;
 
--- What can be claimed once its lease expired.
+-- Leased deliveries, which become claimable when the lease expires.
 CREATE INDEX wats_deliveries_leased
 ON wats_deliveries (phone_number_id, consumer, due_at, id)
 WHERE due_at IS NOT NULL AND lease IS NOT NULL;
@@ -99,12 +99,12 @@ WHERE due_at IS NOT NULL AND lease IS NOT NULL;
 CREATE INDEX wats_deliveries_followers
 ON wats_deliveries (phone_number_id, consumer, ordering_key, last_id) WHERE due_at IS NULL;
 
--- What is left of an update with several deliveries.
+-- The remaining deliveries of an update that had several.
 CREATE INDEX wats_deliveries_siblings
 ON wats_deliveries (phone_number_id, update_id) WHERE siblings > 1;
 
--- The number of deliveries in each state. Each connection counts in a row of its own, so that no
--- transaction waits for another one here; a row may be negative, only the sum means something.
+-- The number of deliveries in each state. Each connection counts in a row of its own, so that
+-- transactions do not wait for each other here. A row may be negative; only the sum has a meaning.
 CREATE TABLE wats_depths (
     phone_number_id text COLLATE "C" NOT NULL,
     consumer text COLLATE "C" NOT NULL,
@@ -139,13 +139,13 @@ CREATE TABLE wats_dead_deliveries (
 CREATE INDEX wats_dead_deliveries_died ON wats_dead_deliveries (phone_number_id, died_at);
 
 -- Idempotency keys and their outcomes. Only digests of keys and bodies are kept. A scope begins
--- with the number that messages are sent from.
+-- with the business number of the sender.
 CREATE TABLE wats_requests (
     scope text COLLATE "C" NOT NULL,
     key_hash bytea NOT NULL,
     request_hash bytea NOT NULL,
     state text NOT NULL CHECK (state IN ('reserved', 'completed', 'unknown')),
-    reserved_until bigint NOT NULL,   -- still 'reserved' after this: its process died
+    reserved_until bigint NOT NULL,   -- if still 'reserved' then, the process died
     expires_at bigint NOT NULL,
     response bytea,
     PRIMARY KEY (scope, key_hash)
@@ -153,13 +153,13 @@ CREATE TABLE wats_requests (
 
 CREATE INDEX wats_requests_expires ON wats_requests (expires_at);
 
--- The projection of messages: never their content. Its status is the one that it was recorded with;
--- later ones are in wats_statuses.
+-- The projections of messages, without content. The status is that at the time of recording; later
+-- statuses are in wats_statuses.
 CREATE TABLE wats_messages (
     phone_number_id text COLLATE "C" NOT NULL,
     wa_message_id text COLLATE "C" NOT NULL,
     direction text COLLATE "C" NOT NULL CHECK (direction IN ('inbound', 'outbound')),
-    row_id bigint NOT NULL GENERATED ALWAYS AS IDENTITY, -- the order of recording
+    row_id bigint NOT NULL GENERATED ALWAYS AS IDENTITY, -- in order of recording
     from_phone text,
     to_phone text,
     type text NOT NULL,
@@ -173,7 +173,7 @@ CREATE TABLE wats_messages (
 CREATE INDEX wats_messages_recorded ON wats_messages (phone_number_id, row_id);
 CREATE INDEX wats_messages_updated ON wats_messages (phone_number_id, updated_at);
 
--- Every transition of every outbound message, also before the message is recorded.
+-- Every transition of every outbound message, including messages that are not recorded yet.
 CREATE TABLE wats_statuses (
     phone_number_id text COLLATE "C" NOT NULL,
     wa_message_id text COLLATE "C" NOT NULL,
@@ -187,8 +187,8 @@ CREATE TABLE wats_statuses (
 
 CREATE INDEX wats_statuses_occurred ON wats_statuses (phone_number_id, occurred_at);
 
--- When each customer last wrote to each number. Whose a window is cannot be read here, but who
--- knows a customer's number can compute its digest.
+-- When each customer last opened a window with each number. The digest cannot be reversed, but it
+-- can be computed for any known number.
 CREATE TABLE wats_windows (
     phone_number_id text COLLATE "C" NOT NULL,
     digest bigint NOT NULL,           -- BLAKE2b of the number and the customer
