@@ -3,7 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test check format serve bench requirements clean
+# Compiled modules are kept, also if the environment forbids that: the tests start hundreds of
+# processes, and each would compile all of its modules, which takes a second and a half.
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: setup demo test test-long test-all check format serve bench requirements clean
 
 setup: $(STAMP)
 
@@ -17,8 +21,14 @@ $(STAMP): requirements/dev.txt pyproject.toml
 demo: setup
 	@$(BIN)/wats demo
 
+# Two rings: a test runs in the second one if it has the marker `long`. Each ring uses two processes.
 test: setup
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not long"
+
+test-long: setup
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m long
+
+test-all: test test-long
 
 check: setup
 	@$(BIN)/ruff format --check .

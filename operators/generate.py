@@ -190,14 +190,14 @@ STATS = (
 """The top row."""
 
 
-def dashboard() -> dict[str, Any]:
-    """Return the dashboard in Grafana's format.
+def dashboard(rows: Mapping[str, Sequence[Graph]] = ROWS) -> dict[str, Any]:
+    """Return the dashboard in Grafana's format, with the graphs of *rows*.
 
     Raises:
         ValueError: A family of the vocabulary is in no row, or a graph uses a label that its family
             lacks.
     """
-    _check()
+    _check(rows)
     return {
         "uid": "wats",
         "title": "wats",
@@ -211,13 +211,14 @@ def dashboard() -> dict[str, Any]:
         "timezone": "browser",
         "templating": {"list": list(_variables())},
         "panels": [
-            {"id": number, **panel} for number, panel in enumerate((*_stats(), *_rows()), start=1)
+            {"id": number, **panel}
+            for number, panel in enumerate((*_stats(), *_rows(rows)), start=1)
         ],
     }
 
 
-def _check() -> None:
-    graphs = [graph for row in ROWS.values() for graph in row]
+def _check(rows: Mapping[str, Sequence[Graph]]) -> None:
+    graphs = [graph for row in rows.values() for graph in row]
     if missing := [
         each.name for each in FAMILIES if each not in {graph.family for graph in graphs}
     ]:
@@ -272,9 +273,9 @@ def _stats() -> Iterator[dict[str, Any]]:
         }
 
 
-def _rows() -> Iterator[dict[str, Any]]:
+def _rows(rows: Mapping[str, Sequence[Graph]]) -> Iterator[dict[str, Any]]:
     top = STAT_HEIGHT
-    for title, graphs in ROWS.items():
+    for title, graphs in rows.items():
         position = _grid(0, top, COLUMNS, 1)
         yield {"type": "row", "title": title, "collapsed": False, "gridPos": position, "panels": []}
         top += 1

@@ -61,6 +61,7 @@ def head_and_body(request: bytes) -> tuple[dict[str, str], bytes]:
     return dict(line.split(": ", 1) for line in lines), body
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)  # it starts 30 processes, one after the other
 def test_everything_is_measured_in_one_run(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
@@ -102,6 +103,7 @@ def test_everything_is_measured_in_one_run(tmp_path: Path) -> None:
     assert "Traceback" not in errors
 
 
+@pytest.mark.long
 def test_only_the_selected_benchmarks_are_measured() -> None:
     process = bench(*SHORT, "--only", "ceiling")
     output, _ = process.communicate()
@@ -157,6 +159,7 @@ def test_paths_that_are_compared_are_of_the_same_length() -> None:
     assert [each.differs for each in compared][-2:] == [False, True]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stop_leaves_no_process_behind(number: signal.Signals) -> None:
@@ -270,6 +273,7 @@ def test_sends_have_keys_of_their_own_on_request() -> None:
     assert "idempotency-key" not in head_and_body(plain.make())[0]
 
 
+@pytest.mark.long
 async def test_the_rival_handles_every_update_that_it_acknowledges(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

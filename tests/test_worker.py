@@ -422,9 +422,9 @@ async def test_a_settlement_that_fails_during_a_stop_is_tried_again(bench: Bench
 
 
 async def test_a_stop_is_bounded_although_settling_fails(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench,
 ) -> None:
-    monkeypatch.setattr("wats.worker.END_SECONDS", 0.1)
+    bench.make(end_seconds=0.1)
     bench.failing = {"settle"}
     bench.waiting = [1001]
     bench.worker.start()
@@ -536,9 +536,9 @@ async def test_a_worker_is_alive_from_its_start_to_its_stop(bench: Bench) -> Non
 
 
 async def test_a_stop_ends_although_a_duty_swallows_its_cancellation(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench,
 ) -> None:
-    monkeypatch.setattr("wats.worker.END_SECONDS", 0.1)
+    bench.make(end_seconds=0.1)
     gate = asyncio.Event()
 
     async def claim(limit: int) -> tuple[Sequence[int], bool]:
@@ -557,9 +557,9 @@ async def test_a_stop_ends_although_a_duty_swallows_its_cancellation(
 
 
 async def test_a_stop_ends_although_a_handling_swallows_its_cancellation(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    bench: Bench,
 ) -> None:
-    monkeypatch.setattr("wats.worker.END_SECONDS", 0.1)
+    bench.make(end_seconds=0.1)
     gate = asyncio.Event()
 
     async def stubborn(item: int) -> None:

@@ -71,6 +71,7 @@ class Worker(Generic[J]):
         poll_seconds: The longest pause between claims. Due retries, and jobs of a process that
             died, are found after this pause.
         renew_seconds: The interval of lease renewals.
+        end_seconds: The time limit of cancelled jobs and of the last settlement at a stop.
     """
 
     def __init__(
@@ -80,11 +81,13 @@ class Worker(Generic[J]):
         concurrency: int,
         poll_seconds: float,
         renew_seconds: float,
+        end_seconds: float = END_SECONDS,
     ) -> None:
         self._duties = duties
         self._concurrency = concurrency
         self._poll_seconds = poll_seconds
         self._renew_seconds = renew_seconds
+        self._end_seconds = end_seconds
         self._held: set[J] = set()
         self._ended: list[J] = []
         self._reserved = 0
@@ -175,13 +178,13 @@ class Worker(Generic[J]):
             job.cancel()
         await self._until(
             lambda: not (self._held or self._ended or self._is_claiming or self._reserved),
-            END_SECONDS,
+            self._end_seconds,
         )
         self._ending = True
         for task in self._tasks:
             task.cancel()
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=END_SECONDS)
+            await asyncio.wait(self._tasks, timeout=self._end_seconds)
 
     async def _until(self, is_reached: Callable[[], bool], seconds: float) -> None:
         with suppress(TimeoutError):

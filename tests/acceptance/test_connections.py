@@ -30,6 +30,8 @@ from tests.process.http.wire import (
 from tests.settings import SECRETS, config_of
 from wats.service.upkeep import CHECKPOINT_EVERY_SECONDS
 
+pytestmark = pytest.mark.long
+
 HOOK = "/webhooks/whatsapp"
 SECONDS = 3.0
 MIB = 1024 * 1024

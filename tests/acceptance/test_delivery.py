@@ -15,7 +15,8 @@ from apsw import Connection
 from tests.settings import HOOK
 from wats.config import InboxConfig
 from wats.inbound.updates import Update
-from wats.service import components, create_wats_service_app
+from wats.service import create_wats_service_app
+from wats.service.components import DRAIN_SECONDS
 from wats.store.sqlite import SQLiteStore
 from wats.testing import example_profile, example_secrets, serving, sign
 
@@ -62,7 +63,13 @@ class Sender:
 
 
 @asynccontextmanager
-async def service(database: Path, *handlers: Handler, log: Any = None, **inbox: Any) -> Any:
+async def service(
+    database: Path,
+    *handlers: Handler,
+    log: Any = None,
+    drain_seconds: float = DRAIN_SECONDS,
+    **inbox: Any,
+) -> Any:
     """Serve a gateway on *database* with a store of its own, as a process would."""
     app = create_wats_service_app(
         profile=example_profile(inbox=InboxConfig(**{"concurrency": CONCURRENCY, **inbox})),
@@ -70,6 +77,7 @@ async def service(database: Path, *handlers: Handler, log: Any = None, **inbox: 
         persistence=SQLiteStore(str(database)),
         handlers=handlers,
         log=log or (lambda _: None),
+        drain_seconds=drain_seconds,
     )
     async with serving(app) as url, aiohttp.ClientSession() as session:
         yield Sender(session, url)
@@ -213,9 +221,8 @@ async def test_a_quick_handler_is_not_delayed_by_a_slow_one(database: Path, unti
 
 
 async def test_a_clean_stop_inside_a_conversation_repeats_no_update_that_returned(
-    database: Path, until, monkeypatch: pytest.MonkeyPatch
+    database: Path, until
 ) -> None:
-    monkeypatch.setattr(components, "DRAIN_SECONDS", 0.1)
     begun: list[int] = []
     returned: list[int] = []
     may_return = False
@@ -226,7 +233,7 @@ async def test_a_clean_stop_inside_a_conversation_repeats_no_update_that_returne
             await asyncio.Event().wait()
         returned.append(number_of(update))
 
-    async with service(database, handle) as sender:
+    async with service(database, handle, drain_seconds=0.1) as sender:
         await sender.send(*range(10), customer="15550001111")
         await until(lambda: 5 in begun)
     assert returned == list(range(5))
@@ -240,9 +247,8 @@ async def test_a_clean_stop_inside_a_conversation_repeats_no_update_that_returne
 
 
 async def test_stops_make_no_dead_letter_of_an_update_that_was_never_called(
-    database: Path, until, monkeypatch: pytest.MonkeyPatch
+    database: Path, until
 ) -> None:
-    monkeypatch.setattr(components, "DRAIN_SECONDS", 5.0)
     begun: list[int] = []
     inbox = {"max_attempts": 1, "lease_seconds": 1.0, "concurrency": 2}
 

@@ -24,6 +24,8 @@ from wats.inbound.envelope import parse
 from wats.inbound.normalize import normalize
 from wats.testing import sign
 
+pytestmark = pytest.mark.long
+
 KILLS = 14
 CONNECTIONS = 8
 QUICK, STUBBORN = "journal_handlers:quick", "journal_handlers:stubborn"

@@ -14,8 +14,8 @@ from apsw import Connection
 
 from tests.settings import HOOK, NUMBER_ID, WABA_ID
 from wats.config import InboxConfig, TelemetryConfig
-from wats.inbound import watchdog
 from wats.inbound.updates import Update
+from wats.inbound.watchdog import MAX_ABANDONED
 from wats.process.server import Server, bind
 from wats.service import create_wats_service_app
 from wats.store.records import Claimed
@@ -115,19 +115,22 @@ MISBEHAVIOUR = [
 ]
 
 
-def webhook(text: str) -> bytes:
-    """Return a message of a conversation of its own."""
-    message = {
-        "from": str(15550000000 + sum(text.encode())),
-        "id": f"wamid.{text}",
-        "timestamp": "1790000000",
-        "type": "text",
-        "text": {"body": text},
-    }
+def webhook(*texts: str) -> bytes:
+    """Return a webhook with one message for each of *texts*, each in its own conversation."""
+    messages = [
+        {
+            "from": str(15550000000 + 1000 * sum(text.encode()) + place),
+            "id": f"wamid.{text}",
+            "timestamp": "1790000000",
+            "type": "text",
+            "text": {"body": text},
+        }
+        for place, text in enumerate(texts)
+    ]
     value = {
         "messaging_product": "whatsapp",
         "metadata": {"phone_number_id": NUMBER_ID},
-        "messages": [message],
+        "messages": messages,
     }
     entry = {"id": WABA_ID, "changes": [{"field": "messages", "value": value}]}
     return json.dumps({"object": "whatsapp_business_account", "entry": [entry]}).encode()
@@ -254,8 +257,9 @@ async def test_a_stop_ends_although_a_handler_swallows_every_cancellation(
 ) -> None:
     handler = Handler(swallow_every_cancellation)
     inbox = InboxConfig(lease_seconds=60.0, handler_timeout_seconds=30.0)
+    options = {"drain_seconds": 0.1}
 
-    async with open_gateway(handlers=[handler], inbox=inbox) as gateway:
+    async with open_gateway(handlers=[handler], inbox=inbox, app_options=options) as gateway:
         await gateway.webhook(webhook("bad"))
         await until(lambda: handler.calls["bad"])
         async with asyncio.timeout(20):
@@ -267,17 +271,17 @@ async def test_a_stop_ends_although_a_handler_swallows_every_cancellation(
 
 
 async def test_the_readiness_probe_fails_while_calls_that_never_end_block_every_consumer(
-    open_gateway, until, monkeypatch
+    open_gateway,
 ) -> None:
-    monkeypatch.setattr(watchdog, "MAX_ABANDONED", 1)
+    inbox = InboxConfig(concurrency=MAX_ABANDONED, handler_timeout_seconds=0.2, max_attempts=1)
     handler = Handler(swallow_every_cancellation)
 
     async def probe() -> int:
         return (await gateway.ask("GET", "/readyz")).status
 
-    async with open_gateway(handlers=[handler], inbox=INBOX) as gateway:
+    async with open_gateway(handlers=[handler], inbox=inbox) as gateway:
         assert await probe() == 200
-        await gateway.webhook(webhook("bad"))
+        await gateway.webhook(webhook(*(f"bad {number}" for number in range(MAX_ABANDONED))))
         async with asyncio.timeout(20):
             while await probe() != 503:
                 await asyncio.sleep(0.05)

@@ -23,6 +23,8 @@ from tests.acceptance.test_connections import Serving, running
 from tests.process.http.wire import HOOK, OFFERS, TOKEN, chunked, head, post, statuses_of
 from wats.testing import BEARER_TOKEN
 
+pytestmark = pytest.mark.long
+
 HOSTILE = 10_000
 ATTACKERS = 3
 PIPELINED = 2

@@ -29,6 +29,8 @@ from wats.privacy import Secret
 from wats.simulator import Simulator, SimulatorSettings
 from wats.testing import APP_SECRET, BEARER_TOKEN, VERIFY_TOKEN
 
+pytestmark = pytest.mark.long
+
 STORM_SECONDS = float(os.environ.get("WATS_STORM_SECONDS", "6"))
 """How long replicas are killed; longer for a thorough run."""
 

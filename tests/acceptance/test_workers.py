@@ -22,6 +22,8 @@ from wats.inbound.envelope import parse
 from wats.inbound.normalize import normalize
 from wats.testing import BEARER_TOKEN, sign
 
+pytestmark = pytest.mark.long
+
 WORKERS = 4
 KILLS = 2
 CONNECTIONS = 48

@@ -70,6 +70,7 @@ def test_every_module_of_the_command_line_is_a_command_but_the_one_they_share() 
     assert modules == commands | {"__init__", "options"}
 
 
+@pytest.mark.long
 def test_the_demo_loses_no_update(wats) -> None:
     result = wats.run("demo")
 

@@ -48,7 +48,13 @@ def outputs() -> dict[str, Output]:
     return {}
 
 
-@pytest.fixture(params=VARIANTS)
+ONE_PROCESS_EACH = [
+    pytest.param(name, marks=[pytest.mark.long, pytest.mark.xdist_group(f"output of {name}")])
+    for name in VARIANTS
+]
+
+
+@pytest.fixture(params=ONE_PROCESS_EACH)
 def output(
     request: pytest.FixtureRequest,
     outputs: dict[str, Output],

@@ -24,6 +24,8 @@ from tests.privacy.wire import ask_all
 from tests.settings import NOBODY
 from wats.cli import main
 
+pytestmark = pytest.mark.long
+
 HERE = Path(__file__).parent
 NO_NETWORK = (sys.executable, str(HERE / "no_network.py"))
 """The kernel kills this program when it connects anywhere, or starts a child that could."""

@@ -3,6 +3,7 @@
 from itertools import islice
 from pathlib import Path
 
+import pytest
 import uvloop
 
 from tests.privacy.asking import Ask
@@ -44,6 +45,7 @@ async def leak(canaries: Canaries, folder: Path) -> dict[str, str]:
     return service.surfaces
 
 
+@pytest.mark.long
 def test_every_planted_leak_is_found_on_every_surface(tmp_path: Path) -> None:
     canaries = Canaries()
 

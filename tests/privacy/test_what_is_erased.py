@@ -187,6 +187,7 @@ async def served(folder: Path, workers: int) -> AsyncIterator[str]:
         await process.wait()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_wats_serve_erases_content_within_a_minute(tmp_path: Path, workers: int) -> None:
     database = tmp_path / "wats.db"

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from wats.process import shared_listener as sharing
 from wats.process.http.admission import Admission, ConnectionLimits
 from wats.process.server import bind
 from wats.process.shared_listener import SLACK, Share, SharedListener, shares_of
@@ -51,7 +50,7 @@ class Listener(socket.socket):
 class Process:
     """Represents one of the processes; here all run in one process."""
 
-    def __init__(self, number: int, share: Share, listener: socket.socket) -> None:
+    def __init__(self, number: int, share: Share, listener: socket.socket, **pauses: float) -> None:
         self.connections: set[object] = set()
         self.share = share
         self.listener = Listener(listener)
@@ -61,6 +60,7 @@ class Process:
             connections=self.connections,
             make_protocol=lambda: Conversation(number, self.connections),
             admission=Admission((), ConnectionLimits()),
+            **pauses,
         )
 
 
@@ -95,9 +95,11 @@ async def clients(listener: socket.socket) -> AsyncIterator[Clients]:
 
 
 @asynccontextmanager
-async def processes(listener: socket.socket, count: int) -> AsyncIterator[Sequence[Process]]:
+async def processes(
+    listener: socket.socket, count: int, **pauses: float
+) -> AsyncIterator[Sequence[Process]]:
     all_of_them = [
-        Process(number, share, listener) for number, share in enumerate(shares_of(count))
+        Process(number, share, listener, **pauses) for number, share in enumerate(shares_of(count))
     ]
     for process in all_of_them:
         process.shared.open()
@@ -155,10 +157,9 @@ async def test_connections_accepted_before_the_end_are_counted(
 
 
 async def test_a_process_that_was_waiting_at_the_end_takes_no_more(
-    listener: socket.socket, clients: Clients, monkeypatch: pytest.MonkeyPatch
+    listener: socket.socket, clients: Clients
 ) -> None:
-    monkeypatch.setattr(sharing, "MOMENT_SECONDS", 0.1)
-    async with processes(listener, 2) as (busy, idle):
+    async with processes(listener, 2, moment_seconds=0.1) as (busy, idle):
         await idle.shared.close()
         idle.share.publish(-SLACK)
         connecting = asyncio.create_task(clients.connect())
@@ -173,10 +174,9 @@ async def test_a_process_that_was_waiting_at_the_end_takes_no_more(
 
 @pytest.mark.parametrize("failure", [errno.EMFILE, errno.ECONNABORTED])
 async def test_a_listener_that_fails_is_tried_again(
-    listener: socket.socket, clients: Clients, monkeypatch: pytest.MonkeyPatch, failure: int
+    listener: socket.socket, clients: Clients, failure: int
 ) -> None:
-    monkeypatch.setattr(sharing, "RETRY_SECONDS", 0.05)
-    async with processes(listener, 1) as (only,), asyncio.timeout(5):
+    async with processes(listener, 1, retry_seconds=0.05) as (only,), asyncio.timeout(5):
         only.listener.failures = [failure]
 
         assert await clients.connect() == 0

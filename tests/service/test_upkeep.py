@@ -7,7 +7,6 @@ import pytest
 
 from wats.config import InboxConfig, MessagesConfig
 from wats.errors import StoreUnavailable
-from wats.service import upkeep as upkeep_module
 from wats.service.upkeep import Upkeep
 from wats.store.records import Depth, InboxDepth, Retention
 from wats.telemetry import Adapter, FamilySet, RouteLabel, Telemetry
@@ -73,6 +72,8 @@ async def kept(
         leads=leads,
         log=log,
         now=lambda: NOON,
+        purge_seconds=0.001,
+        measure_seconds=0.001,
     )
     await upkeep.start()
     while store.asked < until or store.purged < purges:
@@ -80,12 +81,6 @@ async def kept(
     await asyncio.sleep(0.01)
     await upkeep.stop()
     return telemetry
-
-
-@pytest.fixture(autouse=True)
-def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upkeep_module, "MEASURE_EVERY_SECONDS", 0.001)
-    monkeypatch.setattr(upkeep_module, "PURGE_EVERY_SECONDS", 0.001)
 
 
 DEPTH = InboxDepth(

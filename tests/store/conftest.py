@@ -18,7 +18,7 @@ from wats.store.records import (
     Reservation,
     Settlement,
 )
-from wats.store.sqlite import message_index
+from wats.store.sqlite import SQLiteStore
 from wats.testing import FakeClock
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -76,18 +76,16 @@ def closed_store(
     kind: str,
     request: pytest.FixtureRequest,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     clock: FakeClock,
 ) -> Store:
     if kind == "postgres":
         return open_store(request.getfixturevalue("postgres_url"))
+    if kind == "sqlite-gathering":  # indexes messages so often that every test includes it
+        return SQLiteStore(str(tmp_path / "wats.db"), now=clock, index_batch=1)
     urls = {
         "sqlite-file": f"sqlite:///{tmp_path}/wats.db",
         "sqlite-memory": "sqlite:///:memory:",
-        "sqlite-gathering": f"sqlite:///{tmp_path}/wats.db",
     }
-    if kind == "sqlite-gathering":  # so often that every test meets it
-        monkeypatch.setattr(message_index, "INDEX_BATCH", 1)
     return open_store(urls[kind], now=clock)
 
 

@@ -4,8 +4,10 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +26,7 @@ from wats.store.records import (
     Settlement,
     StatusRecord,
 )
-from wats.store.sqlite import SQLiteStore, message_index
+from wats.store.sqlite import SQLiteStore
 from wats.testing import FakeClock
 
 MakeArrival = Callable[..., Arrival]
@@ -47,7 +49,13 @@ def clock() -> FakeClock:
 @pytest.fixture
 async def stores(path: Path, clock: FakeClock) -> AsyncIterator[list[SQLiteStore]]:
     """Return two stores on one file, as two processes have them."""
-    stores = [SQLiteStore(str(path), now=clock) for _ in range(2)]
+    async with two_stores(path, clock) as stores:
+        yield stores
+
+
+@asynccontextmanager
+async def two_stores(path: Path, clock: FakeClock, **options: Any) -> AsyncIterator[Any]:
+    stores = [SQLiteStore(str(path), now=clock, **options) for _ in range(2)]
     for store in stores:
         await store.open()
         await store.register(HANDLERS)
@@ -222,30 +230,30 @@ async def test_a_consumer_of_a_process_that_does_not_lead_keeps_its_deliveries(
 
 
 async def test_messages_of_another_process_are_recognized_and_advanced_by_statuses(
-    stores: list[SQLiteStore],
+    path: Path,
+    clock: FakeClock,
     arrival: MakeArrival,
     message: Callable[..., MessageRecord],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(message_index, "INDEX_BATCH", 3)
-    for number in range(8):  # indexed by each of the two in turn
-        writer, reader = stores[number % 2], stores[(number + 1) % 2]
-        received = message(f"wamid.in.{number}", direction=Direction.INBOUND)
-        sent = message(f"wamid.out.{number}")
+    async with two_stores(path, clock, index_batch=3) as stores:
+        for number in range(8):  # indexed by each of the two in turn
+            writer, reader = stores[number % 2], stores[(number + 1) % 2]
+            received = message(f"wamid.in.{number}", direction=Direction.INBOUND)
+            sent = message(f"wamid.out.{number}")
 
-        assert waiting(await receive(writer, [arrival(message=received)])) == [1]
-        await writer.record_sent(sent)
-        assert waiting(await receive(reader, [arrival(message=received)])) == [None]
-        status = StatusRecord(
-            phone_number_id="1",
-            wa_message_id=sent.wa_message_id,
-            status="delivered",
-            occurred_at=NOON,
-        )
-        assert waiting(await receive(reader, [arrival(status=status)])) == [1]
+            assert waiting(await receive(writer, [arrival(message=received)])) == [1]
+            await writer.record_sent(sent)
+            assert waiting(await receive(reader, [arrival(message=received)])) == [None]
+            status = StatusRecord(
+                phone_number_id="1",
+                wa_message_id=sent.wa_message_id,
+                status="delivered",
+                occurred_at=NOON,
+            )
+            assert waiting(await receive(reader, [arrival(status=status)])) == [1]
 
-        for each in stores:
-            assert await each.get_message(received.wa_message_id) is not None
-            found = await each.get_message(sent.wa_message_id)
-            assert found is not None
-            assert found.status == "delivered"
+            for each in stores:
+                assert await each.get_message(received.wa_message_id) is not None
+                found = await each.get_message(sent.wa_message_id)
+                assert found is not None
+                assert found.status == "delivered"

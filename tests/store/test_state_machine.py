@@ -1,10 +1,8 @@
 """Every store keeps the promises of the model, and the model finds a store that does not."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import apsw
 import pytest
@@ -12,13 +10,13 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 from typing_extensions import override
 
+from tests.folders import in_memory
 from tests.store.model import Clients, InboxMachine
 from wats.store import NO_SLOTS, OnReceived
 from wats.store.records import Arrival, Claimed, DeliveryState, Settled, Settlement
 from wats.store.sqlite import SQLiteStore
 from wats.testing import FakeClock
 
-STEPS = int(os.environ.get("WATS_STATE_MACHINE_STEPS", "10000"))
 STEPS_PER_RUN = 50
 
 
@@ -40,7 +38,7 @@ def machine_of(make: Callable[..., SQLiteStore]) -> type[InboxMachine]:
     class OnSQLite(InboxMachine):
         @override
         def clients(self) -> Clients:
-            self.folder = tempfile.mkdtemp(prefix="wats-model-", dir=_memory())
+            self.folder = tempfile.mkdtemp(prefix="wats-model-", dir=in_memory())
             clock = FakeClock()
             return Clients(lambda: make(f"{self.folder}/wats.db", now=clock), clock.advance)
 
@@ -51,13 +49,9 @@ def machine_of(make: Callable[..., SQLiteStore]) -> type[InboxMachine]:
     return OnSQLite
 
 
-def _memory() -> str | None:
-    # A real file, without a wait for the disk at each of many thousand commits.
-    return "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
-
-
-def test_sqlite_keeps_every_promise_of_the_model() -> None:
-    hold(machine_of(SQLiteStore), steps=STEPS)
+@pytest.mark.parametrize("steps", [1_000, pytest.param(10_000, marks=pytest.mark.long)])
+def test_sqlite_keeps_every_promise_of_the_model(steps: int) -> None:
+    hold(machine_of(SQLiteStore), steps=steps)
 
 
 class NewestFirst(SQLiteStore):

@@ -1,18 +1,17 @@
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
-import aiohttp
 import jsonschema
 import pytest
 from aiohttp import web
-from yarl import URL
 
 from wats.config import GroupsConfig
-from wats.service import create_wats_service_app
+from wats.service import WatsApp, create_wats_service_app
 from wats.store.sqlite import SQLiteStore
 from wats.testing import (
     BEARER_TOKEN,
@@ -20,7 +19,6 @@ from wats.testing import (
     FakeClock,
     example_profile,
     example_secrets,
-    serving,
 )
 from wats.web.openapi import build_document
 from wats.web.table import route_table
@@ -71,18 +69,49 @@ class Answer(NamedTuple):
         return code
 
 
+async def call(
+    app: WatsApp, method: str, target: str, headers: Mapping[str, str], body: bytes | None
+) -> Answer:
+    """Send one request to *app* as an ASGI server does."""
+    path, _, query = target.partition("?")
+    if body is not None:
+        headers = {**headers, "content-length": str(len(body))}
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": unquote(path),
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers.items()],
+    }
+    unread = [{"type": "http.request", "body": body or b""}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        if not unread:
+            await asyncio.Event().wait()  # a client that stays connected
+        return unread.pop()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope, receive, send)
+    start, *parts = sent
+    received = {name.decode(): value.decode("latin-1") for name, value in start["headers"]}
+    return Answer(start["status"], b"".join(part["body"] for part in parts), received)
+
+
 class Service:
-    """A running service with its fake Graph. Every response must be in its own document."""
+    """A service in this process, without a server, and its fake Graph.
+
+    Every response must be in its own document.
+    """
+
+    app: WatsApp
 
     def __init__(
-        self,
-        session: aiohttp.ClientSession,
-        document: dict[str, Any],
-        graph: FakeGraph,
-        store: SQLiteStore | None,
+        self, document: dict[str, Any], graph: FakeGraph, store: SQLiteStore | None
     ) -> None:
-        self.url = ""
-        self._session = session
         self._document = document
         self.graph = graph
         self.store = store
@@ -103,11 +132,7 @@ class Service:
         if key is not None:
             headers["idempotency-key"] = key
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-        stream = None if data is None else BytesIO(data)
-        async with self._session.request(
-            method, URL(self.url + path, encoded=True), data=stream, headers=headers
-        ) as response:
-            answer = Answer(response.status, await response.read(), response.headers)
+        answer = await call(self.app, method, path, headers, data)
         self._check(method, path, answer)
         return answer
 
@@ -163,16 +188,15 @@ async def service(
     store = SQLiteStore(str(tmp_path / "wats.db")) if has_store else None
     table = route_table(profile, groups_enabled=has_groups)
     document = json.loads(build_document(table, profile=profile, complete=True))
-    async with aiohttp.ClientSession() as session:
-        running = Service(session, document, fake, store)
-        app = create_wats_service_app(
-            profile=profile,
-            secrets=example_secrets(),
-            persistence=store,
-            telemetry_sink=running.sink,
-            log=running.log.append,
-            now=running.clock,
-        )
-        async with serving(app) as url:
-            running.url = url
-            yield running
+    running = Service(document, fake, store)
+    running.app = create_wats_service_app(
+        profile=profile,
+        secrets=example_secrets(),
+        persistence=store,
+        telemetry_sink=running.sink,
+        log=running.log.append,
+        now=running.clock,
+    )
+    await running.app.start()
+    yield running
+    await running.app.stop()

@@ -5,7 +5,7 @@ import pytest
 from tests.process.http.running import Running
 from tests.process.http.wire import HOOK, head, post, statuses_of, update
 from tests.web.conftest import Service
-from wats.testing import BEARER_TOKEN, sign
+from wats.testing import BEARER_TOKEN, serving, sign
 
 CLOSE = "connection: close"
 
@@ -38,11 +38,12 @@ async def test_a_padded_token_is_valid(value: str) -> None:
 async def test_a_padded_idempotency_key_is_the_same_key(service: Service) -> None:
     body = b'{"to": "15550001234", "text": "Hello"}'
     answers = []
-    running = Running.of(service.url)
-    for key in ("order-1", "  order-1\t", "order-1 "):
-        fields = (f"authorization: Bearer {BEARER_TOKEN}", f"idempotency-key: {key}", CLOSE)
-        sent = head("POST /api/messages/text", *fields, f"content-length: {len(body)}") + body
-        answers.append(await running.exchange(sent))
+    async with serving(service.app) as url:
+        running = Running.of(url)
+        for key in ("order-1", "  order-1\t", "order-1 "):
+            fields = (f"authorization: Bearer {BEARER_TOKEN}", f"idempotency-key: {key}", CLOSE)
+            sent = head("POST /api/messages/text", *fields, f"content-length: {len(body)}") + body
+            answers.append(await running.exchange(sent))
 
     assert [statuses_of(answer) for answer in answers] == [[200]] * 3
     assert len(service.graph.asked) == 1

@@ -71,6 +71,8 @@ class SharedListener:
         connections: Its present connections.
         make_protocol: Makes the protocol of a new connection, which adds itself to *connections*.
         admission: Decides whether there is room, and makes room.
+        moment_seconds: The pause for the others.
+        retry_seconds: The pause while no connection can be accepted.
     """
 
     def __init__(
@@ -81,12 +83,16 @@ class SharedListener:
         connections: Collection[object],
         make_protocol: Callable[[], asyncio.Protocol],
         admission: Admission,
+        moment_seconds: float = MOMENT_SECONDS,
+        retry_seconds: float = RETRY_SECONDS,
     ) -> None:
         self._listener = listener
         self._share = share
         self._connections = connections
         self._make_protocol = make_protocol
         self._admission = admission
+        self._moment_seconds = moment_seconds
+        self._retry_seconds = retry_seconds
         self._loop = asyncio.get_running_loop()
         self._arriving: set[asyncio.Task[None]] = set()
         self._pausing: asyncio.TimerHandle | None = None
@@ -127,7 +133,7 @@ class SharedListener:
             self._accept(room)
         else:
             self.publish()
-            self._pause(MOMENT_SECONDS, self._insist)
+            self._pause(self._moment_seconds, self._insist)
 
     def _insist(self) -> None:
         """Accept one connection if there still is one: the others are busy."""
@@ -138,7 +144,7 @@ class SharedListener:
         try:
             for _ in range(most):
                 if not self._admission.can_add(self._count()):
-                    self._pause(RETRY_SECONDS, self._listen)
+                    self._pause(self._retry_seconds, self._listen)
                     break
                 connection, _address = self._listener.accept()
                 connection.setblocking(False)
@@ -150,7 +156,8 @@ class SharedListener:
             pass  # another process was quicker, or the client changed its mind
         except OSError:
             # Descriptors that are released now can be used in the next turn of the loop.
-            self._pause(MOMENT_SECONDS if self._admission.evict() else RETRY_SECONDS, self._listen)
+            is_soon = self._admission.evict()
+            self._pause(self._moment_seconds if is_soon else self._retry_seconds, self._listen)
         self.publish()
 
     async def _connect(self, connection: socket.socket) -> None:

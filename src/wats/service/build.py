@@ -17,7 +17,7 @@ from wats.inbound.receive import Receiver
 from wats.inbound.signature import SignatureCheck
 from wats.outbound.accept import Acceptor
 from wats.service.app import WatsApp
-from wats.service.components import Component, Inbound, Outbound, Storage
+from wats.service.components import DRAIN_SECONDS, Component, Inbound, Outbound, Storage
 from wats.service.upkeep import CHECKPOINT_EVERY_SECONDS, Upkeep
 from wats.store import Store
 from wats.telemetry import Telemetry, TelemetrySink
@@ -47,6 +47,7 @@ def create_wats_service_app(
     log: Log = write_json_line,
     now: Now = utc_now,
     checkpoint_seconds: float = CHECKPOINT_EVERY_SECONDS,
+    drain_seconds: float = DRAIN_SECONDS,
 ) -> WatsApp:
     """Make a gateway from *profile* and *secrets*. Nothing is opened or sent before it starts.
 
@@ -67,6 +68,7 @@ def create_wats_service_app(
         log: Receives events; by default one JSON line each on stderr, without personal data.
         now: The clock.
         checkpoint_seconds: How often the log of the store is emptied of erased content.
+        drain_seconds: How long running handlers may take to finish when the service stops.
 
     Raises:
         ConfigError: A handler cannot be imported or is named twice, or the sink lacks a method.
@@ -89,7 +91,7 @@ def create_wats_service_app(
     common = _BuilderArguments(profile, secrets, persistence, telemetry, write, now)
     registered = _registered(handlers, profile)
     outbound = _outbound(common, graph_session)
-    inbound = _inbound(common, registered)
+    inbound = _inbound(common, registered, drain_seconds)
     # Stopped in the opposite order: handlers that finish may still need the store and Graph.
     components: list[Component] = [outbound]
     if persistence is not None:
@@ -149,7 +151,7 @@ def _outbound(common: _BuilderArguments, session: aiohttp.ClientSession | None) 
     return Outbound(graph, acceptor)
 
 
-def _inbound(common: _BuilderArguments, handlers: Handlers) -> Inbound:
+def _inbound(common: _BuilderArguments, handlers: Handlers, drain_seconds: float) -> Inbound:
     profile, secrets, store, telemetry, log, now = common
     dispatcher = None
     if store is not None:
@@ -166,7 +168,7 @@ def _inbound(common: _BuilderArguments, handlers: Handlers) -> Inbound:
         log=log,
         now=now,
     )
-    return Inbound(receiver, dispatcher)
+    return Inbound(receiver, dispatcher, drain_seconds)
 
 
 def _upkeep(

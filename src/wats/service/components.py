@@ -11,7 +11,7 @@ from wats.outbound.accept import Acceptor
 from wats.store import Store
 from wats.telemetry import Telemetry
 
-DRAIN_SECONDS = 10.0
+DRAIN_SECONDS: Final = 10.0
 """The time limit of running handlers when the service stops."""
 
 CLOSE_SECONDS: Final = 5.0
@@ -70,6 +70,7 @@ class Inbound:
 
     receiver: Receiver
     dispatcher: Dispatcher | None
+    drain_seconds: float
 
     async def start(self) -> None:
         """Begin to dispatch, including deliveries of an earlier process."""
@@ -77,6 +78,6 @@ class Inbound:
             await self.dispatcher.start()
 
     async def stop(self) -> None:
-        """Stop dispatching; handlers that run may finish within `DRAIN_SECONDS`."""
+        """Stop dispatching; handlers that run may finish within `drain_seconds`."""
         if self.dispatcher is not None:
-            await self.dispatcher.stop(DRAIN_SECONDS)
+            await self.dispatcher.stop(self.drain_seconds)

@@ -18,9 +18,9 @@ CLOSE_SECONDS: Final = 5.0
 
 DAY_SECONDS: Final = 86_400
 
-PURGE_EVERY_SECONDS = 600.0
+PURGE_EVERY_SECONDS: Final = 600.0
 
-MEASURE_EVERY_SECONDS = 10.0
+MEASURE_EVERY_SECONDS: Final = 10.0
 """How often the depth of the inbox is read. While the store is unavailable, a scrape shows the last
 values."""
 
@@ -44,6 +44,8 @@ class Upkeep:
     Args:
         leads: Whether this process purges and empties the log; one of several suffices.
         checkpoint_seconds: How often the log of the store is emptied.
+        purge_seconds: How often expired rows are deleted.
+        measure_seconds: How often the depth of the inbox is read.
     """
 
     def __init__(
@@ -57,6 +59,8 @@ class Upkeep:
         log: Log,
         now: Now,
         checkpoint_seconds: float = CHECKPOINT_EVERY_SECONDS,
+        purge_seconds: float = PURGE_EVERY_SECONDS,
+        measure_seconds: float = MEASURE_EVERY_SECONDS,
     ) -> None:
         self._store = store
         self._telemetry = telemetry
@@ -68,11 +72,11 @@ class Upkeep:
         self._upkeep: dict[UpkeepTask, tuple[Work, float]] = {}
         if leads:
             self._upkeep = {
-                UpkeepTask.PURGE: (self._purge, PURGE_EVERY_SECONDS),
+                UpkeepTask.PURGE: (self._purge, purge_seconds),
                 UpkeepTask.CHECKPOINT: (self._checkpoint, checkpoint_seconds),
             }
             if telemetry.shows_inbox:
-                self._upkeep[UpkeepTask.MEASURE] = self._measure, MEASURE_EVERY_SECONDS
+                self._upkeep[UpkeepTask.MEASURE] = self._measure, measure_seconds
         self._failures = FailureLog("wats.upkeep.error", log=log, now=now)
         self._now = now
         self._is_stopping = False

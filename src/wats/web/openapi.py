@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from http import HTTPStatus
 from types import UnionType
 from typing import Any, Final, TypeAlias, get_args
@@ -154,6 +155,7 @@ def _problem(status: int) -> Json:
     }
 
 
+@cache  # every problem of every route has one of the same type: a document takes 4 ms, not 45
 def _schema(body: Any) -> Json:
     """Return the schema of *body* by references; of several structs, any one is valid."""
     schemas, _ = msgspec.json.schema_components(_members(body), ref_template=_REFERENCE)

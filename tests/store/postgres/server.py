@@ -38,6 +38,7 @@ TEMPLATE = "wats_template"
 
 SETTINGS = """
 fsync = off
+full_page_writes = off
 autovacuum = off
 max_connections = 200
 listen_addresses = ''

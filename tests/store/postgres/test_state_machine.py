@@ -2,18 +2,16 @@
 
 import asyncio
 import itertools
-import os
 from collections.abc import Callable
 from typing import Any
 
 import asyncpg
+import pytest
 from typing_extensions import override
 
 from tests.store.model import Clients, InboxMachine
 from tests.store.test_state_machine import hold
 from wats.store.postgres import PostgresStore
-
-STEPS = int(os.environ.get("WATS_STATE_MACHINE_STEPS", "500"))
 
 FREEZE = """
 CREATE OR REPLACE FUNCTION wats_now() RETURNS bigint LANGUAGE sql STABLE AS
@@ -51,7 +49,8 @@ def machine_of(url_of: Callable[[str], str], template: str) -> type[InboxMachine
     return OnPostgres
 
 
+@pytest.mark.parametrize("steps", [50, pytest.param(500, marks=pytest.mark.long)])
 def test_postgresql_keeps_every_promise_of_the_model(
-    url_of: Callable[[str], str], template: str
+    url_of: Callable[[str], str], template: str, steps: int
 ) -> None:
-    hold(machine_of(url_of, template), steps=STEPS)
+    hold(machine_of(url_of, template), steps=steps)

@@ -12,6 +12,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.folders import in_memory
 from tests.store.sqlite.writers import open_writer
 from wats.clock import EPOCH
 from wats.store.records import (
@@ -273,7 +274,7 @@ SKIPS = st.sampled_from(
 def test_two_writers_record_exactly_the_new_messages_and_find_them_all(
     steps: list[tuple[int, tuple[object, ...]]],
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=in_memory()) as folder:
         model = Model(Path(folder))
 
         for row_ids, (name, *arguments) in steps:

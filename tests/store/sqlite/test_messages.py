@@ -246,13 +246,20 @@ def test_a_message_recorded_after_all_others_were_deleted_opens_its_window(
     assert last_inbound_at(writer) == [NOON, NOON]
 
 
+@pytest.fixture
+def indexing_writer() -> Iterator[Writer]:
+    """Return a writer that indexes messages often."""
+    writer = open_writer(index_batch=3)
+    yield writer
+    writer.close()
+
+
 def test_messages_of_a_transaction_that_was_rolled_back_are_new(
-    writer: Writer,
+    indexing_writer: Writer,
     arrival: Callable[..., Arrival],
     message: Callable[..., MessageRecord],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(message_index, "INDEX_BATCH", 3)
+    writer = indexing_writer
     arrivals = [
         arrival(message=message(f"wamid.{number}", direction=Direction.INBOUND))
         for number in range(9)

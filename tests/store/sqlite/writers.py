@@ -8,6 +8,7 @@ from wats.store.records import Consumer
 from wats.store.sqlite import deliveries
 from wats.store.sqlite.clock import StoreClock
 from wats.store.sqlite.connection import MEMORY, Writer, connect_writer, migrate
+from wats.store.sqlite.message_index import INDEX_BATCH
 
 CONSUMERS = [Consumer(name=name, lease_seconds=60.0) for name in ("handlers", "a", "b")]
 NAMES = frozenset(consumer.name for consumer in CONSUMERS)
@@ -34,8 +35,9 @@ def open_writer(
     path: str = MEMORY,
     clock: Callable[[], int] | None = None,
     on_work: Callable[[], None] = ignore,
+    index_batch: int = INDEX_BATCH,
 ) -> Writer:
-    writer = connect_writer(path, 0.1, clock or Milliseconds(), on_work)
+    writer = connect_writer(path, 0.1, clock or Milliseconds(), on_work, index_batch)
     migrate(writer, load_migrations("sqlite"))
     if isinstance(clock, StoreClock):
         with transaction(writer):

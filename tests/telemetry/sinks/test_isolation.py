@@ -1,6 +1,5 @@
 import asyncio
 import gc
-import io
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
@@ -230,13 +229,10 @@ def test_a_log_that_cannot_be_written_is_harmless():
     FailureLog("wats.telemetry.error", log=closed).report("http_request", ValueError())
 
 
-def test_the_log_is_one_line_of_json_on_stderr(monkeypatch: pytest.MonkeyPatch):
-    stderr = io.StringIO()
-    monkeypatch.setattr("sys.stderr", stderr)
-
+def test_the_log_is_one_line_of_json_on_stderr(capsys: pytest.CaptureFixture[str]):
     FailureLog("wats.telemetry.sink.error", log=write_json_line).report("x", ValueError("private"))
 
-    line = stderr.getvalue()
+    line = capsys.readouterr().err
     assert list(json.loads(line)) == ["event", "method", "errorName", "suppressed", "at"]
     assert line.endswith("}\n")
     assert line.count("\n") == 1

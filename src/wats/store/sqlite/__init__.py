@@ -78,6 +78,7 @@ class SQLiteStore(Store):
             `StoreUnavailable`.
         now: The wall clock, for retention. A clock other than `utc_now` is also used for leases.
         bell: Wakes the other processes on this file. Without a bell they find work by polling.
+        index_batch: The number of messages added to the message index at a time.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class SQLiteStore(Store):
         busy_seconds: float = 5.0,
         now: Now = utc_now,
         bell: Bell | None = None,
+        index_batch: int = message_index.INDEX_BATCH,
     ) -> None:
         self._path = path
         self._busy_seconds = busy_seconds
@@ -95,6 +97,7 @@ class SQLiteStore(Store):
             StoreClock() if now is utc_now else lambda: to_ms(self._now())
         )
         self._bell = bell if bell is not None else Bell(-1, ())
+        self._index_batch = index_batch
         self._process = secrets.randbits(62)
         self._migrations = load_migrations("sqlite")
         self._writer: ConnectionThread[Writer] | None = None
@@ -151,7 +154,9 @@ class SQLiteStore(Store):
             raise explain(error, self._path) from error
 
     def _open_writer(self) -> Writer:
-        writer = connect_writer(self._path, self._busy_seconds, self._clock, self._bell.ring)
+        writer = connect_writer(
+            self._path, self._busy_seconds, self._clock, self._bell.ring, self._index_batch
+        )
         try:
             migrate(writer, self._migrations)
             if isinstance(self._clock, StoreClock):

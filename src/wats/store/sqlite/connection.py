@@ -16,7 +16,7 @@ from wats.store.migrate import AppliedMigration, Migration, missing_migrations
 from wats.store.records import Consumer, DeliveryState
 from wats.store.sqlite.file_guard import FileGuard, admit, keep_log
 from wats.store.sqlite.log_origin import NEXT_NUMBER, number_after
-from wats.store.sqlite.message_index import MessageIndex
+from wats.store.sqlite.message_index import INDEX_BATCH, MessageIndex
 
 MEMORY = ":memory:"
 
@@ -86,12 +86,18 @@ class Writer(Connection):
         guard: Checks before each commit that the files are still those that were opened.
     """
 
-    def __init__(self, path: str, clock: Callable[[], int], on_work: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        path: str,
+        clock: Callable[[], int],
+        on_work: Callable[[], None],
+        index_batch: int = INDEX_BATCH,
+    ) -> None:
         # SQLite need not lock every call, because only one thread uses the connection.
         super().__init__(path, flags=_FLAGS)
         self.clock = clock
         self.consumers: dict[str, Consumer] = {}
-        self.message_index = MessageIndex()
+        self.message_index = MessageIndex(index_batch)
         self.leaves_work = False
         self.guard: FileGuard | None = None
         self._on_work = on_work
@@ -149,7 +155,11 @@ class Writer(Connection):
 
 
 def connect_writer(
-    path: str, busy_seconds: float, clock: Callable[[], int], on_work: Callable[[], None]
+    path: str,
+    busy_seconds: float,
+    clock: Callable[[], int],
+    on_work: Callable[[], None],
+    index_batch: int = INDEX_BATCH,
 ) -> Writer:
     """Open *path* for writing. A new file is accessible to its owner only.
 
@@ -158,7 +168,7 @@ def connect_writer(
     if path != MEMORY:
         admit(path)
         _make_private_file(path)
-    writer = Writer(path, clock, on_work)
+    writer = Writer(path, clock, on_work, index_batch)
     try:
         writer.set_busy_timeout(round(busy_seconds * 1000))
         _use_wal(writer, busy_seconds)

@@ -20,7 +20,7 @@ Each function runs in the open transaction of its caller.
 
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import apsw
 from apsw import Connection
@@ -38,7 +38,7 @@ _PER_MERGED = 2 << (MERGED_BITS - BUCKET_BITS)
 _MERGED_HASHES = 1 << 22
 """The range of hashes merged at a time: about 1,000 entries in a bucket of 2^18 messages."""
 
-INDEX_BATCH = 500
+INDEX_BATCH: Final = 500
 """The number of messages indexed at a time. Large batches share pages; small batches keep commits
 short, and the scan of pending messages by readers below a millisecond."""
 
@@ -160,9 +160,13 @@ class MessageIndex:
     """The pending messages in the memory of one writer.
 
     Call `forget` after a rollback; the next `catch_up` reads the pending messages from the table.
+
+    Args:
+        batch: The number of messages indexed at a time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, batch: int) -> None:
+        self._batch = batch
         self._pending: dict[int, tuple[int, ...]] = {}
         self._seen = Marks(0, 0)
 
@@ -177,7 +181,7 @@ class MessageIndex:
             The last allocated row id.
         """
         marks = read_marks(connection)
-        if marks.last - marks.indexed >= INDEX_BATCH:
+        if marks.last - marks.indexed >= self._batch:
             index_pending(connection)
             marks = Marks(marks.last, marks.last)
         if marks != self._seen:
