@@ -154,7 +154,7 @@ class GroupCommit:
     def join(
         self,
         operation: StoreOperation,
-        run: Callable[..., Sequence[Any]],
+        run: Callable[..., Any],
         item: Any,
         finish: Finish,
         slots: Slots = NO_SLOTS,
@@ -168,7 +168,7 @@ class GroupCommit:
             joint.began.append(perf_counter())
             self._size += 1
             if self._size >= MAX_BATCH:
-                self._flush()
+                self.flush()
             return
         request = Request(
             run=run,
@@ -211,9 +211,10 @@ class GroupCommit:
             self._loop.call_later(REUNION_SECONDS, self._gather, 0, -1)
         else:
             self._is_gathering = False
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Hand over what waits, also while a batch is under way."""
         batch, self._waiting = self._waiting, []
         self._is_urgent = False
         self._expected, self._size = self._size, 0
