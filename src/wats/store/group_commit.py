@@ -124,10 +124,16 @@ class GroupCommit:
 
     Args:
         hand_over: Takes a batch of requests; must not block. `ended` must follow.
+        may_overtake: Whether a batch may begin while others are under way.
     """
 
-    def __init__(self, hand_over: Callable[[list[Request]], None]) -> None:
+    def __init__(
+        self,
+        hand_over: Callable[[list[Request]], None],
+        may_overtake: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._hand_over = hand_over
+        self._may_overtake = may_overtake
         self._loop = asyncio.get_running_loop()
         self._waiting: list[Request] = []
         self._joint: dict[Callable[..., Any], Request] = {}  # those of them that can be joined
@@ -147,9 +153,10 @@ class GroupCommit:
         self._waiting.append(request)
         self._size += 1
         if patience_seconds <= 0:
-            self._begin()
+            self._is_urgent = True
+            self.begin()
         elif self._patience is None:  # the first patient request takes the others along
-            self._patience = self._loop.call_later(patience_seconds, self._begin)
+            self._patience = self._loop.call_later(patience_seconds, self._end_patience)
 
     def join(
         self,
@@ -190,12 +197,17 @@ class GroupCommit:
         self._under_way -= sum(request.size for request in requests)
         if not self._under_way:
             self._expected += self._size
-        if self._is_urgent:
-            self._begin()
+        self.begin()
 
-    def _begin(self) -> None:
+    def _end_patience(self) -> None:
         self._is_urgent = True
-        if self._waiting and not self._is_gathering and not self._under_way:
+        self.begin()
+
+    def begin(self) -> None:
+        """Gather the next batch, if there is one, and if none is under way or may be overtaken."""
+        if not self._is_urgent or self._is_gathering:
+            return
+        if not self._under_way or self._may_overtake():
             self._is_gathering = True
             self._loop.call_soon(self._gather, self._size, MAX_ROUNDS)
 

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import asyncpg
 
@@ -17,6 +17,13 @@ from wats.store import OnReceived, Slots
 from wats.store.group_commit import GroupCommit, Request, finish_all
 from wats.store.records import Arrival
 from wats.telemetry.contract.values import Outcome, StoreOperation
+
+STALL_SECONDS: Final = 0.1
+"""How long a transaction holds up the next one. It may wait for a lock that the next one does not
+need."""
+
+IN_FLIGHT: Final = 2
+"""How many transactions run at a time, the stalled ones included."""
 
 
 class Arrivals:
@@ -35,8 +42,9 @@ class Arrivals:
         self._store = store
         self._observe = observe
         self._loop = asyncio.get_running_loop()
-        self._group = GroupCommit(self._hand_over)
+        self._group = GroupCommit(self._hand_over, self._is_stalled)
         self._tasks: set[asyncio.Task[Sequence[Request]]] = set()
+        self._stalled: set[asyncio.Task[Sequence[Request]]] = set()
 
     def put(self, arrivals: Sequence[Arrival], slots: Slots, on_received: OnReceived) -> None:
         """Store *arrivals* soon, and call *on_received*."""
@@ -59,9 +67,20 @@ class Arrivals:
             task = self._loop.create_task(self._run(request))
             self._tasks.add(task)
             task.add_done_callback(partial(self._finish, request))
+            self._loop.call_later(STALL_SECONDS, self._note_stall, task)
+
+    def _note_stall(self, task: "asyncio.Task[Sequence[Request]]") -> None:
+        if task in self._tasks:
+            self._stalled.add(task)
+            self._group.begin()
+
+    def _is_stalled(self) -> bool:
+        """Return whether nothing but stalled transactions is under way, and not too many."""
+        return len(self._tasks) == len(self._stalled) < IN_FLIGHT
 
     def _finish(self, request: Request, task: "asyncio.Task[Sequence[Request]]") -> None:
         self._tasks.discard(task)
+        self._stalled.discard(task)
         ended: Sequence[Request] = [request]
         if task.cancelled():  # any code in the process can do that
             request.error = StoreUnavailable()
