@@ -16,6 +16,8 @@ from bench.payloads import PHONE_NUMBER_ID, Sends, Sent, Statuses, Webhooks
 from bench.processes import ChildFailed
 from bench.rivals.pywa_server import add_pywa, make_app
 from bench.sent import record
+from bench.soak import TABLES, Size
+from bench.soak import judge as judge_growth
 from wats import open_store
 from wats.clock import utc_now
 from wats.inbound import usual
@@ -229,6 +231,35 @@ def update(number: int, **projection: Any) -> Arrival:
         consumers=("a", "b"),
         **projection,
     )
+
+
+@pytest.mark.parametrize(
+    ("before", "last", "is_level"),
+    [
+        (Size(1000, 5000), Size(1000, 5000), True),
+        (Size(1000, 5000), Size(1200, 6000), True),
+        (Size(1000, 5000), Size(2000, 5000), False),
+        (Size(1000, 5000), Size(1000, 9000), False),
+    ],
+)
+def test_a_soak_compares_the_last_two_quarters(before: Size, last: Size, is_level: bool) -> None:
+    quarters = Size(9_000, 90_000), Size(9_000, 90_000), before, last
+    looks = [dict.fromkeys(TABLES, size) for size in quarters for _ in range(5)]
+
+    verdicts = judge_growth(looks)
+
+    assert [each.table for each in verdicts] == list(TABLES)
+    assert [each.is_level for each in verdicts] == [is_level] * len(TABLES)
+
+
+def test_a_soak_reports_every_table() -> None:
+    command = [sys.executable, "-m", "bench.soak", "--minutes", "0.05", "--rate", "40"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.returncode in (0, 1), done.stderr  # so short a run can be no verdict
+    assert "Traceback" not in done.stderr
+    assert done.stdout.startswith("120 webhooks in 0.05 minutes, all handled\n")
+    assert all(f"\n{table} " in done.stdout for table in TABLES)
 
 
 async def test_messages_and_other_updates_count_as_handled_when_no_handler_has_failed(

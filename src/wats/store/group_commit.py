@@ -126,11 +126,17 @@ class GroupCommit:
     Operations of other loops are not gathered, because those loops may end at any time.
 
     Args:
-        hand_over: Starts a batch of requests without blocking. A call of `ended` must follow.
+        hand_over: Takes a batch of requests; must not block. `ended` must follow.
+        may_overtake: Whether a batch may begin while others are under way.
     """
 
-    def __init__(self, hand_over: Callable[[list[StoreRequest]], None]) -> None:
+    def __init__(
+        self,
+        hand_over: Callable[[list[StoreRequest]], None],
+        may_overtake: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._hand_over = hand_over
+        self._may_overtake = may_overtake
         self._loop = asyncio.get_running_loop()
         self._waiting: list[StoreRequest] = []
         self._joint: dict[Callable[..., Any], StoreRequest] = {}  # requests that others can join
@@ -150,14 +156,15 @@ class GroupCommit:
         self._waiting.append(request)
         self._size += 1
         if patience_seconds <= 0:
-            self._begin()
-        elif self._patience is None:  # one timer serves all patient requests
-            self._patience = self._loop.call_later(patience_seconds, self._begin)
+            self._is_urgent = True
+            self.begin()
+        elif self._patience is None:  # the first patient request takes the others along
+            self._patience = self._loop.call_later(patience_seconds, self._end_patience)
 
     def join(
         self,
         operation: StoreOperation,
-        run: Callable[..., Sequence[Any]],
+        run: Callable[..., Any],
         item: Any,
         finish: Finish,
         slots: Slots = NO_SLOTS,
@@ -171,7 +178,7 @@ class GroupCommit:
             joint.began.append(perf_counter())
             self._size += 1
             if self._size >= MAX_BATCH:
-                self._flush()
+                self.flush()
             return
         request = StoreRequest(
             run=run,
@@ -193,12 +200,17 @@ class GroupCommit:
         self._under_way -= sum(request.size for request in requests)
         if not self._under_way:
             self._expected += self._size
-        if self._is_urgent:
-            self._begin()
+        self.begin()
 
-    def _begin(self) -> None:
+    def _end_patience(self) -> None:
         self._is_urgent = True
-        if self._waiting and not self._is_gathering and not self._under_way:
+        self.begin()
+
+    def begin(self) -> None:
+        """Gather the next batch, if there is one, and if none is under way or may be overtaken."""
+        if not self._is_urgent or self._is_gathering:
+            return
+        if not self._under_way or self._may_overtake():
             self._is_gathering = True
             self._loop.call_soon(self._gather, self._size, MAX_ROUNDS)
 
@@ -214,9 +226,10 @@ class GroupCommit:
             self._loop.call_later(REUNION_SECONDS, self._gather, 0, -1)
         else:
             self._is_gathering = False
-            self._flush()
+            self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Hand over what waits, also while a batch is under way."""
         batch, self._waiting = self._waiting, []
         self._is_urgent = False
         self._expected, self._size = self._size, 0

@@ -384,3 +384,19 @@ async def test_a_checkpoint_removes_the_rows_that_were_erased(
     # Where no row is left in a page, its first row is written again from the beginning.
     await receive(store, [arrival()])
     assert await sql.fetchval("SELECT ctid = '(0,1)' FROM wats_deliveries")
+
+
+async def test_a_transaction_that_is_cancelled_fails_its_updates_and_no_later_ones(
+    store, arrival
+) -> None:
+    others = asyncio.all_tasks()
+    failure: asyncio.Future[Exception | None] = asyncio.get_running_loop().create_future()
+    store.receive([arrival()], lambda _, error: failure.set_result(error))
+    while not (storing := asyncio.all_tasks() - others):
+        await asyncio.sleep(0)
+
+    for task in storing:  # as any code of the process can
+        task.cancel()
+
+    assert isinstance(await asyncio.wait_for(failure, 5), StoreUnavailable)
+    assert len(await asyncio.wait_for(receive(store, [arrival()]), 5)) == 1

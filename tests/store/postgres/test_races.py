@@ -319,3 +319,21 @@ async def test_conversations_keep_their_order_while_replicas_receive_and_handle_
     assert await sql.fetchval("SELECT count(*) FROM wats_deliveries") == 0
     deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
     assert await sql.fetchval(deadlocks) == 0
+
+
+async def test_an_update_that_waits_for_a_lock_does_not_hold_up_other_conversations(
+    store, arrival, sql
+) -> None:
+    await receive(store, [arrival(ordering_key=1)])
+    transaction = sql.transaction()
+    await transaction.start()
+    await sql.execute("SELECT 1 FROM wats_deliveries FOR UPDATE")
+
+    waiting = asyncio.create_task(receive(store, [arrival(ordering_key=1)]))
+    await asyncio.sleep(0.05)
+    for ordering_key in range(2, 6):
+        await asyncio.wait_for(receive(store, [arrival(ordering_key=ordering_key)]), 2)
+    assert not waiting.done()
+    await transaction.rollback()
+
+    assert len(await waiting) == 1

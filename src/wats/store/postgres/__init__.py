@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from wats.errors import StoreClosed, StoreUnavailable
 from wats.store import NO_SLOTS, Observe, OnReceived, Slots, Store
+from wats.store.group_commit import StoreRequest
 from wats.store.migrate import is_usable, load_migrations
 from wats.store.postgres import deliveries as leases
 from wats.store.postgres import depths, messages, requests, upkeep
@@ -25,7 +26,7 @@ from wats.store.postgres.connection import (
 )
 from wats.store.postgres.control import Control
 from wats.store.postgres.migrations import SCHEMA_VERSION, migrate
-from wats.store.postgres.receive import ArrivalWriter, ReceiveCall
+from wats.store.postgres.receive import ArrivalWriter
 from wats.store.records import (
     Arrival,
     Claimed,
@@ -106,10 +107,7 @@ class PostgresStore(Store):
             self._loop = asyncio.get_running_loop()
             self._control = control
             self._database = database = Database(self._connector)
-            self._arrivals = Arrivals(
-                partial(self._store_calls, database, control),
-                partial(self._report, StoreOperation.RECEIVE),
-            )
+            self._arrivals = Arrivals(partial(self._store, database, control), self._report)
 
     async def _migrate(self) -> None:
         connection = await self._connector.connect()
@@ -136,11 +134,8 @@ class PostgresStore(Store):
         for wake in self._wakers:
             wake()
 
-    def _report(
-        self, operation: StoreOperation | None, error: Exception | None, seconds: float
-    ) -> None:
+    def _report(self, operation: StoreOperation | None, outcome: Outcome, seconds: float) -> None:
         if self._observe is not None and operation is not None:
-            outcome = Outcome.SUCCESS if error is None else Outcome.ERROR
             self._observe(Adapter.POSTGRES, operation, outcome, seconds)
 
     async def _read(
@@ -172,10 +167,10 @@ class PostgresStore(Store):
         began = perf_counter()
         try:
             result = await work
-        except Exception as error:
-            self._report(operation, error, perf_counter() - began)
+        except Exception:
+            self._report(operation, Outcome.ERROR, perf_counter() - began)
             raise
-        self._report(operation, None, perf_counter() - began)
+        self._report(operation, Outcome.SUCCESS, perf_counter() - began)
         return result
 
     @override
@@ -228,23 +223,16 @@ class PostgresStore(Store):
         on_received: OnReceived,
         slots: Slots = NO_SLOTS,
     ) -> None:
-        if self._database is None or self._arrivals is None or self._loop is None:
+        if self._database is None or self._arrivals is None:
             raise StoreClosed
-        loop = asyncio.get_running_loop()
-        if loop is self._loop:
-            self._arrivals.put(arrivals, slots, on_received)
-        else:
-            put = partial(self._arrivals.put, arrivals, slots, _on_loop(loop, on_received))
-            self._loop.call_soon_threadsafe(put)
+        self._arrivals.put(arrivals, slots, on_received)
 
-    async def _store_calls(
-        self,
-        database: Database,
-        control: Control,
-        calls: Sequence[ReceiveCall],
-        waited_seconds: float,
+    async def _store(
+        self, database: Database, control: Control, request: StoreRequest
     ) -> Sequence[Sequence[Received | None]]:
-        receive = partial(self._receiver.receive, calls=calls)
+        calls = request.items or ()
+        receive = partial(self._receiver.receive, calls=calls, slots=request.reserved)
+        waited_seconds = perf_counter() - request.began[0]
         results = await database.write(receive, waited_seconds=waited_seconds)
         self._receiver.remember(calls)
         if any(each is not None and each.waiting for result in results for each in result):
@@ -358,12 +346,3 @@ class PostgresStore(Store):
             messages.last_inbound_at, phone_number_id=phone_number_id, customer=customer
         )
         return await self._read(StoreOperation.WINDOW, last_inbound_at)
-
-
-def _on_loop(loop: asyncio.AbstractEventLoop, on_received: OnReceived) -> OnReceived:
-    """Return a callback that calls *on_received* on *loop*."""
-
-    def finish(results: Sequence[Received | None] | None, error: Exception | None) -> None:
-        loop.call_soon_threadsafe(on_received, results, error)
-
-    return finish

@@ -1,142 +1,110 @@
-"""Group commit of arrivals: concurrent calls share a transaction."""
+"""The other half of the group commit: a batch of calls is stored in one transaction, in a task.
+
+Only calls that store updates are gathered. The others lock other rows first, see `receive`, and two
+transactions that each do both could wait for each other.
+"""
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from time import perf_counter
-from typing import Final
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final
 
 import asyncpg
-import msgspec
 
-from wats.errors import StoreClosed, StoreUnavailable
+from wats.errors import StoreUnavailable
 from wats.store import OnReceived, Slots
-from wats.store.postgres.receive import ReceiveCall
-from wats.store.records import Arrival, Received
+from wats.store.group_commit import GroupCommit, StoreRequest, finish_all
+from wats.store.records import Arrival
+from wats.telemetry.contract.values import Outcome, StoreOperation
 
-MAX_ARRIVALS: Final = 512
-"""The size of a full transaction, in updates. It bounds how long the first update waits."""
+STALL_SECONDS: Final = 0.1
+"""How long a transaction holds up the next one. It may wait for a lock that the next one does not
+need."""
 
 IN_FLIGHT: Final = 2
-"""The number of concurrent transactions: one is prepared while the other waits for the disk."""
-
-_Results = Sequence[Sequence[Received | None]]
-
-
-class _Waiting(msgspec.Struct, frozen=True):
-    arrivals: Sequence[Arrival]
-    slots: Slots
-    on_received: OnReceived
-    began: float
+"""How many transactions run at a time, the stalled ones included."""
 
 
 class Arrivals:
-    """Gathers calls of one event loop while transactions are running.
+    """Gathers calls, and stores each batch of them in a task of the running loop.
 
     Args:
-        store: Stores calls in one transaction. The second argument is the waiting time (s) of the
-            first call.
-        report: Called after each call with its error and its duration.
+        store: Stores the items of a request in one transaction; returns a result for each.
+        observe: Called for every call that ended, on the loop of its caller.
     """
 
     def __init__(
         self,
-        store: Callable[[Sequence[ReceiveCall], float], Awaitable[_Results]],
-        report: Callable[[Exception | None, float], None],
+        store: Callable[[StoreRequest], Awaitable[Sequence[Any]]],
+        observe: Callable[[StoreOperation, Outcome, float], None],
     ) -> None:
         self._store = store
-        self._report = report
-        self._waiting: deque[_Waiting] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._is_closed = False
-        self._is_scheduled = False
+        self._observe = observe
+        self._loop = asyncio.get_running_loop()
+        self._group = GroupCommit(self._hand_over, self._is_stalled)
+        self._tasks: set[asyncio.Task[Sequence[StoreRequest]]] = set()
+        self._stalled: set[asyncio.Task[Sequence[StoreRequest]]] = set()
 
     def put(self, arrivals: Sequence[Arrival], slots: Slots, on_received: OnReceived) -> None:
-        """Store *arrivals* in one of the next transactions, then call *on_received*.
-
-        Raises:
-            StoreClosed: `close` was called.
-        """
-        if self._is_closed:
-            raise StoreClosed
-        self._waiting.append(_Waiting(arrivals, slots, on_received, perf_counter()))
-        if not self._is_scheduled and len(self._tasks) < IN_FLIGHT:
-            self._is_scheduled = True
-            # Later, so that other calls of the same turn of the loop share the transaction.
-            asyncio.get_running_loop().call_soon(self._begin)
-
-    def _begin(self) -> None:
-        self._is_scheduled = False
-        if not self._waiting or len(self._tasks) >= IN_FLIGHT:
-            return
-        batch, count = [], 0
-        while self._waiting and count < MAX_ARRIVALS:
-            batch.append(self._waiting.popleft())
-            count += len(batch[-1].arrivals)
-        batch, calls = _prepared(batch)
-        if not batch:
-            self._begin()
-            return
-        task = asyncio.get_running_loop().create_task(self._run(batch, calls))
-        self._tasks.add(task)
-        task.add_done_callback(self._end)
-
-    def _end(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        self._begin()
-
-    async def _run(self, batch: Sequence[_Waiting], calls: Sequence[ReceiveCall]) -> None:
-        waited_seconds = perf_counter() - batch[0].began
-        try:
-            results = await self._store(calls, waited_seconds)
-        except Exception as error:
-            if len(batch) > 1 and _is_of_a_value(error):
-                for each, call in zip(batch, calls, strict=True):
-                    await self._run([each], [call])
-            else:
-                self._finish(batch, calls, None, error)
-        else:
-            self._finish(batch, calls, results, None)
-
-    def _finish(
-        self,
-        batch: Sequence[_Waiting],
-        calls: Sequence[ReceiveCall],
-        results: _Results | None,
-        error: Exception | None,
-    ) -> None:
-        now = perf_counter()
-        for index, each in enumerate(batch):
-            try:
-                each.slots.give_back(calls[index].slots)
-                each.on_received(None if results is None else results[index], error)
-            except Exception as failure:  # the other calls must be finished too
-                context = {"message": "A callback of a store raised", "exception": failure}
-                asyncio.get_running_loop().call_exception_handler(context)
-        for each in batch:
-            self._report(error, now - each.began)
+        """Store *arrivals* soon, and call *on_received*."""
+        self._group.join(StoreOperation.RECEIVE, self._store, arrivals, on_received, slots)
 
     async def close(self) -> None:
-        """Store the waiting calls, and accept no further calls."""
-        self._is_closed = True
-        while self._tasks or self._waiting:
-            self._begin()
-            await asyncio.gather(*self._tasks)
-            await asyncio.sleep(0)
+        """Store what waits. To be called when `put` is called no more."""
+        self._group.flush()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
-
-def _prepared(batch: Sequence[_Waiting]) -> tuple[list[_Waiting], list[ReceiveCall]]:
-    """Reserve the slots of *batch*; finish those whose reservation fails."""
-    ready: list[_Waiting] = []
-    calls: list[ReceiveCall] = []
-    for each in batch:
-        try:
-            calls.append(ReceiveCall(each.arrivals, each.slots.reserve(each.arrivals)))
-        except Exception as error:
-            each.on_received(None, error)
+    def _hand_over(self, requests: Sequence[StoreRequest]) -> None:
+        if asyncio.get_running_loop() is self._loop:
+            self._start(requests)
         else:
-            ready.append(each)
-    return ready, calls
+            self._loop.call_soon_threadsafe(self._start, requests)
+
+    def _start(self, requests: Sequence[StoreRequest]) -> None:
+        for request in requests:
+            task = self._loop.create_task(self._run(request))
+            self._tasks.add(task)
+            task.add_done_callback(partial(self._finish, request))
+            self._loop.call_later(STALL_SECONDS, self._note_stall, task)
+
+    def _note_stall(self, task: "asyncio.Task[Sequence[StoreRequest]]") -> None:
+        if task in self._tasks:
+            self._stalled.add(task)
+            self._group.begin()
+
+    def _is_stalled(self) -> bool:
+        """Return whether nothing but stalled transactions is under way, and not too many."""
+        return len(self._tasks) == len(self._stalled) < IN_FLIGHT
+
+    def _finish(self, request: StoreRequest, task: "asyncio.Task[Sequence[StoreRequest]]") -> None:
+        self._tasks.discard(task)
+        self._stalled.discard(task)
+        ended: Sequence[StoreRequest] = [request]
+        if task.cancelled():  # any code in the process can do that
+            request.error = StoreUnavailable()
+        else:
+            ended = task.result()
+        if request.loop is self._loop:
+            self._end(ended)
+        else:
+            with suppress(RuntimeError):  # the loop is closed, so its callers are gone
+                request.loop.call_soon_threadsafe(self._end, ended)
+
+    async def _run(self, request: StoreRequest) -> Sequence[StoreRequest]:
+        """Run *request*; return what to finish: its parts, if one of them cannot be stored."""
+        try:
+            request.results = await self._store(request)
+        except Exception as error:
+            if request.size > 1 and _is_of_a_value(error):
+                return [each for part in request.split() for each in await self._run(part)]
+            request.error = error
+        return [request]
+
+    def _end(self, requests: Sequence[StoreRequest]) -> None:
+        finish_all(requests, self._observe)
+        self._group.ended(requests)
 
 
 def _is_of_a_value(error: Exception) -> bool:

@@ -115,25 +115,20 @@ FROM unnest($3::bigint[], $4::bigint[], $5::int[], $6::text[], $7::bigint[], $8:
 """
 
 
-class ReceiveCall(msgspec.Struct, frozen=True):
-    """A call of `InboxStore.receive`: its arrivals, and its slots for leases on arrival."""
-
-    arrivals: Sequence[Arrival]
-    slots: Mapping[str, int]
-
-
 class _New(msgspec.Struct):
     """A new update that is being stored.
 
     Attributes:
         call: The index of its call.
-        index: The index of its arrival within the call.
-        id: The id of the update, which is the id of its first delivery.
+        index: Its index among the arrivals of its call.
+        number: Its business number, as PostgreSQL can store it.
+        id: The id of its first delivery, which is the id of the update.
     """
 
     call: int
     index: int
     arrival: Arrival
+    number: str
     id: int = 0
 
 
@@ -170,23 +165,25 @@ class ArrivalWriter:
         self._known_numbers: set[str] = set()
 
     async def receive(
-        self, connection: Connection, calls: Sequence[ReceiveCall]
+        self,
+        connection: Connection,
+        calls: Sequence[Sequence[Arrival]],
+        slots: Mapping[str, int],
     ) -> Sequence[Sequence[Received | None]]:
         """Store the new updates of *calls*; return the results of each call."""
         updates = [
-            _New(number, index, arrival)
+            _New(number, index, arrival, clean(arrival.phone_number_id or ""))
             for number, call in enumerate(calls)
-            for index, arrival in enumerate(call.arrivals)
+            for index, arrival in enumerate(call)
         ]
-        unknown = _numbers(calls) - self._known_numbers
-        if unknown:
-            await add_numbers(connection, unknown)
+        if unknown := _numbers(calls) - self._known_numbers:
+            await add_numbers(connection, {clean(each) for each in unknown})
         new = await _new_updates(connection, updates)
         await messages.project(connection, [update.arrival for update in new])
         sent = await messages.sent_times(connection, [update.arrival.status for update in new])
-        batch = _Batch(new, [dict(call.slots) for call in calls], self._consumers)
+        batch = _Batch(new, dict(slots), self._consumers)
         await self._deliver(connection, batch)
-        results: list[list[Received | None]] = [[None] * len(call.arrivals) for call in calls]
+        results: list[list[Received | None]] = [[None] * len(call) for call in calls]
         for update, sent_at in zip(new, sent, strict=True):
             leased, waiting = batch.result(update)
             received = Received(leased=leased, waiting=waiting, sent_at=sent_at)
@@ -196,7 +193,7 @@ class ArrivalWriter:
     async def _deliver(self, connection: Connection, batch: "_Batch") -> None:
         if not batch.deliveries:
             return
-        groups = by_number(batch.deliveries, lambda each: _number(each.update.arrival))
+        groups = by_number(batch.deliveries, lambda each: each.update.number)
         updates = [each.update for each in batch.deliveries if each.offset == 0]
         begin = await connection.fetch(_BEGIN, len(updates))
         now, numbers, ids = begin[0]
@@ -206,24 +203,19 @@ class ArrivalWriter:
             await batch.insert(connection, number, group, now)
         await batch.depths.write(connection)
 
-    def remember(self, calls: Sequence[ReceiveCall]) -> None:
-        """Note that the numbers of *calls* are stored. Call it after the commit."""
+    def remember(self, calls: Sequence[Sequence[Arrival]]) -> None:
+        """Note that the numbers of *calls* are stored. To be called after the commit."""
         self._known_numbers |= _numbers(calls)
 
 
-def _numbers(calls: Sequence[ReceiveCall]) -> set[str]:
-    found: set[str] = set()
-    for call in calls:
-        for arrival in call.arrivals:
-            found.add(_number(arrival))
-            for record in (arrival.message, arrival.status, arrival.window):
-                if record is not None:
-                    found.add(clean(record.phone_number_id))
+def _numbers(calls: Sequence[Sequence[Arrival]]) -> set[str]:
+    """Return the business numbers of *calls* as they came."""
+    arrivals = [arrival for call in calls for arrival in call]
+    found = {arrival.phone_number_id or "" for arrival in arrivals}
+    found.update([each.message.phone_number_id for each in arrivals if each.message])
+    found.update([each.status.phone_number_id for each in arrivals if each.status])
+    found.update([each.window.phone_number_id for each in arrivals if each.window])
     return found
-
-
-def _number(arrival: Arrival) -> str:
-    return clean(arrival.phone_number_id or "")
 
 
 async def _new_updates(connection: Connection, updates: Sequence[_New]) -> Sequence[_New]:
@@ -237,7 +229,7 @@ async def _new_updates(connection: Connection, updates: Sequence[_New]) -> Seque
     for update in updates:
         arrival = update.arrival
         if arrival.message is None:
-            key = _number(arrival), to_ms(arrival.occurred_at), arrival.key
+            key = update.number, to_ms(arrival.occurred_at), arrival.key
             others.setdefault(key, update)
     for number, keys in by_number(sorted(others), lambda key: key[0]).items():
         rows = [_identity_row(key, others[key].arrival) for key in keys]
@@ -255,14 +247,14 @@ class _Batch:
 
     Args:
         updates: The new updates in order of arrival.
-        slots: For each call, the free slots of each consumer. Decreased by each lease.
+        slots: How many deliveries of each consumer may be leased. Used up.
         consumers: The consumers of the process by name.
     """
 
     def __init__(
         self,
         updates: Sequence[_New],
-        slots: Sequence[dict[str, int]],
+        slots: dict[str, int],
         consumers: Mapping[str, Consumer],
     ) -> None:
         if any(len(update.arrival.consumers) > MAX_SIBLINGS for update in updates):
@@ -283,8 +275,8 @@ class _Batch:
         self._lease = secrets.randbits(62)
 
     async def assign_leases(self, connection: Connection, numbers: Sequence[str], now: int) -> None:
-        """Assign leases to deliveries without older outstanding ones, if they become heads."""
-        wanted = sorted({name for slots in self._slots for name, room in slots.items() if room > 0})
+        """Decide which deliveries are leased if they become heads: those with nothing before."""
+        wanted = sorted(name for name, room in self._slots.items() if room > 0)
         if not wanted:
             return
         blocked: set[str] = set()
@@ -293,12 +285,11 @@ class _Batch:
             blocked.update(row[0] for row in rows)
         heads: set[tuple[str, str, int]] = set()
         for each in self.deliveries:
-            slots = self._slots[each.update.call]
-            if each.consumer in blocked or slots.get(each.consumer, 0) <= 0:
-                blocked.add(each.consumer)  # later deliveries of the consumer must not go first
+            if each.consumer in blocked or self._slots.get(each.consumer, 0) <= 0:
+                blocked.add(each.consumer)  # what arrived after this one must wait for it
                 continue
-            slots[each.consumer] -= 1
-            key = _number(each.update.arrival), each.consumer, each.ordering_key
+            self._slots[each.consumer] -= 1
+            key = each.update.number, each.consumer, each.ordering_key
             if key in heads:
                 continue
             heads.add(key)
@@ -349,7 +340,7 @@ class _Batch:
                 id=each.id,
                 update_id=update.id,
                 siblings=len(group),
-                phone_number_id=_number(update.arrival),
+                phone_number_id=update.number,
                 consumer=each.consumer,
                 ordering_key=each.ordering_key,
                 attempt=1,

@@ -32,7 +32,7 @@ def by_number(items: Iterable[T], number: Callable[[T], str]) -> Mapping[str, li
     groups: defaultdict[str, list[T]] = defaultdict(list)
     for item in items:
         groups[number(item)].append(item)
-    return {key: groups[key] for key in sorted(groups)}
+    return groups if len(groups) == 1 else {key: groups[key] for key in sorted(groups)}
 
 
 async def numbers(connection: Connection) -> Sequence[str]:
