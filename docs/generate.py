@@ -19,6 +19,7 @@ import yaml
 from wats import errors
 from wats.cli import main
 from wats.config import markdown_table
+from wats.faults import Fault
 from wats.graph.errors import PERMISSION_CODES, RULES
 from wats.inbound import content
 from wats.inbound.normalize import FIELDS
@@ -99,6 +100,8 @@ START_MEANINGS = {
     "address_unavailable": "The service cannot listen on this host and port.",
     "database_copy_refused": "`wats database copy`: a database is in use, the target has rows, or "
     "the source does not exist.",
+    "database_backup_refused": "`wats database backup` or `wats database restore`: a file cannot "
+    "be used; the database is as it was before.",
     "invalid_config": "The error that lists all configuration mistakes; each entry of `issues` has "
     "its own code.",
     "invalid_handler": "A handler cannot be imported or called, has the name of another handler, "
@@ -275,6 +278,11 @@ def start_codes() -> str:
     return _table(("Code", "Cause"), rows)
 
 
+def faults() -> str:
+    """Return the causes for which a file or a database cannot be used."""
+    return _table(("Cause", "Meaning"), [(_code(each.value), each.meaning) for each in Fault])
+
+
 def graph_errors() -> str:
     """Return the table of Graph errors."""
     rows = [
@@ -436,6 +444,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "commands": commands,
     "contents": contents,
     "families": families,
+    "faults": faults,
     "graph-errors": graph_errors,
     "http-codes": http_codes,
     "keys": markdown_table,
@@ -491,7 +500,12 @@ def raised_at_start() -> set[str]:
     return codes | {words[0] for _, words in found if isinstance(words[0], str)}
 
 
-_AT_START = (errors.MigrationFailed, errors.SchemaMismatch, errors.CopyRefused)
+_AT_START = (
+    errors.MigrationFailed,
+    errors.SchemaMismatch,
+    errors.CopyRefused,
+    errors.BackupRefused,
+)
 
 
 def _leaves(*roots: type[errors.WatsError]) -> Iterator[type[errors.WatsError]]:

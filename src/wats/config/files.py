@@ -103,7 +103,7 @@ _REASONS: Final = (
     "Invalid control character",
     "Unterminated string",
 )
-"""The beginnings of the messages of both parsers; what follows may quote the file."""
+"""The beginnings of the messages of both parsers; their ends may quote the file."""
 
 
 def _position(error: Exception) -> str:

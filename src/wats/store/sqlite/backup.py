@@ -90,7 +90,7 @@ def _vacuum(path: str, copy: Path) -> None:
 
 
 def _copy(source: Path, copy: Path) -> None:
-    # A backup has no log. One that has is a copy of a database in use, and lacks what is in it.
+    # A backup has no log. A copy of a database in use has one, and lacks its commits.
     log = Path(f"{source}-wal")
     if log.exists() and log.stat().st_size > 0:
         raise _refused(_CANNOT_RESTORE, Fault.FOREIGN_LOG, _FILE, str(source))
