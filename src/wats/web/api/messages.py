@@ -165,7 +165,7 @@ class DeliveryError(Body, frozen=True, kw_only=False):
     advice: str
 
 
-class StatusView(Body, frozen=True):
+class DeliveryStatus(Body, frozen=True):
     """A status that Meta reported; *participant* is a member of the group that got the message."""
 
     status: str
@@ -178,7 +178,7 @@ class MessageDetails(MessageView, frozen=True):
     """The record of one message, the reason of its failure, and its latest statuses."""
 
     error: DeliveryError | None
-    statuses: tuple[StatusView, ...]
+    statuses: tuple[DeliveryStatus, ...]
 
 
 class MessageList(Body, frozen=True):
@@ -280,14 +280,16 @@ def _unreachable() -> StoreUnavailable:
 def _limit_of(request: Request) -> int:
     text = request.query.get("limit", str(DEFAULT_LIMIT))
     if _LIMIT.fullmatch(text) is None:
-        raise _invalid("limit", "must be an integer from 1 to 100")
+        reason = "must be an integer from 1 to 100"
+        raise _invalid("limit", reason, f"limit {reason}.")
     return int(text)
 
 
 def _cursor_of(request: Request) -> str | None:
     cursor = request.query.get("cursor")
     if cursor is not None and not is_cursor(cursor):
-        raise _invalid("cursor", "must be the 'nextCursor' of an earlier response")
+        reason = "must be the 'nextCursor' of an earlier response"
+        raise _invalid("cursor", reason, "cursor must be a safe non-empty string.")
     return cursor
 
 
@@ -333,8 +335,8 @@ def _moment(text: str) -> datetime | None:
         return None
 
 
-def _invalid(name: str, reason: str) -> MalformedRequest:
-    return MalformedRequest("malformed_query", f"{name} {reason}.", [Detail(name, reason)])
+def _invalid(name: str, reason: str, message: str) -> MalformedRequest:
+    return MalformedRequest("malformed_query", message, [Detail(name, reason)])
 
 
 def _fields(record: MessageRecord) -> dict[str, Any]:
@@ -364,8 +366,8 @@ def _error_of(record: MessageRecord, history: Sequence[StatusRecord]) -> Deliver
     return DeliveryError(code, rule.category.value, rule.advice)
 
 
-def _status_view(status: StatusRecord) -> StatusView:
-    return StatusView(
+def _status_view(status: StatusRecord) -> DeliveryStatus:
+    return DeliveryStatus(
         status=status.status,
         occurred_at=to_iso(status.occurred_at),
         participant=status.participant or None,
