@@ -8,9 +8,12 @@ import pytest
 
 from wats.store import Store, receive
 from wats.store.records import (
+    OUT_OF_ORDER,
+    SCAN_ROWS,
     STATUS_RANK,
     Arrival,
     Direction,
+    MessageFilter,
     MessageRecord,
     StatusRecord,
     WindowRecord,
@@ -246,6 +249,53 @@ async def test_an_invalid_cursor_leads_to_an_empty_page(
     page = await store.list_messages(limit=10, cursor=cursor)
 
     assert (page.items, page.next_cursor) == ((), None)
+
+
+async def test_messages_are_selected_by_the_status_that_they_have_now(
+    store: Store, arrival: MakeArrival, message: MakeMessage
+) -> None:
+    for name in ("wamid.1", "wamid.2", "wamid.3"):
+        await store.record_sent(message(name, to_phone="+15550002222"))
+    await receive(store, [arrival(status=transition("failed", wa_message_id="wamid.2"))])
+
+    failed = await store.list_messages(limit=5, cursor=None, wanted=MessageFilter(status="failed"))
+    others = MessageFilter(status="accepted", to_phone="15550002222")
+    first = await store.list_messages(limit=1, cursor=None, wanted=others)
+    second = await store.list_messages(limit=1, cursor=first.next_cursor, wanted=others)
+
+    pages = (failed, first, second)
+    names = [[item.wa_message_id for item in page.items] for page in pages]
+    assert names == [["wamid.2"], ["wamid.3"], ["wamid.1"]]
+    assert (failed.next_cursor, second.next_cursor) == (None, None)
+
+
+async def test_a_page_of_some_messages_reads_a_bounded_number(
+    store: Store, arrival: MakeArrival, message: MakeMessage
+) -> None:
+    await store.record_sent(message("wamid.sought", type="image"))
+    others = [message(f"wamid.{n}", direction=Direction.INBOUND) for n in range(SCAN_ROWS)]
+    await receive(store, [arrival(message=each, consumers=()) for each in others])
+    wanted = MessageFilter(type="image")
+
+    first = await store.list_messages(limit=5, cursor=None, wanted=wanted)
+    second = await store.list_messages(limit=5, cursor=first.next_cursor, wanted=wanted)
+
+    assert first.items == ()
+    assert [item.wa_message_id for item in second.items] == ["wamid.sought"]
+    assert second.next_cursor is None
+
+
+async def test_a_page_since_a_time_ends_at_the_messages_of_long_before(
+    store: Store, message: MakeMessage
+) -> None:
+    old, late = NOON - OUT_OF_ORDER - timedelta(seconds=1), NOON - timedelta(minutes=1)
+    for name, at in (("wamid.1", NOON), ("wamid.2", old), ("wamid.3", NOON), ("wamid.4", late)):
+        await store.record_sent(message(name, created_at=at, updated_at=at))
+
+    page = await store.list_messages(limit=5, cursor=None, wanted=MessageFilter(since=NOON))
+
+    assert [item.wa_message_id for item in page.items] == ["wamid.3"]
+    assert page.next_cursor is None
 
 
 def window(customer: str, at: datetime, phone_number_id: str = "1") -> WindowRecord:

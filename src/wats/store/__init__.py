@@ -17,12 +17,14 @@ from typing import Final, Protocol, TypeAlias
 from typing_extensions import override
 
 from wats.store.records import (
+    ALL_MESSAGES,
     Arrival,
     Claimed,
     Consumer,
     DeadLetter,
     Delivery,
     InboxDepth,
+    MessageFilter,
     MessagePage,
     MessageRecord,
     Received,
@@ -233,10 +235,13 @@ class MessageStore(Protocol):
         of Graph.
         """
 
-    async def list_messages(self, *, limit: int, cursor: str | None) -> MessagePage:
-        """Return up to *limit* messages after *cursor*, the last recorded first.
+    async def list_messages(
+        self, *, limit: int, cursor: str | None, wanted: MessageFilter = ALL_MESSAGES
+    ) -> MessagePage:
+        """Return up to *limit* of the *wanted* messages, the last recorded first, after *cursor*.
 
-        Every `row_id` is a cursor. An invalid cursor leads to an empty page.
+        Every `row_id` is a cursor. An invalid cursor leads to an empty page. A bounded number
+        of messages is read, so a page of some messages may be short and not be the last.
         """
 
     async def get_message(self, wa_message_id: str) -> MessageRecord | None:

@@ -5,8 +5,9 @@ dataclass with slots takes ten times as long, and the inbound path creates five 
 Those are not tracked by the garbage collector (`gc=False`), as they cannot be part of a cycle.
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -325,6 +326,73 @@ class MessagePage(msgspec.Struct, frozen=True, kw_only=True):
     next_cursor: str | None = None
 
 
+class MessageFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """The messages that a caller wants; `None` admits every value.
+
+    Phone numbers match with and without a '+' in front.
+    """
+
+    direction: str | None = None
+    status: str | None = None
+    type: str | None = None
+    from_phone: str | None = None
+    to_phone: str | None = None
+    since: datetime | None = None
+
+    @property
+    def rows(self) -> int | None:
+        """The limit of rows to read for a page; `None` if every row is admitted."""
+        return None if self == ALL_MESSAGES else SCAN_ROWS
+
+    def admits(self, message: MessageRecord) -> bool:
+        """Return whether *message* is wanted."""
+        return (
+            self.direction in {None, message.direction}
+            and self.status in {None, message.status}
+            and self.type in {None, message.type}
+            and _is_same(self.from_phone, message.from_phone)
+            and _is_same(self.to_phone, message.to_phone)
+            and (self.since is None or message.created_at >= self.since)
+        )
+
+    def is_past(self, message: MessageRecord) -> bool:
+        """Return whether neither *message* nor one that was recorded earlier can be wanted."""
+        return self.since is not None and message.created_at < self.since - OUT_OF_ORDER
+
+
+ALL_MESSAGES = MessageFilter()
+
+SCAN_ROWS = 2000
+"""The limit of rows that are read for a page of some messages, so that none takes long."""
+
+OUT_OF_ORDER = timedelta(hours=1)
+"""The longest that a message may be recorded after a younger one."""
+
+
+def _is_same(wanted: str | None, phone: str | None) -> bool:
+    if wanted is None:
+        return True
+    return phone is not None and wanted.removeprefix("+") == phone.removeprefix("+")
+
+
+def page_of(messages: Sequence[MessageRecord], limit: int, wanted: MessageFilter) -> MessagePage:
+    """Return the page that begins with *messages*: newest first, one more than may be read.
+
+    A page of some messages can have fewer than *limit*, and even none, and still a cursor.
+    """
+    found: list[MessageRecord] = []
+    for place, message in enumerate(messages):
+        if wanted.is_past(message):
+            break
+        if place == (wanted.rows or limit):
+            return MessagePage(items=tuple(found), next_cursor=messages[place - 1].row_id)
+        if wanted.admits(message):
+            if len(found) == limit:
+                return MessagePage(items=tuple(found), next_cursor=found[-1].row_id)
+            found.append(message)
+    return MessagePage(items=tuple(found))
+
+
 STATUS_RANK: dict[str, int] = {
     "received": 0,
     "accepted": 0,
@@ -377,10 +445,15 @@ def message_of(row: Sequence[Any]) -> MessageRecord:
     )
 
 
+_CURSOR = re.compile("[1-9][0-9]{0,17}")
+
+
+def is_cursor(text: str) -> bool:
+    """Return whether *text* can be a cursor: every cursor of a page is the id of a row."""
+    return _CURSOR.fullmatch(text) is not None
+
+
 def row_id_of(cursor: str, last_row_id: int) -> int:
     """Return *cursor* as a row id, or 0 if it is invalid."""
-    # No row id is longer, and int() would take long for a million digits.
-    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 20):
-        return 0
-    row_id = int(cursor)
+    row_id = int(cursor) if is_cursor(cursor) else 0
     return row_id if row_id <= last_row_id else 0

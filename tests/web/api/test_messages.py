@@ -1,12 +1,14 @@
 import hashlib
 import hmac
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from wats.store.records import Direction, MessageRecord
+from wats.store import receive
+from wats.store.records import Arrival, Direction, MessageRecord, StatusRecord
 from wats.store.sqlite import SQLiteStore
 from wats.testing import APP_SECRET, example_secrets
 
@@ -285,8 +287,11 @@ async def test_a_message_is_shown_with_its_fields_in_order(service: Any) -> None
         ("graphMessageId", "wamid.A"),
         ("createdAt", "2026-11-22T12:00:00.000Z"),
         ("updatedAt", "2026-11-22T12:00:00.000Z"),
+        ("error", None),
+        ("statuses", []),
     ]
-    assert (await service.ask("GET", "/api/messages")).json["items"] == [answer.json]
+    listed = (await service.ask("GET", "/api/messages")).json["items"]
+    assert listed == [{key: answer.json[key] for key in listed[0]}]
 
 
 async def test_a_page_has_fifty_messages_by_default(service: Any) -> None:
@@ -308,20 +313,156 @@ async def test_a_limit_is_a_whole_number_from_1_to_100(service: Any, limit: str)
     assert answer.json["error"]["message"] == "limit must be an integer from 1 to 100."
 
 
-@pytest.mark.parametrize("cursor", ["", "%20", "a%0Ab", "a" * 1025])
-async def test_a_cursor_is_one_line_of_text(service: Any, cursor: str) -> None:
+@pytest.mark.parametrize(
+    "cursor", ["", "%20", "a%0Ab", "no-such-cursor", "0", "-1", "1.5", "%EF%BC%91", "1" * 19]
+)
+async def test_a_cursor_that_is_none_is_refused(service: Any, cursor: str) -> None:
     answer = await service.ask("GET", f"/api/messages?cursor={cursor}")
 
     assert (answer.status, answer.code) == (400, "malformed_query")
-    assert answer.json["error"]["message"] == "cursor must be a safe non-empty string."
+    assert answer.json["error"]["details"] == [
+        {"path": "cursor", "reason": "must be the 'nextCursor' of an earlier response"}
+    ]
 
 
-async def test_an_unknown_cursor_leads_to_an_empty_page(service: Any) -> None:
+async def test_a_cursor_beyond_all_messages_leads_to_an_empty_page(service: Any) -> None:
     await service.store.record_sent(record("wamid.A"))
 
-    answer = await service.ask("GET", "/api/messages?cursor=no-such-cursor")
+    answer = await service.ask("GET", "/api/messages?cursor=999999999")
 
     assert answer.body == b'{"items":[],"nextCursor":null}'
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("direction=outbound", ["wamid.2", "wamid.1"]),
+        ("direction=inbound", ["wamid.3"]),
+        ("type=image", ["wamid.2"]),
+        ("status=received", ["wamid.3"]),
+        ("to=15551230000", ["wamid.1"]),
+        ("to=%2B15551230000", ["wamid.1"]),
+        ("to=+15551230000", ["wamid.1"]),
+        ("from=15551230009", ["wamid.3"]),
+        ("since=2026-11-22T12:00:30Z", ["wamid.3", "wamid.2"]),
+        ("since=2026-11-22T13:00:30+01:00", ["wamid.3", "wamid.2"]),
+        ("direction=outbound&type=text", ["wamid.1"]),
+        ("direction=inbound&type=image", []),
+    ],
+)
+async def test_messages_can_be_selected(service: Any, query: str, expected: list[str]) -> None:
+    later = {"created_at": NOON + timedelta(minutes=1), "updated_at": NOON + timedelta(minutes=1)}
+    sent = {"to_phone": "15551230001", "type": "image", **later}
+    await service.store.record_sent(replace(record("wamid.1"), to_phone="+15551230000"))
+    await service.store.record_sent(replace(record("wamid.2"), **sent))
+    received = {"direction": Direction.INBOUND, "from_phone": "15551230009", "to_phone": None}
+    await service.store.record_sent(
+        replace(record("wamid.3"), status="received", **received, **later)
+    )
+
+    answer = await service.ask("GET", f"/api/messages?{query}")
+
+    assert [each["waMessageId"] for each in answer.json["items"]] == expected
+
+
+@pytest.mark.parametrize(
+    ("query", "paths"),
+    [
+        ("phone=1&Limit=2", ["phone", "Limit"]),
+        ("15550001111=1", ["?"]),
+        (
+            "direction=up&status=&type=X!&to=%00&from=a%20b",
+            ["direction", "status", "type", "from", "to"],
+        ),
+        ("since=2026-11-22T12:00:00", ["since"]),
+        ("since=yesterday", ["since"]),
+        ("since=", ["since"]),
+        ("x=1&since=1", ["x", "since"]),
+    ],
+)
+async def test_a_query_that_is_not_understood_is_refused_with_the_names(
+    service: Any, query: str, paths: list[str]
+) -> None:
+    answer = await service.ask("GET", f"/api/messages?{query}")
+
+    assert (answer.status, answer.code) == (400, "malformed_query")
+    assert [each["path"] for each in answer.json["error"]["details"]] == paths
+    assert b"15550001111" not in answer.body
+
+
+def status(state: str, minute: int, **more: Any) -> Arrival:
+    at = NOON + timedelta(minutes=minute)
+    found = StatusRecord(
+        phone_number_id="15551234567", wa_message_id="wamid.A", status=state, occurred_at=at, **more
+    )
+    return Arrival(
+        key=bytes([minute]) * 16,
+        occurred_at=at,
+        received_at=at,
+        kind="status",
+        phone_number_id="15551234567",
+        ordering_key=1,
+        payload=b"",
+        status=found,
+    )
+
+
+async def test_a_message_that_failed_is_shown_with_code_advice_and_history(service: Any) -> None:
+    await service.store.record_sent(record("wamid.A"))
+    await receive(service.store, [status("sent", 1), status("failed", 2, error_code=131047)])
+
+    answer = await service.ask("GET", "/api/messages/wamid.A")
+
+    assert answer.json["status"] == "failed"
+    assert answer.json["error"] == {
+        "metaCode": 131047,
+        "category": "send_message",
+        "advice": "Send a template; the customer service window is closed.",
+    }
+    assert answer.json["statuses"] == [
+        {
+            "status": "sent",
+            "occurredAt": "2026-11-22T12:01:00.000Z",
+            "participant": None,
+            "metaCode": None,
+        },
+        {
+            "status": "failed",
+            "occurredAt": "2026-11-22T12:02:00.000Z",
+            "participant": None,
+            "metaCode": 131047,
+        },
+    ]
+
+
+async def test_a_code_that_is_not_listed_has_advice_too(service: Any) -> None:
+    await service.store.record_sent(record("wamid.A"))
+    await receive(service.store, [status("failed", 1, error_code=7)])
+
+    error = (await service.ask("GET", "/api/messages/wamid.A")).json["error"]
+
+    assert (error["metaCode"], error["category"]) == (7, "unknown")
+    assert error["advice"].endswith(".")
+
+
+async def test_a_message_that_arrived_after_all_has_no_error(service: Any) -> None:
+    await service.store.record_sent(record("wamid.A"))
+    failed = status("failed", 1, error_code=131047)
+    await receive(service.store, [failed, status("delivered", 2)])
+
+    answer = (await service.ask("GET", "/api/messages/wamid.A")).json
+
+    assert (answer["status"], answer["error"]) == ("delivered", None)
+
+
+async def test_the_latest_hundred_statuses_are_shown(service: Any) -> None:
+    await service.store.record_sent(record("wamid.A"))
+    parts = [status("delivered", n, participant=f"p{n}") for n in range(1, 121)]
+    await receive(service.store, parts)
+
+    shown = (await service.ask("GET", "/api/messages/wamid.A")).json["statuses"]
+
+    assert [each["participant"] for each in shown] == [f"p{n}" for n in range(21, 121)]
 
 
 @pytest.mark.parametrize("path", ["wamid.H%2Fa%3D%3D", "wamid.H/a=="])

@@ -28,12 +28,14 @@ from wats.store.postgres.control import Control
 from wats.store.postgres.migrations import SCHEMA_VERSION, migrate
 from wats.store.postgres.receive import ArrivalWriter
 from wats.store.records import (
+    ALL_MESSAGES,
     Arrival,
     Claimed,
     Consumer,
     DeadLetter,
     Delivery,
     InboxDepth,
+    MessageFilter,
     MessagePage,
     MessageRecord,
     Received,
@@ -326,8 +328,10 @@ class PostgresStore(Store):
         await self._write(StoreOperation.RECORD, record)
 
     @override
-    async def list_messages(self, *, limit: int, cursor: str | None) -> MessagePage:
-        page = partial(messages.page, limit=limit, cursor=cursor)
+    async def list_messages(
+        self, *, limit: int, cursor: str | None, wanted: MessageFilter = ALL_MESSAGES
+    ) -> MessagePage:
+        page = partial(messages.page, limit=limit, cursor=cursor, wanted=wanted)
         return await self._read(StoreOperation.LIST, page)
 
     @override

@@ -18,11 +18,13 @@ from wats.store.postgres.rows import add_numbers, by_number, clean, clean_or_non
 from wats.store.records import (
     Arrival,
     Direction,
+    MessageFilter,
     MessagePage,
     MessageRecord,
     StatusRecord,
     WindowRecord,
     message_of,
+    page_of,
     rank_of,
     row_id_of,
     window_digest,
@@ -207,19 +209,20 @@ async def sent_times(
     ]
 
 
-async def page(connection: Connection, limit: int, cursor: str | None) -> MessagePage:
-    """Read *limit* messages before *cursor*, and one more to detect a next page."""
+async def page(
+    connection: Connection, limit: int, cursor: str | None, wanted: MessageFilter
+) -> MessagePage:
+    """Read the *wanted* messages before *cursor*, and one row more to detect a next page."""
     of_numbers = await numbers(connection)
     lasts = [await connection.fetchval(_LAST_ROW_ID, number) or 0 for number in of_numbers]
     last = max(lasts, default=0)
     before = last + 1 if cursor is None else row_id_of(cursor, last)
     rows: list[asyncpg.Record] = []
+    count = (wanted.rows or limit) + 1
     for number in of_numbers:
-        rows += await connection.fetch(_PAGE, number, before, limit + 1)
+        rows += await connection.fetch(_PAGE, number, before, count)
     rows.sort(key=lambda row: -row[0])
-    items = await _messages_of(connection, rows[:limit])
-    next_cursor = items[-1].row_id if items and len(rows) > limit else None
-    return MessagePage(items=tuple(items), next_cursor=next_cursor)
+    return page_of(await _messages_of(connection, rows[:count]), limit, wanted)
 
 
 async def get(connection: Connection, wa_message_id: str) -> MessageRecord | None:

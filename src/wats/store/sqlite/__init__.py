@@ -20,12 +20,14 @@ from wats.store import NO_SLOTS, Observe, OnReceived, Slots, Store
 from wats.store.group_commit import resolve
 from wats.store.migrate import is_usable, load_migrations
 from wats.store.records import (
+    ALL_MESSAGES,
     Arrival,
     Claimed,
     Consumer,
     DeadLetter,
     Delivery,
     InboxDepth,
+    MessageFilter,
     MessagePage,
     MessageRecord,
     Reservation,
@@ -328,8 +330,10 @@ class SQLiteStore(Store):
         await self._join(StoreOperation.RECORD, messages.record, message)
 
     @override
-    async def list_messages(self, *, limit: int, cursor: str | None) -> MessagePage:
-        page = partial(messages.page, limit=limit, cursor=cursor)
+    async def list_messages(
+        self, *, limit: int, cursor: str | None, wanted: MessageFilter = ALL_MESSAGES
+    ) -> MessagePage:
+        page = partial(messages.page, limit=limit, cursor=cursor, wanted=wanted)
         return await self._read(StoreOperation.LIST, page)
 
     @override

@@ -15,10 +15,12 @@ from wats.privacy import short_fingerprint
 from wats.store.records import (
     Arrival,
     Direction,
+    MessageFilter,
     MessagePage,
     MessageRecord,
     WindowRecord,
     message_of,
+    page_of,
     row_id_of,
     window_digest,
 )
@@ -253,14 +255,14 @@ def _window_hash(phone_number_id: str, customer: str) -> int:
     return short_fingerprint(f"{phone_number_id} {customer}")
 
 
-def page(connection: Connection, limit: int, cursor: str | None) -> MessagePage:
-    """Read *limit* messages before *cursor*, and one more to detect a next page."""
+def page(
+    connection: Connection, limit: int, cursor: str | None, wanted: MessageFilter
+) -> MessagePage:
+    """Read the *wanted* messages before *cursor*, and one row more to detect a next page."""
     last_row_id: int = connection.execute(_LAST_ROW_ID).get
     before = last_row_id + 1 if cursor is None else row_id_of(cursor, last_row_id)
-    rows: list[Any] = connection.execute(_PAGE, (before, limit + 1)).fetchall()
-    items = tuple(message_of(row) for row in rows[:limit])
-    next_cursor = items[-1].row_id if len(rows) > limit else None
-    return MessagePage(items=items, next_cursor=next_cursor)
+    rows = connection.execute(_PAGE, (before, (wanted.rows or limit) + 1))
+    return page_of([message_of(row) for row in rows], limit, wanted)
 
 
 def get(connection: Connection, wa_message_id: str) -> MessageRecord | None:
