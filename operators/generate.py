@@ -1,8 +1,8 @@
 """Write the Grafana dashboard: one panel or more for every metric family.
 
 Names, labels, kinds and HELP texts are read from the table that also defines the exposition. This
-module adds the row of each family and the labels to group by. Run
-`.venv/bin/python operators/generate.py` after a change.
+module adds the row of each family and the labels to group by; a family without a row is in the last
+one, grouped by all its labels. Run `.venv/bin/python operators/generate.py` after a change.
 """
 
 import json
@@ -194,8 +194,7 @@ def dashboard(rows: Mapping[str, Sequence[Graph]] = ROWS) -> dict[str, Any]:
     """Return the dashboard in Grafana's format, with the graphs of *rows*.
 
     Raises:
-        ValueError: A family of the vocabulary is in no row, or a graph uses a label that its family
-            lacks.
+        ValueError: A graph uses a label that its family lacks.
     """
     _check(rows)
     return {
@@ -217,14 +216,23 @@ def dashboard(rows: Mapping[str, Sequence[Graph]] = ROWS) -> dict[str, Any]:
     }
 
 
+def _graphs(rows: Mapping[str, Sequence[Graph]]) -> list[Graph]:
+    return [graph for row in rows.values() for graph in row]
+
+
+def _all_rows(rows: Mapping[str, Sequence[Graph]]) -> Mapping[str, Sequence[Graph]]:
+    """Return *rows*, and a last one with the families that are in no row."""
+    placed = {graph.family for graph in _graphs(rows)}
+    others = [
+        Graph(family.name, family, tuple(label.key for label in family.labels))
+        for family in FAMILIES
+        if family not in placed
+    ]
+    return {**rows, "Other": others} if others else rows
+
+
 def _check(rows: Mapping[str, Sequence[Graph]]) -> None:
-    graphs = [graph for row in rows.values() for graph in row]
-    if missing := [
-        each.name for each in FAMILIES if each not in {graph.family for graph in graphs}
-    ]:
-        msg = f"In no row: {', '.join(missing)}."
-        raise ValueError(msg)
-    for graph in graphs:
+    for graph in _graphs(rows):
         known = {"instance", *(label.key for label in graph.family.labels)}
         if unknown := set(graph.by) - known:
             msg = f"{graph.family.name} has no {', '.join(sorted(unknown))}."
@@ -275,7 +283,7 @@ def _stats() -> Iterator[dict[str, Any]]:
 
 def _rows(rows: Mapping[str, Sequence[Graph]]) -> Iterator[dict[str, Any]]:
     top = STAT_HEIGHT
-    for title, graphs in rows.items():
+    for title, graphs in _all_rows(rows).items():
         position = _grid(0, top, COLUMNS, 1)
         yield {"type": "row", "title": title, "collapsed": False, "gridPos": position, "panels": []}
         top += 1

@@ -12,20 +12,35 @@ from tests.telemetry.facade_model import (
     touched,
 )
 from wats.telemetry import (
+    OTEL_ATTR,
+    UNMATCHED,
     Adapter,
     AuthSurface,
+    Board,
     EndpointFamily,
     FamilySet,
     Method,
     Outcome,
+    RouteLabel,
     StoreOperation,
     Telemetry,
     UpdateKind,
 )
-from wats.telemetry.contract.families import MESSAGES_FINAL, SEND_OUTCOMES
-from wats.telemetry.contract.values import LabelValue
-from wats.telemetry.recording import MAX_KNOWN, Described, Lookup, Recorder, counted
-from wats.testing import CapturingTelemetrySink
+from wats.telemetry.contract.families import FAMILIES, MESSAGES_FINAL, SEND_OUTCOMES, Family
+from wats.telemetry.contract.labels import OUTCOME, UPDATE_KIND, Subjects
+from wats.telemetry.contract.values import Kind, LabelValue
+from wats.telemetry.metrics.exposition import Exposition
+from wats.telemetry.metrics.series import Registry
+from wats.telemetry.recording import (
+    MAX_KNOWN,
+    Described,
+    Destination,
+    Lookup,
+    Recorder,
+    counted,
+)
+from wats.telemetry.sinks.isolation import FailureLog, IsolatedSink
+from wats.testing import CapturingTelemetrySink, FakeClock
 
 CONTRACT: Mapping[str, Any] = {"families": FamilySet.CONTRACT}
 
@@ -196,3 +211,34 @@ def test_an_event_that_lacks_an_attribute_of_its_family_is_logged_and_not_counte
 
     assert [line["errorName"] for line in logged] == ["KeyError"]
     assert touched(telemetry) == {}
+
+
+def test_a_new_family_needs_no_more_than_a_method_of_a_recorder():
+    replies = Family(
+        name="wats_replies_total",
+        kind=Kind.COUNTER,
+        help="Replies.",
+        labels=(OUTCOME, UPDATE_KIND),
+        attributes=(OTEL_ATTR.OPERATION_OUTCOME,),
+    )
+
+    class ReplyRecorder(Recorder):
+        @counted(replies)
+        def reply(self, kind: UpdateKind, outcome: Outcome, count: int = 1, /) -> Described:
+            return {OTEL_ATTR.WEBHOOK_UPDATE_KIND: kind, OTEL_ATTR.OPERATION_OUTCOME: outcome}
+
+    subjects = Subjects(routes=(RouteLabel(UNMATCHED),), adapter=None)
+    registry = Registry((*FAMILIES, replies), subjects, board=Board())
+    ignored: list[object] = []
+    failures = FailureLog("wats.telemetry.error", log=ignored.append)
+    sink = CapturingTelemetrySink()
+    destination = Destination(
+        registry=registry, sink=IsolatedSink(sink, failures), failures=failures, now=FakeClock()
+    )
+
+    ReplyRecorder(destination).reply(UpdateKind.MESSAGE, Outcome.SUCCESS, 2)
+
+    exposed = Exposition(registry).render().body.decode().splitlines()
+    assert 'wats_replies_total{outcome="success",update_kind="message"} 2' in exposed
+    assert sink.counters == [("wats_replies_total", 2, {"wats.operation.outcome": "success"})]
+    assert ignored == []

@@ -1,4 +1,4 @@
-"""Telemetry: one interface, with one method for each kind of event.
+"""Telemetry: one interface, with a recorder for each flow and a method for each event.
 
 Code reports events as enums and numbers. They are recorded in the registry first, which `/metrics`
 exposes, and then passed to the operator's sink if there is one. No text can pass this interface, so

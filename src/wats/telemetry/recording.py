@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache, partial
-from inspect import signature
+from inspect import getmembers_static, signature
 from types import MappingProxyType
 from typing import Any, Final, ParamSpec, TypeAlias, cast, get_type_hints
 
@@ -144,7 +144,7 @@ class Recorder:
     def __init__(self, destination: Destination) -> None:
         self.destination = destination
         self.lookups: dict[str, Lookup] = {}
-        for name, event in vars(type(self)).items():
+        for name, event in getmembers_static(type(self)):
             if isinstance(event, Event):
                 lookup = self.lookups[name] = Lookup(self, event)
                 setattr(self, name, event.make(lookup))
@@ -242,11 +242,12 @@ class Lookup:
         if self.histogram is not None:
             first = _first_slot(self.histogram, known)
             self.histograms[values] = slot, first, first + len(self.bounds) + 1
-        self.attributes[values] = (
-            _attributes(known, event.family.attributes if event.family else ()),
-            _attributes(known, event.histogram.attributes if event.histogram else ()),
-            _attributes(known, SPANS[event.span] if event.span else ()),
-        )
+        if self.destination.sink is not None:
+            self.attributes[values] = (
+                _attributes(known, event.family.attributes if event.family else ()),
+                _attributes(known, event.histogram.attributes if event.histogram else ()),
+                _attributes(known, SPANS[event.span] if event.span else ()),
+            )
         self.slots[values] = slot
 
 
@@ -314,7 +315,7 @@ def _counting(lookup: Lookup) -> Record:
 def _timing(lookup: Lookup) -> Record:
     if not lookup.is_needed:
         return lookup.padded(_ignore_time, _TIMED_VALUES)
-    sink, memory, slots = lookup.destination.sink, lookup.memory, lookup.slots
+    memory, slots, send = lookup.memory, lookup.slots, _sending(lookup)
     histograms = None if lookup.histogram is None else lookup.histograms
     bounds = lookup.bounds
 
@@ -329,38 +330,50 @@ def _timing(lookup: Lookup) -> Record:
                 memory[slot] += 1.0
                 memory[bucket + bisect_left(bounds, seconds)] += 1.0
                 memory[total] += seconds
-            if sink is not None:
-                _pass_on(lookup, sink, (first, second, third), seconds)
+            if send is not None:
+                send((first, second, third), seconds)
         except Exception as error:
             lookup.recover(error, (first, second, third), seconds)
 
     return lookup.padded(time_event, _TIMED_VALUES)
 
 
-def _pass_on(lookup: Lookup, sink: IsolatedSink, values: Values, seconds: float) -> None:
-    event, (counted, timed, spanned) = lookup.event, lookup.attributes[values]
-    if not 0.0 <= seconds < _LONGEST_SECONDS:
-        seconds = 0.0
-    if lookup.block is not None:
-        sink.call("increment_counter", lookup.block.family.name, 1, counted)
-    if lookup.histogram is not None:
-        sink.call("record_histogram", lookup.histogram.family.name, seconds, timed)
-    if event.span is not None and sink.has("record_span"):
-        ended = lookup.destination.now()
-        began = ended - timedelta(seconds=seconds)
-        sink.call("record_span", event.span.value, began, ended, spanned)
-    if event.then is not None:
-        event.then(lookup.recorder, *values)
+def _sending(lookup: Lookup) -> Callable[[Values, float], None] | None:
+    """Return a function that passes an event to the sink, if there is one: all that is exposed."""
+    sink, now, event = lookup.destination.sink, lookup.destination.now, lookup.event
+    if sink is None:
+        return None
+    attributes = lookup.attributes
+    then = event.then and partial(event.then, lookup.recorder)
+    counter = lookup.block and lookup.block.family.name
+    histogram = lookup.histogram and lookup.histogram.family.name
+    span = event.span.value if event.span is not None and sink.has("record_span") else None
+
+    def send(values: Values, seconds: float) -> None:
+        of_counter, of_histogram, of_span = attributes[values]
+        if counter is not None:
+            sink.call("increment_counter", counter, 1, of_counter)
+        if not 0.0 <= seconds < _LONGEST_SECONDS:
+            seconds = 0.0
+        if histogram is not None:
+            sink.call("record_histogram", histogram, seconds, of_histogram)
+        if span is not None:
+            ended = now()
+            sink.call("record_span", span, ended - timedelta(seconds=seconds), ended, of_span)
+        if then is not None:
+            then(*values)
+
+    return send
 
 
 def _setting(lookup: Lookup) -> Record:
     block, sink, gauges = lookup.block, lookup.destination.sink, lookup.destination.registry.gauges
 
     def set_gauge(*event: Any) -> None:
-        *values, number = event
+        if block is None:
+            return
         try:
-            if block is None:
-                return
+            *values, number = event
             number = number if 0.0 <= number < _LARGEST_GAUGE else 0.0
             known = lookup.find(tuple(values))
             gauges[lookup.slots[known]] = number

@@ -4,16 +4,15 @@ Exposition, diagnostics, sinks, documentation and tests use this table. A change
 value here changes the contract with every reader of `/metrics`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import Final, TypeAlias
+from typing import Final
 
 from wats.telemetry.contract.labels import (
     ADAPTER,
     ENDPOINT_FAMILY,
     FAILURE_CATEGORY,
-    FAILURES,
     FINAL_CATEGORY,
     FINAL_OUTCOME,
     GRAPH_VERSION,
@@ -35,30 +34,35 @@ from wats.telemetry.contract.labels import (
     VERSION,
     Label,
     Subject,
-    Subjects,
-    Values,
+)
+from wats.telemetry.contract.possible_series import (
+    ENDED,
+    KNOWN_ENDPOINTS,
+    Series,
+    adapters,
+    all_of,
+    final_statuses,
+    initial_durations,
+    initial_graph,
+    initial_requests,
+    possible_durations,
+    possible_graph,
+    possible_outbox,
+    possible_requests,
+    possible_store,
+    possible_store_durations,
 )
 from wats.telemetry.contract.values import (
     OPERATOR_ATTR,
     OTEL_ATTR,
-    UNMATCHED,
-    Adapter,
     EndpointFamily,
-    ErrorCategory,
     FamilySet,
-    FinalOutcome,
     Kind,
-    Method,
-    OutboxState,
-    Outcome,
     SpanName,
     StatusClass,
     StoreOperation,
     UpdateKind,
 )
-
-Series: TypeAlias = Callable[[Subjects], Iterable[Values]]
-"""Some series of a family."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -69,6 +73,7 @@ class Family:
         name: Its name in the exposition and for sinks.
         kind: Counter, histogram or gauge.
         help: Its HELP text.
+        unit: Its unit for sinks, in UCUM.
         labels: Its labels, sorted by key, as the exposition has them.
         attributes: The keys that a sink receives, in order; `None` if sinks do not receive it.
         buckets: The upper bounds of a histogram, without the last one, which is infinite.
@@ -84,6 +89,7 @@ class Family:
     name: str
     kind: Kind
     help: str
+    unit: str = "s"
     labels: tuple[Label, ...] = ()
     attributes: tuple[str, ...] | None = None
     buckets: tuple[float, ...] = ()
@@ -97,84 +103,10 @@ LATENCY_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 LAG_BUCKETS: Final = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 21600.0, 86400.0)
 
 
-_ENDED = (Outcome.SUCCESS, Outcome.ERROR)
-_REFUSED = (StatusClass.REDIRECTION, StatusClass.CLIENT_ERROR, StatusClass.SERVER_ERROR)
-_FAILED = (StatusClass.CLIENT_ERROR, StatusClass.SERVER_ERROR, StatusClass.UNKNOWN)
-_ANSWERED = (StatusClass.SUCCESS, StatusClass.CLIENT_ERROR, StatusClass.SERVER_ERROR)
-_KNOWN_ENDPOINTS = tuple(f for f in EndpointFamily if f is not EndpointFamily.UNKNOWN)
-
-
-def _all_of(*labels: Label) -> Series:
-    """Every combination of closed lists."""
-    return lambda _: product(*(label.values for label in labels))
-
-
-def _possible_requests(subjects: Subjects) -> Iterable[Values]:
-    # No response of ours is a redirection, and only methods that a route serves reach its handler.
-    for route in subjects.routes:
-        served = (*route.methods, Method.UNKNOWN)
-        yield from product(Method, (route.template,), (StatusClass.CLIENT_ERROR,))
-        yield from product(served, (route.template,), _FAILED)
-        yield from product(route.methods, (route.template,), (StatusClass.SUCCESS,))
-
-
-def _possible_durations(subjects: Subjects) -> Iterable[Values]:
-    for route in subjects.routes:
-        yield from product(
-            (route.template,),
-            _ANSWERED if route.methods else (),
-        )
-        yield from product((route.template,), _FAILED)
-
-
-def _initial_requests(subjects: Subjects) -> Iterable[Values]:
-    for route in subjects.routes:
-        yield from product(route.methods, (route.template,), _ANSWERED)
-    yield (Method.GET, UNMATCHED, StatusClass.CLIENT_ERROR)
-
-
-def _initial_durations(subjects: Subjects) -> Iterable[Values]:
-    for route in subjects.routes:
-        yield (route.template, StatusClass.SUCCESS if route.methods else StatusClass.CLIENT_ERROR)
-
-
-def _possible_graph(_: Subjects) -> Iterable[Values]:
-    # A call is a success if and only if the status was 2xx.
-    yield from product(EndpointFamily, (Outcome.SUCCESS,), (StatusClass.SUCCESS,))
-    yield from product(EndpointFamily, (Outcome.ERROR,), (*_REFUSED, StatusClass.UNKNOWN))
-
-
-def _initial_graph(_: Subjects) -> Iterable[Values]:
-    yield from product(_KNOWN_ENDPOINTS, (Outcome.SUCCESS,), (StatusClass.SUCCESS,))
-    yield from product(_KNOWN_ENDPOINTS, (Outcome.ERROR,), _FAILED)
-
-
-def _adapters(subjects: Subjects) -> Sequence[str]:
-    return tuple(dict.fromkeys((subjects.adapter or Adapter.UNKNOWN, Adapter.UNKNOWN)))
-
-
-def _possible_store(subjects: Subjects) -> Iterable[Values]:
-    return product(_adapters(subjects), Outcome)
-
-
-def _possible_store_durations(subjects: Subjects) -> Iterable[Values]:
-    yield from product(_adapters(subjects)[:1], StoreOperation)
-    yield (Adapter.UNKNOWN, OPERATION.other)
-
-
-def _possible_outbox(subjects: Subjects) -> Iterable[Values]:
-    return product(_adapters(subjects), OutboxState)
-
-
-def _final(_: Subjects) -> Iterable[Values]:
-    yield from product(FAILURES, (FinalOutcome.FAILED,))
-    came = (outcome for outcome in FinalOutcome if outcome is not FinalOutcome.FAILED)
-    yield from product((ErrorCategory.NONE,), came)
-
-
 HTTP_REQUESTS = Family(
     name="http_requests_total",
     kind=Kind.COUNTER,
+    unit="{request}",
     help="Inbound HTTP requests to the service.",
     labels=(METHOD, ROUTE, STATUS_CLASS),
     attributes=(
@@ -183,8 +115,8 @@ HTTP_REQUESTS = Family(
         OTEL_ATTR.HTTP_STATUS_CODE,
         OTEL_ATTR.HTTP_STATUS_CLASS,
     ),
-    possible=_possible_requests,
-    initial=_initial_requests,
+    possible=possible_requests,
+    initial=initial_requests,
 )
 
 HTTP_REQUEST_DURATION = Family(
@@ -194,22 +126,24 @@ HTTP_REQUEST_DURATION = Family(
     labels=(ROUTE, STATUS_CLASS),
     attributes=HTTP_REQUESTS.attributes,
     buckets=LATENCY_BUCKETS,
-    possible=_possible_durations,
-    initial=_initial_durations,
+    possible=possible_durations,
+    initial=initial_durations,
 )
 
 WEBHOOK_NORMALIZATION = Family(
     name="webhook_normalization_total",
     kind=Kind.COUNTER,
+    unit="{update}",
     help="Webhook envelopes normalized by update kind and outcome.",
     labels=(OUTCOME, UPDATE_KIND),
     attributes=(OTEL_ATTR.WEBHOOK_UPDATE_KIND, OTEL_ATTR.OPERATION_OUTCOME),
-    initial=lambda _: product(_ENDED, UpdateKind),
+    initial=lambda _: product(ENDED, UpdateKind),
 )
 
 GRAPH_OPERATIONS = Family(
     name="graph_operations_total",
     kind=Kind.COUNTER,
+    unit="{request}",
     help="Outbound Graph API calls by endpoint family and status class.",
     labels=(ENDPOINT_FAMILY, OUTCOME, STATUS_CLASS),
     attributes=(
@@ -218,33 +152,36 @@ GRAPH_OPERATIONS = Family(
         OTEL_ATTR.HTTP_STATUS_CLASS,
         OTEL_ATTR.OPERATION_OUTCOME,
     ),
-    possible=_possible_graph,
-    initial=_initial_graph,
+    possible=possible_graph,
+    initial=initial_graph,
 )
 
 SEND_OUTCOMES = Family(
     name="send_outcomes_total",
     kind=Kind.COUNTER,
+    unit="{message}",
     help="Message send attempts by outcome.",
     labels=(ENDPOINT_FAMILY, OUTCOME),
     attributes=(OTEL_ATTR.GRAPH_ENDPOINT_FAMILY, OTEL_ATTR.OPERATION_OUTCOME),
-    initial=lambda _: product(_KNOWN_ENDPOINTS, _ENDED),
+    initial=lambda _: product(KNOWN_ENDPOINTS, ENDED),
 )
 
 PERSISTENCE_OPERATIONS = Family(
     name="persistence_operations_total",
     kind=Kind.COUNTER,
+    unit="{operation}",
     help="Persistence store operations by adapter and outcome.",
     labels=(ADAPTER, OUTCOME),
     attributes=(OTEL_ATTR.PERSISTENCE_ADAPTER, OTEL_ATTR.OPERATION_OUTCOME),
     needs=Subject.STORE,
-    possible=_possible_store,
-    initial=lambda subjects: product(_adapters(subjects)[:1], _ENDED),
+    possible=possible_store,
+    initial=lambda subjects: product(adapters(subjects)[:1], ENDED),
 )
 
 OUTBOX_PROCESSED = Family(
     name="outbox_processed_total",
     kind=Kind.COUNTER,
+    unit="{item}",
     help="Outbox worker items processed by outcome.",
     labels=(OUTCOME,),
     attributes=(OTEL_ATTR.OPERATION_OUTCOME,),
@@ -254,20 +191,22 @@ OUTBOX_PROCESSED = Family(
 OUTBOX_DEPTH = Family(
     name="outbox_depth",
     kind=Kind.GAUGE,
+    unit="{item}",
     help="Number of items in the persistence outbox, partitioned by adapter and state.",
     labels=(ADAPTER, OUTBOX_STATE),
     attributes=(OTEL_ATTR.PERSISTENCE_ADAPTER, OPERATOR_ATTR.OUTBOX_STATE),
     needs=Subject.OUTBOX,
-    possible=_possible_outbox,
+    possible=possible_outbox,
 )
 
 WEBHOOK_REJECTIONS = Family(
     name="wats_webhook_rejections_total",
     kind=Kind.COUNTER,
+    unit="{request}",
     help="Rejected webhook requests, by reason.",
     labels=(REASON,),
     attributes=(OPERATOR_ATTR.REJECTION_REASON,),
-    initial=_all_of(REASON),
+    initial=all_of(REASON),
 )
 
 WEBHOOK_LAG = Family(
@@ -277,12 +216,13 @@ WEBHOOK_LAG = Family(
     attributes=(),
     buckets=LAG_BUCKETS,
     set=FamilySet.OPERATOR,
-    initial=_all_of(),
+    initial=all_of(),
 )
 
 INBOX_DEPTH = Family(
     name="wats_inbox_depth",
     kind=Kind.GAUGE,
+    unit="{update}",
     help="Stored deliveries, by state.",
     labels=(INBOX_STATE,),
     attributes=(OPERATOR_ATTR.INBOX_STATE,),
@@ -302,11 +242,12 @@ INBOX_OLDEST_AGE = Family(
 DISPATCHES = Family(
     name="wats_dispatch_total",
     kind=Kind.COUNTER,
+    unit="{update}",
     help="Delivery attempts, by handler and outcome.",
     labels=(OUTCOME, TARGET),
     attributes=(OPERATOR_ATTR.DISPATCH_TARGET, OTEL_ATTR.OPERATION_OUTCOME),
     set=FamilySet.OPERATOR,
-    initial=lambda subjects: product(_ENDED, (*subjects.targets, OTHER_TARGET)),
+    initial=lambda subjects: product(ENDED, (*subjects.targets, OTHER_TARGET)),
 )
 
 OUTBOX_OLDEST_AGE = Family(
@@ -321,12 +262,13 @@ OUTBOX_OLDEST_AGE = Family(
 MESSAGES_FINAL = Family(
     name="wats_messages_final_total",
     kind=Kind.COUNTER,
+    unit="{message}",
     help="Outbound messages by final delivery status.",
     labels=(FINAL_CATEGORY, FINAL_OUTCOME),
     attributes=(OPERATOR_ATTR.DELIVERY_OUTCOME, OPERATOR_ATTR.ERROR_CATEGORY),
     set=FamilySet.OPERATOR,
-    possible=_final,
-    initial=_final,
+    possible=final_statuses,
+    initial=final_statuses,
 )
 
 MESSAGE_DELIVERY = Family(
@@ -336,7 +278,7 @@ MESSAGE_DELIVERY = Family(
     attributes=(),
     buckets=LAG_BUCKETS,
     set=FamilySet.OPERATOR,
-    initial=_all_of(),
+    initial=all_of(),
 )
 
 GRAPH_DURATION = Family(
@@ -353,10 +295,11 @@ GRAPH_DURATION = Family(
 GRAPH_ERRORS = Family(
     name="wats_graph_errors_total",
     kind=Kind.COUNTER,
+    unit="{error}",
     help="Errors returned by the Graph API, by category.",
     labels=(FAILURE_CATEGORY,),
     attributes=(OPERATOR_ATTR.ERROR_CATEGORY,),
-    initial=_all_of(FAILURE_CATEGORY),
+    initial=all_of(FAILURE_CATEGORY),
 )
 
 STORE_DURATION = Family(
@@ -368,8 +311,8 @@ STORE_DURATION = Family(
     buckets=LATENCY_BUCKETS,
     set=FamilySet.OPERATOR,
     needs=Subject.STORE,
-    possible=_possible_store_durations,
-    initial=lambda subjects: product(_adapters(subjects)[:1], (StoreOperation.RECEIVE,)),
+    possible=possible_store_durations,
+    initial=lambda subjects: product(adapters(subjects)[:1], (StoreOperation.RECEIVE,)),
 )
 
 UPKEEP_SUCCESS = Family(
@@ -385,11 +328,12 @@ UPKEEP_SUCCESS = Family(
 AUTH_FAILURES = Family(
     name="wats_auth_failures_total",
     kind=Kind.COUNTER,
+    unit="{request}",
     help="Requests with missing or invalid credentials, by surface.",
     labels=(SURFACE,),
     attributes=(OPERATOR_ATTR.AUTH_SURFACE,),
     set=FamilySet.OPERATOR,
-    initial=_all_of(SURFACE),
+    initial=all_of(SURFACE),
 )
 
 SINK_FAILURES = Family(
@@ -398,7 +342,7 @@ SINK_FAILURES = Family(
     help="Calls of the telemetry sink that failed or were dropped, by method.",
     labels=(SINK_METHOD,),
     set=FamilySet.OPERATOR,
-    initial=_all_of(SINK_METHOD),
+    initial=all_of(SINK_METHOD),
 )
 
 WORKER_PROCESSES = Family(

@@ -49,24 +49,6 @@ DURATION_BUCKETS: Final = (
 )
 """The bounds that the conventions advise for the duration of a request, in seconds."""
 
-UNITS: Final = {
-    "http_requests_total": "{request}",
-    "webhook_normalization_total": "{update}",
-    "graph_operations_total": "{request}",
-    "send_outcomes_total": "{message}",
-    "persistence_operations_total": "{operation}",
-    "outbox_processed_total": "{item}",
-    "outbox_depth": "{item}",
-    "wats_webhook_rejections_total": "{request}",
-    "wats_inbox_depth": "{update}",
-    "wats_dispatch_total": "{update}",
-    "wats_messages_final_total": "{message}",
-    "wats_graph_errors_total": "{error}",
-    "wats_auth_failures_total": "{request}",
-}
-"""The units, in UCUM, of the families that sinks receive and that are not in seconds."""
-
-
 Translate: TypeAlias = Callable[[Attributes], Attributes]
 
 
@@ -191,7 +173,7 @@ class StableConventions(Conventions):
 def _ours(family: Family) -> Metric:
     return Metric(
         name=family.name,
-        unit="s" if family.name.endswith("_seconds") else UNITS[family.name],
+        unit=family.unit,
         description=family.help,
         buckets=family.buckets,
         translate=lambda attributes: attributes,
