@@ -149,7 +149,16 @@ def document_of(setup: Setup) -> dict[str, Any]:
     return document
 
 
-@pytest.fixture(scope="module", params=SETUPS)
+IN_THE_FIRST_RING = {"groups-off", "two-workers"}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(name, marks=() if name in IN_THE_FIRST_RING else pytest.mark.long)
+        for name in SETUPS
+    ],
+)
 def service(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:

@@ -333,6 +333,7 @@ async def test_a_service_without_an_endpoint_runs_and_exports_nothing(serve) -> 
     assert (code, process.errors.read_text()) == (0, "")
 
 
+@pytest.mark.long
 async def test_a_service_whose_endpoint_is_dead_ends_in_time_and_logs_no_exception_text(
     serve, nowhere
 ) -> None:

@@ -100,6 +100,7 @@ def envelope(number: int) -> dict[str, Any]:
     return {"object": "whatsapp_business_account", "entry": [entry]}
 
 
+@pytest.mark.long
 async def test_prometheus_scrapes_a_service_and_counts_right(gateway, tmp_path) -> None:
     async with scraping(gateway.url, tmp_path) as prometheus:
         await prometheus.until('up{job="wats"}', [1])
@@ -124,6 +125,7 @@ async def test_prometheus_scrapes_a_service_and_counts_right(gateway, tmp_path) 
         assert await prometheus.query('http_requests_total{job="stranger"}') == []
 
 
+@pytest.mark.long
 async def test_prometheus_parses_every_series_as_it_was_exposed(open_gateway, tmp_path) -> None:
     operator = TelemetryConfig(families="operator")
     async with (
@@ -151,6 +153,7 @@ async def watched(open_gateway, tmp_path) -> AsyncIterator[tuple[Any, Prometheus
         yield gateway, prometheus
 
 
+@pytest.mark.long
 async def test_prometheus_evaluates_every_rule_that_we_ship(watched) -> None:
     _, prometheus = watched
     groups = yaml.safe_load((MATERIAL / "rules.yml").read_text())["groups"]
@@ -168,6 +171,7 @@ async def test_prometheus_evaluates_every_rule_that_we_ship(watched) -> None:
     await prometheus.until('count(ALERTS{alertstate="firing"}) or vector(0)', [0])
 
 
+@pytest.mark.long
 async def test_prometheus_has_data_for_every_query_of_the_dashboard(watched) -> None:
     gateway, prometheus = watched
     panels = json.loads((MATERIAL / "dashboard.json").read_text())["panels"]

@@ -29,6 +29,8 @@ from tests.settings import NOBODY
 from wats.errors import SchemaMismatch
 from wats.testing import BEARER_TOKEN
 
+pytestmark = pytest.mark.long
+
 LATER_VERSION = "0.2.0"
 PAUSE_SECONDS = 0.1
 """How long each customer waits after an acknowledgement, so that the rate is about constant."""

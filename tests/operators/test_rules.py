@@ -51,6 +51,7 @@ def test_every_alert_has_a_silent_and_a_firing_case(rules) -> None:
     assert set(firing) == set(silent) == set(alerts_of(rules))
 
 
+@pytest.mark.long
 @needs_promtool
 def test_no_silent_case_is_silent_for_lack_of_samples(tmp_path, rules) -> None:
     # With a condition that nearly always holds, and no pending time, no case would be silent.

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 import uvloop
 
 from tests.privacy.canaries import Canaries
@@ -41,6 +42,7 @@ async def keep(canaries: Canaries, folder: Path) -> str:
     return "\n".join(path.read_bytes().decode("latin-1") for path in files)
 
 
+@pytest.mark.long
 def test_of_handled_updates_only_ids_types_and_states_are_kept(tmp_path: Path) -> None:
     canaries = Canaries()
 

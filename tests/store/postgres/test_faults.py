@@ -76,6 +76,7 @@ async def test_a_server_that_ends_all_connections_is_connected_to_again(
     assert len((await impatient.claim("handlers", 10)).deliveries) == 1
 
 
+@pytest.mark.long
 async def test_operations_fail_while_the_server_is_down_and_work_when_it_is_back(
     arrival: MakeArrival,
 ) -> None:
