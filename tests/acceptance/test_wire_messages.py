@@ -30,7 +30,7 @@ GRAPH_INVALID = "Message body is invalid or unsupported."
         ("text", {"to": GOOD_PHONE}, TEXT_INVALID, ["text"]),
         ("text", {"to": GOOD_PHONE, "text": " \n "}, TEXT_INVALID, ["text"]),
         ("text", {"to": GOOD_PHONE, "text": "a\x00b"}, TEXT_INVALID, ["text"]),
-        ("text", {"to": GOOD_PHONE, "text": "\U0001f600" * 2049}, TEXT_INVALID, ["text"]),
+        ("text", {"to": GOOD_PHONE, "text": "\U0001f600" * 4097}, TEXT_INVALID, ["text"]),
         ("text", {"to": GOOD_PHONE, "text": 5}, TEXT_INVALID, ["text"]),
         ("text", {"to": GOOD_PHONE, "text": "x", "previewUrl": 1}, TEXT_INVALID, ["previewUrl"]),
         ("text", {"to": "\u0661\u0662", "text": "x"}, TEXT_INVALID, ["to"]),
