@@ -201,7 +201,8 @@ async def test_a_message_is_found_by_its_id_however_it_is_encoded(exchange, gate
     assert (found.status, plain.status, head.status) == (200, 200, 200)
     assert json.loads(found.body)["waMessageId"] == json.loads(plain.body)["waMessageId"] == wamid
     assert head.body == b""
-    assert head["content-length"] == str(len(plain.body))
+    # A status can arrive between the requests, and the history only grows.
+    assert int(head["content-length"]) >= len(plain.body)
 
 
 CLOSED = b'{"open":false,"lastInboundAt":null,"expiresAt":null,"remainingMs":0}'
