@@ -17,7 +17,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from tests.settings import SECRETS, config_of
@@ -291,7 +291,6 @@ METHOD_NAMES = st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ-", min_size=1, max_size=12)
 SEGMENTS = st.text("abcdefghijklmnopqrstuvwxyzABC019-_~!$&'()*+,;=:@", min_size=1, max_size=20)
 
 
-@settings(deadline=None)
 @given(
     method=METHOD_NAMES | st.sampled_from(METHODS),
     version=st.sampled_from(VERSIONS),
@@ -308,7 +307,6 @@ def test_no_request_at_all_makes_a_difference(
     assert_hidden(service, **asked, late=late, shape=shape)
 
 
-@settings(deadline=None)
 @given(path=st.lists(SEGMENTS, min_size=1, max_size=5).map(lambda parts: "/" + "/".join(parts)))
 @example(path="/")
 @example(path="/metric")

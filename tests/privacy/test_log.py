@@ -24,7 +24,6 @@ EXPRESSIONS = {
         "error_name(error)",
         "failure.error",
         "line[2]",  # in LibraryLog: an error_name
-        "error",  # in the dispatcher an error_name or a constant
         "name",  # in FailureLog: an error_name
         "refusal.name if refusal is not None else None",
     },

@@ -27,7 +27,6 @@ def hold(
         phases=phases,
         max_examples=max(steps // STEPS_PER_RUN, 1),
         stateful_step_count=STEPS_PER_RUN,
-        deadline=None,
         print_blob=False,
         suppress_health_check=list(HealthCheck),
     )

@@ -291,7 +291,6 @@ def samples_of(families: Iterable[Metric]) -> dict[tuple[str, frozenset[tuple[st
     }
 
 
-@settings(deadline=None)
 @given(states())
 def test_both_parsers_of_prometheus_client_read_the_same_of_any_state(registry: Registry):
     text, om = text_of(registry), text_of(registry, OPENMETRICS)
@@ -303,7 +302,6 @@ def test_both_parsers_of_prometheus_client_read_the_same_of_any_state(registry: 
     assert len(of_text) == sum(not line.startswith("#") for line in text.split("\n")[:-1])
 
 
-@settings(deadline=None)
 @given(states())
 def test_every_state_exposes_its_number_of_series_within_the_budget(registry: Registry):
     shown = samples_of(parser.text_string_to_metric_families(text_of(registry)))
@@ -316,7 +314,7 @@ def test_every_state_exposes_its_number_of_series_within_the_budget(registry: Re
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(states())
 def test_promtool_accepts_every_state(registry: Registry):
     checked = subprocess.run(
