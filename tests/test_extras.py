@@ -116,7 +116,7 @@ def test_a_config_whose_extra_is_not_installed_names_the_command_that_installs_i
 
     assert (result.code, result.out) == (1, "")
     assert "Traceback" not in result.err
-    assert f"a package that is not installed; run: pip install 'wats[{extra}]'" in result.err
+    assert f"is not installed; run: pip install 'wats[{extra}]'" in result.err
 
 
 def test_an_import_of_the_otel_sink_names_the_command_too() -> None:

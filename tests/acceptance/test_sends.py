@@ -273,7 +273,7 @@ async def test_a_refusal_of_metas_is_reported_by_numbers_and_names_only(
     assert (error["code"], error["message"]) == ("graph_request_failed", "Graph request failed.")
     assert expected.items() <= error.items()
     assert list(error)[:2] == ["code", "message"]
-    assert list(error)[-2:] == ["retryable", "category"]
+    assert list(error)[-3:] == ["retryable", "category", "advice"]
     assert isinstance(error["category"], str)
     # The simulator's texts quote the recipient, as Meta's may.
     shown = [

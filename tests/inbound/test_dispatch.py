@@ -193,9 +193,12 @@ async def test_an_update_that_always_fails_becomes_a_dead_letter_and_blocks_noth
 
     assert (await inbox.store.depth()).total.dead == 1
     assert inbox.counted("error") == 3
-    assert inbox.logged == [
-        {"event": "wats.inbox.dead", "kind": "message", "errorName": "ValueError"}
-    ]
+    assert [each["event"] for each in inbox.logged] == ["wats.handler.failed", "wats.inbox.dead"]
+    assert inbox.logged[1] == {
+        "event": "wats.inbox.dead",
+        "kind": "message",
+        "errorName": "ValueError",
+    }
 
 
 async def test_a_handler_that_takes_too_long_has_failed(inbox: Inbox) -> None:

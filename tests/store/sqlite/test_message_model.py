@@ -16,6 +16,7 @@ from tests.folders import in_memory
 from tests.store.sqlite.writers import open_writer
 from wats.clock import EPOCH
 from wats.store.records import (
+    ALL_MESSAGES,
     STATUS_RANK,
     Arrival,
     Direction,
@@ -213,7 +214,7 @@ class Model:
 
     def check(self) -> None:
         for connection in self.writers:
-            page = messages.page(connection, 100, None).items
+            page = messages.page(connection, 100, None, ALL_MESSAGES).items
             found = {
                 (each.phone_number_id, each.wa_message_id, each.direction): msgspec.structs.replace(
                     each, row_id=""

@@ -10,6 +10,7 @@ from tests.store.sqlite.writers import open_writer, steps_of
 from wats.clock import to_ms
 from wats.privacy import short_fingerprint
 from wats.store.records import (
+    ALL_MESSAGES,
     Arrival,
     Direction,
     MessageRecord,
@@ -108,7 +109,7 @@ def test_no_statement_about_messages_scans_more_than_the_list_of_buckets(
     skip(writer, 1 << message_index.MERGED_BITS)
     message_index.index_pending(writer)
     assert message_index.merge(writer) > 0
-    messages.page(writer, 10, None)
+    messages.page(writer, 10, None, ALL_MESSAGES)
     messages.get(writer, "wamid.unknown")
     statuses.history(writer, "wamid.1")
     messages.last_inbound_at(writer, "1", "2")
@@ -323,7 +324,7 @@ def test_a_bucket_keeps_its_sent_messages_when_only_received_ones_follow(
     assert statuses.record(writer, [transition("sent")]) != {}
     messages.record(writer, [message()])
 
-    assert len(messages.page(writer, 10, None).items) == 2
+    assert len(messages.page(writer, 10, None, ALL_MESSAGES).items) == 2
 
 
 @pytest.mark.parametrize("days", [-7, -1, 0, 400, -20_000])
