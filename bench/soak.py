@@ -10,7 +10,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -91,19 +90,18 @@ class Load:
         self._webhooks = Webhooks(path=HOOK, app_secret=APP_SECRET)
         self.acknowledged = 0
 
-    async def run(self, end: float) -> None:
-        """Deliver webhooks until the time *end*."""
+    async def run(self, seconds: float) -> None:
+        """Deliver webhooks for *seconds*."""
+        webhooks = round(seconds / self._pause)
         async with asyncio.TaskGroup() as connections:
             for number in range(CONNECTIONS):
-                connections.create_task(self._deliver(number / CONNECTIONS, end))
+                connections.create_task(self._deliver(webhooks, number / CONNECTIONS))
 
-    async def _deliver(self, offset: float, end: float) -> None:
+    async def _deliver(self, webhooks: int, offset: float) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
         begin = time.monotonic() + offset * self._pause
-        for number in count():
+        for number in range(webhooks):
             due = begin + number * self._pause
-            if due >= end:
-                break
             await asyncio.sleep(due - time.monotonic())
             writer.write(self._webhooks.make())
             await self._acknowledgement(reader)
@@ -122,10 +120,9 @@ class Load:
 async def soak(port: int, url: str, *, seconds: float, rate: float) -> tuple[int, Sequence[Any]]:
     """Run the load; return how many webhooks were acknowledged, and the measurements."""
     load, looks = Load(port, rate), []
-    end = time.monotonic() + seconds
     connection = await asyncpg.connect(url)
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(load.run(end))
+        tasks.create_task(load.run(seconds))
         for _ in range(LOOKS):
             await asyncio.sleep(seconds / LOOKS)
             looks.append(await _measure(connection))

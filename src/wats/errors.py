@@ -234,6 +234,10 @@ class StoreError(WatsError):
     def __str__(self) -> str:
         return self.message if self.issue is None else f"{self.message}\n  {self.issue}"
 
+    @override
+    def with_code(self) -> str:
+        return super().with_code() if self.issue is None else str(self)  # the issue has a code
+
 
 class StoreUnavailable(StoreError):
     """The store cannot be reached, written or read now. The operation had no effect."""

@@ -163,7 +163,7 @@ async def schema_version(session: aiohttp.ClientSession, replica: Replica) -> in
     return version
 
 
-async def test_the_version_before_runs_beside_an_additive_migration_and_starts_after_it(
+async def test_the_version_before_serves_during_an_additive_migration_and_starts_after_it(
     deploy, journal, session, tmp_path
 ) -> None:
     old, new = deploy(), deploy(make_checkout(tmp_path / "checkout", tolerates=1))

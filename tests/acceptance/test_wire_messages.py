@@ -30,7 +30,7 @@ GRAPH_INVALID = "Message body is invalid or unsupported."
         ("text", {"to": GOOD_PHONE}, TEXT_INVALID, ["text"]),
         ("text", {"to": GOOD_PHONE, "text": " \n "}, TEXT_INVALID, ["text"]),
         ("text", {"to": GOOD_PHONE, "text": "a\x00b"}, TEXT_INVALID, ["text"]),
-        ("text", {"to": GOOD_PHONE, "text": "\U0001f600" * 2049}, TEXT_INVALID, ["text"]),
+        ("text", {"to": GOOD_PHONE, "text": "\U0001f600" * 4097}, TEXT_INVALID, ["text"]),
         ("text", {"to": GOOD_PHONE, "text": 5}, TEXT_INVALID, ["text"]),
         ("text", {"to": GOOD_PHONE, "text": "x", "previewUrl": 1}, TEXT_INVALID, ["previewUrl"]),
         ("text", {"to": "\u0661\u0662", "text": "x"}, TEXT_INVALID, ["to"]),
@@ -201,7 +201,8 @@ async def test_a_message_is_found_by_its_id_however_it_is_encoded(exchange, gate
     assert (found.status, plain.status, head.status) == (200, 200, 200)
     assert json.loads(found.body)["waMessageId"] == json.loads(plain.body)["waMessageId"] == wamid
     assert head.body == b""
-    assert head["content-length"] == str(len(plain.body))
+    # A status can arrive between the requests, and the history only grows.
+    assert int(head["content-length"]) >= len(plain.body)
 
 
 CLOSED = b'{"open":false,"lastInboundAt":null,"expiresAt":null,"remainingMs":0}'

@@ -64,7 +64,14 @@ def test_a_file_that_is_not_a_config_is_refused(wats, name, text) -> None:
     assert result.err.startswith("Error: ")
     assert "canary" not in result.err
     assert "Traceback" not in result.err
-    assert str(wats.folder) not in result.err
+
+
+def test_a_config_that_cannot_be_read_is_named_with_the_cause(wats) -> None:
+    path = wats.folder / "missing.yaml"
+
+    result = wats.invoke("config", "validate", str(path))
+
+    assert f"'{path}' cannot be read: no such file. (file_read_error)" in result.err
 
 
 @pytest.mark.parametrize("arguments", [[], ["a.yaml", "--config", "b.yaml"]], ids=["none", "two"])

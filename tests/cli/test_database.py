@@ -61,6 +61,17 @@ def test_a_copy_that_is_refused_exits_with_1_and_names_no_database(wats, tmp_pat
     )
 
 
+def test_a_copy_of_a_file_that_is_not_a_database_names_the_cause(wats, tmp_path) -> None:
+    (tmp_path / "text.db").write_text("This is not a database. " * 100)
+
+    result = wats.invoke(
+        "database", "copy", f"sqlite:///{tmp_path}/text.db", f"sqlite:///{tmp_path}/target.db"
+    )
+
+    assert result.code == 1
+    assert "the file is not a SQLite database (not_a_database)" in result.err
+
+
 def test_a_copy_without_json_prints_a_table(wats, tmp_path) -> None:
     source, target = f"sqlite:///{tmp_path}/source.db", f"sqlite:///{tmp_path}/target.db"
     fill(source)

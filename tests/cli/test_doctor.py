@@ -44,6 +44,7 @@ The telemetry of URL:
   holds    /status and /debug/diagnostics have documented fields only.
   holds    Responses contain no phone number, message id, address or token.
   holds    Responses must not be cached.
+  holds    No webhook has a signature that matches no configured app secret.
   holds    The clock of the service is correct.
   holds    The number of series is within the budget.
   unknown  The token is stored in a file or secret manager, not in a repository.
@@ -57,7 +58,7 @@ The telemetry of URL:
            Share the output of 'wats support-bundle', never headers, ids or
            webhook bodies.
 
-13 hold, 0 fail, 4 are unknown.
+14 hold, 0 fail, 4 are unknown.
 """)
 
 

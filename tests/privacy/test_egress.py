@@ -23,6 +23,7 @@ from tests.privacy.service import PATIENCE_SECONDS, Service, Setup, read_telemet
 from tests.privacy.wire import ask_all
 from tests.settings import NOBODY
 from wats.cli import main
+from wats.store.sqlite import SQLiteStore
 
 pytestmark = pytest.mark.long
 
@@ -40,10 +41,13 @@ profiles:
     auth: {accessToken: {env: A}}
     webhook: {path: /webhooks/whatsapp, verifyToken: {env: B}, appSecret: {env: C}}
     service: {host: 127.0.0.1, port: 8787, apiPrefix: /api, bearerToken: {env: D}}
+    persistence: {url: "sqlite:///wats.db"}
 """
 
 OFFLINE = {
     "config validate": ("wats.config.yaml",),
+    "database backup": ("new.db", "--config", "wats.config.yaml"),
+    "database restore": ("backup.db", "--config", "wats.config.yaml"),
     "metrics schema": ("--json",),
     "openapi": ("--config", "wats.config.yaml"),
     "token": (),
@@ -209,9 +213,17 @@ def test_local_commands_connect_nowhere(arguments: list[str], tmp_path: Path) ->
     assert (done.returncode, done.stderr) == (0, "")
 
 
+async def make_database(path: Path) -> None:
+    store = SQLiteStore(str(path))
+    await store.open()
+    await store.close()
+
+
 @pytest.mark.parametrize("command", OFFLINE)
 def test_a_command_without_a_host_connects_nowhere(command: str, tmp_path: Path) -> None:
     (tmp_path / "wats.config.yaml").write_text(CONFIG)
+    for name in ("wats.db", "backup.db"):
+        asyncio.run(make_database(tmp_path / name))
 
     done = run_without_network(tmp_path, "-m", "wats", *command.split(" "), *OFFLINE[command])
 

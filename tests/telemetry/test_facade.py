@@ -4,7 +4,7 @@ from enum import Enum
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.telemetry.facade_model import (
@@ -60,6 +60,7 @@ recordings = st.sampled_from(list(RECORDING)).flatmap(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(recordings, max_size=40))
 def test_the_exposition_reads_back_as_recorded(
     events: list[tuple[str, tuple[Any, ...]]],
@@ -85,6 +86,7 @@ CLOSED = {value.value for of in LabelValue.__subclasses__() for value in of}
 VERSIONS = {__version__, "unknown", "other"}
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(list(RECORDING)), st.lists(junk, min_size=4, max_size=4)))
 )

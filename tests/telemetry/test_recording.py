@@ -1,4 +1,5 @@
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 
 import pytest
@@ -127,6 +128,16 @@ def test_a_text_that_equals_a_value_counts_for_it_and_is_replaced():
     ]
     kept = next(iter(telemetry.messages.lookups["send_outcome"].slots))
     assert [type(value) for value in kept] == [EndpointFamily, Outcome]
+
+
+@pytest.mark.parametrize("status", [HTTPStatus.OK, 200.0], ids=["enum", "float"])
+def test_a_number_that_equals_a_status_counts_for_it(status: Any):
+    telemetry = telemetry_of_three_routes()
+
+    telemetry.http.request(0, Method.GET, status, 0.1)
+
+    labels = (("method", "GET"), ("route", TEMPLATES[0]), ("status_class", "2xx"))
+    assert samples(telemetry)["http_requests_total", labels] == 1
 
 
 def test_the_combinations_of_values_that_are_kept_have_a_limit():

@@ -21,16 +21,20 @@ GRAPH_MALFORMED: Final = "Message body is invalid or unsupported."
 
 PHONE_PATTERN: Final = r"\+?[0-9]{1,15}"
 BSUID_PATTERN: Final = r"[A-Z]{2}\.(?:ENT\.)?[A-Za-z0-9]{1,128}"
+RECIPIENT_PATTERN: Final = r"\+?\(?[0-9](?:[ ()-]{0,3}[0-9]){0,14}"
 TYPE_PATTERN: Final = "[a-z][a-z0-9_]{0,31}"
 
 _PHONE = re.compile(PHONE_PATTERN)
+_RECIPIENT = re.compile(RECIPIENT_PATTERN)
+_NO_DIGITS = re.compile("[^0-9]+")
 _BSUID = re.compile(BSUID_PATTERN)
 _TYPE = re.compile(TYPE_PATTERN)
 _NOT_IN_A_GROUP_ID = re.compile(r"[/\\?#:@]")
 # U+FEFF is invisible, but Python does not count it as white space.
 _BLANK = re.compile("[\\s\ufeff]*")
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
-_CONTROL_IN_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
+_CONTROL_IN_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_LINE_END = re.compile("\r\n?")
 
 
 class OutboundText(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,9 +48,9 @@ class OutboundText(msgspec.Struct, frozen=True, kw_only=True):
 class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     """The record of a sent message: its type and recipient, never its content.
 
-    `recipient` is the phone number as the caller wrote it, a business-scoped user id where there is
-    no number, or a group's id. `names` has the caller's names for the members of the payload, if
-    they differ.
+    `recipient` is the digits of the phone number, so that one person is one recipient; without a
+    number a business-scoped user id; or a group's id. `names` has the caller's names for the
+    members of the payload, if they differ.
     """
 
     type: str
@@ -63,7 +67,8 @@ def parse_text(body: bytes) -> OutboundText:
     """
     ask = parse_object(body, TEXT_MALFORMED)
     refuse(_text_route_mistakes(ask), TEXT_MALFORMED)
-    return OutboundText(to=ask["to"], text=ask["text"], preview_url=ask.get("previewUrl"))
+    text = with_line_feeds(ask["text"])
+    return OutboundText(to=ask["to"], text=text, preview_url=ask.get("previewUrl"))
 
 
 def parse_graph_message(body: bytes, *, groups_enabled: bool) -> Outgoing | None:
@@ -79,11 +84,10 @@ def parse_graph_message(body: bytes, *, groups_enabled: bool) -> Outgoing | None
     refuse(_graph_mistakes(ask, groups_enabled=groups_enabled), GRAPH_MALFORMED)
     if "type" not in ask:
         return None
-    return Outgoing(
-        type=ask["type"],
-        recipient=ask["to"] if "to" in ask else ask["recipient"],
-        is_group=ask.get("recipient_type") == "group",
-    )
+    is_group = ask.get("recipient_type") == "group"
+    to = ask["to"] if "to" in ask else ask["recipient"]
+    recipient = digits_of(to) if "to" in ask and not is_group else to
+    return Outgoing(type=ask["type"], recipient=recipient, is_group=is_group)
 
 
 def parse_object(body: bytes, message: str) -> dict[str, Any]:
@@ -127,17 +131,22 @@ def refuse(mistakes: Iterable[Detail], message: str) -> None:
 def text_mistakes(text: object, path: str, max_length: int) -> Iterator[Detail]:
     """Yield the faults of *text* as text for people, which may hold lines and tabs.
 
-    *max_length* is in UTF-16 code units.
+    *max_length* is in code points, as Meta counts them.
     """
     if not isinstance(text, str):
         yield Detail(path, "must be a string")
         return
     if is_blank(text):
         yield Detail(path, "must not be blank")
-    if utf16_length(text) > max_length:
-        yield Detail(path, f"must not be longer than {max_length} UTF-16 code units")
+    if len(text) > max_length:
+        yield Detail(path, f"must not be longer than {max_length} characters")
     if _CONTROL_IN_TEXT.search(text) is not None:
-        yield Detail(path, "must not contain control characters except line feed and tab")
+        yield Detail(path, "must not contain control characters except line ends and tab")
+
+
+def with_line_feeds(text: str) -> str:
+    """Return *text* with CR LF and CR replaced by LF, which Meta accepts."""
+    return _LINE_END.sub("\n", text)
 
 
 def is_plain(value: object, max_length: int) -> bool:
@@ -168,6 +177,16 @@ def is_phone(value: object) -> bool:
     return isinstance(value, str) and _PHONE.fullmatch(value) is not None
 
 
+def is_recipient(value: object) -> bool:
+    """Return whether *value* is a phone number, with separators between its digits or without."""
+    return isinstance(value, str) and _RECIPIENT.fullmatch(value) is not None
+
+
+def digits_of(phone: str) -> str:
+    """Return the digits of *phone*."""
+    return _NO_DIGITS.sub("", phone)
+
+
 def is_group_id(value: object) -> bool:
     """Return whether *value* can be the id of a group. One that reads as a phone number cannot."""
     return (
@@ -183,14 +202,17 @@ def _not_json() -> MalformedRequest:
 
 
 def _text_route_mistakes(ask: Ask) -> Iterator[Detail]:
-    if not is_phone(ask.get("to")):
+    if not is_recipient(ask.get("to")):
         yield Detail("to", _PHONE_WANTED)
     yield from text_mistakes(ask.get("text"), "text", MAX_TEXT_LENGTH)
     if "previewUrl" in ask and not isinstance(ask["previewUrl"], bool):
         yield Detail("previewUrl", "must be true or false")
 
 
-_PHONE_WANTED = "must be 1 to 15 digits, optionally preceded by '+'"
+_PHONE_WANTED = (
+    "must be 1 to 15 digits, optionally preceded by '+', with spaces, hyphens and parentheses "
+    "between"
+)
 
 
 def _graph_mistakes(ask: Ask, *, groups_enabled: bool) -> Iterator[Detail]:
@@ -244,7 +266,7 @@ def _group_mistakes(ask: Ask) -> Iterator[Detail]:
 def _person_mistakes(ask: Ask) -> Iterator[Detail]:
     if "to" not in ask and "recipient" not in ask:
         yield Detail("to", "must be given unless 'recipient' is")
-    if "to" in ask and not is_phone(ask["to"]):
+    if "to" in ask and not is_recipient(ask["to"]):
         yield Detail("to", _PHONE_WANTED)
     if "recipient" in ask and not _is_bsuid(ask["recipient"]):
         yield Detail("recipient", "must be a business-scoped user id")

@@ -16,7 +16,7 @@ TYPES: Final = frozenset(
     }
 )  # fmt: skip
 
-_PHONE: Final = re.compile(r"\+?[0-9]{1,15}")
+_PHONE: Final = re.compile(r"\+?\(?[0-9](?:[ ()-]{0,3}[0-9]){0,14}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def _addressee(payload: Mapping[str, Any], groups: Groups) -> Addressee:
     if isinstance(to, str) and to:
         if not _PHONE.fullmatch(to):
             raise GraphFault(400, 131009, details="The parameter to is not a phone number.")
-        return Addressee("individual", to.removeprefix("+"), to)
+        return Addressee("individual", re.sub("[^0-9]", "", to), to)
     if isinstance(user, str) and user:
         return Addressee("user", user, user)
     raise invalid("The parameter to is required.")

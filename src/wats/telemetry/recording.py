@@ -272,7 +272,7 @@ def _labels(family: Family | None) -> tuple[Label, ...]:
 
 def _closed(kind: type, value: object) -> object:
     if kind is int:
-        return value if type(value) is int and value in _NUMBERS else -1
+        return next((number for number in _NUMBERS if number == value), -1)
     try:
         return kind(value)
     except ValueError:

@@ -52,7 +52,7 @@ class Server:
     It ends with this process, however that ends.
 
     Args:
-        settings: What it is told on top of its defaults.
+        settings: Settings in addition to the defaults of the server.
         data: The folder of its data, which may be on another disk.
     """
 

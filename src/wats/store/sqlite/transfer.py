@@ -16,6 +16,7 @@ from wats.store.records import Direction, MessageRecord, StatusRecord, window_di
 from wats.store.sqlite import messages, statuses
 from wats.store.sqlite.clock import StoreClock
 from wats.store.sqlite.connection import Writer, connect_writer, migrate, translate
+from wats.store.sqlite.open_faults import explain
 from wats.store.transfer import (
     BATCH_ROWS,
     IN_USE,
@@ -181,7 +182,7 @@ def _prepare(path: str) -> None:
     except apsw.BusyError as error:
         raise CopyRefused(IN_USE) from error
     except (apsw.Error, OSError) as error:
-        raise translate(error) from error
+        raise explain(error, path) from error
 
 
 async def export(path: str) -> Batches:

@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 from wats.errors import Detail, GraphError, MalformedRequest, RouteNotFound
 from wats.outbound import answers
 from wats.outbound.failures import report_graph_failure
-from wats.outbound.messages import is_plain, parse_object, refuse, text_mistakes
+from wats.outbound.messages import is_plain, parse_object, refuse, text_mistakes, with_line_feeds
 from wats.telemetry.contract.values import EndpointFamily, Method
 from wats.web.bodies import ClosedBody, GraphAnswer, Id
 from wats.web.exchange import Request, Response, json_response
@@ -267,7 +267,10 @@ def _unknown_keys(ask: Mapping[str, Any], known: Collection[str]) -> Iterator[De
 
 
 def _settings_of(ask: Mapping[str, Any]) -> dict[str, Any]:
-    return {theirs: ask[ours] for ours, theirs in _SETTINGS.items() if ours in ask}
+    settings = {theirs: ask[ours] for ours, theirs in _SETTINGS.items() if ours in ask}
+    if "description" in settings:
+        settings["description"] = with_line_feeds(settings["description"])
+    return settings
 
 
 def _operation(method: Method, handle: Handle, name: str, summary: str, **more: Any) -> Operation:

@@ -22,9 +22,10 @@ from wats.graph.errors import ADVICE, Action, find_rule
 from wats.outbound.messages import (
     BSUID_PATTERN,
     MAX_TEXT_LENGTH,
-    PHONE_PATTERN,
+    RECIPIENT_PATTERN,
     TYPE_PATTERN,
     Outgoing,
+    digits_of,
     is_plain,
     parse_graph_message,
     parse_text,
@@ -80,14 +81,18 @@ _NAME = re.compile("[A-Za-z_.-]{1,40}")
 
 Phone: TypeAlias = Annotated[
     str,
-    Meta(pattern=f"^{PHONE_PATTERN}$", description="A phone number, optionally preceded by '+'."),
+    Meta(
+        pattern=f"^{RECIPIENT_PATTERN}$",
+        description="A phone number, optionally preceded by '+', with spaces, hyphens and "
+        "parentheses between its digits.",
+    ),
 ]
 Text: TypeAlias = Annotated[
     str,
     Meta(
         min_length=1,
         max_length=MAX_TEXT_LENGTH,
-        description="Counted in UTF-16 code units; line feeds and tabs are kept.",
+        description="Counted in code points; line ends and tabs are kept, line ends as line feeds.",
     ),
 ]
 
@@ -192,7 +197,7 @@ async def send_text(parts: Parts, request: Request) -> Response:
     """Send a text to one person."""
     body = await request.body()
     message = parse_text(body)
-    outgoing = Outgoing(type="text", recipient=message.to, names=TEXT_NAMES)
+    outgoing = Outgoing(type="text", recipient=digits_of(message.to), names=TEXT_NAMES)
     return await _send(parts, request, _TEXT_SCOPE, body, text_payload(message), outgoing)
 
 
