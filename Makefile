@@ -22,11 +22,12 @@ demo: setup
 	@$(BIN)/wats demo
 
 # Two rings: a test runs in the second one if it has the marker `long`. Each ring uses two processes.
+# In the second ring one process runs all tests of a module, because they share expensive fixtures.
 test: setup
 	@$(BIN)/python -m pytest --numprocesses 2 --dist worksteal -m "not long"
 
 test-long: setup
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup -m long
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m long
 
 test-all: test test-long
 

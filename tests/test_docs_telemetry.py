@@ -42,7 +42,7 @@ from tests.pages import (
 )
 from wats.testing import BEARER_TOKEN, serving
 
-pytestmark = [pytest.mark.long, pytest.mark.xdist_group("documentation")]
+pytestmark = pytest.mark.long
 
 PAGE = "docs/telemetry.md"
 GATEWAY, COLLECTOR, NOBODY = "127.0.0.1:8787", "127.0.0.1:4318", "127.0.0.1:9"

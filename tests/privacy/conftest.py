@@ -48,13 +48,7 @@ def outputs() -> dict[str, Output]:
     return {}
 
 
-ONE_PROCESS_EACH = [
-    pytest.param(name, marks=[pytest.mark.long, pytest.mark.xdist_group(f"output of {name}")])
-    for name in VARIANTS
-]
-
-
-@pytest.fixture(params=ONE_PROCESS_EACH)
+@pytest.fixture(params=[pytest.param(name, marks=pytest.mark.long) for name in VARIANTS])
 def output(
     request: pytest.FixtureRequest,
     outputs: dict[str, Output],
