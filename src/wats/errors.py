@@ -236,7 +236,8 @@ class StoreError(WatsError):
 
     @override
     def with_code(self) -> str:
-        return super().with_code() if self.issue is None else str(self)  # the issue has a code
+        cause = "" if self.issue is None else f"\n  {self.issue}"
+        return f"{self.message} ({self.code}){cause}"
 
 
 class StoreUnavailable(StoreError):

@@ -206,4 +206,5 @@ async def test_the_version_before_is_not_ready_and_cannot_start_after_a_migratio
 
     assert (status, of_new) == (503, 200)
     assert body["error"] == {"code": "not_ready", "message": SchemaMismatch.text}
-    assert str(caught.value) == f"Error: {SchemaMismatch.text} ({SchemaMismatch.code})\n"
+    head, *_ = str(caught.value).splitlines()  # SQLite's next line has the path and the cause
+    assert head == f"Error: {SchemaMismatch.text} ({SchemaMismatch.code})"

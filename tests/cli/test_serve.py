@@ -159,8 +159,8 @@ def test_a_database_that_cannot_be_opened(wats, what, cause, workers) -> None:
 
     result = wats.run("serve", "--config", str(wats.config), *options)
 
-    shown = f"Error: The database cannot be opened.\n  persistence.url: '{what}': {cause}\n"
-    assert clean_failure(result) == shown
+    head = "Error: The database cannot be opened. (persistence_unavailable)"
+    assert clean_failure(result) == f"{head}\n  persistence.url: '{what}': {cause}\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["--sandbox", "--config", "wats.config.json"]])
