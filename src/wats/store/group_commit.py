@@ -33,6 +33,9 @@ Measured with 64 clients: without this pause they split permanently into two gro
 Finish: TypeAlias = Callable[[Any, Exception | None], None]
 """Called on the event loop with the result or the error of an operation."""
 
+Report: TypeAlias = Callable[[StoreOperation, Outcome, float], None]
+"""Called on the loop of the caller after every operation, with its outcome and duration (s)."""
+
 
 class StoreRequest(msgspec.Struct, kw_only=True):
     """An operation of the store with its result, or several operations that run as one call.
@@ -126,16 +129,19 @@ class GroupCommit:
     Operations of other loops are not gathered, because those loops may end at any time.
 
     Args:
-        hand_over: Takes a batch of requests; must not block. `ended` must follow.
+        hand_over: Takes a batch of requests; must not block. `end` must follow.
+        report: Called after every operation.
         may_overtake: Whether a batch may begin while others are under way.
     """
 
     def __init__(
         self,
         hand_over: Callable[[list[StoreRequest]], None],
+        report: Report,
         may_overtake: Callable[[], bool] = lambda: False,
     ) -> None:
         self._hand_over = hand_over
+        self._report = report
         self._may_overtake = may_overtake
         self._loop = asyncio.get_running_loop()
         self._waiting: list[StoreRequest] = []
@@ -156,8 +162,7 @@ class GroupCommit:
         self._waiting.append(request)
         self._size += 1
         if patience_seconds <= 0:
-            self._is_urgent = True
-            self.begin()
+            self._end_patience()
         elif self._patience is None:  # the first patient request takes the others along
             self._patience = self._loop.call_later(patience_seconds, self._end_patience)
 
@@ -193,8 +198,16 @@ class GroupCommit:
             self._joint[run] = request
         self.submit(request)
 
-    def ended(self, requests: Sequence[StoreRequest]) -> None:
-        """Note that a batch of requests has ended. Called on the loop of the requests."""
+    def end(self, requests: Sequence[StoreRequest]) -> None:
+        """Finish and report *requests*, which were handed over. Called on their loop."""
+        now = perf_counter()
+        for request in requests:
+            request.finish()
+        for request in requests:
+            if request.operation is not None:
+                outcome = Outcome.SUCCESS if request.error is None else Outcome.ERROR
+                for began in request.began:
+                    self._report(request.operation, outcome, now - began)
         if asyncio.get_running_loop() is not self._loop:
             return
         self._under_way -= sum(request.size for request in requests)
@@ -267,20 +280,6 @@ def resolve(future: "asyncio.Future[Any]", result: Any, error: Exception | None)
         future.set_result(result)
     else:
         future.set_exception(error)
-
-
-def finish_all(
-    requests: Sequence[StoreRequest], observe: Callable[[StoreOperation, Outcome, float], None]
-) -> None:
-    """Finish *requests* on their loop, and pass each operation to *observe*."""
-    now = perf_counter()
-    for request in requests:
-        request.finish()
-    for request in requests:
-        if request.operation is not None:
-            outcome = Outcome.SUCCESS if request.error is None else Outcome.ERROR
-            for began in request.began:
-                observe(request.operation, outcome, now - began)
 
 
 def run_all(connection: Any, requests: Sequence[StoreRequest]) -> None:

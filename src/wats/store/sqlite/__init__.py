@@ -17,7 +17,7 @@ from typing_extensions import override
 from wats.clock import Now, to_ms, utc_now
 from wats.errors import StoreClosed, StoreError
 from wats.store import NO_SLOTS, Observe, OnReceived, Slots, Store
-from wats.store.group_commit import resolve
+from wats.store.group_commit import Report, resolve
 from wats.store.migrate import is_usable, load_migrations
 from wats.store.records import (
     ALL_MESSAGES,
@@ -141,7 +141,7 @@ class SQLiteStore(Store):
     async def _start_reader(
         self,
         name: str,
-        report: Callable[[StoreOperation, Outcome, float], None],
+        report: Report,
         threads: AsyncExitStack,
     ) -> ConnectionThread[Connection]:
         reader = ConnectionThread[Connection](name, run_each, report)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Any, Generic, TypeVar
 
 import apsw
 
@@ -14,18 +14,15 @@ from wats.store.group_commit import (
     MAX_BATCH,
     Finish,
     GroupCommit,
+    Report,
     StoreRequest,
-    finish_all,
     request_of,
     run_all,
 )
 from wats.store.sqlite.connection import Writer, translate
-from wats.telemetry.contract.values import Outcome, StoreOperation
+from wats.telemetry.contract.values import StoreOperation
 
 C = TypeVar("C", bound=apsw.Connection)
-
-Observe: TypeAlias = Callable[[StoreOperation, Outcome, float], None]
-"""Called on the loop of the caller after every operation."""
 
 
 class ConnectionThread(Generic[C]):
@@ -34,18 +31,18 @@ class ConnectionThread(Generic[C]):
     Args:
         run_batch: Sets the `results` or the `error` of each request; never raises. Returns the
             requests to finish: a joint request may be split after a failure.
+        report: Called after every operation.
     """
 
     def __init__(
         self,
         name: str,
         run_batch: Callable[[C, Sequence[StoreRequest]], Sequence[StoreRequest]],
-        observe: Observe,
+        report: Report,
     ) -> None:
         self._run_batch = run_batch
-        self._observe = observe
         self._queue: SimpleQueue[list[StoreRequest]] = SimpleQueue()
-        self._group = GroupCommit(self._queue.put)
+        self._group = GroupCommit(self._queue.put, report)
         self._thread = Thread(target=self._work, name=name, daemon=True)
 
     async def start(self, connect: Callable[[], C]) -> None:
@@ -134,11 +131,7 @@ class ConnectionThread(Generic[C]):
             by_loop.setdefault(request.loop, []).append(request)
         for loop, theirs in by_loop.items():
             with suppress(RuntimeError):  # the loop is closed, so its callers are gone
-                loop.call_soon_threadsafe(self._end, theirs)
-
-    def _end(self, requests: Sequence[StoreRequest]) -> None:
-        finish_all(requests, self._observe)
-        self._group.ended(requests)
+                loop.call_soon_threadsafe(self._group.end, theirs)
 
 
 def _stop() -> None:
