@@ -42,7 +42,7 @@ EXPRESSIONS = {
     "outcome": {"OUTCOMES[error.may_have_happened]"},
     "parameter": {"said.parameter"},
     "reason": {"reason.value"},
-    "suppressed": {"self._suppressed.pop(name, 0)", "suppressed"},
+    "suppressed": {"suppressed"},
     "updates": {"orphaned"},
     "worker": {"slot.row"},
 }

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from wats.errors import ConfigError
+from wats.telemetry.repeats import INTERVAL_SECONDS
 from wats.telemetry.sinks.isolation import (
-    LOG_INTERVAL_SECONDS,
     MAX_PENDING,
     FailureLog,
     IsolatedSink,
@@ -214,7 +214,7 @@ def test_a_class_is_logged_once_in_an_interval_with_the_number_of_omitted_lines(
         failures.report("increment_counter", ValueError())
     failures.report("record_histogram", KeyError())
 
-    time[0] += LOG_INTERVAL_SECONDS
+    time[0] += INTERVAL_SECONDS
     for _ in range(2):
         failures.report("increment_counter", ValueError())
 

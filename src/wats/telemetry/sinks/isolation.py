@@ -14,6 +14,7 @@ import msgspec
 from wats.clock import Now, to_iso, utc_now
 from wats.errors import ConfigError, ConfigIssue
 from wats.telemetry.recent_errors import error_name
+from wats.telemetry.repeats import Repeats
 
 AttributeValue: TypeAlias = str | int | float | bool
 Attributes: TypeAlias = Mapping[str, AttributeValue]
@@ -27,8 +28,6 @@ OPTIONAL: Final = ("record_span", "record_event", "set_gauge")
 
 MAX_PENDING: Final = 1000
 """The limit of pending calls of an asynchronous sink; further ones are dropped."""
-
-LOG_INTERVAL_SECONDS: Final = 60.0
 
 
 class TelemetrySink(Protocol):
@@ -73,24 +72,20 @@ class FailureLog:
     ) -> None:
         self._event = event
         self._log = log
-        self._monotonic = monotonic
+        self._repeats = Repeats(monotonic)
         self._now = now
-        self._due_at: dict[str, float] = {}
-        self._suppressed: dict[str, int] = {}
 
     def report(self, method: str, error: BaseException) -> None:
         """Log that *method* failed with *error*, or count it if its class was logged recently."""
         name = error_name(error)
-        moment = self._monotonic()
-        if moment < self._due_at.get(name, moment):
-            self._suppressed[name] = self._suppressed.get(name, 0) + 1
+        suppressed = self._repeats.admit(name)
+        if suppressed is None:
             return
-        self._due_at[name] = moment + LOG_INTERVAL_SECONDS
         line = {
             "event": self._event,
             "method": method,
             "errorName": name,
-            "suppressed": self._suppressed.pop(name, 0),
+            "suppressed": suppressed,
             "at": to_iso(self._now()),
         }
         with contextlib.suppress(Exception):  # stderr may be closed or gone
