@@ -1,6 +1,7 @@
-"""Distinguish the cancellation of this task from that of an awaited task or future."""
+"""Cancellation: whether it is meant for this task, and results whose caller was cancelled."""
 
 import asyncio
+from typing import Any
 
 
 def is_for_this_task(error: BaseException) -> bool:
@@ -14,3 +15,13 @@ def is_for_this_task(error: BaseException) -> bool:
         task = asyncio.current_task()
         return task is not None and task.cancelling() > 0
     return isinstance(error, GeneratorExit)
+
+
+def resolve(future: "asyncio.Future[Any]", result: Any, error: BaseException | None) -> None:
+    """Resolve *future* with the result or error, unless its caller was cancelled."""
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)

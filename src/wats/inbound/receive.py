@@ -8,6 +8,7 @@ from typing import TypeAlias
 import msgspec
 from typing_extensions import override
 
+from wats.cancellation import resolve
 from wats.clock import Now, utc_now
 from wats.inbound import envelope, projection, updates, usual
 from wats.inbound.dispatch import Dispatcher
@@ -94,7 +95,7 @@ class Receiver:
             StoreUnavailable: Nothing was stored, so Meta must send the webhook again.
         """
         future: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
-        self.take(body, signature, partial(_resolve, future))
+        self.take(body, signature, partial(resolve, future))
         return await future
 
     def take(self, body: bytes, signature: str | None, on_receipt: OnReceipt) -> None:
@@ -272,17 +273,6 @@ class _Step(HandlerCall):
     @override
     def handled(self, failure: BaseException | None) -> None:
         self._handling.go_on(failure)
-
-
-def _resolve(
-    future: "asyncio.Future[Receipt]", receipt: Receipt | None, error: BaseException | None
-) -> None:
-    if future.done():  # its caller was cancelled
-        return
-    if error is not None:
-        future.set_exception(error)
-    elif receipt is not None:
-        future.set_result(receipt)
 
 
 def ordering_key_of(update: Update) -> int:

@@ -12,10 +12,12 @@ clock of the store, which never goes back; callers pass durations, never the tim
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Final, Protocol, TypeAlias
 
 from typing_extensions import override
 
+from wats.cancellation import resolve
 from wats.store.records import (
     ALL_MESSAGES,
     Arrival,
@@ -274,14 +276,5 @@ async def receive(
 ) -> Sequence[Received | None]:
     """Await the results of `InboxStore.receive`, where its speed does not matter."""
     future: asyncio.Future[Sequence[Received | None]] = asyncio.get_running_loop().create_future()
-
-    def resolve(results: Sequence[Received | None] | None, error: Exception | None) -> None:
-        if future.done():
-            return
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(results or ())
-
-    store.receive(arrivals, resolve, FixedSlots(slots or {}))
+    store.receive(arrivals, partial(resolve, future), FixedSlots(slots or {}))
     return await future

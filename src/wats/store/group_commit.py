@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from wats.cancellation import resolve
 from wats.store import NO_SLOTS, Slots
 from wats.telemetry.contract.values import Outcome, StoreOperation
 
@@ -270,16 +271,6 @@ def request_of(
         loop=loop,
     )
     return request, future
-
-
-def resolve(future: "asyncio.Future[Any]", result: Any, error: Exception | None) -> None:
-    """Resolve *future* with the result or error, unless its caller was cancelled."""
-    if future.done():
-        return
-    if error is None:
-        future.set_result(result)
-    else:
-        future.set_exception(error)
 
 
 def run_all(connection: Any, requests: Sequence[StoreRequest]) -> None:

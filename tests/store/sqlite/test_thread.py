@@ -11,9 +11,10 @@ from apsw import Connection, Cursor
 
 from tests.store.results import leased, waiting
 from tests.store.sqlite.writers import Milliseconds, ignore, open_writer
+from wats.cancellation import resolve
 from wats.errors import StoreUnavailable
 from wats.store import NO_SLOTS, FixedSlots
-from wats.store.group_commit import MAX_BATCH, MAX_ROUNDS, resolve
+from wats.store.group_commit import MAX_BATCH, MAX_ROUNDS
 from wats.store.records import Arrival, DeliveryState, Received, Settlement
 from wats.store.sqlite import deliveries, inbox
 from wats.store.sqlite.connection import Writer, connect_reader, connect_writer

@@ -14,10 +14,11 @@ from typing import Final, TypeVar
 from apsw import Connection
 from typing_extensions import override
 
+from wats.cancellation import resolve
 from wats.clock import Now, to_ms, utc_now
 from wats.errors import StoreClosed, StoreError
 from wats.store import NO_SLOTS, Observe, OnReceived, Slots, Store
-from wats.store.group_commit import Report, resolve
+from wats.store.group_commit import Report
 from wats.store.migrate import is_usable, load_migrations
 from wats.store.records import (
     ALL_MESSAGES,
