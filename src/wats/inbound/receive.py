@@ -157,8 +157,7 @@ class Receiver:
 
     def begin(self, update: Update) -> tuple[str, ...]:
         """Report *update*, which is not stored, as new, and return the names of its handlers."""
-        if self.telemetry.wants_news:
-            self.news.report(update, projection.status_record(update))
+        self.news.report(update, projection.status_record(update))
         return self._handlers.consumers(update.kind)
 
 
@@ -200,8 +199,7 @@ class _Storing:
         if received is None:
             telemetry.webhooks.update(update.kind, Outcome.DEDUPED)
             return False
-        if telemetry.wants_news:
-            self._receiver.news.report(update, arrival.status, received.sent_at)
+        self._receiver.news.report(update, arrival.status, received.sent_at)
         if not arrival.consumers:
             telemetry.webhooks.update(update.kind, Outcome.SUCCESS)
         return True
