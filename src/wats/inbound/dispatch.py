@@ -69,7 +69,7 @@ class DeliveryCall(HandlerCall):
         expires: float,
         update: Update | None = None,
     ) -> None:
-        self.is_late = self.is_cancelled = self.has_ended = False
+        super().__init__()
         self.kind = _UNKNOWN
         self._dispatcher = dispatcher
         self.delivery = delivery

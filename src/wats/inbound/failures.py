@@ -73,11 +73,17 @@ class HandlerFailures:
         )
 
 
-def _package_of(handler: object) -> str:
-    """Return the first part of the name of the module that defines *handler*."""
+def function_of(handler: object) -> object:
+    """Return the object that *handler* wraps, by decorators and `partial`."""
     function = inspect.unwrap(handler) if callable(handler) else handler
     while isinstance(function, partial):
         function = function.func
+    return function
+
+
+def _package_of(handler: object) -> str:
+    """Return the first part of the name of the module that defines *handler*."""
+    function = function_of(handler)
     owner = function if hasattr(function, "__qualname__") else type(function)
     return str(owner.__module__).partition(".")[0]
 

@@ -2,14 +2,13 @@
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
-from functools import partial
 from time import perf_counter
 from typing import Final, TypeAlias
 
 from typing_extensions import override
 
 from wats.errors import ConfigError, ConfigIssue
-from wats.inbound.failures import HandlerFailures
+from wats.inbound.failures import HandlerFailures, function_of
 from wats.inbound.updates import Update
 from wats.inbound.watchdog import Call, Watchdog
 from wats.references import ImportFailed, import_reference
@@ -172,9 +171,7 @@ def import_handler(reference: str) -> Handler:
 
 
 def _is_async(handler: Handler) -> bool:
-    function = inspect.unwrap(handler)
-    while isinstance(function, partial):
-        function = function.func
+    function = function_of(handler)
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004
     )
