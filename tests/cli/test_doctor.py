@@ -13,7 +13,7 @@ def verdicts(result) -> dict[str, str]:
 
 
 def test_our_own_service_passes_every_check_made_from_outside(service) -> None:
-    result = service.ask("doctor", "--telemetry", service.url, "--json")
+    result = service.ask("doctor", "--url", service.url, "--json")
 
     assert (result.code, result.err) == (0, "")
     document = json.loads(result.out)
@@ -27,7 +27,7 @@ def test_our_own_service_passes_every_check_made_from_outside(service) -> None:
 
 
 def test_checks_left_to_the_operator_are_listed(service) -> None:
-    result = service.ask("doctor", "--telemetry", service.url)
+    result = service.ask("doctor", "--url", service.url)
 
     assert result.code == 0
     assert result.out.replace(service.url, "URL") == snapshot("""\
@@ -63,9 +63,7 @@ The telemetry of URL:
 
 
 def test_a_token_that_can_do_everything_is_not_for_scrapers(service) -> None:
-    result = service.ask(
-        "doctor", "--telemetry", service.url, "--token-env", "WATS_SERVICE_BEARER_TOKEN"
-    )
+    result = service.ask("doctor", "--url", service.url, "--token-env", "WATS_SERVICE_BEARER_TOKEN")
 
     assert result.code == 1
     assert "  FAILS    The token is valid for telemetry only.\n" in result.out
@@ -75,7 +73,7 @@ def test_a_token_that_can_do_everything_is_not_for_scrapers(service) -> None:
 
 def test_with_a_wrong_token_only_the_token_check_fails(service) -> None:
     result = service.ask(
-        "doctor", "--telemetry", service.url, "--json", "--token-env", "WATS_VERIFY_TOKEN"
+        "doctor", "--url", service.url, "--json", "--token-env", "WATS_VERIFY_TOKEN"
     )
 
     assert result.code == 1
@@ -92,7 +90,7 @@ def test_a_service_that_exposes_hidden_endpoints_fails(service, counterfeit) -> 
         "/openapi.json": (200, {}, b'{"paths":{"/metrics":{}}}'),
     }
 
-    result = service.ask("doctor", "--telemetry", counterfeit.url, "--json")
+    result = service.ask("doctor", "--url", counterfeit.url, "--json")
 
     assert result.code == 1
     assert json.loads(result.out)["holds"] is False
@@ -106,9 +104,7 @@ def test_a_token_file_readable_by_everyone_is_reported(service, tmp_path) -> Non
     open_file.write_text(service.token_file.read_text())
     open_file.chmod(0o644)
 
-    result = service.ask(
-        "doctor", "--telemetry", service.url, "--json", "--token-file", str(open_file)
-    )
+    result = service.ask("doctor", "--url", service.url, "--json", "--token-file", str(open_file))
 
     assert (result.code, verdicts(result)["kept"]) == (1, "fails")
 
@@ -117,7 +113,7 @@ def test_the_doctor_reads_no_customer_data_and_queries_nothing_twice(service, co
     shape = {"configShape": {"service": {"apiPrefix": "/api"}}}
     counterfeit.answers["/debug/diagnostics"] = (200, {}, json.dumps(shape).encode())
 
-    service.ask("doctor", "--telemetry", counterfeit.url)
+    service.ask("doctor", "--url", counterfeit.url)
 
     with_token = {
         (method, path)
@@ -138,24 +134,13 @@ def test_an_invalid_prefix_is_not_requested(service, counterfeit) -> None:
     shape = {"configShape": {"service": {"apiPrefix": " HTTP/1.1\r\nx: "}}}
     counterfeit.answers["/debug/diagnostics"] = (200, {}, json.dumps(shape).encode())
 
-    result = service.ask("doctor", "--telemetry", counterfeit.url, "--json")
+    result = service.ask("doctor", "--url", counterfeit.url, "--json")
 
     assert verdicts(result)["separate"] == "unknown"
 
 
-@pytest.mark.parametrize(
-    "url", ["http://user:canary@127.0.0.1", "ftp://127.0.0.1", "canary", "http://127.0.0.1/?canary"]
-)
-def test_a_url_that_is_none_is_not_shown(service, url) -> None:
-    result = service.ask("doctor", "--telemetry", url)
-
-    assert result.code == 1
-    assert "--telemetry" in result.err
-    assert "canary" not in result.err
-
-
 def test_a_service_that_is_not_running_is_reported(service) -> None:
-    result = service.ask("doctor", "--telemetry", "http://127.0.0.1:9")
+    result = service.ask("doctor", "--url", "http://127.0.0.1:9")
 
     assert (result.code, result.out) == (1, "")
     assert result.err == "Error: http://127.0.0.1:9 does not respond: the connection was refused.\n"

@@ -24,7 +24,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "simulate": (
         "Run a fake Meta for the service that a config file describes, until SIGINT or SIGTERM."
     ),
-    "status": "Show the state of the service at URL, from its /status and /metrics.",
+    "status": "Show the state of a running service, from its /status and /metrics.",
     "support-bundle": (
         "Print a redacted report about a service as JSON, for a bug report or a support request."
     ),

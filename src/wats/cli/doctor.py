@@ -9,11 +9,11 @@ from typing import Final
 
 import click
 
-from wats.cli.options import Credentials, credential_options
+from wats.cli.options import ServiceAccess, service_options
 from wats.clock import utc_now
 from wats.config import checks
 from wats.inspection.checklist import ITEMS, Finding, Item, Verdict
-from wats.inspection.client import Remote, service_url
+from wats.inspection.client import Remote
 from wats.inspection.evidence import HIDDEN, UNREADABLE, Answer, Evidence
 from wats.inspection.existence_probe import Trial
 from wats.inspection.secret_search import Care, needles
@@ -27,32 +27,25 @@ _SHOWN: Final = {Verdict.HOLDS: "holds", Verdict.FAILS: "FAILS", Verdict.UNKNOWN
 
 
 @click.command()
-@click.option(
-    "--telemetry",
-    "url",
-    metavar="URL",
-    callback=service_url,
-    required=True,
-    help="The URL of the service.",
-)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@credential_options
-def doctor(url: str, as_json: bool, credentials: Credentials) -> None:
+@service_options
+def doctor(as_json: bool, access: ServiceAccess) -> None:
     """Check the telemetry of a running service against the operator's checklist.
 
     Each item holds, fails or is unknown, with advice in the latter two cases. The exit code
     is 1 if an item fails. The command connects to the service at the URL only. Its requests
     without a valid token are counted there as authentication failures.
     """
-    evidence = _gather(Remote(url), credentials)
+    url = access.url()
+    evidence = _gather(Remote(url), access)
     findings = [(item, item.judge(evidence)) for item in ITEMS]
     click.echo(_as_json(url, findings) if as_json else _as_text(url, findings))
     if any(finding.verdict is Verdict.FAILS for _, finding in findings):
         raise SystemExit(1)
 
 
-def _gather(remote: Remote, credentials: Credentials) -> Evidence:
-    token, loaded = credentials.token(), credentials.load()
+def _gather(remote: Remote, access: ServiceAccess) -> Evidence:
+    token, loaded = access.token(), access.load()
     sought = [] if loaded is None else needles(*loaded)
     address = remote.address()
     is_safe = remote.is_encrypted or not ipaddress.ip_address(address.partition("%")[0]).is_global
@@ -69,7 +62,7 @@ def _gather(remote: Remote, credentials: Credentials) -> Evidence:
         token=token,
         # Its diagnostics may contain its address and its name.
         sought=[needle for needle in sought if needle.care is not Care.NAME],
-        token_file_mode=_mode(credentials.token_file),
+        token_file_mode=_mode(access.token_file),
         without_token=[_trial(remote, each, "without a token", {}) for each in METHODS],
         wrong_token=[
             _trial(remote, method, how, {"authorization": value})

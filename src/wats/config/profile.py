@@ -15,6 +15,8 @@ from wats.privacy import Secret
 
 MIB = 1_048_576
 
+_LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # recognized, not listened on
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
@@ -154,6 +156,12 @@ class ServiceConfig:
             "The number of worker processes of `wats serve`.",
         ),
     )
+
+    @property
+    def local_url(self) -> str:
+        """The URL of the service for clients on its machine."""
+        host = _LOOPBACK_OF.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 import click
 
-from wats.config import checks
 from wats.inspection.evidence import Answer
 from wats.privacy import Secret
 
@@ -24,21 +23,6 @@ MAX_EXCHANGE_BYTES: Final = 262_144
 
 class NoAnswer(click.ClickException):
     """The service cannot be queried; the message holds the reason, in words of ours."""
-
-
-def service_url(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    """Check the URL of a service, for `callback`; a refused one is not shown.
-
-    Raises:
-        click.BadParameter: The value is not a URL, or holds more than one, such as a password.
-    """
-    if value is None:
-        return None
-    accepted = checks.web_url.accept(value)
-    if not isinstance(accepted, str):
-        msg = f"Must be {checks.web_url.expects}."
-        raise click.BadParameter(msg)
-    return accepted
 
 
 class Remote:
