@@ -24,6 +24,7 @@ from wats.graph.errors import PERMISSION_CODES, RULES
 from wats.inbound import content
 from wats.inbound.normalize import FIELDS
 from wats.inspection.checklist import ITEMS
+from wats.log_format import LEVELS, LogLevel
 from wats.simulator.recipients import as_markdown
 from wats.store.records import TRANSITIONS, DeliveryState
 from wats.telemetry.contract.families import FAMILIES, SPANS
@@ -400,6 +401,15 @@ def states() -> str:
     return _table(("State", "Meaning", "Can become"), rows)
 
 
+def log_levels() -> str:
+    """Return the log events of each level."""
+    rows = [
+        (_code(level.value), ", ".join(_code(each) for each, its in LEVELS.items() if its is level))
+        for level in LogLevel
+    ]
+    return _table(("Level", "Events"), [row for row in rows if row[1]])
+
+
 def alerts() -> str:
     """Return the alerts, with severity and delay."""
     groups = yaml.safe_load((ROOT / "operators/rules.yml").read_text("utf-8"))["groups"]
@@ -451,6 +461,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "kinds": kinds,
     "labels": labels,
     "layers": layers,
+    "log-levels": log_levels,
     "recipients": as_markdown,
     "routes": routes,
     "spans": spans,

@@ -1,6 +1,5 @@
 import json
 
-import pytest
 from inline_snapshot import snapshot
 
 from wats.inspection.checklist import ITEMS

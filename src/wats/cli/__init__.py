@@ -18,6 +18,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "database": "Copy, back up or restore a database.",
     "demo": "Run a gateway and a fake Meta, kill the gateway under load, and count losses.",
     "doctor": "Check the telemetry of a running service against the operator's checklist.",
+    "init": "Write a config, an env file with random secrets and an example handler.",
     "metrics": "List the metric families.",
     "openapi": "Print the complete OpenAPI document of a service with this configuration.",
     "serve": "Run the gateway until SIGINT or SIGTERM.",

@@ -37,8 +37,8 @@ _FILE = click.Path(path_type=Path)
 _MAX_TOKEN_FILE_BYTES: Final = 8192
 _STDIN: Final = Path("-")
 _NO_CONFIG: Final = (
-    f"There is no config. Name the file with --config or {CONFIG_VARIABLE}, or run the command in a "
-    f"folder with {CONFIG_NAME}; 'wats init' writes one."
+    f"There is no config. Name the file with --config or {CONFIG_VARIABLE}, or run the command in "
+    f"a folder with {CONFIG_NAME}; 'wats init' writes one. 'wats serve --sandbox' needs none."
 )
 
 

@@ -6,24 +6,42 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
+from click.core import ParameterSource
 
-from wats.cli.options import Failure, announce, config_options, load
+from wats.cli.options import (
+    Failure,
+    announce,
+    config_options,
+    env_file_of,
+    load,
+    required_config,
+)
 from wats.clock import to_iso, utc_now
-from wats.config import Profile, Secrets, database_of, with_overrides
+from wats.config import (
+    Profile,
+    Secrets,
+    choose_profile,
+    database_of,
+    read_config,
+    with_overrides,
+)
 from wats.errors import ConfigError, ConfigIssue, WatsError
+from wats.log_format import LOG_FORM, LogFormat, LogLevel
 from wats.process.library_logging import capture_library_logs, hide_tracebacks
+from wats.process.reload import Reloader, inherited_lifeline, wats_command
 from wats.process.server import bind, url_of
 from wats.process.shared_listener import Share, shares_of
 from wats.process.shutdown import STOP_SECONDS, BoundedServer, forbid_core_files, run_service
 from wats.process.sink_lifecycle import opened_sink
 from wats.process.supervisor import Seat, Supervisor
+from wats.references import sources_of
 from wats.service import WatsApp, create_wats_service_app
 from wats.simulator.sandbox import Sandbox
 from wats.store.open import IN_MEMORY, is_open_to_others, open_store
@@ -45,38 +63,76 @@ GC_THRESHOLDS = (50_000, 20, 50)
     "--workers", type=int, help="The number of worker processes; overrides service.workers."
 )
 @click.option(
+    "--handler",
+    "handlers",
+    metavar="MODULE:FUNCTION",
+    multiple=True,
+    help="A handler in addition to those of the config; can be repeated.",
+)
+@click.option(
     "--sandbox",
     is_flag=True,
     help="Run with a built-in simulator and random secrets, on loopback, without a config.",
 )
+@click.option(
+    "--reload",
+    "reloads",
+    is_flag=True,
+    help="For development: restart when a Python file of the working directory or of a handler's "
+    "package changes, or the config. Runs one worker.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice([each.value for each in LogFormat]),
+    help="The format of log events; the default is console if stderr is a terminal, otherwise "
+    "json.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice([each.value for each in LogLevel]),
+    default=LogLevel.INFO.value,
+    show_default=True,
+    help="The lowest level of log events to write.",
+)
+@click.pass_context
 def serve(
+    context: click.Context,
     config_path: Path | None,
     profile: str | None,
     env_file: Path | None,
     host: str | None,
     port: int | None,
     workers: int | None,
+    handlers: Sequence[str],
     sandbox: bool,
+    reloads: bool,
+    log_format: str | None,
+    log_level: str,
 ) -> None:
     """Run the gateway until SIGINT or SIGTERM.
 
     As soon as connections are accepted, one line of JSON is written to stdout:
-    {"event":"wats.ready","url":…,"pid":…}. Log events are written to stderr, one line of JSON each.
+    {"event":"wats.ready","url":…,"pid":…}. Log events are written to stderr, one per line.
     """
-    if sandbox == (config_path is not None):
-        raise click.UsageError("Give a config file with --config, or use --sandbox alone.")
-    if sandbox and workers is not None:
-        raise click.UsageError("The sandbox runs in one process; use --workers with --config.")
+    _refuse_contradictions(config_path, workers, sandbox, reloads)
+    if not sandbox:
+        config_path = required_config(config_path)
+    LOG_FORM.use(LogFormat(log_format or _usual_format()), LogLevel(log_level))
     # Handlers that the config names may live where the command was started.
     sys.path.insert(0, str(Path.cwd()))
+    if reloads:
+        options = ["--workers", "1"] if workers is None and not sandbox else []
+        command = [*_words_of(context, without="reloads"), *options]
+        _reload(command, config_path, profile, env_file, handlers)
+        return
     capture_library_logs()
     forbid_core_files()
     try:
         if config_path is None:
-            run_service(_serve_sandbox(host, port))
+            run_service(_serve_sandbox(host, port, handlers))
             return
         chosen, secrets = load(config_path, profile, env_file)
-        chosen = with_overrides(chosen, host=host, port=port, workers=workers)
+        chosen = with_overrides(chosen, host=host, port=port, workers=workers, handlers=handlers)
         if chosen.service.workers == 1:
             run_service(_serve_alone(chosen, secrets))
         else:
@@ -85,21 +141,75 @@ def serve(
         raise Failure(error) from None
 
 
+def _refuse_contradictions(
+    config_path: Path | None, workers: int | None, sandbox: bool, reloads: bool
+) -> None:
+    if sandbox and config_path is not None:
+        raise click.UsageError("Give a config file with --config, or use --sandbox alone.")
+    if sandbox and workers is not None:
+        raise click.UsageError("The sandbox runs in one process; use --workers with a config.")
+    if reloads and workers not in {None, 1}:
+        raise click.UsageError("With --reload, the service runs in one process.")
+
+
+def _usual_format() -> LogFormat:
+    return LogFormat.CONSOLE if sys.stderr.isatty() else LogFormat.JSON
+
+
+def _words_of(context: click.Context, *, without: str) -> list[str]:
+    """Return the words of this command, without the option *without*."""
+    words = [context.info_name or ""]
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if name == without or source is not ParameterSource.COMMANDLINE:
+            continue
+        value = context.params[name]
+        for each in value if isinstance(value, tuple) else (value,):
+            words += [parameter.opts[0]] if each is True else [parameter.opts[0], str(each)]
+    return words
+
+
+def _reload(
+    words: Sequence[str],
+    config_path: Path | None,
+    profile: str | None,
+    env_file: Path | None,
+    handlers: Sequence[str],
+) -> None:
+    def watched() -> Iterator[Path]:
+        yield Path.cwd()
+        references = list(handlers)
+        if config_path is not None:
+            yield config_path
+            if (found := env_file_of(config_path, env_file)) is not None:
+                yield found
+            with suppress(ConfigError):  # which the service reports
+                references += choose_profile(read_config(config_path), profile).handlers
+        for reference in references:
+            yield from sources_of(reference)
+
+    report = partial(click.echo, err=True)
+    Reloader(wats_command(*words), watched=watched, report=report).run()
+
+
 async def _serve_alone(profile: Profile, secrets: Secrets) -> None:
     async with _made(profile, secrets) as app:
         listener = bind(profile.service.host, profile.service.port)
-        await _run(app, listener, ready=partial(_announce, profile))
+        with _ending_with(inherited_lifeline()):
+            await _run(app, listener, ready=partial(_announce, profile))
 
 
-async def _serve_sandbox(host: str | None, port: int | None) -> None:
-    async with Sandbox(host=host, port=port) as sandbox:
+async def _serve_sandbox(host: str | None, port: int | None, handlers: Sequence[str]) -> None:
+    async with Sandbox(host=host, port=port, handlers=handlers) as sandbox:
 
         def ready(url: str) -> None:
             sandbox.greet(url)
             _announce(sandbox.profile, url)
 
         listener = bind(sandbox.profile.service.host, sandbox.profile.service.port)
-        await _run(sandbox.app, listener, ready=ready)
+        with _ending_with(inherited_lifeline()):
+            await _run(sandbox.app, listener, ready=ready)
 
 
 def _serve_by_workers(profile: Profile, secrets: Secrets) -> None:
@@ -149,24 +259,33 @@ async def _work(
     seat: Seat,
     inherited: _InheritedState,
 ) -> None:
-    loop = asyncio.get_running_loop()
-
-    def end() -> None:
-        loop.remove_reader(seat.lifeline)
-        signal.raise_signal(signal.SIGTERM)
-
     # The objects of a worker are made after the fork, so there may be threads.
     async with _made(profile, secrets, inherited.bell, board=inherited.board, row=seat.row) as app:
         if seat.is_replacement:
             app.telemetry.service.event(LifecycleEvent.WORKER_REPLACED)
-        # A worker without a supervisor ends as if the supervisor had signalled it.
-        loop.add_reader(seat.lifeline, end)
-        try:
+        with _ending_with(seat.lifeline):
             await _run(
                 app, inherited.listener, ready=lambda _url: seat.ready(), share=inherited.share
             )
-        finally:
-            loop.remove_reader(seat.lifeline)
+
+
+@contextmanager
+def _ending_with(lifeline: int | None) -> Iterator[None]:
+    """End this process, as if signalled, when *lifeline* reports that its parent is gone."""
+    if lifeline is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        loop.remove_reader(lifeline)
+        signal.raise_signal(signal.SIGTERM)
+
+    loop.add_reader(lifeline, end)
+    try:
+        yield
+    finally:
+        loop.remove_reader(lifeline)
 
 
 @asynccontextmanager

@@ -46,10 +46,10 @@ _TELLING: Final = frozenset({"apiVersion", "apiPrefix", "families"})
 def support_bundle(out: Path | None, access: ServiceAccess) -> None:
     """Print a redacted report about a service as JSON, for a bug report or a support request.
 
-    The report holds versions, counts, the redacted config, and the telemetry of the service; without
-    --url, the latter is left out if the service does not respond. Before the report is written, it
-    is searched for every secret and identifier of the config, also in parts and encoded; if one is
-    found, nothing is written.
+    The report holds versions, counts, the redacted config, and the telemetry of the service, which
+    is left out if the service does not respond and --url is not given. Before the report is
+    written, it is searched for every secret and identifier of the config, also in parts and
+    encoded; if one is found, nothing is written.
     """
     loaded = access.load()
     sought = needles(*loaded) if loaded is not None else []

@@ -2,6 +2,7 @@
 
 import secrets
 import tempfile
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -33,7 +34,8 @@ PORT = 8787
 class Sandbox:
     """An async context in which `app` can be served with `profile`; `greet` explains its use."""
 
-    def __init__(self, *, host: str | None, port: int | None) -> None:
+    def __init__(self, *, host: str | None, port: int | None, handlers: Sequence[str] = ()) -> None:
+        self._handlers = handlers
         self._host = host if host is not None else "127.0.0.1"
         self._port = port if port is not None else PORT
         self._token = secrets.token_urlsafe(24)
@@ -56,7 +58,9 @@ class Sandbox:
         )
         self._simulator = await self._stack.enter_async_context(Simulator(settings))
         profile = _profile(self._simulator.url, Path(folder) / "sandbox.db")
-        self.profile: Profile = with_overrides(profile, host=self._host, port=self._port)
+        self.profile: Profile = with_overrides(
+            profile, host=self._host, port=self._port, handlers=self._handlers
+        )
         store = open_store(database_of(self.profile, own)[0] or "")
         self.app: WatsApp = create_wats_service_app(
             profile=self.profile, secrets=own, persistence=store

@@ -9,10 +9,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Final, Protocol, TypeAlias
 
-import msgspec
-
 from wats.clock import Now, to_iso, utc_now
 from wats.errors import ConfigError, ConfigIssue
+from wats.log_format import LOG_FORM
 from wats.telemetry.recent_errors import error_name
 from wats.telemetry.repeats import Repeats
 
@@ -50,9 +49,10 @@ class TelemetrySink(Protocol):
 
 
 def write_json_line(event: Mapping[str, object]) -> None:
-    """Write *event* to stderr as one line of JSON."""
-    sys.stderr.write(msgspec.json.encode(event).decode() + "\n")
-    sys.stderr.flush()
+    """Write *event* to stderr as one line, of JSON unless the log has another form."""
+    if (line := LOG_FORM.line(event)) is not None:
+        sys.stderr.write(line)
+        sys.stderr.flush()
 
 
 class FailureLog:
