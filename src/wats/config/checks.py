@@ -12,6 +12,7 @@ from wats.ids import is_safe_id
 MAX_PORT: Final = 65_535
 MIN_BEARER_CHARACTERS: Final = 16
 MIN_BEARER_ALPHABET: Final = 8
+ENVIRONMENT: Final = "environment"
 _MAX_PATH: Final = 255
 _MAX_ID: Final = 10**32
 
@@ -167,6 +168,16 @@ def _accept_web_url(value: object) -> str | None:
     return str(value).rstrip("/")
 
 
+def _accept_proxy(value: object) -> str | None:
+    match value:
+        case "environment":
+            return ENVIRONMENT
+        case {"url": url, **more} if not more:
+            found = _accept_web_url(url)
+            return found if isinstance(found, str) else None
+    return None
+
+
 def _accept_graph_url(value: object) -> str | None:
     url = _accept_web_url(value)
     parts = urlsplit(url or "")
@@ -195,6 +206,9 @@ graph_url = Check(
 web_url = Check(
     "an http or https URL without credentials, query or fragment",
     _accept_web_url,
+)
+proxy = Check(
+    "'environment', or {url: URL} with an http or https URL without credentials", _accept_proxy
 )
 database_url = text(
     r"sqlite:///[^?#\x00-\x1f\x7f\ud800-\udfff]{1,4096}|postgres(?:ql)?://[!-~]{1,2048}",

@@ -72,6 +72,48 @@ class GraphConfig:
             "Switch it off if the access token belongs to another app.",
         ),
     )
+    proxy: str | None = field(
+        default=None,
+        metadata=_key(
+            checks.proxy,
+            "invalid_graph",
+            "The forward proxy of Graph calls; `environment` uses `HTTPS_PROXY` and `NO_PROXY`, "
+            "which are ignored otherwise.",
+        ),
+    )
+    connect_seconds: float = field(
+        default=5.0,
+        metadata=_key(
+            checks.number(0.1, 300),
+            "invalid_graph",
+            "The time limit for a connection to Graph, including the wait for a free one; less "
+            "than `timeoutSeconds`.",
+        ),
+    )
+    read_seconds: float = field(
+        default=20.0,
+        metadata=_key(
+            checks.number(0.1, 300),
+            "invalid_graph",
+            "The longest silence while waiting for a response of Graph.",
+        ),
+    )
+    timeout_seconds: float = field(
+        default=30.0,
+        metadata=_key(
+            checks.number(0.2, 600),
+            "invalid_graph",
+            "The time limit of a Graph call.",
+        ),
+    )
+    max_connections: int = field(
+        default=100,
+        metadata=_key(
+            checks.whole(1, 10_000),
+            "invalid_graph",
+            "The maximum number of connections to Graph per process; further calls wait.",
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +196,40 @@ class ServiceConfig:
             "The number of worker processes of `wats serve`.",
         ),
     )
+    keep_alive_seconds: float = field(
+        default=620.0,
+        metadata=_key(
+            checks.number(1, 86_400),
+            "invalid_service",
+            "How long an idle connection stays open between requests; longer than the idle "
+            "timeout of the load balancer or proxy in front.",
+        ),
+    )
+    request_seconds: float = field(
+        default=30.0,
+        metadata=_key(
+            checks.number(0.1, 3600),
+            "invalid_service",
+            "The time limit for the arrival of a request, from its first byte.",
+        ),
+    )
+    drain_seconds: float = field(
+        default=5.0,
+        metadata=_key(
+            checks.number(0, 3600),
+            "invalid_service",
+            "How long new connections are accepted after SIGTERM, while `/readyz` returns 503, so "
+            "that load balancers notice.",
+        ),
+    )
+    shutdown_seconds: float = field(
+        default=15.0,
+        metadata=_key(
+            checks.number(0, 3600),
+            "invalid_service",
+            "The time limit of requests in progress at a shutdown, after the drain.",
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +281,14 @@ class PersistenceConfig:
             "invalid_persistence",
             "The URL of the database. A relative file path starts at the working directory.",
             shy=True,
+        ),
+    )
+    timeout_seconds: float = field(
+        default=5.0,
+        metadata=_key(
+            checks.number(0.1, 300),
+            "invalid_persistence",
+            "The time limit of a store operation; a slower one fails with 503.",
         ),
     )
 

@@ -14,9 +14,9 @@ import asyncpg
 
 from wats.errors import StoreUnavailable
 from wats.store import OnReceived, Slots
-from wats.store.group_commit import GroupCommit, StoreRequest, finish_all
+from wats.store.group_commit import GroupCommit, Observe, StoreRequest
 from wats.store.records import Arrival
-from wats.telemetry.contract.values import Outcome, StoreOperation
+from wats.telemetry.contract.values import StoreOperation
 
 STALL_SECONDS: Final = 0.1
 """How long a transaction holds up the next one. It may wait for a lock that the next one does not
@@ -30,19 +30,19 @@ class Arrivals:
     """Gathers calls, and stores each batch of them in a task of the running loop.
 
     Args:
-        store: Stores the items of a request in one transaction; returns a result for each.
+        store: Stores the items of a request in one transaction, within its own time limit; returns
+            a result for each.
         observe: Called for every call that ended, on the loop of its caller.
     """
 
     def __init__(
         self,
         store: Callable[[StoreRequest], Awaitable[Sequence[Any]]],
-        observe: Callable[[StoreOperation, Outcome, float], None],
+        observe: Observe,
     ) -> None:
         self._store = store
-        self._observe = observe
         self._loop = asyncio.get_running_loop()
-        self._group = GroupCommit(self._hand_over, self._is_stalled)
+        self._group = GroupCommit(self._hand_over, observe, None, self._is_stalled)
         self._tasks: set[asyncio.Task[Sequence[StoreRequest]]] = set()
         self._stalled: set[asyncio.Task[Sequence[StoreRequest]]] = set()
 
@@ -87,10 +87,10 @@ class Arrivals:
         else:
             ended = task.result()
         if request.loop is self._loop:
-            self._end(ended)
+            self._group.end(ended)
         else:
             with suppress(RuntimeError):  # the loop is closed, so its callers are gone
-                request.loop.call_soon_threadsafe(self._end, ended)
+                request.loop.call_soon_threadsafe(self._group.end, ended)
 
     async def _run(self, request: StoreRequest) -> Sequence[StoreRequest]:
         """Run *request*; return what to finish: its parts, if one of them cannot be stored."""
@@ -101,10 +101,6 @@ class Arrivals:
                 return [each for part in request.split() for each in await self._run(part)]
             request.error = error
         return [request]
-
-    def _end(self, requests: Sequence[StoreRequest]) -> None:
-        finish_all(requests, self._observe)
-        self._group.ended(requests)
 
 
 def _is_of_a_value(error: Exception) -> bool:
