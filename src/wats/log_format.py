@@ -32,14 +32,17 @@ class LogLevel(StrEnum):
 _RANKS: Final = {level: rank for rank, level in enumerate(LogLevel)}
 
 LEVELS: Final[Mapping[str, LogLevel]] = {
+    "wats.application.unstarted": LogLevel.ERROR,
     "wats.database.exposed": LogLevel.WARNING,
     "wats.dispatch.interrupted": LogLevel.ERROR,
     "wats.graph.failure": LogLevel.WARNING,
     "wats.handler.failed": LogLevel.ERROR,
     "wats.inbox.dead": LogLevel.ERROR,
     "wats.inbox.orphaned": LogLevel.WARNING,
+    "wats.log.dropped": LogLevel.WARNING,
     "wats.message.unrecorded": LogLevel.ERROR,
     "wats.request.error": LogLevel.ERROR,
+    "wats.signal.ignored": LogLevel.INFO,
     "wats.telemetry.error": LogLevel.ERROR,
     "wats.telemetry.sink.error": LogLevel.WARNING,
     "wats.upkeep.error": LogLevel.ERROR,

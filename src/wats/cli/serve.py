@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,30 +16,32 @@ from typing import Any, NamedTuple
 import click
 from click.core import ParameterSource
 
-from wats.cli.options import (
-    Failure,
-    announce,
-    config_options,
-    env_file_of,
-    load,
-    required_config,
-)
+from wats.cli.options import Failure, config_options, env_file_of, load, required_config
 from wats.clock import to_iso, utc_now
 from wats.config import (
     Profile,
     Secrets,
+    ServiceConfig,
     choose_profile,
     database_of,
     read_config,
     with_overrides,
 )
 from wats.errors import ConfigError, ConfigIssue, WatsError
+from wats.log import announce, write_json_line
 from wats.log_format import LOG_FORM, LogFormat, LogLevel
 from wats.process.library_logging import capture_library_logs, hide_tracebacks
 from wats.process.reload import Reloader, inherited_lifeline, wats_command
 from wats.process.server import bind, url_of
 from wats.process.shared_listener import Share, shares_of
-from wats.process.shutdown import STOP_SECONDS, BoundedServer, forbid_core_files, run_service
+from wats.process.shutdown import (
+    BoundedServer,
+    forbid_core_files,
+    log_hangup,
+    run_service,
+    stop_seconds_of,
+    survive_hangup,
+)
 from wats.process.sink_lifecycle import opened_sink
 from wats.process.supervisor import Seat, Supervisor
 from wats.references import sources_of
@@ -48,9 +51,10 @@ from wats.store.open import IN_MEMORY, is_open_to_others, open_store
 from wats.store.sqlite.bell import Bell, bells_of
 from wats.telemetry.contract.values import LifecycleEvent
 from wats.telemetry.metrics.shared_memory import Board
-from wats.telemetry.sinks.isolation import write_json_line
 
 GC_THRESHOLDS = (50_000, 20, 50)
+
+_STDERR = 2
 
 
 @click.command()
@@ -117,9 +121,11 @@ def serve(
     _refuse_contradictions(config_path, workers, sandbox, reloads)
     if not sandbox:
         config_path = required_config(config_path)
+    _occupy_standard_descriptors()
     LOG_FORM.use(LogFormat(log_format or _usual_format()), LogLevel(log_level))
     # Handlers that the config names may live where the command was started.
-    sys.path.insert(0, str(Path.cwd()))
+    with suppress(FileNotFoundError):  # the folder was removed
+        sys.path.insert(0, str(Path.cwd()))
     if reloads:
         options = ["--workers", "1"] if workers is None and not sandbox else []
         command = [*_words_of(context, without="reloads"), *options]
@@ -127,6 +133,7 @@ def serve(
         return
     capture_library_logs()
     forbid_core_files()
+    survive_hangup()
     try:
         if config_path is None:
             run_service(_serve_sandbox(host, port, handlers))
@@ -153,7 +160,7 @@ def _refuse_contradictions(
 
 
 def _usual_format() -> LogFormat:
-    return LogFormat.CONSOLE if sys.stderr.isatty() else LogFormat.JSON
+    return LogFormat.CONSOLE if os.isatty(_STDERR) else LogFormat.JSON
 
 
 def _words_of(context: click.Context, *, without: str) -> list[str]:
@@ -178,7 +185,7 @@ def _reload(
     handlers: Sequence[str],
 ) -> None:
     def watched() -> Iterator[Path]:
-        yield Path.cwd()
+        yield Path()
         references = list(handlers)
         if config_path is not None:
             yield config_path
@@ -193,11 +200,25 @@ def _reload(
     Reloader(wats_command(*words), watched=watched, report=report).run()
 
 
+def _occupy_standard_descriptors() -> None:
+    """Open the closed ones of stdin, stdout and stderr, on nothing.
+
+    Otherwise the database or a connection would get their numbers, and what a library writes to
+    stderr would be written there.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+
+
 async def _serve_alone(profile: Profile, secrets: Secrets) -> None:
     async with _made(profile, secrets) as app:
         listener = bind(profile.service.host, profile.service.port)
-        with _ending_with(inherited_lifeline()):
-            await _run(app, listener, ready=partial(_announce, profile))
+        service, lifeline = profile.service, inherited_lifeline()
+        if lifeline is not None:  # a restart after a change must not take long
+            service = replace(service, drain_seconds=0.0)
+        with _ending_with(lifeline):
+            await _run(app, listener, service, ready=partial(_announce, profile))
 
 
 async def _serve_sandbox(host: str | None, port: int | None, handlers: Sequence[str]) -> None:
@@ -209,7 +230,7 @@ async def _serve_sandbox(host: str | None, port: int | None, handlers: Sequence[
 
         listener = bind(sandbox.profile.service.host, sandbox.profile.service.port)
         with _ending_with(inherited_lifeline()):
-            await _run(sandbox.app, listener, ready=ready)
+            await _run(sandbox.app, listener, sandbox.profile.service, ready=ready)
 
 
 def _serve_by_workers(profile: Profile, secrets: Secrets) -> None:
@@ -217,6 +238,10 @@ def _serve_by_workers(profile: Profile, secrets: Secrets) -> None:
     if database_of(profile, secrets)[0] == IN_MEMORY:
         reason = "must be 1 if the database is in memory, which processes cannot share"
         raise ConfigError([ConfigIssue("invalid_service_workers", "service.workers", reason)])
+    url, password = database_of(profile, secrets)
+    store = open_store(url, password=password) if url is not None else None
+    if store is not None:
+        store.occupy()  # for the workers, which inherit the lock
     count = profile.service.workers
     listener = bind(profile.service.host, profile.service.port)
     board, shares, bells = Board(count), shares_of(count), bells_of(count)
@@ -225,7 +250,8 @@ def _serve_by_workers(profile: Profile, secrets: Secrets) -> None:
         shares,
         ready=partial(_announce, profile, url_of(listener)),
         stopping=listener.close,
-        stop_seconds=STOP_SECONDS,
+        stop_seconds=stop_seconds_of(profile.service),
+        hung_up=log_hangup,
     )
     # Memory shared with the supervisor is copied when a worker writes to it, and a garbage
     # collection writes. Frozen before the fork, four workers take 83 MB instead of 126.
@@ -265,7 +291,11 @@ async def _work(
             app.telemetry.service.event(LifecycleEvent.WORKER_REPLACED)
         with _ending_with(seat.lifeline):
             await _run(
-                app, inherited.listener, ready=lambda _url: seat.ready(), share=inherited.share
+                app,
+                inherited.listener,
+                profile.service,
+                ready=lambda _url: seat.ready(),
+                share=inherited.share,
             )
 
 
@@ -299,7 +329,14 @@ async def _made(
             secrets=secrets,
             telemetry_sink=sink,
             persistence=(
-                open_store(url, password=password, bell=bell) if url is not None else None
+                open_store(
+                    url,
+                    password=password,
+                    bell=bell,
+                    timeout_seconds=profile.persistence.timeout_seconds,
+                )
+                if url is not None
+                else None
             ),
             **shared,
         )
@@ -308,11 +345,12 @@ async def _made(
 async def _run(
     app: WatsApp,
     listener: socket.socket,
+    service: ServiceConfig,
     *,
     ready: Callable[[str], None],
     share: Share | None = None,
 ) -> None:
-    server = BoundedServer(app, ready=ready, draining=app.drain, hook=app.hook, share=share)
+    server = BoundedServer(app, service, ready=ready, share=share)
     # A signal during the start of the application ends it as well, once it can be stopped.
     with server.capture_signals():
         # Before the server, which would report a failed start with a stack trace.

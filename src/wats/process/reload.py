@@ -16,8 +16,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, TypeAlias
 
-from wats.process.shutdown import STOP_SECONDS
-
 LIFELINE_VARIABLE: Final = "WATS_RELOAD_LIFELINE"
 """The environment variable with the number of the descriptor that the service inherits."""
 
@@ -25,6 +23,9 @@ MAX_ENTRIES: Final = 20_000
 """The limit of files and folders that are looked at; further ones are not watched."""
 
 PAUSE_SECONDS: Final = 0.25
+STOP_SECONDS: Final = 40.0
+"""How long the service may take to end when signalled, before it is killed."""
+
 _MAX_SETTLING: Final = 8
 _NO_SOURCES: Final = frozenset({"__pycache__", "node_modules", "site-packages"})
 

@@ -7,8 +7,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 
-import click
-
 from wats.config import (
     GraphConfig,
     PersistenceConfig,
@@ -20,6 +18,7 @@ from wats.config import (
     database_of,
     with_overrides,
 )
+from wats.log import write_text
 from wats.privacy import Secret
 from wats.service import WatsApp, create_wats_service_app
 from wats.simulator import Simulator, SimulatorSettings
@@ -42,7 +41,13 @@ class Sandbox:
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> "Sandbox":
-        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="wats-sandbox-"))
+        async with AsyncExitStack() as stack:
+            await self._enter(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def _enter(self, stack: AsyncExitStack) -> None:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="wats-sandbox-"))
         own = Secrets(
             access_token=Secret(secrets.token_urlsafe(24)),
             verify_token=Secret(secrets.token_urlsafe(24)),
@@ -56,7 +61,7 @@ class Sandbox:
             waba_id=WABA_ID,
             phone_number_id=PHONE_NUMBER_ID,
         )
-        self._simulator = await self._stack.enter_async_context(Simulator(settings))
+        self._simulator = await stack.enter_async_context(Simulator(settings))
         profile = _profile(self._simulator.url, Path(folder) / "sandbox.db")
         self.profile: Profile = with_overrides(
             profile, host=self._host, port=self._port, handlers=self._handlers
@@ -65,7 +70,6 @@ class Sandbox:
         self.app: WatsApp = create_wats_service_app(
             profile=self.profile, secrets=own, persistence=store
         )
-        return self
 
     async def __aexit__(
         self,
@@ -78,7 +82,7 @@ class Sandbox:
     def greet(self, url: str) -> None:
         """Connect the fake Meta to the service at *url*, and print instructions on stderr."""
         self._simulator.set_webhook(url + HOOK)
-        click.echo(_GREETING.format(url=url, token=self._token, meta=self._simulator.url), err=True)
+        write_text(_GREETING.format(url=url, token=self._token, meta=self._simulator.url))
 
 
 def _profile(graph_url: str, database: Path) -> Profile:
@@ -87,7 +91,7 @@ def _profile(graph_url: str, database: Path) -> Profile:
         graph=GraphConfig(api_version="v25.0", base_url=graph_url),
         whatsapp=WhatsAppConfig(waba_id=WABA_ID, phone_number_id=PHONE_NUMBER_ID),
         webhook=WebhookConfig(path=HOOK),
-        service=ServiceConfig(host="127.0.0.1", port=PORT, api_prefix="/api"),
+        service=ServiceConfig(host="127.0.0.1", port=PORT, api_prefix="/api", drain_seconds=0.0),
         persistence=PersistenceConfig(url=f"sqlite:///{database}"),
     )
 

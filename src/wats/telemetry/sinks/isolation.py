@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import inspect
-import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -11,16 +10,13 @@ from typing import Final, Protocol, TypeAlias
 
 from wats.clock import Now, to_iso, utc_now
 from wats.errors import ConfigError, ConfigIssue
-from wats.log_format import LOG_FORM
+from wats.log import Log, write_json_line
 from wats.telemetry.recent_errors import error_name
 from wats.telemetry.repeats import Repeats
 
 AttributeValue: TypeAlias = str | int | float | bool
 Attributes: TypeAlias = Mapping[str, AttributeValue]
 """The attributes of a number. Immutable, and the same object for the same series."""
-
-Log: TypeAlias = Callable[[Mapping[str, object]], None]
-"""Writes one event to the log."""
 
 REQUIRED: Final = ("increment_counter", "record_histogram")
 OPTIONAL: Final = ("record_span", "record_event", "set_gauge")
@@ -46,13 +42,6 @@ class TelemetrySink(Protocol):
 
     def record_histogram(self, name: str, value_seconds: float, attributes: Attributes) -> object:
         """Record a duration in the histogram *name*."""
-
-
-def write_json_line(event: Mapping[str, object]) -> None:
-    """Write *event* to stderr as one line, of JSON unless the log has another form."""
-    if (line := LOG_FORM.line(event)) is not None:
-        sys.stderr.write(line)
-        sys.stderr.flush()
 
 
 class FailureLog:
