@@ -1,9 +1,17 @@
 import json
+import socket
+from collections.abc import Iterator
 
+import pytest
 from inline_snapshot import snapshot
 
+from tests.commands import TELEMETRY_TOKEN, Commands
+from tests.settings import config_of
+from wats.inspection import meta
 from wats.inspection.checklist import ITEMS
+from wats.inspection.setup import PROMISES
 
+LIVE = {"token", "number", "subscribed", "callback"}
 BY_HAND = {"kept", "derived", "retained", "shared"}
 
 
@@ -143,3 +151,98 @@ def test_a_service_that_is_not_running_is_reported(service) -> None:
 
     assert (result.code, result.out) == (1, "")
     assert result.err == "Error: http://127.0.0.1:9 does not respond: the connection was refused.\n"
+
+
+@pytest.fixture
+def setup(wats, monkeypatch) -> Iterator[Commands]:
+    """A gateway and a fake Meta that run with the config of the working directory."""
+    wats.config = wats.folder / "wats.config.yaml"
+    monkeypatch.chdir(wats.folder)
+    monkeypatch.delenv("WATS_CONFIG", raising=False)
+    ports = [free_port(), free_port()]
+    wats.write(
+        service={**config_of()["profiles"]["local"]["service"], "port": ports[0]},
+        graph={"apiVersion": "v25.0", "baseUrl": f"http://127.0.0.1:{ports[1]}"},
+        telemetry={"bearerToken": {"env": "SCRAPER"}},
+        persistence={"url": "sqlite:///wats.db"},
+    )
+    wats.environ["SCRAPER"] = TELEMETRY_TOKEN
+    monkeypatch.setenv("SCRAPER", TELEMETRY_TOKEN)
+    with wats.running("simulate"), wats.running("serve"):
+        yield wats
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def test_a_setup_that_runs_holds_without_any_argument(setup) -> None:
+    result = setup.invoke("doctor", "--json")
+
+    assert (result.code, result.err) == (0, "")
+    found = verdicts(result)
+    assert [*found] == [*PROMISES, *meta.PROMISES, *(item.name for item in ITEMS)]
+    assert {name for name, verdict in found.items() if verdict != "holds"} == {*LIVE, *BY_HAND}
+
+
+def test_the_objects_at_meta_are_checked_if_that_is_permitted(setup) -> None:
+    result = setup.invoke("doctor", "--live")
+
+    assert result.code == 0
+    assert f"{len(ITEMS) + 12 - len(BY_HAND)} hold, 0 fail, 4 are unknown." in result.out
+    assert "canary" not in result.out
+
+
+def test_a_setup_that_does_not_run_is_checked_as_far_as_possible(wats, monkeypatch) -> None:
+    monkeypatch.chdir(wats.folder)
+    wats.write(
+        service={**config_of()["profiles"]["local"]["service"], "port": free_port()},
+        handlers=["nowhere_at_all:handle"],
+    )
+
+    result = wats.invoke("doctor", "--config", "wats.config.json")
+
+    assert result.code == 1
+    assert "  FAILS    The handlers and the telemetry sink can be imported.\n" in result.out
+    assert (
+        f"  unknown  All {len(ITEMS)} items.\n           The service does not respond."
+        in result.out
+    )
+    assert "5 hold, 2 fail" in result.out
+
+
+def test_a_setup_with_a_broken_config_is_reported_and_not_shown(wats) -> None:
+    wats.write(graph={"apiVersion": "a-canary", "baseUrl": "https://graph.example"})
+
+    result = wats.invoke("doctor", "--config", str(wats.config), "--json")
+
+    assert result.code == 1
+    document = json.loads(result.out)
+    assert (document["url"], document["holds"]) == (None, False)
+    assert [name for name, verdict in verdicts(result).items() if verdict != "unknown"] == [
+        "config"
+    ]
+    assert "canary" not in result.out + result.err
+
+
+def test_without_config_and_url_the_error_names_the_ways_to_give_one(
+    tmp_path, monkeypatch, wats
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+
+    result = wats.invoke("doctor")
+
+    assert (result.code, result.out) == (1, "")
+    for name in ("--url", "--config", "WATS_CONFIG", "wats init"):
+        assert name in result.err
+
+
+def test_only_a_setup_can_be_checked_at_meta(service) -> None:
+    result = service.ask("doctor", "--url", service.url, "--live")
+
+    assert result.code == 1
+    assert "leave out --url" in result.err

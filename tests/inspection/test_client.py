@@ -3,6 +3,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -101,6 +102,27 @@ def test_a_service_that_hangs() -> None:
     with listening(lambda _: (released.wait(20), None)[1]) as url:
         assert reason(url, timeout_seconds=0.1) == f"{url} does not respond: the request timed out."
         released.set()
+
+
+ASKS: dict[str, Callable[[Remote], object]] = {
+    "get": lambda remote: remote.get("/"),
+    "exchange": lambda remote: remote.exchange("GET", "/", {}),
+}
+
+
+@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
+def test_a_service_that_sends_a_byte_now_and_then_is_abandoned(ask) -> None:
+    def drip(connection: socket.socket) -> None:
+        with suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+            while True:
+                connection.sendall(b"x")
+                time.sleep(0.05)
+
+    with listening(drip) as url, pytest.raises(NoAnswer) as caught:
+        ask(Remote(url, timeout_seconds=0.5))
+
+    assert caught.value.message == f"{url} does not respond: the request timed out."
 
 
 @pytest.mark.parametrize(

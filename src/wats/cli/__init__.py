@@ -17,7 +17,9 @@ COMMANDS: Final[Mapping[str, str]] = {
     "config": "Check a configuration.",
     "database": "Copy, back up or restore a database.",
     "demo": "Run a gateway and a fake Meta, kill the gateway under load, and count losses.",
-    "doctor": "Check the telemetry of a running service against the operator's checklist.",
+    "doctor": (
+        "Check a setup: config, secrets, files, handlers, database, Graph, and the service."
+    ),
     "init": "Write a config, an env file with random secrets and an example handler.",
     "metrics": "List the metric families.",
     "openapi": "Print the complete OpenAPI document of a service with this configuration.",

@@ -3,8 +3,9 @@
 import http.client
 import socket
 import ssl
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -26,7 +27,12 @@ class NoAnswer(click.ClickException):
 
 
 class Remote:
-    """The service at *url*, the part before the paths of its routes."""
+    """The service at *url*, the part before the paths of its routes.
+
+    Args:
+        url: Its URL.
+        timeout_seconds: The time limit of connecting and, after that, of a complete exchange.
+    """
 
     def __init__(self, url: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         parts = urlsplit(url)
@@ -67,7 +73,6 @@ class Remote:
         lines = [f"{method} {self._path}{path} HTTP/1.1", *(f"{k}: {v}" for k, v in sent.items())]
         request = "\r\n".join([*lines, "", ""]).encode("latin-1")
         with self._explained(), self._connected() as connection:
-            connection.connect()
             connection.sock.sendall(request)
             answer = bytearray()
             while len(answer) < MAX_EXCHANGE_BYTES and (part := connection.sock.recv(65536)):
@@ -81,7 +86,6 @@ class Remote:
             NoAnswer: The service is not reachable.
         """
         with self._explained(), self._connected() as connection:
-            connection.connect()
             address: str = connection.sock.getpeername()[0]
         return address
 
@@ -96,7 +100,9 @@ class Remote:
             )
         )
         try:
-            yield connection
+            connection.connect()
+            with _ending_after(timeout, connection.sock):
+                yield connection
         finally:
             connection.close()
 
@@ -112,6 +118,37 @@ class Remote:
     def _authority(self) -> str:
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"{host}:{self._port}"
+
+
+@contextmanager
+def _ending_after(seconds: float, connection: socket.socket) -> Iterator[None]:
+    """Shut *connection* down after *seconds*, as each of its reads has that time for itself.
+
+    Raises:
+        TimeoutError: It was shut down.
+    """
+    is_over = False
+
+    def end() -> None:
+        nonlocal is_over
+        is_over = True
+        with suppress(OSError):  # closed by the peer
+            # Not the method of a TLS socket, which would change it during a read.
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except Exception:
+        if is_over:
+            raise TimeoutError from None
+        raise
+    finally:
+        timer.cancel()
+    if is_over:
+        raise TimeoutError
 
 
 def _bearer(token: Secret | None) -> Mapping[str, str]:
