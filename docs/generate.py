@@ -23,7 +23,9 @@ from wats.faults import Fault
 from wats.graph.errors import PERMISSION_CODES, RULES
 from wats.inbound import content
 from wats.inbound.normalize import FIELDS
+from wats.inspection import meta
 from wats.inspection.checklist import ITEMS
+from wats.inspection.setup import PROMISES
 from wats.log_format import LEVELS, LogLevel
 from wats.simulator.recipients import as_markdown
 from wats.store.records import TRANSITIONS, DeliveryState
@@ -441,6 +443,16 @@ def checklist() -> str:
     return _table(("Item", "Requirement", "Checked by"), rows)
 
 
+def setup() -> str:
+    """Return the items that `wats doctor` checks in addition to the checklist."""
+    rows = [(_code(name), promise) for name, promise in PROMISES.items()]
+    rows += [
+        (_code(name), promise + ("" if name in meta.WITHOUT_TOKEN else " (`--live`)"))
+        for name, promise in meta.PROMISES.items()
+    ]
+    return _table(("Item", "Requirement"), rows)
+
+
 def layers() -> str:
     """Return the layers of imports, as the linter enforces them."""
     project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -469,6 +481,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "log-levels": log_levels,
     "recipients": as_markdown,
     "routes": routes,
+    "setup": setup,
     "spans": spans,
     "start-codes": start_codes,
     "states": states,

@@ -6,6 +6,7 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -28,6 +29,9 @@ METHODS: Final = (
     *("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND"),
     "INVENTED",
 )
+TOTAL_SECONDS: Final = 60.0
+"""The time limit of all requests to the service."""
+
 _SHOWN: Final = {Verdict.HOLDS: "holds", Verdict.FAILS: "FAILS", Verdict.UNKNOWN: "unknown"}
 
 
@@ -52,7 +56,8 @@ def doctor(as_json: bool, live: bool, access: ServiceAccess) -> None:
         if live:
             raise click.UsageError("--live checks the setup of the config; leave out --url.")
         url: str | None = access.url_option
-        evidence = _gather(Remote(access.url_option), access)
+        remote = Remote(access.url_option, total_seconds=TOTAL_SECONDS)
+        evidence = _gather(remote, access)
         groups = [(f"The telemetry of {url}", _telemetry(evidence))]
     elif access.config is None:
         access.url()  # raises the error that names the ways to give a config
@@ -91,12 +96,13 @@ def _check_all(
 
 
 def _telemetry_if_it_runs(access: ServiceAccess, found: Setup) -> list[Judged]:
-    reason = "The config or a secret is not valid."
-    if found.profile is not None and found.secrets is not None:
-        try:
-            return _telemetry(_gather(Remote(found.profile.service.local_url), access))
-        except NoAnswer:
-            reason = "The service does not respond."
+    reason = "The service does not respond."
+    if found.profile is None or found.secrets is None:
+        reason = "The config or a secret is not valid."
+    elif found.is_running:  # the token is for no other program
+        remote = Remote(found.profile.service.local_url, total_seconds=TOTAL_SECONDS)
+        with suppress(NoAnswer):
+            return _telemetry(_gather(remote, access))
     return [Judged(item.name, item.promise, unknown(reason)) for item in ITEMS]
 
 

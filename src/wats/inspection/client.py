@@ -1,9 +1,11 @@
 """A client of a running service: one host, no proxy, no redirect. Blocking."""
 
 import http.client
+import math
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -32,9 +34,16 @@ class Remote:
     Args:
         url: Its URL.
         timeout_seconds: The time limit of connecting and, after that, of a complete exchange.
+        total_seconds: The time limit of all exchanges together, from now on; none by default.
     """
 
-    def __init__(self, url: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        total_seconds: float = math.inf,
+    ) -> None:
         parts = urlsplit(url)
         self.url = url
         self.is_encrypted = parts.scheme == "https"
@@ -42,6 +51,7 @@ class Remote:
         self._port = parts.port or (443 if self.is_encrypted else 80)
         self._path = parts.path
         self._timeout_seconds = timeout_seconds
+        self._until = time.monotonic() + total_seconds
         self._tls = ssl.create_default_context() if self.is_encrypted else None
 
     def get(self, path: str, token: Secret | None = None) -> Answer:
@@ -91,7 +101,9 @@ class Remote:
 
     @contextmanager
     def _connected(self) -> Iterator[http.client.HTTPConnection]:
-        timeout = self._timeout_seconds
+        timeout = min(self._timeout_seconds, self._until - time.monotonic())
+        if timeout <= 0:
+            raise TimeoutError
         connection = (
             http.client.HTTPConnection(self._host, self._port, timeout=timeout)
             if self._tls is None

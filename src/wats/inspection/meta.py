@@ -38,6 +38,9 @@ PROMISES: Final[Mapping[str, str]] = {
 }
 """The items and the properties that must hold, in the order of the output."""
 
+WITHOUT_TOKEN: Final = frozenset({"graph", "time"})
+"""The items that are checked without the access token."""
+
 _NOT_LIVE: Final = unknown("Use --live to check it with the access token.")
 _NO_SECRETS: Final = unknown("The config or a secret is not valid.")
 _OTHER_FORM: Final = unknown("Graph's response has another form.")

@@ -75,17 +75,20 @@ class Setup:
         judged: All items of `PROMISES`.
         profile: The profile, if the config is valid.
         secrets: The secrets, if they can be read too.
+        is_running: Whether the service responds at its address.
     """
 
     judged: Sequence[Judged]
     profile: ProfileSource | None
     secrets: Secrets | None
+    is_running: bool
 
 
 def check_setup(source: Source) -> Setup:
     """Check everything that can be checked on this machine."""
     findings: dict[str, Finding] = {}
     profile = secrets = None
+    is_running = False
     try:
         profile = choose_profile(read_config(source.config), source.profile)
         findings["config"] = holds()
@@ -110,7 +113,7 @@ def check_setup(source: Source) -> Setup:
     judged = [
         Judged(name, promise, findings.get(name, _NO_CONFIG)) for name, promise in PROMISES.items()
     ]
-    return Setup(judged=judged, profile=profile, secrets=secrets)
+    return Setup(judged=judged, profile=profile, secrets=secrets, is_running=is_running)
 
 
 def responds(url: str) -> bool:
