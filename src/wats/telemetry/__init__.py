@@ -31,6 +31,7 @@ from wats.telemetry.metrics.exposition import Rendered
 from wats.telemetry.metrics.shared_memory import Board
 from wats.telemetry.recent_errors import ErrorLedger, error_name
 from wats.telemetry.sinks.isolation import Attributes, AttributeValue, TelemetrySink
+from wats.telemetry.spans import Span, SpanContext, current_span
 
 __all__ = [
     "OPERATOR_ATTR",
@@ -53,11 +54,14 @@ __all__ = [
     "RejectionReason",
     "Rendered",
     "RouteLabel",
+    "Span",
+    "SpanContext",
     "StatusClass",
     "StoreOperation",
     "Telemetry",
     "TelemetrySink",
     "UpdateKind",
     "UpkeepTask",
+    "current_span",
     "error_name",
 ]
