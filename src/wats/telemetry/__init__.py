@@ -2,7 +2,8 @@
 
 Code reports events as enums and numbers. They are recorded in the registry first, which `/metrics`
 exposes, and then passed to the operator's sink if there is one. No text can pass this interface, so
-no text of a customer can; a test reads the signatures and proves that.
+no text of a customer can; a test reads the signatures and proves that. The exception is the tracer,
+which reads the ids in a header `traceparent`, and nothing but hexadecimal digits.
 """
 
 from wats.telemetry.contract.values import (

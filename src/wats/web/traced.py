@@ -16,7 +16,7 @@ from wats.web.webhooks import Asker
 class TracedWeb(Web):
     """Serves HTTP requests, each as a span that continues the trace of its client.
 
-    `traceparent` is not authenticated, with or without a token: it decides nothing but ids.
+    `traceparent` is not authenticated: any client can choose the trace and whether it is sampled.
     """
 
     def __init__(self, table: Sequence[Route], gate: Gate, parts: Parts, *, tracer: Tracer) -> None:
