@@ -246,3 +246,18 @@ def test_only_a_setup_can_be_checked_at_meta(service) -> None:
 
     assert result.code == 1
     assert "leave out --url" in result.err
+
+
+def test_a_config_that_is_only_found_need_not_be_usable_for_another_url(
+    service, wats, monkeypatch
+) -> None:
+    wats.config.rename(wats.folder / "wats.config.yaml")
+    monkeypatch.chdir(wats.folder)
+    monkeypatch.delenv("WATS_CONFIG", raising=False)
+    options = ("--url", service.url, "--token-file", str(service.token_file))
+
+    found = wats.invoke("doctor", *options, environ={})
+    named = wats.invoke("doctor", *options, "--config", "wats.config.yaml", environ={})
+
+    assert (found.code, found.err) == (0, "")
+    assert "missing_secret" in named.err

@@ -111,7 +111,7 @@ def _telemetry(evidence: Evidence) -> list[Judged]:
 
 
 def _gather(remote: Remote, access: ServiceAccess) -> Evidence:
-    token, loaded = access.token(), access.load()
+    token, loaded = access.token(), access.load_if_usable()
     sought = [] if loaded is None else needles(*loaded)
     address = remote.address()
     is_safe = remote.is_encrypted or not ipaddress.ip_address(address.partition("%")[0]).is_global

@@ -109,12 +109,14 @@ class ServiceAccess:
         token_env: The name of an environment variable that holds a token.
         token_file: A file that holds a token; `-` for stdin.
         config: The config of the service, if there is one: file, profile and env file.
+        is_config_named: Whether an option names the config, which was found otherwise.
     """
 
     url_option: str | None
     token_env: str | None
     token_file: Path | None
     config: tuple[Path, str | None, Path | None] | None
+    is_config_named: bool = True
 
     def load(self) -> tuple[ProfileSource, Secrets] | None:
         """Return the config and its secrets, if there is a config.
@@ -126,6 +128,19 @@ class ServiceAccess:
             return None if self.config is None else load(*self.config)
         except ConfigError as error:
             raise Failure(error) from None
+
+    def load_if_usable(self) -> tuple[ProfileSource, Secrets] | None:
+        """Return the config and its secrets; `None` if it was only found, and is not usable.
+
+        Raises:
+            Failure: The config that an option names is not usable.
+        """
+        try:
+            return self.load()
+        except Failure:
+            if self.is_config_named:
+                raise
+            return None
 
     def profile(self) -> Profile | None:
         """Return the profile of the config, if there is a config. No secret is read.
@@ -227,6 +242,7 @@ def service_options(command: Command) -> Command:
             token_env=token_env,
             token_file=token_file,
             config=None if found is None else (found, profile, env_file),
+            is_config_named=config_path is not None,
         )
         return command(access=access, **others)
 
