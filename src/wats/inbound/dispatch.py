@@ -19,8 +19,9 @@ from typing_extensions import override
 from wats.clock import Now, utc_now
 from wats.config import InboxConfig
 from wats.inbound import updates
-from wats.inbound.handlers import HandlerCall, HandlerCalls, Handlers
+from wats.inbound.handlers import HandlerCall, HandlerCalls, Handlers, refuse_reply
 from wats.inbound.updates import Update
+from wats.sends import SendReply
 from wats.store import Slots, Store
 from wats.store.records import Arrival, Consumer, Delivery, DeliveryState, Received, Settlement
 from wats.telemetry import Telemetry, error_name
@@ -136,6 +137,7 @@ class Dispatcher(Slots):
         log: Log,
         now: Now = utc_now,
         jitter: Callable[[], float] = random.random,
+        send: SendReply = refuse_reply,
     ) -> None:
         self._store = store
         self._handlers = handlers
@@ -149,6 +151,7 @@ class Dispatcher(Slots):
             telemetry=telemetry,
             timeout_seconds=config.handler_timeout_seconds,
             log=log,
+            send=send,
         )
         self._workers: dict[str, Worker[DeliveryCall]] = {}
 

@@ -12,12 +12,13 @@ from wats.cancellation import resolve
 from wats.clock import Now, utc_now
 from wats.inbound import envelope, projection, updates, usual
 from wats.inbound.dispatch import Dispatcher
-from wats.inbound.handlers import HandlerCall, HandlerCalls, Handlers
+from wats.inbound.handlers import HandlerCall, HandlerCalls, Handlers, refuse_reply
 from wats.inbound.news import News
 from wats.inbound.normalize import Normalized, normalize
 from wats.inbound.signature import SignatureCheck
 from wats.inbound.updates import Update
 from wats.privacy import short_fingerprint
+from wats.sends import SendReply
 from wats.store import Store
 from wats.store.records import Arrival, Received
 from wats.telemetry import Telemetry
@@ -54,6 +55,7 @@ class Receiver:
         dispatcher: Dispatches stored updates; required with a store.
         handler_timeout_seconds: The time limit of a handler's call without a store.
         log: Receives failures of handlers that are called without a store.
+        send: Sends replies of handlers that are called without a store.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Receiver:
         handler_timeout_seconds: float,
         log: Log = write_json_line,
         now: Now = utc_now,
+        send: SendReply = refuse_reply,
     ) -> None:
         self._check = check
         self._handlers = handlers
@@ -79,6 +82,7 @@ class Receiver:
             telemetry=telemetry,
             timeout_seconds=handler_timeout_seconds,
             log=log,
+            send=send,
         )
         self._now = now
 
