@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 import click
 import uvloop
 
-from wats.cli.options import Failure, announce, config_options, load
+from wats.cli.options import Failure, config_options, load
 from wats.errors import ConfigError, ConfigIssue
+from wats.log import announce
 from wats.process.library_logging import capture_library_logs
 from wats.simulator import Simulator, SimulatorSettings
 
