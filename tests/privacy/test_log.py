@@ -208,7 +208,7 @@ def test_every_log_line_of_a_service_was_provoked(output: Output) -> None:
     events = {json.loads(line)["event"] for line in output.surfaces["stderr"].splitlines()}
 
     always = {
-        *("wats.graph.failure", "wats.handler.failed", "wats.library.log"),
+        *("wats.graph.failure", "wats.handler.failed", "wats.handler.warning", "wats.library.log"),
         *("wats.telemetry.sink.error", "wats.webhook.rejected"),
     }
     assert events == always | PROVOKED[output.variant]
