@@ -4,7 +4,7 @@ import hashlib
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from time import perf_counter
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 from typing_extensions import override
@@ -169,10 +169,9 @@ class HandlerCall(Call):
     telemetry: Telemetry
 
     @override
-    async def run(self, function: Callable[[Any], Awaitable[object]], argument: Any) -> None:
+    def enter(self) -> None:
         self.replies = 0
         OUTLET.set(self)
-        await super().run(function, argument)
 
     async def reply(
         self, message: Content, *, update_key: str, phone_number_id: str | None, name: str | None
