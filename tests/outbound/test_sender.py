@@ -23,7 +23,7 @@ def reply_of(key: str | None = "k", number: str | None = None, **changes: Any) -
 
 @pytest.fixture
 def sender(make) -> MessageSender:
-    return MessageSender(make(), keeps_keys=True, groups_enabled=False)
+    return MessageSender(make(), keeps_keys=True, retry_seconds=60, groups_enabled=False)
 
 
 async def test_a_reply_is_sent_in_the_format_of_graph_and_recorded(
@@ -44,6 +44,20 @@ async def test_a_repeated_reply_is_not_sent_again(sender, fake_graph) -> None:
 
     assert await sender.reply(reply_of()) == Sent(message_id="wamid.A", is_replayed=True)
     assert len(fake_graph.asked) == 1
+
+
+async def test_the_key_of_a_reply_is_kept_as_long_as_its_handler_can_be_retried(
+    make, fake_graph, clock
+) -> None:
+    acceptor = make(idempotency_hours=1)
+    sender = MessageSender(acceptor, keeps_keys=True, retry_seconds=7200, groups_enabled=False)
+    await sender.reply(reply_of())
+    await sender.send(TEXT, "k")
+    clock.advance(7000)
+
+    assert (await sender.reply(reply_of())).is_replayed
+    assert not (await sender.send(TEXT, "k")).is_replayed
+    assert len(fake_graph.asked) == 3
 
 
 async def test_another_number_sends_and_has_keys_of_its_own(sender, fake_graph, store) -> None:
@@ -109,7 +123,9 @@ async def test_replies_and_the_application_share_no_keys(sender, fake_graph) -> 
 async def test_without_a_store_a_reply_is_sent_and_a_key_of_the_application_refused(
     make, fake_graph
 ) -> None:
-    sender = MessageSender(make(store=None), keeps_keys=False, groups_enabled=False)
+    sender = MessageSender(
+        make(store=None), keeps_keys=False, retry_seconds=60, groups_enabled=False
+    )
 
     assert await sender.reply(reply_of()) == Sent(message_id="wamid.A")
     with pytest.raises(StoreNotConfigured):

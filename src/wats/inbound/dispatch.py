@@ -51,6 +51,13 @@ def retry_delay(attempt: int, jitter: float) -> float:
     return seconds * (1 - jitter / 5)
 
 
+def retry_span(config: InboxConfig) -> float:
+    """Return the longest time in seconds from the first attempt of a delivery to its last one."""
+    attempts = range(1, config.max_attempts)
+    ends = config.handler_timeout_seconds + config.lease_seconds
+    return sum(retry_delay(attempt, jitter=0) + ends for attempt in attempts)
+
+
 class DeliveryCall(HandlerCall):
     """A leased delivery, the call of its handler, and the resulting settlement.
 

@@ -108,6 +108,7 @@ class Acceptor:
         request_body: bytes,
         message: Outgoing | None,
         phone_number_id: str | None = None,
+        keep_seconds: float = 0,
     ) -> Accepted:
         """Send *payload*, or return the response of an earlier request with this key.
 
@@ -121,6 +122,7 @@ class Acceptor:
             request_body: The caller's JSON, which a request with the same key must repeat.
             message: Its record; `None` if *payload* is not a message.
             phone_number_id: The number that sends it; the one of the service by default.
+            keep_seconds: The retention of the key, if longer than that of all keys.
 
         Raises:
             InvalidIdempotencyKey: Nothing was sent.
@@ -146,12 +148,15 @@ class Acceptor:
             scope=f"{number}{scope}",
             key_hash=hashlib.sha256(idempotency_key.encode()).digest(),
         )
-        replay = await self._reserve(self._store, claim, canonical(request_body))
+        keep_seconds = max(keep_seconds, self._keep_seconds)
+        replay = await self._reserve(self._store, claim, canonical(request_body), keep_seconds)
         if replay is not None:
             return Accepted(body=replay, replayed=True)
         return await self._send_claimed(self._store, claim, send)
 
-    async def _reserve(self, store: Store, claim: _Claim, request: bytes) -> bytes | None:
+    async def _reserve(
+        self, store: Store, claim: _Claim, request: bytes, keep_seconds: float
+    ) -> bytes | None:
         """Reserve the key of *claim*, or return its earlier response."""
         try:
             reservation = await store.reserve_request(
@@ -159,7 +164,7 @@ class Acceptor:
                 key_hash=claim.key_hash,
                 request_hash=hashlib.sha256(request).digest(),
                 reserve_seconds=self._reserve_seconds,
-                keep_seconds=self._keep_seconds,
+                keep_seconds=keep_seconds,
             )
         except StoreError as error:
             raise StoreUnavailable from error

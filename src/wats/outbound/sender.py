@@ -8,7 +8,12 @@ import msgspec
 from wats.errors import IdempotencyOutcomeUnknown, MalformedRequest
 from wats.outbound import answers
 from wats.outbound.accept import Accepted, Acceptor
-from wats.outbound.messages import GRAPH_MALFORMED, parse_graph_message, with_line_feeds
+from wats.outbound.messages import (
+    GRAPH_MALFORMED,
+    Outgoing,
+    parse_graph_message,
+    with_line_feeds,
+)
 from wats.sends import Reply, Sent
 
 # A key is the same for requests to the HTTP API and for the application.
@@ -23,12 +28,21 @@ class MessageSender:
         acceptor: The outbound transaction.
         keeps_keys: Whether there is a store for idempotency keys. Without one, each reply is sent
             when a handler sends it: a handler is then called once for each update.
+        retry_seconds: How long a handler can be retried, which the keys of its replies outlive.
         groups_enabled: Whether messages may be sent to groups.
     """
 
-    def __init__(self, acceptor: Acceptor, *, keeps_keys: bool, groups_enabled: bool) -> None:
+    def __init__(
+        self,
+        acceptor: Acceptor,
+        *,
+        keeps_keys: bool,
+        retry_seconds: float,
+        groups_enabled: bool,
+    ) -> None:
         self._acceptor = acceptor
         self._keeps_keys = keeps_keys
+        self._retry_seconds = retry_seconds
         self._groups_enabled = groups_enabled
 
     async def send(self, message: Mapping[str, object], idempotency_key: str | None) -> Sent:
@@ -37,7 +51,15 @@ class MessageSender:
         Raises:
             WatsError: As for `Acceptor.accept`; or MalformedRequest if the message is not valid.
         """
-        return _sent(await self._accept(message, SCOPE, idempotency_key))
+        body = _encode(message)
+        accepted = await self._acceptor.accept(
+            body,
+            scope=SCOPE,
+            idempotency_key=idempotency_key,
+            request_body=body,
+            message=self._checked(body),
+        )
+        return _sent(accepted)
 
     async def reply(self, reply: Reply) -> Sent:
         """Send *reply* once.
@@ -48,29 +70,23 @@ class MessageSender:
         Raises:
             WatsError: As for `Acceptor.accept`; or MalformedRequest if the message is not valid.
         """
-        key = reply.key if self._keeps_keys else None
+        body = _encode(reply.message)
         try:
-            number = reply.phone_number_id
-            return _sent(await self._accept(reply.message, _REPLY_SCOPE, key, number))
+            accepted = await self._acceptor.accept(
+                body,
+                scope=_REPLY_SCOPE,
+                idempotency_key=reply.key if self._keeps_keys else None,
+                request_body=body,
+                message=self._checked(body),
+                phone_number_id=reply.phone_number_id,
+                keep_seconds=self._retry_seconds,
+            )
         except IdempotencyOutcomeUnknown:
             return Sent(message_id=None, is_replayed=True, is_certain=False)
+        return _sent(accepted)
 
-    async def _accept(
-        self,
-        message: Mapping[str, object],
-        scope: str,
-        key: str | None,
-        phone_number_id: str | None = None,
-    ) -> Accepted:
-        body = _encode({**message, "messaging_product": "whatsapp"})
-        return await self._acceptor.accept(
-            body,
-            scope=scope,
-            idempotency_key=key,
-            request_body=body,
-            message=parse_graph_message(body, groups_enabled=self._groups_enabled),
-            phone_number_id=phone_number_id,
-        )
+    def _checked(self, body: bytes) -> Outgoing | None:
+        return parse_graph_message(body, groups_enabled=self._groups_enabled)
 
 
 def _encode(message: Mapping[str, Any]) -> bytes:
@@ -83,7 +99,7 @@ def _encode(message: Mapping[str, Any]) -> bytes:
     if isinstance(content, Mapping) and isinstance(content.get("body"), str):
         message = {**message, "text": {**content, "body": with_line_feeds(content["body"])}}
     try:
-        return msgspec.json.encode(message)
+        return msgspec.json.encode({**message, "messaging_product": "whatsapp"})
     except (TypeError, ValueError, RecursionError):
         raise MalformedRequest("malformed_body", GRAPH_MALFORMED) from None
 

@@ -12,7 +12,7 @@ from wats.config import Profile, Secrets
 from wats.graph.client import GraphClient
 from wats.graph.errors import ERROR_NAMES
 from wats.graph.proxy import proxy_for
-from wats.inbound.dispatch import Dispatcher
+from wats.inbound.dispatch import Dispatcher, retry_span
 from wats.inbound.handlers import Handler, Handlers, import_handler
 from wats.inbound.receive import Receiver
 from wats.inbound.signature import SignatureCheck
@@ -94,7 +94,10 @@ def create_wats_service_app(
     registered = _registered(handlers, profile)
     outbound = _outbound(common, graph_session)
     sender = MessageSender(
-        outbound.acceptor, keeps_keys=persistence is not None, groups_enabled=groups_enabled
+        outbound.acceptor,
+        keeps_keys=persistence is not None,
+        retry_seconds=retry_span(profile.inbox),
+        groups_enabled=groups_enabled,
     )
     inbound = _inbound(common, registered, sender, drain_seconds)
     # Stopped in the opposite order: handlers that finish may still need the store and Graph.
