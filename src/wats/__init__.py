@@ -30,7 +30,15 @@ if TYPE_CHECKING:
     from wats.service import WatsApp, create_wats_service_app
     from wats.store import Store
     from wats.store.open import open_store
-    from wats.telemetry import OTEL_ATTR, Attributes, TelemetrySink, UpdateKind
+    from wats.telemetry import (
+        OTEL_ATTR,
+        Attributes,
+        Span,
+        SpanContext,
+        TelemetrySink,
+        UpdateKind,
+        current_span,
+    )
     from wats.telemetry.sinks.buffered import BufferedSink
 
 __all__ = [
@@ -46,6 +54,8 @@ __all__ = [
     "Secrets",
     "Sender",
     "Sent",
+    "Span",
+    "SpanContext",
     "Status",
     "Store",
     "StoreError",
@@ -57,6 +67,7 @@ __all__ = [
     "__version__",
     "content",
     "create_wats_service_app",
+    "current_span",
     "load_config",
     "open_store",
 ]
@@ -74,6 +85,8 @@ _MODULES = {
     "Secrets": "wats.config",
     "Sender": "wats.inbound.message_types",
     "Sent": "wats.sends",
+    "Span": "wats.telemetry",
+    "SpanContext": "wats.telemetry",
     "Status": "wats.inbound.updates",
     "Store": "wats.store",
     "StoreError": "wats.errors",
@@ -84,6 +97,7 @@ _MODULES = {
     "WatsError": "wats.errors",
     "content": "wats.content",
     "create_wats_service_app": "wats.service",
+    "current_span": "wats.telemetry",
     "load_config": "wats.config",
     "open_store": "wats.store.open",
 }
