@@ -37,6 +37,7 @@ LEVELS: Final[Mapping[str, LogLevel]] = {
     "wats.dispatch.interrupted": LogLevel.ERROR,
     "wats.graph.failure": LogLevel.WARNING,
     "wats.handler.failed": LogLevel.ERROR,
+    "wats.handler.warning": LogLevel.WARNING,
     "wats.inbox.dead": LogLevel.ERROR,
     "wats.inbox.orphaned": LogLevel.WARNING,
     "wats.log.dropped": LogLevel.WARNING,

@@ -113,17 +113,16 @@ _ENV_HEAD: Final = """\
 # The secrets of wats.config.yaml, at random. Keep this file out of version control.
 # For Meta itself, set the access token and the app secret of your app."""
 
-_HANDLER: Final = '''\
-"""The handler of wats.config.yaml, which is called with every update."""
-
+_HANDLER: Final = """\
 from wats import Update
+from wats.content import Text
 
 
 async def on_update(update: Update) -> None:
-    """Print the kind of the update, and the type of its message."""
-    message = update.message
-    print(update.kind, message.type if message is not None else "", flush=True)
-'''
+    match update.message:
+        case Text(body=body):
+            await update.reply(f"You wrote: {body}")
+"""
 
 _NEXT: Final = """\
 Wrote wats.config.yaml, wats.env with random secrets, and the handler orders.py.
