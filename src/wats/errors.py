@@ -3,7 +3,8 @@
     WatsError
     ├── ConfigError                       the operator: the configuration cannot work
     ├── CallerError                       the caller: HTTP 4xx
-    │   ├── Unauthorized · RouteNotFound · MethodNotAllowed · PayloadTooLarge
+    │   ├── Unauthorized · InsufficientScope · RouteNotFound · MethodNotAllowed
+    │   ├── PayloadTooLarge
     │   ├── MalformedHTTP                 bytes that are not a request in HTTP/1.x
     │   ├── MalformedRequest              a body, query or path that cannot be used
     │   ├── WebhookRefused                a body that is not a webhook, or not from Meta
@@ -102,6 +103,14 @@ class Unauthorized(CallerError):
     code = "unauthorized"
     status = 401
     text = "Missing or invalid bearer token."
+
+
+class InsufficientScope(CallerError):
+    """The request carries a telemetry token, and needs a service token."""
+
+    code = "insufficient_scope"
+    status = 403
+    text = "The token is valid for the operator endpoints only."
 
 
 class RouteNotFound(CallerError):
