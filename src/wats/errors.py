@@ -57,6 +57,10 @@ class WatsError(Exception):
         return f"{self} ({self.code})"
 
 
+MAX_SHOWN_ISSUES = 50
+"""The number of mistakes in the text of a `ConfigError`: a file can have ten thousand."""
+
+
 class ConfigError(WatsError):
     """The configuration cannot work. `issues` holds every mistake, each with its path."""
 
@@ -69,7 +73,10 @@ class ConfigError(WatsError):
 
     @override
     def __str__(self) -> str:
-        return "\n".join([self.message, *(f"  {issue}" for issue in self.issues)])
+        shown = [f"  {issue}" for issue in self.issues[:MAX_SHOWN_ISSUES]]
+        if len(self.issues) > MAX_SHOWN_ISSUES:
+            shown.append(f"  {len(self.issues) - MAX_SHOWN_ISSUES} more mistakes are not shown.")
+        return "\n".join([self.message, *shown])
 
     @override
     def with_code(self) -> str:

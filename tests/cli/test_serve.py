@@ -62,6 +62,8 @@ def test_secrets_are_read_from_a_file_too(wats) -> None:
     names = [name for name in wats.environ if name.startswith("WATS_")]
     lines = [f"{name}=from-the-file-{name.lower()}" for name in names]
     (wats.folder / "secrets.env").write_text("\n".join(lines) + "\n")
+    for name in names:
+        del wats.environ[name]
     command = ("serve", "--config", str(wats.config), "--port", "0", "--env-file", "secrets.env")
 
     with wats.running(*command) as service:
