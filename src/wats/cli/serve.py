@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import click
 
+from wats.cli.arguments import StrictCommand
 from wats.cli.options import Failure, announce, config_options, load
 from wats.clock import to_iso, utc_now
 from wats.config import Profile, Secrets, database_of, with_overrides
@@ -35,7 +36,7 @@ from wats.telemetry.sinks.isolation import write_json_line
 GC_THRESHOLDS = (50_000, 20, 50)
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @config_options
 @click.option("--host", help="The address to listen on; overrides service.host.")
 @click.option(
