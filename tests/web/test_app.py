@@ -1,7 +1,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +101,11 @@ def scope(method: str, path: str, headers: Mapping[str, str], query: str = "") -
 
 
 @pytest.fixture
-def service() -> Service:
-    return Service()
+async def service() -> AsyncIterator[Service]:
+    service = Service()
+    await service.app.start()
+    yield service
+    await service.app.stop()
 
 
 @pytest.mark.parametrize(

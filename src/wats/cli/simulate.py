@@ -10,8 +10,9 @@ import click
 import uvloop
 
 from wats.cli.arguments import StrictCommand
-from wats.cli.options import Failure, announce, config_options, load
+from wats.cli.options import Failure, config_options, load
 from wats.errors import ConfigError, ConfigIssue
+from wats.log import announce
 from wats.process.library_logging import capture_library_logs
 from wats.simulator import Simulator, SimulatorSettings
 

@@ -6,8 +6,6 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 
-import click
-
 from wats.config import (
     GraphConfig,
     PersistenceConfig,
@@ -19,6 +17,7 @@ from wats.config import (
     database_of,
     with_overrides,
 )
+from wats.log import write_text
 from wats.privacy import Secret
 from wats.service import WatsApp, create_wats_service_app
 from wats.simulator import Simulator, SimulatorSettings
@@ -74,7 +73,7 @@ class Sandbox:
     def greet(self, url: str) -> None:
         """Connect the fake Meta to the service at *url*, and print instructions on stderr."""
         self._simulator.set_webhook(url + HOOK)
-        click.echo(_GREETING.format(url=url, token=self._token, meta=self._simulator.url), err=True)
+        write_text(_GREETING.format(url=url, token=self._token, meta=self._simulator.url))
 
 
 def _profile(graph_url: str, database: Path) -> Profile:
@@ -83,7 +82,7 @@ def _profile(graph_url: str, database: Path) -> Profile:
         graph=GraphConfig(api_version="v25.0", base_url=graph_url),
         whatsapp=WhatsAppConfig(waba_id=WABA_ID, phone_number_id=PHONE_NUMBER_ID),
         webhook=WebhookConfig(path=HOOK),
-        service=ServiceConfig(host="127.0.0.1", port=PORT, api_prefix="/api"),
+        service=ServiceConfig(host="127.0.0.1", port=PORT, api_prefix="/api", drain_seconds=0.0),
         persistence=PersistenceConfig(url=f"sqlite:///{database}"),
     )
 
