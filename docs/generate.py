@@ -113,6 +113,7 @@ START_MEANINGS = {
     "invalid_handler": "A handler cannot be imported or called, has the name of another handler, "
     "or was added after the start.",
     "invalid_persistence_url": "`open_store` does not support this URL.",
+    "invalid_service_port": "`wats serve --paas`: the variable `PORT` does not hold a port.",
     "invalid_service_workers": "Several workers cannot share a database in memory.",
     "invalid_telemetry_sink": "A sink lacks a required method, is a class instead of an object, or "
     "its construction failed.",

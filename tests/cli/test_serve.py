@@ -241,7 +241,7 @@ def test_a_database_that_cannot_be_opened(wats, what, cause, workers) -> None:
     assert clean_failure(result) == f"{head}\n  persistence.url: '{what}': {cause}\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["--sandbox", "--config", "wats.config.json"]])
+@pytest.mark.parametrize("arguments", [[], ["--paas"]])
 def test_either_a_config_or_the_sandbox(wats, arguments) -> None:
     result = wats.invoke("serve", *arguments)
 

@@ -16,6 +16,7 @@ from wats.inbound.dispatch import Dispatcher
 from wats.inbound.handlers import Handler, Handlers, import_handler
 from wats.inbound.receive import Receiver
 from wats.inbound.signature import SignatureCheck
+from wats.inbound.update_log import UpdateLog
 from wats.log import Log, write_json_line
 from wats.outbound.accept import Acceptor
 from wats.service.app import WatsApp
@@ -46,6 +47,7 @@ def create_wats_service_app(
     board: Board | None = None,
     row: int = 0,
     log: Log = write_json_line,
+    log_updates: bool = False,
     now: Now = utc_now,
     checkpoint_seconds: float = CHECKPOINT_EVERY_SECONDS,
     drain_seconds: float = DRAIN_SECONDS,
@@ -67,6 +69,7 @@ def create_wats_service_app(
             each makes its application after that. By default this one counts alone.
         row: The row of the board that belongs to this process. Number 0 also deletes old data.
         log: Receives events; by default one JSON line each on stderr, without personal data.
+        log_updates: Whether each received update is logged, with its kind and outcome.
         now: The clock.
         checkpoint_seconds: How often the log of the store is emptied of erased content.
         drain_seconds: How long running handlers may take to finish when the service stops.
@@ -92,7 +95,8 @@ def create_wats_service_app(
     common = _BuilderArguments(profile, secrets, persistence, telemetry, write, now)
     registered = _registered(handlers, profile)
     outbound = _outbound(common, graph_session)
-    inbound = _inbound(common, registered, drain_seconds)
+    update_log = UpdateLog(write, secrets.app_secrets[0]) if log_updates else None
+    inbound = _inbound(common, registered, drain_seconds, update_log)
     # Stopped in the opposite order: handlers that finish may still need the store and Graph.
     components: list[Component] = [outbound]
     if persistence is not None:
@@ -164,7 +168,12 @@ def _outbound(common: _BuilderArguments, session: aiohttp.ClientSession | None) 
     return Outbound(graph, acceptor)
 
 
-def _inbound(common: _BuilderArguments, handlers: Handlers, drain_seconds: float) -> Inbound:
+def _inbound(
+    common: _BuilderArguments,
+    handlers: Handlers,
+    drain_seconds: float,
+    update_log: UpdateLog | None,
+) -> Inbound:
     profile, secrets, store, telemetry, log, now = common
     dispatcher = None
     if store is not None:
@@ -179,6 +188,7 @@ def _inbound(common: _BuilderArguments, handlers: Handlers, drain_seconds: float
         dispatcher=dispatcher,
         handler_timeout_seconds=profile.inbox.handler_timeout_seconds,
         log=log,
+        update_log=update_log,
         now=now,
     )
     return Inbound(receiver, dispatcher, drain_seconds)
