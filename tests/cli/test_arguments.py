@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import click
 import pytest
 from click import Context
+from click.testing import CliRunner
 
 from wats.cli import COMMANDS, main
 
@@ -96,3 +97,22 @@ def test_a_value_that_cannot_be_used_is_not_repeated(
     assert (result.code, result.out) == (1, "")
     assert reason in result.err
     assert CANARY not in result.err
+
+
+@pytest.mark.parametrize(
+    ("words", "completion"),
+    [
+        ("wats serve --port 1 --port 2 --sand", "--sandbox"),
+        ("wats serve --prot 1 --sand", "--sandbox"),
+        ("wats serv", "serve"),
+    ],
+)
+def test_a_shell_completes_a_command_line_that_is_not_valid_yet(
+    words: str, completion: str
+) -> None:
+    place = str(len(words.split()) - 1)
+    environ = {"_WATS_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": place}
+
+    result = CliRunner().invoke(main, prog_name="wats", env=environ)
+
+    assert result.stdout == f"plain,{completion}\n"

@@ -122,6 +122,26 @@ def test_the_posture_of_a_route_determines_its_failures(
     assert operation.get("security") == ([{"serviceBearerAuth": []}] if secured else None)
 
 
+def test_the_bodies_of_our_own_have_the_preference_for_strict_handling() -> None:
+    with_preference = {
+        (path, method)
+        for path, item in document(groups=True)["paths"].items()
+        for method, operation in item.items()
+        if method != "parameters"
+        and "Prefer" in [each["name"] for each in operation.get("parameters", ())]
+    }
+
+    group = "/api/groups/{groupId}"
+    assert with_preference == {
+        ("/api/messages/text", "post"),
+        ("/api/groups", "post"),
+        (group, "post"),
+        (f"{group}/participants", "delete"),
+        (f"{group}/join-requests", "post"),
+        (f"{group}/join-requests", "delete"),
+    }
+
+
 def test_a_message_is_one_of_two_things() -> None:
     body = document()["paths"]["/api/messages"]["post"]["requestBody"]
 

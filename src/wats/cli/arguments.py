@@ -20,7 +20,8 @@ class StrictCommand(click.Command):
 
     @override
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        _check(self, ctx, args)
+        if not ctx.resilient_parsing:  # of an unfinished command line, which a shell completes
+            _check(self, ctx, args)
         try:
             return super().parse_args(ctx, args)
         except click.MissingParameter:
@@ -43,7 +44,8 @@ class StrictGroup(StrictCommand, click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
-        if self.get_command(ctx, name) is None and not name.startswith("-"):
+        is_known = self.get_command(ctx, name) is not None or ctx.resilient_parsing
+        if not is_known and not name.startswith("-"):
             raise click.UsageError(_unknown("command", name, self.list_commands(ctx)), ctx=ctx)
         return super().resolve_command(ctx, args)
 

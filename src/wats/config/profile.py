@@ -126,7 +126,7 @@ class WebhookConfig:
         metadata=key(
             checks.webhook_path,
             "invalid_webhook_path",
-            "The path of the webhook, as in Meta's dashboard; a trailing slash is part of it.",
+            "The path of the webhook, as in Meta's dashboard, including a trailing slash.",
         )
     )
     max_body_bytes: int = field(
