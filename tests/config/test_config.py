@@ -55,7 +55,7 @@ def test_the_environment_takes_precedence_over_the_env_file(
     ("in_folders", "used"),
     [(["work", "config"], "work"), (["work"], "work"), (["config"], "config"), ([], None)],
 )
-def test_an_env_file_is_in_the_working_directory_or_else_beside_the_config_file(
+def test_an_env_file_is_in_the_working_directory_or_else_with_the_config_file(
     document: dict[str, Any],
     environ: dict[str, str],
     tmp_path: Path,

@@ -40,7 +40,7 @@ LOGS_UPDATES = {"WATS_LOG_WEBHOOK_EVENTS": "1"}
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "store": {"sink": "Sink", "environ": LOGS_UPDATES},
     "no-store": {"sink": "AsyncSink", "has_store": False, "environ": LOGS_UPDATES},
-    "workers": {"sink": "Sink", "workers": 2},
+    "workers": {"sink": "TracedSink", "workers": 2},
 }
 
 

@@ -224,8 +224,8 @@ def read_env_file(path: str | Path, directory: Path | None = None) -> Mapping[st
     Raises:
         ConfigError: The file cannot be read, or has lines that cannot be used.
     """
-    beside = None if directory is None else directory / path
-    found = beside if beside and not _exists(Path(path)) and _exists(beside) else Path(path)
+    fallback = None if directory is None else directory / path
+    found = fallback if fallback and not _exists(Path(path)) and _exists(fallback) else Path(path)
     content = read_text(found, limit=MAX_ENV_FILE_BYTES, where="env-file", shown=repr(str(path)))
     return parse_env_file(content)
 
