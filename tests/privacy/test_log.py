@@ -26,24 +26,25 @@ EXPRESSIONS = {
         "failure.error",
         "line[2]",  # in LibraryLog: an error_name
         "name",  # in FailureLog: an error_name
+        "place[0]",  # in WarningLog: an error_name
         "refusal.name if refusal is not None else None",
     },
     "exitCode": {"slot.exit_code"},
     "fbtraceId": {"said.fbtrace_id"},
-    "file": {"failure.place.file"},
+    "file": {"failure.place.file", "name"},  # in WarningLog: the result of safe_file_name
     "handler": {"failure.handler"},
     "hint": {"NOT_STARTED_HINT"},
     "kind": {"failure.kind.value", "self.kind.value", "update.kind.value"},
     "level": {"line[1]"},
     "library": {"line[0]"},
-    "line": {"failure.place.line"},
-    "metaCode": {"said.meta_code", "error.get('metaCode')"},
-    "metaSubcode": {"said.meta_subcode", "error.get('metaSubcode')"},
+    "line": {"failure.place.line", "lineno"},
+    "metaCode": {"said.meta_code", "None if failure is None else failure.meta_code"},
+    "metaSubcode": {"said.meta_subcode", "None if failure is None else failure.meta_subcode"},
     "metaType": {"said.meta_type"},
     "method": {"method"},
     "outcome": {
         "OUTCOMES[error.may_have_happened]",
-        "'failed' if error else 'sent'",
+        "'sent' if failure is None else 'failed'",
         "outcome",  # in UpdateLog: a literal
     },
     "parameter": {"said.parameter"},
@@ -216,7 +217,7 @@ def test_every_log_line_of_a_service_was_provoked(output: Output) -> None:
     events = {json.loads(line)["event"] for line in output.surfaces["stderr"].splitlines()}
 
     always = {
-        *("wats.graph.failure", "wats.handler.failed", "wats.library.log"),
+        *("wats.graph.failure", "wats.handler.failed", "wats.handler.warning", "wats.library.log"),
         *("wats.telemetry.sink.error", "wats.webhook.rejected"),
     }
     assert events == always | PROVOKED[output.variant]

@@ -12,13 +12,14 @@ from wats.config import Profile, Secrets
 from wats.graph.client import GraphClient
 from wats.graph.errors import ERROR_NAMES
 from wats.graph.proxy import proxy_for
-from wats.inbound.dispatch import Dispatcher
+from wats.inbound.dispatch import Dispatcher, retry_span
 from wats.inbound.handlers import Handler, Handlers, import_handler
 from wats.inbound.receive import Receiver
 from wats.inbound.signature import SignatureCheck
 from wats.inbound.update_log import UpdateLog
 from wats.log import Log, write_json_line
 from wats.outbound.accept import Acceptor
+from wats.outbound.sender import MessageSender
 from wats.service.app import WatsApp
 from wats.service.components import DRAIN_SECONDS, Component, Inbound, Outbound, Storage
 from wats.service.upkeep import CHECKPOINT_EVERY_SECONDS, Upkeep
@@ -96,8 +97,14 @@ def create_wats_service_app(
     common = _BuilderArguments(profile, secrets, persistence, telemetry, write, now)
     registered = _registered(handlers, profile)
     outbound = _outbound(common, graph_session)
+    sender = MessageSender(
+        outbound.acceptor,
+        keeps_keys=persistence is not None,
+        retry_seconds=retry_span(profile.inbox),
+        groups_enabled=groups_enabled,
+    )
     update_log = UpdateLog(write, secrets.app_secrets[0]) if log_updates else None
-    inbound = _inbound(common, registered, drain_seconds, update_log)
+    inbound = _inbound(common, registered, sender, drain_seconds, update_log)
     # Stopped in the opposite order: handlers that finish may still need the store and Graph.
     components: list[Component] = [outbound]
     if persistence is not None:
@@ -117,6 +124,7 @@ def create_wats_service_app(
         hook=hook,
         life=life,
         handlers=registered,
+        sender=sender,
         components=components,
         telemetry=telemetry,
     )
@@ -173,6 +181,7 @@ def _outbound(common: _BuilderArguments, session: aiohttp.ClientSession | None) 
 def _inbound(
     common: _BuilderArguments,
     handlers: Handlers,
+    sender: MessageSender,
     drain_seconds: float,
     update_log: UpdateLog | None,
 ) -> Inbound:
@@ -180,7 +189,13 @@ def _inbound(
     dispatcher = None
     if store is not None:
         dispatcher = Dispatcher(
-            store, handlers, profile.inbox, telemetry=telemetry, log=log, now=now
+            store,
+            handlers,
+            profile.inbox,
+            telemetry=telemetry,
+            log=log,
+            now=now,
+            send=sender.reply,
         )
     receiver = Receiver(
         SignatureCheck(secrets.app_secrets),
@@ -192,6 +207,7 @@ def _inbound(
         log=log,
         update_log=update_log,
         now=now,
+        send=sender.reply,
     )
     return Inbound(receiver, dispatcher, drain_seconds)
 

@@ -1,10 +1,8 @@
-"""The echo of a sandbox: a reply to each text of a customer, sent by the API of the service."""
+"""The echo of a sandbox: a reply to each text of a customer."""
 
-from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
-import aiohttp
-
+from wats.errors import GraphError
 from wats.inbound.updates import Update
 from wats.log import Log
 
@@ -15,38 +13,28 @@ class Echo:
     """A handler that replies to each text once, and never to the text of its own replies.
 
     Args:
-        session: A client session with the token of the service.
-        path: The path of the route that sends a text.
         log: Receives an event for each reply.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, path: str, *, log: Log) -> None:
-        self._session = session
-        self._path = path
+    def __init__(self, log: Log) -> None:
         self._log = log
-        self.url = ""
-        """The URL of the service, once it is known."""
 
     async def __call__(self, update: Update) -> None:
         """Reply to *update*, if a customer wrote a text."""
-        message = update.message
         text = update.raw.get("text")
         body = text.get("body") if isinstance(text, dict) else None
-        if message is None or message.type != "text" or body == REPLY:
+        if update.message is None or body in {None, REPLY}:
             return
-        async with self._session.post(
-            self.url + self._path,
-            json={"to": message.sender.wa_id, "text": REPLY},
-            headers={"idempotency-key": f"echo-{update.key}"},  # a retry sends nothing
-        ) as response:
-            error: dict[str, Any] = {}
-            if response.status != HTTPStatus.OK:
-                error = (await response.json())["error"]
+        failure = None
+        try:
+            await update.reply(REPLY)
+        except GraphError as error:
+            failure = error.diagnostics
         self._log(
             {
                 "event": "wats.echo.reply",
-                "outcome": "failed" if error else "sent",
-                "metaCode": error.get("metaCode"),
-                "metaSubcode": error.get("metaSubcode"),
+                "outcome": "sent" if failure is None else "failed",
+                "metaCode": None if failure is None else failure.meta_code,
+                "metaSubcode": None if failure is None else failure.meta_subcode,
             }
         )

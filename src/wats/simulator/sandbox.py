@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
-import aiohttp
-
 from wats.clock import to_iso, utc_now
 from wats.config import (
     GraphConfig,
@@ -56,7 +54,6 @@ class Sandbox:
         self._port = port
         self._log_updates = log_updates
         self._echoes = echoes
-        self._echo: Echo | None = None
         self._token = secrets.token_urlsafe(24)
         self._stack = AsyncExitStack()
 
@@ -86,15 +83,8 @@ class Sandbox:
             log_updates=self._log_updates,
         )
         if self._echoes:
-            await self._add_echo()
+            self.app.on(UpdateKind.MESSAGE)(Echo(_log))
         return self
-
-    async def _add_echo(self) -> None:
-        headers = {"authorization": f"Bearer {self._token}"}
-        session = aiohttp.ClientSession(headers=headers)
-        await self._stack.enter_async_context(session)
-        self._echo = Echo(session, f"{self.profile.service.api_prefix}/messages/text", log=_log)
-        self.app.on(UpdateKind.MESSAGE)(self._echo)
 
     async def __aexit__(
         self,
@@ -107,8 +97,6 @@ class Sandbox:
     def greet(self, url: str) -> None:
         """Connect the fake Meta to the service at *url*, and print instructions on stderr."""
         self._simulator.set_webhook(url + self.profile.webhook.path)
-        if self._echo is not None:
-            self._echo.url = url
         api = url + self.profile.service.api_prefix
         meta = self._simulator.url
         write_text(_GREETING.format(url=url, api=api, token=self._token, meta=meta))
