@@ -35,6 +35,7 @@ LEVELS: Final[Mapping[str, LogLevel]] = {
     "wats.application.unstarted": LogLevel.ERROR,
     "wats.database.exposed": LogLevel.WARNING,
     "wats.dispatch.interrupted": LogLevel.ERROR,
+    "wats.echo.reply": LogLevel.INFO,
     "wats.graph.failure": LogLevel.WARNING,
     "wats.handler.failed": LogLevel.ERROR,
     "wats.handler.warning": LogLevel.WARNING,
@@ -48,6 +49,7 @@ LEVELS: Final[Mapping[str, LogLevel]] = {
     "wats.telemetry.sink.error": LogLevel.WARNING,
     "wats.upkeep.error": LogLevel.ERROR,
     "wats.webhook.rejected": LogLevel.WARNING,
+    "wats.webhook.update": LogLevel.INFO,
     "wats.worker.replaced": LogLevel.ERROR,
 }
 """The level of each event, except `wats.library.log`, which has its own."""

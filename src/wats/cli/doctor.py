@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 
 import click
 
+from wats.cli.arguments import StrictCommand
 from wats.cli.options import ServiceAccess, env_file_of, service_options
 from wats.clock import utc_now
 from wats.config import checks
@@ -35,7 +36,7 @@ TOTAL_SECONDS: Final = 60.0
 _SHOWN: Final = {Verdict.HOLDS: "holds", Verdict.FAILS: "FAILS", Verdict.UNKNOWN: "unknown"}
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option(
     "--live",

@@ -8,6 +8,7 @@ from typing import Final
 
 import click
 
+from wats.cli.arguments import StrictCommand
 from wats.cli.options import CONFIG_NAME, ENV_NAME, Failure
 from wats.errors import ConfigError, ConfigIssue
 from wats.faults import Fault, fault_of
@@ -26,7 +27,7 @@ _FOR_OWNER: Final = 0o600
 _FOR_ALL: Final = 0o666  # without the bits of the umask
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 def init() -> None:
     """Write a config, an env file with random secrets and an example handler.
 

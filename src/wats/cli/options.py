@@ -16,6 +16,7 @@ from wats.config import (
     Secrets,
     checks,
     choose_profile,
+    find_env_file,
     load_config,
     read_config,
 )
@@ -56,7 +57,7 @@ def config_options(command: Command) -> Command:
         click.option(
             "--env-file",
             type=_FILE,
-            help="A file of KEY=VALUE lines; they override the environment. The default is "
+            help="A file of KEY=VALUE lines; the environment overrides them. The default is "
             f"{ENV_NAME} next to the config file, if it exists.",
         ),
         click.option("--profile", help="The profile to use instead of the default."),
@@ -88,8 +89,10 @@ def required_config(given: Path | None) -> Path:
 
 def env_file_of(config_path: Path, given: Path | None) -> Path | None:
     """Return the env file: *given*, or the default if it exists."""
-    beside = config_path.parent / ENV_NAME
-    return beside if given is None and beside.exists() else given
+    if given is not None:
+        return find_env_file(given, config_path.parent)
+    default = config_path.parent / ENV_NAME
+    return default if default.exists() else None
 
 
 def load(

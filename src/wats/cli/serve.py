@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import re
 import signal
 import socket
 import sys
@@ -16,12 +17,14 @@ from typing import Any, NamedTuple
 import click
 from click.core import ParameterSource
 
+from wats.cli.arguments import StrictCommand
 from wats.cli.options import Failure, config_options, env_file_of, load, required_config
 from wats.clock import to_iso, utc_now
 from wats.config import (
     Profile,
     Secrets,
     ServiceConfig,
+    checks,
     choose_profile,
     database_of,
     read_config,
@@ -51,13 +54,17 @@ from wats.store.open import IN_MEMORY, is_open_to_others, open_store
 from wats.store.sqlite.bell import Bell, bells_of
 from wats.telemetry.contract.values import LifecycleEvent
 from wats.telemetry.metrics.shared_memory import Board
+from wats.web.table import route_table
 
 GC_THRESHOLDS = (50_000, 20, 50)
 
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - --paas asks for it
+
 _STDERR = 2
+_PORT = re.compile("[1-9][0-9]{0,4}")
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @config_options
 @click.option("--host", help="The address to listen on; overrides service.host.")
 @click.option(
@@ -75,8 +82,11 @@ _STDERR = 2
 )
 @click.option(
     "--sandbox",
+    "--dry-run",
+    "sandbox",
     is_flag=True,
-    help="Run with a built-in simulator and random secrets, on loopback, without a config.",
+    help="Run with a built-in simulator, random secrets and a temporary database, on loopback; "
+    "paths, groups, limits and handlers are those of --config, if it is given.",
 )
 @click.option(
     "--reload",
@@ -98,6 +108,14 @@ _STDERR = 2
     show_default=True,
     help="The lowest level of log events to write.",
 )
+@click.option(
+    "--paas",
+    is_flag=True,
+    help="Listen on 0.0.0.0 and the port in the variable PORT, unless --host and --port are given.",
+)
+@click.option("--print-routes", is_flag=True, help="Print the routes first.")
+@click.option("--live", is_flag=True, expose_value=False, help="Accepted; has no effect.")
+@click.option("--yes-live", is_flag=True, expose_value=False, help="Accepted; has no effect.")
 @click.pass_context
 def serve(
     context: click.Context,
@@ -112,13 +130,15 @@ def serve(
     reloads: bool,
     log_format: str | None,
     log_level: str,
+    paas: bool,
+    print_routes: bool,
 ) -> None:
     """Run the gateway until SIGINT or SIGTERM.
 
     As soon as connections are accepted, one line of JSON is written to stdout:
     {"event":"wats.ready","url":…,"pid":…}. Log events are written to stderr, one per line.
     """
-    _refuse_contradictions(config_path, workers, sandbox, reloads)
+    _refuse_contradictions(workers, sandbox, reloads)
     if not sandbox:
         config_path = required_config(config_path)
     _occupy_standard_descriptors()
@@ -127,32 +147,38 @@ def serve(
     with suppress(FileNotFoundError):  # the folder was removed
         sys.path.insert(0, str(Path.cwd()))
     if reloads:
-        options = ["--workers", "1"] if workers is None and not sandbox else []
-        command = [*_words_of(context, without="reloads"), *options]
-        _reload(command, config_path, profile, env_file, handlers)
+        words = _words_of(context, without="reloads")
+        if workers is None and not sandbox:
+            words += ["--workers", "1"]
+        _reload(words, config_path, profile, env_file, handlers)
         return
     capture_library_logs()
     forbid_core_files()
     survive_hangup()
     try:
-        if config_path is None:
-            run_service(_serve_sandbox(host, port, handlers))
+        if paas:
+            host, port = _platform_address(host, port)
+        if sandbox or config_path is None:
+            base = choose_profile(read_config(config_path), profile) if config_path else None
+            run_service(_serve_sandbox(base, host, port, handlers, print_routes=print_routes))
             return
         chosen, secrets = load(config_path, profile, env_file)
         chosen = with_overrides(chosen, host=host, port=port, workers=workers, handlers=handlers)
-        if chosen.service.workers == 1:
-            run_service(_serve_alone(chosen, secrets))
-        else:
-            _serve_by_workers(chosen, secrets)
+        if print_routes:
+            _print_routes(chosen)
+        _serve_config(chosen, secrets)
     except WatsError as error:
         raise Failure(error) from None
 
 
-def _refuse_contradictions(
-    config_path: Path | None, workers: int | None, sandbox: bool, reloads: bool
-) -> None:
-    if sandbox and config_path is not None:
-        raise click.UsageError("Give a config file with --config, or use --sandbox alone.")
+def _serve_config(profile: Profile, secrets: Secrets) -> None:
+    if profile.service.workers == 1:
+        run_service(_serve_alone(profile, secrets))
+    else:
+        _serve_by_workers(profile, secrets)
+
+
+def _refuse_contradictions(workers: int | None, sandbox: bool, reloads: bool) -> None:
     if sandbox and workers is not None:
         raise click.UsageError("The sandbox runs in one process; use --workers with a config.")
     if reloads and workers not in {None, 1}:
@@ -171,7 +197,7 @@ def _words_of(context: click.Context, *, without: str) -> list[str]:
         source = context.get_parameter_source(name)
         if name == without or source is not ParameterSource.COMMANDLINE:
             continue
-        value = context.params[name]
+        value = context.params.get(name, True)  # without one, it is a flag that has no effect
         for each in value if isinstance(value, tuple) else (value,):
             words += [parameter.opts[0]] if each is True else [parameter.opts[0], str(each)]
     return words
@@ -211,6 +237,31 @@ def _occupy_standard_descriptors() -> None:
     os.close(descriptor)
 
 
+def _platform_address(host: str | None, port: int | None) -> tuple[str, int]:
+    """Return the address that a platform expects; *host* and *port* of the options take precedence.
+
+    Raises:
+        ConfigError: The variable `PORT` is needed, and is not a port.
+    """
+    if port is None:
+        text = os.environ.get("PORT", "")
+        port = int(text) if _PORT.fullmatch(text) else 0
+        if checks.port.accept(port) is None:
+            reason = f"Must be {checks.port.expects}, for --paas."
+            raise ConfigError([ConfigIssue("invalid_service_port", "PORT", reason)])
+    return EVERY_ADDRESS if host is None else host, port
+
+
+def _is_on(variable: str) -> bool:
+    return os.environ.get(variable) in {"1", "true"}
+
+
+def _print_routes(profile: Profile) -> None:
+    for route in route_table(profile, groups_enabled=profile.groups.enabled):
+        methods = ", ".join(method.value for method in route.methods)
+        click.echo(f"{methods:<20} {route.path.replace('*', ':')}")
+
+
 async def _serve_alone(profile: Profile, secrets: Secrets) -> None:
     async with _made(profile, secrets) as app:
         listener = bind(profile.service.host, profile.service.port)
@@ -221,8 +272,21 @@ async def _serve_alone(profile: Profile, secrets: Secrets) -> None:
             await _run(app, listener, service, ready=partial(_announce, profile))
 
 
-async def _serve_sandbox(host: str | None, port: int | None, handlers: Sequence[str]) -> None:
-    async with Sandbox(host=host, port=port, handlers=handlers) as sandbox:
+async def _serve_sandbox(
+    base: Profile | None,
+    host: str | None,
+    port: int | None,
+    handlers: Sequence[str],
+    *,
+    print_routes: bool,
+) -> None:
+    log_updates, echoes = _is_on("WATS_LOG_WEBHOOK_EVENTS"), _is_on("WATS_ECHO_REPLY")
+    made = Sandbox(
+        base, host=host, port=port, echoes=echoes, log_updates=log_updates, handlers=handlers
+    )
+    async with made as sandbox:
+        if print_routes:
+            _print_routes(sandbox.profile)
 
         def ready(url: str) -> None:
             sandbox.greet(url)
@@ -328,6 +392,7 @@ async def _made(
             profile=profile,
             secrets=secrets,
             telemetry_sink=sink,
+            log_updates=_is_on("WATS_LOG_WEBHOOK_EVENTS"),
             persistence=(
                 open_store(
                     url,
