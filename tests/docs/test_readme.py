@@ -1,0 +1,54 @@
+"""The README is followed from its top to its end, with a fake Meta, as a newcomer does."""
+
+import json
+import re
+import time
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import pytest
+
+from tests.pages import PAGES, ROOT
+from tests.walk import LONGEST_SECONDS, Reader, is_installed
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(not is_installed("curl"), reason="curl is not installed"),
+]
+
+RUN_TARGETS = ("demo", "serve")
+
+
+def make(reader: Reader) -> None:
+    """Put a make on the PATH that runs some targets, without the set-up.
+
+    For other targets it only checks that they exist: CI runs these.
+    """
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    cases = []
+    for target, recipe in re.findall(r"^([a-z-]+):.*\n((?:\t.+\n)*)", makefile, re.MULTILINE):
+        commands = recipe.replace("\t@", "").replace("$(BIN)", ".venv/bin")
+        cases.append(f"{target}) {f'exec {commands}' if target in RUN_TARGETS else ''};;")
+    reader.shim("make", "\n".join(["case $1 in", *cases, "*) exit 2;; esac"]))
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Reader:
+    reader = Reader(tmp_path)
+    make(reader)
+    return reader
+
+
+def test_every_step_of_the_readme_succeeds_and_messages_go_both_ways(reader: Reader) -> None:
+    with reader:
+        reader.succeed(PAGES["README.md"])
+        gateway = reader.servers["serve"]
+        before = gateway.out.count("message\n")
+
+        inbound = json.dumps({"from": "15550002222", "text": "Hi"}).encode()
+        with urlopen(Request(f"{reader.meta_url}/_simulator/inbound", inbound)) as answer:
+            assert answer.status == 200
+        until = time.monotonic() + LONGEST_SECONDS
+        while gateway.out.count("message\n") == before:
+            assert time.monotonic() < until, gateway.err
+            time.sleep(0.05)
