@@ -38,13 +38,21 @@ from tests.pages import (
     load,
     spans,
 )
-from tests.walk import COLLECTOR, LONGEST_SECONDS, Reader, Said, free_port, is_installed, section
+from tests.walk import (
+    COLLECTOR,
+    LONGEST_SECONDS,
+    SERVE,
+    Reader,
+    Said,
+    free_port,
+    is_installed,
+    section,
+)
 from wats.testing import BEARER_TOKEN, serving
 
 pytestmark = pytest.mark.long
 
 PAGE = "docs/telemetry.md"
-SERVE = "wats serve --config wats.config.yaml --env-file .env"
 
 for_programs = pytest.mark.skipif(
     not is_installed("curl", "promtool"),

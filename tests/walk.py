@@ -20,20 +20,23 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from http.client import HTTPConnection
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import yaml
 
-from tests.pages import Block, blocks_of, commands_in
+from tests.pages import SECRETS, Block, blocks, blocks_of, commands_in
 
 GATEWAY, META, COLLECTOR = "8787", "9900", "4318"
 """The ports of the pages."""
 
 CONFIG = "wats.config.yaml"
+SERVE = f"wats serve --config {CONFIG} --env-file .env"
 LONGEST_SECONDS = 60
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SERVERS = re.compile(r"\b(?:wats|make) (serve|simulate)\b|\b(uvicorn) ")
@@ -168,6 +171,12 @@ class Reader:
         path.write_text(self.placed(text))
         return path
 
+    def prepare(self) -> None:
+        """Write the config of docs/configuration.md, with the simulator for Meta, and secrets."""
+        self.write(CONFIG, blocks("docs/configuration.md", "yaml")[0])
+        self.configure({"graph": {"baseUrl": self.meta_url}})
+        self.write(".env", "".join(f"{name}={value}\n" for name, value in SECRETS.items()))
+
     def configure(self, shown: Mapping[str, Any]) -> None:
         """Put the part of a profile that a page has *shown* into the config."""
         config = yaml.safe_load((self.folder / CONFIG).read_text())
@@ -268,6 +277,23 @@ class Reader:
             name, _, value = each.partition("=")
             if name in self._assigned:
                 self._assigned[name] = value
+
+
+def request(url: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+    """Send a GET, or a POST with *body*; return the status and the body of the response."""
+    parts = urlsplit(url)
+    with closing(HTTPConnection(parts.netloc, timeout=LONGEST_SECONDS)) as connection:
+        connection.request("GET" if body is None else "POST", parts.path, body, headers)
+        response = connection.getresponse()
+        return response.status, response.read()
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Wait until *condition* is true."""
+    until = time.monotonic() + LONGEST_SECONDS
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 def section(text: str, heading: str) -> str:
