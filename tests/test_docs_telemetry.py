@@ -174,12 +174,6 @@ def test_every_command_that_is_named_is_shown_and_so_is_run() -> None:
     }
 
 
-def test_there_are_no_blocks_but_those_that_are_tried() -> None:
-    found = set(re.findall(r"^```(.+)$", PAGES[PAGE], flags=re.MULTILINE))
-
-    assert found == {"sh", "yaml", "python", "text"}
-
-
 @for_programs
 def test_the_metrics_are_those_of_the_chosen_families(walk: Walk) -> None:
     text, openmetrics = (
