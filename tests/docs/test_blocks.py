@@ -56,7 +56,7 @@ OPERATING, POSTGRESQL, SIMULATOR = "docs/operating.md", "docs/postgresql.md", "d
 TELEMETRY, BENCHMARKS = "docs/telemetry.md", "docs/benchmarks.md"
 
 DOCS, WALK = "test_docs.py::test_", "test_docs_telemetry.py::test_"
-OF_README = "docs/test_readme.py::test_every_step_of_the_readme_succeeds_and_messages_go_both_ways"
+OF_README = "docs/test_readme.py::test_every_step_of_the_readme_succeeds_and_its_bot_answers"
 OF_CONFIG = "docs/test_configuration.py::test_"
 OF_OPERATING = "docs/test_operating.py::test_"
 OF_POSTGRESQL = "docs/test_postgresql.py::test_a_store_moves_to_the_database_that_the_page_sets_up"
@@ -138,8 +138,10 @@ OWNERS = [
         for name, test in {
             "shop.py": f"{DOCS}a_handler_is_tested_with_an_update_as_it_is_shown",
             "test_shop.py": f"{DOCS}a_handler_is_tested_with_an_update_as_it_is_shown",
-            "answers.py": f"{DOCS}a_handler_is_tested_with_a_fake_meta_as_it_is_shown",
-            "test_answers.py": f"{DOCS}a_handler_is_tested_with_a_fake_meta_as_it_is_shown",
+            "test_round_trip.py": f"{DOCS}a_handler_is_tested_with_a_fake_meta_as_it_is_shown",
+            "triage.py": f"{DOCS}a_handler_replies_as_it_is_shown",
+            "replies.py": f"{DOCS}a_handler_replies_as_it_is_shown",
+            "notify.py": f"{DOCS}a_handler_replies_as_it_is_shown",
             "tracing.py": "docs/test_handlers.py::"
             "test_a_handler_passes_its_trace_on_as_it_is_shown",
             "website.py": f"{DOCS}the_gateway_can_be_mounted_as_it_is_shown",
