@@ -317,6 +317,13 @@ def free_port() -> int:
             return port
 
 
+def is_open(port: int) -> bool:
+    """Return whether a server accepts connections on *port*."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False
+
+
 def is_installed(*programs: str) -> bool:
     """Return whether *programs* are on the PATH of a reader."""
     return all(shutil.which(each, path=SYSTEM_PATH) for each in programs)

@@ -59,6 +59,7 @@ DOCS, WALK = "test_docs.py::test_", "test_docs_telemetry.py::test_"
 OF_README = "docs/test_readme.py::test_every_step_of_the_readme_succeeds_and_its_bot_answers"
 OF_CONFIG = "docs/test_configuration.py::test_"
 OF_OPERATING = "docs/test_operating.py::test_"
+OF_PROXIES = "docs/test_proxies.py::test_every_site_that_is_shown_is_accepted"
 OF_POSTGRESQL = "docs/test_postgresql.py::test_a_store_moves_to_the_database_that_the_page_sets_up"
 OF_HTTP = "docs/test_http.py::test_"
 OF_BENCH = "test_bench.py::test_everything_is_measured_in_one_run"
@@ -69,8 +70,8 @@ OF_TELEMETRY = f"{WALK}every_command_that_is_shown_succeeds"
 FIGURES = Way.MEASURED
 
 OWNERS = [
-    Owner("", "nginx", "", Way.USED, f"{OF_OPERATING}nginx_accepts_the_sites_that_are_shown"),
-    Owner("", "caddyfile", "", Way.USED, f"{OF_OPERATING}caddy_accepts_the_sites_that_are_shown"),
+    Owner("", "nginx", "", Way.USED, OF_PROXIES),
+    Owner("", "caddyfile", "", Way.USED, OF_PROXIES),
     # `make demo` is run; the other targets are run by CI.
     Owner(README, "sh", "", Way.RUN, OF_README),
     Owner(README, "yaml", "", Way.USED, OF_README),

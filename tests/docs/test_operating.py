@@ -1,4 +1,4 @@
-"""docs/operating.md and docs/alerts.md: backups, the unit of systemd, proxies, and Prometheus.
+"""docs/operating.md and docs/alerts.md: backups, the unit of systemd, and Prometheus.
 
 The tests of the SQL are in `tests/test_docs.py`, of the tokens in `tests/test_docs_telemetry.py`.
 """
@@ -132,49 +132,6 @@ def test_the_digest_of_a_window_is_printed_by_the_command_that_is_shown(reader: 
     (said,) = reader.succeed(section(PAGE, "Retention"))
 
     assert int(said.out) == window_digest("200000000000002", "15550001234")
-
-
-CERTIFICATE = (
-    "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=wats.example.org"
-    " -keyout key.pem -out cert.pem"
-)
-NGINX = """
-daemon off; pid {folder}/pid; error_log stderr;
-events {{ }}
-http {{
-  client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
-  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-{site}
-}}
-"""
-
-
-def shown_in(language: str) -> list[str]:
-    return [block for page in PAGES for block in blocks(page, language)]
-
-
-@pytest.mark.skipif(not is_installed("nginx", "openssl"), reason="nginx is not installed")
-def test_nginx_accepts_the_sites_that_are_shown(reader: Reader) -> None:
-    assert reader.run(CERTIFICATE).code == 0
-    for shown in shown_in("nginx"):
-        site = re.sub(r"(ssl_certificate_key) \S+;", r"\1 key.pem;", shown)
-        site = re.sub(r"(ssl_certificate) \S+;", r"\1 cert.pem;", site)
-        reader.write("nginx.conf", NGINX.format(folder=reader.folder, site=site))
-
-        said = reader.run('nginx -t -p "$PWD" -c nginx.conf')
-
-        assert said.code == 0, said.err
-
-
-@pytest.mark.skipif(not is_installed("caddy"), reason="caddy is not installed")
-def test_caddy_accepts_the_sites_that_are_shown(reader: Reader) -> None:
-    for site in shown_in("caddyfile"):
-        reader.write("Caddyfile", site)
-
-        said = reader.run("caddy validate --config Caddyfile --adapter caddyfile")
-
-        assert said.code == 0, said.err
-        assert "not formatted" not in said.err
 
 
 @pytest.mark.skipif(not is_installed("promtool"), reason="promtool is not installed")
