@@ -215,13 +215,17 @@ class Reader:
         assert named is not None
         name = named[1] or named[2]
         self.stop(name)
-        script = self._script(command.rstrip("& "))
+        script = self._script(self.on_free_port(command.rstrip("& ")))
         server = Server(
             ["sh", "-euc", script], name, self._bin.parent, cwd=self._here, env=self.environ
         )
         self.servers[name] = server
         server.wait_until_ready()
         return server
+
+    def on_free_port(self, command: str) -> str:
+        """Return *command*, with the gateway's port of this reader if it runs a sandbox."""
+        return command.replace("--sandbox", f"--sandbox --port {self.placed(GATEWAY)}")
 
     def stop(self, name: str) -> None:
         if name in self.servers:

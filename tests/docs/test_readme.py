@@ -2,11 +2,12 @@
 
 import json
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
 
-from tests.pages import PAGES, ROOT
+from tests.pages import PAGES, ROOT, commands_in
 from tests.walk import Reader, is_installed, request, wait_for
 
 pytestmark = [
@@ -25,7 +26,7 @@ def make(reader: Reader) -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
     cases = []
     for target, recipe in re.findall(r"^([a-z-]+):.*\n((?:\t.+\n)*)", makefile, re.MULTILINE):
-        commands = recipe.replace("\t@", "").replace("$(BIN)", ".venv/bin")
+        commands = reader.on_free_port(recipe.replace("\t@", "").replace("$(BIN)", ".venv/bin"))
         cases.append(f"{target}) {f'exec {commands}' if target in RUN_TARGETS else ''};;")
     reader.shim("make", "\n".join(["case $1 in", *cases, "*) exit 2;; esac"]))
 
@@ -54,3 +55,16 @@ def test_every_step_of_the_readme_succeeds_and_its_bot_answers(reader: Reader) -
 
         assert status == 200
         wait_for(lambda: sends_of(reader) > before)
+
+
+def test_the_instructions_of_the_sandbox_can_be_followed(reader: Reader) -> None:
+    with reader:
+        instructions = reader.start("make serve").err.partition("try:\n")[2]
+        shown = textwrap.dedent(instructions.partition("Stop")[0]).replace("curl -s ", "curl -sf ")
+        commands = commands_in(shown)
+
+        said = [reader.run(each) for each in commands]
+
+        assert [each for each in said if each.code != 0] == []
+        (listing,) = (each for each in commands if "/api/messages -H" in each)
+        wait_for(lambda: len(json.loads(reader.run(listing).out)["messages"]) == 2)
