@@ -67,4 +67,4 @@ def test_the_instructions_of_the_sandbox_can_be_followed(reader: Reader) -> None
 
         assert [each for each in said if each.code != 0] == []
         (listing,) = (each for each in commands if "/api/messages -H" in each)
-        wait_for(lambda: len(json.loads(reader.run(listing).out)["messages"]) == 2)
+        wait_for(lambda: len(json.loads(reader.run(listing).out)["items"]) == 2)
