@@ -8,12 +8,16 @@ from typing import Any
 import pytest
 
 from tests.commands import Commands, Running
+from tests.pages import PAGES
 
 HANDLER = """
 async def on_update(update):
     print("{}", flush=True)
 """
-SERVE = ("serve", "--sandbox", "--handler", "orders:on_update", "--reload", "--port", "0")
+SHOWN = "wats serve --sandbox --handler orders:on_update --reload"
+"""The command of docs/operating.md."""
+
+SERVE = (*SHOWN.split(" ")[1:], "--port", "0")
 
 
 @pytest.fixture
@@ -47,6 +51,7 @@ def wait_for_end(pid: int) -> None:
 
 
 def test_a_change_of_a_handler_restarts_the_service_in_a_new_process(wats, handler) -> None:
+    assert f"```sh\n{SHOWN}\n```" in PAGES["docs/operating.md"]
     with wats.running(*SERVE) as reloader:
         first = reloader.ready
         assert first["pid"] != reloader.process.pid
