@@ -23,7 +23,10 @@ from wats.faults import Fault
 from wats.graph.errors import PERMISSION_CODES, RULES
 from wats.inbound import content
 from wats.inbound.normalize import FIELDS
+from wats.inspection import meta
 from wats.inspection.checklist import ITEMS
+from wats.inspection.setup import PROMISES
+from wats.log_format import LEVELS, LogLevel
 from wats.simulator.recipients import as_markdown
 from wats.store.records import TRANSITIONS, DeliveryState
 from wats.telemetry.contract.families import FAMILIES, SPANS
@@ -415,6 +418,15 @@ def states() -> str:
     return _table(("State", "Meaning", "Can become"), rows)
 
 
+def log_levels() -> str:
+    """Return the log events of each level."""
+    rows = [
+        (_code(level.value), ", ".join(_code(each) for each, its in LEVELS.items() if its is level))
+        for level in LogLevel
+    ]
+    return _table(("Level", "Events"), [row for row in rows if row[1]])
+
+
 def alerts() -> str:
     """Return the alerts, with severity and delay."""
     groups = yaml.safe_load((ROOT / "operators/rules.yml").read_text("utf-8"))["groups"]
@@ -439,6 +451,16 @@ def checklist() -> str:
         for item in ITEMS
     ]
     return _table(("Item", "Requirement", "Checked by"), rows)
+
+
+def setup() -> str:
+    """Return the items that `wats doctor` checks in addition to the checklist."""
+    rows = [(_code(name), promise) for name, promise in PROMISES.items()]
+    rows += [
+        (_code(name), promise + ("" if name in meta.WITHOUT_TOKEN else " (`--live`)"))
+        for name, promise in meta.PROMISES.items()
+    ]
+    return _table(("Item", "Requirement"), rows)
 
 
 def layers() -> str:
@@ -466,9 +488,11 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "kinds": kinds,
     "labels": labels,
     "layers": layers,
+    "log-levels": log_levels,
     "recipients": as_markdown,
     "reply-errors": reply_errors,
     "routes": routes,
+    "setup": setup,
     "spans": spans,
     "start-codes": start_codes,
     "states": states,

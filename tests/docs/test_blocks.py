@@ -168,6 +168,11 @@ OWNERS = [
     Owner(TELEMETRY, "sh", "", Way.RUN, OF_TELEMETRY),
     Owner(TELEMETRY, "yaml", "", Way.USED, OF_TELEMETRY),
     Owner(
+        *(OPERATING, "sh", "Development", Way.RUN),
+        "cli/test_serve_reload.py::"
+        "test_a_change_of_a_handler_restarts_the_service_in_a_new_process",
+    ),
+    Owner(
         *(TELEMETRY, "text", "Hidden endpoints", Way.COMPARED),
         f"{WALK}the_documented_response_without_a_token_is_accurate",
     ),

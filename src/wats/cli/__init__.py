@@ -15,14 +15,17 @@ COMMANDS: Final[Mapping[str, str]] = {
     "config": "Check a configuration.",
     "database": "Copy, back up or restore a database.",
     "demo": "Run a gateway and a fake Meta, kill the gateway under load, and count losses.",
-    "doctor": "Check the telemetry of a running service against the operator's checklist.",
+    "doctor": (
+        "Check a setup: config, secrets, files, handlers, database, Graph, and the service."
+    ),
+    "init": "Write a config, an env file with random secrets and an example handler.",
     "metrics": "List the metric families.",
     "openapi": "Print the complete OpenAPI document of a service with this configuration.",
     "serve": "Run the gateway until SIGINT or SIGTERM.",
     "simulate": (
         "Run a fake Meta for the service that a config file describes, until SIGINT or SIGTERM."
     ),
-    "status": "Show the state of the service at URL, from its /status and /metrics.",
+    "status": "Show the state of a running service, from its /status and /metrics.",
     "support-bundle": (
         "Print a redacted report about a service as JSON, for a bug report or a support request."
     ),

@@ -10,7 +10,7 @@ import click
 import uvloop
 
 from wats.cli.arguments import StrictCommand
-from wats.cli.options import Failure, config_options, load
+from wats.cli.options import Failure, config_options, load, required_config
 from wats.errors import ConfigError, ConfigIssue
 from wats.log import announce
 from wats.process.library_logging import capture_library_logs
@@ -50,13 +50,11 @@ def simulate(
     It accepts the service's Graph calls and sends webhooks that are signed with the service's app
     secret. Special recipients cause each kind of failure.
     """
-    if config_path is None:
-        raise click.UsageError("Give the service's config file with --config.")
+    config_path = required_config(config_path)
     capture_library_logs()
     try:
         chosen, secrets = load(config_path, profile, env_file)
-        service = chosen.service
-        hook = f"http://{service.host}:{service.port}{chosen.webhook.path}"
+        hook = f"{chosen.service.local_url}{chosen.webhook.path}"
         settings = SimulatorSettings(
             app_secret=secrets.app_secrets[0],
             verify_token=secrets.verify_token,

@@ -54,6 +54,8 @@ class GraphEndpoints:
             web.route("*", group + "/invite_link", self.invite_link),
             web.route("*", group + "/join_requests", self.join_requests),
             web.delete(group + "/participants", self.remove_participants),
+            web.get(_VERSION + "/debug_token", self.debug_token),
+            web.get(_VERSION + "/{account}/subscribed_apps", self.subscribed_apps),
             web.route("*", group, self.group),
         ]
 
@@ -96,6 +98,40 @@ class GraphEndpoints:
         self._world.schedule(statuses)
         return await self._answer(request, message, addressee, behavior)
 
+    async def debug_token(self, request: web.Request) -> web.StreamResponse:
+        """Describe the access token in `input_token`."""
+        settings, token = self._world.settings, request.query.get("input_token", "")
+        wanted = settings.access_token
+        if wanted is not None and not wanted.matches(token.encode()):
+            return web.json_response({"data": {"is_valid": False, "scopes": []}})
+        data = {
+            "app_id": settings.app_id,
+            "type": settings.token_type,
+            "is_valid": True,
+            "expires_at": settings.token_expires_at,
+            "scopes": settings.token_scopes,
+        }
+        return web.json_response({"data": data})
+
+    async def subscribed_apps(self, request: web.Request) -> web.StreamResponse:
+        """List the apps that get the webhooks of the account."""
+        settings = self._world.settings
+        if request.match_info["account"] != settings.waba_id:
+            raise missing_object()
+        app = {"whatsapp_business_api_data": {"id": settings.app_id, "name": "Simulated app"}}
+        return web.json_response({"data": [app] if settings.is_subscribed else []})
+
+    def _number(self) -> web.StreamResponse:
+        settings = self._world.settings
+        number: dict[str, object] = {
+            "id": settings.phone_number_id,
+            "display_phone_number": settings.display_phone_number,
+            "status": settings.number_status,
+        }
+        if (url := self._world.courier.webhook_url) is not None:
+            number["webhook_configuration"] = {"application": url}
+        return web.json_response(number)
+
     async def create_group(self, request: web.Request) -> web.StreamResponse:
         """Create a group."""
         self._check_number(request)
@@ -109,8 +145,10 @@ class GraphEndpoints:
         return web.json_response(self._world.groups.page(request.query))
 
     async def group(self, request: web.Request) -> web.StreamResponse:
-        """Read, change or delete a group."""
+        """Read, change or delete a group; or read the business number."""
         groups, group_id = self._world.groups, request.match_info["group"]
+        if group_id == self._world.settings.phone_number_id and request.method == HTTPMethod.GET:
+            return self._number()
         match request.method:
             case HTTPMethod.GET:
                 return web.json_response(groups.get(group_id, request.query.get("fields")))
