@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from wats.process.sink_lifecycle import opened_sink
 from wats.process.supervisor import Seat, Supervisor
 from wats.service import WatsApp, create_wats_service_app
 from wats.simulator.sandbox import Sandbox
+from wats.simulator.screen import Screen, screen_on_stdout
 from wats.store.open import IN_MEMORY, is_open_to_others, open_store
 from wats.store.sqlite.bell import Bell, bells_of
 from wats.telemetry.contract.values import LifecycleEvent
@@ -49,6 +50,11 @@ GC_THRESHOLDS = (50_000, 20, 50)
     is_flag=True,
     help="Run with a built-in simulator and random secrets, on loopback, without a config.",
 )
+@click.option(
+    "--show",
+    is_flag=True,
+    help="With --sandbox: print each message as the customer's phone would show it.",
+)
 def serve(
     config_path: Path | None,
     profile: str | None,
@@ -57,6 +63,7 @@ def serve(
     port: int | None,
     workers: int | None,
     sandbox: bool,
+    show: bool,
 ) -> None:
     """Run the gateway until SIGINT or SIGTERM.
 
@@ -67,13 +74,16 @@ def serve(
         raise click.UsageError("Give a config file with --config, or use --sandbox alone.")
     if sandbox and workers is not None:
         raise click.UsageError("The sandbox runs in one process; use --workers with --config.")
+    if show and not sandbox:
+        raise click.UsageError("Give --show with --sandbox, or to 'wats simulate'.")
     # Handlers that the config names may live where the command was started.
     sys.path.insert(0, str(Path.cwd()))
     capture_library_logs()
     forbid_core_files()
     try:
         if config_path is None:
-            run_service(_serve_sandbox(host, port))
+            with screen_on_stdout() if show else nullcontext() as screen:
+                run_service(_serve_sandbox(host, port, screen))
             return
         chosen, secrets = load(config_path, profile, env_file)
         chosen = with_overrides(chosen, host=host, port=port, workers=workers)
@@ -91,8 +101,9 @@ async def _serve_alone(profile: Profile, secrets: Secrets) -> None:
         await _run(app, listener, ready=partial(_announce, profile))
 
 
-async def _serve_sandbox(host: str | None, port: int | None) -> None:
-    async with Sandbox(host=host, port=port) as sandbox:
+async def _serve_sandbox(host: str | None, port: int | None, screen: Screen | None) -> None:
+    show = None if screen is None else screen.write
+    async with Sandbox(host=host, port=port, show=show) as sandbox:
 
         def ready(url: str) -> None:
             sandbox.greet(url)

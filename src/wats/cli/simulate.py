@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,6 +14,7 @@ from wats.cli.options import Failure, announce, config_options, load
 from wats.errors import ConfigError, ConfigIssue
 from wats.process.library_logging import capture_library_logs
 from wats.simulator import Simulator, SimulatorSettings
+from wats.simulator.screen import Screen, screen_on_stdout
 
 
 @click.command()
@@ -33,6 +35,9 @@ from wats.simulator import Simulator, SimulatorSettings
     help="The share of webhook items to redeliver.",
 )
 @click.option("--seed", type=int, default=0, help="The seed of random choices.")
+@click.option(
+    "--show", is_flag=True, help="Print each message as the customer's phone would show it."
+)
 def simulate(
     config_path: Path | None,
     profile: str | None,
@@ -42,6 +47,7 @@ def simulate(
     webhook_url: str | None,
     duplicates: float,
     seed: int,
+    show: bool,
 ) -> None:
     """Run a fake Meta for the service that a config file describes, until SIGINT or SIGTERM.
 
@@ -67,17 +73,20 @@ def simulate(
             duplicate_rate=duplicates,
             seed=seed,
         )
-        uvloop.run(_simulate(settings))
+        with screen_on_stdout() if show else nullcontext() as screen:
+            uvloop.run(_simulate(settings, screen))
     except ConfigError as error:
         raise Failure(error) from None
 
 
-async def _simulate(settings: SimulatorSettings) -> None:
+async def _simulate(settings: SimulatorSettings, screen: Screen | None) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     simulator = Simulator(settings)
+    if screen is not None:
+        simulator.show(screen.write)
     try:
         await simulator.start()
     except OSError:

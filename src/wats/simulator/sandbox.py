@@ -2,6 +2,7 @@
 
 import secrets
 import tempfile
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -31,11 +32,17 @@ PORT = 8787
 
 
 class Sandbox:
-    """An async context in which `app` can be served with `profile`; `greet` explains its use."""
+    """An async context in which `app` can be served with `profile`; `greet` explains its use.
 
-    def __init__(self, *, host: str | None, port: int | None) -> None:
+    With *show*, it is called with a line for each message on the customers' phones.
+    """
+
+    def __init__(
+        self, *, host: str | None, port: int | None, show: Callable[[str], object] | None = None
+    ) -> None:
         self._host = host if host is not None else "127.0.0.1"
         self._port = port if port is not None else PORT
+        self._show = show
         self._token = secrets.token_urlsafe(24)
         self._stack = AsyncExitStack()
 
@@ -55,6 +62,8 @@ class Sandbox:
             phone_number_id=PHONE_NUMBER_ID,
         )
         self._simulator = await self._stack.enter_async_context(Simulator(settings))
+        if self._show is not None:
+            self._simulator.show(self._show)
         profile = _profile(self._simulator.url, Path(folder) / "sandbox.db")
         self.profile: Profile = with_overrides(profile, host=self._host, port=self._port)
         store = open_store(database_of(self.profile, own)[0] or "")
@@ -97,7 +106,9 @@ The sandbox is running at {url}, with a fake Meta. In another terminal, try:
     -H 'Idempotency-Key: first' -d '{{"to": "15550001234", "text": "Hello"}}'
   # simulate a message from a customer
   curl -s {meta}/_simulator/inbound -d '{{"from": "15550001234", "text": "Hi!"}}'
-  # list both messages, and read the metrics
+  # list the messages on the customers' phones
+  curl -s {meta}/_simulator/messages
+  # list both messages as your application sees them, and read the metrics
   curl -s {url}/api/messages -H "Authorization: Bearer $TOKEN"
   curl -s {url}/metrics -H "Authorization: Bearer $TOKEN"
 
