@@ -79,16 +79,18 @@ HTTP_MEANINGS = {
     "missing_signature": "Webhook: the header `X-Hub-Signature-256` is missing.",
     "not_found": "The path does not exist or is hidden from this caller, or there is no message "
     "with this id.",
-    "not_ready": "`/readyz`: the store cannot be read, has another schema version, or stored "
-    "updates are not dispatched.",
+    "not_ready": "`/readyz`: the service is about to stop, the store cannot be read, hangs or has "
+    "another schema version, or stored updates are not dispatched.",
+    "not_started": "The application is served, but was not started; see the log.",
     "overloaded": "Request bodies in flight exceed the memory budget. Retry after `Retry-After`; "
     "Meta retries webhooks automatically.",
     "payload_too_large": "The body is larger than 1 MiB, or for a webhook, larger than "
     "`webhook.maxBodyBytes`.",
     "persistence_not_configured": "The route needs a store, and none is configured. A send with an "
     "`Idempotency-Key` gets 501: nothing was sent, and a retry cannot succeed.",
-    "persistence_unavailable": "The store could not be read or written; nothing was changed. Retry "
-    "after `Retry-After`; Meta retries webhooks automatically.",
+    "persistence_unavailable": "The store could not be read or written in time. Nothing was sent, "
+    "and an update that is stored later is a duplicate for Meta. Retry after `Retry-After`; Meta "
+    "retries webhooks automatically.",
     "signature_mismatch": "Webhook: the signature matches no configured app secret.",
     "store_closed": "The service is starting or stopping; retry.",
     "unauthorized": "`Authorization` is missing or holds no valid service token.",
@@ -98,6 +100,9 @@ HTTP_MEANINGS = {
 
 START_MEANINGS = {
     "address_unavailable": "The service cannot listen on this host and port.",
+    "store_in_use": "Another service uses the SQLite database. Use `wats serve --workers` or "
+    "PostgreSQL for several processes.",
+    "forked_application": "The application was made by another process, before a fork.",
     "database_copy_refused": "`wats database copy`: a database is in use, the target has rows, or "
     "the source does not exist.",
     "database_backup_refused": "`wats database backup` or `wats database restore`: a file cannot "
@@ -113,7 +118,7 @@ START_MEANINGS = {
     "invalid_timeout": "The connect timeout of a Graph client is not shorter than its call "
     "timeout.",
     "invalid_token": "An access token has invalid characters.",
-    "invalid_url": "The URL of a Graph client is not http or https.",
+    "invalid_url": "The URL of a Graph client, or of its proxy, is not http or https.",
     "invalid_version": "The API version of a Graph client is invalid.",
     "migration_checksum_mismatch": "The database was created by a newer version, or a migration "
     "file was edited.",
@@ -481,7 +486,8 @@ def subcommands(group: click.Group) -> Iterator[tuple[str, click.Command]]:
 def answered_codes() -> dict[str, set[int]]:
     """Return every HTTP error code in the source, with its statuses."""
     statuses: dict[str, set[int]] = {}
-    for cls in _leaves(errors.CallerError, errors.Overloaded, errors.StoreError, errors.GraphError):
+    service = (errors.Overloaded, errors.NotStarted, errors.StoreError, errors.GraphError)
+    for cls in _leaves(errors.CallerError, *service):
         if cls not in {errors.MalformedRequest, errors.WebhookRefused, *_AT_START}:
             statuses.setdefault(cls.code, set()).add(cls.status)
     for name, words in _calls("MalformedRequest", "WebhookRefused", "problem"):
@@ -505,6 +511,8 @@ _AT_START = (
     errors.SchemaMismatch,
     errors.CopyRefused,
     errors.BackupRefused,
+    errors.StoreInUse,
+    errors.ForkedApplication,
 )
 
 

@@ -50,7 +50,7 @@ class Commands:
 
     def run(self, *arguments: str, environ: Mapping[str, str] | None = None) -> Ended:
         done = subprocess.run(
-            self._command(arguments),
+            self.command(arguments),
             cwd=self.folder,
             env=self.environ if environ is None else {**environ},
             capture_output=True,
@@ -74,7 +74,7 @@ class Commands:
         With *group*, its processes form a process group, like those of a command in a terminal.
         """
         process = subprocess.Popen(
-            self._command(arguments),
+            self.command(arguments),
             cwd=self.folder,
             env=self.environ,
             stdout=subprocess.PIPE,
@@ -94,7 +94,7 @@ class Commands:
             process.communicate(timeout=LONGEST_SECONDS)
 
     @staticmethod
-    def _command(arguments: Sequence[str]) -> list[str]:
+    def command(arguments: Sequence[str]) -> list[str]:
         return [sys.executable, "-m", "wats", *arguments]
 
 

@@ -41,6 +41,7 @@ def config_of(graph_url: str = NOBODY, **sections: Any) -> dict[str, Any]:
             "host": "127.0.0.1",
             "port": 8787,
             "apiPrefix": "/api",
+            "drainSeconds": 0,
             "bearerToken": {"env": "WATS_SERVICE_BEARER_TOKEN"},
         },
         **sections,

@@ -12,8 +12,9 @@
     │       └── InvalidIdempotencyKey · IdempotencyConflict · IdempotencyInFlight
     │           · IdempotencyOutcomeUnknown
     ├── Overloaded                        too many bytes of requests in flight
+    ├── NotStarted · ForkedApplication    an application under a foreign server
     ├── StoreError                        our database
-    │   ├── StoreUnavailable · StoreNotConfigured · StoreClosed
+    │   ├── StoreUnavailable · StoreNotConfigured · StoreClosed · StoreInUse
     │   │   └── DatabaseMoved             its files are gone or replaced
     │   ├── MigrationFailed · SchemaMismatch
     │   └── CopyRefused · BackupRefused
@@ -215,6 +216,24 @@ class Overloaded(WatsError):
     text = "Too many request bodies are in flight."
 
 
+class NotStarted(WatsError):
+    """The application is served, but its server has not started it."""
+
+    code = "not_started"
+    status = 503
+    text = "The service is not started."
+
+
+class ForkedApplication(WatsError):
+    """The application was made by another process, before a fork; both would share counters."""
+
+    code = "forked_application"
+    text = (
+        "The application was made before a fork. Make it in each process, "
+        "or use 'wats serve --workers'."
+    )
+
+
 class StoreError(WatsError):
     """The database could not execute an operation.
 
@@ -259,6 +278,16 @@ class StoreClosed(StoreError):
 
     code = "store_closed"
     text = "The store is closed."
+
+
+class StoreInUse(StoreError):
+    """Another service that does not share the counters of this one uses the SQLite database."""
+
+    code = "store_in_use"
+    text = (
+        "Another service uses this SQLite database. For several processes, use "
+        "'wats serve --workers', or PostgreSQL."
+    )
 
 
 class MigrationFailed(StoreError):

@@ -18,6 +18,7 @@ from wats.inbound.updates import Update
 from wats.service import create_wats_service_app
 from wats.service.components import DRAIN_SECONDS
 from wats.store.sqlite import SQLiteStore
+from wats.telemetry.metrics.shared_memory import Board
 from wats.testing import example_profile, example_secrets, serving, sign
 
 CONCURRENCY = 4
@@ -68,6 +69,8 @@ async def service(
     *handlers: Handler,
     log: Any = None,
     drain_seconds: float = DRAIN_SECONDS,
+    board: Board | None = None,
+    row: int = 0,
     **inbox: Any,
 ) -> Any:
     """Serve a gateway on *database* with a store of its own, as a process would."""
@@ -78,6 +81,8 @@ async def service(
         handlers=handlers,
         log=log or (lambda _: None),
         drain_seconds=drain_seconds,
+        board=board,
+        row=row,
     )
     async with serving(app) as url, aiohttp.ClientSession() as session:
         yield Sender(session, url)
@@ -312,7 +317,7 @@ async def test_a_client_that_hangs_up_leaves_its_updates_to_their_handlers(
     assert sorted(handled) == list(range(20))
 
 
-async def test_two_services_on_one_file_keep_the_order_of_a_conversation(
+async def test_two_processes_on_one_file_keep_the_order_of_a_conversation(
     database: Path, until
 ) -> None:
     begun: list[int] = []
@@ -326,8 +331,12 @@ async def test_two_services_on_one_file_keep_the_order_of_a_conversation(
         await asyncio.sleep(0)
         running -= 1
 
+    board = Board(2)
     async with AsyncExitStack() as stack:
-        senders = [await stack.enter_async_context(service(database, handle)) for _ in range(2)]
+        senders = [
+            await stack.enter_async_context(service(database, handle, board=board, row=row))
+            for row in range(2)
+        ]
         for number in range(200):
             await senders[number % 2].send(number, customer="15550001111")
         await until(lambda: len(begun) == 200, 60)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from wats.telemetry.sinks.isolation import write_json_line
+from wats.log import write_json_line
 from wats.testing import CapturingTelemetrySink
 
 CANARY = "canary-in-an-exception"

@@ -1,10 +1,14 @@
 import json
 import re
+import shlex
 import socket
 import sqlite3
+import subprocess
+import time
 import urllib.error
 import urllib.request
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -78,6 +82,78 @@ def test_a_port_that_is_taken(wats) -> None:
     assert shown in clean_failure(result)
     # A service that cannot be reached leaves no trace.
     assert not (wats.folder / "wats.db").exists()
+
+
+def test_a_database_in_a_folder_that_cannot_be_written(wats) -> None:
+    wats.write(persistence={"url": "sqlite:////proc/wats.db"})
+
+    result = wats.run("serve", "--config", str(wats.config), "--port", "0")
+
+    assert "persistence.url: '/proc/wats.db': " in clean_failure(result)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_closed_standard_descriptors_are_not_used_for_other_files(wats, workers: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = ["serve", "--config", str(wats.config), "--port", str(port), "--workers", str(workers)]
+    command = f"exec {shlex.join(wats.command(words))} 0<&- 1>&- 2>&-"
+    environ = {name: value for name, value in wats.environ.items() if name != "HOME"}
+    with subprocess.Popen(["/bin/sh", "-c", command], cwd=wats.folder, env=environ) as process:
+        try:
+            status = wait_until_served(f"http://127.0.0.1:{port}/readyz")
+            folder = Path(f"/proc/{process.pid}/fd")
+            targets = [str((folder / str(number)).readlink()) for number in range(3)]
+        finally:
+            process.terminate()
+
+    assert (status, process.returncode) == (200, 0)
+    assert targets == ["/dev/null"] * 3
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_second_service_on_one_sqlite_database_is_refused(wats, workers: int) -> None:
+    command = ("serve", "--config", str(wats.config), "--port", "0", "--workers", str(workers))
+
+    with wats.running(*command) as service:
+        second = wats.run("serve", "--config", str(wats.config), "--port", "0")
+        service.end()
+
+    message = clean_failure(second)
+    assert "wats serve --workers" in message
+    assert "PostgreSQL" in message
+
+
+def wait_until_served(url: str) -> int:
+    end = time.monotonic() + 60
+    while True:
+        try:
+            return fetch(url)[0]
+        except urllib.error.URLError:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+
+def test_a_working_directory_that_was_removed_is_no_traceback(wats) -> None:
+    wats.write(persistence="none")
+    gone = wats.folder / "gone"
+    gone.mkdir()
+    words = ["serve", "--config", str(wats.config), "--port", "0", "--profile", "canary"]
+    command = f"rmdir {gone}; exec {shlex.join(wats.command(words))}"
+
+    ended = subprocess.run(
+        ["/bin/sh", "-c", command],
+        cwd=gone,
+        env={**wats.environ, "PYTHONSAFEPATH": "1"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert ended.returncode == 1
+    assert "unknown_profile" in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_a_config_with_mistakes(wats) -> None:

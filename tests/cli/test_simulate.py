@@ -51,3 +51,18 @@ def test_a_simulator_shows_the_messages_of_the_phone(wats) -> None:
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.endswith(r" 15550002222 → 15550001111: Hi\x1b[2J" + "\n")
     assert ended.out.count("\n") == 1
+
+
+def test_a_simulator_goes_on_although_its_lines_are_not_read(wats) -> None:
+    command = ("simulate", "--config", str(wats.config), "--port", "0", "--show")
+    wish = {"from": "15550002222", "text": "Hi" * 100, "count": 5_000}
+    with wats.running(*command) as meta:
+        url = f"{meta.url}/_simulator/"
+        body = json.dumps(wish).encode()
+        urllib.request.urlopen(url + "inbound", data=body, timeout=30).close()  # noqa: S310 - our own
+        with urllib.request.urlopen(url + "messages?limit=1", timeout=30) as answer:  # noqa: S310
+            assert json.load(answer)["cursor"] == 5_000
+        ended = meta.end()
+
+    assert ended.code == 0
+    assert '{"event":"wats.log.dropped","count":' in ended.out

@@ -723,6 +723,7 @@ def test_only_failures_of_connecting_count_as_never_written() -> None:
         "ClientConnectorDNSError",
         "ClientConnectorError",
         "ClientConnectorSSLError",
+        "ClientHttpProxyError",
         "ClientProxyConnectionError",
         "ClientSSLError",
         "ConnectionTimeoutError",

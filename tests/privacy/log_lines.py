@@ -10,6 +10,7 @@ from wats.errors import GraphCause
 from wats.process.library_logging import LEVELS, LIBRARIES, OTHER
 from wats.telemetry.contract.labels import TARGET_NAME
 from wats.telemetry.contract.values import RejectionReason, UpdateKind
+from wats.web.app import NOT_STARTED_HINT
 
 PAGE = Path(__file__).parents[2] / "docs" / "operating.md"
 
@@ -23,11 +24,13 @@ _CODE = "0|[1-9][0-9]{0,6}|null"
 VALUES = {
     "at": r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z",
     "cause": "|".join((*GraphCause, "null")),
+    "count": _COUNT,
     "errorName": f"{_NAME}|null",
     "exitCode": "-?[0-9]{1,3}|null",
     "fbtraceId": "(?!.*[0-9]{7})(?=.*[A-Za-z])[A-Za-z0-9_-]{1,64}|null",
     "file": r"(?!.*[0-9]{7})[A-Za-z0-9_]{1,80}\.py|null",
     "handler": TARGET_NAME.pattern,
+    "hint": re.escape(NOT_STARTED_HINT),
     "kind": "|".join(UpdateKind),
     "level": "|".join(LEVELS),
     "library": "|".join((*LIBRARIES, OTHER)),

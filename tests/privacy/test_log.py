@@ -20,6 +20,7 @@ MODULES = {
 EXPRESSIONS = {
     "at": {"to_iso(self._now())", "to_iso(utc_now())"},
     "cause": {"error.cause"},
+    "count": {"count"},  # in LineWriter: the number of dropped lines
     "errorName": {
         "error_name(error)",
         "failure.error",
@@ -31,6 +32,7 @@ EXPRESSIONS = {
     "fbtraceId": {"said.fbtrace_id"},
     "file": {"failure.place.file"},
     "handler": {"failure.handler"},
+    "hint": {"NOT_STARTED_HINT"},
     "kind": {"failure.kind.value", "self.kind.value"},
     "level": {"line[1]"},
     "library": {"line[0]"},
@@ -161,11 +163,19 @@ def test_a_running_service_writes_no_other_output() -> None:
             written |= {(name, text) for text in texts}
 
     assert written == {
-        ("telemetry/sinks/isolation.py", "sys.stderr.write"),
-        ("telemetry/sinks/isolation.py", "sys.stderr.flush"),
         ("process/library_logging.py", "logging.getLogger"),
-        ("simulator/sandbox.py", "click.echo"),  # its greeting, before the first request
     }
+
+
+def test_two_streams_are_written_and_by_two_functions_with_text_alone() -> None:
+    texts = [ast.unparse(call) for module in MODULES.values() for call in calls_in(module)]
+
+    assert [text for text in texts if text.startswith("LineWriter(")] == [
+        "LineWriter(lambda: sys.stderr)",
+        "LineWriter(lambda: sys.stdout)",
+    ]
+    greeting = "_GREETING.format(url=url, token=self._token, meta=self._simulator.url)"
+    assert [text for text in texts if text.startswith("write_text(")] == [f"write_text({greeting})"]
 
 
 def test_a_service_announces_its_address_and_number() -> None:

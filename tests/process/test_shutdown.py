@@ -1,13 +1,17 @@
 """However a handler misbehaves, it cannot decide when and how the service ends."""
 
 import json
+import os
 import signal
+import subprocess
 import time
+from fcntl import F_SETPIPE_SZ, fcntl
 from pathlib import Path
 
 import pytest
 
 from tests.cli.test_serve import fetch
+from tests.settings import config_of
 from wats.testing import sign
 
 CANARY = "no stock for 15550001234"
@@ -54,6 +58,10 @@ async def block(update):
         time.sleep(1)
 
 
+async def fail(update):
+    raise ValueError
+
+
 async def stay_in_a_thread(update):
     pathlib.Path("called").touch()
     import time
@@ -74,8 +82,12 @@ def with_handler(wats):
 
 
 def post_update(wats, url: str, event: str = "X") -> int:
-    entry = {**ENTRY, "changes": [{"field": "account_update", "value": {"event": event}}]}
-    body = {"object": "whatsapp_business_account", "entry": [entry]}
+    changes = [{"field": "account_update", "value": {"event": event}}]
+    return post_entries(wats, url, [{**ENTRY, "changes": changes}])
+
+
+def post_entries(wats, url: str, entries: list[dict[str, object]]) -> int:
+    body = {"object": "whatsapp_business_account", "entry": entries}
     secret = wats.environ["WATS_APP_SECRET"]
     signed = {"x-hub-signature-256": sign(json.dumps(body).encode(), secret)}
     return fetch(f"{url}/webhooks/whatsapp", body, signed)[0]
@@ -159,6 +171,45 @@ def test_a_handler_that_blocks_the_loop_does_not_keep_a_single_process_from_endi
     assert (ended.code, ended.err) == (-signal.SIGALRM, "")
 
 
+UPDATES = 100
+
+
+def test_a_log_that_is_not_read_delays_neither_requests_nor_the_end(
+    wats, with_handler, request: pytest.FixtureRequest
+) -> None:
+    # Each update is a dead letter, and so a line of the log: more than a pipe and the buffer take.
+    command = with_handler("fail", inbox={"maxAttempts": 1})
+    change = {"field": "account_update", "value": {"event": "X"}}
+    unread, stderr = os.pipe()
+    fcntl(stderr, F_SETPIPE_SZ, 4096)
+    process = subprocess.Popen(
+        wats.command(command),
+        cwd=wats.folder,
+        env=wats.environ,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+    )
+    request.addfinalizer(process.kill)
+    assert process.stdout is not None
+    url = json.loads(process.stdout.readline())["url"]
+
+    for first in range(0, 20 * UPDATES, UPDATES):
+        entries = [
+            {"id": str(first + number), "time": 1_790_000_000, "changes": [change]}
+            for number in range(UPDATES)
+        ]
+        assert post_entries(wats, url, entries) == 200
+    statuses = [fetch(f"{url}{path}")[0] for path in ("/readyz", "/healthz")]
+    process.terminate()
+
+    assert statuses == [200, 200]
+    assert process.wait(30) == 0
+    process.stdout.close()
+    os.close(unread)
+    os.close(stderr)
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_no_process_of_the_service_can_leave_a_core_file(wats, workers: int) -> None:
     command = ("serve", "--config", str(wats.config), "--port", "0", "--workers", str(workers))
@@ -193,10 +244,44 @@ def test_a_database_that_other_users_can_open_is_logged_at_the_start(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_service_whose_terminal_is_closed_stops_as_with_sigterm(wats, workers: int) -> None:
+def test_a_hangup_is_logged_and_ends_nothing(wats, workers: int) -> None:
     command = ("serve", "--config", str(wats.config), "--port", "0", "--workers", str(workers))
 
     with wats.running(*command) as service:
-        ended = service.end(signal.SIGHUP)
+        service.process.send_signal(signal.SIGHUP)
+        time.sleep(0.3)
+        assert fetch(f"{service.url}/readyz")[0] == 200
+        ended = service.end()
 
+    assert (ended.code, ended.out) == (0, "")
+    assert [json.loads(line)["event"] for line in ended.err.splitlines()] == ["wats.signal.ignored"]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_readiness_fails_at_once_while_new_connections_are_still_served(wats, workers: int) -> None:
+    service_section = config_of()["profiles"]["local"]["service"]
+    wats.write(service={**service_section, "drainSeconds": 2})
+    command = ("serve", "--config", str(wats.config), "--port", "0", "--workers", str(workers))
+
+    with wats.running(*command) as service:
+        service.process.terminate()
+        end = time.monotonic() + 1.5
+        while (answer := fetch(f"{service.url}/readyz"))[0] != 503:
+            assert time.monotonic() < end
+        webhook = post_update(wats, service.url)
+        ended = service.end()
+
+    assert answer[1]["error"]["message"] == "The service is about to stop."
+    assert webhook == 200
     assert (ended.code, ended.out, ended.err) == (0, "", "")
+
+
+def test_a_terminal_interrupts_without_a_drain(wats) -> None:
+    service_section = config_of()["profiles"]["local"]["service"]
+    wats.write(service={**service_section, "drainSeconds": 3600})
+    command = ("serve", "--config", str(wats.config), "--port", "0")
+
+    with wats.running(*command) as service:
+        ended = service.end(signal.SIGINT)
+
+    assert ended.code == 0

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from wats.errors import ConfigError
+from wats.log import drain_output
 from wats.process.sink_lifecycle import opened_sink
 
 CANARY = "canary-in-an-exception"
@@ -104,6 +105,7 @@ async def test_a_sink_is_closed_at_the_end(
         assert made.closed_in == []
 
     assert len(made.closed_in) == 1
+    drain_output()
     assert capsys.readouterr() == ("", "")
 
 
@@ -124,6 +126,7 @@ async def test_a_sink_need_not_be_closed(
     async with opened_sink(named(module, kind)):
         pass
 
+    drain_output()
     assert capsys.readouterr() == ("", "")
 
 
@@ -148,6 +151,7 @@ async def test_a_sink_that_cannot_be_closed_is_logged_and_does_not_delay_the_end
         pass
 
     assert time.monotonic() - began < 1.5
+    drain_output()
     out, err = capsys.readouterr()
     line = json.loads(err)
     assert (out, line["event"]) == ("", "wats.telemetry.sink.error")

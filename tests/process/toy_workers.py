@@ -16,10 +16,11 @@ from types import FrameType
 import click
 
 from wats.errors import ConfigError, ConfigIssue
+from wats.log import drain_output, write_json_line
 from wats.process.shared_listener import shares_of
+from wats.process.shutdown import log_hangup
 from wats.process.supervisor import Seat, Supervisor
 from wats.telemetry.metrics.shared_memory import Board
-from wats.telemetry.sinks.isolation import write_json_line
 
 LINES = 2000
 
@@ -148,6 +149,8 @@ def write_many_lines(seat: Seat) -> None:
         time.sleep(0.01)
     for number in range(LINES):
         write_json_line({"row": seat.row, "number": number, "filler": "x" * (seat.row * 300)})
+        if number % 100 == 0:
+            drain_output()
     os.kill(os.getppid(), signal.SIGTERM)
 
 
@@ -171,6 +174,7 @@ def main() -> None:
     supervisor = Supervisor(
         board,
         shares,
+        hung_up=log_hangup,
         ready=lambda: say("all", board.workers),
         stopping=lambda: say("stopping"),
         stop_seconds=stop_seconds,

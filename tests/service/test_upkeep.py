@@ -7,10 +7,10 @@ import pytest
 
 from wats.config import InboxConfig, MessagesConfig
 from wats.errors import StoreUnavailable
+from wats.log import Log
 from wats.service.upkeep import Upkeep
 from wats.store.records import Depth, InboxDepth, Retention
 from wats.telemetry import Adapter, FamilySet, RouteLabel, Telemetry
-from wats.telemetry.sinks.isolation import Log
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 

@@ -1,6 +1,6 @@
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +100,11 @@ def scope(method: str, path: str, headers: Mapping[str, str], query: str = "") -
 
 
 @pytest.fixture
-def service() -> Service:
-    return Service()
+async def service() -> AsyncIterator[Service]:
+    service = Service()
+    await service.app.start()
+    yield service
+    await service.app.stop()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Options that several commands share: config and token, and the report of failures."""
 
 import functools
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -146,9 +145,3 @@ class Failure(click.ClickException):
 
     def __init__(self, error: WatsError) -> None:
         super().__init__(error.with_code())
-
-
-def announce(event: str, **facts: object) -> None:
-    """Print one line of JSON on stdout, for the parent of this process."""
-    sys.stdout.write(json.dumps({"event": event, **facts}, separators=(",", ":")) + "\n")
-    sys.stdout.flush()

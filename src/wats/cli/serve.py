@@ -7,33 +7,41 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 
-from wats.cli.options import Failure, announce, config_options, load
+from wats.cli.options import Failure, config_options, load
 from wats.clock import to_iso, utc_now
-from wats.config import Profile, Secrets, database_of, with_overrides
+from wats.config import Profile, Secrets, ServiceConfig, database_of, with_overrides
 from wats.errors import ConfigError, ConfigIssue, WatsError
+from wats.log import announce, write_json_line
 from wats.process.library_logging import capture_library_logs, hide_tracebacks
 from wats.process.server import bind, url_of
 from wats.process.shared_listener import Share, shares_of
-from wats.process.shutdown import STOP_SECONDS, BoundedServer, forbid_core_files, run_service
+from wats.process.shutdown import (
+    BoundedServer,
+    forbid_core_files,
+    log_hangup,
+    run_service,
+    stop_seconds_of,
+    survive_hangup,
+)
 from wats.process.sink_lifecycle import opened_sink
 from wats.process.supervisor import Seat, Supervisor
 from wats.service import WatsApp, create_wats_service_app
 from wats.simulator.sandbox import Sandbox
-from wats.simulator.screen import Screen, screen_on_stdout
 from wats.store.open import IN_MEMORY, is_open_to_others, open_store
 from wats.store.sqlite.bell import Bell, bells_of
 from wats.telemetry.contract.values import LifecycleEvent
 from wats.telemetry.metrics.shared_memory import Board
-from wats.telemetry.sinks.isolation import write_json_line
 
 GC_THRESHOLDS = (50_000, 20, 50)
+
+_STDERR = 2
 
 
 @click.command()
@@ -76,14 +84,16 @@ def serve(
         raise click.UsageError("The sandbox runs in one process; use --workers with --config.")
     if show and not sandbox:
         raise click.UsageError("Give --show with --sandbox, or to 'wats simulate'.")
+    _occupy_standard_descriptors()
     # Handlers that the config names may live where the command was started.
-    sys.path.insert(0, str(Path.cwd()))
+    with suppress(FileNotFoundError):  # the folder was removed
+        sys.path.insert(0, str(Path.cwd()))
     capture_library_logs()
     forbid_core_files()
+    survive_hangup()
     try:
         if config_path is None:
-            with screen_on_stdout() if show else nullcontext() as screen:
-                run_service(_serve_sandbox(host, port, screen))
+            run_service(_serve_sandbox(host, port, show=show))
             return
         chosen, secrets = load(config_path, profile, env_file)
         chosen = with_overrides(chosen, host=host, port=port, workers=workers)
@@ -95,14 +105,24 @@ def serve(
         raise Failure(error) from None
 
 
+def _occupy_standard_descriptors() -> None:
+    """Open the closed ones of stdin, stdout and stderr, on nothing.
+
+    Otherwise the database or a connection would get their numbers, and what a library writes to
+    stderr would be written there.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+
+
 async def _serve_alone(profile: Profile, secrets: Secrets) -> None:
     async with _made(profile, secrets) as app:
         listener = bind(profile.service.host, profile.service.port)
-        await _run(app, listener, ready=partial(_announce, profile))
+        await _run(app, listener, profile.service, ready=partial(_announce, profile))
 
 
-async def _serve_sandbox(host: str | None, port: int | None, screen: Screen | None) -> None:
-    show = None if screen is None else screen.write
+async def _serve_sandbox(host: str | None, port: int | None, *, show: bool) -> None:
     async with Sandbox(host=host, port=port, show=show) as sandbox:
 
         def ready(url: str) -> None:
@@ -110,7 +130,7 @@ async def _serve_sandbox(host: str | None, port: int | None, screen: Screen | No
             _announce(sandbox.profile, url)
 
         listener = bind(sandbox.profile.service.host, sandbox.profile.service.port)
-        await _run(sandbox.app, listener, ready=ready)
+        await _run(sandbox.app, listener, sandbox.profile.service, ready=ready)
 
 
 def _serve_by_workers(profile: Profile, secrets: Secrets) -> None:
@@ -118,6 +138,10 @@ def _serve_by_workers(profile: Profile, secrets: Secrets) -> None:
     if database_of(profile, secrets)[0] == IN_MEMORY:
         reason = "must be 1 if the database is in memory, which processes cannot share"
         raise ConfigError([ConfigIssue("invalid_service_workers", "service.workers", reason)])
+    url, password = database_of(profile, secrets)
+    store = open_store(url, password=password) if url is not None else None
+    if store is not None:
+        store.occupy()  # for the workers, which inherit the lock
     count = profile.service.workers
     listener = bind(profile.service.host, profile.service.port)
     board, shares, bells = Board(count), shares_of(count), bells_of(count)
@@ -126,7 +150,8 @@ def _serve_by_workers(profile: Profile, secrets: Secrets) -> None:
         shares,
         ready=partial(_announce, profile, url_of(listener)),
         stopping=listener.close,
-        stop_seconds=STOP_SECONDS,
+        stop_seconds=stop_seconds_of(profile.service),
+        hung_up=log_hangup,
     )
     # Memory shared with the supervisor is copied when a worker writes to it, and a garbage
     # collection writes. Frozen before the fork, four workers take 83 MB instead of 126.
@@ -174,7 +199,11 @@ async def _work(
         loop.add_reader(seat.lifeline, end)
         try:
             await _run(
-                app, inherited.listener, ready=lambda _url: seat.ready(), share=inherited.share
+                app,
+                inherited.listener,
+                profile.service,
+                ready=lambda _url: seat.ready(),
+                share=inherited.share,
             )
         finally:
             loop.remove_reader(seat.lifeline)
@@ -191,7 +220,14 @@ async def _made(
             secrets=secrets,
             telemetry_sink=sink,
             persistence=(
-                open_store(url, password=password, bell=bell) if url is not None else None
+                open_store(
+                    url,
+                    password=password,
+                    bell=bell,
+                    timeout_seconds=profile.persistence.timeout_seconds,
+                )
+                if url is not None
+                else None
             ),
             **shared,
         )
@@ -200,11 +236,12 @@ async def _made(
 async def _run(
     app: WatsApp,
     listener: socket.socket,
+    service: ServiceConfig,
     *,
     ready: Callable[[str], None],
     share: Share | None = None,
 ) -> None:
-    server = BoundedServer(app, ready=ready, draining=app.drain, hook=app.hook, share=share)
+    server = BoundedServer(app, service, ready=ready, share=share)
     # A signal during the start of the application ends it as well, once it can be stopped.
     with server.capture_signals():
         # Before the server, which would report a failed start with a stack trace.

@@ -3,18 +3,17 @@
 import asyncio
 import os
 import signal
-from contextlib import nullcontext
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
 import uvloop
 
-from wats.cli.options import Failure, announce, config_options, load
+from wats.cli.options import Failure, config_options, load
 from wats.errors import ConfigError, ConfigIssue
+from wats.log import announce, print_line
 from wats.process.library_logging import capture_library_logs
 from wats.simulator import Simulator, SimulatorSettings
-from wats.simulator.screen import Screen, screen_on_stdout
 
 
 @click.command()
@@ -73,20 +72,19 @@ def simulate(
             duplicate_rate=duplicates,
             seed=seed,
         )
-        with screen_on_stdout() if show else nullcontext() as screen:
-            uvloop.run(_simulate(settings, screen))
+        uvloop.run(_simulate(settings, show=show))
     except ConfigError as error:
         raise Failure(error) from None
 
 
-async def _simulate(settings: SimulatorSettings, screen: Screen | None) -> None:
+async def _simulate(settings: SimulatorSettings, *, show: bool) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     simulator = Simulator(settings)
-    if screen is not None:
-        simulator.show(screen.write)
+    if show:
+        simulator.show(print_line)
     try:
         await simulator.start()
     except OSError:

@@ -15,8 +15,6 @@ from wats.config.files import parse_env_file, read_document, read_env_file
 from wats.config.parse import parse_config
 from wats.config.profile import (
     Config,
-    EnvRef,
-    FileRef,
     GraphConfig,
     GroupsConfig,
     InboxConfig,
@@ -24,14 +22,12 @@ from wats.config.profile import (
     PersistenceConfig,
     Profile,
     ProfileSource,
-    Secrets,
-    SecretSource,
-    SecretSources,
     ServiceConfig,
     TelemetryConfig,
     WebhookConfig,
     WhatsAppConfig,
 )
+from wats.config.secret_sources import EnvRef, FileRef, Secrets, SecretSource, SecretSources
 from wats.config.secrets import database_of, resolve_secrets
 from wats.errors import ConfigError, ConfigIssue
 

@@ -1,10 +1,10 @@
-"""The rules for values of the config file, in one phrase each. No I/O."""
+"""The rules for values of the config file, and the properties of its keys. No I/O."""
 
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeGuard
+from typing import Any, Final, TypeGuard
 from urllib.parse import SplitResult, urlsplit
 
 from wats.ids import is_safe_id
@@ -12,6 +12,7 @@ from wats.ids import is_safe_id
 MAX_PORT: Final = 65_535
 MIN_BEARER_CHARACTERS: Final = 16
 MIN_BEARER_ALPHABET: Final = 8
+ENVIRONMENT: Final = "environment"
 _MAX_PATH: Final = 255
 _MAX_ID: Final = 10**32
 
@@ -34,6 +35,36 @@ class Check:
 
     expects: str
     accept: Callable[[object], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """The properties of a config key, except its name and default.
+
+    Attributes:
+        check: The rule for its value; for a secret, the rule for its source.
+        code: The code of an issue with this key.
+        meaning: One sentence for the documentation.
+        name: The key in the file, where it is not the attribute in camelCase.
+        section: The section of a secret, since all secrets are kept together.
+        secret: The rule for the secret itself.
+        repeats: Whether a list may replace one value. The attribute is always a tuple.
+        shy: Whether `redact` hides the value.
+    """
+
+    check: Check
+    code: str
+    meaning: str
+    name: str | None = None
+    section: str | None = None
+    secret: Check | None = None
+    repeats: bool = False
+    shy: bool = False
+
+
+def key(check: Check, code: str, meaning: str, **more: Any) -> Mapping[str, Spec]:
+    """Return the metadata of a field of the profile."""
+    return {"spec": Spec(check=check, code=code, meaning=meaning, **more)}
 
 
 def text(pattern: str, expects: str) -> Check:
@@ -167,6 +198,16 @@ def _accept_web_url(value: object) -> str | None:
     return str(value).rstrip("/")
 
 
+def _accept_proxy(value: object) -> str | None:
+    match value:
+        case "environment":
+            return ENVIRONMENT
+        case {"url": url, **more} if not more:
+            found = _accept_web_url(url)
+            return found if isinstance(found, str) else None
+    return None
+
+
 def _accept_graph_url(value: object) -> str | None:
     url = _accept_web_url(value)
     parts = urlsplit(url or "")
@@ -195,6 +236,9 @@ graph_url = Check(
 web_url = Check(
     "an http or https URL without credentials, query or fragment",
     _accept_web_url,
+)
+proxy = Check(
+    "'environment', or {url: URL} with an http or https URL without credentials", _accept_proxy
 )
 database_url = text(
     r"sqlite:///[^?#\x00-\x1f\x7f\ud800-\udfff]{1,4096}|postgres(?:ql)?://[!-~]{1,2048}",

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from wats.config.fields import FILE, PROFILE, Key, Section
-from wats.config.profile import EnvRef, ProfileSource, SecretSource
+from wats.config.profile import ProfileSource
+from wats.config.secret_sources import EnvRef, SecretSource
 from wats.privacy import REDACTED
 
 

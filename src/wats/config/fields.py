@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, Final, TypeVar
 
+from wats.config.checks import Spec
 from wats.config.profile import (
     Config,
     GraphConfig,
@@ -14,13 +15,12 @@ from wats.config.profile import (
     MessagesConfig,
     PersistenceConfig,
     Profile,
-    SecretSources,
     ServiceConfig,
-    Spec,
     TelemetryConfig,
     WebhookConfig,
     WhatsAppConfig,
 )
+from wats.config.secret_sources import SecretSources
 from wats.errors import ConfigError, ConfigIssue
 
 

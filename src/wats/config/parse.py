@@ -1,15 +1,20 @@
 """Turn a decoded document into a Config, or into the list of all its mistakes. No I/O."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, fields
 from types import MappingProxyType
 from typing import Any, Final
 
 from wats.config.fields import FILE, PROFILE, Key, Section, step, unknown_key
-from wats.config.profile import Config, ProfileSource, SecretSources
+from wats.config.profile import Config, GraphConfig, ProfileSource
+from wats.config.secret_sources import SecretSources
 from wats.errors import ConfigError, ConfigIssue
 
 MAX_ITEMS: Final = 32
 _ABSENT: Final = object()
+_GRAPH_DEFAULTS: Final = {
+    each.name: each.default for each in fields(GraphConfig) if each.default is not MISSING
+}
 
 
 def parse_config(document: object) -> Config:
@@ -53,6 +58,10 @@ class _Reader:
             return {}
         found = self._entries(value, PROFILE, path)
         self._refuse_collisions(found, path)
+        graph = {**_GRAPH_DEFAULTS, **found.get("graph", {})}
+        if graph["connect_seconds"] >= graph["timeout_seconds"]:
+            expects = "less than 'timeoutSeconds'"
+            self._refuse("invalid_graph", f"{path}.graph.connectSeconds", expects)
         return found
 
     def _entries(

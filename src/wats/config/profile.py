@@ -4,45 +4,15 @@ This is the complete table. Each field carries its `Spec`, and the parser, the r
 documentation are generated from these fields, so that every key is known to all three.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 from wats.config import checks
-from wats.config.checks import Check
-from wats.errors import ConfigError, ConfigIssue
-from wats.privacy import Secret
+from wats.config.checks import Check, key
+from wats.config.secret_sources import SecretSource, SecretSources, accept_source
 
 MIB = 1_048_576
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spec:
-    """The properties of a config key, except its name and default.
-
-    Attributes:
-        check: The rule for its value; for a secret, the rule for its source.
-        code: The code of an issue with this key.
-        meaning: One sentence for the documentation.
-        name: The key in the file, where it is not the attribute in camelCase.
-        section: The section of a secret, since all secrets are kept together.
-        secret: The rule for the secret itself.
-        repeats: Whether a list may replace one value. The attribute is always a tuple.
-        shy: Whether `redact` hides the value.
-    """
-
-    check: Check
-    code: str
-    meaning: str
-    name: str | None = None
-    section: str | None = None
-    secret: Check | None = None
-    repeats: bool = False
-    shy: bool = False
-
-
-def _key(check: Check, code: str, meaning: str, **more: Any) -> Mapping[str, Spec]:
-    return {"spec": Spec(check=check, code=code, meaning=meaning, **more)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,14 +20,14 @@ class GraphConfig:
     """The address of Graph, and its API version."""
 
     api_version: str = field(
-        metadata=_key(
+        metadata=key(
             checks.graph_version,
             "invalid_api_version",
             "The Graph API version of every call.",
         )
     )
     base_url: str = field(
-        metadata=_key(
+        metadata=key(
             checks.graph_url,
             "invalid_base_url",
             "The URL of Graph: `https://graph.facebook.com`, or a proxy or simulator.",
@@ -65,11 +35,53 @@ class GraphConfig:
     )
     app_secret_proof: bool = field(
         default=True,
-        metadata=_key(
+        metadata=key(
             checks.flag,
             "invalid_app_secret_proof",
             "Whether Graph calls carry `appsecret_proof`, made with the first `webhook.appSecret`. "
             "Switch it off if the access token belongs to another app.",
+        ),
+    )
+    proxy: str | None = field(
+        default=None,
+        metadata=key(
+            checks.proxy,
+            "invalid_graph",
+            "The forward proxy of Graph calls; `environment` uses `HTTPS_PROXY` and `NO_PROXY`, "
+            "which are ignored otherwise.",
+        ),
+    )
+    connect_seconds: float = field(
+        default=5.0,
+        metadata=key(
+            checks.number(0.1, 300),
+            "invalid_graph",
+            "The time limit for a connection to Graph, including the wait for a free one; less "
+            "than `timeoutSeconds`.",
+        ),
+    )
+    read_seconds: float = field(
+        default=20.0,
+        metadata=key(
+            checks.number(0.1, 300),
+            "invalid_graph",
+            "The longest silence while waiting for a response of Graph.",
+        ),
+    )
+    timeout_seconds: float = field(
+        default=30.0,
+        metadata=key(
+            checks.number(0.2, 600),
+            "invalid_graph",
+            "The time limit of a Graph call.",
+        ),
+    )
+    max_connections: int = field(
+        default=100,
+        metadata=key(
+            checks.whole(1, 10_000),
+            "invalid_graph",
+            "The maximum number of connections to Graph per process; further calls wait.",
         ),
     )
 
@@ -79,7 +91,7 @@ class WhatsAppConfig:
     """The account and the number that messages are sent from."""
 
     waba_id: str = field(
-        metadata=_key(
+        metadata=key(
             checks.account_id,
             "invalid_whatsapp",
             "The id of the WhatsApp Business Account, with or without quotes.",
@@ -87,7 +99,7 @@ class WhatsAppConfig:
         )
     )
     phone_number_id: str = field(
-        metadata=_key(
+        metadata=key(
             checks.phone_number_id,
             "invalid_whatsapp",
             "The id of the business phone number, not the number itself.",
@@ -101,7 +113,7 @@ class WebhookConfig:
     """The endpoint for Meta's webhooks."""
 
     path: str = field(
-        metadata=_key(
+        metadata=key(
             checks.absolute_path,
             "invalid_webhook_path",
             "The path of the webhook; one trailing slash is removed.",
@@ -109,7 +121,7 @@ class WebhookConfig:
     )
     max_body_bytes: int = field(
         default=3 * MIB,
-        metadata=_key(
+        metadata=key(
             checks.whole(1, 10 * MIB),
             "invalid_max_body_bytes",
             "The maximum size of a webhook body; the default is Meta's maximum.",
@@ -122,17 +134,17 @@ class ServiceConfig:
     """The path of our own API."""
 
     host: str = field(
-        metadata=_key(
+        metadata=key(
             checks.bind_host,
             "invalid_service_host",
             "The address to listen on; `127.0.0.1` accepts connections from this machine only.",
         )
     )
     port: int = field(
-        metadata=_key(checks.port, "invalid_service_port", "The TCP port to listen on.")
+        metadata=key(checks.port, "invalid_service_port", "The TCP port to listen on.")
     )
     api_prefix: str = field(
-        metadata=_key(
+        metadata=key(
             checks.absolute_path,
             "invalid_service_api_prefix",
             "The prefix of all API routes; one trailing slash is removed.",
@@ -140,7 +152,7 @@ class ServiceConfig:
     )
     public_url: str | None = field(
         default=None,
-        metadata=_key(
+        metadata=key(
             checks.web_url,
             "invalid_service_public_url",
             "The public URL of the service, for the API document.",
@@ -148,45 +160,50 @@ class ServiceConfig:
     )
     workers: int = field(
         default=1,
-        metadata=_key(
+        metadata=key(
             checks.workers,
             "invalid_service_workers",
             "The number of worker processes of `wats serve`.",
         ),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class EnvRef:
-    """A secret is in the environment variable *name*."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class FileRef:
-    """A secret is in the file *path*, which is relative to the config file."""
-
-    path: str
-
-
-SecretSource: TypeAlias = EnvRef | FileRef
-"""The source of one secret."""
-
-_FILE = checks.printable(4096, "the path of a file")
-
-
-def _accept_source(value: object) -> SecretSource | None:
-    match value:
-        case {"env": str(name), **more} if not more and checks.variable_name.accept(name):
-            return EnvRef(name)
-        case {"file": str(path), **more} if not more and _FILE.accept(path):
-            return FileRef(path)
-    return None
+    keep_alive_seconds: float = field(
+        default=620.0,
+        metadata=key(
+            checks.number(1, 86_400),
+            "invalid_service",
+            "How long an idle connection stays open between requests; longer than the idle "
+            "timeout of the load balancer or proxy in front.",
+        ),
+    )
+    request_seconds: float = field(
+        default=30.0,
+        metadata=key(
+            checks.number(0.1, 3600),
+            "invalid_service",
+            "The time limit for the arrival of a request, from its first byte.",
+        ),
+    )
+    drain_seconds: float = field(
+        default=5.0,
+        metadata=key(
+            checks.number(0, 3600),
+            "invalid_service",
+            "How long new connections are accepted after SIGTERM, while `/readyz` returns 503, so "
+            "that load balancers notice.",
+        ),
+    )
+    shutdown_seconds: float = field(
+        default=15.0,
+        metadata=key(
+            checks.number(0, 3600),
+            "invalid_service",
+            "The time limit of requests in progress at a shutdown, after the drain.",
+        ),
+    )
 
 
 def _accept_database(value: object) -> object:
-    return _accept_source(value) or checks.public_database_url.accept(value)
+    return accept_source(value) or checks.public_database_url.accept(value)
 
 
 _DATABASE = Check(
@@ -200,11 +217,19 @@ class PersistenceConfig:
 
     url: str | SecretSource | None = field(
         default="sqlite:///wats.db",
-        metadata=_key(
+        metadata=key(
             _DATABASE,
             "invalid_persistence",
             "The URL of the database. A relative file path starts at the working directory.",
             shy=True,
+        ),
+    )
+    timeout_seconds: float = field(
+        default=5.0,
+        metadata=key(
+            checks.number(0.1, 300),
+            "invalid_persistence",
+            "The time limit of a store operation; a slower one fails with 503.",
         ),
     )
 
@@ -215,7 +240,7 @@ class GroupsConfig:
 
     enabled: bool = field(
         default=False,
-        metadata=_key(checks.flag, "invalid_groups", "Whether the group routes are served."),
+        metadata=key(checks.flag, "invalid_groups", "Whether the group routes are served."),
     )
 
 
@@ -229,7 +254,7 @@ class TelemetryConfig:
 
     families: Literal["contract", "operator"] = field(
         default="contract",
-        metadata=_key(
+        metadata=key(
             checks.one_of("contract", "operator"),
             "invalid_telemetry",
             "The set of metric families; `operator` includes `contract`.",
@@ -237,7 +262,7 @@ class TelemetryConfig:
     )
     sink: str | None = field(
         default=None,
-        metadata=_key(
+        metadata=key(
             checks.function,
             "invalid_telemetry",
             "The import name of a function that returns a telemetry sink; `wats serve` calls it "
@@ -252,7 +277,7 @@ class InboxConfig:
 
     concurrency: int = field(
         default=128,
-        metadata=_key(
+        metadata=key(
             checks.whole(1, 1024),
             "invalid_inbox",
             "The maximum number of concurrent calls per handler and process.",
@@ -260,13 +285,11 @@ class InboxConfig:
     )
     handler_timeout_seconds: float = field(
         default=30.0,
-        metadata=_key(
-            checks.number(0.1, 3600), "invalid_inbox", "The timeout of one handler call."
-        ),
+        metadata=key(checks.number(0.1, 3600), "invalid_inbox", "The timeout of one handler call."),
     )
     max_attempts: int = field(
         default=10,
-        metadata=_key(
+        metadata=key(
             checks.whole(1, 1000),
             "invalid_inbox",
             "The number of attempts before an update becomes a dead letter.",
@@ -274,7 +297,7 @@ class InboxConfig:
     )
     lease_seconds: float = field(
         default=30.0,
-        metadata=_key(
+        metadata=key(
             checks.number(1, 3600),
             "invalid_inbox",
             "The duration of a lease: after a crash, an update is retried when its lease expires.",
@@ -282,7 +305,7 @@ class InboxConfig:
     )
     retention_days: float = field(
         default=8.0,
-        metadata=_key(
+        metadata=key(
             checks.number(0, 3650),
             "invalid_inbox",
             "The retention of update keys, which detect redeliveries. Meta redelivers for up to "
@@ -291,7 +314,7 @@ class InboxConfig:
     )
     dead_retention_days: float = field(
         default=30.0,
-        metadata=_key(
+        metadata=key(
             checks.number(0, 3650),
             "invalid_inbox",
             "The retention of dead letters, including their content.",
@@ -305,7 +328,7 @@ class MessagesConfig:
 
     retention_days: int = field(
         default=90,
-        metadata=_key(
+        metadata=key(
             checks.whole(1, 3650),
             "invalid_messages",
             "The retention of message records, but at least `inbox.retentionDays`, because records "
@@ -314,7 +337,7 @@ class MessagesConfig:
     )
     idempotency_hours: int = field(
         default=24,
-        metadata=_key(
+        metadata=key(
             checks.whole(1, 8760),
             "invalid_messages",
             "The retention of idempotency keys.",
@@ -336,7 +359,7 @@ class Profile:
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
     handlers: tuple[str, ...] = field(
         default=(),
-        metadata=_key(
+        metadata=key(
             checks.function,
             "invalid_handlers",
             "The import names of the handlers, which are called with every update.",
@@ -345,69 +368,6 @@ class Profile:
     )
     inbox: InboxConfig = field(default_factory=InboxConfig)
     messages: MessagesConfig = field(default_factory=MessagesConfig)
-
-
-_SOURCE = Check("{env: NAME} or {file: PATH}", _accept_source)
-
-
-def _secret(section: str, name: str, value: Check, meaning: str, **more: Any) -> Mapping[str, Spec]:
-    return _key(
-        _SOURCE, "invalid_env_ref", meaning, section=section, name=name, secret=value, **more
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SecretSources:
-    """The sources of the secrets of a profile. Each may have several."""
-
-    access_token: tuple[SecretSource] = field(
-        metadata=_secret("auth", "accessToken", checks.token, "The bearer token for Graph calls.")
-    )
-    verify_token: tuple[SecretSource] = field(
-        metadata=_secret(
-            "webhook",
-            "verifyToken",
-            checks.verify_token,
-            "The token that Meta sends when the webhook is set up.",
-        )
-    )
-    app_secrets: tuple[SecretSource, ...] = field(
-        metadata=_secret(
-            "webhook",
-            "appSecret",
-            checks.token,
-            "The key of webhook signatures; a list during rotation.",
-            repeats=True,
-        )
-    )
-    bearer_tokens: tuple[SecretSource, ...] = field(
-        metadata=_secret(
-            "service",
-            "bearerToken",
-            checks.bearer_token,
-            "The bearer token for the API and the operator endpoints; a list during rotation.",
-            repeats=True,
-        )
-    )
-    database_password: tuple[SecretSource, ...] = field(
-        default=(),
-        metadata=_secret(
-            "persistence",
-            "password",
-            checks.password,
-            "The password of a PostgreSQL database; it replaces the one in `url`.",
-        ),
-    )
-    telemetry_tokens: tuple[SecretSource, ...] = field(
-        default=(),
-        metadata=_secret(
-            "telemetry",
-            "bearerToken",
-            checks.bearer_token,
-            "A bearer token for the operator endpoints only, for scrapers; a list during rotation.",
-            repeats=True,
-        ),
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -422,60 +382,19 @@ class Config:
     """A whole valid config file. No secret has been read yet."""
 
     version: int = field(
-        metadata=_key(checks.version, "invalid_version", "The version of the config format.")
+        metadata=key(checks.version, "invalid_version", "The version of the config format.")
     )
     default_profile: str = field(
-        metadata=_key(
+        metadata=key(
             checks.name,
             "missing_default_profile",
             "The name of the profile that is used unless another is selected.",
         )
     )
     profiles: Mapping[str, ProfileSource] = field(
-        metadata=_key(
+        metadata=key(
             checks.profiles,
             "invalid_profiles",
             "One profile for each business number. All profiles are validated, one is served.",
         )
     )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Secrets:
-    """The secrets of one profile. If one has several values, each is active.
-
-    `database_password` has at most one.
-
-    Raises:
-        ConfigError: With an issue for each secret that is invalid in a config file too, such as a
-            bearer token that is easily guessed. No secret is shown.
-    """
-
-    access_token: Secret
-    verify_token: Secret
-    app_secrets: tuple[Secret, ...]
-    bearer_tokens: tuple[Secret, ...]
-    telemetry_tokens: tuple[Secret, ...] = ()
-    database_password: tuple[Secret, ...] = ()
-    database_url: Secret | None = None
-    """The database, if the profile names only the source of its URL."""
-
-    def __post_init__(self) -> None:
-        """Apply the rules of the config file to values from code."""
-        issues = [
-            ConfigIssue("invalid_secret", f"secrets.{place}", f"Must be {rule.expects}.")
-            for place, secret, rule in self._rules()
-            if rule.accept(secret.reveal()) is None
-        ]
-        if issues:
-            raise ConfigError(issues)
-
-    def _rules(self) -> Iterator[tuple[str, Secret, Check]]:
-        for attribute in fields(SecretSources):
-            rule: Check = attribute.metadata["spec"].secret
-            held: Secret | tuple[Secret, ...] = getattr(self, attribute.name)
-            if isinstance(held, Secret):
-                yield attribute.name, held, rule
-            else:
-                for i, secret in enumerate(held):
-                    yield f"{attribute.name}[{i}]", secret, rule

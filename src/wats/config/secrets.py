@@ -9,7 +9,8 @@ from wats.config import checks
 from wats.config.checks import Check
 from wats.config.fields import PROFILE, Section, attempt, step, variable
 from wats.config.files import read_text
-from wats.config.profile import EnvRef, FileRef, Profile, ProfileSource, Secrets, SecretSource
+from wats.config.profile import Profile, ProfileSource
+from wats.config.secret_sources import EnvRef, FileRef, Secrets, SecretSource
 from wats.errors import ConfigError, ConfigIssue
 from wats.privacy import Secret
 

@@ -59,6 +59,7 @@ _CHUNK_BYTES: Final = 64 * 1024
 _NEVER_WRITTEN: Final = (
     aiohttp.ClientConnectorError,  # DNS, a refused connection, TLS
     aiohttp.ConnectionTimeoutError,  # no connection in time, waiting for a free one included
+    aiohttp.ClientHttpProxyError,  # the proxy refused the tunnel
     aiohttp.InvalidURL,
 )
 
@@ -122,8 +123,9 @@ class _Reply:
 class GraphClient:
     """Calls Graph, with one pool of connections, bounded in number, time and size.
 
-    The access token is sent to the host of *base_url* only: redirects are not followed, and the
-    environment's proxies are not used. A POST, PUT, PATCH or DELETE is written at most once.
+    The access token is sent to the host of *base_url* only: redirects are not followed, and a proxy
+    is used only if it is given, and sees encrypted bytes if *base_url* is https. A POST, PUT, PATCH
+    or DELETE is written at most once.
 
     Args:
         base_url: Graph's address; its path or query is kept.
@@ -138,6 +140,7 @@ class GraphClient:
         read_seconds: The longest silence while waiting for a response.
         total_seconds: The time limit of a call; more than *connect_seconds*, so that exceeding it
             always means that the request was written.
+        proxy: The URL of a forward proxy, for a session of our own.
         max_connections: The limit of concurrent connections; further calls wait for a free one.
         max_answer_bytes: The longest body that is read, after decompression.
 
@@ -157,6 +160,7 @@ class GraphClient:
         connect_seconds: float = CONNECT_SECONDS,
         read_seconds: float = READ_SECONDS,
         total_seconds: float = TOTAL_SECONDS,
+        proxy: str | None = None,
         max_connections: int = MAX_CONNECTIONS,
         max_answer_bytes: int = MAX_ANSWER_BYTES,
     ) -> None:
@@ -189,6 +193,7 @@ class GraphClient:
         self._timeout = aiohttp.ClientTimeout(
             total=total_seconds, connect=connect_seconds, sock_read=read_seconds
         )
+        self._proxy = proxy if session is None else None
         self._max_connections = max_connections
         self._max_answer_bytes = max_answer_bytes
 
@@ -284,6 +289,7 @@ class GraphClient:
                 allow_redirects=False,
                 raise_for_status=False,
                 timeout=self._timeout,
+                proxy=self._proxy,
                 middlewares=() if method == "GET" else (_write_once,),
             ) as response:
                 return _Reply(response.status, response.headers, await self._read(response))

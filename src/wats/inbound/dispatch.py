@@ -21,11 +21,12 @@ from wats.config import InboxConfig
 from wats.inbound import updates
 from wats.inbound.handlers import HandlerCall, HandlerCalls, Handlers
 from wats.inbound.updates import Update
+from wats.log import Log
 from wats.store import Slots, Store
 from wats.store.records import Arrival, Consumer, Delivery, DeliveryState, Received, Settlement
 from wats.telemetry import Telemetry, error_name
 from wats.telemetry.contract.values import Outcome, UpdateKind
-from wats.telemetry.sinks.isolation import FailureLog, Log
+from wats.telemetry.sinks.isolation import FailureLog
 from wats.worker import Duties, Worker
 
 # Looked up once: Python 3.11 needs 0.1 us for a member of an Enum.

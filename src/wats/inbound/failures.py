@@ -11,11 +11,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, NamedTuple
 
+from wats.log import Log
 from wats.telemetry import error_name
 from wats.telemetry.contract.labels import OTHER_TARGET, TARGET_NAME
 from wats.telemetry.contract.values import UpdateKind
 from wats.telemetry.repeats import Repeats
-from wats.telemetry.sinks.isolation import Log
 
 _FILE: Final = re.compile(r"(?!.*[0-9]{7})[A-Za-z0-9_]{1,80}\.py", re.ASCII)
 

@@ -11,10 +11,10 @@ from wats.errors import ConfigError, ConfigIssue
 from wats.inbound.failures import HandlerFailures, function_of
 from wats.inbound.updates import Update
 from wats.inbound.watchdog import Call, Watchdog
+from wats.log import Log, write_json_line
 from wats.references import ImportFailed, import_reference
 from wats.telemetry import Telemetry
 from wats.telemetry.contract.values import Outcome, UpdateKind
-from wats.telemetry.sinks.isolation import Log, write_json_line
 
 _SUCCESS: Final = Outcome.SUCCESS  # a look-up of 0.1 us in Python 3.11
 

@@ -17,12 +17,12 @@ from wats.inbound.news import News
 from wats.inbound.normalize import Normalized, normalize
 from wats.inbound.signature import SignatureCheck
 from wats.inbound.updates import Update
+from wats.log import Log, write_json_line
 from wats.privacy import short_fingerprint
 from wats.store import Store
 from wats.store.records import Arrival, Received
 from wats.telemetry import Telemetry
 from wats.telemetry.contract.values import Outcome
-from wats.telemetry.sinks.isolation import Log, write_json_line
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):

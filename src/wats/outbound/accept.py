@@ -26,13 +26,13 @@ from wats.errors import (
     StoreUnavailable,
 )
 from wats.graph.client import TOTAL_SECONDS, GraphClient
+from wats.log import Log
 from wats.outbound import answers
 from wats.outbound.failures import report_graph_failure
 from wats.outbound.messages import Outgoing, canonical, is_plain
 from wats.store import Store
 from wats.store.records import Direction, MessageRecord, ReservationOutcome
 from wats.telemetry import EndpointFamily, Outcome, Telemetry, error_name
-from wats.telemetry.sinks.isolation import Log
 
 MAX_KEY_LENGTH: Final = 256
 STORE_SECONDS: Final = 30.0

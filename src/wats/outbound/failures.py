@@ -6,8 +6,8 @@ from typing import Final
 
 from wats.errors import GraphError
 from wats.graph.parameters import renamed
+from wats.log import Log
 from wats.telemetry import Telemetry
-from wats.telemetry.sinks.isolation import Log
 
 OUTCOMES: Final = {False: "not_sent", True: "unknown"}
 """The outcome of a failed request, by whether it may have been carried out."""

@@ -18,9 +18,9 @@ from typing import Final
 from typing_extensions import override
 
 from wats.clock import to_iso, utc_now
+from wats.log import Log, write_json_line
 from wats.telemetry import error_name
 from wats.telemetry.repeats import Repeats
-from wats.telemetry.sinks.isolation import Log, write_json_line
 
 LIBRARIES: Final = ("aiohttp", "asyncio", "opentelemetry", "python", "uvicorn", "uvloop")
 OTHER: Final = "other"

@@ -6,6 +6,8 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from math import ceil
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -19,9 +21,6 @@ from wats.process.shared_listener import Share, SharedListener, shares_of
 from wats.web.webhooks import NO_HOOK, Hook
 
 BACKLOG = 2048
-
-KEEP_ALIVE_SECONDS = 75
-"""How long an idle connection stays open: longer than load balancers keep theirs to us."""
 
 GRACE_SECONDS = 15
 """The time limit of requests in progress when the server stops."""
@@ -40,11 +39,13 @@ class Server(uvicorn.Server):
 
     Args:
         ready: Called with the URL once connections are accepted.
-        draining: Called when no connection is accepted any more, and the open ones begin to end.
+        draining: Called when the server begins to stop.
         hook: The webhook route of *app*, to serve its requests on the fast path.
         share: The share of this process in the connections, if others accept from the same socket.
-        request_seconds: The time limit for the arrival of a request.
         limits: The bounds of connections, if not the usual ones.
+        drain_seconds: How long it accepts connections after SIGTERM, as load balancers need time to
+            notice. SIGINT, of a terminal, skips this time.
+        grace_seconds: The time limit of requests in progress, after that.
     """
 
     def __init__(
@@ -55,8 +56,9 @@ class Server(uvicorn.Server):
         draining: Callable[[], None] = _ignore_drain,
         hook: Hook = NO_HOOK,
         share: Share | None = None,
-        request_seconds: float = 30.0,
         limits: ConnectionLimits | None = None,
+        drain_seconds: float = 0.0,
+        grace_seconds: float = GRACE_SECONDS,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -69,16 +71,16 @@ class Server(uvicorn.Server):
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                timeout_graceful_shutdown=GRACE_SECONDS,
+                timeout_graceful_shutdown=ceil(grace_seconds),
             )
         )
         self._ready = ready
         self._draining = draining
         self._hook = hook
         self._share = share if share is not None else shares_of(1)[0]
-        self._limits = limits or ConnectionLimits(
-            request_seconds=request_seconds, keep_alive_seconds=KEEP_ALIVE_SECONDS
-        )
+        self._limits = limits or ConnectionLimits()
+        self._drain_seconds = drain_seconds
+        self._is_interrupted = False
         self._admission = Admission(self.server_state.connections, self._limits)  # type: ignore[arg-type]  # they are ours
         self._listener: SharedListener | None = None
         self._ticking: asyncio.TimerHandle | None = None
@@ -110,6 +112,7 @@ class Server(uvicorn.Server):
     @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._draining()
+        await self._drain()
         if self._listener is not None:
             await self._listener.close()
             self._listener = None
@@ -118,6 +121,20 @@ class Server(uvicorn.Server):
         finally:
             if self._ticking is not None:
                 self._ticking.cancel()
+
+    async def _drain(self) -> None:
+        """Serve as before, until load balancers had time to notice the readiness probe."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._drain_seconds
+        # Polled, as a signal handler must not touch an event of the loop.
+        while loop.time() < until and not self._is_interrupted:  # noqa: ASYNC110
+            await asyncio.sleep(TICK_SECONDS)
+
+    @override
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if sig == signal.SIGINT:
+            self._is_interrupted = True
+        super().handle_exit(sig, frame)
 
     def _tick(self) -> None:
         """Enforce deadlines, also during the drain, when uvicorn does not tick any more."""

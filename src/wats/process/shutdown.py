@@ -1,5 +1,6 @@
 """The end of a service process: within a deadline, and without exception text."""
 
+import asyncio
 import contextlib
 import os
 import resource
@@ -14,13 +15,17 @@ import click
 import uvloop
 from typing_extensions import override
 
+from wats.clock import to_iso, utc_now
+from wats.config import ServiceConfig
+from wats.log import drain_output, write_json_line
+from wats.process.http.admission import ConnectionLimits
 from wats.process.library_logging import report
-from wats.process.server import GRACE_SECONDS, Server
+from wats.process.server import Server
 from wats.process.sink_lifecycle import CLOSE_SECONDS
+from wats.service import WatsApp
 from wats.service.components import DRAIN_SECONDS
 
-STOP_SECONDS: Final = GRACE_SECONDS + DRAIN_SECONDS + CLOSE_SECONDS + 3.0
-"""How long a stop may take: the limits of requests, handlers and the sink, and a margin."""
+MARGIN_SECONDS: Final = 3.0
 
 LEFTOVER_SECONDS: Final = 2.0
 """The time limit of tasks and threads of handlers after everything else has ended."""
@@ -60,27 +65,54 @@ def exit_after(seconds: float, exit_code: int, *, unless: threading.Event) -> No
 
     def wait() -> None:
         if not unless.wait(seconds):
+            drain_output()
             os._exit(exit_code)
 
     threading.Thread(target=wait, name="wats-exit", daemon=True).start()
 
 
+def stop_seconds_of(service: ServiceConfig) -> float:
+    """Return how long a stop may take: drain, requests, handlers and the sink, and a margin."""
+    configured = service.drain_seconds + service.shutdown_seconds
+    return configured + DRAIN_SECONDS + CLOSE_SECONDS + MARGIN_SECONDS
+
+
 class BoundedServer(Server):
-    """A server whose process is killed `STOP_SECONDS` after the first signal at the latest."""
+    """A server with the limits of *service*, whose process is killed if its stop exceeds them."""
 
     _has_deadline = False
+
+    def __init__(self, app: WatsApp, service: ServiceConfig, **options: Any) -> None:
+        super().__init__(
+            app,
+            draining=app.drain,
+            hook=app.hook,
+            limits=ConnectionLimits(
+                request_seconds=service.request_seconds,
+                keep_alive_seconds=service.keep_alive_seconds,
+            ),
+            drain_seconds=service.drain_seconds,
+            grace_seconds=service.shutdown_seconds,
+            **options,
+        )
+        self._stop_seconds = stop_seconds_of(service)
 
     @override
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stop on SIGHUP as well, unless it is ignored, as `nohup` has it."""
+        """Log SIGHUP and go on, unless it is ignored, as `nohup` has it."""
         before = signal.getsignal(signal.SIGHUP)
-        if before is not signal.SIG_IGN:
-            signal.signal(signal.SIGHUP, self.handle_exit)
+        if before is signal.SIG_IGN:
+            with super().capture_signals():
+                yield
+            return
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, log_hangup)
         try:
             with super().capture_signals():
                 yield
         finally:
+            loop.remove_signal_handler(signal.SIGHUP)
             signal.signal(signal.SIGHUP, before)
 
     @override
@@ -89,8 +121,19 @@ class BoundedServer(Server):
             self._has_deadline = True
             # By the kernel: a thread must not be started here, as its locks may be held by the
             # interrupted code, and could not run if that code never returns.
-            signal.alarm(ceil(STOP_SECONDS))
+            signal.alarm(ceil(self._stop_seconds))
         super().handle_exit(sig, frame)
+
+
+def log_hangup() -> None:
+    """Log that SIGHUP was ignored. The config is read at the start only."""
+    write_json_line({"event": "wats.signal.ignored", "at": to_iso(utc_now())})
+
+
+def survive_hangup() -> None:
+    """Keep SIGHUP from ending this process before and after it serves, unless it is ignored."""
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda _number, _frame: None)
 
 
 def forbid_core_files() -> None:

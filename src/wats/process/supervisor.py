@@ -3,9 +3,10 @@
     starting ──all accept──▶ running ──SIGTERM, SIGINT──▶ stopping ──▶ exit code 0
         └──one ends──▶ stopping ──▶ 1    └──one ends──▶ another one takes its seat
 
-The supervisor has no event loop, no thread and no connection, so it can fork at any time, and
-little in it can fail. It sleeps until a signal arrives, a worker reports or a pause is over. The
-first worker starts alone: it migrates the store, or reports for all that it cannot start.
+The supervisor has no event loop and no connection, and no thread except that of the log, which a
+fork does not disturb. So it can fork at any time, and little in it can fail. It sleeps until a
+signal arrives, a worker reports or a pause is over. The first worker starts alone: it migrates the
+store, or reports for all that it cannot start.
 """
 
 import os
@@ -24,10 +25,10 @@ import msgspec
 
 from wats.clock import to_iso, utc_now
 from wats.errors import WatsError
+from wats.log import Log, write_json_line
 from wats.process.shared_listener import Share
 from wats.telemetry import error_name
 from wats.telemetry.metrics.shared_memory import Board
-from wats.telemetry.sinks.isolation import Log, write_json_line
 
 QUICK_SECONDS: Final = 10.0
 """A worker that ends sooner than this after its start has ended quickly."""
@@ -181,6 +182,7 @@ class Supervisor:
         shares: Their shares of the connections; that of a dead worker is withdrawn.
         ready: Called once, as soon as all workers accept connections.
         stopping: Called before the workers are signalled to end.
+        hung_up: Called after a SIGHUP, which changes nothing else.
         stop_seconds: How long they may take to end when signalled, before they are killed.
         log: Receives every replacement.
         monotonic: The clock.
@@ -194,6 +196,7 @@ class Supervisor:
         ready: Callable[[], None],
         stopping: Callable[[], None],
         stop_seconds: float,
+        hung_up: Callable[[], None],
         log: Log = write_json_line,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -202,6 +205,7 @@ class Supervisor:
         self._ready = ready
         self._stopping = stopping
         self._stop_seconds = stop_seconds
+        self._hung_up = hung_up
         self._log = log
         self._now = monotonic
         self._slots: list[_WorkerSlot] = []
@@ -302,6 +306,9 @@ class Supervisor:
     def _heed(self, number: int) -> None:
         if number == signal.SIGCHLD:
             return  # each slot is checked to find the process
+        if number == signal.SIGHUP:
+            self._hung_up()
+            return
         if not self._is_stopping:
             self._stop()
         elif number == signal.SIGINT:

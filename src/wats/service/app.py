@@ -1,16 +1,18 @@
 """The gateway as an ASGI application, which starts and stops its components."""
 
 import asyncio
+import os
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 
-from wats.errors import StoreError
+from wats.errors import ForkedApplication, WatsError
 from wats.inbound.handlers import Handler, Handlers
 from wats.service.components import Component
 from wats.telemetry import Telemetry
 from wats.telemetry.contract.values import LifecycleEvent, UpdateKind
 from wats.web.app import Web
 from wats.web.exchange import Receive, Scope, Send
+from wats.web.parts import Life, Phase
 from wats.web.webhooks import Hook
 
 
@@ -27,18 +29,19 @@ class WatsApp:
         *,
         web: Web,
         hook: Hook,
+        life: Life,
         handlers: Handlers,
         components: Sequence[Component],
         telemetry: Telemetry,
     ) -> None:
         self._web = web
         self._hook = hook
+        self._life = life
+        self._process = os.getpid()
         self._handlers = handlers
         self._components = components
         self._telemetry = telemetry
         self._started = AsyncExitStack()
-        self._running = False
-        self._draining = False
         self._changing = asyncio.Lock()
 
     def on(self, *kinds: UpdateKind | str) -> Callable[[Handler], Handler]:
@@ -71,9 +74,12 @@ class WatsApp:
 
         Raises:
             StoreError: The store cannot be opened or migrated; nothing runs then.
+            ForkedApplication: Another process made the application, and forked this one.
         """
+        if os.getpid() != self._process:
+            raise ForkedApplication
         async with self._changing:
-            if self._running:
+            if self._life.phase is not Phase.STOPPED:
                 return
             self._handlers.freeze()
             self._telemetry.use_targets(self._handlers.names)
@@ -82,25 +88,25 @@ class WatsApp:
                     await component.start()
                     started.push_async_callback(component.stop)
                 self._started = started.pop_all()
-            self._running, self._draining = True, False
+            self._life.phase = Phase.RUNNING
             self._telemetry.service.event(LifecycleEvent.STARTED)
 
     def drain(self) -> None:
-        """Record that the service begins to stop, unless this was recorded already.
+        """Fail the readiness probe, and record that the service begins to stop. Is idempotent.
 
         For a server that finishes requests before it stops the application.
         """
-        if self._running and not self._draining:
-            self._draining = True
+        if self._life.phase is Phase.RUNNING:
+            self._life.phase = Phase.DRAINING
             self._telemetry.service.event(LifecycleEvent.DRAINING)
 
     async def stop(self) -> None:
         """Let running work finish, within bounds, and release all resources. Is idempotent."""
         async with self._changing:
-            if not self._running:
+            if self._life.phase is Phase.STOPPED:
                 return
             self.drain()
-            self._running = False
+            self._life.phase = Phase.STOPPED
             await self._started.aclose()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,7 +126,7 @@ class WatsApp:
         await receive()
         try:
             await self.start()
-        except StoreError as error:
+        except WatsError as error:
             await send({"type": "lifespan.startup.failed", "message": error.message})
             return
         await send({"type": "lifespan.startup.complete"})

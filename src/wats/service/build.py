@@ -11,10 +11,12 @@ from wats.clock import Now, to_iso, utc_now
 from wats.config import Profile, Secrets
 from wats.graph.client import GraphClient
 from wats.graph.errors import ERROR_NAMES
+from wats.graph.proxy import proxy_for
 from wats.inbound.dispatch import Dispatcher
 from wats.inbound.handlers import Handler, Handlers, import_handler
 from wats.inbound.receive import Receiver
 from wats.inbound.signature import SignatureCheck
+from wats.log import Log, write_json_line
 from wats.outbound.accept import Acceptor
 from wats.service.app import WatsApp
 from wats.service.components import DRAIN_SECONDS, Component, Inbound, Outbound, Storage
@@ -23,11 +25,10 @@ from wats.store import Store
 from wats.telemetry import Telemetry, TelemetrySink
 from wats.telemetry.contract.values import FamilySet
 from wats.telemetry.metrics.shared_memory import Board
-from wats.telemetry.sinks.isolation import Log, write_json_line
 from wats.web.app import Web, route_labels
 from wats.web.auth import Gate
 from wats.web.openapi import build_document
-from wats.web.parts import Parts
+from wats.web.parts import Life, Parts
 from wats.web.routing import Route
 from wats.web.table import route_table
 from wats.web.webhooks import Hook
@@ -95,9 +96,10 @@ def create_wats_service_app(
     # Stopped in the opposite order: handlers that finish may still need the store and Graph.
     components: list[Component] = [outbound]
     if persistence is not None:
-        components += [Storage(persistence, telemetry), inbound]
+        components += [Storage(persistence, telemetry, board is None), inbound]
         components.append(_upkeep(common, persistence, row == 0, checkpoint_seconds))
-    web = _web(common, table, outbound, inbound, groups_enabled=groups_enabled)
+    life = Life()
+    web = _web(common, table, outbound, inbound, life, groups_enabled=groups_enabled)
     hook = Hook(
         path=profile.webhook.path.encode("ascii"),
         max_body_bytes=profile.webhook.max_body_bytes,
@@ -105,7 +107,12 @@ def create_wats_service_app(
         refused=web.count_refused,
     )
     return WatsApp(
-        web=web, hook=hook, handlers=registered, components=components, telemetry=telemetry
+        web=web,
+        hook=hook,
+        life=life,
+        handlers=registered,
+        components=components,
+        telemetry=telemetry,
     )
 
 
@@ -138,6 +145,11 @@ def _outbound(common: _BuilderArguments, session: aiohttp.ClientSession | None) 
         telemetry=telemetry.graph,
         app_secret=secrets.app_secrets[0] if profile.graph.app_secret_proof else None,
         session=session,
+        proxy=proxy_for(profile.graph.base_url, profile.graph.proxy),
+        connect_seconds=profile.graph.connect_seconds,
+        read_seconds=profile.graph.read_seconds,
+        total_seconds=profile.graph.timeout_seconds,
+        max_connections=profile.graph.max_connections,
     )
     acceptor = Acceptor(
         graph=graph,
@@ -146,6 +158,7 @@ def _outbound(common: _BuilderArguments, session: aiohttp.ClientSession | None) 
         phone_number_id=profile.whatsapp.phone_number_id,
         log=log,
         idempotency_hours=profile.messages.idempotency_hours,
+        graph_seconds=profile.graph.timeout_seconds,
         now=now,
     )
     return Outbound(graph, acceptor)
@@ -191,6 +204,7 @@ def _web(
     table: Sequence[Route],
     outbound: Outbound,
     inbound: Inbound,
+    life: Life,
     *,
     groups_enabled: bool,
 ) -> Web:
@@ -198,6 +212,7 @@ def _web(
     started = time.monotonic()
     parts = Parts(
         profile=profile,
+        life=life,
         groups_enabled=groups_enabled,
         telemetry=telemetry,
         store=store,

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from wats.errors import StoreError
 from wats.graph.client import GraphClient
 from wats.inbound.dispatch import Dispatcher
 from wats.inbound.receive import Receiver
@@ -46,21 +47,32 @@ class Outbound:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """The store, open while the service runs."""
+    """The store, open while the service runs.
+
+    Attributes:
+        is_alone: Whether no other process shares the counters of this one.
+    """
 
     store: Store
     telemetry: Telemetry
+    is_alone: bool
 
     async def start(self) -> None:
         """Open the store, and migrate it if necessary."""
-        await self.store.open(self.telemetry.store.operation)
+        if self.is_alone:
+            self.store.occupy()
+        try:
+            await self.store.open(self.telemetry.store.operation)
+        except BaseException:
+            await self.store.close()
+            raise
 
     async def stop(self) -> None:
         """Close the store, or abandon a disk that hangs; acknowledged updates are on it."""
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self.store.close()
-        except TimeoutError as error:
+        except (TimeoutError, StoreError) as error:
             self.telemetry.errors.record(error)
 
 

@@ -7,11 +7,12 @@ from typing import Final, TypeAlias
 
 from wats.clock import Now
 from wats.config import InboxConfig, MessagesConfig
+from wats.log import Log
 from wats.store import Store
 from wats.store.records import Retention
 from wats.telemetry import Telemetry
 from wats.telemetry.contract.values import InboxState, UpkeepTask
-from wats.telemetry.sinks.isolation import FailureLog, Log
+from wats.telemetry.sinks.isolation import FailureLog
 
 CLOSE_SECONDS: Final = 5.0
 """How long upkeep may take to end."""

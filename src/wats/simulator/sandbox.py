@@ -2,12 +2,9 @@
 
 import secrets
 import tempfile
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
-
-import click
 
 from wats.config import (
     GraphConfig,
@@ -20,6 +17,7 @@ from wats.config import (
     database_of,
     with_overrides,
 )
+from wats.log import print_line, write_text
 from wats.privacy import Secret
 from wats.service import WatsApp, create_wats_service_app
 from wats.simulator import Simulator, SimulatorSettings
@@ -34,12 +32,10 @@ PORT = 8787
 class Sandbox:
     """An async context in which `app` can be served with `profile`; `greet` explains its use.
 
-    With *show*, it is called with a line for each message on the customers' phones.
+    With *show*, each message on the customers' phones is printed.
     """
 
-    def __init__(
-        self, *, host: str | None, port: int | None, show: Callable[[str], object] | None = None
-    ) -> None:
+    def __init__(self, *, host: str | None, port: int | None, show: bool = False) -> None:
         self._host = host if host is not None else "127.0.0.1"
         self._port = port if port is not None else PORT
         self._show = show
@@ -62,8 +58,8 @@ class Sandbox:
             phone_number_id=PHONE_NUMBER_ID,
         )
         self._simulator = await self._stack.enter_async_context(Simulator(settings))
-        if self._show is not None:
-            self._simulator.show(self._show)
+        if self._show:
+            self._simulator.show(print_line)
         profile = _profile(self._simulator.url, Path(folder) / "sandbox.db")
         self.profile: Profile = with_overrides(profile, host=self._host, port=self._port)
         store = open_store(database_of(self.profile, own)[0] or "")
@@ -83,7 +79,7 @@ class Sandbox:
     def greet(self, url: str) -> None:
         """Connect the fake Meta to the service at *url*, and print instructions on stderr."""
         self._simulator.set_webhook(url + HOOK)
-        click.echo(_GREETING.format(url=url, token=self._token, meta=self._simulator.url), err=True)
+        write_text(_GREETING.format(url=url, token=self._token, meta=self._simulator.url))
 
 
 def _profile(graph_url: str, database: Path) -> Profile:
@@ -92,7 +88,7 @@ def _profile(graph_url: str, database: Path) -> Profile:
         graph=GraphConfig(api_version="v25.0", base_url=graph_url),
         whatsapp=WhatsAppConfig(waba_id=WABA_ID, phone_number_id=PHONE_NUMBER_ID),
         webhook=WebhookConfig(path=HOOK),
-        service=ServiceConfig(host="127.0.0.1", port=PORT, api_prefix="/api"),
+        service=ServiceConfig(host="127.0.0.1", port=PORT, api_prefix="/api", drain_seconds=0.0),
         persistence=PersistenceConfig(url=f"sqlite:///{database}"),
     )
 

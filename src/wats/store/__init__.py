@@ -82,6 +82,15 @@ class Lifecycle(Protocol):
     def adapter(self) -> Adapter:
         """The label value of this database in telemetry."""
 
+    def occupy(self) -> None:
+        """Keep other services from this database, until `close`, if a database permits one only.
+
+        For a service that does not share its counters. Call it before `open`.
+
+        Raises:
+            StoreInUse: Another service uses the database.
+        """
+
     async def open(self, observe: Observe | None = None) -> None:
         """Connect and apply missing migrations. A second call does nothing.
 

@@ -6,6 +6,11 @@
 
 This module runs on the event loop and is independent of the database. A function that takes a
 batch of requests runs the transaction.
+
+A batch has a deadline, unless the database itself limits its transactions. When it has passed, the
+operations of the batch and all that wait for its end fail, and so do new ones until it has ended:
+the disk hangs. If it is committed in the end, its callers have failed, so leases and reservations
+are undone.
 """
 
 import asyncio
@@ -17,6 +22,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 from wats.cancellation import resolve
+from wats.errors import StoreUnavailable
 from wats.store import NO_SLOTS, Slots
 from wats.telemetry.contract.values import Outcome, StoreOperation
 
@@ -37,6 +43,20 @@ Finish: TypeAlias = Callable[[Any, Exception | None], None]
 Report: TypeAlias = Callable[[StoreOperation, Outcome, float], None]
 """Called on the loop of the caller after every operation, with its outcome and duration (s)."""
 
+Undo: TypeAlias = Callable[[Any, Sequence[Any]], None]
+"""An operation that undoes late results; with the connection and these results."""
+
+
+class Deadline:
+    """The time limit of the requests that were handed over together."""
+
+    __slots__ = ("has_passed", "timer")
+
+    timer: asyncio.TimerHandle
+
+    def __init__(self) -> None:
+        self.has_passed = False
+
 
 class StoreRequest(msgspec.Struct, kw_only=True):
     """An operation of the store with its result, or several operations that run as one call.
@@ -52,6 +72,8 @@ class StoreRequest(msgspec.Struct, kw_only=True):
         is_patient: Whether the request waited for others to join. Patient requests run first,
             because they free pages and ordering keys.
         operation: The name for telemetry; `None` if the request is not counted.
+        undo: Undoes the results if the deadline has passed.
+        deadline: The time limit, from the hand-over on.
         results: A result for each operation, unless there is an *error*.
     """
 
@@ -63,6 +85,8 @@ class StoreRequest(msgspec.Struct, kw_only=True):
     reserved: Mapping[str, int] = msgspec.field(default_factory=dict)
     is_patient: bool = False
     operation: StoreOperation | None = None
+    undo: Undo | None = None
+    deadline: Deadline | None = None
     loop: asyncio.AbstractEventLoop
     results: Sequence[Any] = (None,)
     error: Exception | None = None
@@ -71,6 +95,11 @@ class StoreRequest(msgspec.Struct, kw_only=True):
     def size(self) -> int:
         """The number of operations."""
         return len(self.finishes)
+
+    @property
+    def is_late(self) -> bool:
+        """Whether its operations have failed already, because the deadline has passed."""
+        return self.deadline is not None and self.deadline.has_passed
 
     def perform(self, connection: Any) -> None:
         """Run the operations in the open transaction of *connection*."""
@@ -105,9 +134,9 @@ class StoreRequest(msgspec.Struct, kw_only=True):
                 return False
         return True
 
-    def finish(self) -> None:
-        """Give back the slots and call every callback."""
-        error = self.error
+    def finish(self, failure: Exception | None = None) -> None:
+        """Give back the slots and call every callback, with *failure* if there is one."""
+        error = failure or self.error
         results = self.results if error is None else [None] * self.size
         try:
             self.slots.give_back(self.reserved)
@@ -132,6 +161,7 @@ class GroupCommit:
     Args:
         hand_over: Takes a batch of requests; must not block. `end` must follow.
         report: Called after every operation.
+        timeout_seconds: The time limit of a batch; `None` if *hand_over* limits it.
         may_overtake: Whether a batch may begin while others are under way.
     """
 
@@ -139,11 +169,14 @@ class GroupCommit:
         self,
         hand_over: Callable[[list[StoreRequest]], None],
         report: Report,
+        timeout_seconds: float | None,
         may_overtake: Callable[[], bool] = lambda: False,
     ) -> None:
-        self._hand_over = hand_over
+        self._hand_over_batch = hand_over
         self._report = report
+        self._timeout_seconds = timeout_seconds
         self._may_overtake = may_overtake
+        self._overdue = 0  # batches under way whose deadline has passed
         self._loop = asyncio.get_running_loop()
         self._waiting: list[StoreRequest] = []
         self._joint: dict[Callable[..., Any], StoreRequest] = {}  # requests that others can join
@@ -156,6 +189,9 @@ class GroupCommit:
 
     def submit(self, request: StoreRequest, *, patience_seconds: float = 0.0) -> None:
         """Gather *request*; wait up to *patience_seconds* for others to share its transaction."""
+        if self._overdue:
+            request.loop.call_soon(self._refuse, [request])
+            return
         if request.loop is not self._loop:
             if request.reserve():
                 self._hand_over([request])
@@ -174,6 +210,7 @@ class GroupCommit:
         item: Any,
         finish: Finish,
         slots: Slots = NO_SLOTS,
+        undo: Undo | None = None,
     ) -> None:
         """Gather an operation that runs in one call with all gathered operations of *run*."""
         joint = self._joint.get(run)
@@ -193,28 +230,84 @@ class GroupCommit:
             began=[perf_counter()],
             slots=slots,
             operation=operation,
+            undo=undo,
             loop=loop,
         )
-        if loop is self._loop:
+        if loop is self._loop and not self._overdue:
             self._joint[run] = request
         self.submit(request)
 
+    def submit_now(self, request: StoreRequest) -> None:
+        """Hand over all that waits, then *request*, without a deadline: it opens or closes."""
+        if request.loop is self._loop:
+            self.flush()
+            self._under_way += request.size
+        self._hand_over_batch([request])
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether the deadline of a batch has passed, and the batch has not ended."""
+        return self._overdue > 0
+
     def end(self, requests: Sequence[StoreRequest]) -> None:
-        """Finish and report *requests*, which were handed over. Called on their loop."""
+        """Finish, on their loop, all requests of some batches that were handed over."""
+        self._finish([request for request in requests if not request.is_late])
+        deadlines = {request.deadline for request in requests if request.deadline is not None}
+        for deadline in deadlines:
+            deadline.timer.cancel()
+        if asyncio.get_running_loop() is self._loop:
+            self._overdue -= sum(deadline.has_passed for deadline in deadlines)
+            self._under_way -= sum(request.size for request in requests)
+            if not self._under_way:
+                self._expected += self._size
+            self.begin()
+        for request in requests:
+            if request.is_late and request.error is None and request.undo is not None:
+                self._undo(request.undo, request)
+
+    def _undo(self, undo: Undo, late: StoreRequest) -> None:
+        results = late.results
+        self.submit(
+            StoreRequest(
+                run=lambda connection: undo(connection, results),
+                finishes=[_ignore],
+                began=[perf_counter()],
+                loop=late.loop,
+            )
+        )
+
+    def _hand_over(self, requests: list[StoreRequest]) -> None:
+        if self._timeout_seconds is not None:
+            deadline = Deadline()
+            for request in requests:
+                request.deadline = deadline
+            # A copy: the function that takes the batch may add to its list.
+            deadline.timer = requests[0].loop.call_later(
+                self._timeout_seconds, self._expire, deadline, tuple(requests)
+            )
+        self._hand_over_batch(requests)
+
+    def _expire(self, deadline: Deadline, requests: Sequence[StoreRequest]) -> None:
+        deadline.has_passed = True
+        if requests[0].loop is self._loop:
+            self._overdue += 1
+            requests = (*requests, *self._take_waiting())
+        self._refuse(requests)
+
+    def _refuse(self, requests: Sequence[StoreRequest]) -> None:
+        self._finish(requests, StoreUnavailable())
+
+    def _finish(self, requests: Sequence[StoreRequest], failure: Exception | None = None) -> None:
+        """Finish and report *requests* on their loop, with *failure* if there is one."""
         now = perf_counter()
         for request in requests:
-            request.finish()
+            request.finish(failure)
         for request in requests:
             if request.operation is not None:
-                outcome = Outcome.SUCCESS if request.error is None else Outcome.ERROR
+                is_success = failure is None and request.error is None
+                outcome = Outcome.SUCCESS if is_success else Outcome.ERROR
                 for began in request.began:
                     self._report(request.operation, outcome, now - began)
-        if asyncio.get_running_loop() is not self._loop:
-            return
-        self._under_way -= sum(request.size for request in requests)
-        if not self._under_way:
-            self._expected += self._size
-        self.begin()
 
     def _end_patience(self) -> None:
         self._is_urgent = True
@@ -244,20 +337,27 @@ class GroupCommit:
 
     def flush(self) -> None:
         """Hand over what waits, also while a batch is under way."""
-        batch, self._waiting = self._waiting, []
+        if ready := [request for request in self._take_waiting() if request.reserve()]:
+            self._under_way += sum(request.size for request in ready)
+            self._hand_over(ready)
+
+    def _take_waiting(self) -> list[StoreRequest]:
+        waiting, self._waiting = self._waiting, []
         self._is_urgent = False
         self._expected, self._size = self._size, 0
         self._joint.clear()
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
-        if ready := [request for request in batch if request.reserve()]:
-            self._under_way += sum(request.size for request in ready)
-            self._hand_over(ready)
+        return waiting
 
 
 def request_of(
-    run: Callable[..., Any], operation: StoreOperation | None = None, *, is_patient: bool = False
+    run: Callable[..., Any],
+    operation: StoreOperation | None = None,
+    *,
+    is_patient: bool = False,
+    undo: Undo | None = None,
 ) -> "tuple[StoreRequest, asyncio.Future[Any]]":
     """Return a request of the running loop, and a future for its result."""
     loop = asyncio.get_running_loop()
@@ -268,9 +368,14 @@ def request_of(
         began=[perf_counter()],
         is_patient=is_patient,
         operation=operation,
+        undo=undo,
         loop=loop,
     )
     return request, future
+
+
+def _ignore(_result: Any, _error: Exception | None) -> None:
+    """Stand in for a caller."""
 
 
 def run_all(connection: Any, requests: Sequence[StoreRequest]) -> None:

@@ -25,7 +25,12 @@ IN_MEMORY = f"{_SQLITE}{MEMORY}"
 
 
 def open_store(
-    url: str, *, password: str | None = None, now: Now = utc_now, bell: Bell | None = None
+    url: str,
+    *,
+    password: str | None = None,
+    now: Now = utc_now,
+    bell: Bell | None = None,
+    timeout_seconds: float = 5.0,
 ) -> Store:
     """Return the store at *url*. It connects when its `open` is awaited.
 
@@ -39,6 +44,7 @@ def open_store(
         password: The password of a PostgreSQL database; replaces the password in *url*.
         now: The wall clock of a SQLite store; PostgreSQL has a clock of its own.
         bell: Wakes the other processes that use a SQLite file.
+        timeout_seconds: The time limit of an operation.
 
     Raises:
         ConfigError: The URL is not that of a supported store.
@@ -47,13 +53,13 @@ def open_store(
         path = url.removeprefix(_SQLITE)
         if not path or "\0" in path or "?" in path or "#" in path:
             raise _refusal("must name a file after 'sqlite:///', without '?' and '#'")
-        return SQLiteStore(path, now=now, bell=bell)
+        return SQLiteStore(path, now=now, bell=bell, timeout_seconds=timeout_seconds)
     if url.startswith(_POSTGRES):
-        return _open_postgres(url, password)
+        return _open_postgres(url, password, timeout_seconds)
     raise _refusal("must begin with 'sqlite:///' or 'postgresql://'")
 
 
-def _open_postgres(url: str, password: str | None) -> Store:
+def _open_postgres(url: str, password: str | None, timeout_seconds: float) -> Store:
     try:
         parts = urlsplit(url)
         has_port = parts.port != 0
@@ -66,13 +72,13 @@ def _open_postgres(url: str, password: str | None) -> Store:
         allowed = ", ".join(f"'{name}'" for name in sorted(_PARAMETERS))
         raise _refusal(f"may have these parameters after '?': {allowed}")
     try:
-        from wats.store.postgres import PostgresStore  # asyncpg is optional
+        from wats.store.postgres import PostgresStore, limits_of  # asyncpg is optional
     except ModuleNotFoundError as error:
         if (install := install_command(error)) is None:
             raise
         msg = f"is a PostgreSQL URL, which needs a package that is not installed; run: {install}"
         raise _refusal(msg) from None
-    return PostgresStore(url, password=password)
+    return PostgresStore(url, password=password, limits=limits_of(timeout_seconds))
 
 
 def path_of_file(url: str) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from wats.clock import Now, utc_now
+from wats.log import Log, write_json_line
 from wats.telemetry.contract.families import (
     BUILD_INFO,
     INBOX_DEPTH,
@@ -38,9 +39,7 @@ from wats.telemetry.recording import Destination
 from wats.telemetry.sinks.isolation import (
     FailureLog,
     IsolatedSink,
-    Log,
     TelemetrySink,
-    write_json_line,
 )
 from wats.version import __version__
 

@@ -8,6 +8,7 @@ from wats.cancellation import is_for_this_task
 from wats.errors import (
     GraphError,
     MethodNotAllowed,
+    NotStarted,
     PayloadTooLarge,
     RouteNotFound,
     Unauthorized,
@@ -20,13 +21,15 @@ from wats.telemetry.contract.values import AuthSurface, Method, RouteLabel
 from wats.web import webhooks
 from wats.web.auth import Access, Gate
 from wats.web.exchange import ClientGone, Receive, Request, Response, Scope, Send, send_response
-from wats.web.parts import HOOK_LABEL, Parts
+from wats.web.parts import HOOK_LABEL, Parts, Phase
 from wats.web.problems import INTERNAL_ERROR, NOT_FOUND, as_response
 from wats.web.routing import UNMATCHED, Handle, Posture, Route, Router, request_path
 from wats.web.webhooks import Asker
 
 _METHODS = {method.value: method for method in Method}
 _POST: Final = Method.POST
+
+NOT_STARTED_HINT: Final = "enable the lifespan of the server, or await app.start()"
 
 
 def route_labels(table: Sequence[Route]) -> tuple[RouteLabel, ...]:
@@ -49,6 +52,7 @@ class Web:
         self._gate = gate
         self._parts = parts
         self._rejections = webhooks.Rejections(parts.telemetry, parts.log)
+        self._has_reported = False
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request. Counted once, with the status that is sent; 0 if the client is gone.
@@ -79,6 +83,8 @@ class Web:
     ) -> Response:
         try:
             handle = _admit(route, method, access)
+            if self._parts.life.phase is Phase.STOPPED and _needs_start(route):
+                raise NotStarted
             return await handle(self._parts, request)
         except ClientGone:
             raise
@@ -118,6 +124,11 @@ class Web:
         ordinal = self._ordinals[UNMATCHED.label]
         self._parts.telemetry.http.request(ordinal, Method.UNKNOWN, status, 0.0)
 
+    def _report_not_started(self) -> None:
+        if not self._has_reported:
+            self._has_reported = True
+            self._parts.log({"event": "wats.application.unstarted", "hint": NOT_STARTED_HINT})
+
     def _explain(self, error: BaseException, route: Route) -> Response:
         """Return the response for *error*, and record it for the operator."""
         telemetry = self._parts.telemetry
@@ -134,9 +145,15 @@ class Web:
                 telemetry.http.auth_failure(AuthSurface.API)
             case WebhookRefused() | PayloadTooLarge() if route is self._hook:
                 self._rejections.record(error)
+            case NotStarted():
+                self._report_not_started()
             case _ if error.status >= 500 and not isinstance(error, GraphError):
                 telemetry.errors.record(error)
         return as_response(error)
+
+
+def _needs_start(route: Route) -> bool:
+    return route.posture is Posture.API or route.label == HOOK_LABEL
 
 
 def _admit(route: Route, method: Method, access: Access) -> Handle:

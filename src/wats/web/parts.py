@@ -2,19 +2,35 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 
 from wats.clock import Now
 from wats.config import Profile
 from wats.graph.client import GraphClient
 from wats.inbound.receive import Receiver
+from wats.log import Log
 from wats.outbound.accept import Acceptor
 from wats.privacy import Secret
 from wats.store import Store
 from wats.telemetry import Telemetry
-from wats.telemetry.sinks.isolation import Log
 
 HOOK_LABEL = "/webhook"
 """The label of the webhook route: its real path is often meant to be hard to guess."""
+
+
+class Phase(Enum):
+    """The phase in the life of a service."""
+
+    STOPPED = "not started yet, or stopped"
+    RUNNING = "started"
+    DRAINING = "still serving, about to stop"
+
+
+@dataclass(slots=True)
+class Life:
+    """The phase of a service; its application changes it."""
+
+    phase: Phase = Phase.STOPPED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +38,7 @@ class Parts:
     """The parts of one service.
 
     Attributes:
+        life: The phase of the service.
         store: `None` where persistence is switched off.
         route_labels: The labels of the routes, in the order of the table.
         uptime_seconds: Returns for how long the service has been up.
@@ -30,6 +47,7 @@ class Parts:
     """
 
     profile: Profile
+    life: Life
     groups_enabled: bool
     telemetry: Telemetry
     store: Store | None

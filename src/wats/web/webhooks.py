@@ -8,10 +8,10 @@ from typing import Any, Literal, Protocol
 from wats.errors import CallerError, WebhookRefused
 from wats.inbound.receive import Receipt
 from wats.inbound.signature import answer_challenge
+from wats.log import Log
 from wats.telemetry import Telemetry
 from wats.telemetry.contract.values import AuthSurface, Method, RejectionReason
 from wats.telemetry.repeats import Repeats
-from wats.telemetry.sinks.isolation import Log
 from wats.web.bodies import Body, Count
 from wats.web.exchange import TEXT_TYPE, Request, Response, json_response
 from wats.web.parts import HOOK_LABEL, Parts

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from wats.errors import ConfigError
+from wats.log import drain_output, write_json_line
 from wats.telemetry.repeats import INTERVAL_SECONDS
 from wats.telemetry.sinks.isolation import (
     MAX_PENDING,
     FailureLog,
     IsolatedSink,
-    write_json_line,
 )
 
 
@@ -231,6 +231,7 @@ def test_a_log_that_cannot_be_written_is_harmless():
 
 def test_the_log_is_one_line_of_json_on_stderr(capsys: pytest.CaptureFixture[str]):
     FailureLog("wats.telemetry.sink.error", log=write_json_line).report("x", ValueError("private"))
+    drain_output()
 
     line = capsys.readouterr().err
     assert list(json.loads(line)) == ["event", "method", "errorName", "suppressed", "at"]

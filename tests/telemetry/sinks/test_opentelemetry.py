@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from wats.errors import ConfigError
+from wats.log import drain_output
 from wats.telemetry import Telemetry
 from wats.telemetry.contract.families import FAMILIES, LAG_BUCKETS, LATENCY_BUCKETS
 from wats.telemetry.contract.values import (
@@ -375,6 +376,7 @@ def test_a_shutdown_that_fails_is_logged_by_the_name_of_its_error(
 
     collected.sink(shutdowns=[shutdown]).close()
 
+    drain_output()
     out, err = capsys.readouterr()
     assert (out, "OSError" in err, "private" in err) == ("", True, False)
 

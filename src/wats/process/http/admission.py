@@ -69,7 +69,7 @@ class ConnectionLimits:
     """
 
     request_seconds: float = 30.0
-    keep_alive_seconds: float = 75.0
+    keep_alive_seconds: float = 620.0
     unsent_seconds: float = 30.0
     linger_seconds: float = 2.0
     max_connections: int = field(default_factory=connection_limit)

@@ -64,6 +64,11 @@ _VACUUM = "VACUUM (SKIP_LOCKED, TRUNCATE FALSE) wats_deliveries, wats_dead_deliv
 _DEFAULT_LIMITS = Limits()
 
 
+def limits_of(timeout_seconds: float) -> Limits:
+    """Return the limits for operations of *timeout_seconds*; a lock is waited for a fifth less."""
+    return Limits(operation_seconds=timeout_seconds, lock_seconds=0.8 * timeout_seconds)
+
+
 class PostgresStore(Store):
     """A store in a PostgreSQL database, in the first schema of the search path.
 
@@ -96,6 +101,10 @@ class PostgresStore(Store):
     @override
     def adapter(self) -> Adapter:
         return Adapter.POSTGRES
+
+    @override
+    def occupy(self) -> None:
+        """Do nothing: each replica has an address of its own, at which its counters are read."""
 
     @override
     async def open(self, observe: Observe | None = None) -> None:

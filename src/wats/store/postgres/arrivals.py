@@ -30,7 +30,8 @@ class Arrivals:
     """Gathers calls, and stores each batch of them in a task of the running loop.
 
     Args:
-        store: Stores the items of a request in one transaction; returns a result for each.
+        store: Stores the items of a request in one transaction, within its own time limit; returns
+            a result for each.
         report: Called after every call, on the loop of its caller.
     """
 
@@ -41,7 +42,7 @@ class Arrivals:
     ) -> None:
         self._store = store
         self._loop = asyncio.get_running_loop()
-        self._group = GroupCommit(self._hand_over, report, self._is_stalled)
+        self._group = GroupCommit(self._hand_over, report, None, self._is_stalled)
         self._tasks: set[asyncio.Task[Sequence[StoreRequest]]] = set()
         self._stalled: set[asyncio.Task[Sequence[StoreRequest]]] = set()
 

@@ -16,9 +16,9 @@ from typing_extensions import override
 
 from wats.cancellation import resolve
 from wats.clock import Now, to_ms, utc_now
-from wats.errors import StoreClosed, StoreError
+from wats.errors import StoreClosed, StoreError, StoreUnavailable
 from wats.store import NO_SLOTS, Observe, OnReceived, Slots, Store
-from wats.store.group_commit import Report
+from wats.store.group_commit import Report, Undo
 from wats.store.migrate import is_usable, load_migrations
 from wats.store.records import (
     ALL_MESSAGES,
@@ -52,8 +52,9 @@ from wats.store.sqlite.connection import (
     schema_version,
 )
 from wats.store.sqlite.file_guard import FileGuard
+from wats.store.sqlite.occupation import Occupation
 from wats.store.sqlite.open_faults import explain
-from wats.store.sqlite.thread import ConnectionThread, commit, run_each
+from wats.store.sqlite.thread import TIMEOUT_SECONDS, ConnectionThread, commit, run_each
 from wats.store.sqlite.walk import Walk
 from wats.telemetry.contract.values import Adapter, Outcome, StoreOperation
 
@@ -63,6 +64,9 @@ SETTLE_PATIENCE_SECONDS = 0.02
 """How long a settlement waits to join the transaction of other requests, unless the previous
 settlement made a delivery due. Measured: with 0.005, half of the transactions under load contain
 settlements only."""
+
+CHECKPOINT_TIMEOUTS: Final = 3.0
+"""The time limit of a checkpoint, which copies up to 64 MB, in limits of an operation."""
 
 PURGE_ROWS = 500
 """The maximum number of rows that one call of `purge` deletes from each table."""
@@ -77,8 +81,11 @@ class SQLiteStore(Store):
 
     Args:
         path: The file. A missing file is created with access for its owner only.
+        timeout_seconds: The time limit of an operation. An operation that ends later has failed,
+            and its leases and reservations are undone.
         busy_seconds: How long an operation waits for a writing process before it raises
-            `StoreUnavailable`.
+            `StoreUnavailable`; by default a fifth less than the time limit, so that such an
+            operation certainly has no effect.
         now: The wall clock, for retention. A clock other than `utc_now` is also used for leases.
         bell: Wakes the other processes on this file. Without a bell they find work by polling.
         index_batch: The number of messages added to the message index at a time.
@@ -88,19 +95,22 @@ class SQLiteStore(Store):
         self,
         path: str,
         *,
-        busy_seconds: float = 5.0,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        busy_seconds: float | None = None,
         now: Now = utc_now,
         bell: Bell | None = None,
         index_batch: int = message_index.INDEX_BATCH,
     ) -> None:
         self._path = path
-        self._busy_seconds = busy_seconds
+        self._timeout_seconds = timeout_seconds
+        self._busy_seconds = 0.8 * timeout_seconds if busy_seconds is None else busy_seconds
         self._now = now
         self._clock: Callable[[], int] = (
             StoreClock() if now is utc_now else lambda: to_ms(self._now())
         )
         self._bell = bell if bell is not None else Bell(-1, ())
         self._index_batch = index_batch
+        self._occupation = Occupation(path)
         self._process = secrets.randbits(62)
         self._migrations = load_migrations("sqlite")
         self._writer: ConnectionThread[Writer] | None = None
@@ -124,12 +134,19 @@ class SQLiteStore(Store):
         return Adapter.SQLITE
 
     @override
+    def occupy(self) -> None:
+        if self._path != MEMORY:
+            self._occupation.acquire()
+
+    @override
     async def open(self, observe: Observe | None = None) -> None:
         async with self._changing, AsyncExitStack() as threads:
             if self._writer is not None:
                 return
             report = _report_nothing if observe is None else partial(observe, Adapter.SQLITE)
-            writer = ConnectionThread[Writer]("wats-store-writer", commit, report)
+            writer = ConnectionThread[Writer](
+                "wats-store-writer", commit, report, self._timeout_seconds
+            )
             await writer.start(self._connect_writer)
             threads.push_async_callback(writer.stop)
             if self._path == MEMORY:  # other connections have other databases
@@ -145,7 +162,7 @@ class SQLiteStore(Store):
         report: Report,
         threads: AsyncExitStack,
     ) -> ConnectionThread[Connection]:
-        reader = ConnectionThread[Connection](name, run_each, report)
+        reader = ConnectionThread[Connection](name, run_each, report, self._timeout_seconds)
         await reader.start(partial(connect_reader, self._path, self._busy_seconds))
         threads.push_async_callback(reader.stop)
         return reader
@@ -182,7 +199,10 @@ class SQLiteStore(Store):
                 with suppress(StoreError):
                     await self._write(None, partial(leader.resign, process=self._process))
             self._writer = self._reader = self._health = self._checkpointer = None
-            await self._threads.aclose()
+            try:
+                await self._threads.aclose()
+            finally:
+                self._occupation.release()
 
     async def _read(self, operation: StoreOperation | None, run: Callable[[Connection], R]) -> R:
         if self._reader is None:
@@ -196,10 +216,13 @@ class SQLiteStore(Store):
         run: Callable[[Writer], R],
         *,
         patience_seconds: float = 0.0,
+        undo: Undo | None = None,
     ) -> R:
         if self._writer is None:
             raise StoreClosed
-        result: R = await self._writer.submit(operation, run, patience_seconds=patience_seconds)
+        result: R = await self._writer.submit(
+            operation, run, patience_seconds=patience_seconds, undo=undo
+        )
         return result
 
     async def _join(
@@ -213,8 +236,11 @@ class SQLiteStore(Store):
 
     @override
     async def health(self) -> StoreHealth:
-        if self._health is None:
+        if self._health is None or self._writer is None:
             raise StoreClosed
+        # A checkpoint that hangs holds the lock that every write needs.
+        if any(thread.is_overdue for thread in (self._writer, self._checkpointer) if thread):
+            raise StoreUnavailable
         needed = self._migrations[-1].version
 
         def read(connection: Connection) -> tuple[int, int]:
@@ -256,12 +282,12 @@ class SQLiteStore(Store):
     ) -> None:
         if self._writer is None:
             raise StoreClosed
-        self._writer.join(_RECEIVE, inbox.receive, arrivals, on_received, slots)
+        self._writer.join(_RECEIVE, inbox.receive, arrivals, on_received, slots, inbox.undo_receive)
 
     @override
     async def claim(self, consumer: str, limit: int) -> Claimed:
         claim = partial(delivery_rows.claim, name=consumer, limit=limit)
-        return await self._write(StoreOperation.CLAIM, claim)
+        return await self._write(StoreOperation.CLAIM, claim, undo=delivery_rows.undo_claim)
 
     @override
     async def renew(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
@@ -307,7 +333,8 @@ class SQLiteStore(Store):
             reserve_seconds=reserve_seconds,
             keep_seconds=keep_seconds,
         )
-        return await self._write(StoreOperation.RESERVE, reserve)
+        undo = partial(requests.undo_reserve, key=(scope, key_hash))
+        return await self._write(StoreOperation.RESERVE, reserve, undo=undo)
 
     @override
     async def complete_request(
@@ -407,7 +434,12 @@ class SQLiteStore(Store):
         async with self._changing:
             if self._writer is None:
                 raise StoreClosed
-            thread = ConnectionThread[Connection]("wats-store-log", run_each, _report_nothing)
+            thread = ConnectionThread[Connection](
+                "wats-store-log",
+                run_each,
+                _report_nothing,
+                CHECKPOINT_TIMEOUTS * self._timeout_seconds,
+            )
             await thread.start(partial(connect_reader, self._path, LOCK_SECONDS))
             self._threads.push_async_callback(thread.stop)
             self._checkpointer = thread

@@ -306,6 +306,16 @@ def _unleased(attempts: int) -> DeliveryState:
     return DeliveryState.RETRY if attempts else DeliveryState.PENDING
 
 
+def undo_claim(writer: Writer, results: Sequence[Claimed]) -> None:
+    """Release deliveries that were claimed too late."""
+    release(writer, [delivery for claimed in results for delivery in claimed.deliveries])
+
+
+def release(writer: Writer, deliveries: Sequence[Delivery]) -> None:
+    """Give back the leases of *deliveries*, which no consumer got."""
+    settle(writer, [Settlement(each, DeliveryState.PENDING) for each in deliveries])
+
+
 def renew(writer: Writer, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
     """Extend the leases of *deliveries*; return the deliveries whose lease was lost."""
     now = writer.clock()

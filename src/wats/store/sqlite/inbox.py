@@ -49,6 +49,12 @@ def receive(
     return [list(islice(results, len(arrivals))) for arrivals in calls]
 
 
+def undo_receive(writer: Writer, results: Sequence[Sequence[Received | None]]) -> None:
+    """Release deliveries whose webhook was refused before they were leased on arrival."""
+    received = [each for every in results for each in every if each is not None]
+    deliveries.release(writer, [delivery for each in received for delivery in each.leased])
+
+
 def _receive(
     writer: Writer, arrivals: Sequence[Arrival], slots: Mapping[str, int]
 ) -> Sequence[Received | None]:

@@ -106,6 +106,12 @@ def fail(connection: Connection, *, key: Key) -> None:
     connection.execute(_FAIL, key)
 
 
+def undo_reserve(connection: Connection, results: Sequence[Reservation], *, key: Key) -> None:
+    """Give the key back if it was reserved too late: its request has been refused."""
+    if any(each.outcome is ReservationOutcome.RESERVED for each in results):
+        fail(connection, key=key)
+
+
 def purge(writer: Writer, limit: int) -> int:
     """Delete expired keys."""
     return change(writer, _PURGE, [(writer.clock(), limit)])

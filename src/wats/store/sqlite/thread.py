@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import apsw
 
+from wats.errors import StoreUnavailable
 from wats.store import NO_SLOTS, Slots
 from wats.store.group_commit import (
     MAX_BATCH,
@@ -16,11 +17,18 @@ from wats.store.group_commit import (
     GroupCommit,
     Report,
     StoreRequest,
+    Undo,
     request_of,
     run_all,
 )
 from wats.store.sqlite.connection import Writer, translate
 from wats.telemetry.contract.values import StoreOperation
+
+TIMEOUT_SECONDS: Final = 5.0
+"""The time limit of an operation."""
+
+STOP_SECONDS: Final = 5.0
+"""The time limit of the end of a thread."""
 
 C = TypeVar("C", bound=apsw.Connection)
 
@@ -29,9 +37,11 @@ class ConnectionThread(Generic[C]):
     """Runs requests on one connection, so that no event loop waits for a disk.
 
     Args:
+        name: The name of the thread.
         run_batch: Sets the `results` or the `error` of each request; never raises. Returns the
             requests to finish: a joint request may be split after a failure.
         report: Called after every operation.
+        timeout_seconds: The time limit of a batch, after which its requests have failed.
     """
 
     def __init__(
@@ -39,29 +49,45 @@ class ConnectionThread(Generic[C]):
         name: str,
         run_batch: Callable[[C, Sequence[StoreRequest]], Sequence[StoreRequest]],
         report: Report,
+        timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
         self._run_batch = run_batch
         self._queue: SimpleQueue[list[StoreRequest]] = SimpleQueue()
-        self._group = GroupCommit(self._queue.put, report)
+        self._group = GroupCommit(self._queue.put, report, timeout_seconds)
         self._thread = Thread(target=self._work, name=name, daemon=True)
 
     async def start(self, connect: Callable[[], C]) -> None:
         """Connect. The thread ends if the connection fails or the caller is cancelled."""
         request, connected = request_of(connect)
-        self._group.submit(request)
+        self._group.submit_now(request)
         self._thread.start()
         try:
             await connected
         except BaseException:
-            self._group.submit(request_of(_stop)[0])
+            self._group.submit_now(request_of(_stop)[0])
             raise
 
     async def stop(self) -> None:
-        """Run the submitted requests, close the connection and end the thread."""
+        """Run the submitted requests, close the connection and end the thread.
+
+        Raises:
+            StoreUnavailable: The disk hangs; the thread ends if the disk recovers.
+        """
         request, stopped = request_of(_stop)
-        self._group.submit(request)
-        await stopped
+        self._group.submit_now(request)
+        if self.is_overdue:
+            raise StoreUnavailable
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await stopped
+        except TimeoutError:
+            raise StoreUnavailable from None
         self._thread.join()
+
+    @property
+    def is_overdue(self) -> bool:
+        """Whether a batch has taken longer than permitted and has not ended: the disk hangs."""
+        return self._group.is_overdue
 
     def submit(
         self,
@@ -69,9 +95,10 @@ class ConnectionThread(Generic[C]):
         run: Callable[[C], Any],
         *,
         patience_seconds: float = 0.0,
+        undo: Undo | None = None,
     ) -> "asyncio.Future[Any]":
         """Submit an operation; its future is done when its transaction is durable."""
-        request, future = request_of(run, operation, is_patient=patience_seconds > 0)
+        request, future = request_of(run, operation, is_patient=patience_seconds > 0, undo=undo)
         self._group.submit(request, patience_seconds=patience_seconds)
         return future
 
@@ -82,13 +109,14 @@ class ConnectionThread(Generic[C]):
         item: Any,
         finish: Finish,
         slots: Slots = NO_SLOTS,
+        undo: Undo | None = None,
     ) -> None:
         """Submit an operation that runs in one call with other operations of the same *run*.
 
         The result is passed to *finish*, because a future for each of thousands of operations a
         second would be slow.
         """
-        self._group.join(operation, run, item, finish, slots)
+        self._group.join(operation, run, item, finish, slots, undo)
 
     def _work(self) -> None:
         (connecting,) = self._queue.get()

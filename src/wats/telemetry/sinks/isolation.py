@@ -3,25 +3,20 @@
 import asyncio
 import contextlib
 import inspect
-import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Final, Protocol, TypeAlias
 
-import msgspec
-
 from wats.clock import Now, to_iso, utc_now
 from wats.errors import ConfigError, ConfigIssue
+from wats.log import Log, write_json_line
 from wats.telemetry.recent_errors import error_name
 from wats.telemetry.repeats import Repeats
 
 AttributeValue: TypeAlias = str | int | float | bool
 Attributes: TypeAlias = Mapping[str, AttributeValue]
 """The attributes of a number. Immutable, and the same object for the same series."""
-
-Log: TypeAlias = Callable[[Mapping[str, object]], None]
-"""Writes one event to the log."""
 
 REQUIRED: Final = ("increment_counter", "record_histogram")
 OPTIONAL: Final = ("record_span", "record_event", "set_gauge")
@@ -47,12 +42,6 @@ class TelemetrySink(Protocol):
 
     def record_histogram(self, name: str, value_seconds: float, attributes: Attributes) -> object:
         """Record a duration in the histogram *name*."""
-
-
-def write_json_line(event: Mapping[str, object]) -> None:
-    """Write *event* to stderr as one line of JSON."""
-    sys.stderr.write(msgspec.json.encode(event).decode() + "\n")
-    sys.stderr.flush()
 
 
 class FailureLog:

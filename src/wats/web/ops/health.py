@@ -3,13 +3,13 @@
 import asyncio
 from typing import Any
 
-from wats.errors import SchemaMismatch
+from wats.errors import NotStarted, SchemaMismatch
 from wats.store import Store
 from wats.store.records import StoreHealth
 from wats.telemetry.contract.values import Method
 from wats.web.bodies import Body
 from wats.web.exchange import Request, Response, json_response
-from wats.web.parts import Parts
+from wats.web.parts import Parts, Phase
 from wats.web.problems import problem
 from wats.web.routing import Operation, Posture, Route
 
@@ -32,7 +32,15 @@ async def healthz(parts: Parts, request: Request) -> Response:
 
 
 async def readyz(parts: Parts, request: Request) -> Response:
-    """Return 200 if the store is readable and has our schema, and stored updates are dispatched."""
+    """Return 200 if requests can be served.
+
+    The service is started and not about to stop, the store is readable and has our schema, and
+    stored updates are dispatched.
+    """
+    if parts.life.phase is Phase.STOPPED:
+        raise NotStarted
+    if parts.life.phase is Phase.DRAINING:
+        return problem(503, "not_ready", "The service is about to stop.")
     health = None if parts.store is None else await health_of(parts.store)
     if health is not None and not health.ok:
         is_read = health is not UNREACHABLE
@@ -71,7 +79,7 @@ def routes() -> tuple[Route, ...]:
         Method.GET,
         readyz,
         "getReadiness",
-        "Readiness probe: check the store and the dispatcher.",
+        "Readiness probe: check the service, the store and the dispatcher.",
         Health,
         problems=(503,),
     )
