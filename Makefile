@@ -1,7 +1,8 @@
 # Every target does the set-up it needs. All that must be there is make and Python 3.11 or newer.
 PYTHON ?= python3
-BIN := .venv/bin
-STAMP := .venv/.installed
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
 
 # Compiled modules are kept, also if the environment forbids that: the tests start hundreds of
 # processes, and each would compile all of its modules, which takes a second and a half.
@@ -12,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 setup: $(STAMP)
 
 $(STAMP): requirements/dev.txt pyproject.toml
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements/uv.txt
 	@$(BIN)/uv pip sync --quiet --python $(BIN)/python --require-hashes requirements/uv.txt requirements/dev.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --no-deps --editable .
@@ -53,4 +54,4 @@ requirements: setup
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url pyproject.toml --all-extras --group dev --output-file requirements/dev.txt
 
 clean:
-	@rm -rf .venv build dist
+	@rm -rf .venv .venv-* build dist
