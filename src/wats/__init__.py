@@ -27,7 +27,15 @@ if TYPE_CHECKING:
     from wats.service import WatsApp, create_wats_service_app
     from wats.store import Store
     from wats.store.open import open_store
-    from wats.telemetry import OTEL_ATTR, Attributes, TelemetrySink, UpdateKind
+    from wats.telemetry import (
+        OTEL_ATTR,
+        Attributes,
+        Span,
+        SpanContext,
+        TelemetrySink,
+        UpdateKind,
+        current_span,
+    )
     from wats.telemetry.sinks.buffered import BufferedSink
 
 __all__ = [
@@ -42,6 +50,8 @@ __all__ = [
     "Secret",
     "Secrets",
     "Sender",
+    "Span",
+    "SpanContext",
     "Status",
     "Store",
     "StoreError",
@@ -53,6 +63,7 @@ __all__ = [
     "__version__",
     "content",
     "create_wats_service_app",
+    "current_span",
     "load_config",
     "open_store",
 ]
@@ -69,6 +80,8 @@ _MODULES = {
     "Secret": "wats.privacy",
     "Secrets": "wats.config",
     "Sender": "wats.inbound.updates",
+    "Span": "wats.telemetry",
+    "SpanContext": "wats.telemetry",
     "Status": "wats.inbound.updates",
     "Store": "wats.store",
     "StoreError": "wats.errors",
@@ -79,6 +92,7 @@ _MODULES = {
     "WatsError": "wats.errors",
     "content": "wats.inbound.content",
     "create_wats_service_app": "wats.service",
+    "current_span": "wats.telemetry",
     "load_config": "wats.config",
     "open_store": "wats.store.open",
 }

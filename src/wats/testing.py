@@ -24,7 +24,7 @@ from wats.config import (
 )
 from wats.privacy import Secret
 from wats.process.server import Server, bind
-from wats.telemetry import Attributes
+from wats.telemetry import Attributes, Span
 
 __all__ = [
     "APP_SECRET",
@@ -81,6 +81,7 @@ class RecordedSpan(NamedTuple):
     start: datetime
     end: datetime
     attributes: dict[str, Any]
+    span: Span | None = None
 
 
 class RecordedEvent(NamedTuple):
@@ -114,10 +115,15 @@ class CapturingTelemetrySink:
         self.gauges.append(Recorded(name, value, dict(attributes)))
 
     def record_span(
-        self, name: str, start: datetime, end: datetime, attributes: Attributes
+        self,
+        name: str,
+        start: datetime,
+        end: datetime,
+        attributes: Attributes,
+        span: Span | None = None,
     ) -> None:
         """Keep it."""
-        self.spans.append(RecordedSpan(name, start, end, dict(attributes)))
+        self.spans.append(RecordedSpan(name, start, end, dict(attributes), span))
 
     def record_event(self, name: str, attributes: Attributes, timestamp: datetime) -> None:
         """Keep it."""

@@ -16,6 +16,7 @@ import pytest
 from apsw import Connection
 from yarl import URL
 
+from tests.acceptance.collector import Receiver
 from tests.acceptance.replicas import DEADLINE_SECONDS, HANDLERS, Journal, NotStarted
 from tests.settings import HOOK, NUMBER_ID, SECRETS, WABA_ID, config_of
 from tests.store.postgres.server import Server
@@ -397,3 +398,17 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
     timeout = aiohttp.ClientTimeout(total=DEADLINE_SECONDS)
     async with aiohttp.ClientSession(timeout=timeout) as session:
         yield session
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver()
+    yield receiver
+    receiver.stop()
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, receiver: Receiver) -> pytest.MonkeyPatch:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.url)
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "3600000")
+    return monkeypatch

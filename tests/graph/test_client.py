@@ -763,3 +763,27 @@ async def test_a_payload_is_sent_as_it_is_byte_by_byte() -> None:
         await client.call(EndpointFamily.MESSAGES, "POST", ["1", "messages"], payload=payload)
 
     assert server.requests[0].body == payload
+
+
+async def instrument(_: object, __: object, params: aiohttp.TraceRequestStartParams) -> None:
+    """Add the headers that OpenTelemetry adds to the requests of an instrumented process."""
+    params.headers["traceparent"] = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    params.headers["tracestate"] = "vendor=value"
+    params.headers["baggage"] = "customer=value"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+async def test_the_trace_of_an_instrumented_process_is_not_passed_to_meta(method) -> None:
+    instrumented = aiohttp.TraceConfig()
+    instrumented.on_request_start.append(instrument)
+
+    async with (
+        serving(answering()) as graph,
+        aiohttp.ClientSession(trace_configs=[instrumented]) as session,
+    ):
+        client = a_client(graph.url, Recorded(), session=session)
+        await client.call(EndpointFamily.MESSAGES, method, ("1", "messages"))
+
+    (request,) = graph.requests
+    assert request.headers.keys() & {"traceparent", "tracestate", "baggage"} == set()
+    assert request.headers["authorization"] == f"Bearer {TOKEN}"

@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 
 from wats.ids import is_safe_id
 from wats.inbound.content import Context, Identity, PlatformError, Pricing, Referral, Text
-from wats.inbound.updates import Sender, decode, encode, identifier, read_message
+from wats.inbound.updates import (
+    Sender,
+    decode,
+    encode,
+    identifier,
+    read_message,
+    traceparent_of,
+)
 
 SENT_AT = datetime.fromtimestamp(1_750_000_000, UTC)
 
@@ -179,3 +186,18 @@ def test_an_update_can_be_stored_and_read_again(update) -> None:
     message = update("message_text", number=2**80, fraction=0.1, emoji="\U0001f600\x00")
 
     assert decode(encode(message)) == message
+    assert traceparent_of(encode(message)) is None
+
+
+def test_a_stored_trace_is_no_part_of_the_update_so_every_version_can_decode_it(update) -> None:
+    message = update("message_text")
+    payload = encode(message, "00-1-2-03")
+
+    assert decode(payload) == message
+    assert traceparent_of(payload) == "00-1-2-03"
+
+
+def test_a_member_of_an_item_is_not_taken_for_a_stored_trace(update) -> None:
+    forged = msgspec.structs.replace(update("message_text"), raw={"traceparent": "00-1-2-03"})
+
+    assert traceparent_of(encode(forged)) is None

@@ -38,7 +38,7 @@ class Output:
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "store": {"sink": "Sink"},
     "no-store": {"sink": "AsyncSink", "has_store": False},
-    "workers": {"sink": "Sink", "workers": 2},
+    "workers": {"sink": "TracedSink", "workers": 2},
 }
 
 

@@ -178,6 +178,15 @@ class Sink:
         self._hear("set_gauge", name, attributes, value)
 
 
+class TracedSink(Sink):
+    """Receives also the places of spans in traces, for which `traceparent` is read."""
+
+    def record_span(
+        self, name: str, start: datetime, end: datetime, attributes: Any, span: Any = None
+    ) -> None:
+        self._hear("record_span", name, attributes, start.year, end.year, span)
+
+
 class AsyncSink(Sink):
     """Does the same, and fails later."""
 

@@ -56,6 +56,8 @@ _STRAY_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _MOST_DECODINGS: Final = 5
 _CHUNK_BYTES: Final = 64 * 1024
 
+_TRACE_HEADERS: Final = ("traceparent", "tracestate", "baggage")
+
 _NEVER_WRITTEN: Final = (
     aiohttp.ClientConnectorError,  # DNS, a refused connection, TLS
     aiohttp.ConnectionTimeoutError,  # no connection in time, waiting for a free one included
@@ -290,7 +292,7 @@ class GraphClient:
                 raise_for_status=False,
                 timeout=self._timeout,
                 proxy=self._proxy,
-                middlewares=() if method == "GET" else (_write_once,),
+                middlewares=_READING if method == "GET" else _WRITING,
             ) as response:
                 return _Reply(response.status, response.headers, await self._read(response))
         except _NEVER_WRITTEN as exc:
@@ -327,6 +329,19 @@ async def _write_once(
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
         raise aiohttp.ClientConnectionError(type(exc).__name__) from exc
+
+
+async def _without_trace(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Keep traces from Meta: an instrumented process adds its own to the headers of any request."""
+    for name in _TRACE_HEADERS:
+        request.headers.popall(name, None)
+    return await handler(request)
+
+
+_READING: Final = (_without_trace,)
+_WRITING: Final = (_without_trace, _write_once)
 
 
 def _caused(error: GraphError, exc: BaseException) -> GraphError:

@@ -27,6 +27,7 @@ from wats.store.records import Arrival, Consumer, Delivery, DeliveryState, Recei
 from wats.telemetry import Telemetry, error_name
 from wats.telemetry.contract.values import Outcome, UpdateKind
 from wats.telemetry.sinks.isolation import FailureLog
+from wats.telemetry.spans import read_traceparent
 from wats.worker import Duties, Worker
 
 # Looked up once: Python 3.11 needs 0.1 us for a member of an Enum.
@@ -92,7 +93,11 @@ class DeliveryCall(HandlerCall):
             self._die(error_name(error))
             on_end(self)
             return
-        self._dispatcher.calls.start(self, delivery.consumer, update)
+        calls = self._dispatcher.calls
+        origin = None
+        if calls.has_spans:
+            origin = read_traceparent(updates.traceparent_of(delivery.payload))
+        calls.start(self, delivery.consumer, update, origin)
 
     def release(self) -> None:
         """End without a call, so that the attempt is not counted."""

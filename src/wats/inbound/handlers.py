@@ -15,6 +15,7 @@ from wats.log import Log, write_json_line
 from wats.references import ImportFailed, import_reference
 from wats.telemetry import Telemetry
 from wats.telemetry.contract.values import Outcome, UpdateKind
+from wats.telemetry.spans import Span, SpanContext, context_of, in_span
 
 _SUCCESS: Final = Outcome.SUCCESS  # a look-up of 0.1 us in Python 3.11
 
@@ -84,6 +85,9 @@ class Handlers:
 class HandlerCalls:
     """Calls handlers and isolates their failures.
 
+    Attributes:
+        has_spans: Whether a sink receives the spans of calls.
+
     Args:
         timeout_seconds: The time limit of one call.
         log: Receives failures, without their texts.
@@ -99,6 +103,8 @@ class HandlerCalls:
     ) -> None:
         self._handlers = handlers
         self._telemetry = telemetry
+        self._tracer = telemetry.tracer
+        self.has_spans = self._tracer is not None
         self._failures = HandlerFailures(log)
         self._watchdog = Watchdog(timeout_seconds)
 
@@ -107,15 +113,29 @@ class HandlerCalls:
         """Whether the number of calls that ignore their cancellation has reached its limit."""
         return self._watchdog.is_exhausted
 
-    def start(self, call: "HandlerCall", name: str, update: Update) -> None:
-        """Call the handler *name*; record its exception, and pass it to `call.handled`."""
+    def start(
+        self,
+        call: "HandlerCall",
+        name: str,
+        update: Update,
+        origin: SpanContext | None = None,
+    ) -> None:
+        """Call the handler *name*; record its exception, and pass it to `call.handled`.
+
+        The span of the call, if there is a tracer, is linked to *origin*.
+        """
         handler, call.place = self._handlers[name]
         call.telemetry = self._telemetry
         call.failures = self._failures
         call.name, call.handler = name, handler
         call.kind = update.kind
         call.began = perf_counter()
-        self._watchdog.start(call, handler, update)
+        if self._tracer is None:
+            call.span = None
+            self._watchdog.start(call, handler, update)
+        else:
+            call.span = self._tracer.attempt(origin)
+            self._watchdog.start(call, handler, update, context_of(call.span))
 
 
 class HandlerCall(Call):
@@ -125,9 +145,10 @@ class HandlerCall(Call):
         kind: The kind of the update.
         name: The name of the handler.
         place: The index of the handler in `Handlers.names`.
+        span: The span of the call, if it has one.
     """
 
-    __slots__ = ("began", "failures", "handler", "kind", "name", "place", "telemetry")
+    __slots__ = ("began", "failures", "handler", "kind", "name", "place", "span", "telemetry")
 
     began: float
     failures: HandlerFailures
@@ -135,6 +156,7 @@ class HandlerCall(Call):
     kind: UpdateKind
     name: str
     place: int
+    span: Span | None
     telemetry: Telemetry
 
     @override
@@ -144,9 +166,11 @@ class HandlerCall(Call):
             outcome = Outcome.ERROR
             self.telemetry.errors.record(failure)
             self.failures.report(self.name, self.handler, self.kind, failure)
-        self.telemetry.webhooks.dispatched(
-            self.place, self.kind, outcome, perf_counter() - self.began
-        )
+        record, seconds = self.telemetry.webhooks.dispatched, perf_counter() - self.began
+        if self.span is None:
+            record(self.place, self.kind, outcome, seconds)
+        else:
+            in_span(self.span, record, self.place, self.kind, outcome, seconds)
         self.handled(failure)
 
     def handled(self, failure: BaseException | None) -> None:

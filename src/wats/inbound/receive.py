@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from contextvars import copy_context
 from functools import partial
 from typing import TypeAlias
 
@@ -23,6 +24,7 @@ from wats.store import Store
 from wats.store.records import Arrival, Received
 from wats.telemetry import Telemetry
 from wats.telemetry.contract.values import Outcome
+from wats.telemetry.spans import SpanContext, current_span
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
@@ -80,6 +82,7 @@ class Receiver:
             timeout_seconds=handler_timeout_seconds,
             log=log,
         )
+        self._encode = _encode_with_span if self._calls.has_spans else updates.encode
         self._now = now
 
     @property
@@ -108,6 +111,8 @@ class Receiver:
             WebhookRefused: The signature is not Meta's, or the body is not a webhook.
             StoreClosed: The store is not open.
         """
+        if self._calls.has_spans:
+            on_receipt = _in_this_context(on_receipt)
         self._check.verify(body, signature)
         received_at = self._now()
         update = usual.read(body, received_at)
@@ -148,7 +153,7 @@ class Receiver:
             kind=update.kind,
             phone_number_id=update.phone_number_id,
             ordering_key=ordering_key_of(update),
-            payload=updates.encode(update) if consumers else b"",
+            payload=self._encode(update) if consumers else b"",
             consumers=consumers,
             message=records.message,
             status=records.status,
@@ -215,6 +220,7 @@ class _Handling:
         "_handled",
         "_names",
         "_on_receipt",
+        "_origin",
         "_receiver",
         "_update",
         "_updates",
@@ -229,6 +235,7 @@ class _Handling:
         self._calls = calls
         self._found = found
         self._on_receipt = on_receipt
+        self._origin = _origin()
         self._updates = iter(found.updates)
         self._names: Iterator[str] = iter(())
         self._failures = 0
@@ -245,7 +252,7 @@ class _Handling:
 
     def _call_next(self) -> bool:
         for name in self._names:
-            self._calls.start(_Step(self), name, self._update)
+            self._calls.start(_Step(self), name, self._update, self._origin)
             return True
         outcome = Outcome.ERROR if self._failures else Outcome.SUCCESS
         self._receiver.telemetry.webhooks.update(self._update.kind, outcome)
@@ -271,6 +278,23 @@ class _Step(HandlerCall):
     @override
     def handled(self, failure: BaseException | None) -> None:
         self._handling.go_on(failure)
+
+
+def _in_this_context(on_receipt: OnReceipt) -> OnReceipt:
+    """Return *on_receipt* for a caller that may run in the context of another webhook."""
+    run = copy_context().run
+    return lambda receipt, error: run(on_receipt, receipt, error)
+
+
+def _origin() -> SpanContext | None:
+    """Return the span of the webhook request, if it is sampled: the link of its handlers."""
+    span = current_span()
+    return span.context if span is not None and span.context.is_sampled else None
+
+
+def _encode_with_span(update: Update) -> bytes:
+    origin = _origin()
+    return updates.encode(update, origin.traceparent if origin is not None else "")
 
 
 def ordering_key_of(update: Update) -> int:

@@ -174,14 +174,34 @@ _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(Update)
 
 
-def encode(update: Update) -> bytes:
-    """Return *update* as JSON, for the store and for other consumers."""
-    return _ENCODER.encode(update)
+class _Origin(msgspec.Struct, frozen=True, gc=False):
+    """The member of a payload that is not part of its update."""
+
+    traceparent: Any = None
+
+
+_ORIGIN = msgspec.json.Decoder(_Origin)
+
+
+def encode(update: Update, traceparent: str = "") -> bytes:
+    """Return *update* as JSON, for the store and for other consumers.
+
+    Args:
+        update: The update.
+        traceparent: The span of its webhook. An additional member, which `decode` ignores.
+    """
+    payload = _ENCODER.encode(update)
+    return payload[:-1] + b',"traceparent":"%b"}' % traceparent.encode() if traceparent else payload
 
 
 def decode(payload: bytes) -> Update:
     """Return the update of which *payload* is the result of `encode`, equal to it."""
     return _DECODER.decode(payload)
+
+
+def traceparent_of(payload: bytes) -> object:
+    """Return the span of the webhook of the update in *payload*, if it was stored."""
+    return _ORIGIN.decode(payload).traceparent
 
 
 def identifier(value: object) -> str | None:

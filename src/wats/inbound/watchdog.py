@@ -9,6 +9,7 @@ of an update. Here one timer checks all calls in progress, so a call may exceed 
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from types import NoneType
 from typing import Any, Final
 
@@ -42,9 +43,15 @@ class Watchdog:
         return len(self._abandoned) >= MAX_ABANDONED
 
     def start(
-        self, call: "Call", function: Callable[[Any], Awaitable[object]], argument: Any
+        self,
+        call: "Call",
+        function: Callable[[Any], Awaitable[object]],
+        argument: Any,
+        context: Context | None = None,
     ) -> None:
         """Call *function* in a task; pass its exception, or `None`, to `call.ended`.
+
+        The task runs in *context*, or in a copy of the current one.
 
         A call that exceeds its limit is cancelled and fails with `TimeoutError`. A call that
         ignores its cancellation is abandoned: its task goes on, but nothing waits for its end.
@@ -52,7 +59,7 @@ class Watchdog:
         loop = asyncio.get_running_loop()
         call.watchdog = self
         call.deadline = loop.time() + self._seconds
-        call.task = loop.create_task(call.run(function, argument))
+        call.task = loop.create_task(call.run(function, argument), context=context)
         self._calls.add(call)
         if self._loop is not loop:  # the first call, or all others belong to a loop that ended
             self._calls = {call}

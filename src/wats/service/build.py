@@ -31,6 +31,7 @@ from wats.web.openapi import build_document
 from wats.web.parts import Life, Parts
 from wats.web.routing import Route
 from wats.web.table import route_table
+from wats.web.traced import TracedWeb
 from wats.web.webhooks import Hook
 
 
@@ -105,6 +106,7 @@ def create_wats_service_app(
         max_body_bytes=profile.webhook.max_body_bytes,
         take=web.take_webhook,
         refused=web.count_refused,
+        reads_traces=telemetry.tracer is not None,
     )
     return WatsApp(
         web=web,
@@ -227,7 +229,10 @@ def _web(
         log=log,
         now=now,
     )
-    return Web(table, Gate(secrets.bearer_tokens, secrets.telemetry_tokens), parts)
+    gate = Gate(secrets.bearer_tokens, secrets.telemetry_tokens)
+    if telemetry.tracer is not None:
+        return TracedWeb(table, gate, parts, tracer=telemetry.tracer)
+    return Web(table, gate, parts)
 
 
 def _stamped(log: Log, now: Now) -> Log:

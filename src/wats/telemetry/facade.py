@@ -41,6 +41,7 @@ from wats.telemetry.sinks.isolation import (
     IsolatedSink,
     TelemetrySink,
 )
+from wats.telemetry.spans import Tracer
 from wats.version import __version__
 
 _VERSION: Final = re.compile(r"\d{1,4}(\.\d{1,4}){2}((a|b|rc|\.dev)\d{1,4})?", re.ASCII)
@@ -64,6 +65,7 @@ class Telemetry:
         service: The life of the service, and its upkeep.
         errors: The errors seen recently, by class name.
         wants_news: Whether webhook lag and final statuses are exposed or passed to a sink.
+        tracer: Starts the spans of requests and handlers, if the sink receives spans.
 
     Args:
         routes: The route table. A route is recorded by its index in it; the last entry represents
@@ -115,11 +117,16 @@ class Telemetry:
         )
         self._board = Board() if board is None else board
         self._row = row
+        isolated = (
+            None
+            if sink is None
+            else IsolatedSink(sink, failures("wats.telemetry.sink.error"), self._sink_failed)
+        )
+        self.tracer = Tracer(isolated.start_span) if isolated and isolated.takes_spans else None
         self._destination = Destination(
             registry=self._expose(),
-            sink=None
-            if sink is None
-            else IsolatedSink(sink, failures("wats.telemetry.sink.error"), self._sink_failed),
+            sink=isolated,
+            tracer=self.tracer,
             failures=failures("wats.telemetry.error"),
             now=now,
         )

@@ -27,6 +27,7 @@ from wats.telemetry.contract.labels import Label
 from wats.telemetry.contract.values import LabelValue, SpanName
 from wats.telemetry.metrics.series import Block, Registry
 from wats.telemetry.sinks.isolation import Attributes, AttributeValue, FailureLog, IsolatedSink
+from wats.telemetry.spans import Tracer
 
 P = ParamSpec("P")
 
@@ -61,12 +62,14 @@ class Destination:
         sink: The operator's sink, if there is one.
         failures: The log of events that cannot be recorded.
         now: The clock for the end of spans.
+        tracer: Starts spans, if the sink receives their places in traces.
     """
 
     registry: Registry
     sink: IsolatedSink | None
     failures: FailureLog
     now: Now
+    tracer: Tracer | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -347,7 +350,8 @@ def _sending(lookup: Lookup) -> Callable[[Values, float], None] | None:
     then = event.then and partial(event.then, lookup.recorder)
     counter = lookup.block and lookup.block.family.name
     histogram = lookup.histogram and lookup.histogram.family.name
-    span = event.span.value if event.span is not None and sink.has("record_span") else None
+    span = event.span if sink.has("record_span") else None
+    tracer = lookup.destination.tracer
 
     def send(values: Values, seconds: float) -> None:
         of_counter, of_histogram, of_span = attributes[values]
@@ -359,7 +363,9 @@ def _sending(lookup: Lookup) -> Callable[[Values, float], None] | None:
             sink.call("record_histogram", histogram, seconds, of_histogram)
         if span is not None:
             ended = now()
-            sink.call("record_span", span, ended - timedelta(seconds=seconds), ended, of_span)
+            began = ended - timedelta(seconds=seconds)
+            place = () if tracer is None else (tracer.ended(span),)
+            sink.call("record_span", span.value, began, ended, of_span, *place)
         if then is not None:
             then(*values)
 

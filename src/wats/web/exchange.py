@@ -33,6 +33,12 @@ def header_values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[b
     return [value.strip(b" \t") for key, value in headers if key == name]
 
 
+def joined_header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
+    """Return the header *name* (lower case), its lines joined as one list, or `None`."""
+    values = header_values(headers, name)
+    return b", ".join(values).decode("latin-1") if values else None
+
+
 class ClientGone(Exception):
     """The client hung up before its request was read. A response cannot be delivered."""
 
@@ -55,8 +61,7 @@ class Request:
 
     def header(self, name: bytes) -> str | None:
         """Return the header *name* (lower case), its lines joined as one list, or `None`."""
-        values = header_values(self._scope["headers"], name)
-        return b", ".join(values).decode("latin-1") if values else None
+        return joined_header(self._scope["headers"], name)
 
     @property
     def query(self) -> dict[str, str]:

@@ -38,12 +38,14 @@ class Hook:
         max_body_bytes: Longer bodies take the slow path, which refuses them.
         take: Responds to the body and signature of a POST through its asker, once, now or later.
         refused: Counts a request that was refused with a status because it is not valid HTTP.
+        reads_traces: Whether `traceparent` is read, so that a head with one takes the slow path.
     """
 
     path: bytes
     max_body_bytes: int
     take: Callable[[bytes, str | None, Asker], None]
     refused: Callable[[int], None]
+    reads_traces: bool = False
 
 
 def _take_nothing(_body: bytes, _signature: str | None, _asker: Asker) -> None:

@@ -196,6 +196,16 @@ def test_the_fast_path_reads_no_damaged_head_differently(
     assert_read_the_same(sent[:start] + data.draw(st.binary(max_size=3)) + sent[end:])
 
 
+@pytest.mark.parametrize("name", [b"traceparent", b"Traceparent", b"TRACEPARENT"])
+def test_a_head_with_a_trace_takes_the_fast_path_unless_traces_are_read(name: bytes) -> None:
+    usual, traced = head_of(USUAL), head_of([*USUAL, name + b": 00-1-2-03"])
+    read = webhook_head_reader(PATH, reads_traces=True)
+
+    assert webhook_head_reader(PATH)(traced, 0, len(traced)) == (5, SIGNATURE)
+    assert read(traced, 0, len(traced)) is None
+    assert read(usual, 0, len(usual)) == (5, SIGNATURE)
+
+
 @pytest.mark.parametrize(
     "lines",
     [

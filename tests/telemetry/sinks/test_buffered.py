@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from wats.errors import ConfigError
-from wats.telemetry import Telemetry
+from wats.telemetry import UNMATCHED, RouteLabel, Span, Telemetry
 from wats.telemetry.contract.values import Method
 from wats.telemetry.sinks.buffered import BufferedSink
 from wats.telemetry.sinks.isolation import OPTIONAL, FailureLog, IsolatedSink
+from wats.telemetry.spans import start_span
 from wats.testing import CapturingTelemetrySink, Recorded
 
 MOMENT = datetime(2026, 11, 22, 15, 24, tzinfo=UTC)
@@ -102,21 +103,21 @@ def eventually(is_so: Callable[[], object]) -> None:
 
 
 def test_everything_arrives_in_order_and_unchanged(buffer: Buffer) -> None:
-    captured = CapturingTelemetrySink()
+    captured, span = CapturingTelemetrySink(), start_span(None)
     sink: Any = buffer(captured)
 
     sink.increment_counter("a", 1, {"x": "y"})
     sink.increment_counter("a", 2, {})
     sink.record_histogram("b", 0.5, {"x": True})
     sink.set_gauge("c", 3, {"x": 1.5})
-    sink.record_span("d", MOMENT, MOMENT, {"x": "y"})
+    sink.record_span("d", MOMENT, MOMENT, {"x": "y"}, span)
     sink.record_event("e", {}, MOMENT)
     sink.close()
 
     assert captured.counters == [("a", 1, {"x": "y"}), ("a", 2, {})]
     assert captured.histograms == [("b", 0.5, {"x": True})]
     assert captured.gauges == [("c", 3, {"x": 1.5})]
-    assert captured.spans == [("d", MOMENT, MOMENT, {"x": "y"})]
+    assert captured.spans == [("d", MOMENT, MOMENT, {"x": "y"}, span)]
     assert captured.events == [("e", {}, MOMENT)]
     assert set(sink.dropped.values()) == {0}
 
@@ -138,6 +139,46 @@ def test_it_has_those_optional_methods_that_the_sink_has(buffer: Buffer, has: An
     sink = buffer(inner)
 
     assert {name for name in OPTIONAL if hasattr(sink, name)} == set(has)
+
+
+class Starting(CapturingTelemetrySink):
+    """A sink that starts the spans itself."""
+
+    started = start_span(None)
+
+    def start_span(self, _: object) -> Span:
+        return self.started
+
+
+class WithoutTraces(OnlyWhatIsRequired):
+    def __init__(self) -> None:
+        self.spans: list[str] = []
+
+    def record_span(self, name: str, start: object, end: object, attributes: object) -> None:
+        self.spans.append(name)
+
+
+def test_a_buffered_sink_receives_the_places_of_spans_and_starts_them(buffer: Buffer) -> None:
+    sink = Starting()
+    buffered = buffer(sink)
+    telemetry = Telemetry(routes=[RouteLabel(UNMATCHED)], adapter=None, sink=buffered)
+
+    telemetry.http.request(0, Method.GET, 200, 0.1)
+    buffered.close()
+
+    assert [span.span for span in sink.spans] == [sink.started]
+
+
+def test_a_buffered_sink_without_traces_receives_spans_as_before(buffer: Buffer) -> None:
+    sink = WithoutTraces()
+    buffered = buffer(sink)
+    telemetry = Telemetry(routes=[RouteLabel(UNMATCHED)], adapter=None, sink=buffered)
+
+    telemetry.http.request(0, Method.GET, 200, 0.1)
+    buffered.close()
+
+    assert telemetry.tracer is None
+    assert sink.spans == ["wats.http.request"]
 
 
 class Asynchronous(OnlyWhatIsRequired):

@@ -15,6 +15,7 @@ from wats.telemetry.sinks.isolation import (
     FailureLog,
     IsolatedSink,
 )
+from wats.telemetry.spans import start_span
 
 
 class Answering:
@@ -264,6 +265,46 @@ def test_a_sink_without_its_methods_is_refused_where_it_is_given(
     assert [issue.path for issue in refused.value.issues] == [
         f"telemetry_sink.{m}" for m in missing
     ]
+
+
+class Starting(Answering):
+    """A sink that starts spans by itself."""
+
+    def start_span(self, _: object) -> object:
+        return self.answer()
+
+    def record_span(
+        self, name: str, start: object, end: object, attributes: object, span: object
+    ) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        pytest.param(raising(ValueError()), "ValueError", id="an exception"),
+        pytest.param(raising(SystemExit()), "SystemExit", id="an exit"),
+        pytest.param(lambda: "a span", "TypeError", id="no span"),
+        pytest.param(lambda: fail_with(ValueError()), "TypeError", id="a coroutine"),
+    ],
+)
+def test_a_span_that_a_sink_cannot_start_is_none_and_a_logged_failure(
+    failures: FailureLog, logged: list[Mapping[str, object]], answer: Any, error: str
+):
+    failed: list[str] = []
+    isolated = IsolatedSink(Starting(answer), failures, failed.append)
+
+    span = isolated.start_span(None)
+
+    assert isolated.takes_spans
+    assert span is None
+    assert names(logged) == [error]
+    assert failed == ["record_span"]
+
+
+@pytest.mark.parametrize("span", [None, start_span(None)])
+def test_a_sink_decides_which_operations_have_a_span(failures: FailureLog, span: Any):
+    assert IsolatedSink(Starting(lambda: span), failures).start_span(None) is span
 
 
 def test_methods_are_looked_up_once_and_those_that_are_not_there_are_not_called(

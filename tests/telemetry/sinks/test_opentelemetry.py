@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 from opentelemetry import metrics, trace
 from opentelemetry.metrics import MeterProvider as MeterProviderApi
+from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
 from opentelemetry.trace import SpanKind, StatusCode
 
 from wats.errors import ConfigError
@@ -34,6 +36,7 @@ from wats.telemetry.contract.values import (
 from wats.telemetry.sinks.isolation import FailureLog, IsolatedSink
 from wats.telemetry.sinks.opentelemetry import OtelSink, from_environment
 from wats.telemetry.sinks.semconv import DURATION_BUCKETS
+from wats.telemetry.spans import SpanContext, start_span
 from wats.version import __version__
 
 BEGAN = datetime(2026, 11, 22, 15, 24, 59, 999_999, tzinfo=UTC)
@@ -262,6 +265,112 @@ def test_spans_hang_below_the_current_one_but_a_dispatch_does_not(collected: Col
         "wats.draining": None,
         "theirs": None,
     }
+
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+CALLER = SpanContext(TRACE, "00f067aa0ba902b7")
+
+
+def identity(context: SpanContext) -> tuple[int, int]:
+    return int(context.trace_id, 16), int(context.span_id, 16)
+
+
+def test_a_span_has_the_ids_the_parent_and_the_links_of_its_place(collected: Collected) -> None:
+    sink = collected.sink()
+    request = sink.start_span(CALLER)
+    assert request is not None
+    attempt = start_span(None)._replace(links=(request.context,))
+
+    sink.record_span("wats.http.request", BEGAN, ENDED, REQUEST, request)
+    sink.record_span("wats.graph.request", BEGAN, ENDED, CALL, start_span(request.context))
+    sink.record_span("wats.dispatch", BEGAN, ENDED, DISPATCH, attempt)
+
+    of_request, of_call, of_attempt = collected.spans
+    (link,) = of_attempt.links
+    assert of_request.parent is not None
+    assert of_call.parent is not None
+    assert of_attempt.parent is None
+    found = (
+        of_request.context,
+        of_request.parent,
+        of_call.parent,
+        of_attempt.context,
+        link.context,
+    )
+    assert [(each.trace_id, each.span_id) for each in found] == [
+        identity(request.context),
+        identity(CALLER),
+        identity(request.context),
+        identity(attempt.context),
+        identity(request.context),
+    ]
+    assert (of_request.parent.is_remote, of_call.parent.is_remote) == (True, False)
+
+
+def test_under_an_instrumented_server_a_request_belongs_to_the_span_of_that_server(
+    collected: Collected,
+) -> None:
+    sink = collected.sink()
+
+    with collected.tracers.get_tracer("theirs").start_as_current_span("theirs") as theirs:
+        span = sink.start_span(CALLER)
+
+    outer = theirs.get_span_context()
+    assert span is not None
+    assert span.parent is not None
+    assert identity(span.parent) == (outer.trace_id, outer.span_id)
+    assert span.context.trace_id == span.parent.trace_id
+
+
+class Asked(Sampler):
+    """A sampler that drops every trace, and counts its decisions."""
+
+    def __init__(self) -> None:
+        self.decisions = 0
+
+    def should_sample(self, *_: Any, **__: Any) -> SamplingResult:
+        self.decisions += 1
+        return SamplingResult(Decision.DROP)
+
+    def get_description(self) -> str:
+        return "asked"
+
+
+def test_the_sampler_decides_once_for_a_request_and_its_graph_calls() -> None:
+    sampler = Asked()
+    exporter = InMemorySpanExporter()
+    tracers = TracerProvider(sampler, resource=Resource({}), shutdown_on_exit=False)
+    tracers.add_span_processor(SimpleSpanProcessor(exporter))
+    sink = OtelSink(meter_provider=NoOpMeterProvider(), tracer_provider=tracers)
+
+    request = sink.start_span(None)
+    assert request is not None
+    sink.record_span("wats.graph.request", BEGAN, ENDED, CALL, start_span(request.context))
+    sink.record_span("wats.http.request", BEGAN, ENDED, REQUEST, request)
+    tracers.shutdown()
+
+    assert not request.context.is_sampled
+    assert sampler.decisions == 1
+    assert exporter.get_finished_spans() == ()
+
+
+def test_two_sinks_of_one_provider_do_not_mix_their_spans(collected: Collected) -> None:
+    first, second = collected.sink(), collected.sink()
+    spans = [first.start_span(None), second.start_span(None)]
+
+    second.record_span("wats.http.request", BEGAN, ENDED, REQUEST, spans[1])
+    first.record_span("wats.http.request", BEGAN, ENDED, REQUEST, spans[0])
+    first.record_event("wats.started", {}, BEGAN)
+
+    *recorded, event = (span.context.span_id for span in collected.spans)
+    assert recorded == [identity(span.context)[1] for span in reversed(spans) if span]
+    assert event not in recorded
+
+
+def test_a_sink_that_exports_no_spans_starts_none(environment: pytest.MonkeyPatch) -> None:
+    sink = from_environment()
+
+    assert sink.start_span(CALLER) is None
 
 
 def test_an_event_of_the_service_is_a_span_without_length(collected: Collected) -> None:

@@ -44,7 +44,9 @@ class GatewayProtocol(Connection):
     def __init__(self, site: Site) -> None:
         super().__init__(site)
         self._hook = site.hook
-        self._read_webhook_head = webhook_head_reader(site.hook.path)
+        self._read_webhook_head = webhook_head_reader(
+            site.hook.path, reads_traces=site.hook.reads_traces
+        )
         self._has_skipped_line = False
         self._webhook_head = b""  # on the fast path, until the body is there
         self._signature = ""

@@ -6,11 +6,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import partial
 from typing import Final, TypeAlias
 
 from wats.errors import ConfigError, ConfigIssue
-from wats.telemetry.sinks.isolation import OPTIONAL, Attributes, TelemetrySink, methods_of
+from wats.telemetry.sinks.isolation import (
+    OPTIONAL,
+    Attributes,
+    TelemetrySink,
+    methods_of,
+    takes_spans,
+)
+from wats.telemetry.spans import Span, Start, start_span
 
 CAPACITY: Final = 10_000
 """The default capacity, in calls; each takes about 200 bytes."""
@@ -63,6 +71,9 @@ class BufferedSink:
         for name in methods.keys() & set(OPTIONAL):
             take = self._take_gauge if name == "set_gauge" else partial(self._take, name)
             setattr(self, name, take)
+        if takes_spans(methods):
+            self.record_span = self._take_span
+            self.start_span: Start = getattr(sink, "start_span", start_span)
         self._until = float("inf")
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="wats-sink", daemon=True)
@@ -106,6 +117,11 @@ class BufferedSink:
                 self._put("set_gauge", series)
             self._gauges[series] = (name, value, attributes)
         self._raise_failure("set_gauge")
+
+    def _take_span(
+        self, name: str, start: datetime, end: datetime, attributes: Attributes, span: Span | None
+    ) -> None:
+        self._take("record_span", name, start, end, attributes, span)
 
     def _put(self, method: str, arguments: Arguments) -> None:
         if len(self._waiting) >= self._capacity:

@@ -13,6 +13,7 @@ from wats.errors import ConfigError, ConfigIssue
 from wats.log import Log, write_json_line
 from wats.telemetry.recent_errors import error_name
 from wats.telemetry.repeats import Repeats
+from wats.telemetry.spans import Span, SpanContext, Start, start_span
 
 AttributeValue: TypeAlias = str | int | float | bool
 Attributes: TypeAlias = Mapping[str, AttributeValue]
@@ -33,8 +34,9 @@ class TelemetrySink(Protocol):
     tasks of their own, at most a thousand concurrently.
 
     A sink may also have `record_span(name, start, end, attributes)`,
-    `record_event(name, attributes, timestamp)` and `set_gauge(name, value, attributes)`. All
-    methods are looked up once, when the service is made.
+    `record_event(name, attributes, timestamp)` and `set_gauge(name, value, attributes)`. If
+    `record_span` has a further parameter `span`, it receives the `Span`, and `start_span(parent)`
+    may replace the start of spans. All methods are looked up once, when the service is made.
     """
 
     def increment_counter(self, name: str, value: int, attributes: Attributes) -> object:
@@ -88,6 +90,9 @@ class IsolatedSink:
     never inside a plain call, so `asyncio.CancelledError` is not meant for the request; a sink that
     raises `SystemExit` must not end the service.
 
+    Attributes:
+        takes_spans: Whether `record_span` receives the place of each span in its trace.
+
     Raises:
         ConfigError: *sink* lacks a method that it must have.
     """
@@ -99,9 +104,23 @@ class IsolatedSink:
         failed: Callable[[str], object] = lambda _: None,
     ) -> None:
         self._methods = methods_of(sink)
+        self.takes_spans = takes_spans(self._methods)
+        self._start: Start = getattr(sink, "start_span", start_span)
         self._failures = failures
         self._failed = failed
         self._pending: set[asyncio.Task[BaseException | None]] = set()
+
+    def start_span(self, parent: SpanContext | None) -> Span | None:
+        """Start a span by the sink's own method, if it has one; `None` if that fails."""
+        try:
+            span = self._start(parent)
+            if span is None or isinstance(span, Span):
+                return span
+            _close(span)
+            raise TypeError
+        except BaseException as error:
+            self._report("record_span", error)
+            return None
 
     def has(self, method: str) -> bool:
         """Return whether the sink has *method*."""
@@ -162,6 +181,14 @@ async def _failure_of(awaitable: Awaitable[object]) -> BaseException | None:
 def _close(awaitable: Awaitable[object]) -> None:
     if inspect.iscoroutine(awaitable):
         awaitable.close()
+
+
+def takes_spans(methods: Mapping[str, Callable[..., object]]) -> bool:
+    """Return whether `record_span` of *methods* has the parameter `span`."""
+    try:
+        return "span" in inspect.signature(methods["record_span"]).parameters
+    except (KeyError, TypeError, ValueError):
+        return False
 
 
 def methods_of(sink: TelemetrySink) -> dict[str, Callable[..., object]]:

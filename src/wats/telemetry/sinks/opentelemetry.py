@@ -10,8 +10,10 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal, TypeAlias
+from functools import partial
+from typing import Any, Final, Literal, TypeAlias
 
+from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -21,13 +23,28 @@ from opentelemetry.sdk import trace as sdk_trace
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import NoOpTracerProvider, SpanKind, StatusCode, TracerProvider
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import Decision, Sampler, SamplingResult
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    NoOpTracerProvider,
+    SpanKind,
+    StatusCode,
+    TraceFlags,
+    TracerProvider,
+    TraceState,
+    get_current_span,
+    set_span_in_context,
+)
+from typing_extensions import override
 
 from wats.errors import ConfigError, ConfigIssue
 from wats.telemetry.contract.families import FAMILIES, Family
 from wats.telemetry.contract.values import Kind, SpanName
 from wats.telemetry.sinks.isolation import Attributes, FailureLog
 from wats.telemetry.sinks.semconv import Conventions, Metric, StableConventions, failed
+from wats.telemetry.spans import Span, SpanContext, start_span
 from wats.version import __version__
 
 SCOPE: Final = "wats"
@@ -56,11 +73,14 @@ class OtelSink:
     Each instrument is created once, when the sink is made. As in every sink, the exported data
     holds no personal data.
 
-    A span is a trace of its own, unless OpenTelemetry has a current span at the time of the call:
-    under an instrumented server, requests and Graph calls are children of that server's span. A
-    dispatch never is: it may run long after the request that delivered its update. A `traceparent`
-    of a client is not read. Life-cycle events are spans without length: the API for logs is still a
-    private module of the Python package, and an event of a span needs a span that is open.
+    Under an instrumented server, where OpenTelemetry has a current span, a request is a child of
+    that server's span. A dispatch never is: it may run long after the request that delivered its
+    update, and is linked to it. The sampler of the provider decides at the start of a span, by its
+    ids; a Graph call is sampled if its request is. With a provider other than that of
+    OpenTelemetry's SDK, spans have the current span as parent, and no links.
+
+    Life-cycle events are spans without length: the API for logs is still a private module of the
+    Python package, and an event of a span needs a span that is open.
 
     Args:
         meter_provider: Where metrics go.
@@ -89,6 +109,7 @@ class OtelSink:
         )
         schema = self._conventions.schema_url
         self._tracer = tracer_provider.get_tracer(SCOPE, __version__, schema)
+        self._decided = _Decided.of(self._tracer)
         meter = meter_provider.get_meter(SCOPE, __version__, schema)
         self._records = {
             family.name: _record(meter, family, self._conventions.metric(family))
@@ -110,21 +131,38 @@ class OtelSink:
         """Set the gauge *name*."""
         self._records[name](value, attributes)
 
+    def start_span(self, parent: SpanContext | None) -> Span | None:
+        """Start a span below the current one of OpenTelemetry, if there is one, or *parent*."""
+        if self._decided is None:
+            return None
+        outer = get_current_span().get_span_context()
+        return self._decided.decide(start_span(_ours(outer) if outer.is_valid else parent))
+
     def record_span(
-        self, name: str, start: datetime, end: datetime, attributes: Attributes
+        self,
+        name: str,
+        start: datetime,
+        end: datetime,
+        attributes: Attributes,
+        span: Span | None = None,
     ) -> None:
         """Record a span, as an error without a description if its operation failed."""
         title, exported = self._conventions.span(name, attributes)
-        span = self._tracer.start_span(
+        begin = partial(
+            self._tracer.start_span,
             title,
-            context=Context() if name == SpanName.DISPATCH else None,
             kind=_KINDS.get(name, SpanKind.INTERNAL),
             attributes=exported,
             start_time=_nanoseconds(start),
         )
+        if self._decided is None or span is None:
+            recorded = begin(context=Context() if name == SpanName.DISPATCH else None)
+        else:
+            is_inner = name == SpanName.GRAPH_REQUEST
+            recorded = self._decided.begin(begin, span, has_local_parent=is_inner)
         if failed(attributes):
-            span.set_status(StatusCode.ERROR)
-        span.end(_nanoseconds(end))
+            recorded.set_status(StatusCode.ERROR)
+        recorded.end(_nanoseconds(end))
 
     def record_event(self, name: str, attributes: Attributes, timestamp: datetime) -> None:
         """Record an event in the life of the service."""
@@ -155,6 +193,99 @@ class OtelSink:
             shutdown()
         except Exception as error:
             self._failures.report("close", error)
+
+
+class _Decided(threading.local, RandomIdGenerator, Sampler):
+    """Gives the spans of our tracer the ids and the sampling that were decided at their start.
+
+    Other spans, which the tracer records for life-cycle events, get random ids and are sampled.
+    """
+
+    def __init__(self, sampler: Sampler) -> None:
+        super().__init__()
+        self._sampler = sampler
+        self._span: Span | None = None
+
+    @classmethod
+    def of(cls, tracer: object) -> "_Decided | None":
+        """Return that of *tracer*; `None` if it is not a tracer of OpenTelemetry's SDK."""
+        if not isinstance(tracer, sdk_trace.Tracer):
+            return None
+        if not isinstance(tracer.sampler, cls):  # a provider has one tracer for our scope
+            tracer.sampler = tracer.id_generator = cls(tracer.sampler)
+        return tracer.sampler
+
+    def decide(self, span: Span) -> Span:
+        """Return *span* with the decision of the provider's sampler."""
+        context, parent, _ = span
+        trace_id = int(context.trace_id, 16)
+        result = self._sampler.should_sample(_below(parent), trace_id, SCOPE)
+        return span._replace(
+            context=context._replace(is_sampled=result.decision is Decision.RECORD_AND_SAMPLE)
+        )
+
+    def begin(
+        self, begin: Callable[..., trace.Span], span: Span, *, has_local_parent: bool
+    ) -> trace.Span:
+        """Call *begin*, which begins a span with our tracer, for *span*."""
+        context = _below(span.parent, is_remote=not has_local_parent)
+        self._span = span
+        try:
+            return begin(context=context, links=[Link(_theirs(link)) for link in span.links])
+        finally:
+            self._span = None
+
+    @override
+    def generate_trace_id(self) -> int:
+        span = self._span
+        return super().generate_trace_id() if span is None else int(span.context.trace_id, 16)
+
+    @override
+    def generate_span_id(self) -> int:
+        span = self._span
+        return super().generate_span_id() if span is None else int(span.context.span_id, 16)
+
+    @override
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Any = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        if self._span is None:
+            return self._sampler.should_sample(
+                parent_context, trace_id, name, kind, attributes, links, trace_state
+            )
+        is_sampled = self._span.context.is_sampled
+        return SamplingResult(
+            Decision.RECORD_AND_SAMPLE if is_sampled else Decision.DROP, attributes
+        )
+
+    @override
+    def get_description(self) -> str:
+        return self._sampler.get_description()
+
+
+def _theirs(context: SpanContext, *, is_remote: bool = True) -> trace.SpanContext:
+    flags = TraceFlags(TraceFlags.SAMPLED if context.is_sampled else TraceFlags.DEFAULT)
+    trace_id, span_id = int(context.trace_id, 16), int(context.span_id, 16)
+    return trace.SpanContext(trace_id, span_id, is_remote, flags)
+
+
+def _ours(context: trace.SpanContext) -> SpanContext:
+    is_sampled = context.trace_flags.sampled
+    return SpanContext(f"{context.trace_id:032x}", f"{context.span_id:016x}", is_sampled)
+
+
+def _below(parent: SpanContext | None, *, is_remote: bool = True) -> Context:
+    """Return a context in which *parent* is the current span; without one if it is `None`."""
+    if parent is None:
+        return Context()
+    return set_span_in_context(NonRecordingSpan(_theirs(parent, is_remote=is_remote)), Context())
 
 
 def from_environment(

@@ -1,0 +1,35 @@
+"""The ASGI application with a span for each request, for a sink that receives spans."""
+
+from collections.abc import Sequence
+
+from typing_extensions import override
+
+from wats.telemetry.spans import Tracer
+from wats.web.app import Web
+from wats.web.auth import Gate
+from wats.web.exchange import Receive, Scope, Send, joined_header
+from wats.web.parts import Parts
+from wats.web.routing import Route
+from wats.web.webhooks import Asker
+
+
+class TracedWeb(Web):
+    """Serves HTTP requests, each as a span that continues the trace of its client.
+
+    `traceparent` is not authenticated: any client can choose the trace and whether it is sampled.
+    """
+
+    def __init__(self, table: Sequence[Route], gate: Gate, parts: Parts, *, tracer: Tracer) -> None:
+        super().__init__(table, gate, parts)
+        self._tracer = tracer
+
+    @override
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._tracer.request(joined_header(scope["headers"], b"traceparent")):
+            await super().serve(scope, receive, send)
+
+    @override
+    def take_webhook(self, body: bytes, signature: str | None, asker: Asker) -> None:
+        # A head with a traceparent takes the slow path.
+        with self._tracer.request():
+            super().take_webhook(body, signature, asker)
