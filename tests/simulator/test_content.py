@@ -46,6 +46,7 @@ def test_any_json_can_be_shown(kind: str, message: dict[str, Any], content: obje
             "bill.pdf\nThanks",
         ),
         ("location", {"latitude": 1.5, "longitude": 2, "name": "Shop"}, "Shop\n1.5, 2"),
+        ("location", {"latitude": 10**5000, "longitude": float("nan"), "address": "A"}, "A"),
         ("contacts", [{"name": {"formatted_name": "Jo Doe"}}, {"name": {}}], "Jo Doe"),
         ("reaction", {"message_id": "wamid.1", "emoji": "👍"}, "👍"),
         ("button", {"text": "Yes", "payload": "y"}, "Yes"),

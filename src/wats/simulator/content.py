@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 MAX_BUTTONS: Final = 12
+_DEGREES: Final = MappingProxyType({"latitude": 90, "longitude": 180})
 
 Member: TypeAlias = Mapping[str, Any]
 
@@ -64,12 +65,15 @@ def _reaction(content: Member) -> PhoneContent:
 
 
 def _location(content: Member) -> PhoneContent:
-    position = ", ".join(
-        str(content[key])
-        for key in ("latitude", "longitude")
-        if isinstance(content.get(key), int | float | str)
-    )
+    position = ", ".join(filter(None, (_degrees(content, key) for key in _DEGREES)))
     return PhoneContent(_lines(_text(content, "name"), _text(content, "address"), position))
+
+
+def _degrees(content: Member, key: str) -> str:
+    value = content.get(key)
+    # Python refuses to write very long integers.
+    is_valid = isinstance(value, int | float) and abs(value) <= _DEGREES[key]
+    return str(value) if is_valid else _text(content, key)
 
 
 def _contacts(content: Member) -> PhoneContent:
@@ -112,14 +116,18 @@ def _choices(action: Member) -> Iterator[str]:
 def _template(content: Member) -> PhoneContent:
     """Show the name and the parameters: only Meta has the text that they complete."""
     components = _members(content.get("components"))
-    buttons = [each for each in components if _text(each, "type").lower() == "button"]
-    others = [each for each in components if each not in buttons]
+    buttons = [each for each in components if _is_button(each)]
+    others = [each for each in components if not _is_button(each)]
     language = _text(content, "language", "code")
     heading = _text(content, "name") + (f" ({language})" if language else "")
     return PhoneContent(
         _lines(heading, *map(_component, others)),
         tuple(filter(None, map(_component_button, buttons))),
     )
+
+
+def _is_button(component: Member) -> bool:
+    return _text(component, "type").lower() == "button"
 
 
 def _component(component: Member) -> str:
