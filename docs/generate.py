@@ -285,6 +285,14 @@ def start_codes() -> str:
     return _table(("Code", "Cause"), rows)
 
 
+def reply_errors() -> str:
+    """Return the errors of replies and sends in process that the HTTP API does not have."""
+    rows = [(_code(cls.__name__), _code(cls.code), cls.text) for cls in _leaves(errors.ReplyError)]
+    started = errors.NotStarted
+    rows.append((_code(started.__name__), _code(started.code), "`app.send`: " + started.text))
+    return _table(("Exception", "Code", "Meaning"), rows)
+
+
 def faults() -> str:
     """Return the causes for which a file or a database cannot be used."""
     return _table(("Cause", "Meaning"), [(_code(each.value), each.meaning) for each in Fault])
@@ -459,6 +467,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "labels": labels,
     "layers": layers,
     "recipients": as_markdown,
+    "reply-errors": reply_errors,
     "routes": routes,
     "spans": spans,
     "start-codes": start_codes,

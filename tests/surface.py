@@ -47,10 +47,8 @@ def python_names() -> Iterator[str]:
 
 def _described(name: str, value: object) -> Iterator[str]:
     if isinstance(value, ModuleType):
-        for inner in sorted(_public(vars(value))):
-            found = getattr(value, inner)
-            if getattr(found, "__module__", "") == value.__name__:
-                yield from _described(f"{name}.{inner}", found)
+        for inner in value.__all__:
+            yield from _described(f"{name}.{inner}", getattr(value, inner))
     elif isinstance(value, type):
         yield f"{name}{_parameters(value)}"
         parameters = re.findall(r"\w+", _parameters(value))

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -11,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import click
@@ -32,6 +32,8 @@ from tests.pages import (
 from tests.store.results import leased
 from wats import create_wats_service_app, open_store
 from wats.config import config_keys, parse_config
+from wats.privacy import Secret
+from wats.simulator import Simulator, SimulatorSettings
 from wats.store import Store, receive
 from wats.store.records import (
     Arrival,
@@ -45,7 +47,16 @@ from wats.store.records import (
     StatusRecord,
 )
 from wats.telemetry.contract.families import FAMILIES
-from wats.testing import BEARER_TOKEN, FakeClock, example_profile, example_secrets, serving, sign
+from wats.testing import (
+    APP_SECRET,
+    BEARER_TOKEN,
+    VERIFY_TOKEN,
+    FakeClock,
+    example_profile,
+    example_secrets,
+    serving,
+    sign,
+)
 from wats.web.table import route_table
 
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
@@ -423,10 +434,27 @@ async def test_the_sql_to_discard_orphaned_updates_erases_those_of_that_handler_
     assert (await store.depth()).consumers[ORPHAN] == Depth()
 
 
+GRAPH = "http://127.0.0.1:9900"
+"""The address of the fake Meta in the README's config."""
+
+
 @pytest.fixture
-def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+async def meta() -> AsyncIterator[Simulator]:
+    settings = SimulatorSettings(
+        app_secret=Secret(APP_SECRET),
+        verify_token=Secret(VERIFY_TOKEN),
+        phone_number_id="15551234567",
+    )
+    async with Simulator(settings) as meta:
+        yield meta
+
+
+@pytest.fixture
+def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meta: Simulator) -> Iterator[Path]:
     """Return a folder with the examples, each in the file that its first line names."""
     names = lay_out(tmp_path)
+    config = tmp_path / "wats.config.yaml"
+    config.write_text(config.read_text().replace(GRAPH, meta.url))
     for key, value in SECRETS.items():
         monkeypatch.setenv(key, value)
     monkeypatch.chdir(tmp_path)
@@ -450,20 +478,20 @@ async def post_webhook(url: str) -> None:
         }
 
 
-async def printed(capsys: pytest.CaptureFixture[str], *wanted: str) -> None:
-    seen = ""
+async def replied(meta: Simulator, *wanted: object) -> None:
+    """Wait until the fake Meta has accepted the texts *wanted*, in any order."""
     async with asyncio.timeout(10):
-        while not all(line in seen.splitlines() for line in wanted):
+        while len(meta.accepted) < len(wanted):
             await asyncio.sleep(0.01)
-            seen += capsys.readouterr().out
+    texts: list[Any] = [message.payload["text"] for message in meta.accepted]
+    assert sorted(text["body"] for text in texts) == sorted(wanted)
 
 
-async def test_the_service_of_the_readme_calls_its_handler(examples: Path) -> None:
+async def test_the_echo_bot_of_the_readme_answers(examples: Path, meta: Simulator) -> None:
     command = blocks("README.md", "sh")[-1].splitlines()[0].split()[1:]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "wats", *command, "--port", "0"),
         cwd=examples,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
@@ -471,9 +499,24 @@ async def test_the_service_of_the_readme_calls_its_handler(examples: Path) -> No
 
     await post_webhook(ready["url"] + "/webhooks/whatsapp")
 
-    assert await process.stdout.readline() == b"message\n"
+    await replied(meta, "Hi")
     process.terminate()
     assert await process.wait() == 0
+
+
+@pytest.mark.long  # it runs mypy
+async def test_the_handlers_of_the_documentation_have_valid_types(examples: Path) -> None:
+    names = ("orders", "gateway", "shop", "triage", "replies", "notify")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "mypy", "--strict", "--cache-dir", "cache"),
+        *(f"{name}.py" for name in names),
+        cwd=examples,
+        stdout=asyncio.subprocess.PIPE,
+    )
+
+    out, _ = await process.communicate()
+
+    assert process.returncode == 0, out.decode()
 
 
 def test_the_secrets_of_the_readme_are_those_of_its_config(tmp_path: Path) -> None:
@@ -486,34 +529,50 @@ def test_the_secrets_of_the_readme_are_those_of_its_config(tmp_path: Path) -> No
 
 
 async def test_the_application_of_the_readme_calls_its_handlers(
-    examples: Path, capsys: pytest.CaptureFixture[str]
+    examples: Path, meta: Simulator
 ) -> None:
     async with serving(load(examples / "gateway.py").app) as url:
         await post_webhook(url + "/webhooks/whatsapp")
 
-        await printed(capsys, "message", "text")
+        await replied(meta, "Hi", "Thank you!")
 
 
-async def test_the_gateway_can_be_mounted_as_it_is_shown(
-    examples: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_the_gateway_can_be_mounted_as_it_is_shown(examples: Path, meta: Simulator) -> None:
     async with serving(load(examples / "website.py").website) as url:
         await post_webhook(url + "/whatsapp/webhooks/whatsapp")
 
-        await printed(capsys, "message")
+        await replied(meta, "Hi")
 
 
-async def test_a_handler_is_tested_with_an_update_as_it_is_shown(
-    examples: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    await load(examples / "test_shop.py").test_a_text_is_measured(capsys)
+async def test_a_handler_replies_as_it_is_shown(examples: Path, meta: Simulator) -> None:
+    handlers = [load(examples / f"{name}.py").on_update for name in ("triage", "replies")]
+    notify = load(examples / "notify.py").order_is_ready
+    app = create_wats_service_app(
+        profile=example_profile(graph_url=meta.url),
+        secrets=example_secrets(),
+        persistence=open_store("sqlite:///:memory:"),
+        handlers=handlers,
+    )
+
+    async with serving(app) as url:
+        await post_webhook(url + "/webhooks/whatsapp")
+        await notify(app, "15550001234", "7")
+        async with asyncio.timeout(10):
+            while len(meta.accepted) < 5:
+                await asyncio.sleep(0.01)
+
+    types = sorted(str(message.payload["type"]) for message in meta.accepted)
+    assert types == ["image", "template", "template", "text", "text"]
+    assert meta.counts.read_marks == 1
 
 
-async def test_a_handler_is_tested_with_a_fake_meta_as_it_is_shown(
-    examples: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_handler_is_tested_with_an_update_as_it_is_shown(examples: Path) -> None:
+    await load(examples / "test_shop.py").test_a_text_is_measured()
+
+
+async def test_a_handler_is_tested_with_a_fake_meta_as_it_is_shown(examples: Path) -> None:
     async with asyncio.timeout(20):
-        await load(examples / "test_answers.py").test_a_customer_gets_an_answer(monkeypatch)
+        await load(examples / "test_round_trip.py").test_a_customer_gets_an_answer()
 
 
 async def test_the_documented_sink_counts_refused_messages(examples: Path) -> None:

@@ -6,7 +6,8 @@
     )
 
     @app.on("message")
-    async def answer(update: Update) -> None: ...
+    async def answer(update: Update) -> None:
+        await update.reply("Thank you!")
 
 Importing this package reads no environment, opens nothing and starts nothing. A public name loads
 its module when it is first used.
@@ -18,12 +19,14 @@ from typing import TYPE_CHECKING
 from wats.version import __version__
 
 if TYPE_CHECKING:
+    from wats import content
     from wats.config import Profile, Secrets, load_config
     from wats.errors import ConfigError, GraphError, StoreError, WatsError
-    from wats.inbound import content
     from wats.inbound.handlers import Handler
-    from wats.inbound.updates import Message, Sender, Status, Update
+    from wats.inbound.message_types import Message, Sender
+    from wats.inbound.updates import Status, Update
     from wats.privacy import Secret
+    from wats.sends import Sent
     from wats.service import WatsApp, create_wats_service_app
     from wats.store import Store
     from wats.store.open import open_store
@@ -50,6 +53,7 @@ __all__ = [
     "Secret",
     "Secrets",
     "Sender",
+    "Sent",
     "Span",
     "SpanContext",
     "Status",
@@ -74,12 +78,13 @@ _MODULES = {
     "ConfigError": "wats.errors",
     "GraphError": "wats.errors",
     "Handler": "wats.inbound.handlers",
-    "Message": "wats.inbound.updates",
+    "Message": "wats.inbound.message_types",
     "OTEL_ATTR": "wats.telemetry",
     "Profile": "wats.config",
     "Secret": "wats.privacy",
     "Secrets": "wats.config",
-    "Sender": "wats.inbound.updates",
+    "Sender": "wats.inbound.message_types",
+    "Sent": "wats.sends",
     "Span": "wats.telemetry",
     "SpanContext": "wats.telemetry",
     "Status": "wats.inbound.updates",
@@ -90,7 +95,7 @@ _MODULES = {
     "UpdateKind": "wats.telemetry",
     "WatsApp": "wats.service",
     "WatsError": "wats.errors",
-    "content": "wats.inbound.content",
+    "content": "wats.content",
     "create_wats_service_app": "wats.service",
     "current_span": "wats.telemetry",
     "load_config": "wats.config",

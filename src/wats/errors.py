@@ -12,6 +12,8 @@
     │       └── InvalidIdempotencyKey · IdempotencyConflict · IdempotencyInFlight
     │           · IdempotencyOutcomeUnknown
     ├── Overloaded                        too many bytes of requests in flight
+    ├── ReplyError                        a handler: nothing was sent
+    │   └── NoHandlerCall · NoMessage
     ├── NotStarted · ForkedApplication    an application under a foreign server
     ├── StoreError                        our database
     │   ├── StoreUnavailable · StoreNotConfigured · StoreClosed · StoreInUse
@@ -214,6 +216,24 @@ class Overloaded(WatsError):
     code = "overloaded"
     status = 503
     text = "Too many request bodies are in flight."
+
+
+class ReplyError(WatsError):
+    """A handler cannot reply to an update; nothing was sent."""
+
+
+class NoHandlerCall(ReplyError):
+    """The code that replies does not run in a handler that a running service called."""
+
+    code = "no_handler_call"
+    text = "Only a handler that a running service calls can reply to an update."
+
+
+class NoMessage(ReplyError):
+    """The update has no recipient of a reply: it is not a message that a customer wrote."""
+
+    code = "no_message"
+    text = "The update is not a message of a customer, so there is nothing to reply to."
 
 
 class NotStarted(WatsError):

@@ -1,14 +1,15 @@
 """Tools for tests of applications on wats, and for our own tests.
 
-A signer for webhooks, a clock under the control of the test, a sink that records, a configuration,
-and a way to serve an application on a free port. The fake Meta is `wats.simulator`.
+A signer for webhooks, a clock under the control of the test, a sink that records, a recorder of
+replies, a configuration, and a way to serve an application on a free port. The fake Meta is
+`wats.simulator`.
 """
 
 import asyncio
 import hashlib
 import hmac
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
@@ -22,8 +23,10 @@ from wats.config import (
     WebhookConfig,
     WhatsAppConfig,
 )
+from wats.inbound.replies import OUTLET, Content
 from wats.privacy import Secret
 from wats.process.server import Server, bind
+from wats.sends import Sent
 from wats.telemetry import Attributes, Span
 
 __all__ = [
@@ -34,9 +37,11 @@ __all__ = [
     "FakeClock",
     "Recorded",
     "RecordedEvent",
+    "RecordedReply",
     "RecordedSpan",
     "example_profile",
     "example_secrets",
+    "recorded_replies",
     "serving",
     "sign",
 ]
@@ -128,6 +133,51 @@ class CapturingTelemetrySink:
     def record_event(self, name: str, attributes: Attributes, timestamp: datetime) -> None:
         """Keep it."""
         self.events.append(RecordedEvent(name, dict(attributes), timestamp))
+
+
+class RecordedReply(NamedTuple):
+    """A reply of a handler, or a read mark.
+
+    Attributes:
+        message: The message in Graph's format, with its recipient.
+        phone_number_id: The business number that sends it.
+        key: The `key` that the handler gave.
+    """
+
+    message: dict[str, Any]
+    phone_number_id: str | None
+    key: str | None
+
+
+class _ReplyRecorder:
+    """An outlet that records replies, and sends none."""
+
+    def __init__(self) -> None:
+        self.replies: list[RecordedReply] = []
+
+    async def reply(
+        self, message: Content, *, update_key: str, phone_number_id: str | None, name: str | None
+    ) -> Sent:
+        self.replies.append(RecordedReply(dict(message), phone_number_id, name))
+        return Sent(message_id=f"wamid.{len(self.replies)}")
+
+    async def mark(self, message: Content, *, phone_number_id: str | None) -> None:
+        self.replies.append(RecordedReply(dict(message), phone_number_id, None))
+
+
+@contextmanager
+def recorded_replies() -> Iterator[list[RecordedReply]]:
+    """Record the replies of handlers that the test calls itself, without a service.
+
+    Yields:
+        The replies and read marks so far, in order. The messages are not checked.
+    """
+    recorder = _ReplyRecorder()
+    token = OUTLET.set(recorder)
+    try:
+        yield recorder.replies
+    finally:
+        OUTLET.reset(token)
 
 
 def example_profile(*, graph_url: str = "http://127.0.0.1:9", **changes: Any) -> Profile:

@@ -257,6 +257,20 @@ class Recorder:
         writer.close()
 
 
+async def test_the_graph_call_of_a_reply_is_below_the_attempt_of_its_handler(
+    open_gateway, receiver, environment, until
+) -> None:
+    async def answer(update: Update) -> None:
+        await update.reply("Hello")
+
+    async with traced(open_gateway, handlers=[answer]) as gateway:
+        await gateway.webhook(envelope())
+        await until(lambda: gateway.simulator.accepted)
+
+    spans = named(receiver)
+    assert below(spans["wats.graph.request"], spans["wats.dispatch"])
+
+
 async def test_no_trace_is_passed_to_meta(open_gateway, receiver, environment) -> None:
     graph = Recorder()
     async with await asyncio.start_server(graph.serve, "127.0.0.1", 0) as server:

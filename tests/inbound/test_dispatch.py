@@ -9,7 +9,7 @@ from wats.clock import utc_now
 from wats.config import InboxConfig
 from wats.errors import StoreUnavailable
 from wats.inbound import updates
-from wats.inbound.dispatch import Dispatcher, retry_delay
+from wats.inbound.dispatch import Dispatcher, retry_delay, retry_span
 from wats.inbound.handlers import Handlers
 from wats.inbound.receive import ordering_key_of
 from wats.inbound.updates import Update
@@ -455,3 +455,10 @@ def test_the_delay_of_retries_grows_up_to_an_hour() -> None:
     assert delays == sorted(delays)
     assert delays[-1] == 3600
     assert retry_delay(1, 1.0) == pytest.approx(0.8)
+
+
+def test_the_span_of_the_retries_has_all_their_pauses_and_calls() -> None:
+    config = InboxConfig(max_attempts=3, handler_timeout_seconds=10.0, lease_seconds=30.0)
+
+    assert retry_span(config) == (1 + 10 + 30) + (3 + 10 + 30)
+    assert retry_span(InboxConfig(max_attempts=1)) == 0

@@ -112,12 +112,14 @@ _turns = count()
 
 
 async def fail(update: Any) -> None:
-    """Handle *update* in another way each time: by an error, by a noise, or once without either."""
+    """Handle *update* in another way each time: by an error, a noise, a reply, or without any."""
     text = json.dumps(update.raw, ensure_ascii=False)
     errors, noises = list(errors_of(text).values()), list(noises_of(text).values())
-    turn = next(_turns) % (len(errors) + len(noises) + 1)
+    turn = next(_turns) % (len(errors) + len(noises) + 2)
     if turn < len(errors):
         raise errors[turn]()
+    if turn == len(errors) + len(noises):
+        await update.reply(text)
     for make in noises[turn - len(errors) :][:1]:
         make()
 

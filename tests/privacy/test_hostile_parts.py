@@ -46,7 +46,7 @@ class TalkativeStore:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._store, name)
-        if name in {"adapter", "occupy", "open", "close", "on_work", "register"}:
+        if name in {"adapter", "open", "close", "occupy", "on_work", "register"}:
             return found
 
         async def call(*arguments: Any, **options: Any) -> Any:

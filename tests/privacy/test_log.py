@@ -26,17 +26,18 @@ EXPRESSIONS = {
         "failure.error",
         "line[2]",  # in LibraryLog: an error_name
         "name",  # in FailureLog: an error_name
+        "place[0]",  # in WarningLog: an error_name
         "refusal.name if refusal is not None else None",
     },
     "exitCode": {"slot.exit_code"},
     "fbtraceId": {"said.fbtrace_id"},
-    "file": {"failure.place.file"},
+    "file": {"failure.place.file", "name"},  # in WarningLog: the result of safe_file_name
     "handler": {"failure.handler"},
     "hint": {"NOT_STARTED_HINT"},
     "kind": {"failure.kind.value", "self.kind.value"},
     "level": {"line[1]"},
     "library": {"line[0]"},
-    "line": {"failure.place.line"},
+    "line": {"failure.place.line", "lineno"},
     "metaCode": {"said.meta_code"},
     "metaSubcode": {"said.meta_subcode"},
     "metaType": {"said.meta_type"},
@@ -207,7 +208,7 @@ def test_every_log_line_of_a_service_was_provoked(output: Output) -> None:
     events = {json.loads(line)["event"] for line in output.surfaces["stderr"].splitlines()}
 
     always = {
-        *("wats.graph.failure", "wats.handler.failed", "wats.library.log"),
+        *("wats.graph.failure", "wats.handler.failed", "wats.handler.warning", "wats.library.log"),
         *("wats.telemetry.sink.error", "wats.webhook.rejected"),
     }
     assert events == always | PROVOKED[output.variant]

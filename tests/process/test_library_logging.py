@@ -3,6 +3,7 @@ import logging
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -114,6 +115,55 @@ def test_an_uncaught_exception_is_logged_without_its_text(
     line = json.loads(done.stderr)
     assert (line["library"], line["level"], line["errorName"]) == ("python", level, name)
     assert "secret" not in done.stderr
+
+
+WARNED = {
+    "coroutine": ("async def reply(): ...\n\n\ndef handle():\n    reply()\n", "RuntimeWarning", 5),
+    "call": (
+        "import warnings\n\n\ndef handle():\n    warnings.warn('secret', UserWarning)\n",
+        "UserWarning",
+        5,
+    ),
+    "own-class": (
+        "import warnings\n\n\nclass Jane(Warning): ...\n\n\ndef handle():\n"
+        "    warnings.warn('secret', Jane)\n",
+        "Error",
+        8,
+    ),
+}
+
+
+@pytest.mark.parametrize(("code", "name", "line"), WARNED.values(), ids=WARNED)
+def test_a_warning_about_a_handler_has_its_class_and_position(
+    code: str, name: str, line: int, tmp_path: Path
+) -> None:
+    (tmp_path / "shop.py").write_text(code)
+    run = (
+        "from wats.process.library_logging import capture_library_logs\n"
+        "capture_library_logs()\nimport shop\nshop.handle()\nshop.handle()"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", run], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+
+    found = json.loads(done.stderr)
+    assert (found["event"], found["errorName"]) == ("wats.handler.warning", name)
+    assert (found["file"], found["line"]) == ("shop.py", line)
+    assert "secret" not in done.stderr
+
+
+def test_a_warning_about_a_file_that_is_no_module_has_no_position() -> None:
+    run = (
+        "import warnings\nfrom wats.process.library_logging import capture_library_logs\n"
+        "capture_library_logs()\n"
+        "warnings.warn_explicit('secret', UserWarning, '/secret/jane.py', 1)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, check=False)
+
+    assert json.loads(done.stderr)["event"] == "wats.library.log"
+    assert "jane" not in done.stderr
 
 
 def test_a_start_that_fails_has_its_traceback() -> None:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from typing import assert_type
+from typing import assert_never, assert_type
 
 import wats
 from wats import (
@@ -13,6 +13,8 @@ from wats import (
     Message,
     Profile,
     Secrets,
+    Sender,
+    Sent,
     Status,
     Store,
     TelemetrySink,
@@ -24,6 +26,8 @@ from wats import (
     load_config,
     open_store,
 )
+from wats.content import ButtonReply, Interactive, Location, Media, Reaction, Text
+from wats.inbound.message_types import AnyMessage, InboundText
 from wats.telemetry.otel import from_environment
 
 
@@ -40,10 +44,43 @@ class Sink:
 
 async def on_update(update: Update) -> None:
     assert_type(update.kind, UpdateKind)
-    assert_type(update.message, Message | None)
+    assert_type(update.message, AnyMessage | None)
     assert_type(update.status, Status | None)
     if update.message is not None and isinstance(update.message.content, content.Text):
-        assert_type(update.message.content.body, str | None)
+        assert_type(update.message.content.body, str)
+
+
+async def on_message(update: Update) -> None:
+    match update.message:
+        case Text(body=body):
+            assert_type(body, str)
+            assert_type(await update.reply(body, quote=True), Sent)
+        case Location(latitude=latitude, sender=Sender(name=name)):
+            assert_type((latitude, name), tuple[float | None, str | None])
+        case Media() as media:
+            assert_type((media.id, media.media_id), tuple[str, str | None])
+            assert_type(media.content, Media)
+        case Interactive(button_reply=ButtonReply(title=title)):
+            assert_type(title, str | None)
+        case Message(type=kind):
+            assert_type(kind, str | None)
+        case None:
+            assert_type(update.message, None)
+        case _:
+            assert_never(update.message)
+
+
+async def on_instance(update: Update) -> None:
+    message = update.message
+    if isinstance(message, Text):
+        assert_type(message, InboundText)
+        await update.reply_template("order_ready", "en_US", [message.body])
+        await update.mark_read(typing=True)
+        await update.reply({"type": "image", "image": {"link": "https://example.com/a.png"}})
+    if isinstance(message, Reaction):
+        assert_type(message.sender, Sender)
+    await update.reply(5)  # type: ignore[arg-type]
+    await update.replay("Hi")  # type: ignore[attr-defined]
 
 
 def to_opentelemetry() -> TelemetrySink:

@@ -52,8 +52,8 @@ def read_all(part: type[PartT], raw: object) -> tuple[PartT, ...]:
 
 
 def _read_leaf(annotation: Any, raw: object) -> Any:
-    """Read one field that is annotated as `X | None` or as `tuple[X, ...]`."""
-    kind, *rest = (each for each in get_args(annotation) if each is not NoneType)
+    """Read one field that is annotated as `X`, as `X | None` or as `tuple[X, ...]`."""
+    kind, *rest = [each for each in get_args(annotation) if each is not NoneType] or [annotation]
     if isinstance(kind, type) and issubclass(kind, Part):
         return read_all(kind, raw) if rest else read(kind, raw)
     if kind is str and isinstance(raw, int) and not isinstance(raw, bool):
@@ -129,9 +129,9 @@ class Identity(Part, frozen=True):
 
 
 class Text(Part, frozen=True):
-    """A text message."""
+    """A text message; its body is empty if Meta sent none."""
 
-    body: str | None = None
+    body: str = ""
 
 
 class Media(Part, frozen=True):

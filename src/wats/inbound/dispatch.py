@@ -19,9 +19,10 @@ from typing_extensions import override
 from wats.clock import Now, utc_now
 from wats.config import InboxConfig
 from wats.inbound import updates
-from wats.inbound.handlers import HandlerCall, HandlerCalls, Handlers
+from wats.inbound.handlers import HandlerCall, HandlerCalls, Handlers, refuse_reply
 from wats.inbound.updates import Update
 from wats.log import Log
+from wats.sends import SendReply
 from wats.store import Slots, Store
 from wats.store.records import Arrival, Consumer, Delivery, DeliveryState, Received, Settlement
 from wats.telemetry import Telemetry, error_name
@@ -49,6 +50,13 @@ def retry_delay(attempt: int, jitter: float) -> float:
     steps = min(attempt - 1, 10)
     seconds = min(FIRST_RETRY_SECONDS * RETRY_FACTOR**steps, LONGEST_RETRY_SECONDS)
     return seconds * (1 - jitter / 5)
+
+
+def retry_span(config: InboxConfig) -> float:
+    """Return the longest time in seconds from the first attempt of a delivery to its last one."""
+    attempts = range(1, config.max_attempts)
+    ends = config.handler_timeout_seconds + config.lease_seconds
+    return sum(retry_delay(attempt, jitter=0) + ends for attempt in attempts)
 
 
 class DeliveryCall(HandlerCall):
@@ -142,6 +150,7 @@ class Dispatcher(Slots):
         log: Log,
         now: Now = utc_now,
         jitter: Callable[[], float] = random.random,
+        send: SendReply = refuse_reply,
     ) -> None:
         self._store = store
         self._handlers = handlers
@@ -155,6 +164,7 @@ class Dispatcher(Slots):
             telemetry=telemetry,
             timeout_seconds=config.handler_timeout_seconds,
             log=log,
+            send=send,
         )
         self._workers: dict[str, Worker[DeliveryCall]] = {}
 

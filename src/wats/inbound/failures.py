@@ -112,4 +112,10 @@ def _file_of(frame: FrameType, package: str) -> str | None:
         return None
     file = Path(frame.f_code.co_filename).name
     is_own = Path(getattr(module, "__file__", None) or "").name == file
-    return file if is_own and _FILE.fullmatch(file) else None
+    return safe_file_name(file) if is_own else None
+
+
+def safe_file_name(path: str) -> str | None:
+    """Return the name of the file at *path*, unless it can hold the number of a person."""
+    file = Path(path).name
+    return file if _FILE.fullmatch(file) else None

@@ -1,18 +1,22 @@
 """In-process handlers of updates: async callables with names that are stable across restarts."""
 
+import hashlib
 import inspect
 from collections.abc import Awaitable, Callable, Iterable
 from time import perf_counter
 from typing import Final, TypeAlias
 
+import msgspec
 from typing_extensions import override
 
-from wats.errors import ConfigError, ConfigIssue
+from wats.errors import ConfigError, ConfigIssue, NoHandlerCall
 from wats.inbound.failures import HandlerFailures, function_of
+from wats.inbound.replies import OUTLET, Content
 from wats.inbound.updates import Update
 from wats.inbound.watchdog import Call, Watchdog
 from wats.log import Log, write_json_line
 from wats.references import ImportFailed, import_reference
+from wats.sends import Reply, SendReply, Sent
 from wats.telemetry import Telemetry
 from wats.telemetry.contract.values import Outcome, UpdateKind
 from wats.telemetry.spans import Span, SpanContext, context_of, in_span
@@ -23,9 +27,18 @@ Handler: TypeAlias = Callable[[Update], Awaitable[None]]
 """Called with one update. Its result is ignored; an exception is a failure.
 
 The call is retried until the handler returns. After that it is repeated only if the process dies
-between the return and the following commit. A handler whose effect must not happen twice therefore
-records `update.key`, which is the same for every call.
+between the return and the following commit. Replies of the update are sent once; a handler with
+another effect that must not happen twice records `update.key`, which is the same for every call.
 """
+
+
+async def refuse_reply(_: Reply) -> Sent:
+    """Refuse to send, in place of a service.
+
+    Raises:
+        NoHandlerCall: Always.
+    """
+    raise NoHandlerCall
 
 
 _NOT_ASYNC = "it must be an async function, or an object whose __call__ is one."
@@ -91,6 +104,7 @@ class HandlerCalls:
     Args:
         timeout_seconds: The time limit of one call.
         log: Receives failures, without their texts.
+        send: Sends the replies of handlers.
     """
 
     def __init__(
@@ -100,9 +114,11 @@ class HandlerCalls:
         telemetry: Telemetry,
         timeout_seconds: float,
         log: Log = write_json_line,
+        send: SendReply = refuse_reply,
     ) -> None:
         self._handlers = handlers
         self._telemetry = telemetry
+        self._send = send
         self._tracer = telemetry.tracer
         self.has_spans = self._tracer is not None
         self._failures = HandlerFailures(log)
@@ -127,6 +143,7 @@ class HandlerCalls:
         handler, call.place = self._handlers[name]
         call.telemetry = self._telemetry
         call.failures = self._failures
+        call.send = self._send
         call.name, call.handler = name, handler
         call.kind = update.kind
         call.began = perf_counter()
@@ -145,10 +162,23 @@ class HandlerCall(Call):
         kind: The kind of the update.
         name: The name of the handler.
         place: The index of the handler in `Handlers.names`.
+        replies: The number of replies without a key of their own so far.
+        send: Sends replies.
         span: The span of the call, if it has one.
     """
 
-    __slots__ = ("began", "failures", "handler", "kind", "name", "place", "span", "telemetry")
+    __slots__ = (
+        "began",
+        "failures",
+        "handler",
+        "kind",
+        "name",
+        "place",
+        "replies",
+        "send",
+        "span",
+        "telemetry",
+    )
 
     began: float
     failures: HandlerFailures
@@ -156,8 +186,29 @@ class HandlerCall(Call):
     kind: UpdateKind
     name: str
     place: int
+    replies: int
+    send: SendReply
     span: Span | None
     telemetry: Telemetry
+
+    @override
+    def enter(self) -> None:
+        self.replies = 0
+        OUTLET.set(self)
+
+    async def reply(
+        self, message: Content, *, update_key: str, phone_number_id: str | None, name: str | None
+    ) -> Sent:
+        """Send *message* once; see `Outlet`. The handler's name is part of the key."""
+        if name is None:
+            self.replies += 1
+        parts = msgspec.json.encode((update_key, self.name, self.replies if name is None else name))
+        key = hashlib.sha256(parts).hexdigest()
+        return await self.send(Reply(message=message, phone_number_id=phone_number_id, key=key))
+
+    async def mark(self, message: Content, *, phone_number_id: str | None) -> None:
+        """Send *message*, a read mark."""
+        await self.send(Reply(message=message, phone_number_id=phone_number_id, key=None))
 
     @override
     def ended(self, failure: BaseException | None) -> None:

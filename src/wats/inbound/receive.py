@@ -13,13 +13,14 @@ from wats.cancellation import resolve
 from wats.clock import Now, utc_now
 from wats.inbound import envelope, projection, updates, usual
 from wats.inbound.dispatch import Dispatcher
-from wats.inbound.handlers import HandlerCall, HandlerCalls, Handlers
+from wats.inbound.handlers import HandlerCall, HandlerCalls, Handlers, refuse_reply
 from wats.inbound.news import News
 from wats.inbound.normalize import Normalized, normalize
 from wats.inbound.signature import SignatureCheck
 from wats.inbound.updates import Update
 from wats.log import Log, write_json_line
 from wats.privacy import short_fingerprint
+from wats.sends import SendReply
 from wats.store import Store
 from wats.store.records import Arrival, Received
 from wats.telemetry import Telemetry
@@ -56,6 +57,7 @@ class Receiver:
         dispatcher: Dispatches stored updates; required with a store.
         handler_timeout_seconds: The time limit of a handler's call without a store.
         log: Receives failures of handlers that are called without a store.
+        send: Sends replies of handlers that are called without a store.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Receiver:
         handler_timeout_seconds: float,
         log: Log = write_json_line,
         now: Now = utc_now,
+        send: SendReply = refuse_reply,
     ) -> None:
         self._check = check
         self._handlers = handlers
@@ -81,6 +84,7 @@ class Receiver:
             telemetry=telemetry,
             timeout_seconds=handler_timeout_seconds,
             log=log,
+            send=send,
         )
         self._encode = _encode_with_span if self._calls.has_spans else updates.encode
         self._now = now

@@ -1,11 +1,14 @@
 """The updates in a webhook, each with its key, and their typed views. No I/O."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
+from wats.errors import NoMessage
 from wats.ids import MAX_ID_LENGTH, is_safe_id
+from wats.inbound import replies
 from wats.inbound.content import (
     Context,
     Conversation,
@@ -20,42 +23,19 @@ from wats.inbound.content import (
     read_all,
     read_content,
 )
+from wats.inbound.message_types import (
+    MESSAGE_CLASSES,
+    AnyMessage,
+    InboundOther,
+    Message,
+    MessageHeader,
+    Sender,
+)
+from wats.sends import Sent
 from wats.telemetry.contract.values import UpdateKind
 
 _TOO_LONG = 10**32
 """The first number that is longer than any identifier of Meta's."""
-
-
-class Sender(msgspec.Struct, frozen=True, kw_only=True):
-    """The author of a message: every identity that Meta gave, any of which may be absent.
-
-    All fields are personal data. Identify people by `user_id` if present: a customer with a
-    username may have no phone number here.
-    """
-
-    wa_id: str | None = None
-    user_id: str | None = None
-    parent_user_id: str | None = None
-    username: str | None = None
-    name: str | None = None
-
-
-class Message(msgspec.Struct, frozen=True, kw_only=True):
-    """A message of a customer, typed. Its complete content is in `Update.raw`, typed or not.
-
-    `content` is `None` for a type without content or an unknown type.
-    """
-
-    id: str
-    type: str | None
-    timestamp: datetime
-    sender: Sender
-    group_id: str | None = None
-    context: Context | None = None
-    content: Part | None = None
-    referral: Referral | None = None
-    identity: Identity | None = None
-    errors: tuple[PlatformError, ...] = ()
 
 
 class Status(Part, frozen=True):
@@ -151,7 +131,7 @@ class Update(_Headed, msgspec.Struct, frozen=True, kw_only=True):
     raw: dict[str, Any]
 
     @property
-    def message(self) -> Message | None:
+    def message(self) -> AnyMessage | None:
         """The message, if a customer sent it; it is decoded at each access.
 
         System messages and opened chats have the form of messages. Echoes, history and standby are
@@ -166,8 +146,95 @@ class Update(_Headed, msgspec.Struct, frozen=True, kw_only=True):
         """The status of a message or of its payment, if this is one; decoded at each access."""
         return read(Status, self.raw) if self.kind in _STATUSES else None
 
+    async def reply(
+        self, message: str | replies.Content, *, quote: bool = False, key: str | None = None
+    ) -> Sent:
+        """Reply to the message of a customer, in the chat or group in which it was written.
+
+        The business number that received the message sends the reply. In a retry of the handler, a
+        reply that an earlier attempt sent is not sent again. The n-th reply of an attempt replaces
+        the n-th one of an earlier attempt, so replies must depend on the update alone; give a reply
+        that does not a *key*.
+
+        Args:
+            message: A text of at most 4096 characters, or a message in Graph's format without its
+                recipient, such as `{"type": "image", "image": {"link": …}}`.
+            quote: Whether the reply quotes the message.
+            key: A name of the reply that is unique in its handler, in place of its position.
+
+        Raises:
+            NoHandlerCall: No handler of a running service is being called.
+            NoMessage: The update is not a message that a customer wrote.
+            MalformedRequest: The message is not valid; `details` hold every mistake.
+            StoreUnavailable: The key could not be reserved; nothing was sent.
+            IdempotencyConflict: An earlier attempt sent another reply with this key.
+            IdempotencyInFlight: An earlier attempt with this key is still being sent.
+            GraphRefused: Meta refused it; nothing was sent.
+            GraphUnreachable: Nothing was sent.
+            GraphOutcomeUnknown: Meta may have accepted it. It will not be sent again: in a retry,
+                the result of this reply is one with `is_certain` false.
+        """
+        content = replies.text(message) if isinstance(message, str) else message
+        origin = self._origin()
+        reply = {**content, **_address_of(origin)}
+        if quote:
+            reply["context"] = {"message_id": origin.id}
+        return await replies.current_outlet().reply(
+            reply, update_key=self.key, phone_number_id=self.phone_number_id, name=key
+        )
+
+    async def reply_template(
+        self,
+        name: str,
+        language: str,
+        body: Sequence[str] = (),
+        *,
+        components: Sequence[replies.Content] = (),
+        quote: bool = False,
+        key: str | None = None,
+    ) -> Sent:
+        """Reply with a template, which Meta also delivers outside of the service window.
+
+        Args:
+            name: The name of the template.
+            language: Its language in Meta's form, such as `en_US`.
+            body: The texts for the parameters of its body, in order.
+            components: Further components in Graph's format, such as a header.
+            quote: As for `reply`.
+            key: As for `reply`.
+
+        Raises:
+            WatsError: As for `reply`.
+        """
+        content = replies.template(name, language, body, components)
+        return await self.reply(content, quote=quote, key=key)
+
+    async def mark_read(self, *, typing: bool = False) -> None:
+        """Mark the message of a customer as read.
+
+        Marking it again has no effect, so it needs no idempotency key.
+
+        Args:
+            typing: Whether the customer also sees that a reply is being written, until the reply
+                arrives or 25 seconds have passed.
+
+        Raises:
+            WatsError: As for `reply`, except for the errors of keys.
+        """
+        mark = replies.read_mark(self._origin().id, typing=typing)
+        await replies.current_outlet().mark(mark, phone_number_id=self.phone_number_id)
+
+    def _origin(self) -> Message:
+        """Return the message to reply to."""
+        message = self.message if self.kind in _ANSWERED else None
+        if message is None:
+            raise NoMessage
+        return message
+
 
 _MESSAGES = frozenset({UpdateKind.MESSAGE, UpdateKind.SYSTEM, UpdateKind.CHAT_OPENED})
+_ANSWERED = frozenset({UpdateKind.MESSAGE, UpdateKind.CHAT_OPENED})
+"""The kinds that a customer caused; the platform writes system messages."""
 _STATUSES = frozenset({UpdateKind.STATUS, UpdateKind.PAYMENT_STATUS})
 
 _ENCODER = msgspec.json.Encoder()
@@ -224,7 +291,7 @@ def identifier(value: object) -> str | None:
 
 def read_message(
     raw: dict[str, Any], *, contact: dict[str, Any] | None, timestamp: datetime
-) -> Message | None:
+) -> AnyMessage | None:
     """Return *raw* as a message; for items that `Update.message` excludes.
 
     Returns:
@@ -234,18 +301,33 @@ def read_message(
     if message_id is None:
         return None
     kind = raw.get("type")
-    return Message(
+    content = read_content(raw)
+    header = MessageHeader(
         id=message_id,
         type=kind if isinstance(kind, str) else None,
         timestamp=timestamp,
         sender=read_sender(raw, contact=contact),
         group_id=identifier(raw.get("group_id")),
         context=read(Context, raw.get("context")),
-        content=read_content(raw),
+        content=content,
         referral=read(Referral, raw.get("referral")),
         identity=read(Identity, raw.get("identity")),
         errors=read_all(PlatformError, raw.get("errors")),
     )
+    if content is None:
+        return InboundOther(header=header)
+    members: tuple[Any, ...] = msgspec.structs.astuple(content)
+    return MESSAGE_CLASSES[type(content)](*members, header=header)
+
+
+def _address_of(message: Message) -> dict[str, object]:
+    """Return the members of a message in Graph's format that send it to the chat of *message*."""
+    if message.group_id is not None:
+        return {"recipient_type": "group", "to": message.group_id}
+    sender = message.sender
+    if sender.wa_id is not None:
+        return {"to": sender.wa_id}
+    return {"recipient": sender.user_id or sender.parent_user_id}
 
 
 def read_sender(raw: dict[str, Any], *, contact: dict[str, Any] | None) -> Sender:

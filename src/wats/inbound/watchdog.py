@@ -110,6 +110,7 @@ class Call:
     async def run(self, function: Callable[[Any], Awaitable[object]], argument: Any) -> None:
         """Call *function*, and end this call with its exception or `None`."""
         failure: BaseException | None = None
+        self.enter()
         try:
             await function(argument)
         except BaseException as error:  # a task that raises SystemExit would end the process
@@ -118,6 +119,9 @@ class Call:
             # With the position at which the call was cancelled.
             failure = TimeoutError().with_traceback(getattr(failure, "__traceback__", None))
         self.end(failure)
+
+    def enter(self) -> None:
+        """Prepare the context of the task, before the function is called. Must not raise."""
 
     def cancel(self, grace_seconds: float = CUT_OFF_SECONDS) -> None:
         """Cancel the call, unless it has ended, and give it *grace_seconds* to end."""

@@ -55,6 +55,14 @@ class _Claim(msgspec.Struct, frozen=True, kw_only=True):
     key_hash: bytes
 
 
+class _Send(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to Graph: its JSON, the number that sends it, and the message, if it is one."""
+
+    payload: bytes
+    phone_number_id: str
+    message: Outgoing | None
+
+
 class Acceptor:
     """Sends messages, and each request that has an `Idempotency-Key` once.
 
@@ -62,7 +70,7 @@ class Acceptor:
         graph: The client for sending messages.
         store: The store of keys and messages; without one, requests with a key are refused.
         telemetry: Records the outcome of each attempt to send.
-        phone_number_id: The number that sends the messages.
+        phone_number_id: The number that sends the messages, unless a request names another one.
         log: Receives failures. It must not raise.
         idempotency_hours: The retention of a key.
         graph_seconds: The longest possible call of *graph*.
@@ -99,6 +107,8 @@ class Acceptor:
         idempotency_key: str | None,
         request_body: bytes,
         message: Outgoing | None,
+        phone_number_id: str | None = None,
+        keep_seconds: float = 0,
     ) -> Accepted:
         """Send *payload*, or return the response of an earlier request with this key.
 
@@ -111,6 +121,8 @@ class Acceptor:
             idempotency_key: The caller's key, if there is one.
             request_body: The caller's JSON, which a request with the same key must repeat.
             message: Its record; `None` if *payload* is not a message.
+            phone_number_id: The number that sends it; the one of the service by default.
+            keep_seconds: The retention of the key, if longer than that of all keys.
 
         Raises:
             InvalidIdempotencyKey: Nothing was sent.
@@ -123,23 +135,28 @@ class Acceptor:
             GraphUnreachable: Nothing was sent; the key can be used again.
             GraphOutcomeUnknown: Meta may have accepted it; the key will not be sent again.
         """
+        number = phone_number_id or self._phone_number_id
+        send = _Send(payload=payload, phone_number_id=number, message=message)
         if idempotency_key is None:
-            return await self._send_once(self._store, payload, message)
+            return await self._send_once(self._store, send)
         if not is_plain(idempotency_key, MAX_KEY_LENGTH):
             raise InvalidIdempotencyKey
         if self._store is None:
             raise StoreNotConfigured("Idempotency-Key requires a persistence store.")
         claim = _Claim(
             # Services for several numbers may share a database, and each has its own callers.
-            scope=f"{self._phone_number_id}{scope}",
+            scope=f"{number}{scope}",
             key_hash=hashlib.sha256(idempotency_key.encode()).digest(),
         )
-        replay = await self._reserve(self._store, claim, canonical(request_body))
+        keep_seconds = max(keep_seconds, self._keep_seconds)
+        replay = await self._reserve(self._store, claim, canonical(request_body), keep_seconds)
         if replay is not None:
             return Accepted(body=replay, replayed=True)
-        return await self._send_claimed(self._store, claim, payload, message)
+        return await self._send_claimed(self._store, claim, send)
 
-    async def _reserve(self, store: Store, claim: _Claim, request: bytes) -> bytes | None:
+    async def _reserve(
+        self, store: Store, claim: _Claim, request: bytes, keep_seconds: float
+    ) -> bytes | None:
         """Reserve the key of *claim*, or return its earlier response."""
         try:
             reservation = await store.reserve_request(
@@ -147,7 +164,7 @@ class Acceptor:
                 key_hash=claim.key_hash,
                 request_hash=hashlib.sha256(request).digest(),
                 reserve_seconds=self._reserve_seconds,
-                keep_seconds=self._keep_seconds,
+                keep_seconds=keep_seconds,
             )
         except StoreError as error:
             raise StoreUnavailable from error
@@ -163,21 +180,17 @@ class Acceptor:
             case _:
                 raise IdempotencyOutcomeUnknown
 
-    async def _send_once(
-        self, store: Store | None, payload: bytes, message: Outgoing | None
-    ) -> Accepted:
-        answer = await self._send(payload, message)
-        record = self._record_of(answer, message)
+    async def _send_once(self, store: Store | None, send: _Send) -> Accepted:
+        answer = await self._send(send)
+        record = self._record_of(answer, send)
         if store is not None and record is not None:
             await self._to_the_end(store.record_sent(record))
         return Accepted(body=answers.encode(answer), replayed=False)
 
-    async def _send_claimed(
-        self, store: Store, claim: _Claim, payload: bytes, message: Outgoing | None
-    ) -> Accepted:
+    async def _send_claimed(self, store: Store, claim: _Claim, send: _Send) -> Accepted:
         scope, key_hash = claim.scope, claim.key_hash
         try:
-            answer = await self._send(payload, message)
+            answer = await self._send(send)
         except BaseException as error:
             # A call that was cancelled, or failed in an unforeseen way, may have been carried out.
             if isinstance(error, GraphError) and not error.may_have_happened:
@@ -186,20 +199,21 @@ class Acceptor:
                 await self._to_the_end(store.doubt_request(scope=scope, key_hash=key_hash))
             raise
         body = answers.encode(answer)
-        record = self._record_of(answer, message)
+        record = self._record_of(answer, send)
         await self._to_the_end(
             store.complete_request(scope=scope, key_hash=key_hash, response=body, message=record)
         )
         return Accepted(body=body, replayed=False)
 
-    async def _send(self, payload: bytes, message: Outgoing | None) -> Any:
+    async def _send(self, send: _Send) -> Any:
+        message = send.message
         outcome = Outcome.ERROR
         try:
             answer = await self._graph.call(
                 EndpointFamily.MESSAGES,
                 "POST",
-                (self._phone_number_id, "messages"),
-                payload=payload,
+                (send.phone_number_id, "messages"),
+                payload=send.payload,
             )
             outcome = Outcome.SUCCESS
         except GraphError as error:
@@ -211,13 +225,14 @@ class Acceptor:
                 self._telemetry.messages.send_outcome(EndpointFamily.MESSAGES, outcome)
         return answer.payload
 
-    def _record_of(self, answer: Any, message: Outgoing | None) -> MessageRecord | None:
+    def _record_of(self, answer: Any, send: _Send) -> MessageRecord | None:
+        message = send.message
         wamid = answers.message_id(answer)
         if message is None or wamid is None:
             return None
         now = self._now()
         return MessageRecord(
-            phone_number_id=self._phone_number_id,
+            phone_number_id=send.phone_number_id,
             wa_message_id=wamid,
             direction=Direction.OUTBOUND,
             to_phone=message.recipient,

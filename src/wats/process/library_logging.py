@@ -12,14 +12,17 @@ import logging
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TextIO
 
 from typing_extensions import override
 
 from wats.clock import to_iso, utc_now
+from wats.inbound.failures import safe_file_name
 from wats.log import Log, write_json_line
 from wats.telemetry import error_name
+from wats.telemetry.recent_errors import is_known
 from wats.telemetry.repeats import Repeats
 
 LIBRARIES: Final = ("aiohttp", "asyncio", "opentelemetry", "python", "uvicorn", "uvloop")
@@ -69,6 +72,61 @@ class LibraryLog(logging.Handler):
             )
 
 
+class WarningLog:
+    """Logs the class and the position of a Python warning about the code of a handler.
+
+    Without it, nothing would show that an `await` is missing: a coroutine that is dropped is a
+    warning and no failure. Warnings about other code are passed to *otherwise*.
+    """
+
+    def __init__(
+        self,
+        otherwise: Callable[..., object],
+        log: Log = write_json_line,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._otherwise = otherwise
+        self._log = log
+        self._repeats = Repeats(monotonic)
+
+    def show(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        """Log a warning; in place of `warnings.showwarning`."""
+        name = _file_of_a_handler(filename)
+        if name is None or isinstance(message, str):
+            self._otherwise(message, category, filename, lineno, file, line)
+            return
+        place = (error_name(message), name, lineno)
+        suppressed = self._repeats.admit(place)
+        if suppressed is not None:
+            with contextlib.suppress(Exception):
+                self._log(
+                    {
+                        "event": "wats.handler.warning",
+                        "errorName": place[0],
+                        "file": name,
+                        "line": lineno,
+                        "suppressed": suppressed,
+                        "at": to_iso(utc_now()),
+                    }
+                )
+
+
+def _file_of_a_handler(path: str) -> str | None:
+    """Return the name of the file at *path* if an imported module has it that is not a library."""
+    for name, module in list(sys.modules.items()):
+        if getattr(module, "__file__", None) == path:
+            return None if is_known(name) else safe_file_name(path)
+    return None
+
+
 def _level_of(record: logging.LogRecord) -> str:
     steps = (record.levelno >= logging.ERROR) + (record.levelno >= logging.CRITICAL)
     return LEVELS[steps]
@@ -87,6 +145,7 @@ def capture_library_logs() -> None:
         logger.propagate = False
     logging.lastResort = log
     logging.captureWarnings(capture=True)
+    warnings.showwarning = WarningLog(warnings.showwarning).show
     sys.unraisablehook = lambda unraisable: report(unraisable.exc_value)
     threading.excepthook = lambda failed: report(failed.exc_value)
 

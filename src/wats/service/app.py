@@ -2,11 +2,13 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 
-from wats.errors import ForkedApplication, WatsError
+from wats.errors import ForkedApplication, NotStarted, WatsError
 from wats.inbound.handlers import Handler, Handlers
+from wats.outbound.sender import MessageSender
+from wats.sends import Sent
 from wats.service.components import Component
 from wats.telemetry import Telemetry
 from wats.telemetry.contract.values import LifecycleEvent, UpdateKind
@@ -31,6 +33,7 @@ class WatsApp:
         hook: Hook,
         life: Life,
         handlers: Handlers,
+        sender: MessageSender,
         components: Sequence[Component],
         telemetry: Telemetry,
     ) -> None:
@@ -39,9 +42,11 @@ class WatsApp:
         self._life = life
         self._process = os.getpid()
         self._handlers = handlers
+        self._sender = sender
         self._components = components
         self._telemetry = telemetry
         self._started = AsyncExitStack()
+        self._is_open = False  # also while running handlers finish
         self._changing = asyncio.Lock()
 
     def on(self, *kinds: UpdateKind | str) -> Callable[[Handler], Handler]:
@@ -58,6 +63,35 @@ class WatsApp:
             return handler
 
         return add
+
+    async def send(
+        self, message: Mapping[str, object], *, idempotency_key: str | None = None
+    ) -> Sent:
+        """Send *message*, in Graph's format, like `POST /messages` of the HTTP API.
+
+            await app.send(
+                {"to": "15550001234", "type": "text", "text": {"body": "Hello"}},
+                idempotency_key="order-1234-shipped",
+            )
+
+        Args:
+            message: The type, the content and the recipient; `messaging_product` is added.
+            idempotency_key: With the same key and message, nothing is sent again within
+                `messages.idempotencyHours`. The HTTP API shares the keys.
+
+        Raises:
+            NotStarted: The application is not started.
+            MalformedRequest: The message is not valid; `details` hold every mistake.
+            StoreNotConfigured: A key was given and there is no store; nothing was sent.
+            StoreUnavailable: The key could not be reserved; nothing was sent.
+            IdempotencyError: The key prevents the send; nothing was sent.
+            GraphRefused: Meta refused it; nothing was sent.
+            GraphUnreachable: Nothing was sent.
+            GraphOutcomeUnknown: Meta may have accepted it; the key will not be sent again.
+        """
+        if not self._is_open:
+            raise NotStarted
+        return await self._sender.send(message, idempotency_key)
 
     @property
     def hook(self) -> Hook:
@@ -89,6 +123,7 @@ class WatsApp:
                     started.push_async_callback(component.stop)
                 self._started = started.pop_all()
             self._life.phase = Phase.RUNNING
+            self._is_open = True
             self._telemetry.service.event(LifecycleEvent.STARTED)
 
     def drain(self) -> None:
@@ -107,7 +142,10 @@ class WatsApp:
                 return
             self.drain()
             self._life.phase = Phase.STOPPED
-            await self._started.aclose()
+            try:
+                await self._started.aclose()
+            finally:
+                self._is_open = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request or the server's lifespan; refuse a web socket."""

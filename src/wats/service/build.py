@@ -12,12 +12,13 @@ from wats.config import Profile, Secrets
 from wats.graph.client import GraphClient
 from wats.graph.errors import ERROR_NAMES
 from wats.graph.proxy import proxy_for
-from wats.inbound.dispatch import Dispatcher
+from wats.inbound.dispatch import Dispatcher, retry_span
 from wats.inbound.handlers import Handler, Handlers, import_handler
 from wats.inbound.receive import Receiver
 from wats.inbound.signature import SignatureCheck
 from wats.log import Log, write_json_line
 from wats.outbound.accept import Acceptor
+from wats.outbound.sender import MessageSender
 from wats.service.app import WatsApp
 from wats.service.components import DRAIN_SECONDS, Component, Inbound, Outbound, Storage
 from wats.service.upkeep import CHECKPOINT_EVERY_SECONDS, Upkeep
@@ -93,7 +94,13 @@ def create_wats_service_app(
     common = _BuilderArguments(profile, secrets, persistence, telemetry, write, now)
     registered = _registered(handlers, profile)
     outbound = _outbound(common, graph_session)
-    inbound = _inbound(common, registered, drain_seconds)
+    sender = MessageSender(
+        outbound.acceptor,
+        keeps_keys=persistence is not None,
+        retry_seconds=retry_span(profile.inbox),
+        groups_enabled=groups_enabled,
+    )
+    inbound = _inbound(common, registered, sender, drain_seconds)
     # Stopped in the opposite order: handlers that finish may still need the store and Graph.
     components: list[Component] = [outbound]
     if persistence is not None:
@@ -113,6 +120,7 @@ def create_wats_service_app(
         hook=hook,
         life=life,
         handlers=registered,
+        sender=sender,
         components=components,
         telemetry=telemetry,
     )
@@ -166,12 +174,20 @@ def _outbound(common: _BuilderArguments, session: aiohttp.ClientSession | None) 
     return Outbound(graph, acceptor)
 
 
-def _inbound(common: _BuilderArguments, handlers: Handlers, drain_seconds: float) -> Inbound:
+def _inbound(
+    common: _BuilderArguments, handlers: Handlers, sender: MessageSender, drain_seconds: float
+) -> Inbound:
     profile, secrets, store, telemetry, log, now = common
     dispatcher = None
     if store is not None:
         dispatcher = Dispatcher(
-            store, handlers, profile.inbox, telemetry=telemetry, log=log, now=now
+            store,
+            handlers,
+            profile.inbox,
+            telemetry=telemetry,
+            log=log,
+            now=now,
+            send=sender.reply,
         )
     receiver = Receiver(
         SignatureCheck(secrets.app_secrets),
@@ -182,6 +198,7 @@ def _inbound(common: _BuilderArguments, handlers: Handlers, drain_seconds: float
         handler_timeout_seconds=profile.inbox.handler_timeout_seconds,
         log=log,
         now=now,
+        send=sender.reply,
     )
     return Inbound(receiver, dispatcher, drain_seconds)
 

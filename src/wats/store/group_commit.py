@@ -69,8 +69,6 @@ class StoreRequest(msgspec.Struct, kw_only=True):
         began: The time at which each operation began.
         slots: Reserves slots for *items* just before the transaction begins.
         reserved: The reserved slots.
-        is_patient: Whether the request waited for others to join. Patient requests run first,
-            because they free pages and ordering keys.
         operation: The name for telemetry; `None` if the request is not counted.
         undo: Undoes the results if the deadline has passed.
         deadline: The time limit, from the hand-over on.
@@ -83,7 +81,6 @@ class StoreRequest(msgspec.Struct, kw_only=True):
     began: list[float]
     slots: Slots = NO_SLOTS
     reserved: Mapping[str, int] = msgspec.field(default_factory=dict)
-    is_patient: bool = False
     operation: StoreOperation | None = None
     undo: Undo | None = None
     deadline: Deadline | None = None
@@ -356,7 +353,6 @@ def request_of(
     run: Callable[..., Any],
     operation: StoreOperation | None = None,
     *,
-    is_patient: bool = False,
     undo: Undo | None = None,
 ) -> "tuple[StoreRequest, asyncio.Future[Any]]":
     """Return a request of the running loop, and a future for its result."""
@@ -366,7 +362,6 @@ def request_of(
         run=run,
         finishes=[partial(resolve, future)],
         began=[perf_counter()],
-        is_patient=is_patient,
         operation=operation,
         undo=undo,
         loop=loop,
@@ -389,6 +384,6 @@ def run_all(connection: Any, requests: Sequence[StoreRequest]) -> None:
 
 
 def _rank(request: StoreRequest) -> int:
-    if request.is_patient:
+    if request.operation is StoreOperation.SETTLE:
         return 0
     return 1 if request.items is None else 2

@@ -37,14 +37,15 @@ def error_name(error: BaseException) -> str:
     try:
         cls = type(error)
         name, module = cls.__name__, cls.__module__
-        if _is_known(module) and _exceptions_of(module).get(name) is cls:
+        if is_known(module) and _exceptions_of(module).get(name) is cls:
             return _checked(name)
     except Exception:  # noqa: S110 - a class can fail in any way; then it has no name
         pass
     return UNNAMED
 
 
-def _is_known(module: str) -> bool:
+def is_known(module: str) -> bool:
+    """Return whether *module* is part of wats, of a direct dependency or of Python."""
     package = module.partition(".")[0]
     return package in _OURS or package in sys.stdlib_module_names
 
@@ -64,7 +65,7 @@ def _inspect_modules() -> None:
     """Inspect every known module that has been imported, which takes 10 ms once."""
     for name, module in list(sys.modules.items()):
         # A partly imported module would be recorded as complete.
-        if name not in _defined and _is_known(name) and not _is_being_imported(module):
+        if name not in _defined and is_known(name) and not _is_being_imported(module):
             with suppress(Exception):
                 _exceptions_of(name)
 

@@ -98,7 +98,7 @@ class ConnectionThread(Generic[C]):
         undo: Undo | None = None,
     ) -> "asyncio.Future[Any]":
         """Submit an operation; its future is done when its transaction is durable."""
-        request, future = request_of(run, operation, is_patient=patience_seconds > 0, undo=undo)
+        request, future = request_of(run, operation, undo=undo)
         self._group.submit(request, patience_seconds=patience_seconds)
         return future
 

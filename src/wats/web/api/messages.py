@@ -31,6 +31,7 @@ from wats.outbound.messages import (
     parse_text,
 )
 from wats.outbound.payload import TEXT_NAMES, text_payload
+from wats.outbound.sender import SCOPE
 from wats.store import Store
 from wats.store.records import MessageFilter, MessageRecord, StatusRecord, is_cursor
 from wats.telemetry.contract.values import ErrorCategory, Method
@@ -47,7 +48,6 @@ MAX_ID_LENGTH = 1024
 
 # The API prefix is not part of a key's scope: a new prefix must not permit a second send.
 _TEXT_SCOPE = "/messages/text"
-_SCOPE = "/messages"
 
 _LIMIT = re.compile("[1-9][0-9]?|100")
 _REPLAYED = ((b"idempotency-replayed", b"true"),)
@@ -205,7 +205,7 @@ async def send(parts: Parts, request: Request) -> Response:
     """Send a message of any type, or mark one as read, by passing on the caller's body."""
     body = await request.body()
     outgoing = parse_graph_message(body, groups_enabled=parts.groups_enabled)
-    return await _send(parts, request, _SCOPE, body, body, outgoing)
+    return await _send(parts, request, SCOPE, body, body, outgoing)
 
 
 async def _send(
