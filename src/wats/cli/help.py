@@ -9,6 +9,7 @@ import msgspec
 from click.shell_completion import CompletionItem
 
 from wats.cli import COMMANDS, main
+from wats.cli.arguments import StrictCommand
 
 _WIDTH: Final = 88
 
@@ -45,7 +46,7 @@ def complete(_context: click.Context, _parameter: object, incomplete: str) -> li
     ]
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.argument("topic", required=False, shell_complete=complete)
 @click.pass_context
 def help(context: click.Context, topic: str | None) -> None:  # noqa: A001  # the command's name
