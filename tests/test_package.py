@@ -13,7 +13,7 @@ from zipfile import ZipFile
 import pytest
 import yaml
 
-from tests.pages import PAGES, ROOT
+from tests.pages import PAGES, ROOT, blocks, commands_in
 from wats.version import __version__
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -94,6 +94,22 @@ def test_an_extra_is_added_to_an_installed_wats_without_looking_for_wats_elsewhe
 
     assert (done.returncode, done.stderr) == (0, "")
     assert f"Requirement already satisfied: wats[{extras}]" in done.stdout
+
+
+@pytest.mark.long
+def test_the_commands_that_are_shown_install_the_package(tmp_path: Path) -> None:
+    options = {"NO_INDEX": "1", "NO_DEPS": "1", "NO_BUILD_ISOLATION": "false", "UPGRADE": "1"}
+    environ = {**os.environ, **{f"PIP_{name}": value for name, value in options.items()}}
+    (block,) = blocks("docs/cli.md", "sh")
+
+    for command in commands_in(block):
+        pip = command.replace("python3", sys.executable, 1)
+        subprocess.run(
+            ["sh", "-euc", pip], env={**environ, "PIP_TARGET": str(tmp_path)}, cwd=ROOT, check=True
+        )
+
+    assert (tmp_path / "wats/cli/topics.json").is_file()
+    assert (tmp_path / "bin/wats").is_file()
 
 
 @pytest.mark.long

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.pages import blocks
 from wats.simulator.phone import MAX_NAME, MAX_TEXT, Phone, harmless
 from wats.testing import FakeClock
 
@@ -137,6 +138,25 @@ def test_each_message_is_written_as_one_line(phone: Phone) -> None:
         "03:04:05 15550002222 → group: [image] It",
         "03:04:05 15550001111 → 15550002222: So (to an unknown message)",
     ]
+
+
+def test_a_conversation_gives_the_lines_that_are_shown() -> None:
+    lines: list[str] = []
+    phone = Phone(BUSINESS, FakeClock())
+    phone.write = lines.append
+    shirt = {"type": "text", "text": {"body": "I want a shirt"}}
+    buttons = [{"reply": {"title": "Small"}}, {"reply": {"title": "Large"}}]
+    size = {"body": {"text": "Which size?"}, "action": {"buttons": buttons}}
+    thumb = {"message_id": "wamid.size", "emoji": "👍"}
+
+    phone.send({"from": "15550001234", "id": "wamid.shirt", **shirt})
+    phone.mark_read("wamid.shirt", is_typing=False)
+    phone.receive("wamid.size", "15550001234", {"type": "interactive", "interactive": size})
+    phone.send({"from": "15550001234", "id": "wamid.3", "type": "reaction", "reaction": thumb})
+
+    (block,) = (each for each in blocks("docs/simulator.md", "text") if "shirt" in each)
+    shown = [line.partition(" ")[2] for line in block.splitlines()]
+    assert [line.partition(" ")[2] for line in lines] == shown
 
 
 @pytest.mark.parametrize(
