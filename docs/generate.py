@@ -5,6 +5,7 @@ the data in the source, and run `.venv/bin/python docs/generate.py`.
 """
 
 import ast
+import json
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,6 +43,7 @@ from wats.web.table import route_table
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/wats"
+TOPICS = SOURCE / "cli/topics.json"
 PAGES = (ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md")))
 
 _BLOCK = re.compile(
@@ -611,6 +613,29 @@ def render(page: str) -> str:
     )
 
 
+def topics() -> str:
+    """Return the topics of `wats help` as JSON: the beginning of each page of `docs/`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    pages = {path.stem: path for path in sorted((ROOT / "docs").glob("*.md"))}
+    found = {
+        name: _topic(path.read_text("utf-8"), f"{project['urls']['Homepage']}/docs/{path.name}")
+        for name, path in pages.items()
+        if name != "index"
+    }
+    return json.dumps(found, ensure_ascii=False, indent=1) + "\n"
+
+
+def _topic(page: str, url: str) -> dict[str, object]:
+    by_hand = _BLOCK.sub("", page)
+    beginning, *sections = re.split(r"^## (.+)$", by_hand, flags=re.MULTILINE)
+    title, _, text = beginning.partition("\n")
+    text = re.sub(r"^\|.*\n", "", text, flags=re.MULTILINE)  # tables
+    text = re.sub(r"\[(.+?)\]\([^)]+\)", r"\1", text)  # links
+    text = re.sub(r"\n{3,}", "\n\n", text).strip()
+    return {"title": title.removeprefix("# "), "text": text, "sections": sections[::2], "url": url}
+
+
 if __name__ == "__main__":
+    TOPICS.write_text(topics(), "utf-8")
     for path in PAGES:
         path.write_text(render(path.read_text("utf-8")), "utf-8")

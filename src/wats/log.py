@@ -167,6 +167,11 @@ def write_text(text: str) -> None:
     _STDERR.write(text)
 
 
+def print_line(line: str) -> None:
+    """Write *line* to stdout, for a person."""
+    _STDOUT.write(f"{line}\n")
+
+
 def announce(event: str, **facts: object) -> None:
     """Write one line of JSON to stdout, for the parent of this process."""
     _STDOUT.write(_line({"event": event, **facts}))

@@ -244,7 +244,7 @@ def test_a_database_that_cannot_be_opened(wats, what, cause, workers) -> None:
     assert clean_failure(result) == f"{head}\n  persistence.url: '{what}': {cause}\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["--paas"]])
+@pytest.mark.parametrize("arguments", [[], ["--paas"], ["--show"]])
 def test_either_a_config_or_the_sandbox(wats, tmp_path, monkeypatch, arguments) -> None:
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
@@ -257,13 +257,13 @@ def test_either_a_config_or_the_sandbox(wats, tmp_path, monkeypatch, arguments) 
 
 
 def test_the_sandbox_sends_and_receives(wats) -> None:
-    with wats.running("serve", "--sandbox", "--port", "0") as service:
+    with wats.running("serve", "--sandbox", "--show", "--port", "0") as service:
         assert service.process.stderr is not None
         greeting = ""
         while "Stop the sandbox with" not in greeting:
             greeting += service.process.stderr.readline()
         (token,) = re.findall(r"TOKEN=(\S+)", greeting)
-        (meta,) = re.findall(r"(http://\S+)/_simulator", greeting)
+        (meta,) = set(re.findall(r"(http://\S+)/_simulator", greeting))
         headers = {"authorization": f"Bearer {token}"}
 
         code, sent = fetch(
@@ -287,10 +287,13 @@ def test_the_sandbox_sends_and_receives(wats) -> None:
         assert {item["waMessageId"] for item in listed["items"]} == {wamid, *written["ids"]}
         window = f"{service.url}/api/conversations/15550001234/window"
         assert fetch(window, headers=headers)[1]["open"] is True
+        shown = fetch(f"{meta}/_simulator/messages")[1]["messages"]
+        assert [each["text"] for each in shown] == ["Hello", "Hi!"]
         ended = service.end()
 
     assert ended.code == 0
     assert "Traceback" not in ended.err
+    assert [line.partition(": ")[2] for line in ended.out.splitlines()] == ["Hello", "Hi!"]
     # It leaves no file in the folder in which it ran.
     assert list(wats.folder.glob("*.db*")) == []
 

@@ -122,6 +122,14 @@ OWNERS = [
         *(ERRORS, "json", "Errors", Way.COMPARED),
         f"{OF_HTTP}an_invalid_request_gets_the_error_that_is_shown",
     ),
+    Owner(
+        *("docs/cli.md", "sh", "Installation", Way.RUN),
+        "test_package.py::test_the_commands_that_are_shown_install_the_package",
+    ),
+    Owner(
+        *(SIMULATOR, "text", "Phones", Way.COMPARED),
+        "simulator/test_phone.py::test_a_conversation_gives_the_lines_that_are_shown",
+    ),
     Owner(API, "sh", "", Way.RUN, f"{OF_HTTP}the_message_that_is_shown_is_sent_once"),
     Owner(
         *(API, "json", "The webhook", Way.COMPARED),

@@ -109,6 +109,11 @@ _PORT = re.compile("[1-9][0-9]{0,4}")
     help="The lowest level of log events to write.",
 )
 @click.option(
+    "--show",
+    is_flag=True,
+    help="With --sandbox: print each message as the customer's phone would show it.",
+)
+@click.option(
     "--paas",
     is_flag=True,
     help="Listen on 0.0.0.0 and the port in the variable PORT, unless --host and --port are given.",
@@ -130,6 +135,7 @@ def serve(
     reloads: bool,
     log_format: str | None,
     log_level: str,
+    show: bool,
     paas: bool,
     print_routes: bool,
 ) -> None:
@@ -138,7 +144,7 @@ def serve(
     As soon as connections are accepted, one line of JSON is written to stdout:
     {"event":"wats.ready","url":…,"pid":…}. Log events are written to stderr, one per line.
     """
-    _refuse_contradictions(workers, sandbox, reloads)
+    _refuse_contradictions(workers, sandbox=sandbox, reloads=reloads, show=show)
     if not sandbox:
         config_path = required_config(config_path)
     _occupy_standard_descriptors()
@@ -160,7 +166,9 @@ def serve(
             host, port = _platform_address(host, port)
         if sandbox or config_path is None:
             base = choose_profile(read_config(config_path), profile) if config_path else None
-            run_service(_serve_sandbox(base, host, port, handlers, print_routes=print_routes))
+            run_service(
+                _serve_sandbox(base, host, port, handlers, print_routes=print_routes, show=show)
+            )
             return
         chosen, secrets = load(config_path, profile, env_file)
         chosen = with_overrides(chosen, host=host, port=port, workers=workers, handlers=handlers)
@@ -178,11 +186,15 @@ def _serve_config(profile: Profile, secrets: Secrets) -> None:
         _serve_by_workers(profile, secrets)
 
 
-def _refuse_contradictions(workers: int | None, sandbox: bool, reloads: bool) -> None:
+def _refuse_contradictions(
+    workers: int | None, *, sandbox: bool, reloads: bool, show: bool
+) -> None:
     if sandbox and workers is not None:
         raise click.UsageError("The sandbox runs in one process; use --workers with a config.")
     if reloads and workers not in {None, 1}:
         raise click.UsageError("With --reload, the service runs in one process.")
+    if show and not sandbox:
+        raise click.UsageError("Give --show with --sandbox, or to 'wats simulate'.")
 
 
 def _usual_format() -> LogFormat:
@@ -279,10 +291,17 @@ async def _serve_sandbox(
     handlers: Sequence[str],
     *,
     print_routes: bool,
+    show: bool,
 ) -> None:
     log_updates, echoes = _is_on("WATS_LOG_WEBHOOK_EVENTS"), _is_on("WATS_ECHO_REPLY")
     made = Sandbox(
-        base, host=host, port=port, echoes=echoes, log_updates=log_updates, handlers=handlers
+        base,
+        host=host,
+        port=port,
+        echoes=echoes,
+        log_updates=log_updates,
+        handlers=handlers,
+        show=show,
     )
     async with made as sandbox:
         if print_routes:

@@ -12,7 +12,7 @@ import uvloop
 from wats.cli.arguments import StrictCommand
 from wats.cli.options import Failure, config_options, load, required_config
 from wats.errors import ConfigError, ConfigIssue
-from wats.log import announce
+from wats.log import announce, print_line
 from wats.process.library_logging import capture_library_logs
 from wats.simulator import Simulator, SimulatorSettings
 
@@ -35,6 +35,9 @@ from wats.simulator import Simulator, SimulatorSettings
     help="The share of webhook items to redeliver.",
 )
 @click.option("--seed", type=int, default=0, help="The seed of random choices.")
+@click.option(
+    "--show", is_flag=True, help="Print each message as the customer's phone would show it."
+)
 def simulate(
     config_path: Path | None,
     profile: str | None,
@@ -44,6 +47,7 @@ def simulate(
     webhook_url: str | None,
     duplicates: float,
     seed: int,
+    show: bool,
 ) -> None:
     """Run a fake Meta for the service that a config file describes, until SIGINT or SIGTERM.
 
@@ -67,17 +71,19 @@ def simulate(
             duplicate_rate=duplicates,
             seed=seed,
         )
-        uvloop.run(_simulate(settings))
+        uvloop.run(_simulate(settings, show=show))
     except ConfigError as error:
         raise Failure(error) from None
 
 
-async def _simulate(settings: SimulatorSettings) -> None:
+async def _simulate(settings: SimulatorSettings, *, show: bool) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     simulator = Simulator(settings)
+    if show:
+        simulator.show(print_line)
     try:
         await simulator.start()
     except OSError:

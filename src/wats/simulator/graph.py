@@ -79,9 +79,10 @@ class GraphEndpoints:
         payload = read_json(await request.read())
         check_product(payload)
         if payload.get("status") == "read":
-            if not isinstance(payload.get("message_id"), str):
+            message_id, is_typing = payload.get("message_id"), "typing_indicator" in payload
+            if not isinstance(message_id, str):
                 raise invalid("The parameter message_id is required.")
-            self._world.counts.read_marks += 1
+            self._world.mark_read(message_id, is_typing=is_typing)
             return web.json_response({"success": True})
 
         addressee = check_message(payload, self._world.groups)
@@ -90,7 +91,7 @@ class GraphEndpoints:
             return self._refuse_recipient(behavior.refusal, addressee)
         if behavior.answer is ResponseForm.CUT:
             return _cut(request)
-        message = self._world.accept(payload, addressee)
+        message = self._world.accept(payload, addressee, behavior)
         statuses = self._world.statuses_of(message, addressee, behavior)
         if behavior.answer is ResponseForm.AFTER_THE_STATUS:
             await self._world.courier.deliver_now(statuses[:1])

@@ -19,7 +19,7 @@ from wats.config import (
     database_of,
     with_overrides,
 )
-from wats.log import write_json_line, write_text
+from wats.log import print_line, write_json_line, write_text
 from wats.privacy import Secret
 from wats.service import WatsApp, create_wats_service_app
 from wats.simulator import Simulator, SimulatorSettings
@@ -39,6 +39,7 @@ class Sandbox:
         echoes: Whether the sandbox replies to each text of a customer.
         log_updates: Whether each received update is logged.
         handlers: Handlers in addition to those of *base*.
+        show: Whether each message on the customers' phones is printed.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Sandbox:
         echoes: bool = False,
         log_updates: bool = False,
         handlers: Sequence[str] = (),
+        show: bool = False,
     ) -> None:
         self._handlers = handlers
         self._base = base if base is not None else _EXAMPLE
@@ -57,6 +59,7 @@ class Sandbox:
         self._port = port
         self._log_updates = log_updates
         self._echoes = echoes
+        self._show = show
         self._token = secrets.token_urlsafe(24)
         self._stack = AsyncExitStack()
 
@@ -82,6 +85,8 @@ class Sandbox:
             phone_number_id=self._base.whatsapp.phone_number_id,
         )
         self._simulator = await stack.enter_async_context(Simulator(settings))
+        if self._show:
+            self._simulator.show(print_line)
         profile = _isolated(self._base, self._simulator.url, Path(folder) / "sandbox.db")
         self.profile: Profile = with_overrides(
             profile, host=self._host, port=self._port, handlers=self._handlers
@@ -144,7 +149,9 @@ The sandbox is running at {url}, with a fake Meta. In another terminal, try:
     -H 'Idempotency-Key: first' -d '{{"to": "15550001234", "text": "Hello"}}'
   # simulate a message from a customer
   curl -s {meta}/_simulator/inbound -d '{{"from": "15550001234", "text": "Hi!"}}'
-  # list both messages, and read the metrics
+  # list the messages on the customers' phones
+  curl -s {meta}/_simulator/messages
+  # list both messages as your application sees them, and read the metrics
   curl -s {api}/messages -H "Authorization: Bearer $TOKEN"
   curl -s {url}/metrics -H "Authorization: Bearer $TOKEN"
 
