@@ -163,7 +163,9 @@ async def test_a_result_and_its_slots_are_passed_on_once(
     observed.store.receive(
         [arrival()], lambda _, error: calls.append(type(error)), Slots({"handlers": 1})
     )
-    await asyncio.sleep(0.3)
+    async with asyncio.timeout(10):
+        while not calls:
+            await asyncio.sleep(0.01)
     disk.release()
     await recovered(observed.store)
 
