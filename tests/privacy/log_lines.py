@@ -42,6 +42,7 @@ VALUES = {
     "outcome": "not_sent|unknown|accepted|deduped|success|error|sent|failed",
     "parameter": r"[a-z_]+(\.[a-z_0-9]+|\[[0-9]{1,2}\])*|[A-Za-z]{1,40}|null",
     "reason": "|".join(RejectionReason),
+    "seconds": _COUNT,
     "suppressed": _COUNT,
     "updateId": "[0-9a-f]{12}",
     "updates": _COUNT,
