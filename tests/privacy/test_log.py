@@ -52,6 +52,7 @@ EXPRESSIONS = {
         "outcome",  # in UpdateLog: a literal
     },
     "parameter": {"said.parameter"},
+    "paths": {"failure.paths"},
     "reason": {"reason.value"},
     "seconds": {"round(seconds)"},
     "suppressed": {"suppressed"},

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, NamedTuple
 
+from wats.errors import MalformedRequest
+from wats.graph.parameters import known_path
 from wats.log import Log
 from wats.telemetry import error_name
 from wats.telemetry.contract.labels import OTHER_TARGET, TARGET_NAME
@@ -19,6 +21,9 @@ from wats.telemetry.recent_errors import is_known
 from wats.telemetry.repeats import Repeats
 
 _FILE: Final = re.compile(r"(?!.*[0-9]{7})[A-Za-z0-9_]{1,80}\.py", re.ASCII)
+
+MAX_PATHS: Final = 5
+"""The number of invalid members of one message that a line has."""
 
 _LOOP_MODULES: Final = frozenset({"asyncio.base_events", "asyncio.runners"})
 """The modules whose frames are outside of everything that a loop calls."""
@@ -38,6 +43,7 @@ class _Failure(NamedTuple):
     kind: UpdateKind
     error: str
     place: Place
+    paths: str | None
 
 
 class HandlerFailures:
@@ -58,6 +64,7 @@ class HandlerFailures:
                 kind=kind,
                 error=error_name(error),
                 place=_place_of(error, _package_of(handler)),
+                paths=_paths_of(error),
             )
             suppressed = self._repeats.admit(failure)
             if suppressed is not None:
@@ -72,6 +79,7 @@ class HandlerFailures:
                 "errorName": failure.error,
                 "file": failure.place.file,
                 "line": failure.place.line,
+                "paths": failure.paths,
                 "suppressed": suppressed,
             }
         )
@@ -101,6 +109,13 @@ def _place_of(error: BaseException, package: str) -> Place:
             found = Place(file, trace.tb_lineno)
         trace = trace.tb_next
     return found
+
+
+def _paths_of(error: BaseException) -> str | None:
+    """Return the paths of the invalid members that wats found in a message of the handler."""
+    details = error.details if isinstance(error, MalformedRequest) else ()
+    paths = [path for each in details if (path := known_path(each.path)) is not None]
+    return ",".join(dict.fromkeys(paths[:MAX_PATHS])) or None
 
 
 def place_on_loop(frame: FrameType | None) -> Place:
