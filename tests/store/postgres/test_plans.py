@@ -25,8 +25,8 @@ HOT: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     "retry": (deliveries._RETRY, ("1", "handlers", IDS, [5, 6], ["a", "b"]), {"pkey"}),
     "release": (deliveries._RELEASE, ("1", "handlers", IDS, [256]), {"pkey"}),
     "bury": (deliveries._BURY, ("1", "handlers", IDS, ["a", "b"]), {"pkey"}),
-    "promote": (deliveries._PROMOTE, ("1", "handlers", IDS), {"pkey", "followers"}),
-    "delete": (deliveries._DELETE, ("1", "handlers", IDS), {"pkey"}),
+    "promote": (deliveries.PROMOTE, ("1", "handlers", IDS), {"pkey", "followers"}),
+    "delete": (deliveries.DELETE, ("1", "handlers", IDS), {"pkey"}),
     "finished": (deliveries._FINISHED, ("1", IDS, [2, 2]), {"siblings"}),
     "claimable": (receive._CLAIMABLE, ("1", NAMES, 5), {"due", "leased"}),
     "renumber": (
