@@ -68,7 +68,7 @@ HTTP_MEANINGS = {
     "malformed_body": "The body is invalid; `details` lists every invalid field with the reason.",
     "malformed_http": "The bytes are not a valid HTTP/1.x request, or its head is larger than "
     "64 KiB. The connection is closed.",
-    "malformed_json": "The body is not JSON.",
+    "malformed_json": "The body is not JSON, or is nested deeper than 512 levels.",
     "malformed_path": "A variable part of the path is invalid.",
     "malformed_query": "A query parameter is invalid; `details` names the parameter.",
     "method_not_allowed": "The route does not support this method; `Allow` lists the supported "
@@ -93,6 +93,7 @@ HTTP_MEANINGS = {
     "retries webhooks automatically.",
     "signature_mismatch": "Webhook: the signature matches no configured app secret.",
     "store_closed": "The service is starting or stopping; retry.",
+    "insufficient_scope": "The token is a telemetry token, and the route needs a service token.",
     "unauthorized": "`Authorization` is missing or holds no valid service token.",
     "unsupported_object": "Webhook: `object` is not `whatsapp_business_account`.",
 }
@@ -112,6 +113,7 @@ START_MEANINGS = {
     "invalid_handler": "A handler cannot be imported or called, has the name of another handler, "
     "or was added after the start.",
     "invalid_persistence_url": "`open_store` does not support this URL.",
+    "invalid_service_port": "`wats serve --paas`: the variable `PORT` does not hold a port.",
     "invalid_service_workers": "Several workers cannot share a database in memory.",
     "invalid_telemetry_sink": "A sink lacks a required method, is a class instead of an object, or "
     "its construction failed.",

@@ -3,7 +3,8 @@
     WatsError
     ├── ConfigError                       the operator: the configuration cannot work
     ├── CallerError                       the caller: HTTP 4xx
-    │   ├── Unauthorized · RouteNotFound · MethodNotAllowed · PayloadTooLarge
+    │   ├── Unauthorized · InsufficientScope · RouteNotFound · MethodNotAllowed
+    │   ├── PayloadTooLarge
     │   ├── MalformedHTTP                 bytes that are not a request in HTTP/1.x
     │   ├── MalformedRequest              a body, query or path that cannot be used
     │   ├── WebhookRefused                a body that is not a webhook, or not from Meta
@@ -59,6 +60,10 @@ class WatsError(Exception):
         return f"{self} ({self.code})"
 
 
+MAX_SHOWN_ISSUES = 50
+"""The number of mistakes in the text of a `ConfigError`: a file can have ten thousand."""
+
+
 class ConfigError(WatsError):
     """The configuration cannot work. `issues` holds every mistake, each with its path."""
 
@@ -71,7 +76,10 @@ class ConfigError(WatsError):
 
     @override
     def __str__(self) -> str:
-        return "\n".join([self.message, *(f"  {issue}" for issue in self.issues)])
+        shown = [f"  {issue}" for issue in self.issues[:MAX_SHOWN_ISSUES]]
+        if len(self.issues) > MAX_SHOWN_ISSUES:
+            shown.append(f"  {len(self.issues) - MAX_SHOWN_ISSUES} more mistakes are not shown.")
+        return "\n".join([self.message, *shown])
 
     @override
     def with_code(self) -> str:
@@ -105,6 +113,14 @@ class Unauthorized(CallerError):
     code = "unauthorized"
     status = 401
     text = "Missing or invalid bearer token."
+
+
+class InsufficientScope(CallerError):
+    """The request carries a telemetry token, and needs a service token."""
+
+    code = "insufficient_scope"
+    status = 403
+    text = "The token is valid for the operator endpoints only."
 
 
 class RouteNotFound(CallerError):

@@ -66,6 +66,8 @@ def test_secrets_are_read_from_a_file_too(wats) -> None:
     names = [name for name in wats.environ if name.startswith("WATS_")]
     lines = [f"{name}=from-the-file-{name.lower()}" for name in names]
     (wats.folder / "secrets.env").write_text("\n".join(lines) + "\n")
+    for name in names:
+        del wats.environ[name]
     command = ("serve", "--config", str(wats.config), "--port", "0", "--env-file", "secrets.env")
 
     with wats.running(*command) as service:
@@ -239,7 +241,7 @@ def test_a_database_that_cannot_be_opened(wats, what, cause, workers) -> None:
     assert clean_failure(result) == f"{head}\n  persistence.url: '{what}': {cause}\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["--sandbox", "--config", "wats.config.json"]])
+@pytest.mark.parametrize("arguments", [[], ["--paas"]])
 def test_either_a_config_or_the_sandbox(wats, arguments) -> None:
     result = wats.invoke("serve", *arguments)
 

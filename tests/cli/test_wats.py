@@ -49,6 +49,7 @@ def test_version_and_help_load_no_command_and_no_library_of_the_service(option) 
     assert {name for name in loaded if name.startswith("wats")} == {
         "wats",
         "wats.cli",
+        "wats.cli.arguments",
         "wats.extras",
         "wats.version",
     }
@@ -63,11 +64,11 @@ def test_help_has_the_first_sentence_of_every_command(name) -> None:
     assert (command.help or "").split("\n\n")[0].replace("\n", " ").startswith(COMMANDS[name])
 
 
-def test_every_module_of_the_command_line_is_a_command_but_the_one_they_share() -> None:
+def test_every_module_of_the_command_line_is_a_command_except_shared_ones() -> None:
     modules = {path.stem for path in Path(cli.__file__).parent.glob("*.py")}
 
     commands = {name.replace("-", "_") for name in COMMANDS}
-    assert modules == commands | {"__init__", "options"}
+    assert modules == commands | {"__init__", "arguments", "options"}
 
 
 @pytest.mark.long

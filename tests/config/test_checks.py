@@ -43,18 +43,13 @@ def test_a_number_is_neither_a_bool_nor_text_nor_infinite() -> None:
     ],
 )
 def test_graph_may_be_at(url: str) -> None:
-    assert checks.graph_url.accept(url) == url
+    assert checks.web_url.accept(url) == url
+    assert not checks.is_plain_beyond_loopback(url)
 
 
 @pytest.mark.parametrize(
     "url",
     [
-        "http://graph.facebook.com",
-        "http://127.0.0.1.example.org",
-        "http://localhost.example.org",
-        "http://2130706433",
-        "http://[::ffff:10.0.0.1]",
-        "http://0.0.0.0",
         "ftp://127.0.0.1",
         "//graph.facebook.com",
         "graph.facebook.com",
@@ -82,11 +77,27 @@ def test_graph_may_be_at(url: str) -> None:
     ],
 )
 def test_graph_may_not_be_at(url: object) -> None:
-    assert checks.graph_url.accept(url) is None
+    assert checks.web_url.accept(url) is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://graph.facebook.com",
+        "http://127.0.0.1.example.org",
+        "http://localhost.example.org",
+        "http://2130706433",
+        "http://[::ffff:10.0.0.1]",
+        "http://0.0.0.0",
+        "HTTP://graph.facebook.com",
+    ],
+)
+def test_plain_http_beyond_loopback_is_recognized(url: str) -> None:
+    assert checks.is_plain_beyond_loopback(url)
 
 
 def test_a_url_loses_its_trailing_slash() -> None:
-    assert checks.graph_url.accept("https://graph.facebook.com/") == "https://graph.facebook.com"
+    assert checks.web_url.accept("https://graph.facebook.com/") == "https://graph.facebook.com"
 
 
 def test_the_public_url_may_be_plain_http() -> None:
@@ -149,6 +160,42 @@ def test_a_safe_path_is_kept(path: str, accepted: str) -> None:
 )
 def test_an_unsafe_path_is_refused(path: object) -> None:
     assert checks.absolute_path.accept(path) is None
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/hook", "/hook/", "/web/hooks/5e1f-A_b.c~d/", "/.well-known/x", "/a..b", "/key=="],
+)
+def test_a_webhook_path_is_kept_as_written(path: str) -> None:
+    assert checks.webhook_path.accept(path) == path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param("/a+b", id="plus"),
+        pytest.param("/a b", id="space"),
+        pytest.param("/a%20b", id="encoded-space"),
+        pytest.param("/%61", id="encoded-letter"),
+        pytest.param("/a;b", id="parameter"),
+        pytest.param("/a&b", id="ampersand"),
+        pytest.param('/a"b', id="quote"),
+        pytest.param("/a|b", id="bar"),
+        pytest.param("/a^b", id="caret"),
+        pytest.param("/a<b>", id="angle-brackets"),
+        pytest.param("/ä", id="not-ascii"),
+        pytest.param("/hook//", id="two-slashes"),
+        pytest.param("/a/../b", id="dot-segments"),
+        pytest.param("/a/./", id="dot-segment"),
+        pytest.param("/", id="slash"),
+        pytest.param("hook", id="no-slash"),
+        pytest.param("/hook\n", id="line-break"),
+        pytest.param("/" + "a" * 255, id="too-long"),
+        pytest.param(None, id="null"),
+    ],
+)
+def test_a_webhook_path_that_meta_or_a_proxy_may_rewrite_is_refused(path: object) -> None:
+    assert checks.webhook_path.accept(path) is None
 
 
 @pytest.mark.parametrize(

@@ -38,16 +38,47 @@ def test_a_file_and_an_environment_make_a_profile_and_its_secrets(
     assert secrets.bearer_tokens == (Secret("a-service-token-for-tests"),)
 
 
-def test_the_env_file_takes_precedence_over_the_environment(
+def test_the_environment_takes_precedence_over_the_env_file(
     config_file: Path, environ: dict[str, str], tmp_path: Path
 ) -> None:
     env_file = tmp_path / ".env.local"
-    env_file.write_text("WATS_ACCESS_TOKEN=from-file\nWATS_APP_SECRET=\n")
+    env_file.write_text("WATS_ACCESS_TOKEN=from-file\nWATS_APP_SECRET=from-file\n")
+    environ["WATS_APP_SECRET"] = " "  # blank: as if it were not set
 
     _, secrets = load_config(str(config_file), environ=environ, env_file=str(env_file))
 
-    assert secrets.access_token == Secret("from-file")
-    assert secrets.app_secrets == (Secret("app"),)
+    assert secrets.access_token == Secret("access")
+    assert secrets.app_secrets == (Secret("from-file"),)
+
+
+@pytest.mark.parametrize(
+    ("in_folders", "used"),
+    [(["work", "config"], "work"), (["work"], "work"), (["config"], "config"), ([], None)],
+)
+def test_an_env_file_is_in_the_working_directory_or_else_with_the_config_file(
+    document: dict[str, Any],
+    environ: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    in_folders: list[str],
+    used: str | None,
+) -> None:
+    for name in ("work", "config"):
+        (tmp_path / name).mkdir()
+    for name in in_folders:
+        (tmp_path / name / "a.env").write_text(f"WATS_APP_SECRET={name}")
+    (tmp_path / "config" / "wats.json").write_text(json.dumps(document))
+    monkeypatch.chdir(tmp_path / "work")
+    del environ["WATS_APP_SECRET"]
+
+    try:
+        _, secrets = load_config("../config/wats.json", environ=environ, env_file="a.env")
+        found: object = secrets.app_secrets
+    except ConfigError as error:
+        found = str(error.issues[0])
+
+    missing = "env-file: 'a.env' cannot be read: no such file. (file_read_error)"
+    assert found == ((Secret(used),) if used else missing)
 
 
 def test_only_the_secrets_of_the_chosen_profile_are_needed(

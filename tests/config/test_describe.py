@@ -22,6 +22,7 @@ def test_a_redacted_profile_has_the_shape_of_the_file_without_ids_and_places(
         "graph": {
             "apiVersion": "v25.0",
             "baseUrl": "https://graph.facebook.com",
+            "allowInsecureHttp": False,
             "appSecretProof": True,
             "connectSeconds": 5.0,
             "readSeconds": 20.0,

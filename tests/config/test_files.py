@@ -286,6 +286,25 @@ def test_every_line_that_cannot_be_used_is_reported() -> None:
     ]
 
 
+@pytest.mark.parametrize("line", ["B", "A=2"])
+def test_a_file_that_is_not_an_env_file_is_one_mistake(line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_env_file("A=1\n" + f"{line}\n" * 5000)
+
+    (issue,) = caught.value.issues
+    assert (issue.code, issue.path) == ("invalid_env_file", "env-file")
+    assert issue.reason == "Is not an env file: 5000 lines are invalid, the first is line 2."
+
+
+def test_the_text_of_an_error_lists_a_limited_number_of_mistakes() -> None:
+    issues = [ConfigIssue("unknown_key", f"$.a{number}", "Is unknown.") for number in range(9999)]
+
+    lines = str(ConfigError(issues)).splitlines()
+
+    assert lines[50] == "  $.a49: Is unknown. (unknown_key)"
+    assert lines[51:] == ["  9949 more mistakes are not shown."]
+
+
 def test_an_env_file_may_have_a_byte_order_mark_and_any_key(tmp_path: Path) -> None:
     path = tmp_path / "anything"
     path.write_bytes(b"\xef\xbb\xbfA=b\r\nOTHER=c\r\n")

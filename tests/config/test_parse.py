@@ -52,7 +52,8 @@ def test_an_omitted_key_has_its_default(document: dict[str, Any]) -> None:
     ("path", "value", "attribute", "expected"),
     [
         ("whatsapp.phoneNumberId", 15551234567, "whatsapp.phone_number_id", "15551234567"),
-        ("webhook.path", "/hook/", "webhook.path", "/hook"),
+        ("webhook.path", "/hook/", "webhook.path", "/hook/"),
+        ("service.apiPrefix", "/api/", "service.api_prefix", "/api"),
         ("webhook.maxBodyBytes", 10_485_760, "webhook.max_body_bytes", 10_485_760),
         ("service.publicUrl", "https://a.example/", "service.public_url", "https://a.example"),
         ("persistence", "none", "persistence.url", None),
@@ -93,12 +94,39 @@ def test_a_configured_value_is_kept(
 
 
 @pytest.mark.parametrize(
+    ("url", "allowed", "is_accepted"),
+    [
+        ("http://graph:9900", None, False),
+        ("http://graph:9900", False, False),
+        ("http://graph:9900", True, True),
+        ("http://127.0.0.1:9900", None, True),
+        ("https://graph.facebook.com", True, True),
+    ],
+)
+def test_plain_http_to_graph_leaves_this_machine_only_if_it_is_allowed(
+    put: Put, url: str, allowed: bool | None, is_accepted: bool
+) -> None:
+    document = put("graph.baseUrl", url)
+    if allowed is not None:
+        put("graph.allowInsecureHttp", allowed)
+
+    try:
+        found: object = parse_config(document).profiles["local"].graph.base_url
+    except ConfigError as error:
+        found = [(issue.code, issue.path) for issue in error.issues]
+
+    refused = [("invalid_base_url", "$.profiles.local.graph.baseUrl")]
+    assert found == (url if is_accepted else refused)
+
+
+@pytest.mark.parametrize(
     ("path", "value", "code"),
     [
         ("graph", None, "invalid_graph"),
         ("graph.apiVersion", "25.0", "invalid_api_version"),
         ("graph.apiVersion", 25.0, "invalid_api_version"),
         ("graph.baseUrl", "http://graph.facebook.com", "invalid_base_url"),
+        ("graph.allowInsecureHttp", "yes", "invalid_base_url"),
         ("whatsapp", [], "invalid_whatsapp"),
         ("whatsapp.wabaId", "", "invalid_whatsapp"),
         ("whatsapp.phoneNumberId", "abc", "invalid_whatsapp"),
@@ -115,6 +143,9 @@ def test_a_configured_value_is_kept(
         ("webhook.path", "/", "invalid_webhook_path"),
         ("webhook.path", "/api/messages/text", "invalid_path"),
         ("webhook.path", "/metrics", "invalid_path"),
+        ("webhook.path", "/metrics/", "invalid_path"),
+        ("webhook.path", "/api/", "invalid_path"),
+        ("webhook.path", "/hook+", "invalid_webhook_path"),
         ("webhook.maxBodyBytes", 0, "invalid_max_body_bytes"),
         ("webhook.maxBodyBytes", 10_485_761, "invalid_max_body_bytes"),
         ("webhook.maxBodyBytes", True, "invalid_max_body_bytes"),

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wats.errors import WebhookRefused
-from wats.inbound.envelope import MAX_DEPTH, parse
+from wats.inbound.envelope import parse
+from wats.nesting import MAX_DEPTH
 
 
 def envelope(text: bytes) -> bytes:

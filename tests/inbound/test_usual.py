@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from wats.errors import WebhookRefused
 from wats.inbound import projection, usual
-from wats.inbound.envelope import MAX_DEPTH, parse
+from wats.inbound.envelope import parse
 from wats.inbound.normalize import Normalized, normalize
 from wats.inbound.updates import Update, decode, encode
+from wats.nesting import MAX_DEPTH
 
 RECEIVED_AT = datetime(2026, 11, 22, 15, 24, 0, 123456, tzinfo=UTC)
 CORPUS = Path(__file__).parents[1] / "corpus" / "webhooks.jsonl"

@@ -306,7 +306,9 @@ def test_a_recipient_is_an_individual_or_a_group(kind: Any) -> None:
         (" ", False),
         ("a\nb", False),
         ("123", False),
-        ("1234567890123456", True),
+        ("1234567890123456", False),
+        ("+1234567890123456", False),
+        ("1234567890123456a", True),
         *((f"a{character}b", False) for character in "/\\?#:@"),
     ],
 )

@@ -35,9 +35,11 @@ class Output:
     samples: Mapping[str, float]
 
 
+LOGS_UPDATES = {"WATS_LOG_WEBHOOK_EVENTS": "1"}
+
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    "store": {"sink": "Sink"},
-    "no-store": {"sink": "AsyncSink", "has_store": False},
+    "store": {"sink": "Sink", "environ": LOGS_UPDATES},
+    "no-store": {"sink": "AsyncSink", "has_store": False, "environ": LOGS_UPDATES},
     "workers": {"sink": "TracedSink", "workers": 2},
 }
 

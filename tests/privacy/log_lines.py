@@ -39,10 +39,11 @@ VALUES = {
     "metaSubcode": _CODE,
     "metaType": "[A-Za-z_]{0,55}(Exception|Error)|null",
     "method": "[a-z_]{1,40}",
-    "outcome": "not_sent|unknown",
+    "outcome": "not_sent|unknown|accepted|deduped|success|error|sent|failed",
     "parameter": r"[a-z_]+(\.[a-z_0-9]+|\[[0-9]{1,2}\])*|[A-Za-z]{1,40}|null",
     "reason": "|".join(RejectionReason),
     "suppressed": _COUNT,
+    "updateId": "[0-9a-f]{12}",
     "updates": _COUNT,
     "worker": _COUNT,
 }

@@ -34,18 +34,23 @@ EXPRESSIONS = {
     "file": {"failure.place.file", "name"},  # in WarningLog: the result of safe_file_name
     "handler": {"failure.handler"},
     "hint": {"NOT_STARTED_HINT"},
-    "kind": {"failure.kind.value", "self.kind.value"},
+    "kind": {"failure.kind.value", "self.kind.value", "update.kind.value"},
     "level": {"line[1]"},
     "library": {"line[0]"},
     "line": {"failure.place.line", "lineno"},
-    "metaCode": {"said.meta_code"},
-    "metaSubcode": {"said.meta_subcode"},
+    "metaCode": {"said.meta_code", "None if failure is None else failure.meta_code"},
+    "metaSubcode": {"said.meta_subcode", "None if failure is None else failure.meta_subcode"},
     "metaType": {"said.meta_type"},
     "method": {"method"},
-    "outcome": {"OUTCOMES[error.may_have_happened]"},
+    "outcome": {
+        "OUTCOMES[error.may_have_happened]",
+        "'sent' if failure is None else 'failed'",
+        "outcome",  # in UpdateLog: a literal
+    },
     "parameter": {"said.parameter"},
     "reason": {"reason.value"},
     "suppressed": {"suppressed"},
+    "updateId": {"keyed.hexdigest()"},
     "updates": {"orphaned"},
     "worker": {"slot.row"},
 }
@@ -150,8 +155,11 @@ def test_log_calls_receive_reviewed_values_only() -> None:
                 if given not in lines and ast.unparse(given) not in names:
                     others.add((name, ast.unparse(given)))
 
-    # The one that adds the time to its argument.
-    assert others == {("service/build.py", "{**event, 'at': to_iso(now())}")}
+    # The two that add the time to their argument.
+    assert others == {
+        ("service/build.py", "{**event, 'at': to_iso(now())}"),
+        ("simulator/sandbox.py", "{**event, 'at': to_iso(utc_now())}"),
+    }
 
 
 def test_a_running_service_writes_no_other_output() -> None:
@@ -164,6 +172,7 @@ def test_a_running_service_writes_no_other_output() -> None:
             written |= {(name, text) for text in texts}
 
     assert written == {
+        ("cli/serve.py", "click.echo"),  # the routes, before the first request
         ("process/library_logging.py", "logging.getLogger"),
     }
 
@@ -175,7 +184,7 @@ def test_two_streams_are_written_and_by_two_functions_with_text_alone() -> None:
         "LineWriter(lambda: sys.stderr)",
         "LineWriter(lambda: sys.stdout)",
     ]
-    greeting = "_GREETING.format(url=url, token=self._token, meta=self._simulator.url)"
+    greeting = "_GREETING.format(url=url, api=api, token=self._token, meta=meta)"
     assert [text for text in texts if text.startswith("write_text(")] == [f"write_text({greeting})"]
 
 
@@ -198,8 +207,8 @@ def test_every_line_that_was_written_has_its_documented_keys(output: Output) -> 
 
 
 PROVOKED = {
-    "store": {"wats.inbox.dead"},
-    "no-store": set(),
+    "store": {"wats.inbox.dead", "wats.webhook.update"},
+    "no-store": {"wats.webhook.update"},
     "workers": {"wats.inbox.dead", "wats.worker.replaced"},
 }
 

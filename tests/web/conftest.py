@@ -127,8 +127,10 @@ class Service:
         *,
         token: str | None = BEARER_TOKEN,
         key: str | None = None,
+        **fields: str,
     ) -> Answer:
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        headers.update(fields)
         if key is not None:
             headers["idempotency-key"] = key
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()

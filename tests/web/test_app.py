@@ -1,4 +1,5 @@
 import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -108,14 +109,31 @@ async def service() -> AsyncIterator[Service]:
 
 
 @pytest.mark.parametrize(
-    "headers", [{}, WRONG, SCRAPER], ids=["no-token", "wrong-token", "token-for-telemetry"]
+    ("headers", "status"),
+    [
+        pytest.param({}, 401, id="no-token"),
+        pytest.param(WRONG, 401, id="wrong-token"),
+        pytest.param(SCRAPER, 403, id="token-for-telemetry"),
+    ],
 )
 async def test_invalid_credentials_for_the_api_are_counted(
-    service: Service, headers: Mapping[str, str]
+    service: Service, headers: Mapping[str, str], status: int
 ) -> None:
-    assert await service.ask("GET", "/api/messages", headers) == 401
+    assert await service.ask("GET", "/api/messages", headers) == status
 
     assert service.failures == [("api", 1)]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PATCH"])
+async def test_a_telemetry_token_on_an_api_route_has_an_insufficient_scope(
+    service: Service, method: str
+) -> None:
+    assert await service.ask(method, "/api/messages", SCRAPER, body=b"{}") == 403
+
+    start, body = service.sent
+    assert json.loads(body["body"])["error"]["code"] == "insufficient_scope"
+    assert (b"www-authenticate", b'Bearer error="insufficient_scope"') in start["headers"]
+    assert await service.ask(method, "/api/nothing", SCRAPER, body=b"{}") == 404
 
 
 @pytest.mark.parametrize("headers", [{}, WRONG], ids=["no-token", "wrong-token"])

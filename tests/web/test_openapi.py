@@ -103,11 +103,11 @@ def test_every_failure_has_the_same_envelope() -> None:
     [
         ("/healthz", "get", ["200", "405", "500"], False),
         ("/metrics", "get", ["200", "404", "405", "500"], True),
-        ("/api/messages", "get", ["200", "400", "401", "405", "500", "503"], True),
+        ("/api/messages", "get", ["200", "400", "401", "403", "405", "500", "503"], True),
         (
             "/api/messages/text",
             "post",
-            ["200", "400", "401", "405", "409", "413", "500", "501", "502", "503"],
+            ["200", "400", "401", "403", "405", "409", "413", "500", "501", "502", "503"],
             True,
         ),
         ("/webhooks/whatsapp", "get", ["200", "400", "401", "405", "500"], False),
@@ -120,6 +120,26 @@ def test_the_posture_of_a_route_determines_its_failures(
 
     assert list(operation["responses"]) == statuses
     assert operation.get("security") == ([{"serviceBearerAuth": []}] if secured else None)
+
+
+def test_the_bodies_of_our_own_have_the_preference_for_strict_handling() -> None:
+    with_preference = {
+        (path, method)
+        for path, item in document(groups=True)["paths"].items()
+        for method, operation in item.items()
+        if method != "parameters"
+        and "Prefer" in [each["name"] for each in operation.get("parameters", ())]
+    }
+
+    group = "/api/groups/{groupId}"
+    assert with_preference == {
+        ("/api/messages/text", "post"),
+        ("/api/groups", "post"),
+        (group, "post"),
+        (f"{group}/participants", "delete"),
+        (f"{group}/join-requests", "post"),
+        (f"{group}/join-requests", "delete"),
+    }
 
 
 def test_a_message_is_one_of_two_things() -> None:

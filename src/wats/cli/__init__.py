@@ -7,11 +7,9 @@ from typing import Final
 import click
 from typing_extensions import override
 
+from wats.cli.arguments import StrictGroup
 from wats.extras import install_command
 from wats.version import __version__
-
-# 0 is success and 1 is every failure, for scripts; click would exit with 2 for some.
-click.UsageError.exit_code = 1
 
 COMMANDS: Final[Mapping[str, str]] = {
     "config": "Check a configuration.",
@@ -33,7 +31,7 @@ COMMANDS: Final[Mapping[str, str]] = {
 """Every command and the first sentence of its help, so that `wats --help` loads no command."""
 
 
-class Commands(click.Group):
+class Commands(StrictGroup):
     """Loads the module of a command when the command is used."""
 
     @override

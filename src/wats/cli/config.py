@@ -5,12 +5,13 @@ from pathlib import Path
 
 import click
 
+from wats.cli.arguments import StrictGroup
 from wats.cli.options import Failure
 from wats.config import choose_profile, read_config, redact
 from wats.errors import ConfigError
 
 
-@click.group()
+@click.group(cls=StrictGroup)
 def config() -> None:
     """Check a configuration."""
 

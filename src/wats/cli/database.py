@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from wats.cli.arguments import StrictGroup
 from wats.cli.options import Failure, config_options, load
 from wats.config import EnvRef, FileRef, choose_profile, database_of, read_config
 from wats.errors import BackupRefused, WatsError
@@ -20,7 +21,7 @@ from wats.store.sqlite.backup import restore as restore_backup
 from wats.store.transfer import TABLES, Loaded
 
 
-@click.group()
+@click.group(cls=StrictGroup)
 def database() -> None:
     """Copy, back up or restore a database."""
 

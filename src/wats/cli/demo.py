@@ -15,6 +15,7 @@ from typing import Any
 import aiohttp
 import click
 
+from wats.cli.arguments import StrictCommand
 from wats.inbound.updates import Update
 from wats.process.children import Process
 
@@ -35,7 +36,7 @@ HIDDEN = ("/metrics", "/status", "/debug/diagnostics")
 SHOWN = ("http_requests_total", "webhook_normalization_total", "send_outcomes_total")
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 def demo() -> None:
     """Run a gateway and a fake Meta, kill the gateway under load, and count losses.
 

@@ -9,6 +9,7 @@ from typing import Final
 
 import click
 
+from wats.cli.arguments import StrictCommand
 from wats.cli.options import Credentials, credential_options
 from wats.clock import utc_now
 from wats.config import checks
@@ -26,7 +27,7 @@ METHODS: Final = (
 _SHOWN: Final = {Verdict.HOLDS: "holds", Verdict.FAILS: "FAILS", Verdict.UNKNOWN: "unknown"}
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.option(
     "--telemetry",
     "url",

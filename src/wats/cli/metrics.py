@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import click
 import msgspec
 
+from wats.cli.arguments import StrictGroup
 from wats.telemetry.schema import Schema, schema_of
 from wats.testing import example_profile
 from wats.web.app import route_labels
@@ -13,7 +14,7 @@ from wats.web.table import route_table
 _ROW = "{:38} {:10} {:9} {:7} {:>6}  {}"
 
 
-@click.group()
+@click.group(cls=StrictGroup)
 def metrics() -> None:
     """List the metric families."""
 

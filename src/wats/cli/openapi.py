@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from wats.cli.arguments import StrictCommand
 from wats.cli.options import Failure
 from wats.config import choose_profile, read_config
 from wats.errors import ConfigError
@@ -12,7 +13,7 @@ from wats.web.openapi import build_document
 from wats.web.table import route_table
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.option(
     "--config",
     "config_path",

@@ -27,7 +27,7 @@ def config_options(command: Command) -> Command:
         click.option(
             "--env-file",
             type=_FILE,
-            help="A file of KEY=VALUE lines; they override the environment.",
+            help="A file of KEY=VALUE lines; the environment overrides them.",
         ),
         click.option("--profile", help="The profile to use instead of the default."),
         click.option("--config", "config_path", type=_FILE, help="The config file."),

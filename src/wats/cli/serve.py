@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import re
 import signal
 import socket
 import sys
@@ -14,9 +15,19 @@ from typing import Any, NamedTuple
 
 import click
 
+from wats.cli.arguments import StrictCommand
 from wats.cli.options import Failure, config_options, load
 from wats.clock import to_iso, utc_now
-from wats.config import Profile, Secrets, ServiceConfig, database_of, with_overrides
+from wats.config import (
+    Profile,
+    Secrets,
+    ServiceConfig,
+    checks,
+    choose_profile,
+    database_of,
+    read_config,
+    with_overrides,
+)
 from wats.errors import ConfigError, ConfigIssue, WatsError
 from wats.log import announce, write_json_line
 from wats.process.library_logging import capture_library_logs, hide_tracebacks
@@ -38,13 +49,17 @@ from wats.store.open import IN_MEMORY, is_open_to_others, open_store
 from wats.store.sqlite.bell import Bell, bells_of
 from wats.telemetry.contract.values import LifecycleEvent
 from wats.telemetry.metrics.shared_memory import Board
+from wats.web.table import route_table
 
 GC_THRESHOLDS = (50_000, 20, 50)
 
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 - --paas asks for it
+
 _STDERR = 2
+_PORT = re.compile("[1-9][0-9]{0,4}")
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @config_options
 @click.option("--host", help="The address to listen on; overrides service.host.")
 @click.option(
@@ -55,9 +70,20 @@ _STDERR = 2
 )
 @click.option(
     "--sandbox",
+    "--dry-run",
+    "sandbox",
     is_flag=True,
-    help="Run with a built-in simulator and random secrets, on loopback, without a config.",
+    help="Run with a built-in simulator, random secrets and a temporary database, on loopback; "
+    "paths, groups, limits and handlers are those of --config, if it is given.",
 )
+@click.option(
+    "--paas",
+    is_flag=True,
+    help="Listen on 0.0.0.0 and the port in the variable PORT, unless --host and --port are given.",
+)
+@click.option("--print-routes", is_flag=True, help="Print the routes first.")
+@click.option("--live", is_flag=True, expose_value=False, help="Accepted; has no effect.")
+@click.option("--yes-live", is_flag=True, expose_value=False, help="Accepted; has no effect.")
 def serve(
     config_path: Path | None,
     profile: str | None,
@@ -66,14 +92,16 @@ def serve(
     port: int | None,
     workers: int | None,
     sandbox: bool,
+    paas: bool,
+    print_routes: bool,
 ) -> None:
     """Run the gateway until SIGINT or SIGTERM.
 
     As soon as connections are accepted, one line of JSON is written to stdout:
     {"event":"wats.ready","url":…,"pid":…}. Log events are written to stderr, one line of JSON each.
     """
-    if sandbox == (config_path is not None):
-        raise click.UsageError("Give a config file with --config, or use --sandbox alone.")
+    if config_path is None and not sandbox:
+        raise click.UsageError("Give a config file with --config, or use --sandbox.")
     if sandbox and workers is not None:
         raise click.UsageError("The sandbox runs in one process; use --workers with --config.")
     _occupy_standard_descriptors()
@@ -84,11 +112,16 @@ def serve(
     forbid_core_files()
     survive_hangup()
     try:
-        if config_path is None:
-            run_service(_serve_sandbox(host, port))
+        if paas:
+            host, port = _platform_address(host, port)
+        if sandbox or config_path is None:
+            base = choose_profile(read_config(config_path), profile) if config_path else None
+            run_service(_serve_sandbox(base, host, port, print_routes=print_routes))
             return
         chosen, secrets = load(config_path, profile, env_file)
         chosen = with_overrides(chosen, host=host, port=port, workers=workers)
+        if print_routes:
+            _print_routes(chosen)
         if chosen.service.workers == 1:
             run_service(_serve_alone(chosen, secrets))
         else:
@@ -108,14 +141,45 @@ def _occupy_standard_descriptors() -> None:
     os.close(descriptor)
 
 
+def _platform_address(host: str | None, port: int | None) -> tuple[str, int]:
+    """Return the address that a platform expects; *host* and *port* of the options take precedence.
+
+    Raises:
+        ConfigError: The variable `PORT` is needed, and is not a port.
+    """
+    if port is None:
+        text = os.environ.get("PORT", "")
+        port = int(text) if _PORT.fullmatch(text) else 0
+        if checks.port.accept(port) is None:
+            reason = f"Must be {checks.port.expects}, for --paas."
+            raise ConfigError([ConfigIssue("invalid_service_port", "PORT", reason)])
+    return EVERY_ADDRESS if host is None else host, port
+
+
+def _is_on(variable: str) -> bool:
+    return os.environ.get(variable) in {"1", "true"}
+
+
+def _print_routes(profile: Profile) -> None:
+    for route in route_table(profile, groups_enabled=profile.groups.enabled):
+        methods = ", ".join(method.value for method in route.methods)
+        click.echo(f"{methods:<20} {route.path.replace('*', ':')}")
+
+
 async def _serve_alone(profile: Profile, secrets: Secrets) -> None:
     async with _made(profile, secrets) as app:
         listener = bind(profile.service.host, profile.service.port)
         await _run(app, listener, profile.service, ready=partial(_announce, profile))
 
 
-async def _serve_sandbox(host: str | None, port: int | None) -> None:
-    async with Sandbox(host=host, port=port) as sandbox:
+async def _serve_sandbox(
+    base: Profile | None, host: str | None, port: int | None, *, print_routes: bool
+) -> None:
+    log_updates, echoes = _is_on("WATS_LOG_WEBHOOK_EVENTS"), _is_on("WATS_ECHO_REPLY")
+    made = Sandbox(base, host=host, port=port, echoes=echoes, log_updates=log_updates)
+    async with made as sandbox:
+        if print_routes:
+            _print_routes(sandbox.profile)
 
         def ready(url: str) -> None:
             sandbox.greet(url)
@@ -211,6 +275,7 @@ async def _made(
             profile=profile,
             secrets=secrets,
             telemetry_sink=sink,
+            log_updates=_is_on("WATS_LOG_WEBHOOK_EVENTS"),
             persistence=(
                 open_store(
                     url,

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import click
 import uvloop
 
+from wats.cli.arguments import StrictCommand
 from wats.cli.options import Failure, config_options, load
 from wats.errors import ConfigError, ConfigIssue
 from wats.log import announce
@@ -16,7 +17,7 @@ from wats.process.library_logging import capture_library_logs
 from wats.simulator import Simulator, SimulatorSettings
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @config_options
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(

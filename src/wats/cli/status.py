@@ -13,6 +13,7 @@ import msgspec
 from rich.console import Console
 from rich.control import Control
 
+from wats.cli.arguments import StrictCommand
 from wats.cli.options import Credentials, credential_options
 from wats.inspection.client import NoAnswer, Remote, service_url
 from wats.inspection.dashboard import View
@@ -33,7 +34,7 @@ class Hidden(NoAnswer):
     """The service is there, and does not accept the token; or it is not wats."""
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.argument("url", metavar="URL", callback=service_url)
 @click.option("--watch", is_flag=True, help="Refresh until Ctrl-C.")
 @click.option(

@@ -12,6 +12,7 @@ import apsw
 import click
 import msgspec
 
+from wats.cli.arguments import StrictCommand
 from wats.cli.options import Credentials, credential_options
 from wats.clock import to_iso, utc_now
 from wats.config import redact
@@ -38,7 +39,7 @@ _TELLING: Final = frozenset({"apiVersion", "apiPrefix", "families"})
 """The config keys whose text may be shared; of others the bundle shows only that they are set."""
 
 
-@click.command("support-bundle")
+@click.command("support-bundle", cls=StrictCommand)
 @click.option(
     "--telemetry",
     "url",

@@ -4,12 +4,13 @@ import secrets
 
 import click
 
+from wats.cli.arguments import StrictCommand
 from wats.config import checks
 
 TOKEN_BYTES = 32
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.option("--env", "name", metavar="NAME", help="Print NAME=TOKEN, a line for an env file.")
 def token(name: str | None) -> None:
     """Print a new random token of 256 bits, as hexadecimal digits."""

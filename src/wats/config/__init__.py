@@ -81,9 +81,11 @@ def load_config(
 
     Args:
         source: The path of a `.yaml`, `.yml` or `.json` file.
-        environ: The environment variables that may hold secrets.
+        environ: The environment variables that may hold secrets, unless blank.
         profile: The name of the profile; the file's `defaultProfile` if None.
-        env_file: The path of a file of further variables, which take precedence over *environ*.
+        env_file: The path of a file of further variables, over which *environ* takes precedence. A
+            relative path starts at the working directory or, if there is no such file, at the
+            directory of *source*.
 
     Raises:
         ConfigError: With an issue for each mistake in both files or, if there is none, for each
@@ -91,11 +93,12 @@ def load_config(
     """
     issues: list[ConfigIssue] = []
     chosen = attempt(lambda: choose_profile(read_config(source), profile), issues)
-    variables = attempt(lambda: read_env_file(env_file) if env_file else {}, issues)
+    directory = Path(source).parent
+    variables = attempt(lambda: read_env_file(env_file, directory) if env_file else {}, issues)
     if chosen is None or variables is None:
         raise ConfigError(issues)
-    secrets = resolve_secrets(chosen, {**environ, **variables}, Path(source).parent)
-    return chosen, secrets
+    given = {name: value for name, value in environ.items() if value.strip()}
+    return chosen, resolve_secrets(chosen, {**variables, **given}, directory)
 
 
 def read_config(source: str | Path) -> Config:

@@ -19,6 +19,7 @@ _MAX_ID: Final = 10**32
 _URL = re.compile(r"[!-~]{1,2048}")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 _PATH = re.compile(r"(?:/[^\x00-\x20/\\?#:*{}\x7f-\U0010ffff]+)+")
+_PLAIN_PATH = re.compile("[A-Za-z0-9._~=@/-]+")
 _ENCODED_DOT = re.compile(r"%(?:25)*2e", re.IGNORECASE)
 _ENCODED_SLASH = re.compile(r"%(?:25)*(?:2f|5c)", re.IGNORECASE)
 
@@ -151,6 +152,12 @@ def _accept_path(value: object) -> str | None:
     return path if is_safe and not {".", ".."} & set(segments) else None
 
 
+def _accept_webhook_path(value: object) -> str | None:
+    path = _accept_path(value)
+    # A trailing slash stays: Meta sends exactly the path that its dashboard has.
+    return str(value) if path is not None and _PLAIN_PATH.fullmatch(str(value)) else None
+
+
 def _split_url(value: object) -> SplitResult | None:
     # `urlsplit` silently drops line breaks and tabs, hence the pattern before it.
     if not isinstance(value, str) or not _URL.fullmatch(value) or "\\" in value:
@@ -198,6 +205,12 @@ def _accept_web_url(value: object) -> str | None:
     return str(value).rstrip("/")
 
 
+def is_plain_beyond_loopback(url: str) -> bool:
+    """Return whether the requests to *url*, a `web_url`, can be read on a network."""
+    parts = urlsplit(url)
+    return parts.scheme == "http" and not _is_loopback(parts.hostname or "")
+
+
 def _accept_proxy(value: object) -> str | None:
     match value:
         case "environment":
@@ -206,13 +219,6 @@ def _accept_proxy(value: object) -> str | None:
             found = _accept_web_url(url)
             return found if isinstance(found, str) else None
     return None
-
-
-def _accept_graph_url(value: object) -> str | None:
-    url = _accept_web_url(value)
-    parts = urlsplit(url or "")
-    # The access token travels in every request, so plain HTTP may not leave this machine.
-    return url if parts.scheme == "https" or _is_loopback(parts.hostname or "") else None
 
 
 def _accept_bearer_token(value: object) -> str | None:
@@ -229,10 +235,6 @@ flag = Check("true or false", _accept_bool)
 name = printable(128, "a name of at most 128 printable characters")
 profiles = Check("a mapping of names to profiles, with at least one profile", _accept_mapping)
 graph_version = text("v[0-9]{1,3}[.][0-9]{1,3}", "a version such as 'v25.0'")
-graph_url = Check(
-    "an https URL without credentials, query or fragment; http is allowed for a loopback host only",
-    _accept_graph_url,
-)
 web_url = Check(
     "an http or https URL without credentials, query or fragment",
     _accept_web_url,
@@ -255,6 +257,11 @@ absolute_path = Check(
     "a path such as '/api' in visible ASCII, without '\\', '?', '#', ':', '*', '{', '}', "
     "empty segments, dot segments or encoded slashes",
     _accept_path,
+)
+webhook_path = Check(
+    "a path such as '/webhooks/whatsapp' of letters, digits, '-', '.', '_', '~', '=' and '@', "
+    "without empty segments or dot segments",
+    _accept_webhook_path,
 )
 bind_host = text("[A-Za-z0-9._:%-]{1,253}", "an address or a host name, IPv6 without brackets")
 port = whole(1, MAX_PORT)

@@ -207,6 +207,8 @@ _DECODERS: Final[dict[str, Callable[[str], object]]] = {
 
 
 MAX_ENV_FILE_BYTES: Final = 65_536
+MAX_ENV_FILE_ISSUES: Final = 10
+"""The number of invalid lines that are reported one by one."""
 
 _ASSIGNMENT = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=(.*)")
 _QUOTED = re.compile(r"""(?:'([^']*)'|"([^"]*)")\s*(?:#.*)?""")
@@ -214,15 +216,25 @@ _COMMENT = re.compile(r"(?:^|\s)#.*")
 _CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 
 
-def read_env_file(path: str | Path) -> Mapping[str, str]:
+def read_env_file(path: str | Path, directory: Path | None = None) -> Mapping[str, str]:
     """Return the variables that the env file at *path* sets.
 
+    A relative *path* starts at the working directory or, if there is no such file, at *directory*.
+
     Raises:
-        ConfigError: The file cannot be read, or has lines that cannot be used, each named.
+        ConfigError: The file cannot be read, or has lines that cannot be used.
     """
-    shown = repr(str(path))
-    content = read_text(Path(path), limit=MAX_ENV_FILE_BYTES, where="env-file", shown=shown)
+    fallback = None if directory is None else directory / path
+    found = fallback if fallback and not _exists(Path(path)) and _exists(fallback) else Path(path)
+    content = read_text(found, limit=MAX_ENV_FILE_BYTES, where="env-file", shown=repr(str(path)))
     return parse_env_file(content)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a folder that cannot be searched: reading the file gives the reason
+        return True
 
 
 def parse_env_file(content: str) -> Mapping[str, str]:
@@ -234,7 +246,7 @@ def parse_env_file(content: str) -> Mapping[str, str]:
 
     Raises:
         ConfigError: Some lines have another form, or set a variable again. Each is named by its
-            number, none is shown.
+            number, none is shown. Many are one issue: then the file is not an env file.
     """
     issues: list[ConfigIssue] = []
     variables: dict[str, str] = {}
@@ -250,6 +262,10 @@ def parse_env_file(content: str) -> Mapping[str, str]:
             issues.append(_issue(number, "Sets a variable that an earlier line already sets."))
         else:
             variables[match[1]] = value
+    if len(issues) > MAX_ENV_FILE_ISSUES:
+        first = issues[0].path.removeprefix("env-file:")
+        reason = f"Is not an env file: {len(issues)} lines are invalid, the first is line {first}."
+        issues = [ConfigIssue("invalid_env_file", "env-file", reason)]
     if issues:
         raise ConfigError(issues)
     return {key: value for key, value in variables.items() if value.strip()}

@@ -5,6 +5,7 @@ from dataclasses import MISSING, fields
 from types import MappingProxyType
 from typing import Any, Final
 
+from wats.config.checks import is_plain_beyond_loopback
 from wats.config.fields import FILE, PROFILE, Key, Section, step, unknown_key
 from wats.config.profile import Config, GraphConfig, ProfileSource
 from wats.config.secret_sources import SecretSources
@@ -59,6 +60,7 @@ class _Reader:
         found = self._entries(value, PROFILE, path)
         self._refuse_collisions(found, path)
         graph = {**_GRAPH_DEFAULTS, **found.get("graph", {})}
+        self._refuse_plain_http(graph, path)
         if graph["connect_seconds"] >= graph["timeout_seconds"]:
             expects = "less than 'timeoutSeconds'"
             self._refuse("invalid_graph", f"{path}.graph.connectSeconds", expects)
@@ -122,6 +124,13 @@ class _Reader:
             reason = "a path that differs from the routes of the service and its API"
             self._refuse("invalid_path", f"{path}.webhook.path", reason)
 
+    def _refuse_plain_http(self, graph: dict[str, Any], path: str) -> None:
+        # The access token travels in every request.
+        url = graph.get("base_url")
+        if url and not graph.get("allow_insecure_http") and is_plain_beyond_loopback(url):
+            reason = "an https URL, unless the host is loopback or graph.allowInsecureHttp is true"
+            self._refuse("invalid_base_url", f"{path}.graph.baseUrl", reason)
+
     def _refuse(self, code: str, path: str, expects: str) -> None:
         self.issues.append(ConfigIssue(code, path, f"Must be {expects}."))
 
@@ -158,8 +167,8 @@ API_ROOTS: Final = ("messages", "conversations", "groups")
 def webhook_collides(webhook_path: str, api_prefix: str) -> bool:
     """Return whether the webhook would hide a route of the service, or be hidden by one."""
     roots = tuple(f"{api_prefix}/{root}/" for root in API_ROOTS)
-    is_taken = webhook_path in STATIC_PATHS or webhook_path == api_prefix
-    return is_taken or f"{webhook_path}/".startswith(roots)
+    path = webhook_path.removesuffix("/")  # a proxy may remove it
+    return path in STATIC_PATHS or path == api_prefix or f"{path}/".startswith(roots)
 
 
 def prefix_collides(api_prefix: str) -> bool:

@@ -28,10 +28,20 @@ class GraphConfig:
     )
     base_url: str = field(
         metadata=key(
-            checks.graph_url,
+            checks.web_url,
             "invalid_base_url",
-            "The URL of Graph: `https://graph.facebook.com`, or a proxy or simulator.",
+            "The URL of Graph: `https://graph.facebook.com`, or a proxy or simulator. http is "
+            "refused for a host that is not loopback, unless `graph.allowInsecureHttp` is true.",
         )
+    )
+    allow_insecure_http: bool = field(
+        default=False,
+        metadata=key(
+            checks.flag,
+            "invalid_base_url",
+            "Whether the access token may cross a network unencrypted, such as the private network "
+            "of a group of containers.",
+        ),
     )
     app_secret_proof: bool = field(
         default=True,
@@ -114,9 +124,9 @@ class WebhookConfig:
 
     path: str = field(
         metadata=key(
-            checks.absolute_path,
+            checks.webhook_path,
             "invalid_webhook_path",
-            "The path of the webhook; one trailing slash is removed.",
+            "The path of the webhook, as in Meta's dashboard, including a trailing slash.",
         )
     )
     max_body_bytes: int = field(

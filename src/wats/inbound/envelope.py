@@ -6,18 +6,12 @@ from typing import Any, TypeAlias
 import msgspec
 
 from wats.errors import WebhookRefused
+from wats.nesting import is_shallow
 
 Envelope: TypeAlias = dict[str, Any]
 """A webhook body that names WhatsApp as its object and has a list of entries."""
 
 WHATSAPP = "whatsapp_business_account"
-
-MAX_DEPTH = 512
-"""The deepest nesting that is read; Meta's own bodies stay under 20.
-
-Python can recurse about a thousand levels, and code that handles or stores an update needs some of
-them for its own calls. Refusing here means that nothing later can run out of levels.
-"""
 
 _SURROGATES = re.compile(
     r"""(
@@ -58,7 +52,7 @@ def parse(body: bytes) -> Envelope:
 def _decode(body: bytes) -> object:
     try:
         value = _read(body)
-        if _is_shallow(body, value):
+        if is_shallow(body, value):
             return value
     except (msgspec.DecodeError, RecursionError):
         pass
@@ -76,25 +70,3 @@ def _read(body: bytes) -> object:
 def _mended(body: bytes) -> str:
     text = body.decode("utf-8-sig", errors="replace")
     return _SURROGATES.sub(lambda escape: escape[1] or "\ufffd", text)
-
-
-def is_surely_shallow(body: bytes) -> bool:
-    """Return whether *body* has too few pairs of brackets to be nested deeper than `MAX_DEPTH`."""
-    return len(body) <= 2 * MAX_DEPTH or body.count(b"{") + body.count(b"[") <= MAX_DEPTH
-
-
-def _is_shallow(body: bytes, value: object) -> bool:
-    # Most bodies need no walk at all.
-    if is_surely_shallow(body):
-        return True
-    level: list[Any] = [value]
-    for _ in range(MAX_DEPTH):
-        level = [
-            child
-            for parent in level
-            for child in (parent.values() if isinstance(parent, dict) else parent)
-            if isinstance(child, dict | list)
-        ]
-        if not level:
-            return True
-    return False

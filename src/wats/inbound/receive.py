@@ -17,6 +17,7 @@ from wats.inbound.handlers import HandlerCall, HandlerCalls, Handlers, refuse_re
 from wats.inbound.news import News
 from wats.inbound.normalize import Normalized, normalize
 from wats.inbound.signature import SignatureCheck
+from wats.inbound.update_log import UpdateLog
 from wats.inbound.updates import Update
 from wats.log import Log, write_json_line
 from wats.privacy import short_fingerprint
@@ -57,6 +58,7 @@ class Receiver:
         dispatcher: Dispatches stored updates; required with a store.
         handler_timeout_seconds: The time limit of a handler's call without a store.
         log: Receives failures of handlers that are called without a store.
+        update_log: Records each update, if an operator asked for it.
         send: Sends replies of handlers that are called without a store.
     """
 
@@ -70,6 +72,7 @@ class Receiver:
         dispatcher: Dispatcher | None,
         handler_timeout_seconds: float,
         log: Log = write_json_line,
+        update_log: UpdateLog | None = None,
         now: Now = utc_now,
         send: SendReply = refuse_reply,
     ) -> None:
@@ -78,6 +81,7 @@ class Receiver:
         self._store = store
         self.telemetry = telemetry
         self.news = News(telemetry)
+        self.update_log = update_log
         self._dispatcher = dispatcher
         self._calls = HandlerCalls(
             handlers,
@@ -205,6 +209,8 @@ class _Storing:
 
     def _is_new(self, update: Update, arrival: Arrival, received: Received | None) -> bool:
         telemetry = self._receiver.telemetry
+        if (update_log := self._receiver.update_log) is not None:
+            update_log.record(update, "deduped" if received is None else "accepted")
         if received is None:
             telemetry.webhooks.update(update.kind, Outcome.DEDUPED)
             return False
@@ -260,6 +266,8 @@ class _Handling:
             return True
         outcome = Outcome.ERROR if self._failures else Outcome.SUCCESS
         self._receiver.telemetry.webhooks.update(self._update.kind, outcome)
+        if (update_log := self._receiver.update_log) is not None:
+            update_log.record(self._update, "error" if self._failures else "success")
         self._handled += not self._failures
         return False
 

@@ -150,17 +150,17 @@ def _is_strong(evidence: Evidence) -> Finding:
 def _is_separate(evidence: Evidence) -> Finding:
     if evidence.api is None:
         return _unknown(
-            "The API was not checked. With this token, a GET of an API route must return 401."
+            "The API was not checked. With this token, a GET of an API route must return 403."
         )
-    if evidence.api.status == 401:
-        return _holds("The API rejects the token with 401.")
+    if evidence.api.status in {401, 403}:  # either way, the token opens nothing
+        return _holds("The API rejects the token.")
     if evidence.api.status == 405:
         return _fails(
             "The token is valid for the API too, so a scraper could send messages. Configure a "
             "separate 'telemetry.bearerToken' for the scraper."
         )
     return _unknown(
-        "The API is not reachable here. With this token, a GET of an API route must return 401."
+        "The API is not reachable here. With this token, a GET of an API route must return 403."
     )
 
 

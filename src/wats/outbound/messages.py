@@ -1,17 +1,19 @@
 """The messages that callers ask us to send: checked, and never changed. No I/O.
 
 A mistake is reported as the path of the field and the valid values. Neither holds any text of the
-caller, not even a key.
+caller, not even a key, except for the unknown keys of a caller that asks for them.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 import msgspec
 
 from wats.errors import Detail, MalformedRequest
 from wats.ids import is_safe_id
+from wats.nesting import is_shallow
 
 Ask: TypeAlias = Mapping[str, object]
 
@@ -30,6 +32,9 @@ _NO_DIGITS = re.compile("[^0-9]+")
 _BSUID = re.compile(BSUID_PATTERN)
 _TYPE = re.compile(TYPE_PATTERN)
 _NOT_IN_A_GROUP_ID = re.compile(r"[/\\?#:@]")
+_NUMBER = re.compile(r"\+?[0-9]+")
+_TEXT_KEYS = ("to", "text", "previewUrl")
+_SHOWN_KEY = re.compile("[A-Za-z_.-]{1,40}")
 # U+FEFF is invisible, but Python does not count it as white space.
 _BLANK = re.compile("[\\s\ufeff]*")
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
@@ -59,14 +64,15 @@ class Outgoing(msgspec.Struct, frozen=True, kw_only=True):
     names: Mapping[str, str] | None = None
 
 
-def parse_text(body: bytes) -> OutboundText:
-    """Return the text message in *body*. Unknown keys are ignored.
+def parse_text(body: bytes, *, strict: bool = False) -> OutboundText:
+    """Return the text message in *body*. Unknown keys are ignored, or refused if *strict*.
 
     Raises:
         MalformedRequest: The body is not valid; `details` hold every mistake.
     """
     ask = parse_object(body, TEXT_MALFORMED)
-    refuse(_text_route_mistakes(ask), TEXT_MALFORMED)
+    mistakes = [*_text_route_mistakes(ask), *unknown_keys(ask, _TEXT_KEYS, strict=strict)]
+    refuse(mistakes, TEXT_MALFORMED)
     text = with_line_feeds(ask["text"])
     return OutboundText(to=ask["to"], text=text, preview_url=ask.get("previewUrl"))
 
@@ -97,10 +103,7 @@ def parse_object(body: bytes, message: str) -> dict[str, Any]:
         MalformedRequest: The body is not JSON, is nested too deeply, or is not an object; in the
             last case the error has *message*.
     """
-    try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise _not_json() from None
+    value = _decode(body)
     if not isinstance(value, dict):
         raise MalformedRequest("malformed_body", message, [Detail("$", "must be an object")])
     return value
@@ -112,10 +115,27 @@ def canonical(body: bytes) -> bytes:
     Raises:
         MalformedRequest: The body is not JSON, or is nested too deeply.
     """
-    try:
-        return msgspec.json.encode(msgspec.json.decode(body), order="sorted")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise _not_json() from None
+    return msgspec.json.encode(_decode(body), order="sorted")
+
+
+def _decode(body: bytes) -> object:
+    """Return the value of *body*, all of which can be encoded again: text, numbers and nesting."""
+    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        value: object = msgspec.json.decode(body)
+        if is_shallow(body, value):
+            return value
+    raise MalformedRequest("malformed_json", "Request body must be valid JSON.")
+
+
+def unknown_keys(ask: Ask, known: Collection[str], *, strict: bool) -> Iterator[Detail]:
+    """Yield the keys of *ask* that are not *known*, if the caller asked for *strict* handling.
+
+    Such a caller looks for a misspelt key, so the key is shown, unless it could hold a number.
+    """
+    for key in ask if strict else ():
+        if key not in known:
+            path = key if _SHOWN_KEY.fullmatch(key) else "?"
+            yield Detail(path, f"is not a key of this request; its keys are {', '.join(known)}")
 
 
 def refuse(mistakes: Iterable[Detail], message: str) -> None:
@@ -188,17 +208,16 @@ def digits_of(phone: str) -> str:
 
 
 def is_group_id(value: object) -> bool:
-    """Return whether *value* can be the id of a group. One that reads as a phone number cannot."""
+    """Return whether *value* can be the id of a group.
+
+    A number cannot: it is a phone number, or the id of another object of Graph.
+    """
     return (
         is_plain(value, 256)
         and is_safe_id(value)
         and _NOT_IN_A_GROUP_ID.search(str(value)) is None
-        and not is_phone(value)
+        and _NUMBER.fullmatch(str(value)) is None
     )
-
-
-def _not_json() -> MalformedRequest:
-    return MalformedRequest("malformed_json", "Request body must be valid JSON.")
 
 
 def _text_route_mistakes(ask: Ask) -> Iterator[Detail]:

@@ -16,6 +16,7 @@ from wats.inbound.dispatch import Dispatcher, retry_span
 from wats.inbound.handlers import Handler, Handlers, import_handler
 from wats.inbound.receive import Receiver
 from wats.inbound.signature import SignatureCheck
+from wats.inbound.update_log import UpdateLog
 from wats.log import Log, write_json_line
 from wats.outbound.accept import Acceptor
 from wats.outbound.sender import MessageSender
@@ -48,6 +49,7 @@ def create_wats_service_app(
     board: Board | None = None,
     row: int = 0,
     log: Log = write_json_line,
+    log_updates: bool = False,
     now: Now = utc_now,
     checkpoint_seconds: float = CHECKPOINT_EVERY_SECONDS,
     drain_seconds: float = DRAIN_SECONDS,
@@ -69,6 +71,7 @@ def create_wats_service_app(
             each makes its application after that. By default this one counts alone.
         row: The row of the board that belongs to this process. Number 0 also deletes old data.
         log: Receives events; by default one JSON line each on stderr, without personal data.
+        log_updates: Whether each received update is logged, with its kind and outcome.
         now: The clock.
         checkpoint_seconds: How often the log of the store is emptied of erased content.
         drain_seconds: How long running handlers may take to finish when the service stops.
@@ -100,7 +103,8 @@ def create_wats_service_app(
         retry_seconds=retry_span(profile.inbox),
         groups_enabled=groups_enabled,
     )
-    inbound = _inbound(common, registered, sender, drain_seconds)
+    update_log = UpdateLog(write, secrets.app_secrets[0]) if log_updates else None
+    inbound = _inbound(common, registered, sender, drain_seconds, update_log)
     # Stopped in the opposite order: handlers that finish may still need the store and Graph.
     components: list[Component] = [outbound]
     if persistence is not None:
@@ -175,7 +179,11 @@ def _outbound(common: _BuilderArguments, session: aiohttp.ClientSession | None) 
 
 
 def _inbound(
-    common: _BuilderArguments, handlers: Handlers, sender: MessageSender, drain_seconds: float
+    common: _BuilderArguments,
+    handlers: Handlers,
+    sender: MessageSender,
+    drain_seconds: float,
+    update_log: UpdateLog | None,
 ) -> Inbound:
     profile, secrets, store, telemetry, log, now = common
     dispatcher = None
@@ -197,6 +205,7 @@ def _inbound(
         dispatcher=dispatcher,
         handler_timeout_seconds=profile.inbox.handler_timeout_seconds,
         log=log,
+        update_log=update_log,
         now=now,
         send=sender.reply,
     )

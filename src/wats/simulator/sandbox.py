@@ -2,13 +2,15 @@
 
 import secrets
 import tempfile
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
+from wats.clock import to_iso, utc_now
 from wats.config import (
     GraphConfig,
-    PersistenceConfig,
     Profile,
     Secrets,
     ServiceConfig,
@@ -17,24 +19,41 @@ from wats.config import (
     database_of,
     with_overrides,
 )
-from wats.log import write_text
+from wats.log import write_json_line, write_text
 from wats.privacy import Secret
 from wats.service import WatsApp, create_wats_service_app
 from wats.simulator import Simulator, SimulatorSettings
+from wats.simulator.echo import Echo
 from wats.store.open import open_store
-
-WABA_ID = "100000000000001"
-PHONE_NUMBER_ID = "200000000000002"
-HOOK = "/webhooks/whatsapp"
-PORT = 8787
+from wats.telemetry.contract.values import UpdateKind
 
 
 class Sandbox:
-    """An async context in which `app` can be served with `profile`; `greet` explains its use."""
+    """An async context in which `app` can be served with `profile`; `greet` explains its use.
 
-    def __init__(self, *, host: str | None, port: int | None) -> None:
+    Args:
+        base: The profile to try: its paths, ids, groups, limits and handlers. The secrets, the
+            database, Graph, the sink and the address are those of the sandbox.
+        host: The address to listen on; loopback by default.
+        port: The port to listen on; that of *base* by default.
+        echoes: Whether the sandbox replies to each text of a customer.
+        log_updates: Whether each received update is logged.
+    """
+
+    def __init__(
+        self,
+        base: Profile | None = None,
+        *,
+        host: str | None = None,
+        port: int | None = None,
+        echoes: bool = False,
+        log_updates: bool = False,
+    ) -> None:
+        self._base = base if base is not None else _EXAMPLE
         self._host = host if host is not None else "127.0.0.1"
-        self._port = port if port is not None else PORT
+        self._port = port
+        self._log_updates = log_updates
+        self._echoes = echoes
         self._token = secrets.token_urlsafe(24)
         self._stack = AsyncExitStack()
 
@@ -50,16 +69,21 @@ class Sandbox:
             app_secret=own.app_secrets[0],
             verify_token=own.verify_token,
             access_token=own.access_token,
-            waba_id=WABA_ID,
-            phone_number_id=PHONE_NUMBER_ID,
+            waba_id=self._base.whatsapp.waba_id,
+            phone_number_id=self._base.whatsapp.phone_number_id,
         )
         self._simulator = await self._stack.enter_async_context(Simulator(settings))
-        profile = _profile(self._simulator.url, Path(folder) / "sandbox.db")
+        profile = _isolated(self._base, self._simulator.url, Path(folder) / "sandbox.db")
         self.profile: Profile = with_overrides(profile, host=self._host, port=self._port)
-        store = open_store(database_of(self.profile, own)[0] or "")
+        url = database_of(self.profile, own)[0]
         self.app: WatsApp = create_wats_service_app(
-            profile=self.profile, secrets=own, persistence=store
+            profile=self.profile,
+            secrets=own,
+            persistence=open_store(url) if url is not None else None,
+            log_updates=self._log_updates,
         )
+        if self._echoes:
+            self.app.on(UpdateKind.MESSAGE)(Echo(_log))
         return self
 
     async def __aexit__(
@@ -72,32 +96,46 @@ class Sandbox:
 
     def greet(self, url: str) -> None:
         """Connect the fake Meta to the service at *url*, and print instructions on stderr."""
-        self._simulator.set_webhook(url + HOOK)
-        write_text(_GREETING.format(url=url, token=self._token, meta=self._simulator.url))
+        self._simulator.set_webhook(url + self.profile.webhook.path)
+        api = url + self.profile.service.api_prefix
+        meta = self._simulator.url
+        write_text(_GREETING.format(url=url, api=api, token=self._token, meta=meta))
 
 
-def _profile(graph_url: str, database: Path) -> Profile:
-    return Profile(
-        name="sandbox",
-        graph=GraphConfig(api_version="v25.0", base_url=graph_url),
-        whatsapp=WhatsAppConfig(waba_id=WABA_ID, phone_number_id=PHONE_NUMBER_ID),
-        webhook=WebhookConfig(path=HOOK),
-        service=ServiceConfig(host="127.0.0.1", port=PORT, api_prefix="/api", drain_seconds=0.0),
-        persistence=PersistenceConfig(url=f"sqlite:///{database}"),
+def _log(event: Mapping[str, object]) -> None:
+    write_json_line({**event, "at": to_iso(utc_now())})
+
+
+def _isolated(base: Profile, graph_url: str, database: Path) -> Profile:
+    """Return *base* with the fake Meta and a database of its own, or none if it has none."""
+    url = None if base.persistence.url is None else f"sqlite:///{database}"
+    return replace(
+        base,
+        graph=replace(base.graph, base_url=graph_url, proxy=None),
+        service=replace(base.service, workers=1, drain_seconds=0.0),
+        persistence=replace(base.persistence, url=url),
     )
 
+
+_EXAMPLE = Profile(
+    name="sandbox",
+    graph=GraphConfig(api_version="v25.0", base_url="http://127.0.0.1"),
+    whatsapp=WhatsAppConfig(waba_id="100000000000001", phone_number_id="200000000000002"),
+    webhook=WebhookConfig(path="/webhooks/whatsapp"),
+    service=ServiceConfig(host="127.0.0.1", port=8787, api_prefix="/api"),
+)
 
 _GREETING = """\
 The sandbox is running at {url}, with a fake Meta. In another terminal, try:
 
   export TOKEN={token}
   # send a message; the fake Meta reports its statuses in signed webhooks
-  curl -s {url}/api/messages/text -H "Authorization: Bearer $TOKEN" \\
+  curl -s {api}/messages/text -H "Authorization: Bearer $TOKEN" \\
     -H 'Idempotency-Key: first' -d '{{"to": "15550001234", "text": "Hello"}}'
   # simulate a message from a customer
   curl -s {meta}/_simulator/inbound -d '{{"from": "15550001234", "text": "Hi!"}}'
   # list both messages, and read the metrics
-  curl -s {url}/api/messages -H "Authorization: Bearer $TOKEN"
+  curl -s {api}/messages -H "Authorization: Bearer $TOKEN"
   curl -s {url}/metrics -H "Authorization: Bearer $TOKEN"
 
 Stop the sandbox with Ctrl-C; all data is discarded.

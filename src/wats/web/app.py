@@ -7,6 +7,7 @@ from typing import Final
 from wats.cancellation import is_for_this_task
 from wats.errors import (
     GraphError,
+    InsufficientScope,
     MethodNotAllowed,
     NotStarted,
     PayloadTooLarge,
@@ -141,7 +142,7 @@ class Web:
                 # For a path that does not exist 0 is added, in the same time as 1.
                 telemetry.http.auth_failure(AuthSurface.TELEMETRY, int(route is not UNMATCHED))
                 return NOT_FOUND
-            case Unauthorized():
+            case Unauthorized() | InsufficientScope():
                 telemetry.http.auth_failure(AuthSurface.API)
             case WebhookRefused() | PayloadTooLarge() if route is self._hook:
                 self._rejections.record(error)
@@ -162,13 +163,16 @@ def _admit(route: Route, method: Method, access: Access) -> Handle:
     Raises:
         RouteNotFound: There is no such route, or it is hidden from this caller.
         Unauthorized: The route needs a service token.
+        InsufficientScope: The route needs a service token, and the caller has one for telemetry.
         MethodNotAllowed: The caller may use the route, but not by this method.
     """
     match route.posture:
         case Posture.HIDDEN if access is Access.NONE or route is UNMATCHED:
             raise RouteNotFound
-        case Posture.API if access is not Access.ALL:
+        case Posture.API if access is Access.NONE:
             raise Unauthorized
+        case Posture.API if access is Access.TELEMETRY:
+            raise InsufficientScope
     operation = route.operation(method)
     if operation is None:
         raise MethodNotAllowed([each.value for each in route.methods])

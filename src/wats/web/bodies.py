@@ -22,9 +22,5 @@ class Body(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A body in our own camelCase."""
 
 
-class ClosedBody(Body, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
-    """A body of which unknown keys are refused."""
-
-
 class GraphAnswer(msgspec.Struct, frozen=True):
     """Meta's response; an empty object if Meta accepted but its response cannot be parsed."""

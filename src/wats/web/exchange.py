@@ -1,5 +1,7 @@
 """The input and output of a handler: a request read with a cap, and a response of bytes."""
 
+import re
+from codecs import BOM_UTF8
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
@@ -21,6 +23,8 @@ MAX_BODY_BYTES = 1024 * 1024
 HELD_EXTENSION = "wats.held"
 """An extension of the ASGI scope: its `add` counts bytes of a body that the application keeps. They
 belong to the memory budget of the process."""
+
+_HANDLING = re.compile(r'\s*handling\s*=\s*"?(\w+)"?\s*(?:;.*)?', re.IGNORECASE)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -72,6 +76,23 @@ class Request:
             for name, value in parse_qsl(text, keep_blank_values=True):
                 self._query.setdefault(name, value)
         return self._query
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether the client prefers `handling=strict` (RFC 7240); the first of several counts."""
+        for each in (self.header(b"prefer") or "").split(","):
+            if (match := _HANDLING.fullmatch(each)) is not None:
+                return match[1].lower() == "strict"
+        return False
+
+    async def json_body(self) -> bytes:
+        """Read the body without its byte order mark, which is not part of JSON (RFC 8259, 8.1).
+
+        Raises:
+            PayloadTooLarge: The body is larger than `MAX_BODY_BYTES`.
+            ClientGone: The client hung up.
+        """
+        return (await self.body()).removeprefix(BOM_UTF8)
 
     async def body(self, max_bytes: int = MAX_BODY_BYTES) -> bytes:
         """Read the body, and stop as soon as it is larger than *max_bytes*.

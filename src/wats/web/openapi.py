@@ -32,12 +32,13 @@ _SEGMENTS: Final[Mapping[str, Json]] = {
 
 _POSTURE_PROBLEMS: Final[Mapping[Posture, tuple[int, ...]]] = {
     Posture.OPEN: (405, 500),
-    Posture.API: (401, 405, 500),
+    Posture.API: (401, 403, 405, 500),
     Posture.HIDDEN: (404, 405, 500),
 }
 
 _HEADERS: Final[Mapping[int, Json]] = {
     401: {"WWW-Authenticate": {"schema": {"type": "string"}}},
+    403: {"WWW-Authenticate": {"schema": {"type": "string"}}},
     405: {"Allow": {"schema": {"type": "string"}}},
     409: {"Retry-After": {"schema": {"type": "integer", "minimum": 1}}},
     503: {"Retry-After": {"schema": {"type": "string"}}},

@@ -10,6 +10,7 @@ from wats.errors import (
     GraphError,
     GraphRefused,
     IdempotencyInFlight,
+    InsufficientScope,
     MalformedRequest,
     MethodNotAllowed,
     Overloaded,
@@ -85,6 +86,8 @@ def _headers_of(error: WatsError) -> Headers:
     match error:
         case Unauthorized():
             return ((b"www-authenticate", b"Bearer"),)
+        case InsufficientScope():  # RFC 6750, 3.1
+            return ((b"www-authenticate", b'Bearer error="insufficient_scope"'),)
         case MethodNotAllowed(allow=allow):
             return ((b"allow", ", ".join(allow).encode()),)
         case StoreUnavailable():

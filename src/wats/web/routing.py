@@ -36,6 +36,10 @@ class Parameter:
     required: bool = False
 
 
+PREFER = Parameter("Prefer", "header", {"type": "string", "pattern": "handling=(strict|lenient)"})
+"""Of operations with a body of ours: whether unknown keys are refused, or ignored as by default."""
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One method of a route: its handler, and its entry in the OpenAPI document.

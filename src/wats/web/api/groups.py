@@ -5,7 +5,8 @@ and the outcome of the request is reported by a webhook.
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -14,12 +15,28 @@ from msgspec import UNSET, Meta, UnsetType
 from wats.errors import Detail, GraphError, MalformedRequest, RouteNotFound
 from wats.outbound import answers
 from wats.outbound.failures import report_graph_failure
-from wats.outbound.messages import is_plain, parse_object, refuse, text_mistakes, with_line_feeds
+from wats.outbound.messages import (
+    Ask,
+    is_plain,
+    parse_object,
+    refuse,
+    text_mistakes,
+    unknown_keys,
+    with_line_feeds,
+)
 from wats.telemetry.contract.values import EndpointFamily, Method
-from wats.web.bodies import ClosedBody, GraphAnswer, Id
+from wats.web.bodies import Body, GraphAnswer, Id
 from wats.web.exchange import Request, Response, json_response
 from wats.web.parts import Parts
-from wats.web.routing import Handle, Operation, Parameter, Posture, Route, decode_segment
+from wats.web.routing import (
+    PREFER,
+    Handle,
+    Operation,
+    Parameter,
+    Posture,
+    Route,
+    decode_segment,
+)
 
 MAX_SUBJECT_LENGTH = 128
 MAX_DESCRIPTION_LENGTH = 2048
@@ -61,7 +78,7 @@ Description: TypeAlias = Annotated[str, Meta(min_length=1, max_length=2048)]
 JoinApprovalMode: TypeAlias = Literal["auto_approve", "approval_required"]
 
 
-class CreateGroup(ClosedBody, frozen=True):
+class CreateGroup(Body, frozen=True):
     """A new group."""
 
     subject: Subject
@@ -69,7 +86,7 @@ class CreateGroup(ClosedBody, frozen=True):
     join_approval_mode: JoinApprovalMode | UnsetType = UNSET
 
 
-class UpdateGroup(ClosedBody, frozen=True):
+class UpdateGroup(Body, frozen=True):
     """The settings to change; at least one is required."""
 
     subject: Subject | UnsetType = UNSET
@@ -77,13 +94,13 @@ class UpdateGroup(ClosedBody, frozen=True):
     join_approval_mode: JoinApprovalMode | UnsetType = UNSET
 
 
-class RemoveParticipants(ClosedBody, frozen=True):
+class RemoveParticipants(Body, frozen=True):
     """The participants to remove."""
 
     wa_ids: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=8)]
 
 
-class JoinRequests(ClosedBody, frozen=True):
+class JoinRequests(Body, frozen=True):
     """The join requests to approve or reject."""
 
     join_request_ids: Annotated[tuple[Id, ...], Meta(min_length=1, max_length=64)]
@@ -97,9 +114,8 @@ async def list_groups(parts: Parts, request: Request) -> Response:
 
 async def create(parts: Parts, request: Request) -> Response:
     """Create a group; Meta responds with a request id."""
-    ask = parse_object(await request.body(), _MALFORMED)
-    refuse(_settings_mistakes(ask, must_have="subject"), _MALFORMED)
-    return await _call(parts, "POST", [_number_of(parts), "groups"], payload=_settings_of(ask))
+    settings = await _settings_of(request, must_have="subject")
+    return await _call(parts, "POST", [_number_of(parts), "groups"], payload=settings)
 
 
 async def get(parts: Parts, request: Request) -> Response:
@@ -111,9 +127,7 @@ async def get(parts: Parts, request: Request) -> Response:
 async def update(parts: Parts, request: Request) -> Response:
     """Change the given fields of a group."""
     group = _group_of(parts, request)
-    ask = parse_object(await request.body(), _MALFORMED)
-    refuse(_settings_mistakes(ask), _MALFORMED)
-    return await _call(parts, "POST", [group], payload=_settings_of(ask))
+    return await _call(parts, "POST", [group], payload=await _settings_of(request))
 
 
 async def delete(parts: Parts, request: Request) -> Response:
@@ -230,14 +244,12 @@ def _query_mistakes(query: Mapping[str, str]) -> Iterator[Detail]:
 
 
 async def _ids_of(request: Request, name: str, most: int) -> list[str]:
-    ask = parse_object(await request.body(), _MALFORMED)
-    refuse(_ids_mistakes(ask, name, most), _MALFORMED)
-    ids: list[str] = ask[name]
+    mistakes = partial(_ids_mistakes, name=name, most=most)
+    ids: list[str] = (await _checked(request, (name,), mistakes))[name]
     return ids
 
 
-def _ids_mistakes(ask: Mapping[str, Any], name: str, most: int) -> Iterator[Detail]:
-    yield from _unknown_keys(ask, (name,))
+def _ids_mistakes(ask: Ask, name: str, most: int) -> Iterator[Detail]:
     ids = ask.get(name)
     if not isinstance(ids, list) or not 1 <= len(ids) <= most:
         yield Detail(name, f"must be an array with 1 to {most} ids")
@@ -247,8 +259,7 @@ def _ids_mistakes(ask: Mapping[str, Any], name: str, most: int) -> Iterator[Deta
             yield Detail(f"{name}[{place}]", "must be an id")
 
 
-def _settings_mistakes(ask: Mapping[str, Any], must_have: str | None = None) -> Iterator[Detail]:
-    yield from _unknown_keys(ask, _SETTINGS)
+def _settings_mistakes(ask: Ask, must_have: str | None = None) -> Iterator[Detail]:
     if must_have is not None and must_have not in ask:
         yield Detail(must_have, "must be given")
     elif not any(name in ask for name in _SETTINGS):
@@ -261,20 +272,28 @@ def _settings_mistakes(ask: Mapping[str, Any], must_have: str | None = None) -> 
         yield Detail("joinApprovalMode", f"must be one of {', '.join(_MODES)}")
 
 
-def _unknown_keys(ask: Mapping[str, Any], known: Collection[str]) -> Iterator[Detail]:
-    if any(key not in known for key in ask):
-        yield Detail("$", f"must have no keys except {', '.join(known)}")
-
-
-def _settings_of(ask: Mapping[str, Any]) -> dict[str, Any]:
+async def _settings_of(request: Request, must_have: str | None = None) -> dict[str, Any]:
+    ask = await _checked(request, _SETTINGS, partial(_settings_mistakes, must_have=must_have))
     settings = {theirs: ask[ours] for ours, theirs in _SETTINGS.items() if ours in ask}
     if "description" in settings:
         settings["description"] = with_line_feeds(settings["description"])
     return settings
 
 
+async def _checked(
+    request: Request, known: Collection[str], mistakes: Callable[[Ask], Iterator[Detail]]
+) -> dict[str, Any]:
+    """Return the object in the body, which has none of *mistakes*."""
+    ask = parse_object(await request.json_body(), _MALFORMED)
+    unknown = unknown_keys(ask, known, strict=request.is_strict)
+    refuse((*mistakes(ask), *unknown), _MALFORMED)
+    return ask
+
+
 def _operation(method: Method, handle: Handle, name: str, summary: str, **more: Any) -> Operation:
     too_large = (413,) if "body" in more else ()
+    if "body" in more:
+        more["parameters"] = (PREFER,)
     problems = (400, *too_large, 502, 503)
     return Operation(method, handle, name, summary, GraphAnswer, problems=problems, **more)
 

@@ -39,7 +39,7 @@ from wats.web.bodies import Body, GraphAnswer, Id, Moment
 from wats.web.exchange import Request, Response, json_response
 from wats.web.parts import Parts
 from wats.web.problems import problem
-from wats.web.routing import Operation, Parameter, Posture, Route, decode_segment
+from wats.web.routing import PREFER, Operation, Parameter, Posture, Route, decode_segment
 
 DEFAULT_LIMIT = 50
 MAX_STATUSES = 100
@@ -195,15 +195,15 @@ class MessageList(Body, frozen=True):
 
 async def send_text(parts: Parts, request: Request) -> Response:
     """Send a text to one person."""
-    body = await request.body()
-    message = parse_text(body)
+    body = await request.json_body()
+    message = parse_text(body, strict=request.is_strict)
     outgoing = Outgoing(type="text", recipient=digits_of(message.to), names=TEXT_NAMES)
     return await _send(parts, request, _TEXT_SCOPE, body, text_payload(message), outgoing)
 
 
 async def send(parts: Parts, request: Request) -> Response:
     """Send a message of any type, or mark one as read, by passing on the caller's body."""
-    body = await request.body()
+    body = await request.json_body()
     outgoing = parse_graph_message(body, groups_enabled=parts.groups_enabled)
     return await _send(parts, request, SCOPE, body, body, outgoing)
 
@@ -389,7 +389,7 @@ def routes(prefix: str) -> tuple[Route, ...]:
         "Send a text message.",
         GraphAnswer,
         body=TextMessage,
-        parameters=(_KEY,),
+        parameters=(_KEY, PREFER),
         problems=(400, 409, 413, 501, 502, 503),
     )
     any_type = Operation(

@@ -1,0 +1,169 @@
+"""The JSON of request bodies: its encoding, its limits, and the keys of our own bodies."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.process.http.wire import HOOK
+from wats.nesting import MAX_DEPTH
+from wats.testing import APP_SECRET, sign
+
+GROUP = "Y2FwaV9ncm91cA"
+TEXT = {"to": "15550001234", "text": "Hello"}
+GRAPH = {
+    "messaging_product": "whatsapp",
+    "to": "15550001234",
+    "type": "text",
+    "text": {"body": "!"},
+}
+OWN = [
+    ("POST", "/api/messages/text", TEXT, "to, text, previewUrl"),
+    ("POST", "/api/groups", {"subject": "s"}, "subject, description, joinApprovalMode"),
+    ("POST", f"/api/groups/{GROUP}", {"subject": "s"}, "subject, description, joinApprovalMode"),
+    ("DELETE", f"/api/groups/{GROUP}/participants", {"waIds": ["1"]}, "waIds"),
+    ("POST", f"/api/groups/{GROUP}/join-requests", {"joinRequestIds": ["1"]}, "joinRequestIds"),
+    ("DELETE", f"/api/groups/{GROUP}/join-requests", {"joinRequestIds": ["1"]}, "joinRequestIds"),
+]
+ROUTES = [
+    *((method, path, body) for method, path, body, _ in OWN),
+    ("POST", "/api/messages", GRAPH),
+]
+MARK = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize(("method", "path", "body"), ROUTES)
+async def test_a_byte_order_mark_is_ignored_and_never_sent_to_meta(
+    service: Any, method: str, path: str, body: Any
+) -> None:
+    data = msgspec.json.encode(body)
+
+    answers = [await service.ask(method, path, text) for text in (data, MARK + data)]
+
+    assert [answer.status for answer in answers] == [200, 200]
+    one, other = service.graph.asked
+    assert one.body == other.body
+
+
+async def test_a_byte_order_mark_does_not_make_another_request(service: Any) -> None:
+    data = msgspec.json.encode(GRAPH)
+
+    answers = [
+        await service.ask("POST", "/api/messages", text, key="k") for text in (data, MARK + data)
+    ]
+
+    assert [answer.status for answer in answers] == [200, 200]
+    assert len(service.graph.asked) == 1
+
+
+async def test_a_byte_order_mark_of_a_webhook_is_signed_and_ignored(service: Any) -> None:
+    data = MARK + b'{"object":"whatsapp_business_account","entry":[]}'
+    signed = {"x-hub-signature-256": sign(data, APP_SECRET)}
+
+    answer = await service.ask("POST", HOOK, data, token=None, **signed)
+
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize(("method", "path", "body"), ROUTES)
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(b'"\\ud800"', id="half-a-pair"),
+        pytest.param(b'"\\udc00\\ud800"', id="pair-in-the-wrong-order"),
+        pytest.param(b'"\xed\xa0\x80"', id="encoded-half"),
+        pytest.param(b'"\xff"', id="not-utf-8"),
+        pytest.param(b"1e999", id="too-large"),
+        pytest.param(b"NaN", id="not-a-number"),
+        pytest.param(b"-Infinity", id="infinity"),
+        pytest.param(b"9" * 5000, id="too-many-digits"),
+        pytest.param(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH, id="too-deep"),
+        pytest.param(MARK + b"1", id="byte-order-mark-inside"),
+    ],
+)
+async def test_json_is_strict_on_every_route(
+    service: Any, method: str, path: str, body: Any, value: bytes
+) -> None:
+    data = msgspec.json.encode(body)[:-1] + b',"more":' + value + b"}"
+
+    answer = await service.ask(method, path, data)
+
+    assert (answer.status, answer.code) == (400, "malformed_json")
+    assert service.graph.asked == []
+
+
+@pytest.mark.parametrize(("method", "path", "body"), ROUTES)
+async def test_json_may_be_as_deep_as_allowed(
+    service: Any, method: str, path: str, body: Any
+) -> None:
+    inside = MAX_DEPTH - 1
+    data = msgspec.json.encode(body)[:-1] + b',"more":' + b"[" * inside + b"]" * inside + b"}"
+
+    assert (await service.ask(method, path, data)).status == 200
+
+
+@pytest.mark.parametrize(("method", "path", "body", "keys"), OWN)
+async def test_unknown_keys_are_ignored_unless_the_client_prefers_strict_handling(
+    service: Any, method: str, path: str, body: Any, keys: str
+) -> None:
+    sent = {**body, "preveiwUrl": True, "15550001234": 1, "a key": {}}
+
+    lenient = await service.ask(method, path, sent)
+    strict = await service.ask(method, path, sent, prefer="handling=strict")
+
+    assert lenient.status == 200
+    assert (strict.status, strict.code) == (400, "malformed_body")
+    reason = f"is not a key of this request; its keys are {keys}"
+    assert strict.json["error"]["details"] == [
+        {"path": path, "reason": reason} for path in ("preveiwUrl", "?", "?")
+    ]
+    assert len(service.graph.asked) == 1
+
+
+async def test_strict_handling_reports_unknown_keys_and_other_mistakes_together(
+    service: Any,
+) -> None:
+    sent = {"to": "x", "text": "Hello", "subject": "s"}
+
+    answer = await service.ask("POST", "/api/messages/text", sent, prefer="handling=strict")
+
+    assert [each["path"] for each in answer.json["error"]["details"]] == ["to", "subject"]
+
+
+async def test_a_known_body_is_accepted_with_strict_handling(service: Any) -> None:
+    sent = {**TEXT, "previewUrl": False}
+
+    answer = await service.ask("POST", "/api/messages/text", sent, prefer="handling=strict")
+
+    assert answer.status == 200
+
+
+async def test_keys_in_the_format_of_graph_are_never_refused(service: Any) -> None:
+    sent = {**GRAPH, "biz_opaque_callback_data": "x"}
+
+    answer = await service.ask("POST", "/api/messages", sent, prefer="handling=strict")
+
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    ("prefer", "is_strict"),
+    [
+        ("handling=strict", True),
+        ("Handling = Strict", True),
+        ('handling="strict"', True),
+        ("respond-async, handling=strict;x=1", True),
+        ("handling=strict, handling=lenient", True),
+        ("handling=lenient, handling=strict", False),
+        ("handling=lenient", False),
+        ("handling", False),
+        ("xhandling=strict", False),
+        ("", False),
+    ],
+)
+async def test_the_preference_is_a_list_of_which_the_first_counts(
+    service: Any, prefer: str, is_strict: bool
+) -> None:
+    answer = await service.ask("POST", "/api/messages/text", {**TEXT, "x": 1}, prefer=prefer)
+
+    assert (answer.status == 400) is is_strict
