@@ -2,6 +2,7 @@
 
 import re
 from base64 import b64decode, b64encode
+from collections.abc import Iterator
 from typing import Final
 
 _WAMID: Final = re.compile(rb"wamid\.([0-9A-Za-z+/_-]+)")
@@ -17,8 +18,9 @@ class Person:
     """A customer, identified by a phone number or a business-scoped user id.
 
     Attributes:
+        id: The identifier, without a '+'.
         spellings: The identifier in each form in which it may be stored.
-        cores: The parts of the ids of messages that encode the phone number.
+        cores: Texts of which every id of a message that encodes the phone number has one.
     """
 
     def __init__(self, user: str) -> None:
@@ -26,19 +28,17 @@ class Person:
         is_phone = self.id.isdecimal()
         self.spellings = (self.id, f"+{self.id}") if is_phone else (self.id,)
         self.cores = _cores(self.id.encode()) if is_phone else ()
-        word = re.escape(self.id.encode())
+        self._bytes = self.id.encode()
+        self._bytes_of_cores = tuple(core.encode() for core in self.cores)
+        word = re.escape(self._bytes)
         self._word = re.compile(
             _START + word + rb"(?![0-9])" if is_phone else rb"(?<![\w.])" + word + rb"(?!\w)"
         )
-        self._trace = re.compile(b"|".join([word, *(re.escape(c.encode()) for c in self.cores)]))
-        self._has_cores = bool(self.cores)
 
     def is_in(self, data: bytes) -> bool:
         """Return whether *data* names the person, also within the id of a message."""
-        if self._word.search(data) is not None:
-            return True
-        return self._has_cores and any(
-            self._word.search(_decoded(match[1])) is not None for match in _WAMID.finditer(data)
+        return self._word.search(data) is not None or any(
+            self._word.search(decoded) is not None for decoded in self._decoded_ids(data)
         )
 
     def traces(self, data: bytes) -> int:
@@ -46,7 +46,16 @@ class Person:
 
         A longer number that contains the identifier is counted too.
         """
-        return sum(1 for _ in self._trace.finditer(data))
+        encoded = sum(self._bytes in decoded for decoded in self._decoded_ids(data))
+        return data.count(self._bytes) + encoded
+
+    def _decoded_ids(self, data: bytes) -> Iterator[bytes]:
+        """Yield the decoded ids of messages in *data* that may encode the phone number."""
+        cores = self._bytes_of_cores
+        if any(core in data for core in cores):
+            for match in _WAMID.finditer(data):
+                if any(core in match[1] for core in cores):
+                    yield _decoded(match[1])
 
 
 def _decoded(encoded: bytes) -> bytes:

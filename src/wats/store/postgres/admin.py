@@ -92,12 +92,16 @@ SELECT DISTINCT ordering_key FROM wats_deliveries
 WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
 """
 
+# Locks in the order of the keys. Looked up by the index of heads, whatever the statistics are.
 _LOCK_HEADS = """
-SELECT ordering_key FROM wats_deliveries
-WHERE phone_number_id = $1 AND consumer = $2 AND ordering_key = ANY($3::bigint[])
-    AND followers IS NOT NULL
-ORDER BY ordering_key
-FOR UPDATE
+SELECT head.* FROM unnest($3::bigint[]) AS wanted (key) CROSS JOIN LATERAL (
+    SELECT id, ordering_key, followers, lease IS NOT NULL AS is_leased, attempts
+    FROM wats_deliveries
+    WHERE phone_number_id = $1 AND consumer = $2 AND followers IS NOT NULL
+        AND ordering_key >= wanted.key AND ordering_key <= wanted.key
+    ORDER BY ordering_key LIMIT 1
+    FOR UPDATE
+) AS head
 """
 
 _DELETE_FOLLOWERS = """
@@ -110,12 +114,6 @@ RETURNING ordering_key, attempts
 _SHORTEN = """
 UPDATE wats_deliveries SET followers = followers - 1
 WHERE phone_number_id = $1 AND consumer = $2 AND ordering_key = $3 AND followers IS NOT NULL
-"""
-
-_HEADS_OF = """
-SELECT id, followers, lease IS NOT NULL AS is_leased, attempts FROM wats_deliveries
-WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
-    AND ordering_key = ANY($4::bigint[]) AND followers IS NOT NULL
 """
 
 
@@ -258,13 +256,14 @@ async def _discard_of(
     of_ids = await connection.fetch(_KEYS_OF, number, consumer, ids)
     if not of_ids:
         return 0
-    keys = _keys(of_ids)
+    keys = sorted(_keys(of_ids))
     locked = _keys(await connection.fetch(_LOCK_HEADS, number, consumer, keys))
     followers = await connection.fetch(_DELETE_FOLLOWERS, number, consumer, ids, locked)
     for row in followers:
         await connection.execute(_SHORTEN, number, consumer, row["ordering_key"])
         changes.add(number, consumer, **{"retry" if row["attempts"] else "pending": -1})
-    heads = await connection.fetch(_HEADS_OF, number, consumer, ids, locked)
+    shortened = await connection.fetch(_LOCK_HEADS, number, consumer, locked)
+    heads = [row for row in shortened if row["id"] in ids]
     for row in heads:
         changes.add(number, consumer, **{_state(row).value: -1})
     followed = [row["id"] for row in heads if row["followers"]]

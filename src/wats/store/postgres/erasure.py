@@ -81,7 +81,7 @@ _LAST: Final[Mapping[str, str]] = {
 _ROWS: Final[Mapping[str, str]] = {
     MESSAGES: """
         SELECT row_id AS place, row_id AS id, wa_message_id,
-            coalesce(from_phone = ANY($4), false) OR coalesce(to_phone = ANY($4), false) AS is_theirs
+            coalesce(from_phone = ANY($4) OR to_phone = ANY($4), false) AS is_theirs
         FROM wats_messages
         WHERE phone_number_id = $1 AND row_id >= $2 AND row_id <= $3 AND (
             from_phone = ANY($4) OR to_phone = ANY($4) OR wa_message_id LIKE ANY($5)
@@ -97,6 +97,13 @@ _ROWS: Final[Mapping[str, str]] = {
         ORDER BY occurred_at LIMIT $6::bigint
     """,
 }
+
+_MESSAGES_OF = """
+SELECT wa_message_id FROM wats_messages
+WHERE phone_number_id = $1 AND wa_message_id = ANY($2::text[]) AND (
+    from_phone = ANY($3) OR to_phone = ANY($3) OR wa_message_id LIKE ANY($4)
+)
+"""
 
 _STATUSES_OF = """
 SELECT count(*) FROM wats_statuses WHERE phone_number_id = $1 AND wa_message_id = ANY($2::text[])
@@ -251,11 +258,17 @@ async def _find_rows(
         if row["is_theirs"] or person.is_in(row["wa_message_id"].encode())
     ]
     position = place.next(None if last is None else last + 1, parts)
+    names = [name for _, name in found]
     if place.phase == STATUSES:
+        # Statuses of their messages were counted, and deleted, with the messages.
+        counted = await connection.fetch(
+            _MESSAGES_OF, number, names, list(person.spellings), patterns
+        )
+        of_messages = {row["wa_message_id"] for row in counted}
+        found = [each for each in found if each[1] not in of_messages]
         erased = Erased(statuses=len(found), position=position)
     else:
-        names = [name for _, name in found]
-        statuses = await connection.fetchval(_STATUSES_OF, number, names) if found else 0
+        statuses = await connection.fetchval(_STATUSES_OF, number, names)
         erased = Erased(messages=len(found), statuses=statuses, position=position)
     return Found(number=number, rows=found, erased=erased)
 

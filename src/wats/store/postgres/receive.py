@@ -76,7 +76,7 @@ WHERE (
     ORDER BY due_at LIMIT 1
 ) OR EXISTS (SELECT 1 FROM wats_consumers WHERE wats_consumers.name = consumer.name AND is_paused)
 """
-"""The consumers whose new deliveries may not be leased: older ones are due, or leases are paused."""
+"""The consumers whose new deliveries are not leased: older ones are due, or it is paused."""
 
 _INSERT_HEADS = """
 INSERT INTO wats_deliveries AS head (

@@ -8,8 +8,14 @@ from typing import TypeVar
 from apsw import Connection
 from typing_extensions import override
 
-from wats.store.admin import AdminStore, ConsumerState, DeliveryFilter, DeliveryPage, Erased
-from wats.store.admin import StoredDelivery
+from wats.store.admin import (
+    AdminStore,
+    ConsumerState,
+    DeliveryFilter,
+    DeliveryPage,
+    Erased,
+    StoredDelivery,
+)
 from wats.store.person import Person
 from wats.store.sqlite import admin, erasure
 from wats.store.sqlite.connection import Writer
@@ -68,7 +74,7 @@ class SQLiteAdmin(AdminStore):
         self, person: Person, numbers: Sequence[str], *, position: str | None, is_trial: bool
     ) -> Erased:
         phase, after = erasure.phase_at(position)
-        if phase is erasure.LOG and not is_trial:
+        if phase == erasure.LOG and not is_trial:
             return erasure.emptied(after, is_empty=await self.checkpoint())
         find = partial(erasure.find, phase=phase, after=after, person=person, numbers=numbers)
         found = await self._read(None, find)
