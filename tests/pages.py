@@ -3,8 +3,10 @@
 import importlib.util
 import json
 import re
+import shlex
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 from wats.testing import APP_SECRET, BEARER_TOKEN, VERIFY_TOKEN
 
@@ -59,6 +61,40 @@ def load(path: Path) -> ModuleType:
     return module
 
 
+class Block(NamedTuple):
+    """A fenced block: its language, its text, its first line and the heading above it."""
+
+    language: str
+    text: str
+    line: int
+    heading: str
+
+    @property
+    def name(self) -> str:
+        """The file that the first line names in a comment, or an empty text."""
+        named = re.match(r"# ([\w.-]+\.(?:py|ya?ml|env))$", self.text.partition("\n")[0])
+        return named[1] if named else ""
+
+
+def blocks_of(text: str) -> list[Block]:
+    """Return every block in *text*, in their order; those in lists without their indentation."""
+    found: list[Block] = []
+    heading, fence, number = "", None, 0
+    for position, line in enumerate(text.splitlines(), start=1):
+        mark = re.match(r"( *)```(\w*)$", line)
+        if fence is None and mark:
+            fence, number, body = mark, position, list[str]()
+        elif fence is None:
+            heading = line.lstrip("# ") if re.match("#+ ", line) else heading
+        elif line == f"{fence[1]}```":
+            block = "".join(f"{each.removeprefix(fence[1])}\n" for each in body)
+            found.append(Block(fence[2], block, number, heading))
+            fence = None
+        else:
+            body.append(line)
+    return found
+
+
 def blocks(page: str, language: str) -> list[str]:
     """Return the blocks of *page* in *language*."""
     return [block for found, block in blocks_in(PAGES[page]) if found == language]
@@ -66,17 +102,40 @@ def blocks(page: str, language: str) -> list[str]:
 
 def blocks_in(text: str) -> list[tuple[str, str]]:
     """Return every block in *text* with its language, in their order."""
-    return re.findall(r"^```(\w+)\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    return [(block.language, block.text) for block in blocks_of(text)]
 
 
 def commands_in(block: str) -> list[str]:
-    """Return the commands of a block for the shell, each as one line."""
-    return block.replace("\\\n", " ").splitlines()
+    """Return the commands of a block for the shell, each in one text.
+
+    A line that ends in a backslash is joined with the next one. A quotation or a here-document may
+    have several lines. Comments and blank lines are left out.
+    """
+    commands, pending = [], ""
+    for line in block.replace("\\\n", " ").splitlines():
+        pending += f"{line}\n"
+        if _is_complete(pending):
+            if shlex.split(pending, comments=True):
+                commands.append(pending.rstrip("\n"))
+            pending = ""
+    assert not pending, f"The block ends within a command: {pending}"
+    return commands
+
+
+def _is_complete(command: str) -> bool:
+    first, _, rest = command.partition("\n")
+    if document := re.search(r"<<-?\s*['\"]?(\w+)", first):
+        return document[1] in (line.strip() for line in rest.splitlines())
+    try:
+        shlex.split(command, comments=True)
+    except ValueError:  # a quotation is open
+        return False
+    return True
 
 
 def spans(text: str) -> list[str]:
     """Return the code spans of *text*, without its blocks."""
-    without_blocks = re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    without_blocks = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.DOTALL | re.MULTILINE)
     return re.findall(r"`([^`\n]+)`", without_blocks)
 
 

@@ -1,9 +1,8 @@
 """docs/telemetry.md is followed from its top to its end, as by a reader.
 
 Its files are written to a folder as their first lines name them, next to those of the README. YAML
-without a name goes into the profile of the README's config. Each `sh` block is run there exactly as
-written, except that the addresses of a gateway and a collector are replaced by running ones, and
-servers use any free port. No server listens at the configured address of Graph.
+without a name goes into the profile of the README's config. Each `sh` block is run by a reader
+(`tests/walk.py`). No server listens at the configured address of Graph.
 """
 
 import asyncio
@@ -11,13 +10,11 @@ import json
 import os
 import re
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -35,102 +32,45 @@ from tests.pages import (
     SECRETS,
     blocks,
     blocks_in,
+    blocks_of,
     commands_in,
     lay_out,
     load,
     spans,
+)
+from tests.walk import (
+    COLLECTOR,
+    LONGEST_SECONDS,
+    SERVE,
+    Reader,
+    Said,
+    free_port,
+    is_installed,
+    section,
 )
 from wats.testing import BEARER_TOKEN, serving
 
 pytestmark = pytest.mark.long
 
 PAGE = "docs/telemetry.md"
-GATEWAY, COLLECTOR, NOBODY = "127.0.0.1:8787", "127.0.0.1:4318", "127.0.0.1:9"
-SERVE = "wats serve --config wats.config.yaml --env-file .env"
-LONGEST_SECONDS = 60.0
 
 for_programs = pytest.mark.skipif(
-    not (shutil.which("curl") and shutil.which("promtool")),
+    not is_installed("curl", "promtool"),
     reason="curl or promtool is not installed",
 )
 
 
-class Said(NamedTuple):
-    """A command, its output, and its exit code."""
-
-    command: str
-    code: int
-    out: str
-    err: str
-
-
-class Desk:
-    """A folder with all files of the page, and the actions of a reader."""
+class Desk(Reader):
+    """A reader with the config and the secrets of the README, and all files of the page."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.modules = lay_out(folder)
-        self.addresses = {GATEWAY: NOBODY, COLLECTOR: NOBODY}
-        shutil.copy(ROOT / "operators/rules.yml", folder)
-        for block in blocks(PAGE, "yaml"):
-            if name := re.match(r"# (\S+)\n", block):
-                (folder / name[1]).write_text(block)
-        self._config = yaml.safe_load(blocks("README.md", "yaml")[0])
-        self._profile = self._config["profiles"][self._config["defaultProfile"]]
-        self._profile["graph"]["baseUrl"] = f"http://{NOBODY}"
-        self.configure({})
-        self._environ = {
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PIP_NO_INDEX": "1",  # packages to install are there already, or it fails
-            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
-            "PYTHONUNBUFFERED": "1",
-        }
-
-    def configure(self, shown: Mapping[str, Any]) -> None:
-        """Put the part of a profile that the page has *shown* into the config."""
-        for section, keys in shown.items():
-            self._profile.setdefault(section, {}).update(keys)
-        (self.folder / "wats.config.yaml").write_text(yaml.safe_dump(self._config))
-
-    def run(self, command: str) -> Said:
-        done = subprocess.run(
-            ["sh", "-euc", self._placed(command)],
-            cwd=self.folder,
-            env=self._environ,
-            capture_output=True,
-            text=True,
-            timeout=LONGEST_SECONDS,
-            check=False,
-        )
-        return Said(command, done.returncode, done.stdout, done.stderr)
-
-    @contextmanager
-    def serving(self, command: str = SERVE) -> Iterator[str]:
-        """Run a command that serves, until the end of the block; it is the gateway meanwhile."""
-        with (self.folder / "stderr").open("w+") as stderr:
-            process = subprocess.Popen(
-                ["sh", "-euc", f"{self._placed(command)} --port 0"],
-                cwd=self.folder,
-                env=self._environ,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                text=True,
-                start_new_session=True,
-            )
-            with process:
-                try:
-                    assert process.stdout is not None
-                    line = process.stdout.readline()
-                    assert line, (self.folder / "stderr").read_text()
-                    ready = json.loads(line)
-                    self.addresses[GATEWAY] = ready["url"].removeprefix("http://")
-                    yield ready["url"]
-                    os.kill(ready["pid"], signal.SIGTERM)
-                    assert process.wait(LONGEST_SECONDS) == 0
-                finally:
-                    if process.poll() is None:
-                        os.killpg(process.pid, signal.SIGKILL)
+        super().__init__(folder)
+        self.modules = lay_out(self.folder)
+        self.configure({})  # with the ports of this reader
+        shutil.copy(ROOT / "operators/rules.yml", self.folder)
+        for block in blocks_of(PAGES[PAGE]):
+            if block.language == "yaml" and block.name:
+                self.lay_out(block)
 
     def get(self, path: str, token: str) -> int:
         """Return the status of the gateway's response."""
@@ -145,26 +85,22 @@ class Desk:
         return (self.folder / name).read_text().strip()
 
     def _ask(self, method: str, path: str, token: str, body: str | None = None) -> int:
-        address = self.addresses[GATEWAY]
+        address = self.url.removeprefix("http://")
         with closing(HTTPConnection(address, timeout=LONGEST_SECONDS)) as connection:
             connection.request(method, path, body, {"authorization": f"Bearer {token}"})
             return connection.getresponse().status
 
-    def _placed(self, command: str) -> str:
-        for shown, real in self.addresses.items():
-            command = command.replace(shown, real)
-        return command
-
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+def desk(tmp_path: Path) -> Iterator[Desk]:
+    with Desk(tmp_path) as desk:
+        yield desk
 
 
 class Collector:
     """Receives exports, and remembers their path."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int) -> None:
         self.paths: list[str] = []
         collector = self
 
@@ -179,13 +115,13 @@ class Collector:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.address = f"127.0.0.1:{self.server.server_port}"
 
 
 @contextmanager
-def collecting() -> Iterator[Collector]:
-    collector = Collector()
+def collecting(port: int = 0) -> Iterator[Collector]:
+    collector = Collector(port)
     thread = Thread(target=collector.server.serve_forever, args=(0.01,))
     with collector.server:
         thread.start()
@@ -208,32 +144,16 @@ class Walk(NamedTuple):
         return next(each.out for each in reversed(self.said) if each.command.startswith(beginning))
 
 
-def follow(desk: Desk, text: str) -> Iterator[Said]:
-    """Perform the steps of *text*, in order; a gateway runs until the next one is started."""
-    with ExitStack() as gateway:
-        for language, block in blocks_in(text):
-            if language == "yaml" and not block.startswith("#"):
-                desk.configure(yaml.safe_load(block))
-            for command in commands_in(block) if language == "sh" else ():
-                if "wats serve" in command:
-                    gateway.close()
-                    gateway.enter_context(desk.serving(command))
-                else:
-                    yield desk.run(command)
-
-
 @pytest.fixture(scope="module")
 def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
     desk = Desk(tmp_path_factory.mktemp("reader"))
-    with collecting() as collector:
-        desk.addresses[COLLECTOR] = collector.address
-        return Walk(desk, list(follow(desk, PAGES[PAGE])), collector.paths)
+    with collecting(int(desk.placed(COLLECTOR))) as collector, desk:
+        said = list(desk.follow(PAGES[PAGE]))
+    return Walk(desk, said, collector.paths)
 
 
 def section_of(heading: str) -> str:
-    """Return the text of the page below *heading*, up to the next one."""
-    text = PAGES[PAGE].partition(f"# {heading}\n")[2]
-    return re.split(r"^#+ ", text, flags=re.MULTILINE)[0]
+    return section(PAGES[PAGE], heading)
 
 
 @for_programs
@@ -252,12 +172,6 @@ def test_every_command_that_is_named_is_shown_and_so_is_run() -> None:
         "python -m bench --only hiding",
         "python -m bench --only telemetry",
     }
-
-
-def test_there_are_no_blocks_but_those_that_are_tried() -> None:
-    found = set(re.findall(r"^```(.+)$", PAGES[PAGE], flags=re.MULTILINE))
-
-    assert found == {"sh", "yaml", "python", "text"}
 
 
 @for_programs
@@ -297,7 +211,7 @@ def keys_of(document: Any) -> Iterator[str]:
 @for_programs
 @pytest.mark.parametrize("path", ["/status", "/debug/diagnostics"])
 def test_exactly_the_fields_of_a_response_are_explained(walk: Walk, path: str) -> None:
-    answer = json.loads(walk.out_of(f"curl -s -H @telemetry-header http://{GATEWAY}{path}"))
+    answer = json.loads(walk.out_of(f"curl -s -H @telemetry-header http://127.0.0.1:8787{path}"))
     section = section_of(path)
     explained = re.findall(r"^\| `(\w+)` \|", section, flags=re.MULTILINE)
 
@@ -347,7 +261,7 @@ def test_variables_of_opentelemetry_are_not_read_from_an_env_file(desk: Desk) ->
     with collecting() as collector:
         with (desk.folder / ".env").open("a") as file:
             file.write(f"OTEL_EXPORTER_OTLP_ENDPOINT=http://{collector.address}\n")
-        with desk.serving():
+        with desk.serving(SERVE):
             assert desk.get("/status", BEARER_TOKEN) == 200
 
     assert collector.paths == []
@@ -379,7 +293,7 @@ async def test_the_documented_application_exports_its_telemetry(
 def test_the_journal_that_is_shown_has_the_life_and_the_failures_of_a_service(desk: Desk) -> None:
     shown = [yaml.safe_load(block) for block in blocks(PAGE, "yaml")]
     desk.configure(next(each for each in shown if "journal" in str(each)))
-    with desk.serving():
+    with desk.serving(SERVE):
         assert desk.send_text() == 502
 
     lines = (desk.folder / "journal.jsonl").read_text().splitlines()
@@ -400,15 +314,13 @@ def scraping(desk: Desk) -> Iterator[Ask]:
 
     Yields a function that runs a query and returns the values by job.
     """
-    shown = (desk.folder / "prometheus.yml").read_text()
-    config = yaml.safe_load(shown.replace(GATEWAY, desk.addresses[GATEWAY]))
+    config = yaml.safe_load((desk.folder / "prometheus.yml").read_text())
     (scrape,) = config["scrape_configs"]
     literal = {"job_name": "literal", "bearer_token": "${WATS_TELEMETRY_TOKEN}"}
     config["scrape_configs"].append({"static_configs": scrape["static_configs"], **literal})
     config["global"] = {"scrape_interval": "500ms", "scrape_timeout": "500ms"}
     (desk.folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     process = subprocess.Popen(
         [
             "prometheus",
@@ -442,7 +354,7 @@ def scraping(desk: Desk) -> Iterator[Ask]:
 def test_prometheus_scrapes_with_the_token_in_a_file_and_not_with_a_variable(desk: Desk) -> None:
     desk.configure(yaml.safe_load(blocks(PAGE, "yaml")[0]))
     desk.run("wats token > telemetry-token")
-    with desk.serving(), scraping(desk) as ask:
+    with desk.serving(SERVE), scraping(desk) as ask:
         until = time.monotonic() + LONGEST_SECONDS
         # The requests of the second job are counted in the samples that the first one scrapes.
         while not ask('wats_auth_failures_total{job="wats",surface="telemetry"} > 0'):
@@ -456,18 +368,17 @@ def test_prometheus_scrapes_with_the_token_in_a_file_and_not_with_a_variable(des
 def test_a_token_is_changed_as_it_is_shown_without_a_moment_in_which_none_is_good(
     desk: Desk,
 ) -> None:
-    section = PAGES["docs/operating.md"].partition("\n## Tokens\n")[2].partition("\n## ")[0]
     desk.run("wats token > telemetry-token")
     tokens = [desk.token_in("telemetry-token")]
     answers = []
-    for language, block in blocks_in(section):
+    for language, block in blocks_in(section(PAGES["docs/operating.md"], "Tokens")):
         if language == "sh":
             assert desk.run(block).code == 0
             continue
         if len(tokens) == 1:
             tokens.append(desk.token_in("telemetry-token.next"))
         desk.configure(yaml.safe_load(block))
-        with desk.serving():
+        with desk.serving(SERVE):
             answers.append([desk.get("/status", token) for token in tokens])
 
     assert answers == [[200, 200], [404, 200]]

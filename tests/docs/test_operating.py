@@ -1,0 +1,147 @@
+"""docs/operating.md and docs/alerts.md: backups, the unit of systemd, and Prometheus.
+
+The tests of the SQL are in `tests/test_docs.py`, of the tokens in `tests/test_docs_telemetry.py`.
+"""
+
+import configparser
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.docs.webhooks import post_messages
+from tests.pages import PAGES, blocks
+from tests.walk import CONFIG, Reader, is_installed, section
+from wats.store.records import window_digest
+
+pytestmark = pytest.mark.long
+
+PAGE = PAGES["docs/operating.md"]
+PLATFORMS = ("systemd", "Docker", "Kubernetes")
+
+SERVICE = """
+case $1 in
+start)
+    cd {state}
+    timeout 300 wats serve --config {config} --env-file {env_file} > {out} 2> {err} < /dev/null &
+    until grep -q wats.ready {out}; do kill -0 $!; sleep 0.05; done;;
+stop)
+    pid=$(sed -n 's/.*"pid": *\\([0-9]*\\).*/\\1/p' {out})
+    kill -s INT "$pid"
+    while kill -0 "$pid" 2> {null}; do sleep 0.05; done
+    : > {out};;
+*) exit 2;;
+esac
+"""
+"""The one service of a machine or cluster."""
+
+SHIMS = {
+    "sudo": 'if [ "$1" = -u ]; then shift 2; fi; exec "$@"',
+    "systemctl": "exec service $1",
+    "docker": """
+case $1 in
+exec) shift 2; exec "$@";;
+run) until [ "$1" = your-image ]; do shift; done; shift; exec "$@";;
+*) exec service $1;;
+esac""",
+    "kubectl": """
+case "$1 $2" in
+"exec deploy/wats") shift 3; exec "$@";;
+"scale deploy/wats") [ $3 = --replicas=0 ] && exec service stop; exec service start;;
+"apply -f") exec python3 -c '
+import subprocess, sys, yaml
+pod = yaml.safe_load(open(sys.argv[1]))
+subprocess.run(pod["spec"]["containers"][0]["command"], check=True)' $3;;
+"wait --for=delete" | "delete pod") ;;
+"wait --for=jsonpath={.status.phase}=Succeeded") ;;
+*) exit 2;;
+esac""",
+}
+"""Programs that manage the service elsewhere, and run the rest of their arguments here."""
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[Reader]:
+    with Reader(tmp_path) as reader:
+        state, etc = reader.folder / "state", reader.folder / "config"
+        state.mkdir()
+        reader.places |= {
+            "/var/lib/wats": str(state),
+            "/etc/wats": str(etc),
+            "/opt/wats/.venv/bin/wats": str(reader.folder / ".venv/bin/wats"),
+        }
+        reader.prepare()
+        reader.configure({"persistence": {"url": f"sqlite:///{state}/wats.db"}})
+        etc.mkdir()
+        (reader.folder / CONFIG).rename(etc / CONFIG)
+        paths = {
+            "state": state,
+            "config": etc / CONFIG,
+            "env_file": reader.folder / ".env",
+            "out": tmp_path / "service.out",
+            "err": tmp_path / "service.err",
+            "null": "/dev/null",
+        }
+        reader.shim("service", SERVICE.format(**paths))
+        for name, script in SHIMS.items():
+            reader.shim(name, script)
+        yield reader
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_a_backup_is_made_and_restored_as_it_is_shown(reader: Reader, platform: str) -> None:
+    shown = section(PAGE, "Backups").partition(f"\nWith {platform}")[2]
+    steps = re.split(r"^With ", shown, flags=re.MULTILINE)[0]
+    assert reader.run("service start").code == 0
+    post_messages(reader, "wamid.before")
+
+    try:
+        for said in reader.follow(steps):
+            assert said.code == 0, said
+            if "database backup" in said.command:
+                post_messages(reader, "wamid.after")
+        before, after = (post_messages(reader, f"wamid.{each}") for each in ("before", "after"))
+    finally:
+        reader.run("service stop")
+
+    assert (before["skipped"], after["dispatched"]) == (1, 1)
+
+
+def test_the_platforms_that_are_shown_are_those_that_are_tried() -> None:
+    assert tuple(re.findall(r"^With (\w+)", section(PAGE, "Backups"), re.MULTILINE)) == PLATFORMS
+
+
+def test_the_unit_of_systemd_starts_the_service(reader: Reader) -> None:
+    unit = reader.write("wats.service", blocks("docs/operating.md", "ini")[0])
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read(unit)
+    options = parser["Service"]
+
+    reader.start(f"cd {options['WorkingDirectory']}; {options['ExecStart']} --env-file ../.env")
+
+    assert post_messages(reader, "wamid.1")["dispatched"] == 1
+    if is_installed("systemd-analyze"):
+        said = reader.run("systemd-analyze verify --man=no ./wats.service")
+        assert (said.code, said.out + said.err) == (0, "")
+
+
+def test_the_digest_of_a_window_is_printed_by_the_command_that_is_shown(reader: Reader) -> None:
+    (said,) = reader.succeed(section(PAGE, "Retention"))
+
+    assert int(said.out) == window_digest("200000000000002", "15550001234")
+
+
+@pytest.mark.skipif(not is_installed("promtool"), reason="promtool is not installed")
+def test_prometheus_accepts_the_label_that_is_shown_for_runbooks(reader: Reader) -> None:
+    (label,) = blocks("docs/alerts.md", "yaml")
+    (config,) = (each for each in blocks("docs/telemetry.md", "yaml") if "scrape_configs" in each)
+    reader.write("prometheus.yml", yaml.safe_dump(yaml.safe_load(config) | yaml.safe_load(label)))
+    (reader.folder / "telemetry-token").touch()
+    (reader.folder / "rules.yml").write_text("groups: []\n")
+
+    said = reader.run("promtool check config prometheus.yml")
+
+    assert said.code == 0, said.err
