@@ -150,7 +150,7 @@ async def test_a_copy_holds_everything_but_leases(
     async with opened(urls[1]) as copy:
         assert await messages_of(copy) == messages
         assert len(messages) == 522
-        assert await dead_letters(copy) == [dead]
+        assert await dead_letters(copy) == (dead,)
         assert (await copy.depth()).consumers == {
             "a": Depth(pending=519, retry=1, dead=1),
             "b": Depth(pending=519, retry=1),

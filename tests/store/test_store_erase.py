@@ -52,6 +52,10 @@ async def erase(store: Store, user: str, *, is_trial: bool = False) -> dict[str,
             return {name: count for name, count in counts.items() if count}
 
 
+def digest_of(number: str) -> bytes:
+    return sha256(number.encode()).digest()
+
+
 def content_of(folder: Path) -> bytes:
     return b"".join(path.read_bytes() for path in folder.iterdir())
 
@@ -80,17 +84,12 @@ async def full_store(
         await receive(store, [inbound(arrival, message, number, "in, handled")])
         await settle(await claim())
         sent = message(wamid(number, "out"), to_phone=f"+{number}")
+        key = digest_of(number)
         await store.reserve_request(
-            scope="1",
-            key_hash=sha256(number.encode()).digest(),
-            request_hash=b"",
-            reserve_seconds=9,
-            keep_seconds=9,
+            scope="1", key_hash=key, request_hash=b"", reserve_seconds=9, keep_seconds=9
         )
         response = b'{"contacts":[{"input":"+%b"}]}' % number.encode()
-        await store.complete_request(
-            scope="1", key_hash=sha256(number.encode()).digest(), response=response, message=sent
-        )
+        await store.complete_request(scope="1", key_hash=key, response=response, message=sent)
         statuses = [
             StatusRecord(phone_number_id="1", status="sent", occurred_at=NOON, **values)
             for values in (
@@ -144,11 +143,7 @@ async def test_a_request_whose_response_was_erased_is_not_sent_again(full_store:
     await erase(full_store, THEIRS)
 
     reservation = await full_store.reserve_request(
-        scope="1",
-        key_hash=sha256(THEIRS.encode()).digest(),
-        request_hash=b"",
-        reserve_seconds=9,
-        keep_seconds=9,
+        scope="1", key_hash=digest_of(THEIRS), request_hash=b"", reserve_seconds=9, keep_seconds=9
     )
 
     assert (reservation.outcome.value, reservation.response) == ("replay", b"{}")

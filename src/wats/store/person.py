@@ -10,9 +10,6 @@ _WAMID: Final = re.compile(rb"wamid\.([0-9A-Za-z+/_-]+)")
 _START: Final = rb"(?:(?<![0-9])|(?<=\\u00[01][0-9a-f]))"
 """Before a number there is no digit, except for the end of an escape sequence of JSON."""
 
-MIN_LENGTH: Final = 5
-"""A shorter identifier would be part of too many others."""
-
 
 class Person:
     """A customer, identified by a phone number or a business-scoped user id.

@@ -37,7 +37,7 @@ from wats.store.transfer import (
 )
 
 _EXPORT: Final[Mapping[type[StoredRow], str]] = {
-    ConsumerRow: "SELECT name, seen_at FROM wats_consumers ORDER BY name",
+    ConsumerRow: "SELECT name, seen_at, is_paused FROM wats_consumers ORDER BY name",
     IdentityRow: """
         SELECT coalesce(phone_number_id, ''), occurred_at, key, kind, received_at
         FROM wats_inbox ORDER BY id
@@ -81,7 +81,7 @@ _EXPORT: Final[Mapping[type[StoredRow], str]] = {
 
 # A head is exhausted if the lease of its last permitted attempt has expired.
 _INSERT: Final[Mapping[type[StoredRow], str]] = {
-    ConsumerRow: "INSERT INTO wats_consumers (name, seen_at) VALUES (?, ?)",
+    ConsumerRow: "INSERT INTO wats_consumers (name, seen_at, is_paused) VALUES (?, ?, ?)",
     IdentityRow: """
         INSERT INTO wats_inbox (phone_number_id, occurred_at, key, kind, received_at)
         VALUES (nullif(?, ''), ?, ?, ?, ?)
