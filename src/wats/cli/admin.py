@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 import click
 import msgspec
+from msgspec import UNSET
 
 from wats.cli.options import ServiceAccess
 from wats.clock import to_iso
@@ -206,8 +207,9 @@ def change(
 
 def show(admin: Admin, delivery_id: str, *, with_content: bool, as_json: bool) -> None:
     """Print one delivery."""
-    found = msgspec.to_builtins(admin.delivery(delivery_id, with_content=with_content))
-    content = found.pop("content", None)
+    details = admin.delivery(delivery_id, with_content=with_content)
+    content = msgspec.json.decode(details.content) if details.content is not UNSET else None
+    found = msgspec.to_builtins(msgspec.structs.replace(details, content=UNSET))
     if with_content:
         found["content"] = content
     if as_json:

@@ -117,7 +117,7 @@ class Router:
         if path.startswith(self._below) and found[0].posture in _CATCH_ALL:
             for pattern, row in self._patterns:
                 if (match := pattern.fullmatch(path)) is not None:
-                    return row, match.groupdict()
+                    return found if found[0] is not UNMATCHED else (row, match.groupdict())
         return found
 
 
