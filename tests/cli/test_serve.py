@@ -263,7 +263,7 @@ def test_the_sandbox_sends_and_receives(wats) -> None:
         while "Stop the sandbox with" not in greeting:
             greeting += service.process.stderr.readline()
         (token,) = re.findall(r"TOKEN=(\S+)", greeting)
-        (meta,) = set(re.findall(r"(http://\S+)/_simulator", greeting))
+        (meta,) = re.findall(r"META=(\S+)", greeting)
         headers = {"authorization": f"Bearer {token}"}
 
         code, sent = fetch(

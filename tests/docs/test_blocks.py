@@ -74,7 +74,6 @@ OWNERS = [
     Owner("", "caddyfile", "", Way.USED, OF_PROXIES),
     # `make demo` is run; the other targets are run by CI.
     Owner(README, "sh", "", Way.RUN, OF_README),
-    Owner(README, "yaml", "", Way.USED, OF_README),
     Owner(README, "python", "orders.py", Way.USED, OF_README),
     Owner(
         *(README, "python", "gateway.py", Way.USED),

@@ -144,13 +144,14 @@ _GREETING = """\
 The sandbox is running at {url}, with a fake Meta. In another terminal, try:
 
   export TOKEN={token}
+  export META={meta}
   # send a message; the fake Meta reports its statuses in signed webhooks
   curl -s {api}/messages/text -H "Authorization: Bearer $TOKEN" \\
     -H 'Idempotency-Key: first' -d '{{"to": "15550001234", "text": "Hello"}}'
   # simulate a message from a customer
-  curl -s {meta}/_simulator/inbound -d '{{"from": "15550001234", "text": "Hi!"}}'
+  curl -s $META/_simulator/inbound -d '{{"from": "15550001234", "text": "Hi!"}}'
   # list the messages on the customers' phones
-  curl -s {meta}/_simulator/messages
+  curl -s $META/_simulator/messages
   # list both messages as your application sees them, and read the metrics
   curl -s {api}/messages -H "Authorization: Bearer $TOKEN"
   curl -s {url}/metrics -H "Authorization: Bearer $TOKEN"
