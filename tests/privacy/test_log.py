@@ -18,6 +18,7 @@ MODULES = {
 }
 
 EXPRESSIONS = {
+    "action": {"action"},  # in log_action: a literal
     "at": {"to_iso(self._now())", "to_iso(utc_now())"},
     "cause": {"error.cause"},
     "count": {"count"},  # in LineWriter: the number of dropped lines

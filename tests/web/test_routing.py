@@ -141,8 +141,10 @@ def test_hidden_routes_are_telemetry_and_open_routes_check_for_themselves() -> N
     }
 
     assert by_posture[Posture.HIDDEN] == {"/status", "/metrics", "/debug/diagnostics"}
+    assert all(label.startswith("/api/admin/") for label in by_posture[Posture.ADMIN])
     assert by_posture[Posture.OPEN] == {"/healthz", "/readyz", "/openapi.json", HOOK_LABEL}
     assert all(label.startswith("/api/") for label in by_posture[Posture.API])
+    assert not any(label.startswith("/api/admin") for label in by_posture[Posture.API])
 
 
 def test_the_config_reserves_every_path_of_the_table() -> None:
