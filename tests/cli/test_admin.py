@@ -238,7 +238,9 @@ def test_outstanding_updates_are_listed_shown_and_discarded(gateway: Gateway) ->
     assert left["dueAt"] is not None
 
 
-def test_a_person_is_erased_from_every_file_and_the_record_names_nobody(gateway: Gateway) -> None:
+def test_a_person_is_erased_from_every_file_and_not_in_the_record(
+    gateway: Gateway,
+) -> None:
     for text in ("1", "2"):
         gateway.receive(text)
     gateway.receive("3", OTHER)

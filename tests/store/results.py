@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from wats.store import Store
-from wats.store.admin import DEAD_LETTERS, StoredDelivery
+from wats.store.admin import StoredDelivery
 from wats.store.records import Delivery, Received
 
 
@@ -27,6 +27,4 @@ def waiting(results: Sequence[Received | None]) -> list[int | None]:
 
 async def dead_letters(store: Store) -> Sequence[StoredDelivery]:
     """Return all dead letters of a small store."""
-    page = await store.list_deliveries(DEAD_LETTERS, limit=10_000)
-    assert page.next_after is None
-    return page.items
+    return await store.dead_letters(limit=10_000)

@@ -116,7 +116,9 @@ EXPECTED = {
 }
 
 
-async def test_a_person_is_erased_from_every_table_and_nobody_else(full_store: Store) -> None:
+async def test_a_person_is_erased_from_every_table_and_no_other_person(
+    full_store: Store,
+) -> None:
     store = full_store
 
     found = await erase(store, THEIRS, is_trial=True)

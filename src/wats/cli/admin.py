@@ -43,7 +43,7 @@ def change_options(command: Command) -> Command:
     for option in (
         json_option,
         click.option("--yes", is_flag=True, help="Do not ask for confirmation."),
-        click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing."),
+        click.option("--dry-run", is_flag=True, help="Show the effect, and change nothing."),
     ):
         command = option(command)
     return command

@@ -18,7 +18,7 @@ _limit = click.option(
 )
 _cursor = click.option("--cursor", metavar="ID", help="List those after this ID.")
 _ids = click.argument("ids", metavar="[ID]...", nargs=-1)
-_all = click.option("--all", "every", is_flag=True, help="All of them, without a filter.")
+_all = click.option("--all", "every", is_flag=True, help="Every one, without a filter.")
 
 
 @click.group(cls=StrictGroup)

@@ -172,6 +172,10 @@ class AdminStore(Protocol):
     ) -> DeliveryPage:
         """Return up to *limit* of the *wanted* deliveries with an id above *after*."""
 
+    async def dead_letters(self, *, limit: int, after: int = 0) -> Sequence[StoredDelivery]:
+        """Return up to *limit* dead letters with an id above *after*, ordered by id."""
+        return (await self.list_deliveries(DEAD_LETTERS, limit=limit, after=after)).items
+
     async def read_delivery(self, delivery_id: int) -> tuple[StoredDelivery, bytes] | None:
         """Return a delivery or dead letter with its payload, or `None`."""
 

@@ -162,7 +162,7 @@ class Place(msgspec.Struct, frozen=True):
         return f"{PHASES[PHASES.index(self.phase) + 1]}.0.0"
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
+class PersonRows(msgspec.Struct, frozen=True, kw_only=True):
     """The found rows of one step, and the counts and the next position."""
 
     number: str = ""
@@ -185,13 +185,15 @@ def place_at(position: str | None) -> Place:
     return Place(match[1], int(match[2]), int(match[3]))
 
 
-async def find(connection: Connection, place: Place, person: Person, own: Sequence[str]) -> Found:
+async def find(
+    connection: Connection, place: Place, person: Person, own: Sequence[str]
+) -> PersonRows:
     """Search the rows at *place*."""
     if place.phase == RESPONSES:
         return await _find_responses(connection, place, person)
     parts = await _parts(connection, place.phase, own)
     if place.part >= len(parts):
-        return Found(erased=Erased(position=place.next(None, 0)))
+        return PersonRows(erased=Erased(position=place.next(None, 0)))
     number, consumer = parts[place.part]
     match place.phase:
         case "deliveries" | "dead":
@@ -227,21 +229,21 @@ async def _content(
 
 def _theirs(
     place: Place, number: str, rows: Sequence[asyncpg.Record], person: Person, parts: int
-) -> Found:
+) -> PersonRows:
     found = [row["id"] for row in rows if person.is_in(row["payload"])]
     position = place.next(rows[-1]["id"] + 1 if rows else None, parts)
     if place.phase == DELIVERIES:
-        return Found(
+        return PersonRows(
             number=number, rows=found, erased=Erased(deliveries=len(found), position=position)
         )
-    return Found(
+    return PersonRows(
         number=number, rows=found, erased=Erased(dead_letters=len(found), position=position)
     )
 
 
 async def _find_rows(
     connection: Connection, place: Place, number: str, person: Person, parts: int
-) -> Found:
+) -> PersonRows:
     last = await connection.fetchval(_LAST[place.phase], number, place.first, SEARCH_ROWS)
     end = _END if last is None else last
     patterns = [f"%{core}%" for core in person.cores]
@@ -270,19 +272,19 @@ async def _find_rows(
     else:
         statuses = await connection.fetchval(_STATUSES_OF, number, names)
         erased = Erased(messages=len(found), statuses=statuses, position=position)
-    return Found(number=number, rows=found, erased=erased)
+    return PersonRows(number=number, rows=found, erased=erased)
 
 
 async def _find_windows(
     connection: Connection, place: Place, number: str, person: Person, parts: int
-) -> Found:
+) -> PersonRows:
     digests = [window_digest(number, spelling) for spelling in person.spellings]
     rows = [row["digest"] for row in await connection.fetch(_WINDOWS_OF, number, digests)]
     erased = Erased(windows=len(rows), position=place.next(None, parts))
-    return Found(number=number, rows=rows, erased=erased)
+    return PersonRows(number=number, rows=rows, erased=erased)
 
 
-async def _find_responses(connection: Connection, place: Place, person: Person) -> Found:
+async def _find_responses(connection: Connection, place: Place, person: Person) -> PersonRows:
     rows = await connection.fetch(_RESPONSES, place.first, CONTENT_ROWS, _END)
     found = [
         (row["scope"], row["key_hash"])
@@ -290,10 +292,10 @@ async def _find_responses(connection: Connection, place: Place, person: Person) 
         if row["response"] is not None and person.is_in(row["response"])
     ]
     last = rows[-1]["expires_at"] + 1 if len(rows) > CONTENT_ROWS else None
-    return Found(rows=found, erased=Erased(responses=len(found), position=place.next(last, 1)))
+    return PersonRows(rows=found, erased=Erased(responses=len(found), position=place.next(last, 1)))
 
 
-async def delete(connection: Connection, place: Place, found: Found) -> None:
+async def delete(connection: Connection, place: Place, found: PersonRows) -> None:
     """Delete the rows of *found*."""
     rows, number = found.rows, found.number
     match place.phase:

@@ -122,7 +122,7 @@ _COUNT_OF: Final[Mapping[str, str]] = {
 }
 
 
-class Found(msgspec.Struct, frozen=True, kw_only=True):
+class FoundRows(msgspec.Struct, frozen=True, kw_only=True):
     """The found rows of one step, and the counts and the next position."""
 
     rows: Sequence[int] = ()
@@ -161,7 +161,7 @@ def emptied(tries: int, *, is_empty: bool) -> Erased:
 
 def find(
     connection: Connection, phase: str, after: int, person: Person, numbers: Sequence[str]
-) -> Found:
+) -> FoundRows:
     """Search the rows of *phase* after *after*."""
     if phase == LOG:
         return _find_traces(connection, after, person)
@@ -170,7 +170,7 @@ def find(
     return _find_rows(connection, phase, after, person, numbers)
 
 
-def _find_content(connection: Connection, phase: str, after: int, person: Person) -> Found:
+def _find_content(connection: Connection, phase: str, after: int, person: Person) -> FoundRows:
     found, size, last = [], 0, None
     rows = connection.execute(_CONTENT[phase], (after, CONTENT_ROWS))
     for count, (id_, content) in enumerate(rows, 1):
@@ -181,12 +181,12 @@ def _find_content(connection: Connection, phase: str, after: int, person: Person
             last = id_
             break
     counts = {_COUNT_OF[phase]: len(found)}
-    return Found(rows=found, erased=Erased(**counts, position=_next(phase, last)))
+    return FoundRows(rows=found, erased=Erased(**counts, position=_next(phase, last)))
 
 
 def _find_rows(
     connection: Connection, phase: str, after: int, person: Person, own: Sequence[str]
-) -> Found:
+) -> FoundRows:
     last: int | None = connection.execute(_LAST[phase], (after, SEARCH_ROWS)).get
     end = _END if last is None else last
     first, *others = person.spellings
@@ -199,12 +199,12 @@ def _find_rows(
     position = _next(phase, last)
     if phase != MESSAGES:
         erased = Erased(**{_COUNT_OF[phase]: len(found)}, position=position)
-        return Found(rows=found, erased=erased)
+        return FoundRows(rows=found, erased=erased)
     windows = _windows(connection, after, end, person, own)
     count = sum(
         connection.execute(_STATUSES_OF, (row_id, statuses.ID_BITS)).get for row_id in found
     )
-    return Found(
+    return FoundRows(
         rows=found,
         windows=windows,
         erased=Erased(messages=len(found), statuses=count, windows=len(windows), position=position),
@@ -225,22 +225,22 @@ def _windows(
     return [digest for (digest,) in found]
 
 
-def _find_traces(connection: Connection, after: int, person: Person) -> Found:
+def _find_traces(connection: Connection, after: int, person: Person) -> FoundRows:
     """Search a part of the database file, then of its log, for identifiers.
 
     The files are read by SQLite: closing a descriptor of our own would release its locks.
     """
     if not connection.db_filename("main"):
-        return Found(erased=Erased())
+        return FoundRows(erased=Erased())
     is_log, offset = after & 1, after >> 1
     is_whole, data = connection.read("main", is_log, offset, FILE_BYTES + OVERLAP)
     following = 1 if not is_log else None
     if is_whole:
         following = (offset + FILE_BYTES) << 1 | is_log
-    return Found(erased=Erased(traces=person.traces(data), position=_next(LOG, following)))
+    return FoundRows(erased=Erased(traces=person.traces(data), position=_next(LOG, following)))
 
 
-def delete(writer: Writer, phase: str, found: Found) -> None:
+def delete(writer: Writer, phase: str, found: FoundRows) -> None:
     """Delete the rows of *found*."""
     rows = found.rows
     if phase in {DELIVERIES, DEAD}:
