@@ -28,6 +28,7 @@ from wats.inspection import meta
 from wats.inspection.checklist import ITEMS
 from wats.inspection.setup import PROMISES
 from wats.log_format import LEVELS, LogLevel
+from wats.outbound.composers.describe import as_markdown as composers
 from wats.simulator.recipients import as_markdown
 from wats.store.records import TRANSITIONS, DeliveryState
 from wats.telemetry.contract.families import FAMILIES, SPANS
@@ -73,7 +74,8 @@ HTTP_MEANINGS = {
     "invalid_signature_format": "Webhook: `X-Hub-Signature-256` is not `sha256=` and 64 lower-case "
     "hexadecimal digits.",
     "invalid_verify_token": "Challenge: `hub.verify_token` is not the configured one.",
-    "malformed_body": "The body is invalid; `details` lists every invalid field with the reason.",
+    "malformed_body": "The body is invalid; `details` lists every invalid field with the reason, "
+    "up to 100 fields.",
     "malformed_http": "The bytes are not a valid HTTP/1.x request, or its head is larger than "
     "64 KiB. The connection is closed.",
     "malformed_json": "The body is not JSON, or is nested deeper than 512 levels.",
@@ -485,6 +487,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "buckets": buckets,
     "checklist": checklist,
     "commands": commands,
+    "composers": composers,
     "contents": contents,
     "families": families,
     "faults": faults,

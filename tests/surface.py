@@ -118,9 +118,10 @@ def routes() -> Iterator[str]:
 
 
 def _properties(name: str, schema: dict[str, Any]) -> Iterator[str]:
-    for member in schema.get("properties", {}):
+    for member, held in schema.get("properties", {}).items():
         mark = " required" if member in schema.get("required", ()) else ""
         yield f"{name}.{member}{mark}"
+        yield from _properties(f"{name}.{member}", held.get("items", held))
     for other in schema.get("anyOf", ()):
         yield from _properties(name, other)
 

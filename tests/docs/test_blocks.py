@@ -129,7 +129,10 @@ OWNERS = [
         *(SIMULATOR, "text", "Phones", Way.COMPARED),
         "simulator/test_phone.py::test_a_conversation_gives_the_lines_that_are_shown",
     ),
-    Owner(API, "sh", "", Way.RUN, f"{OF_HTTP}the_message_that_is_shown_is_sent_once"),
+    *(
+        Owner(page, "sh", "", Way.RUN, f"{OF_HTTP}the_message_that_is_shown_is_sent_once")
+        for page in (API, "docs/messages.md")
+    ),
     Owner(
         *(API, "json", "The webhook", Way.COMPARED),
         f"{OF_HTTP}a_webhook_gets_the_counts_that_are_shown",

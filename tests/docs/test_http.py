@@ -25,10 +25,11 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 
 
 @pytest.mark.skipif(not is_installed("curl"), reason="curl is not installed")
-def test_the_message_that_is_shown_is_sent_once(reader: Reader) -> None:
+@pytest.mark.parametrize("page", ["docs/http-api.md", "docs/messages.md"])
+def test_the_message_that_is_shown_is_sent_once(reader: Reader, page: str) -> None:
     reader.start(SIMULATE)
 
-    first, second = (reader.succeed(PAGES["docs/http-api.md"])[-1].out for _ in range(2))
+    first, second = (reader.succeed(PAGES[page])[-1].out for _ in range(2))
 
     assert json.loads(first)["messages"]
     assert second == first

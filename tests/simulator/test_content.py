@@ -128,6 +128,15 @@ def test_an_interactive_message_has_buttons() -> None:
         ),
         ({"name": "cta_url", "parameters": {"display_text": "Open", "url": "x"}}, ("Open",)),
         ({"name": "flow", "parameters": {"flow_cta": "Book"}}, ("Book",)),
+        (
+            {
+                "cards": [
+                    {"action": {"parameters": {"display_text": "Open"}}},
+                    {"action": {"buttons": [{"quick_reply": {"id": "1", "title": "One"}}]}},
+                ]
+            },
+            ("Open", "One"),
+        ),
     ],
 )
 def test_lists_links_and_flows_have_buttons_too(action: object, buttons: tuple[str]) -> None:

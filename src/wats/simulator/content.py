@@ -5,6 +5,7 @@ Any JSON is accepted: a missing or malformed member shows nothing.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
@@ -90,8 +91,14 @@ def _interactive(content: Member) -> PhoneContent:
         _text(content, "footer", "text"),
         *(_text(content, reply, "title") for reply in ("button_reply", "list_reply")),
         _text(content, "nfm_reply", "body"),
+        *(_text(card, "body", "text") for card in _cards(content)),
     )
-    return PhoneContent(text, tuple(_choices(_member(content, "action"))))
+    actions = (_member(each, "action") for each in (content, *_cards(content)))
+    return PhoneContent(text, tuple(chain.from_iterable(map(_choices, actions))))
+
+
+def _cards(content: Member) -> list[Member]:
+    return _members(_member(content, "action").get("cards"))
 
 
 def _choices(action: Member) -> Iterator[str]:
@@ -101,7 +108,11 @@ def _choices(action: Member) -> Iterator[str]:
         None,
         (
             _text(action, "button"),
-            *(_text(each, "reply", "title") for each in _members(action.get("buttons"))),
+            *(
+                _text(each, reply, "title")
+                for each in _members(action.get("buttons"))
+                for reply in ("reply", "quick_reply")
+            ),
             *(
                 _text(row, "title")
                 for section in _members(action.get("sections"))

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote, unquote_to_bytes
@@ -50,6 +50,7 @@ class Operation:
         answer: The type of the 200 body, or its media types where it is not JSON.
         body: The type of the request body; `bytes` where it is checked elsewhere.
         problems: The statuses of failures beyond those of the route's posture.
+        schemas: Further JSON schemas of the request body, by their names.
     """
 
     method: Method
@@ -60,6 +61,7 @@ class Operation:
     body: Any = None
     parameters: tuple[Parameter, ...] = ()
     problems: tuple[int, ...] = ()
+    schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
