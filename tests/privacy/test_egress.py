@@ -55,7 +55,12 @@ OFFLINE = {
 }
 """Commands that connect nowhere, and the arguments they need to succeed."""
 
-TO_A_HOST = {"database copy", "doctor", "status", "support-bundle"}
+TO_A_HOST = {
+    *("consumers list", "consumers pause", "consumers resume"),
+    *("inbox list", "inbox show", "inbox discard"),
+    *("dead-letters list", "dead-letters show", "dead-letters retry", "dead-letters discard"),
+    *("database copy", "doctor", "erase", "status", "support-bundle"),
+}
 """Commands whose arguments name a host."""
 
 FOR_LONG = {"demo", "serve", "simulate"}
