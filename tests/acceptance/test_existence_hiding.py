@@ -27,7 +27,7 @@ SCRAPER_TOKEN = "a-scraper-token-for-tests"
 TELEMETRY = ("/metrics", "/status", "/debug/diagnostics")
 ADMIN = (
     "/api/admin/consumers",
-    "/api/admin/consumers/a/pause",
+    "/api/admin/consumers/a",
     "/api/admin/deliveries",
     "/api/admin/deliveries/1",
     "/api/admin/deliveries/retry",

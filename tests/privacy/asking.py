@@ -74,13 +74,14 @@ GROUP_BODIES: Mapping[str, Any] = {
 }
 
 ADMIN_BODIES: Mapping[str, Any] = {
+    "changeConsumer": {"paused": False},
     "retryDeadLetters": {"ids": ["1", "2"]},
     "discardDeliveries": {"ids": ["1", "2"]},
     "erasePerson": {"user": "15550001111", "dryRun": False, "cursor": None},
 }
 
-PAUSED = "tests.privacy.hostile:fail"
-"""A handler of the service, which is paused for a moment."""
+HANDLER = "tests.privacy.hostile:fail"
+"""A handler of the service."""
 
 GRAPH_WAYS = 30
 """At least as many as the fake Graph has responses."""
@@ -300,7 +301,7 @@ class Asker:
                     body["user"] = self._canaries.number("erased user")
                 data = json.dumps(body).encode() if operation.body else b""
                 headers = (*self._authorized, *self._luggage())
-                target = self._path(row, PAUSED)
+                target = self._path(row, HANDLER)
                 yield Ask("admin", operation.method.value, target, headers, data)
 
     def every_route(self) -> Iterator[Ask]:

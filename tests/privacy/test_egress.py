@@ -48,6 +48,7 @@ OFFLINE = {
     "config validate": ("wats.config.yaml",),
     "database backup": ("new.db", "--config", "wats.config.yaml"),
     "database restore": ("backup.db", "--config", "wats.config.yaml"),
+    "help": (),
     "init": (),
     "metrics schema": ("--json",),
     "openapi": ("--config", "wats.config.yaml"),

@@ -133,7 +133,7 @@ def test_the_inventory_keeps_its_documented_order() -> None:
         *("/api/groups/:groupId/invite-link", "/api/groups/:groupId/participants"),
         "/api/groups/:groupId/join-requests",
         "/api/admin/consumers",
-        *("/api/admin/consumers/:consumer/pause", "/api/admin/consumers/:consumer/resume"),
+        "/api/admin/consumers/:consumer",
         *("/api/admin/deliveries", "/api/admin/deliveries/retry", "/api/admin/deliveries/discard"),
         *("/api/admin/deliveries/:deliveryId", "/api/admin/erasures"),
     ]

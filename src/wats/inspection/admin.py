@@ -51,8 +51,8 @@ class Admin:
 
     def pause(self, name: str, *, is_paused: bool) -> PauseView:
         """Pause or resume the consumer *name*."""
-        verb = "pause" if is_paused else "resume"
-        return self._post(f"/consumers/{quote(name, safe='')}/{verb}", {}, PauseView)
+        path = f"/consumers/{quote(name, safe='')}"
+        return self._post(path, {"paused": is_paused}, PauseView)
 
     def page(self, query: Mapping[str, str]) -> DeliveryList:
         """Return a page of deliveries."""

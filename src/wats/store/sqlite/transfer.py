@@ -207,9 +207,14 @@ def _digest(*number_and_customer: Any) -> int:
 
 
 def _row_of(row_type: type[StoredRow], values: Sequence[Any]) -> StoredRow:
-    if row_type is DeliveryRow:
-        values = (*values[:7], bool(values[7]), *values[8:])
+    flag = _FLAGS.get(row_type)
+    if flag is not None:
+        values = (*values[:flag], bool(values[flag]), *values[flag + 1 :])
     return row_type(*values)
+
+
+_FLAGS: Final[Mapping[type[StoredRow], int]] = {ConsumerRow: 2, DeliveryRow: 7}
+"""The positions of truth values, which SQLite returns as numbers."""
 
 
 async def load(path: str, batches: Batches) -> Loaded:

@@ -1,15 +1,17 @@
 """Consumers: their backlogs, and pauses."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from wats.errors import ConsumerNotFound
 from wats.store.admin import ConsumerState
 from wats.telemetry.contract.values import Method
 from wats.web.bodies import Body, Count
 from wats.web.exchange import Request, Response, json_response
-from wats.web.ops.audit import log_action, store_of
+from wats.web.ops.audit import log_action, read_body, store_of
 from wats.web.parts import Parts
 from wats.web.routing import Operation, Posture, Route, decode_segment
+
+_MALFORMED: Final = "The body must hold 'paused': true or false."
 
 
 class ConsumerView(Body, frozen=True):
@@ -34,6 +36,12 @@ class ConsumerList(Body, frozen=True):
     items: tuple[ConsumerView, ...]
 
 
+class ConsumerChange(Body, frozen=True):
+    """Whether the consumer shall be paused."""
+
+    paused: bool
+
+
 class PauseView(Body, frozen=True):
     """Whether a consumer is paused now."""
 
@@ -47,23 +55,15 @@ async def list_consumers(parts: Parts, request: Request) -> Response:
     return json_response(ConsumerList(items=tuple(map(_view, found))))
 
 
-async def pause(parts: Parts, request: Request) -> Response:
-    """Stop leases of a consumer; its deliveries are kept."""
-    return await _set(parts, request, is_paused=True)
-
-
-async def resume(parts: Parts, request: Request) -> Response:
-    """End the pause of a consumer."""
-    return await _set(parts, request, is_paused=False)
-
-
-async def _set(parts: Parts, request: Request, *, is_paused: bool) -> Response:
+async def change(parts: Parts, request: Request) -> Response:
+    """Pause or resume a consumer; its deliveries are kept."""
     store = store_of(parts)
+    asked = await read_body(request, ConsumerChange, _MALFORMED)
     name = decode_segment(request.parameters["consumer"])
-    if name is None or not await store.pause(name, is_paused=is_paused):
+    if name is None or not await store.pause(name, is_paused=asked.paused):
         raise ConsumerNotFound
-    log_action(parts, "consumer_paused" if is_paused else "consumer_resumed", 1)
-    return json_response(PauseView(name=name, paused=is_paused))
+    log_action(parts, "consumer_paused" if asked.paused else "consumer_resumed", 1)
+    return json_response(PauseView(name=name, paused=asked.paused))
 
 
 def _view(consumer: ConsumerState) -> ConsumerView:
@@ -94,20 +94,18 @@ def routes(admin: str) -> tuple[Route, ...]:
         "List consumers with the depth and age of their deliveries.",
         ConsumerList,
     )
-    pausing = Operation(
+    changing = Operation(
         Method.POST,
-        pause,
-        "pauseConsumer",
-        "Give a consumer no more deliveries, and keep these.",
+        change,
+        "changeConsumer",
+        "Pause a consumer, which then gets no deliveries, or resume it.",
         PauseView,
-    )
-    resuming = Operation(
-        Method.POST, resume, "resumeConsumer", "End the pause of a consumer.", PauseView
+        body=ConsumerChange,
+        problems=(400, 413),
     )
     path = f"{admin}/consumers"
     one = f"{path}/:consumer"
     return (
         Route(path, path, Posture.ADMIN, "admin", (listing,)),
-        Route(f"{one}/pause", f"{one}/pause", Posture.ADMIN, "admin", (pausing,)),
-        Route(f"{one}/resume", f"{one}/resume", Posture.ADMIN, "admin", (resuming,)),
+        Route(one, one, Posture.ADMIN, "admin", (changing,)),
     )
