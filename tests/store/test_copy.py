@@ -137,6 +137,16 @@ async def messages_of(store: Store) -> list[dict[str, Any]]:
     ]
 
 
+async def test_a_copy_keeps_pauses(source: str, urls: tuple[str, str]) -> None:
+    async with opened(source) as store:
+        await store.pause("a", is_paused=True)
+
+    await copy_store(*urls, number_of)
+
+    async with opened(urls[1]) as copy:
+        assert {each.name for each in await copy.consumers() if each.is_paused} == {"a"}
+
+
 async def test_a_copy_holds_everything_but_leases(
     source: str, urls: tuple[str, str], arrivals: Sequence[Arrival]
 ) -> None:
