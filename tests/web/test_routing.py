@@ -132,6 +132,10 @@ def test_the_inventory_keeps_its_documented_order() -> None:
         *("/api/conversations/:phone/window", "/api/groups", "/api/groups/:groupId"),
         *("/api/groups/:groupId/invite-link", "/api/groups/:groupId/participants"),
         "/api/groups/:groupId/join-requests",
+        "/api/admin/consumers",
+        "/api/admin/consumers/:consumer",
+        *("/api/admin/deliveries", "/api/admin/deliveries/retry", "/api/admin/deliveries/discard"),
+        *("/api/admin/deliveries/:deliveryId", "/api/admin/erasures"),
     ]
 
 
@@ -141,8 +145,10 @@ def test_hidden_routes_are_telemetry_and_open_routes_check_for_themselves() -> N
     }
 
     assert by_posture[Posture.HIDDEN] == {"/status", "/metrics", "/debug/diagnostics"}
+    assert all(label.startswith("/api/admin/") for label in by_posture[Posture.ADMIN])
     assert by_posture[Posture.OPEN] == {"/healthz", "/readyz", "/openapi.json", HOOK_LABEL}
     assert all(label.startswith("/api/") for label in by_posture[Posture.API])
+    assert not any(label.startswith("/api/admin") for label in by_posture[Posture.API])
 
 
 def test_the_config_reserves_every_path_of_the_table() -> None:

@@ -234,6 +234,7 @@ def _web(
         graph=outbound.graph,
         receiver=inbound.receiver,
         verify_token=secrets.verify_token,
+        record_key=secrets.app_secrets[0],
         acceptor=outbound.acceptor,
         route_labels=tuple(row.label for row in table),
         uptime_seconds=lambda: time.monotonic() - started,

@@ -159,7 +159,7 @@ class Web:
 
 
 def _needs_start(route: Route) -> bool:
-    return route.posture is Posture.API or route.label == HOOK_LABEL
+    return route.posture in {Posture.API, Posture.ADMIN} or route.label == HOOK_LABEL
 
 
 def _admit(route: Route, method: Method, access: Access) -> Handle:
@@ -173,6 +173,8 @@ def _admit(route: Route, method: Method, access: Access) -> Handle:
     """
     match route.posture:
         case Posture.HIDDEN if access is Access.NONE or route is UNMATCHED:
+            raise RouteNotFound
+        case Posture.ADMIN if access is not Access.ALL:
             raise RouteNotFound
         case Posture.API if access is Access.NONE:
             raise Unauthorized
