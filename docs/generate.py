@@ -341,7 +341,7 @@ def routes() -> str:
         item = document["paths"][re.sub(r"[:*](\w+)", r"{\1}", row.path)]
         for operation in row.operations:
             answers = item[operation.method.value.lower()]["responses"]
-            path = "HOOK" if row.label == HOOK_LABEL else row.label
+            path = "HOOK" if row.label == HOOK_LABEL else row.path
             path = re.sub(f"^{profile.service.api_prefix}(?=/)", "P", path)
             rows.append(
                 (

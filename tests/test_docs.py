@@ -38,6 +38,7 @@ from wats.testing import (
     serving,
     sign,
 )
+from wats.web.parts import HOOK_LABEL
 from wats.web.table import route_table
 
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
@@ -195,7 +196,7 @@ def test_every_route_is_documented() -> None:
     page = PAGES["docs/http-api.md"]
 
     for row in route_table(example_profile(), groups_enabled=True):
-        path = row.label.replace("/api/", "P/").replace("/webhook", "HOOK")
+        path = "HOOK" if row.label == HOOK_LABEL else row.path.replace("/api/", "P/")
         for operation in row.operations:
             assert f"| {operation.method.value} | `{path}` |" in page
 

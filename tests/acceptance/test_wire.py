@@ -320,9 +320,7 @@ ROUTES = [
     "/api/conversations/:phone/window",
 ]
 ADMIN_ROUTES = [
-    *("/api/admin/consumers", "/api/admin/consumers/:consumer", "/api/admin/deliveries"),
-    *("/api/admin/deliveries/retry", "/api/admin/deliveries/discard"),
-    *("/api/admin/deliveries/:deliveryId", "/api/admin/erasures"),
+    "/api/admin",
 ]
 GROUP_ROUTES = [
     *("/api/groups", "/api/groups/:groupId", "/api/groups/:groupId/invite-link"),

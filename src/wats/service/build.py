@@ -236,7 +236,7 @@ def _web(
         verify_token=secrets.verify_token,
         record_key=secrets.app_secrets[0],
         acceptor=outbound.acceptor,
-        route_labels=tuple(row.label for row in table),
+        route_labels=tuple(dict.fromkeys(row.label for row in table)),
         uptime_seconds=lambda: time.monotonic() - started,
         anonymous_document=build_document(table, profile=profile, complete=False),
         complete_document=build_document(table, profile=profile, complete=True),

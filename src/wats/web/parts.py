@@ -40,7 +40,7 @@ class Parts:
     Attributes:
         life: The phase of the service.
         store: `None` where persistence is switched off.
-        route_labels: The labels of the routes, in the order of the table.
+        route_labels: The labels of the routes, each once, in the order of the table.
         uptime_seconds: Returns for how long the service has been up.
         anonymous_document: The OpenAPI document for unauthenticated clients.
         complete_document: The OpenAPI document for callers with a token.

@@ -69,7 +69,7 @@ class Route:
     """One row: the pattern of the router, the label of telemetry, the posture, and the operations.
 
     In `path`, `:name` matches one segment and `*name` all that follow or are between, slashes
-    included. `label` is the template in metrics and inventories.
+    included. `label` is the template in metrics and inventories; rows may share one.
     """
 
     path: str

@@ -106,6 +106,6 @@ def routes(admin: str) -> tuple[Route, ...]:
     path = f"{admin}/consumers"
     one = f"{path}/:consumer"
     return (
-        Route(path, path, Posture.ADMIN, "admin", (listing,)),
-        Route(one, one, Posture.ADMIN, "admin", (changing,)),
+        Route(path, admin, Posture.ADMIN, "admin", (listing,)),
+        Route(one, admin, Posture.ADMIN, "admin", (changing,)),
     )

@@ -243,8 +243,8 @@ def routes(admin: str) -> tuple[Route, ...]:
     path = f"{admin}/deliveries"
     shown = f"{path}/:deliveryId"
     return (
-        Route(path, path, Posture.ADMIN, "admin", (listing,)),
-        Route(f"{path}/retry", f"{path}/retry", Posture.ADMIN, "admin", (retrying,)),
-        Route(f"{path}/discard", f"{path}/discard", Posture.ADMIN, "admin", (discarding,)),
-        Route(shown, shown, Posture.ADMIN, "admin", (one,)),
+        Route(path, admin, Posture.ADMIN, "admin", (listing,)),
+        Route(f"{path}/retry", admin, Posture.ADMIN, "admin", (retrying,)),
+        Route(f"{path}/discard", admin, Posture.ADMIN, "admin", (discarding,)),
+        Route(shown, admin, Posture.ADMIN, "admin", (one,)),
     )

@@ -126,4 +126,4 @@ def routes(admin: str) -> tuple[Route, ...]:
         problems=(400, 413),
     )
     path = f"{admin}/erasures"
-    return (Route(path, path, Posture.ADMIN, "admin", (erasing,)),)
+    return (Route(path, admin, Posture.ADMIN, "admin", (erasing,)),)
