@@ -25,15 +25,17 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 
 
 @pytest.mark.skipif(not is_installed("curl"), reason="curl is not installed")
-def test_the_message_that_is_shown_is_sent_once(reader: Reader) -> None:
+def test_the_message_that_is_shown_is_sent_once_and_the_file_each_time(reader: Reader) -> None:
     reader.start(SIMULATE)
 
-    first, second = (reader.succeed(PAGES["docs/http-api.md"])[-1].out for _ in range(2))
+    first, second = (reader.succeed(PAGES["docs/http-api.md"]) for _ in range(2))
 
-    assert json.loads(first)["messages"]
-    assert second == first
+    assert json.loads(first[0].out)["messages"]
+    assert second[0].out == first[0].out
+    assert json.loads(first[1].out)["id"] != json.loads(second[1].out)["id"]
     _, state = request(f"{reader.meta_url}/_simulator/state")
-    assert json.loads(state)["sends"] == 1
+    counts = json.loads(state)
+    assert (counts["sends"], counts["uploads"]) == (1, 2)
 
 
 def test_a_webhook_gets_the_counts_that_are_shown(reader: Reader) -> None:

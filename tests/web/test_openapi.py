@@ -67,7 +67,7 @@ def test_the_public_document_omits_hidden_routes() -> None:
     for row in route_table(PROFILE, groups_enabled=True):
         hidden = row.posture is Posture.HIDDEN or row.label == "/webhook"
         assert (row.path in built["paths"]) <= (not hidden)
-    assert len(built["paths"]) == 12
+    assert len(built["paths"]) == 16
 
 
 def test_operations_have_names_of_their_own() -> None:
@@ -134,6 +134,7 @@ def test_the_bodies_of_our_own_have_the_preference_for_strict_handling() -> None
     group = "/api/groups/{groupId}"
     assert with_preference == {
         ("/api/messages/text", "post"),
+        ("/api/messages/{id}/read", "post"),
         ("/api/groups", "post"),
         (group, "post"),
         (f"{group}/participants", "delete"),
@@ -151,6 +152,17 @@ def test_a_message_is_one_of_two_things() -> None:
             {"$ref": "#/components/schemas/ReadMark"},
         ]
     }
+
+
+def test_an_upload_is_a_form_and_a_read_mark_needs_no_body() -> None:
+    paths = document()["paths"]
+
+    upload = paths["/api/media"]["post"]["requestBody"]
+    mark = paths["/api/messages/{id}/read"]["post"]["requestBody"]
+    assert list(upload["content"]) == ["multipart/form-data"]
+    assert (upload["required"], mark["required"]) == (True, False)
+    content = paths["/api/media/{mediaId}/content"]["get"]["responses"]["200"]["content"]
+    assert list(content) == ["*/*"]
 
 
 def test_the_document_names_the_service() -> None:

@@ -19,6 +19,7 @@ Ask: TypeAlias = Mapping[str, object]
 
 MAX_TEXT_LENGTH: Final = 4096
 TEXT_MALFORMED: Final = "Text message body is invalid."
+READ_MARK_MALFORMED: Final = "Read mark body is invalid."
 GRAPH_MALFORMED: Final = "Message body is invalid or unsupported."
 
 PHONE_PATTERN: Final = r"\+?[0-9]{1,15}"
@@ -94,6 +95,21 @@ def parse_graph_message(body: bytes, *, groups_enabled: bool) -> Outgoing | None
     to = ask["to"] if "to" in ask else ask["recipient"]
     recipient = digits_of(to) if "to" in ask and not is_group else to
     return Outgoing(type=ask["type"], recipient=recipient, is_group=is_group)
+
+
+def parse_read_mark(body: bytes, *, strict: bool = False) -> bool:
+    """Return whether *body*, which may be empty, asks for a typing indicator.
+
+    Raises:
+        MalformedRequest: The body is not valid; `details` hold every mistake.
+    """
+    ask = parse_object(body, READ_MARK_MALFORMED) if body else {}
+    typing = ask.get("typing", False)
+    mistakes = [*unknown_keys(ask, ("typing",), strict=strict)]
+    if not isinstance(typing, bool):
+        mistakes.append(Detail("typing", "must be true or false"))
+    refuse(mistakes, READ_MARK_MALFORMED)
+    return typing is True
 
 
 def parse_object(body: bytes, message: str) -> dict[str, Any]:
