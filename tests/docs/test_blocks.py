@@ -122,7 +122,13 @@ OWNERS = [
         *(ERRORS, "json", "Errors", Way.COMPARED),
         f"{OF_HTTP}an_invalid_request_gets_the_error_that_is_shown",
     ),
-    Owner(API, "sh", "", Way.RUN, f"{OF_HTTP}the_message_that_is_shown_is_sent_once"),
+    Owner(
+        API,
+        "sh",
+        "",
+        Way.RUN,
+        f"{OF_HTTP}the_message_that_is_shown_is_sent_once_and_the_file_each_time",
+    ),
     Owner(
         *(API, "json", "The webhook", Way.COMPARED),
         f"{OF_HTTP}a_webhook_gets_the_counts_that_are_shown",
