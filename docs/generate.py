@@ -5,6 +5,7 @@ the data in the source, and run `.venv/bin/python docs/generate.py`.
 """
 
 import ast
+import json
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +24,11 @@ from wats.faults import Fault
 from wats.graph.errors import PERMISSION_CODES, RULES
 from wats.inbound import content
 from wats.inbound.normalize import FIELDS
+from wats.inspection import meta
 from wats.inspection.checklist import ITEMS
+from wats.inspection.setup import PROMISES
+from wats.log_format import LEVELS, LogLevel
+from wats.outbound.composers.describe import as_markdown as composers
 from wats.simulator.recipients import as_markdown
 from wats.store.records import TRANSITIONS, DeliveryState
 from wats.telemetry.contract.families import FAMILIES, SPANS
@@ -39,6 +44,7 @@ from wats.web.table import route_table
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/wats"
+TOPICS = SOURCE / "cli/topics.json"
 PAGES = (ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md")))
 
 _BLOCK = re.compile(
@@ -66,7 +72,8 @@ HTTP_MEANINGS = {
     "hexadecimal digits.",
     "invalid_verify_token": "Challenge: `hub.verify_token` is not the configured one.",
     "length_required": "The upload of a file has no `Content-Length`.",
-    "malformed_body": "The body is invalid; `details` lists every invalid field with the reason.",
+    "malformed_body": "The body is invalid; `details` lists every invalid field with the reason, "
+    "up to 100 fields.",
     "malformed_http": "The bytes are not a valid HTTP/1.x request, or its head is larger than "
     "64 KiB. The connection is closed.",
     "malformed_json": "The body is not JSON, or is nested deeper than 512 levels.",
@@ -424,6 +431,15 @@ def states() -> str:
     return _table(("State", "Meaning", "Can become"), rows)
 
 
+def log_levels() -> str:
+    """Return the log events of each level."""
+    rows = [
+        (_code(level.value), ", ".join(_code(each) for each, its in LEVELS.items() if its is level))
+        for level in LogLevel
+    ]
+    return _table(("Level", "Events"), [row for row in rows if row[1]])
+
+
 def alerts() -> str:
     """Return the alerts, with severity and delay."""
     groups = yaml.safe_load((ROOT / "operators/rules.yml").read_text("utf-8"))["groups"]
@@ -450,6 +466,16 @@ def checklist() -> str:
     return _table(("Item", "Requirement", "Checked by"), rows)
 
 
+def setup() -> str:
+    """Return the items that `wats doctor` checks in addition to the checklist."""
+    rows = [(_code(name), promise) for name, promise in PROMISES.items()]
+    rows += [
+        (_code(name), promise + ("" if name in meta.WITHOUT_TOKEN else " (`--live`)"))
+        for name, promise in meta.PROMISES.items()
+    ]
+    return _table(("Item", "Requirement"), rows)
+
+
 def layers() -> str:
     """Return the layers of imports, as the linter enforces them."""
     project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -466,6 +492,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "buckets": buckets,
     "checklist": checklist,
     "commands": commands,
+    "composers": composers,
     "contents": contents,
     "families": families,
     "faults": faults,
@@ -475,9 +502,11 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "kinds": kinds,
     "labels": labels,
     "layers": layers,
+    "log-levels": log_levels,
     "recipients": as_markdown,
     "reply-errors": reply_errors,
     "routes": routes,
+    "setup": setup,
     "spans": spans,
     "start-codes": start_codes,
     "states": states,
@@ -596,6 +625,29 @@ def render(page: str) -> str:
     )
 
 
+def topics() -> str:
+    """Return the topics of `wats help` as JSON: the beginning of each page of `docs/`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    pages = {path.stem: path for path in sorted((ROOT / "docs").glob("*.md"))}
+    found = {
+        name: _topic(path.read_text("utf-8"), f"{project['urls']['Homepage']}/docs/{path.name}")
+        for name, path in pages.items()
+        if name != "index"
+    }
+    return json.dumps(found, ensure_ascii=False, indent=1) + "\n"
+
+
+def _topic(page: str, url: str) -> dict[str, object]:
+    by_hand = _BLOCK.sub("", page)
+    beginning, *sections = re.split(r"^## (.+)$", by_hand, flags=re.MULTILINE)
+    title, _, text = beginning.partition("\n")
+    text = re.sub(r"^\|.*\n", "", text, flags=re.MULTILINE)  # tables
+    text = re.sub(r"\[(.+?)\]\([^)]+\)", r"\1", text)  # links
+    text = re.sub(r"\n{3,}", "\n\n", text).strip()
+    return {"title": title.removeprefix("# "), "text": text, "sections": sections[::2], "url": url}
+
+
 if __name__ == "__main__":
+    TOPICS.write_text(topics(), "utf-8")
     for path in PAGES:
         path.write_text(render(path.read_text("utf-8")), "utf-8")

@@ -162,15 +162,16 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @dataclass
 class Counterfeit:
-    """A server on loopback that returns a configured response for each path, and otherwise 404."""
+    """A server on loopback with a response for each path, and one for all others."""
 
     answers: dict[str, tuple[int, Mapping[str, str], bytes]]
     asked: list[tuple[str, str, Mapping[str, str]]]
     url: str = ""
+    everywhere: tuple[int, Mapping[str, str], bytes] = (404, {}, b"{}")
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         self.asked.append((request.command, request.path, dict(request.headers.items())))
-        status, headers, body = self.answers.get(request.path, (404, {}, b"{}"))
+        status, headers, body = self.answers.get(request.path, self.everywhere)
         request.send_response_only(status)
         for name, value in {"Content-Length": str(len(body)), **headers}.items():
             request.send_header(name, value)

@@ -8,6 +8,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+import yaml
+
 from wats.testing import APP_SECRET, BEARER_TOKEN, VERIFY_TOKEN
 
 ROOT = Path(__file__).parents[1]
@@ -139,11 +141,21 @@ def spans(text: str) -> list[str]:
     return re.findall(r"`([^`\n]+)`", without_blocks)
 
 
+def example_config() -> str:
+    """Return the first config of docs/configuration.md, with the simulator and the echo bot."""
+    config = yaml.safe_load(blocks("docs/configuration.md", "yaml")[0])
+    profile = config["profiles"][config["defaultProfile"]]
+    profile["graph"]["baseUrl"] = "http://127.0.0.1:9900"
+    profile["whatsapp"]["phoneNumberId"] = "15551234567"
+    profile["handlers"] = ["orders:on_update"]
+    text: str = yaml.safe_dump(config)
+    return text
+
+
 def lay_out(folder: Path) -> set[str]:
     """Write the examples of the pages into *folder*, and return the names of the modules in it.
 
-    Examples are written to the files that their first lines name, the README's config to the name
-    given in the README, and its secrets are those for tests.
+    Examples are written to the files that their first lines name; the secrets are those for tests.
     """
     names = set()
     for page in ("README.md", "docs/handlers.md", "docs/telemetry.md"):
@@ -152,6 +164,6 @@ def lay_out(folder: Path) -> set[str]:
             assert name is not None, "The first line of an example names its file."
             names.add(name[1])
             (folder / f"{name[1]}.py").write_text(block)
-    (folder / "wats.config.yaml").write_text(blocks("README.md", "yaml")[0])
+    (folder / "wats.config.yaml").write_text(example_config())
     (folder / ".env").write_text("".join(f"{key}={SECRETS[key]}\n" for key in SECRETS))
     return names

@@ -68,7 +68,7 @@ def test_only_a_missing_package_of_an_extra_has_a_command(error, command) -> Non
 
 @pytest.mark.parametrize("package", ["rich", "prometheus_client"])
 def test_status_without_its_extra_names_the_command_that_installs_it(package) -> None:
-    result = run_without(package, "status", "http://127.0.0.1:9")
+    result = run_without(package, "status", "--url", "http://127.0.0.1:9")
 
     assert (result.code, result.out) == (1, "")
     assert result.err == (

@@ -134,3 +134,22 @@ def test_a_forked_process_writes_lines_of_its_own_only() -> None:
     )
 
     assert sorted(ended.stderr.splitlines()) == ['{"process":"child"}', '{"process":"parent"}']
+
+
+def test_a_line_at_the_end_of_the_interpreter_does_not_keep_the_process() -> None:
+    code = """
+from wats.log import write_json_line
+
+class Late:
+    def __init__(self):
+        self.write, self.me = write_json_line, self
+
+    def __del__(self):
+        self.write({"event": "wats.library.log"})
+
+late = Late()
+"""
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=30, check=True)
+
+    assert done.stderr == b""

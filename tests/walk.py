@@ -58,6 +58,7 @@ class Server:
 
     def __init__(self, command: list[str], name: str, folder: Path, **options: Any) -> None:
         self.name = name
+        self._reloads = "--reload" in command[-1]
         self._out, self._err = folder / f"{name}.out", folder / f"{name}.err"
         with self._out.open("w") as out, self._err.open("w") as err:
             self._process = subprocess.Popen(
@@ -92,7 +93,8 @@ class Server:
         if (line := re.search(r'^\{"event".*$', self.out, flags=re.MULTILINE)) is None:
             self.kill()
             return
-        os.kill(json.loads(line[0])["pid"], signal.SIGINT)
+        pid = json.loads(line[0])["pid"]
+        os.kill(parent_of(pid) if self._reloads else pid, signal.SIGINT)
         assert self._process.wait(LONGEST_SECONDS) == 0, self.err
 
     def kill(self) -> None:
@@ -221,6 +223,8 @@ class Reader:
         )
         self.servers[name] = server
         server.wait_until_ready()
+        for variables in re.findall(r"^ *(export .+)$", server.err, flags=re.MULTILINE):
+            assert self.run(variables).code == 0  # it asks its reader to do so
         return server
 
     def on_free_port(self, command: str) -> str:
@@ -298,6 +302,11 @@ def wait_for(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.02)
+
+
+def parent_of(pid: int) -> int:
+    """Return the process that started *pid*."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def section(text: str, heading: str) -> str:

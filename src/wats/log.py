@@ -19,6 +19,7 @@ from typing import Final, TextIO, TypeAlias
 import msgspec
 
 from wats.clock import to_iso, utc_now
+from wats.log_format import LOG_FORM
 
 Log: TypeAlias = Callable[[Mapping[str, object]], None]
 """Writes one event to the log."""
@@ -71,6 +72,8 @@ class LineWriter:
 
     def _ensure_thread(self) -> bool:
         if not self._is_running:
+            if sys.is_finalizing():  # a new thread would never run, and be waited for
+                return False
             if not self._is_registered:
                 self._is_registered = True
                 atexit.register(self.drain)
@@ -110,7 +113,7 @@ class LineWriter:
 
     def _report(self, count: int) -> None:
         line = {"event": "wats.log.dropped", "count": count, "at": to_iso(utc_now())}
-        if _write(self._stream(), _line(line)):
+        if _write(self._stream(), LOG_FORM.line(line) or ""):
             with self._lock:
                 self._dropped -= count
 
@@ -154,13 +157,19 @@ _STDOUT: Final = LineWriter(lambda: sys.stdout)
 
 
 def write_json_line(event: Mapping[str, object]) -> None:
-    """Write *event* to stderr as one line of JSON."""
-    _STDERR.write(_line(event))
+    """Write *event* to stderr as one line, of JSON unless the log has another form."""
+    if (line := LOG_FORM.line(event)) is not None:
+        _STDERR.write(line)
 
 
 def write_text(text: str) -> None:
     """Write *text* to stderr, for a person."""
     _STDERR.write(text)
+
+
+def print_line(line: str) -> None:
+    """Write *line* to stdout, for a person."""
+    _STDOUT.write(f"{line}\n")
 
 
 def announce(event: str, **facts: object) -> None:

@@ -1,8 +1,10 @@
 """Importing the functions that a config file names, and why one cannot be imported."""
 
 import importlib
+import importlib.util
 import re
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +37,23 @@ def import_reference(reference: str) -> object:
         except BaseException as error:
             raise ImportFailed(f"{module_name!r} has no {path!r}") from error
     return found
+
+
+def sources_of(reference: str) -> Sequence[Path]:
+    """Return the folders, or the file, of the top-level package of *reference*, if it exists.
+
+    Nothing is imported.
+    """
+    importlib.invalidate_caches()
+    try:
+        spec = importlib.util.find_spec(reference.partition(":")[0].partition(".")[0])
+    except (ImportError, ValueError):
+        return ()
+    if spec is None:
+        return ()
+    if spec.submodule_search_locations is not None:
+        return [Path(each) for each in spec.submodule_search_locations]
+    return [Path(spec.origin)] if spec.has_location and spec.origin is not None else ()
 
 
 def reason_of(error: BaseException) -> str:

@@ -151,8 +151,11 @@ class Handler:
 
 
 @pytest.fixture(autouse=True)
-def end_stubborn_calls():
-    """Let the handlers that swallow every cancellation end with the test."""
+async def end_stubborn_calls():
+    """Let the handlers that swallow every cancellation end with the test.
+
+    It is async, because the loop of a test closes before other fixtures end, and would wait.
+    """
     is_over.clear()
     yield
     is_over.set()

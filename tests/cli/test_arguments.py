@@ -84,7 +84,7 @@ def test_a_misspelt_name_has_a_hint(wats, arguments: list[str], hint: str) -> No
         (["serve", f"--sandbox={CANARY}"], "'--sandbox' does not take a value."),
         (["simulate", "--duplicates", CANARY], "Must be a number in the range 0<=x<=1."),
         (["simulate", "--duplicates", "7"], "Must be a number in the range 0<=x<=1."),
-        (["status", CANARY], "Must be an http or https URL"),
+        (["status", "--url", CANARY], "Must be an http or https URL"),
         (["token", "--env", CANARY], "Must be the name of an environment variable."),
         (["database", "copy", CANARY, CANARY], "must begin with 'sqlite:///'"),
     ],

@@ -74,9 +74,53 @@ def test_a_config_that_cannot_be_read_is_named_with_the_cause(wats) -> None:
     assert f"'{path}' cannot be read: no such file. (file_read_error)" in result.err
 
 
-@pytest.mark.parametrize("arguments", [[], ["a.yaml", "--config", "b.yaml"]], ids=["none", "two"])
-def test_one_file_must_be_named(wats, arguments) -> None:
-    result = wats.invoke("config", "validate", *arguments)
+def test_two_files_are_an_error(wats) -> None:
+    result = wats.invoke("config", "validate", "a.yaml", "--config", "b.yaml")
 
     assert result.code != 0
-    assert "Give the path of exactly one config file." in result.err
+    assert "Give the path of one config file." in result.err
+
+
+def test_the_config_of_the_working_directory_is_checked(wats, monkeypatch) -> None:
+    wats.config.rename(wats.folder / "wats.config.yaml")
+    monkeypatch.chdir(wats.folder)
+
+    assert wats.invoke("config", "validate").out.startswith("config valid\n")
+
+
+def test_without_a_config_the_error_names_the_ways_to_give_one(wats, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    result = wats.invoke("config", "validate")
+
+    assert result.code == 1
+    assert "WATS_CONFIG" in result.err
+
+
+def test_a_valid_config_is_printed_as_one_json_document(wats) -> None:
+    result = wats.invoke("config", "validate", str(wats.config), "--json")
+
+    assert (result.code, result.err) == (0, "")
+    shown = json.loads(result.out)
+    assert list(shown) == ["valid", "issues", "defaultProfile", "profiles"]
+    assert (shown["valid"], shown["issues"], shown["defaultProfile"]) == (True, [], "local")
+    assert shown["profiles"]["local"]["auth"] == {"accessToken": {"env": "[REDACTED]"}}
+    assert "canary" not in result.out
+
+
+def test_the_mistakes_of_a_config_are_printed_as_one_json_document(wats) -> None:
+    wats.write(graph={"apiVersion": "a-canary", "baseUrl": "https://graph.example"})
+
+    result = wats.invoke("config", "validate", str(wats.config), "--json")
+
+    assert (result.code, result.err) == (1, "")
+    assert json.loads(result.out) == {
+        "valid": False,
+        "issues": [
+            {
+                "code": "invalid_api_version",
+                "path": "$.profiles.local.graph.apiVersion",
+                "reason": "Must be a version such as 'v25.0'.",
+            }
+        ],
+    }

@@ -18,10 +18,10 @@ STATUS = {
 METRICS = b'http_requests_total{route="/webhook"} 7\n'
 CONTROL = "\x1b[2J\x1b]0;canary\x07\x9b31m\u202e\r"
 COMMANDS = {
-    "status": ["status"],
-    "doctor": ["doctor", "--telemetry"],
-    "doctor --json": ["doctor", "--json", "--telemetry"],
-    "support-bundle": ["support-bundle", "--telemetry"],
+    "status": ["status", "--url"],
+    "doctor": ["doctor", "--url"],
+    "doctor --json": ["doctor", "--json", "--url"],
+    "support-bundle": ["support-bundle", "--url"],
 }
 DOCUMENTS = {
     "not JSON": b"\xff\xfe{",

@@ -5,16 +5,23 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from wats.cli.options import Credentials, credential_options
+from wats.cli.options import ServiceAccess, service_options
 
 TOKEN = "a-telemetry-token-canary"
 
 
 @click.command()
-@credential_options
-def show(credentials: Credentials) -> None:
+@service_options
+def show(access: ServiceAccess) -> None:
     """Show the token, as no real command does."""
-    click.echo(credentials.token().reveal())
+    click.echo(access.token().reveal())
+
+
+@click.command()
+@service_options
+def where(access: ServiceAccess) -> None:
+    """Show the URL of the service."""
+    click.echo(access.url())
 
 
 @pytest.fixture
@@ -97,3 +104,91 @@ def test_a_config_that_cannot_be_used_is_reported(run, wats) -> None:
 
     assert result.exit_code == 1
     assert "missing_secret" in result.output
+
+
+@pytest.fixture
+def folder(wats, monkeypatch) -> Path:
+    """A working directory with a config under the name that is found."""
+    monkeypatch.chdir(wats.folder)
+    monkeypatch.delenv("WATS_CONFIG", raising=False)
+    wats.config.unlink()
+    wats.config = wats.folder / "wats.config.yaml"
+    wats.write()
+    folder: Path = wats.folder
+    return folder
+
+
+def ask(*arguments: str, **environ: str) -> str:
+    return CliRunner().invoke(where, arguments, env=environ).output
+
+
+def test_the_config_of_the_working_directory_is_found(folder, run) -> None:
+    assert ask() == "http://127.0.0.1:8787\n"
+    assert run(**SECRETS).output == "a-service-token-canary\n"
+
+
+def test_a_variable_names_the_config_and_an_option_takes_precedence(folder, wats) -> None:
+    text = wats.config.read_text()
+    for name, port in (("one.json", "8001"), ("two.json", "8002")):
+        (folder / name).write_text(text.replace("8787", port))
+
+    assert ask(WATS_CONFIG="one.json") == "http://127.0.0.1:8001\n"
+    assert ask("--config", "two.json", WATS_CONFIG="one.json") == "http://127.0.0.1:8002\n"
+
+
+def test_a_variable_that_names_no_file_is_an_error_with_its_path(folder) -> None:
+    assert "'elsewhere.yaml' cannot be read: no such file." in ask(WATS_CONFIG="elsewhere.yaml")
+
+
+def test_without_config_and_url_the_error_names_all_ways_to_give_one(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WATS_CONFIG", raising=False)
+
+    for name in ("--url", "--config", "WATS_CONFIG", "wats.config.yaml", "wats init"):
+        assert name in " ".join(ask().split())
+
+
+def test_a_url_needs_no_config(folder) -> None:
+    (folder / "wats.config.yaml").write_text("canary")
+
+    assert ask("--url", "https://gateway.example/wats/") == "https://gateway.example/wats\n"
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("0.0.0.0", "http://127.0.0.1:8787"),
+        ("::", "http://[::1]:8787"),
+        ("::1", "http://[::1]:8787"),
+        ("10.0.0.7", "http://10.0.0.7:8787"),
+    ],
+)
+def test_the_url_of_a_service_is_one_at_which_it_can_be_reached(folder, wats, host, url) -> None:
+    wats.config.write_text(wats.config.read_text().replace('127.0.0.1", "port', f'{host}", "port'))
+
+    assert ask() == f"{url}\n"
+
+
+def test_the_env_file_next_to_the_config_is_found(folder, run) -> None:
+    lines = "".join(f"{name}={value}\n" for name, value in SECRETS.items())
+    (folder / "wats.env").write_text(lines)
+
+    assert run().output == "a-service-token-canary\n"
+
+
+def test_an_env_file_that_is_named_replaces_the_one_that_is_found(folder, run) -> None:
+    lines = "".join(f"{name}={value}\n" for name, value in SECRETS.items())
+    (folder / "wats.env").write_text("not an env file\n")
+    (folder / "other.env").write_text(lines)
+
+    assert run("--env-file", "other.env").output == "a-service-token-canary\n"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://user:canary@127.0.0.1", "ftp://127.0.0.1", "canary", "http://127.0.0.1/?canary"]
+)
+def test_a_url_that_is_invalid_is_not_shown(url) -> None:
+    shown = ask("--url", url)
+
+    assert "--url" in shown
+    assert "canary" not in shown

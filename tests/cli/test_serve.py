@@ -1,9 +1,12 @@
 import json
+import os
+import pty
 import re
 import shlex
 import socket
 import sqlite3
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -241,8 +244,11 @@ def test_a_database_that_cannot_be_opened(wats, what, cause, workers) -> None:
     assert clean_failure(result) == f"{head}\n  persistence.url: '{what}': {cause}\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["--paas"]])
-def test_either_a_config_or_the_sandbox(wats, arguments) -> None:
+@pytest.mark.parametrize("arguments", [[], ["--paas"], ["--show"]])
+def test_either_a_config_or_the_sandbox(wats, tmp_path, monkeypatch, arguments) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+
     result = wats.invoke("serve", *arguments)
 
     assert result.code != 0
@@ -251,13 +257,13 @@ def test_either_a_config_or_the_sandbox(wats, arguments) -> None:
 
 
 def test_the_sandbox_sends_and_receives(wats) -> None:
-    with wats.running("serve", "--sandbox", "--port", "0") as service:
+    with wats.running("serve", "--sandbox", "--show", "--port", "0") as service:
         assert service.process.stderr is not None
         greeting = ""
         while "Stop the sandbox with" not in greeting:
             greeting += service.process.stderr.readline()
         (token,) = re.findall(r"TOKEN=(\S+)", greeting)
-        (meta,) = re.findall(r"(http://\S+)/_simulator", greeting)
+        (meta,) = re.findall(r"META=(\S+)", greeting)
         headers = {"authorization": f"Bearer {token}"}
 
         code, sent = fetch(
@@ -281,10 +287,13 @@ def test_the_sandbox_sends_and_receives(wats) -> None:
         assert {item["waMessageId"] for item in listed["items"]} == {wamid, *written["ids"]}
         window = f"{service.url}/api/conversations/15550001234/window"
         assert fetch(window, headers=headers)[1]["open"] is True
+        shown = fetch(f"{meta}/_simulator/messages")[1]["messages"]
+        assert [each["text"] for each in shown] == ["Hello", "Hi!"]
         ended = service.end()
 
     assert ended.code == 0
     assert "Traceback" not in ended.err
+    assert [line.partition(": ")[2] for line in ended.out.splitlines()] == ["Hello", "Hi!"]
     # It leaves no file in the folder in which it ran.
     assert list(wats.folder.glob("*.db*")) == []
 
@@ -312,3 +321,84 @@ def test_a_webhook_outlives_the_process_that_took_it(wats) -> None:
             dispatched.append(answer[1]["dispatched"])
 
     assert dispatched == [1, 0]
+
+
+def rejected(url: str) -> int:
+    return fetch(f"{url}/webhooks/whatsapp", {"object": "x"}, {"x-hub-signature-256": "sha256=0"})[
+        0
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "pattern"),
+    [
+        ([], r'\{"event":"wats\.webhook\.rejected",.*\}\n'),
+        (["--log-format", "console"], r"[0-9:]{8} WARNING wats\.webhook\.rejected reason=\w+\n"),
+        (["--log-level", "error"], ""),
+    ],
+)
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_log_has_the_chosen_format_and_level(wats, options, pattern, workers) -> None:
+    words = ("serve", "--config", str(wats.config), "--port", "0", "--workers", workers)
+
+    with wats.running(*words, *options) as service:
+        assert rejected(service.url) == 400
+        ended = service.end()
+
+    assert re.fullmatch(pattern, ended.err)
+
+
+def test_the_log_is_for_people_if_stderr_is_a_terminal(wats) -> None:
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "wats", "serve", "--config", str(wats.config), "--port", "0"]
+    with subprocess.Popen(
+        command, cwd=wats.folder, env=wats.environ, stdout=subprocess.PIPE, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        assert process.stdout is not None
+        try:
+            url = json.loads(process.stdout.readline())["url"]
+            assert rejected(url) == 400
+            written = os.read(ours, 1000).decode()
+        finally:
+            process.terminate()
+        assert process.wait(30) == 0
+    os.close(ours)
+
+    assert " WARNING wats.webhook.rejected reason=" in written
+
+
+def test_the_config_of_the_working_directory_is_served(wats) -> None:
+    wats.config.rename(wats.folder / "wats.config.yaml")
+
+    with wats.running("serve", "--port", "0") as service:
+        assert fetch(f"{service.url}/readyz")[0] == 200
+
+
+def test_handlers_of_options_are_called_in_addition_to_those_of_the_config(wats) -> None:
+    (wats.folder / "orders.py").write_text(
+        "async def one(update): print('one', flush=True)\n"
+        "async def two(update): print('two', flush=True)\n"
+    )
+    wats.write(handlers=["orders:one"])
+    words = ("serve", "--config", str(wats.config), "--port", "0")
+    entry = {"id": "1", "time": 1_790_000_000, "changes": []}
+    entry["changes"] = [{"field": "account_update", "value": {"event": "X"}}]
+    body = {"object": "whatsapp_business_account", "entry": [entry]}
+    signed = {
+        "x-hub-signature-256": sign(json.dumps(body).encode(), wats.environ["WATS_APP_SECRET"])
+    }
+
+    with wats.running(*words, "--handler", "orders:two", "--handler", "orders:one") as service:
+        assert fetch(f"{service.url}/webhooks/whatsapp", body, signed)[0] == 200
+        ended = service.end()
+
+    assert sorted(ended.out.split()) == ["one", "two"]
+
+
+def test_a_handler_that_is_not_a_reference_is_refused(wats) -> None:
+    result = wats.run("serve", "--config", str(wats.config), "--handler", "canary")
+
+    assert "--handler: Must be 'package.module:function'. (invalid_handlers)" in clean_failure(
+        result
+    )

@@ -39,3 +39,30 @@ def test_a_simulator_needs_a_config(wats) -> None:
 
     assert result.code != 0
     assert "--config" in result.err
+
+
+def test_a_simulator_shows_the_messages_of_the_phone(wats) -> None:
+    command = ("simulate", "--config", str(wats.config), "--port", "0", "--show")
+    with wats.running(*command) as meta:
+        body = json.dumps({"from": "15550002222", "text": "Hi\x1b[2J"}).encode()
+        urllib.request.urlopen(f"{meta.url}/_simulator/inbound", data=body).close()  # noqa: S310 - our own
+        ended = meta.end()
+
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.endswith(r" 15550002222 → 15550001111: Hi\x1b[2J" + "\n")
+    assert ended.out.count("\n") == 1
+
+
+def test_a_simulator_goes_on_although_its_lines_are_not_read(wats) -> None:
+    command = ("simulate", "--config", str(wats.config), "--port", "0", "--show")
+    wish = {"from": "15550002222", "text": "Hi" * 100, "count": 5_000}
+    with wats.running(*command) as meta:
+        url = f"{meta.url}/_simulator/"
+        body = json.dumps(wish).encode()
+        urllib.request.urlopen(url + "inbound", data=body, timeout=30).close()  # noqa: S310 - our own
+        with urllib.request.urlopen(url + "messages?limit=1", timeout=30) as answer:  # noqa: S310
+            assert json.load(answer)["cursor"] == 5_000
+        ended = meta.end()
+
+    assert ended.code == 0
+    assert '{"event":"wats.log.dropped","count":' in ended.out

@@ -25,12 +25,12 @@ ENTER, LEAVE = "\x1b[?1049h", "\x1b[?1049l"
 
 
 def command(service, *arguments: str) -> list[str]:
-    words = ["status", service.url, "--config", str(service.config), *arguments]
+    words = ["status", "--url", service.url, "--config", str(service.config), *arguments]
     return [sys.executable, "-m", "wats", *words]
 
 
 def test_a_service_is_shown_once(service) -> None:
-    result = service.ask("status", service.url)
+    result = service.ask("status", "--url", service.url)
 
     assert (result.code, result.err) == (0, "")
     lines = result.out.splitlines()
@@ -55,7 +55,7 @@ def test_no_variable_causes_color_in_a_pipe_or_a_failure(service, monkeypatch, c
     }.items():
         monkeypatch.setenv(name, value)
 
-    result = service.ask("status", service.url)
+    result = service.ask("status", "--url", service.url)
 
     assert (result.code, result.err) == (0, "")
     assert "\x1b" not in result.out
@@ -63,7 +63,7 @@ def test_no_variable_causes_color_in_a_pipe_or_a_failure(service, monkeypatch, c
 
 
 def test_a_wrong_token_is_reported(service) -> None:
-    result = service.ask("status", service.url, "--token-env", "WATS_VERIFY_TOKEN")
+    result = service.ask("status", "--url", service.url, "--token-env", "WATS_VERIFY_TOKEN")
 
     assert (result.code, result.out) == (1, "")
     assert result.err == (
@@ -73,7 +73,7 @@ def test_a_wrong_token_is_reported(service) -> None:
 
 @pytest.mark.parametrize("options", [[], ["--watch"]])
 def test_a_service_is_not_watched_without_a_valid_token(service, counterfeit, options) -> None:
-    result = service.ask("status", counterfeit.url, *options)
+    result = service.ask("status", "--url", counterfeit.url, *options)
 
     assert result.code == 1
     assert "not a wats service" in result.err
@@ -82,7 +82,7 @@ def test_a_service_is_not_watched_without_a_valid_token(service, counterfeit, op
 def test_a_server_other_than_wats_is_reported(service, counterfeit) -> None:
     counterfeit.answers = dict.fromkeys(("/status", "/metrics"), (200, {}, b"<html>"))
 
-    result = service.ask("status", counterfeit.url)
+    result = service.ask("status", "--url", counterfeit.url)
 
     assert (result.code, result.out) == (1, "")
     assert "not from wats" in result.err
@@ -91,7 +91,7 @@ def test_a_server_other_than_wats_is_reported(service, counterfeit) -> None:
 def test_a_service_that_fails(service, counterfeit) -> None:
     counterfeit.answers["/status"] = (502, {}, b"")
 
-    assert "responds with 502" in service.ask("status", counterfeit.url).err
+    assert "responds with 502" in service.ask("status", "--url", counterfeit.url).err
 
 
 def test_into_a_pipe_frames_are_written_one_after_the_other(service) -> None:
@@ -223,7 +223,7 @@ def test_a_plain_terminal_gets_plain_frames(service) -> None:
 
 
 def test_a_service_that_restarts_is_waited_for(service, counterfeit) -> None:
-    result = service.ask("support-bundle", "--telemetry", service.url)
+    result = service.ask("support-bundle", "--url", service.url)
     assert result.code == 0
     words = [*command(service, "--watch", "--interval", "0.1")]
     words[words.index(service.url)] = counterfeit.url
@@ -259,4 +259,4 @@ def test_a_signal_to_end_leaves_the_terminal_as_it_was(service) -> None:
 
 @pytest.mark.parametrize("interval", ["0", "-1", "0.01", "soon"])
 def test_an_interval_has_bounds(service, interval) -> None:
-    assert service.ask("status", service.url, "--watch", "--interval", interval).code == 1
+    assert service.ask("status", "--url", service.url, "--watch", "--interval", interval).code == 1

@@ -8,7 +8,7 @@ IDENTIFIERS = ("123456789012345", "15551234567", "/webhooks/whatsapp", "WATS_ACC
 
 
 def test_a_bundle_holds_only_data_that_may_be_shared(service) -> None:
-    result = service.ask("support-bundle", "--telemetry", service.url)
+    result = service.ask("support-bundle", "--url", service.url)
 
     assert (result.code, result.err) == (0, "")
     bundle = json.loads(result.out)
@@ -27,7 +27,7 @@ def test_a_bundle_holds_only_data_that_may_be_shared(service) -> None:
 
 
 def test_a_bundle_holds_no_secret_and_no_personal_data(service) -> None:
-    result = service.ask("support-bundle", "--telemetry", service.url)
+    result = service.ask("support-bundle", "--url", service.url)
 
     assert result.code == 0
     assert "canary" not in result.out
@@ -57,13 +57,13 @@ def test_without_a_config_a_bundle_lists_what_is_missing(wats) -> None:
     assert json.loads(result.out)["config"] is None
     assert json.loads(result.out)["bundle"]["searchedFor"] == []
     assert (
-        result.err == "Without --config, the report was not searched for the secrets of a config.\n"
+        result.err == "Without a config, the report was not searched for the secrets of a config.\n"
     )
 
 
 def leaking(counterfeit, service, **changes) -> None:
     """Let the counterfeit return the status of the service with *changes*."""
-    result = json.loads(service.ask("support-bundle", "--telemetry", service.url).out)["service"]
+    result = json.loads(service.ask("support-bundle", "--url", service.url).out)["service"]
     answers = {"/status": result["status"], "/debug/diagnostics": result["diagnostics"]}
     answers["/status"].update(changes)
     counterfeit.answers = {
@@ -87,7 +87,7 @@ def test_a_leak_is_refused_and_named_by_its_key(service, counterfeit, tmp_path, 
     leaking(counterfeit, service, serviceMode=said)
     out = tmp_path / "bundle.json"
 
-    result = service.ask("support-bundle", "--telemetry", counterfeit.url, "--out", str(out))
+    result = service.ask("support-bundle", "--url", counterfeit.url, "--out", str(out))
 
     assert (result.code, result.out) == (1, "")
     assert result.err == (
@@ -109,7 +109,7 @@ def test_a_value_that_looks_like_personal_data_is_refused_too(
 ) -> None:
     leaking(counterfeit, service, serviceMode=said)
 
-    result = service.ask("support-bundle", "--telemetry", counterfeit.url)
+    result = service.ask("support-bundle", "--url", counterfeit.url)
 
     assert (result.code, result.out) == (1, "")
     assert kind in result.err
@@ -119,7 +119,7 @@ def test_a_value_that_looks_like_personal_data_is_refused_too(
 def test_values_outside_the_vocabulary_are_left_out(service, counterfeit) -> None:
     leaking(counterfeit, service, favorite="canary")
 
-    result = service.ask("support-bundle", "--telemetry", counterfeit.url)
+    result = service.ask("support-bundle", "--url", counterfeit.url)
 
     assert result.code == 0
     metrics = json.loads(result.out)["service"]["metrics"]
@@ -134,7 +134,7 @@ def test_a_listen_address_is_left_out(service, counterfeit) -> None:
     hidden = body.replace(b"127.0.0.1", b"10.11.12.13")
     counterfeit.answers["/debug/diagnostics"] = (status, headers, hidden)
 
-    result = service.ask("support-bundle", "--telemetry", counterfeit.url)
+    result = service.ask("support-bundle", "--url", counterfeit.url)
 
     shown = json.loads(result.out)["service"]["diagnostics"]["configShape"]["service"]
     assert shown["host"] == "[REDACTED]"
@@ -160,14 +160,14 @@ def test_a_server_other_than_wats_is_not_bundled(service, counterfeit, body) -> 
         ("/status", "/debug/diagnostics", "/metrics"), (200, {}, body)
     )
 
-    result = service.ask("support-bundle", "--telemetry", counterfeit.url)
+    result = service.ask("support-bundle", "--url", counterfeit.url)
 
     assert (result.code, result.out) == (1, "")
     assert "not from wats" in result.err
 
 
 def test_a_wrong_token_is_reported(service, counterfeit) -> None:
-    result = service.ask("support-bundle", "--telemetry", counterfeit.url)
+    result = service.ask("support-bundle", "--url", counterfeit.url)
 
     assert (result.code, result.out) == (1, "")
     assert "404" in result.err

@@ -74,7 +74,6 @@ OWNERS = [
     Owner("", "caddyfile", "", Way.USED, OF_PROXIES),
     # `make demo` is run; the other targets are run by CI.
     Owner(README, "sh", "", Way.RUN, OF_README),
-    Owner(README, "yaml", "", Way.USED, OF_README),
     Owner(README, "python", "orders.py", Way.USED, OF_README),
     Owner(
         *(README, "python", "gateway.py", Way.USED),
@@ -123,11 +122,20 @@ OWNERS = [
         f"{OF_HTTP}an_invalid_request_gets_the_error_that_is_shown",
     ),
     Owner(
-        API,
-        "sh",
-        "",
-        Way.RUN,
-        f"{OF_HTTP}the_message_that_is_shown_is_sent_once_and_the_file_each_time",
+        *(API, "sh", "Media", Way.RUN),
+        f"{OF_HTTP}the_file_that_is_shown_is_uploaded_each_time",
+    ),
+    Owner(
+        *("docs/cli.md", "sh", "Installation", Way.RUN),
+        "test_package.py::test_the_commands_that_are_shown_install_the_package",
+    ),
+    Owner(
+        *(SIMULATOR, "text", "Phones", Way.COMPARED),
+        "simulator/test_phone.py::test_a_conversation_gives_the_lines_that_are_shown",
+    ),
+    *(
+        Owner(page, "sh", place, Way.RUN, f"{OF_HTTP}the_message_that_is_shown_is_sent_once")
+        for page, place in ((API, "Sending messages"), ("docs/messages.md", ""))
     ),
     Owner(
         *(API, "json", "The webhook", Way.COMPARED),
@@ -173,6 +181,11 @@ OWNERS = [
     ),
     Owner(TELEMETRY, "sh", "", Way.RUN, OF_TELEMETRY),
     Owner(TELEMETRY, "yaml", "", Way.USED, OF_TELEMETRY),
+    Owner(
+        *(OPERATING, "sh", "Development", Way.RUN),
+        "cli/test_serve_reload.py::"
+        "test_a_change_of_a_handler_restarts_the_service_in_a_new_process",
+    ),
     Owner(
         *(TELEMETRY, "text", "Hidden endpoints", Way.COMPARED),
         f"{WALK}the_documented_response_without_a_token_is_accurate",

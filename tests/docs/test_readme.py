@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pages import PAGES, ROOT, commands_in
+from tests.pages import PAGES, ROOT, blocks, commands_in
 from tests.walk import Reader, is_installed, request, wait_for
 
 pytestmark = [
@@ -38,23 +38,35 @@ def reader(tmp_path: Path) -> Reader:
     return reader
 
 
-def sends_of(reader: Reader) -> int:
-    """Return how many messages the fake Meta has accepted."""
-    _, state = request(f"{reader.meta_url}/_simulator/state")
-    sends: int = json.loads(state)["sends"]
-    return sends
+def shown_by(url: str) -> list[tuple[str, str]]:
+    """Return the direction and the text of each message on the phones of the fake Meta at *url*."""
+    _, messages = request(f"{url}/_simulator/messages")
+    return [(each["direction"], each["text"]) for each in json.loads(messages)["messages"]]
 
 
 def test_every_step_of_the_readme_succeeds_and_its_bot_answers(reader: Reader) -> None:
+    config = reader.folder / "wats.config.yaml"
+    shown = []
     with reader:
-        reader.succeed(PAGES["README.md"])
-        before = sends_of(reader)
+        for said in reader.follow(PAGES["README.md"]):
+            assert said.code == 0, said
+            if said.command.endswith("wats init"):
+                config.write_text(reader.placed(config.read_text()))
+                made = (reader.folder / "orders.py").read_text()
+            if said.command.endswith("$META/_simulator/messages"):
+                url = reader.run("echo $META").out.strip()
+                wait_for(lambda url=url: len(shown_by(url)) > 1)
+                shown.append(shown_by(url))
 
-        inbound = json.dumps({"from": "15550002222", "text": "Hi"}).encode()
-        status, _ = request(f"{reader.meta_url}/_simulator/inbound", inbound)
+        request(f"{reader.meta_url}/_simulator/inbound", b'{"from": "15550002222", "text": "Hey"}')
+        wait_for(lambda: len(shown_by(reader.meta_url)) > 1)
 
-        assert status == 200
-        wait_for(lambda: sends_of(reader) > before)
+        assert shown == [
+            [("outbound", "Hello"), ("inbound", "Hi!")],
+            [("inbound", "Hi!"), ("outbound", "You wrote: Hi!")],
+        ]
+        assert shown_by(reader.meta_url)[-1] == ("outbound", "You wrote: Hey")
+    assert made == blocks("README.md", "python")[0].partition("\n")[2]
 
 
 def test_the_instructions_of_the_sandbox_can_be_followed(reader: Reader) -> None:

@@ -7,10 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from wats.inspection.checklist import ITEMS, Finding, Verdict
+from wats.inspection.checklist import ITEMS
 from wats.inspection.evidence import HIDDEN, Answer, Evidence
 from wats.inspection.existence_probe import Trial
 from wats.inspection.secret_search import Care, Needle
+from wats.inspection.verdicts import Finding, Verdict
 from wats.privacy import REDACTED, Secret
 from wats.telemetry import Telemetry
 from wats.telemetry.contract.values import Method, RejectionReason, RouteLabel

@@ -3,6 +3,7 @@ import socket
 import ssl
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -103,6 +104,27 @@ def test_a_service_that_hangs() -> None:
         released.set()
 
 
+ASKS: dict[str, Callable[[Remote], object]] = {
+    "get": lambda remote: remote.get("/"),
+    "exchange": lambda remote: remote.exchange("GET", "/", {}),
+}
+
+
+@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
+def test_a_service_that_sends_a_byte_now_and_then_is_abandoned(ask) -> None:
+    def drip(connection: socket.socket) -> None:
+        with suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+            while True:
+                connection.sendall(b"x")
+                time.sleep(0.05)
+
+    with listening(drip) as url, pytest.raises(NoAnswer) as caught:
+        ask(Remote(url, timeout_seconds=0.5))
+
+    assert caught.value.message == f"{url} does not respond: the request timed out."
+
+
 @pytest.mark.parametrize(
     ("said", "why"),
     [(b"", "the connection was closed"), (b"SSH-2.0-canary\r\n", "the response is not valid HTTP")],
@@ -141,6 +163,15 @@ def test_a_bounded_part_of_an_endless_exchange_is_read() -> None:
 
 
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl for a certificate")
+def test_all_exchanges_together_have_a_time_limit(counterfeit) -> None:
+    remote = Remote(counterfeit.url, total_seconds=0.2)
+    assert remote.get("/").status == 404
+    time.sleep(0.2)
+
+    with pytest.raises(NoAnswer, match="the request timed out"):
+        remote.get("/")
+
+
 def test_a_certificate_must_be_trusted(tmp_path: Path, monkeypatch) -> None:
     arguments = ["-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
     names = ["-addext", "subjectAltName=DNS:localhost"]

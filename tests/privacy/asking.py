@@ -9,6 +9,8 @@ from urllib.parse import quote, urlencode
 
 from tests.privacy.canaries import Canaries
 from tests.privacy.planting import APT, FORMS, Form, Planter, hostile, long, webhook_bodies
+from wats.outbound.composers import COMPOSERS
+from wats.outbound.composers.examples import example_of
 from wats.testing import sign
 from wats.web.routing import Operation, Route
 
@@ -199,6 +201,11 @@ class Asker:
                 place = f"message {kind} ({form_name})"
                 body = self._message(form, place, type=kind, **{kind: content})
                 yield self._send("message", "/api/messages", body)
+            for composer in COMPOSERS.values():
+                place = f"composer {composer.kind} ({form_name})"
+                body = self._planted(form, example_of(composer), place)
+                fixed = {"type": composer.kind, "to": self._canaries.number(f"{place}.to")}
+                yield self._send("message", "/api/messages", {**body, **fixed})
             place = f"text ({form_name})"
             text = self._planted(form, {"to": "15550001111", "text": "Hello there"}, place)
             yield self._send("text message", "/api/messages/text", text)

@@ -49,6 +49,7 @@ class Setup:
         handler: A handler in `hostile`, if the service has one.
         sink: A sink in `hostile`, if the service has one.
         launcher: A command that starts it.
+        options: Further options of `wats serve`.
         environ: Variables for its environment.
     """
 
@@ -61,6 +62,7 @@ class Setup:
     api_prefix: str = "/api"
     config_name: str = "wats.config.json"
     launcher: Sequence[str] = ()
+    options: Sequence[str] = ()
     environ: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -90,6 +92,7 @@ class Service:
     Attributes:
         secrets: By the names of `Asker`.
         surfaces: Its output so far, by surface.
+        environ: Its environment.
     """
 
     folder: Path
@@ -101,6 +104,20 @@ class Service:
     database: Path | None
     has_groups: bool
     surfaces: dict[str, str]
+    environ: Mapping[str, str]
+
+    async def command(self, *words: str) -> str:
+        """Run a `wats` command in the folder of the service, and return all of its output."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "wats", *words),
+            cwd=self.folder,
+            env=self.environ,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            output, _ = await process.communicate()
+        return output.decode()
 
     def asker(self, canaries: Canaries) -> Asker:
         """Return the factory of its requests."""
@@ -165,12 +182,13 @@ async def running(canaries: Canaries, folder: Path, setup: Setup) -> AsyncIterat
     profile = _profile(canaries, setup, database)
     config = {"version": 1, "defaultProfile": "p", "profiles": {"p": profile}}
     (here / setup.config_name).write_text(json.dumps(config))
+    environ = {**_environ(canaries, setup), **secrets}
     with (here / "stderr").open("ab") as stderr:
         process = await asyncio.create_subprocess_exec(
             *(*setup.launcher, sys.executable, "-m", "wats"),
-            *("serve", "--config", setup.config_name, "--port", "0"),
+            *("serve", "--config", setup.config_name, "--port", "0", *setup.options),
             cwd=here,
-            env={**_environ(canaries, setup), **secrets},
+            env=environ,
             stdout=asyncio.subprocess.PIPE,
             stderr=stderr,
         )
@@ -189,6 +207,7 @@ async def running(canaries: Canaries, folder: Path, setup: Setup) -> AsyncIterat
             database=database,
             has_groups=setup.has_groups,
             surfaces={"stdout": ready.decode()},
+            environ=environ,
         )
     finally:
         if process.returncode is None:

@@ -48,6 +48,7 @@ OFFLINE = {
     "config validate": ("wats.config.yaml",),
     "database backup": ("new.db", "--config", "wats.config.yaml"),
     "database restore": ("backup.db", "--config", "wats.config.yaml"),
+    "init": (),
     "metrics schema": ("--json",),
     "openapi": ("--config", "wats.config.yaml"),
     "token": (),
@@ -221,7 +222,8 @@ async def make_database(path: Path) -> None:
 
 @pytest.mark.parametrize("command", OFFLINE)
 def test_a_command_without_a_host_connects_nowhere(command: str, tmp_path: Path) -> None:
-    (tmp_path / "wats.config.yaml").write_text(CONFIG)
+    if command != "init":
+        (tmp_path / "wats.config.yaml").write_text(CONFIG)
     for name in ("wats.db", "backup.db"):
         asyncio.run(make_database(tmp_path / name))
 

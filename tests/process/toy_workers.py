@@ -133,7 +133,7 @@ def leave_a_child_behind(seat: Seat) -> None:
     if seat.is_replacement:
         serve(seat)
     elif os.fork() == 0:  # has all that its parent has, which is not the case of other programs
-        time.sleep(3)
+        select.select([seat.lifeline], [], [])  # until the supervisor ends
         os._exit(0)
     else:
         serve(seat)

@@ -1,5 +1,7 @@
+import contextlib
 from typing import Any
 
+import aiohttp
 import pytest
 
 from wats.simulator.control import is_local
@@ -62,6 +64,80 @@ async def test_a_sender_has_to_be_in_the_group(meta: Any, receiver: Any) -> None
     after, _ = await meta.graph.call("POST", "/_simulator/inbound", wish)
 
     assert (before, joined, after) == (400, 200, 200)
+
+
+async def test_the_phone_shows_both_directions(meta: Any) -> None:
+    _, written = await meta.graph.call(
+        "POST", "/_simulator/inbound", {"from": PERSON, "text": "Hi"}
+    )
+    context = {"message_id": written["ids"][0]}
+    _, sent = await meta.graph.send(PERSON, context=context)
+    mark = {"messaging_product": "whatsapp", "status": "read", **context, "typing_indicator": {}}
+    await meta.graph.call("POST", "/v25.0/200000000000002/messages", mark)
+
+    status, page = await meta.graph.call("GET", "/_simulator/messages")
+
+    assert status == 200
+    assert [(each["type"], each["text"]) for each in page["messages"]] == [
+        ("text", "Hi"),
+        ("text", "Hello"),
+        ("read", "typing…"),
+    ]
+    assert [each["id"] for each in page["messages"]] == [
+        written["ids"][0],
+        sent["messages"][0]["id"],
+        None,
+    ]
+    assert page["cursor"] == 3
+    assert [each.as_json() for each in meta.simulator.messages] == page["messages"]
+
+
+@pytest.mark.parametrize("recipient", ["15550000001", "15550000007", "15550000010"])
+async def test_a_message_that_fails_is_not_on_the_phone(meta: Any, recipient: str) -> None:
+    with contextlib.suppress(aiohttp.ClientError):
+        await meta.graph.send(recipient)
+
+    assert meta.simulator.messages == ()
+
+
+async def test_the_phone_is_read_page_by_page(meta: Any) -> None:
+    meta.simulator.inbound(PERSON, "Hi", count=5)
+    page: dict[str, Any] = {"cursor": 0}
+    cursors = []
+
+    for _ in range(4):
+        path = f"/_simulator/messages?after={page['cursor']}&limit=2"
+        _, page = await meta.graph.call("GET", path)
+        cursors.append([each["cursor"] for each in page["messages"]])
+
+    assert cursors == [[1, 2], [3, 4], [5], []]
+    assert page["cursor"] == 5
+
+
+@pytest.mark.parametrize("query", ["after=x", "after=-1", "limit=", "limit=1.5", "person=1"])
+async def test_an_unusable_query_of_messages_is_refused(meta: Any, query: str) -> None:
+    status, answer = await meta.graph.call("GET", f"/_simulator/messages?{query}")
+
+    assert (status, set(answer)) == (400, {"error"})
+
+
+async def test_the_response_has_no_characters_that_control_a_terminal(meta: Any) -> None:
+    meta.simulator.inbound(PERSON, "\x1b[2J\x7f\x9b\u202e")
+
+    async with meta.graph.session.get(f"{meta.simulator.url}/_simulator/messages") as response:
+        body = await response.text()
+
+    assert body.isprintable()
+    assert body.isascii()
+
+
+async def test_a_line_is_written_for_each_message(meta: Any) -> None:
+    lines: list[str] = []
+    meta.simulator.show(lines.append)
+
+    await meta.graph.send(PERSON)
+
+    assert [line.split(" ", 1)[1] for line in lines] == [f"15550001111 → {PERSON}: Hello"]
 
 
 async def test_joining_needs_a_group_and_a_person(meta: Any) -> None:

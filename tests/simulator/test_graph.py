@@ -83,7 +83,8 @@ async def test_accepted_messages_can_be_queried(meta: Any) -> None:
 
 
 async def test_a_template_is_billed(meta: Any, receiver: Any) -> None:
-    await meta.graph.send("15550002222", type="template", template={"name": "x"})
+    template = {"name": "x", "language": {"code": "en"}}
+    await meta.graph.send("15550002222", type="template", template=template)
     await meta.simulator.settle()
 
     assert receiver.items("statuses")[0]["pricing"]["billable"] is True
@@ -120,6 +121,27 @@ async def test_a_message_can_be_marked_as_read(meta: Any) -> None:
         pytest.param({"type": None}, 100, id="no-type"),
         pytest.param({"type": "song"}, 131009, id="type"),
         pytest.param({"type": "image"}, 131008, id="content"),
+        pytest.param({"type": "image", "image": {"a": 1}}, 131008, id="no-file"),
+        pytest.param({"type": "location", "location": {"latitude": 1}}, 131008, id="half-a-place"),
+        pytest.param({"type": "contacts", "contacts": [{"name": {}}]}, 131008, id="no-name"),
+        pytest.param({"type": "contacts", "contacts": [1]}, 131008, id="not-a-card"),
+        pytest.param({"type": "template", "template": {"name": "x"}}, 131008, id="no-language"),
+        pytest.param({"type": "interactive", "interactive": [1]}, 131008, id="array"),
+        pytest.param(
+            {"type": "interactive", "interactive": {"type": "x", "action": {}}},
+            131009,
+            id="unknown",
+        ),
+        pytest.param(
+            {"type": "interactive", "interactive": {"type": ["x"], "action": {}}},
+            131009,
+            id="not-a-type",
+        ),
+        pytest.param(
+            {"type": "interactive", "interactive": {"type": "button", "action": {"buttons": [1]}}},
+            131008,
+            id="no-body",
+        ),
         pytest.param({"text": "Hi"}, 131008, id="text-as-text"),
         pytest.param({"text": []}, 131008, id="text-as-list"),
         pytest.param({"text": ["x"]}, 100, id="text-as-a-full-list"),

@@ -26,10 +26,10 @@ def disk() -> Iterator[StalledDisk]:
 
 
 class Observed:
-    """A store with a time limit of a tenth of a second, and the outcomes of its operations."""
+    """A store with a time limit of half a second, and the outcomes of its operations."""
 
     def __init__(self, path: Path) -> None:
-        self.store = SQLiteStore(str(path), timeout_seconds=0.1)
+        self.store = SQLiteStore(str(path), timeout_seconds=0.5)
         self.outcomes: list[tuple[StoreOperation, Outcome]] = []
 
     def observe(self, _: Adapter, operation: StoreOperation, outcome: Outcome, __: float) -> None:
@@ -43,11 +43,18 @@ async def observed(disk: StalledDisk, tmp_path: Path) -> AsyncIterator[Observed]
     await observed.store.register(HANDLERS)
     yield observed
     disk.release()
+    await ended(observed.store)
     await observed.store.close()
 
 
 async def recovered(store: SQLiteStore) -> None:
     """Return when the batch that was under way has ended, and its results are undone."""
+    await ended(store)
+    await store.lead()
+
+
+async def ended(store: SQLiteStore) -> None:
+    """Return when the batch that was under way has ended."""
     async with asyncio.timeout(10):
         while True:
             try:
@@ -56,7 +63,6 @@ async def recovered(store: SQLiteStore) -> None:
                 await asyncio.sleep(0.01)
             else:
                 break
-    await store.lead()
 
 
 async def reserve(store: SQLiteStore) -> ReservationOutcome:
@@ -157,7 +163,9 @@ async def test_a_result_and_its_slots_are_passed_on_once(
     observed.store.receive(
         [arrival()], lambda _, error: calls.append(type(error)), Slots({"handlers": 1})
     )
-    await asyncio.sleep(0.3)
+    async with asyncio.timeout(10):
+        while not calls:
+            await asyncio.sleep(0.01)
     disk.release()
     await recovered(observed.store)
 

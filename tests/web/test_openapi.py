@@ -3,11 +3,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import jsonschema
 import pytest
 from openapi_spec_validator import validate
 
 from wats import __version__
 from wats.config import ServiceConfig
+from wats.outbound.composers import COMPOSERS
 from wats.testing import example_profile
 from wats.web.openapi import build_document
 from wats.web.routing import Posture
@@ -135,6 +137,7 @@ def test_the_bodies_of_our_own_have_the_preference_for_strict_handling() -> None
     assert with_preference == {
         ("/api/messages/text", "post"),
         ("/api/messages/{id}/read", "post"),
+        ("/api/messages", "post"),
         ("/api/groups", "post"),
         (group, "post"),
         (f"{group}/participants", "delete"),
@@ -143,15 +146,19 @@ def test_the_bodies_of_our_own_have_the_preference_for_strict_handling() -> None
     }
 
 
-def test_a_message_is_one_of_two_things() -> None:
-    body = document()["paths"]["/api/messages"]["post"]["requestBody"]
+def test_a_message_is_in_graphs_format_or_a_composer() -> None:
+    built = document()
+    body = built["paths"]["/api/messages"]["post"]["requestBody"]
+    schemas = built["components"]["schemas"]
 
-    assert body["content"]["application/json"]["schema"] == {
-        "anyOf": [
-            {"$ref": "#/components/schemas/TypedMessage"},
-            {"$ref": "#/components/schemas/ReadMark"},
-        ]
-    }
+    references = [each["$ref"] for each in body["content"]["application/json"]["schema"]["anyOf"]]
+    names = [reference.removeprefix("#/components/schemas/") for reference in references]
+    assert names[:2] == ["TypedMessage", "ReadMark"]
+    kinds = [schemas[name]["properties"]["type"]["const"] for name in names[2:]]
+    assert kinds == list(COMPOSERS)
+    for name in names[2:]:
+        [example] = schemas[name]["examples"]
+        jsonschema.validate(example, schemas[name])
 
 
 def test_an_upload_is_a_form_and_a_read_mark_needs_no_body() -> None:

@@ -5,6 +5,7 @@ from importlib import import_module
 from typing import Final
 
 import click
+from click.shell_completion import CompletionItem
 from typing_extensions import override
 
 from wats.cli.arguments import StrictGroup
@@ -15,14 +16,18 @@ COMMANDS: Final[Mapping[str, str]] = {
     "config": "Check a configuration.",
     "database": "Copy, back up or restore a database.",
     "demo": "Run a gateway and a fake Meta, kill the gateway under load, and count losses.",
-    "doctor": "Check the telemetry of a running service against the operator's checklist.",
+    "doctor": (
+        "Check a setup: config, secrets, files, handlers, database, Graph, and the service."
+    ),
+    "help": "Explain TOPIC, which is a subject of the documentation or a command.",
+    "init": "Write a config, an env file with random secrets and an example handler.",
     "metrics": "List the metric families.",
     "openapi": "Print the complete OpenAPI document of a service with this configuration.",
     "serve": "Run the gateway until SIGINT or SIGTERM.",
     "simulate": (
         "Run a fake Meta for the service that a config file describes, until SIGINT or SIGTERM."
     ),
-    "status": "Show the state of the service at URL, from its /status and /metrics.",
+    "status": "Show the state of a running service, from its /status and /metrics.",
     "support-bundle": (
         "Print a redacted report about a service as JSON, for a bug report or a support request."
     ),
@@ -48,10 +53,21 @@ class Commands(StrictGroup):
         except ModuleNotFoundError as error:
             if (install := install_command(error)) is None:
                 raise
+            if ctx.resilient_parsing:  # a completion must not print anything else
+                return None
             msg = f"'wats {cmd_name}' needs a package that is not installed; run: {install}"
             raise click.ClickException(msg) from None
         command: click.Command = getattr(module, name)
         return command
+
+    @override
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        found = [
+            CompletionItem(name, help=sentence)
+            for name, sentence in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     @override
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from wats.cli.arguments import StrictGroup
-from wats.cli.options import Failure, config_options, load
+from wats.cli.options import Failure, config_options, load, required_config
 from wats.config import EnvRef, FileRef, choose_profile, database_of, read_config
 from wats.errors import BackupRefused, WatsError
 from wats.inbound import updates
@@ -112,8 +112,7 @@ def restore(
 
 
 def _path_of_database(config_path: Path | None, profile: str | None, env_file: Path | None) -> str:
-    if config_path is None:
-        raise click.UsageError("Give the config of the service with --config.")
+    config_path = required_config(config_path)
     url = choose_profile(read_config(config_path), profile).persistence.url
     if isinstance(url, EnvRef | FileRef):  # a file needs no other secret
         url = database_of(*load(config_path, profile, env_file))[0]

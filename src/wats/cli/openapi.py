@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from wats.cli.arguments import StrictCommand
-from wats.cli.options import Failure
+from wats.cli.options import Failure, config_option, required_config
 from wats.config import choose_profile, read_config
 from wats.errors import ConfigError
 from wats.web.openapi import build_document
@@ -14,24 +14,18 @@ from wats.web.table import route_table
 
 
 @click.command(cls=StrictCommand)
-@click.option(
-    "--config",
-    "config_path",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="The config file.",
-)
+@config_option
 @click.option("--profile", help="The profile to use instead of the default.")
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Write to a new file instead of stdout."
 )
-def openapi(config_path: Path, profile: str | None, out: Path | None) -> None:
+def openapi(config_path: Path | None, profile: str | None, out: Path | None) -> None:
     """Print the complete OpenAPI document of a service with this configuration.
 
     Secrets are not read, so none need to be present.
     """
     try:
-        chosen = choose_profile(read_config(config_path), profile)
+        chosen = choose_profile(read_config(required_config(config_path)), profile)
     except ConfigError as error:
         raise Failure(error) from None
     table = route_table(chosen, groups_enabled=chosen.groups.enabled)

@@ -1,4 +1,4 @@
-"""Options that several commands share: config and token, and the report of failures."""
+"""Options that several commands share: config, service and token, and the report of failures."""
 
 import functools
 import os
@@ -10,15 +10,45 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from wats.config import ProfileSource, Secrets, checks, load_config
+from wats.config import (
+    Profile,
+    ProfileSource,
+    Secrets,
+    checks,
+    choose_profile,
+    find_env_file,
+    load_config,
+    read_config,
+)
 from wats.errors import ConfigError, WatsError
 from wats.privacy import Secret
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+CONFIG_NAME: Final = "wats.config.yaml"
+"""The config file in the working directory that is used unless another is named."""
+
+ENV_NAME: Final = "wats.env"
+"""The env file next to the config file that is used unless another is named."""
+
+CONFIG_VARIABLE: Final = "WATS_CONFIG"
+
 _FILE = click.Path(path_type=Path)
 _MAX_TOKEN_FILE_BYTES: Final = 8192
 _STDIN: Final = Path("-")
+_NO_CONFIG: Final = (
+    f"There is no config. Name the file with --config or {CONFIG_VARIABLE}, or run the command in "
+    f"a folder with {CONFIG_NAME}; 'wats init' writes one. 'wats serve --sandbox' needs none."
+)
+
+
+def config_option(command: Command) -> Command:
+    """Add `--config` to *command*."""
+    help_text = (
+        f"The config file. The default is the variable {CONFIG_VARIABLE}, or else {CONFIG_NAME} in "
+        "the working directory."
+    )
+    return click.option("--config", "config_path", type=_FILE, help=help_text)(command)
 
 
 def config_options(command: Command) -> Command:
@@ -27,39 +57,72 @@ def config_options(command: Command) -> Command:
         click.option(
             "--env-file",
             type=_FILE,
-            help="A file of KEY=VALUE lines; the environment overrides them.",
+            help="A file of KEY=VALUE lines; the environment overrides them. The default is "
+            f"{ENV_NAME} next to the config file, if it exists.",
         ),
         click.option("--profile", help="The profile to use instead of the default."),
-        click.option("--config", "config_path", type=_FILE, help="The config file."),
+        config_option,
     ):
         command = option(command)
     return command
+
+
+def found_config(given: Path | None) -> Path | None:
+    """Return the config file: *given*, or the default if there is one."""
+    if given is not None:
+        return given
+    if named := os.environ.get(CONFIG_VARIABLE):
+        return Path(named)
+    return Path(CONFIG_NAME) if Path(CONFIG_NAME).exists() else None
+
+
+def required_config(given: Path | None) -> Path:
+    """Return the config file: *given*, or the default.
+
+    Raises:
+        click.UsageError: There is none.
+    """
+    if (found := found_config(given)) is None:
+        raise click.UsageError(_NO_CONFIG)
+    return found
+
+
+def env_file_of(config_path: Path, given: Path | None) -> Path | None:
+    """Return the env file: *given*, or the default if it exists."""
+    if given is not None:
+        return find_env_file(given, config_path.parent)
+    default = config_path.parent / ENV_NAME
+    return default if default.exists() else None
 
 
 def load(
     config_path: Path, profile: str | None, env_file: Path | None
 ) -> tuple[ProfileSource, Secrets]:
     """Load a configuration, with the environment of this process."""
+    env_file = env_file_of(config_path, env_file)
     return load_config(config_path, environ=os.environ, profile=profile, env_file=env_file)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Credentials:
-    """The sources of the config and the token of a command that queries a running service.
+class ServiceAccess:
+    """The sources of the URL, the token and the config of a command that queries a service.
 
     Attributes:
+        url_option: The URL that an option names.
         token_env: The name of an environment variable that holds a token.
         token_file: A file that holds a token; `-` for stdin.
-        config: The options that name the config of the service, if given: file, profile and env
-            file.
+        config: The config of the service, if there is one: file, profile and env file.
+        is_config_named: Whether an option names the config, which was found otherwise.
     """
 
+    url_option: str | None
     token_env: str | None
     token_file: Path | None
     config: tuple[Path, str | None, Path | None] | None
+    is_config_named: bool = True
 
     def load(self) -> tuple[ProfileSource, Secrets] | None:
-        """Return the config and its secrets, if the options name one.
+        """Return the config and its secrets, if there is a config.
 
         Raises:
             Failure: The config is not usable.
@@ -68,6 +131,46 @@ class Credentials:
             return None if self.config is None else load(*self.config)
         except ConfigError as error:
             raise Failure(error) from None
+
+    def load_if_usable(self) -> tuple[ProfileSource, Secrets] | None:
+        """Return the config and its secrets; `None` if it was only found, and is not usable.
+
+        Raises:
+            Failure: The config that an option names is not usable.
+        """
+        try:
+            return self.load()
+        except Failure:
+            if self.is_config_named:
+                raise
+            return None
+
+    def profile(self) -> Profile | None:
+        """Return the profile of the config, if there is a config. No secret is read.
+
+        Raises:
+            Failure: The config is not usable.
+        """
+        if self.config is None:
+            return None
+        try:
+            return choose_profile(read_config(self.config[0]), self.config[1])
+        except ConfigError as error:
+            raise Failure(error) from None
+
+    def url(self) -> str:
+        """Return the URL of the option, or else of the service that the config describes.
+
+        Raises:
+            click.UsageError: There is neither.
+            Failure: The config is not usable.
+        """
+        if self.url_option is not None:
+            return self.url_option
+        if (profile := self.profile()) is None:
+            msg = f"Give the URL of the service with --url. {_NO_CONFIG}"
+            raise click.UsageError(msg)
+        return profile.service.local_url
 
     def token(self) -> Secret:
         """Return the token of the options, or else of the config, telemetry's own first.
@@ -107,12 +210,28 @@ def _checked(option: str, token: str) -> Secret:
     return Secret(token)
 
 
-def credential_options(command: Command) -> Command:
-    """Add `--token-file`, `--token-env` and those of `config_options`, as one `credentials`."""
+def _service_url(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Check the URL of a service, for `callback`; a refused one is not shown.
+
+    Raises:
+        click.BadParameter: The value is not a URL, or holds more than one, such as a password.
+    """
+    if value is None:
+        return None
+    accepted = checks.web_url.accept(value)
+    if not isinstance(accepted, str):
+        msg = f"Must be {checks.web_url.expects}."
+        raise click.BadParameter(msg)
+    return accepted
+
+
+def service_options(command: Command) -> Command:
+    """Add `--url`, `--token-file`, `--token-env` and `config_options`, as one `access`."""
 
     @functools.wraps(command)
-    def with_credentials(
+    def with_access(
         *,
+        url: str | None,
         token_env: str | None,
         token_file: Path | None,
         config_path: Path | None,
@@ -120,11 +239,17 @@ def credential_options(command: Command) -> Command:
         env_file: Path | None,
         **others: Any,
     ) -> Any:
-        config = None if config_path is None else (config_path, profile, env_file)
-        credentials = Credentials(token_env=token_env, token_file=token_file, config=config)
-        return command(credentials=credentials, **others)
+        found = found_config(config_path)
+        access = ServiceAccess(
+            url_option=url,
+            token_env=token_env,
+            token_file=token_file,
+            config=None if found is None else (found, profile, env_file),
+            is_config_named=config_path is not None,
+        )
+        return command(access=access, **others)
 
-    collected = config_options(with_credentials)
+    collected = config_options(with_access)
     for option in (
         click.option(
             "--token-env", metavar="NAME", help="The environment variable that holds the token."
@@ -133,7 +258,13 @@ def credential_options(command: Command) -> Command:
             "--token-file",
             type=_FILE,
             help="The file that holds the token, or '-' for stdin. The default is the telemetry "
-            "token of --config, or else its service token.",
+            "token of the config, or else its service token.",
+        ),
+        click.option(
+            "--url",
+            metavar="URL",
+            callback=_service_url,
+            help="The URL of the service. The default is the address in the config.",
         ),
     ):
         collected = option(collected)

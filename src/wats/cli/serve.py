@@ -7,16 +7,18 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
+from click.core import ParameterSource
 
 from wats.cli.arguments import StrictCommand
-from wats.cli.options import Failure, config_options, load
+from wats.cli.options import Failure, config_options, env_file_of, load, required_config
 from wats.clock import to_iso, utc_now
 from wats.config import (
     Profile,
@@ -30,7 +32,9 @@ from wats.config import (
 )
 from wats.errors import ConfigError, ConfigIssue, WatsError
 from wats.log import announce, write_json_line
+from wats.log_format import LOG_FORM, LogFormat, LogLevel
 from wats.process.library_logging import capture_library_logs, hide_tracebacks
+from wats.process.reload import Reloader, inherited_lifeline, wats_command
 from wats.process.server import bind, url_of
 from wats.process.shared_listener import Share, shares_of
 from wats.process.shutdown import (
@@ -43,6 +47,7 @@ from wats.process.shutdown import (
 )
 from wats.process.sink_lifecycle import opened_sink
 from wats.process.supervisor import Seat, Supervisor
+from wats.references import sources_of
 from wats.service import WatsApp, create_wats_service_app
 from wats.simulator.sandbox import Sandbox
 from wats.store.open import IN_MEMORY, is_open_to_others, open_store
@@ -69,12 +74,44 @@ _PORT = re.compile("[1-9][0-9]{0,4}")
     "--workers", type=int, help="The number of worker processes; overrides service.workers."
 )
 @click.option(
+    "--handler",
+    "handlers",
+    metavar="MODULE:FUNCTION",
+    multiple=True,
+    help="A handler in addition to those of the config; can be repeated.",
+)
+@click.option(
     "--sandbox",
     "--dry-run",
     "sandbox",
     is_flag=True,
     help="Run with a built-in simulator, random secrets and a temporary database, on loopback; "
     "paths, groups, limits and handlers are those of --config, if it is given.",
+)
+@click.option(
+    "--reload",
+    "reloads",
+    is_flag=True,
+    help="For development: restart when a Python file of the working directory or of a handler's "
+    "package changes, or the config. Runs one worker.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice([each.value for each in LogFormat]),
+    help="The format of log events; the default is console if stderr is a terminal, otherwise "
+    "json.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice([each.value for each in LogLevel]),
+    default=LogLevel.INFO.value,
+    show_default=True,
+    help="The lowest level of log events to write.",
+)
+@click.option(
+    "--show",
+    is_flag=True,
+    help="With --sandbox: print each message as the customer's phone would show it.",
 )
 @click.option(
     "--paas",
@@ -84,30 +121,43 @@ _PORT = re.compile("[1-9][0-9]{0,4}")
 @click.option("--print-routes", is_flag=True, help="Print the routes first.")
 @click.option("--live", is_flag=True, expose_value=False, help="Accepted; has no effect.")
 @click.option("--yes-live", is_flag=True, expose_value=False, help="Accepted; has no effect.")
+@click.pass_context
 def serve(
+    context: click.Context,
     config_path: Path | None,
     profile: str | None,
     env_file: Path | None,
     host: str | None,
     port: int | None,
     workers: int | None,
+    handlers: Sequence[str],
     sandbox: bool,
+    reloads: bool,
+    log_format: str | None,
+    log_level: str,
+    show: bool,
     paas: bool,
     print_routes: bool,
 ) -> None:
     """Run the gateway until SIGINT or SIGTERM.
 
     As soon as connections are accepted, one line of JSON is written to stdout:
-    {"event":"wats.ready","url":…,"pid":…}. Log events are written to stderr, one line of JSON each.
+    {"event":"wats.ready","url":…,"pid":…}. Log events are written to stderr, one per line.
     """
-    if config_path is None and not sandbox:
-        raise click.UsageError("Give a config file with --config, or use --sandbox.")
-    if sandbox and workers is not None:
-        raise click.UsageError("The sandbox runs in one process; use --workers with --config.")
+    _refuse_contradictions(workers, sandbox=sandbox, reloads=reloads, show=show)
+    if not sandbox:
+        config_path = required_config(config_path)
     _occupy_standard_descriptors()
+    LOG_FORM.use(LogFormat(log_format or _usual_format()), LogLevel(log_level))
     # Handlers that the config names may live where the command was started.
     with suppress(FileNotFoundError):  # the folder was removed
         sys.path.insert(0, str(Path.cwd()))
+    if reloads:
+        words = _words_of(context, without="reloads")
+        if workers is None and not sandbox:
+            words += ["--workers", "1"]
+        _reload(words, config_path, profile, env_file, handlers)
+        return
     capture_library_logs()
     forbid_core_files()
     survive_hangup()
@@ -116,18 +166,76 @@ def serve(
             host, port = _platform_address(host, port)
         if sandbox or config_path is None:
             base = choose_profile(read_config(config_path), profile) if config_path else None
-            run_service(_serve_sandbox(base, host, port, print_routes=print_routes))
+            run_service(
+                _serve_sandbox(base, host, port, handlers, print_routes=print_routes, show=show)
+            )
             return
         chosen, secrets = load(config_path, profile, env_file)
-        chosen = with_overrides(chosen, host=host, port=port, workers=workers)
+        chosen = with_overrides(chosen, host=host, port=port, workers=workers, handlers=handlers)
         if print_routes:
             _print_routes(chosen)
-        if chosen.service.workers == 1:
-            run_service(_serve_alone(chosen, secrets))
-        else:
-            _serve_by_workers(chosen, secrets)
+        _serve_config(chosen, secrets)
     except WatsError as error:
         raise Failure(error) from None
+
+
+def _serve_config(profile: Profile, secrets: Secrets) -> None:
+    if profile.service.workers == 1:
+        run_service(_serve_alone(profile, secrets))
+    else:
+        _serve_by_workers(profile, secrets)
+
+
+def _refuse_contradictions(
+    workers: int | None, *, sandbox: bool, reloads: bool, show: bool
+) -> None:
+    if sandbox and workers is not None:
+        raise click.UsageError("The sandbox runs in one process; use --workers with a config.")
+    if reloads and workers not in {None, 1}:
+        raise click.UsageError("With --reload, the service runs in one process.")
+    if show and not sandbox:
+        raise click.UsageError("Give --show with --sandbox, or to 'wats simulate'.")
+
+
+def _usual_format() -> LogFormat:
+    return LogFormat.CONSOLE if os.isatty(_STDERR) else LogFormat.JSON
+
+
+def _words_of(context: click.Context, *, without: str) -> list[str]:
+    """Return the words of this command, without the option *without*."""
+    words = [context.info_name or ""]
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if name == without or source is not ParameterSource.COMMANDLINE:
+            continue
+        value = context.params.get(name, True)  # without one, it is a flag that has no effect
+        for each in value if isinstance(value, tuple) else (value,):
+            words += [parameter.opts[0]] if each is True else [parameter.opts[0], str(each)]
+    return words
+
+
+def _reload(
+    words: Sequence[str],
+    config_path: Path | None,
+    profile: str | None,
+    env_file: Path | None,
+    handlers: Sequence[str],
+) -> None:
+    def watched() -> Iterator[Path]:
+        yield Path()
+        references = list(handlers)
+        if config_path is not None:
+            yield config_path
+            if (found := env_file_of(config_path, env_file)) is not None:
+                yield found
+            with suppress(ConfigError):  # which the service reports
+                references += choose_profile(read_config(config_path), profile).handlers
+        for reference in references:
+            yield from sources_of(reference)
+
+    report = partial(click.echo, err=True)
+    Reloader(wats_command(*words), watched=watched, report=report).run()
 
 
 def _occupy_standard_descriptors() -> None:
@@ -169,14 +277,32 @@ def _print_routes(profile: Profile) -> None:
 async def _serve_alone(profile: Profile, secrets: Secrets) -> None:
     async with _made(profile, secrets) as app:
         listener = bind(profile.service.host, profile.service.port)
-        await _run(app, listener, profile.service, ready=partial(_announce, profile))
+        service, lifeline = profile.service, inherited_lifeline()
+        if lifeline is not None:  # a restart after a change must not take long
+            service = replace(service, drain_seconds=0.0)
+        with _ending_with(lifeline):
+            await _run(app, listener, service, ready=partial(_announce, profile))
 
 
 async def _serve_sandbox(
-    base: Profile | None, host: str | None, port: int | None, *, print_routes: bool
+    base: Profile | None,
+    host: str | None,
+    port: int | None,
+    handlers: Sequence[str],
+    *,
+    print_routes: bool,
+    show: bool,
 ) -> None:
     log_updates, echoes = _is_on("WATS_LOG_WEBHOOK_EVENTS"), _is_on("WATS_ECHO_REPLY")
-    made = Sandbox(base, host=host, port=port, echoes=echoes, log_updates=log_updates)
+    made = Sandbox(
+        base,
+        host=host,
+        port=port,
+        echoes=echoes,
+        log_updates=log_updates,
+        handlers=handlers,
+        show=show,
+    )
     async with made as sandbox:
         if print_routes:
             _print_routes(sandbox.profile)
@@ -186,7 +312,8 @@ async def _serve_sandbox(
             _announce(sandbox.profile, url)
 
         listener = bind(sandbox.profile.service.host, sandbox.profile.service.port)
-        await _run(sandbox.app, listener, sandbox.profile.service, ready=ready)
+        with _ending_with(inherited_lifeline()):
+            await _run(sandbox.app, listener, sandbox.profile.service, ready=ready)
 
 
 def _serve_by_workers(profile: Profile, secrets: Secrets) -> None:
@@ -241,19 +368,11 @@ async def _work(
     seat: Seat,
     inherited: _InheritedState,
 ) -> None:
-    loop = asyncio.get_running_loop()
-
-    def end() -> None:
-        loop.remove_reader(seat.lifeline)
-        signal.raise_signal(signal.SIGTERM)
-
     # The objects of a worker are made after the fork, so there may be threads.
     async with _made(profile, secrets, inherited.bell, board=inherited.board, row=seat.row) as app:
         if seat.is_replacement:
             app.telemetry.service.event(LifecycleEvent.WORKER_REPLACED)
-        # A worker without a supervisor ends as if the supervisor had signalled it.
-        loop.add_reader(seat.lifeline, end)
-        try:
+        with _ending_with(seat.lifeline):
             await _run(
                 app,
                 inherited.listener,
@@ -261,8 +380,25 @@ async def _work(
                 ready=lambda _url: seat.ready(),
                 share=inherited.share,
             )
-        finally:
-            loop.remove_reader(seat.lifeline)
+
+
+@contextmanager
+def _ending_with(lifeline: int | None) -> Iterator[None]:
+    """End this process, as if signalled, when *lifeline* reports that its parent is gone."""
+    if lifeline is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        loop.remove_reader(lifeline)
+        signal.raise_signal(signal.SIGTERM)
+
+    loop.add_reader(lifeline, end)
+    try:
+        yield
+    finally:
+        loop.remove_reader(lifeline)
 
 
 @asynccontextmanager

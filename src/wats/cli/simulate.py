@@ -10,9 +10,9 @@ import click
 import uvloop
 
 from wats.cli.arguments import StrictCommand
-from wats.cli.options import Failure, config_options, load
+from wats.cli.options import Failure, config_options, load, required_config
 from wats.errors import ConfigError, ConfigIssue
-from wats.log import announce
+from wats.log import announce, print_line
 from wats.process.library_logging import capture_library_logs
 from wats.simulator import Simulator, SimulatorSettings
 
@@ -35,6 +35,9 @@ from wats.simulator import Simulator, SimulatorSettings
     help="The share of webhook items to redeliver.",
 )
 @click.option("--seed", type=int, default=0, help="The seed of random choices.")
+@click.option(
+    "--show", is_flag=True, help="Print each message as the customer's phone would show it."
+)
 def simulate(
     config_path: Path | None,
     profile: str | None,
@@ -44,19 +47,18 @@ def simulate(
     webhook_url: str | None,
     duplicates: float,
     seed: int,
+    show: bool,
 ) -> None:
     """Run a fake Meta for the service that a config file describes, until SIGINT or SIGTERM.
 
     It accepts the service's Graph calls and sends webhooks that are signed with the service's app
     secret. Special recipients cause each kind of failure.
     """
-    if config_path is None:
-        raise click.UsageError("Give the service's config file with --config.")
+    config_path = required_config(config_path)
     capture_library_logs()
     try:
         chosen, secrets = load(config_path, profile, env_file)
-        service = chosen.service
-        hook = f"http://{service.host}:{service.port}{chosen.webhook.path}"
+        hook = f"{chosen.service.local_url}{chosen.webhook.path}"
         settings = SimulatorSettings(
             app_secret=secrets.app_secrets[0],
             verify_token=secrets.verify_token,
@@ -69,17 +71,19 @@ def simulate(
             duplicate_rate=duplicates,
             seed=seed,
         )
-        uvloop.run(_simulate(settings))
+        uvloop.run(_simulate(settings, show=show))
     except ConfigError as error:
         raise Failure(error) from None
 
 
-async def _simulate(settings: SimulatorSettings) -> None:
+async def _simulate(settings: SimulatorSettings, *, show: bool) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
     simulator = Simulator(settings)
+    if show:
+        simulator.show(print_line)
     try:
         await simulator.start()
     except OSError:

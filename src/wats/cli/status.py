@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.control import Control
 
 from wats.cli.arguments import StrictCommand
-from wats.cli.options import Credentials, credential_options
-from wats.inspection.client import NoAnswer, Remote, service_url
+from wats.cli.options import ServiceAccess, service_options
+from wats.inspection.client import NoAnswer, Remote
 from wats.inspection.dashboard import View
 from wats.inspection.evidence import UNREADABLE
 from wats.inspection.formatting import format_uptime
@@ -35,7 +35,6 @@ class Hidden(NoAnswer):
 
 
 @click.command(cls=StrictCommand)
-@click.argument("url", metavar="URL", callback=service_url)
 @click.option("--watch", is_flag=True, help="Refresh until Ctrl-C.")
 @click.option(
     "--interval",
@@ -44,19 +43,19 @@ class Hidden(NoAnswer):
     show_default=True,
     help="The refresh interval in seconds.",
 )
-@credential_options
-def status(url: str, watch: bool, interval: float, credentials: Credentials) -> None:
-    """Show the state of the service at URL, from its /status and /metrics.
+@service_options
+def status(watch: bool, interval: float, access: ServiceAccess) -> None:
+    """Show the state of a running service, from its /status and /metrics.
 
     Counts are totals since the start of the service. With --watch, rates and small graphs are shown
     instead; failures are counted from the start of the command, and latencies are those of the last
     minute. If the terminal is too small, the rows with the lowest counts are hidden, and the number
     of hidden rows is shown next to the title of the table.
     """
-    remote, token = Remote(url, timeout_seconds=TIMEOUT_SECONDS), credentials.token()
+    remote, token = Remote(access.url(), timeout_seconds=TIMEOUT_SECONDS), access.token()
     if not watch:
         found, samples = _look(remote, token)
-        _console().print(View(url=url, status=found, latest=samples))
+        _console().print(View(url=remote.url, status=found, latest=samples))
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

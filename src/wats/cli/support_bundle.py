@@ -13,10 +13,10 @@ import click
 import msgspec
 
 from wats.cli.arguments import StrictCommand
-from wats.cli.options import Credentials, credential_options
+from wats.cli.options import ServiceAccess, service_options
 from wats.clock import to_iso, utc_now
 from wats.config import redact
-from wats.inspection.client import NoAnswer, Remote, service_url
+from wats.inspection.client import NoAnswer, Remote
 from wats.inspection.evidence import UNREADABLE
 from wats.inspection.samples import Samples
 from wats.inspection.secret_search import PUBLIC, Care, Haystack, Needle, needles
@@ -41,24 +41,18 @@ _TELLING: Final = frozenset({"apiVersion", "apiPrefix", "families"})
 
 @click.command("support-bundle", cls=StrictCommand)
 @click.option(
-    "--telemetry",
-    "url",
-    metavar="URL",
-    callback=service_url,
-    help="The URL of the running service; omit it if none is running.",
-)
-@click.option(
     "--out", type=click.Path(path_type=Path), help="Write to a new file instead of stdout."
 )
-@credential_options
-def support_bundle(url: str | None, out: Path | None, credentials: Credentials) -> None:
+@service_options
+def support_bundle(out: Path | None, access: ServiceAccess) -> None:
     """Print a redacted report about a service as JSON, for a bug report or a support request.
 
-    The report holds versions, counts, the redacted config, and the telemetry of a running service.
-    Before it is written, it is searched for every secret and identifier of --config, also in parts
-    and encoded; if one is found, nothing is written.
+    The report holds versions, counts, the redacted config, and the telemetry of the service, which
+    is left out if the service does not respond and --url is not given. Before the report is
+    written, it is searched for every secret and identifier of the config, also in parts and
+    encoded; if one is found, nothing is written.
     """
-    loaded = credentials.load()
+    loaded = access.load()
     sought = needles(*loaded) if loaded is not None else []
     facts: dict[str, Any] = {
         "bundle": {"wats": __version__, "madeAt": to_iso(utc_now())},
@@ -66,15 +60,15 @@ def support_bundle(url: str | None, out: Path | None, credentials: Credentials) 
         "config": None if loaded is None else _shape(redact(loaded[0])),
         "service": None,
     }
-    if url is not None:
-        token = credentials.token()
+    if loaded is not None or access.url_option is not None:
+        token = access.token()
         sought.append(Needle("the token", token, Care.SECRET))
-        facts["service"] = _ask(Remote(url), token)
+        facts["service"] = _ask_if_it_runs(access, token)
     facts["bundle"]["searchedFor"] = sorted({needle.key for needle in sought})
     _refuse_leaks(json.dumps(facts, ensure_ascii=False), facts["service"], sought)
     if loaded is None:
         click.echo(
-            "Without --config, the report was not searched for the secrets of a config.", err=True
+            "Without a config, the report was not searched for the secrets of a config.", err=True
         )
     # In ASCII, no text of a service can control the terminal.
     _write(json.dumps(facts, indent=2) + "\n", out)
@@ -99,6 +93,21 @@ def _shape(value: Any, key: str = "") -> Any:
     if isinstance(value, str) and value != "none" and key not in _TELLING:
         return REDACTED
     return value
+
+
+def _ask_if_it_runs(access: ServiceAccess, token: Secret) -> dict[str, Any] | None:
+    """Return the telemetry of the service; `None` if it is only assumed to run, and does not.
+
+    Raises:
+        NoAnswer: The service that an option names does not return it.
+    """
+    try:
+        return _ask(Remote(access.url()), token)
+    except NoAnswer as error:
+        if access.url_option is not None:
+            raise
+        click.echo(f"The report holds no telemetry: {error.message}", err=True)
+        return None
 
 
 def _ask(remote: Remote, token: Secret) -> dict[str, Any]:

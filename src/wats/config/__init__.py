@@ -3,7 +3,7 @@
 This package does not read the process: the files and the environment are arguments.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 from wats.config import checks
 from wats.config.describe import ConfigKey, config_keys, markdown_table, redact
 from wats.config.fields import attempt
-from wats.config.files import parse_env_file, read_document, read_env_file
+from wats.config.files import find_env_file, parse_env_file, read_document, read_env_file
 from wats.config.parse import parse_config
 from wats.config.profile import (
     Config,
@@ -53,6 +53,7 @@ __all__ = [
     "choose_profile",
     "config_keys",
     "database_of",
+    "find_env_file",
     "load_config",
     "markdown_table",
     "parse_config",
@@ -130,8 +131,9 @@ def with_overrides(
     host: str | None = None,
     port: int | None = None,
     workers: int | None = None,
+    handlers: Sequence[str] = (),
 ) -> AnyProfile:
-    """Return *profile* listening on another *host* or *port*, or with another number of *workers*.
+    """Return *profile* with another *host*, *port* or number of *workers*, or further *handlers*.
 
     Port 0 means any free port. It is allowed here and not in the file, where it would make a
     service that no client finds.
@@ -147,6 +149,13 @@ def with_overrides(
         for name, rule in rules.items()
         if name in given and rule.accept(given[name]) is None
     ]
+    if any(checks.function.accept(each) is None for each in handlers):
+        reason = f"Must be {checks.function.expects}."
+        issues.append(ConfigIssue("invalid_handlers", "--handler", reason))
     if issues:
         raise ConfigError(issues)
-    return replace(profile, service=replace(profile.service, **given))
+    return replace(
+        profile,
+        service=replace(profile.service, **given),
+        handlers=tuple(dict.fromkeys((*profile.handlers, *handlers))),
+    )

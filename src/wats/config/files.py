@@ -224,10 +224,15 @@ def read_env_file(path: str | Path, directory: Path | None = None) -> Mapping[st
     Raises:
         ConfigError: The file cannot be read, or has lines that cannot be used.
     """
-    fallback = None if directory is None else directory / path
-    found = fallback if fallback and not _exists(Path(path)) and _exists(fallback) else Path(path)
+    found = Path(path) if directory is None else find_env_file(path, directory)
     content = read_text(found, limit=MAX_ENV_FILE_BYTES, where="env-file", shown=repr(str(path)))
     return parse_env_file(content)
+
+
+def find_env_file(path: str | Path, directory: Path) -> Path:
+    """Return *path*, or *path* in *directory* if only that exists."""
+    fallback = directory / path
+    return fallback if not _exists(Path(path)) and _exists(fallback) else Path(path)
 
 
 def _exists(path: Path) -> bool:

@@ -14,6 +14,8 @@ from wats.config.secret_sources import SecretSource, SecretSources, accept_sourc
 
 MIB = 1_048_576
 
+_LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # recognized, not listened on
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphConfig:
@@ -210,6 +212,12 @@ class ServiceConfig:
             "The time limit of requests in progress at a shutdown, after the drain.",
         ),
     )
+
+    @property
+    def local_url(self) -> str:
+        """The URL of the service for clients on its machine."""
+        host = _LOOPBACK_OF.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
 
 def _accept_database(value: object) -> object:

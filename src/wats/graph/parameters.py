@@ -34,15 +34,18 @@ _MEMBERS: Final = _ROOTS | frozenset(
     re.findall(
         r"\w+",
         """
-    action address addresses amount_1000 birthday body button buttons caption card_index cards
-    catalog_id city code company components copy_code country country_code coupon_code currency
-    date_time department display_text email emails emoji expiration_days fallback_value filename
-    first_name flow_action flow_action_payload flow_cta flow_id flow_message_version flow_name
-    flow_token footer formatted_name header id index items language last_name latitude
-    limited_time_offer link longitude middle_name mode name offset order order_details order_status
-    org parameter_name parameters payload payment_settings phone phones policy prefix preview_url
-    product_items product_retailer_id reference_id reply rows screen sections state street sub_type
-    suffix thumbnail_product_retailer_id title total_amount url urls user value voice wa_id zip
+    action address addresses amount amount_1000 birthday body button buttons caption card_index
+    cards catalog_id city code company components copy_code country country_code coupon_code
+    currency data date_time department discount display_text email emails emoji expiration_days
+    expiration_time_ms fallback_value filename first_name flow_action flow_action_data
+    flow_action_payload flow_cta flow_id flow_message_version flow_name flow_token footer
+    formatted_name header id index items language last_name latitude limited_time_offer link
+    longitude middle_name mode name offset order order_details order_status org parameter_name
+    parameters payload payment_settings payment_type phone phones policy prefix preview_url product
+    product_items product_retailer_id quantity quick_reply reference_id reply retailer_id rows
+    sale_amount saved_addresses screen sections shipping state street sub_type subtotal suffix
+    tap_target_configuration tax thumbnail_product_retailer_id title total_amount ttl_minutes url
+    urls user validation_errors value values voice wa_id zip
     """,
     )
 )

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
-from enum import StrEnum
 from typing import Final
 
 from wats.config import checks
@@ -23,6 +22,7 @@ from wats.inspection.telemetry_contract import (
     strings_of,
     unknown_fields,
 )
+from wats.inspection.verdicts import Finding, fails, holds, unknown
 from wats.telemetry.contract.families import SERIES, WEBHOOK_REJECTIONS
 from wats.telemetry.contract.values import RejectionReason, SeriesCount
 from wats.version import __version__
@@ -31,22 +31,6 @@ from wats.web.ops.status import Diagnostics, ServiceStatus
 CLOCK_SECONDS: Final = 30.0
 SERIES_BUDGET: Final = 4000
 MAX_NAMED: Final = 5
-
-
-class Verdict(StrEnum):
-    """Whether an item holds; `unknown` if it cannot be checked from outside."""
-
-    HOLDS = "holds"
-    FAILS = "fails"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The verdict on one item, with its evidence or its remedy."""
-
-    verdict: Verdict
-    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,20 +48,8 @@ class Item:
     judge: Callable[[Evidence], Finding]
 
 
-def _holds(note: str = "") -> Finding:
-    return Finding(Verdict.HOLDS, note)
-
-
-def _fails(note: str) -> Finding:
-    return Finding(Verdict.FAILS, note)
-
-
-def _unknown(note: str) -> Finding:
-    return Finding(Verdict.UNKNOWN, note)
-
-
 def _by_hand(note: str) -> Callable[[Evidence], Finding]:
-    return lambda _: _unknown(note)
+    return lambda _: unknown(note)
 
 
 _CLOSED: Final = "The token was not accepted by all operator endpoints, so this cannot be checked."
@@ -88,11 +60,11 @@ def _if_open(judge: Callable[[Evidence], Finding]) -> Callable[[Evidence], Findi
 
     def judged(evidence: Evidence) -> Finding:
         if not evidence.is_open:
-            return _unknown(_CLOSED)
+            return unknown(_CLOSED)
         try:
             return judge(evidence)
         except UNREADABLE:
-            return _fails("The response cannot be parsed; it is not from wats.")
+            return fails("The response cannot be parsed; it is not from wats.")
 
     return judged
 
@@ -100,23 +72,23 @@ def _if_open(judge: Callable[[Evidence], Finding]) -> Callable[[Evidence], Findi
 def _hides(trials: Sequence[Trial]) -> Finding:
     differences = [each for trial in trials for each in trial.differences()]
     if differences:
-        return _fails(f"The responses differ for {_some(differences)}.")
+        return fails(f"The responses differ for {_some(differences)}.")
     if any(trial.is_vague() for trial in trials):
-        return _unknown(
+        return unknown(
             "Two paths that do not exist get different responses, so a proxy may have changed "
             "them. Repeat the check without the proxy."
         )
-    return _holds(f"Compared {len(trials)} kinds of requests.")
+    return holds(f"Compared {len(trials)} kinds of requests.")
 
 
 def _opens(evidence: Evidence) -> Finding:
     if not evidence.answers:
-        return _unknown("The token was not sent, because the connection is not encrypted.")
+        return unknown("The token was not sent, because the connection is not encrypted.")
     statuses = {path: evidence.answers[path].status for path in HIDDEN}
     closed = [f"{path} ({status})" for path, status in statuses.items() if status != 200]
     if not closed:
-        return _holds()
-    return _fails(
+        return holds()
+    return fails(
         f"Not 200: {_some(closed)}. A 404 means that the token is not valid, or that a proxy "
         "removes it."
     )
@@ -124,42 +96,42 @@ def _opens(evidence: Evidence) -> Finding:
 
 def _document_is_silent(evidence: Evidence) -> Finding:
     if evidence.document.status != 200:
-        return _holds("The API document is not served without a token.")
+        return holds("The API document is not served without a token.")
     named = [path for path in HIDDEN if path.encode() in evidence.document.body]
-    return _fails(f"It names {_some(named)}.") if named else _holds()
+    return fails(f"It names {_some(named)}.") if named else holds()
 
 
 def _is_private(evidence: Evidence) -> Finding:
     address = ipaddress.ip_address(evidence.address.partition("%")[0])
     if evidence.is_encrypted:
-        return _holds("The connection uses TLS.")
+        return holds("The connection uses TLS.")
     if address.is_loopback:
-        return _holds("Plain HTTP over loopback. Check the connection of the scraper too.")
+        return holds("Plain HTTP over loopback. Check the connection of the scraper too.")
     if address.is_global:
-        return _fails("Plain HTTP to a public address. Put a TLS proxy in front.")
-    return _unknown("Plain HTTP to a private address. Make sure that the network is trusted.")
+        return fails("Plain HTTP to a public address. Put a TLS proxy in front.")
+    return unknown("Plain HTTP to a private address. Make sure that the network is trusted.")
 
 
 def _is_strong(evidence: Evidence) -> Finding:
     rule = checks.bearer_token
     if rule.accept(evidence.token.reveal()) is None:
-        return _fails(f"A token must be {rule.expects}.")
-    return _holds("The token is long enough. Randomness cannot be checked.")
+        return fails(f"A token must be {rule.expects}.")
+    return holds("The token is long enough. Randomness cannot be checked.")
 
 
 def _is_separate(evidence: Evidence) -> Finding:
     if evidence.api is None:
-        return _unknown(
+        return unknown(
             "The API was not checked. With this token, a GET of an API route must return 403."
         )
     if evidence.api.status in {401, 403}:  # either way, the token opens nothing
-        return _holds("The API rejects the token.")
+        return holds("The API rejects the token.")
     if evidence.api.status == 405:
-        return _fails(
+        return fails(
             "The token is valid for the API too, so a scraper could send messages. Configure a "
             "separate 'telemetry.bearerToken' for the scraper."
         )
-    return _unknown(
+    return unknown(
         "The API is not reachable here. With this token, a GET of an API route must return 403."
     )
 
@@ -168,12 +140,12 @@ def _is_separate(evidence: Evidence) -> Finding:
 def _is_known(evidence: Evidence) -> Finding:
     objections = Vocabulary(evidence.status).objections(evidence.samples)
     if not objections:
-        return _holds(f"Compared {len(evidence.samples)} samples.")
+        return holds(f"Compared {len(evidence.samples)} samples.")
     if evidence.status.version != __version__:
-        return _unknown(
+        return unknown(
             "The service has another version than this command; use the command of that version."
         )
-    return _fails(f"Found {_some(objections)}.")
+    return fails(f"Found {_some(objections)}.")
 
 
 @_if_open
@@ -188,7 +160,7 @@ def _has_known_fields(evidence: Evidence) -> Finding:
     ]
     if not found and (shown := shown_secrets(diagnostics["configShape"])):
         found = [f"in the diagnostics {each} is shown" for each in shown]
-    return _fails(f"{_some(found).capitalize()}.") if found else _holds()
+    return fails(f"{_some(found).capitalize()}.") if found else holds()
 
 
 @_if_open
@@ -204,7 +176,7 @@ def _is_silent(evidence: Evidence) -> Finding:
     for path, strings in strings_by_path.items():
         kinds = dict.fromkeys(kind for text in set(strings) for kind in looks_private(text))
         leaks += [f"{path}: {kind}" for kind in sorted(kinds)]
-    return _fails(f"Found: {_some(leaks)}.") if leaks else _holds()
+    return fails(f"Found: {_some(leaks)}.") if leaks else holds()
 
 
 @_if_open
@@ -214,18 +186,18 @@ def _is_not_stored(evidence: Evidence) -> Finding:
         for path in HIDDEN
         if "no-store" not in evidence.answers[path].headers.get("cache-control", "")
     ]
-    return _fails(f"No 'Cache-Control: no-store' at {_some(stored)}.") if stored else _holds()
+    return fails(f"No 'Cache-Control: no-store' at {_some(stored)}.") if stored else holds()
 
 
 @_if_open
 def _has_the_secret(evidence: Evidence) -> Finding:
     if not evidence.samples.has(WEBHOOK_REJECTIONS.name):
-        return _unknown("The service does not count rejected webhooks.")
+        return unknown("The service does not count rejected webhooks.")
     reason = RejectionReason.SIGNATURE_MISMATCH
     count = evidence.samples.total(WEBHOOK_REJECTIONS.name, reason=reason)
     if not count:
-        return _holds()
-    return _fails(
+        return holds()
+    return fails(
         f"{count:.0f} since the start of the service. If the app secret was changed at Meta, add "
         "the new one to 'webhook.appSecret'; else a proxy changes bodies, or a client forges them."
     )
@@ -236,8 +208,8 @@ def _has_the_time(evidence: Evidence) -> Finding:
     date = parsedate_to_datetime(evidence.answers["/status"].headers.get("date", ""))
     apart = abs((evidence.asked_at - date.replace(tzinfo=UTC)).total_seconds())
     if apart > CLOCK_SECONDS:
-        return _fails(f"The clocks of the service and of this machine differ by {apart:.0f} s.")
-    return _holds()
+        return fails(f"The clocks of the service and of this machine differ by {apart:.0f} s.")
+    return holds()
 
 
 @_if_open
@@ -246,17 +218,17 @@ def _is_bounded(evidence: Evidence) -> Finding:
     exposed = evidence.samples.total(SERIES.name, kind=SeriesCount.BUDGET)
     budget = exposed or SERIES_BUDGET
     if live > budget:
-        return _fails(f"{live} series exceed the budget of {budget:.0f}.")
-    return _holds(f"{live} series, at most {budget:.0f} allowed.")
+        return fails(f"{live} series exceed the budget of {budget:.0f}.")
+    return holds(f"{live} series, at most {budget:.0f} allowed.")
 
 
 def _is_kept(evidence: Evidence) -> Finding:
     mode = evidence.token_file_mode
     if mode is not None and mode & 0o007:
-        return _fails(
+        return fails(
             "The token file is accessible to all users of this machine; restrict its mode."
         )
-    return _unknown(
+    return unknown(
         "Check that the scraper's configuration uses 'credentials_file' and contains no token, and "
         "that no repository contains one."
     )

@@ -1,16 +1,18 @@
 """A client of a running service: one host, no proxy, no redirect. Blocking."""
 
 import http.client
+import math
 import socket
 import ssl
+import threading
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 from urllib.parse import urlsplit
 
 import click
 
-from wats.config import checks
 from wats.inspection.evidence import Answer
 from wats.privacy import Secret
 
@@ -26,25 +28,22 @@ class NoAnswer(click.ClickException):
     """The service cannot be queried; the message holds the reason, in words of ours."""
 
 
-def service_url(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    """Check the URL of a service, for `callback`; a refused one is not shown.
-
-    Raises:
-        click.BadParameter: The value is not a URL, or holds more than one, such as a password.
-    """
-    if value is None:
-        return None
-    accepted = checks.web_url.accept(value)
-    if not isinstance(accepted, str):
-        msg = f"Must be {checks.web_url.expects}."
-        raise click.BadParameter(msg)
-    return accepted
-
-
 class Remote:
-    """The service at *url*, the part before the paths of its routes."""
+    """The service at *url*, the part before the paths of its routes.
 
-    def __init__(self, url: str, *, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+    Args:
+        url: Its URL.
+        timeout_seconds: The time limit of connecting and, after that, of a complete exchange.
+        total_seconds: The time limit of all exchanges together, from now on; none by default.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        total_seconds: float = math.inf,
+    ) -> None:
         parts = urlsplit(url)
         self.url = url
         self.is_encrypted = parts.scheme == "https"
@@ -52,6 +51,7 @@ class Remote:
         self._port = parts.port or (443 if self.is_encrypted else 80)
         self._path = parts.path
         self._timeout_seconds = timeout_seconds
+        self._until = time.monotonic() + total_seconds
         self._tls = ssl.create_default_context() if self.is_encrypted else None
 
     def get(self, path: str, token: Secret | None = None) -> Answer:
@@ -83,7 +83,6 @@ class Remote:
         lines = [f"{method} {self._path}{path} HTTP/1.1", *(f"{k}: {v}" for k, v in sent.items())]
         request = "\r\n".join([*lines, "", ""]).encode("latin-1")
         with self._explained(), self._connected() as connection:
-            connection.connect()
             connection.sock.sendall(request)
             answer = bytearray()
             while len(answer) < MAX_EXCHANGE_BYTES and (part := connection.sock.recv(65536)):
@@ -97,13 +96,14 @@ class Remote:
             NoAnswer: The service is not reachable.
         """
         with self._explained(), self._connected() as connection:
-            connection.connect()
             address: str = connection.sock.getpeername()[0]
         return address
 
     @contextmanager
     def _connected(self) -> Iterator[http.client.HTTPConnection]:
-        timeout = self._timeout_seconds
+        timeout = min(self._timeout_seconds, self._until - time.monotonic())
+        if timeout <= 0:
+            raise TimeoutError
         connection = (
             http.client.HTTPConnection(self._host, self._port, timeout=timeout)
             if self._tls is None
@@ -112,7 +112,9 @@ class Remote:
             )
         )
         try:
-            yield connection
+            connection.connect()
+            with _ending_after(timeout, connection.sock):
+                yield connection
         finally:
             connection.close()
 
@@ -128,6 +130,37 @@ class Remote:
     def _authority(self) -> str:
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"{host}:{self._port}"
+
+
+@contextmanager
+def _ending_after(seconds: float, connection: socket.socket) -> Iterator[None]:
+    """Shut *connection* down after *seconds*, as each of its reads has that time for itself.
+
+    Raises:
+        TimeoutError: It was shut down.
+    """
+    is_over = False
+
+    def end() -> None:
+        nonlocal is_over
+        is_over = True
+        with suppress(OSError):  # closed by the peer
+            # Not the method of a TLS socket, which would change it during a read.
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except Exception:
+        if is_over:
+            raise TimeoutError from None
+        raise
+    finally:
+        timer.cancel()
+    if is_over:
+        raise TimeoutError
 
 
 def _bearer(token: Secret | None) -> Mapping[str, str]:

@@ -7,6 +7,7 @@ caller, not even a key, except for the unknown keys of a caller that asks for th
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
+from itertools import islice
 from typing import Any, Final, TypeAlias
 
 import msgspec
@@ -18,6 +19,8 @@ from wats.nesting import is_shallow
 Ask: TypeAlias = Mapping[str, object]
 
 MAX_TEXT_LENGTH: Final = 4096
+MAX_DETAILS: Final = 100
+"""The number of mistakes that an error reports."""
 TEXT_MALFORMED: Final = "Text message body is invalid."
 READ_MARK_MALFORMED: Final = "Read mark body is invalid."
 GRAPH_MALFORMED: Final = "Message body is invalid or unsupported."
@@ -87,14 +90,22 @@ def parse_graph_message(body: bytes, *, groups_enabled: bool) -> Outgoing | None
     Raises:
         MalformedRequest: The body is not a valid message; `details` hold every mistake.
     """
-    ask = parse_object(body, GRAPH_MALFORMED)
+    return check_graph_message(parse_object(body, GRAPH_MALFORMED), groups_enabled=groups_enabled)
+
+
+def check_graph_message(ask: Ask, *, groups_enabled: bool) -> Outgoing | None:
+    """Return the record of *ask*, a decoded message in Graph's own form; `None` for a read mark.
+
+    Raises:
+        MalformedRequest: It is not a valid message; `details` hold every mistake.
+    """
     refuse(_graph_mistakes(ask, groups_enabled=groups_enabled), GRAPH_MALFORMED)
     if "type" not in ask:
         return None
     is_group = ask.get("recipient_type") == "group"
-    to = ask["to"] if "to" in ask else ask["recipient"]
+    to = str(ask["to"] if "to" in ask else ask["recipient"])
     recipient = digits_of(to) if "to" in ask and not is_group else to
-    return Outgoing(type=ask["type"], recipient=recipient, is_group=is_group)
+    return Outgoing(type=str(ask["type"]), recipient=recipient, is_group=is_group)
 
 
 def parse_read_mark(body: bytes, *, strict: bool = False) -> bool:
@@ -143,29 +154,36 @@ def _decode(body: bytes) -> object:
     raise MalformedRequest("malformed_json", "Request body must be valid JSON.")
 
 
-def unknown_keys(ask: Ask, known: Collection[str], *, strict: bool) -> Iterator[Detail]:
+def unknown_keys(
+    ask: Ask, known: Collection[str], *, strict: bool, prefix: str = ""
+) -> Iterator[Detail]:
     """Yield the keys of *ask* that are not *known*, if the caller asked for *strict* handling.
+
+    *prefix* is the path of *ask* in the body.
 
     Such a caller looks for a misspelt key, so the key is shown, unless it could hold a number.
     """
     for key in ask if strict else ():
         if key not in known:
-            path = key if _SHOWN_KEY.fullmatch(key) else "?"
-            yield Detail(path, f"is not a key of this request; its keys are {', '.join(known)}")
+            path = f"{prefix}{key if _SHOWN_KEY.fullmatch(key) else '?'}"
+            owner = "object" if prefix else "request"
+            yield Detail(path, f"is not a key of this {owner}; its keys are {', '.join(known)}")
 
 
 def refuse(mistakes: Iterable[Detail], message: str) -> None:
-    """Raise all of *mistakes* as one error, if there are any.
+    """Raise *mistakes* as one error, if there are any: all, up to `MAX_DETAILS`.
 
     Raises:
         MalformedRequest: There are.
     """
-    if details := list(mistakes):
+    if details := list(islice(mistakes, MAX_DETAILS)):
         raise MalformedRequest("malformed_body", message, details)
 
 
-def text_mistakes(text: object, path: str, max_length: int) -> Iterator[Detail]:
-    """Yield the faults of *text* as text for people, which may hold lines and tabs.
+def text_mistakes(
+    text: object, path: str, max_length: int, *, lines: bool = True
+) -> Iterator[Detail]:
+    """Yield the faults of *text* as text for people, which may hold *lines* and tabs.
 
     *max_length* is in code points, as Meta counts them.
     """
@@ -176,8 +194,10 @@ def text_mistakes(text: object, path: str, max_length: int) -> Iterator[Detail]:
         yield Detail(path, "must not be blank")
     if len(text) > max_length:
         yield Detail(path, f"must not be longer than {max_length} characters")
-    if _CONTROL_IN_TEXT.search(text) is not None:
+    if lines and _CONTROL_IN_TEXT.search(text) is not None:
         yield Detail(path, "must not contain control characters except line ends and tab")
+    if not lines and _CONTROL.search(text) is not None:
+        yield Detail(path, "must be one line without control characters")
 
 
 def with_line_feeds(text: str) -> str:
@@ -276,29 +296,32 @@ def _recipient_mistakes(ask: Ask, *, groups_enabled: bool) -> Iterator[Detail]:
     if ask.get("recipient_type", "individual") not in ("individual", "group"):
         yield Detail("recipient_type", "must be 'individual' or 'group'")
     if not groups_enabled:
-        yield from (Detail(path, "groups are not enabled") for path in _paths_to_a_group(ask))
+        yield from disabled_group_mistakes(ask)
     elif ask.get("recipient_type") != "group" and ask.get("type") == "pin":
         yield Detail("recipient_type", "must be 'group' to pin a message")
     if ask.get("recipient_type") == "group":
-        yield from _group_mistakes(ask)
+        yield from group_id_mistakes(ask)
     else:
-        yield from _person_mistakes(ask)
+        yield from person_mistakes(ask)
 
 
-def _paths_to_a_group(ask: Ask) -> Iterator[str]:
+def disabled_group_mistakes(ask: Ask) -> Iterator[Detail]:
+    """Yield the members of *ask* that need groups, which are not enabled."""
     for path, word in (("recipient_type", "group"), ("recipientType", "group"), ("type", "pin")):
         if ask.get(path) == word:
-            yield path
+            yield Detail(path, "groups are not enabled")
 
 
-def _group_mistakes(ask: Ask) -> Iterator[Detail]:
+def group_id_mistakes(ask: Ask) -> Iterator[Detail]:
+    """Yield the mistakes of the recipient of *ask*, a message to a group."""
     if not is_group_id(ask.get("to")):
         yield Detail("to", "must be the id of a group")
     if "recipient" in ask:
         yield Detail("recipient", "must not be given for a group")
 
 
-def _person_mistakes(ask: Ask) -> Iterator[Detail]:
+def person_mistakes(ask: Ask) -> Iterator[Detail]:
+    """Yield the mistakes of the recipient of *ask*, a message to a person."""
     if "to" not in ask and "recipient" not in ask:
         yield Detail("to", "must be given unless 'recipient' is")
     if "to" in ask and not is_recipient(ask["to"]):

@@ -9,9 +9,8 @@ import aiohttp
 
 from wats.clock import Now, to_iso, utc_now
 from wats.config import Profile, Secrets
-from wats.graph.client import GraphClient
+from wats.graph.configured import graph_client
 from wats.graph.errors import ERROR_NAMES
-from wats.graph.proxy import proxy_for
 from wats.inbound.dispatch import Dispatcher, retry_span
 from wats.inbound.handlers import Handler, Handlers, import_handler
 from wats.inbound.receive import Receiver
@@ -152,19 +151,7 @@ def _registered(handlers: Iterable[Handler], profile: Profile) -> Handlers:
 
 def _outbound(common: _BuilderArguments, session: aiohttp.ClientSession | None) -> Outbound:
     profile, secrets, store, telemetry, log, now = common
-    graph = GraphClient(
-        base_url=profile.graph.base_url,
-        version=profile.graph.api_version,
-        access_token=secrets.access_token,
-        telemetry=telemetry.graph,
-        app_secret=secrets.app_secrets[0] if profile.graph.app_secret_proof else None,
-        session=session,
-        proxy=proxy_for(profile.graph.base_url, profile.graph.proxy),
-        connect_seconds=profile.graph.connect_seconds,
-        read_seconds=profile.graph.read_seconds,
-        total_seconds=profile.graph.timeout_seconds,
-        max_connections=profile.graph.max_connections,
-    )
+    graph = graph_client(profile, secrets, telemetry.graph, session)
     acceptor = Acceptor(
         graph=graph,
         store=store,

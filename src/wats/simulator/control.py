@@ -1,6 +1,7 @@
 """The control endpoints: requests of tests and local users to the simulator over HTTP."""
 
 import ipaddress
+import re
 import secrets
 from typing import Any, Final
 
@@ -12,6 +13,8 @@ from wats.simulator.world import World
 
 DEFAULT_NAME: Final = "Test Person"
 MAX_INBOUND: Final = 100_000
+DEFAULT_PAGE: Final = 100
+_NUMBER: Final = re.compile("[0-9]{1,15}")
 
 
 def is_local(peer: str | None) -> bool:
@@ -34,6 +37,7 @@ class ControlEndpoints:
         """Return the routes."""
         return [
             web.get(CONTROL_PREFIX + "state", self.state),
+            web.get(CONTROL_PREFIX + "messages", self.messages),
             web.post(CONTROL_PREFIX + "inbound", self.inbound),
             web.post(CONTROL_PREFIX + "webhook", self.webhook),
             web.post(CONTROL_PREFIX + "join", self.join),
@@ -54,6 +58,17 @@ class ControlEndpoints:
     async def state(self, _request: web.Request) -> web.StreamResponse:
         """Return the counts."""
         return web.json_response(self._world.state())
+
+    async def messages(self, request: web.Request) -> web.StreamResponse:
+        """Return the messages on the phones of all customers, the newest last: `after`, `limit`."""
+        query = request.query
+        numbers = {key: int(value) for key, value in query.items() if _NUMBER.fullmatch(value)}
+        if numbers.keys() != set(query) or not numbers.keys() <= {"after", "limit"}:
+            return _refuse("'after' must be a cursor, and 'limit' a number; there is no other.")
+        page = self._world.phone.page(numbers.get("after"), numbers.get("limit", DEFAULT_PAGE))
+        cursor = page[-1].cursor if page else numbers.get("after", 0)
+        messages = [each.as_json() for each in page]
+        return web.json_response({"messages": messages, "cursor": cursor})
 
     async def inbound(self, request: web.Request) -> web.StreamResponse:
         """Send a message as a customer: `{from, text | message, name?, count?, group_id?}`."""

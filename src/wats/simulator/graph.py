@@ -72,6 +72,8 @@ class GraphEndpoints:
             web.route("*", group + "/invite_link", self.invite_link),
             web.route("*", group + "/join_requests", self.join_requests),
             web.delete(group + "/participants", self.remove_participants),
+            web.get(_VERSION + "/debug_token", self.debug_token),
+            web.get(_VERSION + "/{account}/subscribed_apps", self.subscribed_apps),
             web.route("*", group, self.group),
         ]
 
@@ -95,9 +97,10 @@ class GraphEndpoints:
         payload = read_json(await request.read())
         check_product(payload)
         if payload.get("status") == "read":
-            if not isinstance(payload.get("message_id"), str):
+            message_id, is_typing = payload.get("message_id"), "typing_indicator" in payload
+            if not isinstance(message_id, str):
                 raise invalid("The parameter message_id is required.")
-            self._world.counts.read_marks += 1
+            self._world.mark_read(message_id, is_typing=is_typing)
             return web.json_response({"success": True})
 
         addressee = check_message(payload, self._world.groups)
@@ -106,7 +109,7 @@ class GraphEndpoints:
             return self._refuse_recipient(behavior.refusal, addressee)
         if behavior.answer is ResponseForm.CUT:
             return _cut(request)
-        message = self._world.accept(payload, addressee)
+        message = self._world.accept(payload, addressee, behavior)
         statuses = self._world.statuses_of(message, addressee, behavior)
         if behavior.answer is ResponseForm.AFTER_THE_STATUS:
             await self._world.courier.deliver_now(statuses[:1])
@@ -148,6 +151,40 @@ class GraphEndpoints:
             case _:
                 raise invalid("Unsupported method.")
 
+    async def debug_token(self, request: web.Request) -> web.StreamResponse:
+        """Describe the access token in `input_token`."""
+        settings, token = self._world.settings, request.query.get("input_token", "")
+        wanted = settings.access_token
+        if wanted is not None and not wanted.matches(token.encode()):
+            return web.json_response({"data": {"is_valid": False, "scopes": []}})
+        data = {
+            "app_id": settings.app_id,
+            "type": settings.token_type,
+            "is_valid": True,
+            "expires_at": settings.token_expires_at,
+            "scopes": settings.token_scopes,
+        }
+        return web.json_response({"data": data})
+
+    async def subscribed_apps(self, request: web.Request) -> web.StreamResponse:
+        """List the apps that get the webhooks of the account."""
+        settings = self._world.settings
+        if request.match_info["account"] != settings.waba_id:
+            raise missing_object()
+        app = {"whatsapp_business_api_data": {"id": settings.app_id, "name": "Simulated app"}}
+        return web.json_response({"data": [app] if settings.is_subscribed else []})
+
+    def _number(self) -> web.StreamResponse:
+        settings = self._world.settings
+        number: dict[str, object] = {
+            "id": settings.phone_number_id,
+            "display_phone_number": settings.display_phone_number,
+            "status": settings.number_status,
+        }
+        if (url := self._world.courier.webhook_url) is not None:
+            number["webhook_configuration"] = {"application": url}
+        return web.json_response(number)
+
     async def create_group(self, request: web.Request) -> web.StreamResponse:
         """Create a group."""
         self._check_number(request)
@@ -161,10 +198,12 @@ class GraphEndpoints:
         return web.json_response(self._world.groups.page(request.query))
 
     async def group(self, request: web.Request) -> web.StreamResponse:
-        """Read, change or delete a group, or a file."""
+        """Read, change or delete a group, or a file; or read the business number."""
         if request.match_info["group"] in self._world.media:
             return self._media(request)
         groups, group_id = self._world.groups, request.match_info["group"]
+        if group_id == self._world.settings.phone_number_id and request.method == HTTPMethod.GET:
+            return self._number()
         match request.method:
             case HTTPMethod.GET:
                 return web.json_response(groups.get(group_id, request.query.get("fields")))

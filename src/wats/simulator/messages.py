@@ -16,6 +16,42 @@ TYPES: Final = frozenset(
     }
 )  # fmt: skip
 
+_NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
+    **dict.fromkeys(("audio", "document", "image", "sticker", "video"), ("id|link",)),
+    "interactive": ("type", "action"),
+    "location": ("latitude", "longitude"),
+    "pin": ("type", "message_id", "expiration_days"),
+    "reaction": ("message_id", "emoji"),
+    "template": ("name", "language.code"),
+}
+"""The members of the content of each type that Graph needs; of alternatives, one."""
+
+_PARAMETERS: Final = "action.parameters."
+_NEEDED_INTERACTIVE: Final[Mapping[str, tuple[str, ...]]] = {
+    "address_message": ("body.text", "action.name", _PARAMETERS + "country"),
+    "button": ("body.text", "action.buttons"),
+    "call_permission_request": ("action.name",),
+    "carousel": ("body.text", "action.cards"),
+    "catalog_message": ("body.text", "action.name"),
+    "cta_url": ("body.text", "action.name", _PARAMETERS + "display_text", _PARAMETERS + "url"),
+    "flow": (
+        *("body.text", "action.name", _PARAMETERS + "flow_message_version"),
+        *(_PARAMETERS + "flow_cta", _PARAMETERS + "flow_id|flow_name"),
+    ),
+    "list": ("body.text", "action.button", "action.sections"),
+    "location_request_message": ("body.text", "action.name"),
+    "order_details": (
+        *("body.text", "action.name", _PARAMETERS + "reference_id"),
+        *(_PARAMETERS + "type", _PARAMETERS + "currency", _PARAMETERS + "total_amount.value"),
+    ),
+    "order_status": ("body.text", _PARAMETERS + "reference_id", _PARAMETERS + "order.status"),
+    "product": ("action.catalog_id", "action.product_retailer_id"),
+    "product_list": ("header.text", "body.text", "action.catalog_id", "action.sections"),
+    "request_contact_info": ("body.text", "action.name"),
+    "voice_call": ("body.text", "action.name"),
+}
+"""The same for each type of interactive message."""
+
 _PHONE: Final = re.compile(r"\+?\(?[0-9](?:[ ()-]{0,3}[0-9]){0,14}")
 
 
@@ -53,6 +89,7 @@ def check_message(payload: Mapping[str, Any], groups: Groups) -> Addressee:
         raise GraphFault(400, 131008, details="The content of the type is missing.")
     if kind == "text":
         _check_text(content)
+    _check_members(kind, content)
     return addressee
 
 
@@ -79,6 +116,30 @@ def _addressee(payload: Mapping[str, Any], groups: Groups) -> Addressee:
     if isinstance(user, str) and user:
         return Addressee("user", user, user)
     raise invalid("The parameter to is required.")
+
+
+def _check_members(kind: str, content: Any) -> None:
+    if kind == "contacts":
+        for number, card in enumerate(content):
+            _need(card, "name.formatted_name", f"contacts[{number}]")
+    for path in _NEEDED.get(kind, ()):
+        _need(content, path, kind)
+    if kind == "interactive":
+        needed = _NEEDED_INTERACTIVE.get(str(content["type"]))
+        if needed is None:
+            raise GraphFault(400, 131009, details="The parameter interactive.type is invalid.")
+        for path in needed:
+            _need(content, path, kind)
+
+
+def _need(content: Any, path: str, parent: str) -> None:
+    """Refuse *content* without a member at *path*, of which the last step can have alternatives."""
+    *parents, last = path.split(".")
+    for step in parents:
+        content = content.get(step) if isinstance(content, dict) else None
+    names = last.split("|")
+    if not isinstance(content, dict) or not any(content.get(name) is not None for name in names):
+        raise GraphFault(400, 131008, details=f"The parameter {parent}.{path} is required.")
 
 
 def _check_text(content: Any) -> None:

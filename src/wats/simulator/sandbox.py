@@ -2,7 +2,7 @@
 
 import secrets
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from wats.config import (
     database_of,
     with_overrides,
 )
-from wats.log import write_json_line, write_text
+from wats.log import print_line, write_json_line, write_text
 from wats.privacy import Secret
 from wats.service import WatsApp, create_wats_service_app
 from wats.simulator import Simulator, SimulatorSettings
@@ -38,6 +38,8 @@ class Sandbox:
         port: The port to listen on; that of *base* by default.
         echoes: Whether the sandbox replies to each text of a customer.
         log_updates: Whether each received update is logged.
+        handlers: Handlers in addition to those of *base*.
+        show: Whether each message on the customers' phones is printed.
     """
 
     def __init__(
@@ -48,17 +50,27 @@ class Sandbox:
         port: int | None = None,
         echoes: bool = False,
         log_updates: bool = False,
+        handlers: Sequence[str] = (),
+        show: bool = False,
     ) -> None:
+        self._handlers = handlers
         self._base = base if base is not None else _EXAMPLE
         self._host = host if host is not None else "127.0.0.1"
         self._port = port
         self._log_updates = log_updates
         self._echoes = echoes
+        self._show = show
         self._token = secrets.token_urlsafe(24)
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> "Sandbox":
-        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="wats-sandbox-"))
+        async with AsyncExitStack() as stack:
+            await self._enter(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def _enter(self, stack: AsyncExitStack) -> None:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="wats-sandbox-"))
         own = Secrets(
             access_token=Secret(secrets.token_urlsafe(24)),
             verify_token=Secret(secrets.token_urlsafe(24)),
@@ -72,9 +84,13 @@ class Sandbox:
             waba_id=self._base.whatsapp.waba_id,
             phone_number_id=self._base.whatsapp.phone_number_id,
         )
-        self._simulator = await self._stack.enter_async_context(Simulator(settings))
+        self._simulator = await stack.enter_async_context(Simulator(settings))
+        if self._show:
+            self._simulator.show(print_line)
         profile = _isolated(self._base, self._simulator.url, Path(folder) / "sandbox.db")
-        self.profile: Profile = with_overrides(profile, host=self._host, port=self._port)
+        self.profile: Profile = with_overrides(
+            profile, host=self._host, port=self._port, handlers=self._handlers
+        )
         url = database_of(self.profile, own)[0]
         self.app: WatsApp = create_wats_service_app(
             profile=self.profile,
@@ -84,7 +100,6 @@ class Sandbox:
         )
         if self._echoes:
             self.app.on(UpdateKind.MESSAGE)(Echo(_log))
-        return self
 
     async def __aexit__(
         self,
@@ -129,12 +144,15 @@ _GREETING = """\
 The sandbox is running at {url}, with a fake Meta. In another terminal, try:
 
   export TOKEN={token}
+  export META={meta}
   # send a message; the fake Meta reports its statuses in signed webhooks
   curl -s {api}/messages/text -H "Authorization: Bearer $TOKEN" \\
     -H 'Idempotency-Key: first' -d '{{"to": "15550001234", "text": "Hello"}}'
   # simulate a message from a customer
-  curl -s {meta}/_simulator/inbound -d '{{"from": "15550001234", "text": "Hi!"}}'
-  # list both messages, and read the metrics
+  curl -s $META/_simulator/inbound -d '{{"from": "15550001234", "text": "Hi!"}}'
+  # list the messages on the customers' phones
+  curl -s $META/_simulator/messages
+  # list both messages as your application sees them, and read the metrics
   curl -s {api}/messages -H "Authorization: Bearer $TOKEN"
   curl -s {url}/metrics -H "Authorization: Bearer $TOKEN"
 

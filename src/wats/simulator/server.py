@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Final
 
@@ -10,6 +10,7 @@ from aiohttp import web
 
 from wats.simulator.control import DEFAULT_NAME, ControlEndpoints
 from wats.simulator.graph import GraphEndpoints
+from wats.simulator.phone import PhoneMessage
 from wats.simulator.settings import AcceptedMessage, Counts, SimulatorSettings
 from wats.simulator.world import World
 
@@ -49,6 +50,11 @@ class Simulator:
     def accepted(self) -> Sequence[AcceptedMessage]:
         """The messages that Graph accepted, at most the last 10,000."""
         return tuple(self._world.accepted)
+
+    @property
+    def messages(self) -> Sequence[PhoneMessage]:
+        """The last 1,000 messages on the phones of the customers, oldest first."""
+        return self._world.phone.messages
 
     @property
     def pending(self) -> int:
@@ -103,6 +109,10 @@ class Simulator:
     def set_webhook(self, url: str | None) -> None:
         """Send webhooks to *url* from now on, or nowhere."""
         self._world.courier.webhook_url = url
+
+    def show(self, write: Callable[[str], object]) -> None:
+        """Call *write* with a line for each message on the phones of the customers from now on."""
+        self._world.phone.write = write
 
     async def verify_webhook(self) -> bool:
         """Return whether the webhook passes Meta's challenge."""

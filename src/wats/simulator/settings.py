@@ -18,6 +18,12 @@ class SimulatorSettings:
         waba_id: The WhatsApp Business Account of the webhooks.
         phone_number_id: The one business number.
         display_phone_number: That number as shown to people.
+        app_id: The app of the access token.
+        token_type: The kind of the access token.
+        token_scopes: The permissions of the access token.
+        token_expires_at: The end of the access token, in seconds since 1970; 0 if it has none.
+        is_subscribed: Whether the app is subscribed to the webhooks of the account.
+        number_status: The status of the business number.
         webhook_url: The target of webhooks; without one they are dropped. Can be changed while
             running.
         seed: The start of the random numbers that select duplicates and pauses before retries.
@@ -41,6 +47,12 @@ class SimulatorSettings:
     waba_id: str = "100000000000001"
     phone_number_id: str = "200000000000002"
     display_phone_number: str = "15550001111"
+    app_id: str = "300000000000003"
+    token_type: str = "SYSTEM_USER"  # noqa: S105  # a kind of token
+    token_scopes: tuple[str, ...] = ("whatsapp_business_messaging", "whatsapp_business_management")
+    token_expires_at: int = 0
+    is_subscribed: bool = True
+    number_status: str = "CONNECTED"
     webhook_url: str | None = None
     seed: int = 0
     duplicate_rate: float = 0.0

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
+from wats.clock import utc_now
 from wats.simulator.bodies import WebhookPart, message_part, new_wamid, pricing_of, status_part
 from wats.simulator.courier import Courier
 from wats.simulator.faults import invalid
 from wats.simulator.groups import Groups
 from wats.simulator.media import MediaFiles
 from wats.simulator.messages import Addressee
+from wats.simulator.phone import Phone
 from wats.simulator.recipients import USUAL, Behavior, behavior_of
 from wats.simulator.settings import AcceptedMessage, Counts, SimulatorSettings
 
@@ -22,7 +24,7 @@ _NATURAL_ORDER: Final = ("sent", "delivered", "read")
 
 
 class World:
-    """One business number, its messages, its files, its groups and its webhook."""
+    """One business number, its messages, files, groups and webhook, and its customers' phones."""
 
     def __init__(self, settings: SimulatorSettings) -> None:
         self.settings = settings
@@ -30,6 +32,7 @@ class World:
         self.courier = Courier(settings, self.counts)
         self.groups = Groups()
         self.media = MediaFiles(settings.media_url_seconds)
+        self.phone = Phone(settings.display_phone_number, utc_now)
         self.accepted: deque[AcceptedMessage] = deque(maxlen=_KEPT_MESSAGES)
 
     def state(self) -> dict[str, int]:
@@ -41,14 +44,23 @@ class World:
         """Return the outcome of a message to *addressee*."""
         return behavior_of(addressee.id) if addressee.kind == "individual" else USUAL
 
-    def accept(self, payload: Mapping[str, Any], addressee: Addressee) -> AcceptedMessage:
-        """Accept a message; its outcome follows later."""
+    def accept(
+        self, payload: Mapping[str, Any], addressee: Addressee, behavior: Behavior
+    ) -> AcceptedMessage:
+        """Accept a message, and show it on the phone unless it fails; its statuses follow later."""
         message = AcceptedMessage(
             wamid=new_wamid(addressee.id), recipient=addressee.id, payload=dict(payload)
         )
         self.counts.sends += 1
         self.accepted.append(message)
+        if behavior.failure is None:
+            self.phone.receive(message.wamid, message.recipient, payload)
         return message
+
+    def mark_read(self, message_id: str, *, is_typing: bool) -> None:
+        """Mark a customer's message as read."""
+        self.counts.read_marks += 1
+        self.phone.mark_read(message_id, is_typing=is_typing)
 
     def statuses_of(
         self, message: AcceptedMessage, addressee: Addressee, behavior: Behavior
@@ -94,6 +106,7 @@ class World:
             for _ in range(count)
         ]
         for part in parts:
+            self.phone.send(part.item)
             self.courier.schedule(part)
         self.counts.inbound += count
         return [part.item["id"] for part in parts]

@@ -194,7 +194,7 @@ class Response(msgspec.Struct, frozen=True):
     headers: Headers = ()
 
 
-class Source(Protocol):
+class BodySource(Protocol):
     """The body of a streamed response."""
 
     def chunks(self) -> AsyncIterator[bytes]:
@@ -214,7 +214,7 @@ class ResponseBroken(Exception):
 class StreamedResponse(Response, frozen=True, kw_only=True):
     """A response whose body is passed on while it arrives; *length* is `None` if unknown."""
 
-    source: Source
+    source: BodySource
     length: int | None
 
 

@@ -113,7 +113,7 @@ def _operation(row: Route, operation: Operation) -> Json:
     if operation.parameters:
         described["parameters"] = [_parameter(each) for each in operation.parameters]
     if operation.body is not None:
-        content = {operation.body_type: {"schema": _schema(operation.body)}}
+        content = {operation.body_type: {"schema": _body_schema(operation)}}
         described["requestBody"] = {"required": operation.needs_body, "content": content}
     described["responses"] = _responses(row, operation)
     if row.posture is not Posture.OPEN:
@@ -163,13 +163,22 @@ def _schema(body: Any) -> Json:
     return schemas[0] if len(schemas) == 1 else {"anyOf": list(schemas)}
 
 
+def _body_schema(operation: Operation) -> Json:
+    schema = _schema(operation.body)
+    if not operation.schemas:
+        return schema
+    more = [{"$ref": _REFERENCE.format(name=name)} for name in operation.schemas]
+    return {"anyOf": [*schema.get("anyOf", [schema]), *more]}
+
+
 def _schemas(rows: Sequence[Route]) -> Json:
     wanted = [ErrorEnvelope, *_body_types(rows)]
     _, components = msgspec.json.schema_components(wanted, ref_template=_REFERENCE)
     for schema in components.values():
         # Python before 3.13 keeps the indentation of a docstring.
         schema["description"] = inspect.cleandoc(schema["description"])
-    return components
+    more = [operation.schemas for row in rows for operation in row.operations]
+    return dict(components) | {name: each[name] for each in more for name in each}
 
 
 def _body_types(rows: Sequence[Route]) -> Iterator[Any]:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, TypeAlias
 from urllib.parse import quote, unquote_to_bytes
@@ -53,6 +53,7 @@ class Operation:
         body_type: The media type of the request body.
         needs_body: Whether a request without a body is refused.
         problems: The statuses of failures beyond those of the route's posture.
+        schemas: Further JSON schemas of the request body, by their names.
     """
 
     method: Method
@@ -65,6 +66,7 @@ class Operation:
     needs_body: bool = True
     parameters: tuple[Parameter, ...] = ()
     problems: tuple[int, ...] = ()
+    schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

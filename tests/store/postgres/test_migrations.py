@@ -148,7 +148,7 @@ async def test_a_migration_that_waits_for_a_transaction_delays_others_only_brief
     await other.execute("SET lock_timeout = '3s'")
 
     migrating = asyncio.create_task(apply(empty_database, [FIRST, WIDENED]))
-    for _ in range(40):
+    for _ in range(20):
         await other.execute("INSERT INTO a VALUES ('y')")
         await asyncio.sleep(0.1)
     assert not migrating.done()

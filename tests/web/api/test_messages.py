@@ -17,6 +17,7 @@ TEMPLATE = b"""{
   "messaging_product": "whatsapp", "to": "15551230000", "type": "template",
   "template": {"name": "order", "language": {"code": "de"}, "new_in_2027": [1.50]}
 }"""
+FILE = {"to": "15551230000", "type": "document", "mediaId": "1", "filename": "a.pdf"}
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
 
@@ -156,6 +157,8 @@ async def test_a_refusal_of_metas_is_reported_without_its_text(service: Any) -> 
         ("/api/messages/text", TEXT, "Param type is bad", None),
         ("/api/messages", TEMPLATE, "Param template['name'] is bad", "template.name"),
         ("/api/messages", TEMPLATE, "Param jane['doe'] is bad", None),
+        ("/api/messages", FILE, "Param document['filename'] is bad", "filename"),
+        ("/api/messages", FILE, "Param context['message_id'] is bad", "replyToMessageId"),
     ],
 )
 async def test_the_member_that_meta_rejected_has_the_callers_name(

@@ -77,6 +77,16 @@ async def migrate(connection: Connection, migrations: Sequence[Migration]) -> No
             await asyncio.sleep(random.uniform(1.0, 3.0) * BLOCKED_SECONDS)  # noqa: S311  # jitter
 
 
+async def verify(connection: Connection, migrations: Sequence[Migration]) -> None:
+    """Check that the applied migrations are *migrations*, or some of the first. Change nothing.
+
+    Raises:
+        SchemaMismatch: They differ.
+    """
+    if await connection.fetchval(_HAS_MIGRATIONS):
+        missing_migrations(migrations, await _applied(connection))
+
+
 async def _is_complete(connection: Connection, migrations: Sequence[Migration]) -> bool:
     if not await connection.fetchval(_HAS_MIGRATIONS):
         return False

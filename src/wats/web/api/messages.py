@@ -21,6 +21,7 @@ from wats.errors import (
 from wats.graph.errors import ADVICE, Action, find_rule
 from wats.ids import is_safe_id
 from wats.inbound.replies import read_mark
+from wats.outbound.composers.describe import schemas
 from wats.outbound.messages import (
     BSUID_PATTERN,
     MAX_TEXT_LENGTH,
@@ -29,11 +30,11 @@ from wats.outbound.messages import (
     Outgoing,
     digits_of,
     is_plain,
-    parse_graph_message,
     parse_read_mark,
     parse_text,
 )
 from wats.outbound.payload import TEXT_NAMES, text_payload
+from wats.outbound.requests import parse_message
 from wats.outbound.sender import SCOPE
 from wats.store import Store
 from wats.store.records import MessageFilter, MessageRecord, StatusRecord, is_cursor
@@ -211,10 +212,12 @@ async def send_text(parts: Parts, request: Request) -> Response:
 
 
 async def send(parts: Parts, request: Request) -> Response:
-    """Send a message of any type, or mark one as read, by passing on the caller's body."""
+    """Send a message of any type, in Graph's format or by a composer, or mark one as read."""
     body = await request.json_body()
-    outgoing = parse_graph_message(body, groups_enabled=parts.groups_enabled)
-    return await _send(parts, request, SCOPE, body, body, outgoing)
+    payload, outgoing = parse_message(
+        body, groups_enabled=parts.groups_enabled, is_strict=lambda: request.is_strict
+    )
+    return await _send(parts, request, SCOPE, body, payload, outgoing)
 
 
 async def mark_read(parts: Parts, request: Request) -> Response:
@@ -418,11 +421,12 @@ def routes(prefix: str) -> tuple[Route, ...]:
         Method.POST,
         send,
         "sendMessage",
-        "Send a message of any type, in Graph's format.",
+        "Send a message of any type, in Graph's format or by a composer.",
         GraphAnswer,
         body=GraphMessage,
-        parameters=(_KEY,),
+        parameters=(_KEY, PREFER),
         problems=(400, 409, 413, 501, 502, 503),
+        schemas=schemas(),
     )
     listing = Operation(
         Method.GET,

@@ -1,0 +1,36 @@
+"""Composers: short forms of messages in camelCase, each a row of a table. No I/O.
+
+    body ─▶ composer_of ─▶ mistakes of the keys, with paths ─▶ Graph's form, and its record
+
+A row states the keys, their limits and their positions in Graph's form. Checks, payloads, JSON
+schemas and the documentation follow from the table.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from wats.outbound.composers import basic, interactive, template
+from wats.outbound.composers.composer import Composer
+from wats.outbound.messages import Ask
+
+COMPOSERS: Final[Mapping[str, Composer]] = {
+    each.kind: each for each in (*basic.COMPOSERS, *interactive.COMPOSERS, *template.COMPOSERS)
+}
+"""All composers, by their `type`."""
+
+
+def composer_of(ask: Ask) -> Composer | None:
+    """Return the composer of *ask*; `None` if it is in Graph's form.
+
+    Some values of `type` exist in both forms. Graph's form has the content in an object of the
+    name of the type; without that object, a body with `messaging_product` and no key of the
+    composer is a defective message in Graph's form.
+    """
+    kind = ask.get("type")
+    composer = COMPOSERS.get(kind) if isinstance(kind, str) else None
+    if composer is None or composer.kind != composer.graph_type:
+        return composer
+    if isinstance(ask.get(composer.kind), dict):
+        return None
+    is_graphs = "messaging_product" in ask and (composer.kind in ask or not composer.is_meant(ask))
+    return None if is_graphs else composer

@@ -1,0 +1,76 @@
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.pages import PAGES
+from tests.test_extras import run_without
+from wats.cli import COMMANDS
+from wats.cli.help import topics
+
+COMPLETE = "import os\nos.environ['_WATS_COMPLETE'] = 'bash_complete'\n"
+RUN = "from wats.cli import main\nmain(prog_name='wats')\n"
+
+
+def completions(line: str, *, without: str = "nothing") -> list[str]:
+    words = f"import os\nos.environ['COMP_WORDS'] = {line!r}\n"
+    count = f"os.environ['COMP_CWORD'] = '{len(line.split(' ')) - 1}'\n"
+    done = run_without(without, code=COMPLETE + words + count + RUN)
+    assert (done.code, done.err) == (0, "")
+    return [each.partition(",")[2] for each in done.out.splitlines() if each]
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("wats s", ["serve", "simulate", "status", "support-bundle"]),
+        ("wats serve --san", ["--sandbox"]),
+        ("wats database r", ["restore"]),
+        ("wats help ope", ["operating", "openapi"]),
+        ("wats nothing x", []),
+    ],
+)
+def test_a_word_is_completed(line: str, found: list[str]) -> None:
+    assert completions(line) == found
+
+
+def test_all_commands_and_topics_are_completed() -> None:
+    assert completions("wats ") == list(COMMANDS)
+    assert completions("wats help ") == [*topics(), *COMMANDS]
+
+
+def test_a_missing_extra_does_not_disturb_the_completion() -> None:
+    extras = "rich,prometheus_client,asyncpg"
+
+    assert "doctor" in completions("wats do", without=extras)
+    assert completions("wats status --wa", without=extras) == []
+
+
+def test_completing_a_command_loads_no_command() -> None:
+    assert completions("wats s", without="aiohttp,apsw,msgspec,uvicorn,uvloop,yaml")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_documented_line_works_in_its_shell(shell: str) -> None:
+    (line,) = re.findall(rf"`([^`]*{shell}_source[^`]*)`", PAGES["docs/cli.md"])
+    line = line.replace("\\|", "|")
+    if shutil.which(shell) is None:  # at least the script exists
+        line, shell = line.replace("eval ", "echo ").replace("| source", ""), "bash"
+    installed = Path(sys.executable).parent
+    environ = {**os.environ, "PATH": f"{installed}:{os.environ['PATH']}"}
+    show = {"bash": "complete -p wats"}.get(shell, "true")
+
+    done = subprocess.run(
+        [shell, "-c", f"{line}\n{show} || true"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0
+    assert "_wats_completion" in done.stdout
