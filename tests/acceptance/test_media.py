@@ -364,8 +364,12 @@ async def test_a_client_that_leaves_ends_its_download(hostile: HostileGraph, unt
         is_bounded = sent < 40
         writer.transport.abort()
         await until(lambda: hostile.lost)
+        samples = await gateway.samples("graph_operations_total")
 
     assert is_bounded
+    failures = [value for series, value in samples.items() if 'outcome="error"' in series]
+    assert sum(failures) == 0
+    assert [line["event"] for line in gateway.log if "cause" in line] == []
 
 
 def begun_upload(length: int, *pieces: bytes) -> bytes:

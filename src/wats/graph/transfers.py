@@ -138,7 +138,7 @@ class Download:
         self.length = length
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the file.
+        """Yield the file, up to a call of `close`.
 
         Raises:
             GraphUnreachable: The file was cut off, or Graph was silent for too long.
@@ -147,11 +147,10 @@ class Download:
         try:
             async for chunk in self._checked():
                 yield chunk
-        except GraphError as error:
-            self._end(error)
-            raise
-        except (aiohttp.ClientError, TimeoutError) as exc:
-            failure = caused(GraphUnreachable(), exc)
+        except (GraphError, aiohttp.ClientError, TimeoutError) as exc:
+            if self._ended is None:
+                return
+            failure = exc if isinstance(exc, GraphError) else caused(GraphUnreachable(), exc)
             self._end(failure)
             raise failure from None
         self._end(None)

@@ -258,7 +258,8 @@ async def send_stream(
         if with_body:
             async for chunk in source.chunks():
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
+        if not gone.done():
+            await send({"type": "http.response.body", "body": b""})
     finally:
         source.close()
         gone.cancel()
