@@ -316,8 +316,9 @@ DIAGNOSTICS = [
 ]
 ROUTES = [
     *("/healthz", "/readyz", "/openapi.json", "/status", "/metrics", "/debug/diagnostics"),
-    *("/webhook", "/api/messages/text", "/api/messages", "/api/messages/:id"),
-    "/api/conversations/:phone/window",
+    *("/webhook", "/api/messages/text", "/api/messages", "/api/messages/:id/read"),
+    *("/api/messages/:id", "/api/conversations/:phone/window"),
+    *("/api/media", "/api/media/:mediaId", "/api/media/:mediaId/content"),
 ]
 ADMIN_ROUTES = [
     "/api/admin",
