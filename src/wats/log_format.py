@@ -32,6 +32,7 @@ class LogLevel(StrEnum):
 _RANKS: Final = {level: rank for rank, level in enumerate(LogLevel)}
 
 LEVELS: Final[Mapping[str, LogLevel]] = {
+    "wats.admin.action": LogLevel.INFO,
     "wats.application.unstarted": LogLevel.ERROR,
     "wats.database.exposed": LogLevel.WARNING,
     "wats.dispatch.interrupted": LogLevel.ERROR,
