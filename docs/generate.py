@@ -102,6 +102,8 @@ HTTP_MEANINGS = {
     "store_closed": "The service is starting or stopping; retry.",
     "insufficient_scope": "The token is a telemetry token, and the route needs a service token.",
     "unauthorized": "`Authorization` is missing or holds no valid service token.",
+    "window_closed": "The customer's service window is closed and `messages.windowGuard` is on: "
+    "nothing was sent, and the `Idempotency-Key` can be used again. Send a template.",
     "unsupported_object": "Webhook: `object` is not `whatsapp_business_account`.",
 }
 """The meaning of each HTTP error code, for clients."""
