@@ -317,7 +317,7 @@ DIAGNOSTICS = [
 ROUTES = [
     *("/healthz", "/readyz", "/openapi.json", "/status", "/metrics", "/debug/diagnostics"),
     *("/webhook", "/api/messages/text", "/api/messages", "/api/messages/:id"),
-    "/api/conversations/:phone/window",
+    *("/api/conversations/:phone/window", "/api/marketing_messages"),
 ]
 GROUP_ROUTES = [
     *("/api/groups", "/api/groups/:groupId", "/api/groups/:groupId/invite-link"),

@@ -129,7 +129,8 @@ def test_the_inventory_keeps_its_documented_order() -> None:
     assert [route.label for route in TABLE] == [
         *("/healthz", "/readyz", "/openapi.json", "/status", "/metrics", "/debug/diagnostics"),
         *("/webhook", "/api/messages/text", "/api/messages", "/api/messages/:id"),
-        *("/api/conversations/:phone/window", "/api/groups", "/api/groups/:groupId"),
+        *("/api/conversations/:phone/window", "/api/marketing_messages"),
+        *("/api/groups", "/api/groups/:groupId"),
         *("/api/groups/:groupId/invite-link", "/api/groups/:groupId/participants"),
         "/api/groups/:groupId/join-requests",
     ]
