@@ -10,6 +10,7 @@ MODULES = {
     "leaves": "raise SystemExit('a canary')\n",
     "needs": "import no_such_library.part\n",
     "inner/__init__": "",
+    "email": "def f(): ...\n",
     "good": "class Service:\n    handle = 7\n",
 }
 
@@ -39,6 +40,7 @@ def test_a_reference_names_an_attribute_of_a_module() -> None:
         ("leaves:f", "SystemExit in '{folder}/leaves.py', line 1"),
         ("good:f", "'good' has no 'f'"),
         ("good:Service.f", "'good' has no 'Service.f'"),
+        ("email:f", "'email' is a module of Python, and has no 'f'"),
     ],
 )
 def test_a_reference_that_cannot_be_imported_is_explained(

@@ -45,6 +45,7 @@ LEVELS: Final[Mapping[str, LogLevel]] = {
     "wats.message.unrecorded": LogLevel.ERROR,
     "wats.request.error": LogLevel.ERROR,
     "wats.signal.ignored": LogLevel.INFO,
+    "wats.store.error": LogLevel.ERROR,
     "wats.telemetry.error": LogLevel.ERROR,
     "wats.telemetry.sink.error": LogLevel.WARNING,
     "wats.upkeep.error": LogLevel.ERROR,

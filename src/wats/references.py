@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import re
+import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ def import_reference(reference: str) -> object:
         try:
             found = getattr(found, name)
         except BaseException as error:
-            raise ImportFailed(f"{module_name!r} has no {path!r}") from error
+            raise ImportFailed(_absence(module_name, path)) from error
     return found
 
 
@@ -62,6 +63,12 @@ def reason_of(error: BaseException) -> str:
         if not frame.filename.startswith(("<", _OURS)):
             return f"{error_name(error)} in {frame.filename!r}, line {frame.lineno}"
     return error_name(error)
+
+
+def _absence(module_name: str, path: str) -> str:
+    if module_name.partition(".")[0] in sys.stdlib_module_names:  # a file of this name is hidden
+        return f"{module_name!r} is a module of Python, and has no {path!r}"
+    return f"{module_name!r} has no {path!r}"
 
 
 def _reason(error: BaseException, module_name: str) -> str:

@@ -4,7 +4,7 @@ import json
 from contextlib import closing
 from typing import Any
 
-from apsw import Connection
+from apsw import Connection, FullError
 
 from wats.errors import StoreUnavailable
 from wats.store import OnReceived
@@ -104,6 +104,31 @@ async def test_every_caller_learns_of_a_lost_store_and_no_update_is_lost(
         assert taken.json == {"status": "ok", "received": 1, "dispatched": 1, "skipped": 0}
         assert (await gateway.ask("GET", "/readyz")).status == 200
         assert sum((await gateway.normalized()).values()) == 1
+
+
+class Full(SQLiteStore):
+    """A store that cannot be written."""
+
+    def __getattribute__(self, name: str) -> Any:
+        return _refuse_for_space if name == "receive" else super().__getattribute__(name)
+
+
+def _refuse_for_space(_: Any, on_received: OnReceived, __: Any) -> None:
+    unavailable = StoreUnavailable()
+    unavailable.__cause__ = FullError("wats.db")
+    on_received(None, unavailable)
+
+
+async def test_a_full_disk_is_logged_once_with_the_class_of_the_error(
+    open_gateway, tmp_path
+) -> None:
+    async with open_gateway(store=Full(str(tmp_path / "wats.db"))) as gateway:
+        for _ in range(3):
+            assert (await gateway.webhook(UPDATE)).status == 503
+
+        lines = [line for line in gateway.log if line["event"] == "wats.store.error"]
+
+    assert [(line["method"], line["errorName"]) for line in lines] == [("request", "FullError")]
 
 
 async def test_a_message_that_meta_took_is_no_failure_when_it_cannot_be_recorded(

@@ -188,7 +188,10 @@ def test_a_profile_that_is_not_there(wats) -> None:
     [
         ("no_such_module:handle", "it cannot be imported: there is no module 'no_such_module'."),
         ("shop:handle", "it cannot be imported: syntax error in '{folder}/shop.py', line 2."),
-        ("json:handle", "it cannot be imported: 'json' has no 'handle'."),
+        (
+            "json:handle",
+            "it cannot be imported: 'json' is a module of Python, and has no 'handle'.",
+        ),
         ("json:__name__", "it cannot be called."),
     ],
 )

@@ -20,7 +20,7 @@ def greeting_of(service: Any) -> tuple[str, str]:
     while "Stop the sandbox with" not in text:
         text += service.process.stderr.readline()
     (token,) = re.findall(r"TOKEN=(\S+)", text)
-    (meta,) = set(re.findall(r"(http://\S+)/_simulator", text))
+    (meta,) = re.findall(r"META=(\S+)", text)
     return token, meta
 
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.cli.test_serve import fetch
+from tests.cli.test_serve_options import greeting_of
 from tests.commands import Commands, Running
 from tests.pages import PAGES
 
@@ -75,6 +77,20 @@ def test_a_service_with_a_mistake_is_started_again_after_its_correction(wats, ha
         assert reloader.end().code == 0
 
     assert f"syntax error in '{handler}', line 1." in shown
+
+
+def test_a_restarted_sandbox_keeps_its_token_and_the_address_of_its_fake_meta(
+    wats, handler
+) -> None:
+    with wats.running(*SERVE) as reloader:
+        before = greeting_of(reloader)
+        handler.write_text(HANDLER.format("the second"))
+        next_ready(reloader)
+        after = greeting_of(reloader)
+        assert fetch(f"{after[1]}/_simulator/state")[0] == 200
+        assert reloader.end().code == 0
+
+    assert after == before
 
 
 def test_a_service_ends_with_its_reloader(wats, handler) -> None:

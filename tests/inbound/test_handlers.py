@@ -106,6 +106,36 @@ def test_a_handler_that_is_not_async_is_refused(handler: Any) -> None:
         Handlers().add(handler)
 
 
+async def without_parameter() -> None: ...
+
+
+async def with_two(update: Update, other: object) -> None: ...
+
+
+async def with_name(*, update: Update) -> None: ...
+
+
+@pytest.mark.parametrize("handler", [without_parameter, with_two, with_name])
+def test_a_handler_that_cannot_be_called_with_one_update_is_refused(handler: Any) -> None:
+    with pytest.raises(ConfigError, match="must accept one argument, the update"):
+        Handlers().add(handler)
+
+
+async def with_default(update: Update, other: object = None) -> None: ...
+
+
+async def with_all(*arguments: object, **more: object) -> None: ...
+
+
+@pytest.mark.parametrize("handler", [with_default, with_all, partial(with_two, other=1)])
+def test_a_handler_can_have_optional_parameters(handler: Any) -> None:
+    handlers = Handlers()
+
+    handlers.add(handler, name="shop:handler")
+
+    assert handlers.names == ("shop:handler",)
+
+
 @wraps(first)
 def wrapped(update: Update) -> Any:
     return first(update)

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -205,6 +206,34 @@ def test_a_database_that_cannot_be_opened_has_a_cause(desk: Desk, place: str, no
     assert found.verdict is Verdict.FAILS
     assert note in found.note
     assert str(desk.folder) not in found.note
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    room = SimpleNamespace(f_bavail=2, f_frsize=4096)
+    monkeypatch.setattr("wats.store.sqlite.probe.os.statvfs", lambda _: room)
+
+
+def test_a_new_database_on_a_full_disk_cannot_be_used(desk: Desk, full_disk) -> None:
+    assert "no space left on the disk" in desk.check()["database"].note
+
+
+def test_a_database_on_a_full_disk_cannot_be_used(desk: Desk, database, full_disk) -> None:
+    assert "no space left on the disk" in desk.check()["database"].note
+
+
+def test_a_full_disk_is_found_while_the_service_runs_and_is_ready(
+    desk: Desk, database, full_disk, counterfeit: Any
+) -> None:
+    counterfeit.answers["/healthz"] = (200, {}, b'{"ok": true, "service": "wats"}')
+    counterfeit.answers["/readyz"] = (200, {}, b'{"ok": true, "service": "wats"}')
+    service = config_of()["profiles"]["local"]["service"]
+    desk.write(service={**service, "port": int(counterfeit.url.rpartition(":")[2])})
+
+    found = desk.check()
+
+    assert "The service responds" in found["port"].note
+    assert "no space left on the disk" in found["database"].note
 
 
 @pytest.mark.parametrize("persistence", ["none", {"url": "sqlite:///:memory:"}])

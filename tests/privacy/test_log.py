@@ -58,6 +58,7 @@ EXPRESSIONS = {
 
 FAILURE_EVENTS = {
     "wats.dispatch.interrupted",
+    "wats.store.error",
     "wats.telemetry.error",
     "wats.telemetry.sink.error",
     "wats.upkeep.error",
@@ -184,7 +185,7 @@ def test_two_streams_are_written_and_by_two_functions_with_text_alone() -> None:
         "LineWriter(lambda: sys.stderr)",
         "LineWriter(lambda: sys.stdout)",
     ]
-    greeting = "_GREETING.format(url=url, api=api, token=self._token, meta=meta)"
+    greeting = "_GREETING.format(url=url, api=api, token=self._access.token, meta=meta)"
     assert [text for text in texts if text.startswith("write_text(")] == [f"write_text({greeting})"]
 
 

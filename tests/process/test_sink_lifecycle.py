@@ -201,7 +201,7 @@ async def test_a_function_that_gives_no_sink(module: ModuleType, make: Any, reas
     ("name", "reason"),
     [
         ("no_such_module:make", "there is no module 'no_such_module'"),
-        ("json:no_such_name", "'json' has no 'no_such_name'"),
+        ("json:no_such_name", "'json' is a module of Python, and has no 'no_such_name'"),
         ("broken_module:make", "RuntimeError in '{folder}/broken_module.py', line 1"),
     ],
 )

@@ -7,7 +7,7 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -49,7 +49,7 @@ from wats.process.sink_lifecycle import opened_sink
 from wats.process.supervisor import Seat, Supervisor
 from wats.references import sources_of
 from wats.service import WatsApp, create_wats_service_app
-from wats.simulator.sandbox import Sandbox
+from wats.simulator.sandbox import Sandbox, SandboxAccess
 from wats.store.open import IN_MEMORY, is_open_to_others, open_store
 from wats.store.sqlite.bell import Bell, bells_of
 from wats.telemetry.contract.values import LifecycleEvent
@@ -156,7 +156,8 @@ def serve(
         words = _words_of(context, without="reloads")
         if workers is None and not sandbox:
             words += ["--workers", "1"]
-        _reload(words, config_path, profile, env_file, handlers)
+        environ = SandboxAccess.reserved().as_environ() if sandbox else {}
+        _reload(words, environ, config_path, profile, env_file, handlers)
         return
     capture_library_logs()
     forbid_core_files()
@@ -217,6 +218,7 @@ def _words_of(context: click.Context, *, without: str) -> list[str]:
 
 def _reload(
     words: Sequence[str],
+    environ: Mapping[str, str],
     config_path: Path | None,
     profile: str | None,
     env_file: Path | None,
@@ -235,7 +237,7 @@ def _reload(
             yield from sources_of(reference)
 
     report = partial(click.echo, err=True)
-    Reloader(wats_command(*words), watched=watched, report=report).run()
+    Reloader(wats_command(*words), watched=watched, report=report, environ=environ).run()
 
 
 def _occupy_standard_descriptors() -> None:

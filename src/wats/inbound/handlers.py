@@ -42,6 +42,7 @@ async def refuse_reply(_: Reply) -> Sent:
 
 
 _NOT_ASYNC = "it must be an async function, or an object whose __call__ is one."
+_NO_PARAMETER = "it must accept one argument, the update."
 
 
 class Handlers:
@@ -67,13 +68,15 @@ class Handlers:
 
         Raises:
             ConfigError: The name is taken, the service has started, or *handler* is not an async
-                callable: a plain function would block every other handler.
+                callable of one argument: a plain function would block every other handler.
         """
         if inspect.isclass(handler) or not callable(handler):
             raise _refusal(name or type(handler).__name__, _NOT_ASYNC)
         name = name if name is not None else _name_of(handler)
         if not _is_async(handler):
             raise _refusal(name, _NOT_ASYNC)
+        if not _accepts_update(handler):
+            raise _refusal(name, _NO_PARAMETER)
         if self._frozen:
             raise _refusal(name, "add handlers before the service starts.")
         if name in self._handlers:
@@ -250,6 +253,19 @@ def _is_async(handler: Handler) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004
     )
+
+
+def _accepts_update(handler: Handler) -> bool:
+    """Return false only if a call with one argument would certainly fail."""
+    try:
+        signature = inspect.signature(handler)
+    except (TypeError, ValueError):  # not every callable has one
+        return True
+    try:
+        signature.bind(None)
+    except TypeError:
+        return False
+    return True
 
 
 def _name_of(handler: Handler) -> str:

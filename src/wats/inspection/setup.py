@@ -24,6 +24,7 @@ from wats.config import (
 )
 from wats.errors import ConfigError, ConfigIssue, StoreError
 from wats.extras import install_command
+from wats.faults import Fault
 from wats.inbound.handlers import Handlers, import_handler
 from wats.inspection.client import NoAnswer, Remote
 from wats.inspection.evidence import UNREADABLE
@@ -31,6 +32,7 @@ from wats.inspection.verdicts import Finding, Judged, fails, holds, unknown
 from wats.process.server import bind
 from wats.references import ImportFailed, import_reference
 from wats.store.open import IN_MEMORY, is_open_to_others, path_of_file
+from wats.store.sqlite.probe import is_disk_full
 from wats.store.sqlite.probe import probe as probe_file
 
 TIMEOUT_SECONDS: Final = 5.0
@@ -183,7 +185,9 @@ def _database(profile: Profile, secrets: Secrets | None, *, is_running: bool) ->
     if profile.persistence.url is None:
         return holds("There is no database, so failed updates are not retried.")
     if is_running:
-        return _database_of_service(profile.service.local_url)
+        url = None if secrets is None else database_of(profile, secrets)[0]
+        path = None if url is None else path_of_file(url)
+        return _database_of_service(profile.service.local_url, path)
     if secrets is None:
         return _NO_SECRETS
     url, password = database_of(profile, secrets)
@@ -195,14 +199,16 @@ def _database(profile: Profile, secrets: Secrets | None, *, is_running: bool) ->
     return _server(url, password)
 
 
-def _database_of_service(url: str) -> Finding:
+def _database_of_service(url: str, path: str | None) -> Finding:
     try:
         status = Remote(url, timeout_seconds=TIMEOUT_SECONDS).get("/readyz").status
     except NoAnswer:
         status = 0
-    if status == 200:
-        return holds("The service is ready.")
-    return fails("The service is running and not ready. Its log and /readyz have the reason.")
+    if status != 200:
+        return fails("The service is running and not ready. Its log and /readyz have the reason.")
+    if path is not None and is_disk_full(Path(path).absolute().parent):
+        return fails(f"persistence.url: {Fault.DISK_FULL.meaning}.")  # which can still be read
+    return holds("The service is ready.")
 
 
 def _server(url: str, password: str | None) -> Finding:

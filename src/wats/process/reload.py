@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Final, TypeAlias
 
 LIFELINE_VARIABLE: Final = "WATS_RELOAD_LIFELINE"
@@ -41,6 +41,7 @@ class Reloader:
         watched: Returns the files to watch, and the folders whose Python files to watch; called
             before each start.
         report: Receives a sentence about each restart and end.
+        environ: Variables for each run of *command*, in addition to those of this process.
     """
 
     def __init__(
@@ -49,8 +50,10 @@ class Reloader:
         *,
         watched: Callable[[], Iterable[Path]],
         report: Callable[[str], None],
+        environ: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._command = command
+        self._environ = environ
         self._watched = watched
         self._report = report
         self._is_ending = False
@@ -77,7 +80,7 @@ class Reloader:
         try:
             process = subprocess.Popen(  # noqa: S603  # the command of this process
                 self._command,
-                env={**os.environ, LIFELINE_VARIABLE: str(theirs)},
+                env={**os.environ, **self._environ, LIFELINE_VARIABLE: str(theirs)},
                 pass_fds=(theirs,),
             )
         finally:

@@ -1,12 +1,15 @@
 """A service and a fake Meta in one process, for a first look: nothing is kept."""
 
+import os
 import secrets
+import socket
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Final, NamedTuple
 
 from wats.clock import to_iso, utc_now
 from wats.config import (
@@ -26,6 +29,37 @@ from wats.simulator import Simulator, SimulatorSettings
 from wats.simulator.echo import Echo
 from wats.store.open import open_store
 from wats.telemetry.contract.values import UpdateKind
+
+_ACCESS_VARIABLE: Final = "WATS_RELOAD_SANDBOX"
+_LOOPBACK: Final = "127.0.0.1"
+
+
+class SandboxAccess(NamedTuple):
+    """The values that a client of a sandbox needs, kept while the sandbox is restarted.
+
+    Attributes:
+        token: The bearer token of the service.
+        meta_port: The port of the fake Meta; 0 takes a free one.
+    """
+
+    token: str
+    meta_port: int = 0
+
+    @classmethod
+    def reserved(cls) -> "SandboxAccess":
+        """Return a new token and a port that is free now."""
+        with socket.create_server((_LOOPBACK, 0)) as server:
+            return cls(secrets.token_urlsafe(24), server.getsockname()[1])
+
+    @classmethod
+    def inherited(cls) -> "SandboxAccess":
+        """Return the access from the environment of a restarted process, or else a new one."""
+        token, _, port = os.environ.pop(_ACCESS_VARIABLE, "").partition(":")
+        return cls(token, int(port)) if port else cls(secrets.token_urlsafe(24))
+
+    def as_environ(self) -> Mapping[str, str]:
+        """Return the variable that `inherited` reads."""
+        return {_ACCESS_VARIABLE: f"{self.token}:{self.meta_port}"}
 
 
 class Sandbox:
@@ -55,12 +89,12 @@ class Sandbox:
     ) -> None:
         self._handlers = handlers
         self._base = base if base is not None else _EXAMPLE
-        self._host = host if host is not None else "127.0.0.1"
+        self._host = host if host is not None else _LOOPBACK
         self._port = port
         self._log_updates = log_updates
         self._echoes = echoes
         self._show = show
-        self._token = secrets.token_urlsafe(24)
+        self._access = SandboxAccess.inherited()
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> "Sandbox":
@@ -75,7 +109,7 @@ class Sandbox:
             access_token=Secret(secrets.token_urlsafe(24)),
             verify_token=Secret(secrets.token_urlsafe(24)),
             app_secrets=(Secret(secrets.token_hex(16)),),
-            bearer_tokens=(Secret(self._token),),
+            bearer_tokens=(Secret(self._access.token),),
         )
         settings = SimulatorSettings(
             app_secret=own.app_secrets[0],
@@ -84,7 +118,7 @@ class Sandbox:
             waba_id=self._base.whatsapp.waba_id,
             phone_number_id=self._base.whatsapp.phone_number_id,
         )
-        self._simulator = await stack.enter_async_context(Simulator(settings))
+        self._simulator = await self._simulated(stack, settings)
         if self._show:
             self._simulator.show(print_line)
         profile = _isolated(self._base, self._simulator.url, Path(folder) / "sandbox.db")
@@ -101,6 +135,14 @@ class Sandbox:
         if self._echoes:
             self.app.on(UpdateKind.MESSAGE)(Echo(_log))
 
+    async def _simulated(self, stack: AsyncExitStack, settings: SimulatorSettings) -> Simulator:
+        """Start the fake Meta, on another port if its own was taken during a restart."""
+        simulator = Simulator(replace(settings, port=self._access.meta_port))
+        try:
+            return await stack.enter_async_context(simulator)
+        except OSError:
+            return await stack.enter_async_context(Simulator(settings))
+
     async def __aexit__(
         self,
         exc_type: type[BaseException] | None,
@@ -114,7 +156,7 @@ class Sandbox:
         self._simulator.set_webhook(url + self.profile.webhook.path)
         api = url + self.profile.service.api_prefix
         meta = self._simulator.url
-        write_text(_GREETING.format(url=url, api=api, token=self._token, meta=meta))
+        write_text(_GREETING.format(url=url, api=api, token=self._access.token, meta=meta))
 
 
 def _log(event: Mapping[str, object]) -> None:

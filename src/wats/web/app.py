@@ -12,6 +12,7 @@ from wats.errors import (
     NotStarted,
     PayloadTooLarge,
     RouteNotFound,
+    StoreUnavailable,
     Unauthorized,
     WatsError,
     WebhookRefused,
@@ -19,6 +20,7 @@ from wats.errors import (
 from wats.inbound.receive import Receipt
 from wats.telemetry import error_name
 from wats.telemetry.contract.values import AuthSurface, Method, RouteLabel
+from wats.telemetry.sinks.isolation import FailureLog
 from wats.web import webhooks
 from wats.web.auth import Access, Gate
 from wats.web.exchange import ClientGone, Receive, Request, Response, Scope, Send, send_response
@@ -53,6 +55,7 @@ class Web:
         self._gate = gate
         self._parts = parts
         self._rejections = webhooks.Rejections(parts.telemetry, parts.log)
+        self._store_failures = FailureLog("wats.store.error", log=parts.log, now=parts.now)
         self._has_reported = False
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -150,6 +153,8 @@ class Web:
                 self._report_not_started()
             case _ if error.status >= 500 and not isinstance(error, GraphError):
                 telemetry.errors.record(error)
+                if isinstance(error, StoreUnavailable):
+                    self._store_failures.report("request", error.__cause__ or error)
         return as_response(error)
 
 

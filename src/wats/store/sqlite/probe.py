@@ -3,6 +3,7 @@
 import os
 from contextlib import closing
 from pathlib import Path
+from typing import Final
 
 import apsw
 
@@ -13,6 +14,9 @@ from wats.store.sqlite.connection import applied_migrations
 from wats.store.sqlite.log_origin import connect_immutable
 from wats.store.sqlite.mounts import unsafe_mount
 from wats.store.sqlite.open_faults import cause_of
+
+MIN_FREE_BYTES: Final = 1 << 20
+"""The room that a database needs at least, for its log."""
 
 
 def probe(path: str) -> Fault | None:
@@ -39,7 +43,18 @@ def _fault_of_folder(folder: Path) -> Fault | None:
         return Fault.NO_SUCH_DIRECTORY
     if not folder.is_dir():
         return Fault.NOT_A_DIRECTORY
-    return None if os.access(folder, os.W_OK | os.X_OK) else Fault.PERMISSION_DENIED
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return Fault.PERMISSION_DENIED
+    return Fault.DISK_FULL if is_disk_full(folder) else None
+
+
+def is_disk_full(folder: Path) -> bool:
+    """Return whether the file system of *folder* has too little room for a log."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return False
+    return found.f_bavail * found.f_frsize < MIN_FREE_BYTES
 
 
 def _fault_of_file(path: str) -> Fault | None:
