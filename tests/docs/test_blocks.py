@@ -130,7 +130,7 @@ OWNERS = [
         "simulator/test_phone.py::test_a_conversation_gives_the_lines_that_are_shown",
     ),
     *(
-        Owner(page, "sh", "", Way.RUN, f"{OF_HTTP}the_message_that_is_shown_is_sent_once")
+        Owner(page, "sh", "", Way.RUN, f"{OF_HTTP}each_message_that_is_shown_is_sent_once")
         for page in (API, "docs/messages.md")
     ),
     Owner(

@@ -151,7 +151,10 @@ def test_every_body_that_the_api_takes_is_planted() -> None:
     table = route_table(example_profile(), groups_enabled=True)
     operations = {each.name for row in table for each in row.operations if each.body is not None}
 
-    assert operations == {*GROUP_BODIES, "sendText", "sendMessage", "receiveWebhook"}
+    assert operations == {
+        *GROUP_BODIES,
+        *("sendText", "sendMessage", "sendMarketingMessage", "receiveWebhook"),
+    }
     for row in table:
         for operation in row.operations:
             if operation.name in GROUP_BODIES:
