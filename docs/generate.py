@@ -52,6 +52,9 @@ _BLOCK = re.compile(
 )
 
 HTTP_MEANINGS = {
+    "consumer_not_found": "No handler with this name has ever been registered.",
+    "delivery_not_found": "No outstanding delivery or dead letter has this id: it is done, or it "
+    "was discarded.",
     "conversation_window_unavailable": "The store could not be read; retry.",
     "graph_request_failed": "Meta returned an error, could not be reached, or the outcome is "
     "unknown. The status is 503 if the request was throttled. `outcome` is `not_sent` or "
@@ -184,6 +187,7 @@ _POSTURES = {
     Posture.OPEN: "open",
     Posture.API: "401",
     Posture.HIDDEN: "404, hidden",
+    Posture.ADMIN: "404, hidden; also with a telemetry token",
 }
 _STEPS = {
     DeliveryState.PENDING: "stored, not leased",
@@ -339,7 +343,7 @@ def routes() -> str:
         item = document["paths"][re.sub(r"[:*](\w+)", r"{\1}", row.path)]
         for operation in row.operations:
             answers = item[operation.method.value.lower()]["responses"]
-            path = "HOOK" if row.label == HOOK_LABEL else row.label
+            path = "HOOK" if row.label == HOOK_LABEL else row.path
             path = re.sub(f"^{profile.service.api_prefix}(?=/)", "P", path)
             rows.append(
                 (

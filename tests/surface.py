@@ -107,7 +107,7 @@ def routes() -> Iterator[str]:
     table = route_table(profile, groups_enabled=True)
     for row in table:
         for operation in row.operations:
-            yield f"{operation.method.value} {row.label} {row.posture.value}"
+            yield f"{operation.method.value} {row.path} {row.label} {row.posture.value}"
     document = json.loads(build_document(table, profile=profile, complete=True))
     for path, item in document["paths"].items():
         for method, operation in item.items():

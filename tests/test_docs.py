@@ -1,20 +1,15 @@
 """The documentation matches the code, in both directions."""
 
 import asyncio
-import hashlib
-import json
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import click
-import msgspec
 import pytest
 import yaml
 
@@ -29,34 +24,21 @@ from tests.pages import (
     load,
     spans,
 )
-from tests.store.results import leased
 from wats import create_wats_service_app, open_store
 from wats.config import config_keys, parse_config
 from wats.privacy import Secret
 from wats.simulator import Simulator, SimulatorSettings
-from wats.store import Store, receive
-from wats.store.records import (
-    Arrival,
-    Consumer,
-    Delivery,
-    DeliveryState,
-    Depth,
-    Direction,
-    MessageRecord,
-    Settlement,
-    StatusRecord,
-)
 from wats.telemetry.contract.families import FAMILIES
 from wats.testing import (
     APP_SECRET,
     BEARER_TOKEN,
     VERIFY_TOKEN,
-    FakeClock,
     example_profile,
     example_secrets,
     serving,
     sign,
 )
+from wats.web.parts import HOOK_LABEL
 from wats.web.table import route_table
 
 MAKEFILE = (ROOT / "Makefile").read_text("utf-8")
@@ -214,7 +196,7 @@ def test_every_route_is_documented() -> None:
     page = PAGES["docs/http-api.md"]
 
     for row in route_table(example_profile(), groups_enabled=True):
-        path = row.label.replace("/api/", "P/").replace("/webhook", "HOOK")
+        path = "HOOK" if row.label == HOOK_LABEL else row.path.replace("/api/", "P/")
         for operation in row.operations:
             assert f"| {operation.method.value} | `{path}` |" in page
 
@@ -227,211 +209,6 @@ def test_every_event_of_the_log_is_documented_and_no_other() -> None:
     documented = re.findall(r"^\| `(wats\.[a-z.]+)` \|", PAGES["docs/operating.md"], re.MULTILINE)
 
     assert set(documented) == {each for each in events if each != "wats.ready"}
-
-
-RUN_SQL = """
-import apsw, json, sys
-print(json.dumps(list(apsw.Connection(sys.argv[1]).execute(sys.argv[2]))))
-"""
-
-
-def run_sql(path: Path, script: str) -> list[list[object]]:
-    """Run *script* in another process, as an operator does; return the rows of all statements."""
-    command = [sys.executable, "-c", RUN_SQL, str(path), script]
-    rows: list[list[object]] = json.loads(subprocess.check_output(command))
-    return rows
-
-
-def sql_with(text: str) -> str:
-    """Return the script of `docs/operating.md` that contains *text*."""
-    (script,) = (each for each in blocks("docs/operating.md", "sql") if text in each)
-    return script
-
-
-def erase(path: Path, text: str) -> None:
-    """Run the script that contains *text*, and require that it truncates the write-ahead log."""
-    is_busy, pages, _ = run_sql(path, sql_with(text))[-1]
-    assert (is_busy, pages) == (0, 0)
-
-
-def stored_bytes(path: Path) -> bytes:
-    """Read all files of the database, in another process: closing one here drops SQLite's locks."""
-    return subprocess.check_output(["cat", *map(str, path.parent.glob(f"{path.name}*"))])
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Path:
-    return tmp_path / "wats.db"
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock(datetime(2020, 1, 1, tzinfo=UTC))
-
-
-@pytest.fixture
-async def store(database: Path, clock: FakeClock) -> AsyncIterator[Store]:
-    store = open_store(f"sqlite:///{database}", now=clock)
-    await store.open()
-    await store.register([Consumer(name=name) for name in ("one", "other", ORPHAN)])
-    yield store
-    await store.close()
-
-
-ORPHAN = "old.module:handler"
-
-
-async def test_every_sql_script_runs_while_the_store_is_open(store: Store, database: Path) -> None:
-    scripts = blocks("docs/operating.md", "sql")
-
-    for script in scripts:
-        run_sql(database, script)
-
-    assert len(scripts) == 5
-    assert (await store.health()).ok
-
-
-async def test_the_sql_to_forget_a_person_erases_that_person_only(
-    store: Store, database: Path, clock: FakeClock
-) -> None:
-    for person in ("15550001234", "15550009999"):
-        sent = [sent_to(person, f"wamid.{person}.{number}", clock()) for number in range(600)]
-        await asyncio.gather(*map(store.record_sent, sent))
-        await receive(store, [read_by(person, f"wamid.{person}.0", clock())])
-        await receive(store, [read_by(person, "wamid.of-another-application", clock())])
-
-    erase(database, "wats_message_index")
-
-    tables = ("wats_messages", "wats_statuses", "wats_early_statuses")
-    counts = " UNION ALL ".join(f"SELECT count(*) FROM {table}" for table in tables)  # noqa: S608
-    assert run_sql(database, counts) == [[600], [1], [1]]
-    indexed = "SELECT count(*) FROM wats_message_index WHERE row_id <= 600"
-    assert run_sql(database, indexed) == [[0]]
-    assert b"15550001234" not in stored_bytes(database)
-    assert b"15550009999" in stored_bytes(database)
-    assert await store.get_message("wamid.15550001234.0") is None
-    assert await store.get_message("wamid.15550009999.0") is not None
-    await store.record_sent(sent_to("15550001234", "wamid.15550001234.0", clock()))
-    assert await store.get_message("wamid.15550001234.0") is not None
-
-
-def sent_to(person: str, wa_message_id: str, at: datetime) -> MessageRecord:
-    return MessageRecord(
-        phone_number_id="1",
-        wa_message_id=wa_message_id,
-        direction=Direction.OUTBOUND,
-        to_phone=person,
-        type="text",
-        status="accepted",
-        created_at=at,
-        updated_at=at,
-    )
-
-
-def update(payload: bytes, *consumers: str, at: datetime, ordering_key: int = 0) -> Arrival:
-    key = hashlib.blake2b(payload, digest_size=16).digest()
-    return Arrival(
-        key=key,
-        occurred_at=at,
-        received_at=at,
-        kind="message",
-        phone_number_id="1",
-        ordering_key=ordering_key or int.from_bytes(key[:4], "big"),
-        payload=payload,
-        consumers=consumers,
-    )
-
-
-def read_by(person: str, wa_message_id: str, at: datetime) -> Arrival:
-    status = StatusRecord(
-        phone_number_id="1",
-        wa_message_id=wa_message_id,
-        status="read",
-        participant=person,
-        occurred_at=at,
-    )
-    arrival = update(f"{person} {wa_message_id}".encode(), at=at)
-    return msgspec.structs.replace(arrival, status=status)
-
-
-async def lease(store: Store, *updates: Arrival) -> list[Delivery]:
-    """Receive *updates*; return the deliveries that were leased on arrival."""
-    slots = dict.fromkeys(("one", "other", ORPHAN), 9)
-    return leased(await receive(store, updates, slots))
-
-
-async def settle(store: Store, delivery: Delivery, state: DeliveryState) -> list[int]:
-    """Return the updates that are done."""
-    return list((await store.settle([Settlement(delivery, state, error="ValueError")])).done)
-
-
-async def test_the_sql_to_discard_dead_letters_erases_old_ones_only(
-    store: Store, database: Path, clock: FakeClock
-) -> None:
-    old, shared, other = await lease(
-        store,
-        update(b"content of the old one", "one", at=clock()),
-        update(b"content of the shared one", "one", "other", at=clock()),
-    )
-    for delivery in (old, shared):
-        await settle(store, delivery, DeliveryState.DEAD)
-    clock.advance((datetime.now(UTC) - clock()).total_seconds())
-    (recent,) = await lease(store, update(b"content of the recent one", "one", at=clock()))
-    await settle(store, recent, DeliveryState.DEAD)
-    assert b"content of the old one" in stored_bytes(database)
-    listed = run_sql(database, sql_with("AS died"))
-    assert listed[:2] == [["2020-01-01 00:00:00", "one", 1, "ValueError"]] * 2
-    assert len(listed) == 3
-
-    erase(database, "DELETE FROM wats_dead_deliveries")
-
-    files = stored_bytes(database)
-    assert b"content of the old one" not in files
-    assert b"content of the shared one" in files  # for the other consumer
-    assert b"content of the recent one" in files
-    (left,) = await store.dead_letters(limit=9)
-    assert left.id == recent.id
-    consumers = (await store.depth()).consumers
-    assert (consumers["one"], consumers["other"]) == (Depth(dead=1), Depth(leased=1))
-    assert await settle(store, other, DeliveryState.DONE) == [shared.update_id]
-
-
-async def test_the_sql_to_discard_orphaned_updates_erases_those_of_that_handler_only(
-    store: Store, database: Path, clock: FakeClock
-) -> None:
-    dead, retried, shared, of_other = await lease(
-        store,
-        update(b"content of the dead one", ORPHAN, at=clock()),
-        update(b"content of the retried one", ORPHAN, at=clock()),
-        update(b"content of the shared one", ORPHAN, "other", at=clock(), ordering_key=7),
-    )
-    await settle(store, dead, DeliveryState.DEAD)
-    await settle(store, retried, DeliveryState.RETRY)
-    following = update(b"content of the following one", ORPHAN, at=clock(), ordering_key=7)
-    assert await lease(store, following) == []
-    await store.register([Consumer(name="one"), Consumer(name="other")])
-    assert (await store.depth()).orphaned == {ORPHAN: 3}
-    outstanding = run_sql(database, sql_with("FROM wats_outstanding"))
-    assert [row[:3] for row in outstanding if row[0] == ORPHAN] == [
-        [ORPHAN, "leased", 1],
-        [ORPHAN, "pending", 1],
-        [ORPHAN, "retry", 1],
-    ]
-    assert [row[3] is None for row in outstanding if row[0] == ORPHAN] == [False, True, False]
-
-    erase(database, "DELETE FROM wats_deliveries")
-
-    files = stored_bytes(database)
-    assert b"content of the retried one" not in files
-    assert b"content of the following one" not in files
-    assert b"content of the shared one" in files  # for the other consumer
-    depth = await store.depth()
-    assert depth.orphaned == {}
-    assert (depth.consumers[ORPHAN], depth.consumers["other"]) == (Depth(dead=1), Depth(leased=1))
-    assert await settle(store, of_other, DeliveryState.DONE) == [shared.update_id]
-    await store.register([Consumer(name=ORPHAN)])
-    erase(database, "DELETE FROM wats_dead_deliveries")
-    assert (await store.depth()).consumers[ORPHAN] == Depth()
 
 
 GRAPH = "http://127.0.0.1:9900"

@@ -196,6 +196,22 @@ class WindowClosed(CallerError):
     text = "The customer service window of the recipient is closed; send a template."
 
 
+class ConsumerNotFound(CallerError):
+    """No consumer with this name is registered."""
+
+    code = "consumer_not_found"
+    status = 404
+    text = "Consumer not found."
+
+
+class DeliveryNotFound(CallerError):
+    """No delivery or dead letter has this id; a delivery that is done is deleted."""
+
+    code = "delivery_not_found"
+    status = 404
+    text = "Delivery not found."
+
+
 class IdempotencyError(CallerError):
     """The `Idempotency-Key` prevents this request; nothing was sent for it."""
 

@@ -24,7 +24,16 @@ from tests.settings import SECRETS, config_of
 from wats.testing import BEARER_TOKEN
 
 SCRAPER_TOKEN = "a-scraper-token-for-tests"
-HIDDEN = ("/metrics", "/status", "/debug/diagnostics")
+TELEMETRY = ("/metrics", "/status", "/debug/diagnostics")
+ADMIN = (
+    "/api/admin/consumers",
+    "/api/admin/consumers/a",
+    "/api/admin/deliveries",
+    "/api/admin/deliveries/1",
+    "/api/admin/deliveries/retry",
+    "/api/admin/erasures",
+)
+HIDDEN = (*TELEMETRY, *ADMIN)
 UNKNOWN = "/nothing-is-here"
 PATIENCE_SECONDS = 30.0
 GOOD, SCRAPER = (f"authorization: Bearer {token}\r\n" for token in (BEARER_TOKEN, SCRAPER_TOKEN))
@@ -337,7 +346,7 @@ def test_no_process_makes_a_difference(service: Service) -> None:
 
 def test_a_valid_token_opens_hidden_endpoints(service: Service) -> None:
     for headers in (GOOD, SCRAPER) if service.setup.scraper_token else (GOOD,):
-        for path in HIDDEN:
+        for path in TELEMETRY:
             answers = [
                 exchange(service, request(path, method, headers=headers))
                 for method in ("GET", "HEAD", "POST")
@@ -348,6 +357,19 @@ def test_a_valid_token_opens_hidden_endpoints(service: Service) -> None:
                 b"HTTP/1.1 405 ",
             ]
             assert b"\r\nallow: GET, HEAD\r\n" in answers[2]
+
+
+def test_no_token_of_scrapers_opens_an_admin_route(service: Service) -> None:
+    for method in ("GET", "POST", "DELETE", "OPTIONS"):
+        unknown = exchange(service, request(UNKNOWN, method, headers=SCRAPER))
+        for path in ADMIN:
+            assert exchange(service, request(path, method, headers=SCRAPER)) == unknown
+
+
+def test_a_service_token_opens_admin_routes(service: Service) -> None:
+    answers = [exchange(service, request(path, "PUT", headers=GOOD))[:13] for path in ADMIN]
+
+    assert answers == [b"HTTP/1.1 405 "] * len(ADMIN)
 
 
 def test_the_token_of_scrapers_is_only_one_where_it_is_configured(service: Service) -> None:
@@ -381,7 +403,7 @@ def test_the_document_lists_hidden_routes_for_callers_only(service: Service) -> 
     complete = exchange(service, request("/openapi.json", headers=GOOD))
 
     assert anonymous.startswith(b"HTTP/1.1 200 ")
-    for hidden in (*HIDDEN, "/webhooks/whatsapp"):
+    for hidden in (*TELEMETRY, "/api/admin", "/webhooks/whatsapp"):
         assert hidden.encode() not in anonymous
         assert hidden.encode() in complete
 

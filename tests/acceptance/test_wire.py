@@ -319,6 +319,9 @@ ROUTES = [
     *("/webhook", "/api/messages/text", "/api/messages", "/api/messages/:id"),
     *("/api/conversations/:phone/window", "/api/marketing_messages"),
 ]
+ADMIN_ROUTES = [
+    "/api/admin",
+]
 GROUP_ROUTES = [
     *("/api/groups", "/api/groups/:groupId", "/api/groups/:groupId/invite-link"),
     *("/api/groups/:groupId/participants", "/api/groups/:groupId/join-requests"),
@@ -341,7 +344,7 @@ async def test_the_snapshots_of_operators(open_gateway, groups, has_store) -> No
     assert list(diagnostics) == DIAGNOSTICS
     for document in (status, diagnostics):
         assert (document["service"], document["graphApiVersion"]) == ("wats", "v25.0")
-        assert document["routes"] == ROUTES + (GROUP_ROUTES if groups else [])
+        assert document["routes"] == ROUTES + (GROUP_ROUTES if groups else []) + ADMIN_ROUTES
         assert list(document["featureFlags"].items()) == [
             ("groupRoutes", groups),
             ("persistence", has_store),
@@ -351,7 +354,7 @@ async def test_the_snapshots_of_operators(open_gateway, groups, has_store) -> No
     healthy = {
         "ok": True,
         "backend": "sqlite",
-        "currentVersion": 1,
+        "currentVersion": 2,
         "redactedLocation": "[REDACTED_SQLITE_DATABASE]",
     }
     absent = {

@@ -68,7 +68,7 @@ def test_every_module_of_the_command_line_is_a_command_except_shared_ones() -> N
     modules = {path.stem for path in Path(cli.__file__).parent.glob("*.py")}
 
     commands = {name.replace("-", "_") for name in COMMANDS}
-    assert modules == commands | {"__init__", "arguments", "options"}
+    assert modules == commands | {"__init__", "admin", "arguments", "options"}
 
 
 @pytest.mark.long

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from tests.store.results import dead_letters
 from wats.clock import utc_now
 from wats.config import InboxConfig
 from wats.errors import StoreUnavailable
@@ -354,7 +355,7 @@ async def test_an_exhausted_update_is_not_handled_again_after_a_stop(
     await stop_during_a_claim(inbox)
 
     assert (await inbox.store.depth()).total == Depth(dead=1)
-    assert [letter.attempts for letter in await inbox.store.dead_letters(limit=9)] == [1]
+    assert [letter.attempts for letter in await dead_letters(inbox.store)] == [1]
 
 
 async def test_a_claim_that_ends_during_a_stop_counts_no_attempt(inbox: Inbox) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from wats.inspection.answer import Answer
 from wats.inspection.checklist import ITEMS
-from wats.inspection.evidence import HIDDEN, Answer, Evidence
+from wats.inspection.evidence import HIDDEN, Evidence
 from wats.inspection.existence_probe import Trial
 from wats.inspection.secret_search import Care, Needle
 from wats.inspection.verdicts import Finding, Verdict

@@ -73,6 +73,16 @@ GROUP_BODIES: Mapping[str, Any] = {
     "rejectJoinRequests": {"joinRequestIds": ["J j"]},
 }
 
+ADMIN_BODIES: Mapping[str, Any] = {
+    "changeConsumer": {"paused": False},
+    "retryDeadLetters": {"ids": ["1", "2"]},
+    "discardDeliveries": {"ids": ["1", "2"]},
+    "erasePerson": {"user": "15550001111", "dryRun": False, "cursor": None},
+}
+
+HANDLER = "tests.privacy.hostile:fail"
+"""A handler of the service."""
+
 GRAPH_WAYS = 30
 """At least as many as the fake Graph has responses."""
 
@@ -141,6 +151,7 @@ class Asker:
         yield from self.messages()
         yield from self.group_changes()
         yield from self.what_works()
+        yield from self.admin()
         yield from self.every_route()
         yield from self.tokens()
         yield from self.paths_that_lead_nowhere()
@@ -283,6 +294,18 @@ class Asker:
                 data = b"" if body is None else json.dumps(body).encode()
                 if row.tag == "groups" or not operation.body:
                     yield self._call("what works", row, operation, data)
+
+    def admin(self) -> Iterator[Ask]:
+        """Yield each operation for operators, with data that it accepts."""
+        for row, operation in self._operations():
+            if row.tag == "admin":
+                body = dict(ADMIN_BODIES.get(operation.name, {}))
+                if "user" in body:
+                    body["user"] = self._canaries.number("erased user")
+                data = json.dumps(body).encode() if operation.body else b""
+                headers = (*self._authorized, *self._luggage())
+                target = self._path(row, HANDLER)
+                yield Ask("admin", operation.method.value, target, headers, data)
 
     def every_route(self) -> Iterator[Ask]:
         """Yield each route by each method, with and without a token, and with its possible body."""

@@ -4,13 +4,14 @@ import json
 import re
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from wats.errors import GraphCause
 from wats.process.library_logging import LEVELS, LIBRARIES, OTHER
 from wats.telemetry.contract.labels import TARGET_NAME
 from wats.telemetry.contract.values import RejectionReason, UpdateKind
 from wats.web.app import NOT_STARTED_HINT
+from wats.web.ops.audit import Action
 
 PAGE = Path(__file__).parents[2] / "docs" / "operating.md"
 
@@ -22,6 +23,7 @@ _COUNT = "0|[1-9][0-9]{0,9}"
 _CODE = "0|[1-9][0-9]{0,6}|null"
 
 VALUES = {
+    "action": "|".join(get_args(Action)),
     "at": r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z",
     "cause": "|".join((*GraphCause, "null")),
     "count": _COUNT,

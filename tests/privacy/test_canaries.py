@@ -10,7 +10,7 @@ from urllib.parse import quote
 import msgspec
 import pytest
 
-from tests.privacy.asking import CONTENTS, GROUP_BODIES
+from tests.privacy.asking import ADMIN_BODIES, CONTENTS, GROUP_BODIES
 from tests.privacy.canaries import Canaries
 from tests.privacy.planting import CORPUS, FORMS, Planter, word_paths
 from wats.testing import example_profile
@@ -151,15 +151,14 @@ def test_every_body_that_the_api_takes_is_planted() -> None:
     table = route_table(example_profile(), groups_enabled=True)
     operations = {each.name for row in table for each in row.operations if each.body is not None}
 
-    assert operations == {
-        *GROUP_BODIES,
-        *("sendText", "sendMessage", "sendMarketingMessage", "receiveWebhook"),
-    }
+    bodies = {**GROUP_BODIES, **ADMIN_BODIES}
+    sends = {"sendText", "sendMessage", "sendMarketingMessage"}
+    assert operations == {*bodies, *sends, "receiveWebhook"}
     for row in table:
         for operation in row.operations:
-            if operation.name in GROUP_BODIES:
+            if operation.name in bodies:
                 fields = {field.encode_name for field in msgspec.structs.fields(operation.body)}
-                assert fields == set(GROUP_BODIES[operation.name])
+                assert fields == set(bodies[operation.name])
 
 
 def test_every_message_is_planted_with_its_content() -> None:

@@ -48,6 +48,7 @@ OFFLINE = {
     "config validate": ("wats.config.yaml",),
     "database backup": ("new.db", "--config", "wats.config.yaml"),
     "database restore": ("backup.db", "--config", "wats.config.yaml"),
+    "help": (),
     "init": (),
     "metrics schema": ("--json",),
     "openapi": ("--config", "wats.config.yaml"),
@@ -55,7 +56,12 @@ OFFLINE = {
 }
 """Commands that connect nowhere, and the arguments they need to succeed."""
 
-TO_A_HOST = {"database copy", "doctor", "status", "support-bundle"}
+TO_A_HOST = {
+    *("consumers list", "consumers pause", "consumers resume"),
+    *("inbox list", "inbox show", "inbox discard"),
+    *("dead-letters list", "dead-letters show", "dead-letters retry", "dead-letters discard"),
+    *("database copy", "doctor", "erase", "status", "support-bundle"),
+}
 """Commands whose arguments name a host."""
 
 FOR_LONG = {"demo", "serve", "simulate"}

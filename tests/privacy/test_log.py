@@ -18,6 +18,7 @@ MODULES = {
 }
 
 EXPRESSIONS = {
+    "action": {"action"},  # in log_action: a literal
     "at": {"to_iso(self._now())", "to_iso(utc_now())"},
     "cause": {"error.cause"},
     "count": {"count"},  # in LineWriter: the number of dropped lines
@@ -208,9 +209,9 @@ def test_every_line_that_was_written_has_its_documented_keys(output: Output) -> 
 
 
 PROVOKED = {
-    "store": {"wats.inbox.dead", "wats.webhook.update"},
+    "store": {"wats.admin.action", "wats.inbox.dead", "wats.webhook.update"},
     "no-store": {"wats.webhook.update"},
-    "workers": {"wats.inbox.dead", "wats.worker.replaced"},
+    "workers": {"wats.admin.action", "wats.inbox.dead", "wats.worker.replaced"},
 }
 
 

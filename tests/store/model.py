@@ -5,7 +5,6 @@ that of the model, and the counters must agree after every step.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from wats.store import Store, receive
+from wats.store.admin import DEAD_LETTERS, OUTSTANDING, DeliveryFilter
 from wats.store.records import (
     Arrival,
     Consumer,
@@ -46,6 +46,7 @@ class Expected:
     arrived: int
     due: int
     attempts: int = 0
+    is_head: bool = False
     is_leased: bool = False
     is_final: bool = False
 
@@ -58,32 +59,34 @@ class Expected:
 
 @dataclass
 class Model:
-    """The required behaviour of a store, in thirty lines. Times are seconds."""
+    """The required behaviour of a store. Times are seconds."""
 
     now: int = 0
     outstanding: list[Expected] = field(default_factory=list)
-    dead: list[tuple[int, str, int]] = field(default_factory=list)
+    dead: list[tuple[Expected, int]] = field(default_factory=list)
+    known: set[str] = field(default_factory=set)
+    paused: set[str] = field(default_factory=set)
 
     def heads(self, consumer: str) -> list[Expected]:
-        firsts: dict[int, Expected] = {}
-        for each in self.outstanding:
-            if each.consumer == consumer:
-                firsts.setdefault(each.ordering_key, each)
-        due = [each for each in firsts.values() if each.due <= self.now]
-        return sorted(due, key=lambda each: each.due)  # stable, so the earliest arrivals lead
+        if consumer in self.paused:
+            return []
+        heads = [each for each in self.outstanding if each.is_head and each.consumer == consumer]
+        due = [each for each in heads if each.due <= self.now]
+        return sorted(due, key=lambda each: (each.due, each.number))
+
+    def siblings_of(self, each: Expected) -> list[Expected]:
+        key = each.consumer, each.ordering_key
+        return [other for other in self.outstanding if (other.consumer, other.ordering_key) == key]
 
     def arrive(self, number: int, key: int, consumers: Sequence[str], slots: dict[str, int]) -> int:
         """Return how many deliveries are leased on arrival."""
         leased = 0
         for consumer in consumers:
             each = Expected(number, consumer, key, self.now, self.now)
-            is_first = all(
-                (other.consumer, other.ordering_key) != (consumer, key)
-                for other in self.outstanding
-            )
+            each.is_head = not self.siblings_of(each)
             if slots[consumer]:
                 slots[consumer] -= 1
-                if is_first:
+                if each.is_head:
                     self.lease(each)
                     leased += 1
             self.outstanding.append(each)
@@ -108,8 +111,29 @@ class Model:
                 each.attempts -= 1
                 return
             case DeliveryState.DEAD:
-                self.dead.append((each.number, each.consumer, self.now))
+                self.dead.append((each, self.now))
+        self.remove(each)
+
+    def remove(self, each: Expected) -> None:
         self.outstanding.remove(each)
+        following = self.siblings_of(each)
+        if each.is_head and following:
+            self.make_head(min(following, key=lambda other: other.number))
+
+    def make_head(self, each: Expected) -> None:
+        each.is_head, each.due = True, each.arrived
+
+    def retry_dead(self, letter: tuple[Expected, int]) -> None:
+        self.dead.remove(letter)
+        old = letter[0]
+        each = Expected(old.number, old.consumer, old.ordering_key, old.arrived, old.arrived)
+        later = [other for other in self.siblings_of(each) if other.is_head]
+        if not later:
+            each.is_head = True
+        elif not later[0].is_leased and later[0].number > each.number:
+            later[0].is_head = False
+            self.make_head(each)
+        self.outstanding.append(each)
 
 
 class Clients:
@@ -168,6 +192,7 @@ class InboxMachine(RuleBasedStateMachine):
         ]
         self.run(self.stores[client].register(consumers))
         self.seen |= dict.fromkeys(self.configured, self.model.now)
+        self.model.known |= self.configured
 
     def teardown(self) -> None:
         for store in self.stores:
@@ -191,7 +216,7 @@ class InboxMachine(RuleBasedStateMachine):
             self._arrival(key, tuple(name for name in names if name in self.configured))
             for key, names in items
         ]
-        backlogged = {name for name in NAMES if self.model.heads(name)}
+        backlogged = {name for name in NAMES if self.model.heads(name)} | self.model.paused
         room = {name: 0 if name in backlogged else count for name, count in slots.items()}
 
         results = self.run(receive(self.stores[client], arrivals, slots))
@@ -288,7 +313,7 @@ class InboxMachine(RuleBasedStateMachine):
         settled = self.run(self.stores[client].settle(settlements))
 
         left = {each.number for each in self.model.outstanding} | {
-            number for number, _, _ in self.model.dead
+            each.number for each, _ in self.model.dead
         }
         done = {
             settlement.delivery.update_id: int(settlement.delivery.payload)
@@ -416,11 +441,58 @@ class InboxMachine(RuleBasedStateMachine):
         while self.run(self.stores[client].purge(retention)):
             pass
 
-        self.model.dead = [each for each in self.model.dead if each[2] >= before]
+        self.model.dead = [letter for letter in self.model.dead if letter[1] >= before]
         gone = {name for name in NAMES if self.seen[name] < before}
         self.model.outstanding = [
             each for each in self.model.outstanding if each.consumer not in gone
         ]
+        used = {each.consumer for each, _ in self.model.dead}
+        self.model.known -= gone - used
+        self.model.paused &= self.model.known
+
+    @rule(client=CLIENTS, consumer=st.sampled_from(NAMES), is_paused=st.booleans())
+    def pause(self, client: int, consumer: str, is_paused: bool) -> None:
+        is_known = self.run(self.stores[client].pause(consumer, is_paused=is_paused))
+
+        assert is_known == (consumer in self.model.known)
+        self.model.paused.discard(consumer)
+        if is_paused and is_known:
+            self.model.paused.add(consumer)
+
+    @precondition(lambda self: self.model.dead)
+    @rule(client=CLIENTS, data=st.data())
+    def retry_dead(self, client: int, data: st.DataObject) -> None:
+        ids = self._ids(DEAD_LETTERS)
+        letters = sorted(self.model.dead, key=lambda letter: letter[0].number)
+        chosen = letters[: data.draw(st.integers(1, len(letters)))]
+
+        count = self.run(self.stores[client].retry_dead([ids[key_of(each)] for each, _ in chosen]))
+
+        assert count == len(chosen)
+        for letter in chosen:
+            self.model.retry_dead(letter)
+
+    @rule(client=CLIENTS, data=st.data())
+    def discard(self, client: int, data: st.DataObject) -> None:
+        ids = self._ids(OUTSTANDING) | self._ids(DEAD_LETTERS)
+        if not ids:
+            return
+        chosen = data.draw(st.lists(st.sampled_from(sorted(ids)), min_size=1, max_size=2))
+
+        count = self.run(self.stores[client].discard([ids[key] for key in chosen]))
+
+        assert count == len(set(chosen))
+        for key in set(chosen):
+            for held in self.held:
+                if ids[key] in held:
+                    self.lost.append(held.pop(ids[key])[0])
+        for each in [each for each in self.model.outstanding if key_of(each) in chosen]:
+            self.model.remove(each)
+        self.model.dead = [each for each in self.model.dead if key_of(each[0]) not in chosen]
+
+    def _ids(self, wanted: DeliveryFilter) -> dict[tuple[int, str], int]:
+        page = self.run(self.stores[0].list_deliveries(wanted, limit=10_000))
+        return {(int(each.head), each.consumer): each.id for each in page.items}
 
     @invariant()
     def counters_agree(self) -> None:
@@ -433,7 +505,7 @@ class InboxMachine(RuleBasedStateMachine):
                 pending=states.count("pending"),
                 leased=states.count("leased"),
                 retry=states.count("retry"),
-                dead=sum(consumer == name for _, consumer, _ in self.model.dead),
+                dead=sum(each.consumer == name for each, _ in self.model.dead),
             )
             assert depth.consumers.get(name, Depth()) == expected
         arrived = [
@@ -441,10 +513,15 @@ class InboxMachine(RuleBasedStateMachine):
         ]
         assert depth.oldest_seconds == self.model.now - min(arrived, default=self.model.now)
         assert depth.orphaned.keys().isdisjoint(self.configured)
-        letters = self.run(self.stores[1].dead_letters(limit=10_000))
-        assert Counter(each.consumer for each in letters) == Counter(
-            consumer for _, consumer, _ in self.model.dead
-        )
+        assert self._ids(DEAD_LETTERS).keys() == {key_of(each) for each, _ in self.model.dead}
+        page = self.run(self.stores[1].list_deliveries(OUTSTANDING, limit=10_000))
+        assert {
+            (int(each.head), each.consumer): (each.state, each.attempts) for each in page.items
+        } == {key_of(each): (each.state, each.attempts) for each in self.model.outstanding}
+
+
+def key_of(each: Expected) -> tuple[int, str]:
+    return each.number, each.consumer
 
 
 ENDS = (

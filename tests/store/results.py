@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+from wats.store import Store
+from wats.store.admin import StoredDelivery
 from wats.store.records import Delivery, Received
 
 
@@ -21,3 +23,8 @@ def leased(results: Sequence[Received | None]) -> list[Delivery]:
 def waiting(results: Sequence[Received | None]) -> list[int | None]:
     """Return how many deliveries of each update are pending; `None` for a known update."""
     return [None if each is None else each.waiting for each in results]
+
+
+async def dead_letters(store: Store) -> Sequence[StoredDelivery]:
+    """Return all dead letters of a small store."""
+    return await store.dead_letters(limit=10_000)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.store.results import dead_letters
 from wats.errors import CopyRefused, StoreUnavailable
 from wats.store import Store, receive
 from wats.store.copy import copy_store
@@ -136,12 +137,22 @@ async def messages_of(store: Store) -> list[dict[str, Any]]:
     ]
 
 
+async def test_a_copy_keeps_pauses(source: str, urls: tuple[str, str]) -> None:
+    async with opened(source) as store:
+        await store.pause("a", is_paused=True)
+
+    await copy_store(*urls, number_of)
+
+    async with opened(urls[1]) as copy:
+        assert {each.name for each in await copy.consumers() if each.is_paused} == {"a"}
+
+
 async def test_a_copy_holds_everything_but_leases(
     source: str, urls: tuple[str, str], arrivals: Sequence[Arrival]
 ) -> None:
     async with opened(source) as store:
         messages = await messages_of(store)
-        (dead,) = await store.dead_letters(limit=10)
+        (dead,) = await dead_letters(store)
 
     loaded = await copy_store(*urls, number_of)
 
@@ -149,7 +160,7 @@ async def test_a_copy_holds_everything_but_leases(
     async with opened(urls[1]) as copy:
         assert await messages_of(copy) == messages
         assert len(messages) == 522
-        assert await copy.dead_letters(limit=10) == [dead]
+        assert await dead_letters(copy) == (dead,)
         assert (await copy.depth()).consumers == {
             "a": Depth(pending=519, retry=1, dead=1),
             "b": Depth(pending=519, retry=1),

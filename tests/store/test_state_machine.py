@@ -103,8 +103,22 @@ class HasTwoHeads(SQLiteStore):
         super().receive(arrivals, on_received)
 
 
+class IgnoresPauses(SQLiteStore):
+    @override
+    async def pause(self, consumer: str, *, is_paused: bool) -> bool:
+        return await super().pause(consumer, is_paused=False)
+
+
 @pytest.mark.parametrize(
-    "broken", [NewestFirst, GivesBackWhole, StealsLeases, LosesASettlement, HasTwoHeads]
+    "broken",
+    [
+        NewestFirst,
+        GivesBackWhole,
+        StealsLeases,
+        LosesASettlement,
+        HasTwoHeads,
+        IgnoresPauses,
+    ],
 )
 def test_the_model_finds_a_store_that_is_broken(broken: type[SQLiteStore]) -> None:
     with pytest.raises(BaseException):  # noqa: B017, PT011

@@ -11,6 +11,8 @@ from typing_extensions import override
 from tests.store.results import payloads, waiting
 from wats.errors import StoreClosed
 from wats.store import NoSlots, Store, receive
+from wats.store.admin import OUTSTANDING
+from wats.store.person import Person
 from wats.store.records import (
     Arrival,
     Consumer,
@@ -70,7 +72,13 @@ def uncounted(store: Store) -> list[Callable[[], object]]:
         lambda: store.register([HANDLERS]),
         store.lead,
         store.checkpoint,
-        lambda: store.dead_letters(limit=1),
+        store.consumers,
+        lambda: store.pause("handlers", is_paused=True),
+        lambda: store.list_deliveries(OUTSTANDING, limit=1),
+        lambda: store.read_delivery(1),
+        lambda: store.retry_dead([1]),
+        lambda: store.discard([1]),
+        lambda: store.erase(Person("15550001234"), ["1"], position=None, is_trial=False),
     ]
 
 

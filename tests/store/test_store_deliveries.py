@@ -5,8 +5,9 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from tests.store.results import payloads, update_ids
+from tests.store.results import dead_letters, payloads, update_ids
 from wats.store import Store, receive
+from wats.store.admin import DEAD_LETTERS
 from wats.store.records import (
     Arrival,
     Consumer,
@@ -303,7 +304,7 @@ async def test_a_delivery_whose_lease_expired_in_its_last_attempt_is_exhausted(
     assert attempts == [(1, False), (2, False), (2, True), (2, True)]
 
     await settle(await claim(), DeliveryState.DEAD)
-    (letter,) = await store.dead_letters(limit=10)
+    (letter,) = await dead_letters(store)
     assert (letter.attempts, letter.error) == (2, "ValueError")
 
 
@@ -346,7 +347,7 @@ async def test_a_dead_delivery_is_kept_as_a_dead_letter_and_blocks_nothing(
 
     assert payloads(await claim()) == [second.payload]
     assert (await store.depth()).total == Depth(leased=1, dead=1)
-    (letter,) = await store.dead_letters(limit=10)
+    (letter,) = await dead_letters(store)
     assert (letter.update_id, letter.consumer) == (poison[0].update_id, "handlers")
     assert (letter.attempts, letter.error, letter.died_at) == (1, "ValueError", clock())
 
@@ -358,10 +359,12 @@ async def test_dead_letters_are_listed_in_order_of_id_page_by_page(
     dead = await claim()
     await settle(list(reversed(dead)), DeliveryState.DEAD)
 
-    first = await store.dead_letters(limit=3)
-    rest = await store.dead_letters(limit=3, after=first[-1].id)
+    first = await store.list_deliveries(DEAD_LETTERS, limit=3)
+    assert first.next_after is not None
+    rest = await store.list_deliveries(DEAD_LETTERS, limit=3, after=first.next_after)
 
-    assert [letter.id for letter in (*first, *rest)] == [delivery.id for delivery in dead]
+    assert [each.id for each in (*first.items, *rest.items)] == [each.id for each in dead]
+    assert rest.next_after is None
 
 
 @pytest.mark.parametrize("state", ENDS)

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from tests.store.results import payloads, waiting
+from tests.store.results import dead_letters, payloads, waiting
 from wats.store import Store, receive
 from wats.store.records import (
     Arrival,
@@ -116,7 +116,7 @@ async def test_an_old_dead_letter_is_purged(
     assert await purge(store, inbox=LONG, dead=5) == 2
 
     assert (await store.depth()).total == Depth(dead=1)
-    assert [letter.consumer for letter in await store.dead_letters(limit=10)] == ["other"]
+    assert [letter.consumer for letter in await dead_letters(store)] == ["other"]
 
 
 async def test_deliveries_of_a_consumer_that_is_no_longer_registered_expire(

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from wats.config.parse import API_ROOTS, STATIC_PATHS
 from wats.telemetry.contract.values import Method
 from wats.testing import example_profile
+from wats.web.app import route_labels
 from wats.web.parts import HOOK_LABEL
 from wats.web.routing import UNMATCHED, Posture, Router, decode_segment, request_path
 from wats.web.table import route_table
@@ -117,22 +118,25 @@ def test_head_is_served_wherever_get_is() -> None:
         assert route.operation(Method.HEAD) is route.operation(Method.GET)
 
 
-def test_labels_and_operations_are_each_used_once() -> None:
-    labels = [route.label for route in (*TABLE, UNMATCHED)]
+def test_labels_are_used_once_except_that_of_the_admin_routes_and_operations_once() -> None:
+    labels = [each.template for each in route_labels(TABLE)]
+    others = [route.label for route in (*TABLE, UNMATCHED) if route.posture is not Posture.ADMIN]
     names = [operation.name for route in TABLE for operation in route.operations]
 
-    assert len(set(labels)) == len(labels)
+    assert len(set(labels)) == len(labels) == len(others) + 1
     assert len(set(names)) == len(names)
 
 
 def test_the_inventory_keeps_its_documented_order() -> None:
-    assert [route.label for route in TABLE] == [
+    assert [each.template for each in route_labels(TABLE)] == [
         *("/healthz", "/readyz", "/openapi.json", "/status", "/metrics", "/debug/diagnostics"),
         *("/webhook", "/api/messages/text", "/api/messages", "/api/messages/:id"),
         *("/api/conversations/:phone/window", "/api/marketing_messages"),
         *("/api/groups", "/api/groups/:groupId"),
         *("/api/groups/:groupId/invite-link", "/api/groups/:groupId/participants"),
         "/api/groups/:groupId/join-requests",
+        "/api/admin",
+        "unmatched",
     ]
 
 
@@ -142,8 +146,10 @@ def test_hidden_routes_are_telemetry_and_open_routes_check_for_themselves() -> N
     }
 
     assert by_posture[Posture.HIDDEN] == {"/status", "/metrics", "/debug/diagnostics"}
+    assert by_posture[Posture.ADMIN] == {"/api/admin"}
     assert by_posture[Posture.OPEN] == {"/healthz", "/readyz", "/openapi.json", HOOK_LABEL}
     assert all(label.startswith("/api/") for label in by_posture[Posture.API])
+    assert not any(label.startswith("/api/admin") for label in by_posture[Posture.API])
 
 
 def test_the_config_reserves_every_path_of_the_table() -> None:

@@ -14,12 +14,16 @@ from wats.version import __version__
 
 COMMANDS: Final[Mapping[str, str]] = {
     "config": "Check a configuration.",
+    "consumers": "List, pause and resume the consumers of a running service.",
     "database": "Copy, back up or restore a database.",
+    "dead-letters": "List, show, retry and discard dead letters of a running service.",
     "demo": "Run a gateway and a fake Meta, kill the gateway under load, and count losses.",
     "doctor": (
         "Check a setup: config, secrets, files, handlers, database, Graph, and the service."
     ),
+    "erase": "Erase the data of a person from a running service.",
     "help": "Explain TOPIC, which is a subject of the documentation or a command.",
+    "inbox": "List, show and discard outstanding updates of a running service.",
     "init": "Write a config, an env file with random secrets and an example handler.",
     "metrics": "List the metric families.",
     "openapi": "Print the complete OpenAPI document of a service with this configuration.",

@@ -16,9 +16,10 @@ from wats.cli.arguments import StrictCommand
 from wats.cli.options import ServiceAccess, env_file_of, service_options
 from wats.clock import utc_now
 from wats.config import checks
+from wats.inspection.answer import Answer
 from wats.inspection.checklist import ITEMS
 from wats.inspection.client import NoAnswer, Remote
-from wats.inspection.evidence import HIDDEN, UNREADABLE, Answer, Evidence
+from wats.inspection.evidence import HIDDEN, UNREADABLE, Evidence
 from wats.inspection.existence_probe import Trial
 from wats.inspection.meta import check_meta
 from wats.inspection.secret_search import Care, needles

@@ -178,6 +178,17 @@ class ServiceAccess:
         Raises:
             click.UsageError: The options name no token or several, or no token is found there.
         """
+        return self._token(lambda secrets: (*secrets.telemetry_tokens, *secrets.bearer_tokens)[0])
+
+    def service_token(self) -> Secret:
+        """Return the token of the options, or else the service token of the config.
+
+        Raises:
+            click.UsageError: The options name no token or several, or no token is found there.
+        """
+        return self._token(lambda secrets: secrets.bearer_tokens[0])
+
+    def _token(self, choose: Callable[[Secrets], Secret]) -> Secret:
         if self.token_env is not None and self.token_file is not None:
             raise click.UsageError("Give only one of --token-file and --token-env.")
         if self.token_file is not None:
@@ -186,8 +197,7 @@ class ServiceAccess:
             return _checked("--token-env", os.environ.get(self.token_env, ""))
         if (loaded := self.load()) is None:
             raise click.UsageError("Give a token with --token-file, --token-env or --config.")
-        secrets = loaded[1]
-        return (*secrets.telemetry_tokens, *secrets.bearer_tokens)[0]
+        return choose(loaded[1])
 
 
 def _read(path: Path) -> str:
@@ -227,7 +237,17 @@ def _service_url(_: click.Context, __: click.Parameter, value: str | None) -> st
 
 def service_options(command: Command) -> Command:
     """Add `--url`, `--token-file`, `--token-env` and `config_options`, as one `access`."""
+    return _with_access(
+        command, "The default is the telemetry token of the config, or else its service token."
+    )
 
+
+def admin_options(command: Command) -> Command:
+    """Add the options of `service_options` for a command that needs a service token."""
+    return _with_access(command, "The default is the service token of the config.")
+
+
+def _with_access(command: Command, default_token: str) -> Command:
     @functools.wraps(command)
     def with_access(
         *,
@@ -257,8 +277,7 @@ def service_options(command: Command) -> Command:
         click.option(
             "--token-file",
             type=_FILE,
-            help="The file that holds the token, or '-' for stdin. The default is the telemetry "
-            "token of the config, or else its service token.",
+            help=f"The file that holds the token, or '-' for stdin. {default_token}",
         ),
         click.option(
             "--url",

@@ -1,5 +1,6 @@
 """The updates in a webhook, each with its key, and their typed views. No I/O."""
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -241,6 +242,9 @@ _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(Update)
 
 
+_KIND = re.compile(rb'\{"key":"[^"]*","kind":"(\w+)"')
+
+
 class _Origin(msgspec.Struct, frozen=True, gc=False):
     """The member of a payload that is not part of its update."""
 
@@ -264,6 +268,17 @@ def encode(update: Update, traceparent: str = "") -> bytes:
 def decode(payload: bytes) -> Update:
     """Return the update of which *payload* is the result of `encode`, equal to it."""
     return _DECODER.decode(payload)
+
+
+def kind_of(head: bytes) -> str:
+    """Return the kind of the update whose payload begins with *head*, or `unknown`."""
+    match = _KIND.match(head)
+    return match[1].decode() if match is not None else UpdateKind.UNKNOWN.value
+
+
+def mark_of(kind: UpdateKind) -> bytes:
+    """Return the bytes that the payloads of updates of *kind* begin with, except for their key."""
+    return b'","kind":"%b","field"' % kind.value.encode()
 
 
 def traceparent_of(payload: bytes) -> object:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from wats.inspection.evidence import Answer
+from wats.inspection.answer import Answer
 from wats.privacy import Secret
 
 TIMEOUT_SECONDS: Final = 10.0
@@ -60,16 +60,29 @@ class Remote:
         Raises:
             NoAnswer: There was no response, or it is too large.
         """
+        return self._request("GET", path, token)
+
+    def post(self, path: str, token: Secret, body: bytes) -> Answer:
+        """Post the JSON *body* to *path*.
+
+        Raises:
+            NoAnswer: There was no response, or it is too large. The request may have been served.
+        """
+        return self._request("POST", path, token, body)
+
+    def _request(
+        self, method: str, path: str, token: Secret | None, body: bytes | None = None
+    ) -> Answer:
         headers = {"accept-encoding": "identity", "connection": "close", **_bearer(token)}
         with self._explained(), self._connected() as connection:
-            connection.request("GET", self._path + path, headers=headers)
+            connection.request(method, self._path + path, body, headers)
             response = connection.getresponse()
-            body = response.read(MAX_ANSWER_BYTES + 1)
-        if len(body) > MAX_ANSWER_BYTES:
+            content = response.read(MAX_ANSWER_BYTES + 1)
+        if len(content) > MAX_ANSWER_BYTES:
             msg = f"The response of {self.url} is too large to be from wats."
             raise NoAnswer(msg)
         named = {name.lower(): value for name, value in response.getheaders()}
-        return Answer(response.status, named, body)
+        return Answer(response.status, named, content)
 
     def exchange(self, method: str, path: str, headers: Mapping[str, str]) -> bytes:
         """Return the bytes of the response to a request with *headers* and no others but `Host`.

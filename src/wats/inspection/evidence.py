@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
+from wats.inspection.answer import Answer
 from wats.inspection.existence_probe import Trial
 from wats.inspection.samples import Samples
 from wats.inspection.secret_search import Needle
@@ -19,15 +20,6 @@ HIDDEN: Final = ("/metrics", "/status", "/debug/diagnostics")
 
 UNREADABLE: Final = (ArithmeticError, RecursionError, ValueError, msgspec.MsgspecError)
 """The exceptions of reading a response that is not from wats, however hostile it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One response, with the names of its headers in lower case."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The store: four small Protocols of domain operations. Each operation is one transaction.
+"""The store: five small Protocols of domain operations. Each operation is one transaction.
 
 There are two implementations (`sqlite`, `postgres`). They are independent of each other, and do not
 interpret the content of messages. `wats.store.open.open_store` makes a store from a URL.
@@ -18,12 +18,12 @@ from typing import Final, Protocol, TypeAlias
 from typing_extensions import override
 
 from wats.cancellation import resolve
+from wats.store.admin import AdminStore
 from wats.store.records import (
     ALL_MESSAGES,
     Arrival,
     Claimed,
     Consumer,
-    DeadLetter,
     Delivery,
     InboxDepth,
     MessageFilter,
@@ -190,9 +190,6 @@ class InboxStore(Protocol):
     async def depth(self) -> InboxDepth:
         """Read the depth from counters, at a cost independent of the number of deliveries."""
 
-    async def dead_letters(self, *, limit: int, after: int = 0) -> Sequence[DeadLetter]:
-        """Return up to *limit* dead letters with an id above *after*, ordered by id."""
-
     async def purge(self, retention: Retention) -> int:
         """Delete expired records, a bounded number of rows at a time.
 
@@ -265,7 +262,7 @@ class MessageStore(Protocol):
         """Return when *customer* last opened a window with this number."""
 
 
-class Store(Lifecycle, InboxStore, RequestStore, MessageStore, Protocol):
+class Store(Lifecycle, InboxStore, RequestStore, MessageStore, AdminStore, Protocol):
     """All operations of a store."""
 
 

@@ -211,7 +211,7 @@ TRANSITIONS: dict[DeliveryState, frozenset[DeliveryState]] = {
     ),
     DeliveryState.RETRY: frozenset({DeliveryState.LEASED}),
     DeliveryState.DONE: frozenset(),
-    DeliveryState.DEAD: frozenset(),
+    DeliveryState.DEAD: frozenset({DeliveryState.PENDING}),  # retried by an operator
 }
 """All transitions of a delivery. The stores write no others."""
 
@@ -262,17 +262,6 @@ class InboxDepth(msgspec.Struct, frozen=True, kw_only=True):
             for name, depth in self.consumers.items()
             if name not in self.configured and depth.outstanding
         }
-
-
-class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """A delivery that is not retried any more. Its payload is kept until it expires."""
-
-    id: int
-    update_id: int
-    consumer: str
-    attempts: int
-    error: str | None
-    died_at: datetime
 
 
 class Retention(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ class ConsumerRow(msgspec.Struct, frozen=True):
 
     name: str
     seen_at: int
+    is_paused: bool
 
 
 class IdentityRow(msgspec.Struct, frozen=True):

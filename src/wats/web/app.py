@@ -36,8 +36,11 @@ NOT_STARTED_HINT: Final = "enable the lifespan of the server, or await app.start
 
 
 def route_labels(table: Sequence[Route]) -> tuple[RouteLabel, ...]:
-    """Return *table* for telemetry: in the same order, with `unmatched` at its end."""
-    return tuple(RouteLabel(row.label, row.methods) for row in (*table, UNMATCHED))
+    """Return the labels of *table* for telemetry, in its order, with `unmatched` at the end."""
+    methods: dict[str, dict[Method, None]] = {}
+    for row in (*table, UNMATCHED):
+        methods.setdefault(row.label, {}).update(dict.fromkeys(row.methods))
+    return tuple(RouteLabel(label, tuple(served)) for label, served in methods.items())
 
 
 class Web:
@@ -49,9 +52,9 @@ class Web:
 
     def __init__(self, table: Sequence[Route], gate: Gate, parts: Parts) -> None:
         self._router = Router(table, parts.profile.service.api_prefix)
-        self._ordinals = {row.label: place for place, row in enumerate((*table, UNMATCHED))}
+        self._ordinals = {each.template: place for place, each in enumerate(route_labels(table))}
         self._hook_ordinal = self._ordinals[HOOK_LABEL]
-        self._hook = table[self._hook_ordinal]
+        (self._hook,) = (row for row in table if row.label == HOOK_LABEL)
         self._gate = gate
         self._parts = parts
         self._rejections = webhooks.Rejections(parts.telemetry, parts.log)
@@ -159,7 +162,7 @@ class Web:
 
 
 def _needs_start(route: Route) -> bool:
-    return route.posture is Posture.API or route.label == HOOK_LABEL
+    return route.posture in {Posture.API, Posture.ADMIN} or route.label == HOOK_LABEL
 
 
 def _admit(route: Route, method: Method, access: Access) -> Handle:
@@ -173,6 +176,8 @@ def _admit(route: Route, method: Method, access: Access) -> Handle:
     """
     match route.posture:
         case Posture.HIDDEN if access is Access.NONE or route is UNMATCHED:
+            raise RouteNotFound
+        case Posture.ADMIN if access is not Access.ALL:
             raise RouteNotFound
         case Posture.API if access is Access.NONE:
             raise Unauthorized

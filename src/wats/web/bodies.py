@@ -6,6 +6,7 @@ order of their fields is the order on the wire. Request bodies are validated by
 rules that a schema cannot state.
 """
 
+from datetime import UTC, datetime
 from typing import Annotated, TypeAlias
 
 import msgspec
@@ -24,3 +25,12 @@ class Body(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 class GraphAnswer(msgspec.Struct, frozen=True):
     """Meta's response; an empty object if Meta accepted but its response cannot be parsed."""
+
+
+def parse_moment(text: str) -> datetime | None:
+    """Return the time in *text*, in which a '+' of the zone may have been decoded to a space."""
+    try:
+        moment = datetime.fromisoformat(text.strip().replace(" ", "+"))
+        return moment.astimezone(UTC) if moment.tzinfo is not None else None
+    except (ValueError, OverflowError):
+        return None

@@ -26,6 +26,8 @@ _VARIABLE: Final = re.compile(r"[:*](\w+)")
 _SEGMENTS: Final[Mapping[str, Json]] = {
     "id": {"type": "string", "minLength": 1, "maxLength": 1024},
     "phone": {"type": "string", "pattern": r"^\+?[0-9]{1,15}$"},
+    "consumer": {"type": "string", "minLength": 1, "maxLength": 1024},
+    "deliveryId": {"type": "string", "pattern": "^[1-9][0-9]{0,18}$"},
     "groupId": {"type": "string", "minLength": 1, "maxLength": 256},
 }
 """The valid values of the variable parts of paths."""
@@ -34,6 +36,7 @@ _POSTURE_PROBLEMS: Final[Mapping[Posture, tuple[int, ...]]] = {
     Posture.OPEN: (405, 500),
     Posture.API: (401, 403, 405, 500),
     Posture.HIDDEN: (404, 405, 500),
+    Posture.ADMIN: (404, 405, 500, 503),
 }
 
 _HEADERS: Final[Mapping[int, Json]] = {
@@ -80,7 +83,7 @@ def build_document(routes: Sequence[Route], *, profile: Profile, complete: bool)
 
 
 def _is_secret(row: Route) -> bool:
-    return row.posture is Posture.HIDDEN or row.label == HOOK_LABEL
+    return row.posture in {Posture.HIDDEN, Posture.ADMIN} or row.label == HOOK_LABEL
 
 
 def _server_url(profile: Profile) -> str:

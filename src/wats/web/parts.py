@@ -40,10 +40,11 @@ class Parts:
     Attributes:
         life: The phase of the service.
         store: `None` where persistence is switched off.
-        route_labels: The labels of the routes, in the order of the table.
+        route_labels: The labels of the routes, each once, in the order of the table.
         uptime_seconds: Returns for how long the service has been up.
         anonymous_document: The OpenAPI document for unauthenticated clients.
         complete_document: The OpenAPI document for callers with a token.
+        record_key: The key of digests in the records of erasures.
     """
 
     profile: Profile
@@ -54,6 +55,7 @@ class Parts:
     graph: GraphClient
     receiver: Receiver
     verify_token: Secret
+    record_key: Secret
     acceptor: Acceptor
     route_labels: tuple[str, ...]
     uptime_seconds: Callable[[], float]

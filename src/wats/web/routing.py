@@ -4,7 +4,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 from urllib.parse import quote, unquote_to_bytes
 
 from wats.telemetry.contract.values import Method
@@ -24,6 +24,8 @@ class Posture(Enum):
     """401."""
     HIDDEN = "hidden"
     """The catch-all 404: the route does not exist."""
+    ADMIN = "admin"
+    """The catch-all 404, also with a token for telemetry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class Route:
     """One row: the pattern of the router, the label of telemetry, the posture, and the operations.
 
     In `path`, `:name` matches one segment and `*name` all that follow or are between, slashes
-    included. `label` is the template in metrics and inventories.
+    included. `label` is the template in metrics and inventories; rows may share one.
     """
 
     path: str
@@ -96,6 +98,9 @@ UNMATCHED = Route("", "unmatched", Posture.HIDDEN, "", ())
 """The row of every path that is in no other row. No token opens it."""
 
 
+_CATCH_ALL: Final = frozenset({Posture.HIDDEN, Posture.ADMIN})
+
+
 class Router:
     """Finds the row of a path: one look-up, and a few patterns below the API prefix."""
 
@@ -110,11 +115,11 @@ class Router:
     def match(self, path: str) -> Match:
         """Return the row of *path* and its variable parts, still percent-encoded."""
         found = self._exact.get(path, self._unmatched)
-        # In this order, an operator path takes as long as a path that does not exist.
-        if path.startswith(self._below) and found[0] is UNMATCHED:
+        # In this order, a hidden path takes as long as a path that does not exist.
+        if path.startswith(self._below) and found[0].posture in _CATCH_ALL:
             for pattern, row in self._patterns:
                 if (match := pattern.fullmatch(path)) is not None:
-                    return row, match.groupdict()
+                    return found if found[0] is not UNMATCHED else (row, match.groupdict())
         return found
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from tests.store.results import dead_letters
 from wats.store import Store, receive
 from wats.store.records import (
     Arrival,
@@ -230,7 +231,7 @@ async def test_the_last_attempt_is_not_repeated_after_its_lease_expired(
     (exhausted,) = await claim(store, "handlers", 10)
     assert (exhausted.attempt, exhausted.is_exhausted) == (2, True)
     await settle(store, [exhausted], DeliveryState.DEAD, error="LeaseExpired")
-    (letter,) = await store.dead_letters(limit=10)
+    (letter,) = await dead_letters(store)
     assert (letter.id, letter.attempts, letter.error) == (exhausted.id, 2, "LeaseExpired")
 
 
@@ -261,8 +262,7 @@ async def test_the_ordering_key_of_a_dead_letter_continues(
     assert (settled.done, settled.due) == ([], {"handlers"})
     assert payloads(await claim(store, "handlers", 10)) == [second.payload]
     assert (await store.depth()).total == Depth(leased=1, dead=1)
-    assert [each.error for each in await store.dead_letters(limit=10)] == ["ValueError"]
-    assert await store.dead_letters(limit=10, after=poison[0].id) == []
+    assert [each.error for each in await dead_letters(store)] == ["ValueError"]
 
 
 async def test_the_age_of_the_oldest_delivery_is_known(

@@ -15,6 +15,7 @@ from wats.store.group_commit import StoreRequest
 from wats.store.migrate import is_usable, load_migrations
 from wats.store.postgres import deliveries as leases
 from wats.store.postgres import depths, messages, requests, upkeep
+from wats.store.postgres.admin_store import PostgresAdmin
 from wats.store.postgres.arrivals import Arrivals
 from wats.store.postgres.connection import (
     Connection,
@@ -32,7 +33,6 @@ from wats.store.records import (
     Arrival,
     Claimed,
     Consumer,
-    DeadLetter,
     Delivery,
     InboxDepth,
     MessageFilter,
@@ -69,7 +69,7 @@ def limits_of(timeout_seconds: float) -> Limits:
     return Limits(operation_seconds=timeout_seconds, lock_seconds=0.8 * timeout_seconds)
 
 
-class PostgresStore(Store):
+class PostgresStore(PostgresAdmin, Store):
     """A store in a PostgreSQL database, in the first schema of the search path.
 
     Any number of processes can use one database. A store belongs to the event loop that opens it.
@@ -149,6 +149,7 @@ class PostgresStore(Store):
         if self._observe is not None and operation is not None:
             self._observe(Adapter.POSTGRES, operation, outcome, seconds)
 
+    @override
     async def _read(
         self, operation: StoreOperation | None, work: Callable[[Connection], Awaitable[R]]
     ) -> R:
@@ -156,6 +157,7 @@ class PostgresStore(Store):
             raise StoreClosed
         return await self._run(operation, self._database.read(work))
 
+    @override
     async def _write(
         self, operation: StoreOperation | None, work: Callable[[Connection], Awaitable[R]]
     ) -> R:
@@ -273,11 +275,6 @@ class PostgresStore(Store):
     async def depth(self) -> InboxDepth:
         read = partial(depths.read, configured=sorted(self._consumers))
         return await self._read(StoreOperation.DEPTH, read)
-
-    @override
-    async def dead_letters(self, *, limit: int, after: int = 0) -> Sequence[DeadLetter]:
-        read = partial(leases.dead_letters, limit=limit, after=after)
-        return await self._read(None, read)
 
     @override
     async def purge(self, retention: Retention) -> int:

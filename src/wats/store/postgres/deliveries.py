@@ -6,14 +6,12 @@ from typing import TypeVar
 
 import asyncpg
 
-from wats.clock import from_ms
 from wats.store.postgres.connection import Connection
 from wats.store.postgres.depths import DepthChanges
 from wats.store.postgres.rows import by_number, clean_or_none, numbers
 from wats.store.records import (
     Claimed,
     Consumer,
-    DeadLetter,
     Delivery,
     DeliveryState,
     Settled,
@@ -34,6 +32,7 @@ SELECT due_at, id FROM (
         AND lease IS NOT NULL
     ORDER BY due_at, id LIMIT $3::int)
 ) AS due
+WHERE NOT EXISTS (SELECT 1 FROM wats_consumers WHERE name = $2 AND is_paused)
 ORDER BY due_at, id LIMIT $3::int
 """
 
@@ -48,12 +47,14 @@ WITH due AS MATERIALIZED (
     SELECT {_HEAD}, false AS is_leased FROM wats_deliveries
     WHERE phone_number_id = $1 AND consumer = $2 AND due_at <= (SELECT wats_now())
         AND lease IS NULL
+        AND NOT EXISTS (SELECT 1 FROM wats_consumers WHERE name = $2 AND is_paused)
     ORDER BY due_at, id LIMIT $3::int
     FOR UPDATE SKIP LOCKED
 ), expired AS MATERIALIZED (
     SELECT {_HEAD}, true AS is_leased FROM wats_deliveries
     WHERE phone_number_id = $1 AND consumer = $2 AND due_at <= (SELECT wats_now())
         AND lease IS NOT NULL
+        AND NOT EXISTS (SELECT 1 FROM wats_consumers WHERE name = $2 AND is_paused)
     ORDER BY due_at, id LIMIT $3::int
     FOR UPDATE SKIP LOCKED
 )
@@ -124,7 +125,7 @@ WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
 """
 
 # The old heads are deleted before the new ones are written, because `next` reads `deleted`.
-_PROMOTE = """
+PROMOTE = """
 WITH deleted AS (
     DELETE FROM wats_deliveries
     WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
@@ -165,12 +166,7 @@ WHERE (
 ) IS NULL
 """
 
-_DEAD_LETTERS = """
-SELECT id, update_id, consumer, attempts, error, died_at FROM wats_dead_deliveries
-WHERE phone_number_id = $1 AND id > $2 ORDER BY id LIMIT $3
-"""
-
-_DELETE = """
+DELETE = """
 DELETE FROM wats_deliveries
 WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
 """
@@ -347,7 +343,7 @@ class _Settling:
             if state is DeliveryState.DONE
         }
         alone = [row["id"] for row in ended if not row["followers"]]
-        await self._connection.execute(_DELETE, *self._key, alone)
+        await self._connection.execute(DELETE, *self._key, alone)
         await self._end(ended)
 
     async def _bury(self, group: Sequence[Settlement]) -> None:
@@ -379,7 +375,7 @@ class _Settling:
         self._changes.add(*self._key, leased=-len(ended))
         followed = [row["id"] for row in ended if row["followers"]]
         if followed:
-            await self._connection.execute(_PROMOTE, *self._key, followed)
+            await self._connection.execute(PROMOTE, *self._key, followed)
             self.is_due = True
 
 
@@ -389,21 +385,3 @@ def _ids(group: Sequence[Settlement]) -> list[int]:
 
 def _in_state(group: Sequence[Settlement], state: DeliveryState) -> Sequence[Settlement]:
     return [each for each in group if each.state is state]
-
-
-async def dead_letters(connection: Connection, limit: int, after: int) -> Sequence[DeadLetter]:
-    """Read dead letters ordered by id."""
-    rows: list[asyncpg.Record] = []
-    for number in await numbers(connection):
-        rows += await connection.fetch(_DEAD_LETTERS, number, after, limit)
-    return [
-        DeadLetter(
-            id=row["id"],
-            update_id=row["update_id"],
-            consumer=row["consumer"],
-            attempts=row["attempts"],
-            error=row["error"],
-            died_at=from_ms(row["died_at"]),
-        )
-        for row in sorted(rows, key=lambda row: row["id"])[:limit]
-    ]

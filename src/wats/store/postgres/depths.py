@@ -78,13 +78,18 @@ async def read(connection: Connection, configured: Collection[str]) -> InboxDept
         name: Depth(pending=pending, leased=leased, retry=retry, dead=dead)
         for name, pending, leased, retry, dead in await connection.fetch(_READ)
     }
-    ages = [
-        await connection.fetchval(_OLDEST_AGE, number, consumer) or 0
-        for number in await numbers(connection)
-        for consumer in configured
-    ]
     return InboxDepth(
         consumers=consumers,
         configured=frozenset(configured),
-        oldest_seconds=max(0, 0, *ages) / 1000,
+        oldest_seconds=await oldest_seconds(connection, configured),
     )
+
+
+async def oldest_seconds(connection: Connection, consumers: Collection[str]) -> float:
+    """Read the age of the oldest delivery of *consumers*, or 0."""
+    ages: list[int] = [
+        await connection.fetchval(_OLDEST_AGE, number, consumer) or 0
+        for number in await numbers(connection)
+        for consumer in consumers
+    ]
+    return max(0, 0, *ages) / 1000

@@ -74,8 +74,9 @@ WHERE (
     SELECT true FROM wats_deliveries
     WHERE phone_number_id = $1 AND consumer = name AND due_at <= $3 AND lease IS NOT NULL
     ORDER BY due_at LIMIT 1
-)
+) OR EXISTS (SELECT 1 FROM wats_consumers WHERE wats_consumers.name = consumer.name AND is_paused)
 """
+"""The consumers whose new deliveries are not leased: older ones are due, or it is paused."""
 
 _INSERT_HEADS = """
 INSERT INTO wats_deliveries AS head (

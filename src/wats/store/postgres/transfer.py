@@ -39,7 +39,7 @@ SET enable_hashjoin = on;
 """
 
 _EXPORT: Final[Mapping[type[StoredRow], str]] = {
-    ConsumerRow: "SELECT name, seen_at FROM wats_consumers ORDER BY name",
+    ConsumerRow: "SELECT name, seen_at, is_paused FROM wats_consumers ORDER BY name",
     IdentityRow: "SELECT phone_number_id, occurred_at, key, kind, received_at FROM wats_inbox",
     MessageRow: """
         SELECT row_id, phone_number_id, wa_message_id, direction, from_phone, to_phone, type,
@@ -72,7 +72,8 @@ _EXPORT: Final[Mapping[type[StoredRow], str]] = {
 
 _INSERT: Final[Mapping[type[StoredRow], str]] = {
     ConsumerRow: """
-        INSERT INTO wats_consumers (name, seen_at) SELECT * FROM unnest($1::text[], $2::bigint[])
+        INSERT INTO wats_consumers (name, seen_at, is_paused)
+        SELECT * FROM unnest($1::text[], $2::bigint[], $3::bool[])
     """,
     IdentityRow: """
         INSERT INTO wats_inbox (phone_number_id, occurred_at, key, kind, received_at)

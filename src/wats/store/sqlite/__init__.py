@@ -25,7 +25,6 @@ from wats.store.records import (
     Arrival,
     Claimed,
     Consumer,
-    DeadLetter,
     Delivery,
     InboxDepth,
     MessageFilter,
@@ -40,6 +39,7 @@ from wats.store.records import (
 )
 from wats.store.sqlite import deliveries as delivery_rows
 from wats.store.sqlite import inbox, leader, message_index, messages, requests, statuses
+from wats.store.sqlite.admin_store import SQLiteAdmin
 from wats.store.sqlite.bell import Bell
 from wats.store.sqlite.checkpoint import LOCK_SECONDS, checkpoint
 from wats.store.sqlite.clock import StoreClock
@@ -74,7 +74,7 @@ PURGE_ROWS = 500
 R = TypeVar("R")
 
 
-class SQLiteStore(Store):
+class SQLiteStore(SQLiteAdmin, Store):
     """A store in the file *path*, or in memory if *path* is `:memory:`.
 
     Several processes can use one file. A read sees all writes that finished before it.
@@ -204,12 +204,14 @@ class SQLiteStore(Store):
             finally:
                 self._occupation.release()
 
+    @override
     async def _read(self, operation: StoreOperation | None, run: Callable[[Connection], R]) -> R:
         if self._reader is None:
             raise StoreClosed
         result: R = await self._reader.submit(operation, run)
         return result
 
+    @override
     async def _write(
         self,
         operation: StoreOperation | None,
@@ -310,11 +312,6 @@ class SQLiteStore(Store):
         configured, now = self._configured, self._clock()
         read = partial(delivery_rows.depth, configured=configured, now=now)
         return await self._read(StoreOperation.DEPTH, read)
-
-    @override
-    async def dead_letters(self, *, limit: int, after: int = 0) -> Sequence[DeadLetter]:
-        read = partial(delivery_rows.dead_letters, limit=limit, after=after)
-        return await self._read(None, read)
 
     @override
     async def reserve_request(

@@ -21,12 +21,10 @@ from typing import Any, TypeAlias
 
 from apsw import Connection
 
-from wats.clock import from_ms
 from wats.store.records import (
     Arrival,
     Claimed,
     Consumer,
-    DeadLetter,
     Delivery,
     DeliveryState,
     Depth,
@@ -67,14 +65,19 @@ UPDATE wats_deliveries SET followers = followers + 1
 WHERE ordering_key = ? AND consumer = ? AND due_at IS NOT NULL
 """
 
-HAS_DUE = "SELECT EXISTS (SELECT 1 FROM wats_deliveries WHERE consumer = ? AND due_at <= ?)"
+_CANNOT_LEASE = """
+SELECT EXISTS (SELECT 1 FROM wats_deliveries WHERE consumer = ?1 AND due_at <= ?2)
+    OR EXISTS (SELECT 1 FROM wats_consumers WHERE name = ?1 AND is_paused)
+"""
+"""Whether no new delivery may be leased on arrival: older ones are due, or leases are paused."""
 
 _DUE = """
 SELECT id, update_id, siblings, ordering_key, attempts, lease IS NOT NULL, is_final, payload
 FROM wats_deliveries
-WHERE consumer = ? AND due_at <= ?
+WHERE consumer = ?1 AND due_at <= ?2
+    AND NOT EXISTS (SELECT 1 FROM wats_consumers WHERE name = ?1 AND is_paused)
 ORDER BY due_at, id
-LIMIT ?
+LIMIT ?3
 """
 
 _LEASE = """
@@ -127,11 +130,6 @@ _OLDEST = "SELECT consumer, arrived_at FROM wats_deliveries ORDER BY id LIMIT ?"
 
 _MOST_ORPHANS = 5000
 """The maximum number of rows read to find the oldest delivery of a configured consumer."""
-
-_DEAD_LETTERS = """
-SELECT id, update_id, consumer, attempts, error, died_at FROM wats_dead_deliveries
-WHERE id > ? ORDER BY id LIMIT ?
-"""
 
 _OLD_DEAD = """
 SELECT id FROM wats_dead_deliveries WHERE died_at < ? ORDER BY died_at LIMIT ?
@@ -227,7 +225,7 @@ def _rows_of(
 def _leases(writer: Writer, name: str, now: int, slots: Mapping[str, int]) -> Iterator[_Row]:
     """Yield due_at, lease, attempts and is_final for new deliveries of *name*, without end."""
     free = slots.get(name, 0)
-    if free > 0 and not writer.execute(HAS_DUE, (name, now)).get:
+    if free > 0 and not writer.execute(_CANNOT_LEASE, (name, now)).get:
         consumer = writer.consumers[name]
         due_at = now + round(consumer.lease_seconds * 1000)
         yield from repeat((due_at, new_lease(), 1, consumer.max_attempts <= 1), free)
@@ -281,7 +279,7 @@ def claim(writer: Writer, name: str, limit: int) -> Claimed:
     )
     for _, _, _, _, attempts, was_leased, _, _ in found:
         if not was_leased:
-            writer.count(name, _unleased(attempts), -1)
+            writer.count(name, unleased(attempts), -1)
             writer.count(name, DeliveryState.LEASED, 1)
     return Claimed(deliveries, more)
 
@@ -302,7 +300,8 @@ def _claimed(consumer: str, row: _Row, lease: int) -> Delivery:
     )
 
 
-def _unleased(attempts: int) -> DeliveryState:
+def unleased(attempts: int) -> DeliveryState:
+    """Return the state of a delivery without a lease, after *attempts*."""
     return DeliveryState.RETRY if attempts else DeliveryState.PENDING
 
 
@@ -355,7 +354,7 @@ def _settle_other(writer: Writer, settlement: Settlement) -> set[str]:
                 writer.count(delivery.consumer, DeliveryState.RETRY, 1)
         case DeliveryState.PENDING:
             if _put_back(writer, _RELEASE, delivery):
-                writer.count(delivery.consumer, _unleased(delivery.attempt - 1), 1)
+                writer.count(delivery.consumer, unleased(delivery.attempt - 1), 1)
                 return {delivery.consumer}
         case _:
             pass
@@ -376,12 +375,12 @@ def _delete_held(
         for id_, followers in ended:
             held.append(theirs[id_])
             if followers:
-                due.add(_promote(writer, held[-1].consumer, held[-1].ordering_key, followers))
+                due.add(promote(writer, held[-1].consumer, held[-1].ordering_key, followers))
     _count(writer, DeliveryState.LEASED, [each.consumer for each in held], -1)
     return held, due
 
 
-def _promote(writer: Writer, consumer: str, ordering_key: int, followers: int) -> str:
+def promote(writer: Writer, consumer: str, ordering_key: int, followers: int) -> str:
     """Make the first of *followers* followers the head; return its consumer."""
     writer.execute(_PROMOTE, (followers - 1, ordering_key, consumer))
     return consumer
@@ -435,23 +434,6 @@ def _oldest(connection: Connection, consumers: frozenset[str] | None) -> int | N
     return rows[-1][1] if len(rows) == _MOST_ORPHANS else None
 
 
-def dead_letters(connection: Connection, limit: int, after: int) -> Sequence[DeadLetter]:
-    """Read dead letters ordered by id."""
-    return [
-        DeadLetter(
-            id=id_,
-            update_id=update_id,
-            consumer=consumer,
-            attempts=attempts,
-            error=error,
-            died_at=from_ms(died_at),
-        )
-        for id_, update_id, consumer, attempts, error, died_at in connection.execute(
-            _DEAD_LETTERS, (after, limit)
-        )
-    ]
-
-
 def purge(writer: Writer, dead_seconds: float, limit: int) -> int:
     """Delete dead letters, and deliveries of unregistered consumers, after *dead_seconds*."""
     before = writer.clock() - round(dead_seconds * 1000)
@@ -467,11 +449,11 @@ def _purge_abandoned(writer: Writer, before: int, limit: int) -> int:
     for (name,) in abandoned:
         heads: list[Any] = writer.execute(_HEADS_OF, (name, limit)).fetchall()
         for id_, is_leased, ordering_key, followers, attempts in heads:
-            state = DeliveryState.LEASED if is_leased else _unleased(attempts)
+            state = DeliveryState.LEASED if is_leased else unleased(attempts)
             writer.execute(_DELETE, (id_,))
             writer.count(name, state, -1)
             if followers:
-                _promote(writer, name, ordering_key, followers)
+                promote(writer, name, ordering_key, followers)
         deleted += len(heads)
     writer.execute(_FORGET_CONSUMER, (before,))
     return deleted

@@ -37,7 +37,7 @@ from wats.store.transfer import (
 )
 
 _EXPORT: Final[Mapping[type[StoredRow], str]] = {
-    ConsumerRow: "SELECT name, seen_at FROM wats_consumers ORDER BY name",
+    ConsumerRow: "SELECT name, seen_at, is_paused FROM wats_consumers ORDER BY name",
     IdentityRow: """
         SELECT coalesce(phone_number_id, ''), occurred_at, key, kind, received_at
         FROM wats_inbox ORDER BY id
@@ -81,7 +81,7 @@ _EXPORT: Final[Mapping[type[StoredRow], str]] = {
 
 # A head is exhausted if the lease of its last permitted attempt has expired.
 _INSERT: Final[Mapping[type[StoredRow], str]] = {
-    ConsumerRow: "INSERT INTO wats_consumers (name, seen_at) VALUES (?, ?)",
+    ConsumerRow: "INSERT INTO wats_consumers (name, seen_at, is_paused) VALUES (?, ?, ?)",
     IdentityRow: """
         INSERT INTO wats_inbox (phone_number_id, occurred_at, key, kind, received_at)
         VALUES (nullif(?, ''), ?, ?, ?, ?)
@@ -207,9 +207,14 @@ def _digest(*number_and_customer: Any) -> int:
 
 
 def _row_of(row_type: type[StoredRow], values: Sequence[Any]) -> StoredRow:
-    if row_type is DeliveryRow:
-        values = (*values[:7], bool(values[7]), *values[8:])
+    flag = _FLAGS.get(row_type)
+    if flag is not None:
+        values = (*values[:flag], bool(values[flag]), *values[flag + 1 :])
     return row_type(*values)
+
+
+_FLAGS: Final[Mapping[type[StoredRow], int]] = {ConsumerRow: 2, DeliveryRow: 7}
+"""The positions of truth values, which SQLite returns as numbers."""
 
 
 async def load(path: str, batches: Batches) -> Loaded:

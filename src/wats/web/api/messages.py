@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -37,7 +36,7 @@ from wats.outbound.sender import SCOPE
 from wats.store import Store
 from wats.store.records import MessageFilter, MessageRecord, StatusRecord, is_cursor
 from wats.telemetry.contract.values import ErrorCategory, Method
-from wats.web.bodies import Body, GraphAnswer, Id, Moment
+from wats.web.bodies import Body, GraphAnswer, Id, Moment, parse_moment
 from wats.web.exchange import Request, Response, json_response
 from wats.web.parts import Parts
 from wats.web.problems import problem
@@ -325,7 +324,7 @@ def _filter_of(request: Request) -> MessageFilter:
         if name in query and pattern.fullmatch(query[name].strip()) is None
     ]
     found = {name: query[name].strip() for name in _FILTERS if name in query}
-    since = _moment(query["since"]) if "since" in query else None
+    since = parse_moment(query["since"]) if "since" in query else None
     if "since" in query and since is None:
         details.append(Detail("since", "must be a time with a zone, such as 2026-11-22T12:00:00Z"))
     if details:
@@ -338,15 +337,6 @@ def _filter_of(request: Request) -> MessageFilter:
         to_phone=found.get("to"),
         since=since,
     )
-
-
-def _moment(text: str) -> datetime | None:
-    """Return the time in *text*, in which a '+' of the zone may have been decoded to a space."""
-    try:
-        moment = datetime.fromisoformat(text.strip().replace(" ", "+"))
-        return moment.astimezone(UTC) if moment.tzinfo is not None else None
-    except (ValueError, OverflowError):
-        return None
 
 
 def _invalid(name: str, reason: str, message: str) -> MalformedRequest:

@@ -1,0 +1,222 @@
+"""Options and output that the commands for operators share."""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeVar
+
+import click
+import msgspec
+from msgspec import UNSET
+
+from wats.cli.options import ServiceAccess
+from wats.clock import to_iso
+from wats.inspection.admin import Admin
+from wats.inspection.client import Remote
+from wats.inspection.formatting import format_seconds, printable
+from wats.telemetry.contract.values import UpdateKind
+from wats.web.ops.deliveries import DeliveryView
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+TIMEOUT_SECONDS: Final = 30.0
+
+_AGE: Final = re.compile("([1-9][0-9]{0,5})([smhd])")
+_UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def admin_of(access: ServiceAccess) -> Admin:
+    """Return a client of the admin routes.
+
+    Raises:
+        NoAnswer: The service does not respond, or does not accept the token.
+    """
+    return Admin(Remote(access.url(), timeout_seconds=TIMEOUT_SECONDS), access.service_token())
+
+
+def change_options(command: Command) -> Command:
+    """Add `--dry-run`, `--yes` and `--json`."""
+    for option in (
+        json_option,
+        click.option("--yes", is_flag=True, help="Do not ask for confirmation."),
+        click.option("--dry-run", is_flag=True, help="Show the effect, and change nothing."),
+    ):
+        command = option(command)
+    return command
+
+
+def filter_options(command: Command) -> Command:
+    """Add `--consumer`, `--kind`, `--error` and `--older-than`, as one `query`."""
+
+    def with_query(
+        *,
+        consumer: str | None,
+        kind: str | None,
+        error: str | None,
+        older_than: timedelta | None,
+        **others: Any,
+    ) -> Any:
+        before = None if older_than is None else to_iso(datetime.now(UTC) - older_than)
+        query = {"consumer": consumer, "kind": kind, "error": error, "before": before}
+        given = {name: value for name, value in query.items() if value is not None}
+        return command(query=given, **others)
+
+    collected: Any = with_query
+    collected.__doc__, collected.__name__ = command.__doc__, command.__name__
+    collected.__click_params__ = getattr(command, "__click_params__", [])
+    for option in (
+        click.option(
+            "--older-than",
+            metavar="AGE",
+            callback=_age,
+            help="Only those at least this old, such as 90s, 30m, 12h or 7d; dead letters since "
+            "their last attempt.",
+        ),
+        click.option("--error", metavar="CLASS", help="Only those with this class of last error."),
+        click.option(
+            "--kind",
+            type=click.Choice([kind.value for kind in UpdateKind]),
+            metavar="KIND",
+            help="Only updates of this kind, such as message.",
+        ),
+        click.option("--consumer", metavar="NAME", help="Only those of this consumer."),
+    ):
+        collected = option(collected)
+    return collected  # type: ignore[no-any-return]  # click passes keywords
+
+
+def _age(_: click.Context, __: click.Parameter, value: str | None) -> timedelta | None:
+    if value is None:
+        return None
+    match = _AGE.fullmatch(value)
+    if match is None:
+        raise click.BadParameter("Must be a number and a unit: 90s, 30m, 12h or 7d.")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def confirm(question: str, *, yes: bool, as_json: bool) -> None:
+    """Ask for confirmation at a terminal.
+
+    Raises:
+        click.UsageError: Confirmation is needed, and there is no terminal.
+        click.Abort: It is refused.
+    """
+    if yes:
+        return
+    if as_json or not sys.stdin.isatty():
+        raise click.UsageError("Give --yes to change something without a terminal.")
+    click.confirm(question, abort=True)
+
+
+def print_json(value: object) -> None:
+    """Print *value* as JSON in ASCII, which cannot control a terminal."""
+    click.echo(json.dumps(msgspec.to_builtins(value), indent=2))
+
+
+def print_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print *rows* in columns; the texts of a service cannot control the terminal."""
+    lines = [tuple(printable(str(cell)) for cell in row) for row in (heads, *rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
+
+
+def print_deliveries(items: Sequence[DeliveryView]) -> None:
+    """Print deliveries, one in each line."""
+    heads = ("ID", "STATE", "AGE", "KIND", "TRIES", "ERROR", "CONSUMER")
+    print_table(
+        heads,
+        [
+            (
+                *(each.id, each.state, _age_of(each.died_at or each.arrived_at), each.kind),
+                *(each.attempts, each.error or "-", each.consumer),
+            )
+            for each in items
+        ],
+    )
+
+
+def _age_of(moment: str) -> str:
+    try:
+        age = datetime.now(UTC) - datetime.fromisoformat(moment)
+    except (ValueError, TypeError):
+        return "-"
+    return format_seconds(max(age.total_seconds(), 0))
+
+
+def list_page(
+    admin: Admin, query: Mapping[str, str], *, limit: int, cursor: str | None, as_json: bool
+) -> None:
+    """Print up to *limit* deliveries for *query*, and where to go on."""
+    items: list[DeliveryView] = []
+    following: str | None = cursor or "0"
+    while following is not None and len(items) < limit:
+        asked = {**query, "limit": str(min(limit - len(items), 100)), "cursor": following}
+        page = admin.page(asked)
+        items += page.items
+        following = page.next_cursor
+    if as_json:
+        print_json({"items": items, "nextCursor": following})
+        return
+    print_deliveries(items)
+    if following is not None:
+        click.echo(f"There are more: --cursor {printable(following)}", err=True)
+
+
+def chosen_ids(
+    admin: Admin, ids: Sequence[str], query: Mapping[str, str], *, every: bool, dead: bool
+) -> Sequence[str]:
+    """Return *ids* after a check of their states, or else the ids of all deliveries for *query*.
+
+    Raises:
+        click.UsageError: Neither is given, or both, or an id is in another state.
+    """
+    if bool(ids) + bool(query or every) != 1:
+        raise click.UsageError("Give IDs, or filters, or --all.")
+    if not ids:
+        wanted = {**query, "state": "dead"} if dead else query
+        return [each.id for each in admin.deliveries(wanted)]
+    for each in ids:
+        if (admin.delivery(each).state == "dead") is not dead:
+            raise click.UsageError(
+                "An ID is not that of a dead letter." if dead else "An ID is that of a dead letter."
+            )
+    return ids
+
+
+def change(
+    admin: Admin, verb: str, ids: Sequence[str], *, dry_run: bool, yes: bool, as_json: bool
+) -> None:
+    """Retry or discard deliveries after a confirmation, and print their number."""
+    changed = 0
+    if ids and not dry_run:
+        confirm(f"{verb.capitalize()} {len(ids)}?", yes=yes, as_json=as_json)
+        changed = admin.change(verb, ids)
+    if as_json:
+        print_json({"action": verb, "dryRun": dry_run, "matched": len(ids), "changed": changed})
+    elif dry_run:
+        click.echo(f"{len(ids)} would be changed.")
+    else:
+        click.echo(f"{changed} of {len(ids)} changed.")
+
+
+def show(admin: Admin, delivery_id: str, *, with_content: bool, as_json: bool) -> None:
+    """Print one delivery."""
+    details = admin.delivery(delivery_id, with_content=with_content)
+    content = msgspec.json.decode(details.content) if details.content is not UNSET else None
+    found = msgspec.to_builtins(msgspec.structs.replace(details, content=UNSET))
+    if with_content:
+        found["content"] = content
+    if as_json:
+        print_json(found)
+        return
+    for name, value in found.items():
+        if name != "content":
+            click.echo(f"{name:<13} {printable(str('-' if value is None else value))}")
+    if with_content:
+        print_json(content)

@@ -1,0 +1,78 @@
+"""`wats erase`: the data of a person."""
+
+import sys
+from datetime import UTC, datetime
+from typing import Final
+
+import click
+import msgspec
+
+from wats.cli.admin import admin_of, change_options, confirm, print_json
+from wats.cli.arguments import StrictCommand
+from wats.cli.options import ServiceAccess, admin_options
+from wats.clock import to_iso
+from wats.version import __version__
+from wats.web.ops.erasures import ErasedCounts
+
+_LONGEST_USER: Final = 256
+
+
+@click.command(cls=StrictCommand)
+@click.option(
+    "--user",
+    required=True,
+    metavar="USER",
+    help="A phone number or a business-scoped user id, or '-' for stdin, which keeps it out of the "
+    "history of the shell.",
+)
+@change_options
+@admin_options
+def erase(user: str, dry_run: bool, yes: bool, as_json: bool, access: ServiceAccess) -> None:
+    """Erase the data of a person from a running service.
+
+    These are the person's messages, their statuses, windows and stored responses, and every
+    outstanding update and dead letter that names the person, also one of another person. Then the
+    tables are searched again, for SQLite also the files of the database. A record for auditors is
+    printed: times, numbers of rows, and a digest of the user under a secret of the service, which a
+    dry run for the same user prints too. The exit code is 1 if something is left.
+
+    A person with a number and a user id is erased by one command for each.
+    """
+    name = sys.stdin.read(_LONGEST_USER).strip() if user == "-" else user
+    admin, started_at = admin_of(access), to_iso(datetime.now(UTC))
+    subject, found = admin.erase(name, dry_run=True)
+    erased = left = None
+    if not dry_run:
+        confirm(f"Erase {_rows(found)} rows?", yes=yes, as_json=as_json)
+        _, erased = admin.erase(name, dry_run=False)
+        _, left = admin.erase(name, dry_run=True)
+    record = {
+        "subject": subject,
+        "dryRun": dry_run,
+        "version": __version__,
+        "startedAt": started_at,
+        "finishedAt": to_iso(datetime.now(UTC)),
+        "found": found,
+        "erased": erased,
+        "left": left,
+    }
+    _print(record, as_json=as_json)
+    if left is not None and any(msgspec.structs.astuple(left)):
+        raise click.ClickException("Some data is left. Repeat the command.")
+
+
+def _rows(counts: ErasedCounts) -> int:
+    total: int = sum(msgspec.structs.astuple(counts))
+    return total - counts.traces
+
+
+def _print(record: dict[str, object], *, as_json: bool) -> None:
+    if as_json:
+        print_json(record)
+        return
+    for name, value in record.items():
+        shown = value
+        if isinstance(value, ErasedCounts):
+            counts = msgspec.to_builtins(value)
+            shown = ", ".join(f"{key} {count}" for key, count in counts.items())
+        click.echo(f"{name:<11} {'-' if shown is None else shown}")

@@ -1,0 +1,70 @@
+"""The identifiers of one person, and the search for these in stored data. No I/O."""
+
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from typing import Final
+
+_WAMID: Final = re.compile(rb"wamid\.([0-9A-Za-z+/_-]+)")
+
+_START: Final = rb"(?:(?<![0-9])|(?<=\\u00[01][0-9a-f]))"
+"""Before a number there is no digit, except for the end of an escape sequence of JSON."""
+
+
+class Person:
+    """A customer, identified by a phone number or a business-scoped user id.
+
+    Attributes:
+        id: The identifier, without a '+'.
+        spellings: The identifier in each form in which it may be stored.
+        cores: Texts of which every id of a message that encodes the phone number has one.
+    """
+
+    def __init__(self, user: str) -> None:
+        self.id = user.removeprefix("+")
+        is_phone = self.id.isdecimal()
+        self.spellings = (self.id, f"+{self.id}") if is_phone else (self.id,)
+        self.cores = _cores(self.id.encode()) if is_phone else ()
+        self._bytes = self.id.encode()
+        self._bytes_of_cores = tuple(core.encode() for core in self.cores)
+        word = re.escape(self._bytes)
+        self._word = re.compile(
+            _START + word + rb"(?![0-9])" if is_phone else rb"(?<![\w.])" + word + rb"(?!\w)"
+        )
+
+    def is_in(self, data: bytes) -> bool:
+        """Return whether *data* names the person, also within the id of a message."""
+        return self._word.search(data) is not None or any(
+            self._word.search(decoded) is not None for decoded in self._decoded_ids(data)
+        )
+
+    def traces(self, data: bytes) -> int:
+        """Return how often the identifier is in the raw pages *data*, where columns are adjacent.
+
+        A longer number that contains the identifier is counted too.
+        """
+        encoded = sum(self._bytes in decoded for decoded in self._decoded_ids(data))
+        return data.count(self._bytes) + encoded
+
+    def _decoded_ids(self, data: bytes) -> Iterator[bytes]:
+        """Yield the decoded ids of messages in *data* that may encode the phone number."""
+        cores = self._bytes_of_cores
+        if any(core in data for core in cores):
+            for match in _WAMID.finditer(data):
+                if any(core in match[1] for core in cores):
+                    yield _decoded(match[1])
+
+
+def _decoded(encoded: bytes) -> bytes:
+    plain = encoded.translate(bytes.maketrans(b"-_", b"+/"))
+    return b64decode(plain + b"=" * (-len(plain) % 4)) if len(plain) % 4 != 1 else b""
+
+
+def _cores(digits: bytes) -> tuple[str, ...]:
+    """Return the Base64 digits that encode *digits*, for each of the three alignments."""
+    cores = []
+    for offset in range(3):
+        encoded = b64encode(b"\0" * offset + digits).rstrip(b"=")
+        first, last = -(-offset * 8 // 6), (offset + len(digits)) * 8 // 6
+        cores.append(encoded[first:last].decode())
+    return tuple(cores)

@@ -1,0 +1,198 @@
+"""Consumers and deliveries for operators, in SQL.
+
+Each function runs in the open transaction of its caller.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from apsw import Connection
+
+from wats.clock import from_ms
+from wats.store.admin import (
+    HEAD_BYTES,
+    SCAN_DELIVERIES,
+    ConsumerState,
+    DeliveryFilter,
+    DeliveryPage,
+    StoredDelivery,
+    deliveries_page,
+)
+from wats.store.records import DeliveryState, Depth
+from wats.store.sqlite.connection import Writer, change
+from wats.store.sqlite.deliveries import promote, unleased
+from wats.store.sqlite.message_index import numbers
+
+_CONSUMERS = """
+SELECT name, is_paused, pending, leased, retry, dead FROM wats_consumers ORDER BY name
+"""
+
+_OLDEST_OF = """
+SELECT min(arrived_at) FROM (
+    SELECT arrived_at FROM wats_deliveries
+    WHERE consumer = ? AND due_at IS NOT NULL ORDER BY due_at LIMIT ?
+)
+"""
+
+_MOST_HEADS: Final = 5000
+"""The maximum number of rows read to find the oldest delivery of a consumer."""
+
+_PAUSE = "UPDATE wats_consumers SET is_paused = ? WHERE name = ?"
+
+_OUTSTANDING = """
+SELECT id, update_id, consumer, attempts, error, arrived_at, due_at, lease IS NOT NULL, NULL,
+    length(payload), substr(payload, 1, ?)
+FROM wats_deliveries
+"""
+
+_DEAD = """
+SELECT id, update_id, consumer, attempts, error, arrived_at, NULL, 0, died_at, length(payload),
+    substr(payload, 1, ?)
+FROM wats_dead_deliveries
+"""
+
+_PAGE = "WHERE id > ? ORDER BY id LIMIT ?"
+
+_PAYLOAD = """
+SELECT payload FROM wats_deliveries WHERE id = ?1
+UNION ALL
+SELECT payload FROM wats_dead_deliveries WHERE id = ?1
+"""
+
+_TAKE_DEAD = """
+DELETE FROM wats_dead_deliveries WHERE id IN carray(?)
+RETURNING id, update_id, siblings, consumer, ordering_key, arrived_at, payload
+"""
+
+_HEAD_OF = """
+SELECT id, lease IS NOT NULL, followers FROM wats_deliveries
+WHERE ordering_key = ? AND consumer = ? AND due_at IS NOT NULL
+"""
+
+_DEMOTE = "UPDATE wats_deliveries SET due_at = NULL, followers = 0 WHERE id = ?"
+
+_INSERT = """
+INSERT INTO wats_deliveries (
+    id, update_id, siblings, consumer, ordering_key, arrived_at, payload, due_at, followers
+)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+_ADD_FOLLOWERS = "UPDATE wats_deliveries SET followers = followers + ? WHERE id = ?"
+
+_DELETE_DEAD = "DELETE FROM wats_dead_deliveries WHERE id IN carray(?) RETURNING id"
+
+_DELETE = """
+DELETE FROM wats_deliveries WHERE id = ?
+RETURNING consumer, ordering_key, due_at IS NOT NULL, lease IS NOT NULL, attempts, followers
+"""
+
+
+def consumers(
+    connection: Connection, configured: frozenset[str], now: int
+) -> Sequence[ConsumerState]:
+    """Read all consumers, with the age of the oldest delivery of each.
+
+    The oldest delivery is a head. It is found among the first `_MOST_HEADS` that are due.
+    """
+    rows: list[Any] = connection.execute(_CONSUMERS).fetchall()
+    states = []
+    for name, is_paused, pending, leased, retry, dead in rows:
+        oldest: int | None = connection.execute(_OLDEST_OF, (name, _MOST_HEADS)).get
+        states.append(
+            ConsumerState(
+                name=name,
+                is_configured=name in configured,
+                is_paused=bool(is_paused),
+                depth=Depth(pending=pending, leased=leased, retry=retry, dead=dead),
+                oldest_seconds=0.0 if oldest is None else max(now - oldest, 0) / 1000,
+            )
+        )
+    return states
+
+
+def pause(writer: Writer, consumer: str, is_paused: bool) -> bool:
+    """Pause or resume *consumer*."""
+    is_known = bool(change(writer, _PAUSE, [(is_paused, consumer)]))
+    writer.leaves_work = writer.leaves_work or (is_known and not is_paused)
+    return is_known
+
+
+def page(connection: Connection, wanted: DeliveryFilter, limit: int, after: int) -> DeliveryPage:
+    """Read the *wanted* deliveries after *after*."""
+    statement = (_DEAD if wanted.is_dead else _OUTSTANDING) + _PAGE
+    rows = connection.execute(statement, (HEAD_BYTES, after, SCAN_DELIVERIES + 1))
+    return deliveries_page(map(_stored, rows), limit, wanted)
+
+
+def _stored(row: Any) -> StoredDelivery:
+    id_, update_id, consumer, attempts, error, arrived_at, due_at, is_leased, died_at, *rest = row
+    state = DeliveryState.LEASED if is_leased else unleased(attempts)
+    return StoredDelivery(
+        id=id_,
+        update_id=update_id,
+        consumer=consumer,
+        state=state if died_at is None else DeliveryState.DEAD,
+        attempts=attempts,
+        error=error,
+        arrived_at=from_ms(arrived_at),
+        due_at=None if due_at is None else from_ms(due_at),
+        died_at=None if died_at is None else from_ms(died_at),
+        payload_bytes=rest[0],
+        head=rest[1],
+    )
+
+
+def read(connection: Connection, delivery_id: int) -> tuple[StoredDelivery, bytes] | None:
+    """Read one delivery or dead letter, with its payload."""
+    statement = f"{_OUTSTANDING} WHERE id = ? UNION ALL {_DEAD} WHERE id = ?"
+    values = HEAD_BYTES, delivery_id, HEAD_BYTES, delivery_id
+    row = connection.execute(statement, values).fetchone()
+    payload: bytes | None = connection.execute(_PAYLOAD, (delivery_id,)).get
+    return None if row is None or payload is None else (_stored(row), payload)
+
+
+def retry_dead(writer: Writer, ids: Sequence[int]) -> int:
+    """Insert the dead letters *ids* as deliveries, each in its place by id."""
+    letters: list[Any] = sorted(writer.execute(_TAKE_DEAD, (numbers(ids),)).fetchall())
+    for letter in letters:
+        _insert_in_order(writer, letter)
+        writer.count(letter[3], DeliveryState.PENDING, 1)
+    writer.leaves_work = writer.leaves_work or bool(letters)
+    return len(letters)
+
+
+def _insert_in_order(writer: Writer, letter: tuple[Any, ...]) -> None:
+    id_, _, _, consumer, ordering_key, arrived_at, _ = letter
+    row: Any = writer.execute(_HEAD_OF, (ordering_key, consumer)).fetchone()
+    if row is None:
+        writer.execute(_INSERT, (*letter, arrived_at, 0))
+        return
+    head, is_leased, followers = row
+    if is_leased or head < id_:
+        writer.execute(_INSERT, (*letter, None, 0))
+        writer.execute(_ADD_FOLLOWERS, (1, head))
+    else:
+        writer.execute(_DEMOTE, (head,))
+        writer.execute(_INSERT, (*letter, arrived_at, followers + 1))
+
+
+def discard(writer: Writer, ids: Sequence[int]) -> tuple[int, int]:
+    """Delete the deliveries and dead letters *ids*; return both numbers."""
+    dead = len(writer.execute(_DELETE_DEAD, (numbers(ids),)).fetchall())
+    return sum(_discard_delivery(writer, id_) for id_ in ids), dead
+
+
+def _discard_delivery(writer: Writer, delivery_id: int) -> bool:
+    row: Any = writer.execute(_DELETE, (delivery_id,)).fetchone()
+    if row is None:
+        return False
+    consumer, ordering_key, is_head, is_leased, attempts, followers = row
+    writer.count(consumer, DeliveryState.LEASED if is_leased else unleased(attempts), -1)
+    if followers:
+        promote(writer, consumer, ordering_key, followers)
+        writer.leaves_work = True
+    if not is_head:
+        head: Any = writer.execute(_HEAD_OF, (ordering_key, consumer)).fetchone()
+        writer.execute(_ADD_FOLLOWERS, (-1, head[0]))
+    return True

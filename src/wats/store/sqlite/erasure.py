@@ -1,0 +1,253 @@
+"""Find and delete the data of a person, one bounded step after another.
+
+    deliveries ▸ dead letters ▸ messages, windows ▸ statuses ▸ early statuses ▸ responses ▸ log
+
+The reading connection searches a range of rows, and the writer deletes the found rows, so writes
+of the service do not wait for a search. The last phase empties the log; in a trial, it searches the
+files of the database for identifiers that no row has.
+
+Each function runs in the open transaction of its caller.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from apsw import Connection
+
+from wats.store.admin import Erased
+from wats.store.person import Person
+from wats.store.records import window_digest
+from wats.store.sqlite import message_index, statuses
+from wats.store.sqlite.admin import discard
+from wats.store.sqlite.connection import Writer
+
+DELIVERIES: Final = "deliveries"
+DEAD: Final = "dead"
+MESSAGES: Final = "messages"
+STATUSES: Final = "statuses"
+EARLY: Final = "early"
+RESPONSES: Final = "responses"
+LOG: Final = "log"
+
+PHASES: Final = (DELIVERIES, DEAD, MESSAGES, STATUSES, EARLY, RESPONSES, LOG)
+
+SEARCH_ROWS: Final = 50_000
+"""The maximum number of rows without content that one step searches, in about 20 ms."""
+
+CONTENT_ROWS: Final = 2000
+CONTENT_BYTES: Final = 8 * 1_048_576
+"""The maximum number and size of payloads and responses that one step searches."""
+
+DELETE_ROWS: Final = 500
+"""The maximum number of rows that one step deletes."""
+
+FILE_BYTES: Final = 32 * 1_048_576
+"""The part of a file that one step searches."""
+
+OVERLAP: Final = 512
+"""The bytes that two parts of a file have in common, more than an identifier has."""
+
+CHECKPOINT_TRIES: Final = 20
+"""How often the log is tried to be emptied, while other connections read it."""
+
+_POSITION: Final = re.compile(rf"({'|'.join(PHASES)})\.(0|[1-9][0-9]{{0,17}})")
+
+_CONTENT: Final[Mapping[str, str]] = {
+    DELIVERIES: "SELECT id, payload FROM wats_deliveries WHERE id > ? ORDER BY id LIMIT ?",
+    DEAD: "SELECT id, payload FROM wats_dead_deliveries WHERE id > ? ORDER BY id LIMIT ?",
+    RESPONSES: "SELECT rowid, response FROM wats_requests WHERE rowid > ? ORDER BY rowid LIMIT ?",
+}
+
+_LAST: Final[Mapping[str, str]] = {
+    MESSAGES: "SELECT row_id FROM wats_messages WHERE row_id > ? ORDER BY row_id LIMIT 1 OFFSET ?",
+    STATUSES: "SELECT id FROM wats_statuses WHERE id > ? ORDER BY id LIMIT 1 OFFSET ?",
+    EARLY: "SELECT id FROM wats_early_statuses WHERE id > ? ORDER BY id LIMIT 1 OFFSET ?",
+}
+
+# instr(…, NULL) is NULL, which is not true.
+_ROWS: Final[Mapping[str, str]] = {
+    MESSAGES: """
+        SELECT row_id, wa_message_id, from_phone IN (?3, ?4) OR to_phone IN (?3, ?4)
+        FROM wats_messages
+        WHERE row_id > ?1 AND row_id <= ?2 AND (
+            from_phone IN (?3, ?4) OR to_phone IN (?3, ?4) OR instr(wa_message_id, ?5)
+            OR instr(wa_message_id, ?6) OR instr(wa_message_id, ?7)
+        )
+        ORDER BY row_id LIMIT ?8
+    """,
+    STATUSES: """
+        SELECT id, '', true FROM wats_statuses
+        WHERE id > ?1 AND id <= ?2 AND participant IN (?3, ?4)
+        ORDER BY id LIMIT ?8
+    """,
+    EARLY: """
+        SELECT id, wa_message_id, participant IN (?3, ?4) FROM wats_early_statuses
+        WHERE id > ?1 AND id <= ?2 AND (
+            participant IN (?3, ?4) OR instr(wa_message_id, ?5)
+            OR instr(wa_message_id, ?6) OR instr(wa_message_id, ?7)
+        )
+        ORDER BY id LIMIT ?8
+    """,
+}
+
+_NUMBERS = """
+SELECT DISTINCT phone_number_id FROM wats_messages WHERE row_id > ? AND row_id <= ?
+"""
+
+_WINDOWS = "SELECT digest FROM wats_windows WHERE digest IN carray(?)"
+
+_STATUSES_OF = "SELECT count(*) FROM wats_statuses WHERE id BETWEEN ?1 << ?2 AND (?1 + 1 << ?2) - 1"
+
+_DELETE: Final[Mapping[str, str]] = {
+    MESSAGES: "DELETE FROM wats_messages WHERE row_id = ?",
+    STATUSES: "DELETE FROM wats_statuses WHERE id = ?",
+    EARLY: "DELETE FROM wats_early_statuses WHERE id = ?",
+    RESPONSES: "UPDATE wats_requests SET response = CAST('{}' AS BLOB) WHERE rowid = ?",
+}
+
+_DELETE_STATUSES = "DELETE FROM wats_statuses WHERE id BETWEEN ?1 << ?2 AND (?1 + 1 << ?2) - 1"
+
+_DELETE_WINDOW = "DELETE FROM wats_windows WHERE digest = ?"
+
+_END: Final = 2**62
+
+_COUNT_OF: Final[Mapping[str, str]] = {
+    DELIVERIES: "deliveries",
+    DEAD: "dead_letters",
+    STATUSES: "statuses",
+    EARLY: "statuses",
+    RESPONSES: "responses",
+}
+
+
+class FoundRows(msgspec.Struct, frozen=True, kw_only=True):
+    """The found rows of one step, and the counts and the next position."""
+
+    rows: Sequence[int] = ()
+    windows: Sequence[int] = ()
+    erased: Erased
+
+
+def phase_at(position: str | None) -> tuple[str, int]:
+    """Return the phase of *position*, and the id after which it goes on.
+
+    Raises:
+        ValueError: The position is invalid.
+    """
+    if position is None:
+        return PHASES[0], 0
+    match = _POSITION.fullmatch(position)
+    if match is None:
+        msg = "not a position"
+        raise ValueError(msg)
+    return match[1], int(match[2])
+
+
+def _next(phase: str, after: int | None) -> str | None:
+    """Return the position after the row *after*, or of the next phase if it is `None`."""
+    if after is not None:
+        return f"{phase}.{after}"
+    following = PHASES.index(phase) + 1
+    return f"{PHASES[following]}.0" if following < len(PHASES) else None
+
+
+def emptied(tries: int, *, is_empty: bool) -> Erased:
+    """Return the result of a checkpoint; it is repeated if the log is not empty."""
+    is_last = is_empty or tries + 1 >= CHECKPOINT_TRIES
+    return Erased(position=_next(LOG, None if is_last else tries + 1))
+
+
+def find(
+    connection: Connection, phase: str, after: int, person: Person, numbers: Sequence[str]
+) -> FoundRows:
+    """Search the rows of *phase* after *after*."""
+    if phase == LOG:
+        return _find_traces(connection, after, person)
+    if phase in _CONTENT:
+        return _find_content(connection, phase, after, person)
+    return _find_rows(connection, phase, after, person, numbers)
+
+
+def _find_content(connection: Connection, phase: str, after: int, person: Person) -> FoundRows:
+    found, size, last = [], 0, None
+    rows = connection.execute(_CONTENT[phase], (after, CONTENT_ROWS))
+    for count, (id_, content) in enumerate(rows, 1):
+        size += len(content or b"")
+        if content is not None and person.is_in(content):
+            found.append(id_)
+        if count == CONTENT_ROWS or size > CONTENT_BYTES or len(found) == DELETE_ROWS:
+            last = id_
+            break
+    counts = {_COUNT_OF[phase]: len(found)}
+    return FoundRows(rows=found, erased=Erased(**counts, position=_next(phase, last)))
+
+
+def _find_rows(
+    connection: Connection, phase: str, after: int, person: Person, own: Sequence[str]
+) -> FoundRows:
+    last: int | None = connection.execute(_LAST[phase], (after, SEARCH_ROWS)).get
+    end = _END if last is None else last
+    first, *others = person.spellings
+    cores = (*person.cores, None, None, None)[:3]
+    values = (after, end, first, others[0] if others else first, *cores, DELETE_ROWS)
+    rows: list[Any] = connection.execute(_ROWS[phase], values).fetchall()
+    found = [row[0] for row in rows if row[2] or person.is_in(row[1].encode())]
+    if len(rows) == DELETE_ROWS:
+        last = rows[-1][0]
+    position = _next(phase, last)
+    if phase != MESSAGES:
+        erased = Erased(**{_COUNT_OF[phase]: len(found)}, position=position)
+        return FoundRows(rows=found, erased=erased)
+    windows = _windows(connection, after, end, person, own)
+    count = sum(
+        connection.execute(_STATUSES_OF, (row_id, statuses.ID_BITS)).get for row_id in found
+    )
+    return FoundRows(
+        rows=found,
+        windows=windows,
+        erased=Erased(messages=len(found), statuses=count, windows=len(windows), position=position),
+    )
+
+
+def _windows(
+    connection: Connection, after: int, end: int, person: Person, own: Sequence[str]
+) -> Sequence[int]:
+    """Find windows of *person* with the numbers *own*, and those in a range of messages."""
+    of_messages = {number for (number,) in connection.execute(_NUMBERS, (after, end))}
+    digests = [
+        window_digest(number, spelling)
+        for number in sorted({*own, *of_messages})
+        for spelling in person.spellings
+    ]
+    found = connection.execute(_WINDOWS, (message_index.numbers(digests),)) if digests else ()
+    return [digest for (digest,) in found]
+
+
+def _find_traces(connection: Connection, after: int, person: Person) -> FoundRows:
+    """Search a part of the database file, then of its log, for identifiers.
+
+    The files are read by SQLite: closing a descriptor of our own would release its locks.
+    """
+    if not connection.db_filename("main"):
+        return FoundRows(erased=Erased())
+    is_log, offset = after & 1, after >> 1
+    is_whole, data = connection.read("main", is_log, offset, FILE_BYTES + OVERLAP)
+    following = 1 if not is_log else None
+    if is_whole:
+        following = (offset + FILE_BYTES) << 1 | is_log
+    return FoundRows(erased=Erased(traces=person.traces(data), position=_next(LOG, following)))
+
+
+def delete(writer: Writer, phase: str, found: FoundRows) -> None:
+    """Delete the rows of *found*."""
+    rows = found.rows
+    if phase in {DELIVERIES, DEAD}:
+        discard(writer, rows)
+        return
+    if phase == MESSAGES:
+        message_index.remove(writer, rows, _END)
+        writer.executemany(_DELETE_STATUSES, [(id_, statuses.ID_BITS) for id_ in rows])
+        writer.executemany(_DELETE_WINDOW, [(digest,) for digest in found.windows])
+    writer.executemany(_DELETE[phase], [(id_,) for id_ in rows])

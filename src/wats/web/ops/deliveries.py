@@ -1,0 +1,250 @@
+"""Outstanding deliveries and dead letters: list, show, retry and discard."""
+
+import re
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from wats.clock import to_iso
+from wats.errors import DeliveryNotFound
+from wats.inbound.updates import kind_of, mark_of
+from wats.store.admin import DeliveryFilter, StoredDelivery
+from wats.store.records import DeliveryState
+from wats.telemetry.contract.values import Method, UpdateKind
+from wats.web.bodies import Body, Count, Moment, parse_moment
+from wats.web.exchange import Request, Response, json_response
+from wats.web.ops.audit import check_query, invalid, log_action, read_body, store_of
+from wats.web.parts import Parts
+from wats.web.routing import Operation, Parameter, Posture, Route
+
+MAX_IDS: Final = 100
+DEFAULT_LIMIT: Final = 50
+
+_ID: Final = re.compile("[1-9][0-9]{0,17}")
+_LIMIT: Final = re.compile("[1-9][0-9]?|100")
+_TEXT: Final = {"type": "string"}
+_STATES: Final = [state.value for state in DeliveryState if state is not DeliveryState.DONE]
+
+_PARAMETERS: Final = (
+    Parameter("state", "query", {"enum": _STATES}),
+    Parameter("consumer", "query", _TEXT),
+    Parameter("kind", "query", {"enum": [kind.value for kind in UpdateKind]}),
+    Parameter("error", "query", _TEXT),
+    Parameter("before", "query", {"type": "string", "format": "date-time"}),
+    Parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 100, "default": 50}),
+    Parameter("cursor", "query", _TEXT),
+)
+_NAMES: Final = frozenset(parameter.name for parameter in _PARAMETERS)
+
+_IDS_MALFORMED: Final = "The body must hold 'ids': 1 to 100 ids of deliveries."
+
+
+class DeliveryView(Body, frozen=True):
+    """A delivery without content; `error` is the class of the last error."""
+
+    id: str
+    update_id: str
+    consumer: str
+    state: str
+    kind: str
+    attempts: Count
+    error: str | None
+    arrived_at: Moment
+    due_at: Moment | None
+    died_at: Moment | None
+    content_bytes: Count
+
+
+class DeliveryList(Body, frozen=True):
+    """A page of deliveries, in order of arrival."""
+
+    items: tuple[DeliveryView, ...]
+    next_cursor: str | None
+
+
+class DeliveryDetails(DeliveryView, frozen=True):
+    """A delivery, with the content of its update if that was requested."""
+
+    content: msgspec.Raw | UnsetType = UNSET
+
+
+class DeliveryIds(Body, frozen=True):
+    """Ids of deliveries."""
+
+    ids: Annotated[
+        tuple[Annotated[str, Meta(pattern="^[1-9][0-9]{0,17}$")], ...],
+        Meta(min_length=1, max_length=MAX_IDS),
+    ]
+
+
+class ChangedCount(Body, frozen=True):
+    """The number of deliveries that were there and were changed."""
+
+    changed: Count
+
+
+async def list_deliveries(parts: Parts, request: Request) -> Response:
+    """Return a page of deliveries; with `state=dead` of dead letters."""
+    store = store_of(parts)
+    wanted, query = _filter_of(request), request.query
+    page = await store.list_deliveries(
+        wanted, limit=_limit_of(request), after=_id_of(query.get("cursor", "0"))
+    )
+    return json_response(
+        DeliveryList(
+            items=tuple(DeliveryView(**_fields(each)) for each in page.items),
+            next_cursor=None if page.next_after is None else str(page.next_after),
+        )
+    )
+
+
+def _filter_of(request: Request) -> DeliveryFilter:
+    """Return the deliveries that the query asks for.
+
+    Raises:
+        MalformedRequest: A parameter is unknown or invalid.
+    """
+    check_query(request, _NAMES)
+    query = request.query
+    state, kind = query.get("state"), query.get("kind")
+    if state is not None and state not in _STATES:
+        raise invalid("state", f"must be one of {', '.join(_STATES)}")
+    if kind is not None and kind not in set(UpdateKind):
+        raise invalid("kind", "must be a kind of updates")
+    before = parse_moment(query["before"]) if "before" in query else None
+    if "before" in query and before is None:
+        raise invalid("before", "must be a time with a zone, such as 2026-11-22T12:00:00Z")
+    return DeliveryFilter(
+        state=None if state is None else DeliveryState(state),
+        consumer=query.get("consumer"),
+        error=query.get("error"),
+        mark=None if kind is None else mark_of(UpdateKind(kind)),
+        before=before,
+    )
+
+
+def _limit_of(request: Request) -> int:
+    text = request.query.get("limit", str(DEFAULT_LIMIT))
+    if _LIMIT.fullmatch(text) is None:
+        raise invalid("limit", "must be an integer from 1 to 100")
+    return int(text)
+
+
+def _id_of(cursor: str) -> int:
+    if cursor != "0" and _ID.fullmatch(cursor) is None:
+        raise invalid("cursor", "must be the 'nextCursor' of an earlier response")
+    return int(cursor)
+
+
+def _fields(delivery: StoredDelivery) -> dict[str, Any]:
+    return {
+        "id": str(delivery.id),
+        "update_id": str(delivery.update_id),
+        "consumer": delivery.consumer,
+        "state": delivery.state.value,
+        "kind": kind_of(delivery.head),
+        "attempts": delivery.attempts,
+        "error": delivery.error,
+        "arrived_at": to_iso(delivery.arrived_at),
+        "due_at": None if delivery.due_at is None else to_iso(delivery.due_at),
+        "died_at": None if delivery.died_at is None else to_iso(delivery.died_at),
+        "content_bytes": delivery.payload_bytes,
+    }
+
+
+async def show_delivery(parts: Parts, request: Request) -> Response:
+    """Return one delivery or dead letter; its content only on request, which is logged."""
+    store = store_of(parts)
+    check_query(request, {"content"})
+    with_content = request.query.get("content", "false")
+    if with_content not in {"true", "false"}:
+        raise invalid("content", "must be true or false")
+    text = request.parameters["deliveryId"]
+    found = await store.read_delivery(int(text)) if _ID.fullmatch(text) is not None else None
+    if found is None:
+        raise DeliveryNotFound
+    delivery, payload = found
+    content: msgspec.Raw | UnsetType = UNSET
+    if with_content == "true":
+        log_action(parts, "content_shown", 1)
+        content = _content_of(payload)
+    return json_response(DeliveryDetails(**_fields(delivery), content=content))
+
+
+def _content_of(payload: bytes) -> msgspec.Raw:
+    """Return *payload* as JSON; `null` if it was not written by wats."""
+    try:
+        msgspec.json.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return msgspec.Raw(b"null")
+    return msgspec.Raw(payload)
+
+
+async def retry(parts: Parts, request: Request) -> Response:
+    """Make dead letters deliveries again."""
+    store = store_of(parts)
+    changed = await store.retry_dead(await _ids(request))
+    log_action(parts, "deliveries_retried", changed)
+    return json_response(ChangedCount(changed=changed))
+
+
+async def discard(parts: Parts, request: Request) -> Response:
+    """Delete deliveries and dead letters with their content."""
+    store = store_of(parts)
+    changed = await store.discard(await _ids(request))
+    log_action(parts, "deliveries_discarded", changed)
+    return json_response(ChangedCount(changed=changed))
+
+
+async def _ids(request: Request) -> list[int]:
+    body = await read_body(request, DeliveryIds, _IDS_MALFORMED)
+    return [int(each) for each in dict.fromkeys(body.ids)]
+
+
+def routes(admin: str) -> tuple[Route, ...]:
+    """Return the routes of deliveries below *admin*."""
+    listing = Operation(
+        Method.GET,
+        list_deliveries,
+        "listDeliveries",
+        "List outstanding deliveries in order of arrival, or dead letters.",
+        DeliveryList,
+        parameters=_PARAMETERS,
+        problems=(400,),
+    )
+    one = Operation(
+        Method.GET,
+        show_delivery,
+        "showDelivery",
+        "Return a delivery or dead letter, with its content on request.",
+        DeliveryDetails,
+        parameters=(Parameter("content", "query", {"type": "boolean", "default": False}),),
+        problems=(400,),
+    )
+    retrying = Operation(
+        Method.POST,
+        retry,
+        "retryDeadLetters",
+        "Retry dead letters, each in its place in the conversation.",
+        ChangedCount,
+        body=DeliveryIds,
+        problems=(400, 413),
+    )
+    discarding = Operation(
+        Method.POST,
+        discard,
+        "discardDeliveries",
+        "Delete deliveries and dead letters with their content.",
+        ChangedCount,
+        body=DeliveryIds,
+        problems=(400, 413),
+    )
+    path = f"{admin}/deliveries"
+    shown = f"{path}/:deliveryId"
+    return (
+        Route(path, admin, Posture.ADMIN, "admin", (listing,)),
+        Route(f"{path}/retry", admin, Posture.ADMIN, "admin", (retrying,)),
+        Route(f"{path}/discard", admin, Posture.ADMIN, "admin", (discarding,)),
+        Route(shown, admin, Posture.ADMIN, "admin", (one,)),
+    )

@@ -1,0 +1,240 @@
+"""The data of a person is erased from every table, and that of others is kept, in both stores."""
+
+from base64 import b64encode
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from tests.store.results import dead_letters
+from wats.store import Store, receive
+from wats.store.admin import OUTSTANDING, Erased
+from wats.store.person import Person
+from wats.store.records import (
+    ALL_MESSAGES,
+    Arrival,
+    Delivery,
+    DeliveryState,
+    Depth,
+    Direction,
+    MessageRecord,
+    StatusRecord,
+    WindowRecord,
+)
+from wats.store.sqlite import SQLiteStore
+
+MakeArrival = Callable[..., Arrival]
+MakeMessage = Callable[..., MessageRecord]
+Claim = Callable[..., Awaitable[Sequence[Delivery]]]
+Settle = Callable[..., Awaitable[Sequence[int]]]
+
+NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+THEIRS, OTHER, USER = "15550001234", "15550001235", "US.13491208655302741918"
+COUNTS = [name for name in Erased.__struct_fields__ if name != "position"]
+
+
+def wamid(number: str, nonce: str) -> str:
+    return "wamid." + b64encode(b"\x1c\x18\x0b" + number.encode() + nonce.encode()).decode()
+
+
+async def erase(store: Store, user: str, *, is_trial: bool = False) -> dict[str, int]:
+    """Do all steps of an erasure; return the counts above 0."""
+    counts, position = dict.fromkeys(COUNTS, 0), None
+    while True:
+        step = await store.erase(Person(user), ["1"], position=position, is_trial=is_trial)
+        for name in COUNTS:
+            counts[name] += getattr(step, name)
+        assert step.position != position
+        position = step.position
+        if position is None:
+            return {name: count for name, count in counts.items() if count}
+
+
+def digest_of(number: str) -> bytes:
+    return sha256(number.encode()).digest()
+
+
+def content_of(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.iterdir())
+
+
+def inbound(arrival: MakeArrival, message: MakeMessage, number: str, nonce: str) -> Arrival:
+    record = message(
+        wamid(number, nonce),
+        direction=Direction.INBOUND,
+        from_phone=number,
+        to_phone=None,
+        status="received",
+    )
+    window = WindowRecord(phone_number_id="1", customer=number, last_inbound_at=NOON)
+    payload = b'{"key":"0","kind":"message","raw":{"from":"%b"}}' % number.encode()
+    return arrival(message=record, window=window, payload=payload)
+
+
+@pytest.fixture
+async def full_store(
+    store: Store, arrival: MakeArrival, message: MakeMessage, claim: Claim, settle: Settle
+) -> Store:
+    """A store in which two persons have the same data in every table."""
+    for number in (THEIRS, OTHER):
+        await receive(store, [inbound(arrival, message, number, "in")])
+        await settle(await claim(), DeliveryState.DEAD)
+        await receive(store, [inbound(arrival, message, number, "in, handled")])
+        await settle(await claim())
+        sent = message(wamid(number, "out"), to_phone=f"+{number}")
+        key = digest_of(number)
+        await store.reserve_request(
+            scope="1", key_hash=key, request_hash=b"", reserve_seconds=9, keep_seconds=9
+        )
+        response = b'{"contacts":[{"input":"+%b"}]}' % number.encode()
+        await store.complete_request(scope="1", key_hash=key, response=response, message=sent)
+        statuses = [
+            StatusRecord(phone_number_id="1", status="sent", occurred_at=NOON, **values)
+            for values in (
+                {"wa_message_id": sent.wa_message_id},
+                {"wa_message_id": wamid(number, "of another application")},
+                {"wa_message_id": "wamid.group", "participant": number},
+            )
+        ]
+        await receive(store, [arrival(consumers=(), status=each) for each in statuses])
+        window = WindowRecord(phone_number_id="1", customer=number, last_inbound_at=NOON)
+        await receive(store, [arrival(consumers=(), window=window)])
+    for number in (THEIRS, OTHER):
+        await receive(store, [inbound(arrival, message, number, "in, pending")])
+    return store
+
+
+EXPECTED = {
+    "deliveries": 1,
+    "dead_letters": 1,
+    "messages": 4,
+    "statuses": 3,
+    "windows": 1,
+    "responses": 1,
+}
+
+
+async def test_a_person_is_erased_from_every_table_and_no_other_person(
+    full_store: Store,
+) -> None:
+    store = full_store
+
+    found = await erase(store, THEIRS, is_trial=True)
+    erased = await erase(store, f"+{THEIRS}")
+    left = await erase(store, THEIRS, is_trial=True)
+    others = await erase(store, OTHER, is_trial=True)
+
+    found.pop("traces", None)
+    others.pop("traces", None)
+    assert found == erased == others == EXPECTED
+    assert left == {}
+    assert (await store.depth()).total == Depth(pending=1, dead=1)
+    assert len(await dead_letters(store)) == 1
+    page = await store.list_messages(limit=50, cursor=None, wanted=ALL_MESSAGES)
+    assert len(page.items) == 4
+    assert await store.last_inbound_at(phone_number_id="1", customer=THEIRS) is None
+    assert await store.last_inbound_at(phone_number_id="1", customer=OTHER) == NOON
+    assert await store.get_message(wamid(THEIRS, "out")) is None
+    assert await store.list_statuses(wamid(THEIRS, "out")) == []
+    assert len(await store.list_statuses(wamid(OTHER, "out"))) == 1
+
+
+async def test_a_request_whose_response_was_erased_is_not_sent_again(full_store: Store) -> None:
+    await erase(full_store, THEIRS)
+
+    reservation = await full_store.reserve_request(
+        scope="1", key_hash=digest_of(THEIRS), request_hash=b"", reserve_seconds=9, keep_seconds=9
+    )
+
+    assert (reservation.outcome.value, reservation.response) == ("replay", b"{}")
+
+
+async def test_a_trial_changes_nothing(full_store: Store) -> None:
+    await erase(full_store, THEIRS, is_trial=True)
+
+    assert (await full_store.depth()).total == Depth(pending=2, dead=2)
+    assert len((await full_store.list_messages(limit=50, cursor=None)).items) == 8
+
+
+async def test_a_person_with_a_user_id_is_erased(
+    store: Store, arrival: MakeArrival, message: MakeMessage
+) -> None:
+    payload = b'{"raw":{"from_user_id":"%b"}}' % USER.encode()
+    await receive(store, [arrival(payload=payload), arrival(payload=payload[:-3] + b'0"}}')])
+    await store.record_sent(message("wamid.a", to_phone=USER))
+    await store.record_sent(message("wamid.b", to_phone=USER + "0"))
+
+    assert await erase(store, USER) == {"deliveries": 1, "messages": 1}
+
+
+async def test_an_erased_head_does_not_block_its_conversation(
+    store: Store, arrival: MakeArrival, claim: Claim
+) -> None:
+    await receive(
+        store,
+        [
+            arrival(ordering_key=7, payload=b'"%b"' % THEIRS.encode()),
+            arrival(ordering_key=7, payload=b'"another member of the group"'),
+        ],
+    )
+    await claim()
+
+    assert await erase(store, THEIRS) == {"deliveries": 1}
+
+    assert len(await claim()) == 1
+    assert (await store.list_deliveries(OUTSTANDING, limit=9)).items != ()
+
+
+async def test_many_rows_are_erased_in_several_steps(
+    store: Store, arrival: MakeArrival, message: MakeMessage
+) -> None:
+    await receive(store, [inbound(arrival, message, THEIRS, str(n)) for n in range(1200)])
+    same_time = [
+        StatusRecord(
+            phone_number_id="1",
+            wa_message_id=f"wamid.{n}",
+            participant=THEIRS,
+            status="sent",
+            occurred_at=NOON + timedelta(seconds=n % 2),
+        )
+        for n in range(1200)
+    ]
+    await receive(store, [arrival(consumers=(), status=each) for each in same_time])
+
+    found = await erase(store, THEIRS, is_trial=True)
+    erased = await erase(store, THEIRS)
+
+    for counts in (found, erased):
+        counts.pop("traces", None)
+        counts.pop("windows", None)  # PostgreSQL stores windows apart from messages
+        assert counts == {"deliveries": 1200, "messages": 1200, "statuses": 1200}
+    assert await erase(store, THEIRS, is_trial=True) == {}
+
+
+@pytest.mark.parametrize("position", ["", "messages", "messages.-1", "other.0.0", "x" * 99])
+async def test_an_invalid_position_is_refused(store: Store, position: str) -> None:
+    with pytest.raises(ValueError, match="not a position"):
+        await store.erase(Person(THEIRS), ["1"], position=position, is_trial=True)
+
+
+async def test_no_file_of_a_sqlite_database_has_a_trace_of_an_erased_person(
+    tmp_path: Path, arrival: MakeArrival, message: MakeMessage
+) -> None:
+    store = SQLiteStore(str(tmp_path / "wats.db"))
+    await store.open()
+    await receive(store, [inbound(arrival, message, THEIRS, str(n)) for n in range(300)])
+    await receive(store, [inbound(arrival, message, OTHER, str(n)) for n in range(300)])
+    assert await store.checkpoint()
+
+    found = await erase(store, THEIRS, is_trial=True)
+    await erase(store, THEIRS)
+    left = await erase(store, THEIRS, is_trial=True)
+
+    assert found["traces"] >= 900
+    assert left == {}
+    content = content_of(tmp_path)
+    assert Person(THEIRS).traces(content) == 0
+    assert OTHER.encode() in content
+    await store.close()
