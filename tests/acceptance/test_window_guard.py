@@ -51,6 +51,8 @@ async def test_a_handler_replies_with_a_template_to_a_message_that_arrives_late(
     open_gateway, until
 ) -> None:
     async def answer(update: Update) -> None:
+        if update.message is None:
+            return
         try:
             await update.reply("Hello")
         except WindowClosed:
