@@ -74,6 +74,7 @@ HTTP_MEANINGS = {
     "invalid_signature_format": "Webhook: `X-Hub-Signature-256` is not `sha256=` and 64 lower-case "
     "hexadecimal digits.",
     "invalid_verify_token": "Challenge: `hub.verify_token` is not the configured one.",
+    "length_required": "The upload of a file has no `Content-Length`.",
     "malformed_body": "The body is invalid; `details` lists every invalid field with the reason, "
     "up to 100 fields.",
     "malformed_http": "The bytes are not a valid HTTP/1.x request, or its head is larger than "
@@ -81,6 +82,10 @@ HTTP_MEANINGS = {
     "malformed_json": "The body is not JSON, or is nested deeper than 512 levels.",
     "malformed_path": "A variable part of the path is invalid.",
     "malformed_query": "A query parameter is invalid; `details` names the parameter.",
+    "media_type_mismatch": "The content or the name of a file belongs to another type than the "
+    "stated one; `details` has the valid form. Nothing was sent to Meta.",
+    "media_unusable": "Meta named a host that the access token is not sent to, or its file is "
+    "larger than 100 MiB or compressed. `outcome` is `not_sent`.",
     "method_not_allowed": "The route does not support this method; `Allow` lists the supported "
     "methods.",
     "missing_body": "Webhook: a chunked request without a body.",
@@ -88,14 +93,15 @@ HTTP_MEANINGS = {
     "missing_object_field": "Webhook: `object` is missing or not a string.",
     "missing_signature": "Webhook: the header `X-Hub-Signature-256` is missing.",
     "not_found": "The path does not exist or is hidden from this caller, or there is no message "
-    "with this id.",
+    "or file with this id.",
     "not_ready": "`/readyz`: the service is about to stop, the store cannot be read, hangs or has "
     "another schema version, or stored updates are not dispatched.",
     "not_started": "The application is served, but was not started; see the log.",
-    "overloaded": "Request bodies in flight exceed the memory budget. Retry after `Retry-After`; "
-    "Meta retries webhooks automatically.",
-    "payload_too_large": "The body is larger than 1 MiB, or for a webhook, larger than "
-    "`webhook.maxBodyBytes`.",
+    "overloaded": "Request bodies in flight exceed the memory budget, or files in transfer a "
+    "quarter of `graph.maxConnections`. Retry after `Retry-After`; Meta retries webhooks "
+    "automatically.",
+    "payload_too_large": "The body is larger than 1 MiB; for a webhook, larger than "
+    "`webhook.maxBodyBytes`; for a file, larger than the limit of its type.",
     "persistence_not_configured": "The route needs a store, and none is configured. A send with an "
     "`Idempotency-Key` gets 501: nothing was sent, and a retry cannot succeed.",
     "persistence_unavailable": "The store could not be read or written in time. Nothing was sent, "
@@ -105,6 +111,9 @@ HTTP_MEANINGS = {
     "store_closed": "The service is starting or stopping; retry.",
     "insufficient_scope": "The token is a telemetry token, and the route needs a service token.",
     "unauthorized": "`Authorization` is missing or holds no valid service token.",
+    "unsupported_media_type": "The body is not a form, or its file has a type that WhatsApp does "
+    "not accept; `details` lists the types.",
+    "upload_timeout": "No byte of a file arrived for 20 seconds. Nothing was stored by Meta.",
     "window_closed": "The customer's service window is closed and `messages.windowGuard` is on: "
     "nothing was sent, and the `Idempotency-Key` can be used again. Send a template.",
     "unsupported_object": "Webhook: `object` is not `whatsapp_business_account`.",
@@ -343,7 +352,7 @@ def routes() -> str:
         item = document["paths"][re.sub(r"[:*](\w+)", r"{\1}", row.path)]
         for operation in row.operations:
             answers = item[operation.method.value.lower()]["responses"]
-            path = "HOOK" if row.label == HOOK_LABEL else row.path
+            path = "HOOK" if row.label == HOOK_LABEL else row.path.replace("*", ":")
             path = re.sub(f"^{profile.service.api_prefix}(?=/)", "P", path)
             rows.append(
                 (

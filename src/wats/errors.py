@@ -4,16 +4,17 @@
     ├── ConfigError                       the operator: the configuration cannot work
     ├── CallerError                       the caller: HTTP 4xx
     │   ├── Unauthorized · InsufficientScope · RouteNotFound · MethodNotAllowed
-    │   ├── PayloadTooLarge
+    │   ├── PayloadTooLarge · LengthRequired · UploadTimeout
+    │   ├── UnsupportedMediaType · MediaTypeMismatch
     │   ├── MalformedHTTP                 bytes that are not a request in HTTP/1.x
     │   ├── MalformedRequest              a body, query or path that cannot be used
     │   ├── WebhookRefused                a body that is not a webhook, or not from Meta
-    │   ├── MessageNotFound
+    │   ├── MessageNotFound · MediaNotFound
     │   ├── WindowClosed                  a free-form message outside of the service window
     │   └── IdempotencyError
     │       └── InvalidIdempotencyKey · IdempotencyConflict · IdempotencyInFlight
     │           · IdempotencyOutcomeUnknown
-    ├── Overloaded                        too many bytes of requests in flight
+    ├── Overloaded                        too many bytes of requests, or files, in flight
     ├── ReplyError                        a handler: nothing was sent
     │   └── NoHandlerCall · NoMessage
     ├── NotStarted · ForkedApplication    an application under a foreign server
@@ -23,7 +24,7 @@
     │   ├── MigrationFailed · SchemaMismatch
     │   └── CopyRefused · BackupRefused
     └── GraphError                        Meta
-        └── GraphRefused · GraphUnreachable · GraphOutcomeUnknown
+        └── GraphRefused · GraphUnreachable · GraphOutcomeUnknown · MediaUnusable
 
 An error carries the data that a caller needs to react: a stable `code`, the HTTP `status` of its
 response, and a `message` that never holds a value from a caller, a customer or Meta.
@@ -106,6 +107,8 @@ class CallerError(WatsError):
     code = "bad_request"
     status = 400
     text = "The request is invalid."
+    details: tuple[Detail, ...] = ()
+    """Every mistake in the request, if it has been searched for them."""
 
 
 class Unauthorized(CallerError):
@@ -150,6 +153,46 @@ class PayloadTooLarge(CallerError):
     code = "payload_too_large"
     status = 413
     text = "Body exceeds maxBodyBytes."
+
+
+class LengthRequired(CallerError):
+    """The body has no `Content-Length`, and its size must be known before it is passed on."""
+
+    code = "length_required"
+    status = 411
+    text = "The request must have a Content-Length."
+
+
+class UploadTimeout(CallerError):
+    """The next bytes of a file did not arrive in time."""
+
+    code = "upload_timeout"
+    status = 408
+    text = "The body did not arrive in time."
+
+
+class UnsupportedMediaType(CallerError):
+    """The body is not a form, or its file has a type that WhatsApp does not accept."""
+
+    code = "unsupported_media_type"
+    status = 415
+    text = "The type of the body or of its file is not supported."
+
+    def __init__(self, details: Sequence[Detail]) -> None:
+        super().__init__()
+        self.details = tuple(details)
+
+
+class MediaTypeMismatch(CallerError):
+    """The content or the name of a file belongs to another type than the stated one."""
+
+    code = "media_type_mismatch"
+    status = 415
+    text = "The file does not have the stated type."
+
+    def __init__(self, details: Sequence[Detail]) -> None:
+        super().__init__()
+        self.details = tuple(details)
 
 
 class MalformedHTTP(CallerError):
@@ -212,6 +255,14 @@ class DeliveryNotFound(CallerError):
     text = "Delivery not found."
 
 
+class MediaNotFound(CallerError):
+    """The id belongs to an object of Graph that is not a file."""
+
+    code = "not_found"
+    status = 404
+    text = "Media not found."
+
+
 class IdempotencyError(CallerError):
     """The `Idempotency-Key` prevents this request; nothing was sent for it."""
 
@@ -255,7 +306,7 @@ class IdempotencyOutcomeUnknown(IdempotencyError):
 
 
 class Overloaded(WatsError):
-    """Request bodies in flight exceed the memory budget of the process; retry later."""
+    """Request bodies or files in flight exceed the budget of the process; retry later."""
 
     code = "overloaded"
     status = 503
@@ -498,3 +549,11 @@ class GraphOutcomeUnknown(GraphError):
             advice="Do not retry automatically: Meta may have carried the request out.",
         )
         self.retry_after = retry_after
+
+
+class MediaUnusable(GraphError):
+    """Graph responded about a file, and the file cannot be passed on to the caller."""
+
+    code = "media_unusable"
+    text = "The file cannot be passed on."
+    diagnostics = GraphDiagnostics(name="MediaUnusable", advice="Do not retry automatically.")

@@ -65,7 +65,6 @@ OF_HTTP = "docs/test_http.py::test_"
 OF_BENCH = "test_bench.py::test_everything_is_measured_in_one_run"
 OF_BACKUPS = f"{OF_OPERATING}a_backup_is_made_and_restored_as_it_is_shown"
 OF_TOKENS = f"{WALK}a_token_is_changed_as_it_is_shown_without_a_moment_in_which_none_is_good"
-OF_SQL = f"{DOCS}every_sql_script_runs_while_the_store_is_open"
 OF_TELEMETRY = f"{WALK}every_command_that_is_shown_succeeds"
 FIGURES = Way.MEASURED
 
@@ -122,6 +121,10 @@ OWNERS = [
         f"{OF_HTTP}an_invalid_request_gets_the_error_that_is_shown",
     ),
     Owner(
+        *(API, "sh", "Media", Way.RUN),
+        f"{OF_HTTP}the_file_that_is_shown_is_uploaded_each_time",
+    ),
+    Owner(
         *("docs/cli.md", "sh", "Installation", Way.RUN),
         "test_package.py::test_the_commands_that_are_shown_install_the_package",
     ),
@@ -130,8 +133,8 @@ OWNERS = [
         "simulator/test_phone.py::test_a_conversation_gives_the_lines_that_are_shown",
     ),
     *(
-        Owner(page, "sh", "", Way.RUN, f"{OF_HTTP}each_message_that_is_shown_is_sent_once")
-        for page in (API, "docs/messages.md")
+        Owner(page, "sh", place, Way.RUN, f"{OF_HTTP}each_message_that_is_shown_is_sent_once")
+        for page, place in ((API, "Sending messages"), ("docs/messages.md", ""))
     ),
     Owner(
         *(API, "json", "The webhook", Way.COMPARED),
@@ -166,11 +169,13 @@ OWNERS = [
     ),
     Owner(OPERATING, "sh", "Backups", Way.RUN, OF_BACKUPS),
     Owner(OPERATING, "yaml", "restore-pod.yaml", Way.USED, OF_BACKUPS),
-    Owner(
-        *(OPERATING, "sh", "Retention", Way.RUN),
-        f"{OF_OPERATING}the_digest_of_a_window_is_printed_by_the_command_that_is_shown",
+    *(
+        Owner(
+            *(OPERATING, "sh", heading, Way.RUN),
+            f"{OF_OPERATING}the_commands_for_updates_and_people_succeed",
+        )
+        for heading in ("Erasing a person", "Outstanding updates", "Dead letters")
     ),
-    Owner(OPERATING, "sql", "", Way.RUN, OF_SQL),
     *(
         Owner(POSTGRESQL, language, "", way, OF_POSTGRESQL)
         for language, way in (("sh", Way.RUN), ("sql", Way.RUN), ("yaml", Way.USED))

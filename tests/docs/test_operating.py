@@ -1,6 +1,6 @@
 """docs/operating.md and docs/alerts.md: backups, the unit of systemd, and Prometheus.
 
-The tests of the SQL are in `tests/test_docs.py`, of the tokens in `tests/test_docs_telemetry.py`.
+The tests of the tokens are in `tests/test_docs_telemetry.py`.
 """
 
 import configparser
@@ -14,7 +14,6 @@ import yaml
 from tests.docs.webhooks import post_messages
 from tests.pages import PAGES, blocks
 from tests.walk import CONFIG, Reader, is_installed, section
-from wats.store.records import window_digest
 
 pytestmark = pytest.mark.long
 
@@ -128,10 +127,16 @@ def test_the_unit_of_systemd_starts_the_service(reader: Reader) -> None:
         assert (said.code, said.out + said.err) == (0, "")
 
 
-def test_the_digest_of_a_window_is_printed_by_the_command_that_is_shown(reader: Reader) -> None:
-    (said,) = reader.succeed(section(PAGE, "Retention"))
+@pytest.mark.parametrize("heading", ["Erasing a person", "Outstanding updates", "Dead letters"])
+def test_the_commands_for_updates_and_people_succeed(tmp_path: Path, heading: str) -> None:
+    reader = Reader(tmp_path)
+    reader.prepare()
+    (reader.folder / ".env").rename(reader.folder / "wats.env")
+    reader.write("my_app.py", "async def on_message(update):\n    raise TimeoutError\n")
+    with reader, reader.serving("wats serve --handler my_app:on_message"):
+        post_messages(reader, "wamid.1")
 
-    assert int(said.out) == window_digest("200000000000002", "15550001234")
+        assert reader.succeed(section(PAGE, heading))
 
 
 @pytest.mark.skipif(not is_installed("promtool"), reason="promtool is not installed")

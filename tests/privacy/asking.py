@@ -83,6 +83,9 @@ ADMIN_BODIES: Mapping[str, Any] = {
 HANDLER = "tests.privacy.hostile:fail"
 """A handler of the service."""
 
+FILE_ID = "900000000000001"
+"""The id of the one file that the fake Graph describes."""
+
 GRAPH_WAYS = 30
 """At least as many as the fake Graph has responses."""
 
@@ -150,6 +153,8 @@ class Asker:
         yield from self.challenges()
         yield from self.messages()
         yield from self.group_changes()
+        yield from self.read_marks()
+        yield from self.media()
         yield from self.what_works()
         yield from self.admin()
         yield from self.every_route()
@@ -285,6 +290,41 @@ class Asker:
                     place = f"{operation.name} ({form_name})"
                     body = self._planted(form, GROUP_BODIES[operation.name], place, is_item=True)
                     yield self._call("group change", row, operation, json.dumps(body).encode())
+
+    def read_marks(self) -> Iterator[Ask]:
+        """Yield read marks of the route for them."""
+        for _ in range(GRAPH_WAYS):
+            target = f"/api/messages/{self._canaries.word('read mark (path)')}/read"
+            yield self._send("read mark", target, {"typing": True})
+
+    def media(self) -> Iterator[Ask]:
+        """Yield uploads with a canary in every place, and requests for a file."""
+        word = self._canaries.word
+        good, name = b"%PDF-1.7 " + word("file").encode(), f"{word('file name')}.pdf"
+        for _ in range(GRAPH_WAYS):
+            yield self._upload(good, name, "application/pdf")
+        yield self._upload(good, f"{word('file name')}.png", "application/pdf")
+        yield self._upload(good, name, word("file type"))
+        yield self._upload(good, name, "application/pdf", messaging_product=word("product"))
+        yield self._upload(word("no PDF").encode(), name, "application/pdf")
+        for _ in range(2 * GRAPH_WAYS):
+            path = f"/api/media/{FILE_ID}"
+            headers = (*self._authorized, *self._luggage())
+            yield Ask("file", "GET", path, headers)
+            yield Ask("file", "GET", f"{path}/content?{word('query')}={word('query')}", headers)
+            yield Ask("file", "DELETE", path, headers)
+
+    def _upload(self, content: bytes, name: str, kind: str, **fields: str) -> Ask:
+        word = self._canaries.word
+        fields[word("form field (name)")] = word("form field")
+        boundary = word("boundary")
+        begin = f"--{boundary}\r\nContent-Disposition: form-data; name="
+        parts = [f'{begin}"{key}"\r\n\r\n{value}\r\n' for key, value in fields.items()]
+        head = f'{begin}"file"; filename="{name}"\r\nContent-Type: {kind}\r\n\r\n'
+        body = "".join((*parts, head)).encode() + content + f"\r\n--{boundary}--\r\n".encode()
+        form = ("content-type", f"multipart/form-data; boundary={boundary}")
+        headers = (*self._authorized, form, *self._luggage())
+        return Ask("upload", "POST", "/api/media", headers, body)
 
     def what_works(self) -> Iterator[Ask]:
         """Yield each operation in its intended form, often enough for every response of Graph."""

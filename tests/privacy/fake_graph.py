@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.privacy.asking import FILE_ID
 from tests.privacy.canaries import Canaries
 from wats.graph.errors import RULES
 
@@ -50,6 +51,8 @@ class FakeGraph:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         await request.read()
+        if request.method == "GET" and request.path.endswith(f"/{FILE_ID}"):
+            return self._file()
         name, way = next(self._ways)
         self.served[name] += 1
         answer = way()
@@ -114,6 +117,19 @@ class FakeGraph:
                 "messages": [message],
                 "id": self._number("group id"),
                 self._word("key"): self._word("value"),
+            }
+        )
+
+    def _file(self) -> web.Response:
+        return self._said(
+            {
+                "messaging_product": "whatsapp",
+                "url": f"{self.url}/{self._word('file path')}?{self._word('file query')}",
+                "mime_type": f"image/{self._word('file type')}",
+                "sha256": self._word("file hash"),
+                "file_size": self._word("file size"),
+                "id": self._number("file id"),
+                self._word("key"): self._details(),
             }
         )
 

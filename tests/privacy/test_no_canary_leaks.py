@@ -118,7 +118,7 @@ def test_every_kind_of_update_and_status_was_received(output: Output) -> None:
 def test_graph_sent_every_response_and_finally_none(output: Output) -> None:
     assert min(output.served.values()) > 0
     assert len(output.served) <= GRAPH_WAYS
-    for family in ("messages", "groups"):
+    for family in ("messages", "groups", "media"):
         classes = {
             labels["status_class"]
             for series, value in output.samples.items()

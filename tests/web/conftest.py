@@ -162,7 +162,7 @@ class Service:
 @pytest.fixture
 async def graph() -> AsyncIterator[tuple[FakeGraph, str]]:
     fake = FakeGraph()
-    app = web.Application()
+    app = web.Application(client_max_size=32 * 1024 * 1024)
     app.router.add_route("*", "/{path:.*}", fake.answer)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
     await runner.setup()

@@ -1,8 +1,9 @@
+import asyncio
 from collections.abc import Iterable
 
 import pytest
 
-from wats.errors import PayloadTooLarge
+from wats.errors import LengthRequired, PayloadTooLarge, UploadTimeout
 from wats.web.exchange import HELD_EXTENSION, ClientGone, Message, Request
 
 
@@ -83,3 +84,38 @@ async def test_the_bytes_held_of_a_body_are_counted_on_request() -> None:
     await asked.body(10)
 
     assert counted == [3, 4]
+
+
+async def test_a_stream_has_the_pieces_of_the_body() -> None:
+    asked = request(part(b"one", more=True), part(b"", more=True), part(b"two"))
+
+    assert [each async for each in asked.stream()] == [b"one", b"two"]
+
+
+async def test_a_stream_that_stops_is_an_error() -> None:
+    async def receive() -> Message:
+        await asyncio.sleep(60)
+        return part(b"")
+
+    asked = Request({"headers": []}, receive, {}, authorized=True)
+    with pytest.raises(UploadTimeout):
+        async for _ in asked.stream(0.05):
+            pass
+
+
+async def test_a_client_that_leaves_ends_a_stream() -> None:
+    asked = request(part(b"one", more=True), {"type": "http.disconnect"})
+
+    with pytest.raises(ClientGone):
+        async for _ in asked.stream():
+            pass
+
+
+async def test_the_end_of_the_client_is_noticed_behind_its_body() -> None:
+    await request(part(b"x", more=True), part(b"y"), {"type": "http.disconnect"}).disconnected()
+
+
+@pytest.mark.parametrize("headers", [[], [(b"content-length", b"x")]])
+async def test_a_length_is_required(headers: list[tuple[bytes, bytes]]) -> None:
+    with pytest.raises(LengthRequired):
+        _ = request(headers=headers).length

@@ -69,7 +69,7 @@ def test_the_public_document_omits_hidden_routes() -> None:
     for row in route_table(PROFILE, groups_enabled=True):
         hidden = row.posture in {Posture.HIDDEN, Posture.ADMIN} or row.label == "/webhook"
         assert (row.path in built["paths"]) <= (not hidden)
-    assert len(built["paths"]) == 13
+    assert len(built["paths"]) == 17
 
 
 def test_operations_have_names_of_their_own() -> None:
@@ -136,6 +136,7 @@ def test_the_bodies_of_our_own_have_the_preference_for_strict_handling() -> None
     group = "/api/groups/{groupId}"
     assert with_preference == {
         ("/api/messages/text", "post"),
+        ("/api/messages/{id}/read", "post"),
         ("/api/messages", "post"),
         ("/api/groups", "post"),
         (group, "post"),
@@ -158,6 +159,17 @@ def test_a_message_is_in_graphs_format_or_a_composer() -> None:
     for name in names[2:]:
         [example] = schemas[name]["examples"]
         jsonschema.validate(example, schemas[name])
+
+
+def test_an_upload_is_a_form_and_a_read_mark_needs_no_body() -> None:
+    paths = document()["paths"]
+
+    upload = paths["/api/media"]["post"]["requestBody"]
+    mark = paths["/api/messages/{id}/read"]["post"]["requestBody"]
+    assert list(upload["content"]) == ["multipart/form-data"]
+    assert (upload["required"], mark["required"]) == (True, False)
+    content = paths["/api/media/{mediaId}/content"]["get"]["responses"]["200"]["content"]
+    assert list(content) == ["*/*"]
 
 
 def test_the_document_names_the_service() -> None:

@@ -29,6 +29,11 @@ ROUTER = Router(TABLE, "/api")
         ("/api/messages/a/b", "/api/messages/:id", {"id": "a/b"}),
         ("/api/messages/", "/api/messages/:id", {"id": ""}),
         ("/api/messages/a%2Fb%0A", "/api/messages/:id", {"id": "a%2Fb%0A"}),
+        ("/api/messages/wamid.X/read", "/api/messages/:id/read", {"id": "wamid.X"}),
+        ("/api/messages/a/b/read", "/api/messages/:id/read", {"id": "a/b"}),
+        ("/api/media", "/api/media", {}),
+        ("/api/media/1", "/api/media/:mediaId", {"mediaId": "1"}),
+        ("/api/media/1/content", "/api/media/:mediaId/content", {"mediaId": "1"}),
         ("/api/conversations/1555/window", "/api/conversations/:phone/window", {"phone": "1555"}),
         ("/api/conversations//window", "/api/conversations/:phone/window", {"phone": ""}),
         ("/api/groups", "/api/groups", {}),
@@ -49,6 +54,7 @@ def test_a_path_finds_its_row(path: str, label: str, parameters: dict[str, str])
         *("/", "", "*", "/status/", "//status", "/STATUS", "/%73tatus", "/api", "/api/"),
         *("/api/conversations/window", "/api/conversations/1555", "/api/message"),
         *("/api/groups/", "/api/groups/g1/", "/api/groups/g1/nope", "/xapi/messages"),
+        *("/api/media/", "/api/media/1/", "/api/media/1/x", "/api/media/1/content/x"),
         *("/webhook", "/webhooks/whatsapp/", "/api/messages:x"),
     ],
 )
@@ -130,8 +136,10 @@ def test_labels_are_used_once_except_that_of_the_admin_routes_and_operations_onc
 def test_the_inventory_keeps_its_documented_order() -> None:
     assert [each.template for each in route_labels(TABLE)] == [
         *("/healthz", "/readyz", "/openapi.json", "/status", "/metrics", "/debug/diagnostics"),
-        *("/webhook", "/api/messages/text", "/api/messages", "/api/messages/:id"),
-        *("/api/conversations/:phone/window", "/api/marketing_messages"),
+        *("/webhook", "/api/messages/text", "/api/messages", "/api/messages/:id/read"),
+        *("/api/messages/:id", "/api/conversations/:phone/window"),
+        "/api/marketing_messages",
+        *("/api/media", "/api/media/:mediaId", "/api/media/:mediaId/content"),
         *("/api/groups", "/api/groups/:groupId"),
         *("/api/groups/:groupId/invite-link", "/api/groups/:groupId/participants"),
         "/api/groups/:groupId/join-requests",

@@ -167,7 +167,10 @@ STATIC_PATHS: Final = frozenset(
 )
 """The paths of the service that do not depend on the configuration."""
 
-API_ROOTS: Final = ("messages", "marketing_messages", "conversations", "groups", "admin")
+API_ROOTS: Final = (
+    *("messages", "marketing_messages", "conversations"),
+    *("media", "groups", "admin"),
+)
 """The paths below the API prefix. All are reserved, even those that are switched off."""
 
 

@@ -9,17 +9,17 @@ A failure without a response is classified by aiohttp's exception. Connection er
 before the first byte of a request is written; any other exception counts as written.
 """
 
-import errno
+import asyncio
 import hashlib
 import hmac
 import re
-import ssl
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Protocol
-from urllib.parse import quote, unquote, urlencode, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import aiohttp
 from yarl import URL
@@ -27,15 +27,24 @@ from yarl import URL
 from wats.errors import (
     ConfigError,
     ConfigIssue,
-    Detail,
-    GraphCause,
     GraphError,
     GraphOutcomeUnknown,
     GraphUnreachable,
-    MalformedRequest,
+    MediaUnusable,
 )
+from wats.graph.causes import caused
 from wats.graph.connections import connector
 from wats.graph.errors import classify, decode_json
+from wats.graph.paths import encoded, joined
+from wats.graph.transfers import (
+    MAX_DOWNLOAD_BYTES,
+    TRANSFER_SECONDS,
+    Download,
+    TransferSlots,
+    UploadBody,
+    UploadProgress,
+    may_have_token,
+)
 from wats.privacy import Secret
 from wats.telemetry.contract.values import EndpointFamily, ErrorCategory, Outcome
 from wats.version import __version__
@@ -51,9 +60,6 @@ KEEP_ALIVE_SECONDS: Final = 15.0
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 _VERSION: Final = re.compile(r"v[0-9]+(\.[0-9]+)?")
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,4096}")
-_UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f/\\?#]")
-_STRAY_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_MOST_DECODINGS: Final = 5
 _CHUNK_BYTES: Final = 64 * 1024
 
 _TRACE_HEADERS: Final = ("traceparent", "tracestate", "baggage")
@@ -64,26 +70,6 @@ _NEVER_WRITTEN: Final = (
     aiohttp.ClientHttpProxyError,  # the proxy refused the tunnel
     aiohttp.InvalidURL,
 )
-
-
-_CAUSES: Final = (
-    (aiohttp.ClientProxyConnectionError, GraphCause.PROXY),
-    (aiohttp.ClientHttpProxyError, GraphCause.PROXY),
-    (aiohttp.ClientConnectorDNSError, GraphCause.DNS),
-    (ssl.SSLError, GraphCause.TLS),
-    (aiohttp.ClientConnectorCertificateError, GraphCause.TLS),
-    (aiohttp.ServerFingerprintMismatch, GraphCause.TLS),
-    (TimeoutError, GraphCause.TIMEOUT),
-)
-"""The causes of exceptions, of which the first that matches counts."""
-
-_ERRNO_CAUSES: Final = {
-    errno.ECONNREFUSED: GraphCause.REFUSED,
-    errno.ECONNRESET: GraphCause.RESET,
-    errno.ECONNABORTED: GraphCause.RESET,
-    errno.EPIPE: GraphCause.RESET,
-    errno.ETIMEDOUT: GraphCause.TIMEOUT,
-}
 
 
 class OperationRecorder(Protocol):
@@ -125,9 +111,9 @@ class _Reply:
 class GraphClient:
     """Calls Graph, with one pool of connections, bounded in number, time and size.
 
-    The access token is sent to the host of *base_url* only: redirects are not followed, and a proxy
-    is used only if it is given, and sees encrypted bytes if *base_url* is https. A POST, PUT, PATCH
-    or DELETE is written at most once.
+    The access token is sent to the host of *base_url* and Meta's hosts of media only: redirects are
+    not followed, and a proxy is used only if it is given, and sees encrypted bytes if *base_url* is
+    https. A POST, PUT, PATCH or DELETE is written at most once.
 
     Args:
         base_url: Graph's address; its path or query is kept.
@@ -184,7 +170,7 @@ class GraphClient:
         if issues := [issue for issue, is_fine in checks.items() if not is_fine]:
             raise ConfigError(issues)
         self._root = f"{base.scheme}://{base.netloc}{base.path.rstrip('/')}/{version}/"
-        self._base_query = _joined(base.query, _proof_of(access_token, app_secret))
+        self._base_query = joined(base.query, _proof_of(access_token, app_secret))
         self._headers = {
             "authorization": f"Bearer {access_token.reveal()}",
             "user-agent": f"wats/{__version__}",
@@ -195,6 +181,11 @@ class GraphClient:
         self._timeout = aiohttp.ClientTimeout(
             total=total_seconds, connect=connect_seconds, sock_read=read_seconds
         )
+        self._transfer_timeout = aiohttp.ClientTimeout(
+            total=TRANSFER_SECONDS, connect=connect_seconds, sock_read=read_seconds
+        )
+        self._read_seconds = read_seconds
+        self._transfers = TransferSlots(max_connections)
         self._proxy = proxy if session is None else None
         self._max_connections = max_connections
         self._max_answer_bytes = max_answer_bytes
@@ -251,18 +242,92 @@ class GraphClient:
             msg = "'method' must be GET, POST, PUT, PATCH or DELETE."
             raise ValueError(msg)
         url = self._url(segments, query)
-        session = self._session
-        if session is None or session.closed:
-            raise GraphUnreachable
+        session = self._open_session()
+        return await self._recorded(family, verb, self._exchange(session, verb, url, payload))
 
+    async def upload(
+        self, family: EndpointFamily, segments: Sequence[str], body: UploadBody
+    ) -> GraphResponse:
+        """Send *body* in one POST as it is read, and return Graph's response.
+
+        An upload that ends before its last piece was not carried out: Graph knows the length.
+
+        Raises:
+            Overloaded: Too many transfers are running; nothing was sent.
+            GraphRefused: Graph responded and did not carry the request out.
+            GraphUnreachable: Graph did not get the whole body, so the upload can be repeated.
+            GraphOutcomeUnknown: The body was written, and no response proves a refusal.
+            Exception: Any exception of `body.chunks`; Graph did not get the whole body.
+        """
+        url, session = self._url(segments, None), self._open_session()
+        with self._transfers.taken():
+            return await self._recorded(family, "POST", self._send(session, url, body))
+
+    async def download(self, family: EndpointFamily, url: str, size: int | None = None) -> Download:
+        """Begin to read the file at *url*, which a response of Graph named.
+
+        Args:
+            family: The endpoint family of the call, for telemetry.
+            url: The address of the file.
+            size: The size of the file, if it is known, for a response that does not state it.
+
+        Raises:
+            Overloaded: Too many transfers are running.
+            GraphRefused: The host of the file responded without the file.
+            GraphUnreachable: There was no response.
+            MediaUnusable: The token must not be sent to *url*, or the file is too large.
+        """
+        if not may_have_token(url, self._root):
+            raise MediaUnusable("Meta named a host that the access token is not sent to.")
+        session = self._open_session()
+        self._transfers.take()
+        began = time.perf_counter()
+        status = 0
+
+        def ended(error: GraphError | None) -> None:
+            outcome = Outcome.SUCCESS if error is None else Outcome.ERROR
+            # A file that was cut off had no useful status.
+            shown = 0 if error is not None and _is_success(status) else status
+            self._telemetry.operation(family, shown, outcome, time.perf_counter() - began)
+            self._transfers.release()
+
+        try:
+            response = await self._get(session, url)
+            status = response.status
+            return Download(response, ended, await self._length_of(response, size))
+        except GraphError as error:
+            ended(error)
+            raise
+        except BaseException:
+            ended(GraphUnreachable())
+            raise
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None or self._session.closed:
+            raise GraphUnreachable
+        return self._session
+
+    async def _recorded(
+        self, family: EndpointFamily, verb: str, exchange: Coroutine[Any, Any, _Reply]
+    ) -> GraphResponse:
+        """Run *exchange*, record its outcome and return Graph's response.
+
+        An exchange that fails for another reason than Graph, such as a client that gave an upload
+        up, is not recorded.
+        """
         reply: _Reply | None = None
+        is_of_graph = True
         began = time.perf_counter()
         try:
-            reply = await self._exchange(session, verb, url, payload)
+            reply = await exchange
+        except Exception as error:
+            is_of_graph = isinstance(error, GraphError)
+            raise
         finally:
             status = reply.status if reply is not None else 0
             outcome = Outcome.SUCCESS if _is_success(status) else Outcome.ERROR
-            self._telemetry.operation(family, status, outcome, time.perf_counter() - began)
+            if is_of_graph:
+                self._telemetry.operation(family, status, outcome, time.perf_counter() - began)
         if not _is_success(reply.status):
             failure = _failure(verb, reply)
             if failure.is_reported:
@@ -271,8 +336,8 @@ class GraphClient:
         return GraphResponse(reply.status, _payload(reply), reply.body)
 
     def _url(self, segments: Sequence[str], query: Mapping[str, str] | None) -> URL:
-        path = "/".join(_encoded(segment, index) for index, segment in enumerate(segments))
-        search = _joined(self._base_query, urlencode(query or {}, errors="replace"))
+        path = "/".join(encoded(segment, index) for index, segment in enumerate(segments))
+        search = joined(self._base_query, urlencode(query or {}, errors="replace"))
         return URL(f"{self._root}{path}?{search}" if search else self._root + path, encoded=True)
 
     async def _exchange(
@@ -296,9 +361,71 @@ class GraphClient:
             ) as response:
                 return _Reply(response.status, response.headers, await self._read(response))
         except _NEVER_WRITTEN as exc:
-            raise _caused(GraphUnreachable(), exc) from None
+            raise caused(GraphUnreachable(), exc) from None
         except (aiohttp.ClientError, TimeoutError) as exc:
-            raise _caused(GraphOutcomeUnknown(), exc) from None
+            raise caused(GraphOutcomeUnknown(), exc) from None
+
+    async def _send(self, session: aiohttp.ClientSession, url: URL, body: UploadBody) -> _Reply:
+        headers = {
+            **self._headers,
+            "content-type": body.content_type,
+            "content-length": str(body.length),
+        }
+        async with AsyncExitStack() as stack:
+            clock = asyncio.timeout(None)
+            progress = UploadProgress(body, clock, self._read_seconds)
+            try:
+                async with clock:
+                    response = await stack.enter_async_context(
+                        session.post(
+                            url,
+                            data=progress.pieces(),
+                            headers=headers,
+                            allow_redirects=False,
+                            raise_for_status=False,
+                            timeout=self._transfer_timeout,
+                            proxy=self._proxy,
+                            middlewares=_WRITING,
+                        )
+                    )
+                    reply = _Reply(response.status, response.headers, await self._read(response))
+            except (aiohttp.ClientError, TimeoutError) as exc:
+                if progress.failure is not None:
+                    raise progress.failure from None
+                error = GraphOutcomeUnknown() if progress.is_whole else GraphUnreachable()
+                raise caused(error, exc) from None
+        if _is_success(reply.status) and not progress.is_whole:
+            raise GraphOutcomeUnknown  # not from Graph, which waits for the whole body
+        return reply
+
+    async def _get(self, session: aiohttp.ClientSession, url: str) -> aiohttp.ClientResponse:
+        try:
+            return await session.get(
+                URL(url, encoded=True),
+                # The bytes of the file, without a compression that would hide its size.
+                headers={**self._headers, "accept-encoding": "identity"},
+                auto_decompress=False,
+                allow_redirects=False,
+                raise_for_status=False,
+                timeout=self._transfer_timeout,
+                proxy=self._proxy,
+                middlewares=_READING,
+            )
+        except (aiohttp.ClientError, TimeoutError) as exc:
+            raise caused(GraphUnreachable(), exc) from None
+
+    async def _length_of(self, response: aiohttp.ClientResponse, size: int | None) -> int | None:
+        """Return the length of the file in *response*, which is released if it has no file."""
+        if response.status != HTTPStatus.OK:
+            async with response:
+                reply = _Reply(response.status, response.headers, await self._read(response))
+            raise classify(reply.status, reply.headers, reply.body)
+        length = response.content_length if response.content_length is not None else size
+        is_encoded = response.headers.get("content-encoding", "identity").lower() != "identity"
+        if is_encoded or (length or 0) > MAX_DOWNLOAD_BYTES:
+            response.close()
+            raise MediaUnusable("The file is too large, or was not sent as it is.")
+        return length
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         """Return the body; empty if it is cut off or too long, since the status suffices."""
@@ -344,64 +471,12 @@ _READING: Final = (_without_trace,)
 _WRITING: Final = (_without_trace, _write_once)
 
 
-def _caused(error: GraphError, exc: BaseException) -> GraphError:
-    """Record the class of the cause of *exc* on *error*; its text holds the URL."""
-    error.cause = _cause_of(exc)
-    return error
-
-
-def _cause_of(exc: BaseException) -> GraphCause:
-    if exc.__cause__ is not None and type(exc) is aiohttp.ClientConnectionError:
-        exc = exc.__cause__  # see `_write_once`
-    for kind, cause in _CAUSES:
-        if isinstance(exc, kind):
-            return cause
-    if isinstance(exc, OSError) and exc.errno in _ERRNO_CAUSES:
-        return _ERRNO_CAUSES[exc.errno]
-    is_lost = isinstance(exc, aiohttp.ClientConnectionError) and not isinstance(
-        exc, aiohttp.ClientConnectorError
-    )
-    return GraphCause.RESET if is_lost else GraphCause.OTHER
-
-
 def _proof_of(access_token: Secret, app_secret: Secret | None) -> str:
     """Return the query parameter that proves that the caller knows the app secret; may be empty."""
     if app_secret is None:
         return ""
     key, message = app_secret.reveal().encode(), access_token.reveal().encode()
     return f"appsecret_proof={hmac.new(key, message, hashlib.sha256).hexdigest()}"
-
-
-def _joined(*queries: str) -> str:
-    return "&".join(query for query in queries if query)
-
-
-def _encoded(segment: str, index: int) -> str:
-    """Return *segment* percent-encoded, however often it was encoded before.
-
-    Decoding is repeated until nothing changes, so that no `%252e%252e` becomes `..` on another
-    host.
-    """
-    for _ in range(_MOST_DECODINGS):
-        if _STRAY_PERCENT.search(segment):
-            raise _malformed(index)
-        decoded = unquote(segment, errors="surrogateescape")
-        if decoded == segment:
-            break
-        segment = decoded
-    else:
-        raise _malformed(index)
-    if not segment.strip() or segment in {".", ".."} or _UNSAFE.search(segment):
-        raise _malformed(index)
-    try:
-        return quote(segment, safe="")
-    except UnicodeEncodeError:
-        raise _malformed(index) from None
-
-
-def _malformed(index: int) -> MalformedRequest:
-    detail = Detail(f"path[{index}]", "is not a valid path segment")
-    return MalformedRequest("malformed_path", "The Graph path is invalid.", [detail])
 
 
 def _is_success(status: int) -> bool:

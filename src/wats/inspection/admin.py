@@ -24,7 +24,7 @@ from wats.web.problems import ErrorEnvelope
 
 B = TypeVar("B")
 
-_LISTED: Final = "/admin/consumers"
+_LABEL: Final = "/admin"
 _PAGE: Final = 100
 _UNREADABLE: Final = (ValueError, RecursionError, msgspec.MsgspecError)
 
@@ -39,11 +39,11 @@ class Admin:
         self._remote = remote
         self._token = token
         status = self._read(remote.get("/status", token), ServiceStatus)
-        found = [label for label in status.routes if label.endswith(_LISTED)]
+        found = [label for label in status.routes if label.endswith(_LABEL)]
         if not found:
             msg = f"{remote.url} is an earlier version of wats, without admin routes."
             raise NoAnswer(msg)
-        self._path = found[0].removesuffix("/consumers")
+        self._path = found[0]
 
     def consumers(self) -> ConsumerList:
         """Return all consumers."""

@@ -22,6 +22,7 @@ MAX_TEXT_LENGTH: Final = 4096
 MAX_DETAILS: Final = 100
 """The number of mistakes that an error reports."""
 TEXT_MALFORMED: Final = "Text message body is invalid."
+READ_MARK_MALFORMED: Final = "Read mark body is invalid."
 GRAPH_MALFORMED: Final = "Message body is invalid or unsupported."
 
 PRODUCT_POLICIES: Final = ("CLOUD_API_FALLBACK", "STRICT")
@@ -121,6 +122,21 @@ def _record_of(ask: Ask) -> Outgoing:
     to = str(ask["to"] if "to" in ask else ask["recipient"])
     recipient = digits_of(to) if "to" in ask and not is_group else to
     return Outgoing(type=str(ask["type"]), recipient=recipient, is_group=is_group)
+
+
+def parse_read_mark(body: bytes, *, strict: bool = False) -> bool:
+    """Return whether *body*, which may be empty, asks for a typing indicator.
+
+    Raises:
+        MalformedRequest: The body is not valid; `details` hold every mistake.
+    """
+    ask = parse_object(body, READ_MARK_MALFORMED) if body else {}
+    typing = ask.get("typing", False)
+    mistakes = [*unknown_keys(ask, ("typing",), strict=strict)]
+    if not isinstance(typing, bool):
+        mistakes.append(Detail("typing", "must be true or false"))
+    refuse(mistakes, READ_MARK_MALFORMED)
+    return typing is True
 
 
 def parse_object(body: bytes, message: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Graph's endpoints over HTTP: messages and groups."""
+"""Graph's endpoints over HTTP: messages, media and groups."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -6,8 +6,9 @@ from http import HTTPMethod
 from typing import Any, Final, TypeAlias
 
 import msgspec
-from aiohttp import web
+from aiohttp import BodyPartReader, web
 
+from wats.outbound.media import MAX_FILE_BYTES
 from wats.simulator.faults import GraphFault, invalid, missing_object
 from wats.simulator.groups import Outcome
 from wats.simulator.messages import (
@@ -22,6 +23,7 @@ from wats.simulator.world import World
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+CHUNK_BYTES: Final = 64 * 1024
 CONTROL_PREFIX: Final = "/_simulator/"
 _VERSION: Final = r"/{version:v\d+(?:\.\d+)?}"
 _PAGE: Final = "<!DOCTYPE html><html><title>Error</title><body>Try again later.</body></html>"
@@ -43,6 +45,20 @@ def read_json(body: bytes) -> dict[str, Any]:
     return payload
 
 
+async def read_part(part: BodyPartReader) -> bytes:
+    """Return the content of *part*.
+
+    Raises:
+        GraphFault: It is larger than any file of Meta.
+    """
+    content = bytearray()
+    while chunk := await part.read_chunk(CHUNK_BYTES):
+        content += chunk
+        if len(content) > MAX_FILE_BYTES:
+            raise GraphFault(400, 131053)
+    return bytes(content)
+
+
 class GraphEndpoints:
     """The endpoints, which query one `World`."""
 
@@ -55,6 +71,8 @@ class GraphEndpoints:
         return [
             web.post(number + "/messages", self.messages),
             web.post(number + "/marketing_messages", self.marketing_messages),
+            web.post(number + "/media", self.upload),
+            web.get("/_media/{media}", self.download),
             web.post(number + "/groups", self.create_group),
             web.get(number + "/groups", self.list_groups),
             web.route("*", group + "/invite_link", self.invite_link),
@@ -118,6 +136,40 @@ class GraphEndpoints:
         self._world.schedule(statuses)
         return await self._answer(request, message, addressee, behavior, state)
 
+    async def upload(self, request: web.Request) -> web.StreamResponse:
+        """Store the file of a form."""
+        self._check_number(request)
+        fields: dict[str, str] = {}
+        content = b""
+        async for part in await request.multipart():
+            if not isinstance(part, BodyPartReader):
+                raise invalid("The form must not be nested.")
+            data = await read_part(part)
+            if part.name == "file":
+                fields.setdefault("type", part.headers.get("content-type", ""))
+                content = data
+            else:
+                fields[part.name or ""] = data.decode(errors="replace")
+        check_product(fields)
+        media_id = self._world.media.add(content, fields.get("type", ""))
+        self._world.counts.uploads += 1
+        return web.json_response({"id": media_id})
+
+    async def download(self, request: web.Request) -> web.StreamResponse:
+        """Return the content of a file."""
+        found = self._world.media.open(request.match_info["media"], request.query.get("ticket", ""))
+        return web.Response(body=found.content, content_type=found.mime_type)
+
+    def _media(self, request: web.Request) -> web.Response:
+        media, media_id = self._world.media, request.match_info["group"]
+        match request.method:
+            case HTTPMethod.GET:
+                return web.json_response(media.describe(media_id, str(request.url.origin())))
+            case HTTPMethod.DELETE:
+                return web.json_response(media.delete(media_id))
+            case _:
+                raise invalid("Unsupported method.")
+
     async def debug_token(self, request: web.Request) -> web.StreamResponse:
         """Describe the access token in `input_token`."""
         settings, token = self._world.settings, request.query.get("input_token", "")
@@ -165,7 +217,9 @@ class GraphEndpoints:
         return web.json_response(self._world.groups.page(request.query))
 
     async def group(self, request: web.Request) -> web.StreamResponse:
-        """Read, change or delete a group; or read the business number."""
+        """Read, change or delete a group, or a file; or read the business number."""
+        if request.match_info["group"] in self._world.media:
+            return self._media(request)
         groups, group_id = self._world.groups, request.match_info["group"]
         if group_id == self._world.settings.phone_number_id and request.method == HTTPMethod.GET:
             return self._number()

@@ -147,6 +147,14 @@ class Simulator:
         content = message if message is not None else {"type": "text", "text": {"body": text or ""}}
         return self._world.inbound(sender, content, name=name, count=count, group_id=group_id)
 
+    def add_media(self, content: bytes, mime_type: str) -> str:
+        """Store a file as that of a customer, and return its id for a message.
+
+        Raises:
+            GraphFault: Graph would refuse the type or the size.
+        """
+        return self._world.media.add(content, mime_type)
+
     def join_group(self, group_id: str, wa_id: str) -> None:
         """Follow a group's invite link as a participant.
 

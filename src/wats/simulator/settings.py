@@ -31,6 +31,7 @@ class SimulatorSettings:
         answer_delay_seconds: The response time of Graph for a message.
         slow_answer_seconds: The response time for the slow recipient.
         status_delay_seconds: The pause before each status of a message.
+        media_url_seconds: How long the URL of a file is valid.
         batch_size: The most items that one webhook POST holds.
         couriers: The limit of concurrent webhook POSTs.
         webhook_timeout_seconds: The time limit of a receiver's response.
@@ -58,6 +59,7 @@ class SimulatorSettings:
     answer_delay_seconds: float = 0.0
     slow_answer_seconds: float = 5.0
     status_delay_seconds: float = 0.05
+    media_url_seconds: float = 300.0
     batch_size: int = 20
     couriers: int = 4
     webhook_timeout_seconds: float = 10.0
@@ -73,6 +75,7 @@ class Counts:
         sends: Messages that Graph accepted, also those whose response never arrived.
         refusals: Requests that failed.
         read_marks: Messages that were marked as read.
+        uploads: Files that Graph stored.
         inbound: Messages that customers wrote.
         webhooks: Webhook POSTs.
         webhook_failures: Webhooks without a 200 response.
@@ -86,6 +89,7 @@ class Counts:
     sends: int = 0
     refusals: int = 0
     read_marks: int = 0
+    uploads: int = 0
     inbound: int = 0
     webhooks: int = 0
     webhook_failures: int = 0

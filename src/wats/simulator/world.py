@@ -11,6 +11,7 @@ from wats.simulator.bodies import WebhookPart, message_part, new_wamid, pricing_
 from wats.simulator.courier import Courier
 from wats.simulator.faults import invalid
 from wats.simulator.groups import Groups
+from wats.simulator.media import MediaFiles
 from wats.simulator.messages import Addressee
 from wats.simulator.phone import Phone
 from wats.simulator.recipients import USUAL, Behavior, behavior_of
@@ -23,19 +24,21 @@ _NATURAL_ORDER: Final = ("sent", "delivered", "read")
 
 
 class World:
-    """One business number, its messages, groups and webhook, and the phones of its customers."""
+    """One business number, its messages, files, groups and webhook, and its customers' phones."""
 
     def __init__(self, settings: SimulatorSettings) -> None:
         self.settings = settings
         self.counts = Counts()
         self.courier = Courier(settings, self.counts)
         self.groups = Groups()
+        self.media = MediaFiles(settings.media_url_seconds)
         self.phone = Phone(settings.display_phone_number, utc_now)
         self.accepted: deque[AcceptedMessage] = deque(maxlen=_KEPT_MESSAGES)
 
     def state(self) -> dict[str, int]:
         """Return every count, and the present numbers of objects."""
-        return {**asdict(self.counts), "groups": len(self.groups), "pending": self.courier.pending}
+        numbers = {"groups": len(self.groups), "media": len(self.media)}
+        return {**asdict(self.counts), **numbers, "pending": self.courier.pending}
 
     def behavior_of(self, addressee: Addressee) -> Behavior:
         """Return the outcome of a message to *addressee*."""

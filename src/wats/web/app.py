@@ -23,7 +23,17 @@ from wats.telemetry.contract.values import AuthSurface, Method, RouteLabel
 from wats.telemetry.sinks.isolation import FailureLog
 from wats.web import webhooks
 from wats.web.auth import Access, Gate
-from wats.web.exchange import ClientGone, Receive, Request, Response, Scope, Send, send_response
+from wats.web.exchange import (
+    ClientGone,
+    Receive,
+    Request,
+    Response,
+    Scope,
+    Send,
+    StreamedResponse,
+    send_response,
+    send_stream,
+)
 from wats.web.parts import HOOK_LABEL, Parts, Phase
 from wats.web.problems import INTERNAL_ERROR, NOT_FOUND, as_response
 from wats.web.routing import UNMATCHED, Handle, Posture, Route, Router, request_path
@@ -73,14 +83,18 @@ class Web:
         route, parameters = self._router.match(request_path(scope))
         ordinal = self._ordinals[route.label]
         response = None
+        request = Request(scope, receive, parameters, authorized=access is not Access.NONE)
         try:
-            request = Request(scope, receive, parameters, authorized=access is not Access.NONE)
             response = await self._answer(route, method, access, request)
         except ClientGone:
             return
         finally:
             self._count(ordinal, method, response.status if response is not None else 0, started)
-        await send_response(send, response, with_body=method is not Method.HEAD)
+        with_body = method is not Method.HEAD
+        if isinstance(response, StreamedResponse):
+            await send_stream(request, send, response, with_body=with_body)
+        else:
+            await send_response(send, response, with_body=with_body)
 
     def _count(self, ordinal: int, method: Method, status: int, started: float) -> None:
         self._parts.telemetry.http.request(ordinal, method, status, perf_counter() - started)

@@ -1,14 +1,16 @@
 """The input and output of a handler: a request read with a cap, and a response of bytes."""
 
+import asyncio
 import re
 from codecs import BOM_UTF8
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
+from contextlib import suppress
+from typing import Any, Protocol, TypeAlias
 from urllib.parse import parse_qsl
 
 import msgspec
 
-from wats.errors import PayloadTooLarge
+from wats.errors import LengthRequired, PayloadTooLarge, UploadTimeout
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -23,6 +25,14 @@ MAX_BODY_BYTES = 1024 * 1024
 HELD_EXTENSION = "wats.held"
 """An extension of the ASGI scope: its `add` counts bytes of a body that the application keeps. They
 belong to the memory budget of the process."""
+
+STREAM_EXTENSION = "wats.stream"
+"""An extension of the ASGI scope: its `begin` gives each wait for bytes of the body a deadline of
+its own, where the body of a usual request has one deadline."""
+
+STALL_SECONDS = 20.0
+"""How long the next bytes of a file may take to arrive: less than the deadlines of connections, so
+that the client gets a response."""
 
 _HANDLING = re.compile(r'\s*handling\s*=\s*"?(\w+)"?\s*(?:;.*)?', re.IGNORECASE)
 
@@ -94,6 +104,47 @@ class Request:
         """
         return (await self.body()).removeprefix(BOM_UTF8)
 
+    @property
+    def length(self) -> int:
+        """The length of the body.
+
+        Raises:
+            LengthRequired: The client did not state it.
+        """
+        declared = self.header(b"content-length")
+        if declared is None or not declared.isdecimal():
+            raise LengthRequired
+        return int(declared[:20])
+
+    async def stream(self, stall_seconds: float = STALL_SECONDS) -> AsyncIterator[bytes]:
+        """Yield the body in pieces as they arrive. The caller limits their number.
+
+        Raises:
+            UploadTimeout: The next piece did not arrive in time.
+            ClientGone: The client hung up.
+        """
+        self._extension(STREAM_EXTENSION, "begin")()
+        has_more = True
+        while has_more:
+            try:
+                async with asyncio.timeout(stall_seconds):
+                    message = await self._receive()
+            except TimeoutError:
+                raise UploadTimeout from None
+            if chunk := _chunk_of(message):
+                yield chunk
+            has_more = message.get("more_body", False)
+
+    async def disconnected(self) -> None:
+        """Return when the client has hung up. The rest of its body is dropped."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    def _extension(self, name: str, method: str) -> Callable[..., None]:
+        extensions = self._scope.get("extensions") or {}
+        found: Callable[..., None] = extensions.get(name, {}).get(method, _ignore)
+        return found
+
     async def body(self, max_bytes: int = MAX_BODY_BYTES) -> bytes:
         """Read the body, and stop as soon as it is larger than *max_bytes*.
 
@@ -110,7 +161,7 @@ class Request:
             if len(chunk) > max_bytes:
                 raise PayloadTooLarge
             return chunk
-        hold = self._scope.get("extensions", {}).get(HELD_EXTENSION, {}).get("add", _ignore)
+        hold = self._extension(HELD_EXTENSION, "add")
         chunks, size = [chunk], len(chunk)
         hold(size)
         while message.get("more_body", False):
@@ -123,7 +174,7 @@ class Request:
         return b"".join(chunks)
 
 
-def _ignore(_size: int) -> None:
+def _ignore(*_: object) -> None:
     pass
 
 
@@ -143,6 +194,30 @@ class Response(msgspec.Struct, frozen=True):
     headers: Headers = ()
 
 
+class BodySource(Protocol):
+    """The body of a streamed response."""
+
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body; `ResponseBroken` ends it before its end."""
+
+    def close(self) -> None:
+        """Release everything that it holds, also during `chunks`. May be called twice."""
+
+
+class ResponseBroken(Exception):
+    """The body of a response cannot be completed. Its connection is closed, so the client sees it.
+
+    The reason is reported where it is known.
+    """
+
+
+class StreamedResponse(Response, frozen=True, kw_only=True):
+    """A response whose body is passed on while it arrives; *length* is `None` if unknown."""
+
+    source: BodySource
+    length: int | None
+
+
 def json_response(value: object, status: int = 200, headers: Headers = ()) -> Response:
     """Return *value* as compact JSON, with its keys in their order."""
     return Response(status, _encode(value), JSON_TYPE, headers)
@@ -150,9 +225,10 @@ def json_response(value: object, status: int = 200, headers: Headers = ()) -> Re
 
 def headers_of(response: Response) -> list[tuple[bytes, bytes]]:
     """Return all headers of *response*, in the order in which they are sent."""
+    length = response.length if isinstance(response, StreamedResponse) else len(response.body)
     return [
         (b"content-type", response.content_type),
-        (b"content-length", b"%d" % len(response.body)),
+        *([(b"content-length", b"%d" % length)] if length is not None else ()),
         (b"cache-control", b"no-store"),
         *response.headers,
     ]
@@ -163,3 +239,29 @@ async def send_response(send: Send, response: Response, *, with_body: bool) -> N
     headers = headers_of(response)
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body if with_body else b""})
+
+
+async def send_stream(
+    request: Request, send: Send, response: StreamedResponse, *, with_body: bool
+) -> None:
+    """Send *response* as its body arrives, and stop when the client is gone.
+
+    Raises:
+        ResponseBroken: The body ended before its end.
+    """
+    source = response.source
+    gone = asyncio.create_task(request.disconnected())
+    gone.add_done_callback(lambda _: source.close())
+    try:
+        start = {"status": response.status, "headers": headers_of(response)}
+        await send({"type": "http.response.start", **start})
+        if with_body:
+            async for chunk in source.chunks():
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        if not gone.done():
+            await send({"type": "http.response.body", "body": b""})
+    finally:
+        source.close()
+        gone.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await gone

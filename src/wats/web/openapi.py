@@ -14,12 +14,11 @@ from wats.config import Profile
 from wats.version import __version__
 from wats.web.parts import HOOK_LABEL
 from wats.web.problems import ErrorEnvelope
-from wats.web.routing import Operation, Parameter, Posture, Route
+from wats.web.routing import JSON_TYPE, Operation, Parameter, Posture, Route
 
 Json: TypeAlias = dict[str, Any]
 
 _SCHEME: Final = "serviceBearerAuth"
-_JSON: Final = "application/json"
 _REFERENCE: Final = "#/components/schemas/{name}"
 _VARIABLE: Final = re.compile(r"[:*](\w+)")
 
@@ -28,6 +27,7 @@ _SEGMENTS: Final[Mapping[str, Json]] = {
     "phone": {"type": "string", "pattern": r"^\+?[0-9]{1,15}$"},
     "consumer": {"type": "string", "minLength": 1, "maxLength": 1024},
     "deliveryId": {"type": "string", "pattern": "^[1-9][0-9]{0,18}$"},
+    "mediaId": {"type": "string", "pattern": "^[0-9]{1,32}$"},
     "groupId": {"type": "string", "minLength": 1, "maxLength": 256},
 }
 """The valid values of the variable parts of paths."""
@@ -116,8 +116,8 @@ def _operation(row: Route, operation: Operation) -> Json:
     if operation.parameters:
         described["parameters"] = [_parameter(each) for each in operation.parameters]
     if operation.body is not None:
-        content = {_JSON: {"schema": _body_schema(operation)}}
-        described["requestBody"] = {"required": True, "content": content}
+        content = {operation.body_type: {"schema": _body_schema(operation)}}
+        described["requestBody"] = {"required": operation.needs_body, "content": content}
     described["responses"] = _responses(row, operation)
     if row.posture is not Posture.OPEN:
         described["security"] = [{_SCHEME: []}]
@@ -147,7 +147,7 @@ def _success(operation: Operation) -> Json:
     if isinstance(operation.answer, tuple):
         described["content"] = {kind: {"schema": {"type": "string"}} for kind in operation.answer}
     else:
-        described["content"] = {_JSON: {"schema": _schema(operation.answer)}}
+        described["content"] = {JSON_TYPE: {"schema": _schema(operation.answer)}}
     return described
 
 
@@ -155,7 +155,7 @@ def _problem(status: int) -> Json:
     return {
         "description": HTTPStatus(status).phrase,
         **({"headers": _HEADERS[status]} if status in _HEADERS else {}),
-        "content": {_JSON: {"schema": _schema(ErrorEnvelope)}},
+        "content": {JSON_TYPE: {"schema": _schema(ErrorEnvelope)}},
     }
 
 

@@ -6,12 +6,12 @@ from typing import Any, Literal
 from msgspec import UNSET, UnsetType
 
 from wats.errors import (
+    CallerError,
     Detail,
     GraphError,
     GraphRefused,
     IdempotencyInFlight,
     InsufficientScope,
-    MalformedRequest,
     MethodNotAllowed,
     Overloaded,
     StoreClosed,
@@ -101,7 +101,7 @@ def _headers_of(error: WatsError) -> Headers:
 
 
 def _details_of(error: WatsError) -> dict[str, Any]:
-    details: tuple[Detail, ...] = error.details if isinstance(error, MalformedRequest) else ()
+    details: tuple[Detail, ...] = error.details if isinstance(error, CallerError) else ()
     if not details:
         return {}
     return {"details": [{"path": each.path, "reason": each.reason} for each in details]}

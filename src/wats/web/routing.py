@@ -38,6 +38,9 @@ class Parameter:
     required: bool = False
 
 
+JSON_TYPE = "application/json"
+FORM_TYPE = "multipart/form-data"
+
 PREFER = Parameter("Prefer", "header", {"type": "string", "pattern": "handling=(strict|lenient)"})
 """Of operations with a body of ours: whether unknown keys are refused, or ignored as by default."""
 
@@ -49,6 +52,8 @@ class Operation:
     Attributes:
         answer: The type of the 200 body, or its media types where it is not JSON.
         body: The type of the request body; `bytes` where it is checked elsewhere.
+        body_type: The media type of the request body.
+        needs_body: Whether a request without a body is refused.
         problems: The statuses of failures beyond those of the route's posture.
         schemas: Further JSON schemas of the request body, by their names.
     """
@@ -59,6 +64,8 @@ class Operation:
     summary: str
     answer: Any
     body: Any = None
+    body_type: str = JSON_TYPE
+    needs_body: bool = True
     parameters: tuple[Parameter, ...] = ()
     problems: tuple[int, ...] = ()
     schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

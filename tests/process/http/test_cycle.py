@@ -8,6 +8,8 @@ import pytest
 
 from tests.process.http.running import Running
 from tests.process.http.wire import head, statuses_of
+from wats.process.http.admission import ConnectionLimits
+from wats.web.exchange import ResponseBroken
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 GET = head("GET /a%20b?c=d")
@@ -194,3 +196,83 @@ async def test_an_application_receives_the_disconnect_of_its_client() -> None:
         await running.until(lambda: len(received) == 2)
 
     assert received[1] == {"type": "http.disconnect"}
+
+
+@http_only
+async def swallow_stream(scope: Any, receive: Any, send: Any) -> None:
+    scope["extensions"]["wats.stream"]["begin"]()
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        size += len(message["body"])
+        more = message["more_body"]
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": b"%d" % size})
+
+
+async def test_each_wait_for_a_stream_has_a_deadline_of_its_own() -> None:
+    limits = ConnectionLimits(request_seconds=1.5, keep_alive_seconds=1.5)
+    sent = head("POST /", "content-length: 8", "connection: close")
+    async with (
+        Running(swallow_stream, limits=limits) as running,
+        running.connection(sent) as (reader, writer),
+        asyncio.timeout(20),
+    ):
+        for _ in range(8):
+            await asyncio.sleep(0.4)
+            writer.write(b"x")
+        answer = await reader.read()
+
+    assert answer.endswith(b"8\r\n0\r\n\r\n")
+
+
+async def test_a_stream_that_stops_ends_the_connection() -> None:
+    limits = ConnectionLimits(request_seconds=0.3)
+    sent = head("POST /", "content-length: 8") + b"x"
+    async with Running(swallow_stream, limits=limits) as running:
+        async with running.connection(sent) as (reader, _), asyncio.timeout(20):
+            answer = await reader.read()
+        await running.until(lambda: not running.connections)
+
+    assert answer == b""
+
+
+async def test_a_stream_is_read_only_as_far_as_the_application_takes_it() -> None:
+    most = 0
+
+    @http_only
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal most
+        scope["extensions"]["wats.stream"]["begin"]()
+        more = True
+        while more:
+            message = await receive()
+            most = max(most, len(message["body"]))
+            more = message["more_body"]
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body"})
+
+    size = 40 * 1024 * 1024
+    sent = head("POST /", f"content-length: {size}", "connection: close")
+    async with Running(app) as running, running.connection(sent + bytes(size)) as (reader, _):
+        line = await reader.readline()
+
+    assert line == b"HTTP/1.1 200 OK\r\n"
+    assert most < 1024 * 1024
+
+
+async def test_a_broken_response_ends_the_connection_and_is_not_reported_again(
+    reports: list[dict[str, Any]],
+) -> None:
+    @http_only
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [LENGTH]})
+        await send({"type": "http.response.body", "body": b"on", "more_body": True})
+        raise ResponseBroken
+
+    answer = await answer_of(app, GET)
+
+    assert answer.endswith(b"\r\n\r\non")
+    assert reports == []

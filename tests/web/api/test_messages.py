@@ -526,3 +526,52 @@ async def test_unauthenticated_requests_are_refused(service: Any, method: str, p
 
     assert (answer.status, answer.code) == (401, "unauthorized")
     assert service.graph.asked == []
+
+
+@pytest.mark.parametrize(
+    ("body", "typing"),
+    [(None, {}), ({}, {}), ({"typing": False}, {}), ({"typing": True}, {"type": "text"})],
+)
+async def test_a_message_is_marked_as_read(service: Any, body: Any, typing: Any) -> None:
+    service.graph.body = {"success": True}
+
+    answer = await service.ask("POST", "/api/messages/wamid.A%2FB%3D/read", body)
+
+    [asked] = service.graph.asked
+    assert (answer.status, answer.json) == (200, {"success": True})
+    assert json.loads(asked.body) == {
+        "messaging_product": "whatsapp",
+        "status": "read",
+        "message_id": "wamid.A/B=",
+        **({"typing_indicator": typing} if typing else {}),
+    }
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "code"),
+    [
+        ("wamid.A", {"typing": "yes"}, "malformed_body"),
+        ("wamid.A", [], "malformed_body"),
+        ("wamid.A", b"{", "malformed_json"),
+        ("%ff", None, "malformed_path"),
+        ("a%0Ab", None, "malformed_path"),
+        ("", None, "malformed_path"),
+    ],
+)
+async def test_an_invalid_read_mark_is_not_sent(
+    service: Any, path: str, body: Any, code: str
+) -> None:
+    answer = await service.ask("POST", f"/api/messages/{path}/read", body)
+
+    assert (answer.status, answer.code) == (400, code)
+    assert service.graph.asked == []
+
+
+async def test_an_unknown_key_of_a_read_mark_is_refused_on_request(service: Any) -> None:
+    body = {"typingIndicator": True}
+
+    lenient = await service.ask("POST", "/api/messages/wamid.A/read", body)
+    strict = await service.ask("POST", "/api/messages/wamid.A/read", body, prefer="handling=strict")
+
+    assert (lenient.status, strict.status) == (200, 400)
+    assert [each["path"] for each in strict.json["error"]["details"]] == ["typingIndicator"]

@@ -45,6 +45,7 @@ class Connection(asyncio.Protocol):
         self._has_eof = False
         self._discarded = 0
         self._began: float | None = None  # when the first byte of the request arrived
+        self._is_stream = False
         self._idle_seconds = site.limits.request_seconds
         self.server: tuple[str, int] | None = None
         self.client: tuple[str, int] | None = None
@@ -149,7 +150,8 @@ class Connection(asyncio.Protocol):
             return
         if state is not self.state:
             self._enter(state)
-        reads = waits or unread <= READ_AHEAD_BYTES
+        # libuv passes on up to 32 segments before the application can read one.
+        reads = unread <= READ_AHEAD_BYTES or (waits and not self._is_stream)
         if reads is not self._is_reading:
             self._set_reading(reads)
         held = len(self._input) + self._held_bytes()
@@ -168,15 +170,21 @@ class Connection(asyncio.Protocol):
         elif state is UNSENT:
             self.deadline = self.since + limits.unsent_seconds
         else:
-            # A request has one deadline, however often the application waits for its body.
-            if self._began is None:
+            # A request has one deadline, however often the application waits for its body, unless
+            # the application limits the whole body, as that of a file.
+            if self._began is None or self._is_stream:
                 self._began = self.since
             self.since = self._began
             self.deadline = self._began + limits.request_seconds
 
+    def begin_stream(self) -> None:
+        """Give each wait for bytes of the body a deadline of its own."""
+        self._is_stream = True
+
     def _wait_anew(self) -> None:
         """Give the next request a deadline of its own."""
         self._began = None
+        self._is_stream = False
         self._idle_seconds = self._site.limits.keep_alive_seconds
         self.state = SERVING  # until now
 

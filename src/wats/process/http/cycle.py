@@ -6,7 +6,7 @@ from typing import Any, Final, Protocol
 from wats.errors import WatsError
 from wats.process.http.framing import Head
 from wats.process.http.rendering import ResponseFraming, render
-from wats.web.exchange import HELD_EXTENSION, Message, Scope
+from wats.web.exchange import HELD_EXTENSION, STREAM_EXTENSION, Message, ResponseBroken, Scope
 from wats.web.problems import INTERNAL_ERROR
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -41,6 +41,9 @@ class Exchange(Protocol):
         Raises:
             MalformedHTTP: The framing of the body is broken.
         """
+
+    def begin_stream(self) -> None:
+        """Give each wait for bytes of the body a deadline of its own."""
 
     def settle(self) -> None:
         """Adapt deadline and flow control: the cycle began or stopped waiting for the body."""
@@ -82,9 +85,14 @@ class Cycle:
     async def run(self, app: Any, scope: Scope) -> None:
         """Let *app* serve the request; its exceptions are contained."""
         # The scope is not kept: it refers to this cycle, which would become cyclic garbage.
-        scope["extensions"] = {HELD_EXTENSION: {"add": self._hold}}
+        scope["extensions"] = {
+            HELD_EXTENSION: {"add": self._hold},
+            STREAM_EXTENSION: {"begin": self._connection.begin_stream},
+        }
         try:
             await app(scope, self.receive, self.send)
+        except ResponseBroken:
+            pass
         except BaseException as error:
             _report({"message": "The application failed.", "exception": error})
         else:

@@ -18,6 +18,8 @@ from wats.errors import (
     StoreUnavailable,
 )
 from wats.graph.errors import ADVICE, Action, find_rule
+from wats.ids import is_safe_id
+from wats.inbound.replies import read_mark
 from wats.outbound.accept import Endpoint
 from wats.outbound.composers.describe import schemas
 from wats.outbound.messages import (
@@ -28,6 +30,7 @@ from wats.outbound.messages import (
     Outgoing,
     digits_of,
     is_plain,
+    parse_read_mark,
     parse_text,
 )
 from wats.outbound.payload import TEXT_NAMES, text_payload
@@ -150,6 +153,12 @@ class ReadMark(msgspec.Struct, frozen=True, kw_only=True):
 GraphMessage: TypeAlias = TypedMessage | ReadMark
 
 
+class MarkRead(Body, frozen=True):
+    """Whether the customer sees a typing indicator, until a message or for 25 seconds."""
+
+    typing: bool | UnsetType = UNSET
+
+
 class MessageView(Body, frozen=True):
     """The record of one message, without content."""
 
@@ -211,6 +220,19 @@ async def send(parts: Parts, request: Request) -> Response:
         body, groups_enabled=parts.groups_enabled, is_strict=lambda: request.is_strict
     )
     return await forward(parts, request, SCOPE, body, payload, outgoing)
+
+
+async def mark_read(parts: Parts, request: Request) -> Response:
+    """Mark a customer's message as read. Repeating it has no effect, so it needs no key."""
+    wamid = decode_segment(request.parameters["id"])
+    if wamid is None or not is_safe_id(wamid):
+        raise MalformedRequest("malformed_path", "Message id must be a safe non-empty string.")
+    typing = parse_read_mark(await request.json_body(), strict=request.is_strict)
+    mark = {"messaging_product": "whatsapp", **read_mark(wamid, typing=typing)}
+    accepted = await parts.acceptor.accept(
+        msgspec.json.encode(mark), scope=SCOPE, idempotency_key=None, request_body=b"", message=None
+    )
+    return Response(HTTPStatus.OK, accepted.body)
 
 
 async def forward(
@@ -419,9 +441,21 @@ def routes(prefix: str) -> tuple[Route, ...]:
         MessageDetails,
         problems=(400, 404, 503),
     )
+    read = Operation(
+        Method.POST,
+        mark_read,
+        "markRead",
+        "Mark a customer's message as read, optionally with a typing indicator.",
+        GraphAnswer,
+        body=MarkRead,
+        needs_body=False,
+        parameters=(PREFER,),
+        problems=(400, 413, 502, 503),
+    )
     text_path, path = f"{prefix}/messages/text", f"{prefix}/messages"
     return (
         Route(text_path, text_path, Posture.API, "messages", (text,)),
         Route(path, path, Posture.API, "messages", (listing, any_type)),
+        Route(f"{path}/*id/read", f"{path}/:id/read", Posture.API, "messages", (read,)),
         Route(f"{path}/*id", f"{path}/:id", Posture.API, "messages", (one,)),
     )

@@ -1,0 +1,48 @@
+"""The classes of causes of Graph failures, from aiohttp's exceptions. No I/O."""
+
+import errno
+import ssl
+from typing import Final
+
+import aiohttp
+
+from wats.errors import GraphCause, GraphError
+
+_CAUSES: Final = (
+    (aiohttp.ClientProxyConnectionError, GraphCause.PROXY),
+    (aiohttp.ClientHttpProxyError, GraphCause.PROXY),
+    (aiohttp.ClientConnectorDNSError, GraphCause.DNS),
+    (ssl.SSLError, GraphCause.TLS),
+    (aiohttp.ClientConnectorCertificateError, GraphCause.TLS),
+    (aiohttp.ServerFingerprintMismatch, GraphCause.TLS),
+    (TimeoutError, GraphCause.TIMEOUT),
+)
+"""The causes of exceptions, of which the first that matches counts."""
+
+_ERRNO_CAUSES: Final = {
+    errno.ECONNREFUSED: GraphCause.REFUSED,
+    errno.ECONNRESET: GraphCause.RESET,
+    errno.ECONNABORTED: GraphCause.RESET,
+    errno.EPIPE: GraphCause.RESET,
+    errno.ETIMEDOUT: GraphCause.TIMEOUT,
+}
+
+
+def caused(error: GraphError, exc: BaseException) -> GraphError:
+    """Record the class of the cause of *exc* on *error*; its text holds the URL."""
+    error.cause = _cause_of(exc)
+    return error
+
+
+def _cause_of(exc: BaseException) -> GraphCause:
+    if exc.__cause__ is not None and type(exc) is aiohttp.ClientConnectionError:
+        exc = exc.__cause__  # see `_write_once` in client.py
+    for kind, cause in _CAUSES:
+        if isinstance(exc, kind):
+            return cause
+    if isinstance(exc, OSError) and exc.errno in _ERRNO_CAUSES:
+        return _ERRNO_CAUSES[exc.errno]
+    is_lost = isinstance(exc, aiohttp.ClientConnectionError) and not isinstance(
+        exc, aiohttp.ClientConnectorError
+    )
+    return GraphCause.RESET if is_lost else GraphCause.OTHER
