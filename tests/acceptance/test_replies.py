@@ -353,3 +353,4 @@ async def test_a_typo_in_the_echo_bot_is_found_from_the_terminal_in_ten_seconds(
         found = await first_line(service.errors, until, event)
 
     assert (found["errorName"], found["file"], found["line"]) == (error, "bot.py", line)
+    assert found.get("paths") == ("text.body" if error == "MalformedRequest" else None)

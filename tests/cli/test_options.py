@@ -176,6 +176,23 @@ def test_the_env_file_next_to_the_config_is_found(folder, run) -> None:
     assert run().output == "a-service-token-canary\n"
 
 
+def test_an_env_file_that_does_not_exist_is_named_if_a_secret_is_missing(
+    folder, run, monkeypatch
+) -> None:
+    for name in SECRETS:
+        monkeypatch.delenv(name, raising=False)
+
+    without = run()
+    (folder / "wats.env").write_text("OTHER=value\n")
+    with_file = run()
+
+    missing = "The configuration is invalid. No env file was read: 'wats.env' does not exist.\n"
+    assert (without.exit_code, with_file.exit_code) == (1, 1)
+    assert missing in without.output
+    assert "No env file" not in with_file.output
+    assert "missing_secret" in with_file.output
+
+
 def test_an_env_file_that_is_named_replaces_the_one_that_is_found(folder, run) -> None:
     lines = "".join(f"{name}={value}\n" for name, value in SECRETS.items())
     (folder / "wats.env").write_text("not an env file\n")

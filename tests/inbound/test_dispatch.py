@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
+from apsw import FullError
 
 from tests.store.results import dead_letters
 from wats.clock import utc_now
@@ -430,6 +431,8 @@ async def test_a_store_that_fails_for_a_while_does_not_end_the_dispatching(inbox
 
     assert handled == [1]
     assert inbox.telemetry.errors.snapshot() == {"StoreUnavailable": 3}
+    (line,) = [each for each in inbox.logged if each["event"] == "wats.store.error"]
+    assert (line["method"], line["errorName"]) == ("dispatch", "FullError")
 
 
 class Flaky:
@@ -446,7 +449,7 @@ class Flaky:
         return getattr(self._store, name)
 
     async def _fail(self, *args: object, **options: object) -> None:
-        raise StoreUnavailable
+        raise StoreUnavailable from FullError("wats.db")
 
 
 def test_the_delay_of_retries_grows_up_to_an_hour() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from wats.errors import Detail, MalformedRequest
 from wats.inbound.failures import HandlerFailures
 from wats.inbound.handlers import HandlerCall, HandlerCalls, Handlers
 from wats.inbound.updates import Update
@@ -80,6 +81,7 @@ async def test_a_failed_call_is_logged_with_its_handler_error_and_position() -> 
             "errorName": "KeyError",
             "file": THIS_FILE,
             "line": line_of(fail),
+            "paths": None,
             "suppressed": 0,
         }
     ]
@@ -106,6 +108,28 @@ async def test_a_call_that_exceeds_its_limit_has_the_position_at_which_it_hung()
 
     assert found["errorName"] == "TimeoutError"
     assert (found["file"], found["line"]) == (THIS_FILE, line_of(hang))
+
+
+@pytest.mark.parametrize(
+    ("paths", "logged"),
+    [
+        (["type"], "type"),
+        (["text.body", "to", "to"], "text.body,to"),
+        (["Jane", "text.Jane", "contacts[3].name.15550001111"], "text,contacts[3].name"),
+        (["text"] * 5 + ["to"], "text"),
+        ([], None),
+    ],
+)
+async def test_a_message_that_is_refused_is_logged_with_the_paths_of_known_members(
+    paths: list[str], logged: str | None
+) -> None:
+    async def refused(_: Update) -> None:
+        details = [Detail(path, "must not be Jane") for path in paths]
+        raise MalformedRequest("malformed_body", "Message is invalid.", details)
+
+    (found,) = await lines_after(refused)
+
+    assert (found["errorName"], found["paths"]) == ("MalformedRequest", logged)
 
 
 async def test_a_call_that_succeeds_is_not_logged() -> None:

@@ -22,6 +22,8 @@ _NAME = "[A-Za-z_][A-Za-z0-9_]{0,79}"
 _COUNT = "0|[1-9][0-9]{0,9}"
 _CODE = "0|[1-9][0-9]{0,6}|null"
 
+_MEMBER = r"[a-z_]+(?:\.[a-z_]+|\[[0-9]{1,2}\])*"
+
 VALUES = {
     "action": "|".join(get_args(Action)),
     "at": r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z",
@@ -43,7 +45,9 @@ VALUES = {
     "method": "[a-z_]{1,40}",
     "outcome": "not_sent|unknown|accepted|deduped|success|error|sent|failed",
     "parameter": r"[a-z_]+(\.[a-z_0-9]+|\[[0-9]{1,2}\])*|[A-Za-z]{1,40}|null",
+    "paths": f"{_MEMBER}(,{_MEMBER}){{0,4}}|null",
     "reason": "|".join(RejectionReason),
+    "seconds": _COUNT,
     "suppressed": _COUNT,
     "updateId": "[0-9a-f]{12}",
     "updates": _COUNT,

@@ -32,13 +32,17 @@ EXPRESSIONS = {
     },
     "exitCode": {"slot.exit_code"},
     "fbtraceId": {"said.fbtrace_id"},
-    "file": {"failure.place.file", "name"},  # in WarningLog: the result of safe_file_name
+    "file": {
+        "failure.place.file",
+        "name",  # in WarningLog: the result of safe_file_name
+        "place.file",
+    },
     "handler": {"failure.handler"},
     "hint": {"NOT_STARTED_HINT"},
     "kind": {"failure.kind.value", "self.kind.value", "update.kind.value"},
     "level": {"line[1]"},
     "library": {"line[0]"},
-    "line": {"failure.place.line", "lineno"},
+    "line": {"failure.place.line", "place.line", "lineno"},
     "metaCode": {"said.meta_code", "None if failure is None else failure.meta_code"},
     "metaSubcode": {"said.meta_subcode", "None if failure is None else failure.meta_subcode"},
     "metaType": {"said.meta_type"},
@@ -49,7 +53,9 @@ EXPRESSIONS = {
         "outcome",  # in UpdateLog: a literal
     },
     "parameter": {"said.parameter"},
+    "paths": {"failure.paths"},
     "reason": {"reason.value"},
+    "seconds": {"round(seconds)"},
     "suppressed": {"suppressed"},
     "updateId": {"keyed.hexdigest()"},
     "updates": {"orphaned"},

@@ -58,6 +58,12 @@ async def block(update):
         time.sleep(1)
 
 
+async def block_for_a_while(update):
+    import time
+    pathlib.Path("called").touch()
+    time.sleep(4)
+
+
 async def fail(update):
     raise ValueError
 
@@ -67,6 +73,9 @@ async def stay_in_a_thread(update):
     import time
     await asyncio.to_thread(time.sleep, 600)
 """
+
+LINE_OF_BLOCK = HANDLERS.splitlines().index("        time.sleep(1)") + 1
+LINE_OF_SHORT_BLOCK = HANDLERS.splitlines().index("    time.sleep(4)") + 1
 
 
 @pytest.fixture
@@ -168,7 +177,23 @@ def test_a_handler_that_blocks_the_loop_does_not_keep_a_single_process_from_endi
         wait_for(wats.folder / "called")
         ended = service.end()
 
-    assert (ended.code, ended.err) == (-signal.SIGALRM, "")
+    assert ended.code == -signal.SIGALRM
+    lines = [json.loads(each) for each in ended.err.splitlines()]
+    assert [line["event"] for line in lines] == ["wats.loop.blocked", "wats.shutdown.forced"]
+    assert {(line["file"], line["line"]) for line in lines} == {("misbehaving.py", LINE_OF_BLOCK)}
+
+
+def test_a_handler_that_blocks_the_loop_is_logged_with_its_position(wats, with_handler) -> None:
+    with wats.running(*with_handler("block_for_a_while")) as service:
+        assert post_update(wats, service.url) == 200
+        wait_for(wats.folder / "called")
+        assert fetch(f"{service.url}/healthz")[0] == 200  # once the loop turns
+        ended = service.end()
+
+    blocked, resumed = (json.loads(each) for each in ended.err.splitlines())
+    assert (ended.code, blocked["event"]) == (0, "wats.loop.blocked")
+    assert (blocked["file"], blocked["line"]) == ("misbehaving.py", LINE_OF_SHORT_BLOCK)
+    assert resumed["event"] == "wats.loop.resumed"
 
 
 UPDATES = 100

@@ -98,9 +98,20 @@ def env_file_of(config_path: Path, given: Path | None) -> Path | None:
 def load(
     config_path: Path, profile: str | None, env_file: Path | None
 ) -> tuple[ProfileSource, Secrets]:
-    """Load a configuration, with the environment of this process."""
-    env_file = env_file_of(config_path, env_file)
-    return load_config(config_path, environ=os.environ, profile=profile, env_file=env_file)
+    """Load a configuration, with the environment of this process.
+
+    Raises:
+        ConfigError: As for `load_config`; if a secret is missing, also which env file is.
+    """
+    found = env_file_of(config_path, env_file)
+    try:
+        return load_config(config_path, environ=os.environ, profile=profile, env_file=found)
+    except ConfigError as error:
+        if found is not None or "missing_secret" not in {each.code for each in error.issues}:
+            raise
+        default = str(config_path.parent / ENV_NAME)
+        message = f"{error.message} No env file was read: {default!r} does not exist."
+        raise ConfigError(error.issues, message) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -439,6 +439,7 @@ async def _run(
     server = BoundedServer(app, service, ready=ready, share=share)
     # A signal during the start of the application ends it as well, once it can be stopped.
     with server.capture_signals():
+        server.loop_watch.start()
         # Before the server, which would report a failed start with a stack trace.
         await app.start()
         # Existing objects stay, and a request leaves few cycles behind: the collector needs to run

@@ -63,6 +63,11 @@ def find_parameter(texts: Iterable[str]) -> str | None:
     return None
 
 
+def known_path(path: str) -> str | None:
+    """Return *path* up to its first step that is not a member of Graph's requests."""
+    return find_parameter([f"parameter {path}"])
+
+
 def _steps(rest: str) -> str:
     path = ""
     for step in _STEP.findall(rest):

@@ -157,6 +157,7 @@ class Dispatcher(Slots):
         self._config = config
         self.telemetry = telemetry
         self.log = log
+        self._store_failures = FailureLog("wats.store.error", log=log, now=now)
         self._interruptions = FailureLog("wats.dispatch.interrupted", log=log, now=now)
         self._jitter = jitter
         self.calls = HandlerCalls(
@@ -199,7 +200,7 @@ class Dispatcher(Slots):
                 claim=partial(self._claim, name),
                 settle=self._settle,
                 renew=self._renew,
-                trouble=self.telemetry.errors.record,
+                trouble=self._record_trouble,
                 replaced=self._log_replaced,
             ),
             concurrency=self._config.concurrency,
@@ -215,6 +216,11 @@ class Dispatcher(Slots):
             and all(worker.is_alive for worker in self._workers.values())
             and not self.calls.is_exhausted
         )
+
+    def _record_trouble(self, error: BaseException) -> None:
+        self.telemetry.errors.record(error)
+        if isinstance(error, Exception):  # not a cancelled task, which is logged when replaced
+            self._store_failures.report("dispatch", error.__cause__ or error)
 
     def _log_replaced(self, error: BaseException) -> None:
         self._interruptions.report("dispatch", error)

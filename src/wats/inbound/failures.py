@@ -11,16 +11,25 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, NamedTuple
 
+from wats.errors import MalformedRequest
+from wats.graph.parameters import known_path
 from wats.log import Log
 from wats.telemetry import error_name
 from wats.telemetry.contract.labels import OTHER_TARGET, TARGET_NAME
 from wats.telemetry.contract.values import UpdateKind
+from wats.telemetry.recent_errors import is_known
 from wats.telemetry.repeats import Repeats
 
 _FILE: Final = re.compile(r"(?!.*[0-9]{7})[A-Za-z0-9_]{1,80}\.py", re.ASCII)
 
+MAX_PATHS: Final = 5
+"""The number of invalid members of one message that a line has."""
 
-class _Place(NamedTuple):
+_LOOP_MODULES: Final = frozenset({"asyncio.base_events", "asyncio.runners"})
+"""The modules whose frames are outside of everything that a loop calls."""
+
+
+class Place(NamedTuple):
     """A file without its folder, and a line in it."""
 
     file: str | None = None
@@ -33,7 +42,8 @@ class _Failure(NamedTuple):
     handler: str
     kind: UpdateKind
     error: str
-    place: _Place
+    place: Place
+    paths: str | None
 
 
 class HandlerFailures:
@@ -54,6 +64,7 @@ class HandlerFailures:
                 kind=kind,
                 error=error_name(error),
                 place=_place_of(error, _package_of(handler)),
+                paths=_paths_of(error),
             )
             suppressed = self._repeats.admit(failure)
             if suppressed is not None:
@@ -68,6 +79,7 @@ class HandlerFailures:
                 "errorName": failure.error,
                 "file": failure.place.file,
                 "line": failure.place.line,
+                "paths": failure.paths,
                 "suppressed": suppressed,
             }
         )
@@ -88,15 +100,38 @@ def _package_of(handler: object) -> str:
     return str(owner.__module__).partition(".")[0]
 
 
-def _place_of(error: BaseException, package: str) -> _Place:
-    found = _Place()
+def _place_of(error: BaseException, package: str) -> Place:
+    found = Place()
     trace = error.__traceback__
     while trace is not None:
         file = _file_of(trace.tb_frame, package)
         if file is not None:
-            found = _Place(file, trace.tb_lineno)
+            found = Place(file, trace.tb_lineno)
         trace = trace.tb_next
     return found
+
+
+def _paths_of(error: BaseException) -> str | None:
+    """Return the paths of the invalid members that wats found in a message of the handler."""
+    details = error.details if isinstance(error, MalformedRequest) else ()
+    paths = [path for each in details if (path := known_path(each.path)) is not None]
+    return ",".join(dict.fromkeys(paths[:MAX_PATHS])) or None
+
+
+def place_on_loop(frame: FrameType | None) -> Place:
+    """Return the position of a handler that an event loop is calling; *frame* is the innermost one.
+
+    The outermost code that is not part of wats, a library of wats or Python is the handler. As for
+    a failure, the position is that of the innermost frame in its package.
+    """
+    found: list[tuple[str, Place]] = []
+    while frame is not None and (name := str(frame.f_globals.get("__name__"))) not in _LOOP_MODULES:
+        package = name.partition(".")[0]
+        file = None if is_known(package) else _file_of(frame, package)
+        if file is not None:
+            found.append((package, Place(file, frame.f_lineno)))
+        frame = frame.f_back
+    return next((place for package, place in found if package == found[-1][0]), Place())
 
 
 def _file_of(frame: FrameType, package: str) -> str | None:

@@ -6,6 +6,7 @@ import os
 import resource
 import signal
 import threading
+import time
 from collections.abc import Coroutine, Iterator
 from math import ceil
 from types import FrameType
@@ -20,12 +21,16 @@ from wats.config import ServiceConfig
 from wats.log import drain_output, write_json_line
 from wats.process.http.admission import ConnectionLimits
 from wats.process.library_logging import report
+from wats.process.loop_watch import LoopWatch, log_forced_end
 from wats.process.server import Server
 from wats.process.sink_lifecycle import CLOSE_SECONDS
 from wats.service import WatsApp
 from wats.service.components import DRAIN_SECONDS
 
 MARGIN_SECONDS: Final = 3.0
+
+NOTICE_SECONDS: Final = 1.0
+"""How long before a process is killed this is logged."""
 
 LEFTOVER_SECONDS: Final = 2.0
 """The time limit of tasks and threads of handlers after everything else has ended."""
@@ -61,10 +66,16 @@ async def _watched(main: Coroutine[Any, Any, None], ended: threading.Event) -> N
 
 
 def exit_after(seconds: float, exit_code: int, *, unless: threading.Event) -> None:
-    """Exit the process after *seconds* in any state, unless *unless* is set."""
+    """Exit the process after *seconds* in any state, unless *unless* is set.
+
+    Call it on the thread of the loop.
+    """
+    thread = threading.get_ident()
 
     def wait() -> None:
         if not unless.wait(seconds):
+            with contextlib.suppress(Exception):
+                log_forced_end(thread)
             drain_output()
             os._exit(exit_code)
 
@@ -78,7 +89,11 @@ def stop_seconds_of(service: ServiceConfig) -> float:
 
 
 class BoundedServer(Server):
-    """A server with the limits of *service*, whose process is killed if its stop exceeds them."""
+    """A server with the limits of *service*, whose process is killed if its stop exceeds them.
+
+    Attributes:
+        loop_watch: Reports a blocked loop once it is started.
+    """
 
     _has_deadline = False
 
@@ -96,6 +111,7 @@ class BoundedServer(Server):
             **options,
         )
         self._stop_seconds = stop_seconds_of(service)
+        self.loop_watch = LoopWatch()
 
     @override
     @contextlib.contextmanager
@@ -121,7 +137,9 @@ class BoundedServer(Server):
             self._has_deadline = True
             # By the kernel: a thread must not be started here, as its locks may be held by the
             # interrupted code, and could not run if that code never returns.
-            signal.alarm(ceil(self._stop_seconds))
+            seconds = ceil(self._stop_seconds)
+            signal.alarm(seconds)
+            self.loop_watch.end_at = time.monotonic() + seconds - NOTICE_SECONDS
         super().handle_exit(sig, frame)
 
 
