@@ -114,6 +114,8 @@ HTTP_MEANINGS = {
     "unsupported_media_type": "The body is not a form, or its file has a type that WhatsApp does "
     "not accept; `details` lists the types.",
     "upload_timeout": "No byte of a file arrived for 20 seconds. Nothing was stored by Meta.",
+    "window_closed": "The customer's service window is closed and `messages.windowGuard` is on: "
+    "nothing was sent, and the `Idempotency-Key` can be used again. Send a template.",
     "unsupported_object": "Webhook: `object` is not `whatsapp_business_account`.",
 }
 """The meaning of each HTTP error code, for clients."""

@@ -92,7 +92,7 @@ def test_everything_is_measured_in_one_run(tmp_path: Path) -> None:
     assert counting["request_ns"]["nothing"] < counting["request_ns"]["wats"]
     assert set(counting["stored_ns"]) == {"contract", "operator"}
     assert counting["sink_us"]["a sink that takes 1 ms"] > 2000
-    assert [each["samples"] for each in counting["renders"]] == [1743, 1743, 2592, 2592]
+    assert [each["samples"] for each in counting["renders"]] == [1891, 1891, 2740, 2740]
     assert [each["name"] for each in report["hiding"]["verdicts"]] == [
         each.name for each in contests()
     ]

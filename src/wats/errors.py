@@ -10,6 +10,7 @@
     │   ├── MalformedRequest              a body, query or path that cannot be used
     │   ├── WebhookRefused                a body that is not a webhook, or not from Meta
     │   ├── MessageNotFound · MediaNotFound
+    │   ├── WindowClosed                  a free-form message outside of the service window
     │   └── IdempotencyError
     │       └── InvalidIdempotencyKey · IdempotencyConflict · IdempotencyInFlight
     │           · IdempotencyOutcomeUnknown
@@ -225,6 +226,17 @@ class MessageNotFound(CallerError):
     code = "not_found"
     status = 404
     text = "Message not found."
+
+
+class WindowClosed(CallerError):
+    """The recipient's service window is closed, and `messages.windowGuard` is on; nothing was sent.
+
+    An `Idempotency-Key` can be used again.
+    """
+
+    code = "window_closed"
+    status = 409
+    text = "The customer service window of the recipient is closed; send a template."
 
 
 class ConsumerNotFound(CallerError):

@@ -318,6 +318,7 @@ ROUTES = [
     *("/healthz", "/readyz", "/openapi.json", "/status", "/metrics", "/debug/diagnostics"),
     *("/webhook", "/api/messages/text", "/api/messages", "/api/messages/:id/read"),
     *("/api/messages/:id", "/api/conversations/:phone/window"),
+    "/api/marketing_messages",
     *("/api/media", "/api/media/:mediaId", "/api/media/:mediaId/content"),
 ]
 ADMIN_ROUTES = [

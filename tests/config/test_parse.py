@@ -72,6 +72,7 @@ def test_an_omitted_key_has_its_default(document: dict[str, Any]) -> None:
         ("handlers", [], "handlers", ()),
         ("inbox.handlerTimeoutSeconds", 5, "inbox.handler_timeout_seconds", 5.0),
         ("messages.idempotencyHours", 48, "messages.idempotency_hours", 48),
+        ("messages.windowGuard", True, "messages.window_guard", True),
         ("auth.accessToken", {"file": "a/b"}, "secrets.access_token", (FileRef("a/b"),)),
         (
             "service.bearerToken",
@@ -91,6 +92,22 @@ def test_a_configured_value_is_kept(
         found = getattr(found, name)
 
     assert found == expected
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+@pytest.mark.parametrize("persistence", ["none", {"url": "sqlite:///x"}])
+def test_the_window_guard_needs_a_database(put: Put, guarded: bool, persistence: object) -> None:
+    document = put("messages.windowGuard", guarded)
+    put("persistence", persistence)
+
+    try:
+        parse_config(document)
+        found = []
+    except ConfigError as error:
+        found = [(issue.code, issue.path) for issue in error.issues]
+
+    refused = [("invalid_messages", "$.profiles.local.messages.windowGuard")]
+    assert found == (refused if guarded and persistence == "none" else [])
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ OWNERS = [
         "simulator/test_phone.py::test_a_conversation_gives_the_lines_that_are_shown",
     ),
     *(
-        Owner(page, "sh", place, Way.RUN, f"{OF_HTTP}the_message_that_is_shown_is_sent_once")
+        Owner(page, "sh", place, Way.RUN, f"{OF_HTTP}each_message_that_is_shown_is_sent_once")
         for page, place in ((API, "Sending messages"), ("docs/messages.md", ""))
     ),
     Owner(

@@ -1,8 +1,10 @@
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from tests.outbound.windows import open_window
 from wats.errors import (
     GraphOutcomeUnknown,
     GraphRefused,
@@ -10,8 +12,10 @@ from wats.errors import (
     IdempotencyOutcomeUnknown,
     MalformedRequest,
     StoreNotConfigured,
+    WindowClosed,
 )
 from wats.outbound.sender import MessageSender
+from wats.outbound.window import WindowGuard
 from wats.sends import Reply, Sent
 
 TEXT = {"to": "15551230000", "type": "text", "text": {"body": "Hello"}}
@@ -37,6 +41,21 @@ async def test_a_reply_is_sent_in_the_format_of_graph_and_recorded(
     assert json.loads(body) == {**TEXT, "messaging_product": "whatsapp"}
     record = await store.get_message("wamid.A")
     assert (record.to_phone, record.type, record.status) == ("15551230000", "text", "sent")
+
+
+async def test_a_reply_outside_of_the_window_is_refused_in_each_attempt(
+    make, fake_graph, store, telemetry, clock
+) -> None:
+    await open_window(store, clock.moment - timedelta(days=2))
+    acceptor = make(guard=WindowGuard(store, telemetry, clock))
+    sender = MessageSender(acceptor, keeps_keys=True, retry_seconds=60, groups_enabled=False)
+
+    for _ in range(2):
+        with pytest.raises(WindowClosed):
+            await sender.reply(reply_of())
+
+    await sender.reply(reply_of(type="template", template={"name": "order"}))
+    assert len(fake_graph.asked) == 1
 
 
 async def test_a_repeated_reply_is_not_sent_again(sender, fake_graph) -> None:

@@ -217,6 +217,9 @@ class Asker:
                 body = self._planted(form, example_of(composer), place)
                 fixed = {"type": composer.kind, "to": self._canaries.number(f"{place}.to")}
                 yield self._send("message", "/api/messages", {**body, **fixed})
+            place = f"marketing message ({form_name})"
+            body = self._message(form, place, type="template", template=CONTENTS["template"])
+            yield self._send("marketing message", "/api/marketing_messages", body)
             place = f"text ({form_name})"
             text = self._planted(form, {"to": "15550001111", "text": "Hello there"}, place)
             yield self._send("text message", "/api/messages/text", text)

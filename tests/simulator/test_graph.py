@@ -13,6 +13,12 @@ from wats.simulator.recipients import BY_SUFFIX, REFUSED_PREFIX
 from wats.telemetry.contract.values import EndpointFamily, ErrorCategory, Outcome
 
 NUMBER = "200000000000002"
+MARKETING = {
+    "messaging_product": "whatsapp",
+    "to": "+15550002222",
+    "type": "template",
+    "template": {"name": "sale", "language": {"code": "en"}},
+}
 
 
 class Ignored:
@@ -363,3 +369,41 @@ async def test_a_cut_connection_logs_nothing(meta: Any, caplog: pytest.LogCaptur
     await asyncio.sleep(0.05)
 
     assert caplog.records == []
+
+
+async def test_a_marketing_message_is_accepted_and_its_statuses_follow(
+    meta: Any, receiver: Any
+) -> None:
+    status, answer = await meta.graph.call(
+        "POST", f"/v25.0/{NUMBER}/marketing_messages", {**MARKETING, "product_policy": "STRICT"}
+    )
+    await meta.simulator.settle()
+
+    (message,) = answer["messages"]
+    assert (status, message["message_status"]) == (200, "accepted")
+    assert answer["contacts"] == [{"input": "+15550002222", "wa_id": "15550002222"}]
+    assert receiver.statuses_of(message["id"]) == ["sent", "delivered", "read"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"messaging_product": "x"}, 100),
+        ({"type": "text", "text": {"body": "Hello"}}, 134100),
+        ({"template": {"name": "sale"}}, 131008),
+        ({"recipient_type": "group", "to": "Y2FwaV9ncm91cA"}, 100),
+        ({"product_policy": "LAX"}, 100),
+        ({"product_policy": ["STRICT"]}, 100),
+        ({"message_activity_sharing": 1}, 100),
+        ({"to": "+15550000004"}, 131056),
+    ],
+)
+async def test_an_invalid_marketing_message_is_refused(
+    meta: Any, changes: dict[str, object], code: int
+) -> None:
+    _, answer = await meta.graph.call(
+        "POST", f"/v25.0/{NUMBER}/marketing_messages", {**MARKETING, **changes}
+    )
+
+    assert answer["error"]["code"] == code
+    assert meta.simulator.counts.sends == 0

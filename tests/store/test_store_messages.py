@@ -1,11 +1,15 @@
 """The contract of every store for messages, statuses and windows."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
 
+from wats.errors import WindowClosed
+from wats.outbound.messages import Outgoing
+from wats.outbound.window import WindowGuard
 from wats.store import Store, receive
 from wats.store.records import (
     OUT_OF_ORDER,
@@ -18,6 +22,7 @@ from wats.store.records import (
     StatusRecord,
     WindowRecord,
 )
+from wats.telemetry import UNMATCHED, RouteLabel, Telemetry
 
 MakeArrival = Callable[..., Arrival]
 MakeMessage = Callable[..., MessageRecord]
@@ -327,3 +332,19 @@ async def test_every_number_has_windows_of_its_own(store: Store, arrival: MakeAr
 
     assert await store.last_inbound_at(phone_number_id="2", customer="2") is None
     assert await store.last_inbound_at(phone_number_id="1", customer="3") is None
+
+
+@pytest.mark.parametrize(
+    ("hours", "is_refused"),
+    [pytest.param(23, False, id="open"), pytest.param(25, True, id="closed")],
+)
+async def test_the_guard_follows_the_windows_of_the_store(
+    store: Store, arrival: MakeArrival, hours: int, is_refused: bool
+) -> None:
+    await receive(store, [arrival(window=window("2", NOON))])
+    moment = NOON + timedelta(hours=hours)
+    telemetry = Telemetry(routes=[RouteLabel(UNMATCHED)], adapter=store.adapter)
+    guard = WindowGuard(store, telemetry, lambda: moment)
+
+    with pytest.raises(WindowClosed) if is_refused else nullcontext():
+        await guard.check(Outgoing(type="text", recipient="2"), "1")

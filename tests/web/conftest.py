@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 from aiohttp import web
 
-from wats.config import GroupsConfig
+from wats.config import GroupsConfig, MessagesConfig
 from wats.service import WatsApp, create_wats_service_app
 from wats.store.sqlite import SQLiteStore
 from wats.testing import (
@@ -182,11 +182,20 @@ def has_groups() -> bool:
 
 
 @pytest.fixture
+def has_guard() -> bool:
+    return False
+
+
+@pytest.fixture
 async def service(
-    graph: tuple[FakeGraph, str], tmp_path: Path, has_store: bool, has_groups: bool
+    graph: tuple[FakeGraph, str], tmp_path: Path, has_store: bool, has_groups: bool, has_guard: bool
 ) -> AsyncIterator[Service]:
     fake, graph_url = graph
-    profile = example_profile(graph_url=graph_url, groups=GroupsConfig(enabled=has_groups))
+    profile = example_profile(
+        graph_url=graph_url,
+        groups=GroupsConfig(enabled=has_groups),
+        messages=MessagesConfig(window_guard=has_guard),
+    )
     store = SQLiteStore(str(tmp_path / "wats.db")) if has_store else None
     table = route_table(profile, groups_enabled=has_groups)
     document = json.loads(build_document(table, profile=profile, complete=True))

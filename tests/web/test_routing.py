@@ -138,6 +138,7 @@ def test_the_inventory_keeps_its_documented_order() -> None:
         *("/healthz", "/readyz", "/openapi.json", "/status", "/metrics", "/debug/diagnostics"),
         *("/webhook", "/api/messages/text", "/api/messages", "/api/messages/:id/read"),
         *("/api/messages/:id", "/api/conversations/:phone/window"),
+        "/api/marketing_messages",
         *("/api/media", "/api/media/:mediaId", "/api/media/:mediaId/content"),
         *("/api/groups", "/api/groups/:groupId"),
         *("/api/groups/:groupId/invite-link", "/api/groups/:groupId/participants"),

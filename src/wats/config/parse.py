@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from wats.config.checks import is_plain_beyond_loopback
 from wats.config.fields import FILE, PROFILE, Key, Section, step, unknown_key
-from wats.config.profile import Config, GraphConfig, ProfileSource
+from wats.config.profile import Config, GraphConfig, PersistenceConfig, ProfileSource
 from wats.config.secret_sources import SecretSources
 from wats.errors import ConfigError, ConfigIssue
 
@@ -61,6 +61,7 @@ class _Reader:
         self._refuse_collisions(found, path)
         graph = {**_GRAPH_DEFAULTS, **found.get("graph", {})}
         self._refuse_plain_http(graph, path)
+        self._refuse_guard_without_database(found, path)
         if graph["connect_seconds"] >= graph["timeout_seconds"]:
             expects = "less than 'timeoutSeconds'"
             self._refuse("invalid_graph", f"{path}.graph.connectSeconds", expects)
@@ -131,6 +132,12 @@ class _Reader:
             reason = "an https URL, unless the host is loopback or graph.allowInsecureHttp is true"
             self._refuse("invalid_base_url", f"{path}.graph.baseUrl", reason)
 
+    def _refuse_guard_without_database(self, found: dict[str, Any], path: str) -> None:
+        is_guarded = found.get("messages", {}).get("window_guard", False)
+        if is_guarded and found.get("persistence") == PersistenceConfig(url=None):
+            expects = "false without a database, which records the windows"
+            self._refuse("invalid_messages", f"{path}.messages.windowGuard", expects)
+
     def _refuse(self, code: str, path: str, expects: str) -> None:
         self.issues.append(ConfigIssue(code, path, f"Must be {expects}."))
 
@@ -160,7 +167,10 @@ STATIC_PATHS: Final = frozenset(
 )
 """The paths of the service that do not depend on the configuration."""
 
-API_ROOTS: Final = ("messages", "conversations", "media", "groups", "admin")
+API_ROOTS: Final = (
+    *("messages", "marketing_messages", "conversations"),
+    *("media", "groups", "admin"),
+)
 """The paths below the API prefix. All are reserved, even those that are switched off."""
 
 

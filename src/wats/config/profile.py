@@ -342,7 +342,7 @@ class InboxConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessagesConfig:
-    """Retention of data about messages."""
+    """The window guard, and retention of data about messages."""
 
     retention_days: int = field(
         default=90,
@@ -359,6 +359,15 @@ class MessagesConfig:
             checks.whole(1, 8760),
             "invalid_messages",
             "The retention of idempotency keys.",
+        ),
+    )
+    window_guard: bool = field(
+        default=False,
+        metadata=key(
+            checks.flag,
+            "invalid_messages",
+            "Whether free-form messages are refused while the recipient's service window is "
+            "certainly closed. Needs a database.",
         ),
     )
 

@@ -1,8 +1,9 @@
 """The outbound transaction: a key is reserved, the message sent once, then we respond.
 
-    reserve ─▶ Graph ─┬─ accepted          complete   replays get the same response
-                      ├─ refused           fail       the key can be used again
-                      └─ outcome unknown   doubt      the key is never sent again
+    reserve ─▶ window ─▶ Graph ─┬─ accepted          complete   replays get the same response
+                  │             ├─ refused           fail       the key can be used again
+                  └─ closed     └─ outcome unknown   doubt      the key is never sent again
+                     fail
 
 A process that dies in between leaves its key reserved, and the reservation expires into `doubt`.
 """
@@ -10,7 +11,7 @@ A process that dies in between leaves its key reserved, and the reservation expi
 import asyncio
 import hashlib
 from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -30,6 +31,7 @@ from wats.log import Log
 from wats.outbound import answers
 from wats.outbound.failures import report_graph_failure
 from wats.outbound.messages import Outgoing, canonical, is_plain
+from wats.outbound.window import WindowGuard
 from wats.store import Store
 from wats.store.records import Direction, MessageRecord, ReservationOutcome
 from wats.telemetry import EndpointFamily, Outcome, Telemetry, error_name
@@ -39,6 +41,10 @@ STORE_SECONDS: Final = 30.0
 """How long a reservation outlives the longest Graph call: time to write its outcome."""
 RETRY_AFTER_SECONDS: Final = 2
 """When to retry a request in flight. Graph mostly responds within a second."""
+
+
+Endpoint: TypeAlias = Literal["messages", "marketing_messages"]
+"""An endpoint of a business number that sends messages, by its last path segment."""
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,11 +61,12 @@ class _Claim(msgspec.Struct, frozen=True, kw_only=True):
     key_hash: bytes
 
 
-class _Send(msgspec.Struct, frozen=True, kw_only=True):
-    """A request to Graph: its JSON, the number that sends it, and the message, if it is one."""
+class _Send(msgspec.Struct, frozen=True):
+    """A request to Graph: its JSON, number and endpoint, and the message, if it is one."""
 
     payload: bytes
     phone_number_id: str
+    endpoint: Endpoint
     message: Outgoing | None
 
 
@@ -72,6 +79,7 @@ class Acceptor:
         telemetry: Records the outcome of each attempt to send.
         phone_number_id: The number that sends the messages, unless a request names another one.
         log: Receives failures. It must not raise.
+        guard: Refuses messages outside of the service window, if given.
         idempotency_hours: The retention of a key.
         graph_seconds: The longest possible call of *graph*.
         now: The clock.
@@ -85,6 +93,7 @@ class Acceptor:
         telemetry: Telemetry,
         phone_number_id: str,
         log: Log,
+        guard: WindowGuard | None = None,
         idempotency_hours: float = 24,
         graph_seconds: float = TOTAL_SECONDS,
         now: Now = utc_now,
@@ -94,6 +103,7 @@ class Acceptor:
         self._telemetry = telemetry
         self._phone_number_id = phone_number_id
         self._log = log
+        self._guard = guard
         self._keep_seconds = idempotency_hours * 3600
         self._reserve_seconds = graph_seconds + STORE_SECONDS
         self._now = now
@@ -108,6 +118,7 @@ class Acceptor:
         request_body: bytes,
         message: Outgoing | None,
         phone_number_id: str | None = None,
+        endpoint: Endpoint = "messages",
         keep_seconds: float = 0,
     ) -> Accepted:
         """Send *payload*, or return the response of an earlier request with this key.
@@ -122,6 +133,7 @@ class Acceptor:
             request_body: The caller's JSON, which a request with the same key must repeat.
             message: Its record; `None` if *payload* is not a message.
             phone_number_id: The number that sends it; the one of the service by default.
+            endpoint: The endpoint of Graph that takes it.
             keep_seconds: The retention of the key, if longer than that of all keys.
 
         Raises:
@@ -131,12 +143,13 @@ class Acceptor:
             IdempotencyConflict: The key was used with another body.
             IdempotencyInFlight: Another request holds the key now.
             IdempotencyOutcomeUnknown: It is unknown whether a request with the key was sent.
+            WindowClosed: The guard refused it; nothing was sent, and the key can be used again.
             GraphRefused: Meta refused it; the key can be used again.
             GraphUnreachable: Nothing was sent; the key can be used again.
             GraphOutcomeUnknown: Meta may have accepted it; the key will not be sent again.
         """
         number = phone_number_id or self._phone_number_id
-        send = _Send(payload=payload, phone_number_id=number, message=message)
+        send = _Send(payload, number, endpoint, message)
         if idempotency_key is None:
             return await self._send_once(self._store, send)
         if not is_plain(idempotency_key, MAX_KEY_LENGTH):
@@ -181,6 +194,7 @@ class Acceptor:
                 raise IdempotencyOutcomeUnknown
 
     async def _send_once(self, store: Store | None, send: _Send) -> Accepted:
+        await self._check_window(send)
         answer = await self._send(send)
         record = self._record_of(answer, send)
         if store is not None and record is not None:
@@ -189,6 +203,11 @@ class Acceptor:
 
     async def _send_claimed(self, store: Store, claim: _Claim, send: _Send) -> Accepted:
         scope, key_hash = claim.scope, claim.key_hash
+        try:
+            await self._check_window(send)
+        except BaseException:
+            await self._to_the_end(store.fail_request(scope=scope, key_hash=key_hash))
+            raise
         try:
             answer = await self._send(send)
         except BaseException as error:
@@ -205,6 +224,10 @@ class Acceptor:
         )
         return Accepted(body=body, replayed=False)
 
+    async def _check_window(self, send: _Send) -> None:
+        if self._guard is not None and send.message is not None:
+            await self._guard.check(send.message, send.phone_number_id)
+
     async def _send(self, send: _Send) -> Any:
         message = send.message
         outcome = Outcome.ERROR
@@ -212,7 +235,7 @@ class Acceptor:
             answer = await self._graph.call(
                 EndpointFamily.MESSAGES,
                 "POST",
-                (send.phone_number_id, "messages"),
+                (send.phone_number_id, send.endpoint),
                 payload=send.payload,
             )
             outcome = Outcome.SUCCESS

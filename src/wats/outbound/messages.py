@@ -25,6 +25,9 @@ TEXT_MALFORMED: Final = "Text message body is invalid."
 READ_MARK_MALFORMED: Final = "Read mark body is invalid."
 GRAPH_MALFORMED: Final = "Message body is invalid or unsupported."
 
+PRODUCT_POLICIES: Final = ("CLOUD_API_FALLBACK", "STRICT")
+"""The treatments of a marketing message that Meta cannot optimize: sent as usual, or refused."""
+
 PHONE_PATTERN: Final = r"\+?[0-9]{1,15}"
 BSUID_PATTERN: Final = r"[A-Z]{2}\.(?:ENT\.)?[A-Za-z0-9]{1,128}"
 RECIPIENT_PATTERN: Final = r"\+?\(?[0-9](?:[ ()-]{0,3}[0-9]){0,14}"
@@ -100,8 +103,21 @@ def check_graph_message(ask: Ask, *, groups_enabled: bool) -> Outgoing | None:
         MalformedRequest: It is not a valid message; `details` hold every mistake.
     """
     refuse(_graph_mistakes(ask, groups_enabled=groups_enabled), GRAPH_MALFORMED)
-    if "type" not in ask:
-        return None
+    return _record_of(ask) if "type" in ask else None
+
+
+def parse_marketing_message(body: bytes) -> Outgoing:
+    """Return the record of *body*, a template with the options of marketing messages.
+
+    Raises:
+        MalformedRequest: It is not a valid one; `details` hold every mistake.
+    """
+    ask = parse_object(body, GRAPH_MALFORMED)
+    refuse(_marketing_mistakes(ask), GRAPH_MALFORMED)
+    return _record_of(ask)
+
+
+def _record_of(ask: Ask) -> Outgoing:
     is_group = ask.get("recipient_type") == "group"
     to = str(ask["to"] if "to" in ask else ask["recipient"])
     recipient = digits_of(to) if "to" in ask and not is_group else to
@@ -278,6 +294,24 @@ def _graph_mistakes(ask: Ask, *, groups_enabled: bool) -> Iterator[Detail]:
     else:
         yield from _recipient_mistakes(ask, groups_enabled=groups_enabled)
         yield from _content_mistakes(ask)
+
+
+def _marketing_mistakes(ask: Ask) -> Iterator[Detail]:
+    if ask.get("messaging_product") != "whatsapp":
+        yield Detail("messaging_product", "must be 'whatsapp'")
+    if "status" in ask:
+        yield Detail("status", "must not be given for a marketing message")
+    if ask.get("recipient_type", "individual") != "individual":
+        yield Detail("recipient_type", "must be 'individual'")
+    yield from person_mistakes(ask)
+    if ask.get("type") != "template":
+        yield Detail("type", "must be 'template'")
+    if not isinstance(ask.get("template"), dict):
+        yield Detail("template", "must be an object")
+    if "product_policy" in ask and ask["product_policy"] not in PRODUCT_POLICIES:
+        yield Detail("product_policy", f"must be one of {', '.join(PRODUCT_POLICIES)}")
+    if not isinstance(ask.get("message_activity_sharing", False), bool):
+        yield Detail("message_activity_sharing", "must be true or false")
 
 
 def _read_mark_mistakes(ask: Ask) -> Iterator[Detail]:

@@ -19,6 +19,7 @@ from wats.inbound.update_log import UpdateLog
 from wats.log import Log, write_json_line
 from wats.outbound.accept import Acceptor
 from wats.outbound.sender import MessageSender
+from wats.outbound.window import WindowGuard
 from wats.service.app import WatsApp
 from wats.service.components import DRAIN_SECONDS, Component, Inbound, Outbound, Storage
 from wats.service.upkeep import CHECKPOINT_EVERY_SECONDS, Upkeep
@@ -152,12 +153,16 @@ def _registered(handlers: Iterable[Handler], profile: Profile) -> Handlers:
 def _outbound(common: _BuilderArguments, session: aiohttp.ClientSession | None) -> Outbound:
     profile, secrets, store, telemetry, log, now = common
     graph = graph_client(profile, secrets, telemetry.graph, session)
+    guard = None
+    if store is not None and profile.messages.window_guard:
+        guard = WindowGuard(store, telemetry, now)
     acceptor = Acceptor(
         graph=graph,
         store=store,
         telemetry=telemetry,
         phone_number_id=profile.whatsapp.phone_number_id,
         log=log,
+        guard=guard,
         idempotency_hours=profile.messages.idempotency_hours,
         graph_seconds=profile.graph.timeout_seconds,
         now=now,

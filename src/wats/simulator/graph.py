@@ -1,7 +1,7 @@
 """Graph's endpoints over HTTP: messages, media and groups."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPMethod
 from typing import Any, Final, TypeAlias
 
@@ -11,7 +11,12 @@ from aiohttp import BodyPartReader, web
 from wats.outbound.media import MAX_FILE_BYTES
 from wats.simulator.faults import GraphFault, invalid, missing_object
 from wats.simulator.groups import Outcome
-from wats.simulator.messages import Addressee, check_message, check_product
+from wats.simulator.messages import (
+    Addressee,
+    check_marketing_message,
+    check_message,
+    check_product,
+)
 from wats.simulator.recipients import Behavior, Refusal, ResponseForm
 from wats.simulator.settings import AcceptedMessage
 from wats.simulator.world import World
@@ -65,6 +70,7 @@ class GraphEndpoints:
         number, group = _VERSION + "/{number}", _VERSION + "/{group}"
         return [
             web.post(number + "/messages", self.messages),
+            web.post(number + "/marketing_messages", self.marketing_messages),
             web.post(number + "/media", self.upload),
             web.get("/_media/{media}", self.download),
             web.post(number + "/groups", self.create_group),
@@ -102,7 +108,20 @@ class GraphEndpoints:
                 raise invalid("The parameter message_id is required.")
             self._world.mark_read(message_id, is_typing=is_typing)
             return web.json_response({"success": True})
+        return await self._send(request, payload)
 
+    async def marketing_messages(self, request: web.Request) -> web.StreamResponse:
+        """Accept a marketing template."""
+        self._check_number(request)
+        payload = read_json(await request.read())
+        check_product(payload)
+        check_marketing_message(payload)
+        return await self._send(request, payload, message_status="accepted")
+
+    async def _send(
+        self, request: web.Request, payload: dict[str, Any], **state: str
+    ) -> web.StreamResponse:
+        """Send *payload* as its recipient demands; *state* is a part of Graph's response."""
         addressee = check_message(payload, self._world.groups)
         behavior = self._world.behavior_of(addressee)
         if behavior.refusal is not None:
@@ -115,7 +134,7 @@ class GraphEndpoints:
             await self._world.courier.deliver_now(statuses[:1])
             statuses = statuses[1:]
         self._world.schedule(statuses)
-        return await self._answer(request, message, addressee, behavior)
+        return await self._answer(request, message, addressee, behavior, state)
 
     async def upload(self, request: web.Request) -> web.StreamResponse:
         """Store the file of a form."""
@@ -282,6 +301,7 @@ class GraphEndpoints:
         message: AcceptedMessage,
         addressee: Addressee,
         behavior: Behavior,
+        state: Mapping[str, str],
     ) -> web.Response:
         if behavior.answer is ResponseForm.CUT_AFTER_ACCEPTING:
             return _cut(request)
@@ -296,7 +316,7 @@ class GraphEndpoints:
             {
                 "messaging_product": "whatsapp",
                 "contacts": [addressee.contact()],
-                "messages": [{"id": message.wamid}],
+                "messages": [{"id": message.wamid, **state}],
             }
         )
 

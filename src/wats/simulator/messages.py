@@ -93,6 +93,22 @@ def check_message(payload: Mapping[str, Any], groups: Groups) -> Addressee:
     return addressee
 
 
+def check_marketing_message(payload: Mapping[str, Any]) -> None:
+    """Refuse a message that is no template for a person, or has invalid options.
+
+    Raises:
+        GraphFault: Graph would refuse it.
+    """
+    if payload.get("type") != "template":
+        raise GraphFault(400, 134100)
+    if payload.get("recipient_type", "individual") != "individual":
+        raise invalid("The parameter recipient_type must be individual.")
+    if payload.get("product_policy", "STRICT") not in ("CLOUD_API_FALLBACK", "STRICT"):
+        raise invalid("The parameter product_policy is invalid.")
+    if not isinstance(payload.get("message_activity_sharing", False), bool):
+        raise invalid("The parameter message_activity_sharing is invalid.")
+
+
 def check_product(payload: Mapping[str, Any]) -> None:
     """Refuse a body whose product is not WhatsApp.
 

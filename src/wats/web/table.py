@@ -7,7 +7,7 @@ be served, and a route in it is included everywhere.
 
 from wats.config import Profile
 from wats.web import webhooks
-from wats.web.api import conversations, groups, media, messages
+from wats.web.api import conversations, groups, marketing_messages, media, messages
 from wats.web.ops import consumers, deliveries, erasures, health, metrics, status
 from wats.web.routing import Route
 
@@ -23,6 +23,7 @@ def route_table(profile: Profile, *, groups_enabled: bool) -> tuple[Route, ...]:
         webhooks.route(profile.webhook.path),
         *messages.routes(prefix),
         *conversations.routes(prefix),
+        *marketing_messages.routes(prefix),
         *media.routes(prefix),
     )
     with_groups = (*table, *groups.routes(prefix)) if groups_enabled else table

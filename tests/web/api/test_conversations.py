@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wats.store import receive
-from wats.store.records import Arrival, WindowRecord
+from tests.outbound.windows import open_window
+from wats.errors import WindowClosed
 from wats.web.api.conversations import WindowView, window_at
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -51,28 +51,9 @@ def test_a_window_is_open_as_long_as_time_remains(now: datetime, last: datetime)
     assert 0 <= view.remaining_ms <= 86_400_000
 
 
-async def open_window(service: Any, customer: str, number: str = "15551234567") -> None:
-    window = WindowRecord(phone_number_id=number, customer=customer, last_inbound_at=NOON)
-    await receive(
-        service.store,
-        [
-            Arrival(
-                key=customer.encode().ljust(16, b"-"),
-                occurred_at=NOON,
-                received_at=NOON,
-                kind="message",
-                phone_number_id=number,
-                ordering_key=1,
-                payload=b"{}",
-                window=window,
-            )
-        ],
-    )
-
-
 @pytest.mark.parametrize("phone", ["15551230000", "+15551230000", "%2B15551230000"])
 async def test_the_window_of_a_customer_is_returned(service: Any, phone: str) -> None:
-    await open_window(service, "15551230000")
+    await open_window(service.store, NOON, "15551230000")
 
     answer = await service.ask("GET", f"/api/conversations/{phone}/window")
 
@@ -82,7 +63,7 @@ async def test_the_window_of_a_customer_is_returned(service: Any, phone: str) ->
 
 
 async def test_a_window_with_another_number_is_not_ours(service: Any) -> None:
-    await open_window(service, "15551230000", number="15550000000")
+    await open_window(service.store, NOON, "15551230000", number="15550000000")
 
     answer = await service.ask("GET", "/api/conversations/15551230000/window")
 
@@ -137,3 +118,67 @@ async def test_unauthenticated_requests_are_refused(service: Any) -> None:
     answer = await service.ask("GET", "/api/conversations/1555/window", token=None)
 
     assert (answer.status, answer.code) == (401, "unauthorized")
+
+
+GUARDED = [
+    pytest.param("/api/messages/text", {"text": "Hello"}, id="text"),
+    pytest.param(
+        "/api/messages", {"type": "location", "latitude": 1, "longitude": 2}, id="composer"
+    ),
+    pytest.param(
+        "/api/messages",
+        {"messaging_product": "whatsapp", "type": "text", "text": {"body": "Hello"}},
+        id="graph",
+    ),
+]
+
+
+@pytest.mark.parametrize("has_guard", [True])
+@pytest.mark.parametrize(("path", "body"), GUARDED)
+async def test_the_guard_refuses_messages_outside_of_the_window(
+    service: Any, path: str, body: dict[str, object]
+) -> None:
+    await open_window(service.store, NOON, "15551230000")
+    service.clock.advance(25 * 3600)
+
+    answer = await service.ask("POST", path, {"to": "+1 555 123-0000", **body}, key="order-1")
+
+    assert (answer.status, answer.code) == (409, "window_closed")
+    assert service.graph.asked == []
+    assert "15551230000" not in answer.body.decode()
+    assert service.log == []
+
+
+@pytest.mark.parametrize("has_guard", [True])
+async def test_the_guard_refuses_messages_of_the_application_too(service: Any) -> None:
+    await open_window(service.store, NOON, "15551230000")
+    service.clock.advance(25 * 3600)
+
+    with pytest.raises(WindowClosed):
+        await service.app.send({"to": "15551230000", "type": "text", "text": {"body": "Hello"}})
+
+    assert service.graph.asked == []
+
+
+@pytest.mark.parametrize("has_guard", [True])
+@pytest.mark.parametrize(("path", "body"), GUARDED)
+async def test_the_guard_permits_messages_while_the_window_is_open(
+    service: Any, path: str, body: dict[str, object]
+) -> None:
+    await open_window(service.store, NOON, "15551230000")
+
+    answer = await service.ask("POST", path, {"to": "15551230000", **body})
+
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize(("path", "body"), GUARDED)
+async def test_without_the_guard_meta_decides_about_the_window(
+    service: Any, path: str, body: dict[str, object]
+) -> None:
+    await open_window(service.store, NOON, "15551230000")
+    service.clock.advance(25 * 3600)
+
+    answer = await service.ask("POST", path, {"to": "15551230000", **body})
+
+    assert answer.status == 200

@@ -17,6 +17,12 @@ GRAPH = {
     "type": "text",
     "text": {"body": "!"},
 }
+MARKETING = {
+    "messaging_product": "whatsapp",
+    "to": "15550001234",
+    "type": "template",
+    "template": {"name": "sale", "language": {"code": "en"}},
+}
 OWN = [
     ("POST", "/api/messages/text", TEXT, "to, text, previewUrl"),
     ("POST", "/api/groups", {"subject": "s"}, "subject, description, joinApprovalMode"),
@@ -28,6 +34,7 @@ OWN = [
 ROUTES = [
     *((method, path, body) for method, path, body, _ in OWN),
     ("POST", "/api/messages", GRAPH),
+    ("POST", "/api/marketing_messages", MARKETING),
 ]
 MARK = b"\xef\xbb\xbf"
 

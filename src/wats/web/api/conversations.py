@@ -1,20 +1,18 @@
 """The customer service window: may this customer be sent anything but a template?"""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from http import HTTPStatus
 
-from wats.clock import to_iso, to_ms
+from wats.clock import to_iso
 from wats.errors import MalformedRequest, RouteNotFound, StoreError, StoreNotConfigured
 from wats.outbound.messages import is_phone
+from wats.outbound.window import WINDOW, remaining_ms
 from wats.telemetry.contract.values import Method
 from wats.web.bodies import Body, Count, Moment
 from wats.web.exchange import Request, Response, json_response
 from wats.web.parts import Parts
 from wats.web.problems import problem
 from wats.web.routing import Operation, Posture, Route, decode_segment
-
-WINDOW = timedelta(hours=24)
-_WINDOW_MS = WINDOW // timedelta(milliseconds=1)
 
 
 class WindowView(Body, frozen=True):
@@ -49,20 +47,15 @@ async def window(parts: Parts, request: Request) -> Response:
 
 
 def window_at(now: datetime, last_inbound_at: datetime | None) -> WindowView:
-    """Return the window that a message at *last_inbound_at* opened, in its state at *now*.
-
-    It is open for less than 24 hours: when they are over to the millisecond, it is closed. A
-    message from the future, as seen by a slow clock, has just arrived.
-    """
+    """Return the window that a message at *last_inbound_at* opened, in its state at *now*."""
     if last_inbound_at is None:
         return WindowView(open=False, last_inbound_at=None, expires_at=None, remaining_ms=0)
-    age_ms = max(to_ms(now) - to_ms(last_inbound_at), 0)
-    remaining_ms = max(_WINDOW_MS - age_ms, 0)
+    remaining = remaining_ms(now, last_inbound_at)
     return WindowView(
-        open=remaining_ms > 0,
+        open=remaining > 0,
         last_inbound_at=to_iso(last_inbound_at),
         expires_at=to_iso(last_inbound_at + WINDOW),
-        remaining_ms=remaining_ms,
+        remaining_ms=remaining,
     )
 
 

@@ -20,6 +20,7 @@ from wats.errors import (
 from wats.graph.errors import ADVICE, Action, find_rule
 from wats.ids import is_safe_id
 from wats.inbound.replies import read_mark
+from wats.outbound.accept import Endpoint
 from wats.outbound.composers.describe import schemas
 from wats.outbound.messages import (
     BSUID_PATTERN,
@@ -55,7 +56,9 @@ _TEXT_SCOPE = "/messages/text"
 _LIMIT = re.compile("[1-9][0-9]?|100")
 _REPLAYED = ((b"idempotency-replayed", b"true"),)
 
-_KEY = Parameter("Idempotency-Key", "header", {"type": "string", "minLength": 1, "maxLength": 256})
+IDEMPOTENCY_KEY = Parameter(
+    "Idempotency-Key", "header", {"type": "string", "minLength": 1, "maxLength": 256}
+)
 _PAGE_SIZE = Parameter(
     "limit", "query", {"type": "integer", "minimum": 1, "maximum": 100, "default": 50}
 )
@@ -207,7 +210,7 @@ async def send_text(parts: Parts, request: Request) -> Response:
     body = await request.json_body()
     message = parse_text(body, strict=request.is_strict)
     outgoing = Outgoing(type="text", recipient=digits_of(message.to), names=TEXT_NAMES)
-    return await _send(parts, request, _TEXT_SCOPE, body, text_payload(message), outgoing)
+    return await forward(parts, request, _TEXT_SCOPE, body, text_payload(message), outgoing)
 
 
 async def send(parts: Parts, request: Request) -> Response:
@@ -216,7 +219,7 @@ async def send(parts: Parts, request: Request) -> Response:
     payload, outgoing = parse_message(
         body, groups_enabled=parts.groups_enabled, is_strict=lambda: request.is_strict
     )
-    return await _send(parts, request, SCOPE, body, payload, outgoing)
+    return await forward(parts, request, SCOPE, body, payload, outgoing)
 
 
 async def mark_read(parts: Parts, request: Request) -> Response:
@@ -232,14 +235,16 @@ async def mark_read(parts: Parts, request: Request) -> Response:
     return Response(HTTPStatus.OK, accepted.body)
 
 
-async def _send(
+async def forward(
     parts: Parts,
     request: Request,
     scope: str,
     body: bytes,
     payload: bytes,
     message: Outgoing | None,
+    endpoint: Endpoint = "messages",
 ) -> Response:
+    """Send *payload* to *endpoint* of Graph, once for each idempotency key of *request*."""
     try:
         accepted = await parts.acceptor.accept(
             payload,
@@ -247,6 +252,7 @@ async def _send(
             idempotency_key=request.header(b"idempotency-key"),
             request_body=body,
             message=message,
+            endpoint=endpoint,
         )
     except StoreNotConfigured as error:
         # Not 503: no retry will help, and to send without the promise would be a false safety.
@@ -404,7 +410,7 @@ def routes(prefix: str) -> tuple[Route, ...]:
         "Send a text message.",
         GraphAnswer,
         body=TextMessage,
-        parameters=(_KEY, PREFER),
+        parameters=(IDEMPOTENCY_KEY, PREFER),
         problems=(400, 409, 413, 501, 502, 503),
     )
     any_type = Operation(
@@ -414,7 +420,7 @@ def routes(prefix: str) -> tuple[Route, ...]:
         "Send a message of any type, in Graph's format or by a composer.",
         GraphAnswer,
         body=GraphMessage,
-        parameters=(_KEY, PREFER),
+        parameters=(IDEMPOTENCY_KEY, PREFER),
         problems=(400, 409, 413, 501, 502, 503),
         schemas=schemas(),
     )
