@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from wats import content
     from wats.config import Profile, Secrets, load_config
     from wats.errors import ConfigError, GraphError, StoreError, WatsError
-    from wats.inbound.handlers import Handler
+    from wats.inbound.handlers import Handler, RetryLater
     from wats.inbound.message_types import Message, Sender
     from wats.inbound.updates import Status, Update
     from wats.privacy import Secret
@@ -50,6 +50,7 @@ __all__ = [
     "Handler",
     "Message",
     "Profile",
+    "RetryLater",
     "Secret",
     "Secrets",
     "Sender",
@@ -81,6 +82,7 @@ _MODULES = {
     "Message": "wats.inbound.message_types",
     "OTEL_ATTR": "wats.telemetry",
     "Profile": "wats.config",
+    "RetryLater": "wats.inbound.handlers",
     "Secret": "wats.privacy",
     "Secrets": "wats.config",
     "Sender": "wats.inbound.message_types",

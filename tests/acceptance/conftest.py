@@ -250,13 +250,12 @@ async def running_gateway(
         store = SQLiteStore(str(database))
     log: list[Mapping[str, object]] = []
     async with Simulator(settings) as simulator:
-        options = {"log": log.append, **(app_options or {})}
+        options: dict[str, Any] = {"log": log.append, "secrets": example_secrets()}
         app = create_wats_service_app(
             profile=example_profile(graph_url=simulator.url, **sections),
-            secrets=example_secrets(),
             persistence=store,
             handlers=handlers,
-            **options,
+            **options | dict(app_options or {}),
         )
         async with serving(app) as url, aiohttp.ClientSession() as session:
             simulator.set_webhook(url + HOOK)

@@ -68,7 +68,21 @@ OF_TOKENS = f"{WALK}a_token_is_changed_as_it_is_shown_without_a_moment_in_which_
 OF_TELEMETRY = f"{WALK}every_command_that_is_shown_succeeds"
 FIGURES = Way.MEASURED
 
+OF_SUBSCRIBERS = "docs/test_subscribers.py::test_the_"
+
 OWNERS = [
+    Owner(
+        *("docs/subscribers.md", "yaml", "", Way.USED),
+        f"{OF_SUBSCRIBERS}subscribers_that_are_shown_are_valid",
+    ),
+    Owner(
+        *("docs/subscribers.md", "json", "", Way.COMPARED),
+        f"{OF_SUBSCRIBERS}body_that_is_shown_has_the_members_of_a_request",
+    ),
+    Owner(
+        *("docs/subscribers.md", "python", "receiver.py", Way.USED),
+        f"{OF_SUBSCRIBERS}receiver_that_is_shown_verifies_requests",
+    ),
     Owner("", "nginx", "", Way.USED, OF_PROXIES),
     Owner("", "caddyfile", "", Way.USED, OF_PROXIES),
     # `make demo` is run; the other targets are run by CI.

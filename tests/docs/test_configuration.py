@@ -20,6 +20,8 @@ def reader(tmp_path: Path) -> Reader:
 
 def keys_in(profile: object, path: str = "") -> set[str]:
     """Return the paths of the keys of a profile, with those of its sections in their place."""
+    if isinstance(profile, list) and profile and "name" in profile[0]:
+        (profile,) = profile
     if not isinstance(profile, dict) or not path.count(".") < 1 or {"env", "file"} & {*profile}:
         return {path}
     return {
@@ -47,7 +49,9 @@ def test_the_config_files_that_are_shown_have_the_keys_that_the_page_promises() 
 
     prefix = "profiles.NAME."
     known = [key for key in config_keys() if key.path.startswith(prefix)]
-    assert {prefix + each for each in required} == {key.path for key in known if key.required}
+    assert {prefix + each for each in required} == {
+        key.path for key in known if key.required and ".subscribers." not in key.path
+    }
     assert {prefix + each for each in all_keys} == {key.path for key in known} - {
         "profiles.NAME.persistence.password"
     }

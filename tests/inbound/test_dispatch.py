@@ -12,7 +12,7 @@ from wats.config import InboxConfig
 from wats.errors import StoreUnavailable
 from wats.inbound import updates
 from wats.inbound.dispatch import Dispatcher, retry_delay, retry_span
-from wats.inbound.handlers import Handlers
+from wats.inbound.handlers import Handlers, RetryLater
 from wats.inbound.receive import ordering_key_of
 from wats.inbound.updates import Update
 from wats.store import Store, receive
@@ -466,3 +466,70 @@ def test_the_span_of_the_retries_has_all_their_pauses_and_calls() -> None:
 
     assert retry_span(config) == (1 + 10 + 30) + (3 + 10 + 30)
     assert retry_span(InboxConfig(max_attempts=1)) == 0
+
+
+async def test_a_postponed_update_is_handled_later_without_losing_an_attempt(inbox: Inbox) -> None:
+    calls = 0
+
+    async def busy(update: Update) -> None:
+        nonlocal calls
+        calls += 1
+        if calls <= 2 * inbox.config.max_attempts:
+            raise RetryLater(20)
+
+    inbox.handlers.add(busy)
+    await inbox.put(1)
+
+    async with inbox.dispatching():
+        await inbox.until(lambda: inbox.counted("success") == 1)
+
+    assert (await inbox.store.depth()).total == Depth()
+    assert inbox.counted("error") == 0
+    assert inbox.logged == []
+
+
+async def test_a_conversation_waits_in_order_for_its_postponed_update(inbox: Inbox) -> None:
+    handled = []
+    has_waited = False
+
+    async def busy_once(update: Update) -> None:
+        nonlocal has_waited
+        if not has_waited:
+            has_waited = True
+            raise RetryLater(20)
+        handled.append(update.raw["number"])
+
+    inbox.handlers.add(busy_once)
+    for number in (1, 2, 3):
+        await inbox.put(number)
+
+    async with inbox.dispatching():
+        await inbox.until(lambda: len(handled) == 3)
+
+    assert handled == [1, 2, 3]
+
+
+async def test_a_handler_has_at_most_its_own_number_of_concurrent_calls(inbox: Inbox) -> None:
+    running, most = 0, 0
+
+    async def narrow(update: Update) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.01)
+        running -= 1
+
+    inbox.handlers.add(narrow, concurrency=2)
+    for number in range(8):
+        await inbox.put(number, conversation=str(number))
+
+    async with inbox.dispatching():
+        await inbox.until(lambda: inbox.counted("success") == 8)
+
+    assert most == 2
+
+
+@pytest.mark.parametrize("seconds", [-1.0, float("nan"), float("inf")])
+def test_an_update_cannot_be_postponed_to_a_time_that_does_not_exist(seconds: float) -> None:
+    with pytest.raises(ValueError, match="seconds"):
+        RetryLater(seconds)

@@ -16,11 +16,13 @@ from wats.config import (
     Secrets,
     SecretSources,
     ServiceConfig,
+    SubscriberConfig,
     WebhookConfig,
     WhatsAppConfig,
 )
 from wats.inspection.secret_search import Care, Haystack, Needle, needles
 from wats.privacy import Secret
+from wats.testing import example_secrets
 
 SECRET = "k7/Qz+9x:Wm2!Rt5&Yp8 Vb3"
 NUMBER = "482915037612945"
@@ -55,6 +57,37 @@ def keys_in(text: str, **changes: object) -> list[str]:
         bearer_tokens=(Secret("f1e2d3c4b5a69788"),),
     )
     return Haystack(text).keys_of(needles(profile(**changes), secrets))
+
+
+CRM = SubscriberConfig(
+    name="crm", url="https://crm.example.org/hooks/Zx81", secrets=(EnvRef("SHOP_CRM_SECRET"),)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("a whsec_q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQ b", "subscribers.secret"),
+        ("host crm.example.org", "subscribers.url"),
+        ("POST /hooks/Zx81", "subscribers.url"),
+        ("SHOP_CRM_SECRET=1", "the place of subscribers.secret"),
+    ],
+)
+def test_the_secrets_and_addresses_of_subscribers_are_found(text: str, key: str) -> None:
+    subscribers = {"crm": (Secret("whsec_q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQ"),)}
+    secrets = example_secrets(subscribers=subscribers)
+
+    found = Haystack(text).keys_of(needles(profile(subscribers=(CRM,)), secrets))
+
+    assert found == [key]
+
+
+def test_the_number_in_the_form_of_meta_is_found() -> None:
+    shown = WhatsAppConfig(
+        waba_id=ACCOUNT, phone_number_id=NUMBER, display_phone_number="15550009876"
+    )
+
+    assert keys_in("+1 555 000-9876", whatsapp=shown) == ["whatsapp.displayPhoneNumber"]
 
 
 def has_secret(text: str) -> bool:

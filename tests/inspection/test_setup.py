@@ -138,6 +138,19 @@ def test_a_secret_file_must_not_be_readable_by_others(desk: Desk) -> None:
     assert "access_token" in found.note
 
 
+def test_the_secret_file_of_a_subscriber_must_not_be_readable_by_others(desk: Desk) -> None:
+    secret = desk.folder / "crm"
+    secret.write_text("whsec_c29tZS1yYW5kb20tYnl0ZXMtZm9yLXRlc3Rz")
+    secret.chmod(0o604)
+    crm = {"name": "crm", "url": "https://crm.example/", "secret": {"file": "crm"}}
+    desk.write(subscribers=[crm])
+
+    found = desk.check()["permissions"]
+
+    assert found.verdict is Verdict.FAILS
+    assert "subscriber" in found.note
+
+
 def test_a_database_must_not_be_open_to_others(desk: Desk, database: Path) -> None:
     desk.database.chmod(0o640)
 

@@ -48,6 +48,7 @@ VALUES = {
     "paths": f"{_MEMBER}(,{_MEMBER}){{0,4}}|null",
     "reason": "|".join(RejectionReason),
     "seconds": _COUNT,
+    "subscriber": "[A-Za-z_][A-Za-z0-9_]{0,39}",
     "suppressed": _COUNT,
     "updateId": "[0-9a-f]{12}",
     "updates": _COUNT,

@@ -24,6 +24,7 @@ EXPRESSIONS = {
     "count": {"count"},  # in LineWriter: the number of dropped lines
     "errorName": {
         "error_name(error)",
+        "error_name(failure)",
         "failure.error",
         "line[2]",  # in LibraryLog: an error_name
         "name",  # in FailureLog: an error_name
@@ -56,6 +57,7 @@ EXPRESSIONS = {
     "paths": {"failure.paths"},
     "reason": {"reason.value"},
     "seconds": {"round(seconds)"},
+    "subscriber": {"self.config.name"},
     "suppressed": {"suppressed"},
     "updateId": {"keyed.hexdigest()"},
     "updates": {"orphaned"},

@@ -107,7 +107,7 @@ class Model:
                 each.due = self.now + retry_seconds
                 return
             case DeliveryState.PENDING:
-                each.due = each.arrived
+                each.due = self.now + retry_seconds if retry_seconds else each.arrived
                 each.attempts -= 1
                 return
             case DeliveryState.DEAD:
@@ -305,7 +305,8 @@ class InboxMachine(RuleBasedStateMachine):
             state = data.draw(st.sampled_from(ENDS))
             if delivery.is_exhausted:
                 state = DeliveryState.DEAD
-            seconds = data.draw(st.integers(1, 100))
+            first = 0 if state is DeliveryState.PENDING else 1
+            seconds = data.draw(st.integers(first, 100))
             error = "ValueError" if state in (DeliveryState.RETRY, DeliveryState.DEAD) else None
             settlements.append(Settlement(delivery, state, seconds, error))
             self.model.end(each, state, seconds)

@@ -267,6 +267,22 @@ async def test_a_released_delivery_counts_no_attempt_and_is_due_since_its_arriva
     assert [delivery.attempt for delivery in again] == [1, 1]
 
 
+async def test_a_postponed_delivery_waits_for_its_time_and_counts_no_attempt(
+    store: Store, arrival: MakeArrival, claim: Claim, clock: FakeClock
+) -> None:
+    first, second = arrival(ordering_key=5), arrival(ordering_key=5)
+    await receive(store, [first, second])
+
+    (claimed,) = await claim()
+    settled = await store.settle([Settlement(claimed, DeliveryState.PENDING, 30)])
+
+    assert settled.due == frozenset()
+    assert await claim() == []
+    clock.advance(31)
+    (again,) = await claim()
+    assert (again.payload, again.attempt) == (first.payload, 1)
+
+
 async def test_a_released_retry_keeps_its_earlier_attempts(
     store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
 ) -> None:

@@ -29,6 +29,7 @@ from wats.config.profile import (
 )
 from wats.config.secret_sources import EnvRef, FileRef, Secrets, SecretSource, SecretSources
 from wats.config.secrets import database_of, resolve_secrets
+from wats.config.subscribers import SubscriberConfig
 from wats.errors import ConfigError, ConfigIssue
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "SecretSources",
     "Secrets",
     "ServiceConfig",
+    "SubscriberConfig",
     "TelemetryConfig",
     "WebhookConfig",
     "WhatsAppConfig",

@@ -1,5 +1,6 @@
 """The rules for values of the config file, and the properties of its keys. No I/O."""
 
+import base64
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
@@ -158,7 +159,8 @@ def _accept_webhook_path(value: object) -> str | None:
     return str(value) if path is not None and _PLAIN_PATH.fullmatch(str(value)) else None
 
 
-def _split_url(value: object) -> SplitResult | None:
+def split_url(value: object) -> SplitResult | None:
+    """Return the parts of *value* if it is a URL in visible ASCII."""
     # `urlsplit` silently drops line breaks and tabs, hence the pattern before it.
     if not isinstance(value, str) or not _URL.fullmatch(value) or "\\" in value:
         return None
@@ -177,7 +179,8 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _is_host(host: str) -> bool:
+def is_host(host: str) -> bool:
+    """Return whether *host* is a name or an address, IPv6 without brackets."""
     if ":" not in host:
         return _HOST.fullmatch(host) is not None
     try:
@@ -190,17 +193,17 @@ def _accept_public_database_url(value: object) -> str | None:
     url = database_url.accept(value)
     if not isinstance(url, str) or url.startswith("sqlite:"):
         return url if isinstance(url, str) else None
-    parts = _split_url(url)
+    parts = split_url(url)
     # libpq takes a password as a parameter too.
     is_public = parts is not None and parts.password is None and "password" not in parts.query
     return url if is_public else None
 
 
 def _accept_web_url(value: object) -> str | None:
-    parts = _split_url(value)
+    parts = split_url(value)
     if parts is None or parts.scheme not in {"http", "https"} or "@" in parts.netloc:
         return None
-    if not _is_host(parts.hostname or "") or "?" in str(value) or "#" in str(value):
+    if not is_host(parts.hostname or "") or "?" in str(value) or "#" in str(value):
         return None
     return str(value).rstrip("/")
 
@@ -230,6 +233,14 @@ def _accept_bearer_token(value: object) -> str | None:
     return value if is_long_enough and len(set(value)) >= MIN_BEARER_ALPHABET else None
 
 
+def _accept_webhook_secret(value: object) -> str | None:
+    try:
+        key = base64.b64decode(str(value).removeprefix("whsec_"), validate=True)
+    except ValueError:
+        return None
+    return str(value) if str(value).startswith("whsec_") and 24 <= len(key) <= 64 else None
+
+
 version = whole(1, 1)
 flag = Check("true or false", _accept_bool)
 name = printable(128, "a name of at most 128 printable characters")
@@ -253,6 +264,7 @@ public_database_url = Check(
 password = printable(1024, "a password of at most 1024 printable characters")
 account_id = Check("an id of at most 256 printable characters", _accept_account_id)
 phone_number_id = Check("an id of 1 to 32 digits", _accept_phone_number_id)
+display_phone_number = text("[0-9]{1,20}", "1 to 20 digits, in quotes")
 absolute_path = Check(
     "a path such as '/api' in visible ASCII, without '\\', '?', '#', ':', '*', '{', '}', "
     "empty segments, dot segments or encoded slashes",
@@ -278,4 +290,5 @@ bearer_token = Check(
     f"least {MIN_BEARER_ALPHABET} different characters; 'wats token' generates one",
     _accept_bearer_token,
 )
+webhook_secret = Check("'whsec_' and 24 to 64 bytes in base64", _accept_webhook_secret)
 verify_token = printable(512, "at most 512 printable characters")

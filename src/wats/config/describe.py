@@ -27,11 +27,17 @@ def redact(profile: ProfileSource) -> dict[str, Any]:
 
 def _section(section: Section, profile: ProfileSource) -> object:
     held = getattr(profile, section.attribute, None)
+    if section.repeats:
+        return [_shown(section, each, each) for each in held or ()]
     if section.word is not None and held == section.word_means:
         return section.word
+    return _shown(section, held, profile.secrets)
+
+
+def _shown(section: Section, held: object, secrets: object) -> dict[str, object]:
     shown = {}
     for key in section.keys:
-        value = _key(key, profile.secrets if key.spec.secret else held)
+        value = _key(key, secrets if key.spec.secret else held)
         if value not in (None, []):
             shown[key.name] = value
     return shown
@@ -44,7 +50,7 @@ def _key(key: Key, holder: object) -> object:
         return places[0] if len(places) == 1 else places
     if isinstance(value, tuple):
         return list(value)
-    return REDACTED if key.spec.shy else value
+    return REDACTED if key.spec.shy and value is not None else value
 
 
 def _place(source: SecretSource) -> dict[str, str]:

@@ -21,6 +21,7 @@ from wats.config.profile import (
     WhatsAppConfig,
 )
 from wats.config.secret_sources import SecretSources
+from wats.config.subscribers import CODE, SubscriberConfig
 from wats.errors import ConfigError, ConfigIssue
 
 
@@ -50,7 +51,8 @@ class Key:
 class Section:
     """One key that holds a section, and the dataclass of its attributes.
 
-    A section with a `word` may be replaced by that word, and is then `word_means`.
+    A section with a `word` may be replaced by that word, and is then `word_means`. The value of a
+    section that `repeats` is a list of sections; its secrets are kept in it.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Section:
     keys: tuple[Key, ...] = field(default=())
     word: str | None = None
     word_means: object = None
+    repeats: bool = False
 
     @property
     def attribute(self) -> str:
@@ -67,8 +70,8 @@ class Section:
 
     @property
     def required(self) -> bool:
-        """Whether the section has a key without a default."""
-        return any(key.required for key in self.keys)
+        """Whether the section has a key without a default, and cannot be an empty list."""
+        return not self.repeats and any(key.required for key in self.keys)
 
     @property
     def expects(self) -> str:
@@ -124,6 +127,13 @@ PROFILE: Final[tuple[Section | Key, ...]] = (
     _section("groups", GroupsConfig),
     _section("telemetry", TelemetryConfig),
     *_keys(Profile),
+    Section(
+        name="subscribers",
+        code=CODE,
+        holds=SubscriberConfig,
+        keys=tuple(_keys(SubscriberConfig)),
+        repeats=True,
+    ),
     _section("inbox", InboxConfig),
     _section("messages", MessagesConfig),
 )

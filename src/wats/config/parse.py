@@ -7,8 +7,15 @@ from typing import Any, Final
 
 from wats.config.checks import is_plain_beyond_loopback
 from wats.config.fields import FILE, PROFILE, Key, Section, step, unknown_key
-from wats.config.profile import Config, GraphConfig, PersistenceConfig, ProfileSource
+from wats.config.profile import (
+    Config,
+    GraphConfig,
+    InboxConfig,
+    PersistenceConfig,
+    ProfileSource,
+)
 from wats.config.secret_sources import SecretSources
+from wats.config.subscribers import CODE, DEFAULT_TIMEOUT_SECONDS, needs_https
 from wats.errors import ConfigError, ConfigIssue
 
 MAX_ITEMS: Final = 32
@@ -65,6 +72,7 @@ class _Reader:
         if graph["connect_seconds"] >= graph["timeout_seconds"]:
             expects = "less than 'timeoutSeconds'"
             self._refuse("invalid_graph", f"{path}.graph.connectSeconds", expects)
+        self._check_subscribers(found, path)
         return found
 
     def _entries(
@@ -86,7 +94,8 @@ class _Reader:
                 self.issues.append(ConfigIssue(entry.code, path, reason))
             return _ABSENT
         if isinstance(entry, Section):
-            return self._section(entry, value, path)
+            read = self._sections if entry.repeats else self._section
+            return read(entry, value, path)
         if isinstance(value, list) and entry.spec.repeats:
             return self._items(entry, value, path)
         found = self._value(entry, value, path)
@@ -100,6 +109,12 @@ class _Reader:
             self._refuse(section.code, path, section.expects)
             return _ABSENT
         return self._entries(value, section.keys, path)
+
+    def _sections(self, section: Section, value: object, path: str) -> object:
+        if not isinstance(value, list) or len(value) > MAX_ITEMS:
+            self._refuse(section.code, path, f"a list of at most {MAX_ITEMS} items")
+            return _ABSENT
+        return [self._section(section, each, f"{path}[{i}]") for i, each in enumerate(value)]
 
     def _items(self, key: Key, values: list[object], path: str) -> object:
         least = 1 if key.required else 0
@@ -138,6 +153,27 @@ class _Reader:
             expects = "false without a database, which records the windows"
             self._refuse("invalid_messages", f"{path}.messages.windowGuard", expects)
 
+    def _check_subscribers(self, found: dict[str, Any], path: str) -> None:
+        limit = found.get("inbox", {}).get(
+            "handler_timeout_seconds", InboxConfig().handler_timeout_seconds
+        )
+        names: set[str] = set()
+        for i, each in enumerate(found.get("subscribers", ())):
+            if each is _ABSENT:
+                continue
+            place = f"{path}.subscribers[{i}]"
+            if each.get("name") in names:
+                self._refuse(
+                    CODE, f"{place}.name", "another name than that of each other subscriber"
+                )
+            names.add(each.get("name", ""))
+            if needs_https(each.get("url", "https:")) and not each.get("allow_private_network"):
+                expects = "an https URL, unless allowPrivateNetwork is true"
+                self._refuse(CODE, f"{place}.url", expects)
+            if each.get("timeout_seconds", DEFAULT_TIMEOUT_SECONDS) >= limit:
+                expects = "less than 'inbox.handlerTimeoutSeconds'"
+                self._refuse(CODE, f"{place}.timeoutSeconds", expects)
+
     def _refuse(self, code: str, path: str, expects: str) -> None:
         self.issues.append(ConfigIssue(code, path, f"Must be {expects}."))
 
@@ -152,6 +188,8 @@ def _build_profile(name: str, found: dict[str, Any]) -> ProfileSource:
     secrets: dict[str, Any] = {}
     for entry in PROFILE:
         value = found.get(entry.attribute, _ABSENT)
+        if isinstance(entry, Section) and isinstance(value, list) and entry.holds:
+            value = tuple(entry.holds(**each) for each in value)
         if isinstance(entry, Section) and isinstance(value, dict):
             attributes = {key.attribute for key in entry.keys if key.spec.secret}
             secrets |= {key: value[key] for key in attributes & value.keys()}

@@ -11,6 +11,7 @@ from typing import Literal
 from wats.config import checks
 from wats.config.checks import Check, key
 from wats.config.secret_sources import SecretSource, SecretSources, accept_source
+from wats.config.subscribers import SubscriberConfig
 
 MIB = 1_048_576
 
@@ -117,6 +118,15 @@ class WhatsAppConfig:
             "The id of the business phone number, not the number itself.",
             shy=True,
         )
+    )
+    display_phone_number: str | None = field(
+        default=None,
+        metadata=key(
+            checks.display_phone_number,
+            "invalid_whatsapp",
+            "The number as Meta's webhooks have it, for subscribers with the format `meta`.",
+            shy=True,
+        ),
     )
 
 
@@ -393,6 +403,7 @@ class Profile:
             repeats=True,
         ),
     )
+    subscribers: tuple[SubscriberConfig, ...] = ()
     inbox: InboxConfig = field(default_factory=InboxConfig)
     messages: MessagesConfig = field(default_factory=MessagesConfig)
 

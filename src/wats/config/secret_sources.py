@@ -40,13 +40,11 @@ def accept_source(value: object) -> SecretSource | None:
     return None
 
 
-_SOURCE = Check("{env: NAME} or {file: PATH}", accept_source)
+SOURCE = Check("{env: NAME} or {file: PATH}", accept_source)
 
 
 def _secret(section: str, name: str, value: Check, meaning: str, **more: Any) -> Mapping[str, Spec]:
-    return key(
-        _SOURCE, "invalid_env_ref", meaning, section=section, name=name, secret=value, **more
-    )
+    return key(SOURCE, "invalid_env_ref", meaning, section=section, name=name, secret=value, **more)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +120,8 @@ class Secrets:
     database_password: tuple[Secret, ...] = ()
     database_url: Secret | None = None
     """The database, if the profile names only the source of its URL."""
+    subscribers: Mapping[str, tuple[Secret, ...]] = field(default_factory=dict)
+    """The secrets of each subscriber, by name."""
 
     def __post_init__(self) -> None:
         """Apply the rules of the config file to values from code."""
@@ -142,3 +142,6 @@ class Secrets:
             else:
                 for i, secret in enumerate(held):
                     yield f"{attribute.name}[{i}]", secret, rule
+        for name, secrets in self.subscribers.items():
+            for secret in secrets:
+                yield f"subscribers[{name}]", secret, checks.bearer_token

@@ -1,13 +1,13 @@
 """Secrets are read from the sources that a profile names. Reads the named files only."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from wats.config import checks
 from wats.config.checks import Check
-from wats.config.fields import PROFILE, Section, attempt, step, variable
+from wats.config.fields import PROFILE, Key, attempt, step, variable
 from wats.config.files import read_text
 from wats.config.profile import Profile, ProfileSource
 from wats.config.secret_sources import EnvRef, FileRef, Secrets, SecretSource
@@ -28,20 +28,28 @@ def resolve_secrets(
     """
     issues: list[ConfigIssue] = []
     found: dict[str, tuple[Secret, ...]] = {}
-    for path, attribute, rule in _secret_keys(step("$.profiles", profile.name)):
-        sources: tuple[SecretSource, ...] = getattr(profile.secrets, attribute)
+
+    def read_all(sources: Sequence[SecretSource], path: str, rule: Check) -> tuple[Secret, ...]:
         places = [path] if len(sources) == 1 else [f"{path}[{i}]" for i in range(len(sources))]
         readings = [
             attempt(partial(_secret, source, rule, place, variables, directory), issues)
             for source, place in zip(sources, places, strict=True)
         ]
-        found[attribute] = tuple(secret for secret in readings if secret is not None)
+        return tuple(secret for secret in readings if secret is not None)
+
+    for path, attribute, rule in _secret_keys(step("$.profiles", profile.name)):
+        found[attribute] = read_all(getattr(profile.secrets, attribute), path, rule)
     url = profile.persistence.url
     database_url = None
     if isinstance(url, EnvRef | FileRef):
         place = f"{step('$.profiles', profile.name)}.persistence.url"
         read = partial(_secret, url, checks.database_url, place, variables, directory)
         database_url = attempt(read, issues)
+    subscribers = {}
+    for i, each in enumerate(profile.subscribers):
+        place = f"{step('$.profiles', profile.name)}.subscribers[{i}].secret"
+        rule = checks.webhook_secret if each.format == "update" else checks.bearer_token
+        subscribers[each.name] = read_all(each.secrets, place, rule)
     if issues:
         raise ConfigError(issues)
     return Secrets(
@@ -52,6 +60,7 @@ def resolve_secrets(
         telemetry_tokens=found["telemetry_tokens"],
         database_password=found["database_password"],
         database_url=database_url,
+        subscribers=subscribers,
     )
 
 
@@ -66,7 +75,9 @@ def database_of(profile: Profile, secrets: Secrets) -> tuple[str | None, str | N
 
 def _secret_keys(path: str) -> Iterator[tuple[str, str, Check]]:
     for section in PROFILE:
-        for key in section.keys if isinstance(section, Section) else ():
+        if isinstance(section, Key) or section.repeats:
+            continue
+        for key in section.keys:
             if key.spec.secret is not None:
                 yield f"{path}.{section.name}.{key.name}", key.attribute, key.spec.secret
 

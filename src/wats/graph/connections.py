@@ -1,4 +1,4 @@
-"""Connections to Graph that fail a response which never begins."""
+"""Connections to Graph and subscribers that fail a response which never begins."""
 
 import asyncio
 from functools import partial
@@ -33,9 +33,19 @@ class _Protocol(ResponseHandler):
                 self.transport.abort()
 
 
-def connector(*, limit: int, keep_alive_seconds: float) -> aiohttp.TCPConnector:
-    """Return a pool of at most *limit* connections, each kept idle for *keep_alive_seconds*."""
-    pool = aiohttp.TCPConnector(limit=limit, keepalive_timeout=keep_alive_seconds)
+def connector(
+    *,
+    limit: int,
+    keep_alive_seconds: float,
+    socket_factory: aiohttp.SocketFactoryType | None = None,
+) -> aiohttp.TCPConnector:
+    """Return a pool of at most *limit* connections, each kept idle for *keep_alive_seconds*.
+
+    *socket_factory* makes the socket for an address, or raises an `OSError` to refuse the address.
+    """
+    pool = aiohttp.TCPConnector(
+        limit=limit, keepalive_timeout=keep_alive_seconds, socket_factory=socket_factory
+    )
     # aiohttp has no public setting for the protocol; the test of a flood fails if this changes.
     pool._factory = partial(_protocol, asyncio.get_running_loop())
     return pool

@@ -19,7 +19,7 @@ from typing_extensions import override
 from wats.clock import Now, utc_now
 from wats.config import InboxConfig
 from wats.inbound import updates
-from wats.inbound.handlers import HandlerCall, HandlerCalls, Handlers, refuse_reply
+from wats.inbound.handlers import HandlerCall, HandlerCalls, Handlers, RetryLater, refuse_reply
 from wats.inbound.updates import Update
 from wats.log import Log
 from wats.sends import SendReply
@@ -39,6 +39,8 @@ FIRST_RETRY_SECONDS = 1.0
 RETRY_FACTOR = 3.0
 LONGEST_RETRY_SECONDS = 3600.0
 POLL_SECONDS = 0.5
+SHORTEST_PAUSE_SECONDS = 0.1
+"""The shortest pause of a postponed delivery: calls without a pause would keep the store busy."""
 
 
 def retry_delay(attempt: int, jitter: float) -> float:
@@ -119,6 +121,9 @@ class DeliveryCall(HandlerCall):
     def handled(self, failure: BaseException | None) -> None:
         if failure is None:
             self.settlement = Settlement(self.delivery, _DONE)
+        elif isinstance(failure, RetryLater):
+            seconds = min(max(failure.seconds, SHORTEST_PAUSE_SECONDS), LONGEST_RETRY_SECONDS)
+            self.settlement = Settlement(self.delivery, DeliveryState.PENDING, seconds)
         else:
             self._fail(error_name(failure))
         self._on_end(self)
@@ -203,7 +208,7 @@ class Dispatcher(Slots):
                 trouble=self._record_trouble,
                 replaced=self._log_replaced,
             ),
-            concurrency=self._config.concurrency,
+            concurrency=self._handlers.concurrency(name) or self._config.concurrency,
             poll_seconds=POLL_SECONDS,
             renew_seconds=self._config.lease_seconds / 3,
         )

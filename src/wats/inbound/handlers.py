@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Iterable
 from time import perf_counter
 from typing import Final, TypeAlias
@@ -32,6 +33,24 @@ another effect that must not happen twice records `update.key`, which is the sam
 """
 
 
+class RetryLater(Exception):
+    """Raised by a handler that cannot handle an update now: it is called again after *seconds*.
+
+    The attempt is not counted and not logged as a failure, so it brings no dead letter nearer.
+    Later updates of the same conversation wait. The longest pause is an hour.
+
+    Raises:
+        ValueError: *seconds* is negative or not finite.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        if not 0 <= seconds < math.inf:
+            msg = "The seconds of a pause must be finite and at least 0."
+            raise ValueError(msg)
+        super().__init__()
+        self.seconds = seconds
+
+
 async def refuse_reply(_: Reply) -> Sent:
     """Refuse to send, in place of a service.
 
@@ -50,6 +69,7 @@ class Handlers:
 
     def __init__(self) -> None:
         self._handlers: dict[str, tuple[Handler, int]] = {}
+        self._concurrency: dict[str, int | None] = {}
         self._consumers: dict[UpdateKind, tuple[str, ...]] = dict.fromkeys(UpdateKind, ())
         self._frozen = False
 
@@ -59,9 +79,16 @@ class Handlers:
         return tuple(self._handlers)
 
     def add(
-        self, handler: Handler, kinds: Iterable[UpdateKind] = UpdateKind, name: str | None = None
+        self,
+        handler: Handler,
+        kinds: Iterable[UpdateKind] = UpdateKind,
+        name: str | None = None,
+        *,
+        concurrency: int | None = None,
     ) -> None:
         """Add *handler* for updates of *kinds*, by default of all kinds.
+
+        It has at most *concurrency* concurrent calls, by default as many as the config permits.
 
         The name, by default `module:qualified_name`, is stored with every delivery of the handler,
         so rename a handler only when its inbox is empty.
@@ -82,6 +109,7 @@ class Handlers:
         if name in self._handlers:
             raise _refusal(name, "another handler has this name; name one explicitly.")
         self._handlers[name] = handler, len(self._handlers)
+        self._concurrency[name] = concurrency
         for kind in set(kinds):
             self._consumers[kind] += (name,)
 
@@ -92,6 +120,10 @@ class Handlers:
     def consumers(self, kind: UpdateKind) -> tuple[str, ...]:
         """Return the names of the handlers that get updates of *kind*."""
         return self._consumers[kind]
+
+    def concurrency(self, name: str) -> int | None:
+        """Return the number of concurrent calls of the handler *name*, if it has one of its own."""
+        return self._concurrency[name]
 
     def __getitem__(self, name: str) -> tuple[Handler, int]:
         """Return the handler *name*, and its index in `names`, which telemetry uses."""
@@ -218,8 +250,9 @@ class HandlerCall(Call):
         outcome = _SUCCESS
         if failure is not None:
             outcome = Outcome.ERROR
-            self.telemetry.errors.record(failure)
-            self.failures.report(self.name, self.handler, self.kind, failure)
+            if not isinstance(failure, RetryLater):
+                self.telemetry.errors.record(failure)
+                self.failures.report(self.name, self.handler, self.kind, failure)
         record, seconds = self.telemetry.webhooks.dispatched, perf_counter() - self.began
         if self.span is None:
             record(self.place, self.kind, outcome, seconds)

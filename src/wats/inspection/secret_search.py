@@ -8,7 +8,15 @@ from enum import Enum
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
-from wats.config import EnvRef, ProfileSource, Secrets, SecretSources, database_of
+from wats.config import (
+    EnvRef,
+    ProfileSource,
+    Secrets,
+    SecretSource,
+    SecretSources,
+    SubscriberConfig,
+    database_of,
+)
 from wats.privacy import Secret
 from wats.web.parts import HOOK_LABEL
 
@@ -54,7 +62,10 @@ def needles(profile: ProfileSource, secrets: Secrets) -> list[Needle]:
     for key, number in {
         "whatsapp.wabaId": whatsapp.waba_id,
         "whatsapp.phoneNumberId": whatsapp.phone_number_id,
+        "whatsapp.displayPhoneNumber": whatsapp.display_phone_number,
     }.items():
+        if number is None:
+            continue
         care = Care.NUMBER if number.isdecimal() else Care.NAME
         found.append(Needle(key, Secret(number), care))
     names = {
@@ -70,7 +81,19 @@ def needles(profile: ProfileSource, secrets: Secrets) -> list[Needle]:
         if password:
             found.append(Needle("persistence.url", Secret(unquote(password)), Care.SECRET))
     found += [Needle(k, Secret(name), Care.NAME) for k, name in names.items() if name not in PUBLIC]
+    found += [each for one in profile.subscribers for each in _of_subscriber(one, secrets)]
     return found
+
+
+def _of_subscriber(subscriber: SubscriberConfig, secrets: Secrets) -> Iterator[Needle]:
+    for secret in secrets.subscribers.get(subscriber.name, ()):
+        yield Needle("subscribers.secret", secret, Care.SECRET)
+    for source in subscriber.secrets:
+        yield _place_of("subscribers.secret", source)
+    url = urlsplit(subscriber.url)
+    for part in (url.hostname or "", url.path.strip("/"), url.query):
+        if part and part not in PUBLIC:
+            yield Needle("subscribers.url", Secret(part), Care.NAME)
 
 
 def _secrets(secrets: Secrets) -> Iterator[Needle]:
@@ -83,8 +106,12 @@ def _secrets(secrets: Secrets) -> Iterator[Needle]:
 def _sources(sources: SecretSources) -> Iterator[Needle]:
     for key, attribute in _keys():
         for source in getattr(sources, attribute):
-            place = source.name if isinstance(source, EnvRef) else source.path
-            yield Needle(f"the place of {key}", Secret(place), Care.NAME)
+            yield _place_of(key, source)
+
+
+def _place_of(key: str, source: SecretSource) -> Needle:
+    place = source.name if isinstance(source, EnvRef) else source.path
+    return Needle(f"the place of {key}", Secret(place), Care.NAME)
 
 
 def _keys() -> Iterator[tuple[str, str]]:

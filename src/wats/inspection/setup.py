@@ -150,6 +150,10 @@ def _secret_files(source: Source, profile: ProfileSource) -> Iterator[tuple[str,
         for each in getattr(profile.secrets, attribute):
             if isinstance(each, FileRef):
                 yield f"the secret {attribute!r}", source.config.parent / each.path
+    for subscriber in profile.subscribers:
+        for each in subscriber.secrets:
+            if isinstance(each, FileRef):
+                yield f"the subscriber {subscriber.name!r}", source.config.parent / each.path
 
 
 def _is_for_all(path: Path) -> bool:

@@ -3,12 +3,14 @@
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 import aiohttp
 
 from wats.clock import Now, to_iso, utc_now
 from wats.config import Profile, Secrets
+from wats.errors import ConfigError, ConfigIssue
 from wats.graph.configured import graph_client
 from wats.graph.errors import ERROR_NAMES
 from wats.inbound.dispatch import Dispatcher, retry_span
@@ -21,11 +23,20 @@ from wats.outbound.accept import Acceptor
 from wats.outbound.sender import MessageSender
 from wats.outbound.window import WindowGuard
 from wats.service.app import WatsApp
-from wats.service.components import DRAIN_SECONDS, Component, Inbound, Outbound, Storage
+from wats.service.components import (
+    DRAIN_SECONDS,
+    Component,
+    Inbound,
+    Outbound,
+    Storage,
+    Subscribers,
+)
 from wats.service.upkeep import CHECKPOINT_EVERY_SECONDS, Upkeep
 from wats.store import Store
+from wats.subscribers.requests import make_requests
+from wats.subscribers.subscriber import Subscriber
 from wats.telemetry import Telemetry, TelemetrySink
-from wats.telemetry.contract.values import FamilySet
+from wats.telemetry.contract.values import FamilySet, UpdateKind
 from wats.telemetry.metrics.shared_memory import Board
 from wats.web.app import Web, route_labels
 from wats.web.auth import Gate
@@ -77,7 +88,8 @@ def create_wats_service_app(
         drain_seconds: How long running handlers may take to finish when the service stops.
 
     Raises:
-        ConfigError: A handler cannot be imported or is named twice, or the sink lacks a method.
+        ConfigError: A handler cannot be imported or is named twice, the sink lacks a method, or a
+            subscriber has no usable secret or no store.
     """
     groups_enabled = profile.groups.enabled if enable_group_routes is None else enable_group_routes
     write = _stamped(log, now)
@@ -96,6 +108,7 @@ def create_wats_service_app(
     )
     common = _BuilderArguments(profile, secrets, persistence, telemetry, write, now)
     registered = _registered(handlers, profile)
+    subscribers = _subscribers(common, registered)
     outbound = _outbound(common, graph_session)
     sender = MessageSender(
         outbound.acceptor,
@@ -108,7 +121,8 @@ def create_wats_service_app(
     # Stopped in the opposite order: handlers that finish may still need the store and Graph.
     components: list[Component] = [outbound]
     if persistence is not None:
-        components += [Storage(persistence, telemetry, board is None), inbound]
+        storage = Storage(persistence, telemetry, board is None)
+        components += [Subscribers(subscribers), storage, inbound]
         components.append(_upkeep(common, persistence, row == 0, checkpoint_seconds))
     life = Life()
     web = _web(common, table, outbound, inbound, life, groups_enabled=groups_enabled)
@@ -148,6 +162,26 @@ def _registered(handlers: Iterable[Handler], profile: Profile) -> Handlers:
     for reference in profile.handlers:
         registered.add(import_handler(reference), name=reference)
     return registered
+
+
+def _subscribers(common: _BuilderArguments, registered: Handlers) -> Sequence[Subscriber]:
+    """Register a handler for each subscriber."""
+    profile, store = common.profile, common.store
+    subscribers: list[Subscriber] = []
+    if not profile.subscribers:
+        return subscribers
+    if store is None:
+        reason = "Needs a database: set persistence.url."
+        raise ConfigError([ConfigIssue("invalid_subscribers", "subscribers", reason)])
+    for config in profile.subscribers:
+        secrets = common.secrets.subscribers.get(config.name, ())
+        make = make_requests(config, secrets, profile.whatsapp.display_phone_number or "")
+        pause = partial(store.pause, config.name, is_paused=True)
+        subscriber = Subscriber(config, make, log=common.log, now=common.now, pause=pause)
+        kinds = [UpdateKind(kind) for kind in config.kinds] or UpdateKind
+        registered.add(subscriber, kinds, config.name, concurrency=config.concurrency)
+        subscribers.append(subscriber)
+    return subscribers
 
 
 def _outbound(common: _BuilderArguments, session: aiohttp.ClientSession | None) -> Outbound:

@@ -1,6 +1,7 @@
 """The components of a service that run from its start to its stop."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -10,6 +11,7 @@ from wats.inbound.dispatch import Dispatcher
 from wats.inbound.receive import Receiver
 from wats.outbound.accept import Acceptor
 from wats.store import Store
+from wats.subscribers.subscriber import Subscriber
 from wats.telemetry import Telemetry
 
 DRAIN_SECONDS: Final = 10.0
@@ -74,6 +76,23 @@ class Storage:
                 await self.store.close()
         except (TimeoutError, StoreError) as error:
             self.telemetry.errors.record(error)
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribers:
+    """The connections to the subscribers, open while updates are dispatched."""
+
+    subscribers: Sequence[Subscriber]
+
+    async def start(self) -> None:
+        """Make the pools of connections."""
+        for each in self.subscribers:
+            await each.start()
+
+    async def stop(self) -> None:
+        """Close all connections."""
+        for each in self.subscribers:
+            await each.stop()
 
 
 @dataclass(frozen=True, slots=True)

@@ -165,8 +165,8 @@ class Received(msgspec.Struct, frozen=True, gc=False):
 class Settlement(msgspec.Struct, frozen=True, gc=False):
     """How the lease of one delivery ended.
 
-    `state` is `DONE`, `DEAD`, `RETRY` (due again after `retry_seconds`) or `PENDING`. `PENDING`
-    releases a delivery without a call, and its attempt is not counted.
+    `state` is `DONE`, `DEAD`, `RETRY` or `PENDING`. The last two are due again after
+    `retry_seconds`; the attempt of a `PENDING` delivery is not counted.
     """
 
     delivery: Delivery

@@ -108,7 +108,10 @@ WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
 
 _RELEASE = """
 UPDATE wats_deliveries
-SET lease = NULL, due_at = arrived_at, is_final = id = ANY($4::bigint[]),
+SET lease = NULL, is_final = id = ANY($4::bigint[]),
+    due_at = coalesce(
+        (SELECT wats_now()) + ($5::bigint[])[array_position($3::bigint[], id)], arrived_at
+    ),
     attempts = CASE WHEN id = ANY($4::bigint[]) THEN attempts ELSE attempts - 1 END
 WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
 """
@@ -354,7 +357,7 @@ class _Settling:
 
     async def _retry(self, group: Sequence[Settlement]) -> None:
         if group:
-            pauses = [max(0, round(each.retry_seconds * 1000)) for each in group]
+            pauses = [_pause_of(each) for each in group]
             errors = [clean_or_none(each.error) for each in group]
             await self._connection.execute(_RETRY, *self._key, _ids(group), pauses, errors)
             self._changes.add(*self._key, leased=-len(group), retry=len(group))
@@ -363,12 +366,13 @@ class _Settling:
     async def _release(self, group: Sequence[Settlement]) -> None:
         if group:
             exhausted = _ids([each for each in group if each.delivery.is_exhausted])
-            await self._connection.execute(_RELEASE, *self._key, _ids(group), exhausted)
+            pauses = [_pause_of(each) or None for each in group]
+            await self._connection.execute(_RELEASE, *self._key, _ids(group), exhausted, pauses)
             new = sum(
                 each.delivery.attempt == 1 and not each.delivery.is_exhausted for each in group
             )
             self._changes.add(*self._key, leased=-len(group), pending=new, retry=len(group) - new)
-            self.is_due = True
+            self.is_due |= None in pauses
 
     async def _end(self, ended: Sequence[asyncpg.Record]) -> None:
         """Delete the *ended* heads, and promote the first follower of each."""
@@ -377,6 +381,10 @@ class _Settling:
         if followed:
             await self._connection.execute(PROMOTE, *self._key, followed)
             self.is_due = True
+
+
+def _pause_of(settlement: Settlement) -> int:
+    return max(0, round(settlement.retry_seconds * 1000))
 
 
 def _ids(group: Sequence[Settlement]) -> list[int]:

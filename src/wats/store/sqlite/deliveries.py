@@ -115,7 +115,7 @@ UPDATE wats_deliveries SET lease = NULL, due_at = ?, error = ? WHERE id = ? AND 
 """
 
 _RELEASE = """
-UPDATE wats_deliveries SET lease = NULL, due_at = arrived_at, attempts = attempts - 1
+UPDATE wats_deliveries SET lease = NULL, due_at = coalesce(?, arrived_at), attempts = attempts - 1
 WHERE id = ? AND lease = ?
 """
 
@@ -349,16 +349,21 @@ def _settle_other(writer: Writer, settlement: Settlement) -> set[str]:
             if change(writer, _BURY, [values]):
                 return _delete_held(writer, [delivery])[1]
         case DeliveryState.RETRY:
-            due_at = writer.clock() + round(settlement.retry_seconds * 1000)
-            if _put_back(writer, _RETRY, delivery, due_at, settlement.error):
+            retry = _due_at(writer, settlement), settlement.error
+            if _put_back(writer, _RETRY, delivery, *retry):
                 writer.count(delivery.consumer, DeliveryState.RETRY, 1)
         case DeliveryState.PENDING:
-            if _put_back(writer, _RELEASE, delivery):
+            due_at = _due_at(writer, settlement) if settlement.retry_seconds else None
+            if _put_back(writer, _RELEASE, delivery, due_at):
                 writer.count(delivery.consumer, unleased(delivery.attempt - 1), 1)
-                return {delivery.consumer}
+                return {delivery.consumer} if due_at is None else set()
         case _:
             pass
     return set()
+
+
+def _due_at(writer: Writer, settlement: Settlement) -> int:
+    return writer.clock() + round(settlement.retry_seconds * 1000)
 
 
 def _delete_held(

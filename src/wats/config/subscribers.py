@@ -1,0 +1,175 @@
+"""The section of a subscriber: an HTTP endpoint that receives updates. No I/O."""
+
+import ipaddress
+import re
+from dataclasses import dataclass, field
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+from wats.config import checks
+from wats.config.checks import Check, key
+from wats.config.secret_sources import SOURCE, SecretSource
+
+CODE: Final = "invalid_subscribers"
+DEFAULT_TIMEOUT_SECONDS: Final = 15.0
+
+KINDS: Final = (
+    "message",
+    "status",
+    "account",
+    "unknown",
+    "callConnect",
+    "callTerminate",
+    "callStatus",
+    "groupLifecycle",
+    "groupParticipants",
+    "groupSettings",
+    "groupStatus",
+    "userPreferences",
+    "system",
+    "chatOpened",
+    "paymentStatus",
+    "error",
+    "userAction",
+    "userIdUpdate",
+    "template",
+    "history",
+    "messageEcho",
+    "appStateSync",
+    "flow",
+    "automaticEvent",
+    "standby",
+    "handover",
+)
+"""The kinds of updates; a test compares them with `UpdateKind`, which is of another package."""
+
+_NUMERIC_LABEL: Final = re.compile(r"0[xX][0-9a-fA-F]*|[0-9]+")
+
+
+def _accept_kind(value: object) -> object:
+    return value if isinstance(value, str) and value in KINDS else None
+
+
+def _accept_url(value: object) -> str | None:
+    parts = checks.split_url(value)
+    if parts is None or parts.scheme not in {"http", "https"} or "@" in parts.netloc:
+        return None
+    host = parts.hostname or ""
+    is_usable = checks.is_host(host) and "#" not in str(value) and not _is_odd_address(host)
+    return str(value) if is_usable else None
+
+
+def _is_odd_address(host: str) -> bool:
+    """Return whether *host* is an IPv4 address in another form, such as `2130706433` or `0x7f.1`.
+
+    Such hosts are written only to hide an address.
+    """
+    last = host.removesuffix(".").rpartition(".")[2]
+    if ":" in host or not _NUMERIC_LABEL.fullmatch(last):
+        return False
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        return True
+    return False
+
+
+def _accept_name(value: object) -> str | None:
+    # A longer run of digits could be the number of a person, which telemetry refuses.
+    is_name = isinstance(value, str) and re.fullmatch("[A-Za-z_][A-Za-z0-9_]{0,39}", value)
+    return str(value) if is_name and not re.search("[0-9]{7}", str(value)) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriberConfig:
+    """An HTTP endpoint that receives updates, and the sources of its secrets."""
+
+    name: str = field(
+        metadata=key(
+            Check("at most 40 letters, digits and '_', without 7 digits in a row", _accept_name),
+            CODE,
+            "The name of the subscriber, which identifies its deliveries in the database. Change "
+            "it only while it has none.",
+        )
+    )
+    url: str = field(
+        metadata=key(
+            Check(
+                "an http or https URL without credentials or fragment; an IPv4 address has four "
+                "decimal numbers",
+                _accept_url,
+            ),
+            CODE,
+            "The URL that receives a POST for each update. http and private addresses are refused, "
+            "unless `subscribers.allowPrivateNetwork` is true.",
+            shy=True,
+        )
+    )
+    format: Literal["update", "meta"] = field(
+        default="update",
+        metadata=key(
+            checks.one_of("update", "meta"),
+            CODE,
+            "The form of the requests: `update` with a signature of Standard Webhooks, or that of "
+            "Meta's webhooks.",
+        ),
+    )
+    secrets: tuple[SecretSource, ...] = field(
+        metadata=key(
+            SOURCE,
+            "invalid_env_ref",
+            "The key of the signatures: `whsec_` and 24 to 64 bytes in base64 for the format "
+            "`update`. A list during rotation: the format `update` signs with each, the format "
+            "`meta` with the first.",
+            name="secret",
+            secret=checks.bearer_token,
+            repeats=True,
+        )
+    )
+    kinds: tuple[str, ...] = field(
+        default=(),
+        metadata=key(
+            Check("the kind of an update", _accept_kind),
+            CODE,
+            "The kinds of updates that the subscriber receives; all by default.",
+            repeats=True,
+        ),
+    )
+    concurrency: int = field(
+        default=16,
+        metadata=key(
+            checks.whole(1, 1024),
+            CODE,
+            "The maximum number of concurrent requests per process, each for another conversation.",
+        ),
+    )
+    timeout_seconds: float = field(
+        default=DEFAULT_TIMEOUT_SECONDS,
+        metadata=key(
+            checks.number(0.1, 600),
+            CODE,
+            "The time limit of a request; less than `inbox.handlerTimeoutSeconds`.",
+        ),
+    )
+    disable_after_hours: float | None = field(
+        default=None,
+        metadata=key(
+            checks.number(0.1, 8760),
+            CODE,
+            "How long a subscriber may be down before it is paused; `wats consumers resume` ends "
+            "the pause.",
+        ),
+    )
+    allow_private_network: bool = field(
+        default=False,
+        metadata=key(
+            checks.flag,
+            CODE,
+            "Whether http, and addresses that are not public, are permitted.",
+        ),
+    )
+
+
+def needs_https(url: str) -> bool:
+    """Return whether *url*, which was accepted, is not https."""
+    return urlsplit(url).scheme != "https"

@@ -1,0 +1,1 @@
+"""HTTP endpoints as consumers of updates: requests, signatures, circuit breaker, addresses."""

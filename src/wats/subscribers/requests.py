@@ -1,0 +1,95 @@
+"""The requests to subscribers: body and signature in both formats. No I/O."""
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import msgspec
+
+from wats.config import SubscriberConfig, checks
+from wats.errors import ConfigError, ConfigIssue
+from wats.inbound.updates import Update
+from wats.privacy import Secret
+from wats.subscribers.envelopes import encode_envelope
+
+
+class SubscriberRequest(NamedTuple):
+    """The headers and the body of a request."""
+
+    headers: Mapping[str, str]
+    body: bytes
+
+
+MakeRequest: TypeAlias = Callable[[Update, datetime], SubscriberRequest]
+"""Makes the request with an update, at a time."""
+
+
+class SubscriberUpdate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The body of a request in the format `update`; see `Update` for its members."""
+
+    key: str
+    kind: str
+    field: str
+    waba_id: str
+    phone_number_id: str | None
+    conversation: str | None
+    occurred_at: datetime
+    received_at: datetime
+    contact: dict[str, Any] | None
+    raw: dict[str, Any]
+
+
+_JSON: Final = {"content-type": "application/json"}
+_ENCODER: Final = msgspec.json.Encoder()
+
+
+def make_requests(
+    config: SubscriberConfig, secrets: Sequence[Secret], display_phone_number: str
+) -> MakeRequest:
+    """Return the function that makes the requests of a subscriber.
+
+    Raises:
+        ConfigError: A secret is missing, or has not the form that the format needs.
+    """
+    keys = [each.reveal() for each in secrets]
+    rule = checks.webhook_secret if config.format == "update" else checks.bearer_token
+    if not keys or any(rule.accept(each) is None for each in keys):
+        place = f"secrets.subscribers[{config.name}]"
+        raise ConfigError([ConfigIssue("invalid_secret", place, f"Must be {rule.expects}.")])
+    if config.format == "update":
+        decoded = [base64.b64decode(each.removeprefix("whsec_")) for each in keys]
+        return lambda update, now: _typed(update, now, decoded)
+    key = keys[0].encode()
+    return lambda update, _: _as_meta(update, key, display_phone_number)
+
+
+def _typed(update: Update, now: datetime, keys: Sequence[bytes]) -> SubscriberRequest:
+    body = _ENCODER.encode(
+        SubscriberUpdate(
+            key=update.key,
+            kind=update.kind.value,
+            field=update.field,
+            waba_id=update.waba_id,
+            phone_number_id=update.phone_number_id,
+            conversation=update.conversation,
+            occurred_at=update.occurred_at,
+            received_at=update.received_at,
+            contact=update.contact,
+            raw=update.raw,
+        )
+    )
+    timestamp = str(int(now.timestamp()))
+    signed = f"{update.key}.{timestamp}.".encode() + body
+    digests = [hmac.digest(key, signed, hashlib.sha256) for key in keys]
+    signatures = " ".join(f"v1,{base64.b64encode(each).decode()}" for each in digests)
+    headers = {"webhook-id": update.key, "webhook-timestamp": timestamp}
+    return SubscriberRequest({**_JSON, **headers, "webhook-signature": signatures}, body)
+
+
+def _as_meta(update: Update, key: bytes, display_phone_number: str) -> SubscriberRequest:
+    body = encode_envelope(update, display_phone_number)
+    signature = "sha256=" + hmac.digest(key, body, hashlib.sha256).hex()
+    return SubscriberRequest({**_JSON, "x-hub-signature-256": signature}, body)

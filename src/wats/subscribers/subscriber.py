@@ -1,0 +1,290 @@
+"""A subscriber: a handler that passes each update on as a signed HTTP request."""
+
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Final
+
+import aiohttp
+from yarl import URL
+
+from wats.clock import Now, utc_now
+from wats.config import SubscriberConfig
+from wats.errors import StoreError
+from wats.graph.connections import connector
+from wats.inbound.handlers import RetryLater
+from wats.inbound.updates import Update
+from wats.log import Log
+from wats.subscribers.addresses import AddressRefused, public_socket
+from wats.subscribers.circuit import Circuit
+from wats.subscribers.requests import MakeRequest
+from wats.telemetry import error_name
+from wats.telemetry.repeats import Repeats
+from wats.version import __version__
+
+CONNECT_SECONDS: Final = 5.0
+"""The longest time for a connection, unless the time limit of the request is shorter."""
+
+KEEP_ALIVE_SECONDS: Final = 15.0
+"""How long an idle connection is kept; many servers close theirs after 60 seconds or less."""
+
+MAX_RESPONSE_BYTES: Final = 65_536
+"""The longest body that is read to keep its connection; a longer one closes the connection."""
+
+LONGEST_WAIT_SECONDS: Final = 3600.0
+"""The longest pause that a subscriber can ask for."""
+
+DEFAULT_WAIT_SECONDS: Final = 5.0
+"""The pause after 429 without `Retry-After`, and the delay of an update that met 410."""
+
+_DOWN: Final = frozenset(
+    {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
+)
+"""The statuses that a proxy gives if the endpoint behind it does not respond."""
+
+
+class SubscriberUnreachable(Exception):
+    """There was no response in time, or a proxy reported that."""
+
+
+class SubscriberRedirected(Exception):
+    """The response was a redirect, which is not followed."""
+
+
+class SubscriberRefused(Exception):
+    """The status of the response was 4xx."""
+
+
+class SubscriberFailed(Exception):
+    """The status of the response was 5xx, or none that HTTP permits here."""
+
+
+class SubscriberThrottled(Exception):
+    """The status of the response was 429, or 503 with `Retry-After`."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+
+class SubscriberGone(Exception):
+    """The status of the response was 410: the endpoint was removed."""
+
+    seconds = DEFAULT_WAIT_SECONDS
+
+
+async def _pause_nothing() -> None:
+    """Pause no consumer, without a store."""
+
+
+class Subscriber:
+    """Posts updates to an HTTP endpoint. A call that returns means a response of 2xx.
+
+    Args:
+        config: The endpoint, and its limits.
+        make_request: Makes the signed requests.
+        log: Receives the begin and the end of an outage, by the name of the subscriber.
+        pause: Pauses the consumer of the subscriber, so that its updates wait for an operator.
+        circuit: The circuit breaker.
+    """
+
+    def __init__(
+        self,
+        config: SubscriberConfig,
+        make_request: MakeRequest,
+        *,
+        log: Log,
+        now: Now = utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
+        pause: Callable[[], Awaitable[object]] = _pause_nothing,
+        circuit: Circuit | None = None,
+    ) -> None:
+        self.config = config
+        self._url = URL(config.url, encoded=True)
+        self._make_request = make_request
+        self._log = log
+        self._now = now
+        self._repeats = Repeats(monotonic)
+        self._pause = pause
+        self._monotonic = monotonic
+        self._down_since: float | None = None
+        self._circuit = circuit or Circuit(monotonic=monotonic)
+        self._timeout = aiohttp.ClientTimeout(
+            total=config.timeout_seconds, connect=min(CONNECT_SECONDS, config.timeout_seconds)
+        )
+        self._session: aiohttp.ClientSession | None = None
+
+    async def start(self) -> None:
+        """Make the pool of connections. Is idempotent."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=connector(
+                    limit=self.config.concurrency,
+                    keep_alive_seconds=KEEP_ALIVE_SECONDS,
+                    socket_factory=None if self.config.allow_private_network else public_socket,
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,
+            )
+
+    async def stop(self) -> None:
+        """Close the connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def __call__(self, update: Update) -> None:
+        """Post *update*.
+
+        Raises:
+            RetryLater: The circuit is open, or the subscriber asked for a pause.
+            Exception: The request failed; an attempt is counted.
+        """
+        if not self._circuit.admit():
+            raise RetryLater(self._circuit.pause())
+        try:
+            failure = await self._post(update)
+        except BaseException:
+            self._circuit.abandon()
+            raise
+        if failure is not None:
+            judged = self._judge(update, failure)
+            if self._must_pause(failure):
+                await self._pause_consumer(failure)
+            raise judged from None
+        self._down_since = None
+        if self._circuit.succeed():
+            self._report("wats.subscriber.recovered", None)
+
+    def _judge(self, update: Update, failure: Exception) -> Exception:
+        """Report *failure* to the circuit breaker; return the exception for the dispatcher."""
+        if isinstance(failure, SubscriberThrottled | SubscriberGone):
+            has_opened = self._circuit.hold(failure.seconds)
+        else:
+            # An update that is refused again and again is not an outage.
+            is_answer = isinstance(failure, SubscriberRefused | SubscriberFailed)
+            has_opened = self._circuit.fail(update.key if is_answer else object())
+        if has_opened:
+            self._report("wats.subscriber.unreachable", failure)
+        return RetryLater(self._circuit.pause()) if self._circuit.is_open else failure
+
+    def _must_pause(self, failure: Exception) -> bool:
+        """Return whether the endpoint was removed, or is down for longer than is permitted."""
+        if isinstance(failure, SubscriberGone):
+            return True
+        if isinstance(failure, SubscriberThrottled) or not self._circuit.is_open:
+            self._down_since = None
+            return False
+        now = self._monotonic()
+        if self._down_since is None:
+            self._down_since = now
+        hours = self.config.disable_after_hours
+        return hours is not None and now - self._down_since >= 3600 * hours
+
+    async def _pause_consumer(self, failure: Exception) -> None:
+        try:
+            await self._pause()
+        except StoreError:
+            return  # the next failure pauses it
+        self._down_since = None
+        suppressed = self._repeats.admit("wats.subscriber.paused")
+        if suppressed is not None:
+            self._log(
+                {
+                    "event": "wats.subscriber.paused",
+                    "subscriber": self.config.name,
+                    "errorName": error_name(failure),
+                    "suppressed": suppressed,
+                }
+            )
+
+    async def _post(self, update: Update) -> Exception | None:
+        """Return the failure of the request, if it failed."""
+        session = self._session
+        if session is None:
+            return SubscriberUnreachable()
+        request = self._make_request(update, self._now())
+        try:
+            async with session.post(
+                self._url,
+                data=request.body,
+                headers={**request.headers, "user-agent": f"wats/{__version__}"},
+                allow_redirects=False,
+                timeout=self._timeout,
+            ) as response:
+                await _discard(response)
+                return _failure_of(response.status, response.headers, self._now())
+        except aiohttp.ClientConnectorError as error:
+            is_refused = isinstance(error.os_error, AddressRefused)
+            return AddressRefused() if is_refused else SubscriberUnreachable()
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+            return SubscriberUnreachable()
+
+    def _report(self, event: str, failure: Exception | None) -> None:
+        suppressed = self._repeats.admit(event)
+        if suppressed is None:
+            return
+        if failure is None:
+            self._log(
+                {
+                    "event": "wats.subscriber.recovered",
+                    "subscriber": self.config.name,
+                    "suppressed": suppressed,
+                }
+            )
+        else:
+            self._log(
+                {
+                    "event": "wats.subscriber.unreachable",
+                    "subscriber": self.config.name,
+                    "errorName": error_name(failure),
+                    "suppressed": suppressed,
+                }
+            )
+
+
+async def _discard(response: aiohttp.ClientResponse) -> None:
+    """Read a short body, so that its connection can be used again; cut off any other."""
+    size = 0
+    with suppress(aiohttp.ClientError, TimeoutError):  # the status suffices
+        async for chunk in response.content.iter_chunked(MAX_RESPONSE_BYTES):
+            size += len(chunk)
+            if size > MAX_RESPONSE_BYTES:
+                break
+        else:
+            return
+    response.close()
+
+
+def _failure_of(status: int, headers: Mapping[str, str], now: datetime) -> Exception | None:
+    if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+        return None
+    asked = _retry_after(headers.get("retry-after", ""), now)
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return SubscriberThrottled(DEFAULT_WAIT_SECONDS if asked is None else asked)
+    if status == HTTPStatus.SERVICE_UNAVAILABLE and asked is not None:
+        return SubscriberThrottled(asked)
+    if status == HTTPStatus.GONE:
+        return SubscriberGone()
+    if status in _DOWN:
+        return SubscriberUnreachable()
+    kinds = {3: SubscriberRedirected, 4: SubscriberRefused}
+    return kinds.get(status // 100, SubscriberFailed)()
+
+
+def _retry_after(value: str, now: datetime) -> float | None:
+    """Return the pause that a `Retry-After` header asks for, in seconds or as a date, bounded."""
+    if re.fullmatch("[0-9]{1,9}", value):
+        seconds = float(value)
+    else:
+        try:
+            moment = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        seconds = (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds()
+    return min(max(seconds, 0.0), LONGEST_WAIT_SECONDS)

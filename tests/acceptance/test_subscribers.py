@@ -1,0 +1,277 @@
+"""Subscribers of a running service: real applications behind it, outages, crashes."""
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession, web
+from pywa_async import WhatsApp
+from pywa_async.types import Message, MessageStatus
+from starlette.applications import Starlette
+
+from tests.acceptance.conftest import OpenGateway, Serve, Until
+from tests.acceptance.test_delivery import Sender
+from tests.settings import NOBODY, NUMBER_ID, WABA_ID
+from tests.subscribers.conftest import META_SECRET, SECRET, serving_endpoint
+from wats.config import SubscriberConfig, WhatsAppConfig
+from wats.errors import ConfigError
+from wats.privacy import Secret
+from wats.service import create_wats_service_app
+from wats.testing import example_profile, example_secrets, serving
+
+CORPUS = Path(__file__).parents[1] / "corpus" / "webhooks.jsonl"
+FIRST_BODY = json.dumps(json.loads(CORPUS.read_text("utf-8").splitlines()[0])["body"])
+MESSAGE = json.loads(
+    FIRST_BODY.replace("200000000000002", NUMBER_ID).replace(
+        '"wa_id":', '"user_id": "US.10000000000001", "wa_id":'
+    )
+)
+"""A message in the present form of Meta, which has user ids."""
+_CHANGE = MESSAGE["entry"][0]["changes"][0]
+_DELIVERED = {
+    "id": "wamid.SENT",
+    "status": "delivered",
+    "timestamp": "1790000000",
+    "recipient_id": "15550002222",
+    "recipient_user_id": "US.10000000000001",
+}
+_VALUE = {key: value for key, value in _CHANGE["value"].items() if key != "messages"}
+_STATUS_CHANGE = {**_CHANGE, "value": {**_VALUE, "statuses": [_DELIVERED]}}
+STATUS = {**MESSAGE, "entry": [{**MESSAGE["entry"][0], "changes": [_STATUS_CHANGE]}]}
+CUSTOMERS = 12
+ROUNDS = 10
+
+
+def subscriber(name: str, url: str, **keys: Any) -> SubscriberConfig:
+    given = {"allow_private_network": True, "timeout_seconds": 5.0, **keys}
+    return SubscriberConfig(name=name, url=url, secrets=(), **given)
+
+
+def options_for(*subscribers: SubscriberConfig) -> dict[str, Any]:
+    """Return the options of a gateway with *subscribers*."""
+    secrets = {
+        each.name: (Secret(SECRET if each.format == "update" else META_SECRET),)
+        for each in subscribers
+    }
+    return {
+        "subscribers": subscribers,
+        "app_options": {"secrets": example_secrets(subscribers=secrets)},
+    }
+
+
+def by_customer(documents: Sequence[dict[str, Any]]) -> dict[str, list[int]]:
+    """Return the numbers of the messages of each customer, in order of their first request."""
+    found: dict[str, dict[int, None]] = defaultdict(dict)
+    for each in documents:
+        found[each["raw"]["from"]][int(each["raw"]["id"].removeprefix("wamid."))] = None
+    return {customer: list(numbers) for customer, numbers in found.items()}
+
+
+async def send_interleaved(session: ClientSession, url: str) -> dict[str, list[int]]:
+    """Send messages of all customers in turn; return what each subscriber must receive."""
+    sender = Sender(session, url)
+    expected: dict[str, list[int]] = defaultdict(list)
+    for number in range(CUSTOMERS * ROUNDS):
+        customer = f"1555000{number % CUSTOMERS:04d}"
+        expected[customer].append(number)
+        await sender.send(number, customer=customer)
+    return expected
+
+
+@pytest.mark.long
+async def test_each_subscriber_gets_all_updates_in_order_while_others_fail_and_sleep(
+    open_gateway: OpenGateway, until: Until
+) -> None:
+    async def sleep(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.05)
+        return web.Response()
+
+    async with AsyncExitStack() as stack:
+        good, failing, sleeping = [
+            await stack.enter_async_context(serving_endpoint()) for _ in range(3)
+        ]
+        failing.respond(500)
+        sleeping.answer = sleep
+        options = options_for(
+            subscriber("good", good.url),
+            subscriber("failing", failing.url),
+            subscriber("sleeping", sleeping.url, concurrency=3),
+        )
+        gateway = await stack.enter_async_context(open_gateway(**options))
+        session = await stack.enter_async_context(ClientSession())
+
+        expected = await send_interleaved(session, gateway.url)
+        await until(lambda: len(good.requests) >= CUSTOMERS * ROUNDS)
+        failing.answer = failing.accept
+        await until(lambda: gateway.rows()["wats_outstanding"] == 0, 60)
+
+        assert by_customer(good.documents) == expected
+        assert by_customer(failing.documents) == expected
+        assert by_customer(sleeping.documents) == expected
+        assert len(good.requests) == len(sleeping.requests) == CUSTOMERS * ROUNDS
+        assert gateway.rows()["wats_dead_deliveries"] == 0
+        events = [each["event"] for each in gateway.log]
+        assert events.count("wats.subscriber.unreachable") == 1
+        assert events.count("wats.subscriber.recovered") == 1
+
+
+@pytest.mark.long
+async def test_a_long_outage_uses_up_no_attempts(open_gateway: OpenGateway, until: Until) -> None:
+    async with serving_endpoint() as endpoint:
+        endpoint.respond(503, **{"Retry-After": "0"})
+        options = options_for(subscriber("crm", endpoint.url))
+        async with open_gateway(**options) as gateway, ClientSession() as session:
+            await Sender(session, gateway.url).send(1)
+            await until(lambda: len(endpoint.requests) > 3)
+            endpoint.answer = endpoint.accept
+            await until(lambda: gateway.rows()["wats_outstanding"] == 0)
+
+        assert "wats.handler.failed" not in [each["event"] for each in gateway.log]
+
+
+async def test_a_subscriber_that_is_gone_is_paused_and_keeps_its_updates(
+    open_gateway: OpenGateway, until: Until
+) -> None:
+    async with serving_endpoint() as endpoint:
+        endpoint.respond(410)
+        options = options_for(subscriber("crm", endpoint.url))
+        async with open_gateway(**options) as gateway, ClientSession() as session:
+            sender = Sender(session, gateway.url)
+            await sender.send(1)
+            paused = {"event": "wats.subscriber.paused", "errorName": "SubscriberGone"}
+            await until(lambda: any(paused.items() <= each.items() for each in gateway.log))
+            endpoint.answer = endpoint.accept
+            await sender.send(2)
+            await asyncio.sleep(1)
+            during = len(endpoint.requests)
+            assert gateway.store is not None
+            assert await gateway.store.pause("crm", is_paused=False)
+            await until(lambda: gateway.rows()["wats_outstanding"] == 0)
+
+        assert during == 1
+        assert len(endpoint.requests) == 3
+
+
+async def test_a_subscriber_gets_its_kinds_only(open_gateway: OpenGateway, until: Until) -> None:
+    async with serving_endpoint() as messages, serving_endpoint() as statuses:
+        options = options_for(
+            subscriber("messages", messages.url, kinds=("message",)),
+            subscriber("statuses", statuses.url, kinds=("status",)),
+        )
+        async with open_gateway(**options) as gateway, ClientSession() as session:
+            await Sender(session, gateway.url).send(1)
+            await gateway.send_text("15550001234")
+            await until(lambda: messages.requests and len(statuses.requests) >= 2)
+
+        assert {each["kind"] for each in messages.documents} == {"message"}
+        assert {each["kind"] for each in statuses.documents} == {"status"}
+
+
+async def test_an_unmodified_application_of_pywa_runs_behind_wats(
+    open_gateway: OpenGateway, until: Until
+) -> None:
+    application = Starlette()
+    client = WhatsApp(
+        phone_id=NUMBER_ID,
+        token="unused",
+        server=application,
+        webhook_endpoint="/webhook",
+        verify_token="unused",
+        app_secret=META_SECRET,
+        validate_updates=True,
+    )
+    received: list[Any] = []
+
+    @client.on_message
+    async def on_message(_: WhatsApp, message: Message) -> None:
+        received.append((message.text, message.from_user.wa_id, message.metadata))
+
+    @client.on_message_status
+    async def on_status(_: WhatsApp, status: MessageStatus) -> None:
+        received.append(status.status.value)
+
+    async with serving(application) as url:
+        options = options_for(subscriber("bot", f"{url}/webhook", format="meta"))
+        number = WhatsAppConfig(
+            waba_id=WABA_ID, phone_number_id=NUMBER_ID, display_phone_number="15551112222"
+        )
+        async with open_gateway(**options, whatsapp=number) as gateway:
+            await gateway.webhook(MESSAGE)
+            await until(lambda: len(received) == 1)
+            await gateway.webhook(STATUS)
+            await until(lambda: received[1:] == ["delivered"])
+
+    text, customer, metadata = received[0]
+    assert (text, customer) == ("Hello from the fake corpus", "15550002222")
+    assert metadata.display_phone_number == "15551112222"
+
+
+@pytest.mark.long
+async def test_no_update_is_lost_or_reordered_by_kills(
+    serve: Serve, tmp_path: Path, until: Until
+) -> None:
+    async def slow(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.15)
+        return web.Response()
+
+    sections = {
+        "persistence": {"url": f"sqlite:///{tmp_path}/wats.db"},
+        "inbox": {"leaseSeconds": 1, "handlerTimeoutSeconds": 5},
+    }
+    environ = {"WATS_CRM_SECRET": SECRET}
+    async with serving_endpoint() as endpoint, ClientSession() as session:
+        endpoint.answer = slow
+        section = {
+            "name": "crm",
+            "url": endpoint.url,
+            "secret": {"env": "WATS_CRM_SECRET"},
+            "timeoutSeconds": 2,
+            "concurrency": 4,
+            "allowPrivateNetwork": True,
+        }
+        expected: dict[str, list[int]] = {}
+        for _ in range(3):
+            async with serve(NOBODY, environ, subscribers=[section], **sections) as process:
+                if not expected:
+                    expected = await send_interleaved(session, process.url)
+                before = len(endpoint.requests)
+                await until(lambda before=before: len(endpoint.requests) > before + 8)
+                await process.kill()
+        async with serve(NOBODY, environ, subscribers=[section], **sections) as process:
+            await until(lambda: by_customer(endpoint.documents) == expected)
+
+    assert len(endpoint.requests) <= CUSTOMERS * ROUNDS + 3 * 4
+
+
+def test_subscribers_without_a_database_are_refused() -> None:
+    options = options_for(subscriber("crm", "https://crm.example/"))
+
+    with pytest.raises(ConfigError, match="database"):
+        create_wats_service_app(
+            profile=example_profile(subscribers=options["subscribers"]),
+            **options["app_options"],
+        )
+
+
+async def test_neither_url_nor_content_of_a_failing_subscriber_is_logged(
+    open_gateway: OpenGateway, until: Until
+) -> None:
+    url = "http://127.0.0.1:9/canary-path?token=canary-token"
+    options = options_for(subscriber("crm", url))
+    async with open_gateway(**options) as gateway, ClientSession() as session:
+        sender = Sender(session, gateway.url)
+        for number in range(8):
+            await sender.send(number)
+        events = {"wats.subscriber.unreachable", "wats.handler.failed"}
+        await until(lambda: events <= {each["event"] for each in gateway.log})
+        metrics = (await gateway.ask("GET", "/metrics")).body.decode()
+
+    written = json.dumps([dict(each) for each in gateway.log]) + metrics
+    assert "canary" not in written
+    assert "127.0.0.1" not in written
+    assert "Message" not in json.dumps([dict(each) for each in gateway.log])

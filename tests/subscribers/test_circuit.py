@@ -1,0 +1,99 @@
+import pytest
+
+from tests.subscribers.conftest import Clock
+from wats.subscribers.circuit import LONGEST_PAUSE_SECONDS, THRESHOLD, Circuit
+
+
+@pytest.fixture
+def circuit(clock: Clock) -> Circuit:
+    return Circuit(monotonic=clock, jitter=lambda: 0.0)
+
+
+def fail(circuit: Circuit, times: int) -> list[bool]:
+    return [circuit.fail(object()) for _ in range(times)]
+
+
+def test_failures_in_a_row_open_the_circuit(circuit: Circuit) -> None:
+    assert fail(circuit, THRESHOLD - 1) == [False] * (THRESHOLD - 1)
+    assert circuit.admit()
+
+    assert fail(circuit, 1) == [True]
+
+    assert circuit.is_open
+    assert not circuit.admit()
+
+
+def test_a_success_between_failures_keeps_it_closed(circuit: Circuit) -> None:
+    fail(circuit, THRESHOLD - 1)
+
+    circuit.succeed()
+
+    assert not any(fail(circuit, THRESHOLD - 1))
+
+
+def test_failures_of_one_cause_never_open_it(circuit: Circuit) -> None:
+    assert not any(circuit.fail("the same update") for _ in range(10 * THRESHOLD))
+
+
+def test_an_open_circuit_admits_one_probe_after_its_pause(circuit: Circuit, clock: Clock) -> None:
+    fail(circuit, THRESHOLD)
+    clock.seconds += circuit.pause()
+
+    assert [circuit.admit() for _ in range(3)] == [True, False, False]
+
+
+def test_a_successful_probe_closes_it(circuit: Circuit, clock: Clock) -> None:
+    fail(circuit, THRESHOLD)
+    clock.seconds += circuit.pause()
+    assert circuit.admit()
+
+    assert circuit.succeed()
+
+    assert circuit.admit()
+    assert not circuit.succeed()
+
+
+def test_the_pause_grows_with_each_failed_probe_up_to_its_limit(
+    circuit: Circuit, clock: Clock
+) -> None:
+    pauses = []
+    fail(circuit, THRESHOLD)
+    for _ in range(9):
+        pauses.append(circuit.pause())
+        clock.seconds += pauses[-1]
+        assert circuit.admit()
+        fail(circuit, 1)
+
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, LONGEST_PAUSE_SECONDS]
+
+
+def test_late_failures_of_requests_before_the_outage_do_not_lengthen_the_pause(
+    circuit: Circuit,
+) -> None:
+    fail(circuit, THRESHOLD)
+    before = circuit.pause()
+
+    assert not any(fail(circuit, 20))
+
+    assert circuit.pause() == before
+
+
+def test_a_cancelled_probe_permits_another_one(circuit: Circuit, clock: Clock) -> None:
+    fail(circuit, THRESHOLD)
+    clock.seconds += circuit.pause()
+    assert circuit.admit()
+
+    circuit.abandon()
+
+    assert circuit.admit()
+
+
+def test_a_hold_lasts_as_long_as_it_was_asked_for(circuit: Circuit, clock: Clock) -> None:
+    assert circuit.hold(600)
+    assert not circuit.hold(600)
+    assert circuit.pause() == 600
+    clock.seconds += 599
+    assert not circuit.admit()
+    clock.seconds += 1
+
+    assert circuit.admit()

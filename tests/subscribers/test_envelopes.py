@@ -1,0 +1,30 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from wats.clock import utc_now
+from wats.inbound.normalize import normalize
+from wats.subscribers.envelopes import encode_envelope
+
+CORPUS = Path(__file__).parents[1] / "corpus" / "webhooks.jsonl"
+ROWS = [json.loads(line) for line in CORPUS.read_text().splitlines()]
+NUMBER = "15550001111"
+NOW = utc_now()
+
+
+def test_the_envelope_of_an_update_gives_the_same_update(subtests: pytest.Subtests) -> None:
+    for row in ROWS:
+        for update in normalize(row["body"], received_at=NOW).updates:
+            with subtests.test(row["name"], key=update.key):
+                again = normalize(json.loads(encode_envelope(update, NUMBER)), received_at=NOW)
+
+                assert again.updates == [update]
+                assert again.skips == []
+
+
+def test_a_webhook_with_one_message_is_unchanged() -> None:
+    body = next(row["body"] for row in ROWS if row["name"] == "message_text")
+    (update,) = normalize(body, received_at=NOW).updates
+
+    assert json.loads(encode_envelope(update, NUMBER)) == body

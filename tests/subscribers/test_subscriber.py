@@ -1,0 +1,271 @@
+import asyncio
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from aiohttp import web
+from standardwebhooks import Webhook
+
+from tests.subscribers.conftest import SECRET, Clock, Endpoint, Subscribe, failure_of
+from wats.clock import utc_now
+from wats.inbound.handlers import RetryLater
+from wats.inbound.updates import Update
+from wats.subscribers.circuit import THRESHOLD
+from wats.subscribers.subscriber import (
+    MAX_RESPONSE_BYTES,
+    SubscriberFailed,
+    SubscriberRedirected,
+    SubscriberRefused,
+    SubscriberUnreachable,
+)
+
+
+async def test_an_update_is_posted_with_a_valid_signature(
+    endpoint: Endpoint, subscribe: Subscribe, updates: Iterator[Update]
+) -> None:
+    update = next(updates)
+    async with subscribe(endpoint.url) as subscriber:
+        await subscriber(update)
+
+    ((headers, body),) = endpoint.requests
+    assert Webhook(SECRET).verify(body, headers)["key"] == update.key
+
+
+@pytest.mark.parametrize(
+    ("status", "failure"),
+    [
+        (200, None),
+        (204, None),
+        (301, SubscriberRedirected),
+        (307, SubscriberRedirected),
+        (400, SubscriberRefused),
+        (404, SubscriberRefused),
+        (500, SubscriberFailed),
+        (502, SubscriberUnreachable),
+        (503, SubscriberUnreachable),
+        (504, SubscriberUnreachable),
+    ],
+)
+async def test_only_a_status_of_2xx_settles_an_update(
+    endpoint: Endpoint,
+    subscribe: Subscribe,
+    updates: Iterator[Update],
+    status: int,
+    failure: type[Exception] | None,
+) -> None:
+    endpoint.respond(status)
+    async with subscribe(endpoint.url) as subscriber:
+        assert type(await failure_of(subscriber, next(updates))) is (failure or type(None))
+
+
+async def test_a_redirect_is_not_followed(
+    endpoint: Endpoint, subscribe: Subscribe, updates: Iterator[Update]
+) -> None:
+    endpoint.respond(307, location=endpoint.url + "/elsewhere")
+    async with subscribe(endpoint.url) as subscriber:
+        await failure_of(subscriber, next(updates))
+
+    assert len(endpoint.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "seconds"),
+    [
+        (429, {}, 5),
+        (429, {"Retry-After": "120"}, 120),
+        (503, {"Retry-After": "120"}, 120),
+        (429, {"Retry-After": "999999999"}, 3600),
+        (429, {"Retry-After": "soon"}, 5),
+        (410, {}, 5),
+    ],
+)
+async def test_a_pause_that_the_subscriber_asks_for_holds_all_updates(
+    endpoint: Endpoint,
+    subscribe: Subscribe,
+    updates: Iterator[Update],
+    clock: Clock,
+    status: int,
+    headers: dict[str, str],
+    seconds: int,
+) -> None:
+    endpoint.respond(status, **headers)
+    async with subscribe(endpoint.url) as subscriber:
+        first = await failure_of(subscriber, next(updates))
+        second = await failure_of(subscriber, next(updates))
+        clock.seconds += seconds
+        endpoint.respond(200)
+        third = await failure_of(subscriber, next(updates))
+
+    assert isinstance(first, RetryLater)
+    assert isinstance(second, RetryLater)
+    assert [first.seconds, second.seconds, third] == [seconds, seconds, None]
+    assert len(endpoint.requests) == 2
+
+
+async def test_a_pause_can_be_given_as_a_date(
+    endpoint: Endpoint, subscribe: Subscribe, updates: Iterator[Update]
+) -> None:
+    moment = utc_now() + timedelta(minutes=10)
+    endpoint.respond(429, **{"Retry-After": format_datetime(moment, usegmt=True)})
+    async with subscribe(endpoint.url) as subscriber:
+        failure = await failure_of(subscriber, next(updates))
+
+    assert isinstance(failure, RetryLater)
+    assert 500 < failure.seconds <= 600
+
+
+async def test_an_outage_is_logged_once_by_name_and_ends_with_the_first_success(
+    endpoint: Endpoint,
+    subscribe: Subscribe,
+    updates: Iterator[Update],
+    clock: Clock,
+    logged: list[dict[str, Any]],
+) -> None:
+    endpoint.respond(500)
+    async with subscribe(endpoint.url) as subscriber:
+        failures = [await failure_of(subscriber, next(updates)) for _ in range(THRESHOLD + 3)]
+        endpoint.respond(200)
+        clock.seconds += 60
+        assert await failure_of(subscriber, next(updates)) is None
+
+    kinds = [type(each) for each in failures]
+    assert kinds == [SubscriberFailed] * (THRESHOLD - 1) + [RetryLater] * 4
+    assert len(endpoint.requests) == THRESHOLD + 1
+    name = {"subscriber": "crm", "suppressed": 0}
+    assert logged == [
+        {"event": "wats.subscriber.unreachable", "errorName": "SubscriberFailed", **name},
+        {"event": "wats.subscriber.recovered", **name},
+    ]
+
+
+async def test_an_update_that_is_always_refused_holds_no_other(
+    endpoint: Endpoint, subscribe: Subscribe, updates: Iterator[Update]
+) -> None:
+    bad = next(updates)
+    endpoint.respond(500)
+    async with subscribe(endpoint.url) as subscriber:
+        failures = [await failure_of(subscriber, bad) for _ in range(2 * THRESHOLD)]
+        endpoint.respond(200)
+        assert await failure_of(subscriber, next(updates)) is None
+
+    assert {type(each) for each in failures} == {SubscriberFailed}
+
+
+async def test_a_request_ends_at_its_time_limit(
+    endpoint: Endpoint, subscribe: Subscribe, updates: Iterator[Update]
+) -> None:
+    async def hang(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(60)
+        return web.Response()
+
+    endpoint.answer = hang
+    async with subscribe(endpoint.url, timeout_seconds=0.2) as subscriber:
+        assert isinstance(await failure_of(subscriber, next(updates)), SubscriberUnreachable)
+
+
+async def test_a_cancelled_request_leaves_the_circuit_as_it_was(
+    endpoint: Endpoint, subscribe: Subscribe, updates: Iterator[Update], clock: Clock
+) -> None:
+    async def hang(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(60)
+        return web.Response()
+
+    endpoint.respond(410)
+    async with subscribe(endpoint.url) as subscriber:
+        await failure_of(subscriber, next(updates))
+        clock.seconds += 3600
+        endpoint.answer = hang
+        probe = asyncio.create_task(failure_of(subscriber, next(updates)))
+        while len(endpoint.requests) < 2:
+            await asyncio.sleep(0.01)
+        probe.cancel()
+        await asyncio.wait([probe])
+        endpoint.respond(200)
+
+        assert await failure_of(subscriber, next(updates)) is None
+
+
+async def test_a_long_response_is_cut_off_and_its_status_counts(
+    endpoint: Endpoint, subscribe: Subscribe, updates: Iterator[Update]
+) -> None:
+    cut_off = asyncio.Event()
+
+    async def pour(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(b"x" * MAX_RESPONSE_BYTES)
+        except ConnectionError:
+            cut_off.set()
+        return response
+
+    endpoint.answer = pour
+    async with subscribe(endpoint.url) as subscriber:
+        await subscriber(next(updates))
+        async with asyncio.timeout(10):
+            await cut_off.wait()
+
+
+async def test_a_port_without_a_listener_is_unreachable(
+    endpoint: Endpoint, subscribe: Subscribe, updates: Iterator[Update]
+) -> None:
+    async with subscribe("http://127.0.0.1:9/") as subscriber:
+        assert isinstance(await failure_of(subscriber, next(updates)), SubscriberUnreachable)
+
+
+async def test_the_path_and_query_of_the_url_are_sent_unchanged(
+    endpoint: Endpoint, subscribe: Subscribe, updates: Iterator[Update]
+) -> None:
+    paths = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        paths.append(request.raw_path)
+        return web.Response()
+
+    endpoint.answer = answer
+    async with subscribe(endpoint.url + "/a%2Fb/?token=x%26y") as subscriber:
+        await subscriber(next(updates))
+
+    assert paths == ["/hook/a%2Fb/?token=x%26y"]
+
+
+async def test_the_body_is_the_same_for_every_attempt(
+    endpoint: Endpoint, subscribe: Subscribe, updates: Iterator[Update]
+) -> None:
+    update = next(updates)
+    async with subscribe(endpoint.url) as subscriber:
+        await subscriber(update)
+        await subscriber(update)
+
+    first, second = (json.dumps(each) for each in endpoint.documents)
+    assert first == second
+
+
+async def test_a_subscriber_that_is_down_for_too_long_is_paused(
+    endpoint: Endpoint,
+    subscribe: Subscribe,
+    updates: Iterator[Update],
+    clock: Clock,
+    logged: list[dict[str, Any]],
+) -> None:
+    pauses = []
+
+    async def pause() -> None:
+        pauses.append(clock.seconds)
+
+    endpoint.respond(502)
+    async with subscribe(endpoint.url, pause=pause, disable_after_hours=2.0) as subscriber:
+        for _ in range(THRESHOLD):
+            await failure_of(subscriber, next(updates))
+        began = clock.seconds
+        while clock.seconds < began + 2 * 3600:
+            assert pauses == []
+            clock.seconds += 600
+            await failure_of(subscriber, next(updates))
+
+    assert pauses == [began + 2 * 3600]
+    assert logged[-1]["event"] == "wats.subscriber.paused"
