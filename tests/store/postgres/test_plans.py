@@ -23,7 +23,7 @@ HOT: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     "lock": (deliveries._LOCKED, ("1", "handlers", IDS, [5, 6]), {"pkey"}),
     "renew": (deliveries._RENEW, ("1", "handlers", IDS, [5, 6], 30_000), {"pkey"}),
     "retry": (deliveries._RETRY, ("1", "handlers", IDS, [5, 6], ["a", "b"]), {"pkey"}),
-    "release": (deliveries._RELEASE, ("1", "handlers", IDS, [256]), {"pkey"}),
+    "release": (deliveries._RELEASE, ("1", "handlers", IDS, [256], [None, 5]), {"pkey"}),
     "bury": (deliveries._BURY, ("1", "handlers", IDS, ["a", "b"]), {"pkey"}),
     "promote": (deliveries.PROMOTE, ("1", "handlers", IDS), {"pkey", "followers"}),
     "delete": (deliveries.DELETE, ("1", "handlers", IDS), {"pkey"}),

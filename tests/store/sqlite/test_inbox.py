@@ -53,10 +53,12 @@ def claim(writer: Writer, limit: int = 9, consumer: str = "handlers") -> Sequenc
 def settle(writer: Writer, claimed: Sequence[Delivery], *states: DeliveryState) -> None:
     """Settle each delivery with its state; all with the only one."""
     each = states if len(states) > 1 else states * len(claimed)
+    settlements = [
+        Settlement(delivery, state, 1.0 if state is DeliveryState.RETRY else 0.0)
+        for delivery, state in zip(claimed, each, strict=True)
+    ]
     with transaction(writer):
-        deliveries.settle(
-            writer, [Settlement(*pair, 1.0) for pair in zip(claimed, each, strict=True)]
-        )
+        deliveries.settle(writer, settlements)
 
 
 def test_no_statement_of_the_inbox_scans_a_table_that_grows(

@@ -146,7 +146,7 @@ UPDATE wats_requests SET response = '{}' WHERE scope = $1 AND key_hash = $2
 _END: Final = 2**62
 
 
-class Place(msgspec.Struct, frozen=True):
+class Position(msgspec.Struct, frozen=True):
     """A position: the phase, the index of a part of its tables, and the first row to read."""
 
     phase: str
@@ -170,23 +170,23 @@ class PersonRows(msgspec.Struct, frozen=True, kw_only=True):
     erased: Erased
 
 
-def place_at(position: str | None) -> Place:
+def place_at(position: str | None) -> Position:
     """Return the place of *position*.
 
     Raises:
         ValueError: The position is invalid.
     """
     if position is None:
-        return Place(PHASES[0])
+        return Position(PHASES[0])
     match = _POSITION.fullmatch(position)
     if match is None:
         msg = "not a position"
         raise ValueError(msg)
-    return Place(match[1], int(match[2]), int(match[3]))
+    return Position(match[1], int(match[2]), int(match[3]))
 
 
 async def find(
-    connection: Connection, place: Place, person: Person, own: Sequence[str]
+    connection: Connection, place: Position, person: Person, own: Sequence[str]
 ) -> PersonRows:
     """Search the rows at *place*."""
     if place.phase == RESPONSES:
@@ -219,7 +219,7 @@ async def _parts(
 
 
 async def _content(
-    connection: Connection, place: Place, number: str, consumer: str
+    connection: Connection, place: Position, number: str, consumer: str
 ) -> Sequence[asyncpg.Record]:
     values = [number, place.first, CONTENT_ROWS, CONTENT_BYTES]
     if place.phase == DELIVERIES:
@@ -228,7 +228,7 @@ async def _content(
 
 
 def _theirs(
-    place: Place, number: str, rows: Sequence[asyncpg.Record], person: Person, parts: int
+    place: Position, number: str, rows: Sequence[asyncpg.Record], person: Person, parts: int
 ) -> PersonRows:
     found = [row["id"] for row in rows if person.is_in(row["payload"])]
     position = place.next(rows[-1]["id"] + 1 if rows else None, parts)
@@ -242,7 +242,7 @@ def _theirs(
 
 
 async def _find_rows(
-    connection: Connection, place: Place, number: str, person: Person, parts: int
+    connection: Connection, place: Position, number: str, person: Person, parts: int
 ) -> PersonRows:
     last = await connection.fetchval(_LAST[place.phase], number, place.first, SEARCH_ROWS)
     end = _END if last is None else last
@@ -276,7 +276,7 @@ async def _find_rows(
 
 
 async def _find_windows(
-    connection: Connection, place: Place, number: str, person: Person, parts: int
+    connection: Connection, place: Position, number: str, person: Person, parts: int
 ) -> PersonRows:
     digests = [window_digest(number, spelling) for spelling in person.spellings]
     rows = [row["digest"] for row in await connection.fetch(_WINDOWS_OF, number, digests)]
@@ -284,7 +284,7 @@ async def _find_windows(
     return PersonRows(number=number, rows=rows, erased=erased)
 
 
-async def _find_responses(connection: Connection, place: Place, person: Person) -> PersonRows:
+async def _find_responses(connection: Connection, place: Position, person: Person) -> PersonRows:
     rows = await connection.fetch(_RESPONSES, place.first, CONTENT_ROWS, _END)
     found = [
         (row["scope"], row["key_hash"])
@@ -295,7 +295,7 @@ async def _find_responses(connection: Connection, place: Place, person: Person) 
     return PersonRows(rows=found, erased=Erased(responses=len(found), position=place.next(last, 1)))
 
 
-async def delete(connection: Connection, place: Place, found: PersonRows) -> None:
+async def delete(connection: Connection, place: Position, found: PersonRows) -> None:
     """Delete the rows of *found*."""
     rows, number = found.rows, found.number
     match place.phase:
