@@ -19,6 +19,8 @@ from tests.commands import SECRETS, Commands, Ended, Running
 from tests.settings import HOOK, NUMBER_ID, WABA_ID
 from wats.testing import sign
 
+pytestmark = pytest.mark.long  # it starts many processes
+
 HANDLER = """
 from pathlib import Path
 

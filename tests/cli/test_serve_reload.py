@@ -12,6 +12,8 @@ from tests.cli.test_serve_options import greeting_of
 from tests.commands import Commands, Running
 from tests.pages import PAGES
 
+pytestmark = pytest.mark.long  # it starts many processes
+
 HANDLER = """
 async def on_update(update):
     print("{}", flush=True)
