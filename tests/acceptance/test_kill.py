@@ -288,7 +288,7 @@ async def test_a_settlement_is_written_while_another_handler_of_the_update_still
     assert started == dict.fromkeys(keys, 1)
 
 
-async def test_two_services_on_one_file_handle_a_conversation_in_order_one_by_one(
+async def test_two_workers_on_one_file_handle_a_conversation_in_order_one_by_one(
     serve, journal, settings, tmp_path, until
 ) -> None:
     settings |= {"handlers": [CAREFUL], "inbox": {"leaseSeconds": 30}}
@@ -296,15 +296,14 @@ async def test_two_services_on_one_file_handle_a_conversation_in_order_one_by_on
     order = [key for body in bodies for key in keys_of(body)]
 
     async with (
-        serve(NOBODY, **settings) as one,
-        serve(NOBODY, **settings) as other,
-        aiohttp.ClientSession() as session,
+        serve(NOBODY, options=("--workers", "2"), **settings) as process,
+        aiohttp.ClientSession() as one,
+        aiohttp.ClientSession() as other,  # its connection is accepted by the other worker
     ):
         for number, body in enumerate(bodies):
-            await post(session, (one, other)[number % 2].url, body)
+            await post((one, other)[number % 2], process.url, body)
         await until(lambda: outstanding(tmp_path / "wats.db") == 0, 60)
-        for process in (one, other):
-            assert (await process.terminate())[0] == 0
+        assert (await process.terminate())[0] == 0
 
     assert [step[1:] for step in journal.steps()] == [
         (step, key) for key in order for step in ("started", "completed")

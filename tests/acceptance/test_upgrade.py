@@ -68,7 +68,7 @@ def make_checkout(folder: Path, *, tolerates: int) -> Path:
     shutil.copytree(Path(wats.__file__).parent, package, ignore=without_caches)
     (package / "version.py").write_text(f'__version__ = "{LATER_VERSION}"\n')
     for dialect, sql in ADDITIVE.items():
-        file = package / "store" / "migrations" / dialect / "0002_notes.sql"
+        file = package / "store" / "migrations" / dialect / "0003_notes.sql"
         file.write_text(f"-- tolerates: {tolerates}\n{sql}")
     return folder
 
@@ -162,7 +162,7 @@ async def schema_version(session: aiohttp.ClientSession, replica: Replica) -> in
 async def test_the_version_before_serves_during_an_additive_migration_and_starts_after_it(
     deploy, journal, session, postgres_url, tmp_path
 ) -> None:
-    checkout = make_checkout(tmp_path / "checkout", tolerates=1)
+    checkout = make_checkout(tmp_path / "checkout", tolerates=2)
     old, new = deploy(postgres_url), deploy(postgres_url, checkout)
     await old.start()
     before = await schema_version(session, old)
@@ -190,7 +190,7 @@ async def test_on_sqlite_either_version_starts_after_the_other_and_nothing_is_lo
     deploy, journal, session, tmp_path
 ) -> None:
     url = f"sqlite:///{tmp_path}/wats.db"
-    old, new = deploy(url), deploy(url, make_checkout(tmp_path / "checkout", tolerates=1))
+    old, new = deploy(url), deploy(url, make_checkout(tmp_path / "checkout", tolerates=2))
     await old.start()
 
     async with rolling_out(journal, session, [old, new]) as rollout:
@@ -210,7 +210,7 @@ async def test_on_sqlite_either_version_starts_after_the_other_and_nothing_is_lo
 async def test_the_version_before_is_not_ready_and_cannot_start_after_a_migration_that_excludes_it(
     deploy, session, postgres_url, tmp_path
 ) -> None:
-    checkout = make_checkout(tmp_path / "checkout", tolerates=2)
+    checkout = make_checkout(tmp_path / "checkout", tolerates=3)
     old, new = deploy(postgres_url), deploy(postgres_url, checkout)
     await old.start()
     assert (await fetch(session, old, "/readyz"))[0] == 200

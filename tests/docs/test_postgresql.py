@@ -49,7 +49,7 @@ def run_sql(server: Server, database: str, script: str) -> None:
 def test_a_store_moves_to_the_database_that_the_page_sets_up(
     reader: Reader, server: Server
 ) -> None:
-    set_up, inspection = blocks(PAGE, "sql")
+    (set_up,) = blocks(PAGE, "sql")
     run_sql(server, "postgres", set_up)
     with reader.serving(SERVE):
         post_messages(reader, "wamid.1")
@@ -59,4 +59,3 @@ def test_a_store_moves_to_the_database_that_the_page_sets_up(
     assert re.search(r"^messages +1$", said[-1].out, flags=re.MULTILINE)
     with reader.serving(SERVE):
         assert post_messages(reader, "wamid.1")["skipped"] == 1
-    run_sql(server, "wats", inspection)
