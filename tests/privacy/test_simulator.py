@@ -1,4 +1,4 @@
-"""The sandbox and its fake Meta show what customers write to nobody who did not ask for it."""
+"""Without `--show`, a sandbox and its fake Meta keep messages out of their output."""
 
 import asyncio
 import json
