@@ -272,7 +272,10 @@ async def test_many_tasks_may_receive_at_the_same_time(
         *(receive(store, [update]) for update in updates),
     )
 
-    assert [waiting(each) for each in results] == [[1]] * 100 + [[None]] * 100
+    # Each update is stored by one of its two calls; a transaction that stalls may be overtaken.
+    stored = [waiting(each) for each in results]
+    for pair in zip(stored[:100], stored[100:], strict=True):
+        assert sorted(pair, key=str) == [[1], [None]]
     assert len(await claim(limit=200)) == 100
 
 
