@@ -441,23 +441,6 @@ class GraphClient:
         return bytes(body)
 
 
-async def _write_once(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Keep aiohttp from retrying a request after a connection broke.
-
-    It does that for PUT and DELETE, which HTTP calls idempotent, when a kept connection turns out
-    to be closed. We promise one write, and one record in telemetry for each. It tries again only on
-    subclasses of the error that is raised here.
-    """
-    try:
-        return await handler(request)
-    except aiohttp.ClientConnectorError:
-        raise
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
-        raise aiohttp.ClientConnectionError(type(exc).__name__) from exc
-
-
 async def _without_trace(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
@@ -467,8 +450,25 @@ async def _without_trace(
     return await handler(request)
 
 
+async def _write_once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Keep traces from Meta, and aiohttp from retrying a request after a connection broke.
+
+    It does that for PUT and DELETE, which HTTP calls idempotent, when a kept connection turns out
+    to be closed. We promise one write, and one record in telemetry for each. It tries again only on
+    subclasses of the error that is raised here.
+    """
+    try:
+        return await _without_trace(request, handler)
+    except aiohttp.ClientConnectorError:
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
+        raise aiohttp.ClientConnectionError(type(exc).__name__) from exc
+
+
 _READING: Final = (_without_trace,)
-_WRITING: Final = (_without_trace, _write_once)
+_WRITING: Final = (_write_once,)
 
 
 def _proof_of(access_token: Secret, app_secret: Secret | None) -> str:
