@@ -89,6 +89,44 @@ def filter_options(command: Command) -> Command:
     return collected  # type: ignore[no-any-return]  # click passes keywords
 
 
+def page_options(command: Command) -> Command:
+    """Add `--limit`, `--cursor` and `--json`."""
+    for option in (
+        json_option,
+        click.option("--cursor", metavar="ID", help="List those after this ID."),
+        click.option(
+            "--limit",
+            type=click.IntRange(1, 10_000),
+            default=50,
+            show_default=True,
+            help="The maximum number.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def chosen_options(command: Command) -> Command:
+    """Add the argument `ids`, the options of `filter_options`, and `--all` as `every`."""
+    command = click.option("--all", "every", is_flag=True, help="Every one, without a filter.")(
+        command
+    )
+    return click.argument("ids", metavar="[ID]...", nargs=-1)(filter_options(command))
+
+
+def shown_options(command: Command) -> Command:
+    """Add the argument `delivery_id`, `--content` and `--json`."""
+    for option in (
+        json_option,
+        click.option(
+            "--content", is_flag=True, help="Show the content too; the service logs that."
+        ),
+        click.argument("delivery_id", metavar="ID"),
+    ):
+        command = option(command)
+    return command
+
+
 def _age(_: click.Context, __: click.Parameter, value: str | None) -> timedelta | None:
     if value is None:
         return None

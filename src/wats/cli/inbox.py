@@ -5,20 +5,17 @@ from collections.abc import Mapping, Sequence
 import click
 
 from wats.cli import admin
-from wats.cli.admin import admin_of, change_options, filter_options, json_option, list_page
+from wats.cli.admin import (
+    admin_of,
+    change_options,
+    chosen_options,
+    filter_options,
+    list_page,
+    page_options,
+    shown_options,
+)
 from wats.cli.arguments import StrictGroup
 from wats.cli.options import ServiceAccess, admin_options
-
-_limit = click.option(
-    "--limit",
-    type=click.IntRange(1, 10_000),
-    default=50,
-    show_default=True,
-    help="The maximum number.",
-)
-_cursor = click.option("--cursor", metavar="ID", help="List those after this ID.")
-_ids = click.argument("ids", metavar="[ID]...", nargs=-1)
-_all = click.option("--all", "every", is_flag=True, help="Every one, without a filter.")
 
 
 @click.group(cls=StrictGroup)
@@ -34,9 +31,7 @@ def inbox() -> None:
     metavar="STATE",
     help="Only those in this state: pending, leased or retry.",
 )
-@_limit
-@_cursor
-@json_option
+@page_options
 @admin_options
 def list_some(
     query: Mapping[str, str],
@@ -55,9 +50,7 @@ def list_some(
 
 
 @inbox.command()
-@click.argument("delivery_id", metavar="ID")
-@click.option("--content", is_flag=True, help="Show the content too; the service logs that.")
-@json_option
+@shown_options
 @admin_options
 def show(delivery_id: str, content: bool, as_json: bool, access: ServiceAccess) -> None:
     """Show the outstanding update ID."""
@@ -65,9 +58,7 @@ def show(delivery_id: str, content: bool, as_json: bool, access: ServiceAccess) 
 
 
 @inbox.command()
-@_ids
-@filter_options
-@_all
+@chosen_options
 @change_options
 @admin_options
 def discard(
