@@ -6,11 +6,16 @@ order of their fields is the order on the wire. Request bodies are validated by
 rules that a schema cannot state.
 """
 
+import re
 from datetime import UTC, datetime
-from typing import Annotated, TypeAlias
+from typing import Annotated, Final, TypeAlias
 
 import msgspec
 from msgspec import Meta
+
+DEFAULT_LIMIT: Final = 50
+
+_LIMIT: Final = re.compile("[1-9][0-9]?|100")
 
 Count: TypeAlias = Annotated[int, Meta(ge=0)]
 Moment: TypeAlias = Annotated[
@@ -25,6 +30,11 @@ class Body(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 class GraphAnswer(msgspec.Struct, frozen=True):
     """Meta's response; an empty object if Meta accepted but its response cannot be parsed."""
+
+
+def parse_limit(text: str) -> int | None:
+    """Return the number of rows of a page, from 1 to 100, in *text*."""
+    return int(text) if _LIMIT.fullmatch(text) is not None else None
 
 
 def parse_moment(text: str) -> datetime | None:

@@ -39,13 +39,20 @@ from wats.outbound.sender import SCOPE
 from wats.store import Store
 from wats.store.records import MessageFilter, MessageRecord, StatusRecord, is_cursor
 from wats.telemetry.contract.values import ErrorCategory, Method
-from wats.web.bodies import Body, GraphAnswer, Id, Moment, parse_moment
+from wats.web.bodies import (
+    DEFAULT_LIMIT,
+    Body,
+    GraphAnswer,
+    Id,
+    Moment,
+    parse_limit,
+    parse_moment,
+)
 from wats.web.exchange import Request, Response, json_response
 from wats.web.parts import Parts
 from wats.web.problems import problem
 from wats.web.routing import PREFER, Operation, Parameter, Posture, Route, decode_segment
 
-DEFAULT_LIMIT = 50
 MAX_STATUSES = 100
 """The number of statuses that a message is shown with; a group has some for each participant."""
 MAX_ID_LENGTH = 1024
@@ -53,7 +60,6 @@ MAX_ID_LENGTH = 1024
 # The API prefix is not part of a key's scope: a new prefix must not permit a second send.
 _TEXT_SCOPE = "/messages/text"
 
-_LIMIT = re.compile("[1-9][0-9]?|100")
 _REPLAYED = ((b"idempotency-replayed", b"true"),)
 
 IDEMPOTENCY_KEY = Parameter(
@@ -313,11 +319,11 @@ def _unreachable() -> StoreUnavailable:
 
 
 def _limit_of(request: Request) -> int:
-    text = request.query.get("limit", str(DEFAULT_LIMIT))
-    if _LIMIT.fullmatch(text) is None:
+    limit = parse_limit(request.query.get("limit", str(DEFAULT_LIMIT)))
+    if limit is None:
         reason = "must be an integer from 1 to 100"
         raise _invalid("limit", reason, f"limit {reason}.")
-    return int(text)
+    return limit
 
 
 def _cursor_of(request: Request) -> str | None:

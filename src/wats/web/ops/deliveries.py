@@ -1,6 +1,5 @@
 """Outstanding deliveries and dead letters: list, show, retry and discard."""
 
-import re
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -10,19 +9,16 @@ from wats.clock import to_iso
 from wats.errors import DeliveryNotFound
 from wats.inbound.updates import kind_of, mark_of
 from wats.store.admin import DeliveryFilter, StoredDelivery
-from wats.store.records import DeliveryState
+from wats.store.records import DeliveryState, is_cursor
 from wats.telemetry.contract.values import Method, UpdateKind
-from wats.web.bodies import Body, Count, Moment, parse_moment
+from wats.web.bodies import DEFAULT_LIMIT, Body, Count, Moment, parse_limit, parse_moment
 from wats.web.exchange import Request, Response, json_response
 from wats.web.ops.audit import check_query, invalid, log_action, read_body, store_of
 from wats.web.parts import Parts
 from wats.web.routing import Operation, Parameter, Posture, Route
 
 MAX_IDS: Final = 100
-DEFAULT_LIMIT: Final = 50
 
-_ID: Final = re.compile("[1-9][0-9]{0,17}")
-_LIMIT: Final = re.compile("[1-9][0-9]?|100")
 _TEXT: Final = {"type": "string"}
 _STATES: Final = [state.value for state in DeliveryState if state is not DeliveryState.DONE]
 
@@ -125,14 +121,14 @@ def _filter_of(request: Request) -> DeliveryFilter:
 
 
 def _limit_of(request: Request) -> int:
-    text = request.query.get("limit", str(DEFAULT_LIMIT))
-    if _LIMIT.fullmatch(text) is None:
+    limit = parse_limit(request.query.get("limit", str(DEFAULT_LIMIT)))
+    if limit is None:
         raise invalid("limit", "must be an integer from 1 to 100")
-    return int(text)
+    return limit
 
 
 def _id_of(cursor: str) -> int:
-    if cursor != "0" and _ID.fullmatch(cursor) is None:
+    if cursor != "0" and not is_cursor(cursor):
         raise invalid("cursor", "must be the 'nextCursor' of an earlier response")
     return int(cursor)
 
@@ -161,7 +157,7 @@ async def show_delivery(parts: Parts, request: Request) -> Response:
     if with_content not in {"true", "false"}:
         raise invalid("content", "must be true or false")
     text = request.parameters["deliveryId"]
-    found = await store.read_delivery(int(text)) if _ID.fullmatch(text) is not None else None
+    found = await store.read_delivery(int(text)) if is_cursor(text) else None
     if found is None:
         raise DeliveryNotFound
     delivery, payload = found
