@@ -7,11 +7,10 @@ service, and none shows the token.
 import ipaddress
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 from wats.config import checks
+from wats.inspection.clocks import CLOCK_SECONDS, seconds_apart
 from wats.inspection.evidence import HIDDEN, UNREADABLE, Evidence
 from wats.inspection.existence_probe import Trial
 from wats.inspection.secret_search import Care, Haystack, Needle
@@ -28,7 +27,6 @@ from wats.telemetry.contract.values import RejectionReason, SeriesCount
 from wats.version import __version__
 from wats.web.ops.status import Diagnostics, ServiceStatus
 
-CLOCK_SECONDS: Final = 30.0
 SERIES_BUDGET: Final = 4000
 MAX_NAMED: Final = 5
 
@@ -205,8 +203,8 @@ def _has_the_secret(evidence: Evidence) -> Finding:
 
 @_if_open
 def _has_the_time(evidence: Evidence) -> Finding:
-    date = parsedate_to_datetime(evidence.answers["/status"].headers.get("date", ""))
-    apart = abs((evidence.asked_at - date.replace(tzinfo=UTC)).total_seconds())
+    date = evidence.answers["/status"].headers.get("date", "")
+    apart = seconds_apart(date, evidence.asked_at)
     if apart > CLOCK_SECONDS:
         return fails(f"The clocks of the service and of this machine differ by {apart:.0f} s.")
     return holds()

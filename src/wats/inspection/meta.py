@@ -10,20 +10,19 @@ import time
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeAlias
 
 from wats.config import Profile, Secrets
 from wats.errors import ConfigError, GraphError
 from wats.graph.configured import graph_client
 from wats.inspection.client import NoAnswer, Remote
+from wats.inspection.clocks import CLOCK_SECONDS, seconds_apart
 from wats.inspection.verdicts import Finding, Judged, Verdict, fails, holds, unknown
 from wats.telemetry.contract.values import EndpointFamily, ErrorCategory, Outcome
 
 TIMEOUT_SECONDS: Final = 10.0
 """The time limit of all requests with the token together, and of the one without it."""
 
-CLOCK_SECONDS: Final = 30.0
 SOON_DAYS: Final = 7
 SECONDS_PER_DAY: Final = 86_400
 SCOPE: Final = "whatsapp_business_messaging"
@@ -95,8 +94,7 @@ def _reach(profile: Profile) -> dict[str, Finding]:
 
 def _clock(date: str) -> Finding:
     try:
-        there = parsedate_to_datetime(date)
-        apart = abs((datetime.now(UTC) - there.replace(tzinfo=UTC)).total_seconds())
+        apart = seconds_apart(date, datetime.now(UTC))
     except (ValueError, OverflowError):
         return unknown("Graph's response has no date.")
     if apart > CLOCK_SECONDS:
