@@ -18,7 +18,7 @@ from wats.cli.options import ServiceAccess, admin_options
     metavar="STATE",
     help="Only those in this state: dead, pending, leased or retry.",
 )
-@click.option("--to", "consumer", required=True, metavar="NAME", help="The consumer.")
+@click.option("--to", "target", required=True, metavar="NAME", help="The consumer.")
 @change_options
 @admin_options
 def replay(
@@ -26,7 +26,7 @@ def replay(
     query: Mapping[str, str],
     every: bool,
     state: str | None,
-    consumer: str,
+    target: str,
     dry_run: bool,
     yes: bool,
     as_json: bool,
@@ -40,7 +40,7 @@ def replay(
     that NAME has yet to handle is not given to it twice.
     """
     client = admin_of(access)
-    if consumer not in {each.name for each in client.consumers().items}:
+    if target not in {each.name for each in client.consumers().items}:
         raise click.ClickException("Consumer not found. [consumer_not_found]")
     wanted = query if state is None else {**query, "state": state}
     chosen = admin.stored_ids(client, ids, wanted, every=every)
@@ -51,5 +51,5 @@ def replay(
         dry_run=dry_run,
         yes=yes,
         as_json=as_json,
-        apply=lambda: client.replay(chosen, consumer),
+        apply=lambda: client.replay(chosen, target),
     )

@@ -70,6 +70,7 @@ class Handlers:
     def __init__(self) -> None:
         self._handlers: dict[str, tuple[Handler, int]] = {}
         self._concurrency: dict[str, int | None] = {}
+        self._schedules: dict[str, tuple[float, ...]] = {}
         self._consumers: dict[UpdateKind, tuple[str, ...]] = dict.fromkeys(UpdateKind, ())
         self._frozen = False
 
@@ -85,10 +86,12 @@ class Handlers:
         name: str | None = None,
         *,
         concurrency: int | None = None,
+        schedule: tuple[float, ...] = (),
     ) -> None:
         """Add *handler* for updates of *kinds*, by default of all kinds.
 
         It has at most *concurrency* concurrent calls, by default as many as the config permits.
+        *schedule* are the pauses (s) between its attempts, instead of those of the config.
 
         The name, by default `module:qualified_name`, is stored with every delivery of the handler,
         so rename a handler only when its inbox is empty.
@@ -110,6 +113,7 @@ class Handlers:
             raise _refusal(name, "another handler has this name; name one explicitly.")
         self._handlers[name] = handler, len(self._handlers)
         self._concurrency[name] = concurrency
+        self._schedules[name] = schedule
         for kind in set(kinds):
             self._consumers[kind] += (name,)
 
@@ -124,6 +128,10 @@ class Handlers:
     def concurrency(self, name: str) -> int | None:
         """Return the number of concurrent calls of the handler *name*, if it has one of its own."""
         return self._concurrency[name]
+
+    def schedule(self, name: str) -> tuple[float, ...]:
+        """Return the pauses between the attempts of the handler *name*, if it has its own."""
+        return self._schedules[name]
 
     def __getitem__(self, name: str) -> tuple[Handler, int]:
         """Return the handler *name*, and its index in `names`, which telemetry uses."""

@@ -1,7 +1,7 @@
 """A client of the admin routes of a running service. Blocking."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -107,17 +107,17 @@ class Admin:
         Returns:
             The digest of the user, and the numbers of rows.
         """
-        total: dict[str, int | None] = {}
+        total: dict[str, Any] = {}
         body: dict[str, object] = {"user": user, "dryRun": dry_run, "cursor": None}
         if search_files:  # earlier versions do not know the key
             body["searchFiles"] = True
         while True:
             found = self._post("/erasures", body, ErasureView)
             for name, count in msgspec.structs.asdict(found.counts).items():
-                total[name] = None if count is None else (total.get(name) or 0) + count
+                total[name] = None if count is None else count + (total.get(name) or 0)
             body["cursor"] = cursor = found.next_cursor
             if cursor is None:
-                return found.subject, msgspec.convert(total, ErasedCounts)
+                return found.subject, ErasedCounts(**total)
 
     def _get(self, path: str, body_type: type[B]) -> B:
         return self._read(self._remote.get(self._path + path, self._token), body_type)

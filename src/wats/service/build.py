@@ -179,7 +179,13 @@ def _subscribers(common: _BuilderArguments, registered: Handlers) -> Sequence[Su
         pause = partial(store.pause, config.name, is_paused=True)
         subscriber = Subscriber(config, make, log=common.log, now=common.now, pause=pause)
         kinds = [UpdateKind(kind) for kind in config.kinds] or UpdateKind
-        registered.add(subscriber, kinds, config.name, concurrency=config.concurrency)
+        registered.add(
+            subscriber,
+            kinds,
+            config.name,
+            concurrency=config.concurrency,
+            schedule=config.schedule,
+        )
         subscribers.append(subscriber)
     return subscribers
 
