@@ -197,6 +197,7 @@ async def _fill_postgres(url: str, messages: int) -> None:
 def _on_sqlite(folder: Path, messages: int) -> list[Step]:
     path = folder / "wats.db"
     bench = Bench(path)
+    bench.writer.execute("PRAGMA synchronous = OFF")  # of the bulk load only
     bench.fill(messages)
     bench.writer.close()
     print(f"{messages:,} messages, {path.stat().st_size / 2**20:,.0f} MiB", flush=True)
