@@ -31,6 +31,7 @@ def test_commands_can_be_interrupted() -> None:
     assert subprocess.check_output(command, text=True) == "[]\n"
 
 
+@pytest.mark.long
 def test_commands_can_be_interrupted_when_the_tests_run_in_the_background() -> None:
     test = f"tests/{Path(__file__).name}::{test_commands_can_be_interrupted.__name__}"
     inner = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test]
