@@ -68,7 +68,9 @@ def make_checkout(folder: Path, *, tolerates: int) -> Path:
     shutil.copytree(Path(wats.__file__).parent, package, ignore=without_caches)
     (package / "version.py").write_text(f'__version__ = "{LATER_VERSION}"\n')
     for dialect, sql in ADDITIVE.items():
-        file = package / "store" / "migrations" / dialect / "0003_notes.sql"
+        folder_of_dialect = package / "store" / "migrations" / dialect
+        last = max(int(each.name[:4]) for each in folder_of_dialect.glob("*.sql"))
+        file = folder_of_dialect / f"{last + 1:04}_notes.sql"
         file.write_text(f"-- tolerates: {tolerates}\n{sql}")
     return folder
 
