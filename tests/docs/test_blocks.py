@@ -177,6 +177,15 @@ OWNERS = [
         }.items()
     ),
     Owner(
+        *("docs/libraries.md", "python", "bot.py", Way.USED),
+        "docs/test_libraries.py::test_the_client_of_pywa_that_is_shown_replies_through_wats",
+    ),
+    Owner(
+        *("docs/libraries.md", "js", "", Way.USED),
+        "acceptance/test_libraries.py::"
+        "test_unmodified_applications_of_three_libraries_reply_through_one_gateway",
+    ),
+    Owner(
         *("docs/updates.md", "python", "watch.py", Way.USED),
         f"{DOCS}a_handler_reads_the_content_of_an_update_as_it_is_shown",
     ),

@@ -1,0 +1,115 @@
+"""Passes updates to a client of pywa in the same process.
+
+    @app.on("message", "status")
+    async def bot(update: Update) -> None:
+        await feed(client, update)
+
+pywa catches the exceptions of its handlers and logs them. `feed` raises them, so that a failed
+call is a failed attempt.
+"""
+
+import asyncio
+import inspect
+import logging
+from contextvars import ContextVar
+from itertools import count
+from typing import Any, Final
+
+import msgspec
+from typing_extensions import override
+
+from wats.extras import install_command
+from wats.inbound.updates import Update
+from wats.subscribers.envelopes import encode_envelope
+
+try:
+    from pywa.client import WhatsApp
+except ModuleNotFoundError as error:
+    if install := install_command(error):
+        error.add_note(f"Run: {install}")
+    raise
+
+__all__ = ["PywaLogDisabled", "feed"]
+
+_LOGGER: Final = logging.getLogger("pywa.server")
+"""The logger of the calls of handlers, of both the async and the sync client."""
+
+_CUSTOMERS: Final = (
+    ("recipient_participant_user_id", "recipient_participant_id"),
+    ("recipient_user_id", "recipient_id"),
+    ("from_user_id", "from"),
+)
+"""The members that name the customer of an item, by user id and by number."""
+
+_CALLS: Final = count()
+_CAUGHT: ContextVar[list[BaseException] | None] = ContextVar("wats_pywa_caught", default=None)
+
+
+class PywaLogDisabled(Exception):
+    """Errors of the logger `pywa.server` are disabled, so failures of handlers cannot be found."""
+
+    def __init__(self) -> None:
+        super().__init__("Enable errors of the logger 'pywa.server'.")
+
+
+class _Failures(logging.Filter):
+    """Notes the exceptions that pywa catches during a call of `feed`; rejects no record."""
+
+    @override
+    def filter(self, record: logging.LogRecord) -> bool:
+        caught = _CAUGHT.get()
+        if caught is not None and record.exc_info and record.exc_info[1] is not None:
+            caught.append(record.exc_info[1])
+        return True
+
+
+_LOGGER.addFilter(_Failures())
+
+
+async def feed(client: WhatsApp, update: Update) -> None:
+    """Pass *update* to the handlers of *client*, and raise the first exception that they raised.
+
+    An async client (`pywa_async`) runs in the event loop, a sync one (`pywa`) in a thread. A retry
+    calls all matching handlers again.
+
+    Raises:
+        PywaLogDisabled: The client was not called.
+        Exception: A handler or a filter of *client* failed, or pywa could not read the update.
+    """
+    if not _LOGGER.isEnabledFor(logging.ERROR):
+        raise PywaLogDisabled
+    caught: list[BaseException] = []
+    token = _CAUGHT.set(caught)
+    try:
+        await _pass_on(client, _body_of(update))
+    finally:
+        _CAUGHT.reset(token)
+    if caught:
+        raise caught[0]
+
+
+async def _pass_on(client: WhatsApp, body: bytes) -> None:
+    call = client.webhook_update_handler
+    if inspect.iscoroutinefunction(call):
+        await call(body)
+    else:
+        await asyncio.to_thread(call, body)
+
+
+def _body_of(update: Update) -> bytes:
+    """Return the webhook body of *update*, with a contact, which pywa needs.
+
+    Each body is different: pywa ignores a body that it has seen, and a retry must not be ignored.
+    """
+    if update.contact is None:
+        update = msgspec.structs.replace(update, contact=_contact_of(update.raw))
+    return b'%b,"wats_call":%d}' % (encode_envelope(update, "")[:-1], next(_CALLS))
+
+
+def _contact_of(raw: dict[str, Any]) -> dict[str, Any] | None:
+    """Return a contact with the ids in *raw*; Meta sends none for failed statuses, among others."""
+    for user, phone in _CUSTOMERS:
+        found = {"user_id": raw.get(user), "wa_id": raw.get(phone)}
+        if any(found.values()):
+            return {name: each for name, each in found.items() if each}
+    return None
