@@ -77,6 +77,16 @@ async def test_a_status_without_a_contact_has_one_with_its_recipient(client, reg
     assert update.contact is None
 
 
+async def test_a_customer_without_a_user_id_is_known_by_the_number(client, register) -> None:
+    seen: list[Any] = []
+    register(client.on_message, lambda message: seen.append(message.chat.id))
+    (update,) = normalize(BODIES["message_text"], received_at=RECEIVED_AT).updates
+
+    await feed(client, update)
+
+    assert seen == ["15550002222"]
+
+
 async def test_an_exception_of_a_handler_is_raised_and_a_retry_is_not_ignored(
     client, register
 ) -> None:

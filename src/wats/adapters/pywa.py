@@ -97,19 +97,19 @@ async def _pass_on(client: WhatsApp, body: bytes) -> None:
 
 
 def _body_of(update: Update) -> bytes:
-    """Return the webhook body of *update*, with a contact, which pywa needs.
+    """Return the webhook body of *update*, with the contact that pywa needs.
 
     Each body is different: pywa ignores a body that it has seen, and a retry must not be ignored.
     """
-    if update.contact is None:
-        update = msgspec.structs.replace(update, contact=_contact_of(update.raw))
-    return b'%b,"wats_call":%d}' % (encode_envelope(update, "")[:-1], next(_CALLS))
+    contact = {"user_id": None, **(update.contact or _customer_in(update.raw))}
+    whole = msgspec.structs.replace(update, contact=contact)
+    return b'%b,"wats_call":%d}' % (encode_envelope(whole, "")[:-1], next(_CALLS))
 
 
-def _contact_of(raw: dict[str, Any]) -> dict[str, Any] | None:
-    """Return a contact with the ids in *raw*; Meta sends none for failed statuses, among others."""
+def _customer_in(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return the ids in *raw*; Meta sends no contact with failed statuses, among others."""
     for user, phone in _CUSTOMERS:
         found = {"user_id": raw.get(user), "wa_id": raw.get(phone)}
         if any(found.values()):
-            return {name: each for name, each in found.items() if each}
-    return None
+            return found
+    return {}
