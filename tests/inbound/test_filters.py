@@ -7,6 +7,7 @@ import pytest
 from tests.inbound.test_receive import Inlet
 from wats.content import AccountUpdate, Edit, Media, Part, Status, TemplateStatus, Text
 from wats.errors import ConfigError
+from wats.inbound.failures import function_of
 from wats.inbound.filters import kinds_of
 from wats.inbound.handlers import Handlers
 from wats.inbound.message_types import InboundText
@@ -171,3 +172,21 @@ async def test_a_stored_delivery_that_the_filter_rejects_now_is_not_passed_to_th
     await guarded(update_of(STOP))
 
     assert found == [update_of(STOP)]
+
+
+async def test_a_predicate_that_fails_is_a_failure_of_its_handler() -> None:
+    handlers = Handlers()
+    handlers.add(handle, name="it", where=lambda _: 1 / 0)
+    guarded, _ = handlers["it"]
+
+    with pytest.raises(ZeroDivisionError):
+        await guarded(update_of(STOP))
+
+    assert function_of(guarded) is handle
+
+
+def test_a_predicate_that_exits_ends_nothing_at_arrival() -> None:
+    def leave(_: Update) -> bool:
+        raise SystemExit
+
+    assert selects(STOP, where=leave)
