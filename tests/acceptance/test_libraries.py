@@ -26,7 +26,7 @@ from tests.settings import NUMBER_ID
 from tests.subscribers.conftest import META_SECRET, SECRET, Endpoint, serving_endpoint
 from tests.walk import free_port
 from wats import Update
-from wats.adapters.pywa import feed
+from wats.adapters.pywa import feed, reply_key
 from wats.testing import BEARER_TOKEN, serving, sign
 
 NODE = Path(__file__).parent / "node"
@@ -43,7 +43,7 @@ class Bot:
 
     Attributes:
         seen: The texts and statuses, in order of arrival.
-        failures: The number of calls that are still to fail.
+        failures: The number of calls that are still to fail, after their reply.
         url: The gateway.
     """
 
@@ -60,13 +60,15 @@ class Bot:
         assert request.url.path.endswith(f"/{NUMBER_ID}/messages")
         request.url = httpx.URL(self.url).join("/api/messages")
         request.headers["host"] = request.url.netloc.decode()
+        if key := reply_key():
+            request.headers["idempotency-key"] = key
 
     async def _on_text(self, _: WhatsApp, message: Message) -> None:
         self.seen.append(str(message.text))
+        await message.reply(f"pywa: {message.text}")
         if self.failures:
             self.failures -= 1
             raise ConnectionError
-        await message.reply(f"pywa: {message.text}")
 
     async def _on_status(self, _: WhatsApp, status: MessageStatus) -> None:
         self.seen.append(status.status.value)

@@ -1,6 +1,7 @@
 """A client of pywa in the same process: its handlers are called, and their failures are ours."""
 
 import asyncio
+import contextvars
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -13,9 +14,11 @@ from pywa import filters
 
 from tests.inbound.conftest import CORPUS, RECEIVED_AT
 from wats import RetryLater, Update
-from wats.adapters.pywa import PywaLogDisabled, feed
+from wats.adapters.pywa import PywaLogDisabled, feed, reply_key
+from wats.errors import NoHandlerCall
 from wats.inbound.envelope import parse
 from wats.inbound.normalize import normalize
+from wats.testing import recorded_replies
 
 NUMBER = "200000000000002"
 BODIES = {row["name"]: row["body"] for row in map(json.loads, CORPUS.read_text().splitlines())}
@@ -28,6 +31,13 @@ def update_of(name: str) -> Update:
     body = body.replace('"recipient_id":', '"recipient_user_id": "US.1", "recipient_id":')
     (update,) = normalize(parse(body.encode()), received_at=RECEIVED_AT).updates
     return update
+
+
+@pytest.fixture(autouse=True)
+def called() -> Iterator[None]:
+    """Run the test as if a handler was being called."""
+    with recorded_replies():
+        yield
 
 
 @pytest.fixture(params=[pywa.WhatsApp, pywa_async.WhatsApp], ids=["sync", "async"])
@@ -153,3 +163,25 @@ async def test_without_the_log_of_pywa_nothing_is_called(client, register, silen
         await feed(client, update_of("message_text"))
 
     assert seen == []
+
+
+async def test_a_retry_has_the_keys_of_the_first_attempt(client, register) -> None:
+    keys: list[str | None] = []
+    register(client.on_message, lambda _: keys.extend([reply_key(), reply_key()]))
+
+    await feed(client, update_of("message_text"))
+    await feed(client, update_of("message_text"))
+    await feed(client, update_of("message_image"))
+
+    assert keys[:2] == keys[2:4]
+    assert len({*keys, None}) == 5
+    assert reply_key() is None
+
+
+async def test_outside_of_a_call_of_a_handler_nothing_is_fed(client) -> None:
+    update = update_of("message_text")
+
+    with pytest.raises(NoHandlerCall):
+        await asyncio.get_running_loop().create_task(
+            feed(client, update), context=contextvars.Context()
+        )

@@ -5,20 +5,23 @@
         await feed(client, update)
 
 pywa catches the exceptions of its handlers and logs them. `feed` raises them, so that a failed
-call is a failed attempt.
+call is a failed attempt. `reply_key` has the idempotency keys for messages that pywa sends.
 """
 
 import asyncio
+import hashlib
 import inspect
 import logging
+from collections.abc import Iterator
 from contextvars import ContextVar
 from itertools import count
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from typing_extensions import override
 
 from wats.extras import install_command
+from wats.inbound.replies import current_outlet
 from wats.inbound.updates import Update
 from wats.subscribers.envelopes import encode_envelope
 
@@ -29,7 +32,7 @@ except ModuleNotFoundError as error:
         error.add_note(f"Run: {install}")
     raise
 
-__all__ = ["PywaLogDisabled", "feed"]
+__all__ = ["PywaLogDisabled", "feed", "reply_key"]
 
 _LOGGER: Final = logging.getLogger("pywa.server")
 """The logger of the calls of handlers, of both the async and the sync client."""
@@ -42,7 +45,16 @@ _CUSTOMERS: Final = (
 """The members that name the customer of an item, by user id and by number."""
 
 _CALLS: Final = count()
-_CAUGHT: ContextVar[list[BaseException] | None] = ContextVar("wats_pywa_caught", default=None)
+
+
+class _Pass(NamedTuple):
+    """A call of `feed`: the exceptions that pywa caught, and the keys of messages."""
+
+    caught: list[BaseException]
+    keys: Iterator[str]
+
+
+_PASS: ContextVar[_Pass | None] = ContextVar("wats_pywa_pass", default=None)
 
 
 class PywaLogDisabled(Exception):
@@ -57,9 +69,9 @@ class _Failures(logging.Filter):
 
     @override
     def filter(self, record: logging.LogRecord) -> bool:
-        caught = _CAUGHT.get()
-        if caught is not None and record.exc_info and record.exc_info[1] is not None:
-            caught.append(record.exc_info[1])
+        current = _PASS.get()
+        if current is not None and record.exc_info and record.exc_info[1] is not None:
+            current.caught.append(record.exc_info[1])
         return True
 
 
@@ -73,19 +85,36 @@ async def feed(client: WhatsApp, update: Update) -> None:
     calls all matching handlers again.
 
     Raises:
+        NoHandlerCall: No handler of a running service is being called.
         PywaLogDisabled: The client was not called.
         Exception: A handler or a filter of *client* failed, or pywa could not read the update.
     """
     if not _LOGGER.isEnabledFor(logging.ERROR):
         raise PywaLogDisabled
-    caught: list[BaseException] = []
-    token = _CAUGHT.set(caught)
+    current = _Pass([], _keys_of(update, current_outlet().name))
+    token = _PASS.set(current)
     try:
         await _pass_on(client, _body_of(update))
     finally:
-        _CAUGHT.reset(token)
-    if caught:
-        raise caught[0]
+        _PASS.reset(token)
+    if current.caught:
+        raise current.caught[0]
+
+
+def reply_key() -> str | None:
+    """Return the idempotency key of the next message that a handler of pywa sends.
+
+    It is derived from the update, the handler that called `feed`, and the number of keys so far, so
+    that a retry which sends the same messages has the same keys. `None` outside of `feed`.
+    """
+    current = _PASS.get()
+    return None if current is None else next(current.keys)
+
+
+def _keys_of(update: Update, name: str) -> Iterator[str]:
+    return (
+        hashlib.sha256(f"{update.key} {number} {name}".encode()).hexdigest() for number in count()
+    )
 
 
 async def _pass_on(client: WhatsApp, body: bytes) -> None:
