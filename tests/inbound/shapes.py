@@ -4,6 +4,7 @@ A leaf is a strategy for its value in each form in which Meta writes it; a list 
 """
 
 import json
+from functools import cache
 from typing import Any
 
 from hypothesis import strategies as st
@@ -588,6 +589,7 @@ def filled(shape: Any) -> st.SearchStrategy[Any]:
     return st.fixed_dictionaries(needed, optional=others)
 
 
+@cache
 def bodies(name: str) -> st.SearchStrategy[bytes]:
     """Return the strategy for the bodies with one item of the shape *name*."""
     field, member, shape = SHAPES[name]
