@@ -109,13 +109,12 @@ _decode_message = msgspec.json.Decoder(_MessageItem).decode
 _decode_status = msgspec.json.Decoder(_StatusItem).decode
 _decode_contact = msgspec.json.Decoder(_ContactItem).decode
 
+
 # A service has few accounts and business numbers.
-_account_id = lru_cache(maxsize=256)(identifier)
-
-
 @lru_cache(maxsize=256)
-def _numbers(number: str, display_number: str | None) -> tuple[str | None, str | None]:
-    return identifier(number), identifier(display_number)
+def _business(*names: str | None) -> tuple[str | None, ...]:
+    """Return the ids of an account and its number, and the number as Meta writes it."""
+    return tuple(identifier(name) for name in names)
 
 
 _NO_CONTACT = _ContactItem()
@@ -195,9 +194,9 @@ def read(body: bytes, received_at: datetime) -> Update | None:
 def _read(body: bytes, received_at: datetime) -> Update | None:
     entry = _decode(body).entry[0]
     value = entry.changes[0].value
-    waba_id = _account_id(entry.id)
-    number, display_number = _numbers(
-        value.metadata.phone_number_id, value.metadata.display_phone_number
+    metadata = value.metadata
+    waba_id, number, display_number = _business(
+        entry.id, metadata.phone_number_id, metadata.display_phone_number
     )
     if waba_id is None or number is None:
         return None
