@@ -56,6 +56,7 @@ LEVELS: Final[Mapping[str, LogLevel]] = {
     "wats.telemetry.error": LogLevel.ERROR,
     "wats.telemetry.sink.error": LogLevel.WARNING,
     "wats.upkeep.error": LogLevel.ERROR,
+    "wats.webhook.other_number": LogLevel.WARNING,
     "wats.webhook.rejected": LogLevel.WARNING,
     "wats.webhook.update": LogLevel.INFO,
     "wats.worker.replaced": LogLevel.ERROR,

@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from time import perf_counter
 from typing import Final, TypeAlias
 
@@ -64,13 +64,25 @@ _NOT_ASYNC = "it must be an async function, or an object whose __call__ is one."
 _NO_PARAMETER = "it must accept one argument, the update."
 
 
-class Handlers:
-    """The handlers of each kind of update. Frozen by the start of the service."""
+Consumers: TypeAlias = dict[UpdateKind, tuple[str, ...]]
+"""The names of the handlers of each kind of update."""
 
-    def __init__(self) -> None:
+
+class Handlers:
+    """The handlers of each kind of update and number. Frozen by the start of the service.
+
+    Args:
+        only: The phone number ids of which updates are handled; those of all by default. Updates
+            without a number are always handled.
+    """
+
+    def __init__(self, only: Iterable[str] | None = None) -> None:
         self._handlers: dict[str, tuple[Handler, int]] = {}
         self._concurrency: dict[str, int | None] = {}
-        self._consumers: dict[UpdateKind, tuple[str, ...]] = dict.fromkeys(UpdateKind, ())
+        numbers = () if only is None else (None, *only)
+        self._of_number: dict[str | None, Consumers] = {each: _no_consumers() for each in numbers}
+        self._of_others = _no_consumers()
+        self._serves_others = only is None
         self._frozen = False
 
     @property
@@ -85,10 +97,12 @@ class Handlers:
         name: str | None = None,
         *,
         concurrency: int | None = None,
+        numbers: Collection[str] | None = None,
     ) -> None:
         """Add *handler* for updates of *kinds*, by default of all kinds.
 
-        It has at most *concurrency* concurrent calls, by default as many as the config permits.
+        With *numbers*, phone number ids, it gets the updates of these only. It has at most
+        *concurrency* concurrent calls, by default as many as the config permits.
 
         The name, by default `module:qualified_name`, is stored with every delivery of the handler,
         so rename a handler only when its inbox is empty.
@@ -110,16 +124,28 @@ class Handlers:
             raise _refusal(name, "another handler has this name; name one explicitly.")
         self._handlers[name] = handler, len(self._handlers)
         self._concurrency[name] = concurrency
-        for kind in set(kinds):
-            self._consumers[kind] += (name,)
+        wanted = set(kinds)
+        for consumers in self._tables(numbers):
+            for kind in wanted:
+                consumers[kind] += (name,)
+
+    def _tables(self, numbers: Collection[str] | None) -> Sequence[Consumers]:
+        """Return the tables of consumers of *numbers*, or all tables."""
+        if numbers is None:
+            others = [self._of_others] if self._serves_others else []
+            return [*self._of_number.values(), *others]
+        if self._serves_others:
+            for number in numbers:
+                self._of_number.setdefault(number, dict(self._of_others))
+        return [self._of_number[number] for number in numbers if number in self._of_number]
 
     def freeze(self) -> None:
         """Refuse further handlers."""
         self._frozen = True
 
-    def consumers(self, kind: UpdateKind) -> tuple[str, ...]:
-        """Return the names of the handlers that get updates of *kind*."""
-        return self._consumers[kind]
+    def consumers(self, kind: UpdateKind, number: str | None = None) -> tuple[str, ...]:
+        """Return the names of the handlers that get updates of *kind* and this number."""
+        return self._of_number.get(number, self._of_others)[kind]
 
     def concurrency(self, name: str) -> int | None:
         """Return the number of concurrent calls of the handler *name*, if it has one of its own."""
@@ -128,6 +154,10 @@ class Handlers:
     def __getitem__(self, name: str) -> tuple[Handler, int]:
         """Return the handler *name*, and its index in `names`, which telemetry uses."""
         return self._handlers[name]
+
+
+def _no_consumers() -> Consumers:
+    return dict.fromkeys(UpdateKind, ())
 
 
 class HandlerCalls:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 
 from wats.errors import ForkedApplication, NotStarted, WatsError
+from wats.graph.numbers import BusinessNumbers
 from wats.inbound.handlers import Handler, Handlers
 from wats.outbound.sender import MessageSender
 from wats.sends import Sent
@@ -34,6 +35,7 @@ class WatsApp:
         life: Life,
         handlers: Handlers,
         sender: MessageSender,
+        numbers: BusinessNumbers,
         components: Sequence[Component],
         telemetry: Telemetry,
     ) -> None:
@@ -43,6 +45,7 @@ class WatsApp:
         self._process = os.getpid()
         self._handlers = handlers
         self._sender = sender
+        self._numbers = numbers
         self._components = components
         self._telemetry = telemetry
         self._started = AsyncExitStack()
@@ -65,7 +68,11 @@ class WatsApp:
         return add
 
     async def send(
-        self, message: Mapping[str, object], *, idempotency_key: str | None = None
+        self,
+        message: Mapping[str, object],
+        *,
+        idempotency_key: str | None = None,
+        number: str | None = None,
     ) -> Sent:
         """Send *message*, in Graph's format, like `POST /messages` of the HTTP API.
 
@@ -77,10 +84,14 @@ class WatsApp:
         Args:
             message: The type, the content and the recipient; `messaging_product` is added.
             idempotency_key: With the same key and message, nothing is sent again within
-                `messages.idempotencyHours`. The HTTP API shares the keys.
+                `messages.idempotencyHours`. The HTTP API shares the keys, and each number has keys
+                of its own.
+            number: The business number that sends the message, by its name in the config or its
+                phone number id; the default number by default.
 
         Raises:
             NotStarted: The application is not started.
+            ValueError: The number is not configured.
             MalformedRequest: The message is not valid; `details` hold every mistake.
             StoreNotConfigured: A key was given and there is no store; nothing was sent.
             StoreUnavailable: The key could not be reserved; nothing was sent.
@@ -91,7 +102,16 @@ class WatsApp:
         """
         if not self._is_open:
             raise NotStarted
-        return await self._sender.send(message, idempotency_key)
+        return await self._sender.send(message, idempotency_key, self._id_of(number))
+
+    def _id_of(self, number: str | None) -> str | None:
+        if number is None:
+            return None
+        found = self._numbers.find(number)
+        if found is None:
+            msg = "The number is not configured."
+            raise ValueError(msg)
+        return found.id
 
     @property
     def hook(self) -> Hook:
