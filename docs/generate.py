@@ -68,6 +68,8 @@ HTTP_MEANINGS = {
     "internal_error": "A bug in wats. The class of the error is in the log and the diagnostics.",
     "invalid_entry_array": "Webhook: `entry` is missing or not an array.",
     "invalid_envelope": "Webhook: the JSON is not an object.",
+    "unknown_number": "Webhook: an update of a number that is not configured, if `otherNumbers` is "
+    "`refuse`.",
     "invalid_idempotency_key": "The key is blank, longer than 256 characters or not a single line.",
     "invalid_json": "Webhook: the body is not JSON, or is nested deeper than 512 levels.",
     "invalid_mode": "Challenge: `hub.mode` is not `subscribe`.",
@@ -109,7 +111,7 @@ HTTP_MEANINGS = {
     "retries webhooks automatically.",
     "signature_mismatch": "Webhook: the signature matches no configured app secret.",
     "store_closed": "The service is starting or stopping; retry.",
-    "insufficient_scope": "The token is a telemetry token, and the route needs a service token.",
+    "insufficient_scope": "The token lacks the scope of the operation.",
     "unauthorized": "`Authorization` is missing or holds no valid service token.",
     "unsupported_media_type": "The body is not a form, or its file has a type that WhatsApp does "
     "not accept; `details` lists the types.",
