@@ -43,7 +43,9 @@ def example() -> Update:
 def test_the_subscribers_that_are_shown_are_valid() -> None:
     (text,) = blocks("docs/subscribers.md", "yaml")
 
-    profile = parse_config(config_of(**yaml.safe_load(text))).profiles["local"]
+    berlin = {"name": "berlin", "phoneNumberId": "1", "wabaId": "1"}
+    sections = {**yaml.safe_load(text), "numbers": [berlin]}
+    profile = parse_config(config_of(**sections)).profiles["local"]
 
     assert [each.format for each in profile.subscribers] == ["update", "meta"]
 

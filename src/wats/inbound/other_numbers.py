@@ -52,8 +52,13 @@ class NumberFilter:
     def _report(self) -> None:
         suppressed = self._repeats.admit(self._policy)
         if suppressed is not None:
-            event = "wats.webhook.other_number"
-            self._log({"event": event, "policy": self._policy, "suppressed": suppressed})
+            self._log(
+                {
+                    "event": "wats.number.unknown",
+                    "policy": self._policy,
+                    "suppressed": suppressed,
+                }
+            )
 
 
 def _refusal() -> WebhookRefused:
