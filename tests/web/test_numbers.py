@@ -157,6 +157,8 @@ async def test_a_token_reaches_its_numbers_by_its_scopes_and_nothing_else(
             wanted[caller, path] = 200 if scope in caller.scopes else "hidden"
 
     assert found == wanted
+    logged = str(service.log)
+    assert not any(each in logged for each in (DEFAULT, BERLIN, PARIS, UNKNOWN, BEARER_TOKEN))
 
 
 async def test_only_paths_of_the_api_exist_for_a_number(service: Service) -> None:
