@@ -11,6 +11,7 @@ import pytest
 from tests.web.conftest import Answer, FakeGraph, Service
 from wats.config import GroupsConfig, NumberConfig, ServiceConfig, TokenConfig
 from wats.config.numbers import ADMIN, NUMBER_SCOPES, TELEMETRY
+from wats.errors import ConfigError
 from wats.privacy import Secret
 from wats.service import create_wats_service_app
 from wats.store.records import Direction, MessageRecord
@@ -203,6 +204,16 @@ async def test_without_numbers_no_path_of_a_number_exists(
     assert not any("numbers" in path for path in document["paths"])
     assert "numbers" not in (await plain.ask("GET", "/status")).json
     await plain.app.stop()
+
+
+def test_a_token_of_a_number_that_is_not_configured_is_refused() -> None:
+    token = TokenConfig(name="t", tokens=(), scopes=("messages:read",), numbers=("rome",))
+    service = ServiceConfig(host="127.0.0.1", port=8787, api_prefix="/api", tokens=(token,))
+
+    with pytest.raises(ConfigError) as caught:
+        create_wats_service_app(profile=example_profile(service=service), secrets=example_secrets())
+
+    assert [issue.code for issue in caught.value.issues] == ["invalid_numbers"]
 
 
 async def test_a_number_sends_by_its_own_id_and_access_token(service: Service) -> None:

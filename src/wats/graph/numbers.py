@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from wats.config import NumberConfig, Profile, Secrets
+from wats.errors import ConfigError, ConfigIssue
 from wats.graph.client import GraphClient
 
 
@@ -74,5 +75,13 @@ def business_numbers(profile: Profile, secrets: Secrets, graph: GraphClient) -> 
 
 
 def ids_of(profile: Profile, names: Sequence[str]) -> frozenset[str]:
-    """Return the phone number ids of the numbers with these *names*."""
-    return frozenset(each.phone_number_id for each in profile.all_numbers if each.name in names)
+    """Return the phone number ids of the numbers with these *names*.
+
+    Raises:
+        ConfigError: A name is that of no number, in a profile that was made in code.
+    """
+    ids = {each.name: each.phone_number_id for each in profile.all_numbers}
+    if not ids.keys() >= set(names):
+        reason = "Must have each name that a token or a subscriber uses."
+        raise ConfigError([ConfigIssue("invalid_numbers", "numbers", reason)])
+    return frozenset(ids[name] for name in names)

@@ -91,8 +91,8 @@ def create_wats_service_app(
         drain_seconds: How long running handlers may take to finish when the service stops.
 
     Raises:
-        ConfigError: A handler cannot be imported or is named twice, the sink lacks a method, or a
-            subscriber has no usable secret or no store.
+        ConfigError: A handler cannot be imported or is named twice, the sink lacks a method, a
+            subscriber has no usable secret or no store, or a name is that of no number.
     """
     groups_enabled = profile.groups.enabled if enable_group_routes is None else enable_group_routes
     write = _stamped(log, now)
