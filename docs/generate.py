@@ -139,8 +139,8 @@ START_MEANINGS = {
     "invalid_service_port": "`wats serve --paas`: the variable `PORT` does not hold a port.",
     "invalid_service_workers": "Several workers cannot share a database in memory.",
     "invalid_numbers": "A token or a subscriber names a number that is not configured.",
-    "invalid_secret": "A subscriber has no secret, or one that its format cannot use; or two tokens "
-    "are equal.",
+    "invalid_secret": "A subscriber has no secret, or one that its format cannot use; or two "
+    "tokens are equal.",
     "invalid_subscribers": "There are subscribers and no database.",
     "invalid_telemetry_sink": "A sink lacks a required method, is a class instead of an object, or "
     "its construction failed.",
