@@ -114,6 +114,13 @@ OWNERS = [
         *(CONFIGURATION, "yaml", "Configuration", Way.USED),
         f"{OF_CONFIG}the_config_files_that_are_shown_are_valid",
     ),
+    *(
+        Owner(
+            *(CONFIGURATION, "yaml", section, Way.USED),
+            f"{OF_CONFIG}the_numbers_and_tokens_that_are_shown_are_valid",
+        )
+        for section in ("Numbers", "Tokens of clients")
+    ),
     Owner(
         *(CONFIGURATION, "sh", "Secrets", Way.RUN),
         f"{OF_CONFIG}the_commands_for_tokens_write_secrets_that_the_service_accepts",

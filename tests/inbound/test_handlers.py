@@ -27,6 +27,10 @@ UPDATE = Update(
 STATUS = msgspec.structs.replace(UPDATE, kind=UpdateKind.STATUS)
 
 
+def of(number: str | None) -> Update:
+    return msgspec.structs.replace(UPDATE, phone_number_id=number)
+
+
 async def first(update: Update) -> None: ...
 
 
@@ -202,3 +206,25 @@ async def test_every_call_is_counted_for_its_handler() -> None:
         'wats_dispatch_total{outcome="error",target="bad"} 1',
     }
     assert telemetry.errors.snapshot() == {"LookupError": 1}
+
+
+def test_a_handler_of_some_numbers_gets_no_update_of_another_or_without_one() -> None:
+    handlers = Handlers()
+    handlers.add(first, name="before")
+    handlers.add(first, [UpdateKind.MESSAGE], name="some", numbers={"1", "2"})
+    handlers.add(first, name="after")
+    handlers.add(first, name="none", numbers=())
+
+    found = {number: handlers.consumers(of(number)) for number in (None, *"123")}
+    some, others = ("before", "some", "after"), ("before", "after")
+    assert found == {None: others, "1": some, "2": some, "3": others}
+    assert handlers.consumers(msgspec.structs.replace(of("1"), kind=UpdateKind.STATUS)) == others
+
+
+def test_only_updates_of_the_given_numbers_or_without_one_are_handled() -> None:
+    handlers = Handlers(["1", "2"])
+    handlers.add(first, name="all")
+    handlers.add(first, name="some", numbers={"2", "3"})
+
+    found = {number: handlers.consumers(of(number)) for number in (None, *"123")}
+    assert found == {None: ("all",), "1": ("all",), "2": ("all", "some"), "3": ()}

@@ -55,6 +55,7 @@ EXPRESSIONS = {
     },
     "parameter": {"said.parameter"},
     "paths": {"failure.paths"},
+    "policy": {"self._policy"},  # a word of the config
     "reason": {"reason.value"},
     "seconds": {"round(seconds)"},
     "subscriber": {"self.config.name"},

@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from time import perf_counter
 from typing import Final, TypeAlias
 
@@ -68,14 +68,26 @@ _TOO_LATE = "add handlers before the service starts."
 _NAME_TAKEN = "another handler has this name; name one explicitly."
 
 
-class Handlers:
-    """The handlers of each kind of update. Frozen by the start of the service."""
+Consumers: TypeAlias = dict[UpdateKind, tuple[str, ...]]
+"""The names of the handlers of each kind of update."""
 
-    def __init__(self) -> None:
+
+class Handlers:
+    """The handlers of each kind of update and number. Frozen by the start of the service.
+
+    Args:
+        only: The phone number ids of which updates are handled; those of all by default. Updates
+            without a number are always handled.
+    """
+
+    def __init__(self, only: Iterable[str] | None = None) -> None:
         self._handlers: dict[str, tuple[Handler, int]] = {}
         self._concurrency: dict[str, int | None] = {}
         self._filters: dict[str, UpdateFilter] = {}
-        self._consumers: dict[UpdateKind, tuple[str, ...]] = dict.fromkeys(UpdateKind, ())
+        numbers = () if only is None else (None, *only)
+        self._of_number: dict[str | None, Consumers] = {each: _no_consumers() for each in numbers}
+        self._of_others = _no_consumers()
+        self._serves_others = only is None
         self._frozen = False
 
     @property
@@ -92,12 +104,13 @@ class Handlers:
         concurrency: int | None = None,
         content: Collection[type[Part]] = (),
         where: Predicate | None = None,
+        numbers: Collection[str] | None = None,
     ) -> None:
         """Add *handler* for updates of *kinds*, by default of all kinds.
 
         It has at most *concurrency* concurrent calls, by default as many as the config permits. It
-        gets only updates with a content of one of the classes *content*, if any, and for which
-        *where* returns true.
+        gets only updates with a content of one of the classes *content*, if any, for which *where*
+        returns true, and with *numbers*, phone number ids, only those of these numbers.
 
         The name, by default `module:qualified_name`, is stored with every delivery of the handler,
         so rename a handler only when its inbox is empty.
@@ -122,8 +135,19 @@ class Handlers:
             handler = accepted.guard(handler)
         self._handlers[name] = handler, len(self._handlers)
         self._concurrency[name] = concurrency
-        for kind in wanted:
-            self._consumers[kind] += (name,)
+        for consumers in self._tables(numbers):
+            for kind in wanted:
+                consumers[kind] += (name,)
+
+    def _tables(self, numbers: Collection[str] | None) -> Sequence[Consumers]:
+        """Return the tables of consumers of *numbers*, or all tables."""
+        if numbers is None:
+            others = [self._of_others] if self._serves_others else []
+            return [*self._of_number.values(), *others]
+        if self._serves_others:
+            for number in numbers:
+                self._of_number.setdefault(number, dict(self._of_others))
+        return [self._of_number[number] for number in numbers if number in self._of_number]
 
     def _reason_against(self, handler: Handler, name: str) -> str | None:
         """Return why *handler* cannot be added, if so."""
@@ -141,7 +165,7 @@ class Handlers:
 
     def consumers(self, update: Update) -> tuple[str, ...]:
         """Return the names of the handlers that get *update*."""
-        names = self._consumers[update.kind]
+        names = self._of_number.get(update.phone_number_id, self._of_others)[update.kind]
         if not self._filters:
             return names
         return tuple(name for name in names if self._selects(name, update))
@@ -157,6 +181,10 @@ class Handlers:
     def __getitem__(self, name: str) -> tuple[Handler, int]:
         """Return the handler *name*, and its index in `names`, which telemetry uses."""
         return self._handlers[name]
+
+
+def _no_consumers() -> Consumers:
+    return dict.fromkeys(UpdateKind, ())
 
 
 class HandlerCalls:

@@ -48,9 +48,14 @@ _ENCODER: Final = msgspec.json.Encoder()
 
 
 def make_requests(
-    config: SubscriberConfig, secrets: Sequence[Secret], display_phone_number: str
+    config: SubscriberConfig, secrets: Sequence[Secret], displayed: Mapping[str, str]
 ) -> MakeRequest:
     """Return the function that makes the requests of a subscriber.
+
+    Args:
+        config: Its section of the config.
+        secrets: The keys of its signatures.
+        displayed: The numbers as Meta's webhooks have them, by phone number id.
 
     Raises:
         ConfigError: A secret is missing, or has not the form that the format needs.
@@ -64,7 +69,7 @@ def make_requests(
         decoded = [base64.b64decode(each.removeprefix("whsec_")) for each in keys]
         return lambda update, now: _typed(update, now, decoded)
     key = keys[0].encode()
-    return lambda update, _: _as_meta(update, key, display_phone_number)
+    return lambda update, _: _as_meta(update, key, displayed)
 
 
 def _typed(update: Update, now: datetime, keys: Sequence[bytes]) -> SubscriberRequest:
@@ -91,7 +96,7 @@ def _typed(update: Update, now: datetime, keys: Sequence[bytes]) -> SubscriberRe
     return SubscriberRequest({**_JSON, **headers, "webhook-signature": signatures}, body)
 
 
-def _as_meta(update: Update, key: bytes, display_phone_number: str) -> SubscriberRequest:
-    body = encode_envelope(update, display_phone_number)
+def _as_meta(update: Update, key: bytes, displayed: Mapping[str, str]) -> SubscriberRequest:
+    body = encode_envelope(update, displayed.get(update.phone_number_id or "", ""))
     signature = "sha256=" + hmac.digest(key, body, hashlib.sha256).hex()
     return SubscriberRequest({**_JSON, "x-hub-signature-256": signature}, body)
