@@ -76,19 +76,13 @@ def _is_odd_address(host: str) -> bool:
     return False
 
 
-def _accept_name(value: object) -> str | None:
-    # A longer run of digits could be the number of a person, which telemetry refuses.
-    is_name = isinstance(value, str) and re.fullmatch("[A-Za-z_][A-Za-z0-9_]{0,39}", value)
-    return str(value) if is_name and not re.search("[0-9]{7}", str(value)) else None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubscriberConfig:
     """An HTTP endpoint that receives updates, and the sources of its secrets."""
 
     name: str = field(
         metadata=key(
-            Check("at most 40 letters, digits and '_', without 7 digits in a row", _accept_name),
+            checks.short_name,
             CODE,
             "The name of the subscriber, which identifies its deliveries in the database. Change "
             "it only while it has none.",
@@ -134,6 +128,16 @@ class SubscriberConfig:
             Check("the kind of an update", _accept_kind),
             CODE,
             "The kinds of updates that the subscriber receives; all by default.",
+            repeats=True,
+        ),
+    )
+    numbers: tuple[str, ...] = field(
+        default=(),
+        metadata=key(
+            checks.short_name,
+            CODE,
+            "The names of the numbers whose updates the subscriber receives, and no update without "
+            "a number; all updates by default.",
             repeats=True,
         ),
     )

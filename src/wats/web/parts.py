@@ -6,7 +6,7 @@ from enum import Enum
 
 from wats.clock import Now
 from wats.config import Profile
-from wats.graph.client import GraphClient
+from wats.graph.numbers import BusinessNumbers
 from wats.inbound.receive import Receiver
 from wats.log import Log
 from wats.outbound.accept import Acceptor
@@ -52,7 +52,7 @@ class Parts:
     groups_enabled: bool
     telemetry: Telemetry
     store: Store | None
-    graph: GraphClient
+    numbers: BusinessNumbers
     receiver: Receiver
     verify_token: Secret
     record_key: Secret
