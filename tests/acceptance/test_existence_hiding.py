@@ -31,6 +31,8 @@ ADMIN = (
     "/api/admin/deliveries",
     "/api/admin/deliveries/1",
     "/api/admin/deliveries/retry",
+    "/api/admin/deliveries/replay",
+    "/api/admin/deliveries/discard",
     "/api/admin/erasures",
 )
 HIDDEN = (*TELEMETRY, *ADMIN)

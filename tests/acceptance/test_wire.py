@@ -7,6 +7,7 @@ import pytest
 
 from tests.settings import HOOK
 from wats.config import GroupsConfig
+from wats.store.migrate import load_migrations
 from wats.testing import BEARER_TOKEN, VERIFY_TOKEN, sign
 
 JSON = "application/json; charset=utf-8"
@@ -356,7 +357,7 @@ async def test_the_snapshots_of_operators(open_gateway, groups, has_store) -> No
     healthy = {
         "ok": True,
         "backend": "sqlite",
-        "currentVersion": 2,
+        "currentVersion": load_migrations("sqlite")[-1].version,
         "redactedLocation": "[REDACTED_SQLITE_DATABASE]",
     }
     absent = {

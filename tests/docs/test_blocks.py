@@ -209,7 +209,7 @@ OWNERS = [
             *(OPERATING, "sh", heading, Way.RUN),
             f"{OF_OPERATING}the_commands_for_updates_and_people_succeed",
         )
-        for heading in ("Erasing a person", "Outstanding updates", "Dead letters")
+        for heading in ("Erasing a person", "Outstanding updates", "Dead letters", "Messages")
     ),
     *(
         Owner(POSTGRESQL, language, "", way, OF_POSTGRESQL)
@@ -314,7 +314,7 @@ def test_every_option_of_a_benchmark_that_is_named_exists() -> None:
             words = set(re.findall(r"--[a-z-]+|(?<=--only )[\w-]+", found[2]))
             named.setdefault(found[1], set()).update(words)
 
-    assert set(named) == {"bench", "bench.soak"}
+    assert set(named) == {"bench", "bench.soak", "bench.erase"}
     for module, words in named.items():
         command = [sys.executable, "-m", module, "--help"]
         wide = {**os.environ, "COLUMNS": "500"}  # so that no name is divided

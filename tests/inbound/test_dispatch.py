@@ -271,6 +271,28 @@ async def test_an_update_that_cannot_be_decoded_becomes_a_dead_letter(inbox: Inb
     assert (await inbox.store.depth()).total.dead == 1
 
 
+async def test_a_handler_with_a_schedule_is_retried_by_it(inbox: Inbox) -> None:
+    calls = []
+
+    async def fail(update: Update) -> None:
+        calls.append(inbox.clock())
+        raise ValueError
+
+    inbox.handlers.add(fail, name="own", schedule=(3600.0, 60.0))
+    await inbox.put(1)
+
+    async with inbox.dispatching() as dispatcher:
+        await inbox.until(lambda: len(calls) == 3)
+
+        pauses = [dispatcher.retry_seconds("own", attempt) for attempt in (1, 2, 3)]
+    (dead,) = await dead_letters(inbox.store)
+    first, second, third = calls
+    assert (second - first).total_seconds() >= 3600
+    assert 60 <= (third - second).total_seconds() < 3600
+    assert pauses == [3600.0, 60.0, None]
+    assert dead.attempts == 3
+
+
 async def test_an_update_whose_every_attempt_ended_with_its_process_becomes_a_dead_letter(
     inbox: Inbox,
 ) -> None:

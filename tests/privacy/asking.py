@@ -76,8 +76,9 @@ GROUP_BODIES: Mapping[str, Any] = {
 ADMIN_BODIES: Mapping[str, Any] = {
     "changeConsumer": {"paused": False},
     "retryDeadLetters": {"ids": ["1", "2"]},
+    "replayDeliveries": {"ids": ["1", "2"], "consumer": "h:h"},
     "discardDeliveries": {"ids": ["1", "2"]},
-    "erasePerson": {"user": "15550001111", "dryRun": False, "cursor": None},
+    "erasePerson": {"user": "15550001111", "dryRun": False, "searchFiles": True, "cursor": None},
 }
 
 HANDLER = "tests.privacy.hostile:fail"

@@ -51,6 +51,7 @@ class Setup:
         launcher: A command that starts it.
         options: Further options of `wats serve`.
         environ: Variables for its environment.
+        subscribers: The sections of its subscribers.
     """
 
     graph_url: str
@@ -64,6 +65,7 @@ class Setup:
     launcher: Sequence[str] = ()
     options: Sequence[str] = ()
     environ: Mapping[str, str] = field(default_factory=dict)
+    subscribers: Sequence[Mapping[str, Any]] = ()
 
 
 async def read_telemetry(url: str, secrets: Mapping[str, str]) -> dict[str, str]:
@@ -242,6 +244,7 @@ def _profile(canaries: Canaries, setup: Setup, database: Path | None) -> dict[st
         "persistence": {"url": f"sqlite:///{database}"} if database is not None else "none",
         "groups": {"enabled": setup.has_groups},
         "handlers": [f"tests.privacy.hostile:{setup.handler}"] if setup.handler else [],
+        "subscribers": list(setup.subscribers),
         "inbox": {"maxAttempts": 1},
         "telemetry": telemetry
         if setup.sink is None

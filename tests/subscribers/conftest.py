@@ -29,11 +29,13 @@ class Endpoint:
     Attributes:
         answer: Makes the response to a request.
         requests: The headers and the body of each request.
+        targets: The path and the query of each request.
     """
 
     def __init__(self) -> None:
         self.url = ""
         self.requests: list[tuple[dict[str, str], bytes]] = []
+        self.targets: list[str] = []
         self.answer: Callable[[web.Request], Awaitable[web.StreamResponse]] = self.accept
 
     async def accept(self, _: web.Request) -> web.StreamResponse:
@@ -46,6 +48,7 @@ class Endpoint:
         self.answer = answer
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
+        self.targets.append(request.raw_path)
         self.requests.append((dict(request.headers), await request.read()))
         return await self.answer(request)
 

@@ -25,6 +25,10 @@ _ENCODED_DOT = re.compile(r"%(?:25)*2e", re.IGNORECASE)
 _ENCODED_SLASH = re.compile(r"%(?:25)*(?:2f|5c)", re.IGNORECASE)
 
 
+_DURATION = re.compile("([1-9][0-9]{0,6})([smhd])")
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """A rule for one value.
@@ -109,6 +113,18 @@ def number(low: float, high: float) -> Check:
         return float(value) if low <= value <= high else None
 
     return Check(f"a number from {low:g} to {high:g}", accept)
+
+
+def duration(longest_seconds: float) -> Check:
+    """Accept a duration with its unit, such as '90s' or '2h', as seconds."""
+
+    def accept(value: object) -> float | None:
+        match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+        seconds = int(match[1]) * _UNIT_SECONDS[match[2]] if match else 0
+        return float(seconds) if 0 < seconds <= longest_seconds else None
+
+    days = longest_seconds / _UNIT_SECONDS["d"]
+    return Check(f"a duration such as '30s', '5m', '2h' or '1d', at most {days:g} days", accept)
 
 
 def one_of(*words: str) -> Check:

@@ -16,7 +16,7 @@ from wats.config.profile import (
     ProfileSource,
 )
 from wats.config.secret_sources import SecretSources
-from wats.config.subscribers import CODE, DEFAULT_TIMEOUT_SECONDS, needs_https
+from wats.config.subscribers import CODE, DEFAULT_TIMEOUT_SECONDS, MAX_PAUSES, needs_https
 from wats.errors import ConfigError, ConfigIssue
 
 _ABSENT: Final = object()
@@ -175,6 +175,8 @@ class _Reader:
             if each.get("timeout_seconds", DEFAULT_TIMEOUT_SECONDS) >= limit:
                 expects = "less than 'inbox.handlerTimeoutSeconds'"
                 self._refuse(CODE, f"{place}.timeoutSeconds", expects)
+            if len(each.get("schedule", ())) > MAX_PAUSES:
+                self._refuse(CODE, f"{place}.schedule", f"a list of at most {MAX_PAUSES} durations")
 
     def _refuse(self, code: str, path: str, expects: str) -> None:
         self.issues.append(ConfigIssue(code, path, f"Must be {expects}."))

@@ -12,6 +12,8 @@ from wats.config.secret_sources import SOURCE, SecretSource
 
 CODE: Final = "invalid_subscribers"
 DEFAULT_TIMEOUT_SECONDS: Final = 15.0
+LONGEST_PAUSE_SECONDS: Final = 7 * 86_400.0
+MAX_PAUSES: Final = 100
 
 KINDS: Final = (
     "message",
@@ -153,6 +155,16 @@ class SubscriberConfig:
             checks.number(0.1, 600),
             CODE,
             "The time limit of a request; less than `inbox.handlerTimeoutSeconds`.",
+        ),
+    )
+    schedule: tuple[float, ...] = field(
+        default=(),
+        metadata=key(
+            checks.duration(LONGEST_PAUSE_SECONDS),
+            CODE,
+            "The pauses between the attempts, in order; the update is a dead letter after the "
+            "attempt that follows the last pause. At most 100. By default as for a handler.",
+            repeats=True,
         ),
     )
     disable_after_hours: float | None = field(

@@ -51,6 +51,10 @@ def retry_delay(attempt: int, jitter: float) -> float:
     """
     steps = min(attempt - 1, 10)
     seconds = min(FIRST_RETRY_SECONDS * RETRY_FACTOR**steps, LONGEST_RETRY_SECONDS)
+    return _shortened(seconds, jitter)
+
+
+def _shortened(seconds: float, jitter: float) -> float:
     return seconds * (1 - jitter / 5)
 
 
@@ -130,7 +134,7 @@ class DeliveryCall(HandlerCall):
 
     def _fail(self, error: str) -> None:
         self.telemetry.webhooks.update(self.kind, Outcome.ERROR)
-        seconds = self._dispatcher.retry_seconds(self.delivery.attempt)
+        seconds = self._dispatcher.retry_seconds(self.delivery.consumer, self.delivery.attempt)
         if seconds is None:
             self._die(error)
         else:
@@ -186,7 +190,7 @@ class Dispatcher(Slots):
                 Consumer(
                     name=name,
                     lease_seconds=self._config.lease_seconds,
-                    max_attempts=self._config.max_attempts,
+                    max_attempts=self._max_attempts(name),
                 )
                 for name in names
             ]
@@ -230,11 +234,18 @@ class Dispatcher(Slots):
     def _log_replaced(self, error: BaseException) -> None:
         self._interruptions.report("dispatch", error)
 
-    def retry_seconds(self, attempt: int) -> float | None:
+    def retry_seconds(self, name: str, attempt: int) -> float | None:
         """Return the pause after the failure of *attempt*; `None` after the last attempt."""
-        if attempt >= self._config.max_attempts:
+        if attempt >= self._max_attempts(name):
             return None
+        schedule = self._handlers.schedule(name)
+        if schedule:
+            return _shortened(schedule[attempt - 1], self._jitter())
         return retry_delay(attempt, self._jitter())
+
+    def _max_attempts(self, name: str) -> int:
+        schedule = self._handlers.schedule(name)
+        return len(schedule) + 1 if schedule else self._config.max_attempts
 
     @override
     def reserve(self, arrivals: Sequence[Arrival]) -> Mapping[str, int]:

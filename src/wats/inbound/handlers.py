@@ -83,6 +83,7 @@ class Handlers:
     def __init__(self, only: Iterable[str] | None = None) -> None:
         self._handlers: dict[str, tuple[Handler, int]] = {}
         self._concurrency: dict[str, int | None] = {}
+        self._schedules: dict[str, tuple[float, ...]] = {}
         self._filters: dict[str, UpdateFilter] = {}
         numbers = () if only is None else (None, *only)
         self._of_number: dict[str | None, Consumers] = {each: _no_consumers() for each in numbers}
@@ -105,12 +106,14 @@ class Handlers:
         content: Collection[type[Part]] = (),
         where: Predicate | None = None,
         numbers: Collection[str] | None = None,
+        schedule: tuple[float, ...] = (),
     ) -> None:
         """Add *handler* for updates of *kinds*, by default of all kinds.
 
         It has at most *concurrency* concurrent calls, by default as many as the config permits. It
         gets only updates with a content of one of the classes *content*, if any, for which *where*
         returns true, and with *numbers*, phone number ids, only those of these numbers.
+        *schedule* are the pauses (s) between its attempts, instead of those of the config.
 
         The name, by default `module:qualified_name`, is stored with every delivery of the handler,
         so rename a handler only when its inbox is empty.
@@ -135,6 +138,7 @@ class Handlers:
             handler = accepted.guard(handler)
         self._handlers[name] = handler, len(self._handlers)
         self._concurrency[name] = concurrency
+        self._schedules[name] = schedule
         for consumers in self._tables(numbers):
             for kind in wanted:
                 consumers[kind] += (name,)
@@ -177,6 +181,10 @@ class Handlers:
     def concurrency(self, name: str) -> int | None:
         """Return the number of concurrent calls of the handler *name*, if it has one of its own."""
         return self._concurrency[name]
+
+    def schedule(self, name: str) -> tuple[float, ...]:
+        """Return the pauses between the attempts of the handler *name*, if it has its own."""
+        return self._schedules[name]
 
     def __getitem__(self, name: str) -> tuple[Handler, int]:
         """Return the handler *name*, and its index in `names`, which telemetry uses."""

@@ -192,7 +192,12 @@ def _subscribers(common: _BuilderArguments, registered: Handlers) -> Sequence[Su
         kinds = [UpdateKind(kind) for kind in config.kinds] or UpdateKind
         numbers = ids_of(profile, config.numbers) if config.numbers else None
         registered.add(
-            subscriber, kinds, config.name, concurrency=config.concurrency, numbers=numbers
+            subscriber,
+            kinds,
+            config.name,
+            concurrency=config.concurrency,
+            numbers=numbers,
+            schedule=config.schedule,
         )
         subscribers.append(subscriber)
     return subscribers

@@ -40,7 +40,7 @@ INSERT INTO wats_consumers (name, seen_at) VALUES (?1, ?2)
 ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at
 """
 
-_TAKE_IDS = "UPDATE wats_queue SET last_id = last_id + ? WHERE id = 1 RETURNING last_id"
+TAKE_IDS = "UPDATE wats_queue SET last_id = last_id + ? WHERE id = 1 RETURNING last_id"
 
 _INSERT_HEAD = """
 INSERT INTO wats_deliveries (
@@ -204,7 +204,7 @@ def _rows_of(
 ) -> tuple[Sequence[_Row], Sequence[int]]:
     """Return the *count* rows of *arrivals*, and the position of the arrival of each row."""
     now = writer.clock()
-    last_id: int = writer.execute(_TAKE_IDS, (count,)).get
+    last_id: int = writer.execute(TAKE_IDS, (count,)).get
     leases: dict[str, Iterator[_Row]] = {}
     rows: list[_Row] = []
     positions: list[int] = []

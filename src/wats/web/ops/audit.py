@@ -16,6 +16,7 @@ Action: TypeAlias = Literal[
     "consumer_resumed",
     "content_shown",
     "deliveries_retried",
+    "deliveries_replayed",
     "deliveries_discarded",
     "erasure_started",
     "erasure_finished",

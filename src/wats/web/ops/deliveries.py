@@ -1,12 +1,13 @@
-"""Outstanding deliveries and dead letters: list, show, retry and discard."""
+"""Outstanding deliveries and dead letters: list, show, retry, replay and discard."""
 
-from typing import Annotated, Any, Final
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from wats.clock import to_iso
-from wats.errors import DeliveryNotFound
+from wats.errors import ConsumerNotFound, DeliveryNotFound
 from wats.inbound.updates import kind_of, mark_of, number_of
 from wats.store.admin import DeliveryFilter, StoredDelivery
 from wats.store.records import DeliveryState, is_cursor
@@ -34,6 +35,7 @@ _PARAMETERS: Final = (
 _NAMES: Final = frozenset(parameter.name for parameter in _PARAMETERS)
 
 _IDS_MALFORMED: Final = "The body must hold 'ids': 1 to 100 ids of deliveries."
+_REPLAY_MALFORMED: Final = f"{_IDS_MALFORMED[:-1]}, and the name of a 'consumer'."
 
 
 class DeliveryView(Body, frozen=True):
@@ -66,13 +68,23 @@ class DeliveryDetails(DeliveryView, frozen=True):
     content: msgspec.Raw | UnsetType = UNSET
 
 
+Ids: TypeAlias = Annotated[
+    tuple[Annotated[str, Meta(pattern="^[1-9][0-9]{0,17}$")], ...],
+    Meta(min_length=1, max_length=MAX_IDS),
+]
+
+
 class DeliveryIds(Body, frozen=True):
     """Ids of deliveries."""
 
-    ids: Annotated[
-        tuple[Annotated[str, Meta(pattern="^[1-9][0-9]{0,17}$")], ...],
-        Meta(min_length=1, max_length=MAX_IDS),
-    ]
+    ids: Ids
+
+
+class ReplayRequest(Body, frozen=True):
+    """Ids of deliveries, whose updates *consumer* shall get again."""
+
+    ids: Ids
+    consumer: Annotated[str, Meta(min_length=1, max_length=1024)]
 
 
 class ChangedCount(Body, frozen=True):
@@ -180,10 +192,22 @@ def _content_of(payload: bytes) -> msgspec.Raw:
 
 
 async def retry(parts: Parts, request: Request) -> Response:
-    """Make dead letters deliveries again."""
+    """Make dead letters deliveries again, and end the backoff of outstanding deliveries."""
     store = store_of(parts)
-    changed = await store.retry_dead(await _ids(request))
+    ids = await _ids(request)
+    changed = await store.retry_dead(ids) + await store.expedite(ids)
     log_action(parts, "deliveries_retried", changed)
+    return json_response(ChangedCount(changed=changed))
+
+
+async def replay(parts: Parts, request: Request) -> Response:
+    """Give the updates of deliveries and dead letters to a consumer again."""
+    store = store_of(parts)
+    asked = await read_body(request, ReplayRequest, _REPLAY_MALFORMED)
+    changed = await store.replay(_numbers(asked.ids), asked.consumer)
+    if changed is None:
+        raise ConsumerNotFound
+    log_action(parts, "deliveries_replayed", changed)
     return json_response(ChangedCount(changed=changed))
 
 
@@ -197,7 +221,11 @@ async def discard(parts: Parts, request: Request) -> Response:
 
 async def _ids(request: Request) -> list[int]:
     body = await read_body(request, DeliveryIds, _IDS_MALFORMED)
-    return [int(each) for each in dict.fromkeys(body.ids)]
+    return _numbers(body.ids)
+
+
+def _numbers(ids: Sequence[str]) -> list[int]:
+    return [int(each) for each in dict.fromkeys(ids)]
 
 
 def routes(admin: str) -> tuple[Route, ...]:
@@ -224,9 +252,18 @@ def routes(admin: str) -> tuple[Route, ...]:
         Method.POST,
         retry,
         "retryDeadLetters",
-        "Retry dead letters, each in its place in the conversation.",
+        "Retry dead letters, each in its place in the conversation, or deliveries in backoff now.",
         ChangedCount,
         body=DeliveryIds,
+        problems=(400, 413),
+    )
+    replaying = Operation(
+        Method.POST,
+        replay,
+        "replayDeliveries",
+        "Give the updates of deliveries and dead letters to a consumer again.",
+        ChangedCount,
+        body=ReplayRequest,
         problems=(400, 413),
     )
     discarding = Operation(
@@ -243,6 +280,7 @@ def routes(admin: str) -> tuple[Route, ...]:
     return (
         Route(path, admin, Posture.ADMIN, "admin", (listing,)),
         Route(f"{path}/retry", admin, Posture.ADMIN, "admin", (retrying,)),
+        Route(f"{path}/replay", admin, Posture.ADMIN, "admin", (replaying,)),
         Route(f"{path}/discard", admin, Posture.ADMIN, "admin", (discarding,)),
         Route(shown, admin, Posture.ADMIN, "admin", (one,)),
     )
