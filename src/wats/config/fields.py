@@ -20,8 +20,9 @@ from wats.config.profile import (
     WebhookConfig,
     WhatsAppConfig,
 )
+from wats.config.pullers import PullerConfig
 from wats.config.secret_sources import SecretSources
-from wats.config.subscribers import CODE, SubscriberConfig
+from wats.config.subscribers import SubscriberConfig
 from wats.errors import ConfigError, ConfigIssue
 
 
@@ -114,6 +115,13 @@ def _section(
     )
 
 
+def _sections(name: str, holds: type[Any]) -> Section:
+    """Return the key *name*, which holds a list of sections."""
+    return Section(
+        name=name, code=f"invalid_{name}", holds=holds, keys=tuple(_keys(holds)), repeats=True
+    )
+
+
 FILE: Final = tuple(_keys(Config))
 """The keys of the file itself."""
 
@@ -127,13 +135,8 @@ PROFILE: Final[tuple[Section | Key, ...]] = (
     _section("groups", GroupsConfig),
     _section("telemetry", TelemetryConfig),
     *_keys(Profile),
-    Section(
-        name="subscribers",
-        code=CODE,
-        holds=SubscriberConfig,
-        keys=tuple(_keys(SubscriberConfig)),
-        repeats=True,
-    ),
+    _sections("subscribers", SubscriberConfig),
+    _sections("pullers", PullerConfig),
     _section("inbox", InboxConfig),
     _section("messages", MessagesConfig),
 )

@@ -10,6 +10,7 @@ from typing import Literal
 
 from wats.config import checks
 from wats.config.checks import Check, key
+from wats.config.pullers import PullerConfig
 from wats.config.secret_sources import SecretSource, SecretSources, accept_source
 from wats.config.subscribers import SubscriberConfig
 
@@ -404,6 +405,7 @@ class Profile:
         ),
     )
     subscribers: tuple[SubscriberConfig, ...] = ()
+    pullers: tuple[PullerConfig, ...] = ()
     inbox: InboxConfig = field(default_factory=InboxConfig)
     messages: MessagesConfig = field(default_factory=MessagesConfig)
 

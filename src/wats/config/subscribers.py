@@ -80,13 +80,17 @@ def _accept_name(value: object) -> str | None:
     return str(value) if is_name and not re.search("[0-9]{7}", str(value)) else None
 
 
+NAME: Final = Check("at most 40 letters, digits and '_', without 7 digits in a row", _accept_name)
+KIND: Final = Check("the kind of an update", _accept_kind)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubscriberConfig:
     """An HTTP endpoint that receives updates, and the sources of its secrets."""
 
     name: str = field(
         metadata=key(
-            Check("at most 40 letters, digits and '_', without 7 digits in a row", _accept_name),
+            NAME,
             CODE,
             "The name of the subscriber, which identifies its deliveries in the database. Change "
             "it only while it has none.",
@@ -129,7 +133,7 @@ class SubscriberConfig:
     kinds: tuple[str, ...] = field(
         default=(),
         metadata=key(
-            Check("the kind of an update", _accept_kind),
+            KIND,
             CODE,
             "The kinds of updates that the subscriber receives; all by default.",
             repeats=True,

@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from time import perf_counter
 from typing import Final, TypeAlias
 
@@ -65,17 +65,27 @@ _NO_PARAMETER = "it must accept one argument, the update."
 
 
 class Handlers:
-    """The handlers of each kind of update. Frozen by the start of the service."""
+    """The consumers of each kind of update. Frozen by the start of the service.
+
+    A consumer is a handler, or a puller, which has a name here and no handler.
+    """
 
     def __init__(self) -> None:
-        self._handlers: dict[str, tuple[Handler, int]] = {}
+        self._places: dict[str, int] = {}
+        self._handlers: dict[str, Handler] = {}
         self._concurrency: dict[str, int | None] = {}
         self._consumers: dict[UpdateKind, tuple[str, ...]] = dict.fromkeys(UpdateKind, ())
+        self._numbers: dict[str, frozenset[str]] = {}
         self._frozen = False
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of all handlers, in the order of their addition."""
+        """The names of all consumers, in the order of their addition."""
+        return tuple(self._places)
+
+    @property
+    def called(self) -> tuple[str, ...]:
+        """The names of the consumers that have a handler."""
         return tuple(self._handlers)
 
     def add(
@@ -104,12 +114,31 @@ class Handlers:
             raise _refusal(name, _NOT_ASYNC)
         if not _accepts_update(handler):
             raise _refusal(name, _NO_PARAMETER)
+        self._add(name, kinds)
+        self._handlers[name] = handler
+        self._concurrency[name] = concurrency
+
+    def add_puller(
+        self,
+        name: str,
+        kinds: Iterable[UpdateKind] = UpdateKind,
+        numbers: Collection[str] = (),
+    ) -> None:
+        """Add the puller *name* for updates of *kinds*, and of *numbers* if any are given.
+
+        Raises:
+            ConfigError: The name is taken, or the service has started.
+        """
+        self._add(name, kinds)
+        if numbers:
+            self._numbers[name] = frozenset(numbers)
+
+    def _add(self, name: str, kinds: Iterable[UpdateKind]) -> None:
         if self._frozen:
             raise _refusal(name, "add handlers before the service starts.")
-        if name in self._handlers:
+        if name in self._places:
             raise _refusal(name, "another handler has this name; name one explicitly.")
-        self._handlers[name] = handler, len(self._handlers)
-        self._concurrency[name] = concurrency
+        self._places[name] = len(self._places)
         for kind in set(kinds):
             self._consumers[kind] += (name,)
 
@@ -117,9 +146,16 @@ class Handlers:
         """Refuse further handlers."""
         self._frozen = True
 
-    def consumers(self, kind: UpdateKind) -> tuple[str, ...]:
-        """Return the names of the handlers that get updates of *kind*."""
-        return self._consumers[kind]
+    def consumers(self, kind: UpdateKind, phone_number_id: str | None = None) -> tuple[str, ...]:
+        """Return the names of the consumers that get updates of *kind* and of this number."""
+        names = self._consumers[kind]
+        if not self._numbers:
+            return names
+        return tuple(
+            name
+            for name in names
+            if name not in self._numbers or phone_number_id in self._numbers[name]
+        )
 
     def concurrency(self, name: str) -> int | None:
         """Return the number of concurrent calls of the handler *name*, if it has one of its own."""
@@ -127,7 +163,11 @@ class Handlers:
 
     def __getitem__(self, name: str) -> tuple[Handler, int]:
         """Return the handler *name*, and its index in `names`, which telemetry uses."""
-        return self._handlers[name]
+        return self._handlers[name], self._places[name]
+
+    def place(self, name: str) -> int:
+        """Return the index of the consumer *name* in `names`, which telemetry uses."""
+        return self._places[name]
 
 
 class HandlerCalls:
