@@ -187,6 +187,13 @@ class InboxStore(Protocol):
         a delivery is done or dead, the next delivery of its ordering key becomes due.
         """
 
+    async def acknowledge(self, settlements: Sequence[Settlement]) -> Settled:
+        """Settle deliveries whose leases have not expired; return the others as `Settled.lost`.
+
+        For consumers that hold leases outside of the process. Unlike `settle`, a settlement changes
+        nothing once its lease has expired, even if no other lease was given since.
+        """
+
     async def depth(self) -> InboxDepth:
         """Read the depth from counters, at a cost independent of the number of deliveries."""
 

@@ -265,7 +265,13 @@ class PostgresStore(PostgresAdmin, Store):
 
     @override
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
-        settle = partial(leases.settle, settlements=settlements)
+        return await self._settle(partial(leases.settle, settlements=settlements))
+
+    @override
+    async def acknowledge(self, settlements: Sequence[Settlement]) -> Settled:
+        return await self._settle(partial(leases.acknowledge, settlements=settlements))
+
+    async def _settle(self, settle: Callable[[Connection], Awaitable[Settled]]) -> Settled:
         settled = await self._write(StoreOperation.SETTLE, settle)
         if settled.due and self._control is not None:
             self._control.notify()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import asyncpg
+import msgspec
 
 from wats.store.postgres.connection import Connection
 from wats.store.postgres.depths import DepthChanges
@@ -74,7 +75,7 @@ WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
 _LOCKED = """
     SELECT head.* FROM unnest($3::bigint[], $4::bigint[]) AS held (id, lease)
     CROSS JOIN LATERAL (
-        SELECT id, lease, update_id, siblings, followers FROM wats_deliveries
+        SELECT id, lease, update_id, siblings, followers, due_at FROM wats_deliveries
         WHERE phone_number_id = $1 AND consumer = $2 AND id = held.id AND lease = held.lease
         FOR UPDATE
     ) AS head
@@ -89,6 +90,10 @@ WITH ended AS MATERIALIZED ({_LOCKED}), deleted AS (
         AND id = ANY(array(SELECT id FROM ended WHERE followers = 0))
 )
 SELECT * FROM ended
+"""
+
+_UNEXPIRED = f"""
+SELECT id, lease FROM ({_LOCKED}) AS held WHERE due_at > (SELECT wats_now())
 """
 
 _RENEW = f"""
@@ -253,7 +258,7 @@ async def renew(
         ids, leases = [each.id for each in group], [each.lease for each in group]
         rows = await connection.fetch(_RENEW, number, name, ids, leases, lease_ms)
         held |= {(number, id_, lease) for id_, lease in rows}
-    return [each for each in deliveries if (each.phone_number_id, each.id, each.lease) not in held]
+    return [each for each in deliveries if _lease_of(each) not in held]
 
 
 def _by_consumer(
@@ -290,6 +295,23 @@ async def settle(connection: Connection, settlements: Sequence[Settlement]) -> S
     await changes.write(connection)
     in_order = dict.fromkeys(each.delivery.update_id for each in settlements)
     return Settled(done=[id_ for id_ in in_order if id_ in finished], due=frozenset(due))
+
+
+async def acknowledge(connection: Connection, settlements: Sequence[Settlement]) -> Settled:
+    """Settle deliveries whose leases have not expired; the others are lost."""
+    held: set[tuple[str, int, int]] = set()
+    for (number, name), group in _by_consumer(settlements, lambda each: each.delivery).items():
+        leases = _ids(group), [each.delivery.lease for each in group]
+        rows = await connection.fetch(_UNEXPIRED, number, name, *leases)
+        held |= {(number, id_, lease) for id_, lease in rows}
+    unexpired = [each for each in settlements if _lease_of(each.delivery) in held]
+    settled = await settle(connection, unexpired)
+    lost = [each.delivery for each in settlements if _lease_of(each.delivery) not in held]
+    return msgspec.structs.replace(settled, lost=lost)
+
+
+def _lease_of(delivery: Delivery) -> tuple[str, int, int]:
+    return delivery.phone_number_id, delivery.id, delivery.lease
 
 
 async def _finished(

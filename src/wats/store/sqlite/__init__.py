@@ -308,6 +308,11 @@ class SQLiteStore(SQLiteAdmin, Store):
         return settled
 
     @override
+    async def acknowledge(self, settlements: Sequence[Settlement]) -> Settled:
+        acknowledge = partial(delivery_rows.acknowledge, settlements=settlements)
+        return await self._write(StoreOperation.SETTLE, acknowledge)
+
+    @override
     async def depth(self) -> InboxDepth:
         configured, now = self._configured, self._clock()
         read = partial(delivery_rows.depth, configured=configured, now=now)

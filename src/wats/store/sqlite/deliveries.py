@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import Any, TypeAlias
 
+import msgspec
 from apsw import Connection
 
 from wats.store.records import (
@@ -87,6 +88,10 @@ UPDATE wats_deliveries SET lease = ?, due_at = ?, attempts = ?, is_final = ? WHE
 _RENEW = "UPDATE wats_deliveries SET due_at = ? WHERE id = ? AND lease = ?"
 
 _IS_HELD = "SELECT EXISTS (SELECT 1 FROM wats_deliveries WHERE id = ? AND lease = ?)"
+
+_IS_LEASED = """
+SELECT EXISTS (SELECT 1 FROM wats_deliveries WHERE id = ? AND lease = ? AND due_at > ?)
+"""
 
 _DELETE_HELD = """
 DELETE FROM wats_deliveries WHERE id IN carray(?) AND lease = ? RETURNING id, followers
@@ -338,6 +343,18 @@ def settle(writer: Writer, settlements: Sequence[Settlement]) -> Settled:
             due |= _settle_other(writer, settlement)
     writer.leaves_work = writer.leaves_work or bool(due)
     return Settled(done=_finished(writer, done), due=frozenset(due))
+
+
+def acknowledge(writer: Writer, settlements: Sequence[Settlement]) -> Settled:
+    """Settle deliveries whose leases have not expired; the others are lost."""
+    now = writer.clock()
+    lost = [
+        each.delivery
+        for each in settlements
+        if not writer.execute(_IS_LEASED, (each.delivery.id, each.delivery.lease, now)).get
+    ]
+    settled = settle(writer, [each for each in settlements if each.delivery not in lost])
+    return msgspec.structs.replace(settled, lost=lost)
 
 
 def _settle_other(writer: Writer, settlement: Settlement) -> set[str]:
