@@ -11,7 +11,7 @@ from wats.clock import utc_now
 from wats.config import InboxConfig
 from wats.errors import StoreUnavailable
 from wats.inbound import updates
-from wats.inbound.dispatch import Dispatcher, retry_delay, retry_span
+from wats.inbound.dispatch import Dispatcher
 from wats.inbound.handlers import Handlers, RetryLater
 from wats.inbound.receive import ordering_key_of
 from wats.inbound.updates import Update

@@ -36,6 +36,7 @@ class WatsApp:
         sender: MessageSender,
         components: Sequence[Component],
         telemetry: Telemetry,
+        on_drain: Callable[[], None],
     ) -> None:
         self._web = web
         self._hook = hook
@@ -45,6 +46,7 @@ class WatsApp:
         self._sender = sender
         self._components = components
         self._telemetry = telemetry
+        self._on_drain = on_drain
         self._started = AsyncExitStack()
         self._is_open = False  # also while running handlers finish
         self._changing = asyncio.Lock()
@@ -133,6 +135,7 @@ class WatsApp:
         """
         if self._life.phase is Phase.RUNNING:
             self._life.phase = Phase.DRAINING
+            self._on_drain()
             self._telemetry.service.event(LifecycleEvent.DRAINING)
 
     async def stop(self) -> None:

@@ -13,9 +13,12 @@ from wats.config import Profile, Secrets
 from wats.errors import ConfigError, ConfigIssue
 from wats.graph.configured import graph_client
 from wats.graph.errors import ERROR_NAMES
-from wats.inbound.dispatch import Dispatcher, retry_span
+from wats.inbound.dispatch import Dispatcher
 from wats.inbound.handlers import Handler, Handlers, import_handler
+from wats.inbound.pullers import Puller, Pullers
+from wats.inbound.receipts import ReceiptBook
 from wats.inbound.receive import Receiver
+from wats.inbound.retries import retry_span
 from wats.inbound.signature import SignatureCheck
 from wats.inbound.update_log import UpdateLog
 from wats.log import Log, write_json_line
@@ -89,7 +92,7 @@ def create_wats_service_app(
 
     Raises:
         ConfigError: A handler cannot be imported or is named twice, the sink lacks a method, or a
-            subscriber has no usable secret or no store.
+            subscriber has no usable secret; or a subscriber or puller has no store.
     """
     groups_enabled = profile.groups.enabled if enable_group_routes is None else enable_group_routes
     write = _stamped(log, now)
@@ -109,6 +112,7 @@ def create_wats_service_app(
     common = _BuilderArguments(profile, secrets, persistence, telemetry, write, now)
     registered = _registered(handlers, profile)
     subscribers = _subscribers(common, registered)
+    pullers = _pullers(common, registered)
     outbound = _outbound(common, graph_session)
     sender = MessageSender(
         outbound.acceptor,
@@ -117,7 +121,7 @@ def create_wats_service_app(
         groups_enabled=groups_enabled,
     )
     update_log = UpdateLog(write, secrets.app_secrets[0]) if log_updates else None
-    inbound = _inbound(common, registered, sender, drain_seconds, update_log)
+    inbound = _inbound(common, registered, pullers, sender, drain_seconds, update_log)
     # Stopped in the opposite order: handlers that finish may still need the store and Graph.
     components: list[Component] = [outbound]
     if persistence is not None:
@@ -125,7 +129,7 @@ def create_wats_service_app(
         components += [Subscribers(subscribers), storage, inbound]
         components.append(_upkeep(common, persistence, row == 0, checkpoint_seconds))
     life = Life()
-    web = _web(common, table, outbound, inbound, life, groups_enabled=groups_enabled)
+    web = _web(common, table, outbound, inbound, pullers, life, groups_enabled=groups_enabled)
     hook = Hook(
         path=profile.webhook.path.encode("ascii"),
         max_body_bytes=profile.webhook.max_body_bytes,
@@ -141,6 +145,7 @@ def create_wats_service_app(
         sender=sender,
         components=components,
         telemetry=telemetry,
+        on_drain=pullers.drain,
     )
 
 
@@ -184,6 +189,33 @@ def _subscribers(common: _BuilderArguments, registered: Handlers) -> Sequence[Su
     return subscribers
 
 
+def _pullers(common: _BuilderArguments, registered: Handlers) -> Pullers:
+    """Register a consumer for each puller."""
+    profile, store = common.profile, common.store
+    pullers: list[Puller] = []
+    if not profile.pullers:
+        return Pullers()
+    if store is None:
+        reason = "Needs a database: set persistence.url."
+        raise ConfigError([ConfigIssue("invalid_pullers", "pullers", reason)])
+    for config in profile.pullers:
+        kinds = [UpdateKind(kind) for kind in config.kinds] or UpdateKind
+        registered.add_puller(config.name, kinds, config.numbers)
+        pullers.append(
+            Puller(
+                config.name,
+                store,
+                place=registered.place(config.name),
+                lease_seconds=config.lease_seconds,
+                max_attempts=config.max_attempts or profile.inbox.max_attempts,
+                telemetry=common.telemetry,
+                log=common.log,
+                now=common.now,
+            )
+        )
+    return Pullers(pullers)
+
+
 def _outbound(common: _BuilderArguments, session: aiohttp.ClientSession | None) -> Outbound:
     profile, secrets, store, telemetry, log, now = common
     graph = graph_client(profile, secrets, telemetry.graph, session)
@@ -207,6 +239,7 @@ def _outbound(common: _BuilderArguments, session: aiohttp.ClientSession | None) 
 def _inbound(
     common: _BuilderArguments,
     handlers: Handlers,
+    pullers: Pullers,
     sender: MessageSender,
     drain_seconds: float,
     update_log: UpdateLog | None,
@@ -222,6 +255,7 @@ def _inbound(
             log=log,
             now=now,
             send=sender.reply,
+            pullers=pullers,
         )
     receiver = Receiver(
         SignatureCheck(secrets.app_secrets),
@@ -258,6 +292,7 @@ def _web(
     table: Sequence[Route],
     outbound: Outbound,
     inbound: Inbound,
+    pullers: Pullers,
     life: Life,
     *,
     groups_enabled: bool,
@@ -272,6 +307,8 @@ def _web(
         store=store,
         graph=outbound.graph,
         receiver=inbound.receiver,
+        pullers=pullers,
+        receipts=ReceiptBook(secrets.app_secrets),
         verify_token=secrets.verify_token,
         record_key=secrets.app_secrets[0],
         acceptor=outbound.acceptor,
