@@ -22,7 +22,7 @@ from wats.web.exchange import (
     StreamedResponse,
     json_response,
 )
-from wats.web.ops.audit import check_query, invalid, read_body, store_of
+from wats.web.inputs import check_query, invalid, read_body, store_of
 from wats.web.parts import Parts
 from wats.web.routing import Operation, Parameter, Posture, Route
 
