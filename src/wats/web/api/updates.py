@@ -144,6 +144,7 @@ async def _unless_gone(request: Request, puller: Puller, limit: int, wait: int) 
     Raises:
         ClientGone: It hung up.
     """
+    request.watch_hang_up()
     gone = asyncio.create_task(request.disconnected())
     polling = asyncio.create_task(puller.poll(limit, wait))
     is_used = False
