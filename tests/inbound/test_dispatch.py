@@ -18,7 +18,7 @@ from wats.inbound.updates import Update
 from wats.store import Store, receive
 from wats.store.open import open_store
 from wats.store.records import Arrival, Claimed, Consumer, Depth
-from wats.telemetry import Adapter, RouteLabel, Telemetry, UpdateKind
+from wats.telemetry import Adapter, FamilySet, RouteLabel, Telemetry, UpdateKind
 from wats.testing import FakeClock
 
 
@@ -470,6 +470,36 @@ async def test_a_postponed_update_is_handled_later_without_losing_an_attempt(inb
     assert (await inbox.store.depth()).total == Depth()
     assert inbox.counted("error") == 0
     assert inbox.logged == []
+
+
+async def test_the_attempts_and_the_lag_of_a_handler_are_counted(inbox: Inbox) -> None:
+    calls = 0
+
+    async def busy(_: Update) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise RetryLater(20)
+        if calls == 2:
+            raise ValueError
+
+    inbox.handlers.add(busy, name="busy")
+    inbox.telemetry = Telemetry(
+        routes=[RouteLabel("unmatched")], adapter=Adapter.SQLITE, families=FamilySet.OPERATOR
+    )
+    inbox.telemetry.use_targets(inbox.handlers.names)
+    async with inbox.dispatching() as dispatcher:
+        dispatcher.now = inbox.clock
+        await inbox.put(1)
+        dispatcher.wake()
+        await inbox.until(lambda: inbox.counted("success") == 1)
+
+    lines = inbox.telemetry.render().body.decode().splitlines()
+    samples = dict(line.rsplit(" ", 1) for line in lines if "busy" in line)
+    for outcome in ("success", "error", "skipped"):
+        assert samples[f'wats_dispatch_total{{outcome="{outcome}",target="busy"}}'] == "1"
+    assert samples['wats_consumer_lag_seconds_count{target="busy"}'] == "1"
+    assert float(samples['wats_consumer_lag_seconds_sum{target="busy"}']) >= 20
 
 
 async def test_a_conversation_waits_in_order_for_its_postponed_update(inbox: Inbox) -> None:

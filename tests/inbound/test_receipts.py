@@ -17,6 +17,7 @@ LEASED = Leased(
     attempt=1000,
     lease=2**62 - 1,
     kind=UpdateKind.MESSAGE,
+    arrived_ms=1_790_000_000_000,
     leased_ms=1_790_000_000_000,
     traceparent=f"00-{'a' * 32}-{'b' * 16}-01",
 )

@@ -82,6 +82,7 @@ class DeliveryCall(HandlerCall):
             self._die(error_name(error))
             on_end(self)
             return
+        self.update = update
         calls = self._dispatcher.calls
         origin = None
         if calls.has_spans:
@@ -100,6 +101,9 @@ class DeliveryCall(HandlerCall):
     def handled(self, failure: BaseException | None) -> None:
         if failure is None:
             self.settlement = Settlement(self.delivery, _DONE)
+            if self._dispatcher.shows_lag and self.update is not None:
+                lag = self._dispatcher.now() - self.update.received_at
+                self.telemetry.webhooks.consumer_lag(self.place, lag.total_seconds())
         elif isinstance(failure, RetryLater):
             seconds = pause_of(failure.seconds)
             self.settlement = Settlement(self.delivery, DeliveryState.PENDING, seconds)
@@ -142,6 +146,8 @@ class Dispatcher(Slots):
         self._config = config
         self.telemetry = telemetry
         self.log = log
+        self.now = now
+        self.shows_lag = telemetry.shows_lag
         self._store_failures = FailureLog("wats.store.error", log=log, now=now)
         self._interruptions = FailureLog("wats.dispatch.interrupted", log=log, now=now)
         self._jitter = jitter

@@ -288,11 +288,12 @@ class HandlerCall(Call):
     @override
     def ended(self, failure: BaseException | None) -> None:
         outcome = _SUCCESS
-        if failure is not None:
+        if isinstance(failure, RetryLater):
+            outcome = Outcome.SKIPPED
+        elif failure is not None:
             outcome = Outcome.ERROR
-            if not isinstance(failure, RetryLater):
-                self.telemetry.errors.record(failure)
-                self.failures.report(self.name, self.handler, self.kind, failure)
+            self.telemetry.errors.record(failure)
+            self.failures.report(self.name, self.handler, self.kind, failure)
         record, seconds = self.telemetry.webhooks.dispatched, perf_counter() - self.began
         if self.span is None:
             record(self.place, self.kind, outcome, seconds)

@@ -275,6 +275,7 @@ class Puller:
             attempt=delivery.attempt,
             lease=delivery.lease,
             kind=update.kind,
+            arrived_ms=to_ms(update.received_at),
             leased_ms=to_ms(self._now()),
             traceparent=origin if isinstance(origin, str) else "",
         )
@@ -333,8 +334,10 @@ class Puller:
             telemetry.webhooks.update(leased.kind, Outcome.ERROR)
         if settlement.state is DeliveryState.DEAD:
             self._log_dead(leased.kind.value, settlement.error)
-        seconds = max(to_ms(self._now()) - leased.leased_ms, 0) / 1000
-        event = self._place, leased.kind, outcome, seconds
+        now = to_ms(self._now())
+        if outcome is Outcome.SUCCESS:
+            telemetry.webhooks.consumer_lag(self._place, (now - leased.arrived_ms) / 1000)
+        event = self._place, leased.kind, outcome, (now - leased.leased_ms) / 1000
         if telemetry.tracer is None:
             telemetry.webhooks.dispatched(*event)
         else:

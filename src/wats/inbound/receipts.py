@@ -24,7 +24,8 @@ class Leased(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A delivery that was leased to a poll: all that its settlement needs, without its content.
 
     Attributes:
-        leased_ms: When it was leased, on the wall clock of the process, for telemetry only.
+        arrived_ms: When the update arrived, on a wall clock: for telemetry only.
+        leased_ms: When it was leased, likewise.
         traceparent: The span of the webhook of the update, if it was stored.
     """
 
@@ -37,6 +38,7 @@ class Leased(msgspec.Struct, frozen=True, array_like=True, gc=False):
     attempt: int
     lease: int
     kind: UpdateKind
+    arrived_ms: int
     leased_ms: int
     traceparent: str = ""
 

@@ -127,7 +127,7 @@ def create_wats_service_app(
     if persistence is not None:
         storage = Storage(persistence, telemetry, board is None)
         components += [Subscribers(subscribers), storage, inbound]
-        components.append(_upkeep(common, persistence, row == 0, checkpoint_seconds))
+        components.append(_upkeep(common, persistence, registered, row == 0, checkpoint_seconds))
     life = Life()
     web = _web(common, table, outbound, inbound, pullers, life, groups_enabled=groups_enabled)
     hook = Hook(
@@ -182,7 +182,15 @@ def _subscribers(common: _BuilderArguments, registered: Handlers) -> Sequence[Su
         secrets = common.secrets.subscribers.get(config.name, ())
         make = make_requests(config, secrets, profile.whatsapp.display_phone_number or "")
         pause = partial(store.pause, config.name, is_paused=True)
-        subscriber = Subscriber(config, make, log=common.log, now=common.now, pause=pause)
+        place = len(registered.names)
+        subscriber = Subscriber(
+            config,
+            make,
+            log=common.log,
+            now=common.now,
+            pause=pause,
+            on_circuit=partial(common.telemetry.webhooks.circuit_open, place),
+        )
         kinds = [UpdateKind(kind) for kind in config.kinds] or UpdateKind
         registered.add(subscriber, kinds, config.name, concurrency=config.concurrency)
         subscribers.append(subscriber)
@@ -273,7 +281,11 @@ def _inbound(
 
 
 def _upkeep(
-    common: _BuilderArguments, store: Store, is_chosen: bool, checkpoint_seconds: float
+    common: _BuilderArguments,
+    store: Store,
+    handlers: Handlers,
+    is_chosen: bool,
+    checkpoint_seconds: float,
 ) -> Upkeep:
     return Upkeep(
         store,
@@ -281,6 +293,7 @@ def _upkeep(
         inbox=common.profile.inbox,
         messages=common.profile.messages,
         leads=is_chosen,
+        consumers=lambda: handlers.names,
         log=common.log,
         now=common.now,
         checkpoint_seconds=checkpoint_seconds,

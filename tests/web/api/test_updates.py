@@ -1,12 +1,13 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from tests.web.conftest import Answer, call
-from wats.config import PullerConfig
+from wats.config import PullerConfig, TelemetryConfig
 from wats.inbound.pullers import MAX_POLLS
 from wats.service import WatsApp, create_wats_service_app
 from wats.store.records import Depth
@@ -73,21 +74,28 @@ class PulledService:
         return (await self.store.depth()).consumers["batch"]
 
 
-@pytest.fixture
-async def service() -> AsyncIterator[PulledService]:
+@asynccontextmanager
+async def pulled_service(**sections: Any) -> AsyncIterator[PulledService]:
     clock = FakeClock()
     store = SQLiteStore(":memory:", now=clock)
     app = create_wats_service_app(
-        profile=example_profile(pullers=PULLERS),
+        profile=example_profile(pullers=PULLERS, **sections),
         secrets=example_secrets(),
         persistence=store,
         now=clock,
         log=lambda _: None,
     )
-    running = PulledService(app, store, clock)
     await app.start()
-    yield running
-    await app.stop()
+    try:
+        yield PulledService(app, store, clock)
+    finally:
+        await app.stop()
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[PulledService]:
+    async with pulled_service() as running:
+        yield running
 
 
 async def test_an_update_waits_until_it_is_acknowledged(service: PulledService) -> None:
@@ -226,6 +234,26 @@ async def test_each_receipt_has_a_result_of_its_own(service: PulledService) -> N
     )
 
     assert results == ["done", "invalid_receipt", "invalid_receipt", "lease_lost", "retry"]
+
+
+async def test_attempts_are_counted_when_they_are_acknowledged() -> None:
+    operator = TelemetryConfig(families="operator")
+    async with pulled_service(telemetry=operator) as service:
+        await service.receive(*(message(n, f"1555000000{n}") for n in range(3)))
+        one, two, three = [each["receipt"] for each in await service.pull()]
+        service.clock.advance(20)
+        await service.ack(
+            {"receipt": one},
+            {"receipt": two, "retry": True},
+            {"receipt": three, "retry": 30},
+        )
+        metrics = (await call(service.app, "GET", "/metrics", BEARER, None)).body.decode()
+
+    samples = dict(line.rsplit(" ", 1) for line in metrics.splitlines() if "batch" in line)
+    for outcome in ("success", "error", "skipped"):
+        assert samples[f'wats_dispatch_total{{outcome="{outcome}",target="batch"}}'] == "1"
+    assert samples['wats_consumer_lag_seconds_bucket{le="15",target="batch"}'] == "0"
+    assert samples['wats_consumer_lag_seconds_bucket{le="60",target="batch"}'] == "1"
 
 
 async def test_a_paused_puller_gets_nothing(service: PulledService) -> None:

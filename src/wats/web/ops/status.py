@@ -5,7 +5,9 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from wats.errors import StoreError
 from wats.privacy import REDACTED
+from wats.store import Store
 from wats.store.records import StoreHealth
 from wats.telemetry.contract.values import Method
 from wats.version import __version__
@@ -32,6 +34,20 @@ class StoreView(Body, frozen=True):
     redacted_location: str
 
 
+class InboxView(Body, frozen=True):
+    """The deliveries of all consumers; `orphaned` are those of consumers that are not configured.
+
+    `oldestSeconds` is the age of the oldest outstanding delivery of a configured consumer.
+    """
+
+    pending: Count
+    leased: Count
+    retry: Count
+    dead: Count
+    orphaned: Count
+    oldest_seconds: float
+
+
 class ServiceStatus(Body, frozen=True):
     """A snapshot for operators."""
 
@@ -43,6 +59,7 @@ class ServiceStatus(Body, frozen=True):
     routes: tuple[str, ...]
     feature_flags: FeatureFlags
     persistence: StoreView | None
+    inbox: InboxView | None = None
 
 
 class GraphShape(Body, frozen=True):
@@ -112,7 +129,25 @@ async def status(parts: Parts, request: Request) -> Response:
             routes=parts.route_labels,
             feature_flags=_flags(parts),
             persistence=None if store is None else _view(await health_of(store)),
+            inbox=None if store is None else await _inbox_of(store),
         )
+    )
+
+
+async def _inbox_of(store: Store) -> InboxView | None:
+    """Read the counters of the inbox; `None` while the store is not available."""
+    try:
+        depth = await store.depth()
+    except StoreError:
+        return None
+    total = depth.total
+    return InboxView(
+        pending=total.pending,
+        leased=total.leased,
+        retry=total.retry,
+        dead=total.dead,
+        orphaned=sum(depth.orphaned.values()),
+        oldest_seconds=depth.oldest_seconds,
     )
 
 
