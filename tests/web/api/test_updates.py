@@ -252,8 +252,8 @@ async def test_attempts_are_counted_when_they_are_acknowledged() -> None:
     samples = dict(line.rsplit(" ", 1) for line in metrics.splitlines() if "batch" in line)
     for outcome in ("success", "error", "skipped"):
         assert samples[f'wats_dispatch_total{{outcome="{outcome}",target="batch"}}'] == "1"
-    assert samples['wats_consumer_lag_seconds_bucket{le="15",target="batch"}'] == "0"
-    assert samples['wats_consumer_lag_seconds_bucket{le="60",target="batch"}'] == "1"
+    assert samples['wats_consumer_lag_seconds_bucket{target="batch",le="15"}'] == "0"
+    assert samples['wats_consumer_lag_seconds_bucket{target="batch",le="60"}'] == "1"
 
 
 async def test_a_paused_puller_gets_nothing(service: PulledService) -> None:
