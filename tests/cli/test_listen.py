@@ -33,10 +33,12 @@ def test_each_update_is_printed_once_as_a_line(gateway: Gateway) -> None:
     for text in ("1", "2", "é\u202e"):
         gateway.receive(text)
 
-    first = gateway.run("listen", "batch", "--once")
+    no_status = gateway.run("listen", "batch", "--once", "--kind", "status")
+    first = gateway.run("listen", "batch", "--once", "--kind", "message", "--kind", "status")
     others = gateway.run("listen", "batch", "--limit", "2")
     none = gateway.run("listen", "batch", "--once")
 
+    assert (no_status.code, no_status.out) == (0, "")
     assert (first.code, first.err, texts(first.out)) == (0, "", ["1"])
     assert (others.code, others.err, texts(others.out)) == (0, "", ["2", "é\u202e"])
     assert others.out.isascii()

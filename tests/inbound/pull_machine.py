@@ -26,6 +26,14 @@ BOOK = ReceiptBook([Secret("a-secret-for-tests")])
 RETRIES: tuple[Retry, ...] = (False, False, True, 10.0)
 
 
+KINDS = frozenset[UpdateKind](), frozenset({UpdateKind.MESSAGE}), frozenset({UpdateKind.STATUS})
+
+
+def kind_of(number: int) -> UpdateKind:
+    """Return the kind of the update with *number*."""
+    return UpdateKind.STATUS if number % 3 == 0 else UpdateKind.MESSAGE
+
+
 class Issued(NamedTuple):
     """A receipt, with the delivery of the model and the number of its lease there."""
 
@@ -98,7 +106,7 @@ class PullMachine(RuleBasedStateMachine):
         self.model.arrive(self.numbers, key, (NAME,), {NAME: 0})
         update = Update(
             key=f"{self.numbers:032x}",
-            kind=UpdateKind.MESSAGE,
+            kind=kind_of(self.numbers),
             field="messages",
             waba_id="1",
             occurred_at=NOON,
@@ -116,11 +124,11 @@ class PullMachine(RuleBasedStateMachine):
             consumers=(NAME,),
         )
 
-    @rule(client=CLIENTS, limit=st.integers(1, 4))
-    def poll(self, client: int, limit: int) -> None:
-        expected = self._claim(limit)
+    @rule(client=CLIENTS, limit=st.integers(1, 4), kinds=st.sampled_from(KINDS))
+    def poll(self, client: int, limit: int, kinds: frozenset[UpdateKind]) -> None:
+        expected = self._claim(limit, kinds)
 
-        pulled = self.run(self.pullers[client].poll(limit, 0))
+        pulled = self.run(self.pullers[client].poll(limit, 0, kinds))
 
         assert [(each.update.raw["number"], each.delivery.attempt) for each in pulled] == [
             (each.number, each.attempts) for each in expected
@@ -130,11 +138,15 @@ class PullMachine(RuleBasedStateMachine):
             self.issued.append(Issued(receipt, wanted, wanted.attempts))
             self.valid[wanted.number] = receipt
 
-    def _claim(self, limit: int) -> Sequence[Expected]:
+    def _claim(self, limit: int, kinds: frozenset[UpdateKind] = frozenset()) -> Sequence[Expected]:
         """Lease deliveries of the model; those whose last attempt was lost are buried."""
         found: list[Expected] = []
-        while len(found) < limit and (heads := self.model.heads(NAME)[: limit - len(found)]):
-            for each in heads:
+        while len(found) < limit:
+            heads = self.model.heads(NAME)
+            wanted = [each for each in heads if not kinds or kind_of(each.number) in kinds]
+            if not wanted:
+                break
+            for each in wanted[: limit - len(found)]:
                 self.valid.pop(each.number, None)
                 if self.model.lease(each):
                     self.model.end(each, DeliveryState.DEAD, 0)

@@ -4,9 +4,10 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Final
+from functools import partial
+from typing import Final, TypeAlias
 
 import click
 import msgspec
@@ -14,7 +15,11 @@ import msgspec
 from wats.cli.options import ServiceAccess, admin_options
 from wats.inspection.client import NoAnswer, Remote
 from wats.inspection.updates import UpdateRoutes
-from wats.web.api.updates import PulledUpdate
+from wats.telemetry.contract.values import UpdateKind
+from wats.web.api.updates import PulledUpdate, PulledUpdates
+
+Poll: TypeAlias = Callable[..., PulledUpdates]
+"""Leases updates of the puller, with a limit and a wait."""
 
 WAIT_SECONDS: Final = 25
 TIMEOUT_SECONDS: Final = 40.0
@@ -32,8 +37,18 @@ LONGEST_PAUSE_SECONDS: Final = 5.0
 @click.option(
     "--limit", type=click.IntRange(1), metavar="NUMBER", help="End after this number of updates."
 )
+@click.option(
+    "--kind",
+    "kinds",
+    type=click.Choice([kind.value for kind in UpdateKind]),
+    metavar="KIND",
+    multiple=True,
+    help="Only updates of this kind, such as message; others wait for other polls. Repeatable.",
+)
 @admin_options
-def listen(consumer: str, once: bool, limit: int | None, access: ServiceAccess) -> None:
+def listen(
+    consumer: str, once: bool, limit: int | None, kinds: tuple[str, ...], access: ServiceAccess
+) -> None:
     """Print the updates of the puller CONSUMER, as JSON lines.
 
     An update is acknowledged after its line is written, so it is printed again if the command is
@@ -41,19 +56,20 @@ def listen(consumer: str, once: bool, limit: int | None, access: ServiceAccess) 
     """
     remote = Remote(access.url(), timeout_seconds=TIMEOUT_SECONDS, max_answer_bytes=MAX_BYTES)
     routes = UpdateRoutes(remote, access.service_token())
+    poll = partial(routes.poll, consumer, kinds=kinds)
     with suppress(KeyboardInterrupt):
         if once:
-            _pull(routes, consumer, min(limit or BATCH, BATCH), wait=0)
+            _pull(routes, poll, min(limit or BATCH, BATCH), wait=0)
         else:
-            _pull_all(routes, consumer, limit)
+            _pull_all(routes, poll, limit)
 
 
-def _pull_all(routes: UpdateRoutes, consumer: str, limit: int | None) -> None:
+def _pull_all(routes: UpdateRoutes, poll: Poll, limit: int | None) -> None:
     printed, pause, has_polled = 0, 0.0, False
     while limit is None or printed < limit:
         batch = BATCH if limit is None else min(limit - printed, BATCH)
         try:
-            printed += _pull(routes, consumer, batch, wait=WAIT_SECONDS)
+            printed += _pull(routes, poll, batch, wait=WAIT_SECONDS)
             pause, has_polled = 0.0, True
         except NoAnswer as error:
             if not has_polled:
@@ -63,9 +79,9 @@ def _pull_all(routes: UpdateRoutes, consumer: str, limit: int | None) -> None:
             time.sleep(pause)
 
 
-def _pull(routes: UpdateRoutes, consumer: str, limit: int, *, wait: int) -> int:
+def _pull(routes: UpdateRoutes, poll: Poll, limit: int, *, wait: int) -> int:
     """Print up to *limit* updates and acknowledge them; return their number."""
-    pulled = routes.poll(consumer, limit=limit, wait=wait).updates
+    pulled = poll(limit=limit, wait=wait).updates
     printed: list[str] = []
     try:
         for each in pulled:

@@ -5,8 +5,8 @@
               └ woken ┘
 
 A puller is a consumer of the one inbox without a worker: nothing is leased while no application
-polls. Of the polls that wait in a process, one at a time claims and waits for work, so that their
-number does not multiply the load of the database.
+polls. Of the polls of the same kinds that wait in a process, one at a time claims and waits for
+work, so that their number does not multiply the load of the database.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -29,7 +30,7 @@ from wats.log import Log, write_json_line
 from wats.store import Store
 from wats.store.records import Consumer, Delivery, DeliveryState, Settlement
 from wats.telemetry import Telemetry, error_name
-from wats.telemetry.contract.values import Outcome
+from wats.telemetry.contract.values import Outcome, UpdateKind
 from wats.telemetry.spans import in_span, read_traceparent
 
 POLL_SECONDS: Final = 0.5
@@ -55,6 +56,12 @@ FAILED: Final = "PullerFailed"
 
 Retry: TypeAlias = bool | float
 """Whether an update failed, or the seconds by which it is postponed without counting an attempt."""
+
+Kinds: TypeAlias = frozenset[UpdateKind]
+"""The kinds of updates that a poll accepts; all if there are none."""
+
+_Turns: TypeAlias = WeakValueDictionary[Kinds, asyncio.Lock]
+"""The turns of waiting polls with the same kinds: one of them claims at a time."""
 
 R = TypeVar("R")
 
@@ -121,18 +128,19 @@ class Puller:
         self._jitter = jitter
         self._waits: set[asyncio.Timeout] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._turn = asyncio.Lock()
-        self._has_work = asyncio.Event()
+        self._turns: _Turns = WeakValueDictionary()
+        self._has_work: set[asyncio.Event] = set()
         self._longest_seconds: float | None = 0.0
 
     def start(self) -> None:
         """Accept polls, on the running loop."""
-        self._turn, self._has_work = asyncio.Lock(), asyncio.Event()
+        self._turns.clear()
         self._longest_seconds = None
 
     def note_work(self) -> None:
         """Note that deliveries were stored, or became due."""
-        self._has_work.set()
+        for has_work in self._has_work:
+            has_work.set()
 
     def drain(self) -> None:
         """Shorten the waits of polls, so that the server can close their connections."""
@@ -153,8 +161,12 @@ class Puller:
             if not wait.expired():
                 wait.reschedule(min(wait.when() or until, until))
 
-    async def poll(self, limit: int, wait_seconds: float) -> Sequence[Pulled]:
+    async def poll(
+        self, limit: int, wait_seconds: float, kinds: Kinds = frozenset()
+    ) -> Sequence[Pulled]:
         """Lease up to *limit* deliveries, of different conversations; wait for the first one.
+
+        If there are *kinds*, only deliveries of these kinds are leased.
 
         The caller must return the deliveries by `give_back` if its client does not get them. A
         cancelled poll returns its own.
@@ -168,31 +180,37 @@ class Puller:
             if not self._longest_seconds:
                 return ()
         if not wait_seconds:
-            return await self._claim(limit)
+            return await self._claim(limit, kinds)
         if len(self._waits) >= MAX_POLLS:
             raise TooManyPolls
         wait = asyncio.timeout(wait_seconds)
         self._waits.add(wait)
+        turn = self._turns.setdefault(kinds, asyncio.Lock())
         try:
-            async with wait, self._turn:
-                return await self._wait_for_some(limit)
+            async with wait, turn:
+                return await self._wait_for_some(limit, kinds)
         except TimeoutError:
             return ()
         finally:
             self._waits.discard(wait)
 
-    async def _wait_for_some(self, limit: int) -> Sequence[Pulled]:
-        while True:
-            self._has_work.clear()
-            if found := await self._claim(limit):
-                return found
-            with suppress(TimeoutError):
-                async with asyncio.timeout(POLL_SECONDS):
-                    await self._has_work.wait()
+    async def _wait_for_some(self, limit: int, kinds: Kinds) -> Sequence[Pulled]:
+        has_work = asyncio.Event()
+        self._has_work.add(has_work)
+        try:
+            while True:
+                has_work.clear()
+                if found := await self._claim(limit, kinds):
+                    return found
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_SECONDS):
+                        await has_work.wait()
+        finally:
+            self._has_work.discard(has_work)
 
-    async def _claim(self, limit: int) -> Sequence[Pulled]:
+    async def _claim(self, limit: int, kinds: Kinds) -> Sequence[Pulled]:
         """Claim deliveries; if the caller is cancelled, they are released."""
-        claiming = self._spawn(self._claim_usable(limit))
+        claiming = self._spawn(self._claim_usable(limit, kinds))
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
@@ -214,13 +232,15 @@ class Puller:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _claim_usable(self, limit: int) -> Sequence[Pulled]:
+    async def _claim_usable(self, limit: int, kinds: Kinds) -> Sequence[Pulled]:
         """Claim deliveries within the bounds of a response; bury those that cannot be returned."""
         found: list[Pulled] = []
+        marks = [updates.mark_of(kind) for kind in kinds]
         size, more = 0, True
         while more and len(found) < limit and size < MAX_BYTES:
             try:
-                claimed = await self._store.claim(self.name, min(limit - len(found), MAX_CLAIM))
+                count = min(limit - len(found), MAX_CLAIM)
+                claimed = await self._store.claim(self.name, count, marks)
                 usable, follow = await self._usable(claimed.deliveries)
             except StoreError:
                 if found:

@@ -36,9 +36,10 @@ class UpdateRoutes(Routes):
             raise NoAnswer(msg)
         self._path = found[0].removesuffix("/ack")
 
-    def poll(self, consumer: str, *, limit: int, wait: int) -> PulledUpdates:
-        """Lease up to *limit* updates of *consumer*; wait for the first one."""
-        query = urlencode({"consumer": consumer, "limit": limit, "wait": wait})
+    def poll(self, consumer: str, *, kinds: Sequence[str], limit: int, wait: int) -> PulledUpdates:
+        """Lease up to *limit* updates of *consumer*, of *kinds* if any; wait for the first one."""
+        asked = {"consumer": consumer, "kinds": ",".join(kinds), "limit": limit, "wait": wait}
+        query = urlencode(asked)
         return self._get(f"?{query}", PulledUpdates)
 
     def acknowledge(self, receipts: Sequence[str], retry: Retry = False) -> UpdateAckViews:

@@ -169,8 +169,11 @@ class InboxStore(Protocol):
                 no claimable deliveries: older deliveries are leased first.
         """
 
-    async def claim(self, consumer: str, limit: int) -> Claimed:
+    async def claim(self, consumer: str, limit: int, marks: Sequence[bytes] = ()) -> Claimed:
         """Lease up to *limit* deliveries of *consumer*, of different ordering keys.
+
+        If there are *marks*, only deliveries with one of these in the head of their payload are
+        leased, and only the first `SCAN_DELIVERIES` that are due are read.
 
         The deliveries with the earliest due time are leased first: the time of arrival, of the
         retry, or of lease expiry. A claim counts the attempt, so the caller must call the consumer

@@ -135,6 +135,20 @@ async def test_a_puller_gets_its_kinds_only(service: PulledService) -> None:
     assert await service.pull("consumer=other&wait=0") == []
 
 
+async def test_polls_of_some_kinds_leave_the_others_to_other_polls(
+    service: PulledService,
+) -> None:
+    statuses = asyncio.create_task(service.pull("consumer=batch&kinds=status,account&wait=1"))
+    messages = asyncio.create_task(service.pull("consumer=batch&kinds=message&wait=30"))
+    await asyncio.sleep(0.05)
+
+    await service.receive(message(1))
+
+    async with asyncio.timeout(5):
+        assert [each["update"]["kind"] for each in await messages] == ["message"]
+        assert await statuses == []
+
+
 async def test_a_poll_waits_for_an_update(service: PulledService) -> None:
     polling = asyncio.create_task(service.pull("consumer=batch&wait=30"))
     await asyncio.sleep(0.05)
@@ -366,7 +380,8 @@ async def test_a_cancelled_poll_leaves_no_lease(service: PulledService) -> None:
         ("consumer=batch&wait=-1", "wait"),
         ("consumer=batch&limit=0", "limit"),
         ("consumer=batch&limit=101", "limit"),
-        ("consumer=batch&kinds=message", "?"),
+        ("consumer=batch&kinds=messages", "kinds"),
+        ("consumer=batch&kind=message", "?"),
     ],
 )
 async def test_an_invalid_query_is_refused_by_its_path(

@@ -253,9 +253,9 @@ class PostgresStore(PostgresAdmin, Store):
         return results
 
     @override
-    async def claim(self, consumer: str, limit: int) -> Claimed:
+    async def claim(self, consumer: str, limit: int, marks: Sequence[bytes] = ()) -> Claimed:
         known = self._consumers.get(consumer) or Consumer(name=consumer)
-        claim = partial(leases.claim, consumer=known, limit=limit)
+        claim = partial(leases.claim, consumer=known, limit=limit, marks=marks)
         return await self._write(StoreOperation.CLAIM, claim)
 
     @override

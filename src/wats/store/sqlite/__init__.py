@@ -287,8 +287,8 @@ class SQLiteStore(SQLiteAdmin, Store):
         self._writer.join(_RECEIVE, inbox.receive, arrivals, on_received, slots, inbox.undo_receive)
 
     @override
-    async def claim(self, consumer: str, limit: int) -> Claimed:
-        claim = partial(delivery_rows.claim, name=consumer, limit=limit)
+    async def claim(self, consumer: str, limit: int, marks: Sequence[bytes] = ()) -> Claimed:
+        claim = partial(delivery_rows.claim, name=consumer, limit=limit, marks=marks)
         return await self._write(StoreOperation.CLAIM, claim, undo=delivery_rows.undo_claim)
 
     @override

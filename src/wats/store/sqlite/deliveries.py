@@ -13,6 +13,7 @@ Each function runs inside a transaction that its caller opened, and changes the 
 `Writer` together with the rows.
 """
 
+import json
 import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from typing import Any, TypeAlias
 import msgspec
 from apsw import Connection
 
+from wats.store.admin import HEAD_BYTES, SCAN_DELIVERIES
 from wats.store.records import (
     Arrival,
     Claimed,
@@ -80,6 +82,19 @@ WHERE consumer = ?1 AND due_at <= ?2
 ORDER BY due_at, id
 LIMIT ?3
 """
+
+_DUE_WITH_MARK = _DUE.replace(
+    "ORDER BY due_at, id\n",
+    """AND id IN (
+    SELECT id FROM (
+        SELECT id, substr(payload, 1, ?4) AS head FROM wats_deliveries
+        WHERE consumer = ?1 AND due_at <= ?2 ORDER BY due_at, id LIMIT ?5
+    )
+    WHERE EXISTS (SELECT 1 FROM json_each(?6) WHERE instr(head, CAST(value AS BLOB)))
+)
+ORDER BY due_at, id
+""",
+)
 
 _LEASE = """
 UPDATE wats_deliveries SET lease = ?, due_at = ?, attempts = ?, is_final = ? WHERE id = ?
@@ -268,11 +283,14 @@ def new_lease() -> int:
     return secrets.randbits(62)
 
 
-def claim(writer: Writer, name: str, limit: int) -> Claimed:
-    """Lease heads of the consumer *name*, the earliest due first."""
+def claim(writer: Writer, name: str, limit: int, marks: Sequence[bytes] = ()) -> Claimed:
+    """Lease heads of the consumer *name*, with one of *marks* if there are any, earliest first."""
     consumer, now, lease = writer.consumers[name], writer.clock(), new_lease()
     due_at = now + round(consumer.lease_seconds * 1000)
-    rows: list[Any] = writer.execute(_DUE, (name, now, limit + 1)).fetchall()
+    values: _Row = (name, now, limit + 1)
+    if marks:
+        values += HEAD_BYTES, SCAN_DELIVERIES, json.dumps([mark.decode() for mark in marks])
+    rows: list[Any] = writer.execute(_DUE_WITH_MARK if marks else _DUE, values).fetchall()
     found, more = rows[:limit], len(rows) > limit
     deliveries = [_claimed(name, row, lease) for row in found]
     writer.executemany(

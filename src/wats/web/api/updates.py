@@ -2,17 +2,17 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Annotated, Final
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Annotated, Any, Final
 
 from msgspec import Meta
 from typing_extensions import override
 
 from wats.errors import ConsumerNotFound
-from wats.inbound.pullers import Acknowledgement, AckResult, Pulled, Puller
+from wats.inbound.pullers import Acknowledgement, AckResult, Kinds, Pulled, Puller
 from wats.inbound.receipts import MAX_CHARACTERS
 from wats.subscribers.requests import SubscriberUpdate, body_of
-from wats.telemetry.contract.values import Method
+from wats.telemetry.contract.values import Method, UpdateKind
 from wats.web.bodies import Body, Count, parse_limit
 from wats.web.exchange import (
     BodySource,
@@ -39,6 +39,7 @@ _WAIT: Final = re.compile("[0-9]|[1-5][0-9]|60")
 
 _PARAMETERS: Final = (
     Parameter("consumer", "query", {"type": "string"}, required=True),
+    Parameter("kinds", "query", {"type": "string", "pattern": "^[A-Za-z]+(,[A-Za-z]+)*$"}),
     Parameter("limit", "query", {"type": "integer", "minimum": 1, "maximum": 100, "default": 10}),
     Parameter("wait", "query", {"type": "integer", "minimum": 0, "maximum": 60, "default": 30}),
 )
@@ -96,8 +97,8 @@ class UpdateAckViews(Body, frozen=True):
 async def poll(parts: Parts, request: Request) -> Response:
     """Lease updates of a puller, and wait for the first one."""
     store_of(parts)
-    puller, limit, wait = _polled(parts, request)
-    pulled = await _unless_gone(request, puller, limit, wait)
+    puller, limit, wait, kinds = _polled(parts, request)
+    pulled = await _unless_gone(request, puller, puller.poll(limit, wait, kinds))
     if not pulled:
         return json_response(PulledUpdates(updates=()))
     content = PulledUpdates(
@@ -115,8 +116,8 @@ async def poll(parts: Parts, request: Request) -> Response:
     return StreamedResponse(200, source=source, length=len(body))
 
 
-def _polled(parts: Parts, request: Request) -> tuple[Puller, int, int]:
-    """Return the puller, the limit and the wait that the query asks for.
+def _polled(parts: Parts, request: Request) -> tuple[Puller, int, int, Kinds]:
+    """Return the puller, and the arguments of its poll, that the query asks for.
 
     Raises:
         MalformedRequest: A parameter is unknown or invalid.
@@ -130,23 +131,28 @@ def _polled(parts: Parts, request: Request) -> tuple[Puller, int, int]:
     wait = query.get("wait", str(DEFAULT_WAIT_SECONDS))
     if _WAIT.fullmatch(wait) is None:
         raise invalid("wait", f"must be an integer from 0 to {MAX_WAIT_SECONDS}")
+    kinds = set(filter(None, query.get("kinds", "").split(",")))
+    if not kinds <= set(UpdateKind):
+        raise invalid("kinds", "must be kinds of updates, separated by commas")
     if "consumer" not in query:
         raise invalid("consumer", "must be the name of a puller in the config")
     puller = parts.pullers.get(query["consumer"])
     if puller is None:
         raise ConsumerNotFound
-    return puller, limit, int(wait)
+    return puller, limit, int(wait), frozenset(map(UpdateKind, kinds))
 
 
-async def _unless_gone(request: Request, puller: Puller, limit: int, wait: int) -> Sequence[Pulled]:
-    """Poll, and end the poll without a lease when the client hangs up.
+async def _unless_gone(
+    request: Request, puller: Puller, poll: Coroutine[Any, Any, Sequence[Pulled]]
+) -> Sequence[Pulled]:
+    """Run *poll*, and end it without a lease when the client hangs up.
 
     Raises:
         ClientGone: It hung up.
     """
     request.watch_hang_up()
     gone = asyncio.create_task(request.disconnected())
-    polling = asyncio.create_task(puller.poll(limit, wait))
+    polling = asyncio.create_task(poll)
     is_used = False
     try:
         await asyncio.wait({gone, polling}, return_when=asyncio.FIRST_COMPLETED)
