@@ -67,17 +67,18 @@ SELECT * FROM due UNION ALL SELECT * FROM expired ORDER BY due_at, id LIMIT $3::
 """
 
 _WITH_MARK = f"""
-        AND id = ANY(array(
-            SELECT id FROM (
-                SELECT id, substring(payload FROM 1 FOR {HEAD_BYTES}) AS head FROM wats_deliveries
+        AND due_at <= (
+            SELECT max(due_at) FROM (
+                SELECT due_at FROM wats_deliveries
                 WHERE phone_number_id = $1 AND consumer = $2 AND due_at <= (SELECT wats_now())
                     AND lease IS {{state}}
                 ORDER BY due_at, id LIMIT {SCAN_DELIVERIES}
             ) AS first
-            WHERE EXISTS (
-                SELECT 1 FROM unnest($4::bytea[]) AS mark WHERE position(mark IN head) > 0
-            )
-        ))
+        )
+        AND EXISTS (
+            SELECT 1 FROM unnest($4::bytea[]) AS mark
+            WHERE position(mark IN substring(payload FROM 1 FOR {HEAD_BYTES})) > 0
+        )
 """
 
 _CLAIM_WITH_MARK = _CLAIM.replace(
@@ -115,7 +116,8 @@ SELECT * FROM ended
 """
 
 _UNEXPIRED = f"""
-SELECT id, lease FROM ({_LOCKED}) AS held WHERE due_at > (SELECT wats_now())
+WITH held AS MATERIALIZED ({_LOCKED})
+SELECT id, lease FROM held WHERE due_at > (SELECT wats_now())
 """
 
 _RENEW = f"""

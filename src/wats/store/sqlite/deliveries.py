@@ -85,13 +85,13 @@ LIMIT ?3
 
 _DUE_WITH_MARK = _DUE.replace(
     "ORDER BY due_at, id\n",
-    """AND id IN (
-    SELECT id FROM (
-        SELECT id, substr(payload, 1, ?4) AS head FROM wats_deliveries
+    """AND due_at <= (
+    SELECT max(due_at) FROM (
+        SELECT due_at FROM wats_deliveries
         WHERE consumer = ?1 AND due_at <= ?2 ORDER BY due_at, id LIMIT ?5
     )
-    WHERE EXISTS (SELECT 1 FROM json_each(?6) WHERE instr(head, CAST(value AS BLOB)))
 )
+AND EXISTS (SELECT 1 FROM json_each(?6) WHERE instr(substr(payload, 1, ?4), CAST(value AS BLOB)))
 ORDER BY due_at, id
 """,
 )
