@@ -261,7 +261,7 @@ CONSUMER_LAG = Family(
     buckets=CONSUMER_BUCKETS,
     set=FamilySet.OPERATOR,
     needs=Subject.STORE,
-    initial=lambda subjects: product(subjects.targets),
+    initial=lambda subjects: product((*subjects.targets, OTHER_TARGET)),
 )
 
 CONSUMER_OLDEST_AGE = Family(
