@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 import click
 import msgspec
 
+from wats.cli.arguments import StrictCommand
 from wats.cli.options import ServiceAccess, admin_options
 from wats.inspection.client import NoAnswer, Remote
 from wats.inspection.updates import UpdateRoutes
@@ -29,7 +30,7 @@ FIRST_PAUSE_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 5.0
 
 
-@click.command()
+@click.command(cls=StrictCommand)
 @click.argument("consumer")
 @click.option(
     "--once", is_flag=True, help="Print the updates that are due, at most ten, and do not wait."

@@ -267,7 +267,7 @@ class Puller:
             return found, False
         settled = await self._store.settle(dead)
         for each in dead:
-            self._log_dead("unknown", each.error)
+            self._log_dead(UpdateKind.UNKNOWN, each.error)
         return found, bool(settled.due)
 
     def _within_bounds(self, found: Sequence[Pulled]) -> Sequence[Pulled]:
@@ -353,7 +353,7 @@ class Puller:
         if outcome is Outcome.ERROR:
             telemetry.webhooks.update(leased.kind, Outcome.ERROR)
         if settlement.state is DeliveryState.DEAD:
-            self._log_dead(leased.kind.value, settlement.error)
+            self._log_dead(leased.kind, settlement.error)
         now = to_ms(self._now())
         if outcome is Outcome.SUCCESS:
             telemetry.webhooks.consumer_lag(self._place, (now - leased.arrived_ms) / 1000)
@@ -364,8 +364,8 @@ class Puller:
             span = telemetry.tracer.attempt(read_traceparent(leased.traceparent))
             in_span(span, telemetry.webhooks.dispatched, *event)
 
-    def _log_dead(self, kind: str, error: str | None) -> None:
-        self._log({"event": "wats.inbox.dead", "kind": kind, "errorName": error})
+    def _log_dead(self, kind: UpdateKind, name: str | None) -> None:
+        self._log({"event": "wats.inbox.dead", "kind": kind.value, "errorName": name})
 
 
 _RESULTS: Final = {

@@ -5,7 +5,6 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from wats.errors import StoreError
 from wats.privacy import REDACTED
 from wats.store import Store
 from wats.store.records import StoreHealth
@@ -138,7 +137,7 @@ async def _inbox_of(store: Store) -> InboxView | None:
     """Read the counters of the inbox; `None` while the store is not available."""
     try:
         depth = await store.depth()
-    except StoreError:
+    except Exception:  # the rest of the status is more useful than the reason
         return None
     total = depth.total
     return InboxView(
