@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ import yaml
 
 from wats import errors
 from wats.cli import main
+from wats.clock import EPOCH
 from wats.config import markdown_table
 from wats.faults import Fault
 from wats.graph.errors import PERMISSION_CODES, RULES
 from wats.inbound import content
-from wats.inbound.normalize import FIELDS
+from wats.inbound.describe import describe_classes, describe_updates
+from wats.inbound.normalize import FIELDS, normalize
 from wats.inspection import meta
 from wats.inspection.checklist import ITEMS
 from wats.inspection.setup import PROMISES
@@ -45,6 +48,7 @@ from wats.web.table import route_table
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/wats"
 TOPICS = SOURCE / "cli/topics.json"
+CORPUS = ROOT / "tests/corpus/webhooks.jsonl"
 PAGES = (ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md")))
 
 _BLOCK = re.compile(
@@ -69,6 +73,8 @@ HTTP_MEANINGS = {
     "internal_error": "A bug in wats. The class of the error is in the log and the diagnostics.",
     "invalid_entry_array": "Webhook: `entry` is missing or not an array.",
     "invalid_envelope": "Webhook: the JSON is not an object.",
+    "unknown_number": "Webhook: an update of a number that is not configured, if `otherNumbers` is "
+    "`refuse`.",
     "invalid_idempotency_key": "The key is blank, longer than 256 characters or not a single line.",
     "invalid_json": "Webhook: the body is not JSON, or is nested deeper than 512 levels.",
     "invalid_mode": "Challenge: `hub.mode` is not `subscribe`.",
@@ -110,7 +116,7 @@ HTTP_MEANINGS = {
     "retries webhooks automatically.",
     "signature_mismatch": "Webhook: the signature matches no configured app secret.",
     "store_closed": "The service is starting or stopping; retry.",
-    "insufficient_scope": "The token is a telemetry token, and the route needs a service token.",
+    "insufficient_scope": "The token lacks the scope of the operation.",
     "too_many_polls": "As many polls of this puller wait in this process as are permitted. Retry "
     "after `Retry-After`.",
     "unauthorized": "`Authorization` is missing or holds no valid service token.",
@@ -139,7 +145,9 @@ START_MEANINGS = {
     "invalid_persistence_url": "`open_store` does not support this URL.",
     "invalid_service_port": "`wats serve --paas`: the variable `PORT` does not hold a port.",
     "invalid_service_workers": "Several workers cannot share a database in memory.",
-    "invalid_secret": "A subscriber has no secret, or one that its format cannot use.",
+    "invalid_numbers": "A token or a subscriber names a number that is not configured.",
+    "invalid_secret": "A subscriber has no secret, or one that its format cannot use; or two "
+    "tokens are equal.",
     "invalid_pullers": "There are pullers and no database.",
     "invalid_subscribers": "There are subscribers and no database.",
     "invalid_telemetry_sink": "A sink lacks a required method, is a class instead of an object, or "
@@ -429,6 +437,14 @@ def contents() -> str:
     return _table(("Type", "Content", "Fields"), rows)
 
 
+def updates() -> str:
+    """Return an example of every content of updates, from the webhooks of the tests."""
+    rows = map(json.loads, CORPUS.read_text("utf-8").splitlines())
+    bodies = [row["body"] for row in rows if row["source"] not in ("malformed", "synthetic")]
+    found = [normalize(body, received_at=EPOCH).updates for body in bodies]
+    return describe_updates(chain.from_iterable(found), KIND_MEANINGS)
+
+
 def states() -> str:
     """Return the state machine of a delivery."""
     rows = [
@@ -503,6 +519,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "attributes": attributes,
     "buckets": buckets,
     "checklist": checklist,
+    "classes": describe_classes,
     "commands": commands,
     "composers": composers,
     "contents": contents,
@@ -522,6 +539,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "spans": spans,
     "start-codes": start_codes,
     "states": states,
+    "updates": updates,
 }
 """The generator of each block, by name."""
 

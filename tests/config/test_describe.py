@@ -52,6 +52,7 @@ def test_a_redacted_profile_has_the_shape_of_the_file_without_ids_and_places(
         "groups": {"enabled": False},
         "telemetry": {"families": "contract"},
         "handlers": [],
+        "numbers": [],
         "subscribers": [],
         "pullers": [],
         "inbox": {

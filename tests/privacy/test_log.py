@@ -55,6 +55,7 @@ EXPRESSIONS = {
     },
     "parameter": {"said.parameter"},
     "paths": {"failure.paths"},
+    "policy": {"self._policy"},  # a word of the config
     "reason": {"reason.value"},
     "seconds": {"round(seconds)"},
     "subscriber": {"self.config.name"},
@@ -182,6 +183,7 @@ def test_a_running_service_writes_no_other_output() -> None:
             written |= {(name, text) for text in texts}
 
     assert written == {
+        ("adapters/pywa.py", "logging.getLogger"),  # it reads the records of pywa
         ("cli/serve.py", "click.echo"),  # the routes, before the first request
         ("process/library_logging.py", "logging.getLogger"),
     }

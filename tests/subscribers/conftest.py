@@ -20,7 +20,7 @@ from wats.telemetry.contract.values import UpdateKind
 
 SECRET = "whsec_c29tZS1yYW5kb20tYnl0ZXMtZm9yLXRlc3RzLW9ubHk="
 META_SECRET = "a-secret-for-tests-of-subscribers"
-NUMBER = "15550001111"
+DISPLAYED = {"200000000000002": "15550001111"}
 
 
 class Endpoint:
@@ -120,7 +120,7 @@ def subscribe(clock: Clock, logged: list[Any], circuits: list[int]) -> Subscribe
         secret = SECRET if config.format == "update" else META_SECRET
         subscriber = Subscriber(
             config,
-            make_requests(config, [Secret(secret)], NUMBER),
+            make_requests(config, [Secret(secret)], DISPLAYED),
             log=logged.append,
             monotonic=clock,
             pause=pause,

@@ -10,7 +10,14 @@ from wats.telemetry.contract.values import Method
 from wats.testing import example_profile
 from wats.web.app import route_labels
 from wats.web.parts import HOOK_LABEL
-from wats.web.routing import UNMATCHED, Posture, Router, decode_segment, request_path
+from wats.web.routing import (
+    NUMBERS_ROOT,
+    UNMATCHED,
+    Posture,
+    Router,
+    decode_segment,
+    request_path,
+)
 from wats.web.table import route_table
 
 PROFILE = example_profile()
@@ -167,7 +174,7 @@ def test_the_config_reserves_every_path_of_the_table() -> None:
     roots = {re.match(r"/api/(\w+)", route.path)[1] for route in TABLE if "/api/" in route.path}  # type: ignore[index]
 
     assert fixed - {PROFILE.webhook.path} == STATIC_PATHS
-    assert roots == set(API_ROOTS)
+    assert {*roots, NUMBERS_ROOT} == set(API_ROOTS)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))

@@ -12,6 +12,7 @@ from wats.config import checks
 from wats.config.describe import ConfigKey, config_keys, markdown_table, redact
 from wats.config.fields import attempt
 from wats.config.files import find_env_file, parse_env_file, read_document, read_env_file
+from wats.config.numbers import NumberConfig, OtherNumbers, TokenConfig
 from wats.config.parse import parse_config
 from wats.config.profile import (
     Config,
@@ -42,6 +43,8 @@ __all__ = [
     "GroupsConfig",
     "InboxConfig",
     "MessagesConfig",
+    "NumberConfig",
+    "OtherNumbers",
     "PersistenceConfig",
     "Profile",
     "ProfileSource",
@@ -52,6 +55,7 @@ __all__ = [
     "ServiceConfig",
     "SubscriberConfig",
     "TelemetryConfig",
+    "TokenConfig",
     "WebhookConfig",
     "WhatsAppConfig",
     "choose_profile",

@@ -233,6 +233,12 @@ def _accept_bearer_token(value: object) -> str | None:
     return value if is_long_enough and len(set(value)) >= MIN_BEARER_ALPHABET else None
 
 
+def _accept_short_name(value: object) -> str | None:
+    # A longer run of digits could be the number of a person, which telemetry refuses.
+    is_name = isinstance(value, str) and re.fullmatch("[A-Za-z_][A-Za-z0-9_]{0,39}", value)
+    return str(value) if is_name and not re.search("[0-9]{7}", str(value)) else None
+
+
 def _accept_webhook_secret(value: object) -> str | None:
     try:
         key = base64.b64decode(str(value).removeprefix("whsec_"), validate=True)
@@ -244,6 +250,9 @@ def _accept_webhook_secret(value: object) -> str | None:
 version = whole(1, 1)
 flag = Check("true or false", _accept_bool)
 name = printable(128, "a name of at most 128 printable characters")
+short_name = Check(
+    "at most 40 letters, digits and '_', without 7 digits in a row", _accept_short_name
+)
 profiles = Check("a mapping of names to profiles, with at least one profile", _accept_mapping)
 graph_version = text("v[0-9]{1,3}[.][0-9]{1,3}", "a version such as 'v25.0'")
 web_url = Check(

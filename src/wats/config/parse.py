@@ -6,7 +6,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from wats.config.checks import is_plain_beyond_loopback
-from wats.config.fields import FILE, PROFILE, Key, Section, step, unknown_key
+from wats.config.fields import FILE, MAX_ITEMS, PROFILE, Key, Section, step, unknown_key
+from wats.config.numbers import mistakes_between
 from wats.config.profile import (
     Config,
     GraphConfig,
@@ -18,7 +19,6 @@ from wats.config.secret_sources import SecretSources
 from wats.config.subscribers import CODE, DEFAULT_TIMEOUT_SECONDS, needs_https
 from wats.errors import ConfigError, ConfigIssue
 
-MAX_ITEMS: Final = 32
 _ABSENT: Final = object()
 _GRAPH_DEFAULTS: Final = {
     each.name: each.default for each in fields(GraphConfig) if each.default is not MISSING
@@ -74,6 +74,8 @@ class _Reader:
             self._refuse("invalid_graph", f"{path}.graph.connectSeconds", expects)
         self._refuse_repeated_names(found, path)
         self._check_subscribers(found, path)
+        for code, place, expects in mistakes_between(found):
+            self._refuse(code, f"{path}.{place}", expects)
         return found
 
     def _entries(
@@ -109,11 +111,11 @@ class _Reader:
         if not isinstance(value, dict):
             self._refuse(section.code, path, section.expects)
             return _ABSENT
-        return self._entries(value, section.keys, path)
+        return self._entries(value, section.entries, path)
 
     def _sections(self, section: Section, value: object, path: str) -> object:
-        if not isinstance(value, list) or len(value) > MAX_ITEMS:
-            self._refuse(section.code, path, f"a list of at most {MAX_ITEMS} items")
+        if not isinstance(value, list) or len(value) > section.most:
+            self._refuse(section.code, path, f"a list of at most {section.most} items")
             return _ABSENT
         return [self._section(section, each, f"{path}[{i}]") for i, each in enumerate(value)]
 
@@ -193,16 +195,23 @@ def _build_profile(name: str, found: dict[str, Any]) -> ProfileSource:
     secrets: dict[str, Any] = {}
     for entry in PROFILE:
         value = found.get(entry.attribute, _ABSENT)
-        if isinstance(entry, Section) and isinstance(value, list) and entry.holds:
-            value = tuple(entry.holds(**each) for each in value)
+        if isinstance(entry, Section) and isinstance(value, list):
+            value = _items_of(entry, value)
         if isinstance(entry, Section) and isinstance(value, dict):
             attributes = {key.attribute for key in entry.keys if key.spec.secret}
             secrets |= {key: value[key] for key in attributes & value.keys()}
             value = {key: value[key] for key in value.keys() - attributes}
+            for each in entry.lists:
+                if each.attribute in value:
+                    value[each.attribute] = _items_of(each, value[each.attribute])
             value = entry.holds(**value) if entry.holds else _ABSENT
         if value is not _ABSENT:
             parts[entry.attribute] = value
     return ProfileSource(name=name, secrets=SecretSources(**secrets), **parts)
+
+
+def _items_of(section: Section, values: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:
+    return tuple(section.holds(**each) for each in values) if section.holds else ()
 
 
 STATIC_PATHS: Final = frozenset(
@@ -212,7 +221,7 @@ STATIC_PATHS: Final = frozenset(
 
 API_ROOTS: Final = (
     *("messages", "marketing_messages", "conversations"),
-    *("media", "groups", "updates", "admin"),
+    *("media", "groups", "numbers", "updates", "admin"),
 )
 """The paths below the API prefix. All are reserved, even those that are switched off."""
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from wats.config import checks
 from wats.config.checks import key
-from wats.config.subscribers import KIND, NAME
+from wats.config.subscribers import KIND
 
 CODE: Final = "invalid_pullers"
 
@@ -16,7 +16,7 @@ class PullerConfig:
 
     name: str = field(
         metadata=key(
-            NAME,
+            checks.short_name,
             CODE,
             "The name of the puller, which its polls state and which identifies its deliveries in "
             "the database. Change it only while it has none.",
@@ -34,12 +34,11 @@ class PullerConfig:
     numbers: tuple[str, ...] = field(
         default=(),
         metadata=key(
-            checks.phone_number_id,
+            checks.short_name,
             CODE,
-            "The ids of the business numbers whose updates the puller receives; all updates by "
-            "default, also those without a number.",
+            "The names of the numbers whose updates the puller receives, and no update without a "
+            "number; all updates by default.",
             repeats=True,
-            shy=True,
         ),
     )
     lease_seconds: float = field(

@@ -74,13 +74,6 @@ def _is_odd_address(host: str) -> bool:
     return False
 
 
-def _accept_name(value: object) -> str | None:
-    # A longer run of digits could be the number of a person, which telemetry refuses.
-    is_name = isinstance(value, str) and re.fullmatch("[A-Za-z_][A-Za-z0-9_]{0,39}", value)
-    return str(value) if is_name and not re.search("[0-9]{7}", str(value)) else None
-
-
-NAME: Final = Check("at most 40 letters, digits and '_', without 7 digits in a row", _accept_name)
 KIND: Final = Check("the kind of an update", _accept_kind)
 
 
@@ -90,7 +83,7 @@ class SubscriberConfig:
 
     name: str = field(
         metadata=key(
-            NAME,
+            checks.short_name,
             CODE,
             "The name of the subscriber, which identifies its deliveries in the database. Change "
             "it only while it has none.",
@@ -136,6 +129,16 @@ class SubscriberConfig:
             KIND,
             CODE,
             "The kinds of updates that the subscriber receives; all by default.",
+            repeats=True,
+        ),
+    )
+    numbers: tuple[str, ...] = field(
+        default=(),
+        metadata=key(
+            checks.short_name,
+            CODE,
+            "The names of the numbers whose updates the subscriber receives, and no update without "
+            "a number; all updates by default.",
             repeats=True,
         ),
     )

@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from time import perf_counter
 from typing import Final, TypeAlias
 
@@ -12,6 +12,8 @@ from typing_extensions import override
 
 from wats.errors import ConfigError, ConfigIssue, NoHandlerCall
 from wats.inbound.failures import HandlerFailures, function_of
+from wats.inbound.filters import Predicate, UpdateFilter, kinds_of
+from wats.inbound.parts import Part
 from wats.inbound.replies import OUTLET, Content
 from wats.inbound.updates import Update
 from wats.inbound.watchdog import Call, Watchdog
@@ -62,20 +64,33 @@ async def refuse_reply(_: Reply) -> Sent:
 
 _NOT_ASYNC = "it must be an async function, or an object whose __call__ is one."
 _NO_PARAMETER = "it must accept one argument, the update."
+_TOO_LATE = "add handlers before the service starts."
+_NAME_TAKEN = "another handler has this name; name one explicitly."
+
+
+Consumers: TypeAlias = dict[UpdateKind, tuple[str, ...]]
+"""The names of the handlers of each kind of update."""
 
 
 class Handlers:
-    """The consumers of each kind of update. Frozen by the start of the service.
+    """The consumers of each kind of update and number. Frozen by the start of the service.
 
     A consumer is a handler, or a puller, which has a name here and no handler.
+
+    Args:
+        only: The phone number ids of which updates are handled; those of all by default. Updates
+            without a number are always handled.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, only: Iterable[str] | None = None) -> None:
         self._places: dict[str, int] = {}
         self._handlers: dict[str, Handler] = {}
         self._concurrency: dict[str, int | None] = {}
-        self._consumers: dict[UpdateKind, tuple[str, ...]] = dict.fromkeys(UpdateKind, ())
-        self._numbers: dict[str, frozenset[str]] = {}
+        self._filters: dict[str, UpdateFilter] = {}
+        numbers = () if only is None else (None, *only)
+        self._of_number: dict[str | None, Consumers] = {each: _no_consumers() for each in numbers}
+        self._of_others = _no_consumers()
+        self._serves_others = only is None
         self._frozen = False
 
     @property
@@ -95,67 +110,101 @@ class Handlers:
         name: str | None = None,
         *,
         concurrency: int | None = None,
+        content: Collection[type[Part]] = (),
+        where: Predicate | None = None,
+        numbers: Collection[str] | None = None,
     ) -> None:
         """Add *handler* for updates of *kinds*, by default of all kinds.
 
-        It has at most *concurrency* concurrent calls, by default as many as the config permits.
+        It has at most *concurrency* concurrent calls, by default as many as the config permits. It
+        gets only updates with a content of one of the classes *content*, if any, for which *where*
+        returns true, and with *numbers*, phone number ids, only those of these numbers.
 
         The name, by default `module:qualified_name`, is stored with every delivery of the handler,
         so rename a handler only when its inbox is empty.
 
         Raises:
-            ConfigError: The name is taken, the service has started, or *handler* is not an async
-                callable of one argument: a plain function would block every other handler.
+            ConfigError: The name is taken, the service has started, the filter can match no update,
+                or *handler* is not an async callable of one argument: a plain function would block
+                every other handler.
         """
         if inspect.isclass(handler) or not callable(handler):
             raise _refusal(name or type(handler).__name__, _NOT_ASYNC)
         name = name if name is not None else _name_of(handler)
-        if not _is_async(handler):
-            raise _refusal(name, _NOT_ASYNC)
-        if not _accepts_update(handler):
-            raise _refusal(name, _NO_PARAMETER)
-        self._add(name, kinds)
+        if reason := self._reason_against(handler, name):
+            raise _refusal(name, reason)
+        try:
+            accepted = UpdateFilter.checked(content, where)
+            wanted = kinds_of(set(kinds), accepted.contents)
+        except ValueError as error:
+            raise _refusal(name, str(error)) from None
+        if accepted.selects:
+            self._filters[name] = accepted
+            handler = accepted.guard(handler)
         self._handlers[name] = handler
         self._concurrency[name] = concurrency
+        self._add(name, wanted, numbers)
 
     def add_puller(
         self,
         name: str,
         kinds: Iterable[UpdateKind] = UpdateKind,
-        numbers: Collection[str] = (),
+        numbers: Collection[str] | None = None,
     ) -> None:
         """Add the puller *name* for updates of *kinds*, and of *numbers* if any are given.
 
         Raises:
             ConfigError: The name is taken, or the service has started.
         """
-        self._add(name, kinds)
-        if numbers:
-            self._numbers[name] = frozenset(numbers)
+        if reason := self._reason_against_name(name):
+            raise _refusal(name, reason)
+        self._add(name, set(kinds), numbers)
 
-    def _add(self, name: str, kinds: Iterable[UpdateKind]) -> None:
-        if self._frozen:
-            raise _refusal(name, "add handlers before the service starts.")
-        if name in self._places:
-            raise _refusal(name, "another handler has this name; name one explicitly.")
+    def _add(
+        self, name: str, kinds: Collection[UpdateKind], numbers: Collection[str] | None
+    ) -> None:
         self._places[name] = len(self._places)
-        for kind in set(kinds):
-            self._consumers[kind] += (name,)
+        for consumers in self._tables(numbers):
+            for kind in kinds:
+                consumers[kind] += (name,)
+
+    def _tables(self, numbers: Collection[str] | None) -> Sequence[Consumers]:
+        """Return the tables of consumers of *numbers*, or all tables."""
+        if numbers is None:
+            others = [self._of_others] if self._serves_others else []
+            return [*self._of_number.values(), *others]
+        if self._serves_others:
+            for number in numbers:
+                self._of_number.setdefault(number, dict(self._of_others))
+        return [self._of_number[number] for number in numbers if number in self._of_number]
+
+    def _reason_against(self, handler: Handler, name: str) -> str | None:
+        """Return why *handler* cannot be added, if so."""
+        if not _is_async(handler):
+            return _NOT_ASYNC
+        if not _accepts_update(handler):
+            return _NO_PARAMETER
+        return self._reason_against_name(name)
+
+    def _reason_against_name(self, name: str) -> str | None:
+        if self._frozen:
+            return _TOO_LATE
+        return _NAME_TAKEN if name in self._places else None
 
     def freeze(self) -> None:
         """Refuse further handlers."""
         self._frozen = True
 
-    def consumers(self, kind: UpdateKind, phone_number_id: str | None = None) -> tuple[str, ...]:
-        """Return the names of the consumers that get updates of *kind* and of this number."""
-        names = self._consumers[kind]
-        if not self._numbers:
+    def consumers(self, update: Update) -> tuple[str, ...]:
+        """Return the names of the handlers that get *update*."""
+        names = self._of_number.get(update.phone_number_id, self._of_others)[update.kind]
+        if not self._filters:
             return names
-        return tuple(
-            name
-            for name in names
-            if name not in self._numbers or phone_number_id in self._numbers[name]
-        )
+        return tuple(name for name in names if self._selects(name, update))
+
+    def _selects(self, name: str, update: Update) -> bool:
+        accepted = self._filters.get(name)
+        return accepted is None or accepted.may_match(update)
 
     def concurrency(self, name: str) -> int | None:
         """Return the number of concurrent calls of the handler *name*, if it has one of its own."""
@@ -168,6 +217,10 @@ class Handlers:
     def place(self, name: str) -> int:
         """Return the index of the consumer *name* in `names`, which telemetry uses."""
         return self._places[name]
+
+
+def _no_consumers() -> Consumers:
+    return dict.fromkeys(UpdateKind, ())
 
 
 class HandlerCalls:

@@ -2,11 +2,16 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from typing import Any, Final, TypeAlias, TypeVar, overload
 
 from wats.errors import ForkedApplication, NotStarted, WatsError
+from wats.graph.numbers import BusinessNumbers
+from wats.inbound.filters import Predicate
 from wats.inbound.handlers import Handler, Handlers
+from wats.inbound.parts import Part
+from wats.inbound.updates import Update
 from wats.outbound.sender import MessageSender
 from wats.sends import Sent
 from wats.service.components import Component
@@ -16,6 +21,16 @@ from wats.web.app import Web
 from wats.web.exchange import Receive, Scope, Send
 from wats.web.parts import Life, Phase
 from wats.web.webhooks import Hook
+
+_KINDS: Final = tuple(kind.value for kind in UpdateKind)
+
+First = TypeVar("First", bound=Part)
+Second = TypeVar("Second", bound=Part)
+Third = TypeVar("Third", bound=Part)
+FourOrMore: TypeAlias = tuple[
+    type[Part], type[Part], type[Part], type[Part], *tuple[type[Part], ...]
+]
+HandlerOf: TypeAlias = Callable[[Update[First]], Awaitable[None]]
 
 
 class WatsApp:
@@ -34,6 +49,7 @@ class WatsApp:
         life: Life,
         handlers: Handlers,
         sender: MessageSender,
+        numbers: BusinessNumbers,
         components: Sequence[Component],
         telemetry: Telemetry,
         on_drain: Callable[[], None],
@@ -44,6 +60,7 @@ class WatsApp:
         self._process = os.getpid()
         self._handlers = handlers
         self._sender = sender
+        self._numbers = numbers
         self._components = components
         self._telemetry = telemetry
         self._on_drain = on_drain
@@ -51,23 +68,84 @@ class WatsApp:
         self._is_open = False  # also while running handlers finish
         self._changing = asyncio.Lock()
 
-    def on(self, *kinds: UpdateKind | str) -> Callable[[Handler], Handler]:
+    @overload
+    def on(
+        self, *kinds: UpdateKind | str, where: Predicate | None = None
+    ) -> Callable[[Handler], Handler]: ...
+
+    @overload
+    def on(
+        self,
+        *kinds: UpdateKind | str,
+        content: type[First],
+        where: Callable[[Update[First]], bool] | None = None,
+    ) -> Callable[[HandlerOf[First]], HandlerOf[First]]: ...
+
+    @overload
+    def on(
+        self,
+        *kinds: UpdateKind | str,
+        content: tuple[type[First], type[Second]],
+        where: Callable[[Update[First | Second]], bool] | None = None,
+    ) -> Callable[[HandlerOf[First | Second]], HandlerOf[First | Second]]: ...
+
+    @overload
+    def on(
+        self,
+        *kinds: UpdateKind | str,
+        content: tuple[type[First], type[Second], type[Third]],
+        where: Callable[[Update[First | Second | Third]], bool] | None = None,
+    ) -> Callable[[HandlerOf[First | Second | Third]], HandlerOf[First | Second | Third]]: ...
+
+    @overload
+    def on(
+        self,
+        *kinds: UpdateKind | str,
+        content: FourOrMore,
+        where: Predicate | None = None,
+    ) -> Callable[[Handler], Handler]: ...
+
+    def on(
+        self,
+        *kinds: UpdateKind | str,
+        content: type[Part] | tuple[type[Part], ...] = (),
+        where: Callable[..., bool] | None = None,
+    ) -> Callable[[Any], Any]:
         """Decorate an async callable as a handler of *kinds*; of all kinds by default.
 
+            @app.on("message", content=Text, where=lambda update: update.content.body == "stop")
+            async def stop(update: Update[Text]) -> None: ...
+
+        Args:
+            kinds: The kinds of updates.
+            content: The classes of `update.content`, one or a tuple. Any content by default.
+            where: Selects updates; a plain function that depends on the update alone. It is called
+                on the event loop before the webhook is acknowledged. If it raises, the handler has
+                the update, and each attempt fails with its exception.
+
         Raises:
-            ConfigError: A handler of this name exists, or the service has started.
+            ConfigError: A handler of this name exists, the service has started, or no update can
+                match *content*.
             ValueError: The kind does not exist.
         """
+        if unknown := [kind for kind in kinds if kind not in _KINDS]:
+            msg = f"{unknown[0]!r} is not a kind of update; the kinds are {', '.join(_KINDS)}."
+            raise ValueError(msg)
         wanted = [UpdateKind(kind) for kind in kinds] or list(UpdateKind)
+        contents = content if isinstance(content, tuple) else (content,)
 
         def add(handler: Handler) -> Handler:
-            self._handlers.add(handler, wanted)
+            self._handlers.add(handler, wanted, content=contents, where=where)
             return handler
 
         return add
 
     async def send(
-        self, message: Mapping[str, object], *, idempotency_key: str | None = None
+        self,
+        message: Mapping[str, object],
+        *,
+        idempotency_key: str | None = None,
+        number: str | None = None,
     ) -> Sent:
         """Send *message*, in Graph's format, like `POST /messages` of the HTTP API.
 
@@ -79,10 +157,14 @@ class WatsApp:
         Args:
             message: The type, the content and the recipient; `messaging_product` is added.
             idempotency_key: With the same key and message, nothing is sent again within
-                `messages.idempotencyHours`. The HTTP API shares the keys.
+                `messages.idempotencyHours`. The HTTP API shares the keys, and each number has keys
+                of its own.
+            number: The business number that sends the message, by its name in the config or its
+                phone number id; the default number by default.
 
         Raises:
             NotStarted: The application is not started.
+            ValueError: The number is not configured.
             MalformedRequest: The message is not valid; `details` hold every mistake.
             StoreNotConfigured: A key was given and there is no store; nothing was sent.
             StoreUnavailable: The key could not be reserved; nothing was sent.
@@ -93,7 +175,16 @@ class WatsApp:
         """
         if not self._is_open:
             raise NotStarted
-        return await self._sender.send(message, idempotency_key)
+        return await self._sender.send(message, idempotency_key, self._id_of(number))
+
+    def _id_of(self, number: str | None) -> str | None:
+        if number is None:
+            return None
+        found = self._numbers.find(number)
+        if found is None:
+            msg = "The number is not configured."
+            raise ValueError(msg)
+        return found.id
 
     @property
     def hook(self) -> Hook:

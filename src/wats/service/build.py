@@ -1,7 +1,7 @@
 """The composition root: the one module that makes and joins the parts of a service."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
@@ -13,8 +13,10 @@ from wats.config import Profile, Secrets
 from wats.errors import ConfigError, ConfigIssue
 from wats.graph.configured import graph_client
 from wats.graph.errors import ERROR_NAMES
+from wats.graph.numbers import BusinessNumbers, business_numbers, ids_of
 from wats.inbound.dispatch import Dispatcher
 from wats.inbound.handlers import Handler, Handlers, import_handler
+from wats.inbound.other_numbers import NumberFilter
 from wats.inbound.pullers import Puller, Pullers
 from wats.inbound.receipts import ReceiptBook
 from wats.inbound.receive import Receiver
@@ -25,6 +27,7 @@ from wats.log import Log, write_json_line
 from wats.outbound.accept import Acceptor
 from wats.outbound.sender import MessageSender
 from wats.outbound.window import WindowGuard
+from wats.privacy import Secret
 from wats.service.app import WatsApp
 from wats.service.components import (
     DRAIN_SECONDS,
@@ -42,7 +45,7 @@ from wats.telemetry import Telemetry, TelemetrySink
 from wats.telemetry.contract.values import FamilySet, UpdateKind
 from wats.telemetry.metrics.shared_memory import Board
 from wats.web.app import Web, route_labels
-from wats.web.auth import Gate
+from wats.web.auth import FULL_ACCESS, TELEMETRY_ACCESS, Access, Gate
 from wats.web.openapi import build_document
 from wats.web.parts import Life, Parts
 from wats.web.routing import Route
@@ -91,8 +94,9 @@ def create_wats_service_app(
         drain_seconds: How long running handlers may take to finish when the service stops.
 
     Raises:
-        ConfigError: A handler cannot be imported or is named twice, the sink lacks a method, or a
-            subscriber has no usable secret; or a subscriber or puller has no store.
+        ConfigError: A handler cannot be imported or is named twice, the sink lacks a method, a
+            subscriber has no usable secret, a subscriber or puller no store, or a name is that of
+            no number.
     """
     groups_enabled = profile.groups.enabled if enable_group_routes is None else enable_group_routes
     write = _stamped(log, now)
@@ -112,8 +116,10 @@ def create_wats_service_app(
     common = _BuilderArguments(profile, secrets, persistence, telemetry, write, now)
     registered = _registered(handlers, profile)
     subscribers = _subscribers(common, registered)
+    graph = graph_client(profile, secrets, telemetry.graph, graph_session)
+    numbers = business_numbers(profile, secrets, graph)
     pullers = _pullers(common, registered)
-    outbound = _outbound(common, graph_session)
+    outbound = _outbound(common, numbers)
     sender = MessageSender(
         outbound.acceptor,
         keeps_keys=persistence is not None,
@@ -129,7 +135,9 @@ def create_wats_service_app(
         components += [Subscribers(subscribers), storage, inbound]
         components.append(_upkeep(common, persistence, registered, row == 0, checkpoint_seconds))
     life = Life()
-    web = _web(common, table, outbound, inbound, pullers, life, groups_enabled=groups_enabled)
+    web = _web(
+        common, table, numbers, outbound, inbound, pullers, life, groups_enabled=groups_enabled
+    )
     hook = Hook(
         path=profile.webhook.path.encode("ascii"),
         max_body_bytes=profile.webhook.max_body_bytes,
@@ -143,6 +151,7 @@ def create_wats_service_app(
         life=life,
         handlers=registered,
         sender=sender,
+        numbers=numbers,
         components=components,
         telemetry=telemetry,
         on_drain=pullers.drain,
@@ -161,7 +170,9 @@ class _BuilderArguments(NamedTuple):
 
 
 def _registered(handlers: Iterable[Handler], profile: Profile) -> Handlers:
-    registered = Handlers()
+    handles_all = profile.other_numbers_policy == "handle"
+    ids = [each.phone_number_id for each in profile.all_numbers]
+    registered = Handlers(None if handles_all else ids)
     for handler in handlers:
         registered.add(handler)
     for reference in profile.handlers:
@@ -178,9 +189,12 @@ def _subscribers(common: _BuilderArguments, registered: Handlers) -> Sequence[Su
     if store is None:
         reason = "Needs a database: set persistence.url."
         raise ConfigError([ConfigIssue("invalid_subscribers", "subscribers", reason)])
+    displayed = {
+        each.phone_number_id: each.display_phone_number or "" for each in profile.all_numbers
+    }
     for config in profile.subscribers:
         secrets = common.secrets.subscribers.get(config.name, ())
-        make = make_requests(config, secrets, profile.whatsapp.display_phone_number or "")
+        make = make_requests(config, secrets, displayed)
         pause = partial(store.pause, config.name, is_paused=True)
         place = len(registered.names)
         subscriber = Subscriber(
@@ -192,7 +206,10 @@ def _subscribers(common: _BuilderArguments, registered: Handlers) -> Sequence[Su
             on_circuit=partial(common.telemetry.webhooks.circuit_open, place),
         )
         kinds = [UpdateKind(kind) for kind in config.kinds] or UpdateKind
-        registered.add(subscriber, kinds, config.name, concurrency=config.concurrency)
+        numbers = ids_of(profile, config.numbers) if config.numbers else None
+        registered.add(
+            subscriber, kinds, config.name, concurrency=config.concurrency, numbers=numbers
+        )
         subscribers.append(subscriber)
     return subscribers
 
@@ -208,7 +225,8 @@ def _pullers(common: _BuilderArguments, registered: Handlers) -> Pullers:
         raise ConfigError([ConfigIssue("invalid_pullers", "pullers", reason)])
     for config in profile.pullers:
         kinds = [UpdateKind(kind) for kind in config.kinds] or UpdateKind
-        registered.add_puller(config.name, kinds, config.numbers)
+        numbers = ids_of(profile, config.numbers) if config.numbers else None
+        registered.add_puller(config.name, kinds, numbers)
         pullers.append(
             Puller(
                 config.name,
@@ -224,9 +242,9 @@ def _pullers(common: _BuilderArguments, registered: Handlers) -> Pullers:
     return Pullers(pullers)
 
 
-def _outbound(common: _BuilderArguments, session: aiohttp.ClientSession | None) -> Outbound:
-    profile, secrets, store, telemetry, log, now = common
-    graph = graph_client(profile, secrets, telemetry.graph, session)
+def _outbound(common: _BuilderArguments, numbers: BusinessNumbers) -> Outbound:
+    profile, _, store, telemetry, log, now = common
+    graph = numbers.default.graph
     guard = None
     if store is not None and profile.messages.window_guard:
         guard = WindowGuard(store, telemetry, now)
@@ -234,7 +252,8 @@ def _outbound(common: _BuilderArguments, session: aiohttp.ClientSession | None) 
         graph=graph,
         store=store,
         telemetry=telemetry,
-        phone_number_id=profile.whatsapp.phone_number_id,
+        phone_number_id=numbers.default.id,
+        own_graphs=numbers.own_graphs,
         log=log,
         guard=guard,
         idempotency_hours=profile.messages.idempotency_hours,
@@ -274,10 +293,18 @@ def _inbound(
         handler_timeout_seconds=profile.inbox.handler_timeout_seconds,
         log=log,
         update_log=update_log,
+        number_filter=_number_filter(profile, log),
         now=now,
         send=sender.reply,
     )
     return Inbound(receiver, dispatcher, drain_seconds)
+
+
+def _number_filter(profile: Profile, log: Log) -> NumberFilter | None:
+    policy = profile.other_numbers_policy
+    if policy == "handle":
+        return None
+    return NumberFilter([each.phone_number_id for each in profile.all_numbers], policy, log)
 
 
 def _upkeep(
@@ -303,6 +330,7 @@ def _upkeep(
 def _web(
     common: _BuilderArguments,
     table: Sequence[Route],
+    numbers: BusinessNumbers,
     outbound: Outbound,
     inbound: Inbound,
     pullers: Pullers,
@@ -318,7 +346,7 @@ def _web(
         groups_enabled=groups_enabled,
         telemetry=telemetry,
         store=store,
-        graph=outbound.graph,
+        numbers=numbers,
         receiver=inbound.receiver,
         pullers=pullers,
         receipts=ReceiptBook(secrets.app_secrets),
@@ -332,10 +360,20 @@ def _web(
         log=log,
         now=now,
     )
-    gate = Gate(secrets.bearer_tokens, secrets.telemetry_tokens)
+    gate = Gate(_tokens(profile, secrets))
     if telemetry.tracer is not None:
         return TracedWeb(table, gate, parts, tracer=telemetry.tracer)
     return Web(table, gate, parts)
+
+
+def _tokens(profile: Profile, secrets: Secrets) -> Iterator[tuple[Secret, Access]]:
+    """Yield every token with its access, those of the service first."""
+    yield from ((secret, FULL_ACCESS) for secret in secrets.bearer_tokens)
+    yield from ((secret, TELEMETRY_ACCESS) for secret in secrets.telemetry_tokens)
+    for token in profile.service.tokens:
+        numbers = ids_of(profile, token.numbers) if token.numbers else None
+        access = Access(frozenset(token.scopes), numbers)
+        yield from ((secret, access) for secret in secrets.api_tokens.get(token.name, ()))
 
 
 def _stamped(log: Log, now: Now) -> Log:

@@ -262,8 +262,10 @@ class MessageStore(Protocol):
         of messages is read, so a page of some messages may be short and not be the last.
         """
 
-    async def get_message(self, wa_message_id: str) -> MessageRecord | None:
-        """Return the last recorded message with this id, or `None`."""
+    async def get_message(
+        self, wa_message_id: str, *, phone_number_id: str | None = None
+    ) -> MessageRecord | None:
+        """Return the last recorded message with this id, of this or any number, or `None`."""
 
     async def list_statuses(self, wa_message_id: str) -> Sequence[StatusRecord]:
         """Return every transition of this message, in order of arrival."""

@@ -31,7 +31,7 @@ class ConsumerState(msgspec.Struct, frozen=True, kw_only=True):
     oldest_seconds: float = 0.0
 
 
-HEAD_BYTES: Final = 128
+HEAD_BYTES: Final = 256
 """The length of the beginning of a payload that is read for each delivery of a list."""
 
 

@@ -64,10 +64,16 @@ class ClientGone(Exception):
 class Request:
     """One HTTP request. Its body is read only on request of a handler, and never past a cap."""
 
-    __slots__ = ("_query", "_receive", "_scope", "authorized", "parameters")
+    __slots__ = ("_query", "_receive", "_scope", "authorized", "number", "parameters")
 
     def __init__(
-        self, scope: Scope, receive: Receive, parameters: dict[str, str], *, authorized: bool
+        self,
+        scope: Scope,
+        receive: Receive,
+        parameters: dict[str, str],
+        *,
+        authorized: bool,
+        number: str | None = None,
     ) -> None:
         self._scope = scope
         self._receive = receive
@@ -75,7 +81,10 @@ class Request:
         self.parameters = parameters
         """The variable parts of the path, still percent-encoded."""
         self.authorized = authorized
-        """Whether the request has a valid token; only routes that are open to all need to check."""
+        """Whether the token opens the operator endpoints; only routes open to all need to check."""
+        self.number = number
+        """The phone number id that the request is limited to, by its path or its token; `None` for
+        all numbers in reads of messages, and the default number otherwise."""
 
     def header(self, name: bytes) -> str | None:
         """Return the header *name* (lower case), its lines joined as one list, or `None`."""

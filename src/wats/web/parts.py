@@ -6,7 +6,7 @@ from enum import Enum
 
 from wats.clock import Now
 from wats.config import Profile
-from wats.graph.client import GraphClient
+from wats.graph.numbers import BusinessNumbers
 from wats.inbound.pullers import Pullers
 from wats.inbound.receipts import ReceiptBook
 from wats.inbound.receive import Receiver
@@ -56,7 +56,7 @@ class Parts:
     groups_enabled: bool
     telemetry: Telemetry
     store: Store | None
-    graph: GraphClient
+    numbers: BusinessNumbers
     receiver: Receiver
     pullers: Pullers
     receipts: ReceiptBook

@@ -108,8 +108,8 @@ async def test_an_update_waits_until_it_is_acknowledged(service: PulledService) 
     assert pulled["attempt"] == 1
     assert pulled["update"]["raw"]["id"] == "wamid.1"
     assert list(pulled["update"]) == [
-        *("key", "kind", "field", "wabaId", "phoneNumberId", "conversation"),
-        *("occurredAt", "receivedAt", "contact", "raw"),
+        *("key", "kind", "field", "wabaId", "phoneNumberId", "displayPhoneNumber"),
+        *("conversation", "occurredAt", "receivedAt", "contact", "raw"),
     ]
     assert again == []
     assert results == ["done"]

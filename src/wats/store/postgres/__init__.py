@@ -347,8 +347,10 @@ class PostgresStore(PostgresAdmin, Store):
         return await self._read(StoreOperation.LIST, page)
 
     @override
-    async def get_message(self, wa_message_id: str) -> MessageRecord | None:
-        get = partial(messages.get, wa_message_id=wa_message_id)
+    async def get_message(
+        self, wa_message_id: str, *, phone_number_id: str | None = None
+    ) -> MessageRecord | None:
+        get = partial(messages.get, wa_message_id=wa_message_id, phone_number_id=phone_number_id)
         return await self._read(StoreOperation.GET, get)
 
     @override

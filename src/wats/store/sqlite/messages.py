@@ -63,7 +63,8 @@ SELECT row_id, phone_number_id, wa_message_id, direction, from_phone, to_phone, 
     graph_message_id, created_at, updated_at
 FROM wats_messages
 WHERE row_id > (SELECT indexed_row_id FROM wats_marks WHERE id = 1)
-    AND wa_message_hash = ? AND wa_message_id = ?
+    AND wa_message_hash = ?1 AND wa_message_id = ?2
+    AND (?3 IS NULL OR phone_number_id = ?3)
 ORDER BY row_id DESC
 LIMIT 1
 """
@@ -72,9 +73,9 @@ _INDEXED_MESSAGE = """
 SELECT m.row_id, phone_number_id, wa_message_id, direction, from_phone, to_phone, type, status,
     graph_message_id, created_at, updated_at
 FROM wats_message_buckets
-CROSS JOIN wats_message_index AS i ON i.bucket = wats_message_buckets.bucket AND i.hash = ?
+CROSS JOIN wats_message_index AS i ON i.bucket = wats_message_buckets.bucket AND i.hash = ?1
 CROSS JOIN wats_messages AS m ON m.row_id = i.row_id
-WHERE wa_message_id = ?
+WHERE wa_message_id = ?2 AND (?3 IS NULL OR phone_number_id = ?3)
 ORDER BY wats_message_buckets.bucket DESC, i.row_id DESC
 LIMIT 1
 """
@@ -265,13 +266,15 @@ def page(
     return page_of([message_of(row) for row in rows], limit, wanted)
 
 
-def get(connection: Connection, wa_message_id: str) -> MessageRecord | None:
-    """Read the last recorded message with this id.
+def get(
+    connection: Connection, wa_message_id: str, phone_number_id: str | None = None
+) -> MessageRecord | None:
+    """Read the last recorded message with this id, of this or any number.
 
     The search starts at the latest bucket and ends at the bucket of the message. For an id without
     a message it reads all buckets, 2 to 5 us each: 0.1 to 0.2 ms for five million messages.
     """
-    values = short_fingerprint(wa_message_id), wa_message_id
+    values = short_fingerprint(wa_message_id), wa_message_id, phone_number_id
     # Pending messages first: they may be indexed between the two statements.
     for statement in (_PENDING_MESSAGE, _INDEXED_MESSAGE):
         row = connection.execute(statement, values).fetchone()

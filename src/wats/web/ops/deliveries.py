@@ -7,7 +7,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from wats.clock import to_iso
 from wats.errors import DeliveryNotFound
-from wats.inbound.updates import kind_of, mark_of
+from wats.inbound.updates import kind_of, mark_of, number_of
 from wats.store.admin import DeliveryFilter, StoredDelivery
 from wats.store.records import DeliveryState, is_cursor
 from wats.telemetry.contract.values import Method, UpdateKind
@@ -45,6 +45,7 @@ class DeliveryView(Body, frozen=True):
     consumer: str
     state: str
     kind: str
+    phone_number_id: str | None
     attempts: Count
     error: str | None
     arrived_at: Moment
@@ -141,6 +142,7 @@ def _fields(delivery: StoredDelivery) -> dict[str, Any]:
         "consumer": delivery.consumer,
         "state": delivery.state.value,
         "kind": kind_of(delivery.head),
+        "phone_number_id": number_of(delivery.head),
         "attempts": delivery.attempts,
         "error": delivery.error,
         "arrived_at": to_iso(delivery.arrived_at),

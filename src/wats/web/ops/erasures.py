@@ -78,7 +78,7 @@ async def erase(parts: Parts, request: Request) -> Response:
         try:
             step = await store.erase(
                 person,
-                [parts.profile.whatsapp.phone_number_id],
+                sorted(parts.numbers.ids),
                 position=position,
                 is_trial=asked.dry_run,
             )

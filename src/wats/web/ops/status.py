@@ -3,7 +3,7 @@
 import sys
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from wats.privacy import REDACTED
 from wats.store import Store
@@ -47,6 +47,14 @@ class InboxView(Body, frozen=True):
     oldest_seconds: float
 
 
+class NumberView(Body, frozen=True):
+    """The settings of a business number, without its ids."""
+
+    name: str
+    has_own_token: bool
+    throughput: Count | None
+
+
 class ServiceStatus(Body, frozen=True):
     """A snapshot for operators."""
 
@@ -58,6 +66,8 @@ class ServiceStatus(Body, frozen=True):
     routes: tuple[str, ...]
     feature_flags: FeatureFlags
     persistence: StoreView | None
+    numbers: tuple[NumberView, ...] | UnsetType = UNSET
+    """Left out if the config has only the default number."""
     inbox: InboxView | None = None
 
 
@@ -128,6 +138,7 @@ async def status(parts: Parts, request: Request) -> Response:
             routes=parts.route_labels,
             feature_flags=_flags(parts),
             persistence=None if store is None else _view(await health_of(store)),
+            numbers=_numbers(parts),
             inbox=None if store is None else await _inbox_of(store),
         )
     )
@@ -182,6 +193,19 @@ async def diagnostics(parts: Parts, request: Request) -> Response:
                 ),
             ),
         )
+    )
+
+
+def _numbers(parts: Parts) -> tuple[NumberView, ...] | UnsetType:
+    if not parts.profile.numbers:
+        return UNSET
+    return tuple(
+        NumberView(
+            name=each.config.name,
+            has_own_token=each.has_own_token,
+            throughput=each.config.throughput,
+        )
+        for each in parts.numbers.all
     )
 
 
