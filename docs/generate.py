@@ -56,7 +56,8 @@ _BLOCK = re.compile(
 )
 
 HTTP_MEANINGS = {
-    "consumer_not_found": "No handler with this name has ever been registered.",
+    "consumer_not_found": "No consumer with this name has ever been registered; for a poll, the "
+    "config has no puller with this name.",
     "delivery_not_found": "No outstanding delivery or dead letter has this id: it is done, or it "
     "was discarded.",
     "conversation_window_unavailable": "The store could not be read; retry.",
@@ -116,6 +117,8 @@ HTTP_MEANINGS = {
     "signature_mismatch": "Webhook: the signature matches no configured app secret.",
     "store_closed": "The service is starting or stopping; retry.",
     "insufficient_scope": "The token lacks the scope of the operation.",
+    "too_many_polls": "As many polls of this puller wait in this process as are permitted. Retry "
+    "after `Retry-After`.",
     "unauthorized": "`Authorization` is missing or holds no valid service token.",
     "unsupported_media_type": "The body is not a form, or its file has a type that WhatsApp does "
     "not accept; `details` lists the types.",
@@ -145,6 +148,7 @@ START_MEANINGS = {
     "invalid_numbers": "A token or a subscriber names a number that is not configured.",
     "invalid_secret": "A subscriber has no secret, or one that its format cannot use; or two "
     "tokens are equal.",
+    "invalid_pullers": "There are pullers and no database.",
     "invalid_subscribers": "There are subscribers and no database.",
     "invalid_telemetry_sink": "A sink lacks a required method, is a class instead of an object, or "
     "its construction failed.",

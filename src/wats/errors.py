@@ -9,7 +9,8 @@
     │   ├── MalformedHTTP                 bytes that are not a request in HTTP/1.x
     │   ├── MalformedRequest              a body, query or path that cannot be used
     │   ├── WebhookRefused                a body that is not a webhook, or not from Meta
-    │   ├── MessageNotFound · MediaNotFound
+    │   ├── MessageNotFound · MediaNotFound · ConsumerNotFound · DeliveryNotFound
+    │   ├── TooManyPolls                  of one puller, in this process
     │   ├── WindowClosed                  a free-form message outside of the service window
     │   └── IdempotencyError
     │       └── InvalidIdempotencyKey · IdempotencyConflict · IdempotencyInFlight
@@ -245,6 +246,14 @@ class ConsumerNotFound(CallerError):
     code = "consumer_not_found"
     status = 404
     text = "Consumer not found."
+
+
+class TooManyPolls(CallerError):
+    """Too many polls of a puller wait in this process."""
+
+    code = "too_many_polls"
+    status = 429
+    text = "Too many polls of this puller are waiting."
 
 
 class DeliveryNotFound(CallerError):

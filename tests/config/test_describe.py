@@ -54,6 +54,7 @@ def test_a_redacted_profile_has_the_shape_of_the_file_without_ids_and_places(
         "handlers": [],
         "numbers": [],
         "subscribers": [],
+        "pullers": [],
         "inbox": {
             "concurrency": 128,
             "handlerTimeoutSeconds": 30.0,

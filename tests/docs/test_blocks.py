@@ -70,7 +70,25 @@ FIGURES = Way.MEASURED
 
 OF_SUBSCRIBERS = "docs/test_subscribers.py::test_the_"
 
+OF_PULLERS = "docs/test_pullers.py::test_the_"
+
 OWNERS = [
+    Owner(
+        *("docs/pullers.md", "yaml", "", Way.USED),
+        f"{OF_PULLERS}pullers_that_are_shown_are_valid",
+    ),
+    Owner(
+        *("docs/pullers.md", "json", "Polling", Way.COMPARED),
+        f"{OF_PULLERS}program_that_is_shown_handles_and_retries_updates",
+    ),
+    Owner(
+        *("docs/pullers.md", "json", "Acknowledging", Way.USED),
+        f"{OF_PULLERS}acknowledgement_that_is_shown_is_accepted",
+    ),
+    Owner(
+        *("docs/pullers.md", "python", "poller.py", Way.USED),
+        f"{OF_PULLERS}program_that_is_shown_handles_and_retries_updates",
+    ),
     Owner(
         *("docs/subscribers.md", "yaml", "", Way.USED),
         f"{OF_SUBSCRIBERS}subscribers_that_are_shown_are_valid",

@@ -51,6 +51,27 @@ def test_each_kind_goes_to_its_handlers_in_the_order_in_which_they_were_added() 
     assert handlers["the-second"] == (second, 1)
 
 
+def test_a_puller_gets_the_updates_of_its_numbers() -> None:
+    handlers = Handlers()
+    handlers.add(second, name="handler")
+
+    handlers.add_puller("one", [UPDATE.kind], ["15550000001"])
+    handlers.add_puller("every")
+
+    assert handlers.names == ("handler", "one", "every")
+    assert handlers.called == ("handler",)
+    assert handlers.place("every") == 2
+    found = {
+        number: handlers.consumers(msgspec.structs.replace(UPDATE, phone_number_id=number))
+        for number in ("15550000001", "15550000002", None)
+    }
+    assert found == {
+        "15550000001": ("handler", "one", "every"),
+        "15550000002": ("handler", "every"),
+        None: ("handler", "every"),
+    }
+
+
 def test_a_callable_object_has_the_name_of_its_class() -> None:
     handlers = Handlers()
     handlers.add(Callable())

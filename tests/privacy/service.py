@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.privacy.asking import BEARER, Ask, Asker
+from tests.privacy.asking import BEARER, PULLER, Ask, Asker
 from tests.privacy.canaries import Canaries
 from tests.privacy.wire import ask_one
 from tests.settings import outstanding
@@ -246,6 +246,7 @@ def _profile(canaries: Canaries, setup: Setup, database: Path | None) -> dict[st
         "handlers": [f"tests.privacy.hostile:{setup.handler}"] if setup.handler else [],
         "subscribers": list(setup.subscribers),
         "inbox": {"maxAttempts": 1},
+        "pullers": [] if database is None else [{"name": PULLER, "kinds": ["callConnect"]}],
         "telemetry": telemetry
         if setup.sink is None
         else {**telemetry, "sink": f"tests.privacy.hostile:{setup.sink}"},

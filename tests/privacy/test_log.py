@@ -40,7 +40,7 @@ EXPRESSIONS = {
     },
     "handler": {"failure.handler"},
     "hint": {"NOT_STARTED_HINT"},
-    "kind": {"failure.kind.value", "self.kind.value", "update.kind.value"},
+    "kind": {"failure.kind.value", "self.kind.value", "update.kind.value", "kind.value"},
     "level": {"line[1]"},
     "library": {"line[0]"},
     "line": {"failure.place.line", "place.line", "lineno"},

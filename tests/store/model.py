@@ -359,6 +359,32 @@ class InboxMachine(RuleBasedStateMachine):
             }
         )
 
+    @rule(client=CLIENTS, data=st.data())
+    def acknowledge(self, client: int, data: st.DataObject) -> None:
+        """Leases that have expired are not settled, even if no other lease was given since."""
+        held = self.held[client]
+        if not held:
+            self._work_on_something(client)
+        settlements, expected = [], []
+        for id_ in sorted(held):
+            delivery, each = held[id_]
+            state = data.draw(st.sampled_from((DeliveryState.DONE, DeliveryState.RETRY)))
+            if delivery.is_exhausted or not data.draw(st.booleans()):
+                continue
+            settlements.append(Settlement(delivery, state, 5, "ValueError"))
+            if each.due <= self.model.now:
+                expected.append(delivery)
+                continue
+            del held[id_]
+            self.model.end(each, state, 5)
+        for delivery in self.lost[:1]:
+            settlements.append(Settlement(delivery, DeliveryState.DONE))
+            expected.append(delivery)
+
+        settled = self.run(self.stores[client].acknowledge(settlements))
+
+        assert list(settled.lost) == expected
+
     def _work_on_something(self, client: int) -> None:
         if not self.model.outstanding:
             self.receive(client, [(1, NAMES), (2, NAMES), (1, NAMES)], dict.fromkeys(NAMES, 1))

@@ -105,7 +105,13 @@ Subscribe = Callable[..., AbstractAsyncContextManager[Subscriber]]
 
 
 @pytest.fixture
-def subscribe(clock: Clock, logged: list[Any]) -> Subscribe:
+def circuits() -> list[int]:
+    """The states of the circuit that were reported."""
+    return []
+
+
+@pytest.fixture
+def subscribe(clock: Clock, logged: list[Any], circuits: list[int]) -> Subscribe:
     """Starts a subscriber with the given keys of its section."""
 
     @asynccontextmanager
@@ -122,6 +128,7 @@ def subscribe(clock: Clock, logged: list[Any]) -> Subscribe:
             monotonic=clock,
             pause=pause,
             circuit=Circuit(monotonic=clock, jitter=lambda: 0.0),
+            on_circuit=circuits.append,
         )
         await subscriber.start()
         try:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.web.conftest import Answer, FakeGraph, Service
 from wats.config import GroupsConfig, NumberConfig, ServiceConfig, TokenConfig
-from wats.config.numbers import ADMIN, NUMBER_SCOPES, TELEMETRY
+from wats.config.numbers import ADMIN, CONSUME, NUMBER_SCOPES, TELEMETRY
 from wats.errors import ConfigError
 from wats.privacy import Secret
 from wats.service import create_wats_service_app
@@ -57,7 +57,7 @@ def callers() -> list[Caller]:
     limits = (None, frozenset({"berlin"}), frozenset({"default", "paris"}))
     both = (frozenset({"messages:read", "media:write"}), frozenset(NUMBER_SCOPES))
     pairs = [*product([*(frozenset({each}) for each in NUMBER_SCOPES), *both], limits)]
-    pairs += [(frozenset({each}), None) for each in (ADMIN, TELEMETRY)]
+    pairs += [(frozenset({each}), None) for each in (CONSUME, ADMIN, TELEMETRY)]
     return [
         Caller(f"token-number-{i:02}-for-tests", scopes, numbers)
         for i, (scopes, numbers) in enumerate(pairs)
@@ -309,11 +309,25 @@ async def test_a_path_of_a_number_has_the_label_of_the_path_without_it(service: 
     assert not any(each in text for each in (BERLIN, PARIS, UNKNOWN, "berlin", "paris"))
 
 
+async def test_updates_are_for_the_tokens_with_their_scope_and_not_of_one_number(
+    service: Service,
+) -> None:
+    body = {"updates": [{"receipt": "invalid"}]}
+    for caller in CALLERS:
+        answer = await service.ask("POST", "/api/updates/ack", body, token=caller.token)
+        below = await service.ask(
+            "POST", f"/api/numbers/{NAMES['berlin']}/updates/ack", body, token=caller.token
+        )
+        assert answer.status == (200 if CONSUME in caller.scopes else 403)
+        assert below.status == 404
+
+
 async def test_the_document_has_each_path_of_the_api_for_a_number(service: Service) -> None:
     paths = (await service.ask("GET", "/openapi.json")).json["paths"]
     public = (await service.ask("GET", "/openapi.json", token=CALLERS[0].token)).json["paths"]
 
-    of_api = [path for path in paths if path.startswith("/api/") and "admin" not in path]
+    others = ("/api/admin", "/api/updates")
+    of_api = [path for path in paths if "/api/" in path and not path.startswith(others)]
     of_numbers = [path for path in of_api if "{phoneNumberId}" in path]
     assert len(of_api) == 2 * len(of_numbers) > 0
     assert paths["/api/numbers/{phoneNumberId}/messages"]["post"]["operationId"] == (

@@ -25,6 +25,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "help": "Explain TOPIC, which is a subject of the documentation or a command.",
     "inbox": "List, show, retry and discard outstanding updates of a running service.",
     "init": "Write a config, an env file with random secrets and an example handler.",
+    "listen": "Print the updates of the puller CONSUMER, as JSON lines.",
     "messages": "List and show the messages of a running service, without content.",
     "metrics": "List the metric families.",
     "openapi": "Print the complete OpenAPI document of a service with this configuration.",

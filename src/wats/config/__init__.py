@@ -28,6 +28,7 @@ from wats.config.profile import (
     WebhookConfig,
     WhatsAppConfig,
 )
+from wats.config.pullers import PullerConfig
 from wats.config.secret_sources import EnvRef, FileRef, Secrets, SecretSource, SecretSources
 from wats.config.secrets import database_of, resolve_secrets
 from wats.config.subscribers import SubscriberConfig
@@ -47,6 +48,7 @@ __all__ = [
     "PersistenceConfig",
     "Profile",
     "ProfileSource",
+    "PullerConfig",
     "SecretSource",
     "SecretSources",
     "Secrets",

@@ -53,7 +53,7 @@ def _key(key: Key, holder: object) -> object:
         places = [_place(source) for source in value]
         return places[0] if len(places) == 1 else places
     if isinstance(value, tuple):
-        return list(value)
+        return [REDACTED for _ in value] if key.spec.shy else list(value)
     return REDACTED if key.spec.shy and value is not None else value
 
 

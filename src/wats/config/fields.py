@@ -21,8 +21,11 @@ from wats.config.profile import (
     WebhookConfig,
     WhatsAppConfig,
 )
+from wats.config.pullers import CODE as PULLERS_CODE
+from wats.config.pullers import PullerConfig
 from wats.config.secret_sources import SecretSources
-from wats.config.subscribers import CODE, SubscriberConfig
+from wats.config.subscribers import CODE as SUBSCRIBERS_CODE
+from wats.config.subscribers import SubscriberConfig
 from wats.errors import ConfigError, ConfigIssue
 
 MAX_ITEMS: Final = 32
@@ -146,7 +149,8 @@ PROFILE: Final[tuple[Section | Key, ...]] = (
     _section("telemetry", TelemetryConfig),
     _list("numbers", NUMBERS_CODE, NumberConfig, MAX_NUMBERS),
     *_keys(Profile),
-    _list("subscribers", CODE, SubscriberConfig),
+    _list("subscribers", SUBSCRIBERS_CODE, SubscriberConfig),
+    _list("pullers", PULLERS_CODE, PullerConfig),
     _section("inbox", InboxConfig),
     _section("messages", MessagesConfig),
 )

@@ -27,7 +27,10 @@ NUMBER_SCOPES: Final = (
 )
 """The scopes of the API; a token with only these can be limited to numbers."""
 
-SCOPES: Final = (*NUMBER_SCOPES, ADMIN, TELEMETRY)
+CONSUME: Final = "updates:consume"
+"""The scope of polls, which return the updates of all numbers of a puller."""
+
+SCOPES: Final = (*NUMBER_SCOPES, CONSUME, ADMIN, TELEMETRY)
 
 OtherNumbers: TypeAlias = Literal["handle", "store", "ignore", "refuse"]
 """The policy for updates of numbers that are not configured."""
@@ -142,11 +145,12 @@ def mistakes_between(found: Mapping[str, Any]) -> Iterator[Mistake]:
     for i, token in tokens:
         place = f"service.tokens[{i}]"
         yield from _unknown_names(token, place, TOKENS_CODE, names)
-        if token.get("numbers") and {ADMIN, TELEMETRY} & set(token.get("scopes", ())):
-            expects = "left out with the scopes 'admin' and 'telemetry'"
+        if token.get("numbers") and {CONSUME, ADMIN, TELEMETRY} & set(token.get("scopes", ())):
+            expects = "left out with the scopes 'updates:consume', 'admin' and 'telemetry'"
             yield TOKENS_CODE, f"{place}.numbers", expects
-    for i, subscriber in _sections(found.get("subscribers", ())):
-        yield from _unknown_names(subscriber, f"subscribers[{i}]", "invalid_subscribers", names)
+    for name in ("subscribers", "pullers"):
+        for i, each in _sections(found.get(name, ())):
+            yield from _unknown_names(each, f"{name}[{i}]", f"invalid_{name}", names)
 
 
 def _sections(values: Any) -> list[tuple[int, Mapping[str, Any]]]:

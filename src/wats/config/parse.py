@@ -72,6 +72,7 @@ class _Reader:
         if graph["connect_seconds"] >= graph["timeout_seconds"]:
             expects = "less than 'timeoutSeconds'"
             self._refuse("invalid_graph", f"{path}.graph.connectSeconds", expects)
+        self._refuse_repeated_names(found, path)
         self._check_subscribers(found, path)
         for code, place, expects in mistakes_between(found):
             self._refuse(code, f"{path}.{place}", expects)
@@ -155,20 +156,24 @@ class _Reader:
             expects = "false without a database, which records the windows"
             self._refuse("invalid_messages", f"{path}.messages.windowGuard", expects)
 
+    def _refuse_repeated_names(self, found: dict[str, Any], path: str) -> None:
+        names: set[str] = set()
+        for section in ("subscribers", "pullers"):
+            for i, each in enumerate(found.get(section, ())):
+                name = None if each is _ABSENT else each.get("name")
+                if name in names:
+                    expects = "another name than that of each other subscriber or puller"
+                    self._refuse(f"invalid_{section}", f"{path}.{section}[{i}].name", expects)
+                names |= set() if name is None else {name}
+
     def _check_subscribers(self, found: dict[str, Any], path: str) -> None:
         limit = found.get("inbox", {}).get(
             "handler_timeout_seconds", InboxConfig().handler_timeout_seconds
         )
-        names: set[str] = set()
         for i, each in enumerate(found.get("subscribers", ())):
             if each is _ABSENT:
                 continue
             place = f"{path}.subscribers[{i}]"
-            if each.get("name") in names:
-                self._refuse(
-                    CODE, f"{place}.name", "another name than that of each other subscriber"
-                )
-            names.add(each.get("name", ""))
             if needs_https(each.get("url", "https:")) and not each.get("allow_private_network"):
                 expects = "an https URL, unless allowPrivateNetwork is true"
                 self._refuse(CODE, f"{place}.url", expects)
@@ -218,7 +223,7 @@ STATIC_PATHS: Final = frozenset(
 
 API_ROOTS: Final = (
     *("messages", "marketing_messages", "conversations"),
-    *("media", "groups", "numbers", "admin"),
+    *("media", "groups", "numbers", "updates", "admin"),
 )
 """The paths below the API prefix. All are reserved, even those that are switched off."""
 

@@ -17,6 +17,7 @@ from wats.config.numbers import (
     TokenConfig,
     throughput_check,
 )
+from wats.config.pullers import PullerConfig
 from wats.config.secret_sources import SecretSource, SecretSources, accept_source
 from wats.config.subscribers import SubscriberConfig
 
@@ -431,6 +432,7 @@ class Profile:
         ),
     )
     subscribers: tuple[SubscriberConfig, ...] = ()
+    pullers: tuple[PullerConfig, ...] = ()
     inbox: InboxConfig = field(default_factory=InboxConfig)
     messages: MessagesConfig = field(default_factory=MessagesConfig)
 

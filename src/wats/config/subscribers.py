@@ -76,6 +76,9 @@ def _is_odd_address(host: str) -> bool:
     return False
 
 
+KIND: Final = Check("the kind of an update", _accept_kind)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubscriberConfig:
     """An HTTP endpoint that receives updates, and the sources of its secrets."""
@@ -125,7 +128,7 @@ class SubscriberConfig:
     kinds: tuple[str, ...] = field(
         default=(),
         metadata=key(
-            Check("the kind of an update", _accept_kind),
+            KIND,
             CODE,
             "The kinds of updates that the subscriber receives; all by default.",
             repeats=True,

@@ -73,7 +73,9 @@ Consumers: TypeAlias = dict[UpdateKind, tuple[str, ...]]
 
 
 class Handlers:
-    """The handlers of each kind of update and number. Frozen by the start of the service.
+    """The consumers of each kind of update and number. Frozen by the start of the service.
+
+    A consumer is a handler, or a puller, which has a name here and no handler.
 
     Args:
         only: The phone number ids of which updates are handled; those of all by default. Updates
@@ -81,7 +83,8 @@ class Handlers:
     """
 
     def __init__(self, only: Iterable[str] | None = None) -> None:
-        self._handlers: dict[str, tuple[Handler, int]] = {}
+        self._places: dict[str, int] = {}
+        self._handlers: dict[str, Handler] = {}
         self._concurrency: dict[str, int | None] = {}
         self._schedules: dict[str, tuple[float, ...]] = {}
         self._filters: dict[str, UpdateFilter] = {}
@@ -93,7 +96,12 @@ class Handlers:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of all handlers, in the order of their addition."""
+        """The names of all consumers, in the order of their addition."""
+        return tuple(self._places)
+
+    @property
+    def called(self) -> tuple[str, ...]:
+        """The names of the consumers that have a handler."""
         return tuple(self._handlers)
 
     def add(
@@ -136,11 +144,32 @@ class Handlers:
         if accepted.selects:
             self._filters[name] = accepted
             handler = accepted.guard(handler)
-        self._handlers[name] = handler, len(self._handlers)
+        self._handlers[name] = handler
         self._concurrency[name] = concurrency
         self._schedules[name] = schedule
+        self._add(name, wanted, numbers)
+
+    def add_puller(
+        self,
+        name: str,
+        kinds: Iterable[UpdateKind] = UpdateKind,
+        numbers: Collection[str] | None = None,
+    ) -> None:
+        """Add the puller *name* for updates of *kinds*, and of *numbers* if any are given.
+
+        Raises:
+            ConfigError: The name is taken, or the service has started.
+        """
+        if reason := self._reason_against_name(name):
+            raise _refusal(name, reason)
+        self._add(name, set(kinds), numbers)
+
+    def _add(
+        self, name: str, kinds: Collection[UpdateKind], numbers: Collection[str] | None
+    ) -> None:
+        self._places[name] = len(self._places)
         for consumers in self._tables(numbers):
-            for kind in wanted:
+            for kind in kinds:
                 consumers[kind] += (name,)
 
     def _tables(self, numbers: Collection[str] | None) -> Sequence[Consumers]:
@@ -159,9 +188,12 @@ class Handlers:
             return _NOT_ASYNC
         if not _accepts_update(handler):
             return _NO_PARAMETER
+        return self._reason_against_name(name)
+
+    def _reason_against_name(self, name: str) -> str | None:
         if self._frozen:
             return _TOO_LATE
-        return _NAME_TAKEN if name in self._handlers else None
+        return _NAME_TAKEN if name in self._places else None
 
     def freeze(self) -> None:
         """Refuse further handlers."""
@@ -188,7 +220,11 @@ class Handlers:
 
     def __getitem__(self, name: str) -> tuple[Handler, int]:
         """Return the handler *name*, and its index in `names`, which telemetry uses."""
-        return self._handlers[name]
+        return self._handlers[name], self._places[name]
+
+    def place(self, name: str) -> int:
+        """Return the index of the consumer *name* in `names`, which telemetry uses."""
+        return self._places[name]
 
 
 def _no_consumers() -> Consumers:
@@ -313,11 +349,12 @@ class HandlerCall(Call):
     @override
     def ended(self, failure: BaseException | None) -> None:
         outcome = _SUCCESS
-        if failure is not None:
+        if isinstance(failure, RetryLater):
+            outcome = Outcome.SKIPPED
+        elif failure is not None:
             outcome = Outcome.ERROR
-            if not isinstance(failure, RetryLater):
-                self.telemetry.errors.record(failure)
-                self.failures.report(self.name, self.handler, self.kind, failure)
+            self.telemetry.errors.record(failure)
+            self.failures.report(self.name, self.handler, self.kind, failure)
         record, seconds = self.telemetry.webhooks.dispatched, perf_counter() - self.began
         if self.span is None:
             record(self.place, self.kind, outcome, seconds)

@@ -1,14 +1,13 @@
 """A client of the admin routes of a running service. Blocking."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 import msgspec
 
-from wats.inspection.answer import Answer
 from wats.inspection.client import NoAnswer, Remote
-from wats.inspection.formatting import printable
+from wats.inspection.routes import Routes
 from wats.privacy import Secret
 from wats.web.api.messages import MessageDetails, MessageList
 from wats.web.ops.consumers import ConsumerList, PauseView
@@ -21,24 +20,16 @@ from wats.web.ops.deliveries import (
 )
 from wats.web.ops.erasures import ErasedCounts, ErasureView
 from wats.web.ops.status import ServiceStatus
-from wats.web.problems import ErrorEnvelope
-
-B = TypeVar("B")
 
 _LABEL: Final = "/admin"
 _PAGE: Final = 100
-_UNREADABLE: Final = (ValueError, RecursionError, msgspec.MsgspecError)
 
 
-class Admin:
-    """The admin routes of the service of *remote*, found in the list of its routes.
-
-    Every method raises `NoAnswer` if the service does not do what was asked.
-    """
+class Admin(Routes):
+    """The admin routes of the service of *remote*, found in the list of its routes."""
 
     def __init__(self, remote: Remote, token: Secret) -> None:
-        self._remote = remote
-        self._token = token
+        super().__init__(remote, token)
         status = self._read(remote.get("/status", token), ServiceStatus)
         found = [label for label in status.routes if label.endswith(_LABEL)]
         if not found:
@@ -118,23 +109,3 @@ class Admin:
             body["cursor"] = cursor = found.next_cursor
             if cursor is None:
                 return found.subject, ErasedCounts(**total)
-
-    def _get(self, path: str, body_type: type[B]) -> B:
-        return self._read(self._remote.get(self._path + path, self._token), body_type)
-
-    def _post(self, path: str, body: object, body_type: type[B]) -> B:
-        encoded = msgspec.json.encode(body)
-        return self._read(self._remote.post(self._path + path, self._token, encoded), body_type)
-
-    def _read(self, answer: Answer, body_type: type[B]) -> B:
-        try:
-            if answer.status == 200:
-                return msgspec.json.decode(answer.body, type=body_type)
-            error = msgspec.json.decode(answer.body, type=ErrorEnvelope).error
-        except _UNREADABLE:
-            msg = f"{self._remote.url} sends a response that is not from wats."
-            raise NoAnswer(msg) from None
-        if error.code == "not_found":
-            msg = f"{self._remote.url} responds with 404: not a service token, or not wats."
-            raise NoAnswer(msg)
-        raise NoAnswer(f"{printable(error.message)} [{printable(error.code)}]")

@@ -52,6 +52,7 @@ class WatsApp:
         numbers: BusinessNumbers,
         components: Sequence[Component],
         telemetry: Telemetry,
+        on_drain: Callable[[], None],
     ) -> None:
         self._web = web
         self._hook = hook
@@ -62,6 +63,7 @@ class WatsApp:
         self._numbers = numbers
         self._components = components
         self._telemetry = telemetry
+        self._on_drain = on_drain
         self._started = AsyncExitStack()
         self._is_open = False  # also while running handlers finish
         self._changing = asyncio.Lock()
@@ -224,6 +226,7 @@ class WatsApp:
         """
         if self._life.phase is Phase.RUNNING:
             self._life.phase = Phase.DRAINING
+            self._on_drain()
             self._telemetry.service.event(LifecycleEvent.DRAINING)
 
     async def stop(self) -> None:

@@ -14,10 +14,13 @@ from wats.errors import ConfigError, ConfigIssue
 from wats.graph.configured import graph_client
 from wats.graph.errors import ERROR_NAMES
 from wats.graph.numbers import BusinessNumbers, business_numbers, ids_of
-from wats.inbound.dispatch import Dispatcher, retry_span
+from wats.inbound.dispatch import Dispatcher
 from wats.inbound.handlers import Handler, Handlers, import_handler
 from wats.inbound.other_numbers import NumberFilter
+from wats.inbound.pullers import Puller, Pullers
+from wats.inbound.receipts import ReceiptBook
 from wats.inbound.receive import Receiver
+from wats.inbound.retries import retry_span
 from wats.inbound.signature import SignatureCheck
 from wats.inbound.update_log import UpdateLog
 from wats.log import Log, write_json_line
@@ -92,7 +95,8 @@ def create_wats_service_app(
 
     Raises:
         ConfigError: A handler cannot be imported or is named twice, the sink lacks a method, a
-            subscriber has no usable secret or no store, or a name is that of no number.
+            subscriber has no usable secret, a subscriber or puller no store, or a name is that of
+            no number.
     """
     groups_enabled = profile.groups.enabled if enable_group_routes is None else enable_group_routes
     write = _stamped(log, now)
@@ -114,6 +118,7 @@ def create_wats_service_app(
     subscribers = _subscribers(common, registered)
     graph = graph_client(profile, secrets, telemetry.graph, graph_session)
     numbers = business_numbers(profile, secrets, graph)
+    pullers = _pullers(common, registered)
     outbound = _outbound(common, numbers)
     sender = MessageSender(
         outbound.acceptor,
@@ -122,15 +127,17 @@ def create_wats_service_app(
         groups_enabled=groups_enabled,
     )
     update_log = UpdateLog(write, secrets.app_secrets[0]) if log_updates else None
-    inbound = _inbound(common, registered, sender, drain_seconds, update_log)
+    inbound = _inbound(common, registered, pullers, sender, drain_seconds, update_log)
     # Stopped in the opposite order: handlers that finish may still need the store and Graph.
     components: list[Component] = [outbound]
     if persistence is not None:
         storage = Storage(persistence, telemetry, board is None)
         components += [Subscribers(subscribers), storage, inbound]
-        components.append(_upkeep(common, persistence, row == 0, checkpoint_seconds))
+        components.append(_upkeep(common, persistence, registered, row == 0, checkpoint_seconds))
     life = Life()
-    web = _web(common, table, numbers, outbound, inbound, life, groups_enabled=groups_enabled)
+    web = _web(
+        common, table, numbers, outbound, inbound, pullers, life, groups_enabled=groups_enabled
+    )
     hook = Hook(
         path=profile.webhook.path.encode("ascii"),
         max_body_bytes=profile.webhook.max_body_bytes,
@@ -147,6 +154,7 @@ def create_wats_service_app(
         numbers=numbers,
         components=components,
         telemetry=telemetry,
+        on_drain=pullers.drain,
     )
 
 
@@ -188,7 +196,15 @@ def _subscribers(common: _BuilderArguments, registered: Handlers) -> Sequence[Su
         secrets = common.secrets.subscribers.get(config.name, ())
         make = make_requests(config, secrets, displayed)
         pause = partial(store.pause, config.name, is_paused=True)
-        subscriber = Subscriber(config, make, log=common.log, now=common.now, pause=pause)
+        place = len(registered.names)
+        subscriber = Subscriber(
+            config,
+            make,
+            log=common.log,
+            now=common.now,
+            pause=pause,
+            on_circuit=partial(common.telemetry.webhooks.circuit_open, place),
+        )
         kinds = [UpdateKind(kind) for kind in config.kinds] or UpdateKind
         numbers = ids_of(profile, config.numbers) if config.numbers else None
         registered.add(
@@ -201,6 +217,34 @@ def _subscribers(common: _BuilderArguments, registered: Handlers) -> Sequence[Su
         )
         subscribers.append(subscriber)
     return subscribers
+
+
+def _pullers(common: _BuilderArguments, registered: Handlers) -> Pullers:
+    """Register a consumer for each puller."""
+    profile, store = common.profile, common.store
+    pullers: list[Puller] = []
+    if not profile.pullers:
+        return Pullers()
+    if store is None:
+        reason = "Needs a database: set persistence.url."
+        raise ConfigError([ConfigIssue("invalid_pullers", "pullers", reason)])
+    for config in profile.pullers:
+        kinds = [UpdateKind(kind) for kind in config.kinds] or UpdateKind
+        numbers = ids_of(profile, config.numbers) if config.numbers else None
+        registered.add_puller(config.name, kinds, numbers)
+        pullers.append(
+            Puller(
+                config.name,
+                store,
+                place=registered.place(config.name),
+                lease_seconds=config.lease_seconds,
+                max_attempts=config.max_attempts or profile.inbox.max_attempts,
+                telemetry=common.telemetry,
+                log=common.log,
+                now=common.now,
+            )
+        )
+    return Pullers(pullers)
 
 
 def _outbound(common: _BuilderArguments, numbers: BusinessNumbers) -> Outbound:
@@ -227,6 +271,7 @@ def _outbound(common: _BuilderArguments, numbers: BusinessNumbers) -> Outbound:
 def _inbound(
     common: _BuilderArguments,
     handlers: Handlers,
+    pullers: Pullers,
     sender: MessageSender,
     drain_seconds: float,
     update_log: UpdateLog | None,
@@ -242,6 +287,7 @@ def _inbound(
             log=log,
             now=now,
             send=sender.reply,
+            pullers=pullers,
         )
     receiver = Receiver(
         SignatureCheck(secrets.app_secrets),
@@ -267,7 +313,11 @@ def _number_filter(profile: Profile, log: Log) -> NumberFilter | None:
 
 
 def _upkeep(
-    common: _BuilderArguments, store: Store, is_chosen: bool, checkpoint_seconds: float
+    common: _BuilderArguments,
+    store: Store,
+    handlers: Handlers,
+    is_chosen: bool,
+    checkpoint_seconds: float,
 ) -> Upkeep:
     return Upkeep(
         store,
@@ -275,6 +325,7 @@ def _upkeep(
         inbox=common.profile.inbox,
         messages=common.profile.messages,
         leads=is_chosen,
+        consumers=lambda: handlers.names,
         log=common.log,
         now=common.now,
         checkpoint_seconds=checkpoint_seconds,
@@ -287,6 +338,7 @@ def _web(
     numbers: BusinessNumbers,
     outbound: Outbound,
     inbound: Inbound,
+    pullers: Pullers,
     life: Life,
     *,
     groups_enabled: bool,
@@ -301,6 +353,8 @@ def _web(
         store=store,
         numbers=numbers,
         receiver=inbound.receiver,
+        pullers=pullers,
+        receipts=ReceiptBook(secrets.app_secrets),
         verify_token=secrets.verify_token,
         record_key=secrets.app_secrets[0],
         acceptor=outbound.acceptor,

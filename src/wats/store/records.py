@@ -182,10 +182,12 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         done: The ids of updates without remaining deliveries and dead letters.
         due: The consumers for which a delivery became claimable.
+        lost: The deliveries that `acknowledge` did not settle, because their leases had ended.
     """
 
     done: Sequence[int] = ()
     due: frozenset[str] = frozenset()
+    lost: Sequence[Delivery] = ()
 
 
 class DeliveryState(StrEnum):

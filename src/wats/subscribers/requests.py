@@ -28,7 +28,7 @@ MakeRequest: TypeAlias = Callable[[Update, datetime], SubscriberRequest]
 
 
 class SubscriberUpdate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The body of a request in the format `update`; see `Update` for its members."""
+    """An update in the format `update`, also for polls; see `Update` for its members."""
 
     key: str
     kind: str
@@ -72,22 +72,25 @@ def make_requests(
     return lambda update, _: _as_meta(update, key, displayed)
 
 
-def _typed(update: Update, now: datetime, keys: Sequence[bytes]) -> SubscriberRequest:
-    body = _ENCODER.encode(
-        SubscriberUpdate(
-            key=update.key,
-            kind=update.kind.value,
-            field=update.field,
-            waba_id=update.waba_id,
-            phone_number_id=update.phone_number_id,
-            display_phone_number=update.display_phone_number,
-            conversation=update.conversation,
-            occurred_at=update.occurred_at,
-            received_at=update.received_at,
-            contact=update.contact,
-            raw=update.raw,
-        )
+def body_of(update: Update) -> SubscriberUpdate:
+    """Return the body with *update* in the format `update`."""
+    return SubscriberUpdate(
+        key=update.key,
+        kind=update.kind.value,
+        field=update.field,
+        waba_id=update.waba_id,
+        phone_number_id=update.phone_number_id,
+        display_phone_number=update.display_phone_number,
+        conversation=update.conversation,
+        occurred_at=update.occurred_at,
+        received_at=update.received_at,
+        contact=update.contact,
+        raw=update.raw,
     )
+
+
+def _typed(update: Update, now: datetime, keys: Sequence[bytes]) -> SubscriberRequest:
+    body = _ENCODER.encode(body_of(update))
     timestamp = str(int(now.timestamp()))
     signed = f"{update.key}.{timestamp}.".encode() + body
     digests = [hmac.digest(key, signed, hashlib.sha256) for key in keys]

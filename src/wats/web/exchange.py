@@ -30,6 +30,10 @@ STREAM_EXTENSION = "wats.stream"
 """An extension of the ASGI scope: its `begin` gives each wait for bytes of the body a deadline of
 its own, where the body of a usual request has one deadline."""
 
+HANG_UP_EXTENSION = "wats.hang_up"
+"""An extension of the ASGI scope: after its `watch`, a client that closes its side has hung up. A
+usual request is served to its end in that case: the client may still read the response."""
+
 STALL_SECONDS = 20.0
 """How long the next bytes of a file may take to arrive: less than the deadlines of connections, so
 that the client gets a response."""
@@ -144,6 +148,10 @@ class Request:
             if chunk := _chunk_of(message):
                 yield chunk
             has_more = message.get("more_body", False)
+
+    def watch_hang_up(self) -> None:
+        """Let `disconnected` return even if the client may still read: for a wait that costs."""
+        self._extension(HANG_UP_EXTENSION, "watch")()
 
     async def disconnected(self) -> None:
         """Return when the client has hung up. The rest of its body is dropped."""

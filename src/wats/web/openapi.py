@@ -53,6 +53,7 @@ _HEADERS: Final[Mapping[int, Json]] = {
     401: {"WWW-Authenticate": {"schema": {"type": "string"}}},
     403: {"WWW-Authenticate": {"schema": {"type": "string"}}},
     405: {"Allow": {"schema": {"type": "string"}}},
+    429: {"Retry-After": {"schema": {"type": "integer", "minimum": 1}}},
     409: {"Retry-After": {"schema": {"type": "integer", "minimum": 1}}},
     503: {"Retry-After": {"schema": {"type": "string"}}},
 }
@@ -108,7 +109,7 @@ def _of_numbers(rows: Sequence[Route], profile: Profile) -> Iterator[Route]:
     """Yield the routes of the API for one business number; `OfNumber` ends their operations."""
     prefix = profile.service.api_prefix
     for row in rows if profile.numbers else ():
-        if row.posture is Posture.API:
+        if row.has_numbers:
             operations = [replace(each, name=f"{each.name}OfNumber") for each in row.operations]
             path = path_of_number(row.path, prefix)
             yield replace(row, path=path, operations=tuple(operations))

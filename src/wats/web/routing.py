@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote, unquote_to_bytes
 
+from wats.config.numbers import CONSUME
 from wats.telemetry.contract.values import Method
 from wats.web.exchange import Request, Response, Scope
 from wats.web.parts import Parts
@@ -95,6 +96,11 @@ class Route:
                 listed.append(Method.HEAD)
         return tuple(listed)
 
+    @property
+    def has_numbers(self) -> bool:
+        """Whether the route exists for each business number too; a puller has its own numbers."""
+        return self.posture is Posture.API and self.tag != "updates"
+
     def scope(self, method: Method) -> str:
         """Return the scope of a token that permits *method* of this route of the API."""
         reads, writes = _SCOPES[self.tag]
@@ -113,6 +119,7 @@ _SCOPES: Final[Mapping[str, tuple[str, str]]] = {
     "conversations": _MESSAGES,
     "media": ("media:read", "media:write"),
     "groups": ("groups:read", "groups:write"),
+    "updates": (CONSUME, CONSUME),
 }
 """The scopes that read and write, by the tag of a route."""
 
@@ -162,7 +169,7 @@ class Router:
     def _match_of_number(self, path: str) -> Match:
         number, _, rest = path.removeprefix(self._below_numbers).partition("/")
         row, parameters = self._match(self._below + rest)
-        if row.posture is not Posture.API:
+        if not row.has_numbers:
             return self._unmatched
         return row, {**parameters, NUMBER_PARAMETER: number}
 

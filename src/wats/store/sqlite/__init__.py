@@ -287,8 +287,8 @@ class SQLiteStore(SQLiteAdmin, Store):
         self._writer.join(_RECEIVE, inbox.receive, arrivals, on_received, slots, inbox.undo_receive)
 
     @override
-    async def claim(self, consumer: str, limit: int) -> Claimed:
-        claim = partial(delivery_rows.claim, name=consumer, limit=limit)
+    async def claim(self, consumer: str, limit: int, marks: Sequence[bytes] = ()) -> Claimed:
+        claim = partial(delivery_rows.claim, name=consumer, limit=limit, marks=marks)
         return await self._write(StoreOperation.CLAIM, claim, undo=delivery_rows.undo_claim)
 
     @override
@@ -306,6 +306,11 @@ class SQLiteStore(SQLiteAdmin, Store):
         )
         self._has_queues = bool(settled.due)
         return settled
+
+    @override
+    async def acknowledge(self, settlements: Sequence[Settlement]) -> Settled:
+        acknowledge = partial(delivery_rows.acknowledge, settlements=settlements)
+        return await self._write(StoreOperation.SETTLE, acknowledge)
 
     @override
     async def depth(self) -> InboxDepth:

@@ -14,7 +14,8 @@ from wats.store.records import DeliveryState, is_cursor
 from wats.telemetry.contract.values import Method, UpdateKind
 from wats.web.bodies import DEFAULT_LIMIT, Body, Count, Moment, parse_limit, parse_moment
 from wats.web.exchange import Request, Response, json_response
-from wats.web.ops.audit import check_query, invalid, log_action, read_body, store_of
+from wats.web.inputs import check_query, invalid, read_body, store_of
+from wats.web.ops.audit import log_action
 from wats.web.parts import Parts
 from wats.web.routing import Operation, Parameter, Posture, Route
 
