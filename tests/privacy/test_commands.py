@@ -46,7 +46,7 @@ async def run_commands(service: Service, canaries: Canaries) -> dict[str, str]:
             ("dead-letters", "list", "--json"),
             ("dead-letters", "retry", "--all", "--dry-run"),
             ("replay", "--to", HANDLER, "--all", "--dry-run", "--json"),
-            ("erase", "--user", user, "--dry-run", "--search-files"),
+            ("erase", "--user", user, "--dry-run"),
         )
     }
     return {name: await service.command(*each) for name, each in words.items()}
