@@ -25,8 +25,9 @@ from wats.errors import (
     GraphUnreachable,
     MalformedRequest,
 )
-from wats.graph.client import _NEVER_WRITTEN, GraphClient, GraphResponse
+from wats.graph.client import _NEVER_WRITTEN, GraphClient
 from wats.graph.connections import MAX_INTERIM_RESPONSES
+from wats.graph.responses import GraphResponse
 from wats.privacy import Secret
 from wats.telemetry.contract.values import EndpointFamily, ErrorCategory, Outcome
 

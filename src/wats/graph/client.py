@@ -16,7 +16,6 @@ import re
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Protocol
 from urllib.parse import urlencode, urlsplit
@@ -34,8 +33,10 @@ from wats.errors import (
 )
 from wats.graph.causes import caused
 from wats.graph.connections import connector
-from wats.graph.errors import classify, decode_json
+from wats.graph.errors import classify
+from wats.graph.middlewares import READING, WRITING
 from wats.graph.paths import encoded, joined
+from wats.graph.responses import GraphResponse, Reply, failure_of, is_success, payload_of
 from wats.graph.transfers import (
     MAX_DOWNLOAD_BYTES,
     TRANSFER_SECONDS,
@@ -62,8 +63,6 @@ _VERSION: Final = re.compile(r"v[0-9]+(\.[0-9]+)?")
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,4096}")
 _CHUNK_BYTES: Final = 64 * 1024
 
-_TRACE_HEADERS: Final = ("traceparent", "tracestate", "baggage")
-
 _NEVER_WRITTEN: Final = (
     aiohttp.ClientConnectorError,  # DNS, a refused connection, TLS
     aiohttp.ConnectionTimeoutError,  # no connection in time, waiting for a free one included
@@ -82,30 +81,6 @@ class OperationRecorder(Protocol):
 
     def error(self, category: ErrorCategory, /) -> None:
         """Record that Graph refused, and why."""
-
-
-@dataclass(frozen=True, slots=True)
-class GraphResponse:
-    """A response of 2xx: Graph carried the request out.
-
-    Attributes:
-        status: The HTTP status.
-        payload: The decoded JSON, or the text if the response is not JSON and does not claim to be.
-            `None` when the body is empty, cut off, too long or broken: the request was carried out,
-            only its result is unknown.
-        body: The received bytes; empty when the body is incomplete.
-    """
-
-    status: int
-    payload: Any
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class _Reply:
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
 
 
 class GraphClient:
@@ -287,7 +262,7 @@ class GraphClient:
         def ended(error: GraphError | None) -> None:
             outcome = Outcome.SUCCESS if error is None else Outcome.ERROR
             # A file that was cut off had no useful status.
-            shown = 0 if error is not None and _is_success(status) else status
+            shown = 0 if error is not None and is_success(status) else status
             self._telemetry.operation(family, shown, outcome, time.perf_counter() - began)
             self._transfers.release()
 
@@ -308,14 +283,14 @@ class GraphClient:
         return self._session
 
     async def _recorded(
-        self, family: EndpointFamily, verb: str, exchange: Coroutine[Any, Any, _Reply]
+        self, family: EndpointFamily, verb: str, exchange: Coroutine[Any, Any, Reply]
     ) -> GraphResponse:
         """Run *exchange*, record its outcome and return Graph's response.
 
         An exchange that fails for another reason than Graph, such as a client that gave an upload
         up, is not recorded.
         """
-        reply: _Reply | None = None
+        reply: Reply | None = None
         is_of_graph = True
         began = time.perf_counter()
         try:
@@ -325,15 +300,15 @@ class GraphClient:
             raise
         finally:
             status = reply.status if reply is not None else 0
-            outcome = Outcome.SUCCESS if _is_success(status) else Outcome.ERROR
+            outcome = Outcome.SUCCESS if is_success(status) else Outcome.ERROR
             if is_of_graph:
                 self._telemetry.operation(family, status, outcome, time.perf_counter() - began)
-        if not _is_success(reply.status):
-            failure = _failure(verb, reply)
+        if not is_success(reply.status):
+            failure = failure_of(verb, reply)
             if failure.is_reported:
                 self._telemetry.error(ErrorCategory(failure.diagnostics.category))
             raise failure
-        return GraphResponse(reply.status, _payload(reply), reply.body)
+        return GraphResponse(reply.status, payload_of(reply), reply.body)
 
     def _url(self, segments: Sequence[str], query: Mapping[str, str] | None) -> URL:
         path = "/".join(encoded(segment, index) for index, segment in enumerate(segments))
@@ -342,7 +317,7 @@ class GraphClient:
 
     async def _exchange(
         self, session: aiohttp.ClientSession, method: str, url: URL, payload: bytes | None
-    ) -> _Reply:
+    ) -> Reply:
         headers = self._headers
         if payload is not None:
             headers = {**headers, "content-type": "application/json"}
@@ -357,15 +332,15 @@ class GraphClient:
                 raise_for_status=False,
                 timeout=self._timeout,
                 proxy=self._proxy,
-                middlewares=_READING if method == "GET" else _WRITING,
+                middlewares=READING if method == "GET" else WRITING,
             ) as response:
-                return _Reply(response.status, response.headers, await self._read(response))
+                return Reply(response.status, response.headers, await self._read(response))
         except _NEVER_WRITTEN as exc:
             raise caused(GraphUnreachable(), exc) from None
         except (aiohttp.ClientError, TimeoutError) as exc:
             raise caused(GraphOutcomeUnknown(), exc) from None
 
-    async def _send(self, session: aiohttp.ClientSession, url: URL, body: UploadBody) -> _Reply:
+    async def _send(self, session: aiohttp.ClientSession, url: URL, body: UploadBody) -> Reply:
         headers = {
             **self._headers,
             "content-type": body.content_type,
@@ -385,16 +360,16 @@ class GraphClient:
                             raise_for_status=False,
                             timeout=self._transfer_timeout,
                             proxy=self._proxy,
-                            middlewares=_WRITING,
+                            middlewares=WRITING,
                         )
                     )
-                    reply = _Reply(response.status, response.headers, await self._read(response))
+                    reply = Reply(response.status, response.headers, await self._read(response))
             except (aiohttp.ClientError, TimeoutError) as exc:
                 if progress.failure is not None:
                     raise progress.failure from None
                 error = GraphOutcomeUnknown() if progress.is_whole else GraphUnreachable()
                 raise caused(error, exc) from None
-        if _is_success(reply.status) and not progress.is_whole:
+        if is_success(reply.status) and not progress.is_whole:
             raise GraphOutcomeUnknown  # not from Graph, which waits for the whole body
         return reply
 
@@ -409,7 +384,7 @@ class GraphClient:
                 raise_for_status=False,
                 timeout=self._transfer_timeout,
                 proxy=self._proxy,
-                middlewares=_READING,
+                middlewares=READING,
             )
         except (aiohttp.ClientError, TimeoutError) as exc:
             raise caused(GraphUnreachable(), exc) from None
@@ -418,7 +393,7 @@ class GraphClient:
         """Return the length of the file in *response*, which is released if it has no file."""
         if response.status != HTTPStatus.OK:
             async with response:
-                reply = _Reply(response.status, response.headers, await self._read(response))
+                reply = Reply(response.status, response.headers, await self._read(response))
             raise classify(reply.status, reply.headers, reply.body)
         length = response.content_length if response.content_length is not None else size
         is_encoded = response.headers.get("content-encoding", "identity").lower() != "identity"
@@ -441,60 +416,9 @@ class GraphClient:
         return bytes(body)
 
 
-async def _without_trace(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Keep traces from Meta: an instrumented process adds its own to the headers of any request."""
-    for name in _TRACE_HEADERS:
-        request.headers.popall(name, None)
-    return await handler(request)
-
-
-async def _write_once(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Keep traces from Meta, and aiohttp from retrying a request after a connection broke.
-
-    It does that for PUT and DELETE, which HTTP calls idempotent, when a kept connection turns out
-    to be closed. We promise one write, and one record in telemetry for each. It tries again only on
-    subclasses of the error that is raised here.
-    """
-    try:
-        return await _without_trace(request, handler)
-    except aiohttp.ClientConnectorError:
-        raise
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
-        raise aiohttp.ClientConnectionError(type(exc).__name__) from exc
-
-
-_READING: Final = (_without_trace,)
-_WRITING: Final = (_write_once,)
-
-
 def _proof_of(access_token: Secret, app_secret: Secret | None) -> str:
     """Return the query parameter that proves that the caller knows the app secret; may be empty."""
     if app_secret is None:
         return ""
     key, message = app_secret.reveal().encode(), access_token.reveal().encode()
     return f"appsecret_proof={hmac.new(key, message, hashlib.sha256).hexdigest()}"
-
-
-def _is_success(status: int) -> bool:
-    return HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES
-
-
-def _failure(method: str, reply: _Reply) -> GraphError:
-    refused = classify(reply.status, reply.headers, reply.body)
-    if method == "GET" or refused.is_certain:
-        return refused
-    unknown = GraphOutcomeUnknown(refused.diagnostics, retry_after=refused.retry_after)
-    unknown.cause = refused.cause
-    return unknown
-
-
-def _payload(reply: _Reply) -> Any:
-    payload = decode_json(reply.body)
-    if payload is not None or "json" in reply.headers.get("content-type", "").lower():
-        return payload
-    text = reply.body.decode(errors="replace")
-    return None if text in {"", "null"} else text

@@ -20,7 +20,7 @@ from wats.errors import (
     MediaNotFound,
     PayloadTooLarge,
 )
-from wats.graph.client import GraphResponse
+from wats.graph.responses import GraphResponse
 from wats.graph.transfers import Download, UploadBody
 from wats.outbound import answers
 from wats.outbound.failures import report_graph_failure
