@@ -69,7 +69,7 @@ def test_the_public_document_omits_hidden_routes() -> None:
     for row in route_table(PROFILE, groups_enabled=True):
         hidden = row.posture in {Posture.HIDDEN, Posture.ADMIN} or row.label == "/webhook"
         assert (row.path in built["paths"]) <= (not hidden)
-    assert len(built["paths"]) == 17
+    assert len(built["paths"]) == 18
 
 
 def test_operations_have_names_of_their_own() -> None:
@@ -89,9 +89,10 @@ def test_the_variable_parts_of_paths_are_described() -> None:
         assert named == re.findall(r"\{(\w+)\}", path)
 
 
-def test_every_failure_has_the_same_envelope() -> None:
-    envelope = {"$ref": "#/components/schemas/ErrorEnvelope"}
-    for item in document()["paths"].values():
+def test_every_failure_has_the_same_envelope_but_for_clients_of_graph() -> None:
+    for path, item in document()["paths"].items():
+        name = "GraphErrorEnvelope" if path.startswith("/api/graph/") else "ErrorEnvelope"
+        envelope = {"$ref": f"#/components/schemas/{name}"}
         for key, operation in item.items():
             if key == "parameters":
                 continue

@@ -140,6 +140,7 @@ def test_the_inventory_keeps_its_documented_order() -> None:
         *("/api/messages/:id", "/api/conversations/:phone/window"),
         "/api/marketing_messages",
         *("/api/media", "/api/media/:mediaId", "/api/media/:mediaId/content"),
+        "/api/graph/:path",
         *("/api/groups", "/api/groups/:groupId"),
         *("/api/groups/:groupId/invite-link", "/api/groups/:groupId/participants"),
         "/api/groups/:groupId/join-requests",

@@ -14,10 +14,12 @@ import hashlib
 import hmac
 import re
 import time
-from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from functools import partial
 from http import HTTPStatus
-from typing import Any, Final, Protocol
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlencode, urlsplit
 
 import aiohttp
@@ -31,16 +33,27 @@ from wats.errors import (
     GraphUnreachable,
     MediaUnusable,
 )
-from wats.graph.causes import caused
+from wats.graph.causes import NEVER_WRITTEN, caused
 from wats.graph.connections import connector
 from wats.graph.errors import classify
 from wats.graph.middlewares import READING, WRITING
 from wats.graph.paths import encoded, joined
-from wats.graph.responses import GraphResponse, Reply, failure_of, is_success, payload_of
+from wats.graph.redaction import PUBLIC_ROOT, response_substitution
+from wats.graph.relay import RelayedRequest, relayed
+from wats.graph.responses import (
+    GraphResponse,
+    OperationRecorder,
+    Reply,
+    failure_of,
+    is_success,
+    payload_of,
+    read_body,
+)
 from wats.graph.transfers import (
     MAX_DOWNLOAD_BYTES,
     TRANSFER_SECONDS,
     Download,
+    TransferLimits,
     TransferSlots,
     UploadBody,
     UploadProgress,
@@ -61,26 +74,9 @@ KEEP_ALIVE_SECONDS: Final = 15.0
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 _VERSION: Final = re.compile(r"v[0-9]+(\.[0-9]+)?")
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,4096}")
-_CHUNK_BYTES: Final = 64 * 1024
-
-_NEVER_WRITTEN: Final = (
-    aiohttp.ClientConnectorError,  # DNS, a refused connection, TLS
-    aiohttp.ConnectionTimeoutError,  # no connection in time, waiting for a free one included
-    aiohttp.ClientHttpProxyError,  # the proxy refused the tunnel
-    aiohttp.InvalidURL,
-)
 
 
-class OperationRecorder(Protocol):
-    """The recorder of `Telemetry` that the client needs."""
-
-    def operation(
-        self, family: EndpointFamily, status: int, outcome: Outcome, seconds: float, /
-    ) -> None:
-        """Record a call that left the process; *status* is Graph's, 0 without a response."""
-
-    def error(self, category: ErrorCategory, /) -> None:
-        """Record that Graph refused, and why."""
+Query: TypeAlias = Mapping[str, str] | Sequence[tuple[str, str]]
 
 
 class GraphClient:
@@ -145,7 +141,10 @@ class GraphClient:
         if issues := [issue for issue, is_fine in checks.items() if not is_fine]:
             raise ConfigError(issues)
         self._root = f"{base.scheme}://{base.netloc}{base.path.rstrip('/')}/{version}/"
-        self._base_query = joined(base.query, _proof_of(access_token, app_secret))
+        proof = _proof_of(access_token, app_secret)
+        self._base_query = joined(base.query, f"appsecret_proof={proof}" if proof else "")
+        self._hidden = (access_token.reveal(), proof)
+        self._roots = (self._root, f"{PUBLIC_ROOT}/{version}/")
         self._headers = {
             "authorization": f"Bearer {access_token.reveal()}",
             "user-agent": f"wats/{__version__}",
@@ -159,7 +158,7 @@ class GraphClient:
         self._transfer_timeout = aiohttp.ClientTimeout(
             total=TRANSFER_SECONDS, connect=connect_seconds, sock_read=read_seconds
         )
-        self._read_seconds = read_seconds
+        self._limits = TransferLimits(read_seconds, total_seconds)
         self._transfers = TransferSlots(max_connections)
         self._proxy = proxy if session is None else None
         self._max_connections = max_connections
@@ -255,6 +254,57 @@ class GraphClient:
         if not may_have_token(url, self._root):
             raise MediaUnusable("Meta named a host that the access token is not sent to.")
         session = self._open_session()
+        return await self._transfer(
+            family, partial(self._get, session, url), partial(self._length_of, size=size)
+        )
+
+    async def relay(
+        self,
+        family: EndpointFamily,
+        method: str,
+        segments: Sequence[str],
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        body: UploadBody | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        own_root: str = "",
+    ) -> Download:
+        """Pass a request on as its body arrives, and begin to read the response.
+
+        The access token, its proof and the address of Graph do not occur in the response: the
+        address, with its version, becomes *own_root*, which ends with a slash.
+
+        Raises:
+            Overloaded: Too many transfers are running; nothing was sent.
+            MalformedRequest: The path cannot be sent; nothing was sent.
+            GraphRefused: Graph responded and did not carry the request out.
+            GraphUnreachable: Graph did not get the whole request, so it can be sent again.
+            GraphOutcomeUnknown: The request was written, and no response proves a refusal.
+            Exception: Any exception of `body.chunks`; Graph did not get the whole request.
+        """
+        url, session = self._url(segments, query), self._open_session()
+        request = RelayedRequest(
+            method=method, url=url, headers={**self._headers, **headers}, body=body
+        )
+        sending = partial(
+            relayed,
+            session,
+            request,
+            limits=self._limits,
+            timeout=self._transfer_timeout,
+            proxy=self._proxy,
+        )
+        opened = await self._transfer(family, sending, partial(self._accepted, method))
+        opened.rewrite = response_substitution(self._hidden, self._roots, own_root)
+        return opened
+
+    async def _transfer(
+        self,
+        family: EndpointFamily,
+        send: Callable[[], Awaitable[aiohttp.ClientResponse]],
+        length_of: Callable[[aiohttp.ClientResponse], Awaitable[int | None]],
+    ) -> Download:
+        """Begin to read a response, which holds a slot and is recorded when it has been read."""
         self._transfers.take()
         began = time.perf_counter()
         status = 0
@@ -267,11 +317,14 @@ class GraphClient:
             self._transfers.release()
 
         try:
-            response = await self._get(session, url)
+            response = await send()
             status = response.status
-            return Download(response, ended, await self._length_of(response, size))
+            return Download(response, ended, await length_of(response))
         except GraphError as error:
             ended(error)
+            raise
+        except Exception:
+            self._transfers.release()  # the client gave its own request up
             raise
         except BaseException:
             ended(GraphUnreachable())
@@ -310,7 +363,7 @@ class GraphClient:
             raise failure
         return GraphResponse(reply.status, payload_of(reply), reply.body)
 
-    def _url(self, segments: Sequence[str], query: Mapping[str, str] | None) -> URL:
+    def _url(self, segments: Sequence[str], query: Query | None) -> URL:
         path = "/".join(encoded(segment, index) for index, segment in enumerate(segments))
         search = joined(self._base_query, urlencode(query or {}, errors="replace"))
         return URL(f"{self._root}{path}?{search}" if search else self._root + path, encoded=True)
@@ -335,7 +388,7 @@ class GraphClient:
                 middlewares=READING if method == "GET" else WRITING,
             ) as response:
                 return Reply(response.status, response.headers, await self._read(response))
-        except _NEVER_WRITTEN as exc:
+        except NEVER_WRITTEN as exc:
             raise caused(GraphUnreachable(), exc) from None
         except (aiohttp.ClientError, TimeoutError) as exc:
             raise caused(GraphOutcomeUnknown(), exc) from None
@@ -348,7 +401,7 @@ class GraphClient:
         }
         async with AsyncExitStack() as stack:
             clock = asyncio.timeout(None)
-            progress = UploadProgress(body, clock, self._read_seconds)
+            progress = UploadProgress(body, clock, self._limits)
             try:
                 async with clock:
                     response = await stack.enter_async_context(
@@ -389,11 +442,24 @@ class GraphClient:
         except (aiohttp.ClientError, TimeoutError) as exc:
             raise caused(GraphUnreachable(), exc) from None
 
+    async def _accepted(self, method: str, response: aiohttp.ClientResponse) -> None:
+        """Raise the error of *response*, and release it, unless Graph carried the request out."""
+        if is_success(response.status):
+            return
+        try:
+            reply = await self._refusal(response)
+        finally:
+            response.close()  # also if the body of the request has not been written to its end
+        failure = failure_of(method, reply)
+        if failure.is_reported:
+            self._telemetry.error(ErrorCategory(failure.diagnostics.category))
+        raise failure
+
     async def _length_of(self, response: aiohttp.ClientResponse, size: int | None) -> int | None:
         """Return the length of the file in *response*, which is released if it has no file."""
         if response.status != HTTPStatus.OK:
             async with response:
-                reply = Reply(response.status, response.headers, await self._read(response))
+                reply = await self._refusal(response)
             raise classify(reply.status, reply.headers, reply.body)
         length = response.content_length if response.content_length is not None else size
         is_encoded = response.headers.get("content-encoding", "identity").lower() != "identity"
@@ -402,23 +468,21 @@ class GraphClient:
             raise MediaUnusable("The file is too large, or was not sent as it is.")
         return length
 
+    async def _refusal(self, response: aiohttp.ClientResponse) -> Reply:
+        """Read a refusal of a transfer, whose own time limit is too long for a short body."""
+        body = b""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.response_seconds):
+                body = await self._read(response)
+        return Reply(response.status, response.headers, body)
+
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        """Return the body; empty if it is cut off or too long, since the status suffices."""
-        body = bytearray()
-        try:
-            async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-                body += chunk
-                if len(body) > self._max_answer_bytes:
-                    response.close()
-                    return b""
-        except (aiohttp.ClientError, TimeoutError):
-            return b""
-        return bytes(body)
+        return await read_body(response, self._max_answer_bytes)
 
 
 def _proof_of(access_token: Secret, app_secret: Secret | None) -> str:
-    """Return the query parameter that proves that the caller knows the app secret; may be empty."""
+    """Return the proof that the caller knows the app secret; empty without one."""
     if app_secret is None:
         return ""
     key, message = app_secret.reveal().encode(), access_token.reveal().encode()
-    return f"appsecret_proof={hmac.new(key, message, hashlib.sha256).hexdigest()}"
+    return hmac.new(key, message, hashlib.sha256).hexdigest()

@@ -1,12 +1,29 @@
-"""Responses of Graph as values: a success, or the error that its status and body mean. No I/O."""
+"""Responses of Graph as values: a success, or the error that its status and body mean."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final, Protocol
+
+import aiohttp
 
 from wats.errors import GraphError, GraphOutcomeUnknown
 from wats.graph.errors import classify, decode_json
+from wats.telemetry.contract.values import EndpointFamily, ErrorCategory, Outcome
+
+_CHUNK_BYTES: Final = 64 * 1024
+
+
+class OperationRecorder(Protocol):
+    """The recorder of `Telemetry` that the client needs."""
+
+    def operation(
+        self, family: EndpointFamily, status: int, outcome: Outcome, seconds: float, /
+    ) -> None:
+        """Record a call that left the process; *status* is Graph's, 0 without a response."""
+
+    def error(self, category: ErrorCategory, /) -> None:
+        """Record that Graph refused, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +50,20 @@ class Reply:
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+async def read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    """Return the body; empty if it is cut off or too long, since the status suffices."""
+    body = bytearray()
+    try:
+        async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+            body += chunk
+            if len(body) > max_bytes:
+                response.close()
+                return b""
+    except (aiohttp.ClientError, TimeoutError):
+        return b""
+    return bytes(body)
 
 
 def is_success(status: int) -> bool:

@@ -35,7 +35,7 @@ from wats.web.exchange import (
     send_stream,
 )
 from wats.web.parts import HOOK_LABEL, Parts, Phase
-from wats.web.problems import INTERNAL_ERROR, NOT_FOUND, as_response
+from wats.web.problems import NOT_FOUND
 from wats.web.routing import UNMATCHED, Handle, Posture, Route, Router, request_path
 from wats.web.webhooks import Asker
 
@@ -156,7 +156,7 @@ class Web:
         if not isinstance(error, WatsError):
             telemetry.errors.record(error)
             self._parts.log({"event": "wats.request.error", "errorName": error_name(error)})
-            return INTERNAL_ERROR
+            return route.errors.respond(WatsError())
         match error:
             case RouteNotFound():
                 # For a path that does not exist 0 is added, in the same time as 1.
@@ -172,7 +172,7 @@ class Web:
                 telemetry.errors.record(error)
                 if isinstance(error, StoreUnavailable):
                     self._store_failures.report("request", error.__cause__ or error)
-        return as_response(error)
+        return route.errors.respond(error)
 
 
 def _needs_start(route: Route) -> bool:

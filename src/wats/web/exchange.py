@@ -36,6 +36,8 @@ that the client gets a response."""
 
 _HANDLING = re.compile(r'\s*handling\s*=\s*"?(\w+)"?\s*(?:;.*)?', re.IGNORECASE)
 
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -82,10 +84,27 @@ class Request:
         """The query parameters; of a repeated one the first is used."""
         if self._query is None:
             self._query = {}
-            text = self._scope.get("query_string", b"").decode("latin-1")
-            for name, value in parse_qsl(text, keep_blank_values=True):
+            for name, value in self.query_pairs:
                 self._query.setdefault(name, value)
         return self._query
+
+    @property
+    def query_pairs(self) -> list[tuple[str, str]]:
+        """All query parameters in their order."""
+        text = self._scope.get("query_string", b"").decode("latin-1")
+        return parse_qsl(text, keep_blank_values=True)
+
+    @property
+    def mount_path(self) -> str:
+        """The path at which an application of another author has mounted this one; may be empty."""
+        path: str = self._scope.get("root_path", "")
+        return path
+
+    @property
+    def origin(self) -> str | None:
+        """Scheme and host as the client has addressed them, or `None` without a valid host."""
+        host = self.header(b"host") or ""
+        return f"{self._scope.get('scheme', 'http')}://{host}" if _HOST.fullmatch(host) else None
 
     @property
     def is_strict(self) -> bool:

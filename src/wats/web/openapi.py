@@ -12,8 +12,7 @@ import msgspec
 
 from wats.config import Profile
 from wats.version import __version__
-from wats.web.parts import HOOK_LABEL
-from wats.web.problems import ErrorEnvelope
+from wats.web.parts import HOOK_LABEL, server_url
 from wats.web.routing import JSON_TYPE, Operation, Parameter, Posture, Route
 
 Json: TypeAlias = dict[str, Any]
@@ -29,6 +28,7 @@ _SEGMENTS: Final[Mapping[str, Json]] = {
     "deliveryId": {"type": "string", "pattern": "^[1-9][0-9]{0,18}$"},
     "mediaId": {"type": "string", "pattern": "^[0-9]{1,32}$"},
     "groupId": {"type": "string", "minLength": 1, "maxLength": 256},
+    "graphPath": {"type": "string", "minLength": 1, "maxLength": 2048},
 }
 """The valid values of the variable parts of paths."""
 
@@ -70,7 +70,7 @@ def build_document(routes: Sequence[Route], *, profile: Profile, complete: bool)
             "version": __version__,
             "description": "A self-hosted gateway for the WhatsApp Business Cloud API.",
         },
-        "servers": [{"url": _server_url(profile)}],
+        "servers": [{"url": server_url(profile)}],
         "paths": {_template(row.path): _path_item(row) for row in shown},
         "components": {
             "securitySchemes": {
@@ -84,14 +84,6 @@ def build_document(routes: Sequence[Route], *, profile: Profile, complete: bool)
 
 def _is_secret(row: Route) -> bool:
     return row.posture in {Posture.HIDDEN, Posture.ADMIN} or row.label == HOOK_LABEL
-
-
-def _server_url(profile: Profile) -> str:
-    service = profile.service
-    if service.public_url is not None:
-        return service.public_url
-    host = f"[{service.host}]" if ":" in service.host else service.host
-    return f"http://{host}" if service.port == 80 else f"http://{host}:{service.port}"
 
 
 def _template(path: str) -> str:
@@ -137,7 +129,8 @@ def _responses(row: Route, operation: Operation) -> Json:
     # A value that is never valid in a variable part makes the path one that does not exist.
     missing = (404,) if _VARIABLE.search(row.path) else ()
     problems = sorted({*_POSTURE_PROBLEMS[row.posture], *missing, *operation.problems})
-    return {"200": _success(operation), **{str(status): _problem(status) for status in problems}}
+    failures = {str(status): _problem(row, status) for status in problems}
+    return {"200": _success(operation), **failures}
 
 
 def _success(operation: Operation) -> Json:
@@ -151,11 +144,11 @@ def _success(operation: Operation) -> Json:
     return described
 
 
-def _problem(status: int) -> Json:
+def _problem(row: Route, status: int) -> Json:
     return {
         "description": HTTPStatus(status).phrase,
         **({"headers": _HEADERS[status]} if status in _HEADERS else {}),
-        "content": {JSON_TYPE: {"schema": _schema(ErrorEnvelope)}},
+        "content": {JSON_TYPE: {"schema": _schema(row.errors.envelope)}},
     }
 
 
@@ -175,7 +168,7 @@ def _body_schema(operation: Operation) -> Json:
 
 
 def _schemas(rows: Sequence[Route]) -> Json:
-    wanted = [ErrorEnvelope, *_body_types(rows)]
+    wanted = [*dict.fromkeys(row.errors.envelope for row in rows), *_body_types(rows)]
     _, components = msgspec.json.schema_components(wanted, ref_template=_REFERENCE)
     for schema in components.values():
         # Python before 3.13 keeps the indentation of a docstring.

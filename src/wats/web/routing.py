@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote_to_bytes
 from wats.telemetry.contract.values import Method
 from wats.web.exchange import Request, Response, Scope
 from wats.web.parts import Parts
+from wats.web.problems import OWN_FORM, ErrorForm
 
 Handle: TypeAlias = Callable[[Parts, Request], Awaitable[Response]]
 Match: TypeAlias = tuple["Route", dict[str, str]]
@@ -73,10 +74,12 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One row: the pattern of the router, the label of telemetry, the posture, and the operations.
+    """One row of the table.
 
-    In `path`, `:name` matches one segment and `*name` all that follow or are between, slashes
-    included. `label` is the template in metrics and inventories; rows may share one.
+    It has the pattern of the router, the label of telemetry, the posture, the operations, and the
+    form of errors. In `path`, `:name` matches one segment and `*name` all that follow or are
+    between, slashes included. `label` is the template in metrics and inventories; rows may share
+    one.
     """
 
     path: str
@@ -84,6 +87,7 @@ class Route:
     posture: Posture
     tag: str
     operations: tuple[Operation, ...]
+    errors: ErrorForm = OWN_FORM
 
     @property
     def methods(self) -> tuple[Method, ...]:

@@ -198,12 +198,18 @@ async def _find(parts: Parts, media_id: str) -> _Found:
     return found
 
 
+def is_description(payload: Any) -> bool:
+    """Return whether *payload* is Graph's description of a file."""
+    if not isinstance(payload, dict) or payload.get("messaging_product") != _PRODUCT:
+        return False
+    return isinstance(payload.get("url"), str) and isinstance(payload.get("mime_type"), str)
+
+
 def _read(media_id: str, answer: GraphResponse) -> _Found | None:
-    payload = answers.as_object(answer.payload)
-    url, mime_type = payload.get("url"), payload.get("mime_type")
-    is_file = payload.get("messaging_product") == _PRODUCT
-    if not is_file or not isinstance(url, str) or not isinstance(mime_type, str):
+    payload = answer.payload
+    if not is_description(payload):
         return None
+    url, mime_type = payload["url"], payload["mime_type"]
     sha256 = payload.get("sha256")
     view = MediaView(
         id=media_id,
