@@ -23,6 +23,7 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import urlencode, urlsplit
 
 import aiohttp
+from aiohttp.payload import BytesPayload
 from yarl import URL
 
 from wats.errors import (
@@ -74,6 +75,8 @@ KEEP_ALIVE_SECONDS: Final = 15.0
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 _VERSION: Final = re.compile(r"v[0-9]+(\.[0-9]+)?")
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,4096}")
+_JSON: Final = "application/json"
+_NO_TYPE: Final = ("content-type",)
 
 
 Query: TypeAlias = Mapping[str, str] | Sequence[tuple[str, str]]
@@ -365,29 +368,33 @@ class GraphClient:
 
     def _url(self, segments: Sequence[str], query: Query | None) -> URL:
         path = "/".join(encoded(segment, index) for index, segment in enumerate(segments))
-        search = joined(self._base_query, urlencode(query or {}, errors="replace"))
+        search = self._base_query
+        if query:
+            search = joined(search, urlencode(query, errors="replace"))
         return URL(f"{self._root}{path}?{search}" if search else self._root + path, encoded=True)
 
     async def _exchange(
         self, session: aiohttp.ClientSession, method: str, url: URL, payload: bytes | None
     ) -> Reply:
-        headers = self._headers
-        if payload is not None:
-            headers = {**headers, "content-type": "application/json"}
+        data = payload if payload is None else BytesPayload(payload, content_type=_JSON)
         try:
             async with session.request(
                 method,
                 url,
-                data=payload,
-                headers=headers,
-                skip_auto_headers=("content-type",),
+                data=data,
+                headers=self._headers,
+                skip_auto_headers=None if payload is not None else _NO_TYPE,
                 allow_redirects=False,
                 raise_for_status=False,
                 timeout=self._timeout,
                 proxy=self._proxy,
                 middlewares=READING if method == "GET" else WRITING,
             ) as response:
-                return Reply(response.status, response.headers, await self._read(response))
+                return Reply(
+                    response.status,
+                    response.headers,
+                    await read_body(response, self._max_answer_bytes),
+                )
         except NEVER_WRITTEN as exc:
             raise caused(GraphUnreachable(), exc) from None
         except (aiohttp.ClientError, TimeoutError) as exc:
@@ -416,7 +423,11 @@ class GraphClient:
                             middlewares=WRITING,
                         )
                     )
-                    reply = Reply(response.status, response.headers, await self._read(response))
+                    reply = Reply(
+                        response.status,
+                        response.headers,
+                        await read_body(response, self._max_answer_bytes),
+                    )
             except (aiohttp.ClientError, TimeoutError) as exc:
                 if progress.failure is not None:
                     raise progress.failure from None
@@ -473,11 +484,8 @@ class GraphClient:
         body = b""
         with suppress(TimeoutError):
             async with asyncio.timeout(self._limits.response_seconds):
-                body = await self._read(response)
+                body = await read_body(response, self._max_answer_bytes)
         return Reply(response.status, response.headers, body)
-
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        return await read_body(response, self._max_answer_bytes)
 
 
 def _proof_of(access_token: Secret, app_secret: Secret | None) -> str:

@@ -3,15 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import aiohttp
 
 from wats.errors import GraphError, GraphOutcomeUnknown
 from wats.graph.errors import classify, decode_json
 from wats.telemetry.contract.values import EndpointFamily, ErrorCategory, Outcome
-
-_CHUNK_BYTES: Final = 64 * 1024
 
 
 class OperationRecorder(Protocol):
@@ -56,8 +54,8 @@ async def read_body(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     """Return the body; empty if it is cut off or too long, since the status suffices."""
     body = bytearray()
     try:
-        async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-            body += chunk
+        while not response.content.at_eof():
+            body += await response.content.readany()
             if len(body) > max_bytes:
                 response.close()
                 return b""
