@@ -225,6 +225,23 @@ async def test_templates_go_through_wats(direct: WhatsApp, through: WhatsApp) ->
     assert [each.name for each in await direct.get_templates()] == ["second", "third"]
 
 
+async def test_a_link_to_the_next_page_leads_through_wats_without_the_access_token(
+    gateway: Any, direct: WhatsApp, through: WhatsApp
+) -> None:
+    for name in ("first", "second"):
+        await direct.create_template(template(name))
+    path, first = f"/{WABA_ID}/message_templates", {"limit": 1}
+    with_token = await direct.api.send_raw_request("GET", path, params=first)
+    page = await through.api.send_raw_request("GET", path, params=first)
+    link = page["paging"]["next"]
+    following = await through.api.send_raw_request("GET", link)
+
+    assert ACCESS_TOKEN in with_token["paging"]["next"]
+    assert ACCESS_TOKEN not in str(page)
+    assert link.startswith(f"{gateway.url}/api/graph/v25.0/")
+    assert [each["name"] for each in following["data"]] == ["second"]
+
+
 async def test_flows_go_through_wats(direct: WhatsApp, through: WhatsApp) -> None:
     created = await through.create_flow("Survey", [types.FlowCategory.SURVEY])
     await through.update_flow_json(created.id, {"version": "7.0", "screens": []})

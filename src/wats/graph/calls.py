@@ -36,7 +36,7 @@ from wats.graph.redaction import PUBLIC_ROOT
 from wats.graph.responses import (
     GraphResponse,
     OperationRecorder,
-    Reply,
+    RawResponse,
     failure_of,
     is_success,
     payload_of,
@@ -215,14 +215,14 @@ class GraphCalls:
         return self._session
 
     async def _recorded(
-        self, family: EndpointFamily, verb: str, exchange: Coroutine[Any, Any, Reply]
+        self, family: EndpointFamily, verb: str, exchange: Coroutine[Any, Any, RawResponse]
     ) -> GraphResponse:
         """Run *exchange*, record its outcome and return Graph's response.
 
         An exchange that fails for another reason than Graph, such as a client that gave an upload
         up, is not recorded.
         """
-        reply: Reply | None = None
+        reply: RawResponse | None = None
         is_of_graph = True
         began = time.perf_counter()
         try:
@@ -251,7 +251,7 @@ class GraphCalls:
 
     async def _exchange(
         self, session: aiohttp.ClientSession, method: str, url: URL, payload: bytes | None
-    ) -> Reply:
+    ) -> RawResponse:
         data = payload if payload is None else BytesPayload(payload, content_type=_JSON)
         try:
             async with session.request(
@@ -266,7 +266,7 @@ class GraphCalls:
                 proxy=self._proxy,
                 middlewares=READING if method == "GET" else WRITING,
             ) as response:
-                return Reply(
+                return RawResponse(
                     response.status,
                     response.headers,
                     await read_body(response, self._max_answer_bytes),

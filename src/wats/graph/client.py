@@ -25,7 +25,7 @@ from wats.graph.redaction import response_substitution
 from wats.graph.relay import RelayedRequest, relayed
 from wats.graph.responses import (
     GraphResponse,
-    Reply,
+    RawResponse,
     failure_of,
     is_success,
     read_body,
@@ -154,7 +154,9 @@ class GraphClient(GraphCalls):
             ended(GraphUnreachable())
             raise
 
-    async def _send(self, session: aiohttp.ClientSession, url: URL, body: UploadBody) -> Reply:
+    async def _send(
+        self, session: aiohttp.ClientSession, url: URL, body: UploadBody
+    ) -> RawResponse:
         headers = {
             **self._headers,
             "content-type": body.content_type,
@@ -177,7 +179,7 @@ class GraphClient(GraphCalls):
                             middlewares=WRITING,
                         )
                     )
-                    reply = Reply(
+                    reply = RawResponse(
                         response.status,
                         response.headers,
                         await read_body(response, self._max_answer_bytes),
@@ -233,10 +235,10 @@ class GraphClient(GraphCalls):
             raise MediaUnusable("The file is too large, or was not sent as it is.")
         return length
 
-    async def _refusal(self, response: aiohttp.ClientResponse) -> Reply:
+    async def _refusal(self, response: aiohttp.ClientResponse) -> RawResponse:
         """Read a refusal of a transfer, whose own time limit is too long for a short body."""
         body = b""
         with suppress(TimeoutError):
             async with asyncio.timeout(self._limits.response_seconds):
                 body = await read_body(response, self._max_answer_bytes)
-        return Reply(response.status, response.headers, body)
+        return RawResponse(response.status, response.headers, body)

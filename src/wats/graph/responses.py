@@ -42,7 +42,7 @@ class GraphResponse:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class RawResponse:
     """A response with its body; the body is empty if it was cut off or too long."""
 
     status: int
@@ -69,7 +69,7 @@ def is_success(status: int) -> bool:
     return HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES
 
 
-def failure_of(method: str, reply: Reply) -> GraphError:
+def failure_of(method: str, reply: RawResponse) -> GraphError:
     """Return the error of *reply*, which is not 2xx, to a request by *method*."""
     refused = classify(reply.status, reply.headers, reply.body)
     if method == "GET" or refused.is_certain:
@@ -79,7 +79,7 @@ def failure_of(method: str, reply: Reply) -> GraphError:
     return unknown
 
 
-def payload_of(reply: Reply) -> Any:
+def payload_of(reply: RawResponse) -> Any:
     """Return the decoded JSON of *reply*, or its text if it is not JSON."""
     payload = decode_json(reply.body)
     if payload is not None or "json" in reply.headers.get("content-type", "").lower():

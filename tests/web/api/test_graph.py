@@ -3,6 +3,8 @@ from typing import Any
 
 from pywa.errors import ReEngagementMessage, WhatsAppError
 
+from tests.settings import WABA_ID
+from wats.graph.endpoints import ENDPOINTS, Service
 from wats.testing import example_secrets
 from wats.web.api.graph import MAX_DESCRIPTION_BYTES, REFUSED
 
@@ -46,6 +48,26 @@ async def test_a_call_is_passed_on_with_the_configured_version(service: Any) -> 
             (("fields", "about,email"), ("limit", "2")),
         )
     }
+
+
+async def test_every_listed_call_reaches_graph_by_its_path_and_method(service: Any) -> None:
+    examples = {
+        "{number}": NUMBER,
+        "{account}": WABA_ID,
+        "{id}": "777",
+        "{code}": "A1B2",
+        "{group}": "Y2FwaV9ncm91cDox",
+        "{upload}": "upload:MTphdA==",
+    }
+    service.graph.body = {"success": True}
+    for row in ENDPOINTS:
+        if row.service is Service.PASS:
+            path = "/".join(examples.get(each, each) for each in row.path.split("/"))
+            for method in row.methods:
+                answer = await service.ask(method.value, f"{BASE}/{path}")
+                asked = service.graph.asked[-1]
+                assert (answer.status, answer.json) == (200, {"success": True})
+                assert (asked.method, asked.path) == (method.value, f"/v25.0/{path}")
 
 
 async def test_a_body_of_any_type_arrives_unchanged(service: Any) -> None:
