@@ -31,6 +31,8 @@ ADMIN = (
     "/api/admin/deliveries",
     "/api/admin/deliveries/1",
     "/api/admin/deliveries/retry",
+    "/api/admin/deliveries/replay",
+    "/api/admin/deliveries/discard",
     "/api/admin/erasures",
 )
 HIDDEN = (*TELEMETRY, *ADMIN)
@@ -391,7 +393,8 @@ def test_the_404_is_59_bytes_of_json(service: Service) -> None:
 
 
 def test_the_token_is_checked_before_the_method(service: Service) -> None:
-    for path in ("/api/messages", "/api/messages/text", "/api/messages/x"):
+    updates = "/api/updates", "/api/updates?consumer=batch", "/api/updates/ack"
+    for path in ("/api/messages", "/api/messages/text", "/api/messages/x", *updates):
         for method in ("GET", "POST", "DELETE", "OPTIONS"):
             answer = exchange(service, request(path, method))
             assert answer.startswith(b"HTTP/1.1 401 ")

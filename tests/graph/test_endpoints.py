@@ -16,7 +16,7 @@ EXAMPLES: Final = {
     "{code}": "A1B2C3",
     "{upload}": "upload:MTphdHRhY2g6?=".removesuffix("?=") + "=",
 }
-TABLE: Final = Endpoints(NUMBER, ACCOUNT, has_groups=True)
+TABLE: Final = Endpoints({NUMBER}, {ACCOUNT}, has_groups=True)
 
 
 def test_every_row_is_found_by_a_path_of_its_form() -> None:
@@ -27,7 +27,7 @@ def test_every_row_is_found_by_a_path_of_its_form() -> None:
 
 
 def test_groups_are_not_served_unless_they_are_enabled() -> None:
-    table = Endpoints(NUMBER, ACCOUNT, has_groups=False)
+    table = Endpoints({NUMBER}, {ACCOUNT}, has_groups=False)
 
     assert table.find([EXAMPLES["{group}"]]) is None
     assert table.find([NUMBER, "groups"]) is None

@@ -73,11 +73,14 @@ GROUP_BODIES: Mapping[str, Any] = {
     "rejectJoinRequests": {"joinRequestIds": ["J j"]},
 }
 
+PULLER = "batch"
+
 ADMIN_BODIES: Mapping[str, Any] = {
     "changeConsumer": {"paused": False},
     "retryDeadLetters": {"ids": ["1", "2"]},
+    "replayDeliveries": {"ids": ["1", "2"], "consumer": "h:h"},
     "discardDeliveries": {"ids": ["1", "2"]},
-    "erasePerson": {"user": "15550001111", "dryRun": False, "cursor": None},
+    "erasePerson": {"user": "15550001111", "dryRun": False, "searchFiles": True, "cursor": None},
 }
 
 HANDLER = "tests.privacy.hostile:fail"
@@ -155,6 +158,7 @@ class Asker:
         yield from self.group_changes()
         yield from self.read_marks()
         yield from self.media()
+        yield from self.graph_calls()
         yield from self.what_works()
         yield from self.admin()
         yield from self.every_route()
@@ -268,6 +272,22 @@ class Asker:
         headers = (*self._authorized, *self._luggage())
         return Ask("listing", "GET", "/api/messages?limit=100", headers)
 
+    def poll(self) -> Ask:
+        """Return the request for the updates of the puller."""
+        headers = (*self._authorized, *self._luggage())
+        return Ask("poll", "GET", f"/api/updates?consumer={PULLER}&limit=100&wait=0", headers)
+
+    def acknowledgements(self, receipts: Sequence[str]) -> Iterator[Ask]:
+        """Yield acknowledgements of *receipts*, and those that are refused."""
+        word, number = self._canaries.word, self._canaries.number
+        good = [{"receipt": each} for each in receipts]
+        for updates in (
+            [{"receipt": word("receipt")}, {"receipt": word("receipt"), "retry": True}, *good],
+            [{"receipt": word("receipt"), "retry": word("retry")}],
+            [{word("acknowledgement (name)"): number("acknowledgement")}],
+        ):
+            yield self._send("acknowledgement", "/api/updates/ack", {"updates": updates})
+
     def of_message(self, wamid: str, phone_number_id: str) -> Iterator[Ask]:
         """Yield the requests for a sent message, and the status webhooks of that message."""
         target = f"/api/messages/{quote(wamid, safe='')}"
@@ -313,6 +333,15 @@ class Asker:
             yield Ask("file", "GET", path, headers)
             yield Ask("file", "GET", f"{path}/content?{word('query')}={word('query')}", headers)
             yield Ask("file", "DELETE", path, headers)
+
+    def graph_calls(self) -> Iterator[Ask]:
+        """Yield calls of Graph's own API, which are passed on, with a canary in every place."""
+        word, number = self._canaries.word, self._canaries.number
+        for method in ("GET", "POST", "DELETE") * GRAPH_WAYS:
+            target = f"/api/graph/v25.0/{number('id')[:32]}?{word('query')}={word('query')}"
+            body = b"" if method == "GET" else word("graph body").encode()
+            headers = (*self._authorized, ("content-type", word("type")), *self._luggage())
+            yield Ask("graph call", method, target, headers, body)
 
     def _upload(self, content: bytes, name: str, kind: str, **fields: str) -> Ask:
         word = self._canaries.word

@@ -12,6 +12,7 @@ from wats.config import checks
 from wats.config.describe import ConfigKey, config_keys, markdown_table, redact
 from wats.config.fields import attempt
 from wats.config.files import find_env_file, parse_env_file, read_document, read_env_file
+from wats.config.numbers import NumberConfig, OtherNumbers, TokenConfig
 from wats.config.parse import parse_config
 from wats.config.profile import (
     Config,
@@ -27,6 +28,7 @@ from wats.config.profile import (
     WebhookConfig,
     WhatsAppConfig,
 )
+from wats.config.pullers import PullerConfig
 from wats.config.secret_sources import EnvRef, FileRef, Secrets, SecretSource, SecretSources
 from wats.config.secrets import database_of, resolve_secrets
 from wats.config.subscribers import SubscriberConfig
@@ -41,15 +43,19 @@ __all__ = [
     "GroupsConfig",
     "InboxConfig",
     "MessagesConfig",
+    "NumberConfig",
+    "OtherNumbers",
     "PersistenceConfig",
     "Profile",
     "ProfileSource",
+    "PullerConfig",
     "SecretSource",
     "SecretSources",
     "Secrets",
     "ServiceConfig",
     "SubscriberConfig",
     "TelemetryConfig",
+    "TokenConfig",
     "WebhookConfig",
     "WhatsAppConfig",
     "choose_profile",

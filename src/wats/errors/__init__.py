@@ -9,7 +9,8 @@
     │   ├── MalformedHTTP                 bytes that are not a request in HTTP/1.x
     │   ├── MalformedRequest              a body, query or path that cannot be used
     │   ├── WebhookRefused                a body that is not a webhook, or not from Meta
-    │   ├── MessageNotFound · MediaNotFound
+    │   ├── MessageNotFound · MediaNotFound · ConsumerNotFound · DeliveryNotFound
+    │   ├── TooManyPolls                  of one puller, in this process
     │   ├── WindowClosed                  a free-form message outside of the service window
     │   └── IdempotencyError
     │       └── InvalidIdempotencyKey · IdempotencyConflict · IdempotencyInFlight
@@ -56,6 +57,7 @@ from wats.errors.caller import (
     MethodNotAllowed,
     PayloadTooLarge,
     RouteNotFound,
+    TooManyPolls,
     Unauthorized,
     UnsupportedMediaType,
     UploadTimeout,
@@ -138,6 +140,7 @@ __all__ = [
     "StoreInUse",
     "StoreNotConfigured",
     "StoreUnavailable",
+    "TooManyPolls",
     "Unauthorized",
     "UnsupportedMediaType",
     "UploadTimeout",

@@ -9,12 +9,11 @@ A failure without a response is classified by aiohttp's exception. Connection er
 before the first byte of a request is written; any other exception counts as written.
 """
 
-import hashlib
-import hmac
 import re
 import time
 from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from copy import copy
+from typing import Any, Final, Self, TypeAlias
 from urllib.parse import urlencode, urlsplit
 
 import aiohttp
@@ -29,9 +28,9 @@ from wats.errors import (
     GraphUnreachable,
 )
 from wats.graph.causes import NEVER_WRITTEN, caused
-from wats.graph.connections import connector
+from wats.graph.connections import SharedSession
 from wats.graph.middlewares import READING, WRITING
-from wats.graph.paths import encoded, joined
+from wats.graph.paths import encoded, joined, proof_of
 from wats.graph.redaction import PUBLIC_ROOT
 from wats.graph.responses import (
     GraphResponse,
@@ -121,9 +120,6 @@ class GraphCalls:
             ConfigIssue("invalid_version", "graph.apiVersion", "must look like 'v25.0'"): (
                 _VERSION.fullmatch(version)
             ),
-            ConfigIssue("invalid_token", "auth.accessToken", "must be 1 to 4096 visible ASCII"): (
-                _TOKEN.fullmatch(access_token.reveal())
-            ),
             ConfigIssue(
                 "invalid_timeout", "graph", "must be shorter than the timeout of the whole call"
             ): (0 < connect_seconds < total_seconds and read_seconds > 0),
@@ -131,17 +127,16 @@ class GraphCalls:
         if issues := [issue for issue, is_fine in checks.items() if not is_fine]:
             raise ConfigError(issues)
         self._root = f"{base.scheme}://{base.netloc}{base.path.rstrip('/')}/{version}/"
-        proof = _proof_of(access_token, app_secret)
-        self._base_query = joined(base.query, f"appsecret_proof={proof}" if proof else "")
-        self._hidden = (access_token.reveal(), proof)
+        self._query = base.query
+        self._app_secret = app_secret
+        self._hidden: set[str] = set()
+        """The tokens, and their proofs, of this client and of all with its connections."""
+        self._use(access_token)
         self._roots = (self._root, f"{PUBLIC_ROOT}/{version}/")
-        self._headers = {
-            "authorization": f"Bearer {access_token.reveal()}",
-            "user-agent": f"wats/{__version__}",
-        }
         self._telemetry = telemetry
-        self._session = session
-        self._owns_session = session is None
+        self._session = SharedSession(
+            session, limit=max_connections, keep_alive_seconds=KEEP_ALIVE_SECONDS
+        )
         self._timeout = aiohttp.ClientTimeout(
             total=total_seconds, connect=connect_seconds, sock_read=read_seconds
         )
@@ -151,25 +146,38 @@ class GraphCalls:
         self._limits = TransferLimits(read_seconds, total_seconds)
         self._transfers = TransferSlots(max_connections)
         self._proxy = proxy if session is None else None
-        self._max_connections = max_connections
         self._max_answer_bytes = max_answer_bytes
+
+    def _use(self, access_token: Secret) -> None:
+        token = access_token.reveal()
+        if _TOKEN.fullmatch(token) is None:
+            reason = "must be 1 to 4096 visible ASCII"
+            raise ConfigError([ConfigIssue("invalid_token", "auth.accessToken", reason)])
+        proof = proof_of(access_token, self._app_secret)
+        self._hidden |= {token, proof.partition("=")[2]}
+        self._base_query = joined(self._query, proof)
+        self._headers = {
+            "authorization": f"Bearer {token}",
+            "user-agent": f"wats/{__version__}",
+        }
+
+    def with_token(self, access_token: Secret) -> Self:
+        """Return a client with another token, which has the connections and limits of this one.
+
+        Raises:
+            ConfigError: The token is not usable.
+        """
+        other = copy(self)
+        other._use(access_token)
+        return other
 
     async def start(self) -> None:
         """Make the session, unless one was given. Is idempotent."""
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=connector(
-                    limit=self._max_connections, keep_alive_seconds=KEEP_ALIVE_SECONDS
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
-            )
+        await self._session.start()
 
     async def close(self) -> None:
         """Close the session if it is ours. May be called twice."""
-        if self._owns_session and self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._session.close()
 
     async def call(
         self,
@@ -206,13 +214,8 @@ class GraphCalls:
             msg = "'method' must be GET, POST, PUT, PATCH or DELETE."
             raise ValueError(msg)
         url = self._url(segments, query)
-        session = self._open_session()
+        session = self._session.get()
         return await self._recorded(family, verb, self._exchange(session, verb, url, payload))
-
-    def _open_session(self) -> aiohttp.ClientSession:
-        if self._session is None or self._session.closed:
-            raise GraphUnreachable
-        return self._session
 
     async def _recorded(
         self, family: EndpointFamily, verb: str, exchange: Coroutine[Any, Any, RawResponse]
@@ -275,11 +278,3 @@ class GraphCalls:
             raise caused(GraphUnreachable(), exc) from None
         except (aiohttp.ClientError, TimeoutError) as exc:
             raise caused(GraphOutcomeUnknown(), exc) from None
-
-
-def _proof_of(access_token: Secret, app_secret: Secret | None) -> str:
-    """Return the proof that the caller knows the app secret; empty without one."""
-    if app_secret is None:
-        return ""
-    key, message = app_secret.reveal().encode(), access_token.reveal().encode()
-    return hmac.new(key, message, hashlib.sha256).hexdigest()

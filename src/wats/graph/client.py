@@ -57,7 +57,7 @@ class GraphClient(GraphCalls):
             GraphOutcomeUnknown: The body was written, and no response proves a refusal.
             Exception: Any exception of `body.chunks`; Graph did not get the whole body.
         """
-        url, session = self._url(segments, None), self._open_session()
+        url, session = self._url(segments, None), self._session.get()
         with self._transfers.taken():
             return await self._recorded(family, "POST", self._send(session, url, body))
 
@@ -77,7 +77,7 @@ class GraphClient(GraphCalls):
         """
         if not may_have_token(url, self._root):
             raise MediaUnusable("Meta named a host that the access token is not sent to.")
-        session = self._open_session()
+        session = self._session.get()
         return await self._transfer(
             family, partial(self._get, session, url), partial(self._length_of, size=size)
         )
@@ -106,7 +106,7 @@ class GraphClient(GraphCalls):
             GraphOutcomeUnknown: The request was written, and no response proves a refusal.
             Exception: Any exception of `body.chunks`; Graph did not get the whole request.
         """
-        url, session = self._url(segments, query), self._open_session()
+        url, session = self._url(segments, query), self._session.get()
         request = RelayedRequest(
             method=method, url=url, headers={**self._headers, **headers}, body=body
         )

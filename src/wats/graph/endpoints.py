@@ -6,7 +6,7 @@ to which Meta sends them.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -26,6 +26,7 @@ class Service(Enum):
     SEND = "as `POST P/messages`"
     MARKETING = "as `POST P/marketing_messages`"
     UPLOAD = "as `POST P/media`"
+    DELETE_FILE = "as `DELETE P/media/:mediaId`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ class Endpoint:
     """A path of Graph below its version, with the methods that are served.
 
     Attributes:
-        path: The path: `{number}` is the configured phone number id, `{account}` the configured
+        path: The path: `{number}` is a configured phone number id, `{account}` a configured
             WhatsApp Business Account, `{id}` the digits of any other object, `{group}` the id of a
             group, `{code}` that of a QR code, and `{upload}` a session of a resumable upload.
         methods: The methods.
@@ -45,6 +46,11 @@ class Endpoint:
     methods: tuple[Method, ...]
     family: EndpointFamily
     service: Service = Service.PASS
+
+    @property
+    def is_of_number(self) -> bool:
+        """Whether the path begins with a phone number id."""
+        return self.path.startswith("{number}")
 
 
 ENDPOINTS: Final = (
@@ -91,6 +97,9 @@ ENDPOINTS: Final = (
 )
 """Every call that is served, without its version."""
 
+FILE_DELETION: Final = Endpoint("{id}", (_DELETE,), _MEDIA, Service.DELETE_FILE)
+"""The deletion of an object that the client claims to be a file of a number."""
+
 GROUP_ID: Final = re.compile(
     "(?![0-9]+(?:_|$))"  # an object of another kind, or a compound
     "(?![A-Za-z]{1,3}_)"  # a prefix for another kind
@@ -112,16 +121,18 @@ _VERSION: Final = re.compile(r"v([0-9]{1,3})(?:\.([0-9]{1,3}))?")
 
 
 class Endpoints:
-    """The table for one business number.
+    """The table for the configured business numbers.
 
     Args:
-        number: The phone number id.
-        account: The id of the WhatsApp Business Account.
+        numbers: The phone number ids.
+        accounts: The ids of the WhatsApp Business Accounts.
         has_groups: Whether groups are enabled.
     """
 
-    def __init__(self, number: str, account: str, *, has_groups: bool) -> None:
-        self._ours = {"number": number, "account": account}
+    def __init__(
+        self, numbers: Collection[str], accounts: Collection[str], *, has_groups: bool
+    ) -> None:
+        self._ours = {"number": numbers, "account": accounts}
         rows = [each for each in ENDPOINTS if has_groups or each.family is not _GROUPS]
         self._rows = [(each.path.split("/"), each) for each in rows]
 
@@ -137,8 +148,8 @@ class Endpoints:
             return name == segment
         name = name[1:-1]
         if name in self._ours:
-            return segment == self._ours[name]
-        is_ours = segment in self._ours.values()
+            return segment in self._ours[name]
+        is_ours = any(segment in ids for ids in self._ours.values())
         return not is_ours and _VARIABLES[name].fullmatch(segment) is not None
 
 

@@ -1,7 +1,7 @@
 """Texts that must not leave the service, replaced in a stream of bytes. No I/O."""
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Final
 from urllib.parse import quote
 
@@ -48,7 +48,7 @@ class Substitution:
 
 
 def response_substitution(
-    secrets: tuple[str, ...], roots: tuple[str, ...], own_root: str
+    secrets: Collection[str], roots: tuple[str, ...], own_root: str
 ) -> Substitution:
     """Return the substitution for responses of Graph.
 
@@ -56,7 +56,7 @@ def response_substitution(
     a slash can be escaped.
 
     Args:
-        secrets: Texts to remove: the access token and its proof.
+        secrets: Texts to remove: the access tokens and their proofs.
         roots: Addresses of Graph with its version; each ends with a slash.
         own_root: The address that replaces them.
     """

@@ -10,7 +10,8 @@ A process that dies in between leaves its key reserved, and the reservation expi
 
 import asyncio
 import hashlib
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
+from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -76,6 +77,7 @@ class Acceptor:
 
     Args:
         graph: The client for sending messages.
+        own_graphs: The clients of numbers with an access token of their own, by phone number id.
         store: The store of keys and messages; without one, requests with a key are refused.
         telemetry: Records the outcome of each attempt to send.
         phone_number_id: The number that sends the messages, unless a request names another one.
@@ -94,12 +96,14 @@ class Acceptor:
         telemetry: Telemetry,
         phone_number_id: str,
         log: Log,
+        own_graphs: Mapping[str, GraphClient] = MappingProxyType({}),
         guard: WindowGuard | None = None,
         idempotency_hours: float = 24,
         graph_seconds: float = TOTAL_SECONDS,
         now: Now = utc_now,
     ) -> None:
         self._graph = graph
+        self._own_graphs = own_graphs
         self._store = store
         self._telemetry = telemetry
         self._phone_number_id = phone_number_id
@@ -158,7 +162,7 @@ class Acceptor:
         if self._store is None:
             raise StoreNotConfigured("Idempotency-Key requires a persistence store.")
         claim = _Claim(
-            # Services for several numbers may share a database, and each has its own callers.
+            # One key may be used once with each number: each number has callers of its own.
             scope=f"{number}{scope}",
             key_hash=hashlib.sha256(idempotency_key.encode()).digest(),
         )
@@ -233,7 +237,8 @@ class Acceptor:
         message = send.message
         outcome = Outcome.ERROR
         try:
-            answer = await self._graph.call(
+            graph = self._own_graphs.get(send.phone_number_id, self._graph)
+            answer = await graph.call(
                 EndpointFamily.MESSAGES,
                 "POST",
                 (send.phone_number_id, send.endpoint),

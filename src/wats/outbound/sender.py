@@ -45,8 +45,15 @@ class MessageSender:
         self._retry_seconds = retry_seconds
         self._groups_enabled = groups_enabled
 
-    async def send(self, message: Mapping[str, object], idempotency_key: str | None) -> Sent:
+    async def send(
+        self,
+        message: Mapping[str, object],
+        idempotency_key: str | None,
+        phone_number_id: str | None = None,
+    ) -> Sent:
         """Send *message*, in Graph's format, or return the result of an earlier send.
+
+        Without *phone_number_id*, the default number sends it.
 
         Raises:
             WatsError: As for `Acceptor.accept`; or MalformedRequest if the message is not valid.
@@ -58,6 +65,7 @@ class MessageSender:
             idempotency_key=idempotency_key,
             request_body=body,
             message=self._checked(body),
+            phone_number_id=phone_number_id,
         )
         return _sent(accepted)
 

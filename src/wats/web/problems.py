@@ -20,6 +20,7 @@ from wats.errors import (
     Overloaded,
     StoreClosed,
     StoreUnavailable,
+    TooManyPolls,
     Unauthorized,
     WatsError,
     WindowClosed,
@@ -32,6 +33,7 @@ _REJECTED = "was rejected by Meta"
 
 STORE_RETRY_AFTER_SECONDS = 5
 OVERLOAD_RETRY_AFTER_SECONDS = 5
+POLLS_RETRY_AFTER_SECONDS = 5
 
 
 class ProblemDetail(Body, frozen=True):
@@ -124,6 +126,8 @@ def _headers_of(error: WatsError) -> Headers:
             return ((b"retry-after", b"%d" % STORE_RETRY_AFTER_SECONDS),)
         case Overloaded():
             return ((b"retry-after", b"%d" % OVERLOAD_RETRY_AFTER_SECONDS),)
+        case TooManyPolls():
+            return ((b"retry-after", b"%d" % POLLS_RETRY_AFTER_SECONDS),)
         case IdempotencyInFlight(retry_after_seconds=seconds):
             return ((b"retry-after", b"%d" % seconds),)
         case _:

@@ -253,9 +253,9 @@ class PostgresStore(PostgresAdmin, Store):
         return results
 
     @override
-    async def claim(self, consumer: str, limit: int) -> Claimed:
+    async def claim(self, consumer: str, limit: int, marks: Sequence[bytes] = ()) -> Claimed:
         known = self._consumers.get(consumer) or Consumer(name=consumer)
-        claim = partial(leases.claim, consumer=known, limit=limit)
+        claim = partial(leases.claim, consumer=known, limit=limit, marks=marks)
         return await self._write(StoreOperation.CLAIM, claim)
 
     @override
@@ -265,7 +265,13 @@ class PostgresStore(PostgresAdmin, Store):
 
     @override
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
-        settle = partial(leases.settle, settlements=settlements)
+        return await self._settle(partial(leases.settle, settlements=settlements))
+
+    @override
+    async def acknowledge(self, settlements: Sequence[Settlement]) -> Settled:
+        return await self._settle(partial(leases.acknowledge, settlements=settlements))
+
+    async def _settle(self, settle: Callable[[Connection], Awaitable[Settled]]) -> Settled:
         settled = await self._write(StoreOperation.SETTLE, settle)
         if settled.due and self._control is not None:
             self._control.notify()
@@ -341,8 +347,10 @@ class PostgresStore(PostgresAdmin, Store):
         return await self._read(StoreOperation.LIST, page)
 
     @override
-    async def get_message(self, wa_message_id: str) -> MessageRecord | None:
-        get = partial(messages.get, wa_message_id=wa_message_id)
+    async def get_message(
+        self, wa_message_id: str, *, phone_number_id: str | None = None
+    ) -> MessageRecord | None:
+        get = partial(messages.get, wa_message_id=wa_message_id, phone_number_id=phone_number_id)
         return await self._read(StoreOperation.GET, get)
 
     @override

@@ -287,8 +287,8 @@ class SQLiteStore(SQLiteAdmin, Store):
         self._writer.join(_RECEIVE, inbox.receive, arrivals, on_received, slots, inbox.undo_receive)
 
     @override
-    async def claim(self, consumer: str, limit: int) -> Claimed:
-        claim = partial(delivery_rows.claim, name=consumer, limit=limit)
+    async def claim(self, consumer: str, limit: int, marks: Sequence[bytes] = ()) -> Claimed:
+        claim = partial(delivery_rows.claim, name=consumer, limit=limit, marks=marks)
         return await self._write(StoreOperation.CLAIM, claim, undo=delivery_rows.undo_claim)
 
     @override
@@ -306,6 +306,11 @@ class SQLiteStore(SQLiteAdmin, Store):
         )
         self._has_queues = bool(settled.due)
         return settled
+
+    @override
+    async def acknowledge(self, settlements: Sequence[Settlement]) -> Settled:
+        acknowledge = partial(delivery_rows.acknowledge, settlements=settlements)
+        return await self._write(StoreOperation.SETTLE, acknowledge)
 
     @override
     async def depth(self) -> InboxDepth:
@@ -362,8 +367,10 @@ class SQLiteStore(SQLiteAdmin, Store):
         return await self._read(StoreOperation.LIST, page)
 
     @override
-    async def get_message(self, wa_message_id: str) -> MessageRecord | None:
-        get = partial(messages.get, wa_message_id=wa_message_id)
+    async def get_message(
+        self, wa_message_id: str, *, phone_number_id: str | None = None
+    ) -> MessageRecord | None:
+        get = partial(messages.get, wa_message_id=wa_message_id, phone_number_id=phone_number_id)
         return await self._read(StoreOperation.GET, get)
 
     @override

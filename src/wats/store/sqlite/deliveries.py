@@ -13,14 +13,17 @@ Each function runs inside a transaction that its caller opened, and changes the 
 `Writer` together with the rows.
 """
 
+import json
 import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import Any, TypeAlias
 
+import msgspec
 from apsw import Connection
 
+from wats.store.admin import HEAD_BYTES, SCAN_DELIVERIES
 from wats.store.records import (
     Arrival,
     Claimed,
@@ -40,7 +43,7 @@ INSERT INTO wats_consumers (name, seen_at) VALUES (?1, ?2)
 ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at
 """
 
-_TAKE_IDS = "UPDATE wats_queue SET last_id = last_id + ? WHERE id = 1 RETURNING last_id"
+TAKE_IDS = "UPDATE wats_queue SET last_id = last_id + ? WHERE id = 1 RETURNING last_id"
 
 _INSERT_HEAD = """
 INSERT INTO wats_deliveries (
@@ -80,6 +83,19 @@ ORDER BY due_at, id
 LIMIT ?3
 """
 
+_DUE_WITH_MARK = _DUE.replace(
+    "ORDER BY due_at, id\n",
+    """AND due_at <= (
+    SELECT max(due_at) FROM (
+        SELECT due_at FROM wats_deliveries
+        WHERE consumer = ?1 AND due_at <= ?2 ORDER BY due_at, id LIMIT ?5
+    )
+)
+AND EXISTS (SELECT 1 FROM json_each(?6) WHERE instr(substr(payload, 1, ?4), CAST(value AS BLOB)))
+ORDER BY due_at, id
+""",
+)
+
 _LEASE = """
 UPDATE wats_deliveries SET lease = ?, due_at = ?, attempts = ?, is_final = ? WHERE id = ?
 """
@@ -87,6 +103,10 @@ UPDATE wats_deliveries SET lease = ?, due_at = ?, attempts = ?, is_final = ? WHE
 _RENEW = "UPDATE wats_deliveries SET due_at = ? WHERE id = ? AND lease = ?"
 
 _IS_HELD = "SELECT EXISTS (SELECT 1 FROM wats_deliveries WHERE id = ? AND lease = ?)"
+
+_IS_LEASED = """
+SELECT EXISTS (SELECT 1 FROM wats_deliveries WHERE id = ? AND lease = ? AND due_at > ?)
+"""
 
 _DELETE_HELD = """
 DELETE FROM wats_deliveries WHERE id IN carray(?) AND lease = ? RETURNING id, followers
@@ -204,7 +224,7 @@ def _rows_of(
 ) -> tuple[Sequence[_Row], Sequence[int]]:
     """Return the *count* rows of *arrivals*, and the position of the arrival of each row."""
     now = writer.clock()
-    last_id: int = writer.execute(_TAKE_IDS, (count,)).get
+    last_id: int = writer.execute(TAKE_IDS, (count,)).get
     leases: dict[str, Iterator[_Row]] = {}
     rows: list[_Row] = []
     positions: list[int] = []
@@ -263,11 +283,14 @@ def new_lease() -> int:
     return secrets.randbits(62)
 
 
-def claim(writer: Writer, name: str, limit: int) -> Claimed:
-    """Lease heads of the consumer *name*, the earliest due first."""
+def claim(writer: Writer, name: str, limit: int, marks: Sequence[bytes] = ()) -> Claimed:
+    """Lease heads of the consumer *name*, with one of *marks* if there are any, earliest first."""
     consumer, now, lease = writer.consumers[name], writer.clock(), new_lease()
     due_at = now + round(consumer.lease_seconds * 1000)
-    rows: list[Any] = writer.execute(_DUE, (name, now, limit + 1)).fetchall()
+    values: _Row = (name, now, limit + 1)
+    if marks:
+        values += HEAD_BYTES, SCAN_DELIVERIES, json.dumps([mark.decode() for mark in marks])
+    rows: list[Any] = writer.execute(_DUE_WITH_MARK if marks else _DUE, values).fetchall()
     found, more = rows[:limit], len(rows) > limit
     deliveries = [_claimed(name, row, lease) for row in found]
     writer.executemany(
@@ -338,6 +361,18 @@ def settle(writer: Writer, settlements: Sequence[Settlement]) -> Settled:
             due |= _settle_other(writer, settlement)
     writer.leaves_work = writer.leaves_work or bool(due)
     return Settled(done=_finished(writer, done), due=frozenset(due))
+
+
+def acknowledge(writer: Writer, settlements: Sequence[Settlement]) -> Settled:
+    """Settle deliveries whose leases have not expired; the others are lost."""
+    now = writer.clock()
+    lost = [
+        each.delivery
+        for each in settlements
+        if not writer.execute(_IS_LEASED, (each.delivery.id, each.delivery.lease, now)).get
+    ]
+    settled = settle(writer, [each for each in settlements if each.delivery not in lost])
+    return msgspec.structs.replace(settled, lost=lost)
 
 
 def _settle_other(writer: Writer, settlement: Settlement) -> set[str]:

@@ -16,20 +16,24 @@ from typing import Any, Final
 
 import msgspec
 
+from wats.config.numbers import NUMBER_SCOPES
 from wats.errors import (
     Detail,
     GraphError,
+    InsufficientScope,
     InvalidIdempotencyKey,
     MalformedRequest,
     MethodNotAllowed,
     PayloadTooLarge,
+    RouteNotFound,
     UnsupportedMediaType,
 )
-from wats.graph.endpoints import Endpoint, Endpoints, Service, version_of
+from wats.graph.endpoints import FILE_DELETION, Endpoint, Endpoints, Service, version_of
 from wats.graph.errors import decode_json
 from wats.graph.transfers import MAX_DOWNLOAD_BYTES, Download, UploadBody
 from wats.outbound.failures import report_graph_failure
-from wats.telemetry.contract.values import Method
+from wats.telemetry.contract.values import EndpointFamily, Method
+from wats.web.access import Access
 from wats.web.api import marketing_messages, media, messages
 from wats.web.api.messages import IDEMPOTENCY_KEY
 from wats.web.bodies import GraphAnswer
@@ -43,7 +47,14 @@ from wats.web.exchange import (
 )
 from wats.web.parts import Parts, server_url
 from wats.web.problems import GRAPH_FORM
-from wats.web.routing import Handle, Operation, Posture, Route, decode_segment
+from wats.web.routing import (
+    Handle,
+    Operation,
+    Posture,
+    Route,
+    decode_segment,
+    shared_label,
+)
 
 MAX_BODY_BYTES: Final = MAX_DOWNLOAD_BYTES
 """The limit of a body that is passed on, in both directions."""
@@ -64,30 +75,35 @@ _TYPE: Final = re.compile(r"[\x20-\x7e]{1,256}")
 _OFFSET: Final = re.compile("[0-9]{1,15}")
 _ANY_TYPE: Final = "application/octet-stream"
 _MEDIA_OWNER: Final = "phone_number_id"
-
+_FIELDS: Final = "fields"
+_PLAIN_FIELDS: Final = re.compile("[A-Za-z0-9_, ]*")
 
 _OWN_ROUTES: Final[Mapping[Service, Handle]] = {
     Service.SEND: messages.send,
     Service.MARKETING: marketing_messages.send,
     Service.UPLOAD: media.upload,
+    Service.DELETE_FILE: media.delete,
 }
+_TAGS: Final = {EndpointFamily.MEDIA: "media", EndpointFamily.GROUPS: "groups"}
+_EVERY_SCOPE: Final = frozenset(NUMBER_SCOPES)
+_DIGITS: Final = re.compile("[0-9]+")
 
 
 async def serve(method: Method, parts: Parts, request: Request) -> Response:
     """Serve a call of Graph by *method*."""
     segments = _segments_of(parts, request)
-    endpoint = _endpoint_of(parts, segments, method)
+    endpoint = _admit(parts, request, segments, method)
     if (own := _OWN_ROUTES.get(endpoint.service)) is not None:
+        request.parameters["mediaId"] = segments[0]
         return await own(parts, request)
     query = _query_of(request)
     is_object = endpoint.path == "{id}"
-    if is_object and method is Method.DELETE and _MEDIA_OWNER in request.query:
-        return await _delete_media(parts, request, segments[0])
     if method is not Method.GET and request.header(b"idempotency-key") is not None:
         raise InvalidIdempotencyKey("Idempotency-Key is for messages only.")
     root = _own_root(parts, request)
     opened = await _relay(
         parts,
+        request.number,
         endpoint.family,
         method.value,
         segments,
@@ -104,10 +120,10 @@ async def serve(method: Method, parts: Parts, request: Request) -> Response:
     return StreamedResponse(HTTPStatus.OK, content_type=JSON_TYPE, source=source, length=None)
 
 
-async def _relay(parts: Parts, *call: Any, **options: Any) -> Download:
-    """Pass a call on, and report its failure."""
+async def _relay(parts: Parts, number: str | None, *call: Any, **options: Any) -> Download:
+    """Pass a call on with the token of *number*, and report its failure."""
     try:
-        return await parts.graph.relay(*call, **options)
+        return await parts.numbers[number].graph.relay(*call, **options)
     except GraphError as error:
         report_graph_failure(error, telemetry=parts.telemetry, log=parts.log)
         raise
@@ -164,8 +180,8 @@ async def _with_own_url(
 
 
 @lru_cache(maxsize=8)
-def _endpoints(number: str, account: str, has_groups: bool) -> Endpoints:
-    return Endpoints(number, account, has_groups=has_groups)
+def _endpoints(numbers: frozenset[str], accounts: frozenset[str], has_groups: bool) -> Endpoints:
+    return Endpoints(numbers, accounts, has_groups=has_groups)
 
 
 def _segments_of(parts: Parts, request: Request) -> list[str]:
@@ -185,24 +201,78 @@ def _segments_of(parts: Parts, request: Request) -> list[str]:
     return segments[1:]
 
 
-def _endpoint_of(parts: Parts, segments: list[str], method: Method) -> Endpoint:
-    ours = parts.profile.whatsapp
-    table = _endpoints(ours.phone_number_id, ours.waba_id, parts.groups_enabled)
+def _admit(parts: Parts, request: Request, segments: list[str], method: Method) -> Endpoint:
+    """Return the row of a call that the token permits, and limit *request* to its number.
+
+    The number is checked first, so that a token that is limited to numbers does not reveal which
+    others are configured: for it, calls of other numbers and of no number do not exist.
+
+    Raises:
+        RouteNotFound: The number or account is not configured, or not for this token.
+        MalformedRequest: The call is not listed.
+        MethodNotAllowed: The call is listed, but not with this method.
+        InsufficientScope: The token has not the scopes of the call.
+    """
+    endpoint, number = _find(parts, request, segments, method)
+    permitted = request.access.numbers
+    if permitted is not None and number not in permitted:
+        raise RouteNotFound
+    if endpoint is None or (number is not None and number not in parts.numbers.ids):
+        raise RouteNotFound
+    if method not in endpoint.methods:
+        raise MethodNotAllowed([each.value for each in endpoint.methods])
+    if not _scopes_of(endpoint, number, method) <= request.access.scopes:
+        raise InsufficientScope
+    request.number = number
+    return endpoint
+
+
+def _find(
+    parts: Parts, request: Request, segments: list[str], method: Method
+) -> tuple[Endpoint | None, str | None]:
+    """Return the row of a call and the number that it names, if there are any."""
+    numbers = parts.numbers
+    table = _endpoints(numbers.ids, numbers.accounts, parts.groups_enabled)
     found = table.find(segments)
     if found is None:
-        raise _malformed("path", "must be a listed call of Graph, and an object of this service")
-    if method not in found.methods:
-        raise MethodNotAllowed([each.value for each in found.methods])
-    return found
+        if request.access.numbers is None and _DIGITS.fullmatch(segments[0]) is None:
+            raise _malformed("path", "must be a listed call of Graph")
+        return None, None
+    if found.is_of_number:
+        return found, segments[0]
+    if found.path == "{id}" and method is Method.DELETE and _MEDIA_OWNER in request.query:
+        return FILE_DELETION, request.query[_MEDIA_OWNER]
+    return found, None
+
+
+def _scopes_of(endpoint: Endpoint, number: str | None, method: Method) -> frozenset[str]:
+    """Return the scopes that a call needs.
+
+    A call that is not limited to a number, and a change of the settings of a number, need every
+    scope: no scope is for them alone.
+    """
+    tag = _TAGS.get(endpoint.family, "messages")
+    is_setting = endpoint.service is Service.PASS and tag == "messages"
+    if number is None or (is_setting and method is not Method.GET):
+        return _EVERY_SCOPE
+    return frozenset({f"{tag}:read" if method is Method.GET else f"{tag}:write"})
 
 
 def _query_of(request: Request) -> list[tuple[str, str]]:
     pairs = request.query_pairs
     refused = sorted({name for name, _ in pairs if name.lower() in REFUSED})
-    if refused:
-        details = [Detail(name, "is not passed on to Graph") for name in refused]
+    details = [Detail(name, "is not passed on to Graph") for name in refused]
+    fields = [value for name, value in pairs if name.lower() == _FIELDS]
+    # Graph follows the edges of an object in braces, to objects that the token is not for.
+    if _is_limited(request.access) and not all(map(_PLAIN_FIELDS.fullmatch, fields)):
+        details.append(Detail(_FIELDS, "must be names, separated by commas, for this token"))
+    if details:
         raise MalformedRequest("malformed_query", "The query is invalid.", details)
     return [(name, value) for name, value in pairs if name.lower() not in DROPPED]
+
+
+def _is_limited(access: Access) -> bool:
+    return access.numbers is not None or not access.scopes >= _EVERY_SCOPE
 
 
 def _body_of(request: Request) -> UploadBody | None:
@@ -226,13 +296,6 @@ def _headers_of(request: Request) -> dict[str, str]:
     if _OFFSET.fullmatch(offset) is None:
         raise _malformed("file_offset", "must be a number of bytes")
     return {"file_offset": offset}
-
-
-async def _delete_media(parts: Parts, request: Request, media_id: str) -> Response:
-    if request.query[_MEDIA_OWNER] != parts.profile.whatsapp.phone_number_id:
-        raise _malformed(_MEDIA_OWNER, "must be the number of this service")
-    request.parameters["mediaId"] = media_id
-    return await media.delete(parts, request)
 
 
 def _own_root(parts: Parts, request: Request) -> str:
@@ -280,6 +343,5 @@ def routes(prefix: str) -> tuple[Route, ...]:
         GraphAnswer,
         problems=(*problems, *with_body),
     )
-    path, label = f"{prefix}/graph/*graphPath", f"{prefix}/graph/:path"
-    operations = (reading, writing, deleting)
-    return (Route(path, label, Posture.API, "graph", operations, GRAPH_FORM),)
+    path, operations = f"{prefix}/graph/*graphPath", (reading, writing, deleting)
+    return (Route(path, shared_label(prefix), Posture.API, "graph", operations, GRAPH_FORM),)
