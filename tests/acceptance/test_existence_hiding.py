@@ -260,6 +260,7 @@ def test_no_header_makes_a_difference(service: Service, method: str, version: st
         assert_hidden(service, method=method, version=version, headers=headers)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PROPFIND"])
 def test_no_body_makes_a_difference(service: Service, method: str, version: str) -> None:
@@ -279,6 +280,7 @@ def test_no_way_to_write_a_path_makes_a_difference(service: Service, method: str
         assert_hidden(service, shape=shape, method=method, headers=headers)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("version", VERSIONS)
 def test_bytes_before_or_after_the_token_make_no_difference(service: Service, version: str) -> None:
     for other in (b"", request("/healthz"), request("/openapi.json", headers=GOOD)):

@@ -43,6 +43,7 @@ def test_the_config_files_that_are_shown_are_valid(reader: Reader, number: int) 
     assert said.out.startswith("config valid\n")
 
 
+@pytest.mark.long
 def test_the_config_files_that_are_shown_have_the_keys_that_the_page_promises() -> None:
     required, all_keys = (
         keys_in(yaml.safe_load(each)["profiles"]["production"])
@@ -74,6 +75,7 @@ def test_the_numbers_and_tokens_that_are_shown_are_valid() -> None:
     ]
 
 
+@pytest.mark.long
 def test_the_commands_for_tokens_write_secrets_that_the_service_accepts(reader: Reader) -> None:
     reader.succeed(section(PAGE, "Secrets"))
 

@@ -418,7 +418,7 @@ class Profile:
         metadata=key(
             checks.one_of("handle", "store", "ignore", "refuse"),
             "invalid_numbers",
-            "What happens to updates of numbers that are not configured: `handle` as those of "
+            "The policy for updates of numbers that are not configured: `handle` as those of "
             "configured numbers, `store` without delivery, `ignore`, or `refuse` the webhook. The "
             "default is `store` if there are `numbers`, and `handle` otherwise.",
         ),
