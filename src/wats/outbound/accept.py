@@ -27,7 +27,8 @@ from wats.errors import (
     StoreNotConfigured,
     StoreUnavailable,
 )
-from wats.graph.client import TOTAL_SECONDS, GraphClient
+from wats.graph.calls import TOTAL_SECONDS
+from wats.graph.client import GraphClient
 from wats.log import Log
 from wats.outbound import answers
 from wats.outbound.failures import report_graph_failure

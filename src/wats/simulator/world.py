@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from wats.clock import utc_now
 from wats.simulator.bodies import WebhookPart, message_part, new_wamid, pricing_of, status_part
+from wats.simulator.business import BusinessObjects
 from wats.simulator.courier import Courier
 from wats.simulator.faults import invalid
 from wats.simulator.groups import Groups
@@ -24,13 +25,14 @@ _NATURAL_ORDER: Final = ("sent", "delivered", "read")
 
 
 class World:
-    """Business numbers, their messages, files, groups and webhook, and their customers' phones."""
+    """Business numbers, their objects and webhook, and the phones of their customers."""
 
     def __init__(self, settings: SimulatorSettings) -> None:
         self.settings = settings
         self.counts = Counts()
         self.courier = Courier(settings, self.counts)
         self.groups = Groups()
+        self.business = BusinessObjects()
         self.media = MediaFiles(settings.media_url_seconds)
         self.phone = Phone(settings.display_phone_number, utc_now)
         self.accepted: deque[AcceptedMessage] = deque(maxlen=_KEPT_MESSAGES)
