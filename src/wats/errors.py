@@ -9,7 +9,7 @@
     │   ├── MalformedHTTP                 bytes that are not a request in HTTP/1.x
     │   ├── MalformedRequest              a body, query or path that cannot be used
     │   ├── WebhookRefused                a body that is not a webhook, or not from Meta
-    │   ├── MessageNotFound · MediaNotFound
+    │   ├── MessageNotFound · MediaNotFound · OutboxItemNotFound
     │   ├── WindowClosed                  a free-form message outside of the service window
     │   └── IdempotencyError
     │       └── InvalidIdempotencyKey · IdempotencyConflict · IdempotencyInFlight
@@ -253,6 +253,14 @@ class DeliveryNotFound(CallerError):
     code = "delivery_not_found"
     status = 404
     text = "Delivery not found."
+
+
+class OutboxItemNotFound(CallerError):
+    """No item of the outbox has this id, or its key has expired."""
+
+    code = "outbox_item_not_found"
+    status = 404
+    text = "Outbox item not found."
 
 
 class MediaNotFound(CallerError):

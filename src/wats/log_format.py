@@ -46,6 +46,7 @@ LEVELS: Final[Mapping[str, LogLevel]] = {
     "wats.loop.blocked": LogLevel.ERROR,
     "wats.loop.resumed": LogLevel.WARNING,
     "wats.message.unrecorded": LogLevel.ERROR,
+    "wats.outbox.dead": LogLevel.ERROR,
     "wats.request.error": LogLevel.ERROR,
     "wats.shutdown.forced": LogLevel.ERROR,
     "wats.signal.ignored": LogLevel.INFO,

@@ -27,6 +27,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "init": "Write a config, an env file with random secrets and an example handler.",
     "metrics": "List the metric families.",
     "openapi": "Print the complete OpenAPI document of a service with this configuration.",
+    "outbox": "List, show, retry and discard messages that a running service sends later.",
     "serve": "Run the gateway until SIGINT or SIGTERM.",
     "simulate": (
         "Run a fake Meta for the service that a config file describes, until SIGINT or SIGTERM."

@@ -17,7 +17,8 @@ from wats.inspection.admin import Admin
 from wats.inspection.client import Remote
 from wats.inspection.formatting import format_seconds, printable
 from wats.telemetry.contract.values import UpdateKind
-from wats.web.ops.deliveries import DeliveryView
+from wats.web.ops.deliveries import DeliveryDetails, DeliveryView
+from wats.web.ops.outbox import OutboxDetails
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -72,7 +73,7 @@ def filter_options(command: Command) -> Command:
         click.option(
             "--older-than",
             metavar="AGE",
-            callback=_age,
+            callback=read_age,
             help="Only those at least this old, such as 90s, 30m, 12h or 7d; dead letters since "
             "their last attempt.",
         ),
@@ -127,7 +128,8 @@ def shown_options(command: Command) -> Command:
     return command
 
 
-def _age(_: click.Context, __: click.Parameter, value: str | None) -> timedelta | None:
+def read_age(_: click.Context, __: click.Parameter, value: str | None) -> timedelta | None:
+    """Return the age of an option."""
     if value is None:
         return None
     match = _AGE.fullmatch(value)
@@ -171,7 +173,7 @@ def print_deliveries(items: Sequence[DeliveryView]) -> None:
         heads,
         [
             (
-                *(each.id, each.state, _age_of(each.died_at or each.arrived_at), each.kind),
+                *(each.id, each.state, age_of(each.died_at or each.arrived_at), each.kind),
                 *(each.attempts, each.error or "-", each.consumer),
             )
             for each in items
@@ -179,7 +181,8 @@ def print_deliveries(items: Sequence[DeliveryView]) -> None:
     )
 
 
-def _age_of(moment: str) -> str:
+def age_of(moment: str) -> str:
+    """Return how long ago *moment* was."""
     try:
         age = datetime.now(UTC) - datetime.fromisoformat(moment)
     except (ValueError, TypeError):
@@ -235,6 +238,13 @@ def change(
     if ids and not dry_run:
         confirm(f"{verb.capitalize()} {len(ids)}?", yes=yes, as_json=as_json)
         changed = admin.change(verb, ids)
+    print_changed(verb, ids, changed, dry_run=dry_run, as_json=as_json)
+
+
+def print_changed(
+    verb: str, ids: Sequence[str], changed: int, *, dry_run: bool, as_json: bool
+) -> None:
+    """Print how many of *ids* were changed."""
     if as_json:
         print_json({"action": verb, "dryRun": dry_run, "matched": len(ids), "changed": changed})
     elif dry_run:
@@ -245,7 +255,12 @@ def change(
 
 def show(admin: Admin, delivery_id: str, *, with_content: bool, as_json: bool) -> None:
     """Print one delivery."""
-    details = admin.delivery(delivery_id, with_content=with_content)
+    print_details(admin.delivery(delivery_id, with_content=with_content), as_json=as_json)
+
+
+def print_details(details: DeliveryDetails | OutboxDetails, *, as_json: bool) -> None:
+    """Print *details* of a delivery or message, with the content that they hold."""
+    with_content = details.content is not UNSET
     content = msgspec.json.decode(details.content) if details.content is not UNSET else None
     found = msgspec.to_builtins(msgspec.structs.replace(details, content=UNSET))
     if with_content:

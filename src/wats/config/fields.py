@@ -13,6 +13,7 @@ from wats.config.profile import (
     GroupsConfig,
     InboxConfig,
     MessagesConfig,
+    OutboxConfig,
     PersistenceConfig,
     Profile,
     ServiceConfig,
@@ -136,6 +137,7 @@ PROFILE: Final[tuple[Section | Key, ...]] = (
     ),
     _section("inbox", InboxConfig),
     _section("messages", MessagesConfig),
+    _section("outbox", OutboxConfig),
 )
 """The sections and keys of each profile."""
 

@@ -207,7 +207,7 @@ STATIC_PATHS: Final = frozenset(
 
 API_ROOTS: Final = (
     *("messages", "marketing_messages", "conversations"),
-    *("media", "groups", "admin"),
+    *("media", "groups", "outbox", "admin"),
 )
 """The paths below the API prefix. All are reserved, even those that are switched off."""
 

@@ -383,6 +383,36 @@ class MessagesConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxConfig:
+    """The messages that are sent later, with `Prefer: respond-async`."""
+
+    concurrency: int = field(
+        default=32,
+        metadata=key(
+            checks.whole(1, 1024),
+            "invalid_outbox",
+            "The maximum number of concurrent sends from the outbox per process.",
+        ),
+    )
+    max_attempts: int = field(
+        default=10,
+        metadata=key(
+            checks.whole(1, 1000),
+            "invalid_outbox",
+            "The number of attempts before a message that was certainly not sent is failed.",
+        ),
+    )
+    max_age_hours: float = field(
+        default=24.0,
+        metadata=key(
+            checks.number(0, 720),
+            "invalid_outbox",
+            "The age at which a message that was certainly not sent is not retried any more.",
+        ),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
     """All settings of one business number, except the secrets."""
 
@@ -406,6 +436,7 @@ class Profile:
     subscribers: tuple[SubscriberConfig, ...] = ()
     inbox: InboxConfig = field(default_factory=InboxConfig)
     messages: MessagesConfig = field(default_factory=MessagesConfig)
+    outbox: OutboxConfig = field(default_factory=OutboxConfig)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -143,7 +143,10 @@ class DeliveryCall(HandlerCall):
 
 
 class Dispatcher(Slots):
-    """Runs a worker for each handler."""
+    """Runs a worker for each handler.
+
+    It registers *others* too, the consumers of this process that have workers of their own.
+    """
 
     def __init__(
         self,
@@ -156,8 +159,10 @@ class Dispatcher(Slots):
         now: Now = utc_now,
         jitter: Callable[[], float] = random.random,
         send: SendReply = refuse_reply,
+        others: Sequence[Consumer] = (),
     ) -> None:
         self._store = store
+        self._others = others
         self._handlers = handlers
         self._config = config
         self.telemetry = telemetry
@@ -190,6 +195,7 @@ class Dispatcher(Slots):
                 )
                 for name in names
             ]
+            + list(self._others)
         )
         orphaned = sum((await self._store.depth()).orphaned.values())
         if orphaned:

@@ -18,6 +18,7 @@ from wats.inbound.watchdog import Call, Watchdog
 from wats.log import Log, write_json_line
 from wats.references import ImportFailed, import_reference
 from wats.sends import Reply, SendReply, Sent
+from wats.store.records import OUTBOX
 from wats.telemetry import Telemetry
 from wats.telemetry.contract.values import Outcome, UpdateKind
 from wats.telemetry.spans import Span, SpanContext, context_of, in_span
@@ -94,8 +95,8 @@ class Handlers:
         so rename a handler only when its inbox is empty.
 
         Raises:
-            ConfigError: The name is taken, the service has started, or *handler* is not an async
-                callable of one argument: a plain function would block every other handler.
+            ConfigError: The name is taken or reserved, the service has started, or *handler* is not
+                an async callable of one argument: a plain function would block every other handler.
         """
         if inspect.isclass(handler) or not callable(handler):
             raise _refusal(name or type(handler).__name__, _NOT_ASYNC)
@@ -106,6 +107,8 @@ class Handlers:
             raise _refusal(name, _NO_PARAMETER)
         if self._frozen:
             raise _refusal(name, "add handlers before the service starts.")
+        if name == OUTBOX:
+            raise _refusal(name, "this name is reserved for the messages that are sent later.")
         if name in self._handlers:
             raise _refusal(name, "another handler has this name; name one explicitly.")
         self._handlers[name] = handler, len(self._handlers)

@@ -81,6 +81,7 @@ class StatusHead(msgspec.Struct, frozen=True, gc=False):
     status: str | None
     participant: str
     error_code: int | None
+    callback: str | None = None
 
 
 class _Headed:

@@ -61,6 +61,33 @@ class MessageSender:
         )
         return _sent(accepted)
 
+    async def send_later(self, message: Mapping[str, object], idempotency_key: str | None) -> Sent:
+        """Store *message* in the outbox, or return the result of an earlier send.
+
+        Raises:
+            WatsError: As for `Acceptor.accept_later`; or MalformedRequest if the message is not
+                valid, or marks another one as read.
+        """
+        body = _encode(message)
+        outgoing = self._checked(body)
+        if outgoing is None:
+            raise MalformedRequest("malformed_body", "A read mark cannot be sent later.")
+        queued = await self._acceptor.accept_later(
+            body,
+            scope=SCOPE,
+            idempotency_key=idempotency_key,
+            request_body=body,
+            message=outgoing,
+        )
+        if isinstance(queued, Accepted):
+            return _sent(queued)
+        return Sent(
+            message_id=None,
+            is_replayed=queued.replayed,
+            is_certain=False,
+            outbox_id=str(queued.outbox_id),
+        )
+
     async def reply(self, reply: Reply) -> Sent:
         """Send *reply* once.
 

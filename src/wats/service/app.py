@@ -65,7 +65,11 @@ class WatsApp:
         return add
 
     async def send(
-        self, message: Mapping[str, object], *, idempotency_key: str | None = None
+        self,
+        message: Mapping[str, object],
+        *,
+        idempotency_key: str | None = None,
+        later: bool = False,
     ) -> Sent:
         """Send *message*, in Graph's format, like `POST /messages` of the HTTP API.
 
@@ -78,6 +82,8 @@ class WatsApp:
             message: The type, the content and the recipient; `messaging_product` is added.
             idempotency_key: With the same key and message, nothing is sent again within
                 `messages.idempotencyHours`. The HTTP API shares the keys.
+            later: Whether to store the message in the outbox, which sends it with retries, instead
+                of waiting for Meta. No error of Graph is raised then.
 
         Raises:
             NotStarted: The application is not started.
@@ -91,7 +97,8 @@ class WatsApp:
         """
         if not self._is_open:
             raise NotStarted
-        return await self._sender.send(message, idempotency_key)
+        send = self._sender.send_later if later else self._sender.send
+        return await send(message, idempotency_key)
 
     @property
     def hook(self) -> Hook:

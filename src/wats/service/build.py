@@ -20,13 +20,16 @@ from wats.inbound.signature import SignatureCheck
 from wats.inbound.update_log import UpdateLog
 from wats.log import Log, write_json_line
 from wats.outbound.accept import Acceptor
+from wats.outbound.outbox import Outbox
 from wats.outbound.sender import MessageSender
+from wats.outbound.transmit import Transmitter
 from wats.outbound.window import WindowGuard
 from wats.service.app import WatsApp
 from wats.service.components import (
     DRAIN_SECONDS,
     Component,
     Inbound,
+    Later,
     Outbound,
     Storage,
     Subscribers,
@@ -117,12 +120,14 @@ def create_wats_service_app(
         groups_enabled=groups_enabled,
     )
     update_log = UpdateLog(write, secrets.app_secrets[0]) if log_updates else None
-    inbound = _inbound(common, registered, sender, drain_seconds, update_log)
+    inbound = _inbound(common, registered, outbound, sender, drain_seconds, update_log)
     # Stopped in the opposite order: handlers that finish may still need the store and Graph.
     components: list[Component] = [outbound]
     if persistence is not None:
         storage = Storage(persistence, telemetry, board is None)
         components += [Subscribers(subscribers), storage, inbound]
+        if outbound.outbox is not None:
+            components.append(Later(outbound.outbox, drain_seconds))
         components.append(_upkeep(common, persistence, row == 0, checkpoint_seconds))
     life = Life()
     web = _web(common, table, outbound, inbound, life, groups_enabled=groups_enabled)
@@ -190,6 +195,17 @@ def _outbound(common: _BuilderArguments, session: aiohttp.ClientSession | None) 
     guard = None
     if store is not None and profile.messages.window_guard:
         guard = WindowGuard(store, telemetry, now)
+    outbox = None
+    if store is not None:
+        outbox = Outbox(
+            store,
+            Transmitter(graph, telemetry=telemetry, log=log, guard=guard, now=now),
+            profile.outbox,
+            graph_seconds=profile.graph.timeout_seconds,
+            telemetry=telemetry,
+            log=log,
+            now=now,
+        )
     acceptor = Acceptor(
         graph=graph,
         store=store,
@@ -197,16 +213,18 @@ def _outbound(common: _BuilderArguments, session: aiohttp.ClientSession | None) 
         phone_number_id=profile.whatsapp.phone_number_id,
         log=log,
         guard=guard,
+        outbox=outbox,
         idempotency_hours=profile.messages.idempotency_hours,
         graph_seconds=profile.graph.timeout_seconds,
         now=now,
     )
-    return Outbound(graph, acceptor)
+    return Outbound(graph, acceptor, outbox)
 
 
 def _inbound(
     common: _BuilderArguments,
     handlers: Handlers,
+    outbound: Outbound,
     sender: MessageSender,
     drain_seconds: float,
     update_log: UpdateLog | None,
@@ -222,6 +240,7 @@ def _inbound(
             log=log,
             now=now,
             send=sender.reply,
+            others=[] if outbound.outbox is None else [outbound.outbox.consumer],
         )
     receiver = Receiver(
         SignatureCheck(secrets.app_secrets),

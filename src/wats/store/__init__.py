@@ -1,4 +1,4 @@
-"""The store: five small Protocols of domain operations. Each operation is one transaction.
+"""The store: six small Protocols of domain operations. Each operation is one transaction.
 
 There are two implementations (`sqlite`, `postgres`). They are independent of each other, and do not
 interpret the content of messages. `wats.store.open.open_store` makes a store from a URL.
@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from wats.cancellation import resolve
 from wats.store.admin import AdminStore
+from wats.store.outbox import OutboxStore
 from wats.store.records import (
     ALL_MESSAGES,
     Arrival,
@@ -262,7 +263,7 @@ class MessageStore(Protocol):
         """Return when *customer* last opened a window with this number."""
 
 
-class Store(Lifecycle, InboxStore, RequestStore, MessageStore, AdminStore, Protocol):
+class Store(Lifecycle, InboxStore, RequestStore, MessageStore, OutboxStore, AdminStore, Protocol):
     """All operations of a store."""
 
 

@@ -10,7 +10,6 @@ from wats.clock import Now, utc_now
 from wats.log import Log, write_json_line
 from wats.telemetry.contract.families import (
     BUILD_INFO,
-    INBOX_DEPTH,
     SINK_FAILURES,
     WORKER_PROCESSES,
     families_of,
@@ -164,11 +163,6 @@ class Telemetry:
         block = registry.block(SINK_FAILURES)
         if block is not None:
             registry.slots[block.places[(method,)]] += 1.0
-
-    @property
-    def shows_inbox(self) -> bool:
-        """Whether the depth of the inbox is exposed or passed on, so that it is worth measuring."""
-        return self._destination.registry.block(INBOX_DEPTH) is not None
 
     @property
     def budget(self) -> int:

@@ -36,6 +36,8 @@ that the client gets a response."""
 
 _HANDLING = re.compile(r'\s*handling\s*=\s*"?(\w+)"?\s*(?:;.*)?', re.IGNORECASE)
 
+_ASYNC = re.compile(r"\s*respond-async\s*(?:;.*)?", re.IGNORECASE)
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -94,6 +96,12 @@ class Request:
             if (match := _HANDLING.fullmatch(each)) is not None:
                 return match[1].lower() == "strict"
         return False
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the client prefers `respond-async` (RFC 7240)."""
+        prefer = self.header(b"prefer")
+        return prefer is not None and any(_ASYNC.fullmatch(each) for each in prefer.split(","))
 
     async def json_body(self) -> bytes:
         """Read the body without its byte order mark, which is not part of JSON (RFC 8259, 8.1).

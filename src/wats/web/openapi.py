@@ -26,6 +26,7 @@ _SEGMENTS: Final[Mapping[str, Json]] = {
     "id": {"type": "string", "minLength": 1, "maxLength": 1024},
     "phone": {"type": "string", "pattern": r"^\+?[0-9]{1,15}$"},
     "consumer": {"type": "string", "minLength": 1, "maxLength": 1024},
+    "outboxId": {"type": "string", "pattern": "^[1-9][0-9]{0,17}$"},
     "deliveryId": {"type": "string", "pattern": "^[1-9][0-9]{0,18}$"},
     "mediaId": {"type": "string", "pattern": "^[0-9]{1,32}$"},
     "groupId": {"type": "string", "minLength": 1, "maxLength": 256},
@@ -52,6 +53,11 @@ _REPLAYED: Final[Json] = {
         "description": "`true` if this is the response to an earlier request with the same key.",
         "schema": {"type": "string", "const": "true"},
     }
+}
+
+_LOCATION: Final[Json] = {
+    "description": "The path that reports the state of the message.",
+    "schema": {"type": "string"},
 }
 
 
@@ -137,7 +143,12 @@ def _responses(row: Route, operation: Operation) -> Json:
     # A value that is never valid in a variable part makes the path one that does not exist.
     missing = (404,) if _VARIABLE.search(row.path) else ()
     problems = sorted({*_POSTURE_PROBLEMS[row.posture], *missing, *operation.problems})
-    return {"200": _success(operation), **{str(status): _problem(status) for status in problems}}
+    accepted = {} if operation.accepted is None else {"202": _accepted(operation)}
+    return {
+        "200": _success(operation),
+        **accepted,
+        **{str(status): _problem(status) for status in problems},
+    }
 
 
 def _success(operation: Operation) -> Json:
@@ -149,6 +160,12 @@ def _success(operation: Operation) -> Json:
     else:
         described["content"] = {JSON_TYPE: {"schema": _schema(operation.answer)}}
     return described
+
+
+def _accepted(operation: Operation) -> Json:
+    headers = {**_REPLAYED, "Location": _LOCATION}
+    content = {JSON_TYPE: {"schema": _schema(operation.accepted)}}
+    return {"description": HTTPStatus.ACCEPTED.phrase, "headers": headers, "content": content}
 
 
 def _problem(status: int) -> Json:
@@ -187,7 +204,7 @@ def _schemas(rows: Sequence[Route]) -> Json:
 def _body_types(rows: Sequence[Route]) -> Iterator[Any]:
     for row in rows:
         for operation in row.operations:
-            for body in (operation.answer, operation.body):
+            for body in (operation.answer, operation.accepted, operation.body):
                 if body is not None and not isinstance(body, tuple):
                     yield from _members(body)
 

@@ -8,7 +8,8 @@ be served, and a route in it is included everywhere.
 from wats.config import Profile
 from wats.web import webhooks
 from wats.web.api import conversations, groups, marketing_messages, media, messages
-from wats.web.ops import consumers, deliveries, erasures, health, metrics, status
+from wats.web.api import outbox as sent_later
+from wats.web.ops import consumers, deliveries, erasures, health, metrics, outbox, status
 from wats.web.routing import Route
 
 
@@ -22,6 +23,7 @@ def route_table(profile: Profile, *, groups_enabled: bool) -> tuple[Route, ...]:
         status.diagnostics_route(),
         webhooks.route(profile.webhook.path),
         *messages.routes(prefix),
+        *sent_later.routes(prefix),
         *conversations.routes(prefix),
         *marketing_messages.routes(prefix),
         *media.routes(prefix),
@@ -33,5 +35,6 @@ def route_table(profile: Profile, *, groups_enabled: bool) -> tuple[Route, ...]:
         *with_groups,
         *consumers.routes(admin),
         *deliveries.routes(admin),
+        *outbox.routes(admin),
         *erasures.routes(admin),
     )

@@ -27,6 +27,7 @@ from wats.store.postgres.connection import (
 )
 from wats.store.postgres.control import Control
 from wats.store.postgres.migrations import SCHEMA_VERSION, migrate
+from wats.store.postgres.outbox_store import PostgresOutbox
 from wats.store.postgres.receive import ArrivalWriter
 from wats.store.records import (
     ALL_MESSAGES,
@@ -69,7 +70,7 @@ def limits_of(timeout_seconds: float) -> Limits:
     return Limits(operation_seconds=timeout_seconds, lock_seconds=0.8 * timeout_seconds)
 
 
-class PostgresStore(PostgresAdmin, Store):
+class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
     """A store in a PostgreSQL database, in the first schema of the search path.
 
     Any number of processes can use one database. A store belongs to the event loop that opens it.

@@ -11,13 +11,14 @@ SELECT $1::text, $2::bytea, $3::bytea, 'reserved', now + $4::bigint, now + $5::b
 FROM (SELECT wats_now() AS now OFFSET 0) AS clock
 ON CONFLICT (scope, key_hash) DO UPDATE
 SET request_hash = excluded.request_hash, state = 'reserved', response = NULL,
-    reserved_until = excluded.reserved_until, expires_at = excluded.expires_at
+    reserved_until = excluded.reserved_until, expires_at = excluded.expires_at, outbox_id = NULL
 WHERE request.expires_at <= (SELECT wats_now())
 RETURNING true
 """
 
 _READ = """
-SELECT request_hash, state, reserved_until > (SELECT wats_now()) AS is_held, response
+SELECT request_hash, state, reserved_until > (SELECT wats_now()) AS is_held, response,
+    outbox_id
 FROM wats_requests
 WHERE scope = $1 AND key_hash = $2
 """
@@ -50,7 +51,7 @@ async def reserve(
 ) -> Reservation:
     """Reserve the key if it is free; otherwise return its state.
 
-    Call outside of a transaction: each statement must see the latest commits of other processes.
+    Each statement sees the latest commits of other processes, also inside a transaction.
     """
     times = round(reserve_seconds * 1000), round(keep_seconds * 1000)
     for _ in range(MAX_LOOKS):
@@ -61,11 +62,13 @@ async def reserve(
             continue
         if row["request_hash"] != request_hash:
             return Reservation(outcome=ReservationOutcome.CONFLICT)
+        outcome = ReservationOutcome.UNKNOWN
         if row["state"] == "completed":
-            return Reservation(outcome=ReservationOutcome.REPLAY, response=row["response"])
-        if row["state"] == "reserved" and row["is_held"]:
-            return Reservation(outcome=ReservationOutcome.IN_FLIGHT)
-        return Reservation(outcome=ReservationOutcome.UNKNOWN)
+            outcome = ReservationOutcome.REPLAY
+        elif row["state"] == "reserved" and row["is_held"]:
+            outcome = ReservationOutcome.IN_FLIGHT
+        response, outbox_id = row["response"] or b"", row["outbox_id"]
+        return Reservation(outcome=outcome, response=response, outbox_id=outbox_id)
     return Reservation(outcome=ReservationOutcome.IN_FLIGHT)
 
 

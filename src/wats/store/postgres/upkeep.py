@@ -59,6 +59,12 @@ DELETE FROM wats_requests WHERE ctid = ANY(array(
 )) AND expires_at < (SELECT wats_now())
 """
 
+_OLD_ITEMS = """
+DELETE FROM wats_outbox WHERE ctid = ANY(array(
+    SELECT ctid FROM wats_outbox WHERE expires_at < (SELECT wats_now()) LIMIT $1
+)) AND expires_at < (SELECT wats_now())
+"""
+
 # Locked until the transaction ends, so a process that registers the consumer waits.
 _UNSEEN = """
 SELECT name FROM wats_consumers WHERE seen_at < $1 ORDER BY name FOR UPDATE SKIP LOCKED
@@ -128,7 +134,8 @@ async def purge(connection: Connection, retention: Retention, now: int) -> int:
         for (consumer,) in dead:
             changes.add(number, consumer, dead=-1)
         count += len(dead)
-    count += _deleted(await connection.execute(_OLD_REQUESTS, PURGE_ROWS))
+    for statement in (_OLD_REQUESTS, _OLD_ITEMS):
+        count += _deleted(await connection.execute(statement, PURGE_ROWS))
     await changes.write(connection)
     return count
 

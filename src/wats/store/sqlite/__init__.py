@@ -38,7 +38,7 @@ from wats.store.records import (
     StoreHealth,
 )
 from wats.store.sqlite import deliveries as delivery_rows
-from wats.store.sqlite import inbox, leader, message_index, messages, requests, statuses
+from wats.store.sqlite import inbox, leader, message_index, messages, outbox, requests, statuses
 from wats.store.sqlite.admin_store import SQLiteAdmin
 from wats.store.sqlite.bell import Bell
 from wats.store.sqlite.checkpoint import LOCK_SECONDS, checkpoint
@@ -54,6 +54,7 @@ from wats.store.sqlite.connection import (
 from wats.store.sqlite.file_guard import FileGuard
 from wats.store.sqlite.occupation import Occupation
 from wats.store.sqlite.open_faults import explain
+from wats.store.sqlite.outbox_store import SQLiteOutbox
 from wats.store.sqlite.thread import TIMEOUT_SECONDS, ConnectionThread, commit, run_each
 from wats.store.sqlite.walk import Walk
 from wats.telemetry.contract.values import Adapter, Outcome, StoreOperation
@@ -74,7 +75,7 @@ PURGE_ROWS = 500
 R = TypeVar("R")
 
 
-class SQLiteStore(SQLiteAdmin, Store):
+class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
     """A store in the file *path*, or in memory if *path* is `:memory:`.
 
     Several processes can use one file. A read sees all writes that finished before it.
@@ -407,6 +408,7 @@ class SQLiteStore(SQLiteAdmin, Store):
                 + statuses.purge_early(writer, old_early, messages_before)
                 + messages.purge_windows(writer, old_windows, messages_before)
                 + requests.purge(writer, PURGE_ROWS)
+                + outbox.purge(writer, PURGE_ROWS)
                 + message_index.merge(writer)
             )
 

@@ -18,12 +18,12 @@ INSERT INTO wats_requests (scope, key_hash, request_hash, state, reserved_until,
 VALUES (:scope, :key_hash, :request_hash, 'reserved', :reserved_until, :expires_at)
 ON CONFLICT (scope, key_hash) DO UPDATE
 SET request_hash = excluded.request_hash, state = 'reserved', response = NULL,
-    reserved_until = excluded.reserved_until, expires_at = excluded.expires_at
+    reserved_until = excluded.reserved_until, expires_at = excluded.expires_at, outbox_id = NULL
 WHERE expires_at <= :now
 """
 
 _READ = """
-SELECT request_hash, state, reserved_until, response FROM wats_requests
+SELECT request_hash, state, reserved_until, response, outbox_id FROM wats_requests
 WHERE scope = :scope AND key_hash = :key_hash
 """
 
@@ -70,14 +70,15 @@ def reserve(
     }
     if change(writer, _RESERVE, [values]):
         return Reservation(outcome=ReservationOutcome.RESERVED)
-    owner_hash, state, held_until, response = writer.execute(_READ, values).get
+    owner_hash, state, held_until, response, outbox_id = writer.execute(_READ, values).get
     if owner_hash != request_hash:
         return Reservation(outcome=ReservationOutcome.CONFLICT)
+    outcome = ReservationOutcome.UNKNOWN
     if state == "completed":
-        return Reservation(outcome=ReservationOutcome.REPLAY, response=response)
-    if state == "reserved" and held_until > now:
-        return Reservation(outcome=ReservationOutcome.IN_FLIGHT)
-    return Reservation(outcome=ReservationOutcome.UNKNOWN)
+        outcome = ReservationOutcome.REPLAY
+    elif state == "reserved" and held_until > now:
+        outcome = ReservationOutcome.IN_FLIGHT
+    return Reservation(outcome=outcome, response=response or b"", outbox_id=outbox_id)
 
 
 class Completion(msgspec.Struct, frozen=True):

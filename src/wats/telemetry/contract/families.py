@@ -186,6 +186,7 @@ OUTBOX_PROCESSED = Family(
     labels=(OUTCOME,),
     attributes=(OTEL_ATTR.OPERATION_OUTCOME,),
     needs=Subject.OUTBOX,
+    initial=lambda _: product(ENDED),
 )
 
 OUTBOX_DEPTH = Family(

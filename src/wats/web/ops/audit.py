@@ -17,6 +17,8 @@ Action: TypeAlias = Literal[
     "content_shown",
     "deliveries_retried",
     "deliveries_discarded",
+    "outbox_retried",
+    "outbox_discarded",
     "erasure_started",
     "erasure_finished",
 ]
