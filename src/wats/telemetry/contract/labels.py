@@ -49,7 +49,6 @@ class Subject(StrEnum):
 
     ALWAYS = "always"
     STORE = "store"
-    OUTBOX = "outbox"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
