@@ -216,7 +216,7 @@ _SENDS = {
     SendState.RETRY: "certainly not sent; sent again after a pause",
     SendState.SENT: "Meta accepted it; the content is deleted",
     SendState.FAILED: "a dead letter: certainly not sent, and no more attempts",
-    SendState.UNKNOWN: "a dead letter: Meta may have accepted it; not sent again without an operator",
+    SendState.UNKNOWN: "a dead letter: maybe sent; not sent again without an operator",
 }
 
 

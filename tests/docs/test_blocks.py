@@ -83,6 +83,10 @@ OWNERS = [
         *("docs/subscribers.md", "python", "receiver.py", Way.USED),
         f"{OF_SUBSCRIBERS}receiver_that_is_shown_verifies_requests",
     ),
+    Owner(
+        *("docs/outbox.md", "sh", "", Way.RUN),
+        f"{OF_HTTP}a_message_is_sent_later_as_it_is_shown",
+    ),
     Owner("", "nginx", "", Way.USED, OF_PROXIES),
     Owner("", "caddyfile", "", Way.USED, OF_PROXIES),
     # `make demo` is run; the other targets are run by CI.

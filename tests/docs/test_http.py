@@ -48,6 +48,16 @@ def test_the_file_that_is_shown_is_uploaded_each_time(reader: Reader) -> None:
     assert json.loads(state)["uploads"] == 2
 
 
+@pytest.mark.skipif(not is_installed("curl"), reason="curl is not installed")
+def test_a_message_is_sent_later_as_it_is_shown(reader: Reader) -> None:
+    reader.start(SIMULATE)
+
+    said = [each.out for each in reader.succeed(PAGES["docs/outbox.md"])]
+
+    assert any("202 Accepted" in out and "/api/outbox/" in out for out in said)
+    assert "0 would be changed." in "".join(said)
+
+
 def test_a_webhook_gets_the_counts_that_are_shown(reader: Reader) -> None:
     (shown,) = blocks("docs/http-api.md", "json")
     post_messages(reader, "wamid.1")

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
@@ -319,7 +319,9 @@ async def test_content_of_a_foreign_program_is_a_dead_letter(
 ) -> None:
     await later.outbox.stop(0.1)
     queued = await later.put()
-    await store._write(None, lambda writer: writer.execute("UPDATE wats_deliveries SET payload=x''"))
+    await store._write(
+        None, lambda writer: writer.execute("UPDATE wats_deliveries SET payload=x''")
+    )
     await later.outbox.start()
 
     assert (await later.until(queued)).state is SendState.FAILED

@@ -235,9 +235,9 @@ class OutboxMachine(RuleBasedStateMachine):
 
         self.run(receive(self.stores[client], [arrival]))
 
-        if is_ours and self._key_of(item).owner is not None:
-            if self._key_of(item).state != "completed":
-                self._sent(item)
+        key = self._key_of(item)
+        if is_ours and key.owner is not None and key.state != "completed":
+            self._sent(item)
 
     @rule(client=CLIENTS, number=st.integers(1, 6), even_unknown=st.booleans())
     def retry(self, client: int, number: int, even_unknown: bool) -> None:

@@ -24,7 +24,6 @@ from wats.telemetry import (
     AuthSurface,
     Board,
     EndpointFamily,
-    FamilySet,
     InboxState,
     Method,
     Outcome,

@@ -62,10 +62,7 @@ def test_the_schema_lists_the_series_of_a_service_with_every_subject(
     assert [
         (f.name + "_total" if f.type == "counter" else f.name, f.type, f.documentation)
         for f in exposed
-    ] == [
-        (each.name, each.kind, each.help)
-        for each in schema_of(largest).families
-    ]
+    ] == [(each.name, each.kind, each.help) for each in schema_of(largest).families]
 
 
 def test_every_family_is_listed_in_the_order_of_the_exposition():
