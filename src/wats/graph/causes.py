@@ -36,7 +36,7 @@ def caused(error: GraphError, exc: BaseException) -> GraphError:
 
 def _cause_of(exc: BaseException) -> GraphCause:
     if exc.__cause__ is not None and type(exc) is aiohttp.ClientConnectionError:
-        exc = exc.__cause__  # see `_write_once` in client.py
+        exc = exc.__cause__  # see `_write_once` in middlewares.py
     for kind, cause in _CAUSES:
         if isinstance(exc, kind):
             return cause

@@ -22,6 +22,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlencode, urlsplit
 
 import aiohttp
+from aiohttp.payload import BytesPayload
 from yarl import URL
 
 from wats.errors import (
@@ -35,6 +36,7 @@ from wats.errors import (
 from wats.graph.causes import caused
 from wats.graph.connections import connector
 from wats.graph.errors import classify, decode_json
+from wats.graph.middlewares import READING, WRITING
 from wats.graph.paths import encoded, joined
 from wats.graph.transfers import (
     MAX_DOWNLOAD_BYTES,
@@ -60,9 +62,8 @@ KEEP_ALIVE_SECONDS: Final = 15.0
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 _VERSION: Final = re.compile(r"v[0-9]+(\.[0-9]+)?")
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,4096}")
-_CHUNK_BYTES: Final = 64 * 1024
-
-_TRACE_HEADERS: Final = ("traceparent", "tracestate", "baggage")
+_JSON: Final = "application/json"
+_NO_TYPE: Final = ("content-type",)
 
 _NEVER_WRITTEN: Final = (
     aiohttp.ClientConnectorError,  # DNS, a refused connection, TLS
@@ -337,27 +338,27 @@ class GraphClient:
 
     def _url(self, segments: Sequence[str], query: Mapping[str, str] | None) -> URL:
         path = "/".join(encoded(segment, index) for index, segment in enumerate(segments))
-        search = joined(self._base_query, urlencode(query or {}, errors="replace"))
+        search = self._base_query
+        if query:
+            search = joined(search, urlencode(query, errors="replace"))
         return URL(f"{self._root}{path}?{search}" if search else self._root + path, encoded=True)
 
     async def _exchange(
         self, session: aiohttp.ClientSession, method: str, url: URL, payload: bytes | None
     ) -> _Reply:
-        headers = self._headers
-        if payload is not None:
-            headers = {**headers, "content-type": "application/json"}
+        data = payload if payload is None else BytesPayload(payload, content_type=_JSON)
         try:
             async with session.request(
                 method,
                 url,
-                data=payload,
-                headers=headers,
-                skip_auto_headers=("content-type",),
+                data=data,
+                headers=self._headers,
+                skip_auto_headers=None if payload is not None else _NO_TYPE,
                 allow_redirects=False,
                 raise_for_status=False,
                 timeout=self._timeout,
                 proxy=self._proxy,
-                middlewares=_READING if method == "GET" else _WRITING,
+                middlewares=READING if method == "GET" else WRITING,
             ) as response:
                 return _Reply(response.status, response.headers, await self._read(response))
         except _NEVER_WRITTEN as exc:
@@ -385,7 +386,7 @@ class GraphClient:
                             raise_for_status=False,
                             timeout=self._transfer_timeout,
                             proxy=self._proxy,
-                            middlewares=_WRITING,
+                            middlewares=WRITING,
                         )
                     )
                     reply = _Reply(response.status, response.headers, await self._read(response))
@@ -409,7 +410,7 @@ class GraphClient:
                 raise_for_status=False,
                 timeout=self._transfer_timeout,
                 proxy=self._proxy,
-                middlewares=_READING,
+                middlewares=READING,
             )
         except (aiohttp.ClientError, TimeoutError) as exc:
             raise caused(GraphUnreachable(), exc) from None
@@ -431,44 +432,14 @@ class GraphClient:
         """Return the body; empty if it is cut off or too long, since the status suffices."""
         body = bytearray()
         try:
-            async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-                body += chunk
+            while not response.content.at_eof():
+                body += await response.content.readany()
                 if len(body) > self._max_answer_bytes:
                     response.close()
                     return b""
         except (aiohttp.ClientError, TimeoutError):
             return b""
         return bytes(body)
-
-
-async def _without_trace(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Keep traces from Meta: an instrumented process adds its own to the headers of any request."""
-    for name in _TRACE_HEADERS:
-        request.headers.popall(name, None)
-    return await handler(request)
-
-
-async def _write_once(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Keep traces from Meta, and aiohttp from retrying a request after a connection broke.
-
-    It does that for PUT and DELETE, which HTTP calls idempotent, when a kept connection turns out
-    to be closed. We promise one write, and one record in telemetry for each. It tries again only on
-    subclasses of the error that is raised here.
-    """
-    try:
-        return await _without_trace(request, handler)
-    except aiohttp.ClientConnectorError:
-        raise
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as exc:
-        raise aiohttp.ClientConnectionError(type(exc).__name__) from exc
-
-
-_READING: Final = (_without_trace,)
-_WRITING: Final = (_write_once,)
 
 
 def _proof_of(access_token: Secret, app_secret: Secret | None) -> str:

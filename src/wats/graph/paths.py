@@ -22,6 +22,8 @@ def encoded(segment: str, index: int) -> str:
     Decoding is repeated until nothing changes, so that no `%252e%252e` becomes `..` on another
     host.
     """
+    if segment.isascii() and segment.isalnum():
+        return segment  # the usual id or name: nothing to decode or to encode
     for _ in range(_MOST_DECODINGS):
         if _STRAY_PERCENT.search(segment):
             raise _malformed(index)

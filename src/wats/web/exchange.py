@@ -92,7 +92,8 @@ class Request:
     @property
     def is_strict(self) -> bool:
         """Whether the client prefers `handling=strict` (RFC 7240); the first of several counts."""
-        for each in (self.header(b"prefer") or "").split(","):
+        preferences = self.header(b"prefer")
+        for each in preferences.split(",") if preferences is not None else ():
             if (match := _HANDLING.fullmatch(each)) is not None:
                 return match[1].lower() == "strict"
         return False

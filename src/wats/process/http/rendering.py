@@ -2,6 +2,7 @@
 
 import http
 import re
+from functools import lru_cache
 
 from wats.process.http.framing import Head
 from wats.web.exchange import Message, Response, headers_of
@@ -12,6 +13,14 @@ _STATUS_LINES = {
 }
 _BAD_NAME = re.compile(rb'[\x00-\x20\x7f-\xff()<>@,;:\\\[\]={}"/?]')
 _BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+@lru_cache(maxsize=256)
+def _field_name(name: bytes) -> bytes:
+    """Return *name* in lower case. Responses use a few names, so each is checked once."""
+    if not name or _BAD_NAME.search(name):
+        raise RuntimeError("Invalid name of a header in a response.")
+    return name.lower()
 
 
 def status_line(status: int) -> bytes:
@@ -63,15 +72,15 @@ class ResponseFraming:
         self._is_chunked = False
         self.keep_alive = head.keep_alive
         for name, value in message.get("headers", ()):
-            self._add(bytes(name).lower(), bytes(value))
+            self._add(_field_name(bytes(name)), bytes(value))
         self._has_body = head.method != b"HEAD" and self._status not in (204, 304)
         if self._has_body and self._left is None:
             self._is_chunked = head.version == b"1.1"
             self.keep_alive &= self._is_chunked
 
     def _add(self, name: bytes, value: bytes) -> None:
-        if not name or _BAD_NAME.search(name) or _BAD_VALUE.search(value):
-            raise RuntimeError("Invalid header in a response.")
+        if _BAD_VALUE.search(value):
+            raise RuntimeError("Invalid value of a header in a response.")
         if name == b"content-length":
             if self._left is not None or not value.isdigit():
                 raise RuntimeError("Invalid Content-Length in a response.")
