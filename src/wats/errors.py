@@ -10,6 +10,7 @@
     │   ├── MalformedRequest              a body, query or path that cannot be used
     │   ├── WebhookRefused                a body that is not a webhook, or not from Meta
     │   ├── MessageNotFound · MediaNotFound · OutboxItemNotFound
+    │   ├── RateLimited                   Meta's rate limit, before Graph is called
     │   ├── WindowClosed                  a free-form message outside of the service window
     │   └── IdempotencyError
     │       └── InvalidIdempotencyKey · IdempotencyConflict · IdempotencyInFlight
@@ -30,6 +31,7 @@ An error carries the data that a caller needs to react: a stable `code`, the HTT
 response, and a `message` that never holds a value from a caller, a customer or Meta.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -237,6 +239,21 @@ class WindowClosed(CallerError):
     code = "window_closed"
     status = 409
     text = "The customer service window of the recipient is closed; send a template."
+
+
+class RateLimited(CallerError):
+    """Meta's rate limit does not permit the message now; nothing was sent, and a key is free.
+
+    `retry_after_seconds` is when it is expected to be permitted.
+    """
+
+    code = "rate_limited"
+    status = 429
+    text = "The rate limit of Meta does not permit the message now."
+
+    def __init__(self, wait_seconds: float = 1.0) -> None:
+        super().__init__()
+        self.retry_after_seconds = max(math.ceil(wait_seconds), 1)
 
 
 class ConsumerNotFound(CallerError):

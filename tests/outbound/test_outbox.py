@@ -21,7 +21,8 @@ from wats.graph.client import GraphClient
 from wats.outbound.accept import Accepted, Acceptor, Queued
 from wats.outbound.items import with_callback
 from wats.outbound.messages import Outgoing
-from wats.outbound.outbox import Outbox, ordering_key, retry_seconds
+from wats.outbound.outbox import Outbox, retry_seconds
+from wats.outbound.pacing import Pacer, ordering_key
 from wats.outbound.transmit import Transmitter
 from wats.outbound.window import WindowGuard
 from wats.store.outbox import OUTCOME_UNKNOWN, SendState, SendView
@@ -84,7 +85,9 @@ async def outbox(
             guard=WindowGuard(store, telemetry, clock),
             now=clock,
         ),
+        Pacer(store, 0, telemetry),
         OutboxConfig(max_attempts=2),
+        phone_number_id=NUMBER,
         graph_seconds=30.0,
         telemetry=telemetry,
         log=log.append,

@@ -352,7 +352,7 @@ class InboxConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessagesConfig:
-    """The window guard, and retention of data about messages."""
+    """The rate limit, the window guard, and retention of data about messages."""
 
     retention_days: int = field(
         default=90,
@@ -378,6 +378,16 @@ class MessagesConfig:
             "invalid_messages",
             "Whether free-form messages are refused while the recipient's service window is "
             "certainly closed. Needs a database.",
+        ),
+    )
+    throughput: int = field(
+        default=80,
+        metadata=key(
+            checks.throughput,
+            "invalid_messages",
+            "The number of messages a second that Meta permits for the number: 80 at first, 20 for "
+            "a number that is used with the WhatsApp Business app too, 1000 after an upgrade. "
+            "`off` sends without pacing.",
         ),
     )
 

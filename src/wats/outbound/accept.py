@@ -23,6 +23,7 @@ from wats.errors import (
     IdempotencyInFlight,
     IdempotencyOutcomeUnknown,
     InvalidIdempotencyKey,
+    RateLimited,
     StoreError,
     StoreNotConfigured,
     StoreUnavailable,
@@ -32,11 +33,13 @@ from wats.log import Log
 from wats.outbound import answers
 from wats.outbound.items import encode_item
 from wats.outbound.messages import Outgoing, canonical, is_plain
-from wats.outbound.outbox import Outbox, ordering_key
+from wats.outbound.outbox import Outbox
+from wats.outbound.pacing import REQUEST_SECONDS, MemoryBuckets, Pacer, ordering_key
 from wats.outbound.transmit import Endpoint, Transmission, Transmitter
 from wats.outbound.window import WindowGuard
 from wats.store import Store
 from wats.store.outbox import NewSend
+from wats.store.pacing import Demand
 from wats.store.records import Reservation, ReservationOutcome
 from wats.telemetry import Telemetry, error_name
 
@@ -83,6 +86,7 @@ class Acceptor:
         log: Receives failures. It must not raise.
         guard: Refuses messages outside of the service window, if given.
         outbox: Takes the messages that are sent later; there is one if there is a store.
+        pacer: Lets messages wait for their turn; by default they need not wait.
         idempotency_hours: The retention of a key.
         graph_seconds: The longest possible call of *graph*.
         now: The clock.
@@ -98,6 +102,7 @@ class Acceptor:
         log: Log,
         guard: WindowGuard | None = None,
         outbox: Outbox | None = None,
+        pacer: Pacer | None = None,
         idempotency_hours: float = 24,
         graph_seconds: float = TOTAL_SECONDS,
         now: Now = utc_now,
@@ -105,6 +110,7 @@ class Acceptor:
         self._transmitter = Transmitter(graph, telemetry=telemetry, log=log, guard=guard, now=now)
         self._store = store
         self._outbox = outbox
+        self._pacer = pacer if pacer is not None else Pacer(MemoryBuckets(), 0, telemetry)
         self._telemetry = telemetry
         self._phone_number_id = phone_number_id
         self._log = log
@@ -124,6 +130,7 @@ class Acceptor:
         phone_number_id: str | None = None,
         endpoint: Endpoint = "messages",
         keep_seconds: float = 0,
+        patience_seconds: float = REQUEST_SECONDS,
     ) -> Accepted:
         """Send *payload*, or return the response of an earlier request with this key.
 
@@ -139,6 +146,7 @@ class Acceptor:
             phone_number_id: The number that sends it; the one of the service by default.
             endpoint: The endpoint of Graph that takes it.
             keep_seconds: The retention of the key, if longer than that of all keys.
+            patience_seconds: The longest wait for the rate limits of Meta.
 
         Raises:
             InvalidIdempotencyKey: Nothing was sent.
@@ -147,6 +155,8 @@ class Acceptor:
             IdempotencyConflict: The key was used with another body.
             IdempotencyInFlight: Another request holds the key now.
             IdempotencyOutcomeUnknown: It is unknown whether a request with the key was sent.
+            RateLimited: The rate limits permit it later only; nothing was sent, and the key can be
+                used again.
             WindowClosed: The guard refused it; nothing was sent, and the key can be used again.
             GraphRefused: Meta refused it; the key can be used again.
             GraphUnreachable: Nothing was sent; the key can be used again.
@@ -154,16 +164,20 @@ class Acceptor:
         """
         number = phone_number_id or self._phone_number_id
         send = Transmission(payload, number, endpoint, message)
+        demand = self._pacer.demand_of(number, message, patience_seconds)
         if idempotency_key is None:
+            await self._pacer.wait(demand)
             return await self._send_once(self._store, send)
         claim = _claim(number, scope, idempotency_key)
         if self._store is None:
             raise StoreNotConfigured("Idempotency-Key requires a persistence store.")
         keep_seconds = max(keep_seconds, self._keep_seconds)
-        replay = await self._reserve(self._store, claim, canonical(request_body), keep_seconds)
-        if replay is not None:
-            return Accepted(body=replay, replayed=True)
-        return await self._send_claimed(self._store, claim, send)
+        reservation = await self._reserve(
+            self._store, claim, canonical(request_body), keep_seconds, demand
+        )
+        if reservation.outcome is not ReservationOutcome.RESERVED:
+            return Accepted(body=_replay(reservation), replayed=True)
+        return await self._send_claimed(self._store, claim, send, reservation.wait_seconds)
 
     async def accept_later(
         self,
@@ -207,34 +221,45 @@ class Acceptor:
         return _queued(reservation)
 
     async def _reserve(
-        self, store: Store, claim: _Claim, request: bytes, keep_seconds: float
-    ) -> bytes | None:
-        """Reserve the key of *claim*, or return its earlier response."""
+        self,
+        store: Store,
+        claim: _Claim,
+        request: bytes,
+        keep_seconds: float,
+        demand: Demand | None,
+    ) -> Reservation:
+        """Reserve the key of *claim*, or return its state."""
         try:
-            reservation = await store.reserve_request(
+            return await store.reserve_request(
                 scope=claim.scope,
                 key_hash=claim.key_hash,
                 request_hash=hashlib.sha256(request).digest(),
                 reserve_seconds=self._reserve_seconds,
                 keep_seconds=keep_seconds,
+                demand=demand,
             )
         except StoreError as error:
             raise StoreUnavailable from error
-        if reservation.outcome is ReservationOutcome.RESERVED:
-            return None
-        return _replay(reservation)
 
     async def _send_once(self, store: Store | None, send: Transmission) -> Accepted:
         await self._transmitter.check_window(send)
-        answer = await self._transmitter.send(send)
+        try:
+            answer = await self._transmitter.send(send)
+        except GraphError as error:
+            await self._pacer.note(send.phone_number_id, send.message, error)
+            raise
         record = self._transmitter.record_of(answer, send)
         if store is not None and record is not None:
             await self._to_the_end(store.record_sent(record))
         return Accepted(body=answers.encode(answer), replayed=False)
 
-    async def _send_claimed(self, store: Store, claim: _Claim, send: Transmission) -> Accepted:
+    async def _send_claimed(
+        self, store: Store, claim: _Claim, send: Transmission, wait_seconds: float
+    ) -> Accepted:
         scope, key_hash = claim.scope, claim.key_hash
         try:
+            if wait_seconds:
+                await asyncio.sleep(wait_seconds)
             await self._transmitter.check_window(send)
         except BaseException:
             await self._to_the_end(store.fail_request(scope=scope, key_hash=key_hash))
@@ -245,6 +270,7 @@ class Acceptor:
             # A call that was cancelled, or failed in an unforeseen way, may have been carried out.
             if isinstance(error, GraphError) and not error.may_have_happened:
                 await self._to_the_end(store.fail_request(scope=scope, key_hash=key_hash))
+                await self._pacer.note(send.phone_number_id, send.message, error)
             else:
                 await self._to_the_end(store.doubt_request(scope=scope, key_hash=key_hash))
             raise
@@ -295,6 +321,7 @@ def _replay(reservation: Reservation) -> bytes:
 
     Raises:
         IdempotencyError: There is none.
+        RateLimited: The message has to wait too long.
     """
     match reservation.outcome:
         case ReservationOutcome.REPLAY:
@@ -303,5 +330,7 @@ def _replay(reservation: Reservation) -> bytes:
             raise IdempotencyConflict
         case ReservationOutcome.IN_FLIGHT:
             raise IdempotencyInFlight(RETRY_AFTER_SECONDS)
+        case ReservationOutcome.LIMITED:
+            raise RateLimited(reservation.wait_seconds)
         case _:
             raise IdempotencyOutcomeUnknown

@@ -28,9 +28,8 @@ from wats.log import Log
 from wats.outbound import answers
 from wats.outbound.failures import OUTCOMES
 from wats.outbound.items import Item, decode_item
-from wats.outbound.messages import Outgoing
+from wats.outbound.pacing import Pacer, wanted_seconds
 from wats.outbound.transmit import Transmitter
-from wats.privacy import fingerprint
 from wats.store import Store
 from wats.store.outbox import OUTCOME_UNKNOWN, NewSend, SendResult
 from wats.store.records import (
@@ -54,15 +53,6 @@ SETTLE_SECONDS: Final = 30.0
 """How long a lease outlives the longest call of Graph: time to write its outcome."""
 
 
-def ordering_key(phone_number_id: str, message: Outgoing) -> int:
-    """Return the number that all messages from this number to one recipient share.
-
-    That of a group is negative.
-    """
-    pair = abs(fingerprint(f"{phone_number_id} {message.recipient}")) >> 1
-    return -pair - 1 if message.is_group else pair
-
-
 def retry_seconds(attempt: int, retry_after: str | None, jitter: float) -> float:
     """Return the pause after the *attempt*-th failure: 2, 4, 8 … seconds up to an hour.
 
@@ -70,8 +60,8 @@ def retry_seconds(attempt: int, retry_after: str | None, jitter: float) -> float
     1, lengthens the pause by up to a fifth.
     """
     backoff = FIRST_RETRY_SECONDS * 2.0 ** min(attempt - 1, 20)
-    wanted = float(retry_after) if retry_after is not None and retry_after.isdecimal() else 0.0
-    return min(max(backoff, wanted), LONGEST_RETRY_SECONDS) * (1 + jitter / 5)
+    pause = max(backoff, wanted_seconds(retry_after))
+    return min(pause, LONGEST_RETRY_SECONDS) * (1 + jitter / 5)
 
 
 class Outbox:
@@ -80,6 +70,8 @@ class Outbox:
     Args:
         store: The store.
         transmitter: Sends a message.
+        pacer: Has the rate limits.
+        phone_number_id: The number of the service, whose messages are paced.
         config: The policy of the worker.
         graph_seconds: The longest possible call of Graph.
         telemetry: Records outcomes.
@@ -92,8 +84,10 @@ class Outbox:
         self,
         store: Store,
         transmitter: Transmitter,
+        pacer: Pacer,
         config: OutboxConfig,
         *,
+        phone_number_id: str,
         graph_seconds: float,
         telemetry: Telemetry,
         log: Log,
@@ -102,6 +96,8 @@ class Outbox:
     ) -> None:
         self._store = store
         self.transmitter = transmitter
+        self.pacer = pacer
+        self._pace = pacer.pace_of(phone_number_id)
         self._config = config
         self.telemetry = telemetry
         self.log = log
@@ -156,7 +152,10 @@ class Outbox:
 
     async def _claim(self, limit: int) -> tuple[Sequence["SendJob"], bool]:
         expires = monotonic() + self.consumer.lease_seconds
-        claimed = await self._store.claim(OUTBOX, limit)
+        claimed = await self._store.claim(OUTBOX, limit, self._pace)
+        if claimed.wait_seconds and self._worker is not None:
+            loop = asyncio.get_running_loop()
+            loop.call_later(claimed.wait_seconds, self._worker.note_work, limit)
         return [SendJob(self, each, expires) for each in claimed.deliveries], claimed.more
 
     async def _settle(self, jobs: Sequence["SendJob"]) -> bool:
@@ -261,6 +260,7 @@ class SendJob:
             answer: Any = await transmitter.send(send)
         except GraphError as error:
             self.result = SendResult(settlement=self._outbox.after(self.delivery, item, error))
+            await self._outbox.pacer.note(send.phone_number_id, send.message, error)
             return
         self.result = SendResult(
             settlement=Settlement(self.delivery, DeliveryState.DONE),

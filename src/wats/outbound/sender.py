@@ -14,6 +14,7 @@ from wats.outbound.messages import (
     parse_graph_message,
     with_line_feeds,
 )
+from wats.outbound.pacing import REPLY_SECONDS
 from wats.sends import Reply, Sent
 
 # A key is the same for requests to the HTTP API and for the application.
@@ -107,6 +108,7 @@ class MessageSender:
                 message=self._checked(body),
                 phone_number_id=reply.phone_number_id,
                 keep_seconds=self._retry_seconds,
+                patience_seconds=REPLY_SECONDS,
             )
         except IdempotencyOutcomeUnknown:
             return Sent(message_id=None, is_replayed=True, is_certain=False)

@@ -21,6 +21,7 @@ from wats.inbound.update_log import UpdateLog
 from wats.log import Log, write_json_line
 from wats.outbound.accept import Acceptor
 from wats.outbound.outbox import Outbox
+from wats.outbound.pacing import MemoryBuckets, Pacer
 from wats.outbound.sender import MessageSender
 from wats.outbound.transmit import Transmitter
 from wats.outbound.window import WindowGuard
@@ -195,18 +196,23 @@ def _outbound(common: _BuilderArguments, session: aiohttp.ClientSession | None) 
     guard = None
     if store is not None and profile.messages.window_guard:
         guard = WindowGuard(store, telemetry, now)
+    buckets = store if store is not None else MemoryBuckets()
+    pacer = Pacer(buckets, profile.messages.throughput, telemetry)
     outbox = None
     if store is not None:
         outbox = Outbox(
             store,
             Transmitter(graph, telemetry=telemetry, log=log, guard=guard, now=now),
+            pacer,
             profile.outbox,
+            phone_number_id=profile.whatsapp.phone_number_id,
             graph_seconds=profile.graph.timeout_seconds,
             telemetry=telemetry,
             log=log,
             now=now,
         )
     acceptor = Acceptor(
+        pacer=pacer,
         graph=graph,
         store=store,
         telemetry=telemetry,

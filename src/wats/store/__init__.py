@@ -1,4 +1,4 @@
-"""The store: six small Protocols of domain operations. Each operation is one transaction.
+"""The store: seven small Protocols of domain operations. Each operation is one transaction.
 
 There are two implementations (`sqlite`, `postgres`). They are independent of each other, and do not
 interpret the content of messages. `wats.store.open.open_store` makes a store from a URL.
@@ -20,6 +20,7 @@ from typing_extensions import override
 from wats.cancellation import resolve
 from wats.store.admin import AdminStore
 from wats.store.outbox import OutboxStore
+from wats.store.pacing import Demand, Pace, PacingStore
 from wats.store.records import (
     ALL_MESSAGES,
     Arrival,
@@ -170,12 +171,15 @@ class InboxStore(Protocol):
                 no claimable deliveries: older deliveries are leased first.
         """
 
-    async def claim(self, consumer: str, limit: int) -> Claimed:
+    async def claim(self, consumer: str, limit: int, pace: Pace | None = None) -> Claimed:
         """Lease up to *limit* deliveries of *consumer*, of different ordering keys.
 
         The deliveries with the earliest due time are leased first: the time of arrival, of the
         retry, or of lease expiry. A claim counts the attempt, so the caller must call the consumer
         immediately, or release the delivery.
+
+        With *pace*, only messages of its number are leased that it permits now; a message that its
+        recipient has to wait for becomes due when it is permitted.
         """
 
     async def renew(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
@@ -213,6 +217,7 @@ class RequestStore(Protocol):
         request_hash: bytes,
         reserve_seconds: float,
         keep_seconds: float,
+        demand: Demand | None = None,
     ) -> Reservation:
         """Reserve an idempotency key within *scope*, or return the state of the key.
 
@@ -220,6 +225,8 @@ class RequestStore(Protocol):
         reserved again, also for another body, after its request has failed and after
         *keep_seconds*. A reservation that is not completed within *reserve_seconds* becomes
         `UNKNOWN`, because its process must have died.
+
+        With *demand*, a key that would be reserved also needs the permission of the rate limits.
         """
 
     async def complete_request(
@@ -263,7 +270,16 @@ class MessageStore(Protocol):
         """Return when *customer* last opened a window with this number."""
 
 
-class Store(Lifecycle, InboxStore, RequestStore, MessageStore, OutboxStore, AdminStore, Protocol):
+class Store(
+    Lifecycle,
+    InboxStore,
+    RequestStore,
+    MessageStore,
+    OutboxStore,
+    PacingStore,
+    AdminStore,
+    Protocol,
+):
     """All operations of a store."""
 
 

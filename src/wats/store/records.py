@@ -164,6 +164,8 @@ class Claimed(msgspec.Struct, frozen=True):
 
     deliveries: Sequence[Delivery]
     more: bool
+    wait_seconds: float = 0.0
+    """When the rate limit permits the next one; 0 if it is not the obstacle."""
 
 
 class Received(msgspec.Struct, frozen=True, gc=False):
@@ -316,13 +318,16 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True):
 
     `RESERVED`: the caller must send. `REPLAY`: a request with the same body was completed with
     `response`. `CONFLICT`: the key was used with another body. `IN_FLIGHT`: another request holds
-    the key. `UNKNOWN`: the outcome of the request with this key is unknown.
+    the key. `UNKNOWN`: the outcome of the request with this key is unknown. `LIMITED`: the rate
+    limit refused the message, and the key is not reserved.
     """
 
     outcome: "ReservationOutcome"
     response: bytes = b""
     outbox_id: int | None = None
     """The item of the outbox that uses the key."""
+    wait_seconds: float = 0.0
+    """How long the message has to wait for the rate limit, if it is `RESERVED` or `LIMITED`."""
 
 
 class ReservationOutcome(StrEnum):
@@ -333,6 +338,7 @@ class ReservationOutcome(StrEnum):
     CONFLICT = "conflict"
     IN_FLIGHT = "in_flight"
     UNKNOWN = "unknown"
+    LIMITED = "limited"
 
 
 class StoreHealth(msgspec.Struct, frozen=True, kw_only=True):

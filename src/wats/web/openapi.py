@@ -45,6 +45,7 @@ _HEADERS: Final[Mapping[int, Json]] = {
     403: {"WWW-Authenticate": {"schema": {"type": "string"}}},
     405: {"Allow": {"schema": {"type": "string"}}},
     409: {"Retry-After": {"schema": {"type": "integer", "minimum": 1}}},
+    429: {"Retry-After": {"schema": {"type": "integer", "minimum": 1}}},
     503: {"Retry-After": {"schema": {"type": "string"}}},
 }
 

@@ -13,6 +13,7 @@ from wats.errors import StoreClosed, StoreUnavailable
 from wats.store import NO_SLOTS, Observe, OnReceived, Slots, Store
 from wats.store.group_commit import StoreRequest
 from wats.store.migrate import is_usable, load_migrations
+from wats.store.pacing import Demand, Pace
 from wats.store.postgres import deliveries as leases
 from wats.store.postgres import depths, messages, requests, upkeep
 from wats.store.postgres.admin_store import PostgresAdmin
@@ -254,9 +255,9 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
         return results
 
     @override
-    async def claim(self, consumer: str, limit: int) -> Claimed:
+    async def claim(self, consumer: str, limit: int, pace: Pace | None = None) -> Claimed:
         known = self._consumers.get(consumer) or Consumer(name=consumer)
-        claim = partial(leases.claim, consumer=known, limit=limit)
+        claim = partial(leases.claim, consumer=known, limit=limit, pace=pace)
         return await self._write(StoreOperation.CLAIM, claim)
 
     @override
@@ -297,6 +298,7 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
         request_hash: bytes,
         reserve_seconds: float,
         keep_seconds: float,
+        demand: Demand | None = None,
     ) -> Reservation:
         reserve = partial(
             requests.reserve,
@@ -305,8 +307,10 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
             request_hash=request_hash,
             reserve_seconds=reserve_seconds,
             keep_seconds=keep_seconds,
+            demand=demand,
         )
-        return await self._read(StoreOperation.RESERVE, reserve)
+        run = self._read if demand is None else self._write
+        return await run(StoreOperation.RESERVE, reserve)
 
     @override
     async def complete_request(

@@ -6,6 +6,8 @@ from typing import TypeVar
 
 import asyncpg
 
+from wats.store.pacing import SECOND_US, Pace
+from wats.store.postgres import pacing
 from wats.store.postgres.connection import Connection
 from wats.store.postgres.depths import DepthChanges
 from wats.store.postgres.rows import by_number, clean_or_none, numbers
@@ -177,14 +179,25 @@ WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
 _ENDS = frozenset({DeliveryState.DONE, DeliveryState.DEAD})
 
 
-async def claim(connection: Connection, consumer: Consumer, limit: int) -> Claimed:
-    """Lease due heads of *consumer*, the earliest due first."""
-    shares = await _shares(connection, consumer.name, limit)
+async def claim(
+    connection: Connection, consumer: Consumer, limit: int, pace: Pace | None = None
+) -> Claimed:
+    """Lease due heads of *consumer*, the earliest due first, if *pace* permits them."""
+    shares: Mapping[str, int] = (
+        await _shares(connection, consumer.name, limit)
+        if pace is None
+        else {pace.phone_number_id: limit}
+    )
     found: list[tuple[int, int, str, asyncpg.Record]] = []
     for number, share in shares.items():
         rows = await connection.fetch(_CLAIM, number, consumer.name, share)
         found += [(row["due_at"], row["id"], number, row) for row in rows]
     found.sort(key=lambda each: each[:3])
+    is_full, wait_us = len(found) == limit, 0
+    if pace is not None:
+        heads = [row for *_, row in found]
+        chosen, wait_us = await pacing.permitted(connection, consumer.name, pace, heads)
+        found = [each for each in found if each[3] in chosen]
     lease, changes = secrets.randbits(62), DepthChanges()
     lease_ms = round(consumer.lease_seconds * 1000)
     for number, group in by_number(found, lambda each: each[2]).items():
@@ -197,10 +210,10 @@ async def claim(connection: Connection, consumer: Consumer, limit: int) -> Claim
         pending = len(fresh) - retries
         changes.add(number, consumer.name, pending=-pending, retry=-retries, leased=len(fresh))
     await changes.write(connection)
-    more = len(found) == limit and bool(await _shares(connection, consumer.name, 1, peek=True))
-    return Claimed(
-        [_delivery(row, number, consumer.name, lease) for _, _, number, row in found], more
-    )
+    more = is_full and not wait_us
+    more = more and bool(await _shares(connection, consumer.name, 1, peek=True))
+    claimed = [_delivery(row, number, consumer.name, lease) for _, _, number, row in found]
+    return Claimed(claimed, more, wait_us / SECOND_US)
 
 
 async def _shares(

@@ -1,4 +1,4 @@
-"""The operations of a PostgreSQL store for the outbox."""
+"""The operations of a PostgreSQL store for the outbox and for pacing."""
 
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
@@ -8,7 +8,8 @@ from typing import TypeVar
 from typing_extensions import override
 
 from wats.store.outbox import NewSend, OutboxStore, SendResult, SendView
-from wats.store.postgres import outbox
+from wats.store.pacing import Demand, Pace, PacingStore, Penalty, Permit
+from wats.store.postgres import outbox, pacing
 from wats.store.postgres.connection import Connection
 from wats.store.postgres.receive import ArrivalWriter
 from wats.store.records import Reservation, Settled
@@ -17,8 +18,8 @@ from wats.telemetry.contract.values import StoreOperation
 R = TypeVar("R")
 
 
-class PostgresOutbox(OutboxStore):
-    """The operations for the outbox, by the reads and writes of `PostgresStore`."""
+class PostgresOutbox(OutboxStore, PacingStore):
+    """The operations for the outbox and its pace, by the reads and writes of `PostgresStore`."""
 
     _receiver: ArrivalWriter
 
@@ -37,6 +38,14 @@ class PostgresOutbox(OutboxStore):
     @abstractmethod
     def _notify(self) -> None:
         """Announce claimable deliveries to other processes."""
+
+    @override
+    async def pace(self, demand: Demand) -> Permit:
+        return await self._write(None, partial(pacing.pace, demand=demand))
+
+    @override
+    async def throttle(self, pace: Pace, penalty: Penalty) -> None:
+        await self._write(None, partial(pacing.throttle, pace=pace, penalty=penalty))
 
     @override
     async def enqueue(self, send: NewSend) -> Reservation:

@@ -1,5 +1,7 @@
 """Idempotency keys in SQL."""
 
+from wats.store.pacing import Demand
+from wats.store.postgres import pacing
 from wats.store.postgres.connection import Connection
 from wats.store.records import Reservation, ReservationOutcome
 
@@ -48,15 +50,18 @@ async def reserve(
     request_hash: bytes,
     reserve_seconds: float,
     keep_seconds: float,
+    demand: Demand | None = None,
 ) -> Reservation:
-    """Reserve the key if it is free; otherwise return its state.
+    """Reserve the key if it is free and the rate limits permit that; else return the reason.
 
     Each statement sees the latest commits of other processes, also inside a transaction.
     """
     times = round(reserve_seconds * 1000), round(keep_seconds * 1000)
     for _ in range(MAX_LOOKS):
         if await connection.fetchval(_RESERVE, scope, key_hash, request_hash, *times):
-            return Reservation(outcome=ReservationOutcome.RESERVED)
+            is_free = Reservation(outcome=ReservationOutcome.RESERVED)
+            key = scope, key_hash
+            return is_free if demand is None else await _paced(connection, *key, demand)
         row = await connection.fetchrow(_READ, scope, key_hash)
         if row is None:
             continue
@@ -70,6 +75,17 @@ async def reserve(
         response, outbox_id = row["response"] or b"", row["outbox_id"]
         return Reservation(outcome=outcome, response=response, outbox_id=outbox_id)
     return Reservation(outcome=ReservationOutcome.IN_FLIGHT)
+
+
+async def _paced(
+    connection: Connection, scope: str, key_hash: bytes, demand: Demand
+) -> Reservation:
+    permit = await pacing.pace(connection, demand)
+    outcome = ReservationOutcome.RESERVED
+    if not permit.is_granted:
+        outcome = ReservationOutcome.LIMITED
+        await fail(connection, scope, key_hash)
+    return Reservation(outcome=outcome, wait_seconds=permit.wait_seconds)
 
 
 async def complete(connection: Connection, scope: str, key_hash: bytes, response: bytes) -> None:

@@ -5,7 +5,7 @@ from typing import Final
 
 import asyncpg
 
-from wats.store.postgres import messages
+from wats.store.postgres import messages, pacing
 from wats.store.postgres.connection import Connection
 from wats.store.postgres.depths import DepthChanges
 from wats.store.postgres.rows import numbers
@@ -134,7 +134,7 @@ async def purge(connection: Connection, retention: Retention, now: int) -> int:
         for (consumer,) in dead:
             changes.add(number, consumer, dead=-1)
         count += len(dead)
-    for statement in (_OLD_REQUESTS, _OLD_ITEMS):
+    for statement in (_OLD_REQUESTS, _OLD_ITEMS, pacing.PURGE):
         count += _deleted(await connection.execute(statement, PURGE_ROWS))
     await changes.write(connection)
     return count

@@ -20,6 +20,7 @@ from wats.errors import StoreClosed, StoreError, StoreUnavailable
 from wats.store import NO_SLOTS, Observe, OnReceived, Slots, Store
 from wats.store.group_commit import Report, Undo
 from wats.store.migrate import is_usable, load_migrations
+from wats.store.pacing import Demand, Pace
 from wats.store.records import (
     ALL_MESSAGES,
     Arrival,
@@ -38,7 +39,16 @@ from wats.store.records import (
     StoreHealth,
 )
 from wats.store.sqlite import deliveries as delivery_rows
-from wats.store.sqlite import inbox, leader, message_index, messages, outbox, requests, statuses
+from wats.store.sqlite import (
+    inbox,
+    leader,
+    message_index,
+    messages,
+    outbox,
+    pacing,
+    requests,
+    statuses,
+)
 from wats.store.sqlite.admin_store import SQLiteAdmin
 from wats.store.sqlite.bell import Bell
 from wats.store.sqlite.checkpoint import LOCK_SECONDS, checkpoint
@@ -288,8 +298,12 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
         self._writer.join(_RECEIVE, inbox.receive, arrivals, on_received, slots, inbox.undo_receive)
 
     @override
-    async def claim(self, consumer: str, limit: int) -> Claimed:
-        claim = partial(delivery_rows.claim, name=consumer, limit=limit)
+    async def claim(self, consumer: str, limit: int, pace: Pace | None = None) -> Claimed:
+        claim: Callable[[Writer], Claimed] = (
+            partial(delivery_rows.claim, name=consumer, limit=limit)
+            if pace is None
+            else partial(pacing.claim, name=consumer, limit=limit, pace=pace)
+        )
         return await self._write(StoreOperation.CLAIM, claim, undo=delivery_rows.undo_claim)
 
     @override
@@ -323,6 +337,7 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
         request_hash: bytes,
         reserve_seconds: float,
         keep_seconds: float,
+        demand: Demand | None = None,
     ) -> Reservation:
         reserve = partial(
             requests.reserve,
@@ -330,6 +345,7 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
             request_hash=request_hash,
             reserve_seconds=reserve_seconds,
             keep_seconds=keep_seconds,
+            demand=demand,
         )
         undo = partial(requests.undo_reserve, key=(scope, key_hash))
         return await self._write(StoreOperation.RESERVE, reserve, undo=undo)
@@ -409,6 +425,7 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
                 + messages.purge_windows(writer, old_windows, messages_before)
                 + requests.purge(writer, PURGE_ROWS)
                 + outbox.purge(writer, PURGE_ROWS)
+                + pacing.purge(writer, PURGE_ROWS)
                 + message_index.merge(writer)
             )
 

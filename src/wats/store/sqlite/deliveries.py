@@ -273,28 +273,49 @@ def new_lease() -> int:
 
 def claim(writer: Writer, name: str, limit: int) -> Claimed:
     """Lease heads of the consumer *name*, the earliest due first."""
-    consumer, now, lease = writer.consumers[name], writer.clock(), new_lease()
+    rows = due(writer, name, limit)
+    return Claimed(lease(writer, name, rows[:limit]), len(rows) > limit)
+
+
+def due(writer: Writer, name: str, limit: int) -> Sequence[_Row]:
+    """Return heads of the consumer *name* that can be leased: *limit* and one more."""
+    rows: list[Any] = writer.execute(_DUE, (name, writer.clock(), limit + 1)).fetchall()
+    return rows
+
+
+def key_of(row: _Row) -> int:
+    """Return the ordering key of a row of `due`."""
+    ordering_key: int = row[3]
+    return ordering_key
+
+
+def was_leased(row: _Row) -> bool:
+    """Return whether the lease of a row of `due` has expired."""
+    return bool(row[5])
+
+
+def lease(writer: Writer, name: str, found: Sequence[_Row]) -> Sequence[Delivery]:
+    """Lease the rows *found* by `due`."""
+    consumer, now, number = writer.consumers[name], writer.clock(), new_lease()
     due_at = now + round(consumer.lease_seconds * 1000)
-    rows: list[Any] = writer.execute(_DUE, (name, now, limit + 1)).fetchall()
-    found, more = rows[:limit], len(rows) > limit
-    deliveries = [_claimed(name, row, lease) for row in found]
+    deliveries = [_claimed(name, row, number) for row in found]
     writer.executemany(
         _LEASE,
         [
-            (lease, due_at, each.attempt, each.attempt >= consumer.max_attempts, each.id)
+            (number, due_at, each.attempt, each.attempt >= consumer.max_attempts, each.id)
             for each in deliveries
         ],
     )
-    for _, _, _, _, attempts, was_leased, _, _ in found:
-        if not was_leased:
-            writer.count(name, unleased(attempts), -1)
+    for row in found:
+        if not was_leased(row):
+            writer.count(name, unleased(row[4]), -1)
             writer.count(name, DeliveryState.LEASED, 1)
-    return Claimed(deliveries, more)
+    return deliveries
 
 
 def _claimed(consumer: str, row: _Row, lease: int) -> Delivery:
-    id_, update_id, siblings, ordering_key, attempts, was_leased, is_final, payload = row
-    is_exhausted = bool(was_leased and is_final)
+    id_, update_id, siblings, ordering_key, attempts, is_leased, is_final, payload = row
+    is_exhausted = bool(is_leased and is_final)
     return Delivery(
         id=id_,
         update_id=update_id,

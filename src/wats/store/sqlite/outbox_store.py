@@ -1,4 +1,4 @@
-"""The operations of a SQLite store for the outbox."""
+"""The operations of a SQLite store for the outbox and for pacing."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -10,16 +10,17 @@ from typing_extensions import override
 
 from wats.store.group_commit import Undo
 from wats.store.outbox import NewSend, OutboxStore, SendResult, SendView
+from wats.store.pacing import Demand, Pace, PacingStore, Penalty, Permit
 from wats.store.records import Reservation, Settled
-from wats.store.sqlite import outbox
+from wats.store.sqlite import outbox, pacing
 from wats.store.sqlite.connection import Writer
 from wats.telemetry.contract.values import StoreOperation
 
 R = TypeVar("R")
 
 
-class SQLiteOutbox(OutboxStore):
-    """The operations for the outbox, by the reads and writes of `SQLiteStore`."""
+class SQLiteOutbox(OutboxStore, PacingStore):
+    """The operations for the outbox and its pace, by the reads and writes of `SQLiteStore`."""
 
     @abstractmethod
     async def _read(self, operation: StoreOperation | None, run: Callable[[Connection], R]) -> R:
@@ -34,6 +35,14 @@ class SQLiteOutbox(OutboxStore):
         undo: Undo | None = None,
     ) -> R:
         """Run *run* in a transaction of the thread that writes."""
+
+    @override
+    async def pace(self, demand: Demand) -> Permit:
+        return await self._write(None, partial(pacing.pace, demand=demand))
+
+    @override
+    async def throttle(self, pace: Pace, penalty: Penalty) -> None:
+        await self._write(None, partial(pacing.throttle, pace=pace, penalty=penalty))
 
     @override
     async def enqueue(self, send: NewSend) -> Reservation:

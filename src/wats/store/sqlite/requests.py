@@ -9,8 +9,9 @@ from typing import TypeAlias
 import msgspec
 from apsw import Connection
 
+from wats.store.pacing import Demand
 from wats.store.records import MessageRecord, Reservation, ReservationOutcome
-from wats.store.sqlite import messages
+from wats.store.sqlite import messages, pacing
 from wats.store.sqlite.connection import Writer, change
 
 _RESERVE = """
@@ -57,8 +58,9 @@ def reserve(
     request_hash: bytes,
     reserve_seconds: float,
     keep_seconds: float,
+    demand: Demand | None = None,
 ) -> Reservation:
-    """Reserve the key if it is free; otherwise return its state."""
+    """Reserve the key if it is free and the rate limits permit that; else return the reason."""
     now = writer.clock()
     values = {
         "scope": key[0],
@@ -69,7 +71,8 @@ def reserve(
         "now": now,
     }
     if change(writer, _RESERVE, [values]):
-        return Reservation(outcome=ReservationOutcome.RESERVED)
+        is_free = Reservation(outcome=ReservationOutcome.RESERVED)
+        return is_free if demand is None else _paced(writer, key, demand)
     owner_hash, state, held_until, response, outbox_id = writer.execute(_READ, values).get
     if owner_hash != request_hash:
         return Reservation(outcome=ReservationOutcome.CONFLICT)
@@ -79,6 +82,15 @@ def reserve(
     elif state == "reserved" and held_until > now:
         outcome = ReservationOutcome.IN_FLIGHT
     return Reservation(outcome=outcome, response=response or b"", outbox_id=outbox_id)
+
+
+def _paced(writer: Writer, key: Key, demand: Demand) -> Reservation:
+    permit = pacing.pace(writer, demand=demand)
+    outcome = ReservationOutcome.RESERVED
+    if not permit.is_granted:
+        outcome = ReservationOutcome.LIMITED
+        fail(writer, key=key)
+    return Reservation(outcome=outcome, wait_seconds=permit.wait_seconds)
 
 
 class Completion(msgspec.Struct, frozen=True):

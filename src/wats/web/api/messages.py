@@ -438,7 +438,7 @@ def routes(prefix: str) -> tuple[Route, ...]:
         body=TextMessage,
         parameters=(IDEMPOTENCY_KEY, ASYNC_PREFER),
         accepted=OutboxItem,
-        problems=(400, 409, 413, 501, 502, 503),
+        problems=(400, 409, 413, 429, 501, 502, 503),
     )
     any_type = Operation(
         Method.POST,
@@ -449,7 +449,7 @@ def routes(prefix: str) -> tuple[Route, ...]:
         body=GraphMessage,
         parameters=(IDEMPOTENCY_KEY, ASYNC_PREFER),
         accepted=OutboxItem,
-        problems=(400, 409, 413, 501, 502, 503),
+        problems=(400, 409, 413, 429, 501, 502, 503),
         schemas=schemas(),
     )
     listing = Operation(

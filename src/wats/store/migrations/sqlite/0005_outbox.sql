@@ -18,3 +18,14 @@ CREATE INDEX wats_outbox_expires ON wats_outbox (expires_at);
 
 -- The item that uses the key; NULL for a message that is sent while its client waits.
 ALTER TABLE wats_requests ADD COLUMN outbox_id INTEGER;
+
+-- The token buckets of the rate limits: that of each number (-1), and those of its recipients by the
+-- ordering key of the outbox, a digest of both numbers. A missing row is a full bucket.
+CREATE TABLE wats_pacing (
+    phone_number_id TEXT NOT NULL,
+    bucket INTEGER NOT NULL,
+    full_at INTEGER NOT NULL,         -- in microseconds
+    level INTEGER NOT NULL,           -- how often it was throttled
+    level_at INTEGER NOT NULL,        -- the end of the last pause, in microseconds
+    PRIMARY KEY (phone_number_id, bucket)
+) STRICT, WITHOUT ROWID;
