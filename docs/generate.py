@@ -56,6 +56,8 @@ HTTP_MEANINGS = {
     "consumer_not_found": "No handler with this name has ever been registered.",
     "delivery_not_found": "No outstanding delivery or dead letter has this id: it is done, or it "
     "was discarded.",
+    "rate_limited": "Meta's rate limit does not permit the message within a second. Nothing was "
+    "sent; retry after `Retry-After`, also with the same key.",
     "outbox_item_not_found": "No message in the outbox has this id, or its idempotency key has "
     "expired since it was sent.",
     "conversation_window_unavailable": "The store could not be read; retry.",

@@ -356,7 +356,7 @@ async def test_the_snapshots_of_operators(open_gateway, groups, has_store) -> No
     healthy = {
         "ok": True,
         "backend": "sqlite",
-        "currentVersion": 2,
+        "currentVersion": 5,
         "redactedLocation": "[REDACTED_SQLITE_DATABASE]",
     }
     absent = {

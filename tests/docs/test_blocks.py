@@ -84,7 +84,7 @@ OWNERS = [
         f"{OF_SUBSCRIBERS}receiver_that_is_shown_verifies_requests",
     ),
     Owner(
-        *("docs/outbox.md", "sh", "", Way.RUN),
+        *("docs/sending.md", "sh", "", Way.RUN),
         f"{OF_HTTP}a_message_is_sent_later_as_it_is_shown",
     ),
     Owner("", "nginx", "", Way.USED, OF_PROXIES),

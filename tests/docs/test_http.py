@@ -52,7 +52,7 @@ def test_the_file_that_is_shown_is_uploaded_each_time(reader: Reader) -> None:
 def test_a_message_is_sent_later_as_it_is_shown(reader: Reader) -> None:
     reader.start(SIMULATE)
 
-    said = [each.out for each in reader.succeed(PAGES["docs/outbox.md"])]
+    said = [each.out for each in reader.succeed(PAGES["docs/sending.md"])]
 
     assert any("202 Accepted" in out and "/api/outbox/" in out for out in said)
     assert "0 would be changed." in "".join(said)

@@ -22,7 +22,7 @@ from wats.outbound.accept import Accepted, Acceptor, Queued
 from wats.outbound.items import with_callback
 from wats.outbound.messages import Outgoing
 from wats.outbound.outbox import Outbox, retry_seconds
-from wats.outbound.pacing import Pacer, ordering_key
+from wats.outbound.pacing import Pacer
 from wats.outbound.transmit import Transmitter
 from wats.outbound.window import WindowGuard
 from wats.store.outbox import OUTCOME_UNKNOWN, SendState, SendView
@@ -338,11 +338,3 @@ def test_the_pause_before_a_retry_doubles_up_to_an_hour_and_obeys_meta() -> None
     assert retry_seconds(1, "999999", 0.0) == 3600.0
     assert retry_seconds(1, "Sun, 06 Nov 1994 08:49:37 GMT", 0.0) == 2.0
     assert retry_seconds(1, None, 1.0) == 2.4
-
-
-def test_the_ordering_key_is_that_of_the_pair_and_negative_for_a_group() -> None:
-    group = Outgoing(type="text", recipient=RECIPIENT, is_group=True)
-
-    assert ordering_key(NUMBER, TEXT) == ordering_key(NUMBER, TEXT) >= 0
-    assert ordering_key("1", TEXT) != ordering_key(NUMBER, TEXT)
-    assert ordering_key(NUMBER, group) < 0

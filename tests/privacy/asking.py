@@ -77,6 +77,8 @@ ADMIN_BODIES: Mapping[str, Any] = {
     "changeConsumer": {"paused": False},
     "retryDeadLetters": {"ids": ["1", "2"]},
     "discardDeliveries": {"ids": ["1", "2"]},
+    "retryOutboxItems": {"ids": ["1", "2"], "evenUnknown": True},
+    "discardOutboxItems": {"ids": ["1", "2"]},
     "erasePerson": {"user": "15550001111", "dryRun": False, "cursor": None},
 }
 

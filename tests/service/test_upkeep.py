@@ -47,9 +47,12 @@ class Shelf:
         return self.checkpoints.pop(0) if len(self.checkpoints) > 1 else self.checkpoints[0]
 
 
+GAUGES = "wats_inbox", "outbox_depth", "wats_outbox"
+
+
 def gauges(telemetry: Telemetry) -> dict[str, str]:
     lines = telemetry.render().body.decode().splitlines()
-    return dict(line.split(" ") for line in lines if "box_depth" in line or "oldest" in line)
+    return dict(line.split(" ") for line in lines if line.startswith(GAUGES))
 
 
 async def kept(

@@ -12,7 +12,7 @@ from wats.sends import callback_of
 _CALLBACK: Final = "biz_opaque_callback_data"
 
 
-class Item(msgspec.Struct, frozen=True, kw_only=True):
+class QueuedMessage(msgspec.Struct, frozen=True, kw_only=True):
     """A message in the outbox; *type* is first, so that lists find it without decoding the rest.
 
     Attributes:
@@ -46,13 +46,13 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
 
 _TYPE: Final = re.compile(rb'\{"type":"([a-z_]{1,40})"')
 
-_DECODER: Final = msgspec.json.Decoder(Item)
+_DECODER: Final = msgspec.json.Decoder(QueuedMessage)
 
 
 def encode_item(send: Transmission, message: Outgoing, *, queued_at: float, nonce: int) -> bytes:
     """Return the payload of the delivery of *send*."""
     return msgspec.json.encode(
-        Item(
+        QueuedMessage(
             type=message.type,
             queued_at=queued_at,
             phone_number_id=send.phone_number_id,
@@ -66,7 +66,7 @@ def encode_item(send: Transmission, message: Outgoing, *, queued_at: float, nonc
     )
 
 
-def decode_item(payload: bytes) -> Item:
+def decode_item(payload: bytes) -> QueuedMessage:
     """Return the item in the payload of a delivery.
 
     Raises:

@@ -27,7 +27,7 @@ from wats.graph.errors import Action, find_rule
 from wats.log import Log
 from wats.outbound import answers
 from wats.outbound.failures import OUTCOMES
-from wats.outbound.items import Item, decode_item
+from wats.outbound.items import QueuedMessage, decode_item
 from wats.outbound.pacing import Pacer, wanted_seconds
 from wats.outbound.transmit import Transmitter
 from wats.store import Store
@@ -173,7 +173,7 @@ class Outbox:
         if isinstance(error, Exception):  # not a cancelled task, which is logged when replaced
             self._store_failures.report("outbox", error.__cause__ or error)
 
-    def after(self, delivery: Delivery, item: Item, error: GraphError) -> Settlement:
+    def after(self, delivery: Delivery, item: QueuedMessage, error: GraphError) -> Settlement:
         """Return how the lease of *delivery* ends after *error*."""
         if error.may_have_happened:
             return Settlement(delivery, DeliveryState.DEAD, error=OUTCOME_UNKNOWN)
@@ -183,7 +183,7 @@ class Outbox:
         pause = retry_seconds(delivery.attempt, error.retry_after, self._jitter())
         return Settlement(delivery, DeliveryState.RETRY, pause, name)
 
-    def _may_retry(self, delivery: Delivery, item: Item, error: GraphError) -> bool:
+    def _may_retry(self, delivery: Delivery, item: QueuedMessage, error: GraphError) -> bool:
         rule = find_rule(error.diagnostics.meta_code, error.diagnostics.meta_subcode)
         is_once = rule is not None and rule.action is Action.RETRY_ONCE
         is_passing = error.diagnostics.retryable or getattr(error, "throttled", False)
@@ -272,6 +272,6 @@ class SendJob:
         self.result = SendResult(settlement=Settlement(self.delivery, state, error=error))
 
     def _report(self) -> None:
-        error = self.result.settlement.error
-        outcome = OUTCOMES[error == OUTCOME_UNKNOWN]
-        self._outbox.log({"event": "wats.outbox.dead", "errorName": error, "outcome": outcome})
+        name = self.result.settlement.error
+        outcome = OUTCOMES[name == OUTCOME_UNKNOWN]
+        self._outbox.log({"event": "wats.outbox.dead", "errorName": name, "outcome": outcome})
