@@ -252,6 +252,7 @@ def test_a_soak_compares_the_last_two_quarters(before: Size, last: Size, is_leve
     assert [each.is_level for each in verdicts] == [is_level] * len(TABLES)
 
 
+@pytest.mark.long
 def test_a_soak_reports_every_table() -> None:
     command = [sys.executable, "-m", "bench.soak", "--minutes", "0.05", "--rate", "40"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

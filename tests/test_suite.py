@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 MAP = (TESTS / "README.md").read_text("utf-8")
@@ -31,6 +33,7 @@ def test_commands_can_be_interrupted() -> None:
     assert subprocess.check_output(command, text=True) == "[]\n"
 
 
+@pytest.mark.long
 def test_commands_can_be_interrupted_when_the_tests_run_in_the_background() -> None:
     test = f"tests/{Path(__file__).name}::{test_commands_can_be_interrupted.__name__}"
     inner = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test]

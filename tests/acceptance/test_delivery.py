@@ -129,6 +129,7 @@ async def overload(
     return acknowledged
 
 
+@pytest.mark.long
 async def test_under_overload_at_most_one_slot_full_overtakes_the_oldest_waiting_update(
     database: Path,
 ) -> None:

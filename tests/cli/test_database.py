@@ -97,6 +97,7 @@ def test_a_url_with_a_password_is_refused_and_not_repeated(wats) -> None:
     assert "hunter2" not in result.out + result.err
 
 
+@pytest.mark.long
 def test_a_backup_of_a_running_service_is_restored_after_it_was_killed(wats) -> None:
     backup = str(wats.folder / "backup.db")
     config = ("--config", str(wats.config))

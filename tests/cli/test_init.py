@@ -41,6 +41,7 @@ def free_port() -> int:
         return port
 
 
+@pytest.mark.long
 def test_the_named_commands_run_a_gateway_that_replies_to_a_message(wats, empty) -> None:
     shown = wats.run("init").out
     ports = {"8787": str(free_port()), "9900": str(free_port())}

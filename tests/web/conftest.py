@@ -2,6 +2,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import unquote
@@ -186,6 +187,14 @@ def has_guard() -> bool:
     return False
 
 
+@cache
+def _document(*, has_groups: bool) -> Any:
+    """Return the document of a service; its address is not that of any service."""
+    profile = example_profile(groups=GroupsConfig(enabled=has_groups))
+    table = route_table(profile, groups_enabled=has_groups)
+    return json.loads(build_document(table, profile=profile, complete=True))
+
+
 @pytest.fixture
 async def service(
     graph: tuple[FakeGraph, str], tmp_path: Path, has_store: bool, has_groups: bool, has_guard: bool
@@ -197,9 +206,7 @@ async def service(
         messages=MessagesConfig(window_guard=has_guard),
     )
     store = SQLiteStore(str(tmp_path / "wats.db")) if has_store else None
-    table = route_table(profile, groups_enabled=has_groups)
-    document = json.loads(build_document(table, profile=profile, complete=True))
-    running = Service(document, fake, store)
+    running = Service(_document(has_groups=has_groups), fake, store)
     running.app = create_wats_service_app(
         profile=profile,
         secrets=example_secrets(),

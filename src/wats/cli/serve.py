@@ -49,7 +49,6 @@ from wats.process.sink_lifecycle import opened_sink
 from wats.process.supervisor import Seat, Supervisor
 from wats.references import sources_of
 from wats.service import WatsApp, create_wats_service_app
-from wats.simulator.sandbox import Sandbox, SandboxAccess
 from wats.store.open import IN_MEMORY, is_open_to_others, open_store
 from wats.store.sqlite.bell import Bell, bells_of
 from wats.telemetry.contract.values import LifecycleEvent
@@ -156,8 +155,9 @@ def serve(
         words = _words_of(context, without="reloads")
         if workers is None and not sandbox:
             words += ["--workers", "1"]
-        environ = SandboxAccess.reserved().as_environ() if sandbox else {}
-        _reload(words, environ, config_path, profile, env_file, handlers)
+        _reload(
+            words, _access_of_sandbox() if sandbox else {}, config_path, profile, env_file, handlers
+        )
         return
     capture_library_logs()
     forbid_core_files()
@@ -286,6 +286,13 @@ async def _serve_alone(profile: Profile, secrets: Secrets) -> None:
             await _run(app, listener, service, ready=partial(_announce, profile))
 
 
+def _access_of_sandbox() -> Mapping[str, str]:
+    """Return the environment of a sandbox that keeps its port and token when it restarts."""
+    from wats.simulator.sandbox import SandboxAccess
+
+    return SandboxAccess.reserved().as_environ()
+
+
 async def _serve_sandbox(
     base: Profile | None,
     host: str | None,
@@ -295,6 +302,8 @@ async def _serve_sandbox(
     print_routes: bool,
     show: bool,
 ) -> None:
+    from wats.simulator.sandbox import Sandbox  # imports a web framework, for the sandbox only
+
     log_updates, echoes = _is_on("WATS_LOG_WEBHOOK_EVENTS"), _is_on("WATS_ECHO_REPLY")
     made = Sandbox(
         base,

@@ -209,7 +209,7 @@ class Lookup:
         for known in (self.slots, self.histograms, self.attributes):
             known.clear()
         for block in filter(None, (self.block, self.histogram)):
-            block.places  # noqa: B018 - found once, and kept by the block
+            block.places  # noqa: B018 - made once, and kept by the block
 
     def recover(self, error: Exception, values: Values, number: float) -> None:
         """Find the slots of *values* and record again; or log *error* if they are known."""

@@ -193,13 +193,19 @@ def _body_schema(operation: Operation) -> Json:
 
 
 def _schemas(rows: Sequence[Route]) -> Json:
-    wanted = [ErrorEnvelope, *_body_types(rows)]
-    _, components = msgspec.json.schema_components(wanted, ref_template=_REFERENCE)
+    components = _components((ErrorEnvelope, *_body_types(rows)))
+    more = [operation.schemas for row in rows for operation in row.operations]
+    return components | {name: each[name] for each in more for name in each}
+
+
+@cache
+def _components(bodies: tuple[Any, ...]) -> Json:
+    """Return the schemas of *bodies* by name, with those that they refer to."""
+    _, components = msgspec.json.schema_components(bodies, ref_template=_REFERENCE)
     for schema in components.values():
         # Python before 3.13 keeps the indentation of a docstring.
         schema["description"] = inspect.cleandoc(schema["description"])
-    more = [operation.schemas for row in rows for operation in row.operations]
-    return dict(components) | {name: each[name] for each in more for name in each}
+    return dict(components)
 
 
 def _body_types(rows: Sequence[Route]) -> Iterator[Any]:

@@ -34,7 +34,8 @@ async def empty_database(url_of: Callable[[str], str]) -> AsyncIterator[str]:
 async def database(url_of: Callable[[str], str], template: str) -> AsyncIterator[str]:
     """The URL of a new database with the tables of wats."""
     name = f"test_{next(NUMBERS)}"
-    await execute(url_of("postgres"), f"CREATE DATABASE {name} TEMPLATE {template}")
+    create = f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY"
+    await execute(url_of("postgres"), create)
     yield url_of(name)
     await execute(url_of("postgres"), f"DROP DATABASE {name} WITH (FORCE)")
 

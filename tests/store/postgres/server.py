@@ -142,7 +142,7 @@ class Server:
     def make_database(self, template: str) -> str:
         """Make a database for one test; return its name."""
         name = f"wats_{next(NUMBERS)}"
-        create = f"CREATE DATABASE {name} TEMPLATE {template}"
+        create = f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY"
         asyncio.run(execute(self.url("postgres"), create))
         return name
 

@@ -185,7 +185,8 @@ def test_the_budget_is_the_number_of_lines_of_everything_that_can_be(subjects: S
 
 def test_an_unknown_value_is_looked_up_as_the_fallback():
     axes = [Axis(("a", "b"), "b"), Axis((1, 2), 1)]
-    places = Places(axes, {("a", 1): "a1", ("a", 2): "a2", ("b", 1): "b1", ("b", 2): "b2"})
+    items = {("a", 1): "a1", ("a", 2): "a2", ("b", 1): "b1", ("b", 2): "b2"}.items()
+    places = Places(axes, items)
 
     assert [places["a", 2], places["z", 2], places["a", 9], places[None, "x"]] == [
         "a2",

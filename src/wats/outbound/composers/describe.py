@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import cache
 
 from wats.outbound.composers import COMPOSERS
 from wats.outbound.composers.composer import Composer
@@ -9,6 +10,7 @@ from wats.outbound.composers.examples import example_of
 from wats.outbound.composers.values import Array, Json, Record, Value, inner
 
 
+@cache
 def schemas() -> dict[str, Json]:
     """Return the JSON schema of each composer, with an example, by the name of the schema."""
     return {

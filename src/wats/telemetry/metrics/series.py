@@ -4,11 +4,11 @@ All series are known when the service is made, so each has its slot from the sta
 look-up and one addition: no text is built, and only numbers are kept.
 """
 
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from operator import add
+from operator import add, getitem
 from typing import NamedTuple, TypeVar
 
 from wats.telemetry.contract.families import Family
@@ -27,12 +27,13 @@ class Axis(NamedTuple):
 
 
 class Places(dict[tuple[object, ...], T]):
-    """Data for every combination of label values; looked up by a tuple of values.
+    """Data for each possible series; looked up by a tuple of label values.
 
-    A value outside its closed list is looked up as the fallback, and not kept.
+    Any other combination is looked up as the possible series that differs in the fewest labels, by
+    their fallbacks, and not kept.
     """
 
-    def __init__(self, axes: Sequence[Axis], items: Mapping[tuple[object, ...], T]) -> None:
+    def __init__(self, axes: Sequence[Axis], items: Iterable[tuple[tuple[object, ...], T]]) -> None:
         super().__init__(items)
         self._axes: Sequence[tuple[Container[object], object]] = [
             (frozenset(axis.values), axis.other) for axis in axes
@@ -40,7 +41,12 @@ class Places(dict[tuple[object, ...], T]):
 
     def __missing__(self, values: tuple[object, ...]) -> T:
         pairs = zip(values, self._axes, strict=True)
-        return self[tuple(value if value in known else other for value, (known, other) in pairs)]
+        choices = [(value if value in known else other, other) for value, (known, other) in pairs]
+        for replaced in sorted(product((0, 1), repeat=len(choices)), key=sum):
+            series = tuple(map(getitem, choices, replaced))
+            if series in self:
+                return self[series]
+        return self[next(reversed(self))]
 
 
 @dataclass(frozen=True)
@@ -81,11 +87,7 @@ class Block:
     def places(self) -> Places[int]:
         """The first slot for a combination of label values, given in label order."""
         firsts = range(self.offset, self.end, self.width)
-        own = dict(zip(self.series, firsts, strict=True))
-        return Places(
-            self.axes,
-            {values: own[self._nearest(values, own)] for values in self._combinations()},
-        )
+        return Places(self.axes, zip(self.series, firsts, strict=True))
 
     @property
     def width(self) -> int:
@@ -104,15 +106,6 @@ class Block:
 
     def _combinations(self) -> Iterator[Values]:
         return product(*(label.values_of(self.subjects) for label in self.family.labels))
-
-    def _nearest(self, values: Values, possible: Mapping[Values, int]) -> Values:
-        """Return the possible series that differs from *values* in the fewest labels."""
-        if values in possible:
-            return values
-        others = (label.other for label in self.family.labels)
-        choices = product(*zip(values, others, strict=True))
-        nearest = sorted(choices, key=lambda series: sum(map(str.__ne__, series, values)))
-        return next((series for series in nearest if series in possible), self.series[-1])
 
 
 class Registry:
