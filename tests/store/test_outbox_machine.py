@@ -79,4 +79,4 @@ class LosesALateResult(SQLiteStore):
 )
 def test_the_model_finds_an_outbox_that_is_broken(broken: type[SQLiteStore]) -> None:
     with pytest.raises(BaseException):  # noqa: B017, PT011
-        hold(machine_of(broken), steps=5000, phases=(Phase.generate,))
+        hold(machine_of(broken), steps=20_000, phases=(Phase.generate,))

@@ -8,6 +8,7 @@ import pytest
 from wats.store import Store, receive
 from wats.store.admin import DeliveryFilter
 from wats.store.outbox import OUTCOME_UNKNOWN, NewSend, SendResult, SendState
+from wats.store.person import Person
 from wats.store.records import (
     OUTBOX,
     Arrival,
@@ -344,6 +345,23 @@ async def test_the_age_of_the_oldest_message_is_apart_from_that_of_updates(
     depth = await outbox.depth()
 
     assert (depth.outbox_seconds, depth.oldest_seconds) == (30, 10)
+
+
+async def test_a_person_is_erased_from_the_outbox(outbox: Store) -> None:
+    for number, to in enumerate(("15550001111", "15550002222", "15550001111")):
+        await outbox.enqueue(new_send(number, payload=b'{"to":"%b"}' % to.encode()))
+    await settle(outbox, (await claimed(outbox))[2], DeliveryState.DEAD, OUTCOME_UNKNOWN)
+    position, erased = None, 0
+    while True:
+        step = await outbox.erase(Person("15550001111"), ["1"], position=position, is_trial=False)
+        erased += step.deliveries + step.dead_letters
+        position = step.position
+        if position is None:
+            break
+
+    assert erased == 2
+    left = await outbox.list_deliveries(DeliveryFilter(consumer=OUTBOX), limit=10)
+    assert [each.head for each in left.items] == [b'{"to":"15550002222"}']
 
 
 async def test_a_paused_outbox_sends_nothing(outbox: Store) -> None:

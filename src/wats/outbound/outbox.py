@@ -109,6 +109,7 @@ class Outbox:
         self._store_failures = FailureLog("wats.store.error", log=log, now=now)
         self._interruptions = FailureLog("wats.dispatch.interrupted", log=log, now=now)
         self._worker: Worker[SendJob] | None = None
+        self._turn: asyncio.TimerHandle | None = None
 
     async def put(self, send: NewSend) -> Reservation:
         """Store *send*, unless its key is in use.
@@ -146,6 +147,8 @@ class Outbox:
 
     async def stop(self, drain_seconds: float) -> None:
         """Finish running calls for *drain_seconds*; other messages stay in the outbox."""
+        if self._turn is not None:
+            self._turn.cancel()
         if self._worker is not None:
             await self._worker.stop(drain_seconds)
             self._worker = None
@@ -153,10 +156,17 @@ class Outbox:
     async def _claim(self, limit: int) -> tuple[Sequence["SendJob"], bool]:
         expires = monotonic() + self.consumer.lease_seconds
         claimed = await self._store.claim(OUTBOX, limit, self._pace)
-        if claimed.wait_seconds and self._worker is not None:
-            loop = asyncio.get_running_loop()
-            loop.call_later(claimed.wait_seconds, self._worker.note_work, limit)
+        if claimed.wait_seconds:
+            self._claim_after(claimed.wait_seconds, limit)
         return [SendJob(self, each, expires) for each in claimed.deliveries], claimed.more
+
+    def _claim_after(self, seconds: float, limit: int) -> None:
+        """Claim again when the rate limit permits the next message."""
+        if self._turn is not None:
+            self._turn.cancel()
+        if self._worker is not None:
+            loop = asyncio.get_running_loop()
+            self._turn = loop.call_later(seconds, self._worker.note_work, limit)
 
     async def _settle(self, jobs: Sequence["SendJob"]) -> bool:
         settled = await self._store.settle_sends([job.result for job in jobs])

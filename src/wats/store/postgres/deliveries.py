@@ -197,7 +197,8 @@ async def claim(
     if pace is not None:
         heads = [row for *_, row in found]
         chosen, wait_us = await pacing.permitted(connection, consumer.name, pace, heads)
-        found = [each for each in found if each[3] in chosen]
+        permitted = {row["id"] for row in chosen}
+        found = [each for each in found if each[1] in permitted]
     lease, changes = secrets.randbits(62), DepthChanges()
     lease_ms = round(consumer.lease_seconds * 1000)
     for number, group in by_number(found, lambda each: each[2]).items():

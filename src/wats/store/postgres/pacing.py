@@ -120,7 +120,8 @@ async def permitted(
             chosen.append(head)
         else:
             postponed.append((head["id"], -(-(now + permit.wait_us) // 1000)))
-    await _write(connection, pace, buckets)
+    if chosen:
+        await _write(connection, pace, buckets)
     if postponed:
         ids_and_times = zip(*postponed, strict=True)
         await connection.execute(_POSTPONE, pace.phone_number_id, consumer, *ids_and_times)

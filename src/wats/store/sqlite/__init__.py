@@ -40,6 +40,7 @@ from wats.store.records import (
 )
 from wats.store.sqlite import deliveries as delivery_rows
 from wats.store.sqlite import (
+    depths,
     inbox,
     leader,
     message_index,
@@ -325,7 +326,7 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
     @override
     async def depth(self) -> InboxDepth:
         configured, now = self._configured, self._clock()
-        read = partial(delivery_rows.depth, configured=configured, now=now)
+        read = partial(depths.read, configured=configured, now=now)
         return await self._read(StoreOperation.DEPTH, read)
 
     @override

@@ -20,7 +20,8 @@ from wats.store.admin import (
 )
 from wats.store.records import OUTBOX, DeliveryState, Depth
 from wats.store.sqlite.connection import Writer, change
-from wats.store.sqlite.deliveries import oldest_seconds, promote, unleased
+from wats.store.sqlite.deliveries import promote, unleased
+from wats.store.sqlite.depths import oldest_seconds
 from wats.store.sqlite.message_index import numbers
 
 _CONSUMERS = """

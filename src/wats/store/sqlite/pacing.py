@@ -100,7 +100,8 @@ def claim(writer: Writer, *, name: str, limit: int, pace: Pace) -> Claimed:
         else:
             postponed.append((-(-(now + permit.wait_us) // 1000), row[0]))
     writer.executemany(_POSTPONE, postponed)
-    _write(writer, pace, buckets)
+    if chosen:
+        _write(writer, pace, buckets)
     leased = deliveries.lease(writer, name, chosen)
     more = not wait_us and (len(rows) > limit or bool(postponed))
     return Claimed(leased, more, wait_us / 1_000_000)
