@@ -373,8 +373,8 @@ def test_the_database_keeps_its_counters(gateway: Gateway) -> None:
 def test_messages_of_the_outbox_are_listed_shown_retried_and_discarded(gateway: Gateway) -> None:
     gateway.json("consumers", "pause", "outbox", "--yes")
     token = SECRETS["WATS_SERVICE_BEARER_TOKEN"]
-    for text in ("1", "2"):
-        body = json.dumps({"to": THEIRS, "text": text}).encode()
+    for recipient, text in ((THEIRS, "1"), (OTHER, "2")):
+        body = json.dumps({"to": recipient, "text": text}).encode()
         headers = {"Authorization": f"Bearer {token}", "Prefer": "respond-async"}
         request = Request(f"{gateway.url}/api/messages/text", body, headers)  # noqa: S310
         with urlopen(request) as answer:  # noqa: S310
