@@ -68,7 +68,7 @@ def make_checkout(folder: Path, *, tolerates: int) -> Path:
     shutil.copytree(Path(wats.__file__).parent, package, ignore=without_caches)
     (package / "version.py").write_text(f'__version__ = "{LATER_VERSION}"\n')
     for dialect, sql in ADDITIVE.items():
-        file = package / "store" / "migrations" / dialect / "0003_notes.sql"
+        file = package / "store" / "migrations" / dialect / "0099_notes.sql"
         file.write_text(f"-- tolerates: {tolerates}\n{sql}")
     return folder
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.outbound.conftest import FakeGraph, Make
-from wats.errors import GraphRefused, RateLimited, StoreUnavailable
+from wats.errors import GraphRefused, RateLimited
 from wats.outbound.accept import Accepted, Acceptor
 from wats.outbound.messages import Outgoing
 from wats.outbound.pacing import MemoryBuckets, Pacer, ordering_key, penalty_of
@@ -147,20 +147,21 @@ async def test_a_throttle_of_meta_pauses_all_later_messages(
     await send(acceptor, "2", key, patience_seconds=0.0)
 
 
-async def test_a_store_that_is_gone_is_reported_and_does_not_hide_the_refusal_of_meta(
+async def test_without_its_store_a_process_paces_alone_and_keeps_the_refusals_of_meta(
     make: Make, store: SQLiteStore, telemetry: Telemetry, fake_graph: FakeGraph
 ) -> None:
-    pacer = Pacer(store, 10, telemetry)
+    pacer = Pacer(store, 1, telemetry)
     await store.close()
-    with pytest.raises(StoreUnavailable):
-        await pacer.wait(pacer.demand_of(NUMBER, text_to("1"), 1.0))
+    await pacer.wait(pacer.demand_of(NUMBER, text_to("1"), 0.0))
+    with pytest.raises(RateLimited):
+        await pacer.wait(pacer.demand_of(NUMBER, text_to("2"), 0.0))
 
     fake_graph.status, fake_graph.body = 400, {"error": {"code": 130429, "message": "no"}}
     unpaced = acceptor_of(make, MemoryBuckets(), 0, telemetry)
     with pytest.raises(GraphRefused) as caught:
         await send(unpaced, "1")
     await pacer.note(NUMBER, text_to("1"), caught.value)
-    assert telemetry.errors.snapshot()["StoreClosed"] == 1
+    assert telemetry.errors.snapshot()["StoreClosed"] == 3
 
 
 def refusal(code: int | None, retry_after: str | None = None) -> GraphRefused:

@@ -14,7 +14,7 @@ from typing import Final
 
 from typing_extensions import override
 
-from wats.errors import GraphError, GraphRefused, RateLimited, StoreError, StoreUnavailable
+from wats.errors import GraphError, GraphRefused, RateLimited, StoreError
 from wats.outbound.messages import Outgoing
 from wats.privacy import fingerprint
 from wats.store.pacing import (
@@ -106,6 +106,7 @@ class Pacer:
         self._buckets = buckets
         self._throughput = throughput
         self._telemetry = telemetry
+        self._spare = MemoryBuckets()
 
     def pace_of(self, phone_number_id: str) -> Pace | None:
         """Return the limits of a number; `None` if it is not paced."""
@@ -125,16 +126,18 @@ class Pacer:
     async def wait(self, demand: Demand | None) -> None:
         """Return when it is the turn of a message without a key.
 
+        Without a key, a message is sent even if the store is gone; then each process paces alone.
+
         Raises:
             RateLimited: The wait would be too long.
-            StoreUnavailable: The buckets cannot be read.
         """
         if demand is None:
             return
         try:
             permit = await self._buckets.pace(demand)
         except StoreError as error:
-            raise StoreUnavailable from error
+            self._telemetry.errors.record(error)
+            permit = await self._spare.pace(demand)
         if not permit.is_granted:
             raise RateLimited(permit.wait_seconds)
         if permit.wait_us:

@@ -39,10 +39,12 @@ async def value(url: str, query: str) -> Any:
         await connection.close()
 
 
-def test_the_package_has_migrations_numbered_from_one() -> None:
+def test_the_package_has_migrations_with_increasing_numbers() -> None:
     migrations = load_migrations("postgres")
 
-    assert [each.version for each in migrations] == list(range(1, len(migrations) + 1))
+    versions = [each.version for each in migrations]
+    assert versions[:2] == [1, 2]
+    assert versions == sorted(set(versions))
 
 
 async def test_missing_migrations_are_applied_in_order_and_recorded(empty_database: str) -> None:
