@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from http import HTTPStatus
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ import yaml
 
 from wats import errors
 from wats.cli import main
+from wats.clock import EPOCH
 from wats.config import markdown_table
 from wats.faults import Fault
 from wats.graph.errors import PERMISSION_CODES, RULES
 from wats.inbound import content
-from wats.inbound.normalize import FIELDS
+from wats.inbound.describe import describe_classes, describe_updates
+from wats.inbound.normalize import FIELDS, normalize
 from wats.inspection import meta
 from wats.inspection.checklist import ITEMS
 from wats.inspection.setup import PROMISES
@@ -46,6 +49,7 @@ from wats.web.table import route_table
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/wats"
 TOPICS = SOURCE / "cli/topics.json"
+CORPUS = ROOT / "tests/corpus/webhooks.jsonl"
 PAGES = (ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md")))
 
 _BLOCK = re.compile(
@@ -438,6 +442,14 @@ def contents() -> str:
     return _table(("Type", "Content", "Fields"), rows)
 
 
+def updates() -> str:
+    """Return an example of every content of updates, from the webhooks of the tests."""
+    rows = map(json.loads, CORPUS.read_text("utf-8").splitlines())
+    bodies = [row["body"] for row in rows if row["source"] not in ("malformed", "synthetic")]
+    found = [normalize(body, received_at=EPOCH).updates for body in bodies]
+    return describe_updates(chain.from_iterable(found), KIND_MEANINGS)
+
+
 def states() -> str:
     """Return the state machine of a delivery."""
     rows = [
@@ -525,6 +537,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "attributes": attributes,
     "buckets": buckets,
     "checklist": checklist,
+    "classes": describe_classes,
     "commands": commands,
     "composers": composers,
     "contents": contents,
@@ -545,6 +558,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "start-codes": start_codes,
     "states": states,
     "send-states": send_states,
+    "updates": updates,
 }
 """The generator of each block, by name."""
 

@@ -158,7 +158,7 @@ def lay_out(folder: Path) -> set[str]:
     Examples are written to the files that their first lines name; the secrets are those for tests.
     """
     names = set()
-    for page in ("README.md", "docs/handlers.md", "docs/telemetry.md"):
+    for page in ("README.md", "docs/handlers.md", "docs/telemetry.md", "docs/updates.md"):
         for block in blocks(page, "python"):
             name = re.match(r"# (\w+)\.py\n", block)
             assert name is not None, "The first line of an example names its file."

@@ -5,6 +5,7 @@ import re
 import shlex
 import sys
 from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from tests.pages import (
     load,
     spans,
 )
-from wats import create_wats_service_app, open_store
+from wats import Update, UpdateKind, create_wats_service_app, open_store
 from wats.config import config_keys, parse_config
 from wats.privacy import Secret
 from wats.simulator import Simulator, SimulatorSettings
@@ -267,7 +268,7 @@ async def replied(meta: Simulator, *wanted: object) -> None:
 
 @pytest.mark.long  # it runs mypy
 async def test_the_handlers_of_the_documentation_have_valid_types(examples: Path) -> None:
-    names = ("orders", "gateway", "shop", "triage", "replies", "notify")
+    names = ("orders", "gateway", "shop", "triage", "replies", "notify", "support", "watch")
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "mypy", "--strict", "--cache-dir", "cache"),
         *(f"{name}.py" for name in names),
@@ -316,6 +317,43 @@ async def test_a_handler_replies_as_it_is_shown(examples: Path, meta: Simulator)
     types = sorted(str(message.payload["type"]) for message in meta.accepted)
     assert types == ["image", "template", "template", "text", "text"]
     assert meta.counts.read_marks == 1
+
+
+async def test_a_handler_selects_updates_as_it_is_shown(
+    examples: Path, meta: Simulator, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = create_wats_service_app(
+        profile=example_profile(graph_url=meta.url),
+        secrets=example_secrets(),
+        persistence=open_store("sqlite:///:memory:"),
+    )
+    load(examples / "support.py").register(app)
+
+    async with serving(app) as url:
+        await post_webhook(url + "/webhooks/whatsapp")
+        await replied(meta, "We got: Hi")
+
+    assert "2 characters" in capsys.readouterr().out
+
+
+async def test_a_handler_reads_the_content_of_an_update_as_it_is_shown(
+    examples: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = {"event": "PAUSED", "message_template_name": "order_ready"}
+    noon = datetime(2026, 11, 22, 12, tzinfo=UTC)
+    update = Update(
+        key="0" * 32,
+        kind=UpdateKind.TEMPLATE,
+        field="message_template_status_update",
+        waba_id="1",
+        occurred_at=noon,
+        received_at=noon,
+        raw=raw,
+    )
+
+    await load(examples / "watch.py").on_update(update)
+
+    assert capsys.readouterr().out == "template: order_ready\n"
 
 
 async def test_a_handler_is_tested_with_an_update_as_it_is_shown(examples: Path) -> None:

@@ -127,3 +127,13 @@ def test_an_import_of_the_otel_sink_names_the_command_too() -> None:
         "ModuleNotFoundError: No module named 'opentelemetry'",
         "Run: pip install 'wats[otel]'",
     ]
+
+
+def test_an_import_of_the_adapter_of_pywa_names_the_command_too() -> None:
+    result = run_without("pywa", code="import wats.adapters.pywa")
+
+    assert result.code == 1
+    assert result.err.splitlines()[-2:] == [
+        "ModuleNotFoundError: No module named 'pywa'",
+        "Run: pip install 'wats[pywa]'",
+    ]

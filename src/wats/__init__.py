@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from wats import content
     from wats.config import Profile, Secrets, load_config
     from wats.errors import ConfigError, GraphError, StoreError, WatsError
+    from wats.inbound.events import Status
     from wats.inbound.handlers import Handler, RetryLater
     from wats.inbound.message_types import Message, Sender
-    from wats.inbound.updates import Status, Update
+    from wats.inbound.updates import Update
     from wats.privacy import Secret
     from wats.sends import Sent
     from wats.service import WatsApp, create_wats_service_app
@@ -89,7 +90,7 @@ _MODULES = {
     "Sent": "wats.sends",
     "Span": "wats.telemetry",
     "SpanContext": "wats.telemetry",
-    "Status": "wats.inbound.updates",
+    "Status": "wats.inbound.events",
     "Store": "wats.store",
     "StoreError": "wats.errors",
     "TelemetrySink": "wats.telemetry",

@@ -7,6 +7,7 @@ EXTRAS: Final[Mapping[str, str]] = {
     "asyncpg": "postgres",
     "opentelemetry": "otel",
     "prometheus_client": "inspect",
+    "pywa": "pywa",
     "rich": "inspect",
 }
 """The extra of each optional package, as in `pyproject.toml`."""

@@ -152,6 +152,8 @@ class RecordedReply(NamedTuple):
 class _ReplyRecorder:
     """An outlet that records replies, and sends none."""
 
+    name = "recorded"
+
     def __init__(self) -> None:
         self.replies: list[RecordedReply] = []
 

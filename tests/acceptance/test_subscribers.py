@@ -208,7 +208,7 @@ async def test_an_unmodified_application_of_pywa_runs_behind_wats(
 
     text, customer, metadata = received[0]
     assert (text, customer) == ("Hello from the fake corpus", "15550002222")
-    assert metadata.display_phone_number == "15551112222"
+    assert metadata.display_phone_number == "15550001111"
 
 
 @pytest.mark.long

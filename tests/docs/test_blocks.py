@@ -171,6 +171,7 @@ OWNERS = [
             "shop.py": f"{DOCS}a_handler_is_tested_with_an_update_as_it_is_shown",
             "test_shop.py": f"{DOCS}a_handler_is_tested_with_an_update_as_it_is_shown",
             "test_round_trip.py": f"{DOCS}a_handler_is_tested_with_a_fake_meta_as_it_is_shown",
+            "support.py": f"{DOCS}a_handler_selects_updates_as_it_is_shown",
             "triage.py": f"{DOCS}a_handler_replies_as_it_is_shown",
             "replies.py": f"{DOCS}a_handler_replies_as_it_is_shown",
             "notify.py": f"{DOCS}a_handler_replies_as_it_is_shown",
@@ -178,6 +179,19 @@ OWNERS = [
             "test_a_handler_passes_its_trace_on_as_it_is_shown",
             "website.py": f"{DOCS}the_gateway_can_be_mounted_as_it_is_shown",
         }.items()
+    ),
+    Owner(
+        *("docs/libraries.md", "python", "bot.py", Way.USED),
+        "docs/test_libraries.py::test_the_client_of_pywa_that_is_shown_replies_through_wats",
+    ),
+    Owner(
+        *("docs/libraries.md", "js", "", Way.USED),
+        "acceptance/test_libraries.py::"
+        "test_unmodified_applications_of_three_libraries_reply_through_one_gateway",
+    ),
+    Owner(
+        *("docs/updates.md", "python", "watch.py", Way.USED),
+        f"{DOCS}a_handler_reads_the_content_of_an_update_as_it_is_shown",
     ),
     Owner(OPERATING, "sh", "Tokens", Way.RUN, OF_TOKENS),
     Owner(OPERATING, "yaml", "Tokens", Way.USED, OF_TOKENS),

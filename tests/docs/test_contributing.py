@@ -26,6 +26,7 @@ def test_stale_generated_files_are_renewed_by_the_commands_that_are_shown(tmp_pa
     reader = Reader(tmp_path)
     for name in FOLDERS:
         shutil.copytree(ROOT / name, reader.folder / name)
+    shutil.copytree(ROOT / "tests/corpus", reader.folder / "tests/corpus")
     shutil.copy(ROOT / "ARCHITECTURE.md", reader.folder)
     shutil.copy(ROOT / "pyproject.toml", reader.folder)
     before = files_in(reader.folder)

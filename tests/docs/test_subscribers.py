@@ -32,6 +32,7 @@ def example() -> Update:
         field=shown["field"],
         waba_id=shown["wabaId"],
         phone_number_id=shown["phoneNumberId"],
+        display_phone_number=shown["displayPhoneNumber"],
         conversation=shown["conversation"],
         occurred_at=datetime(2026, 11, 22, 12, tzinfo=UTC),
         received_at=datetime(2026, 11, 22, 12, 0, 1, tzinfo=UTC),

@@ -70,7 +70,7 @@ class Inbox:
             phone_number_id=None,
             ordering_key=ordering_key_of(update),
             payload=payload or updates.encode(update),
-            consumers=self.handlers.consumers(update.kind),
+            consumers=self.handlers.consumers(update),
         )
         await self.store.register([Consumer(name=name) for name in self.handlers.names])
         (received,) = await receive(self.store, [arrival])

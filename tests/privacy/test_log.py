@@ -182,6 +182,7 @@ def test_a_running_service_writes_no_other_output() -> None:
             written |= {(name, text) for text in texts}
 
     assert written == {
+        ("adapters/pywa.py", "logging.getLogger"),  # it reads the records of pywa
         ("cli/serve.py", "click.echo"),  # the routes, before the first request
         ("process/library_logging.py", "logging.getLogger"),
     }

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from wats.content import AccountAlert, AccountUpdate, Text
 from wats.errors import ConfigError, StoreClosed, StoreUnavailable
 from wats.service import create_wats_service_app
 from wats.store.records import Consumer
@@ -159,6 +160,32 @@ async def test_an_update_is_handled_by_the_handlers_of_its_kind(tmp_path) -> Non
     assert {await handled.get(), await handled.get()} == {"account account", "all"}
     await app.stop()
     assert handled.empty()
+
+
+async def test_an_update_is_handled_by_the_handlers_of_its_content() -> None:
+    app = make()
+    seen: list[str] = []
+
+    @app.on("account", content=AccountAlert)
+    async def of_alerts(update: Any) -> None:
+        seen.append("alert")
+
+    @app.on(content=(AccountUpdate, Text), where=lambda update: update.waba_id != "")
+    async def of_accounts(update: Any) -> None:
+        seen.append(type(update.content).__name__)
+
+    await app.start()
+    await webhook(app)
+    await app.stop()
+
+    assert seen == ["AccountUpdate"]
+
+
+def test_a_typo_in_a_filter_is_refused_when_the_handler_is_added() -> None:
+    async def handler(update: Any) -> None: ...
+
+    with pytest.raises(ConfigError, match="Text is the content of no update"):
+        make().on("status", content=Text)(handler)
 
 
 async def test_without_a_store_handlers_run_before_the_response() -> None:

@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from wats.clock import utc_now
@@ -28,3 +29,17 @@ def test_a_webhook_with_one_message_is_unchanged() -> None:
     (update,) = normalize(body, received_at=NOW).updates
 
     assert json.loads(encode_envelope(update, NUMBER)) == body
+
+
+def test_the_number_of_the_webhook_takes_precedence_over_the_configured_one() -> None:
+    body = next(row["body"] for row in ROWS if row["name"] == "message_text")
+    (update,) = normalize(body, received_at=NOW).updates
+    older = msgspec.structs.replace(update, display_phone_number=None)
+
+    shown = [
+        json.loads(encode_envelope(each, "15559999999"))["entry"][0]["changes"][0]["value"]
+        for each in (update, older)
+    ]
+
+    numbers = [each["metadata"]["display_phone_number"] for each in shown]
+    assert numbers == [NUMBER, "15559999999"]

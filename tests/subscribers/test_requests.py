@@ -30,6 +30,7 @@ def test_the_library_of_standard_webhooks_accepts_the_signature(updates: Iterato
         "field",
         "wabaId",
         "phoneNumberId",
+        "displayPhoneNumber",
         "conversation",
         "occurredAt",
         "receivedAt",

@@ -26,7 +26,19 @@ from wats import (
     load_config,
     open_store,
 )
-from wats.content import ButtonReply, Interactive, Location, Media, Reaction, Text
+from wats.content import (
+    AccountUpdate,
+    AnyContent,
+    ButtonReply,
+    Customer,
+    FlowEvent,
+    Interactive,
+    Location,
+    Media,
+    NumberQuality,
+    Reaction,
+    Text,
+)
 from wats.inbound.message_types import AnyMessage, InboundText
 from wats.telemetry.otel import from_environment
 
@@ -46,6 +58,8 @@ async def on_update(update: Update) -> None:
     assert_type(update.kind, UpdateKind)
     assert_type(update.message, AnyMessage | None)
     assert_type(update.status, Status | None)
+    assert_type(update.content, AnyContent | None)
+    assert_type(update.customer, Customer | None)
     if update.message is not None and isinstance(update.message.content, content.Text):
         assert_type(update.message.content.body, str)
 
@@ -108,3 +122,37 @@ def build() -> WatsApp:
 
     assert_type(wats.__version__, str)
     return app
+
+
+def select(app: WatsApp) -> None:
+    @app.on("message", content=Text, where=lambda update: update.content.body == "stop")
+    async def on_text(update: Update[Text]) -> None:
+        assert_type(update.content, Text)
+        assert_type(update.content.body, str)
+
+    @app.on(content=(Text, Location))
+    async def on_either(update: Update[Text | Location]) -> None:
+        match update.content:
+            case Text(body=body):
+                assert_type(body, str)
+            case Location(latitude=latitude):
+                assert_type(latitude, float | None)
+            case _:
+                assert_never(update.content)
+
+    @app.on(content=(AccountUpdate, NumberQuality, FlowEvent))
+    async def on_account(update: Update[AccountUpdate | NumberQuality | FlowEvent]) -> None:
+        assert_type(update.content.event, str | None)
+
+
+def select_more(app: WatsApp) -> None:
+    @app.on("message", content=(Text, Media))
+    async def on_any(update: Update) -> None:
+        if isinstance(update.content, Media):
+            assert_type(update.content, Media)
+
+    @app.on(content=Text)  # type: ignore[arg-type]
+    async def on_another(update: Update[Media]) -> None: ...
+
+    app.on(content="text")  # type: ignore[call-overload]
+    app.on(content=Text, where=lambda update: update.content.latitude == 0)  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from time import perf_counter
 from typing import Final, TypeAlias
 
@@ -12,6 +12,8 @@ from typing_extensions import override
 
 from wats.errors import ConfigError, ConfigIssue, NoHandlerCall
 from wats.inbound.failures import HandlerFailures, function_of
+from wats.inbound.filters import Predicate, UpdateFilter, kinds_of
+from wats.inbound.parts import Part
 from wats.inbound.replies import OUTLET, Content
 from wats.inbound.updates import Update
 from wats.inbound.watchdog import Call, Watchdog
@@ -63,6 +65,9 @@ async def refuse_reply(_: Reply) -> Sent:
 
 _NOT_ASYNC = "it must be an async function, or an object whose __call__ is one."
 _NO_PARAMETER = "it must accept one argument, the update."
+_NAME_RESERVED = "this name is reserved for the messages that are sent later."
+_TOO_LATE = "add handlers before the service starts."
+_NAME_TAKEN = "another handler has this name; name one explicitly."
 
 
 class Handlers:
@@ -71,6 +76,7 @@ class Handlers:
     def __init__(self) -> None:
         self._handlers: dict[str, tuple[Handler, int]] = {}
         self._concurrency: dict[str, int | None] = {}
+        self._filters: dict[str, UpdateFilter] = {}
         self._consumers: dict[UpdateKind, tuple[str, ...]] = dict.fromkeys(UpdateKind, ())
         self._frozen = False
 
@@ -86,43 +92,67 @@ class Handlers:
         name: str | None = None,
         *,
         concurrency: int | None = None,
+        content: Collection[type[Part]] = (),
+        where: Predicate | None = None,
     ) -> None:
         """Add *handler* for updates of *kinds*, by default of all kinds.
 
-        It has at most *concurrency* concurrent calls, by default as many as the config permits.
+        It has at most *concurrency* concurrent calls, by default as many as the config permits. It
+        gets only updates with a content of one of the classes *content*, if any, and for which
+        *where* returns true.
 
         The name, by default `module:qualified_name`, is stored with every delivery of the handler,
         so rename a handler only when its inbox is empty.
 
         Raises:
-            ConfigError: The name is taken or reserved, the service has started, or *handler* is not
-                an async callable of one argument: a plain function would block every other handler.
+            ConfigError: The name is taken or reserved, the service has started, the filter can
+                match no update, or *handler* is not an async callable of one argument: a plain
+                function would block every other handler.
         """
         if inspect.isclass(handler) or not callable(handler):
             raise _refusal(name or type(handler).__name__, _NOT_ASYNC)
         name = name if name is not None else _name_of(handler)
-        if not _is_async(handler):
-            raise _refusal(name, _NOT_ASYNC)
-        if not _accepts_update(handler):
-            raise _refusal(name, _NO_PARAMETER)
-        if self._frozen:
-            raise _refusal(name, "add handlers before the service starts.")
-        if name == OUTBOX:
-            raise _refusal(name, "this name is reserved for the messages that are sent later.")
-        if name in self._handlers:
-            raise _refusal(name, "another handler has this name; name one explicitly.")
+        if reason := self._reason_against(handler, name):
+            raise _refusal(name, reason)
+        try:
+            accepted = UpdateFilter.checked(content, where)
+            wanted = kinds_of(set(kinds), accepted.contents)
+        except ValueError as error:
+            raise _refusal(name, str(error)) from None
+        if accepted.selects:
+            self._filters[name] = accepted
+            handler = accepted.guard(handler)
         self._handlers[name] = handler, len(self._handlers)
         self._concurrency[name] = concurrency
-        for kind in set(kinds):
+        for kind in wanted:
             self._consumers[kind] += (name,)
+
+    def _reason_against(self, handler: Handler, name: str) -> str | None:
+        """Return why *handler* cannot be added, if so."""
+        if not _is_async(handler):
+            return _NOT_ASYNC
+        if not _accepts_update(handler):
+            return _NO_PARAMETER
+        if self._frozen:
+            return _TOO_LATE
+        if name == OUTBOX:
+            return _NAME_RESERVED
+        return _NAME_TAKEN if name in self._handlers else None
 
     def freeze(self) -> None:
         """Refuse further handlers."""
         self._frozen = True
 
-    def consumers(self, kind: UpdateKind) -> tuple[str, ...]:
-        """Return the names of the handlers that get updates of *kind*."""
-        return self._consumers[kind]
+    def consumers(self, update: Update) -> tuple[str, ...]:
+        """Return the names of the handlers that get *update*."""
+        names = self._consumers[update.kind]
+        if not self._filters:
+            return names
+        return tuple(name for name in names if self._selects(name, update))
+
+    def _selects(self, name: str, update: Update) -> bool:
+        accepted = self._filters.get(name)
+        return accepted is None or accepted.may_match(update)
 
     def concurrency(self, name: str) -> int | None:
         """Return the number of concurrent calls of the handler *name*, if it has one of its own."""

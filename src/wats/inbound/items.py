@@ -66,12 +66,14 @@ class Change(msgspec.Struct, kw_only=True):
     Attributes:
         path: The position of their value in its change.
         number: The id of their business number, if they have one.
+        display_number: The same number as Meta writes it, if known.
         contacts: Meta's data about customers, unchecked.
     """
 
     path: str
     field: str
     number: str | None
+    display_number: str | None
     waba_id: str
     entry_seconds: int | None
     received_at: datetime
@@ -139,6 +141,7 @@ class Change(msgspec.Struct, kw_only=True):
             received_at=self.received_at,
             contact=contact,
             raw=item,
+            display_phone_number=self.display_number,
         )
 
 
@@ -316,12 +319,13 @@ def is_short(value: object) -> bool:
     return len(_CANONICAL.encode(value)) <= _LONGEST_COPY
 
 
-def number_of(value: Item) -> str | None:
-    """Return the id of the business number of *value*, from the member that its field uses."""
+def numbers_of(value: Item) -> tuple[str | None, str | None]:
+    """Return the id of the business number of *value*, and the number as Meta writes it."""
     for name in _NUMBER_HOLDERS:
         if isinstance(holder := value.get(name), dict):
-            return identifier(holder.get("phone_number_id"))
-    return None
+            number, display = holder.get("phone_number_id"), holder.get("display_phone_number")
+            return identifier(number), identifier(display)
+    return None, None
 
 
 def _person(item: Item, users: _Names, phones: _Names) -> tuple[str | None, str | None]:

@@ -21,7 +21,6 @@ from wats.inbound.content import (
     Location,
     Media,
     Order,
-    Part,
     PlatformError,
     Reaction,
     Referral,
@@ -30,6 +29,7 @@ from wats.inbound.content import (
     Text,
     Unsupported,
 )
+from wats.inbound.parts import Part
 
 
 class Sender(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from wats.inbound.items import (
     Item,
     SkipReason,
     is_short,
-    number_of,
+    numbers_of,
     read_call,
     read_call_status,
     read_copy,
@@ -281,10 +281,12 @@ class _EnvelopeWalk:
         if field is _UNKNOWN and not is_safe_id(name):
             name = UpdateKind.UNKNOWN.value
         for part, inner in _unwrapped(value, field.wrapper):
+            number, display_number = numbers_of(inner)
             about = Change(
                 path=part,
                 field=name,
-                number=number_of(inner),
+                number=number,
+                display_number=display_number,
                 waba_id=waba_id,
                 entry_seconds=seconds,
                 received_at=self._received_at,

@@ -152,7 +152,7 @@ class Receiver:
         on_receipt(Receipt(received, new, skipped), None)
 
     def _arrival(self, update: Update) -> Arrival:
-        consumers = self._handlers.consumers(update.kind)
+        consumers = self._handlers.consumers(update)
         records = projection.records(update)
         return Arrival(
             key=bytes.fromhex(update.key),
@@ -172,7 +172,7 @@ class Receiver:
     def begin(self, update: Update) -> tuple[str, ...]:
         """Report *update*, which is not stored, as new, and return the names of its handlers."""
         self.news.report(update, projection.status_record(update))
-        return self._handlers.consumers(update.kind)
+        return self._handlers.consumers(update)
 
 
 class _Storing:

@@ -18,7 +18,13 @@ Content: TypeAlias = Mapping[str, object]
 
 
 class Outlet(Protocol):
-    """Sends the messages of one call of a handler."""
+    """Sends the messages of one call of a handler.
+
+    Attributes:
+        name: The name of the handler.
+    """
+
+    name: str
 
     async def reply(
         self, message: Content, *, update_key: str, phone_number_id: str | None, name: str | None

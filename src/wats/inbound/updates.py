@@ -3,27 +3,16 @@
 import re
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Generic, cast
 
 import msgspec
+from typing_extensions import TypeVar
 
 from wats.errors import NoMessage
 from wats.ids import MAX_ID_LENGTH, is_safe_id
 from wats.inbound import replies
-from wats.inbound.content import (
-    Context,
-    Conversation,
-    Identity,
-    Moment,
-    Part,
-    Payment,
-    PlatformError,
-    Pricing,
-    Referral,
-    read,
-    read_all,
-    read_content,
-)
+from wats.inbound.content import Context, Identity, PlatformError, Referral, read_content
+from wats.inbound.events import Customer, Status
 from wats.inbound.message_types import (
     MESSAGE_CLASSES,
     AnyMessage,
@@ -32,32 +21,13 @@ from wats.inbound.message_types import (
     MessageHeader,
     Sender,
 )
+from wats.inbound.parts import Part, read, read_all
+from wats.inbound.typed import AnyContent, read_typed
 from wats.sends import Sent
 from wats.telemetry.contract.values import UpdateKind
 
 _TOO_LONG = 10**32
 """The first number that is longer than any identifier of Meta's."""
-
-
-class Status(Part, frozen=True):
-    """The status of a sent message, or of its payment."""
-
-    id: str | None = None
-    status: str | None = None
-    timestamp: Moment | None = None
-    type: str | None = None
-    recipient_id: str | None = None
-    recipient_type: str | None = None
-    recipient_user_id: str | None = None
-    recipient_parent_user_id: str | None = None
-    recipient_participant_id: str | None = None
-    recipient_participant_user_id: str | None = None
-    conversation: Conversation | None = None
-    pricing: Pricing | None = None
-    errors: tuple[PlatformError, ...] = ()
-    message_status: str | None = None
-    biz_opaque_callback_data: str | None = None
-    payment: Payment | None = None
 
 
 class MessageHead(msgspec.Struct, frozen=True, gc=False):
@@ -101,8 +71,11 @@ class _Headed:
         return getattr(self, "_head", None)
 
 
-class Update(_Headed, msgspec.Struct, frozen=True, kw_only=True):
-    """One event, as Meta reported it.
+ContentT_co = TypeVar("ContentT_co", bound=Part | None, covariant=True, default=AnyContent | None)
+
+
+class Update(_Headed, msgspec.Struct, Generic[ContentT_co], frozen=True, kw_only=True):
+    """One event, as Meta reported it. `Update[Text]` is one whose content is a `Text`.
 
     Attributes:
         key: 32 hexadecimal digits: the same in every redelivery, alone or among other updates, and
@@ -119,6 +92,7 @@ class Update(_Headed, msgspec.Struct, frozen=True, kw_only=True):
         received_at: When we first received it.
         contact: Meta's data about the customer, unchanged.
         raw: The item, unchanged.
+        display_phone_number: The business number as Meta writes it, if the webhook had it.
     """
 
     key: str
@@ -131,6 +105,20 @@ class Update(_Headed, msgspec.Struct, frozen=True, kw_only=True):
     received_at: datetime
     contact: dict[str, Any] | None = None
     raw: dict[str, Any]
+    display_phone_number: str | None = None
+
+    @property
+    def content(self) -> ContentT_co:
+        """The item, or the content of the message, as the class of its kind, field and type.
+
+        `None` if the type or the field is unknown. It is decoded at each access.
+        """
+        return cast("ContentT_co", read_typed(self.kind, self.field, self.raw))
+
+    @property
+    def customer(self) -> Customer | None:
+        """Meta's data about the customer, from `contact`; decoded at each access."""
+        return read(Customer, self.contact)
 
     @property
     def message(self) -> AnyMessage | None:

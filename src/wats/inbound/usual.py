@@ -77,7 +77,7 @@ class _StatusItem(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 class _Metadata(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     phone_number_id: str
-    display_phone_number: Any = None
+    display_phone_number: str | None = None
 
 
 class _Value(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -109,8 +109,13 @@ _decode_message = msgspec.json.Decoder(_MessageItem).decode
 _decode_status = msgspec.json.Decoder(_StatusItem).decode
 _decode_contact = msgspec.json.Decoder(_ContactItem).decode
 
+
 # A service has few accounts and business numbers.
-_business_id = lru_cache(maxsize=256)(identifier)
+@lru_cache(maxsize=256)
+def _business(*names: str | None) -> tuple[str | None, ...]:
+    """Return the ids of an account and its number, and the number as Meta writes it."""
+    return tuple(identifier(name) for name in names)
+
 
 _NO_CONTACT = _ContactItem()
 
@@ -189,12 +194,18 @@ def read(body: bytes, received_at: datetime) -> Update | None:
 def _read(body: bytes, received_at: datetime) -> Update | None:
     entry = _decode(body).entry[0]
     value = entry.changes[0].value
-    waba_id = _business_id(entry.id)
-    number = _business_id(value.metadata.phone_number_id)
+    metadata = value.metadata
+    waba_id, number, display_number = _business(
+        entry.id, metadata.phone_number_id, metadata.display_phone_number
+    )
     if waba_id is None or number is None:
         return None
     common = _Common(
-        number, waba_id, received_at, None if value.contacts is UNSET else value.contacts[0]
+        number,
+        display_number,
+        waba_id,
+        received_at,
+        None if value.contacts is UNSET else value.contacts[0],
     )
     if value.statuses is UNSET and value.messages is not UNSET:
         return _read_message(common, value.messages[0])
@@ -207,6 +218,7 @@ class _Common(msgspec.Struct, gc=False):
     """The parts of a webhook around its item."""
 
     number: str
+    display_number: str | None
     waba_id: str
     received_at: datetime
     raw_contact: Raw | None
@@ -236,6 +248,7 @@ class _Common(msgspec.Struct, gc=False):
             received_at=self.received_at,
             contact=self.raw_contact,  # type: ignore[arg-type]  # JSON until it is accessed
             raw=raw,  # type: ignore[arg-type]
+            display_phone_number=self.display_number,
         )
         msgspec.structs.force_setattr(update, "_head", head)
         return update

@@ -2,11 +2,15 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from typing import Any, Final, TypeAlias, TypeVar, overload
 
 from wats.errors import ForkedApplication, NotStarted, WatsError
+from wats.inbound.filters import Predicate
 from wats.inbound.handlers import Handler, Handlers
+from wats.inbound.parts import Part
+from wats.inbound.updates import Update
 from wats.outbound.sender import MessageSender
 from wats.sends import Sent
 from wats.service.components import Component
@@ -16,6 +20,16 @@ from wats.web.app import Web
 from wats.web.exchange import Receive, Scope, Send
 from wats.web.parts import Life, Phase
 from wats.web.webhooks import Hook
+
+_KINDS: Final = tuple(kind.value for kind in UpdateKind)
+
+First = TypeVar("First", bound=Part)
+Second = TypeVar("Second", bound=Part)
+Third = TypeVar("Third", bound=Part)
+FourOrMore: TypeAlias = tuple[
+    type[Part], type[Part], type[Part], type[Part], *tuple[type[Part], ...]
+]
+HandlerOf: TypeAlias = Callable[[Update[First]], Awaitable[None]]
 
 
 class WatsApp:
@@ -49,17 +63,74 @@ class WatsApp:
         self._is_open = False  # also while running handlers finish
         self._changing = asyncio.Lock()
 
-    def on(self, *kinds: UpdateKind | str) -> Callable[[Handler], Handler]:
+    @overload
+    def on(
+        self, *kinds: UpdateKind | str, where: Predicate | None = None
+    ) -> Callable[[Handler], Handler]: ...
+
+    @overload
+    def on(
+        self,
+        *kinds: UpdateKind | str,
+        content: type[First],
+        where: Callable[[Update[First]], bool] | None = None,
+    ) -> Callable[[HandlerOf[First]], HandlerOf[First]]: ...
+
+    @overload
+    def on(
+        self,
+        *kinds: UpdateKind | str,
+        content: tuple[type[First], type[Second]],
+        where: Callable[[Update[First | Second]], bool] | None = None,
+    ) -> Callable[[HandlerOf[First | Second]], HandlerOf[First | Second]]: ...
+
+    @overload
+    def on(
+        self,
+        *kinds: UpdateKind | str,
+        content: tuple[type[First], type[Second], type[Third]],
+        where: Callable[[Update[First | Second | Third]], bool] | None = None,
+    ) -> Callable[[HandlerOf[First | Second | Third]], HandlerOf[First | Second | Third]]: ...
+
+    @overload
+    def on(
+        self,
+        *kinds: UpdateKind | str,
+        content: FourOrMore,
+        where: Predicate | None = None,
+    ) -> Callable[[Handler], Handler]: ...
+
+    def on(
+        self,
+        *kinds: UpdateKind | str,
+        content: type[Part] | tuple[type[Part], ...] = (),
+        where: Callable[..., bool] | None = None,
+    ) -> Callable[[Any], Any]:
         """Decorate an async callable as a handler of *kinds*; of all kinds by default.
 
+            @app.on("message", content=Text, where=lambda update: update.content.body == "stop")
+            async def stop(update: Update[Text]) -> None: ...
+
+        Args:
+            kinds: The kinds of updates.
+            content: The classes of `update.content`, one or a tuple. Any content by default.
+            where: Selects updates; a plain function that depends on the update alone. It is called
+                on the event loop before the webhook is acknowledged. If it raises, the handler has
+                the update, and each attempt fails with its exception.
+
         Raises:
-            ConfigError: A handler of this name exists, or the service has started.
+            ConfigError: A handler of this name exists, the service has started, or no update can
+                match *content*.
             ValueError: The kind does not exist.
         """
+        if unknown := [kind for kind in kinds if kind not in _KINDS]:
+            msg = f"{unknown[0]!r} is not a kind of update; the kinds are {', '.join(_KINDS)}."
+            raise ValueError(msg)
         wanted = [UpdateKind(kind) for kind in kinds] or list(UpdateKind)
+        contents = content if isinstance(content, tuple) else (content,)
 
         def add(handler: Handler) -> Handler:
-            self._handlers.add(handler, wanted)
+            self._handlers.add(handler, wanted, content=contents, where=where)
             return handler
 
         return add

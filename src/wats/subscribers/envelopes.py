@@ -28,7 +28,8 @@ _MEMBERS: Final = {
 def encode_envelope(update: Update, display_phone_number: str) -> bytes:
     """Return the webhook body that Meta would send for *update* alone.
 
-    The value has the members that wats keeps: the item, its contact and its business number.
+    The value has the members that wats keeps: the item, its contact and its business number, which
+    is *display_phone_number* for an update that an earlier version stored without it.
     """
     entry: dict[str, Any] = {"id": update.waba_id}
     if (seconds := int(update.occurred_at.timestamp())) > 0:
@@ -49,7 +50,7 @@ def _around(update: Update, display_phone_number: str) -> dict[str, Any]:
     around: dict[str, Any] = {"messaging_product": "whatsapp"}
     if update.phone_number_id is not None:
         around["metadata"] = {
-            "display_phone_number": display_phone_number,
+            "display_phone_number": update.display_phone_number or display_phone_number,
             "phone_number_id": update.phone_number_id,
         }
     if update.contact is not None:

@@ -35,6 +35,7 @@ class SubscriberUpdate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"
     field: str
     waba_id: str
     phone_number_id: str | None
+    display_phone_number: str | None
     conversation: str | None
     occurred_at: datetime
     received_at: datetime
@@ -74,6 +75,7 @@ def _typed(update: Update, now: datetime, keys: Sequence[bytes]) -> SubscriberRe
             field=update.field,
             waba_id=update.waba_id,
             phone_number_id=update.phone_number_id,
+            display_phone_number=update.display_phone_number,
             conversation=update.conversation,
             occurred_at=update.occurred_at,
             received_at=update.received_at,

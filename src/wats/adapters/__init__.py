@@ -1,0 +1,1 @@
+"""Adapters of clients from other libraries, each with an extra of its own."""
