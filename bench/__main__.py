@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from bench.contestants import CONTESTANTS, Contestant, Entrant, Round, Stage
+from bench.fanout import FanoutOrder, FanoutRates
 from bench.hiding import measure_hiding
 from bench.machine import Cores, choose_cores, facts, on_core
 from bench.processes import ROOT, ChildFailed, run
@@ -20,6 +21,10 @@ from wats import __version__
 TELEMETRY = "telemetry"
 HIDING = "hiding"
 WRITER = "writer"
+FANOUT = "fanout"
+SPECIAL = (FANOUT, TELEMETRY, HIDING, WRITER)
+DELIVERIES_PER_SECOND = 1500
+"""The number of deliveries of a round of `fanout`, for each second that a round takes."""
 WRITER_ROUNDS = 3
 """The number of rounds of the writer per round of the others."""
 WARM_UP_SECONDS = 1.0
@@ -60,10 +65,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--only",
         nargs="+",
-        choices=[*CONTESTANTS, TELEMETRY, HIDING, WRITER],
-        default=[*CONTESTANTS, TELEMETRY, HIDING, WRITER],
+        choices=[*CONTESTANTS, *SPECIAL],
+        default=[*CONTESTANTS, *SPECIAL],
         metavar="NAME",
-        help=f"measure only these: {', '.join([*CONTESTANTS, TELEMETRY, HIDING, WRITER])}",
+        help=f"measure only these: {', '.join([*CONTESTANTS, *SPECIAL])}",
     )
     parser.add_argument("--pairs", type=int, default=100_000, help="how many for hiding")
     parser.add_argument(
@@ -84,6 +89,9 @@ def _measure(options: argparse.Namespace, cores: Cores, folder: Path) -> Report:
     machine = facts(cores, folder)
     with Stage(cores, folder, options.connections) as stage:
         results = _take_turns(stage, chosen, seconds=options.seconds, rounds=options.rounds)
+        fanout = None
+        if FANOUT in options.only:
+            fanout = _fan_out(stage, folder, options)
         hiding = None
         if HIDING in options.only:
             _say(HIDING)
@@ -100,6 +108,7 @@ def _measure(options: argparse.Namespace, cores: Cores, folder: Path) -> Report:
         connections=options.connections,
         seconds=options.seconds,
         results=results,
+        fanout=fanout,
         telemetry=telemetry,
         hiding=hiding,
         writer=writer,
@@ -124,6 +133,23 @@ def _take_turns(
         name: Result(rounds=measured[name], peak_mib=entrant.peak_mib())
         for name, entrant in entrants.items()
     }
+
+
+def _fan_out(stage: Stage, folder: Path, options: argparse.Namespace) -> FanoutRates:
+    _say(FANOUT)
+    order = FanoutOrder(
+        folder=str(folder),
+        url=stage.start("bench.graph", beside_load=True).url,
+        deliveries=max(round(options.seconds * DELIVERIES_PER_SECOND), 1),
+        rounds=options.rounds,
+    )
+    output = run(
+        "bench.fanout",
+        msgspec.json.encode(order),
+        core=stage.cores.server,
+        timeout_seconds=_WRITER_SECONDS,
+    )
+    return msgspec.json.decode(output, type=FanoutRates)
 
 
 def _count(cores: Cores, seconds: float) -> Costs:

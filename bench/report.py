@@ -6,6 +6,7 @@ from statistics import median
 import msgspec
 
 from bench.contestants import CONTESTANTS, Round
+from bench.fanout import FanoutRates
 from bench.hiding import THRESHOLD, Hiding, Verdict
 from bench.machine import Facts
 from bench.telemetry import Costs, Render
@@ -23,6 +24,9 @@ GOALS = (
 
 RENDER_GOAL = 20
 """The goal for the rate of rendering a scrape, as a multiple of prometheus_client's."""
+
+FANOUT_GOAL = 0.5
+"""The goal for deliveries to a subscriber per second, as a multiple of the loop of aiohttp."""
 
 WRITER_GOAL = 1.2
 """The goal for the cost of an update in a large store, as a multiple of that in an empty one."""
@@ -58,6 +62,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     connections: int
     seconds: float
     results: dict[str, Result]
+    fanout: FanoutRates | None
     telemetry: Costs | None
     hiding: Hiding | None
     writer: WriterCosts | None
@@ -74,6 +79,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         ratios = list(_ratios(self.results))
         if ratios:
             parts.append("\n".join(["How many times as many webhooks", *ratios]))
+        if self.fanout is not None:
+            parts.append(_fanout(self.fanout))
         if self.telemetry is not None:
             parts.append(_telemetry(self.telemetry))
         if self.hiding is not None:
@@ -164,6 +171,23 @@ def _ratios(results: Mapping[str, Result]) -> Iterator[str]:
 def _ratio(pairs: Sequence[tuple[float | None, float | None]]) -> str:
     known = [one / other for one, other in pairs if one is not None and other]
     return f"{median(known):.2f}" if known else "-"
+
+
+def _fanout(rates: FanoutRates) -> str:
+    speed = _ratio(list(zip(rates.wats, rates.loop, strict=True)))
+    cost = _ratio(list(zip(rates.loop_cpu_us, rates.wats_cpu_us, strict=True)))
+    lines = [
+        f"To deliver {rates.deliveries:,} stored updates to one subscriber, per second",
+        *(
+            f"  {name:34} {_rates(theirs)[0]:>9} {_rates(theirs)[1]:>18} {median(costs):>7.1f} us"
+            for name, theirs, costs in (
+                ("wats", rates.wats, rates.wats_cpu_us),
+                ("a loop of aiohttp", rates.loop, rates.loop_cpu_us),
+            )
+        ),
+        f"  wats / loop: {speed}, {cost} by processor time (goal {FANOUT_GOAL})",
+    ]
+    return "\n".join(lines)
 
 
 def _telemetry(costs: Costs) -> str:

@@ -65,7 +65,7 @@ INSERT INTO wats_messages (
     from_phone, to_phone, type, status, graph_message_id, created_at, updated_at
 )
 SELECT row_id, short_fingerprint(wa_message_id),
-    iif(is_sent, NULL, short_fingerprint('{NUMBER} ' || customer)), iif(is_sent, NULL, at),
+    short_fingerprint('{NUMBER}' || iif(is_sent, '/', ' ') || customer), iif(is_sent, NULL, at),
     '{NUMBER}', wa_message_id, iif(is_sent, 'outbound', 'inbound'), iif(is_sent, NULL, customer),
     iif(is_sent, customer, NULL), 'text', iif(is_sent, 'read', 'received'), NULL, at, at
 FROM fresh
@@ -73,7 +73,7 @@ FROM fresh
 
 _FILL_STATUSES = """
 INSERT INTO wats_statuses (id, status, participant, error_code, occurred_at)
-SELECT (row_id << 16) + n.value, 'delivered', n.value, NULL, created_at
+SELECT (row_id << 16) + n.value, 'delivered', '', NULL, created_at
 FROM wats_messages CROSS JOIN carray(?2) AS n
 WHERE row_id > ?1 AND direction = 'outbound'
 """
@@ -152,6 +152,7 @@ class Bench:
         writer.create_scalar_function("short_fingerprint", short_fingerprint, 1)
         began_at = to_ms(utc_now()) - round(count * _INTERVAL_MS)
         numbers = apsw.carray(array("q", range(len(STATUSES))))
+        writer.execute("INSERT OR IGNORE INTO wats_numbers VALUES (?)", (NUMBER,))
         for first in range(1, count + 1, step):
             last = min(first + step - 1, count)
             writer.execute("BEGIN")

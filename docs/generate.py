@@ -57,7 +57,8 @@ _BLOCK = re.compile(
 )
 
 HTTP_MEANINGS = {
-    "consumer_not_found": "No handler with this name has ever been registered.",
+    "consumer_not_found": "No consumer with this name has ever been registered; for a poll, the "
+    "config has no puller with this name.",
     "delivery_not_found": "No outstanding delivery or dead letter has this id: it is done, or it "
     "was discarded.",
     "rate_limited": "Meta's rate limit does not permit the message within a second. Nothing was "
@@ -77,6 +78,8 @@ HTTP_MEANINGS = {
     "internal_error": "A bug in wats. The class of the error is in the log and the diagnostics.",
     "invalid_entry_array": "Webhook: `entry` is missing or not an array.",
     "invalid_envelope": "Webhook: the JSON is not an object.",
+    "unknown_number": "Webhook: an update of a number that is not configured, if `otherNumbers` is "
+    "`refuse`.",
     "invalid_idempotency_key": "The key is blank, longer than 256 characters or not a single line.",
     "invalid_json": "Webhook: the body is not JSON, or is nested deeper than 512 levels.",
     "invalid_mode": "Challenge: `hub.mode` is not `subscribe`.",
@@ -118,7 +121,9 @@ HTTP_MEANINGS = {
     "retries webhooks automatically.",
     "signature_mismatch": "Webhook: the signature matches no configured app secret.",
     "store_closed": "The service is starting or stopping; retry.",
-    "insufficient_scope": "The token is a telemetry token, and the route needs a service token.",
+    "insufficient_scope": "The token lacks the scope of the operation.",
+    "too_many_polls": "As many polls of this puller wait in this process as are permitted. Retry "
+    "after `Retry-After`.",
     "unauthorized": "`Authorization` is missing or holds no valid service token.",
     "unsupported_media_type": "The body is not a form, or its file has a type that WhatsApp does "
     "not accept; `details` lists the types.",
@@ -145,7 +150,10 @@ START_MEANINGS = {
     "invalid_persistence_url": "`open_store` does not support this URL.",
     "invalid_service_port": "`wats serve --paas`: the variable `PORT` does not hold a port.",
     "invalid_service_workers": "Several workers cannot share a database in memory.",
-    "invalid_secret": "A subscriber has no secret, or one that its format cannot use.",
+    "invalid_numbers": "A token or a subscriber names a number that is not configured.",
+    "invalid_secret": "A subscriber has no secret, or one that its format cannot use; or two "
+    "tokens are equal.",
+    "invalid_pullers": "There are pullers and no database.",
     "invalid_subscribers": "There are subscribers and no database.",
     "invalid_telemetry_sink": "A sink lacks a required method, is a class instead of an object, or "
     "its construction failed.",

@@ -14,6 +14,9 @@ from typing import Any
 from wats.telemetry.contract.families import (
     AUTH_FAILURES,
     BUILD_INFO,
+    CIRCUIT_OPEN,
+    CONSUMER_LAG,
+    CONSUMER_OLDEST_AGE,
     DISPATCHES,
     FAMILIES,
     GRAPH_DURATION,
@@ -120,10 +123,13 @@ ROWS: Mapping[str, Sequence[Graph]] = {
         Graph("Webhook lag", WEBHOOK_LAG),
         Graph("Rejected webhooks", WEBHOOK_REJECTIONS, ("reason",)),
     ),
-    "Handlers": (
+    "Consumers": (
         Graph("Delivery attempts", DISPATCHES, ("target", "outcome")),
         Graph("Inbox depth", INBOX_DEPTH, ("state",)),
         Graph("Oldest pending update", INBOX_OLDEST_AGE, ("instance",)),
+        Graph("Oldest pending update by consumer", CONSUMER_OLDEST_AGE, ("target",)),
+        Graph("Consumer lag", CONSUMER_LAG, ("target",)),
+        Graph("Open circuits", CIRCUIT_OPEN, ("target",)),
     ),
     "Messages": (
         Graph("Sends", SEND_OUTCOMES, ("endpoint_family", "outcome")),

@@ -101,7 +101,11 @@ def test_everything_is_measured_in_one_run(tmp_path: Path) -> None:
     assert writer["messages"] == 20_000
     assert [each["empty_us"] is not None for each in writer["costs"]] == [True, True, True, False]
     assert all(each["filled_us"] > 1 for each in writer["costs"])
-    assert output.count("goal") == 8
+    fanout = report["fanout"]
+    assert fanout["deliveries"] == 75
+    assert len(fanout["wats"]) == len(fanout["loop"]) == 1
+    assert min(fanout["wats"] + fanout["loop"]) > 1
+    assert output.count("goal") == 9
     assert "Traceback" not in errors
 
 
@@ -261,6 +265,17 @@ def test_a_soak_reports_every_table() -> None:
     assert "Traceback" not in done.stderr
     assert done.stdout.startswith("120 webhooks in 0.05 minutes, all handled\n")
     assert all(f"\n{table} " in done.stdout for table in TABLES)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+def test_an_erasure_is_measured_and_complete(store: str) -> None:
+    command = [sys.executable, "-m", "bench.erase", "--messages", "1000", "--store", store]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("1,000 messages")
+    assert "search again" in done.stdout
 
 
 async def test_messages_and_other_updates_count_as_handled_when_no_handler_has_failed(

@@ -137,6 +137,7 @@ def test_every_command_and_option_is_documented() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_config_key_that_is_named_exists(page: str) -> None:
     keys = {key.path.removeprefix("profiles.NAME.") for key in config_keys()}
+    keys |= {key.rpartition(".")[0] for key in keys}
     sections = "|".join({key.partition(".")[0] for key in keys if "." in key})
     named = {
         match[0]

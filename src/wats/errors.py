@@ -9,7 +9,9 @@
     │   ├── MalformedHTTP                 bytes that are not a request in HTTP/1.x
     │   ├── MalformedRequest              a body, query or path that cannot be used
     │   ├── WebhookRefused                a body that is not a webhook, or not from Meta
-    │   ├── MessageNotFound · MediaNotFound · OutboxItemNotFound
+    │   ├── MessageNotFound · MediaNotFound · ConsumerNotFound · DeliveryNotFound
+    │   │   · OutboxItemNotFound
+    │   ├── TooManyPolls                  of one puller, in this process
     │   ├── RateLimited                   Meta's rate limit, before Graph is called
     │   ├── WindowClosed                  a free-form message outside of the service window
     │   └── IdempotencyError
@@ -122,11 +124,11 @@ class Unauthorized(CallerError):
 
 
 class InsufficientScope(CallerError):
-    """The request carries a telemetry token, and needs a service token."""
+    """The token lacks the scope of the operation."""
 
     code = "insufficient_scope"
     status = 403
-    text = "The token is valid for the operator endpoints only."
+    text = "The token lacks the scope of this operation."
 
 
 class RouteNotFound(CallerError):
@@ -214,7 +216,7 @@ class MalformedRequest(CallerError):
 
 
 class WebhookRefused(CallerError):
-    """A webhook request failed a check; nothing of the request was kept."""
+    """A webhook request failed a check, or has an update of a number that is to be refused."""
 
     def __init__(self, code: str, message: str, status: int = 400) -> None:
         super().__init__(message)
@@ -262,6 +264,14 @@ class ConsumerNotFound(CallerError):
     code = "consumer_not_found"
     status = 404
     text = "Consumer not found."
+
+
+class TooManyPolls(CallerError):
+    """Too many polls of a puller wait in this process."""
+
+    code = "too_many_polls"
+    status = 429
+    text = "Too many polls of this puller are waiting."
 
 
 class DeliveryNotFound(CallerError):

@@ -46,6 +46,7 @@ LEVELS: Final[Mapping[str, LogLevel]] = {
     "wats.loop.blocked": LogLevel.ERROR,
     "wats.loop.resumed": LogLevel.WARNING,
     "wats.message.unrecorded": LogLevel.ERROR,
+    "wats.number.unknown": LogLevel.WARNING,
     "wats.outbox.dead": LogLevel.ERROR,
     "wats.request.error": LogLevel.ERROR,
     "wats.shutdown.forced": LogLevel.ERROR,

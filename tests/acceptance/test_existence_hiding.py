@@ -31,6 +31,8 @@ ADMIN = (
     "/api/admin/deliveries",
     "/api/admin/deliveries/1",
     "/api/admin/deliveries/retry",
+    "/api/admin/deliveries/replay",
+    "/api/admin/deliveries/discard",
     "/api/admin/erasures",
 )
 HIDDEN = (*TELEMETRY, *ADMIN)
@@ -258,6 +260,7 @@ def test_no_header_makes_a_difference(service: Service, method: str, version: st
         assert_hidden(service, method=method, version=version, headers=headers)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PROPFIND"])
 def test_no_body_makes_a_difference(service: Service, method: str, version: str) -> None:
@@ -277,6 +280,7 @@ def test_no_way_to_write_a_path_makes_a_difference(service: Service, method: str
         assert_hidden(service, shape=shape, method=method, headers=headers)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("version", VERSIONS)
 def test_bytes_before_or_after_the_token_make_no_difference(service: Service, version: str) -> None:
     for other in (b"", request("/healthz"), request("/openapi.json", headers=GOOD)):
@@ -391,7 +395,8 @@ def test_the_404_is_59_bytes_of_json(service: Service) -> None:
 
 
 def test_the_token_is_checked_before_the_method(service: Service) -> None:
-    for path in ("/api/messages", "/api/messages/text", "/api/messages/x"):
+    updates = "/api/updates", "/api/updates?consumer=batch", "/api/updates/ack"
+    for path in ("/api/messages", "/api/messages/text", "/api/messages/x", *updates):
         for method in ("GET", "POST", "DELETE", "OPTIONS"):
             answer = exchange(service, request(path, method))
             assert answer.startswith(b"HTTP/1.1 401 ")

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -17,7 +19,7 @@ from starlette.applications import Starlette
 from tests.acceptance.conftest import OpenGateway, Serve, Until
 from tests.acceptance.test_delivery import Sender
 from tests.settings import NOBODY, NUMBER_ID, WABA_ID
-from tests.subscribers.conftest import META_SECRET, SECRET, serving_endpoint
+from tests.subscribers.conftest import META_SECRET, SECRET, Endpoint, serving_endpoint
 from wats.config import SubscriberConfig, WhatsAppConfig
 from wats.errors import ConfigError
 from wats.privacy import Secret
@@ -43,6 +45,8 @@ _DELIVERED = {
 _VALUE = {key: value for key, value in _CHANGE["value"].items() if key != "messages"}
 _STATUS_CHANGE = {**_CHANGE, "value": {**_VALUE, "statuses": [_DELIVERED]}}
 STATUS = {**MESSAGE, "entry": [{**MESSAGE["entry"][0], "changes": [_STATUS_CHANGE]}]}
+CONVERSATIONS = int(os.environ.get("WATS_TEST_CONVERSATIONS", "1000"))
+"""Ten thousand take some minutes."""
 CUSTOMERS = 12
 ROUNDS = 10
 
@@ -118,6 +122,87 @@ async def test_each_subscriber_gets_all_updates_in_order_while_others_fail_and_s
         events = [each["event"] for each in gateway.log]
         assert events.count("wats.subscriber.unreachable") == 1
         assert events.count("wats.subscriber.recovered") == 1
+
+
+class Receiver:
+    """A subscriber that notes when each message arrived, before it responds."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self.arrived: list[float] = []
+        self.pause_seconds = 0.0
+        self.status = 200
+        endpoint.answer = self.respond
+
+    async def respond(self, _: web.Request) -> web.StreamResponse:
+        self.arrived.append(time.monotonic())
+        if self.pause_seconds:
+            await asyncio.sleep(self.pause_seconds)
+        return web.Response(status=self.status)
+
+    def p99_ms(self, sent: Sequence[float]) -> float:
+        """Return the 99th percentile of the time from the webhook to the first request with it."""
+        first: dict[int, float] = {}
+        for document, moment in zip(self.endpoint.documents, self.arrived, strict=True):
+            first.setdefault(number_of(document), moment)
+        begin = min(first)
+        delays = sorted(first[begin + number] - moment for number, moment in enumerate(sent))
+        return delays[len(delays) * 99 // 100] * 1000
+
+
+def number_of(document: dict[str, Any]) -> int:
+    return int(document["raw"]["id"].removeprefix("wamid."))
+
+
+async def send_conversations(url: str, begin: int) -> list[float]:
+    """Send a message of each conversation, then another one of each; return the times."""
+    sent: list[float] = []
+    async with ClientSession() as session:
+        sender = Sender(session, url)
+        for number in range(2 * CONVERSATIONS):
+            sent.append(time.monotonic())
+            await sender.send(begin + number, customer=f"1555{number % CONVERSATIONS:07d}")
+    return sent
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+async def test_many_conversations_stay_in_order_at_each_of_three_subscribers(
+    open_gateway: OpenGateway, until: Until
+) -> None:
+    names = "good", "failing", "sleeping"
+    total = 2 * CONVERSATIONS
+    expected = [[total + n, total + n + CONVERSATIONS] for n in range(CONVERSATIONS)]
+    async with AsyncExitStack() as stack:
+        alone, *together = [
+            Receiver(await stack.enter_async_context(serving_endpoint())) for _ in range(4)
+        ]
+        good, failing, sleeping = together
+        async with open_gateway(**options_for(subscriber("good", alone.endpoint.url))) as gateway:
+            sent_alone = await send_conversations(gateway.url, 0)
+            await until(lambda: gateway.rows()["wats_outstanding"] == 0, 60)
+        failing.status, sleeping.pause_seconds = 500, 0.05
+        options = options_for(
+            *(
+                subscriber(name, each.endpoint.url)
+                for name, each in zip(names, together, strict=True)
+            )
+        )
+        gateway = await stack.enter_async_context(open_gateway(**options))
+
+        sent = await send_conversations(gateway.url, total)
+        await until(lambda: len(good.arrived) >= total, 60)
+        failing.status = 200
+        await until(lambda: gateway.rows()["wats_outstanding"] == 0, 120)
+
+        for each in together:
+            assert sorted(by_customer(each.endpoint.documents).values()) == expected
+        assert len(good.arrived) == len(sleeping.arrived) == total
+        assert gateway.rows()["wats_dead_deliveries"] == 0
+        print(
+            f"99th percentile alone {alone.p99_ms(sent_alone):.0f} ms,"
+            f" next to a failing and a sleeping subscriber {good.p99_ms(sent):.0f} ms"
+        )
 
 
 @pytest.mark.long

@@ -61,15 +61,20 @@ def postgres_url(server) -> Iterator[str]:
     server.drop_database(name)
 
 
-def make_checkout(folder: Path, *, tolerates: int) -> Path:
-    """Copy the package to *folder* as a later version, whose migrations tolerate *tolerates*."""
+def make_checkout(folder: Path, *, tolerates: int | None) -> Path:
+    """Copy the package to *folder* as a later version.
+
+    Its migrations tolerate the version *tolerates*, or no earlier version if that is `None`.
+    """
     package = folder / "wats"
     without_caches = shutil.ignore_patterns("__pycache__")
     shutil.copytree(Path(wats.__file__).parent, package, ignore=without_caches)
     (package / "version.py").write_text(f'__version__ = "{LATER_VERSION}"\n')
     for dialect, sql in ADDITIVE.items():
-        file = package / "store" / "migrations" / dialect / "0099_notes.sql"
-        file.write_text(f"-- tolerates: {tolerates}\n{sql}")
+        folder_of_dialect = package / "store" / "migrations" / dialect
+        last = max(int(each.name[:4]) for each in folder_of_dialect.glob("*.sql"))
+        file = folder_of_dialect / f"{last + 1:04}_notes.sql"
+        file.write_text(f"-- tolerates: {tolerates or last + 1}\n{sql}")
     return folder
 
 
@@ -210,7 +215,7 @@ async def test_on_sqlite_either_version_starts_after_the_other_and_nothing_is_lo
 async def test_the_version_before_is_not_ready_and_cannot_start_after_a_migration_that_excludes_it(
     deploy, session, postgres_url, tmp_path
 ) -> None:
-    checkout = make_checkout(tmp_path / "checkout", tolerates=3)
+    checkout = make_checkout(tmp_path / "checkout", tolerates=None)
     old, new = deploy(postgres_url), deploy(postgres_url, checkout)
     await old.start()
     assert (await fetch(session, old, "/readyz"))[0] == 200

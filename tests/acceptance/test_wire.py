@@ -7,6 +7,7 @@ import pytest
 
 from tests.settings import HOOK
 from wats.config import GroupsConfig
+from wats.store.migrate import load_migrations
 from wats.testing import BEARER_TOKEN, VERIFY_TOKEN, sign
 
 JSON = "application/json; charset=utf-8"
@@ -308,7 +309,7 @@ async def test_a_stream_without_a_byte_is_no_webhook(exchange, url) -> None:
 
 STATUS = [
     *("service", "version", "uptimeSeconds", "graphApiVersion", "serviceMode", "routes"),
-    *("featureFlags", "persistence"),
+    *("featureFlags", "persistence", "inbox"),
 ]
 DIAGNOSTICS = [
     *("service", "version", "graphApiVersion", "serviceMode", "runtime", "routes"),
@@ -320,6 +321,7 @@ ROUTES = [
     *("/api/messages/:id", "/api/conversations/:phone/window"),
     "/api/marketing_messages",
     *("/api/media", "/api/media/:mediaId", "/api/media/:mediaId/content"),
+    "/api/updates",
 ]
 ADMIN_ROUTES = [
     "/api/admin",
@@ -356,7 +358,7 @@ async def test_the_snapshots_of_operators(open_gateway, groups, has_store) -> No
     healthy = {
         "ok": True,
         "backend": "sqlite",
-        "currentVersion": 5,
+        "currentVersion": load_migrations("sqlite")[-1].version,
         "redactedLocation": "[REDACTED_SQLITE_DATABASE]",
     }
     absent = {
@@ -366,6 +368,8 @@ async def test_the_snapshots_of_operators(open_gateway, groups, has_store) -> No
         "redactedLocation": "[REDACTED]",
     }
     assert status["persistence"] == (healthy if has_store else None)
+    states = ("pending", "leased", "retry", "dead", "orphaned", "oldestSeconds")
+    assert status["inbox"] == (dict.fromkeys(states, 0) if has_store else None)
     assert diagnostics["persistence"] == (healthy if has_store else absent)
     assert isinstance(status["uptimeSeconds"], int)
     assert diagnostics["runtime"] == "python"

@@ -164,8 +164,8 @@ async def test_messages_are_paged_newest_first(exchange, gateway) -> None:
 
     assert [item["toPhone"] for item in seen] == [f"1555000200{n}" for n in (4, 3, 2, 1, 0)]
     assert list(seen[0]) == [
-        *("rowId", "waMessageId", "direction", "fromPhone", "toPhone", "type", "status"),
-        *("graphMessageId", "createdAt", "updatedAt"),
+        *("rowId", "phoneNumberId", "waMessageId", "direction", "fromPhone", "toPhone", "type"),
+        *("status", "graphMessageId", "createdAt", "updatedAt"),
     ]
 
 

@@ -56,6 +56,7 @@ def test_serve_prints_its_address_and_ends_on_a_signal(wats) -> None:
     assert (wats.folder / "wats.db").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.long
 def test_no_database_is_made_when_there_is_to_be_none(wats) -> None:
     wats.write(persistence="none")
 
@@ -89,6 +90,7 @@ def test_a_port_that_is_taken(wats) -> None:
     assert not (wats.folder / "wats.db").exists()
 
 
+@pytest.mark.long
 def test_a_database_in_a_folder_that_cannot_be_written(wats) -> None:
     wats.write(persistence={"url": "sqlite:////proc/wats.db"})
 
@@ -97,6 +99,7 @@ def test_a_database_in_a_folder_that_cannot_be_written(wats) -> None:
     assert "persistence.url: '/proc/wats.db': " in clean_failure(result)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [1, 2])
 def test_closed_standard_descriptors_are_not_used_for_other_files(wats, workers: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -116,6 +119,7 @@ def test_closed_standard_descriptors_are_not_used_for_other_files(wats, workers:
     assert targets == ["/dev/null"] * 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_second_service_on_one_sqlite_database_is_refused(wats, workers: int) -> None:
     command = ("serve", "--config", str(wats.config), "--port", "0", "--workers", str(workers))
@@ -139,6 +143,7 @@ def wait_until_served(url: str) -> int:
             time.sleep(0.05)
 
 
+@pytest.mark.long
 def test_a_working_directory_that_was_removed_is_no_traceback(wats) -> None:
     wats.write(persistence="none")
     gone = wats.folder / "gone"
@@ -183,6 +188,7 @@ def test_a_profile_that_is_not_there(wats) -> None:
     assert "unknown_profile" in clean_failure(result)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("handler", "reason"),
     [
@@ -205,6 +211,7 @@ def test_a_handler_that_cannot_be_used(wats, handler, reason) -> None:
     assert f"handlers[{handler}]: {reason} (invalid_handler)" in clean_failure(result)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("options", [["--port", "70000"], ["--host", "canary canary"]])
 def test_an_address_that_is_none(wats, options) -> None:
     result = wats.run("serve", "--config", str(wats.config), *options)
@@ -212,6 +219,7 @@ def test_an_address_that_is_none(wats, options) -> None:
     assert options[0] in clean_failure(result)
 
 
+@pytest.mark.long
 def test_a_database_of_a_newer_wats(wats) -> None:
     with wats.running("serve", "--config", str(wats.config), "--port", "0") as service:
         service.end()
@@ -226,6 +234,7 @@ def test_a_database_of_a_newer_wats(wats) -> None:
     assert "persistence.url: 'wats.db': the schema is not one" in clean_failure(result)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("what", "cause"),
     [
@@ -301,6 +310,7 @@ def test_the_sandbox_sends_and_receives(wats) -> None:
     assert list(wats.folder.glob("*.db*")) == []
 
 
+@pytest.mark.long
 def test_the_token_of_a_sandbox_is_another_one_each_time(wats) -> None:
     tokens = set()
     for _ in range(2):
@@ -310,6 +320,7 @@ def test_the_token_of_a_sandbox_is_another_one_each_time(wats) -> None:
     assert len(tokens) == 2
 
 
+@pytest.mark.long
 def test_a_webhook_outlives_the_process_that_took_it(wats) -> None:
     entry = {"id": "1", "time": 1_790_000_000, "changes": []}
     entry["changes"] = [{"field": "account_update", "value": {"event": "X"}}]
@@ -332,6 +343,7 @@ def rejected(url: str) -> int:
     ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("options", "pattern"),
     [

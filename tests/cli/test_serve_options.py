@@ -10,6 +10,8 @@ import pytest
 from tests.cli.test_serve import fetch
 from wats.testing import sign
 
+pytestmark = pytest.mark.long
+
 TEXT = {"from": "15550001234", "text": "Hi!"}
 
 

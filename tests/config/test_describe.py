@@ -52,7 +52,9 @@ def test_a_redacted_profile_has_the_shape_of_the_file_without_ids_and_places(
         "groups": {"enabled": False},
         "telemetry": {"families": "contract"},
         "handlers": [],
+        "numbers": [],
         "subscribers": [],
+        "pullers": [],
         "inbox": {
             "concurrency": 128,
             "handlerTimeoutSeconds": 30.0,

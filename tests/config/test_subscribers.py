@@ -32,6 +32,13 @@ def test_a_subscriber_has_defaults(put: Put) -> None:
     assert (crm.timeout_seconds, crm.allow_private_network) == (15.0, False)
 
 
+def test_a_schedule_is_a_list_of_durations(put: Put) -> None:
+    given = section(schedule=["5s", "5m", "2h", "7d"])
+    (crm,) = parse_config(put("subscribers", [given])).profiles["local"].subscribers
+
+    assert crm.schedule == (5.0, 300.0, 7200.0, 604_800.0)
+
+
 def test_the_kinds_are_those_of_updates() -> None:
     assert list(KINDS) == list(UpdateKind)
 
@@ -79,6 +86,11 @@ def test_http_is_for_private_networks(put: Put) -> None:
         ({"timeoutSeconds": 30}, "timeoutSeconds"),
         ({"secret": SECRET}, "secret"),
         ({"retries": 3}, "retries"),
+        ({"schedule": ["5s", 5]}, "schedule[1]"),
+        ({"schedule": ["0s"]}, "schedule[0]"),
+        ({"schedule": ["1.5h"]}, "schedule[0]"),
+        ({"schedule": ["8d"]}, "schedule[0]"),
+        ({"schedule": ["1s"] * 101}, "schedule"),
     ],
 )
 def test_each_mistake_is_reported_with_its_path(put: Put, keys: dict[str, Any], path: str) -> None:

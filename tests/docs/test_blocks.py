@@ -70,7 +70,25 @@ FIGURES = Way.MEASURED
 
 OF_SUBSCRIBERS = "docs/test_subscribers.py::test_the_"
 
+OF_PULLERS = "docs/test_pullers.py::test_the_"
+
 OWNERS = [
+    Owner(
+        *("docs/pullers.md", "yaml", "", Way.USED),
+        f"{OF_PULLERS}pullers_that_are_shown_are_valid",
+    ),
+    Owner(
+        *("docs/pullers.md", "json", "Polling", Way.COMPARED),
+        f"{OF_PULLERS}program_that_is_shown_handles_and_retries_updates",
+    ),
+    Owner(
+        *("docs/pullers.md", "json", "Acknowledging", Way.USED),
+        f"{OF_PULLERS}acknowledgement_that_is_shown_is_accepted",
+    ),
+    Owner(
+        *("docs/pullers.md", "python", "poller.py", Way.USED),
+        f"{OF_PULLERS}program_that_is_shown_handles_and_retries_updates",
+    ),
     Owner(
         *("docs/subscribers.md", "yaml", "", Way.USED),
         f"{OF_SUBSCRIBERS}subscribers_that_are_shown_are_valid",
@@ -117,6 +135,13 @@ OWNERS = [
     Owner(
         *(CONFIGURATION, "yaml", "Configuration", Way.USED),
         f"{OF_CONFIG}the_config_files_that_are_shown_are_valid",
+    ),
+    *(
+        Owner(
+            *(CONFIGURATION, "yaml", section, Way.USED),
+            f"{OF_CONFIG}the_numbers_and_tokens_that_are_shown_are_valid",
+        )
+        for section in ("Numbers", "Tokens of clients")
     ),
     Owner(
         *(CONFIGURATION, "sh", "Secrets", Way.RUN),
@@ -206,7 +231,7 @@ OWNERS = [
             *(OPERATING, "sh", heading, Way.RUN),
             f"{OF_OPERATING}the_commands_for_updates_and_people_succeed",
         )
-        for heading in ("Erasing a person", "Outstanding updates", "Dead letters")
+        for heading in ("Erasing a person", "Outstanding updates", "Dead letters", "Messages")
     ),
     *(
         Owner(POSTGRESQL, language, "", way, OF_POSTGRESQL)
@@ -311,7 +336,7 @@ def test_every_option_of_a_benchmark_that_is_named_exists() -> None:
             words = set(re.findall(r"--[a-z-]+|(?<=--only )[\w-]+", found[2]))
             named.setdefault(found[1], set()).update(words)
 
-    assert set(named) == {"bench", "bench.soak"}
+    assert set(named) == {"bench", "bench.soak", "bench.erase"}
     for module, words in named.items():
         command = [sys.executable, "-m", module, "--help"]
         wide = {**os.environ, "COLUMNS": "500"}  # so that no name is divided

@@ -127,7 +127,9 @@ def test_the_unit_of_systemd_starts_the_service(reader: Reader) -> None:
         assert (said.code, said.out + said.err) == (0, "")
 
 
-@pytest.mark.parametrize("heading", ["Erasing a person", "Outstanding updates", "Dead letters"])
+@pytest.mark.parametrize(
+    "heading", ["Erasing a person", "Outstanding updates", "Dead letters", "Messages"]
+)
 def test_the_commands_for_updates_and_people_succeed(tmp_path: Path, heading: str) -> None:
     reader = Reader(tmp_path)
     reader.prepare()

@@ -9,7 +9,7 @@ import yaml
 
 from tests.pages import blocks, load
 from tests.settings import config_of
-from tests.subscribers.conftest import META_SECRET, SECRET
+from tests.subscribers.conftest import SECRET
 from wats.clock import utc_now
 from wats.config import SubscriberConfig, parse_config
 from wats.inbound.updates import Update
@@ -44,7 +44,9 @@ def example() -> Update:
 def test_the_subscribers_that_are_shown_are_valid() -> None:
     (text,) = blocks("docs/subscribers.md", "yaml")
 
-    profile = parse_config(config_of(**yaml.safe_load(text))).profiles["local"]
+    berlin = {"name": "berlin", "phoneNumberId": "1", "wabaId": "1"}
+    sections = {**yaml.safe_load(text), "numbers": [berlin]}
+    profile = parse_config(config_of(**sections)).profiles["local"]
 
     assert [each.format for each in profile.subscribers] == ["update", "meta"]
 
@@ -52,7 +54,7 @@ def test_the_subscribers_that_are_shown_are_valid() -> None:
 def test_the_body_that_is_shown_has_the_members_of_a_request() -> None:
     config = SubscriberConfig(name="crm", url="https://crm.example/", secrets=())
 
-    _, body = make_requests(config, [Secret(SECRET)], "")(example(), utc_now())
+    _, body = make_requests(config, [Secret(SECRET)], {})(example(), utc_now())
 
     assert json.loads(body) == json.loads(*blocks("docs/subscribers.md", "json"))
 
@@ -70,7 +72,7 @@ async def test_the_receiver_that_is_shown_verifies_requests(
         config = SubscriberConfig(
             name="crm", url=f"{url}/whatsapp", secrets=(), allow_private_network=True
         )
-        make = make_requests(config, [Secret(secret)], META_SECRET)
+        make = make_requests(config, [Secret(secret)], {})
         subscriber = Subscriber(config, make, log=logged.append)
         await subscriber.start()
         try:

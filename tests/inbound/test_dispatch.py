@@ -11,14 +11,14 @@ from wats.clock import utc_now
 from wats.config import InboxConfig
 from wats.errors import StoreUnavailable
 from wats.inbound import updates
-from wats.inbound.dispatch import Dispatcher, retry_delay, retry_span
+from wats.inbound.dispatch import Dispatcher
 from wats.inbound.handlers import Handlers, RetryLater
 from wats.inbound.receive import ordering_key_of
 from wats.inbound.updates import Update
 from wats.store import Store, receive
 from wats.store.open import open_store
 from wats.store.records import Arrival, Claimed, Consumer, Depth
-from wats.telemetry import Adapter, RouteLabel, Telemetry, UpdateKind
+from wats.telemetry import Adapter, FamilySet, RouteLabel, Telemetry, UpdateKind
 from wats.testing import FakeClock
 
 
@@ -271,6 +271,28 @@ async def test_an_update_that_cannot_be_decoded_becomes_a_dead_letter(inbox: Inb
     assert (await inbox.store.depth()).total.dead == 1
 
 
+async def test_a_handler_with_a_schedule_is_retried_by_it(inbox: Inbox) -> None:
+    calls = []
+
+    async def fail(update: Update) -> None:
+        calls.append(inbox.clock())
+        raise ValueError
+
+    inbox.handlers.add(fail, name="own", schedule=(3600.0, 60.0))
+    await inbox.put(1)
+
+    async with inbox.dispatching() as dispatcher:
+        await inbox.until(lambda: len(calls) == 3)
+
+        pauses = [dispatcher.retry_seconds("own", attempt) for attempt in (1, 2, 3)]
+    (dead,) = await dead_letters(inbox.store)
+    first, second, third = calls
+    assert (second - first).total_seconds() >= 3600
+    assert 60 <= (third - second).total_seconds() < 3600
+    assert pauses == [3600.0, 60.0, None]
+    assert dead.attempts == 3
+
+
 async def test_an_update_whose_every_attempt_ended_with_its_process_becomes_a_dead_letter(
     inbox: Inbox,
 ) -> None:
@@ -452,22 +474,6 @@ class Flaky:
         raise StoreUnavailable from FullError("wats.db")
 
 
-def test_the_delay_of_retries_grows_up_to_an_hour() -> None:
-    delays = [retry_delay(attempt, 0.0) for attempt in range(1, 60)]
-
-    assert delays[:4] == [1, 3, 9, 27]
-    assert delays == sorted(delays)
-    assert delays[-1] == 3600
-    assert retry_delay(1, 1.0) == pytest.approx(0.8)
-
-
-def test_the_span_of_the_retries_has_all_their_pauses_and_calls() -> None:
-    config = InboxConfig(max_attempts=3, handler_timeout_seconds=10.0, lease_seconds=30.0)
-
-    assert retry_span(config) == (1 + 10 + 30) + (3 + 10 + 30)
-    assert retry_span(InboxConfig(max_attempts=1)) == 0
-
-
 async def test_a_postponed_update_is_handled_later_without_losing_an_attempt(inbox: Inbox) -> None:
     calls = 0
 
@@ -486,6 +492,36 @@ async def test_a_postponed_update_is_handled_later_without_losing_an_attempt(inb
     assert (await inbox.store.depth()).total == Depth()
     assert inbox.counted("error") == 0
     assert inbox.logged == []
+
+
+async def test_the_attempts_and_the_lag_of_a_handler_are_counted(inbox: Inbox) -> None:
+    calls = 0
+
+    async def busy(_: Update) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise RetryLater(20)
+        if calls == 2:
+            raise ValueError
+
+    inbox.handlers.add(busy, name="busy")
+    inbox.telemetry = Telemetry(
+        routes=[RouteLabel("unmatched")], adapter=Adapter.SQLITE, families=FamilySet.OPERATOR
+    )
+    inbox.telemetry.use_targets(inbox.handlers.names)
+    async with inbox.dispatching() as dispatcher:
+        dispatcher.now = inbox.clock
+        await inbox.put(1)
+        dispatcher.wake()
+        await inbox.until(lambda: inbox.counted("success") == 1)
+
+    lines = inbox.telemetry.render().body.decode().splitlines()
+    samples = dict(line.rsplit(" ", 1) for line in lines if "busy" in line)
+    for outcome in ("success", "error", "skipped"):
+        assert samples[f'wats_dispatch_total{{outcome="{outcome}",target="busy"}}'] == "1"
+    assert samples['wats_consumer_lag_seconds_count{target="busy"}'] == "1"
+    assert float(samples['wats_consumer_lag_seconds_sum{target="busy"}']) >= 20
 
 
 async def test_a_conversation_waits_in_order_for_its_postponed_update(inbox: Inbox) -> None:

@@ -27,6 +27,10 @@ UPDATE = Update(
 STATUS = msgspec.structs.replace(UPDATE, kind=UpdateKind.STATUS)
 
 
+def of(number: str | None) -> Update:
+    return msgspec.structs.replace(UPDATE, phone_number_id=number)
+
+
 async def first(update: Update) -> None: ...
 
 
@@ -45,6 +49,27 @@ def test_each_kind_goes_to_its_handlers_in_the_order_in_which_they_were_added() 
     assert handlers.consumers(UPDATE) == (f"{__name__}:first", "the-second")
     assert handlers.consumers(STATUS) == (f"{__name__}:first",)
     assert handlers["the-second"] == (second, 1)
+
+
+def test_a_puller_gets_the_updates_of_its_numbers() -> None:
+    handlers = Handlers()
+    handlers.add(second, name="handler")
+
+    handlers.add_puller("one", [UPDATE.kind], ["15550000001"])
+    handlers.add_puller("every")
+
+    assert handlers.names == ("handler", "one", "every")
+    assert handlers.called == ("handler",)
+    assert handlers.place("every") == 2
+    found = {
+        number: handlers.consumers(msgspec.structs.replace(UPDATE, phone_number_id=number))
+        for number in ("15550000001", "15550000002", None)
+    }
+    assert found == {
+        "15550000001": ("handler", "one", "every"),
+        "15550000002": ("handler", "every"),
+        None: ("handler", "every"),
+    }
 
 
 def test_a_callable_object_has_the_name_of_its_class() -> None:
@@ -202,3 +227,25 @@ async def test_every_call_is_counted_for_its_handler() -> None:
         'wats_dispatch_total{outcome="error",target="bad"} 1',
     }
     assert telemetry.errors.snapshot() == {"LookupError": 1}
+
+
+def test_a_handler_of_some_numbers_gets_no_update_of_another_or_without_one() -> None:
+    handlers = Handlers()
+    handlers.add(first, name="before")
+    handlers.add(first, [UpdateKind.MESSAGE], name="some", numbers={"1", "2"})
+    handlers.add(first, name="after")
+    handlers.add(first, name="none", numbers=())
+
+    found = {number: handlers.consumers(of(number)) for number in (None, *"123")}
+    some, others = ("before", "some", "after"), ("before", "after")
+    assert found == {None: others, "1": some, "2": some, "3": others}
+    assert handlers.consumers(msgspec.structs.replace(of("1"), kind=UpdateKind.STATUS)) == others
+
+
+def test_only_updates_of_the_given_numbers_or_without_one_are_handled() -> None:
+    handlers = Handlers(["1", "2"])
+    handlers.add(first, name="all")
+    handlers.add(first, name="some", numbers={"2", "3"})
+
+    found = {number: handlers.consumers(of(number)) for number in (None, *"123")}
+    assert found == {None: ("all",), "1": ("all",), "2": ("all", "some"), "3": ()}

@@ -1,4 +1,6 @@
+import json
 from datetime import UTC, datetime
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -7,15 +9,20 @@ from hypothesis import strategies as st
 
 from wats.ids import is_safe_id
 from wats.inbound.content import Context, Identity, PlatformError, Pricing, Referral, Text
+from wats.inbound.normalize import normalize
 from wats.inbound.updates import (
     Sender,
     decode,
     encode,
     identifier,
+    kind_of,
+    number_of,
     read_message,
     traceparent_of,
 )
+from wats.store.admin import HEAD_BYTES
 
+CORPUS = Path(__file__).parents[1] / "corpus" / "webhooks.jsonl"
 SENT_AT = datetime.fromtimestamp(1_750_000_000, UTC)
 
 
@@ -201,3 +208,16 @@ def test_a_member_of_an_item_is_not_taken_for_a_stored_trace(update) -> None:
     forged = msgspec.structs.replace(update("message_text"), raw={"traceparent": "00-1-2-03"})
 
     assert traceparent_of(encode(forged)) is None
+
+
+def test_kind_and_number_are_read_from_the_beginning_of_a_payload() -> None:
+    rows = [json.loads(line) for line in CORPUS.read_text("utf-8").splitlines()]
+    found = [each for row in rows for each in normalize(row["body"], received_at=SENT_AT).updates]
+
+    heads = [encode(update)[:HEAD_BYTES] for update in found]
+
+    numbers = [update.phone_number_id for update in found]
+    assert [number_of(head) for head in heads] == numbers
+    assert {None, *numbers} == set(numbers)
+    assert [kind_of(head) for head in heads] == [update.kind for update in found]
+    assert number_of(b"{}") is None

@@ -28,7 +28,7 @@ from wats.telemetry.contract.values import (
     StoreOperation,
     UpdateKind,
 )
-from wats.web.ops.status import FeatureFlags, ServiceStatus, StoreView
+from wats.web.ops.status import FeatureFlags, InboxView, ServiceStatus, StoreView
 
 URL = "http://127.0.0.1:8787"
 TEMPLATES = ("/webhook", "/api/messages/text", "/api/conversations/:phone/window", "unmatched")
@@ -280,6 +280,15 @@ def test_a_service_that_does_not_respond_keeps_its_last_numbers() -> None:
         lines[1] == "For 12 s: http://127.0.0.1:8787 does not respond: the connection was refused."
     )
     assert lines[2:17] == frame(view).splitlines()[2:17]
+
+
+def test_the_backlog_of_a_service_is_shown_without_the_operator_families() -> None:
+    backlog = InboxView(pending=7, leased=1, retry=0, dead=2, orphaned=0, oldest_seconds=90.0)
+    view = View(url=URL, status=status(inbox=backlog), latest=scrape(telemetry(FamilySet.CONTRACT)))
+
+    (line,) = [line for line in frame(view).splitlines() if line.startswith("Inbox")]
+
+    assert line == "Inbox   pending 7  leased 1  retry 0  dead 2  orphaned 0  oldest 90s"
 
 
 def test_a_service_that_never_responded_has_no_numbers() -> None:

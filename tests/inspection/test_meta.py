@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from wats.config import GraphConfig
+from wats.config import GraphConfig, NumberConfig
 from wats.inspection.meta import PROMISES, check_meta
 from wats.inspection.verdicts import Finding, Verdict
 from wats.privacy import Secret
-from wats.simulator import Simulator, SimulatorSettings
+from wats.simulator import SimulatedNumber, Simulator, SimulatorSettings
 from wats.testing import APP_SECRET, VERIFY_TOKEN, example_profile, example_secrets
 
 PUBLIC = "https://gateway.example"
@@ -182,3 +182,30 @@ def test_a_clock_that_is_wrong_fails(counterfeit) -> None:
 
     assert found["time"].verdict is Verdict.FAILS
     assert "NTP" in found["time"].note
+
+
+async def test_each_number_is_checked_with_its_own_token(subtests: pytest.Subtests) -> None:
+    own = Secret("an-access-token-of-paris")
+    usual = settings()
+    berlin = SimulatedNumber(phone_number_id="300001", waba_id=usual.waba_id)
+    paris = SimulatedNumber(phone_number_id="300002", waba_id="2", access_token=own)
+    numbers = tuple(
+        NumberConfig(name=name, phone_number_id=each.phone_number_id, waba_id=each.waba_id)
+        for name, each in (("berlin", berlin), ("paris", paris))
+    )
+    right = example_secrets(access_tokens={"paris": own})
+    for known, secrets, failing in (
+        ((berlin, paris), right, None),
+        ((berlin, paris), example_secrets(), "paris"),
+        ((paris,), right, "berlin"),
+        ((), right, "berlin"),
+    ):
+        async with Simulator(settings(numbers=known)) as simulator:
+            profile = example_profile(graph_url=simulator.url, numbers=numbers)
+            judged = await asyncio.to_thread(check_meta, profile, secrets, live=True)
+        found = {each.name: each.finding for each in judged}
+        with subtests.test(numbers=len(known), failing=failing):
+            verdict = Verdict.HOLDS if failing is None else Verdict.FAILS
+            assert found["number"].verdict is verdict
+            assert failing is None or f"The number '{failing}'" in found["number"].note
+            assert not any("30000" in each.note for each in found.values())

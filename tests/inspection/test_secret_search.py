@@ -11,12 +11,14 @@ from wats.config import (
     EnvRef,
     FileRef,
     GraphConfig,
+    NumberConfig,
     PersistenceConfig,
     ProfileSource,
     Secrets,
     SecretSources,
     ServiceConfig,
     SubscriberConfig,
+    TokenConfig,
     WebhookConfig,
     WhatsAppConfig,
 )
@@ -199,3 +201,31 @@ def test_a_key_is_reported_once() -> None:
         "webhook.appSecret",
         "whatsapp.phoneNumberId",
     ]
+
+
+def test_ids_and_secrets_of_numbers_and_tokens_are_found(subtests: pytest.Subtests) -> None:
+    number = NumberConfig(
+        name="paris",
+        phone_number_id="593026148723056",
+        waba_id="840275319962418",
+        access_tokens=(EnvRef("PARIS_TOKEN"),),
+    )
+    token = TokenConfig(name="crm", tokens=(FileRef("secrets/crm"),), scopes=("messages:read",))
+    service = replace(profile().service, tokens=(token,))
+    made = profile(numbers=(number,), service=service)
+    secrets = example_secrets(
+        access_tokens={"paris": Secret("EAAParisToken98765")},
+        api_tokens={"crm": (Secret("a1b2c3d4e5f6g7h8i9"),)},
+    )
+    for text, key in (
+        ("id 593026148723056", "numbers.phoneNumberId"),
+        ("id 840275319962418", "numbers.wabaId"),
+        ("Bearer EAAParisToken98765", "numbers.accessToken"),
+        ("PARIS_TOKEN=1", "the place of numbers.accessToken"),
+        ("Bearer a1b2c3d4e5f6g7h8i9", "service.tokens.token"),
+        ("open secrets/crm", "the place of service.tokens.token"),
+        (f"id {NUMBER}", "whatsapp.phoneNumberId"),
+    ):
+        with subtests.test(key):
+            assert key in Haystack(text).keys_of(needles(made, secrets))
+    assert Haystack("paris crm").keys_of(needles(made, secrets)) == []

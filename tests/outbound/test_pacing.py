@@ -35,7 +35,7 @@ def text_to(recipient: str) -> Outgoing:
 def acceptor_of(
     make: Make, buckets: PacingStore, throughput: int, telemetry: Telemetry
 ) -> Acceptor:
-    return make(pacer=Pacer(buckets, throughput, telemetry))
+    return make(pacer=Pacer(buckets, {NUMBER: throughput}, telemetry))
 
 
 async def send(acceptor: Acceptor, recipient: str, key: str | None = None, **more: Any) -> Accepted:
@@ -150,7 +150,7 @@ async def test_a_throttle_of_meta_pauses_all_later_messages(
 async def test_without_its_store_a_process_paces_alone_and_keeps_the_refusals_of_meta(
     make: Make, store: SQLiteStore, telemetry: Telemetry, fake_graph: FakeGraph
 ) -> None:
-    pacer = Pacer(store, 1, telemetry)
+    pacer = Pacer(store, {NUMBER: 1}, telemetry)
     await store.close()
     await pacer.wait(pacer.demand_of(NUMBER, text_to("1"), 0.0))
     with pytest.raises(RateLimited):

@@ -73,13 +73,16 @@ GROUP_BODIES: Mapping[str, Any] = {
     "rejectJoinRequests": {"joinRequestIds": ["J j"]},
 }
 
+PULLER = "batch"
+
 ADMIN_BODIES: Mapping[str, Any] = {
     "changeConsumer": {"paused": False},
     "retryDeadLetters": {"ids": ["1", "2"]},
+    "replayDeliveries": {"ids": ["1", "2"], "consumer": "h:h"},
     "discardDeliveries": {"ids": ["1", "2"]},
     "retryOutboxItems": {"ids": ["1", "2"], "evenUnknown": True},
     "discardOutboxItems": {"ids": ["1", "2"]},
-    "erasePerson": {"user": "15550001111", "dryRun": False, "cursor": None},
+    "erasePerson": {"user": "15550001111", "dryRun": False, "searchFiles": True, "cursor": None},
 }
 
 HANDLER = "tests.privacy.hostile:fail"
@@ -275,6 +278,22 @@ class Asker:
         """Return the requests for the last messages."""
         headers = (*self._authorized, *self._luggage())
         return Ask("listing", "GET", "/api/messages?limit=100", headers)
+
+    def poll(self) -> Ask:
+        """Return the request for the updates of the puller."""
+        headers = (*self._authorized, *self._luggage())
+        return Ask("poll", "GET", f"/api/updates?consumer={PULLER}&limit=100&wait=0", headers)
+
+    def acknowledgements(self, receipts: Sequence[str]) -> Iterator[Ask]:
+        """Yield acknowledgements of *receipts*, and those that are refused."""
+        word, number = self._canaries.word, self._canaries.number
+        good = [{"receipt": each} for each in receipts]
+        for updates in (
+            [{"receipt": word("receipt")}, {"receipt": word("receipt"), "retry": True}, *good],
+            [{"receipt": word("receipt"), "retry": word("retry")}],
+            [{word("acknowledgement (name)"): number("acknowledgement")}],
+        ):
+            yield self._send("acknowledgement", "/api/updates/ack", {"updates": updates})
 
     def of_message(self, wamid: str, phone_number_id: str) -> Iterator[Ask]:
         """Yield the requests for a sent message, and the status webhooks of that message."""

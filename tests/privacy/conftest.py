@@ -98,7 +98,19 @@ async def interview(service: Service, asker: Asker) -> list[Asked]:
         sent = next(message for message in messages if message["direction"] == "outbound")
         asks = asker.of_message(sent["waMessageId"], service.phone_number_id)
         asked += await ask_all(service.url, asks)
+        asked += await pull_everything(service, asker)
     return asked
+
+
+async def pull_everything(service: Service, asker: Asker) -> list[Asked]:
+    """Poll for updates, and acknowledge them, until there are none."""
+    asked: list[Asked] = []
+    while True:
+        polled = await ask_all(service.url, [asker.poll()])
+        receipts = [each["receipt"] for each in json.loads(polled[0].answer.body)["updates"]]
+        asked += polled + await ask_all(service.url, asker.acknowledgements(receipts))
+        if not receipts:
+            return asked
 
 
 def seen_in(surfaces: Mapping[str, str], canaries: Canaries) -> dict[str, list[str]]:

@@ -46,6 +46,7 @@ VALUES = {
     "outcome": "not_sent|unknown|accepted|deduped|success|error|sent|failed",
     "parameter": r"[a-z_]+(\.[a-z_0-9]+|\[[0-9]{1,2}\])*|[A-Za-z]{1,40}|null",
     "paths": f"{_MEMBER}(,{_MEMBER}){{0,4}}|null",
+    "policy": "store|ignore|refuse",
     "reason": "|".join(RejectionReason),
     "seconds": _COUNT,
     "subscriber": "[A-Za-z_][A-Za-z0-9_]{0,39}",

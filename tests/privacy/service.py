@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.privacy.asking import BEARER, Ask, Asker
+from tests.privacy.asking import BEARER, PULLER, Ask, Asker
 from tests.privacy.canaries import Canaries
 from tests.privacy.wire import ask_one
 from tests.settings import outstanding
@@ -51,6 +51,7 @@ class Setup:
         launcher: A command that starts it.
         options: Further options of `wats serve`.
         environ: Variables for its environment.
+        subscribers: The sections of its subscribers.
     """
 
     graph_url: str
@@ -64,6 +65,7 @@ class Setup:
     launcher: Sequence[str] = ()
     options: Sequence[str] = ()
     environ: Mapping[str, str] = field(default_factory=dict)
+    subscribers: Sequence[Mapping[str, Any]] = ()
 
 
 async def read_telemetry(url: str, secrets: Mapping[str, str]) -> dict[str, str]:
@@ -244,7 +246,9 @@ def _profile(canaries: Canaries, setup: Setup, database: Path | None) -> dict[st
         "outbox": {"maxAttempts": 1},
         "groups": {"enabled": setup.has_groups},
         "handlers": [f"tests.privacy.hostile:{setup.handler}"] if setup.handler else [],
+        "subscribers": list(setup.subscribers),
         "inbox": {"maxAttempts": 1},
+        "pullers": [] if database is None else [{"name": PULLER, "kinds": ["callConnect"]}],
         "telemetry": telemetry
         if setup.sink is None
         else {**telemetry, "sink": f"tests.privacy.hostile:{setup.sink}"},

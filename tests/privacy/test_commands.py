@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from tests.privacy.asking import HANDLER
 from tests.privacy.canaries import Canaries
 from tests.privacy.conftest import seen_in
 from tests.privacy.fake_graph import TRACE, FakeGraph
@@ -35,6 +36,19 @@ async def run_commands(service: Service, canaries: Canaries) -> dict[str, str]:
         "init": ("init",),
         **{f"doctor {place}": ("doctor", "--live", "--json", *CONFIG) for place in range(ROUNDS)},
     }
+    user = canaries.number("erased user")
+    words |= {
+        " ".join(each).replace(user, "USER"): (*each, "--url", service.url, *CONFIG)
+        for each in (
+            ("consumers", "list"),
+            ("inbox", "list", "--json"),
+            ("dead-letters", "list", "--limit", "10000"),
+            ("dead-letters", "list", "--json"),
+            ("dead-letters", "retry", "--all", "--dry-run"),
+            ("replay", "--to", HANDLER, "--all", "--dry-run", "--json"),
+            ("erase", "--user", user, "--dry-run", "--search-files"),
+        )
+    }
     return {name: await service.command(*each) for name, each in words.items()}
 
 
@@ -60,6 +74,7 @@ def test_no_canary_is_seen_in_the_console_or_in_a_command(tmp_path: Path) -> Non
     for event in ("wats.handler.failed", "wats.webhook.rejected", "wats.graph.failure"):
         assert f" {event} " in log
     assert all(shown.values())
+    assert len(shown["dead-letters list --limit 10000"].splitlines()) > WEBHOOKS / 2
     found = [json.loads(shown[f"doctor {place}"]) for place in range(ROUNDS)]
     verdicts = {each["verdict"] for one in found for each in one["items"]}
     assert verdicts == {"holds", "fails", "unknown"}

@@ -40,7 +40,7 @@ EXPRESSIONS = {
     },
     "handler": {"failure.handler"},
     "hint": {"NOT_STARTED_HINT"},
-    "kind": {"failure.kind.value", "self.kind.value", "update.kind.value"},
+    "kind": {"failure.kind.value", "self.kind.value", "update.kind.value", "kind.value"},
     "level": {"line[1]"},
     "library": {"line[0]"},
     "line": {"failure.place.line", "place.line", "lineno"},
@@ -55,6 +55,7 @@ EXPRESSIONS = {
     },
     "parameter": {"said.parameter"},
     "paths": {"failure.paths"},
+    "policy": {"self._policy"},  # a word of the config
     "reason": {"reason.value"},
     "seconds": {"round(seconds)"},
     "subscriber": {"self.config.name"},

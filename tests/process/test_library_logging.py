@@ -9,6 +9,8 @@ import pytest
 
 from wats.process.library_logging import LibraryLog
 
+pytestmark = pytest.mark.long
+
 
 def record(name: str, text: str, error: BaseException | None = None) -> logging.LogRecord:
     info = (type(error), error, None) if error is not None else None

@@ -14,6 +14,8 @@ from tests.cli.test_serve import fetch
 from tests.settings import config_of
 from wats.testing import sign
 
+pytestmark = pytest.mark.long
+
 CANARY = "no stock for 15550001234"
 ENTRY = {"id": "1", "time": 1_790_000_000, "changes": []}
 
@@ -151,7 +153,6 @@ def test_a_module_of_handlers_that_exits_is_refused_without_its_text(wats) -> No
     assert CANARY not in result.err
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("handler", ["stay", "stay_in_a_thread"])
 def test_a_handler_that_does_not_end_does_not_keep_the_service_from_ending(
@@ -168,7 +169,6 @@ def test_a_handler_that_does_not_end_does_not_keep_the_service_from_ending(
     assert "Traceback" not in ended.err
 
 
-@pytest.mark.long
 def test_a_handler_that_blocks_the_loop_does_not_keep_a_single_process_from_ending(
     wats, with_handler
 ) -> None:

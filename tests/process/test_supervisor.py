@@ -13,6 +13,8 @@ import pytest
 
 from wats.process.supervisor import LONGEST_PAUSE_SECONDS, pause_after
 
+pytestmark = pytest.mark.long
+
 PROGRAM = Path(__file__).with_name("toy_workers.py")
 LONGEST_SECONDS = 30.0
 
@@ -191,7 +193,6 @@ def test_other_workers_do_not_wait_for_a_dead_worker_to_accept() -> None:
         assert toy.until("least") == ["9"]
 
 
-@pytest.mark.long
 def test_a_worker_that_dies_again_and_again_is_replaced_less_and_less_often() -> None:
     with running("die_as_a_replacement") as toy:
         os.kill(toy.pids(2)[1], signal.SIGKILL)

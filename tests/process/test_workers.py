@@ -16,6 +16,8 @@ import pytest
 
 from wats.testing import sign
 
+pytestmark = pytest.mark.long
+
 SERVICE = {
     "host": "127.0.0.1",
     "port": 8787,
@@ -118,7 +120,6 @@ def test_several_workers_are_ready_together_and_end_together(wats) -> None:
     assert (ended.code, ended.out, ended.err) == (0, "", "")
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_sink_is_made_in_each_process_and_closed_at_its_end(wats, workers: int) -> None:
     (wats.folder / "operators.py").write_text(SINK)
@@ -146,7 +147,6 @@ def test_a_signal_during_the_start_ends_everything_started(wats) -> None:
     ]
 
 
-@pytest.mark.long
 def test_the_sink_of_a_replacement_receives_its_worker_number(wats) -> None:
     (wats.folder / "operators.py").write_text(SINK)
     wats.write(telemetry={"sink": "operators:make"})
@@ -189,7 +189,6 @@ def make_no_database(wats: Any) -> None:
     wats.write(persistence={"url": f"sqlite:///{wats.folder}"})
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     "spoil", [make_no_handler, make_no_sink, make_a_newer_database, make_no_database]
 )
@@ -205,7 +204,6 @@ def test_workers_that_cannot_start_log_once_like_one_process(wats, spoil: Any) -
     assert together == alone
 
 
-@pytest.mark.long
 def test_a_worker_that_ends_silently_is_logged(wats) -> None:
     (wats.folder / "leaving.py").write_text("import os\nos._exit(0)")
     wats.write(handlers=["leaving:handle"])

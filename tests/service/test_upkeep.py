@@ -9,6 +9,7 @@ from wats.config import InboxConfig, MessagesConfig
 from wats.errors import StoreUnavailable
 from wats.log import Log
 from wats.service.upkeep import Upkeep
+from wats.store.admin import ConsumerState
 from wats.store.records import OUTBOX, Depth, InboxDepth, Retention
 from wats.telemetry import Adapter, FamilySet, RouteLabel, Telemetry
 
@@ -63,11 +64,13 @@ async def kept(
     until: int = 1,
     purges: int = 0,
     log: Log = lambda _: None,
+    consumers: Sequence[str] = (),
 ) -> Telemetry:
     """Run the upkeep until the store was measured *until* times, and purged *purges* times."""
     telemetry = Telemetry(
         routes=[RouteLabel("unmatched")], adapter=Adapter.SQLITE, families=families
     )
+    telemetry.use_targets(consumers)
     upkeep = Upkeep(
         store,
         telemetry=telemetry,
@@ -76,6 +79,7 @@ async def kept(
         leads=leads,
         log=log,
         now=lambda: NOON,
+        consumers=lambda: consumers,
         purge_seconds=0.001,
         measure_seconds=0.001,
     )
@@ -113,6 +117,30 @@ SEEN = {
 
 async def test_the_depth_of_all_consumers_is_measured() -> None:
     assert gauges(await kept(Shelf(DEPTH))) == SEEN
+
+
+async def test_the_age_of_the_oldest_update_of_each_consumer_is_measured() -> None:
+    class Consumers(Shelf):
+        async def consumers(self) -> Sequence[ConsumerState]:
+            ages = {"a": 90.0, "b": 0.0, "orphan": 500.0}
+            return [
+                ConsumerState(
+                    name=name,
+                    is_configured=True,
+                    is_paused=False,
+                    depth=Depth(),
+                    oldest_seconds=seconds,
+                )
+                for name, seconds in ages.items()
+            ]
+
+    telemetry = await kept(Consumers(DEPTH), consumers=("a", "b"))
+
+    lines = telemetry.render().body.decode().splitlines()
+    assert [line for line in lines if line.startswith("wats_consumer_oldest")] == [
+        'wats_consumer_oldest_age_seconds{target="a"} 90',
+        'wats_consumer_oldest_age_seconds{target="b"} 0',
+    ]
 
 
 async def test_an_empty_inbox_has_no_age() -> None:

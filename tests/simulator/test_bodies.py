@@ -2,6 +2,7 @@ import base64
 import hashlib
 import hmac
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from wats.simulator.bodies import (
     signature,
     status_part,
 )
-from wats.simulator.settings import SimulatorSettings
+from wats.simulator.settings import SimulatedNumber, SimulatorSettings
 
 CORPUS = Path(__file__).parents[1] / "corpus" / "webhooks.jsonl"
 SETTINGS = SimulatorSettings(app_secret=Secret("s"), verify_token=Secret("v"))
@@ -133,3 +134,23 @@ def test_a_wamid_is_unique_and_holds_the_number(number: str, inbound: bool) -> N
 def test_an_error_without_a_row_has_a_title_too() -> None:
     assert error_title(131026) == "Message Undeliverable"
     assert error_title(424242) == "Something went wrong"
+
+
+def test_neighbors_of_one_number_share_an_entry_with_its_account() -> None:
+    berlin = SimulatedNumber(phone_number_id="300001", waba_id="9", display_phone_number="1555")
+    settings = replace(SETTINGS, numbers=(berlin,))
+    part = message_part("1", TEXT, name="A", at=1)
+    default = replace(part, number=SETTINGS.phone_number_id)
+    parts = [part, default, replace(part, number="300001"), replace(part, number="300009")]
+
+    entries = json.loads(envelope(parts, settings, at=1))["entry"]
+
+    values = [each["changes"][0]["value"] for each in entries]
+    assert [each["id"] for each in entries] == [SETTINGS.waba_id, "9", SETTINGS.waba_id]
+    assert [len(each["messages"]) for each in values] == [2, 1, 1]
+    assert [each["metadata"]["phone_number_id"] for each in values] == [
+        SETTINGS.phone_number_id,
+        "300001",
+        "300009",
+    ]
+    assert values[1]["metadata"]["display_phone_number"] == "1555"

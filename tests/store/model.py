@@ -6,7 +6,7 @@ that of the model, and the counters must agree after every step.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,7 +39,13 @@ NEVER_PURGED = 10**9
 
 @dataclass
 class Expected:
-    """One outstanding delivery of the model."""
+    """One outstanding delivery of the model.
+
+    Attributes:
+        number: The number of the update, which is its payload.
+        order: The order of arrival; that of a replayed update is the order of the replay.
+        is_replayed: Whether the delivery was made by a replay.
+    """
 
     number: int
     consumer: str
@@ -50,6 +56,11 @@ class Expected:
     is_head: bool = False
     is_leased: bool = False
     is_final: bool = False
+    order: int = 0
+    is_replayed: bool = False
+
+    def __post_init__(self) -> None:
+        self.order = self.order or self.number
 
     @property
     def state(self) -> str:
@@ -73,7 +84,7 @@ class Model:
             return []
         heads = [each for each in self.outstanding if each.is_head and each.consumer == consumer]
         due = [each for each in heads if each.due <= self.now]
-        return sorted(due, key=lambda each: (each.due, each.number))
+        return sorted(due, key=lambda each: (each.due, each.order))
 
     def siblings_of(self, each: Expected) -> list[Expected]:
         key = each.consumer, each.ordering_key
@@ -119,7 +130,7 @@ class Model:
         self.outstanding.remove(each)
         following = self.siblings_of(each)
         if each.is_head and following:
-            self.make_head(min(following, key=lambda other: other.number))
+            self.make_head(min(following, key=lambda other: other.order))
 
     def make_head(self, each: Expected) -> None:
         each.is_head, each.due = True, each.arrived
@@ -127,14 +138,37 @@ class Model:
     def retry_dead(self, letter: tuple[Expected, int]) -> None:
         self.dead.remove(letter)
         old = letter[0]
-        each = Expected(old.number, old.consumer, old.ordering_key, old.arrived, old.arrived)
+        each = replace(
+            old, due=old.arrived, attempts=0, is_head=False, is_leased=False, is_final=False
+        )
         later = [other for other in self.siblings_of(each) if other.is_head]
         if not later:
             each.is_head = True
-        elif not later[0].is_leased and later[0].number > each.number:
+        elif not later[0].is_leased and later[0].order > each.order:
             later[0].is_head = False
             self.make_head(each)
         self.outstanding.append(each)
+
+    def expedite(self, each: Expected) -> int:
+        if not each.is_head or each.is_leased or each.due <= self.now:
+            return 0
+        each.due = each.arrived
+        return 1
+
+    def replay(self, source: Expected, consumer: str, order: int) -> int:
+        """Return how many deliveries *consumer* gets."""
+        key = source.number, consumer
+        if any(key_of(each) == key for each in self.outstanding):
+            return 0
+        for letter in self.dead:
+            if key_of(letter[0]) == key:
+                self.retry_dead(letter)
+                return 1
+        each = Expected(source.number, consumer, source.ordering_key, self.now, self.now)
+        each.order, each.is_replayed = order, True
+        each.is_head = not self.siblings_of(each)
+        self.outstanding.append(each)
+        return 1
 
 
 class Clients:
@@ -300,9 +334,10 @@ class InboxMachine(RuleBasedStateMachine):
         ids = sorted(held)
         count = data.draw(st.integers(1, len(ids)))
         chosen = data.draw(st.permutations(ids))[:count]
-        settlements = []
+        settlements, ended = [], []
         for id_ in chosen:
             delivery, each = held.pop(id_)
+            ended.append(each)
             state = data.draw(st.sampled_from(ENDS))
             if delivery.is_exhausted:
                 state = DeliveryState.DEAD
@@ -314,17 +349,42 @@ class InboxMachine(RuleBasedStateMachine):
 
         settled = self.run(self.stores[client].settle(settlements))
 
-        left = {each.number for each in self.model.outstanding} | {
-            each.number for each, _ in self.model.dead
-        }
-        done = {
-            settlement.delivery.update_id: int(settlement.delivery.payload)
-            for settlement in settlements
-            if settlement.state is DeliveryState.DONE
-        }
+        stored = [*self.model.outstanding, *(each for each, _ in self.model.dead)]
+        left = {each.number for each in stored if not each.is_replayed}
         assert sorted(settled.done) == sorted(
-            update_id for update_id, number in done.items() if number not in left
+            {
+                settlement.delivery.update_id
+                for settlement, each in zip(settlements, ended, strict=True)
+                if settlement.state is DeliveryState.DONE
+                and (each.is_replayed or each.number not in left)
+            }
         )
+
+    @rule(client=CLIENTS, data=st.data())
+    def acknowledge(self, client: int, data: st.DataObject) -> None:
+        """Leases that have expired are not settled, even if no other lease was given since."""
+        held = self.held[client]
+        if not held:
+            self._work_on_something(client)
+        settlements, expected = [], []
+        for id_ in sorted(held):
+            delivery, each = held[id_]
+            state = data.draw(st.sampled_from((DeliveryState.DONE, DeliveryState.RETRY)))
+            if delivery.is_exhausted or not data.draw(st.booleans()):
+                continue
+            settlements.append(Settlement(delivery, state, 5, "ValueError"))
+            if each.due <= self.model.now:
+                expected.append(delivery)
+                continue
+            del held[id_]
+            self.model.end(each, state, 5)
+        for delivery in self.lost[:1]:
+            settlements.append(Settlement(delivery, DeliveryState.DONE))
+            expected.append(delivery)
+
+        settled = self.run(self.stores[client].acknowledge(settlements))
+
+        assert list(settled.lost) == expected
 
     def _work_on_something(self, client: int) -> None:
         if not self.model.outstanding:
@@ -473,6 +533,39 @@ class InboxMachine(RuleBasedStateMachine):
         assert count == len(chosen)
         for letter in chosen:
             self.model.retry_dead(letter)
+
+    @rule(client=CLIENTS, data=st.data())
+    def expedite(self, client: int, data: st.DataObject) -> None:
+        ids = self._ids(OUTSTANDING)
+        if not ids:
+            return
+        chosen = data.draw(st.sets(st.sampled_from(sorted(ids)), min_size=1, max_size=3))
+
+        count = self.run(self.stores[client].expedite([ids[key] for key in chosen]))
+
+        found = [each for each in self.model.outstanding if key_of(each) in chosen]
+        assert count == sum(map(self.model.expedite, found))
+
+    @rule(client=CLIENTS, consumer=st.sampled_from(NAMES), data=st.data())
+    def replay(self, client: int, consumer: str, data: st.DataObject) -> None:
+        ids = self._ids(OUTSTANDING) | self._ids(DEAD_LETTERS)
+        if not ids:
+            return
+        chosen = data.draw(st.sets(st.sampled_from(sorted(ids)), min_size=1, max_size=3))
+        sources = {key_of(each): each for each in self.model.outstanding}
+        sources |= {key_of(each): each for each, _ in self.model.dead}
+
+        replay = self.stores[client].replay([ids[key] for key in chosen], consumer)
+        count = self.run(replay)
+
+        if consumer not in self.model.known:
+            assert count is None
+            return
+        expected = 0
+        for key in sorted(chosen, key=ids.__getitem__):
+            self.numbers += 1
+            expected += self.model.replay(sources[key], consumer, self.numbers)
+        assert count == expected
 
     @rule(client=CLIENTS, data=st.data())
     def discard(self, client: int, data: st.DataObject) -> None:

@@ -319,9 +319,10 @@ async def test_a_cancelled_caller_has_stored_its_updates(
     await asyncio.sleep(0)
     receiving.cancel()
 
+    while not (found := payloads(await claim())):
+        await asyncio.sleep(0.01)
+    assert found == [update.payload]
     assert waiting(await receive(store, [update])) == [None]
-
-    assert payloads(await claim()) == [update.payload]
 
 
 async def test_slots_that_cannot_be_reserved_fail_their_webhook_and_no_other(

@@ -214,6 +214,64 @@ async def test_a_retried_dead_letter_waits_for_a_later_delivery_that_is_leased(
     assert (await store.depth()).total == Depth(pending=1, leased=1)
 
 
+async def test_a_delivery_in_backoff_is_tried_now_with_its_attempts(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
+) -> None:
+    await receive(store, [arrival(ordering_key=7), arrival(ordering_key=7)])
+    (failed,) = await claim()
+    await settle([failed], DeliveryState.RETRY, retry_seconds=60)
+    head, follower = (await store.list_deliveries(OUTSTANDING, limit=9)).items
+
+    assert await store.expedite([head.id, follower.id, 10**12]) == 1
+
+    (again,) = await claim()
+    assert (again.id, again.attempt) == (failed.id, 2)
+    assert await store.expedite([head.id, follower.id]) == 0  # leased
+
+
+async def test_stored_updates_are_replayed_to_another_consumer_in_order_and_once(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
+) -> None:
+    updates = [arrival(ordering_key=7, payload=b"%d" % number) for number in range(3)]
+    await receive(store, updates)
+    (dead,) = await bury(claim, settle)
+    await receive(store, [arrival(ordering_key=7, payload=b"3", consumers=("a",))])
+    stored = [dead, *(await store.list_deliveries(OUTSTANDING, limit=9)).items]
+
+    assert await store.replay([each.id for each in reversed(stored)], "a") == 3
+    assert await store.replay([each.id for each in stored], "a") == 0
+
+    assert (await store.depth()).consumers["a"] == Depth(pending=4)
+    handled = []
+    while deliveries := await claim("a"):
+        handled += payloads(deliveries)
+        assert len(await settle(deliveries)) == 1
+    assert handled == [b"3", b"0", b"1", b"2"]
+    assert (await store.depth()).consumers["handlers"] == Depth(pending=2, dead=1)
+
+
+async def test_a_replay_to_the_consumer_of_a_dead_letter_retries_it(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
+) -> None:
+    await receive(store, [arrival()])
+    (dead,) = await bury(claim, settle)
+
+    assert await store.replay([dead.id], "handlers") == 1
+
+    assert [each.id for each in await claim()] == [dead.id]
+    assert (await store.depth()).total == Depth(leased=1)
+
+
+async def test_nothing_is_replayed_to_an_unknown_consumer(
+    store: Store, arrival: MakeArrival
+) -> None:
+    await receive(store, [arrival()])
+    (stored,) = (await store.list_deliveries(OUTSTANDING, limit=9)).items
+
+    assert await store.replay([stored.id], "nothing") is None
+    assert await store.replay([10**12], "a") == 0
+
+
 async def test_a_discarded_head_makes_the_next_delivery_due(
     store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
 ) -> None:

@@ -2,10 +2,12 @@
 
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 
+import apsw
 import pytest
 
 from tests.store.results import dead_letters
@@ -43,7 +45,9 @@ async def erase(store: Store, user: str, *, is_trial: bool = False) -> dict[str,
     """Do all steps of an erasure; return the counts above 0."""
     counts, position = dict.fromkeys(COUNTS, 0), None
     while True:
-        step = await store.erase(Person(user), ["1"], position=position, is_trial=is_trial)
+        step = await store.erase(
+            Person(user), ["1"], position=position, is_trial=is_trial, searches_files=True
+        )
         for name in COUNTS:
             counts[name] += getattr(step, name)
         assert step.position != position
@@ -167,6 +171,47 @@ async def test_a_person_with_a_user_id_is_erased(
     await store.record_sent(message("wamid.b", to_phone=USER + "0"))
 
     assert await erase(store, USER) == {"deliveries": 1, "messages": 1}
+
+
+async def test_messages_are_found_by_any_number_that_they_name(
+    store: Store, arrival: MakeArrival, message: MakeMessage
+) -> None:
+    names_another = message(wamid(THEIRS, "a"), to_phone=OTHER, phone_number_id="2")
+    of_a_user = message(wamid(THEIRS, "b"), to_phone=USER)
+    of_another_number = message(wamid(THEIRS, "c"), to_phone=THEIRS, phone_number_id="3")
+    records = names_another, of_a_user, of_another_number
+    for each in records:
+        await store.record_sent(each)
+    received = message(
+        wamid(THEIRS, "d"), direction=Direction.INBOUND, from_phone=USER, to_phone=None
+    )
+    window = WindowRecord(phone_number_id="1", customer=USER, last_inbound_at=NOON)
+    await receive(store, [arrival(message=received, window=window, consumers=())])
+
+    assert (await erase(store, THEIRS, is_trial=True))["messages"] == 4
+    assert (await erase(store, THEIRS))["messages"] == 4
+    assert (await store.list_messages(limit=9, cursor=None)).items == ()
+
+
+async def test_messages_of_an_earlier_version_are_found_without_a_hash(
+    tmp_path: Path, arrival: MakeArrival, message: MakeMessage
+) -> None:
+    path = tmp_path / "wats.db"
+    store = SQLiteStore(str(path), index_batch=2)
+    await store.open()
+    for number in (THEIRS, OTHER):
+        await receive(store, [inbound(arrival, message, number, "in")])
+        await store.record_sent(message(wamid(number, "out"), to_phone=number))
+    await store.close()
+    with closing(apsw.Connection(str(path))) as connection:
+        connection.execute("UPDATE wats_messages SET window_hash = NULL WHERE to_phone NOT NULL")
+    await store.open()
+
+    erased = await erase(store, THEIRS)
+
+    assert erased["messages"] == 2
+    assert (await erase(store, OTHER, is_trial=True))["messages"] == 2
+    await store.close()
 
 
 async def test_an_erased_head_does_not_block_its_conversation(

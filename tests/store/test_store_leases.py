@@ -201,3 +201,31 @@ async def test_a_duplicate_uses_no_slot(store: Store, arrival: MakeArrival) -> N
 
     assert payloads(leased(results)) == [new.payload]
     assert waiting(results) == [None, 0, 0]
+
+
+async def test_an_acknowledgement_is_void_once_its_lease_has_ended(
+    store: Store, arrival: MakeArrival, claim: Claim, clock: FakeClock
+) -> None:
+    await receive(store, [arrival(), arrival(), arrival()])
+    first, second, third = await claim()
+    done = [Settlement(each, DeliveryState.DONE) for each in (first, second, third)]
+
+    in_time = await store.acknowledge(done[:1])
+    clock.advance(LEASE)
+    late = await store.acknowledge(done)
+
+    assert (list(in_time.done), list(in_time.lost)) == ([first.update_id], [])
+    assert (list(late.done), list(late.lost)) == ([], [first, second, third])
+    assert [each.id for each in await claim()] == [second.id, third.id]
+
+
+async def test_an_acknowledged_head_makes_the_next_one_due(
+    store: Store, arrival: MakeArrival, claim: Claim
+) -> None:
+    await receive(store, [arrival(ordering_key=7), arrival(ordering_key=7)])
+    (head,) = await claim()
+
+    settled = await store.acknowledge([Settlement(head, DeliveryState.DONE)])
+
+    assert settled.due == {"handlers"}
+    assert len(await claim()) == 1

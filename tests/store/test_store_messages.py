@@ -67,6 +67,25 @@ async def test_a_message_is_returned_as_it_was_recorded(
     assert await store.get_message("wamid.3") is None
 
 
+async def test_a_message_is_found_by_its_number_too(store: Store, message: MakeMessage) -> None:
+    for number in "123":
+        await store.record_sent(message("wamid.1", phone_number_id=number))
+    await store.record_sent(message("wamid.2", phone_number_id="1"))
+
+    for number in "123":
+        found = await store.get_message("wamid.1", phone_number_id=number)
+        assert found is not None
+        assert found.phone_number_id == number
+        wanted = MessageFilter(phone_number_id=number)
+        page = await store.list_messages(limit=10, cursor=None, wanted=wanted)
+        of_number = ["wamid.2", "wamid.1"] if number == "1" else ["wamid.1"]
+        assert [each.wa_message_id for each in page.items] == of_number
+    assert await store.get_message("wamid.2", phone_number_id="2") is None
+    assert await store.get_message("wamid.1", phone_number_id="4") is None
+    wanted = MessageFilter(phone_number_id="4")
+    assert (await store.list_messages(limit=10, cursor=None, wanted=wanted)).items == ()
+
+
 async def test_a_recorded_message_is_not_changed(
     store: Store, arrival: MakeArrival, message: MakeMessage
 ) -> None:

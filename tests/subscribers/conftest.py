@@ -20,7 +20,7 @@ from wats.telemetry.contract.values import UpdateKind
 
 SECRET = "whsec_c29tZS1yYW5kb20tYnl0ZXMtZm9yLXRlc3RzLW9ubHk="
 META_SECRET = "a-secret-for-tests-of-subscribers"
-NUMBER = "15550001111"
+DISPLAYED = {"200000000000002": "15550001111"}
 
 
 class Endpoint:
@@ -29,11 +29,13 @@ class Endpoint:
     Attributes:
         answer: Makes the response to a request.
         requests: The headers and the body of each request.
+        targets: The path and the query of each request.
     """
 
     def __init__(self) -> None:
         self.url = ""
         self.requests: list[tuple[dict[str, str], bytes]] = []
+        self.targets: list[str] = []
         self.answer: Callable[[web.Request], Awaitable[web.StreamResponse]] = self.accept
 
     async def accept(self, _: web.Request) -> web.StreamResponse:
@@ -46,6 +48,7 @@ class Endpoint:
         self.answer = answer
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
+        self.targets.append(request.raw_path)
         self.requests.append((dict(request.headers), await request.read()))
         return await self.answer(request)
 
@@ -102,7 +105,13 @@ Subscribe = Callable[..., AbstractAsyncContextManager[Subscriber]]
 
 
 @pytest.fixture
-def subscribe(clock: Clock, logged: list[Any]) -> Subscribe:
+def circuits() -> list[int]:
+    """The states of the circuit that were reported."""
+    return []
+
+
+@pytest.fixture
+def subscribe(clock: Clock, logged: list[Any], circuits: list[int]) -> Subscribe:
     """Starts a subscriber with the given keys of its section."""
 
     @asynccontextmanager
@@ -114,11 +123,12 @@ def subscribe(clock: Clock, logged: list[Any]) -> Subscribe:
         secret = SECRET if config.format == "update" else META_SECRET
         subscriber = Subscriber(
             config,
-            make_requests(config, [Secret(secret)], NUMBER),
+            make_requests(config, [Secret(secret)], DISPLAYED),
             log=logged.append,
             monotonic=clock,
             pause=pause,
             circuit=Circuit(monotonic=clock, jitter=lambda: 0.0),
+            on_circuit=circuits.append,
         )
         await subscriber.start()
         try:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.subscribers.conftest import Subscribe, failure_of
+from tests.subscribers.conftest import Endpoint, Subscribe, failure_of
 from wats.inbound.updates import Update
 from wats.subscribers.addresses import AddressRefused, is_public, public_socket
 
@@ -28,7 +28,11 @@ PUBLIC = """
 SPELLINGS = """
     127.0.0.1 127.1 0 0.0.0.0 2130706433 017700000001 0x7f000001 0x7f.1 0177.0.0.1 localhost
     LOCALHOST localhost. [::1] [::] [::ffff:127.0.0.1] [::ffff:7f00:1] [0:0:0:0:0:0:0:1]
-    [::127.0.0.1] 169.254.169.254 [fe80::1]
+    [::127.0.0.1] 169.254.169.254 [fe80::1] [fe80::1%25lo] [::1%25lo] 0x7f.0x0.0x0.0x1
+    0177.0000.0000.0001 127.000.000.001 0x7f000001. 127.0.0.1. 0x00 00 [::0] [64:ff9b::7f00:1]
+    [64:ff9b:1::7f00:1] [64:ff9b::a9fe:a9fe] [2002:7f00:1::1] [::ffff:0:7f00:1]
+    [::ffff:169.254.169.254]
+    [fd00:ec2::254] 100.100.100.200 ip6-localhost
 """
 
 
@@ -90,6 +94,28 @@ async def test_no_spelling_of_a_private_address_is_connected_to(
             async with subscribe(url, allow_private_network=False) as subscriber:
                 assert await failure_of(subscriber, next(updates)) is not None
 
+    assert trap.connections == 0
+
+
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "file://localhost/", "ftp://127.0.0.1/", "gopher://127.0.0.1/"]
+)
+async def test_no_other_scheme_is_used_even_if_private_addresses_are_permitted(
+    subscribe: Subscribe, updates: Iterator[Update], url: str
+) -> None:
+    async with subscribe(url) as subscriber:
+        assert await failure_of(subscriber, next(updates)) is not None
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+async def test_a_redirect_leads_to_no_connection(
+    trap: Trap, endpoint: Endpoint, subscribe: Subscribe, updates: Iterator[Update], status: int
+) -> None:
+    endpoint.respond(status, Location=f"http://127.0.0.1:{trap.port}/", Refresh="0")
+    async with subscribe(endpoint.url) as subscriber:
+        assert await failure_of(subscriber, next(updates)) is not None
+
+    assert len(endpoint.requests) == 1
     assert trap.connections == 0
 
 

@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from tests.subscribers.conftest import META_SECRET, NUMBER, SECRET
+from tests.subscribers.conftest import DISPLAYED, META_SECRET, SECRET
 from wats.clock import utc_now
 from wats.config import SubscriberConfig
 from wats.errors import ConfigError
@@ -20,7 +20,7 @@ META = SubscriberConfig(name="crm", url="https://crm.example/hook", secrets=(), 
 def test_the_library_of_standard_webhooks_accepts_the_signature(updates: Iterator[Update]) -> None:
     update = next(updates)
 
-    headers, body = make_requests(TYPED, [Secret(SECRET)], NUMBER)(update, utc_now())
+    headers, body = make_requests(TYPED, [Secret(SECRET)], DISPLAYED)(update, utc_now())
 
     document = Webhook(SECRET).verify(body, dict(headers))
     assert headers["webhook-id"] == document["key"] == update.key
@@ -44,7 +44,7 @@ def test_the_library_of_standard_webhooks_accepts_the_signature(updates: Iterato
 def test_during_rotation_the_receiver_may_have_either_secret(
     updates: Iterator[Update], secret: str
 ) -> None:
-    make = make_requests(TYPED, [Secret(SECRET), Secret(OTHER)], NUMBER)
+    make = make_requests(TYPED, [Secret(SECRET), Secret(OTHER)], DISPLAYED)
 
     headers, body = make(next(updates), utc_now())
 
@@ -52,14 +52,14 @@ def test_during_rotation_the_receiver_may_have_either_secret(
 
 
 def test_a_changed_body_has_another_signature(updates: Iterator[Update]) -> None:
-    headers, body = make_requests(TYPED, [Secret(SECRET)], NUMBER)(next(updates), utc_now())
+    headers, body = make_requests(TYPED, [Secret(SECRET)], DISPLAYED)(next(updates), utc_now())
 
     with pytest.raises(WebhookVerificationError):
         Webhook(SECRET).verify(body + b" ", dict(headers))
 
 
 def test_the_format_of_meta_has_the_signature_of_meta(updates: Iterator[Update]) -> None:
-    make = make_requests(META, [Secret(META_SECRET), Secret("another-secret-for-tests")], NUMBER)
+    make = make_requests(META, [Secret(META_SECRET), Secret("another-secret-for-tests")], DISPLAYED)
 
     headers, body = make(next(updates), utc_now())
 
@@ -73,4 +73,4 @@ def test_a_secret_that_is_missing_or_of_another_form_is_refused(
     config: SubscriberConfig, secrets: list[str]
 ) -> None:
     with pytest.raises(ConfigError, match="crm"):
-        make_requests(config, [Secret(each) for each in secrets], NUMBER)
+        make_requests(config, [Secret(each) for each in secrets], DISPLAYED)

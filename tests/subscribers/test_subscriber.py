@@ -123,6 +123,7 @@ async def test_an_outage_is_logged_once_by_name_and_ends_with_the_first_success(
     updates: Iterator[Update],
     clock: Clock,
     logged: list[dict[str, Any]],
+    circuits: list[int],
 ) -> None:
     endpoint.respond(500)
     async with subscribe(endpoint.url) as subscriber:
@@ -134,6 +135,7 @@ async def test_an_outage_is_logged_once_by_name_and_ends_with_the_first_success(
     kinds = [type(each) for each in failures]
     assert kinds == [SubscriberFailed] * (THRESHOLD - 1) + [RetryLater] * 4
     assert len(endpoint.requests) == THRESHOLD + 1
+    assert circuits == [0, 1, 0]
     name = {"subscriber": "crm", "suppressed": 0}
     assert logged == [
         {"event": "wats.subscriber.unreachable", "errorName": "SubscriberFailed", **name},

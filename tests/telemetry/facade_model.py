@@ -28,7 +28,7 @@ from wats.telemetry import (
     UpdateKind,
     UpkeepTask,
 )
-from wats.telemetry.contract.families import LAG_BUCKETS, LATENCY_BUCKETS
+from wats.telemetry.contract.families import CONSUMER_BUCKETS, LAG_BUCKETS, LATENCY_BUCKETS
 from wats.telemetry.contract.values import OutboxState, status_class
 from wats.telemetry.recording import Event, Recorder
 
@@ -150,6 +150,18 @@ class Model:
     def webhooks_dispatched(self, target: int, _: UpdateKind, outcome: Outcome, __: float) -> None:
         name = TARGETS[target] if target < len(TARGETS) else "other"
         self.add("wats_dispatch_total", target=name, outcome=outcome)
+
+    def webhooks_consumer_lag(self, target: int, seconds: float) -> None:
+        name = TARGETS[target] if target < len(TARGETS) else "other"
+        self.observe("wats_consumer_lag_seconds", seconds, CONSUMER_BUCKETS, target=name)
+
+    def webhooks_consumer_oldest_age(self, target: int, seconds: float) -> None:
+        name = TARGETS[target] if target < len(TARGETS) else "other"
+        self.set("wats_consumer_oldest_age_seconds", seconds, target=name)
+
+    def webhooks_circuit_open(self, target: int, is_open: int) -> None:
+        name = TARGETS[target] if target < len(TARGETS) else "other"
+        self.set("wats_circuit_open", is_open, target=name)
 
     def graph_operation(
         self, family: EndpointFamily, status: int, outcome: Outcome, seconds: float

@@ -69,7 +69,7 @@ def test_the_public_document_omits_hidden_routes() -> None:
     for row in route_table(PROFILE, groups_enabled=True):
         hidden = row.posture in {Posture.HIDDEN, Posture.ADMIN} or row.label == "/webhook"
         assert (row.path in built["paths"]) <= (not hidden)
-    assert len(built["paths"]) == 18
+    assert len(built["paths"]) == 20
 
 
 def test_operations_have_names_of_their_own() -> None:

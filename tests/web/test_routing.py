@@ -10,7 +10,14 @@ from wats.telemetry.contract.values import Method
 from wats.testing import example_profile
 from wats.web.app import route_labels
 from wats.web.parts import HOOK_LABEL
-from wats.web.routing import UNMATCHED, Posture, Router, decode_segment, request_path
+from wats.web.routing import (
+    NUMBERS_ROOT,
+    UNMATCHED,
+    Posture,
+    Router,
+    decode_segment,
+    request_path,
+)
 from wats.web.table import route_table
 
 PROFILE = example_profile()
@@ -124,13 +131,14 @@ def test_head_is_served_wherever_get_is() -> None:
         assert route.operation(Method.HEAD) is route.operation(Method.GET)
 
 
-def test_labels_are_used_once_except_by_admin_routes_and_the_outbox_and_operations_once() -> None:
+def test_labels_are_used_once_except_the_shared_ones_and_operations_once() -> None:
     labels = [each.template for each in route_labels(TABLE)]
-    others = [route.label for route in (*TABLE, UNMATCHED) if route.posture is not Posture.ADMIN]
+    shared = {"/api/admin", "/api/updates"}
+    others = [route.label for route in (*TABLE, UNMATCHED) if route.label not in shared]
     others.remove("/api/messages/:id")  # also of the state of a message in the outbox
     names = [operation.name for route in TABLE for operation in route.operations]
 
-    assert len(set(labels)) == len(labels) == len(others) + 1
+    assert len(set(labels)) == len(labels) == len(others) + len(shared)
     assert len(set(names)) == len(names)
 
 
@@ -141,6 +149,7 @@ def test_the_inventory_keeps_its_documented_order() -> None:
         *("/api/messages/:id", "/api/conversations/:phone/window"),
         "/api/marketing_messages",
         *("/api/media", "/api/media/:mediaId", "/api/media/:mediaId/content"),
+        "/api/updates",
         *("/api/groups", "/api/groups/:groupId"),
         *("/api/groups/:groupId/invite-link", "/api/groups/:groupId/participants"),
         "/api/groups/:groupId/join-requests",
@@ -166,7 +175,7 @@ def test_the_config_reserves_every_path_of_the_table() -> None:
     roots = {re.match(r"/api/(\w+)", route.path)[1] for route in TABLE if "/api/" in route.path}  # type: ignore[index]
 
     assert fixed - {PROFILE.webhook.path} == STATIC_PATHS
-    assert roots == set(API_ROOTS)
+    assert {*roots, NUMBERS_ROOT} == set(API_ROOTS)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))

@@ -23,11 +23,14 @@ COMMANDS: Final[Mapping[str, str]] = {
     ),
     "erase": "Erase the data of a person from a running service.",
     "help": "Explain TOPIC, which is a subject of the documentation or a command.",
-    "inbox": "List, show and discard outstanding updates of a running service.",
+    "inbox": "List, show, retry and discard outstanding updates of a running service.",
     "init": "Write a config, an env file with random secrets and an example handler.",
+    "listen": "Print the updates of the puller CONSUMER, as JSON lines.",
+    "messages": "List and show the messages of a running service, without content.",
     "metrics": "List the metric families.",
     "openapi": "Print the complete OpenAPI document of a service with this configuration.",
     "outbox": "List, show, retry and discard messages that a running service sends later.",
+    "replay": "Give stored updates of a running service to a consumer again.",
     "serve": "Run the gateway until SIGINT or SIGTERM.",
     "simulate": (
         "Run a fake Meta for the service that a config file describes, until SIGINT or SIGTERM."

@@ -73,7 +73,7 @@ def filter_options(command: Command) -> Command:
         click.option(
             "--older-than",
             metavar="AGE",
-            callback=read_age,
+            callback=age,
             help="Only those at least this old, such as 90s, 30m, 12h or 7d; dead letters since "
             "their last attempt.",
         ),
@@ -128,8 +128,12 @@ def shown_options(command: Command) -> Command:
     return command
 
 
-def read_age(_: click.Context, __: click.Parameter, value: str | None) -> timedelta | None:
-    """Return the age of an option."""
+def age(_: click.Context, __: click.Parameter, value: str | None) -> timedelta | None:
+    """Return the age that an option states, for `callback`.
+
+    Raises:
+        click.BadParameter: It is not an age.
+    """
     if value is None:
         return None
     match = _AGE.fullmatch(value)
@@ -182,7 +186,7 @@ def print_deliveries(items: Sequence[DeliveryView]) -> None:
 
 
 def age_of(moment: str) -> str:
-    """Return how long ago *moment* was."""
+    """Return the age of *moment*, a time of a service, for a table."""
     try:
         age = datetime.now(UTC) - datetime.fromisoformat(moment)
     except (ValueError, TypeError):
@@ -209,6 +213,32 @@ def list_page(
         click.echo(f"There are more: --cursor {printable(following)}", err=True)
 
 
+def _check_choice(ids: Sequence[str], query: Mapping[str, str], *, every: bool) -> None:
+    """Refuse a choice of everything or of nothing by accident.
+
+    Raises:
+        click.UsageError: Neither ids nor filters are given, or both.
+    """
+    if bool(ids) + bool(query or every) != 1:
+        raise click.UsageError("Give IDs, or filters, or --all.")
+
+
+def stored_ids(
+    admin: Admin, ids: Sequence[str], query: Mapping[str, str], *, every: bool
+) -> Sequence[str]:
+    """Return *ids*, or else those of all dead letters and outstanding deliveries for *query*.
+
+    Raises:
+        click.UsageError: Neither is given, or both.
+        NoAnswer: An id does not exist.
+    """
+    _check_choice(ids, query, every=every)
+    if ids:
+        return [admin.delivery(each).id for each in ids]
+    states = [query] if "state" in query else [{**query, "state": "dead"}, query]
+    return [each.id for wanted in states for each in admin.deliveries(wanted)]
+
+
 def chosen_ids(
     admin: Admin, ids: Sequence[str], query: Mapping[str, str], *, every: bool, dead: bool
 ) -> Sequence[str]:
@@ -217,8 +247,7 @@ def chosen_ids(
     Raises:
         click.UsageError: Neither is given, or both, or an id is in another state.
     """
-    if bool(ids) + bool(query or every) != 1:
-        raise click.UsageError("Give IDs, or filters, or --all.")
+    _check_choice(ids, query, every=every)
     if not ids:
         wanted = {**query, "state": "dead"} if dead else query
         return [each.id for each in admin.deliveries(wanted)]
@@ -231,13 +260,23 @@ def chosen_ids(
 
 
 def change(
-    admin: Admin, verb: str, ids: Sequence[str], *, dry_run: bool, yes: bool, as_json: bool
+    admin: Admin,
+    verb: str,
+    ids: Sequence[str],
+    *,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    apply: Callable[[], int] | None = None,
 ) -> None:
-    """Retry or discard deliveries after a confirmation, and print their number."""
+    """Change deliveries after a confirmation, and print their number.
+
+    *apply* does the change; by default the route of the service named *verb*.
+    """
     changed = 0
     if ids and not dry_run:
         confirm(f"{verb.capitalize()} {len(ids)}?", yes=yes, as_json=as_json)
-        changed = admin.change(verb, ids)
+        changed = admin.change(verb, ids) if apply is None else apply()
     print_changed(verb, ids, changed, dry_run=dry_run, as_json=as_json)
 
 

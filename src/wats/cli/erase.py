@@ -25,27 +25,40 @@ _LONGEST_USER: Final = 256
     help="A phone number or a business-scoped user id, or '-' for stdin, which keeps it out of the "
     "history of the shell.",
 )
+@click.option(
+    "--search-files",
+    is_flag=True,
+    help="Also search the files of a SQLite database, which are read completely.",
+)
 @change_options
 @admin_options
-def erase(user: str, dry_run: bool, yes: bool, as_json: bool, access: ServiceAccess) -> None:
+def erase(
+    user: str,
+    search_files: bool,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    access: ServiceAccess,
+) -> None:
     """Erase the data of a person from a running service.
 
     These are the person's messages, their statuses, windows and stored responses, and every
     outstanding update and dead letter that names the person, also one of another person. Then the
-    tables are searched again, for SQLite also the files of the database. A record for auditors is
-    printed: times, numbers of rows, and a digest of the user under a secret of the service, which a
-    dry run for the same user prints too. The exit code is 1 if something is left.
+    tables are searched again, with --search-files also every byte of the files. A record for
+    auditors is printed: times, numbers of rows, and a digest of the user under a secret of the
+    service, which a dry run for the same user prints too. The exit code is 1 if something is left.
 
     A person with a number and a user id is erased by one command for each.
     """
     name = sys.stdin.read(_LONGEST_USER).strip() if user == "-" else user
     admin, started_at = admin_of(access), to_iso(datetime.now(UTC))
-    subject, found = admin.erase(name, dry_run=True)
+    searches = search_files and dry_run  # otherwise after the erasure
+    subject, found = admin.erase(name, dry_run=True, search_files=searches)
     erased = left = None
     if not dry_run:
         confirm(f"Erase {_rows(found)} rows?", yes=yes, as_json=as_json)
         _, erased = admin.erase(name, dry_run=False)
-        _, left = admin.erase(name, dry_run=True)
+        _, left = admin.erase(name, dry_run=True, search_files=search_files)
     record = {
         "subject": subject,
         "dryRun": dry_run,
@@ -62,8 +75,8 @@ def erase(user: str, dry_run: bool, yes: bool, as_json: bool, access: ServiceAcc
 
 
 def _rows(counts: ErasedCounts) -> int:
-    total: int = sum(msgspec.structs.astuple(counts))
-    return total - counts.traces
+    rows = msgspec.structs.asdict(counts)
+    return sum(count for name, count in rows.items() if name != "traces")
 
 
 def _print(record: dict[str, object], *, as_json: bool) -> None:
@@ -74,5 +87,7 @@ def _print(record: dict[str, object], *, as_json: bool) -> None:
         shown = value
         if isinstance(value, ErasedCounts):
             counts = msgspec.to_builtins(value)
-            shown = ", ".join(f"{key} {count}" for key, count in counts.items())
+            shown = ", ".join(
+                f"{key} {count}" for key, count in counts.items() if count is not None
+            )
         click.echo(f"{name:<11} {'-' if shown is None else shown}")

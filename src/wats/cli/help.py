@@ -59,6 +59,8 @@ def help(context: click.Context, topic: str | None) -> None:  # noqa: A001  # th
         click.echo(_overview(every))
     elif topic in every:
         click.echo(_page(every[topic]))
+        if topic in COMMANDS:
+            click.echo(f"\nThe command of this name: wats {topic} --help")
     elif (command := main.get_command(context, topic)) is not None:
         nested = click.Context(command, info_name=topic, parent=context.parent)
         click.echo(command.get_help(nested))

@@ -20,7 +20,7 @@ from wats.cli.options import ServiceAccess, admin_options
 
 @click.group(cls=StrictGroup)
 def inbox() -> None:
-    """List, show and discard outstanding updates of a running service."""
+    """List, show, retry and discard outstanding updates of a running service."""
 
 
 @inbox.command("list")
@@ -55,6 +55,29 @@ def list_some(
 def show(delivery_id: str, content: bool, as_json: bool, access: ServiceAccess) -> None:
     """Show the outstanding update ID."""
     admin.show(admin_of(access), delivery_id, with_content=content, as_json=as_json)
+
+
+@inbox.command()
+@chosen_options
+@change_options
+@admin_options
+def retry(
+    ids: Sequence[str],
+    query: Mapping[str, str],
+    every: bool,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+    access: ServiceAccess,
+) -> None:
+    """Handle updates that wait for a retry now, instead of after the backoff.
+
+    Name them by ID or by filters. Attempts stay counted. An update that is being handled, or that
+    waits for an earlier one of its conversation, is not changed.
+    """
+    client = admin_of(access)
+    chosen = admin.chosen_ids(client, ids, query, every=every, dead=False)
+    admin.change(client, "retry", chosen, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 @inbox.command()

@@ -8,6 +8,7 @@ import click
 
 from wats.cli.admin import (
     admin_of,
+    age,
     age_of,
     change_options,
     confirm,
@@ -16,7 +17,6 @@ from wats.cli.admin import (
     print_details,
     print_json,
     print_table,
-    read_age,
     shown_options,
 )
 from wats.cli.arguments import StrictGroup
@@ -44,7 +44,7 @@ def _filters(states: Sequence[str]) -> Callable[[Command], Command]:
             click.option(
                 "--older-than",
                 metavar="AGE",
-                callback=read_age,
+                callback=age,
                 help="Only those at least this old, such as 90s, 30m, 12h or 7d.",
             ),
             click.option("--state", type=click.Choice(states), help="Only those in this state."),

@@ -15,6 +15,7 @@ from wats.errors import ConfigError, ConfigIssue
 from wats.log import announce, print_line
 from wats.process.library_logging import capture_library_logs
 from wats.simulator import Simulator, SimulatorSettings
+from wats.simulator.configured import simulated_numbers
 
 
 @click.command(cls=StrictCommand)
@@ -67,6 +68,7 @@ def simulate(
             port=port if port is not None else urlsplit(chosen.graph.base_url).port or 0,
             waba_id=chosen.whatsapp.waba_id,
             phone_number_id=chosen.whatsapp.phone_number_id,
+            numbers=simulated_numbers(chosen, secrets),
             webhook_url=webhook_url if webhook_url is not None else hook,
             duplicate_rate=duplicates,
             seed=seed,

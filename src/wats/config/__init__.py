@@ -12,6 +12,8 @@ from wats.config import checks
 from wats.config.describe import ConfigKey, config_keys, markdown_table, redact
 from wats.config.fields import attempt
 from wats.config.files import find_env_file, parse_env_file, read_document, read_env_file
+from wats.config.numbers import NumberConfig, OtherNumbers, TokenConfig
+from wats.config.outbox import OutboxConfig
 from wats.config.parse import parse_config
 from wats.config.profile import (
     Config,
@@ -19,7 +21,6 @@ from wats.config.profile import (
     GroupsConfig,
     InboxConfig,
     MessagesConfig,
-    OutboxConfig,
     PersistenceConfig,
     Profile,
     ProfileSource,
@@ -28,6 +29,7 @@ from wats.config.profile import (
     WebhookConfig,
     WhatsAppConfig,
 )
+from wats.config.pullers import PullerConfig
 from wats.config.secret_sources import EnvRef, FileRef, Secrets, SecretSource, SecretSources
 from wats.config.secrets import database_of, resolve_secrets
 from wats.config.subscribers import SubscriberConfig
@@ -42,16 +44,20 @@ __all__ = [
     "GroupsConfig",
     "InboxConfig",
     "MessagesConfig",
+    "NumberConfig",
+    "OtherNumbers",
     "OutboxConfig",
     "PersistenceConfig",
     "Profile",
     "ProfileSource",
+    "PullerConfig",
     "SecretSource",
     "SecretSources",
     "Secrets",
     "ServiceConfig",
     "SubscriberConfig",
     "TelemetryConfig",
+    "TokenConfig",
     "WebhookConfig",
     "WhatsAppConfig",
     "choose_profile",

@@ -25,6 +25,10 @@ _ENCODED_DOT = re.compile(r"%(?:25)*2e", re.IGNORECASE)
 _ENCODED_SLASH = re.compile(r"%(?:25)*(?:2f|5c)", re.IGNORECASE)
 
 
+_DURATION = re.compile("([1-9][0-9]{0,6})([smhd])")
+_UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """A rule for one value.
@@ -109,6 +113,18 @@ def number(low: float, high: float) -> Check:
         return float(value) if low <= value <= high else None
 
     return Check(f"a number from {low:g} to {high:g}", accept)
+
+
+def duration(longest_seconds: float) -> Check:
+    """Accept a duration with its unit, such as '90s' or '2h', as seconds."""
+
+    def accept(value: object) -> float | None:
+        match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+        seconds = int(match[1]) * _UNIT_SECONDS[match[2]] if match else 0
+        return float(seconds) if 0 < seconds <= longest_seconds else None
+
+    days = longest_seconds / _UNIT_SECONDS["d"]
+    return Check(f"a duration such as '30s', '5m', '2h' or '1d', at most {days:g} days", accept)
 
 
 def one_of(*words: str) -> Check:
@@ -233,6 +249,12 @@ def _accept_bearer_token(value: object) -> str | None:
     return value if is_long_enough and len(set(value)) >= MIN_BEARER_ALPHABET else None
 
 
+def _accept_short_name(value: object) -> str | None:
+    # A longer run of digits could be the number of a person, which telemetry refuses.
+    is_name = isinstance(value, str) and re.fullmatch("[A-Za-z_][A-Za-z0-9_]{0,39}", value)
+    return str(value) if is_name and not re.search("[0-9]{7}", str(value)) else None
+
+
 def _accept_webhook_secret(value: object) -> str | None:
     try:
         key = base64.b64decode(str(value).removeprefix("whsec_"), validate=True)
@@ -256,6 +278,9 @@ throughput = Check(f"a whole number from 1 to {MAX_THROUGHPUT}, or 'off'", _acce
 version = whole(1, 1)
 flag = Check("true or false", _accept_bool)
 name = printable(128, "a name of at most 128 printable characters")
+short_name = Check(
+    "at most 40 letters, digits and '_', without 7 digits in a row", _accept_short_name
+)
 profiles = Check("a mapping of names to profiles, with at least one profile", _accept_mapping)
 graph_version = text("v[0-9]{1,3}[.][0-9]{1,3}", "a version such as 'v25.0'")
 web_url = Check(

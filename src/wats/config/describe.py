@@ -21,7 +21,8 @@ def redact(profile: ProfileSource) -> dict[str, Any]:
     shown = {}
     for entry in PROFILE:
         value = _section(entry, profile) if isinstance(entry, Section) else _key(entry, profile)
-        shown[entry.name] = value
+        if value is not None:
+            shown[entry.name] = value
     return shown
 
 
@@ -40,6 +41,9 @@ def _shown(section: Section, held: object, secrets: object) -> dict[str, object]
         value = _key(key, secrets if key.spec.secret else held)
         if value not in (None, []):
             shown[key.name] = value
+    for each in section.lists:
+        if items := getattr(held, each.attribute):
+            shown[each.name] = [_shown(each, item, item) for item in items]
     return shown
 
 
@@ -49,7 +53,7 @@ def _key(key: Key, holder: object) -> object:
         places = [_place(source) for source in value]
         return places[0] if len(places) == 1 else places
     if isinstance(value, tuple):
-        return list(value)
+        return [REDACTED for _ in value] if key.spec.shy else list(value)
     return REDACTED if key.spec.shy and value is not None else value
 
 
@@ -91,6 +95,9 @@ def _profile_keys(path: str) -> Iterator[ConfigKey]:
     for entry in PROFILE:
         if isinstance(entry, Section):
             yield from (_describe(f"{path}{entry.name}.", key) for key in entry.keys)
+            for each in entry.lists:
+                place = f"{path}{entry.name}.{each.name}."
+                yield from (_describe(place, key) for key in each.keys)
         else:
             yield _describe(path, entry)
 

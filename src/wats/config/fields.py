@@ -7,13 +7,14 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, Final, TypeVar
 
 from wats.config.checks import Spec
+from wats.config.numbers import NUMBERS_CODE, TOKENS_CODE, NumberConfig, TokenConfig
+from wats.config.outbox import OutboxConfig
 from wats.config.profile import (
     Config,
     GraphConfig,
     GroupsConfig,
     InboxConfig,
     MessagesConfig,
-    OutboxConfig,
     PersistenceConfig,
     Profile,
     ServiceConfig,
@@ -21,9 +22,17 @@ from wats.config.profile import (
     WebhookConfig,
     WhatsAppConfig,
 )
+from wats.config.pullers import CODE as PULLERS_CODE
+from wats.config.pullers import PullerConfig
 from wats.config.secret_sources import SecretSources
-from wats.config.subscribers import CODE, SubscriberConfig
+from wats.config.subscribers import CODE as SUBSCRIBERS_CODE
+from wats.config.subscribers import SubscriberConfig
 from wats.errors import ConfigError, ConfigIssue
+
+MAX_ITEMS: Final = 32
+MAX_TOKENS: Final = 100
+"""Each request is compared with all of them."""
+MAX_NUMBERS: Final = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +62,8 @@ class Section:
     """One key that holds a section, and the dataclass of its attributes.
 
     A section with a `word` may be replaced by that word, and is then `word_means`. The value of a
-    section that `repeats` is a list of sections; its secrets are kept in it.
+    section that `repeats` is a list of at most `most` sections; its secrets are kept in it. The
+    `lists` are such sections within this one.
     """
 
     name: str
@@ -63,11 +73,18 @@ class Section:
     word: str | None = None
     word_means: object = None
     repeats: bool = False
+    most: int = MAX_ITEMS
+    lists: "tuple[Section, ...]" = ()
 
     @property
     def attribute(self) -> str:
         """The attribute of the profile that holds the section."""
         return self.name
+
+    @property
+    def entries(self) -> "tuple[Section | Key, ...]":
+        """All keys and sections of the section."""
+        return (*self.keys, *self.lists)
 
     @property
     def required(self) -> bool:
@@ -77,7 +94,7 @@ class Section:
     @property
     def expects(self) -> str:
         """The valid values."""
-        mapping = "a mapping of " + ", ".join(f"'{key.name}'" for key in self.keys)
+        mapping = "a mapping of " + ", ".join(f"'{entry.name}'" for entry in self.entries)
         return f"'{self.word}' or {mapping}" if self.word else mapping
 
 
@@ -101,18 +118,20 @@ def _keys(holds: type[Any] | None) -> Iterator[Key]:
         yield from (_key(attribute) for attribute in fields(holds) if attribute.metadata)
 
 
-def _section(
-    name: str, holds: type[Any] | None, *, word: str | None = None, word_means: object = None
-) -> Section:
+def _section(name: str, holds: type[Any] | None, **more: Any) -> Section:
     secrets = (key for key in _keys(SecretSources) if key.spec.section == name)
     return Section(
         name=name,
         code=f"invalid_{name}",
         holds=holds,
         keys=(*_keys(holds), *secrets),
-        word=word,
-        word_means=word_means,
+        **more,
     )
+
+
+def _list(name: str, code: str, holds: type[Any], most: int = MAX_ITEMS) -> Section:
+    keys = tuple(_keys(holds))
+    return Section(name=name, code=code, holds=holds, keys=keys, repeats=True, most=most)
 
 
 FILE: Final = tuple(_keys(Config))
@@ -123,18 +142,16 @@ PROFILE: Final[tuple[Section | Key, ...]] = (
     _section("whatsapp", WhatsAppConfig),
     _section("auth", None),
     _section("webhook", WebhookConfig),
-    _section("service", ServiceConfig),
+    _section(
+        "service", ServiceConfig, lists=(_list("tokens", TOKENS_CODE, TokenConfig, MAX_TOKENS),)
+    ),
     _section("persistence", PersistenceConfig, word="none", word_means=PersistenceConfig(url=None)),
     _section("groups", GroupsConfig),
     _section("telemetry", TelemetryConfig),
+    _list("numbers", NUMBERS_CODE, NumberConfig, MAX_NUMBERS),
     *_keys(Profile),
-    Section(
-        name="subscribers",
-        code=CODE,
-        holds=SubscriberConfig,
-        keys=tuple(_keys(SubscriberConfig)),
-        repeats=True,
-    ),
+    _list("subscribers", SUBSCRIBERS_CODE, SubscriberConfig),
+    _list("pullers", PULLERS_CODE, PullerConfig),
     _section("inbox", InboxConfig),
     _section("messages", MessagesConfig),
     _section("outbox", OutboxConfig),

@@ -6,7 +6,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from wats.config.checks import is_plain_beyond_loopback
-from wats.config.fields import FILE, PROFILE, Key, Section, step, unknown_key
+from wats.config.fields import FILE, MAX_ITEMS, PROFILE, Key, Section, step, unknown_key
+from wats.config.numbers import mistakes_between
 from wats.config.profile import (
     Config,
     GraphConfig,
@@ -15,10 +16,9 @@ from wats.config.profile import (
     ProfileSource,
 )
 from wats.config.secret_sources import SecretSources
-from wats.config.subscribers import CODE, DEFAULT_TIMEOUT_SECONDS, needs_https
+from wats.config.subscribers import CODE, DEFAULT_TIMEOUT_SECONDS, MAX_PAUSES, needs_https
 from wats.errors import ConfigError, ConfigIssue
 
-MAX_ITEMS: Final = 32
 _ABSENT: Final = object()
 _GRAPH_DEFAULTS: Final = {
     each.name: each.default for each in fields(GraphConfig) if each.default is not MISSING
@@ -72,7 +72,10 @@ class _Reader:
         if graph["connect_seconds"] >= graph["timeout_seconds"]:
             expects = "less than 'timeoutSeconds'"
             self._refuse("invalid_graph", f"{path}.graph.connectSeconds", expects)
+        self._refuse_repeated_names(found, path)
         self._check_subscribers(found, path)
+        for code, place, expects in mistakes_between(found):
+            self._refuse(code, f"{path}.{place}", expects)
         return found
 
     def _entries(
@@ -108,11 +111,11 @@ class _Reader:
         if not isinstance(value, dict):
             self._refuse(section.code, path, section.expects)
             return _ABSENT
-        return self._entries(value, section.keys, path)
+        return self._entries(value, section.entries, path)
 
     def _sections(self, section: Section, value: object, path: str) -> object:
-        if not isinstance(value, list) or len(value) > MAX_ITEMS:
-            self._refuse(section.code, path, f"a list of at most {MAX_ITEMS} items")
+        if not isinstance(value, list) or len(value) > section.most:
+            self._refuse(section.code, path, f"a list of at most {section.most} items")
             return _ABSENT
         return [self._section(section, each, f"{path}[{i}]") for i, each in enumerate(value)]
 
@@ -153,26 +156,32 @@ class _Reader:
             expects = "false without a database, which records the windows"
             self._refuse("invalid_messages", f"{path}.messages.windowGuard", expects)
 
+    def _refuse_repeated_names(self, found: dict[str, Any], path: str) -> None:
+        names: set[str] = set()
+        for section in ("subscribers", "pullers"):
+            for i, each in enumerate(found.get(section, ())):
+                name = None if each is _ABSENT else each.get("name")
+                if name in names:
+                    expects = "another name than that of each other subscriber or puller"
+                    self._refuse(f"invalid_{section}", f"{path}.{section}[{i}].name", expects)
+                names |= set() if name is None else {name}
+
     def _check_subscribers(self, found: dict[str, Any], path: str) -> None:
         limit = found.get("inbox", {}).get(
             "handler_timeout_seconds", InboxConfig().handler_timeout_seconds
         )
-        names: set[str] = set()
         for i, each in enumerate(found.get("subscribers", ())):
             if each is _ABSENT:
                 continue
             place = f"{path}.subscribers[{i}]"
-            if each.get("name") in names:
-                self._refuse(
-                    CODE, f"{place}.name", "another name than that of each other subscriber"
-                )
-            names.add(each.get("name", ""))
             if needs_https(each.get("url", "https:")) and not each.get("allow_private_network"):
                 expects = "an https URL, unless allowPrivateNetwork is true"
                 self._refuse(CODE, f"{place}.url", expects)
             if each.get("timeout_seconds", DEFAULT_TIMEOUT_SECONDS) >= limit:
                 expects = "less than 'inbox.handlerTimeoutSeconds'"
                 self._refuse(CODE, f"{place}.timeoutSeconds", expects)
+            if len(each.get("schedule", ())) > MAX_PAUSES:
+                self._refuse(CODE, f"{place}.schedule", f"a list of at most {MAX_PAUSES} durations")
 
     def _refuse(self, code: str, path: str, expects: str) -> None:
         self.issues.append(ConfigIssue(code, path, f"Must be {expects}."))
@@ -188,16 +197,23 @@ def _build_profile(name: str, found: dict[str, Any]) -> ProfileSource:
     secrets: dict[str, Any] = {}
     for entry in PROFILE:
         value = found.get(entry.attribute, _ABSENT)
-        if isinstance(entry, Section) and isinstance(value, list) and entry.holds:
-            value = tuple(entry.holds(**each) for each in value)
+        if isinstance(entry, Section) and isinstance(value, list):
+            value = _items_of(entry, value)
         if isinstance(entry, Section) and isinstance(value, dict):
             attributes = {key.attribute for key in entry.keys if key.spec.secret}
             secrets |= {key: value[key] for key in attributes & value.keys()}
             value = {key: value[key] for key in value.keys() - attributes}
+            for each in entry.lists:
+                if each.attribute in value:
+                    value[each.attribute] = _items_of(each, value[each.attribute])
             value = entry.holds(**value) if entry.holds else _ABSENT
         if value is not _ABSENT:
             parts[entry.attribute] = value
     return ProfileSource(name=name, secrets=SecretSources(**secrets), **parts)
+
+
+def _items_of(section: Section, values: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:
+    return tuple(section.holds(**each) for each in values) if section.holds else ()
 
 
 STATIC_PATHS: Final = frozenset(
@@ -207,7 +223,7 @@ STATIC_PATHS: Final = frozenset(
 
 API_ROOTS: Final = (
     *("messages", "marketing_messages", "conversations"),
-    *("media", "groups", "outbox", "admin"),
+    *("media", "groups", "numbers", "outbox", "updates", "admin"),
 )
 """The paths below the API prefix. All are reserved, even those that are switched off."""
 

@@ -10,6 +10,15 @@ from typing import Literal
 
 from wats.config import checks
 from wats.config.checks import Check, key
+from wats.config.numbers import (
+    DEFAULT_NUMBER,
+    NumberConfig,
+    OtherNumbers,
+    TokenConfig,
+    throughput_check,
+)
+from wats.config.outbox import OutboxConfig
+from wats.config.pullers import PullerConfig
 from wats.config.secret_sources import SecretSource, SecretSources, accept_source
 from wats.config.subscribers import SubscriberConfig
 
@@ -101,7 +110,7 @@ class GraphConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WhatsAppConfig:
-    """The account and the number that messages are sent from."""
+    """The default number, and its account."""
 
     waba_id: str = field(
         metadata=key(
@@ -126,6 +135,14 @@ class WhatsAppConfig:
             "invalid_whatsapp",
             "The number as Meta's webhooks have it, for subscribers with the format `meta`.",
             shy=True,
+        ),
+    )
+    throughput: int | None = field(
+        default=None,
+        metadata=key(
+            throughput_check,
+            "invalid_whatsapp",
+            "The number of messages per second that Meta permits for the number.",
         ),
     )
 
@@ -222,6 +239,7 @@ class ServiceConfig:
             "The time limit of requests in progress at a shutdown, after the drain.",
         ),
     )
+    tokens: tuple[TokenConfig, ...] = ()
 
     @property
     def local_url(self) -> str:
@@ -385,46 +403,16 @@ class MessagesConfig:
         metadata=key(
             checks.throughput,
             "invalid_messages",
-            "The number of messages a second that Meta permits for the number: 80 at first, 20 for "
-            "a number that is used with the WhatsApp Business app too, 1000 after an upgrade. "
-            "`off` sends without pacing.",
-        ),
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutboxConfig:
-    """The messages that are sent later, with `Prefer: respond-async`."""
-
-    concurrency: int = field(
-        default=32,
-        metadata=key(
-            checks.whole(1, 1024),
-            "invalid_outbox",
-            "The maximum number of concurrent sends from the outbox per process.",
-        ),
-    )
-    max_attempts: int = field(
-        default=10,
-        metadata=key(
-            checks.whole(1, 1000),
-            "invalid_outbox",
-            "The number of attempts before a message that was certainly not sent is failed.",
-        ),
-    )
-    max_age_hours: float = field(
-        default=24.0,
-        metadata=key(
-            checks.number(0, 720),
-            "invalid_outbox",
-            "The age at which a message that was certainly not sent is not retried any more.",
+            "The number of messages a second that Meta permits for each number that states no "
+            "`throughput` of its own: 80 at first, 20 for a number that is used with the WhatsApp "
+            "Business app too, 1000 after an upgrade. `off` sends without pacing.",
         ),
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """All settings of one business number, except the secrets."""
+    """All settings of a service, except the secrets."""
 
     name: str
     graph: GraphConfig
@@ -434,6 +422,17 @@ class Profile:
     persistence: PersistenceConfig = field(default_factory=PersistenceConfig)
     groups: GroupsConfig = field(default_factory=GroupsConfig)
     telemetry: TelemetryConfig = field(default_factory=TelemetryConfig)
+    numbers: tuple[NumberConfig, ...] = ()
+    other_numbers: OtherNumbers | None = field(
+        default=None,
+        metadata=key(
+            checks.one_of("handle", "store", "ignore", "refuse"),
+            "invalid_numbers",
+            "The policy for updates of numbers that are not configured: `handle` as those of "
+            "configured numbers, `store` without delivery, `ignore`, or `refuse` the webhook. The "
+            "default is `store` if there are `numbers`, and `handle` otherwise.",
+        ),
+    )
     handlers: tuple[str, ...] = field(
         default=(),
         metadata=key(
@@ -444,9 +443,27 @@ class Profile:
         ),
     )
     subscribers: tuple[SubscriberConfig, ...] = ()
+    pullers: tuple[PullerConfig, ...] = ()
     inbox: InboxConfig = field(default_factory=InboxConfig)
     messages: MessagesConfig = field(default_factory=MessagesConfig)
     outbox: OutboxConfig = field(default_factory=OutboxConfig)
+
+    @property
+    def all_numbers(self) -> tuple[NumberConfig, ...]:
+        """All configured numbers, the default number first."""
+        default = NumberConfig(
+            name=DEFAULT_NUMBER,
+            phone_number_id=self.whatsapp.phone_number_id,
+            waba_id=self.whatsapp.waba_id,
+            display_phone_number=self.whatsapp.display_phone_number,
+            throughput=self.whatsapp.throughput,
+        )
+        return (default, *self.numbers)
+
+    @property
+    def other_numbers_policy(self) -> OtherNumbers:
+        """The policy for updates of numbers that are not configured."""
+        return self.other_numbers or ("store" if self.numbers else "handle")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -474,6 +491,6 @@ class Config:
         metadata=key(
             checks.profiles,
             "invalid_profiles",
-            "One profile for each business number. All profiles are validated, one is served.",
+            "One profile for each service. All profiles are validated, one is served.",
         )
     )

@@ -122,6 +122,10 @@ class Secrets:
     """The database, if the profile names only the source of its URL."""
     subscribers: Mapping[str, tuple[Secret, ...]] = field(default_factory=dict)
     """The secrets of each subscriber, by name."""
+    access_tokens: Mapping[str, Secret] = field(default_factory=dict)
+    """The access tokens of the numbers that have one of their own, by the name of the number."""
+    api_tokens: Mapping[str, tuple[Secret, ...]] = field(default_factory=dict)
+    """The bearer tokens of `service.tokens`, by name."""
 
     def __post_init__(self) -> None:
         """Apply the rules of the config file to values from code."""
@@ -130,8 +134,19 @@ class Secrets:
             for place, secret, rule in self._rules()
             if rule.accept(secret.reveal()) is None
         ]
+        issues += self._repeated()
         if issues:
             raise ConfigError(issues)
+
+    def _repeated(self) -> Iterator[ConfigIssue]:
+        """Yield an issue for each of `api_tokens` that another token equals: whose scopes count?"""
+        seen = {each.reveal() for each in (*self.bearer_tokens, *self.telemetry_tokens)}
+        for name, secrets in self.api_tokens.items():
+            values = {each.reveal() for each in secrets}
+            if values & seen:
+                reason = "Must differ from every other token."
+                yield ConfigIssue("invalid_secret", f"secrets.api_tokens[{name}]", reason)
+            seen |= values
 
     def _rules(self) -> Iterator[tuple[str, Secret, Check]]:
         for attribute in fields(SecretSources):
@@ -142,6 +157,8 @@ class Secrets:
             else:
                 for i, secret in enumerate(held):
                     yield f"{attribute.name}[{i}]", secret, rule
-        for name, secrets in self.subscribers.items():
-            for secret in secrets:
-                yield f"subscribers[{name}]", secret, checks.bearer_token
+        for name, secret in self.access_tokens.items():
+            yield f"access_tokens[{name}]", secret, checks.token
+        for group in ("subscribers", "api_tokens"):
+            for name, secrets in getattr(self, group).items():
+                yield from ((f"{group}[{name}]", each, checks.bearer_token) for each in secrets)

@@ -1,9 +1,9 @@
 """Secrets are read from the sources that a profile names. Reads the named files only."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 from wats.config import checks
 from wats.config.checks import Check
@@ -15,6 +15,9 @@ from wats.errors import ConfigError, ConfigIssue
 from wats.privacy import Secret
 
 MAX_SECRET_FILE_BYTES: Final = 8192
+
+ReadAll: TypeAlias = Callable[[Sequence[SecretSource], str, Check], tuple[Secret, ...]]
+"""Reads the secrets at a path of the config."""
 
 
 def resolve_secrets(
@@ -45,11 +48,7 @@ def resolve_secrets(
         place = f"{step('$.profiles', profile.name)}.persistence.url"
         read = partial(_secret, url, checks.database_url, place, variables, directory)
         database_url = attempt(read, issues)
-    subscribers = {}
-    for i, each in enumerate(profile.subscribers):
-        place = f"{step('$.profiles', profile.name)}.subscribers[{i}].secret"
-        rule = checks.webhook_secret if each.format == "update" else checks.bearer_token
-        subscribers[each.name] = read_all(each.secrets, place, rule)
+    of_items = _of_items(profile, step("$.profiles", profile.name), read_all)
     if issues:
         raise ConfigError(issues)
     return Secrets(
@@ -60,8 +59,30 @@ def resolve_secrets(
         telemetry_tokens=found["telemetry_tokens"],
         database_password=found["database_password"],
         database_url=database_url,
-        subscribers=subscribers,
+        **of_items,
     )
+
+
+def _of_items(profile: Profile, path: str, read_all: ReadAll) -> dict[str, Any]:
+    """Return the secrets of the items of lists, each by the name of its item."""
+    rules = {"update": checks.webhook_secret, "meta": checks.bearer_token}
+    read = {
+        "subscribers": {
+            each.name: read_all(each.secrets, f"{path}.subscribers[{i}].secret", rules[each.format])
+            for i, each in enumerate(profile.subscribers)
+        },
+        "api_tokens": {
+            each.name: read_all(
+                each.tokens, f"{path}.service.tokens[{i}].token", checks.bearer_token
+            )
+            for i, each in enumerate(profile.service.tokens)
+        },
+    }
+    own = {
+        each.name: read_all(each.access_tokens, f"{path}.numbers[{i}].accessToken", checks.token)
+        for i, each in enumerate(profile.numbers)
+    }
+    return {**read, "access_tokens": {name: found[0] for name, found in own.items() if found}}
 
 
 def database_of(profile: Profile, secrets: Secrets) -> tuple[str | None, str | None]:

@@ -12,6 +12,8 @@ from wats.config.secret_sources import SOURCE, SecretSource
 
 CODE: Final = "invalid_subscribers"
 DEFAULT_TIMEOUT_SECONDS: Final = 15.0
+LONGEST_PAUSE_SECONDS: Final = 7 * 86_400.0
+MAX_PAUSES: Final = 100
 
 KINDS: Final = (
     "message",
@@ -74,10 +76,7 @@ def _is_odd_address(host: str) -> bool:
     return False
 
 
-def _accept_name(value: object) -> str | None:
-    # A longer run of digits could be the number of a person, which telemetry refuses.
-    is_name = isinstance(value, str) and re.fullmatch("[A-Za-z_][A-Za-z0-9_]{0,39}", value)
-    return str(value) if is_name and not re.search("[0-9]{7}", str(value)) else None
+KIND: Final = Check("the kind of an update", _accept_kind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +85,7 @@ class SubscriberConfig:
 
     name: str = field(
         metadata=key(
-            Check("at most 40 letters, digits and '_', without 7 digits in a row", _accept_name),
+            checks.short_name,
             CODE,
             "The name of the subscriber, which identifies its deliveries in the database. Change "
             "it only while it has none.",
@@ -129,9 +128,19 @@ class SubscriberConfig:
     kinds: tuple[str, ...] = field(
         default=(),
         metadata=key(
-            Check("the kind of an update", _accept_kind),
+            KIND,
             CODE,
             "The kinds of updates that the subscriber receives; all by default.",
+            repeats=True,
+        ),
+    )
+    numbers: tuple[str, ...] = field(
+        default=(),
+        metadata=key(
+            checks.short_name,
+            CODE,
+            "The names of the numbers whose updates the subscriber receives, and no update without "
+            "a number; all updates by default.",
             repeats=True,
         ),
     )
@@ -149,6 +158,16 @@ class SubscriberConfig:
             checks.number(0.1, 600),
             CODE,
             "The time limit of a request; less than `inbox.handlerTimeoutSeconds`.",
+        ),
+    )
+    schedule: tuple[float, ...] = field(
+        default=(),
+        metadata=key(
+            checks.duration(LONGEST_PAUSE_SECONDS),
+            CODE,
+            "The pauses between the attempts, in order; the update is a dead letter after the "
+            "attempt that follows the last pause. At most 100. By default as for a handler.",
+            repeats=True,
         ),
     )
     disable_after_hours: float | None = field(

@@ -10,12 +10,11 @@ before the first byte of a request is written; any other exception counts as wri
 """
 
 import asyncio
-import hashlib
-import hmac
 import re
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
+from copy import copy
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, Protocol
@@ -34,10 +33,10 @@ from wats.errors import (
     MediaUnusable,
 )
 from wats.graph.causes import caused
-from wats.graph.connections import connector
+from wats.graph.connections import SharedSession
 from wats.graph.errors import classify, decode_json
 from wats.graph.middlewares import READING, WRITING
-from wats.graph.paths import encoded, joined
+from wats.graph.paths import encoded, joined, proof_of
 from wats.graph.transfers import (
     MAX_DOWNLOAD_BYTES,
     TRANSFER_SECONDS,
@@ -161,9 +160,6 @@ class GraphClient:
             ConfigIssue("invalid_version", "graph.apiVersion", "must look like 'v25.0'"): (
                 _VERSION.fullmatch(version)
             ),
-            ConfigIssue("invalid_token", "auth.accessToken", "must be 1 to 4096 visible ASCII"): (
-                _TOKEN.fullmatch(access_token.reveal())
-            ),
             ConfigIssue(
                 "invalid_timeout", "graph", "must be shorter than the timeout of the whole call"
             ): (0 < connect_seconds < total_seconds and read_seconds > 0),
@@ -171,14 +167,13 @@ class GraphClient:
         if issues := [issue for issue, is_fine in checks.items() if not is_fine]:
             raise ConfigError(issues)
         self._root = f"{base.scheme}://{base.netloc}{base.path.rstrip('/')}/{version}/"
-        self._base_query = joined(base.query, _proof_of(access_token, app_secret))
-        self._headers = {
-            "authorization": f"Bearer {access_token.reveal()}",
-            "user-agent": f"wats/{__version__}",
-        }
+        self._query = base.query
+        self._app_secret = app_secret
+        self._use(access_token)
         self._telemetry = telemetry
-        self._session = session
-        self._owns_session = session is None
+        self._session = SharedSession(
+            session, limit=max_connections, keep_alive_seconds=KEEP_ALIVE_SECONDS
+        )
         self._timeout = aiohttp.ClientTimeout(
             total=total_seconds, connect=connect_seconds, sock_read=read_seconds
         )
@@ -188,25 +183,35 @@ class GraphClient:
         self._read_seconds = read_seconds
         self._transfers = TransferSlots(max_connections)
         self._proxy = proxy if session is None else None
-        self._max_connections = max_connections
         self._max_answer_bytes = max_answer_bytes
+
+    def _use(self, access_token: Secret) -> None:
+        if _TOKEN.fullmatch(access_token.reveal()) is None:
+            reason = "must be 1 to 4096 visible ASCII"
+            raise ConfigError([ConfigIssue("invalid_token", "auth.accessToken", reason)])
+        self._base_query = joined(self._query, proof_of(access_token, self._app_secret))
+        self._headers = {
+            "authorization": f"Bearer {access_token.reveal()}",
+            "user-agent": f"wats/{__version__}",
+        }
+
+    def with_token(self, access_token: Secret) -> "GraphClient":
+        """Return a client with another token, which has the connections and limits of this one.
+
+        Raises:
+            ConfigError: The token is not usable.
+        """
+        other = copy(self)
+        other._use(access_token)
+        return other
 
     async def start(self) -> None:
         """Make the session, unless one was given. Is idempotent."""
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=connector(
-                    limit=self._max_connections, keep_alive_seconds=KEEP_ALIVE_SECONDS
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
-            )
+        await self._session.start()
 
     async def close(self) -> None:
         """Close the session if it is ours. May be called twice."""
-        if self._owns_session and self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._session.close()
 
     async def call(
         self,
@@ -243,7 +248,7 @@ class GraphClient:
             msg = "'method' must be GET, POST, PUT, PATCH or DELETE."
             raise ValueError(msg)
         url = self._url(segments, query)
-        session = self._open_session()
+        session = self._session.get()
         return await self._recorded(family, verb, self._exchange(session, verb, url, payload))
 
     async def upload(
@@ -260,7 +265,7 @@ class GraphClient:
             GraphOutcomeUnknown: The body was written, and no response proves a refusal.
             Exception: Any exception of `body.chunks`; Graph did not get the whole body.
         """
-        url, session = self._url(segments, None), self._open_session()
+        url, session = self._url(segments, None), self._session.get()
         with self._transfers.taken():
             return await self._recorded(family, "POST", self._send(session, url, body))
 
@@ -280,7 +285,7 @@ class GraphClient:
         """
         if not may_have_token(url, self._root):
             raise MediaUnusable("Meta named a host that the access token is not sent to.")
-        session = self._open_session()
+        session = self._session.get()
         self._transfers.take()
         began = time.perf_counter()
         status = 0
@@ -302,11 +307,6 @@ class GraphClient:
         except BaseException:
             ended(GraphUnreachable())
             raise
-
-    def _open_session(self) -> aiohttp.ClientSession:
-        if self._session is None or self._session.closed:
-            raise GraphUnreachable
-        return self._session
 
     async def _recorded(
         self, family: EndpointFamily, verb: str, exchange: Coroutine[Any, Any, _Reply]
@@ -440,14 +440,6 @@ class GraphClient:
         except (aiohttp.ClientError, TimeoutError):
             return b""
         return bytes(body)
-
-
-def _proof_of(access_token: Secret, app_secret: Secret | None) -> str:
-    """Return the query parameter that proves that the caller knows the app secret; may be empty."""
-    if app_secret is None:
-        return ""
-    key, message = app_secret.reveal().encode(), access_token.reveal().encode()
-    return f"appsecret_proof={hmac.new(key, message, hashlib.sha256).hexdigest()}"
 
 
 def _is_success(status: int) -> bool:

@@ -10,6 +10,8 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import HttpProcessingError
 from typing_extensions import override
 
+from wats.errors import GraphUnreachable
+
 MAX_INTERIM_RESPONSES: Final = 20
 """The limit of 1xx responses before a final one; servers send one or two."""
 
@@ -49,6 +51,43 @@ def connector(
     # aiohttp has no public setting for the protocol; the test of a flood fails if this changes.
     pool._factory = partial(_protocol, asyncio.get_running_loop())
     return pool
+
+
+class SharedSession:
+    """The session of the clients of one Graph: made at the start, or given and then not closed."""
+
+    def __init__(
+        self, given: aiohttp.ClientSession | None, *, limit: int, keep_alive_seconds: float
+    ) -> None:
+        self._session = given
+        self._is_ours = given is None
+        self._limit = limit
+        self._keep_alive_seconds = keep_alive_seconds
+
+    def get(self) -> aiohttp.ClientSession:
+        """Return the open session.
+
+        Raises:
+            GraphUnreachable: It is not open.
+        """
+        if self._session is None or self._session.closed:
+            raise GraphUnreachable
+        return self._session
+
+    async def start(self) -> None:
+        """Make the session, unless one was given. Is idempotent."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=connector(limit=self._limit, keep_alive_seconds=self._keep_alive_seconds),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+            )
+
+    async def close(self) -> None:
+        """Close the session if it is ours. May be called twice."""
+        if self._is_ours and self._session is not None:
+            await self._session.close()
+            self._session = None
 
 
 def _protocol(loop: asyncio.AbstractEventLoop) -> ResponseHandler:

@@ -1,10 +1,13 @@
 """Paths and queries of Graph's URLs. No I/O."""
 
+import hashlib
+import hmac
 import re
 from typing import Final
 from urllib.parse import quote, unquote
 
 from wats.errors import Detail, MalformedRequest
+from wats.privacy import Secret
 
 _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f/\\?#]")
 _STRAY_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -14,6 +17,14 @@ _MOST_DECODINGS: Final = 5
 def joined(*queries: str) -> str:
     """Return one query of all *queries* that are not empty."""
     return "&".join(query for query in queries if query)
+
+
+def proof_of(access_token: Secret, app_secret: Secret | None) -> str:
+    """Return the query parameter that proves that the caller knows the app secret; may be empty."""
+    if app_secret is None:
+        return ""
+    key, message = app_secret.reveal().encode(), access_token.reveal().encode()
+    return f"appsecret_proof={hmac.new(key, message, hashlib.sha256).hexdigest()}"
 
 
 def encoded(segment: str, index: int) -> str:

@@ -20,6 +20,8 @@ from wats.clock import Now, utc_now
 from wats.config import InboxConfig
 from wats.inbound import updates
 from wats.inbound.handlers import HandlerCall, HandlerCalls, Handlers, RetryLater, refuse_reply
+from wats.inbound.pullers import Pullers
+from wats.inbound.retries import pause_of, retry_delay, shortened
 from wats.inbound.updates import Update
 from wats.log import Log
 from wats.sends import SendReply
@@ -35,30 +37,7 @@ from wats.worker import Duties, Worker
 _UNKNOWN: Final = UpdateKind.UNKNOWN
 _DONE: Final = DeliveryState.DONE
 
-FIRST_RETRY_SECONDS = 1.0
-RETRY_FACTOR = 3.0
-LONGEST_RETRY_SECONDS = 3600.0
 POLL_SECONDS = 0.5
-SHORTEST_PAUSE_SECONDS = 0.1
-"""The shortest pause of a postponed delivery: calls without a pause would keep the store busy."""
-
-
-def retry_delay(attempt: int, jitter: float) -> float:
-    """Return the pause in seconds after the *attempt*-th failure: 1, 3, 9 … up to an hour.
-
-    *jitter*, from 0 to 1, shortens the pause by up to a fifth, so that deliveries that failed
-    together are retried at different times.
-    """
-    steps = min(attempt - 1, 10)
-    seconds = min(FIRST_RETRY_SECONDS * RETRY_FACTOR**steps, LONGEST_RETRY_SECONDS)
-    return seconds * (1 - jitter / 5)
-
-
-def retry_span(config: InboxConfig) -> float:
-    """Return the longest time in seconds from the first attempt of a delivery to its last one."""
-    attempts = range(1, config.max_attempts)
-    ends = config.handler_timeout_seconds + config.lease_seconds
-    return sum(retry_delay(attempt, jitter=0) + ends for attempt in attempts)
 
 
 class DeliveryCall(HandlerCall):
@@ -103,6 +82,7 @@ class DeliveryCall(HandlerCall):
             self._die(error_name(error))
             on_end(self)
             return
+        self.update = update
         calls = self._dispatcher.calls
         origin = None
         if calls.has_spans:
@@ -121,8 +101,11 @@ class DeliveryCall(HandlerCall):
     def handled(self, failure: BaseException | None) -> None:
         if failure is None:
             self.settlement = Settlement(self.delivery, _DONE)
+            if self._dispatcher.shows_lag and self.update is not None:
+                lag = self._dispatcher.now() - self.update.received_at
+                self.telemetry.webhooks.consumer_lag(self.place, lag.total_seconds())
         elif isinstance(failure, RetryLater):
-            seconds = min(max(failure.seconds, SHORTEST_PAUSE_SECONDS), LONGEST_RETRY_SECONDS)
+            seconds = pause_of(failure.seconds)
             self.settlement = Settlement(self.delivery, DeliveryState.PENDING, seconds)
         else:
             self._fail(error_name(failure))
@@ -130,7 +113,7 @@ class DeliveryCall(HandlerCall):
 
     def _fail(self, error: str) -> None:
         self.telemetry.webhooks.update(self.kind, Outcome.ERROR)
-        seconds = self._dispatcher.retry_seconds(self.delivery.attempt)
+        seconds = self._dispatcher.retry_seconds(self.delivery.consumer, self.delivery.attempt)
         if seconds is None:
             self._die(error)
         else:
@@ -143,7 +126,7 @@ class DeliveryCall(HandlerCall):
 
 
 class Dispatcher(Slots):
-    """Runs a worker for each handler.
+    """Runs a worker for each handler, and wakes the polls of pullers.
 
     It registers *others* too, the consumers of this process that have workers of their own.
     """
@@ -160,6 +143,7 @@ class Dispatcher(Slots):
         jitter: Callable[[], float] = random.random,
         send: SendReply = refuse_reply,
         others: Sequence[Consumer] = (),
+        pullers: Pullers | None = None,
     ) -> None:
         self._store = store
         self._others = others
@@ -167,6 +151,8 @@ class Dispatcher(Slots):
         self._config = config
         self.telemetry = telemetry
         self.log = log
+        self.now = now
+        self.shows_lag = telemetry.shows_lag
         self._store_failures = FailureLog("wats.store.error", log=log, now=now)
         self._interruptions = FailureLog("wats.dispatch.interrupted", log=log, now=now)
         self._jitter = jitter
@@ -178,31 +164,30 @@ class Dispatcher(Slots):
             send=send,
         )
         self._workers: dict[str, Worker[DeliveryCall]] = {}
+        self._pullers = pullers or Pullers()
 
     async def start(self) -> None:
-        """Register the handlers, then dispatch new deliveries and those of earlier processes.
+        """Register the consumers, then dispatch new deliveries and those of earlier processes.
 
         Raises:
-            StoreUnavailable: The handlers cannot be registered. No worker runs.
+            StoreUnavailable: The consumers cannot be registered. No worker runs.
         """
-        names = self._handlers.names
-        await self._store.register(
-            [
-                Consumer(
-                    name=name,
-                    lease_seconds=self._config.lease_seconds,
-                    max_attempts=self._config.max_attempts,
-                )
-                for name in names
-            ]
-            + list(self._others)
-        )
+        called = [
+            Consumer(
+                name=name,
+                lease_seconds=self._config.lease_seconds,
+                max_attempts=self._max_attempts(name),
+            )
+            for name in self._handlers.called
+        ]
+        await self._store.register([*called, *self._pullers.consumers, *self._others])
         orphaned = sum((await self._store.depth()).orphaned.values())
         if orphaned:
             self.log({"event": "wats.inbox.orphaned", "updates": orphaned})
-        self._workers = {name: self._make_worker(name) for name in names}
+        self._workers = {name: self._make_worker(name) for name in self._handlers.called}
         for worker in self._workers.values():
             worker.start()
+        self._pullers.start()
         self._store.on_work(self.wake)
 
     def _make_worker(self, name: str) -> Worker[DeliveryCall]:
@@ -223,7 +208,7 @@ class Dispatcher(Slots):
     def is_alive(self) -> bool:
         """Whether updates are dispatched: all workers run, and calls can still be abandoned."""
         return (
-            len(self._workers) == len(self._handlers.names)
+            len(self._workers) == len(self._handlers.called)
             and all(worker.is_alive for worker in self._workers.values())
             and not self.calls.is_exhausted
         )
@@ -236,11 +221,18 @@ class Dispatcher(Slots):
     def _log_replaced(self, error: BaseException) -> None:
         self._interruptions.report("dispatch", error)
 
-    def retry_seconds(self, attempt: int) -> float | None:
+    def retry_seconds(self, name: str, attempt: int) -> float | None:
         """Return the pause after the failure of *attempt*; `None` after the last attempt."""
-        if attempt >= self._config.max_attempts:
+        if attempt >= self._max_attempts(name):
             return None
+        schedule = self._handlers.schedule(name)
+        if schedule:
+            return shortened(schedule[attempt - 1], self._jitter())
         return retry_delay(attempt, self._jitter())
+
+    def _max_attempts(self, name: str) -> int:
+        schedule = self._handlers.schedule(name)
+        return len(schedule) + 1 if schedule else self._config.max_attempts
 
     @override
     def reserve(self, arrivals: Sequence[Arrival]) -> Mapping[str, int]:
@@ -263,6 +255,8 @@ class Dispatcher(Slots):
             for name in consumers:
                 if name in self._workers and name not in leased:
                     self._workers[name].note_work()
+                elif (puller := self._pullers.get(name)) is not None:
+                    puller.note_work()
         expires = monotonic() + self._config.lease_seconds
         for delivery in received.leased:
             call = DeliveryCall(self, delivery, expires, update)
@@ -272,10 +266,12 @@ class Dispatcher(Slots):
         """Note that another process stored deliveries."""
         for worker in self._workers.values():
             worker.wake()
+        self._pullers.wake()
 
     async def stop(self, drain_seconds: float) -> None:
         """Drain running handlers for *drain_seconds*; other deliveries stay in the inbox."""
-        await asyncio.gather(*(each.stop(drain_seconds) for each in self._workers.values()))
+        workers = (each.stop(drain_seconds) for each in self._workers.values())
+        await asyncio.gather(self._pullers.stop(), *workers)
 
     async def _claim(self, name: str, limit: int) -> tuple[Sequence[DeliveryCall], bool]:
         expires = monotonic() + self._config.lease_seconds

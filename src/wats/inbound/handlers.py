@@ -3,7 +3,7 @@
 import hashlib
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from time import perf_counter
 from typing import Final, TypeAlias
 
@@ -70,19 +70,40 @@ _TOO_LATE = "add handlers before the service starts."
 _NAME_TAKEN = "another handler has this name; name one explicitly."
 
 
-class Handlers:
-    """The handlers of each kind of update. Frozen by the start of the service."""
+Consumers: TypeAlias = dict[UpdateKind, tuple[str, ...]]
+"""The names of the handlers of each kind of update."""
 
-    def __init__(self) -> None:
-        self._handlers: dict[str, tuple[Handler, int]] = {}
+
+class Handlers:
+    """The consumers of each kind of update and number. Frozen by the start of the service.
+
+    A consumer is a handler, or a puller, which has a name here and no handler.
+
+    Args:
+        only: The phone number ids of which updates are handled; those of all by default. Updates
+            without a number are always handled.
+    """
+
+    def __init__(self, only: Iterable[str] | None = None) -> None:
+        self._places: dict[str, int] = {}
+        self._handlers: dict[str, Handler] = {}
         self._concurrency: dict[str, int | None] = {}
+        self._schedules: dict[str, tuple[float, ...]] = {}
         self._filters: dict[str, UpdateFilter] = {}
-        self._consumers: dict[UpdateKind, tuple[str, ...]] = dict.fromkeys(UpdateKind, ())
+        numbers = () if only is None else (None, *only)
+        self._of_number: dict[str | None, Consumers] = {each: _no_consumers() for each in numbers}
+        self._of_others = _no_consumers()
+        self._serves_others = only is None
         self._frozen = False
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of all handlers, in the order of their addition."""
+        """The names of all consumers, in the order of their addition."""
+        return tuple(self._places)
+
+    @property
+    def called(self) -> tuple[str, ...]:
+        """The names of the consumers that have a handler."""
         return tuple(self._handlers)
 
     def add(
@@ -94,12 +115,15 @@ class Handlers:
         concurrency: int | None = None,
         content: Collection[type[Part]] = (),
         where: Predicate | None = None,
+        numbers: Collection[str] | None = None,
+        schedule: tuple[float, ...] = (),
     ) -> None:
         """Add *handler* for updates of *kinds*, by default of all kinds.
 
         It has at most *concurrency* concurrent calls, by default as many as the config permits. It
-        gets only updates with a content of one of the classes *content*, if any, and for which
-        *where* returns true.
+        gets only updates with a content of one of the classes *content*, if any, for which *where*
+        returns true, and with *numbers*, phone number ids, only those of these numbers.
+        *schedule* are the pauses (s) between its attempts, instead of those of the config.
 
         The name, by default `module:qualified_name`, is stored with every delivery of the handler,
         so rename a handler only when its inbox is empty.
@@ -122,10 +146,43 @@ class Handlers:
         if accepted.selects:
             self._filters[name] = accepted
             handler = accepted.guard(handler)
-        self._handlers[name] = handler, len(self._handlers)
+        self._handlers[name] = handler
         self._concurrency[name] = concurrency
-        for kind in wanted:
-            self._consumers[kind] += (name,)
+        self._schedules[name] = schedule
+        self._add(name, wanted, numbers)
+
+    def add_puller(
+        self,
+        name: str,
+        kinds: Iterable[UpdateKind] = UpdateKind,
+        numbers: Collection[str] | None = None,
+    ) -> None:
+        """Add the puller *name* for updates of *kinds*, and of *numbers* if any are given.
+
+        Raises:
+            ConfigError: The name is taken, or the service has started.
+        """
+        if reason := self._reason_against_name(name):
+            raise _refusal(name, reason)
+        self._add(name, set(kinds), numbers)
+
+    def _add(
+        self, name: str, kinds: Collection[UpdateKind], numbers: Collection[str] | None
+    ) -> None:
+        self._places[name] = len(self._places)
+        for consumers in self._tables(numbers):
+            for kind in kinds:
+                consumers[kind] += (name,)
+
+    def _tables(self, numbers: Collection[str] | None) -> Sequence[Consumers]:
+        """Return the tables of consumers of *numbers*, or all tables."""
+        if numbers is None:
+            others = [self._of_others] if self._serves_others else []
+            return [*self._of_number.values(), *others]
+        if self._serves_others:
+            for number in numbers:
+                self._of_number.setdefault(number, dict(self._of_others))
+        return [self._of_number[number] for number in numbers if number in self._of_number]
 
     def _reason_against(self, handler: Handler, name: str) -> str | None:
         """Return why *handler* cannot be added, if so."""
@@ -133,11 +190,14 @@ class Handlers:
             return _NOT_ASYNC
         if not _accepts_update(handler):
             return _NO_PARAMETER
+        return self._reason_against_name(name)
+
+    def _reason_against_name(self, name: str) -> str | None:
         if self._frozen:
             return _TOO_LATE
         if name == OUTBOX:
             return _NAME_RESERVED
-        return _NAME_TAKEN if name in self._handlers else None
+        return _NAME_TAKEN if name in self._places else None
 
     def freeze(self) -> None:
         """Refuse further handlers."""
@@ -145,7 +205,7 @@ class Handlers:
 
     def consumers(self, update: Update) -> tuple[str, ...]:
         """Return the names of the handlers that get *update*."""
-        names = self._consumers[update.kind]
+        names = self._of_number.get(update.phone_number_id, self._of_others)[update.kind]
         if not self._filters:
             return names
         return tuple(name for name in names if self._selects(name, update))
@@ -158,9 +218,21 @@ class Handlers:
         """Return the number of concurrent calls of the handler *name*, if it has one of its own."""
         return self._concurrency[name]
 
+    def schedule(self, name: str) -> tuple[float, ...]:
+        """Return the pauses between the attempts of the handler *name*, if it has its own."""
+        return self._schedules[name]
+
     def __getitem__(self, name: str) -> tuple[Handler, int]:
         """Return the handler *name*, and its index in `names`, which telemetry uses."""
-        return self._handlers[name]
+        return self._handlers[name], self._places[name]
+
+    def place(self, name: str) -> int:
+        """Return the index of the consumer *name* in `names`, which telemetry uses."""
+        return self._places[name]
+
+
+def _no_consumers() -> Consumers:
+    return dict.fromkeys(UpdateKind, ())
 
 
 class HandlerCalls:
@@ -281,11 +353,12 @@ class HandlerCall(Call):
     @override
     def ended(self, failure: BaseException | None) -> None:
         outcome = _SUCCESS
-        if failure is not None:
+        if isinstance(failure, RetryLater):
+            outcome = Outcome.SKIPPED
+        elif failure is not None:
             outcome = Outcome.ERROR
-            if not isinstance(failure, RetryLater):
-                self.telemetry.errors.record(failure)
-                self.failures.report(self.name, self.handler, self.kind, failure)
+            self.telemetry.errors.record(failure)
+            self.failures.report(self.name, self.handler, self.kind, failure)
         record, seconds = self.telemetry.webhooks.dispatched, perf_counter() - self.began
         if self.span is None:
             record(self.place, self.kind, outcome, seconds)

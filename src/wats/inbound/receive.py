@@ -11,11 +11,13 @@ from typing_extensions import override
 
 from wats.cancellation import resolve
 from wats.clock import Now, utc_now
+from wats.errors import WebhookRefused
 from wats.inbound import envelope, projection, updates, usual
 from wats.inbound.dispatch import Dispatcher
 from wats.inbound.handlers import HandlerCall, HandlerCalls, Handlers, refuse_reply
 from wats.inbound.news import News
 from wats.inbound.normalize import Normalized, normalize
+from wats.inbound.other_numbers import NumberFilter
 from wats.inbound.signature import SignatureCheck
 from wats.inbound.update_log import UpdateLog
 from wats.inbound.updates import Update
@@ -59,6 +61,7 @@ class Receiver:
         handler_timeout_seconds: The time limit of a handler's call without a store.
         log: Receives failures of handlers that are called without a store.
         update_log: Records each update, if an operator asked for it.
+        number_filter: Applies the policy for updates of other numbers, if it is not to handle them.
         send: Sends replies of handlers that are called without a store.
     """
 
@@ -73,6 +76,7 @@ class Receiver:
         handler_timeout_seconds: float,
         log: Log = write_json_line,
         update_log: UpdateLog | None = None,
+        number_filter: NumberFilter | None = None,
         now: Now = utc_now,
         send: SendReply = refuse_reply,
     ) -> None:
@@ -82,6 +86,7 @@ class Receiver:
         self.telemetry = telemetry
         self.news = News(telemetry)
         self.update_log = update_log
+        self._number_filter = number_filter
         self._dispatcher = dispatcher
         self._calls = HandlerCalls(
             handlers,
@@ -128,6 +133,10 @@ class Receiver:
             found = Normalized([update], [])
         else:
             found = normalize(envelope.parse(body), received_at=received_at)
+        if self._number_filter is not None:
+            found, refusal = self._number_filter.admit(found)
+            if refusal is not None:
+                on_receipt = _refusing(on_receipt, refusal, has_updates=bool(found.updates))
         if not found.updates:
             self.finish(found, 0, on_receipt)
         elif self._store is None or self._dispatcher is None:
@@ -291,6 +300,17 @@ class _Step(HandlerCall):
     @override
     def handled(self, failure: BaseException | None) -> None:
         self._handling.go_on(failure)
+
+
+def _refusing(on_receipt: OnReceipt, refusal: WebhookRefused, *, has_updates: bool) -> OnReceipt:
+    """Return a callback that passes *refusal* on, after the updates of the webhook are stored.
+
+    Raises:
+        WebhookRefused: The webhook has no other updates.
+    """
+    if not has_updates:
+        raise refusal
+    return lambda receipt, error: on_receipt(None, error if receipt is None else refusal)
 
 
 def _in_this_context(on_receipt: OnReceipt) -> OnReceipt:

@@ -232,6 +232,9 @@ _DECODER = msgspec.json.Decoder(Update)
 
 
 _KIND = re.compile(rb'\{"key":"[^"]*","kind":"(\w+)"')
+_NUMBER = re.compile(
+    rb'\{"key":"[^"]*","kind":"\w+","field":"[^"]*","waba_id":"[^"]*","phone_number_id":"([0-9]+)"'
+)
 
 
 class _Origin(msgspec.Struct, frozen=True, gc=False):
@@ -263,6 +266,15 @@ def kind_of(head: bytes) -> str:
     """Return the kind of the update whose payload begins with *head*, or `unknown`."""
     match = _KIND.match(head)
     return match[1].decode() if match is not None else UpdateKind.UNKNOWN.value
+
+
+def number_of(head: bytes) -> str | None:
+    """Return the phone number id of the update whose payload begins with *head*.
+
+    `None` if the update has none, or a part of it that precedes the number is unusually long.
+    """
+    match = _NUMBER.match(head)
+    return match[1].decode() if match is not None else None
 
 
 def mark_of(kind: UpdateKind) -> bytes:

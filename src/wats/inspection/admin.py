@@ -1,15 +1,15 @@
 """A client of the admin routes of a running service. Blocking."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, TypeVar
+from typing import Any, Final
 from urllib.parse import quote, urlencode
 
 import msgspec
 
-from wats.inspection.answer import Answer
 from wats.inspection.client import NoAnswer, Remote
-from wats.inspection.formatting import printable
+from wats.inspection.routes import Routes
 from wats.privacy import Secret
+from wats.web.api.messages import MessageDetails, MessageList
 from wats.web.ops.consumers import ConsumerList, PauseView
 from wats.web.ops.deliveries import (
     MAX_IDS,
@@ -21,30 +21,23 @@ from wats.web.ops.deliveries import (
 from wats.web.ops.erasures import ErasedCounts, ErasureView
 from wats.web.ops.outbox import OutboxDetails, OutboxList, OutboxView
 from wats.web.ops.status import ServiceStatus
-from wats.web.problems import ErrorEnvelope
-
-B = TypeVar("B")
 
 _LABEL: Final = "/admin"
 _PAGE: Final = 100
-_UNREADABLE: Final = (ValueError, RecursionError, msgspec.MsgspecError)
 
 
-class Admin:
-    """The admin routes of the service of *remote*, found in the list of its routes.
-
-    Every method raises `NoAnswer` if the service does not do what was asked.
-    """
+class Admin(Routes):
+    """The admin routes of the service of *remote*, found in the list of its routes."""
 
     def __init__(self, remote: Remote, token: Secret) -> None:
-        self._remote = remote
-        self._token = token
+        super().__init__(remote, token)
         status = self._read(remote.get("/status", token), ServiceStatus)
         found = [label for label in status.routes if label.endswith(_LABEL)]
         if not found:
             msg = f"{remote.url} is an earlier version of wats, without admin routes."
             raise NoAnswer(msg)
         self._path = found[0]
+        self._messages = f"{self._path.removesuffix(_LABEL)}/messages"
 
     def consumers(self) -> ConsumerList:
         """Return all consumers."""
@@ -105,39 +98,40 @@ class Admin:
             changed += self._post(f"/outbox/{verb}", body, ChangedCount).changed
         return changed
 
-    def erase(self, user: str, *, dry_run: bool) -> tuple[str, ErasedCounts]:
+    def replay(self, ids: Sequence[str], consumer: str) -> int:
+        """Give the updates of the deliveries *ids* to *consumer* again; return their number."""
+        changed = 0
+        for first in range(0, len(ids), MAX_IDS):
+            body = {"ids": ids[first : first + MAX_IDS], "consumer": consumer}
+            changed += self._post("/deliveries/replay", body, ChangedCount).changed
+        return changed
+
+    def messages(self, query: Mapping[str, str]) -> MessageList:
+        """Return a page of messages."""
+        path = f"{self._messages}?{urlencode(query)}"
+        return self._read(self._remote.get(path, self._token), MessageList)
+
+    def message(self, wa_message_id: str) -> MessageDetails:
+        """Return one message with its statuses."""
+        path = f"{self._messages}/{quote(wa_message_id, safe='')}"
+        return self._read(self._remote.get(path, self._token), MessageDetails)
+
+    def erase(
+        self, user: str, *, dry_run: bool, search_files: bool = False
+    ) -> tuple[str, ErasedCounts]:
         """Erase the data of *user* or count it, in as many requests as are needed.
 
         Returns:
             The digest of the user, and the numbers of rows.
         """
-        total = dict.fromkeys(ErasedCounts.__struct_fields__, 0)
-        cursor = None
+        total: dict[str, Any] = {}
+        body: dict[str, object] = {"user": user, "dryRun": dry_run, "cursor": None}
+        if search_files:  # earlier versions do not know the key
+            body["searchFiles"] = True
         while True:
-            body = {"user": user, "dryRun": dry_run, "cursor": cursor}
             found = self._post("/erasures", body, ErasureView)
-            for name in total:
-                total[name] += getattr(found.counts, name)
-            cursor = found.next_cursor
+            for name, count in msgspec.structs.asdict(found.counts).items():
+                total[name] = None if count is None else count + (total.get(name) or 0)
+            body["cursor"] = cursor = found.next_cursor
             if cursor is None:
                 return found.subject, ErasedCounts(**total)
-
-    def _get(self, path: str, body_type: type[B]) -> B:
-        return self._read(self._remote.get(self._path + path, self._token), body_type)
-
-    def _post(self, path: str, body: object, body_type: type[B]) -> B:
-        encoded = msgspec.json.encode(body)
-        return self._read(self._remote.post(self._path + path, self._token, encoded), body_type)
-
-    def _read(self, answer: Answer, body_type: type[B]) -> B:
-        try:
-            if answer.status == 200:
-                return msgspec.json.decode(answer.body, type=body_type)
-            error = msgspec.json.decode(answer.body, type=ErrorEnvelope).error
-        except _UNREADABLE:
-            msg = f"{self._remote.url} sends a response that is not from wats."
-            raise NoAnswer(msg) from None
-        if error.code == "not_found":
-            msg = f"{self._remote.url} responds with 404: not a service token, or not wats."
-            raise NoAnswer(msg)
-        raise NoAnswer(f"{printable(error.message)} [{printable(error.code)}]")

@@ -35,6 +35,7 @@ class Remote:
         url: Its URL.
         timeout_seconds: The time limit of connecting and, after that, of a complete exchange.
         total_seconds: The time limit of all exchanges together, from now on; none by default.
+        max_answer_bytes: The size above which a response is refused.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Remote:
         *,
         timeout_seconds: float = TIMEOUT_SECONDS,
         total_seconds: float = math.inf,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
     ) -> None:
         parts = urlsplit(url)
         self.url = url
@@ -52,6 +54,7 @@ class Remote:
         self._path = parts.path
         self._timeout_seconds = timeout_seconds
         self._until = time.monotonic() + total_seconds
+        self._max_answer_bytes = max_answer_bytes
         self._tls = ssl.create_default_context() if self.is_encrypted else None
 
     def get(self, path: str, token: Secret | None = None) -> Answer:
@@ -77,8 +80,8 @@ class Remote:
         with self._explained(), self._connected() as connection:
             connection.request(method, self._path + path, body, headers)
             response = connection.getresponse()
-            content = response.read(MAX_ANSWER_BYTES + 1)
-        if len(content) > MAX_ANSWER_BYTES:
+            content = response.read(self._max_answer_bytes + 1)
+        if len(content) > self._max_answer_bytes:
             msg = f"The response of {self.url} is too large to be from wats."
             raise NoAnswer(msg)
         named = {name.lower(): value for name, value in response.getheaders()}

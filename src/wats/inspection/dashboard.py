@@ -195,9 +195,10 @@ class _Page:
         return Text(format_count(count), _ALARM if cell.alarms else "")
 
     def foot(self) -> list[Text]:
+        status = self._view.status
         note = [self._line(self._view.notes, _FAINT)] if self._view.notes else []
         return [
-            *self._facts("Inbox", inbox(self._view.latest)),
+            *self._facts("Inbox", inbox(self._view.latest, status.inbox if status else None)),
             *self._facts("Also", others(self._view.latest, self.counted)),
             *note,
         ]

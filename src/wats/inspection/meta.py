@@ -1,20 +1,21 @@
 """Checks of the connection to Graph and, if permitted, of the app, token and number at Meta.
 
 Without permission, one request without a token finds whether Graph is reachable. With it, three
-reads use the access token. All of them have time limits, and a response may be hostile. A finding
-shows numbers and words of ours, and no value of Meta's.
+reads of each number use its access token. All of them have time limits, and a response may be
+hostile. A finding shows numbers and words of ours, and no value of Meta's.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
-from wats.config import Profile, Secrets
+from wats.config import NumberConfig, Profile, Secrets
 from wats.errors import ConfigError, GraphError
 from wats.graph.configured import graph_client
+from wats.graph.numbers import BusinessNumber, business_numbers
 from wats.inspection.client import NoAnswer, Remote
 from wats.inspection.clocks import CLOCK_SECONDS, seconds_apart
 from wats.inspection.verdicts import Finding, Judged, Verdict, fails, holds, unknown
@@ -55,7 +56,7 @@ Reading: TypeAlias = Payload | Finding
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readings:
-    """The responses of Graph to the three reads."""
+    """The responses of Graph to the three reads of a number."""
 
     token: Reading
     number: Reading
@@ -107,14 +108,14 @@ def _judge(profile: Profile, secrets: Secrets) -> dict[str, Finding]:
         readings = asyncio.run(_read_all(profile, secrets))
     except ConfigError:
         return dict.fromkeys(PROMISES, unknown("The section 'graph' of the config is not usable."))
-    found = {
-        "token": _token(readings.token),
-        "number": _number(readings.number, profile.whatsapp.phone_number_id),
-        "subscribed": _subscribed(readings.apps, readings.token),
-        "callback": _callback(readings.number, readings.apps, profile),
-    }
+    judged = [
+        (number.name, _judge_number(number, each, profile))
+        for number, each in zip(profile.all_numbers, readings, strict=True)
+    ]
+    items = judged[0][1]
+    found = {item: _together([(name, each[item]) for name, each in judged]) for item in items}
     # A refusal is a response too.
-    if any(_is_response(each) for each in (readings.token, readings.number, readings.apps)):
+    if any(map(_has_response, readings)):
         return {**found, "graph": holds()}
     if profile.graph.proxy is not None:
         reason = "Graph does not respond through the proxy. Check 'graph.proxy' and its log."
@@ -122,26 +123,55 @@ def _judge(profile: Profile, secrets: Secrets) -> dict[str, Finding]:
     return found
 
 
-def _is_response(reading: Reading) -> bool:
-    return not isinstance(reading, Finding) or reading.verdict is Verdict.FAILS
+def _judge_number(number: NumberConfig, readings: Readings, profile: Profile) -> dict[str, Finding]:
+    return {
+        "token": _token(readings.token),
+        "number": _number(readings.number, number.phone_number_id),
+        "subscribed": _subscribed(readings.apps, readings.token),
+        "callback": _callback(readings.number, readings.apps, profile),
+    }
 
 
-async def _read_all(profile: Profile, secrets: Secrets) -> Readings:
+def _together(findings: Sequence[tuple[str, Finding]]) -> Finding:
+    """Return the finding of all numbers: that of the first for which the item does not hold."""
+    if len(findings) == 1:
+        return findings[0][1]
+    for verdict in (Verdict.FAILS, Verdict.UNKNOWN):
+        worst = [(name, each) for name, each in findings if each.verdict is verdict]
+        if worst:
+            name, first = worst[0]
+            more = f" {len(worst) - 1} other numbers too." if len(worst) > 1 else ""
+            return replace(first, note=f"The number '{name}': {first.note}{more}")
+    return holds(f"{len(findings)} numbers.")
+
+
+def _has_response(readings: Readings) -> bool:
+    found = (readings.token, readings.number, readings.apps)
+    return any(not isinstance(each, Finding) or each.verdict is Verdict.FAILS for each in found)
+
+
+async def _read_all(profile: Profile, secrets: Secrets) -> Sequence[Readings]:
+    """Read the objects of all numbers, in their order."""
     client = graph_client(profile, secrets, _NoTelemetry())
+    numbers = business_numbers(profile, secrets, client).all
     await client.start()
-    number, account = profile.whatsapp.phone_number_id, profile.whatsapp.waba_id
-
-    def read(*segments: str, **query: str) -> Awaitable[Reading]:
-        return _reading(client.call(EndpointFamily.UNKNOWN, "GET", segments, query=query))
-
     try:
-        token, found, apps = await asyncio.gather(
-            read("debug_token", input_token=secrets.access_token.reveal()),
-            read(number, fields="id,status,webhook_configuration"),
-            read(account, "subscribed_apps"),
-        )
+        return await asyncio.gather(*(_read_number(each, secrets) for each in numbers))
     finally:
         await client.close()
+
+
+async def _read_number(number: BusinessNumber, secrets: Secrets) -> Readings:
+    access_token = secrets.access_tokens.get(number.config.name, secrets.access_token)
+
+    def read(*segments: str, **query: str) -> Awaitable[Reading]:
+        return _reading(number.graph.call(EndpointFamily.UNKNOWN, "GET", segments, query=query))
+
+    token, found, apps = await asyncio.gather(
+        read("debug_token", input_token=access_token.reveal()),
+        read(number.id, fields="id,status,webhook_configuration"),
+        read(number.config.waba_id, "subscribed_apps"),
+    )
     return Readings(token=token, number=found, apps=apps)
 
 

@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Final
@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from wats.config import (
     EnvRef,
+    NumberConfig,
     ProfileSource,
     Secrets,
     SecretSource,
@@ -17,6 +18,7 @@ from wats.config import (
     SubscriberConfig,
     database_of,
 )
+from wats.config.numbers import DEFAULT_NUMBER
 from wats.privacy import Secret
 from wats.web.parts import HOOK_LABEL
 
@@ -57,17 +59,13 @@ class Needle:
 def needles(profile: ProfileSource, secrets: Secrets) -> list[Needle]:
     """Return every secret and every identifier of a config, with their sources."""
     found = [*_secrets(secrets), *_sources(profile.secrets)]
-    whatsapp, service = profile.whatsapp, profile.service
+    service = profile.service
     database = database_of(profile, secrets)[0] or ""
-    for key, number in {
-        "whatsapp.wabaId": whatsapp.waba_id,
-        "whatsapp.phoneNumberId": whatsapp.phone_number_id,
-        "whatsapp.displayPhoneNumber": whatsapp.display_phone_number,
-    }.items():
-        if number is None:
-            continue
-        care = Care.NUMBER if number.isdecimal() else Care.NAME
-        found.append(Needle(key, Secret(number), care))
+    for each in profile.all_numbers:
+        place = "whatsapp" if each.name == DEFAULT_NUMBER else "numbers"
+        found += _of_number(each, place, secrets)
+    for token in service.tokens:
+        found += _of_list("service.tokens.token", token.tokens, secrets.api_tokens, token.name)
     names = {
         "webhook.path": profile.webhook.path,
         "service.host": service.host,
@@ -85,11 +83,33 @@ def needles(profile: ProfileSource, secrets: Secrets) -> list[Needle]:
     return found
 
 
+def _of_number(number: NumberConfig, place: str, secrets: Secrets) -> Iterator[Needle]:
+    ids = {
+        "wabaId": number.waba_id,
+        "phoneNumberId": number.phone_number_id,
+        "displayPhoneNumber": number.display_phone_number,
+    }
+    for key, value in ids.items():
+        if value is not None:
+            care = Care.NUMBER if value.isdecimal() else Care.NAME
+            yield Needle(f"{place}.{key}", Secret(value), care)
+    own = {name: (each,) for name, each in secrets.access_tokens.items()}
+    yield from _of_list("numbers.accessToken", number.access_tokens, own, number.name)
+
+
+def _of_list(
+    key: str, sources: Sequence[SecretSource], held: Mapping[str, Sequence[Secret]], name: str
+) -> Iterator[Needle]:
+    """Yield the secrets of the item *name* of a list, and their sources."""
+    for secret in held.get(name, ()):
+        yield Needle(key, secret, Care.SECRET)
+    for source in sources:
+        yield _place_of(key, source)
+
+
 def _of_subscriber(subscriber: SubscriberConfig, secrets: Secrets) -> Iterator[Needle]:
-    for secret in secrets.subscribers.get(subscriber.name, ()):
-        yield Needle("subscribers.secret", secret, Care.SECRET)
-    for source in subscriber.secrets:
-        yield _place_of("subscribers.secret", source)
+    name = subscriber.name
+    yield from _of_list("subscribers.secret", subscriber.secrets, secrets.subscribers, name)
     url = urlsplit(subscriber.url)
     for part in (url.hostname or "", url.path.strip("/"), url.query):
         if part and part not in PUBLIC:

@@ -17,6 +17,7 @@ from wats.config import (
     Profile,
     ProfileSource,
     Secrets,
+    SecretSource,
     choose_profile,
     database_of,
     load_config,
@@ -145,15 +146,19 @@ def _secret_files(source: Source, profile: ProfileSource) -> Iterator[tuple[str,
     """Yield the files with secrets, each with the option or the attribute that names it."""
     if source.env_file is not None:
         yield "--env-file", source.env_file
+    for name, sources in _sources(profile):
+        for each in sources:
+            if isinstance(each, FileRef):
+                yield name, source.config.parent / each.path
+
+
+def _sources(profile: ProfileSource) -> Iterator[tuple[str, Sequence[SecretSource]]]:
     attributes = ("access_token", "verify_token", "app_secrets", "bearer_tokens")
     for attribute in (*attributes, "telemetry_tokens", "database_password"):
-        for each in getattr(profile.secrets, attribute):
-            if isinstance(each, FileRef):
-                yield f"the secret {attribute!r}", source.config.parent / each.path
-    for subscriber in profile.subscribers:
-        for each in subscriber.secrets:
-            if isinstance(each, FileRef):
-                yield f"the subscriber {subscriber.name!r}", source.config.parent / each.path
+        yield f"the secret {attribute!r}", getattr(profile.secrets, attribute)
+    yield from ((f"the number {each.name!r}", each.access_tokens) for each in profile.numbers)
+    yield from ((f"the token {each.name!r}", each.tokens) for each in profile.service.tokens)
+    yield from ((f"the subscriber {each.name!r}", each.secrets) for each in profile.subscribers)
 
 
 def _is_for_all(path: Path) -> bool:

@@ -26,6 +26,7 @@ from wats.telemetry.contract.families import (
     Family,
 )
 from wats.telemetry.contract.values import FinalOutcome, InboxState, Outcome, StatusClass
+from wats.web.ops.status import InboxView
 
 Count: TypeAlias = Callable[[Samples], float]
 Quantile: TypeAlias = Callable[[Samples], float | None]
@@ -89,13 +90,17 @@ def sections(samples: Samples) -> list[Table]:
 _BAD_STATES: Final = (InboxState.DEAD, InboxState.ORPHANED)
 
 
-def inbox(samples: Samples) -> list[Fact]:
-    """Return the pending deliveries, if the service exposes them."""
-    depths = samples.split(INBOX_DEPTH.name, "state")
+def inbox(samples: Samples, view: InboxView | None) -> list[Fact]:
+    """Return the pending deliveries in *view*; of an earlier version, those that it exposes."""
+    if view is not None:
+        depths = {state.value: float(getattr(view, state)) for state in InboxState}
+        oldest: float | None = view.oldest_seconds
+    else:
+        depths = samples.split(INBOX_DEPTH.name, "state")
+        is_known = samples.has(INBOX_OLDEST_AGE.name)
+        oldest = samples.total(INBOX_OLDEST_AGE.name) if is_known else None
     facts = [Fact(state, depths[state], state in _BAD_STATES) for state in depths]
-    if samples.has(INBOX_OLDEST_AGE.name):
-        facts.append(Fact("oldest", samples.total(INBOX_OLDEST_AGE.name), is_duration=True))
-    return facts
+    return facts if oldest is None else [*facts, Fact("oldest", oldest, is_duration=True)]
 
 
 def others(latest: Samples, counted: Samples) -> list[Fact]:

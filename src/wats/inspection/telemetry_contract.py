@@ -106,15 +106,24 @@ def unknown_fields(document: object, described: type[msgspec.Struct], path: str 
     if not isinstance(document, dict):
         return [f"{path or 'the document'} is not an object"]
     fields = {field.encode_name: field for field in msgspec.structs.fields(described)}
-    found = [f"{_below(path, name)} is missing" for name in fields if name not in document]
+    required = [name for name, field in fields.items() if field.required]
+    found = [f"{_below(path, name)} is missing" for name in required if name not in document]
     if document.keys() - fields.keys():
         found.append(f"{path or 'the document'} has an undocumented field")
     for name, field in fields.items():
-        for kind in (field.type, *get_args(field.type)):
-            is_struct = isinstance(kind, type) and issubclass(kind, msgspec.Struct)
-            if is_struct and document.get(name) is not None:
-                found += unknown_fields(document[name], kind, _below(path, name))
+        for kind in _structs_in(field.type):
+            held = document.get(name)
+            items = held if isinstance(held, list) else [] if held is None else [held]
+            for item in items:
+                found += unknown_fields(item, kind, _below(path, name))
     return found
+
+
+def _structs_in(described: object) -> Iterator[type[msgspec.Struct]]:
+    if isinstance(described, type) and issubclass(described, msgspec.Struct):
+        yield described
+    for each in get_args(described):
+        yield from _structs_in(each)
 
 
 def _below(path: str, name: str) -> str:

@@ -11,7 +11,8 @@ A process that dies in between leaves its key reserved, and the reservation expi
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import msgspec
@@ -80,6 +81,7 @@ class Acceptor:
 
     Args:
         graph: The client for sending messages.
+        own_graphs: The clients of numbers with an access token of their own, by phone number id.
         store: The store of keys and messages; without one, requests with a key are refused.
         telemetry: Records the outcome of each attempt to send.
         phone_number_id: The number that sends the messages, unless a request names another one.
@@ -100,6 +102,7 @@ class Acceptor:
         telemetry: Telemetry,
         phone_number_id: str,
         log: Log,
+        own_graphs: Mapping[str, GraphClient] = MappingProxyType({}),
         guard: WindowGuard | None = None,
         outbox: Outbox | None = None,
         pacer: Pacer | None = None,
@@ -107,10 +110,12 @@ class Acceptor:
         graph_seconds: float = TOTAL_SECONDS,
         now: Now = utc_now,
     ) -> None:
-        self._transmitter = Transmitter(graph, telemetry=telemetry, log=log, guard=guard, now=now)
+        self._transmitter = Transmitter(
+            graph, own_graphs=own_graphs, telemetry=telemetry, log=log, guard=guard, now=now
+        )
         self._store = store
         self._outbox = outbox
-        self._pacer = pacer if pacer is not None else Pacer(MemoryBuckets(), 0, telemetry)
+        self._pacer = pacer if pacer is not None else Pacer(MemoryBuckets(), {}, telemetry)
         self._telemetry = telemetry
         self._phone_number_id = phone_number_id
         self._log = log
@@ -187,6 +192,7 @@ class Acceptor:
         idempotency_key: str | None,
         request_body: bytes,
         message: Outgoing,
+        phone_number_id: str | None = None,
         endpoint: Endpoint = "messages",
     ) -> Queued | Accepted:
         """Store *payload* in the outbox, or return the item or response of an earlier request.
@@ -201,7 +207,7 @@ class Acceptor:
         """
         if self._outbox is None:
             raise StoreNotConfigured("The outbox requires a persistence store.")
-        number = self._phone_number_id
+        number = phone_number_id or self._phone_number_id
         nonce = secrets.randbits(NONCE_BITS)
         key = idempotency_key if idempotency_key is not None else secrets.token_urlsafe()
         claim = _claim(number, scope if idempotency_key is not None else _OUTBOX_SCOPE, key)

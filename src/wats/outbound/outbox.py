@@ -32,6 +32,7 @@ from wats.outbound.pacing import Pacer, wanted_seconds
 from wats.outbound.transmit import Transmitter
 from wats.store import Store
 from wats.store.outbox import OUTCOME_UNKNOWN, NewSend, SendResult
+from wats.store.pacing import Pace
 from wats.store.records import (
     OUTBOX,
     Consumer,
@@ -70,8 +71,7 @@ class Outbox:
     Args:
         store: The store.
         transmitter: Sends a message.
-        pacer: Has the rate limits.
-        phone_number_id: The number of the service, whose messages are paced.
+        pacer: Has the rate limits of all numbers.
         config: The policy of the worker.
         graph_seconds: The longest possible call of Graph.
         telemetry: Records outcomes.
@@ -87,7 +87,6 @@ class Outbox:
         pacer: Pacer,
         config: OutboxConfig,
         *,
-        phone_number_id: str,
         graph_seconds: float,
         telemetry: Telemetry,
         log: Log,
@@ -97,7 +96,7 @@ class Outbox:
         self._store = store
         self.transmitter = transmitter
         self.pacer = pacer
-        self._pace = pacer.pace_of(phone_number_id)
+        self._paces: Sequence[Pace | None] = pacer.paces
         self._config = config
         self.telemetry = telemetry
         self.log = log
@@ -155,10 +154,26 @@ class Outbox:
 
     async def _claim(self, limit: int) -> tuple[Sequence["SendJob"], bool]:
         expires = monotonic() + self.consumer.lease_seconds
-        claimed = await self._store.claim(OUTBOX, limit, self._pace)
-        if claimed.wait_seconds:
-            self._claim_after(claimed.wait_seconds, limit)
-        return [SendJob(self, each, expires) for each in claimed.deliveries], claimed.more
+        deliveries: list[Delivery] = []
+        waits: list[float] = []
+        has_more = False
+        for pace in self._paces:
+            try:
+                claimed = await self._store.claim(OUTBOX, limit - len(deliveries), pace=pace)
+            except StoreError:
+                if not deliveries:
+                    raise
+                break  # those that are leased are sent
+            deliveries += claimed.deliveries
+            has_more |= claimed.more
+            waits += [claimed.wait_seconds] if claimed.wait_seconds else []
+            if len(deliveries) == limit:
+                has_more = True
+                break
+        if waits:
+            self._claim_after(min(waits), limit)
+        self._paces = [*self._paces[1:], self._paces[0]]  # the next claim begins with another one
+        return [SendJob(self, each, expires) for each in deliveries], has_more
 
     def _claim_after(self, seconds: float, limit: int) -> None:
         """Claim again when the rate limit permits the next message."""

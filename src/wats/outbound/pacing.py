@@ -8,7 +8,7 @@ The buckets are in the store, so that all processes share them; without a store,
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic_ns
 from typing import Final
 
@@ -28,6 +28,7 @@ from wats.store.pacing import (
     Permit,
     pace_of,
     take,
+    unlimited,
 )
 from wats.telemetry import Telemetry
 
@@ -98,19 +99,33 @@ class Pacer:
 
     Args:
         buckets: The store, or buckets in memory.
-        throughput: The number of messages a second of each number; 0 for no pacing.
+        throughputs: The number of messages a second of each number; 0 for no pacing.
         telemetry: Records failures of the store.
     """
 
-    def __init__(self, buckets: PacingStore, throughput: int, telemetry: Telemetry) -> None:
+    def __init__(
+        self, buckets: PacingStore, throughputs: Mapping[str, int], telemetry: Telemetry
+    ) -> None:
         self._buckets = buckets
-        self._throughput = throughput
+        self._paces = {
+            number: pace_of(number, throughput)
+            for number, throughput in throughputs.items()
+            if throughput
+        }
+        self._numbers = tuple(throughputs)
         self._telemetry = telemetry
         self._spare = MemoryBuckets()
 
     def pace_of(self, phone_number_id: str) -> Pace | None:
         """Return the limits of a number; `None` if it is not paced."""
-        return pace_of(phone_number_id, self._throughput) if self._throughput else None
+        return self._paces.get(phone_number_id)
+
+    @property
+    def paces(self) -> Sequence[Pace | None]:
+        """The limits of all numbers, for claims; `None` claims for every number without limits."""
+        if not self._paces:
+            return [None]
+        return [self._paces.get(number) or unlimited(number) for number in self._numbers]
 
     def demand_of(
         self, phone_number_id: str, message: Outgoing | None, patience_seconds: float

@@ -46,8 +46,15 @@ class MessageSender:
         self._retry_seconds = retry_seconds
         self._groups_enabled = groups_enabled
 
-    async def send(self, message: Mapping[str, object], idempotency_key: str | None) -> Sent:
+    async def send(
+        self,
+        message: Mapping[str, object],
+        idempotency_key: str | None,
+        phone_number_id: str | None = None,
+    ) -> Sent:
         """Send *message*, in Graph's format, or return the result of an earlier send.
+
+        Without *phone_number_id*, the default number sends it.
 
         Raises:
             WatsError: As for `Acceptor.accept`; or MalformedRequest if the message is not valid.
@@ -59,10 +66,16 @@ class MessageSender:
             idempotency_key=idempotency_key,
             request_body=body,
             message=self._checked(body),
+            phone_number_id=phone_number_id,
         )
         return _sent(accepted)
 
-    async def send_later(self, message: Mapping[str, object], idempotency_key: str | None) -> Sent:
+    async def send_later(
+        self,
+        message: Mapping[str, object],
+        idempotency_key: str | None,
+        phone_number_id: str | None = None,
+    ) -> Sent:
         """Store *message* in the outbox, or return the result of an earlier send.
 
         Raises:
@@ -79,6 +92,7 @@ class MessageSender:
             idempotency_key=idempotency_key,
             request_body=body,
             message=outgoing,
+            phone_number_id=phone_number_id,
         )
         if isinstance(queued, Accepted):
             return _sent(queued)

@@ -1,6 +1,7 @@
 """The send of one message: the service window, the call of Graph, and the record of the message."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -36,6 +37,7 @@ class Transmitter:
         graph: The client of Graph.
         telemetry: Records the outcome of each call.
         log: Receives failures. It must not raise.
+        own_graphs: The clients of numbers with an access token of their own, by phone number id.
         guard: Refuses messages outside of the service window, if given.
         now: The clock.
     """
@@ -46,10 +48,12 @@ class Transmitter:
         *,
         telemetry: Telemetry,
         log: Log,
+        own_graphs: Mapping[str, GraphClient] = MappingProxyType({}),
         guard: WindowGuard | None = None,
         now: Now = utc_now,
     ) -> None:
         self._graph = graph
+        self._own_graphs = own_graphs
         self._telemetry = telemetry
         self._log = log
         self._guard = guard
@@ -73,7 +77,8 @@ class Transmitter:
         message = send.message
         outcome = Outcome.ERROR
         try:
-            answer = await self._graph.call(
+            graph = self._own_graphs.get(send.phone_number_id, self._graph)
+            answer = await graph.call(
                 EndpointFamily.MESSAGES,
                 "POST",
                 (send.phone_number_id, send.endpoint),

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Final, TypeAlias, TypeVar, overload
 
 from wats.errors import ForkedApplication, NotStarted, WatsError
+from wats.graph.numbers import BusinessNumbers
 from wats.inbound.filters import Predicate
 from wats.inbound.handlers import Handler, Handlers
 from wats.inbound.parts import Part
@@ -48,8 +49,10 @@ class WatsApp:
         life: Life,
         handlers: Handlers,
         sender: MessageSender,
+        numbers: BusinessNumbers,
         components: Sequence[Component],
         telemetry: Telemetry,
+        on_drain: Callable[[], None],
     ) -> None:
         self._web = web
         self._hook = hook
@@ -57,8 +60,10 @@ class WatsApp:
         self._process = os.getpid()
         self._handlers = handlers
         self._sender = sender
+        self._numbers = numbers
         self._components = components
         self._telemetry = telemetry
+        self._on_drain = on_drain
         self._started = AsyncExitStack()
         self._is_open = False  # also while running handlers finish
         self._changing = asyncio.Lock()
@@ -141,6 +146,7 @@ class WatsApp:
         *,
         idempotency_key: str | None = None,
         later: bool = False,
+        number: str | None = None,
     ) -> Sent:
         """Send *message*, in Graph's format, like `POST /messages` of the HTTP API.
 
@@ -152,12 +158,16 @@ class WatsApp:
         Args:
             message: The type, the content and the recipient; `messaging_product` is added.
             idempotency_key: With the same key and message, nothing is sent again within
-                `messages.idempotencyHours`. The HTTP API shares the keys.
+                `messages.idempotencyHours`. The HTTP API shares the keys, and each number has keys
+                of its own.
             later: Whether to store the message in the outbox, which sends it with retries, instead
                 of waiting for Meta. No error of Graph is raised then.
+            number: The business number that sends the message, by its name in the config or its
+                phone number id; the default number by default.
 
         Raises:
             NotStarted: The application is not started.
+            ValueError: The number is not configured.
             MalformedRequest: The message is not valid; `details` hold every mistake.
             StoreNotConfigured: A key was given and there is no store; nothing was sent.
             StoreUnavailable: The key could not be reserved; nothing was sent.
@@ -169,7 +179,16 @@ class WatsApp:
         if not self._is_open:
             raise NotStarted
         send = self._sender.send_later if later else self._sender.send
-        return await send(message, idempotency_key)
+        return await send(message, idempotency_key, self._id_of(number))
+
+    def _id_of(self, number: str | None) -> str | None:
+        if number is None:
+            return None
+        found = self._numbers.find(number)
+        if found is None:
+            msg = "The number is not configured."
+            raise ValueError(msg)
+        return found.id
 
     @property
     def hook(self) -> Hook:
@@ -211,6 +230,7 @@ class WatsApp:
         """
         if self._life.phase is Phase.RUNNING:
             self._life.phase = Phase.DRAINING
+            self._on_drain()
             self._telemetry.service.event(LifecycleEvent.DRAINING)
 
     async def stop(self) -> None:

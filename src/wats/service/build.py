@@ -1,7 +1,7 @@
 """The composition root: the one module that makes and joins the parts of a service."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
@@ -13,9 +13,14 @@ from wats.config import Profile, Secrets
 from wats.errors import ConfigError, ConfigIssue
 from wats.graph.configured import graph_client
 from wats.graph.errors import ERROR_NAMES
-from wats.inbound.dispatch import Dispatcher, retry_span
+from wats.graph.numbers import BusinessNumbers, business_numbers, ids_of
+from wats.inbound.dispatch import Dispatcher
 from wats.inbound.handlers import Handler, Handlers, import_handler
+from wats.inbound.other_numbers import NumberFilter
+from wats.inbound.pullers import Puller, Pullers
+from wats.inbound.receipts import ReceiptBook
 from wats.inbound.receive import Receiver
+from wats.inbound.retries import retry_span
 from wats.inbound.signature import SignatureCheck
 from wats.inbound.update_log import UpdateLog
 from wats.log import Log, write_json_line
@@ -25,6 +30,7 @@ from wats.outbound.pacing import MemoryBuckets, Pacer
 from wats.outbound.sender import MessageSender
 from wats.outbound.transmit import Transmitter
 from wats.outbound.window import WindowGuard
+from wats.privacy import Secret
 from wats.service.app import WatsApp
 from wats.service.components import (
     DRAIN_SECONDS,
@@ -43,7 +49,7 @@ from wats.telemetry import Telemetry, TelemetrySink
 from wats.telemetry.contract.values import FamilySet, UpdateKind
 from wats.telemetry.metrics.shared_memory import Board
 from wats.web.app import Web, route_labels
-from wats.web.auth import Gate
+from wats.web.auth import FULL_ACCESS, TELEMETRY_ACCESS, Access, Gate
 from wats.web.openapi import build_document
 from wats.web.parts import Life, Parts
 from wats.web.routing import Route
@@ -92,8 +98,9 @@ def create_wats_service_app(
         drain_seconds: How long running handlers may take to finish when the service stops.
 
     Raises:
-        ConfigError: A handler cannot be imported or is named twice, the sink lacks a method, or a
-            subscriber has no usable secret or no store.
+        ConfigError: A handler cannot be imported or is named twice, the sink lacks a method, a
+            subscriber has no usable secret, a subscriber or puller no store, or a name is that of
+            no number.
     """
     groups_enabled = profile.groups.enabled if enable_group_routes is None else enable_group_routes
     write = _stamped(log, now)
@@ -113,7 +120,10 @@ def create_wats_service_app(
     common = _BuilderArguments(profile, secrets, persistence, telemetry, write, now)
     registered = _registered(handlers, profile)
     subscribers = _subscribers(common, registered)
-    outbound = _outbound(common, graph_session)
+    graph = graph_client(profile, secrets, telemetry.graph, graph_session)
+    numbers = business_numbers(profile, secrets, graph)
+    pullers = _pullers(common, registered)
+    outbound = _outbound(common, numbers)
     sender = MessageSender(
         outbound.acceptor,
         keeps_keys=persistence is not None,
@@ -121,7 +131,7 @@ def create_wats_service_app(
         groups_enabled=groups_enabled,
     )
     update_log = UpdateLog(write, secrets.app_secrets[0]) if log_updates else None
-    inbound = _inbound(common, registered, outbound, sender, drain_seconds, update_log)
+    inbound = _inbound(common, registered, pullers, outbound, sender, drain_seconds, update_log)
     # Stopped in the opposite order: handlers that finish may still need the store and Graph.
     components: list[Component] = [outbound]
     if persistence is not None:
@@ -129,9 +139,11 @@ def create_wats_service_app(
         components += [Subscribers(subscribers), storage, inbound]
         if outbound.outbox is not None:
             components.append(Later(outbound.outbox, drain_seconds))
-        components.append(_upkeep(common, persistence, row == 0, checkpoint_seconds))
+        components.append(_upkeep(common, persistence, registered, row == 0, checkpoint_seconds))
     life = Life()
-    web = _web(common, table, outbound, inbound, life, groups_enabled=groups_enabled)
+    web = _web(
+        common, table, numbers, outbound, inbound, pullers, life, groups_enabled=groups_enabled
+    )
     hook = Hook(
         path=profile.webhook.path.encode("ascii"),
         max_body_bytes=profile.webhook.max_body_bytes,
@@ -145,8 +157,10 @@ def create_wats_service_app(
         life=life,
         handlers=registered,
         sender=sender,
+        numbers=numbers,
         components=components,
         telemetry=telemetry,
+        on_drain=pullers.drain,
     )
 
 
@@ -162,7 +176,9 @@ class _BuilderArguments(NamedTuple):
 
 
 def _registered(handlers: Iterable[Handler], profile: Profile) -> Handlers:
-    registered = Handlers()
+    handles_all = profile.other_numbers_policy == "handle"
+    ids = [each.phone_number_id for each in profile.all_numbers]
+    registered = Handlers(None if handles_all else ids)
     for handler in handlers:
         registered.add(handler)
     for reference in profile.handlers:
@@ -179,33 +195,88 @@ def _subscribers(common: _BuilderArguments, registered: Handlers) -> Sequence[Su
     if store is None:
         reason = "Needs a database: set persistence.url."
         raise ConfigError([ConfigIssue("invalid_subscribers", "subscribers", reason)])
+    displayed = {
+        each.phone_number_id: each.display_phone_number or "" for each in profile.all_numbers
+    }
     for config in profile.subscribers:
         secrets = common.secrets.subscribers.get(config.name, ())
-        make = make_requests(config, secrets, profile.whatsapp.display_phone_number or "")
+        make = make_requests(config, secrets, displayed)
         pause = partial(store.pause, config.name, is_paused=True)
-        subscriber = Subscriber(config, make, log=common.log, now=common.now, pause=pause)
+        place = len(registered.names)
+        subscriber = Subscriber(
+            config,
+            make,
+            log=common.log,
+            now=common.now,
+            pause=pause,
+            on_circuit=partial(common.telemetry.webhooks.circuit_open, place),
+        )
         kinds = [UpdateKind(kind) for kind in config.kinds] or UpdateKind
-        registered.add(subscriber, kinds, config.name, concurrency=config.concurrency)
+        numbers = ids_of(profile, config.numbers) if config.numbers else None
+        registered.add(
+            subscriber,
+            kinds,
+            config.name,
+            concurrency=config.concurrency,
+            numbers=numbers,
+            schedule=config.schedule,
+        )
         subscribers.append(subscriber)
     return subscribers
 
 
-def _outbound(common: _BuilderArguments, session: aiohttp.ClientSession | None) -> Outbound:
-    profile, secrets, store, telemetry, log, now = common
-    graph = graph_client(profile, secrets, telemetry.graph, session)
+def _pullers(common: _BuilderArguments, registered: Handlers) -> Pullers:
+    """Register a consumer for each puller."""
+    profile, store = common.profile, common.store
+    pullers: list[Puller] = []
+    if not profile.pullers:
+        return Pullers()
+    if store is None:
+        reason = "Needs a database: set persistence.url."
+        raise ConfigError([ConfigIssue("invalid_pullers", "pullers", reason)])
+    for config in profile.pullers:
+        kinds = [UpdateKind(kind) for kind in config.kinds] or UpdateKind
+        numbers = ids_of(profile, config.numbers) if config.numbers else None
+        registered.add_puller(config.name, kinds, numbers)
+        pullers.append(
+            Puller(
+                config.name,
+                store,
+                place=registered.place(config.name),
+                lease_seconds=config.lease_seconds,
+                max_attempts=config.max_attempts or profile.inbox.max_attempts,
+                telemetry=common.telemetry,
+                log=common.log,
+                now=common.now,
+            )
+        )
+    return Pullers(pullers)
+
+
+def _outbound(common: _BuilderArguments, numbers: BusinessNumbers) -> Outbound:
+    profile, _, store, telemetry, log, now = common
+    graph = numbers.default.graph
     guard = None
     if store is not None and profile.messages.window_guard:
         guard = WindowGuard(store, telemetry, now)
     buckets = store if store is not None else MemoryBuckets()
-    pacer = Pacer(buckets, profile.messages.throughput, telemetry)
+    default = profile.messages.throughput
+    throughputs = {each.id: each.config.throughput or default for each in numbers.all}
+    pacer = Pacer(buckets, throughputs, telemetry)
     outbox = None
     if store is not None:
         outbox = Outbox(
             store,
-            Transmitter(graph, telemetry=telemetry, log=log, guard=guard, now=now),
+            Transmitter(
+                graph,
+                own_graphs=numbers.own_graphs,
+                telemetry=telemetry,
+                log=log,
+                guard=guard,
+                now=now,
+            ),
             pacer,
             profile.outbox,
-            phone_number_id=profile.whatsapp.phone_number_id,
             graph_seconds=profile.graph.timeout_seconds,
             telemetry=telemetry,
             log=log,
@@ -216,7 +287,8 @@ def _outbound(common: _BuilderArguments, session: aiohttp.ClientSession | None) 
         graph=graph,
         store=store,
         telemetry=telemetry,
-        phone_number_id=profile.whatsapp.phone_number_id,
+        phone_number_id=numbers.default.id,
+        own_graphs=numbers.own_graphs,
         log=log,
         guard=guard,
         outbox=outbox,
@@ -230,6 +302,7 @@ def _outbound(common: _BuilderArguments, session: aiohttp.ClientSession | None) 
 def _inbound(
     common: _BuilderArguments,
     handlers: Handlers,
+    pullers: Pullers,
     outbound: Outbound,
     sender: MessageSender,
     drain_seconds: float,
@@ -246,6 +319,7 @@ def _inbound(
             log=log,
             now=now,
             send=sender.reply,
+            pullers=pullers,
             others=[] if outbound.outbox is None else [outbound.outbox.consumer],
         )
     receiver = Receiver(
@@ -257,14 +331,26 @@ def _inbound(
         handler_timeout_seconds=profile.inbox.handler_timeout_seconds,
         log=log,
         update_log=update_log,
+        number_filter=_number_filter(profile, log),
         now=now,
         send=sender.reply,
     )
     return Inbound(receiver, dispatcher, drain_seconds)
 
 
+def _number_filter(profile: Profile, log: Log) -> NumberFilter | None:
+    policy = profile.other_numbers_policy
+    if policy == "handle":
+        return None
+    return NumberFilter([each.phone_number_id for each in profile.all_numbers], policy, log)
+
+
 def _upkeep(
-    common: _BuilderArguments, store: Store, is_chosen: bool, checkpoint_seconds: float
+    common: _BuilderArguments,
+    store: Store,
+    handlers: Handlers,
+    is_chosen: bool,
+    checkpoint_seconds: float,
 ) -> Upkeep:
     return Upkeep(
         store,
@@ -272,6 +358,7 @@ def _upkeep(
         inbox=common.profile.inbox,
         messages=common.profile.messages,
         leads=is_chosen,
+        consumers=lambda: handlers.names,
         log=common.log,
         now=common.now,
         checkpoint_seconds=checkpoint_seconds,
@@ -281,8 +368,10 @@ def _upkeep(
 def _web(
     common: _BuilderArguments,
     table: Sequence[Route],
+    numbers: BusinessNumbers,
     outbound: Outbound,
     inbound: Inbound,
+    pullers: Pullers,
     life: Life,
     *,
     groups_enabled: bool,
@@ -295,8 +384,10 @@ def _web(
         groups_enabled=groups_enabled,
         telemetry=telemetry,
         store=store,
-        graph=outbound.graph,
+        numbers=numbers,
         receiver=inbound.receiver,
+        pullers=pullers,
+        receipts=ReceiptBook(secrets.app_secrets),
         verify_token=secrets.verify_token,
         record_key=secrets.app_secrets[0],
         acceptor=outbound.acceptor,
@@ -307,10 +398,20 @@ def _web(
         log=log,
         now=now,
     )
-    gate = Gate(secrets.bearer_tokens, secrets.telemetry_tokens)
+    gate = Gate(_tokens(profile, secrets))
     if telemetry.tracer is not None:
         return TracedWeb(table, gate, parts, tracer=telemetry.tracer)
     return Web(table, gate, parts)
+
+
+def _tokens(profile: Profile, secrets: Secrets) -> Iterator[tuple[Secret, Access]]:
+    """Yield every token with its access, those of the service first."""
+    yield from ((secret, FULL_ACCESS) for secret in secrets.bearer_tokens)
+    yield from ((secret, TELEMETRY_ACCESS) for secret in secrets.telemetry_tokens)
+    for token in profile.service.tokens:
+        numbers = ids_of(profile, token.numbers) if token.numbers else None
+        access = Access(frozenset(token.scopes), numbers)
+        yield from ((secret, access) for secret in secrets.api_tokens.get(token.name, ()))
 
 
 def _stamped(log: Log, now: Now) -> Log:

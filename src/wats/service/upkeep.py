@@ -1,7 +1,7 @@
 """The upkeep of a store: purging, emptying its log, and measuring the inbox."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -11,6 +11,7 @@ from wats.log import Log
 from wats.store import Store
 from wats.store.records import Retention
 from wats.telemetry import Telemetry
+from wats.telemetry.contract.labels import MAX_TARGETS
 from wats.telemetry.contract.values import InboxState, OutboxState, UpkeepTask
 from wats.telemetry.sinks.isolation import FailureLog
 
@@ -44,6 +45,7 @@ class Upkeep:
 
     Args:
         leads: Whether this process purges and empties the log; one of several suffices.
+        consumers: Returns the names of the consumers, in the order that telemetry has.
         checkpoint_seconds: How often the log of the store is emptied.
         purge_seconds: How often expired rows are deleted.
         measure_seconds: How often the depth of the inbox is read.
@@ -59,6 +61,7 @@ class Upkeep:
         leads: bool,
         log: Log,
         now: Now,
+        consumers: Callable[[], Sequence[str]] = tuple,
         checkpoint_seconds: float = CHECKPOINT_EVERY_SECONDS,
         purge_seconds: float = PURGE_EVERY_SECONDS,
         measure_seconds: float = MEASURE_EVERY_SECONDS,
@@ -79,6 +82,7 @@ class Upkeep:
             self._upkeep[UpkeepTask.MEASURE] = self._measure, measure_seconds
         self._failures = FailureLog("wats.upkeep.error", log=log, now=now)
         self._now = now
+        self._consumers = consumers
         self._is_stopping = False
         self._running: set[asyncio.Task[None]] = set()
 
@@ -158,4 +162,18 @@ class Upkeep:
         self._telemetry.store.outbox_depth(adapter, OutboxState.PROCESSING, outbox.leased)
         self._telemetry.store.outbox_depth(adapter, OutboxState.DEAD, outbox.dead)
         self._telemetry.store.outbox_oldest_age(depth.outbox_seconds)
+        await self._measure_consumers()
         return True
+
+    async def _measure_consumers(self) -> None:
+        places = {name: place for place, name in enumerate(self._consumers())}
+        if not places:
+            return
+        # Those without a name in telemetry share a series, which shows the oldest of them.
+        ages: dict[int, float] = {}
+        for each in await self._store.consumers():
+            if each.name in places:
+                place = min(places[each.name], MAX_TARGETS)
+                ages[place] = max(ages.get(place, 0.0), each.oldest_seconds)
+        for place, seconds in ages.items():
+            self._telemetry.webhooks.consumer_oldest_age(place, seconds)

@@ -4,6 +4,6 @@ It holds its state in memory, forgets it when it stops, and logs nothing.
 """
 
 from wats.simulator.server import Simulator
-from wats.simulator.settings import SimulatorSettings
+from wats.simulator.settings import SimulatedNumber, SimulatorSettings
 
-__all__ = ["Simulator", "SimulatorSettings"]
+__all__ = ["SimulatedNumber", "Simulator", "SimulatorSettings"]

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from wats.graph.errors import find_rule
 from wats.privacy import Secret
-from wats.simulator.settings import SimulatorSettings
+from wats.simulator.settings import SimulatedNumber, SimulatorSettings
 
 MESSAGES: Final = "messages"
 DETAILS: Final = "Made up by the simulator."
@@ -35,12 +35,14 @@ class WebhookPart:
         list_key: The list in the change's value that holds the item.
         item: The item.
         contact: The author, for messages.
+        number: The phone number id of the business number; the default number if it is empty.
     """
 
     field: str
     list_key: str
     item: Mapping[str, Any]
     contact: Mapping[str, Any] | None = None
+    number: str = ""
 
 
 def new_wamid(number: str, *, inbound: bool = False) -> str:
@@ -119,30 +121,35 @@ def webhook_error(code: int) -> dict[str, Any]:
 def envelope(parts: Sequence[WebhookPart], settings: SimulatorSettings, *, at: int) -> bytes:
     """Return the webhook that delivers *parts* in their order.
 
-    Neighbors of one kind share a change. The text is escaped like Meta's, slashes included, so that
-    a receiver that checks the signature of anything but the raw bytes fails.
+    Neighbors of one number and kind share a change. The text is escaped like Meta's, slashes
+    included, so that a receiver that checks the signature of anything but the raw bytes fails.
     """
-    by_list = groupby(parts, key=lambda part: (part.field, part.list_key))
-    changes = [
-        {"field": field, "value": _value(list_key, list(alike), settings)}
-        for (field, list_key), alike in by_list
-    ]
-    entry = {"id": settings.waba_id, "time": at, "changes": changes}
+    entries = []
+    default = settings.phone_number_id
+    for number, of_number in groupby(parts, key=lambda part: part.number or default):
+        found = settings.number(number) or SimulatedNumber(
+            phone_number_id=number, waba_id=settings.waba_id
+        )
+        changes = [
+            {"field": field, "value": _value(list_key, list(alike), found)}
+            for (field, list_key), alike in groupby(
+                of_number, key=lambda part: (part.field, part.list_key)
+            )
+        ]
+        entries.append({"id": found.waba_id, "time": at, "changes": changes})
     text = json.dumps(
-        {"object": "whatsapp_business_account", "entry": [entry]}, separators=(",", ":")
+        {"object": "whatsapp_business_account", "entry": entries}, separators=(",", ":")
     )
     return text.replace("/", "\\/").encode()
 
 
-def _value(
-    list_key: str, parts: Sequence[WebhookPart], settings: SimulatorSettings
-) -> dict[str, Any]:
+def _value(list_key: str, parts: Sequence[WebhookPart], number: SimulatedNumber) -> dict[str, Any]:
     contacts = {part.contact["wa_id"]: part.contact for part in parts if part.contact is not None}
     return {
         "messaging_product": "whatsapp",
         "metadata": {
-            "display_phone_number": settings.display_phone_number,
-            "phone_number_id": settings.phone_number_id,
+            "display_phone_number": number.display_phone_number,
+            "phone_number_id": number.phone_number_id,
         },
         **({"contacts": list(contacts.values())} if contacts else {}),
         list_key: [part.item for part in parts],

@@ -71,7 +71,11 @@ class ControlEndpoints:
         return web.json_response({"messages": messages, "cursor": cursor})
 
     async def inbound(self, request: web.Request) -> web.StreamResponse:
-        """Send a message as a customer: `{from, text | message, name?, count?, group_id?}`."""
+        """Send a message as a customer: `{from, text | message, …}`.
+
+        Optional are `name`, `count`, `group_id`, and `number`: the phone number id of the business
+        number, if it is not the default number.
+        """
         wish = read_json(await request.read())
         count = wish.get("count", 1)
         content = wish.get("message", {"type": "text", "text": {"body": wish.get("text")}})
@@ -83,7 +87,10 @@ class ControlEndpoints:
         if not sender:
             return _refuse("Give 'from'.")
         name = _text(wish, "name") or DEFAULT_NAME
-        ids = self._world.inbound(sender, content, name=name, count=count, group_id=group_id)
+        number = _text(wish, "number") or ""
+        ids = self._world.inbound(
+            sender, content, name=name, count=count, group_id=group_id, number=number
+        )
         return web.json_response({"ids": ids})
 
     async def webhook(self, request: web.Request) -> web.StreamResponse:

@@ -18,7 +18,7 @@ from wats.simulator.messages import (
     check_product,
 )
 from wats.simulator.recipients import Behavior, Refusal, ResponseForm
-from wats.simulator.settings import AcceptedMessage
+from wats.simulator.settings import AcceptedMessage, SimulatedNumber
 from wats.simulator.world import World
 
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -129,7 +129,8 @@ class GraphEndpoints:
             return self._refuse_recipient(behavior.refusal, addressee)
         if behavior.answer is ResponseForm.CUT:
             return _cut(request)
-        message = self._world.accept(payload, addressee, behavior)
+        number = request.match_info["number"]
+        message = self._world.accept(payload, addressee, behavior, number)
         statuses = self._world.statuses_of(message, addressee, behavior)
         if behavior.answer is ResponseForm.AFTER_THE_STATUS:
             await self._world.courier.deliver_now(statuses[:1])
@@ -152,7 +153,8 @@ class GraphEndpoints:
             else:
                 fields[part.name or ""] = data.decode(errors="replace")
         check_product(fields)
-        media_id = self._world.media.add(content, fields.get("type", ""))
+        number = request.match_info["number"]
+        media_id = self._world.media.add(content, fields.get("type", ""), number)
         self._world.counts.uploads += 1
         return web.json_response({"id": media_id})
 
@@ -163,6 +165,7 @@ class GraphEndpoints:
 
     def _media(self, request: web.Request) -> web.Response:
         media, media_id = self._world.media, request.match_info["group"]
+        media.check_owner(media_id, request.query.get("phone_number_id"))
         match request.method:
             case HTTPMethod.GET:
                 return web.json_response(media.describe(media_id, str(request.url.origin())))
@@ -174,8 +177,7 @@ class GraphEndpoints:
     async def debug_token(self, request: web.Request) -> web.StreamResponse:
         """Describe the access token in `input_token`."""
         settings, token = self._world.settings, request.query.get("input_token", "")
-        wanted = settings.access_token
-        if wanted is not None and not wanted.matches(token.encode()):
+        if not settings.accepts(token) and settings.access_token is not None:
             return web.json_response({"data": {"is_valid": False, "scopes": []}})
         data = {
             "app_id": settings.app_id,
@@ -189,16 +191,16 @@ class GraphEndpoints:
     async def subscribed_apps(self, request: web.Request) -> web.StreamResponse:
         """List the apps that get the webhooks of the account."""
         settings = self._world.settings
-        if request.match_info["account"] != settings.waba_id:
+        if request.match_info["account"] not in settings.waba_ids:
             raise missing_object()
         app = {"whatsapp_business_api_data": {"id": settings.app_id, "name": "Simulated app"}}
         return web.json_response({"data": [app] if settings.is_subscribed else []})
 
-    def _number(self) -> web.StreamResponse:
+    def _number(self, found: SimulatedNumber) -> web.StreamResponse:
         settings = self._world.settings
         number: dict[str, object] = {
-            "id": settings.phone_number_id,
-            "display_phone_number": settings.display_phone_number,
+            "id": found.phone_number_id,
+            "display_phone_number": found.display_phone_number,
             "status": settings.number_status,
         }
         if (url := self._world.courier.webhook_url) is not None:
@@ -222,8 +224,9 @@ class GraphEndpoints:
         if request.match_info["group"] in self._world.media:
             return self._media(request)
         groups, group_id = self._world.groups, request.match_info["group"]
-        if group_id == self._world.settings.phone_number_id and request.method == HTTPMethod.GET:
-            return self._number()
+        number = self._world.settings.number(group_id)
+        if number is not None and request.method == HTTPMethod.GET:
+            return self._number(number)
         match request.method:
             case HTTPMethod.GET:
                 return web.json_response(groups.get(group_id, request.query.get("fields")))
@@ -261,13 +264,14 @@ class GraphEndpoints:
 
     def _authenticate(self, request: web.Request) -> None:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        wanted = self._world.settings.access_token
-        is_known = bool(token.strip()) if wanted is None else wanted.matches(token.encode())
-        if scheme.lower() != "bearer" or not is_known:
+        settings, match = self._world.settings, request.match_info
+        object_id = match.get("number") or match.get("group") or ""
+        number = object_id if settings.number(object_id) is not None else None
+        if scheme.lower() != "bearer" or not settings.accepts(token, number):
             raise GraphFault(401, 190, details="The access token is invalid.")
 
     def _check_number(self, request: web.Request) -> None:
-        if request.match_info["number"] != self._world.settings.phone_number_id:
+        if self._world.settings.number(request.match_info["number"]) is None:
             raise missing_object()
 
     def _refuse_recipient(self, refusal: Refusal, addressee: Addressee) -> web.Response:

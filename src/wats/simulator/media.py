@@ -17,10 +17,11 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class StoredMedia:
-    """A file, and the tickets of its URLs with the time when each expires."""
+    """A file of a number, and the tickets of its URLs with the time when each expires."""
 
     mime_type: str
     content: bytes = field(repr=False)
+    number: str = ""
     tickets: dict[str, float] = field(default_factory=dict, repr=False)
 
 
@@ -43,8 +44,8 @@ class MediaFiles:
     def __len__(self) -> int:
         return len(self._files)
 
-    def add(self, content: bytes, mime_type: str) -> str:
-        """Store a file and return its id.
+    def add(self, content: bytes, mime_type: str, number: str = "") -> str:
+        """Store a file of *number* and return its id.
 
         Raises:
             GraphFault: Graph would refuse the type or the size.
@@ -55,10 +56,19 @@ class MediaFiles:
         if not content or len(content) > kind.max_bytes:
             raise GraphFault(400, 131053)
         media_id = str(secrets.randbelow(9 * 10**14) + 10**14)
-        self._files[media_id] = StoredMedia(mime_type, content)
+        self._files[media_id] = StoredMedia(mime_type, content, number)
         while sum(len(each.content) for each in self._files.values()) > MAX_KEPT_BYTES:
             del self._files[next(iter(self._files))]
         return media_id
+
+    def check_owner(self, media_id: str, number: str | None) -> None:
+        """Refuse the file of another number than *number*, if it is given; a customer's has none.
+
+        Raises:
+            GraphFault: It is the file of another number.
+        """
+        if number is not None and self._file(media_id).number not in {"", number}:
+            raise missing_object()
 
     def describe(self, media_id: str, base_url: str) -> dict[str, Any]:
         """Return the metadata of a file, with a new URL below *base_url*."""

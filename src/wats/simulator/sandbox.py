@@ -26,6 +26,7 @@ from wats.log import print_line, write_json_line, write_text
 from wats.privacy import Secret
 from wats.service import WatsApp, create_wats_service_app
 from wats.simulator import Simulator, SimulatorSettings
+from wats.simulator.configured import simulated_numbers
 from wats.simulator.echo import Echo
 from wats.store.open import open_store
 from wats.telemetry.contract.values import UpdateKind
@@ -117,6 +118,7 @@ class Sandbox:
             access_token=own.access_token,
             waba_id=self._base.whatsapp.waba_id,
             phone_number_id=self._base.whatsapp.phone_number_id,
+            numbers=simulated_numbers(self._base, own),
         )
         self._simulator = await self._simulated(stack, settings)
         if self._show:

@@ -127,6 +127,7 @@ class Simulator:
         name: str = DEFAULT_NAME,
         count: int = 1,
         group_id: str | None = None,
+        number: str = "",
     ) -> list[str]:
         """Send a message as a customer, *count* times.
 
@@ -137,6 +138,7 @@ class Simulator:
             name: Their name.
             count: How many messages.
             group_id: The group of the message.
+            number: The phone number id of the business number; the default number by default.
 
         Returns:
             The ids of the messages.
@@ -145,7 +147,9 @@ class Simulator:
             GraphFault: The group does not exist, or the author is not in it.
         """
         content = message if message is not None else {"type": "text", "text": {"body": text or ""}}
-        return self._world.inbound(sender, content, name=name, count=count, group_id=group_id)
+        return self._world.inbound(
+            sender, content, name=name, count=count, group_id=group_id, number=number
+        )
 
     def add_media(self, content: bytes, mime_type: str) -> str:
         """Store a file as that of a customer, and return its id for a message.

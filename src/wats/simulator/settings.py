@@ -6,18 +6,33 @@ from wats.privacy import Secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedNumber:
+    """A business number.
+
+    Attributes:
+        access_token: The bearer token for its objects; `None` if the one of all is accepted.
+    """
+
+    phone_number_id: str
+    waba_id: str
+    display_phone_number: str = ""
+    access_token: Secret | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatorSettings:
     """The settings of a simulator.
 
     Attributes:
         app_secret: Signs every webhook.
         verify_token: Sent in the challenge of the verification.
-        access_token: The one bearer token that is accepted; `None` accepts any that is not empty.
+        access_token: The bearer token that is accepted; `None` accepts any that is not empty.
         host: The address to listen on.
         port: The port to listen on; 0 takes a free one.
         waba_id: The WhatsApp Business Account of the webhooks.
-        phone_number_id: The one business number.
+        phone_number_id: The default business number, which also has all groups.
         display_phone_number: That number as shown to people.
+        numbers: Further business numbers.
         app_id: The app of the access token.
         token_type: The kind of the access token.
         token_scopes: The permissions of the access token.
@@ -52,6 +67,7 @@ class SimulatorSettings:
     waba_id: str = "100000000000001"
     phone_number_id: str = "200000000000002"
     display_phone_number: str = "15550001111"
+    numbers: tuple[SimulatedNumber, ...] = ()
     app_id: str = "300000000000003"
     token_type: str = "SYSTEM_USER"  # noqa: S105  # a kind of token
     token_scopes: tuple[str, ...] = ("whatsapp_business_messaging", "whatsapp_business_management")
@@ -72,6 +88,37 @@ class SimulatorSettings:
     pair_burst: int = 0
     pair_seconds: float = 6.0
     time_factor: float = 0.01
+
+    def number(self, phone_number_id: str) -> SimulatedNumber | None:
+        """Return the number with this id, or `None`."""
+        default = SimulatedNumber(
+            phone_number_id=self.phone_number_id,
+            waba_id=self.waba_id,
+            display_phone_number=self.display_phone_number,
+        )
+        known = (default, *self.numbers)
+        return next((each for each in known if each.phone_number_id == phone_number_id), None)
+
+    @property
+    def waba_ids(self) -> frozenset[str]:
+        """The accounts of all numbers."""
+        return frozenset({self.waba_id, *(each.waba_id for each in self.numbers)})
+
+    def accepts(self, token: str, phone_number_id: str | None = None) -> bool:
+        """Return whether *token* is accepted, for the objects of a number or for any others."""
+        own = [each for each in self.numbers if each.access_token is not None]
+        if found := [each for each in own if each.phone_number_id == phone_number_id]:
+            return _matches(found[0].access_token, token)
+        if self.access_token is None:
+            return bool(token.strip())
+        wanted = [self.access_token]
+        if phone_number_id is None:
+            wanted += [each.access_token for each in own if each.access_token is not None]
+        return any(_matches(each, token) for each in wanted)
+
+
+def _matches(wanted: Secret | None, token: str) -> bool:
+    return wanted is not None and wanted.matches(token.encode())
 
 
 @dataclass(slots=True, kw_only=True)
@@ -113,8 +160,9 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptedMessage:
-    """A message that Graph accepted."""
+    """A message that Graph accepted, from the business number with the phone number id *number*."""
 
     wamid: str
     recipient: str
     payload: dict[str, object] = field(repr=False)
+    number: str = ""

@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final
 
 from wats.clock import utc_now
@@ -25,7 +25,7 @@ _NATURAL_ORDER: Final = ("sent", "delivered", "read")
 
 
 class World:
-    """One business number, its messages, files, groups and webhook, and its customers' phones."""
+    """Business numbers, their messages, files, groups and webhook, and their customers' phones."""
 
     def __init__(self, settings: SimulatorSettings) -> None:
         self.settings = settings
@@ -61,11 +61,18 @@ class World:
             raise GraphFault(400, 131056)
 
     def accept(
-        self, payload: Mapping[str, Any], addressee: Addressee, behavior: Behavior
+        self,
+        payload: Mapping[str, Any],
+        addressee: Addressee,
+        behavior: Behavior,
+        number: str = "",
     ) -> AcceptedMessage:
         """Accept a message, and show it on the phone unless it fails; its statuses follow later."""
         message = AcceptedMessage(
-            wamid=new_wamid(addressee.id), recipient=addressee.id, payload=dict(payload)
+            wamid=new_wamid(addressee.id),
+            recipient=addressee.id,
+            payload=dict(payload),
+            number=number,
         )
         self.counts.sends += 1
         self.accepted.append(message)
@@ -82,18 +89,22 @@ class World:
         self, message: AcceptedMessage, addressee: Addressee, behavior: Behavior
     ) -> list[WebhookPart]:
         """Return the statuses of *message* as they arrive, with the times when they happened."""
+        number = message.number
         now = int(time.time())
         callback_data = message.payload.get("biz_opaque_callback_data")
         pricing = pricing_of(str(message.payload.get("type")))
         return [
-            status_part(
-                message.wamid,
-                status,
-                recipient,
-                at=now + (_NATURAL_ORDER.index(status) if status in _NATURAL_ORDER else 0),
-                pricing=pricing if status in _PRICED else None,
-                callback_data=callback_data if isinstance(callback_data, str) else None,
-                error_code=behavior.failure if status == "failed" else None,
+            replace(
+                status_part(
+                    message.wamid,
+                    status,
+                    recipient,
+                    at=now + (_NATURAL_ORDER.index(status) if status in _NATURAL_ORDER else 0),
+                    pricing=pricing if status in _PRICED else None,
+                    callback_data=callback_data if isinstance(callback_data, str) else None,
+                    error_code=behavior.failure if status == "failed" else None,
+                ),
+                number=number,
             )
             for status in behavior.statuses
             for recipient in self._recipients(addressee, status)
@@ -112,13 +123,19 @@ class World:
         name: str,
         count: int = 1,
         group_id: str | None = None,
+        number: str = "",
     ) -> list[str]:
-        """Send *content* from *sender*, *count* times; return the ids of the messages."""
+        """Send *content* from *sender* to *number*, *count* times; return the ids of the messages.
+
+        A number that is not known is one of another service of the app.
+        """
         if group_id is not None and sender not in self.groups.participants(group_id):
             raise invalid("The sender is not in this group.")
         now = int(time.time())
         parts = [
-            message_part(sender, content, name=name, at=now, group_id=group_id)
+            replace(
+                message_part(sender, content, name=name, at=now, group_id=group_id), number=number
+            )
             for _ in range(count)
         ]
         for part in parts:

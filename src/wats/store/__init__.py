@@ -171,8 +171,17 @@ class InboxStore(Protocol):
                 no claimable deliveries: older deliveries are leased first.
         """
 
-    async def claim(self, consumer: str, limit: int, pace: Pace | None = None) -> Claimed:
+    async def claim(
+        self,
+        consumer: str,
+        limit: int,
+        marks: Sequence[bytes] = (),
+        pace: Pace | None = None,
+    ) -> Claimed:
         """Lease up to *limit* deliveries of *consumer*, of different ordering keys.
+
+        If there are *marks*, only deliveries with one of these in the head of their payload are
+        leased, and only the first `SCAN_DELIVERIES` that are due are read.
 
         The deliveries with the earliest due time are leased first: the time of arrival, of the
         retry, or of lease expiry. A claim counts the attempt, so the caller must call the consumer
@@ -190,6 +199,13 @@ class InboxStore(Protocol):
 
         A delivery that is done is deleted with its payload; a dead letter keeps its payload. After
         a delivery is done or dead, the next delivery of its ordering key becomes due.
+        """
+
+    async def acknowledge(self, settlements: Sequence[Settlement]) -> Settled:
+        """Settle deliveries whose leases have not expired; return the others as `Settled.lost`.
+
+        For consumers that hold leases outside of the process. Unlike `settle`, a settlement changes
+        nothing once its lease has expired, even if no other lease was given since.
         """
 
     async def depth(self) -> InboxDepth:
@@ -260,8 +276,10 @@ class MessageStore(Protocol):
         of messages is read, so a page of some messages may be short and not be the last.
         """
 
-    async def get_message(self, wa_message_id: str) -> MessageRecord | None:
-        """Return the last recorded message with this id, or `None`."""
+    async def get_message(
+        self, wa_message_id: str, *, phone_number_id: str | None = None
+    ) -> MessageRecord | None:
+        """Return the last recorded message with this id, of this or any number, or `None`."""
 
     async def list_statuses(self, wa_message_id: str) -> Sequence[StatusRecord]:
         """Return every transition of this message, in order of arrival."""

@@ -31,7 +31,7 @@ class ConsumerState(msgspec.Struct, frozen=True, kw_only=True):
     oldest_seconds: float = 0.0
 
 
-HEAD_BYTES: Final = 128
+HEAD_BYTES: Final = 256
 """The length of the beginning of a payload that is read for each delivery of a list."""
 
 
@@ -190,6 +190,23 @@ class AdminStore(Protocol):
         `OutboxStore.retry_sends`.
         """
 
+    async def expedite(self, ids: Sequence[int]) -> int:
+        """Make the heads *ids* that wait for a retry due now; return their number.
+
+        Their attempts stay counted. Leased deliveries, and followers, are not affected.
+        """
+
+    async def replay(self, ids: Sequence[int], consumer: str) -> int | None:
+        """Give *consumer* the updates of the deliveries and dead letters *ids* again.
+
+        If it has a dead letter of the update, that is retried. Otherwise it gets a new delivery,
+        after all deliveries of the ordering key, unless it has an outstanding one of the update.
+        The deliveries *ids* of other consumers stay as they are.
+
+        Returns:
+            The number of updates, or `None` if *consumer* is not registered.
+        """
+
     async def discard(self, ids: Sequence[int]) -> int:
         """Delete deliveries and dead letters with their payloads; return their number.
 
@@ -198,7 +215,13 @@ class AdminStore(Protocol):
         """
 
     async def erase(
-        self, person: Person, numbers: Sequence[str], *, position: str | None, is_trial: bool
+        self,
+        person: Person,
+        numbers: Sequence[str],
+        *,
+        position: str | None,
+        is_trial: bool,
+        searches_files: bool = False,
     ) -> Erased:
         """Do one step of an erasure: delete rows with data of *person* from *position* on.
 
@@ -208,7 +231,9 @@ class AdminStore(Protocol):
             person: The person.
             numbers: The business numbers of the service.
             position: `None` at first, then that of the previous step.
-            is_trial: Whether to count only. Then the files of the database are searched too.
+            is_trial: Whether to count only.
+            searches_files: Whether a trial searches the files of a SQLite database too, which are
+                read completely.
 
         Raises:
             ValueError: The position is invalid.

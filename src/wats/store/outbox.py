@@ -139,12 +139,14 @@ class SendView(msgspec.Struct, frozen=True, kw_only=True):
     """The state of an item.
 
     Attributes:
+        phone_number_id: The business number that sends it.
         attempts: The number of attempts; 0 after the send.
         error: The class of the last error, before the send.
         response: The response for the idempotency key, after the send.
     """
 
     id: int
+    phone_number_id: str
     state: SendState
     attempts: int = 0
     error: str | None = None

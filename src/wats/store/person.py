@@ -7,6 +7,11 @@ from typing import Final
 
 _WAMID: Final = re.compile(rb"wamid\.([0-9A-Za-z+/_-]+)")
 
+_NUMBER: Final = re.compile(rb"[0-9]{7,15}")
+
+_USUAL_ID: Final = re.compile(rb"\x1c\x18.([0-9]{7,15})(?![0-9])", re.DOTALL)
+"""The beginning of a decoded id: two constant bytes, a length, and the number of the customer."""
+
 _START: Final = rb"(?:(?<![0-9])|(?<=\\u00[01][0-9a-f]))"
 """Before a number there is no digit, except for the end of an escape sequence of JSON."""
 
@@ -53,6 +58,16 @@ class Person:
             for match in _WAMID.finditer(data):
                 if any(core in match[1] for core in cores):
                     yield _decoded(match[1])
+
+
+def names_only(wa_message_id: str, customer: str) -> bool:
+    """Return whether the id of a message can name no other number than *customer*."""
+    data = wa_message_id.encode(errors="surrogatepass")
+    match = _WAMID.fullmatch(data)
+    decoded = data if match is None else _decoded(match[1])
+    if (usual := _USUAL_ID.match(decoded)) is not None:
+        return usual[1] == customer.removeprefix("+").encode(errors="surrogatepass")
+    return _NUMBER.search(decoded) is None
 
 
 def _decoded(encoded: bytes) -> bytes:

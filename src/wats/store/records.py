@@ -203,10 +203,12 @@ class Settled(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         done: The ids of updates without remaining deliveries and dead letters.
         due: The consumers for which a delivery became claimable.
+        lost: The deliveries that `acknowledge` did not settle, because their leases had ended.
     """
 
     done: Sequence[int] = ()
     due: frozenset[str] = frozenset()
+    lost: Sequence[Delivery] = ()
 
 
 class DeliveryState(StrEnum):
@@ -362,6 +364,7 @@ class MessageFilter(msgspec.Struct, frozen=True, kw_only=True):
     Phone numbers match with and without a '+' in front.
     """
 
+    phone_number_id: str | None = None
     direction: str | None = None
     status: str | None = None
     type: str | None = None
@@ -377,7 +380,8 @@ class MessageFilter(msgspec.Struct, frozen=True, kw_only=True):
     def admits(self, message: MessageRecord) -> bool:
         """Return whether *message* is wanted."""
         return (
-            self.direction in {None, message.direction}
+            self.phone_number_id in {None, message.phone_number_id}
+            and self.direction in {None, message.direction}
             and self.status in {None, message.status}
             and self.type in {None, message.type}
             and _is_same(self.from_phone, message.from_phone)

@@ -28,7 +28,7 @@ MakeRequest: TypeAlias = Callable[[Update, datetime], SubscriberRequest]
 
 
 class SubscriberUpdate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The body of a request in the format `update`; see `Update` for its members."""
+    """An update in the format `update`, also for polls; see `Update` for its members."""
 
     key: str
     kind: str
@@ -48,9 +48,14 @@ _ENCODER: Final = msgspec.json.Encoder()
 
 
 def make_requests(
-    config: SubscriberConfig, secrets: Sequence[Secret], display_phone_number: str
+    config: SubscriberConfig, secrets: Sequence[Secret], displayed: Mapping[str, str]
 ) -> MakeRequest:
     """Return the function that makes the requests of a subscriber.
+
+    Args:
+        config: Its section of the config.
+        secrets: The keys of its signatures.
+        displayed: The numbers as Meta's webhooks have them, by phone number id.
 
     Raises:
         ConfigError: A secret is missing, or has not the form that the format needs.
@@ -64,25 +69,28 @@ def make_requests(
         decoded = [base64.b64decode(each.removeprefix("whsec_")) for each in keys]
         return lambda update, now: _typed(update, now, decoded)
     key = keys[0].encode()
-    return lambda update, _: _as_meta(update, key, display_phone_number)
+    return lambda update, _: _as_meta(update, key, displayed)
+
+
+def body_of(update: Update) -> SubscriberUpdate:
+    """Return the body with *update* in the format `update`."""
+    return SubscriberUpdate(
+        key=update.key,
+        kind=update.kind.value,
+        field=update.field,
+        waba_id=update.waba_id,
+        phone_number_id=update.phone_number_id,
+        display_phone_number=update.display_phone_number,
+        conversation=update.conversation,
+        occurred_at=update.occurred_at,
+        received_at=update.received_at,
+        contact=update.contact,
+        raw=update.raw,
+    )
 
 
 def _typed(update: Update, now: datetime, keys: Sequence[bytes]) -> SubscriberRequest:
-    body = _ENCODER.encode(
-        SubscriberUpdate(
-            key=update.key,
-            kind=update.kind.value,
-            field=update.field,
-            waba_id=update.waba_id,
-            phone_number_id=update.phone_number_id,
-            display_phone_number=update.display_phone_number,
-            conversation=update.conversation,
-            occurred_at=update.occurred_at,
-            received_at=update.received_at,
-            contact=update.contact,
-            raw=update.raw,
-        )
-    )
+    body = _ENCODER.encode(body_of(update))
     timestamp = str(int(now.timestamp()))
     signed = f"{update.key}.{timestamp}.".encode() + body
     digests = [hmac.digest(key, signed, hashlib.sha256) for key in keys]
@@ -91,7 +99,7 @@ def _typed(update: Update, now: datetime, keys: Sequence[bytes]) -> SubscriberRe
     return SubscriberRequest({**_JSON, **headers, "webhook-signature": signatures}, body)
 
 
-def _as_meta(update: Update, key: bytes, display_phone_number: str) -> SubscriberRequest:
-    body = encode_envelope(update, display_phone_number)
+def _as_meta(update: Update, key: bytes, displayed: Mapping[str, str]) -> SubscriberRequest:
+    body = encode_envelope(update, displayed.get(update.phone_number_id or "", ""))
     signature = "sha256=" + hmac.digest(key, body, hashlib.sha256).hex()
     return SubscriberRequest({**_JSON, "x-hub-signature-256": signature}, body)

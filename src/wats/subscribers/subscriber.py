@@ -90,6 +90,7 @@ class Subscriber:
         log: Receives the begin and the end of an outage, by the name of the subscriber.
         pause: Pauses the consumer of the subscriber, so that its updates wait for an operator.
         circuit: The circuit breaker.
+        on_circuit: Receives 1 when the circuit opens, and 0 when it closes.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Subscriber:
         monotonic: Callable[[], float] = time.monotonic,
         pause: Callable[[], Awaitable[object]] = _pause_nothing,
         circuit: Circuit | None = None,
+        on_circuit: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.config = config
         self._url = URL(config.url, encoded=True)
@@ -112,6 +114,7 @@ class Subscriber:
         self._pause = pause
         self._monotonic = monotonic
         self._down_since: float | None = None
+        self._on_circuit = on_circuit
         self._circuit = circuit or Circuit(monotonic=monotonic)
         self._timeout = aiohttp.ClientTimeout(
             total=config.timeout_seconds, connect=min(CONNECT_SECONDS, config.timeout_seconds)
@@ -121,6 +124,7 @@ class Subscriber:
     async def start(self) -> None:
         """Make the pool of connections. Is idempotent."""
         if self._session is None:
+            self._on_circuit(int(self._circuit.is_open))
             self._session = aiohttp.ClientSession(
                 connector=connector(
                     limit=self.config.concurrency,
@@ -159,6 +163,7 @@ class Subscriber:
             raise judged from None
         self._down_since = None
         if self._circuit.succeed():
+            self._on_circuit(0)
             self._report("wats.subscriber.recovered", None)
 
     def _judge(self, update: Update, failure: Exception) -> Exception:
@@ -170,6 +175,7 @@ class Subscriber:
             is_answer = isinstance(failure, SubscriberRefused | SubscriberFailed)
             has_opened = self._circuit.fail(update.key if is_answer else object())
         if has_opened:
+            self._on_circuit(1)
             self._report("wats.subscriber.unreachable", failure)
         return RetryLater(self._circuit.pause()) if self._circuit.is_open else failure
 

@@ -10,6 +10,7 @@ from wats.clock import Now, utc_now
 from wats.log import Log, write_json_line
 from wats.telemetry.contract.families import (
     BUILD_INFO,
+    CONSUMER_LAG,
     SINK_FAILURES,
     WORKER_PROCESSES,
     families_of,
@@ -57,7 +58,7 @@ class Telemetry:
 
     Attributes:
         http: Requests, and their credentials.
-        webhooks: Webhooks, and their updates until the last handler has ended.
+        webhooks: Webhooks, and their updates until the last consumer has handled them.
         graph: Calls of the Graph API.
         messages: Messages to customers, from the attempt to send until the final status.
         store: Operations of the store, and the inbox in it.
@@ -138,7 +139,7 @@ class Telemetry:
         self.store = StoreRecorder(self._destination, self.service)
 
     def use_targets(self, names: Sequence[str]) -> None:
-        """Set the names of the handlers; once, when handlers are frozen.
+        """Set the names of the consumers; once, when handlers are frozen.
 
         `webhooks.dispatched` takes an index in *names*. The first 31 names become label values. The
         others are `other`, and so is a name that could not be the name of code, or holds as many
@@ -163,6 +164,11 @@ class Telemetry:
         block = registry.block(SINK_FAILURES)
         if block is not None:
             registry.slots[block.places[(method,)]] += 1.0
+
+    @property
+    def shows_lag(self) -> bool:
+        """Whether the lag of consumers is exposed or passed on, so that it is worth measuring."""
+        return self._destination.registry.block(CONSUMER_LAG) is not None
 
     @property
     def budget(self) -> int:

@@ -11,6 +11,9 @@ from typing import Final
 
 from wats.telemetry.contract.families import (
     AUTH_FAILURES,
+    CIRCUIT_OPEN,
+    CONSUMER_LAG,
+    CONSUMER_OLDEST_AGE,
     DISPATCHES,
     GRAPH_DURATION,
     GRAPH_ERRORS,
@@ -93,14 +96,15 @@ class HttpRecorder(Recorder):
 
 
 class WebhookRecorder(Recorder):
-    """Webhooks, and their updates until the last handler has ended."""
+    """Webhooks, and their updates until the last consumer has handled them."""
 
     _targets: Sequence[str] = ()
 
     def use_targets(self, names: Sequence[str]) -> None:
-        """Set the names that `dispatched` takes indices in: label values of `target`."""
+        """Set the names of the consumers, in which events take indices: values of `target`."""
         self._targets = tuple(names)
-        self.lookups["dispatched"].restart()
+        for event in ("dispatched", "consumer_lag", "consumer_oldest_age", "circuit_open"):
+            self.lookups[event].restart()
 
     @counted(WEBHOOK_REJECTIONS)
     def rejected(self, reason: RejectionReason, count: int = 1, /) -> Described:
@@ -121,13 +125,33 @@ class WebhookRecorder(Recorder):
     def dispatched(
         self, target: int, kind: UpdateKind, outcome: Outcome, seconds: float, /
     ) -> Described:
-        """Record the outcome of a handler; *target* is its index in these names."""
-        is_known = target in range(len(self._targets))
+        """Record an attempt of a consumer; *target* is its index in these names.
+
+        A postponed attempt is `skipped`: neither success nor failure.
+        """
         return {
-            OPERATOR_ATTR.DISPATCH_TARGET: self._targets[target] if is_known else OTHER_TARGET,
+            OPERATOR_ATTR.DISPATCH_TARGET: self._name_of(target),
             OTEL_ATTR.WEBHOOK_UPDATE_KIND: UPDATE_KIND.clamp(kind),
             OTEL_ATTR.OPERATION_OUTCOME: outcome,
         }
+
+    @timed(CONSUMER_LAG)
+    def consumer_lag(self, target: int, seconds: float, /) -> Described:
+        """Record how long after its arrival a consumer has handled an update."""
+        return {OPERATOR_ATTR.DISPATCH_TARGET: self._name_of(target)}
+
+    @gauged(CONSUMER_OLDEST_AGE)
+    def consumer_oldest_age(self, target: int, seconds: float, /) -> Described:
+        """Set the age of the oldest pending update of a consumer; 0 if none is pending."""
+        return {OPERATOR_ATTR.DISPATCH_TARGET: self._name_of(target)}
+
+    @gauged(CIRCUIT_OPEN)
+    def circuit_open(self, target: int, is_open: int, /) -> Described:
+        """Set whether the circuit of a subscriber is open: 1 or 0."""
+        return {OPERATOR_ATTR.DISPATCH_TARGET: self._name_of(target)}
+
+    def _name_of(self, target: int) -> str:
+        return self._targets[target] if target in range(len(self._targets)) else OTHER_TARGET
 
 
 class GraphRecorder(Recorder):

@@ -1,10 +1,11 @@
 """The ASGI application: one entry, one exit, and every request counted."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Final
 
 from wats.cancellation import is_for_this_task
+from wats.config.numbers import ADMIN, TELEMETRY
 from wats.errors import (
     GraphError,
     InsufficientScope,
@@ -22,7 +23,7 @@ from wats.telemetry import error_name
 from wats.telemetry.contract.values import AuthSurface, Method, RouteLabel
 from wats.telemetry.sinks.isolation import FailureLog
 from wats.web import webhooks
-from wats.web.auth import Access, Gate
+from wats.web.auth import NO_ACCESS, Access, Gate
 from wats.web.exchange import (
     ClientGone,
     Receive,
@@ -36,7 +37,15 @@ from wats.web.exchange import (
 )
 from wats.web.parts import HOOK_LABEL, Parts, Phase
 from wats.web.problems import INTERNAL_ERROR, NOT_FOUND, as_response
-from wats.web.routing import UNMATCHED, Handle, Posture, Route, Router, request_path
+from wats.web.routing import (
+    NUMBER_PARAMETER,
+    UNMATCHED,
+    Handle,
+    Posture,
+    Route,
+    Router,
+    request_path,
+)
 from wats.web.webhooks import Asker
 
 _METHODS = {method.value: method for method in Method}
@@ -61,7 +70,8 @@ class Web:
     """
 
     def __init__(self, table: Sequence[Route], gate: Gate, parts: Parts) -> None:
-        self._router = Router(table, parts.profile.service.api_prefix)
+        prefix, has_numbers = parts.profile.service.api_prefix, bool(parts.profile.numbers)
+        self._router = Router(table, prefix, has_numbers=has_numbers)
         self._ordinals = {each.template: place for place, each in enumerate(route_labels(table))}
         self._hook_ordinal = self._ordinals[HOOK_LABEL]
         (self._hook,) = (row for row in table if row.label == HOOK_LABEL)
@@ -83,7 +93,9 @@ class Web:
         route, parameters = self._router.match(request_path(scope))
         ordinal = self._ordinals[route.label]
         response = None
-        request = Request(scope, receive, parameters, authorized=access is not Access.NONE)
+        number = self._number_of(parameters, access)
+        authorized = TELEMETRY in access.scopes
+        request = Request(scope, receive, parameters, authorized=authorized, number=number)
         try:
             response = await self._answer(route, method, access, request)
         except ClientGone:
@@ -96,6 +108,11 @@ class Web:
         else:
             await send_response(send, response, with_body=with_body)
 
+    def _number_of(self, parameters: Mapping[str, str], access: Access) -> str | None:
+        """Return the number that a request is limited to; see `Request.number`."""
+        default = None if access.numbers is None else self._parts.numbers.default.id
+        return parameters.get(NUMBER_PARAMETER, default)
+
     def _count(self, ordinal: int, method: Method, status: int, started: float) -> None:
         self._parts.telemetry.http.request(ordinal, method, status, perf_counter() - started)
 
@@ -103,7 +120,7 @@ class Web:
         self, route: Route, method: Method, access: Access, request: Request
     ) -> Response:
         try:
-            handle = _admit(route, method, access)
+            handle = self._admit(route, method, access, request.number)
             if self._parts.life.phase is Phase.STOPPED and _needs_start(route):
                 raise NotStarted
             return await handle(self._parts, request)
@@ -113,6 +130,28 @@ class Web:
             if is_for_this_task(error):
                 raise
             return self._explain(error, route)
+
+    def _admit(self, route: Route, method: Method, access: Access, number: str | None) -> Handle:
+        """Return the operation, if this caller may use it, with this number.
+
+        A number that is not configured, and one that the token is not for, are the same: the path
+        does not exist.
+
+        Raises:
+            RouteNotFound: There is no such route, or it is hidden from this caller.
+            Unauthorized: The route needs a token.
+            InsufficientScope: The token has not the scope of the operation.
+            MethodNotAllowed: The caller may use the route, but not by this method.
+        """
+        _check_scope(route, method, access)
+        if number is not None and route.posture is Posture.API:
+            permitted = access.numbers is None or number in access.numbers
+            if not (number in self._parts.numbers.ids and permitted):
+                raise RouteNotFound
+        operation = route.operation(method)
+        if operation is None:
+            raise MethodNotAllowed([each.value for each in route.methods])
+        return operation.handle
 
     def take_webhook(self, body: bytes, signature: str | None, asker: Asker) -> None:
         """Fast path: handle a fully received webhook POST, as `serve` would.
@@ -159,8 +198,10 @@ class Web:
             return INTERNAL_ERROR
         match error:
             case RouteNotFound():
+                of_api = route.posture is Posture.API
+                surface = AuthSurface.API if of_api else AuthSurface.TELEMETRY
                 # For a path that does not exist 0 is added, in the same time as 1.
-                telemetry.http.auth_failure(AuthSurface.TELEMETRY, int(route is not UNMATCHED))
+                telemetry.http.auth_failure(surface, int(route is not UNMATCHED))
                 return NOT_FOUND
             case Unauthorized() | InsufficientScope():
                 telemetry.http.auth_failure(AuthSurface.API)
@@ -179,25 +220,14 @@ def _needs_start(route: Route) -> bool:
     return route.posture in {Posture.API, Posture.ADMIN} or route.label == HOOK_LABEL
 
 
-def _admit(route: Route, method: Method, access: Access) -> Handle:
-    """Return the operation, if this caller may use it.
-
-    Raises:
-        RouteNotFound: There is no such route, or it is hidden from this caller.
-        Unauthorized: The route needs a service token.
-        InsufficientScope: The route needs a service token, and the caller has one for telemetry.
-        MethodNotAllowed: The caller may use the route, but not by this method.
-    """
+def _check_scope(route: Route, method: Method, access: Access) -> None:
+    """Refuse a caller whose token does not permit *method* of *route*, with any number."""
     match route.posture:
-        case Posture.HIDDEN if access is Access.NONE or route is UNMATCHED:
+        case Posture.HIDDEN if TELEMETRY not in access.scopes or route is UNMATCHED:
             raise RouteNotFound
-        case Posture.ADMIN if access is not Access.ALL:
+        case Posture.ADMIN if ADMIN not in access.scopes:
             raise RouteNotFound
-        case Posture.API if access is Access.NONE:
+        case Posture.API if access is NO_ACCESS:
             raise Unauthorized
-        case Posture.API if access is Access.TELEMETRY:
+        case Posture.API if route.scope(method) not in access.scopes:
             raise InsufficientScope
-    operation = route.operation(method)
-    if operation is None:
-        raise MethodNotAllowed([each.value for each in route.methods])
-    return operation.handle

@@ -3,20 +3,32 @@
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from enum import Enum
+from dataclasses import dataclass
+from typing import Final
 
+from wats.config.numbers import SCOPES, TELEMETRY
 from wats.privacy import Secret
 from wats.web.exchange import header_values
 
 _BEARER = re.compile(rb"bearer +(.+)", re.IGNORECASE | re.DOTALL)
 
 
-class Access(Enum):
-    """The surfaces that a request's token opens."""
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The operations that the token of a request permits.
 
-    NONE = 0
-    TELEMETRY = 1
-    ALL = 2
+    Attributes:
+        scopes: The scopes of the token; none without a valid token.
+        numbers: The phone number ids that it is limited to; `None` if it is not.
+    """
+
+    scopes: frozenset[str]
+    numbers: frozenset[str] | None = None
+
+
+NO_ACCESS: Final = Access(frozenset())
+TELEMETRY_ACCESS: Final = Access(frozenset({TELEMETRY}))
+FULL_ACCESS: Final = Access(frozenset(SCOPES))
 
 
 class Gate:
@@ -24,22 +36,21 @@ class Gate:
 
     The work depends on the `Authorization` header alone and never on the path, so its time does not
     reveal which paths exist. Digests are compared, so it reveals nothing about the tokens either.
+
+    Args:
+        tokens: Every token, with the access that it gives. If tokens are equal, the first counts.
     """
 
-    def __init__(self, service: Sequence[Secret], telemetry: Sequence[Secret]) -> None:
-        self._service = tuple(service)
-        self._telemetry = tuple(telemetry)
+    def __init__(self, tokens: Iterable[tuple[Secret, Access]]) -> None:
+        self._tokens: Sequence[tuple[Secret, Access]] = tuple(tokens)
 
     def judge(self, headers: Iterable[tuple[bytes, bytes]]) -> Access:
-        """Return the surfaces that the token in *headers* opens; two tokens open none."""
+        """Return the access that the token in *headers* gives; two tokens give none."""
         values = header_values(headers, b"authorization")
         if not values:
-            return Access.NONE
+            return NO_ACCESS
         match = _BEARER.fullmatch(values[0])
         candidate = match[1] if match is not None and len(values) == 1 else b""
         digest = hashlib.sha256(candidate).digest()
-        opens_all = [token.matches_digest(digest) for token in self._service]
-        opens_telemetry = [token.matches_digest(digest) for token in self._telemetry]
-        if any(opens_all):
-            return Access.ALL
-        return Access.TELEMETRY if any(opens_telemetry) else Access.NONE
+        given = [access for token, access in self._tokens if token.matches_digest(digest)]
+        return given[0] if given else NO_ACCESS

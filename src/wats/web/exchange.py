@@ -30,6 +30,10 @@ STREAM_EXTENSION = "wats.stream"
 """An extension of the ASGI scope: its `begin` gives each wait for bytes of the body a deadline of
 its own, where the body of a usual request has one deadline."""
 
+HANG_UP_EXTENSION = "wats.hang_up"
+"""An extension of the ASGI scope: after its `watch`, a client that closes its side has hung up. A
+usual request is served to its end in that case: the client may still read the response."""
+
 STALL_SECONDS = 20.0
 """How long the next bytes of a file may take to arrive: less than the deadlines of connections, so
 that the client gets a response."""
@@ -62,10 +66,16 @@ class ClientGone(Exception):
 class Request:
     """One HTTP request. Its body is read only on request of a handler, and never past a cap."""
 
-    __slots__ = ("_query", "_receive", "_scope", "authorized", "parameters")
+    __slots__ = ("_query", "_receive", "_scope", "authorized", "number", "parameters")
 
     def __init__(
-        self, scope: Scope, receive: Receive, parameters: dict[str, str], *, authorized: bool
+        self,
+        scope: Scope,
+        receive: Receive,
+        parameters: dict[str, str],
+        *,
+        authorized: bool,
+        number: str | None = None,
     ) -> None:
         self._scope = scope
         self._receive = receive
@@ -73,7 +83,10 @@ class Request:
         self.parameters = parameters
         """The variable parts of the path, still percent-encoded."""
         self.authorized = authorized
-        """Whether the request has a valid token; only routes that are open to all need to check."""
+        """Whether the token opens the operator endpoints; only routes open to all need to check."""
+        self.number = number
+        """The phone number id that the request is limited to, by its path or its token; `None` for
+        all numbers in reads of messages, and the default number otherwise."""
 
     def header(self, name: bytes) -> str | None:
         """Return the header *name* (lower case), its lines joined as one list, or `None`."""
@@ -143,6 +156,10 @@ class Request:
             if chunk := _chunk_of(message):
                 yield chunk
             has_more = message.get("more_body", False)
+
+    def watch_hang_up(self) -> None:
+        """Let `disconnected` return even if the client may still read: for a wait that costs."""
+        self._extension(HANG_UP_EXTENSION, "watch")()
 
     async def disconnected(self) -> None:
         """Return when the client has hung up. The rest of its body is dropped."""

@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from http import HTTPStatus
 from types import UnionType
@@ -14,7 +15,15 @@ from wats.config import Profile
 from wats.version import __version__
 from wats.web.parts import HOOK_LABEL
 from wats.web.problems import ErrorEnvelope
-from wats.web.routing import JSON_TYPE, Operation, Parameter, Posture, Route
+from wats.web.routing import (
+    JSON_TYPE,
+    NUMBER_PARAMETER,
+    Operation,
+    Parameter,
+    Posture,
+    Route,
+    path_of_number,
+)
 
 Json: TypeAlias = dict[str, Any]
 
@@ -30,6 +39,7 @@ _SEGMENTS: Final[Mapping[str, Json]] = {
     "deliveryId": {"type": "string", "pattern": "^[1-9][0-9]{0,18}$"},
     "mediaId": {"type": "string", "pattern": "^[0-9]{1,32}$"},
     "groupId": {"type": "string", "minLength": 1, "maxLength": 256},
+    NUMBER_PARAMETER: {"type": "string", "pattern": "^[0-9]{1,32}$"},
 }
 """The valid values of the variable parts of paths."""
 
@@ -70,6 +80,8 @@ def build_document(routes: Sequence[Route], *, profile: Profile, complete: bool)
     them nor the path of the webhook, nor their schemas.
     """
     shown = [row for row in routes if complete or not _is_secret(row)]
+    if any(token.numbers for token in profile.service.tokens):
+        shown = [_with_missing(row) for row in shown]
     document = {
         "openapi": "3.1.0",
         "info": {
@@ -78,7 +90,9 @@ def build_document(routes: Sequence[Route], *, profile: Profile, complete: bool)
             "description": "A self-hosted gateway for the WhatsApp Business Cloud API.",
         },
         "servers": [{"url": _server_url(profile)}],
-        "paths": {_template(row.path): _path_item(row) for row in shown},
+        "paths": {
+            _template(row.path): _path_item(row) for row in (*shown, *_of_numbers(shown, profile))
+        },
         "components": {
             "securitySchemes": {
                 _SCHEME: {"type": "http", "scheme": "bearer", "bearerFormat": "opaque"}
@@ -87,6 +101,24 @@ def build_document(routes: Sequence[Route], *, profile: Profile, complete: bool)
         },
     }
     return msgspec.json.encode(document)
+
+
+def _with_missing(row: Route) -> Route:
+    """Return *row*; a route of the API does not exist for a token of other numbers."""
+    if row.posture is not Posture.API:
+        return row
+    operations = [replace(each, problems=(*each.problems, 404)) for each in row.operations]
+    return replace(row, operations=tuple(operations))
+
+
+def _of_numbers(rows: Sequence[Route], profile: Profile) -> Iterator[Route]:
+    """Yield the routes of the API for one business number; `OfNumber` ends their operations."""
+    prefix = profile.service.api_prefix
+    for row in rows if profile.numbers else ():
+        if row.has_numbers:
+            operations = [replace(each, name=f"{each.name}OfNumber") for each in row.operations]
+            path = path_of_number(row.path, prefix)
+            yield replace(row, path=path, operations=tuple(operations))
 
 
 def _is_secret(row: Route) -> bool:

@@ -6,7 +6,9 @@ from enum import Enum
 
 from wats.clock import Now
 from wats.config import Profile
-from wats.graph.client import GraphClient
+from wats.graph.numbers import BusinessNumbers
+from wats.inbound.pullers import Pullers
+from wats.inbound.receipts import ReceiptBook
 from wats.inbound.receive import Receiver
 from wats.log import Log
 from wats.outbound.accept import Acceptor
@@ -45,6 +47,8 @@ class Parts:
         anonymous_document: The OpenAPI document for unauthenticated clients.
         complete_document: The OpenAPI document for callers with a token.
         record_key: The key of digests in the records of erasures.
+        pullers: The consumers whose updates applications poll for.
+        receipts: Issues and reads the receipts of these updates.
     """
 
     profile: Profile
@@ -52,8 +56,10 @@ class Parts:
     groups_enabled: bool
     telemetry: Telemetry
     store: Store | None
-    graph: GraphClient
+    numbers: BusinessNumbers
     receiver: Receiver
+    pullers: Pullers
+    receipts: ReceiptBook
     verify_token: Secret
     record_key: Secret
     acceptor: Acceptor

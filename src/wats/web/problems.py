@@ -17,6 +17,7 @@ from wats.errors import (
     RateLimited,
     StoreClosed,
     StoreUnavailable,
+    TooManyPolls,
     Unauthorized,
     WatsError,
 )
@@ -28,6 +29,7 @@ _REJECTED = "was rejected by Meta"
 
 STORE_RETRY_AFTER_SECONDS = 5
 OVERLOAD_RETRY_AFTER_SECONDS = 5
+POLLS_RETRY_AFTER_SECONDS = 5
 
 
 class ProblemDetail(Body, frozen=True):
@@ -95,6 +97,8 @@ def _headers_of(error: WatsError) -> Headers:
             return ((b"retry-after", b"%d" % STORE_RETRY_AFTER_SECONDS),)
         case Overloaded():
             return ((b"retry-after", b"%d" % OVERLOAD_RETRY_AFTER_SECONDS),)
+        case TooManyPolls():
+            return ((b"retry-after", b"%d" % POLLS_RETRY_AFTER_SECONDS),)
         case (
             IdempotencyInFlight(retry_after_seconds=seconds)
             | RateLimited(retry_after_seconds=seconds)

@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote, unquote_to_bytes
 
+from wats.config.numbers import CONSUME
 from wats.telemetry.contract.values import Method
 from wats.web.exchange import Request, Response, Scope
 from wats.web.parts import Parts
@@ -21,7 +22,7 @@ class Posture(Enum):
     OPEN = "open"
     """It is open; its handler makes any checks itself."""
     API = "api"
-    """401."""
+    """401. If `numbers` are configured, the path exists for each number too."""
     HIDDEN = "hidden"
     """The catch-all 404: the route does not exist."""
     ADMIN = "admin"
@@ -102,32 +103,84 @@ class Route:
                 listed.append(Method.HEAD)
         return tuple(listed)
 
+    @property
+    def has_numbers(self) -> bool:
+        """Whether the route exists for each business number too; a puller has its own numbers."""
+        return self.posture is Posture.API and self.tag != "updates"
+
+    def scope(self, method: Method) -> str:
+        """Return the scope of a token that permits *method* of this route of the API."""
+        reads, writes = _SCOPES[self.tag]
+        return reads if method in _SAFE else writes
+
     def operation(self, method: Method) -> Operation | None:
         """Return the operation of *method*; HEAD is served as GET is."""
         wanted = Method.GET if method is Method.HEAD else method
         return next((each for each in self.operations if each.method is wanted), None)
 
 
+_SAFE: Final = frozenset({Method.GET, Method.HEAD})
+_MESSAGES: Final = ("messages:read", "messages:write")
+_SCOPES: Final[Mapping[str, tuple[str, str]]] = {
+    "messages": _MESSAGES,
+    "conversations": _MESSAGES,
+    "media": ("media:read", "media:write"),
+    "groups": ("groups:read", "groups:write"),
+    "updates": (CONSUME, CONSUME),
+}
+"""The scopes that read and write, by the tag of a route."""
+
 UNMATCHED = Route("", "unmatched", Posture.HIDDEN, "", ())
 """The row of every path that is in no other row. No token opens it."""
+
+
+NUMBERS_ROOT: Final = "numbers"
+NUMBER_PARAMETER: Final = "phoneNumberId"
+
+
+def path_of_number(path: str, api_prefix: str) -> str:
+    """Return the pattern of *path*, which is below *api_prefix*, for one business number."""
+    return f"{api_prefix}/{NUMBERS_ROOT}/:{NUMBER_PARAMETER}{path.removeprefix(api_prefix)}"
 
 
 _CATCH_ALL: Final = frozenset({Posture.HIDDEN, Posture.ADMIN})
 
 
 class Router:
-    """Finds the row of a path: one look-up, and a few patterns below the API prefix."""
+    """Finds the row of a path: one look-up, and a few patterns below the API prefix.
 
-    def __init__(self, table: Sequence[Route], api_prefix: str) -> None:
+    If it *has_numbers*, each path of the API exists for each business number too.
+    """
+
+    def __init__(
+        self, table: Sequence[Route], api_prefix: str, *, has_numbers: bool = False
+    ) -> None:
         self._exact: dict[str, Match] = {
             row.path: (row, {}) for row in table if not _variable(row.path)
         }
         self._patterns = [(_pattern(row.path), row) for row in table if _variable(row.path)]
         self._below = f"{api_prefix}/"
+        self._below_numbers = f"{api_prefix}/{NUMBERS_ROOT}/"
+        self._has_numbers = has_numbers
         self._unmatched: Match = (UNMATCHED, {})
 
     def match(self, path: str) -> Match:
-        """Return the row of *path* and its variable parts, still percent-encoded."""
+        """Return the row of *path* and its variable parts, still percent-encoded.
+
+        A path of a business number has the row of the same path without it.
+        """
+        if self._has_numbers and path.startswith(self._below_numbers):
+            return self._match_of_number(path)
+        return self._match(path)
+
+    def _match_of_number(self, path: str) -> Match:
+        number, _, rest = path.removeprefix(self._below_numbers).partition("/")
+        row, parameters = self._match(self._below + rest)
+        if not row.has_numbers:
+            return self._unmatched
+        return row, {**parameters, NUMBER_PARAMETER: number}
+
+    def _match(self, path: str) -> Match:
         found = self._exact.get(path, self._unmatched)
         # In this order, a hidden path takes as long as a path that does not exist.
         if path.startswith(self._below) and found[0].posture in _CATCH_ALL:

@@ -30,6 +30,12 @@ HOT: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     "peek": (deliveries._PEEK, ("1", "handlers", 64), {"due", "leased"}),
     "lease": (deliveries._LEASE, ("1", "handlers", IDS, 5, 30_000, 10), {"pkey"}),
     "done": (deliveries._DONE, ("1", "handlers", IDS, [5, 6]), {"pkey"}),
+    "claim-some": (
+        deliveries._CLAIM_WITH_MARK,
+        ("1", "handlers", 64, [b"mark"]),
+        {"due", "leased"},
+    ),
+    "unexpired": (deliveries._UNEXPIRED, ("1", "handlers", IDS, [5, 6]), {"pkey"}),
     "lock": (deliveries._LOCKED, ("1", "handlers", IDS, [5, 6]), {"pkey"}),
     "renew": (deliveries._RENEW, ("1", "handlers", IDS, [5, 6], 30_000), {"pkey"}),
     "retry": (deliveries._RETRY, ("1", "handlers", IDS, [5, 6], ["a", "b"]), {"pkey"}),

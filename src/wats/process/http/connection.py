@@ -46,6 +46,7 @@ class Connection(asyncio.Protocol):
         self._discarded = 0
         self._began: float | None = None  # when the first byte of the request arrived
         self._is_stream = False
+        self._ends_with_client = False
         self._idle_seconds = site.limits.request_seconds
         self.server: tuple[str, int] | None = None
         self.client: tuple[str, int] | None = None
@@ -97,6 +98,8 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         # A client that has sent its requests may close its side and wait for the responses.
         self._has_eof = True
+        if self._ends_with_client:
+            self.close()
         self.settle()
         return self.state is not CLOSING
 
@@ -181,8 +184,15 @@ class Connection(asyncio.Protocol):
         """Give each wait for bytes of the body a deadline of its own."""
         self._is_stream = True
 
+    def watch_hang_up(self) -> None:
+        """End the connection when the client closes its side, instead of after the response."""
+        self._ends_with_client = True
+        if self._has_eof:
+            self.close()
+
     def _wait_anew(self) -> None:
         """Give the next request a deadline of its own."""
+        self._ends_with_client = False
         self._began = None
         self._is_stream = False
         self._idle_seconds = self._site.limits.keep_alive_seconds

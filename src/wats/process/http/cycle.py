@@ -6,7 +6,14 @@ from typing import Any, Final, Protocol
 from wats.errors import WatsError
 from wats.process.http.framing import Head
 from wats.process.http.rendering import ResponseFraming, render
-from wats.web.exchange import HELD_EXTENSION, STREAM_EXTENSION, Message, ResponseBroken, Scope
+from wats.web.exchange import (
+    HANG_UP_EXTENSION,
+    HELD_EXTENSION,
+    STREAM_EXTENSION,
+    Message,
+    ResponseBroken,
+    Scope,
+)
 from wats.web.problems import INTERNAL_ERROR
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -44,6 +51,9 @@ class Exchange(Protocol):
 
     def begin_stream(self) -> None:
         """Give each wait for bytes of the body a deadline of its own."""
+
+    def watch_hang_up(self) -> None:
+        """End the connection when the client closes its side, instead of after the response."""
 
     def settle(self) -> None:
         """Adapt deadline and flow control: the cycle began or stopped waiting for the body."""
@@ -88,6 +98,7 @@ class Cycle:
         scope["extensions"] = {
             HELD_EXTENSION: {"add": self._hold},
             STREAM_EXTENSION: {"begin": self._connection.begin_stream},
+            HANG_UP_EXTENSION: {"watch": self._connection.watch_hang_up},
         }
         try:
             await app(scope, self.receive, self.send)

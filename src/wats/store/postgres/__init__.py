@@ -255,9 +255,19 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
         return results
 
     @override
-    async def claim(self, consumer: str, limit: int, pace: Pace | None = None) -> Claimed:
+    async def claim(
+        self,
+        consumer: str,
+        limit: int,
+        marks: Sequence[bytes] = (),
+        pace: Pace | None = None,
+    ) -> Claimed:
         known = self._consumers.get(consumer) or Consumer(name=consumer)
-        claim = partial(leases.claim, consumer=known, limit=limit, pace=pace)
+        claim = (
+            partial(leases.claim, consumer=known, limit=limit, marks=marks)
+            if pace is None
+            else partial(leases.claim_paced, consumer=known, limit=limit, pace=pace)
+        )
         return await self._write(StoreOperation.CLAIM, claim)
 
     @override
@@ -267,7 +277,13 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
 
     @override
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
-        settle = partial(leases.settle, settlements=settlements)
+        return await self._settle(partial(leases.settle, settlements=settlements))
+
+    @override
+    async def acknowledge(self, settlements: Sequence[Settlement]) -> Settled:
+        return await self._settle(partial(leases.acknowledge, settlements=settlements))
+
+    async def _settle(self, settle: Callable[[Connection], Awaitable[Settled]]) -> Settled:
         settled = await self._write(StoreOperation.SETTLE, settle)
         if settled.due and self._control is not None:
             self._control.notify()
@@ -346,8 +362,10 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
         return await self._read(StoreOperation.LIST, page)
 
     @override
-    async def get_message(self, wa_message_id: str) -> MessageRecord | None:
-        get = partial(messages.get, wa_message_id=wa_message_id)
+    async def get_message(
+        self, wa_message_id: str, *, phone_number_id: str | None = None
+    ) -> MessageRecord | None:
+        get = partial(messages.get, wa_message_id=wa_message_id, phone_number_id=phone_number_id)
         return await self._read(StoreOperation.GET, get)
 
     @override

@@ -83,6 +83,48 @@ UPDATE wats_deliveries SET due_at = NULL, followers = NULL, last_id = id
 WHERE phone_number_id = $1 AND consumer = $2 AND id = $3
 """
 
+_IS_KNOWN = "SELECT EXISTS (SELECT 1 FROM wats_consumers WHERE name = $1)"
+
+_DRAW_IDS = """
+SELECT wats_now(), array(SELECT nextval('wats_update_ids') FROM generate_series(1, $1::int))
+"""
+
+_OUTSTANDING_UPDATES = """
+SELECT id, ordering_key, payload FROM wats_deliveries
+WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
+"""
+
+_DEAD_UPDATES = """
+SELECT id, ordering_key, payload FROM wats_dead_deliveries
+WHERE phone_number_id = $1 AND id = ANY($2::bigint[]) AND consumer = ANY($3::text[])
+"""
+
+# A row for each of the two partial indexes.
+_IS_OUTSTANDING = """
+SELECT EXISTS (
+    SELECT 1 FROM wats_deliveries
+    WHERE phone_number_id = $1 AND consumer = $2 AND ordering_key = $3 AND followers IS NOT NULL
+        AND payload = $4
+) OR EXISTS (
+    SELECT 1 FROM wats_deliveries
+    WHERE phone_number_id = $1 AND consumer = $2 AND ordering_key = $3 AND due_at IS NULL
+        AND payload = $4
+)
+"""
+
+_DEAD_OF = """
+SELECT id FROM wats_dead_deliveries
+WHERE phone_number_id = $1 AND consumer = $2 AND ordering_key = $3 AND payload = $4
+ORDER BY id LIMIT 1
+"""
+
+_EXPEDITE = """
+UPDATE wats_deliveries SET due_at = arrived_at
+WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
+    AND lease IS NULL AND due_at > wats_now()
+RETURNING id
+"""
+
 _DELETE_DEAD = """
 DELETE FROM wats_dead_deliveries
 WHERE phone_number_id = $1 AND id = ANY($2::bigint[]) AND consumer = ANY($3::text[])
@@ -227,7 +269,9 @@ async def retry_dead(connection: Connection, ids: Sequence[int], names: Sequence
     return count
 
 
-async def _insert_in_order(connection: Connection, number: str, letter: asyncpg.Record) -> None:
+async def _insert_in_order(
+    connection: Connection, number: str, letter: Mapping[str, Any] | asyncpg.Record
+) -> None:
     id_, consumer = letter["id"], letter["consumer"]
     values = number, *(letter[name] for name in _LETTER)
     head: Any = await connection.fetchrow(_INSERT_HEAD, *values, 0, id_)
@@ -239,6 +283,66 @@ async def _insert_in_order(connection: Connection, number: str, letter: asyncpg.
     await connection.execute(_DEMOTE, number, consumer, head["id"])
     rest = head["followers"], head["last_id"]
     await connection.execute(_INSERT_HEAD, *values, *rest)
+
+
+async def expedite(connection: Connection, ids: Sequence[int]) -> int:
+    """Make the heads *ids* that wait for a retry due."""
+    count = 0
+    names = await names_of_handlers(connection)
+    for number in await numbers(connection):
+        for name in names:
+            keys = sorted(_keys(await connection.fetch(_KEYS_OF, number, name, ids)))
+            if keys:
+                locked = await connection.fetch(_LOCK_HEADS, number, name, keys)
+                heads = [row["id"] for row in locked if row["id"] in ids]
+                count += len(await connection.fetch(_EXPEDITE, number, name, heads))
+    return count
+
+
+async def replay(connection: Connection, ids: Sequence[int], consumer: str) -> int | None:
+    """Give *consumer* the updates of the deliveries and dead letters *ids* again."""
+    if consumer == OUTBOX or not await connection.fetchval(_IS_KNOWN, consumer):
+        return None
+    changes, count = DepthChanges(), 0
+    names = await names_of_handlers(connection)
+    for number in await numbers(connection):
+        updates = await connection.fetch(_DEAD_UPDATES, number, ids, names)
+        for name in names:
+            updates += await connection.fetch(_OUTSTANDING_UPDATES, number, name, ids)
+        updates.sort(key=lambda row: row["id"])
+        drawn = await connection.fetch(_DRAW_IDS, len(updates))
+        now, new_ids = drawn[0]
+        copies = [
+            (row["ordering_key"], new_id, now, row["payload"])
+            for row, new_id in zip(updates, new_ids, strict=True)
+        ]
+        for copy in sorted(copies, key=lambda copy: copy[:2]):
+            count += await _replay_one(connection, number, consumer, copy, changes)
+    await changes.write(connection)
+    return count
+
+
+async def _replay_one(
+    connection: Connection,
+    number: str,
+    consumer: str,
+    copy: tuple[int, int, int, bytes],
+    changes: DepthChanges,
+) -> int:
+    ordering_key, id_, now, payload = copy
+    of_update = number, consumer, ordering_key, payload
+    if await connection.fetchval(_IS_OUTSTANDING, *of_update):
+        return 0
+    dead = await connection.fetchval(_DEAD_OF, *of_update)
+    if dead is not None:
+        (letter,) = await connection.fetch(_TAKE_DEAD, number, [dead], [consumer])
+        await _insert_in_order(connection, number, letter)
+        changes.add(number, consumer, dead=-1, pending=1)
+        return 1
+    values = id_, id_, 1, consumer, ordering_key, now, payload
+    await _insert_in_order(connection, number, dict(zip(_LETTER, values, strict=True)))
+    changes.add(number, consumer, pending=1)
+    return 1
 
 
 async def discard(

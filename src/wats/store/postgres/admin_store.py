@@ -84,6 +84,18 @@ class PostgresAdmin(AdminStore):
         return count
 
     @override
+    async def expedite(self, ids: Sequence[int]) -> int:
+        count = await self._write(None, partial(admin.expedite, ids=ids))
+        self._notify()
+        return count
+
+    @override
+    async def replay(self, ids: Sequence[int], consumer: str) -> int | None:
+        count = await self._write(None, partial(admin.replay, ids=ids, consumer=consumer))
+        self._notify()
+        return count
+
+    @override
     async def discard(self, ids: Sequence[int]) -> int:
         async def discard(connection: Connection) -> int:
             names = await admin.names_of_handlers(connection)
@@ -95,7 +107,13 @@ class PostgresAdmin(AdminStore):
 
     @override
     async def erase(
-        self, person: Person, numbers: Sequence[str], *, position: str | None, is_trial: bool
+        self,
+        person: Person,
+        numbers: Sequence[str],
+        *,
+        position: str | None,
+        is_trial: bool,
+        searches_files: bool = False,
     ) -> Erased:
         place = erasure.place_at(position)
         if place.phase == erasure.LOG:

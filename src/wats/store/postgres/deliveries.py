@@ -2,10 +2,12 @@
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import asyncpg
+import msgspec
 
+from wats.store.admin import HEAD_BYTES, SCAN_DELIVERIES
 from wats.store.pacing import SECOND_US, Pace
 from wats.store.postgres import pacing
 from wats.store.postgres.connection import Connection
@@ -21,6 +23,9 @@ from wats.store.records import (
 )
 
 T = TypeVar("T")
+
+_Found: TypeAlias = tuple[int, int, str, asyncpg.Record]
+"""A due head: its due time, its id, its business number and its row."""
 
 _PEEK = """
 SELECT due_at, id FROM (
@@ -63,6 +68,25 @@ WITH due AS MATERIALIZED (
 SELECT * FROM due UNION ALL SELECT * FROM expired ORDER BY due_at, id LIMIT $3::int
 """
 
+_WITH_MARK = f"""
+        AND due_at <= (
+            SELECT max(due_at) FROM (
+                SELECT due_at FROM wats_deliveries
+                WHERE phone_number_id = $1 AND consumer = $2 AND due_at <= (SELECT wats_now())
+                    AND lease IS {{state}}
+                ORDER BY due_at, id LIMIT {SCAN_DELIVERIES}
+            ) AS first
+        )
+        AND EXISTS (
+            SELECT 1 FROM unnest($4::bytea[]) AS mark
+            WHERE position(mark IN substring(payload FROM 1 FOR {HEAD_BYTES})) > 0
+        )
+"""
+
+_CLAIM_WITH_MARK = _CLAIM.replace(
+    "AND lease IS NULL\n", "AND lease IS NULL" + _WITH_MARK.format(state="NULL")
+).replace("AND lease IS NOT NULL\n", "AND lease IS NOT NULL" + _WITH_MARK.format(state="NOT NULL"))
+
 _LEASE = """
 UPDATE wats_deliveries
 SET lease = $4::bigint, due_at = (SELECT wats_now()) + $5::bigint,
@@ -76,7 +100,7 @@ WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
 _LOCKED = """
     SELECT head.* FROM unnest($3::bigint[], $4::bigint[]) AS held (id, lease)
     CROSS JOIN LATERAL (
-        SELECT id, lease, update_id, siblings, followers FROM wats_deliveries
+        SELECT id, lease, update_id, siblings, followers, due_at FROM wats_deliveries
         WHERE phone_number_id = $1 AND consumer = $2 AND id = held.id AND lease = held.lease
         FOR UPDATE
     ) AS head
@@ -91,6 +115,11 @@ WITH ended AS MATERIALIZED ({_LOCKED}), deleted AS (
         AND id = ANY(array(SELECT id FROM ended WHERE followers = 0))
 )
 SELECT * FROM ended
+"""
+
+_UNEXPIRED = f"""
+WITH held AS MATERIALIZED ({_LOCKED})
+SELECT id, lease FROM held WHERE due_at > (SELECT wats_now())
 """
 
 _RENEW = f"""
@@ -180,25 +209,52 @@ _ENDS = frozenset({DeliveryState.DONE, DeliveryState.DEAD})
 
 
 async def claim(
-    connection: Connection, consumer: Consumer, limit: int, pace: Pace | None = None
+    connection: Connection, consumer: Consumer, limit: int, marks: Sequence[bytes] = ()
 ) -> Claimed:
-    """Lease due heads of *consumer*, the earliest due first, if *pace* permits them."""
-    shares: Mapping[str, int] = (
-        await _shares(connection, consumer.name, limit)
-        if pace is None
-        else {pace.phone_number_id: limit}
-    )
-    found: list[tuple[int, int, str, asyncpg.Record]] = []
+    """Lease due heads of *consumer*, with one of *marks* if there are any, earliest first."""
+    name = consumer.name
+    if marks:
+        shares = dict.fromkeys(await numbers(connection), limit + 1)
+        found = await _find(connection, _CLAIM_WITH_MARK, name, shares, marks)
+        leased = await _lease(connection, consumer, found[:limit])
+        return Claimed(leased, len(found) > limit)
+    found = await _find(connection, _CLAIM, name, await _shares(connection, name, limit))
+    leased = await _lease(connection, consumer, found)
+    more = len(found) == limit and bool(await _shares(connection, name, 1, peek=True))
+    return Claimed(leased, more)
+
+
+async def claim_paced(
+    connection: Connection, consumer: Consumer, limit: int, pace: Pace
+) -> Claimed:
+    """Lease due heads of *consumer* and the number of *pace* that it permits, earliest first."""
+    shares = {pace.phone_number_id: limit}
+    found = await _find(connection, _CLAIM, consumer.name, shares)
+    heads = [row for *_, row in found]
+    permitted, wait_us = await pacing.permitted(connection, consumer.name, pace, heads)
+    ids = {row["id"] for row in permitted}
+    leased = await _lease(connection, consumer, [each for each in found if each[1] in ids])
+    return Claimed(leased, len(found) == limit and not wait_us, wait_us / SECOND_US)
+
+
+async def _find(
+    connection: Connection,
+    statement: str,
+    consumer: str,
+    shares: Mapping[str, int],
+    *marks: Sequence[bytes],
+) -> Sequence[_Found]:
+    """Lock due heads, the earliest first; return at most the share of each business number."""
+    found: list[_Found] = []
     for number, share in shares.items():
-        rows = await connection.fetch(_CLAIM, number, consumer.name, share)
+        rows = await connection.fetch(statement, number, consumer, share, *marks)
         found += [(row["due_at"], row["id"], number, row) for row in rows]
-    found.sort(key=lambda each: each[:3])
-    is_full, wait_us = len(found) == limit, 0
-    if pace is not None:
-        heads = [row for *_, row in found]
-        chosen, wait_us = await pacing.permitted(connection, consumer.name, pace, heads)
-        permitted = {row["id"] for row in chosen}
-        found = [each for each in found if each[1] in permitted]
+    return sorted(found, key=lambda each: each[:3])
+
+
+async def _lease(
+    connection: Connection, consumer: Consumer, found: Sequence[_Found]
+) -> Sequence[Delivery]:
     lease, changes = secrets.randbits(62), DepthChanges()
     lease_ms = round(consumer.lease_seconds * 1000)
     for number, group in by_number(found, lambda each: each[2]).items():
@@ -211,10 +267,7 @@ async def claim(
         pending = len(fresh) - retries
         changes.add(number, consumer.name, pending=-pending, retry=-retries, leased=len(fresh))
     await changes.write(connection)
-    more = is_full and not wait_us
-    more = more and bool(await _shares(connection, consumer.name, 1, peek=True))
-    claimed = [_delivery(row, number, consumer.name, lease) for _, _, number, row in found]
-    return Claimed(claimed, more, wait_us / SECOND_US)
+    return [_delivery(row, number, consumer.name, lease) for _, _, number, row in found]
 
 
 async def _shares(
@@ -267,7 +320,7 @@ async def renew(
         ids, leases = [each.id for each in group], [each.lease for each in group]
         rows = await connection.fetch(_RENEW, number, name, ids, leases, lease_ms)
         held |= {(number, id_, lease) for id_, lease in rows}
-    return [each for each in deliveries if (each.phone_number_id, each.id, each.lease) not in held]
+    return [each for each in deliveries if _lease_of(each) not in held]
 
 
 def _by_consumer(
@@ -304,6 +357,23 @@ async def settle(connection: Connection, settlements: Sequence[Settlement]) -> S
     await changes.write(connection)
     in_order = dict.fromkeys(each.delivery.update_id for each in settlements)
     return Settled(done=[id_ for id_ in in_order if id_ in finished], due=frozenset(due))
+
+
+async def acknowledge(connection: Connection, settlements: Sequence[Settlement]) -> Settled:
+    """Settle deliveries whose leases have not expired; the others are lost."""
+    held: set[tuple[str, int, int]] = set()
+    for (number, name), group in _by_consumer(settlements, lambda each: each.delivery).items():
+        leases = _ids(group), [each.delivery.lease for each in group]
+        rows = await connection.fetch(_UNEXPIRED, number, name, *leases)
+        held |= {(number, id_, lease) for id_, lease in rows}
+    unexpired = [each for each in settlements if _lease_of(each.delivery) in held]
+    settled = await settle(connection, unexpired)
+    lost = [each.delivery for each in settlements if _lease_of(each.delivery) not in held]
+    return msgspec.structs.replace(settled, lost=lost)
+
+
+def _lease_of(delivery: Delivery) -> tuple[str, int, int]:
+    return delivery.phone_number_id, delivery.id, delivery.lease
 
 
 async def _finished(

@@ -213,7 +213,7 @@ async def page(
     connection: Connection, limit: int, cursor: str | None, wanted: MessageFilter
 ) -> MessagePage:
     """Read the *wanted* messages before *cursor*, and one row more to detect a next page."""
-    of_numbers = await numbers(connection)
+    of_numbers = await _wanted(connection, wanted.phone_number_id)
     lasts = [await connection.fetchval(_LAST_ROW_ID, number) or 0 for number in of_numbers]
     last = max(lasts, default=0)
     before = last + 1 if cursor is None else row_id_of(cursor, last)
@@ -225,10 +225,17 @@ async def page(
     return page_of(await _messages_of(connection, rows[:count]), limit, wanted)
 
 
-async def get(connection: Connection, wa_message_id: str) -> MessageRecord | None:
-    """Read the last recorded message with this id."""
+async def _wanted(connection: Connection, phone_number_id: str | None) -> Sequence[str]:
+    """Return the numbers to read: this one, or all that have rows."""
+    return await numbers(connection) if phone_number_id is None else [clean(phone_number_id)]
+
+
+async def get(
+    connection: Connection, wa_message_id: str, phone_number_id: str | None = None
+) -> MessageRecord | None:
+    """Read the last recorded message with this id, of this or any number."""
     rows: list[asyncpg.Record] = []
-    for number in await numbers(connection):
+    for number in await _wanted(connection, phone_number_id):
         rows += await connection.fetch(_GET, number, clean(wa_message_id))
     rows.sort(key=lambda row: -row[0])
     messages = await _messages_of(connection, rows[:1])

@@ -213,20 +213,28 @@ async def get(connection: Connection, outbox_id: int) -> SendView | None:
         row = await connection.fetchrow(_OUTSTANDING, number, OUTBOX, outbox_id)
         if row is not None:
             found = send_state(DeliveryState(row["state"]), row["error"])
-            return SendView(id=outbox_id, state=found, attempts=row["attempts"], error=row["error"])
+            attempts, error = row["attempts"], row["error"]
+            return SendView(
+                id=outbox_id, phone_number_id=number, state=found, attempts=attempts, error=error
+            )
         for item in await connection.fetch(_ITEMS, number, [outbox_id]):
             key = await connection.fetchrow(_KEY, item["scope"], item["key_hash"], outbox_id)
             if key is not None:
-                return _ended(outbox_id, key)
+                return _ended(outbox_id, number, key)
     return None
 
 
-def _ended(outbox_id: int, key: asyncpg.Record) -> SendView | None:
+def _ended(outbox_id: int, number: str, key: asyncpg.Record) -> SendView | None:
     match key["state"]:
         case "completed":
-            return SendView(id=outbox_id, state=SendState.SENT, response=key["response"])
+            return SendView(
+                id=outbox_id,
+                phone_number_id=number,
+                state=SendState.SENT,
+                response=key["response"],
+            )
         case "unknown":
-            return SendView(id=outbox_id, state=SendState.UNKNOWN)
+            return SendView(id=outbox_id, phone_number_id=number, state=SendState.UNKNOWN)
         case _:
             return None
 

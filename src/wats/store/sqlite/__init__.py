@@ -299,9 +299,15 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
         self._writer.join(_RECEIVE, inbox.receive, arrivals, on_received, slots, inbox.undo_receive)
 
     @override
-    async def claim(self, consumer: str, limit: int, pace: Pace | None = None) -> Claimed:
+    async def claim(
+        self,
+        consumer: str,
+        limit: int,
+        marks: Sequence[bytes] = (),
+        pace: Pace | None = None,
+    ) -> Claimed:
         claim: Callable[[Writer], Claimed] = (
-            partial(delivery_rows.claim, name=consumer, limit=limit)
+            partial(delivery_rows.claim, name=consumer, limit=limit, marks=marks)
             if pace is None
             else partial(pacing.claim, name=consumer, limit=limit, pace=pace)
         )
@@ -322,6 +328,11 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
         )
         self._has_queues = bool(settled.due)
         return settled
+
+    @override
+    async def acknowledge(self, settlements: Sequence[Settlement]) -> Settled:
+        acknowledge = partial(delivery_rows.acknowledge, settlements=settlements)
+        return await self._write(StoreOperation.SETTLE, acknowledge)
 
     @override
     async def depth(self) -> InboxDepth:
@@ -380,8 +391,10 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
         return await self._read(StoreOperation.LIST, page)
 
     @override
-    async def get_message(self, wa_message_id: str) -> MessageRecord | None:
-        get = partial(messages.get, wa_message_id=wa_message_id)
+    async def get_message(
+        self, wa_message_id: str, *, phone_number_id: str | None = None
+    ) -> MessageRecord | None:
+        get = partial(messages.get, wa_message_id=wa_message_id, phone_number_id=phone_number_id)
         return await self._read(StoreOperation.GET, get)
 
     @override

@@ -20,7 +20,7 @@ from wats.store.admin import (
 )
 from wats.store.records import OUTBOX, DeliveryState, Depth
 from wats.store.sqlite.connection import Writer, change
-from wats.store.sqlite.deliveries import promote, unleased
+from wats.store.sqlite.deliveries import TAKE_IDS, promote, unleased
 from wats.store.sqlite.depths import oldest_seconds
 from wats.store.sqlite.message_index import numbers
 
@@ -75,6 +75,36 @@ _OF_UPDATES = f"""
 SELECT id FROM wats_deliveries WHERE id IN carray(?1) AND consumer <> '{OUTBOX}'
 UNION ALL
 SELECT id FROM wats_dead_deliveries WHERE id IN carray(?1) AND consumer <> '{OUTBOX}'
+"""
+
+_EXPEDITE = """
+UPDATE wats_deliveries SET due_at = arrived_at
+WHERE id IN carray(?) AND lease IS NULL AND due_at > ?
+"""
+
+_IS_KNOWN = "SELECT EXISTS (SELECT 1 FROM wats_consumers WHERE name = ?)"
+
+_UPDATES = """
+SELECT id, ordering_key, payload FROM wats_deliveries WHERE id IN carray(?1)
+UNION ALL
+SELECT id, ordering_key, payload FROM wats_dead_deliveries WHERE id IN carray(?1)
+ORDER BY 1
+"""
+
+# A row for each of the two partial indexes.
+_IS_OUTSTANDING = """
+SELECT EXISTS (
+    SELECT 1 FROM wats_deliveries
+    WHERE ordering_key = ?1 AND consumer = ?2 AND due_at IS NOT NULL AND payload = ?3
+) OR EXISTS (
+    SELECT 1 FROM wats_deliveries
+    WHERE ordering_key = ?1 AND consumer = ?2 AND due_at IS NULL AND payload = ?3
+)
+"""
+
+_DEAD_OF = """
+SELECT id FROM wats_dead_deliveries WHERE ordering_key = ? AND consumer = ? AND payload = ?
+ORDER BY id LIMIT 1
 """
 
 _DELETE_DEAD = "DELETE FROM wats_dead_deliveries WHERE id IN carray(?) RETURNING id"
@@ -175,6 +205,39 @@ def _insert_in_order(writer: Writer, letter: tuple[Any, ...]) -> None:
     else:
         writer.execute(_DEMOTE, (head,))
         writer.execute(_INSERT, (*letter, arrived_at, followers + 1))
+
+
+def expedite(writer: Writer, ids: Sequence[int]) -> int:
+    """Make the heads *ids* that wait for a retry due."""
+    if not ids:
+        return 0
+    count = change(writer, _EXPEDITE, [(numbers(ids), writer.clock())])
+    writer.leaves_work = writer.leaves_work or bool(count)
+    return count
+
+
+def replay(writer: Writer, ids: Sequence[int], consumer: str) -> int | None:
+    """Give *consumer* the updates of the deliveries and dead letters *ids* again."""
+    if consumer == OUTBOX or not writer.execute(_IS_KNOWN, (consumer,)).get:
+        return None
+    if not ids:
+        return 0
+    updates: list[Any] = writer.execute(_UPDATES, (numbers(ids),)).fetchall()
+    return sum(_replay_one(writer, consumer, key, payload) for _, key, payload in updates)
+
+
+def _replay_one(writer: Writer, consumer: str, ordering_key: int, payload: bytes) -> int:
+    values = ordering_key, consumer, payload
+    if writer.execute(_IS_OUTSTANDING, values).get:
+        return 0
+    dead: int | None = writer.execute(_DEAD_OF, values).get
+    if dead is not None:
+        return retry_dead(writer, [dead])
+    id_: int = writer.execute(TAKE_IDS, (1,)).get
+    _insert_in_order(writer, (id_, id_, 1, consumer, ordering_key, writer.clock(), payload))
+    writer.count(consumer, DeliveryState.PENDING, 1)
+    writer.leaves_work = True
+    return 1
 
 
 def discard(writer: Writer, ids: Sequence[int]) -> tuple[int, int]:

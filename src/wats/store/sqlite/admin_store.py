@@ -68,6 +68,18 @@ class SQLiteAdmin(AdminStore):
         )
 
     @override
+    async def expedite(self, ids: Sequence[int]) -> int:
+        return await self._write(
+            None, lambda writer: admin.expedite(writer, admin.of_updates(writer, ids))
+        )
+
+    @override
+    async def replay(self, ids: Sequence[int], consumer: str) -> int | None:
+        return await self._write(
+            None, lambda writer: admin.replay(writer, admin.of_updates(writer, ids), consumer)
+        )
+
+    @override
     async def discard(self, ids: Sequence[int]) -> int:
         return sum(
             await self._write(
@@ -77,11 +89,19 @@ class SQLiteAdmin(AdminStore):
 
     @override
     async def erase(
-        self, person: Person, numbers: Sequence[str], *, position: str | None, is_trial: bool
+        self,
+        person: Person,
+        numbers: Sequence[str],
+        *,
+        position: str | None,
+        is_trial: bool,
+        searches_files: bool = False,
     ) -> Erased:
         phase, after = erasure.phase_at(position)
         if phase == erasure.LOG and not is_trial:
             return erasure.emptied(after, is_empty=await self.checkpoint())
+        if phase == erasure.LOG and not searches_files:
+            return Erased()
         find = partial(erasure.find, phase=phase, after=after, person=person, numbers=numbers)
         found = await self._read(None, find)
         if not is_trial and (found.rows or found.windows):

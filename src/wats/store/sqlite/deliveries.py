@@ -13,12 +13,16 @@ Each function runs inside a transaction that its caller opened, and changes the 
 `Writer` together with the rows.
 """
 
+import json
 import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import repeat
 from typing import Any, TypeAlias
 
+import msgspec
+
+from wats.store.admin import HEAD_BYTES, SCAN_DELIVERIES
 from wats.store.records import (
     Arrival,
     Claimed,
@@ -36,7 +40,7 @@ INSERT INTO wats_consumers (name, seen_at) VALUES (?1, ?2)
 ON CONFLICT (name) DO UPDATE SET seen_at = excluded.seen_at
 """
 
-_TAKE_IDS = "UPDATE wats_queue SET last_id = last_id + ? WHERE id = 1 RETURNING last_id"
+TAKE_IDS = "UPDATE wats_queue SET last_id = last_id + ? WHERE id = 1 RETURNING last_id"
 
 _INSERT_HEAD = """
 INSERT INTO wats_deliveries (
@@ -76,6 +80,19 @@ ORDER BY due_at, id
 LIMIT ?3
 """
 
+_DUE_WITH_MARK = _DUE.replace(
+    "ORDER BY due_at, id\n",
+    """AND due_at <= (
+    SELECT max(due_at) FROM (
+        SELECT due_at FROM wats_deliveries
+        WHERE consumer = ?1 AND due_at <= ?2 ORDER BY due_at, id LIMIT ?5
+    )
+)
+AND EXISTS (SELECT 1 FROM json_each(?6) WHERE instr(substr(payload, 1, ?4), CAST(value AS BLOB)))
+ORDER BY due_at, id
+""",
+)
+
 _LEASE = """
 UPDATE wats_deliveries SET lease = ?, due_at = ?, attempts = ?, is_final = ? WHERE id = ?
 """
@@ -83,6 +100,10 @@ UPDATE wats_deliveries SET lease = ?, due_at = ?, attempts = ?, is_final = ? WHE
 _RENEW = "UPDATE wats_deliveries SET due_at = ? WHERE id = ? AND lease = ?"
 
 _IS_HELD = "SELECT EXISTS (SELECT 1 FROM wats_deliveries WHERE id = ? AND lease = ?)"
+
+_IS_LEASED = """
+SELECT EXISTS (SELECT 1 FROM wats_deliveries WHERE id = ? AND lease = ? AND due_at > ?)
+"""
 
 _DELETE_HELD = """
 DELETE FROM wats_deliveries WHERE id IN carray(?) AND lease = ? RETURNING id, followers
@@ -193,7 +214,7 @@ def _rows_of(
 ) -> tuple[Sequence[_Row], Sequence[int]]:
     """Return the *count* rows of *arrivals*, and the position of the arrival of each row."""
     now = writer.clock()
-    last_id: int = writer.execute(_TAKE_IDS, (count,)).get
+    last_id: int = writer.execute(TAKE_IDS, (count,)).get
     leases: dict[str, Iterator[_Row]] = {}
     rows: list[_Row] = []
     positions: list[int] = []
@@ -252,27 +273,19 @@ def new_lease() -> int:
     return secrets.randbits(62)
 
 
-def claim(writer: Writer, name: str, limit: int) -> Claimed:
-    """Lease heads of the consumer *name*, the earliest due first."""
-    rows = due(writer, name, limit)
+def claim(writer: Writer, name: str, limit: int, marks: Sequence[bytes] = ()) -> Claimed:
+    """Lease heads of the consumer *name*, with one of *marks* if there are any, earliest first."""
+    rows = due(writer, name, limit, marks)
     return Claimed(lease(writer, name, rows[:limit]), len(rows) > limit)
 
 
-def due(writer: Writer, name: str, limit: int) -> Sequence[_Row]:
+def due(writer: Writer, name: str, limit: int, marks: Sequence[bytes] = ()) -> Sequence[_Row]:
     """Return heads of the consumer *name* that can be leased: *limit* and one more."""
-    rows: list[Any] = writer.execute(_DUE, (name, writer.clock(), limit + 1)).fetchall()
+    values: _Row = (name, writer.clock(), limit + 1)
+    if marks:
+        values += HEAD_BYTES, SCAN_DELIVERIES, json.dumps([mark.decode() for mark in marks])
+    rows: list[Any] = writer.execute(_DUE_WITH_MARK if marks else _DUE, values).fetchall()
     return rows
-
-
-def key_of(row: _Row) -> int:
-    """Return the ordering key of a row of `due`."""
-    ordering_key: int = row[3]
-    return ordering_key
-
-
-def was_leased(row: _Row) -> bool:
-    """Return whether the lease of a row of `due` has expired."""
-    return bool(row[5])
 
 
 def lease(writer: Writer, name: str, found: Sequence[_Row]) -> Sequence[Delivery]:
@@ -288,7 +301,7 @@ def lease(writer: Writer, name: str, found: Sequence[_Row]) -> Sequence[Delivery
         ],
     )
     for row in found:
-        if not was_leased(row):
+        if not row[5]:  # it was not leased before
             writer.count(name, unleased(row[4]), -1)
             writer.count(name, DeliveryState.LEASED, 1)
     return deliveries
@@ -348,6 +361,18 @@ def settle(writer: Writer, settlements: Sequence[Settlement]) -> Settled:
             due |= _settle_other(writer, settlement)
     writer.leaves_work = writer.leaves_work or bool(due)
     return Settled(done=_finished(writer, done), due=frozenset(due))
+
+
+def acknowledge(writer: Writer, settlements: Sequence[Settlement]) -> Settled:
+    """Settle deliveries whose leases have not expired; the others are lost."""
+    now = writer.clock()
+    lost = [
+        each.delivery
+        for each in settlements
+        if not writer.execute(_IS_LEASED, (each.delivery.id, each.delivery.lease, now)).get
+    ]
+    settled = settle(writer, [each for each in settlements if each.delivery not in lost])
+    return msgspec.structs.replace(settled, lost=lost)
 
 
 def _settle_other(writer: Writer, settlement: Settlement) -> set[str]:

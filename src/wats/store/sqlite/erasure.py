@@ -1,10 +1,12 @@
 """Find and delete the data of a person, one bounded step after another.
 
-    deliveries ▸ dead letters ▸ messages, windows ▸ statuses ▸ early statuses ▸ responses ▸ log
+    deliveries ▸ dead letters ▸ indexed messages, windows ▸ other messages ▸ statuses
+        ▸ early statuses ▸ responses ▸ log
 
 The reading connection searches a range of rows, and the writer deletes the found rows, so writes
-of the service do not wait for a search. The last phase empties the log; in a trial, it searches the
-files of the database for identifiers that no row has.
+of the service do not wait for a search. Nearly all messages are found by the hash of their customer
+in the message index, whatever the size of the database. The last phase empties the log; in a trial,
+it searches the files of the database for identifiers that no row has, if that is requested.
 
 Each function runs in the open transaction of its caller.
 """
@@ -19,19 +21,20 @@ from apsw import Connection
 from wats.store.admin import Erased
 from wats.store.person import Person
 from wats.store.records import window_digest
-from wats.store.sqlite import message_index, statuses
+from wats.store.sqlite import message_index, messages, statuses
 from wats.store.sqlite.admin import discard
 from wats.store.sqlite.connection import Writer
 
 DELIVERIES: Final = "deliveries"
 DEAD: Final = "dead"
+INDEXED: Final = "indexed"
 MESSAGES: Final = "messages"
 STATUSES: Final = "statuses"
 EARLY: Final = "early"
 RESPONSES: Final = "responses"
 LOG: Final = "log"
 
-PHASES: Final = (DELIVERIES, DEAD, MESSAGES, STATUSES, EARLY, RESPONSES, LOG)
+PHASES: Final = (DELIVERIES, DEAD, INDEXED, MESSAGES, STATUSES, EARLY, RESPONSES, LOG)
 
 SEARCH_ROWS: Final = 50_000
 """The maximum number of rows without content that one step searches, in about 20 ms."""
@@ -61,25 +64,29 @@ _CONTENT: Final[Mapping[str, str]] = {
 }
 
 _LAST: Final[Mapping[str, str]] = {
-    MESSAGES: "SELECT row_id FROM wats_messages WHERE row_id > ? ORDER BY row_id LIMIT 1 OFFSET ?",
-    STATUSES: "SELECT id FROM wats_statuses WHERE id > ? ORDER BY id LIMIT 1 OFFSET ?",
+    MESSAGES: """
+        SELECT row_id FROM wats_messages INDEXED BY wats_messages_unhashed
+        WHERE row_id > ? AND (window_hash IS NULL OR from_phone >= ':')
+        ORDER BY row_id LIMIT 1 OFFSET ?
+    """,
     EARLY: "SELECT id FROM wats_early_statuses WHERE id > ? ORDER BY id LIMIT 1 OFFSET ?",
 }
 
 # instr(…, NULL) is NULL, which is not true.
 _ROWS: Final[Mapping[str, str]] = {
     MESSAGES: """
-        SELECT row_id, wa_message_id, from_phone IN (?3, ?4) OR to_phone IN (?3, ?4)
-        FROM wats_messages
-        WHERE row_id > ?1 AND row_id <= ?2 AND (
-            from_phone IN (?3, ?4) OR to_phone IN (?3, ?4) OR instr(wa_message_id, ?5)
-            OR instr(wa_message_id, ?6) OR instr(wa_message_id, ?7)
+        SELECT row_id, wa_message_id,
+            window_hash IS NULL AND (from_phone IN (?3, ?4) OR to_phone IN (?3, ?4))
+        FROM wats_messages INDEXED BY wats_messages_unhashed
+        WHERE row_id > ?1 AND row_id <= ?2 AND (window_hash IS NULL OR from_phone >= ':') AND (
+            window_hash IS NULL AND (from_phone IN (?3, ?4) OR to_phone IN (?3, ?4))
+            OR instr(wa_message_id, ?5) OR instr(wa_message_id, ?6) OR instr(wa_message_id, ?7)
         )
         ORDER BY row_id LIMIT ?8
     """,
     STATUSES: """
-        SELECT id, '', true FROM wats_statuses
-        WHERE id > ?1 AND id <= ?2 AND participant IN (?3, ?4)
+        SELECT id, '', true FROM wats_statuses INDEXED BY wats_statuses_participant
+        WHERE participant IN (?3, ?4) AND participant <> '' AND id > ?1 AND id <= ?2
         ORDER BY id LIMIT ?8
     """,
     EARLY: """
@@ -92,8 +99,23 @@ _ROWS: Final[Mapping[str, str]] = {
     """,
 }
 
-_NUMBERS = """
-SELECT DISTINCT phone_number_id FROM wats_messages WHERE row_id > ? AND row_id <= ?
+_NUMBERS = "SELECT phone_number_id FROM wats_numbers"
+
+# Messages that are not indexed yet.
+_PENDING = """
+SELECT row_id FROM wats_messages
+WHERE row_id > (SELECT max(?1, indexed_row_id) FROM wats_marks WHERE id = 1)
+    AND window_hash IS NOT NULL AND (from_phone IN (?2, ?3) OR to_phone IN (?2, ?3))
+"""
+
+# One statement, since buckets may be merged between two.
+_INDEXED = """
+SELECT m.row_id
+FROM wats_message_buckets CROSS JOIN carray(?4) AS h
+CROSS JOIN wats_message_index AS i
+    ON i.bucket = wats_message_buckets.bucket AND i.hash = h.value AND i.row_id > ?1
+CROSS JOIN wats_messages AS m ON m.row_id = i.row_id
+WHERE m.window_hash IS NOT NULL AND (from_phone IN (?2, ?3) OR to_phone IN (?2, ?3))
 """
 
 _WINDOWS = "SELECT digest FROM wats_windows WHERE digest IN carray(?)"
@@ -101,6 +123,7 @@ _WINDOWS = "SELECT digest FROM wats_windows WHERE digest IN carray(?)"
 _STATUSES_OF = "SELECT count(*) FROM wats_statuses WHERE id BETWEEN ?1 << ?2 AND (?1 + 1 << ?2) - 1"
 
 _DELETE: Final[Mapping[str, str]] = {
+    INDEXED: "DELETE FROM wats_messages WHERE row_id = ?",
     MESSAGES: "DELETE FROM wats_messages WHERE row_id = ?",
     STATUSES: "DELETE FROM wats_statuses WHERE id = ?",
     EARLY: "DELETE FROM wats_early_statuses WHERE id = ?",
@@ -167,7 +190,9 @@ def find(
         return _find_traces(connection, after, person)
     if phase in _CONTENT:
         return _find_content(connection, phase, after, person)
-    return _find_rows(connection, phase, after, person, numbers)
+    if phase == INDEXED:
+        return _find_indexed(connection, after, person, numbers)
+    return _find_rows(connection, phase, after, person)
 
 
 def _find_content(connection: Connection, phase: str, after: int, person: Person) -> FoundRows:
@@ -184,43 +209,63 @@ def _find_content(connection: Connection, phase: str, after: int, person: Person
     return FoundRows(rows=found, erased=Erased(**counts, position=_next(phase, last)))
 
 
-def _find_rows(
-    connection: Connection, phase: str, after: int, person: Person, own: Sequence[str]
+def _find_indexed(
+    connection: Connection, after: int, person: Person, own: Sequence[str]
 ) -> FoundRows:
-    last: int | None = connection.execute(_LAST[phase], (after, SEARCH_ROWS)).get
+    """Find the messages with a hash of *person*, and the windows, in at most `DELETE_ROWS` rows."""
+    numbers = sorted({*own, *(number for (number,) in connection.execute(_NUMBERS))})
+    names = [(number, spelling) for number in numbers for spelling in person.spellings]
+    hashes = {messages.window_hash(*each) for each in names}
+    hashes |= {messages.person_hash(*each) for each in names}
+    first, last = person.spellings[0], person.spellings[-1]
+    # Pending messages first: they may be indexed between the two statements.
+    rows = {row_id for (row_id,) in connection.execute(_PENDING, (after, first, last))}
+    if hashes:
+        values = after, first, last, message_index.numbers(hashes)
+        rows |= {row_id for (row_id,) in connection.execute(_INDEXED, values)}
+    found = sorted(rows)[:DELETE_ROWS]
+    windows = _windows(connection, names) if after == 0 else ()
+    return FoundRows(
+        rows=found,
+        windows=windows,
+        erased=Erased(
+            messages=len(found),
+            statuses=_count_statuses(connection, found),
+            windows=len(windows),
+            position=_next(INDEXED, found[-1] if len(found) < len(rows) else None),
+        ),
+    )
+
+
+def _count_statuses(connection: Connection, messages_of: Sequence[int]) -> int:
+    return sum(
+        connection.execute(_STATUSES_OF, (row_id, statuses.ID_BITS)).get for row_id in messages_of
+    )
+
+
+def _find_rows(connection: Connection, phase: str, after: int, person: Person) -> FoundRows:
+    last: int | None = None
+    if phase in _LAST:
+        last = connection.execute(_LAST[phase], (after, SEARCH_ROWS)).get
     end = _END if last is None else last
     first, *others = person.spellings
     cores = (*person.cores, None, None, None)[:3]
     values = (after, end, first, others[0] if others else first, *cores, DELETE_ROWS)
     rows: list[Any] = connection.execute(_ROWS[phase], values).fetchall()
     found = [row[0] for row in rows if row[2] or person.is_in(row[1].encode())]
-    if len(rows) == DELETE_ROWS:
-        last = rows[-1][0]
-    position = _next(phase, last)
+    position = _next(phase, rows[-1][0] if len(rows) == DELETE_ROWS else last)
     if phase != MESSAGES:
         erased = Erased(**{_COUNT_OF[phase]: len(found)}, position=position)
         return FoundRows(rows=found, erased=erased)
-    windows = _windows(connection, after, end, person, own)
-    count = sum(
-        connection.execute(_STATUSES_OF, (row_id, statuses.ID_BITS)).get for row_id in found
-    )
+    count = _count_statuses(connection, found)
     return FoundRows(
-        rows=found,
-        windows=windows,
-        erased=Erased(messages=len(found), statuses=count, windows=len(windows), position=position),
+        rows=found, erased=Erased(messages=len(found), statuses=count, position=position)
     )
 
 
-def _windows(
-    connection: Connection, after: int, end: int, person: Person, own: Sequence[str]
-) -> Sequence[int]:
-    """Find windows of *person* with the numbers *own*, and those in a range of messages."""
-    of_messages = {number for (number,) in connection.execute(_NUMBERS, (after, end))}
-    digests = [
-        window_digest(number, spelling)
-        for number in sorted({*own, *of_messages})
-        for spelling in person.spellings
-    ]
+def _windows(connection: Connection, names: Sequence[tuple[str, str]]) -> Sequence[int]:
+    """Find the windows of business numbers and customers."""
+    digests = [window_digest(*each) for each in names]
     found = connection.execute(_WINDOWS, (message_index.numbers(digests),)) if digests else ()
     return [digest for (digest,) in found]
 
@@ -246,7 +291,7 @@ def delete(writer: Writer, phase: str, found: FoundRows) -> None:
     if phase in {DELIVERIES, DEAD}:
         discard(writer, rows)
         return
-    if phase == MESSAGES:
+    if phase in {INDEXED, MESSAGES}:
         message_index.remove(writer, rows, _END)
         writer.executemany(_DELETE_STATUSES, [(id_, statuses.ID_BITS) for id_ in rows])
         writer.executemany(_DELETE_WINDOW, [(digest,) for digest in found.windows])

@@ -12,6 +12,7 @@ from apsw import Connection
 
 from wats.clock import EPOCH, from_ms, to_ms
 from wats.privacy import short_fingerprint
+from wats.store.person import names_only
 from wats.store.records import (
     Arrival,
     Direction,
@@ -41,6 +42,8 @@ INSERT INTO wats_messages (
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
+_ADD_NUMBER = "INSERT OR IGNORE INTO wats_numbers (phone_number_id) VALUES (?)"
+
 _MOVE_WINDOW = """
 INSERT INTO wats_windows (digest, last_inbound_at) VALUES (?, ?)
 ON CONFLICT (digest) DO UPDATE SET last_inbound_at = excluded.last_inbound_at
@@ -63,7 +66,8 @@ SELECT row_id, phone_number_id, wa_message_id, direction, from_phone, to_phone, 
     graph_message_id, created_at, updated_at
 FROM wats_messages
 WHERE row_id > (SELECT indexed_row_id FROM wats_marks WHERE id = 1)
-    AND wa_message_hash = ? AND wa_message_id = ?
+    AND wa_message_hash = ?1 AND wa_message_id = ?2
+    AND (?3 IS NULL OR phone_number_id = ?3)
 ORDER BY row_id DESC
 LIMIT 1
 """
@@ -72,9 +76,9 @@ _INDEXED_MESSAGE = """
 SELECT m.row_id, phone_number_id, wa_message_id, direction, from_phone, to_phone, type, status,
     graph_message_id, created_at, updated_at
 FROM wats_message_buckets
-CROSS JOIN wats_message_index AS i ON i.bucket = wats_message_buckets.bucket AND i.hash = ?
+CROSS JOIN wats_message_index AS i ON i.bucket = wats_message_buckets.bucket AND i.hash = ?1
 CROSS JOIN wats_messages AS m ON m.row_id = i.row_id
-WHERE wa_message_id = ?
+WHERE wa_message_id = ?2 AND (?3 IS NULL OR phone_number_id = ?3)
 ORDER BY wats_message_buckets.bucket DESC, i.row_id DESC
 LIMIT 1
 """
@@ -117,6 +121,7 @@ _Row: TypeAlias = tuple[Any, ...]
 """The values of `_INSERT`."""
 
 _HASH, _OPENED_AT, _CREATED_AT, _UPDATED_AT, _DIRECTION, _STATUS = 1, 3, 4, 5, 8, 9
+_NUMBER = 6
 _KEY, _IDENTITY = slice(6, 8), slice(6, 9)
 """The columns phone_number_id and wa_message_id, without and with the direction."""
 
@@ -167,14 +172,16 @@ def _row(
 ) -> _Row:
     """Return the row of *message*; *at* is *moment* in milliseconds, usually that of *window*."""
     created_at = to_ms(message.created_at)
-    window_hash = opened_at = None
-    if window is not None:
-        window_hash = _window_hash(window.phone_number_id, window.customer)
+    opened_at = None
+    if window is None:
+        person_hash = _customer_hash(message)
+    else:
+        person_hash = window_hash(window.phone_number_id, window.customer)
         opened_at = at if window.last_inbound_at is moment else to_ms(window.last_inbound_at)
     return (
         row_id,
         short_fingerprint(message.wa_message_id),
-        window_hash,
+        person_hash,
         opened_at,
         created_at,
         created_at if message.updated_at is message.created_at else to_ms(message.updated_at),
@@ -209,6 +216,9 @@ def _insert(writer: Writer, rows: Sequence[_Row], times: Sequence[int]) -> Colle
         latest_at = max(*times, *created_at, *opened_at)
         writer.message_index.allocate(writer, hashes, latest_at)
         writer.executemany(_INSERT, rows)
+        if new := {row[_NUMBER] for row in rows} - writer.known_numbers:
+            writer.executemany(_ADD_NUMBER, [(number,) for number in sorted(new)])
+            writer.known_numbers |= new
         if sent := _sent(rows):
             statuses.adopt(writer, sent)
     return known
@@ -251,8 +261,28 @@ def move_windows(writer: Writer, arrivals: Sequence[Arrival]) -> None:
         writer.executemany(_MOVE_WINDOW, rows)
 
 
-def _window_hash(phone_number_id: str, customer: str) -> int:
+def window_hash(phone_number_id: str, customer: str) -> int:
+    """Return the hash of messages that opened the window of *customer* with this number."""
     return short_fingerprint(f"{phone_number_id} {customer}")
+
+
+def person_hash(phone_number_id: str, customer: str) -> int:
+    """Return the hash of the other messages of *customer*, which no look-up of a window reads."""
+    return short_fingerprint(f"{phone_number_id}/{customer.removeprefix('+')}")
+
+
+def _customer_hash(message: MessageRecord) -> int | None:
+    """Return the hash of the customer; `None` if *message* may name several persons.
+
+    An erasure finds a message with a hash by its hash alone, and searches all other messages.
+    """
+    sender, recipient = message.from_phone, message.to_phone
+    if (sender is None) is (recipient is None):
+        return None
+    customer = sender or recipient or ""
+    if not names_only(message.wa_message_id, customer):
+        return None
+    return person_hash(message.phone_number_id, customer)
 
 
 def page(
@@ -265,13 +295,15 @@ def page(
     return page_of([message_of(row) for row in rows], limit, wanted)
 
 
-def get(connection: Connection, wa_message_id: str) -> MessageRecord | None:
-    """Read the last recorded message with this id.
+def get(
+    connection: Connection, wa_message_id: str, phone_number_id: str | None = None
+) -> MessageRecord | None:
+    """Read the last recorded message with this id, of this or any number.
 
     The search starts at the latest bucket and ends at the bucket of the message. For an id without
     a message it reads all buckets, 2 to 5 us each: 0.1 to 0.2 ms for five million messages.
     """
-    values = short_fingerprint(wa_message_id), wa_message_id
+    values = short_fingerprint(wa_message_id), wa_message_id, phone_number_id
     # Pending messages first: they may be indexed between the two statements.
     for statement in (_PENDING_MESSAGE, _INDEXED_MESSAGE):
         row = connection.execute(statement, values).fetchone()
@@ -286,7 +318,7 @@ def last_inbound_at(connection: Connection, phone_number_id: str, customer: str)
     The search ends at the first bucket whose messages are all older than the window. Its cost is
     that of `get`.
     """
-    values = _window_hash(phone_number_id, customer), phone_number_id, customer
+    values = window_hash(phone_number_id, customer), phone_number_id, customer
     digest = window_digest(phone_number_id, customer)
     # Pending messages first: they may be indexed between the two statements.
     found: int | None = connection.execute(_LATEST_WINDOW, (*values, digest)).get

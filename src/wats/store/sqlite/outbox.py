@@ -83,6 +83,8 @@ UNION ALL
 SELECT 'dead', attempts, error FROM wats_dead_deliveries WHERE id = ?1 AND consumer = 'outbox'
 """
 
+_NUMBER_OF = "SELECT phone_number_id FROM wats_outbox WHERE id = ?"
+
 _ENDED = """
 SELECT request.state, request.response
 FROM wats_outbox AS item JOIN wats_requests AS request USING (scope, key_hash)
@@ -188,17 +190,19 @@ def prove(writer: Writer, proofs: Sequence[SendProof]) -> None:
 
 def get(connection: Connection, outbox_id: int) -> SendView | None:
     """Read the state of one item."""
+    number: str = connection.execute(_NUMBER_OF, (outbox_id,)).get or ""
+    item: dict[str, Any] = {"id": outbox_id, "phone_number_id": number}
     row: Any = connection.execute(_STORED, (outbox_id,)).fetchone()
     if row is not None:
         state, attempts, error = row
         found = send_state(DeliveryState(state), error)
-        return SendView(id=outbox_id, state=found, attempts=attempts, error=error)
+        return SendView(**item, state=found, attempts=attempts, error=error)
     row = connection.execute(_ENDED, (outbox_id,)).fetchone()
     if row is None:
         return None
     state, response = row
     found = SendState.SENT if state == "completed" else SendState.UNKNOWN
-    return SendView(id=outbox_id, state=found, response=response or b"")
+    return SendView(**item, state=found, response=response or b"")
 
 
 def retry(writer: Writer, *, ids: Sequence[int], even_unknown: bool) -> int:

@@ -3,7 +3,7 @@
 Each function runs in the open transaction of its caller.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from wats.store.pacing import (
@@ -30,6 +30,19 @@ _WRITE = """
 INSERT INTO wats_pacing (phone_number_id, bucket, full_at, level, level_at) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT (phone_number_id, bucket) DO UPDATE
 SET full_at = excluded.full_at, level = excluded.level, level_at = excluded.level_at
+"""
+
+_DUE_OF_NUMBER = """
+SELECT id, update_id, siblings, ordering_key, attempts, lease IS NOT NULL, is_final, payload
+FROM wats_deliveries
+WHERE consumer = ?1 AND due_at <= ?2
+    AND NOT EXISTS (SELECT 1 FROM wats_consumers WHERE name = ?1 AND is_paused)
+    AND EXISTS (
+        SELECT 1 FROM wats_outbox AS item
+        WHERE item.id = wats_deliveries.id AND item.phone_number_id = ?4
+    )
+ORDER BY due_at, id
+LIMIT ?3
 """
 
 _POSTPONE = "UPDATE wats_deliveries SET due_at = ? WHERE id = ?"
@@ -78,23 +91,39 @@ def throttle(writer: Writer, *, pace: Pace, penalty: Penalty) -> None:
     _write(writer, pace, {key: bucket.throttled(limit, penalty, _now(writer))})
 
 
+def _due(writer: Writer, name: str, limit: int, number: str) -> Sequence[_Row]:
+    """Return messages of *number* that can be leased: *limit* and one more."""
+    values = name, writer.clock(), limit + 1, number
+    rows: list[Any] = writer.execute(_DUE_OF_NUMBER, values).fetchall()
+    return rows
+
+
+def _key_of(row: _Row) -> int:
+    ordering_key: int = row[3]
+    return ordering_key
+
+
+def _was_leased(row: _Row) -> bool:
+    return bool(row[5])
+
+
 def claim(writer: Writer, *, name: str, limit: int, pace: Pace) -> Claimed:
     """Lease heads of the consumer *name* that are permitted; postpone others to their turn."""
-    rows = deliveries.due(writer, name, limit)
+    rows = _due(writer, name, limit, pace.phone_number_id)
     if not rows:
         return Claimed((), more=False)
-    keys = {NUMBER_BUCKET, *(deliveries.key_of(row) for row in rows)}
+    keys = {NUMBER_BUCKET, *(_key_of(row) for row in rows)}
     buckets, now = _read(writer, pace, keys), _now(writer)
     chosen: list[_Row] = []
     postponed: list[tuple[int, int]] = []
     wait_us = 0
     for row in rows[:limit]:
-        if deliveries.was_leased(row):  # it is not sent again
+        if _was_leased(row):  # it is not sent again
             chosen.append(row)
             continue
         if wait_us := buckets.get(NUMBER_BUCKET, Bucket()).wait(pace.number, now):
             break
-        permit = take(buckets, Demand(pace=pace, ordering_key=deliveries.key_of(row)), now)
+        permit = take(buckets, Demand(pace=pace, ordering_key=_key_of(row)), now)
         if permit.is_granted:
             chosen.append(row)
         else:

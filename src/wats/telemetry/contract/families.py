@@ -101,6 +101,8 @@ class Family:
 
 LATENCY_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 LAG_BUCKETS: Final = (1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 21600.0, 86400.0)
+CONSUMER_BUCKETS: Final = (0.1, 1.0, 15.0, 60.0, 300.0, 3600.0)
+"""Fewer than those of webhooks, as each consumer has its own."""
 
 
 HTTP_REQUESTS = Family(
@@ -244,11 +246,44 @@ DISPATCHES = Family(
     name="wats_dispatch_total",
     kind=Kind.COUNTER,
     unit="{update}",
-    help="Delivery attempts, by handler and outcome.",
+    help="Delivery attempts, by consumer and outcome.",
     labels=(OUTCOME, TARGET),
     attributes=(OPERATOR_ATTR.DISPATCH_TARGET, OTEL_ATTR.OPERATION_OUTCOME),
     set=FamilySet.OPERATOR,
     initial=lambda subjects: product(ENDED, (*subjects.targets, OTHER_TARGET)),
+)
+
+CONSUMER_LAG = Family(
+    name="wats_consumer_lag_seconds",
+    kind=Kind.HISTOGRAM,
+    help="Time in seconds from the arrival of an update until a consumer handled it, by consumer.",
+    labels=(TARGET,),
+    attributes=(OPERATOR_ATTR.DISPATCH_TARGET,),
+    buckets=CONSUMER_BUCKETS,
+    set=FamilySet.OPERATOR,
+    needs=Subject.STORE,
+    initial=lambda subjects: product((*subjects.targets, OTHER_TARGET)),
+)
+
+CONSUMER_OLDEST_AGE = Family(
+    name="wats_consumer_oldest_age_seconds",
+    kind=Kind.GAUGE,
+    help="Age in seconds of the oldest pending update of a consumer, leased or not; 0 if none is.",
+    labels=(TARGET,),
+    attributes=(OPERATOR_ATTR.DISPATCH_TARGET,),
+    set=FamilySet.OPERATOR,
+    needs=Subject.STORE,
+)
+
+CIRCUIT_OPEN = Family(
+    name="wats_circuit_open",
+    kind=Kind.GAUGE,
+    unit="1",
+    help="Whether the circuit breaker of a subscriber is open: 1, or 0 while it is closed.",
+    labels=(TARGET,),
+    attributes=(OPERATOR_ATTR.DISPATCH_TARGET,),
+    set=FamilySet.OPERATOR,
+    needs=Subject.STORE,
 )
 
 OUTBOX_OLDEST_AGE = Family(
@@ -384,6 +419,9 @@ FAMILIES: Final = (
     INBOX_DEPTH,
     INBOX_OLDEST_AGE,
     DISPATCHES,
+    CONSUMER_LAG,
+    CONSUMER_OLDEST_AGE,
+    CIRCUIT_OPEN,
     OUTBOX_OLDEST_AGE,
     MESSAGES_FINAL,
     MESSAGE_DELIVERY,

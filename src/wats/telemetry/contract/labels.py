@@ -31,13 +31,13 @@ from wats.telemetry.contract.values import (
 )
 
 OTHER_TARGET: Final = "other"
-"""The `target` of a handler without a name in telemetry."""
+"""The `target` of a consumer without a name in telemetry."""
 
 TARGET_NAME: Final = re.compile(r"(?!.*\d{7})[A-Za-z_](\w|[.:]|<locals>|<lambda>){0,119}", re.ASCII)
 """The valid names of a handler here: like code, and with fewer digits than a phone number has."""
 
 MAX_TARGETS: Final = 31
-"""The number of handlers that can have a name; with `other` there are 32 values."""
+"""The number of consumers that can have a name; with `other` there are 32 values."""
 
 
 UNKNOWN_VERSION: Final = "unknown"
@@ -58,7 +58,7 @@ class Subjects:
     Attributes:
         routes: The route table, `unmatched` at its end.
         adapter: The database of the store, if there is a store.
-        targets: The names of the handlers, at most `MAX_TARGETS`.
+        targets: The names of the consumers, at most `MAX_TARGETS`.
         version: The version of wats.
         graph_api_version: The version of the Graph API that is called.
     """
@@ -157,7 +157,7 @@ TARGET = Label(
     attribute=OPERATOR_ATTR.DISPATCH_TARGET,
     other=OTHER_TARGET,
     source=_targets,
-    described=f"the names of the first {MAX_TARGETS} handlers",
+    described=f"the names of the first {MAX_TARGETS} consumers",
 )
 FAILURES = tuple(category for category in ErrorCategory if category is not ErrorCategory.NONE)
 FINAL_CATEGORY = _label(

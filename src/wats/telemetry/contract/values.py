@@ -205,6 +205,7 @@ class RejectionReason(LabelValue):
     MISSING_OBJECT_FIELD = "missing_object_field"
     UNSUPPORTED_OBJECT = "unsupported_object"
     INVALID_ENTRY_ARRAY = "invalid_entry_array"
+    UNKNOWN_NUMBER = "unknown_number"
     UNKNOWN = "unknown"
 
 

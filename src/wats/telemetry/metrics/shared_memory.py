@@ -3,7 +3,7 @@
 import mmap
 from typing import Final
 
-GAUGES: Final = 64
+GAUGES: Final = 128
 SLOTS: Final = 8192
 ERROR_BYTES: Final = 1024
 

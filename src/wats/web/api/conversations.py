@@ -25,7 +25,7 @@ class WindowView(Body, frozen=True):
 
 
 async def window(parts: Parts, request: Request) -> Response:
-    """Return whether a customer's window with our number is open.
+    """Return whether a customer's window with the number of the request is open.
 
     Meta decides: it sometimes closes a window that our clock considers open.
     """
@@ -34,7 +34,7 @@ async def window(parts: Parts, request: Request) -> Response:
     customer = _customer_of(request)
     try:
         last = await parts.store.last_inbound_at(
-            phone_number_id=parts.profile.whatsapp.phone_number_id, customer=customer
+            phone_number_id=parts.numbers[request.number].id, customer=customer
         )
     except StoreError as error:
         parts.telemetry.errors.record(error)

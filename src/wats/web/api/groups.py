@@ -107,43 +107,45 @@ class JoinRequests(Body, frozen=True):
 
 
 async def list_groups(parts: Parts, request: Request) -> Response:
-    """List the groups of our number."""
+    """List the groups of the number."""
     query = _query_of(request, ("limit", "after", "before"))
-    return await _call(parts, "GET", [_number_of(parts), "groups"], query=query)
+    return await _call(parts, request, "GET", [_number_of(parts, request), "groups"], query=query)
 
 
 async def create(parts: Parts, request: Request) -> Response:
     """Create a group; Meta responds with a request id."""
     settings = await _settings_of(request, must_have="subject")
-    return await _call(parts, "POST", [_number_of(parts), "groups"], payload=settings)
+    return await _call(
+        parts, request, "POST", [_number_of(parts, request), "groups"], payload=settings
+    )
 
 
 async def get(parts: Parts, request: Request) -> Response:
     """Return a group, its participants whole."""
     query = _query_of(request, ("fields",))
-    return await _call(parts, "GET", [_group_of(parts, request)], query=query)
+    return await _call(parts, request, "GET", [_group_of(parts, request)], query=query)
 
 
 async def update(parts: Parts, request: Request) -> Response:
     """Change the given fields of a group."""
     group = _group_of(parts, request)
-    return await _call(parts, "POST", [group], payload=await _settings_of(request))
+    return await _call(parts, request, "POST", [group], payload=await _settings_of(request))
 
 
 async def delete(parts: Parts, request: Request) -> Response:
     """Delete a group."""
-    return await _call(parts, "DELETE", [_group_of(parts, request)])
+    return await _call(parts, request, "DELETE", [_group_of(parts, request)])
 
 
 async def get_link(parts: Parts, request: Request) -> Response:
     """Return the link by which people join a group."""
-    return await _call(parts, "GET", [_group_of(parts, request), "invite_link"])
+    return await _call(parts, request, "GET", [_group_of(parts, request), "invite_link"])
 
 
 async def reset_link(parts: Parts, request: Request) -> Response:
     """Make a new link; the old one ends."""
     segments = [_group_of(parts, request), "invite_link"]
-    return await _call(parts, "POST", segments, payload={})
+    return await _call(parts, request, "POST", segments, payload={})
 
 
 async def remove(parts: Parts, request: Request) -> Response:
@@ -151,13 +153,15 @@ async def remove(parts: Parts, request: Request) -> Response:
     group = _group_of(parts, request)
     wa_ids = await _ids_of(request, "waIds", MAX_PARTICIPANTS)
     payload = {"participants": [{"user": wa_id} for wa_id in wa_ids]}
-    return await _call(parts, "DELETE", [group, "participants"], payload=payload)
+    return await _call(parts, request, "DELETE", [group, "participants"], payload=payload)
 
 
 async def list_requests(parts: Parts, request: Request) -> Response:
     """List requests to join a group."""
     query = _query_of(request, ("limit", "after"))
-    return await _call(parts, "GET", [_group_of(parts, request), "join_requests"], query=query)
+    return await _call(
+        parts, request, "GET", [_group_of(parts, request), "join_requests"], query=query
+    )
 
 
 async def approve(parts: Parts, request: Request) -> Response:
@@ -173,11 +177,14 @@ async def reject(parts: Parts, request: Request) -> Response:
 async def _decide(parts: Parts, request: Request, method: str) -> Response:
     group = _group_of(parts, request)
     ids = await _ids_of(request, "joinRequestIds", MAX_JOIN_REQUESTS)
-    return await _call(parts, method, [group, "join_requests"], payload={"join_requests": ids})
+    return await _call(
+        parts, request, method, [group, "join_requests"], payload={"join_requests": ids}
+    )
 
 
 async def _call(
     parts: Parts,
+    request: Request,
     method: str,
     segments: Sequence[str],
     *,
@@ -187,7 +194,7 @@ async def _call(
     """Call Graph and return its response in camelCase."""
     body = None if payload is None else msgspec.json.encode({**_PRODUCT, **payload})
     try:
-        answer = await parts.graph.call(
+        answer = await parts.numbers[request.number].graph.call(
             EndpointFamily.GROUPS, method, segments, query=query, payload=body
         )
     except GraphError as error:
@@ -208,8 +215,8 @@ def _camel(key: str) -> str:
     return _SNAKE.sub(lambda found: found[1].upper(), key)
 
 
-def _number_of(parts: Parts) -> str:
-    return parts.profile.whatsapp.phone_number_id
+def _number_of(parts: Parts, request: Request) -> str:
+    return parts.numbers[request.number].id
 
 
 def _group_of(parts: Parts, request: Request) -> str:
@@ -221,8 +228,7 @@ def _group_of(parts: Parts, request: Request) -> str:
     group = decode_segment(request.parameters["groupId"])
     if not is_plain(group, 4096) or group is None or "/" in group or "\\" in group:
         raise RouteNotFound
-    ours = (parts.profile.whatsapp.phone_number_id, parts.profile.whatsapp.waba_id)
-    if _GROUP_ID.fullmatch(group) is None or group in ours:
+    if _GROUP_ID.fullmatch(group) is None or group in parts.numbers.object_ids:
         detail = Detail("groupId", "must be the id of a group")
         raise MalformedRequest("malformed_body", _MALFORMED, [detail])
     return group

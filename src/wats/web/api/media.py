@@ -5,7 +5,7 @@ with the access token only, and for a few minutes.
 """
 
 import re
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from http import HTTPStatus
 from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
@@ -20,7 +20,7 @@ from wats.errors import (
     MediaNotFound,
     PayloadTooLarge,
 )
-from wats.graph.client import GraphResponse
+from wats.graph.client import GraphClient, GraphResponse
 from wats.graph.transfers import Download, UploadBody
 from wats.outbound import answers
 from wats.outbound.failures import report_graph_failure
@@ -114,28 +114,29 @@ async def upload(parts: Parts, request: Request) -> Response:
         len(head) + form.rest_length,
         _joined(head, form.rest(chunks, max_bytes)),
     )
-    segments = [parts.profile.whatsapp.phone_number_id, "media"]
-    answer = await _reported(parts, parts.graph.upload(_FAMILY, segments, body))
+    number = parts.numbers[request.number]
+    call = number.graph.upload(_FAMILY, [number.id, "media"], body)
+    answer = await _reported(parts, call)
     return json_response(answers.as_object(answer.payload))
 
 
 async def describe(parts: Parts, request: Request) -> Response:
     """Return type, size and hash of a file."""
-    return json_response((await _find(parts, _id_of(parts, request))).view)
+    return json_response((await _find(parts, request)).view)
 
 
 async def download(parts: Parts, request: Request) -> Response:
     """Return the content of a file; its URL is fetched anew if it has just expired."""
-    media_id = _id_of(parts, request)
-    found = await _find(parts, media_id)
+    graph = parts.numbers[request.number].graph
+    found = await _find(parts, request)
     try:
-        opened = await _open(parts, found)
+        opened = await _open(graph, found)
     except GraphRefused as error:
         if error.upstream_status not in _EXPIRED:
             _report(parts, error)
             raise
-        found = await _find(parts, media_id)
-        opened = await _reported(parts, _open(parts, found))
+        found = await _find(parts, request)
+        opened = await _reported(parts, _open(graph, found))
     return StreamedResponse(
         HTTPStatus.OK,
         content_type=_header_of(found.view.mime_type),
@@ -151,8 +152,9 @@ async def delete(parts: Parts, request: Request) -> Response:
     It is described first: Graph deletes any object by its id, and must not delete a template, a
     flow or another object for a client that may delete files.
     """
-    found = await _find(parts, _id_of(parts, request))
-    call = parts.graph.call(_FAMILY, "DELETE", [found.view.id])
+    found = await _find(parts, request)
+    graph = parts.numbers[request.number].graph
+    call = graph.call(_FAMILY, "DELETE", [found.view.id], query=_owner_of(request))
     return json_response(answers.as_object((await _reported(parts, call)).payload))
 
 
@@ -175,18 +177,25 @@ class _Content:
         self._opened.close()
 
 
-async def _open(parts: Parts, found: _Found) -> Download:
-    return await parts.graph.download(_FAMILY, found.url, found.view.file_size)
+async def _open(graph: GraphClient, found: _Found) -> Download:
+    return await graph.download(_FAMILY, found.url, found.view.file_size)
 
 
-async def _find(parts: Parts, media_id: str) -> _Found:
-    """Return the file of *media_id*.
+def _owner_of(request: Request) -> Mapping[str, str]:
+    """Return the query that makes Graph refuse the file of another number."""
+    return {} if request.number is None else {"phone_number_id": request.number}
+
+
+async def _find(parts: Parts, request: Request) -> _Found:
+    """Return the file in the path of *request*.
 
     Raises:
         MediaNotFound: The object of this id is not a file.
         GraphError: Graph refused, or did not respond.
     """
-    call = parts.graph.call(_FAMILY, "GET", [media_id])
+    media_id = _id_of(parts, request)
+    graph = parts.numbers[request.number].graph
+    call = graph.call(_FAMILY, "GET", [media_id], query=_owner_of(request))
     found = _read(media_id, await _reported(parts, call))
     if found is None:
         raise MediaNotFound
@@ -241,10 +250,9 @@ async def _joined(head: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byte
 
 
 def _id_of(parts: Parts, request: Request) -> str:
-    """Return the id of the file in the path; the ids of our own number and account are refused."""
+    """Return the id of the file in the path; those of our numbers and accounts are refused."""
     media_id = request.parameters["mediaId"]
-    ours = (parts.profile.whatsapp.phone_number_id, parts.profile.whatsapp.waba_id)
-    if _ID.fullmatch(media_id) is None or media_id in ours:
+    if _ID.fullmatch(media_id) is None or media_id in parts.numbers.object_ids:
         raise MalformedRequest("malformed_path", "Media id must be 1 to 32 digits.")
     return media_id
 

@@ -176,6 +176,7 @@ class MessageView(Body, frozen=True):
     """The record of one message, without content."""
 
     row_id: str
+    phone_number_id: str
     wa_message_id: str
     direction: Literal["inbound", "outbound"]
     from_phone: str | None
@@ -243,7 +244,12 @@ async def mark_read(parts: Parts, request: Request) -> Response:
     typing = parse_read_mark(await request.json_body(), strict=request.is_strict)
     mark = {"messaging_product": "whatsapp", **read_mark(wamid, typing=typing)}
     accepted = await parts.acceptor.accept(
-        msgspec.json.encode(mark), scope=SCOPE, idempotency_key=None, request_body=b"", message=None
+        msgspec.json.encode(mark),
+        scope=SCOPE,
+        idempotency_key=None,
+        request_body=b"",
+        message=None,
+        phone_number_id=request.number,
     )
     return Response(HTTPStatus.OK, accepted.body)
 
@@ -269,15 +275,17 @@ async def forward(
                 idempotency_key=request.header(b"idempotency-key"),
                 request_body=body,
                 message=message,
+                phone_number_id=request.number,
                 endpoint=endpoint,
             )
-            return await later(parts, queued)
+            return await later(parts, request, queued)
         accepted = await parts.acceptor.accept(
             payload,
             scope=scope,
             idempotency_key=request.header(b"idempotency-key"),
             request_body=body,
             message=message,
+            phone_number_id=request.number,
             endpoint=endpoint,
         )
     except StoreNotConfigured as error:
@@ -312,7 +320,7 @@ async def get_message(parts: Parts, request: Request) -> Response:
     if not is_plain(wamid, MAX_ID_LENGTH):
         raise MalformedRequest("malformed_path", "Message id must be a safe non-empty string.")
     try:
-        record = await store.get_message(wamid)
+        record = await store.get_message(wamid, phone_number_id=request.number)
         statuses = await store.list_statuses(wamid) if record is not None else ()
     except StoreError as error:
         raise _unreachable() from error
@@ -378,6 +386,7 @@ def _filter_of(request: Request) -> MessageFilter:
     if details:
         raise MalformedRequest("malformed_query", "The query is invalid.", details)
     return MessageFilter(
+        phone_number_id=request.number,
         direction=found.get("direction"),
         status=found.get("status"),
         type=found.get("type"),
@@ -394,6 +403,7 @@ def _invalid(name: str, reason: str, message: str) -> MalformedRequest:
 def _fields(record: MessageRecord) -> dict[str, Any]:
     return {
         "row_id": record.row_id,
+        "phone_number_id": record.phone_number_id,
         "wa_message_id": record.wa_message_id,
         "direction": record.direction.value,
         "from_phone": record.from_phone,

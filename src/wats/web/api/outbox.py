@@ -12,7 +12,7 @@ from wats.telemetry.contract.values import Method
 from wats.web.bodies import Body, Count
 from wats.web.exchange import Headers, Request, Response, json_response
 from wats.web.parts import Parts
-from wats.web.routing import Operation, Posture, Route
+from wats.web.routing import NUMBER_PARAMETER, NUMBERS_ROOT, Operation, Posture, Route
 
 _REPLAYED: Headers = ((b"idempotency-replayed", b"true"),)
 _APPLIED: Headers = ((b"preference-applied", b"respond-async"),)
@@ -37,16 +37,18 @@ def sent(accepted: Accepted) -> Response:
     return Response(HTTPStatus.OK, accepted.body, headers=_REPLAYED if accepted.replayed else ())
 
 
-async def later(parts: Parts, queued: Queued | Accepted) -> Response:
+async def later(parts: Parts, request: Request, queued: Queued | Accepted) -> Response:
     """Return the response to a message that is sent later, or was sent while its caller waited."""
     if isinstance(queued, Accepted):
         return sent(queued)
-    view: SendView | None = SendView(id=queued.outbox_id, state=SendState.QUEUED)
+    number = parts.numbers[request.number].id
+    view = SendView(id=queued.outbox_id, phone_number_id=number, state=SendState.QUEUED)
     if queued.replayed:
-        view = await _view(parts, queued.outbox_id)
-    if view is None:
-        raise OutboxItemNotFound
-    path = f"{parts.profile.service.api_prefix}/outbox/{queued.outbox_id}"
+        view = await _view(parts, request, queued.outbox_id)
+    prefix = parts.profile.service.api_prefix
+    if NUMBER_PARAMETER in request.parameters:
+        prefix = f"{prefix}/{NUMBERS_ROOT}/{number}"
+    path = f"{prefix}/outbox/{queued.outbox_id}"
     location: Headers = ((b"location", path.encode()),)
     headers = (*location, *_APPLIED, *(_REPLAYED if queued.replayed else ()))
     return json_response(_item(view), HTTPStatus.ACCEPTED, headers)
@@ -55,19 +57,27 @@ async def later(parts: Parts, queued: Queued | Accepted) -> Response:
 async def get_item(parts: Parts, request: Request) -> Response:
     """Return the state of one item."""
     text = request.parameters["outboxId"]
-    view = await _view(parts, int(text)) if is_cursor(text) else None
-    if view is None:
+    if not is_cursor(text):
         raise OutboxItemNotFound
-    return json_response(_item(view))
+    return json_response(_item(await _view(parts, request, int(text))))
 
 
-async def _view(parts: Parts, outbox_id: int) -> SendView | None:
+async def _view(parts: Parts, request: Request, outbox_id: int) -> SendView:
+    """Return the item *outbox_id*, if it belongs to a number of *request*.
+
+    Raises:
+        OutboxItemNotFound: There is none.
+        StoreError: There is no store, or it cannot be read.
+    """
     if parts.store is None:
         raise StoreNotConfigured("The outbox requires a persistence store.")
     try:
-        return await parts.store.get_send(outbox_id)
+        view = await parts.store.get_send(outbox_id)
     except StoreError as error:
         raise StoreUnavailable from error
+    if view is None or request.number not in {None, view.phone_number_id}:
+        raise OutboxItemNotFound
+    return view
 
 
 def _item(view: SendView) -> OutboxItem:

@@ -7,7 +7,8 @@ from wats.store.admin import ConsumerState
 from wats.telemetry.contract.values import Method
 from wats.web.bodies import Body, Count
 from wats.web.exchange import Request, Response, json_response
-from wats.web.ops.audit import log_action, read_body, store_of
+from wats.web.inputs import read_body, store_of
+from wats.web.ops.audit import log_action
 from wats.web.parts import Parts
 from wats.web.routing import Operation, Posture, Route, decode_segment
 

@@ -1,19 +1,21 @@
-"""Outstanding deliveries and dead letters: list, show, retry and discard."""
+"""Outstanding deliveries and dead letters: list, show, retry, replay and discard."""
 
-from typing import Annotated, Any, Final
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from wats.clock import to_iso
-from wats.errors import DeliveryNotFound
-from wats.inbound.updates import kind_of, mark_of
+from wats.errors import ConsumerNotFound, DeliveryNotFound
+from wats.inbound.updates import kind_of, mark_of, number_of
 from wats.store.admin import DeliveryFilter, StoredDelivery
 from wats.store.records import OUTBOX, DeliveryState, is_cursor
 from wats.telemetry.contract.values import Method, UpdateKind
 from wats.web.bodies import DEFAULT_LIMIT, Body, Count, Moment, parse_limit, parse_moment
 from wats.web.exchange import Request, Response, json_response
-from wats.web.ops.audit import check_query, invalid, log_action, read_body, store_of
+from wats.web.inputs import check_query, invalid, read_body, store_of
+from wats.web.ops.audit import log_action
 from wats.web.parts import Parts
 from wats.web.routing import Operation, Parameter, Posture, Route
 
@@ -34,6 +36,7 @@ _PARAMETERS: Final = (
 _NAMES: Final = frozenset(parameter.name for parameter in _PARAMETERS)
 
 _IDS_MALFORMED: Final = "The body must hold 'ids': 1 to 100 ids of deliveries."
+_REPLAY_MALFORMED: Final = f"{_IDS_MALFORMED[:-1]}, and the name of a 'consumer'."
 
 
 class DeliveryView(Body, frozen=True):
@@ -44,6 +47,7 @@ class DeliveryView(Body, frozen=True):
     consumer: str
     state: str
     kind: str
+    phone_number_id: str | None
     attempts: Count
     error: str | None
     arrived_at: Moment
@@ -65,13 +69,23 @@ class DeliveryDetails(DeliveryView, frozen=True):
     content: msgspec.Raw | UnsetType = UNSET
 
 
+Ids: TypeAlias = Annotated[
+    tuple[Annotated[str, Meta(pattern="^[1-9][0-9]{0,17}$")], ...],
+    Meta(min_length=1, max_length=MAX_IDS),
+]
+
+
 class DeliveryIds(Body, frozen=True):
     """Ids of deliveries."""
 
-    ids: Annotated[
-        tuple[Annotated[str, Meta(pattern="^[1-9][0-9]{0,17}$")], ...],
-        Meta(min_length=1, max_length=MAX_IDS),
-    ]
+    ids: Ids
+
+
+class ReplayRequest(Body, frozen=True):
+    """Ids of deliveries, whose updates *consumer* shall get again."""
+
+    ids: Ids
+    consumer: Annotated[str, Meta(min_length=1, max_length=1024)]
 
 
 class ChangedCount(Body, frozen=True):
@@ -150,6 +164,7 @@ def _fields(delivery: StoredDelivery) -> dict[str, Any]:
         "consumer": delivery.consumer,
         "state": delivery.state.value,
         "kind": kind_of(delivery.head),
+        "phone_number_id": number_of(delivery.head),
         "attempts": delivery.attempts,
         "error": delivery.error,
         "arrived_at": to_iso(delivery.arrived_at),
@@ -188,10 +203,22 @@ def content_of(payload: bytes) -> msgspec.Raw:
 
 
 async def retry(parts: Parts, request: Request) -> Response:
-    """Make dead letters deliveries again."""
+    """Make dead letters deliveries again, and end the backoff of outstanding deliveries."""
     store = store_of(parts)
-    changed = await store.retry_dead(await _ids(request))
+    ids = await _ids(request)
+    changed = await store.retry_dead(ids) + await store.expedite(ids)
     log_action(parts, "deliveries_retried", changed)
+    return json_response(ChangedCount(changed=changed))
+
+
+async def replay(parts: Parts, request: Request) -> Response:
+    """Give the updates of deliveries and dead letters to a consumer again."""
+    store = store_of(parts)
+    asked = await read_body(request, ReplayRequest, _REPLAY_MALFORMED)
+    changed = await store.replay(_numbers(asked.ids), asked.consumer)
+    if changed is None:
+        raise ConsumerNotFound
+    log_action(parts, "deliveries_replayed", changed)
     return json_response(ChangedCount(changed=changed))
 
 
@@ -205,7 +232,11 @@ async def discard(parts: Parts, request: Request) -> Response:
 
 async def _ids(request: Request) -> list[int]:
     body = await read_body(request, DeliveryIds, _IDS_MALFORMED)
-    return [int(each) for each in dict.fromkeys(body.ids)]
+    return _numbers(body.ids)
+
+
+def _numbers(ids: Sequence[str]) -> list[int]:
+    return [int(each) for each in dict.fromkeys(ids)]
 
 
 def routes(admin: str) -> tuple[Route, ...]:
@@ -232,9 +263,18 @@ def routes(admin: str) -> tuple[Route, ...]:
         Method.POST,
         retry,
         "retryDeadLetters",
-        "Retry dead letters, each in its place in the conversation.",
+        "Retry dead letters, each in its place in the conversation, or deliveries in backoff now.",
         ChangedCount,
         body=DeliveryIds,
+        problems=(400, 413),
+    )
+    replaying = Operation(
+        Method.POST,
+        replay,
+        "replayDeliveries",
+        "Give the updates of deliveries and dead letters to a consumer again.",
+        ChangedCount,
+        body=ReplayRequest,
         problems=(400, 413),
     )
     discarding = Operation(
@@ -251,6 +291,7 @@ def routes(admin: str) -> tuple[Route, ...]:
     return (
         Route(path, admin, Posture.ADMIN, "admin", (listing,)),
         Route(f"{path}/retry", admin, Posture.ADMIN, "admin", (retrying,)),
+        Route(f"{path}/replay", admin, Posture.ADMIN, "admin", (replaying,)),
         Route(f"{path}/discard", admin, Posture.ADMIN, "admin", (discarding,)),
         Route(shown, admin, Posture.ADMIN, "admin", (one,)),
     )

@@ -5,7 +5,6 @@ import re
 from time import monotonic
 from typing import Annotated, Final
 
-import msgspec
 from msgspec import Meta
 
 from wats.errors import Detail, MalformedRequest
@@ -13,10 +12,11 @@ from wats.outbound.messages import BSUID_PATTERN
 from wats.privacy import Secret
 from wats.store.admin import Erased
 from wats.store.person import Person
-from wats.telemetry.contract.values import Method
+from wats.telemetry.contract.values import Adapter, Method
 from wats.web.bodies import Body, Count
 from wats.web.exchange import Request, Response, json_response
-from wats.web.ops.audit import log_action, read_body, store_of
+from wats.web.inputs import read_body, store_of
+from wats.web.ops.audit import log_action
 from wats.web.parts import Parts
 from wats.web.routing import Operation, Posture, Route
 
@@ -31,15 +31,23 @@ _SUBJECT_BYTES: Final = 16
 
 
 class ErasureRequest(Body, frozen=True):
-    """Erase the data of a user, or only count it; `cursor` goes on with an earlier request."""
+    """Erase the data of a user, or only count it; `cursor` goes on with an earlier request.
+
+    `searchFiles` lets a dry run read the files of a SQLite database completely.
+    """
 
     user: Annotated[str, Meta(pattern=f"^({USER_PATTERN})$")]
     dry_run: bool = False
+    search_files: bool = False
     cursor: Annotated[str, Meta(max_length=64)] | None = None
 
 
 class ErasedCounts(Body, frozen=True):
-    """Numbers of rows; `traces` are places in the database files outside of the rows."""
+    """Numbers of rows.
+
+    `traces` are places in the files of the database, the rows included; `null` if the files were
+    not searched.
+    """
 
     deliveries: Count
     dead_letters: Count
@@ -47,7 +55,7 @@ class ErasedCounts(Body, frozen=True):
     statuses: Count
     windows: Count
     responses: Count
-    traces: Count
+    traces: Count | None
 
 
 class ErasureView(Body, frozen=True):
@@ -77,24 +85,28 @@ async def erase(parts: Parts, request: Request) -> Response:
         try:
             step = await store.erase(
                 person,
-                [parts.profile.whatsapp.phone_number_id],
+                sorted(parts.numbers.ids),
                 position=position,
                 is_trial=asked.dry_run,
+                searches_files=asked.search_files,
             )
         except ValueError:
             raise _invalid_cursor() from None
         total, position = _sum(total, step), step.position
         if position is None or monotonic() > ends:
             break
-    counts = ErasedCounts(**{name: getattr(total, name) for name in _COUNTS})
+    rows = {name: getattr(total, name) for name in _ROWS}
     if position is None and not asked.dry_run:
-        log_action(parts, "erasure_finished", sum(msgspec.structs.astuple(counts)))
+        log_action(parts, "erasure_finished", sum(rows.values()))
+    was_searched = asked.dry_run and asked.search_files and store.adapter is Adapter.SQLITE
+    counts = ErasedCounts(**rows, traces=total.traces if was_searched else None)
     subject = subject_of(person, parts.record_key)
     view = ErasureView(subject=subject, dry_run=asked.dry_run, counts=counts, next_cursor=position)
     return json_response(view)
 
 
 _COUNTS: Final = ErasedCounts.__struct_fields__
+_ROWS: Final = [name for name in _COUNTS if name != "traces"]
 
 
 def _sum(total: Erased, step: Erased) -> Erased:

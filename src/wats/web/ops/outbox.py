@@ -14,7 +14,8 @@ from wats.store.records import OUTBOX, DeliveryState, is_cursor
 from wats.telemetry.contract.values import Method
 from wats.web.bodies import Body, Count, Moment, parse_moment
 from wats.web.exchange import Request, Response, json_response
-from wats.web.ops.audit import check_query, invalid, log_action, read_body, store_of
+from wats.web.inputs import check_query, invalid, read_body, store_of
+from wats.web.ops.audit import log_action
 from wats.web.ops.deliveries import MAX_IDS, ChangedCount, content_of, id_of, limit_of
 from wats.web.parts import Parts
 from wats.web.routing import Operation, Parameter, Posture, Route

@@ -3,9 +3,10 @@
 import sys
 from typing import Annotated
 
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from wats.privacy import REDACTED
+from wats.store import Store
 from wats.store.records import StoreHealth
 from wats.telemetry.contract.values import Method
 from wats.version import __version__
@@ -32,6 +33,28 @@ class StoreView(Body, frozen=True):
     redacted_location: str
 
 
+class InboxView(Body, frozen=True):
+    """The deliveries of all consumers; `orphaned` are those of consumers that are not configured.
+
+    `oldestSeconds` is the age of the oldest outstanding delivery of a configured consumer.
+    """
+
+    pending: Count
+    leased: Count
+    retry: Count
+    dead: Count
+    orphaned: Count
+    oldest_seconds: float
+
+
+class NumberView(Body, frozen=True):
+    """The settings of a business number, without its ids."""
+
+    name: str
+    has_own_token: bool
+    throughput: Count | None
+
+
 class ServiceStatus(Body, frozen=True):
     """A snapshot for operators."""
 
@@ -43,6 +66,9 @@ class ServiceStatus(Body, frozen=True):
     routes: tuple[str, ...]
     feature_flags: FeatureFlags
     persistence: StoreView | None
+    numbers: tuple[NumberView, ...] | UnsetType = UNSET
+    """Left out if the config has only the default number."""
+    inbox: InboxView | None = None
 
 
 class GraphShape(Body, frozen=True):
@@ -112,7 +138,26 @@ async def status(parts: Parts, request: Request) -> Response:
             routes=parts.route_labels,
             feature_flags=_flags(parts),
             persistence=None if store is None else _view(await health_of(store)),
+            numbers=_numbers(parts),
+            inbox=None if store is None else await _inbox_of(store),
         )
+    )
+
+
+async def _inbox_of(store: Store) -> InboxView | None:
+    """Read the counters of the inbox; `None` while the store is not available."""
+    try:
+        depth = await store.depth()
+    except Exception:  # the rest of the status is more useful than the reason
+        return None
+    total = depth.total
+    return InboxView(
+        pending=total.pending,
+        leased=total.leased,
+        retry=total.retry,
+        dead=total.dead,
+        orphaned=sum(depth.orphaned.values()),
+        oldest_seconds=depth.oldest_seconds,
     )
 
 
@@ -148,6 +193,19 @@ async def diagnostics(parts: Parts, request: Request) -> Response:
                 ),
             ),
         )
+    )
+
+
+def _numbers(parts: Parts) -> tuple[NumberView, ...] | UnsetType:
+    if not parts.profile.numbers:
+        return UNSET
+    return tuple(
+        NumberView(
+            name=each.config.name,
+            has_own_token=each.has_own_token,
+            throughput=each.config.throughput,
+        )
+        for each in parts.numbers.all
     )
 
 

@@ -1,0 +1,116 @@
+"""`wats messages`: the records of messages of a running service."""
+
+from datetime import UTC, datetime, timedelta
+
+import click
+import msgspec
+
+from wats.cli.admin import admin_of, age, age_of, json_option, page_options, print_json, print_table
+from wats.cli.arguments import StrictGroup
+from wats.cli.options import ServiceAccess, admin_options
+from wats.clock import to_iso
+from wats.inspection.formatting import printable
+from wats.web.api.messages import MessageDetails, MessageView
+
+
+@click.group(cls=StrictGroup)
+def messages() -> None:
+    """List and show the messages of a running service, without content."""
+
+
+@messages.command("list")
+@click.option("--to", metavar="USER", help="Only those to this number or user id.")
+@click.option("--from", "sender", metavar="USER", help="Only those from this number or user id.")
+@click.option("--type", "type_", metavar="TYPE", help="Only those of this type, such as template.")
+@click.option("--status", metavar="STATUS", help="Only those with this status, such as failed.")
+@click.option(
+    "--direction",
+    type=click.Choice(["inbound", "outbound"]),
+    metavar="DIRECTION",
+    help="Only those in this direction: inbound or outbound.",
+)
+@click.option(
+    "--newer-than",
+    metavar="AGE",
+    callback=age,
+    help="Only those at most this old, such as 90s, 30m, 12h or 7d.",
+)
+@page_options
+@admin_options
+def list_some(
+    to: str | None,
+    sender: str | None,
+    type_: str | None,
+    status: str | None,
+    direction: str | None,
+    newer_than: timedelta | None,
+    limit: int,
+    cursor: str | None,
+    as_json: bool,
+    access: ServiceAccess,
+) -> None:
+    """List messages of both directions, the last recorded first.
+
+    A line has the number or user id of the customer.
+    """
+    since = None if newer_than is None else to_iso(datetime.now(UTC) - newer_than)
+    filters = {"direction": direction, "status": status, "type": type_, "since": since}
+    query = {**filters, "to": to, "from": sender}
+    wanted = {name: value for name, value in query.items() if value is not None}
+    admin = admin_of(access)
+    items: list[MessageView] = []
+    following = cursor
+    while len(items) < limit:
+        of_page = {"limit": str(min(limit - len(items), 100))}
+        of_cursor = {} if following is None else {"cursor": following}
+        page = admin.messages({**wanted, **of_page, **of_cursor})
+        items += page.items
+        following = page.next_cursor
+        if following is None:
+            break
+    if as_json:
+        print_json({"items": items, "nextCursor": following})
+        return
+    heads = ("DIRECTION", "STATUS", "AGE", "TYPE", "CUSTOMER", "ID")
+    print_table(heads, [_line(each) for each in items])
+    if following is not None:
+        click.echo(f"There are more: --cursor {printable(following)}", err=True)
+
+
+def _line(message: MessageView) -> tuple[object, ...]:
+    customer = message.from_phone if message.direction == "inbound" else message.to_phone
+    of_message = message.direction, message.status, age_of(message.created_at), message.type
+    return (*of_message, customer or "-", message.wa_message_id)
+
+
+@messages.command()
+@click.argument("message_id", metavar="ID")
+@json_option
+@admin_options
+def show(message_id: str, as_json: bool, access: ServiceAccess) -> None:
+    """Show the message with the WhatsApp id ID, and the statuses that Meta reported for it."""
+    details = admin_of(access).message(message_id)
+    if as_json:
+        print_json(details)
+    else:
+        _print(details)
+
+
+def _print(details: MessageDetails) -> None:
+    of_message = msgspec.to_builtins(details)
+    error, statuses = of_message.pop("error"), of_message.pop("statuses")
+    for name, value in {**of_message, **(error or {})}.items():
+        click.echo(f"{name:<15} {printable(str('-' if value is None else value))}")
+    heads = ("STATUS", "AT", "CODE", "PARTICIPANT")
+    print_table(
+        heads,
+        [
+            (
+                each["status"],
+                each["occurredAt"],
+                each["metaCode"] or "-",
+                each["participant"] or "-",
+            )
+            for each in statuses
+        ],
+    )
