@@ -326,6 +326,8 @@ async def test_operations_on_updates_leave_the_outbox(
     await receive(outbox, [arrival()])
 
     assert await outbox.retry_dead(ids) == await outbox.discard(ids) == 0
+    assert await outbox.expedite(ids) == await outbox.replay(ids, "handlers") == 0
+    assert await outbox.replay(ids, OUTBOX) is None
     assert await outbox.dead_letters(limit=10) == ()
     updates = await outbox.list_deliveries(DeliveryFilter(), limit=10)
     assert [each.consumer for each in updates.items] == ["handlers"]

@@ -17,6 +17,7 @@ from wats.store.pacing import (
     Pace,
     Penalty,
     Permit,
+    unlimited,
 )
 from wats.store.records import (
     OUTBOX,
@@ -67,7 +68,7 @@ async def reserve(store: Store, key: bytes, wanted: Demand) -> Reservation:
 
 
 async def leased(store: Store) -> tuple[Sequence[Delivery], float]:
-    found = await store.claim(OUTBOX, 10, PACE)
+    found = await store.claim(OUTBOX, 10, pace=PACE)
     return found.deliveries, found.wait_seconds
 
 
@@ -161,6 +162,17 @@ async def test_a_recipient_that_has_to_wait_does_not_delay_others(
     view = await outbox.get_send(ids[2] or 0)
     assert view is not None
     assert view.state is SendState.SENT
+
+
+async def test_a_claim_with_limits_leases_messages_of_their_number_only(outbox: Store) -> None:
+    await outbox.enqueue(new_send(1, phone_number_id="2"))
+    await outbox.enqueue(new_send(2))
+
+    (delivery,), _ = await leased(outbox)
+    other = await outbox.claim(OUTBOX, 10, pace=unlimited("2"))
+
+    assert delivery.payload == b"message 2"
+    assert [each.payload for each in other.deliveries] == [b"message 1"]
 
 
 async def test_an_expired_lease_needs_no_permit(outbox: Store, clock: FakeClock) -> None:
