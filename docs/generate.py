@@ -23,6 +23,7 @@ from wats.cli import main
 from wats.clock import EPOCH
 from wats.config import markdown_table
 from wats.faults import Fault
+from wats.graph.endpoints import ENDPOINTS
 from wats.graph.errors import PERMISSION_CODES, RULES
 from wats.inbound import content
 from wats.inbound.describe import describe_classes, describe_updates
@@ -43,6 +44,7 @@ from wats.testing import example_profile
 from wats.web.app import route_labels
 from wats.web.openapi import build_document
 from wats.web.parts import HOOK_LABEL
+from wats.web.problems import GRAPH_CODES
 from wats.web.routing import Posture
 from wats.web.table import route_table
 
@@ -369,6 +371,35 @@ def graph_errors() -> str:
     )
 
 
+def graph_calls() -> str:
+    """Return the calls of Graph that applications may make through wats."""
+    rows = [
+        (
+            _code(each.path),
+            " ".join(each.methods),
+            _code(each.family.value),
+            each.service.value,
+        )
+        for each in ENDPOINTS
+    ]
+    return _table(("Path", "Methods", "Family", "Served"), rows)
+
+
+def graph_own_codes() -> str:
+    """Return the codes of errors that Meta did not report."""
+    causes = {
+        errors.Unauthorized: "no service token, or an invalid one",
+        errors.InsufficientScope: "the token lacks a scope of the call",
+        errors.WindowClosed: "the window guard refused the message",
+        errors.IdempotencyOutcomeUnknown: "the outcome of the key is unknown",
+        errors.GraphError: "Graph did not respond, or a proxy responded in its place",
+        errors.CallerError: "any other mistake of the request",
+        errors.WatsError: "any other failure of wats, such as a store that cannot be reached",
+    }
+    rows = [(str(code), causes[kind]) for kind, code in GRAPH_CODES.items()]
+    return _table(("Code", "Cause"), rows)
+
+
 def routes() -> str:
     """Return the routes, with the statuses of the OpenAPI document."""
     profile = example_profile()
@@ -551,7 +582,9 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "contents": contents,
     "families": families,
     "faults": faults,
+    "graph-calls": graph_calls,
     "graph-errors": graph_errors,
+    "graph-own-codes": graph_own_codes,
     "http-codes": http_codes,
     "keys": markdown_table,
     "kinds": kinds,

@@ -1,3 +1,4 @@
+import gc
 import signal
 
 import pytest
@@ -21,3 +22,9 @@ def pytest_configure() -> None:
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+def pytest_collection_finish() -> None:
+    """Exclude what was collected from garbage collection, which takes a tenth of the time."""
+    gc.collect()
+    gc.freeze()

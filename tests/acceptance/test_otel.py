@@ -19,6 +19,8 @@ from wats.inbound.updates import Update
 from wats.telemetry.otel import from_environment
 from wats.version import __version__
 
+pytestmark = pytest.mark.long
+
 CANARY = "canary"
 PHONE = "15550004711"
 SINK = "wats.telemetry.otel:from_environment"
@@ -251,7 +253,6 @@ async def test_a_service_without_an_endpoint_runs_and_exports_nothing(serve) -> 
     assert (code, process.errors.read_text()) == (0, "")
 
 
-@pytest.mark.long
 async def test_a_service_whose_endpoint_is_dead_ends_in_time_and_logs_no_exception_text(
     serve, nowhere
 ) -> None:

@@ -320,8 +320,7 @@ ROUTES = [
     *("/webhook", "/api/messages/text", "/api/messages", "/api/messages/:id/read"),
     *("/api/messages/:id", "/api/conversations/:phone/window"),
     "/api/marketing_messages",
-    *("/api/media", "/api/media/:mediaId", "/api/media/:mediaId/content"),
-    "/api/updates",
+    *("/api/media", "/api/media/:mediaId", "/api/media/:mediaId/content", "/api/:resource"),
 ]
 ADMIN_ROUTES = [
     "/api/admin",

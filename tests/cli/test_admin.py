@@ -253,7 +253,7 @@ def test_a_person_is_erased_from_every_file_and_not_in_the_record(
 
     dry = gateway.json("erase", "--user", f"+{THEIRS}", "--dry-run")
     refused = gateway.run("erase", "--user", THEIRS)
-    record = gateway.json("erase", "--user", THEIRS, "--search-files", "--yes")
+    record = gateway.json("erase", "--user", THEIRS, "--yes")
 
     assert refused.code == 1
     counts = {"deliveries": 1, "deadLetters": 2, "messages": 3}

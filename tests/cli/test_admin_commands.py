@@ -40,7 +40,7 @@ CHANGING: Sequence[Sequence[str]] = (
     ("replay", "--to", NAME, "--state", "dead", "--all"),
     ("replay", "--to", NAME, "--consumer", NAME),
     ("erase", "--user", THEIRS),
-    ("erase", "--user", THEIRS, "--search-files"),
+    ("erase", "--user", THEIRS, "--no-search-files"),
 )
 LISTS = ("consumers", "list"), ("inbox", "list"), ("dead-letters", "list"), ("messages", "list")
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 PATIENCE_SECONDS = 20.0
 OWN_TERMINAL = """
 import fcntl, os, sys, termios

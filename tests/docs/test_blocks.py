@@ -105,6 +105,14 @@ OWNERS = [
         *("docs/sending.md", "sh", "", Way.RUN),
         f"{OF_HTTP}a_message_is_sent_later_as_it_is_shown",
     ),
+    Owner(
+        *("docs/graph-api.md", "python", "pywa_client.py", Way.USED),
+        "docs/test_graph_api.py::test_the_client_that_is_shown_sends_through_wats",
+    ),
+    Owner(
+        *("docs/graph-api.md", "json", "Errors", Way.COMPARED),
+        "docs/test_graph_api.py::test_the_error_that_is_shown_is_that_of_a_closed_window",
+    ),
     Owner("", "nginx", "", Way.USED, OF_PROXIES),
     Owner("", "caddyfile", "", Way.USED, OF_PROXIES),
     # `make demo` is run; the other targets are run by CI.

@@ -55,7 +55,7 @@ def test_the_config_files_that_are_shown_have_the_keys_that_the_page_promises() 
     assert {prefix + each for each in required} == {
         key.path
         for key in known
-        if key.required and not re.search(r"\.(?:subscribers|numbers|tokens)\.", key.path)
+        if key.required and not re.search(r"\.(?:subscribers|pullers|numbers|tokens)\.", key.path)
     }
     assert {prefix + each for each in all_keys} == {
         key.path for key in known if ".tokens." not in key.path

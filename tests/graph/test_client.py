@@ -25,8 +25,10 @@ from wats.errors import (
     GraphUnreachable,
     MalformedRequest,
 )
-from wats.graph.client import _NEVER_WRITTEN, GraphClient, GraphResponse
+from wats.graph.causes import NEVER_WRITTEN
+from wats.graph.client import GraphClient
 from wats.graph.connections import MAX_INTERIM_RESPONSES
+from wats.graph.responses import GraphResponse
 from wats.privacy import Secret
 from wats.telemetry.contract.values import EndpointFamily, ErrorCategory, Outcome
 
@@ -715,7 +717,7 @@ def test_only_failures_of_connecting_count_as_never_written() -> None:
     unwritten = {
         error.__name__
         for error in errors
-        if isinstance(error, type) and issubclass(error, _NEVER_WRITTEN)
+        if isinstance(error, type) and issubclass(error, NEVER_WRITTEN)
     }
 
     assert unwritten == {

@@ -20,6 +20,7 @@ def alerts_of(rules):
     return {rule["alert"]: rule for rule in rules if "alert" in rule}
 
 
+@pytest.mark.long
 @needs_promtool
 @pytest.mark.parametrize(
     "arguments",

@@ -160,6 +160,7 @@ class Asker:
         yield from self.group_changes()
         yield from self.read_marks()
         yield from self.media()
+        yield from self.graph_calls()
         yield from self.what_works()
         yield from self.admin()
         yield from self.every_route()
@@ -340,6 +341,15 @@ class Asker:
             yield Ask("file", "GET", path, headers)
             yield Ask("file", "GET", f"{path}/content?{word('query')}={word('query')}", headers)
             yield Ask("file", "DELETE", path, headers)
+
+    def graph_calls(self) -> Iterator[Ask]:
+        """Yield calls of Graph's own API, which are passed on, with a canary in every place."""
+        word, number = self._canaries.word, self._canaries.number
+        for method in ("GET", "POST", "DELETE") * GRAPH_WAYS:
+            target = f"/api/graph/v25.0/{number('id')[:32]}?{word('query')}={word('query')}"
+            body = b"" if method == "GET" else word("graph body").encode()
+            headers = (*self._authorized, ("content-type", word("type")), *self._luggage())
+            yield Ask("graph call", method, target, headers, body)
 
     def _upload(self, content: bytes, name: str, kind: str, **fields: str) -> Ask:
         word = self._canaries.word

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from tests.privacy.asking import Ask
 
 _LENGTH = re.compile(rb"\r\ncontent-length: ([0-9]+)\r\n", re.IGNORECASE)
+_CHUNKED = b"\r\ntransfer-encoding: chunked\r\n"
 _STRAY_SECONDS = 0.3
 """How long to wait for the response to an invalid request."""
 
@@ -69,9 +70,19 @@ async def _read(reader: asyncio.StreamReader, method: str) -> Answer:
     length = _LENGTH.search(head)
     if method == "HEAD":
         body = b""
+    elif _CHUNKED in head.lower():
+        body = await _read_chunks(reader)
     else:
         body = await (reader.readexactly(int(length[1])) if length else reader.read())
     return Answer(int(head.split(b" ")[1]), head, body)
+
+
+async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
+    body = bytearray()
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        body += (await reader.readexactly(size + 2))[:-2]
+    await reader.readexactly(2)
+    return bytes(body)
 
 
 async def _overhear(reader: asyncio.StreamReader) -> Answer:

@@ -7,7 +7,8 @@ import aiohttp
 import pytest
 
 from wats.errors import GraphOutcomeUnknown, GraphRefused, GraphUnreachable
-from wats.graph.client import GraphClient, GraphResponse
+from wats.graph.client import GraphClient
+from wats.graph.responses import GraphResponse
 from wats.privacy import Secret
 from wats.simulator.recipients import BY_SUFFIX, REFUSED_PREFIX
 from wats.telemetry.contract.values import EndpointFamily, ErrorCategory, Outcome

@@ -40,6 +40,7 @@ class FakeGraph:
     def __init__(self) -> None:
         self.asked: list[Asked] = []
         self.proofs: list[str | None] = []
+        self.received_headers: dict[str, str] = {}
         self.status = 200
         self.headers: dict[str, str] = {}
         self.body: Any = {"messages": [{"id": "wamid.A"}]}
@@ -47,6 +48,7 @@ class FakeGraph:
     async def answer(self, request: web.Request) -> web.Response:
         query = dict(request.query)
         self.proofs.append(query.pop("appsecret_proof", None))
+        self.received_headers = {name.lower(): value for name, value in request.headers.items()}
         self.asked.append(Asked(request.method, request.path, query, await request.read()))
         if isinstance(self.body, str):
             return web.Response(status=self.status, text=self.body, content_type="text/html")

@@ -1,7 +1,8 @@
 import pytest
 
 from wats.privacy import Secret
-from wats.web.auth import FULL_ACCESS, NO_ACCESS, TELEMETRY_ACCESS, Access, Gate
+from wats.web.access import FULL_ACCESS, NO_ACCESS, TELEMETRY_ACCESS, Access
+from wats.web.auth import Gate
 
 GATE = Gate(
     [

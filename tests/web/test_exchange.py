@@ -4,6 +4,7 @@ from collections.abc import Iterable
 import pytest
 
 from wats.errors import LengthRequired, PayloadTooLarge, UploadTimeout
+from wats.web.access import NO_ACCESS
 from wats.web.exchange import HELD_EXTENSION, ClientGone, Message, Request
 
 
@@ -15,7 +16,7 @@ def request(
     async def receive() -> Message:
         return waiting.pop(0)
 
-    return Request({"headers": list(headers), "query_string": query}, receive, {}, authorized=False)
+    return Request({"headers": list(headers), "query_string": query}, receive, {}, access=NO_ACCESS)
 
 
 def part(body: bytes, *, more: bool = False) -> Message:
@@ -97,7 +98,7 @@ async def test_a_stream_that_stops_is_an_error() -> None:
         await asyncio.sleep(60)
         return part(b"")
 
-    asked = Request({"headers": []}, receive, {}, authorized=True)
+    asked = Request({"headers": []}, receive, {}, access=NO_ACCESS)
     with pytest.raises(UploadTimeout):
         async for _ in asked.stream(0.05):
             pass

@@ -92,6 +92,50 @@ async def test_a_form_whose_file_is_not_its_last_part_is_refused(body: bytes, pa
     assert [each.path for each in refused.value.details] == [path]
 
 
+def takes_a_type(name: str, value: str) -> bool:
+    return (name, value) == ("type", "image/png")
+
+
+async def drained(rest: AsyncIterator[bytes]) -> None:
+    async for _ in rest:
+        pass
+
+
+@pytest.mark.parametrize("sizes", [(), [1] * 500])
+async def test_accepted_fields_after_the_file_are_passed_on_unchanged(sizes: list[int]) -> None:
+    rest = b"content\r\n" + FIELD + FIELD + b"--b--\r\n"
+    chunks = pieces(HEAD + rest, sizes)
+    form = await open_form(chunks, b"b", len(HEAD + rest), 16)
+
+    passed = [each async for each in form.rest(chunks, LIMIT, takes_a_type)]
+
+    assert b"".join(passed) == rest
+    assert form.first_bytes == b"content"
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        FIELD.replace(b"image/png", b"image/jpeg"),
+        FIELD.replace(b'"type"', b'"file"'),
+        FIELD.replace(b'"type"', b'"type"; filename="a"'),
+        FIELD + HEAD + b"second\r\n",
+        FIELD.replace(b"\r\n\r\n", b"\r\n"),
+        FIELD * (MAX_FORM_BYTES // len(FIELD) + 1),
+        FIELD.replace(b"--b\r\n", b"--b"),
+    ],
+)
+async def test_another_part_after_the_file_is_refused(after: bytes) -> None:
+    body = HEAD + b"x\r\n" + after + b"--b--\r\n"
+    chunks = pieces(body, ())
+    form = await open_form(chunks, b"b", len(body), 16)
+
+    with pytest.raises(MalformedRequest) as refused:
+        await drained(form.rest(chunks, LIMIT, takes_a_type))
+
+    assert [each.path for each in refused.value.details] == ["file"]
+
+
 async def test_the_end_is_held_back_until_the_form_is_valid() -> None:
     body = HEAD + b"x" * 200 + b"\r\n--b\r\n"
     chunks = pieces(body, ())

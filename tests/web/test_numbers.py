@@ -42,6 +42,23 @@ OPERATIONS: list[tuple[str, str, Any, str]] = [
     ("POST", "groups", {"subject": "A"}, "groups:write"),
     ("PUT", "messages", None, "messages:write"),
 ]
+ALL = frozenset(NUMBER_SCOPES)
+PROFILE = "whatsapp_business_profile"
+GRAPH_CALLS: list[tuple[str, str, Any, frozenset[str]]] = [
+    ("POST", "{}/messages", {"to": CUSTOMER}, frozenset({"messages:write"})),
+    ("POST", "{}/marketing_messages", {"to": CUSTOMER}, frozenset({"messages:write"})),
+    ("POST", "{}/media", b"x", frozenset({"media:write"})),
+    ("DELETE", "777?phone_number_id={}", None, frozenset({"media:write"})),
+    ("GET", "{}/" + PROFILE, None, frozenset({"messages:read"})),
+    ("POST", "{}/" + PROFILE, {}, ALL),
+    ("GET", "{}/groups", None, frozenset({"groups:read"})),
+    ("POST", "{}/groups", {}, frozenset({"groups:write"})),
+]
+"""Calls of Graph that name a number, with the scopes that they need."""
+GRAPH_CALLS_WITHOUT_NUMBER = [
+    *(("GET", "777"), ("POST", "777"), ("DELETE", "777"), ("GET", "1"), ("GET", "1/flows")),
+    *(("GET", "upload:MTphdA=="), ("GET", "Y2FwaV9ncm91cDox"), ("POST", "777/publish")),
+]
 
 
 class Caller(NamedTuple):
@@ -160,6 +177,103 @@ async def test_a_token_reaches_its_numbers_by_its_scopes_and_nothing_else(
     assert found == wanted
     logged = str(service.log)
     assert not any(each in logged for each in (DEFAULT, BERLIN, PARIS, UNKNOWN, BEARER_TOKEN))
+
+
+def expected_of_graph(caller: Caller, number: str | None, scopes: frozenset[str]) -> str:
+    if not caller.scopes:
+        return "unauthorized"
+    if ALL.isdisjoint(caller.scopes):
+        return "insufficient_scope"
+    permitted = {NAMES[name] for name in caller.numbers or NAMES}
+    is_for_it = caller.numbers is None if number is None else number in permitted
+    if not is_for_it:
+        return "hidden"
+    return "permitted" if scopes <= caller.scopes else "insufficient_scope"
+
+
+async def test_a_token_reaches_calls_of_graph_for_its_numbers_by_its_scopes(
+    service: Service,
+) -> None:
+    missing = await service.ask("GET", "/nothing-is-here")
+    service.graph.body = {"data": []}
+    others = [
+        Caller("no-token-of-the-service", frozenset(), None),
+        Caller(BEARER_TOKEN, EVERYTHING, None),
+        Caller(SCRAPER, frozenset({TELEMETRY}), None),
+    ]
+    calls = [
+        (method, path.format(number), body, number, scopes)
+        for method, path, body, scopes in GRAPH_CALLS
+        for number in (DEFAULT, BERLIN, PARIS, UNKNOWN)
+    ]
+    calls += [(method, path, None, None, ALL) for method, path in GRAPH_CALLS_WITHOUT_NUMBER]
+    found, wanted = {}, {}
+    for caller in (*others, *CALLERS):
+        for method, path, body, number, scopes in calls:
+            sent = len(service.graph.asked)
+            answer = await service.ask(method, f"/api/graph/v25.0/{path}", body, token=caller.token)
+            case = (caller, method, path)
+            wanted[case] = expected_of_graph(caller, number, scopes)
+            if is_hidden(answer, missing):
+                found[case] = "hidden"
+            elif answer.status in {401, 403}:
+                found[case] = answer.json["error"]["wats"]["code"]
+            else:
+                found[case] = "permitted"
+            if wanted[case] != "permitted":
+                assert len(service.graph.asked) == sent, case
+
+    assert found == wanted
+    logged = str(service.log)
+    assert not any(each in logged for each in (DEFAULT, BERLIN, PARIS, UNKNOWN, BEARER_TOKEN))
+
+
+async def test_a_limited_token_does_not_learn_which_other_numbers_and_accounts_exist(
+    service: Service,
+) -> None:
+    missing = await service.ask("GET", "/nothing-is-here")
+
+    for caller in CALLERS:
+        if caller.numbers == {"berlin"}:
+            for method in ("GET", "POST", "DELETE"):
+                for path in (PARIS, UNKNOWN, "1", "2", "me", f"{PARIS}/x", f"{UNKNOWN}/x"):
+                    target = f"/api/graph/v25.0/{path}"
+                    assert await service.ask(method, target, token=caller.token) == missing
+    assert service.graph.asked == []
+    below = f"/api/numbers/{BERLIN}/graph/v25.0/{BERLIN}"
+    assert await service.ask("GET", below) == missing
+
+
+async def test_a_call_of_graph_has_the_token_of_its_number_and_no_token_in_its_response(
+    service: Service,
+) -> None:
+    sent_tokens, proofs = [], []
+    for path in (DEFAULT, BERLIN, PARIS, "777", "1"):
+        service.graph.body = {"data": [*filter(None, (*proofs, *sent_tokens)), "end"]}
+        answer = await service.ask("GET", f"/api/graph/v25.0/{path}")
+        assert answer.json == {"data": [*[""] * len({*proofs} | {*sent_tokens}), "end"]}
+        token = service.graph.received_headers["authorization"].removeprefix("Bearer ")
+        sent_tokens = list(dict.fromkeys([*sent_tokens, token]))
+        proofs = list(dict.fromkeys([*proofs, service.graph.proofs[-1]]))
+
+    own = example_secrets().access_token.reveal()
+    assert sent_tokens == [own, OWN_TOKEN]
+    default, paris = proofs
+    assert None not in proofs
+    assert service.graph.proofs == [default, default, paris, default, default]
+
+
+async def test_only_a_token_without_limits_may_ask_for_nested_fields(service: Service) -> None:
+    limited = next(each for each in CALLERS if each.numbers == {"berlin"} and each.scopes == ALL)
+    path = f"/api/graph/v25.0/{BERLIN}?fields="
+
+    for token, fields, status in (
+        (limited.token, "id,name", 200),
+        (limited.token, "id,account{id}", 400),
+        (limited.token, "id&FIELDS=account.limit(1)", 400),
+        (BEARER_TOKEN, "id,account{id}", 200),
+    ):
+        assert (await service.ask("GET", path + fields, token=token)).status == status
 
 
 async def test_only_paths_of_the_api_exist_for_a_number(service: Service) -> None:
@@ -326,7 +440,7 @@ async def test_the_document_has_each_path_of_the_api_for_a_number(service: Servi
     paths = (await service.ask("GET", "/openapi.json")).json["paths"]
     public = (await service.ask("GET", "/openapi.json", token=CALLERS[0].token)).json["paths"]
 
-    others = ("/api/admin", "/api/updates")
+    others = ("/api/admin", "/api/updates", "/api/graph")
     of_api = [path for path in paths if "/api/" in path and not path.startswith(others)]
     of_numbers = [path for path in of_api if "{phoneNumberId}" in path]
     assert len(of_api) == 2 * len(of_numbers) > 0

@@ -69,7 +69,7 @@ def test_the_public_document_omits_hidden_routes() -> None:
     for row in route_table(PROFILE, groups_enabled=True):
         hidden = row.posture in {Posture.HIDDEN, Posture.ADMIN} or row.label == "/webhook"
         assert (row.path in built["paths"]) <= (not hidden)
-    assert len(built["paths"]) == 20
+    assert len(built["paths"]) == 21
 
 
 def test_operations_have_names_of_their_own() -> None:
@@ -89,14 +89,19 @@ def test_the_variable_parts_of_paths_are_described() -> None:
         assert named == re.findall(r"\{(\w+)\}", path)
 
 
-def test_every_failure_has_the_same_envelope() -> None:
-    envelope = {"$ref": "#/components/schemas/ErrorEnvelope"}
-    for item in document()["paths"].values():
+def test_every_failure_has_the_same_envelope_but_for_clients_of_graph() -> None:
+    for path, item in document()["paths"].items():
+        own = {"$ref": "#/components/schemas/ErrorEnvelope"}
+        of_graph = {"$ref": "#/components/schemas/GraphErrorEnvelope"}
+        is_of_graph = path.startswith("/api/graph/")
         for key, operation in item.items():
             if key == "parameters":
                 continue
             for status, response in operation["responses"].items():
                 if status not in {"200", "202"}:
+                    envelope = of_graph if is_of_graph else own
+                    if is_of_graph and status == "404":  # also that of a path that does not exist
+                        envelope = {"anyOf": [of_graph, own]}
                     assert response["content"]["application/json"]["schema"] == envelope
 
 

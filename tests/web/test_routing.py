@@ -133,7 +133,7 @@ def test_head_is_served_wherever_get_is() -> None:
 
 def test_labels_are_used_once_except_the_shared_ones_and_operations_once() -> None:
     labels = [each.template for each in route_labels(TABLE)]
-    shared = {"/api/admin", "/api/updates"}
+    shared = {"/api/admin", "/api/:resource"}
     others = [route.label for route in (*TABLE, UNMATCHED) if route.label not in shared]
     others.remove("/api/messages/:id")  # also of the state of a message in the outbox
     names = [operation.name for route in TABLE for operation in route.operations]
@@ -149,7 +149,7 @@ def test_the_inventory_keeps_its_documented_order() -> None:
         *("/api/messages/:id", "/api/conversations/:phone/window"),
         "/api/marketing_messages",
         *("/api/media", "/api/media/:mediaId", "/api/media/:mediaId/content"),
-        "/api/updates",
+        "/api/:resource",
         *("/api/groups", "/api/groups/:groupId"),
         *("/api/groups/:groupId/invite-link", "/api/groups/:groupId/participants"),
         "/api/groups/:groupId/join-requests",

@@ -26,9 +26,10 @@ _LONGEST_USER: Final = 256
     "history of the shell.",
 )
 @click.option(
-    "--search-files",
-    is_flag=True,
-    help="Also search the files of a SQLite database, which are read completely.",
+    "--search-files/--no-search-files",
+    default=True,
+    help="Whether the files of a SQLite database are searched too. They are read completely, which "
+    "takes some seconds for each gigabyte.",
 )
 @change_options
 @admin_options
@@ -44,8 +45,8 @@ def erase(
 
     These are the person's messages, their statuses, windows and stored responses, and every
     outstanding update and dead letter that names the person, also one of another person. Then the
-    tables are searched again, with --search-files also every byte of the files. A record for
-    auditors is printed: times, numbers of rows, and a digest of the user under a secret of the
+    tables are searched again, and on SQLite every byte of the files. A record for auditors is
+    printed: times, numbers of rows, and a digest of the user under a secret of the
     service, which a dry run for the same user prints too. The exit code is 1 if something is left.
 
     A person with a number and a user id is erased by one command for each.

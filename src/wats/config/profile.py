@@ -194,7 +194,8 @@ class ServiceConfig:
         metadata=key(
             checks.web_url,
             "invalid_service_public_url",
-            "The public URL of the service, for the API document.",
+            "The public URL of the service, for the API document and for links in responses of "
+            "Graph.",
         ),
     )
     workers: int = field(

@@ -28,6 +28,15 @@ _ERRNO_CAUSES: Final = {
 }
 
 
+NEVER_WRITTEN: Final = (
+    aiohttp.ClientConnectorError,  # DNS, a refused connection, TLS
+    aiohttp.ConnectionTimeoutError,  # no connection in time, waiting for a free one included
+    aiohttp.ClientHttpProxyError,  # the proxy refused the tunnel
+    aiohttp.InvalidURL,
+)
+"""The exceptions that precede the first byte of a request."""
+
+
 def caused(error: GraphError, exc: BaseException) -> GraphError:
     """Record the class of the cause of *exc* on *error*; its text holds the URL."""
     error.cause = _cause_of(exc)

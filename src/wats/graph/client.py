@@ -1,255 +1,47 @@
-"""The only client of Graph: a call has a response, was never sent, or has an unknown outcome.
-
-    response 2xx                       GraphResponse, even if its body cannot be read
-    refused, by graph/errors.py        GraphRefused; so is any other response to a GET
-    never written                      GraphUnreachable: it can be sent again
-    everything else                    GraphOutcomeUnknown: it must not be sent again
-
-A failure without a response is classified by aiohttp's exception. Connection errors are raised
-before the first byte of a request is written; any other exception counts as written.
-"""
+"""The only client of Graph: calls, and transfers of bodies that are not held in memory."""
 
 import asyncio
-import re
 import time
-from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import AsyncExitStack
-from copy import copy
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
+from functools import partial
 from http import HTTPStatus
-from typing import Any, Final, Protocol
-from urllib.parse import urlencode, urlsplit
+from types import MappingProxyType
 
 import aiohttp
-from aiohttp.payload import BytesPayload
 from yarl import URL
 
 from wats.errors import (
-    ConfigError,
-    ConfigIssue,
     GraphError,
     GraphOutcomeUnknown,
     GraphUnreachable,
     MediaUnusable,
 )
+from wats.graph.calls import GraphCalls
 from wats.graph.causes import caused
-from wats.graph.connections import SharedSession
-from wats.graph.errors import classify, decode_json
+from wats.graph.errors import classify
 from wats.graph.middlewares import READING, WRITING
-from wats.graph.paths import encoded, joined, proof_of
+from wats.graph.redaction import response_substitution
+from wats.graph.relay import RelayedRequest, relayed
+from wats.graph.responses import (
+    GraphResponse,
+    RawResponse,
+    failure_of,
+    is_success,
+    read_body,
+)
 from wats.graph.transfers import (
     MAX_DOWNLOAD_BYTES,
-    TRANSFER_SECONDS,
     Download,
-    TransferSlots,
     UploadBody,
     UploadProgress,
     may_have_token,
 )
-from wats.privacy import Secret
 from wats.telemetry.contract.values import EndpointFamily, ErrorCategory, Outcome
-from wats.version import __version__
-
-CONNECT_SECONDS: Final = 5.0
-READ_SECONDS: Final = 20.0
-TOTAL_SECONDS: Final = 30.0
-MAX_CONNECTIONS: Final = 100
-MAX_ANSWER_BYTES: Final = 1024 * 1024
-# Shorter than servers keep idle connections, so that a request rarely meets one being closed.
-KEEP_ALIVE_SECONDS: Final = 15.0
-
-_METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
-_VERSION: Final = re.compile(r"v[0-9]+(\.[0-9]+)?")
-_TOKEN: Final = re.compile(r"[\x21-\x7e]{1,4096}")
-_JSON: Final = "application/json"
-_NO_TYPE: Final = ("content-type",)
-
-_NEVER_WRITTEN: Final = (
-    aiohttp.ClientConnectorError,  # DNS, a refused connection, TLS
-    aiohttp.ConnectionTimeoutError,  # no connection in time, waiting for a free one included
-    aiohttp.ClientHttpProxyError,  # the proxy refused the tunnel
-    aiohttp.InvalidURL,
-)
 
 
-class OperationRecorder(Protocol):
-    """The recorder of `Telemetry` that the client needs."""
-
-    def operation(
-        self, family: EndpointFamily, status: int, outcome: Outcome, seconds: float, /
-    ) -> None:
-        """Record a call that left the process; *status* is Graph's, 0 without a response."""
-
-    def error(self, category: ErrorCategory, /) -> None:
-        """Record that Graph refused, and why."""
-
-
-@dataclass(frozen=True, slots=True)
-class GraphResponse:
-    """A response of 2xx: Graph carried the request out.
-
-    Attributes:
-        status: The HTTP status.
-        payload: The decoded JSON, or the text if the response is not JSON and does not claim to be.
-            `None` when the body is empty, cut off, too long or broken: the request was carried out,
-            only its result is unknown.
-        body: The received bytes; empty when the body is incomplete.
-    """
-
-    status: int
-    payload: Any
-    body: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class _Reply:
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-
-class GraphClient:
-    """Calls Graph, with one pool of connections, bounded in number, time and size.
-
-    The access token is sent to the host of *base_url* and Meta's hosts of media only: redirects are
-    not followed, and a proxy is used only if it is given, and sees encrypted bytes if *base_url* is
-    https. A POST, PUT, PATCH or DELETE is written at most once.
-
-    Args:
-        base_url: Graph's address; its path or query is kept.
-        version: Graph's version, as `v25.0`.
-        access_token: The bearer token.
-        app_secret: The secret of the app that the token belongs to. With it, each call carries the
-            `appsecret_proof` of the token, which Meta can require.
-        telemetry: Records every call that left the process, once.
-        session: A session to use instead of one of our own. Its owner closes it, and sets the
-            limits of its connector and its proxies.
-        connect_seconds: The time limit for a connection: a free slot, DNS, TCP and TLS.
-        read_seconds: The longest silence while waiting for a response.
-        total_seconds: The time limit of a call; more than *connect_seconds*, so that exceeding it
-            always means that the request was written.
-        proxy: The URL of a forward proxy, for a session of our own.
-        max_connections: The limit of concurrent connections; further calls wait for a free one.
-        max_answer_bytes: The longest body that is read, after decompression.
-
-    Raises:
-        ConfigError: An argument is not usable.
-    """
-
-    def __init__(
-        self,
-        *,
-        base_url: str,
-        version: str,
-        access_token: Secret,
-        telemetry: OperationRecorder,
-        app_secret: Secret | None = None,
-        session: aiohttp.ClientSession | None = None,
-        connect_seconds: float = CONNECT_SECONDS,
-        read_seconds: float = READ_SECONDS,
-        total_seconds: float = TOTAL_SECONDS,
-        proxy: str | None = None,
-        max_connections: int = MAX_CONNECTIONS,
-        max_answer_bytes: int = MAX_ANSWER_BYTES,
-    ) -> None:
-        base = urlsplit(base_url)
-        checks = {
-            ConfigIssue("invalid_url", "graph.baseUrl", "must be an http(s) URL with a host"): (
-                base.scheme in {"http", "https"} and base.hostname and "@" not in base.netloc
-            ),
-            ConfigIssue("invalid_version", "graph.apiVersion", "must look like 'v25.0'"): (
-                _VERSION.fullmatch(version)
-            ),
-            ConfigIssue(
-                "invalid_timeout", "graph", "must be shorter than the timeout of the whole call"
-            ): (0 < connect_seconds < total_seconds and read_seconds > 0),
-        }
-        if issues := [issue for issue, is_fine in checks.items() if not is_fine]:
-            raise ConfigError(issues)
-        self._root = f"{base.scheme}://{base.netloc}{base.path.rstrip('/')}/{version}/"
-        self._query = base.query
-        self._app_secret = app_secret
-        self._use(access_token)
-        self._telemetry = telemetry
-        self._session = SharedSession(
-            session, limit=max_connections, keep_alive_seconds=KEEP_ALIVE_SECONDS
-        )
-        self._timeout = aiohttp.ClientTimeout(
-            total=total_seconds, connect=connect_seconds, sock_read=read_seconds
-        )
-        self._transfer_timeout = aiohttp.ClientTimeout(
-            total=TRANSFER_SECONDS, connect=connect_seconds, sock_read=read_seconds
-        )
-        self._read_seconds = read_seconds
-        self._transfers = TransferSlots(max_connections)
-        self._proxy = proxy if session is None else None
-        self._max_answer_bytes = max_answer_bytes
-
-    def _use(self, access_token: Secret) -> None:
-        if _TOKEN.fullmatch(access_token.reveal()) is None:
-            reason = "must be 1 to 4096 visible ASCII"
-            raise ConfigError([ConfigIssue("invalid_token", "auth.accessToken", reason)])
-        self._base_query = joined(self._query, proof_of(access_token, self._app_secret))
-        self._headers = {
-            "authorization": f"Bearer {access_token.reveal()}",
-            "user-agent": f"wats/{__version__}",
-        }
-
-    def with_token(self, access_token: Secret) -> "GraphClient":
-        """Return a client with another token, which has the connections and limits of this one.
-
-        Raises:
-            ConfigError: The token is not usable.
-        """
-        other = copy(self)
-        other._use(access_token)
-        return other
-
-    async def start(self) -> None:
-        """Make the session, unless one was given. Is idempotent."""
-        await self._session.start()
-
-    async def close(self) -> None:
-        """Close the session if it is ours. May be called twice."""
-        await self._session.close()
-
-    async def call(
-        self,
-        family: EndpointFamily,
-        method: str,
-        segments: Sequence[str],
-        *,
-        query: Mapping[str, str] | None = None,
-        payload: bytes | None = None,
-    ) -> GraphResponse:
-        """Send one request and return Graph's response.
-
-        A 2xx response that holds an `error` object is a success: the status means that the request
-        was carried out, and a caller that finds no result in it must not send it again.
-
-        A cancelled call may have been carried out; the caller that cancels must assume so.
-
-        Args:
-            family: The endpoint family of the call, for telemetry.
-            method: GET, POST, PUT, PATCH or DELETE, in any letter case.
-            segments: The parts of the path after the version.
-            query: Query parameters.
-            payload: JSON as bytes, which are passed on unchanged.
-
-        Raises:
-            MalformedRequest: The path cannot be sent; no request was written.
-            GraphRefused: Graph responded and did not carry the request out.
-            GraphUnreachable: The request was never written; it can be sent again.
-            GraphOutcomeUnknown: The request was written, and no response proves a refusal; it must
-                not be sent again.
-        """
-        verb = method.upper()
-        if verb not in _METHODS:
-            msg = "'method' must be GET, POST, PUT, PATCH or DELETE."
-            raise ValueError(msg)
-        url = self._url(segments, query)
-        session = self._session.get()
-        return await self._recorded(family, verb, self._exchange(session, verb, url, payload))
+class GraphClient(GraphCalls):
+    """Calls Graph, and transfers files and the bodies of relayed requests in pieces."""
 
     async def upload(
         self, family: EndpointFamily, segments: Sequence[str], body: UploadBody
@@ -286,6 +78,57 @@ class GraphClient:
         if not may_have_token(url, self._root):
             raise MediaUnusable("Meta named a host that the access token is not sent to.")
         session = self._session.get()
+        return await self._transfer(
+            family, partial(self._get, session, url), partial(self._length_of, size=size)
+        )
+
+    async def relay(
+        self,
+        family: EndpointFamily,
+        method: str,
+        segments: Sequence[str],
+        *,
+        query: Sequence[tuple[str, str]] = (),
+        body: UploadBody | None = None,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        own_root: str = "",
+    ) -> Download:
+        """Pass a request on as its body arrives, and begin to read the response.
+
+        The access token, its proof and the address of Graph do not occur in the response: the
+        address, with its version, becomes *own_root*, which ends with a slash.
+
+        Raises:
+            Overloaded: Too many transfers are running; nothing was sent.
+            MalformedRequest: The path cannot be sent; nothing was sent.
+            GraphRefused: Graph responded and did not carry the request out.
+            GraphUnreachable: Graph did not get the whole request, so it can be sent again.
+            GraphOutcomeUnknown: The request was written, and no response proves a refusal.
+            Exception: Any exception of `body.chunks`; Graph did not get the whole request.
+        """
+        url, session = self._url(segments, query), self._session.get()
+        request = RelayedRequest(
+            method=method, url=url, headers={**self._headers, **headers}, body=body
+        )
+        sending = partial(
+            relayed,
+            session,
+            request,
+            limits=self._limits,
+            timeout=self._transfer_timeout,
+            proxy=self._proxy,
+        )
+        opened = await self._transfer(family, sending, partial(self._accepted, method))
+        opened.rewrite = response_substitution(self._hidden, self._roots, own_root)
+        return opened
+
+    async def _transfer(
+        self,
+        family: EndpointFamily,
+        send: Callable[[], Awaitable[aiohttp.ClientResponse]],
+        length_of: Callable[[aiohttp.ClientResponse], Awaitable[int | None]],
+    ) -> Download:
+        """Begin to read a response, which holds a slot and is recorded when it has been read."""
         self._transfers.take()
         began = time.perf_counter()
         status = 0
@@ -293,80 +136,27 @@ class GraphClient:
         def ended(error: GraphError | None) -> None:
             outcome = Outcome.SUCCESS if error is None else Outcome.ERROR
             # A file that was cut off had no useful status.
-            shown = 0 if error is not None and _is_success(status) else status
+            shown = 0 if error is not None and is_success(status) else status
             self._telemetry.operation(family, shown, outcome, time.perf_counter() - began)
             self._transfers.release()
 
         try:
-            response = await self._get(session, url)
+            response = await send()
             status = response.status
-            return Download(response, ended, await self._length_of(response, size))
+            return Download(response, ended, await length_of(response))
         except GraphError as error:
             ended(error)
+            raise
+        except Exception:
+            self._transfers.release()  # the client gave its own request up
             raise
         except BaseException:
             ended(GraphUnreachable())
             raise
 
-    async def _recorded(
-        self, family: EndpointFamily, verb: str, exchange: Coroutine[Any, Any, _Reply]
-    ) -> GraphResponse:
-        """Run *exchange*, record its outcome and return Graph's response.
-
-        An exchange that fails for another reason than Graph, such as a client that gave an upload
-        up, is not recorded.
-        """
-        reply: _Reply | None = None
-        is_of_graph = True
-        began = time.perf_counter()
-        try:
-            reply = await exchange
-        except Exception as error:
-            is_of_graph = isinstance(error, GraphError)
-            raise
-        finally:
-            status = reply.status if reply is not None else 0
-            outcome = Outcome.SUCCESS if _is_success(status) else Outcome.ERROR
-            if is_of_graph:
-                self._telemetry.operation(family, status, outcome, time.perf_counter() - began)
-        if not _is_success(reply.status):
-            failure = _failure(verb, reply)
-            if failure.is_reported:
-                self._telemetry.error(ErrorCategory(failure.diagnostics.category))
-            raise failure
-        return GraphResponse(reply.status, _payload(reply), reply.body)
-
-    def _url(self, segments: Sequence[str], query: Mapping[str, str] | None) -> URL:
-        path = "/".join(encoded(segment, index) for index, segment in enumerate(segments))
-        search = self._base_query
-        if query:
-            search = joined(search, urlencode(query, errors="replace"))
-        return URL(f"{self._root}{path}?{search}" if search else self._root + path, encoded=True)
-
-    async def _exchange(
-        self, session: aiohttp.ClientSession, method: str, url: URL, payload: bytes | None
-    ) -> _Reply:
-        data = payload if payload is None else BytesPayload(payload, content_type=_JSON)
-        try:
-            async with session.request(
-                method,
-                url,
-                data=data,
-                headers=self._headers,
-                skip_auto_headers=None if payload is not None else _NO_TYPE,
-                allow_redirects=False,
-                raise_for_status=False,
-                timeout=self._timeout,
-                proxy=self._proxy,
-                middlewares=READING if method == "GET" else WRITING,
-            ) as response:
-                return _Reply(response.status, response.headers, await self._read(response))
-        except _NEVER_WRITTEN as exc:
-            raise caused(GraphUnreachable(), exc) from None
-        except (aiohttp.ClientError, TimeoutError) as exc:
-            raise caused(GraphOutcomeUnknown(), exc) from None
-
-    async def _send(self, session: aiohttp.ClientSession, url: URL, body: UploadBody) -> _Reply:
+    async def _send(
+        self, session: aiohttp.ClientSession, url: URL, body: UploadBody
+    ) -> RawResponse:
         headers = {
             **self._headers,
             "content-type": body.content_type,
@@ -374,7 +164,7 @@ class GraphClient:
         }
         async with AsyncExitStack() as stack:
             clock = asyncio.timeout(None)
-            progress = UploadProgress(body, clock, self._read_seconds)
+            progress = UploadProgress(body, clock, self._limits)
             try:
                 async with clock:
                     response = await stack.enter_async_context(
@@ -389,13 +179,17 @@ class GraphClient:
                             middlewares=WRITING,
                         )
                     )
-                    reply = _Reply(response.status, response.headers, await self._read(response))
+                    reply = RawResponse(
+                        response.status,
+                        response.headers,
+                        await read_body(response, self._max_answer_bytes),
+                    )
             except (aiohttp.ClientError, TimeoutError) as exc:
                 if progress.failure is not None:
                     raise progress.failure from None
                 error = GraphOutcomeUnknown() if progress.is_whole else GraphUnreachable()
                 raise caused(error, exc) from None
-        if _is_success(reply.status) and not progress.is_whole:
+        if is_success(reply.status) and not progress.is_whole:
             raise GraphOutcomeUnknown  # not from Graph, which waits for the whole body
         return reply
 
@@ -415,11 +209,24 @@ class GraphClient:
         except (aiohttp.ClientError, TimeoutError) as exc:
             raise caused(GraphUnreachable(), exc) from None
 
+    async def _accepted(self, method: str, response: aiohttp.ClientResponse) -> None:
+        """Raise the error of *response*, and release it, unless Graph carried the request out."""
+        if is_success(response.status):
+            return
+        try:
+            reply = await self._refusal(response)
+        finally:
+            response.close()  # also if the body of the request has not been written to its end
+        failure = failure_of(method, reply)
+        if failure.is_reported:
+            self._telemetry.error(ErrorCategory(failure.diagnostics.category))
+        raise failure
+
     async def _length_of(self, response: aiohttp.ClientResponse, size: int | None) -> int | None:
         """Return the length of the file in *response*, which is released if it has no file."""
         if response.status != HTTPStatus.OK:
             async with response:
-                reply = _Reply(response.status, response.headers, await self._read(response))
+                reply = await self._refusal(response)
             raise classify(reply.status, reply.headers, reply.body)
         length = response.content_length if response.content_length is not None else size
         is_encoded = response.headers.get("content-encoding", "identity").lower() != "identity"
@@ -428,36 +235,10 @@ class GraphClient:
             raise MediaUnusable("The file is too large, or was not sent as it is.")
         return length
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        """Return the body; empty if it is cut off or too long, since the status suffices."""
-        body = bytearray()
-        try:
-            while not response.content.at_eof():
-                body += await response.content.readany()
-                if len(body) > self._max_answer_bytes:
-                    response.close()
-                    return b""
-        except (aiohttp.ClientError, TimeoutError):
-            return b""
-        return bytes(body)
-
-
-def _is_success(status: int) -> bool:
-    return HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES
-
-
-def _failure(method: str, reply: _Reply) -> GraphError:
-    refused = classify(reply.status, reply.headers, reply.body)
-    if method == "GET" or refused.is_certain:
-        return refused
-    unknown = GraphOutcomeUnknown(refused.diagnostics, retry_after=refused.retry_after)
-    unknown.cause = refused.cause
-    return unknown
-
-
-def _payload(reply: _Reply) -> Any:
-    payload = decode_json(reply.body)
-    if payload is not None or "json" in reply.headers.get("content-type", "").lower():
-        return payload
-    text = reply.body.decode(errors="replace")
-    return None if text in {"", "null"} else text
+    async def _refusal(self, response: aiohttp.ClientResponse) -> RawResponse:
+        """Read a refusal of a transfer, whose own time limit is too long for a short body."""
+        body = b""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.response_seconds):
+                body = await read_body(response, self._max_answer_bytes)
+        return RawResponse(response.status, response.headers, body)

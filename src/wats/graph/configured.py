@@ -3,8 +3,9 @@
 import aiohttp
 
 from wats.config import Profile, Secrets
-from wats.graph.client import GraphClient, OperationRecorder
+from wats.graph.client import GraphClient
 from wats.graph.proxy import proxy_for
+from wats.graph.responses import OperationRecorder
 
 
 def graph_client(

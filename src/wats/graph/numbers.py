@@ -35,6 +35,7 @@ class BusinessNumbers:
         all: The numbers, the default number first.
         default: The number of requests that name none.
         ids: The phone number ids.
+        accounts: The ids of their WhatsApp Business Accounts.
         object_ids: The ids of all numbers and their accounts, which are neither files nor groups.
         own_graphs: The clients of the numbers with a token of their own, by phone number id.
     """
@@ -45,7 +46,8 @@ class BusinessNumbers:
         self._by_id = {each.id: each for each in self.all}
         self._by_name = {each.config.name: each for each in self.all}
         self.ids = frozenset(self._by_id)
-        self.object_ids = self.ids | {each.config.waba_id for each in self.all}
+        self.accounts = frozenset(each.config.waba_id for each in self.all)
+        self.object_ids = self.ids | self.accounts
         self.own_graphs: Mapping[str, GraphClient] = {
             each.id: each.graph for each in self.all if each.has_own_token
         }

@@ -5,7 +5,7 @@ file is kept.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -41,23 +41,37 @@ class UploadBody:
     chunks: AsyncIterator[bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class TransferLimits:
+    """The time limits of a transfer, in addition to those of its connection.
+
+    Attributes:
+        stall_seconds: How long Graph may take to accept a piece of a body.
+        response_seconds: How long the head of a response may take after that, and the body of a
+            refusal.
+    """
+
+    stall_seconds: float
+    response_seconds: float
+
+
 class UploadProgress:
     """The body of an upload in the view of the client of Graph.
 
-    It limits how long Graph may take to accept a piece; the time that *body* takes to provide one
-    is limited by its own source.
+    It limits how long Graph may take to accept a piece, and to begin its response after the last
+    one; the time that *body* takes to provide a piece is limited by its own source.
 
     Attributes:
         failure: The exception of the source, if it failed.
         is_whole: Whether all pieces were passed on, so that Graph can carry the request out.
     """
 
-    def __init__(self, body: UploadBody, clock: asyncio.Timeout, stall_seconds: float) -> None:
+    def __init__(self, body: UploadBody, clock: asyncio.Timeout, limits: TransferLimits) -> None:
         self._body = body
         self._clock = clock
-        self._stall_seconds = stall_seconds
+        self._limits = limits
         self.failure: Exception | None = None
-        self.is_whole = False
+        self.is_whole = body.length == 0
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Yield the body."""
@@ -67,9 +81,9 @@ class UploadProgress:
             piece = await self._next()
             left -= len(piece)
             self.is_whole = left <= 0
-            self._limit(self._stall_seconds)
+            self._limit(self._limits.stall_seconds)
             yield piece
-        self._limit(None)  # from here on, the limit for a response counts
+        self._limit(self._limits.response_seconds)
 
     async def _next(self) -> bytes:
         try:
@@ -130,12 +144,19 @@ class Download:
 
     Attributes:
         length: The number of bytes that follow, `None` if Graph did not state it.
+        rewrite: Replaces texts in the response.
     """
 
     def __init__(self, response: aiohttp.ClientResponse, ended: Ended, length: int | None) -> None:
         self._response = response
         self._ended: Ended | None = ended
         self.length = length
+        self.rewrite: Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]] | None = None
+
+    @property
+    def content_type(self) -> str:
+        """The media type that Graph states, in lower case and without parameters."""
+        return self._response.content_type.lower()
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the file, up to a call of `close`.
@@ -145,7 +166,8 @@ class Download:
             MediaUnusable: The file is larger than any that WhatsApp has, or than its length.
         """
         try:
-            async for chunk in self._checked():
+            checked = self._checked()
+            async for chunk in self.rewrite(checked) if self.rewrite is not None else checked:
                 yield chunk
         except (GraphError, aiohttp.ClientError, TimeoutError) as exc:
             if self._ended is None:

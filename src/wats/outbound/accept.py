@@ -29,7 +29,8 @@ from wats.errors import (
     StoreNotConfigured,
     StoreUnavailable,
 )
-from wats.graph.client import TOTAL_SECONDS, GraphClient
+from wats.graph.calls import TOTAL_SECONDS
+from wats.graph.client import GraphClient
 from wats.log import Log
 from wats.outbound import answers
 from wats.outbound.items import encode_item

@@ -48,8 +48,9 @@ from wats.subscribers.subscriber import Subscriber
 from wats.telemetry import Telemetry, TelemetrySink
 from wats.telemetry.contract.values import FamilySet, UpdateKind
 from wats.telemetry.metrics.shared_memory import Board
+from wats.web.access import FULL_ACCESS, TELEMETRY_ACCESS, Access
 from wats.web.app import Web, route_labels
-from wats.web.auth import FULL_ACCESS, TELEMETRY_ACCESS, Access, Gate
+from wats.web.auth import Gate
 from wats.web.openapi import build_document
 from wats.web.parts import Life, Parts
 from wats.web.routing import Route

@@ -8,7 +8,8 @@ from typing import Any, Final
 from aiohttp import web
 
 from wats.simulator.faults import GraphFault
-from wats.simulator.graph import CONTROL_PREFIX, Handler, read_json
+from wats.simulator.graph import CONTROL_PREFIX, Handler
+from wats.simulator.messages import read_json
 from wats.simulator.world import World
 
 DEFAULT_NAME: Final = "Test Person"

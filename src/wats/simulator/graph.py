@@ -1,14 +1,14 @@
-"""Graph's endpoints over HTTP: messages, media and groups."""
+"""Graph's endpoints over HTTP: messages, media, groups and the business number."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPMethod
 from typing import Any, Final, TypeAlias
 
-import msgspec
 from aiohttp import BodyPartReader, web
 
 from wats.outbound.media import MAX_FILE_BYTES
+from wats.simulator.business_endpoints import BusinessEndpoints
 from wats.simulator.faults import GraphFault, invalid, missing_object
 from wats.simulator.groups import Outcome
 from wats.simulator.messages import (
@@ -16,6 +16,7 @@ from wats.simulator.messages import (
     check_marketing_message,
     check_message,
     check_product,
+    read_json,
 )
 from wats.simulator.recipients import Behavior, Refusal, ResponseForm
 from wats.simulator.settings import AcceptedMessage, SimulatedNumber
@@ -28,21 +29,6 @@ CONTROL_PREFIX: Final = "/_simulator/"
 _VERSION: Final = r"/{version:v\d+(?:\.\d+)?}"
 _PAGE: Final = "<!DOCTYPE html><html><title>Error</title><body>Try again later.</body></html>"
 _BROKEN: Final = '{"messaging_product":"whatsapp","messages":[{"id":"wamid.'
-
-
-def read_json(body: bytes) -> dict[str, Any]:
-    """Return the object in *body*.
-
-    Raises:
-        GraphFault: There is none.
-    """
-    try:
-        payload = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        payload = None
-    if not isinstance(payload, dict):
-        raise invalid("The body must be a JSON object.")
-    return payload
 
 
 async def read_part(part: BodyPartReader) -> bytes:
@@ -64,6 +50,7 @@ class GraphEndpoints:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._business = BusinessEndpoints(world)
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes; the one for a lone id is last."""
@@ -78,6 +65,7 @@ class GraphEndpoints:
             web.route("*", group + "/invite_link", self.invite_link),
             web.route("*", group + "/join_requests", self.join_requests),
             web.delete(group + "/participants", self.remove_participants),
+            *self._business.routes(_VERSION),
             web.get(_VERSION + "/debug_token", self.debug_token),
             web.get(_VERSION + "/{account}/subscribed_apps", self.subscribed_apps),
             web.route("*", group, self.group),
@@ -220,9 +208,11 @@ class GraphEndpoints:
         return web.json_response(self._world.groups.page(request.query))
 
     async def group(self, request: web.Request) -> web.StreamResponse:
-        """Read, change or delete a group, or a file; or read the business number."""
+        """Read, change or delete a group, file, template or flow; or read the business number."""
         if request.match_info["group"] in self._world.media:
             return self._media(request)
+        if request.match_info["group"] in self._world.business:
+            return await self._business.one(request, request.match_info["group"])
         groups, group_id = self._world.groups, request.match_info["group"]
         number = self._world.settings.number(group_id)
         if number is not None and request.method == HTTPMethod.GET:

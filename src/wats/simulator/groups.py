@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from wats.simulator.bodies import WebhookPart, group_part, webhook_error
 from wats.simulator.faults import GraphFault, invalid, missing_object
@@ -39,6 +39,8 @@ class Group:
     participants: list[str] = field(default_factory=list)
     join_requests: dict[str, tuple[str, int]] = field(default_factory=dict)
 
+
+Row = TypeVar("Row", dict[str, str], dict[str, Any])
 
 Outcome = tuple[dict[str, Any], list[WebhookPart]]
 """A response, and the webhooks that follow it."""
@@ -95,7 +97,7 @@ class Groups:
             {"id": group.id, "subject": group.subject, "created_at": str(group.created_at)}
             for group in self._groups.values()
         ]
-        page, paging = _page(rows, query)
+        page, paging = page_of(rows, query)
         return {"data": {"groups": page}, "paging": paging}
 
     def get(self, group_id: str, fields: str | None) -> dict[str, Any]:
@@ -184,7 +186,7 @@ class Groups:
             {"join_request_id": request_id, "wa_id": wa_id, "creation_timestamp": str(at)}
             for request_id, (wa_id, at) in self._group(group_id).join_requests.items()
         ]
-        page, paging = _page(rows, query)
+        page, paging = page_of(rows, query)
         return {"data": page, "paging": paging}
 
     def decide(self, group_id: str, payload: Mapping[str, Any], *, approve: bool) -> Outcome:
@@ -259,9 +261,7 @@ def _changes(payload: Mapping[str, Any]) -> dict[str, str]:
     return changes
 
 
-def _page(
-    rows: list[dict[str, str]], query: Mapping[str, str]
-) -> tuple[list[dict[str, str]], dict[str, Any]]:
+def page_of(rows: list[Row], query: Mapping[str, str]) -> tuple[list[Row], dict[str, Any]]:
     """Cut a page out of *rows*; a cursor is the position of its end or begin."""
     limit, after, before = (query.get(name, "") for name in ("limit", "after", "before"))
     size = int(limit) if limit.isdecimal() and int(limit) else _PAGE

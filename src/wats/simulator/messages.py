@@ -1,9 +1,11 @@
-"""Graph's checks of a message before it accepts it. No I/O."""
+"""Graph's checks of a body, and of a message before it accepts it. No I/O."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
+
+import msgspec
 
 from wats.simulator.faults import GraphFault, invalid
 from wats.simulator.groups import Groups
@@ -20,7 +22,7 @@ _NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
     **dict.fromkeys(("audio", "document", "image", "sticker", "video"), ("id|link",)),
     "interactive": ("type", "action"),
     "location": ("latitude", "longitude"),
-    "pin": ("type", "message_id", "expiration_days"),
+    "pin": ("type", "message_id"),
     "reaction": ("message_id", "emoji"),
     "template": ("name", "language.code"),
 }
@@ -109,6 +111,21 @@ def check_marketing_message(payload: Mapping[str, Any]) -> None:
         raise invalid("The parameter message_activity_sharing is invalid.")
 
 
+def read_json(body: bytes) -> dict[str, Any]:
+    """Return the object in *body*.
+
+    Raises:
+        GraphFault: There is none.
+    """
+    try:
+        payload = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        payload = None
+    if not isinstance(payload, dict):
+        raise invalid("The body must be a JSON object.")
+    return payload
+
+
 def check_product(payload: Mapping[str, Any]) -> None:
     """Refuse a body whose product is not WhatsApp.
 
@@ -140,6 +157,8 @@ def _check_members(kind: str, content: Any) -> None:
             _need(card, "name.formatted_name", f"contacts[{number}]")
     for path in _NEEDED.get(kind, ()):
         _need(content, path, kind)
+    if kind == "pin" and content["type"] == "pin":
+        _need(content, "expiration_days", kind)
     if kind == "interactive":
         needed = _NEEDED_INTERACTIVE.get(str(content["type"]))
         if needed is None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from wats.clock import utc_now
 from wats.simulator.bodies import WebhookPart, message_part, new_wamid, pricing_of, status_part
+from wats.simulator.business import BusinessObjects
 from wats.simulator.courier import Courier
 from wats.simulator.faults import GraphFault, invalid
 from wats.simulator.groups import Groups
@@ -25,13 +26,14 @@ _NATURAL_ORDER: Final = ("sent", "delivered", "read")
 
 
 class World:
-    """Business numbers, their messages, files, groups and webhook, and their customers' phones."""
+    """Business numbers, their objects and webhook, and the phones of their customers."""
 
     def __init__(self, settings: SimulatorSettings) -> None:
         self.settings = settings
         self.counts = Counts()
         self.courier = Courier(settings, self.counts)
         self.groups = Groups()
+        self.business = BusinessObjects()
         self.media = MediaFiles(settings.media_url_seconds)
         self._number_limit = RateLimit(settings.messages_per_second, settings.messages_per_second)
         self._pair_limit = RateLimit(settings.pair_burst, 1 / settings.pair_seconds)

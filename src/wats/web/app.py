@@ -23,7 +23,8 @@ from wats.telemetry import error_name
 from wats.telemetry.contract.values import AuthSurface, Method, RouteLabel
 from wats.telemetry.sinks.isolation import FailureLog
 from wats.web import webhooks
-from wats.web.auth import NO_ACCESS, Access, Gate
+from wats.web.access import NO_ACCESS, Access
+from wats.web.auth import Gate
 from wats.web.exchange import (
     ClientGone,
     Receive,
@@ -36,7 +37,7 @@ from wats.web.exchange import (
     send_stream,
 )
 from wats.web.parts import HOOK_LABEL, Parts, Phase
-from wats.web.problems import INTERNAL_ERROR, NOT_FOUND, as_response
+from wats.web.problems import NOT_FOUND
 from wats.web.routing import (
     NUMBER_PARAMETER,
     UNMATCHED,
@@ -94,8 +95,7 @@ class Web:
         ordinal = self._ordinals[route.label]
         response = None
         number = self._number_of(parameters, access)
-        authorized = TELEMETRY in access.scopes
-        request = Request(scope, receive, parameters, authorized=authorized, number=number)
+        request = Request(scope, receive, parameters, access=access, number=number)
         try:
             response = await self._answer(route, method, access, request)
         except ClientGone:
@@ -144,7 +144,7 @@ class Web:
             MethodNotAllowed: The caller may use the route, but not by this method.
         """
         _check_scope(route, method, access)
-        if number is not None and route.posture is Posture.API:
+        if number is not None and route.has_numbers:
             permitted = access.numbers is None or number in access.numbers
             if not (number in self._parts.numbers.ids and permitted):
                 raise RouteNotFound
@@ -195,7 +195,7 @@ class Web:
         if not isinstance(error, WatsError):
             telemetry.errors.record(error)
             self._parts.log({"event": "wats.request.error", "errorName": error_name(error)})
-            return INTERNAL_ERROR
+            return route.errors.respond(WatsError())
         match error:
             case RouteNotFound():
                 of_api = route.posture is Posture.API
@@ -213,7 +213,7 @@ class Web:
                 telemetry.errors.record(error)
                 if isinstance(error, StoreUnavailable):
                     self._store_failures.report("request", error.__cause__ or error)
-        return as_response(error)
+        return route.errors.respond(error)
 
 
 def _needs_start(route: Route) -> bool:
@@ -229,5 +229,5 @@ def _check_scope(route: Route, method: Method, access: Access) -> None:
             raise RouteNotFound
         case Posture.API if access is NO_ACCESS:
             raise Unauthorized
-        case Posture.API if route.scope(method) not in access.scopes:
+        case Posture.API if not route.permits(method, access.scopes):
             raise InsufficientScope

@@ -3,32 +3,12 @@
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final
 
-from wats.config.numbers import SCOPES, TELEMETRY
 from wats.privacy import Secret
+from wats.web.access import NO_ACCESS, Access
 from wats.web.exchange import header_values
 
 _BEARER = re.compile(rb"bearer +(.+)", re.IGNORECASE | re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """The operations that the token of a request permits.
-
-    Attributes:
-        scopes: The scopes of the token; none without a valid token.
-        numbers: The phone number ids that it is limited to; `None` if it is not.
-    """
-
-    scopes: frozenset[str]
-    numbers: frozenset[str] | None = None
-
-
-NO_ACCESS: Final = Access(frozenset())
-TELEMETRY_ACCESS: Final = Access(frozenset({TELEMETRY}))
-FULL_ACCESS: Final = Access(frozenset(SCOPES))
 
 
 class Gate:

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from wats.errors import LengthRequired, PayloadTooLarge, UploadTimeout
+from wats.web.access import Access
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -41,6 +42,7 @@ that the client gets a response."""
 _HANDLING = re.compile(r'\s*handling\s*=\s*"?(\w+)"?\s*(?:;.*)?', re.IGNORECASE)
 
 _ASYNC = re.compile(r"\s*respond-async\s*(?:;.*)?", re.IGNORECASE)
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -66,7 +68,7 @@ class ClientGone(Exception):
 class Request:
     """One HTTP request. Its body is read only on request of a handler, and never past a cap."""
 
-    __slots__ = ("_query", "_receive", "_scope", "authorized", "number", "parameters")
+    __slots__ = ("_query", "_receive", "_scope", "access", "number", "parameters")
 
     def __init__(
         self,
@@ -74,7 +76,7 @@ class Request:
         receive: Receive,
         parameters: dict[str, str],
         *,
-        authorized: bool,
+        access: Access,
         number: str | None = None,
     ) -> None:
         self._scope = scope
@@ -82,8 +84,8 @@ class Request:
         self._query: dict[str, str] | None = None
         self.parameters = parameters
         """The variable parts of the path, still percent-encoded."""
-        self.authorized = authorized
-        """Whether the token opens the operator endpoints; only routes open to all need to check."""
+        self.access = access
+        """The operations that the token permits; most routes are checked before their handler."""
         self.number = number
         """The phone number id that the request is limited to, by its path or its token; `None` for
         all numbers in reads of messages, and the default number otherwise."""
@@ -97,10 +99,27 @@ class Request:
         """The query parameters; of a repeated one the first is used."""
         if self._query is None:
             self._query = {}
-            text = self._scope.get("query_string", b"").decode("latin-1")
-            for name, value in parse_qsl(text, keep_blank_values=True):
+            for name, value in self.query_pairs:
                 self._query.setdefault(name, value)
         return self._query
+
+    @property
+    def query_pairs(self) -> list[tuple[str, str]]:
+        """All query parameters in their order."""
+        text = self._scope.get("query_string", b"").decode("latin-1")
+        return parse_qsl(text, keep_blank_values=True)
+
+    @property
+    def mount_path(self) -> str:
+        """The path at which an application of another author has mounted this one; may be empty."""
+        path: str = self._scope.get("root_path", "")
+        return path
+
+    @property
+    def origin(self) -> str | None:
+        """Scheme and host as the client has addressed them, or `None` without a valid host."""
+        host = self.header(b"host") or ""
+        return f"{self._scope.get('scheme', 'http')}://{host}" if _HOST.fullmatch(host) else None
 
     @property
     def is_strict(self) -> bool:

@@ -2,15 +2,16 @@
 
     fields ─▸ head of the file ─▸ first bytes │ all further bytes, passed on unchanged ─▸ end
 
-The file is the last part, so everything else is known before any of its bytes is passed on. Its
-size is too, but for the line end that some clients write after the form: the length of the request
-is known, and only the closing delimiter follows the file.
+The file is usually the last part, so everything else is known before any of its bytes is passed on.
+Its size is too, but for the line end that some clients write after the form: the length of the
+request is known, and only the closing delimiter follows the file. Some clients write short fields
+after the file; these are checked before the last bytes of the form are passed on.
 """
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 from wats.errors import Detail, MalformedRequest, PayloadTooLarge, UnsupportedMediaType
 
@@ -28,6 +29,13 @@ _PARAMETER: Final = re.compile(
 _DASHES: Final = b"--"
 _LINE_END: Final = b"\r\n"
 _MALFORMED: Final = "The form is invalid."
+
+AcceptsField: TypeAlias = Callable[[str, str], bool]
+"""Whether a field with this name and this value may follow the file."""
+
+
+def _no_field(_name: str, _value: str) -> bool:
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +62,19 @@ class FormFile:
 
     @property
     def min_size(self) -> int:
-        """The size of the file, or two bytes less if no line end follows the form."""
+        """The size of the file, or two bytes less if no line end follows the form.
+
+        It is more than that if fields follow the file.
+        """
         return self.rest_length - len(self._delimiter + _DASHES + _LINE_END)
 
     @property
     def _delimiter(self) -> bytes:
         return _LINE_END + _DASHES + self.boundary
 
-    async def rest(self, chunks: AsyncIterator[bytes], max_bytes: int) -> AsyncIterator[bytes]:
+    async def rest(
+        self, chunks: AsyncIterator[bytes], max_bytes: int, accepts: AcceptsField = _no_field
+    ) -> AsyncIterator[bytes]:
         """Yield the file and the end of the form unchanged.
 
         The last bytes are held back until the form has proved valid: a recipient that knows the
@@ -70,31 +83,31 @@ class FormFile:
         Args:
             chunks: The part of the form that follows `start`.
             max_bytes: The limit of the file.
+            accepts: Whether a field may follow the file; by default none may.
 
         Raises:
             PayloadTooLarge: The file is larger.
-            MalformedRequest: The file is not the last part.
+            MalformedRequest: Another part follows the file, or the form has no end.
         """
         delimiter, size = self._delimiter, 0
-        ends = (delimiter + _DASHES, delimiter + _DASHES + _LINE_END)
+        kept = len(delimiter + _DASHES + _LINE_END)
         held = self.start
-        while True:
-            place = held.find(delimiter)
-            if place >= 0 and len(held) - place > len(ends[1]):
-                raise _malformed("file", "must be the last part of the form")
-            ready = held[:place] if place >= 0 else held[: -len(ends[1])]
+        while (place := held.find(delimiter)) < 0:
+            ready = held[:-kept]
             if ready:
                 yield ready
                 held, size = held[len(ready) :], size + len(ready)
             chunk = await anext(chunks, b"")
             if not chunk:
-                break
+                raise _malformed("$", "must end with the boundary of the form")
             held += chunk
-        place = held.find(delimiter)
-        if held[max(place, 0) :] not in ends:
-            raise _malformed("$", "must end with the boundary of the form")
         if size + place > max_bytes:
             raise PayloadTooLarge(f"The file is larger than {max_bytes} bytes.")
+        while len(held) - place <= MAX_FORM_BYTES and (chunk := await anext(chunks, b"")):
+            held += chunk
+        if len(held) - place > MAX_FORM_BYTES:
+            raise _malformed("file", "must be the last part of the form")
+        _check_end(held[place:], delimiter, accepts)
         yield held
 
 
@@ -189,6 +202,23 @@ def form_head(boundary: bytes, fields: Mapping[str, str], content_type: str) -> 
     parts = [f'{begin}"{name}"\r\n\r\n{value}\r\n' for name, value in fields.items()]
     parts.append(f'{begin}"file"; filename="media"\r\nContent-Type: {content_type}\r\n\r\n')
     return "".join(parts).encode()
+
+
+def _check_end(end: bytes, delimiter: bytes, accepts: AcceptsField) -> None:
+    """Refuse *end*, which follows the file, unless it has accepted fields and an end only."""
+    *parts, last = end.split(delimiter)[1:]
+    if last not in (_DASHES, _DASHES + _LINE_END):
+        is_cut = not parts and len(last) <= len(_DASHES + _LINE_END)
+        path = "$" if is_cut else "file"
+        reason = "must end with the boundary of the form" if is_cut else "must be the last part"
+        raise _malformed(path, reason)
+    for part in parts:
+        head, mark, value = part.partition(_LINE_END + _LINE_END)
+        parameters, _ = _read_head(head.removeprefix(_LINE_END))
+        is_field = mark and head.startswith(_LINE_END) and "filename" not in parameters
+        text = value.decode(errors="replace")
+        if not is_field or not accepts(parameters.get("name", ""), text):
+            raise _malformed("file", "must be the last part of the form, but for known fields")
 
 
 def _read_head(head: bytes) -> tuple[dict[str, str], str]:

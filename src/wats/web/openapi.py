@@ -13,7 +13,7 @@ import msgspec
 
 from wats.config import Profile
 from wats.version import __version__
-from wats.web.parts import HOOK_LABEL
+from wats.web.parts import HOOK_LABEL, server_url
 from wats.web.problems import ErrorEnvelope
 from wats.web.routing import (
     JSON_TYPE,
@@ -39,6 +39,7 @@ _SEGMENTS: Final[Mapping[str, Json]] = {
     "deliveryId": {"type": "string", "pattern": "^[1-9][0-9]{0,18}$"},
     "mediaId": {"type": "string", "pattern": "^[0-9]{1,32}$"},
     "groupId": {"type": "string", "minLength": 1, "maxLength": 256},
+    "graphPath": {"type": "string", "minLength": 1, "maxLength": 2048},
     NUMBER_PARAMETER: {"type": "string", "pattern": "^[0-9]{1,32}$"},
 }
 """The valid values of the variable parts of paths."""
@@ -89,7 +90,7 @@ def build_document(routes: Sequence[Route], *, profile: Profile, complete: bool)
             "version": __version__,
             "description": "A self-hosted gateway for the WhatsApp Business Cloud API.",
         },
-        "servers": [{"url": _server_url(profile)}],
+        "servers": [{"url": server_url(profile)}],
         "paths": {
             _template(row.path): _path_item(row) for row in (*shown, *_of_numbers(shown, profile))
         },
@@ -123,14 +124,6 @@ def _of_numbers(rows: Sequence[Route], profile: Profile) -> Iterator[Route]:
 
 def _is_secret(row: Route) -> bool:
     return row.posture in {Posture.HIDDEN, Posture.ADMIN} or row.label == HOOK_LABEL
-
-
-def _server_url(profile: Profile) -> str:
-    service = profile.service
-    if service.public_url is not None:
-        return service.public_url
-    host = f"[{service.host}]" if ":" in service.host else service.host
-    return f"http://{host}" if service.port == 80 else f"http://{host}:{service.port}"
 
 
 def _template(path: str) -> str:
@@ -177,11 +170,8 @@ def _responses(row: Route, operation: Operation) -> Json:
     missing = (404,) if _VARIABLE.search(row.path) else ()
     problems = sorted({*_POSTURE_PROBLEMS[row.posture], *missing, *operation.problems})
     accepted = {} if operation.accepted is None else {"202": _accepted(operation)}
-    return {
-        "200": _success(operation),
-        **accepted,
-        **{str(status): _problem(status) for status in problems},
-    }
+    failures = {str(status): _problem(row, status) for status in problems}
+    return {"200": _success(operation), **accepted, **failures}
 
 
 def _success(operation: Operation) -> Json:
@@ -201,12 +191,18 @@ def _accepted(operation: Operation) -> Json:
     return {"description": HTTPStatus.ACCEPTED.phrase, "headers": headers, "content": content}
 
 
-def _problem(status: int) -> Json:
+def _problem(row: Route, status: int) -> Json:
     return {
         "description": HTTPStatus(status).phrase,
         **({"headers": _HEADERS[status]} if status in _HEADERS else {}),
-        "content": {JSON_TYPE: {"schema": _schema(ErrorEnvelope)}},
+        "content": {JSON_TYPE: {"schema": _schema(_envelope(row, status))}},
     }
+
+
+def _envelope(row: Route, status: int) -> Any:
+    """Return the type of an error; a path that does not exist has the same one everywhere."""
+    own, shared = row.errors.envelope, ErrorEnvelope
+    return own | shared if status == HTTPStatus.NOT_FOUND and own is not shared else own
 
 
 @cache  # every problem of every route has one of the same type: a document takes 4 ms, not 45
@@ -225,7 +221,8 @@ def _body_schema(operation: Operation) -> Json:
 
 
 def _schemas(rows: Sequence[Route]) -> Json:
-    components = _components((ErrorEnvelope, *_body_types(rows)))
+    envelopes = dict.fromkeys(row.errors.envelope for row in rows)
+    components = _components((*envelopes, *_body_types(rows)))
     more = [operation.schemas for row in rows for operation in row.operations]
     return components | {name: each[name] for each in more for name in each}
 

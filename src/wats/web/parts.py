@@ -69,3 +69,12 @@ class Parts:
     complete_document: bytes
     log: Log
     now: Now
+
+
+def server_url(profile: Profile) -> str:
+    """Return the address of the service in *profile*, without a slash at its end."""
+    service = profile.service
+    if service.public_url is not None:
+        return service.public_url
+    host = f"[{service.host}]" if ":" in service.host else service.host
+    return f"http://{host}" if service.port == 80 else f"http://{host}:{service.port}"

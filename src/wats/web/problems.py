@@ -1,8 +1,11 @@
-"""Errors as responses: the one envelope for every failure. No I/O."""
+"""Errors as responses: one envelope for every failure, and Graph's for its clients. No I/O."""
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
+import msgspec
 from msgspec import UNSET, UnsetType
 
 from wats.errors import (
@@ -11,6 +14,7 @@ from wats.errors import (
     GraphError,
     GraphRefused,
     IdempotencyInFlight,
+    IdempotencyOutcomeUnknown,
     InsufficientScope,
     MethodNotAllowed,
     Overloaded,
@@ -20,6 +24,7 @@ from wats.errors import (
     TooManyPolls,
     Unauthorized,
     WatsError,
+    WindowClosed,
 )
 from wats.outbound.failures import OUTCOMES
 from wats.web.bodies import Body
@@ -59,6 +64,31 @@ class ErrorEnvelope(Body, frozen=True):
     """The envelope of every error response."""
 
     error: Problem
+
+
+class GraphErrorData(msgspec.Struct, frozen=True):
+    """The remedy, where clients of Graph show Meta's details."""
+
+    messaging_product: Literal["whatsapp"]
+    details: str
+
+
+class GraphProblem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A failure in Graph's form: `code` is Meta's, and `wats` is the error of our other routes."""
+
+    message: str
+    type: str
+    code: int
+    error_subcode: int | UnsetType = UNSET
+    error_data: GraphErrorData
+    fbtrace_id: str | UnsetType = UNSET
+    wats: Problem
+
+
+class GraphErrorEnvelope(msgspec.Struct, frozen=True):
+    """The envelope of every error response to a client of Graph."""
+
+    error: GraphProblem
 
 
 def problem(
@@ -138,3 +168,74 @@ def _graph_problem(error: GraphError) -> Response:
         category=said.category,
         advice=said.advice,
     )
+
+
+GRAPH_CODES: Final[Mapping[type[WatsError], int]] = {
+    Unauthorized: 190,
+    InsufficientScope: 10,
+    WindowClosed: 131047,
+    IdempotencyOutcomeUnknown: 131000,
+    GraphError: 131000,
+    CallerError: 100,
+    WatsError: 2,
+}
+"""Meta's code for an error that Graph did not report, by the first class that the error has."""
+
+_GRAPH_STATUSES: Final = frozenset({400, 401, 403, 404, 429, 500, 503})
+_META_TYPE: Final = "OAuthException"
+
+
+def as_graph_response(error: WatsError) -> Response:
+    """Return the response for *error* to a client of Graph: with Meta's code, and Meta's status."""
+    ours = as_response(error)
+    shown = msgspec.json.decode(ours.body)["error"]
+    said = error.diagnostics if isinstance(error, GraphError) else GraphError.diagnostics
+    code = said.meta_code
+    if code is None:
+        code = next(code for kind, code in GRAPH_CODES.items() if isinstance(error, kind))
+    body = {
+        "message": f"(#{code}) {error.message}",
+        "type": said.meta_type or _META_TYPE,
+        "code": code,
+        "error_subcode": said.meta_subcode,
+        "error_data": {"messaging_product": "whatsapp", "details": _explanation(error)},
+        "fbtrace_id": said.fbtrace_id,
+        "wats": shown,
+    }
+    present = {name: value for name, value in body.items() if value is not None}
+    return json_response({"error": present}, _graph_status(error, ours.status), ours.headers)
+
+
+def _graph_status(error: WatsError, status: int) -> int:
+    """Return Meta's status of a refusal, or a similar one of the closed list of a route."""
+    if not isinstance(error, GraphRefused):
+        return status
+    found = error.upstream_status
+    if found in _GRAPH_STATUSES:
+        return found
+    is_client_error = HTTPStatus.BAD_REQUEST <= found < HTTPStatus.INTERNAL_SERVER_ERROR
+    return HTTPStatus.BAD_REQUEST if is_client_error else HTTPStatus.BAD_GATEWAY
+
+
+def _explanation(error: WatsError) -> str:
+    if isinstance(error, GraphError):
+        return error.diagnostics.advice
+    details = error.details if isinstance(error, CallerError) else ()
+    return "; ".join(f"{each.path}: {each.reason}" for each in details) or error.message
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorForm:
+    """The form of the errors of a route.
+
+    Attributes:
+        envelope: The type of their bodies.
+        respond: Returns the response for an error.
+    """
+
+    envelope: type
+    respond: Callable[[WatsError], Response]
+
+
+OWN_FORM: Final = ErrorForm(ErrorEnvelope, as_response)
+GRAPH_FORM: Final = ErrorForm(GraphErrorEnvelope, as_graph_response)

@@ -7,10 +7,11 @@ from enum import Enum
 from typing import Any, Final, TypeAlias
 from urllib.parse import quote, unquote_to_bytes
 
-from wats.config.numbers import CONSUME
+from wats.config.numbers import CONSUME, NUMBER_SCOPES
 from wats.telemetry.contract.values import Method
 from wats.web.exchange import Request, Response, Scope
 from wats.web.parts import Parts
+from wats.web.problems import OWN_FORM, ErrorForm
 
 Handle: TypeAlias = Callable[[Parts, Request], Awaitable[Response]]
 Match: TypeAlias = tuple["Route", dict[str, str]]
@@ -81,10 +82,12 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One row: the pattern of the router, the label of telemetry, the posture, and the operations.
+    """One row of the table.
 
-    In `path`, `:name` matches one segment and `*name` all that follow or are between, slashes
-    included. `label` is the template in metrics and inventories; rows may share one.
+    It has the pattern of the router, the label of telemetry, the posture, the operations, and the
+    form of errors. In `path`, `:name` matches one segment and `*name` all that follow or are
+    between, slashes included. `label` is the template in metrics and inventories; rows may share
+    one.
     """
 
     path: str
@@ -92,6 +95,7 @@ class Route:
     posture: Posture
     tag: str
     operations: tuple[Operation, ...]
+    errors: ErrorForm = OWN_FORM
 
     @property
     def methods(self) -> tuple[Method, ...]:
@@ -105,13 +109,16 @@ class Route:
 
     @property
     def has_numbers(self) -> bool:
-        """Whether the route exists for each business number too; a puller has its own numbers."""
-        return self.posture is Posture.API and self.tag != "updates"
+        """Whether the route exists for each business number too.
 
-    def scope(self, method: Method) -> str:
-        """Return the scope of a token that permits *method* of this route of the API."""
+        A puller has its own numbers, and the paths of Graph name the number themselves.
+        """
+        return self.posture is Posture.API and self.tag not in {"updates", "graph"}
+
+    def permits(self, method: Method, scopes: frozenset[str]) -> bool:
+        """Return whether *scopes* have one that permits *method* of this route of the API."""
         reads, writes = _SCOPES[self.tag]
-        return reads if method in _SAFE else writes
+        return not scopes.isdisjoint(reads if method in _SAFE else writes)
 
     def operation(self, method: Method) -> Operation | None:
         """Return the operation of *method*; HEAD is served as GET is."""
@@ -120,15 +127,22 @@ class Route:
 
 
 _SAFE: Final = frozenset({Method.GET, Method.HEAD})
-_MESSAGES: Final = ("messages:read", "messages:write")
-_SCOPES: Final[Mapping[str, tuple[str, str]]] = {
+_MESSAGES: Final = (frozenset({"messages:read"}), frozenset({"messages:write"}))
+_SCOPES: Final[Mapping[str, tuple[frozenset[str], frozenset[str]]]] = {
     "messages": _MESSAGES,
     "conversations": _MESSAGES,
-    "media": ("media:read", "media:write"),
-    "groups": ("groups:read", "groups:write"),
-    "updates": (CONSUME, CONSUME),
+    "media": (frozenset({"media:read"}), frozenset({"media:write"})),
+    "groups": (frozenset({"groups:read"}), frozenset({"groups:write"})),
+    "updates": (frozenset({CONSUME}), frozenset({CONSUME})),
+    "graph": (frozenset(NUMBER_SCOPES), frozenset(NUMBER_SCOPES)),
 }
-"""The scopes that read and write, by the tag of a route."""
+"""The scopes that read and write, by the tag of a route. That of `graph` checks each call."""
+
+
+def shared_label(api_prefix: str) -> str:
+    """Return the label of routes with few requests, which share its series."""
+    return f"{api_prefix}/:resource"
+
 
 UNMATCHED = Route("", "unmatched", Posture.HIDDEN, "", ())
 """The row of every path that is in no other row. No token opens it."""

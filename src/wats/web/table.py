@@ -7,7 +7,15 @@ be served, and a route in it is included everywhere.
 
 from wats.config import Profile
 from wats.web import webhooks
-from wats.web.api import conversations, groups, marketing_messages, media, messages, updates
+from wats.web.api import (
+    conversations,
+    graph,
+    groups,
+    marketing_messages,
+    media,
+    messages,
+    updates,
+)
 from wats.web.api import outbox as sent_later
 from wats.web.ops import consumers, deliveries, erasures, health, metrics, outbox, status
 from wats.web.routing import Route
@@ -27,6 +35,7 @@ def route_table(profile: Profile, *, groups_enabled: bool) -> tuple[Route, ...]:
         *conversations.routes(prefix),
         *marketing_messages.routes(prefix),
         *media.routes(prefix),
+        *graph.routes(prefix),
         *updates.routes(prefix),
     )
     with_groups = (*table, *groups.routes(prefix)) if groups_enabled else table

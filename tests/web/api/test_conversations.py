@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pywa.errors import ReEngagementMessage, WhatsAppError
 
 from tests.outbound.windows import open_window
 from wats.errors import WindowClosed
@@ -147,6 +148,22 @@ async def test_the_guard_refuses_messages_outside_of_the_window(
     assert service.graph.asked == []
     assert "15551230000" not in answer.body.decode()
     assert service.log == []
+
+
+@pytest.mark.parametrize("has_guard", [True])
+async def test_a_client_of_graph_is_refused_by_the_guard_as_by_meta(service: Any) -> None:
+    await open_window(service.store, NOON, "15551230000")
+    service.clock.advance(25 * 3600)
+    text = {"messaging_product": "whatsapp", "type": "text", "text": {"body": "Hello"}}
+
+    answer = await service.ask(
+        "POST", "/api/graph/v25.0/15551234567/messages", {"to": "15551230000", **text}
+    )
+
+    error = answer.json["error"]
+    assert (answer.status, error["wats"]["code"]) == (409, "window_closed")
+    assert isinstance(WhatsAppError.from_dict(error), ReEngagementMessage)
+    assert service.graph.asked == []
 
 
 @pytest.mark.parametrize("has_guard", [True])

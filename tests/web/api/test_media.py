@@ -78,6 +78,44 @@ async def test_an_invalid_upload_is_refused_and_not_sent(
     assert service.graph.asked == []
 
 
+FIRST = form_of().removesuffix(b"--b--\r\n")
+
+
+def after(name: str, value: str) -> bytes:
+    return (
+        f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n--b--\r\n'
+    ).encode()
+
+
+async def test_fields_can_follow_the_file(service: Any) -> None:
+    service.graph.body = {"id": "777"}
+
+    for name, value in [
+        *(("messaging_product", "whatsapp"), ("type", "image/png"), ("ttl_minutes", "60")),
+        ("type", "image/png; q=1"),
+    ]:
+        answer = await upload(service, FIRST + after(name, value))
+        assert (answer.status, answer.json) == (200, {"id": "777"})
+        assert service.graph.asked[-1].body.endswith(b"\r\n" + after(name, value))
+    sent = await upload(service, form_of(ttl_minutes="60"))
+
+    assert sent.status == 200
+    assert b'name="ttl_minutes"\r\n\r\n60\r\n' in service.graph.asked[-1].body
+
+
+async def test_a_field_after_the_file_cannot_change_what_was_checked(service: Any) -> None:
+    for name, value in [
+        *(("messaging_product", "x"), ("type", "image/jpeg"), ("ttl_minutes", "x")),
+        *(("type", "image/png\r\nx"), ("other", "x"), ("file", "x")),
+    ]:
+        answer = await upload(service, FIRST + after(name, value))
+        assert (answer.status, answer.code) == (400, "malformed_body")
+    before = await upload(service, form_of(ttl_minutes="soon"))
+
+    assert (before.status, before.code) == (400, "malformed_body")
+    assert service.graph.asked == []
+
+
 async def test_a_body_that_is_not_a_form_is_refused(service: Any) -> None:
     answer = await upload(service, form_of(), "application/json")
 

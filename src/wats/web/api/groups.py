@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from wats.errors import Detail, GraphError, MalformedRequest, RouteNotFound
+from wats.graph.endpoints import GROUP_ID
 from wats.outbound import answers
 from wats.outbound.failures import report_graph_failure
 from wats.outbound.messages import (
@@ -58,15 +59,6 @@ _MALFORMED = "Group request body or route is invalid."
 _PRODUCT = {"messaging_product": "whatsapp"}
 _QUERY_LENGTHS = {"limit": 32, "after": 4096, "before": 4096, "fields": 4096}
 _SNAKE = re.compile("(?<=[a-z0-9])_([a-z0-9])")
-# Meta's group ids are base64 without a fixed length. Media, templates, numbers and accounts are all
-# digits; posts, ad accounts and conversations are "1_2", "act_1" and "t_1"; "me", "app" and
-# "debug_token" are words.
-_GROUP_ID = re.compile(
-    "(?![0-9]+(?:_|$))"  # an object of another kind, or a compound
-    "(?![A-Za-z]{1,3}_)"  # a prefix for another kind
-    "(?![a-z]+$|[A-Za-z]{1,8}$|[A-Za-z]*_[A-Za-z_]*$)"  # a word, in any case
-    "[A-Za-z0-9_=-]{1,256}"
-)
 # Names alone: an expansion such as "owner{id}" would reach other objects through a group.
 _FIELDS = re.compile("[A-Za-z0-9_]+(?:,[A-Za-z0-9_]+)*")
 
@@ -228,7 +220,7 @@ def _group_of(parts: Parts, request: Request) -> str:
     group = decode_segment(request.parameters["groupId"])
     if not is_plain(group, 4096) or group is None or "/" in group or "\\" in group:
         raise RouteNotFound
-    if _GROUP_ID.fullmatch(group) is None or group in parts.numbers.object_ids:
+    if GROUP_ID.fullmatch(group) is None or group in parts.numbers.object_ids:
         detail = Detail("groupId", "must be the id of a group")
         raise MalformedRequest("malformed_body", _MALFORMED, [detail])
     return group

@@ -6,6 +6,7 @@ with the access token only, and for a few minutes.
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
@@ -20,7 +21,8 @@ from wats.errors import (
     MediaNotFound,
     PayloadTooLarge,
 )
-from wats.graph.client import GraphClient, GraphResponse
+from wats.graph.client import GraphClient
+from wats.graph.responses import GraphResponse
 from wats.graph.transfers import Download, UploadBody
 from wats.outbound import answers
 from wats.outbound.failures import report_graph_failure
@@ -41,6 +43,8 @@ _ID: Final = re.compile("[0-9]{1,32}")
 _MIME_TYPE: Final = re.compile(
     r"[\w.+-]{1,100}/[\w.+-]{1,100}(?:; ?[\w-]{1,20}=[\w.+-]{1,40})?", re.ASCII
 )
+_TTL: Final = "ttl_minutes"
+_MINUTES: Final = re.compile("[0-9]{1,7}")
 _SHA256: Final = re.compile(r"[0-9A-Za-z+/=]{43,64}")
 _ANY_TYPE: Final = "application/octet-stream"
 
@@ -61,12 +65,13 @@ File: TypeAlias = Annotated[str, Meta(extra_json_schema={"contentMediaType": _AN
 
 
 class UploadForm(msgspec.Struct, frozen=True, kw_only=True):
-    """A form with one file, which is its last part."""
+    """A form with one file, before or after its other fields."""
 
     messaging_product: Annotated[str, Meta(pattern=f"^{_PRODUCT}$")] | UnsetType = UNSET
     type: (
         Annotated[str, Meta(description=f"The type of the file: {', '.join(TYPES)}.")] | UnsetType
     ) = UNSET
+    ttl_minutes: Annotated[str, Meta(pattern="^[0-9]{1,7}$")] | UnsetType = UNSET
     file: File
 
 
@@ -106,13 +111,14 @@ async def upload(parts: Parts, request: Request) -> Response:
     start = form.first_bytes
     kind = find_type(form.fields.get("type", form.content_type), form.name, start)
     max_bytes = max_bytes_of(kind, start)
-    if form.min_size > max_bytes:
+    if form.min_size - (0 if form.fields else MAX_FORM_BYTES) > max_bytes:
         raise _too_large(max_bytes)
-    head = form_head(boundary, {"messaging_product": _PRODUCT, "type": kind.name}, kind.name)
+    fields = {"messaging_product": _PRODUCT, "type": kind.name, **_time_to_live(form.fields)}
+    head = form_head(boundary, fields, kind.name)
     body = UploadBody(
         f'multipart/form-data; boundary="{boundary.decode()}"',
         len(head) + form.rest_length,
-        _joined(head, form.rest(chunks, max_bytes)),
+        _joined(head, form.rest(chunks, max_bytes, partial(_may_follow, kind.name))),
     )
     number = parts.numbers[request.number]
     call = number.graph.upload(_FAMILY, [number.id, "media"], body)
@@ -202,12 +208,18 @@ async def _find(parts: Parts, request: Request) -> _Found:
     return found
 
 
+def is_description(payload: Any) -> bool:
+    """Return whether *payload* is Graph's description of a file."""
+    if not isinstance(payload, dict) or payload.get("messaging_product") != _PRODUCT:
+        return False
+    return isinstance(payload.get("url"), str) and isinstance(payload.get("mime_type"), str)
+
+
 def _read(media_id: str, answer: GraphResponse) -> _Found | None:
-    payload = answers.as_object(answer.payload)
-    url, mime_type = payload.get("url"), payload.get("mime_type")
-    is_file = payload.get("messaging_product") == _PRODUCT
-    if not is_file or not isinstance(url, str) or not isinstance(mime_type, str):
+    payload = answer.payload
+    if not is_description(payload):
         return None
+    url, mime_type = payload["url"], payload["mime_type"]
     sha256 = payload.get("sha256")
     view = MediaView(
         id=media_id,
@@ -247,6 +259,25 @@ async def _joined(head: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[byte
     yield head
     async for piece in rest:
         yield piece
+
+
+def _may_follow(kind: str, name: str, value: str) -> bool:
+    """Return whether a field may follow the file: Meta uses the last value of a repeated one."""
+    match name:
+        case "messaging_product":
+            return value == _PRODUCT
+        case "type":
+            is_kind = value.partition(";")[0].strip().lower() == kind
+            return is_kind and _MIME_TYPE.fullmatch(value) is not None
+        case _:
+            return name == _TTL and _MINUTES.fullmatch(value) is not None
+
+
+def _time_to_live(fields: Mapping[str, str]) -> dict[str, str]:
+    value = fields.get(_TTL)
+    if value is not None and _MINUTES.fullmatch(value) is None:
+        raise _malformed(_TTL, "must be a number of minutes")
+    return {} if value is None else {_TTL: value}
 
 
 def _id_of(parts: Parts, request: Request) -> str:

@@ -24,7 +24,7 @@ from wats.web.exchange import (
 )
 from wats.web.inputs import check_query, invalid, read_body, store_of
 from wats.web.parts import Parts
-from wats.web.routing import Operation, Parameter, Posture, Route
+from wats.web.routing import Operation, Parameter, Posture, Route, shared_label
 
 MAX_WAIT_SECONDS: Final = 60
 DEFAULT_WAIT_SECONDS: Final = 30
@@ -204,7 +204,7 @@ async def acknowledge(parts: Parts, request: Request) -> Response:
 
 def routes(prefix: str) -> tuple[Route, ...]:
     """Return the routes of updates below *prefix*."""
-    path = f"{prefix}/updates"
+    path, label = f"{prefix}/updates", shared_label(prefix)
     polling = Operation(
         Method.GET,
         poll,
@@ -224,6 +224,6 @@ def routes(prefix: str) -> tuple[Route, ...]:
         problems=(400, 413, 503),
     )
     return (
-        Route(path, path, Posture.API, "updates", (polling,)),
-        Route(f"{path}/ack", path, Posture.API, "updates", (acknowledging,)),
+        Route(path, label, Posture.API, "updates", (polling,)),
+        Route(f"{path}/ack", label, Posture.API, "updates", (acknowledging,)),
     )

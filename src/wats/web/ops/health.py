@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+from wats.config.numbers import TELEMETRY
 from wats.errors import NotStarted, SchemaMismatch
 from wats.store import Store
 from wats.store.records import StoreHealth
@@ -53,7 +54,9 @@ async def readyz(parts: Parts, request: Request) -> Response:
 
 async def openapi(parts: Parts, request: Request) -> Response:
     """Return the OpenAPI document; unauthenticated clients get one without the hidden routes."""
-    document = parts.complete_document if request.authorized else parts.anonymous_document
+    document = (
+        parts.complete_document if TELEMETRY in request.access.scopes else parts.anonymous_document
+    )
     return Response(200, document)
 
 
