@@ -179,7 +179,9 @@ async def test_a_token_reaches_its_numbers_by_its_scopes_and_nothing_else(
     assert not any(each in logged for each in (DEFAULT, BERLIN, PARIS, UNKNOWN, BEARER_TOKEN))
 
 
-def expected_of_graph(caller: Caller, number: str | None, scopes: frozenset[str]) -> str:
+def expected_of_graph(
+    caller: Caller, number: str | None, scopes: frozenset[str], *, is_write: bool
+) -> str:
     if not caller.scopes:
         return "unauthorized"
     if ALL.isdisjoint(caller.scopes):
@@ -188,6 +190,8 @@ def expected_of_graph(caller: Caller, number: str | None, scopes: frozenset[str]
     is_for_it = caller.numbers is None if number is None else number in permitted
     if not is_for_it:
         return "hidden"
+    if is_write and caller.numbers is not None:
+        return "insufficient_scope"
     return "permitted" if scopes <= caller.scopes else "insufficient_scope"
 
 
@@ -210,10 +214,11 @@ async def test_a_token_reaches_calls_of_graph_for_its_numbers_by_its_scopes(
     found, wanted = {}, {}
     for caller in (*others, *CALLERS):
         for method, path, body, number, scopes in calls:
+            is_write = method == "POST" and path.endswith((PROFILE, "/groups"))
             sent = len(service.graph.asked)
             answer = await service.ask(method, f"/api/graph/v25.0/{path}", body, token=caller.token)
             case = (caller, method, path)
-            wanted[case] = expected_of_graph(caller, number, scopes)
+            wanted[case] = expected_of_graph(caller, number, scopes, is_write=is_write)
             if is_hidden(answer, missing):
                 found[case] = "hidden"
             elif answer.status in {401, 403}:

@@ -221,6 +221,9 @@ def _admit(parts: Parts, request: Request, segments: list[str], method: Method) 
         raise RouteNotFound
     if method not in endpoint.methods:
         raise MethodNotAllowed([each.value for each in endpoint.methods])
+    is_write = endpoint.service is Service.PASS and method is not Method.GET
+    if permitted is not None and is_write:
+        raise InsufficientScope  # its body, which is not read, could name objects of other numbers
     if not _scopes_of(endpoint, number, method) <= request.access.scopes:
         raise InsufficientScope
     request.number = number
