@@ -112,6 +112,7 @@ def _config(
         },
         "persistence": "none" if database_url is None else {"url": database_url},
         "telemetry": {"families": families},
+        "messages": {"throughput": "off"},
         "handlers": list(handlers),
     }
     return {"version": 1, "defaultProfile": "bench", "profiles": {"bench": profile}}

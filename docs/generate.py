@@ -34,6 +34,7 @@ from wats.inspection.setup import PROMISES
 from wats.log_format import LEVELS, LogLevel
 from wats.outbound.composers.describe import as_markdown as composers
 from wats.simulator.recipients import as_markdown
+from wats.store.outbox import SEND_TRANSITIONS, SendState
 from wats.store.records import TRANSITIONS, DeliveryState
 from wats.telemetry.contract.families import FAMILIES, SPANS
 from wats.telemetry.contract.labels import Label, Subject
@@ -62,6 +63,10 @@ HTTP_MEANINGS = {
     "config has no puller with this name.",
     "delivery_not_found": "No outstanding delivery or dead letter has this id: it is done, or it "
     "was discarded.",
+    "rate_limited": "Meta's rate limit does not permit the message within a second. Nothing was "
+    "sent; retry after `Retry-After`, also with the same key.",
+    "outbox_item_not_found": "No message in the outbox has this id, or its idempotency key has "
+    "expired since it was sent.",
     "conversation_window_unavailable": "The store could not be read; retry.",
     "graph_request_failed": "Meta returned an error, could not be reached, or the outcome is "
     "unknown. The status is 503 if the request was throttled. `outcome` is `not_sent` or "
@@ -201,7 +206,6 @@ _BY_HAND = {"kept", "derived", "retained", "shared"}
 _EXPOSED = {
     Subject.ALWAYS: "always",
     Subject.STORE: "with a store",
-    Subject.OUTBOX: "not in this version",
 }
 _METHODS = {
     Kind.COUNTER: "increment_counter",
@@ -220,6 +224,15 @@ _STEPS = {
     DeliveryState.RETRY: "the handler failed; due again after a backoff",
     DeliveryState.DONE: "the handler returned; the row is deleted",
     DeliveryState.DEAD: "a dead letter: no more attempts, kept for inspection",
+}
+
+_SENDS = {
+    SendState.QUEUED: "stored; its turn has not come",
+    SendState.SENDING: "leased by a process, which may have called Meta",
+    SendState.RETRY: "certainly not sent; sent again after a pause",
+    SendState.SENT: "Meta accepted it; the content is deleted",
+    SendState.FAILED: "a dead letter: certainly not sent, and no more attempts",
+    SendState.UNKNOWN: "a dead letter: maybe sent; not sent again without an operator",
 }
 
 
@@ -490,6 +503,19 @@ def states() -> str:
     return _table(("State", "Meaning", "Can become"), rows)
 
 
+def send_states() -> str:
+    """Return the state machine of a message in the outbox."""
+    rows = [
+        (
+            _code(state.value),
+            _SENDS[state],
+            ", ".join(_code(after.value) for after in SendState if after in following) or "final",
+        )
+        for state, following in SEND_TRANSITIONS.items()
+    ]
+    return _table(("State", "Meaning", "Can become"), rows)
+
+
 def log_levels() -> str:
     """Return the log events of each level."""
     rows = [
@@ -572,6 +598,7 @@ BLOCKS: Mapping[str, Callable[[], str]] = {
     "spans": spans,
     "start-codes": start_codes,
     "states": states,
+    "send-states": send_states,
     "updates": updates,
 }
 """The generator of each block, by name."""

@@ -108,7 +108,6 @@ class Graph:
 _NEEDS: Mapping[Subject, str] = {
     Subject.ALWAYS: "",
     Subject.STORE: "Needs a store.",
-    Subject.OUTBOX: "Needs an outbox, which this version does not have.",
 }
 _OPERATOR = "Needs `telemetry.families: operator`."
 

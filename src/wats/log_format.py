@@ -47,6 +47,7 @@ LEVELS: Final[Mapping[str, LogLevel]] = {
     "wats.loop.resumed": LogLevel.WARNING,
     "wats.message.unrecorded": LogLevel.ERROR,
     "wats.number.unknown": LogLevel.WARNING,
+    "wats.outbox.dead": LogLevel.ERROR,
     "wats.request.error": LogLevel.ERROR,
     "wats.shutdown.forced": LogLevel.ERROR,
     "wats.signal.ignored": LogLevel.INFO,

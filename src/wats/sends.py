@@ -1,26 +1,31 @@
-"""Sends of the process itself: a message, and its result. No I/O."""
+"""Sends of the process itself: a message, its result, and its callback data. No I/O."""
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 
 
 class Sent(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of a send that Meta accepted, or may have accepted.
+    """The result of a send that Meta accepted, or may have accepted, or that was stored for later.
 
     Attributes:
-        message_id: The WhatsApp id of the message. `None` if Meta's response has none, or if the
-            outcome is unknown.
+        message_id: The WhatsApp id of the message. `None` if Meta's response has none, if the
+            outcome is unknown, or if the message is sent later.
         is_replayed: Whether an earlier send with the same idempotency key had this result, so that
             nothing was sent now.
-        is_certain: Whether Meta accepted the message. Only a reply can be uncertain: a repeated one
-            of which an earlier attempt may or may not have reached the recipient.
+        is_certain: Whether Meta accepted the message. A message that is sent later is uncertain,
+            and so is a repeated reply of which an earlier attempt may or may not have reached the
+            recipient.
+        outbox_id: The id of the item of the outbox, if the message is sent later. The HTTP API
+            returns its state.
     """
 
     message_id: str | None
     is_replayed: bool = False
     is_certain: bool = True
+    outbox_id: str | None = None
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,3 +44,20 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 SendReply: TypeAlias = Callable[[Reply], Awaitable[Sent]]
 """Sends a reply like a request to the HTTP API."""
+
+
+_CALLBACK: Final = re.compile("wats:([1-9][0-9]{0,17}):([0-9a-f]{1,16})")
+
+
+def callback_of(outbox_id: int, nonce: int) -> str:
+    """Return the callback data of an outbox item: Meta repeats it in each status of the message.
+
+    A status thus proves a send whose outcome is unknown.
+    """
+    return f"wats:{outbox_id}:{nonce:x}"
+
+
+def read_callback(text: str) -> tuple[int, int] | None:
+    """Return the item and the random number in *text*; `None` for callback data of a caller."""
+    match = _CALLBACK.fullmatch(text)
+    return None if match is None else (int(match[1]), int(match[2], 16))

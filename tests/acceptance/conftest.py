@@ -20,7 +20,7 @@ from tests.acceptance.collector import Receiver
 from tests.acceptance.replicas import DEADLINE_SECONDS, HANDLERS, Journal, NotStarted
 from tests.settings import HOOK, NUMBER_ID, SECRETS, WABA_ID, config_of
 from tests.store.postgres.server import Server
-from wats.config import GroupsConfig, WebhookConfig
+from wats.config import GroupsConfig, MessagesConfig, WebhookConfig
 from wats.inbound.handlers import Handler
 from wats.privacy import Secret
 from wats.service import WatsApp, create_wats_service_app
@@ -252,7 +252,9 @@ async def running_gateway(
     async with Simulator(settings) as simulator:
         options: dict[str, Any] = {"log": log.append, "secrets": example_secrets()}
         app = create_wats_service_app(
-            profile=example_profile(graph_url=simulator.url, **sections),
+            profile=example_profile(
+                graph_url=simulator.url, **{"messages": MessagesConfig(throughput=0), **sections}
+            ),
             persistence=store,
             handlers=handlers,
             **options | dict(app_options or {}),

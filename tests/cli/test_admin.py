@@ -368,3 +368,39 @@ def test_the_database_keeps_its_counters(gateway: Gateway) -> None:
         (counts,) = connection.execute("SELECT pending, leased, retry, dead FROM wats_consumers")
 
     assert counts == (0, 0, 0, 2)
+
+
+def test_messages_of_the_outbox_are_listed_shown_retried_and_discarded(gateway: Gateway) -> None:
+    gateway.json("consumers", "pause", "outbox", "--yes")
+    token = SECRETS["WATS_SERVICE_BEARER_TOKEN"]
+    for recipient, text in ((THEIRS, "1"), (OTHER, "2")):
+        body = json.dumps({"to": recipient, "text": text}).encode()
+        headers = {"Authorization": f"Bearer {token}", "Prefer": "respond-async"}
+        request = Request(f"{gateway.url}/api/messages/text", body, headers)  # noqa: S310
+        with urlopen(request) as answer:  # noqa: S310
+            assert answer.status == 202
+    first, second = gateway.json("outbox", "list")["items"]
+    with closing(apsw.Connection(str(gateway.folder / "wats.db"))) as connection:
+        connection.execute(
+            "INSERT INTO wats_dead_deliveries SELECT id, update_id, siblings, consumer, "
+            "ordering_key, 1, 'OutcomeUnknown', arrived_at, arrived_at, payload "
+            "FROM wats_deliveries WHERE id = ?; DELETE FROM wats_deliveries WHERE id = ?",
+            (int(first["id"]), int(first["id"])),
+        )
+
+    shown = gateway.json("outbox", "show", second["id"], "--content")
+    plain = gateway.run("outbox", "list", "--state", "unknown")
+    refused = gateway.run("outbox", "retry", first["id"], "--yes")
+    unnamed = gateway.run("outbox", "discard", "--yes")
+    dry = gateway.json("outbox", "retry", first["id"], "--even-unknown", "--dry-run")
+    none = gateway.json("outbox", "retry", "--all", "--yes")
+    discarded = gateway.json("outbox", "discard", "--all", "--yes")
+
+    assert (first["state"], first["type"]) == ("queued", "text")
+    assert shown["content"]["payload"]["text"]["body"] == "2"
+    assert [plain.out.splitlines()[1].split()[i] for i in (1, -1)] == ["unknown", "OutcomeUnknown"]
+    assert refused.code != 0
+    assert "billed twice" in refused.err
+    assert "--all" in unnamed.err
+    assert (dry["matched"], dry["changed"], none["matched"]) == (1, 0, 0)
+    assert discarded["changed"] == 2

@@ -5,7 +5,7 @@ from wats.cli import COMMANDS
 from wats.cli.help import topics
 
 MAX_CHARACTERS = 4_000
-MAX_LINES = 120
+MAX_LINES = 130
 
 generate = load(ROOT / "docs/generate.py")
 

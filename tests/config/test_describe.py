@@ -63,7 +63,13 @@ def test_a_redacted_profile_has_the_shape_of_the_file_without_ids_and_places(
             "retentionDays": 8.0,
             "deadRetentionDays": 30.0,
         },
-        "messages": {"retentionDays": 90, "idempotencyHours": 24, "windowGuard": False},
+        "messages": {
+            "retentionDays": 90,
+            "idempotencyHours": 24,
+            "windowGuard": False,
+            "throughput": 80,
+        },
+        "outbox": {"concurrency": 32, "maxAttempts": 10, "maxAgeHours": 24.0},
     }
 
 

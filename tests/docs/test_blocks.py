@@ -102,6 +102,10 @@ OWNERS = [
         f"{OF_SUBSCRIBERS}receiver_that_is_shown_verifies_requests",
     ),
     Owner(
+        *("docs/sending.md", "sh", "", Way.RUN),
+        f"{OF_HTTP}a_message_is_sent_later_as_it_is_shown",
+    ),
+    Owner(
         *("docs/graph-api.md", "python", "pywa_client.py", Way.USED),
         "docs/test_graph_api.py::test_the_client_that_is_shown_sends_through_wats",
     ),

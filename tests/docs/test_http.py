@@ -1,6 +1,7 @@
 """docs/http-api.md, docs/errors.md and docs/simulator.md: requests between a gateway and Meta."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,17 @@ def test_the_file_that_is_shown_is_uploaded_each_time(reader: Reader) -> None:
     assert json.loads(first)["id"] != json.loads(second)["id"]
     _, state = request(f"{reader.meta_url}/_simulator/state")
     assert json.loads(state)["uploads"] == 2
+
+
+@pytest.mark.skipif(not is_installed("curl"), reason="curl is not installed")
+def test_a_message_is_sent_later_as_it_is_shown(reader: Reader) -> None:
+    shutil.copy(reader.folder / ".env", reader.folder / "wats.env")
+    reader.start(SIMULATE)
+
+    said = [each.out for each in reader.succeed(PAGES["docs/sending.md"])]
+
+    assert any("202 Accepted" in out and "/api/outbox/" in out for out in said)
+    assert "0 would be changed." in "".join(said)
 
 
 def test_a_webhook_gets_the_counts_that_are_shown(reader: Reader) -> None:

@@ -80,6 +80,8 @@ ADMIN_BODIES: Mapping[str, Any] = {
     "retryDeadLetters": {"ids": ["1", "2"]},
     "replayDeliveries": {"ids": ["1", "2"], "consumer": "h:h"},
     "discardDeliveries": {"ids": ["1", "2"]},
+    "retryOutboxItems": {"ids": ["1", "2"], "evenUnknown": True},
+    "discardOutboxItems": {"ids": ["1", "2"]},
     "erasePerson": {"user": "15550001111", "dryRun": False, "searchFiles": True, "cursor": None},
 }
 
@@ -256,6 +258,12 @@ class Asker:
                 body = {"to": to, "text": text("message with a key.text")}
                 for _ in range(2):
                     yield self._send("message with a key", "/api/messages/text", body, key)
+        later = ("prefer", "respond-async")
+        for number in range(2 * GRAPH_WAYS):  # so that some fail
+            key = ("idempotency-key", self._canaries.word(f"key of {number} for later"))
+            to, text = self._canaries.number("for later.to"), self._canaries.word("for later.text")
+            body = {"to": to, "text": text}
+            yield self._send("message for later", "/api/messages/text", body, key, later)
         for bad in (long(self._canaries.word("key that is too long")), "\t"):
             body = {"to": self._canaries.number("bad key"), "text": "x"}
             key = ("idempotency-key", bad)

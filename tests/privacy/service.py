@@ -242,6 +242,8 @@ def _profile(canaries: Canaries, setup: Setup, database: Path | None) -> dict[st
             "workers": setup.workers,
         },
         "persistence": {"url": f"sqlite:///{database}"} if database is not None else "none",
+        "messages": {"throughput": "off"},  # Graph limits the rate at random
+        "outbox": {"maxAttempts": 1},
         "groups": {"enabled": setup.has_groups},
         "handlers": [f"tests.privacy.hostile:{setup.handler}"] if setup.handler else [],
         "subscribers": list(setup.subscribers),

@@ -59,7 +59,9 @@ OFFLINE = {
 
 TO_A_HOST = {
     *("consumers list", "consumers pause", "consumers resume"),
-    *("inbox list", "inbox show", "inbox discard"),
+    *("inbox list", "inbox show", "inbox retry", "inbox discard", "listen"),
+    *("messages list", "messages show", "replay"),
+    *("outbox list", "outbox show", "outbox retry", "outbox discard"),
     *("dead-letters list", "dead-letters show", "dead-letters retry", "dead-letters discard"),
     *("database copy", "doctor", "erase", "status", "support-bundle"),
 }
@@ -240,7 +242,7 @@ def test_a_command_without_a_host_connects_nowhere(command: str, tmp_path: Path)
     assert done.stdout
 
 
-OF_GRAPH = re.compile("/api/media/|/api/messages/[^/?]*/read|/api/marketing_messages")
+OF_GRAPH = re.compile("/api/(media|graph)/|/api/messages/[^/?]*/read|/api/marketing_messages")
 """The targets whose requests Graph gets, even without a valid body."""
 
 

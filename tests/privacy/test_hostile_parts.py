@@ -19,7 +19,7 @@ from tests.privacy.log_lines import faults_of
 from tests.privacy.planting import hostile
 from tests.privacy.service import read_telemetry
 from tests.privacy.wire import ask_all
-from wats.config import GroupsConfig, InboxConfig, TelemetryConfig
+from wats.config import GroupsConfig, InboxConfig, MessagesConfig, TelemetryConfig
 from wats.errors import StoreUnavailable
 from wats.privacy import Secret
 from wats.service import create_wats_service_app
@@ -118,6 +118,7 @@ async def exercise(folder: Path) -> Output:
         profile = example_profile(
             graph_url=graph.url,
             groups=GroupsConfig(enabled=True),
+            messages=MessagesConfig(throughput=0),
             inbox=InboxConfig(max_attempts=1),
             telemetry=TelemetryConfig(families="operator"),
         )

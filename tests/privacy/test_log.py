@@ -219,9 +219,13 @@ def test_every_line_that_was_written_has_its_documented_keys(output: Output) -> 
 
 
 PROVOKED = {
-    "store": {"wats.admin.action", "wats.inbox.dead", "wats.webhook.update"},
+    "store": {
+        *("wats.admin.action", "wats.inbox.dead", "wats.outbox.dead", "wats.webhook.update"),
+    },
     "no-store": {"wats.webhook.update"},
-    "workers": {"wats.admin.action", "wats.inbox.dead", "wats.worker.replaced"},
+    "workers": {
+        *("wats.admin.action", "wats.inbox.dead", "wats.outbox.dead", "wats.worker.replaced"),
+    },
 }
 
 

@@ -10,7 +10,7 @@ from wats.errors import StoreUnavailable
 from wats.log import Log
 from wats.service.upkeep import Upkeep
 from wats.store.admin import ConsumerState
-from wats.store.records import Depth, InboxDepth, Retention
+from wats.store.records import OUTBOX, Depth, InboxDepth, Retention
 from wats.telemetry import Adapter, FamilySet, RouteLabel, Telemetry
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -21,6 +21,7 @@ class Shelf:
 
     def __init__(self, *answers: InboxDepth | Exception) -> None:
         self.answers = list(answers)
+        self.adapter = Adapter.SQLITE
         self.asked = 0
         self.purged = 0
         self.purge_errors: list[BaseException] = []
@@ -47,9 +48,12 @@ class Shelf:
         return self.checkpoints.pop(0) if len(self.checkpoints) > 1 else self.checkpoints[0]
 
 
+GAUGES = "wats_inbox", "outbox_depth", "wats_outbox"
+
+
 def gauges(telemetry: Telemetry) -> dict[str, str]:
     lines = telemetry.render().body.decode().splitlines()
-    return dict(line.split(" ") for line in lines if line.startswith("wats_inbox"))
+    return dict(line.split(" ") for line in lines if line.startswith(GAUGES))
 
 
 async def kept(
@@ -88,9 +92,14 @@ async def kept(
 
 
 DEPTH = InboxDepth(
-    consumers={"a": Depth(pending=3, leased=1), "b": Depth(leased=1, retry=1, dead=4)},
-    configured=frozenset({"a", "b"}),
+    consumers={
+        "a": Depth(pending=3, leased=1),
+        "b": Depth(leased=1, retry=1, dead=4),
+        OUTBOX: Depth(pending=5, leased=6, retry=7, dead=8),
+    },
+    configured=frozenset({"a", "b", OUTBOX}),
     oldest_seconds=90.0,
+    outbox_seconds=30.0,
 )
 SEEN = {
     'wats_inbox_depth{state="dead"}': "4",
@@ -99,6 +108,10 @@ SEEN = {
     'wats_inbox_depth{state="pending"}': "3",
     'wats_inbox_depth{state="retry"}': "1",
     "wats_inbox_oldest_age_seconds": "90",
+    'outbox_depth{adapter="sqlite",state="dead"}': "8",
+    'outbox_depth{adapter="sqlite",state="pending"}': "12",
+    'outbox_depth{adapter="sqlite",state="processing"}': "6",
+    "wats_outbox_oldest_age_seconds": "30",
 }
 
 
@@ -150,18 +163,18 @@ async def test_a_depth_that_was_never_measured_is_not_shown() -> None:
     assert telemetry.errors.snapshot()["StoreUnavailable"] >= 2
 
 
-@pytest.mark.parametrize(
-    ("families", "leads"), [(FamilySet.CONTRACT, True), (FamilySet.OPERATOR, False)]
-)
-async def test_nothing_is_measured_that_is_unobserved_or_measured_elsewhere(
-    families: FamilySet, leads: bool
-) -> None:
+async def test_nothing_is_measured_that_is_measured_elsewhere() -> None:
     store = Shelf(DEPTH)
 
-    await kept(store, families=families, leads=leads, until=0)
+    await kept(store, leads=False, until=0)
 
-    assert store.asked == 0
-    assert (store.purged > 0) is leads
+    assert store.asked == store.purged == 0
+
+
+async def test_the_depth_of_the_outbox_is_measured_in_the_contract_too() -> None:
+    seen = gauges(await kept(Shelf(DEPTH), families=FamilySet.CONTRACT))
+
+    assert seen == {name: value for name, value in SEEN.items() if name.startswith("outbox")}
 
 
 async def test_a_process_that_does_not_lead_succeeds_without_purging() -> None:

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from wats.store import Store, receive
 from wats.store.admin import DEAD_LETTERS, OUTSTANDING, DeliveryFilter
 from wats.store.records import (
+    OUTBOX,
     Arrival,
     Consumer,
     Delivery,
@@ -31,7 +32,7 @@ LEASE_SECONDS = 30
 DEAD_SECONDS = 1000
 CLIENTS = st.sampled_from((0, 1))
 NAMES = ("a", "b")
-MAX_ATTEMPTS = {"a": 2, "b": 1}
+MAX_ATTEMPTS = {"a": 2, "b": 1, OUTBOX: 1}
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 NEVER_PURGED = 10**9
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import apsw
 import pytest
 from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 from typing_extensions import override
 
 from tests.folders import in_memory
@@ -21,7 +21,7 @@ STEPS_PER_RUN = 50
 
 
 def hold(
-    machine: type[InboxMachine], *, steps: int, phases: Sequence[Phase] = tuple(Phase)
+    machine: type[RuleBasedStateMachine], *, steps: int, phases: Sequence[Phase] = tuple(Phase)
 ) -> None:
     options = settings(
         phases=phases,

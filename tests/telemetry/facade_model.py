@@ -29,7 +29,7 @@ from wats.telemetry import (
     UpkeepTask,
 )
 from wats.telemetry.contract.families import CONSUMER_BUCKETS, LAG_BUCKETS, LATENCY_BUCKETS
-from wats.telemetry.contract.values import status_class
+from wats.telemetry.contract.values import OutboxState, status_class
 from wats.telemetry.recording import Event, Recorder
 
 TEMPLATES = ("/healthz", "/messages/:id", UNMATCHED)
@@ -209,6 +209,16 @@ class Model:
 
     def store_inbox_oldest_age(self, seconds: float) -> None:
         self.set("wats_inbox_oldest_age_seconds", seconds)
+
+    def store_outbox_processed(self, outcome: Outcome, count: int = 1) -> None:
+        self.add("outbox_processed_total", count, outcome=outcome)
+
+    def store_outbox_depth(self, adapter: Adapter, state: OutboxState, count: int) -> None:
+        shown = adapter if adapter is Adapter.SQLITE else Adapter.UNKNOWN
+        self.set("outbox_depth", count, adapter=shown, state=state)
+
+    def store_outbox_oldest_age(self, seconds: float) -> None:
+        self.set("wats_outbox_oldest_age_seconds", seconds)
 
     def service_upkeep(self, task: UpkeepTask, succeeded_at: float) -> None:
         self.set("wats_upkeep_last_success_timestamp_seconds", succeeded_at, task=task)

@@ -24,7 +24,6 @@ from wats.telemetry import (
     AuthSurface,
     Board,
     EndpointFamily,
-    FamilySet,
     InboxState,
     Method,
     Outcome,
@@ -196,11 +195,13 @@ def test_every_counter_and_histogram_of_the_operators_is_there_before_anything_h
     unset = {
         "wats_inbox_depth",
         "wats_inbox_oldest_age_seconds",
+        "outbox_depth",
+        "wats_outbox_oldest_age_seconds",
         "wats_consumer_oldest_age_seconds",
         "wats_circuit_open",
         "wats_upkeep_last_success_timestamp_seconds",
     }
-    expected = {family.name for family in FAMILIES if "outbox" not in family.name} - unset
+    expected = {family.name for family in FAMILIES} - unset
     shown = {
         name.removesuffix("_bucket") for name in names if not name.endswith(("_sum", "_count"))
     }
@@ -236,16 +237,6 @@ def test_families_without_a_subject_are_declared_and_not_exposed(
         "http_request_duration_seconds",
         "outbox_depth",
     )
-
-
-def test_a_service_knows_whether_its_inbox_depth_is_observed(
-    make_telemetry: Callable[..., Telemetry],
-):
-    operator = {"families": FamilySet.OPERATOR}
-
-    assert make_telemetry(**operator).shows_inbox
-    assert not make_telemetry(**operator, adapter=None).shows_inbox
-    assert not make_telemetry().shows_inbox
 
 
 def test_a_series_without_a_subject_or_of_another_set_is_neither_recorded_nor_sent(

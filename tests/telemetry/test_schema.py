@@ -13,6 +13,7 @@ from wats.telemetry import (
     UpkeepTask,
 )
 from wats.telemetry.contract.families import FAMILIES
+from wats.telemetry.contract.values import OutboxState
 from wats.telemetry.schema import BUDGETS, FamilySchema, LabelSchema, Schema, schema_of
 from wats.testing import example_profile
 from wats.web.app import route_labels
@@ -52,6 +53,8 @@ def test_the_schema_lists_the_series_of_a_service_with_every_subject(
     telemetry = Telemetry(routes=largest, adapter=Adapter.SQLITE, families=FamilySet.OPERATOR)
     telemetry.store.inbox_depth(InboxState.PENDING, 0)
     telemetry.store.inbox_oldest_age(0.0)
+    telemetry.store.outbox_depth(Adapter.SQLITE, OutboxState.PENDING, 0)
+    telemetry.store.outbox_oldest_age(0.0)
     telemetry.use_targets(["batch"])
     telemetry.webhooks.consumer_oldest_age(0, 0.0)
     telemetry.webhooks.circuit_open(0, 0)
@@ -62,11 +65,7 @@ def test_the_schema_lists_the_series_of_a_service_with_every_subject(
     assert [
         (f.name + "_total" if f.type == "counter" else f.name, f.type, f.documentation)
         for f in exposed
-    ] == [
-        (each.name, each.kind, each.help)
-        for each in schema_of(largest).families
-        if each.needs != "outbox"
-    ]
+    ] == [(each.name, each.kind, each.help) for each in schema_of(largest).families]
 
 
 def test_every_family_is_listed_in_the_order_of_the_exposition():

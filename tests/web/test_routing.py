@@ -135,6 +135,7 @@ def test_labels_are_used_once_except_the_shared_ones_and_operations_once() -> No
     labels = [each.template for each in route_labels(TABLE)]
     shared = {"/api/admin", "/api/:resource"}
     others = [route.label for route in (*TABLE, UNMATCHED) if route.label not in shared]
+    others.remove("/api/messages/:id")  # also of the state of a message in the outbox
     names = [operation.name for route in TABLE for operation in route.operations]
 
     assert len(set(labels)) == len(labels) == len(others) + len(shared)

@@ -29,6 +29,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "messages": "List and show the messages of a running service, without content.",
     "metrics": "List the metric families.",
     "openapi": "Print the complete OpenAPI document of a service with this configuration.",
+    "outbox": "List, show, retry and discard messages that a running service sends later.",
     "replay": "Give stored updates of a running service to a consumer again.",
     "serve": "Run the gateway until SIGINT or SIGTERM.",
     "simulate": (

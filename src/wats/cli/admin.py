@@ -17,7 +17,8 @@ from wats.inspection.admin import Admin
 from wats.inspection.client import Remote
 from wats.inspection.formatting import format_seconds, printable
 from wats.telemetry.contract.values import UpdateKind
-from wats.web.ops.deliveries import DeliveryView
+from wats.web.ops.deliveries import DeliveryDetails, DeliveryView
+from wats.web.ops.outbox import OutboxDetails
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -276,6 +277,13 @@ def change(
     if ids and not dry_run:
         confirm(f"{verb.capitalize()} {len(ids)}?", yes=yes, as_json=as_json)
         changed = admin.change(verb, ids) if apply is None else apply()
+    print_changed(verb, ids, changed, dry_run=dry_run, as_json=as_json)
+
+
+def print_changed(
+    verb: str, ids: Sequence[str], changed: int, *, dry_run: bool, as_json: bool
+) -> None:
+    """Print how many of *ids* were changed."""
     if as_json:
         print_json({"action": verb, "dryRun": dry_run, "matched": len(ids), "changed": changed})
     elif dry_run:
@@ -286,7 +294,12 @@ def change(
 
 def show(admin: Admin, delivery_id: str, *, with_content: bool, as_json: bool) -> None:
     """Print one delivery."""
-    details = admin.delivery(delivery_id, with_content=with_content)
+    print_details(admin.delivery(delivery_id, with_content=with_content), as_json=as_json)
+
+
+def print_details(details: DeliveryDetails | OutboxDetails, *, as_json: bool) -> None:
+    """Print *details* of a delivery or message, with the content that they hold."""
+    with_content = details.content is not UNSET
     content = msgspec.json.decode(details.content) if details.content is not UNSET else None
     found = msgspec.to_builtins(msgspec.structs.replace(details, content=UNSET))
     if with_content:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -14,6 +15,7 @@ from wats.cli.options import Failure, config_options, load, required_config
 from wats.config import EnvRef, FileRef, choose_profile, database_of, read_config
 from wats.errors import BackupRefused, WatsError
 from wats.inbound import updates
+from wats.outbound.items import decode_item
 from wats.store.copy import copy_store
 from wats.store.open import path_of_file
 from wats.store.sqlite.backup import back_up
@@ -140,6 +142,8 @@ def _password(option: str, name: str | None) -> str | None:
 
 
 def _number_of(payload: bytes) -> str:
+    with suppress(msgspec.MsgspecError):
+        return decode_item(payload).phone_number_id
     try:
         return updates.decode(payload).phone_number_id or ""
     except (msgspec.MsgspecError, ValueError):

@@ -13,6 +13,7 @@ from wats.config.describe import ConfigKey, config_keys, markdown_table, redact
 from wats.config.fields import attempt
 from wats.config.files import find_env_file, parse_env_file, read_document, read_env_file
 from wats.config.numbers import NumberConfig, OtherNumbers, TokenConfig
+from wats.config.outbox import OutboxConfig
 from wats.config.parse import parse_config
 from wats.config.profile import (
     Config,
@@ -45,6 +46,7 @@ __all__ = [
     "MessagesConfig",
     "NumberConfig",
     "OtherNumbers",
+    "OutboxConfig",
     "PersistenceConfig",
     "Profile",
     "ProfileSource",

@@ -263,6 +263,18 @@ def _accept_webhook_secret(value: object) -> str | None:
     return str(value) if str(value).startswith("whsec_") and 24 <= len(key) <= 64 else None
 
 
+MAX_THROUGHPUT = 1000
+
+
+def _accept_throughput(value: object) -> int | None:
+    # YAML reads a plain `off` as false.
+    if value is False or value == "off":
+        return 0
+    found = whole(1, MAX_THROUGHPUT).accept(value)
+    return found if isinstance(found, int) else None
+
+
+throughput = Check(f"a whole number from 1 to {MAX_THROUGHPUT}, or 'off'", _accept_throughput)
 version = whole(1, 1)
 flag = Check("true or false", _accept_bool)
 name = printable(128, "a name of at most 128 printable characters")

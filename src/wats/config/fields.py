@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 from wats.config.checks import Spec
 from wats.config.numbers import NUMBERS_CODE, TOKENS_CODE, NumberConfig, TokenConfig
+from wats.config.outbox import OutboxConfig
 from wats.config.profile import (
     Config,
     GraphConfig,
@@ -153,6 +154,7 @@ PROFILE: Final[tuple[Section | Key, ...]] = (
     _list("pullers", PULLERS_CODE, PullerConfig),
     _section("inbox", InboxConfig),
     _section("messages", MessagesConfig),
+    _section("outbox", OutboxConfig),
 )
 """The sections and keys of each profile."""
 

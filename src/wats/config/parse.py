@@ -223,7 +223,7 @@ STATIC_PATHS: Final = frozenset(
 
 API_ROOTS: Final = (
     *("messages", "marketing_messages", "conversations"),
-    *("media", "graph", "groups", "numbers", "updates", "admin"),
+    *("media", "graph", "groups", "numbers", "outbox", "updates", "admin"),
 )
 """The paths below the API prefix. All are reserved, even those that are switched off."""
 

@@ -17,6 +17,7 @@ from wats.config.numbers import (
     TokenConfig,
     throughput_check,
 )
+from wats.config.outbox import OutboxConfig
 from wats.config.pullers import PullerConfig
 from wats.config.secret_sources import SecretSource, SecretSources, accept_source
 from wats.config.subscribers import SubscriberConfig
@@ -370,7 +371,7 @@ class InboxConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessagesConfig:
-    """The window guard, and retention of data about messages."""
+    """The rate limit, the window guard, and retention of data about messages."""
 
     retention_days: int = field(
         default=90,
@@ -396,6 +397,16 @@ class MessagesConfig:
             "invalid_messages",
             "Whether free-form messages are refused while the recipient's service window is "
             "certainly closed. Needs a database.",
+        ),
+    )
+    throughput: int = field(
+        default=80,
+        metadata=key(
+            checks.throughput,
+            "invalid_messages",
+            "The number of messages a second that Meta permits for each number that states no "
+            "`throughput` of its own: 80 at first, 20 for a number that is used with the WhatsApp "
+            "Business app too, 1000 after an upgrade. `off` sends without pacing.",
         ),
     )
 
@@ -436,6 +447,7 @@ class Profile:
     pullers: tuple[PullerConfig, ...] = ()
     inbox: InboxConfig = field(default_factory=InboxConfig)
     messages: MessagesConfig = field(default_factory=MessagesConfig)
+    outbox: OutboxConfig = field(default_factory=OutboxConfig)
 
     @property
     def all_numbers(self) -> tuple[NumberConfig, ...]:

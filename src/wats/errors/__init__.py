@@ -10,7 +10,9 @@
     │   ├── MalformedRequest              a body, query or path that cannot be used
     │   ├── WebhookRefused                a body that is not a webhook, or not from Meta
     │   ├── MessageNotFound · MediaNotFound · ConsumerNotFound · DeliveryNotFound
+    │   │   · OutboxItemNotFound
     │   ├── TooManyPolls                  of one puller, in this process
+    │   ├── RateLimited                   Meta's rate limit, before Graph is called
     │   ├── WindowClosed                  a free-form message outside of the service window
     │   └── IdempotencyError
     │       └── InvalidIdempotencyKey · IdempotencyConflict · IdempotencyInFlight
@@ -55,7 +57,9 @@ from wats.errors.caller import (
     MediaTypeMismatch,
     MessageNotFound,
     MethodNotAllowed,
+    OutboxItemNotFound,
     PayloadTooLarge,
+    RateLimited,
     RouteNotFound,
     TooManyPolls,
     Unauthorized,
@@ -130,8 +134,10 @@ __all__ = [
     "NoHandlerCall",
     "NoMessage",
     "NotStarted",
+    "OutboxItemNotFound",
     "Overloaded",
     "PayloadTooLarge",
+    "RateLimited",
     "ReplyError",
     "RouteNotFound",
     "SchemaMismatch",

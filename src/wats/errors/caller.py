@@ -1,5 +1,6 @@
 """Errors of requests: HTTP 4xx. No I/O."""
 
+import math
 from collections.abc import Sequence
 
 from wats.errors.base import Detail, WatsError
@@ -165,6 +166,29 @@ class DeliveryNotFound(CallerError):
     code = "delivery_not_found"
     status = 404
     text = "Delivery not found."
+
+
+class OutboxItemNotFound(CallerError):
+    """No item of the outbox has this id, or its key has expired."""
+
+    code = "outbox_item_not_found"
+    status = 404
+    text = "Outbox item not found."
+
+
+class RateLimited(CallerError):
+    """Meta's rate limit does not permit the message now; nothing was sent, and a key is free.
+
+    `retry_after_seconds` is when it is expected to be permitted.
+    """
+
+    code = "rate_limited"
+    status = 429
+    text = "The rate limit of Meta does not permit the message now."
+
+    def __init__(self, wait_seconds: float = 1.0) -> None:
+        super().__init__()
+        self.retry_after_seconds = max(math.ceil(wait_seconds), 1)
 
 
 class MediaNotFound(CallerError):

@@ -126,7 +126,10 @@ class DeliveryCall(HandlerCall):
 
 
 class Dispatcher(Slots):
-    """Runs a worker for each handler, and wakes the polls of pullers."""
+    """Runs a worker for each handler, and wakes the polls of pullers.
+
+    It registers *others* too, the consumers of this process that have workers of their own.
+    """
 
     def __init__(
         self,
@@ -139,9 +142,11 @@ class Dispatcher(Slots):
         now: Now = utc_now,
         jitter: Callable[[], float] = random.random,
         send: SendReply = refuse_reply,
+        others: Sequence[Consumer] = (),
         pullers: Pullers | None = None,
     ) -> None:
         self._store = store
+        self._others = others
         self._handlers = handlers
         self._config = config
         self.telemetry = telemetry
@@ -175,7 +180,7 @@ class Dispatcher(Slots):
             )
             for name in self._handlers.called
         ]
-        await self._store.register([*called, *self._pullers.consumers])
+        await self._store.register([*called, *self._pullers.consumers, *self._others])
         orphaned = sum((await self._store.depth()).orphaned.values())
         if orphaned:
             self.log({"event": "wats.inbox.orphaned", "updates": orphaned})

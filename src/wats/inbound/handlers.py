@@ -20,6 +20,7 @@ from wats.inbound.watchdog import Call, Watchdog
 from wats.log import Log, write_json_line
 from wats.references import ImportFailed, import_reference
 from wats.sends import Reply, SendReply, Sent
+from wats.store.records import OUTBOX
 from wats.telemetry import Telemetry
 from wats.telemetry.contract.values import Outcome, UpdateKind
 from wats.telemetry.spans import Span, SpanContext, context_of, in_span
@@ -64,6 +65,7 @@ async def refuse_reply(_: Reply) -> Sent:
 
 _NOT_ASYNC = "it must be an async function, or an object whose __call__ is one."
 _NO_PARAMETER = "it must accept one argument, the update."
+_NAME_RESERVED = "this name is reserved for the messages that are sent later."
 _TOO_LATE = "add handlers before the service starts."
 _NAME_TAKEN = "another handler has this name; name one explicitly."
 
@@ -127,9 +129,9 @@ class Handlers:
         so rename a handler only when its inbox is empty.
 
         Raises:
-            ConfigError: The name is taken, the service has started, the filter can match no update,
-                or *handler* is not an async callable of one argument: a plain function would block
-                every other handler.
+            ConfigError: The name is taken or reserved, the service has started, the filter can
+                match no update, or *handler* is not an async callable of one argument: a plain
+                function would block every other handler.
         """
         if inspect.isclass(handler) or not callable(handler):
             raise _refusal(name or type(handler).__name__, _NOT_ASYNC)
@@ -193,6 +195,8 @@ class Handlers:
     def _reason_against_name(self, name: str) -> str | None:
         if self._frozen:
             return _TOO_LATE
+        if name == OUTBOX:
+            return _NAME_RESERVED
         return _NAME_TAKEN if name in self._places else None
 
     def freeze(self) -> None:

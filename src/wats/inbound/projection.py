@@ -6,7 +6,8 @@ import msgspec
 
 from wats.clock import EPOCH
 from wats.inbound.updates import MessageHead, StatusHead, Update, identifier, read_sender
-from wats.store.records import Direction, MessageRecord, StatusRecord, WindowRecord
+from wats.sends import read_callback
+from wats.store.records import Direction, MessageRecord, SendProof, StatusRecord, WindowRecord
 from wats.telemetry.contract.values import UpdateKind
 
 # Looked up once: Python 3.11 needs 0.1 us for a member of an Enum.
@@ -21,11 +22,15 @@ _NOT_WRITTEN = ("edit", "revoke")
 
 
 class Records(msgspec.Struct, frozen=True, gc=False):
-    """The records of one update: a message, a status, or an opened window; or none."""
+    """The records of one update: a message, a status, or an opened window; or none.
+
+    The callback data of a status can be the *proof* that an item of the outbox was sent.
+    """
 
     message: MessageRecord | None = None
     status: StatusRecord | None = None
     window: WindowRecord | None = None
+    proof: SendProof | None = None
 
 
 def records(update: Update) -> Records:
@@ -34,7 +39,7 @@ def records(update: Update) -> Records:
     if kind is _MESSAGE:
         return _message_records(update, message_head(update))
     if kind is _STATUS:
-        return Records(status=status_record(update))
+        return Records(status=status_record(update), proof=_proof(update))
     if kind is UpdateKind.CALL_CONNECT and update.raw.get("direction") == "USER_INITIATED":
         return Records(window=_window(update, _customer(update)))
     return Records()
@@ -69,6 +74,7 @@ def status_head(update: Update) -> StatusHead:
         or identifier(raw.get("recipient_participant_user_id"))
         or "",
         error_code=error_code(raw.get("errors")),
+        callback=identifier(raw.get("biz_opaque_callback_data")),
     )
 
 
@@ -109,6 +115,18 @@ def status_record(update: Update) -> StatusRecord | None:
         error_code=head.error_code,
         occurred_at=update.occurred_at,
     )
+
+
+def _proof(update: Update) -> SendProof | None:
+    """Return the item of the outbox that *update*, a status, proves to be sent."""
+    head = status_head(update)
+    if head.callback is None or head.id is None:
+        return None
+    found = read_callback(head.callback)
+    if found is None:
+        return None
+    response = {"messaging_product": "whatsapp", "messages": [{"id": head.id}]}
+    return SendProof(*found, msgspec.json.encode(response))
 
 
 def _window(update: Update, customer: str | None) -> WindowRecord | None:

@@ -175,6 +175,7 @@ class Receiver:
             message=records.message,
             status=records.status,
             window=records.window,
+            proof=records.proof,
         )
 
     def begin(self, update: Update) -> tuple[str, ...]:

@@ -51,6 +51,7 @@ class StatusHead(msgspec.Struct, frozen=True, gc=False):
     status: str | None
     participant: str
     error_code: int | None
+    callback: str | None = None
 
 
 class _Headed:

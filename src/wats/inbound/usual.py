@@ -282,7 +282,13 @@ def _read_status(common: _Common, raw: Raw) -> Update | None:
     )
     recipients = (user_id, parent_id, phone, None, None, None)
     key = status_key(_STATUS, common.number, message_id, item.status, recipients, seconds)
-    head = StatusHead(message_id, identifier(item.status), "", error_code(item.errors))
+    head = StatusHead(
+        message_id,
+        identifier(item.status),
+        "",
+        error_code(item.errors),
+        identifier(item.biz_opaque_callback_data),
+    )
     user, phone = identifier(user_id) or identifier(parent_id), identifier(phone)
     other = user or _user_of(contact, phone) or phone
     return common.update(_STATUS, key, raw, other, seconds, head)

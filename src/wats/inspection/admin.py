@@ -19,6 +19,7 @@ from wats.web.ops.deliveries import (
     DeliveryView,
 )
 from wats.web.ops.erasures import ErasedCounts, ErasureView
+from wats.web.ops.outbox import OutboxDetails, OutboxList, OutboxView
 from wats.web.ops.status import ServiceStatus
 
 _LABEL: Final = "/admin"
@@ -70,6 +71,31 @@ class Admin(Routes):
         for first in range(0, len(ids), MAX_IDS):
             body = {"ids": ids[first : first + MAX_IDS]}
             changed += self._post(f"/deliveries/{verb}", body, ChangedCount).changed
+        return changed
+
+    def outbox_page(self, query: Mapping[str, str]) -> OutboxList:
+        """Return a page of the outbox."""
+        return self._get(f"/outbox?{urlencode(query)}", OutboxList)
+
+    def outbox_items(self, query: Mapping[str, str]) -> Iterator[OutboxView]:
+        """Yield all items of the outbox for *query*, page by page."""
+        cursor: str | None = "0"
+        while cursor is not None:
+            page = self.outbox_page({**query, "limit": str(_PAGE), "cursor": cursor})
+            yield from page.items
+            cursor = page.next_cursor
+
+    def outbox_item(self, outbox_id: str, *, with_content: bool = False) -> OutboxDetails:
+        """Return one item of the outbox."""
+        query = "?content=true" if with_content else ""
+        return self._get(f"/outbox/{quote(outbox_id, safe='')}{query}", OutboxDetails)
+
+    def change_outbox(self, verb: str, ids: Sequence[str], **options: bool) -> int:
+        """Retry or discard the items *ids*; return the number of changed ones."""
+        changed = 0
+        for first in range(0, len(ids), MAX_IDS):
+            body = {"ids": ids[first : first + MAX_IDS], **options}
+            changed += self._post(f"/outbox/{verb}", body, ChangedCount).changed
         return changed
 
     def replay(self, ids: Sequence[str], consumer: str) -> int:

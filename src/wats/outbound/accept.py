@@ -10,9 +10,10 @@ A process that dies in between leaves its key reserved, and the reservation expi
 
 import asyncio
 import hashlib
+import secrets
 from collections.abc import Coroutine, Mapping
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 import msgspec
 
@@ -23,6 +24,7 @@ from wats.errors import (
     IdempotencyInFlight,
     IdempotencyOutcomeUnknown,
     InvalidIdempotencyKey,
+    RateLimited,
     StoreError,
     StoreNotConfigured,
     StoreUnavailable,
@@ -31,12 +33,17 @@ from wats.graph.calls import TOTAL_SECONDS
 from wats.graph.client import GraphClient
 from wats.log import Log
 from wats.outbound import answers
-from wats.outbound.failures import report_graph_failure
+from wats.outbound.items import encode_item
 from wats.outbound.messages import Outgoing, canonical, is_plain
+from wats.outbound.outbox import Outbox
+from wats.outbound.pacing import REQUEST_SECONDS, MemoryBuckets, Pacer, ordering_key
+from wats.outbound.transmit import Endpoint, Transmission, Transmitter
 from wats.outbound.window import WindowGuard
 from wats.store import Store
-from wats.store.records import Direction, MessageRecord, ReservationOutcome
-from wats.telemetry import EndpointFamily, Outcome, Telemetry, error_name
+from wats.store.outbox import NewSend
+from wats.store.pacing import Demand
+from wats.store.records import Reservation, ReservationOutcome
+from wats.telemetry import Telemetry, error_name
 
 MAX_KEY_LENGTH: Final = 256
 STORE_SECONDS: Final = 30.0
@@ -44,9 +51,9 @@ STORE_SECONDS: Final = 30.0
 RETRY_AFTER_SECONDS: Final = 2
 """When to retry a request in flight. Graph mostly responds within a second."""
 
-
-Endpoint: TypeAlias = Literal["messages", "marketing_messages"]
-"""An endpoint of a business number that sends messages, by its last path segment."""
+NONCE_BITS: Final = 62
+_OUTBOX_SCOPE: Final = "/outbox"
+"""The scope of the keys of items whose callers gave no key."""
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,20 +63,18 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
     replayed: bool
 
 
+class Queued(msgspec.Struct, frozen=True, kw_only=True):
+    """An item of the outbox has the message, and whether an earlier request stored it."""
+
+    outbox_id: int
+    replayed: bool
+
+
 class _Claim(msgspec.Struct, frozen=True, kw_only=True):
     """The key of a request, as the store has it: the key itself is not kept."""
 
     scope: str
     key_hash: bytes
-
-
-class _Send(msgspec.Struct, frozen=True):
-    """A request to Graph: its JSON, number and endpoint, and the message, if it is one."""
-
-    payload: bytes
-    phone_number_id: str
-    endpoint: Endpoint
-    message: Outgoing | None
 
 
 class Acceptor:
@@ -83,6 +88,8 @@ class Acceptor:
         phone_number_id: The number that sends the messages, unless a request names another one.
         log: Receives failures. It must not raise.
         guard: Refuses messages outside of the service window, if given.
+        outbox: Takes the messages that are sent later; there is one if there is a store.
+        pacer: Lets messages wait for their turn; by default they need not wait.
         idempotency_hours: The retention of a key.
         graph_seconds: The longest possible call of *graph*.
         now: The clock.
@@ -98,17 +105,21 @@ class Acceptor:
         log: Log,
         own_graphs: Mapping[str, GraphClient] = MappingProxyType({}),
         guard: WindowGuard | None = None,
+        outbox: Outbox | None = None,
+        pacer: Pacer | None = None,
         idempotency_hours: float = 24,
         graph_seconds: float = TOTAL_SECONDS,
         now: Now = utc_now,
     ) -> None:
-        self._graph = graph
-        self._own_graphs = own_graphs
+        self._transmitter = Transmitter(
+            graph, own_graphs=own_graphs, telemetry=telemetry, log=log, guard=guard, now=now
+        )
         self._store = store
+        self._outbox = outbox
+        self._pacer = pacer if pacer is not None else Pacer(MemoryBuckets(), {}, telemetry)
         self._telemetry = telemetry
         self._phone_number_id = phone_number_id
         self._log = log
-        self._guard = guard
         self._keep_seconds = idempotency_hours * 3600
         self._reserve_seconds = graph_seconds + STORE_SECONDS
         self._now = now
@@ -125,6 +136,7 @@ class Acceptor:
         phone_number_id: str | None = None,
         endpoint: Endpoint = "messages",
         keep_seconds: float = 0,
+        patience_seconds: float = REQUEST_SECONDS,
     ) -> Accepted:
         """Send *payload*, or return the response of an earlier request with this key.
 
@@ -140,6 +152,7 @@ class Acceptor:
             phone_number_id: The number that sends it; the one of the service by default.
             endpoint: The endpoint of Graph that takes it.
             keep_seconds: The retention of the key, if longer than that of all keys.
+            patience_seconds: The longest wait for the rate limits of Meta.
 
         Raises:
             InvalidIdempotencyKey: Nothing was sent.
@@ -148,129 +161,132 @@ class Acceptor:
             IdempotencyConflict: The key was used with another body.
             IdempotencyInFlight: Another request holds the key now.
             IdempotencyOutcomeUnknown: It is unknown whether a request with the key was sent.
+            RateLimited: The rate limits permit it later only; nothing was sent, and the key can be
+                used again.
             WindowClosed: The guard refused it; nothing was sent, and the key can be used again.
             GraphRefused: Meta refused it; the key can be used again.
             GraphUnreachable: Nothing was sent; the key can be used again.
             GraphOutcomeUnknown: Meta may have accepted it; the key will not be sent again.
         """
         number = phone_number_id or self._phone_number_id
-        send = _Send(payload, number, endpoint, message)
+        send = Transmission(payload, number, endpoint, message)
+        demand = self._pacer.demand_of(number, message, patience_seconds)
         if idempotency_key is None:
+            await self._pacer.wait(demand)
             return await self._send_once(self._store, send)
-        if not is_plain(idempotency_key, MAX_KEY_LENGTH):
-            raise InvalidIdempotencyKey
+        claim = _claim(number, scope, idempotency_key)
         if self._store is None:
             raise StoreNotConfigured("Idempotency-Key requires a persistence store.")
-        claim = _Claim(
-            # One key may be used once with each number: each number has callers of its own.
-            scope=f"{number}{scope}",
-            key_hash=hashlib.sha256(idempotency_key.encode()).digest(),
-        )
         keep_seconds = max(keep_seconds, self._keep_seconds)
-        replay = await self._reserve(self._store, claim, canonical(request_body), keep_seconds)
-        if replay is not None:
-            return Accepted(body=replay, replayed=True)
-        return await self._send_claimed(self._store, claim, send)
+        reservation = await self._reserve(
+            self._store, claim, canonical(request_body), keep_seconds, demand
+        )
+        if reservation.outcome is not ReservationOutcome.RESERVED:
+            return Accepted(body=_replay(reservation), replayed=True)
+        return await self._send_claimed(self._store, claim, send, reservation.wait_seconds)
+
+    async def accept_later(
+        self,
+        payload: bytes,
+        *,
+        scope: str,
+        idempotency_key: str | None,
+        request_body: bytes,
+        message: Outgoing,
+        phone_number_id: str | None = None,
+        endpoint: Endpoint = "messages",
+    ) -> Queued | Accepted:
+        """Store *payload* in the outbox, or return the item or response of an earlier request.
+
+        Raises:
+            InvalidIdempotencyKey: Nothing was stored.
+            StoreNotConfigured: There is no store; nothing was stored.
+            StoreUnavailable: The message may be stored later, unless it has a key.
+            IdempotencyConflict: The key was used with another body.
+            IdempotencyInFlight: A request that waits for its result holds the key now.
+            IdempotencyOutcomeUnknown: It is unknown whether such a request was sent.
+        """
+        if self._outbox is None:
+            raise StoreNotConfigured("The outbox requires a persistence store.")
+        number = phone_number_id or self._phone_number_id
+        nonce = secrets.randbits(NONCE_BITS)
+        key = idempotency_key if idempotency_key is not None else secrets.token_urlsafe()
+        claim = _claim(number, scope if idempotency_key is not None else _OUTBOX_SCOPE, key)
+        send = Transmission(payload, number, endpoint, message)
+        reservation = await self._outbox.put(
+            NewSend(
+                phone_number_id=number,
+                ordering_key=ordering_key(number, message),
+                payload=encode_item(send, message, queued_at=self._now().timestamp(), nonce=nonce),
+                nonce=nonce,
+                scope=claim.scope,
+                key_hash=claim.key_hash,
+                request_hash=hashlib.sha256(canonical(request_body)).digest(),
+                keep_seconds=self._keep_seconds,
+            )
+        )
+        return _queued(reservation)
 
     async def _reserve(
-        self, store: Store, claim: _Claim, request: bytes, keep_seconds: float
-    ) -> bytes | None:
-        """Reserve the key of *claim*, or return its earlier response."""
+        self,
+        store: Store,
+        claim: _Claim,
+        request: bytes,
+        keep_seconds: float,
+        demand: Demand | None,
+    ) -> Reservation:
+        """Reserve the key of *claim*, or return its state."""
         try:
-            reservation = await store.reserve_request(
+            return await store.reserve_request(
                 scope=claim.scope,
                 key_hash=claim.key_hash,
                 request_hash=hashlib.sha256(request).digest(),
                 reserve_seconds=self._reserve_seconds,
                 keep_seconds=keep_seconds,
+                demand=demand,
             )
         except StoreError as error:
             raise StoreUnavailable from error
-        match reservation.outcome:
-            case ReservationOutcome.RESERVED:
-                return None
-            case ReservationOutcome.REPLAY:
-                return reservation.response
-            case ReservationOutcome.CONFLICT:
-                raise IdempotencyConflict
-            case ReservationOutcome.IN_FLIGHT:
-                raise IdempotencyInFlight(RETRY_AFTER_SECONDS)
-            case _:
-                raise IdempotencyOutcomeUnknown
 
-    async def _send_once(self, store: Store | None, send: _Send) -> Accepted:
-        await self._check_window(send)
-        answer = await self._send(send)
-        record = self._record_of(answer, send)
+    async def _send_once(self, store: Store | None, send: Transmission) -> Accepted:
+        await self._transmitter.check_window(send)
+        try:
+            answer = await self._transmitter.send(send)
+        except GraphError as error:
+            await self._pacer.note(send.phone_number_id, send.message, error)
+            raise
+        record = self._transmitter.record_of(answer, send)
         if store is not None and record is not None:
             await self._to_the_end(store.record_sent(record))
         return Accepted(body=answers.encode(answer), replayed=False)
 
-    async def _send_claimed(self, store: Store, claim: _Claim, send: _Send) -> Accepted:
+    async def _send_claimed(
+        self, store: Store, claim: _Claim, send: Transmission, wait_seconds: float
+    ) -> Accepted:
         scope, key_hash = claim.scope, claim.key_hash
         try:
-            await self._check_window(send)
+            if wait_seconds:
+                await asyncio.sleep(wait_seconds)
+            await self._transmitter.check_window(send)
         except BaseException:
             await self._to_the_end(store.fail_request(scope=scope, key_hash=key_hash))
             raise
         try:
-            answer = await self._send(send)
+            answer = await self._transmitter.send(send)
         except BaseException as error:
             # A call that was cancelled, or failed in an unforeseen way, may have been carried out.
             if isinstance(error, GraphError) and not error.may_have_happened:
                 await self._to_the_end(store.fail_request(scope=scope, key_hash=key_hash))
+                await self._pacer.note(send.phone_number_id, send.message, error)
             else:
                 await self._to_the_end(store.doubt_request(scope=scope, key_hash=key_hash))
             raise
         body = answers.encode(answer)
-        record = self._record_of(answer, send)
+        record = self._transmitter.record_of(answer, send)
         await self._to_the_end(
             store.complete_request(scope=scope, key_hash=key_hash, response=body, message=record)
         )
         return Accepted(body=body, replayed=False)
-
-    async def _check_window(self, send: _Send) -> None:
-        if self._guard is not None and send.message is not None:
-            await self._guard.check(send.message, send.phone_number_id)
-
-    async def _send(self, send: _Send) -> Any:
-        message = send.message
-        outcome = Outcome.ERROR
-        try:
-            graph = self._own_graphs.get(send.phone_number_id, self._graph)
-            answer = await graph.call(
-                EndpointFamily.MESSAGES,
-                "POST",
-                (send.phone_number_id, send.endpoint),
-                payload=send.payload,
-            )
-            outcome = Outcome.SUCCESS
-        except GraphError as error:
-            names = message.names if message is not None else None
-            report_graph_failure(error, telemetry=self._telemetry, log=self._log, names=names)
-            raise
-        finally:
-            if message is not None:
-                self._telemetry.messages.send_outcome(EndpointFamily.MESSAGES, outcome)
-        return answer.payload
-
-    def _record_of(self, answer: Any, send: _Send) -> MessageRecord | None:
-        message = send.message
-        wamid = answers.message_id(answer)
-        if message is None or wamid is None:
-            return None
-        now = self._now()
-        return MessageRecord(
-            phone_number_id=send.phone_number_id,
-            wa_message_id=wamid,
-            direction=Direction.OUTBOUND,
-            to_phone=message.recipient,
-            type=message.type,
-            status=answers.message_status(answer),
-            graph_message_id=wamid,
-            created_at=now,
-            updated_at=now,
-        )
 
     async def _to_the_end(self, write: Coroutine[Any, Any, None]) -> None:
         """Let *write* end, even if its caller is cancelled; it cannot fail the caller."""
@@ -285,3 +301,43 @@ class Acceptor:
         except Exception as error:
             self._telemetry.errors.record(error)
             self._log({"event": "wats.message.unrecorded", "errorName": error_name(error)})
+
+
+def _claim(number: str, scope: str, key: str) -> _Claim:
+    """Return the claim of *key*.
+
+    Raises:
+        InvalidIdempotencyKey: The key is not usable.
+    """
+    if not is_plain(key, MAX_KEY_LENGTH):
+        raise InvalidIdempotencyKey
+    # Services for several numbers may share a database, and each has its own callers.
+    return _Claim(scope=f"{number}{scope}", key_hash=hashlib.sha256(key.encode()).digest())
+
+
+def _queued(reservation: Reservation) -> Queued | Accepted:
+    """Return the item that has the message, or the response of a request that sent it."""
+    is_new = reservation.outcome is ReservationOutcome.RESERVED
+    if reservation.outbox_id is None or reservation.outcome is ReservationOutcome.CONFLICT:
+        return Accepted(body=_replay(reservation), replayed=True)
+    return Queued(outbox_id=reservation.outbox_id, replayed=not is_new)
+
+
+def _replay(reservation: Reservation) -> bytes:
+    """Return the response of the earlier request with the key.
+
+    Raises:
+        IdempotencyError: There is none.
+        RateLimited: The message has to wait too long.
+    """
+    match reservation.outcome:
+        case ReservationOutcome.REPLAY:
+            return reservation.response
+        case ReservationOutcome.CONFLICT:
+            raise IdempotencyConflict
+        case ReservationOutcome.IN_FLIGHT:
+            raise IdempotencyInFlight(RETRY_AFTER_SECONDS)
+        case ReservationOutcome.LIMITED:
+            raise RateLimited(reservation.wait_seconds)
+        case _:
+            raise IdempotencyOutcomeUnknown

@@ -14,6 +14,7 @@ from wats.outbound.messages import (
     parse_graph_message,
     with_line_feeds,
 )
+from wats.outbound.pacing import REPLY_SECONDS
 from wats.sends import Reply, Sent
 
 # A key is the same for requests to the HTTP API and for the application.
@@ -69,6 +70,39 @@ class MessageSender:
         )
         return _sent(accepted)
 
+    async def send_later(
+        self,
+        message: Mapping[str, object],
+        idempotency_key: str | None,
+        phone_number_id: str | None = None,
+    ) -> Sent:
+        """Store *message* in the outbox, or return the result of an earlier send.
+
+        Raises:
+            WatsError: As for `Acceptor.accept_later`; or MalformedRequest if the message is not
+                valid, or marks another one as read.
+        """
+        body = _encode(message)
+        outgoing = self._checked(body)
+        if outgoing is None:
+            raise MalformedRequest("malformed_body", "A read mark cannot be sent later.")
+        queued = await self._acceptor.accept_later(
+            body,
+            scope=SCOPE,
+            idempotency_key=idempotency_key,
+            request_body=body,
+            message=outgoing,
+            phone_number_id=phone_number_id,
+        )
+        if isinstance(queued, Accepted):
+            return _sent(queued)
+        return Sent(
+            message_id=None,
+            is_replayed=queued.replayed,
+            is_certain=False,
+            outbox_id=str(queued.outbox_id),
+        )
+
     async def reply(self, reply: Reply) -> Sent:
         """Send *reply* once.
 
@@ -88,6 +122,7 @@ class MessageSender:
                 message=self._checked(body),
                 phone_number_id=reply.phone_number_id,
                 keep_seconds=self._retry_seconds,
+                patience_seconds=REPLY_SECONDS,
             )
         except IdempotencyOutcomeUnknown:
             return Sent(message_id=None, is_replayed=True, is_certain=False)

@@ -145,6 +145,7 @@ class WatsApp:
         message: Mapping[str, object],
         *,
         idempotency_key: str | None = None,
+        later: bool = False,
         number: str | None = None,
     ) -> Sent:
         """Send *message*, in Graph's format, like `POST /messages` of the HTTP API.
@@ -159,6 +160,8 @@ class WatsApp:
             idempotency_key: With the same key and message, nothing is sent again within
                 `messages.idempotencyHours`. The HTTP API shares the keys, and each number has keys
                 of its own.
+            later: Whether to store the message in the outbox, which sends it with retries, instead
+                of waiting for Meta. No error of Graph is raised then.
             number: The business number that sends the message, by its name in the config or its
                 phone number id; the default number by default.
 
@@ -175,7 +178,8 @@ class WatsApp:
         """
         if not self._is_open:
             raise NotStarted
-        return await self._sender.send(message, idempotency_key, self._id_of(number))
+        send = self._sender.send_later if later else self._sender.send
+        return await send(message, idempotency_key, self._id_of(number))
 
     def _id_of(self, number: str | None) -> str | None:
         if number is None:

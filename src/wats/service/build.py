@@ -25,7 +25,10 @@ from wats.inbound.signature import SignatureCheck
 from wats.inbound.update_log import UpdateLog
 from wats.log import Log, write_json_line
 from wats.outbound.accept import Acceptor
+from wats.outbound.outbox import Outbox
+from wats.outbound.pacing import MemoryBuckets, Pacer
 from wats.outbound.sender import MessageSender
+from wats.outbound.transmit import Transmitter
 from wats.outbound.window import WindowGuard
 from wats.privacy import Secret
 from wats.service.app import WatsApp
@@ -33,6 +36,7 @@ from wats.service.components import (
     DRAIN_SECONDS,
     Component,
     Inbound,
+    Later,
     Outbound,
     Storage,
     Subscribers,
@@ -128,12 +132,14 @@ def create_wats_service_app(
         groups_enabled=groups_enabled,
     )
     update_log = UpdateLog(write, secrets.app_secrets[0]) if log_updates else None
-    inbound = _inbound(common, registered, pullers, sender, drain_seconds, update_log)
+    inbound = _inbound(common, registered, pullers, outbound, sender, drain_seconds, update_log)
     # Stopped in the opposite order: handlers that finish may still need the store and Graph.
     components: list[Component] = [outbound]
     if persistence is not None:
         storage = Storage(persistence, telemetry, board is None)
         components += [Subscribers(subscribers), storage, inbound]
+        if outbound.outbox is not None:
+            components.append(Later(outbound.outbox, drain_seconds))
         components.append(_upkeep(common, persistence, registered, row == 0, checkpoint_seconds))
     life = Life()
     web = _web(
@@ -254,7 +260,31 @@ def _outbound(common: _BuilderArguments, numbers: BusinessNumbers) -> Outbound:
     guard = None
     if store is not None and profile.messages.window_guard:
         guard = WindowGuard(store, telemetry, now)
+    buckets = store if store is not None else MemoryBuckets()
+    default = profile.messages.throughput
+    throughputs = {each.id: each.config.throughput or default for each in numbers.all}
+    pacer = Pacer(buckets, throughputs, telemetry)
+    outbox = None
+    if store is not None:
+        outbox = Outbox(
+            store,
+            Transmitter(
+                graph,
+                own_graphs=numbers.own_graphs,
+                telemetry=telemetry,
+                log=log,
+                guard=guard,
+                now=now,
+            ),
+            pacer,
+            profile.outbox,
+            graph_seconds=profile.graph.timeout_seconds,
+            telemetry=telemetry,
+            log=log,
+            now=now,
+        )
     acceptor = Acceptor(
+        pacer=pacer,
         graph=graph,
         store=store,
         telemetry=telemetry,
@@ -262,17 +292,19 @@ def _outbound(common: _BuilderArguments, numbers: BusinessNumbers) -> Outbound:
         own_graphs=numbers.own_graphs,
         log=log,
         guard=guard,
+        outbox=outbox,
         idempotency_hours=profile.messages.idempotency_hours,
         graph_seconds=profile.graph.timeout_seconds,
         now=now,
     )
-    return Outbound(graph, acceptor)
+    return Outbound(graph, acceptor, outbox)
 
 
 def _inbound(
     common: _BuilderArguments,
     handlers: Handlers,
     pullers: Pullers,
+    outbound: Outbound,
     sender: MessageSender,
     drain_seconds: float,
     update_log: UpdateLog | None,
@@ -289,6 +321,7 @@ def _inbound(
             now=now,
             send=sender.reply,
             pullers=pullers,
+            others=[] if outbound.outbox is None else [outbound.outbox.consumer],
         )
     receiver = Receiver(
         SignatureCheck(secrets.app_secrets),

@@ -10,6 +10,7 @@ from wats.graph.client import GraphClient
 from wats.inbound.dispatch import Dispatcher
 from wats.inbound.receive import Receiver
 from wats.outbound.accept import Acceptor
+from wats.outbound.outbox import Outbox
 from wats.store import Store
 from wats.subscribers.subscriber import Subscriber
 from wats.telemetry import Telemetry
@@ -33,10 +34,11 @@ class Component(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Outbound:
-    """The sending side: the Graph client, and the outbound transaction."""
+    """The sending side: the Graph client, the outbound transaction, and the outbox, if any."""
 
     graph: GraphClient
     acceptor: Acceptor
+    outbox: Outbox | None = None
 
     async def start(self) -> None:
         """Open the connections to Graph."""
@@ -112,3 +114,19 @@ class Inbound:
         """Stop dispatching; handlers that run may finish within `drain_seconds`."""
         if self.dispatcher is not None:
             await self.dispatcher.stop(self.drain_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """The worker of the outbox, which runs after its consumer is registered."""
+
+    outbox: Outbox
+    drain_seconds: float
+
+    async def start(self) -> None:
+        """Begin to send, including messages of an earlier process."""
+        await self.outbox.start()
+
+    async def stop(self) -> None:
+        """Stop sending; calls that run may finish within `drain_seconds`."""
+        await self.outbox.stop(self.drain_seconds)

@@ -12,7 +12,7 @@ from wats.store import Store
 from wats.store.records import Retention
 from wats.telemetry import Telemetry
 from wats.telemetry.contract.labels import MAX_TARGETS
-from wats.telemetry.contract.values import InboxState, UpkeepTask
+from wats.telemetry.contract.values import InboxState, OutboxState, UpkeepTask
 from wats.telemetry.sinks.isolation import FailureLog
 
 CLOSE_SECONDS: Final = 5.0
@@ -79,8 +79,7 @@ class Upkeep:
                 UpkeepTask.PURGE: (self._purge, purge_seconds),
                 UpkeepTask.CHECKPOINT: (self._checkpoint, checkpoint_seconds),
             }
-            if telemetry.shows_inbox:
-                self._upkeep[UpkeepTask.MEASURE] = self._measure, measure_seconds
+            self._upkeep[UpkeepTask.MEASURE] = self._measure, measure_seconds
         self._failures = FailureLog("wats.upkeep.error", log=log, now=now)
         self._now = now
         self._consumers = consumers
@@ -156,6 +155,13 @@ class Upkeep:
         self._telemetry.store.inbox_depth(InboxState.DEAD, total.dead)
         self._telemetry.store.inbox_depth(InboxState.ORPHANED, sum(depth.orphaned.values()))
         self._telemetry.store.inbox_oldest_age(depth.oldest_seconds)
+        outbox, adapter = depth.outbox, self._store.adapter
+        self._telemetry.store.outbox_depth(
+            adapter, OutboxState.PENDING, outbox.pending + outbox.retry
+        )
+        self._telemetry.store.outbox_depth(adapter, OutboxState.PROCESSING, outbox.leased)
+        self._telemetry.store.outbox_depth(adapter, OutboxState.DEAD, outbox.dead)
+        self._telemetry.store.outbox_oldest_age(depth.outbox_seconds)
         await self._measure_consumers()
         return True
 

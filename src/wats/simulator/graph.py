@@ -111,6 +111,7 @@ class GraphEndpoints:
     ) -> web.StreamResponse:
         """Send *payload* as its recipient demands; *state* is a part of Graph's response."""
         addressee = check_message(payload, self._world.groups)
+        self._world.check_limits(addressee)
         behavior = self._world.behavior_of(addressee)
         if behavior.refusal is not None:
             return self._refuse_recipient(behavior.refusal, addressee)

@@ -50,6 +50,11 @@ class SimulatorSettings:
         batch_size: The most items that one webhook POST holds.
         couriers: The limit of concurrent webhook POSTs.
         webhook_timeout_seconds: The time limit of a receiver's response.
+        messages_per_second: The rate limit of the number, above which a message is refused with
+            130429; 0 for no limit.
+        pair_burst: The number of messages that one recipient gets at once; more are refused with
+            131056 until `pair_seconds` have passed for each. 0 for no limit.
+        pair_seconds: The pause between further messages to one recipient.
         time_factor: How long a second of Meta's retry timetable lasts, in seconds. At 1 the first
             retry is after about ten seconds and the last after seven days.
     """
@@ -79,6 +84,9 @@ class SimulatorSettings:
     batch_size: int = 20
     couriers: int = 4
     webhook_timeout_seconds: float = 10.0
+    messages_per_second: float = 0.0
+    pair_burst: int = 0
+    pair_seconds: float = 6.0
     time_factor: float = 0.01
 
     def number(self, phone_number_id: str) -> SimulatedNumber | None:
@@ -121,6 +129,8 @@ class Counts:
         requests: Requests to Graph.
         sends: Messages that Graph accepted, also those whose response never arrived.
         refusals: Requests that failed.
+        number_limits: Messages that exceeded the rate limit of the number.
+        pair_limits: Messages that exceeded the rate limit of their recipient.
         read_marks: Messages that were marked as read.
         uploads: Files that Graph stored.
         inbound: Messages that customers wrote.
@@ -135,6 +145,8 @@ class Counts:
     requests: int = 0
     sends: int = 0
     refusals: int = 0
+    number_limits: int = 0
+    pair_limits: int = 0
     read_marks: int = 0
     uploads: int = 0
     inbound: int = 0

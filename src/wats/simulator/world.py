@@ -10,8 +10,9 @@ from wats.clock import utc_now
 from wats.simulator.bodies import WebhookPart, message_part, new_wamid, pricing_of, status_part
 from wats.simulator.business import BusinessObjects
 from wats.simulator.courier import Courier
-from wats.simulator.faults import invalid
+from wats.simulator.faults import GraphFault, invalid
 from wats.simulator.groups import Groups
+from wats.simulator.limits import RateLimit
 from wats.simulator.media import MediaFiles
 from wats.simulator.messages import Addressee
 from wats.simulator.phone import Phone
@@ -34,6 +35,8 @@ class World:
         self.groups = Groups()
         self.business = BusinessObjects()
         self.media = MediaFiles(settings.media_url_seconds)
+        self._number_limit = RateLimit(settings.messages_per_second, settings.messages_per_second)
+        self._pair_limit = RateLimit(settings.pair_burst, 1 / settings.pair_seconds)
         self.phone = Phone(settings.display_phone_number, utc_now)
         self.accepted: deque[AcceptedMessage] = deque(maxlen=_KEPT_MESSAGES)
 
@@ -45,6 +48,19 @@ class World:
     def behavior_of(self, addressee: Addressee) -> Behavior:
         """Return the outcome of a message to *addressee*."""
         return behavior_of(addressee.id) if addressee.kind == "individual" else USUAL
+
+    def check_limits(self, addressee: Addressee) -> None:
+        """Refuse a message that exceeds a rate limit.
+
+        Raises:
+            GraphFault: It does.
+        """
+        if self._number_limit.is_exceeded(""):
+            self.counts.number_limits += 1
+            raise GraphFault(429, 130429)
+        if addressee.kind != "group" and self._pair_limit.is_exceeded(addressee.id):
+            self.counts.pair_limits += 1
+            raise GraphFault(400, 131056)
 
     def accept(
         self,

@@ -1,4 +1,4 @@
-"""The store: five small Protocols of domain operations. Each operation is one transaction.
+"""The store: seven small Protocols of domain operations. Each operation is one transaction.
 
 There are two implementations (`sqlite`, `postgres`). They are independent of each other, and do not
 interpret the content of messages. `wats.store.open.open_store` makes a store from a URL.
@@ -19,6 +19,8 @@ from typing_extensions import override
 
 from wats.cancellation import resolve
 from wats.store.admin import AdminStore
+from wats.store.outbox import OutboxStore
+from wats.store.pacing import Demand, Pace, PacingStore
 from wats.store.records import (
     ALL_MESSAGES,
     Arrival,
@@ -169,7 +171,13 @@ class InboxStore(Protocol):
                 no claimable deliveries: older deliveries are leased first.
         """
 
-    async def claim(self, consumer: str, limit: int, marks: Sequence[bytes] = ()) -> Claimed:
+    async def claim(
+        self,
+        consumer: str,
+        limit: int,
+        marks: Sequence[bytes] = (),
+        pace: Pace | None = None,
+    ) -> Claimed:
         """Lease up to *limit* deliveries of *consumer*, of different ordering keys.
 
         If there are *marks*, only deliveries with one of these in the head of their payload are
@@ -178,6 +186,9 @@ class InboxStore(Protocol):
         The deliveries with the earliest due time are leased first: the time of arrival, of the
         retry, or of lease expiry. A claim counts the attempt, so the caller must call the consumer
         immediately, or release the delivery.
+
+        With *pace*, only messages of its number are leased that it permits now; a message that its
+        recipient has to wait for becomes due when it is permitted.
         """
 
     async def renew(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
@@ -222,6 +233,7 @@ class RequestStore(Protocol):
         request_hash: bytes,
         reserve_seconds: float,
         keep_seconds: float,
+        demand: Demand | None = None,
     ) -> Reservation:
         """Reserve an idempotency key within *scope*, or return the state of the key.
 
@@ -229,6 +241,8 @@ class RequestStore(Protocol):
         reserved again, also for another body, after its request has failed and after
         *keep_seconds*. A reservation that is not completed within *reserve_seconds* becomes
         `UNKNOWN`, because its process must have died.
+
+        With *demand*, a key that would be reserved also needs the permission of the rate limits.
         """
 
     async def complete_request(
@@ -274,7 +288,16 @@ class MessageStore(Protocol):
         """Return when *customer* last opened a window with this number."""
 
 
-class Store(Lifecycle, InboxStore, RequestStore, MessageStore, AdminStore, Protocol):
+class Store(
+    Lifecycle,
+    InboxStore,
+    RequestStore,
+    MessageStore,
+    OutboxStore,
+    PacingStore,
+    AdminStore,
+    Protocol,
+):
     """All operations of a store."""
 
 

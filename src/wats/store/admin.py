@@ -10,7 +10,7 @@ from typing import Final, Protocol
 import msgspec
 
 from wats.store.person import Person
-from wats.store.records import DeliveryState, Depth
+from wats.store.records import OUTBOX, DeliveryState, Depth
 
 
 class ConsumerState(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,7 +69,7 @@ class DeliveryFilter(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         state: `DEAD` for dead letters; `None` for the outstanding deliveries in every state.
-        consumer: The name of the consumer.
+        consumer: The name of the consumer; `None` for all but the outbox.
         error: The class name of the last error.
         mark: Bytes in the head of the payload.
         before: The latest arrival, or the latest death of a dead letter.
@@ -90,11 +90,14 @@ class DeliveryFilter(msgspec.Struct, frozen=True, kw_only=True):
         """Return whether *delivery* is wanted."""
         return (
             self.state in {None, delivery.state}
-            and self.consumer in {None, delivery.consumer}
+            and self._admits_consumer(delivery.consumer)
             and self.error in {None, delivery.error}
             and (self.mark is None or self.mark in delivery.head)
             and (self.before is None or (delivery.died_at or delivery.arrived_at) <= self.before)
         )
+
+    def _admits_consumer(self, name: str) -> bool:
+        return name != OUTBOX if self.consumer is None else name == self.consumer
 
 
 OUTSTANDING: Final = DeliveryFilter()
@@ -183,7 +186,8 @@ class AdminStore(Protocol):
         """Make the dead letters *ids* pending deliveries without attempts; return their number.
 
         Such a delivery has its old place in the order of its ordering key: before all deliveries
-        that arrived later, unless one of these is leased.
+        that arrived later, unless one of these is leased. Dead letters of the outbox are left: see
+        `OutboxStore.retry_sends`.
         """
 
     async def expedite(self, ids: Sequence[int]) -> int:
@@ -207,7 +211,7 @@ class AdminStore(Protocol):
         """Delete deliveries and dead letters with their payloads; return their number.
 
         If a delivery is leased, its lease is lost. The next delivery of an ordering key becomes
-        due.
+        due. Deliveries of the outbox are left.
         """
 
     async def erase(

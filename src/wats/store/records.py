@@ -68,6 +68,19 @@ class WindowRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     last_inbound_at: datetime
 
 
+class SendProof(msgspec.Struct, frozen=True, gc=False):
+    """Callback data of a status: Meta accepted the message of the outbox item *id*.
+
+    Attributes:
+        nonce: The random number of the item, which only its own message has.
+        response: The response for the idempotency key of the item, unless it has one.
+    """
+
+    id: int
+    nonce: int
+    response: bytes
+
+
 class Arrival(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One update to store in the inbox.
 
@@ -83,6 +96,7 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         message: The message to record, if the update is a message.
         status: The transition to record, if the update is a status.
         window: The window that the update opens, if any.
+        proof: The item of the outbox that the update proves to be sent, if any.
     """
 
     key: bytes
@@ -96,6 +110,11 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     message: MessageRecord | None = None
     status: StatusRecord | None = None
     window: WindowRecord | None = None
+    proof: SendProof | None = None
+
+
+OUTBOX = "outbox"
+"""The consumer that sends messages later. No handler and no subscriber may have this name."""
 
 
 class Consumer(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,6 +164,8 @@ class Claimed(msgspec.Struct, frozen=True):
 
     deliveries: Sequence[Delivery]
     more: bool
+    wait_seconds: float = 0.0
+    """When the rate limit permits the next one; 0 if it is not the obstacle."""
 
 
 class Received(msgspec.Struct, frozen=True, gc=False):
@@ -238,22 +259,36 @@ class InboxDepth(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         consumers: The depths by name, including consumers that are no longer configured.
         configured: The names of the consumers of this process.
-        oldest_seconds: The age of the oldest outstanding delivery of a configured consumer, or 0.
+        oldest_seconds: The age of the oldest outstanding delivery of a configured consumer, or 0;
+            apart from the outbox.
+        outbox_seconds: The age of the oldest outstanding delivery of the outbox, or 0.
     """
 
     consumers: Mapping[str, Depth]
     configured: frozenset[str]
     oldest_seconds: float = 0.0
+    outbox_seconds: float = 0.0
+
+    @property
+    def inbound(self) -> frozenset[str]:
+        """The names of the configured consumers of updates."""
+        return self.configured - {OUTBOX}
+
+    @property
+    def outbox(self) -> Depth:
+        """The depth of the outbox."""
+        return self.consumers.get(OUTBOX, Depth())
 
     @property
     def total(self) -> Depth:
-        """The sum over all configured consumers, and all dead letters."""
-        depths = [depth for name, depth in self.consumers.items() if name in self.configured]
+        """The sum over all configured consumers of updates, and all their dead letters."""
+        depths = [depth for name, depth in self.consumers.items() if name in self.inbound]
+        dead = (depth.dead for name, depth in self.consumers.items() if name != OUTBOX)
         return Depth(
             pending=sum(depth.pending for depth in depths),
             leased=sum(depth.leased for depth in depths),
             retry=sum(depth.retry for depth in depths),
-            dead=sum(depth.dead for depth in self.consumers.values()),
+            dead=sum(dead),
         )
 
     @property
@@ -285,11 +320,16 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True):
 
     `RESERVED`: the caller must send. `REPLAY`: a request with the same body was completed with
     `response`. `CONFLICT`: the key was used with another body. `IN_FLIGHT`: another request holds
-    the key. `UNKNOWN`: the outcome of the request with this key is unknown.
+    the key. `UNKNOWN`: the outcome of the request with this key is unknown. `LIMITED`: the rate
+    limit refused the message, and the key is not reserved.
     """
 
     outcome: "ReservationOutcome"
     response: bytes = b""
+    outbox_id: int | None = None
+    """The item of the outbox that uses the key."""
+    wait_seconds: float = 0.0
+    """How long the message has to wait for the rate limit, if it is `RESERVED` or `LIMITED`."""
 
 
 class ReservationOutcome(StrEnum):
@@ -300,6 +340,7 @@ class ReservationOutcome(StrEnum):
     CONFLICT = "conflict"
     IN_FLIGHT = "in_flight"
     UNKNOWN = "unknown"
+    LIMITED = "limited"
 
 
 class StoreHealth(msgspec.Struct, frozen=True, kw_only=True):

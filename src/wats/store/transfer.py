@@ -109,6 +109,20 @@ class RequestRow(msgspec.Struct, frozen=True):
     reserved_until: int
     expires_at: int
     response: bytes | None
+    outbox_id: int | None = None
+
+
+class OutboxRow(msgspec.Struct, frozen=True):
+    """The key of an item of the outbox; its content is in a delivery."""
+
+    phone_number_id: str
+    id: int
+    nonce: int
+    scope: str
+    key_hash: bytes
+    request_hash: bytes
+    keep_ms: int
+    expires_at: int
 
 
 class WindowRow(msgspec.Struct, frozen=True):
@@ -127,6 +141,7 @@ StoredRow: TypeAlias = (
     | DeliveryRow
     | DeadLetterRow
     | RequestRow
+    | OutboxRow
     | WindowRow
 )
 
@@ -138,6 +153,7 @@ TABLES: Final[dict[type[StoredRow], str]] = {
     DeliveryRow: "deliveries",
     DeadLetterRow: "dead letters",
     RequestRow: "idempotency keys",
+    OutboxRow: "outbox items",
     WindowRow: "windows",
 }
 """The copied types in the order of copying, with their names in the output."""

@@ -11,7 +11,6 @@ from wats.log import Log, write_json_line
 from wats.telemetry.contract.families import (
     BUILD_INFO,
     CONSUMER_LAG,
-    INBOX_DEPTH,
     SINK_FAILURES,
     WORKER_PROCESSES,
     families_of,
@@ -165,11 +164,6 @@ class Telemetry:
         block = registry.block(SINK_FAILURES)
         if block is not None:
             registry.slots[block.places[(method,)]] += 1.0
-
-    @property
-    def shows_inbox(self) -> bool:
-        """Whether the depth of the inbox is exposed or passed on, so that it is worth measuring."""
-        return self._destination.registry.block(INBOX_DEPTH) is not None
 
     @property
     def shows_lag(self) -> bool:

@@ -24,6 +24,9 @@ from wats.telemetry.contract.families import (
     INBOX_OLDEST_AGE,
     MESSAGE_DELIVERY,
     MESSAGES_FINAL,
+    OUTBOX_DEPTH,
+    OUTBOX_OLDEST_AGE,
+    OUTBOX_PROCESSED,
     PERSISTENCE_OPERATIONS,
     SEND_OUTCOMES,
     STORE_DURATION,
@@ -45,6 +48,7 @@ from wats.telemetry.contract.values import (
     InboxState,
     LifecycleEvent,
     Method,
+    OutboxState,
     Outcome,
     RejectionReason,
     SpanName,
@@ -251,6 +255,21 @@ class StoreRecorder(Recorder):
     def inbox_depth(self, state: InboxState, count: int, /) -> Described:
         """Set the number of stored updates in *state*."""
         return {OPERATOR_ATTR.INBOX_STATE: state}
+
+    @counted(OUTBOX_PROCESSED)
+    def outbox_processed(self, outcome: Outcome, count: int = 1, /) -> Described:
+        """Record *count* items of the outbox that were sent, or became dead letters."""
+        return {OTEL_ATTR.OPERATION_OUTCOME: outcome}
+
+    @gauged(OUTBOX_DEPTH)
+    def outbox_depth(self, adapter: Adapter, state: OutboxState, count: int, /) -> Described:
+        """Set the number of items of the outbox in *state*."""
+        return {OTEL_ATTR.PERSISTENCE_ADAPTER: adapter, OPERATOR_ATTR.OUTBOX_STATE: state}
+
+    @gauged(OUTBOX_OLDEST_AGE)
+    def outbox_oldest_age(self, seconds: float, /) -> Described:
+        """Set the age of the oldest message in the outbox that is not sent; 0 if there is none."""
+        return {}
 
     @gauged(INBOX_OLDEST_AGE)
     def inbox_oldest_age(self, seconds: float, /) -> Described:

@@ -41,6 +41,7 @@ that the client gets a response."""
 
 _HANDLING = re.compile(r'\s*handling\s*=\s*"?(\w+)"?\s*(?:;.*)?', re.IGNORECASE)
 
+_ASYNC = re.compile(r"\s*respond-async\s*(?:;.*)?", re.IGNORECASE)
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 
 _encode = msgspec.json.Encoder().encode
@@ -128,6 +129,12 @@ class Request:
             if (match := _HANDLING.fullmatch(each)) is not None:
                 return match[1].lower() == "strict"
         return False
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the client prefers `respond-async` (RFC 7240)."""
+        prefer = self.header(b"prefer")
+        return prefer is not None and any(_ASYNC.fullmatch(each) for each in prefer.split(","))
 
     async def json_body(self) -> bytes:
         """Read the body without its byte order mark, which is not part of JSON (RFC 8259, 8.1).

@@ -35,6 +35,7 @@ _SEGMENTS: Final[Mapping[str, Json]] = {
     "id": {"type": "string", "minLength": 1, "maxLength": 1024},
     "phone": {"type": "string", "pattern": r"^\+?[0-9]{1,15}$"},
     "consumer": {"type": "string", "minLength": 1, "maxLength": 1024},
+    "outboxId": {"type": "string", "pattern": "^[1-9][0-9]{0,17}$"},
     "deliveryId": {"type": "string", "pattern": "^[1-9][0-9]{0,18}$"},
     "mediaId": {"type": "string", "pattern": "^[0-9]{1,32}$"},
     "groupId": {"type": "string", "minLength": 1, "maxLength": 256},
@@ -54,8 +55,8 @@ _HEADERS: Final[Mapping[int, Json]] = {
     401: {"WWW-Authenticate": {"schema": {"type": "string"}}},
     403: {"WWW-Authenticate": {"schema": {"type": "string"}}},
     405: {"Allow": {"schema": {"type": "string"}}},
-    429: {"Retry-After": {"schema": {"type": "integer", "minimum": 1}}},
     409: {"Retry-After": {"schema": {"type": "integer", "minimum": 1}}},
+    429: {"Retry-After": {"schema": {"type": "integer", "minimum": 1}}},
     503: {"Retry-After": {"schema": {"type": "string"}}},
 }
 
@@ -64,6 +65,11 @@ _REPLAYED: Final[Json] = {
         "description": "`true` if this is the response to an earlier request with the same key.",
         "schema": {"type": "string", "const": "true"},
     }
+}
+
+_LOCATION: Final[Json] = {
+    "description": "The path that reports the state of the message.",
+    "schema": {"type": "string"},
 }
 
 
@@ -163,8 +169,9 @@ def _responses(row: Route, operation: Operation) -> Json:
     # A value that is never valid in a variable part makes the path one that does not exist.
     missing = (404,) if _VARIABLE.search(row.path) else ()
     problems = sorted({*_POSTURE_PROBLEMS[row.posture], *missing, *operation.problems})
+    accepted = {} if operation.accepted is None else {"202": _accepted(operation)}
     failures = {str(status): _problem(row, status) for status in problems}
-    return {"200": _success(operation), **failures}
+    return {"200": _success(operation), **accepted, **failures}
 
 
 def _success(operation: Operation) -> Json:
@@ -176,6 +183,12 @@ def _success(operation: Operation) -> Json:
     else:
         described["content"] = {JSON_TYPE: {"schema": _schema(operation.answer)}}
     return described
+
+
+def _accepted(operation: Operation) -> Json:
+    headers = {**_REPLAYED, "Location": _LOCATION}
+    content = {JSON_TYPE: {"schema": _schema(operation.accepted)}}
+    return {"description": HTTPStatus.ACCEPTED.phrase, "headers": headers, "content": content}
 
 
 def _problem(row: Route, status: int) -> Json:
@@ -227,7 +240,7 @@ def _components(bodies: tuple[Any, ...]) -> Json:
 def _body_types(rows: Sequence[Route]) -> Iterator[Any]:
     for row in rows:
         for operation in row.operations:
-            for body in (operation.answer, operation.body):
+            for body in (operation.answer, operation.accepted, operation.body):
                 if body is not None and not isinstance(body, tuple):
                     yield from _members(body)
 

@@ -18,6 +18,7 @@ from wats.errors import (
     InsufficientScope,
     MethodNotAllowed,
     Overloaded,
+    RateLimited,
     StoreClosed,
     StoreUnavailable,
     TooManyPolls,
@@ -128,7 +129,10 @@ def _headers_of(error: WatsError) -> Headers:
             return ((b"retry-after", b"%d" % OVERLOAD_RETRY_AFTER_SECONDS),)
         case TooManyPolls():
             return ((b"retry-after", b"%d" % POLLS_RETRY_AFTER_SECONDS),)
-        case IdempotencyInFlight(retry_after_seconds=seconds):
+        case (
+            IdempotencyInFlight(retry_after_seconds=seconds)
+            | RateLimited(retry_after_seconds=seconds)
+        ):
             return ((b"retry-after", b"%d" % seconds),)
         case _:
             return ()

@@ -46,6 +46,11 @@ FORM_TYPE = "multipart/form-data"
 PREFER = Parameter("Prefer", "header", {"type": "string", "pattern": "handling=(strict|lenient)"})
 """Of operations with a body of ours: whether unknown keys are refused, or ignored as by default."""
 
+ASYNC_PREFER = Parameter(
+    "Prefer", "header", {"type": "string", "pattern": "respond-async|handling=(strict|lenient)"}
+)
+"""Of operations that send a message: whether it is accepted into the outbox and sent later."""
+
 
 @dataclass(frozen=True, slots=True)
 class Operation:
@@ -56,6 +61,7 @@ class Operation:
         body: The type of the request body; `bytes` where it is checked elsewhere.
         body_type: The media type of the request body.
         needs_body: Whether a request without a body is refused.
+        accepted: The type of the 202 body, if the client may prefer `respond-async`.
         problems: The statuses of failures beyond those of the route's posture.
         schemas: Further JSON schemas of the request body, by their names.
     """
@@ -69,6 +75,7 @@ class Operation:
     body_type: str = JSON_TYPE
     needs_body: bool = True
     parameters: tuple[Parameter, ...] = ()
+    accepted: Any = None
     problems: tuple[int, ...] = ()
     schemas: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 

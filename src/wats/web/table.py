@@ -16,7 +16,8 @@ from wats.web.api import (
     messages,
     updates,
 )
-from wats.web.ops import consumers, deliveries, erasures, health, metrics, status
+from wats.web.api import outbox as sent_later
+from wats.web.ops import consumers, deliveries, erasures, health, metrics, outbox, status
 from wats.web.routing import Route
 
 
@@ -30,6 +31,7 @@ def route_table(profile: Profile, *, groups_enabled: bool) -> tuple[Route, ...]:
         status.diagnostics_route(),
         webhooks.route(profile.webhook.path),
         *messages.routes(prefix),
+        *sent_later.routes(prefix),
         *conversations.routes(prefix),
         *marketing_messages.routes(prefix),
         *media.routes(prefix),
@@ -43,5 +45,6 @@ def route_table(profile: Profile, *, groups_enabled: bool) -> tuple[Route, ...]:
         *with_groups,
         *consumers.routes(admin),
         *deliveries.routes(admin),
+        *outbox.routes(admin),
         *erasures.routes(admin),
     )

@@ -1,4 +1,4 @@
-"""PostgreSQL keeps the promises of the model of an inbox."""
+"""PostgreSQL keeps the promises of the models of an inbox and of an outbox."""
 
 import asyncio
 import itertools
@@ -7,9 +7,11 @@ from typing import Any
 
 import asyncpg
 import pytest
+from hypothesis.stateful import RuleBasedStateMachine
 from typing_extensions import override
 
 from tests.store.model import Clients, InboxMachine
+from tests.store.outbox_model import OutboxMachine
 from tests.store.test_state_machine import hold
 from wats.store.postgres import PostgresStore
 
@@ -31,13 +33,16 @@ def execute(url: str, statement: str, *values: int) -> None:
     asyncio.run(connected())
 
 
-def machine_of(url_of: Callable[[str], str], template: str) -> type[InboxMachine]:
-    numbers = itertools.count(1)
+_NUMBERS = itertools.count(1)
 
-    class OnPostgres(InboxMachine):
+
+def machine_of(
+    machine: type[Any], url_of: Callable[[str], str], template: str
+) -> type[RuleBasedStateMachine]:
+    class OnPostgres(machine):  # type: ignore[misc]  # the class is a parameter
         @override
         def clients(self) -> Clients:
-            self.name = f"model_{next(numbers)}"
+            self.name = f"model_{next(_NUMBERS)}"
             execute(url_of("postgres"), f"CREATE DATABASE {self.name} TEMPLATE {template}")
             execute(url_of(self.name), FREEZE)
             return Clients(lambda: PostgresStore(url_of(self.name)), self.advance)
@@ -57,4 +62,11 @@ def machine_of(url_of: Callable[[str], str], template: str) -> type[InboxMachine
 def test_postgresql_keeps_every_promise_of_the_model(
     url_of: Callable[[str], str], template: str, steps: int
 ) -> None:
-    hold(machine_of(url_of, template), steps=steps)
+    hold(machine_of(InboxMachine, url_of, template), steps=steps)
+
+
+@pytest.mark.parametrize("steps", [50, pytest.param(500, marks=pytest.mark.long)])
+def test_postgresql_keeps_every_promise_of_the_outbox(
+    url_of: Callable[[str], str], template: str, steps: int
+) -> None:
+    hold(machine_of(OutboxMachine, url_of, template), steps=steps)

@@ -9,7 +9,7 @@ from tests.store.sqlite.writers import Milliseconds, open_writer, transaction
 from wats.store.admin import DEAD_LETTERS, OUTSTANDING
 from wats.store.person import Person
 from wats.store.records import TRANSITIONS, Arrival, Delivery, DeliveryState, Settlement
-from wats.store.sqlite import admin, deliveries, erasure, inbox, leader
+from wats.store.sqlite import admin, deliveries, depths, erasure, inbox, leader
 from wats.store.sqlite.connection import Writer
 from wats.store.sqlite.walk import Walk
 
@@ -80,7 +80,7 @@ def test_no_statement_of_the_inbox_scans_a_table_that_grows(
         deliveries.renew(writer, claimed)
         leader.lead(writer, 1)
         inbox.purge(writer, [1], NOON)
-        deliveries.depth(writer, frozenset(writer.consumers), clock())
+        depths.read(writer, frozenset(writer.consumers), clock())
         admin.consumers(writer, frozenset(writer.consumers), clock())
         admin.pause(writer, "a", True)
         admin.pause(writer, "a", False)
@@ -143,7 +143,7 @@ def test_every_operation_costs_the_same_with_a_large_backlog(
         assert len(claimed) >= 10
         with transaction(writer):
             deliveries.renew(writer, claimed)
-            deliveries.depth(writer, frozenset(writer.consumers), clock())
+            depths.read(writer, frozenset(writer.consumers), clock())
             deliveries.settle(writer, [Settlement(each, DONE) for each in claimed])
 
     work()
@@ -237,7 +237,7 @@ def test_the_lease_of_a_delivery_that_ended_has_no_effect_on_later_ones(
         assert list(deliveries.renew(writer, lost)) == lost
         assert list(deliveries.settle(writer, [Settlement(lost[0], DONE)]).done) == []
 
-    assert deliveries.depth(writer, frozenset(writer.consumers), clock()).total.leased == 1
+    assert depths.read(writer, frozenset(writer.consumers), clock()).total.leased == 1
 
 
 def test_a_batch_of_settlements_ends_each_held_lease_once_and_no_other(
@@ -258,7 +258,7 @@ def test_a_batch_of_settlements_ends_each_held_lease_once_and_no_other(
     assert sorted(settled.done) == [again[1].update_id, other.update_id]
     assert settled.due == {"handlers"}
     assert payloads(claim(writer)) == [b"next"]
-    total = deliveries.depth(writer, frozenset(writer.consumers), clock()).total
+    total = depths.read(writer, frozenset(writer.consumers), clock()).total
     assert (total.pending, total.leased) == (0, 1)
 
 
@@ -310,7 +310,7 @@ def test_a_rolled_back_transaction_leaves_counters_and_rows_as_they_were(
 ) -> None:
     receive(writer, [arrival(), arrival(ordering_key=7), arrival(ordering_key=7)])
     claimed = claim(writer)
-    before = deliveries.depth(writer, frozenset(writer.consumers), clock())
+    before = depths.read(writer, frozenset(writer.consumers), clock())
 
     def change_everything() -> None:
         with transaction(writer):
@@ -322,10 +322,10 @@ def test_a_rolled_back_transaction_leaves_counters_and_rows_as_they_were(
 
     with pytest.raises(ZeroDivisionError):
         change_everything()
-    assert deliveries.depth(writer, frozenset(writer.consumers), clock()) == before
+    assert depths.read(writer, frozenset(writer.consumers), clock()) == before
 
     settle(writer, claimed, DONE)
-    assert deliveries.depth(writer, frozenset(writer.consumers), clock()).total.pending == 1
+    assert depths.read(writer, frozenset(writer.consumers), clock()).total.pending == 1
     assert writer.execute("SELECT count(*) FROM wats_outstanding").get == 1
 
 

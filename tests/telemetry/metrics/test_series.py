@@ -140,9 +140,9 @@ def test_a_family_has_a_block_only_if_it_has_a_subject(routes: tuple[RouteLabel,
         return {block.family for block in Registry(FAMILIES, subjects, board=Board()).blocks}
 
     of_the_store = {PERSISTENCE_OPERATIONS, STORE_DURATION, INBOX_DEPTH}
+    of_the_store |= {OUTBOX_DEPTH, OUTBOX_PROCESSED}
     assert of_the_store <= families(Adapter.POSTGRES)
     assert not of_the_store & families(None)
-    assert not {OUTBOX_DEPTH, OUTBOX_PROCESSED} & families(Adapter.SQLITE)
 
 
 def test_the_rows_of_all_processes_are_summed(subjects: Subjects):

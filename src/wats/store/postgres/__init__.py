@@ -13,6 +13,7 @@ from wats.errors import StoreClosed, StoreUnavailable
 from wats.store import NO_SLOTS, Observe, OnReceived, Slots, Store
 from wats.store.group_commit import StoreRequest
 from wats.store.migrate import is_usable, load_migrations
+from wats.store.pacing import Demand, Pace
 from wats.store.postgres import deliveries as leases
 from wats.store.postgres import depths, messages, requests, upkeep
 from wats.store.postgres.admin_store import PostgresAdmin
@@ -27,6 +28,7 @@ from wats.store.postgres.connection import (
 )
 from wats.store.postgres.control import Control
 from wats.store.postgres.migrations import SCHEMA_VERSION, migrate
+from wats.store.postgres.outbox_store import PostgresOutbox
 from wats.store.postgres.receive import ArrivalWriter
 from wats.store.records import (
     ALL_MESSAGES,
@@ -69,7 +71,7 @@ def limits_of(timeout_seconds: float) -> Limits:
     return Limits(operation_seconds=timeout_seconds, lock_seconds=0.8 * timeout_seconds)
 
 
-class PostgresStore(PostgresAdmin, Store):
+class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
     """A store in a PostgreSQL database, in the first schema of the search path.
 
     Any number of processes can use one database. A store belongs to the event loop that opens it.
@@ -253,9 +255,19 @@ class PostgresStore(PostgresAdmin, Store):
         return results
 
     @override
-    async def claim(self, consumer: str, limit: int, marks: Sequence[bytes] = ()) -> Claimed:
+    async def claim(
+        self,
+        consumer: str,
+        limit: int,
+        marks: Sequence[bytes] = (),
+        pace: Pace | None = None,
+    ) -> Claimed:
         known = self._consumers.get(consumer) or Consumer(name=consumer)
-        claim = partial(leases.claim, consumer=known, limit=limit, marks=marks)
+        claim = (
+            partial(leases.claim, consumer=known, limit=limit, marks=marks)
+            if pace is None
+            else partial(leases.claim_paced, consumer=known, limit=limit, pace=pace)
+        )
         return await self._write(StoreOperation.CLAIM, claim)
 
     @override
@@ -302,6 +314,7 @@ class PostgresStore(PostgresAdmin, Store):
         request_hash: bytes,
         reserve_seconds: float,
         keep_seconds: float,
+        demand: Demand | None = None,
     ) -> Reservation:
         reserve = partial(
             requests.reserve,
@@ -310,8 +323,10 @@ class PostgresStore(PostgresAdmin, Store):
             request_hash=request_hash,
             reserve_seconds=reserve_seconds,
             keep_seconds=keep_seconds,
+            demand=demand,
         )
-        return await self._read(StoreOperation.RESERVE, reserve)
+        run = self._read if demand is None else self._write
+        return await run(StoreOperation.RESERVE, reserve)
 
     @override
     async def complete_request(

@@ -19,7 +19,7 @@ from wats.store.postgres import deliveries, depths
 from wats.store.postgres.connection import Connection
 from wats.store.postgres.depths import DepthChanges
 from wats.store.postgres.rows import numbers
-from wats.store.records import DeliveryState, Depth
+from wats.store.records import OUTBOX, DeliveryState, Depth
 
 _CONSUMERS = "SELECT name, is_paused FROM wats_consumers ORDER BY name"
 
@@ -53,7 +53,8 @@ SELECT payload FROM wats_dead_deliveries WHERE phone_number_id = $1 AND id = $3
 """
 
 _TAKE_DEAD = """
-DELETE FROM wats_dead_deliveries WHERE phone_number_id = $1 AND id = ANY($2::bigint[])
+DELETE FROM wats_dead_deliveries
+WHERE phone_number_id = $1 AND id = ANY($2::bigint[]) AND consumer = ANY($3::text[])
 RETURNING id, update_id, siblings, consumer, ordering_key, arrived_at, payload
 """
 
@@ -95,7 +96,7 @@ WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
 
 _DEAD_UPDATES = """
 SELECT id, ordering_key, payload FROM wats_dead_deliveries
-WHERE phone_number_id = $1 AND id = ANY($2::bigint[])
+WHERE phone_number_id = $1 AND id = ANY($2::bigint[]) AND consumer = ANY($3::text[])
 """
 
 # A row for each of the two partial indexes.
@@ -125,7 +126,8 @@ RETURNING id
 """
 
 _DELETE_DEAD = """
-DELETE FROM wats_dead_deliveries WHERE phone_number_id = $1 AND id = ANY($2::bigint[])
+DELETE FROM wats_dead_deliveries
+WHERE phone_number_id = $1 AND id = ANY($2::bigint[]) AND consumer = ANY($3::text[])
 RETURNING consumer
 """
 
@@ -181,6 +183,11 @@ async def consumers(
 async def names_of_consumers(connection: Connection) -> Sequence[str]:
     """Read the names of all consumers in order."""
     return [row["name"] for row in await connection.fetch(_CONSUMERS)]
+
+
+async def names_of_handlers(connection: Connection) -> Sequence[str]:
+    """Read the names of all consumers but the outbox, which has operations of its own."""
+    return [name for name in await names_of_consumers(connection) if name != OUTBOX]
 
 
 async def pause(connection: Connection, consumer: str, *, is_paused: bool) -> bool:
@@ -248,11 +255,11 @@ async def read(connection: Connection, delivery_id: int) -> tuple[StoredDelivery
     return None
 
 
-async def retry_dead(connection: Connection, ids: Sequence[int]) -> int:
-    """Insert the dead letters *ids* as deliveries, each in its place by id."""
+async def retry_dead(connection: Connection, ids: Sequence[int], names: Sequence[str]) -> int:
+    """Insert the dead letters *ids* of the consumers *names*, each in its place by id."""
     changes, count = DepthChanges(), 0
     for number in await numbers(connection):
-        letters = await connection.fetch(_TAKE_DEAD, number, ids)
+        letters = await connection.fetch(_TAKE_DEAD, number, ids, names)
         letters.sort(key=lambda row: (row["consumer"], row["ordering_key"], row["id"]))
         for letter in letters:
             await _insert_in_order(connection, number, letter)
@@ -281,7 +288,7 @@ async def _insert_in_order(
 async def expedite(connection: Connection, ids: Sequence[int]) -> int:
     """Make the heads *ids* that wait for a retry due."""
     count = 0
-    names = await names_of_consumers(connection)
+    names = await names_of_handlers(connection)
     for number in await numbers(connection):
         for name in names:
             keys = sorted(_keys(await connection.fetch(_KEYS_OF, number, name, ids)))
@@ -294,12 +301,12 @@ async def expedite(connection: Connection, ids: Sequence[int]) -> int:
 
 async def replay(connection: Connection, ids: Sequence[int], consumer: str) -> int | None:
     """Give *consumer* the updates of the deliveries and dead letters *ids* again."""
-    if not await connection.fetchval(_IS_KNOWN, consumer):
+    if consumer == OUTBOX or not await connection.fetchval(_IS_KNOWN, consumer):
         return None
     changes, count = DepthChanges(), 0
-    names = await names_of_consumers(connection)
+    names = await names_of_handlers(connection)
     for number in await numbers(connection):
-        updates = await connection.fetch(_DEAD_UPDATES, number, ids)
+        updates = await connection.fetch(_DEAD_UPDATES, number, ids, names)
         for name in names:
             updates += await connection.fetch(_OUTSTANDING_UPDATES, number, name, ids)
         updates.sort(key=lambda row: row["id"])
@@ -328,7 +335,7 @@ async def _replay_one(
         return 0
     dead = await connection.fetchval(_DEAD_OF, *of_update)
     if dead is not None:
-        (letter,) = await connection.fetch(_TAKE_DEAD, number, [dead])
+        (letter,) = await connection.fetch(_TAKE_DEAD, number, [dead], [consumer])
         await _insert_in_order(connection, number, letter)
         changes.add(number, consumer, dead=-1, pending=1)
         return 1
@@ -338,14 +345,15 @@ async def _replay_one(
     return 1
 
 
-async def discard(connection: Connection, ids: Sequence[int]) -> tuple[int, int]:
-    """Delete the deliveries and dead letters *ids*; return both numbers."""
+async def discard(
+    connection: Connection, ids: Sequence[int], names: Sequence[str]
+) -> tuple[int, int]:
+    """Delete deliveries and dead letters *ids* of the consumers *names*; return both numbers."""
     changes, outstanding, dead = DepthChanges(), 0, 0
-    names = await names_of_consumers(connection)
     for number in await numbers(connection):
         for name in names:
             outstanding += await _discard_of(connection, number, name, ids, changes)
-        deleted = await connection.fetch(_DELETE_DEAD, number, ids)
+        deleted = await connection.fetch(_DELETE_DEAD, number, ids, names)
         for (name,) in deleted:
             changes.add(number, name, dead=-1)
         dead += len(deleted)

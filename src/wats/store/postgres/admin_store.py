@@ -74,7 +74,12 @@ class PostgresAdmin(AdminStore):
 
     @override
     async def retry_dead(self, ids: Sequence[int]) -> int:
-        count = await self._write(None, partial(admin.retry_dead, ids=ids))
+        async def retry(connection: Connection) -> int:
+            return await admin.retry_dead(
+                connection, ids, await admin.names_of_handlers(connection)
+            )
+
+        count = await self._write(None, retry)
         self._notify()
         return count
 
@@ -92,7 +97,11 @@ class PostgresAdmin(AdminStore):
 
     @override
     async def discard(self, ids: Sequence[int]) -> int:
-        count = sum(await self._write(None, partial(admin.discard, ids=ids)))
+        async def discard(connection: Connection) -> int:
+            names = await admin.names_of_handlers(connection)
+            return sum(await admin.discard(connection, ids, names))
+
+        count = await self._write(None, discard)
         self._notify()
         return count
 

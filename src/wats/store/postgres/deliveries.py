@@ -8,6 +8,8 @@ import asyncpg
 import msgspec
 
 from wats.store.admin import HEAD_BYTES, SCAN_DELIVERIES
+from wats.store.pacing import SECOND_US, Pace
+from wats.store.postgres import pacing
 from wats.store.postgres.connection import Connection
 from wats.store.postgres.depths import DepthChanges
 from wats.store.postgres.rows import by_number, clean_or_none, numbers
@@ -220,6 +222,19 @@ async def claim(
     leased = await _lease(connection, consumer, found)
     more = len(found) == limit and bool(await _shares(connection, name, 1, peek=True))
     return Claimed(leased, more)
+
+
+async def claim_paced(
+    connection: Connection, consumer: Consumer, limit: int, pace: Pace
+) -> Claimed:
+    """Lease due heads of *consumer* and the number of *pace* that it permits, earliest first."""
+    shares = {pace.phone_number_id: limit}
+    found = await _find(connection, _CLAIM, consumer.name, shares)
+    heads = [row for *_, row in found]
+    permitted, wait_us = await pacing.permitted(connection, consumer.name, pace, heads)
+    ids = {row["id"] for row in permitted}
+    leased = await _lease(connection, consumer, [each for each in found if each[1] in ids])
+    return Claimed(leased, len(found) == limit and not wait_us, wait_us / SECOND_US)
 
 
 async def _find(

@@ -6,7 +6,7 @@ from typing import Final
 
 from wats.store.postgres.connection import Connection
 from wats.store.postgres.rows import by_number, numbers
-from wats.store.records import Depth, InboxDepth
+from wats.store.records import OUTBOX, Depth, InboxDepth
 
 SLOTS: Final = 32
 """The number of rows over which the counters of one consumer are spread. Two connections with the
@@ -81,7 +81,8 @@ async def read(connection: Connection, configured: Collection[str]) -> InboxDept
     return InboxDepth(
         consumers=consumers,
         configured=frozenset(configured),
-        oldest_seconds=await oldest_seconds(connection, configured),
+        oldest_seconds=await oldest_seconds(connection, {*configured} - {OUTBOX}),
+        outbox_seconds=await oldest_seconds(connection, {*configured} & {OUTBOX}),
     )
 
 

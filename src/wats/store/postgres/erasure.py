@@ -300,7 +300,7 @@ async def delete(connection: Connection, place: Position, found: PersonRows) -> 
     rows, number = found.rows, found.number
     match place.phase:
         case "deliveries" | "dead":
-            await discard(connection, rows)
+            await discard(connection, rows, await names_of_consumers(connection))
         case "messages":
             ids, names = zip(*rows, strict=True)
             await connection.execute(_DELETE_STATUSES_OF, number, names)

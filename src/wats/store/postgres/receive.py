@@ -39,11 +39,19 @@ from typing import Any, Final
 import msgspec
 
 from wats.clock import to_ms
-from wats.store.postgres import messages
+from wats.store.outbox import NewSend, arrival_of
+from wats.store.postgres import messages, outbox
 from wats.store.postgres.connection import Connection
 from wats.store.postgres.depths import DepthChanges
 from wats.store.postgres.rows import add_numbers, by_number, clean
-from wats.store.records import Arrival, Consumer, Delivery, Received
+from wats.store.records import (
+    Arrival,
+    Consumer,
+    Delivery,
+    Received,
+    Reservation,
+    ReservationOutcome,
+)
 
 MAX_SIBLINGS: Final = 256
 """The maximum number of deliveries of one update: the step of the sequence of ids."""
@@ -182,6 +190,7 @@ class ArrivalWriter:
         new = await _new_updates(connection, updates)
         await messages.project(connection, [update.arrival for update in new])
         sent = await messages.sent_times(connection, [update.arrival.status for update in new])
+        await outbox.prove(connection, [each.arrival for each in new if each.arrival.proof])
         batch = _Batch(new, dict(slots), self._consumers)
         await self._deliver(connection, batch)
         results: list[list[Received | None]] = [[None] * len(call) for call in calls]
@@ -190,6 +199,19 @@ class ArrivalWriter:
             received = Received(leased=leased, waiting=waiting, sent_at=sent_at)
             results[update.call][update.index] = received
         return results
+
+    async def enqueue(self, connection: Connection, send: NewSend) -> Reservation:
+        """Reserve the key of *send* and store its delivery, or return the state of the key."""
+        reservation = await outbox.reserve(connection, send)
+        if reservation.outcome is not ReservationOutcome.RESERVED:
+            return reservation
+        arrival = arrival_of(send)
+        new = _New(0, 0, arrival, clean(send.phone_number_id))
+        if send.phone_number_id not in self._known_numbers:
+            await add_numbers(connection, [new.number])
+        await self._deliver(connection, _Batch([new], {}, self._consumers))
+        await outbox.insert(connection, new.number, new.id, send)
+        return Reservation(outcome=reservation.outcome, outbox_id=new.id)
 
     async def _deliver(self, connection: Connection, batch: "_Batch") -> None:
         if not batch.deliveries:

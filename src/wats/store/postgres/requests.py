@@ -1,5 +1,7 @@
 """Idempotency keys in SQL."""
 
+from wats.store.pacing import Demand
+from wats.store.postgres import pacing
 from wats.store.postgres.connection import Connection
 from wats.store.records import Reservation, ReservationOutcome
 
@@ -11,13 +13,14 @@ SELECT $1::text, $2::bytea, $3::bytea, 'reserved', now + $4::bigint, now + $5::b
 FROM (SELECT wats_now() AS now OFFSET 0) AS clock
 ON CONFLICT (scope, key_hash) DO UPDATE
 SET request_hash = excluded.request_hash, state = 'reserved', response = NULL,
-    reserved_until = excluded.reserved_until, expires_at = excluded.expires_at
+    reserved_until = excluded.reserved_until, expires_at = excluded.expires_at, outbox_id = NULL
 WHERE request.expires_at <= (SELECT wats_now())
 RETURNING true
 """
 
 _READ = """
-SELECT request_hash, state, reserved_until > (SELECT wats_now()) AS is_held, response
+SELECT request_hash, state, reserved_until > (SELECT wats_now()) AS is_held, response,
+    outbox_id
 FROM wats_requests
 WHERE scope = $1 AND key_hash = $2
 """
@@ -47,26 +50,42 @@ async def reserve(
     request_hash: bytes,
     reserve_seconds: float,
     keep_seconds: float,
+    demand: Demand | None = None,
 ) -> Reservation:
-    """Reserve the key if it is free; otherwise return its state.
+    """Reserve the key if it is free and the rate limits permit that; else return the reason.
 
-    Call outside of a transaction: each statement must see the latest commits of other processes.
+    Each statement sees the latest commits of other processes, also inside a transaction.
     """
     times = round(reserve_seconds * 1000), round(keep_seconds * 1000)
     for _ in range(MAX_LOOKS):
         if await connection.fetchval(_RESERVE, scope, key_hash, request_hash, *times):
-            return Reservation(outcome=ReservationOutcome.RESERVED)
+            is_free = Reservation(outcome=ReservationOutcome.RESERVED)
+            key = scope, key_hash
+            return is_free if demand is None else await _paced(connection, *key, demand)
         row = await connection.fetchrow(_READ, scope, key_hash)
         if row is None:
             continue
         if row["request_hash"] != request_hash:
             return Reservation(outcome=ReservationOutcome.CONFLICT)
+        outcome = ReservationOutcome.UNKNOWN
         if row["state"] == "completed":
-            return Reservation(outcome=ReservationOutcome.REPLAY, response=row["response"])
-        if row["state"] == "reserved" and row["is_held"]:
-            return Reservation(outcome=ReservationOutcome.IN_FLIGHT)
-        return Reservation(outcome=ReservationOutcome.UNKNOWN)
+            outcome = ReservationOutcome.REPLAY
+        elif row["state"] == "reserved" and row["is_held"]:
+            outcome = ReservationOutcome.IN_FLIGHT
+        response, outbox_id = row["response"] or b"", row["outbox_id"]
+        return Reservation(outcome=outcome, response=response, outbox_id=outbox_id)
     return Reservation(outcome=ReservationOutcome.IN_FLIGHT)
+
+
+async def _paced(
+    connection: Connection, scope: str, key_hash: bytes, demand: Demand
+) -> Reservation:
+    permit = await pacing.pace(connection, demand)
+    outcome = ReservationOutcome.RESERVED
+    if not permit.is_granted:
+        outcome = ReservationOutcome.LIMITED
+        await fail(connection, scope, key_hash)
+    return Reservation(outcome=outcome, wait_seconds=permit.wait_seconds)
 
 
 async def complete(connection: Connection, scope: str, key_hash: bytes, response: bytes) -> None:

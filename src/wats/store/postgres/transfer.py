@@ -25,6 +25,7 @@ from wats.store.transfer import (
     IdentityRow,
     Loaded,
     MessageRow,
+    OutboxRow,
     RequestRow,
     StatusRow,
     StoredRow,
@@ -62,8 +63,13 @@ _EXPORT: Final[Mapping[type[StoredRow], str]] = {
         FROM wats_dead_deliveries ORDER BY id
     """,
     RequestRow: """
-        SELECT scope, key_hash, request_hash, state, reserved_until, expires_at, response
+        SELECT scope, key_hash, request_hash, state, reserved_until, expires_at, response,
+            outbox_id
         FROM wats_requests
+    """,
+    OutboxRow: """
+        SELECT phone_number_id, id, nonce, scope, key_hash, request_hash, keep_ms, expires_at
+        FROM wats_outbox ORDER BY id
     """,
     WindowRow: """
         SELECT max(phone_number_id), digest, max(last_inbound_at) FROM wats_windows GROUP BY digest
@@ -122,11 +128,20 @@ _INSERT: Final[Mapping[type[StoredRow], str]] = {
     """,
     RequestRow: """
         INSERT INTO wats_requests (
-            scope, key_hash, request_hash, state, reserved_until, expires_at, response
+            scope, key_hash, request_hash, state, reserved_until, expires_at, response, outbox_id
         )
         SELECT * FROM unnest(
             $1::text[], $2::bytea[], $3::bytea[], $4::text[], $5::bigint[], $6::bigint[],
-            $7::bytea[]
+            $7::bytea[], $8::bigint[]
+        )
+    """,
+    OutboxRow: """
+        INSERT INTO wats_outbox (
+            phone_number_id, id, nonce, scope, key_hash, request_hash, keep_ms, expires_at
+        )
+        SELECT * FROM unnest(
+            $1::text[], $2::bigint[], $3::bigint[], $4::text[], $5::bytea[], $6::bytea[],
+            $7::bigint[], $8::bigint[]
         )
     """,
     # The digest includes the number, so extra rows of a window under other numbers are never found.
@@ -169,6 +184,7 @@ _COUNTS: Final[Mapping[type[StoredRow], str]] = {
     DeliveryRow: "SELECT count(*) FROM wats_deliveries",
     DeadLetterRow: "SELECT count(*) FROM wats_dead_deliveries",
     RequestRow: "SELECT count(*) FROM wats_requests",
+    OutboxRow: "SELECT count(*) FROM wats_outbox",
     WindowRow: "SELECT count(DISTINCT digest) FROM wats_windows",
 }
 

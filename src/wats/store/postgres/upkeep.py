@@ -5,7 +5,7 @@ from typing import Final
 
 import asyncpg
 
-from wats.store.postgres import messages
+from wats.store.postgres import messages, pacing
 from wats.store.postgres.connection import Connection
 from wats.store.postgres.depths import DepthChanges
 from wats.store.postgres.rows import numbers
@@ -56,6 +56,12 @@ DELETE FROM wats_windows WHERE phone_number_id = $1 AND digest = ANY(array(
 _OLD_REQUESTS = """
 DELETE FROM wats_requests WHERE ctid = ANY(array(
     SELECT ctid FROM wats_requests WHERE expires_at < (SELECT wats_now()) LIMIT $1
+)) AND expires_at < (SELECT wats_now())
+"""
+
+_OLD_ITEMS = """
+DELETE FROM wats_outbox WHERE ctid = ANY(array(
+    SELECT ctid FROM wats_outbox WHERE expires_at < (SELECT wats_now()) LIMIT $1
 )) AND expires_at < (SELECT wats_now())
 """
 
@@ -128,7 +134,8 @@ async def purge(connection: Connection, retention: Retention, now: int) -> int:
         for (consumer,) in dead:
             changes.add(number, consumer, dead=-1)
         count += len(dead)
-    count += _deleted(await connection.execute(_OLD_REQUESTS, PURGE_ROWS))
+    for statement in (_OLD_REQUESTS, _OLD_ITEMS, pacing.PURGE):
+        count += _deleted(await connection.execute(statement, PURGE_ROWS))
     await changes.write(connection)
     return count
 

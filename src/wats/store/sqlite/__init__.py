@@ -20,6 +20,7 @@ from wats.errors import StoreClosed, StoreError, StoreUnavailable
 from wats.store import NO_SLOTS, Observe, OnReceived, Slots, Store
 from wats.store.group_commit import Report, Undo
 from wats.store.migrate import is_usable, load_migrations
+from wats.store.pacing import Demand, Pace
 from wats.store.records import (
     ALL_MESSAGES,
     Arrival,
@@ -38,7 +39,17 @@ from wats.store.records import (
     StoreHealth,
 )
 from wats.store.sqlite import deliveries as delivery_rows
-from wats.store.sqlite import inbox, leader, message_index, messages, requests, statuses
+from wats.store.sqlite import (
+    depths,
+    inbox,
+    leader,
+    message_index,
+    messages,
+    outbox,
+    pacing,
+    requests,
+    statuses,
+)
 from wats.store.sqlite.admin_store import SQLiteAdmin
 from wats.store.sqlite.bell import Bell
 from wats.store.sqlite.checkpoint import LOCK_SECONDS, checkpoint
@@ -54,6 +65,7 @@ from wats.store.sqlite.connection import (
 from wats.store.sqlite.file_guard import FileGuard
 from wats.store.sqlite.occupation import Occupation
 from wats.store.sqlite.open_faults import explain
+from wats.store.sqlite.outbox_store import SQLiteOutbox
 from wats.store.sqlite.thread import TIMEOUT_SECONDS, ConnectionThread, commit, run_each
 from wats.store.sqlite.walk import Walk
 from wats.telemetry.contract.values import Adapter, Outcome, StoreOperation
@@ -74,7 +86,7 @@ PURGE_ROWS = 500
 R = TypeVar("R")
 
 
-class SQLiteStore(SQLiteAdmin, Store):
+class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
     """A store in the file *path*, or in memory if *path* is `:memory:`.
 
     Several processes can use one file. A read sees all writes that finished before it.
@@ -287,8 +299,18 @@ class SQLiteStore(SQLiteAdmin, Store):
         self._writer.join(_RECEIVE, inbox.receive, arrivals, on_received, slots, inbox.undo_receive)
 
     @override
-    async def claim(self, consumer: str, limit: int, marks: Sequence[bytes] = ()) -> Claimed:
-        claim = partial(delivery_rows.claim, name=consumer, limit=limit, marks=marks)
+    async def claim(
+        self,
+        consumer: str,
+        limit: int,
+        marks: Sequence[bytes] = (),
+        pace: Pace | None = None,
+    ) -> Claimed:
+        claim: Callable[[Writer], Claimed] = (
+            partial(delivery_rows.claim, name=consumer, limit=limit, marks=marks)
+            if pace is None
+            else partial(pacing.claim, name=consumer, limit=limit, pace=pace)
+        )
         return await self._write(StoreOperation.CLAIM, claim, undo=delivery_rows.undo_claim)
 
     @override
@@ -315,7 +337,7 @@ class SQLiteStore(SQLiteAdmin, Store):
     @override
     async def depth(self) -> InboxDepth:
         configured, now = self._configured, self._clock()
-        read = partial(delivery_rows.depth, configured=configured, now=now)
+        read = partial(depths.read, configured=configured, now=now)
         return await self._read(StoreOperation.DEPTH, read)
 
     @override
@@ -327,6 +349,7 @@ class SQLiteStore(SQLiteAdmin, Store):
         request_hash: bytes,
         reserve_seconds: float,
         keep_seconds: float,
+        demand: Demand | None = None,
     ) -> Reservation:
         reserve = partial(
             requests.reserve,
@@ -334,6 +357,7 @@ class SQLiteStore(SQLiteAdmin, Store):
             request_hash=request_hash,
             reserve_seconds=reserve_seconds,
             keep_seconds=keep_seconds,
+            demand=demand,
         )
         undo = partial(requests.undo_reserve, key=(scope, key_hash))
         return await self._write(StoreOperation.RESERVE, reserve, undo=undo)
@@ -414,6 +438,8 @@ class SQLiteStore(SQLiteAdmin, Store):
                 + statuses.purge_early(writer, old_early, messages_before)
                 + messages.purge_windows(writer, old_windows, messages_before)
                 + requests.purge(writer, PURGE_ROWS)
+                + outbox.purge(writer, PURGE_ROWS)
+                + pacing.purge(writer, PURGE_ROWS)
                 + message_index.merge(writer)
             )
 

@@ -4,7 +4,7 @@ Each function runs in the open transaction of its caller.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from apsw import Connection
 
@@ -18,24 +18,15 @@ from wats.store.admin import (
     StoredDelivery,
     deliveries_page,
 )
-from wats.store.records import DeliveryState, Depth
+from wats.store.records import OUTBOX, DeliveryState, Depth
 from wats.store.sqlite.connection import Writer, change
 from wats.store.sqlite.deliveries import TAKE_IDS, promote, unleased
+from wats.store.sqlite.depths import oldest_seconds
 from wats.store.sqlite.message_index import numbers
 
 _CONSUMERS = """
 SELECT name, is_paused, pending, leased, retry, dead FROM wats_consumers ORDER BY name
 """
-
-_OLDEST_OF = """
-SELECT min(arrived_at) FROM (
-    SELECT arrived_at FROM wats_deliveries
-    WHERE consumer = ? AND due_at IS NOT NULL ORDER BY due_at LIMIT ?
-)
-"""
-
-_MOST_HEADS: Final = 5000
-"""The maximum number of rows read to find the oldest delivery of a consumer."""
 
 _PAUSE = "UPDATE wats_consumers SET is_paused = ? WHERE name = ?"
 
@@ -80,6 +71,12 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 _ADD_FOLLOWERS = "UPDATE wats_deliveries SET followers = followers + ? WHERE id = ?"
 
+_OF_UPDATES = f"""
+SELECT id FROM wats_deliveries WHERE id IN carray(?1) AND consumer <> '{OUTBOX}'
+UNION ALL
+SELECT id FROM wats_dead_deliveries WHERE id IN carray(?1) AND consumer <> '{OUTBOX}'
+"""
+
 _EXPEDITE = """
 UPDATE wats_deliveries SET due_at = arrived_at
 WHERE id IN carray(?) AND lease IS NULL AND due_at > ?
@@ -121,21 +118,17 @@ RETURNING consumer, ordering_key, due_at IS NOT NULL, lease IS NOT NULL, attempt
 def consumers(
     connection: Connection, configured: frozenset[str], now: int
 ) -> Sequence[ConsumerState]:
-    """Read all consumers, with the age of the oldest delivery of each.
-
-    The oldest delivery is a head. It is found among the first `_MOST_HEADS` that are due.
-    """
+    """Read all consumers, with the age of the oldest delivery of each."""
     rows: list[Any] = connection.execute(_CONSUMERS).fetchall()
     states = []
     for name, is_paused, pending, leased, retry, dead in rows:
-        oldest: int | None = connection.execute(_OLDEST_OF, (name, _MOST_HEADS)).get
         states.append(
             ConsumerState(
                 name=name,
                 is_configured=name in configured,
                 is_paused=bool(is_paused),
                 depth=Depth(pending=pending, leased=leased, retry=retry, dead=dead),
-                oldest_seconds=0.0 if oldest is None else max(now - oldest, 0) / 1000,
+                oldest_seconds=oldest_seconds(connection, name, now),
             )
         )
     return states
@@ -182,8 +175,15 @@ def read(connection: Connection, delivery_id: int) -> tuple[StoredDelivery, byte
     return None if row is None or payload is None else (_stored(row), payload)
 
 
+def of_updates(connection: Connection, ids: Sequence[int]) -> Sequence[int]:
+    """Return those of *ids* that are not items of the outbox, which has operations of its own."""
+    return [id_ for (id_,) in connection.execute(_OF_UPDATES, (numbers(ids),))]
+
+
 def retry_dead(writer: Writer, ids: Sequence[int]) -> int:
     """Insert the dead letters *ids* as deliveries, each in its place by id."""
+    if not ids:
+        return 0
     letters: list[Any] = sorted(writer.execute(_TAKE_DEAD, (numbers(ids),)).fetchall())
     for letter in letters:
         _insert_in_order(writer, letter)
@@ -209,6 +209,8 @@ def _insert_in_order(writer: Writer, letter: tuple[Any, ...]) -> None:
 
 def expedite(writer: Writer, ids: Sequence[int]) -> int:
     """Make the heads *ids* that wait for a retry due."""
+    if not ids:
+        return 0
     count = change(writer, _EXPEDITE, [(numbers(ids), writer.clock())])
     writer.leaves_work = writer.leaves_work or bool(count)
     return count
@@ -216,8 +218,10 @@ def expedite(writer: Writer, ids: Sequence[int]) -> int:
 
 def replay(writer: Writer, ids: Sequence[int], consumer: str) -> int | None:
     """Give *consumer* the updates of the deliveries and dead letters *ids* again."""
-    if not writer.execute(_IS_KNOWN, (consumer,)).get:
+    if consumer == OUTBOX or not writer.execute(_IS_KNOWN, (consumer,)).get:
         return None
+    if not ids:
+        return 0
     updates: list[Any] = writer.execute(_UPDATES, (numbers(ids),)).fetchall()
     return sum(_replay_one(writer, consumer, key, payload) for _, key, payload in updates)
 
@@ -238,6 +242,8 @@ def _replay_one(writer: Writer, consumer: str, ordering_key: int, payload: bytes
 
 def discard(writer: Writer, ids: Sequence[int]) -> tuple[int, int]:
     """Delete the deliveries and dead letters *ids*; return both numbers."""
+    if not ids:
+        return 0, 0
     dead = len(writer.execute(_DELETE_DEAD, (numbers(ids),)).fetchall())
     return sum(_discard_delivery(writer, id_) for id_ in ids), dead
 

@@ -63,19 +63,29 @@ class SQLiteAdmin(AdminStore):
 
     @override
     async def retry_dead(self, ids: Sequence[int]) -> int:
-        return await self._write(None, partial(admin.retry_dead, ids=ids))
+        return await self._write(
+            None, lambda writer: admin.retry_dead(writer, admin.of_updates(writer, ids))
+        )
 
     @override
     async def expedite(self, ids: Sequence[int]) -> int:
-        return await self._write(None, partial(admin.expedite, ids=ids))
+        return await self._write(
+            None, lambda writer: admin.expedite(writer, admin.of_updates(writer, ids))
+        )
 
     @override
     async def replay(self, ids: Sequence[int], consumer: str) -> int | None:
-        return await self._write(None, partial(admin.replay, ids=ids, consumer=consumer))
+        return await self._write(
+            None, lambda writer: admin.replay(writer, admin.of_updates(writer, ids), consumer)
+        )
 
     @override
     async def discard(self, ids: Sequence[int]) -> int:
-        return sum(await self._write(None, partial(admin.discard, ids=ids)))
+        return sum(
+            await self._write(
+                None, lambda writer: admin.discard(writer, admin.of_updates(writer, ids))
+            )
+        )
 
     @override
     async def erase(

@@ -21,6 +21,7 @@ class Bell:
     def __init__(self, own: int, others: Sequence[int]) -> None:
         self._own = own
         self._others = others
+        self._wakers: list[Callable[[], None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def ring(self) -> None:
@@ -33,19 +34,22 @@ class Bell:
         """Call *wake* on the running loop when another process rings."""
         if not self._others:
             return
+        self._wakers.append(wake)
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._own, self._woken, wake)
+        self._loop.add_reader(self._own, self._woken)
 
-    def _woken(self, wake: Callable[[], None]) -> None:
+    def _woken(self) -> None:
         with suppress(BlockingIOError):
             os.read(self._own, 4096)
-        wake()
+        for wake in self._wakers:
+            wake()
 
     def close(self) -> None:
         """Stop listening. The pipes stay open for the process that replaces this one."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.remove_reader(self._own)
         self._loop = None
+        self._wakers.clear()
 
 
 def bells_of(processes: int) -> tuple[Bell, ...]:

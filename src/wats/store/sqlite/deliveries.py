@@ -21,7 +21,6 @@ from itertools import repeat
 from typing import Any, TypeAlias
 
 import msgspec
-from apsw import Connection
 
 from wats.store.admin import HEAD_BYTES, SCAN_DELIVERIES
 from wats.store.records import (
@@ -30,8 +29,6 @@ from wats.store.records import (
     Consumer,
     Delivery,
     DeliveryState,
-    Depth,
-    InboxDepth,
     Settled,
     Settlement,
 )
@@ -143,13 +140,6 @@ _HAS_SIBLING = """
 SELECT EXISTS (SELECT 1 FROM wats_deliveries WHERE id BETWEEN ?1 AND ?2)
     OR EXISTS (SELECT 1 FROM wats_dead_deliveries WHERE id BETWEEN ?1 AND ?2)
 """
-
-_COUNTS = "SELECT name, pending, leased, retry, dead FROM wats_consumers"
-
-_OLDEST = "SELECT consumer, arrived_at FROM wats_deliveries ORDER BY id LIMIT ?"
-
-_MOST_ORPHANS = 5000
-"""The maximum number of rows read to find the oldest delivery of a configured consumer."""
 
 _OLD_DEAD = """
 SELECT id FROM wats_dead_deliveries WHERE died_at < ? ORDER BY died_at LIMIT ?
@@ -285,31 +275,41 @@ def new_lease() -> int:
 
 def claim(writer: Writer, name: str, limit: int, marks: Sequence[bytes] = ()) -> Claimed:
     """Lease heads of the consumer *name*, with one of *marks* if there are any, earliest first."""
-    consumer, now, lease = writer.consumers[name], writer.clock(), new_lease()
-    due_at = now + round(consumer.lease_seconds * 1000)
-    values: _Row = (name, now, limit + 1)
+    rows = due(writer, name, limit, marks)
+    return Claimed(lease(writer, name, rows[:limit]), len(rows) > limit)
+
+
+def due(writer: Writer, name: str, limit: int, marks: Sequence[bytes] = ()) -> Sequence[_Row]:
+    """Return heads of the consumer *name* that can be leased: *limit* and one more."""
+    values: _Row = (name, writer.clock(), limit + 1)
     if marks:
         values += HEAD_BYTES, SCAN_DELIVERIES, json.dumps([mark.decode() for mark in marks])
     rows: list[Any] = writer.execute(_DUE_WITH_MARK if marks else _DUE, values).fetchall()
-    found, more = rows[:limit], len(rows) > limit
-    deliveries = [_claimed(name, row, lease) for row in found]
+    return rows
+
+
+def lease(writer: Writer, name: str, found: Sequence[_Row]) -> Sequence[Delivery]:
+    """Lease the rows *found* by `due`."""
+    consumer, now, number = writer.consumers[name], writer.clock(), new_lease()
+    due_at = now + round(consumer.lease_seconds * 1000)
+    deliveries = [_claimed(name, row, number) for row in found]
     writer.executemany(
         _LEASE,
         [
-            (lease, due_at, each.attempt, each.attempt >= consumer.max_attempts, each.id)
+            (number, due_at, each.attempt, each.attempt >= consumer.max_attempts, each.id)
             for each in deliveries
         ],
     )
-    for _, _, _, _, attempts, was_leased, _, _ in found:
-        if not was_leased:
-            writer.count(name, unleased(attempts), -1)
+    for row in found:
+        if not row[5]:  # it was not leased before
+            writer.count(name, unleased(row[4]), -1)
             writer.count(name, DeliveryState.LEASED, 1)
-    return Claimed(deliveries, more)
+    return deliveries
 
 
 def _claimed(consumer: str, row: _Row, lease: int) -> Delivery:
-    id_, update_id, siblings, ordering_key, attempts, was_leased, is_final, payload = row
-    is_exhausted = bool(was_leased and is_final)
+    id_, update_id, siblings, ordering_key, attempts, is_leased, is_final, payload = row
+    is_exhausted = bool(is_leased and is_final)
     return Delivery(
         id=id_,
         update_id=update_id,
@@ -444,34 +444,6 @@ def _finished(writer: Writer, deliveries: Sequence[Delivery]) -> Sequence[int]:
             if last > first and not writer.execute(_HAS_SIBLING, (first, last)).get
         ]
     return finished
-
-
-def depth(connection: Connection, configured: frozenset[str], now: int) -> InboxDepth:
-    """Read the depth of every consumer, and the age of the oldest delivery."""
-    consumers = {
-        name: Depth(pending=pending, leased=leased, retry=retry, dead=dead)
-        for name, pending, leased, retry, dead in connection.execute(_COUNTS)
-    }
-    found = InboxDepth(consumers=consumers, configured=configured)
-    oldest = _oldest(connection, configured if found.orphaned else None)
-    seconds = 0.0 if oldest is None else max(now - oldest, 0) / 1000
-    return InboxDepth(consumers=consumers, configured=configured, oldest_seconds=seconds)
-
-
-def _oldest(connection: Connection, consumers: frozenset[str] | None) -> int | None:
-    """Return the arrival time of the oldest delivery of *consumers*, or of all if `None`.
-
-    At most `_MOST_ORPHANS` rows are read. If none belongs to *consumers*, the arrival time of the
-    last row is returned.
-    """
-    rows: list[Any] = connection.execute(
-        _OLDEST, (1 if consumers is None else _MOST_ORPHANS,)
-    ).fetchall()
-    for consumer, arrived_at in rows:
-        if consumers is None or consumer in consumers:
-            oldest: int = arrived_at
-            return oldest
-    return rows[-1][1] if len(rows) == _MOST_ORPHANS else None
 
 
 def purge(writer: Writer, dead_seconds: float, limit: int) -> int:

@@ -13,7 +13,7 @@ from apsw import Connection
 
 from wats.clock import to_ms
 from wats.store.records import Arrival, Received
-from wats.store.sqlite import deliveries, messages, statuses
+from wats.store.sqlite import deliveries, messages, outbox, statuses
 from wats.store.sqlite.connection import Writer, change
 
 _INSERT_UPDATE = """
@@ -71,6 +71,7 @@ def _receive_new(
 ) -> Sequence[Received]:
     messages.move_windows(writer, arrivals)
     sent_at = statuses.receive(writer, arrivals)
+    outbox.prove(writer, [each.proof for each in arrivals if each.proof is not None])
     leased, waiting = deliveries.insert(writer, arrivals, slots)
     return list(map(Received, leased, waiting, sent_at))
 

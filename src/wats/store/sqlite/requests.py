@@ -9,8 +9,9 @@ from typing import TypeAlias
 import msgspec
 from apsw import Connection
 
+from wats.store.pacing import Demand
 from wats.store.records import MessageRecord, Reservation, ReservationOutcome
-from wats.store.sqlite import messages
+from wats.store.sqlite import messages, pacing
 from wats.store.sqlite.connection import Writer, change
 
 _RESERVE = """
@@ -18,12 +19,12 @@ INSERT INTO wats_requests (scope, key_hash, request_hash, state, reserved_until,
 VALUES (:scope, :key_hash, :request_hash, 'reserved', :reserved_until, :expires_at)
 ON CONFLICT (scope, key_hash) DO UPDATE
 SET request_hash = excluded.request_hash, state = 'reserved', response = NULL,
-    reserved_until = excluded.reserved_until, expires_at = excluded.expires_at
+    reserved_until = excluded.reserved_until, expires_at = excluded.expires_at, outbox_id = NULL
 WHERE expires_at <= :now
 """
 
 _READ = """
-SELECT request_hash, state, reserved_until, response FROM wats_requests
+SELECT request_hash, state, reserved_until, response, outbox_id FROM wats_requests
 WHERE scope = :scope AND key_hash = :key_hash
 """
 
@@ -57,8 +58,9 @@ def reserve(
     request_hash: bytes,
     reserve_seconds: float,
     keep_seconds: float,
+    demand: Demand | None = None,
 ) -> Reservation:
-    """Reserve the key if it is free; otherwise return its state."""
+    """Reserve the key if it is free and the rate limits permit that; else return the reason."""
     now = writer.clock()
     values = {
         "scope": key[0],
@@ -69,15 +71,26 @@ def reserve(
         "now": now,
     }
     if change(writer, _RESERVE, [values]):
-        return Reservation(outcome=ReservationOutcome.RESERVED)
-    owner_hash, state, held_until, response = writer.execute(_READ, values).get
+        is_free = Reservation(outcome=ReservationOutcome.RESERVED)
+        return is_free if demand is None else _paced(writer, key, demand)
+    owner_hash, state, held_until, response, outbox_id = writer.execute(_READ, values).get
     if owner_hash != request_hash:
         return Reservation(outcome=ReservationOutcome.CONFLICT)
+    outcome = ReservationOutcome.UNKNOWN
     if state == "completed":
-        return Reservation(outcome=ReservationOutcome.REPLAY, response=response)
-    if state == "reserved" and held_until > now:
-        return Reservation(outcome=ReservationOutcome.IN_FLIGHT)
-    return Reservation(outcome=ReservationOutcome.UNKNOWN)
+        outcome = ReservationOutcome.REPLAY
+    elif state == "reserved" and held_until > now:
+        outcome = ReservationOutcome.IN_FLIGHT
+    return Reservation(outcome=outcome, response=response or b"", outbox_id=outbox_id)
+
+
+def _paced(writer: Writer, key: Key, demand: Demand) -> Reservation:
+    permit = pacing.pace(writer, demand=demand)
+    outcome = ReservationOutcome.RESERVED
+    if not permit.is_granted:
+        outcome = ReservationOutcome.LIMITED
+        fail(writer, key=key)
+    return Reservation(outcome=outcome, wait_seconds=permit.wait_seconds)
 
 
 class Completion(msgspec.Struct, frozen=True):

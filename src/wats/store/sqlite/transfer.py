@@ -30,6 +30,7 @@ from wats.store.transfer import (
     IdentityRow,
     Loaded,
     MessageRow,
+    OutboxRow,
     RequestRow,
     StatusRow,
     StoredRow,
@@ -66,8 +67,13 @@ _EXPORT: Final[Mapping[type[StoredRow], str]] = {
         FROM wats_dead_deliveries ORDER BY id
     """,
     RequestRow: """
-        SELECT scope, key_hash, request_hash, state, reserved_until, expires_at, response
+        SELECT scope, key_hash, request_hash, state, reserved_until, expires_at, response,
+            outbox_id
         FROM wats_requests
+    """,
+    OutboxRow: """
+        SELECT phone_number_id, id, nonce, scope, key_hash, request_hash, keep_ms, expires_at
+        FROM wats_outbox ORDER BY id
     """,
     WindowRow: """
         SELECT max(number), digest, max(at) FROM (
@@ -102,9 +108,15 @@ _INSERT: Final[Mapping[type[StoredRow], str]] = {
     """,
     RequestRow: """
         INSERT INTO wats_requests (
-            scope, key_hash, request_hash, state, reserved_until, expires_at, response
+            scope, key_hash, request_hash, state, reserved_until, expires_at, response, outbox_id
         )
-        VALUES (?, ?, ?, ?, ?, ?, ?)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    """,
+    OutboxRow: """
+        INSERT INTO wats_outbox (
+            phone_number_id, id, nonce, scope, key_hash, request_hash, keep_ms, expires_at
+        )
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?)
     """,
     WindowRow: "INSERT INTO wats_windows (digest, last_inbound_at) VALUES (?2, ?3)",
 }
@@ -137,6 +149,7 @@ _COUNTS: Final[Mapping[type[StoredRow], str]] = {
     DeliveryRow: "SELECT count(*) FROM wats_deliveries",
     DeadLetterRow: "SELECT count(*) FROM wats_dead_deliveries",
     RequestRow: "SELECT count(*) FROM wats_requests",
+    OutboxRow: "SELECT count(*) FROM wats_outbox",
     WindowRow: "SELECT count(*) FROM wats_windows",
 }
 

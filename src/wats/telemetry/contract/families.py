@@ -187,7 +187,8 @@ OUTBOX_PROCESSED = Family(
     help="Outbox worker items processed by outcome.",
     labels=(OUTCOME,),
     attributes=(OTEL_ATTR.OPERATION_OUTCOME,),
-    needs=Subject.OUTBOX,
+    needs=Subject.STORE,
+    initial=lambda _: product(ENDED),
 )
 
 OUTBOX_DEPTH = Family(
@@ -197,7 +198,7 @@ OUTBOX_DEPTH = Family(
     help="Number of items in the persistence outbox, partitioned by adapter and state.",
     labels=(ADAPTER, OUTBOX_STATE),
     attributes=(OTEL_ATTR.PERSISTENCE_ADAPTER, OPERATOR_ATTR.OUTBOX_STATE),
-    needs=Subject.OUTBOX,
+    needs=Subject.STORE,
     possible=possible_outbox,
 )
 
@@ -291,7 +292,7 @@ OUTBOX_OLDEST_AGE = Family(
     help="Age in seconds of the oldest pending outbox item; 0 if none is pending.",
     attributes=(),
     set=FamilySet.OPERATOR,
-    needs=Subject.OUTBOX,
+    needs=Subject.STORE,
 )
 
 MESSAGES_FINAL = Family(

@@ -49,7 +49,6 @@ class Subject(StrEnum):
 
     ALWAYS = "always"
     STORE = "store"
-    OUTBOX = "outbox"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +71,7 @@ class Subjects:
 
     def have(self, subject: Subject) -> bool:
         """Return whether *subject* is present."""
-        return subject is Subject.ALWAYS or (subject is Subject.STORE and self.adapter is not None)
+        return subject is Subject.ALWAYS or self.adapter is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -73,11 +73,12 @@ class Adapter(LabelValue):
 
 
 class OutboxState(LabelValue):
-    """The state of an outbox item."""
+    """The state of an outbox item; `dead` if it failed, or if its outcome is unknown."""
 
     PENDING = "pending"
     PROCESSING = "processing"
     SUCCEEDED = "succeeded"
+    DEAD = "dead"
 
 
 class InboxState(LabelValue):

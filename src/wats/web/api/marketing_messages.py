@@ -8,10 +8,11 @@ from msgspec import UNSET, Meta, UnsetType
 from wats.outbound.messages import BSUID_PATTERN, RECIPIENT_PATTERN, parse_marketing_message
 from wats.telemetry.contract.values import Method
 from wats.web.api.messages import IDEMPOTENCY_KEY, forward
+from wats.web.api.outbox import OutboxItem
 from wats.web.bodies import GraphAnswer
 from wats.web.exchange import Request, Response
 from wats.web.parts import Parts
-from wats.web.routing import Operation, Posture, Route
+from wats.web.routing import ASYNC_PREFER, Operation, Posture, Route
 
 # The API prefix is not part of a key's scope: a new prefix must not permit a second send.
 _SCOPE = "/marketing_messages"
@@ -52,8 +53,9 @@ def routes(prefix: str) -> tuple[Route, ...]:
         "Send a marketing template, in Graph's format.",
         GraphAnswer,
         body=MarketingMessage,
-        parameters=(IDEMPOTENCY_KEY,),
-        problems=(400, 409, 413, 501, 502, 503),
+        parameters=(IDEMPOTENCY_KEY, ASYNC_PREFER),
+        accepted=OutboxItem,
+        problems=(400, 409, 413, 429, 501, 502, 503),
     )
     path = f"{prefix}/marketing_messages"
     return (Route(path, path, Posture.API, "messages", (marketing,)),)

@@ -20,7 +20,6 @@ from wats.errors import (
 from wats.graph.errors import ADVICE, Action, find_rule
 from wats.ids import is_safe_id
 from wats.inbound.replies import read_mark
-from wats.outbound.accept import Endpoint
 from wats.outbound.composers.describe import schemas
 from wats.outbound.messages import (
     BSUID_PATTERN,
@@ -36,9 +35,11 @@ from wats.outbound.messages import (
 from wats.outbound.payload import TEXT_NAMES, text_payload
 from wats.outbound.requests import parse_message
 from wats.outbound.sender import SCOPE
+from wats.outbound.transmit import Endpoint
 from wats.store import Store
 from wats.store.records import MessageFilter, MessageRecord, StatusRecord, is_cursor
 from wats.telemetry.contract.values import ErrorCategory, Method
+from wats.web.api.outbox import OutboxItem, later, sent
 from wats.web.bodies import (
     DEFAULT_LIMIT,
     Body,
@@ -51,7 +52,15 @@ from wats.web.bodies import (
 from wats.web.exchange import Request, Response, json_response
 from wats.web.parts import Parts
 from wats.web.problems import problem
-from wats.web.routing import PREFER, Operation, Parameter, Posture, Route, decode_segment
+from wats.web.routing import (
+    ASYNC_PREFER,
+    PREFER,
+    Operation,
+    Parameter,
+    Posture,
+    Route,
+    decode_segment,
+)
 
 MAX_STATUSES = 100
 """The number of statuses that a message is shown with; a group has some for each participant."""
@@ -59,8 +68,6 @@ MAX_ID_LENGTH = 1024
 
 # The API prefix is not part of a key's scope: a new prefix must not permit a second send.
 _TEXT_SCOPE = "/messages/text"
-
-_REPLAYED = ((b"idempotency-replayed", b"true"),)
 
 IDEMPOTENCY_KEY = Parameter(
     "Idempotency-Key", "header", {"type": "string", "minLength": 1, "maxLength": 256}
@@ -256,8 +263,22 @@ async def forward(
     message: Outgoing | None,
     endpoint: Endpoint = "messages",
 ) -> Response:
-    """Send *payload* to *endpoint* of Graph, once for each idempotency key of *request*."""
+    """Send *payload* to *endpoint* of Graph, once for each idempotency key of *request*.
+
+    If the client prefers that, a message is stored in the outbox and sent later.
+    """
     try:
+        if message is not None and request.is_async:
+            queued = await parts.acceptor.accept_later(
+                payload,
+                scope=scope,
+                idempotency_key=request.header(b"idempotency-key"),
+                request_body=body,
+                message=message,
+                phone_number_id=request.number,
+                endpoint=endpoint,
+            )
+            return await later(parts, request, queued)
         accepted = await parts.acceptor.accept(
             payload,
             scope=scope,
@@ -270,7 +291,7 @@ async def forward(
     except StoreNotConfigured as error:
         # Not 503: no retry will help, and to send without the promise would be a false safety.
         return problem(HTTPStatus.NOT_IMPLEMENTED, error.code, error.message)
-    return Response(HTTPStatus.OK, accepted.body, headers=_REPLAYED if accepted.replayed else ())
+    return sent(accepted)
 
 
 async def list_messages(parts: Parts, request: Request) -> Response:
@@ -425,8 +446,9 @@ def routes(prefix: str) -> tuple[Route, ...]:
         "Send a text message.",
         GraphAnswer,
         body=TextMessage,
-        parameters=(IDEMPOTENCY_KEY, PREFER),
-        problems=(400, 409, 413, 501, 502, 503),
+        parameters=(IDEMPOTENCY_KEY, ASYNC_PREFER),
+        accepted=OutboxItem,
+        problems=(400, 409, 413, 429, 501, 502, 503),
     )
     any_type = Operation(
         Method.POST,
@@ -435,8 +457,9 @@ def routes(prefix: str) -> tuple[Route, ...]:
         "Send a message of any type, in Graph's format or by a composer.",
         GraphAnswer,
         body=GraphMessage,
-        parameters=(IDEMPOTENCY_KEY, PREFER),
-        problems=(400, 409, 413, 501, 502, 503),
+        parameters=(IDEMPOTENCY_KEY, ASYNC_PREFER),
+        accepted=OutboxItem,
+        problems=(400, 409, 413, 429, 501, 502, 503),
         schemas=schemas(),
     )
     listing = Operation(

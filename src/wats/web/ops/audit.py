@@ -11,6 +11,8 @@ Action: TypeAlias = Literal[
     "deliveries_retried",
     "deliveries_replayed",
     "deliveries_discarded",
+    "outbox_retried",
+    "outbox_discarded",
     "erasure_started",
     "erasure_finished",
 ]

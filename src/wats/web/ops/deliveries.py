@@ -10,7 +10,7 @@ from wats.clock import to_iso
 from wats.errors import ConsumerNotFound, DeliveryNotFound
 from wats.inbound.updates import kind_of, mark_of, number_of
 from wats.store.admin import DeliveryFilter, StoredDelivery
-from wats.store.records import DeliveryState, is_cursor
+from wats.store.records import OUTBOX, DeliveryState, is_cursor
 from wats.telemetry.contract.values import Method, UpdateKind
 from wats.web.bodies import DEFAULT_LIMIT, Body, Count, Moment, parse_limit, parse_moment
 from wats.web.exchange import Request, Response, json_response
@@ -99,7 +99,7 @@ async def list_deliveries(parts: Parts, request: Request) -> Response:
     store = store_of(parts)
     wanted, query = _filter_of(request), request.query
     page = await store.list_deliveries(
-        wanted, limit=_limit_of(request), after=_id_of(query.get("cursor", "0"))
+        wanted, limit=limit_of(request), after=id_of(query.get("cursor", "0"))
     )
     return json_response(
         DeliveryList(
@@ -134,14 +134,24 @@ def _filter_of(request: Request) -> DeliveryFilter:
     )
 
 
-def _limit_of(request: Request) -> int:
+def limit_of(request: Request) -> int:
+    """Return the number of deliveries of a page.
+
+    Raises:
+        MalformedRequest: The parameter is invalid.
+    """
     limit = parse_limit(request.query.get("limit", str(DEFAULT_LIMIT)))
     if limit is None:
         raise invalid("limit", "must be an integer from 1 to 100")
     return limit
 
 
-def _id_of(cursor: str) -> int:
+def id_of(cursor: str) -> int:
+    """Return *cursor* as an id.
+
+    Raises:
+        MalformedRequest: The parameter is invalid.
+    """
     if cursor != "0" and not is_cursor(cursor):
         raise invalid("cursor", "must be the 'nextCursor' of an earlier response")
     return int(cursor)
@@ -173,17 +183,17 @@ async def show_delivery(parts: Parts, request: Request) -> Response:
         raise invalid("content", "must be true or false")
     text = request.parameters["deliveryId"]
     found = await store.read_delivery(int(text)) if is_cursor(text) else None
-    if found is None:
+    if found is None or found[0].consumer == OUTBOX:
         raise DeliveryNotFound
     delivery, payload = found
     content: msgspec.Raw | UnsetType = UNSET
     if with_content == "true":
         log_action(parts, "content_shown", 1)
-        content = _content_of(payload)
+        content = content_of(payload)
     return json_response(DeliveryDetails(**_fields(delivery), content=content))
 
 
-def _content_of(payload: bytes) -> msgspec.Raw:
+def content_of(payload: bytes) -> msgspec.Raw:
     """Return *payload* as JSON; `null` if it was not written by wats."""
     try:
         msgspec.json.decode(payload)

@@ -1,0 +1,93 @@
+"""The content of an outbox item, as its delivery holds it. No I/O."""
+
+import re
+from typing import Any, Final
+
+import msgspec
+
+from wats.outbound.messages import Outgoing
+from wats.outbound.transmit import Endpoint, Transmission
+from wats.sends import callback_of
+
+_CALLBACK: Final = "biz_opaque_callback_data"
+
+
+class QueuedMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A message in the outbox; *type* is first, so that lists find it without decoding the rest.
+
+    Attributes:
+        type: As in `Outgoing`, like *recipient*, *is_group* and *names*.
+        queued_at: The time of its acceptance, in seconds since 1970.
+        nonce: The random number of the item.
+        payload: The JSON for Graph, without our callback data.
+    """
+
+    type: str
+    queued_at: float
+    phone_number_id: str
+    endpoint: Endpoint
+    nonce: int
+    recipient: str
+    is_group: bool = False
+    names: dict[str, str] | None = None
+    payload: msgspec.Raw
+
+    def transmission(self, outbox_id: int) -> Transmission:
+        """Return the request to Graph, with callback data that names the item *outbox_id*."""
+        return Transmission(
+            with_callback(bytes(self.payload), outbox_id, self.nonce),
+            self.phone_number_id,
+            self.endpoint,
+            Outgoing(
+                type=self.type, recipient=self.recipient, is_group=self.is_group, names=self.names
+            ),
+        )
+
+
+_TYPE: Final = re.compile(rb'\{"type":"([a-z_]{1,40})"')
+
+_DECODER: Final = msgspec.json.Decoder(QueuedMessage)
+
+
+def encode_item(send: Transmission, message: Outgoing, *, queued_at: float, nonce: int) -> bytes:
+    """Return the payload of the delivery of *send*."""
+    return msgspec.json.encode(
+        QueuedMessage(
+            type=message.type,
+            queued_at=queued_at,
+            phone_number_id=send.phone_number_id,
+            endpoint=send.endpoint,
+            nonce=nonce,
+            recipient=message.recipient,
+            is_group=message.is_group,
+            names=None if message.names is None else dict(message.names),
+            payload=msgspec.Raw(send.payload),
+        )
+    )
+
+
+def decode_item(payload: bytes) -> QueuedMessage:
+    """Return the item in the payload of a delivery.
+
+    Raises:
+        msgspec.MsgspecError: It was not written by wats.
+    """
+    return _DECODER.decode(payload)
+
+
+def type_of(head: bytes) -> str:
+    """Return the type of the message in the payload that begins with *head*."""
+    match = _TYPE.match(head)
+    return match[1].decode() if match else "unknown"
+
+
+def with_callback(payload: bytes, outbox_id: int, nonce: int) -> bytes:
+    """Return *payload*, a JSON object, with our callback data, unless it has any.
+
+    All else is left as the caller wrote it.
+    """
+    ask: dict[str, Any] = msgspec.json.decode(payload)
+    if _CALLBACK in ask:
+        return payload
+    ours = f',"{_CALLBACK}":"{callback_of(outbox_id, nonce)}"}}'
+    return payload.rstrip()[:-1] + ours.encode()

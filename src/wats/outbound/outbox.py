@@ -1,0 +1,302 @@
+"""The outbox: messages that are accepted now and sent by a worker, with retries.
+
+    put ─▸ store ─▸ claim ─▸ window ─▸ Graph ─┬─ accepted             sent
+                      ▲                       ├─ refused, for now     retry, after a pause
+                      └────── retry ──────────┤─ refused              failed
+                                              └─ outcome unknown      unknown
+
+The outbox is a consumer of the queue of deliveries (`wats.store.outbox`), with a worker like that
+of a handler. Its consumer has one attempt: a lease that expired was a call that may have been
+carried out, so the message is never sent again by itself.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from time import monotonic
+from typing import Any, Final
+
+import msgspec
+
+from wats.clock import Now, utc_now
+from wats.config import OutboxConfig
+from wats.errors import GraphError, StoreError, StoreUnavailable, WindowClosed
+from wats.graph.errors import Action, find_rule
+from wats.log import Log
+from wats.outbound import answers
+from wats.outbound.failures import OUTCOMES
+from wats.outbound.items import QueuedMessage, decode_item
+from wats.outbound.pacing import Pacer, wanted_seconds
+from wats.outbound.transmit import Transmitter
+from wats.store import Store
+from wats.store.outbox import OUTCOME_UNKNOWN, NewSend, SendResult
+from wats.store.pacing import Pace
+from wats.store.records import (
+    OUTBOX,
+    Consumer,
+    Delivery,
+    DeliveryState,
+    Reservation,
+    ReservationOutcome,
+    Settlement,
+)
+from wats.telemetry import Telemetry, error_name
+from wats.telemetry.contract.values import Outcome
+from wats.telemetry.sinks.isolation import FailureLog
+from wats.worker import Duties, Worker
+
+FIRST_RETRY_SECONDS: Final = 2.0
+LONGEST_RETRY_SECONDS: Final = 3600.0
+POLL_SECONDS: Final = 0.5
+SETTLE_SECONDS: Final = 30.0
+"""How long a lease outlives the longest call of Graph: time to write its outcome."""
+
+
+def retry_seconds(attempt: int, retry_after: str | None, jitter: float) -> float:
+    """Return the pause after the *attempt*-th failure: 2, 4, 8 … seconds up to an hour.
+
+    *retry_after* is the longer pause that Meta asked for, if it is in seconds. *jitter*, from 0 to
+    1, lengthens the pause by up to a fifth.
+    """
+    backoff = FIRST_RETRY_SECONDS * 2.0 ** min(attempt - 1, 20)
+    pause = max(backoff, wanted_seconds(retry_after))
+    return min(pause, LONGEST_RETRY_SECONDS) * (1 + jitter / 5)
+
+
+class Outbox:
+    """Stores messages, and sends them with a worker.
+
+    Args:
+        store: The store.
+        transmitter: Sends a message.
+        pacer: Has the rate limits of all numbers.
+        config: The policy of the worker.
+        graph_seconds: The longest possible call of Graph.
+        telemetry: Records outcomes.
+        log: Receives failures. It must not raise.
+        now: The clock.
+        jitter: Returns a number from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        transmitter: Transmitter,
+        pacer: Pacer,
+        config: OutboxConfig,
+        *,
+        graph_seconds: float,
+        telemetry: Telemetry,
+        log: Log,
+        now: Now = utc_now,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._store = store
+        self.transmitter = transmitter
+        self.pacer = pacer
+        self._paces: Sequence[Pace | None] = pacer.paces
+        self._config = config
+        self.telemetry = telemetry
+        self.log = log
+        self._now = now
+        self._jitter = jitter
+        self.consumer = Consumer(
+            name=OUTBOX, lease_seconds=graph_seconds + SETTLE_SECONDS, max_attempts=1
+        )
+        self._store_failures = FailureLog("wats.store.error", log=log, now=now)
+        self._interruptions = FailureLog("wats.dispatch.interrupted", log=log, now=now)
+        self._worker: Worker[SendJob] | None = None
+        self._turn: asyncio.TimerHandle | None = None
+
+    async def put(self, send: NewSend) -> Reservation:
+        """Store *send*, unless its key is in use.
+
+        Raises:
+            StoreUnavailable: The store cannot be used.
+        """
+        try:
+            reservation = await self._store.enqueue(send)
+        except StoreError as error:
+            raise StoreUnavailable from error
+        if reservation.outcome is ReservationOutcome.RESERVED and self._worker is not None:
+            self._worker.note_work()
+        return reservation
+
+    async def start(self) -> None:
+        """Send stored messages, including those of earlier processes.
+
+        The consumer must be registered.
+        """
+        self._worker = Worker(
+            Duties(
+                claim=self._claim,
+                settle=self._settle,
+                renew=self._renew,
+                trouble=self._record_trouble,
+                replaced=partial(self._interruptions.report, "outbox"),
+            ),
+            concurrency=self._config.concurrency,
+            poll_seconds=POLL_SECONDS,
+            renew_seconds=self.consumer.lease_seconds / 3,
+        )
+        self._worker.start()
+        self._store.on_work(self._worker.wake)
+
+    async def stop(self, drain_seconds: float) -> None:
+        """Finish running calls for *drain_seconds*; other messages stay in the outbox."""
+        if self._turn is not None:
+            self._turn.cancel()
+        if self._worker is not None:
+            await self._worker.stop(drain_seconds)
+            self._worker = None
+
+    async def _claim(self, limit: int) -> tuple[Sequence["SendJob"], bool]:
+        expires = monotonic() + self.consumer.lease_seconds
+        deliveries: list[Delivery] = []
+        waits: list[float] = []
+        has_more = False
+        for pace in self._paces:
+            try:
+                claimed = await self._store.claim(OUTBOX, limit - len(deliveries), pace=pace)
+            except StoreError:
+                if not deliveries:
+                    raise
+                break  # those that are leased are sent
+            deliveries += claimed.deliveries
+            has_more |= claimed.more
+            waits += [claimed.wait_seconds] if claimed.wait_seconds else []
+            if len(deliveries) == limit:
+                has_more = True
+                break
+        if waits:
+            self._claim_after(min(waits), limit)
+        self._paces = [*self._paces[1:], self._paces[0]]  # the next claim begins with another one
+        return [SendJob(self, each, expires) for each in deliveries], has_more
+
+    def _claim_after(self, seconds: float, limit: int) -> None:
+        """Claim again when the rate limit permits the next message."""
+        if self._turn is not None:
+            self._turn.cancel()
+        if self._worker is not None:
+            loop = asyncio.get_running_loop()
+            self._turn = loop.call_later(seconds, self._worker.note_work, limit)
+
+    async def _settle(self, jobs: Sequence["SendJob"]) -> bool:
+        settled = await self._store.settle_sends([job.result for job in jobs])
+        for job in jobs:
+            if job.result.settlement.state in _OUTCOMES:
+                self.telemetry.store.outbox_processed(_OUTCOMES[job.result.settlement.state])
+        return bool(settled.due)
+
+    async def _renew(self, jobs: Sequence["SendJob"]) -> None:
+        await self._store.renew([job.delivery for job in jobs])
+
+    def _record_trouble(self, error: BaseException) -> None:
+        self.telemetry.errors.record(error)
+        if isinstance(error, Exception):  # not a cancelled task, which is logged when replaced
+            self._store_failures.report("outbox", error.__cause__ or error)
+
+    def after(self, delivery: Delivery, item: QueuedMessage, error: GraphError) -> Settlement:
+        """Return how the lease of *delivery* ends after *error*."""
+        if error.may_have_happened:
+            return Settlement(delivery, DeliveryState.DEAD, error=OUTCOME_UNKNOWN)
+        name = error.diagnostics.name if error.is_reported else error_name(error)
+        if not self._may_retry(delivery, item, error):
+            return Settlement(delivery, DeliveryState.DEAD, error=name)
+        pause = retry_seconds(delivery.attempt, error.retry_after, self._jitter())
+        return Settlement(delivery, DeliveryState.RETRY, pause, name)
+
+    def _may_retry(self, delivery: Delivery, item: QueuedMessage, error: GraphError) -> bool:
+        rule = find_rule(error.diagnostics.meta_code, error.diagnostics.meta_subcode)
+        is_once = rule is not None and rule.action is Action.RETRY_ONCE
+        is_passing = error.diagnostics.retryable or getattr(error, "throttled", False)
+        age_seconds = self._now().timestamp() - item.queued_at
+        return (
+            is_passing
+            and delivery.attempt < (2 if is_once else self._config.max_attempts)
+            and age_seconds < self._config.max_age_hours * 3600
+        )
+
+
+_OUTCOMES: Final = {DeliveryState.DONE: Outcome.SUCCESS, DeliveryState.DEAD: Outcome.ERROR}
+
+
+class SendJob:
+    """A leased item, the call of Graph, and the result.
+
+    Args:
+        outbox: The outbox.
+        delivery: The leased item.
+        expires: The end of the lease on the clock `monotonic`.
+    """
+
+    def __init__(self, outbox: Outbox, delivery: Delivery, expires: float) -> None:
+        self._outbox = outbox
+        self._expires = expires
+        self._task: asyncio.Task[None] | None = None
+        self.delivery = delivery
+        self.release()
+
+    def begin(self, on_end: "Callable[[SendJob], None]") -> None:
+        """Send the message, unless its lease has expired."""
+        if self.delivery.is_exhausted or monotonic() > self._expires:
+            if self.delivery.is_exhausted:
+                self._report()
+            on_end(self)
+            return
+        self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(partial(self._ended, on_end))
+
+    def cancel(self) -> None:
+        """Cancel the call, after which its outcome is unknown."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def release(self) -> None:
+        """End without a call. The call of an expired lease may have been carried out."""
+        if self.delivery.is_exhausted:
+            settlement = Settlement(self.delivery, DeliveryState.DEAD, error=OUTCOME_UNKNOWN)
+        else:
+            settlement = Settlement(self.delivery, DeliveryState.PENDING)
+        self.result = SendResult(settlement=settlement)
+
+    def _ended(self, on_end: "Callable[[SendJob], None]", task: "asyncio.Task[None]") -> None:
+        with suppress(asyncio.CancelledError):
+            if (error := task.exception()) is not None:
+                self._outbox.telemetry.errors.record(error)
+        if self.result.settlement.state is DeliveryState.DEAD:
+            self._report()
+        on_end(self)
+
+    async def _run(self) -> None:
+        """Send the message. At each position, `result` is right if the task is cancelled there."""
+        transmitter = self._outbox.transmitter
+        try:
+            item = decode_item(self.delivery.payload)
+            send = item.transmission(self.delivery.id)
+            await transmitter.check_window(send)
+        except (msgspec.MsgspecError, WindowClosed) as error:
+            self._end(DeliveryState.DEAD, error=error_name(error))
+            return
+        self._end(DeliveryState.DEAD, error=OUTCOME_UNKNOWN)
+        try:
+            answer: Any = await transmitter.send(send)
+        except GraphError as error:
+            self.result = SendResult(settlement=self._outbox.after(self.delivery, item, error))
+            await self._outbox.pacer.note(send.phone_number_id, send.message, error)
+            return
+        self.result = SendResult(
+            settlement=Settlement(self.delivery, DeliveryState.DONE),
+            response=answers.encode(answer),
+            message=transmitter.record_of(answer, send),
+        )
+
+    def _end(self, state: DeliveryState, *, error: str) -> None:
+        self.result = SendResult(settlement=Settlement(self.delivery, state, error=error))
+
+    def _report(self) -> None:
+        name = self.result.settlement.error
+        outcome = OUTCOMES[name == OUTCOME_UNKNOWN]
+        self._outbox.log({"event": "wats.outbox.dead", "errorName": name, "outcome": outcome})

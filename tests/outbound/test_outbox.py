@@ -1,0 +1,339 @@
+"""Messages that are sent later: the worker, a real store, and a fake Graph over HTTP."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import pytest
+
+from tests.outbound.conftest import FakeGraph, Make
+from tests.outbound.windows import open_window
+from wats.config import OutboxConfig
+from wats.errors import (
+    IdempotencyConflict,
+    IdempotencyInFlight,
+    InvalidIdempotencyKey,
+    StoreNotConfigured,
+    StoreUnavailable,
+)
+from wats.graph.client import GraphClient
+from wats.outbound.accept import Accepted, Acceptor, Queued
+from wats.outbound.items import with_callback
+from wats.outbound.messages import Outgoing
+from wats.outbound.outbox import Outbox, retry_seconds
+from wats.outbound.pacing import Pacer
+from wats.outbound.transmit import Transmitter
+from wats.outbound.window import WindowGuard
+from wats.store.outbox import OUTCOME_UNKNOWN, SendState, SendView
+from wats.store.sqlite import SQLiteStore
+from wats.telemetry import Telemetry
+from wats.testing import CapturingTelemetrySink, FakeClock
+
+NUMBER = "15551234567"
+RECIPIENT = "15551230000"
+PAYLOAD = b'{"messaging_product":"whatsapp","to":"15551230000","type":"text"}'
+TEXT = Outgoing(type="text", recipient=RECIPIENT)
+REFUSED = {"error": {"code": 100, "type": "OAuthException", "message": "no"}}
+BUSY = {"error": {"code": 130429, "type": "OAuthException", "message": "later"}}
+ENDED = {SendState.SENT, SendState.FAILED, SendState.UNKNOWN}
+
+
+class Later:
+    """An outbox that runs, and the acceptor that fills it."""
+
+    def __init__(self, acceptor: Acceptor, outbox: Outbox, store: SQLiteStore) -> None:
+        self.acceptor = acceptor
+        self.outbox = outbox
+        self.store = store
+
+    async def put(self, key: str | None = None, **changes: Any) -> Queued | Accepted:
+        asked: dict[str, Any] = {
+            "payload": PAYLOAD,
+            "scope": "/messages",
+            "idempotency_key": key,
+            "request_body": PAYLOAD,
+            "message": TEXT,
+            **changes,
+        }
+        return await self.acceptor.accept_later(asked.pop("payload"), **asked)
+
+    async def until(self, queued: Queued | Accepted, states: set[SendState] = ENDED) -> SendView:
+        assert isinstance(queued, Queued)
+        async with asyncio.timeout(10):
+            while True:
+                view = await self.store.get_send(queued.outbox_id)
+                if view is not None and view.state in states:
+                    return view
+                await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def outbox(
+    graph: GraphClient,
+    telemetry: Telemetry,
+    store: SQLiteStore,
+    clock: FakeClock,
+    log: list[Mapping[str, object]],
+) -> AsyncIterator[Outbox]:
+    made = Outbox(
+        store,
+        Transmitter(
+            graph,
+            telemetry=telemetry,
+            log=log.append,
+            guard=WindowGuard(store, telemetry, clock),
+            now=clock,
+        ),
+        Pacer(store, {}, telemetry),
+        OutboxConfig(max_attempts=2),
+        graph_seconds=30.0,
+        telemetry=telemetry,
+        log=log.append,
+        now=clock,
+        jitter=lambda: 0.0,
+    )
+    await store.register([made.consumer])
+    yield made
+    await made.stop(0.1)
+
+
+@pytest.fixture
+async def later(make: Make, outbox: Outbox, store: SQLiteStore) -> Later:
+    await outbox.start()
+    return Later(make(outbox=outbox), outbox, store)
+
+
+async def test_a_message_is_sent_after_its_acceptance_and_recorded(
+    later: Later, fake_graph: FakeGraph, sink: CapturingTelemetrySink
+) -> None:
+    queued = await later.put()
+
+    view = await later.until(queued)
+
+    assert view.state is SendState.SENT
+    assert json.loads(view.response) == fake_graph.body
+    ((request, body),) = fake_graph.asked
+    assert request == f"POST /v25.0/{NUMBER}/messages"
+    assert body.startswith(PAYLOAD[:-1])
+    assert json.loads(body)["biz_opaque_callback_data"].startswith(f"wats:{view.id}:")
+    record = await later.store.get_message("wamid.A")
+    assert record is not None
+    assert (record.to_phone, record.type) == (RECIPIENT, "text")
+    processed = [each for each in sink.counters if each.name == "outbox_processed_total"]
+    assert [each.attributes["wats.operation.outcome"] for each in processed] == ["success"]
+
+
+def test_the_callback_data_of_a_caller_is_kept() -> None:
+    given = b'{"biz_opaque_callback_data": "order-1", "type": "text"}'
+
+    assert with_callback(given, 1, 2) == given
+    assert with_callback(b'{"type":"text"} \n', 1, 255) == (
+        b'{"type":"text","biz_opaque_callback_data":"wats:1:ff"}'
+    )
+
+
+async def test_one_key_is_one_message_whether_its_callers_wait_or_not(
+    later: Later, fake_graph: FakeGraph
+) -> None:
+    fake_graph.may_answer.clear()
+    queued = await later.put("key")
+    await later.until(queued, {SendState.SENDING})
+
+    def send() -> Any:
+        return later.acceptor.accept(
+            PAYLOAD,
+            scope="/messages",
+            idempotency_key="key",
+            request_body=PAYLOAD,
+            message=TEXT,
+        )
+
+    with pytest.raises(IdempotencyInFlight):
+        await send()
+    again = await later.put("key")
+    assert isinstance(queued, Queued)
+    assert again == Queued(outbox_id=queued.outbox_id, replayed=True)
+    with pytest.raises(IdempotencyConflict):
+        await later.put("key", request_body=b"{}")
+    fake_graph.may_answer.set()
+    await later.until(queued)
+
+    replay = await send()
+
+    assert (json.loads(replay.body), replay.replayed) == (fake_graph.body, True)
+    assert len(fake_graph.asked) == 1
+
+
+async def test_a_message_that_a_waiting_caller_sent_is_not_sent_later(
+    later: Later, fake_graph: FakeGraph
+) -> None:
+    first = await later.acceptor.accept(
+        PAYLOAD, scope="/messages", idempotency_key="k", request_body=PAYLOAD, message=TEXT
+    )
+
+    second = await later.put("k")
+
+    assert second == Accepted(body=first.body, replayed=True)
+    assert len(fake_graph.asked) == 1
+
+
+async def test_an_unusable_key_or_a_missing_store_is_refused(later: Later, make: Make) -> None:
+    with pytest.raises(InvalidIdempotencyKey):
+        await later.put(" ")
+    later.acceptor = make(store=None)
+    with pytest.raises(StoreNotConfigured):
+        await later.put()
+
+
+async def test_a_store_that_is_gone_is_reported(later: Later) -> None:
+    await later.outbox.stop(0.1)
+    await later.store.close()
+    with pytest.raises(StoreUnavailable):
+        await later.put()
+
+
+async def test_a_permanent_refusal_fails_without_a_retry_and_frees_the_key(
+    later: Later, fake_graph: FakeGraph, log: list[Mapping[str, object]]
+) -> None:
+    fake_graph.status, fake_graph.body = 400, REFUSED
+
+    view = await later.until(await later.put("key"))
+
+    assert (view.state, view.error, view.attempts) == (SendState.FAILED, "InvalidParameterError", 1)
+    assert {"event": "wats.outbox.dead", "errorName": view.error, "outcome": "not_sent"} in log
+    assert len(fake_graph.asked) == 1
+    fake_graph.status, fake_graph.body = 200, {"messages": [{"id": "wamid.B"}]}
+    assert (await later.until(await later.put("key"))).state is SendState.SENT
+
+
+async def test_a_passing_refusal_is_retried_a_limited_number_of_times(
+    later: Later, fake_graph: FakeGraph, clock: FakeClock
+) -> None:
+    fake_graph.status, fake_graph.body = 400, BUSY
+    queued = await later.put()
+    await later.until(queued, {SendState.RETRY})
+    clock.advance(3)
+
+    view = await later.until(queued)
+
+    assert (view.state, view.error, view.attempts) == (SendState.FAILED, "RateLimitHitError", 2)
+    assert len(fake_graph.asked) == 2
+
+
+async def test_a_passing_refusal_is_not_retried_past_the_greatest_age(
+    later: Later, fake_graph: FakeGraph, clock: FakeClock
+) -> None:
+    fake_graph.status, fake_graph.body = 400, BUSY
+    fake_graph.may_answer.clear()
+    queued = await later.put()
+    await later.until(queued, {SendState.SENDING})
+    clock.advance(24 * 3600)
+    fake_graph.may_answer.set()
+
+    assert (await later.until(queued)).state is SendState.FAILED
+
+
+async def test_a_graph_that_cannot_be_reached_is_tried_again(
+    make: Make, telemetry: Telemetry, store: SQLiteStore, outbox: Outbox, clock: FakeClock
+) -> None:
+    await outbox.start()
+    await outbox.transmitter._graph.close()
+    later = Later(make(outbox=outbox), outbox, store)
+    queued = await later.put()
+    await later.until(queued, {SendState.RETRY})
+    await outbox.transmitter._graph.start()
+    clock.advance(3)
+
+    assert (await later.until(queued)).state is SendState.SENT
+
+
+@pytest.mark.parametrize("how", ["cut", "proxy"])
+async def test_an_unknown_outcome_is_never_sent_again(
+    later: Later,
+    fake_graph: FakeGraph,
+    clock: FakeClock,
+    log: list[Mapping[str, object]],
+    how: str,
+) -> None:
+    fake_graph.cuts = how == "cut"
+    fake_graph.status, fake_graph.body = 502, "Bad gateway"
+
+    queued = await later.put("key")
+    view = await later.until(queued)
+    clock.advance(3600)
+    await asyncio.sleep(0.05)
+
+    assert (view.state, view.error) == (SendState.UNKNOWN, OUTCOME_UNKNOWN)
+    assert {"event": "wats.outbox.dead", "errorName": OUTCOME_UNKNOWN, "outcome": "unknown"} in log
+    assert len(fake_graph.asked) == 1
+    assert await later.put("key") == Queued(outbox_id=view.id, replayed=True)
+
+
+async def test_a_stop_makes_the_outcome_of_a_running_call_unknown_and_keeps_the_rest(
+    later: Later, fake_graph: FakeGraph
+) -> None:
+    fake_graph.may_answer.clear()
+    first, second = await later.put(), await later.put()
+    await later.until(first, {SendState.SENDING})
+
+    await later.outbox.stop(0.05)
+
+    assert (await later.until(first)).state is SendState.UNKNOWN
+    assert (await later.until(second, {SendState.QUEUED})).attempts == 0
+
+
+async def test_messages_to_one_recipient_are_sent_in_order_and_others_meanwhile(
+    later: Later, fake_graph: FakeGraph
+) -> None:
+    fake_graph.may_answer.clear()
+    for number in range(3):
+        await later.put(payload=b'{"n":%d}' % number)
+    other = Outgoing(type="text", recipient="15551230001")
+    await later.put(payload=b'{"n":9}', message=other)
+    async with asyncio.timeout(5):
+        while len(fake_graph.asked) < 2:
+            await asyncio.sleep(0.005)
+    assert sorted(json.loads(body)["n"] for _, body in fake_graph.asked) == [0, 9]
+    fake_graph.may_answer.set()
+    last = await later.put(payload=b'{"n":3}')
+
+    await later.until(last)
+
+    sent = [json.loads(body)["n"] for _, body in fake_graph.asked]
+    assert [number for number in sent if number != 9] == [0, 1, 2, 3]
+
+
+async def test_a_free_form_message_outside_of_the_window_fails_at_its_turn(
+    later: Later, fake_graph: FakeGraph, store: SQLiteStore, clock: FakeClock
+) -> None:
+    await open_window(store, clock())
+    clock.advance(25 * 3600)
+
+    view = await later.until(await later.put())
+
+    assert (view.state, view.error) == (SendState.FAILED, "WindowClosed")
+    assert fake_graph.asked == []
+
+
+async def test_content_of_a_foreign_program_is_a_dead_letter(
+    later: Later, store: SQLiteStore
+) -> None:
+    await later.outbox.stop(0.1)
+    queued = await later.put()
+    await store._write(
+        None, lambda writer: writer.execute("UPDATE wats_deliveries SET payload=x''")
+    )
+    await later.outbox.start()
+
+    assert (await later.until(queued)).state is SendState.FAILED
+
+
+def test_the_pause_before_a_retry_doubles_up_to_an_hour_and_obeys_meta() -> None:
+    pauses = [retry_seconds(attempt, None, 0.0) for attempt in (1, 2, 3, 50)]
+
+    assert pauses == [2.0, 4.0, 8.0, 3600.0]
+    assert retry_seconds(1, "30", 0.0) == 30.0
+    assert retry_seconds(1, "999999", 0.0) == 3600.0
+    assert retry_seconds(1, "Sun, 06 Nov 1994 08:49:37 GMT", 0.0) == 2.0
+    assert retry_seconds(1, None, 1.0) == 2.4

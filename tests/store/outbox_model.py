@@ -1,0 +1,302 @@
+"""The promises of an outbox as a small model, and the state machine that holds a store to it.
+
+The queue is that of `tests.store.model`. Here each item also has an idempotency key, which callers
+that wait for a result use too. Two clients with connections of their own work on one database.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from tests.store.model import CLIENTS, LEASE_SECONDS, NOON, Clients, Expected, Model
+from wats.store import Store, receive
+from wats.store.outbox import OUTCOME_UNKNOWN, NewSend, SendResult, SendState
+from wats.store.records import (
+    OUTBOX,
+    Arrival,
+    Consumer,
+    Delivery,
+    DeliveryState,
+    Reservation,
+    ReservationOutcome,
+    SendProof,
+    Settlement,
+)
+
+KEEP_SECONDS = 10.0**6
+KEYS = st.integers(1, 4)
+FAILED = "Refused"
+ENDS = st.sampled_from(("sent", "sent", "retry", "failed", "unknown", "released"))
+RESULTS = {
+    "sent": (DeliveryState.DONE, None),
+    "retry": (DeliveryState.RETRY, "Busy"),
+    "failed": (DeliveryState.DEAD, FAILED),
+    "unknown": (DeliveryState.DEAD, OUTCOME_UNKNOWN),
+    "released": (DeliveryState.PENDING, None),
+}
+OUTCOMES = {
+    "reserved": ReservationOutcome.IN_FLIGHT,
+    "completed": ReservationOutcome.REPLAY,
+    "unknown": ReservationOutcome.UNKNOWN,
+}
+
+
+@dataclass
+class Key:
+    """A key in use: its item, or none if a caller waits, and its state."""
+
+    owner: int | None
+    state: str = "reserved"
+
+
+@dataclass
+class ExpectedItem:
+    """An item that was accepted: its id in the store, its key, and its place in the queue."""
+
+    id: int
+    key: int
+    place: Expected
+    error: str | None = None
+    lease: int = 0
+
+
+class OutboxMachine(RuleBasedStateMachine):
+    """Compares a store with the model. Subclasses for each store define `clients` and `close`."""
+
+    def clients(self) -> Clients:
+        raise NotImplementedError
+
+    def close(self) -> None: ...
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.database = self.clients()
+        self.queue = Model()
+        self.keys: dict[int, Key] = {}
+        self.items: dict[int, ExpectedItem] = {}  # by number, which is the nonce too
+        self.held: list[tuple[Delivery, ExpectedItem]] = []  # also of processes that hang
+        self.stores: list[Store] = []
+        self.proofs = 0
+
+    def run(self, operation: Coroutine[Any, Any, Any]) -> Any:
+        return self.loop.run_until_complete(operation)
+
+    @initialize()
+    def start(self) -> None:
+        self.stores = [self.database.make(), self.database.make()]
+        consumer = Consumer(name=OUTBOX, lease_seconds=LEASE_SECONDS, max_attempts=1)
+        for store in self.stores:
+            self.run(store.open())
+            self.run(store.register([consumer]))
+
+    def teardown(self) -> None:
+        for store in self.stores:
+            self.run(store.close())
+        self.loop.close()
+        self.close()
+
+    @rule(client=CLIENTS, key=KEYS, recipient=st.integers(1, 2))
+    def enqueue(self, client: int, key: int, recipient: int) -> None:
+        number = len(self.items) + 1
+        send = NewSend(
+            phone_number_id="1",
+            ordering_key=recipient,
+            payload=b"%d" % number,
+            nonce=number,
+            scope="1/messages",
+            key_hash=b"%d" % key,
+            request_hash=b"body",
+            keep_seconds=KEEP_SECONDS,
+        )
+
+        found = self.run(self.stores[client].enqueue(send))
+
+        if key in self.keys:
+            self._expect_used(found, self.keys[key])
+            return
+        assert found.outcome is ReservationOutcome.RESERVED
+        self.queue.arrive(number, recipient, (OUTBOX,), {OUTBOX: 0})
+        self.items[number] = ExpectedItem(found.outbox_id, key, self.queue.outstanding[-1])
+        self.keys[key] = Key(number)
+
+    def _expect_used(self, found: Reservation, key: Key) -> None:
+        assert found.outcome is OUTCOMES[key.state]
+        owner = None if key.owner is None else self.items[key.owner].id
+        assert found.outbox_id == owner
+
+    @rule(client=CLIENTS, key=KEYS, ending=st.sampled_from(("complete", "fail", "doubt", "")))
+    def send_and_wait(self, client: int, key: int, ending: str) -> None:
+        store, name = self.stores[client], {"scope": "1/messages", "key_hash": b"%d" % key}
+
+        found = self.run(
+            store.reserve_request(
+                **name,
+                request_hash=b"body",
+                reserve_seconds=KEEP_SECONDS,
+                keep_seconds=KEEP_SECONDS,
+            )
+        )
+
+        if key in self.keys:
+            self._expect_used(found, self.keys[key])
+            return
+        assert found == Reservation(outcome=ReservationOutcome.RESERVED)
+        if ending == "complete":
+            self.run(store.complete_request(**name, response=b"{}", message=None))
+            self.keys[key] = Key(None, "completed")
+        elif ending == "doubt":
+            self.run(store.doubt_request(**name))
+            self.keys[key] = Key(None, "unknown")
+        elif ending == "fail":
+            self.run(store.fail_request(**name))
+        else:
+            self.keys[key] = Key(None)
+
+    @rule(client=CLIENTS, limit=st.integers(1, 3))
+    def claim(self, client: int, limit: int) -> None:
+        heads = self.queue.heads(OUTBOX)[:limit]
+        exhausted = [self.queue.lease(each) for each in heads]
+
+        found = self.run(self.stores[client].claim(OUTBOX, limit)).deliveries
+
+        assert [(int(each.payload), each.is_exhausted) for each in found] == [
+            (each.number, is_lost) for each, is_lost in zip(heads, exhausted, strict=True)
+        ]
+        for delivery in found:
+            item = self.items[int(delivery.payload)]
+            item.lease = delivery.lease
+            self.held.append((delivery, item))
+            if delivery.is_exhausted:  # as the worker does, without a call
+                self._settle(client, len(self.held) - 1, "unknown")
+
+    @rule(client=CLIENTS, place=st.integers(0, 5), ending=ENDS)
+    def settle(self, client: int, place: int, ending: str) -> None:
+        if self.held:
+            self._settle(client, place % len(self.held), ending)
+
+    def _settle(self, client: int, place: int, ending: str) -> None:
+        delivery, item = self.held.pop(place)
+        is_held = (
+            item.place in self.queue.outstanding
+            and item.place.is_leased
+            and item.lease == delivery.lease
+        )
+        state, error = RESULTS[ending]
+        settlement = Settlement(delivery, state, 0.0, error)
+        result = SendResult(settlement=settlement, response=b"{}")
+
+        self.run(self.stores[client].settle_sends([result]))
+
+        if ending == "sent":
+            self._sent(item)
+        elif is_held:
+            self._end(item, state, error)
+
+    def _end(self, item: ExpectedItem, state: DeliveryState, error: str | None) -> None:
+        item.error = error
+        self.queue.end(item.place, state, 0)
+        if state is DeliveryState.DEAD and error == OUTCOME_UNKNOWN:
+            self._key_of(item).state = "unknown"
+        elif state is DeliveryState.DEAD:
+            del self.keys[item.key]
+
+    def _key_of(self, item: ExpectedItem) -> Key:
+        key = self.keys.get(item.key)
+        return key if key is not None and key.owner == item.place.number else Key(None)
+
+    def _sent(self, item: ExpectedItem) -> None:
+        if item.place in self.queue.outstanding:
+            self.queue.remove(item.place)
+        self.queue.dead = [each for each in self.queue.dead if each[0] is not item.place]
+        self._key_of(item).state = "completed"
+
+    @rule(client=CLIENTS, number=st.integers(1, 6), is_ours=st.booleans())
+    def prove(self, client: int, number: int, is_ours: bool) -> None:
+        if number not in self.items:
+            return
+        item = self.items[number]
+        self.proofs += 1
+        proof = SendProof(item.id, number if is_ours else number + 1000, b"{}")
+        arrival = Arrival(
+            key=self.proofs.to_bytes(16, "big"),
+            occurred_at=NOON,
+            received_at=NOON,
+            kind="status",
+            phone_number_id="1",
+            ordering_key=1,
+            payload=b"",
+            proof=proof,
+        )
+
+        self.run(receive(self.stores[client], [arrival]))
+
+        key = self._key_of(item)
+        if is_ours and key.owner is not None and key.state != "completed":
+            self._sent(item)
+
+    @rule(client=CLIENTS, number=st.integers(1, 6), even_unknown=st.booleans())
+    def retry(self, client: int, number: int, even_unknown: bool) -> None:
+        if number not in self.items:
+            return
+        item = self.items[number]
+        letters = [each for each in self.queue.dead if each[0] is item.place]
+        key = self.keys.get(item.key)
+        is_unknown = item.error == OUTCOME_UNKNOWN
+        is_free = key is None or (key.owner == number and key.state == "unknown")
+        expected = bool(letters) and is_free and (even_unknown or not is_unknown)
+
+        count = self.run(self.stores[client].retry_sends([item.id], even_unknown=even_unknown))
+
+        assert count == expected
+        if expected:
+            self.queue.retry_dead(letters[0])
+            item.place, item.error = self.queue.outstanding[-1], None
+            self.keys[item.key] = Key(number)
+
+    @rule(client=CLIENTS, number=st.integers(1, 6))
+    def discard(self, client: int, number: int) -> None:
+        if number not in self.items:
+            return
+        item = self.items[number]
+        is_waiting = item.place in self.queue.outstanding and not item.place.is_leased
+        letters = [each for each in self.queue.dead if each[0] is item.place]
+
+        count = self.run(self.stores[client].discard_sends([item.id]))
+
+        assert count == is_waiting + len(letters)
+        if is_waiting:
+            self.queue.remove(item.place)
+            del self.keys[item.key]
+        for letter in letters:
+            self.queue.dead.remove(letter)
+
+    @rule(seconds=st.sampled_from((1, LEASE_SECONDS + 1)))
+    def advance(self, seconds: int) -> None:
+        self.database.advance(seconds)
+        self.queue.now += seconds
+
+    @invariant()
+    def states_agree(self) -> None:
+        for number, item in self.items.items():
+            for store in self.stores:
+                view = self.run(store.get_send(item.id))
+                assert (view and view.state) == self._state_of(number, item)
+
+    def _state_of(self, number: int, item: ExpectedItem) -> SendState | None:
+        if item.place in self.queue.outstanding:
+            return {
+                "pending": SendState.QUEUED,
+                "leased": SendState.SENDING,
+                "retry": SendState.RETRY,
+            }[item.place.state]
+        if any(each is item.place for each, _ in self.queue.dead):
+            return SendState.UNKNOWN if item.error == OUTCOME_UNKNOWN else SendState.FAILED
+        key = self.keys.get(item.key)
+        if key is None or key.owner != number:
+            return None
+        return {"completed": SendState.SENT, "unknown": SendState.UNKNOWN}.get(key.state)

@@ -1,0 +1,224 @@
+"""Messages that are sent later, over the HTTP API, and the outbox for operators."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.web.conftest import Answer, Service
+
+TEXT = {"to": "15550001234", "text": "Hello"}
+GRAPH = {
+    "messaging_product": "whatsapp",
+    "to": "15550001234",
+    "type": "text",
+    "text": {"body": "Hello"},
+}
+REFUSED = {"error": {"code": 100, "type": "OAuthException", "message": "no"}}
+ASYNC = {"prefer": "respond-async"}
+ADMIN = "/api/admin/outbox"
+
+
+async def put(service: Service, path: str = "/api/messages/text", **changes: Any) -> Answer:
+    return await service.ask("POST", path, changes.pop("body", TEXT), **{**ASYNC, **changes})
+
+
+async def ended(service: Service, answer: Answer) -> Any:
+    async with asyncio.timeout(10):
+        while True:
+            item = (await service.ask("GET", answer.headers["location"])).json
+            if item["state"] in {"sent", "failed", "unknown"}:
+                return item
+            await asyncio.sleep(0.005)
+
+
+async def failed(service: Service, status: int = 400, body: Any = REFUSED) -> str:
+    service.graph.status, service.graph.body = status, body
+    outbox_id: str = (await ended(service, await put(service)))["id"]
+    return outbox_id
+
+
+async def test_a_message_is_accepted_with_the_place_of_its_state(service: Service) -> None:
+    answer = await put(service)
+
+    assert answer.status == 202
+    outbox_id = answer.json["id"]
+    assert answer.json == {
+        "id": outbox_id,
+        "state": "queued",
+        "attempts": 0,
+        "error": None,
+        "response": None,
+    }
+    assert answer.headers["location"] == f"/api/outbox/{outbox_id}"
+    assert answer.headers["preference-applied"] == "respond-async"
+    assert "idempotency-replayed" not in answer.headers
+    item = await ended(service, answer)
+    assert (item["state"], item["response"]) == ("sent", service.graph.body)
+    assert (await service.ask("GET", "/api/messages/wamid.A")).status == 200
+
+
+async def test_each_route_that_sends_accepts_the_preference(service: Service) -> None:
+    template = {
+        "messaging_product": "whatsapp",
+        "to": "15550001234",
+        "type": "template",
+        "template": {"name": "a", "language": {"code": "en"}},
+    }
+    composed = {"to": "15550001234", "type": "image", "image": {"link": "https://a.example/b.png"}}
+    for path, body in (
+        ("/api/messages", GRAPH),
+        ("/api/messages", {**composed, "messaging_product": "whatsapp"}),
+        ("/api/marketing_messages", template),
+    ):
+        answer = await put(service, path, body=body, prefer='handling=strict, respond-async; a="b"')
+
+        assert (await ended(service, answer))["state"] == "sent"
+    assert [each.path.rpartition("/")[2] for each in service.graph.asked] == [
+        "messages",
+        "messages",
+        "marketing_messages",
+    ]
+
+
+async def test_a_repeated_request_returns_the_item_of_its_key(service: Service) -> None:
+    first = await put(service, key="k")
+    await ended(service, first)
+
+    again = await put(service, key="k")
+    other = await put(service, key="k", body={**TEXT, "text": "Bye"})
+    waits = await service.ask("POST", "/api/messages/text", TEXT, key="k")
+
+    assert (again.status, again.json["state"]) == (202, "sent")
+    assert again.headers["location"] == first.headers["location"]
+    assert again.headers["idempotency-replayed"] == "true"
+    assert (other.status, other.code) == (409, "idempotency_conflict")
+    assert (waits.status, waits.headers["idempotency-replayed"]) == (200, "true")
+    assert len(service.graph.asked) == 1
+
+
+async def test_the_result_of_a_request_that_waited_is_returned_at_once(service: Service) -> None:
+    await service.ask("POST", "/api/messages/text", TEXT, key="k")
+
+    answer = await put(service, key="k")
+
+    assert (answer.status, answer.json) == (200, service.graph.body)
+
+
+async def test_an_invalid_message_is_refused_before_it_is_stored(service: Service) -> None:
+    answer = await put(service, body={"to": "x", "text": ""})
+
+    assert (answer.status, answer.code) == (400, "malformed_body")
+    assert (await service.ask("GET", ADMIN)).json["items"] == []
+
+
+async def test_a_read_mark_is_sent_while_its_caller_waits(service: Service) -> None:
+    mark = {"messaging_product": "whatsapp", "status": "read", "message_id": "wamid.B"}
+
+    answer = await put(service, "/api/messages", body=mark)
+
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize("has_store", [False])
+async def test_without_a_store_nothing_is_accepted_for_later(service: Service) -> None:
+    answer = await put(service)
+
+    assert (answer.status, answer.code) == (501, "persistence_not_configured")
+    assert service.graph.asked == []
+
+
+async def test_an_id_that_no_item_has_is_not_found(service: Service) -> None:
+    for outbox_id in ("1", "0", "x", "9" * 30):
+        answer = await service.ask("GET", f"/api/outbox/{outbox_id}")
+        assert (answer.status, answer.code) == (404, "outbox_item_not_found")
+    assert (await service.ask("GET", "/api/outbox/1", token=None)).status == 401
+
+
+async def test_an_operator_sees_messages_without_content_unless_it_is_wanted(
+    service: Service,
+) -> None:
+    outbox_id = await failed(service)
+
+    assert (await service.ask("GET", ADMIN)).json["items"] == []
+    (item,) = (await service.ask("GET", f"{ADMIN}?state=failed")).json["items"]
+    assert (await service.ask("GET", f"{ADMIN}?state=unknown")).json["items"] == []
+    shown = (await service.ask("GET", f"{ADMIN}/{outbox_id}?content=true")).json
+
+    assert {name: item[name] for name in ("id", "state", "type", "attempts", "error")} == {
+        "id": outbox_id,
+        "state": "failed",
+        "type": "text",
+        "attempts": 1,
+        "error": "InvalidParameterError",
+    }
+    assert "content" not in (await service.ask("GET", f"{ADMIN}/{outbox_id}")).json
+    assert shown["content"]["payload"]["to"] == "15550001234"
+    assert {"event": "wats.admin.action", "action": "content_shown", "count": 1} in [
+        {key: value for key, value in line.items() if key != "at"} for line in service.log
+    ]
+
+
+async def test_an_operator_retries_failed_messages_and_others_on_request_only(
+    service: Service,
+) -> None:
+    refused = await failed(service)
+    unknown = await failed(service, 502, "Bad gateway")
+    service.graph.status, service.graph.body = 200, {"messages": [{"id": "wamid.A"}]}
+
+    async def retry(**options: bool) -> int:
+        body = {"ids": [refused, unknown], **options}
+        changed: int = (await service.ask("POST", f"{ADMIN}/retry", body)).json["changed"]
+        return changed
+
+    assert await retry() == 1
+    assert await retry(evenUnknown=True) == 1
+    for outbox_id in (refused, unknown):
+        answer = Answer(202, b"", {"location": f"/api/outbox/{outbox_id}"})
+        assert (await ended(service, answer))["state"] == "sent"
+
+
+async def test_an_operator_discards_messages(service: Service) -> None:
+    outbox_id = await failed(service)
+
+    done = await service.ask("POST", f"{ADMIN}/discard", {"ids": [outbox_id]})
+
+    assert done.json == {"changed": 1}
+    assert (await service.ask("GET", f"{ADMIN}/{outbox_id}")).status == 404
+
+
+async def test_the_outbox_has_routes_of_its_own_for_operators(service: Service) -> None:
+    outbox_id = await failed(service)
+
+    answer = await service.ask("GET", f"/api/admin/deliveries/{outbox_id}")
+    assert (answer.status, answer.code) == (404, "delivery_not_found")
+    listed = await service.ask("GET", "/api/admin/deliveries?state=dead")
+    assert listed.json["items"] == []
+    for verb in ("retry", "discard"):
+        done = await service.ask("POST", f"/api/admin/deliveries/{verb}", {"ids": [outbox_id]})
+        assert done.json == {"changed": 0}
+
+
+async def test_invalid_parameters_of_an_operator_are_named(service: Service) -> None:
+    for query, path in (("state=sent", "state"), ("before=x", "before"), ("a=b", "?")):
+        answer = await service.ask("GET", f"{ADMIN}?{query}")
+        assert (answer.status, answer.code) == (400, "malformed_query")
+        assert [each["path"] for each in answer.json["error"]["details"]] == [path]
+    assert (await service.ask("POST", f"{ADMIN}/retry", {"ids": []})).status == 400
+    assert (await service.ask("GET", f"{ADMIN}/1?content=x")).status == 400
+    assert (await service.ask("GET", f"{ADMIN}/1")).code == "outbox_item_not_found"
+    assert (await service.ask("GET", ADMIN, token=None)).status == 404
+
+
+async def test_an_application_can_send_later(service: Service) -> None:
+    message = {"to": "15550001234", "type": "text", "text": {"body": "Hello"}}
+
+    first = await service.app.send(message, idempotency_key="k", later=True)
+    assert (first.message_id, first.is_certain, first.is_replayed) == (None, False, False)
+    answer = Answer(202, b"", {"location": f"/api/outbox/{first.outbox_id}"})
+    await ended(service, answer)
+    again = await service.app.send(message, idempotency_key="k", later=True)
+    waits = await service.app.send(message, idempotency_key="k")
+
+    assert (again.outbox_id, again.is_replayed) == (first.outbox_id, True)
+    assert (waits.message_id, waits.is_replayed) == ("wamid.A", True)
