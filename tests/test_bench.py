@@ -34,6 +34,10 @@ from wats.store.records import (
     MessageRecord,
     Settlement,
 )
+from wats.telemetry.schema import schema_of
+from wats.testing import example_profile
+from wats.web.app import route_labels
+from wats.web.table import route_table
 
 ROOT = Path(__file__).parent.parent
 SHORT = (
@@ -92,7 +96,13 @@ def test_everything_is_measured_in_one_run(tmp_path: Path) -> None:
     assert counting["request_ns"]["nothing"] < counting["request_ns"]["wats"]
     assert set(counting["stored_ns"]) == {"contract", "operator"}
     assert counting["sink_us"]["a sink that takes 1 ms"] > 2000
-    assert [each["samples"] for each in counting["renders"]] == [1891, 1891, 2740, 2740]
+    every = schema_of(route_labels(route_table(example_profile(), groups_enabled=True)))
+    assert {each.set for each in every.sets} == {"contract", "operator"}
+    assert [(each["name"], each["samples"]) for each in counting["renders"]] == [
+        (f"{each.set}, {form}", each.series)
+        for each in every.sets
+        for form in ("text", "OpenMetrics")
+    ]
     assert [each["name"] for each in report["hiding"]["verdicts"]] == [
         each.name for each in contests()
     ]

@@ -10,7 +10,7 @@ import uvloop
 from aiohttp import web
 
 from tests.privacy.canaries import Canaries
-from tests.privacy.conftest import seen_in
+from tests.privacy.conftest import pull_everything, seen_in
 from tests.privacy.fake_graph import FakeGraph
 from tests.privacy.service import HOOK, Setup, read_telemetry, running
 from tests.privacy.wire import ask_all
@@ -60,8 +60,9 @@ async def observe(canaries: Canaries, folder: Path) -> tuple[dict[str, str], dic
         }
         setup = Setup(graph_url=graph.url, subscribers=sections, environ=environ)
         async with running(canaries, folder, setup) as service:
-            webhooks = islice(service.asker(canaries).webhooks(), WEBHOOKS)
-            await ask_all(service.url, webhooks)
+            asker = service.asker(canaries)
+            await ask_all(service.url, islice(asker.webhooks(), WEBHOOKS))
+            await pull_everything(service, asker)
             await service.wait_for_handlers()
             service.surfaces |= await read_telemetry(service.url, service.secrets)
             await service.stop()

@@ -6,6 +6,7 @@ import pytest
 import uvloop
 
 from tests.privacy.canaries import Canaries
+from tests.privacy.conftest import pull_everything
 from tests.privacy.fake_graph import FakeGraph
 from tests.privacy.service import Setup, running
 from tests.privacy.wire import ask_all
@@ -35,6 +36,7 @@ async def keep(canaries: Canaries, folder: Path) -> str:
             asker = service.asker(canaries)
             asked = await ask_all(service.url, [*asker.webhooks(), *asker.messages()])
             assert sum(answer.status == 200 for _, answer in asked) > 5000
+            await pull_everything(service, asker)
             await service.wait_for_handlers()
             await service.stop()
     assert service.database is not None
