@@ -28,6 +28,12 @@ LARGE: Final = {**SMALL, "biz_opaque_callback_data": "x" * 900_000}
 Fault = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
+@pytest.fixture
+def anyio_backend() -> str:
+    """Return asyncio's own loop: uvloop's can wait for a broken connection when it is closed."""
+    return "asyncio"
+
+
 @dataclass
 class FaultyMeta:
     """Accepts every message, and has a fault for the first request.
