@@ -28,12 +28,6 @@ LARGE: Final = {**SMALL, "biz_opaque_callback_data": "x" * 900_000}
 Fault = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    """Return asyncio's own loop: uvloop's can wait for a broken connection when it is closed."""
-    return "asyncio"
-
-
 @dataclass
 class FaultyMeta:
     """Accepts every message, and has a fault for the first request.
@@ -244,12 +238,12 @@ async def attempts(fault: Fault | None) -> AsyncIterator[Attempts]:
         log=log.append,
     )
     await app.start()
+    server = None if fault is None else await asyncio.start_server(connected, sock=listener)
     try:
-        server = None if fault is None else await asyncio.start_server(connected, sock=listener)
         yield Attempts(app, meta, log)
+    finally:
         if server is not None:
             server.close()
-    finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
