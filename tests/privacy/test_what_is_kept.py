@@ -38,6 +38,9 @@ async def keep(canaries: Canaries, folder: Path) -> str:
             assert sum(answer.status == 200 for _, answer in asked) > 5000
             await pull_everything(service, asker)
             await service.wait_for_handlers()
+            # Messages that failed keep their content, until an operator discards them.
+            where = ("--url", service.url, "--config", setup.config_name)
+            await service.command("outbox", "discard", "--all", "--yes", *where)
             await service.stop()
     assert service.database is not None
     files = service.folder.glob(f"{service.database.name}*")
