@@ -36,8 +36,8 @@ class Mortal(SQLiteStore):
         die_at("stored")
         return found
 
-    async def claim(self, consumer, limit):
-        claimed = await super().claim(consumer, limit)
+    async def claim(self, consumer, limit, **options):
+        claimed = await super().claim(consumer, limit, **options)
         if claimed.deliveries:
             die_at("claimed")
         return claimed
