@@ -116,9 +116,14 @@ async def run(folder: Path, meta: Meta, step: str) -> tuple[int, Any]:
     )
     if step == "asked":
         meta.victim.append(process.pid)
-    async with asyncio.timeout(60):
-        out, _ = await process.communicate()
-    meta.victim.clear()
+    try:
+        async with asyncio.timeout(60):
+            out, _ = await process.communicate()
+    finally:
+        meta.victim.clear()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     return process.returncode or 0, json.loads(out) if out else None
 
 
