@@ -13,7 +13,7 @@ from wats.inbound.pullers import Acknowledgement, AckResult, Kinds, Pulled, Pull
 from wats.inbound.receipts import MAX_CHARACTERS
 from wats.subscribers.requests import SubscriberUpdate, body_of
 from wats.telemetry.contract.values import Method, UpdateKind
-from wats.web.bodies import Body, Count, parse_limit
+from wats.web.bodies import Body, Count
 from wats.web.exchange import (
     BodySource,
     ClientGone,
@@ -22,7 +22,7 @@ from wats.web.exchange import (
     StreamedResponse,
     json_response,
 )
-from wats.web.inputs import check_query, invalid, read_body, store_of
+from wats.web.inputs import check_query, invalid, limit_of, read_body, store_of
 from wats.web.parts import Parts
 from wats.web.routing import Operation, Parameter, Posture, Route, shared_label
 
@@ -125,9 +125,7 @@ def _polled(parts: Parts, request: Request) -> tuple[Puller, int, int, Kinds]:
     """
     check_query(request, _NAMES)
     query = request.query
-    limit = parse_limit(query.get("limit", str(DEFAULT_LIMIT)))
-    if limit is None:
-        raise invalid("limit", "must be an integer from 1 to 100")
+    limit = limit_of(request, DEFAULT_LIMIT)
     wait = query.get("wait", str(DEFAULT_WAIT_SECONDS))
     if _WAIT.fullmatch(wait) is None:
         raise invalid("wait", f"must be an integer from 0 to {MAX_WAIT_SECONDS}")

@@ -12,9 +12,17 @@ from wats.inbound.updates import kind_of, mark_of, number_of
 from wats.store.admin import DeliveryFilter, StoredDelivery
 from wats.store.records import OUTBOX, DeliveryState, is_cursor
 from wats.telemetry.contract.values import Method, UpdateKind
-from wats.web.bodies import DEFAULT_LIMIT, Body, Count, Moment, parse_limit, parse_moment
+from wats.web.bodies import Body, Count, Moment
 from wats.web.exchange import Request, Response, json_response
-from wats.web.inputs import check_query, invalid, read_body, store_of
+from wats.web.inputs import (
+    before_of,
+    check_query,
+    invalid,
+    limit_of,
+    read_body,
+    store_of,
+    wants_content,
+)
 from wats.web.ops.audit import log_action
 from wats.web.parts import Parts
 from wats.web.routing import Operation, Parameter, Posture, Route
@@ -122,28 +130,13 @@ def _filter_of(request: Request) -> DeliveryFilter:
         raise invalid("state", f"must be one of {', '.join(_STATES)}")
     if kind is not None and kind not in set(UpdateKind):
         raise invalid("kind", "must be a kind of updates")
-    before = parse_moment(query["before"]) if "before" in query else None
-    if "before" in query and before is None:
-        raise invalid("before", "must be a time with a zone, such as 2026-11-22T12:00:00Z")
     return DeliveryFilter(
         state=None if state is None else DeliveryState(state),
         consumer=query.get("consumer"),
         error=query.get("error"),
         mark=None if kind is None else mark_of(UpdateKind(kind)),
-        before=before,
+        before=before_of(request),
     )
-
-
-def limit_of(request: Request) -> int:
-    """Return the number of deliveries of a page.
-
-    Raises:
-        MalformedRequest: The parameter is invalid.
-    """
-    limit = parse_limit(request.query.get("limit", str(DEFAULT_LIMIT)))
-    if limit is None:
-        raise invalid("limit", "must be an integer from 1 to 100")
-    return limit
 
 
 def id_of(cursor: str) -> int:
@@ -159,12 +152,19 @@ def id_of(cursor: str) -> int:
 
 def _fields(delivery: StoredDelivery) -> dict[str, Any]:
     return {
-        "id": str(delivery.id),
+        **fields_of(delivery),
         "update_id": str(delivery.update_id),
         "consumer": delivery.consumer,
         "state": delivery.state.value,
         "kind": kind_of(delivery.head),
         "phone_number_id": number_of(delivery.head),
+    }
+
+
+def fields_of(delivery: StoredDelivery) -> dict[str, Any]:
+    """Return the fields that an update and an item of the outbox have in common."""
+    return {
+        "id": str(delivery.id),
         "attempts": delivery.attempts,
         "error": delivery.error,
         "arrived_at": to_iso(delivery.arrived_at),
@@ -176,25 +176,19 @@ def _fields(delivery: StoredDelivery) -> dict[str, Any]:
 
 async def show_delivery(parts: Parts, request: Request) -> Response:
     """Return one delivery or dead letter; its content only on request, which is logged."""
-    store = store_of(parts)
-    check_query(request, {"content"})
-    with_content = request.query.get("content", "false")
-    if with_content not in {"true", "false"}:
-        raise invalid("content", "must be true or false")
+    store, with_content = store_of(parts), wants_content(request)
     text = request.parameters["deliveryId"]
     found = await store.read_delivery(int(text)) if is_cursor(text) else None
     if found is None or found[0].consumer == OUTBOX:
         raise DeliveryNotFound
     delivery, payload = found
-    content: msgspec.Raw | UnsetType = UNSET
-    if with_content == "true":
-        log_action(parts, "content_shown", 1)
-        content = content_of(payload)
+    content = show_content(parts, payload) if with_content else UNSET
     return json_response(DeliveryDetails(**_fields(delivery), content=content))
 
 
-def content_of(payload: bytes) -> msgspec.Raw:
-    """Return *payload* as JSON; `null` if it was not written by wats."""
+def show_content(parts: Parts, payload: bytes) -> msgspec.Raw:
+    """Return *payload* as JSON, and log that; `null` if it was not written by wats."""
+    log_action(parts, "content_shown", 1)
     try:
         msgspec.json.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -215,7 +209,7 @@ async def replay(parts: Parts, request: Request) -> Response:
     """Give the updates of deliveries and dead letters to a consumer again."""
     store = store_of(parts)
     asked = await read_body(request, ReplayRequest, _REPLAY_MALFORMED)
-    changed = await store.replay(_numbers(asked.ids), asked.consumer)
+    changed = await store.replay(numbers_of(asked.ids), asked.consumer)
     if changed is None:
         raise ConsumerNotFound
     log_action(parts, "deliveries_replayed", changed)
@@ -232,10 +226,11 @@ async def discard(parts: Parts, request: Request) -> Response:
 
 async def _ids(request: Request) -> list[int]:
     body = await read_body(request, DeliveryIds, _IDS_MALFORMED)
-    return _numbers(body.ids)
+    return numbers_of(body.ids)
 
 
-def _numbers(ids: Sequence[str]) -> list[int]:
+def numbers_of(ids: Sequence[str]) -> list[int]:
+    """Return *ids* as numbers, each once."""
     return [int(each) for each in dict.fromkeys(ids)]
 
 

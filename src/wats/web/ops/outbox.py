@@ -1,22 +1,36 @@
 """The outbox for operators: list, show, retry and discard messages that are sent later."""
 
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import UNSET, UnsetType
 
-from wats.clock import to_iso
 from wats.errors import OutboxItemNotFound
 from wats.outbound.items import type_of
 from wats.store.admin import DeliveryFilter, StoredDelivery
 from wats.store.outbox import OUTCOME_UNKNOWN, SendState, send_state
 from wats.store.records import OUTBOX, DeliveryState, is_cursor
 from wats.telemetry.contract.values import Method
-from wats.web.bodies import Body, Count, Moment, parse_moment
+from wats.web.bodies import Body, Count, Moment
 from wats.web.exchange import Request, Response, json_response
-from wats.web.inputs import check_query, invalid, read_body, store_of
+from wats.web.inputs import (
+    before_of,
+    check_query,
+    invalid,
+    limit_of,
+    read_body,
+    store_of,
+    wants_content,
+)
 from wats.web.ops.audit import log_action
-from wats.web.ops.deliveries import MAX_IDS, ChangedCount, content_of, id_of, limit_of
+from wats.web.ops.deliveries import (
+    ChangedCount,
+    Ids,
+    fields_of,
+    id_of,
+    numbers_of,
+    show_content,
+)
 from wats.web.parts import Parts
 from wats.web.routing import Operation, Parameter, Posture, Route
 
@@ -70,10 +84,7 @@ class OutboxDetails(OutboxView, frozen=True):
 class OutboxIds(Body, frozen=True):
     """Ids of messages in the outbox."""
 
-    ids: Annotated[
-        tuple[Annotated[str, Meta(pattern="^[1-9][0-9]{0,17}$")], ...],
-        Meta(min_length=1, max_length=MAX_IDS),
-    ]
+    ids: Ids
 
 
 class OutboxRetry(OutboxIds, frozen=True):
@@ -88,7 +99,7 @@ async def list_items(parts: Parts, request: Request) -> Response:
     check_query(request, _NAMES)
     query, state = request.query, request.query.get("state")
     page = await store.list_deliveries(
-        _filter_of(query), limit=limit_of(request), after=id_of(query.get("cursor", "0"))
+        _filter_of(request), limit=limit_of(request), after=id_of(query.get("cursor", "0"))
     )
     items = (OutboxView(**_fields(each)) for each in page.items)
     return json_response(
@@ -100,56 +111,40 @@ async def list_items(parts: Parts, request: Request) -> Response:
     )
 
 
-def _filter_of(query: dict[str, str]) -> DeliveryFilter:
-    """Return the messages that *query* asks for.
+def _filter_of(request: Request) -> DeliveryFilter:
+    """Return the messages that the query asks for.
 
     Raises:
         MalformedRequest: A parameter is invalid.
     """
-    state = query.get("state")
+    state = request.query.get("state")
     if state is not None and state not in _STATES:
         raise invalid("state", f"must be one of {', '.join(_STATES)}")
-    before = parse_moment(query["before"]) if "before" in query else None
-    if "before" in query and before is None:
-        raise invalid("before", "must be a time with a zone, such as 2026-11-22T12:00:00Z")
     return DeliveryFilter(
         consumer=OUTBOX,
         state=None if state is None else _STATES[state],
         error=OUTCOME_UNKNOWN if state == SendState.UNKNOWN else None,
-        before=before,
+        before=before_of(request),
     )
 
 
 def _fields(item: StoredDelivery) -> dict[str, Any]:
     return {
-        "id": str(item.id),
+        **fields_of(item),
         "state": send_state(item.state, item.error),
         "type": type_of(item.head),
-        "attempts": item.attempts,
-        "error": item.error,
-        "arrived_at": to_iso(item.arrived_at),
-        "due_at": None if item.due_at is None else to_iso(item.due_at),
-        "died_at": None if item.died_at is None else to_iso(item.died_at),
-        "content_bytes": item.payload_bytes,
     }
 
 
 async def show_item(parts: Parts, request: Request) -> Response:
     """Return one message that is not sent; its content only on request, which is logged."""
-    store = store_of(parts)
-    check_query(request, {"content"})
-    with_content = request.query.get("content", "false")
-    if with_content not in {"true", "false"}:
-        raise invalid("content", "must be true or false")
+    store, with_content = store_of(parts), wants_content(request)
     text = request.parameters["outboxId"]
     found = await store.read_delivery(int(text)) if is_cursor(text) else None
     if found is None or found[0].consumer != OUTBOX:
         raise OutboxItemNotFound
     item, payload = found
-    content: msgspec.Raw | UnsetType = UNSET
-    if with_content == "true":
-        log_action(parts, "content_shown", 1)
-        content = content_of(payload)
+    content = show_content(parts, payload) if with_content else UNSET
     return json_response(OutboxDetails(**_fields(item), content=content))
 
 
@@ -157,7 +152,7 @@ async def retry(parts: Parts, request: Request) -> Response:
     """Send failed messages again, and on request those with an unknown outcome."""
     store = store_of(parts)
     asked = await read_body(request, OutboxRetry, _MALFORMED)
-    changed = await store.retry_sends(_ids(asked), even_unknown=asked.even_unknown)
+    changed = await store.retry_sends(numbers_of(asked.ids), even_unknown=asked.even_unknown)
     log_action(parts, "outbox_retried", changed)
     return json_response(ChangedCount(changed=changed))
 
@@ -165,13 +160,10 @@ async def retry(parts: Parts, request: Request) -> Response:
 async def discard(parts: Parts, request: Request) -> Response:
     """Delete messages that are not being sent, with their content."""
     store = store_of(parts)
-    changed = await store.discard_sends(_ids(await read_body(request, OutboxIds, _MALFORMED)))
+    asked = await read_body(request, OutboxIds, _MALFORMED)
+    changed = await store.discard_sends(numbers_of(asked.ids))
     log_action(parts, "outbox_discarded", changed)
     return json_response(ChangedCount(changed=changed))
-
-
-def _ids(body: OutboxIds) -> list[int]:
-    return [int(each) for each in dict.fromkeys(body.ids)]
 
 
 def routes(admin: str) -> tuple[Route, ...]:
