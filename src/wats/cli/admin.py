@@ -16,11 +16,13 @@ from wats.clock import to_iso
 from wats.inspection.admin import Admin
 from wats.inspection.client import Remote
 from wats.inspection.formatting import format_seconds, printable
+from wats.inspection.paging import first_items
 from wats.telemetry.contract.values import UpdateKind
 from wats.web.ops.deliveries import DeliveryDetails, DeliveryView
 from wats.web.ops.outbox import OutboxDetails
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+T = TypeVar("T")
 
 TIMEOUT_SECONDS: Final = 30.0
 
@@ -198,23 +200,28 @@ def list_page(
     admin: Admin, query: Mapping[str, str], *, limit: int, cursor: str | None, as_json: bool
 ) -> None:
     """Print up to *limit* deliveries for *query*, and where to go on."""
-    items: list[DeliveryView] = []
-    following: str | None = cursor or "0"
-    while following is not None and len(items) < limit:
-        asked = {**query, "limit": str(min(limit - len(items), 100)), "cursor": following}
-        page = admin.page(asked)
-        items += page.items
-        following = page.next_cursor
+    items, following = first_items(admin.page, query, limit=limit, cursor=cursor)
+    print_page(items, following, print_deliveries, as_json=as_json)
+
+
+def print_page(
+    items: Sequence[T],
+    following: str | None,
+    print_items: Callable[[Sequence[T]], None],
+    *,
+    as_json: bool,
+) -> None:
+    """Print *items*, and how to list those *following*, if there are any."""
     if as_json:
         print_json({"items": items, "nextCursor": following})
         return
-    print_deliveries(items)
+    print_items(items)
     if following is not None:
         click.echo(f"There are more: --cursor {printable(following)}", err=True)
 
 
-def _check_choice(ids: Sequence[str], query: Mapping[str, str], *, every: bool) -> None:
-    """Refuse a choice of everything or of nothing by accident.
+def check_choice(ids: Sequence[str], query: object, *, every: bool) -> None:
+    """Refuse a choice of everything or of nothing by accident; *query* is empty without filters.
 
     Raises:
         click.UsageError: Neither ids nor filters are given, or both.
@@ -232,7 +239,7 @@ def stored_ids(
         click.UsageError: Neither is given, or both.
         NoAnswer: An id does not exist.
     """
-    _check_choice(ids, query, every=every)
+    check_choice(ids, query, every=every)
     if ids:
         return [admin.delivery(each).id for each in ids]
     states = [query] if "state" in query else [{**query, "state": "dead"}, query]
@@ -247,7 +254,7 @@ def chosen_ids(
     Raises:
         click.UsageError: Neither is given, or both, or an id is in another state.
     """
-    _check_choice(ids, query, every=every)
+    check_choice(ids, query, every=every)
     if not ids:
         wanted = {**query, "state": "dead"} if dead else query
         return [each.id for each in admin.deliveries(wanted)]
@@ -259,31 +266,35 @@ def chosen_ids(
     return ids
 
 
+def change_deliveries(
+    admin: Admin, verb: str, ids: Sequence[str], *, dry_run: bool, yes: bool, as_json: bool
+) -> None:
+    """Change deliveries by the route *verb*, after a confirmation, and print their number."""
+    change(
+        verb,
+        ids,
+        dry_run=dry_run,
+        yes=yes,
+        as_json=as_json,
+        apply=lambda: admin.change(verb, ids),
+    )
+
+
 def change(
-    admin: Admin,
     verb: str,
     ids: Sequence[str],
     *,
     dry_run: bool,
     yes: bool,
     as_json: bool,
-    apply: Callable[[], int] | None = None,
+    apply: Callable[[], int],
+    warning: str = "",
 ) -> None:
-    """Change deliveries after a confirmation, and print their number.
-
-    *apply* does the change; by default the route of the service named *verb*.
-    """
+    """Let *apply* change *ids* after a confirmation, which has *warning*; print their number."""
     changed = 0
     if ids and not dry_run:
-        confirm(f"{verb.capitalize()} {len(ids)}?", yes=yes, as_json=as_json)
-        changed = admin.change(verb, ids) if apply is None else apply()
-    print_changed(verb, ids, changed, dry_run=dry_run, as_json=as_json)
-
-
-def print_changed(
-    verb: str, ids: Sequence[str], changed: int, *, dry_run: bool, as_json: bool
-) -> None:
-    """Print how many of *ids* were changed."""
+        confirm(f"{verb.capitalize()} {len(ids)}{warning}?", yes=yes, as_json=as_json)
+        changed = apply()
     if as_json:
         print_json({"action": verb, "dryRun": dry_run, "matched": len(ids), "changed": changed})
     elif dry_run:

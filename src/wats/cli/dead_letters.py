@@ -67,7 +67,7 @@ def retry(
     """
     client = admin_of(access)
     chosen = admin.chosen_ids(client, ids, query, every=every, dead=True)
-    admin.change(client, "retry", chosen, dry_run=dry_run, yes=yes, as_json=as_json)
+    admin.change_deliveries(client, "retry", chosen, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 @dead_letters.command()
@@ -86,4 +86,4 @@ def discard(
     """Erase dead letters with their content. Name them by ID or by filters."""
     client = admin_of(access)
     chosen = admin.chosen_ids(client, ids, query, every=every, dead=True)
-    admin.change(client, "discard", chosen, dry_run=dry_run, yes=yes, as_json=as_json)
+    admin.change_deliveries(client, "discard", chosen, dry_run=dry_run, yes=yes, as_json=as_json)

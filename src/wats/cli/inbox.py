@@ -77,7 +77,7 @@ def retry(
     """
     client = admin_of(access)
     chosen = admin.chosen_ids(client, ids, query, every=every, dead=False)
-    admin.change(client, "retry", chosen, dry_run=dry_run, yes=yes, as_json=as_json)
+    admin.change_deliveries(client, "retry", chosen, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 @inbox.command()
@@ -100,4 +100,4 @@ def discard(
     """
     client = admin_of(access)
     chosen = admin.chosen_ids(client, ids, query, every=every, dead=False)
-    admin.change(client, "discard", chosen, dry_run=dry_run, yes=yes, as_json=as_json)
+    admin.change_deliveries(client, "discard", chosen, dry_run=dry_run, yes=yes, as_json=as_json)

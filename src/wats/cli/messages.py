@@ -1,15 +1,26 @@
 """`wats messages`: the records of messages of a running service."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import click
 import msgspec
 
-from wats.cli.admin import admin_of, age, age_of, json_option, page_options, print_json, print_table
+from wats.cli.admin import (
+    admin_of,
+    age,
+    age_of,
+    json_option,
+    page_options,
+    print_json,
+    print_page,
+    print_table,
+)
 from wats.cli.arguments import StrictGroup
 from wats.cli.options import ServiceAccess, admin_options
 from wats.clock import to_iso
 from wats.inspection.formatting import printable
+from wats.inspection.paging import first_items
 from wats.web.api.messages import MessageDetails, MessageView
 
 
@@ -57,24 +68,13 @@ def list_some(
     filters = {"direction": direction, "status": status, "type": type_, "since": since}
     query = {**filters, "to": to, "from": sender}
     wanted = {name: value for name, value in query.items() if value is not None}
-    admin = admin_of(access)
-    items: list[MessageView] = []
-    following = cursor
-    while len(items) < limit:
-        of_page = {"limit": str(min(limit - len(items), 100))}
-        of_cursor = {} if following is None else {"cursor": following}
-        page = admin.messages({**wanted, **of_page, **of_cursor})
-        items += page.items
-        following = page.next_cursor
-        if following is None:
-            break
-    if as_json:
-        print_json({"items": items, "nextCursor": following})
-        return
+    items, following = first_items(admin_of(access).messages, wanted, limit=limit, cursor=cursor)
+    print_page(items, following, _print_messages, as_json=as_json)
+
+
+def _print_messages(items: Sequence[MessageView]) -> None:
     heads = ("DIRECTION", "STATUS", "AGE", "TYPE", "CUSTOMER", "ID")
     print_table(heads, [_line(each) for each in items])
-    if following is not None:
-        click.echo(f"There are more: --cursor {printable(following)}", err=True)
 
 
 def _line(message: MessageView) -> tuple[object, ...]:

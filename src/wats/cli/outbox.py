@@ -10,12 +10,12 @@ from wats.cli.admin import (
     admin_of,
     age,
     age_of,
+    change,
     change_options,
-    confirm,
+    check_choice,
     page_options,
-    print_changed,
     print_details,
-    print_json,
+    print_page,
     print_table,
     shown_options,
 )
@@ -23,7 +23,7 @@ from wats.cli.arguments import StrictGroup
 from wats.cli.options import ServiceAccess, admin_options
 from wats.clock import to_iso
 from wats.inspection.admin import Admin
-from wats.inspection.formatting import printable
+from wats.inspection.paging import first_items
 from wats.store.outbox import SendState
 from wats.web.ops.outbox import OutboxView
 
@@ -77,17 +77,12 @@ def list_some(
 
     Messages that failed, and messages with an unknown outcome, are listed with --state.
     """
-    client, query = admin_of(access), _query(state, older_than)
-    items: list[OutboxView] = []
-    following: str | None = cursor or "0"
-    while following is not None and len(items) < limit:
-        asked = {**query, "limit": str(min(limit - len(items), 100)), "cursor": following}
-        page = client.outbox_page(asked)
-        items += page.items
-        following = page.next_cursor
-    if as_json:
-        print_json({"items": items, "nextCursor": following})
-        return
+    query = _query(state, older_than)
+    items, following = first_items(admin_of(access).outbox_page, query, limit=limit, cursor=cursor)
+    print_page(items, following, _print_items, as_json=as_json)
+
+
+def _print_items(items: Sequence[OutboxView]) -> None:
     print_table(
         ("ID", "STATE", "AGE", "TYPE", "TRIES", "ERROR"),
         [
@@ -102,8 +97,6 @@ def list_some(
             for each in items
         ],
     )
-    if following is not None:
-        click.echo(f"There are more: --cursor {printable(following)}", err=True)
 
 
 @outbox.command()
@@ -150,13 +143,16 @@ def retry(
             f"The outcome of {len(unknown)} is unknown. Give --even-unknown to send those again; "
             "they may be sent and billed twice."
         )
-    changed = 0
     named = [each.id for each in chosen]
-    if named and not dry_run:
-        twice = f", of which {len(unknown)} may be sent and billed twice" if unknown else ""
-        confirm(f"Retry {len(named)}{twice}?", yes=yes, as_json=as_json)
-        changed = client.change_outbox("retry", named, evenUnknown=even_unknown)
-    print_changed("retry", named, changed, dry_run=dry_run, as_json=as_json)
+    change(
+        "retry",
+        named,
+        dry_run=dry_run,
+        yes=yes,
+        as_json=as_json,
+        apply=lambda: client.change_outbox("retry", named, evenUnknown=even_unknown),
+        warning=f", of which {len(unknown)} may be sent and billed twice" if unknown else "",
+    )
 
 
 @outbox.command()
@@ -182,11 +178,14 @@ def discard(
     client = admin_of(access)
     states = [state] if state is not None else [None, *_DEAD]
     chosen = [each.id for each in _chosen(client, ids, states, state, older_than, every=every)]
-    changed = 0
-    if chosen and not dry_run:
-        confirm(f"Discard {len(chosen)}?", yes=yes, as_json=as_json)
-        changed = client.change_outbox("discard", chosen)
-    print_changed("discard", chosen, changed, dry_run=dry_run, as_json=as_json)
+    change(
+        "discard",
+        chosen,
+        dry_run=dry_run,
+        yes=yes,
+        as_json=as_json,
+        apply=lambda: client.change_outbox("discard", chosen),
+    )
 
 
 def _chosen(
@@ -203,8 +202,7 @@ def _chosen(
     Raises:
         click.UsageError: Neither is given, or both.
     """
-    if bool(ids) + bool(state or older_than or every) != 1:
-        raise click.UsageError("Give IDs, or filters, or --all.")
+    check_choice(ids, state or older_than, every=every)
     if ids:
         return [client.outbox_item(each) for each in ids]
     queries = [_query(each, older_than) for each in states]

@@ -45,7 +45,6 @@ def replay(
     wanted = query if state is None else {**query, "state": state}
     chosen = admin.stored_ids(client, ids, wanted, every=every)
     admin.change(
-        client,
         "replay",
         chosen,
         dry_run=dry_run,

@@ -7,6 +7,7 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from wats.inspection.client import NoAnswer, Remote
+from wats.inspection.paging import all_items
 from wats.inspection.routes import Routes
 from wats.privacy import Secret
 from wats.web.api.messages import MessageDetails, MessageList
@@ -23,7 +24,6 @@ from wats.web.ops.outbox import OutboxDetails, OutboxList, OutboxView
 from wats.web.ops.status import ServiceStatus
 
 _LABEL: Final = "/admin"
-_PAGE: Final = 100
 
 
 class Admin(Routes):
@@ -54,24 +54,21 @@ class Admin(Routes):
 
     def deliveries(self, query: Mapping[str, str]) -> Iterator[DeliveryView]:
         """Yield all deliveries for *query*, page by page."""
-        cursor: str | None = "0"
-        while cursor is not None:
-            page = self.page({**query, "limit": str(_PAGE), "cursor": cursor})
-            yield from page.items
-            cursor = page.next_cursor
+        return all_items(self.page, query)
 
     def delivery(self, delivery_id: str, *, with_content: bool = False) -> DeliveryDetails:
         """Return one delivery."""
-        query = "?content=true" if with_content else ""
-        return self._get(f"/deliveries/{quote(delivery_id, safe='')}{query}", DeliveryDetails)
+        return self._get(
+            _path_of_one("deliveries", delivery_id, with_content=with_content), DeliveryDetails
+        )
 
     def change(self, verb: str, ids: Sequence[str]) -> int:
         """Retry or discard the deliveries *ids*; return the number of changed ones."""
-        changed = 0
-        for first in range(0, len(ids), MAX_IDS):
-            body = {"ids": ids[first : first + MAX_IDS]}
-            changed += self._post(f"/deliveries/{verb}", body, ChangedCount).changed
-        return changed
+        return self._change(f"/deliveries/{verb}", ids)
+
+    def replay(self, ids: Sequence[str], consumer: str) -> int:
+        """Give the updates of the deliveries *ids* to *consumer* again; return their number."""
+        return self._change("/deliveries/replay", ids, consumer=consumer)
 
     def outbox_page(self, query: Mapping[str, str]) -> OutboxList:
         """Return a page of the outbox."""
@@ -79,31 +76,24 @@ class Admin(Routes):
 
     def outbox_items(self, query: Mapping[str, str]) -> Iterator[OutboxView]:
         """Yield all items of the outbox for *query*, page by page."""
-        cursor: str | None = "0"
-        while cursor is not None:
-            page = self.outbox_page({**query, "limit": str(_PAGE), "cursor": cursor})
-            yield from page.items
-            cursor = page.next_cursor
+        return all_items(self.outbox_page, query)
 
     def outbox_item(self, outbox_id: str, *, with_content: bool = False) -> OutboxDetails:
         """Return one item of the outbox."""
-        query = "?content=true" if with_content else ""
-        return self._get(f"/outbox/{quote(outbox_id, safe='')}{query}", OutboxDetails)
+        return self._get(
+            _path_of_one("outbox", outbox_id, with_content=with_content), OutboxDetails
+        )
 
     def change_outbox(self, verb: str, ids: Sequence[str], **options: bool) -> int:
         """Retry or discard the items *ids*; return the number of changed ones."""
+        return self._change(f"/outbox/{verb}", ids, **options)
+
+    def _change(self, path: str, ids: Sequence[str], **options: object) -> int:
+        """Post *ids* in as many requests as are needed; return the number of changed ones."""
         changed = 0
         for first in range(0, len(ids), MAX_IDS):
             body = {"ids": ids[first : first + MAX_IDS], **options}
-            changed += self._post(f"/outbox/{verb}", body, ChangedCount).changed
-        return changed
-
-    def replay(self, ids: Sequence[str], consumer: str) -> int:
-        """Give the updates of the deliveries *ids* to *consumer* again; return their number."""
-        changed = 0
-        for first in range(0, len(ids), MAX_IDS):
-            body = {"ids": ids[first : first + MAX_IDS], "consumer": consumer}
-            changed += self._post("/deliveries/replay", body, ChangedCount).changed
+            changed += self._post(path, body, ChangedCount).changed
         return changed
 
     def messages(self, query: Mapping[str, str]) -> MessageList:
@@ -135,3 +125,7 @@ class Admin(Routes):
             body["cursor"] = cursor = found.next_cursor
             if cursor is None:
                 return found.subject, ErasedCounts(**total)
+
+
+def _path_of_one(noun: str, id_: str, *, with_content: bool) -> str:
+    return f"/{noun}/{quote(id_, safe='')}{'?content=true' if with_content else ''}"
