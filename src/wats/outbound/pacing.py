@@ -79,9 +79,9 @@ class MemoryBuckets(PacingStore):
     async def throttle(self, pace: Pace, penalty: Penalty) -> None:
         """Pause a bucket of *pace*, and slow it down."""
         now, key = _now(), penalty.bucket
-        limit = pace.number if key == NUMBER_BUCKET else pace.pair
         bucket = self._buckets.get((pace.phone_number_id, key), Bucket())
-        self._keep(pace.phone_number_id, {key: bucket.throttled(limit, penalty, now)}, now)
+        throttled = bucket.throttled(pace.limit_of(key), penalty, now)
+        self._keep(pace.phone_number_id, {key: throttled}, now)
 
     def _keep(self, number: str, buckets: dict[int, Bucket], now: int) -> None:
         if len(self._buckets) >= MAX_BUCKETS:

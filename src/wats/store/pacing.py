@@ -11,6 +11,7 @@ An observed throttle adapts a bucket: it is blocked for a pause, and each level 
 interval. A level is lost for every `RECOVERY_US` after the pause. Times are microseconds.
 """
 
+from collections.abc import Iterable, Mapping
 from typing import Final, Protocol
 
 import msgspec
@@ -98,6 +99,10 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     number: Limit
     pair: Limit
 
+    def limit_of(self, bucket: int) -> Limit:
+        """Return the limit of *bucket*."""
+        return self.number if bucket == NUMBER_BUCKET else self.pair
+
 
 NUMBER_BUCKET: Final = -1
 """The bucket of all messages of a number. That of a recipient is the ordering key, if it is not
@@ -144,6 +149,47 @@ def take(buckets: dict[int, Bucket], demand: Demand, now: int) -> Permit:
     for key, limit in limits.items():
         buckets[key] = buckets.get(key, Bucket()).taken(limit, now)
     return Permit(is_granted=True, wait_us=wait)
+
+
+class Head(msgspec.Struct, frozen=True):
+    """A message that could be sent now, if the limits permit it."""
+
+    id: int
+    ordering_key: int
+    was_leased: bool
+
+
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
+    """The messages whose turn it is.
+
+    Attributes:
+        ids: The permitted messages, and those with an expired lease, which are not sent again.
+        postponed: By id, the times in milliseconds at which the recipients of others permit them.
+        wait_us: How long the number has to wait for its next message; 0 if it need not.
+    """
+
+    ids: frozenset[int]
+    postponed: Mapping[int, int]
+    wait_us: int
+
+
+def take_turn(buckets: dict[int, Bucket], pace: Pace, heads: Iterable[Head], now: int) -> Turn:
+    """Permit those of *heads* whose turn it is, in their order, and change their *buckets*."""
+    ids: set[int] = set()
+    postponed: dict[int, int] = {}
+    wait_us = 0
+    for head in heads:
+        if head.was_leased:
+            ids.add(head.id)
+            continue
+        if wait_us := buckets.get(NUMBER_BUCKET, Bucket()).wait(pace.number, now):
+            break
+        permit = take(buckets, Demand(pace=pace, ordering_key=head.ordering_key), now)
+        if permit.is_granted:
+            ids.add(head.id)
+        else:
+            postponed[head.id] = -(-(now + permit.wait_us) // 1000)
+    return Turn(ids=frozenset(ids), postponed=postponed, wait_us=wait_us)
 
 
 NUMBER_SHARE: Final = 0.95

@@ -231,10 +231,9 @@ async def claim_paced(
     shares = {pace.phone_number_id: limit}
     found = await _find(connection, _CLAIM, consumer.name, shares)
     heads = [row for *_, row in found]
-    permitted, wait_us = await pacing.permitted(connection, consumer.name, pace, heads)
-    ids = {row["id"] for row in permitted}
-    leased = await _lease(connection, consumer, [each for each in found if each[1] in ids])
-    return Claimed(leased, len(found) == limit and not wait_us, wait_us / SECOND_US)
+    turn = await pacing.take_turns(connection, consumer.name, pace, heads)
+    leased = await _lease(connection, consumer, [each for each in found if each[1] in turn.ids])
+    return Claimed(leased, len(found) == limit and not turn.wait_us, turn.wait_us / SECOND_US)
 
 
 async def _find(

@@ -11,10 +11,13 @@ from wats.store.pacing import (
     NUMBER_BUCKET,
     Bucket,
     Demand,
+    Head,
     Pace,
     Penalty,
     Permit,
+    Turn,
     take,
+    take_turn,
 )
 from wats.store.postgres.connection import Connection
 
@@ -90,39 +93,22 @@ async def throttle(connection: Connection, pace: Pace, penalty: Penalty) -> None
     """Pause the bucket of *penalty*, and slow it down."""
     key = penalty.bucket
     buckets, now = await _locked(connection, pace, (key,))
-    limit = pace.number if key == NUMBER_BUCKET else pace.pair
-    bucket = buckets.get(key, Bucket()).throttled(limit, penalty, now)
+    bucket = buckets.get(key, Bucket()).throttled(pace.limit_of(key), penalty, now)
     await _write(connection, pace, {key: bucket})
 
 
-async def permitted(
-    connection: Connection, consumer: str, pace: Pace, heads: Sequence[Any]
-) -> tuple[Sequence[Any], int]:
-    """Return those *heads* that are permitted now, and the wait of the number for the next one.
-
-    Heads that their recipients have to wait for are postponed. A head whose lease expired is
-    returned, as it is not sent again.
-    """
-    if not heads:
-        return heads, 0
-    buckets, now = await _locked(connection, pace, [each["ordering_key"] for each in heads])
-    chosen: list[Any] = []
-    postponed: list[tuple[int, int]] = []
-    wait_us = 0
-    for head in heads:
-        if head["is_leased"]:
-            chosen.append(head)
-            continue
-        if wait_us := buckets[NUMBER_BUCKET].wait(pace.number, now):
-            break
-        permit = take(buckets, Demand(pace=pace, ordering_key=head["ordering_key"]), now)
-        if permit.is_granted:
-            chosen.append(head)
-        else:
-            postponed.append((head["id"], -(-(now + permit.wait_us) // 1000)))
-    if chosen:
+async def take_turns(
+    connection: Connection, consumer: str, pace: Pace, rows: Sequence[Any]
+) -> Turn:
+    """Permit those heads *rows* whose turn it is, and postpone those of recipients that wait."""
+    if not rows:
+        return Turn(ids=frozenset(), postponed={}, wait_us=0)
+    heads = [Head(row["id"], row["ordering_key"], row["is_leased"]) for row in rows]
+    buckets, now = await _locked(connection, pace, [each.ordering_key for each in heads])
+    turn = take_turn(buckets, pace, heads, now)
+    if turn.ids:
         await _write(connection, pace, buckets)
-    if postponed:
-        ids_and_times = zip(*postponed, strict=True)
-        await connection.execute(_POSTPONE, pace.phone_number_id, consumer, *ids_and_times)
-    return chosen, wait_us
+    if turn.postponed:
+        ids, times = list(turn.postponed), list(turn.postponed.values())
+        await connection.execute(_POSTPONE, pace.phone_number_id, consumer, ids, times)
+    return turn

@@ -71,7 +71,7 @@ SELECT EXISTS (SELECT 1 FROM wats_deliveries WHERE consumer = ?1 AND due_at <= ?
 """
 """Whether no new delivery may be leased on arrival: older ones are due, or leases are paused."""
 
-_DUE = """
+DUE = """
 SELECT id, update_id, siblings, ordering_key, attempts, lease IS NOT NULL, is_final, payload
 FROM wats_deliveries
 WHERE consumer = ?1 AND due_at <= ?2
@@ -80,7 +80,7 @@ ORDER BY due_at, id
 LIMIT ?3
 """
 
-_DUE_WITH_MARK = _DUE.replace(
+_DUE_WITH_MARK = DUE.replace(
     "ORDER BY due_at, id\n",
     """AND due_at <= (
     SELECT max(due_at) FROM (
@@ -284,7 +284,7 @@ def due(writer: Writer, name: str, limit: int, marks: Sequence[bytes] = ()) -> S
     values: _Row = (name, writer.clock(), limit + 1)
     if marks:
         values += HEAD_BYTES, SCAN_DELIVERIES, json.dumps([mark.decode() for mark in marks])
-    rows: list[Any] = writer.execute(_DUE_WITH_MARK if marks else _DUE, values).fetchall()
+    rows: list[Any] = writer.execute(_DUE_WITH_MARK if marks else DUE, values).fetchall()
     return rows
 
 

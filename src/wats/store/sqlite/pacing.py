@@ -9,12 +9,15 @@ from typing import Any, TypeAlias
 from wats.store.pacing import (
     NUMBER_BUCKET,
     RECOVERY_US,
+    SECOND_US,
     Bucket,
     Demand,
+    Head,
     Pace,
     Penalty,
     Permit,
     take,
+    take_turn,
 )
 from wats.store.records import Claimed
 from wats.store.sqlite import deliveries
@@ -32,18 +35,15 @@ ON CONFLICT (phone_number_id, bucket) DO UPDATE
 SET full_at = excluded.full_at, level = excluded.level, level_at = excluded.level_at
 """
 
-_DUE_OF_NUMBER = """
-SELECT id, update_id, siblings, ordering_key, attempts, lease IS NOT NULL, is_final, payload
-FROM wats_deliveries
-WHERE consumer = ?1 AND due_at <= ?2
-    AND NOT EXISTS (SELECT 1 FROM wats_consumers WHERE name = ?1 AND is_paused)
-    AND EXISTS (
-        SELECT 1 FROM wats_outbox AS item
-        WHERE item.id = wats_deliveries.id AND item.phone_number_id = ?4
-    )
+_DUE_OF_NUMBER = deliveries.DUE.replace(
+    "ORDER BY due_at, id\n",
+    """AND EXISTS (
+    SELECT 1 FROM wats_outbox AS item
+    WHERE item.id = wats_deliveries.id AND item.phone_number_id = ?4
+)
 ORDER BY due_at, id
-LIMIT ?3
-"""
+""",
+)
 
 _POSTPONE = "UPDATE wats_deliveries SET due_at = ? WHERE id = ?"
 
@@ -87,8 +87,7 @@ def throttle(writer: Writer, *, pace: Pace, penalty: Penalty) -> None:
     """Pause the bucket of *penalty*, and slow it down."""
     key = penalty.bucket
     bucket = _read(writer, pace, (key,)).get(key, Bucket())
-    limit = pace.number if key == NUMBER_BUCKET else pace.pair
-    _write(writer, pace, {key: bucket.throttled(limit, penalty, _now(writer))})
+    _write(writer, pace, {key: bucket.throttled(pace.limit_of(key), penalty, _now(writer))})
 
 
 def _due(writer: Writer, name: str, limit: int, number: str) -> Sequence[_Row]:
@@ -98,42 +97,21 @@ def _due(writer: Writer, name: str, limit: int, number: str) -> Sequence[_Row]:
     return rows
 
 
-def _key_of(row: _Row) -> int:
-    ordering_key: int = row[3]
-    return ordering_key
-
-
-def _was_leased(row: _Row) -> bool:
-    return bool(row[5])
-
-
 def claim(writer: Writer, *, name: str, limit: int, pace: Pace) -> Claimed:
     """Lease heads of the consumer *name* that are permitted; postpone others to their turn."""
     rows = _due(writer, name, limit, pace.phone_number_id)
     if not rows:
         return Claimed((), more=False)
-    keys = {NUMBER_BUCKET, *(_key_of(row) for row in rows)}
+    heads = [Head(row[0], row[3], bool(row[5])) for row in rows]
+    keys = {NUMBER_BUCKET, *(each.ordering_key for each in heads)}
     buckets, now = _read(writer, pace, keys), _now(writer)
-    chosen: list[_Row] = []
-    postponed: list[tuple[int, int]] = []
-    wait_us = 0
-    for row in rows[:limit]:
-        if _was_leased(row):  # it is not sent again
-            chosen.append(row)
-            continue
-        if wait_us := buckets.get(NUMBER_BUCKET, Bucket()).wait(pace.number, now):
-            break
-        permit = take(buckets, Demand(pace=pace, ordering_key=_key_of(row)), now)
-        if permit.is_granted:
-            chosen.append(row)
-        else:
-            postponed.append((-(-(now + permit.wait_us) // 1000), row[0]))
-    writer.executemany(_POSTPONE, postponed)
-    if chosen:
+    turn = take_turn(buckets, pace, heads[:limit], now)
+    writer.executemany(_POSTPONE, [(due_at, id_) for id_, due_at in turn.postponed.items()])
+    if turn.ids:
         _write(writer, pace, buckets)
-    leased = deliveries.lease(writer, name, chosen)
-    more = not wait_us and (len(rows) > limit or bool(postponed))
-    return Claimed(leased, more, wait_us / 1_000_000)
+    leased = deliveries.lease(writer, name, [row for row in rows if row[0] in turn.ids])
+    more = not turn.wait_us and (len(rows) > limit or bool(turn.postponed))
+    return Claimed(leased, more, turn.wait_us / SECOND_US)
 
 
 def purge(writer: Writer, limit: int) -> int:
