@@ -75,7 +75,7 @@ class Bodies:
     def request(self) -> SubscriberRequest:
         """Return the request with the update of a new webhook."""
         update: Update = normalize(parse(self.webhook()[1]), received_at=utc_now()).updates[0]
-        return self._make_request(update, utc_now())
+        return self._make_request([update], utc_now())
 
 
 async def _post_all(url: str, requests: Iterator[SubscriberRequest]) -> None:

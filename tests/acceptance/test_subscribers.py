@@ -1,6 +1,7 @@
 """Subscribers of a running service: real applications behind it, outages, crashes."""
 
 import asyncio
+import itertools
 import json
 import os
 import time
@@ -331,6 +332,94 @@ async def test_no_update_is_lost_or_reordered_by_kills(
             await until(lambda: by_customer(endpoint.documents) == expected)
 
     assert len(endpoint.requests) <= CUSTOMERS * ROUNDS + 3 * 4
+
+
+def ids_of(envelopes: Sequence[Any]) -> list[list[tuple[str, int]]]:
+    """Return the customer and the number of each message of each request."""
+    return [
+        [
+            (message["from"], int(message["id"].removeprefix("wamid.")))
+            for entry in envelope["entry"]
+            for change in entry["changes"]
+            for message in change["value"]["messages"]
+        ]
+        for envelope in envelopes
+    ]
+
+
+async def test_waiting_updates_of_a_conversation_share_requests_and_arrive_once_in_order(
+    open_gateway: OpenGateway, until: Until
+) -> None:
+    async with serving_endpoint() as endpoint, ClientSession() as session:
+        received = asyncio.Event()
+
+        async def wait(_: web.Request) -> web.StreamResponse:
+            await received.wait()
+            return web.Response()
+
+        endpoint.answer = wait
+        options = options_for(subscriber("bot", endpoint.url, format="meta", batch=4))
+        async with open_gateway(**options) as gateway:
+            expected = await send_interleaved(session, gateway.url)
+            received.set()
+            await until(lambda: gateway.rows()["wats_outstanding"] == 0)
+
+    requests = ids_of(endpoint.documents)
+    arrived: dict[str, list[int]] = defaultdict(list)
+    for customer, number in itertools.chain.from_iterable(requests):
+        arrived[customer].append(number)
+    assert arrived == expected
+    assert {len({customer for customer, _ in request}) for request in requests} == {1}
+    assert max(map(len, requests)) == 4
+
+
+@pytest.mark.long
+async def test_a_kill_repeats_only_the_requests_with_several_updates_that_it_ended(
+    serve: Serve, tmp_path: Path, until: Until
+) -> None:
+    async def slow(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.15)
+        return web.Response()
+
+    sections = {
+        "persistence": {"url": f"sqlite:///{tmp_path}/wats.db"},
+        "inbox": {"leaseSeconds": 1, "handlerTimeoutSeconds": 5},
+    }
+    environ = {"WATS_BOT_SECRET": META_SECRET}
+    batch, concurrency, kills = 3, 4, 2
+    async with serving_endpoint() as endpoint, ClientSession() as session:
+        endpoint.answer = slow
+        section = {
+            "name": "bot",
+            "url": endpoint.url,
+            "secret": {"env": "WATS_BOT_SECRET"},
+            "format": "meta",
+            "batch": batch,
+            "timeoutSeconds": 2,
+            "concurrency": concurrency,
+            "allowPrivateNetwork": True,
+        }
+        expected: dict[str, list[int]] = {}
+        for _ in range(kills):
+            async with serve(NOBODY, environ, subscribers=[section], **sections) as process:
+                if not expected:
+                    expected = await send_interleaved(session, process.url)
+                before = len(endpoint.requests)
+                await until(lambda before=before: len(endpoint.requests) > before + 5)
+                await process.kill()
+
+        def first_arrivals() -> dict[str, list[int]]:
+            found: dict[str, dict[int, None]] = defaultdict(dict)
+            for customer, number in itertools.chain(*ids_of(endpoint.documents)):
+                found[customer][number] = None
+            return {customer: list(numbers) for customer, numbers in found.items()}
+
+        async with serve(NOBODY, environ, subscribers=[section], **sections):
+            await until(lambda: first_arrivals() == expected)
+
+    count = sum(map(len, ids_of(endpoint.documents)))
+    assert count <= CUSTOMERS * ROUNDS + kills * concurrency * batch
+    assert max(map(len, ids_of(endpoint.documents))) == batch
 
 
 def test_subscribers_without_a_database_are_refused() -> None:

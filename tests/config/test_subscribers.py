@@ -39,6 +39,15 @@ def test_a_schedule_is_a_list_of_durations(put: Put) -> None:
     assert crm.schedule == (5.0, 300.0, 7200.0, 604_800.0)
 
 
+def test_requests_with_several_updates_are_for_the_format_of_meta(put: Put) -> None:
+    given = section(format="meta", batch=1000)
+    (crm,) = parse_config(put("subscribers", [given])).profiles["local"].subscribers
+
+    assert crm.batch == 1000
+    assert refusals(put, section(batch=2)) == ["subscribers[0].batch"]
+    assert refusals(put, section(format="meta", batch=1001)) == ["subscribers[0].batch"]
+
+
 def test_the_kinds_are_those_of_updates() -> None:
     assert list(KINDS) == list(UpdateKind)
 

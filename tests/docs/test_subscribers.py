@@ -54,7 +54,7 @@ def test_the_subscribers_that_are_shown_are_valid() -> None:
 def test_the_body_that_is_shown_has_the_members_of_a_request() -> None:
     config = SubscriberConfig(name="crm", url="https://crm.example/", secrets=())
 
-    _, body = make_requests(config, [Secret(SECRET)], {})(example(), utc_now())
+    _, body = make_requests(config, [Secret(SECRET)], {})([example()], utc_now())
 
     assert json.loads(body) == json.loads(*blocks("docs/subscribers.md", "json"))
 

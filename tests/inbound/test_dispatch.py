@@ -1,6 +1,6 @@
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -12,7 +12,7 @@ from wats.config import InboxConfig
 from wats.errors import StoreUnavailable
 from wats.inbound import updates
 from wats.inbound.dispatch import Dispatcher
-from wats.inbound.handlers import Handlers, RetryLater
+from wats.inbound.handlers import Batch, Handlers, RetryLater
 from wats.inbound.receive import ordering_key_of
 from wats.inbound.updates import Update
 from wats.store import Store, receive
@@ -569,3 +569,139 @@ async def test_a_handler_has_at_most_its_own_number_of_concurrent_calls(inbox: I
 def test_an_update_cannot_be_postponed_to_a_time_that_does_not_exist(seconds: float) -> None:
     with pytest.raises(ValueError, match="seconds"):
         RetryLater(seconds)
+
+
+class Batches:
+    """A handler of several updates at a time. It fails if one of these is in *poisoned*.
+
+    Attributes:
+        calls: The numbers of the updates of each call.
+    """
+
+    def __init__(self, inbox: Inbox, *, size: int = 10, poisoned: Collection[int] = ()) -> None:
+        self.calls: list[list[int]] = []
+        self.poisoned = frozenset(poisoned)
+        inbox.config = InboxConfig(
+            concurrency=4, max_attempts=3, handler_timeout_seconds=5.0, lease_seconds=3600.0
+        )
+        inbox.handlers.add(self, name="batches", batch=Batch(size, self.several))
+
+    async def __call__(self, update: Update) -> None:
+        await self.several([update])
+
+    async def several(self, found: Sequence[Update]) -> None:
+        self.calls.append([each.raw["number"] for each in found])
+        if not self.poisoned.isdisjoint(self.calls[-1]):
+            raise ValueError
+
+
+async def test_waiting_updates_of_a_conversation_are_handled_in_one_call(inbox: Inbox) -> None:
+    batches = Batches(inbox, size=3)
+    for number in range(5):
+        await inbox.put(number, "one")
+    await inbox.put(9, "another")
+
+    async with inbox.dispatching():
+        await inbox.until(lambda: inbox.counted("success") == 6)
+
+    assert sorted(batches.calls[:2]) == [[0, 1, 2], [9]]
+    assert batches.calls[2:] == [[3, 4]]
+    assert (await inbox.store.depth()).total == Depth()
+
+
+async def test_every_update_of_a_call_is_counted_as_an_attempt_that_succeeded(inbox: Inbox) -> None:
+    Batches(inbox)
+    inbox.telemetry = Telemetry(
+        routes=[RouteLabel("unmatched")], adapter=Adapter.SQLITE, families=FamilySet.OPERATOR
+    )
+    inbox.telemetry.use_targets(inbox.handlers.names)
+    for number in range(5):
+        await inbox.put(number)
+
+    async with inbox.dispatching():
+        await inbox.until(lambda: inbox.counted("success") == 5)
+
+    text = inbox.telemetry.render().body.decode()
+    assert 'wats_dispatch_total{outcome="success",target="batches"} 5' in text
+    assert 'wats_consumer_lag_seconds_count{target="batches"} 5' in text
+
+
+async def test_an_update_that_always_fails_kills_none_of_the_updates_it_was_sent_with(
+    inbox: Inbox,
+) -> None:
+    batches = Batches(inbox, poisoned={2})
+    for number in range(6):
+        await inbox.put(number)
+
+    async with inbox.dispatching():
+        await inbox.until(lambda: inbox.counted("success") == 5)
+
+    # Each call before that of the update alone has failed; then it is a dead letter.
+    assert batches.calls == [
+        [0, 1, 2, 3, 4, 5],
+        [0],
+        [1, 2, 3, 4, 5],
+        [1],
+        [2, 3, 4, 5],
+        [2],
+        [2],
+        [3],
+        [4, 5],
+    ]
+    (dead,) = await dead_letters(inbox.store)
+    assert dead.attempts == 3
+    assert inbox.counted("error") == 5
+
+
+async def test_after_a_failure_each_call_has_one_update_until_one_succeeds(inbox: Inbox) -> None:
+    batches = Batches(inbox, poisoned={0, 10, 20})
+    for first in (0, 10, 20):
+        await inbox.put(first, f"conversation {first}")
+        await inbox.put(first + 1, f"conversation {first}")
+    inbox.config = InboxConfig(concurrency=1, max_attempts=3, lease_seconds=3600.0)
+
+    async with inbox.dispatching():
+        await inbox.until(lambda: len(batches.calls) >= 3)
+        batches.poisoned = frozenset()
+        await inbox.until(lambda: inbox.counted("success") == 6)
+
+    assert batches.calls[:3] == [[0, 1], [10], [20]]
+
+
+async def test_a_follower_that_cannot_be_decoded_is_not_part_of_a_call(inbox: Inbox) -> None:
+    batches = Batches(inbox)
+    await inbox.put(0)
+    await inbox.put(1)
+    await inbox.put(2, payload=b"{not json")
+    await inbox.put(3)
+
+    async with inbox.dispatching():
+        await inbox.until(lambda: inbox.counted("success") == 3)
+
+    assert batches.calls == [[0, 1], [3]]
+    assert (await inbox.store.depth()).total == Depth(dead=1)
+
+
+async def test_a_stop_during_a_call_repeats_its_updates_only(inbox: Inbox) -> None:
+    batches = Batches(inbox, size=2)
+    gate = asyncio.Event()
+    handle = batches.several
+
+    async def wait(found: Sequence[Update]) -> None:
+        await handle(found)
+        await gate.wait()
+
+    inbox.handlers = Handlers()
+    inbox.handlers.add(batches, name="batches", batch=Batch(2, wait))
+    for number in range(4):
+        await inbox.put(number)
+
+    async with inbox.dispatching() as dispatcher:
+        await inbox.until(lambda: batches.calls == [[0, 1]])
+        await dispatcher.stop(0)
+    gate.set()
+    async with inbox.dispatching():
+        await inbox.until(lambda: inbox.counted("success") == 4)
+
+    assert batches.calls[1] == [0]
+    assert [number for call in batches.calls[1:] for number in call] == [0, 1, 2, 3]

@@ -5,6 +5,7 @@ that of the model, and the counters must agree after every step.
 """
 
 import asyncio
+import itertools
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from wats.store.records import (
     Delivery,
     DeliveryState,
     Depth,
+    Follower,
     InboxDepth,
     Received,
     Retention,
@@ -33,6 +35,8 @@ DEAD_SECONDS = 1000
 CLIENTS = st.sampled_from((0, 1))
 NAMES = ("a", "b")
 MAX_ATTEMPTS = {"a": 2, "b": 1, OUTBOX: 1}
+BATCH = {"a": 3, "b": 3}
+"""A consumer with one attempt has no batches, as a failure could not be handled alone."""
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 NEVER_PURGED = 10**9
 
@@ -126,6 +130,15 @@ class Model:
                 self.dead.append((each, self.now))
         self.remove(each)
 
+    def followers(self, each: Expected) -> list[Expected]:
+        """Return the deliveries that may be handled with *each*, which has just been leased."""
+        if each.attempts > 1 or each.is_final:
+            return []
+        others = [other for other in self.siblings_of(each) if other is not each]
+        others.sort(key=lambda other: other.order)
+        unfailed = itertools.takewhile(lambda other: not other.attempts, others)
+        return list(unfailed)[: BATCH[each.consumer] - 1]
+
     def remove(self, each: Expected) -> None:
         self.outstanding.remove(each)
         following = self.siblings_of(each)
@@ -203,6 +216,8 @@ class InboxMachine(RuleBasedStateMachine):
         # are processes that died.
         self.held: list[dict[int, tuple[Delivery, Expected]]] = [{}, {}, {}]
         self.lost: list[Delivery] = []
+        # The followers that were claimed last with each delivery.
+        self.followers: dict[int, list[Expected]] = {}
         self.configured = {"a", "b"}
         self.seen = dict.fromkeys(NAMES, 0)
         self.last: Arrival | None = None
@@ -222,7 +237,12 @@ class InboxMachine(RuleBasedStateMachine):
 
     def _register(self, client: int) -> None:
         consumers = [
-            Consumer(name=name, lease_seconds=LEASE_SECONDS, max_attempts=MAX_ATTEMPTS[name])
+            Consumer(
+                name=name,
+                lease_seconds=LEASE_SECONDS,
+                max_attempts=MAX_ATTEMPTS[name],
+                batch=BATCH[name],
+            )
             for name in sorted(self.configured)
         ]
         self.run(self.stores[client].register(consumers))
@@ -323,6 +343,10 @@ class InboxMachine(RuleBasedStateMachine):
         assert claimed.more == is_more
         assert [each.is_exhausted for each in deliveries] == exhausted
         self._expect_leased(client, deliveries, expected)
+        for delivery, each in zip(deliveries, expected, strict=True):
+            followers = self.followers[delivery.id] = self.model.followers(each)
+            found = [int(other.payload) for other in delivery.followers]
+            assert found == [other.number for other in followers]
 
     @rule(client=CLIENTS, data=st.data())
     def settle(self, client: int, data: st.DataObject) -> None:
@@ -334,17 +358,20 @@ class InboxMachine(RuleBasedStateMachine):
         ids = sorted(held)
         count = data.draw(st.integers(1, len(ids)))
         chosen = data.draw(st.permutations(ids))[:count]
-        settlements, ended = [], []
+        settlements: list[Settlement] = []
+        done: list[tuple[int, Expected]] = []
         for id_ in chosen:
             delivery, each = held.pop(id_)
-            ended.append(each)
             state = data.draw(st.sampled_from(ENDS))
             if delivery.is_exhausted:
                 state = DeliveryState.DEAD
             first = 0 if state is DeliveryState.PENDING else 1
             seconds = data.draw(st.integers(first, 100))
             error = "ValueError" if state in (DeliveryState.RETRY, DeliveryState.DEAD) else None
-            settlements.append(Settlement(delivery, state, seconds, error))
+            also = delivery.followers[: data.draw(st.integers(0, BATCH["a"]))]
+            settlements.append(Settlement(delivery, state, seconds, error, also))
+            if state is DeliveryState.DONE:
+                done += [(delivery.update_id, each), *self._followers_end(delivery, also)]
             self.model.end(each, state, seconds)
 
         settled = self.run(self.stores[client].settle(settlements))
@@ -352,13 +379,19 @@ class InboxMachine(RuleBasedStateMachine):
         stored = [*self.model.outstanding, *(each for each, _ in self.model.dead)]
         left = {each.number for each in stored if not each.is_replayed}
         assert sorted(settled.done) == sorted(
-            {
-                settlement.delivery.update_id
-                for settlement, each in zip(settlements, ended, strict=True)
-                if settlement.state is DeliveryState.DONE
-                and (each.is_replayed or each.number not in left)
-            }
+            {id_ for id_, each in done if each.is_replayed or each.number not in left}
         )
+
+    def _followers_end(
+        self, head: Delivery, also: Sequence[Follower]
+    ) -> list[tuple[int, Expected]]:
+        """End those followers *also* of *head* that are outstanding; return their updates."""
+        ended = []
+        for follower, each in zip(also, self.followers.get(head.id, ()), strict=False):
+            if each in self.model.outstanding:
+                self.model.outstanding.remove(each)
+                ended.append((follower.update_id, each))
+        return ended
 
     @rule(client=CLIENTS, data=st.data())
     def acknowledge(self, client: int, data: st.DataObject) -> None:
@@ -405,7 +438,8 @@ class InboxMachine(RuleBasedStateMachine):
     def settle_a_lost_lease(self, client: int, state: DeliveryState, data: st.DataObject) -> None:
         delivery = data.draw(st.sampled_from(self.lost))
 
-        settled = self.run(self.stores[client].settle([Settlement(delivery, state)]))
+        settlement = Settlement(delivery, state, also=delivery.followers)
+        settled = self.run(self.stores[client].settle([settlement]))
 
         assert not settled.done
 

@@ -8,12 +8,21 @@ import apsw
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+from msgspec.structs import replace
 from typing_extensions import override
 
 from tests.folders import in_memory
 from tests.store.model import Clients, InboxMachine
 from wats.store import NO_SLOTS, OnReceived
-from wats.store.records import Arrival, Claimed, DeliveryState, Settled, Settlement
+from wats.store.records import (
+    Arrival,
+    Claimed,
+    Delivery,
+    DeliveryState,
+    Follower,
+    Settled,
+    Settlement,
+)
 from wats.store.sqlite import SQLiteStore
 from wats.testing import FakeClock
 
@@ -86,6 +95,32 @@ class LosesASettlement(SQLiteStore):
         return await super().settle(settlements[:-1])
 
 
+class RepeatsFollowers(SQLiteStore):
+    @override
+    async def settle(self, settlements: Sequence[Settlement]) -> Settled:
+        return await super().settle([replace(each, also=()) for each in settlements])
+
+
+class HandlesFailedFollowers(SQLiteStore):
+    @override
+    async def claim(self, consumer: str, limit: int) -> Claimed:
+        claimed = await super().claim(consumer, limit)
+        with apsw.Connection(self._path) as connection:
+            found = [
+                replace(each, followers=_behind(connection, each)) for each in claimed.deliveries
+            ]
+        return Claimed(found, claimed.more)
+
+
+def _behind(connection: apsw.Connection, head: Delivery) -> tuple[Follower, ...]:
+    statement = """
+        SELECT id, update_id, payload FROM wats_deliveries
+        WHERE ordering_key = ? AND consumer = ? AND due_at IS NULL ORDER BY id LIMIT 2
+    """
+    rows = connection.execute(statement, (head.ordering_key, head.consumer))
+    return tuple(Follower(*row) for row in rows)
+
+
 class HasTwoHeads(SQLiteStore):
     @override
     def receive(
@@ -116,6 +151,8 @@ class IgnoresPauses(SQLiteStore):
         GivesBackWhole,
         StealsLeases,
         LosesASettlement,
+        RepeatsFollowers,
+        HandlesFailedFollowers,
         HasTwoHeads,
         IgnoresPauses,
     ],

@@ -6,7 +6,7 @@ import pytest
 
 from wats.clock import utc_now
 from wats.inbound.normalize import normalize
-from wats.subscribers.envelopes import encode_envelope
+from wats.subscribers.envelopes import encode_entries, encode_envelope, entry_of
 
 CORPUS = Path(__file__).parents[1] / "corpus" / "webhooks.jsonl"
 ROWS = [json.loads(line) for line in CORPUS.read_text().splitlines()]
@@ -22,6 +22,21 @@ def test_the_envelope_of_an_update_gives_the_same_update(subtests: pytest.Subtes
 
                 assert again.updates == [update]
                 assert again.skips == []
+
+
+def test_one_envelope_gives_the_updates_of_all_kinds_in_order() -> None:
+    several = {
+        update.kind: update
+        for row in ROWS
+        for update in normalize(row["body"], received_at=NOW).updates
+    }
+    updates = list(several.values())
+
+    body = encode_entries([entry_of(each, NUMBER) for each in updates])
+
+    again = normalize(json.loads(body), received_at=NOW)
+    assert again.updates == updates
+    assert again.skips == []
 
 
 def test_a_webhook_with_one_message_is_unchanged() -> None:

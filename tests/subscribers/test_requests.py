@@ -1,3 +1,5 @@
+import itertools
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -7,6 +9,7 @@ from tests.subscribers.conftest import DISPLAYED, META_SECRET, SECRET
 from wats.clock import utc_now
 from wats.config import SubscriberConfig
 from wats.errors import ConfigError
+from wats.inbound.normalize import normalize
 from wats.inbound.updates import Update
 from wats.privacy import Secret
 from wats.subscribers.requests import make_requests
@@ -20,7 +23,7 @@ META = SubscriberConfig(name="crm", url="https://crm.example/hook", secrets=(), 
 def test_the_library_of_standard_webhooks_accepts_the_signature(updates: Iterator[Update]) -> None:
     update = next(updates)
 
-    headers, body = make_requests(TYPED, [Secret(SECRET)], DISPLAYED)(update, utc_now())
+    headers, body = make_requests(TYPED, [Secret(SECRET)], DISPLAYED)([update], utc_now())
 
     document = Webhook(SECRET).verify(body, dict(headers))
     assert headers["webhook-id"] == document["key"] == update.key
@@ -46,13 +49,13 @@ def test_during_rotation_the_receiver_may_have_either_secret(
 ) -> None:
     make = make_requests(TYPED, [Secret(SECRET), Secret(OTHER)], DISPLAYED)
 
-    headers, body = make(next(updates), utc_now())
+    headers, body = make([next(updates)], utc_now())
 
     assert Webhook(secret).verify(body, dict(headers))
 
 
 def test_a_changed_body_has_another_signature(updates: Iterator[Update]) -> None:
-    headers, body = make_requests(TYPED, [Secret(SECRET)], DISPLAYED)(next(updates), utc_now())
+    headers, body = make_requests(TYPED, [Secret(SECRET)], DISPLAYED)([next(updates)], utc_now())
 
     with pytest.raises(WebhookVerificationError):
         Webhook(SECRET).verify(body + b" ", dict(headers))
@@ -61,8 +64,20 @@ def test_a_changed_body_has_another_signature(updates: Iterator[Update]) -> None
 def test_the_format_of_meta_has_the_signature_of_meta(updates: Iterator[Update]) -> None:
     make = make_requests(META, [Secret(META_SECRET), Secret("another-secret-for-tests")], DISPLAYED)
 
-    headers, body = make(next(updates), utc_now())
+    headers, body = make([next(updates)], utc_now())
 
+    assert headers["x-hub-signature-256"] == sign(body, META_SECRET)
+
+
+def test_one_envelope_has_several_updates_in_order(updates: Iterator[Update]) -> None:
+    make = make_requests(META, [Secret(META_SECRET)], DISPLAYED)
+    several = list(itertools.islice(updates, 3))
+
+    headers, body = make(several, utc_now())
+
+    found = normalize(json.loads(body), received_at=utc_now())
+    assert [each.raw for each in found.updates] == [each.raw for each in several]
+    assert not found.skips
     assert headers["x-hub-signature-256"] == sign(body, META_SECRET)
 
 

@@ -34,6 +34,21 @@ async def test_an_update_is_posted_with_a_valid_signature(
     assert Webhook(SECRET).verify(body, headers)["key"] == update.key
 
 
+async def test_several_updates_are_one_request_that_succeeds_or_fails(
+    endpoint: Endpoint, subscribe: Subscribe, updates: Iterator[Update]
+) -> None:
+    several = [next(updates) for _ in range(3)]
+    async with subscribe(endpoint.url, format="meta", batch=3) as subscriber:
+        await subscriber.post(several)
+        endpoint.respond(400)
+        with pytest.raises(SubscriberRefused):
+            await subscriber.post(several)
+
+    first, second = endpoint.documents
+    assert len(first["entry"]) == 3
+    assert first == second
+
+
 @pytest.mark.parametrize(
     ("status", "failure"),
     [

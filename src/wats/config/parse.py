@@ -180,6 +180,8 @@ class _Reader:
             if each.get("timeout_seconds", DEFAULT_TIMEOUT_SECONDS) >= limit:
                 expects = "less than 'inbox.handlerTimeoutSeconds'"
                 self._refuse(CODE, f"{place}.timeoutSeconds", expects)
+            if each.get("batch", 1) > 1 and each.get("format", "update") != "meta":
+                self._refuse(CODE, f"{place}.batch", "1, unless format is meta")
             if len(each.get("schedule", ())) > MAX_PAUSES:
                 self._refuse(CODE, f"{place}.schedule", f"a list of at most {MAX_PAUSES} durations")
 

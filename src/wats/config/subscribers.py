@@ -14,6 +14,8 @@ CODE: Final = "invalid_subscribers"
 DEFAULT_TIMEOUT_SECONDS: Final = 15.0
 LONGEST_PAUSE_SECONDS: Final = 7 * 86_400.0
 MAX_PAUSES: Final = 100
+MAX_BATCH: Final = 1000
+"""The maximum number of updates in one webhook of Meta."""
 
 KINDS: Final = (
     "message",
@@ -150,6 +152,15 @@ class SubscriberConfig:
             checks.whole(1, 1024),
             CODE,
             "The maximum number of concurrent requests per process, each for another conversation.",
+        ),
+    )
+    batch: int = field(
+        default=1,
+        metadata=key(
+            checks.whole(1, MAX_BATCH),
+            CODE,
+            "The maximum number of updates in one request, with the format `meta`: updates of one "
+            "conversation that wait are sent together.",
         ),
     )
     timeout_seconds: float = field(

@@ -3,12 +3,17 @@
 Every handler is a consumer with a worker of its own, so a slow or failing handler delays no other.
 The updates of one conversation are handled in order of arrival, one at a time. A delivery that must
 be retried therefore blocks later deliveries of the same conversation and handler, and no others.
+
+A handler with batches gets a delivery together with its followers. If such a call fails, only the
+first delivery has failed. The next calls of this handler have one update each, until one succeeds,
+so an update that always fails neither blocks nor kills the updates with which it was sent.
 """
 
 import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import Final
@@ -87,7 +92,8 @@ class DeliveryCall(HandlerCall):
         origin = None
         if calls.has_spans:
             origin = read_traceparent(updates.traceparent_of(delivery.payload))
-        calls.start(self, delivery.consumer, update, origin)
+        following = self._dispatcher.following(delivery) if delivery.followers else ()
+        calls.start(self, delivery.consumer, update, origin, following)
 
     def release(self) -> None:
         """End without a call, so that the attempt is not counted."""
@@ -99,11 +105,14 @@ class DeliveryCall(HandlerCall):
 
     @override
     def handled(self, failure: BaseException | None) -> None:
+        self._dispatcher.note_result(self.delivery.consumer, has_failed=failure is not None)
         if failure is None:
-            self.settlement = Settlement(self.delivery, _DONE)
+            also = self.delivery.followers[: len(self.following)]
+            self.settlement = Settlement(self.delivery, _DONE, also=also)
             if self._dispatcher.shows_lag and self.update is not None:
-                lag = self._dispatcher.now() - self.update.received_at
-                self.telemetry.webhooks.consumer_lag(self.place, lag.total_seconds())
+                for update in (self.update, *self.following):
+                    lag = self._dispatcher.now() - update.received_at
+                    self.telemetry.webhooks.consumer_lag(self.place, lag.total_seconds())
         elif isinstance(failure, RetryLater):
             seconds = pause_of(failure.seconds)
             self.settlement = Settlement(self.delivery, DeliveryState.PENDING, seconds)
@@ -163,6 +172,7 @@ class Dispatcher(Slots):
             log=log,
             send=send,
         )
+        self._failing: set[str] = set()  # the handlers whose last call failed
         self._workers: dict[str, Worker[DeliveryCall]] = {}
         self._pullers = pullers or Pullers()
 
@@ -177,6 +187,7 @@ class Dispatcher(Slots):
                 name=name,
                 lease_seconds=self._config.lease_seconds,
                 max_attempts=self._max_attempts(name),
+                batch=batch.size if (batch := self._handlers.batch(name)) else 1,
             )
             for name in self._handlers.called
         ]
@@ -230,6 +241,21 @@ class Dispatcher(Slots):
             return shortened(schedule[attempt - 1], self._jitter())
         return retry_delay(attempt, self._jitter())
 
+    def following(self, delivery: Delivery) -> Sequence[Update]:
+        """Return the updates to handle together with *delivery*, in order."""
+        found: list[Update] = []
+        if delivery.consumer not in self._failing:
+            with suppress(msgspec.MsgspecError, ValueError):  # is a dead letter when it is first
+                found.extend(updates.decode(each.payload) for each in delivery.followers)
+        return found
+
+    def note_result(self, name: str, *, has_failed: bool) -> None:
+        """Note the result of a call of the handler *name*."""
+        if has_failed:
+            self._failing.add(name)
+        else:
+            self._failing.discard(name)
+
     def _max_attempts(self, name: str) -> int:
         schedule = self._handlers.schedule(name)
         return len(schedule) + 1 if schedule else self._config.max_attempts
@@ -281,6 +307,10 @@ class Dispatcher(Slots):
     async def _settle(self, jobs: Sequence[DeliveryCall]) -> bool:
         settled = await self._store.settle([job.settlement for job in jobs])
         kinds = {job.delivery.update_id: job.kind for job in jobs}
+        for job in jobs:
+            if job.settlement.also:
+                also = zip(job.settlement.also, job.following, strict=True)
+                kinds |= {follower.update_id: update.kind for follower, update in also}
         for kind, count in Counter([kinds[update_id] for update_id in settled.done]).items():
             self.telemetry.webhooks.update(kind, Outcome.SUCCESS, count)
         return bool(settled.due)

@@ -5,7 +5,7 @@ import inspect
 import math
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from time import perf_counter
-from typing import Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgspec
 from typing_extensions import override
@@ -70,6 +70,18 @@ _TOO_LATE = "add handlers before the service starts."
 _NAME_TAKEN = "another handler has this name; name one explicitly."
 
 
+class Batch(NamedTuple):
+    """How a handler takes several updates of a conversation in one call.
+
+    Attributes:
+        size: The maximum number of updates.
+        handler: Called with two or more updates, in order. It handles all of them, or fails.
+    """
+
+    size: int
+    handler: Callable[[Sequence[Update]], Awaitable[None]]
+
+
 Consumers: TypeAlias = dict[UpdateKind, tuple[str, ...]]
 """The names of the handlers of each kind of update."""
 
@@ -89,6 +101,7 @@ class Handlers:
         self._handlers: dict[str, Handler] = {}
         self._concurrency: dict[str, int | None] = {}
         self._schedules: dict[str, tuple[float, ...]] = {}
+        self._batches: dict[str, Batch] = {}
         self._filters: dict[str, UpdateFilter] = {}
         numbers = () if only is None else (None, *only)
         self._of_number: dict[str | None, Consumers] = {each: _no_consumers() for each in numbers}
@@ -117,13 +130,15 @@ class Handlers:
         where: Predicate | None = None,
         numbers: Collection[str] | None = None,
         schedule: tuple[float, ...] = (),
+        batch: Batch | None = None,
     ) -> None:
         """Add *handler* for updates of *kinds*, by default of all kinds.
 
         It has at most *concurrency* concurrent calls, by default as many as the config permits. It
         gets only updates with a content of one of the classes *content*, if any, for which *where*
         returns true, and with *numbers*, phone number ids, only those of these numbers.
-        *schedule* are the pauses (s) between its attempts, instead of those of the config.
+        *schedule* are the pauses (s) between its attempts, instead of those of the config. With
+        *batch*, updates of one conversation that wait are handled in one call.
 
         The name, by default `module:qualified_name`, is stored with every delivery of the handler,
         so rename a handler only when its inbox is empty.
@@ -149,6 +164,8 @@ class Handlers:
         self._handlers[name] = handler
         self._concurrency[name] = concurrency
         self._schedules[name] = schedule
+        if batch is not None:
+            self._batches[name] = batch
         self._add(name, wanted, numbers)
 
     def add_puller(
@@ -222,6 +239,10 @@ class Handlers:
         """Return the pauses between the attempts of the handler *name*, if it has its own."""
         return self._schedules[name]
 
+    def batch(self, name: str) -> Batch | None:
+        """Return how the handler *name* takes several updates in one call, if it does."""
+        return self._batches.get(name)
+
     def __getitem__(self, name: str) -> tuple[Handler, int]:
         """Return the handler *name*, and its index in `names`, which telemetry uses."""
         return self._handlers[name], self._places[name]
@@ -275,24 +296,30 @@ class HandlerCalls:
         name: str,
         update: Update,
         origin: SpanContext | None = None,
+        following: Sequence[Update] = (),
     ) -> None:
         """Call the handler *name*; record its exception, and pass it to `call.handled`.
 
-        The span of the call, if there is a tracer, is linked to *origin*.
+        The span of the call, if there is a tracer, is linked to *origin*. The handler gets the
+        updates *following* too, if there are any, for which it must have batches.
         """
         handler, call.place = self._handlers[name]
+        function: Callable[[Any], Awaitable[None]] = handler
+        argument: object = update
+        if following and (batch := self._handlers.batch(name)) is not None:
+            function, argument = batch.handler, (update, *following)
         call.telemetry = self._telemetry
         call.failures = self._failures
         call.send = self._send
         call.name, call.handler = name, handler
-        call.kind = update.kind
+        call.kind, call.following = update.kind, following
         call.began = perf_counter()
         if self._tracer is None:
             call.span = None
-            self._watchdog.start(call, handler, update)
+            self._watchdog.start(call, function, argument)
         else:
             call.span = self._tracer.attempt(origin)
-            self._watchdog.start(call, handler, update, context_of(call.span))
+            self._watchdog.start(call, function, argument, context_of(call.span))
 
 
 class HandlerCall(Call):
@@ -300,6 +327,7 @@ class HandlerCall(Call):
 
     Attributes:
         kind: The kind of the update.
+        following: The other updates of the call.
         name: The name of the handler.
         place: The index of the handler in `Handlers.names`.
         replies: The number of replies without a key of their own so far.
@@ -310,6 +338,7 @@ class HandlerCall(Call):
     __slots__ = (
         "began",
         "failures",
+        "following",
         "handler",
         "kind",
         "name",
@@ -322,6 +351,7 @@ class HandlerCall(Call):
 
     began: float
     failures: HandlerFailures
+    following: Sequence[Update]
     handler: Handler
     kind: UpdateKind
     name: str
@@ -364,6 +394,9 @@ class HandlerCall(Call):
             record(self.place, self.kind, outcome, seconds)
         else:
             in_span(self.span, record, self.place, self.kind, outcome, seconds)
+        if failure is None:  # otherwise the attempt is that of the first update only
+            for update in self.following:
+                record(self.place, update.kind, outcome, seconds)
         self.handled(failure)
 
     def handled(self, failure: BaseException | None) -> None:

@@ -15,7 +15,7 @@ from wats.graph.configured import graph_client
 from wats.graph.errors import ERROR_NAMES
 from wats.graph.numbers import BusinessNumbers, business_numbers, ids_of
 from wats.inbound.dispatch import Dispatcher
-from wats.inbound.handlers import Handler, Handlers, import_handler
+from wats.inbound.handlers import Batch, Handler, Handlers, import_handler
 from wats.inbound.other_numbers import NumberFilter
 from wats.inbound.pullers import Puller, Pullers
 from wats.inbound.receipts import ReceiptBook
@@ -221,6 +221,7 @@ def _subscribers(common: _BuilderArguments, registered: Handlers) -> Sequence[Su
             concurrency=config.concurrency,
             numbers=numbers,
             schedule=config.schedule,
+            batch=Batch(config.batch, subscriber.post) if config.batch > 1 else None,
         )
         subscribers.append(subscriber)
     return subscribers

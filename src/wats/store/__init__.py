@@ -187,6 +187,11 @@ class InboxStore(Protocol):
         retry, or of lease expiry. A claim counts the attempt, so the caller must call the consumer
         immediately, or release the delivery.
 
+        A consumer with batches also gets the followers of a delivery, in order: at most
+        `Consumer.batch` deliveries, and `BATCH_BYTES`. They are not leased, and no other process
+        can lease them while the delivery is leased. A delivery has no followers at its second
+        or last attempt, and none of them has failed before, so each failure is handled alone.
+
         With *pace*, only messages of its number are leased that it permits now; a message that its
         recipient has to wait for becomes due when it is permitted.
         """
@@ -197,8 +202,9 @@ class InboxStore(Protocol):
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
         """End the leases of *settlements*. A settlement whose lease was lost changes nothing.
 
-        A delivery that is done is deleted with its payload; a dead letter keeps its payload. After
-        a delivery is done or dead, the next delivery of its ordering key becomes due.
+        A delivery that is done is deleted with its payload, and with the followers that were
+        handled with it; a dead letter keeps its payload. After a delivery is done or dead, the next
+        delivery of its ordering key becomes due.
         """
 
     async def acknowledge(self, settlements: Sequence[Settlement]) -> Settled:

@@ -6,7 +6,7 @@ Those are not tracked by the garbage collector (`gc=False`), as they cannot be p
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -125,11 +125,28 @@ class Consumer(msgspec.Struct, frozen=True, kw_only=True):
         lease_seconds: The duration of a lease without renewal.
         max_attempts: The number of attempts after which a delivery becomes a dead letter. The store
             uses it for deliveries whose lease expires during the last attempt.
+        batch: The maximum number of deliveries of one ordering key in one call.
     """
 
     name: str
     lease_seconds: float = 30.0
     max_attempts: int = 10
+    batch: int = 1
+
+
+BATCH_BYTES = 512 * 1024
+"""The maximum size of the payloads of a delivery and its followers, unless it has none."""
+
+
+class Follower(msgspec.Struct, frozen=True, gc=False):
+    """A delivery of the same ordering key behind a leased one, which may be handled with it.
+
+    It is not leased: only the holder of the lease of its head can handle it.
+    """
+
+    id: int
+    update_id: int
+    payload: bytes
 
 
 class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -145,6 +162,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         is_exhausted: Whether the lease of the last permitted attempt expired. Such a delivery must
             be settled as dead without a call.
         lease: A random number, which proves that a settlement or renewal is by the lease holder.
+        followers: The next deliveries of its ordering key, for a consumer with batches.
     """
 
     id: int
@@ -157,6 +175,29 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     is_exhausted: bool = False
     lease: int
     payload: bytes
+    followers: tuple[Follower, ...] = ()
+
+
+def may_have_followers(consumer: Consumer, attempts: int) -> bool:
+    """Return whether a delivery is claimed with followers, after *attempts*."""
+    return consumer.batch > 1 and attempts == 0 and consumer.max_attempts > 1
+
+
+def first_followers(rows: Iterable[Sequence[Any]], head_bytes: int) -> tuple[Follower, ...]:
+    """Return the followers to handle with a head of *head_bytes*.
+
+    Args:
+        rows: The values of each follower in order, and its number of attempts.
+        head_bytes: The size of the payload of the head.
+    """
+    found: list[Follower] = []
+    size = head_bytes
+    for id_, update_id, payload, attempts in rows:
+        size += len(payload)
+        if attempts or size > BATCH_BYTES:
+            break
+        found.append(Follower(id_, update_id, payload))
+    return tuple(found)
 
 
 class Claimed(msgspec.Struct, frozen=True):
@@ -195,6 +236,8 @@ class Settlement(msgspec.Struct, frozen=True, gc=False):
     retry_seconds: float = 0.0
     error: str | None = None
     """The class name of the error; never its text."""
+    also: Sequence[Follower] = ()
+    """The first followers of a delivery that is `DONE`, which were handled with it."""
 
 
 class Settled(msgspec.Struct, frozen=True, kw_only=True):
@@ -222,7 +265,12 @@ class DeliveryState(StrEnum):
 
 
 TRANSITIONS: dict[DeliveryState, frozenset[DeliveryState]] = {
-    DeliveryState.PENDING: frozenset({DeliveryState.LEASED}),
+    DeliveryState.PENDING: frozenset(
+        {
+            DeliveryState.LEASED,
+            DeliveryState.DONE,  # handled with the delivery before it
+        }
+    ),
     DeliveryState.LEASED: frozenset(
         {
             DeliveryState.DONE,

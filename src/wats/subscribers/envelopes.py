@@ -1,5 +1,6 @@
-"""Meta's envelope with a single update. No I/O."""
+"""Meta's envelope with the updates of one request. No I/O."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -31,12 +32,22 @@ def encode_envelope(update: Update, display_phone_number: str) -> bytes:
     The value has the members that wats keeps: the item, its contact and its business number, which
     is *display_phone_number* for an update that an earlier version stored without it.
     """
+    return encode_entries([entry_of(update, display_phone_number)])
+
+
+def encode_entries(entries: Sequence[dict[str, Any]]) -> bytes:
+    """Return the webhook body with *entries*, each with one update."""
+    return msgspec.json.encode({"object": _ENVELOPE, "entry": entries})
+
+
+def entry_of(update: Update, display_phone_number: str) -> dict[str, Any]:
+    """Return the entry of an envelope with *update*; see `encode_envelope`."""
     entry: dict[str, Any] = {"id": update.waba_id}
     if (seconds := int(update.occurred_at.timestamp())) > 0:
         entry["time"] = seconds
     value = _value_of(update, display_phone_number)
     entry["changes"] = [{"value": value, "field": update.field}]
-    return msgspec.json.encode({"object": _ENVELOPE, "entry": [entry]})
+    return entry
 
 
 def _value_of(update: Update, display_phone_number: str) -> dict[str, Any]:

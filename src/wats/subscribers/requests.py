@@ -13,7 +13,7 @@ from wats.config import SubscriberConfig, checks
 from wats.errors import ConfigError, ConfigIssue
 from wats.inbound.updates import Update
 from wats.privacy import Secret
-from wats.subscribers.envelopes import encode_envelope
+from wats.subscribers.envelopes import encode_entries, entry_of
 
 
 class SubscriberRequest(NamedTuple):
@@ -23,8 +23,8 @@ class SubscriberRequest(NamedTuple):
     body: bytes
 
 
-MakeRequest: TypeAlias = Callable[[Update, datetime], SubscriberRequest]
-"""Makes the request with an update, at a time."""
+MakeRequest: TypeAlias = Callable[[Sequence[Update], datetime], SubscriberRequest]
+"""Makes the request with updates, at a time. The format `update` has one update."""
 
 
 class SubscriberUpdate(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -67,9 +67,9 @@ def make_requests(
         raise ConfigError([ConfigIssue("invalid_secret", place, f"Must be {rule.expects}.")])
     if config.format == "update":
         decoded = [base64.b64decode(each.removeprefix("whsec_")) for each in keys]
-        return lambda update, now: _typed(update, now, decoded)
+        return lambda updates, now: _typed(updates, now, decoded)
     key = keys[0].encode()
-    return lambda update, _: _as_meta(update, key, displayed)
+    return lambda updates, _: _as_meta(updates, key, displayed)
 
 
 def body_of(update: Update) -> SubscriberUpdate:
@@ -89,7 +89,8 @@ def body_of(update: Update) -> SubscriberUpdate:
     )
 
 
-def _typed(update: Update, now: datetime, keys: Sequence[bytes]) -> SubscriberRequest:
+def _typed(updates: Sequence[Update], now: datetime, keys: Sequence[bytes]) -> SubscriberRequest:
+    (update,) = updates
     body = _ENCODER.encode(body_of(update))
     timestamp = str(int(now.timestamp()))
     signed = f"{update.key}.{timestamp}.".encode() + body
@@ -99,7 +100,10 @@ def _typed(update: Update, now: datetime, keys: Sequence[bytes]) -> SubscriberRe
     return SubscriberRequest({**_JSON, **headers, "webhook-signature": signatures}, body)
 
 
-def _as_meta(update: Update, key: bytes, displayed: Mapping[str, str]) -> SubscriberRequest:
-    body = encode_envelope(update, displayed.get(update.phone_number_id or "", ""))
+def _as_meta(
+    updates: Sequence[Update], key: bytes, displayed: Mapping[str, str]
+) -> SubscriberRequest:
+    entries = [entry_of(each, displayed.get(each.phone_number_id or "", "")) for each in updates]
+    body = encode_entries(entries)
     signature = "sha256=" + hmac.digest(key, body, hashlib.sha256).hex()
     return SubscriberRequest({**_JSON, "x-hub-signature-256": signature}, body)

@@ -1,8 +1,8 @@
-"""A subscriber: a handler that passes each update on as a signed HTTP request."""
+"""A subscriber: a handler that passes updates on as signed HTTP requests."""
 
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -143,7 +143,11 @@ class Subscriber:
             self._session = None
 
     async def __call__(self, update: Update) -> None:
-        """Post *update*.
+        """Post *update*; see `post`."""
+        await self.post([update])
+
+    async def post(self, updates: Sequence[Update]) -> None:
+        """Post *updates* of one conversation as one request.
 
         Raises:
             RetryLater: The circuit is open, or the subscriber asked for a pause.
@@ -152,12 +156,12 @@ class Subscriber:
         if not self._circuit.admit():
             raise RetryLater(self._circuit.pause())
         try:
-            failure = await self._post(update)
+            failure = await self._post(updates)
         except BaseException:
             self._circuit.abandon()
             raise
         if failure is not None:
-            judged = self._judge(update, failure)
+            judged = self._judge(updates[0], failure)
             if self._must_pause(failure):
                 await self._pause_consumer(failure)
             raise judged from None
@@ -209,12 +213,12 @@ class Subscriber:
                 }
             )
 
-    async def _post(self, update: Update) -> Exception | None:
+    async def _post(self, updates: Sequence[Update]) -> Exception | None:
         """Return the failure of the request, if it failed."""
         session = self._session
         if session is None:
             return SubscriberUnreachable()
-        request = self._make_request(update, self._now())
+        request = self._make_request(updates, self._now())
         try:
             async with session.post(
                 self._url,

@@ -28,6 +28,11 @@ NAMES, IDS = ["handlers"], [256, 512]
 HOT: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     "claim": (deliveries._CLAIM, ("1", "handlers", 64), {"due", "leased"}),
     "peek": (deliveries._PEEK, ("1", "handlers", 64), {"due", "leased"}),
+    "followers": (
+        deliveries._FOLLOWERS,
+        ("1", "handlers", [7], [5], 9, 10_000),
+        {"followers"},
+    ),
     "lease": (deliveries._LEASE, ("1", "handlers", IDS, 5, 30_000, 10), {"pkey"}),
     "done": (deliveries._DONE, ("1", "handlers", IDS, [5, 6]), {"pkey"}),
     "claim-some": (
@@ -41,6 +46,8 @@ HOT: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     "retry": (deliveries._RETRY, ("1", "handlers", IDS, [5, 6], ["a", "b"]), {"pkey"}),
     "release": (deliveries._RELEASE, ("1", "handlers", IDS, [256], [None, 5]), {"pkey"}),
     "bury": (deliveries._BURY, ("1", "handlers", IDS, ["a", "b"]), {"pkey"}),
+    "handled followers": (deliveries._DELETE_FOLLOWERS, ("1", "handlers", IDS), {"pkey"}),
+    "shorten": (deliveries._SHORTEN, ("1", "handlers", 256, 2), {"pkey"}),
     "promote": (deliveries.PROMOTE, ("1", "handlers", IDS), {"pkey", "followers"}),
     "delete": (deliveries.DELETE, ("1", "handlers", IDS), {"pkey"}),
     "finished": (deliveries._FINISHED, ("1", IDS, [2, 2]), {"siblings"}),

@@ -8,7 +8,14 @@ from tests.store.results import leased, payloads, waiting
 from tests.store.sqlite.writers import Milliseconds, open_writer, transaction
 from wats.store.admin import DEAD_LETTERS, OUTSTANDING
 from wats.store.person import Person
-from wats.store.records import TRANSITIONS, Arrival, Delivery, DeliveryState, Settlement
+from wats.store.records import (
+    TRANSITIONS,
+    Arrival,
+    Consumer,
+    Delivery,
+    DeliveryState,
+    Settlement,
+)
 from wats.store.sqlite import admin, deliveries, depths, erasure, inbox, leader
 from wats.store.sqlite.connection import Writer
 from wats.store.sqlite.walk import Walk
@@ -188,7 +195,7 @@ def test_a_delivery_takes_only_steps_of_the_state_table(
 
     def note() -> None:
         nonlocal before
-        row = writer.execute("SELECT state FROM wats_outstanding").fetchone()
+        row = writer.execute("SELECT state FROM wats_outstanding ORDER BY id DESC").fetchone()
         dead = writer.execute("SELECT 1 FROM wats_dead_deliveries").fetchone()
         after = str(row[0]) if row else "dead" if dead else "done"
         if before is not None:
@@ -209,6 +216,15 @@ def test_a_delivery_takes_only_steps_of_the_state_table(
             clock.advance(60)
     with transaction(writer):
         admin.retry_dead(writer, [2])
+    note()
+    settle(writer, claim(writer), DONE)
+    before = None
+    deliveries.register(writer, [Consumer(name="handlers", batch=2)])
+    receive(writer, [arrival(ordering_key=7), arrival(ordering_key=7)])
+    note()
+    (head,) = claim(writer)
+    with transaction(writer):
+        deliveries.settle(writer, [Settlement(head, DONE, also=head.followers)])
     note()
 
     found = {(DeliveryState(old), DeliveryState(new)) for old, new in steps}

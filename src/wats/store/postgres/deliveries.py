@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
 import msgspec
@@ -14,12 +14,16 @@ from wats.store.postgres.connection import Connection
 from wats.store.postgres.depths import DepthChanges
 from wats.store.postgres.rows import by_number, clean_or_none, numbers
 from wats.store.records import (
+    BATCH_BYTES,
     Claimed,
     Consumer,
     Delivery,
     DeliveryState,
+    Follower,
     Settled,
     Settlement,
+    first_followers,
+    may_have_followers,
 )
 
 T = TypeVar("T")
@@ -87,6 +91,22 @@ _CLAIM_WITH_MARK = _CLAIM.replace(
     "AND lease IS NULL\n", "AND lease IS NULL" + _WITH_MARK.format(state="NULL")
 ).replace("AND lease IS NOT NULL\n", "AND lease IS NOT NULL" + _WITH_MARK.format(state="NOT NULL"))
 
+# The size is that of the payloads up to a row: no more rows are read than a batch can have.
+_FOLLOWERS = """
+SELECT key, behind.id, update_id, payload, attempts
+FROM unnest($3::bigint[], $4::int[]) AS head (key, size) CROSS JOIN LATERAL (
+    SELECT id, update_id, payload, attempts, last_id,
+        head.size + sum(octet_length(payload)) OVER (ORDER BY last_id) AS size
+    FROM (
+        SELECT id, update_id, payload, attempts, last_id FROM wats_deliveries
+        WHERE phone_number_id = $1 AND consumer = $2 AND ordering_key = key AND due_at IS NULL
+        ORDER BY last_id LIMIT $5::int
+    ) AS first
+) AS behind
+WHERE behind.size <= $6::bigint
+ORDER BY last_id
+"""
+
 _LEASE = """
 UPDATE wats_deliveries
 SET lease = $4::bigint, due_at = (SELECT wats_now()) + $5::bigint,
@@ -145,6 +165,17 @@ SET lease = NULL, is_final = id = ANY($4::bigint[]),
     ),
     attempts = CASE WHEN id = ANY($4::bigint[]) THEN attempts ELSE attempts - 1 END
 WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
+"""
+
+_DELETE_FOLLOWERS = """
+DELETE FROM wats_deliveries
+WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[]) AND followers IS NULL
+RETURNING update_id, siblings
+"""
+
+_SHORTEN = """
+UPDATE wats_deliveries SET followers = followers - $4::int
+WHERE phone_number_id = $1 AND consumer = $2 AND id = $3
 """
 
 _BURY = """
@@ -256,7 +287,9 @@ async def _lease(
 ) -> Sequence[Delivery]:
     lease, changes = secrets.randbits(62), DepthChanges()
     lease_ms = round(consumer.lease_seconds * 1000)
+    followers: dict[int, tuple[Follower, ...]] = {}
     for number, group in by_number(found, lambda each: each[2]).items():
+        followers |= await _followers(connection, consumer, number, [row for *_, row in group])
         ids = [id_ for _, id_, _, _ in group]
         await connection.execute(
             _LEASE, number, consumer.name, ids, lease, lease_ms, consumer.max_attempts
@@ -266,7 +299,30 @@ async def _lease(
         pending = len(fresh) - retries
         changes.add(number, consumer.name, pending=-pending, retry=-retries, leased=len(fresh))
     await changes.write(connection)
-    return [_delivery(row, number, consumer.name, lease) for _, _, number, row in found]
+    return [
+        _delivery(row, number, consumer.name, lease, followers.get(id_, ()))
+        for _, id_, number, row in found
+    ]
+
+
+async def _followers(
+    connection: Connection, consumer: Consumer, number: str, heads: Sequence[asyncpg.Record]
+) -> Mapping[int, tuple[Follower, ...]]:
+    """Return the followers to handle with *heads*, which are locked, by the ids of these."""
+    leading = [row for row in heads if may_have_followers(consumer, row["attempts"])]
+    if not leading:
+        return {}
+    keys = [row["ordering_key"] for row in leading]
+    sizes = [len(row["payload"]) for row in leading]
+    limits = consumer.batch - 1, BATCH_BYTES
+    rows = await connection.fetch(_FOLLOWERS, number, consumer.name, keys, sizes, *limits)
+    behind: dict[int, list[Sequence[Any]]] = {}
+    for key, *values in rows:
+        behind.setdefault(key, []).append(values)
+    return {
+        row["id"]: first_followers(behind.get(row["ordering_key"], ()), len(row["payload"]))
+        for row in leading
+    }
 
 
 async def _shares(
@@ -293,7 +349,13 @@ async def _shares(
     }
 
 
-def _delivery(row: asyncpg.Record, number: str, consumer: str, lease: int) -> Delivery:
+def _delivery(
+    row: asyncpg.Record,
+    number: str,
+    consumer: str,
+    lease: int,
+    followers: tuple[Follower, ...],
+) -> Delivery:
     return Delivery(
         id=row["id"],
         update_id=row["update_id"],
@@ -305,6 +367,7 @@ def _delivery(row: asyncpg.Record, number: str, consumer: str, lease: int) -> De
         is_exhausted=row["is_final"],
         lease=lease,
         payload=row["payload"],
+        followers=followers,
     )
 
 
@@ -354,7 +417,11 @@ async def settle(connection: Connection, settlements: Sequence[Settlement]) -> S
     for number, updates in done.items():
         finished.update(await _finished(connection, number, updates))
     await changes.write(connection)
-    in_order = dict.fromkeys(each.delivery.update_id for each in settlements)
+    in_order = dict.fromkeys(
+        update_id
+        for each in settlements
+        for update_id in (each.delivery.update_id, *(other.update_id for other in each.also))
+    )
     return Settled(done=[id_ for id_ in in_order if id_ in finished], due=frozenset(due))
 
 
@@ -410,10 +477,10 @@ class _Settling:
     async def settle(self, group: Sequence[Settlement]) -> None:
         """Settle *group*, which must be in the order of locks."""
         leases = _ids(group), [each.delivery.lease for each in group]
-        if all(each.state is DeliveryState.DONE for each in group):
+        if all(each.state is DeliveryState.DONE and not each.also for each in group):
             ended = await self._connection.fetch(_DONE, *self._key, *leases)
             self.done = {row["update_id"]: row["siblings"] for row in ended}
-            await self._end(ended)
+            await self._end({row["id"]: row["followers"] for row in ended})
             return
         locked = await self._connection.fetch(_LOCKED, *self._key, *leases)
         by_lease = {(each.delivery.id, each.delivery.lease): each for each in group}
@@ -421,16 +488,30 @@ class _Settling:
         await self._bury(_in_state(held, DeliveryState.DEAD))
         await self._retry(_in_state(held, DeliveryState.RETRY))
         await self._release(_in_state(held, DeliveryState.PENDING))
+        followers = {row["id"]: row["followers"] for row in locked}
+        for each in _in_state(held, DeliveryState.DONE):
+            followers[each.delivery.id] -= await self._delete_followers(each)
         states = [each.state for each in held]
         ended = [row for row, state in zip(locked, states, strict=True) if state in _ENDS]
-        self.done = {
+        self.done |= {
             row["update_id"]: row["siblings"]
             for row, state in zip(locked, states, strict=True)
             if state is DeliveryState.DONE
         }
-        alone = [row["id"] for row in ended if not row["followers"]]
+        alone = [row["id"] for row in ended if not followers[row["id"]]]
         await self._connection.execute(DELETE, *self._key, alone)
-        await self._end(ended)
+        await self._end({row["id"]: followers[row["id"]] for row in ended})
+
+    async def _delete_followers(self, settlement: Settlement) -> int:
+        """Delete the followers that were handled with a delivery; return their number."""
+        if not settlement.also:
+            return 0
+        ids = [each.id for each in settlement.also]
+        deleted = await self._connection.fetch(_DELETE_FOLLOWERS, *self._key, ids)
+        self.done |= {row["update_id"]: row["siblings"] for row in deleted}
+        await self._connection.execute(_SHORTEN, *self._key, settlement.delivery.id, len(deleted))
+        self._changes.add(*self._key, pending=-len(deleted))
+        return len(deleted)
 
     async def _bury(self, group: Sequence[Settlement]) -> None:
         if group:
@@ -457,10 +538,10 @@ class _Settling:
             self._changes.add(*self._key, leased=-len(group), pending=new, retry=len(group) - new)
             self.is_due |= None in pauses
 
-    async def _end(self, ended: Sequence[asyncpg.Record]) -> None:
-        """Delete the *ended* heads, and promote the first follower of each."""
+    async def _end(self, ended: Mapping[int, int]) -> None:
+        """Delete the *ended* heads with followers, and promote the first follower of each."""
         self._changes.add(*self._key, leased=-len(ended))
-        followed = [row["id"] for row in ended if row["followers"]]
+        followed = [id_ for id_, followers in ended.items() if followers]
         if followed:
             await self._connection.execute(PROMOTE, *self._key, followed)
             self.is_due = True

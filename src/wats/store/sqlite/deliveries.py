@@ -29,8 +29,11 @@ from wats.store.records import (
     Consumer,
     Delivery,
     DeliveryState,
+    Follower,
     Settled,
     Settlement,
+    first_followers,
+    may_have_followers,
 )
 from wats.store.sqlite.connection import Writer, change
 from wats.store.sqlite.message_index import numbers
@@ -93,6 +96,12 @@ ORDER BY due_at, id
 """,
 )
 
+_FOLLOWERS = """
+SELECT id, update_id, payload, attempts FROM wats_deliveries
+WHERE ordering_key = ? AND consumer = ? AND due_at IS NULL
+ORDER BY id LIMIT ?
+"""
+
 _LEASE = """
 UPDATE wats_deliveries SET lease = ?, due_at = ?, attempts = ?, is_final = ? WHERE id = ?
 """
@@ -108,6 +117,14 @@ SELECT EXISTS (SELECT 1 FROM wats_deliveries WHERE id = ? AND lease = ? AND due_
 _DELETE_HELD = """
 DELETE FROM wats_deliveries WHERE id IN carray(?) AND lease = ? RETURNING id, followers
 """
+
+_DELETE_FOLLOWERS = """
+DELETE FROM wats_deliveries
+WHERE id IN carray(?) AND ordering_key = ? AND consumer = ? AND due_at IS NULL
+RETURNING update_id, siblings
+"""
+
+_SHORTEN = "UPDATE wats_deliveries SET followers = followers - ? WHERE id = ?"
 
 _BURY = """
 INSERT INTO wats_dead_deliveries (
@@ -292,7 +309,7 @@ def lease(writer: Writer, name: str, found: Sequence[_Row]) -> Sequence[Delivery
     """Lease the rows *found* by `due`."""
     consumer, now, number = writer.consumers[name], writer.clock(), new_lease()
     due_at = now + round(consumer.lease_seconds * 1000)
-    deliveries = [_claimed(name, row, number) for row in found]
+    deliveries = [_claimed(writer, consumer, row, number) for row in found]
     writer.executemany(
         _LEASE,
         [
@@ -307,20 +324,29 @@ def lease(writer: Writer, name: str, found: Sequence[_Row]) -> Sequence[Delivery
     return deliveries
 
 
-def _claimed(consumer: str, row: _Row, lease: int) -> Delivery:
+def _claimed(writer: Writer, consumer: Consumer, row: _Row, lease: int) -> Delivery:
     id_, update_id, siblings, ordering_key, attempts, is_leased, is_final, payload = row
     is_exhausted = bool(is_leased and is_final)
     return Delivery(
         id=id_,
         update_id=update_id,
         siblings=siblings,
-        consumer=consumer,
+        consumer=consumer.name,
         ordering_key=ordering_key,
         attempt=attempts if is_exhausted else attempts + 1,
         is_exhausted=is_exhausted,
         lease=lease,
         payload=payload,
+        followers=_followers(writer, consumer, row),
     )
+
+
+def _followers(writer: Writer, consumer: Consumer, row: _Row) -> tuple[Follower, ...]:
+    _, _, _, ordering_key, attempts, _, _, payload = row
+    if not may_have_followers(consumer, attempts):
+        return ()
+    rows: Any = writer.execute(_FOLLOWERS, (ordering_key, consumer.name, consumer.batch - 1))
+    return first_followers(rows, len(payload))
 
 
 def unleased(attempts: int) -> DeliveryState:
@@ -347,12 +373,19 @@ def renew(writer: Writer, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
     ]
     if change(writer, _RENEW, rows) == len(rows):
         return ()
-    return [each for each in deliveries if not writer.execute(_IS_HELD, (each.id, each.lease)).get]
+    return [each for each in deliveries if not _is_held(writer, each)]
+
+
+def _is_held(writer: Writer, delivery: Delivery) -> bool:
+    return bool(writer.execute(_IS_HELD, (delivery.id, delivery.lease)).get)
 
 
 def settle(writer: Writer, settlements: Sequence[Settlement]) -> Settled:
     """Delete deliveries that are done, with their payloads; write the state of the others."""
     is_done = DeliveryState.DONE
+    followers = [
+        ended for each in settlements if each.also for ended in _delete_followers(writer, each)
+    ]
     done, due = _delete_held(
         writer, [each.delivery for each in settlements if each.state is is_done]
     )
@@ -360,7 +393,25 @@ def settle(writer: Writer, settlements: Sequence[Settlement]) -> Settled:
         for settlement in settlements:
             due |= _settle_other(writer, settlement)
     writer.leaves_work = writer.leaves_work or bool(due)
-    return Settled(done=_finished(writer, done), due=frozenset(due))
+    ended = [(each.update_id, each.siblings) for each in done]
+    return Settled(done=_finished(writer, ended + followers), due=frozenset(due))
+
+
+def _delete_followers(writer: Writer, settlement: Settlement) -> Sequence[tuple[int, int]]:
+    """Delete the followers that were handled with a delivery, if its lease is valid.
+
+    Returns:
+        The update of each follower, and the number of deliveries that it had.
+    """
+    head = settlement.delivery
+    if settlement.state is not DeliveryState.DONE or not _is_held(writer, head):
+        return ()
+    ids = numbers([each.id for each in settlement.also])
+    values = ids, head.ordering_key, head.consumer
+    ended: list[Any] = writer.execute(_DELETE_FOLLOWERS, values).fetchall()
+    writer.execute(_SHORTEN, (len(ended), head.id))
+    writer.count(head.consumer, DeliveryState.PENDING, -len(ended))
+    return ended
 
 
 def acknowledge(writer: Writer, settlements: Sequence[Settlement]) -> Settled:
@@ -433,11 +484,16 @@ def _put_back(writer: Writer, statement: str, delivery: Delivery, *values: objec
     return True
 
 
-def _finished(writer: Writer, deliveries: Sequence[Delivery]) -> Sequence[int]:
-    """Return the updates of *deliveries* without remaining deliveries and dead letters."""
-    finished = [each.update_id for each in deliveries if each.siblings == 1]
-    if len(finished) < len(deliveries):
-        lasts = {each.update_id: each.update_id + each.siblings - 1 for each in deliveries}
+def _finished(writer: Writer, ended: Sequence[tuple[int, int]]) -> Sequence[int]:
+    """Return the updates without remaining deliveries and dead letters.
+
+    Args:
+        writer: The writer.
+        ended: The update of each delivery that is done, and the number of deliveries that it had.
+    """
+    finished = [update_id for update_id, siblings in ended if siblings == 1]
+    if len(finished) < len(ended):
+        lasts = {update_id: update_id + siblings - 1 for update_id, siblings in ended}
         finished += [
             first
             for first, last in lasts.items()
