@@ -333,7 +333,9 @@ class HandlerCall(Call):
             self.replies += 1
         parts = msgspec.json.encode((update_key, self.name, self.replies if name is None else name))
         key = hashlib.sha256(parts).hexdigest()
-        return await self.calls.send(Reply(message=message, phone_number_id=phone_number_id, key=key))
+        return await self.calls.send(
+            Reply(message=message, phone_number_id=phone_number_id, key=key)
+        )
 
     async def mark(self, message: Content, *, phone_number_id: str | None) -> None:
         """Send *message*, a read mark."""
