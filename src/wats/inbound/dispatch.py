@@ -105,14 +105,18 @@ class DeliveryCall(HandlerCall):
 
     @override
     def handled(self, failure: BaseException | None) -> None:
-        self._dispatcher.note_result(self.delivery.consumer, has_failed=failure is not None)
+        failing = self._dispatcher.failing
+        if failure is not None:
+            failing.add(self.delivery.consumer)
+        elif failing:
+            failing.discard(self.delivery.consumer)
         if failure is None:
             also = self.delivery.followers[: len(self.following)]
             self.settlement = Settlement(self.delivery, _DONE, also=also)
             if self._dispatcher.shows_lag and self.update is not None:
                 for update in (self.update, *self.following):
                     lag = self._dispatcher.now() - update.received_at
-                    self.telemetry.webhooks.consumer_lag(self.place, lag.total_seconds())
+                    self.calls.telemetry.webhooks.consumer_lag(self.place, lag.total_seconds())
         elif isinstance(failure, RetryLater):
             seconds = pause_of(failure.seconds)
             self.settlement = Settlement(self.delivery, DeliveryState.PENDING, seconds)
@@ -121,7 +125,7 @@ class DeliveryCall(HandlerCall):
         self._on_end(self)
 
     def _fail(self, error: str) -> None:
-        self.telemetry.webhooks.update(self.kind, Outcome.ERROR)
+        self.calls.telemetry.webhooks.update(self.kind, Outcome.ERROR)
         seconds = self._dispatcher.retry_seconds(self.delivery.consumer, self.delivery.attempt)
         if seconds is None:
             self._die(error)
@@ -138,6 +142,9 @@ class Dispatcher(Slots):
     """Runs a worker for each handler, and wakes the polls of pullers.
 
     It registers *others* too, the consumers of this process that have workers of their own.
+
+    Attributes:
+        failing: The handlers whose last call failed.
     """
 
     def __init__(
@@ -172,7 +179,7 @@ class Dispatcher(Slots):
             log=log,
             send=send,
         )
-        self._failing: set[str] = set()  # the handlers whose last call failed
+        self.failing: set[str] = set()
         self._workers: dict[str, Worker[DeliveryCall]] = {}
         self._pullers = pullers or Pullers()
 
@@ -244,17 +251,10 @@ class Dispatcher(Slots):
     def following(self, delivery: Delivery) -> Sequence[Update]:
         """Return the updates to handle together with *delivery*, in order."""
         found: list[Update] = []
-        if delivery.consumer not in self._failing:
+        if delivery.consumer not in self.failing:
             with suppress(msgspec.MsgspecError, ValueError):  # is a dead letter when it is first
                 found.extend(updates.decode(each.payload) for each in delivery.followers)
         return found
-
-    def note_result(self, name: str, *, has_failed: bool) -> None:
-        """Note the result of a call of the handler *name*."""
-        if has_failed:
-            self._failing.add(name)
-        else:
-            self._failing.discard(name)
 
     def _max_attempts(self, name: str) -> int:
         schedule = self._handlers.schedule(name)
