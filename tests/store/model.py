@@ -393,6 +393,13 @@ class InboxMachine(RuleBasedStateMachine):
                 ended.append((follower.update_id, each))
         return ended
 
+    @rule(client=CLIENTS, key=st.integers(1, 3), data=st.data())
+    def handle_several(self, client: int, key: int, data: st.DataObject) -> None:
+        """Deliveries that wait in a conversation are claimed and settled together."""
+        self.receive(client, [(key, ("a",))] * 3, dict.fromkeys(NAMES, 0))
+        self.claim(client, "a", 3)
+        self.settle(client, data)
+
     @rule(client=CLIENTS, data=st.data())
     def acknowledge(self, client: int, data: st.DataObject) -> None:
         """Leases that have expired are not settled, even if no other lease was given since."""
