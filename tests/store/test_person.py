@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wats.store.person import Person
+from wats.store.person import Person, names_only
 
 PHONES = st.from_regex(r"[1-9][0-9]{6,14}", fullmatch=True)
 
@@ -34,3 +34,19 @@ def test_a_longer_number_is_another_one(data: bytes) -> None:
 @given(st.binary())
 def test_no_data_makes_the_search_fail(data: bytes) -> None:
     Person("15550001234").is_in(b"wamid." + data)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_an_id_names_only_its_customer_whatever_its_padding_is(size: int) -> None:
+    encoded = b64encode(b"\x1c\x18\x0b15550001234\x15\x02" + b"\x00" * size).decode()
+
+    assert names_only(f"wamid.{encoded}", "+15550001234")
+    assert not names_only(f"wamid.{encoded}", "15550001235")
+
+
+@given(PHONES)
+def test_a_usual_id_of_a_message_has_one_of_the_starts_of_its_customer(number: str) -> None:
+    encoded = b64encode(b"\x1c\x18" + bytes([len(number)]) + number.encode() + b"\x15\x02").decode()
+
+    assert f"wamid.{encoded}".startswith(Person(number).starts)
+    assert Person("US.13491208655302741918").starts == ()

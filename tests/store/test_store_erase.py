@@ -193,6 +193,41 @@ async def test_messages_are_found_by_any_number_that_they_name(
     assert (await store.list_messages(limit=9, cursor=None)).items == ()
 
 
+BEFORE_NUMBERS = {
+    "usual": b"\x1c\x18\x0b",
+    "usual with another length": b"\x1c\x18\x0f",
+    "a length above that of numbers": b"\x1c\x18\x12",
+    "the number first": b"",
+    "the number second": b"\x00",
+    "the number third": b"\x00\x00",
+    "a user id first": b"\x1c\x18\x17" + USER.encode() + b"\x15",
+    "a user id of the length of a number first": b"\x1c\x18\x0aUS.1234567\x15",
+    "a group first": b"\x1c\x18\x12" + b"120363" * 3 + b"\x15",
+}
+
+
+@pytest.mark.parametrize("before", BEFORE_NUMBERS.values(), ids=BEFORE_NUMBERS)
+async def test_a_number_is_found_at_any_place_in_the_id_of_a_message(
+    store: Store, arrival: MakeArrival, message: MakeMessage, before: bytes
+) -> None:
+    for number, status in ((THEIRS, "sent"), (OTHER, "read")):
+        encoded = b64encode(before + number.encode() + b"\x15\x02").decode()
+        await store.record_sent(message(f"wamid.{encoded}", to_phone=USER))
+        record = StatusRecord(
+            phone_number_id="2",
+            wa_message_id=f"wamid.{encoded}",
+            status=status,
+            occurred_at=NOON,
+        )
+        await receive(store, [arrival(consumers=(), status=record)])
+
+    erased = await erase(store, THEIRS)
+    others = await erase(store, OTHER, is_trial=True)
+
+    assert [erased[name] for name in ("messages", "statuses")] == [1, 1]
+    assert [others[name] for name in ("messages", "statuses")] == [1, 1]
+
+
 async def test_messages_of_an_earlier_version_are_found_without_a_hash(
     tmp_path: Path, arrival: MakeArrival, message: MakeMessage
 ) -> None:

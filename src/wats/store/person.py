@@ -5,12 +5,15 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from typing import Final
 
-_WAMID: Final = re.compile(rb"wamid\.([0-9A-Za-z+/_-]+)")
+_WAMID: Final = re.compile(rb"wamid\.([0-9A-Za-z+/_-]+)=*")
 
 _NUMBER: Final = re.compile(rb"[0-9]{7,15}")
 
 _USUAL_ID: Final = re.compile(rb"\x1c\x18.([0-9]{7,15})(?![0-9])", re.DOTALL)
 """The beginning of a decoded id: two constant bytes, a length, and the number of the customer."""
+
+_USUAL_STARTS: Final = tuple(f"wamid.HBg{length}" for length in "HIJKLMNOP")
+"""The texts before the encoded number: the constant bytes, and a length from 7 to 15."""
 
 _START: Final = rb"(?:(?<![0-9])|(?<=\\u00[01][0-9a-f]))"
 """Before a number there is no digit, except for the end of an escape sequence of JSON."""
@@ -23,6 +26,7 @@ class Person:
         id: The identifier, without a '+'.
         spellings: The identifier in each form in which it may be stored.
         cores: Texts of which every id of a message that encodes the phone number has one.
+        starts: The beginnings of usual ids of messages with the customer, which encode the number.
     """
 
     def __init__(self, user: str) -> None:
@@ -30,6 +34,7 @@ class Person:
         is_phone = self.id.isdecimal()
         self.spellings = (self.id, f"+{self.id}") if is_phone else (self.id,)
         self.cores = _cores(self.id.encode()) if is_phone else ()
+        self.starts = tuple(start + core for core in self.cores[:1] for start in _USUAL_STARTS)
         self._bytes = self.id.encode()
         self._bytes_of_cores = tuple(core.encode() for core in self.cores)
         word = re.escape(self._bytes)
