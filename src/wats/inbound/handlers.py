@@ -320,7 +320,7 @@ class HandlerCalls:
             self._watchdog.start(call, function, argument, context_of(call.span))
 
     def judge(self, name: str, kind: UpdateKind, failure: BaseException) -> Outcome:
-        """Return the outcome of a call that raised *failure*; record a failed one."""
+        """Return the outcome of a call that raised *failure*; record it, if it is a failure."""
         if isinstance(failure, RetryLater):
             return Outcome.SKIPPED
         handler, _ = self._handlers[name]
