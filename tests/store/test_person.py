@@ -42,11 +42,3 @@ def test_an_id_names_only_its_customer_whatever_its_padding_is(size: int) -> Non
 
     assert names_only(f"wamid.{encoded}", "+15550001234")
     assert not names_only(f"wamid.{encoded}", "15550001235")
-
-
-@given(PHONES)
-def test_a_usual_id_of_a_message_has_one_of_the_starts_of_its_customer(number: str) -> None:
-    encoded = b64encode(b"\x1c\x18" + bytes([len(number)]) + number.encode() + b"\x15\x02").decode()
-
-    assert f"wamid.{encoded}".startswith(Person(number).starts)
-    assert Person("US.13491208655302741918").starts == ()

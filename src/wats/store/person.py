@@ -12,9 +12,6 @@ _NUMBER: Final = re.compile(rb"[0-9]{7,15}")
 _USUAL_ID: Final = re.compile(rb"\x1c\x18.([0-9]{7,15})(?![0-9])", re.DOTALL)
 """The beginning of a decoded id: two constant bytes, a length, and the number of the customer."""
 
-_USUAL_STARTS: Final = tuple(f"wamid.HBg{length}" for length in "HIJKLMNOP")
-"""The texts before the encoded number: the constant bytes, and a length from 7 to 15."""
-
 _START: Final = rb"(?:(?<![0-9])|(?<=\\u00[01][0-9a-f]))"
 """Before a number there is no digit, except for the end of an escape sequence of JSON."""
 
@@ -26,7 +23,6 @@ class Person:
         id: The identifier, without a '+'.
         spellings: The identifier in each form in which it may be stored.
         cores: Texts of which every id of a message that encodes the phone number has one.
-        starts: The beginnings of usual ids of messages with the customer, which encode the number.
     """
 
     def __init__(self, user: str) -> None:
@@ -34,7 +30,6 @@ class Person:
         is_phone = self.id.isdecimal()
         self.spellings = (self.id, f"+{self.id}") if is_phone else (self.id,)
         self.cores = _cores(self.id.encode()) if is_phone else ()
-        self.starts = tuple(start + core for core in self.cores[:1] for start in _USUAL_STARTS)
         self._bytes = self.id.encode()
         self._bytes_of_cores = tuple(core.encode() for core in self.cores)
         word = re.escape(self._bytes)
