@@ -11,8 +11,7 @@ A process that dies in between leaves its key reserved, and the reservation expi
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Coroutine, Mapping
-from types import MappingProxyType
+from collections.abc import Coroutine
 from typing import Any, Final
 
 import msgspec
@@ -30,7 +29,6 @@ from wats.errors import (
     StoreUnavailable,
 )
 from wats.graph.calls import TOTAL_SECONDS
-from wats.graph.client import GraphClient
 from wats.log import Log
 from wats.outbound import answers
 from wats.outbound.items import encode_item
@@ -38,7 +36,6 @@ from wats.outbound.messages import Outgoing, canonical, is_plain
 from wats.outbound.outbox import Outbox
 from wats.outbound.pacing import REQUEST_SECONDS, MemoryBuckets, Pacer, ordering_key
 from wats.outbound.transmit import Endpoint, Transmission, Transmitter
-from wats.outbound.window import WindowGuard
 from wats.store import Store
 from wats.store.outbox import NewSend
 from wats.store.pacing import Demand
@@ -81,39 +78,33 @@ class Acceptor:
     """Sends messages, and each request that has an `Idempotency-Key` once.
 
     Args:
-        graph: The client for sending messages.
-        own_graphs: The clients of numbers with an access token of their own, by phone number id.
+        transmitter: Calls Graph, once for each message.
         store: The store of keys and messages; without one, requests with a key are refused.
         telemetry: Records the outcome of each attempt to send.
         phone_number_id: The number that sends the messages, unless a request names another one.
         log: Receives failures. It must not raise.
-        guard: Refuses messages outside of the service window, if given.
         outbox: Takes the messages that are sent later; there is one if there is a store.
         pacer: Lets messages wait for their turn; by default they need not wait.
         idempotency_hours: The retention of a key.
-        graph_seconds: The longest possible call of *graph*.
+        graph_seconds: The longest possible call of Graph.
         now: The clock.
     """
 
     def __init__(
         self,
         *,
-        graph: GraphClient,
+        transmitter: Transmitter,
         store: Store | None,
         telemetry: Telemetry,
         phone_number_id: str,
         log: Log,
-        own_graphs: Mapping[str, GraphClient] = MappingProxyType({}),
-        guard: WindowGuard | None = None,
         outbox: Outbox | None = None,
         pacer: Pacer | None = None,
         idempotency_hours: float = 24,
         graph_seconds: float = TOTAL_SECONDS,
         now: Now = utc_now,
     ) -> None:
-        self._transmitter = Transmitter(
-            graph, own_graphs=own_graphs, telemetry=telemetry, log=log, guard=guard, now=now
-        )
+        self._transmitter = transmitter
         self._store = store
         self._outbox = outbox
         self._pacer = pacer if pacer is not None else Pacer(MemoryBuckets(), {}, telemetry)

@@ -264,18 +264,14 @@ def _outbound(common: _BuilderArguments, numbers: BusinessNumbers) -> Outbound:
     default = profile.messages.throughput
     throughputs = {each.id: each.config.throughput or default for each in numbers.all}
     pacer = Pacer(buckets, throughputs, telemetry)
+    transmitter = Transmitter(
+        graph, own_graphs=numbers.own_graphs, telemetry=telemetry, log=log, guard=guard, now=now
+    )
     outbox = None
     if store is not None:
         outbox = Outbox(
             store,
-            Transmitter(
-                graph,
-                own_graphs=numbers.own_graphs,
-                telemetry=telemetry,
-                log=log,
-                guard=guard,
-                now=now,
-            ),
+            transmitter,
             pacer,
             profile.outbox,
             graph_seconds=profile.graph.timeout_seconds,
@@ -284,14 +280,12 @@ def _outbound(common: _BuilderArguments, numbers: BusinessNumbers) -> Outbound:
             now=now,
         )
     acceptor = Acceptor(
+        transmitter=transmitter,
         pacer=pacer,
-        graph=graph,
         store=store,
         telemetry=telemetry,
         phone_number_id=numbers.default.id,
-        own_graphs=numbers.own_graphs,
         log=log,
-        guard=guard,
         outbox=outbox,
         idempotency_hours=profile.messages.idempotency_hours,
         graph_seconds=profile.graph.timeout_seconds,
