@@ -213,13 +213,12 @@ def _subscribers(common: _BuilderArguments, registered: Handlers) -> Sequence[Su
             on_circuit=partial(common.telemetry.webhooks.circuit_open, place),
         )
         kinds = [UpdateKind(kind) for kind in config.kinds] or UpdateKind
-        numbers = ids_of(profile, config.numbers) if config.numbers else None
         registered.add(
             subscriber,
             kinds,
             config.name,
             concurrency=config.concurrency,
-            numbers=numbers,
+            numbers=ids_of(profile, config.numbers),
             schedule=config.schedule,
         )
         subscribers.append(subscriber)
@@ -237,8 +236,7 @@ def _pullers(common: _BuilderArguments, registered: Handlers) -> Pullers:
         raise ConfigError([ConfigIssue("invalid_pullers", "pullers", reason)])
     for config in profile.pullers:
         kinds = [UpdateKind(kind) for kind in config.kinds] or UpdateKind
-        numbers = ids_of(profile, config.numbers) if config.numbers else None
-        registered.add_puller(config.name, kinds, numbers)
+        registered.add_puller(config.name, kinds, ids_of(profile, config.numbers))
         pullers.append(
             Puller(
                 config.name,
@@ -404,8 +402,7 @@ def _tokens(profile: Profile, secrets: Secrets) -> Iterator[tuple[Secret, Access
     yield from ((secret, FULL_ACCESS) for secret in secrets.bearer_tokens)
     yield from ((secret, TELEMETRY_ACCESS) for secret in secrets.telemetry_tokens)
     for token in profile.service.tokens:
-        numbers = ids_of(profile, token.numbers) if token.numbers else None
-        access = Access(frozenset(token.scopes), numbers)
+        access = Access(frozenset(token.scopes), ids_of(profile, token.numbers))
         yield from ((secret, access) for secret in secrets.api_tokens.get(token.name, ()))
 
 
