@@ -11,8 +11,8 @@ A process that dies in between leaves its key reserved, and the reservation expi
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Coroutine
-from typing import Any, Final
+from collections.abc import Awaitable
+from typing import Final
 
 import msgspec
 
@@ -114,7 +114,6 @@ class Acceptor:
         self._keep_seconds = idempotency_hours * 3600
         self._reserve_seconds = graph_seconds + STORE_SECONDS
         self._now = now
-        self._writes: set[asyncio.Task[None]] = set()
 
     async def accept(
         self,
@@ -246,9 +245,8 @@ class Acceptor:
         except GraphError as error:
             await self._pacer.note(send.phone_number_id, send.message, error)
             raise
-        record = self._transmitter.record_of(answer, send)
-        if store is not None and record is not None:
-            await self._to_the_end(store.record_sent(record))
+        if store is not None and (record := self._transmitter.record_of(answer, send)) is not None:
+            await self._record(store.record_sent(record))
         return Accepted(body=answers.encode(answer), replayed=False)
 
     async def _send_claimed(
@@ -260,33 +258,30 @@ class Acceptor:
                 await asyncio.sleep(wait_seconds)
             await self._transmitter.check_window(send)
         except BaseException:
-            await self._to_the_end(store.fail_request(scope=scope, key_hash=key_hash))
+            await self._record(store.fail_request(scope=scope, key_hash=key_hash))
             raise
         try:
             answer = await self._transmitter.send(send)
         except BaseException as error:
             # A call that was cancelled, or failed in an unforeseen way, may have been carried out.
             if isinstance(error, GraphError) and not error.may_have_happened:
-                await self._to_the_end(store.fail_request(scope=scope, key_hash=key_hash))
+                await self._record(store.fail_request(scope=scope, key_hash=key_hash))
                 await self._pacer.note(send.phone_number_id, send.message, error)
             else:
-                await self._to_the_end(store.doubt_request(scope=scope, key_hash=key_hash))
+                await self._record(store.doubt_request(scope=scope, key_hash=key_hash))
             raise
         body = answers.encode(answer)
         record = self._transmitter.record_of(answer, send)
-        await self._to_the_end(
+        await self._record(
             store.complete_request(scope=scope, key_hash=key_hash, response=body, message=record)
         )
         return Accepted(body=body, replayed=False)
 
-    async def _to_the_end(self, write: Coroutine[Any, Any, None]) -> None:
-        """Let *write* end, even if its caller is cancelled; it cannot fail the caller."""
-        task = asyncio.create_task(self._attempt(write))
-        self._writes.add(task)
-        task.add_done_callback(self._writes.discard)
-        await asyncio.shield(task)
+    async def _record(self, write: Awaitable[None]) -> None:
+        """Await *write*; its failure is no failure of the caller.
 
-    async def _attempt(self, write: Coroutine[Any, Any, None]) -> None:
+        The store carries it out even if the caller is cancelled.
+        """
         try:
             await write
         except Exception as error:
