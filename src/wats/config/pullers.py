@@ -29,6 +29,7 @@ class PullerConfig:
             CODE,
             "The kinds of updates that the puller receives; all by default.",
             repeats=True,
+            selects=True,
         ),
     )
     numbers: tuple[str, ...] = field(
@@ -39,6 +40,7 @@ class PullerConfig:
             "The names of the numbers whose updates the puller receives, and no update without a "
             "number; all updates by default.",
             repeats=True,
+            selects=True,
         ),
     )
     lease_seconds: float = field(

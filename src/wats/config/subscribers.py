@@ -132,6 +132,7 @@ class SubscriberConfig:
             CODE,
             "The kinds of updates that the subscriber receives; all by default.",
             repeats=True,
+            selects=True,
         ),
     )
     numbers: tuple[str, ...] = field(
@@ -142,6 +143,7 @@ class SubscriberConfig:
             "The names of the numbers whose updates the subscriber receives, and no update without "
             "a number; all updates by default.",
             repeats=True,
+            selects=True,
         ),
     )
     concurrency: int = field(
