@@ -200,6 +200,7 @@ class Dispatcher(Slots):
                 replaced=self._log_replaced,
             ),
             concurrency=self._handlers.concurrency(name) or self._config.concurrency,
+            room=self._handlers.room(name),
             poll_seconds=POLL_SECONDS,
             renew_seconds=self._config.lease_seconds / 3,
         )

@@ -221,6 +221,7 @@ def _subscribers(common: _BuilderArguments, registered: Handlers) -> Sequence[Su
             concurrency=config.concurrency,
             numbers=numbers,
             schedule=config.schedule,
+            room=subscriber.room,
         )
         subscribers.append(subscriber)
     return subscribers
