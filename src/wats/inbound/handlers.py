@@ -308,11 +308,14 @@ class HandlerCalls:
             call.span = self._tracer.attempt(origin)
             self._watchdog.start(call, handler, update, context_of(call.span))
 
-    def report(self, name: str, kind: UpdateKind, failure: BaseException) -> None:
-        """Record *failure* of the handler *name*."""
+    def judge(self, name: str, kind: UpdateKind, failure: BaseException) -> Outcome:
+        """Return the outcome of a call that raised *failure*; record it, if it is a failure."""
+        if isinstance(failure, RetryLater):
+            return Outcome.SKIPPED
         handler, _ = self._handlers[name]
         self.telemetry.errors.record(failure)
         self._failures.report(name, handler, kind, failure)
+        return Outcome.ERROR
 
 
 class HandlerCall(Call):
@@ -360,11 +363,8 @@ class HandlerCall(Call):
     @override
     def ended(self, failure: BaseException | None) -> None:
         outcome = _SUCCESS
-        if isinstance(failure, RetryLater):
-            outcome = Outcome.SKIPPED
-        elif failure is not None:
-            outcome = Outcome.ERROR
-            self.calls.report(self.name, self.kind, failure)
+        if failure is not None:
+            outcome = self.calls.judge(self.name, self.kind, failure)
         record, seconds = self.calls.telemetry.webhooks.dispatched, perf_counter() - self.began
         if self.span is None:
             record(self.place, self.kind, outcome, seconds)
