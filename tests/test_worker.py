@@ -55,7 +55,11 @@ class Bench:
         self.worker = self.make()
 
     def make(self, **changes: Any) -> Worker[Work]:
-        options: dict[str, Any] = {"concurrency": 4, "poll_seconds": 0.01, "renew_seconds": 30.0} | changes
+        options: dict[str, Any] = {
+            "concurrency": 4,
+            "poll_seconds": 0.01,
+            "renew_seconds": 30.0,
+        } | changes
         self.worker = Worker(
             Duties(
                 claim=self._claim,
