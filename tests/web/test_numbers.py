@@ -276,6 +276,8 @@ async def test_only_a_token_without_limits_may_ask_for_nested_fields(service: Se
         (limited.token, "id,name", 200),
         (limited.token, "id,account{id}", 400),
         (limited.token, "id&FIELDS=account.limit(1)", 400),
+        (limited.token, "id&fields[]=account{id}", 400),
+        (limited.token, "id&%20fields=account{id}", 400),
         (BEARER_TOKEN, "id,account{id}", 200),
     ):
         assert (await service.ask("GET", path + fields, token=token)).status == status

@@ -71,6 +71,10 @@ REFUSED: Final = frozenset(
 )
 """Query parameters by which Graph would make another call, or respond in another form."""
 
+_NAME: Final = re.compile("[A-Za-z0-9_]{1,64}")
+"""A name of a query parameter. Graph could read other names as that of another parameter: servers
+in PHP read ` method` and `method[]` as `method`."""
+
 _TYPE: Final = re.compile(r"[\x20-\x7e]{1,256}")
 _OFFSET: Final = re.compile("[0-9]{1,15}")
 _ANY_TYPE: Final = "application/octet-stream"
@@ -265,6 +269,8 @@ def _query_of(request: Request) -> list[tuple[str, str]]:
     pairs = request.query_pairs
     refused = sorted({name for name, _ in pairs if name.lower() in REFUSED})
     details = [Detail(name, "is not passed on to Graph") for name in refused]
+    if not all(_NAME.fullmatch(name) for name, _ in pairs):
+        details.append(Detail("?", "must have a name of letters, digits and '_'"))
     fields = [value for name, value in pairs if name.lower() == _FIELDS]
     # Graph follows the edges of an object in braces, to objects that the token is not for.
     if _is_limited(request.access) and not all(map(_PLAIN_FIELDS.fullmatch, fields)):
