@@ -36,6 +36,7 @@ from wats.telemetry.contract.values import EndpointFamily, Method
 from wats.web.access import Access
 from wats.web.api import marketing_messages, media, messages
 from wats.web.api.messages import IDEMPOTENCY_KEY
+from wats.web.api.outbox import OutboxItem
 from wats.web.bodies import GraphAnswer
 from wats.web.exchange import (
     JSON_TYPE,
@@ -48,6 +49,7 @@ from wats.web.exchange import (
 from wats.web.parts import Parts, server_url
 from wats.web.problems import GRAPH_FORM
 from wats.web.routing import (
+    ASYNC_PREFER,
     Handle,
     Operation,
     Posture,
@@ -341,7 +343,8 @@ def routes(prefix: str) -> tuple[Route, ...]:
         body=bytes,
         body_type="*/*",
         needs_body=False,
-        parameters=(IDEMPOTENCY_KEY,),
+        parameters=(IDEMPOTENCY_KEY, ASYNC_PREFER),
+        accepted=OutboxItem,
         problems=(*problems, *with_body),
     )
     deleting = Operation(
