@@ -9,7 +9,7 @@ nor Graph's address, and errors have Graph's form.
 """
 
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Any, Final
@@ -37,12 +37,12 @@ from wats.web.access import Access
 from wats.web.api import marketing_messages, media, messages
 from wats.web.api.messages import IDEMPOTENCY_KEY
 from wats.web.api.outbox import OutboxItem
+from wats.web.api.passing import PassedOn
 from wats.web.bodies import GraphAnswer
 from wats.web.exchange import (
     JSON_TYPE,
     Request,
     Response,
-    ResponseBroken,
     StreamedResponse,
     json_response,
 )
@@ -121,8 +121,14 @@ async def serve(method: Method, parts: Parts, request: Request) -> Response:
     if not opened.content_type.endswith(("json", "javascript")):
         opened.close()
         return json_response({})  # accepted, and the response is not Graph's
-    link = partial(_with_own_url, root, segments[0]) if is_object else _unchanged
-    source = _Answer(parts, opened, link)
+    body = opened.chunks()
+    source = PassedOn(parts, opened, _with_own_url(root, segments[0], body) if is_object else body)
+    try:
+        await source.begin()
+    except GraphError:
+        if method is Method.GET:
+            raise
+        return json_response({})  # accepted, and the response was cut off
     return StreamedResponse(HTTPStatus.OK, content_type=JSON_TYPE, source=source, length=None)
 
 
@@ -133,35 +139,6 @@ async def _relay(parts: Parts, number: str | None, *call: Any, **options: Any) -
     except GraphError as error:
         report_graph_failure(error, telemetry=parts.telemetry, log=parts.log)
         raise
-
-
-class _Answer:
-    """The body of a response of Graph, with the URLs of wats."""
-
-    def __init__(
-        self,
-        parts: Parts,
-        opened: Download,
-        linked: Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]],
-    ) -> None:
-        self._parts = parts
-        self._opened = opened
-        self._linked = linked
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in self._linked(self._opened.chunks()):
-                yield chunk
-        except GraphError as error:
-            report_graph_failure(error, telemetry=self._parts.telemetry, log=self._parts.log)
-            raise ResponseBroken from None
-
-    def close(self) -> None:
-        self._opened.close()
-
-
-def _unchanged(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    return chunks
 
 
 async def _with_own_url(
