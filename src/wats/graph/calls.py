@@ -155,7 +155,8 @@ class GraphCalls:
             reason = "must be 1 to 4096 visible ASCII"
             raise ConfigError([ConfigIssue("invalid_token", "auth.accessToken", reason)])
         proof = proof_of(access_token, self._app_secret)
-        self._hidden |= forms_of(token) | forms_of(proof.partition("=")[2])
+        self._own_hidden = forms_of(token) | forms_of(proof.partition("=")[2])
+        self._hidden |= self._own_hidden
         self._base_query = joined(self._query, proof)
         self._headers = {
             "authorization": f"Bearer {token}",
@@ -247,8 +248,8 @@ class GraphCalls:
         return GraphResponse(reply.status, payload_of(reply), reply.body)
 
     def _redacted(self, reply: RawResponse) -> RawResponse:
-        """Return *reply* without access tokens, which are in Graph's links to further pages."""
-        body = without(reply.body, self._hidden)
+        """Return *reply* without our access token, which is in Graph's links to further pages."""
+        body = without(reply.body, self._own_hidden)
         return reply if body is reply.body else replace(reply, body=body)
 
     def _url(self, segments: Sequence[str], query: Query | None) -> URL:
