@@ -21,7 +21,6 @@ from tests.graph.test_transfers import Given, _zeros, a_body, a_failing_body
 from wats.errors import GraphCause, GraphOutcomeUnknown, GraphRefused, GraphUnreachable, Overloaded
 from wats.graph.client import GraphClient
 from wats.graph.transfers import Download, UploadBody
-from wats.privacy import Secret
 from wats.telemetry.contract.values import EndpointFamily, ErrorCategory, Outcome
 
 FLOWS = EndpointFamily.FLOWS
@@ -73,15 +72,6 @@ async def test_the_token_and_the_address_of_graph_are_not_in_the_response() -> N
         body = await read(await relay(client, "GET"))
 
     assert body == b'{"next":"http:\\/\\/w\\/g\\/1?access_token=&after=A"}'
-
-
-async def test_a_response_is_searched_for_the_token_of_its_request_only() -> None:
-    body = f'{{"a":"{TOKEN}","b":"other-token"}}'.encode()
-    async with serving(answering(200, body)) as server, started(server.url) as client:
-        client.with_token(Secret("other-token"))
-        found = await read(await relay(client, "GET"))
-
-    assert found == b'{"a":"","b":"other-token"}'
 
 
 @pytest.mark.parametrize("respond", [closing, resetting, hanging])

@@ -130,6 +130,8 @@ class GraphCalls:
         self._root = f"{base.scheme}://{base.netloc}{base.path.rstrip('/')}/{version}/"
         self._query = base.query
         self._app_secret = app_secret
+        self._hidden: set[bytes] = set()
+        """The tokens, and their proofs, of this client and of all with its connections."""
         self._use(access_token)
         self._roots = (self._root, f"{PUBLIC_ROOT}/{version}/")
         self._telemetry = telemetry
@@ -153,8 +155,8 @@ class GraphCalls:
             reason = "must be 1 to 4096 visible ASCII"
             raise ConfigError([ConfigIssue("invalid_token", "auth.accessToken", reason)])
         proof = proof_of(access_token, self._app_secret)
-        # Not those of other numbers: Graph does not know them, and each makes the search slower.
-        self._hidden = forms_of(token) | forms_of(proof.partition("=")[2])
+        self._own_hidden = forms_of(token) | forms_of(proof.partition("=")[2])
+        self._hidden |= self._own_hidden
         self._base_query = joined(self._query, proof)
         self._headers = {
             "authorization": f"Bearer {token}",
@@ -247,7 +249,7 @@ class GraphCalls:
 
     def _redacted(self, reply: RawResponse) -> RawResponse:
         """Return *reply* without our access token, which is in Graph's links to further pages."""
-        body = without(reply.body, self._hidden)
+        body = without(reply.body, self._own_hidden)
         return reply if body is reply.body else replace(reply, body=body)
 
     def _url(self, segments: Sequence[str], query: Query | None) -> URL:

@@ -70,7 +70,7 @@ def response_substitution(
     a slash can be escaped.
 
     Args:
-        hidden: Texts to remove: the forms of the access token and of its proof.
+        hidden: Texts to remove: the forms of the access tokens and of their proofs.
         roots: Addresses of Graph with its version; each ends with a slash.
         own_root: The address that replaces them.
     """
