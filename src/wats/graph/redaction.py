@@ -30,7 +30,7 @@ class Substitution:
             if ready:
                 yield ready
         if held:
-            yield self._replace(held)
+            yield self.whole(held)
 
     def _divide(self, held: bytes) -> tuple[bytes, bytes]:
         """Return the part of *held* that is complete, with replacements, and the rest."""
@@ -41,14 +41,28 @@ class Substitution:
             if found.start() >= end:
                 break
             end = max(end, found.end())
-        return self._replace(held[:end]), held[end:]
+        return self.whole(held[:end]), held[end:]
 
-    def _replace(self, text: bytes) -> bytes:
+    def whole(self, text: bytes) -> bytes:
+        """Return *text*, which is complete, with the replacements."""
         return self._pattern.sub(lambda found: self._replacements[found[0]], text)
 
 
+def forms_of(secret: str) -> frozenset[bytes]:
+    """Return the texts by which *secret* occurs in JSON: as it is, escaped, and in a URL."""
+    escaped = msgspec.json.encode(secret)[1:-1]
+    return frozenset({secret.encode(), quote(secret, safe="").encode(), escaped} - {b""})
+
+
+def without(body: bytes, hidden: Collection[bytes]) -> bytes:
+    """Return *body* without the texts in *hidden*, which hardly ever occur."""
+    if not any(text in body for text in hidden):
+        return body
+    return Substitution(dict.fromkeys(hidden, b"")).whole(body)
+
+
 def response_substitution(
-    secrets: Collection[str], roots: tuple[str, ...], own_root: str
+    hidden: Collection[bytes], roots: tuple[str, ...], own_root: str
 ) -> Substitution:
     """Return the substitution for responses of Graph.
 
@@ -56,12 +70,12 @@ def response_substitution(
     a slash can be escaped.
 
     Args:
-        secrets: Texts to remove: the access tokens and their proofs.
+        hidden: Texts to remove: the forms of the access tokens and of their proofs.
         roots: Addresses of Graph with its version; each ends with a slash.
         own_root: The address that replaces them.
     """
-    forms = {form: "" for secret in secrets for form in (secret, quote(secret, safe=""))}
-    forms |= {msgspec.json.encode(secret)[1:-1].decode(): "" for secret in secrets}
+    addresses: dict[str, str] = {}
     for root in roots:
-        forms |= {root: own_root, root.replace("/", r"\/"): own_root.replace("/", r"\/")}
-    return Substitution({form.encode(): new.encode() for form, new in forms.items()})
+        addresses |= {root: own_root, root.replace("/", r"\/"): own_root.replace("/", r"\/")}
+    encoded = {found.encode(): new.encode() for found, new in addresses.items()}
+    return Substitution({**dict.fromkeys(hidden, b""), **encoded})
