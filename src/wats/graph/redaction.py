@@ -9,18 +9,20 @@ import msgspec
 
 PUBLIC_ROOT: Final = "https://graph.facebook.com"
 
+_NOTHING: Final = re.compile(rb"(?!)")
+
 
 class Substitution:
     """Replaces each of some texts in a stream, also where pieces of the stream divide one.
 
-    At most the length of the longest text is held back.
+    At most the length of the longest text is held back. Of maybe thousands of texts few occur: each
+    is searched for by itself, which is far faster than an expression for all of them.
     """
 
     def __init__(self, replacements: Mapping[bytes, bytes]) -> None:
         self._replacements = {found: new for found, new in replacements.items() if found}
-        longest_first = sorted(self._replacements, key=len, reverse=True)
-        self._pattern = re.compile(b"|".join(map(re.escape, longest_first)))
-        self._kept = max(map(len, longest_first), default=1) - 1
+        self._longest_first = sorted(self._replacements, key=len, reverse=True)
+        self._kept = max(map(len, self._longest_first), default=1) - 1
 
     async def __call__(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Yield *chunks* with the replacements."""
@@ -37,7 +39,7 @@ class Substitution:
         end = len(held) - self._kept
         if end <= 0:
             return b"", held
-        for found in self._pattern.finditer(held):
+        for found in self._pattern(held).finditer(held):
             if found.start() >= end:
                 break
             end = max(end, found.end())
@@ -45,7 +47,12 @@ class Substitution:
 
     def whole(self, text: bytes) -> bytes:
         """Return *text*, which is complete, with the replacements."""
-        return self._pattern.sub(lambda found: self._replacements[found[0]], text)
+        return self._pattern(text).sub(lambda found: self._replacements[found[0]], text)
+
+    def _pattern(self, text: bytes) -> re.Pattern[bytes]:
+        """Return a pattern of the texts that occur in *text*."""
+        present = [each for each in self._longest_first if each in text]
+        return re.compile(b"|".join(map(re.escape, present))) if present else _NOTHING
 
 
 def forms_of(secret: str) -> frozenset[bytes]:
