@@ -143,6 +143,10 @@ class Subscriber:
             await self._session.close()
             self._session = None
 
+    def room(self) -> float:
+        """Return the number of further updates that may be posted now."""
+        return self._circuit.room()
+
     async def __call__(self, update: Update) -> None:
         """Post *update*; see `post`."""
         await self.post([update])
@@ -295,7 +299,7 @@ def _retry_after(value: str, now: datetime) -> float | None:
     else:
         try:
             moment = parsedate_to_datetime(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         seconds = (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds()
     return min(max(seconds, 0.0), LONGEST_WAIT_SECONDS)
