@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -330,10 +331,12 @@ async def test_content_of_a_foreign_program_is_a_dead_letter(
 
 
 def test_the_pause_before_a_retry_doubles_up_to_an_hour_and_obeys_meta() -> None:
-    pauses = [retry_seconds(attempt, None, 0.0) for attempt in (1, 2, 3, 50)]
+    now = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+    pauses = [retry_seconds(attempt, None, now, 0.0) for attempt in (1, 2, 3, 50)]
 
     assert pauses == [2.0, 4.0, 8.0, 3600.0]
-    assert retry_seconds(1, "30", 0.0) == 30.0
-    assert retry_seconds(1, "999999", 0.0) == 3600.0
-    assert retry_seconds(1, "Sun, 06 Nov 1994 08:49:37 GMT", 0.0) == 2.0
-    assert retry_seconds(1, None, 1.0) == 2.4
+    assert retry_seconds(1, "30", now, 0.0) == 30.0
+    assert retry_seconds(1, "999999", now, 0.0) == 3600.0
+    assert retry_seconds(1, "Sun, 22 Nov 2026 12:01:30 GMT", now, 0.0) == 90.0
+    assert retry_seconds(1, "Sun, 06 Nov 1994 08:49:37 GMT", now, 0.0) == 2.0
+    assert retry_seconds(1, None, now, 1.0) == 2.4

@@ -14,6 +14,7 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import datetime
 from functools import partial
 from time import monotonic
 from typing import Any, Final
@@ -28,8 +29,9 @@ from wats.log import Log
 from wats.outbound import answers
 from wats.outbound.failures import OUTCOMES
 from wats.outbound.items import QueuedMessage, decode_item
-from wats.outbound.pacing import Pacer, wanted_seconds
+from wats.outbound.pacing import Pacer
 from wats.outbound.transmit import Transmitter
+from wats.retry_after import read_retry_after
 from wats.store import Store
 from wats.store.outbox import OUTCOME_UNKNOWN, NewSend, SendResult
 from wats.store.pacing import Pace
@@ -54,14 +56,14 @@ SETTLE_SECONDS: Final = 30.0
 """How long a lease outlives the longest call of Graph: time to write its outcome."""
 
 
-def retry_seconds(attempt: int, retry_after: str | None, jitter: float) -> float:
+def retry_seconds(attempt: int, retry_after: str | None, now: datetime, jitter: float) -> float:
     """Return the pause after the *attempt*-th failure: 2, 4, 8 … seconds up to an hour.
 
-    *retry_after* is the longer pause that Meta asked for, if it is in seconds. *jitter*, from 0 to
+    *retry_after* is the header of Meta's response, whose pause may be longer. *jitter*, from 0 to
     1, lengthens the pause by up to a fifth.
     """
     backoff = FIRST_RETRY_SECONDS * 2.0 ** min(attempt - 1, 20)
-    pause = max(backoff, wanted_seconds(retry_after))
+    pause = max(backoff, read_retry_after(retry_after, now) or 0.0)
     return min(pause, LONGEST_RETRY_SECONDS) * (1 + jitter / 5)
 
 
@@ -205,7 +207,7 @@ class Outbox:
         name = error.diagnostics.name if error.is_reported else error_name(error)
         if not self._may_retry(delivery, item, error):
             return Settlement(delivery, DeliveryState.DEAD, error=name)
-        pause = retry_seconds(delivery.attempt, error.retry_after, self._jitter())
+        pause = retry_seconds(delivery.attempt, error.retry_after, self._now(), self._jitter())
         return Settlement(delivery, DeliveryState.RETRY, pause, name)
 
     def _may_retry(self, delivery: Delivery, item: QueuedMessage, error: GraphError) -> bool:

@@ -263,7 +263,7 @@ def _outbound(common: _BuilderArguments, numbers: BusinessNumbers) -> Outbound:
     buckets = store if store is not None else MemoryBuckets()
     default = profile.messages.throughput
     throughputs = {each.id: each.config.throughput or default for each in numbers.all}
-    pacer = Pacer(buckets, throughputs, telemetry)
+    pacer = Pacer(buckets, throughputs, telemetry, now)
     outbox = None
     if store is not None:
         outbox = Outbox(
