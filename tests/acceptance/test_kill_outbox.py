@@ -31,8 +31,8 @@ MESSAGE = {"to": "15550001234", "type": "text", "text": {"body": "Hello"}}
 
 
 class Mortal(SQLiteStore):
-    async def enqueue(self, send):
-        found = await super().enqueue(send)
+    async def enqueue(self, send, **options):
+        found = await super().enqueue(send, **options)
         die_at("stored")
         return found
 

@@ -15,6 +15,7 @@ from wats.errors import (
     IdempotencyConflict,
     IdempotencyInFlight,
     InvalidIdempotencyKey,
+    OutboxFull,
     StoreNotConfigured,
     StoreUnavailable,
 )
@@ -87,7 +88,7 @@ async def outbox(
             now=clock,
         ),
         Pacer(store, {}, telemetry),
-        OutboxConfig(max_attempts=2),
+        OutboxConfig(max_attempts=2, max_waiting=3),
         graph_seconds=30.0,
         telemetry=telemetry,
         log=log.append,
@@ -192,6 +193,22 @@ async def test_a_store_that_is_gone_is_reported(later: Later) -> None:
     await later.store.close()
     with pytest.raises(StoreUnavailable):
         await later.put()
+
+
+async def test_a_full_outbox_refuses_further_messages_and_returns_known_ones(
+    later: Later, store: SQLiteStore
+) -> None:
+    await store.pause("outbox", is_paused=True)
+    first, *_ = [await later.put(key) for key in "123"]
+
+    with pytest.raises(OutboxFull):
+        await later.put("4")
+
+    assert isinstance(first, Queued)
+    assert await later.put("1") == Queued(outbox_id=first.outbox_id, replayed=True)
+    await store.pause("outbox", is_paused=False)
+    await later.until(first)
+    assert isinstance(await later.put("4"), Queued)
 
 
 async def test_a_permanent_refusal_fails_without_a_retry_and_frees_the_key(

@@ -100,8 +100,10 @@ class OutboxMachine(RuleBasedStateMachine):
         self.loop.close()
         self.close()
 
-    @rule(client=CLIENTS, key=KEYS, recipient=st.integers(1, 2))
-    def enqueue(self, client: int, key: int, recipient: int) -> None:
+    @rule(
+        client=CLIENTS, key=KEYS, recipient=st.integers(1, 2), limit=st.sampled_from((1, 2, None))
+    )
+    def enqueue(self, client: int, key: int, recipient: int, limit: int | None) -> None:
         number = len(self.items) + 1
         send = NewSend(
             phone_number_id="1",
@@ -114,10 +116,14 @@ class OutboxMachine(RuleBasedStateMachine):
             keep_seconds=KEEP_SECONDS,
         )
 
-        found = self.run(self.stores[client].enqueue(send))
+        found = self.run(self.stores[client].enqueue(send, max_waiting=limit))
 
         if key in self.keys:
             self._expect_used(found, self.keys[key])
+            return
+        waiting = sum(not each.is_leased for each in self.queue.outstanding)
+        if limit is not None and waiting >= limit:
+            assert found == Reservation(outcome=ReservationOutcome.FULL)
             return
         assert found.outcome is ReservationOutcome.RESERVED
         self.queue.arrive(number, recipient, (OUTBOX,), {OUTBOX: 0})

@@ -49,11 +49,17 @@ class SendsAnExpiredLeaseAgain(SQLiteStore):
 
 class ForgetsTheKey(SQLiteStore):
     @override
-    async def enqueue(self, send: NewSend) -> Reservation:
-        found = await super().enqueue(send)
+    async def enqueue(self, send: NewSend, *, max_waiting: int | None = None) -> Reservation:
+        found = await super().enqueue(send, max_waiting=max_waiting)
         if found.outcome is ReservationOutcome.RESERVED:
             await self.fail_request(scope=send.scope, key_hash=send.key_hash)
         return found
+
+
+class HasNoLimit(SQLiteStore):
+    @override
+    async def enqueue(self, send: NewSend, *, max_waiting: int | None = None) -> Reservation:
+        return await super().enqueue(send)
 
 
 class FreesTheKeyOfAnUnknownOutcome(SQLiteStore):
@@ -75,7 +81,13 @@ class LosesALateResult(SQLiteStore):
 
 @pytest.mark.parametrize(
     "broken",
-    [SendsAnExpiredLeaseAgain, ForgetsTheKey, FreesTheKeyOfAnUnknownOutcome, LosesALateResult],
+    [
+        SendsAnExpiredLeaseAgain,
+        ForgetsTheKey,
+        HasNoLimit,
+        FreesTheKeyOfAnUnknownOutcome,
+        LosesALateResult,
+    ],
 )
 def test_the_model_finds_an_outbox_that_is_broken(broken: type[SQLiteStore]) -> None:
     with pytest.raises(BaseException):  # noqa: B017, PT011

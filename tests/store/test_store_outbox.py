@@ -1,5 +1,6 @@
 """The promises of every store about messages that are sent later."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -21,6 +22,7 @@ from wats.store.records import (
     SendProof,
     Settlement,
 )
+from wats.telemetry.contract.values import Adapter
 from wats.testing import FakeClock
 
 LEASE_SECONDS = 60.0
@@ -137,6 +139,33 @@ async def test_a_key_in_use_by_a_waiting_caller_takes_no_place_in_the_outbox(
 
     assert await outbox.enqueue(send) == Reservation(outcome=ReservationOutcome.IN_FLIGHT)
     assert await claimed(outbox) == []
+
+
+async def test_a_full_outbox_stores_nothing_and_leaves_the_key_free(outbox: Store) -> None:
+    first, second = new_send(1), new_send(2, ordering_key=1)
+    assert (await outbox.enqueue(first, max_waiting=1)).outcome is ReservationOutcome.RESERVED
+
+    full = await outbox.enqueue(second, max_waiting=1)
+    known = await outbox.enqueue(first, max_waiting=1)
+
+    assert full == Reservation(outcome=ReservationOutcome.FULL)
+    assert known.outcome is ReservationOutcome.IN_FLIGHT
+    assert (await outbox.depth()).outbox.outstanding == 1
+    await claimed(outbox)  # a message that is being sent does not wait
+    assert (await outbox.enqueue(second, max_waiting=1)).outcome is ReservationOutcome.RESERVED
+
+
+async def test_the_limit_holds_for_messages_that_are_stored_at_the_same_moment(
+    outbox: Store,
+) -> None:
+    sends = [new_send(number, phone_number_id=str(number % 3)) for number in range(12)]
+
+    found = await asyncio.gather(*(outbox.enqueue(each, max_waiting=5) for each in sends))
+
+    stored = [each for each in found if each.outcome is ReservationOutcome.RESERVED]
+    assert len(stored) == (await outbox.depth()).outbox.pending
+    if outbox.adapter is Adapter.SQLITE:  # elsewhere, concurrent transactions see fewer messages
+        assert len(stored) == 5
 
 
 async def test_messages_to_one_recipient_are_claimed_in_order_one_at_a_time(outbox: Store) -> None:

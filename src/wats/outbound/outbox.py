@@ -113,13 +113,13 @@ class Outbox:
         self._turn: asyncio.TimerHandle | None = None
 
     async def put(self, send: NewSend) -> Reservation:
-        """Store *send*, unless its key is in use.
+        """Store *send*, unless its key is in use or the outbox is full.
 
         Raises:
             StoreUnavailable: The store cannot be used.
         """
         try:
-            reservation = await self._store.enqueue(send)
+            reservation = await self._store.enqueue(send, max_waiting=self._config.max_waiting)
         except StoreError as error:
             raise StoreUnavailable from error
         if reservation.outcome is ReservationOutcome.RESERVED and self._worker is not None:

@@ -358,6 +358,7 @@ def _upkeep(
         telemetry=common.telemetry,
         inbox=common.profile.inbox,
         messages=common.profile.messages,
+        outbox=common.profile.outbox,
         leads=is_chosen,
         consumers=lambda: handlers.names,
         log=common.log,

@@ -156,11 +156,15 @@ class SendView(msgspec.Struct, frozen=True, kw_only=True):
 class OutboxStore(Protocol):
     """Messages that are sent later. Claims and renewals are those of the inbox."""
 
-    async def enqueue(self, send: NewSend) -> Reservation:
+    async def enqueue(self, send: NewSend, *, max_waiting: int | None = None) -> Reservation:
         """Reserve the key of *send* and store it as a delivery, or return the state of the key.
 
         The outcomes are those of `reserve_request`; `outbox_id` is the id of the item that uses the
         key, if one does. The reservation ends with the item: it does not expire before.
+
+        With *max_waiting*, a key that would be reserved also needs a free place: the outcome is
+        `FULL` if as many items wait, in all processes. On PostgreSQL, concurrent calls may exceed
+        the limit by their number.
         """
 
     async def settle_sends(self, results: Sequence[SendResult]) -> Settled:

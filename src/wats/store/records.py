@@ -321,7 +321,8 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True):
     `RESERVED`: the caller must send. `REPLAY`: a request with the same body was completed with
     `response`. `CONFLICT`: the key was used with another body. `IN_FLIGHT`: another request holds
     the key. `UNKNOWN`: the outcome of the request with this key is unknown. `LIMITED`: the rate
-    limit refused the message, and the key is not reserved.
+    limit refused the message, and the key is not reserved. `FULL`: too many messages wait in the
+    outbox, and the key is not reserved.
     """
 
     outcome: "ReservationOutcome"
@@ -341,6 +342,7 @@ class ReservationOutcome(StrEnum):
     IN_FLIGHT = "in_flight"
     UNKNOWN = "unknown"
     LIMITED = "limited"
+    FULL = "full"
 
 
 class StoreHealth(msgspec.Struct, frozen=True, kw_only=True):

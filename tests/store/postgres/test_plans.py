@@ -51,6 +51,7 @@ HOT: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
         {"pkey"},
     ),
     "oldest": (depths._OLDEST_AGE, ("1", "handlers"), {"pkey"}),
+    "waiting": (depths.WAITING, ("1", "handlers"), set()),
     "heads": (upkeep._HEADS, ("1", "handlers", 500), {"head"}),
     "old followers": (
         upkeep._DELETE_FOLLOWERS,

@@ -58,6 +58,18 @@ async def test_a_message_is_accepted_with_the_place_of_its_state(service: Servic
     assert (await service.ask("GET", "/api/messages/wamid.A")).status == 200
 
 
+@pytest.mark.parametrize("max_waiting", [1])
+async def test_a_full_outbox_asks_for_a_retry_later(service: Service) -> None:
+    assert service.store is not None
+    await service.store.pause("outbox", is_paused=True)
+    assert (await put(service)).status == 202
+
+    answer = await put(service)
+
+    assert (answer.status, answer.code) == (429, "outbox_full")
+    assert answer.headers["retry-after"] == "30"
+
+
 async def test_each_route_that_sends_accepts_the_preference(service: Service) -> None:
     template = {
         "messaging_product": "whatsapp",

@@ -48,8 +48,8 @@ class PostgresOutbox(OutboxStore, PacingStore):
         await self._write(None, partial(pacing.throttle, pace=pace, penalty=penalty))
 
     @override
-    async def enqueue(self, send: NewSend) -> Reservation:
-        enqueue = partial(self._receiver.enqueue, send=send)
+    async def enqueue(self, send: NewSend, *, max_waiting: int | None = None) -> Reservation:
+        enqueue = partial(self._receiver.enqueue, send=send, max_waiting=max_waiting)
         reservation = await self._write(StoreOperation.RESERVE, enqueue)
         self._notify()
         return reservation

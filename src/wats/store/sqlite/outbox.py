@@ -19,6 +19,7 @@ from wats.store.outbox import (
     send_state,
 )
 from wats.store.records import (
+    OUTBOX,
     DeliveryState,
     Reservation,
     ReservationOutcome,
@@ -119,8 +120,8 @@ DELETE FROM wats_outbox WHERE id IN (SELECT id FROM wats_outbox WHERE expires_at
 """
 
 
-def enqueue(writer: Writer, *, send: NewSend) -> Reservation:
-    """Reserve the key of *send* and insert its delivery, or return the state of the key."""
+def enqueue(writer: Writer, *, send: NewSend, max_waiting: int | None = None) -> Reservation:
+    """Reserve the key of *send* and insert its delivery; or return why not."""
     key = send.scope, send.key_hash
     reservation = requests.reserve(
         writer,
@@ -131,6 +132,9 @@ def enqueue(writer: Writer, *, send: NewSend) -> Reservation:
     )
     if reservation.outcome is not ReservationOutcome.RESERVED:
         return reservation
+    if max_waiting is not None and writer.waiting(OUTBOX) >= max_waiting:
+        requests.fail(writer, key=key)
+        return Reservation(outcome=ReservationOutcome.FULL)
     deliveries.insert(writer, [arrival_of(send)], {})
     id_: int = writer.execute(_LAST_ID).get
     keep_ms, expires_at = round(send.keep_seconds * 1000), _until(writer)

@@ -45,8 +45,8 @@ class SQLiteOutbox(OutboxStore, PacingStore):
         await self._write(None, partial(pacing.throttle, pace=pace, penalty=penalty))
 
     @override
-    async def enqueue(self, send: NewSend) -> Reservation:
-        enqueue = partial(outbox.enqueue, send=send)
+    async def enqueue(self, send: NewSend, *, max_waiting: int | None = None) -> Reservation:
+        enqueue = partial(outbox.enqueue, send=send, max_waiting=max_waiting)
         return await self._write(StoreOperation.RESERVE, enqueue, undo=outbox.undo_enqueue)
 
     @override
