@@ -21,6 +21,8 @@ from wats.store.records import (
     Consumer,
     Delivery,
     DeliveryState,
+    Direction,
+    MessageRecord,
     Reservation,
     ReservationOutcome,
     SendProof,
@@ -43,6 +45,18 @@ OUTCOMES = {
     "completed": ReservationOutcome.REPLAY,
     "unknown": ReservationOutcome.UNKNOWN,
 }
+
+
+def record_of(number: int) -> MessageRecord:
+    return MessageRecord(
+        phone_number_id="1",
+        wa_message_id=f"wamid.{number}",
+        direction=Direction.OUTBOUND,
+        type="unknown",
+        status="sent",
+        created_at=NOON,
+        updated_at=NOON,
+    )
 
 
 @dataclass
@@ -81,6 +95,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.items: dict[int, ExpectedItem] = {}  # by number, which is the nonce too
         self.held: list[tuple[Delivery, ExpectedItem]] = []  # also of processes that hang
         self.stores: list[Store] = []
+        self.recorded: set[str] = set()
         self.proofs = 0
 
     def run(self, operation: Coroutine[Any, Any, Any]) -> Any:
@@ -194,7 +209,8 @@ class OutboxMachine(RuleBasedStateMachine):
         )
         state, error = RESULTS[ending]
         settlement = Settlement(delivery, state, 0.0, error)
-        result = SendResult(settlement=settlement, response=b"{}")
+        message = record_of(item.place.number) if ending == "sent" else None
+        result = SendResult(settlement=settlement, response=b"{}", message=message)
 
         self.run(self.stores[client].settle_sends([result]))
 
@@ -216,6 +232,7 @@ class OutboxMachine(RuleBasedStateMachine):
         return key if key is not None and key.owner == item.place.number else Key(None)
 
     def _sent(self, item: ExpectedItem) -> None:
+        self.recorded.add(f"wamid.{item.place.number}")
         if item.place in self.queue.outstanding:
             self.queue.remove(item.place)
         self.queue.dead = [each for each in self.queue.dead if each[0] is not item.place]
@@ -227,7 +244,8 @@ class OutboxMachine(RuleBasedStateMachine):
             return
         item = self.items[number]
         self.proofs += 1
-        proof = SendProof(item.id, number if is_ours else number + 1000, b"{}")
+        nonce = number if is_ours else number + 1000
+        proof = SendProof(item.id, nonce, b"{}", record_of(number))
         arrival = Arrival(
             key=self.proofs.to_bytes(16, "big"),
             occurred_at=NOON,
@@ -292,6 +310,12 @@ class OutboxMachine(RuleBasedStateMachine):
             for store in self.stores:
                 view = self.run(store.get_send(item.id))
                 assert (view and view.state) == self._state_of(number, item)
+
+    @invariant()
+    def messages_agree(self) -> None:
+        for store in self.stores:
+            page = self.run(store.list_messages(limit=len(self.items) + 1, cursor=None))
+            assert sorted(each.wa_message_id for each in page.items) == sorted(self.recorded)
 
     def _state_of(self, number: int, item: ExpectedItem) -> SendState | None:
         if item.place in self.queue.outstanding:

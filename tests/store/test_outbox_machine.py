@@ -13,8 +13,17 @@ from tests.folders import in_memory
 from tests.store.model import Clients
 from tests.store.outbox_model import OutboxMachine
 from tests.store.test_state_machine import hold
+from wats.store import NO_SLOTS, OnReceived, Slots
 from wats.store.outbox import NewSend, SendResult
-from wats.store.records import Claimed, DeliveryState, Reservation, ReservationOutcome, Settled
+from wats.store.records import (
+    Arrival,
+    Claimed,
+    DeliveryState,
+    Reservation,
+    ReservationOutcome,
+    SendProof,
+    Settled,
+)
 from wats.store.sqlite import SQLiteStore
 from wats.testing import FakeClock
 
@@ -79,6 +88,21 @@ class LosesALateResult(SQLiteStore):
         return await super().settle([each.settlement for each in results])
 
 
+class RecordsNoProvenMessage(SQLiteStore):
+    @override
+    def receive(
+        self, arrivals: Sequence[Arrival], on_received: OnReceived, slots: Slots = NO_SLOTS
+    ) -> None:
+        proofs = [
+            each.proof and SendProof(*msgspec.structs.astuple(each.proof)[:3]) for each in arrivals
+        ]
+        changed = [
+            msgspec.structs.replace(each, proof=proof)
+            for each, proof in zip(arrivals, proofs, strict=True)
+        ]
+        super().receive(changed, on_received, slots)
+
+
 @pytest.mark.parametrize(
     "broken",
     [
@@ -87,6 +111,7 @@ class LosesALateResult(SQLiteStore):
         HasNoLimit,
         FreesTheKeyOfAnUnknownOutcome,
         LosesALateResult,
+        RecordsNoProvenMessage,
     ],
 )
 def test_the_model_finds_an_outbox_that_is_broken(broken: type[SQLiteStore]) -> None:

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 
+from tests.store.conftest import NOON
 from wats.store import Store, receive
 from wats.store.admin import DeliveryFilter
 from wats.store.outbox import OUTCOME_UNKNOWN, NewSend, SendResult, SendState
@@ -21,6 +22,7 @@ from wats.store.records import (
     ReservationOutcome,
     SendProof,
     Settlement,
+    StatusRecord,
 )
 from wats.telemetry.contract.values import Adapter
 from wats.testing import FakeClock
@@ -291,12 +293,40 @@ async def test_a_status_with_the_callback_data_proves_the_send(
     assert await claimed(outbox) == []
 
 
+@pytest.mark.parametrize("is_discarded", [False, True])
+async def test_a_message_that_only_a_status_proved_is_listed_with_the_data_of_its_item(
+    outbox: Store,
+    arrival: Callable[..., Arrival],
+    message: Callable[..., MessageRecord],
+    is_discarded: bool,
+) -> None:
+    payload = b'{"type":"image","phone_number_id":"1","recipient":"15550001111","payload":{}}'
+    outbox_id = await enqueued(outbox, new_send(payload=payload))
+    await settle(outbox, (await claimed(outbox))[0], DeliveryState.DEAD, OUTCOME_UNKNOWN)
+    if is_discarded:
+        assert await outbox.discard_sends([outbox_id]) == 1
+    delivered = StatusRecord(
+        phone_number_id="1", wa_message_id="wamid.1", status="delivered", occurred_at=NOON
+    )
+    proof = SendProof(outbox_id, 1, b"{}", message(type="unknown", to_phone=None))
+
+    for _ in range(2):  # Meta repeats the callback data in each status
+        await receive(outbox, [arrival(consumers=(), status=delivered, proof=proof)])
+
+    (found,) = (await outbox.list_messages(limit=10, cursor=None)).items
+    expected = ("unknown", None) if is_discarded else ("image", "15550001111")
+    assert (found.wa_message_id, found.type, found.to_phone) == ("wamid.1", *expected)
+    assert found.status == "delivered"
+    assert len(await outbox.list_statuses("wamid.1")) == 1
+
+
 async def test_a_status_that_overtakes_the_response_of_meta_is_replaced_by_the_response(
     outbox: Store, arrival: Callable[..., Arrival], message: Callable[..., MessageRecord]
 ) -> None:
     outbox_id = await enqueued(outbox, new_send())
     (delivery,) = await claimed(outbox)
-    await receive(outbox, [arrival(consumers=(), proof=SendProof(outbox_id, 1, b"proof"))])
+    proof = SendProof(outbox_id, 1, b"proof", message())
+    await receive(outbox, [arrival(consumers=(), proof=proof)])
 
     settlement = Settlement(delivery, DeliveryState.DONE)
     await outbox.settle_sends(
@@ -306,7 +336,7 @@ async def test_a_status_that_overtakes_the_response_of_meta_is_replaced_by_the_r
     view = await outbox.get_send(outbox_id)
     assert view is not None
     assert view.response == b"{}"
-    assert await outbox.get_message("wamid.1") is not None
+    assert len((await outbox.list_messages(limit=10, cursor=None)).items) == 1
 
 
 async def test_only_a_failed_message_is_retried_unless_an_unknown_one_is_named(

@@ -7,27 +7,24 @@ import msgspec
 
 from wats.outbound.messages import Outgoing
 from wats.outbound.transmit import Endpoint, Transmission
-from wats.sends import callback_of
+from wats.sends import ItemHead, callback_of
 
 _CALLBACK: Final = "biz_opaque_callback_data"
 
 
-class QueuedMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """A message in the outbox; *type* is first, so that lists find it without decoding the rest.
+class QueuedMessage(ItemHead, frozen=True, kw_only=True):
+    """A message in the outbox; its head is first, so that lists find it without decoding the rest.
 
     Attributes:
-        type: As in `Outgoing`, like *recipient*, *is_group* and *names*.
         queued_at: The time of its acceptance, in seconds since 1970.
         nonce: The random number of the item.
+        is_group: As in `Outgoing`, like *names*.
         payload: The JSON for Graph, without our callback data.
     """
 
-    type: str
     queued_at: float
-    phone_number_id: str
     endpoint: Endpoint
     nonce: int
-    recipient: str
     is_group: bool = False
     names: dict[str, str] | None = None
     payload: msgspec.Raw

@@ -20,12 +20,14 @@ from typing import Final, Protocol
 import msgspec
 
 from wats.clock import EPOCH
+from wats.sends import read_item_head
 from wats.store.records import (
     OUTBOX,
     Arrival,
     DeliveryState,
     MessageRecord,
     Reservation,
+    SendProof,
     Settled,
     Settlement,
 )
@@ -118,6 +120,14 @@ def arrival_of(send: NewSend) -> Arrival:
         payload=send.payload,
         consumers=(OUTBOX,),
     )
+
+
+def proven_message(proof: SendProof, payload: bytes | None) -> MessageRecord | None:
+    """Return the record of the message of *proof*, whose item has *payload* unless discarded."""
+    head = None if payload is None else read_item_head(payload)
+    if proof.message is None or head is None:
+        return proof.message
+    return msgspec.structs.replace(proof.message, type=head.type, to_phone=head.recipient)
 
 
 class SendResult(msgspec.Struct, frozen=True, kw_only=True):

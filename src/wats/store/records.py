@@ -74,11 +74,13 @@ class SendProof(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         nonce: The random number of the item, which only its own message has.
         response: The response for the idempotency key of the item, unless it has one.
+        message: The record of the message, without the type and recipient, which the item has.
     """
 
     id: int
     nonce: int
     response: bytes
+    message: MessageRecord | None = None
 
 
 class Arrival(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -1,11 +1,13 @@
 """Messages that are sent later, over the HTTP API, and the outbox for operators."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 
-from tests.web.conftest import Answer, Service
+from tests.web.conftest import Answer, Service, call
+from wats.testing import sign
 
 TEXT = {"to": "15550001234", "text": "Hello"}
 GRAPH = {
@@ -188,6 +190,41 @@ async def test_an_operator_retries_failed_messages_and_others_on_request_only(
     for outbox_id in (refused, unknown):
         answer = Answer(202, b"", {"location": f"/api/outbox/{outbox_id}"})
         assert (await ended(service, answer))["state"] == "sent"
+
+
+async def test_a_status_proves_an_unknown_send_and_puts_its_message_in_the_list(
+    service: Service,
+) -> None:
+    outbox_id = await failed(service, 502, "Bad gateway")
+    status = {
+        "id": "wamid.P",
+        "status": "delivered",
+        "timestamp": "1790000000",
+        "recipient_id": "15550001234",
+        "biz_opaque_callback_data": json.loads(service.graph.asked[0].body)[
+            "biz_opaque_callback_data"
+        ],
+    }
+    value = {
+        "messaging_product": "whatsapp",
+        "metadata": {"display_phone_number": "15550000000", "phone_number_id": "15551234567"},
+        "statuses": [status],
+    }
+    entry = {"id": "123456789012345", "changes": [{"field": "messages", "value": value}]}
+    body = json.dumps({"object": "whatsapp_business_account", "entry": [entry]}).encode()
+    signature = {"x-hub-signature-256": sign(body)}
+
+    assert (await call(service.app, "POST", "/webhooks/whatsapp", signature, body)).status == 200
+
+    item = (await service.ask("GET", f"/api/outbox/{outbox_id}")).json
+    assert (item["state"], item["response"]["messages"]) == ("sent", [{"id": "wamid.P"}])
+    (listed,) = (await service.ask("GET", "/api/messages")).json["items"]
+    assert {name: listed[name] for name in ("waMessageId", "toPhone", "type", "status")} == {
+        "waMessageId": "wamid.P",
+        "toPhone": "15550001234",
+        "type": "text",
+        "status": "delivered",
+    }
 
 
 async def test_an_operator_discards_messages(service: Service) -> None:

@@ -16,6 +16,7 @@ from wats.store.outbox import (
     SendState,
     SendView,
     arrival_of,
+    proven_message,
     send_state,
 )
 from wats.store.records import (
@@ -82,6 +83,12 @@ SELECT CASE WHEN lease IS NOT NULL THEN 'leased' WHEN attempts > 0 THEN 'retry' 
 FROM wats_deliveries WHERE id = ?1 AND consumer = 'outbox'
 UNION ALL
 SELECT 'dead', attempts, error FROM wats_dead_deliveries WHERE id = ?1 AND consumer = 'outbox'
+"""
+
+_PAYLOAD = """
+SELECT payload FROM wats_deliveries WHERE id = ?1 AND consumer = 'outbox'
+UNION ALL
+SELECT payload FROM wats_dead_deliveries WHERE id = ?1 AND consumer = 'outbox'
 """
 
 _NUMBER_OF = "SELECT phone_number_id FROM wats_outbox WHERE id = ?"
@@ -186,10 +193,12 @@ def _finish(writer: Writer, responses: Mapping[int, bytes]) -> None:
 
 
 def prove(writer: Writer, proofs: Sequence[SendProof]) -> None:
-    """Note that the messages of *proofs* were sent, unless that is known."""
+    """Note that the messages of *proofs* were sent and record them, unless that is known."""
     for proof in proofs:
         if writer.execute(_IS_OPEN, (proof.id, proof.nonce)).get:
+            message = proven_message(proof, writer.execute(_PAYLOAD, (proof.id,)).get)
             _finish(writer, {proof.id: proof.response})
+            messages.record(writer, [] if message is None else [message])
 
 
 def get(connection: Connection, outbox_id: int) -> SendView | None:
