@@ -87,7 +87,7 @@ async def outbox(
             guard=WindowGuard(store, telemetry, clock),
             now=clock,
         ),
-        Pacer(store, {}, telemetry),
+        Pacer(store, {NUMBER: 0}, telemetry),
         OutboxConfig(max_attempts=2, max_waiting=3),
         graph_seconds=30.0,
         telemetry=telemetry,
@@ -209,6 +209,36 @@ async def test_a_full_outbox_refuses_further_messages_and_returns_known_ones(
     await store.pause("outbox", is_paused=False)
     await later.until(first)
     assert isinstance(await later.put("4"), Queued)
+
+
+@pytest.mark.parametrize("throughput", [0, 80])
+async def test_messages_of_a_removed_number_wait_until_it_is_configured_again(
+    later: Later, fake_graph: FakeGraph, log: list[Mapping[str, object]], throughput: int
+) -> None:
+    def restarted_with(*numbers: str) -> None:
+        telemetry = later.outbox.telemetry
+        throughputs = dict.fromkeys(numbers, throughput)
+        later.outbox.pacer = Pacer(later.store, throughputs, telemetry)
+
+    await later.outbox.stop(0.1)
+    removed = await later.put(phone_number_id="2")
+    kept = await later.put()
+    restarted_with(NUMBER)
+    await later.outbox.start()
+    assert (await later.until(kept)).state is SendState.SENT
+    assert {"event": "wats.outbox.orphaned", "messages": 1} in log
+    await later.outbox.stop(0.1)
+    assert (await later.until(removed, {SendState.QUEUED})).attempts == 0
+    log.clear()
+
+    restarted_with(NUMBER, "2")
+    await later.outbox.start()
+
+    assert (await later.until(removed)).state is SendState.SENT
+    assert [request for request, _ in fake_graph.asked] == [
+        f"POST /v25.0/{number}/messages" for number in (NUMBER, "2")
+    ]
+    assert log == []
 
 
 async def test_a_permanent_refusal_fails_without_a_retry_and_frees_the_key(

@@ -10,6 +10,7 @@ from tests.store.conftest import NOON
 from wats.store import Store, receive
 from wats.store.admin import DeliveryFilter
 from wats.store.outbox import OUTCOME_UNKNOWN, NewSend, SendResult, SendState
+from wats.store.pacing import unlimited
 from wats.store.person import Person
 from wats.store.records import (
     OUTBOX,
@@ -168,6 +169,21 @@ async def test_the_limit_holds_for_messages_that_are_stored_at_the_same_moment(
     assert len(stored) == (await outbox.depth()).outbox.pending
     if outbox.adapter is Adapter.SQLITE:  # elsewhere, concurrent transactions see fewer messages
         assert len(stored) == 5
+
+
+async def test_messages_of_numbers_that_are_not_configured_wait_and_are_counted(
+    outbox: Store,
+) -> None:
+    of_removed = [new_send(n, phone_number_id="2", ordering_key=7) for n in range(2)]
+    ids = [await enqueued(outbox, send) for send in (*of_removed, new_send(5))]
+
+    assert len((await outbox.claim(OUTBOX, 10, pace=unlimited("1"))).deliveries) == 1
+    assert [await state_of(outbox, each) for each in ids[:2]] == [SendState.QUEUED] * 2
+    counts = [await outbox.orphaned_sends(numbers) for numbers in (["1"], ["1", "2"])]
+
+    assert counts == [2, 0]
+    (delivery,) = (await outbox.claim(OUTBOX, 10, pace=unlimited("2"))).deliveries
+    assert delivery.payload == b"message 0"
 
 
 async def test_messages_to_one_recipient_are_claimed_in_order_one_at_a_time(outbox: Store) -> None:

@@ -98,7 +98,6 @@ class Outbox:
         self._store = store
         self.transmitter = transmitter
         self.pacer = pacer
-        self._paces: Sequence[Pace | None] = pacer.paces
         self._config = config
         self.telemetry = telemetry
         self.log = log
@@ -109,6 +108,7 @@ class Outbox:
         )
         self._store_failures = FailureLog("wats.store.error", log=log, now=now)
         self._interruptions = FailureLog("wats.dispatch.interrupted", log=log, now=now)
+        self._paces: Sequence[Pace] = ()
         self._worker: Worker[SendJob] | None = None
         self._turn: asyncio.TimerHandle | None = None
 
@@ -129,8 +129,15 @@ class Outbox:
     async def start(self) -> None:
         """Send stored messages, including those of earlier processes.
 
-        The consumer must be registered.
+        The consumer must be registered. Messages of numbers that are not configured wait.
+
+        Raises:
+            StoreUnavailable: The store cannot be used. No worker runs.
         """
+        self._paces = self.pacer.paces
+        orphaned = await self._store.orphaned_sends(self.pacer.numbers)
+        if orphaned:
+            self.log({"event": "wats.outbox.orphaned", "messages": orphaned})
         self._worker = Worker(
             Duties(
                 claim=self._claim,

@@ -98,6 +98,9 @@ def _now() -> int:
 class Pacer:
     """Lets messages wait for their turn.
 
+    Attributes:
+        numbers: The configured business numbers.
+
     Args:
         buckets: The store, or buckets in memory.
         throughputs: The number of messages a second of each number; 0 for no pacing.
@@ -118,7 +121,7 @@ class Pacer:
             for number, throughput in throughputs.items()
             if throughput
         }
-        self._numbers = tuple(throughputs)
+        self.numbers = tuple(throughputs)
         self._telemetry = telemetry
         self._now = now
         self._spare = MemoryBuckets()
@@ -128,11 +131,9 @@ class Pacer:
         return self._paces.get(phone_number_id)
 
     @property
-    def paces(self) -> Sequence[Pace | None]:
-        """The limits of all numbers, for claims; `None` claims for every number without limits."""
-        if not self._paces:
-            return [None]
-        return [self._paces.get(number) or unlimited(number) for number in self._numbers]
+    def paces(self) -> Sequence[Pace]:
+        """The limits of all configured numbers, for claims: messages of other numbers wait."""
+        return [self._paces.get(number) or unlimited(number) for number in self.numbers]
 
     def demand_of(
         self, phone_number_id: str, message: Outgoing | None, patience_seconds: float

@@ -13,7 +13,7 @@ is sent once for its key, whether its caller waits for the result or not.
 The lease of an item is the record of its send. A lease that expires is thus an unknown outcome.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import Final, Protocol
 
@@ -185,6 +185,12 @@ class OutboxStore(Protocol):
 
     async def get_send(self, outbox_id: int) -> SendView | None:
         """Return the state of the item *outbox_id*, until its key expires; or `None`."""
+
+    async def orphaned_sends(self, numbers: Collection[str]) -> int:
+        """Return the number of waiting items of other business numbers than *numbers*.
+
+        On SQLite, only the `SCAN_DELIVERIES` recipients whose messages are due first are searched.
+        """
 
     async def retry_sends(self, ids: Sequence[int], *, even_unknown: bool) -> int:
         """Make those dead letters *ids* of the outbox deliveries again whose keys are free.

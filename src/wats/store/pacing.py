@@ -99,6 +99,11 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     number: Limit
     pair: Limit
 
+    @property
+    def is_unlimited(self) -> bool:
+        """Whether every message is permitted, so that its buckets need not be stored."""
+        return self.number.interval_us == 0
+
     def limit_of(self, bucket: int) -> Limit:
         """Return the limit of *bucket*."""
         return self.number if bucket == NUMBER_BUCKET else self.pair

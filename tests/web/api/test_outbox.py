@@ -7,6 +7,10 @@ from typing import Any
 import pytest
 
 from tests.web.conftest import Answer, Service, call
+from wats.outbound.items import encode_item
+from wats.outbound.messages import Outgoing
+from wats.outbound.transmit import Transmission
+from wats.store.outbox import NewSend
 from wats.testing import sign
 
 TEXT = {"to": "15550001234", "text": "Hello"}
@@ -225,6 +229,34 @@ async def test_a_status_proves_an_unknown_send_and_puts_its_message_in_the_list(
         "type": "text",
         "status": "delivered",
     }
+
+
+async def test_a_message_of_a_number_that_is_not_configured_names_its_obstacle(
+    service: Service,
+) -> None:
+    assert service.store is not None
+    outgoing = Outgoing(type="text", recipient="15550001234")
+    send = Transmission(b"{}", "15559999999", "messages", outgoing)
+    stored = await service.store.enqueue(
+        NewSend(
+            phone_number_id=send.phone_number_id,
+            ordering_key=1,
+            payload=encode_item(send, outgoing, queued_at=0, nonce=1),
+            nonce=1,
+            scope="/messages",
+            key_hash=b"key",
+            request_hash=b"body",
+            keep_seconds=60,
+        )
+    )
+
+    item = (await service.ask("GET", f"/api/outbox/{stored.outbox_id}")).json
+    (listed,) = (await service.ask("GET", ADMIN)).json["items"]
+    status = (await service.ask("GET", "/status")).json
+
+    assert (item["state"], item["error"]) == ("queued", "NumberNotConfigured")
+    assert (listed["phoneNumberId"], listed["error"]) == ("15559999999", "NumberNotConfigured")
+    assert (status["outbox"]["pending"], status["outbox"]["orphaned"]) == (1, 1)
 
 
 async def test_an_operator_discards_messages(service: Service) -> None:

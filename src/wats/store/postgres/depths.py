@@ -91,11 +91,14 @@ async def read(connection: Connection, configured: Collection[str]) -> InboxDept
     )
 
 
-async def waiting(connection: Connection, consumer: str) -> int:
-    """Read the number of deliveries of *consumer* that are not leased."""
+async def waiting(
+    connection: Connection, consumer: str, others: Collection[str] = frozenset()
+) -> int:
+    """Read the number of unleased deliveries of *consumer*, of all numbers but *others*."""
     count = 0
     for number in await numbers(connection):
-        count += await connection.fetchval(WAITING, number, consumer)
+        if number not in others:
+            count += await connection.fetchval(WAITING, number, consumer)
     return count
 
 

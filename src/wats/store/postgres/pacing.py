@@ -106,7 +106,7 @@ async def take_turns(
     heads = [Head(row["id"], row["ordering_key"], row["is_leased"]) for row in rows]
     buckets, now = await _locked(connection, pace, [each.ordering_key for each in heads])
     turn = take_turn(buckets, pace, heads, now)
-    if turn.ids:
+    if turn.ids and not pace.is_unlimited:
         await _write(connection, pace, buckets)
     if turn.postponed:
         ids, times = list(turn.postponed), list(turn.postponed.values())

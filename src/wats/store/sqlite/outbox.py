@@ -3,11 +3,13 @@
 Each function runs in the open transaction of its caller.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from apsw import Connection
 
+from wats.store.admin import SCAN_DELIVERIES
 from wats.store.outbox import (
     OUTCOME_UNKNOWN,
     QUEUE_SECONDS,
@@ -97,6 +99,16 @@ _ENDED = """
 SELECT request.state, request.response
 FROM wats_outbox AS item JOIN wats_requests AS request USING (scope, key_hash)
 WHERE item.id = ? AND request.outbox_id = item.id AND request.state <> 'reserved'
+"""
+
+# Messages that no process sends are due first.
+_ORPHANED = """
+SELECT coalesce(sum(1 + head.followers), 0)
+FROM (
+    SELECT id, followers FROM wats_deliveries
+    WHERE consumer = 'outbox' AND due_at IS NOT NULL ORDER BY due_at LIMIT ?
+) AS head JOIN wats_outbox AS item ON item.id = head.id
+WHERE item.phone_number_id NOT IN (SELECT value FROM json_each(?))
 """
 
 _DEAD = """
@@ -216,6 +228,13 @@ def get(connection: Connection, outbox_id: int) -> SendView | None:
     state, response = row
     found = SendState.SENT if state == "completed" else SendState.UNKNOWN
     return SendView(**item, state=found, response=response or b"")
+
+
+def orphaned(connection: Connection, configured: Collection[str]) -> int:
+    """Count the messages of numbers that are not *configured*, among those due first."""
+    values = SCAN_DELIVERIES, json.dumps([*configured])
+    count: int = connection.execute(_ORPHANED, values).get
+    return count
 
 
 def retry(writer: Writer, *, ids: Sequence[int], even_unknown: bool) -> int:

@@ -107,7 +107,7 @@ def claim(writer: Writer, *, name: str, limit: int, pace: Pace) -> Claimed:
     buckets, now = _read(writer, pace, keys), _now(writer)
     turn = take_turn(buckets, pace, heads[:limit], now)
     writer.executemany(_POSTPONE, [(due_at, id_) for id_, due_at in turn.postponed.items()])
-    if turn.ids:
+    if turn.ids and not pace.is_unlimited:
         _write(writer, pace, buckets)
     leased = deliveries.lease(writer, name, [row for row in rows if row[0] in turn.ids])
     more = not turn.wait_us and (len(rows) > limit or bool(turn.postponed))
