@@ -42,6 +42,11 @@ class Mortal(SQLiteStore):
             die_at("claimed")
         return claimed
 
+    async def renew(self, deliveries, **options):
+        lost = await super().renew(deliveries, **options)
+        die_at("begun")
+        return lost
+
     async def settle_sends(self, results):
         die_at("answered")
         settled = await super().settle_sends(results)
@@ -137,7 +142,8 @@ def end_leases(folder: Path) -> None:
     ("step", "state", "messages"),
     [
         ("stored", "sent", 1),
-        ("claimed", "unknown", 0),
+        ("claimed", "sent", 1),
+        ("begun", "unknown", 0),
         ("asked", "unknown", 1),
         ("answered", "unknown", 1),
         ("settled", "sent", 1),

@@ -2,11 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from tests.outbound.conftest import FakeGraph, Make
 from tests.outbound.windows import open_window
@@ -28,6 +30,7 @@ from wats.outbound.pacing import Pacer
 from wats.outbound.transmit import Transmitter
 from wats.outbound.window import WindowGuard
 from wats.store.outbox import OUTCOME_UNKNOWN, SendState, SendView
+from wats.store.records import Delivery
 from wats.store.sqlite import SQLiteStore
 from wats.telemetry import Telemetry
 from wats.testing import CapturingTelemetrySink, FakeClock
@@ -68,6 +71,36 @@ class Later:
                 if view is not None and view.state in states:
                     return view
                 await asyncio.sleep(0.005)
+
+
+class NotingStore(SQLiteStore):
+    """A store whose notes of calls fail, or of which another process takes the leases."""
+
+    def __init__(self, path: str, clock: FakeClock) -> None:
+        super().__init__(path, now=clock)
+        self.failures: list[Exception] = []
+        self.loses_leases = False
+        self.noted = asyncio.Event()
+
+    @override
+    async def renew(
+        self, deliveries: Sequence[Delivery], *, is_final: bool = False
+    ) -> Sequence[Delivery]:
+        if self.failures:
+            raise self.failures.pop()
+        if self.loses_leases:
+            steal = "UPDATE wats_deliveries SET lease = 1, due_at = due_at + 60000"
+            await self._write(None, lambda writer: writer.execute(steal))
+        self.noted.set()
+        return await super().renew(deliveries, is_final=is_final)
+
+
+@pytest.fixture
+async def store(database: Path, clock: FakeClock) -> AsyncIterator[NotingStore]:
+    opened = NotingStore(str(database), clock)
+    await opened.open()
+    yield opened
+    await opened.close()
 
 
 @pytest.fixture
@@ -316,6 +349,30 @@ async def test_an_unknown_outcome_is_never_sent_again(
     assert {"event": "wats.outbox.dead", "errorName": OUTCOME_UNKNOWN, "outcome": "unknown"} in log
     assert len(fake_graph.asked) == 1
     assert await later.put("key") == Queued(outbox_id=view.id, replayed=True)
+
+
+async def test_a_message_is_sent_only_after_the_store_has_noted_the_call(
+    later: Later, fake_graph: FakeGraph, store: NotingStore
+) -> None:
+    store.failures = [StoreUnavailable(), StoreUnavailable()]
+
+    view = await later.until(await later.put())
+
+    assert (view.state, store.failures) == (SendState.SENT, [])
+    assert len(fake_graph.asked) == 1
+
+
+async def test_a_message_whose_lease_was_lost_is_left_to_the_process_that_has_it(
+    later: Later, fake_graph: FakeGraph, store: NotingStore
+) -> None:
+    store.loses_leases = True
+    queued = await later.put()
+
+    await store.noted.wait()
+    await later.outbox.stop(1)
+
+    assert (await later.until(queued, {SendState.SENDING})).attempts == 1
+    assert fake_graph.asked == []
 
 
 async def test_a_stop_makes_the_outcome_of_a_running_call_unknown_and_keeps_the_rest(

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tests.store.model import CLIENTS, LEASE_SECONDS, NOON, Clients, Expected, Model
 from wats.store import Store, receive
-from wats.store.outbox import OUTCOME_UNKNOWN, NewSend, SendResult, SendState
+from wats.store.outbox import OUTCOME_UNKNOWN, UNLIMITED_ATTEMPTS, NewSend, SendResult, SendState
 from wats.store.records import (
     OUTBOX,
     Arrival,
@@ -104,7 +104,9 @@ class OutboxMachine(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.stores = [self.database.make(), self.database.make()]
-        consumer = Consumer(name=OUTBOX, lease_seconds=LEASE_SECONDS, max_attempts=1)
+        consumer = Consumer(
+            name=OUTBOX, lease_seconds=LEASE_SECONDS, max_attempts=UNLIMITED_ATTEMPTS
+        )
         for store in self.stores:
             self.run(store.open())
             self.run(store.register([consumer]))
@@ -178,8 +180,8 @@ class OutboxMachine(RuleBasedStateMachine):
         else:
             self.keys[key] = Key(None)
 
-    @rule(client=CLIENTS, limit=st.integers(1, 3))
-    def claim(self, client: int, limit: int) -> None:
+    @rule(client=CLIENTS, limit=st.integers(1, 3), begins=st.booleans())
+    def claim(self, client: int, limit: int, begins: bool) -> None:
         heads = self.queue.heads(OUTBOX)[:limit]
         exhausted = [self.queue.lease(each) for each in heads]
 
@@ -194,6 +196,27 @@ class OutboxMachine(RuleBasedStateMachine):
             self.held.append((delivery, item))
             if delivery.is_exhausted:  # as the worker does, without a call
                 self._settle(client, len(self.held) - 1, "unknown")
+            elif begins:
+                self._begin(client, delivery, item)
+
+    @rule(client=CLIENTS, place=st.integers(0, 5))
+    def begin(self, client: int, place: int) -> None:
+        if self.held:
+            self._begin(client, *self.held[place % len(self.held)])
+
+    def _begin(self, client: int, delivery: Delivery, item: ExpectedItem) -> None:
+        lost = self.run(self.stores[client].renew([delivery], is_final=True))
+
+        assert list(lost) == ([] if self._is_held(delivery, item) else [delivery])
+        if not lost:
+            item.place.is_final, item.place.due = True, self.queue.now + LEASE_SECONDS
+
+    def _is_held(self, delivery: Delivery, item: ExpectedItem) -> bool:
+        return (
+            item.place in self.queue.outstanding
+            and item.place.is_leased
+            and item.lease == delivery.lease
+        )
 
     @rule(client=CLIENTS, place=st.integers(0, 5), ending=ENDS)
     def settle(self, client: int, place: int, ending: str) -> None:
@@ -202,11 +225,7 @@ class OutboxMachine(RuleBasedStateMachine):
 
     def _settle(self, client: int, place: int, ending: str) -> None:
         delivery, item = self.held.pop(place)
-        is_held = (
-            item.place in self.queue.outstanding
-            and item.place.is_leased
-            and item.lease == delivery.lease
-        )
+        is_held = self._is_held(delivery, item)
         state, error = RESULTS[ending]
         settlement = Settlement(delivery, state, 0.0, error)
         message = record_of(item.place.number) if ending == "sent" else None

@@ -18,6 +18,7 @@ from wats.store.outbox import NewSend, SendResult
 from wats.store.records import (
     Arrival,
     Claimed,
+    Delivery,
     DeliveryState,
     Reservation,
     ReservationOutcome,
@@ -54,6 +55,23 @@ class SendsAnExpiredLeaseAgain(SQLiteStore):
         claimed = await super().claim(consumer, limit)
         again = [msgspec.structs.replace(each, is_exhausted=False) for each in claimed.deliveries]
         return Claimed(again, claimed.more)
+
+
+class ForgetsThatACallBegan(SQLiteStore):
+    @override
+    async def renew(
+        self, deliveries: Sequence[Delivery], *, is_final: bool = False
+    ) -> Sequence[Delivery]:
+        return await super().renew(deliveries)
+
+
+class PermitsACallWithoutALease(SQLiteStore):
+    @override
+    async def renew(
+        self, deliveries: Sequence[Delivery], *, is_final: bool = False
+    ) -> Sequence[Delivery]:
+        await super().renew(deliveries, is_final=is_final)
+        return ()
 
 
 class ForgetsTheKey(SQLiteStore):
@@ -107,6 +125,8 @@ class RecordsNoProvenMessage(SQLiteStore):
     "broken",
     [
         SendsAnExpiredLeaseAgain,
+        ForgetsThatACallBegan,
+        PermitsACallWithoutALease,
         ForgetsTheKey,
         HasNoLimit,
         FreesTheKeyOfAnUnknownOutcome,

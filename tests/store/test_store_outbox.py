@@ -9,7 +9,7 @@ import pytest
 from tests.store.conftest import NOON
 from wats.store import Store, receive
 from wats.store.admin import DeliveryFilter
-from wats.store.outbox import OUTCOME_UNKNOWN, NewSend, SendResult, SendState
+from wats.store.outbox import OUTCOME_UNKNOWN, UNLIMITED_ATTEMPTS, NewSend, SendResult, SendState
 from wats.store.pacing import unlimited
 from wats.store.person import Person
 from wats.store.records import (
@@ -51,7 +51,7 @@ async def outbox(store: Store) -> Store:
     await store.register(
         [
             Consumer(name="handlers", lease_seconds=LEASE_SECONDS, max_attempts=5),
-            Consumer(name=OUTBOX, lease_seconds=LEASE_SECONDS, max_attempts=1),
+            Consumer(name=OUTBOX, lease_seconds=LEASE_SECONDS, max_attempts=UNLIMITED_ATTEMPTS),
         ]
     )
     return store
@@ -66,6 +66,12 @@ async def enqueued(store: Store, send: NewSend) -> int:
 
 async def claimed(store: Store) -> Sequence[Delivery]:
     return (await store.claim(OUTBOX, 100)).deliveries
+
+
+async def begun(store: Store) -> Sequence[Delivery]:
+    deliveries = await claimed(store)
+    assert list(await store.renew(deliveries, is_final=True)) == []
+    return deliveries
 
 
 async def settle(
@@ -212,16 +218,47 @@ async def test_a_message_that_failed_frees_its_key(outbox: Store) -> None:
     assert await outbox.retry_sends([outbox_id], even_unknown=True) == 0
 
 
-async def test_an_expired_lease_is_an_unknown_outcome_that_blocks_the_key(
+async def test_a_lease_that_expires_before_its_call_began_is_given_again(
     outbox: Store, clock: FakeClock
 ) -> None:
-    send = new_send()
-    outbox_id = await enqueued(outbox, send)
+    outbox_id = await enqueued(outbox, new_send())
+    (first,) = await claimed(outbox)
+    clock.advance(LEASE_SECONDS + 1)
+
+    (second,) = await claimed(outbox)
+
+    assert (second.is_exhausted, second.payload) == (False, first.payload)
+    assert list(await outbox.renew([first], is_final=True)) == [first]  # so it is not sent twice
+    assert list(await outbox.renew([second], is_final=True)) == []
+    await settle(outbox, second, DeliveryState.DONE)
+    assert await state_of(outbox, outbox_id) is SendState.SENT
+
+
+@pytest.mark.parametrize("state", [DeliveryState.RETRY, DeliveryState.PENDING])
+async def test_a_message_that_a_call_did_not_send_can_be_claimed_and_released_again(
+    outbox: Store, clock: FakeClock, state: DeliveryState
+) -> None:
+    await enqueued(outbox, new_send())
+    await settle(outbox, (await begun(outbox))[0], state, "Busy")
     await claimed(outbox)
     clock.advance(LEASE_SECONDS + 1)
 
     (delivery,) = await claimed(outbox)
-    assert delivery.is_exhausted
+
+    assert not delivery.is_exhausted
+
+
+async def test_an_expired_lease_of_a_call_is_an_unknown_outcome_that_blocks_the_key(
+    outbox: Store, clock: FakeClock
+) -> None:
+    send = new_send()
+    outbox_id = await enqueued(outbox, send)
+    await begun(outbox)
+    for _ in range(2):  # the process that finds it may die, too
+        clock.advance(LEASE_SECONDS + 1)
+        (delivery,) = await claimed(outbox)
+        assert delivery.is_exhausted
+
     await settle(outbox, delivery, DeliveryState.DEAD, OUTCOME_UNKNOWN)
 
     assert await state_of(outbox, outbox_id) is SendState.UNKNOWN
@@ -262,7 +299,7 @@ async def test_a_send_that_ends_after_its_lease_is_sent_nevertheless(
     outbox: Store, clock: FakeClock
 ) -> None:
     outbox_id = await enqueued(outbox, new_send())
-    (slow,) = await claimed(outbox)
+    (slow,) = await begun(outbox)
     clock.advance(LEASE_SECONDS + 1)
     (exhausted,) = await claimed(outbox)
     await settle(outbox, exhausted, DeliveryState.DEAD, OUTCOME_UNKNOWN)
@@ -276,7 +313,7 @@ async def test_a_send_that_ends_after_its_lease_is_sent_nevertheless(
 async def test_a_failure_after_the_lease_changes_nothing(outbox: Store, clock: FakeClock) -> None:
     send = new_send()
     outbox_id = await enqueued(outbox, send)
-    (slow,) = await claimed(outbox)
+    (slow,) = await begun(outbox)
     clock.advance(LEASE_SECONDS + 1)
     (exhausted,) = await claimed(outbox)
     await settle(outbox, exhausted, DeliveryState.DEAD, OUTCOME_UNKNOWN)

@@ -1,13 +1,14 @@
 """The outbox: messages that are accepted now and sent by a worker, with retries.
 
-    put ─▸ store ─▸ claim ─▸ window ─▸ Graph ─┬─ accepted             sent
-                      ▲                       ├─ refused, for now     retry, after a pause
-                      └────── retry ──────────┤─ refused              failed
-                                              └─ outcome unknown      unknown
+    put ─▸ store ─▸ claim ─▸ window ─▸ note ─▸ Graph ─┬─ accepted             sent
+                      ▲                               ├─ refused, for now     retry, after a pause
+                      └────── retry ──────────────────┤─ refused              failed
+                                                      └─ outcome unknown      unknown
 
 The outbox is a consumer of the queue of deliveries (`wats.store.outbox`), with a worker like that
-of a handler. Its consumer has one attempt: a lease that expired was a call that may have been
-carried out, so the message is never sent again by itself.
+of a handler. The store notes the beginning of each call. A lease that expires after that was a call
+that may have been carried out, so the message is never sent again by itself; a lease that expires
+before it is claimed again.
 """
 
 import asyncio
@@ -27,13 +28,14 @@ from wats.errors import GraphError, StoreError, StoreUnavailable, WindowClosed
 from wats.graph.errors import Action, find_rule
 from wats.log import Log
 from wats.outbound import answers
+from wats.outbound.beginnings import Beginnings
 from wats.outbound.failures import OUTCOMES
 from wats.outbound.items import QueuedMessage, decode_item
 from wats.outbound.pacing import Pacer
 from wats.outbound.transmit import Transmitter
 from wats.retry_after import read_retry_after
 from wats.store import Store
-from wats.store.outbox import OUTCOME_UNKNOWN, NewSend, SendResult
+from wats.store.outbox import OUTCOME_UNKNOWN, UNLIMITED_ATTEMPTS, NewSend, SendResult
 from wats.store.pacing import Pace
 from wats.store.records import (
     OUTBOX,
@@ -104,8 +106,11 @@ class Outbox:
         self._now = now
         self._jitter = jitter
         self.consumer = Consumer(
-            name=OUTBOX, lease_seconds=graph_seconds + SETTLE_SECONDS, max_attempts=1
+            name=OUTBOX,
+            lease_seconds=graph_seconds + SETTLE_SECONDS,
+            max_attempts=UNLIMITED_ATTEMPTS,
         )
+        self._beginnings = Beginnings(store)
         self._store_failures = FailureLog("wats.store.error", log=log, now=now)
         self._interruptions = FailureLog("wats.dispatch.interrupted", log=log, now=now)
         self._paces: Sequence[Pace] = ()
@@ -202,6 +207,14 @@ class Outbox:
     async def _renew(self, jobs: Sequence["SendJob"]) -> None:
         await self._store.renew([job.delivery for job in jobs])
 
+    async def note_beginning(self, delivery: Delivery) -> bool:
+        """Note that the call of *delivery* begins; return whether there may be a call."""
+        try:
+            return await self._beginnings.note(delivery)
+        except StoreError as error:
+            self._record_trouble(error)
+            return False
+
     def _record_trouble(self, error: BaseException) -> None:
         self.telemetry.errors.record(error)
         if isinstance(error, Exception):  # not a cancelled task, which is logged when replaced
@@ -264,7 +277,7 @@ class SendJob:
             self._task.cancel()
 
     def release(self) -> None:
-        """End without a call. The call of an expired lease may have been carried out."""
+        """End without a call. The call of an exhausted lease may have been carried out."""
         if self.delivery.is_exhausted:
             settlement = Settlement(self.delivery, DeliveryState.DEAD, error=OUTCOME_UNKNOWN)
         else:
@@ -289,6 +302,8 @@ class SendJob:
         except (msgspec.MsgspecError, WindowClosed) as error:
             self._end(DeliveryState.DEAD, error=error_name(error))
             return
+        if not await self._outbox.note_beginning(self.delivery):
+            return  # released; if the lease was lost, another process has the message
         self._end(DeliveryState.DEAD, error=OUTCOME_UNKNOWN)
         try:
             answer: Any = await transmitter.send(send)

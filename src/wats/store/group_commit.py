@@ -71,6 +71,7 @@ class StoreRequest(msgspec.Struct, kw_only=True):
         reserved: The reserved slots.
         operation: The name for telemetry; `None` if the request is not counted.
         undo: Undoes the results if the deadline has passed.
+        flushes: Whether the results must survive a power failure.
         deadline: The time limit, from the hand-over on.
         results: A result for each operation, unless there is an *error*.
     """
@@ -83,6 +84,7 @@ class StoreRequest(msgspec.Struct, kw_only=True):
     reserved: Mapping[str, int] = msgspec.field(default_factory=dict)
     operation: StoreOperation | None = None
     undo: Undo | None = None
+    flushes: bool = True
     deadline: Deadline | None = None
     loop: asyncio.AbstractEventLoop
     results: Sequence[Any] = (None,)
@@ -354,6 +356,7 @@ def request_of(
     operation: StoreOperation | None = None,
     *,
     undo: Undo | None = None,
+    flushes: bool = True,
 ) -> "tuple[StoreRequest, asyncio.Future[Any]]":
     """Return a request of the running loop, and a future for its result."""
     loop = asyncio.get_running_loop()
@@ -364,6 +367,7 @@ def request_of(
         began=[perf_counter()],
         operation=operation,
         undo=undo,
+        flushes=flushes,
         loop=loop,
     )
     return request, future

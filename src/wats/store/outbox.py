@@ -10,7 +10,9 @@ is sent once for its key, whether its caller waits for the result or not.
                  │          └─▸ unknown        maybe sent: a dead letter, the key stays blocked
                  └── operator ──┘
 
-The lease of an item is the record of its send. A lease that expires is thus an unknown outcome.
+A claim does not permit the send yet. `renew` makes the attempt final just before the call: a lease
+that expires after that is an unknown outcome; before it, nothing was sent, and the item is claimed
+again.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -34,6 +36,9 @@ from wats.store.records import (
 
 OUTCOME_UNKNOWN: Final = "OutcomeUnknown"
 """The error of a dead letter whose message may have been sent."""
+
+UNLIMITED_ATTEMPTS: Final = 2**31 - 1
+"""The attempts of the consumer, so that no claim is final by itself. The worker limits retries."""
 
 QUEUE_SECONDS: Final = 90 * 86_400.0
 """The retention of the key of an item that is not sent, so that no other request can use it."""
@@ -59,6 +64,7 @@ SEND_TRANSITIONS: Final[Mapping[SendState, frozenset[SendState]]] = {
             SendState.FAILED,
             SendState.UNKNOWN,
             SendState.QUEUED,  # released unused
+            SendState.SENDING,  # leased again: its process died before the call
         }
     ),
     SendState.RETRY: frozenset({SendState.SENDING}),

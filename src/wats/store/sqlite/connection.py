@@ -107,11 +107,19 @@ class Writer(Connection):
         self._on_work = on_work
         self._counts: dict[tuple[str, DeliveryState], int] = {}
         self._noted_ms = 0
+        self._flushes = True
 
     def count(self, consumer: str, state: DeliveryState, change: int) -> None:
         """Change a counter of *consumer* at the commit of this transaction."""
         key = consumer, state
         self._counts[key] = self._counts.get(key, 0) + change
+
+    def begin(self, *, flushes: bool) -> None:
+        """Begin a transaction, whose commit waits for the disk if it *flushes*."""
+        if flushes is not self._flushes:
+            self.execute(f"PRAGMA synchronous = {'FULL' if flushes else 'NORMAL'}")
+            self._flushes = flushes
+        self.execute("BEGIN IMMEDIATE")
 
     def waiting(self, consumer: str) -> int:
         """Return the number of unleased deliveries of *consumer*, as this transaction sees them."""
