@@ -309,7 +309,7 @@ async def test_a_stream_without_a_byte_is_no_webhook(exchange, url) -> None:
 
 STATUS = [
     *("service", "version", "uptimeSeconds", "graphApiVersion", "serviceMode", "routes"),
-    *("featureFlags", "persistence", "inbox"),
+    *("featureFlags", "persistence", "inbox", "outbox"),
 ]
 DIAGNOSTICS = [
     *("service", "version", "graphApiVersion", "serviceMode", "runtime", "routes"),
