@@ -131,7 +131,8 @@ HTTP_MEANINGS = {
     "unauthorized": "`Authorization` is missing or holds no valid service token.",
     "unsupported_media_type": "The body is not a form, or its file has a type that WhatsApp does "
     "not accept; `details` lists the types.",
-    "upload_timeout": "No byte of a file arrived for 20 seconds. Nothing was stored by Meta.",
+    "upload_timeout": "No byte of a file arrived for 20 seconds, or the last one not within 10 "
+    "minutes. Nothing was stored by Meta.",
     "window_closed": "The customer's service window is closed and `messages.windowGuard` is on: "
     "nothing was sent, and the `Idempotency-Key` can be used again. Send a template.",
     "unsupported_object": "Webhook: `object` is not `whatsapp_business_account`.",

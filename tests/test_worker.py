@@ -2,6 +2,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -53,8 +54,12 @@ class Bench:
         self.failing: set[str] = set()
         self.worker = self.make()
 
-    def make(self, **changes: float) -> Worker[Work]:
-        options = {"concurrency": 4, "poll_seconds": 0.01, "renew_seconds": 30.0} | changes
+    def make(self, **changes: Any) -> Worker[Work]:
+        options: dict[str, Any] = {
+            "concurrency": 4,
+            "poll_seconds": 0.01,
+            "renew_seconds": 30.0,
+        } | changes
         self.worker = Worker(
             Duties(
                 claim=self._claim,
@@ -63,7 +68,7 @@ class Bench:
                 trouble=lambda error: self.troubles.append(type(error).__name__),
                 replaced=lambda error: self.replaced.append(type(error).__name__),
             ),
-            **options,  # type: ignore[arg-type]
+            **options,
         )
         return self.worker
 
@@ -279,6 +284,20 @@ async def test_leases_of_items_that_are_being_handled_are_renewed(bench: Bench) 
 
     gate.open.set()
     await bench.until(lambda: bench.settled == [(1001, "done")])
+
+
+async def test_items_wait_unclaimed_while_there_is_no_room_for_them(bench: Bench) -> None:
+    room, bench.waiting = 0, [1, 2, 3]
+    bench.make(room=lambda: room).start()
+    await asyncio.sleep(0.05)
+    reserved = bench.worker.reserve(1)
+    claims = list(bench.claims)
+
+    room = 1
+    await bench.until(lambda: len(bench.settled) == 3)
+
+    assert (reserved, claims) == (0, [])
+    assert set(bench.claims) == {1}
 
 
 async def test_an_item_leased_on_arrival_is_handled_in_its_reserved_slot(bench: Bench) -> None:

@@ -11,6 +11,7 @@ being stored or claimed.
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -68,6 +69,8 @@ class Worker(Generic[J]):
 
     Args:
         concurrency: The maximum number of leased jobs. All leased jobs have begun.
+        room: The number of further jobs that the consumer can take now; without a limit by default.
+            More room is noticed when a job ends, or after *poll_seconds*.
         poll_seconds: The longest pause between claims. Due retries, and jobs of a process that
             died, are found after this pause.
         renew_seconds: The interval of lease renewals.
@@ -79,12 +82,14 @@ class Worker(Generic[J]):
         duties: Duties[J],
         *,
         concurrency: int,
+        room: Callable[[], float] = lambda: math.inf,
         poll_seconds: float,
         renew_seconds: float,
         end_seconds: float = END_SECONDS,
     ) -> None:
         self._duties = duties
         self._concurrency = concurrency
+        self._room = room
         self._poll_seconds = poll_seconds
         self._renew_seconds = renew_seconds
         self._end_seconds = end_seconds
@@ -137,7 +142,7 @@ class Worker(Generic[J]):
 
     @property
     def _free_slots(self) -> int:
-        return self._concurrency - len(self._held) - self._reserved
+        return int(min(self._concurrency - len(self._held), self._room())) - self._reserved
 
     def offer(self, job: J) -> None:
         """Begin *job*, which was leased for a slot that was reserved until now."""

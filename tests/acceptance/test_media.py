@@ -23,6 +23,7 @@ PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8
 PDF = b"%PDF-1.7\n"
 FILE_ID = "900000000000001"
 BEARER = {"authorization": f"Bearer {BEARER_TOKEN}"}
+JSON = "content-type: application/json\r\n"
 
 
 def form_of(
@@ -291,6 +292,42 @@ async def test_a_file_that_is_cut_off_reaches_the_client_cut_off(hostile: Hostil
     )
     assert samples[failed] == 1
     assert [line["event"] for line in gateway.log if "at" in line] == ["wats.graph.failure"]
+
+
+async def test_a_response_that_is_cut_off_before_its_first_byte_is_an_error_response(
+    hostile: HostileGraph,
+) -> None:
+    hostile.describes()
+    hostile.sends(b"", length=100)
+    hostile.sends(b"{", headers=JSON, length=100)
+    failed = "graph_request_failed"
+
+    async with guarding(hostile) as gateway, aiohttp.ClientSession(headers=BEARER) as session:
+        async with session.get(f"{gateway.url}/api/media/{FILE_ID}/content") as response:
+            content = response.status, (await response.json())["error"]["code"]
+        async with session.get(f"{gateway.url}/api/graph/{FILE_ID}") as response:
+            call = response.status, (await response.json())["error"]["wats"]["code"]
+        samples = await gateway.samples("http_requests_total")
+
+    assert (content, call) == ((502, failed), (502, failed))
+    for route in ("/api/media/:mediaId/content", "/api/:resource"):
+        labels = f'method="GET",route="{route}",status_class='
+        assert samples[f'http_requests_total{{{labels}"5xx"}}'] == 1
+        assert samples[f'http_requests_total{{{labels}"2xx"}}'] == 0
+    assert [line["event"] for line in gateway.log if "at" in line] == 2 * ["wats.graph.failure"]
+
+
+async def test_a_write_whose_response_is_cut_off_was_carried_out(hostile: HostileGraph) -> None:
+    hostile.sends(b"{", headers=JSON, length=100)
+
+    async with (
+        guarding(hostile) as gateway,
+        aiohttp.ClientSession(headers=BEARER) as session,
+        session.post(f"{gateway.url}/api/graph/{FILE_ID}") as response,
+    ):
+        answer = response.status, await response.json()
+
+    assert answer == (200, {})
 
 
 async def test_a_file_without_a_stated_length_has_the_described_one(hostile: HostileGraph) -> None:

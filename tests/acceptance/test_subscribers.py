@@ -24,6 +24,8 @@ from wats.config import SubscriberConfig, WhatsAppConfig
 from wats.errors import ConfigError
 from wats.privacy import Secret
 from wats.service import create_wats_service_app
+from wats.store.admin import DeliveryFilter
+from wats.subscribers.circuit import THRESHOLD
 from wats.testing import example_profile, example_secrets, serving
 
 CORPUS = Path(__file__).parents[1] / "corpus" / "webhooks.jsonl"
@@ -217,6 +219,31 @@ async def test_a_long_outage_uses_up_no_attempts(open_gateway: OpenGateway, unti
             await until(lambda: gateway.rows()["wats_outstanding"] == 0)
 
         assert "wats.handler.failed" not in [each["event"] for each in gateway.log]
+
+
+@pytest.mark.long
+async def test_an_outage_leaves_the_waiting_updates_as_they_are(
+    open_gateway: OpenGateway, until: Until
+) -> None:
+    async with serving_endpoint() as endpoint:
+        endpoint.respond(503)
+        options = options_for(subscriber("crm", endpoint.url, concurrency=1))
+        async with open_gateway(**options) as gateway, ClientSession() as session:
+            sender = Sender(session, gateway.url)
+            for number in range(50):
+                await sender.send(number, customer=f"1555000{number:04d}")
+            await until(lambda: len(endpoint.requests) > THRESHOLD)
+            assert gateway.store is not None
+            page = await gateway.store.list_deliveries(DeliveryFilter(), limit=100)
+            asked = len(endpoint.requests)
+            endpoint.answer = endpoint.accept
+            await until(lambda: gateway.rows()["wats_outstanding"] == 0)
+
+    untouched = [each for each in page.items if each.due_at == each.arrived_at]
+    assert len(untouched) >= 50 - asked - 1
+    found = [each["raw"]["from"] for each in endpoint.documents[asked:]]
+    later = [f"1555000{number:04d}" for number in range(asked + 1, 50)]
+    assert [each for each in found if each in later] == later
 
 
 async def test_a_subscriber_that_is_gone_is_paused_and_keeps_its_updates(

@@ -86,7 +86,11 @@ MISTAKES: list[tuple[str, object, list[tuple[str, str]]]] = [
     ("otherNumbers", "drop", [(NUMBERS, "otherNumbers")]),
     ("service.tokens", [CRM] * (MAX_TOKENS + 1), [(TOKENS, "service.tokens")]),
     ("service.tokens", [CRM], [(TOKENS, "service.tokens[0].numbers[0]")]),
-    ("service.tokens", [{**CRM, "numbers": []}] * 2, [(TOKENS, "service.tokens[1].name")]),
+    (
+        "service.tokens",
+        [{**CRM, "numbers": "default"}] * 2,
+        [(TOKENS, "service.tokens[1].name")],
+    ),
     (
         "service.tokens",
         [{**CRM, "numbers": "default", "scopes": ["messages:read", "sms"]}],
@@ -94,7 +98,7 @@ MISTAKES: list[tuple[str, object, list[tuple[str, str]]]] = [
     ),
     (
         "service.tokens",
-        [{**CRM, "numbers": [], "scopes": []}],
+        [{**CRM, "numbers": "default", "scopes": []}],
         [(TOKENS, "service.tokens[0].scopes")],
     ),
     *(
@@ -125,6 +129,22 @@ def test_a_mistake_in_numbers_or_tokens_is_refused_at_its_place(
             section[key] = value
         with subtests.test(issues=issues):
             assert issues_of(document) == issues
+
+
+def test_an_empty_list_is_not_taken_for_everything(put: Put) -> None:
+    put("service.tokens", [{**CRM, "numbers": []}])
+    put("pullers", [{"name": "batch", "kinds": [], "numbers": []}])
+    endpoint = {"name": "a", "url": "https://a.example", "secret": {"env": "A"}}
+
+    issues = issues_of(put("subscribers", [{**endpoint, "kinds": [], "numbers": []}]))
+
+    assert issues == [
+        (TOKENS, "service.tokens[0].numbers"),
+        ("invalid_subscribers", "subscribers[0].kinds"),
+        ("invalid_subscribers", "subscribers[0].numbers"),
+        ("invalid_pullers", "pullers[0].kinds"),
+        ("invalid_pullers", "pullers[0].numbers"),
+    ]
 
 
 def test_the_secrets_of_numbers_and_tokens_are_read_by_name(put: Put, tmp_path: Path) -> None:

@@ -353,6 +353,17 @@ async def test_a_2xx_response_is_never_a_failure(respond: Respond, expected: obj
     ]
 
 
+async def test_no_response_holds_the_access_token_of_its_request() -> None:
+    echo = json.dumps({"a": f"{TOKEN} other-token", "b": 1}).encode()
+
+    async with serving(answering(body=echo)) as server, started(server.url) as client:
+        answer = await post(client)
+        of_another = await post(client.with_token(Secret("other-token")))
+
+    assert answer.body == b'{"a": " other-token", "b": 1}'
+    assert of_another.payload == {"a": f"{TOKEN} ", "b": 1}
+
+
 @pytest.mark.parametrize(
     ("respond", "status", "throttled"),
     [

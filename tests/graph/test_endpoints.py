@@ -38,7 +38,16 @@ def test_a_path_that_is_not_listed_is_not_served() -> None:
         *("me", "debug_token", "oauth/access_token", "", "15550003333/", "act_1", "1_2"),
         *("15550003333/messages", f"{ACCOUNT}/messages", f"{NUMBER}/message_templates"),
         *(f"{NUMBER}/deregister", f"{NUMBER}/subscribed_apps", f"{NUMBER}/messages/x"),
-        *("15550003333/groups", "../x", ".", "15550003333%2Fmessages", "15550003333\n"),
+        *(
+            f"0{NUMBER}",
+            f"0{ACCOUNT}",
+            "0",
+            "15550003333/groups",
+            "../x",
+            ".",
+            "15550003333%2Fmessages",
+            "15550003333\n",
+        ),
     ):
         assert TABLE.find(path.split("/")) is None, path
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wats.graph.redaction import Substitution, response_substitution
+from wats.graph.redaction import Substitution, forms_of, response_substitution, without
 
 TOKEN = "EAAsecret+token"
 ROOT = "https://graph.facebook.com/v25.0/"
@@ -42,7 +42,7 @@ def test_a_text_is_replaced_wherever_pieces_divide_it(letters: list[int], sizes:
 def test_neither_the_token_nor_the_address_of_graph_is_in_a_response(
     before: str, after: str, sizes: list[int]
 ) -> None:
-    substitution = response_substitution((TOKEN, "proof0"), (ROOT,), OWN)
+    substitution = response_substitution(forms_of(TOKEN) | forms_of("proof0"), (ROOT,), OWN)
     for link in (
         f"{ROOT}1/flows?access_token={TOKEN}&after=A",
         f"{ROOT}1/flows?access_token=EAAsecret%2Btoken&appsecret_proof=proof0&after=A",
@@ -61,4 +61,20 @@ def test_neither_the_token_nor_the_address_of_graph_is_in_a_response(
 def test_a_stream_without_the_texts_is_unchanged() -> None:
     body = bytes(range(256)) * 5
 
-    assert replaced(response_substitution((TOKEN, ""), (ROOT,), OWN), body, [7] * 200) == body
+    substitution = response_substitution(forms_of(TOKEN) | forms_of(""), (ROOT,), OWN)
+
+    assert replaced(substitution, body, [7] * 200) == body
+
+
+def test_a_whole_response_loses_the_token_in_each_of_its_forms() -> None:
+    body = b'{"next":"https://x/?access_token=EAAsecret%2Btoken&a=1","said":"EAAsecret+token"}'
+
+    result = without(body, forms_of(TOKEN))
+
+    assert result == b'{"next":"https://x/?access_token=&a=1","said":""}'
+
+
+def test_a_whole_response_without_the_token_is_the_same_object() -> None:
+    body = b'{"id":"1"}'
+
+    assert without(body, forms_of(TOKEN) | forms_of("")) is body

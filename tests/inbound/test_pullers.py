@@ -1,5 +1,6 @@
 """Pullers keep the promises of their state machine on SQLite; for PostgreSQL see its folder."""
 
+import asyncio
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -13,8 +14,10 @@ from typing_extensions import override
 from tests.folders import in_memory
 from tests.inbound.pull_machine import PullMachine
 from tests.store.model import Clients
-from wats.store.records import Settled, Settlement
+from wats.inbound.pullers import Puller
+from wats.store.records import Claimed, Settled, Settlement
 from wats.store.sqlite import SQLiteStore
+from wats.telemetry import Adapter, RouteLabel, Telemetry, UpdateKind
 from wats.testing import FakeClock
 
 STEPS_PER_RUN = 40
@@ -49,6 +52,48 @@ def machine_of(make: Any) -> type[PullMachine]:
 @pytest.mark.parametrize("steps", [400, pytest.param(6_000, marks=pytest.mark.long)])
 def test_pullers_keep_every_promise_of_the_model_on_sqlite(steps: int) -> None:
     hold(machine_of(SQLiteStore), steps=steps)
+
+
+class CountsClaims(SQLiteStore):
+    claims = 0
+
+    @override
+    async def claim(self, *_: Any) -> Claimed:
+        self.claims += 1
+        return Claimed([], more=False)
+
+
+async def let_tasks_run() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_an_arrival_wakes_the_polls_of_its_kind_only() -> None:
+    store = CountsClaims(":memory:")
+    await store.open()
+    puller = Puller(
+        "batch",
+        store,
+        place=0,
+        lease_seconds=60.0,
+        max_attempts=3,
+        telemetry=Telemetry(routes=[RouteLabel("unmatched")], adapter=Adapter.SQLITE),
+    )
+    puller.start()
+    woken = []
+    for kinds in ({UpdateKind.STATUS}, {UpdateKind.MESSAGE, UpdateKind.STATUS}, ()):
+        polling = asyncio.create_task(puller.poll(1, 60.0, frozenset(kinds)))
+        await let_tasks_run()
+        before = store.claims
+        puller.note_work(UpdateKind.MESSAGE)
+        await let_tasks_run()
+        woken.append(store.claims - before)
+        polling.cancel()
+        await asyncio.wait([polling])
+    await puller.stop()
+    await store.close()
+
+    assert woken == [0, 1, 1]
 
 
 class SettlesLate(SQLiteStore):

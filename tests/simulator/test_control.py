@@ -179,12 +179,23 @@ async def test_a_webhook_needs_an_http_url(meta: Any) -> None:
     assert status == 400
 
 
-async def test_a_page_in_a_browser_may_not_control_it(meta: Any) -> None:
-    status, _ = await meta.graph.call(
-        "GET", "/_simulator/state", headers={"origin": "https://elsewhere.example"}
-    )
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ({"origin": "https://elsewhere.example"}, 403),
+        ({"host": "elsewhere.example"}, 403),
+        ({"host": "elsewhere.example:9900"}, 403),
+        ({"host": "192.0.2.1"}, 403),
+        ({"host": "localhost:9900"}, 200),
+        ({"host": "[::1]:9900"}, 200),
+    ],
+)
+async def test_a_page_in_a_browser_may_not_control_it(
+    meta: Any, headers: dict[str, str], expected: int
+) -> None:
+    status, _ = await meta.graph.call("GET", "/_simulator/state", headers=headers)
 
-    assert status == 403
+    assert status == expected
 
 
 @pytest.mark.parametrize(

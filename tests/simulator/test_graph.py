@@ -408,3 +408,10 @@ async def test_an_invalid_marketing_message_is_refused(
 
     assert answer["error"]["code"] == code
     assert meta.simulator.counts.sends == 0
+
+
+@pytest.mark.parametrize("kind", [None, 1, [], {}, ["text"]])
+async def test_a_type_that_is_not_a_text_is_refused(meta: Any, kind: object) -> None:
+    status, answer = await meta.graph.send("15550002222", type=kind)
+
+    assert (status, answer["error"]["code"]) in {(400, 100), (400, 131009)}

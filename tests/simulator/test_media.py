@@ -82,3 +82,24 @@ def test_the_oldest_files_are_dropped() -> None:
     assert [each in files for each in ids] == [False, True, True]
     with pytest.raises(GraphFault):
         files.delete(ids[0])
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        ("application/json", b"{}"),
+        ("multipart/form-data", b"x"),
+        ("multipart/form-data; boundary=b", b"x"),
+        ("multipart/form-data; boundary=b", b"--b\r\nx"),
+        ("multipart/form-data; boundary=b", b"--b\r\nContent-Disposition: form-data\r\n\r\nx"),
+    ],
+)
+async def test_a_body_that_is_not_a_form_is_refused(
+    meta: Any, content_type: str, body: bytes
+) -> None:
+    url = f"{meta.graph.url}/v25.0/{NUMBER}/media"
+    headers = {"authorization": "Bearer token", "content-type": content_type}
+    async with meta.graph.session.post(url, data=body, headers=headers) as response:
+        answer = await response.json()
+
+    assert (response.status, answer["error"]["code"]) == (400, 100)

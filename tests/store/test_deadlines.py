@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,21 @@ async def test_a_key_that_was_reserved_too_late_can_be_reserved_again(
     disk.hang()
     with pytest.raises(StoreUnavailable):
         await reserve(observed.store)
+    disk.release()
+    await recovered(observed.store)
+
+    assert await reserve(observed.store) is ReservationOutcome.RESERVED
+
+
+async def test_a_key_whose_request_was_cancelled_before_the_commit_can_be_reserved_again(
+    disk: StalledDisk, observed: Observed
+) -> None:
+    disk.hang()
+    cancelled = asyncio.create_task(reserve(observed.store))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    with suppress(asyncio.CancelledError):
+        await cancelled
     disk.release()
     await recovered(observed.store)
 

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from tests.subscribers.conftest import Clock
@@ -40,6 +42,22 @@ def test_an_open_circuit_admits_one_probe_after_its_pause(circuit: Circuit, cloc
     clock.seconds += circuit.pause()
 
     assert [circuit.admit() for _ in range(3)] == [True, False, False]
+
+
+def test_there_is_room_for_all_requests_or_for_a_probe_or_for_none(
+    circuit: Circuit, clock: Clock
+) -> None:
+    rooms = [circuit.room()]
+    fail(circuit, THRESHOLD)
+    rooms.append(circuit.room())
+    clock.seconds += circuit.pause()
+    rooms.append(circuit.room())
+    circuit.admit()
+    rooms.append(circuit.room())
+    circuit.succeed()
+    rooms.append(circuit.room())
+
+    assert rooms == [math.inf, 0, 1, 0, math.inf]
 
 
 def test_a_successful_probe_closes_it(circuit: Circuit, clock: Clock) -> None:

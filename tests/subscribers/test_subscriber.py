@@ -1,6 +1,9 @@
 import asyncio
 import json
+import socket
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -8,6 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from standardwebhooks import Webhook
+from yarl import URL
 
 from tests.subscribers.conftest import SECRET, Clock, Endpoint, Subscribe, failure_of
 from wats.clock import utc_now
@@ -78,6 +82,8 @@ async def test_a_redirect_is_not_followed(
         (429, {"Retry-After": "120"}, 120),
         (503, {"Retry-After": "120"}, 120),
         (429, {"Retry-After": "999999999"}, 3600),
+        (429, {"Retry-After": "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"}, 5),
+        (429, {"Retry-After": "Mon, 01 Jan 2027 00:00:00 +99999999999999"}, 5),
         (429, {"Retry-After": "soon"}, 5),
         (410, {}, 5),
     ],
@@ -233,6 +239,37 @@ async def test_the_path_and_query_of_the_url_are_sent_unchanged(
         await subscriber(next(updates))
 
     assert paths == ["/hook/a%2Fb/?token=x%26y"]
+
+
+async def test_a_host_without_a_name_server_delays_no_other_subscriber(
+    endpoint: Endpoint,
+    subscribe: Subscribe,
+    updates: Iterator[Update],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    looked_up, is_answered = [], threading.Event()
+    port = URL(endpoint.url).port
+
+    def look_up(host: str, *_: Any, **__: Any) -> list[Any]:
+        looked_up.append(host)
+        assert host == "responds.example" or is_answered.wait(60)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    first, second = f"http://hangs.example:{port}/", f"http://responds.example:{port}/"
+    async with subscribe(first) as hanging, subscribe(second) as responding:
+        waiting = asyncio.create_task(failure_of(hanging, next(updates)))
+        try:
+            while not looked_up:
+                await asyncio.sleep(0.001)
+            await responding(next(updates))
+            assert not waiting.done()
+        finally:
+            is_answered.set()
+        assert await waiting is None
+
+    assert len(endpoint.requests) == 2
 
 
 async def test_the_body_is_the_same_for_every_attempt(

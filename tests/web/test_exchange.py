@@ -104,6 +104,18 @@ async def test_a_stream_that_stops_is_an_error() -> None:
             pass
 
 
+async def test_a_stream_that_trickles_without_end_is_an_error() -> None:
+    async def receive() -> dict[str, object]:
+        await asyncio.sleep(0)
+        return {"type": "http.request", "body": b"a", "more_body": True}
+
+    asked = Request({"headers": []}, receive, {}, access=NO_ACCESS)
+
+    with pytest.raises(UploadTimeout):
+        async for _ in asked.stream(total_seconds=0.05):
+            pass
+
+
 async def test_a_client_that_leaves_ends_a_stream() -> None:
     asked = request(part(b"one", more=True), {"type": "http.disconnect"})
 

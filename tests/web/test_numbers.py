@@ -25,6 +25,8 @@ NAMES = {"default": DEFAULT, "berlin": BERLIN, "paris": PARIS}
 OWN_TOKEN = "an-access-token-of-paris"
 CUSTOMER = "15550002222"
 TEXT = {"to": CUSTOMER, "text": "Hello"}
+GRAPH_TEXT = {"messaging_product": "whatsapp", "type": "text", "text": {"body": "Hello"}}
+LATER = "respond-async"
 SCRAPER = "a-scraper-token-for-tests"
 NUMBERS = tuple(
     NumberConfig(name=name, phone_number_id=each, waba_id="1", throughput=80)
@@ -276,9 +278,24 @@ async def test_only_a_token_without_limits_may_ask_for_nested_fields(service: Se
         (limited.token, "id,name", 200),
         (limited.token, "id,account{id}", 400),
         (limited.token, "id&FIELDS=account.limit(1)", 400),
+        (limited.token, "id&fields[]=account{id}", 400),
+        (limited.token, "id&%20fields=account{id}", 400),
         (BEARER_TOKEN, "id,account{id}", 200),
     ):
         assert (await service.ask("GET", path + fields, token=token)).status == status
+
+
+async def test_a_call_of_graph_that_is_sent_later_names_a_path_that_its_token_can_read(
+    service: Service,
+) -> None:
+    text = {**GRAPH_TEXT, "to": CUSTOMER}
+    for caller in (each for each in CALLERS if each.scopes == ALL):
+        for number in caller.numbers or NAMES:
+            path = f"/api/graph/v25.0/{NAMES[number]}/messages"
+            answer = await service.ask("POST", path, text, token=caller.token, prefer=LATER)
+            found = await service.ask("GET", answer.headers["location"], token=caller.token)
+            assert (answer.status, found.status) == (202, 200)
+            assert answer.json["id"] == found.json["id"]
 
 
 async def test_only_paths_of_the_api_exist_for_a_number(service: Service) -> None:

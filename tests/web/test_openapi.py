@@ -158,6 +158,7 @@ def test_sends_and_bodies_of_our_own_have_preferences() -> None:
         ("/api/messages/{id}/read", "post"),
         ("/api/messages", "post"),
         ("/api/marketing_messages", "post"),
+        ("/api/graph/{graphPath}", "post"),
         ("/api/groups", "post"),
         (group, "post"),
         (f"{group}/participants", "delete"),

@@ -55,6 +55,8 @@ class Spec:
         section: The section of a secret, since all secrets are kept together.
         secret: The rule for the secret itself.
         repeats: Whether a list may replace one value. The attribute is always a tuple.
+        selects: Whether the default is everything. An empty list, which would select nothing, is
+            refused, so that it is not taken for the default.
         shy: Whether `redact` hides the value.
     """
 
@@ -65,6 +67,7 @@ class Spec:
     section: str | None = None
     secret: Check | None = None
     repeats: bool = False
+    selects: bool = False
     shy: bool = False
 
 

@@ -131,6 +131,7 @@ class TokenConfig:
             "The names of the numbers that the token is limited to; all by default. Not with the "
             "scopes `admin` and `telemetry`, which are not limited to numbers.",
             repeats=True,
+            selects=True,
         ),
     )
 

@@ -120,7 +120,7 @@ class _Reader:
         return [self._section(section, each, f"{path}[{i}]") for i, each in enumerate(value)]
 
     def _items(self, key: Key, values: list[object], path: str) -> object:
-        least = 1 if key.required else 0
+        least = int(key.required or key.spec.selects)
         if not least <= len(values) <= MAX_ITEMS:
             self._refuse(key.code, path, f"a list of {least} to {MAX_ITEMS} items")
             return _ABSENT

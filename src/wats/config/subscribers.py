@@ -83,7 +83,7 @@ _KIND: Final = Check("the kind of an update", _accept_kind)
 def kinds_key(consumer: str, code: str) -> Mapping[str, Spec]:
     """Return the metadata of the kinds of updates that a *consumer* receives."""
     meaning = f"The kinds of updates that the {consumer} receives; all by default."
-    return key(_KIND, code, meaning, repeats=True)
+    return key(_KIND, code, meaning, repeats=True, selects=True)
 
 
 def numbers_key(consumer: str, code: str) -> Mapping[str, Spec]:
@@ -92,7 +92,7 @@ def numbers_key(consumer: str, code: str) -> Mapping[str, Spec]:
         f"The names of the numbers whose updates the {consumer} receives, and no update without a "
         "number; all updates by default."
     )
-    return key(checks.short_name, code, meaning, repeats=True)
+    return key(checks.short_name, code, meaning, repeats=True, selects=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

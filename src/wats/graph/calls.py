@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from copy import copy
+from dataclasses import replace
 from typing import Any, Final, Self, TypeAlias
 from urllib.parse import urlencode, urlsplit
 
@@ -31,7 +32,7 @@ from wats.graph.causes import NEVER_WRITTEN, caused
 from wats.graph.connections import SharedSession
 from wats.graph.middlewares import READING, WRITING
 from wats.graph.paths import encoded, joined, proof_of
-from wats.graph.redaction import PUBLIC_ROOT
+from wats.graph.redaction import PUBLIC_ROOT, forms_of, without
 from wats.graph.responses import (
     GraphResponse,
     OperationRecorder,
@@ -129,7 +130,7 @@ class GraphCalls:
         self._root = f"{base.scheme}://{base.netloc}{base.path.rstrip('/')}/{version}/"
         self._query = base.query
         self._app_secret = app_secret
-        self._hidden: set[str] = set()
+        self._hidden: set[bytes] = set()
         """The tokens, and their proofs, of this client and of all with its connections."""
         self._use(access_token)
         self._roots = (self._root, f"{PUBLIC_ROOT}/{version}/")
@@ -154,7 +155,8 @@ class GraphCalls:
             reason = "must be 1 to 4096 visible ASCII"
             raise ConfigError([ConfigIssue("invalid_token", "auth.accessToken", reason)])
         proof = proof_of(access_token, self._app_secret)
-        self._hidden |= {token, proof.partition("=")[2]}
+        self._own_hidden = forms_of(token) | forms_of(proof.partition("=")[2])
+        self._hidden |= self._own_hidden
         self._base_query = joined(self._query, proof)
         self._headers = {
             "authorization": f"Bearer {token}",
@@ -229,7 +231,7 @@ class GraphCalls:
         is_of_graph = True
         began = time.perf_counter()
         try:
-            reply = await exchange
+            reply = self._redacted(await exchange)
         except Exception as error:
             is_of_graph = isinstance(error, GraphError)
             raise
@@ -244,6 +246,11 @@ class GraphCalls:
                 self._telemetry.error(ErrorCategory(failure.diagnostics.category))
             raise failure
         return GraphResponse(reply.status, payload_of(reply), reply.body)
+
+    def _redacted(self, reply: RawResponse) -> RawResponse:
+        """Return *reply* without our access token, which is in Graph's links to further pages."""
+        body = without(reply.body, self._own_hidden)
+        return reply if body is reply.body else replace(reply, body=body)
 
     def _url(self, segments: Sequence[str], query: Query | None) -> URL:
         path = "/".join(encoded(segment, index) for index, segment in enumerate(segments))

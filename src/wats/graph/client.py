@@ -241,4 +241,4 @@ class GraphClient(GraphCalls):
         with suppress(TimeoutError):
             async with asyncio.timeout(self._limits.response_seconds):
                 body = await read_body(response, self._max_answer_bytes)
-        return RawResponse(response.status, response.headers, body)
+        return self._redacted(RawResponse(response.status, response.headers, body))

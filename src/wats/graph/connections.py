@@ -11,6 +11,7 @@ from aiohttp.http import HttpProcessingError
 from typing_extensions import override
 
 from wats.errors import GraphUnreachable
+from wats.graph.resolver import ThreadPerNameResolver
 
 MAX_INTERIM_RESPONSES: Final = 20
 """The limit of 1xx responses before a final one; servers send one or two."""
@@ -46,7 +47,10 @@ def connector(
     *socket_factory* makes the socket for an address, or raises an `OSError` to refuse the address.
     """
     pool = aiohttp.TCPConnector(
-        limit=limit, keepalive_timeout=keep_alive_seconds, socket_factory=socket_factory
+        limit=limit,
+        keepalive_timeout=keep_alive_seconds,
+        socket_factory=socket_factory,
+        resolver=ThreadPerNameResolver(),
     )
     # aiohttp has no public setting for the protocol; the test of a flood fails if this changes.
     pool._factory = partial(_protocol, asyncio.get_running_loop())

@@ -111,7 +111,7 @@ all digits; posts, ad accounts and conversations are `1_2`, `act_1` and `t_1`; `
 `debug_token` are words."""
 
 _VARIABLES: Final = {
-    "id": re.compile("[0-9]{1,32}"),
+    "id": re.compile("[1-9][0-9]{0,31}"),  # with a leading zero, it could be one of ours
     "group": GROUP_ID,
     "code": re.compile("[A-Za-z0-9]{1,64}"),
     "upload": re.compile("upload:[A-Za-z0-9+=_-]{1,512}"),

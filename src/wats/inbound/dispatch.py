@@ -200,6 +200,7 @@ class Dispatcher(Slots):
                 replaced=self._log_replaced,
             ),
             concurrency=self._handlers.concurrency(name) or self._config.concurrency,
+            room=self._handlers.room(name),
             poll_seconds=POLL_SECONDS,
             renew_seconds=self._config.lease_seconds / 3,
         )
@@ -256,7 +257,7 @@ class Dispatcher(Slots):
                 if name in self._workers and name not in leased:
                     self._workers[name].note_work()
                 elif (puller := self._pullers.get(name)) is not None:
-                    puller.note_work()
+                    puller.note_work(update.kind)
         expires = monotonic() + self._config.lease_seconds
         for delivery in received.leased:
             call = DeliveryCall(self, delivery, expires, update)

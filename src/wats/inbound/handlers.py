@@ -74,6 +74,14 @@ Consumers: TypeAlias = dict[UpdateKind, tuple[str, ...]]
 """The names of the handlers of each kind of update."""
 
 
+Room: TypeAlias = Callable[[], float]
+"""Returns the number of further calls that a handler can take now."""
+
+
+def _no_limit() -> float:
+    return math.inf
+
+
 class Handlers:
     """The consumers of each kind of update and number. Frozen by the start of the service.
 
@@ -89,6 +97,7 @@ class Handlers:
         self._handlers: dict[str, Handler] = {}
         self._concurrency: dict[str, int | None] = {}
         self._schedules: dict[str, tuple[float, ...]] = {}
+        self._rooms: dict[str, Room] = {}
         self._filters: dict[str, UpdateFilter] = {}
         numbers = () if only is None else (None, *only)
         self._of_number: dict[str | None, Consumers] = {each: _no_consumers() for each in numbers}
@@ -117,13 +126,15 @@ class Handlers:
         where: Predicate | None = None,
         numbers: Collection[str] | None = None,
         schedule: tuple[float, ...] = (),
+        room: Room = _no_limit,
     ) -> None:
         """Add *handler* for updates of *kinds*, by default of all kinds.
 
         It has at most *concurrency* concurrent calls, by default as many as the config permits. It
         gets only updates with a content of one of the classes *content*, if any, for which *where*
         returns true, and with *numbers*, phone number ids, only those of these numbers.
-        *schedule* are the pauses (s) between its attempts, instead of those of the config.
+        *schedule* are the pauses (s) between its attempts, instead of those of the config. *room*
+        returns the number of further calls that it can take now; other updates wait.
 
         The name, by default `module:qualified_name`, is stored with every delivery of the handler,
         so rename a handler only when its inbox is empty.
@@ -149,6 +160,7 @@ class Handlers:
         self._handlers[name] = handler
         self._concurrency[name] = concurrency
         self._schedules[name] = schedule
+        self._rooms[name] = room
         self._add(name, wanted, numbers)
 
     def add_puller(
@@ -221,6 +233,10 @@ class Handlers:
     def schedule(self, name: str) -> tuple[float, ...]:
         """Return the pauses between the attempts of the handler *name*, if it has its own."""
         return self._schedules[name]
+
+    def room(self, name: str) -> Room:
+        """Return the function that returns the number of further calls of the handler *name*."""
+        return self._rooms[name]
 
     def __getitem__(self, name: str) -> tuple[Handler, int]:
         """Return the handler *name*, and its index in `names`, which telemetry uses."""

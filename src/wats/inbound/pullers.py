@@ -129,7 +129,7 @@ class Puller:
         self._waits: set[asyncio.Timeout] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._turns: _Turns = WeakValueDictionary()
-        self._has_work: set[asyncio.Event] = set()
+        self._has_work: dict[asyncio.Event, Kinds] = {}
         self._longest_seconds: float | None = 0.0
 
     def start(self) -> None:
@@ -137,10 +137,11 @@ class Puller:
         self._turns.clear()
         self._longest_seconds = None
 
-    def note_work(self) -> None:
-        """Note that deliveries were stored, or became due."""
-        for has_work in self._has_work:
-            has_work.set()
+    def note_work(self, kind: UpdateKind | None = None) -> None:
+        """Note that deliveries were stored, or became due; all of *kind* if it is known."""
+        for has_work, kinds in self._has_work.items():
+            if kind is None or not kinds or kind in kinds:
+                has_work.set()
 
     def drain(self) -> None:
         """Shorten the waits of polls, so that the server can close their connections."""
@@ -196,7 +197,7 @@ class Puller:
 
     async def _wait_for_some(self, limit: int, kinds: Kinds) -> Sequence[Pulled]:
         has_work = asyncio.Event()
-        self._has_work.add(has_work)
+        self._has_work[has_work] = kinds
         try:
             while True:
                 has_work.clear()
@@ -206,7 +207,7 @@ class Puller:
                     async with asyncio.timeout(POLL_SECONDS):
                         await has_work.wait()
         finally:
-            self._has_work.discard(has_work)
+            del self._has_work[has_work]
 
     async def _claim(self, limit: int, kinds: Kinds) -> Sequence[Pulled]:
         """Claim deliveries; if the caller is cancelled, they are released."""

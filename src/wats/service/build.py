@@ -220,6 +220,7 @@ def _subscribers(common: _BuilderArguments, registered: Handlers) -> Sequence[Su
             concurrency=config.concurrency,
             numbers=ids_of(profile, config.numbers),
             schedule=config.schedule,
+            room=subscriber.room,
         )
         subscribers.append(subscriber)
     return subscribers

@@ -5,7 +5,7 @@ from http import HTTPMethod
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from aiohttp import BodyPartReader, web
+from aiohttp import BodyPartReader, MultipartReader, web
 
 from wats.simulator.faults import invalid, missing_object
 from wats.simulator.groups import page_of
@@ -13,6 +13,17 @@ from wats.simulator.messages import read_json
 from wats.simulator.world import World
 
 _MAX_TEMPLATES: Final = 250
+
+
+async def open_form(request: web.Request) -> MultipartReader:
+    """Return the parts of the form in *request*.
+
+    Raises:
+        GraphFault: Its body is not a form.
+    """
+    if not request.content_type.startswith("multipart/"):
+        raise invalid("The body must be a form.")
+    return await request.multipart()
 
 
 class BusinessEndpoints:
@@ -65,7 +76,7 @@ class BusinessEndpoints:
             origin = str(request.url.origin())
             return web.json_response(_page(request, objects.assets(flow_id, origin)))
         content: str | None = None
-        async for part in await request.multipart():
+        async for part in await open_form(request):
             if isinstance(part, BodyPartReader) and part.name == "file":
                 content = bytes(await part.read()).decode(errors="replace")
         if content is None:

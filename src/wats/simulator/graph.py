@@ -6,9 +6,10 @@ from http import HTTPMethod
 from typing import Any, Final, TypeAlias
 
 from aiohttp import BodyPartReader, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from wats.outbound.media import MAX_FILE_BYTES
-from wats.simulator.business_endpoints import BusinessEndpoints
+from wats.simulator.business_endpoints import BusinessEndpoints, open_form
 from wats.simulator.faults import GraphFault, invalid, missing_object
 from wats.simulator.groups import Outcome
 from wats.simulator.messages import (
@@ -82,6 +83,8 @@ class GraphEndpoints:
             return await handler(request)
         except GraphFault as fault:
             return self._refuse(fault)
+        except (ValueError, HttpProcessingError):  # of a form that cannot be read
+            return self._refuse(invalid("The body is invalid."))
         except web.HTTPException:
             return self._refuse(GraphFault(400, 2500, details="Unknown path components."))
 
@@ -131,7 +134,7 @@ class GraphEndpoints:
         self._check_number(request)
         fields: dict[str, str] = {}
         content = b""
-        async for part in await request.multipart():
+        async for part in await open_form(request):
             if not isinstance(part, BodyPartReader):
                 raise invalid("The form must not be nested.")
             data = await read_part(part)

@@ -84,7 +84,7 @@ def check_message(payload: Mapping[str, Any], groups: Groups) -> Addressee:
     """
     addressee = _addressee(payload, groups)
     kind = payload.get("type")
-    if kind not in TYPES:
+    if not isinstance(kind, str) or kind not in TYPES:
         raise GraphFault(400, 131009 if kind else 100, details="The parameter type is invalid.")
     content = payload.get(kind)
     if not content or not isinstance(content, dict | list):

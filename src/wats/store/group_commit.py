@@ -10,7 +10,7 @@ batch of requests runs the transaction.
 A batch has a deadline, unless the database itself limits its transactions. When it has passed, the
 operations of the batch and all that wait for its end fail, and so do new ones until it has ended:
 the disk hangs. If it is committed in the end, its callers have failed, so leases and reservations
-are undone.
+are undone. So are those of a caller that was cancelled meanwhile.
 """
 
 import asyncio
@@ -70,9 +70,10 @@ class StoreRequest(msgspec.Struct, kw_only=True):
         slots: Reserves slots for *items* just before the transaction begins.
         reserved: The reserved slots.
         operation: The name for telemetry; `None` if the request is not counted.
-        undo: Undoes the results if the deadline has passed.
+        undo: Undoes the results if no caller gets them.
         flushes: Whether the results must survive a power failure.
         deadline: The time limit, from the hand-over on.
+        future: The future of the caller, unless there are several callers.
         results: A result for each operation, unless there is an *error*.
     """
 
@@ -86,6 +87,7 @@ class StoreRequest(msgspec.Struct, kw_only=True):
     undo: Undo | None = None
     flushes: bool = True
     deadline: Deadline | None = None
+    future: "asyncio.Future[Any] | None" = None
     loop: asyncio.AbstractEventLoop
     results: Sequence[Any] = (None,)
     error: Exception | None = None
@@ -99,6 +101,11 @@ class StoreRequest(msgspec.Struct, kw_only=True):
     def is_late(self) -> bool:
         """Whether its operations have failed already, because the deadline has passed."""
         return self.deadline is not None and self.deadline.has_passed
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether no caller gets its results: the caller has failed, or was cancelled."""
+        return self.is_late or (self.future is not None and self.future.cancelled())
 
     def perform(self, connection: Any) -> None:
         """Run the operations in the open transaction of *connection*."""
@@ -261,7 +268,7 @@ class GroupCommit:
                 self._expected += self._size
             self.begin()
         for request in requests:
-            if request.is_late and request.error is None and request.undo is not None:
+            if request.is_abandoned and request.error is None and request.undo is not None:
                 self._undo(request.undo, request)
 
     def _undo(self, undo: Undo, late: StoreRequest) -> None:
@@ -368,6 +375,7 @@ def request_of(
         operation=operation,
         undo=undo,
         flushes=flushes,
+        future=future,
         loop=loop,
     )
     return request, future

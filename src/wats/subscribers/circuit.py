@@ -7,6 +7,7 @@
 The state belongs to one process; each process of a service finds out for itself.
 """
 
+import math
 import random
 import time
 from collections.abc import Callable, Hashable
@@ -42,13 +43,17 @@ class Circuit:
         self._probe_at = 0.0
         self._is_probing = False
 
+    def room(self) -> float:
+        """Return the number of further requests that may be sent now: all, a probe, or none."""
+        if not self.is_open:
+            return math.inf
+        return 0 if self._is_probing or self._monotonic() < self._probe_at else 1
+
     def admit(self) -> bool:
         """Return whether a request may be sent now. Its result must be reported."""
-        if not self.is_open:
-            return True
-        if self._is_probing or self._monotonic() < self._probe_at:
+        if not self.room():
             return False
-        self._is_probing = True
+        self._is_probing = self.is_open
         return True
 
     def pause(self) -> float:

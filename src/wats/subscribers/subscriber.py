@@ -139,6 +139,10 @@ class Subscriber:
             await self._session.close()
             self._session = None
 
+    def room(self) -> float:
+        """Return the number of further updates that may be posted now."""
+        return self._circuit.room()
+
     async def __call__(self, update: Update) -> None:
         """Post *update*.
 

@@ -39,6 +39,9 @@ STALL_SECONDS = 20.0
 """How long the next bytes of a file may take to arrive: less than the deadlines of connections, so
 that the client gets a response."""
 
+STREAM_SECONDS = 600.0
+"""How long a file may take to arrive: as long as a transfer, which begins after its first bytes."""
+
 _HANDLING = re.compile(r'\s*handling\s*=\s*"?(\w+)"?\s*(?:;.*)?', re.IGNORECASE)
 
 _ASYNC = re.compile(r"\s*respond-async\s*(?:;.*)?", re.IGNORECASE)
@@ -163,18 +166,21 @@ class Request:
             raise LengthRequired
         return int(declared[:20])
 
-    async def stream(self, stall_seconds: float = STALL_SECONDS) -> AsyncIterator[bytes]:
+    async def stream(
+        self, stall_seconds: float = STALL_SECONDS, total_seconds: float = STREAM_SECONDS
+    ) -> AsyncIterator[bytes]:
         """Yield the body in pieces as they arrive. The caller limits their number.
 
         Raises:
-            UploadTimeout: The next piece did not arrive in time.
+            UploadTimeout: The next piece, or the last one, did not arrive in time.
             ClientGone: The client hung up.
         """
         self._extension(STREAM_EXTENSION, "begin")()
-        has_more = True
+        loop, has_more = asyncio.get_running_loop(), True
+        end = loop.time() + total_seconds
         while has_more:
             try:
-                async with asyncio.timeout(stall_seconds):
+                async with asyncio.timeout_at(min(loop.time() + stall_seconds, end)):
                     message = await self._receive()
             except TimeoutError:
                 raise UploadTimeout from None

@@ -12,6 +12,8 @@ NUMBER = "15551234567"
 BASE = "/api/graph/v25.0"
 TOKEN = example_secrets().access_token.reveal()
 TEXT = {"messaging_product": "whatsapp", "to": "15550001111", "type": "text", "text": {"body": "a"}}
+VARIANTS_OF_METHOD = ("%20method", "method[]", "method%5B0%5D", "method%00", "method.", "")
+"""Names that a server in PHP reads as `method`."""
 FILE = {
     "messaging_product": "whatsapp",
     "url": "https://lookaside.fbsbx.com/x",
@@ -156,6 +158,8 @@ async def test_a_call_that_is_not_listed_is_refused_and_not_sent(service: Any) -
         ("GET", "777%2Fassets", 400),
         *[("GET", f"{NUMBER}?{name}=x", 400) for name in sorted(REFUSED)],
         ("GET", f"{NUMBER}?METHOD=delete", 400),
+        *[("GET", f"{NUMBER}?{name}=delete", 400) for name in VARIANTS_OF_METHOD],
+        ("POST", f"0{NUMBER}", 404),
     ]:
         answer = await service.ask(method, f"{BASE}/{path}")
         assert answer.status == status, (method, path)

@@ -24,6 +24,22 @@ async def test_groups_are_listed_in_camel_case(service: Any) -> None:
     assert asked.body == b""
 
 
+async def test_the_link_to_a_next_page_of_groups_does_not_hold_the_access_token(
+    service: Any,
+) -> None:
+    await service.ask("GET", "/api/groups")
+    token = service.graph.received_headers["authorization"].removeprefix("Bearer ")
+    proof = service.graph.proofs[0]
+    link = "https://graph.facebook.com/v25.0/1/groups?access_token="
+    service.graph.body = {
+        "paging": {"next": f"{link}{token}&appsecret_proof={proof}&limit=1&after=A"}
+    }
+
+    answer = await service.ask("GET", "/api/groups?limit=1")
+
+    assert answer.json["paging"]["next"] == f"{link}&appsecret_proof=&limit=1&after=A"
+
+
 async def test_a_group_keeps_its_participants_whole(service: Any) -> None:
     service.graph.body = {"participants": [{"wa_id": "1", "user_name": "b_c", "is_admin": True}]}
 

@@ -9,7 +9,7 @@ nor Graph's address, and errors have Graph's form.
 """
 
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Any, Final
@@ -36,18 +36,20 @@ from wats.telemetry.contract.values import EndpointFamily, Method
 from wats.web.access import Access
 from wats.web.api import marketing_messages, media, messages
 from wats.web.api.messages import IDEMPOTENCY_KEY
+from wats.web.api.outbox import OutboxItem
+from wats.web.api.passing import PassedOn
 from wats.web.bodies import GraphAnswer
 from wats.web.exchange import (
     JSON_TYPE,
     Request,
     Response,
-    ResponseBroken,
     StreamedResponse,
     json_response,
 )
 from wats.web.parts import Parts, server_url
 from wats.web.problems import GRAPH_FORM
 from wats.web.routing import (
+    ASYNC_PREFER,
     Handle,
     Operation,
     Posture,
@@ -70,6 +72,10 @@ REFUSED: Final = frozenset(
     | {"suppress_http_code"}
 )
 """Query parameters by which Graph would make another call, or respond in another form."""
+
+_NAME: Final = re.compile("[A-Za-z0-9_]{1,64}")
+"""A name of a query parameter. Graph could read other names as that of another parameter: servers
+in PHP read ` method` and `method[]` as `method`."""
 
 _TYPE: Final = re.compile(r"[\x20-\x7e]{1,256}")
 _OFFSET: Final = re.compile("[0-9]{1,15}")
@@ -115,8 +121,14 @@ async def serve(method: Method, parts: Parts, request: Request) -> Response:
     if not opened.content_type.endswith(("json", "javascript")):
         opened.close()
         return json_response({})  # accepted, and the response is not Graph's
-    link = partial(_with_own_url, root, segments[0]) if is_object else _unchanged
-    source = _Answer(parts, opened, link)
+    body = opened.chunks()
+    source = PassedOn(parts, opened, _with_own_url(root, segments[0], body) if is_object else body)
+    try:
+        await source.begin()
+    except GraphError:
+        if method is Method.GET:
+            raise
+        return json_response({})  # accepted, and the response was cut off
     return StreamedResponse(HTTPStatus.OK, content_type=JSON_TYPE, source=source, length=None)
 
 
@@ -127,35 +139,6 @@ async def _relay(parts: Parts, number: str | None, *call: Any, **options: Any) -
     except GraphError as error:
         report_graph_failure(error, telemetry=parts.telemetry, log=parts.log)
         raise
-
-
-class _Answer:
-    """The body of a response of Graph, with the URLs of wats."""
-
-    def __init__(
-        self,
-        parts: Parts,
-        opened: Download,
-        linked: Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]],
-    ) -> None:
-        self._parts = parts
-        self._opened = opened
-        self._linked = linked
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in self._linked(self._opened.chunks()):
-                yield chunk
-        except GraphError as error:
-            report_graph_failure(error, telemetry=self._parts.telemetry, log=self._parts.log)
-            raise ResponseBroken from None
-
-    def close(self) -> None:
-        self._opened.close()
-
-
-def _unchanged(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    return chunks
 
 
 async def _with_own_url(
@@ -265,6 +248,8 @@ def _query_of(request: Request) -> list[tuple[str, str]]:
     pairs = request.query_pairs
     refused = sorted({name for name, _ in pairs if name.lower() in REFUSED})
     details = [Detail(name, "is not passed on to Graph") for name in refused]
+    if not all(_NAME.fullmatch(name) for name, _ in pairs):
+        details.append(Detail("?", "must have a name of letters, digits and '_'"))
     fields = [value for name, value in pairs if name.lower() == _FIELDS]
     # Graph follows the edges of an object in braces, to objects that the token is not for.
     if _is_limited(request.access) and not all(map(_PLAIN_FIELDS.fullmatch, fields)):
@@ -335,7 +320,8 @@ def routes(prefix: str) -> tuple[Route, ...]:
         body=bytes,
         body_type="*/*",
         needs_body=False,
-        parameters=(IDEMPOTENCY_KEY,),
+        parameters=(IDEMPOTENCY_KEY, ASYNC_PREFER),
+        accepted=OutboxItem,
         problems=(*problems, *with_body),
     )
     deleting = Operation(

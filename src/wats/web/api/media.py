@@ -28,8 +28,9 @@ from wats.outbound import answers
 from wats.outbound.failures import report_graph_failure
 from wats.outbound.media import MAX_FILE_BYTES, START_BYTES, TYPES, find_type, max_bytes_of
 from wats.telemetry.contract.values import EndpointFamily, Method
+from wats.web.api.passing import PassedOn
 from wats.web.bodies import Body, Count, GraphAnswer
-from wats.web.exchange import Request, Response, ResponseBroken, StreamedResponse, json_response
+from wats.web.exchange import Request, Response, StreamedResponse, json_response
 from wats.web.multipart import MAX_FORM_BYTES, boundary_of, form_head, open_form
 from wats.web.parts import Parts
 from wats.web.routing import FORM_TYPE, Operation, Posture, Route
@@ -143,11 +144,13 @@ async def download(parts: Parts, request: Request) -> Response:
             raise
         found = await _find(parts, request)
         opened = await _reported(parts, _open(graph, found))
+    source = PassedOn(parts, opened)
+    await source.begin()
     return StreamedResponse(
         HTTPStatus.OK,
         content_type=_header_of(found.view.mime_type),
         headers=_UNTRUSTED,
-        source=_Content(parts, opened),
+        source=source,
         length=opened.length,
     )
 
@@ -162,25 +165,6 @@ async def delete(parts: Parts, request: Request) -> Response:
     graph = parts.numbers[request.number].graph
     call = graph.call(_FAMILY, "DELETE", [found.view.id], query=_owner_of(request))
     return json_response(answers.as_object((await _reported(parts, call)).payload))
-
-
-class _Content:
-    """The body of a download, which reports its failure."""
-
-    def __init__(self, parts: Parts, opened: Download) -> None:
-        self._parts = parts
-        self._opened = opened
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        try:
-            async for chunk in self._opened.chunks():
-                yield chunk
-        except GraphError as error:
-            _report(self._parts, error)
-            raise ResponseBroken from None
-
-    def close(self) -> None:
-        self._opened.close()
 
 
 async def _open(graph: GraphClient, found: _Found) -> Download:

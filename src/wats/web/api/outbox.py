@@ -44,11 +44,12 @@ async def later(parts: Parts, request: Request, queued: Queued | Accepted) -> Re
     if isinstance(queued, Accepted):
         return sent(queued)
     number = parts.numbers[request.number].id
+    is_of_number = NUMBER_PARAMETER in request.parameters or number != parts.numbers.default.id
     view = SendView(id=queued.outbox_id, phone_number_id=number, state=SendState.QUEUED)
     if queued.replayed:
         view = await _view(parts, request, queued.outbox_id)
     prefix = parts.profile.service.api_prefix
-    if NUMBER_PARAMETER in request.parameters:
+    if is_of_number:
         prefix = f"{prefix}/{NUMBERS_ROOT}/{number}"
     path = f"{prefix}/outbox/{queued.outbox_id}"
     location: Headers = ((b"location", path.encode()),)
