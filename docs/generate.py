@@ -65,6 +65,8 @@ HTTP_MEANINGS = {
     "was discarded.",
     "rate_limited": "Meta's rate limit does not permit the message within a second. Nothing was "
     "sent; retry after `Retry-After`, also with the same key.",
+    "outbox_full": "`outbox.maxWaiting` messages wait to be sent later. Nothing was stored; retry "
+    "after `Retry-After`, also with the same key.",
     "outbox_item_not_found": "No message in the outbox has this id, or its idempotency key has "
     "expired since it was sent.",
     "conversation_window_unavailable": "The store could not be read; retry.",

@@ -29,7 +29,9 @@ from wats.telemetry.contract.families import (
     MESSAGE_DELIVERY,
     MESSAGES_FINAL,
     OUTBOX_DEPTH,
+    OUTBOX_FILL,
     OUTBOX_OLDEST_AGE,
+    OUTBOX_PAUSED,
     OUTBOX_PROCESSED,
     PERSISTENCE_OPERATIONS,
     SEND_OUTCOMES,
@@ -155,7 +157,9 @@ ROWS: Mapping[str, Sequence[Graph]] = {
     "Outbox": (
         Graph("Items processed", OUTBOX_PROCESSED, ("outcome",)),
         Graph("Outbox depth", OUTBOX_DEPTH, ("adapter", "state")),
+        Graph("Pending items, per permitted one", OUTBOX_FILL, ("instance",)),
         Graph("Oldest pending item", OUTBOX_OLDEST_AGE, ("instance",)),
+        Graph("Paused outboxes", OUTBOX_PAUSED, ("instance",)),
     ),
     "Service": (
         Graph("Authentication failures", AUTH_FAILURES, ("surface",)),

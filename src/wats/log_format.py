@@ -48,6 +48,7 @@ LEVELS: Final[Mapping[str, LogLevel]] = {
     "wats.message.unrecorded": LogLevel.ERROR,
     "wats.number.unknown": LogLevel.WARNING,
     "wats.outbox.dead": LogLevel.ERROR,
+    "wats.outbox.orphaned": LogLevel.WARNING,
     "wats.request.error": LogLevel.ERROR,
     "wats.shutdown.forced": LogLevel.ERROR,
     "wats.signal.ignored": LogLevel.INFO,

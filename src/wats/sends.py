@@ -1,4 +1,4 @@
-"""Sends of the process itself: a message, its result, and its callback data. No I/O."""
+"""Sends: a message, its result, the head of an item of the outbox, and callback data. No I/O."""
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
@@ -44,6 +44,30 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 SendReply: TypeAlias = Callable[[Reply], Awaitable[Sent]]
 """Sends a reply like a request to the HTTP API."""
+
+
+class ItemHead(msgspec.Struct, frozen=True, kw_only=True):
+    """The first members of an item of the outbox, in the order of its JSON.
+
+    Attributes:
+        type: As in `wats.outbound.messages.Outgoing`, like *recipient*.
+        phone_number_id: The business number that sends it.
+    """
+
+    type: str
+    phone_number_id: str
+    recipient: str
+
+
+_HEAD: Final = msgspec.json.Decoder(ItemHead)
+
+
+def read_item_head(payload: bytes) -> ItemHead | None:
+    """Return the first members of the item in *payload*; `None` if wats did not write it."""
+    try:
+        return _HEAD.decode(payload)
+    except msgspec.MsgspecError:
+        return None
 
 
 _CALLBACK: Final = re.compile("wats:([1-9][0-9]{0,17}):([0-9a-f]{1,16})")

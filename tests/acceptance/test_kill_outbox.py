@@ -31,8 +31,8 @@ MESSAGE = {"to": "15550001234", "type": "text", "text": {"body": "Hello"}}
 
 
 class Mortal(SQLiteStore):
-    async def enqueue(self, send):
-        found = await super().enqueue(send)
+    async def enqueue(self, send, **options):
+        found = await super().enqueue(send, **options)
         die_at("stored")
         return found
 
@@ -41,6 +41,11 @@ class Mortal(SQLiteStore):
         if claimed.deliveries:
             die_at("claimed")
         return claimed
+
+    async def renew(self, deliveries, **options):
+        lost = await super().renew(deliveries, **options)
+        die_at("begun")
+        return lost
 
     async def settle_sends(self, results):
         die_at("answered")
@@ -137,7 +142,8 @@ def end_leases(folder: Path) -> None:
     ("step", "state", "messages"),
     [
         ("stored", "sent", 1),
-        ("claimed", "unknown", 0),
+        ("claimed", "sent", 1),
+        ("begun", "unknown", 0),
         ("asked", "unknown", 1),
         ("answered", "unknown", 1),
         ("settled", "sent", 1),

@@ -309,7 +309,7 @@ async def test_a_stream_without_a_byte_is_no_webhook(exchange, url) -> None:
 
 STATUS = [
     *("service", "version", "uptimeSeconds", "graphApiVersion", "serviceMode", "routes"),
-    *("featureFlags", "persistence", "inbox"),
+    *("featureFlags", "persistence", "inbox", "outbox"),
 ]
 DIAGNOSTICS = [
     *("service", "version", "graphApiVersion", "serviceMode", "runtime", "routes"),
@@ -369,6 +369,8 @@ async def test_the_snapshots_of_operators(open_gateway, groups, has_store) -> No
     assert status["persistence"] == (healthy if has_store else None)
     states = ("pending", "leased", "retry", "dead", "orphaned", "oldestSeconds")
     assert status["inbox"] == (dict.fromkeys(states, 0) if has_store else None)
+    counts = ("pending", "processing", "dead", "orphaned", "oldestSeconds")
+    assert status["outbox"] == (dict.fromkeys(counts, 0) if has_store else None)
     assert diagnostics["persistence"] == (healthy if has_store else absent)
     assert isinstance(status["uptimeSeconds"], int)
     assert diagnostics["runtime"] == "python"

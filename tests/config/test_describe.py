@@ -69,7 +69,12 @@ def test_a_redacted_profile_has_the_shape_of_the_file_without_ids_and_places(
             "windowGuard": False,
             "throughput": 80,
         },
-        "outbox": {"concurrency": 32, "maxAttempts": 10, "maxAgeHours": 24.0},
+        "outbox": {
+            "concurrency": 32,
+            "maxAttempts": 10,
+            "maxAgeHours": 24.0,
+            "maxWaiting": 100_000,
+        },
     }
 
 

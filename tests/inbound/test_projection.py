@@ -6,7 +6,7 @@ import pytest
 
 from wats.clock import EPOCH
 from wats.inbound.projection import records
-from wats.store.records import Direction, MessageRecord, StatusRecord, WindowRecord
+from wats.store.records import Direction, MessageRecord, SendProof, StatusRecord, WindowRecord
 from wats.telemetry.contract.values import UpdateKind
 
 SENT_AT = datetime.fromtimestamp(1_750_000_000, UTC)
@@ -60,6 +60,29 @@ def test_a_status_is_recorded_with_metas_time(update) -> None:
         status="delivered",
         occurred_at=datetime.fromtimestamp(1_750_000_010, UTC),
     )
+
+
+def test_callback_data_of_the_outbox_proves_a_send_with_the_record_of_its_message(
+    update, received_at
+) -> None:
+    proof = records(update("status_delivered", biz_opaque_callback_data="wats:7:ff")).proof
+
+    assert proof == SendProof(
+        7,
+        255,
+        b'{"messaging_product":"whatsapp","messages":[{"id":"wamid.FAKEOUT000106"}]}',
+        MessageRecord(
+            phone_number_id="200000000000002",
+            wa_message_id="wamid.FAKEOUT000106",
+            direction=Direction.OUTBOUND,
+            type="unknown",
+            status="sent",
+            graph_message_id="wamid.FAKEOUT000106",
+            created_at=received_at,
+            updated_at=received_at,
+        ),
+    )
+    assert records(update("status_delivered", biz_opaque_callback_data="order-1")).proof is None
 
 
 def test_a_failure_is_recorded_with_its_first_code(update) -> None:

@@ -28,7 +28,7 @@ from wats.telemetry.contract.values import (
     StoreOperation,
     UpdateKind,
 )
-from wats.web.ops.status import FeatureFlags, InboxView, ServiceStatus, StoreView
+from wats.web.ops.status import FeatureFlags, InboxView, OutboxCounts, ServiceStatus, StoreView
 
 URL = "http://127.0.0.1:8787"
 TEMPLATES = ("/webhook", "/api/messages/text", "/api/conversations/:phone/window", "unmatched")
@@ -289,6 +289,15 @@ def test_the_backlog_of_a_service_is_shown_without_the_operator_families() -> No
     (line,) = [line for line in frame(view).splitlines() if line.startswith("Inbox")]
 
     assert line == "Inbox   pending 7  leased 1  retry 0  dead 2  orphaned 0  oldest 90s"
+
+
+def test_the_messages_that_are_sent_later_are_shown() -> None:
+    counts = OutboxCounts(pending=7, processing=1, dead=2, orphaned=3, oldest_seconds=90.0)
+    view = View(url=URL, status=status(outbox=counts), latest=scrape(telemetry(FamilySet.CONTRACT)))
+
+    (line,) = [line for line in frame(view).splitlines() if line.startswith("Outbox")]
+
+    assert line == "Outbox  pending 7  processing 1  dead 2  orphaned 3  oldest 90s"
 
 
 def test_a_service_that_never_responded_has_no_numbers() -> None:

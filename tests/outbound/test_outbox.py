@@ -2,10 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from tests.outbound.conftest import FakeGraph, Make
 from tests.outbound.windows import open_window
@@ -14,6 +17,7 @@ from wats.errors import (
     IdempotencyConflict,
     IdempotencyInFlight,
     InvalidIdempotencyKey,
+    OutboxFull,
     StoreNotConfigured,
     StoreUnavailable,
 )
@@ -26,6 +30,7 @@ from wats.outbound.pacing import Pacer
 from wats.outbound.transmit import Transmitter
 from wats.outbound.window import WindowGuard
 from wats.store.outbox import OUTCOME_UNKNOWN, SendState, SendView
+from wats.store.records import Delivery
 from wats.store.sqlite import SQLiteStore
 from wats.telemetry import Telemetry
 from wats.testing import CapturingTelemetrySink, FakeClock
@@ -68,6 +73,36 @@ class Later:
                 await asyncio.sleep(0.005)
 
 
+class NotingStore(SQLiteStore):
+    """A store whose notes of calls fail, or of which another process takes the leases."""
+
+    def __init__(self, path: str, clock: FakeClock) -> None:
+        super().__init__(path, now=clock)
+        self.failures: list[Exception] = []
+        self.loses_leases = False
+        self.noted = asyncio.Event()
+
+    @override
+    async def renew(
+        self, deliveries: Sequence[Delivery], *, is_final: bool = False
+    ) -> Sequence[Delivery]:
+        if self.failures:
+            raise self.failures.pop()
+        if self.loses_leases:
+            steal = "UPDATE wats_deliveries SET lease = 1, due_at = due_at + 60000"
+            await self._write(None, lambda writer: writer.execute(steal))
+        self.noted.set()
+        return await super().renew(deliveries, is_final=is_final)
+
+
+@pytest.fixture
+async def store(database: Path, clock: FakeClock) -> AsyncIterator[NotingStore]:
+    opened = NotingStore(str(database), clock)
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
 @pytest.fixture
 async def outbox(
     graph: GraphClient,
@@ -85,8 +120,8 @@ async def outbox(
             guard=WindowGuard(store, telemetry, clock),
             now=clock,
         ),
-        Pacer(store, {}, telemetry),
-        OutboxConfig(max_attempts=2),
+        Pacer(store, {NUMBER: 0}, telemetry),
+        OutboxConfig(max_attempts=2, max_waiting=3),
         graph_seconds=30.0,
         telemetry=telemetry,
         log=log.append,
@@ -193,6 +228,52 @@ async def test_a_store_that_is_gone_is_reported(later: Later) -> None:
         await later.put()
 
 
+async def test_a_full_outbox_refuses_further_messages_and_returns_known_ones(
+    later: Later, store: SQLiteStore
+) -> None:
+    await store.pause("outbox", is_paused=True)
+    first, *_ = [await later.put(key) for key in "123"]
+
+    with pytest.raises(OutboxFull):
+        await later.put("4")
+
+    assert isinstance(first, Queued)
+    assert await later.put("1") == Queued(outbox_id=first.outbox_id, replayed=True)
+    await store.pause("outbox", is_paused=False)
+    await later.until(first)
+    assert isinstance(await later.put("4"), Queued)
+
+
+@pytest.mark.parametrize("throughput", [0, 80])
+async def test_messages_of_a_removed_number_wait_until_it_is_configured_again(
+    later: Later, fake_graph: FakeGraph, log: list[Mapping[str, object]], throughput: int
+) -> None:
+    def restarted_with(*numbers: str) -> None:
+        telemetry = later.outbox.telemetry
+        throughputs = dict.fromkeys(numbers, throughput)
+        later.outbox.pacer = Pacer(later.store, throughputs, telemetry)
+
+    await later.outbox.stop(0.1)
+    removed = await later.put(phone_number_id="2")
+    kept = await later.put()
+    restarted_with(NUMBER)
+    await later.outbox.start()
+    assert (await later.until(kept)).state is SendState.SENT
+    assert {"event": "wats.outbox.orphaned", "messages": 1} in log
+    await later.outbox.stop(0.1)
+    assert (await later.until(removed, {SendState.QUEUED})).attempts == 0
+    log.clear()
+
+    restarted_with(NUMBER, "2")
+    await later.outbox.start()
+
+    assert (await later.until(removed)).state is SendState.SENT
+    assert [request for request, _ in fake_graph.asked] == [
+        f"POST /v25.0/{number}/messages" for number in (NUMBER, "2")
+    ]
+    assert log == []
+
+
 async def test_a_permanent_refusal_fails_without_a_retry_and_frees_the_key(
     later: Later, fake_graph: FakeGraph, log: list[Mapping[str, object]]
 ) -> None:
@@ -270,6 +351,30 @@ async def test_an_unknown_outcome_is_never_sent_again(
     assert await later.put("key") == Queued(outbox_id=view.id, replayed=True)
 
 
+async def test_a_message_is_sent_only_after_the_store_has_noted_the_call(
+    later: Later, fake_graph: FakeGraph, store: NotingStore
+) -> None:
+    store.failures = [StoreUnavailable(), StoreUnavailable()]
+
+    view = await later.until(await later.put())
+
+    assert (view.state, store.failures) == (SendState.SENT, [])
+    assert len(fake_graph.asked) == 1
+
+
+async def test_a_message_whose_lease_was_lost_is_left_to_the_process_that_has_it(
+    later: Later, fake_graph: FakeGraph, store: NotingStore
+) -> None:
+    store.loses_leases = True
+    queued = await later.put()
+
+    await store.noted.wait()
+    await later.outbox.stop(1)
+
+    assert (await later.until(queued, {SendState.SENDING})).attempts == 1
+    assert fake_graph.asked == []
+
+
 async def test_a_stop_makes_the_outcome_of_a_running_call_unknown_and_keeps_the_rest(
     later: Later, fake_graph: FakeGraph
 ) -> None:
@@ -330,10 +435,12 @@ async def test_content_of_a_foreign_program_is_a_dead_letter(
 
 
 def test_the_pause_before_a_retry_doubles_up_to_an_hour_and_obeys_meta() -> None:
-    pauses = [retry_seconds(attempt, None, 0.0) for attempt in (1, 2, 3, 50)]
+    now = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+    pauses = [retry_seconds(attempt, None, now, 0.0) for attempt in (1, 2, 3, 50)]
 
     assert pauses == [2.0, 4.0, 8.0, 3600.0]
-    assert retry_seconds(1, "30", 0.0) == 30.0
-    assert retry_seconds(1, "999999", 0.0) == 3600.0
-    assert retry_seconds(1, "Sun, 06 Nov 1994 08:49:37 GMT", 0.0) == 2.0
-    assert retry_seconds(1, None, 1.0) == 2.4
+    assert retry_seconds(1, "30", now, 0.0) == 30.0
+    assert retry_seconds(1, "999999", now, 0.0) == 3600.0
+    assert retry_seconds(1, "Sun, 22 Nov 2026 12:01:30 GMT", now, 0.0) == 90.0
+    assert retry_seconds(1, "Sun, 06 Nov 1994 08:49:37 GMT", now, 0.0) == 2.0
+    assert retry_seconds(1, None, now, 1.0) == 2.4

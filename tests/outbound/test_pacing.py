@@ -1,5 +1,6 @@
 import asyncio
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
@@ -179,9 +180,12 @@ def test_each_throttle_has_its_bucket_and_its_pauses() -> None:
         (message, refusal(131048), NUMBER_BUCKET, 60, 3600, 0),
         (message, refusal(None, "7"), NUMBER_BUCKET, 1, 60, 7),
         (message, refusal(4, "999999"), NUMBER_BUCKET, 1, 60, 3600),
+        (message, refusal(4, "Sun, 22 Nov 2026 12:00:20 GMT"), NUMBER_BUCKET, 1, 60, 20),
+        (message, refusal(4, "Sun, 06 Nov 1994 08:49:37 GMT"), NUMBER_BUCKET, 1, 60, 0),
     ]
+    noon = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
     for sent, error, bucket, shortest, longest, least in cases:
-        penalty = penalty_of(NUMBER, sent, error)
+        penalty = penalty_of(NUMBER, sent, error, noon)
 
         seconds = [each / SECOND_US for each in penalty.pauses_us]
         assert (penalty.bucket, seconds[0], seconds[-1]) == (bucket, shortest, longest)

@@ -39,6 +39,7 @@ VALUES = {
     "level": "|".join(LEVELS),
     "library": "|".join((*LIBRARIES, OTHER)),
     "line": f"{_COUNT}|null",
+    "messages": _COUNT,
     "metaCode": _CODE,
     "metaSubcode": _CODE,
     "metaType": "[A-Za-z_]{0,55}(Exception|Error)|null",

@@ -47,6 +47,7 @@ EXPRESSIONS = {
     "metaCode": {"said.meta_code", "None if failure is None else failure.meta_code"},
     "metaSubcode": {"said.meta_subcode", "None if failure is None else failure.meta_subcode"},
     "metaType": {"said.meta_type"},
+    "messages": {"orphaned"},
     "method": {"method"},
     "outcome": {
         "OUTCOMES[error.may_have_happened]",

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from wats.config import InboxConfig, MessagesConfig
+from wats.config import InboxConfig, MessagesConfig, OutboxConfig
 from wats.errors import StoreUnavailable
 from wats.log import Log
 from wats.service.upkeep import Upkeep
@@ -14,6 +14,16 @@ from wats.store.records import OUTBOX, Depth, InboxDepth, Retention
 from wats.telemetry import Adapter, FamilySet, RouteLabel, Telemetry
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+
+def state_of(name: str, seconds: float = 0.0, *, is_paused: bool = False) -> ConsumerState:
+    return ConsumerState(
+        name=name,
+        is_configured=True,
+        is_paused=is_paused,
+        depth=Depth(),
+        oldest_seconds=seconds,
+    )
 
 
 class Shelf:
@@ -34,6 +44,9 @@ class Shelf:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    async def consumers(self) -> Sequence[ConsumerState]:
+        return [state_of(OUTBOX, is_paused=True)]
 
     async def lead(self) -> bool:
         return self.is_leader
@@ -76,6 +89,7 @@ async def kept(
         telemetry=telemetry,
         inbox=InboxConfig(),
         messages=MessagesConfig(),
+        outbox=OutboxConfig(max_waiting=24),
         leads=leads,
         log=log,
         now=lambda: NOON,
@@ -112,6 +126,8 @@ SEEN = {
     'outbox_depth{adapter="sqlite",state="pending"}': "12",
     'outbox_depth{adapter="sqlite",state="processing"}': "6",
     "wats_outbox_oldest_age_seconds": "30",
+    "wats_outbox_fill_ratio": "0.5",
+    "wats_outbox_paused": "1",
 }
 
 
@@ -123,16 +139,7 @@ async def test_the_age_of_the_oldest_update_of_each_consumer_is_measured() -> No
     class Consumers(Shelf):
         async def consumers(self) -> Sequence[ConsumerState]:
             ages = {"a": 90.0, "b": 0.0, "orphan": 500.0}
-            return [
-                ConsumerState(
-                    name=name,
-                    is_configured=True,
-                    is_paused=False,
-                    depth=Depth(),
-                    oldest_seconds=seconds,
-                )
-                for name, seconds in ages.items()
-            ]
+            return [state_of(name, seconds) for name, seconds in ages.items()]
 
     telemetry = await kept(Consumers(DEPTH), consumers=("a", "b"))
 
@@ -148,6 +155,7 @@ async def test_an_empty_inbox_has_no_age() -> None:
 
     seen = gauges(await kept(Shelf(DEPTH, empty), until=2))
 
+    assert seen.pop("wats_outbox_paused") == "1"
     assert set(seen.values()) == {"0"}
 
 

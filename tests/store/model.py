@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from wats.store import Store, receive
 from wats.store.admin import DEAD_LETTERS, OUTSTANDING, DeliveryFilter
+from wats.store.outbox import UNLIMITED_ATTEMPTS
 from wats.store.records import (
     OUTBOX,
     Arrival,
@@ -34,7 +35,7 @@ LEASE_SECONDS = 30
 DEAD_SECONDS = 1000
 CLIENTS = st.sampled_from((0, 1))
 NAMES = ("a", "b")
-MAX_ATTEMPTS = {"a": 2, "b": 1, OUTBOX: 1}
+MAX_ATTEMPTS = {"a": 2, "b": 1, OUTBOX: UNLIMITED_ATTEMPTS}
 BATCH = {"a": 3, "b": 3}
 """A consumer with one attempt has no batches, as a failure could not be handled alone."""
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -113,7 +114,7 @@ class Model:
         is_exhausted = each.is_leased and each.is_final
         each.attempts += not is_exhausted
         each.is_leased, each.due = True, self.now + LEASE_SECONDS
-        each.is_final = each.attempts >= MAX_ATTEMPTS[each.consumer]
+        each.is_final = is_exhausted or each.attempts >= MAX_ATTEMPTS[each.consumer]
         return is_exhausted
 
     def end(self, each: Expected, state: DeliveryState, retry_seconds: int) -> None:

@@ -14,13 +14,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tests.store.model import CLIENTS, LEASE_SECONDS, NOON, Clients, Expected, Model
 from wats.store import Store, receive
-from wats.store.outbox import OUTCOME_UNKNOWN, NewSend, SendResult, SendState
+from wats.store.outbox import OUTCOME_UNKNOWN, UNLIMITED_ATTEMPTS, NewSend, SendResult, SendState
 from wats.store.records import (
     OUTBOX,
     Arrival,
     Consumer,
     Delivery,
     DeliveryState,
+    Direction,
+    MessageRecord,
     Reservation,
     ReservationOutcome,
     SendProof,
@@ -43,6 +45,18 @@ OUTCOMES = {
     "completed": ReservationOutcome.REPLAY,
     "unknown": ReservationOutcome.UNKNOWN,
 }
+
+
+def record_of(number: int) -> MessageRecord:
+    return MessageRecord(
+        phone_number_id="1",
+        wa_message_id=f"wamid.{number}",
+        direction=Direction.OUTBOUND,
+        type="unknown",
+        status="sent",
+        created_at=NOON,
+        updated_at=NOON,
+    )
 
 
 @dataclass
@@ -81,6 +95,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.items: dict[int, ExpectedItem] = {}  # by number, which is the nonce too
         self.held: list[tuple[Delivery, ExpectedItem]] = []  # also of processes that hang
         self.stores: list[Store] = []
+        self.recorded: set[str] = set()
         self.proofs = 0
 
     def run(self, operation: Coroutine[Any, Any, Any]) -> Any:
@@ -89,7 +104,9 @@ class OutboxMachine(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.stores = [self.database.make(), self.database.make()]
-        consumer = Consumer(name=OUTBOX, lease_seconds=LEASE_SECONDS, max_attempts=1)
+        consumer = Consumer(
+            name=OUTBOX, lease_seconds=LEASE_SECONDS, max_attempts=UNLIMITED_ATTEMPTS
+        )
         for store in self.stores:
             self.run(store.open())
             self.run(store.register([consumer]))
@@ -100,8 +117,10 @@ class OutboxMachine(RuleBasedStateMachine):
         self.loop.close()
         self.close()
 
-    @rule(client=CLIENTS, key=KEYS, recipient=st.integers(1, 2))
-    def enqueue(self, client: int, key: int, recipient: int) -> None:
+    @rule(
+        client=CLIENTS, key=KEYS, recipient=st.integers(1, 2), limit=st.sampled_from((1, 2, None))
+    )
+    def enqueue(self, client: int, key: int, recipient: int, limit: int | None) -> None:
         number = len(self.items) + 1
         send = NewSend(
             phone_number_id="1",
@@ -114,10 +133,14 @@ class OutboxMachine(RuleBasedStateMachine):
             keep_seconds=KEEP_SECONDS,
         )
 
-        found = self.run(self.stores[client].enqueue(send))
+        found = self.run(self.stores[client].enqueue(send, max_waiting=limit))
 
         if key in self.keys:
             self._expect_used(found, self.keys[key])
+            return
+        waiting = sum(not each.is_leased for each in self.queue.outstanding)
+        if limit is not None and waiting >= limit:
+            assert found == Reservation(outcome=ReservationOutcome.FULL)
             return
         assert found.outcome is ReservationOutcome.RESERVED
         self.queue.arrive(number, recipient, (OUTBOX,), {OUTBOX: 0})
@@ -157,8 +180,8 @@ class OutboxMachine(RuleBasedStateMachine):
         else:
             self.keys[key] = Key(None)
 
-    @rule(client=CLIENTS, limit=st.integers(1, 3))
-    def claim(self, client: int, limit: int) -> None:
+    @rule(client=CLIENTS, limit=st.integers(1, 3), begins=st.booleans())
+    def claim(self, client: int, limit: int, begins: bool) -> None:
         heads = self.queue.heads(OUTBOX)[:limit]
         exhausted = [self.queue.lease(each) for each in heads]
 
@@ -173,6 +196,27 @@ class OutboxMachine(RuleBasedStateMachine):
             self.held.append((delivery, item))
             if delivery.is_exhausted:  # as the worker does, without a call
                 self._settle(client, len(self.held) - 1, "unknown")
+            elif begins:
+                self._begin(client, delivery, item)
+
+    @rule(client=CLIENTS, place=st.integers(0, 5))
+    def begin(self, client: int, place: int) -> None:
+        if self.held:
+            self._begin(client, *self.held[place % len(self.held)])
+
+    def _begin(self, client: int, delivery: Delivery, item: ExpectedItem) -> None:
+        lost = self.run(self.stores[client].renew([delivery], is_final=True))
+
+        assert list(lost) == ([] if self._is_held(delivery, item) else [delivery])
+        if not lost:
+            item.place.is_final, item.place.due = True, self.queue.now + LEASE_SECONDS
+
+    def _is_held(self, delivery: Delivery, item: ExpectedItem) -> bool:
+        return (
+            item.place in self.queue.outstanding
+            and item.place.is_leased
+            and item.lease == delivery.lease
+        )
 
     @rule(client=CLIENTS, place=st.integers(0, 5), ending=ENDS)
     def settle(self, client: int, place: int, ending: str) -> None:
@@ -181,14 +225,11 @@ class OutboxMachine(RuleBasedStateMachine):
 
     def _settle(self, client: int, place: int, ending: str) -> None:
         delivery, item = self.held.pop(place)
-        is_held = (
-            item.place in self.queue.outstanding
-            and item.place.is_leased
-            and item.lease == delivery.lease
-        )
+        is_held = self._is_held(delivery, item)
         state, error = RESULTS[ending]
         settlement = Settlement(delivery, state, 0.0, error)
-        result = SendResult(settlement=settlement, response=b"{}")
+        message = record_of(item.place.number) if ending == "sent" else None
+        result = SendResult(settlement=settlement, response=b"{}", message=message)
 
         self.run(self.stores[client].settle_sends([result]))
 
@@ -210,6 +251,7 @@ class OutboxMachine(RuleBasedStateMachine):
         return key if key is not None and key.owner == item.place.number else Key(None)
 
     def _sent(self, item: ExpectedItem) -> None:
+        self.recorded.add(f"wamid.{item.place.number}")
         if item.place in self.queue.outstanding:
             self.queue.remove(item.place)
         self.queue.dead = [each for each in self.queue.dead if each[0] is not item.place]
@@ -221,7 +263,8 @@ class OutboxMachine(RuleBasedStateMachine):
             return
         item = self.items[number]
         self.proofs += 1
-        proof = SendProof(item.id, number if is_ours else number + 1000, b"{}")
+        nonce = number if is_ours else number + 1000
+        proof = SendProof(item.id, nonce, b"{}", record_of(number))
         arrival = Arrival(
             key=self.proofs.to_bytes(16, "big"),
             occurred_at=NOON,
@@ -286,6 +329,12 @@ class OutboxMachine(RuleBasedStateMachine):
             for store in self.stores:
                 view = self.run(store.get_send(item.id))
                 assert (view and view.state) == self._state_of(number, item)
+
+    @invariant()
+    def messages_agree(self) -> None:
+        for store in self.stores:
+            page = self.run(store.list_messages(limit=len(self.items) + 1, cursor=None))
+            assert sorted(each.wa_message_id for each in page.items) == sorted(self.recorded)
 
     def _state_of(self, number: int, item: ExpectedItem) -> SendState | None:
         if item.place in self.queue.outstanding:

@@ -13,8 +13,18 @@ from tests.folders import in_memory
 from tests.store.model import Clients
 from tests.store.outbox_model import OutboxMachine
 from tests.store.test_state_machine import hold
+from wats.store import NO_SLOTS, OnReceived, Slots
 from wats.store.outbox import NewSend, SendResult
-from wats.store.records import Claimed, DeliveryState, Reservation, ReservationOutcome, Settled
+from wats.store.records import (
+    Arrival,
+    Claimed,
+    Delivery,
+    DeliveryState,
+    Reservation,
+    ReservationOutcome,
+    SendProof,
+    Settled,
+)
 from wats.store.sqlite import SQLiteStore
 from wats.testing import FakeClock
 
@@ -47,13 +57,36 @@ class SendsAnExpiredLeaseAgain(SQLiteStore):
         return Claimed(again, claimed.more)
 
 
+class ForgetsThatACallBegan(SQLiteStore):
+    @override
+    async def renew(
+        self, deliveries: Sequence[Delivery], *, is_final: bool = False
+    ) -> Sequence[Delivery]:
+        return await super().renew(deliveries)
+
+
+class PermitsACallWithoutALease(SQLiteStore):
+    @override
+    async def renew(
+        self, deliveries: Sequence[Delivery], *, is_final: bool = False
+    ) -> Sequence[Delivery]:
+        await super().renew(deliveries, is_final=is_final)
+        return ()
+
+
 class ForgetsTheKey(SQLiteStore):
     @override
-    async def enqueue(self, send: NewSend) -> Reservation:
-        found = await super().enqueue(send)
+    async def enqueue(self, send: NewSend, *, max_waiting: int | None = None) -> Reservation:
+        found = await super().enqueue(send, max_waiting=max_waiting)
         if found.outcome is ReservationOutcome.RESERVED:
             await self.fail_request(scope=send.scope, key_hash=send.key_hash)
         return found
+
+
+class HasNoLimit(SQLiteStore):
+    @override
+    async def enqueue(self, send: NewSend, *, max_waiting: int | None = None) -> Reservation:
+        return await super().enqueue(send)
 
 
 class FreesTheKeyOfAnUnknownOutcome(SQLiteStore):
@@ -73,9 +106,33 @@ class LosesALateResult(SQLiteStore):
         return await super().settle([each.settlement for each in results])
 
 
+class RecordsNoProvenMessage(SQLiteStore):
+    @override
+    def receive(
+        self, arrivals: Sequence[Arrival], on_received: OnReceived, slots: Slots = NO_SLOTS
+    ) -> None:
+        proofs = [
+            each.proof and SendProof(*msgspec.structs.astuple(each.proof)[:3]) for each in arrivals
+        ]
+        changed = [
+            msgspec.structs.replace(each, proof=proof)
+            for each, proof in zip(arrivals, proofs, strict=True)
+        ]
+        super().receive(changed, on_received, slots)
+
+
 @pytest.mark.parametrize(
     "broken",
-    [SendsAnExpiredLeaseAgain, ForgetsTheKey, FreesTheKeyOfAnUnknownOutcome, LosesALateResult],
+    [
+        SendsAnExpiredLeaseAgain,
+        ForgetsThatACallBegan,
+        PermitsACallWithoutALease,
+        ForgetsTheKey,
+        HasNoLimit,
+        FreesTheKeyOfAnUnknownOutcome,
+        LosesALateResult,
+        RecordsNoProvenMessage,
+    ],
 )
 def test_the_model_finds_an_outbox_that_is_broken(broken: type[SQLiteStore]) -> None:
     with pytest.raises(BaseException):  # noqa: B017, PT011

@@ -1,13 +1,16 @@
 """The promises of every store about messages that are sent later."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from functools import partial
 
 import pytest
 
+from tests.store.conftest import NOON
 from wats.store import Store, receive
 from wats.store.admin import DeliveryFilter
-from wats.store.outbox import OUTCOME_UNKNOWN, NewSend, SendResult, SendState
+from wats.store.outbox import OUTCOME_UNKNOWN, UNLIMITED_ATTEMPTS, NewSend, SendResult, SendState
+from wats.store.pacing import unlimited
 from wats.store.person import Person
 from wats.store.records import (
     OUTBOX,
@@ -20,7 +23,9 @@ from wats.store.records import (
     ReservationOutcome,
     SendProof,
     Settlement,
+    StatusRecord,
 )
+from wats.telemetry.contract.values import Adapter
 from wats.testing import FakeClock
 
 LEASE_SECONDS = 60.0
@@ -46,7 +51,7 @@ async def outbox(store: Store) -> Store:
     await store.register(
         [
             Consumer(name="handlers", lease_seconds=LEASE_SECONDS, max_attempts=5),
-            Consumer(name=OUTBOX, lease_seconds=LEASE_SECONDS, max_attempts=1),
+            Consumer(name=OUTBOX, lease_seconds=LEASE_SECONDS, max_attempts=UNLIMITED_ATTEMPTS),
         ]
     )
     return store
@@ -61,6 +66,12 @@ async def enqueued(store: Store, send: NewSend) -> int:
 
 async def claimed(store: Store) -> Sequence[Delivery]:
     return (await store.claim(OUTBOX, 100)).deliveries
+
+
+async def begun(store: Store) -> Sequence[Delivery]:
+    deliveries = await claimed(store)
+    assert list(await store.renew(deliveries, is_final=True)) == []
+    return deliveries
 
 
 async def settle(
@@ -139,6 +150,48 @@ async def test_a_key_in_use_by_a_waiting_caller_takes_no_place_in_the_outbox(
     assert await claimed(outbox) == []
 
 
+async def test_a_full_outbox_stores_nothing_and_leaves_the_key_free(outbox: Store) -> None:
+    first, second = new_send(1), new_send(2, ordering_key=1)
+    assert (await outbox.enqueue(first, max_waiting=1)).outcome is ReservationOutcome.RESERVED
+
+    full = await outbox.enqueue(second, max_waiting=1)
+    known = await outbox.enqueue(first, max_waiting=1)
+
+    assert full == Reservation(outcome=ReservationOutcome.FULL)
+    assert known.outcome is ReservationOutcome.IN_FLIGHT
+    assert (await outbox.depth()).outbox.outstanding == 1
+    await claimed(outbox)  # a message that is being sent does not wait
+    assert (await outbox.enqueue(second, max_waiting=1)).outcome is ReservationOutcome.RESERVED
+
+
+async def test_the_limit_holds_for_messages_that_are_stored_at_the_same_moment(
+    outbox: Store,
+) -> None:
+    sends = [new_send(number, phone_number_id=str(number % 3)) for number in range(12)]
+
+    found = await asyncio.gather(*(outbox.enqueue(each, max_waiting=5) for each in sends))
+
+    stored = [each for each in found if each.outcome is ReservationOutcome.RESERVED]
+    assert len(stored) == (await outbox.depth()).outbox.pending
+    if outbox.adapter is Adapter.SQLITE:  # elsewhere, concurrent transactions see fewer messages
+        assert len(stored) == 5
+
+
+async def test_messages_of_numbers_that_are_not_configured_wait_and_are_counted(
+    outbox: Store,
+) -> None:
+    of_removed = [new_send(n, phone_number_id="2", ordering_key=7) for n in range(2)]
+    ids = [await enqueued(outbox, send) for send in (*of_removed, new_send(5))]
+
+    assert len((await outbox.claim(OUTBOX, 10, pace=unlimited("1"))).deliveries) == 1
+    assert [await state_of(outbox, each) for each in ids[:2]] == [SendState.QUEUED] * 2
+    counts = [await outbox.orphaned_sends(numbers) for numbers in (["1"], ["1", "2"])]
+
+    assert counts == [2, 0]
+    (delivery,) = (await outbox.claim(OUTBOX, 10, pace=unlimited("2"))).deliveries
+    assert delivery.payload == b"message 0"
+
+
 async def test_messages_to_one_recipient_are_claimed_in_order_one_at_a_time(outbox: Store) -> None:
     for number in range(3):
         await outbox.enqueue(new_send(number, ordering_key=7))
@@ -165,16 +218,47 @@ async def test_a_message_that_failed_frees_its_key(outbox: Store) -> None:
     assert await outbox.retry_sends([outbox_id], even_unknown=True) == 0
 
 
-async def test_an_expired_lease_is_an_unknown_outcome_that_blocks_the_key(
+async def test_a_lease_that_expires_before_its_call_began_is_given_again(
     outbox: Store, clock: FakeClock
 ) -> None:
-    send = new_send()
-    outbox_id = await enqueued(outbox, send)
+    outbox_id = await enqueued(outbox, new_send())
+    (first,) = await claimed(outbox)
+    clock.advance(LEASE_SECONDS + 1)
+
+    (second,) = await claimed(outbox)
+
+    assert (second.is_exhausted, second.payload) == (False, first.payload)
+    assert list(await outbox.renew([first], is_final=True)) == [first]  # so it is not sent twice
+    assert list(await outbox.renew([second], is_final=True)) == []
+    await settle(outbox, second, DeliveryState.DONE)
+    assert await state_of(outbox, outbox_id) is SendState.SENT
+
+
+@pytest.mark.parametrize("state", [DeliveryState.RETRY, DeliveryState.PENDING])
+async def test_a_message_that_a_call_did_not_send_can_be_claimed_and_released_again(
+    outbox: Store, clock: FakeClock, state: DeliveryState
+) -> None:
+    await enqueued(outbox, new_send())
+    await settle(outbox, (await begun(outbox))[0], state, "Busy")
     await claimed(outbox)
     clock.advance(LEASE_SECONDS + 1)
 
     (delivery,) = await claimed(outbox)
-    assert delivery.is_exhausted
+
+    assert not delivery.is_exhausted
+
+
+async def test_an_expired_lease_of_a_call_is_an_unknown_outcome_that_blocks_the_key(
+    outbox: Store, clock: FakeClock
+) -> None:
+    send = new_send()
+    outbox_id = await enqueued(outbox, send)
+    await begun(outbox)
+    for _ in range(2):  # the process that finds it may die, too
+        clock.advance(LEASE_SECONDS + 1)
+        (delivery,) = await claimed(outbox)
+        assert delivery.is_exhausted
+
     await settle(outbox, delivery, DeliveryState.DEAD, OUTCOME_UNKNOWN)
 
     assert await state_of(outbox, outbox_id) is SendState.UNKNOWN
@@ -215,7 +299,7 @@ async def test_a_send_that_ends_after_its_lease_is_sent_nevertheless(
     outbox: Store, clock: FakeClock
 ) -> None:
     outbox_id = await enqueued(outbox, new_send())
-    (slow,) = await claimed(outbox)
+    (slow,) = await begun(outbox)
     clock.advance(LEASE_SECONDS + 1)
     (exhausted,) = await claimed(outbox)
     await settle(outbox, exhausted, DeliveryState.DEAD, OUTCOME_UNKNOWN)
@@ -229,7 +313,7 @@ async def test_a_send_that_ends_after_its_lease_is_sent_nevertheless(
 async def test_a_failure_after_the_lease_changes_nothing(outbox: Store, clock: FakeClock) -> None:
     send = new_send()
     outbox_id = await enqueued(outbox, send)
-    (slow,) = await claimed(outbox)
+    (slow,) = await begun(outbox)
     clock.advance(LEASE_SECONDS + 1)
     (exhausted,) = await claimed(outbox)
     await settle(outbox, exhausted, DeliveryState.DEAD, OUTCOME_UNKNOWN)
@@ -262,12 +346,40 @@ async def test_a_status_with_the_callback_data_proves_the_send(
     assert await claimed(outbox) == []
 
 
+@pytest.mark.parametrize("is_discarded", [False, True])
+async def test_a_message_that_only_a_status_proved_is_listed_with_the_data_of_its_item(
+    outbox: Store,
+    arrival: Callable[..., Arrival],
+    message: Callable[..., MessageRecord],
+    is_discarded: bool,
+) -> None:
+    payload = b'{"type":"image","phone_number_id":"1","recipient":"15550001111","payload":{}}'
+    outbox_id = await enqueued(outbox, new_send(payload=payload))
+    await settle(outbox, (await claimed(outbox))[0], DeliveryState.DEAD, OUTCOME_UNKNOWN)
+    if is_discarded:
+        assert await outbox.discard_sends([outbox_id]) == 1
+    delivered = StatusRecord(
+        phone_number_id="1", wa_message_id="wamid.1", status="delivered", occurred_at=NOON
+    )
+    proof = SendProof(outbox_id, 1, b"{}", message(type="unknown", to_phone=None))
+
+    for _ in range(2):  # Meta repeats the callback data in each status
+        await receive(outbox, [arrival(consumers=(), status=delivered, proof=proof)])
+
+    (found,) = (await outbox.list_messages(limit=10, cursor=None)).items
+    expected = ("unknown", None) if is_discarded else ("image", "15550001111")
+    assert (found.wa_message_id, found.type, found.to_phone) == ("wamid.1", *expected)
+    assert found.status == "delivered"
+    assert len(await outbox.list_statuses("wamid.1")) == 1
+
+
 async def test_a_status_that_overtakes_the_response_of_meta_is_replaced_by_the_response(
     outbox: Store, arrival: Callable[..., Arrival], message: Callable[..., MessageRecord]
 ) -> None:
     outbox_id = await enqueued(outbox, new_send())
     (delivery,) = await claimed(outbox)
-    await receive(outbox, [arrival(consumers=(), proof=SendProof(outbox_id, 1, b"proof"))])
+    proof = SendProof(outbox_id, 1, b"proof", message())
+    await receive(outbox, [arrival(consumers=(), proof=proof)])
 
     settlement = Settlement(delivery, DeliveryState.DONE)
     await outbox.settle_sends(
@@ -277,7 +389,7 @@ async def test_a_status_that_overtakes_the_response_of_meta_is_replaced_by_the_r
     view = await outbox.get_send(outbox_id)
     assert view is not None
     assert view.response == b"{}"
-    assert await outbox.get_message("wamid.1") is not None
+    assert len((await outbox.list_messages(limit=10, cursor=None)).items) == 1
 
 
 async def test_only_a_failed_message_is_retried_unless_an_unknown_one_is_named(

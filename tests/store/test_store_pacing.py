@@ -7,7 +7,7 @@ import pytest
 
 from tests.store.test_store_outbox import claimed, new_send, settle
 from wats.store import Store
-from wats.store.outbox import SendState
+from wats.store.outbox import UNLIMITED_ATTEMPTS, SendState
 from wats.store.pacing import (
     MAX_LEVEL,
     NUMBER_BUCKET,
@@ -41,7 +41,9 @@ PAUSE = Penalty(bucket=NUMBER_BUCKET, pauses_us=(5 * SECOND_US, 9 * SECOND_US))
 
 @pytest.fixture
 async def outbox(store: Store) -> Store:
-    await store.register([Consumer(name=OUTBOX, lease_seconds=60.0, max_attempts=1)])
+    await store.register(
+        [Consumer(name=OUTBOX, lease_seconds=60.0, max_attempts=UNLIMITED_ATTEMPTS)]
+    )
     return store
 
 
@@ -175,15 +177,19 @@ async def test_a_claim_with_limits_leases_messages_of_their_number_only(outbox: 
     assert [each.payload for each in other.deliveries] == [b"message 1"]
 
 
-async def test_an_expired_lease_needs_no_permit(outbox: Store, clock: FakeClock) -> None:
+@pytest.mark.parametrize("has_begun", [True, False])
+async def test_an_expired_lease_needs_a_permit_unless_its_call_began(
+    outbox: Store, clock: FakeClock, has_begun: bool
+) -> None:
     await outbox.enqueue(new_send())
-    await claimed(outbox)
+    await outbox.renew(await claimed(outbox), is_final=has_begun)
     clock.advance(61)
     await outbox.throttle(PACE, PAUSE)
 
-    (delivery,), _ = await leased(outbox)
+    deliveries, wait_us = await leased(outbox)
 
-    assert delivery.is_exhausted
+    assert [each.is_exhausted for each in deliveries] == [True] * has_begun
+    assert bool(wait_us) is not has_begun
 
 
 async def test_a_throttle_pauses_and_slows_a_bucket_which_recovers(

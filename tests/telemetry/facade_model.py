@@ -220,6 +220,12 @@ class Model:
     def store_outbox_oldest_age(self, seconds: float) -> None:
         self.set("wats_outbox_oldest_age_seconds", seconds)
 
+    def store_outbox_fill(self, ratio: float) -> None:
+        self.set("wats_outbox_fill_ratio", ratio)
+
+    def store_outbox_paused(self, value: int) -> None:
+        self.set("wats_outbox_paused", value)
+
     def service_upkeep(self, task: UpkeepTask, succeeded_at: float) -> None:
         self.set("wats_upkeep_last_success_timestamp_seconds", succeeded_at, task=task)
 

@@ -197,6 +197,8 @@ def test_every_counter_and_histogram_of_the_operators_is_there_before_anything_h
         "wats_inbox_oldest_age_seconds",
         "outbox_depth",
         "wats_outbox_oldest_age_seconds",
+        "wats_outbox_fill_ratio",
+        "wats_outbox_paused",
         "wats_consumer_oldest_age_seconds",
         "wats_circuit_open",
         "wats_upkeep_last_success_timestamp_seconds",

@@ -92,6 +92,7 @@ def test_an_argument_that_fails_when_it_is_used_does_not_raise(
 GAUGES = {
     *("store.inbox_depth", "store.inbox_oldest_age", "service.upkeep"),
     *("store.outbox_depth", "store.outbox_oldest_age"),
+    *("store.outbox_fill", "store.outbox_paused"),
     *("webhooks.consumer_oldest_age", "webhooks.circuit_open"),
 }
 

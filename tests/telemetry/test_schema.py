@@ -55,6 +55,8 @@ def test_the_schema_lists_the_series_of_a_service_with_every_subject(
     telemetry.store.inbox_oldest_age(0.0)
     telemetry.store.outbox_depth(Adapter.SQLITE, OutboxState.PENDING, 0)
     telemetry.store.outbox_oldest_age(0.0)
+    telemetry.store.outbox_fill(0.0)
+    telemetry.store.outbox_paused(0)
     telemetry.use_targets(["batch"])
     telemetry.webhooks.consumer_oldest_age(0, 0.0)
     telemetry.webhooks.circuit_open(0, 0)

@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 from aiohttp import web
 
-from wats.config import GroupsConfig, MessagesConfig
+from wats.config import GroupsConfig, MessagesConfig, OutboxConfig
 from wats.service import WatsApp, create_wats_service_app
 from wats.store.sqlite import SQLiteStore
 from wats.testing import (
@@ -189,6 +189,11 @@ def has_guard() -> bool:
     return False
 
 
+@pytest.fixture
+def max_waiting() -> int:
+    return 1000
+
+
 @cache
 def _document(*, has_groups: bool) -> Any:
     """Return the document of a service; its address is not that of any service."""
@@ -199,13 +204,19 @@ def _document(*, has_groups: bool) -> Any:
 
 @pytest.fixture
 async def service(
-    graph: tuple[FakeGraph, str], tmp_path: Path, has_store: bool, has_groups: bool, has_guard: bool
+    graph: tuple[FakeGraph, str],
+    tmp_path: Path,
+    has_store: bool,
+    has_groups: bool,
+    has_guard: bool,
+    max_waiting: int,
 ) -> AsyncIterator[Service]:
     fake, graph_url = graph
     profile = example_profile(
         graph_url=graph_url,
         groups=GroupsConfig(enabled=has_groups),
         messages=MessagesConfig(window_guard=has_guard),
+        outbox=OutboxConfig(max_waiting=max_waiting),
     )
     store = SQLiteStore(str(tmp_path / "wats.db")) if has_store else None
     running = Service(_document(has_groups=has_groups), fake, store)

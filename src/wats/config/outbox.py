@@ -34,3 +34,11 @@ class OutboxConfig:
             "The age at which a message that was certainly not sent is not retried any more.",
         ),
     )
+    max_waiting: int = field(
+        default=100_000,
+        metadata=key(
+            checks.whole(1, 10_000_000),
+            "invalid_outbox",
+            "The number of waiting messages from which on further ones are refused.",
+        ),
+    )

@@ -13,6 +13,7 @@
     │   │   · OutboxItemNotFound
     │   ├── TooManyPolls                  of one puller, in this process
     │   ├── RateLimited                   Meta's rate limit, before Graph is called
+    │   ├── OutboxFull                    too many messages that are sent later
     │   ├── WindowClosed                  a free-form message outside of the service window
     │   └── IdempotencyError
     │       └── InvalidIdempotencyKey · IdempotencyConflict · IdempotencyInFlight
@@ -57,6 +58,7 @@ from wats.errors.caller import (
     MediaTypeMismatch,
     MessageNotFound,
     MethodNotAllowed,
+    OutboxFull,
     OutboxItemNotFound,
     PayloadTooLarge,
     RateLimited,
@@ -134,6 +136,7 @@ __all__ = [
     "NoHandlerCall",
     "NoMessage",
     "NotStarted",
+    "OutboxFull",
     "OutboxItemNotFound",
     "Overloaded",
     "PayloadTooLarge",

@@ -191,6 +191,18 @@ class RateLimited(CallerError):
         self.retry_after_seconds = max(math.ceil(wait_seconds), 1)
 
 
+class OutboxFull(CallerError):
+    """As many messages wait in the outbox as are permitted; nothing was stored.
+
+    An `Idempotency-Key` can be used again. `retry_after_seconds` is when to retry.
+    """
+
+    code = "outbox_full"
+    status = 429
+    text = "Too many messages are waiting in the outbox."
+    retry_after_seconds = 30
+
+
 class MediaNotFound(CallerError):
     """The id belongs to an object of Graph that is not a file."""
 

@@ -120,13 +120,24 @@ def status_record(update: Update) -> StatusRecord | None:
 def _proof(update: Update) -> SendProof | None:
     """Return the item of the outbox that *update*, a status, proves to be sent."""
     head = status_head(update)
-    if head.callback is None or head.id is None:
+    number = update.phone_number_id
+    if head.callback is None or head.id is None or number is None:
         return None
     found = read_callback(head.callback)
     if found is None:
         return None
     response = {"messaging_product": "whatsapp", "messages": [{"id": head.id}]}
-    return SendProof(*found, msgspec.json.encode(response))
+    message = MessageRecord(
+        phone_number_id=number,
+        wa_message_id=head.id,
+        direction=Direction.OUTBOUND,
+        type="unknown",
+        status="sent",
+        graph_message_id=head.id,
+        created_at=update.received_at,
+        updated_at=update.received_at,
+    )
+    return SendProof(*found, msgspec.json.encode(response), message)
 
 
 def _window(update: Update, customer: str | None) -> WindowRecord | None:

@@ -19,7 +19,7 @@ from wats.inspection.formatting import (
 )
 from wats.inspection.history import History
 from wats.inspection.samples import Samples
-from wats.inspection.tables import Cell, Fact, Row, Table, Tally, inbox, others, sections
+from wats.inspection.tables import Cell, Fact, Row, Table, Tally, inbox, others, outbox, sections
 from wats.telemetry.contract.families import WEBHOOK_REJECTIONS
 from wats.telemetry.contract.values import RejectionReason
 from wats.web.ops.status import ServiceStatus, StoreView
@@ -199,6 +199,7 @@ class _Page:
         note = [self._line(self._view.notes, _FAINT)] if self._view.notes else []
         return [
             *self._facts("Inbox", inbox(self._view.latest, status.inbox if status else None)),
+            *self._facts("Outbox", outbox(status.outbox if status else None)),
             *self._facts("Also", others(self._view.latest, self.counted)),
             *note,
         ]

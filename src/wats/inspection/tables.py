@@ -26,7 +26,7 @@ from wats.telemetry.contract.families import (
     Family,
 )
 from wats.telemetry.contract.values import FinalOutcome, InboxState, Outcome, StatusClass
-from wats.web.ops.status import InboxView
+from wats.web.ops.status import InboxView, OutboxCounts
 
 Count: TypeAlias = Callable[[Samples], float]
 Quantile: TypeAlias = Callable[[Samples], float | None]
@@ -101,6 +101,19 @@ def inbox(samples: Samples, view: InboxView | None) -> list[Fact]:
         oldest = samples.total(INBOX_OLDEST_AGE.name) if is_known else None
     facts = [Fact(state, depths[state], state in _BAD_STATES) for state in depths]
     return facts if oldest is None else [*facts, Fact("oldest", oldest, is_duration=True)]
+
+
+def outbox(view: OutboxCounts | None) -> list[Fact]:
+    """Return the messages that are sent later; an earlier version does not report them."""
+    if view is None:
+        return []
+    return [
+        Fact("pending", view.pending),
+        Fact("processing", view.processing),
+        Fact("dead", view.dead, is_bad=True),
+        Fact("orphaned", view.orphaned, is_bad=True),
+        Fact("oldest", view.oldest_seconds, is_duration=True),
+    ]
 
 
 def others(latest: Samples, counted: Samples) -> list[Fact]:

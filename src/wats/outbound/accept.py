@@ -23,6 +23,7 @@ from wats.errors import (
     IdempotencyInFlight,
     IdempotencyOutcomeUnknown,
     InvalidIdempotencyKey,
+    OutboxFull,
     RateLimited,
     StoreError,
     StoreNotConfigured,
@@ -192,6 +193,7 @@ class Acceptor:
             InvalidIdempotencyKey: Nothing was stored.
             StoreNotConfigured: There is no store; nothing was stored.
             StoreUnavailable: The message may be stored later, unless it has a key.
+            OutboxFull: Too many messages wait; nothing was stored, and the key can be used again.
             IdempotencyConflict: The key was used with another body.
             IdempotencyInFlight: A request that waits for its result holds the key now.
             IdempotencyOutcomeUnknown: It is unknown whether such a request was sent.
@@ -315,6 +317,7 @@ def _replay(reservation: Reservation) -> bytes:
     Raises:
         IdempotencyError: There is none.
         RateLimited: The message has to wait too long.
+        OutboxFull: Too many messages wait in the outbox.
     """
     match reservation.outcome:
         case ReservationOutcome.REPLAY:
@@ -323,6 +326,8 @@ def _replay(reservation: Reservation) -> bytes:
             raise IdempotencyConflict
         case ReservationOutcome.IN_FLIGHT:
             raise IdempotencyInFlight(RETRY_AFTER_SECONDS)
+        case ReservationOutcome.FULL:
+            raise OutboxFull
         case ReservationOutcome.LIMITED:
             raise RateLimited(reservation.wait_seconds)
         case _:

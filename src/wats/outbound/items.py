@@ -1,33 +1,32 @@
 """The content of an outbox item, as its delivery holds it. No I/O."""
 
 import re
+from collections.abc import Collection
 from typing import Any, Final
 
 import msgspec
 
 from wats.outbound.messages import Outgoing
 from wats.outbound.transmit import Endpoint, Transmission
-from wats.sends import callback_of
+from wats.sends import ItemHead, callback_of
+from wats.store.outbox import SendState
 
 _CALLBACK: Final = "biz_opaque_callback_data"
 
 
-class QueuedMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """A message in the outbox; *type* is first, so that lists find it without decoding the rest.
+class QueuedMessage(ItemHead, frozen=True, kw_only=True):
+    """A message in the outbox; its head is first, so that lists find it without decoding the rest.
 
     Attributes:
-        type: As in `Outgoing`, like *recipient*, *is_group* and *names*.
         queued_at: The time of its acceptance, in seconds since 1970.
         nonce: The random number of the item.
+        is_group: As in `Outgoing`, like *names*.
         payload: The JSON for Graph, without our callback data.
     """
 
-    type: str
     queued_at: float
-    phone_number_id: str
     endpoint: Endpoint
     nonce: int
-    recipient: str
     is_group: bool = False
     names: dict[str, str] | None = None
     payload: msgspec.Raw
@@ -45,6 +44,10 @@ class QueuedMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _TYPE: Final = re.compile(rb'\{"type":"([a-z_]{1,40})"')
+_NUMBER: Final = re.compile(rb'\{"type":"[a-z_]{1,40}","phone_number_id":"([0-9]{1,20})"')
+
+NUMBER_NOT_CONFIGURED: Final = "NumberNotConfigured"
+"""The error of a waiting message whose business number is not configured."""
 
 _DECODER: Final = msgspec.json.Decoder(QueuedMessage)
 
@@ -79,6 +82,18 @@ def type_of(head: bytes) -> str:
     """Return the type of the message in the payload that begins with *head*."""
     match = _TYPE.match(head)
     return match[1].decode() if match else "unknown"
+
+
+def number_of(head: bytes) -> str | None:
+    """Return the business number of the item whose payload begins with *head*."""
+    match = _NUMBER.match(head)
+    return match[1].decode() if match else None
+
+
+def obstacle(state: SendState, number: str | None, configured: Collection[str]) -> str | None:
+    """Return why a waiting message of *number* cannot be sent at all, or `None`."""
+    is_waiting = state in {SendState.QUEUED, SendState.RETRY}
+    return NUMBER_NOT_CONFIGURED if is_waiting and number not in configured else None
 
 
 def with_callback(payload: bytes, outbox_id: int, nonce: int) -> bytes:

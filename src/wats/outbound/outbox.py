@@ -1,19 +1,21 @@
 """The outbox: messages that are accepted now and sent by a worker, with retries.
 
-    put ─▸ store ─▸ claim ─▸ window ─▸ Graph ─┬─ accepted             sent
-                      ▲                       ├─ refused, for now     retry, after a pause
-                      └────── retry ──────────┤─ refused              failed
-                                              └─ outcome unknown      unknown
+    put ─▸ store ─▸ claim ─▸ window ─▸ note ─▸ Graph ─┬─ accepted             sent
+                      ▲                               ├─ refused, for now     retry, after a pause
+                      └────── retry ──────────────────┤─ refused              failed
+                                                      └─ outcome unknown      unknown
 
 The outbox is a consumer of the queue of deliveries (`wats.store.outbox`), with a worker like that
-of a handler. Its consumer has one attempt: a lease that expired was a call that may have been
-carried out, so the message is never sent again by itself.
+of a handler. The store notes the beginning of each call. A lease that expires after that was a call
+that may have been carried out, so the message is never sent again by itself; a lease that expires
+before it is claimed again.
 """
 
 import asyncio
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from datetime import datetime
 from functools import partial
 from time import monotonic
 from typing import Any, Final
@@ -26,12 +28,14 @@ from wats.errors import GraphError, StoreError, StoreUnavailable, WindowClosed
 from wats.graph.errors import Action, find_rule
 from wats.log import Log
 from wats.outbound import answers
+from wats.outbound.beginnings import Beginnings
 from wats.outbound.failures import OUTCOMES
 from wats.outbound.items import QueuedMessage, decode_item
-from wats.outbound.pacing import Pacer, wanted_seconds
+from wats.outbound.pacing import Pacer
 from wats.outbound.transmit import Transmitter
+from wats.retry_after import read_retry_after
 from wats.store import Store
-from wats.store.outbox import OUTCOME_UNKNOWN, NewSend, SendResult
+from wats.store.outbox import OUTCOME_UNKNOWN, UNLIMITED_ATTEMPTS, NewSend, SendResult
 from wats.store.pacing import Pace
 from wats.store.records import (
     OUTBOX,
@@ -54,14 +58,14 @@ SETTLE_SECONDS: Final = 30.0
 """How long a lease outlives the longest call of Graph: time to write its outcome."""
 
 
-def retry_seconds(attempt: int, retry_after: str | None, jitter: float) -> float:
+def retry_seconds(attempt: int, retry_after: str | None, now: datetime, jitter: float) -> float:
     """Return the pause after the *attempt*-th failure: 2, 4, 8 … seconds up to an hour.
 
-    *retry_after* is the longer pause that Meta asked for, if it is in seconds. *jitter*, from 0 to
+    *retry_after* is the header of Meta's response, whose pause may be longer. *jitter*, from 0 to
     1, lengthens the pause by up to a fifth.
     """
     backoff = FIRST_RETRY_SECONDS * 2.0 ** min(attempt - 1, 20)
-    pause = max(backoff, wanted_seconds(retry_after))
+    pause = max(backoff, read_retry_after(retry_after, now) or 0.0)
     return min(pause, LONGEST_RETRY_SECONDS) * (1 + jitter / 5)
 
 
@@ -96,28 +100,31 @@ class Outbox:
         self._store = store
         self.transmitter = transmitter
         self.pacer = pacer
-        self._paces: Sequence[Pace | None] = pacer.paces
         self._config = config
         self.telemetry = telemetry
         self.log = log
         self._now = now
         self._jitter = jitter
         self.consumer = Consumer(
-            name=OUTBOX, lease_seconds=graph_seconds + SETTLE_SECONDS, max_attempts=1
+            name=OUTBOX,
+            lease_seconds=graph_seconds + SETTLE_SECONDS,
+            max_attempts=UNLIMITED_ATTEMPTS,
         )
+        self._beginnings = Beginnings(store)
         self._store_failures = FailureLog("wats.store.error", log=log, now=now)
         self._interruptions = FailureLog("wats.dispatch.interrupted", log=log, now=now)
+        self._paces: Sequence[Pace] = ()
         self._worker: Worker[SendJob] | None = None
         self._turn: asyncio.TimerHandle | None = None
 
     async def put(self, send: NewSend) -> Reservation:
-        """Store *send*, unless its key is in use.
+        """Store *send*, unless its key is in use or the outbox is full.
 
         Raises:
             StoreUnavailable: The store cannot be used.
         """
         try:
-            reservation = await self._store.enqueue(send)
+            reservation = await self._store.enqueue(send, max_waiting=self._config.max_waiting)
         except StoreError as error:
             raise StoreUnavailable from error
         if reservation.outcome is ReservationOutcome.RESERVED and self._worker is not None:
@@ -127,8 +134,15 @@ class Outbox:
     async def start(self) -> None:
         """Send stored messages, including those of earlier processes.
 
-        The consumer must be registered.
+        The consumer must be registered. Messages of numbers that are not configured wait.
+
+        Raises:
+            StoreUnavailable: The store cannot be used. No worker runs.
         """
+        self._paces = self.pacer.paces
+        orphaned = await self._store.orphaned_sends(self.pacer.numbers)
+        if orphaned:
+            self.log({"event": "wats.outbox.orphaned", "messages": orphaned})
         self._worker = Worker(
             Duties(
                 claim=self._claim,
@@ -193,6 +207,14 @@ class Outbox:
     async def _renew(self, jobs: Sequence["SendJob"]) -> None:
         await self._store.renew([job.delivery for job in jobs])
 
+    async def note_beginning(self, delivery: Delivery) -> bool:
+        """Note that the call of *delivery* begins; return whether there may be a call."""
+        try:
+            return await self._beginnings.note(delivery)
+        except StoreError as error:
+            self._record_trouble(error)
+            return False
+
     def _record_trouble(self, error: BaseException) -> None:
         self.telemetry.errors.record(error)
         if isinstance(error, Exception):  # not a cancelled task, which is logged when replaced
@@ -205,7 +227,7 @@ class Outbox:
         name = error.diagnostics.name if error.is_reported else error_name(error)
         if not self._may_retry(delivery, item, error):
             return Settlement(delivery, DeliveryState.DEAD, error=name)
-        pause = retry_seconds(delivery.attempt, error.retry_after, self._jitter())
+        pause = retry_seconds(delivery.attempt, error.retry_after, self._now(), self._jitter())
         return Settlement(delivery, DeliveryState.RETRY, pause, name)
 
     def _may_retry(self, delivery: Delivery, item: QueuedMessage, error: GraphError) -> bool:
@@ -255,7 +277,7 @@ class SendJob:
             self._task.cancel()
 
     def release(self) -> None:
-        """End without a call. The call of an expired lease may have been carried out."""
+        """End without a call. The call of an exhausted lease may have been carried out."""
         if self.delivery.is_exhausted:
             settlement = Settlement(self.delivery, DeliveryState.DEAD, error=OUTCOME_UNKNOWN)
         else:
@@ -280,6 +302,8 @@ class SendJob:
         except (msgspec.MsgspecError, WindowClosed) as error:
             self._end(DeliveryState.DEAD, error=error_name(error))
             return
+        if not await self._outbox.note_beginning(self.delivery):
+            return  # released; if the lease was lost, another process has the message
         self._end(DeliveryState.DEAD, error=OUTCOME_UNKNOWN)
         try:
             answer: Any = await transmitter.send(send)

@@ -9,14 +9,17 @@ The buckets are in the store, so that all processes share them; without a store,
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from time import monotonic_ns
 from typing import Final
 
 from typing_extensions import override
 
+from wats.clock import Now, utc_now
 from wats.errors import GraphError, GraphRefused, RateLimited, StoreError
 from wats.outbound.messages import Outgoing
 from wats.privacy import fingerprint
+from wats.retry_after import read_retry_after
 from wats.store.pacing import (
     NUMBER_BUCKET,
     SECOND_US,
@@ -39,8 +42,6 @@ REPLY_SECONDS: Final = 10.0
 
 MAX_BUCKETS: Final = 10_000
 """The number of buckets in memory from which on full ones are forgotten."""
-
-LONGEST_PAUSE_SECONDS: Final = 3600.0
 
 _PAIR_CODE: Final = 131056
 _SPAM_CODE: Final = 131048
@@ -97,14 +98,22 @@ def _now() -> int:
 class Pacer:
     """Lets messages wait for their turn.
 
+    Attributes:
+        numbers: The configured business numbers.
+
     Args:
         buckets: The store, or buckets in memory.
         throughputs: The number of messages a second of each number; 0 for no pacing.
         telemetry: Records failures of the store.
+        now: The clock.
     """
 
     def __init__(
-        self, buckets: PacingStore, throughputs: Mapping[str, int], telemetry: Telemetry
+        self,
+        buckets: PacingStore,
+        throughputs: Mapping[str, int],
+        telemetry: Telemetry,
+        now: Now = utc_now,
     ) -> None:
         self._buckets = buckets
         self._paces = {
@@ -112,8 +121,9 @@ class Pacer:
             for number, throughput in throughputs.items()
             if throughput
         }
-        self._numbers = tuple(throughputs)
+        self.numbers = tuple(throughputs)
         self._telemetry = telemetry
+        self._now = now
         self._spare = MemoryBuckets()
 
     def pace_of(self, phone_number_id: str) -> Pace | None:
@@ -121,11 +131,9 @@ class Pacer:
         return self._paces.get(phone_number_id)
 
     @property
-    def paces(self) -> Sequence[Pace | None]:
-        """The limits of all numbers, for claims; `None` claims for every number without limits."""
-        if not self._paces:
-            return [None]
-        return [self._paces.get(number) or unlimited(number) for number in self._numbers]
+    def paces(self) -> Sequence[Pace]:
+        """The limits of all configured numbers, for claims: messages of other numbers wait."""
+        return [self._paces.get(number) or unlimited(number) for number in self.numbers]
 
     def demand_of(
         self, phone_number_id: str, message: Outgoing | None, patience_seconds: float
@@ -165,12 +173,15 @@ class Pacer:
         if pace is None or message is None or not is_limit:
             return
         try:
-            await self._buckets.throttle(pace, penalty_of(phone_number_id, message, error))
+            penalty = penalty_of(phone_number_id, message, error, self._now())
+            await self._buckets.throttle(pace, penalty)
         except StoreError as failure:
             self._telemetry.errors.record(failure)
 
 
-def penalty_of(phone_number_id: str, message: Outgoing, error: GraphError) -> Penalty:
+def penalty_of(
+    phone_number_id: str, message: Outgoing, error: GraphError, now: datetime
+) -> Penalty:
     """Return the pause after *error*, a rate limit; it is Meta's, if that is longer than ours."""
     code, bucket = error.diagnostics.meta_code, NUMBER_BUCKET
     pauses: Sequence[int] = _SPAM_PAUSES if code == _SPAM_CODE else _NUMBER_PAUSES
@@ -179,11 +190,5 @@ def penalty_of(phone_number_id: str, message: Outgoing, error: GraphError) -> Pe
     return Penalty(
         bucket=bucket,
         pauses_us=tuple(each * SECOND_US for each in pauses),
-        least_us=round(wanted_seconds(error.retry_after) * SECOND_US),
+        least_us=round((read_retry_after(error.retry_after, now) or 0.0) * SECOND_US),
     )
-
-
-def wanted_seconds(retry_after: str | None) -> float:
-    """Return the pause that Meta asked for, at most an hour; 0 unless it is in seconds."""
-    is_number = retry_after is not None and retry_after.isdecimal()
-    return min(float(retry_after or 0), LONGEST_PAUSE_SECONDS) if is_number else 0.0

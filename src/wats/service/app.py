@@ -172,6 +172,7 @@ class WatsApp:
             StoreNotConfigured: A key was given and there is no store; nothing was sent.
             StoreUnavailable: The key could not be reserved; nothing was sent.
             IdempotencyError: The key prevents the send; nothing was sent.
+            OutboxFull: Too many messages that are sent later wait; nothing was stored.
             GraphRefused: Meta refused it; nothing was sent.
             GraphUnreachable: Nothing was sent.
             GraphOutcomeUnknown: Meta may have accepted it; the key will not be sent again.

@@ -263,7 +263,7 @@ def _outbound(common: _BuilderArguments, numbers: BusinessNumbers) -> Outbound:
     buckets = store if store is not None else MemoryBuckets()
     default = profile.messages.throughput
     throughputs = {each.id: each.config.throughput or default for each in numbers.all}
-    pacer = Pacer(buckets, throughputs, telemetry)
+    pacer = Pacer(buckets, throughputs, telemetry, now)
     transmitter = Transmitter(
         graph, own_graphs=numbers.own_graphs, telemetry=telemetry, log=log, guard=guard, now=now
     )
@@ -352,6 +352,7 @@ def _upkeep(
         telemetry=common.telemetry,
         inbox=common.profile.inbox,
         messages=common.profile.messages,
+        outbox=common.profile.outbox,
         leads=is_chosen,
         consumers=lambda: handlers.names,
         log=common.log,

@@ -6,10 +6,10 @@ from functools import partial
 from typing import Final, TypeAlias
 
 from wats.clock import Now
-from wats.config import InboxConfig, MessagesConfig
+from wats.config import InboxConfig, MessagesConfig, OutboxConfig
 from wats.log import Log
 from wats.store import Store
-from wats.store.records import Retention
+from wats.store.records import OUTBOX, Retention
 from wats.telemetry import Telemetry
 from wats.telemetry.contract.labels import MAX_TARGETS
 from wats.telemetry.contract.values import InboxState, OutboxState, UpkeepTask
@@ -58,6 +58,7 @@ class Upkeep:
         telemetry: Telemetry,
         inbox: InboxConfig,
         messages: MessagesConfig,
+        outbox: OutboxConfig,
         leads: bool,
         log: Log,
         now: Now,
@@ -82,6 +83,7 @@ class Upkeep:
             self._upkeep[UpkeepTask.MEASURE] = self._measure, measure_seconds
         self._failures = FailureLog("wats.upkeep.error", log=log, now=now)
         self._now = now
+        self._outbox = outbox
         self._consumers = consumers
         self._is_stopping = False
         self._running: set[asyncio.Task[None]] = set()
@@ -156,23 +158,23 @@ class Upkeep:
         self._telemetry.store.inbox_depth(InboxState.ORPHANED, sum(depth.orphaned.values()))
         self._telemetry.store.inbox_oldest_age(depth.oldest_seconds)
         outbox, adapter = depth.outbox, self._store.adapter
-        self._telemetry.store.outbox_depth(
-            adapter, OutboxState.PENDING, outbox.pending + outbox.retry
-        )
+        waiting = outbox.pending + outbox.retry
+        self._telemetry.store.outbox_depth(adapter, OutboxState.PENDING, waiting)
         self._telemetry.store.outbox_depth(adapter, OutboxState.PROCESSING, outbox.leased)
         self._telemetry.store.outbox_depth(adapter, OutboxState.DEAD, outbox.dead)
         self._telemetry.store.outbox_oldest_age(depth.outbox_seconds)
+        self._telemetry.store.outbox_fill(waiting / self._outbox.max_waiting)
         await self._measure_consumers()
         return True
 
     async def _measure_consumers(self) -> None:
         places = {name: place for place, name in enumerate(self._consumers())}
-        if not places:
-            return
         # Those without a name in telemetry share a series, which shows the oldest of them.
         ages: dict[int, float] = {}
         for each in await self._store.consumers():
-            if each.name in places:
+            if each.name == OUTBOX:
+                self._telemetry.store.outbox_paused(int(each.is_paused))
+            elif each.name in places:
                 place = min(places[each.name], MAX_TARGETS)
                 ages[place] = max(ages.get(place, 0.0), each.oldest_seconds)
         for place, seconds in ages.items():

@@ -186,7 +186,8 @@ class InboxStore(Protocol):
 
         The deliveries with the earliest due time are leased first: the time of arrival, of the
         retry, or of lease expiry. A claim counts the attempt, so the caller must call the consumer
-        immediately, or release the delivery.
+        immediately, or release the delivery. A claim of the outbox may be lost in a power failure:
+        nothing is sent before `renew` has made its attempt final.
 
         A consumer with batches also gets the followers of a delivery, in order: at most
         `Consumer.batch` deliveries, and `BATCH_BYTES`. They are not leased, and no other process
@@ -197,8 +198,14 @@ class InboxStore(Protocol):
         recipient has to wait for becomes due when it is permitted.
         """
 
-    async def renew(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
-        """Extend the leases of *deliveries*; return the deliveries whose lease was lost."""
+    async def renew(
+        self, deliveries: Sequence[Delivery], *, is_final: bool = False
+    ) -> Sequence[Delivery]:
+        """Extend the leases of *deliveries*; return the deliveries whose lease was lost.
+
+        With *is_final*, their attempts become the last: a delivery is exhausted if its lease
+        expires from now on.
+        """
 
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
         """End the leases of *settlements*. A settlement whose lease was lost changes nothing.

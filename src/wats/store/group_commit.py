@@ -71,6 +71,7 @@ class StoreRequest(msgspec.Struct, kw_only=True):
         reserved: The reserved slots.
         operation: The name for telemetry; `None` if the request is not counted.
         undo: Undoes the results if no caller gets them.
+        flushes: Whether the results must survive a power failure.
         deadline: The time limit, from the hand-over on.
         future: The future of the caller, unless there are several callers.
         results: A result for each operation, unless there is an *error*.
@@ -84,6 +85,7 @@ class StoreRequest(msgspec.Struct, kw_only=True):
     reserved: Mapping[str, int] = msgspec.field(default_factory=dict)
     operation: StoreOperation | None = None
     undo: Undo | None = None
+    flushes: bool = True
     deadline: Deadline | None = None
     future: "asyncio.Future[Any] | None" = None
     loop: asyncio.AbstractEventLoop
@@ -361,6 +363,7 @@ def request_of(
     operation: StoreOperation | None = None,
     *,
     undo: Undo | None = None,
+    flushes: bool = True,
 ) -> "tuple[StoreRequest, asyncio.Future[Any]]":
     """Return a request of the running loop, and a future for its result."""
     loop = asyncio.get_running_loop()
@@ -371,6 +374,7 @@ def request_of(
         began=[perf_counter()],
         operation=operation,
         undo=undo,
+        flushes=flushes,
         future=future,
         loop=loop,
     )

@@ -10,28 +10,35 @@ is sent once for its key, whether its caller waits for the result or not.
                  │          └─▸ unknown        maybe sent: a dead letter, the key stays blocked
                  └── operator ──┘
 
-The lease of an item is the record of its send. A lease that expires is thus an unknown outcome.
+A claim does not permit the send yet. `renew` makes the attempt final just before the call: a lease
+that expires after that is an unknown outcome; before it, nothing was sent, and the item is claimed
+again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import Final, Protocol
 
 import msgspec
 
 from wats.clock import EPOCH
+from wats.sends import read_item_head
 from wats.store.records import (
     OUTBOX,
     Arrival,
     DeliveryState,
     MessageRecord,
     Reservation,
+    SendProof,
     Settled,
     Settlement,
 )
 
 OUTCOME_UNKNOWN: Final = "OutcomeUnknown"
 """The error of a dead letter whose message may have been sent."""
+
+UNLIMITED_ATTEMPTS: Final = 2**31 - 1
+"""The attempts of the consumer, so that no claim is final by itself. The worker limits retries."""
 
 QUEUE_SECONDS: Final = 90 * 86_400.0
 """The retention of the key of an item that is not sent, so that no other request can use it."""
@@ -57,6 +64,7 @@ SEND_TRANSITIONS: Final[Mapping[SendState, frozenset[SendState]]] = {
             SendState.FAILED,
             SendState.UNKNOWN,
             SendState.QUEUED,  # released unused
+            SendState.SENDING,  # leased again: its process died before the call
         }
     ),
     SendState.RETRY: frozenset({SendState.SENDING}),
@@ -120,6 +128,14 @@ def arrival_of(send: NewSend) -> Arrival:
     )
 
 
+def proven_message(proof: SendProof, payload: bytes | None) -> MessageRecord | None:
+    """Return the record of the message of *proof*, whose item has *payload* unless discarded."""
+    head = None if payload is None else read_item_head(payload)
+    if proof.message is None or head is None:
+        return proof.message
+    return msgspec.structs.replace(proof.message, type=head.type, to_phone=head.recipient)
+
+
 class SendResult(msgspec.Struct, frozen=True, kw_only=True):
     """The outcome of one attempt to send an item.
 
@@ -156,11 +172,15 @@ class SendView(msgspec.Struct, frozen=True, kw_only=True):
 class OutboxStore(Protocol):
     """Messages that are sent later. Claims and renewals are those of the inbox."""
 
-    async def enqueue(self, send: NewSend) -> Reservation:
+    async def enqueue(self, send: NewSend, *, max_waiting: int | None = None) -> Reservation:
         """Reserve the key of *send* and store it as a delivery, or return the state of the key.
 
         The outcomes are those of `reserve_request`; `outbox_id` is the id of the item that uses the
         key, if one does. The reservation ends with the item: it does not expire before.
+
+        With *max_waiting*, a key that would be reserved also needs a free place: the outcome is
+        `FULL` if as many items wait, in all processes. On PostgreSQL, concurrent calls may exceed
+        the limit by their number.
         """
 
     async def settle_sends(self, results: Sequence[SendResult]) -> Settled:
@@ -171,6 +191,12 @@ class OutboxStore(Protocol):
 
     async def get_send(self, outbox_id: int) -> SendView | None:
         """Return the state of the item *outbox_id*, until its key expires; or `None`."""
+
+    async def orphaned_sends(self, numbers: Collection[str]) -> int:
+        """Return the number of waiting items of other business numbers than *numbers*.
+
+        On SQLite, only the `SCAN_DELIVERIES` recipients whose messages are due first are searched.
+        """
 
     async def retry_sends(self, ids: Sequence[int], *, even_unknown: bool) -> int:
         """Make those dead letters *ids* of the outbox deliveries again whose keys are free.

@@ -99,6 +99,11 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     number: Limit
     pair: Limit
 
+    @property
+    def is_unlimited(self) -> bool:
+        """Whether every message is permitted, so that its buckets need not be stored."""
+        return self.number.interval_us == 0
+
     def limit_of(self, bucket: int) -> Limit:
         """Return the limit of *bucket*."""
         return self.number if bucket == NUMBER_BUCKET else self.pair
@@ -156,14 +161,14 @@ class Candidate(msgspec.Struct, frozen=True):
 
     id: int
     ordering_key: int
-    was_leased: bool
+    is_exhausted: bool
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
     """The messages whose turn it is.
 
     Attributes:
-        ids: The permitted messages, and those with an expired lease, which are not sent again.
+        ids: The permitted messages, and exhausted ones, which are not sent again.
         postponed: By id, the times in milliseconds at which the recipients of others permit them.
         wait_us: How long the number has to wait for its next message; 0 if it need not.
     """
@@ -181,7 +186,7 @@ def take_turn(
     postponed: dict[int, int] = {}
     wait_us = 0
     for candidate in candidates:
-        if candidate.was_leased:
+        if candidate.is_exhausted:
             ids.add(candidate.id)
             continue
         if wait_us := buckets.get(NUMBER_BUCKET, Bucket()).wait(pace.number, now):

@@ -74,11 +74,13 @@ class SendProof(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         nonce: The random number of the item, which only its own message has.
         response: The response for the idempotency key of the item, unless it has one.
+        message: The record of the message, without the type and recipient, which the item has.
     """
 
     id: int
     nonce: int
     response: bytes
+    message: MessageRecord | None = None
 
 
 class Arrival(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -369,7 +371,8 @@ class Reservation(msgspec.Struct, frozen=True, kw_only=True):
     `RESERVED`: the caller must send. `REPLAY`: a request with the same body was completed with
     `response`. `CONFLICT`: the key was used with another body. `IN_FLIGHT`: another request holds
     the key. `UNKNOWN`: the outcome of the request with this key is unknown. `LIMITED`: the rate
-    limit refused the message, and the key is not reserved.
+    limit refused the message, and the key is not reserved. `FULL`: too many messages wait in the
+    outbox, and the key is not reserved.
     """
 
     outcome: "ReservationOutcome"
@@ -389,6 +392,7 @@ class ReservationOutcome(StrEnum):
     IN_FLIGHT = "in_flight"
     UNKNOWN = "unknown"
     LIMITED = "limited"
+    FULL = "full"
 
 
 class StoreHealth(msgspec.Struct, frozen=True, kw_only=True):

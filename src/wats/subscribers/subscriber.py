@@ -1,11 +1,9 @@
 """A subscriber: a handler that passes updates on as signed HTTP requests."""
 
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from http import HTTPStatus
 from typing import Final
 
@@ -20,6 +18,7 @@ from wats.graph.responses import is_success
 from wats.inbound.handlers import RetryLater
 from wats.inbound.updates import Update
 from wats.log import Log
+from wats.retry_after import read_retry_after
 from wats.subscribers.addresses import AddressRefused, public_socket
 from wats.subscribers.circuit import Circuit
 from wats.subscribers.requests import MakeRequest
@@ -35,9 +34,6 @@ KEEP_ALIVE_SECONDS: Final = 15.0
 
 MAX_RESPONSE_BYTES: Final = 65_536
 """The longest body that is read to keep its connection; a longer one closes the connection."""
-
-LONGEST_WAIT_SECONDS: Final = 3600.0
-"""The longest pause that a subscriber can ask for."""
 
 DEFAULT_WAIT_SECONDS: Final = 5.0
 """The pause after 429 without `Retry-After`, and the delay of an update that met 410."""
@@ -279,7 +275,7 @@ async def _discard(response: aiohttp.ClientResponse) -> None:
 def _failure_of(status: int, headers: Mapping[str, str], now: datetime) -> Exception | None:
     if is_success(status):
         return None
-    asked = _retry_after(headers.get("retry-after", ""), now)
+    asked = read_retry_after(headers.get("retry-after"), now)
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return SubscriberThrottled(DEFAULT_WAIT_SECONDS if asked is None else asked)
     if status == HTTPStatus.SERVICE_UNAVAILABLE and asked is not None:
@@ -290,16 +286,3 @@ def _failure_of(status: int, headers: Mapping[str, str], now: datetime) -> Excep
         return SubscriberUnreachable()
     kinds = {3: SubscriberRedirected, 4: SubscriberRefused}
     return kinds.get(status // 100, SubscriberFailed)()
-
-
-def _retry_after(value: str, now: datetime) -> float | None:
-    """Return the pause that a `Retry-After` header asks for, in seconds or as a date, bounded."""
-    if re.fullmatch("[0-9]{1,9}", value):
-        seconds = float(value)
-    else:
-        try:
-            moment = parsedate_to_datetime(value)
-        except (ValueError, OverflowError):
-            return None
-        seconds = (moment.replace(tzinfo=moment.tzinfo or UTC) - now).total_seconds()
-    return min(max(seconds, 0.0), LONGEST_WAIT_SECONDS)

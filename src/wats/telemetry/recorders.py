@@ -25,7 +25,9 @@ from wats.telemetry.contract.families import (
     MESSAGE_DELIVERY,
     MESSAGES_FINAL,
     OUTBOX_DEPTH,
+    OUTBOX_FILL,
     OUTBOX_OLDEST_AGE,
+    OUTBOX_PAUSED,
     OUTBOX_PROCESSED,
     PERSISTENCE_OPERATIONS,
     SEND_OUTCOMES,
@@ -269,6 +271,16 @@ class StoreRecorder(Recorder):
     @gauged(OUTBOX_OLDEST_AGE)
     def outbox_oldest_age(self, seconds: float, /) -> Described:
         """Set the age of the oldest message in the outbox that is not sent; 0 if there is none."""
+        return {}
+
+    @gauged(OUTBOX_FILL)
+    def outbox_fill(self, ratio: float, /) -> Described:
+        """Set the number of messages that wait, per message that may wait in the outbox."""
+        return {}
+
+    @gauged(OUTBOX_PAUSED)
+    def outbox_paused(self, value: int, /) -> Described:
+        """Set whether the outbox is paused: 1 or 0."""
         return {}
 
     @gauged(INBOX_OLDEST_AGE)

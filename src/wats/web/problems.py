@@ -17,6 +17,7 @@ from wats.errors import (
     IdempotencyOutcomeUnknown,
     InsufficientScope,
     MethodNotAllowed,
+    OutboxFull,
     Overloaded,
     RateLimited,
     StoreClosed,
@@ -132,6 +133,7 @@ def _headers_of(error: WatsError) -> Headers:
         case (
             IdempotencyInFlight(retry_after_seconds=seconds)
             | RateLimited(retry_after_seconds=seconds)
+            | OutboxFull(retry_after_seconds=seconds)
         ):
             return ((b"retry-after", b"%d" % seconds),)
         case _:

@@ -6,6 +6,7 @@ from typing import Any
 
 from tests.store.results import dead_letters
 from wats.store import Store, receive
+from wats.store.postgres.deliveries import claim_unflushed
 from wats.store.records import (
     Arrival,
     Consumer,
@@ -314,3 +315,15 @@ async def test_deliveries_of_a_removed_consumer_are_deleted(
     assert deleted == [500, 500, 200, 0] or sum(deleted) == 1200
     assert (await store.depth()).consumers == {"handlers": Depth(pending=1)}
     assert await sql.fetchval("SELECT count(*) FROM wats_deliveries") == 1
+
+
+async def test_a_claim_of_the_outbox_does_not_wait_for_the_disk(sql: Any) -> None:
+    async def setting(connection: Any) -> Any:
+        return await connection.fetchval("SHOW synchronous_commit")
+
+    usual = await setting(sql)
+
+    async with sql.transaction():
+        assert await claim_unflushed(sql, setting) == "off"
+
+    assert await setting(sql) == usual

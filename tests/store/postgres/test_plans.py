@@ -42,7 +42,7 @@ HOT: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     ),
     "unexpired": (deliveries._UNEXPIRED, ("1", "handlers", IDS, [5, 6]), {"pkey"}),
     "lock": (deliveries._LOCKED, ("1", "handlers", IDS, [5, 6]), {"pkey"}),
-    "renew": (deliveries._RENEW, ("1", "handlers", IDS, [5, 6], 30_000), {"pkey"}),
+    "renew": (deliveries._RENEW, ("1", "handlers", IDS, [5, 6], 30_000, False), {"pkey"}),
     "retry": (deliveries._RETRY, ("1", "handlers", IDS, [5, 6], ["a", "b"]), {"pkey"}),
     "release": (deliveries._RELEASE, ("1", "handlers", IDS, [256], [None, 5]), {"pkey"}),
     "bury": (deliveries._BURY, ("1", "handlers", IDS, ["a", "b"]), {"pkey"}),
@@ -58,6 +58,7 @@ HOT: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
         {"pkey"},
     ),
     "oldest": (depths._OLDEST_AGE, ("1", "handlers"), {"pkey"}),
+    "waiting": (depths.WAITING, ("1", "handlers"), set()),
     "heads": (upkeep._HEADS, ("1", "handlers", 500), {"head"}),
     "old followers": (
         upkeep._DELETE_FOLLOWERS,

@@ -3,8 +3,10 @@ import pytest
 
 from tests.store.sqlite.writers import Milliseconds, ignore, open_writer, transaction
 from wats.errors import StoreUnavailable
+from wats.store.group_commit import request_of
 from wats.store.records import DeliveryState
 from wats.store.sqlite.connection import MEMORY, connect_writer, translate
+from wats.store.sqlite.thread import commit
 
 
 @pytest.mark.parametrize(
@@ -62,6 +64,18 @@ def test_counters_are_written_with_their_transaction_and_discarded_with_it() -> 
         writer.execute("SELECT 1")
 
     assert counted() == 3
+    writer.close()
+
+
+async def test_a_batch_waits_for_the_disk_unless_none_of_its_requests_needs_that() -> None:
+    writer = open_writer()
+    seen = []
+
+    for batch in ((False,), (True,), (False, True), (False, False)):
+        commit(writer, [request_of(lambda _: None, flushes=each)[0] for each in batch])
+        seen.append(writer.pragma("synchronous"))
+
+    assert seen == [1, 2, 2, 1]
     writer.close()
 
 

@@ -40,6 +40,8 @@ OPERATOR = {
     ("wats_consumer_oldest_age_seconds", "gauge", ("target",)),
     ("wats_circuit_open", "gauge", ("target",)),
     ("wats_outbox_oldest_age_seconds", "gauge", ()),
+    ("wats_outbox_fill_ratio", "gauge", ()),
+    ("wats_outbox_paused", "gauge", ()),
     ("wats_messages_final_total", "counter", ("error_category", "outcome")),
     ("wats_message_delivery_seconds", "histogram", ()),
     ("wats_graph_request_duration_seconds", "histogram", ("endpoint_family", "status_class")),

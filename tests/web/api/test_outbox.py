@@ -1,11 +1,17 @@
 """Messages that are sent later, over the HTTP API, and the outbox for operators."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 
-from tests.web.conftest import Answer, Service
+from tests.web.conftest import Answer, Service, call
+from wats.outbound.items import encode_item
+from wats.outbound.messages import Outgoing
+from wats.outbound.transmit import Transmission
+from wats.store.outbox import NewSend
+from wats.testing import sign
 
 TEXT = {"to": "15550001234", "text": "Hello"}
 GRAPH = {
@@ -56,6 +62,18 @@ async def test_a_message_is_accepted_with_the_place_of_its_state(service: Servic
     item = await ended(service, answer)
     assert (item["state"], item["response"]) == ("sent", service.graph.body)
     assert (await service.ask("GET", "/api/messages/wamid.A")).status == 200
+
+
+@pytest.mark.parametrize("max_waiting", [1])
+async def test_a_full_outbox_asks_for_a_retry_later(service: Service) -> None:
+    assert service.store is not None
+    await service.store.pause("outbox", is_paused=True)
+    assert (await put(service)).status == 202
+
+    answer = await put(service)
+
+    assert (answer.status, answer.code) == (429, "outbox_full")
+    assert answer.headers["retry-after"] == "30"
 
 
 async def test_each_route_that_sends_accepts_the_preference(service: Service) -> None:
@@ -176,6 +194,69 @@ async def test_an_operator_retries_failed_messages_and_others_on_request_only(
     for outbox_id in (refused, unknown):
         answer = Answer(202, b"", {"location": f"/api/outbox/{outbox_id}"})
         assert (await ended(service, answer))["state"] == "sent"
+
+
+async def test_a_status_proves_an_unknown_send_and_puts_its_message_in_the_list(
+    service: Service,
+) -> None:
+    outbox_id = await failed(service, 502, "Bad gateway")
+    status = {
+        "id": "wamid.P",
+        "status": "delivered",
+        "timestamp": "1790000000",
+        "recipient_id": "15550001234",
+        "biz_opaque_callback_data": json.loads(service.graph.asked[0].body)[
+            "biz_opaque_callback_data"
+        ],
+    }
+    value = {
+        "messaging_product": "whatsapp",
+        "metadata": {"display_phone_number": "15550000000", "phone_number_id": "15551234567"},
+        "statuses": [status],
+    }
+    entry = {"id": "123456789012345", "changes": [{"field": "messages", "value": value}]}
+    body = json.dumps({"object": "whatsapp_business_account", "entry": [entry]}).encode()
+    signature = {"x-hub-signature-256": sign(body)}
+
+    assert (await call(service.app, "POST", "/webhooks/whatsapp", signature, body)).status == 200
+
+    item = (await service.ask("GET", f"/api/outbox/{outbox_id}")).json
+    assert (item["state"], item["response"]["messages"]) == ("sent", [{"id": "wamid.P"}])
+    (listed,) = (await service.ask("GET", "/api/messages")).json["items"]
+    assert {name: listed[name] for name in ("waMessageId", "toPhone", "type", "status")} == {
+        "waMessageId": "wamid.P",
+        "toPhone": "15550001234",
+        "type": "text",
+        "status": "delivered",
+    }
+
+
+async def test_a_message_of_a_number_that_is_not_configured_names_its_obstacle(
+    service: Service,
+) -> None:
+    assert service.store is not None
+    outgoing = Outgoing(type="text", recipient="15550001234")
+    send = Transmission(b"{}", "15559999999", "messages", outgoing)
+    stored = await service.store.enqueue(
+        NewSend(
+            phone_number_id=send.phone_number_id,
+            ordering_key=1,
+            payload=encode_item(send, outgoing, queued_at=0, nonce=1),
+            nonce=1,
+            scope="/messages",
+            key_hash=b"key",
+            request_hash=b"body",
+            keep_seconds=60,
+        )
+    )
+
+    item = (await service.ask("GET", f"/api/outbox/{stored.outbox_id}")).json
+    (listed,) = (await service.ask("GET", ADMIN)).json["items"]
+    status = (await service.ask("GET", "/status")).json
+
+    assert (item["state"], item["error"]) == ("queued", "NumberNotConfigured")
+    assert (listed["phoneNumberId"], listed["error"]) == ("15559999999", "NumberNotConfigured")
+    assert (status["outbox"]["pending"], status["outbox"]["orphaned"]) == (1, 1)
 
 
 async def test_an_operator_discards_messages(service: Service) -> None:

@@ -32,6 +32,7 @@ from wats.store.postgres.outbox_store import PostgresOutbox
 from wats.store.postgres.receive import ArrivalWriter
 from wats.store.records import (
     ALL_MESSAGES,
+    OUTBOX,
     Arrival,
     Claimed,
     Consumer,
@@ -263,16 +264,22 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
         pace: Pace | None = None,
     ) -> Claimed:
         known = self._consumers.get(consumer) or Consumer(name=consumer)
-        claim = (
+        claim: Callable[[Connection], Awaitable[Claimed]] = (
             partial(leases.claim, consumer=known, limit=limit, marks=marks)
             if pace is None
             else partial(leases.claim_paced, consumer=known, limit=limit, pace=pace)
         )
+        if consumer == OUTBOX:  # nothing is sent before the lease is renewed
+            claim = partial(leases.claim_unflushed, claim=claim)
         return await self._write(StoreOperation.CLAIM, claim)
 
     @override
-    async def renew(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
-        renew = partial(leases.renew, deliveries=deliveries, consumers=self._consumers)
+    async def renew(
+        self, deliveries: Sequence[Delivery], *, is_final: bool = False
+    ) -> Sequence[Delivery]:
+        renew = partial(
+            leases.renew, deliveries=deliveries, consumers=self._consumers, is_final=is_final
+        )
         return await self._write(StoreOperation.RENEW, renew)
 
     @override

@@ -1,7 +1,7 @@
 """Leases of deliveries: claim, renew, settle. `receive` documents the order of locks."""
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
@@ -144,7 +144,8 @@ SELECT id, lease FROM held WHERE due_at > (SELECT wats_now())
 
 _RENEW = f"""
 WITH held AS MATERIALIZED ({_LOCKED})
-UPDATE wats_deliveries SET due_at = (SELECT wats_now()) + $5::bigint
+UPDATE wats_deliveries
+SET due_at = (SELECT wats_now()) + $5::bigint, is_final = is_final OR $6
 WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY(array(SELECT id FROM held))
 RETURNING id, lease
 """
@@ -237,6 +238,14 @@ WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
 """
 
 _ENDS = frozenset({DeliveryState.DONE, DeliveryState.DEAD})
+
+
+async def claim_unflushed(
+    connection: Connection, claim: Callable[[Connection], Awaitable[Claimed]]
+) -> Claimed:
+    """Run *claim*, whose commit does not wait for the disk, so that a crash may undo it."""
+    await connection.execute("SET LOCAL synchronous_commit TO off")
+    return await claim(connection)
 
 
 async def claim(
@@ -372,7 +381,11 @@ def _delivery(
 
 
 async def renew(
-    connection: Connection, deliveries: Sequence[Delivery], consumers: Mapping[str, Consumer]
+    connection: Connection,
+    deliveries: Sequence[Delivery],
+    consumers: Mapping[str, Consumer],
+    *,
+    is_final: bool = False,
 ) -> Sequence[Delivery]:
     """Extend the leases of *deliveries*; return the deliveries whose lease was lost."""
     held: set[tuple[str, int, int]] = set()
@@ -380,7 +393,7 @@ async def renew(
         consumer = consumers.get(name) or Consumer(name=name)
         lease_ms = round(consumer.lease_seconds * 1000)
         ids, leases = [each.id for each in group], [each.lease for each in group]
-        rows = await connection.fetch(_RENEW, number, name, ids, leases, lease_ms)
+        rows = await connection.fetch(_RENEW, number, name, ids, leases, lease_ms, is_final)
         held |= {(number, id_, lease) for id_, lease in rows}
     return [each for each in deliveries if _lease_of(each) not in held]
 

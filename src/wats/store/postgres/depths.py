@@ -34,6 +34,11 @@ FROM (
 GROUP BY consumer
 """
 
+WAITING = """
+SELECT coalesce(sum(pending + retry), 0)::bigint FROM wats_depths
+WHERE phone_number_id = $1 AND consumer = $2
+"""
+
 _OLDEST_AGE = """
 SELECT (SELECT wats_now()) - arrived_at FROM wats_deliveries
 WHERE phone_number_id = $1 AND consumer = $2 ORDER BY id LIMIT 1
@@ -84,6 +89,17 @@ async def read(connection: Connection, configured: Collection[str]) -> InboxDept
         oldest_seconds=await oldest_seconds(connection, {*configured} - {OUTBOX}),
         outbox_seconds=await oldest_seconds(connection, {*configured} & {OUTBOX}),
     )
+
+
+async def waiting(
+    connection: Connection, consumer: str, others: Collection[str] = frozenset()
+) -> int:
+    """Read the number of unleased deliveries of *consumer*, of all numbers but *others*."""
+    count = 0
+    for number in await numbers(connection):
+        if number not in others:
+            count += await connection.fetchval(WAITING, number, consumer)
+    return count
 
 
 async def oldest_seconds(connection: Connection, consumers: Collection[str]) -> float:

@@ -14,6 +14,7 @@ from wats.store.outbox import (
     SendResult,
     SendState,
     SendView,
+    proven_message,
     send_state,
 )
 from wats.store.postgres import admin, deliveries, messages, requests
@@ -24,6 +25,7 @@ from wats.store.records import (
     Arrival,
     DeliveryState,
     Reservation,
+    SendProof,
     Settled,
 )
 
@@ -85,6 +87,14 @@ FROM wats_deliveries WHERE phone_number_id = $1 AND consumer = $2 AND id = $3
 UNION ALL
 SELECT 'dead', attempts, error FROM wats_dead_deliveries
 WHERE phone_number_id = $1 AND consumer = $2 AND id = $3
+"""
+
+_PAYLOADS = """
+SELECT id, payload FROM wats_deliveries
+WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
+UNION ALL
+SELECT id, payload FROM wats_dead_deliveries
+WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
 """
 
 _DEAD = """
@@ -193,18 +203,28 @@ async def _end_keys(connection: Connection, number: str, group: Sequence[SendRes
 
 
 async def prove(connection: Connection, arrivals: Sequence[Arrival]) -> None:
-    """Note that the messages of the proofs in *arrivals* were sent, unless that is known."""
+    """Note that the messages of the proofs in *arrivals* were sent, unless that is known.
+
+    Their records are inserted last, as by `settle`.
+    """
     for number, group in by_number(
         arrivals, lambda each: clean(each.phone_number_id or "")
     ).items():
         proofs = {each.proof.id: each.proof for each in group if each.proof is not None}
-        responses = {}
+        proven: dict[int, SendProof] = {}
         for item in await connection.fetch(_ITEMS, number, [*proofs]):
             proof = proofs[item["id"]]
             key = await connection.fetchrow(_KEY, item["scope"], item["key_hash"], proof.id)
             if key is not None and key["state"] != "completed" and proof.nonce == item["nonce"]:
-                responses[proof.id] = proof.response
-        await _finish(connection, number, responses)
+                proven[proof.id] = proof
+        if not proven:
+            continue
+        found = await connection.fetch(_PAYLOADS, number, OUTBOX, [*proven])
+        payloads = {row["id"]: row["payload"] for row in found}
+        await _finish(connection, number, {id_: each.response for id_, each in proven.items()})
+        for id_, proof in proven.items():
+            if (message := proven_message(proof, payloads.get(id_))) is not None:
+                await messages.record(connection, message)
 
 
 async def get(connection: Connection, outbox_id: int) -> SendView | None:

@@ -1,7 +1,7 @@
 """The operations of a PostgreSQL store for the outbox and for pacing."""
 
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -9,10 +9,10 @@ from typing_extensions import override
 
 from wats.store.outbox import NewSend, OutboxStore, SendResult, SendView
 from wats.store.pacing import Demand, Pace, PacingStore, Penalty, Permit
-from wats.store.postgres import outbox, pacing
+from wats.store.postgres import depths, outbox, pacing
 from wats.store.postgres.connection import Connection
 from wats.store.postgres.receive import ArrivalWriter
-from wats.store.records import Reservation, Settled
+from wats.store.records import OUTBOX, Reservation, Settled
 from wats.telemetry.contract.values import StoreOperation
 
 R = TypeVar("R")
@@ -48,8 +48,8 @@ class PostgresOutbox(OutboxStore, PacingStore):
         await self._write(None, partial(pacing.throttle, pace=pace, penalty=penalty))
 
     @override
-    async def enqueue(self, send: NewSend) -> Reservation:
-        enqueue = partial(self._receiver.enqueue, send=send)
+    async def enqueue(self, send: NewSend, *, max_waiting: int | None = None) -> Reservation:
+        enqueue = partial(self._receiver.enqueue, send=send, max_waiting=max_waiting)
         reservation = await self._write(StoreOperation.RESERVE, enqueue)
         self._notify()
         return reservation
@@ -64,6 +64,10 @@ class PostgresOutbox(OutboxStore, PacingStore):
     @override
     async def get_send(self, outbox_id: int) -> SendView | None:
         return await self._read(StoreOperation.GET, partial(outbox.get, outbox_id=outbox_id))
+
+    @override
+    async def orphaned_sends(self, numbers: Collection[str]) -> int:
+        return await self._read(None, partial(depths.waiting, consumer=OUTBOX, others=numbers))
 
     @override
     async def retry_sends(self, ids: Sequence[int], *, even_unknown: bool) -> int:

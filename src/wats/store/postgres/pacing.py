@@ -103,10 +103,10 @@ async def take_turns(
     """Permit those heads *rows* whose turn it is, and postpone those of recipients that wait."""
     if not rows:
         return Turn(ids=frozenset(), postponed={}, wait_us=0)
-    candidates = [Candidate(row["id"], row["ordering_key"], row["is_leased"]) for row in rows]
+    candidates = [Candidate(row["id"], row["ordering_key"], row["is_final"]) for row in rows]
     buckets, now = await _locked(connection, pace, [each.ordering_key for each in candidates])
     turn = take_turn(buckets, pace, candidates, now)
-    if turn.ids:
+    if turn.ids and not pace.is_unlimited:
         await _write(connection, pace, buckets)
     if turn.postponed:
         ids, times = list(turn.postponed), list(turn.postponed.values())

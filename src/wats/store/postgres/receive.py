@@ -40,11 +40,12 @@ import msgspec
 
 from wats.clock import to_ms
 from wats.store.outbox import NewSend, arrival_of
-from wats.store.postgres import messages, outbox
+from wats.store.postgres import depths, messages, outbox, requests
 from wats.store.postgres.connection import Connection
 from wats.store.postgres.depths import DepthChanges
 from wats.store.postgres.rows import add_numbers, by_number, clean
 from wats.store.records import (
+    OUTBOX,
     Arrival,
     Consumer,
     Delivery,
@@ -200,11 +201,16 @@ class ArrivalWriter:
             results[update.call][update.index] = received
         return results
 
-    async def enqueue(self, connection: Connection, send: NewSend) -> Reservation:
-        """Reserve the key of *send* and store its delivery, or return the state of the key."""
+    async def enqueue(
+        self, connection: Connection, send: NewSend, max_waiting: int | None
+    ) -> Reservation:
+        """Reserve the key of *send* and store its delivery; or return why not."""
         reservation = await outbox.reserve(connection, send)
         if reservation.outcome is not ReservationOutcome.RESERVED:
             return reservation
+        if max_waiting is not None and await depths.waiting(connection, OUTBOX) >= max_waiting:
+            await requests.fail(connection, send.scope, send.key_hash)
+            return Reservation(outcome=ReservationOutcome.FULL)
         arrival = arrival_of(send)
         new = _New(0, 0, arrival, clean(send.phone_number_id))
         if send.phone_number_id not in self._known_numbers:

@@ -23,6 +23,7 @@ from wats.store.migrate import is_usable, load_migrations
 from wats.store.pacing import Demand, Pace
 from wats.store.records import (
     ALL_MESSAGES,
+    OUTBOX,
     Arrival,
     Claimed,
     Consumer,
@@ -231,11 +232,12 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
         *,
         patience_seconds: float = 0.0,
         undo: Undo | None = None,
+        flushes: bool = True,
     ) -> R:
         if self._writer is None:
             raise StoreClosed
         result: R = await self._writer.submit(
-            operation, run, patience_seconds=patience_seconds, undo=undo
+            operation, run, patience_seconds=patience_seconds, undo=undo, flushes=flushes
         )
         return result
 
@@ -311,12 +313,20 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
             if pace is None
             else partial(pacing.claim, name=consumer, limit=limit, pace=pace)
         )
-        return await self._write(StoreOperation.CLAIM, claim, undo=delivery_rows.undo_claim)
+        return await self._write(
+            StoreOperation.CLAIM,
+            claim,
+            undo=delivery_rows.undo_claim,
+            flushes=consumer != OUTBOX,  # nothing is sent before the lease is renewed
+        )
 
     @override
-    async def renew(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
-        renew = partial(delivery_rows.renew, deliveries=deliveries)
-        return await self._write(StoreOperation.RENEW, renew)
+    async def renew(
+        self, deliveries: Sequence[Delivery], *, is_final: bool = False
+    ) -> Sequence[Delivery]:
+        renew = partial(delivery_rows.renew, deliveries=deliveries, is_final=is_final)
+        undo = partial(_release, deliveries=deliveries) if is_final else None
+        return await self._write(StoreOperation.RENEW, renew, undo=undo)
 
     @override
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
@@ -474,6 +484,11 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
             self._threads.push_async_callback(thread.stop)
             self._checkpointer = thread
             return thread
+
+
+def _release(writer: Writer, _lost: Sequence[object], *, deliveries: Sequence[Delivery]) -> None:
+    """Release leases that were renewed too late: their callers have failed."""
+    delivery_rows.release(writer, deliveries)
 
 
 def _report_nothing(_: StoreOperation, __: Outcome, ___: float) -> None:

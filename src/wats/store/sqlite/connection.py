@@ -37,6 +37,8 @@ _COUNT = {
     DeliveryState.RETRY: "UPDATE wats_consumers SET retry = retry + ? WHERE name = ?",
 }
 
+_WAITING = "SELECT pending + retry FROM wats_consumers WHERE name = ?"
+
 _NOTE_TIME = "UPDATE wats_queue SET now = max(now, ?) WHERE id = 1"
 
 NOTE_TIME_EVERY_MS = 1000
@@ -105,11 +107,25 @@ class Writer(Connection):
         self._on_work = on_work
         self._counts: dict[tuple[str, DeliveryState], int] = {}
         self._noted_ms = 0
+        self._flushes = True
 
     def count(self, consumer: str, state: DeliveryState, change: int) -> None:
         """Change a counter of *consumer* at the commit of this transaction."""
         key = consumer, state
         self._counts[key] = self._counts.get(key, 0) + change
+
+    def begin(self, *, flushes: bool) -> None:
+        """Begin a transaction, whose commit waits for the disk if it *flushes*."""
+        if flushes is not self._flushes:
+            self.execute(f"PRAGMA synchronous = {'FULL' if flushes else 'NORMAL'}")
+            self._flushes = flushes
+        self.execute("BEGIN IMMEDIATE")
+
+    def waiting(self, consumer: str) -> int:
+        """Return the number of unleased deliveries of *consumer*, as this transaction sees them."""
+        committed: int = self.execute(_WAITING, (consumer,)).get or 0
+        states = DeliveryState.PENDING, DeliveryState.RETRY
+        return committed + sum(self._counts.get((consumer, state), 0) for state in states)
 
     def commit(self) -> None:
         """Write the counters and the time, commit, then announce claimable deliveries.

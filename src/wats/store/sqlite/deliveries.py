@@ -106,7 +106,9 @@ _LEASE = """
 UPDATE wats_deliveries SET lease = ?, due_at = ?, attempts = ?, is_final = ? WHERE id = ?
 """
 
-_RENEW = "UPDATE wats_deliveries SET due_at = ? WHERE id = ? AND lease = ?"
+_RENEW = """
+UPDATE wats_deliveries SET due_at = ?, is_final = is_final OR ? WHERE id = ? AND lease = ?
+"""
 
 _IS_HELD = "SELECT EXISTS (SELECT 1 FROM wats_deliveries WHERE id = ? AND lease = ?)"
 
@@ -312,16 +314,17 @@ def lease(writer: Writer, name: str, found: Sequence[_Row]) -> Sequence[Delivery
     deliveries = [_claimed(writer, consumer, row, number) for row in found]
     writer.executemany(
         _LEASE,
-        [
-            (number, due_at, each.attempt, each.attempt >= consumer.max_attempts, each.id)
-            for each in deliveries
-        ],
+        [(number, due_at, each.attempt, _is_final(consumer, each), each.id) for each in deliveries],
     )
     for row in found:
         if not row[5]:  # it was not leased before
             writer.count(name, unleased(row[4]), -1)
             writer.count(name, DeliveryState.LEASED, 1)
     return deliveries
+
+
+def _is_final(consumer: Consumer, delivery: Delivery) -> bool:
+    return delivery.is_exhausted or delivery.attempt >= consumer.max_attempts
 
 
 def _claimed(writer: Writer, consumer: Consumer, row: _Row, lease: int) -> Delivery:
@@ -364,12 +367,15 @@ def release(writer: Writer, deliveries: Sequence[Delivery]) -> None:
     settle(writer, [Settlement(each, DeliveryState.PENDING) for each in deliveries])
 
 
-def renew(writer: Writer, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+def renew(
+    writer: Writer, deliveries: Sequence[Delivery], *, is_final: bool = False
+) -> Sequence[Delivery]:
     """Extend the leases of *deliveries*; return the deliveries whose lease was lost."""
     now = writer.clock()
     rows = [
-        (now + round(writer.consumers[each.consumer].lease_seconds * 1000), each.id, each.lease)
+        (now + round(writer.consumers[each.consumer].lease_seconds * 1000), is_final, *key)
         for each in deliveries
+        for key in [(each.id, each.lease)]
     ]
     if change(writer, _RENEW, rows) == len(rows):
         return ()

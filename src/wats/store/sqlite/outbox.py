@@ -3,11 +3,13 @@
 Each function runs in the open transaction of its caller.
 """
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from apsw import Connection
 
+from wats.store.admin import SCAN_DELIVERIES
 from wats.store.outbox import (
     OUTCOME_UNKNOWN,
     QUEUE_SECONDS,
@@ -16,9 +18,11 @@ from wats.store.outbox import (
     SendState,
     SendView,
     arrival_of,
+    proven_message,
     send_state,
 )
 from wats.store.records import (
+    OUTBOX,
     DeliveryState,
     Reservation,
     ReservationOutcome,
@@ -83,12 +87,28 @@ UNION ALL
 SELECT 'dead', attempts, error FROM wats_dead_deliveries WHERE id = ?1 AND consumer = 'outbox'
 """
 
+_PAYLOAD = """
+SELECT payload FROM wats_deliveries WHERE id = ?1 AND consumer = 'outbox'
+UNION ALL
+SELECT payload FROM wats_dead_deliveries WHERE id = ?1 AND consumer = 'outbox'
+"""
+
 _NUMBER_OF = "SELECT phone_number_id FROM wats_outbox WHERE id = ?"
 
 _ENDED = """
 SELECT request.state, request.response
 FROM wats_outbox AS item JOIN wats_requests AS request USING (scope, key_hash)
 WHERE item.id = ? AND request.outbox_id = item.id AND request.state <> 'reserved'
+"""
+
+# Messages that no process sends are due first.
+_ORPHANED = """
+SELECT coalesce(sum(1 + head.followers), 0)
+FROM (
+    SELECT id, followers FROM wats_deliveries
+    WHERE consumer = 'outbox' AND due_at IS NOT NULL ORDER BY due_at LIMIT ?
+) AS head JOIN wats_outbox AS item ON item.id = head.id
+WHERE item.phone_number_id NOT IN (SELECT value FROM json_each(?))
 """
 
 _DEAD = """
@@ -119,8 +139,8 @@ DELETE FROM wats_outbox WHERE id IN (SELECT id FROM wats_outbox WHERE expires_at
 """
 
 
-def enqueue(writer: Writer, *, send: NewSend) -> Reservation:
-    """Reserve the key of *send* and insert its delivery, or return the state of the key."""
+def enqueue(writer: Writer, *, send: NewSend, max_waiting: int | None = None) -> Reservation:
+    """Reserve the key of *send* and insert its delivery; or return why not."""
     key = send.scope, send.key_hash
     reservation = requests.reserve(
         writer,
@@ -131,6 +151,9 @@ def enqueue(writer: Writer, *, send: NewSend) -> Reservation:
     )
     if reservation.outcome is not ReservationOutcome.RESERVED:
         return reservation
+    if max_waiting is not None and writer.waiting(OUTBOX) >= max_waiting:
+        requests.fail(writer, key=key)
+        return Reservation(outcome=ReservationOutcome.FULL)
     deliveries.insert(writer, [arrival_of(send)], {})
     id_: int = writer.execute(_LAST_ID).get
     keep_ms, expires_at = round(send.keep_seconds * 1000), _until(writer)
@@ -182,10 +205,12 @@ def _finish(writer: Writer, responses: Mapping[int, bytes]) -> None:
 
 
 def prove(writer: Writer, proofs: Sequence[SendProof]) -> None:
-    """Note that the messages of *proofs* were sent, unless that is known."""
+    """Note that the messages of *proofs* were sent and record them, unless that is known."""
     for proof in proofs:
         if writer.execute(_IS_OPEN, (proof.id, proof.nonce)).get:
+            message = proven_message(proof, writer.execute(_PAYLOAD, (proof.id,)).get)
             _finish(writer, {proof.id: proof.response})
+            messages.record(writer, [] if message is None else [message])
 
 
 def get(connection: Connection, outbox_id: int) -> SendView | None:
@@ -203,6 +228,13 @@ def get(connection: Connection, outbox_id: int) -> SendView | None:
     state, response = row
     found = SendState.SENT if state == "completed" else SendState.UNKNOWN
     return SendView(**item, state=found, response=response or b"")
+
+
+def orphaned(connection: Connection, configured: Collection[str]) -> int:
+    """Count the messages of numbers that are not *configured*, among those due first."""
+    values = SCAN_DELIVERIES, json.dumps([*configured])
+    count: int = connection.execute(_ORPHANED, values).get
+    return count
 
 
 def retry(writer: Writer, *, ids: Sequence[int], even_unknown: bool) -> int:

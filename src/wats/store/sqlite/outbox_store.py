@@ -1,7 +1,7 @@
 """The operations of a SQLite store for the outbox and for pacing."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -45,8 +45,8 @@ class SQLiteOutbox(OutboxStore, PacingStore):
         await self._write(None, partial(pacing.throttle, pace=pace, penalty=penalty))
 
     @override
-    async def enqueue(self, send: NewSend) -> Reservation:
-        enqueue = partial(outbox.enqueue, send=send)
+    async def enqueue(self, send: NewSend, *, max_waiting: int | None = None) -> Reservation:
+        enqueue = partial(outbox.enqueue, send=send, max_waiting=max_waiting)
         return await self._write(StoreOperation.RESERVE, enqueue, undo=outbox.undo_enqueue)
 
     @override
@@ -56,6 +56,10 @@ class SQLiteOutbox(OutboxStore, PacingStore):
     @override
     async def get_send(self, outbox_id: int) -> SendView | None:
         return await self._read(StoreOperation.GET, partial(outbox.get, outbox_id=outbox_id))
+
+    @override
+    async def orphaned_sends(self, numbers: Collection[str]) -> int:
+        return await self._read(None, partial(outbox.orphaned, configured=numbers))
 
     @override
     async def retry_sends(self, ids: Sequence[int], *, even_unknown: bool) -> int:

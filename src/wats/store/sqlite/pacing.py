@@ -102,12 +102,12 @@ def claim(writer: Writer, *, name: str, limit: int, pace: Pace) -> Claimed:
     rows = _due(writer, name, limit, pace.phone_number_id)
     if not rows:
         return Claimed((), more=False)
-    candidates = [Candidate(row[0], row[3], bool(row[5])) for row in rows]
+    candidates = [Candidate(row[0], row[3], bool(row[5] and row[6])) for row in rows]
     keys = {NUMBER_BUCKET, *(each.ordering_key for each in candidates)}
     buckets, now = _read(writer, pace, keys), _now(writer)
     turn = take_turn(buckets, pace, candidates[:limit], now)
     writer.executemany(_POSTPONE, [(due_at, id_) for id_, due_at in turn.postponed.items()])
-    if turn.ids:
+    if turn.ids and not pace.is_unlimited:
         _write(writer, pace, buckets)
     leased = deliveries.lease(writer, name, [row for row in rows if row[0] in turn.ids])
     more = not turn.wait_us and (len(rows) > limit or bool(turn.postponed))

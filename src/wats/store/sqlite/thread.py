@@ -96,9 +96,14 @@ class ConnectionThread(Generic[C]):
         *,
         patience_seconds: float = 0.0,
         undo: Undo | None = None,
+        flushes: bool = True,
     ) -> "asyncio.Future[Any]":
-        """Submit an operation; its future is done when its transaction is durable."""
-        request, future = request_of(run, operation, undo=undo)
+        """Submit an operation; its future is done when its transaction is durable.
+
+        Without *flushes*, it is done when the transaction is committed, and a power failure may
+        undo it.
+        """
+        request, future = request_of(run, operation, undo=undo, flushes=flushes)
         self._group.submit(request, patience_seconds=patience_seconds)
         return future
 
@@ -185,7 +190,7 @@ def commit(writer: Writer, requests: Sequence[StoreRequest]) -> Sequence[StoreRe
     operation does not affect others.
     """
     try:
-        writer.execute("BEGIN IMMEDIATE")
+        writer.begin(flushes=any(request.flushes for request in requests))
     except apsw.Error as error:
         # The database cannot be written now: each further attempt would wait as long.
         for request in requests:

@@ -295,6 +295,26 @@ OUTBOX_OLDEST_AGE = Family(
     needs=Subject.STORE,
 )
 
+OUTBOX_FILL = Family(
+    name="wats_outbox_fill_ratio",
+    kind=Kind.GAUGE,
+    unit="1",
+    help="Pending outbox items per item that may be pending; at 1, further items are refused.",
+    attributes=(),
+    set=FamilySet.OPERATOR,
+    needs=Subject.STORE,
+)
+
+OUTBOX_PAUSED = Family(
+    name="wats_outbox_paused",
+    kind=Kind.GAUGE,
+    unit="1",
+    help="Whether the outbox is paused: 1, or 0 while it sends.",
+    attributes=(),
+    set=FamilySet.OPERATOR,
+    needs=Subject.STORE,
+)
+
 MESSAGES_FINAL = Family(
     name="wats_messages_final_total",
     kind=Kind.COUNTER,
@@ -423,6 +443,8 @@ FAMILIES: Final = (
     CONSUMER_OLDEST_AGE,
     CIRCUIT_OPEN,
     OUTBOX_OLDEST_AGE,
+    OUTBOX_FILL,
+    OUTBOX_PAUSED,
     MESSAGES_FINAL,
     MESSAGE_DELIVERY,
     GRAPH_DURATION,

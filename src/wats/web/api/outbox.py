@@ -6,6 +6,7 @@ import msgspec
 
 from wats.errors import OutboxItemNotFound, StoreError, StoreNotConfigured, StoreUnavailable
 from wats.outbound.accept import Accepted, Queued
+from wats.outbound.items import obstacle
 from wats.store.outbox import SendState, SendView
 from wats.store.records import is_cursor
 from wats.telemetry.contract.values import Method
@@ -21,7 +22,8 @@ _APPLIED: Headers = ((b"preference-applied", b"respond-async"),)
 class OutboxItem(Body, frozen=True):
     """The state of a message in the outbox.
 
-    `error` is the class of the last error. `response` is Meta's response once the message is sent,
+    `error` is the class of the last error, or `NumberNotConfigured` while the message waits for the
+    configuration of its business number. `response` is Meta's response once the message is sent,
     as the response to a request that waits for it would be.
     """
 
@@ -52,7 +54,7 @@ async def later(parts: Parts, request: Request, queued: Queued | Accepted) -> Re
     path = f"{prefix}/outbox/{queued.outbox_id}"
     location: Headers = ((b"location", path.encode()),)
     headers = (*location, *_APPLIED, *(_REPLAYED if queued.replayed else ()))
-    return json_response(_item(view), HTTPStatus.ACCEPTED, headers)
+    return json_response(_item(parts, view), HTTPStatus.ACCEPTED, headers)
 
 
 async def get_item(parts: Parts, request: Request) -> Response:
@@ -60,7 +62,7 @@ async def get_item(parts: Parts, request: Request) -> Response:
     text = request.parameters["outboxId"]
     if not is_cursor(text):
         raise OutboxItemNotFound
-    return json_response(_item(await _view(parts, request, int(text))))
+    return json_response(_item(parts, await _view(parts, request, int(text))))
 
 
 async def _view(parts: Parts, request: Request, outbox_id: int) -> SendView:
@@ -81,12 +83,12 @@ async def _view(parts: Parts, request: Request, outbox_id: int) -> SendView:
     return view
 
 
-def _item(view: SendView) -> OutboxItem:
+def _item(parts: Parts, view: SendView) -> OutboxItem:
     return OutboxItem(
         id=str(view.id),
         state=view.state,
         attempts=view.attempts,
-        error=view.error,
+        error=obstacle(view.state, view.phone_number_id, parts.numbers.ids) or view.error,
         response=msgspec.Raw(view.response) if view.response else None,
     )
 

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from wats.errors import OutboxItemNotFound
-from wats.outbound.items import type_of
+from wats.outbound.items import number_of, obstacle, type_of
 from wats.store.admin import DeliveryFilter, StoredDelivery
 from wats.store.outbox import OUTCOME_UNKNOWN, SendState, send_state
 from wats.store.records import OUTBOX, DeliveryState, is_cursor
@@ -55,10 +55,15 @@ _MALFORMED: Final = "The body must hold 'ids': 1 to 100 ids of outbox items."
 
 
 class OutboxView(Body, frozen=True):
-    """A message in the outbox without content; `error` is the class of the last error."""
+    """A message in the outbox without content.
+
+    `error` is the class of the last error, or `NumberNotConfigured` while the message waits for the
+    configuration of its business number.
+    """
 
     id: str
     state: SendState
+    phone_number_id: str | None
     type: str
     attempts: Count
     error: str | None
@@ -101,7 +106,7 @@ async def list_items(parts: Parts, request: Request) -> Response:
     page = await store.list_deliveries(
         _filter_of(request), limit=limit_of(request), after=id_of(query.get("cursor", "0"))
     )
-    items = (OutboxView(**_fields(each)) for each in page.items)
+    items = (OutboxView(**_fields(parts, each)) for each in page.items)
     return json_response(
         OutboxList(
             # A page of failed messages is found among all dead letters, and may be short.
@@ -128,11 +133,14 @@ def _filter_of(request: Request) -> DeliveryFilter:
     )
 
 
-def _fields(item: StoredDelivery) -> dict[str, Any]:
+def _fields(parts: Parts, item: StoredDelivery) -> dict[str, Any]:
+    state, number = send_state(item.state, item.error), number_of(item.head)
     return {
         **fields_of(item),
-        "state": send_state(item.state, item.error),
+        "state": state,
+        "phone_number_id": number,
         "type": type_of(item.head),
+        "error": obstacle(state, number, parts.numbers.ids) or item.error,
     }
 
 
@@ -145,7 +153,7 @@ async def show_item(parts: Parts, request: Request) -> Response:
         raise OutboxItemNotFound
     item, payload = found
     content = show_content(parts, payload) if with_content else UNSET
-    return json_response(OutboxDetails(**_fields(item), content=content))
+    return json_response(OutboxDetails(**_fields(parts, item), content=content))
 
 
 async def retry(parts: Parts, request: Request) -> Response:

@@ -47,6 +47,20 @@ class InboxView(Body, frozen=True):
     oldest_seconds: float
 
 
+class OutboxCounts(Body, frozen=True):
+    """The messages that are sent later; `dead` are those that failed or have an unknown outcome.
+
+    `orphaned` are the pending messages of numbers that are not configured, at least.
+    `oldestSeconds` is the age of the oldest message that is not sent.
+    """
+
+    pending: Count
+    processing: Count
+    dead: Count
+    orphaned: Count
+    oldest_seconds: float
+
+
 class NumberView(Body, frozen=True):
     """The settings of a business number, without its ids."""
 
@@ -69,6 +83,7 @@ class ServiceStatus(Body, frozen=True):
     numbers: tuple[NumberView, ...] | UnsetType = UNSET
     """Left out if the config has only the default number."""
     inbox: InboxView | None = None
+    outbox: OutboxCounts | None = None
 
 
 class GraphShape(Body, frozen=True):
@@ -128,6 +143,7 @@ class Diagnostics(Body, frozen=True):
 async def status(parts: Parts, request: Request) -> Response:
     """Return the operator's snapshot."""
     store = parts.store
+    inbox, outbox = (None, None) if store is None else await _depths_of(parts, store)
     return json_response(
         ServiceStatus(
             service="wats",
@@ -139,19 +155,21 @@ async def status(parts: Parts, request: Request) -> Response:
             feature_flags=_flags(parts),
             persistence=None if store is None else _view(await health_of(store)),
             numbers=_numbers(parts),
-            inbox=None if store is None else await _inbox_of(store),
+            inbox=inbox,
+            outbox=outbox,
         )
     )
 
 
-async def _inbox_of(store: Store) -> InboxView | None:
-    """Read the counters of the inbox; `None` while the store is not available."""
+async def _depths_of(parts: Parts, store: Store) -> tuple[InboxView | None, OutboxCounts | None]:
+    """Read the counters of the inbox and the outbox; `None` while the store is not available."""
     try:
         depth = await store.depth()
+        orphaned_sends = await store.orphaned_sends(parts.numbers.ids)
     except Exception:  # the rest of the status is more useful than the reason
-        return None
-    total = depth.total
-    return InboxView(
+        return None, None
+    total, sends = depth.total, depth.outbox
+    inbox = InboxView(
         pending=total.pending,
         leased=total.leased,
         retry=total.retry,
@@ -159,6 +177,14 @@ async def _inbox_of(store: Store) -> InboxView | None:
         orphaned=sum(depth.orphaned.values()),
         oldest_seconds=depth.oldest_seconds,
     )
+    outbox = OutboxCounts(
+        pending=sends.pending + sends.retry,
+        processing=sends.leased,
+        dead=sends.dead,
+        orphaned=orphaned_sends,
+        oldest_seconds=depth.outbox_seconds,
+    )
+    return inbox, outbox
 
 
 async def diagnostics(parts: Parts, request: Request) -> Response:
