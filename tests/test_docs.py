@@ -95,6 +95,24 @@ def test_every_path_that_is_named_exists(page: str) -> None:
     assert [path for path in paths if path != planned and not (ROOT / path).exists()] == []
 
 
+@pytest.mark.parametrize("page", ["ARCHITECTURE.md", "docs/design.md"])
+def test_every_path_in_the_package_exists(page: str) -> None:
+    paths = [
+        each for each in spans(PAGES[page]) if re.fullmatch(r"[a-z_]+(/[a-z_]*)*(/|\.py)", each)
+    ]
+
+    package = ROOT / "src/wats"
+    missing = [each for each in paths if not (ROOT / each).exists()]
+    assert paths
+    assert [each for each in missing if not list(package.rglob(each))] == []
+
+
+def test_the_architecture_has_at_most_fifteen_concepts() -> None:
+    table = PAGES["ARCHITECTURE.md"].partition("| Concept |")[2].partition("\n\n")[0]
+
+    assert 10 < len(table.splitlines()) - 2 <= 15
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_make_target_that_is_named_exists(page: str) -> None:
     named = {line.split()[1] for line in shell_lines(page) if re.match(r"make [a-z]", line)}

@@ -123,6 +123,7 @@ OWNERS = [
         f"{DOCS}the_application_of_the_readme_calls_its_handlers",
     ),
     Owner("ARCHITECTURE.md", "text", "", Way.DRAWN, ""),
+    Owner("docs/design.md", "text", "", Way.DRAWN, ""),
     Owner(
         *("CONTRIBUTING.md", "sh", "Documentation", Way.RUN),
         "docs/test_contributing.py::"

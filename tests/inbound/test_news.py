@@ -143,11 +143,3 @@ def test_delivery_time_runs_from_the_send_to_the_time_of_the_status(
     news.report(update(UpdateKind.STATUS), status("delivered"), NOON - timedelta(seconds=5))
 
     assert recorder.deliveries == [5.0]
-
-
-def test_nothing_is_counted_without_a_sink_or_exposition(news: News, recorder: Recorder) -> None:
-    recorder.telemetry.wants_news = False
-
-    news.report(update(UpdateKind.STATUS), status("delivered"), NOON)
-
-    assert (recorder.lags, recorder.final, recorder.deliveries) == ([], [], [])

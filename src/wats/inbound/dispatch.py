@@ -103,7 +103,7 @@ class DeliveryCall(HandlerCall):
             self.settlement = Settlement(self.delivery, _DONE)
             if self._dispatcher.shows_lag and self.update is not None:
                 lag = self._dispatcher.now() - self.update.received_at
-                self.telemetry.webhooks.consumer_lag(self.place, lag.total_seconds())
+                self.calls.telemetry.webhooks.consumer_lag(self.place, lag.total_seconds())
         elif isinstance(failure, RetryLater):
             seconds = pause_of(failure.seconds)
             self.settlement = Settlement(self.delivery, DeliveryState.PENDING, seconds)
@@ -112,7 +112,7 @@ class DeliveryCall(HandlerCall):
         self._on_end(self)
 
     def _fail(self, error: str) -> None:
-        self.telemetry.webhooks.update(self.kind, Outcome.ERROR)
+        self.calls.telemetry.webhooks.update(self.kind, Outcome.ERROR)
         seconds = self._dispatcher.retry_seconds(self.delivery.consumer, self.delivery.attempt)
         if seconds is None:
             self._die(error)

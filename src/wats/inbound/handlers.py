@@ -239,12 +239,13 @@ class HandlerCalls:
     """Calls handlers and isolates their failures.
 
     Attributes:
+        telemetry: Receives calls and failures.
+        send: Sends the replies of handlers.
         has_spans: Whether a sink receives the spans of calls.
 
     Args:
         timeout_seconds: The time limit of one call.
         log: Receives failures, without their texts.
-        send: Sends the replies of handlers.
     """
 
     def __init__(
@@ -257,11 +258,11 @@ class HandlerCalls:
         send: SendReply = refuse_reply,
     ) -> None:
         self._handlers = handlers
-        self._telemetry = telemetry
-        self._send = send
         self._tracer = telemetry.tracer
-        self.has_spans = self._tracer is not None
+        self.telemetry = telemetry
         self._failures = HandlerFailures(log)
+        self.send = send
+        self.has_spans = self._tracer is not None
         self._watchdog = Watchdog(timeout_seconds)
 
     @property
@@ -281,11 +282,8 @@ class HandlerCalls:
         The span of the call, if there is a tracer, is linked to *origin*.
         """
         handler, call.place = self._handlers[name]
-        call.telemetry = self._telemetry
-        call.failures = self._failures
-        call.send = self._send
-        call.name, call.handler = name, handler
-        call.kind = update.kind
+        call.calls, call.name, call.kind = self, name, update.kind
+        call.replies = 0
         call.began = perf_counter()
         if self._tracer is None:
             call.span = None
@@ -294,46 +292,40 @@ class HandlerCalls:
             call.span = self._tracer.attempt(origin)
             self._watchdog.start(call, handler, update, context_of(call.span))
 
+    def judge(self, name: str, kind: UpdateKind, failure: BaseException) -> Outcome:
+        """Return the outcome of a call that raised *failure*; record it, if it is a failure."""
+        if isinstance(failure, RetryLater):
+            return Outcome.SKIPPED
+        handler, _ = self._handlers[name]
+        self.telemetry.errors.record(failure)
+        self._failures.report(name, handler, kind, failure)
+        return Outcome.ERROR
+
 
 class HandlerCall(Call):
     """A call of a handler, recorded by telemetry.
 
     Attributes:
+        calls: The calls that it belongs to.
         kind: The kind of the update.
         name: The name of the handler.
         place: The index of the handler in `Handlers.names`.
         replies: The number of replies without a key of their own so far.
-        send: Sends replies.
         span: The span of the call, if it has one.
     """
 
-    __slots__ = (
-        "began",
-        "failures",
-        "handler",
-        "kind",
-        "name",
-        "place",
-        "replies",
-        "send",
-        "span",
-        "telemetry",
-    )
+    __slots__ = ("began", "calls", "kind", "name", "place", "replies", "span")
 
     began: float
-    failures: HandlerFailures
-    handler: Handler
+    calls: HandlerCalls
     kind: UpdateKind
     name: str
     place: int
     replies: int
-    send: SendReply
     span: Span | None
-    telemetry: Telemetry
 
     @override
     def enter(self) -> None:
-        self.replies = 0
         OUTLET.set(self)
 
     async def reply(
@@ -344,22 +336,20 @@ class HandlerCall(Call):
             self.replies += 1
         parts = msgspec.json.encode((update_key, self.name, self.replies if name is None else name))
         key = hashlib.sha256(parts).hexdigest()
-        return await self.send(Reply(message=message, phone_number_id=phone_number_id, key=key))
+        return await self.calls.send(
+            Reply(message=message, phone_number_id=phone_number_id, key=key)
+        )
 
     async def mark(self, message: Content, *, phone_number_id: str | None) -> None:
         """Send *message*, a read mark."""
-        await self.send(Reply(message=message, phone_number_id=phone_number_id, key=None))
+        await self.calls.send(Reply(message=message, phone_number_id=phone_number_id, key=None))
 
     @override
     def ended(self, failure: BaseException | None) -> None:
         outcome = _SUCCESS
-        if isinstance(failure, RetryLater):
-            outcome = Outcome.SKIPPED
-        elif failure is not None:
-            outcome = Outcome.ERROR
-            self.telemetry.errors.record(failure)
-            self.failures.report(self.name, self.handler, self.kind, failure)
-        record, seconds = self.telemetry.webhooks.dispatched, perf_counter() - self.began
+        if failure is not None:
+            outcome = self.calls.judge(self.name, self.kind, failure)
+        record, seconds = self.calls.telemetry.webhooks.dispatched, perf_counter() - self.began
         if self.span is None:
             record(self.place, self.kind, outcome, seconds)
         else:

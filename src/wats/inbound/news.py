@@ -16,7 +16,7 @@ _FINAL = {outcome.value: outcome for outcome in FinalOutcome}
 
 
 class News:
-    """Passes new updates to telemetry."""
+    """Passes new updates to telemetry; used only if `Telemetry.wants_news`."""
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
@@ -25,8 +25,6 @@ class News:
         self, update: Update, status: StatusRecord | None, sent_at: datetime | None = None
     ) -> None:
         """Record *update*; *status* is its transition, *sent_at* the send time of its message."""
-        if not self._telemetry.wants_news:
-            return
         if update.kind in _PUNCTUAL and update.occurred_at != EPOCH:
             lag = update.received_at - update.occurred_at
             self._telemetry.webhooks.lag(lag.total_seconds())

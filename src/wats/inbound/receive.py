@@ -180,7 +180,8 @@ class Receiver:
 
     def begin(self, update: Update) -> tuple[str, ...]:
         """Report *update*, which is not stored, as new, and return the names of its handlers."""
-        self.news.report(update, projection.status_record(update))
+        if self.telemetry.wants_news:
+            self.news.report(update, projection.status_record(update))
         return self._handlers.consumers(update)
 
 
@@ -224,7 +225,8 @@ class _Storing:
         if received is None:
             telemetry.webhooks.update(update.kind, Outcome.DEDUPED)
             return False
-        self._receiver.news.report(update, arrival.status, received.sent_at)
+        if telemetry.wants_news:
+            self._receiver.news.report(update, arrival.status, received.sent_at)
         if not arrival.consumers:
             telemetry.webhooks.update(update.kind, Outcome.SUCCESS)
         return True
@@ -255,7 +257,7 @@ class _Handling:
         self._calls = calls
         self._found = found
         self._on_receipt = on_receipt
-        self._origin = _origin()
+        self._origin = _origin() if calls.has_spans else None
         self._updates = iter(found.updates)
         self._names: Iterator[str] = iter(())
         self._failures = 0

@@ -151,7 +151,7 @@ def take(buckets: dict[int, Bucket], demand: Demand, now: int) -> Permit:
     return Permit(is_granted=True, wait_us=wait)
 
 
-class Head(msgspec.Struct, frozen=True):
+class Candidate(msgspec.Struct, frozen=True):
     """A message that could be sent now, if the limits permit it."""
 
     id: int
@@ -173,22 +173,24 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     wait_us: int
 
 
-def take_turn(buckets: dict[int, Bucket], pace: Pace, heads: Iterable[Head], now: int) -> Turn:
-    """Permit those of *heads* whose turn it is, in their order, and change their *buckets*."""
+def take_turn(
+    buckets: dict[int, Bucket], pace: Pace, candidates: Iterable[Candidate], now: int
+) -> Turn:
+    """Permit those of *candidates* whose turn it is, in their order, and change their *buckets*."""
     ids: set[int] = set()
     postponed: dict[int, int] = {}
     wait_us = 0
-    for head in heads:
-        if head.was_leased:
-            ids.add(head.id)
+    for candidate in candidates:
+        if candidate.was_leased:
+            ids.add(candidate.id)
             continue
         if wait_us := buckets.get(NUMBER_BUCKET, Bucket()).wait(pace.number, now):
             break
-        permit = take(buckets, Demand(pace=pace, ordering_key=head.ordering_key), now)
+        permit = take(buckets, Demand(pace=pace, ordering_key=candidate.ordering_key), now)
         if permit.is_granted:
-            ids.add(head.id)
+            ids.add(candidate.id)
         else:
-            postponed[head.id] = -(-(now + permit.wait_us) // 1000)
+            postponed[candidate.id] = -(-(now + permit.wait_us) // 1000)
     return Turn(ids=frozenset(ids), postponed=postponed, wait_us=wait_us)
 
 

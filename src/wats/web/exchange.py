@@ -55,10 +55,13 @@ def header_values(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> list[b
     return [value.strip(b" \t") for key, value in headers if key == name]
 
 
-def joined_header(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> str | None:
-    """Return the header *name* (lower case), its lines joined as one list, or `None`."""
-    values = header_values(headers, name)
-    return b", ".join(values).decode("latin-1") if values else None
+def joined_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, str]:
+    """Return all headers by name (lower case), the lines of each joined as one list."""
+    joined: dict[bytes, str] = {}
+    for name, value in headers:
+        text = value.decode("latin-1").strip(" \t")
+        joined[name] = f"{joined[name]}, {text}" if name in joined else text
+    return joined
 
 
 class ClientGone(Exception):
@@ -68,7 +71,7 @@ class ClientGone(Exception):
 class Request:
     """One HTTP request. Its body is read only on request of a handler, and never past a cap."""
 
-    __slots__ = ("_query", "_receive", "_scope", "access", "number", "parameters")
+    __slots__ = ("_headers", "_query", "_receive", "_scope", "access", "number", "parameters")
 
     def __init__(
         self,
@@ -81,6 +84,7 @@ class Request:
     ) -> None:
         self._scope = scope
         self._receive = receive
+        self._headers: dict[bytes, str] = {}
         self._query: dict[str, str] | None = None
         self.parameters = parameters
         """The variable parts of the path, still percent-encoded."""
@@ -92,7 +96,9 @@ class Request:
 
     def header(self, name: bytes) -> str | None:
         """Return the header *name* (lower case), its lines joined as one list, or `None`."""
-        return joined_header(self._scope["headers"], name)
+        if not self._headers:
+            self._headers = joined_headers(self._scope["headers"])
+        return self._headers.get(name)
 
     @property
     def query(self) -> dict[str, str]:

@@ -10,8 +10,8 @@ from typing import Any, Final
 from wats.store.pacing import (
     NUMBER_BUCKET,
     Bucket,
+    Candidate,
     Demand,
-    Head,
     Pace,
     Penalty,
     Permit,
@@ -103,9 +103,9 @@ async def take_turns(
     """Permit those heads *rows* whose turn it is, and postpone those of recipients that wait."""
     if not rows:
         return Turn(ids=frozenset(), postponed={}, wait_us=0)
-    heads = [Head(row["id"], row["ordering_key"], row["is_leased"]) for row in rows]
-    buckets, now = await _locked(connection, pace, [each.ordering_key for each in heads])
-    turn = take_turn(buckets, pace, heads, now)
+    candidates = [Candidate(row["id"], row["ordering_key"], row["is_leased"]) for row in rows]
+    buckets, now = await _locked(connection, pace, [each.ordering_key for each in candidates])
+    turn = take_turn(buckets, pace, candidates, now)
     if turn.ids:
         await _write(connection, pace, buckets)
     if turn.postponed:

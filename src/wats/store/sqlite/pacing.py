@@ -11,8 +11,8 @@ from wats.store.pacing import (
     RECOVERY_US,
     SECOND_US,
     Bucket,
+    Candidate,
     Demand,
-    Head,
     Pace,
     Penalty,
     Permit,
@@ -102,10 +102,10 @@ def claim(writer: Writer, *, name: str, limit: int, pace: Pace) -> Claimed:
     rows = _due(writer, name, limit, pace.phone_number_id)
     if not rows:
         return Claimed((), more=False)
-    heads = [Head(row[0], row[3], bool(row[5])) for row in rows]
-    keys = {NUMBER_BUCKET, *(each.ordering_key for each in heads)}
+    candidates = [Candidate(row[0], row[3], bool(row[5])) for row in rows]
+    keys = {NUMBER_BUCKET, *(each.ordering_key for each in candidates)}
     buckets, now = _read(writer, pace, keys), _now(writer)
-    turn = take_turn(buckets, pace, heads[:limit], now)
+    turn = take_turn(buckets, pace, candidates[:limit], now)
     writer.executemany(_POSTPONE, [(due_at, id_) for id_, due_at in turn.postponed.items()])
     if turn.ids:
         _write(writer, pace, buckets)
