@@ -146,9 +146,11 @@ REFUSED = ("GraphRefused", "GraphRefused", 2)
     ("body", "proves_a_refusal"),
     [
         pytest.param(PAGE, False, id="page"),
-        pytest.param(b"", False, id="empty"),
+        pytest.param(b"", False, id="empty", marks=pytest.mark.long),
         pytest.param(b'{"code":131047,"message":"m"}', False, id="bare-error-object"),
-        pytest.param(b'{"error":"down"}', False, id="error-that-is-no-object"),
+        pytest.param(
+            b'{"error":"down"}', False, id="error-that-is-no-object", marks=pytest.mark.long
+        ),
         pytest.param(error_object(WINDOW_CLOSED), True, id="error-object"),
     ],
 )
