@@ -6,13 +6,16 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
+from typing_extensions import override
 
 from bench.inbox import Inbox, await_settled, postgres_inbox, sqlite_inbox
 from bench.load import PATIENCE_SECONDS, Job, Kind, Sample
 from bench.machine import Cores
 from bench.payloads import PHONE_NUMBER_ID, STATUSES, WABA_ID, Sent
+from bench.posting import Posted, PostingOrder
 from bench.processes import Server, run
 from bench.sent import record
 from wats.testing import APP_SECRET, BEARER_TOKEN, VERIFY_TOKEN
@@ -24,11 +27,14 @@ STATUSES_PER_SECOND = 45_000
 
 IGNORE = "bench.handlers:ignore"
 
+ACCESS_TOKEN = "an-access-token-for-benchmarks"
+GRAPH_VERSION = "v25.0"
+
 _SECRETS = {
     "BENCH_APP_SECRET": APP_SECRET,
     "BENCH_BEARER_TOKEN": BEARER_TOKEN,
     "BENCH_VERIFY_TOKEN": VERIFY_TOKEN,
-    "BENCH_ACCESS_TOKEN": "an-access-token-for-benchmarks",
+    "BENCH_ACCESS_TOKEN": ACCESS_TOKEN,
     "BENCH_PHONE_NUMBER_ID": PHONE_NUMBER_ID,
 }
 
@@ -42,15 +48,16 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
             there is no inbox.
         cpu_us: The processor time of the server per request, in microseconds; for updates that are
             handled later, that too. Other processes on the machine affect it less than a rate.
-        load_busy: The share of its core that the load generator needed.
+        load_busy: The share of its core that the load generator needed. It and the latencies are
+            `None` where there is no load generator.
     """
 
     rate: float
-    settled_rate: float | None
+    settled_rate: float | None = None
     cpu_us: float | None
-    p50_ms: float
-    p99_ms: float
-    load_busy: float
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    load_busy: float | None = None
 
 
 class Stage:
@@ -96,7 +103,7 @@ def _config(
     graph_url: str, database_url: str | None, families: str, handlers: Sequence[str]
 ) -> Mapping[str, object]:
     profile = {
-        "graph": {"apiVersion": "v25.0", "baseUrl": graph_url},
+        "graph": {"apiVersion": GRAPH_VERSION, "baseUrl": graph_url},
         "whatsapp": {"wabaId": WABA_ID, "phoneNumberId": PHONE_NUMBER_ID},
         "auth": {"accessToken": {"env": "BENCH_ACCESS_TOKEN"}},
         "webhook": {
@@ -122,7 +129,21 @@ def _unprepared(job: Job) -> Job:
     return job
 
 
-class Entrant:
+class Entrant(Protocol):
+    """A contestant that is ready for its rounds."""
+
+    def measure(self, seconds: float) -> Round:
+        """Run one round of *seconds*.
+
+        Raises:
+            ChildFailed: A request failed, or was not carried out.
+        """
+
+    def peak_mib(self) -> float | None:
+        """Return the peak memory so far."""
+
+
+class ServerEntrant(Entrant):
     """A running server, and the requests for it.
 
     Args:
@@ -146,12 +167,9 @@ class Entrant:
         self._prepare = prepare
         self._answers = 0
 
+    @override
     def measure(self, seconds: float) -> Round:
-        """Put load on the server for *seconds*, and wait until it has finished all requests.
-
-        Raises:
-            ChildFailed: The load failed, or not every update was handled.
-        """
+        """Put load on the server for *seconds*, and wait until it has finished all requests."""
         job = msgspec.json.encode(
             self._prepare(msgspec.structs.replace(self._job, seconds=seconds))
         )
@@ -178,13 +196,42 @@ class Entrant:
             load_busy=sample.busy,
         )
 
+    @override
     def peak_mib(self) -> float | None:
-        """Return the peak memory of the server so far."""
         return self._server.peak_mib()
 
 
+class LoopEntrant(Entrant):
+    """A loop of aiohttp's client that calls Graph, in a new process for each round."""
+
+    def __init__(self, order: PostingOrder, cores: Cores) -> None:
+        self._order = order
+        self._cores = cores
+        self._peaks_mib: list[float] = []
+
+    @override
+    def measure(self, seconds: float) -> Round:
+        order = msgspec.structs.replace(self._order, seconds=seconds)
+        output = run(
+            "bench.posting",
+            msgspec.json.encode(order),
+            core=self._cores.server,
+            timeout_seconds=seconds + PATIENCE_SECONDS,
+        )
+        posted = msgspec.json.decode(output, type=Posted)
+        if posted.peak_mib is not None:
+            self._peaks_mib.append(posted.peak_mib)
+        return Round(
+            rate=posted.answers / posted.seconds, cpu_us=posted.cpu_seconds / posted.answers * 1e6
+        )
+
+    @override
+    def peak_mib(self) -> float | None:
+        return max(self._peaks_mib, default=None)
+
+
 class Contestant(msgspec.Struct, frozen=True):
-    """A server that can be measured."""
+    """A server or a client that can be measured."""
 
     title: str
     enter: Callable[[Stage], Entrant]
@@ -193,7 +240,7 @@ class Contestant(msgspec.Struct, frozen=True):
 def _rival(*arguments: str, expected: str) -> Callable[[Stage], Entrant]:
     def enter(stage: Stage) -> Entrant:
         server = stage.start(*arguments)
-        return Entrant(server, _webhooks(stage, server, expected), stage.cores)
+        return ServerEntrant(server, _webhooks(stage, server, expected), stage.cores)
 
     return enter
 
@@ -215,7 +262,7 @@ def _stored(name: str, *handlers: str) -> Callable[[Stage], Entrant]:
         database = stage.path(f"{name}.db")
         server = stage.start_wats(name, database_url=f"sqlite:///{database}", handlers=handlers)
         job = _webhooks(stage, server, '"dispatched":1')
-        return Entrant(server, job, stage.cores, inbox=sqlite_inbox(database))
+        return ServerEntrant(server, job, stage.cores, inbox=sqlite_inbox(database))
 
     return enter
 
@@ -225,7 +272,7 @@ def _enter_postgres(stage: Stage) -> Entrant:
     url = stage.start("bench.postgres", str(stage.path("postgres")), beside_load=True).url
     server = stage.start_wats("stored-postgres", database_url=url)
     job = _webhooks(stage, server, '"dispatched":1')
-    return Entrant(server, job, stage.cores, inbox=postgres_inbox(url))
+    return ServerEntrant(server, job, stage.cores, inbox=postgres_inbox(url))
 
 
 def _enter_statuses(stage: Stage) -> Entrant:
@@ -239,19 +286,19 @@ def _enter_statuses(stage: Stage) -> Entrant:
         return msgspec.structs.replace(job, kind=Kind.STATUS, sent=sent)
 
     job = _webhooks(stage, server, '"dispatched":1')
-    return Entrant(server, job, stage.cores, inbox=sqlite_inbox(database), prepare=prepare)
+    return ServerEntrant(server, job, stage.cores, inbox=sqlite_inbox(database), prepare=prepare)
 
 
 def _enter_inline(stage: Stage) -> Entrant:
     server = stage.start_wats("inline")
-    return Entrant(server, _webhooks(stage, server, '"dispatched":1'), stage.cores)
+    return ServerEntrant(server, _webhooks(stage, server, '"dispatched":1'), stage.cores)
 
 
-def _sender(kind: Kind) -> Callable[[Stage], Entrant]:
+def _sender(name: str, kind: Kind, *, is_stored: bool = True) -> Callable[[Stage], Entrant]:
     def enter(stage: Stage) -> Entrant:
         graph = stage.start("bench.graph", beside_load=True)
-        database_url = f"sqlite:///{stage.path(kind.value)}.db"
-        server = stage.start_wats(kind.value, database_url=database_url, graph_url=graph.url)
+        database_url = f"sqlite:///{stage.path(name)}.db" if is_stored else None
+        server = stage.start_wats(name, database_url=database_url, graph_url=graph.url)
         job = Job(
             port=server.port,
             path=f"{API}/messages/text",
@@ -261,9 +308,20 @@ def _sender(kind: Kind) -> Callable[[Stage], Entrant]:
             seconds=0,
             connections=stage.connections,
         )
-        return Entrant(server, job, stage.cores)
+        return ServerEntrant(server, job, stage.cores)
 
     return enter
+
+
+def _enter_send_bare(stage: Stage) -> Entrant:
+    graph = stage.start("bench.graph", beside_load=True)
+    order = PostingOrder(
+        url=f"{graph.url}/{GRAPH_VERSION}/{PHONE_NUMBER_ID}/messages",
+        access_token=ACCESS_TOKEN,
+        seconds=0,
+        connections=stage.connections,
+    )
+    return LoopEntrant(order, stage.cores)
 
 
 _PYWA = "bench.rivals.pywa_server"
@@ -284,8 +342,12 @@ CONTESTANTS = {
     "stored-postgres": Contestant("wats with PostgreSQL", _enter_postgres),
     "bare": Contestant("uvicorn, bare: HMAC and JSON", _rival("bench.rivals.bare", expected="ok")),
     "inline": Contestant("wats without a store", _enter_inline),
-    "send": Contestant("wats, sends", _sender(Kind.SEND)),
-    "send-keyed": Contestant("wats, sends with a key", _sender(Kind.KEYED_SEND)),
+    "send": Contestant("wats, sends", _sender("send", Kind.SEND)),
+    "send-keyed": Contestant("wats, sends with a key", _sender("send-keyed", Kind.KEYED_SEND)),
+    "send-bare": Contestant("aiohttp, bare: calls of Graph", _enter_send_bare),
+    "send-inline": Contestant(
+        "wats, sends without a store", _sender("send-inline", Kind.SEND, is_stored=False)
+    ),
 }
 """By the names that `--only` takes, in the order in which they take turns.
 

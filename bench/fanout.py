@@ -11,15 +11,15 @@ import gc
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, Final
 
-import aiohttp
 import msgspec
 import uvloop
 
 from bench.payloads import PHONE_NUMBER_ID, WABA_ID, Webhooks
+from bench.posting import post_all
 from wats.clock import utc_now
 from wats.config import SubscriberConfig, WebhookConfig, WhatsAppConfig
 from wats.inbound.envelope import parse
@@ -76,18 +76,6 @@ class Bodies:
         """Return the request with the update of a new webhook."""
         update: Update = normalize(parse(self.webhook()[1]), received_at=utc_now()).updates[0]
         return self._make_request(update, utc_now())
-
-
-async def _post_all(url: str, requests: Iterator[SubscriberRequest]) -> None:
-    connector = aiohttp.TCPConnector(limit=CONCURRENCY)
-    async with aiohttp.ClientSession(connector=connector) as session:
-
-        async def post() -> None:
-            for request in requests:
-                async with session.post(url, data=request.body, headers=request.headers) as answer:
-                    await answer.read()
-
-        await asyncio.gather(*(post() for _ in range(CONCURRENCY)))
 
 
 async def _receive(app: WatsApp, headers: Mapping[str, str], body: bytes) -> None:
@@ -151,7 +139,7 @@ async def measure(order: FanoutOrder) -> FanoutRates:
             await _store(app, bodies, order.deliveries)
             _note(order, rates.wats, rates.wats_cpu_us, *await _timed(_drain(store)))
             requests = iter([bodies.request() for _ in range(order.deliveries)])
-            posting = _post_all(order.url, requests)
+            posting = post_all(order.url, requests, CONCURRENCY)
             _note(order, rates.loop, rates.loop_cpu_us, *await _timed(posting))
     finally:
         await app.stop()

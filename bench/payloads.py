@@ -166,3 +166,17 @@ class Sends:
         body = b'{"to":"%b","text":"%b"}' % (next(varied.phones), next(varied.texts))
         key = self._key % next(varied.numbers) if self._key else b""
         return self._head % (len(body), key, body)
+
+
+class TextPayloads:
+    """Makes the payloads that a gateway sends to Graph for such requests."""
+
+    def __init__(self) -> None:
+        self._varied = _Varied()
+
+    def make(self) -> bytes:
+        """Return the next payload."""
+        return b'{"messaging_product":"whatsapp","to":"%b","type":"text","text":{"body":"%b"}}' % (
+            next(self._varied.phones),
+            next(self._varied.texts),
+        )

@@ -12,7 +12,7 @@ from bench.machine import Facts
 from bench.telemetry import Costs, Render
 from bench.writer import Cost, WriterCosts
 
-GOALS = (
+WEBHOOK_GOALS = (
     ("stored", "bare", 0.60),
     ("stored-postgres", "bare", 0.30),
     ("stored", "pywa", 1.7),
@@ -20,7 +20,12 @@ GOALS = (
     ("inline", "bare", 1.2),
     ("statuses", "stored", 1.0),
 )
-"""The goal for the first rate as a multiple of the second."""
+SEND_GOALS = (
+    ("send-keyed", "send-bare", 0.35),
+    ("send", "send-bare", None),
+    ("send-inline", "send-bare", None),
+)
+"""The goal for the first rate as a multiple of the second, if there is one."""
 
 RENDER_GOAL = 20
 """The goal for the rate of rendering a scrape, as a multiple of prometheus_client's."""
@@ -76,9 +81,9 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         parts = [_head(self)]
         if self.results:
             parts.append(_requests(self.results))
-        ratios = list(_ratios(self.results))
-        if ratios:
-            parts.append("\n".join(["How many times as many webhooks", *ratios]))
+        for requests, goals in (("webhooks", WEBHOOK_GOALS), ("sends", SEND_GOALS)):
+            if ratios := list(_ratios(self.results, goals)):
+                parts.append("\n".join([f"How many times as many {requests}", *ratios]))
         if self.fanout is not None:
             parts.append(_fanout(self.fanout))
         if self.telemetry is not None:
@@ -151,8 +156,10 @@ def _rates(rates: Sequence[float]) -> tuple[str, str]:
     return f"{median(rates):,.0f}", f"{min(rates):,.0f} to {max(rates):,.0f}"
 
 
-def _ratios(results: Mapping[str, Result]) -> Iterator[str]:
-    for ours, theirs, goal in GOALS:
+def _ratios(
+    results: Mapping[str, Result], goals: Sequence[tuple[str, str, float | None]]
+) -> Iterator[str]:
+    for ours, theirs, goal in goals:
         if ours in results and theirs in results:
             # Rounds are compared pairwise: the speed of the machine varies from one minute to the
             # next.
@@ -165,7 +172,8 @@ def _ratios(results: Mapping[str, Result]) -> Iterator[str]:
             costs = _ratio([(base.cpu_us, mine.cpu_us) for mine, base in pairs])
             figures.append(f"{costs} by processor time")
             titles = f"{CONTESTANTS[ours].title} / {CONTESTANTS[theirs].title}"
-            yield f"  {titles}: {', '.join(figures)} (goal {goal})"
+            suffix = "" if goal is None else f" (goal {goal})"
+            yield f"  {titles}: {', '.join(figures)}{suffix}"
 
 
 def _ratio(pairs: Sequence[tuple[float | None, float | None]]) -> str:

@@ -12,7 +12,7 @@ import pytest
 from bench.contestants import CONTESTANTS
 from bench.hiding import THRESHOLD, Contest, Verdict, contests, judge, welch_t
 from bench.inbox import await_settled, sqlite_inbox
-from bench.payloads import PHONE_NUMBER_ID, Sends, Sent, Statuses, Webhooks
+from bench.payloads import PHONE_NUMBER_ID, Sends, Sent, Statuses, TextPayloads, Webhooks
 from bench.processes import ChildFailed
 from bench.rivals.pywa_server import add_pywa, make_app
 from bench.sent import record
@@ -24,6 +24,8 @@ from wats.inbound import usual
 from wats.inbound.envelope import parse
 from wats.inbound.normalize import normalize
 from wats.inbound.signature import SignatureCheck
+from wats.outbound.messages import parse_text
+from wats.outbound.payload import text_payload
 from wats.privacy import Secret
 from wats.store import receive
 from wats.store.records import (
@@ -68,7 +70,7 @@ def head_and_body(request: bytes) -> tuple[dict[str, str], bytes]:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)  # it starts 30 processes, one after the other
+@pytest.mark.timeout(300)  # it starts 40 processes, one after the other
 def test_everything_is_measured_in_one_run(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
 
@@ -115,7 +117,11 @@ def test_everything_is_measured_in_one_run(tmp_path: Path) -> None:
     assert fanout["deliveries"] == 75
     assert len(fanout["wats"]) == len(fanout["loop"]) == 1
     assert min(fanout["wats"] + fanout["loop"]) > 1
-    assert output.count("goal") == 9
+    assert output.count("goal") == 10
+    bare = "aiohttp, bare: calls of Graph"
+    assert f"wats, sends with a key / {bare}: " in output
+    assert f"wats, sends / {bare}: " in output
+    assert f"wats, sends without a store / {bare}: " in output
     assert "Traceback" not in errors
 
 
@@ -328,6 +334,14 @@ def test_sends_have_keys_of_their_own_on_request() -> None:
 
     assert len(keys) == 50
     assert "idempotency-key" not in head_and_body(plain.make())[0]
+
+
+def test_the_bare_loop_sends_the_payloads_of_the_gateway() -> None:
+    sends, payloads = Sends(path="/", token="t", keyed=False), TextPayloads()
+
+    for _ in range(50):
+        _, body = head_and_body(sends.make())
+        assert json.loads(payloads.make()) == json.loads(text_payload(parse_text(body)))
 
 
 @pytest.mark.long

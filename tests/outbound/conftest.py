@@ -10,6 +10,8 @@ from wats.errors import StoreUnavailable
 from wats.graph.client import GraphClient
 from wats.graph.errors import ERROR_NAMES
 from wats.outbound.accept import Acceptor
+from wats.outbound.transmit import Transmitter
+from wats.outbound.window import WindowGuard
 from wats.privacy import Secret
 from wats.store.sqlite import SQLiteStore
 from wats.telemetry import UNMATCHED, Adapter, RouteLabel, Telemetry
@@ -122,9 +124,11 @@ def make(
     clock: FakeClock,
     log: list[Mapping[str, object]],
 ) -> Make:
-    def acceptor(**changes: Any) -> Acceptor:
+    def acceptor(guard: WindowGuard | None = None, **changes: Any) -> Acceptor:
         parts = {
-            "graph": graph,
+            "transmitter": Transmitter(
+                graph, telemetry=telemetry, log=log.append, guard=guard, now=clock
+            ),
             "store": store,
             "telemetry": telemetry,
             "phone_number_id": "15551234567",

@@ -12,6 +12,7 @@ from wats.errors import GraphOutcomeUnknown, IdempotencyOutcomeUnknown
 from wats.graph.client import GraphClient
 from wats.outbound.accept import Accepted, Acceptor
 from wats.outbound.messages import Outgoing
+from wats.outbound.transmit import Transmitter
 from wats.privacy import Secret
 from wats.store.sqlite import SQLiteStore
 from wats.telemetry import UNMATCHED, Adapter, RouteLabel, Telemetry
@@ -108,7 +109,7 @@ async def acceptor(proxy: Proxy, store: SQLiteStore) -> AsyncIterator[Acceptor]:
     )
     await client.start()
     yield Acceptor(
-        graph=client,
+        transmitter=Transmitter(client, telemetry=telemetry, log=lambda _: None),
         store=store,
         telemetry=telemetry,
         phone_number_id="15551234567",

@@ -49,6 +49,24 @@ async def test_a_completed_request_has_recorded_its_message(
     assert (await store.get_message("wamid.1")) is not None
 
 
+async def test_a_request_is_completed_even_if_its_caller_is_cancelled(
+    store: Store, reserve: Reserve
+) -> None:
+    await reserve()
+    write = store.complete_request(scope="send", key_hash=b"key", response=b"{}", message=None)
+    completing = asyncio.ensure_future(write)
+    await asyncio.sleep(0)
+    completing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await completing
+
+    async with asyncio.timeout(10):
+        while (await reserve()).outcome is ReservationOutcome.IN_FLIGHT:
+            await asyncio.sleep(0.005)
+
+    assert await reserve() == Reservation(outcome=ReservationOutcome.REPLAY, response=b"{}")
+
+
 @pytest.mark.parametrize("ending", ["none", "complete", "doubt"])
 async def test_a_key_with_another_body_is_a_conflict(
     store: Store, ending: str, reserve: Reserve

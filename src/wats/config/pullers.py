@@ -5,7 +5,7 @@ from typing import Final
 
 from wats.config import checks
 from wats.config.checks import key
-from wats.config.subscribers import KIND
+from wats.config.subscribers import kinds_key, numbers_key
 
 CODE: Final = "invalid_pullers"
 
@@ -22,25 +22,8 @@ class PullerConfig:
             "the database. Change it only while it has none.",
         )
     )
-    kinds: tuple[str, ...] = field(
-        default=(),
-        metadata=key(
-            KIND,
-            CODE,
-            "The kinds of updates that the puller receives; all by default.",
-            repeats=True,
-        ),
-    )
-    numbers: tuple[str, ...] = field(
-        default=(),
-        metadata=key(
-            checks.short_name,
-            CODE,
-            "The names of the numbers whose updates the puller receives, and no update without a "
-            "number; all updates by default.",
-            repeats=True,
-        ),
-    )
+    kinds: tuple[str, ...] = field(default=(), metadata=kinds_key("puller", CODE))
+    numbers: tuple[str, ...] = field(default=(), metadata=numbers_key("puller", CODE))
     lease_seconds: float = field(
         default=60.0,
         metadata=key(

@@ -2,12 +2,13 @@
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
 from wats.config import checks
-from wats.config.checks import Check, key
+from wats.config.checks import Check, Spec, key
 from wats.config.secret_sources import SOURCE, SecretSource
 
 CODE: Final = "invalid_subscribers"
@@ -76,7 +77,22 @@ def _is_odd_address(host: str) -> bool:
     return False
 
 
-KIND: Final = Check("the kind of an update", _accept_kind)
+_KIND: Final = Check("the kind of an update", _accept_kind)
+
+
+def kinds_key(consumer: str, code: str) -> Mapping[str, Spec]:
+    """Return the metadata of the kinds of updates that a *consumer* receives."""
+    meaning = f"The kinds of updates that the {consumer} receives; all by default."
+    return key(_KIND, code, meaning, repeats=True)
+
+
+def numbers_key(consumer: str, code: str) -> Mapping[str, Spec]:
+    """Return the metadata of the numbers whose updates a *consumer* receives."""
+    meaning = (
+        f"The names of the numbers whose updates the {consumer} receives, and no update without a "
+        "number; all updates by default."
+    )
+    return key(checks.short_name, code, meaning, repeats=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,25 +141,8 @@ class SubscriberConfig:
             repeats=True,
         )
     )
-    kinds: tuple[str, ...] = field(
-        default=(),
-        metadata=key(
-            KIND,
-            CODE,
-            "The kinds of updates that the subscriber receives; all by default.",
-            repeats=True,
-        ),
-    )
-    numbers: tuple[str, ...] = field(
-        default=(),
-        metadata=key(
-            checks.short_name,
-            CODE,
-            "The names of the numbers whose updates the subscriber receives, and no update without "
-            "a number; all updates by default.",
-            repeats=True,
-        ),
-    )
+    kinds: tuple[str, ...] = field(default=(), metadata=kinds_key("subscriber", CODE))
+    numbers: tuple[str, ...] = field(default=(), metadata=numbers_key("subscriber", CODE))
     concurrency: int = field(
         default=16,
         metadata=key(

@@ -95,4 +95,4 @@ def _protocol(loop: asyncio.AbstractEventLoop) -> ResponseHandler:
 
 
 def _is_interim(status: int) -> bool:
-    return 100 <= status < HTTPStatus.OK and status != HTTPStatus.SWITCHING_PROTOCOLS
+    return 100 <= status < 200 and status != HTTPStatus.SWITCHING_PROTOCOLS

@@ -76,12 +76,14 @@ def business_numbers(profile: Profile, secrets: Secrets, graph: GraphClient) -> 
     )
 
 
-def ids_of(profile: Profile, names: Sequence[str]) -> frozenset[str]:
-    """Return the phone number ids of the numbers with these *names*.
+def ids_of(profile: Profile, names: Sequence[str]) -> frozenset[str] | None:
+    """Return the phone number ids of the numbers with these *names*; `None` without names.
 
     Raises:
         ConfigError: A name is that of no number, in a profile that was made in code.
     """
+    if not names:
+        return None
     ids = {each.name: each.phone_number_id for each in profile.all_numbers}
     if not ids.keys() >= set(names):
         reason = "Must have each name that a token or a subscriber uses."

@@ -11,9 +11,8 @@ A process that dies in between leaves its key reserved, and the reservation expi
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Coroutine, Mapping
-from types import MappingProxyType
-from typing import Any, Final
+from collections.abc import Awaitable
+from typing import Final
 
 import msgspec
 
@@ -30,7 +29,6 @@ from wats.errors import (
     StoreUnavailable,
 )
 from wats.graph.calls import TOTAL_SECONDS
-from wats.graph.client import GraphClient
 from wats.log import Log
 from wats.outbound import answers
 from wats.outbound.items import encode_item
@@ -38,7 +36,6 @@ from wats.outbound.messages import Outgoing, canonical, is_plain
 from wats.outbound.outbox import Outbox
 from wats.outbound.pacing import REQUEST_SECONDS, MemoryBuckets, Pacer, ordering_key
 from wats.outbound.transmit import Endpoint, Transmission, Transmitter
-from wats.outbound.window import WindowGuard
 from wats.store import Store
 from wats.store.outbox import NewSend
 from wats.store.pacing import Demand
@@ -81,39 +78,33 @@ class Acceptor:
     """Sends messages, and each request that has an `Idempotency-Key` once.
 
     Args:
-        graph: The client for sending messages.
-        own_graphs: The clients of numbers with an access token of their own, by phone number id.
+        transmitter: Calls Graph, once for each message.
         store: The store of keys and messages; without one, requests with a key are refused.
         telemetry: Records the outcome of each attempt to send.
         phone_number_id: The number that sends the messages, unless a request names another one.
         log: Receives failures. It must not raise.
-        guard: Refuses messages outside of the service window, if given.
         outbox: Takes the messages that are sent later; there is one if there is a store.
         pacer: Lets messages wait for their turn; by default they need not wait.
         idempotency_hours: The retention of a key.
-        graph_seconds: The longest possible call of *graph*.
+        graph_seconds: The longest possible call of Graph.
         now: The clock.
     """
 
     def __init__(
         self,
         *,
-        graph: GraphClient,
+        transmitter: Transmitter,
         store: Store | None,
         telemetry: Telemetry,
         phone_number_id: str,
         log: Log,
-        own_graphs: Mapping[str, GraphClient] = MappingProxyType({}),
-        guard: WindowGuard | None = None,
         outbox: Outbox | None = None,
         pacer: Pacer | None = None,
         idempotency_hours: float = 24,
         graph_seconds: float = TOTAL_SECONDS,
         now: Now = utc_now,
     ) -> None:
-        self._transmitter = Transmitter(
-            graph, own_graphs=own_graphs, telemetry=telemetry, log=log, guard=guard, now=now
-        )
+        self._transmitter = transmitter
         self._store = store
         self._outbox = outbox
         self._pacer = pacer if pacer is not None else Pacer(MemoryBuckets(), {}, telemetry)
@@ -123,7 +114,6 @@ class Acceptor:
         self._keep_seconds = idempotency_hours * 3600
         self._reserve_seconds = graph_seconds + STORE_SECONDS
         self._now = now
-        self._writes: set[asyncio.Task[None]] = set()
 
     async def accept(
         self,
@@ -255,9 +245,8 @@ class Acceptor:
         except GraphError as error:
             await self._pacer.note(send.phone_number_id, send.message, error)
             raise
-        record = self._transmitter.record_of(answer, send)
-        if store is not None and record is not None:
-            await self._to_the_end(store.record_sent(record))
+        if store is not None and (record := self._transmitter.record_of(answer, send)) is not None:
+            await self._record(store.record_sent(record))
         return Accepted(body=answers.encode(answer), replayed=False)
 
     async def _send_claimed(
@@ -269,33 +258,30 @@ class Acceptor:
                 await asyncio.sleep(wait_seconds)
             await self._transmitter.check_window(send)
         except BaseException:
-            await self._to_the_end(store.fail_request(scope=scope, key_hash=key_hash))
+            await self._record(store.fail_request(scope=scope, key_hash=key_hash))
             raise
         try:
             answer = await self._transmitter.send(send)
         except BaseException as error:
             # A call that was cancelled, or failed in an unforeseen way, may have been carried out.
             if isinstance(error, GraphError) and not error.may_have_happened:
-                await self._to_the_end(store.fail_request(scope=scope, key_hash=key_hash))
+                await self._record(store.fail_request(scope=scope, key_hash=key_hash))
                 await self._pacer.note(send.phone_number_id, send.message, error)
             else:
-                await self._to_the_end(store.doubt_request(scope=scope, key_hash=key_hash))
+                await self._record(store.doubt_request(scope=scope, key_hash=key_hash))
             raise
         body = answers.encode(answer)
         record = self._transmitter.record_of(answer, send)
-        await self._to_the_end(
+        await self._record(
             store.complete_request(scope=scope, key_hash=key_hash, response=body, message=record)
         )
         return Accepted(body=body, replayed=False)
 
-    async def _to_the_end(self, write: Coroutine[Any, Any, None]) -> None:
-        """Let *write* end, even if its caller is cancelled; it cannot fail the caller."""
-        task = asyncio.create_task(self._attempt(write))
-        self._writes.add(task)
-        task.add_done_callback(self._writes.discard)
-        await asyncio.shield(task)
+    async def _record(self, write: Awaitable[None]) -> None:
+        """Await *write*; its failure is no failure of the caller.
 
-    async def _attempt(self, write: Coroutine[Any, Any, None]) -> None:
+        The store carries it out even if the caller is cancelled.
+        """
         try:
             await write
         except Exception as error:

@@ -213,13 +213,12 @@ def _subscribers(common: _BuilderArguments, registered: Handlers) -> Sequence[Su
             on_circuit=partial(common.telemetry.webhooks.circuit_open, place),
         )
         kinds = [UpdateKind(kind) for kind in config.kinds] or UpdateKind
-        numbers = ids_of(profile, config.numbers) if config.numbers else None
         registered.add(
             subscriber,
             kinds,
             config.name,
             concurrency=config.concurrency,
-            numbers=numbers,
+            numbers=ids_of(profile, config.numbers),
             schedule=config.schedule,
         )
         subscribers.append(subscriber)
@@ -237,8 +236,7 @@ def _pullers(common: _BuilderArguments, registered: Handlers) -> Pullers:
         raise ConfigError([ConfigIssue("invalid_pullers", "pullers", reason)])
     for config in profile.pullers:
         kinds = [UpdateKind(kind) for kind in config.kinds] or UpdateKind
-        numbers = ids_of(profile, config.numbers) if config.numbers else None
-        registered.add_puller(config.name, kinds, numbers)
+        registered.add_puller(config.name, kinds, ids_of(profile, config.numbers))
         pullers.append(
             Puller(
                 config.name,
@@ -264,18 +262,14 @@ def _outbound(common: _BuilderArguments, numbers: BusinessNumbers) -> Outbound:
     default = profile.messages.throughput
     throughputs = {each.id: each.config.throughput or default for each in numbers.all}
     pacer = Pacer(buckets, throughputs, telemetry)
+    transmitter = Transmitter(
+        graph, own_graphs=numbers.own_graphs, telemetry=telemetry, log=log, guard=guard, now=now
+    )
     outbox = None
     if store is not None:
         outbox = Outbox(
             store,
-            Transmitter(
-                graph,
-                own_graphs=numbers.own_graphs,
-                telemetry=telemetry,
-                log=log,
-                guard=guard,
-                now=now,
-            ),
+            transmitter,
             pacer,
             profile.outbox,
             graph_seconds=profile.graph.timeout_seconds,
@@ -284,14 +278,12 @@ def _outbound(common: _BuilderArguments, numbers: BusinessNumbers) -> Outbound:
             now=now,
         )
     acceptor = Acceptor(
+        transmitter=transmitter,
         pacer=pacer,
-        graph=graph,
         store=store,
         telemetry=telemetry,
         phone_number_id=numbers.default.id,
-        own_graphs=numbers.own_graphs,
         log=log,
-        guard=guard,
         outbox=outbox,
         idempotency_hours=profile.messages.idempotency_hours,
         graph_seconds=profile.graph.timeout_seconds,
@@ -410,8 +402,7 @@ def _tokens(profile: Profile, secrets: Secrets) -> Iterator[tuple[Secret, Access
     yield from ((secret, FULL_ACCESS) for secret in secrets.bearer_tokens)
     yield from ((secret, TELEMETRY_ACCESS) for secret in secrets.telemetry_tokens)
     for token in profile.service.tokens:
-        numbers = ids_of(profile, token.numbers) if token.numbers else None
-        access = Access(frozenset(token.scopes), numbers)
+        access = Access(frozenset(token.scopes), ids_of(profile, token.numbers))
         yield from ((secret, access) for secret in secrets.api_tokens.get(token.name, ()))
 
 

@@ -16,6 +16,7 @@ from wats.clock import Now, utc_now
 from wats.config import SubscriberConfig
 from wats.errors import StoreError
 from wats.graph.connections import connector
+from wats.graph.responses import is_success
 from wats.inbound.handlers import RetryLater
 from wats.inbound.updates import Update
 from wats.log import Log
@@ -268,7 +269,7 @@ async def _discard(response: aiohttp.ClientResponse) -> None:
 
 
 def _failure_of(status: int, headers: Mapping[str, str], now: datetime) -> Exception | None:
-    if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+    if is_success(status):
         return None
     asked = _retry_after(headers.get("retry-after", ""), now)
     if status == HTTPStatus.TOO_MANY_REQUESTS:
