@@ -88,4 +88,4 @@ class IgnoresPauses(SQLiteStore):
 )
 def test_the_model_finds_a_store_that_is_broken(broken: type[SQLiteStore]) -> None:
     with pytest.raises(BaseException):  # noqa: B017, PT011
-        hold(on_sqlite(InboxMachine, broken), steps=5000, phases=(Phase.generate,))
+        hold(on_sqlite(InboxMachine, broken), steps=20_000, phases=(Phase.generate,))
