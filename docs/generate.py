@@ -9,6 +9,7 @@ import json
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from http import HTTPStatus
 from itertools import chain
 from pathlib import Path
@@ -671,11 +672,16 @@ def _calls(*names: str, outside: str = "") -> Iterator[tuple[str, list[object]]]
     for path in sorted(SOURCE.rglob("*.py")):
         if outside and path.is_relative_to(SOURCE / outside):
             continue
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.Call) and node.args:
-                name = getattr(node.func, "id", "")
-                if name in names:
-                    yield name, [_constant(each) for each in node.args]
+        yield from ((name, words) for name, words in _calls_in(path) if name in names)
+
+
+@cache
+def _calls_in(path: Path) -> list[tuple[str, list[object]]]:
+    return [
+        (node.func.id, [_constant(each) for each in node.args])
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.args
+    ]
 
 
 def _third(words: list[object]) -> object:
@@ -688,7 +694,7 @@ def _constant(node: ast.expr) -> object:
         return node.value
     if isinstance(node, ast.Attribute):
         status = getattr(HTTPStatus, node.attr, None)
-        return None if status is None else int(status)
+        return int(status) if isinstance(status, HTTPStatus) else None
     return None
 
 

@@ -1,4 +1,5 @@
 import gc
+import os
 import signal
 
 import pytest
@@ -13,10 +14,10 @@ def pytest_configure() -> None:
             signal.signal(number, lambda *_: None)
 
     # An example may take long on a machine that has other work.
-    settings.register_profile(
-        "unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow]
-    )
-    settings.load_profile("unhurried")
+    few = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=25)
+    settings.register_profile("few", few)
+    settings.register_profile("many", few, max_examples=100)
+    settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "few"))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -330,13 +331,16 @@ async def test_the_shortest_echo_bot_answers_under_wats_serve(serve, until, tmp_
         assert service.errors.read_text() == ""
 
 
+long = partial(pytest.param, marks=pytest.mark.long)
+
+
 @pytest.mark.parametrize(
     ("right", "typo", "event", "error", "line"),
     [
         pytest.param("update.reply", "update.replay", "wats.handler.failed", "AttributeError", 8),
-        pytest.param("reply(body)", "reply(text)", "wats.handler.failed", "NameError", 8),
-        pytest.param("Text(body=", "Txt(body=", "wats.handler.failed", "NameError", 7),
-        pytest.param("reply(body)", "reply(8)", "wats.handler.failed", "TypeError", 8),
+        long("reply(body)", "reply(text)", "wats.handler.failed", "NameError", 8),
+        long("Text(body=", "Txt(body=", "wats.handler.failed", "NameError", 7),
+        long("reply(body)", "reply(8)", "wats.handler.failed", "TypeError", 8),
         pytest.param("reply(body)", 'reply("")', "wats.handler.failed", "MalformedRequest", 8),
         pytest.param("await ", "", "wats.handler.warning", "RuntimeWarning", 8),
     ],

@@ -30,34 +30,37 @@ def options() -> Iterator[tuple[str, str, bool]]:
                 yield words, param.opts[0], param.is_flag
 
 
-@pytest.mark.parametrize(("words", "option", "is_flag"), [*options()])
-def test_a_repeated_option_is_an_error(wats, words: str, option: str, is_flag: bool) -> None:
-    once = [option] if is_flag else [option, CANARY]
+def test_a_repeated_option_is_an_error(wats, subtests) -> None:
+    for words, option, is_flag in options():
+        with subtests.test(f"{words} {option}"):
+            once = [option] if is_flag else [option, CANARY]
 
-    result = wats.invoke(*words.split(), *once, *once)
+            result = wats.invoke(*words.split(), *once, *once)
 
-    assert (result.code, result.out) == (1, "")
-    assert f"'{option}'" in result.err
-    assert "is given more than once." in result.err
-    assert CANARY not in result.err
+            assert (result.code, result.out) == (1, "")
+            assert f"'{option}'" in result.err
+            assert "is given more than once." in result.err
+            assert CANARY not in result.err
 
 
-@pytest.mark.parametrize("words", [words for words, _ in commands()])
 @pytest.mark.parametrize("more", [[f"--{CANARY}"], [f"--{CANARY}={CANARY}"], ["-" + CANARY]])
-def test_an_unknown_option_is_not_repeated(wats, words: str, more: list[str]) -> None:
-    result = wats.invoke(*words.split(), *more)
+def test_an_unknown_option_is_not_repeated(wats, subtests, more: list[str]) -> None:
+    for words, _ in commands():
+        with subtests.test(words):
+            result = wats.invoke(*words.split(), *more)
 
-    assert (result.code, result.out) == (1, "")
-    assert "There is no such option." in result.err
-    assert CANARY not in result.err
+            assert (result.code, result.out) == (1, "")
+            assert "There is no such option." in result.err
+            assert CANARY not in result.err
 
 
-@pytest.mark.parametrize("words", [words for words, _ in commands()])
-def test_an_argument_too_many_is_not_repeated(wats, words: str) -> None:
-    result = wats.invoke(*words.split(), *[CANARY] * 4)
+def test_an_argument_too_many_is_not_repeated(wats, subtests) -> None:
+    for words, _ in commands():
+        with subtests.test(words):
+            result = wats.invoke(*words.split(), *[CANARY] * 4)
 
-    assert (result.code, result.out) == (1, "")
-    assert CANARY not in result.err
+            assert (result.code, result.out) == (1, "")
+            assert CANARY not in result.err
 
 
 def test_an_unknown_command_is_not_repeated(wats) -> None:

@@ -6,22 +6,37 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from tests.pages import PAGES
 from tests.test_extras import run_without
-from wats.cli import COMMANDS
+from wats.cli import COMMANDS, main
 from wats.cli.help import topics
 
-COMPLETE = "import os\nos.environ['_WATS_COMPLETE'] = 'bash_complete'\n"
 RUN = "from wats.cli import main\nmain(prog_name='wats')\n"
 
 
-def completions(line: str, *, without: str = "nothing") -> list[str]:
-    words = f"import os\nos.environ['COMP_WORDS'] = {line!r}\n"
-    count = f"os.environ['COMP_CWORD'] = '{len(line.split(' ')) - 1}'\n"
-    done = run_without(without, code=COMPLETE + words + count + RUN)
+def request_of(line: str) -> dict[str, str]:
+    """Return the environment in which a shell asks for the completions of *line*."""
+    count = str(len(line.split(" ")) - 1)
+    return {"_WATS_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": count}
+
+
+def completions(line: str) -> list[str]:
+    done = CliRunner().invoke(main, prog_name="wats", env=request_of(line))
+    assert (done.exit_code, done.stderr) == (0, "")
+    return read(done.stdout)
+
+
+def completions_without(packages: str, line: str) -> list[str]:
+    """Return the completions of a process that cannot import *packages*."""
+    done = run_without(packages, code=f"import os\nos.environ |= {request_of(line)}\n{RUN}")
     assert (done.code, done.err) == (0, "")
-    return [each.partition(",")[2] for each in done.out.splitlines() if each]
+    return read(done.out)
+
+
+def read(out: str) -> list[str]:
+    return [each.partition(",")[2] for each in out.splitlines() if each]
 
 
 @pytest.mark.parametrize(
@@ -46,12 +61,12 @@ def test_all_commands_and_topics_are_completed() -> None:
 def test_a_missing_extra_does_not_disturb_the_completion() -> None:
     extras = "rich,prometheus_client,asyncpg"
 
-    assert "doctor" in completions("wats do", without=extras)
-    assert completions("wats status --wa", without=extras) == []
+    assert "doctor" in completions_without(extras, "wats do")
+    assert completions_without(extras, "wats status --wa") == []
 
 
 def test_completing_a_command_loads_no_command() -> None:
-    assert completions("wats s", without="aiohttp,apsw,msgspec,uvicorn,uvloop,yaml")
+    assert completions_without("aiohttp,apsw,msgspec,uvicorn,uvloop,yaml", "wats s")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

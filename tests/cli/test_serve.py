@@ -169,7 +169,7 @@ def test_a_working_directory_that_was_removed_is_no_traceback(wats) -> None:
 def test_a_config_with_mistakes(wats) -> None:
     wats.write(graph={"apiVersion": "canary", "baseUrl": "https://graph.example"})
 
-    result = wats.run("serve", "--config", str(wats.config))
+    result = wats.invoke("serve", "--config", str(wats.config))
 
     assert "graph.apiVersion" in clean_failure(result)
 
@@ -177,13 +177,13 @@ def test_a_config_with_mistakes(wats) -> None:
 def test_a_secret_that_is_not_there(wats) -> None:
     environ = {name: value for name, value in wats.environ.items() if name != "WATS_APP_SECRET"}
 
-    result = wats.run("serve", "--config", str(wats.config), "--port", "0", environ=environ)
+    result = wats.invoke("serve", "--config", str(wats.config), "--port", "0", environ=environ)
 
     assert "webhook.appSecret" in clean_failure(result)
 
 
 def test_a_profile_that_is_not_there(wats) -> None:
-    result = wats.run("serve", "--config", str(wats.config), "--profile", "canary")
+    result = wats.invoke("serve", "--config", str(wats.config), "--profile", "canary")
 
     assert "unknown_profile" in clean_failure(result)
 
@@ -412,7 +412,7 @@ def test_handlers_of_options_are_called_in_addition_to_those_of_the_config(wats)
 
 
 def test_a_handler_that_is_not_a_reference_is_refused(wats) -> None:
-    result = wats.run("serve", "--config", str(wats.config), "--handler", "canary")
+    result = wats.invoke("serve", "--config", str(wats.config), "--handler", "canary")
 
     assert "--handler: Must be 'package.module:function'. (invalid_handlers)" in clean_failure(
         result

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wats.clock import EPOCH
@@ -583,13 +583,13 @@ def survives(body: Any) -> None:
     assert len(identities(first)) == len(first.updates)
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=4 * settings.default.max_examples)
 @given(body=BODIES)
 def test_no_json_makes_it_raise(body) -> None:
     survives(msgspec.json.decode(msgspec.json.encode(body)))
 
 
-@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=4 * settings.default.max_examples)
 @given(body=damaged())
 def test_no_damage_to_a_real_body_makes_it_raise(body) -> None:
     try:

@@ -3,7 +3,7 @@
 import json
 from typing import Any, get_args
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.inbound.conftest import CORPUS, RECEIVED_AT
@@ -97,7 +97,6 @@ def by_both_paths(body: bytes) -> list[Update]:
     return updates
 
 
-@settings(max_examples=120, deadline=None)
 @given(body=ANY_BODY)
 def test_every_leaf_that_meta_documents_has_a_typed_attribute(body) -> None:
     (update,) = by_both_paths(body)
@@ -132,7 +131,6 @@ def damaged(value: Any, draw: Any) -> Any:
     return draw(HOSTILE)
 
 
-@settings(max_examples=120, deadline=None)
 @given(body=ANY_BODY, data=st.data())
 def test_a_damaged_item_never_raises_and_is_kept_unchanged(body, data) -> None:
     envelope = json.loads(body)

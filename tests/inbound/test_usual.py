@@ -190,7 +190,7 @@ WRITERS = st.sampled_from(
 )
 
 
-@settings(max_examples=600)
+@settings(max_examples=6 * settings.default.max_examples)
 @given(body=changed_bodies(), write=WRITERS)
 def test_both_paths_give_the_same_update_for_a_changed_body(body, write) -> None:
     assert_both_paths_agree(write(body))
@@ -249,7 +249,7 @@ VALUES = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=600)
+@settings(max_examples=6 * settings.default.max_examples)
 @example(
     value={"metadata": {"phone_number_id": "1"}, "contacts": [{"user_id": "U2"}]},
     items={
@@ -330,7 +330,7 @@ def damaged_bodies(draw: st.DrawFn) -> bytes:
     return body
 
 
-@settings(max_examples=1_000)
+@settings(max_examples=10 * settings.default.max_examples)
 @given(body=damaged_bodies())
 def test_both_paths_give_the_same_update_for_a_damaged_body(body) -> None:
     assert_both_paths_agree(body)
@@ -350,7 +350,7 @@ def duplicated_members(draw: st.DrawFn) -> bytes:
     return written(body).replace(b'"TWICE"', json.dumps(name).encode())
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings.default.max_examples)
 @given(body=duplicated_members())
 def test_both_paths_read_the_same_one_of_two_members_with_one_name(body) -> None:
     assert_both_paths_agree(body)

@@ -1,5 +1,6 @@
 """Typed updates in Meta's form, to be compared with the items that they were read from."""
 
+import math
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
@@ -28,15 +29,19 @@ def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 
 def text_of(value: object) -> object:
-    """Return the leaf *value* in a form that is equal for numbers, times and their texts."""
+    """Return the leaf *value* in a form that is equal for numbers, times and their texts.
+
+    A text such as `NaN` stays a text, because that number is not equal to itself.
+    """
     if isinstance(value, bool):
         return value
     if isinstance(value, datetime):
         return float(value.timestamp())
     try:
-        return float(value)  # type: ignore[arg-type]
+        number = float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return value
+    return value if math.isnan(number) else number
 
 
 def wire(part: Any) -> Any:

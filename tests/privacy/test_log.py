@@ -3,6 +3,7 @@
 import ast
 import json
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,23 @@ from tests.privacy.conftest import Output
 from tests.privacy.log_lines import VALUES, documented_events, documented_keys, faults_of
 
 SOURCE = Path(wats.__file__).parent
-MODULES = {
-    str(path.relative_to(SOURCE)): ast.parse(path.read_text("utf-8"))
-    for path in SOURCE.rglob("*.py")
-}
+
+
+@cache
+def modules() -> dict[str, ast.Module]:
+    """Parse the modules of the package, by their paths, in the first test that reads them."""
+    return {
+        str(path.relative_to(SOURCE)): ast.parse(path.read_text("utf-8"))
+        for path in SOURCE.rglob("*.py")
+    }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_modules() -> Iterator[None]:
+    """Free the parsed modules, which slow each garbage collection of later tests."""
+    yield
+    modules.cache_clear()
+
 
 EXPRESSIONS = {
     "action": {"action"},  # in log_action: a literal
@@ -110,7 +124,7 @@ def calls_in(node: ast.AST) -> Iterator[ast.Call]:
 
 
 def functions() -> Iterator[tuple[str, ast.AST]]:
-    for name, module in MODULES.items():
+    for name, module in modules().items():
         for node in ast.walk(module):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name != "announce":
                 yield name, node
@@ -131,7 +145,7 @@ def test_every_line_that_can_be_written_has_its_documented_keys() -> None:
 
 
 def test_a_failure_log_is_made_for_its_events_alone() -> None:
-    calls = [call for module in MODULES.values() for call in calls_in(module)]
+    calls = [call for module in modules().values() for call in calls_in(module)]
     made = [call for call in calls if name_of(call.func) in {"FailureLog", "failures"}]
 
     output = {ast.unparse(call.args[0]).strip("'") for call in made}
@@ -176,7 +190,7 @@ def test_log_calls_receive_reviewed_values_only() -> None:
 
 def test_a_running_service_writes_no_other_output() -> None:
     written = set()
-    for name, module in MODULES.items():
+    for name, module in modules().items():
         if not name.startswith("cli/") or Path(name).name in SERVING:
             called = [call.func for call in calls_in(module)]
             texts = [ast.unparse(each) for each in called if name_of(each) in WRITERS]
@@ -191,7 +205,7 @@ def test_a_running_service_writes_no_other_output() -> None:
 
 
 def test_two_streams_are_written_and_by_two_functions_with_text_alone() -> None:
-    texts = [ast.unparse(call) for module in MODULES.values() for call in calls_in(module)]
+    texts = [ast.unparse(call) for module in modules().values() for call in calls_in(module)]
 
     assert [text for text in texts if text.startswith("LineWriter(")] == [
         "LineWriter(lambda: sys.stderr)",
@@ -202,7 +216,7 @@ def test_two_streams_are_written_and_by_two_functions_with_text_alone() -> None:
 
 
 def test_a_service_announces_its_address_and_number() -> None:
-    calls = [call for module in MODULES.values() for call in calls_in(module)]
+    calls = [call for module in modules().values() for call in calls_in(module)]
     announced = [call for call in calls if name_of(call.func) == "announce"]
 
     output = {keyword.arg for call in announced for keyword in call.keywords}

@@ -54,12 +54,11 @@ def template(server: Server) -> str:
 
 @pytest.fixture
 def postgres_url(server: Server, template: str, clock: FakeClock) -> Iterator[str]:
-    """The URL of a new database, which follows the clock of the test."""
+    """The URL of an empty database, which follows the clock of the test."""
     assert isinstance(clock, ServerClock)
-    name = server.make_database(template)
-    server.use_clock(name, clock)
+    name = server.take_database(template, clock)
     yield server.url(name)
-    server.drop_database(name)
+    server.give_back(name)
 
 
 KINDS = "sqlite-file", "sqlite-memory", "sqlite-gathering", "postgres"

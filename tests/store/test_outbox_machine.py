@@ -1,18 +1,14 @@
 """Every store keeps the promises of the model of the outbox, and the model finds broken stores."""
 
-import shutil
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 import pytest
 from hypothesis import Phase
 from typing_extensions import override
 
-from tests.folders import in_memory
-from tests.store.model import Clients
+from tests.store.machines import hold, on_sqlite
 from tests.store.outbox_model import OutboxMachine
-from tests.store.test_state_machine import hold
 from wats.store import NO_SLOTS, OnReceived, Slots
 from wats.store.outbox import NewSend, SendResult
 from wats.store.records import (
@@ -26,27 +22,11 @@ from wats.store.records import (
     Settled,
 )
 from wats.store.sqlite import SQLiteStore
-from wats.testing import FakeClock
-
-
-def machine_of(make: Callable[..., SQLiteStore]) -> type[OutboxMachine]:
-    class OnSQLite(OutboxMachine):
-        @override
-        def clients(self) -> Clients:
-            self.folder = tempfile.mkdtemp(prefix="wats-outbox-", dir=in_memory())
-            clock = FakeClock()
-            return Clients(lambda: make(f"{self.folder}/wats.db", now=clock), clock.advance)
-
-        @override
-        def close(self) -> None:
-            shutil.rmtree(self.folder)
-
-    return OnSQLite
 
 
 @pytest.mark.parametrize("steps", [500, pytest.param(10_000, marks=pytest.mark.long)])
 def test_sqlite_keeps_every_promise_of_the_outbox(steps: int) -> None:
-    hold(machine_of(SQLiteStore), steps=steps)
+    hold(on_sqlite(OutboxMachine), steps=steps)
 
 
 class SendsAnExpiredLeaseAgain(SQLiteStore):
@@ -136,4 +116,4 @@ class RecordsNoProvenMessage(SQLiteStore):
 )
 def test_the_model_finds_an_outbox_that_is_broken(broken: type[SQLiteStore]) -> None:
     with pytest.raises(BaseException):  # noqa: B017, PT011
-        hold(machine_of(broken), steps=20_000, phases=(Phase.generate,))
+        hold(on_sqlite(OutboxMachine, broken), steps=20_000, phases=(Phase.generate,))

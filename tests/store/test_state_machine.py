@@ -1,18 +1,15 @@
 """Every store keeps the promises of the model, and the model finds a store that does not."""
 
-import shutil
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import apsw
 import pytest
-from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+from hypothesis import Phase
 from msgspec.structs import replace
 from typing_extensions import override
 
-from tests.folders import in_memory
-from tests.store.model import Clients, InboxMachine
+from tests.store.machines import hold, on_sqlite
+from tests.store.model import InboxMachine
 from wats.store import NO_SLOTS, OnReceived
 from wats.store.records import (
     Arrival,
@@ -24,42 +21,11 @@ from wats.store.records import (
     Settlement,
 )
 from wats.store.sqlite import SQLiteStore
-from wats.testing import FakeClock
-
-STEPS_PER_RUN = 50
-
-
-def hold(
-    machine: type[RuleBasedStateMachine], *, steps: int, phases: Sequence[Phase] = tuple(Phase)
-) -> None:
-    options = settings(
-        phases=phases,
-        max_examples=max(steps // STEPS_PER_RUN, 1),
-        stateful_step_count=STEPS_PER_RUN,
-        print_blob=False,
-        suppress_health_check=list(HealthCheck),
-    )
-    run_state_machine_as_test(machine, settings=options)
-
-
-def machine_of(make: Callable[..., SQLiteStore]) -> type[InboxMachine]:
-    class OnSQLite(InboxMachine):
-        @override
-        def clients(self) -> Clients:
-            self.folder = tempfile.mkdtemp(prefix="wats-model-", dir=in_memory())
-            clock = FakeClock()
-            return Clients(lambda: make(f"{self.folder}/wats.db", now=clock), clock.advance)
-
-        @override
-        def close(self) -> None:
-            shutil.rmtree(self.folder)
-
-    return OnSQLite
 
 
 @pytest.mark.parametrize("steps", [1_000, pytest.param(10_000, marks=pytest.mark.long)])
 def test_sqlite_keeps_every_promise_of_the_model(steps: int) -> None:
-    hold(machine_of(SQLiteStore), steps=steps)
+    hold(on_sqlite(InboxMachine), steps=steps)
 
 
 class NewestFirst(SQLiteStore):
@@ -159,4 +125,4 @@ class IgnoresPauses(SQLiteStore):
 )
 def test_the_model_finds_a_store_that_is_broken(broken: type[SQLiteStore]) -> None:
     with pytest.raises(BaseException):  # noqa: B017, PT011
-        hold(machine_of(broken), steps=5000, phases=(Phase.generate,))
+        hold(on_sqlite(InboxMachine, broken), steps=20_000, phases=(Phase.generate,))

@@ -129,42 +129,44 @@ async def test_numbers_and_directions_have_messages_of_their_own(
     assert found.to_phone == "9"
 
 
-@pytest.mark.parametrize(
-    ("order", "status"),
-    [
-        pytest.param(["sent", "delivered", "read"], "read", id="in-order"),
-        pytest.param(["read", "delivered", "sent"], "read", id="backwards"),
-        pytest.param(["sent", "failed"], "failed", id="failed"),
-        pytest.param(["failed", "sent"], "failed", id="failed-is-final"),
-        pytest.param(["failed", "delivered"], "delivered", id="failed-but-arrived"),
-        pytest.param(["sent", "warning"], "sent", id="same-rank"),
-        pytest.param(["sent", "invented"], "sent", id="not-in-the-table"),
-    ],
-)
+ORDERS = {
+    "in order": (["sent", "delivered", "read"], "read"),
+    "backwards": (["read", "delivered", "sent"], "read"),
+    "failed": (["sent", "failed"], "failed"),
+    "failed is final": (["failed", "sent"], "failed"),
+    "failed but arrived": (["failed", "delivered"], "delivered"),
+    "same rank": (["sent", "warning"], "sent"),
+    "not in the table": (["sent", "invented"], "sent"),
+}
+
+
 @pytest.mark.parametrize("recorded", ["before", "after", "together"])
 async def test_a_status_replaces_only_one_of_lower_rank(
     store: Store,
     arrival: MakeArrival,
     message: MakeMessage,
-    order: list[str],
-    status: str,
+    subtests: pytest.Subtests,
     recorded: str,
 ) -> None:
-    updates = [arrival(status=transition(name)) for name in order]
-    if recorded == "before":
-        await store.record_sent(message())
-    if recorded == "together":
-        updates.append(arrival(message=message()))
+    for name, (order, status) in ORDERS.items():
+        with subtests.test(name):
+            sent = message(f"wamid.{name}")
+            statuses = [transition(each, wa_message_id=sent.wa_message_id) for each in order]
+            updates = [arrival(status=each) for each in statuses]
+            if recorded == "before":
+                await store.record_sent(sent)
+            if recorded == "together":
+                updates.append(arrival(message=sent))
 
-    await receive(store, updates)
-    if recorded == "after":
-        await store.record_sent(message())
+            await receive(store, updates)
+            if recorded == "after":
+                await store.record_sent(sent)
 
-    found = await store.get_message("wamid.1")
-    assert found is not None
-    assert found.status == status
-    history = await store.list_statuses("wamid.1")
-    assert [record.status for record in history] == order
+            found = await store.get_message(sent.wa_message_id)
+            assert found is not None
+            assert found.status == status
+            history = await store.list_statuses(sent.wa_message_id)
+            assert [record.status for record in history] == order
 
 
 async def test_a_message_with_a_status_that_is_in_no_table_takes_any_that_is(
@@ -264,15 +266,16 @@ async def test_every_row_id_is_a_cursor(store: Store, message: MakeMessage) -> N
     assert [item.wa_message_id for item in page.items] == ["wamid.1"]
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "-1", "999", "1.5", "٣", "9" * 5000])
 async def test_an_invalid_cursor_leads_to_an_empty_page(
-    store: Store, message: MakeMessage, cursor: str
+    store: Store, message: MakeMessage, subtests: pytest.Subtests
 ) -> None:
     await store.record_sent(message())
 
-    page = await store.list_messages(limit=10, cursor=cursor)
+    for cursor in ("", "x", "-1", "999", "1.5", "٣", "9" * 5000):
+        with subtests.test(cursor[:9]):
+            page = await store.list_messages(limit=10, cursor=cursor)
 
-    assert (page.items, page.next_cursor) == ((), None)
+            assert (page.items, page.next_cursor) == ((), None)
 
 
 async def test_messages_are_selected_by_the_status_that_they_have_now(

@@ -13,13 +13,15 @@ method is a function of `counted` or `timed` itself, without a method in between
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from inspect import getmembers_static, signature
 from types import MappingProxyType
 from typing import Any, Final, ParamSpec, TypeAlias, cast, get_type_hints
+
+from typing_extensions import override
 
 from wats.clock import Now
 from wats.telemetry.contract.families import SPANS, Family
@@ -45,7 +47,7 @@ MAX_KNOWN: Final = 4096
 _COUNTED_VALUES: Final = 2
 _TIMED_VALUES: Final = 3
 
-_NUMBERS: Final = range(1000)
+_NUMBERS: Final[Mapping[object, int]] = {number: number for number in range(1000)}
 """The HTTP statuses, and the valid indices; any other number is described as -1."""
 
 _LONGEST_SECONDS: Final = 1e9  # thirty years; a longer value is not a duration
@@ -144,13 +146,19 @@ class Recorder:
         TypeError: An event could record a text, or has too many values.
     """
 
+    _events: Sequence[tuple[str, Event]] = ()
+
     def __init__(self, destination: Destination) -> None:
         self.destination = destination
         self.lookups: dict[str, Lookup] = {}
-        for name, event in getmembers_static(type(self)):
-            if isinstance(event, Event):
-                lookup = self.lookups[name] = Lookup(self, event)
-                setattr(self, name, event.make(lookup))
+        for name, event in self._events:
+            lookup = self.lookups[name] = Lookup(self, event)
+            setattr(self, name, event.make(lookup))
+
+    @override
+    def __init_subclass__(cls) -> None:
+        members = getmembers_static(cls)
+        cls._events = [(name, each) for name, each in members if isinstance(each, Event)]
 
 
 class Lookup:
@@ -254,6 +262,7 @@ class Lookup:
         self.slots[values] = slot
 
 
+@cache
 def _types_of_values(describe: Callable[..., Described]) -> tuple[type, ...]:
     """Return the types of the parameters before the number: closed lists and integers only."""
     hints = get_type_hints(describe)
@@ -275,7 +284,7 @@ def _labels(family: Family | None) -> tuple[Label, ...]:
 
 def _closed(kind: type, value: object) -> object:
     if kind is int:
-        return next((number for number in _NUMBERS if number == value), -1)
+        return _NUMBERS.get(value, -1)
     try:
         return kind(value)
     except ValueError:

@@ -14,7 +14,7 @@ import msgspec
 from wats.config import Profile
 from wats.version import __version__
 from wats.web.parts import HOOK_LABEL, server_url
-from wats.web.problems import ErrorEnvelope
+from wats.web.problems import ErrorEnvelope, ErrorForm
 from wats.web.routing import (
     JSON_TYPE,
     NUMBER_PARAMETER,
@@ -170,7 +170,7 @@ def _responses(row: Route, operation: Operation) -> Json:
     missing = (404,) if _VARIABLE.search(row.path) else ()
     problems = sorted({*_POSTURE_PROBLEMS[row.posture], *missing, *operation.problems})
     accepted = {} if operation.accepted is None else {"202": _accepted(operation)}
-    failures = {str(status): _problem(row, status) for status in problems}
+    failures = {str(status): _problem(row.errors, status) for status in problems}
     return {"200": _success(operation), **accepted, **failures}
 
 
@@ -191,17 +191,18 @@ def _accepted(operation: Operation) -> Json:
     return {"description": HTTPStatus.ACCEPTED.phrase, "headers": headers, "content": content}
 
 
-def _problem(row: Route, status: int) -> Json:
+@cache
+def _problem(errors: ErrorForm, status: int) -> Json:
     return {
         "description": HTTPStatus(status).phrase,
         **({"headers": _HEADERS[status]} if status in _HEADERS else {}),
-        "content": {JSON_TYPE: {"schema": _schema(_envelope(row, status))}},
+        "content": {JSON_TYPE: {"schema": _schema(_envelope(errors, status))}},
     }
 
 
-def _envelope(row: Route, status: int) -> Any:
+def _envelope(errors: ErrorForm, status: int) -> Any:
     """Return the type of an error; a path that does not exist has the same one everywhere."""
-    own, shared = row.errors.envelope, ErrorEnvelope
+    own, shared = errors.envelope, ErrorEnvelope
     return own | shared if status == HTTPStatus.NOT_FOUND and own is not shared else own
 
 

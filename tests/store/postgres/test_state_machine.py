@@ -10,9 +10,9 @@ import pytest
 from hypothesis.stateful import RuleBasedStateMachine
 from typing_extensions import override
 
+from tests.store.machines import hold
 from tests.store.model import Clients, InboxMachine
 from tests.store.outbox_model import OutboxMachine
-from tests.store.test_state_machine import hold
 from wats.store.postgres import PostgresStore
 
 FREEZE = """

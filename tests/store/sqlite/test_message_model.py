@@ -270,7 +270,7 @@ SKIPS = st.sampled_from(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(st.lists(st.tuples(SKIPS, STEPS), max_size=30))
 def test_two_writers_record_exactly_the_new_messages_and_find_them_all(
     steps: list[tuple[int, tuple[object, ...]]],

@@ -314,7 +314,7 @@ def test_every_state_exposes_its_number_of_series_within_the_budget(registry: Re
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed")
-@settings(max_examples=25)
+@settings(max_examples=settings.default.max_examples // 4)
 @given(states())
 def test_promtool_accepts_every_state(registry: Registry):
     checked = subprocess.run(

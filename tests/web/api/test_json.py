@@ -1,5 +1,6 @@
 """The JSON of request bodies: its encoding, its limits, and the keys of our own bodies."""
 
+from itertools import product
 from typing import Any
 
 import msgspec
@@ -72,31 +73,29 @@ async def test_a_byte_order_mark_of_a_webhook_is_signed_and_ignored(service: Any
     assert answer.status == 200
 
 
-@pytest.mark.parametrize(("method", "path", "body"), ROUTES)
-@pytest.mark.parametrize(
-    "value",
-    [
-        pytest.param(b'"\\ud800"', id="half-a-pair"),
-        pytest.param(b'"\\udc00\\ud800"', id="pair-in-the-wrong-order"),
-        pytest.param(b'"\xed\xa0\x80"', id="encoded-half"),
-        pytest.param(b'"\xff"', id="not-utf-8"),
-        pytest.param(b"1e999", id="too-large"),
-        pytest.param(b"NaN", id="not-a-number"),
-        pytest.param(b"-Infinity", id="infinity"),
-        pytest.param(b"9" * 5000, id="too-many-digits"),
-        pytest.param(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH, id="too-deep"),
-        pytest.param(MARK + b"1", id="byte-order-mark-inside"),
-    ],
-)
-async def test_json_is_strict_on_every_route(
-    service: Any, method: str, path: str, body: Any, value: bytes
-) -> None:
-    data = msgspec.json.encode(body)[:-1] + b',"more":' + value + b"}"
+INVALID = {
+    "half a pair": b'"\\ud800"',
+    "pair in the wrong order": b'"\\udc00\\ud800"',
+    "encoded half": b'"\xed\xa0\x80"',
+    "not UTF-8": b'"\xff"',
+    "too large": b"1e999",
+    "not a number": b"NaN",
+    "infinity": b"-Infinity",
+    "too many digits": b"9" * 5000,
+    "too deep": b"[" * MAX_DEPTH + b"]" * MAX_DEPTH,
+    "byte order mark inside": MARK + b"1",
+}
 
-    answer = await service.ask(method, path, data)
 
-    assert (answer.status, answer.code) == (400, "malformed_json")
-    assert service.graph.asked == []
+async def test_json_is_strict_on_every_route(service: Any, subtests: pytest.Subtests) -> None:
+    for (method, path, body), (name, value) in product(ROUTES, INVALID.items()):
+        with subtests.test(f"{method} {path}: {name}"):
+            data = msgspec.json.encode(body)[:-1] + b',"more":' + value + b"}"
+
+            answer = await service.ask(method, path, data)
+
+            assert (answer.status, answer.code) == (400, "malformed_json")
+            assert service.graph.asked == []
 
 
 @pytest.mark.parametrize(("method", "path", "body"), ROUTES)
@@ -153,24 +152,25 @@ async def test_keys_in_the_format_of_graph_are_never_refused(service: Any) -> No
     assert answer.status == 200
 
 
-@pytest.mark.parametrize(
-    ("prefer", "is_strict"),
-    [
-        ("handling=strict", True),
-        ("Handling = Strict", True),
-        ('handling="strict"', True),
-        ("respond-async, handling=strict;x=1", True),
-        ("handling=strict, handling=lenient", True),
-        ("handling=lenient, handling=strict", False),
-        ("handling=lenient", False),
-        ("handling", False),
-        ("xhandling=strict", False),
-        ("", False),
-    ],
-)
 async def test_the_preference_is_a_list_of_which_the_first_counts(
-    service: Any, prefer: str, is_strict: bool
+    service: Any, subtests: pytest.Subtests
 ) -> None:
-    answer = await service.ask("POST", "/api/messages/text", {**TEXT, "x": 1}, prefer=prefer)
+    preferences = {
+        "handling=strict": True,
+        "Handling = Strict": True,
+        'handling="strict"': True,
+        "respond-async, handling=strict;x=1": True,
+        "handling=strict, handling=lenient": True,
+        "handling=lenient, handling=strict": False,
+        "handling=lenient": False,
+        "handling": False,
+        "xhandling=strict": False,
+        "": False,
+    }
+    for prefer, is_strict in preferences.items():
+        with subtests.test(prefer):
+            answer = await service.ask(
+                "POST", "/api/messages/text", {**TEXT, "x": 1}, prefer=prefer
+            )
 
-    assert (answer.status == 400) is is_strict
+            assert (answer.status == 400) is is_strict

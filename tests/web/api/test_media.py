@@ -190,17 +190,26 @@ async def test_a_description_has_expected_values_only(
     assert answer.json.items() >= shown.items()
 
 
-@pytest.mark.parametrize(
-    "media_id", ["me", "1_2", "act_1", "-1", "%31", "1" * 33, "15551234567", "123456789012345"]
-)
-@pytest.mark.parametrize(("method", "suffix"), [("GET", ""), ("DELETE", ""), ("GET", "/content")])
 async def test_an_id_that_cannot_be_a_file_is_not_sent_to_graph(
-    service: Any, media_id: str, method: str, suffix: str
+    service: Any, subtests: pytest.Subtests
 ) -> None:
-    answer = await service.ask(method, f"/api/media/{media_id}{suffix}")
+    ids = {
+        "word": "me",
+        "post": "1_2",
+        "ad account": "act_1",
+        "negative": "-1",
+        "encoded": "%31",
+        "too long": "1" * 33,
+        "our number": "15551234567",
+        "our account": "123456789012345",
+    }
+    for name, media_id in ids.items():
+        for method, suffix in (("GET", ""), ("DELETE", ""), ("GET", "/content")):
+            with subtests.test(f"{method} {name}{suffix}"):
+                answer = await service.ask(method, f"/api/media/{media_id}{suffix}")
 
-    assert (answer.status, answer.code) == (400, "malformed_path")
-    assert service.graph.asked == []
+                assert (answer.status, answer.code) == (400, "malformed_path")
+                assert service.graph.asked == []
 
 
 @pytest.mark.parametrize("body", [{"id": "777", "name": "a flow"}, [], "text", {}])
