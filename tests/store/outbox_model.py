@@ -199,6 +199,13 @@ class OutboxMachine(RuleBasedStateMachine):
             elif begins:
                 self._begin(client, delivery, item)
 
+    @rule(client=CLIENTS, begins=st.booleans())
+    def lose_leases(self, client: int, begins: bool) -> None:
+        """A process dies with messages that it claimed, and another one claims them."""
+        self.claim(client, 3, begins)
+        self.advance(LEASE_SECONDS + 1)
+        self.claim(1 - client, 3, False)
+
     @rule(client=CLIENTS, place=st.integers(0, 5))
     def begin(self, client: int, place: int) -> None:
         if self.held:
