@@ -341,7 +341,7 @@ long = partial(pytest.param, marks=pytest.mark.long)
         long("reply(body)", "reply(text)", "wats.handler.failed", "NameError", 8),
         long("Text(body=", "Txt(body=", "wats.handler.failed", "NameError", 7),
         long("reply(body)", "reply(8)", "wats.handler.failed", "TypeError", 8),
-        pytest.param("reply(body)", 'reply("")', "wats.handler.failed", "MalformedRequest", 8),
+        long("reply(body)", 'reply("")', "wats.handler.failed", "MalformedRequest", 8),
         pytest.param("await ", "", "wats.handler.warning", "RuntimeWarning", 8),
     ],
     ids=["attribute", "variable", "class", "argument", "blank", "await"],

@@ -69,6 +69,7 @@ class SettlesLate(SQLiteStore):
         return await self.settle(settlements)
 
 
+@pytest.mark.long
 def test_the_model_finds_a_store_that_settles_an_ended_lease() -> None:
     with pytest.raises(BaseException):  # noqa: B017, PT011
         hold(on_sqlite(PullMachine, SettlesLate), steps=4000, phases=(Phase.generate,))

@@ -148,7 +148,9 @@ REFUSED = ("GraphRefused", "GraphRefused", 2)
     [
         pytest.param(PAGE, False, id="page"),
         pytest.param(b"", False, id="empty", marks=pytest.mark.long),
-        pytest.param(b'{"code":131047,"message":"m"}', False, id="bare-error-object"),
+        pytest.param(
+            b'{"code":131047,"message":"m"}', False, id="bare-error-object", marks=pytest.mark.long
+        ),
         pytest.param(
             b'{"error":"down"}', False, id="error-that-is-no-object", marks=pytest.mark.long
         ),

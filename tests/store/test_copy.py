@@ -180,6 +180,7 @@ async def test_a_copy_holds_everything_but_leases(
         ]
 
 
+@pytest.mark.long
 async def test_a_copy_recognizes_redeliveries_and_dispatches_the_rest_in_order(
     source: str,
     urls: tuple[str, str],

@@ -101,6 +101,7 @@ class RecordsNoProvenMessage(SQLiteStore):
         super().receive(changed, on_received, slots)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "broken",
     [

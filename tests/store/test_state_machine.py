@@ -110,6 +110,7 @@ class IgnoresPauses(SQLiteStore):
         return await super().pause(consumer, is_paused=False)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "broken",
     [
