@@ -33,7 +33,7 @@ test: setup
 	@$(TEST_TMPDIR) $(BIN)/python -m pytest --numprocesses 3 --dist worksteal -m "not long" $(TESTS)
 
 test-long: setup
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m long
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile -m long
 
 test-all: test test-long
 

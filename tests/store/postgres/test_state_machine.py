@@ -45,9 +45,9 @@ def machine_of(
             self.name = f"model_{next(_NUMBERS)}"
             execute(url_of("postgres"), f"CREATE DATABASE {self.name} TEMPLATE {template}")
             execute(url_of(self.name), FREEZE)
-            return Clients(lambda: PostgresStore(url_of(self.name)), self.advance)
+            return Clients(lambda: PostgresStore(url_of(self.name)), self.shift_clock)
 
-        def advance(self, seconds: int) -> None:
+        def shift_clock(self, seconds: int) -> None:
             statement = "UPDATE wats_clock SET shift = shift + $1"
             execute(url_of(self.name), statement, seconds * 1000)
 
