@@ -16,13 +16,22 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 5.0
 
 END_SECONDS: Final = 5.0
 """The time limit of a stop for cancelled jobs, for an open claim, and for the last settlement."""
+
+
+Room: TypeAlias = Callable[[], float]
+"""Returns the number of further jobs that a consumer can take now."""
+
+
+def unlimited() -> float:
+    """Return the room of a consumer that takes any number of jobs."""
+    return math.inf
 
 
 class Job(Protocol):
@@ -82,7 +91,7 @@ class Worker(Generic[J]):
         duties: Duties[J],
         *,
         concurrency: int,
-        room: Callable[[], float] = lambda: math.inf,
+        room: Room = unlimited,
         poll_seconds: float,
         renew_seconds: float,
         end_seconds: float = END_SECONDS,

@@ -9,7 +9,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
 
 from tests.acceptance.conftest import OpenGateway, Serve, Until
 from tests.acceptance.test_delivery import Sender
@@ -162,14 +161,10 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
 async def test_each_update_reaches_a_subscriber_and_a_puller_despite_kills(
     serve: Serve, until: Until, database_url: str
 ) -> None:
-    async def slow(_: web.Request) -> web.StreamResponse:
-        await asyncio.sleep(0.25)
-        return web.Response()
-
     concurrency, workers = 2, 2
     environ = {"WATS_CRM_SECRET": SECRET}
     async with serving_endpoint() as endpoint, aiohttp.ClientSession() as session:
-        endpoint.answer = slow
+        endpoint.respond_after(0.25)
         sections = {
             "persistence": {"url": database_url},
             "inbox": {"leaseSeconds": 2, "handlerTimeoutSeconds": 5},

@@ -94,16 +94,12 @@ async def send_interleaved(session: ClientSession, url: str) -> dict[str, list[i
 async def test_each_subscriber_gets_all_updates_in_order_while_others_fail_and_sleep(
     open_gateway: OpenGateway, until: Until
 ) -> None:
-    async def sleep(_: web.Request) -> web.StreamResponse:
-        await asyncio.sleep(0.05)
-        return web.Response()
-
     async with AsyncExitStack() as stack:
         good, failing, sleeping = [
             await stack.enter_async_context(serving_endpoint()) for _ in range(3)
         ]
         failing.respond(500)
-        sleeping.answer = sleep
+        sleeping.respond_after(0.05)
         options = options_for(
             subscriber("good", good.url),
             subscriber("failing", failing.url),
@@ -328,17 +324,13 @@ async def test_an_unmodified_application_of_pywa_runs_behind_wats(
 async def test_no_update_is_lost_or_reordered_by_kills(
     serve: Serve, tmp_path: Path, until: Until
 ) -> None:
-    async def slow(_: web.Request) -> web.StreamResponse:
-        await asyncio.sleep(0.15)
-        return web.Response()
-
     sections = {
         "persistence": {"url": f"sqlite:///{tmp_path}/wats.db"},
         "inbox": {"leaseSeconds": 1, "handlerTimeoutSeconds": 5},
     }
     environ = {"WATS_CRM_SECRET": SECRET}
     async with serving_endpoint() as endpoint, ClientSession() as session:
-        endpoint.answer = slow
+        endpoint.respond_after(0.15)
         section = {
             "name": "crm",
             "url": endpoint.url,
@@ -404,10 +396,6 @@ async def test_waiting_updates_of_a_conversation_share_requests_and_arrive_once_
 async def test_a_kill_repeats_only_the_requests_with_several_updates_that_it_ended(
     serve: Serve, tmp_path: Path, until: Until
 ) -> None:
-    async def slow(_: web.Request) -> web.StreamResponse:
-        await asyncio.sleep(0.15)
-        return web.Response()
-
     sections = {
         "persistence": {"url": f"sqlite:///{tmp_path}/wats.db"},
         "inbox": {"leaseSeconds": 1, "handlerTimeoutSeconds": 5},
@@ -415,7 +403,7 @@ async def test_a_kill_repeats_only_the_requests_with_several_updates_that_it_end
     environ = {"WATS_BOT_SECRET": META_SECRET}
     batch, concurrency, kills = 3, 4, 2
     async with serving_endpoint() as endpoint, ClientSession() as session:
-        endpoint.answer = slow
+        endpoint.respond_after(0.15)
         section = {
             "name": "bot",
             "url": endpoint.url,

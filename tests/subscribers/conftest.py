@@ -47,6 +47,13 @@ class Endpoint:
 
         self.answer = answer
 
+    def respond_after(self, seconds: float) -> None:
+        async def answer(_: web.Request) -> web.StreamResponse:
+            await asyncio.sleep(seconds)
+            return web.Response()
+
+        self.answer = answer
+
     async def serve(self, request: web.Request) -> web.StreamResponse:
         self.targets.append(request.raw_path)
         self.requests.append((dict(request.headers), await request.read()))

@@ -9,6 +9,8 @@ from typing import Any, Final
 from aiohttp.abc import AbstractResolver, ResolveResult
 from typing_extensions import override
 
+from wats.cancellation import resolve
+
 _NUMERIC: Final = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
 
 
@@ -28,13 +30,14 @@ class ThreadPerNameResolver(AbstractResolver):
         found: asyncio.Future[list[ResolveResult]] = loop.create_future()
 
         def run() -> None:
-            result: list[ResolveResult] | Exception
+            result: list[ResolveResult] | None = None
+            failure: Exception | None = None
             try:
                 result = _look_up(host, port, family)
             except Exception as error:
-                result = error
+                failure = error
             with suppress(RuntimeError):  # the loop is closed
-                loop.call_soon_threadsafe(_end, found, result)
+                loop.call_soon_threadsafe(resolve, found, result, failure)
 
         # A daemon, because the end of the process must not wait for it.
         threading.Thread(target=run, name="wats-name", daemon=True).start()
@@ -43,17 +46,6 @@ class ThreadPerNameResolver(AbstractResolver):
     @override
     async def close(self) -> None:
         pass
-
-
-def _end(
-    found: "asyncio.Future[list[ResolveResult]]", result: list[ResolveResult] | Exception
-) -> None:
-    if found.done():  # cancelled
-        return
-    if isinstance(result, Exception):
-        found.set_exception(result)
-    else:
-        found.set_result(result)
 
 
 def _look_up(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:

@@ -24,6 +24,7 @@ from wats.store.records import OUTBOX
 from wats.telemetry import Telemetry
 from wats.telemetry.contract.values import Outcome, UpdateKind
 from wats.telemetry.spans import Span, SpanContext, context_of, in_span
+from wats.worker import Room, unlimited
 
 _SUCCESS: Final = Outcome.SUCCESS  # a look-up of 0.1 us in Python 3.11
 
@@ -86,14 +87,6 @@ Consumers: TypeAlias = dict[UpdateKind, tuple[str, ...]]
 """The names of the handlers of each kind of update."""
 
 
-Room: TypeAlias = Callable[[], float]
-"""Returns the number of further calls that a handler can take now."""
-
-
-def _no_limit() -> float:
-    return math.inf
-
-
 class Handlers:
     """The consumers of each kind of update and number. Frozen by the start of the service.
 
@@ -140,7 +133,7 @@ class Handlers:
         numbers: Collection[str] | None = None,
         schedule: tuple[float, ...] = (),
         batch: Batch | None = None,
-        room: Room = _no_limit,
+        room: Room = unlimited,
     ) -> None:
         """Add *handler* for updates of *kinds*, by default of all kinds.
 

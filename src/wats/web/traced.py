@@ -7,7 +7,7 @@ from typing_extensions import override
 from wats.telemetry.spans import Tracer
 from wats.web.app import Web
 from wats.web.auth import Gate
-from wats.web.exchange import Receive, Scope, Send, joined_headers
+from wats.web.exchange import Receive, Scope, Send, header_values
 from wats.web.parts import Parts
 from wats.web.routing import Route
 from wats.web.webhooks import Asker
@@ -25,7 +25,8 @@ class TracedWeb(Web):
 
     @override
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._tracer.request(joined_headers(scope["headers"]).get(b"traceparent")):
+        traceparent = b", ".join(header_values(scope["headers"], b"traceparent"))
+        with self._tracer.request(traceparent.decode("latin-1")):
             await super().serve(scope, receive, send)
 
     @override

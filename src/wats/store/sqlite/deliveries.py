@@ -373,9 +373,13 @@ def renew(
     """Extend the leases of *deliveries*; return the deliveries whose lease was lost."""
     now = writer.clock()
     rows = [
-        (now + round(writer.consumers[each.consumer].lease_seconds * 1000), is_final, *key)
+        (
+            now + round(writer.consumers[each.consumer].lease_seconds * 1000),
+            is_final,
+            each.id,
+            each.lease,
+        )
         for each in deliveries
-        for key in [(each.id, each.lease)]
     ]
     if change(writer, _RENEW, rows) == len(rows):
         return ()
