@@ -27,8 +27,8 @@ class _Parcel:
     due: float
     order: int
     part: WebhookPart = field(compare=False)
-    first_due: float = field(compare=False)
     attempts: int = field(compare=False, default=0)
+    paused_seconds: float = field(compare=False, default=0.0)  # of Meta's time, not scaled
     is_duplicate: bool = field(compare=False, default=False)
 
 
@@ -77,12 +77,12 @@ class Courier:
     def schedule(self, part: WebhookPart, delay_seconds: float = 0.0) -> None:
         """Deliver *part* after *delay_seconds*."""
         due = time.monotonic() + delay_seconds
-        self._push(_Parcel(due, self._next_order(), part, first_due=due))
+        self._push(_Parcel(due, self._next_order(), part))
 
     async def deliver_now(self, parts: Sequence[WebhookPart]) -> None:
         """Deliver *parts*, and return when they were accepted or failed once."""
         now = time.monotonic()
-        await self._deliver([_Parcel(now, self._next_order(), part, now) for part in parts])
+        await self._deliver([_Parcel(now, self._next_order(), part) for part in parts])
 
     async def idle(self) -> None:
         """Return when nothing is pending."""
@@ -176,13 +176,15 @@ class Courier:
     def _put_back(self, batch: list[_Parcel]) -> None:
         now = time.monotonic()
         for parcel in batch:
-            if now - parcel.first_due > _GIVE_UP_SECONDS * self._settings.time_factor:
+            # Only pauses count: a slow attempt does not use up a timetable that is scaled down.
+            if parcel.paused_seconds > _GIVE_UP_SECONDS:
                 self._counts.dropped += 1
                 continue
             pause = min(_FIRST_RETRY_SECONDS * 2.0**parcel.attempts, _LONGEST_PAUSE_SECONDS)
             # Each part waits separately, so that the next envelope holds other parts than this one.
-            spread = self._random.uniform(0.5, 1.5)
-            parcel.due = now + pause * spread * self._settings.time_factor
+            pause *= self._random.uniform(0.5, 1.5)
+            parcel.due = now + pause * self._settings.time_factor
+            parcel.paused_seconds += pause
             parcel.attempts += 1
             self._counts.redeliveries += 1
             self._push(parcel)
@@ -193,4 +195,4 @@ class Courier:
                 continue
             pause = self._random.uniform(0, _LATEST_DUPLICATE_SECONDS) * self._settings.time_factor
             due = time.monotonic() + pause
-            self._push(_Parcel(due, self._next_order(), parcel.part, due, is_duplicate=True))
+            self._push(_Parcel(due, self._next_order(), parcel.part, is_duplicate=True))
