@@ -309,6 +309,10 @@ public_database_url = Check(
 password = printable(1024, "a password of at most 1024 printable characters")
 account_id = Check("an id of at most 256 printable characters", _accept_account_id)
 phone_number_id = Check("an id of 1 to 32 digits", _accept_phone_number_id)
+number_reference = Check(
+    "the name of a number, or its id",
+    lambda value: _accept_short_name(value) or _accept_phone_number_id(value),
+)
 display_phone_number = text("[0-9]{1,20}", "1 to 20 digits, in quotes")
 absolute_path = Check(
     "a path such as '/api' in visible ASCII, without '\\', '?', '#', ':', '*', '{', '}', "
