@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from time import perf_counter
@@ -9,7 +10,7 @@ from typing import Any, TypeVar
 
 from typing_extensions import override
 
-from wats.errors import StoreClosed, StoreUnavailable
+from wats.errors import StoreClosed, StoreError, StoreUnavailable
 from wats.store import NO_SLOTS, Observe, OnReceived, Slots, Store
 from wats.store.group_commit import StoreRequest
 from wats.store.migrate import is_usable, load_migrations
@@ -43,6 +44,7 @@ from wats.store.records import (
     MessageRecord,
     Received,
     Reservation,
+    ReservationOutcome,
     Retention,
     Settled,
     Settlement,
@@ -99,6 +101,7 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._undoing: set[asyncio.Task[None]] = set()
 
     @property
     @override
@@ -333,7 +336,25 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
             demand=demand,
         )
         run = self._read if demand is None else self._write
-        return await run(StoreOperation.RESERVE, reserve)
+        reserving = asyncio.create_task(run(StoreOperation.RESERVE, reserve))
+        try:
+            return await asyncio.shield(reserving)
+        except asyncio.CancelledError:
+            undoing = asyncio.create_task(self._undo_reservation(reserving, scope, key_hash))
+            self._undoing.add(undoing)
+            undoing.add_done_callback(self._undoing.discard)
+            raise
+
+    async def _undo_reservation(
+        self, reserving: "asyncio.Task[Reservation]", scope: str, key_hash: bytes
+    ) -> None:
+        """Free the key of a request whose caller was cancelled, once it is reserved.
+
+        Otherwise the key would be in flight until the reservation ends, and unknown after that.
+        """
+        with suppress(StoreError):
+            if (await reserving).outcome is ReservationOutcome.RESERVED:
+                await self.fail_request(scope=scope, key_hash=key_hash)
 
     @override
     async def complete_request(
