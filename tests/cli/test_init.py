@@ -89,7 +89,9 @@ def test_the_next_command_is_found_by_the_shell(wats, empty, is_on_path) -> None
     program = f"{folder}/wats"
     environ = {**wats.environ, "PATH": folder if is_on_path else "/usr/bin"}
 
-    done = subprocess.run([program, "init"], env=environ, capture_output=True, text=True)
+    done = subprocess.run(
+        [program, "init"], env=environ, capture_output=True, text=True, check=True
+    )
 
     assert f"\n  {'wats' if is_on_path else program} serve\n" in done.stdout
 
