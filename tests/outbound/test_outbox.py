@@ -30,7 +30,8 @@ from wats.outbound.pacing import Pacer
 from wats.outbound.transmit import Transmitter
 from wats.outbound.window import WindowGuard
 from wats.store.outbox import OUTCOME_UNKNOWN, SendState, SendView
-from wats.store.records import Delivery
+from wats.store.pacing import Pace
+from wats.store.records import Claimed, Delivery
 from wats.store.sqlite import SQLiteStore
 from wats.telemetry import Telemetry
 from wats.testing import CapturingTelemetrySink, FakeClock
@@ -79,8 +80,20 @@ class NotingStore(SQLiteStore):
     def __init__(self, path: str, clock: FakeClock) -> None:
         super().__init__(path, now=clock)
         self.failures: list[Exception] = []
+        self.claimed: list[str] = []
         self.loses_leases = False
         self.noted = asyncio.Event()
+
+    @override
+    async def claim(
+        self,
+        consumer: str,
+        limit: int,
+        marks: Sequence[bytes] = (),
+        pace: Pace | None = None,
+    ) -> Claimed:
+        self.claimed += [] if pace is None else [pace.phone_number_id]
+        return await super().claim(consumer, limit, marks, pace)
 
     @override
     async def renew(
@@ -272,6 +285,22 @@ async def test_messages_of_a_removed_number_wait_until_it_is_configured_again(
         f"POST /v25.0/{number}/messages" for number in (NUMBER, "2")
     ]
     assert log == []
+
+
+async def test_of_many_numbers_only_those_with_messages_are_claimed(
+    outbox: Outbox, store: NotingStore, make: Make
+) -> None:
+    numbers = [f"1555000{number:04}" for number in range(100)]
+    outbox.pacer = Pacer(store, dict.fromkeys(numbers, 80), outbox.telemetry)
+    later = Later(make(outbox=outbox), outbox, store)
+    stored_before = await later.put(phone_number_id=numbers[7])
+    await outbox.start()
+    await later.until(stored_before)
+
+    results = [await later.put(phone_number_id=numbers[8]) for _ in range(3)]
+
+    assert [(await later.until(each)).state for each in results] == [SendState.SENT] * 3
+    assert set(store.claimed) == {numbers[7], numbers[8]}
 
 
 async def test_a_permanent_refusal_fails_without_a_retry_and_frees_the_key(

@@ -21,6 +21,7 @@ GRAPH = {
     "text": {"body": "Hello"},
 }
 REFUSED = {"error": {"code": 100, "type": "OAuthException", "message": "no"}}
+THROTTLED = "not_sent", True, "throttling"
 ASYNC = {"prefer": "respond-async"}
 ADMIN = "/api/admin/outbox"
 
@@ -74,6 +75,8 @@ async def test_a_full_outbox_asks_for_a_retry_later(service: Service) -> None:
 
     assert (answer.status, answer.code) == (429, "outbox_full")
     assert answer.headers["retry-after"] == "30"
+    error = answer.json["error"]
+    assert (error["outcome"], error["retryable"], error["category"]) == THROTTLED
 
 
 async def test_each_route_that_sends_accepts_the_preference(service: Service) -> None:

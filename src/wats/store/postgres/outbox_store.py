@@ -70,6 +70,10 @@ class PostgresOutbox(OutboxStore, PacingStore):
         return await self._read(StoreOperation.GET, partial(outbox.get, outbox_id=outbox_id))
 
     @override
+    async def due_numbers(self) -> Collection[str]:
+        return await self._read(None, partial(depths.outstanding_numbers, consumer=OUTBOX))
+
+    @override
     async def orphaned_sends(self, numbers: Collection[str]) -> int:
         return await self._read(None, partial(depths.waiting, consumer=OUTBOX, others=numbers))
 
