@@ -23,6 +23,20 @@ async def test_of_concurrent_requests_with_one_key_one_is_reserved(
     assert outcomes.count(ReservationOutcome.IN_FLIGHT) == 19
 
 
+async def test_of_concurrent_requests_with_one_key_and_two_bodies_one_is_reserved(
+    store: Store, reserve: Reserve
+) -> None:
+    bodies = (b"one", b"two", b"two")
+
+    answers = await asyncio.gather(*(reserve(request_hash=body) for body in bodies))
+
+    outcomes = [answer.outcome for answer in answers]
+    conflicts = outcomes.count(ReservationOutcome.CONFLICT)
+    assert outcomes.count(ReservationOutcome.RESERVED) == 1
+    assert conflicts + outcomes.count(ReservationOutcome.IN_FLIGHT) == 2
+    assert conflicts >= 1
+
+
 async def test_a_key_is_independent_of_the_same_key_in_another_scope(
     store: Store, reserve: Reserve
 ) -> None:
