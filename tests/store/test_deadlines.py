@@ -55,7 +55,7 @@ async def recovered(store: SQLiteStore) -> None:
 
 async def ended(store: SQLiteStore) -> None:
     """Return when the batch that was under way has ended."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await store.health()
@@ -220,7 +220,7 @@ async def test_a_result_and_its_slots_are_passed_on_once(
     observed.store.receive(
         [arrival()], lambda _, error: calls.append(type(error)), Slots({"handlers": 1})
     )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not calls:
             await asyncio.sleep(0.01)
     disk.release()
