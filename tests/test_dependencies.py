@@ -27,3 +27,15 @@ def test_every_pinned_version_is_accepted() -> None:
 
     for package, floor in FLOORS.items():
         assert pins[package.lower()] in floor.specifier
+
+
+def test_the_newest_release_of_a_package_with_an_upper_limit_is_tried() -> None:
+    job = (ROOT / ".ci/weekly").read_text("utf-8")
+
+    limited = [
+        each.name
+        for each in FLOORS.values()
+        if any(limit.operator in {"<", "<=", "=="} for limit in each.specifier)
+    ]
+    assert limited == ["uvicorn"]
+    assert "--upgrade uvicorn" in job

@@ -1,4 +1,7 @@
-"""The fast path of `wats serve` for usual webhooks cannot be distinguished from the slow path."""
+"""The fast path of `wats serve` for usual webhooks cannot be distinguished from the slow path.
+
+Nor can either be distinguished from uvicorn's connections, apart from listed differences.
+"""
 
 import asyncio
 import json
@@ -11,11 +14,12 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
+import uvicorn
 
 from tests.settings import HOOK
 from wats.config import TelemetryConfig, WebhookConfig
-from wats.process.server import Server, bind
-from wats.service import create_wats_service_app
+from wats.process.server import Server, bind, url_of
+from wats.service import WatsApp, create_wats_service_app
 from wats.store.sqlite import SQLiteStore
 from wats.testing import BEARER_TOKEN, example_profile, example_secrets, sign
 
@@ -81,9 +85,23 @@ CONVERSATIONS: dict[str, list[bytes]] = {
 }
 
 
-@asynccontextmanager
-async def serving(folder: Path, *, short: bool) -> AsyncIterator[str]:
-    app = create_wats_service_app(
+UNREAD = "the rest of a body that the application does not read is discarded without limit"
+OWN_ERROR = "the response is plain text, and is not counted"
+DIFFERS_FROM_UVICORN = {
+    "larger-than-the-cap": UNREAD,
+    "a-slash-more": UNREAD,
+    "another-method": UNREAD,
+    "upgrade": "the body is lost, and read as the next request",
+    "chunked-and-with-a-length": OWN_ERROR,
+    "two-lengths": OWN_ERROR,
+    "a-length-that-is-none": OWN_ERROR,
+    "a-long-head": "a head has no limit if it arrives in one read",
+}
+"""The conversations that uvicorn's connections would serve in another way, and how."""
+
+
+def app_in(folder: Path) -> WatsApp:
+    return create_wats_service_app(
         profile=example_profile(
             webhook=WebhookConfig(path=HOOK, max_body_bytes=CAP),
             telemetry=TelemetryConfig(families="operator"),
@@ -91,11 +109,30 @@ async def serving(folder: Path, *, short: bool) -> AsyncIterator[str]:
         secrets=example_secrets(),
         persistence=SQLiteStore(str(folder / "wats.db")),
     )
+
+
+@asynccontextmanager
+async def serving(folder: Path, *, short: bool) -> AsyncIterator[str]:
+    app = app_in(folder)
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     hook = app.hook if short else replace(app.hook, path=b"")  # no target is empty
     server = Server(app, ready=ready.set_result, hook=hook)
     running = asyncio.create_task(server.serve(sockets=[bind("127.0.0.1", 0)]))
     yield await ready
+    server.should_exit = True
+    await running
+
+
+@asynccontextmanager
+async def serving_by_uvicorn(folder: Path) -> AsyncIterator[str]:
+    config = uvicorn.Config(
+        app_in(folder), http="httptools", ws="none", log_config=None, server_header=False
+    )
+    server, listener = uvicorn.Server(config), bind("127.0.0.1", 0)
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield url_of(listener)
     server.should_exit = True
     await running
 
@@ -145,3 +182,17 @@ async def test_both_ways_give_the_same_bytes_and_the_same_counts(both_ways, piec
 
     assert short_way == long_way
     assert short_way[0]
+
+
+async def test_the_connections_of_uvicorn_give_the_same_bytes_and_counts(
+    tmp_path: Path, subtests: pytest.Subtests
+) -> None:
+    folders = [tmp_path / "uvicorn", tmp_path / "ours"]
+    for folder in folders:
+        folder.mkdir()
+    async with serving_by_uvicorn(folders[0]) as theirs, serving(folders[1], short=True) as ours:
+        for name in CONVERSATIONS.keys() - DIFFERS_FROM_UVICORN.keys():
+            with subtests.test(name):
+                pieces = CONVERSATIONS[name]
+                assert await converse(ours, pieces) == await converse(theirs, pieces)
+                assert await counted(ours) == await counted(theirs)

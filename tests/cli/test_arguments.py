@@ -30,6 +30,18 @@ def options() -> Iterator[tuple[str, str, bool]]:
                 yield words, param.opts[0], param.is_flag
 
 
+def test_the_reader_of_a_file_reports_why_it_cannot_be_read() -> None:
+    paths = [
+        param.type
+        for _, command in commands()
+        for param in command.params
+        if isinstance(param.type, click.Path)
+    ]
+
+    assert paths
+    assert not [path for path in paths if path.readable or path.exists]
+
+
 def test_a_repeated_option_is_an_error(wats, subtests) -> None:
     for words, option, is_flag in options():
         with subtests.test(f"{words} {option}"):

@@ -5,6 +5,8 @@ import shlex
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -79,6 +81,19 @@ def test_the_config_is_valid_and_its_secrets_are_random(wats, empty) -> None:
     ]
     assert len(set(revealed)) == 5
     assert all(re.fullmatch("[0-9a-f]{64}", each) for each in revealed)
+
+
+@pytest.mark.parametrize("is_on_path", [True, False])
+def test_the_next_command_is_found_by_the_shell(wats, empty, is_on_path) -> None:
+    folder = str(Path(sys.executable).parent)
+    program = f"{folder}/wats"
+    environ = {**wats.environ, "PATH": folder if is_on_path else "/usr/bin"}
+
+    done = subprocess.run(
+        [program, "init"], env=environ, capture_output=True, text=True, check=True
+    )
+
+    assert f"\n  {'wats' if is_on_path else program} serve\n" in done.stdout
 
 
 def test_no_secret_is_printed(wats, empty) -> None:

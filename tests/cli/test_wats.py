@@ -1,3 +1,4 @@
+import os
 import signal
 import subprocess
 import sys
@@ -69,6 +70,23 @@ def test_every_module_of_the_command_line_is_a_command_except_shared_ones() -> N
 
     commands = {name.replace("-", "_") for name in COMMANDS}
     assert modules == commands | {"__init__", "admin", "arguments", "options"}
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [("--version",), ("token",)])
+def test_an_output_that_cannot_be_written_is_reported(arguments, unbuffered) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "wats", *arguments],
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert done.returncode == 1
+    assert done.stderr == "Error: The output cannot be written: No space left on device.\n"
 
 
 @pytest.mark.long

@@ -121,7 +121,7 @@ def test_a_graph_that_is_not_reachable_fails_with_the_cause() -> None:
     found = examine("http://127.0.0.1:9")
 
     assert found["graph"].verdict is Verdict.FAILS
-    assert found["graph"].note.startswith("The connection was refused.")
+    assert found["graph"].note.startswith("The connection was refused. Start the fake Meta ")
     assert {found[name].verdict for name in LIVE} == {Verdict.UNKNOWN}
 
 

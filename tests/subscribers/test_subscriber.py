@@ -4,10 +4,12 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from email.utils import format_datetime
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 from standardwebhooks import Webhook
@@ -23,6 +25,7 @@ from wats.subscribers.subscriber import (
     SubscriberFailed,
     SubscriberRedirected,
     SubscriberRefused,
+    SubscriberTLSFailed,
     SubscriberUnreachable,
 )
 
@@ -229,8 +232,45 @@ async def test_a_long_response_is_cut_off_and_its_status_counts(
     endpoint.answer = pour
     async with subscribe(endpoint.url) as subscriber:
         await subscriber(next(updates))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await cut_off.wait()
+
+
+@pytest.mark.parametrize(
+    "beginning", [b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1;", b"HTTP/1.1 200 "]
+)
+async def test_endless_bytes_that_are_no_body_end_the_connection(
+    subscribe: Subscribe, updates: Iterator[Update], beginning: bytes
+) -> None:
+    sent = 0
+
+    async def pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"}")
+        writer.write(beginning)
+        with suppress(ConnectionError):
+            while not writer.is_closing():
+                writer.write(b"a" * 4096)
+                await writer.drain()
+                sent += 4096
+        writer.close()
+
+    async with await asyncio.start_server(pour, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        async with subscribe(url, timeout_seconds=60.0) as subscriber, asyncio.timeout(10):
+            await failure_of(subscriber, next(updates))
+
+    assert sent < 16 * 1024 * 1024  # with the buffers of both sockets
+
+
+async def test_a_failed_tls_handshake_has_a_class_of_its_own(
+    endpoint: Endpoint, subscribe: Subscribe, updates: Iterator[Update]
+) -> None:
+    async with subscribe(endpoint.url.replace("http:", "https:")) as subscriber:
+        failure = await failure_of(subscriber, next(updates))
+
+    assert type(failure) is SubscriberTLSFailed
+    assert issubclass(aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError)
 
 
 async def test_a_port_without_a_listener_is_unreachable(

@@ -289,6 +289,36 @@ async def test_only_a_token_without_limits_may_ask_for_nested_fields(service: Se
         assert (await service.ask("GET", path + fields, token=token)).status == status
 
 
+async def test_only_a_token_without_limits_may_read_the_callbacks_of_a_number(
+    service: Service,
+) -> None:
+    limited = next(each for each in CALLERS if each.scopes == {"messages:read"})
+    path = f"/api/graph/v25.0/{BERLIN}"
+
+    for query in ("fields=webhook_configuration", "fields=id&Fields=id,Webhook_Configuration"):
+        assert (await service.ask("GET", f"{path}?{query}", token=limited.token)).status == 400
+        assert (await service.ask("GET", f"{path}?{query}", token=BEARER_TOKEN)).status == 200
+    passed = []
+    for token, query in (
+        (limited.token, ""),
+        (limited.token, "?fields=id&fields=%20,"),
+        (BEARER_TOKEN, ""),
+    ):
+        await service.ask("GET", path + query, token=token)
+        passed.append(service.graph.asked[-1].query)
+
+    assert passed[0]["fields"].startswith("id,display_phone_number,")
+    assert "webhook_configuration" not in passed[0]["fields"]
+    assert passed[1:] == [{"fields": "id"}, {}]
+
+
+async def test_the_document_of_a_telemetry_token_has_no_admin_routes(service: Service) -> None:
+    paths = (await service.ask("GET", "/openapi.json", token=SCRAPER)).json["paths"]
+
+    assert "/metrics" in paths
+    assert not [path for path in paths if path.startswith("/api/admin")]
+
+
 async def test_a_call_of_graph_that_is_sent_later_names_a_path_that_its_token_can_read(
     service: Service,
 ) -> None:
@@ -479,4 +509,5 @@ async def test_the_document_has_each_path_of_the_api_for_a_number(service: Servi
         "sendMessageOfNumber"
     )
     assert "/api/admin/consumers" not in public
+    assert "/api/admin/consumers" in paths
     assert set(of_numbers) <= set(public)

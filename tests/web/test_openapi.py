@@ -229,4 +229,5 @@ async def test_both_documents_are_served_to_authorized_callers(service: Any) -> 
 
     assert "/metrics" not in anonymous.json["paths"]
     assert "/metrics" in complete.json["paths"]
+    assert "/api/admin/consumers" in complete.json["paths"]
     assert anonymous.json["servers"] == [{"url": "http://127.0.0.1:8787"}]

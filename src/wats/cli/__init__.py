@@ -1,8 +1,11 @@
 """The command line, one module per command; secrets are read from the environment or files."""
 
+import errno
+import os
+import sys
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Final
+from typing import Any, Final
 
 import click
 from click.shell_completion import CompletionItem
@@ -43,9 +46,25 @@ COMMANDS: Final[Mapping[str, str]] = {
 }
 """Every command and the first sentence of its help, so that `wats --help` loads no command."""
 
+_OUTPUT_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""The errors of writing to stdout. Commands report those of files as faults of the file."""
+
 
 class Commands(StrictGroup):
     """Loads the module of a command when the command is used."""
+
+    @override
+    def main(self, *args: Any, **options: Any) -> Any:
+        try:
+            return super().main(*args, **options)
+        except OSError as error:
+            if error.errno not in _OUTPUT_ERRORS:
+                raise
+            # Python would report the rest of its buffer once more.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            reason = os.strerror(error.errno)
+            click.echo(f"Error: The output cannot be written: {reason}.", err=True)
+            sys.exit(1)
 
     @override
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from wats.cli.arguments import StrictGroup
-from wats.cli.options import Failure, config_option, required_config
+from wats.cli.options import FILE, Failure, config_option, required_config
 from wats.config import Config, choose_profile, read_config, redact
 from wats.errors import ConfigError
 
@@ -18,7 +18,7 @@ def config() -> None:
 
 
 @config.command()
-@click.argument("argument", metavar="[PATH]", required=False, type=click.Path(path_type=Path))
+@click.argument("argument", metavar="[PATH]", required=False, type=FILE)
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, also for an invalid config.")
 def validate(argument: Path | None, config_path: Path | None, as_json: bool) -> None:

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from wats.cli.arguments import StrictGroup
-from wats.cli.options import Failure, config_options, load, required_config
+from wats.cli.options import FILE, Failure, config_options, load, required_config
 from wats.config import EnvRef, FileRef, choose_profile, database_of, read_config
 from wats.errors import BackupRefused, WatsError
 from wats.inbound import updates
@@ -75,7 +75,7 @@ def copy(
 
 
 @database.command()
-@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FILE", type=FILE)
 @config_options
 def backup(
     file: Path, config_path: Path | None, profile: str | None, env_file: Path | None
@@ -93,7 +93,7 @@ def backup(
 
 
 @database.command()
-@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FILE", type=FILE)
 @config_options
 def restore(
     file: Path, config_path: Path | None, profile: str | None, env_file: Path | None

@@ -98,7 +98,7 @@ def _check_all(
 
 
 def _telemetry_if_it_runs(access: ServiceAccess, found: Setup) -> list[Judged]:
-    reason = "The service does not respond."
+    reason = "The service does not respond. Start it with 'wats serve'."
     if found.profile is None or found.secrets is None:
         reason = "The config or a secret is not valid."
     elif found.is_running:  # the token is for no other program

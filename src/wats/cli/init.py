@@ -2,6 +2,9 @@
 
 import os
 import secrets
+import shlex
+import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -43,7 +46,14 @@ def init() -> None:
         _write_all(files)
     except ConfigError as error:
         raise Failure(error) from None
-    click.echo(_NEXT)
+    click.echo(_NEXT.format(wats=_program()))
+
+
+def _program() -> str:
+    """Return the program as a shell finds it: its path, unless its name is on the PATH."""
+    called = sys.argv[0]
+    is_needed = Path(called).name == "wats" and shutil.which("wats") is None
+    return shlex.quote(called) if is_needed else "wats"
 
 
 def _env_file() -> str:
@@ -129,10 +139,10 @@ _NEXT: Final = """\
 Wrote wats.config.yaml, wats.env with random secrets, and the handler orders.py.
 Keep wats.env out of version control. Start the gateway:
 
-  wats serve
+  {wats} serve
 
 In other terminals, start a fake Meta, and write to the gateway as a customer:
 
-  wats simulate
-  curl -s http://127.0.0.1:9900/_simulator/inbound -d '{"from": "15550001234", "text": "Hi!"}'\
+  {wats} simulate
+  curl -s http://127.0.0.1:9900/_simulator/inbound -d '{{"from": "15550001234", "text": "Hi!"}}'\
 """

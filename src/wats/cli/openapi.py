@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from wats.cli.arguments import StrictCommand
-from wats.cli.options import Failure, config_option, required_config
+from wats.cli.options import FILE, Failure, config_option, required_config
 from wats.config import choose_profile, read_config
 from wats.errors import ConfigError
 from wats.web.openapi import build_document
@@ -16,9 +16,7 @@ from wats.web.table import route_table
 @click.command(cls=StrictCommand)
 @config_option
 @click.option("--profile", help="The profile to use instead of the default.")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Write to a new file instead of stdout."
-)
+@click.option("--out", type=FILE, help="Write to a new file instead of stdout.")
 def openapi(config_path: Path | None, profile: str | None, out: Path | None) -> None:
     """Print the complete OpenAPI document of a service with this configuration.
 

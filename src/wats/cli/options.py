@@ -21,6 +21,7 @@ from wats.config import (
     read_config,
 )
 from wats.errors import ConfigError, WatsError
+from wats.faults import fault_of
 from wats.privacy import Secret
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -33,7 +34,9 @@ ENV_NAME: Final = "wats.env"
 
 CONFIG_VARIABLE: Final = "WATS_CONFIG"
 
-_FILE = click.Path(path_type=Path)
+FILE: Final = click.Path(readable=False, path_type=Path)
+"""A path of a file: its reader reports why it cannot be read."""
+
 _MAX_TOKEN_FILE_BYTES: Final = 8192
 _STDIN: Final = Path("-")
 _NO_CONFIG: Final = (
@@ -48,7 +51,7 @@ def config_option(command: Command) -> Command:
         f"The config file. The default is the variable {CONFIG_VARIABLE}, or else {CONFIG_NAME} in "
         "the working directory."
     )
-    return click.option("--config", "config_path", type=_FILE, help=help_text)(command)
+    return click.option("--config", "config_path", type=FILE, help=help_text)(command)
 
 
 def config_options(command: Command) -> Command:
@@ -56,7 +59,7 @@ def config_options(command: Command) -> Command:
     for option in (
         click.option(
             "--env-file",
-            type=_FILE,
+            type=FILE,
             help="A file of KEY=VALUE lines; the environment overrides them. The default is "
             f"{ENV_NAME} next to the config file, if it exists.",
         ),
@@ -218,8 +221,13 @@ def _read(path: Path) -> str:
         else:
             with path.open() as file:
                 content = file.read(_MAX_TOKEN_FILE_BYTES)
-    except (OSError, ValueError):
-        raise click.UsageError("The file given by --token-file cannot be read.") from None
+    except OSError as error:
+        reason = fault_of(error).meaning  # without the path, which may be the token itself
+        raise click.UsageError(
+            f"The file given by --token-file cannot be read: {reason}."
+        ) from None
+    except ValueError:
+        raise click.UsageError("The file given by --token-file is not text.") from None
     return content.removesuffix("\n").removesuffix("\r")
 
 
@@ -287,7 +295,7 @@ def _with_access(command: Command, default_token: str) -> Command:
         ),
         click.option(
             "--token-file",
-            type=_FILE,
+            type=FILE,
             help=f"The file that holds the token, or '-' for stdin. {default_token}",
         ),
         click.option(

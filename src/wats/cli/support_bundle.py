@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from wats.cli.arguments import StrictCommand
-from wats.cli.options import ServiceAccess, service_options
+from wats.cli.options import FILE, ServiceAccess, service_options
 from wats.clock import to_iso, utc_now
 from wats.config import redact
 from wats.inspection.client import NoAnswer, Remote
@@ -40,9 +40,7 @@ _TELLING: Final = frozenset({"apiVersion", "apiPrefix", "families"})
 
 
 @click.command("support-bundle", cls=StrictCommand)
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Write to a new file instead of stdout."
-)
+@click.option("--out", type=FILE, help="Write to a new file instead of stdout.")
 @service_options
 def support_bundle(out: Path | None, access: ServiceAccess) -> None:
     """Print a redacted report about a service as JSON, for a bug report or a support request.

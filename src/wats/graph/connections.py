@@ -3,6 +3,7 @@
 import asyncio
 from functools import partial
 from http import HTTPStatus
+from math import inf
 from typing import Any, Final
 
 import aiohttp
@@ -18,11 +19,29 @@ MAX_INTERIM_RESPONSES: Final = 20
 
 
 class _Protocol(ResponseHandler):
-    """Counts interim responses, which aiohttp skips without limit until the call's deadline."""
+    """Counts parts of responses that aiohttp skips without limit until the call's deadline.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    These are interim responses, and the extensions of chunks, which are not part of the body.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, max_response_bytes: float) -> None:
         super().__init__(loop)
         self._interim = 0
+        self._received = 0
+        self._max_response_bytes = max_response_bytes
+
+    @override
+    def set_response_params(self, **options: Any) -> None:
+        self._received = 0
+        super().set_response_params(**options)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self._received += len(data)
+        if self._received <= self._max_response_bytes:
+            super().data_received(data)
+        elif self.transport is not None:
+            self.transport.abort()
 
     @override
     def feed_data(self, data: Any, size: int = 0) -> None:
@@ -41,10 +60,12 @@ def connector(
     limit: int,
     keep_alive_seconds: float,
     socket_factory: aiohttp.SocketFactoryType | None = None,
+    max_response_bytes: float = inf,
 ) -> aiohttp.TCPConnector:
     """Return a pool of at most *limit* connections, each kept idle for *keep_alive_seconds*.
 
     *socket_factory* makes the socket for an address, or raises an `OSError` to refuse the address.
+    A response of more than *max_response_bytes* on the wire ends its connection.
     """
     pool = aiohttp.TCPConnector(
         limit=limit,
@@ -53,7 +74,7 @@ def connector(
         resolver=ThreadPerNameResolver(),
     )
     # aiohttp has no public setting for the protocol; the test of a flood fails if this changes.
-    pool._factory = partial(_protocol, asyncio.get_running_loop())
+    pool._factory = partial(_protocol, asyncio.get_running_loop(), max_response_bytes)
     return pool
 
 
@@ -94,8 +115,8 @@ class SharedSession:
             self._session = None
 
 
-def _protocol(loop: asyncio.AbstractEventLoop) -> ResponseHandler:
-    return _Protocol(loop)
+def _protocol(loop: asyncio.AbstractEventLoop, max_response_bytes: float) -> ResponseHandler:
+    return _Protocol(loop, max_response_bytes)
 
 
 def _is_interim(status: int) -> bool:

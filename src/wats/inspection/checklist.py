@@ -87,8 +87,8 @@ def _opens(evidence: Evidence) -> Finding:
     if not closed:
         return holds()
     return fails(
-        f"Not 200: {_some(closed)}. A 404 means that the token is not valid, or that a proxy "
-        "removes it."
+        f"Not 200: {_some(closed)}. A 404 means that the token is not valid, that a proxy "
+        "removes it, or that another gateway has the address."
     )
 
 

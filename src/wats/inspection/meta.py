@@ -86,6 +86,8 @@ def _reach(profile: Profile) -> dict[str, Finding]:
     except NoAnswer as error:
         reason = error.message.rpartition(": ")[2]
         advice = "Check 'graph.baseUrl', DNS, firewall and TLS certificates of this machine."
+        if profile.graph.base_url.startswith("http:"):  # hardly Meta
+            advice = "Start the fake Meta with 'wats simulate', or check 'graph.baseUrl'."
         return {
             "graph": fails(f"{reason[:1].upper()}{reason[1:]} {advice}"),
             "time": unknown("Graph does not respond."),

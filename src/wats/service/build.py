@@ -391,6 +391,7 @@ def _web(
         uptime_seconds=lambda: time.monotonic() - started,
         anonymous_document=build_document(table, profile=profile, complete=False),
         complete_document=build_document(table, profile=profile, complete=True),
+        telemetry_document=build_document(table, profile=profile, complete=True, has_admin=False),
         log=log,
         now=now,
     )

@@ -48,6 +48,10 @@ class SubscriberUnreachable(Exception):
     """There was no response in time, or a proxy reported that."""
 
 
+class SubscriberTLSFailed(Exception):
+    """The TLS handshake failed: usually, the certificate is not trusted, or for another name."""
+
+
 class SubscriberRedirected(Exception):
     """The response was a redirect, which is not followed."""
 
@@ -127,6 +131,7 @@ class Subscriber:
                     limit=self.config.concurrency,
                     keep_alive_seconds=KEEP_ALIVE_SECONDS,
                     socket_factory=None if self.config.allow_private_network else public_socket,
+                    max_response_bytes=2 * MAX_RESPONSE_BYTES,
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
@@ -230,6 +235,8 @@ class Subscriber:
             ) as response:
                 await _discard(response)
                 return _failure_of(response.status, response.headers, self._now())
+        except aiohttp.ClientSSLError:
+            return SubscriberTLSFailed()
         except aiohttp.ClientConnectorError as error:
             is_refused = isinstance(error.os_error, AddressRefused)
             return AddressRefused() if is_refused else SubscriberUnreachable()

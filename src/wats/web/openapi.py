@@ -73,14 +73,19 @@ _LOCATION: Final[Json] = {
 }
 
 
-def build_document(routes: Sequence[Route], *, profile: Profile, complete: bool) -> bytes:
+def build_document(
+    routes: Sequence[Route], *, profile: Profile, complete: bool, has_admin: bool = True
+) -> bytes:
     """Return the OpenAPI 3.1 document of *routes* as JSON.
 
     The address of the service is taken from *profile* and never from a request. A document that is
     not *complete* is for unauthenticated clients: it has neither the routes that are hidden from
-    them nor the path of the webhook, nor their schemas.
+    them nor the path of the webhook, nor their schemas. Without *has_admin*, it is for clients for
+    which the admin routes do not exist.
     """
     shown = [row for row in routes if complete or not _is_secret(row)]
+    if not has_admin:
+        shown = [row for row in shown if row.posture is not Posture.ADMIN]
     if any(token.numbers for token in profile.service.tokens):
         shown = [_with_missing(row) for row in shown]
     document = {

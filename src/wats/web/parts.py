@@ -45,7 +45,8 @@ class Parts:
         route_labels: The labels of the routes, each once, in the order of the table.
         uptime_seconds: Returns for how long the service has been up.
         anonymous_document: The OpenAPI document for unauthenticated clients.
-        complete_document: The OpenAPI document for callers with a token.
+        complete_document: The OpenAPI document for clients with a token of the service.
+        telemetry_document: The same without admin routes, for clients with a telemetry token.
         record_key: The key of digests in the records of erasures.
         pullers: The consumers whose updates applications poll for.
         receipts: Issues and reads the receipts of these updates.
@@ -67,6 +68,7 @@ class Parts:
     uptime_seconds: Callable[[], float]
     anonymous_document: bytes
     complete_document: bytes
+    telemetry_document: bytes
     log: Log
     now: Now
 

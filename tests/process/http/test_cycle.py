@@ -213,12 +213,12 @@ async def swallow_stream(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def test_each_wait_for_a_stream_has_a_deadline_of_its_own() -> None:
-    limits = ConnectionLimits(request_seconds=1.5, keep_alive_seconds=1.5)
+    limits = ConnectionLimits(request_seconds=3, keep_alive_seconds=3)
     sent = head("POST /", "content-length: 8", "connection: close")
     async with (
         Running(swallow_stream, limits=limits) as running,
         running.connection(sent) as (reader, writer),
-        asyncio.timeout(20),
+        asyncio.timeout(60),
     ):
         for _ in range(8):
             await asyncio.sleep(0.4)
@@ -232,7 +232,7 @@ async def test_a_stream_that_stops_ends_the_connection() -> None:
     limits = ConnectionLimits(request_seconds=0.3)
     sent = head("POST /", "content-length: 8") + b"x"
     async with Running(swallow_stream, limits=limits) as running:
-        async with running.connection(sent) as (reader, _), asyncio.timeout(20):
+        async with running.connection(sent) as (reader, _), asyncio.timeout(60):
             answer = await reader.read()
         await running.until(lambda: not running.connections)
 

@@ -31,7 +31,7 @@ async def put(service: Service, path: str = "/api/messages/text", **changes: Any
 
 
 async def ended(service: Service, answer: Answer) -> Any:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             item = (await service.ask("GET", answer.headers["location"])).json
             if item["state"] in {"sent", "failed", "unknown"}:

@@ -51,6 +51,34 @@ Key: TypeAlias = tuple[str, bytes]
 """A scope, and the digest of an idempotency key within it."""
 
 
+class NewKey(msgspec.Struct, frozen=True):
+    """A key to reserve; see `RequestStore.reserve_request`."""
+
+    key: Key
+    request_hash: bytes
+    reserve_seconds: float
+    keep_seconds: float
+    demand: Demand | None
+
+
+def reserve_all(writer: Writer, keys: Sequence[NewKey]) -> Sequence[tuple[Key, Reservation]]:
+    """Reserve *keys* one after the other; return each with its result."""
+    return [
+        (
+            each.key,
+            reserve(
+                writer,
+                key=each.key,
+                request_hash=each.request_hash,
+                reserve_seconds=each.reserve_seconds,
+                keep_seconds=each.keep_seconds,
+                demand=each.demand,
+            ),
+        )
+        for each in keys
+    ]
+
+
 def reserve(
     writer: Writer,
     *,
@@ -119,10 +147,11 @@ def fail(connection: Connection, *, key: Key) -> None:
     connection.execute(_FAIL, key)
 
 
-def undo_reserve(connection: Connection, results: Sequence[Reservation], *, key: Key) -> None:
-    """Give the key back if it was reserved too late: its request has been refused."""
-    if any(each.outcome is ReservationOutcome.RESERVED for each in results):
-        fail(connection, key=key)
+def undo_reserve(connection: Connection, results: Sequence[tuple[Key, Reservation]]) -> None:
+    """Give back the keys that were reserved too late: their requests have been refused."""
+    for key, reservation in results:
+        if reservation.outcome is ReservationOutcome.RESERVED:
+            fail(connection, key=key)
 
 
 def purge(writer: Writer, limit: int) -> int:

@@ -9,7 +9,7 @@ nor Graph's address, and errors have Graph's form.
 """
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import lru_cache, partial
 from http import HTTPStatus
 from typing import Any, Final
@@ -83,6 +83,14 @@ _ANY_TYPE: Final = "application/octet-stream"
 _MEDIA_OWNER: Final = "phone_number_id"
 _FIELDS: Final = "fields"
 _PLAIN_FIELDS: Final = re.compile("[A-Za-z0-9_, ]*")
+_CALLBACKS: Final = "webhook_configuration"
+"""The field of a number with the URL of the webhook, which may be a secret. Graph returns it also
+if the query has no fields."""
+_NUMBER_FIELDS: Final = (
+    "id,display_phone_number,verified_name,quality_rating,code_verification_status,"
+    "platform_type,throughput"
+)
+"""The fields of a number that a limited token gets by default."""
 
 _OWN_ROUTES: Final[Mapping[Service, Handle]] = {
     Service.SEND: messages.send,
@@ -102,7 +110,7 @@ async def serve(method: Method, parts: Parts, request: Request) -> Response:
     if (own := _OWN_ROUTES.get(endpoint.service)) is not None:
         request.parameters["mediaId"] = segments[0]
         return await own(parts, request)
-    query = _query_of(request)
+    query = _query_of(request, endpoint)
     is_object = endpoint.path == "{id}"
     if method is not Method.GET and request.header(b"idempotency-key") is not None:
         raise InvalidIdempotencyKey("Idempotency-Key is for messages only.")
@@ -244,19 +252,34 @@ def _scopes_of(endpoint: Endpoint, number: str | None, method: Method) -> frozen
     return frozenset({f"{tag}:read" if method is Method.GET else f"{tag}:write"})
 
 
-def _query_of(request: Request) -> list[tuple[str, str]]:
+def _query_of(request: Request, endpoint: Endpoint) -> list[tuple[str, str]]:
     pairs = request.query_pairs
     refused = sorted({name for name, _ in pairs if name.lower() in REFUSED})
     details = [Detail(name, "is not passed on to Graph") for name in refused]
     if not all(_NAME.fullmatch(name) for name, _ in pairs):
         details.append(Detail("?", "must have a name of letters, digits and '_'"))
     fields = [value for name, value in pairs if name.lower() == _FIELDS]
-    # Graph follows the edges of an object in braces, to objects that the token is not for.
-    if _is_limited(request.access) and not all(map(_PLAIN_FIELDS.fullmatch, fields)):
-        details.append(Detail(_FIELDS, "must be names, separated by commas, for this token"))
+    is_limited = _is_limited(request.access)
+    if is_limited and (reason := _fault_in(fields)) is not None:
+        details.append(Detail(_FIELDS, reason))
     if details:
         raise MalformedRequest("malformed_query", "The query is invalid.", details)
-    return [(name, value) for name, value in pairs if name.lower() not in DROPPED]
+    passed = [(name, value) for name, value in pairs if name.lower() not in DROPPED]
+    if is_limited and endpoint.path == "{number}":
+        named = ",".join(filter(None, (value.strip(", ") for value in fields)))
+        passed = [(name, value) for name, value in passed if name.lower() != _FIELDS]
+        passed.append((_FIELDS, named or _NUMBER_FIELDS))
+    return passed
+
+
+def _fault_in(fields: Sequence[str]) -> str | None:
+    """Return the reason why a limited token does not permit *fields*, if it does not."""
+    # Graph follows the edges of an object in braces, to objects that the token is not for.
+    if not all(map(_PLAIN_FIELDS.fullmatch, fields)):
+        return "must be names, separated by commas, for this token"
+    if any(_CALLBACKS in value.lower() for value in fields):
+        return f"must not have {_CALLBACKS!r} for this token"
+    return None
 
 
 def _is_limited(access: Access) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from wats.config.numbers import TELEMETRY
+from wats.config.numbers import ADMIN, TELEMETRY
 from wats.errors import NotStarted, SchemaMismatch
 from wats.store import Store
 from wats.store.records import StoreHealth
@@ -53,10 +53,11 @@ async def readyz(parts: Parts, request: Request) -> Response:
 
 
 async def openapi(parts: Parts, request: Request) -> Response:
-    """Return the OpenAPI document; unauthenticated clients get one without the hidden routes."""
-    document = (
-        parts.complete_document if TELEMETRY in request.access.scopes else parts.anonymous_document
-    )
+    """Return the OpenAPI document, without the routes that are hidden from the client."""
+    scopes = request.access.scopes
+    document = parts.anonymous_document
+    if TELEMETRY in scopes:
+        document = parts.complete_document if ADMIN in scopes else parts.telemetry_document
     return Response(200, document)
 
 
@@ -90,7 +91,7 @@ def routes() -> tuple[Route, ...]:
         Method.GET,
         openapi,
         "getOpenApi",
-        "Return this document, in full to callers with a valid token.",
+        "Return this document, without the routes that are hidden from the client.",
         dict[str, Any],
     )
     return (
