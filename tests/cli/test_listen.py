@@ -35,7 +35,7 @@ def test_each_update_is_printed_once_as_a_line(gateway: Gateway) -> None:
 
     no_status = gateway.run("listen", "batch", "--once", "--kind", "status")
     first = gateway.run("listen", "batch", "--once", "--kind", "message", "--kind", "status")
-    others = gateway.run("listen", "batch", "--limit", "2")
+    others = gateway.run("listen", "--limit", "2")  # the only puller
     none = gateway.run("listen", "batch", "--once")
 
     assert (no_status.code, no_status.out) == (0, "")
@@ -44,6 +44,16 @@ def test_each_update_is_printed_once_as_a_line(gateway: Gateway) -> None:
     assert others.out.isascii()
     assert (none.code, none.out) == (0, "")
     assert gateway.json("consumers", "list")["items"][0]["pending"] == 0
+
+
+def test_of_several_pullers_one_must_be_named(tmp_path: Path) -> None:
+    commands = Commands(tmp_path)
+    commands.write(pullers=[{"name": "a"}, {"name": "b"}])
+
+    done = commands.invoke("listen", "--once", "--config", str(commands.config))
+
+    assert (done.code, done.out) == (1, "")
+    assert "exactly one" in done.err
 
 
 def test_it_prints_updates_as_they_arrive_and_outlives_a_restart_of_the_service(

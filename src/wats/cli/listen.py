@@ -31,7 +31,7 @@ LONGEST_PAUSE_SECONDS: Final = 5.0
 
 
 @click.command(cls=StrictCommand)
-@click.argument("consumer")
+@click.argument("consumer", required=False)
 @click.option(
     "--once", is_flag=True, help="Print the updates that are due, at most ten, and do not wait."
 )
@@ -48,21 +48,40 @@ LONGEST_PAUSE_SECONDS: Final = 5.0
 )
 @admin_options
 def listen(
-    consumer: str, once: bool, limit: int | None, kinds: tuple[str, ...], access: ServiceAccess
+    consumer: str | None,
+    once: bool,
+    limit: int | None,
+    kinds: tuple[str, ...],
+    access: ServiceAccess,
 ) -> None:
     """Print the updates of the puller CONSUMER, as JSON lines.
 
-    An update is acknowledged after its line is written, so it is printed again if the command is
-    killed in between. A service that does not respond is asked again after a pause.
+    CONSUMER can be left out if the config has one puller only. An update is acknowledged after its
+    line is written, so it is printed again if the command is killed in between. A service that does
+    not respond is asked again after a pause.
     """
+    name = consumer or _only_puller(access)
     remote = Remote(access.url(), timeout_seconds=TIMEOUT_SECONDS, max_answer_bytes=MAX_BYTES)
     routes = UpdateRoutes(remote, access.service_token())
-    poll = partial(routes.poll, consumer, kinds=kinds)
+    poll = partial(routes.poll, name, kinds=kinds)
     with suppress(KeyboardInterrupt):
         if once:
             _pull(routes, poll, min(limit or BATCH, BATCH), wait=0)
         else:
             _pull_all(routes, poll, limit)
+
+
+def _only_puller(access: ServiceAccess) -> str:
+    """Return the name of the puller of the config.
+
+    Raises:
+        click.UsageError: There is none, or there are several.
+    """
+    profile = access.profile()
+    names = [each.name for each in profile.pullers] if profile is not None else []
+    if len(names) != 1:
+        raise click.UsageError("Give the name of a puller, unless the config has exactly one.")
+    return names[0]
 
 
 def _pull_all(routes: UpdateRoutes, poll: Poll, limit: int | None) -> None:
