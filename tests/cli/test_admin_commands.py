@@ -13,7 +13,7 @@ import pytest
 from tests.cli.test_admin import NAME, THEIRS, Gateway, until
 from tests.commands import Commands, Ended
 from tests.commands import Service as ServiceWithoutStore
-from tests.settings import config_of
+from tests.settings import NUMBER_ID, config_of
 
 pytestmark = pytest.mark.long  # it starts many processes
 
@@ -30,6 +30,7 @@ READING: Sequence[Sequence[str]] = (
     ("dead-letters", "show", "DEAD"),
     ("messages", "list"),
     ("messages", "list", "--direction", "inbound", "--from", THEIRS, "--newer-than", "9999d"),
+    ("messages", "list", "--number", NUMBER_ID),
     ("messages", "show", "MESSAGE"),
     ("outbox", "list"),
 )

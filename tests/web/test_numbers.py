@@ -441,6 +441,13 @@ async def test_messages_and_windows_are_those_of_a_number(service: Service) -> N
     assert (hidden.status, hidden.code) == (404, "not_found")
     for_operators = await service.ask("GET", "/api/admin/messages", token=operator.token)
     assert len(for_operators.json["items"]) == 3
+    path = f"/api/admin/messages?phoneNumberId={PARIS}"
+    (of_paris,) = (await service.ask("GET", path, token=operator.token)).json["items"]
+    assert of_paris["waMessageId"] == "wamid.P"
+    query = f"messages?phoneNumberId={PARIS}"
+    for path, token in ((f"numbers/{BERLIN}/{query}", BEARER_TOKEN), (query, berlin.token)):
+        answer = await service.ask("GET", f"/api/{path}", token=token)
+        assert (answer.status, answer.code) == (400, "malformed_query")
     shown = await service.ask("GET", "/api/admin/messages/wamid.P", token=operator.token)
     assert shown.json["phoneNumberId"] == PARIS
 

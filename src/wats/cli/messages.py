@@ -30,6 +30,7 @@ def messages() -> None:
 
 
 @messages.command("list")
+@click.option("--number", metavar="ID", help="Only those of the business number with this id.")
 @click.option("--to", metavar="USER", help="Only those to this number or user id.")
 @click.option("--from", "sender", metavar="USER", help="Only those from this number or user id.")
 @click.option("--type", "type_", metavar="TYPE", help="Only those of this type, such as template.")
@@ -49,6 +50,7 @@ def messages() -> None:
 @page_options
 @admin_options
 def list_some(
+    number: str | None,
     to: str | None,
     sender: str | None,
     type_: str | None,
@@ -66,7 +68,7 @@ def list_some(
     """
     since = None if newer_than is None else to_iso(datetime.now(UTC) - newer_than)
     filters = {"direction": direction, "status": status, "type": type_, "since": since}
-    query = {**filters, "to": to, "from": sender}
+    query = {**filters, "to": to, "from": sender, "phoneNumberId": number}
     wanted = {name: value for name, value in query.items() if value is not None}
     items, following = first_items(admin_of(access).messages, wanted, limit=limit, cursor=cursor)
     print_page(items, following, _print_messages, as_json=as_json)

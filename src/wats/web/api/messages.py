@@ -85,6 +85,7 @@ _FILTERS = {
     "type": (re.compile(TYPE_PATTERN), "must be the name of a message type, such as 'template'"),
     "from": _PERSON,
     "to": _PERSON,
+    "phoneNumberId": (re.compile("[0-9]{1,32}"), "must be the id of a business number"),
 }
 """The parameters that select messages by a value: its form, and a text for the caller."""
 _SINCE = Parameter("since", "query", {"type": "string", "format": "date-time"})
@@ -381,13 +382,16 @@ def _filter_of(request: Request) -> MessageFilter:
         if name in query and pattern.fullmatch(query[name].strip()) is None
     ]
     found = {name: query[name].strip() for name in _FILTERS if name in query}
+    number = request.number or found.get("phoneNumberId")
+    if found.get("phoneNumberId", number) != number:
+        details.append(Detail("phoneNumberId", "must be the number of the path"))
     since = parse_moment(query["since"]) if "since" in query else None
     if "since" in query and since is None:
         details.append(Detail("since", "must be a time with a zone, such as 2026-11-22T12:00:00Z"))
     if details:
         raise MalformedRequest("malformed_query", "The query is invalid.", details)
     return MessageFilter(
-        phone_number_id=request.number,
+        phone_number_id=number,
         direction=found.get("direction"),
         status=found.get("status"),
         type=found.get("type"),
