@@ -82,7 +82,7 @@ async def test_a_request_waits_for_its_turn_or_is_refused_before_graph_is_called
 ) -> None:
     for buckets in (MemoryBuckets(), store):
         fake_graph.asked.clear()
-        acceptor = acceptor_of(make, buckets, 3, telemetry)  # one at once, then two a second
+        acceptor = acceptor_of(make, buckets, 3, telemetry)  # one immediately, then two a second
 
         results = await asyncio.gather(
             *(send(acceptor, f"1555000{number:04}", patience_seconds=0.5) for number in range(4)),
