@@ -48,7 +48,7 @@ class Bench:
         self.renewed: list[int] = []
         self.troubles: list[str] = []
         self.replaced: list[str] = []
-        self.handle: Callable[[int], Awaitable[None]] = self._at_once
+        self.handle: Callable[[int], Awaitable[None]] = self._immediately
         self.claim: Callable[[int], Awaitable[tuple[Sequence[int], bool]]] = self.claim_waiting
         self.settle: Callable[[Sequence[Result]], Awaitable[bool]] = self.record
         self.failing: set[str] = set()
@@ -92,7 +92,7 @@ class Bench:
     def offer(self, item: int) -> None:
         self.worker.offer(Work(self, item))
 
-    async def _at_once(self, item: int) -> None:
+    async def _immediately(self, item: int) -> None:
         pass
 
     async def claim_waiting(self, limit: int) -> tuple[Sequence[int], bool]:
