@@ -264,7 +264,7 @@ class GraphCalls:
     ) -> RawResponse:
         data = payload if payload is None else BytesPayload(payload, content_type=_JSON)
         try:
-            async with session.request(
+            response = await session.request(
                 method,
                 url,
                 data=data,
@@ -275,12 +275,12 @@ class GraphCalls:
                 timeout=self._timeout,
                 proxy=self._proxy,
                 middlewares=READING if method == "GET" else WRITING,
-            ) as response:
-                return RawResponse(
-                    response.status,
-                    response.headers,
-                    await read_body(response, self._max_answer_bytes),
-                )
+            )
+            try:
+                body = await read_body(response, self._max_answer_bytes)
+            finally:
+                response.release()  # `async with` awaits three more coroutines for that
+            return RawResponse(response.status, response.headers, body)
         except NEVER_WRITTEN as exc:
             raise caused(GraphUnreachable(), exc) from None
         except (aiohttp.ClientError, TimeoutError) as exc:
