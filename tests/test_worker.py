@@ -239,6 +239,29 @@ async def test_no_more_items_are_leased_than_there_are_slots(bench: Bench) -> No
     await bench.until(lambda: len(bench.settled) == 40)
 
 
+async def test_the_slots_of_items_that_end_in_successive_turns_of_the_loop_share_a_claim(
+    bench: Bench,
+) -> None:
+    gate = Gate()
+
+    async def end_in_turn(item: int) -> None:
+        await gate.wait(item)
+        for _ in range(item % 4):
+            await asyncio.sleep(0)
+
+    bench.make(poll_seconds=60)
+    bench.handle = end_in_turn
+    bench.waiting = list(range(1000, 1008))
+    bench.worker.start()
+    await bench.until(lambda: len(bench.begun) == 4)
+
+    before = len(bench.claims)
+    gate.open.set()
+    await bench.until(lambda: len(bench.settled) == 8)
+
+    assert bench.claims[before] == 4
+
+
 async def test_a_claim_that_fails_is_reported_and_tried_again(bench: Bench) -> None:
     bench.failing = {"claim"}
     bench.waiting = [1001]
