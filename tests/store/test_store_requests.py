@@ -81,6 +81,24 @@ async def test_a_request_is_completed_even_if_its_caller_is_cancelled(
     assert await reserve() == Reservation(outcome=ReservationOutcome.REPLAY, response=b"{}")
 
 
+@pytest.mark.parametrize("turns", [1, 3])
+async def test_the_key_of_a_caller_that_was_cancelled_becomes_free(
+    store: Store, reserve: Reserve, turns: int
+) -> None:
+    reserving = asyncio.ensure_future(reserve())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    reserving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reserving
+
+    async with asyncio.timeout(10):
+        while (await reserve()).outcome is not ReservationOutcome.RESERVED:
+            await asyncio.sleep(0.005)
+
+    assert (await reserve()).outcome is ReservationOutcome.IN_FLIGHT
+
+
 @pytest.mark.parametrize("ending", ["none", "complete", "doubt"])
 async def test_a_key_with_another_body_is_a_conflict(
     store: Store, ending: str, reserve: Reserve
