@@ -396,6 +396,8 @@ def graph_own_codes() -> str:
     causes = {
         errors.Unauthorized: "no service token, or an invalid one",
         errors.InsufficientScope: "the token lacks a scope of the call",
+        errors.RateLimited: "the rate limit does not permit the message now",
+        errors.OutboxFull: "too many messages wait in the outbox",
         errors.WindowClosed: "the window guard refused the message",
         errors.IdempotencyOutcomeUnknown: "the outcome of the key is unknown",
         errors.GraphError: "Graph did not respond, or a proxy responded in its place",

@@ -73,7 +73,7 @@ class Bench:
         return self.worker
 
     async def until(self, done: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not done():
                 await asyncio.sleep(0.001)
 
@@ -141,7 +141,7 @@ async def test_every_claimed_item_is_handled_and_settled_once(bench: Bench) -> N
 
 
 async def test_a_woken_worker_claims_before_its_next_poll(bench: Bench) -> None:
-    bench.make(poll_seconds=60).start()
+    bench.make(poll_seconds=3600).start()
     await bench.until_asleep()
 
     bench.waiting = [1001]
@@ -151,7 +151,7 @@ async def test_a_woken_worker_claims_before_its_next_poll(bench: Bench) -> None:
 
 
 async def test_stored_work_is_claimed_before_the_next_poll(bench: Bench) -> None:
-    bench.make(poll_seconds=60).start()
+    bench.make(poll_seconds=3600).start()
     await bench.until_asleep()
 
     bench.waiting = [1001]
@@ -169,7 +169,7 @@ async def test_a_wake_during_a_claim_leads_to_another_claim(bench: Bench) -> Non
         await gate.wait()
         return found
 
-    bench.make(poll_seconds=60)
+    bench.make(poll_seconds=3600)
     bench.claim = claim
     bench.worker.start()
     await claiming.wait()
@@ -190,7 +190,7 @@ async def test_work_that_a_settlement_made_due_is_claimed_before_the_next_poll(
             bench.waiting = [1002]
         return len(bench.settled) == 1
 
-    bench.make(poll_seconds=60)
+    bench.make(poll_seconds=3600)
     bench.settle = settle
     bench.waiting = [1001]
     bench.worker.start()
@@ -237,6 +237,29 @@ async def test_no_more_items_are_leased_than_there_are_slots(bench: Bench) -> No
     assert (len(bench.begun), len(bench.waiting)) == (4, 36)
     gate.open.set()
     await bench.until(lambda: len(bench.settled) == 40)
+
+
+async def test_the_slots_of_items_that_end_in_successive_turns_of_the_loop_share_a_claim(
+    bench: Bench,
+) -> None:
+    gate = Gate()
+
+    async def end_in_turn(item: int) -> None:
+        await gate.wait(item)
+        for _ in range(item % 4):
+            await asyncio.sleep(0)
+
+    bench.make(poll_seconds=60)
+    bench.handle = end_in_turn
+    bench.waiting = list(range(1000, 1008))
+    bench.worker.start()
+    await bench.until(lambda: len(bench.begun) == 4)
+
+    before = len(bench.claims)
+    gate.open.set()
+    await bench.until(lambda: len(bench.settled) == 8)
+
+    assert bench.claims[before] == 4
 
 
 async def test_a_claim_that_fails_is_reported_and_tried_again(bench: Bench) -> None:
@@ -303,7 +326,7 @@ async def test_items_wait_unclaimed_while_there_is_no_room_for_them(bench: Bench
 async def test_an_item_leased_on_arrival_is_handled_in_its_reserved_slot(bench: Bench) -> None:
     gate = Gate()
     bench.handle = gate.wait
-    bench.make(poll_seconds=60).start()
+    bench.make(poll_seconds=3600).start()
     await bench.until_asleep()
     assert bench.worker.reserve(5) == 4
 
@@ -319,7 +342,7 @@ async def test_an_item_leased_on_arrival_is_handled_in_its_reserved_slot(bench: 
 
 
 async def test_a_slot_that_is_given_back_is_used_by_the_next_claim(bench: Bench) -> None:
-    bench.make(poll_seconds=60, concurrency=1).start()
+    bench.make(poll_seconds=3600, concurrency=1).start()
     await bench.until_asleep()
     assert bench.worker.reserve(1) == 1
     bench.waiting = [1001]
@@ -350,7 +373,7 @@ async def test_a_stop_finishes_begun_items_and_claims_no_others(bench: Bench) ->
     bench.worker.start()
     await bench.until(lambda: len(bench.begun) == 4)
 
-    stopping = asyncio.create_task(bench.worker.stop(5))
+    stopping = asyncio.create_task(bench.worker.stop(60))
     await asyncio.sleep(0.01)
     gate.open.set()
     await stopping
@@ -374,7 +397,7 @@ async def test_an_item_that_is_leased_on_arrival_during_a_stop_is_released(bench
     bench.worker.start()
     await bench.until_asleep()
     assert bench.worker.reserve(1) == 1
-    stopping = asyncio.create_task(bench.worker.stop(5))
+    stopping = asyncio.create_task(bench.worker.stop(60))
     await asyncio.sleep(0.01)
     assert not stopping.done()
 
@@ -397,7 +420,7 @@ async def test_items_of_a_claim_that_ends_during_a_stop_are_released(bench: Benc
     bench.worker.start()
     await claiming.wait()
 
-    stopping = asyncio.create_task(bench.worker.stop(5))
+    stopping = asyncio.create_task(bench.worker.stop(60))
     await asyncio.sleep(0.01)
     gate.set()
     await stopping
@@ -418,7 +441,7 @@ async def test_a_settlement_that_is_under_way_is_awaited_by_a_stop(bench: Bench)
     bench.worker.start()
     await settling.wait()
 
-    stopping = asyncio.create_task(bench.worker.stop(5))
+    stopping = asyncio.create_task(bench.worker.stop(60))
     await asyncio.sleep(0.01)
     gate.set()
     await stopping
@@ -432,7 +455,7 @@ async def test_a_settlement_that_fails_during_a_stop_is_tried_again(bench: Bench
     bench.worker.start()
     await bench.until(lambda: bench.troubles != [])
 
-    stopping = asyncio.create_task(bench.worker.stop(5))
+    stopping = asyncio.create_task(bench.worker.stop(60))
     await asyncio.sleep(0.01)
     bench.failing = set()
     await stopping
@@ -462,7 +485,7 @@ async def test_every_call_of_stop_returns_when_the_worker_has_stopped(bench: Ben
     bench.worker.start()
     await bench.until(lambda: bench.begun == [1001])
 
-    first, second = (asyncio.create_task(bench.worker.stop(5)) for _ in range(2))
+    first, second = (asyncio.create_task(bench.worker.stop(60)) for _ in range(2))
     await asyncio.sleep(0.01)
     assert not first.done()
     assert not second.done()
@@ -478,12 +501,12 @@ async def test_a_cancelled_call_of_stop_does_not_end_the_stop(bench: Bench) -> N
     bench.waiting = [1001]
     bench.worker.start()
     await bench.until(lambda: bench.begun == [1001])
-    stopping = asyncio.create_task(bench.worker.stop(5))
+    stopping = asyncio.create_task(bench.worker.stop(60))
     await asyncio.sleep(0.01)
 
     stopping.cancel()
     gate.open.set()
-    await bench.worker.stop(5)
+    await bench.worker.stop(60)
 
     assert bench.settled == [(1001, "done")]
 
@@ -570,7 +593,7 @@ async def test_a_stop_ends_although_a_duty_swallows_its_cancellation(
     bench.worker.start()
     await asyncio.sleep(0.01)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await bench.worker.stop(0.01)
     gate.set()
 
@@ -591,7 +614,7 @@ async def test_a_stop_ends_although_a_handling_swallows_its_cancellation(
     bench.worker.start()
     await bench.until(lambda: bench.begun == [1001])
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await bench.worker.stop(0.01)
 
     assert bench.settled == []

@@ -38,7 +38,7 @@ from wats.testing import (
 )
 
 SMALL_CAP = 2048
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = 60.0
 
 
 @pytest.fixture(scope="session")

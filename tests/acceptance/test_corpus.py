@@ -207,7 +207,7 @@ async def test_redeliveries_change_only_a_count(open_gateway, until) -> None:
             await gateway.webhook(row["body"])
         await until(lambda: len(handler.kinds) >= EVENTS.total())
         await until(lambda: not gateway.rows()["wats_outstanding"])
-        async with asyncio.timeout(10):  # counts follow the commit
+        async with asyncio.timeout(60):  # counts follow the commit
             while of_outcome(before := await gateway.normalized(), "success") != EVENTS:
                 await asyncio.sleep(0.01)
         rows, messages = gateway.rows(), await gateway.messages()

@@ -71,13 +71,14 @@ async def service(
     drain_seconds: float = DRAIN_SECONDS,
     board: Board | None = None,
     row: int = 0,
+    store: SQLiteStore | None = None,
     **inbox: Any,
 ) -> Any:
     """Serve a gateway on *database* with a store of its own, as a process would."""
     app = create_wats_service_app(
         profile=example_profile(inbox=InboxConfig(**{"concurrency": CONCURRENCY, **inbox})),
         secrets=example_secrets(),
-        persistence=SQLiteStore(str(database)),
+        persistence=store or SQLiteStore(str(database)),
         handlers=handlers,
         log=log or (lambda _: None),
         drain_seconds=drain_seconds,
@@ -256,7 +257,7 @@ async def test_stops_make_no_dead_letter_of_an_update_that_was_never_called(
     database: Path, until
 ) -> None:
     begun: list[int] = []
-    inbox = {"max_attempts": 1, "lease_seconds": 1.0, "concurrency": 2}
+    inbox = {"max_attempts": 1, "lease_seconds": 20.0, "concurrency": 2}
 
     async def handle(update: Update) -> None:
         begun.append(number_of(update))
@@ -302,12 +303,20 @@ async def test_a_client_that_hangs_up_leaves_its_updates_to_their_handlers(
     async def handle(update: Update) -> None:
         handled.append(number_of(update))
 
-    async with service(database, handle, lease_seconds=3600.0) as sender:
+    class Counting(SQLiteStore):
+        received = 0
+
+        def receive(self, arrivals: Any, *more: Any) -> None:
+            self.received += len(arrivals)
+            super().receive(arrivals, *more)
+
+    store = Counting(str(database), timeout_seconds=60)
+    async with service(database, handle, lease_seconds=3600.0, store=store) as sender:
         with closing(Connection(str(database))) as connection:
             connection.set_busy_timeout(5000)
             connection.execute("BEGIN IMMEDIATE")  # so that storing takes long
             sending = [asyncio.create_task(sender.send(number)) for number in range(20)]
-            await asyncio.sleep(0.2)
+            await until(lambda: store.received == 20)
             for each in sending:
                 each.cancel()
             await asyncio.wait(sending)

@@ -21,19 +21,16 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from tests.settings import SECRETS, config_of
-from wats.testing import BEARER_TOKEN
+from wats.testing import BEARER_TOKEN, example_profile
+from wats.web.routing import Posture
+from wats.web.table import route_table
 
 SCRAPER_TOKEN = "a-scraper-token-for-tests"
 TELEMETRY = ("/metrics", "/status", "/debug/diagnostics")
-ADMIN = (
-    "/api/admin/consumers",
-    "/api/admin/consumers/a",
-    "/api/admin/deliveries",
-    "/api/admin/deliveries/1",
-    "/api/admin/deliveries/retry",
-    "/api/admin/deliveries/replay",
-    "/api/admin/deliveries/discard",
-    "/api/admin/erasures",
+ADMIN = tuple(
+    re.sub(r"[:*]\w+", "1", row.path)
+    for row in route_table(example_profile(), groups_enabled=False)
+    if row.posture is Posture.ADMIN
 )
 HIDDEN = (*TELEMETRY, *ADMIN)
 UNKNOWN = "/nothing-is-here"

@@ -227,9 +227,9 @@ async def attempts(fault: Fault | None) -> AsyncIterator[Attempts]:
     times = GraphConfig(
         api_version="v25.0",
         base_url=f"http://127.0.0.1:{port}",
-        connect_seconds=0.5,
-        read_seconds=0.3,
-        timeout_seconds=0.8,
+        connect_seconds=1.0,
+        read_seconds=1.0,
+        timeout_seconds=1.5,
     )
     app = create_wats_service_app(
         profile=example_profile(graph=times),

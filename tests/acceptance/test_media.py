@@ -367,7 +367,7 @@ async def test_a_silent_media_host_ends_the_download(hostile: HostileGraph) -> N
     hostile.describes()
     hostile.answers.append(answer)
 
-    async with guarding(hostile, read_seconds=0.3) as gateway:
+    async with guarding(hostile, read_seconds=3) as gateway:
         with pytest.raises(aiohttp.ClientPayloadError):
             await gateway.get()
 
@@ -476,9 +476,7 @@ async def test_an_upload_that_graph_cuts_off_can_be_repeated(
 
 async def test_an_upload_without_a_response_has_an_unknown_outcome(hostile: HostileGraph) -> None:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n--")
-        await asyncio.sleep(0.1)
-        await reader.read(1 << 20)
+        await reader.readuntil(b"--\r\n")  # the end of the form
         writer.transport.abort()
 
     hostile.answers.append(answer)

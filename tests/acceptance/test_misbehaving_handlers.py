@@ -25,7 +25,7 @@ from wats.web.webhooks import NO_HOOK
 
 CONCURRENCY = 2
 INBOX = InboxConfig(
-    concurrency=CONCURRENCY, lease_seconds=2.0, handler_timeout_seconds=0.2, max_attempts=50
+    concurrency=CONCURRENCY, lease_seconds=60.0, handler_timeout_seconds=0.2, max_attempts=50
 )
 OPERATOR = TelemetryConfig(families="operator")
 END = "no stock for 15550001234"
@@ -230,7 +230,7 @@ async def answer_to(url: str, body: bytes) -> bytes:
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     head = f"POST {HOOK} HTTP/1.1\r\nhost: x\r\nX-Hub-Signature-256: {sign(body)}\r\n"
     writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         lines = [await reader.readuntil(b"\r\n")]
         while lines[-1] != b"\r\n":
             lines.append(await reader.readuntil(b"\r\n"))
@@ -265,7 +265,7 @@ async def test_a_stop_ends_although_a_handler_swallows_every_cancellation(
     async with open_gateway(handlers=[handler], inbox=inbox, app_options=options) as gateway:
         await gateway.webhook(webhook("bad"))
         await until(lambda: handler.calls["bad"])
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await gateway.app.stop()
         rows = gateway.rows()
         is_over.set()
@@ -285,25 +285,27 @@ async def test_the_readiness_probe_fails_while_calls_that_never_end_block_every_
     async with open_gateway(handlers=[handler], inbox=inbox) as gateway:
         assert await probe() == 200
         await gateway.webhook(webhook(*(f"bad {number}" for number in range(MAX_ABANDONED))))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await probe() != 503:
                 await asyncio.sleep(0.05)
         is_over.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await probe() != 200:
                 await asyncio.sleep(0.05)
 
 
 class SlowDisk(SQLiteStore):
-    """Reports a claim some time after its commit."""
+    """Reports a claim when that is permitted, after its commit."""
 
-    claimed = False
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.claimed, self.may_report = asyncio.Event(), asyncio.Event()
 
     async def claim(self, consumer: str, limit: int) -> Claimed:
         claimed = await super().claim(consumer, limit)
         if claimed.deliveries:
-            self.claimed = True
-            await asyncio.sleep(0.5)
+            self.claimed.set()
+            await self.may_report.wait()
         return claimed
 
 
@@ -324,8 +326,12 @@ async def test_deliveries_that_are_claimed_during_a_stop_are_given_back(
             message = body["entry"][0]["changes"][0]["value"]["messages"][0]
             message["id"] = f"wamid.{time.monotonic_ns()}"
             await gateway.webhook(body)
-        await until(lambda: store.claimed)
-        await gateway.app.stop()
+        await store.claimed.wait()
+        stopping = asyncio.create_task(gateway.app.stop())
+        for _ in range(10):  # turns of the loop, in which the stop begins
+            await asyncio.sleep(0.005)
+        store.may_report.set()
+        await stopping
         with closing(Connection(str(gateway.database))) as connection:
             states = connection.execute("SELECT state, attempts FROM wats_outstanding").fetchall()
 

@@ -32,7 +32,7 @@ async def handle(update):
 """
 THEIRS, OTHER = "15550001234", "15550001235"
 NAME = "orders:handle"
-DEADLINE_SECONDS = 30.0
+DEADLINE_SECONDS = 60.0
 
 
 class Gateway:

@@ -13,6 +13,7 @@ import pytest
 from tests.cli.test_admin import NAME, THEIRS, Gateway, until
 from tests.commands import Commands, Ended
 from tests.commands import Service as ServiceWithoutStore
+from tests.settings import config_of
 
 pytestmark = pytest.mark.long  # it starts many processes
 
@@ -21,6 +22,7 @@ SECONDS = 60.0
 
 READING: Sequence[Sequence[str]] = (
     ("consumers", "list"),
+    ("consumers", "show", NAME),
     ("inbox", "list"),
     ("inbox", "show", "OUTSTANDING"),
     ("inbox", "show", "OUTSTANDING", "--content"),
@@ -29,6 +31,7 @@ READING: Sequence[Sequence[str]] = (
     ("messages", "list"),
     ("messages", "list", "--direction", "inbound", "--from", THEIRS, "--newer-than", "9999d"),
     ("messages", "show", "MESSAGE"),
+    ("outbox", "list"),
 )
 CHANGING: Sequence[Sequence[str]] = (
     ("consumers", "pause", NAME),
@@ -49,10 +52,14 @@ LISTS = ("consumers", "list"), ("inbox", "list"), ("dead-letters", "list"), ("me
 def gateway(tmp_path: Path) -> Iterator[Gateway]:
     commands = Commands(tmp_path)
     (tmp_path / "orders.py").write_text("async def handle(update):\n    1 / 0\n")
+    (tmp_path / "token").write_text("an-admin-token-for-tests")
+    service = config_of()["profiles"]["local"]["service"]
+    token = {"name": "operators", "token": {"file": "token"}, "scopes": "admin"}
     commands.write(
         persistence={"url": f"sqlite:///{tmp_path}/wats.db"},
         handlers=[NAME],
         inbox={"maxAttempts": 1},
+        service={**service, "tokens": [token]},
     )
     with commands.running("serve", "--config", "wats.config.json", "--port", "0") as running:
         yield Gateway(commands, running)
@@ -135,6 +142,18 @@ def test_every_command_works_at_a_terminal_and_as_json(
             assert ("content" in found) is ("--content" in words)
             if "--dry-run" in words and "erase" not in words:
                 assert found["dryRun"] is True
+
+
+def test_a_token_with_the_scope_admin_suffices(gateway: Gateway, subtests: pytest.Subtests) -> None:
+    ids = fill(gateway)
+    token = gateway.folder / "token"
+    dry = [(*words, "--dry-run") for words in CHANGING]
+    for template in (*READING, *dry):
+        words = [ids.get(word, word) for word in template]
+        with subtests.test(" ".join(template).replace(THEIRS, "USER")):
+            done = run(gateway, *words, "--token-file", str(token))
+
+            assert (done.code, done.err) == (0, "")
 
 
 def test_every_change_is_made_as_json_with_a_confirmation_only(

@@ -93,7 +93,7 @@ def test_an_interrupt_ends_it_without_a_lease(gateway: Gateway) -> None:
 
     listening.send_signal(signal.SIGINT)
 
-    rest, _ = listening.communicate(timeout=10)
+    rest, _ = listening.communicate(timeout=60)
     assert (listening.returncode, rest) == (0, "")
     gateway.receive("2")
     assert texts(gateway.run("listen", "batch", "--once").out) == ["2"]

@@ -17,7 +17,7 @@ import pytest
 
 pytestmark = pytest.mark.long
 
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 OWN_TERMINAL = """
 import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)

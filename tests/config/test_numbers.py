@@ -51,6 +51,22 @@ def test_all_numbers_begin_with_the_default_number(put: Put) -> None:
     assert profile.all_numbers[0].phone_number_id == profile.whatsapp.phone_number_id
 
 
+def test_lists_of_numbers_have_names_or_ids(put: Put, document: dict[str, Any]) -> None:
+    default_id = document["profiles"]["local"]["whatsapp"]["phoneNumberId"]
+    crm = {"name": "crm", "url": "https://crm.example", "secret": {"env": "CRM"}}
+    ids = [default_id, BERLIN["phoneNumberId"], "paris"]
+    put("numbers", [BERLIN, PARIS])
+    put("service.tokens", [{**CRM, "numbers": int(BERLIN["phoneNumberId"])}])
+    put("pullers", [{"name": "batch", "numbers": default_id}])
+    profile = parse_config(put("subscribers", [{**crm, "numbers": ids}])).profiles["local"]
+
+    assert profile.service.tokens[0].numbers == ("berlin",)
+    assert profile.pullers[0].numbers == ("default",)
+    assert profile.subscribers[0].numbers == ("default", "berlin", "paris")
+    put("service.tokens", [{**CRM, "numbers": "109876543210900"}])
+    assert issues_of(put("subscribers", [])) == [(TOKENS, "service.tokens[0].numbers[0]")]
+
+
 def test_other_numbers_are_handled_by_default_and_stored_if_there_are_numbers(
     put: Put, document: dict[str, Any]
 ) -> None:

@@ -8,6 +8,7 @@ from wats.config import parse_config, redact, resolve_secrets
 from wats.config.subscribers import KINDS
 from wats.errors import ConfigError
 from wats.privacy import Secret
+from wats.telemetry.contract.labels import TARGET_NAME
 from wats.telemetry.contract.values import UpdateKind
 
 Put = Callable[[str, object], dict[str, Any]]
@@ -32,11 +33,19 @@ def test_a_subscriber_has_defaults(put: Put) -> None:
     assert (crm.timeout_seconds, crm.allow_private_network) == (15.0, False)
 
 
+@pytest.mark.parametrize("name", ["order-service", "crm_2", "Bot-v2"])
+def test_a_name_is_a_word_as_of_a_service(put: Put, name: str) -> None:
+    (found,) = parse_config(put("subscribers", [section(name=name)])).profiles["local"].subscribers
+
+    assert found.name == name
+    assert TARGET_NAME.fullmatch(name) is not None
+
+
 def test_a_schedule_is_a_list_of_durations(put: Put) -> None:
-    given = section(schedule=["5s", "5m", "2h", "7d"])
+    given = section(schedule=["5s", "5m", "2h", "7d", 30, 0.5])
     (crm,) = parse_config(put("subscribers", [given])).profiles["local"].subscribers
 
-    assert crm.schedule == (5.0, 300.0, 7200.0, 604_800.0)
+    assert crm.schedule == (5.0, 300.0, 7200.0, 604_800.0, 30.0, 0.5)
 
 
 def test_requests_with_several_updates_are_for_the_format_of_meta(put: Put) -> None:
@@ -89,13 +98,17 @@ def test_http_is_for_private_networks(put: Put) -> None:
     [
         ({"name": "a b"}, "name"),
         ({"name": "crm15551234567"}, "name"),
+        ({"name": "crm-1555-123-4567"}, "name"),
+        ({"name": "-crm"}, "name"),
         ({"format": "xml"}, "format"),
         ({"kinds": ["messages"]}, "kinds[0]"),
         ({"concurrency": 0}, "concurrency"),
         ({"timeoutSeconds": 30}, "timeoutSeconds"),
         ({"secret": SECRET}, "secret"),
         ({"retries": 3}, "retries"),
-        ({"schedule": ["5s", 5]}, "schedule[1]"),
+        ({"schedule": ["5s", 0]}, "schedule[1]"),
+        ({"schedule": ["5s", True]}, "schedule[1]"),
+        ({"schedule": [604_801]}, "schedule[0]"),
         ({"schedule": ["0s"]}, "schedule[0]"),
         ({"schedule": ["1.5h"]}, "schedule[0]"),
         ({"schedule": ["8d"]}, "schedule[0]"),

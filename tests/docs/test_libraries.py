@@ -79,7 +79,7 @@ async def test_the_client_of_pywa_that_is_shown_replies_through_wats(
                 async with session.post(hook, data=body, headers=headers) as answer:
                     assert answer.status == 200
             printed = ""
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while "not delivered" not in printed:
                     await asyncio.sleep(0.01)
                     printed += capsys.readouterr().out

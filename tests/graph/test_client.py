@@ -143,7 +143,7 @@ def answering(
 
 
 async def hanging(_writer: asyncio.StreamWriter, _number: int) -> bool:
-    await asyncio.sleep(60)
+    await asyncio.sleep(600)
     return False
 
 
@@ -176,7 +176,7 @@ async def flooding(writer: asyncio.StreamWriter, _number: int) -> bool:
         writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" * 500)
         await writer.drain()
     writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
-    await asyncio.sleep(60)
+    await asyncio.sleep(600)
     return False
 
 
@@ -195,7 +195,7 @@ IMPATIENT = {"connect_seconds": 0.3, "read_seconds": 0.3, "total_seconds": 0.6}
 
 
 def a_client(base_url: str, recorded: Recorded, **settings: Any) -> GraphClient:
-    times = {"connect_seconds": 5.0, "read_seconds": 5.0, "total_seconds": 9.0, **settings}
+    times = {"connect_seconds": 60.0, "read_seconds": 60.0, "total_seconds": 90.0, **settings}
     return GraphClient(
         base_url=base_url,
         version="v25.0",
@@ -575,13 +575,16 @@ async def test_a_tls_handshake_that_hangs_was_never_written() -> None:
 
 async def test_waiting_in_vain_for_a_free_connection_was_never_written() -> None:
     recorded = Recorded()
-    times = {"connect_seconds": 0.1, "read_seconds": 5, "total_seconds": 9}
     async with (
         serving(hanging) as server,
-        started(server.url, recorded, max_connections=1, **times) as client,
+        started(server.url, recorded, max_connections=1, connect_seconds=0.1) as client,
     ):
         first = asyncio.create_task(post(client))
-        await arrived(server)
+        while not server.requests:
+            if first.done():  # it took this machine longer to connect
+                first = asyncio.create_task(post(client))
+                recorded.operations.clear()
+            await asyncio.sleep(0.005)
         await is_unreachable(client, GraphCause.TIMEOUT)
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -625,7 +628,9 @@ async def test_a_request_without_a_response_may_have_been_carried_out(
 
     async with (
         serving(respond, reads=reads) as server,
-        started(server.url, recorded, **IMPATIENT) as client,
+        started(
+            server.url, recorded, **(IMPATIENT if cause is GraphCause.TIMEOUT else {})
+        ) as client,
     ):
         with pytest.raises(GraphOutcomeUnknown) as caught:
             await post(client, method=method)
@@ -701,7 +706,8 @@ async def test_a_kept_connection_that_was_closed_meanwhile_fails_no_request() ->
 
     async with serving(respond) as server, started(server.url) as client:
         await post(client)
-        await asyncio.sleep(0.05)
+        for _ in range(10):  # turns of the loop, in which the client notices it
+            await asyncio.sleep(0.005)
         answer = await post(client)
 
     assert answer.status == 200
@@ -712,7 +718,7 @@ async def test_a_cancelled_call_is_recorded_once() -> None:
     recorded = Recorded()
     async with (
         serving(hanging) as server,
-        started(server.url, recorded, read_seconds=5, total_seconds=9) as client,
+        started(server.url, recorded) as client,
     ):
         call = asyncio.create_task(post(client))
         await arrived(server)

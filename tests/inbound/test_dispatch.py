@@ -32,7 +32,7 @@ class Inbox:
         self.handlers = Handlers()
         self.logged: list[Mapping[str, object]] = []
         self.config = InboxConfig(
-            concurrency=4, max_attempts=3, handler_timeout_seconds=5.0, lease_seconds=3600.0
+            concurrency=4, max_attempts=3, handler_timeout_seconds=60.0, lease_seconds=3600.0
         )
 
     @asynccontextmanager
@@ -49,7 +49,7 @@ class Inbox:
         try:
             yield dispatcher
         finally:
-            await dispatcher.stop(5)
+            await dispatcher.stop(60)
 
     async def put(self, number: int, conversation: str = "one", payload: bytes = b"") -> None:
         update = Update(
@@ -88,7 +88,7 @@ class Inbox:
 
     async def until(self, done: Callable[[], bool]) -> None:
         """Wait for *done*, and advance the clock, so that retries become due."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not done():
                 self.clock.advance(30)
                 await asyncio.sleep(0.01)
@@ -251,7 +251,7 @@ async def test_a_dispatcher_can_be_started_again(inbox: Inbox) -> None:
 
     inbox.handlers.add(handle)
     async with inbox.dispatching() as dispatcher:
-        await dispatcher.stop(5)
+        await dispatcher.stop(60)
         await inbox.put(1)
         await dispatcher.start()
         await inbox.until(lambda: handled == [1])
@@ -325,7 +325,7 @@ async def test_deliveries_not_begun_before_a_stop_are_handled_by_the_next_proces
 
     async with inbox.dispatching() as dispatcher:
         await inbox.until(lambda: len(begun) == 4)
-        stopping = asyncio.create_task(dispatcher.stop(5))
+        stopping = asyncio.create_task(dispatcher.stop(60))
         await asyncio.sleep(0.01)
         gate.set()
         await stopping
@@ -358,7 +358,7 @@ async def stop_during_a_claim(inbox: Inbox) -> None:
     inbox.store = slow  # type: ignore[assignment]
     async with inbox.dispatching() as dispatcher:
         await slow.has_leased.wait()
-        stopping = asyncio.create_task(dispatcher.stop(5))
+        stopping = asyncio.create_task(dispatcher.stop(60))
         await asyncio.sleep(0.01)
         slow.may_return.set()
         await stopping
@@ -582,7 +582,7 @@ class Batches:
         self.calls: list[list[int]] = []
         self.poisoned = frozenset(poisoned)
         inbox.config = InboxConfig(
-            concurrency=4, max_attempts=3, handler_timeout_seconds=5.0, lease_seconds=3600.0
+            concurrency=4, max_attempts=3, handler_timeout_seconds=60.0, lease_seconds=3600.0
         )
         inbox.handlers.add(self, name="batches", batch=Batch(size, self.several))
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from wats.errors import Detail, MalformedRequest
+from wats.inbound.calls import HandlerCall, HandlerCalls
 from wats.inbound.failures import HandlerFailures
-from wats.inbound.handlers import HandlerCall, HandlerCalls, Handlers
+from wats.inbound.handlers import Handlers
 from wats.inbound.updates import Update
 from wats.telemetry import UNMATCHED, RouteLabel, Telemetry
 from wats.telemetry.contract.values import UpdateKind

@@ -166,7 +166,7 @@ async def test_a_stored_delivery_that_the_filter_rejects_now_is_not_passed_to_th
 
     handlers = Handlers()
     handlers.add(note, name="it", where=is_stop)
-    guarded, _ = handlers["it"]
+    guarded = handlers["it"].handler
 
     await guarded(update_of(PICTURE))
     await guarded(update_of(STOP))
@@ -177,7 +177,7 @@ async def test_a_stored_delivery_that_the_filter_rejects_now_is_not_passed_to_th
 async def test_a_predicate_that_fails_is_a_failure_of_its_handler() -> None:
     handlers = Handlers()
     handlers.add(handle, name="it", where=lambda _: 1 / 0)
-    guarded, _ = handlers["it"]
+    guarded = handlers["it"].handler
 
     with pytest.raises(ZeroDivisionError):
         await guarded(update_of(STOP))

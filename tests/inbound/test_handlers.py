@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from wats.errors import ConfigError
-from wats.inbound.handlers import HandlerCall, HandlerCalls, Handlers, import_handler
+from wats.inbound.calls import HandlerCall, HandlerCalls
+from wats.inbound.handlers import Handlers, import_handler
 from wats.inbound.updates import Update
 from wats.telemetry import Adapter, FamilySet, RouteLabel, Telemetry
 from wats.telemetry.contract.values import UpdateKind
@@ -48,7 +49,7 @@ def test_each_kind_goes_to_its_handlers_in_the_order_in_which_they_were_added() 
 
     assert handlers.consumers(UPDATE) == (f"{__name__}:first", "the-second")
     assert handlers.consumers(STATUS) == (f"{__name__}:first",)
-    assert handlers["the-second"] == (second, 1)
+    assert handlers["the-second"][:2] == (second, 1)
 
 
 def test_a_puller_gets_the_updates_of_its_numbers() -> None:

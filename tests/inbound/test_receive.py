@@ -44,7 +44,7 @@ class Inlet:
             store,
             telemetry=self.telemetry,
             dispatcher=self.dispatcher,
-            handler_timeout_seconds=5,
+            handler_timeout_seconds=60,
         )
 
     async def take(self, *ids: str, junk: int = 0) -> Receipt:
@@ -218,7 +218,7 @@ async def test_an_update_is_dispatched_although_its_caller_was_cancelled_while_i
     while (await store.depth()).total != Depth():
         await asyncio.sleep(0.001)
     assert handled == ["a"]
-    await inlet.dispatcher.stop(5)
+    await inlet.dispatcher.stop(60)
 
 
 async def test_the_slots_of_a_webhook_are_given_back_however_it_ends(store: Store) -> None:
@@ -247,7 +247,7 @@ async def test_the_slots_of_a_webhook_are_given_back_however_it_ends(store: Stor
     inlet.dispatcher.give_back(reserved)
     assert handled == ["known"]
     await store.open()
-    await inlet.dispatcher.stop(5)
+    await inlet.dispatcher.stop(60)
 
 
 def arrival_of(name: str, inlet: Inlet) -> Arrival:

@@ -4,7 +4,8 @@ from typing import Any
 import pytest
 
 from wats.errors import NoHandlerCall, NoMessage
-from wats.inbound.handlers import HandlerCall, HandlerCalls, Handlers, refuse_reply
+from wats.inbound.calls import HandlerCall, HandlerCalls, refuse_reply
+from wats.inbound.handlers import Handlers
 from wats.inbound.updates import Update
 from wats.sends import Reply, SendReply, Sent
 from wats.telemetry import UNMATCHED, RouteLabel, Telemetry

@@ -55,7 +55,7 @@ async def test_an_exception_of_a_call_is_returned(error: BaseException) -> None:
     async def fail(_: object) -> None:
         raise error
 
-    assert await start(Watchdog(5), fail) is error
+    assert await start(Watchdog(60), fail) is error
 
 
 async def test_a_call_that_swallows_its_cancellation_and_returns_fails_with_a_timeout() -> None:
@@ -88,16 +88,14 @@ async def test_a_call_that_never_ends_is_abandoned() -> None:
 async def test_each_of_many_calls_has_its_own_limit() -> None:
     watchdog = Watchdog(0.05)
 
-    failures = await asyncio.gather(
-        *(start(watchdog, asyncio.sleep, each) for each in (0, 5, 0.001))
-    )
+    failures = await asyncio.gather(*(start(watchdog, asyncio.sleep, each) for each in (0, 60, 0)))
 
     assert [type(failure) for failure in failures] == [type(None), TimeoutError, type(None)]
 
 
 @pytest.mark.parametrize("has_begun", [True, False])
 async def test_a_call_that_is_cancelled_ends_with_its_cancellation(has_begun: bool) -> None:
-    ended, cancel = start_cancellable(Watchdog(5), forever)
+    ended, cancel = start_cancellable(Watchdog(60), forever)
     if has_begun:
         await asyncio.sleep(0.01)
 

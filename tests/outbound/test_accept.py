@@ -155,8 +155,8 @@ async def test_fifty_requests_with_one_key_are_sent_once(make: Make, fake_graph:
     acceptor = make()
     fake_graph.may_answer.clear()
     requests = [asyncio.create_task(accept(acceptor, "key")) for _ in range(50)]
-    await asyncio.wait(requests, return_when=asyncio.FIRST_EXCEPTION)
-    await asyncio.wait(requests, timeout=0.2)
+    while sum(request.done() for request in requests) < 49:
+        await asyncio.sleep(0.005)
 
     fake_graph.may_answer.set()
     results = await asyncio.gather(*requests, return_exceptions=True)
@@ -241,7 +241,7 @@ async def test_an_accepted_message_is_recorded_even_if_the_request_is_cancelled(
     with pytest.raises(asyncio.CancelledError):
         await request
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await store.get_message("wamid.A") is None:
             await asyncio.sleep(0.005)
 

@@ -30,7 +30,8 @@ from wats.outbound.pacing import Pacer
 from wats.outbound.transmit import Transmitter
 from wats.outbound.window import WindowGuard
 from wats.store.outbox import OUTCOME_UNKNOWN, SendState, SendView
-from wats.store.records import Delivery
+from wats.store.pacing import Pace
+from wats.store.records import Claimed, Delivery
 from wats.store.sqlite import SQLiteStore
 from wats.telemetry import Telemetry
 from wats.testing import CapturingTelemetrySink, FakeClock
@@ -65,7 +66,7 @@ class Later:
 
     async def until(self, queued: Queued | Accepted, states: set[SendState] = ENDED) -> SendView:
         assert isinstance(queued, Queued)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 view = await self.store.get_send(queued.outbox_id)
                 if view is not None and view.state in states:
@@ -79,8 +80,20 @@ class NotingStore(SQLiteStore):
     def __init__(self, path: str, clock: FakeClock) -> None:
         super().__init__(path, now=clock)
         self.failures: list[Exception] = []
+        self.claimed: list[str] = []
         self.loses_leases = False
         self.noted = asyncio.Event()
+
+    @override
+    async def claim(
+        self,
+        consumer: str,
+        limit: int,
+        marks: Sequence[bytes] = (),
+        pace: Pace | None = None,
+    ) -> Claimed:
+        self.claimed += [] if pace is None else [pace.phone_number_id]
+        return await super().claim(consumer, limit, marks, pace)
 
     @override
     async def renew(
@@ -274,6 +287,22 @@ async def test_messages_of_a_removed_number_wait_until_it_is_configured_again(
     assert log == []
 
 
+async def test_of_many_numbers_only_those_with_messages_are_claimed(
+    outbox: Outbox, store: NotingStore, make: Make
+) -> None:
+    numbers = [f"1555000{number:04}" for number in range(100)]
+    outbox.pacer = Pacer(store, dict.fromkeys(numbers, 80), outbox.telemetry)
+    later = Later(make(outbox=outbox), outbox, store)
+    stored_before = await later.put(phone_number_id=numbers[7])
+    await outbox.start()
+    await later.until(stored_before)
+
+    results = [await later.put(phone_number_id=numbers[8]) for _ in range(3)]
+
+    assert [(await later.until(each)).state for each in results] == [SendState.SENT] * 3
+    assert set(store.claimed) == {numbers[7], numbers[8]}
+
+
 async def test_a_permanent_refusal_fails_without_a_retry_and_frees_the_key(
     later: Later, fake_graph: FakeGraph, log: list[Mapping[str, object]]
 ) -> None:
@@ -396,7 +425,7 @@ async def test_messages_to_one_recipient_are_sent_in_order_and_others_meanwhile(
         await later.put(payload=b'{"n":%d}' % number)
     other = Outgoing(type="text", recipient="15551230001")
     await later.put(payload=b'{"n":9}', message=other)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while len(fake_graph.asked) < 2:
             await asyncio.sleep(0.005)
     assert sorted(json.loads(body)["n"] for _, body in fake_graph.asked) == [0, 9]

@@ -14,8 +14,8 @@ from tests.privacy.canaries import Canaries
 from wats.graph.errors import RULES
 
 TRACE = "Graph's trace id"
-QUERY_NAME = "/api/messages (query name)"
-"""An unknown query parameter, whose name is repeated to the caller that sent it, and not logged."""
+QUERY_NAMES = ("/api/admin (query name)", "/api/messages (query name)")
+"""Unknown query parameters, whose names are repeated to the caller, and not logged."""
 """The place of the one canary that may be seen: Meta's support needs it, so it is logged."""
 
 

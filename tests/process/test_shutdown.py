@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_serve import fetch
+from tests.commands import LONGEST_SECONDS
 from tests.settings import config_of
 from wats.testing import sign
 
@@ -105,7 +106,7 @@ def post_entries(wats, url: str, entries: list[dict[str, object]]) -> int:
 
 
 def wait_for(path: Path) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + LONGEST_SECONDS
     while not path.exists():
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -133,7 +134,7 @@ def test_a_service_that_a_background_task_ends_logs_a_class_and_fails(
 ) -> None:
     with wats.running(*with_handler(handler)) as service:
         assert post_update(wats, service.url) == 200
-        out, err = service.process.communicate(timeout=30)
+        out, err = service.process.communicate(timeout=LONGEST_SECONDS)
 
     assert (service.process.returncode, out) == (1, "")
     lines = [json.loads(each) for each in err.splitlines()]
@@ -229,7 +230,7 @@ def test_a_log_that_is_not_read_delays_neither_requests_nor_the_end(
     process.terminate()
 
     assert statuses == [200, 200]
-    assert process.wait(30) == 0
+    assert process.wait(LONGEST_SECONDS) == 0
     process.stdout.close()
     os.close(unread)
     os.close(stderr)
@@ -287,12 +288,12 @@ def test_readiness_fails_immediately_while_new_connections_are_still_served(
     wats, workers: int
 ) -> None:
     service_section = config_of()["profiles"]["local"]["service"]
-    wats.write(service={**service_section, "drainSeconds": 2})
+    wats.write(service={**service_section, "drainSeconds": 10})
     command = ("serve", "--config", str(wats.config), "--port", "0", "--workers", str(workers))
 
     with wats.running(*command) as service:
         service.process.terminate()
-        end = time.monotonic() + 1.5
+        end = time.monotonic() + LONGEST_SECONDS
         while (answer := fetch(f"{service.url}/readyz"))[0] != 503:
             assert time.monotonic() < end
         webhook = post_update(wats, service.url)

@@ -130,7 +130,7 @@ def test_a_worker_that_is_ready_when_it_is_to_end_is_too_late() -> None:
 
 
 def test_a_worker_that_hangs_is_killed_in_the_end_and_the_others_are_not() -> None:
-    with running("hang_in_seat_1", stop_seconds=0.5) as toy:
+    with running("hang_in_seat_1", stop_seconds=3) as toy:
         pids = toy.pids(2)
         began = time.monotonic()
         toy.send(signal.SIGTERM)
@@ -138,7 +138,7 @@ def test_a_worker_that_hangs_is_killed_in_the_end_and_the_others_are_not() -> No
 
     assert code == 0
     assert lines == ["stopping", f"signalled 0 {signal.SIGTERM:d}", "ended 0"]
-    assert 0.5 <= time.monotonic() - began < LONGEST_SECONDS
+    assert time.monotonic() - began >= 3
     assert not is_there(pids[1])
 
 

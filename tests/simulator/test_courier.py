@@ -121,9 +121,12 @@ async def test_a_webhook_that_is_down_is_tried_until_it_is_given_up(started: Any
 
 
 async def test_a_receiver_that_hangs_counts_as_failed(started: Any) -> None:
+    may_end = asyncio.Event()
+
     async def hang(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(0.3)
+        await may_end.wait()
         writer.close()
+        await writer.wait_closed()
 
     server = await asyncio.start_server(hang, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
@@ -131,7 +134,8 @@ async def test_a_receiver_that_hangs_counts_as_failed(started: Any) -> None:
         meta.simulator.inbound("15550002222", "Hi")
         while not meta.simulator.counts.webhook_failures:  # counts have no event
             await asyncio.sleep(0.01)
-    await asyncio.sleep(0.4)
+    may_end.set()
+    await server.wait_closed()
 
 
 async def test_the_challenge_is_metas(meta: Any, receiver: Any) -> None:

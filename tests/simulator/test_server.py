@@ -41,7 +41,7 @@ async def test_it_stops_immediately_and_stopping_twice_is_harmless() -> None:
         call = asyncio.create_task(session.post(url, json=message, headers=headers).__aenter__())
         while not simulator.counts.sends:  # counts have no event
             await asyncio.sleep(0.005)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(30):
             await simulator.stop()
             await simulator.stop()
         with pytest.raises(aiohttp.ClientError):

@@ -17,7 +17,6 @@ from wats.telemetry.contract.values import Adapter, Outcome, StoreOperation
 MakeArrival = Callable[..., Arrival]
 
 HANDLERS = [Consumer(name="handlers", max_attempts=5)]
-KEY = {"scope": "send", "key_hash": b"key"}
 
 
 @pytest.fixture
@@ -56,7 +55,7 @@ async def recovered(store: SQLiteStore) -> None:
 
 async def ended(store: SQLiteStore) -> None:
     """Return when the batch that was under way has ended."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await store.health()
@@ -66,9 +65,13 @@ async def ended(store: SQLiteStore) -> None:
                 break
 
 
-async def reserve(store: SQLiteStore) -> ReservationOutcome:
+async def reserve(store: SQLiteStore, key_hash: bytes = b"key") -> ReservationOutcome:
     reservation = await store.reserve_request(
-        **KEY, request_hash=b"body", reserve_seconds=60.0, keep_seconds=3600.0
+        scope="send",
+        key_hash=key_hash,
+        request_hash=b"body",
+        reserve_seconds=60.0,
+        keep_seconds=3600.0,
     )
     return reservation.outcome
 
@@ -151,6 +154,44 @@ async def test_a_key_whose_request_was_cancelled_before_the_commit_can_be_reserv
     assert await reserve(observed.store) is ReservationOutcome.RESERVED
 
 
+async def test_of_keys_that_were_reserved_together_only_that_of_the_cancelled_caller_is_free(
+    disk: StalledDisk, observed: Observed
+) -> None:
+    await reserve(observed.store, b"held")
+    disk.hang()
+    keys = (b"first", b"cancelled", b"held", b"last")
+    reserving = [asyncio.create_task(reserve(observed.store, key)) for key in keys]
+    await asyncio.sleep(0)
+    for task in reserving[1:3]:
+        task.cancel()
+    disk.release()
+    reserved = [await reserving[0], await reserving[3]]
+    await recovered(observed.store)
+
+    again = [await reserve(observed.store, key) for key in keys]
+
+    is_new, is_held = ReservationOutcome.RESERVED, ReservationOutcome.IN_FLIGHT
+    assert reserved == [is_new, is_new]
+    assert again == [is_held, is_new, is_held, is_held]
+
+
+async def test_of_keys_that_were_reserved_together_too_late_all_can_be_reserved_again(
+    disk: StalledDisk, observed: Observed
+) -> None:
+    keys = (b"first", b"last")
+    disk.hang()
+    results = await asyncio.gather(
+        *(reserve(observed.store, key) for key in keys), return_exceptions=True
+    )
+    disk.release()
+    await recovered(observed.store)
+
+    again = [await reserve(observed.store, key) for key in keys]
+
+    assert [type(each) for each in results] == [StoreUnavailable] * 2
+    assert again == [ReservationOutcome.RESERVED] * 2
+
+
 async def test_a_key_of_another_request_stays_reserved(
     disk: StalledDisk, observed: Observed, arrival: MakeArrival
 ) -> None:
@@ -179,7 +220,7 @@ async def test_a_result_and_its_slots_are_passed_on_once(
     observed.store.receive(
         [arrival()], lambda _, error: calls.append(type(error)), Slots({"handlers": 1})
     )
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not calls:
             await asyncio.sleep(0.01)
     disk.release()

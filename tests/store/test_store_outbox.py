@@ -192,6 +192,17 @@ async def test_messages_of_numbers_that_are_not_configured_wait_and_are_counted(
     assert delivery.payload == b"message 0"
 
 
+async def test_only_numbers_with_messages_need_claims(outbox: Store) -> None:
+    assert set(await outbox.due_numbers()) == set()
+    await outbox.enqueue(new_send(1))
+    await outbox.enqueue(new_send(2, phone_number_id="2"))
+
+    assert set(await outbox.due_numbers()) == {"1", "2"}
+    (delivery,) = (await outbox.claim(OUTBOX, 10, pace=unlimited("1"))).deliveries
+    await settle(outbox, delivery, DeliveryState.DONE)
+    assert set(await outbox.due_numbers()) == {"2"}
+
+
 async def test_messages_to_one_recipient_are_claimed_in_order_one_at_a_time(outbox: Store) -> None:
     for number in range(3):
         await outbox.enqueue(new_send(number, ordering_key=7))

@@ -23,6 +23,20 @@ async def test_of_concurrent_requests_with_one_key_one_is_reserved(
     assert outcomes.count(ReservationOutcome.IN_FLIGHT) == 19
 
 
+async def test_of_concurrent_requests_with_one_key_and_two_bodies_one_is_reserved(
+    store: Store, reserve: Reserve
+) -> None:
+    bodies = (b"one", b"two", b"two")
+
+    answers = await asyncio.gather(*(reserve(request_hash=body) for body in bodies))
+
+    outcomes = [answer.outcome for answer in answers]
+    conflicts = outcomes.count(ReservationOutcome.CONFLICT)
+    assert outcomes.count(ReservationOutcome.RESERVED) == 1
+    assert conflicts + outcomes.count(ReservationOutcome.IN_FLIGHT) == 2
+    assert conflicts >= 1
+
+
 async def test_a_key_is_independent_of_the_same_key_in_another_scope(
     store: Store, reserve: Reserve
 ) -> None:
@@ -60,11 +74,29 @@ async def test_a_request_is_completed_even_if_its_caller_is_cancelled(
     with pytest.raises(asyncio.CancelledError):
         await completing
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (await reserve()).outcome is ReservationOutcome.IN_FLIGHT:
             await asyncio.sleep(0.005)
 
     assert await reserve() == Reservation(outcome=ReservationOutcome.REPLAY, response=b"{}")
+
+
+@pytest.mark.parametrize("turns", [1, 3])
+async def test_the_key_of_a_caller_that_was_cancelled_becomes_free(
+    store: Store, reserve: Reserve, turns: int
+) -> None:
+    reserving = asyncio.ensure_future(reserve())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    reserving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reserving
+
+    async with asyncio.timeout(10):
+        while (await reserve()).outcome is not ReservationOutcome.RESERVED:
+            await asyncio.sleep(0.005)
+
+    assert (await reserve()).outcome is ReservationOutcome.IN_FLIGHT
 
 
 @pytest.mark.parametrize("ending", ["none", "complete", "doubt"])

@@ -349,8 +349,9 @@ def test_a_handler_keeps_its_counts_when_the_names_are_set_again():
     assert touched(telemetry) == {("wats_dispatch_total", labels): 1}
 
 
-def test_a_name_is_a_module_and_a_qualified_name():
-    names = ["shop.orders:Orders.take", "shop:make.<locals>.handle", "shop:<lambda>", "other"]
+def test_a_name_is_a_module_and_a_qualified_name_or_that_of_a_service():
+    of_code = ["shop.orders:Orders.take", "shop:make.<locals>.handle", "shop:<lambda>"]
+    names = [*of_code, "order-service", "unused-30", "other"]
     telemetry = telemetry_of_three_routes()
 
     telemetry.use_targets(names)

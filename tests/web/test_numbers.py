@@ -171,7 +171,11 @@ async def test_a_token_reaches_its_numbers_by_its_scopes_and_nothing_else(
                 found[case] = answer.code
             else:
                 found[case] = "permitted"
-        for path, scope in (("/status", TELEMETRY), ("/api/admin/consumers", ADMIN)):
+        for path, scope in (
+            ("/status", TELEMETRY),
+            ("/api/admin/consumers", ADMIN),
+            ("/api/admin/messages", ADMIN),
+        ):
             answer = await service.ask("GET", path, token=caller.token)
             found[caller, path] = "hidden" if is_hidden(answer, missing) else answer.status
             wanted[caller, path] = 200 if scope in caller.scopes else "hidden"
@@ -422,6 +426,7 @@ async def test_messages_and_windows_are_those_of_a_number(service: Service) -> N
         for each in CALLERS
         if each.numbers == {"default", "paris"} and each.scopes == {"messages:read"}
     )
+    operator = next(each for each in CALLERS if each.scopes == {ADMIN})
 
     assert listed == {
         None: {"wamid.B": BERLIN, "wamid.P": PARIS, "wamid.U": UNKNOWN},
@@ -434,6 +439,10 @@ async def test_messages_and_windows_are_those_of_a_number(service: Service) -> N
     assert limited.json["items"] == []
     hidden = await service.ask("GET", "/api/messages/wamid.B", token=berlin.token)
     assert (hidden.status, hidden.code) == (404, "not_found")
+    for_operators = await service.ask("GET", "/api/admin/messages", token=operator.token)
+    assert len(for_operators.json["items"]) == 3
+    shown = await service.ask("GET", "/api/admin/messages/wamid.P", token=operator.token)
+    assert shown.json["phoneNumberId"] == PARIS
 
 
 async def test_graph_checks_that_a_file_is_of_the_number(service: Service) -> None:

@@ -17,7 +17,7 @@ from wats.version import __version__
 
 COMMANDS: Final[Mapping[str, str]] = {
     "config": "Check a configuration.",
-    "consumers": "List, pause and resume the consumers of a running service.",
+    "consumers": "List, show, pause and resume the consumers of a running service.",
     "database": "Copy, back up or restore a database.",
     "dead-letters": "List, show, retry and discard dead letters of a running service.",
     "demo": "Run a gateway and a fake Meta, kill the gateway under load, and count losses.",

@@ -1,16 +1,19 @@
 """`wats consumers`: the consumers of a running service, and pauses."""
 
 import click
+import msgspec
 
 from wats.cli.admin import admin_of, change_options, confirm, json_option, print_json, print_table
 from wats.cli.arguments import StrictGroup
 from wats.cli.options import ServiceAccess, admin_options
+from wats.inspection.admin import Admin
 from wats.inspection.formatting import format_seconds, printable
+from wats.web.ops.consumers import ConsumerView
 
 
 @click.group(cls=StrictGroup)
 def consumers() -> None:
-    """List, pause and resume the consumers of a running service."""
+    """List, show, pause and resume the consumers of a running service."""
 
 
 @consumers.command("list")
@@ -40,6 +43,20 @@ def list_all(as_json: bool, access: ServiceAccess) -> None:
 
 @consumers.command()
 @click.argument("name")
+@json_option
+@admin_options
+def show(name: str, as_json: bool, access: ServiceAccess) -> None:
+    """Show the consumer NAME, with the numbers of its deliveries and the age of the oldest."""
+    found = _find(admin_of(access), name)
+    if as_json:
+        print_json(found)
+        return
+    for key, value in msgspec.to_builtins(found).items():
+        click.echo(f"{key:<13} {printable(str(value))}")
+
+
+@consumers.command()
+@click.argument("name")
 @change_options
 @admin_options
 def pause(name: str, dry_run: bool, yes: bool, as_json: bool, access: ServiceAccess) -> None:
@@ -63,9 +80,7 @@ def _set(
     name: str, access: ServiceAccess, *, dry_run: bool, yes: bool, as_json: bool, is_paused: bool
 ) -> None:
     admin = admin_of(access)
-    found = {each.name: each for each in admin.consumers().items}.get(name)
-    if found is None:
-        raise click.ClickException("Consumer not found. [consumer_not_found]")
+    found = _find(admin, name)
     verb = "pause" if is_paused else "resume"
     waiting = found.pending + found.retry
     if not dry_run:
@@ -77,3 +92,15 @@ def _set(
     else:
         done = "would be" if dry_run else "is"
         click.echo(f"{printable(name)} {done} {verb}d; {waiting} updates wait for it.")
+
+
+def _find(admin: Admin, name: str) -> ConsumerView:
+    """Return the consumer *name*.
+
+    Raises:
+        click.ClickException: There is none.
+    """
+    found = {each.name: each for each in admin.consumers().items}.get(name)
+    if found is None:
+        raise click.ClickException("Consumer not found. [consumer_not_found]")
+    return found

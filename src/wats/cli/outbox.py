@@ -73,10 +73,7 @@ def list_some(
     as_json: bool,
     access: ServiceAccess,
 ) -> None:
-    """List messages that are not sent yet in order of arrival, without content.
-
-    Messages that failed, and messages with an unknown outcome, are listed with --state.
-    """
+    """List messages that are not sent in order of arrival, without content."""
     query = _query(state, older_than)
     items, following = first_items(admin_of(access).outbox_page, query, limit=limit, cursor=cursor)
     print_page(items, following, _print_items, as_json=as_json)
@@ -176,8 +173,7 @@ def discard(
     A message that is being sent is left.
     """
     client = admin_of(access)
-    states = [state] if state is not None else [None, *_DEAD]
-    chosen = [each.id for each in _chosen(client, ids, states, state, older_than, every=every)]
+    chosen = [each.id for each in _chosen(client, ids, [state], state, older_than, every=every)]
     change(
         "discard",
         chosen,

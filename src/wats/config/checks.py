@@ -119,15 +119,18 @@ def number(low: float, high: float) -> Check:
 
 
 def duration(longest_seconds: float) -> Check:
-    """Accept a duration with its unit, such as '90s' or '2h', as seconds."""
+    """Accept a duration with its unit, such as '90s' or '2h', or a number of seconds."""
 
     def accept(value: object) -> float | None:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value) if 0 < value <= longest_seconds else None
         match = _DURATION.fullmatch(value) if isinstance(value, str) else None
         seconds = int(match[1]) * _UNIT_SECONDS[match[2]] if match else 0
         return float(seconds) if 0 < seconds <= longest_seconds else None
 
     days = longest_seconds / _UNIT_SECONDS["d"]
-    return Check(f"a duration such as '30s', '5m', '2h' or '1d', at most {days:g} days", accept)
+    form = "a duration such as '30s', '5m', '2h' or '1d', or a number of seconds"
+    return Check(f"{form}, at most {days:g} days", accept)
 
 
 def one_of(*words: str) -> Check:
@@ -254,8 +257,8 @@ def _accept_bearer_token(value: object) -> str | None:
 
 def _accept_short_name(value: object) -> str | None:
     # A longer run of digits could be the number of a person, which telemetry refuses.
-    is_name = isinstance(value, str) and re.fullmatch("[A-Za-z_][A-Za-z0-9_]{0,39}", value)
-    return str(value) if is_name and not re.search("[0-9]{7}", str(value)) else None
+    is_name = isinstance(value, str) and re.fullmatch("[A-Za-z_][A-Za-z0-9_-]{0,39}", value)
+    return str(value) if is_name and not re.search("([0-9]-*){7}", str(value)) else None
 
 
 def _accept_webhook_secret(value: object) -> str | None:
@@ -282,7 +285,9 @@ version = whole(1, 1)
 flag = Check("true or false", _accept_bool)
 name = printable(128, "a name of at most 128 printable characters")
 short_name = Check(
-    "at most 40 letters, digits and '_', without 7 digits in a row", _accept_short_name
+    "at most 40 letters, digits, '_' and '-', the first one a letter or '_', without 7 digits in a "
+    "row",
+    _accept_short_name,
 )
 profiles = Check("a mapping of names to profiles, with at least one profile", _accept_mapping)
 graph_version = text("v[0-9]{1,3}[.][0-9]{1,3}", "a version such as 'v25.0'")
@@ -304,6 +309,10 @@ public_database_url = Check(
 password = printable(1024, "a password of at most 1024 printable characters")
 account_id = Check("an id of at most 256 printable characters", _accept_account_id)
 phone_number_id = Check("an id of 1 to 32 digits", _accept_phone_number_id)
+number_reference = Check(
+    "the name of a number, or its id",
+    lambda value: _accept_short_name(value) or _accept_phone_number_id(value),
+)
 display_phone_number = text("[0-9]{1,20}", "1 to 20 digits, in quotes")
 absolute_path = Check(
     "a path such as '/api' in visible ASCII, without '\\', '?', '#', ':', '*', '{', '}', "

@@ -35,6 +35,9 @@ SCOPES: Final = (*NUMBER_SCOPES, CONSUME, ADMIN, TELEMETRY)
 OtherNumbers: TypeAlias = Literal["handle", "store", "ignore", "refuse"]
 """The policy for updates of numbers that are not configured."""
 
+CONSUMERS: Final = ("subscribers", "pullers")
+"""The sections of consumers that can be limited to numbers."""
+
 Mistake: TypeAlias = tuple[str, str, str]
 """A code, a path below the profile, and the valid values."""
 
@@ -126,14 +129,27 @@ class TokenConfig:
     numbers: tuple[str, ...] = field(
         default=(),
         metadata=key(
-            checks.short_name,
+            checks.number_reference,
             TOKENS_CODE,
-            "The names of the numbers that the token is limited to; all by default. Not with the "
-            "scopes `admin` and `telemetry`, which are not limited to numbers.",
+            "The names or ids of the numbers that the token is limited to; all by default. Not "
+            "with the scopes `admin` and `telemetry`, which are not limited to numbers.",
             repeats=True,
             selects=True,
         ),
     )
+
+
+def name_numbers(found: Mapping[str, Any]) -> None:
+    """Replace the ids of numbers by their names, in each list of numbers of a profile."""
+    names = {
+        each.get("phone_number_id"): each.get("name")
+        for _, each in _sections(found.get("numbers", ()))
+    }
+    names[found.get("whatsapp", {}).get("phone_number_id")] = DEFAULT_NUMBER
+    lists = found.get("service", {}).get("tokens", ()), *(found.get(each, ()) for each in CONSUMERS)
+    for section in (section for sections in lists for _, section in _sections(sections)):
+        if "numbers" in section:
+            section["numbers"] = tuple(names.get(each) or each for each in section["numbers"])
 
 
 def mistakes_between(found: Mapping[str, Any]) -> Iterator[Mistake]:
@@ -149,12 +165,12 @@ def mistakes_between(found: Mapping[str, Any]) -> Iterator[Mistake]:
         if token.get("numbers") and {CONSUME, ADMIN, TELEMETRY} & set(token.get("scopes", ())):
             expects = "left out with the scopes 'updates:consume', 'admin' and 'telemetry'"
             yield TOKENS_CODE, f"{place}.numbers", expects
-    for name in ("subscribers", "pullers"):
+    for name in CONSUMERS:
         for i, each in _sections(found.get(name, ())):
             yield from _unknown_names(each, f"{name}[{i}]", f"invalid_{name}", names)
 
 
-def _sections(values: Any) -> list[tuple[int, Mapping[str, Any]]]:
+def _sections(values: Any) -> list[tuple[int, dict[str, Any]]]:
     """Return the items of a list that are sections, with their positions."""
     return [(i, each) for i, each in enumerate(values) if isinstance(each, dict)]
 
@@ -193,4 +209,8 @@ def _unknown_names(
 ) -> Iterator[Mistake]:
     for i, name in enumerate(section.get("numbers", ())):
         if isinstance(name, str) and name not in names:
-            yield code, f"{place}.numbers[{i}]", "'default' or the name of an item of 'numbers'"
+            yield (
+                code,
+                f"{place}.numbers[{i}]",
+                "'default', or the name or id of an item of 'numbers'",
+            )

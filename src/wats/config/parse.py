@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from wats.config.checks import is_plain_beyond_loopback
 from wats.config.fields import FILE, MAX_ITEMS, PROFILE, Key, Section, step, unknown_key
-from wats.config.numbers import mistakes_between
+from wats.config.numbers import mistakes_between, name_numbers
 from wats.config.profile import (
     Config,
     GraphConfig,
@@ -74,6 +74,7 @@ class _Reader:
             self._refuse("invalid_graph", f"{path}.graph.connectSeconds", expects)
         self._refuse_repeated_names(found, path)
         self._check_subscribers(found, path)
+        name_numbers(found)
         for code, place, expects in mistakes_between(found):
             self._refuse(code, f"{path}.{place}", expects)
         return found

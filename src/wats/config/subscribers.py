@@ -91,10 +91,10 @@ def kinds_key(consumer: str, code: str) -> Mapping[str, Spec]:
 def numbers_key(consumer: str, code: str) -> Mapping[str, Spec]:
     """Return the metadata of the numbers whose updates a *consumer* receives."""
     meaning = (
-        f"The names of the numbers whose updates the {consumer} receives, and no update without a "
-        "number; all updates by default."
+        f"The names or ids of the numbers whose updates the {consumer} receives, and no update "
+        "without a number; all updates by default."
     )
-    return key(checks.short_name, code, meaning, repeats=True, selects=True)
+    return key(checks.number_reference, code, meaning, repeats=True, selects=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

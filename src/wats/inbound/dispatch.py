@@ -24,7 +24,8 @@ from typing_extensions import override
 from wats.clock import Now, utc_now
 from wats.config import InboxConfig
 from wats.inbound import updates
-from wats.inbound.handlers import HandlerCall, HandlerCalls, Handlers, RetryLater, refuse_reply
+from wats.inbound.calls import HandlerCall, HandlerCalls, refuse_reply
+from wats.inbound.handlers import Handlers, RetryLater
 from wats.inbound.pullers import Pullers
 from wats.inbound.retries import pause_of, retry_delay, shortened
 from wats.inbound.updates import Update
@@ -194,7 +195,7 @@ class Dispatcher(Slots):
                 name=name,
                 lease_seconds=self._config.lease_seconds,
                 max_attempts=self._max_attempts(name),
-                batch=batch.size if (batch := self._handlers.batch(name)) else 1,
+                batch=batch.size if (batch := self._handlers[name].batch) else 1,
             )
             for name in self._handlers.called
         ]
@@ -217,8 +218,8 @@ class Dispatcher(Slots):
                 trouble=self._record_trouble,
                 replaced=self._log_replaced,
             ),
-            concurrency=self._handlers.concurrency(name) or self._config.concurrency,
-            room=self._handlers.room(name),
+            concurrency=self._handlers[name].concurrency or self._config.concurrency,
+            room=self._handlers[name].room,
             poll_seconds=POLL_SECONDS,
             renew_seconds=self._config.lease_seconds / 3,
         )
@@ -244,7 +245,7 @@ class Dispatcher(Slots):
         """Return the pause after the failure of *attempt*; `None` after the last attempt."""
         if attempt >= self._max_attempts(name):
             return None
-        schedule = self._handlers.schedule(name)
+        schedule = self._handlers[name].schedule
         if schedule:
             return shortened(schedule[attempt - 1], self._jitter())
         return retry_delay(attempt, self._jitter())
@@ -258,7 +259,7 @@ class Dispatcher(Slots):
         return found
 
     def _max_attempts(self, name: str) -> int:
-        schedule = self._handlers.schedule(name)
+        schedule = self._handlers[name].schedule
         return len(schedule) + 1 if schedule else self._config.max_attempts
 
     @override

@@ -1,32 +1,19 @@
 """In-process handlers of updates: async callables with names that are stable across restarts."""
 
-import hashlib
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from time import perf_counter
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
-import msgspec
-from typing_extensions import override
-
-from wats.errors import ConfigError, ConfigIssue, NoHandlerCall
-from wats.inbound.failures import HandlerFailures, function_of
+from wats.errors import ConfigError, ConfigIssue
+from wats.inbound.failures import function_of
 from wats.inbound.filters import Predicate, UpdateFilter, kinds_of
 from wats.inbound.parts import Part
-from wats.inbound.replies import OUTLET, Content
 from wats.inbound.updates import Update
-from wats.inbound.watchdog import Call, Watchdog
-from wats.log import Log, write_json_line
 from wats.references import ImportFailed, import_reference
-from wats.sends import Reply, SendReply, Sent
 from wats.store.records import OUTBOX
-from wats.telemetry import Telemetry
-from wats.telemetry.contract.values import Outcome, UpdateKind
-from wats.telemetry.spans import Span, SpanContext, context_of, in_span
+from wats.telemetry.contract.values import UpdateKind
 from wats.worker import Room, unlimited
-
-_SUCCESS: Final = Outcome.SUCCESS  # a look-up of 0.1 us in Python 3.11
 
 Handler: TypeAlias = Callable[[Update], Awaitable[None]]
 """Called with one update. Its result is ignored; an exception is a failure.
@@ -55,15 +42,6 @@ class RetryLater(Exception):
         self.seconds = seconds
 
 
-async def refuse_reply(_: Reply) -> Sent:
-    """Refuse to send, in place of a service.
-
-    Raises:
-        NoHandlerCall: Always.
-    """
-    raise NoHandlerCall
-
-
 _NOT_ASYNC = "it must be an async function, or an object whose __call__ is one."
 _NO_PARAMETER = "it must accept one argument, the update."
 _NAME_RESERVED = "this name is reserved for the messages that are sent later."
@@ -83,6 +61,25 @@ class Batch(NamedTuple):
     handler: Callable[[Sequence[Update]], Awaitable[None]]
 
 
+class Target(NamedTuple):
+    """A handler, and the policy of its calls.
+
+    Attributes:
+        place: Its index in `Handlers.names`, which telemetry uses.
+        concurrency: The number of concurrent calls, unless it is that of the config.
+        schedule: The pauses (s) between attempts, unless they are those of the config.
+        batch: How it takes several updates in one call, if it does.
+        room: Returns the number of further calls that it can take now.
+    """
+
+    handler: Handler
+    place: int
+    concurrency: int | None = None
+    schedule: tuple[float, ...] = ()
+    batch: Batch | None = None
+    room: Room = unlimited
+
+
 Consumers: TypeAlias = dict[UpdateKind, tuple[str, ...]]
 """The names of the handlers of each kind of update."""
 
@@ -99,11 +96,7 @@ class Handlers:
 
     def __init__(self, only: Iterable[str] | None = None) -> None:
         self._places: dict[str, int] = {}
-        self._handlers: dict[str, Handler] = {}
-        self._concurrency: dict[str, int | None] = {}
-        self._schedules: dict[str, tuple[float, ...]] = {}
-        self._batches: dict[str, Batch] = {}
-        self._rooms: dict[str, Room] = {}
+        self._targets: dict[str, Target] = {}
         self._filters: dict[str, UpdateFilter] = {}
         numbers = () if only is None else (None, *only)
         self._of_number: dict[str | None, Consumers] = {each: _no_consumers() for each in numbers}
@@ -119,7 +112,7 @@ class Handlers:
     @property
     def called(self) -> tuple[str, ...]:
         """The names of the consumers that have a handler."""
-        return tuple(self._handlers)
+        return tuple(self._targets)
 
     def add(
         self,
@@ -165,13 +158,8 @@ class Handlers:
         if accepted.selects:
             self._filters[name] = accepted
             handler = accepted.guard(handler)
-        self._handlers[name] = handler
-        self._concurrency[name] = concurrency
-        self._schedules[name] = schedule
-        if batch is not None:
-            self._batches[name] = batch
-        self._rooms[name] = room
         self._add(name, wanted, numbers)
+        self._targets[name] = Target(handler, self.place(name), concurrency, schedule, batch, room)
 
     def add_puller(
         self,
@@ -236,25 +224,9 @@ class Handlers:
         accepted = self._filters.get(name)
         return accepted is None or accepted.may_match(update)
 
-    def concurrency(self, name: str) -> int | None:
-        """Return the number of concurrent calls of the handler *name*, if it has one of its own."""
-        return self._concurrency[name]
-
-    def schedule(self, name: str) -> tuple[float, ...]:
-        """Return the pauses between the attempts of the handler *name*, if it has its own."""
-        return self._schedules[name]
-
-    def batch(self, name: str) -> Batch | None:
-        """Return how the handler *name* takes several updates in one call, if it does."""
-        return self._batches.get(name)
-
-    def room(self, name: str) -> Room:
-        """Return the function that returns the number of further calls of the handler *name*."""
-        return self._rooms[name]
-
-    def __getitem__(self, name: str) -> tuple[Handler, int]:
-        """Return the handler *name*, and its index in `names`, which telemetry uses."""
-        return self._handlers[name], self._places[name]
+    def __getitem__(self, name: str) -> Target:
+        """Return the handler *name*, with its policy."""
+        return self._targets[name]
 
     def place(self, name: str) -> int:
         """Return the index of the consumer *name* in `names`, which telemetry uses."""
@@ -263,143 +235,6 @@ class Handlers:
 
 def _no_consumers() -> Consumers:
     return dict.fromkeys(UpdateKind, ())
-
-
-class HandlerCalls:
-    """Calls handlers and isolates their failures.
-
-    Attributes:
-        telemetry: Receives calls and failures.
-        send: Sends the replies of handlers.
-        has_spans: Whether a sink receives the spans of calls.
-
-    Args:
-        timeout_seconds: The time limit of one call.
-        log: Receives failures, without their texts.
-    """
-
-    def __init__(
-        self,
-        handlers: Handlers,
-        *,
-        telemetry: Telemetry,
-        timeout_seconds: float,
-        log: Log = write_json_line,
-        send: SendReply = refuse_reply,
-    ) -> None:
-        self._handlers = handlers
-        self._tracer = telemetry.tracer
-        self.telemetry = telemetry
-        self._failures = HandlerFailures(log)
-        self.send = send
-        self.has_spans = self._tracer is not None
-        self._watchdog = Watchdog(timeout_seconds)
-
-    @property
-    def is_exhausted(self) -> bool:
-        """Whether the number of calls that ignore their cancellation has reached its limit."""
-        return self._watchdog.is_exhausted
-
-    def start(
-        self,
-        call: "HandlerCall",
-        name: str,
-        update: Update,
-        origin: SpanContext | None = None,
-        following: Sequence[Update] = (),
-    ) -> None:
-        """Call the handler *name*; record its exception, and pass it to `call.handled`.
-
-        The span of the call, if there is a tracer, is linked to *origin*. The handler gets the
-        updates *following* too, if there are any, for which it must have batches.
-        """
-        handler, call.place = self._handlers[name]
-        function: Callable[[Any], Awaitable[None]] = handler
-        argument: object = update
-        if following and (batch := self._handlers.batch(name)) is not None:
-            function, argument = batch.handler, (update, *following)
-        call.calls, call.name, call.kind = self, name, update.kind
-        call.following, call.replies = following, 0
-        call.began = perf_counter()
-        if self._tracer is None:
-            call.span = None
-            self._watchdog.start(call, function, argument)
-        else:
-            call.span = self._tracer.attempt(origin)
-            self._watchdog.start(call, function, argument, context_of(call.span))
-
-    def judge(self, name: str, kind: UpdateKind, failure: BaseException) -> Outcome:
-        """Return the outcome of a call that raised *failure*; record it, if it is a failure."""
-        if isinstance(failure, RetryLater):
-            return Outcome.SKIPPED
-        handler, _ = self._handlers[name]
-        self.telemetry.errors.record(failure)
-        self._failures.report(name, handler, kind, failure)
-        return Outcome.ERROR
-
-
-class HandlerCall(Call):
-    """A call of a handler, recorded by telemetry.
-
-    Attributes:
-        calls: The calls that it belongs to.
-        kind: The kind of the update.
-        following: The other updates of the call.
-        name: The name of the handler.
-        place: The index of the handler in `Handlers.names`.
-        replies: The number of replies without a key of their own so far.
-        span: The span of the call, if it has one.
-    """
-
-    __slots__ = ("began", "calls", "following", "kind", "name", "place", "replies", "span")
-
-    began: float
-    calls: HandlerCalls
-    following: Sequence[Update]
-    kind: UpdateKind
-    name: str
-    place: int
-    replies: int
-    span: Span | None
-
-    @override
-    def enter(self) -> None:
-        OUTLET.set(self)
-
-    async def reply(
-        self, message: Content, *, update_key: str, phone_number_id: str | None, name: str | None
-    ) -> Sent:
-        """Send *message* once; see `Outlet`. The handler's name is part of the key."""
-        if name is None:
-            self.replies += 1
-        parts = msgspec.json.encode((update_key, self.name, self.replies if name is None else name))
-        key = hashlib.sha256(parts).hexdigest()
-        return await self.calls.send(
-            Reply(message=message, phone_number_id=phone_number_id, key=key)
-        )
-
-    async def mark(self, message: Content, *, phone_number_id: str | None) -> None:
-        """Send *message*, a read mark."""
-        await self.calls.send(Reply(message=message, phone_number_id=phone_number_id, key=None))
-
-    @override
-    def ended(self, failure: BaseException | None) -> None:
-        outcome = _SUCCESS
-        if failure is not None:
-            outcome = self.calls.judge(self.name, self.kind, failure)
-        record, seconds = self.calls.telemetry.webhooks.dispatched, perf_counter() - self.began
-        if self.span is None:
-            record(self.place, self.kind, outcome, seconds)
-        else:
-            in_span(self.span, record, self.place, self.kind, outcome, seconds)
-        if failure is None:  # otherwise the attempt is that of the first update only
-            for update in self.following:
-                record(self.place, update.kind, outcome, seconds)
-        self.handled(failure)
-
-    def handled(self, failure: BaseException | None) -> None:
-        """Called once, with the exception of the handler, of any class, or `None`."""
-        raise NotImplementedError
 
 
 def import_handler(reference: str) -> Handler:

@@ -13,8 +13,9 @@ from wats.cancellation import resolve
 from wats.clock import Now, utc_now
 from wats.errors import WebhookRefused
 from wats.inbound import envelope, projection, updates, usual
+from wats.inbound.calls import HandlerCall, HandlerCalls, refuse_reply
 from wats.inbound.dispatch import Dispatcher
-from wats.inbound.handlers import HandlerCall, HandlerCalls, Handlers, refuse_reply
+from wats.inbound.handlers import Handlers
 from wats.inbound.news import News
 from wats.inbound.normalize import Normalized, normalize
 from wats.inbound.other_numbers import NumberFilter

@@ -1,12 +1,12 @@
 """A client of the admin routes of a running service. Blocking."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import msgspec
 
-from wats.inspection.client import NoAnswer, Remote
+from wats.inspection.client import Remote
 from wats.inspection.paging import all_items
 from wats.inspection.routes import Routes
 from wats.privacy import Secret
@@ -21,23 +21,13 @@ from wats.web.ops.deliveries import (
 )
 from wats.web.ops.erasures import ErasedCounts, ErasureView
 from wats.web.ops.outbox import OutboxDetails, OutboxList, OutboxView
-from wats.web.ops.status import ServiceStatus
-
-_LABEL: Final = "/admin"
 
 
 class Admin(Routes):
-    """The admin routes of the service of *remote*, found in the list of its routes."""
+    """The admin routes."""
 
     def __init__(self, remote: Remote, token: Secret) -> None:
-        super().__init__(remote, token)
-        status = self._read(remote.get("/status", token), ServiceStatus)
-        found = [label for label in status.routes if label.endswith(_LABEL)]
-        if not found:
-            msg = f"{remote.url} is an earlier version of wats, without admin routes."
-            raise NoAnswer(msg)
-        self._path = found[0]
-        self._messages = f"{self._path.removesuffix(_LABEL)}/messages"
+        super().__init__(remote, token, "/admin")
 
     def consumers(self) -> ConsumerList:
         """Return all consumers."""
@@ -98,13 +88,11 @@ class Admin(Routes):
 
     def messages(self, query: Mapping[str, str]) -> MessageList:
         """Return a page of messages."""
-        path = f"{self._messages}?{urlencode(query)}"
-        return self._read(self._remote.get(path, self._token), MessageList)
+        return self._get(f"/messages?{urlencode(query)}", MessageList)
 
     def message(self, wa_message_id: str) -> MessageDetails:
         """Return one message with its statuses."""
-        path = f"{self._messages}/{quote(wa_message_id, safe='')}"
-        return self._read(self._remote.get(path, self._token), MessageDetails)
+        return self._get(f"/messages/{quote(wa_message_id, safe='')}", MessageDetails)
 
     def erase(
         self, user: str, *, dry_run: bool, search_files: bool = False

@@ -1,5 +1,6 @@
 """Requests to routes of a running service, with typed responses. Blocking."""
 
+from collections.abc import Mapping
 from typing import Final, TypeVar
 
 import msgspec
@@ -13,19 +14,30 @@ from wats.web.problems import ErrorEnvelope
 B = TypeVar("B")
 
 _UNREADABLE: Final = (ValueError, RecursionError, msgspec.MsgspecError)
+_KNOWN_ROUTE: Final = "/updates/ack"
+
+
+class _Document(msgspec.Struct, frozen=True):
+    """The part of an OpenAPI document that lists its paths."""
+
+    paths: Mapping[str, msgspec.Raw]
 
 
 class Routes:
-    """Routes of the service of *remote* below one path, which a subclass finds.
+    """Routes of the service of *remote*, at *path* below its API prefix.
 
-    Every method raises `NoAnswer` if the service does not do what was asked.
+    The prefix is found in the OpenAPI document, which every client can read. Every method raises
+    `NoAnswer` if the service does not do what was asked.
     """
 
-    _path: str
-
-    def __init__(self, remote: Remote, token: Secret) -> None:
+    def __init__(self, remote: Remote, token: Secret, path: str) -> None:
         self._remote = remote
         self._token = token
+        document = self._read(remote.get("/openapi.json"), _Document)
+        found = [each for each in document.paths if each.endswith(_KNOWN_ROUTE)]
+        if not found:
+            raise NoAnswer(f"{remote.url} is an earlier version of wats, without these routes.")
+        self._path = f"{found[0].removesuffix(_KNOWN_ROUTE)}{path}"
 
     def _get(self, path: str, body_type: type[B]) -> B:
         return self._read(self._remote.get(self._path + path, self._token), body_type)

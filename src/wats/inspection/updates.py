@@ -1,40 +1,23 @@
 """A client of the routes of updates of a running service. Blocking."""
 
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Sequence
 from urllib.parse import urlencode
 
-import msgspec
-
 from wats.inbound.pullers import Retry
-from wats.inspection.client import NoAnswer, Remote
+from wats.inspection.client import Remote
 from wats.inspection.routes import Routes
 from wats.privacy import Secret
 from wats.web.api.updates import PulledUpdates, UpdateAckViews
 
-_ROUTE: Final = "/updates/ack"
-
-
-class _Document(msgspec.Struct, frozen=True):
-    """The part of an OpenAPI document that lists its paths."""
-
-    paths: Mapping[str, msgspec.Raw]
-
 
 class UpdateRoutes(Routes):
-    """The routes of updates, found in the OpenAPI document, which every client can read.
+    """The routes of updates.
 
     Every method raises `NoAnswer` if the service does not do what was asked.
     """
 
     def __init__(self, remote: Remote, token: Secret) -> None:
-        super().__init__(remote, token)
-        document = self._read(remote.get("/openapi.json"), _Document)
-        found = [path for path in document.paths if path.endswith(_ROUTE)]
-        if not found:
-            msg = f"{remote.url} is an earlier version of wats, without pullers."
-            raise NoAnswer(msg)
-        self._path = found[0].removesuffix("/ack")
+        super().__init__(remote, token, "/updates")
 
     def poll(self, consumer: str, *, kinds: Sequence[str], limit: int, wait: int) -> PulledUpdates:
         """Lease up to *limit* updates of *consumer*, of *kinds* if any; wait for the first one."""

@@ -13,7 +13,7 @@ expires before it is claimed again.
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -113,7 +113,9 @@ class Outbox:
         self._beginnings = Beginnings(store)
         self._store_failures = FailureLog("wats.store.error", log=log, now=now)
         self._interruptions = FailureLog("wats.dispatch.interrupted", log=log, now=now)
-        self._paces: Sequence[Pace] = ()
+        self._paces: Mapping[str, Pace] = {}
+        self._claimable: dict[str, None] = {}  # numbers that may have due messages, in turn
+        self._look_at = 0.0
         self._worker: Worker[SendJob] | None = None
         self._turn: asyncio.TimerHandle | None = None
 
@@ -128,6 +130,7 @@ class Outbox:
         except StoreError as error:
             raise StoreUnavailable from error
         if reservation.outcome is ReservationOutcome.RESERVED and self._worker is not None:
+            self._claimable[send.phone_number_id] = None
             self._worker.note_work()
         return reservation
 
@@ -139,7 +142,7 @@ class Outbox:
         Raises:
             StoreUnavailable: The store cannot be used. No worker runs.
         """
-        self._paces = self.pacer.paces
+        self._paces = {each.phone_number_id: each for each in self.pacer.paces}
         orphaned = await self._store.orphaned_sends(self.pacer.numbers)
         if orphaned:
             self.log({"event": "wats.outbox.orphaned", "messages": orphaned})
@@ -156,7 +159,7 @@ class Outbox:
             renew_seconds=self.consumer.lease_seconds / 3,
         )
         self._worker.start()
-        self._store.on_work(self._worker.wake)
+        self._store.on_work(self._wake)
 
     async def stop(self, drain_seconds: float) -> None:
         """Finish running calls for *drain_seconds*; other messages stay in the outbox."""
@@ -166,28 +169,52 @@ class Outbox:
             await self._worker.stop(drain_seconds)
             self._worker = None
 
+    def _wake(self) -> None:
+        """Note that another process stored messages."""
+        self._look_at = 0.0
+        if self._worker is not None:
+            self._worker.wake()
+
     async def _claim(self, limit: int) -> tuple[Sequence["SendJob"], bool]:
         expires = monotonic() + self.consumer.lease_seconds
-        deliveries: list[Delivery] = []
+        jobs: list[SendJob] = []
         waits: list[float] = []
         has_more = False
-        for pace in self._paces:
+        for number in await self._due_numbers():
+            # Removed before the claim: a message that is stored during the claim adds it again.
+            self._claimable.pop(number, None)
             try:
-                claimed = await self._store.claim(OUTBOX, limit - len(deliveries), pace=pace)
+                claimed = await self._store.claim(
+                    OUTBOX, limit - len(jobs), pace=self._paces[number]
+                )
             except StoreError:
-                if not deliveries:
+                self._claimable[number] = None
+                if not jobs:
                     raise
                 break  # those that are leased are sent
-            deliveries += claimed.deliveries
+            jobs += [SendJob(self, each, number, expires) for each in claimed.deliveries]
             has_more |= claimed.more
             waits += [claimed.wait_seconds] if claimed.wait_seconds else []
-            if len(deliveries) == limit:
+            if claimed.deliveries or claimed.more or claimed.wait_seconds:
+                self._claimable[number] = None
+            if len(jobs) == limit:
                 has_more = True
                 break
         if waits:
             self._claim_after(min(waits), limit)
-        self._paces = [*self._paces[1:], self._paces[0]]  # the next claim begins with another one
-        return [SendJob(self, each, expires) for each in deliveries], has_more
+        return jobs, has_more
+
+    async def _due_numbers(self) -> Sequence[str]:
+        """Return the configured numbers that may have due messages, in turn.
+
+        A claim of each number would cost a transaction for each, also while nothing is due.
+        """
+        if len(self._paces) == 1:
+            return [*self._paces]
+        if monotonic() >= self._look_at:
+            self._look_at = monotonic() + POLL_SECONDS
+            self._claimable |= dict.fromkeys(await self._store.due_numbers())
+        return [number for number in self._claimable if number in self._paces]
 
     def _claim_after(self, seconds: float, limit: int) -> None:
         """Claim again when the rate limit permits the next message."""
@@ -202,6 +229,8 @@ class Outbox:
         for job in jobs:
             if job.result.settlement.state in _OUTCOMES:
                 self.telemetry.store.outbox_processed(_OUTCOMES[job.result.settlement.state])
+        if settled.due:
+            self._claimable |= dict.fromkeys(job.number for job in jobs)
         return bool(settled.due)
 
     async def _renew(self, jobs: Sequence["SendJob"]) -> None:
@@ -251,11 +280,13 @@ class SendJob:
     Args:
         outbox: The outbox.
         delivery: The leased item.
+        number: The business number that sends it.
         expires: The end of the lease on the clock `monotonic`.
     """
 
-    def __init__(self, outbox: Outbox, delivery: Delivery, expires: float) -> None:
+    def __init__(self, outbox: Outbox, delivery: Delivery, number: str, expires: float) -> None:
         self._outbox = outbox
+        self.number = number
         self._expires = expires
         self._task: asyncio.Task[None] | None = None
         self.delivery = delivery

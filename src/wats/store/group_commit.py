@@ -73,7 +73,7 @@ class StoreRequest(msgspec.Struct, kw_only=True):
         undo: Undoes the results if no caller gets them.
         flushes: Whether the results must survive a power failure.
         deadline: The time limit, from the hand-over on.
-        future: The future of the caller, unless there are several callers.
+        futures: The futures of the callers, if they can be cancelled: one for each operation.
         results: A result for each operation, unless there is an *error*.
     """
 
@@ -87,7 +87,7 @@ class StoreRequest(msgspec.Struct, kw_only=True):
     undo: Undo | None = None
     flushes: bool = True
     deadline: Deadline | None = None
-    future: "asyncio.Future[Any] | None" = None
+    futures: "list[asyncio.Future[Any]]" = msgspec.field(default_factory=list)
     loop: asyncio.AbstractEventLoop
     results: Sequence[Any] = (None,)
     error: Exception | None = None
@@ -103,9 +103,12 @@ class StoreRequest(msgspec.Struct, kw_only=True):
         return self.deadline is not None and self.deadline.has_passed
 
     @property
-    def is_abandoned(self) -> bool:
-        """Whether no caller gets its results: the caller has failed, or was cancelled."""
-        return self.is_late or (self.future is not None and self.future.cancelled())
+    def abandoned(self) -> Sequence[Any]:
+        """The results that no caller gets: the caller has failed, or was cancelled."""
+        if self.is_late:
+            return self.results
+        callers = zip(self.futures, self.results, strict=False)  # an error has no results
+        return [result for future, result in callers if future.cancelled()]
 
     def perform(self, connection: Any) -> None:
         """Run the operations in the open transaction of *connection*."""
@@ -122,9 +125,15 @@ class StoreRequest(msgspec.Struct, kw_only=True):
             return [self]
         parts = [
             msgspec.structs.replace(
-                self, items=[item], finishes=[finish], began=[began], slots=NO_SLOTS, reserved={}
+                self,
+                items=[item],
+                finishes=[self.finishes[n]],
+                began=[self.began[n]],
+                futures=self.futures[n : n + 1],
+                slots=NO_SLOTS,
+                reserved={},
             )
-            for item, finish, began in zip(self.items, self.finishes, self.began, strict=True)
+            for n, item in enumerate(self.items)
         ]
         parts[0].slots, parts[0].reserved = self.slots, self.reserved
         return parts
@@ -217,14 +226,20 @@ class GroupCommit:
         finish: Finish,
         slots: Slots = NO_SLOTS,
         undo: Undo | None = None,
+        future: "asyncio.Future[Any] | None" = None,
     ) -> None:
-        """Gather an operation that runs in one call with all gathered operations of *run*."""
+        """Gather an operation that runs in one call with all gathered operations of *run*.
+
+        With *undo*, pass the *future* of a caller that can be cancelled.
+        """
         joint = self._joint.get(run)
         loop = asyncio.get_running_loop()
         if joint is not None and joint.slots is slots and loop is self._loop:
             joint.items.append(item)  # type: ignore[union-attr]  # a joint request has items
             joint.finishes.append(finish)
             joint.began.append(perf_counter())
+            if future is not None:
+                joint.futures.append(future)
             self._size += 1
             if self._size >= MAX_BATCH:
                 self.flush()
@@ -237,6 +252,7 @@ class GroupCommit:
             slots=slots,
             operation=operation,
             undo=undo,
+            futures=[] if future is None else [future],
             loop=loop,
         )
         if loop is self._loop and not self._overdue:
@@ -268,17 +284,16 @@ class GroupCommit:
                 self._expected += self._size
             self.begin()
         for request in requests:
-            if request.is_abandoned and request.error is None and request.undo is not None:
-                self._undo(request.undo, request)
+            if request.undo is not None and request.error is None and (lost := request.abandoned):
+                self._undo(request.undo, lost, request.loop)
 
-    def _undo(self, undo: Undo, late: StoreRequest) -> None:
-        results = late.results
+    def _undo(self, undo: Undo, results: Sequence[Any], loop: asyncio.AbstractEventLoop) -> None:
         self.submit(
             StoreRequest(
                 run=lambda connection: undo(connection, results),
                 finishes=[_ignore],
                 began=[perf_counter()],
-                loop=late.loop,
+                loop=loop,
             )
         )
 
@@ -375,7 +390,7 @@ def request_of(
         operation=operation,
         undo=undo,
         flushes=flushes,
-        future=future,
+        futures=[future],
         loop=loop,
     )
     return request, future

@@ -192,6 +192,12 @@ class OutboxStore(Protocol):
     async def get_send(self, outbox_id: int) -> SendView | None:
         """Return the state of the item *outbox_id*, until its key expires; or `None`."""
 
+    async def due_numbers(self) -> Collection[str]:
+        """Return the business numbers for which a claim may find items.
+
+        Its cost depends on the items that are due and not on the number of business numbers.
+        """
+
     async def orphaned_sends(self, numbers: Collection[str]) -> int:
         """Return the number of waiting items of other business numbers than *numbers*.
 

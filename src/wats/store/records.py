@@ -211,6 +211,15 @@ class Claimed(msgspec.Struct, frozen=True):
     """When the rate limit permits the next one; 0 if it is not the obstacle."""
 
 
+def unused(deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+    """Return those of claimed *deliveries* that can be released if no consumer gets them.
+
+    The lease of an exhausted delivery shows that a call has begun which may have been carried out.
+    It must expire again: after a release, the consumer would be called once more.
+    """
+    return [each for each in deliveries if not each.is_exhausted]
+
+
 class Received(msgspec.Struct, frozen=True, gc=False):
     """The result of storing a new update.
 

@@ -27,6 +27,7 @@ from wats.errors import (
     WatsError,
     WindowClosed,
 )
+from wats.graph.errors import find_rule
 from wats.outbound.failures import OUTCOMES
 from wats.web.bodies import Body
 from wats.web.exchange import Headers, Response, json_response
@@ -112,7 +113,12 @@ def as_response(error: WatsError) -> Response:
     if isinstance(error, StoreClosed):  # for a caller this is the same: it will exist later
         error = StoreUnavailable()
     return problem(
-        error.status, error.code, error.message, headers=_headers_of(error), **_details_of(error)
+        error.status,
+        error.code,
+        error.message,
+        headers=_headers_of(error),
+        **_details_of(error),
+        **_remedy_of(error),
     )
 
 
@@ -147,6 +153,19 @@ def _details_of(error: WatsError) -> dict[str, Any]:
     return {"details": [{"path": each.path, "reason": each.reason} for each in details]}
 
 
+def _remedy_of(error: WatsError) -> dict[str, Any]:
+    """Return what Meta's error of the same meaning has, if Meta has one."""
+    code = next((code for kind, code in REFUSALS.items() if isinstance(error, kind)), None)
+    if (rule := find_rule(code)) is None:
+        return {}
+    return {
+        "outcome": OUTCOMES[False],
+        "retryable": rule.retryable,
+        "category": rule.category,
+        "advice": rule.advice,
+    }
+
+
 def _graph_problem(error: GraphError) -> Response:
     """Return 503 for rate limits and 502 for the rest, with Meta's error reduced to numbers."""
     is_throttled = isinstance(error, GraphRefused) and error.throttled
@@ -172,10 +191,17 @@ def _graph_problem(error: GraphError) -> Response:
     )
 
 
+REFUSALS: Final[Mapping[type[WatsError], int]] = {
+    RateLimited: 130429,
+    OutboxFull: 130429,
+    WindowClosed: 131047,
+}
+"""Meta's code for a message that wats refuses in place of Meta; nothing was sent."""
+
 GRAPH_CODES: Final[Mapping[type[WatsError], int]] = {
     Unauthorized: 190,
     InsufficientScope: 10,
-    WindowClosed: 131047,
+    **REFUSALS,
     IdempotencyOutcomeUnknown: 131000,
     GraphError: 131000,
     CallerError: 100,

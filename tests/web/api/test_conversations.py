@@ -8,6 +8,7 @@ from pywa.errors import ReEngagementMessage, WhatsAppError
 
 from tests.outbound.windows import open_window
 from wats.errors import WindowClosed
+from wats.graph.errors import ADVICE, Action
 from wats.web.api.conversations import WindowView, window_at
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -145,6 +146,9 @@ async def test_the_guard_refuses_messages_outside_of_the_window(
     answer = await service.ask("POST", path, {"to": "+1 555 123-0000", **body}, key="order-1")
 
     assert (answer.status, answer.code) == (409, "window_closed")
+    error = answer.json["error"]
+    assert (error["outcome"], error["retryable"]) == ("not_sent", False)
+    assert (error["category"], error["advice"]) == ("send_message", ADVICE[Action.USE_TEMPLATE])
     assert service.graph.asked == []
     assert "15551230000" not in answer.body.decode()
     assert service.log == []

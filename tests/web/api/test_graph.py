@@ -1,7 +1,7 @@
 import json
 from typing import Any
 
-from pywa.errors import ReEngagementMessage, WhatsAppError
+from pywa.errors import RateLimitHit, ReEngagementMessage, WhatsAppError
 
 from tests.settings import WABA_ID
 from wats.graph.endpoints import ENDPOINTS, Service
@@ -31,6 +31,20 @@ async def test_a_message_takes_our_way_with_its_idempotency_key(service: Any) ->
     assert again.headers["idempotency-replayed"] == "true"
     [asked] = service.graph.asked
     assert (asked.path, json.loads(asked.body)) == (f"/v25.0/{NUMBER}/messages", TEXT)
+
+
+async def test_a_message_that_exceeds_the_rate_limit_is_refused_as_by_meta(service: Any) -> None:
+    service.graph.status, service.graph.headers = 429, {"retry-after": "7"}
+    service.graph.body = {"error": {"code": 130429, "type": "OAuthException", "message": "no"}}
+    await service.ask("POST", f"{BASE}/{NUMBER}/messages", TEXT)
+
+    answer = await service.ask("POST", f"{BASE}/{NUMBER}/messages", TEXT)
+
+    error = answer.json["error"]
+    assert (answer.status, error["wats"]["code"]) == (429, "rate_limited")
+    assert (error["wats"]["retryable"], error["wats"]["category"]) == (True, "throttling")
+    assert isinstance(WhatsAppError.from_dict(error), RateLimitHit)
+    assert len(service.graph.asked) == 1
 
 
 async def test_a_call_is_passed_on_with_the_configured_version(service: Any) -> None:

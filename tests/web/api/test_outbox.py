@@ -21,6 +21,7 @@ GRAPH = {
     "text": {"body": "Hello"},
 }
 REFUSED = {"error": {"code": 100, "type": "OAuthException", "message": "no"}}
+THROTTLED = "not_sent", True, "throttling"
 ASYNC = {"prefer": "respond-async"}
 ADMIN = "/api/admin/outbox"
 
@@ -30,7 +31,7 @@ async def put(service: Service, path: str = "/api/messages/text", **changes: Any
 
 
 async def ended(service: Service, answer: Answer) -> Any:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             item = (await service.ask("GET", answer.headers["location"])).json
             if item["state"] in {"sent", "failed", "unknown"}:
@@ -74,6 +75,8 @@ async def test_a_full_outbox_asks_for_a_retry_later(service: Service) -> None:
 
     assert (answer.status, answer.code) == (429, "outbox_full")
     assert answer.headers["retry-after"] == "30"
+    error = answer.json["error"]
+    assert (error["outcome"], error["retryable"], error["category"]) == THROTTLED
 
 
 async def test_each_route_that_sends_accepts_the_preference(service: Service) -> None:
@@ -160,8 +163,9 @@ async def test_an_operator_sees_messages_without_content_unless_it_is_wanted(
 ) -> None:
     outbox_id = await failed(service)
 
-    assert (await service.ask("GET", ADMIN)).json["items"] == []
+    assert (await service.ask("GET", f"{ADMIN}?state=queued")).json["items"] == []
     (item,) = (await service.ask("GET", f"{ADMIN}?state=failed")).json["items"]
+    assert (await service.ask("GET", ADMIN)).json["items"] == [item]
     assert (await service.ask("GET", f"{ADMIN}?state=unknown")).json["items"] == []
     shown = (await service.ask("GET", f"{ADMIN}/{outbox_id}?content=true")).json
 
@@ -177,6 +181,26 @@ async def test_an_operator_sees_messages_without_content_unless_it_is_wanted(
     assert {"event": "wats.admin.action", "action": "content_shown", "count": 1} in [
         {key: value for key, value in line.items() if key != "at"} for line in service.log
     ]
+
+
+async def test_a_list_without_a_state_has_all_messages_that_are_not_sent(service: Service) -> None:
+    assert service.store is not None
+    ids = [await failed(service), await failed(service, 502, "Bad gateway"), await failed(service)]
+    await service.store.pause("outbox", is_paused=True)
+    await service.ask("POST", f"{ADMIN}/retry", {"ids": ids[:1]})
+    ids += [(await put(service)).json["id"] for _ in range(2)]
+
+    for limit in (1, 2, 3, 5):
+        found, cursor = [], "0"
+        while cursor is not None:
+            path = f"{ADMIN}?limit={limit}&cursor={cursor}"
+            page = (await service.ask("GET", path)).json
+            assert len(page["items"]) <= limit
+            found += page["items"]
+            cursor = page["nextCursor"]
+        assert [each["id"] for each in found] == ids
+    states = [each["state"] for each in found]
+    assert states == ["queued", "unknown", "failed", "queued", "queued"]
 
 
 async def test_an_operator_retries_failed_messages_and_others_on_request_only(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from time import perf_counter
@@ -9,7 +10,7 @@ from typing import Any, TypeVar
 
 from typing_extensions import override
 
-from wats.errors import StoreClosed, StoreUnavailable
+from wats.errors import StoreClosed, StoreError, StoreUnavailable
 from wats.store import NO_SLOTS, Observe, OnReceived, Slots, Store
 from wats.store.group_commit import StoreRequest
 from wats.store.migrate import is_usable, load_migrations
@@ -139,7 +140,7 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
             if database is None or control is None or arrivals is None:
                 return
             await arrivals.close()
-            if self._tasks:
+            while self._tasks:  # the end of one may begin another
                 await asyncio.wait(self._tasks)
             await database.close()
             await control.stop()
@@ -154,30 +155,71 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
 
     @override
     async def _read(
-        self, operation: StoreOperation | None, work: Callable[[Connection], Awaitable[R]]
+        self,
+        operation: StoreOperation | None,
+        work: Callable[[Connection], Awaitable[R]],
+        undo: Callable[[Connection, R], Awaitable[object]] | None = None,
     ) -> R:
         if self._database is None:
             raise StoreClosed
-        return await self._run(operation, self._database.read(work))
+        return await self._run(operation, self._database.read(work), undo)
 
     @override
     async def _write(
-        self, operation: StoreOperation | None, work: Callable[[Connection], Awaitable[R]]
+        self,
+        operation: StoreOperation | None,
+        work: Callable[[Connection], Awaitable[R]],
+        undo: Callable[[Connection, R], Awaitable[object]] | None = None,
     ) -> R:
         if self._database is None:
             raise StoreClosed
-        return await self._run(operation, self._database.write(work))
+        return await self._run(operation, self._database.write(work), undo)
 
-    async def _run(self, operation: StoreOperation | None, work: Coroutine[Any, Any, R]) -> R:
-        """Run *work* to its end, even if the caller is cancelled: a commit may be in progress."""
+    async def _run(
+        self,
+        operation: StoreOperation | None,
+        work: Coroutine[Any, Any, R],
+        undo: Callable[[Connection, R], Awaitable[object]] | None = None,
+    ) -> R:
+        """Run *work* to its end, even if the caller is cancelled: a commit may be in progress.
+
+        Its result is then passed to *undo*, in another transaction.
+        """
         if asyncio.get_running_loop() is not self._loop:
             assert self._loop is not None  # noqa: S101  # for mypy: the store is open
             elsewhere = asyncio.run_coroutine_threadsafe(self._timed(operation, work), self._loop)
             return await asyncio.wrap_future(elsewhere)
-        task = asyncio.create_task(self._timed(operation, work))
+        task = self._spawn(self._timed(operation, work))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if undo is not None:
+                task.add_done_callback(partial(self._undo, self._database, undo))
+            raise
+
+    def _spawn(self, work: Coroutine[Any, Any, R]) -> "asyncio.Task[R]":
+        task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return await asyncio.shield(task)
+        return task
+
+    def _undo(
+        self,
+        database: Database | None,
+        undo: Callable[[Connection, R], Awaitable[object]],
+        ended: "asyncio.Task[R]",
+    ) -> None:
+        """Undo what *ended* has written: no caller gets its result."""
+        if database is None or ended.cancelled() or ended.exception() is not None:
+            return
+        result = ended.result()
+
+        async def write() -> None:
+            with suppress(StoreError):
+                await database.write(lambda connection: undo(connection, result))
+            self._notify()
+
+        self._spawn(write())
 
     async def _timed(self, operation: StoreOperation | None, work: Awaitable[R]) -> R:
         began = perf_counter()
@@ -271,7 +313,7 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
         )
         if consumer == OUTBOX:  # nothing is sent before the lease is renewed
             claim = partial(leases.claim_unflushed, claim=claim)
-        return await self._write(StoreOperation.CLAIM, claim)
+        return await self._write(StoreOperation.CLAIM, claim, leases.undo_claim)
 
     @override
     async def renew(
@@ -280,7 +322,8 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
         renew = partial(
             leases.renew, deliveries=deliveries, consumers=self._consumers, is_final=is_final
         )
-        return await self._write(StoreOperation.RENEW, renew)
+        undo = partial(_release, deliveries=deliveries) if is_final else None
+        return await self._write(StoreOperation.RENEW, renew, undo)
 
     @override
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
@@ -332,8 +375,9 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
             keep_seconds=keep_seconds,
             demand=demand,
         )
+        undo = partial(requests.undo_reserve, scope=scope, key_hash=key_hash)
         run = self._read if demand is None else self._write
-        return await run(StoreOperation.RESERVE, reserve)
+        return await run(StoreOperation.RESERVE, reserve, undo)
 
     @override
     async def complete_request(
@@ -386,3 +430,10 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
             messages.last_inbound_at, phone_number_id=phone_number_id, customer=customer
         )
         return await self._read(StoreOperation.WINDOW, last_inbound_at)
+
+
+async def _release(
+    connection: Connection, _lost: Sequence[Delivery], *, deliveries: Sequence[Delivery]
+) -> None:
+    """Release leases that were renewed for a caller that has been cancelled."""
+    await leases.release(connection, deliveries)

@@ -39,9 +39,12 @@ class PostgresAdmin(AdminStore):
 
     @abstractmethod
     async def _write(
-        self, operation: StoreOperation | None, work: Callable[[Connection], Awaitable[R]]
+        self,
+        operation: StoreOperation | None,
+        work: Callable[[Connection], Awaitable[R]],
+        undo: Callable[[Connection, R], Awaitable[object]] | None = None,
     ) -> R:
-        """Run *work* in a transaction."""
+        """Run *work* in a transaction; undo its result if the caller is cancelled."""
 
     @abstractmethod
     async def checkpoint(self) -> bool:

@@ -24,6 +24,7 @@ from wats.store.records import (
     Settlement,
     first_followers,
     may_have_followers,
+    unused,
 )
 
 T = TypeVar("T")
@@ -409,6 +410,16 @@ def _by_consumer(
     for group in groups.values():
         group.sort(key=lambda item: delivery_of(item).ordering_key)
     return dict(sorted(groups.items()))
+
+
+async def undo_claim(connection: Connection, claimed: Claimed) -> None:
+    """Release the deliveries of a claim whose caller was cancelled."""
+    await release(connection, unused(claimed.deliveries))
+
+
+async def release(connection: Connection, deliveries: Sequence[Delivery]) -> None:
+    """Give back the leases of *deliveries*, which no consumer got."""
+    await settle(connection, [Settlement(each, DeliveryState.PENDING) for each in deliveries])
 
 
 async def settle(connection: Connection, settlements: Sequence[Settlement]) -> Settled:

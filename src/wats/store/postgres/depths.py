@@ -39,6 +39,11 @@ SELECT coalesce(sum(pending + retry), 0)::bigint FROM wats_depths
 WHERE phone_number_id = $1 AND consumer = $2
 """
 
+_OUTSTANDING_NUMBERS = """
+SELECT phone_number_id FROM wats_depths WHERE consumer = $1
+GROUP BY phone_number_id HAVING sum(pending + leased + retry) > 0
+"""
+
 _OLDEST_AGE = """
 SELECT (SELECT wats_now()) - arrived_at FROM wats_deliveries
 WHERE phone_number_id = $1 AND consumer = $2 ORDER BY id LIMIT 1
@@ -100,6 +105,11 @@ async def waiting(
         if number not in others:
             count += await connection.fetchval(WAITING, number, consumer)
     return count
+
+
+async def outstanding_numbers(connection: Connection, consumer: str) -> Collection[str]:
+    """Read the business numbers with outstanding deliveries of *consumer*."""
+    return {row[0] for row in await connection.fetch(_OUTSTANDING_NUMBERS, consumer)}
 
 
 async def oldest_seconds(connection: Connection, consumers: Collection[str]) -> float:

@@ -25,6 +25,7 @@ from wats.store.records import (
     Arrival,
     DeliveryState,
     Reservation,
+    ReservationOutcome,
     SendProof,
     Settled,
 )
@@ -147,6 +148,12 @@ async def insert(connection: Connection, number: str, outbox_id: int, send: NewS
     values = outbox_id, send.nonce, *key, send.request_hash, keep_ms, _QUEUE_MS
     await connection.execute(_INSERT, number, *values)
     await connection.execute(_USE_KEY, *key, outbox_id)
+
+
+async def undo_enqueue(connection: Connection, reservation: Reservation) -> None:
+    """Remove an item that was stored for a request that has been cancelled, unless it is leased."""
+    if reservation.outcome is ReservationOutcome.RESERVED:
+        await discard(connection, [reservation.outbox_id or 0])
 
 
 async def settle(connection: Connection, results: Sequence[SendResult]) -> Settled:

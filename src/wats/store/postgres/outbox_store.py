@@ -31,9 +31,12 @@ class PostgresOutbox(OutboxStore, PacingStore):
 
     @abstractmethod
     async def _write(
-        self, operation: StoreOperation | None, work: Callable[[Connection], Awaitable[R]]
+        self,
+        operation: StoreOperation | None,
+        work: Callable[[Connection], Awaitable[R]],
+        undo: Callable[[Connection, R], Awaitable[object]] | None = None,
     ) -> R:
-        """Run *work* in a transaction."""
+        """Run *work* in a transaction; undo its result if the caller is cancelled."""
 
     @abstractmethod
     def _notify(self) -> None:
@@ -50,7 +53,8 @@ class PostgresOutbox(OutboxStore, PacingStore):
     @override
     async def enqueue(self, send: NewSend, *, max_waiting: int | None = None) -> Reservation:
         enqueue = partial(self._receiver.enqueue, send=send, max_waiting=max_waiting)
-        reservation = await self._write(StoreOperation.RESERVE, enqueue)
+        undo = outbox.undo_enqueue
+        reservation = await self._write(StoreOperation.RESERVE, enqueue, undo)
         self._notify()
         return reservation
 
@@ -64,6 +68,10 @@ class PostgresOutbox(OutboxStore, PacingStore):
     @override
     async def get_send(self, outbox_id: int) -> SendView | None:
         return await self._read(StoreOperation.GET, partial(outbox.get, outbox_id=outbox_id))
+
+    @override
+    async def due_numbers(self) -> Collection[str]:
+        return await self._read(None, partial(depths.outstanding_numbers, consumer=OUTBOX))
 
     @override
     async def orphaned_sends(self, numbers: Collection[str]) -> int:

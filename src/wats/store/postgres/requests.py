@@ -101,3 +101,11 @@ async def doubt(connection: Connection, scope: str, key_hash: bytes) -> None:
 async def fail(connection: Connection, scope: str, key_hash: bytes) -> None:
     """Delete the key, unless it is completed."""
     await connection.execute(_FAIL, scope, key_hash)
+
+
+async def undo_reserve(
+    connection: Connection, reservation: Reservation, *, scope: str, key_hash: bytes
+) -> None:
+    """Give the key back if it was reserved for a request that has been cancelled."""
+    if reservation.outcome is ReservationOutcome.RESERVED:
+        await fail(connection, scope, key_hash)

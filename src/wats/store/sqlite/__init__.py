@@ -85,6 +85,7 @@ PURGE_ROWS = 500
 """The maximum number of rows that one call of `purge` deletes from each table."""
 
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
@@ -241,14 +242,19 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
         )
         return result
 
-    async def _join(
-        self, operation: StoreOperation, run: Callable[..., Sequence[object]], item: object
-    ) -> None:
+    def _join(
+        self,
+        operation: StoreOperation,
+        run: Callable[[Writer, Sequence[T]], Sequence[R]],
+        item: T,
+        undo: Undo | None = None,
+    ) -> "asyncio.Future[R]":
         if self._writer is None:
             raise StoreClosed
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._writer.join(operation, run, item, partial(resolve, future))
-        await future
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        finish = partial(resolve, future)
+        self._writer.join(operation, run, item, finish, undo=undo, future=future)
+        return future
 
     @override
     async def health(self) -> StoreHealth:
@@ -361,16 +367,13 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
         keep_seconds: float,
         demand: Demand | None = None,
     ) -> Reservation:
-        reserve = partial(
-            requests.reserve,
-            key=(scope, key_hash),
-            request_hash=request_hash,
-            reserve_seconds=reserve_seconds,
-            keep_seconds=keep_seconds,
-            demand=demand,
+        key = requests.NewKey(
+            (scope, key_hash), request_hash, reserve_seconds, keep_seconds, demand
         )
-        undo = partial(requests.undo_reserve, key=(scope, key_hash))
-        return await self._write(StoreOperation.RESERVE, reserve, undo=undo)
+        _, reservation = await self._join(
+            StoreOperation.RESERVE, requests.reserve_all, key, requests.undo_reserve
+        )
+        return reservation
 
     @override
     async def complete_request(

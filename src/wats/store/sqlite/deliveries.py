@@ -34,6 +34,7 @@ from wats.store.records import (
     Settlement,
     first_followers,
     may_have_followers,
+    unused,
 )
 from wats.store.sqlite.connection import Writer, change
 from wats.store.sqlite.message_index import numbers
@@ -359,7 +360,7 @@ def unleased(attempts: int) -> DeliveryState:
 
 def undo_claim(writer: Writer, results: Sequence[Claimed]) -> None:
     """Release deliveries that were claimed too late."""
-    release(writer, [delivery for claimed in results for delivery in claimed.deliveries])
+    release(writer, unused([each for claimed in results for each in claimed.deliveries]))
 
 
 def release(writer: Writer, deliveries: Sequence[Delivery]) -> None:

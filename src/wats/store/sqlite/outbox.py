@@ -101,6 +101,12 @@ FROM wats_outbox AS item JOIN wats_requests AS request USING (scope, key_hash)
 WHERE item.id = ? AND request.outbox_id = item.id AND request.state <> 'reserved'
 """
 
+_DUE_NUMBERS = """
+SELECT DISTINCT item.phone_number_id
+FROM wats_deliveries AS head JOIN wats_outbox AS item ON item.id = head.id
+WHERE head.consumer = 'outbox' AND head.due_at <= ?
+"""
+
 # Messages that no process sends are due first.
 _ORPHANED = """
 SELECT coalesce(sum(1 + head.followers), 0)
@@ -228,6 +234,11 @@ def get(connection: Connection, outbox_id: int) -> SendView | None:
     state, response = row
     found = SendState.SENT if state == "completed" else SendState.UNKNOWN
     return SendView(**item, state=found, response=response or b"")
+
+
+def due_numbers(connection: Connection, now: int) -> Collection[str]:
+    """Read the business numbers of the messages that are due."""
+    return {number for (number,) in connection.execute(_DUE_NUMBERS, (now,))}
 
 
 def orphaned(connection: Connection, configured: Collection[str]) -> int:

@@ -22,6 +22,8 @@ R = TypeVar("R")
 class SQLiteOutbox(OutboxStore, PacingStore):
     """The operations for the outbox and its pace, by the reads and writes of `SQLiteStore`."""
 
+    _clock: Callable[[], int]
+
     @abstractmethod
     async def _read(self, operation: StoreOperation | None, run: Callable[[Connection], R]) -> R:
         """Run *run* in the thread that reads."""
@@ -56,6 +58,10 @@ class SQLiteOutbox(OutboxStore, PacingStore):
     @override
     async def get_send(self, outbox_id: int) -> SendView | None:
         return await self._read(StoreOperation.GET, partial(outbox.get, outbox_id=outbox_id))
+
+    @override
+    async def due_numbers(self) -> Collection[str]:
+        return await self._read(None, partial(outbox.due_numbers, now=self._clock()))
 
     @override
     async def orphaned_sends(self, numbers: Collection[str]) -> int:

@@ -115,13 +115,14 @@ class ConnectionThread(Generic[C]):
         finish: Finish,
         slots: Slots = NO_SLOTS,
         undo: Undo | None = None,
+        future: "asyncio.Future[Any] | None" = None,
     ) -> None:
         """Submit an operation that runs in one call with other operations of the same *run*.
 
         The result is passed to *finish*, because a future for each of thousands of operations a
-        second would be slow.
+        second would be slow. With *undo*, pass the *future* of a caller that can be cancelled.
         """
-        self._group.join(operation, run, item, finish, slots, undo)
+        self._group.join(operation, run, item, finish, slots, undo, future)
 
     def _work(self) -> None:
         (connecting,) = self._queue.get()

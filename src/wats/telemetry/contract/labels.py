@@ -33,8 +33,10 @@ from wats.telemetry.contract.values import (
 OTHER_TARGET: Final = "other"
 """The `target` of a consumer without a name in telemetry."""
 
-TARGET_NAME: Final = re.compile(r"(?!.*\d{7})[A-Za-z_](\w|[.:]|<locals>|<lambda>){0,119}", re.ASCII)
-"""The valid names of a handler here: like code, and with fewer digits than a phone number has."""
+TARGET_NAME: Final = re.compile(
+    r"(?!.*(\d-*){7})[A-Za-z_](\w|[.:-]|<locals>|<lambda>){0,119}", re.ASCII
+)
+"""The valid names of a consumer here: like code, and with fewer digits than a phone number has."""
 
 MAX_TARGETS: Final = 31
 """The number of consumers that can have a name; with `other` there are 32 values."""
@@ -114,7 +116,7 @@ def _label(key: str, attribute: str, values: Iterable[LabelValue], other: str) -
 def _targets(subjects: Subjects) -> Values:
     # Always the highest possible number of values, so that no series moves when the names become
     # known.
-    unused = (f"unused-{place}" for place in range(len(subjects.targets), MAX_TARGETS))
+    unused = (f"unused:{place}" for place in range(len(subjects.targets), MAX_TARGETS))
     return (*subjects.targets, *unused, OTHER_TARGET)
 
 

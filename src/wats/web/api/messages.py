@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -437,6 +438,25 @@ def _status_view(status: StatusRecord) -> DeliveryStatus:
     )
 
 
+_LISTING = Operation(
+    Method.GET,
+    list_messages,
+    "listMessages",
+    "List inbound and outbound messages, newest record first.",
+    MessageList,
+    parameters=(_PAGE_SIZE, _CURSOR, *_FILTER_PARAMETERS),
+    problems=(400, 503),
+)
+_ONE = Operation(
+    Method.GET,
+    get_message,
+    "getMessage",
+    "Return one message by its WhatsApp id.",
+    MessageDetails,
+    problems=(400, 404, 503),
+)
+
+
 def routes(prefix: str) -> tuple[Route, ...]:
     """Return the routes of messages below *prefix*."""
     text = Operation(
@@ -462,23 +482,6 @@ def routes(prefix: str) -> tuple[Route, ...]:
         problems=(400, 409, 413, 429, 501, 502, 503),
         schemas=schemas(),
     )
-    listing = Operation(
-        Method.GET,
-        list_messages,
-        "listMessages",
-        "List inbound and outbound messages, newest record first.",
-        MessageList,
-        parameters=(_PAGE_SIZE, _CURSOR, *_FILTER_PARAMETERS),
-        problems=(400, 503),
-    )
-    one = Operation(
-        Method.GET,
-        get_message,
-        "getMessage",
-        "Return one message by its WhatsApp id.",
-        MessageDetails,
-        problems=(400, 404, 503),
-    )
     read = Operation(
         Method.POST,
         mark_read,
@@ -493,7 +496,17 @@ def routes(prefix: str) -> tuple[Route, ...]:
     text_path, path = f"{prefix}/messages/text", f"{prefix}/messages"
     return (
         Route(text_path, text_path, Posture.API, "messages", (text,)),
-        Route(path, path, Posture.API, "messages", (listing, any_type)),
+        Route(path, path, Posture.API, "messages", (_LISTING, any_type)),
         Route(f"{path}/*id/read", f"{path}/:id/read", Posture.API, "messages", (read,)),
-        Route(f"{path}/*id", f"{path}/:id", Posture.API, "messages", (one,)),
+        Route(f"{path}/*id", f"{path}/:id", Posture.API, "messages", (_ONE,)),
+    )
+
+
+def admin_routes(admin: str) -> tuple[Route, ...]:
+    """Return the queries of messages below *admin*, which are for all numbers."""
+    listing, one = (replace(each, name=f"{each.name}OfAdmin") for each in (_LISTING, _ONE))
+    path = f"{admin}/messages"
+    return (
+        Route(path, admin, Posture.ADMIN, "admin", (listing,)),
+        Route(f"{path}/*id", admin, Posture.ADMIN, "admin", (one,)),
     )

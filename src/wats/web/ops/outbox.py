@@ -1,5 +1,6 @@
 """The outbox for operators: list, show, retry and discard messages that are sent later."""
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -7,7 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from wats.errors import OutboxItemNotFound
 from wats.outbound.items import number_of, obstacle, type_of
-from wats.store.admin import DeliveryFilter, StoredDelivery
+from wats.store.admin import DeliveryFilter, DeliveryPage, StoredDelivery
 from wats.store.outbox import OUTCOME_UNKNOWN, SendState, send_state
 from wats.store.records import OUTBOX, DeliveryState, is_cursor
 from wats.telemetry.contract.values import Method
@@ -99,13 +100,14 @@ class OutboxRetry(OutboxIds, frozen=True):
 
 
 async def list_items(parts: Parts, request: Request) -> Response:
-    """Return a page of messages; without a state, of those that are not sent yet."""
+    """Return a page of messages; without a state, of all that are not sent."""
     store = store_of(parts)
     check_query(request, _NAMES)
     query, state = request.query, request.query.get("state")
-    page = await store.list_deliveries(
-        _filter_of(request), limit=limit_of(request), after=id_of(query.get("cursor", "0"))
-    )
+    limit, after = limit_of(request), id_of(query.get("cursor", "0"))
+    wanted = _filters_of(request)
+    pages = [await store.list_deliveries(each, limit=limit, after=after) for each in wanted]
+    page = _merged(pages, limit)
     items = (OutboxView(**_fields(parts, each)) for each in page.items)
     return json_response(
         OutboxList(
@@ -116,8 +118,19 @@ async def list_items(parts: Parts, request: Request) -> Response:
     )
 
 
-def _filter_of(request: Request) -> DeliveryFilter:
-    """Return the messages that the query asks for.
+def _merged(pages: Sequence[DeliveryPage], limit: int) -> DeliveryPage:
+    """Return the page that begins with the first items of *pages*, by their ids."""
+    end = min((page.next_after for page in pages if page.next_after is not None), default=None)
+    found = {each.id: each for page in pages for each in page.items}  # one may die meanwhile
+    ids = [id_ for id_ in sorted(found) if end is None or id_ <= end]
+    if len(ids) > limit:
+        ids = ids[:limit]
+        end = ids[-1]
+    return DeliveryPage(items=tuple(found[id_] for id_ in ids), next_after=end)
+
+
+def _filters_of(request: Request) -> Sequence[DeliveryFilter]:
+    """Return the messages that the query asks for; outstanding ones and dead letters are two lists.
 
     Raises:
         MalformedRequest: A parameter is invalid.
@@ -125,12 +138,12 @@ def _filter_of(request: Request) -> DeliveryFilter:
     state = request.query.get("state")
     if state is not None and state not in _STATES:
         raise invalid("state", f"must be one of {', '.join(_STATES)}")
-    return DeliveryFilter(
-        consumer=OUTBOX,
-        state=None if state is None else _STATES[state],
-        error=OUTCOME_UNKNOWN if state == SendState.UNKNOWN else None,
-        before=before_of(request),
-    )
+    states = (None, DeliveryState.DEAD) if state is None else (_STATES[state],)
+    error = OUTCOME_UNKNOWN if state == SendState.UNKNOWN else None
+    before = before_of(request)
+    return [
+        DeliveryFilter(consumer=OUTBOX, state=each, error=error, before=before) for each in states
+    ]
 
 
 def _fields(parts: Parts, item: StoredDelivery) -> dict[str, Any]:
@@ -180,7 +193,7 @@ def routes(admin: str) -> tuple[Route, ...]:
         Method.GET,
         list_items,
         "listOutbox",
-        "List messages that are not sent yet in order of arrival, or dead letters of the outbox.",
+        "List messages that are not sent in order of arrival.",
         OutboxList,
         parameters=_PARAMETERS,
         problems=(400,),
