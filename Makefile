@@ -30,11 +30,14 @@ TEST_TMPDIR := $(if $(filter 1,$(ROOM)),TMPDIR=/dev/shm)
 # Two rings: a test runs in the second one if it has the marker `long`. The tests of the first ring
 # often wait for processes that start or end, so three processes keep two cores busy.
 # In the second ring one process runs all tests of a module, because they share expensive fixtures.
+# The plugin of inline-snapshot rewrites nothing in several processes, but takes time in each test.
+PARALLEL := --numprocesses 3 -p no:inline_snapshot
+
 test: setup
-	@$(TEST_TMPDIR) $(BIN)/python -m pytest --numprocesses 3 --dist worksteal -m "not long" $(TESTS)
+	@$(TEST_TMPDIR) $(BIN)/python -m pytest $(PARALLEL) --dist worksteal -m "not long" $(TESTS)
 
 test-long: setup
-	@$(BIN)/python -m pytest --numprocesses 3 --dist loadfile -m long
+	@$(BIN)/python -m pytest $(PARALLEL) --dist loadfile -m long
 
 test-all: test test-long
 

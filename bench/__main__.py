@@ -60,7 +60,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--seconds", type=float, default=2.0, help="the length of a round")
     parser.add_argument("--rounds", type=int, default=5, help="how many rounds each has")
-    parser.add_argument("--connections", type=int, default=64, help="how many at once")
+    parser.add_argument("--connections", type=int, default=64, help="number of connections")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all figures")
     parser.add_argument(
         "--only",

@@ -1,4 +1,4 @@
-"""A loop of aiohttp's client: as many requests at once as there are connections, nothing else.
+"""A loop of aiohttp's client: as many concurrent requests as there are connections, nothing else.
 
 In a process of its own it calls the fake Graph, with an order on stdin and the result on stdout.
 """

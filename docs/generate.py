@@ -52,6 +52,8 @@ from wats.web.table import route_table
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src/wats"
 TOPICS = SOURCE / "cli/topics.json"
+SHORT_TOPIC = 300
+"""The number of characters below which the beginning of a page is not enough for a topic."""
 CORPUS = ROOT / "tests/corpus/webhooks.jsonl"
 PAGES = (ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").glob("*.md")))
 
@@ -742,10 +744,30 @@ def _topic(page: str, url: str) -> dict[str, object]:
     by_hand = _BLOCK.sub("", page)
     beginning, *sections = re.split(r"^## (.+)$", by_hand, flags=re.MULTILINE)
     title, _, text = beginning.partition("\n")
+    text = _plain(text)
+    if len(text) < SHORT_TOPIC:
+        text = f"{text}\n\n{sections[0]}\n\n{_first_paragraphs(_plain(sections[1]))}"
+    return {"title": title.removeprefix("# "), "text": text, "sections": sections[::2], "url": url}
+
+
+def _plain(text: str) -> str:
     text = re.sub(r"^\|.*\n", "", text, flags=re.MULTILINE)  # tables
     text = re.sub(r"\[(.+?)\]\([^)]+\)", r"\1", text)  # links
-    text = re.sub(r"\n{3,}", "\n\n", text).strip()
-    return {"title": title.removeprefix("# "), "text": text, "sections": sections[::2], "url": url}
+    return re.sub(r"\n{3,}", "\n\n", text).strip()
+
+
+def _first_paragraphs(section: str) -> str:
+    """Return the beginning of *section*, up to its first subsection, with complete examples."""
+    kept = ""
+    paragraphs = section.partition("\n### ")[0].split("\n\n")
+    for paragraph, following in zip(paragraphs, [*paragraphs[1:], ""], strict=True):
+        is_inside = kept.count("```") % 2 == 1  # of an example
+        is_enough = len(kept) > SHORT_TOPIC and not kept.endswith(":\n\n")
+        is_of_table = paragraph.endswith(":") and not following.startswith("```")
+        if not is_inside and (is_enough or is_of_table):
+            break
+        kept += f"{paragraph}\n\n"
+    return kept.strip()
 
 
 if __name__ == "__main__":

@@ -109,6 +109,20 @@ HABITS = (
         instead="nevertheless, complete",
     ),
     Habit(
+        "at once",
+        r"at\s+once",
+        limit=0.0,
+        reason="It means both immediately and simultaneously.",
+        instead="immediately, at the same time, concurrent",
+    ),
+    Habit(
+        "by itself",
+        r"by\s+itself",
+        limit=0.0,
+        reason="It means both alone and automatically.",
+        instead="alone, separately, automatically",
+    ),
+    Habit(
         "lane",
         r"lanes?",
         limit=0.0,

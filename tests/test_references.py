@@ -34,6 +34,7 @@ def test_a_reference_names_an_attribute_of_a_module() -> None:
         ("no_such_module_at_all:f", "there is no module 'no_such_module_at_all'"),
         ("inner.none:f", "there is no module 'inner.none'"),
         ("good.part:f", "there is no module 'good.part'"),
+        ("good.py:f", "there is no module 'good.py'; the name of a module has no '.py'"),
         ("needs:f", "it imports the module 'no_such_library', which is not installed"),
         ("broken_syntax:f", "syntax error in '{folder}/broken_syntax.py', line 2"),
         ("raises:f", "ValueError in '{folder}/raises.py', line 2"),

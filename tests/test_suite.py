@@ -69,3 +69,9 @@ def test_every_module_that_mirrors_no_source_is_in_the_map() -> None:
 
     missing = [path for path in paths if f"`{path}`" not in MAP]
     assert [path for path in missing if path not in mirrored] == []
+
+
+def test_no_test_replaces_a_name_of_ours() -> None:
+    replaced = re.compile(r"\bsetattr\(\s*[\"']?wats\b")
+
+    assert not [path for path in TESTS.rglob("*.py") if replaced.search(path.read_text("utf-8"))]

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -118,7 +119,7 @@ def test_alerts_avoid_the_words() -> None:
         for group in rules["groups"]
         for rule in group["rules"]
         if "alert" in rule
-        for text in rule["annotations"].values()
+        for text in (re.sub("(?=[A-Z])", " ", rule["alert"]), *rule["annotations"].values())
     )
 
 

@@ -48,7 +48,7 @@ class Bench:
         self.renewed: list[int] = []
         self.troubles: list[str] = []
         self.replaced: list[str] = []
-        self.handle: Callable[[int], Awaitable[None]] = self._at_once
+        self.handle: Callable[[int], Awaitable[None]] = self._immediately
         self.claim: Callable[[int], Awaitable[tuple[Sequence[int], bool]]] = self.claim_waiting
         self.settle: Callable[[Sequence[Result]], Awaitable[bool]] = self.record
         self.failing: set[str] = set()
@@ -92,7 +92,7 @@ class Bench:
     def offer(self, item: int) -> None:
         self.worker.offer(Work(self, item))
 
-    async def _at_once(self, item: int) -> None:
+    async def _immediately(self, item: int) -> None:
         pass
 
     async def claim_waiting(self, limit: int) -> tuple[Sequence[int], bool]:
@@ -237,6 +237,29 @@ async def test_no_more_items_are_leased_than_there_are_slots(bench: Bench) -> No
     assert (len(bench.begun), len(bench.waiting)) == (4, 36)
     gate.open.set()
     await bench.until(lambda: len(bench.settled) == 40)
+
+
+async def test_the_slots_of_items_that_end_in_successive_turns_of_the_loop_share_a_claim(
+    bench: Bench,
+) -> None:
+    gate = Gate()
+
+    async def end_in_turn(item: int) -> None:
+        await gate.wait(item)
+        for _ in range(item % 4):
+            await asyncio.sleep(0)
+
+    bench.make(poll_seconds=60)
+    bench.handle = end_in_turn
+    bench.waiting = list(range(1000, 1008))
+    bench.worker.start()
+    await bench.until(lambda: len(bench.begun) == 4)
+
+    before = len(bench.claims)
+    gate.open.set()
+    await bench.until(lambda: len(bench.settled) == 8)
+
+    assert bench.claims[before] == 4
 
 
 async def test_a_claim_that_fails_is_reported_and_tried_again(bench: Bench) -> None:

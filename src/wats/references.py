@@ -78,7 +78,8 @@ def _reason(error: BaseException, module_name: str) -> str:
     if missing is None or not _MODULE.fullmatch(missing):
         return reason_of(error)
     if f"{module_name}.".startswith(f"{missing}."):
-        return f"there is no module {missing!r}"
+        hint = "; the name of a module has no '.py'" if missing.endswith(".py") else ""
+        return f"there is no module {missing!r}{hint}"
     install = install_command(error)
     hint = f"; run: {install}" if install else ""
     return f"it imports the module {missing!r}, which is not installed{hint}"

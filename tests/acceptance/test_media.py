@@ -102,7 +102,7 @@ async def test_an_upload_without_a_token_is_refused_before_its_body(gateway: Any
 
 
 class HostileGraph:
-    """A Graph whose every connection a test serves by itself."""
+    """A Graph whose every connection a test serves."""
 
     url: str
 

@@ -317,7 +317,7 @@ def payloads(gateway: Any) -> list[bytes]:
 async def test_the_span_of_a_webhook_is_stored_for_a_sink_that_receives_traces_only(
     open_gateway, until, make_sink, is_stored
 ) -> None:
-    sink, handler = make_sink(), Noting(failures=1)
+    sink, handler = make_sink(), Noting(failures=100)
     options = {"telemetry_sink": sink}
     async with open_gateway(app_options=options, handlers=[handler]) as gateway:
         await gateway.webhook(envelope())
@@ -327,4 +327,4 @@ async def test_the_span_of_a_webhook_is_stored_for_a_sink_that_receives_traces_o
     assert [b"traceparent" in payload for payload in stored] == [is_stored]
     assert (handler.traceparents[0] is not None) == is_stored
     if isinstance(sink, WithoutTraces):
-        assert sorted(sink.spans) == ["wats.dispatch", "wats.http.request"]
+        assert set(sink.spans) == {"wats.dispatch", "wats.http.request"}

@@ -40,6 +40,14 @@ def test_a_topic_is_short_text_without_markup_for_links_and_tables(wats, name: s
     assert f"\nThe complete page: {topics()[name].url}\n" in result.out
 
 
+def test_a_short_beginning_of_a_page_is_followed_by_its_first_section(wats) -> None:
+    shown = wats.invoke("help", "handlers").out
+
+    assert "\n\nWriting a handler\n\n```python\n" in shown
+    assert "await update.reply(" in shown
+    assert all(len(topic.text) > 200 and topic.text[-1] != ":" for topic in topics().values())
+
+
 def test_all_topics_and_commands_are_listed(wats) -> None:
     result = wats.invoke("help")
 

@@ -16,7 +16,7 @@ from wats.store.sqlite import SQLiteStore
 from wats.telemetry import Adapter, RouteLabel, Telemetry, UpdateKind
 
 
-@pytest.mark.parametrize("steps", [400, pytest.param(6_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("steps", [200, pytest.param(6_000, marks=pytest.mark.long)])
 def test_pullers_keep_every_promise_of_the_model_on_sqlite(steps: int) -> None:
     hold(on_sqlite(PullMachine), steps=steps)
 

@@ -224,7 +224,7 @@ def test_a_database_that_cannot_be_opened_has_a_cause(desk: Desk, place: str, no
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     room = SimpleNamespace(f_bavail=2, f_frsize=4096)
-    monkeypatch.setattr("wats.store.sqlite.probe.os.statvfs", lambda _: room)
+    monkeypatch.setattr("os.statvfs", lambda _: room)
 
 
 def test_a_new_database_on_a_full_disk_cannot_be_used(desk: Desk, full_disk) -> None:

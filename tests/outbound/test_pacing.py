@@ -82,7 +82,7 @@ async def test_a_request_waits_for_its_turn_or_is_refused_before_graph_is_called
 ) -> None:
     for buckets in (MemoryBuckets(), store):
         fake_graph.asked.clear()
-        acceptor = acceptor_of(make, buckets, 3, telemetry)  # one at once, then two a second
+        acceptor = acceptor_of(make, buckets, 3, telemetry)  # one immediately, then two a second
 
         results = await asyncio.gather(
             *(send(acceptor, f"1555000{number:04}", patience_seconds=0.5) for number in range(4)),
@@ -192,11 +192,9 @@ def test_each_throttle_has_its_bucket_and_its_pauses() -> None:
         assert penalty.least_us == least * SECOND_US
 
 
-async def test_buckets_in_memory_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("wats.outbound.pacing.MAX_BUCKETS", 10)
-    monkeypatch.setattr("wats.outbound.pacing.monotonic_ns", lambda: next(times))
+async def test_buckets_in_memory_are_bounded() -> None:
     times = iter(range(0, 10**18, 10**12))
-    buckets = MemoryBuckets()
+    buckets = MemoryBuckets(max_buckets=10, clock=lambda: next(times))
 
     for number in range(50):
         await buckets.pace(Demand(pace=pace_of("1", 80), ordering_key=number))

@@ -166,7 +166,7 @@ async def test_content_is_erased_once_a_reader_that_blocks_the_truncation_ends(
 
 @asynccontextmanager
 async def served(folder: Path, workers: int) -> AsyncIterator[str]:
-    """Run `wats serve` with a handler that returns at once."""
+    """Run `wats serve` with a handler that returns immediately."""
     (folder / "erasing.py").write_text("async def handle(update):\n    pass\n")
     persistence = {"url": f"sqlite:///{folder}/wats.db"}
     document = config_of(persistence=persistence, handlers=["erasing:handle"])

@@ -284,7 +284,9 @@ def test_a_hangup_is_logged_and_ends_nothing(wats, workers: int) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_readiness_fails_at_once_while_new_connections_are_still_served(wats, workers: int) -> None:
+def test_readiness_fails_immediately_while_new_connections_are_still_served(
+    wats, workers: int
+) -> None:
     service_section = config_of()["profiles"]["local"]["service"]
     wats.write(service={**service_section, "drainSeconds": 10})
     command = ("serve", "--config", str(wats.config), "--port", "0", "--workers", str(workers))

@@ -24,7 +24,7 @@ from wats.store.records import (
 from wats.store.sqlite import SQLiteStore
 
 
-@pytest.mark.parametrize("steps", [500, pytest.param(10_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("steps", [250, pytest.param(10_000, marks=pytest.mark.long)])
 def test_sqlite_keeps_every_promise_of_the_outbox(steps: int) -> None:
     hold(on_sqlite(OutboxMachine), steps=steps)
 

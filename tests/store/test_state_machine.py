@@ -23,7 +23,7 @@ from wats.store.records import (
 from wats.store.sqlite import SQLiteStore
 
 
-@pytest.mark.parametrize("steps", [1_000, pytest.param(10_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("steps", [400, pytest.param(10_000, marks=pytest.mark.long)])
 def test_sqlite_keeps_every_promise_of_the_model(steps: int) -> None:
     hold(on_sqlite(InboxMachine), steps=steps)
 

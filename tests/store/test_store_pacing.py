@@ -30,7 +30,7 @@ from wats.store.records import (
 )
 from wats.testing import FakeClock
 
-# Two at once, then one a second; to one recipient two at once, then one in ten seconds.
+# Two immediately, then one a second; to one recipient two immediately, then one in ten seconds.
 PACE = Pace(
     phone_number_id="1",
     number=Limit(SECOND_US, SECOND_US),

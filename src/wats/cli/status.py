@@ -145,7 +145,7 @@ def _frames(console: Console) -> Iterator[Show]:
 
             def show(view: View) -> None:
                 last[:] = [view]
-                with console:  # written at once
+                with console:  # one write
                     console.control(Control.home())
                     screen.update(view)
 

@@ -13,11 +13,12 @@ import re
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from copy import copy
-from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Final, Self, TypeAlias
 from urllib.parse import urlencode, urlsplit
 
 import aiohttp
+import msgspec
 from aiohttp.payload import BytesPayload
 from yarl import URL
 
@@ -250,11 +251,10 @@ class GraphCalls:
     def _redacted(self, reply: RawResponse) -> RawResponse:
         """Return *reply* without our access token, which is in Graph's links to further pages."""
         body = without(reply.body, self._own_hidden)
-        return reply if body is reply.body else replace(reply, body=body)
+        return reply if body is reply.body else msgspec.structs.replace(reply, body=body)
 
     def _url(self, segments: Sequence[str], query: Query | None) -> URL:
-        path = "/".join(encoded(segment, index) for index, segment in enumerate(segments))
-        search = self._base_query
+        path, search = _path_of(tuple(segments)), self._base_query
         if query:
             search = joined(search, urlencode(query, errors="replace"))
         return URL(f"{self._root}{path}?{search}" if search else self._root + path, encoded=True)
@@ -264,7 +264,7 @@ class GraphCalls:
     ) -> RawResponse:
         data = payload if payload is None else BytesPayload(payload, content_type=_JSON)
         try:
-            async with session.request(
+            response = await session.request(
                 method,
                 url,
                 data=data,
@@ -275,13 +275,23 @@ class GraphCalls:
                 timeout=self._timeout,
                 proxy=self._proxy,
                 middlewares=READING if method == "GET" else WRITING,
-            ) as response:
-                return RawResponse(
-                    response.status,
-                    response.headers,
-                    await read_body(response, self._max_answer_bytes),
-                )
+            )
+            try:
+                body = await read_body(response, self._max_answer_bytes)
+            finally:
+                response.release()  # `async with` awaits three more coroutines for that
+            return RawResponse(response.status, response.headers, body)
         except NEVER_WRITTEN as exc:
             raise caused(GraphUnreachable(), exc) from None
         except (aiohttp.ClientError, TimeoutError) as exc:
             raise caused(GraphOutcomeUnknown(), exc) from None
+
+
+@lru_cache(maxsize=64)
+def _path_of(segments: tuple[str, ...]) -> str:
+    """Return the path of *segments*; sends of a business number have the same.
+
+    Raises:
+        MalformedRequest: A segment is not usable.
+    """
+    return "/".join(encoded(segment, index) for index, segment in enumerate(segments))

@@ -16,7 +16,7 @@ class Substitution:
     """Replaces each of some texts in a stream, also where pieces of the stream divide one.
 
     At most the length of the longest text is held back. Of maybe thousands of texts few occur: each
-    is searched for by itself, which is far faster than an expression for all of them.
+    is searched for separately, which is far faster than an expression for all of them.
     """
 
     def __init__(self, replacements: Mapping[bytes, bytes]) -> None:

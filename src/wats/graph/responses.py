@@ -1,10 +1,10 @@
 """Responses of Graph as values: a success, or the error that its status and body mean."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import aiohttp
+import msgspec
 
 from wats.errors import GraphError, GraphOutcomeUnknown
 from wats.graph.errors import classify, decode_json
@@ -23,8 +23,7 @@ class OperationRecorder(Protocol):
         """Record that Graph refused, and why."""
 
 
-@dataclass(frozen=True, slots=True)
-class GraphResponse:
+class GraphResponse(msgspec.Struct, frozen=True):
     """A response of 2xx: Graph carried the request out.
 
     Attributes:
@@ -40,8 +39,7 @@ class GraphResponse:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class RawResponse:
+class RawResponse(msgspec.Struct, frozen=True):
     """A response with its body; the body is empty if it was cut off or too long."""
 
     status: int

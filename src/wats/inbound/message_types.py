@@ -47,7 +47,7 @@ class Sender(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MessageHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """The members that messages of every type have, and the content by itself."""
+    """The members that messages of every type have, and the content alone."""
 
     id: str
     type: str | None
@@ -108,7 +108,7 @@ class Message(Generic[ContentT_co]):
 
     @property
     def content(self) -> ContentT_co:
-        """The content by itself; `None` for a type without content or an unknown type."""
+        """The content alone; `None` for a type without content or an unknown type."""
         return cast("ContentT_co", self.header.content)
 
     @property

@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from wats.errors import WebhookRefused
 from wats.privacy import Secret
@@ -13,6 +14,8 @@ _FORMAT = re.compile(r"sha256=[0-9a-f]{64}")
 _BLOCK_BYTES = 64
 _INNER_PAD = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER_PAD = bytes(byte ^ 0x5C for byte in range(256))
+
+KeyedHashes: TypeAlias = "tuple[hashlib._Hash, hashlib._Hash]"
 
 
 class SignatureCheck:
@@ -33,7 +36,7 @@ class SignatureCheck:
         if not app_secrets:
             msg = "A signature check needs at least one app secret."
             raise ValueError(msg)
-        self._keyed = tuple(_keyed_hashes(secret.reveal().encode()) for secret in app_secrets)
+        self._keyed = tuple(keyed_hashes(secret.reveal().encode()) for secret in app_secrets)
 
     def verify(self, body: bytes, header: str | None) -> None:
         """Return if *header* holds the signature of exactly these bytes.
@@ -70,7 +73,7 @@ class SignatureCheck:
         return matches
 
 
-def _keyed_hashes(key: bytes) -> tuple["hashlib._Hash", "hashlib._Hash"]:
+def keyed_hashes(key: bytes) -> KeyedHashes:
     """Return the inner and the outer hash of HMAC-SHA-256 for *key*, each after its first block."""
     short = hashlib.sha256(key).digest() if len(key) > _BLOCK_BYTES else key
     block = short.ljust(_BLOCK_BYTES, b"\0")

@@ -7,8 +7,8 @@
 
 The outbox is a consumer of the queue of deliveries (`wats.store.outbox`), with a worker like that
 of a handler. The store notes the beginning of each call. A lease that expires after that was a call
-that may have been carried out, so the message is never sent again by itself; a lease that expires
-before it is claimed again.
+that may have been carried out, so the message is never sent again automatically; a lease that
+expires before it is claimed again.
 """
 
 import asyncio

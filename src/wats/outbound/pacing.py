@@ -8,7 +8,7 @@ The buckets are in the store, so that all processes share them; without a store,
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from time import monotonic_ns
 from typing import Final
@@ -62,15 +62,24 @@ def ordering_key(phone_number_id: str, message: Outgoing) -> int:
 
 
 class MemoryBuckets(PacingStore):
-    """Token buckets of one process."""
+    """Token buckets of one process.
 
-    def __init__(self) -> None:
+    Args:
+        max_buckets: The number of buckets from which on full ones are forgotten.
+        clock: A monotonic clock, in nanoseconds.
+    """
+
+    def __init__(
+        self, *, max_buckets: int = MAX_BUCKETS, clock: Callable[[], int] = monotonic_ns
+    ) -> None:
+        self._max_buckets = max_buckets
+        self._clock = clock
         self._buckets: dict[tuple[str, int], Bucket] = {}
 
     @override
     async def pace(self, demand: Demand) -> Permit:
         """Permit one message, or refuse it."""
-        now, number = _now(), demand.pace.phone_number_id
+        now, number = self._now(), demand.pace.phone_number_id
         buckets = {key: self._buckets.get((number, key), Bucket()) for key in demand.limits}
         permit = take(buckets, demand, now)
         self._keep(number, buckets, now)
@@ -79,20 +88,19 @@ class MemoryBuckets(PacingStore):
     @override
     async def throttle(self, pace: Pace, penalty: Penalty) -> None:
         """Pause a bucket of *pace*, and slow it down."""
-        now, key = _now(), penalty.bucket
+        now, key = self._now(), penalty.bucket
         bucket = self._buckets.get((pace.phone_number_id, key), Bucket())
         throttled = bucket.throttled(pace.limit_of(key), penalty, now)
         self._keep(pace.phone_number_id, {key: throttled}, now)
 
     def _keep(self, number: str, buckets: dict[int, Bucket], now: int) -> None:
-        if len(self._buckets) >= MAX_BUCKETS:
+        if len(self._buckets) >= self._max_buckets:
             found = self._buckets.items()
             self._buckets = {key: each for key, each in found if not each.is_usual(now)}
         self._buckets.update(((number, key), each) for key, each in buckets.items())
 
-
-def _now() -> int:
-    return monotonic_ns() // 1000
+    def _now(self) -> int:
+        return self._clock() // 1000
 
 
 class Pacer:

@@ -52,8 +52,8 @@ class SimulatorSettings:
         webhook_timeout_seconds: The time limit of a receiver's response.
         messages_per_second: The rate limit of the number, above which a message is refused with
             130429; 0 for no limit.
-        pair_burst: The number of messages that one recipient gets at once; more are refused with
-            131056 until `pair_seconds` have passed for each. 0 for no limit.
+        pair_burst: The number of messages that one recipient gets without a pause; more are refused
+            with 131056 until `pair_seconds` have passed for each. 0 for no limit.
         pair_seconds: The pause between further messages to one recipient.
         time_factor: How long a second of Meta's retry timetable lasts, in seconds. At 1 the first
             retry is after about ten seconds and the last after seven days.

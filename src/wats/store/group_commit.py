@@ -284,8 +284,8 @@ class GroupCommit:
                 self._expected += self._size
             self.begin()
         for request in requests:
-            if request.undo is not None and request.error is None and request.abandoned:
-                self._undo(request.undo, request.abandoned, request.loop)
+            if request.undo is not None and request.error is None and (lost := request.abandoned):
+                self._undo(request.undo, lost, request.loop)
 
     def _undo(self, undo: Undo, results: Sequence[Any], loop: asyncio.AbstractEventLoop) -> None:
         self.submit(

@@ -38,7 +38,7 @@ OUTCOME_UNKNOWN: Final = "OutcomeUnknown"
 """The error of a dead letter whose message may have been sent."""
 
 UNLIMITED_ATTEMPTS: Final = 2**31 - 1
-"""The attempts of the consumer, so that no claim is final by itself. The worker limits retries."""
+"""The attempts of the consumer, so that no claim alone is final. The worker limits retries."""
 
 QUEUE_SECONDS: Final = 90 * 86_400.0
 """The retention of the key of an item that is not sent, so that no other request can use it."""

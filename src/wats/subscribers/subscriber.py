@@ -133,6 +133,7 @@ class Subscriber:
                     socket_factory=None if self.config.allow_private_network else public_socket,
                     max_response_bytes=2 * MAX_RESPONSE_BYTES,
                 ),
+                headers={"user-agent": f"wats/{__version__}"},
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 trust_env=False,
@@ -229,7 +230,7 @@ class Subscriber:
             async with session.post(
                 self._url,
                 data=request.body,
-                headers={**request.headers, "user-agent": f"wats/{__version__}"},
+                headers=request.headers,
                 allow_redirects=False,
                 timeout=self._timeout,
             ) as response:
@@ -268,6 +269,8 @@ class Subscriber:
 
 async def _discard(response: aiohttp.ClientResponse) -> None:
     """Read a short body, so that its connection can be used again; cut off any other."""
+    if response.content.is_eof():  # usual: it arrived with the head, and the connection is free
+        return
     size = 0
     with suppress(aiohttp.ClientError, TimeoutError):  # the status suffices
         async for chunk in response.content.iter_chunked(MAX_RESPONSE_BYTES):

@@ -106,7 +106,7 @@ class Web:
         if isinstance(response, StreamedResponse):
             await send_stream(request, send, response, with_body=with_body)
         else:
-            await send_response(send, response, with_body=with_body)
+            await send_response(request, send, response, with_body=with_body)
 
     def _number_of(self, parameters: Mapping[str, str], access: Access) -> str | None:
         """Return the number that a request is limited to; see `Request.number`."""

@@ -35,6 +35,10 @@ HANG_UP_EXTENSION = "wats.hang_up"
 """An extension of the ASGI scope: after its `watch`, a client that closes its side has hung up. A
 usual request is served to its end in that case: the client may still read the response."""
 
+RESPOND_EXTENSION = "wats.respond"
+"""An extension of the ASGI scope: its `send` sends a `Response`, for which other servers get two
+messages that they check and join."""
+
 STALL_SECONDS = 20.0
 """How long the next bytes of a file may take to arrive: less than the deadlines of connections, so
 that the client gets a response."""
@@ -65,6 +69,10 @@ def joined_headers(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, str]:
         text = value.decode("latin-1").strip(" \t")
         joined[name] = f"{joined[name]}, {text}" if name in joined else text
     return joined
+
+
+def _ignore(*_: object) -> None:
+    pass
 
 
 class ClientGone(Exception):
@@ -197,10 +205,17 @@ class Request:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
-    def _extension(self, name: str, method: str) -> Callable[..., None]:
-        extensions = self._scope.get("extensions") or {}
-        found: Callable[..., None] = extensions.get(name, {}).get(method, _ignore)
+    @property
+    def responder(self) -> "Callable[[Response], Awaitable[None]] | None":
+        """Sends a whole response, if the server is ours."""
+        found: Callable[[Response], Awaitable[None]] | None = self._extension(
+            RESPOND_EXTENSION, "send", None
+        )
         return found
+
+    def _extension(self, name: str, method: str, default: Any = _ignore) -> Any:
+        extensions = self._scope.get("extensions") or {}
+        return extensions.get(name, {}).get(method, default)
 
     async def body(self, max_bytes: int = MAX_BODY_BYTES) -> bytes:
         """Read the body, and stop as soon as it is larger than *max_bytes*.
@@ -229,10 +244,6 @@ class Request:
             if size > max_bytes:
                 raise PayloadTooLarge
         return b"".join(chunks)
-
-
-def _ignore(*_: object) -> None:
-    pass
 
 
 def _chunk_of(message: Message) -> bytes:
@@ -291,8 +302,13 @@ def headers_of(response: Response) -> list[tuple[bytes, bytes]]:
     ]
 
 
-async def send_response(send: Send, response: Response, *, with_body: bool) -> None:
+async def send_response(
+    request: Request, send: Send, response: Response, *, with_body: bool
+) -> None:
     """Send *response*; for HEAD without its body, but with the length of the body."""
+    if with_body and (respond := request.responder) is not None:
+        await respond(response)
+        return
     headers = headers_of(response)
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body if with_body else b""})

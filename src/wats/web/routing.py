@@ -123,7 +123,10 @@ class Route:
     def operation(self, method: Method) -> Operation | None:
         """Return the operation of *method*; HEAD is served as GET is."""
         wanted = Method.GET if method is Method.HEAD else method
-        return next((each for each in self.operations if each.method is wanted), None)
+        for each in self.operations:
+            if each.method is wanted:
+                return each
+        return None
 
 
 _SAFE: Final = frozenset({Method.GET, Method.HEAD})

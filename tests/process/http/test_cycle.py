@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests.process.http.running import Running
-from tests.process.http.wire import head, statuses_of
+from tests.process.http.wire import converse, head, site_of, statuses_of
 from wats.process.http.admission import ConnectionLimits
-from wats.web.exchange import ResponseBroken
+from wats.web.exchange import RESPOND_EXTENSION, Response, ResponseBroken, headers_of
 
 App = Callable[[Any, Any, Any], Awaitable[None]]
 GET = head("GET /a%20b?c=d")
@@ -50,6 +50,7 @@ def body(data: bytes = b"", *, more: bool = False) -> dict[str, Any]:
 
 STREAM = sends(start(), body(b"one", more=True), body(b"", more=True), body(b"two"))
 LENGTH = (b"content-length", b"3")
+RETRY_LATER = Response(429, b"{}", headers=((b"retry-after", b"2"),))
 
 
 @pytest.fixture
@@ -261,6 +262,25 @@ async def test_a_stream_is_read_only_as_far_as_the_application_takes_it() -> Non
 
     assert line == b"HTTP/1.1 200 OK\r\n"
     assert most < 1024 * 1024
+
+
+@pytest.mark.parametrize("response", [Response(200, b"{}"), Response(204), RETRY_LATER])
+@pytest.mark.parametrize(
+    "sent",
+    [GET * 2, CLOSE, b"GET / HTTP/1.0\r\n\r\n", head("POST /", "content-length: 9") + b"unread"],
+)
+async def test_a_whole_response_has_the_bytes_of_its_two_messages(
+    response: Response, sent: bytes
+) -> None:
+    async def app(scope: Any, _receive: Any, _send: Any) -> None:
+        await scope["extensions"][RESPOND_EXTENSION]["send"](response)
+
+    parts = start(response.status, *headers_of(response)), body(response.body)
+
+    answer = await converse(site_of(app), [sent])
+
+    assert answer == await converse(site_of(sends(*parts)), [sent])
+    assert answer.startswith(b"HTTP/1.1 %d " % response.status)
 
 
 async def test_a_broken_response_ends_the_connection_and_is_not_reported_again(

@@ -1,4 +1,4 @@
-"""Migrations of a PostgreSQL database, also by several processes at once."""
+"""Migrations of a PostgreSQL database, also by several concurrent processes."""
 
 import asyncio
 from collections.abc import Callable, Sequence

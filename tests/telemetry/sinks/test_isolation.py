@@ -268,7 +268,7 @@ def test_a_sink_without_its_methods_is_refused_where_it_is_given(
 
 
 class Starting(Answering):
-    """A sink that starts spans by itself."""
+    """A sink that starts its own spans."""
 
     def start_span(self, _: object) -> object:
         return self.answer()

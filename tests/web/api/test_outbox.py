@@ -118,7 +118,9 @@ async def test_a_repeated_request_returns_the_item_of_its_key(service: Service) 
     assert len(service.graph.asked) == 1
 
 
-async def test_the_result_of_a_request_that_waited_is_returned_at_once(service: Service) -> None:
+async def test_the_result_of_a_request_that_waited_is_returned_immediately(
+    service: Service,
+) -> None:
     await service.ask("POST", "/api/messages/text", TEXT, key="k")
 
     answer = await put(service, key="k")

@@ -9,8 +9,10 @@ from wats.process.http.rendering import ResponseFraming, render
 from wats.web.exchange import (
     HANG_UP_EXTENSION,
     HELD_EXTENSION,
+    RESPOND_EXTENSION,
     STREAM_EXTENSION,
     Message,
+    Response,
     ResponseBroken,
     Scope,
 )
@@ -99,6 +101,7 @@ class Cycle:
             HELD_EXTENSION: {"add": self._hold},
             STREAM_EXTENSION: {"begin": self._connection.begin_stream},
             HANG_UP_EXTENSION: {"watch": self._connection.watch_hang_up},
+            RESPOND_EXTENSION: {"send": self._respond},
         }
         try:
             await app(scope, self.receive, self.send)
@@ -175,11 +178,29 @@ class Cycle:
         finally:
             self.wants_body = False
 
-    async def send(self, message: Message) -> None:
-        """Send a part of the response; part of ASGI."""
+    async def _respond(self, response: Response) -> None:
+        """Send the whole response: fast path of `send`, with the same bytes."""
+        await self._until_writable()
+        if self.is_disconnected:
+            return
+        keep_alive = self._head.keep_alive and self._may_keep_alive
+        default_headers = self._connection.default_headers
+        self._connection.write(render(default_headers, response, keep_alive=keep_alive))
+        self._complete(keep_alive=keep_alive)
+
+    async def _until_writable(self) -> None:
         while self._connection.is_write_paused and not self.is_disconnected:
             self._changed.clear()
             await self._changed.wait()
+
+    @property
+    def _may_keep_alive(self) -> bool:
+        """Whether another request can follow: the rest of an unread body may never arrive."""
+        return self._connection.has_read_body and not self._connection.is_draining
+
+    async def send(self, message: Message) -> None:
+        """Send a part of the response; part of ASGI."""
+        await self._until_writable()
         if self.is_disconnected:
             return
         if self._is_complete:
@@ -197,10 +218,7 @@ class Cycle:
         data = response.frame(body, more=more)
         if not self._is_written:
             self._is_written = True
-            # An unread body is not skipped: the rest may never arrive.
-            response.keep_alive &= (
-                self._connection.has_read_body and not self._connection.is_draining
-            )
+            response.keep_alive &= self._may_keep_alive
             head = response.head(self._connection.default_headers)
             if len(data) <= _JOINED_BYTES:
                 data = head + data

@@ -242,19 +242,19 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
         )
         return result
 
-    async def _join(
+    def _join(
         self,
         operation: StoreOperation,
         run: Callable[[Writer, Sequence[T]], Sequence[R]],
         item: T,
         undo: Undo | None = None,
-    ) -> R:
+    ) -> "asyncio.Future[R]":
         if self._writer is None:
             raise StoreClosed
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         finish = partial(resolve, future)
         self._writer.join(operation, run, item, finish, undo=undo, future=future)
-        return await future
+        return future
 
     @override
     async def health(self) -> StoreHealth:

@@ -16,16 +16,16 @@ from wats.store.sqlite.connection import Writer, change
 
 _RESERVE = """
 INSERT INTO wats_requests (scope, key_hash, request_hash, state, reserved_until, expires_at)
-VALUES (:scope, :key_hash, :request_hash, 'reserved', :reserved_until, :expires_at)
+VALUES (?1, ?2, ?3, 'reserved', ?4, ?5)
 ON CONFLICT (scope, key_hash) DO UPDATE
 SET request_hash = excluded.request_hash, state = 'reserved', response = NULL,
     reserved_until = excluded.reserved_until, expires_at = excluded.expires_at, outbox_id = NULL
-WHERE expires_at <= :now
+WHERE expires_at <= ?6
 """
 
 _READ = """
 SELECT request_hash, state, reserved_until, response, outbox_id FROM wats_requests
-WHERE scope = :scope AND key_hash = :key_hash
+WHERE scope = ? AND key_hash = ?
 """
 
 _COMPLETE = """
@@ -46,6 +46,8 @@ DELETE FROM wats_requests
 WHERE rowid IN (SELECT rowid FROM wats_requests WHERE expires_at < ? LIMIT ?)
 """
 
+
+_RESERVED = Reservation(outcome=ReservationOutcome.RESERVED)
 
 Key: TypeAlias = tuple[str, bytes]
 """A scope, and the digest of an idempotency key within it."""
@@ -90,18 +92,11 @@ def reserve(
 ) -> Reservation:
     """Reserve the key if it is free and the rate limits permit that; else return the reason."""
     now = writer.clock()
-    values = {
-        "scope": key[0],
-        "key_hash": key[1],
-        "request_hash": request_hash,
-        "reserved_until": now + round(reserve_seconds * 1000),
-        "expires_at": now + round(keep_seconds * 1000),
-        "now": now,
-    }
-    if change(writer, _RESERVE, [values]):
-        is_free = Reservation(outcome=ReservationOutcome.RESERVED)
-        return is_free if demand is None else _paced(writer, key, demand)
-    owner_hash, state, held_until, response, outbox_id = writer.execute(_READ, values).get
+    reserved_until = now + round(reserve_seconds * 1000)
+    expires_at = now + round(keep_seconds * 1000)
+    if change(writer, _RESERVE, [(*key, request_hash, reserved_until, expires_at, now)]):
+        return _RESERVED if demand is None else _paced(writer, key, demand)
+    owner_hash, state, held_until, response, outbox_id = writer.execute(_READ, key).get
     if owner_hash != request_hash:
         return Reservation(outcome=ReservationOutcome.CONFLICT)
     outcome = ReservationOutcome.UNKNOWN
