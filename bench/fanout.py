@@ -29,6 +29,7 @@ from wats.privacy import Secret
 from wats.service import WatsApp, create_wats_service_app
 from wats.store import Store
 from wats.store.open import open_store
+from wats.store.sqlite.bell import Bell, bells_of
 from wats.subscribers.requests import SubscriberRequest, make_requests
 from wats.testing import APP_SECRET, example_profile, example_secrets
 
@@ -64,13 +65,11 @@ class Bodies:
 
     def __init__(self, config: SubscriberConfig) -> None:
         self._webhooks = Webhooks(path=HOOK, app_secret=APP_SECRET)
-        self._make_request = make_requests(config, [KEY], "")
+        self._make_request = make_requests(config, [KEY], {})
 
     def webhook(self) -> tuple[Mapping[str, str], bytes]:
         """Return the headers and the body of a new webhook."""
-        head, _, body = self._webhooks.make().partition(b"\r\n\r\n")
-        lines = head.decode().split("\r\n")[1:]
-        return dict(line.split(": ", 1) for line in lines), body
+        return parts_of(self._webhooks.make())
 
     def request(self) -> SubscriberRequest:
         """Return the request with the update of a new webhook."""
@@ -78,7 +77,15 @@ class Bodies:
         return self._make_request([update], utc_now())
 
 
-async def _receive(app: WatsApp, headers: Mapping[str, str], body: bytes) -> None:
+def parts_of(request: bytes) -> tuple[Mapping[str, str], bytes]:
+    """Return the headers and the body of *request*."""
+    head, _, body = request.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")[1:]
+    return dict(line.split(": ", 1) for line in lines), body
+
+
+async def receive_webhook(app: WatsApp, headers: Mapping[str, str], body: bytes) -> None:
+    """Pass a webhook to *app*, which must accept it."""
     scope = {
         "type": "http",
         "method": "POST",
@@ -102,11 +109,12 @@ async def _receive(app: WatsApp, headers: Mapping[str, str], body: bytes) -> Non
 async def _store(app: WatsApp, bodies: Bodies, count: int) -> None:
     for first in range(0, count, STORED_AT_A_TIME):
         number = min(STORED_AT_A_TIME, count - first)
-        await asyncio.gather(*(_receive(app, *bodies.webhook()) for _ in range(number)))
+        await asyncio.gather(*(receive_webhook(app, *bodies.webhook()) for _ in range(number)))
 
 
-async def _drain(store: Store) -> None:
+async def _drain(store: Store, bell: Bell) -> None:
     await store.pause(NAME, is_paused=False)
+    bell.ring()  # otherwise the gateway notices the end of the pause up to half a second later
     while (await store.depth()).total.outstanding:  # noqa: ASYNC110
         await asyncio.sleep(LOOK_SECONDS)
     if (await store.depth()).total.dead:
@@ -119,7 +127,9 @@ async def measure(order: FanoutOrder) -> FanoutRates:
         name=NAME, url=order.url, secrets=(), concurrency=CONCURRENCY, allow_private_network=True
     )
     bodies = Bodies(config)
-    store = open_store(f"sqlite:///{Path(order.folder)}/fanout-{secrets.token_hex(4)}.db")
+    bell, operator_bell = bells_of(2)
+    path = Path(order.folder) / f"fanout-{secrets.token_hex(4)}.db"
+    store = open_store(f"sqlite:///{path}", bell=bell)
     app = create_wats_service_app(
         profile=example_profile(
             subscribers=(config,),
@@ -137,7 +147,7 @@ async def measure(order: FanoutOrder) -> FanoutRates:
         for _ in range(order.rounds + 1):
             await store.pause(NAME, is_paused=True)
             await _store(app, bodies, order.deliveries)
-            _note(order, rates.wats, rates.wats_cpu_us, *await _timed(_drain(store)))
+            _note(order, rates.wats, rates.wats_cpu_us, *await _timed(_drain(store, operator_bell)))
             requests = iter([bodies.request() for _ in range(order.deliveries)])
             posting = post_all(order.url, requests, CONCURRENCY)
             _note(order, rates.loop, rates.loop_cpu_us, *await _timed(posting))

@@ -12,8 +12,10 @@ import pytest
 from bench.contestants import CONTESTANTS
 from bench.hiding import THRESHOLD, Contest, Verdict, contests, judge, welch_t
 from bench.inbox import await_settled, sqlite_inbox
+from bench.isolation import Conversations, delays_of
 from bench.payloads import PHONE_NUMBER_ID, Sends, Sent, Statuses, TextPayloads, Webhooks
 from bench.processes import ChildFailed
+from bench.receivers import PATHS, ReceivedRequest
 from bench.rivals.pywa_server import add_pywa, make_app
 from bench.sent import record
 from bench.soak import TABLES, Size
@@ -281,6 +283,47 @@ def test_a_soak_reports_every_table() -> None:
     assert "Traceback" not in done.stderr
     assert done.stdout.startswith("120 webhooks in 0.05 minutes, all handled\n")
     assert all(f"\n{table} " in done.stdout for table in TABLES)
+
+
+def received(*messages: int) -> list[ReceivedRequest]:
+    """Return requests with *messages*, at one a second; the message 9 has another customer."""
+    return [
+        ReceivedRequest("good", "b" if each == 9 else "a", f"{each}", float(moment), True)
+        for moment, each in enumerate(messages)
+    ]
+
+
+def sent_messages() -> Conversations:
+    sent = Conversations(1)
+    sent.sent = {"1": 0.0, "2": 0.0, "9": 0.0}
+    sent.expected = {"a": ["1", "2"], "b": ["9"]}
+    return sent
+
+
+def test_the_delay_of_a_message_ends_at_its_first_request() -> None:
+    delays = delays_of("good", received(1, 1, 9, 2), sent_messages())
+
+    assert delays == {"1": 0.0, "9": 2.0, "2": 3.0}
+
+
+@pytest.mark.parametrize("messages", [(1, 2), (2, 1, 9), (1, 2, 1, 9)])
+def test_missing_and_early_messages_of_a_subscriber_are_a_failure(messages: Any) -> None:
+    with pytest.raises(ChildFailed, match="in order"):
+        delays_of("good", received(*messages), sent_messages())
+
+
+@pytest.mark.long
+def test_the_delays_of_a_subscriber_are_measured_alone_and_next_to_others() -> None:
+    command = [sys.executable, "-m", "bench.isolation", "--conversations", "20", "--rate", "100"]
+    short = ["--fail", "0.2", "--sleep", "0.01"]
+    done = subprocess.run([*command, *short], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    title, _, *rows = done.stdout.splitlines()
+    assert title == "40 webhooks, 100 per second"
+    good, *others = PATHS
+    titles = [good, good, "  during the outage", "  after the outage", *others, good]
+    assert all(row.startswith(title) for row, title in zip(rows, titles, strict=True))
 
 
 @pytest.mark.long

@@ -1,0 +1,212 @@
+"""`python -m bench.isolation`: the delay of a subscriber next to a failing and a sleeping one.
+
+Two messages of each conversation arrive at a constant rate, the conversations in turn. In the first
+and in the last of three runs, the gateway has the good subscriber only. In the second, it also has
+one that responds with 500 for a minute, and one that sleeps before each response. Each must receive
+every message, and those of a conversation in order. The delay is measured from the webhook to the
+first request with its message. The gateway has a core, and the subscribers have another.
+"""
+
+import argparse
+import asyncio
+import math
+import secrets
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+import uvloop
+from typing_extensions import override
+
+from bench.fanout import HOOK, KEY, parts_of, receive_webhook
+from bench.machine import choose_cores, on_core
+from bench.payloads import PHONE_NUMBER_ID, WABA_ID, Webhooks
+from bench.processes import ROOT, ChildFailed, Server
+from bench.receivers import PATHS, ReceivedRequest
+from wats.config import SubscriberConfig, WebhookConfig, WhatsAppConfig
+from wats.service import WatsApp, create_wats_service_app
+from wats.store import Store
+from wats.store.open import open_store
+from wats.testing import APP_SECRET, example_profile, example_secrets
+
+GOOD, FAILING, _ = PATHS
+RUNS: Final = ((GOOD,), PATHS, (GOOD,))
+MESSAGES: Final = 2
+"""The number of messages of each conversation."""
+LOOK_SECONDS: Final = 0.5
+SETTLE_SECONDS: Final = 600.0
+
+
+class Conversations(Webhooks):
+    """Makes webhooks with messages of *count* customers in turn, and notes their ids."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(path=HOOK, app_secret=APP_SECRET)
+        self._varied.phones = cycle([b"1555%07d" % number for number in range(count)])
+        self.sent: dict[str, float] = {}
+        self.expected: dict[str, list[str]] = defaultdict(list)
+
+    @override
+    def make(self) -> bytes:
+        """Return the next request; its message counts as sent now."""
+        request = super().make()
+        raw = msgspec.json.decode(parts_of(request)[1])["entry"][0]["changes"][0]["value"]
+        (message,) = raw["messages"]
+        self.expected[message["from"]].append(message["id"])
+        self.sent[message["id"]] = time.monotonic()
+        return request
+
+
+class Delays(msgspec.Struct, frozen=True, kw_only=True):
+    """The delays of a subscriber in a run, in milliseconds."""
+
+    title: str
+    messages: int
+    p50_ms: float
+    p99_ms: float
+
+
+def delays_of(
+    path: str, requests: Sequence[ReceivedRequest], sent: Conversations
+) -> Mapping[str, float]:
+    """Return the delay of each message at *path*.
+
+    Raises:
+        ChildFailed: A message is missing, or one arrived before an earlier one was accepted.
+    """
+    received: dict[str, list[str]] = defaultdict(list)
+    delays: dict[str, float] = {}
+    for each in requests:
+        if each.path == path:
+            if received[each.customer][-1:] != [each.message]:  # not a retry
+                received[each.customer].append(each.message)
+            delays.setdefault(each.message, each.moment - sent.sent[each.message])
+    if received != sent.expected:
+        msg = f"The subscriber {path} has not received all messages in order."
+        raise ChildFailed(msg)
+    return delays
+
+
+def summary(title: str, delays: Collection[float]) -> Delays:
+    """Return the percentiles of *delays*, in seconds."""
+    ordered = [1000 * each for each in sorted(delays)] or [math.nan]
+    return Delays(
+        title=title,
+        messages=len(delays),
+        p50_ms=ordered[len(ordered) // 2],
+        p99_ms=ordered[len(ordered) * 99 // 100],
+    )
+
+
+def judge(
+    paths: Sequence[str], requests: Sequence[ReceivedRequest], sent: Conversations
+) -> Iterator[Delays]:
+    """Yield the delays of each of *paths*; of the good one also those during and after the outage.
+
+    Raises:
+        ChildFailed: See `delays_of`.
+    """
+    for path in paths:
+        others = " and ".join(each for each in paths if each != path) or "alone"
+        delays = delays_of(path, requests, sent)
+        yield summary(f"{path}, {others}", delays.values())
+        if path == GOOD and len(paths) > 1:
+            ends = [each.moment for each in requests if each.path == FAILING and each.is_accepted]
+            parts: dict[bool, list[float]] = {True: [], False: []}
+            for message, delay in delays.items():
+                parts[sent.sent[message] < min(ends)].append(delay)
+            yield summary("  during the outage", parts[True])
+            yield summary("  after the outage", parts[False])
+
+
+def _app(url: str, paths: Sequence[str], store: Store) -> WatsApp:
+    subscribers = tuple(
+        SubscriberConfig(name=path, url=f"{url}/{path}", secrets=(), allow_private_network=True)
+        for path in paths
+    )
+    return create_wats_service_app(
+        profile=example_profile(
+            subscribers=subscribers,
+            webhook=WebhookConfig(path=HOOK),
+            whatsapp=WhatsAppConfig(waba_id=WABA_ID, phone_number_id=PHONE_NUMBER_ID),
+        ),
+        secrets=example_secrets(subscribers=dict.fromkeys(paths, (KEY,))),
+        persistence=store,
+        log=lambda _: None,
+    )
+
+
+async def _send(app: WatsApp, webhooks: Conversations, count: int, rate: float) -> None:
+    begin = time.monotonic()
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(count):
+            await asyncio.sleep(begin + number / rate - time.monotonic())
+            tasks.create_task(receive_webhook(app, *parts_of(webhooks.make())))
+
+
+async def _settled(store: Store) -> None:
+    async with asyncio.timeout(SETTLE_SECONDS):
+        while (await store.depth()).total.outstanding:  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+async def measure(
+    folder: Path, url: str, paths: Sequence[str], options: argparse.Namespace
+) -> Sequence[Delays]:
+    """Deliver all messages to the subscribers *paths* at *url*; return their delays."""
+    store = open_store(f"sqlite:///{folder}/{secrets.token_hex(4)}.db")
+    app = _app(url, paths, store)
+    webhooks = Conversations(options.conversations)
+    await app.start()
+    try:
+        await _send(app, webhooks, MESSAGES * options.conversations, options.rate)
+        await _settled(store)
+    finally:
+        await app.stop()
+    async with aiohttp.ClientSession() as session, session.get(f"{url}/requests") as response:
+        requests = msgspec.json.decode(await response.read(), type=list[ReceivedRequest])
+    return list(judge(paths, requests, webhooks))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.isolation", description=__doc__)
+    parser.add_argument("--conversations", type=int, default=10_000, help="two messages of each")
+    parser.add_argument("--rate", type=float, default=100.0, help="webhooks per second")
+    parser.add_argument("--fail", type=float, default=60.0, help="the seconds of the outage")
+    parser.add_argument("--sleep", type=float, default=0.05, help="the seconds of each response")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Run the benchmark that the command line describes."""
+    options = _options()
+    build = ROOT / "build"
+    build.mkdir(exist_ok=True)
+    cores = choose_cores()
+    row = "{:28} {:>10} {:>10} {:>10}"
+    print(f"{MESSAGES * options.conversations:,} webhooks, {options.rate:g} per second")
+    print(row.format("subscriber, and the others", "messages", "p50 ms", "p99 ms"))
+    arguments = ["bench.receivers", str(options.fail), str(options.sleep)]
+    try:
+        with tempfile.TemporaryDirectory(prefix="isolation-", dir=build) as folder:
+            for paths in RUNS:
+                with Server(arguments, core=cores.load, environ={}) as receivers:
+                    work: Any = measure(Path(folder), receivers.url, paths, options)
+                    with on_core(cores.server):
+                        results = uvloop.run(work)
+                for each in results:
+                    times = f"{each.p50_ms:.1f}", f"{each.p99_ms:.1f}"
+                    print(row.format(each.title, f"{each.messages:,}", *times), flush=True)
+    except ChildFailed as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
