@@ -156,6 +156,7 @@ async def test_a_cancelled_upload_gives_its_slot_back() -> None:
         for number in range(1, 4):
             upload = asyncio.create_task(client.upload(MEDIA, ["200", "media"], a_body(b"x")))
             while len(server.requests) < number:
+                assert not upload.done()
                 await asyncio.sleep(0.005)
             upload.cancel()
             with pytest.raises(asyncio.CancelledError):
