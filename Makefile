@@ -37,7 +37,7 @@ test: setup
 	@$(TEST_TMPDIR) $(BIN)/python -m pytest $(PARALLEL) --dist worksteal -m "not long" $(TESTS)
 
 test-long: setup
-	@$(BIN)/python -m pytest $(PARALLEL) --dist loadfile -m long
+	@$(BIN)/python -m pytest $(PARALLEL) --dist loadfile --timeout 600 -m long
 
 test-all: test test-long
 

@@ -413,7 +413,7 @@ async def test_a_kill_repeats_only_the_requests_with_several_updates_that_it_end
 ) -> None:
     sections = {
         "persistence": {"url": f"sqlite:///{tmp_path}/wats.db"},
-        "inbox": {"leaseSeconds": 1, "handlerTimeoutSeconds": 5},
+        "inbox": {"leaseSeconds": 5, "handlerTimeoutSeconds": 30},
     }
     environ = {"WATS_BOT_SECRET": META_SECRET}
     batch, concurrency, kills = 3, 4, 2
@@ -425,7 +425,7 @@ async def test_a_kill_repeats_only_the_requests_with_several_updates_that_it_end
             "secret": {"env": "WATS_BOT_SECRET"},
             "format": "meta",
             "batch": batch,
-            "timeoutSeconds": 2,
+            "timeoutSeconds": 20,
             "concurrency": concurrency,
             "allowPrivateNetwork": True,
         }
