@@ -142,6 +142,10 @@ OWNERS = [
         "test_bench.py::test_a_soak_reports_every_table",
     ),
     Owner(
+        *(BENCHMARKS, "text", "Subscribers that fail or sleep", FIGURES),
+        "test_bench.py::test_the_delays_of_a_subscriber_are_measured_alone_and_next_to_others",
+    ),
+    Owner(
         *(CONFIGURATION, "yaml", "Configuration", Way.USED),
         f"{OF_CONFIG}the_config_files_that_are_shown_are_valid",
     ),
