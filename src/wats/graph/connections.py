@@ -3,7 +3,6 @@
 import asyncio
 from functools import partial
 from http import HTTPStatus
-from math import inf
 from typing import Any, Final
 
 import aiohttp
@@ -19,14 +18,29 @@ MAX_INTERIM_RESPONSES: Final = 20
 
 
 class _Protocol(ResponseHandler):
-    """Counts parts of responses that aiohttp skips without limit until the call's deadline.
+    """Counts interim responses, which aiohttp skips without limit until the call's deadline."""
 
-    These are interim responses, and the extensions of chunks, which are not part of the body.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, max_response_bytes: float) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._interim = 0
+
+    @override
+    def feed_data(self, data: Any, size: int = 0) -> None:
+        message, _ = data
+        self._interim = self._interim + 1 if _is_interim(message.code) else 0
+        if self._interim <= MAX_INTERIM_RESPONSES:
+            super().feed_data(data, size)
+        elif self._interim == MAX_INTERIM_RESPONSES + 1:
+            self.set_exception(HttpProcessingError(message="Too many interim responses"))
+            if self.transport is not None:
+                self.transport.abort()
+
+
+class _BoundedProtocol(_Protocol):
+    """Counts the bytes of a response, too: aiohttp skips extensions of chunks without limit."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, max_response_bytes: int) -> None:
+        super().__init__(loop)
         self._received = 0
         self._max_response_bytes = max_response_bytes
 
@@ -43,29 +57,18 @@ class _Protocol(ResponseHandler):
         elif self.transport is not None:
             self.transport.abort()
 
-    @override
-    def feed_data(self, data: Any, size: int = 0) -> None:
-        message, _ = data
-        self._interim = self._interim + 1 if _is_interim(message.code) else 0
-        if self._interim <= MAX_INTERIM_RESPONSES:
-            super().feed_data(data, size)
-        elif self._interim == MAX_INTERIM_RESPONSES + 1:
-            self.set_exception(HttpProcessingError(message="Too many interim responses"))
-            if self.transport is not None:
-                self.transport.abort()
-
 
 def connector(
     *,
     limit: int,
     keep_alive_seconds: float,
     socket_factory: aiohttp.SocketFactoryType | None = None,
-    max_response_bytes: float = inf,
+    max_response_bytes: int | None = None,
 ) -> aiohttp.TCPConnector:
     """Return a pool of at most *limit* connections, each kept idle for *keep_alive_seconds*.
 
     *socket_factory* makes the socket for an address, or raises an `OSError` to refuse the address.
-    A response of more than *max_response_bytes* on the wire ends its connection.
+    A response of more than *max_response_bytes* on the wire, if given, ends its connection.
     """
     pool = aiohttp.TCPConnector(
         limit=limit,
@@ -115,8 +118,10 @@ class SharedSession:
             self._session = None
 
 
-def _protocol(loop: asyncio.AbstractEventLoop, max_response_bytes: float) -> ResponseHandler:
-    return _Protocol(loop, max_response_bytes)
+def _protocol(loop: asyncio.AbstractEventLoop, max_response_bytes: int | None) -> ResponseHandler:
+    if max_response_bytes is None:
+        return _Protocol(loop)
+    return _BoundedProtocol(loop, max_response_bytes)
 
 
 def _is_interim(status: int) -> bool:

@@ -1,7 +1,8 @@
 """The identifiers of one person, and the search for these in stored data. No I/O."""
 
 import re
-from base64 import b64decode, b64encode
+from base64 import b64encode
+from binascii import a2b_base64
 from collections.abc import Iterator
 from typing import Final
 
@@ -11,6 +12,9 @@ _NUMBER: Final = re.compile(rb"[0-9]{7,15}")
 
 _USUAL_ID: Final = re.compile(rb"\x1c\x18.([0-9]{7,15})(?![0-9])", re.DOTALL)
 """The beginning of a decoded id: two constant bytes, a length, and the number of the customer."""
+
+_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
+"""From the alphabet of Base64 for URLs to the standard one."""
 
 _START: Final = rb"(?:(?<![0-9])|(?<=\\u00[01][0-9a-f]))"
 """Before a number there is no digit, except for the end of an escape sequence of JSON."""
@@ -71,8 +75,8 @@ def names_only(wa_message_id: str, customer: str) -> bool:
 
 
 def _decoded(encoded: bytes) -> bytes:
-    plain = encoded.translate(bytes.maketrans(b"-_", b"+/"))
-    return b64decode(plain + b"=" * (-len(plain) % 4)) if len(plain) % 4 != 1 else b""
+    plain = encoded.translate(_STANDARD)
+    return a2b_base64(plain + b"=" * (-len(plain) % 4)) if len(plain) % 4 != 1 else b""
 
 
 def _cores(digits: bytes) -> tuple[str, ...]:
