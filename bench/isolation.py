@@ -4,7 +4,8 @@ Two messages of each conversation arrive at a constant rate, the conversations i
 and in the last of three runs, the gateway has the good subscriber only. In the second, it also has
 one that responds with 500 for a minute, and one that sleeps before each response. Each must receive
 every message, and those of a conversation in order. The delay is measured from the webhook to the
-first request with its message. The gateway has a core, and the subscribers have another.
+first request with its message. The gateway has a core, and the subscribers, each a process, have
+another.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import cycle
 from pathlib import Path
 from typing import Any, Final
@@ -126,10 +128,10 @@ def judge(
             yield summary("  after the outage", parts[False])
 
 
-def _app(url: str, paths: Sequence[str], store: Store) -> WatsApp:
+def _app(urls: Mapping[str, str], store: Store) -> WatsApp:
     subscribers = tuple(
         SubscriberConfig(name=path, url=f"{url}/{path}", secrets=(), allow_private_network=True)
-        for path in paths
+        for path, url in urls.items()
     )
     return create_wats_service_app(
         profile=example_profile(
@@ -137,7 +139,7 @@ def _app(url: str, paths: Sequence[str], store: Store) -> WatsApp:
             webhook=WebhookConfig(path=HOOK),
             whatsapp=WhatsAppConfig(waba_id=WABA_ID, phone_number_id=PHONE_NUMBER_ID),
         ),
-        secrets=example_secrets(subscribers=dict.fromkeys(paths, (KEY,))),
+        secrets=example_secrets(subscribers=dict.fromkeys(urls, (KEY,))),
         persistence=store,
         log=lambda _: None,
     )
@@ -158,11 +160,11 @@ async def _settled(store: Store) -> None:
 
 
 async def measure(
-    folder: Path, url: str, paths: Sequence[str], options: argparse.Namespace
+    folder: Path, urls: Mapping[str, str], options: argparse.Namespace
 ) -> Sequence[Delays]:
-    """Deliver all messages to the subscribers *paths* at *url*; return their delays."""
+    """Deliver all messages to the subscribers at *urls*, by their paths; return their delays."""
     store = open_store(f"sqlite:///{folder}/{secrets.token_hex(4)}.db")
-    app = _app(url, paths, store)
+    app = _app(urls, store)
     webhooks = Conversations(options.conversations)
     await app.start()
     try:
@@ -170,9 +172,13 @@ async def measure(
         await _settled(store)
     finally:
         await app.stop()
-    async with aiohttp.ClientSession() as session, session.get(f"{url}/requests") as response:
-        requests = msgspec.json.decode(await response.read(), type=list[ReceivedRequest])
-    return list(judge(paths, requests, webhooks))
+    requests: list[ReceivedRequest] = []
+    async with aiohttp.ClientSession() as session:
+        for url in urls.values():
+            async with session.get(f"{url}/requests") as response:
+                body = await response.read()
+            requests += msgspec.json.decode(body, type=list[ReceivedRequest])
+    return list(judge([*urls], requests, webhooks))
 
 
 def _options() -> argparse.Namespace:
@@ -197,8 +203,14 @@ def main() -> None:
     try:
         with tempfile.TemporaryDirectory(prefix="isolation-", dir=build) as folder:
             for paths in RUNS:
-                with Server(arguments, core=cores.load, environ={}) as receivers:
-                    work: Any = measure(Path(folder), receivers.url, paths, options)
+                with ExitStack() as stack:
+                    urls = {
+                        path: stack.enter_context(
+                            Server(arguments, core=cores.load, environ={})
+                        ).url
+                        for path in paths
+                    }
+                    work: Any = measure(Path(folder), urls, options)
                     with on_core(cores.server):
                         results = uvloop.run(work)
                 for each in results:

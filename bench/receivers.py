@@ -1,4 +1,4 @@
-"""Three subscribers in one process: a good one, one that fails at first, and one that sleeps.
+"""Subscribers, by the path of their URL: a good one, one that fails at first, and one that sleeps.
 
 `python -m bench.receivers FAIL SLEEP` fails for FAIL seconds after the first request, and sleeps
 for SLEEP seconds before each response. `GET /requests` returns all requests so far.
