@@ -58,7 +58,7 @@ OFFLINE = {
 """Commands that connect nowhere, and the arguments they need to succeed."""
 
 TO_A_HOST = {
-    *("consumers list", "consumers pause", "consumers resume"),
+    *("consumers list", "consumers show", "consumers pause", "consumers resume"),
     *("inbox list", "inbox show", "inbox retry", "inbox discard", "listen"),
     *("messages list", "messages show", "replay"),
     *("outbox list", "outbox show", "outbox retry", "outbox discard"),
