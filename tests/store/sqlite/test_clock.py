@@ -161,13 +161,13 @@ def test_a_reboot_with_an_older_time_of_day_keeps_no_idempotency_key_reserved(
 ) -> None:
     def reserve(writer: Writer) -> ReservationOutcome:
         with transaction(writer):
-            return requests.reserve(
-                writer,
+            new = requests.NewKey(
                 key=("send", b"key"),
                 request_hash=b"body",
                 reserve_seconds=60.0,
                 keep_seconds=3600.0,
-            ).outcome
+            )
+            return requests.reserve(writer, new).outcome
 
     writer = open_here()
     machine.advance(5 * HOUR_MS)

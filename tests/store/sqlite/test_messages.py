@@ -143,9 +143,8 @@ def test_no_statement_about_idempotency_keys_scans_a_table(
 ) -> None:
     statements = trace(writer)
     for key in [("send", b"1"), ("send", b"2"), ("send", b"3"), ("send", b"1")]:
-        requests.reserve(
-            writer, key=key, request_hash=b"body", reserve_seconds=60, keep_seconds=600
-        )
+        new = requests.NewKey(key=key, request_hash=b"body", reserve_seconds=60, keep_seconds=600)
+        requests.reserve(writer, new)
     requests.complete(writer, [requests.Completion(("send", b"1"), b"{}", message())])
     requests.doubt(writer, key=("send", b"2"))
     requests.fail(writer, key=("send", b"3"))

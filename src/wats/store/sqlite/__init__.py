@@ -368,7 +368,11 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
         demand: Demand | None = None,
     ) -> Reservation:
         key = requests.NewKey(
-            (scope, key_hash), request_hash, reserve_seconds, keep_seconds, demand
+            key=(scope, key_hash),
+            request_hash=request_hash,
+            reserve_seconds=reserve_seconds,
+            keep_seconds=keep_seconds,
+            demand=demand,
         )
         _, reservation = await self._join(
             StoreOperation.RESERVE, requests.reserve_all, key, requests.undo_reserve

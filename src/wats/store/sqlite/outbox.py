@@ -148,13 +148,13 @@ DELETE FROM wats_outbox WHERE id IN (SELECT id FROM wats_outbox WHERE expires_at
 def enqueue(writer: Writer, *, send: NewSend, max_waiting: int | None = None) -> Reservation:
     """Reserve the key of *send* and insert its delivery; or return why not."""
     key = send.scope, send.key_hash
-    reservation = requests.reserve(
-        writer,
+    new = requests.NewKey(
         key=key,
         request_hash=send.request_hash,
         reserve_seconds=QUEUE_SECONDS,
         keep_seconds=QUEUE_SECONDS,
     )
+    reservation = requests.reserve(writer, new)
     if reservation.outcome is not ReservationOutcome.RESERVED:
         return reservation
     if max_waiting is not None and writer.waiting(OUTBOX) >= max_waiting:

@@ -53,51 +53,30 @@ Key: TypeAlias = tuple[str, bytes]
 """A scope, and the digest of an idempotency key within it."""
 
 
-class NewKey(msgspec.Struct, frozen=True):
+class NewKey(msgspec.Struct, frozen=True, kw_only=True):
     """A key to reserve; see `RequestStore.reserve_request`."""
 
     key: Key
     request_hash: bytes
     reserve_seconds: float
     keep_seconds: float
-    demand: Demand | None
+    demand: Demand | None = None
 
 
 def reserve_all(writer: Writer, keys: Sequence[NewKey]) -> Sequence[tuple[Key, Reservation]]:
     """Reserve *keys* one after the other; return each with its result."""
-    return [
-        (
-            each.key,
-            reserve(
-                writer,
-                key=each.key,
-                request_hash=each.request_hash,
-                reserve_seconds=each.reserve_seconds,
-                keep_seconds=each.keep_seconds,
-                demand=each.demand,
-            ),
-        )
-        for each in keys
-    ]
+    return [(each.key, reserve(writer, each)) for each in keys]
 
 
-def reserve(
-    writer: Writer,
-    *,
-    key: Key,
-    request_hash: bytes,
-    reserve_seconds: float,
-    keep_seconds: float,
-    demand: Demand | None = None,
-) -> Reservation:
+def reserve(writer: Writer, new: NewKey) -> Reservation:
     """Reserve the key if it is free and the rate limits permit that; else return the reason."""
     now = writer.clock()
-    reserved_until = now + round(reserve_seconds * 1000)
-    expires_at = now + round(keep_seconds * 1000)
-    if change(writer, _RESERVE, [(*key, request_hash, reserved_until, expires_at, now)]):
-        return _RESERVED if demand is None else _paced(writer, key, demand)
-    owner_hash, state, held_until, response, outbox_id = writer.execute(_READ, key).get
-    if owner_hash != request_hash:
+    reserved_until = now + round(new.reserve_seconds * 1000)
+    expires_at = now + round(new.keep_seconds * 1000)
+    if change(writer, _RESERVE, [(*new.key, new.request_hash, reserved_until, expires_at, now)]):
+        return _RESERVED if new.demand is None else _paced(writer, new.key, new.demand)
+    owner_hash, state, held_until, response, outbox_id = writer.execute(_READ, new.key).get
+    if owner_hash != new.request_hash:
         return Reservation(outcome=ReservationOutcome.CONFLICT)
     outcome = ReservationOutcome.UNKNOWN
     if state == "completed":
