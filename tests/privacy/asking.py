@@ -225,7 +225,8 @@ class Asker:
                 yield self._send("message", "/api/messages", {**body, **fixed})
             place = f"marketing message ({form_name})"
             body = self._message(form, place, type="template", template=CONTENTS["template"])
-            yield self._send("marketing message", "/api/marketing_messages", body)
+            for _ in range(GRAPH_WAYS):
+                yield self._send("marketing message", "/api/marketing_messages", body)
             place = f"text ({form_name})"
             text = self._planted(form, {"to": "15550001111", "text": "Hello there"}, place)
             yield self._send("text message", "/api/messages/text", text)
