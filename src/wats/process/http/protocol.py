@@ -41,6 +41,20 @@ _RENDERED: Final = LastRendered()
 class GatewayProtocol(Connection):
     """One connection and its requests."""
 
+    __slots__ = (
+        "_body",
+        "_cycle",
+        "_has_skipped_line",
+        "_hook",
+        "_is_advancing",
+        "_is_serving",
+        "_pieces",
+        "_read_webhook_head",
+        "_request_bytes",
+        "_signature",
+        "_webhook_head",
+    )
+
     def __init__(self, site: Site) -> None:
         super().__init__(site)
         self._hook = site.hook
