@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from wats.errors import ConfigError, ConfigIssue
@@ -61,7 +62,8 @@ class Batch(NamedTuple):
     handler: Callable[[Sequence[Update]], Awaitable[None]]
 
 
-class Target(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Target:
     """A handler, and the policy of its calls.
 
     Attributes:
