@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TypeAlias
+from functools import partial
+from typing import Final, TypeAlias
 
 Now: TypeAlias = Callable[[], datetime]
 """Code that needs the time is given a clock function, so that a test can control the time."""
@@ -11,9 +12,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
-def utc_now() -> datetime:
-    """Return the present moment in UTC."""
-    return datetime.now(UTC)
+utc_now: Final[Now] = partial(datetime.now, UTC)
+"""Return the present moment in UTC."""
 
 
 def to_ms(moment: datetime) -> int:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import copy_context
 from functools import partial
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import msgspec
 from typing_extensions import override
@@ -45,6 +45,8 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     dispatched: int
     skipped: int
 
+
+_SUCCESS: Final = Outcome.SUCCESS  # a look-up of 0.1 us in Python 3.11
 
 OnReceipt: TypeAlias = Callable[[Receipt | None, BaseException | None], None]
 """Called once with the receipt of a webhook, or with its error."""
@@ -277,7 +279,7 @@ class _Handling:
         for name in self._names:
             self._calls.start(_Step(self), name, self._update, self._origin)
             return True
-        outcome = Outcome.ERROR if self._failures else Outcome.SUCCESS
+        outcome = Outcome.ERROR if self._failures else _SUCCESS
         self._receiver.telemetry.webhooks.update(self._update.kind, outcome)
         if (update_log := self._receiver.update_log) is not None:
             update_log.record(self._update, "error" if self._failures else "success")
