@@ -1,7 +1,8 @@
 """`python -m bench.isolation`: the delay of a subscriber next to a failing and a sleeping one.
 
-Two messages of each conversation arrive at a constant rate, the conversations in turn. In the first
-and in the last of three runs, the gateway has the good subscriber only. In the second, it also has
+Two messages of each conversation arrive, the conversations in turn, at random moments (a Poisson
+process), which are the same in each run. In the first and in the last of three runs, the gateway
+has the good subscriber only. In the second, it also has
 one that responds with 500 for a minute, and one that sleeps before each response. Each must receive
 every message, and those of a conversation in order. The delay is measured from the webhook to the
 first request with its message. The gateway has a core, and the subscribers, each a process, have
@@ -11,12 +12,13 @@ another.
 import argparse
 import asyncio
 import math
+import random
 import secrets
 import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import cycle
 from pathlib import Path
@@ -32,6 +34,7 @@ from bench.machine import choose_cores, on_core
 from bench.payloads import PHONE_NUMBER_ID, WABA_ID, Webhooks
 from bench.processes import ROOT, ChildFailed, Server
 from bench.receivers import PATHS, ReceivedRequest
+from wats.cli.serve import collect_garbage_less_often
 from wats.config import SubscriberConfig, WebhookConfig, WhatsAppConfig
 from wats.service import WatsApp, create_wats_service_app
 from wats.store import Store
@@ -47,7 +50,12 @@ SETTLE_SECONDS: Final = 600.0
 
 
 class Conversations(Webhooks):
-    """Makes webhooks with messages of *count* customers in turn, and notes their ids."""
+    """Makes webhooks with messages of *count* customers in turn.
+
+    Attributes:
+        expected: The ids of the messages of each customer, in order.
+        sent: The time at which each message was sent.
+    """
 
     def __init__(self, count: int) -> None:
         super().__init__(path=HOOK, app_secret=APP_SECRET)
@@ -57,13 +65,20 @@ class Conversations(Webhooks):
 
     @override
     def make(self) -> bytes:
-        """Return the next request; its message counts as sent now."""
+        """Return the next request, and expect its message."""
         request = super().make()
-        raw = msgspec.json.decode(parts_of(request)[1])["entry"][0]["changes"][0]["value"]
-        (message,) = raw["messages"]
-        self.expected[message["from"]].append(message["id"])
-        self.sent[message["id"]] = time.monotonic()
+        self.expected[_message_in(request)["from"]].append(_message_in(request)["id"])
         return request
+
+    def note_sent(self, request: bytes) -> None:
+        """Note that *request* is sent now."""
+        self.sent[_message_in(request)["id"]] = time.monotonic()
+
+
+def _message_in(request: bytes) -> Any:
+    value = msgspec.json.decode(parts_of(request)[1])["entry"][0]["changes"][0]["value"]
+    (message,) = value["messages"]
+    return message
 
 
 class Delays(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,12 +160,17 @@ def _app(urls: Mapping[str, str], store: Store) -> WatsApp:
     )
 
 
-async def _send(app: WatsApp, webhooks: Conversations, count: int, rate: float) -> None:
-    begin = time.monotonic()
+async def _send(
+    app: WatsApp, webhooks: Conversations, requests: Iterable[bytes], rate: float
+) -> None:
+    pauses = random.Random(0)
+    due_at = time.monotonic()
     async with asyncio.TaskGroup() as tasks:
-        for number in range(count):
-            await asyncio.sleep(begin + number / rate - time.monotonic())
-            tasks.create_task(receive_webhook(app, *parts_of(webhooks.make())))
+        for request in requests:
+            due_at += pauses.expovariate(rate)
+            await asyncio.sleep(due_at - time.monotonic())
+            webhooks.note_sent(request)
+            tasks.create_task(receive_webhook(app, *parts_of(request)))
 
 
 async def _settled(store: Store) -> None:
@@ -166,9 +186,11 @@ async def measure(
     store = open_store(f"sqlite:///{folder}/{secrets.token_hex(4)}.db")
     app = _app(urls, store)
     webhooks = Conversations(options.conversations)
+    made = [webhooks.make() for _ in range(MESSAGES * options.conversations)]
     await app.start()
+    collect_garbage_less_often()  # as `wats serve` does
     try:
-        await _send(app, webhooks, MESSAGES * options.conversations, options.rate)
+        await _send(app, webhooks, made, options.rate)
         await _settled(store)
     finally:
         await app.stop()
@@ -184,7 +206,7 @@ async def measure(
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.isolation", description=__doc__)
     parser.add_argument("--conversations", type=int, default=10_000, help="two messages of each")
-    parser.add_argument("--rate", type=float, default=100.0, help="webhooks per second")
+    parser.add_argument("--rate", type=float, default=100.0, help="mean webhooks per second")
     parser.add_argument("--fail", type=float, default=60.0, help="the seconds of the outage")
     parser.add_argument("--sleep", type=float, default=0.05, help="the seconds of each response")
     return parser.parse_args()
@@ -200,13 +222,14 @@ def main() -> None:
     print(f"{MESSAGES * options.conversations:,} webhooks, {options.rate:g} per second")
     print(row.format("subscriber, and the others", "messages", "p50 ms", "p99 ms"))
     arguments = ["bench.receivers", str(options.fail), str(options.sleep)]
+    niceness = dict.fromkeys(PATHS, "19") | {GOOD: "0"}  # others must not delay it on their core
     try:
         with tempfile.TemporaryDirectory(prefix="isolation-", dir=build) as folder:
             for paths in RUNS:
                 with ExitStack() as stack:
                     urls = {
                         path: stack.enter_context(
-                            Server(arguments, core=cores.load, environ={})
+                            Server([*arguments, niceness[path]], core=cores.load, environ={})
                         ).url
                         for path in paths
                     }

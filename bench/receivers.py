@@ -1,10 +1,12 @@
 """Subscribers, by the path of their URL: a good one, one that fails at first, and one that sleeps.
 
-`python -m bench.receivers FAIL SLEEP` fails for FAIL seconds after the first request, and sleeps
-for SLEEP seconds before each response. `GET /requests` returns all requests so far.
+`python -m bench.receivers FAIL SLEEP NICE` fails for FAIL seconds after the first request, sleeps
+for SLEEP seconds before each response, and has the niceness NICE, so that it can share a core with
+another one without delaying it. `GET /requests` returns all requests so far.
 """
 
 import asyncio
+import os
 import sys
 import time
 
@@ -73,7 +75,9 @@ class Receivers:
 
 
 async def main() -> None:
-    receivers = Receivers(*map(float, sys.argv[1:]))
+    fail_seconds, sleep_seconds, niceness = sys.argv[1:]
+    os.nice(int(niceness))
+    receivers = Receivers(float(fail_seconds), float(sleep_seconds))
     application = web.Application()
     application.router.add_get("/requests", receivers.show)
     for path in PATHS:

@@ -309,14 +309,14 @@ async def test_leases_of_items_that_are_being_handled_are_renewed(bench: Bench) 
     await bench.until(lambda: bench.settled == [(1001, "done")])
 
 
-async def test_items_wait_unclaimed_while_there_is_no_room_for_them(bench: Bench) -> None:
-    room, bench.waiting = 0, [1, 2, 3]
-    bench.make(room=lambda: room).start()
+async def test_items_wait_unclaimed_while_the_limit_permits_none(bench: Bench) -> None:
+    limit, bench.waiting = 0, [1, 2, 3]
+    bench.make(limit=lambda: limit).start()
     await asyncio.sleep(0.05)
     reserved = bench.worker.reserve(1)
     claims = list(bench.claims)
 
-    room = 1
+    limit = 1
     await bench.until(lambda: len(bench.settled) == 3)
 
     assert (reserved, claims) == (0, [])

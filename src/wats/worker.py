@@ -28,12 +28,12 @@ MAX_TURNS: Final = 16
 """The maximum number of turns of the event loop for which a claim waits for more free slots."""
 
 
-Room: TypeAlias = Callable[[], float]
-"""Returns the number of further jobs that a consumer can take now."""
+Limit: TypeAlias = Callable[[], float]
+"""Returns the number of jobs that a consumer can have at a time now."""
 
 
 def unlimited() -> float:
-    """Return the room of a consumer that takes any number of jobs."""
+    """Return the limit of a consumer that can have any number of jobs."""
     return math.inf
 
 
@@ -81,8 +81,8 @@ class Worker(Generic[J]):
 
     Args:
         concurrency: The maximum number of leased jobs. All leased jobs have begun.
-        room: The number of further jobs that the consumer can take now; without a limit by default.
-            More room is noticed when a job ends, or after *poll_seconds*.
+        limit: The number of jobs that the consumer can have at a time now, if it is less than
+            *concurrency*. A higher limit is noticed when a job ends, or after *poll_seconds*.
         poll_seconds: The longest pause between claims. Due retries, and jobs of a process that
             died, are found after this pause.
         renew_seconds: The interval of lease renewals.
@@ -94,14 +94,14 @@ class Worker(Generic[J]):
         duties: Duties[J],
         *,
         concurrency: int,
-        room: Room = unlimited,
+        limit: Limit = unlimited,
         poll_seconds: float,
         renew_seconds: float,
         end_seconds: float = END_SECONDS,
     ) -> None:
         self._duties = duties
         self._concurrency = concurrency
-        self._room = room
+        self._limit = limit
         self._poll_seconds = poll_seconds
         self._renew_seconds = renew_seconds
         self._end_seconds = end_seconds
@@ -154,7 +154,7 @@ class Worker(Generic[J]):
 
     @property
     def _free_slots(self) -> int:
-        return int(min(self._concurrency - len(self._held), self._room())) - self._reserved
+        return int(min(self._concurrency, self._limit())) - len(self._held) - self._reserved
 
     def offer(self, job: J) -> None:
         """Begin *job*, which was leased for a slot that was reserved until now."""

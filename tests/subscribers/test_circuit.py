@@ -3,7 +3,7 @@ import math
 import pytest
 
 from tests.subscribers.conftest import Clock
-from wats.subscribers.circuit import LONGEST_PAUSE_SECONDS, THRESHOLD, Circuit
+from wats.subscribers.circuit import DOUBLINGS, LONGEST_PAUSE_SECONDS, THRESHOLD, Circuit
 
 
 @pytest.fixture
@@ -44,20 +44,58 @@ def test_an_open_circuit_admits_one_probe_after_its_pause(circuit: Circuit, cloc
     assert [circuit.admit() for _ in range(3)] == [True, False, False]
 
 
-def test_there_is_room_for_all_requests_or_for_a_probe_or_for_none(
+def test_an_open_circuit_permits_no_request_and_after_its_pause_one_at_a_time(
     circuit: Circuit, clock: Clock
 ) -> None:
-    rooms = [circuit.room()]
+    limits = [circuit.limit()]
     fail(circuit, THRESHOLD)
-    rooms.append(circuit.room())
+    limits.append(circuit.limit())
     clock.seconds += circuit.pause()
-    rooms.append(circuit.room())
+    limits.append(circuit.limit())
     circuit.admit()
-    rooms.append(circuit.room())
-    circuit.succeed()
-    rooms.append(circuit.room())
+    limits.append(circuit.limit())
 
-    assert rooms == [math.inf, 0, 1, 0, math.inf]
+    assert limits == [math.inf, 0, 1, 1]
+
+
+@pytest.mark.parametrize(("outage", "doubling"), [(2.0, 0.5), (60.0, 15.0), (3600.0, 15.0)])
+def test_after_an_outage_the_limit_doubles_until_there_is_none(
+    circuit: Circuit, clock: Clock, outage: float, doubling: float
+) -> None:
+    circuit.hold(outage)
+    clock.seconds += outage
+    circuit.admit()
+    circuit.succeed()
+
+    limits = []
+    for _ in range(12):
+        limits.append(circuit.limit())
+        clock.seconds += 0.9 * doubling
+        limits.append(circuit.limit())
+        clock.seconds += 0.1 * doubling
+
+    doubled = [limit for n in range(DOUBLINGS) for limit in [2**n, 2**n]]
+    assert limits == [*doubled, *[math.inf] * 4]
+
+
+def test_a_success_while_it_is_closed_sets_no_limit(circuit: Circuit) -> None:
+    fail(circuit, THRESHOLD - 1)
+    circuit.succeed()
+
+    assert circuit.limit() == math.inf
+
+
+def test_an_outage_during_the_recovery_begins_with_one_request_again(
+    circuit: Circuit, clock: Clock
+) -> None:
+    for _ in range(2):
+        circuit.hold(4)
+        clock.seconds += 4
+        circuit.admit()
+        circuit.succeed()
+        assert circuit.limit() == 1
+        clock.seconds += 2
+        assert circuit.limit() == 4
 
 
 def test_a_successful_probe_closes_it(circuit: Circuit, clock: Clock) -> None:

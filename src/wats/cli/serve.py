@@ -451,13 +451,19 @@ async def _run(
         server.loop_watch.start()
         # Before the server, which would report a failed start with a stack trace.
         await app.start()
-        # Existing objects stay, and a request leaves few cycles behind: the collector needs to run
-        # less often, and need not inspect frozen objects. It took a tenth of the time.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
+        collect_garbage_less_often()
         hide_tracebacks()
         await server.serve(sockets=[listener])
+
+
+def collect_garbage_less_often() -> None:
+    """Let the garbage collector run less often, and not inspect the existing objects.
+
+    These stay, and a request leaves few cycles behind. It took a tenth of the time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 def _announce(profile: Profile, url: str) -> None:

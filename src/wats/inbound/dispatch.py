@@ -219,7 +219,7 @@ class Dispatcher(Slots):
                 replaced=self._log_replaced,
             ),
             concurrency=self._handlers[name].concurrency or self._config.concurrency,
-            room=self._handlers[name].room,
+            limit=self._handlers[name].limit,
             poll_seconds=POLL_SECONDS,
             renew_seconds=self._config.lease_seconds / 3,
         )

@@ -14,7 +14,7 @@ from wats.inbound.updates import Update
 from wats.references import ImportFailed, import_reference
 from wats.store.records import OUTBOX
 from wats.telemetry.contract.values import UpdateKind
-from wats.worker import Room, unlimited
+from wats.worker import Limit, unlimited
 
 Handler: TypeAlias = Callable[[Update], Awaitable[None]]
 """Called with one update. Its result is ignored; an exception is a failure.
@@ -71,7 +71,7 @@ class Target:
         concurrency: The number of concurrent calls, unless it is that of the config.
         schedule: The pauses (s) between attempts, unless they are those of the config.
         batch: How it takes several updates in one call, if it does.
-        room: Returns the number of further calls that it can take now.
+        limit: Returns the number of calls that it can have at a time now.
     """
 
     handler: Handler
@@ -79,7 +79,7 @@ class Target:
     concurrency: int | None = None
     schedule: tuple[float, ...] = ()
     batch: Batch | None = None
-    room: Room = unlimited
+    limit: Limit = unlimited
 
 
 Consumers: TypeAlias = dict[UpdateKind, tuple[str, ...]]
@@ -128,16 +128,16 @@ class Handlers:
         numbers: Collection[str] | None = None,
         schedule: tuple[float, ...] = (),
         batch: Batch | None = None,
-        room: Room = unlimited,
+        limit: Limit = unlimited,
     ) -> None:
         """Add *handler* for updates of *kinds*, by default of all kinds.
 
         It has at most *concurrency* concurrent calls, by default as many as the config permits. It
         gets only updates with a content of one of the classes *content*, if any, for which *where*
         returns true, and with *numbers*, phone number ids, only those of these numbers.
-        *schedule* are the pauses (s) between its attempts, instead of those of the config. *room*
-        returns the number of further calls that it can take now; other updates wait. With *batch*,
-        updates of one conversation that wait are handled in one call.
+        *schedule* are the pauses (s) between its attempts, instead of those of the config. *limit*
+        returns the number of calls that it can have at a time now; other updates wait. With
+        *batch*, updates of one conversation that wait are handled in one call.
 
         The name, by default `module:qualified_name`, is stored with every delivery of the handler,
         so rename a handler only when its inbox is empty.
@@ -161,7 +161,7 @@ class Handlers:
             self._filters[name] = accepted
             handler = accepted.guard(handler)
         self._add(name, wanted, numbers)
-        self._targets[name] = Target(handler, self.place(name), concurrency, schedule, batch, room)
+        self._targets[name] = Target(handler, self.place(name), concurrency, schedule, batch, limit)
 
     def add_puller(
         self,

@@ -221,7 +221,7 @@ def _subscribers(common: _BuilderArguments, registered: Handlers) -> Sequence[Su
             numbers=ids_of(profile, config.numbers),
             schedule=config.schedule,
             batch=Batch(config.batch, subscriber.post) if config.batch > 1 else None,
-            room=subscriber.room,
+            limit=subscriber.limit,
         )
         subscribers.append(subscriber)
     return subscribers

@@ -37,6 +37,9 @@ REUNION_SECONDS = 0.001
 Measured with 64 clients: without this pause they split permanently into two groups, such as 60 and
 4, with a flush for each group."""
 
+FEWEST_TO_REUNITE = 8
+"""The size of a batch from which on the next one waits. One flush more costs fewer clients less."""
+
 Finish: TypeAlias = Callable[[Any, Exception | None], None]
 """Called on the event loop with the result or the error of an operation."""
 
@@ -350,7 +353,7 @@ class GroupCommit:
         size = self._size
         if seen < size and rounds > 0:
             self._loop.call_soon(self._gather, size, rounds - 1)
-        elif size * 4 < self._expected * 3 and rounds >= 0:
+        elif FEWEST_TO_REUNITE <= self._expected > size * 4 / 3 and rounds >= 0:
             self._loop.call_later(REUNION_SECONDS, self._gather, 0, -1)
         else:
             self._is_gathering = False

@@ -1,8 +1,11 @@
 """The circuit breaker of a subscriber: no requests while it is down, except for probes.
 
     closed ── failures in a row ──▸ open ── pause ──▸ one probe ── success ──▸ closed
-       ▲                             ▲                     │
-       │                             └──── longer pause ───┘ failure
+                                     ▲                     │
+                                     └──── longer pause ───┘ failure
+
+After an outage, the limit of requests at a time begins at one and doubles: what has waited must
+neither overload the subscriber again nor delay what goes to the others.
 
 The state belongs to one process; each process of a service finds out for itself.
 """
@@ -20,6 +23,15 @@ FIRST_PAUSE_SECONDS: Final = 1.0
 PAUSE_FACTOR: Final = 2.0
 LONGEST_PAUSE_SECONDS: Final = 60.0
 """The longest pause before a probe, unless the subscriber asked for a longer one."""
+
+OUTAGE_PART: Final = 0.25
+"""The part of the length of an outage after which the limit of requests doubles."""
+
+LONGEST_DOUBLING_SECONDS: Final = 15.0
+"""The longest time after which it doubles."""
+
+DOUBLINGS: Final = 10
+"""The number of doublings after which there is no limit."""
 
 
 class Circuit:
@@ -42,18 +54,28 @@ class Circuit:
         self._pause = FIRST_PAUSE_SECONDS
         self._probe_at = 0.0
         self._is_probing = False
+        self._opened_at = 0.0
+        self._closed_at: float | None = None  # while there is a limit
 
-    def room(self) -> float:
-        """Return the number of further requests that may be sent now: all, a probe, or none."""
-        if not self.is_open:
+    def limit(self) -> float:
+        """Return the number of requests that may be in progress now."""
+        if self.is_open:
+            return 1 if self._is_probing or self._monotonic() >= self._probe_at else 0
+        if self._closed_at is None:
             return math.inf
-        return 0 if self._is_probing or self._monotonic() < self._probe_at else 1
+        part = OUTAGE_PART * (self._closed_at - self._opened_at)
+        since = self._monotonic() - self._closed_at
+        if since >= DOUBLINGS * min(part, LONGEST_DOUBLING_SECONDS):
+            self._closed_at = None
+            return math.inf
+        return float(2 ** int(since / min(part, LONGEST_DOUBLING_SECONDS)))
 
     def admit(self) -> bool:
         """Return whether a request may be sent now. Its result must be reported."""
-        if not self.room():
-            return False
-        self._is_probing = self.is_open
+        if self.is_open:
+            if self._is_probing or self._monotonic() < self._probe_at:
+                return False
+            self._is_probing = True
         return True
 
     def pause(self) -> float:
@@ -67,6 +89,8 @@ class Circuit:
     def succeed(self) -> bool:
         """Close the circuit; return whether it was open."""
         was_open = self.is_open
+        if was_open:
+            self._closed_at = self._monotonic()
         self.is_open = self._is_probing = False
         self._failed.clear()
         self._pause = FIRST_PAUSE_SECONDS
@@ -100,6 +124,9 @@ class Circuit:
         self._is_probing = False
 
     def _open(self, seconds: float) -> None:
+        now = self._monotonic()
+        if not self.is_open:
+            self._opened_at = now
         self.is_open = True
         self._is_probing = False
-        self._probe_at = self._monotonic() + seconds
+        self._probe_at = now + seconds

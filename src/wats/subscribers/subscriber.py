@@ -145,9 +145,9 @@ class Subscriber:
             await self._session.close()
             self._session = None
 
-    def room(self) -> float:
-        """Return the number of further updates that may be posted now."""
-        return self._circuit.room()
+    def limit(self) -> float:
+        """Return the number of requests that may be in progress now."""
+        return self._circuit.limit()
 
     async def __call__(self, update: Update) -> None:
         """Post *update*; see `post`."""
