@@ -49,7 +49,8 @@ def test_each_kind_goes_to_its_handlers_in_the_order_in_which_they_were_added() 
 
     assert handlers.consumers(UPDATE) == (f"{__name__}:first", "the-second")
     assert handlers.consumers(STATUS) == (f"{__name__}:first",)
-    assert handlers["the-second"][:2] == (second, 1)
+    target = handlers["the-second"]
+    assert (target.handler, target.place) == (second, 1)
 
 
 def test_a_puller_gets_the_updates_of_its_numbers() -> None:

@@ -139,17 +139,17 @@ async def test_a_link_to_the_next_page_is_ours_and_has_no_token(service: Any) ->
 
 async def test_the_url_of_a_file_is_ours(service: Any) -> None:
     for body, expected in [
-        (FILE, "http://wats.example/api/media/777/content"),
+        (FILE, "http://wats.example/api/media/777000111222333/content"),
         ({"id": "777", "url": "https://x.example"}, "https://x.example"),
         ({**FILE, "more": "x" * MAX_DESCRIPTION_BYTES}, FILE["url"]),
     ]:
         service.graph.body = body
-        answer = await service.ask("GET", f"{BASE}/777", host="wats.example")
+        answer = await service.ask("GET", f"{BASE}/777000111222333", host="wats.example")
         assert answer.json == {**body, "url": expected}
 
 
 async def test_a_file_is_deleted_as_a_file_if_its_owner_is_named(service: Any) -> None:
-    path = f"{BASE}/777?phone_number_id="
+    path = f"{BASE}/777000111222333?phone_number_id="
     service.graph.body = FILE
     deleted = await service.ask("DELETE", path + NUMBER)
     other = await service.ask("DELETE", path + "1")
@@ -255,9 +255,9 @@ async def test_a_page_of_a_proxy_with_200_is_not_shown(service: Any) -> None:
 
 async def test_calls_are_counted_under_one_route_and_logged_without_ids(service: Any) -> None:
     service.graph.body = {}
-    await service.ask("GET", f"{BASE}/777")
+    await service.ask("GET", f"{BASE}/777000111222333")
     service.graph.status, service.graph.body = 400, {"error": {"code": 100}}
-    await service.ask("GET", f"{BASE}/777/assets")
+    await service.ask("GET", f"{BASE}/777000111222333/assets")
 
     values = {
         (each.name, attribute)
@@ -268,4 +268,4 @@ async def test_calls_are_counted_under_one_route_and_logged_without_ids(service:
     assert {each for name, each in values if name == "graph_operations_total"} >= {
         *("flows", "unknown", "success", "error")
     }
-    assert "777" not in json.dumps([*service.log, *map(repr, service.sink.spans)])
+    assert "777000111222333" not in json.dumps([*service.log, *map(repr, service.sink.spans)])

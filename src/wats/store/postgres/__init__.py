@@ -24,6 +24,7 @@ from wats.store.postgres.connection import (
     Connector,
     Database,
     Limits,
+    Undo,
     close,
     translated,
 )
@@ -158,7 +159,7 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
         self,
         operation: StoreOperation | None,
         work: Callable[[Connection], Awaitable[R]],
-        undo: Callable[[Connection, R], Awaitable[object]] | None = None,
+        undo: Undo[R] | None = None,
     ) -> R:
         if self._database is None:
             raise StoreClosed
@@ -169,7 +170,7 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
         self,
         operation: StoreOperation | None,
         work: Callable[[Connection], Awaitable[R]],
-        undo: Callable[[Connection, R], Awaitable[object]] | None = None,
+        undo: Undo[R] | None = None,
     ) -> R:
         if self._database is None:
             raise StoreClosed
@@ -179,7 +180,7 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
         self,
         operation: StoreOperation | None,
         work: Coroutine[Any, Any, R],
-        undo: Callable[[Connection, R], Awaitable[object]] | None = None,
+        undo: Undo[R] | None = None,
     ) -> R:
         """Run *work* to its end, even if the caller is cancelled: a commit may be in progress.
 
@@ -206,7 +207,7 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
     def _undo(
         self,
         database: Database | None,
-        undo: Callable[[Connection, R], Awaitable[object]],
+        undo: Undo[R],
         ended: "asyncio.Task[R]",
     ) -> None:
         """Undo what *ended* has written: no caller gets its result."""

@@ -17,7 +17,7 @@ from wats.store.admin import (
 )
 from wats.store.person import Person
 from wats.store.postgres import admin, erasure
-from wats.store.postgres.connection import Connection
+from wats.store.postgres.connection import Connection, Undo
 from wats.store.postgres.control import Control
 from wats.store.records import Consumer
 from wats.telemetry.contract.values import StoreOperation
@@ -42,7 +42,7 @@ class PostgresAdmin(AdminStore):
         self,
         operation: StoreOperation | None,
         work: Callable[[Connection], Awaitable[R]],
-        undo: Callable[[Connection, R], Awaitable[object]] | None = None,
+        undo: Undo[R] | None = None,
     ) -> R:
         """Run *work* in a transaction; undo its result if the caller is cancelled."""
 

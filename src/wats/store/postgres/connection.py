@@ -16,6 +16,9 @@ R = TypeVar("R")
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
+Undo: TypeAlias = Callable[[Connection, R], Awaitable[object]]
+"""Undoes, in another transaction, a result that no caller gets."""
+
 MAX_TRIES: Final = 5
 """How often a transaction is tried if PostgreSQL aborts it because of a concurrent one."""
 

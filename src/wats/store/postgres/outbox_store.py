@@ -10,7 +10,7 @@ from typing_extensions import override
 from wats.store.outbox import NewSend, OutboxStore, SendResult, SendView
 from wats.store.pacing import Demand, Pace, PacingStore, Penalty, Permit
 from wats.store.postgres import depths, outbox, pacing
-from wats.store.postgres.connection import Connection
+from wats.store.postgres.connection import Connection, Undo
 from wats.store.postgres.receive import ArrivalWriter
 from wats.store.records import OUTBOX, Reservation, Settled
 from wats.telemetry.contract.values import StoreOperation
@@ -34,7 +34,7 @@ class PostgresOutbox(OutboxStore, PacingStore):
         self,
         operation: StoreOperation | None,
         work: Callable[[Connection], Awaitable[R]],
-        undo: Callable[[Connection, R], Awaitable[object]] | None = None,
+        undo: Undo[R] | None = None,
     ) -> R:
         """Run *work* in a transaction; undo its result if the caller is cancelled."""
 
