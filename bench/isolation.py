@@ -1,8 +1,8 @@
 """`python -m bench.isolation`: the delay of a subscriber next to a failing and a sleeping one.
 
-Two messages of each conversation arrive, the conversations in turn, at random moments (a Poisson
-process), which are the same in each run. In the first and in the last of three runs, the gateway
-has the good subscriber only. In the second, it also has
+Two messages of each conversation arrive, the conversations in turn, at a constant rate or, with
+`--random`, at random moments, which are the same in each run. In the first and in the last of three
+runs, the gateway has the good subscriber only. In the second, it also has
 one that responds with 500 for a minute, and one that sleeps before each response. Each must receive
 every message, and those of a conversation in order. The delay is measured from the webhook to the
 first request with its message. The gateway has a core, and the subscribers, each a process, have
@@ -160,14 +160,20 @@ def _app(urls: Mapping[str, str], store: Store) -> WatsApp:
     )
 
 
+def _pauses(rate: float, *, at_random: bool) -> Iterator[float]:
+    """Yield the pauses between webhooks, in seconds: all equal, or those of a Poisson process."""
+    chance = random.Random(0)
+    while True:
+        yield chance.expovariate(rate) if at_random else 1 / rate
+
+
 async def _send(
-    app: WatsApp, webhooks: Conversations, requests: Iterable[bytes], rate: float
+    app: WatsApp, webhooks: Conversations, requests: Iterable[bytes], pauses: Iterator[float]
 ) -> None:
-    pauses = random.Random(0)
     due_at = time.monotonic()
     async with asyncio.TaskGroup() as tasks:
         for request in requests:
-            due_at += pauses.expovariate(rate)
+            due_at += next(pauses)
             await asyncio.sleep(due_at - time.monotonic())
             webhooks.note_sent(request)
             tasks.create_task(receive_webhook(app, *parts_of(request)))
@@ -190,7 +196,7 @@ async def measure(
     await app.start()
     collect_garbage_less_often()  # as `wats serve` does
     try:
-        await _send(app, webhooks, made, options.rate)
+        await _send(app, webhooks, made, _pauses(options.rate, at_random=options.random))
         await _settled(store)
     finally:
         await app.stop()
@@ -207,6 +213,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.isolation", description=__doc__)
     parser.add_argument("--conversations", type=int, default=10_000, help="two messages of each")
     parser.add_argument("--rate", type=float, default=100.0, help="mean webhooks per second")
+    parser.add_argument("--random", action="store_true", help="webhooks arrive at random moments")
     parser.add_argument("--fail", type=float, default=60.0, help="the seconds of the outage")
     parser.add_argument("--sleep", type=float, default=0.05, help="the seconds of each response")
     return parser.parse_args()

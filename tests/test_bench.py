@@ -313,10 +313,14 @@ def test_missing_and_early_messages_of_a_subscriber_are_a_failure(messages: Any)
 
 
 @pytest.mark.long
-def test_the_delays_of_a_subscriber_are_measured_alone_and_next_to_others() -> None:
+@pytest.mark.parametrize("arrivals", [(), ("--random",)])
+def test_the_delays_of_a_subscriber_are_measured_alone_and_next_to_others(
+    arrivals: tuple[str, ...],
+) -> None:
     command = [sys.executable, "-m", "bench.isolation", "--conversations", "20", "--rate", "100"]
     short = ["--fail", "0.2", "--sleep", "0.01"]
-    done = subprocess.run([*command, *short], cwd=ROOT, capture_output=True, text=True, check=False)
+    command += [*short, *arrivals]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
     title, _, *rows = done.stdout.splitlines()
