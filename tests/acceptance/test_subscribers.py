@@ -258,6 +258,38 @@ async def test_an_outage_leaves_the_waiting_updates_as_they_are(
     assert [each for each in found if each in later] == later
 
 
+@pytest.mark.long
+async def test_after_an_outage_a_subscriber_gets_one_request_at_a_time_at_first(
+    open_gateway: OpenGateway, until: Until
+) -> None:
+    running, begun = 0, list[tuple[float, int]]()
+
+    async def accept_later(_: web.Request) -> web.StreamResponse:
+        nonlocal running
+        running += 1
+        begun.append((time.monotonic(), running))
+        await asyncio.sleep(0.05)
+        running -= 1
+        return web.Response()
+
+    async with serving_endpoint() as endpoint:
+        endpoint.respond(503)
+        options = options_for(subscriber("crm", endpoint.url))
+        async with open_gateway(**options) as gateway, ClientSession() as session:
+            sender = Sender(session, gateway.url)
+            for number in range(50):
+                await sender.send(number, customer=f"1555000{number:04d}")
+            await until(lambda: len(endpoint.requests) > THRESHOLD)
+            endpoint.answer = accept_later
+            await until(lambda: gateway.rows()["wats_outstanding"] == 0)
+
+    # The outage lasted for a second or more, so the limit doubled a quarter of a second after the
+    # first response, or later.
+    first_at, _ = begun[0]
+    assert {count for at, count in begun if at < first_at + 0.25} == {1}
+    assert max(count for _, count in begun) > 1
+
+
 async def test_a_subscriber_that_is_gone_is_paused_and_keeps_its_updates(
     open_gateway: OpenGateway, until: Until
 ) -> None:
