@@ -2,11 +2,10 @@
 
 Two messages of each conversation arrive, the conversations in turn, at a constant rate or, with
 `--random`, at random moments, which are the same in each run. In the first and in the last of three
-runs, the gateway has the good subscriber only. In the second, it also has
-one that responds with 500 for a minute, and one that sleeps before each response. Each must receive
-every message, and those of a conversation in order. The delay is measured from the webhook to the
-first request with its message. The gateway has a core, and the subscribers, each a process, have
-another.
+runs, the gateway has the good subscriber only. In the second, it also has one that responds with
+500 for a minute, and one that sleeps before each response. Each must receive every message, and
+those of a conversation in order. The delay is measured from the webhook to the first request with
+its message. The gateway has a core, and the subscribers, each a process, have another.
 """
 
 import argparse
@@ -67,12 +66,9 @@ class Conversations(Webhooks):
     def make(self) -> bytes:
         """Return the next request, and expect its message."""
         request = super().make()
-        self.expected[_message_in(request)["from"]].append(_message_in(request)["id"])
+        message = _message_in(request)
+        self.expected[message["from"]].append(message["id"])
         return request
-
-    def note_sent(self, request: bytes) -> None:
-        """Note that *request* is sent now."""
-        self.sent[_message_in(request)["id"]] = time.monotonic()
 
 
 def _message_in(request: bytes) -> Any:
@@ -173,10 +169,11 @@ async def _send(
     due_at = time.monotonic()
     async with asyncio.TaskGroup() as tasks:
         for request in requests:
+            message, parts = _message_in(request)["id"], parts_of(request)
             due_at += next(pauses)
             await asyncio.sleep(due_at - time.monotonic())
-            webhooks.note_sent(request)
-            tasks.create_task(receive_webhook(app, *parts_of(request)))
+            webhooks.sent[message] = time.monotonic()
+            tasks.create_task(receive_webhook(app, *parts))
 
 
 async def _settled(store: Store) -> None:

@@ -353,11 +353,15 @@ class GroupCommit:
         size = self._size
         if seen < size and rounds > 0:
             self._loop.call_soon(self._gather, size, rounds - 1)
-        elif FEWEST_TO_REUNITE <= self._expected > size * 4 / 3 and rounds >= 0:
+        elif self._is_small(size) and rounds >= 0:
             self._loop.call_later(REUNION_SECONDS, self._gather, 0, -1)
         else:
             self._is_gathering = False
             self.flush()
+
+    def _is_small(self, size: int) -> bool:
+        """Return whether less than three quarters of many expected operations have come."""
+        return self._expected >= FEWEST_TO_REUNITE and size * 4 < self._expected * 3
 
     def flush(self) -> None:
         """Hand over what waits, also while a batch is under way."""

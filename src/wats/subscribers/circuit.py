@@ -64,18 +64,18 @@ class Circuit:
         if self._closed_at is None:
             return math.inf
         part = OUTAGE_PART * (self._closed_at - self._opened_at)
+        doubling_seconds = min(part, LONGEST_DOUBLING_SECONDS)
         since = self._monotonic() - self._closed_at
-        if since >= DOUBLINGS * min(part, LONGEST_DOUBLING_SECONDS):
+        if since >= DOUBLINGS * doubling_seconds:
             self._closed_at = None
             return math.inf
-        return float(2 ** int(since / min(part, LONGEST_DOUBLING_SECONDS)))
+        return float(2 ** int(since / doubling_seconds))
 
     def admit(self) -> bool:
         """Return whether a request may be sent now. Its result must be reported."""
-        if self.is_open:
-            if self._is_probing or self._monotonic() < self._probe_at:
-                return False
-            self._is_probing = True
+        if self._is_probing or not self.limit():
+            return False
+        self._is_probing = self.is_open
         return True
 
     def pause(self) -> float:
