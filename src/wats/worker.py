@@ -167,12 +167,14 @@ class Worker(Generic[J]):
 
     def _end_job(self, job: J) -> None:
         self._held.discard(job)
+        if not self._ended:
+            self._settle_now.set()
         self._ended.append(job)
-        self._settle_now.set()
         self._slot_is_free()
 
     def _slot_is_free(self) -> None:
-        self._changed.set()
+        if self._stopping:
+            self._changed.set()
         if self._claimable:
             self._claim_now.set()
 

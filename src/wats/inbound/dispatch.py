@@ -66,7 +66,6 @@ class DeliveryCall(HandlerCall):
         expires: float,
         update: Update | None = None,
     ) -> None:
-        super().__init__()
         self.kind = _UNKNOWN
         self._dispatcher = dispatcher
         self.delivery = delivery

@@ -1,7 +1,7 @@
 """The inbound flow: verify a webhook body, store its updates in one transaction, then respond."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextvars import copy_context
 from functools import partial
 from typing import Final, TypeAlias
@@ -50,6 +50,12 @@ _SUCCESS: Final = Outcome.SUCCESS  # a look-up of 0.1 us in Python 3.11
 
 OnReceipt: TypeAlias = Callable[[Receipt | None, BaseException | None], None]
 """Called once with the receipt of a webhook, or with its error."""
+
+_Handling: TypeAlias = Generator[tuple[str, Update], BaseException | None, None]
+"""The handling of a webhook that is not stored.
+
+It yields the handler and the update of each call, and is sent the exception of the call, or `None`.
+"""
 
 
 class Receiver:
@@ -143,7 +149,8 @@ class Receiver:
         if not found.updates:
             self.finish(found, 0, on_receipt)
         elif self._store is None or self._dispatcher is None:
-            _Handling(self, self._calls, found, on_receipt).begin()
+            origin = _origin() if self._calls.has_spans else None
+            self._go_on(self._handle(found, on_receipt), origin, None)
         else:
             arrivals = [self._arrival(update) for update in found.updates]
             storing = _Storing(self, self._dispatcher, found, arrivals, on_receipt)
@@ -181,11 +188,32 @@ class Receiver:
             proof=records.proof,
         )
 
-    def begin(self, update: Update) -> tuple[str, ...]:
-        """Report *update*, which is not stored, as new, and return the names of its handlers."""
-        if self.telemetry.wants_news:
-            self.news.report(update, projection.status_record(update))
-        return self._handlers.consumers(update)
+    def _handle(self, found: Normalized, on_receipt: OnReceipt) -> _Handling:
+        """Handle updates that are not stored: one handler after the other gets each update."""
+        handled = 0
+        for update in found.updates:
+            if self.telemetry.wants_news:
+                self.news.report(update, projection.status_record(update))
+            failures = 0
+            for name in self._handlers.consumers(update):
+                failure = yield name, update
+                failures += failure is not None
+            self.telemetry.webhooks.update(update.kind, Outcome.ERROR if failures else _SUCCESS)
+            if self.update_log is not None:
+                self.update_log.record(update, "error" if failures else "success")
+            handled += not failures
+        self.finish(found, handled, on_receipt)
+
+    def _go_on(
+        self, handling: _Handling, origin: SpanContext | None, failure: BaseException | None
+    ) -> None:
+        """Begin the next call of *handling*, after one has ended with *failure* or without."""
+        try:
+            name, update = handling.send(failure)
+        except StopIteration:
+            return
+        step = _Step(partial(self._go_on, handling, origin))
+        self._calls.start(step, name, update, origin)
 
 
 class _Storing:
@@ -235,76 +263,17 @@ class _Storing:
         return True
 
 
-class _Handling:
-    """The calls of the handlers of a webhook that is not stored, one after the other."""
-
-    __slots__ = (
-        "_calls",
-        "_failures",
-        "_found",
-        "_handled",
-        "_names",
-        "_on_receipt",
-        "_origin",
-        "_receiver",
-        "_update",
-        "_updates",
-    )
-
-    _update: Update
-
-    def __init__(
-        self, receiver: Receiver, calls: HandlerCalls, found: Normalized, on_receipt: OnReceipt
-    ) -> None:
-        self._receiver = receiver
-        self._calls = calls
-        self._found = found
-        self._on_receipt = on_receipt
-        self._origin = _origin() if calls.has_spans else None
-        self._updates = iter(found.updates)
-        self._names: Iterator[str] = iter(())
-        self._failures = 0
-        self._handled = 0
-
-    def begin(self) -> None:
-        """Call the first handler of the next update; finish the webhook after the last update."""
-        for update in self._updates:
-            self._update, self._failures = update, 0
-            self._names = iter(self._receiver.begin(update))
-            if self._call_next():
-                return
-        self._receiver.finish(self._found, self._handled, self._on_receipt)
-
-    def _call_next(self) -> bool:
-        for name in self._names:
-            self._calls.start(_Step(self), name, self._update, self._origin)
-            return True
-        outcome = Outcome.ERROR if self._failures else _SUCCESS
-        self._receiver.telemetry.webhooks.update(self._update.kind, outcome)
-        if (update_log := self._receiver.update_log) is not None:
-            update_log.record(self._update, "error" if self._failures else "success")
-        self._handled += not self._failures
-        return False
-
-    def go_on(self, failure: BaseException | None) -> None:
-        """Call the next handler, after one has ended with *failure* or without."""
-        self._failures += failure is not None
-        if not self._call_next():
-            self.begin()
-
-
 class _Step(HandlerCall):
     """One call of a `_Handling`."""
 
-    __slots__ = ("_handling",)
+    __slots__ = ("_go_on",)
 
-    def __init__(self, handling: _Handling) -> None:
-        super().__init__()
-        self._handling = handling
+    def __init__(self, go_on: Callable[[BaseException | None], None]) -> None:
+        self._go_on = go_on
 
     @override
     def handled(self, failure: BaseException | None) -> None:
-        self._handling.go_on(failure)
+        self._go_on(failure)
 
 
 def _refusing(on_receipt: OnReceipt, refusal: WebhookRefused, *, has_updates: bool) -> OnReceipt:

@@ -122,6 +122,9 @@ _NO_CONTACT = _ContactItem()
 _SLOW_TYPES = frozenset({"system", "request_welcome", "edit", "revoke"})
 """Message types of another kind, or that open no window."""
 
+_COMMON_TYPES = frozenset({"text", "image", "audio", "interactive", "button", "reaction"})
+"""Message types that need no check."""
+
 
 class UsualUpdate(Update, frozen=True, kw_only=True):
     """An update that keeps its item and contact as JSON until either is accessed.
@@ -200,12 +203,14 @@ def _read(body: bytes, received_at: datetime) -> Update | None:
     )
     if waba_id is None or number is None:
         return None
+    raw_contact = None if value.contacts is UNSET else value.contacts[0]
     common = _Common(
         number,
         display_number,
         waba_id,
         received_at,
-        None if value.contacts is UNSET else value.contacts[0],
+        raw_contact,
+        _NO_CONTACT if raw_contact is None else _decode_contact(raw_contact),
     )
     if value.statuses is UNSET and value.messages is not UNSET:
         return _read_message(common, value.messages[0])
@@ -222,10 +227,7 @@ class _Common(msgspec.Struct, gc=False):
     waba_id: str
     received_at: datetime
     raw_contact: Raw | None
-
-    @property
-    def contact(self) -> _ContactItem:
-        return _NO_CONTACT if self.raw_contact is None else _decode_contact(self.raw_contact)
+    contact: _ContactItem
 
     def update(
         self,
@@ -256,6 +258,7 @@ class _Common(msgspec.Struct, gc=False):
 
 def _read_message(common: _Common, raw: Raw) -> Update | None:
     item, contact = _decode_message(raw), common.contact
+    type_ = item.type if item.type in _COMMON_TYPES else identifier(item.type) or "unknown"
     message_id, seconds = identifier(item.id), seconds_of(item.timestamp)
     phone = identifier(item.phone)
     user = identifier(item.from_user_id) or identifier(item.from_parent_user_id)
@@ -264,7 +267,7 @@ def _read_message(common: _Common, raw: Raw) -> Update | None:
     if item.type in _SLOW_TYPES:
         return None
     customer = phone or _customer(item, contact)
-    head = MessageHead(message_id, identifier(item.type) or "unknown", customer, opens_window=True)
+    head = MessageHead(message_id, type_, customer, opens_window=True)
     key = message_key(common.number, message_id)
     other = user or _user_of(contact, phone) or phone
     return common.update(_MESSAGE, key, raw, other, seconds, head)

@@ -49,7 +49,7 @@ class Watchdog:
         argument: Any,
         context: Context | None = None,
     ) -> None:
-        """Call *function* in a task; pass its exception, or `None`, to `call.ended`.
+        """Begin *call*, once: call *function* in a task, and pass its exception to `call.ended`.
 
         The task runs in *context*, or in a copy of the current one.
 
@@ -59,6 +59,7 @@ class Watchdog:
         loop = asyncio.get_running_loop()
         call.watchdog = self
         call.deadline = loop.time() + self._seconds
+        call.is_late = call.is_cancelled = call.has_ended = False
         call.task = loop.create_task(call.run(function, argument), context=context)
         self._calls.add(call)
         if self._loop is not loop:  # the first call, or all others belong to a loop that ended
@@ -89,7 +90,7 @@ class Watchdog:
 
 
 class Call:
-    """A call in progress.
+    """A call, which `Watchdog.start` begins.
 
     Attributes:
         deadline: When the call is cancelled or, once it is cancelled, abandoned.
@@ -103,9 +104,9 @@ class Call:
     task: "asyncio.Task[None]"
     watchdog: Watchdog
     deadline: float
-
-    def __init__(self) -> None:
-        self.is_late = self.is_cancelled = self.has_ended = False
+    is_late: bool
+    is_cancelled: bool
+    has_ended: bool
 
     async def run(self, function: Callable[[Any], Awaitable[object]], argument: Any) -> None:
         """Call *function*, and end this call with its exception or `None`."""

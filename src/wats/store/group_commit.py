@@ -233,6 +233,8 @@ class GroupCommit:
     ) -> None:
         """Gather an operation that runs in one call with all gathered operations of *run*.
 
+        The result is passed to *finish*, because a future for each of thousands of operations a
+        second would be slow.
         With *undo*, pass the *future* of a caller that can be cancelled.
         """
         joint = self._joint.get(run)

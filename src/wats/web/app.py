@@ -1,6 +1,7 @@
 """The ASGI application: one entry, one exit, and every request counted."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from time import perf_counter
 from typing import Final
 
@@ -158,21 +159,19 @@ class Web:
 
         Without a task for each: a task and its coroutines cost as much as reading the JSON.
         """
-        started = perf_counter()
-
-        def on_receipt(receipt: Receipt | None, error: BaseException | None) -> None:
-            if receipt is None:
-                response = self._explain(error or RuntimeError(), self._hook)
-            else:
-                response = webhooks.answer(receipt)
-            self._answer_webhook(asker, response, started)
-
+        answer = partial(self._answer_webhook, asker, perf_counter())
         try:
-            self._parts.receiver.take(body, signature, on_receipt)
+            self._parts.receiver.take(body, signature, answer)
         except BaseException as error:
-            self._answer_webhook(asker, self._explain(error, self._hook), started)
+            answer(None, error)
 
-    def _answer_webhook(self, asker: Asker, response: Response, started: float) -> None:
+    def _answer_webhook(
+        self, asker: Asker, started: float, receipt: Receipt | None, error: BaseException | None
+    ) -> None:
+        if receipt is None:
+            response = self._explain(error or RuntimeError(), self._hook)
+        else:
+            response = webhooks.answer(receipt)
         is_there = asker.is_there
         status = response.status if is_there else 0
         self._count(self._hook_ordinal, _POST, status, started)

@@ -166,22 +166,21 @@ class Connection(asyncio.Protocol):
         """Adapt deadline, flow control and accounts to what happens on the connection now."""
         if self.state is CLOSING:
             return
-        unread = len(self._input) - self._place
-        if not unread and self._input:
-            self._input, self._place = b"", 0
+        size = len(self._input)
+        if size == self._place:
+            self._input, self._place, size = b"", 0, 0
         state = self._current_state()
-        waits = state is IDLE or state is ARRIVING
-        if waits and (self._has_eof or self.is_draining):
+        if (self._has_eof or self.is_draining) and (state is IDLE or state is ARRIVING):
             # Nothing more can arrive, or is not waited for: its client could delay without limit.
             self.close()
             return
         if state is not self.state:
             self._enter(state)
-        # libuv passes on up to 32 segments before the application can read one.
-        reads = unread <= READ_AHEAD_BYTES or (waits and not self._is_stream)
-        if reads is not self._is_reading:
-            self._set_reading(reads)
-        held = len(self._input) + self._held_bytes()
+        if size > READ_AHEAD_BYTES or not self._is_reading:
+            # libuv passes on up to 32 segments before the application can read one.
+            waits = (state is IDLE or state is ARRIVING) and not self._is_stream
+            self._set_reading(waits or size - self._place <= READ_AHEAD_BYTES)
+        held = size + self._held_bytes()
         if held != self.held or self.is_write_paused:
             self._account(held)
 

@@ -193,7 +193,7 @@ class GatewayProtocol(Connection):
     def _refuse(self, error: MalformedHTTP) -> None:
         response = as_response(error)
         self._hook.refused(response.status)
-        self._respond(response, keep_alive=False)
+        self.answer(response, keep_alive=False)
 
     @override
     def _release(self) -> None:
@@ -226,11 +226,9 @@ class GatewayProtocol(Connection):
         """Whether the client is still connected, as far as we know."""
         return self.state is not CLOSING and not self.transport.is_closing()
 
-    def answer(self, response: Response) -> None:
-        """Send *response*; once."""
-        self._respond(response, keep_alive=not self.is_draining)
-
-    def _respond(self, response: Response, *, keep_alive: bool) -> None:
+    def answer(self, response: Response, *, keep_alive: bool = True) -> None:
+        """Send *response*; once. End the connection unless *keep_alive*, or if the server stops."""
+        keep_alive = keep_alive and not self.is_draining
         default_headers = self._site.server.default_headers
         self.transport.write(_RENDERED.get(default_headers, response, keep_alive=keep_alive))
         self.finish(keep_alive=keep_alive)

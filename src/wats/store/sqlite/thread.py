@@ -10,10 +10,8 @@ from typing import Any, Final, Generic, TypeVar
 import apsw
 
 from wats.errors import StoreUnavailable
-from wats.store import NO_SLOTS, Slots
 from wats.store.group_commit import (
     MAX_BATCH,
-    Finish,
     GroupCommit,
     Report,
     StoreRequest,
@@ -36,6 +34,9 @@ C = TypeVar("C", bound=apsw.Connection)
 class ConnectionThread(Generic[C]):
     """Runs requests on one connection, so that no event loop waits for a disk.
 
+    Attributes:
+        join: `GroupCommit.join`.
+
     Args:
         name: The name of the thread.
         run_batch: Sets the `results` or the `error` of each request; never raises. Returns the
@@ -54,6 +55,7 @@ class ConnectionThread(Generic[C]):
         self._run_batch = run_batch
         self._queue: SimpleQueue[list[StoreRequest]] = SimpleQueue()
         self._group = GroupCommit(self._queue.put, report, timeout_seconds)
+        self.join = self._group.join
         self._thread = Thread(target=self._work, name=name, daemon=True)
 
     async def start(self, connect: Callable[[], C]) -> None:
@@ -106,23 +108,6 @@ class ConnectionThread(Generic[C]):
         request, future = request_of(run, operation, undo=undo, flushes=flushes)
         self._group.submit(request, patience_seconds=patience_seconds)
         return future
-
-    def join(
-        self,
-        operation: StoreOperation,
-        run: Callable[..., Sequence[Any]],
-        item: Any,
-        finish: Finish,
-        slots: Slots = NO_SLOTS,
-        undo: Undo | None = None,
-        future: "asyncio.Future[Any] | None" = None,
-    ) -> None:
-        """Submit an operation that runs in one call with other operations of the same *run*.
-
-        The result is passed to *finish*, because a future for each of thousands of operations a
-        second would be slow. With *undo*, pass the *future* of a caller that can be cancelled.
-        """
-        self._group.join(operation, run, item, finish, slots, undo, future)
 
     def _work(self) -> None:
         (connecting,) = self._queue.get()
