@@ -81,8 +81,22 @@ class Stage:
 
     def start(self, *arguments: str, beside_load: bool = False) -> Server:
         """Start a server, on the core of the servers or on that of the load."""
+        return self.enter(arguments, beside_load=beside_load)
+
+    def enter(
+        self,
+        arguments: Sequence[str],
+        *,
+        beside_load: bool = False,
+        environ: Mapping[str, str] | None = None,
+        prefix: Sequence[str] = (),
+    ) -> Server:
+        """Start a server as `start` does, with *environ* and *prefix*, see `Server`."""
         core = self.cores.load if beside_load else self.cores.server
-        return self._stack.enter_context(Server(arguments, core=core, environ=_SECRETS))
+        server = Server(
+            arguments, core=core, environ={**_SECRETS, **(environ or {})}, prefix=prefix
+        )
+        return self._stack.enter_context(server)
 
     def start_wats(
         self,
@@ -146,6 +160,9 @@ class Entrant(Protocol):
 class ServerEntrant(Entrant):
     """A running server, and the requests for it.
 
+    Attributes:
+        answers: The number of its responses so far.
+
     Args:
         inbox: The database whose deliveries must all be settled before a round counts.
         prepare: Called with the job of each round before the load begins; returns the job to run.
@@ -165,7 +182,7 @@ class ServerEntrant(Entrant):
         self._cores = cores
         self._inbox = inbox
         self._prepare = prepare
-        self._answers = 0
+        self.answers = 0
 
     @override
     def measure(self, seconds: float) -> Round:
@@ -177,10 +194,10 @@ class ServerEntrant(Entrant):
         used_before = self._server.cpu_seconds()
         output = run("bench.load", job, core=self._cores.load, timeout_seconds=timeout_seconds)
         sample = msgspec.json.decode(output, type=Sample)
-        self._answers += sample.answers
+        self.answers += sample.answers
         settled_rate = None
         if self._inbox is not None:
-            settled_at = await_settled(self._inbox, self._answers)
+            settled_at = await_settled(self._inbox, self.answers)
             settled_rate = sample.answers / (settled_at - sample.began)
         used = self._server.cpu_seconds()
         return Round(

@@ -26,13 +26,25 @@ class ChildFailed(Exception):
 
 
 class Server(AbstractContextManager["Server"]):
-    """`python -m *arguments*` on *core*, from the line with its address to its end."""
+    """`python -m *arguments*` on *core*, from the line with its address to its end.
+
+    Args:
+        arguments: The module and its arguments.
+        core: The core, unless the system chooses it.
+        environ: Additions to the environment.
+        prefix: A command that runs the command after it, if there is one.
+    """
 
     def __init__(
-        self, arguments: Sequence[str], *, core: int | None, environ: Mapping[str, str]
+        self,
+        arguments: Sequence[str],
+        *,
+        core: int | None,
+        environ: Mapping[str, str],
+        prefix: Sequence[str] = (),
     ) -> None:
         self._name = arguments[0]
-        self._process = _spawn(arguments, core=core, environ=environ)
+        self._process = _spawn(arguments, core=core, environ=environ, prefix=prefix)
         try:
             self.url = self._read_url()
         except BaseException:
@@ -48,6 +60,10 @@ class Server(AbstractContextManager["Server"]):
             raise ChildFailed(msg)
         url: str = json.loads(line)["url"]
         return url
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def port(self) -> int:
@@ -99,13 +115,17 @@ def run(module: str, given: bytes, *, core: int | None, timeout_seconds: float) 
 
 
 def _spawn(
-    arguments: Sequence[str], *, core: int | None, environ: Mapping[str, str]
+    arguments: Sequence[str],
+    *,
+    core: int | None,
+    environ: Mapping[str, str],
+    prefix: Sequence[str] = (),
 ) -> "subprocess.Popen[bytes]":
     # A session of its own: a Ctrl-C in the terminal reaches this process alone, and it stops all
     # children in order.
     with _HeldSignals() as held, on_core(core):
         process = subprocess.Popen(
-            [sys.executable, "-m", *arguments],
+            [*prefix, sys.executable, "-m", *arguments],
             cwd=ROOT,
             env={**os.environ, **environ},
             stdin=subprocess.PIPE,

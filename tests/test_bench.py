@@ -331,6 +331,31 @@ def test_the_delays_of_a_subscriber_are_measured_alone_and_next_to_others(
 
 
 @pytest.mark.long
+def test_the_instructions_of_a_request_are_counted_in_two_versions() -> None:
+    command = [sys.executable, "-m", "bench.instructions", "--only", "inline", "--seconds", "0.5"]
+    command += ["--tree", str(ROOT)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    name, *counts, ratio = done.stdout.split()
+    assert name == "inline"
+    assert len(counts) == 2
+    assert all(int(count.replace(",", "")) > 10_000 for count in counts)
+    assert 0.5 < float(ratio) < 2
+
+
+def test_counting_instructions_without_valgrind_names_its_packages(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench.instructions"]
+    environ = {"PATH": str(tmp_path)}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("Valgrind is missing. On Debian, install")
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("store", ["sqlite", "postgres"])
 def test_an_erasure_is_measured_and_complete(store: str) -> None:
     command = [sys.executable, "-m", "bench.erase", "--messages", "1000", "--store", store]
