@@ -240,12 +240,12 @@ def _replay_one(writer: Writer, consumer: str, ordering_key: int, payload: bytes
     return 1
 
 
-def discard(writer: Writer, ids: Sequence[int]) -> tuple[int, int]:
-    """Delete the deliveries and dead letters *ids*; return both numbers."""
+def discard(writer: Writer, ids: Sequence[int]) -> int:
+    """Delete the deliveries and dead letters *ids*; return their number."""
     if not ids:
-        return 0, 0
+        return 0
     dead = len(writer.execute(_DELETE_DEAD, (numbers(ids),)).fetchall())
-    return sum(_discard_delivery(writer, id_) for id_ in ids), dead
+    return dead + sum(_discard_delivery(writer, id_) for id_ in ids)
 
 
 def _discard_delivery(writer: Writer, delivery_id: int) -> bool:

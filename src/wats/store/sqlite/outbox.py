@@ -275,8 +275,7 @@ def discard(writer: Writer, *, ids: Sequence[int]) -> int:
     letters: list[Any] = writer.execute(_DEAD, (numbers(ids),)).fetchall()
     waiting, dead = [id_ for (id_,) in rows], [id_ for id_, _ in letters]
     writer.executemany(_FREE, [{"id": id_} for id_ in waiting])
-    outstanding, of_dead = admin.discard(writer, [*waiting, *dead])
-    return outstanding + of_dead
+    return admin.discard(writer, [*waiting, *dead])
 
 
 def purge(writer: Writer, limit: int) -> int:
