@@ -39,8 +39,8 @@ from wats.store.records import (
     StatusRecord,
     StoreHealth,
 )
-from wats.store.sqlite import deliveries as delivery_rows
 from wats.store.sqlite import (
+    admin,
     depths,
     inbox,
     leader,
@@ -51,6 +51,7 @@ from wats.store.sqlite import (
     requests,
     statuses,
 )
+from wats.store.sqlite import deliveries as delivery_rows
 from wats.store.sqlite.admin_store import SQLiteAdmin
 from wats.store.sqlite.bell import Bell
 from wats.store.sqlite.checkpoint import LOCK_SECONDS, checkpoint
@@ -449,7 +450,7 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
         def purge(writer: Writer) -> int:
             return (
                 inbox.purge(writer, old_updates, inbox_before)
-                + delivery_rows.purge(writer, retention.dead, PURGE_ROWS)
+                + admin.purge(writer, retention.dead, PURGE_ROWS)
                 + messages.purge(writer, old_messages, records_before)
                 + statuses.purge(writer, old, messages_before)
                 + statuses.purge_early(writer, old_early, messages_before)

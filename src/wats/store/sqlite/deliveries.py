@@ -137,8 +137,6 @@ SELECT id, update_id, siblings, consumer, ordering_key, attempts, ?, arrived_at,
 FROM wats_deliveries WHERE id = ? AND lease = ?
 """
 
-_DELETE = "DELETE FROM wats_deliveries WHERE id = ?"
-
 _PROMOTE = """
 UPDATE wats_deliveries SET due_at = arrived_at, followers = ?
 WHERE id = (
@@ -159,24 +157,6 @@ WHERE id = ? AND lease = ?
 _HAS_SIBLING = """
 SELECT EXISTS (SELECT 1 FROM wats_deliveries WHERE id BETWEEN ?1 AND ?2)
     OR EXISTS (SELECT 1 FROM wats_dead_deliveries WHERE id BETWEEN ?1 AND ?2)
-"""
-
-_OLD_DEAD = """
-SELECT id FROM wats_dead_deliveries WHERE died_at < ? ORDER BY died_at LIMIT ?
-"""
-
-_DELETE_DEAD = "DELETE FROM wats_dead_deliveries WHERE id = ?"
-
-_ABANDONED = "SELECT name FROM wats_consumers WHERE seen_at < ?"
-
-_HEADS_OF = """
-SELECT id, lease IS NOT NULL, ordering_key, followers, attempts FROM wats_deliveries
-WHERE consumer = ? AND due_at IS NOT NULL ORDER BY due_at LIMIT ?
-"""
-
-_FORGET_CONSUMER = """
-DELETE FROM wats_consumers
-WHERE seen_at < ? AND pending = 0 AND leased = 0 AND retry = 0 AND dead = 0
 """
 
 _Row: TypeAlias = tuple[Any, ...]
@@ -511,28 +491,3 @@ def _finished(writer: Writer, ended: Sequence[tuple[int, int]]) -> Sequence[int]
             if last > first and not writer.execute(_HAS_SIBLING, (first, last)).get
         ]
     return finished
-
-
-def purge(writer: Writer, dead_seconds: float, limit: int) -> int:
-    """Delete dead letters, and deliveries of unregistered consumers, after *dead_seconds*."""
-    before = writer.clock() - round(dead_seconds * 1000)
-    old: list[Any] = writer.execute(_OLD_DEAD, (before, limit)).fetchall()
-    writer.executemany(_DELETE_DEAD, old)
-    keep_registered(writer)
-    return len(old) + _purge_abandoned(writer, before, limit)
-
-
-def _purge_abandoned(writer: Writer, before: int, limit: int) -> int:
-    deleted = 0
-    abandoned: list[Any] = writer.execute(_ABANDONED, (before,)).fetchall()
-    for (name,) in abandoned:
-        heads: list[Any] = writer.execute(_HEADS_OF, (name, limit)).fetchall()
-        for id_, is_leased, ordering_key, followers, attempts in heads:
-            state = DeliveryState.LEASED if is_leased else unleased(attempts)
-            writer.execute(_DELETE, (id_,))
-            writer.count(name, state, -1)
-            if followers:
-                promote(writer, name, ordering_key, followers)
-        deleted += len(heads)
-    writer.execute(_FORGET_CONSUMER, (before,))
-    return deleted
