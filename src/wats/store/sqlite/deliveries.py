@@ -364,10 +364,11 @@ def renew(
     ]
     if change(writer, _RENEW, rows) == len(rows):
         return ()
-    return [each for each in deliveries if not _is_held(writer, each)]
+    return [each for each in deliveries if not is_held(writer, each)]
 
 
-def _is_held(writer: Writer, delivery: Delivery) -> bool:
+def is_held(writer: Writer, delivery: Delivery) -> bool:
+    """Return whether the lease of *delivery* is that of its row."""
     return bool(writer.execute(_IS_HELD, (delivery.id, delivery.lease)).get)
 
 
@@ -395,7 +396,7 @@ def _delete_followers(writer: Writer, settlement: Settlement) -> Sequence[tuple[
         The update of each follower, and the number of deliveries that it had.
     """
     head = settlement.delivery
-    if settlement.state is not DeliveryState.DONE or not _is_held(writer, head):
+    if settlement.state is not DeliveryState.DONE or not is_held(writer, head):
         return ()
     ids = numbers([each.id for each in settlement.also])
     values = ids, head.ordering_key, head.consumer

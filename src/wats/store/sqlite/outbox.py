@@ -44,8 +44,6 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 
 _USE_KEY = "UPDATE wats_requests SET outbox_id = ? WHERE scope = ? AND key_hash = ?"
 
-_HELD = "SELECT id FROM wats_deliveries WHERE id = ? AND lease = ?"
-
 # Of its own key only: after a failure, another request can use the key.
 _COMPLETE = """
 UPDATE wats_requests
@@ -181,22 +179,20 @@ def undo_enqueue(writer: Writer, results: Sequence[Reservation]) -> None:
 
 def settle(writer: Writer, *, results: Sequence[SendResult]) -> Settled:
     """Settle the deliveries of *results*, and their keys."""
-    held = {each.settlement.delivery.id for each in results if _is_held(writer, each)}
-    settled = deliveries.settle(writer, [each.settlement for each in results])
+    settlements = [each.settlement for each in results]
+    dead = [
+        each
+        for each in settlements
+        if each.state is DeliveryState.DEAD and deliveries.is_held(writer, each.delivery)
+    ]
+    settled = deliveries.settle(writer, settlements)
     sent = [each for each in results if each.settlement.state is DeliveryState.DONE]
     _finish(writer, {each.settlement.delivery.id: each.response for each in sent})
     messages.record(writer, [each.message for each in sent if each.message is not None])
-    for each in results:
-        settlement = each.settlement
-        if settlement.state is DeliveryState.DEAD and settlement.delivery.id in held:
-            statement = _DOUBT if settlement.error == OUTCOME_UNKNOWN else _FREE
-            writer.execute(statement, {"id": settlement.delivery.id})
+    for each in dead:
+        statement = _DOUBT if each.error == OUTCOME_UNKNOWN else _FREE
+        writer.execute(statement, {"id": each.delivery.id})
     return settled
-
-
-def _is_held(writer: Writer, result: SendResult) -> bool:
-    delivery = result.settlement.delivery
-    return writer.execute(_HELD, (delivery.id, delivery.lease)).get is not None
 
 
 def _finish(writer: Writer, responses: Mapping[int, bytes]) -> None:
