@@ -133,19 +133,16 @@ def consumers(
     connection: Connection, configured: frozenset[str], now: int
 ) -> Sequence[ConsumerState]:
     """Read all consumers, with the age of the oldest delivery of each."""
-    rows: list[Any] = connection.execute(_CONSUMERS).fetchall()
-    states = []
-    for name, is_paused, pending, leased, retry, dead in rows:
-        states.append(
-            ConsumerState(
-                name=name,
-                is_configured=name in configured,
-                is_paused=bool(is_paused),
-                depth=Depth(pending=pending, leased=leased, retry=retry, dead=dead),
-                oldest_seconds=oldest_seconds(connection, name, now),
-            )
+    return [
+        ConsumerState(
+            name=name,
+            is_configured=name in configured,
+            is_paused=bool(is_paused),
+            depth=Depth(pending=pending, leased=leased, retry=retry, dead=dead),
+            oldest_seconds=oldest_seconds(connection, name, now),
         )
-    return states
+        for name, is_paused, pending, leased, retry, dead in connection.execute(_CONSUMERS)
+    ]
 
 
 def pause(writer: Writer, consumer: str, is_paused: bool) -> bool:
@@ -201,13 +198,13 @@ def retry_dead(writer: Writer, ids: Sequence[int]) -> int:
     letters: list[Any] = sorted(writer.execute(_TAKE_DEAD, (numbers(ids),)).fetchall())
     for letter in letters:
         _insert_in_order(writer, letter)
-        writer.count(letter[3], DeliveryState.PENDING, 1)
-    writer.leaves_work = writer.leaves_work or bool(letters)
     return len(letters)
 
 
 def _insert_in_order(writer: Writer, letter: tuple[Any, ...]) -> None:
     id_, _, _, consumer, ordering_key, arrived_at, _ = letter
+    writer.count(consumer, DeliveryState.PENDING, 1)
+    writer.leaves_work = True
     row: Any = writer.execute(_HEAD_OF, (ordering_key, consumer)).fetchone()
     if row is None:
         writer.execute(_INSERT, (*letter, arrived_at, 0))
@@ -249,8 +246,6 @@ def _replay_one(writer: Writer, consumer: str, ordering_key: int, payload: bytes
         return retry_dead(writer, [dead])
     id_: int = writer.execute(TAKE_IDS, (1,)).get
     _insert_in_order(writer, (id_, id_, 1, consumer, ordering_key, writer.clock(), payload))
-    writer.count(consumer, DeliveryState.PENDING, 1)
-    writer.leaves_work = True
     return 1
 
 
