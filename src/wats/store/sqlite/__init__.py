@@ -223,8 +223,7 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
     async def _read(self, operation: StoreOperation | None, run: Callable[[Connection], R]) -> R:
         if self._reader is None:
             raise StoreClosed
-        result: R = await self._reader.submit(operation, run)
-        return result
+        return await self._reader.submit(operation, run)
 
     @override
     async def _write(
@@ -238,10 +237,9 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
     ) -> R:
         if self._writer is None:
             raise StoreClosed
-        result: R = await self._writer.submit(
+        return await self._writer.submit(
             operation, run, patience_seconds=patience_seconds, undo=undo, flushes=flushes
         )
-        return result
 
     def _join(
         self,
@@ -475,8 +473,7 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
             return guard.check() == 0 or checkpoint(connection)
 
         checkpointer = self._checkpointer or await self._start_checkpointer()
-        emptied: bool = await checkpointer.submit(None, run)
-        return emptied
+        return await checkpointer.submit(None, run)
 
     async def _start_checkpointer(self) -> ConnectionThread[Connection]:
         async with self._changing:

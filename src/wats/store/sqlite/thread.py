@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 import apsw
 
@@ -29,6 +29,7 @@ STOP_SECONDS: Final = 5.0
 """The time limit of the end of a thread."""
 
 C = TypeVar("C", bound=apsw.Connection)
+R = TypeVar("R")
 
 
 class ConnectionThread(Generic[C]):
@@ -94,12 +95,12 @@ class ConnectionThread(Generic[C]):
     def submit(
         self,
         operation: StoreOperation | None,
-        run: Callable[[C], Any],
+        run: Callable[[C], R],
         *,
         patience_seconds: float = 0.0,
         undo: Undo | None = None,
         flushes: bool = True,
-    ) -> "asyncio.Future[Any]":
+    ) -> "asyncio.Future[R]":
         """Submit an operation; its future is done when its transaction is durable.
 
         Without *flushes*, it is done when the transaction is committed, and a power failure may
