@@ -275,21 +275,15 @@ def new_lease() -> int:
 
 def claim(writer: Writer, name: str, limit: int, marks: Sequence[bytes] = ()) -> Claimed:
     """Lease heads of the consumer *name*, with one of *marks* if there are any, earliest first."""
-    rows = due(writer, name, limit, marks)
-    return Claimed(lease(writer, name, rows[:limit]), len(rows) > limit)
-
-
-def due(writer: Writer, name: str, limit: int, marks: Sequence[bytes] = ()) -> Sequence[_Row]:
-    """Return heads of the consumer *name* that can be leased: *limit* and one more."""
     values: _Row = (name, writer.clock(), limit + 1)
     if marks:
         values += HEAD_BYTES, SCAN_DELIVERIES, json.dumps([mark.decode() for mark in marks])
     rows: list[Any] = writer.execute(_DUE_WITH_MARK if marks else DUE, values).fetchall()
-    return rows
+    return Claimed(lease(writer, name, rows[:limit]), len(rows) > limit)
 
 
 def lease(writer: Writer, name: str, found: Sequence[_Row]) -> Sequence[Delivery]:
-    """Lease the rows *found* by `due`."""
+    """Lease the rows *found* by `DUE`."""
     consumer, now, number = writer.consumers[name], writer.clock(), new_lease()
     due_at = now + round(consumer.lease_seconds * 1000)
     deliveries = [_claimed(writer, consumer, row, number) for row in found]
