@@ -167,20 +167,24 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
             if self._path == MEMORY:  # other connections have other databases
                 self._reader = self._health = writer
             else:
-                self._reader = await self._start_reader("wats-store-reader", report, threads)
-                self._health = await self._start_reader("wats-store-health", report, threads)
+                limits = self._timeout_seconds, self._busy_seconds
+                self._reader = await self._start("wats-store-reader", report, *limits, threads)
+                self._health = await self._start("wats-store-health", report, *limits, threads)
             self._writer, self._threads = writer, threads.pop_all()
 
-    async def _start_reader(
+    async def _start(
         self,
         name: str,
         report: Report,
+        timeout_seconds: float,
+        busy_seconds: float,
         threads: AsyncExitStack,
     ) -> ConnectionThread[Connection]:
-        reader = ConnectionThread[Connection](name, run_each, report, self._timeout_seconds)
-        await reader.start(partial(connect_reader, self._path, self._busy_seconds))
-        threads.push_async_callback(reader.stop)
-        return reader
+        """Start a thread with a connection that reads; *threads* stops it."""
+        thread = ConnectionThread[Connection](name, run_each, report, timeout_seconds)
+        await thread.start(partial(connect_reader, self._path, busy_seconds))
+        threads.push_async_callback(thread.stop)
+        return thread
 
     def _connect_writer(self) -> Writer:
         try:
@@ -479,16 +483,11 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
         async with self._changing:
             if self._writer is None:
                 raise StoreClosed
-            thread = ConnectionThread[Connection](
-                "wats-store-log",
-                run_each,
-                _report_nothing,
-                CHECKPOINT_TIMEOUTS * self._timeout_seconds,
+            limits = CHECKPOINT_TIMEOUTS * self._timeout_seconds, LOCK_SECONDS
+            self._checkpointer = await self._start(
+                "wats-store-log", _report_nothing, *limits, self._threads
             )
-            await thread.start(partial(connect_reader, self._path, LOCK_SECONDS))
-            self._threads.push_async_callback(thread.stop)
-            self._checkpointer = thread
-            return thread
+            return self._checkpointer
 
 
 def _release(writer: Writer, _lost: Sequence[object], *, deliveries: Sequence[Delivery]) -> None:
