@@ -483,10 +483,11 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
         async with self._changing:
             if self._writer is None:
                 raise StoreClosed
-            limits = CHECKPOINT_TIMEOUTS * self._timeout_seconds, LOCK_SECONDS
-            self._checkpointer = await self._start(
-                "wats-store-log", _report_nothing, *limits, self._threads
-            )
+            if self._checkpointer is None:  # otherwise a concurrent call has started it
+                limits = CHECKPOINT_TIMEOUTS * self._timeout_seconds, LOCK_SECONDS
+                self._checkpointer = await self._start(
+                    "wats-store-log", _report_nothing, *limits, self._threads
+                )
             return self._checkpointer
 
 
