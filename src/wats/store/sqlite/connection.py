@@ -109,6 +109,10 @@ class Writer(Connection):
         self._noted_ms = 0
         self._flushes = True
 
+    def time_after(self, seconds: float) -> int:
+        """Return the time of the store after *seconds* from now."""
+        return self.clock() + round(seconds * 1000)
+
     def count(self, consumer: str, state: DeliveryState, change: int) -> None:
         """Change a counter of *consumer* at the commit of this transaction."""
         key = consumer, state

@@ -284,8 +284,8 @@ def claim(writer: Writer, name: str, limit: int, marks: Sequence[bytes] = ()) ->
 
 def lease(writer: Writer, name: str, found: Sequence[_Row]) -> Sequence[Delivery]:
     """Lease the rows *found* by `DUE`."""
-    consumer, now, number = writer.consumers[name], writer.clock(), new_lease()
-    due_at = now + round(consumer.lease_seconds * 1000)
+    consumer, number = writer.consumers[name], new_lease()
+    due_at = writer.time_after(consumer.lease_seconds)
     deliveries = [_claimed(writer, consumer, row, number) for row in found]
     writer.executemany(
         _LEASE,
@@ -421,21 +421,18 @@ def _settle_other(writer: Writer, settlement: Settlement) -> set[str]:
             if change(writer, _BURY, [values]):
                 return _delete_held(writer, [delivery])[1]
         case DeliveryState.RETRY:
-            retry = _due_at(writer, settlement), settlement.error
+            retry = writer.time_after(settlement.retry_seconds), settlement.error
             if _put_back(writer, _RETRY, delivery, *retry):
                 writer.count(delivery.consumer, DeliveryState.RETRY, 1)
         case DeliveryState.PENDING:
-            due_at = _due_at(writer, settlement) if settlement.retry_seconds else None
+            pause = settlement.retry_seconds
+            due_at = writer.time_after(pause) if pause else None
             if _put_back(writer, _RELEASE, delivery, due_at):
                 writer.count(delivery.consumer, unleased(delivery.attempt - 1), 1)
                 return {delivery.consumer} if due_at is None else set()
         case _:
             pass
     return set()
-
-
-def _due_at(writer: Writer, settlement: Settlement) -> int:
-    return writer.clock() + round(settlement.retry_seconds * 1000)
 
 
 def _delete_held(
@@ -450,17 +447,18 @@ def _delete_held(
     for lease, theirs in by_lease.items():
         ended: list[Any] = writer.execute(_DELETE_HELD, (numbers(theirs), lease)).fetchall()
         for id_, followers in ended:
-            held.append(theirs[id_])
+            delivery = theirs[id_]
+            held.append(delivery)
             if followers:
-                due.add(promote(writer, held[-1].consumer, held[-1].ordering_key, followers))
+                promote(writer, delivery.consumer, delivery.ordering_key, followers)
+                due.add(delivery.consumer)
     _count(writer, DeliveryState.LEASED, [each.consumer for each in held], -1)
     return held, due
 
 
-def promote(writer: Writer, consumer: str, ordering_key: int, followers: int) -> str:
-    """Make the first of *followers* followers the head; return its consumer."""
+def promote(writer: Writer, consumer: str, ordering_key: int, followers: int) -> None:
+    """Make the first of *followers* followers the head."""
     writer.execute(_PROMOTE, (followers - 1, ordering_key, consumer))
-    return consumer
 
 
 def _put_back(writer: Writer, statement: str, delivery: Delivery, *values: object) -> bool:

@@ -160,15 +160,11 @@ def enqueue(writer: Writer, *, send: NewSend, max_waiting: int | None = None) ->
         return Reservation(outcome=ReservationOutcome.FULL)
     deliveries.insert(writer, [arrival_of(send)], {})
     id_: int = writer.execute(_LAST_ID).get
-    keep_ms, expires_at = round(send.keep_seconds * 1000), _until(writer)
+    keep_ms, expires_at = round(send.keep_seconds * 1000), writer.time_after(QUEUE_SECONDS)
     values = id_, send.phone_number_id, send.nonce, *key, send.request_hash, keep_ms, expires_at
     writer.execute(_INSERT, values)
     writer.execute(_USE_KEY, (id_, *key))
     return Reservation(outcome=reservation.outcome, outbox_id=id_)
-
-
-def _until(writer: Writer) -> int:
-    return writer.clock() + round(QUEUE_SECONDS * 1000)
 
 
 def undo_enqueue(writer: Writer, results: Sequence[Reservation]) -> None:
@@ -256,7 +252,7 @@ def retry(writer: Writer, *, ids: Sequence[int], even_unknown: bool) -> int:
 
 
 def _reserve_again(writer: Writer, outbox_id: int) -> bool:
-    values = {"id": outbox_id, "now": writer.clock(), "until": _until(writer)}
+    values = {"id": outbox_id, "now": writer.clock(), "until": writer.time_after(QUEUE_SECONDS)}
     if not change(writer, _RESERVE_AGAIN, [values]):
         return False
     writer.execute(_EXTEND, values)
