@@ -138,9 +138,13 @@ class ConnectionThread(Generic[C]):
         return last
 
     def _next_batch(self) -> list[StoreRequest]:
+        """Return what waits, at most to the stop: another loop may add a request after it."""
         requests = self._queue.get()
         with suppress(Empty):
-            while sum(request.size for request in requests) < MAX_BATCH:
+            while (
+                requests[-1].run is not _stop
+                and sum(request.size for request in requests) < MAX_BATCH
+            ):
                 requests += self._queue.get_nowait()
         return requests
 
