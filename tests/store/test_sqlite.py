@@ -4,6 +4,7 @@ import asyncio
 import json
 import signal
 import stat
+import threading
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -293,3 +294,10 @@ async def test_the_latest_messages_are_recognized_after_a_restart(
     await store.open()
 
     assert await receive(store, again) == [None] * 5
+
+
+async def test_concurrent_checkpoints_share_a_thread(store: SQLiteStore) -> None:
+    emptied = await asyncio.gather(store.checkpoint(), store.checkpoint())
+
+    assert emptied == [True, True]
+    assert [each.name for each in threading.enumerate()].count("wats-store-log") == 1

@@ -105,23 +105,22 @@ class DeliveryCall(HandlerCall):
 
     @override
     def handled(self, failure: BaseException | None) -> None:
-        failing = self._dispatcher.failing
-        if failure is not None:
-            failing.add(self.delivery.consumer)
-        elif failing:
-            failing.discard(self.delivery.consumer)
+        delivery, dispatcher = self.delivery, self._dispatcher
         if failure is None:
-            also = self.delivery.followers[: len(self.following)]
-            self.settlement = Settlement(self.delivery, _DONE, also=also)
-            if self._dispatcher.shows_lag and self.update is not None:
+            dispatcher.failing.discard(delivery.consumer)
+            also = delivery.followers[: len(self.following)]
+            self.settlement = Settlement(delivery, _DONE, also=also)
+            if dispatcher.shows_lag and self.update is not None:
                 for update in (self.update, *self.following):
-                    lag = self._dispatcher.now() - update.received_at
+                    lag = dispatcher.now() - update.received_at
                     self.calls.telemetry.webhooks.consumer_lag(self.place, lag.total_seconds())
-        elif isinstance(failure, RetryLater):
-            seconds = pause_of(failure.seconds)
-            self.settlement = Settlement(self.delivery, DeliveryState.PENDING, seconds)
         else:
-            self._fail(error_name(failure))
+            dispatcher.failing.add(delivery.consumer)
+            if isinstance(failure, RetryLater):
+                seconds = pause_of(failure.seconds)
+                self.settlement = Settlement(delivery, DeliveryState.PENDING, seconds)
+            else:
+                self._fail(error_name(failure))
         self._on_end(self)
 
     def _fail(self, error: str) -> None:
@@ -215,7 +214,7 @@ class Dispatcher(Slots):
                 settle=self._settle,
                 renew=self._renew,
                 trouble=self._record_trouble,
-                replaced=self._log_replaced,
+                replaced=partial(self._interruptions.report, "dispatch"),
             ),
             concurrency=self._handlers[name].concurrency or self._config.concurrency,
             limit=self._handlers[name].limit,
@@ -236,9 +235,6 @@ class Dispatcher(Slots):
         self.telemetry.errors.record(error)
         if isinstance(error, Exception):  # not a cancelled task, which is logged when replaced
             self._store_failures.report("dispatch", error.__cause__ or error)
-
-    def _log_replaced(self, error: BaseException) -> None:
-        self._interruptions.report("dispatch", error)
 
     def retry_seconds(self, name: str, attempt: int) -> float | None:
         """Return the pause after the failure of *attempt*; `None` after the last attempt."""

@@ -407,19 +407,3 @@ def request_of(
 
 def _ignore(_result: Any, _error: Exception | None) -> None:
     """Stand in for a caller."""
-
-
-def run_all(connection: Any, requests: Sequence[StoreRequest]) -> None:
-    """Run *requests* in the open transaction of *connection*, in the order of the least work.
-
-    Settlements run first, because arrivals reuse the pages of deleted deliveries. Claims run before
-    arrivals: arrivals are leased on arrival if no older delivery is left.
-    """
-    for request in sorted(requests, key=_rank):
-        request.perform(connection)
-
-
-def _rank(request: StoreRequest) -> int:
-    if request.operation is StoreOperation.SETTLE:
-        return 0
-    return 1 if request.items is None else 2

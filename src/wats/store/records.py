@@ -540,6 +540,18 @@ def message_of(row: Sequence[Any]) -> MessageRecord:
     )
 
 
+def status_of(row: Sequence[Any]) -> StatusRecord:
+    """Return the status of *row*, which begins with the attributes in order."""
+    return StatusRecord(
+        phone_number_id=row[0],
+        wa_message_id=row[1],
+        status=row[2],
+        participant=row[3],
+        error_code=row[4],
+        occurred_at=from_ms(row[5]),
+    )
+
+
 _CURSOR = re.compile("[1-9][0-9]{0,17}")
 
 

@@ -104,7 +104,7 @@ def test_no_statement_of_the_inbox_scans_a_table_that_grows(
     clock.advance(10)
     with transaction(writer):
         deliveries.register(writer, [])
-        deliveries.purge(writer, 5, 10)
+        admin.purge(writer, 5, 10)
     writer.set_exec_trace(None)
 
     plans = plans_of(writer, [each for each in statements if each.split()[0] in PLANNED])

@@ -32,13 +32,16 @@ SETTLE = StoreOperation.SETTLE
 class HeldWriter:
     """A writer thread whose transactions can be counted, and delayed."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, timeout_seconds: float = 5.0) -> None:
         self.path = path
         self.statements: list[str] = []
         self.observed: list[tuple[StoreOperation, Outcome]] = []
         self.may_go_on = threading.Event()
         self.thread = ConnectionThread[Writer](
-            "writer", commit, lambda operation, outcome, _: self._observe(operation, outcome)
+            "writer",
+            commit,
+            lambda operation, outcome, _: self._observe(operation, outcome),
+            timeout_seconds,
         )
 
     def _observe(self, operation: StoreOperation, outcome: Outcome) -> None:
@@ -433,3 +436,24 @@ async def test_a_reader_cannot_write(writer: HeldWriter) -> None:
         await reader.submit(None, lambda connection: connection.execute("DELETE FROM wats_inbox"))
 
     await reader.stop()
+
+
+async def test_a_request_from_another_loop_after_the_stop_does_not_prevent_it(
+    tmp_path: Path,
+) -> None:
+    writer = HeldWriter(tmp_path / "wats.db", timeout_seconds=0.2)
+    await writer.thread.start(writer.connect)
+    held = await writer.hold()
+    stopping = asyncio.create_task(writer.thread.stop())
+    await asyncio.sleep(0)
+
+    async def submit() -> None:
+        await writer.thread.submit(SETTLE, lambda _: None)
+
+    late = asyncio.create_task(asyncio.to_thread(asyncio.run, submit()))
+    await asyncio.sleep(0.1)
+    await release(writer, held)
+
+    await stopping
+    with pytest.raises(StoreUnavailable):
+        await late

@@ -345,20 +345,18 @@ async def _replay_one(
     return 1
 
 
-async def discard(
-    connection: Connection, ids: Sequence[int], names: Sequence[str]
-) -> tuple[int, int]:
-    """Delete deliveries and dead letters *ids* of the consumers *names*; return both numbers."""
-    changes, outstanding, dead = DepthChanges(), 0, 0
+async def discard(connection: Connection, ids: Sequence[int], names: Sequence[str]) -> int:
+    """Delete deliveries and dead letters *ids* of the consumers *names*; return their number."""
+    changes, count = DepthChanges(), 0
     for number in await numbers(connection):
         for name in names:
-            outstanding += await _discard_of(connection, number, name, ids, changes)
+            count += await _discard_of(connection, number, name, ids, changes)
         deleted = await connection.fetch(_DELETE_DEAD, number, ids, names)
         for (name,) in deleted:
             changes.add(number, name, dead=-1)
-        dead += len(deleted)
+        count += len(deleted)
     await changes.write(connection)
-    return outstanding, dead
+    return count
 
 
 async def _discard_of(

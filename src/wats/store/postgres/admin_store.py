@@ -102,7 +102,7 @@ class PostgresAdmin(AdminStore):
     async def discard(self, ids: Sequence[int]) -> int:
         async def discard(connection: Connection) -> int:
             names = await admin.names_of_handlers(connection)
-            return sum(await admin.discard(connection, ids, names))
+            return await admin.discard(connection, ids, names)
 
         count = await self._write(None, discard)
         self._notify()

@@ -27,6 +27,7 @@ from wats.store.records import (
     page_of,
     rank_of,
     row_id_of,
+    status_of,
     window_digest,
 )
 
@@ -250,24 +251,13 @@ async def _messages_of(
     for number, group in by_number(sent, lambda row: str(row[1])).items():
         ids = sorted({row[2] for row in group})
         for status in await connection.fetch(_STATUSES, number, ids):
-            history.setdefault((number, status[1]), []).append(_status_of(status))
+            history.setdefault((number, status[1]), []).append(status_of(tuple(status)))
     return [
         _advanced(message_of(tuple(row)), history.get((row[1], row[2]), ()))
         if row[3] == Direction.OUTBOUND.value
         else message_of(tuple(row))
         for row in rows
     ]
-
-
-def _status_of(row: asyncpg.Record) -> StatusRecord:
-    return StatusRecord(
-        phone_number_id=row[0],
-        wa_message_id=row[1],
-        status=row[2],
-        participant=row[3],
-        error_code=row[4],
-        occurred_at=from_ms(row[5]),
-    )
 
 
 def _advanced(message: MessageRecord, statuses: Iterable[StatusRecord]) -> MessageRecord:
@@ -287,7 +277,7 @@ async def statuses(connection: Connection, wa_message_id: str) -> Sequence[Statu
     rows: list[asyncpg.Record] = []
     for number in await numbers(connection):
         rows += await connection.fetch(_STATUSES, number, [clean(wa_message_id)])
-    return [_status_of(row) for row in sorted(rows, key=lambda row: row[6])]
+    return [status_of(tuple(row)) for row in sorted(rows, key=lambda row: row[6])]
 
 
 async def last_inbound_at(
@@ -308,14 +298,11 @@ async def fold_old_statuses(
     The caller can delete them: ranks only increase, so the current status of a message stays.
     """
     old = await connection.fetch(_OLD_STATUSES, number, before, limit)
-    history: dict[str, list[asyncpg.Record]] = {}
+    history: dict[str, list[StatusRecord]] = {}
     for row in sorted(old, key=lambda row: row["id"]):
-        history.setdefault(row["wa_message_id"], []).append(row)
+        history.setdefault(row["wa_message_id"], []).append(status_of(tuple(row)))
     found = await connection.fetch(_MESSAGES_OF, number, sorted(history))
-    advanced = [
-        _advanced(message_of(tuple(row)), map(_status_of, history[row["wa_message_id"]]))
-        for row in found
-    ]
+    advanced = [_advanced(message_of(tuple(row)), history[row["wa_message_id"]]) for row in found]
     if advanced:
         rows = [(each.wa_message_id, each.status, to_ms(each.updated_at)) for each in advanced]
         await connection.execute(_ADVANCE, number, *zip(*rows, strict=True))

@@ -297,4 +297,4 @@ async def discard(connection: Connection, ids: Sequence[int]) -> int:
         chosen += [id_ for id_, _ in await connection.fetch(_DEAD, number, OUTBOX, ids)]
         for item in await connection.fetch(_ITEMS, number, waiting):
             await connection.execute(_FREE, item["scope"], item["key_hash"], item["id"])
-    return sum(await admin.discard(connection, chosen, [OUTBOX]))
+    return await admin.discard(connection, chosen, [OUTBOX])

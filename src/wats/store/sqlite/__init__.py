@@ -39,8 +39,8 @@ from wats.store.records import (
     StatusRecord,
     StoreHealth,
 )
-from wats.store.sqlite import deliveries as delivery_rows
 from wats.store.sqlite import (
+    admin,
     depths,
     inbox,
     leader,
@@ -51,6 +51,7 @@ from wats.store.sqlite import (
     requests,
     statuses,
 )
+from wats.store.sqlite import deliveries as delivery_rows
 from wats.store.sqlite.admin_store import SQLiteAdmin
 from wats.store.sqlite.bell import Bell
 from wats.store.sqlite.checkpoint import LOCK_SECONDS, checkpoint
@@ -166,20 +167,24 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
             if self._path == MEMORY:  # other connections have other databases
                 self._reader = self._health = writer
             else:
-                self._reader = await self._start_reader("wats-store-reader", report, threads)
-                self._health = await self._start_reader("wats-store-health", report, threads)
+                limits = self._timeout_seconds, self._busy_seconds
+                self._reader = await self._start("wats-store-reader", report, *limits, threads)
+                self._health = await self._start("wats-store-health", report, *limits, threads)
             self._writer, self._threads = writer, threads.pop_all()
 
-    async def _start_reader(
+    async def _start(
         self,
         name: str,
         report: Report,
+        timeout_seconds: float,
+        busy_seconds: float,
         threads: AsyncExitStack,
     ) -> ConnectionThread[Connection]:
-        reader = ConnectionThread[Connection](name, run_each, report, self._timeout_seconds)
-        await reader.start(partial(connect_reader, self._path, self._busy_seconds))
-        threads.push_async_callback(reader.stop)
-        return reader
+        """Start a thread with a connection that reads; *threads* stops it."""
+        thread = ConnectionThread[Connection](name, run_each, report, timeout_seconds)
+        await thread.start(partial(connect_reader, self._path, busy_seconds))
+        threads.push_async_callback(thread.stop)
+        return thread
 
     def _connect_writer(self) -> Writer:
         try:
@@ -222,8 +227,7 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
     async def _read(self, operation: StoreOperation | None, run: Callable[[Connection], R]) -> R:
         if self._reader is None:
             raise StoreClosed
-        result: R = await self._reader.submit(operation, run)
-        return result
+        return await self._reader.submit(operation, run)
 
     @override
     async def _write(
@@ -237,10 +241,9 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
     ) -> R:
         if self._writer is None:
             raise StoreClosed
-        result: R = await self._writer.submit(
+        return await self._writer.submit(
             operation, run, patience_seconds=patience_seconds, undo=undo, flushes=flushes
         )
-        return result
 
     def _join(
         self,
@@ -449,7 +452,7 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
         def purge(writer: Writer) -> int:
             return (
                 inbox.purge(writer, old_updates, inbox_before)
-                + delivery_rows.purge(writer, retention.dead, PURGE_ROWS)
+                + admin.purge(writer, retention.dead, PURGE_ROWS)
                 + messages.purge(writer, old_messages, records_before)
                 + statuses.purge(writer, old, messages_before)
                 + statuses.purge_early(writer, old_early, messages_before)
@@ -474,23 +477,18 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
             return guard.check() == 0 or checkpoint(connection)
 
         checkpointer = self._checkpointer or await self._start_checkpointer()
-        emptied: bool = await checkpointer.submit(None, run)
-        return emptied
+        return await checkpointer.submit(None, run)
 
     async def _start_checkpointer(self) -> ConnectionThread[Connection]:
         async with self._changing:
             if self._writer is None:
                 raise StoreClosed
-            thread = ConnectionThread[Connection](
-                "wats-store-log",
-                run_each,
-                _report_nothing,
-                CHECKPOINT_TIMEOUTS * self._timeout_seconds,
-            )
-            await thread.start(partial(connect_reader, self._path, LOCK_SECONDS))
-            self._threads.push_async_callback(thread.stop)
-            self._checkpointer = thread
-            return thread
+            if self._checkpointer is None:  # otherwise a concurrent call has started it
+                limits = CHECKPOINT_TIMEOUTS * self._timeout_seconds, LOCK_SECONDS
+                self._checkpointer = await self._start(
+                    "wats-store-log", _report_nothing, *limits, self._threads
+                )
+            return self._checkpointer
 
 
 def _release(writer: Writer, _lost: Sequence[object], *, deliveries: Sequence[Delivery]) -> None:

@@ -1,4 +1,4 @@
-"""Consumers and deliveries for operators, in SQL.
+"""Consumers and deliveries for operators and the upkeep, in SQL.
 
 Each function runs in the open transaction of its caller.
 """
@@ -20,7 +20,7 @@ from wats.store.admin import (
 )
 from wats.store.records import OUTBOX, DeliveryState, Depth
 from wats.store.sqlite.connection import Writer, change
-from wats.store.sqlite.deliveries import TAKE_IDS, promote, unleased
+from wats.store.sqlite.deliveries import TAKE_IDS, keep_registered, promote, unleased
 from wats.store.sqlite.depths import oldest_seconds
 from wats.store.sqlite.message_index import numbers
 
@@ -114,24 +114,35 @@ DELETE FROM wats_deliveries WHERE id = ?
 RETURNING consumer, ordering_key, due_at IS NOT NULL, lease IS NOT NULL, attempts, followers
 """
 
+_OLD_DEAD = "SELECT id FROM wats_dead_deliveries WHERE died_at < ? ORDER BY died_at LIMIT ?"
+
+_ABANDONED = "SELECT name FROM wats_consumers WHERE seen_at < ?"
+
+_HEADS_OF = """
+SELECT id FROM wats_deliveries
+WHERE consumer = ? AND due_at IS NOT NULL ORDER BY due_at LIMIT ?
+"""
+
+_FORGET_CONSUMER = """
+DELETE FROM wats_consumers
+WHERE seen_at < ? AND pending = 0 AND leased = 0 AND retry = 0 AND dead = 0
+"""
+
 
 def consumers(
     connection: Connection, configured: frozenset[str], now: int
 ) -> Sequence[ConsumerState]:
     """Read all consumers, with the age of the oldest delivery of each."""
-    rows: list[Any] = connection.execute(_CONSUMERS).fetchall()
-    states = []
-    for name, is_paused, pending, leased, retry, dead in rows:
-        states.append(
-            ConsumerState(
-                name=name,
-                is_configured=name in configured,
-                is_paused=bool(is_paused),
-                depth=Depth(pending=pending, leased=leased, retry=retry, dead=dead),
-                oldest_seconds=oldest_seconds(connection, name, now),
-            )
+    return [
+        ConsumerState(
+            name=name,
+            is_configured=name in configured,
+            is_paused=bool(is_paused),
+            depth=Depth(pending=pending, leased=leased, retry=retry, dead=dead),
+            oldest_seconds=oldest_seconds(connection, name, now),
         )
-    return states
+        for name, is_paused, pending, leased, retry, dead in connection.execute(_CONSUMERS)
+    ]
 
 
 def pause(writer: Writer, consumer: str, is_paused: bool) -> bool:
@@ -177,7 +188,7 @@ def read(connection: Connection, delivery_id: int) -> tuple[StoredDelivery, byte
 
 def of_updates(connection: Connection, ids: Sequence[int]) -> Sequence[int]:
     """Return those of *ids* that are not items of the outbox, which has operations of its own."""
-    return [id_ for (id_,) in connection.execute(_OF_UPDATES, (numbers(ids),))]
+    return _ids(connection, _OF_UPDATES, numbers(ids))
 
 
 def retry_dead(writer: Writer, ids: Sequence[int]) -> int:
@@ -187,13 +198,13 @@ def retry_dead(writer: Writer, ids: Sequence[int]) -> int:
     letters: list[Any] = sorted(writer.execute(_TAKE_DEAD, (numbers(ids),)).fetchall())
     for letter in letters:
         _insert_in_order(writer, letter)
-        writer.count(letter[3], DeliveryState.PENDING, 1)
-    writer.leaves_work = writer.leaves_work or bool(letters)
     return len(letters)
 
 
 def _insert_in_order(writer: Writer, letter: tuple[Any, ...]) -> None:
     id_, _, _, consumer, ordering_key, arrived_at, _ = letter
+    writer.count(consumer, DeliveryState.PENDING, 1)
+    writer.leaves_work = True
     row: Any = writer.execute(_HEAD_OF, (ordering_key, consumer)).fetchone()
     if row is None:
         writer.execute(_INSERT, (*letter, arrived_at, 0))
@@ -235,20 +246,19 @@ def _replay_one(writer: Writer, consumer: str, ordering_key: int, payload: bytes
         return retry_dead(writer, [dead])
     id_: int = writer.execute(TAKE_IDS, (1,)).get
     _insert_in_order(writer, (id_, id_, 1, consumer, ordering_key, writer.clock(), payload))
-    writer.count(consumer, DeliveryState.PENDING, 1)
-    writer.leaves_work = True
     return 1
 
 
-def discard(writer: Writer, ids: Sequence[int]) -> tuple[int, int]:
-    """Delete the deliveries and dead letters *ids*; return both numbers."""
-    if not ids:
-        return 0, 0
-    dead = len(writer.execute(_DELETE_DEAD, (numbers(ids),)).fetchall())
-    return sum(_discard_delivery(writer, id_) for id_ in ids), dead
+def discard(writer: Writer, ids: Sequence[int]) -> int:
+    """Delete the deliveries and dead letters *ids*; return their number."""
+    return _delete_dead(writer, ids) + sum(_delete(writer, id_) for id_ in ids)
 
 
-def _discard_delivery(writer: Writer, delivery_id: int) -> bool:
+def _delete_dead(writer: Writer, ids: Sequence[int]) -> int:
+    return len(writer.execute(_DELETE_DEAD, (numbers(ids),)).fetchall()) if ids else 0
+
+
+def _delete(writer: Writer, delivery_id: int) -> bool:
     row: Any = writer.execute(_DELETE, (delivery_id,)).fetchone()
     if row is None:
         return False
@@ -261,3 +271,20 @@ def _discard_delivery(writer: Writer, delivery_id: int) -> bool:
         head: Any = writer.execute(_HEAD_OF, (ordering_key, consumer)).fetchone()
         writer.execute(_ADD_FOLLOWERS, (-1, head[0]))
     return True
+
+
+def purge(writer: Writer, dead_seconds: float, limit: int) -> int:
+    """Delete dead letters, and deliveries of unregistered consumers, after *dead_seconds*."""
+    before = writer.clock() - round(dead_seconds * 1000)
+    deleted = _delete_dead(writer, _ids(writer, _OLD_DEAD, before, limit))
+    keep_registered(writer)
+    abandoned: list[Any] = writer.execute(_ABANDONED, (before,)).fetchall()
+    for (name,) in abandoned:
+        heads = _ids(writer, _HEADS_OF, name, limit)
+        deleted += sum(_delete(writer, id_) for id_ in heads)
+    writer.execute(_FORGET_CONSUMER, (before,))
+    return deleted
+
+
+def _ids(connection: Connection, statement: str, *values: object) -> Sequence[int]:
+    return [id_ for (id_,) in connection.execute(statement, values)]

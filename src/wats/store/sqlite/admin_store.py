@@ -81,10 +81,8 @@ class SQLiteAdmin(AdminStore):
 
     @override
     async def discard(self, ids: Sequence[int]) -> int:
-        return sum(
-            await self._write(
-                None, lambda writer: admin.discard(writer, admin.of_updates(writer, ids))
-            )
+        return await self._write(
+            None, lambda writer: admin.discard(writer, admin.of_updates(writer, ids))
         )
 
     @override

@@ -182,9 +182,7 @@ def _file_operations(message: str, shown: str, where: str = _FILE) -> Iterator[N
     try:
         yield
     except OSError as error:
-        fault = fault_of(error)
-        fault = Fault.NO_SUCH_DIRECTORY if fault is Fault.NO_SUCH_FILE else fault
-        raise _refused(message, fault, where, shown) from error
+        raise _refused(message, cause_of(error, shown), where, shown) from error
 
 
 def _flush(path: Path) -> None:

@@ -1,6 +1,6 @@
 """Empty the write-ahead log, which contains erased content until it is truncated."""
 
-from typing import Any, Final
+from typing import Final
 
 from apsw import Connection
 
@@ -28,6 +28,5 @@ def checkpoint(connection: Connection) -> bool:
 
 
 def _run(connection: Connection, mode: str) -> tuple[int, int, int]:
-    row: Any = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-    is_busy, pages, copied = row
+    is_busy, pages, copied = connection.execute(f"PRAGMA wal_checkpoint({mode})").get
     return is_busy, pages, copied

@@ -8,7 +8,7 @@ all processes on one file use the same.
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import apsw
 
@@ -58,8 +58,7 @@ class StoreClock:
 
     def start(self, connection: apsw.Connection) -> None:
         """Read the offset of this boot, or write it. Call it inside a transaction."""
-        row: Any = connection.execute(_READ).fetchone()
-        boot, offset, last_ms = row
+        boot, offset, last_ms = connection.execute(_READ).get
         goes_back = self._since_boot_ms() + offset < last_ms
         if boot is None or boot != self._boot_id() or goes_back:
             # If the wall clock was set back before the reboot, or a virtual machine was restored

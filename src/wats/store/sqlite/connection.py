@@ -109,6 +109,10 @@ class Writer(Connection):
         self._noted_ms = 0
         self._flushes = True
 
+    def time_after(self, seconds: float) -> int:
+        """Return the time of the store after *seconds* from now."""
+        return self.clock() + round(seconds * 1000)
+
     def count(self, consumer: str, state: DeliveryState, change: int) -> None:
         """Change a counter of *consumer* at the commit of this transaction."""
         key = consumer, state
@@ -206,14 +210,9 @@ def connect_writer(
 
 def connect_reader(path: str, busy_seconds: float) -> Connection:
     """Open *path*, which a writer has created, for reading."""
-    connection = _connect(path, busy_seconds)
-    connection.execute("PRAGMA query_only = ON")
-    return connection
-
-
-def _connect(path: str, busy_seconds: float) -> Connection:
     connection = Connection(path, flags=_FLAGS)
     connection.set_busy_timeout(round(busy_seconds * 1000))
+    connection.execute("PRAGMA query_only = ON")
     return connection
 
 
@@ -297,6 +296,5 @@ def _apply(connection: Connection, migration: Migration) -> None:
 
 def schema_version(connection: Connection, needed: int) -> tuple[int, int]:
     """Read the schema version, and the highest `tolerates` of migrations after *needed*."""
-    row: Any = connection.execute(_SCHEMA_VERSION, (needed,)).fetchone()
-    version, tolerated = row
+    version, tolerated = connection.execute(_SCHEMA_VERSION, (needed,)).get
     return version, tolerated

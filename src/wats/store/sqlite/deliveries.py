@@ -137,8 +137,6 @@ SELECT id, update_id, siblings, consumer, ordering_key, attempts, ?, arrived_at,
 FROM wats_deliveries WHERE id = ? AND lease = ?
 """
 
-_DELETE = "DELETE FROM wats_deliveries WHERE id = ?"
-
 _PROMOTE = """
 UPDATE wats_deliveries SET due_at = arrived_at, followers = ?
 WHERE id = (
@@ -159,24 +157,6 @@ WHERE id = ? AND lease = ?
 _HAS_SIBLING = """
 SELECT EXISTS (SELECT 1 FROM wats_deliveries WHERE id BETWEEN ?1 AND ?2)
     OR EXISTS (SELECT 1 FROM wats_dead_deliveries WHERE id BETWEEN ?1 AND ?2)
-"""
-
-_OLD_DEAD = """
-SELECT id FROM wats_dead_deliveries WHERE died_at < ? ORDER BY died_at LIMIT ?
-"""
-
-_DELETE_DEAD = "DELETE FROM wats_dead_deliveries WHERE id = ?"
-
-_ABANDONED = "SELECT name FROM wats_consumers WHERE seen_at < ?"
-
-_HEADS_OF = """
-SELECT id, lease IS NOT NULL, ordering_key, followers, attempts FROM wats_deliveries
-WHERE consumer = ? AND due_at IS NOT NULL ORDER BY due_at LIMIT ?
-"""
-
-_FORGET_CONSUMER = """
-DELETE FROM wats_consumers
-WHERE seen_at < ? AND pending = 0 AND leased = 0 AND retry = 0 AND dead = 0
 """
 
 _Row: TypeAlias = tuple[Any, ...]
@@ -295,23 +275,17 @@ def new_lease() -> int:
 
 def claim(writer: Writer, name: str, limit: int, marks: Sequence[bytes] = ()) -> Claimed:
     """Lease heads of the consumer *name*, with one of *marks* if there are any, earliest first."""
-    rows = due(writer, name, limit, marks)
-    return Claimed(lease(writer, name, rows[:limit]), len(rows) > limit)
-
-
-def due(writer: Writer, name: str, limit: int, marks: Sequence[bytes] = ()) -> Sequence[_Row]:
-    """Return heads of the consumer *name* that can be leased: *limit* and one more."""
     values: _Row = (name, writer.clock(), limit + 1)
     if marks:
         values += HEAD_BYTES, SCAN_DELIVERIES, json.dumps([mark.decode() for mark in marks])
     rows: list[Any] = writer.execute(_DUE_WITH_MARK if marks else DUE, values).fetchall()
-    return rows
+    return Claimed(lease(writer, name, rows[:limit]), len(rows) > limit)
 
 
 def lease(writer: Writer, name: str, found: Sequence[_Row]) -> Sequence[Delivery]:
-    """Lease the rows *found* by `due`."""
-    consumer, now, number = writer.consumers[name], writer.clock(), new_lease()
-    due_at = now + round(consumer.lease_seconds * 1000)
+    """Lease the rows *found* by `DUE`."""
+    consumer, number = writer.consumers[name], new_lease()
+    due_at = writer.time_after(consumer.lease_seconds)
     deliveries = [_claimed(writer, consumer, row, number) for row in found]
     writer.executemany(
         _LEASE,
@@ -384,10 +358,11 @@ def renew(
     ]
     if change(writer, _RENEW, rows) == len(rows):
         return ()
-    return [each for each in deliveries if not _is_held(writer, each)]
+    return [each for each in deliveries if not is_held(writer, each)]
 
 
-def _is_held(writer: Writer, delivery: Delivery) -> bool:
+def is_held(writer: Writer, delivery: Delivery) -> bool:
+    """Return whether the lease of *delivery* is that of its row."""
     return bool(writer.execute(_IS_HELD, (delivery.id, delivery.lease)).get)
 
 
@@ -415,7 +390,7 @@ def _delete_followers(writer: Writer, settlement: Settlement) -> Sequence[tuple[
         The update of each follower, and the number of deliveries that it had.
     """
     head = settlement.delivery
-    if settlement.state is not DeliveryState.DONE or not _is_held(writer, head):
+    if settlement.state is not DeliveryState.DONE or not is_held(writer, head):
         return ()
     ids = numbers([each.id for each in settlement.also])
     values = ids, head.ordering_key, head.consumer
@@ -446,21 +421,18 @@ def _settle_other(writer: Writer, settlement: Settlement) -> set[str]:
             if change(writer, _BURY, [values]):
                 return _delete_held(writer, [delivery])[1]
         case DeliveryState.RETRY:
-            retry = _due_at(writer, settlement), settlement.error
+            retry = writer.time_after(settlement.retry_seconds), settlement.error
             if _put_back(writer, _RETRY, delivery, *retry):
                 writer.count(delivery.consumer, DeliveryState.RETRY, 1)
         case DeliveryState.PENDING:
-            due_at = _due_at(writer, settlement) if settlement.retry_seconds else None
+            pause = settlement.retry_seconds
+            due_at = writer.time_after(pause) if pause else None
             if _put_back(writer, _RELEASE, delivery, due_at):
                 writer.count(delivery.consumer, unleased(delivery.attempt - 1), 1)
                 return {delivery.consumer} if due_at is None else set()
         case _:
             pass
     return set()
-
-
-def _due_at(writer: Writer, settlement: Settlement) -> int:
-    return writer.clock() + round(settlement.retry_seconds * 1000)
 
 
 def _delete_held(
@@ -475,17 +447,18 @@ def _delete_held(
     for lease, theirs in by_lease.items():
         ended: list[Any] = writer.execute(_DELETE_HELD, (numbers(theirs), lease)).fetchall()
         for id_, followers in ended:
-            held.append(theirs[id_])
+            delivery = theirs[id_]
+            held.append(delivery)
             if followers:
-                due.add(promote(writer, held[-1].consumer, held[-1].ordering_key, followers))
+                promote(writer, delivery.consumer, delivery.ordering_key, followers)
+                due.add(delivery.consumer)
     _count(writer, DeliveryState.LEASED, [each.consumer for each in held], -1)
     return held, due
 
 
-def promote(writer: Writer, consumer: str, ordering_key: int, followers: int) -> str:
-    """Make the first of *followers* followers the head; return its consumer."""
+def promote(writer: Writer, consumer: str, ordering_key: int, followers: int) -> None:
+    """Make the first of *followers* followers the head."""
     writer.execute(_PROMOTE, (followers - 1, ordering_key, consumer))
-    return consumer
 
 
 def _put_back(writer: Writer, statement: str, delivery: Delivery, *values: object) -> bool:
@@ -511,28 +484,3 @@ def _finished(writer: Writer, ended: Sequence[tuple[int, int]]) -> Sequence[int]
             if last > first and not writer.execute(_HAS_SIBLING, (first, last)).get
         ]
     return finished
-
-
-def purge(writer: Writer, dead_seconds: float, limit: int) -> int:
-    """Delete dead letters, and deliveries of unregistered consumers, after *dead_seconds*."""
-    before = writer.clock() - round(dead_seconds * 1000)
-    old: list[Any] = writer.execute(_OLD_DEAD, (before, limit)).fetchall()
-    writer.executemany(_DELETE_DEAD, old)
-    keep_registered(writer)
-    return len(old) + _purge_abandoned(writer, before, limit)
-
-
-def _purge_abandoned(writer: Writer, before: int, limit: int) -> int:
-    deleted = 0
-    abandoned: list[Any] = writer.execute(_ABANDONED, (before,)).fetchall()
-    for (name,) in abandoned:
-        heads: list[Any] = writer.execute(_HEADS_OF, (name, limit)).fetchall()
-        for id_, is_leased, ordering_key, followers, attempts in heads:
-            state = DeliveryState.LEASED if is_leased else unleased(attempts)
-            writer.execute(_DELETE, (id_,))
-            writer.count(name, state, -1)
-            if followers:
-                promote(writer, name, ordering_key, followers)
-        deleted += len(heads)
-    writer.execute(_FORGET_CONSUMER, (before,))
-    return deleted

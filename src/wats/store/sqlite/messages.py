@@ -5,7 +5,6 @@ Each function runs in the open transaction of its caller.
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from itertools import count
 from typing import Any, TypeAlias
 
 from apsw import Connection
@@ -132,17 +131,16 @@ def receive(writer: Writer, arrivals: Sequence[Arrival]) -> Collection[int]:
     Returns:
         The positions of the arrivals whose message is already recorded, or repeated in *arrivals*.
     """
-    found = [each for each in enumerate(arrivals) if each[1].message is not None]
+    found = [(n, each, each.message) for n, each in enumerate(arrivals) if each.message is not None]
     if not found:
         return ()
     first = writer.message_index.catch_up(writer) + 1
-    times = [to_ms(arrival.occurred_at) for _, arrival in found]
+    times = [to_ms(arrival.occurred_at) for _, arrival, _ in found]
     rows = [
-        _row(row_id, arrival.message, _own_window(arrival), arrival.occurred_at, at)
-        for row_id, (_, arrival), at in zip(count(first), found, times, strict=False)
-        if arrival.message is not None
+        _row(first + place, message, _own_window(arrival), arrival.occurred_at, times[place])
+        for place, (_, arrival, message) in enumerate(found)
     ]
-    return [found[n][0] for n in _insert(writer, rows, times)]
+    return [found[place][0] for place in _insert(writer, rows, times)]
 
 
 def record(writer: Writer, records: Sequence[MessageRecord]) -> Sequence[None]:

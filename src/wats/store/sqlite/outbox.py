@@ -44,8 +44,6 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 
 _USE_KEY = "UPDATE wats_requests SET outbox_id = ? WHERE scope = ? AND key_hash = ?"
 
-_HELD = "SELECT id FROM wats_deliveries WHERE id = ? AND lease = ?"
-
 # Of its own key only: after a failure, another request can use the key.
 _COMPLETE = """
 UPDATE wats_requests
@@ -162,15 +160,11 @@ def enqueue(writer: Writer, *, send: NewSend, max_waiting: int | None = None) ->
         return Reservation(outcome=ReservationOutcome.FULL)
     deliveries.insert(writer, [arrival_of(send)], {})
     id_: int = writer.execute(_LAST_ID).get
-    keep_ms, expires_at = round(send.keep_seconds * 1000), _until(writer)
+    keep_ms, expires_at = round(send.keep_seconds * 1000), writer.time_after(QUEUE_SECONDS)
     values = id_, send.phone_number_id, send.nonce, *key, send.request_hash, keep_ms, expires_at
     writer.execute(_INSERT, values)
     writer.execute(_USE_KEY, (id_, *key))
     return Reservation(outcome=reservation.outcome, outbox_id=id_)
-
-
-def _until(writer: Writer) -> int:
-    return writer.clock() + round(QUEUE_SECONDS * 1000)
 
 
 def undo_enqueue(writer: Writer, results: Sequence[Reservation]) -> None:
@@ -181,22 +175,20 @@ def undo_enqueue(writer: Writer, results: Sequence[Reservation]) -> None:
 
 def settle(writer: Writer, *, results: Sequence[SendResult]) -> Settled:
     """Settle the deliveries of *results*, and their keys."""
-    held = {each.settlement.delivery.id for each in results if _is_held(writer, each)}
-    settled = deliveries.settle(writer, [each.settlement for each in results])
+    settlements = [each.settlement for each in results]
+    dead = [
+        each
+        for each in settlements
+        if each.state is DeliveryState.DEAD and deliveries.is_held(writer, each.delivery)
+    ]
+    settled = deliveries.settle(writer, settlements)
     sent = [each for each in results if each.settlement.state is DeliveryState.DONE]
     _finish(writer, {each.settlement.delivery.id: each.response for each in sent})
     messages.record(writer, [each.message for each in sent if each.message is not None])
-    for each in results:
-        settlement = each.settlement
-        if settlement.state is DeliveryState.DEAD and settlement.delivery.id in held:
-            statement = _DOUBT if settlement.error == OUTCOME_UNKNOWN else _FREE
-            writer.execute(statement, {"id": settlement.delivery.id})
+    for each in dead:
+        statement = _DOUBT if each.error == OUTCOME_UNKNOWN else _FREE
+        writer.execute(statement, {"id": each.delivery.id})
     return settled
-
-
-def _is_held(writer: Writer, result: SendResult) -> bool:
-    delivery = result.settlement.delivery
-    return writer.execute(_HELD, (delivery.id, delivery.lease)).get is not None
 
 
 def _finish(writer: Writer, responses: Mapping[int, bytes]) -> None:
@@ -260,7 +252,7 @@ def retry(writer: Writer, *, ids: Sequence[int], even_unknown: bool) -> int:
 
 
 def _reserve_again(writer: Writer, outbox_id: int) -> bool:
-    values = {"id": outbox_id, "now": writer.clock(), "until": _until(writer)}
+    values = {"id": outbox_id, "now": writer.clock(), "until": writer.time_after(QUEUE_SECONDS)}
     if not change(writer, _RESERVE_AGAIN, [values]):
         return False
     writer.execute(_EXTEND, values)
@@ -275,8 +267,7 @@ def discard(writer: Writer, *, ids: Sequence[int]) -> int:
     letters: list[Any] = writer.execute(_DEAD, (numbers(ids),)).fetchall()
     waiting, dead = [id_ for (id_,) in rows], [id_ for id_, _ in letters]
     writer.executemany(_FREE, [{"id": id_} for id_ in waiting])
-    outstanding, of_dead = admin.discard(writer, [*waiting, *dead])
-    return outstanding + of_dead
+    return admin.discard(writer, [*waiting, *dead])
 
 
 def purge(writer: Writer, limit: int) -> int:

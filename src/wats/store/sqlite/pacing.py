@@ -3,8 +3,8 @@
 Each function runs in the open transaction of its caller.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from wats.store.pacing import (
     NUMBER_BUCKET,
@@ -54,8 +54,6 @@ DELETE FROM wats_pacing WHERE (phone_number_id, bucket) IN (
 )
 """
 
-_Row: TypeAlias = tuple[Any, ...]
-
 
 def _now(writer: Writer) -> int:
     return writer.clock() * 1000
@@ -90,16 +88,10 @@ def throttle(writer: Writer, *, pace: Pace, penalty: Penalty) -> None:
     _write(writer, pace, {key: bucket.throttled(pace.limit_of(key), penalty, _now(writer))})
 
 
-def _due(writer: Writer, name: str, limit: int, number: str) -> Sequence[_Row]:
-    """Return messages of *number* that can be leased: *limit* and one more."""
-    values = name, writer.clock(), limit + 1, number
-    rows: list[Any] = writer.execute(_DUE_OF_NUMBER, values).fetchall()
-    return rows
-
-
 def claim(writer: Writer, *, name: str, limit: int, pace: Pace) -> Claimed:
     """Lease heads of the consumer *name* that are permitted; postpone others to their turn."""
-    rows = _due(writer, name, limit, pace.phone_number_id)
+    values = name, writer.clock(), limit + 1, pace.phone_number_id
+    rows: list[Any] = writer.execute(_DUE_OF_NUMBER, values).fetchall()
     if not rows:
         return Claimed((), more=False)
     candidates = [Candidate(row[0], row[3], bool(row[5] and row[6])) for row in rows]

@@ -17,7 +17,7 @@ from apsw import Connection
 
 from wats.clock import from_ms, to_ms
 from wats.privacy import short_fingerprint
-from wats.store.records import Arrival, StatusRecord, rank_of
+from wats.store.records import Arrival, StatusRecord, rank_of, status_of
 from wats.store.sqlite.connection import Writer, change
 from wats.store.sqlite.message_index import buckets_with_sent, look_up, numbers
 
@@ -262,19 +262,7 @@ def adopt(connection: Connection, messages: Mapping[MessageKey, SentMessage]) ->
 def history(connection: Connection, wa_message_id: str) -> Sequence[StatusRecord]:
     """Read the transitions of this message, by searching all buckets with sent messages."""
     values = short_fingerprint(wa_message_id), wa_message_id, ID_BITS
-    return [
-        StatusRecord(
-            phone_number_id=phone_number_id,
-            wa_message_id=wamid,
-            status=status,
-            participant=participant,
-            error_code=error_code,
-            occurred_at=from_ms(occurred_at),
-        )
-        for phone_number_id, wamid, status, participant, error_code, occurred_at, _, _ in (
-            connection.execute(_HISTORY, values)
-        )
-    ]
+    return [status_of(row) for row in connection.execute(_HISTORY, values)]
 
 
 def purge(connection: Connection, ids: Sequence[int], before: datetime) -> int:

@@ -1,7 +1,7 @@
 """Read and write complete SQLite stores, while no other process has the file open."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Final
@@ -9,10 +9,9 @@ from typing import Any, Final
 import apsw
 import msgspec
 
-from wats.clock import from_ms
 from wats.errors import CopyRefused
 from wats.store.migrate import load_migrations
-from wats.store.records import Direction, MessageRecord, StatusRecord, window_digest
+from wats.store.records import message_of, status_of, window_digest
 from wats.store.sqlite import messages, statuses
 from wats.store.sqlite.clock import StoreClock
 from wats.store.sqlite.connection import Writer, connect_writer, migrate, translate
@@ -255,41 +254,11 @@ async def load(path: str, batches: Batches) -> Loaded:
 
 
 def _insert(writer: Writer, batch: Sequence[StoredRow]) -> None:
-    first = batch[0]
-    if isinstance(first, MessageRow):
-        found = [row for row in batch if isinstance(row, MessageRow)]
-        messages.record(writer, list(map(_message_of, found)))
-    elif isinstance(first, StatusRow):
-        statuses.record(writer, [_status_of(row) for row in batch if isinstance(row, StatusRow)])
+    row_type = type(batch[0])
+    rows = [msgspec.structs.astuple(row) for row in batch]
+    if row_type is MessageRow:
+        messages.record(writer, [message_of(row) for row in rows])
+    elif row_type is StatusRow:
+        statuses.record(writer, [status_of(row) for row in rows])
     else:
-        writer.executemany(_INSERT[type(first)], _values(batch))
-
-
-def _values(batch: Iterable[StoredRow]) -> list[tuple[Any, ...]]:
-    return [msgspec.structs.astuple(row) for row in batch]
-
-
-def _message_of(row: MessageRow) -> MessageRecord:
-    return MessageRecord(
-        phone_number_id=row.phone_number_id,
-        wa_message_id=row.wa_message_id,
-        direction=Direction(row.direction),
-        from_phone=row.from_phone,
-        to_phone=row.to_phone,
-        type=row.type,
-        status=row.status,
-        graph_message_id=row.graph_message_id,
-        created_at=from_ms(row.created_at),
-        updated_at=from_ms(row.updated_at),
-    )
-
-
-def _status_of(row: StatusRow) -> StatusRecord:
-    return StatusRecord(
-        phone_number_id=row.phone_number_id,
-        wa_message_id=row.wa_message_id,
-        status=row.status,
-        participant=row.participant,
-        error_code=row.error_code,
-        occurred_at=from_ms(row.occurred_at),
-    )
+        writer.executemany(_INSERT[row_type], rows)

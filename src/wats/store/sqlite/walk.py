@@ -28,10 +28,8 @@ class Walk:
 
     def next_rows(self, connection: Connection, before: datetime) -> Sequence[int]:
         """Return ids of rows that can be deleted; none if a complete walk has found none."""
-        turns = (
-            1 if self._after == 0 else 2
-        )  # a walk that did not start at the first row is repeated
-        for _ in range(turns):
+        # A walk that did not start at the first row is repeated.
+        for _ in range(1 if self._after == 0 else 2):
             if ids := self._go_on(connection, to_ms(before)):
                 return ids
         return ()
