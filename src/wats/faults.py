@@ -38,6 +38,10 @@ class Fault(StrEnum):
         "file_is_a_mount",
         "the file is a mount point, so its -wal file is outside of the mount; mount its directory",
     )
+    SEVERAL_NAMES = (
+        "several_names",
+        "the file has another name, a hard link, with a -wal file of its own; remove that name",
+    )
     FOREIGN_LOG = (
         "foreign_log",
         "the write-ahead log next to the file belongs to another database; use 'wats database "

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 from openapi_spec_validator import validate
@@ -48,3 +50,10 @@ def test_without_a_usable_config_there_is_no_document(wats, arguments) -> None:
     assert result.code != 0
     assert result.out == ""
     assert "canary" not in result.err
+
+
+def test_the_description_of_the_api_needs_no_docstrings(wats) -> None:
+    command = [sys.executable, "-OO", "-m", "wats", "openapi", "--config", str(wats.config)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert json.loads(done.stdout)["paths"]

@@ -1,4 +1,5 @@
 import asyncio
+import signal
 import socket
 
 import pytest
@@ -95,3 +96,14 @@ def test_a_port_that_is_taken_is_refused_in_a_sentence() -> None:
         listener.close()
 
     assert f"'127.0.0.1:{port}': Address already in use" in str(caught.value)
+
+
+async def test_signals_that_the_parent_has_blocked_stop_a_server() -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        async with Running():
+            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    assert not blocked & {signal.SIGINT, signal.SIGTERM}

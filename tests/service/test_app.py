@@ -102,8 +102,12 @@ def test_an_application_that_was_made_before_a_fork_refuses_to_start() -> None:
     assert os.waitstatus_to_exitcode(status) == 7
 
 
-async def test_a_second_service_on_one_sqlite_database_refuses_to_start(tmp_path: Path) -> None:
-    first, second = (make_app([], f"sqlite:///{tmp_path}/wats.db") for _ in range(2))
+@pytest.mark.parametrize("name", ["wats.db", "link.db"])
+async def test_a_second_service_on_one_sqlite_database_refuses_to_start(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "link.db").symlink_to("wats.db")
+    first, second = (make_app([], f"sqlite:///{tmp_path}/{each}") for each in ("wats.db", name))
     await first.start()
     with pytest.raises(StoreInUse, match=r"wats serve --workers.*PostgreSQL"):
         await second.start()

@@ -1,5 +1,6 @@
 """Operators pause consumers, and list, retry and discard deliveries, in both stores."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 
@@ -260,6 +261,35 @@ async def test_a_replay_to_the_consumer_of_a_dead_letter_retries_it(
 
     assert [each.id for each in await claim()] == [dead.id]
     assert (await store.depth()).total == Depth(leased=1)
+
+
+async def test_concurrent_replays_give_an_update_to_a_consumer_once(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
+) -> None:
+    await receive(store, [arrival(ordering_key=number % 3) for number in range(9)])
+    dead = [each.id for _ in range(3) for each in await bury(claim, settle)]
+    assert len(dead) == 9
+    await asyncio.gather(*(store.depth() for _ in range(6)))  # makes the connections
+
+    replayed = await asyncio.gather(*(store.replay(dead, "a") for _ in range(6)))
+
+    assert sum(each or 0 for each in replayed) == 9
+    assert (await store.depth()).consumers["a"] == Depth(pending=9)
+
+
+async def test_a_replay_and_a_retry_of_dead_letters_may_be_concurrent(
+    store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
+) -> None:
+    await receive(store, [arrival(ordering_key=number % 3) for number in range(9)])
+    dead = [each.id for _ in range(3) for each in await bury(claim, settle)]
+
+    changed = await asyncio.gather(
+        *(store.replay(dead, "handlers") for _ in range(3)),
+        *(store.retry_dead(dead) for _ in range(3)),
+    )
+
+    assert sum(each or 0 for each in changed) == 9
+    assert (await store.depth()).total == Depth(pending=9)
 
 
 async def test_nothing_is_replayed_to_an_unknown_consumer(

@@ -236,6 +236,20 @@ async def test_a_long_response_is_cut_off_and_its_status_counts(
             await cut_off.wait()
 
 
+async def test_a_response_without_an_end_counts_after_a_moment(
+    endpoint: Endpoint, subscribe: Subscribe, updates: Iterator[Update]
+) -> None:
+    async def begin(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await asyncio.sleep(3600)
+        return response
+
+    endpoint.answer = begin
+    async with subscribe(endpoint.url, timeout_seconds=3600.0) as subscriber, asyncio.timeout(60):
+        await subscriber(next(updates))
+
+
 @pytest.mark.parametrize(
     "beginning", [b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1;", b"HTTP/1.1 200 "]
 )

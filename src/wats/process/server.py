@@ -150,6 +150,7 @@ class Server(uvicorn.Server):
         """Stop on a signal and do not repeat it: uvicorn would die of the signal at the end."""
         numbers = (signal.SIGINT, signal.SIGTERM)
         before = {number: signal.signal(number, self.handle_exit) for number in numbers}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)  # a parent may have blocked them
         try:
             yield
         finally:

@@ -1,5 +1,6 @@
 """A subscriber: a handler that passes updates on as signed HTTP requests."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -34,6 +35,9 @@ KEEP_ALIVE_SECONDS: Final = 15.0
 
 MAX_RESPONSE_BYTES: Final = 65_536
 """The longest body that is read to keep its connection; a longer one closes the connection."""
+
+DISCARD_SECONDS: Final = 1.0
+"""How long the rest of a body is read for that."""
 
 DEFAULT_WAIT_SECONDS: Final = 5.0
 """The pause after 429 without `Retry-After`, and the delay of an update that met 410."""
@@ -273,12 +277,13 @@ async def _discard(response: aiohttp.ClientResponse) -> None:
         return
     size = 0
     with suppress(aiohttp.ClientError, TimeoutError):  # the status suffices
-        async for chunk in response.content.iter_chunked(MAX_RESPONSE_BYTES):
-            size += len(chunk)
-            if size > MAX_RESPONSE_BYTES:
-                break
-        else:
-            return
+        async with asyncio.timeout(DISCARD_SECONDS):
+            async for chunk in response.content.iter_chunked(MAX_RESPONSE_BYTES):
+                size += len(chunk)
+                if size > MAX_RESPONSE_BYTES:
+                    break
+            else:
+                return
     response.close()
 
 

@@ -238,8 +238,9 @@ def _components(bodies: tuple[Any, ...]) -> Json:
     """Return the schemas of *bodies* by name, with those that they refer to."""
     _, components = msgspec.json.schema_components(bodies, ref_template=_REFERENCE)
     for schema in components.values():
-        # Python before 3.13 keeps the indentation of a docstring.
-        schema["description"] = inspect.cleandoc(schema["description"])
+        if "description" in schema:  # not with `python -OO`, which removes docstrings
+            # Python before 3.13 keeps the indentation of a docstring.
+            schema["description"] = inspect.cleandoc(schema["description"])
     return dict(components)
 
 

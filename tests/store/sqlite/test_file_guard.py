@@ -163,6 +163,16 @@ def test_a_file_that_is_mounted_alone_is_refused(tmp_path: Path) -> None:
     assert done.stdout.strip() == Fault.FILE_IS_A_MOUNT
 
 
+async def test_a_file_with_two_names_is_refused_by_both(tmp_path: Path) -> None:
+    (tmp_path / "wats.db").touch()
+    (tmp_path / "other.db").hardlink_to(tmp_path / "wats.db")
+
+    for name in ("wats.db", "other.db"):
+        error = await refusal_of(tmp_path / name)
+        assert error.issue is not None
+        assert error.issue.code == Fault.SEVERAL_NAMES
+
+
 async def test_a_log_without_its_file_is_refused_and_stays(
     store: SQLiteStore, tmp_path: Path, arrival: MakeArrival
 ) -> None:

@@ -83,6 +83,9 @@ UPDATE wats_deliveries SET due_at = NULL, followers = NULL, last_id = id
 WHERE phone_number_id = $1 AND consumer = $2 AND id = $3
 """
 
+_LOCK = "SELECT pg_advisory_xact_lock(hashtext('wats admin'), hashtext(current_schema()))"
+"""Permits one change by an operator at a time. Before a replay, no row may exist to be locked."""
+
 _IS_KNOWN = "SELECT EXISTS (SELECT 1 FROM wats_consumers WHERE name = $1)"
 
 _DRAW_IDS = """
@@ -255,6 +258,11 @@ async def read(connection: Connection, delivery_id: int) -> tuple[StoredDelivery
     return None
 
 
+async def lock(connection: Connection) -> None:
+    """Wait until no other operator changes deliveries, and exclude others until the commit."""
+    await connection.execute(_LOCK)
+
+
 async def retry_dead(connection: Connection, ids: Sequence[int], names: Sequence[str]) -> int:
     """Insert the dead letters *ids* of the consumers *names*, each in its place by id."""
     changes, count = DepthChanges(), 0
@@ -301,6 +309,7 @@ async def expedite(connection: Connection, ids: Sequence[int]) -> int:
 
 async def replay(connection: Connection, ids: Sequence[int], consumer: str) -> int | None:
     """Give *consumer* the updates of the deliveries and dead letters *ids* again."""
+    await lock(connection)
     if consumer == OUTBOX or not await connection.fetchval(_IS_KNOWN, consumer):
         return None
     changes, count = DepthChanges(), 0
@@ -335,7 +344,9 @@ async def _replay_one(
         return 0
     dead = await connection.fetchval(_DEAD_OF, *of_update)
     if dead is not None:
-        (letter,) = await connection.fetch(_TAKE_DEAD, number, [dead], [consumer])
+        letter = await connection.fetchrow(_TAKE_DEAD, number, [dead], [consumer])
+        if letter is None:  # it has just expired
+            return 0
         await _insert_in_order(connection, number, letter)
         changes.add(number, consumer, dead=-1, pending=1)
         return 1

@@ -78,6 +78,7 @@ class PostgresAdmin(AdminStore):
     @override
     async def retry_dead(self, ids: Sequence[int]) -> int:
         async def retry(connection: Connection) -> int:
+            await admin.lock(connection)
             return await admin.retry_dead(
                 connection, ids, await admin.names_of_handlers(connection)
             )
@@ -101,6 +102,7 @@ class PostgresAdmin(AdminStore):
     @override
     async def discard(self, ids: Sequence[int]) -> int:
         async def discard(connection: Connection) -> int:
+            await admin.lock(connection)
             names = await admin.names_of_handlers(connection)
             return await admin.discard(connection, ids, names)
 
@@ -118,6 +120,10 @@ class PostgresAdmin(AdminStore):
         is_trial: bool,
         searches_files: bool = False,
     ) -> Erased:
+        async def delete(connection: Connection) -> None:
+            await admin.lock(connection)  # a replay may be copying an update
+            await erasure.delete(connection, place=place, found=found)
+
         place = erasure.place_at(position)
         if place.phase == erasure.LOG:
             if not is_trial:
@@ -126,5 +132,5 @@ class PostgresAdmin(AdminStore):
         find = partial(erasure.find, place=place, person=person, own=numbers)
         found = await self._read(None, find)
         if found.rows and not is_trial:
-            await self._write(None, partial(erasure.delete, place=place, found=found))
+            await self._write(None, delete)
         return found.erased

@@ -36,6 +36,8 @@ def admit(path: str) -> None:
     if fault := unsafe_mount(path):
         raise refusal(fault, path)
     real = os.path.realpath(path)
+    if _has_several_names(real):
+        raise refusal(Fault.SEVERAL_NAMES, path)
     log = Path(f"{real}-wal")
     renamed = Path(f"{log}{SET_ASIDE}")
     if renamed.exists():
@@ -47,6 +49,12 @@ def admit(path: str) -> None:
             if _is_foreign(real, log):
                 log.rename(renamed)
                 raise refusal(Fault.FOREIGN_LOG, path)
+
+
+def _has_several_names(real: str) -> bool:
+    with suppress(OSError):  # a file that does not exist yet, or fails later with its own cause
+        return os.stat(real).st_nlink > 1  # noqa: PTH116
+    return False
 
 
 def _is_foreign(real: str, log: Path) -> bool:

@@ -17,7 +17,6 @@ class Occupation:
 
     def __init__(self, path: str) -> None:
         self._database = path
-        self._path = f"{path}-lock"
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
@@ -30,7 +29,8 @@ class Occupation:
         if self._descriptor is not None:
             return
         try:
-            descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
+            path = f"{os.path.realpath(self._database)}-lock"  # the same through every link
+            descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
         except OSError as error:
             raise explain(error, self._database) from error
         try:
