@@ -24,6 +24,7 @@ from wats.config import (
     WhatsAppConfig,
 )
 from wats.inbound.replies import OUTLET, Content
+from wats.outbound.sender import encode_message
 from wats.privacy import Secret
 from wats.process.server import Server, bind
 from wats.sends import Sent
@@ -160,19 +161,26 @@ class _ReplyRecorder:
     async def reply(
         self, message: Content, *, update_key: str, phone_number_id: str | None, name: str | None
     ) -> Sent:
-        self.replies.append(RecordedReply(dict(message), phone_number_id, name))
+        self._record(message, phone_number_id, name)
         return Sent(message_id=f"wamid.{len(self.replies)}")
 
     async def mark(self, message: Content, *, phone_number_id: str | None) -> None:
-        self.replies.append(RecordedReply(dict(message), phone_number_id, None))
+        self._record(message, phone_number_id, None)
+
+    def _record(self, message: Content, phone_number_id: str | None, key: str | None) -> None:
+        encode_message(message, groups_enabled=True)
+        self.replies.append(RecordedReply(dict(message), phone_number_id, key))
 
 
 @contextmanager
 def recorded_replies() -> Iterator[list[RecordedReply]]:
     """Record the replies of handlers that the test calls itself, without a service.
 
+    A reply that a service with groups refuses raises `MalformedRequest` here too. Most of the
+    content of a type is checked by Meta only, and some of that by `wats.simulator`.
+
     Yields:
-        The replies and read marks so far, in order. The messages are not checked.
+        The replies and read marks so far, in order.
     """
     recorder = _ReplyRecorder()
     token = OUTLET.set(recorder)

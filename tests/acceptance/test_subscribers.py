@@ -494,6 +494,20 @@ def test_subscribers_without_a_database_are_refused() -> None:
         )
 
 
+async def test_a_refused_request_is_logged_with_its_status_and_no_position(
+    open_gateway: OpenGateway, until: Until
+) -> None:
+    async with serving_endpoint() as endpoint:
+        endpoint.respond(400)
+        options = options_for(subscriber("crm", endpoint.url))
+        async with open_gateway(**options) as gateway, ClientSession() as session:
+            await Sender(session, gateway.url).send(1)
+            await until(lambda: len(endpoint.requests) > 0)
+            failed = {"event": "wats.handler.failed", "errorName": "SubscriberRefused"}
+            failed |= {"handler": "crm", "status": 400, "file": None, "line": None}
+            await until(lambda: any(failed.items() <= each.items() for each in gateway.log))
+
+
 async def test_neither_url_nor_content_of_a_failing_subscriber_is_logged(
     open_gateway: OpenGateway, until: Until
 ) -> None:

@@ -103,7 +103,8 @@ async def test_keys_that_cannot_be_used(exchange, url, key) -> None:
 
     answer = await exchange(url, "POST", "/api/messages/text", body, headers)
 
-    expected = error("invalid_idempotency_key", "Idempotency-Key is invalid.")
+    rule = "Idempotency-Key must have 1 to 256 characters on one line, and not only spaces."
+    expected = error("invalid_idempotency_key", rule)
     assert (answer.status, answer.body) == (400, expected)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from wats.errors import Detail, MalformedRequest
 from wats.inbound.calls import HandlerCall, HandlerCalls
-from wats.inbound.failures import HandlerFailures
+from wats.inbound.failures import EndpointFailure, HandlerFailures
 from wats.inbound.handlers import Handlers
 from wats.inbound.updates import Update
 from wats.telemetry import UNMATCHED, RouteLabel, Telemetry
@@ -83,9 +83,25 @@ async def test_a_failed_call_is_logged_with_its_handler_error_and_position() -> 
             "file": THIS_FILE,
             "line": line_of(fail),
             "paths": None,
+            "status": None,
             "suppressed": 0,
         }
     ]
+
+
+@pytest.mark.parametrize(
+    ("status", "logged"), [(401, 401), (None, None), (99, None), (600, None), (15550001111, None)]
+)
+async def test_a_failure_of_an_endpoint_has_the_status_in_place_of_a_position(
+    status: int | None, logged: int | None
+) -> None:
+    async def refused(_: Update) -> None:
+        raise EndpointFailure(status)
+
+    (found,) = await lines_after(refused)
+
+    assert (found["errorName"], found["status"]) == ("EndpointFailure", logged)
+    assert (found["file"], found["line"]) == (None, None)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from wats.errors import NoHandlerCall, NoMessage
+from wats.errors import MalformedRequest, NoHandlerCall, NoMessage
 from wats.inbound.calls import HandlerCall, HandlerCalls, refuse_reply
 from wats.inbound.handlers import Handlers
 from wats.inbound.updates import Update
@@ -129,6 +129,24 @@ async def test_an_update_that_no_customer_wrote_has_no_reply(name, body, read) -
         with pytest.raises(NoMessage):
             await received.mark_read()
 
+    assert replies == []
+
+
+@pytest.mark.parametrize(
+    ("message", "paths"),
+    [
+        ("", ["text.body"]),
+        ({"type": "imag"}, ["type"]),
+        ({"type": "image", "image": "x"}, ["type"]),
+        ({"image": {"link": "https://example.com/a.png"}}, ["type"]),
+        ({"type": "image", "image": {"link": object()}}, []),
+    ],
+)
+async def test_a_recorded_reply_is_refused_as_by_the_service(update, message, paths) -> None:
+    with recorded_replies() as replies, pytest.raises(MalformedRequest) as caught:
+        await update("message_text").reply(message)
+
+    assert [each.path for each in caught.value.details] == paths
     assert replies == []
 
 

@@ -50,6 +50,7 @@ VALUES = {
     "policy": "store|ignore|refuse",
     "reason": "|".join(RejectionReason),
     "seconds": _COUNT,
+    "status": "[1-5][0-9]{2}|null",
     "subscriber": "[A-Za-z_][A-Za-z0-9_-]{0,39}",
     "suppressed": _COUNT,
     "updateId": "[0-9a-f]{12}",

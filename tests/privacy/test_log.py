@@ -73,6 +73,7 @@ EXPRESSIONS = {
     "policy": {"self._policy"},  # a word of the config
     "reason": {"reason.value"},
     "seconds": {"round(seconds)"},
+    "status": {"failure.status", "status_of(failure)"},
     "subscriber": {"self.config.name"},
     "suppressed": {"suppressed"},
     "updateId": {"keyed.hexdigest()"},

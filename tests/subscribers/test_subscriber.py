@@ -17,6 +17,7 @@ from yarl import URL
 
 from tests.subscribers.conftest import SECRET, Clock, Endpoint, Subscribe, failure_of
 from wats.clock import utc_now
+from wats.inbound.failures import status_of
 from wats.inbound.handlers import RetryLater
 from wats.inbound.updates import Update
 from wats.subscribers.circuit import THRESHOLD
@@ -80,7 +81,10 @@ async def test_only_a_status_of_2xx_settles_an_update(
 ) -> None:
     endpoint.respond(status)
     async with subscribe(endpoint.url) as subscriber:
-        assert type(await failure_of(subscriber, next(updates))) is (failure or type(None))
+        found = await failure_of(subscriber, next(updates))
+
+    assert type(found) is (failure or type(None))
+    assert found is None or status_of(found) == status
 
 
 async def test_a_redirect_is_not_followed(
@@ -162,7 +166,12 @@ async def test_an_outage_is_logged_once_by_name_and_ends_with_the_first_success(
     assert circuits == [0, 1, 0]
     name = {"subscriber": "crm", "suppressed": 0}
     assert logged == [
-        {"event": "wats.subscriber.unreachable", "errorName": "SubscriberFailed", **name},
+        {
+            "event": "wats.subscriber.unreachable",
+            "errorName": "SubscriberFailed",
+            "status": 500,
+            **name,
+        },
         {"event": "wats.subscriber.recovered", **name},
     ]
 

@@ -21,6 +21,7 @@ from wats.web.openapi import build_document
 from wats.web.table import route_table
 
 DEFAULT, BERLIN, PARIS, UNKNOWN = "15551234567", "300001", "300002", "300009"
+UNKNOWN_NAME = "rome"
 NAMES = {"default": DEFAULT, "berlin": BERLIN, "paris": PARIS}
 OWN_TOKEN = "an-access-token-of-paris"
 CUSTOMER = "15550002222"
@@ -138,11 +139,11 @@ def expected(caller: Caller, number: str | None, scope: str) -> str:
     if scope not in caller.scopes:
         return "insufficient_scope"
     default = None if caller.numbers is None else DEFAULT
-    wanted = number or default
+    wanted = NAMES.get(number, number) if number else default
     permitted = None if caller.numbers is None else {NAMES[name] for name in caller.numbers}
     if wanted is None:
         return "permitted"
-    if wanted == UNKNOWN or (permitted is not None and wanted not in permitted):
+    if wanted in {UNKNOWN, UNKNOWN_NAME} or (permitted is not None and wanted not in permitted):
         return "hidden"
     return "permitted"
 
@@ -159,7 +160,7 @@ async def test_a_token_reaches_its_numbers_by_its_scopes_and_nothing_else(
     found, wanted = {}, {}
     for caller in (*others, *CALLERS):
         for (method, path, body, scope), number in product(
-            OPERATIONS, (None, DEFAULT, BERLIN, PARIS, UNKNOWN)
+            OPERATIONS, (None, DEFAULT, BERLIN, PARIS, UNKNOWN, *NAMES, UNKNOWN_NAME)
         ):
             prefix = "/api" if number is None else f"/api/numbers/{number}"
             answer = await service.ask(method, f"{prefix}/{path}", body, token=caller.token)
@@ -343,7 +344,7 @@ async def test_only_paths_of_the_api_exist_for_a_number(service: Service) -> Non
         f"/api/numbers/{BERLIN}//messages",
         f"/api/numbers/{BERLIN[:-1]}%31/messages",
         "/api/numbers//messages",
-        "/api/numbers/berlin/messages",
+        "/api/numbers/rome/messages",
         "/api/numbers",
     ):
         assert await service.ask("GET", path) == missing, path
@@ -398,6 +399,19 @@ async def test_a_number_sends_by_its_own_id_and_access_token(service: Service) -
     assert sent == [f"/v25.0/{number}/messages" for number in (DEFAULT, BERLIN, PARIS)]
     first, second, third = service.graph.proofs
     assert first == second != third
+
+
+async def test_a_path_with_the_name_of_a_number_is_that_with_its_id(service: Service) -> None:
+    body = {**TEXT, "text": "By name"}
+
+    first = await service.ask("POST", "/api/numbers/berlin/messages/text", body, key="name-1")
+    again = await service.ask("POST", f"/api/numbers/{BERLIN}/messages/text", body, key="name-1")
+    later = await service.ask("POST", "/api/numbers/berlin/messages/text", body, prefer=LATER)
+
+    assert (first.status, again.headers["idempotency-replayed"]) == (200, "true")
+    assert [asked.path for asked in service.graph.asked] == [f"/v25.0/{BERLIN}/messages"]
+    assert later.headers["location"].startswith(f"/api/numbers/{BERLIN}/outbox/")
+    assert (await service.ask("GET", "/api/numbers/Berlin/messages")).status == 404
 
 
 async def test_messages_and_windows_are_those_of_a_number(service: Service) -> None:

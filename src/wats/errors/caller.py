@@ -219,7 +219,7 @@ class InvalidIdempotencyKey(IdempotencyError):
     """The key is blank, longer than 256 characters, or holds a control character."""
 
     code = "invalid_idempotency_key"
-    text = "Idempotency-Key is invalid."
+    text = "Idempotency-Key must have 1 to 256 characters on one line, and not only spaces."
 
 
 class IdempotencyConflict(IdempotencyError):

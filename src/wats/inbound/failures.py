@@ -29,6 +29,18 @@ _LOOP_MODULES: Final = frozenset({"asyncio.base_events", "asyncio.runners"})
 """The modules whose frames are outside of everything that a loop calls."""
 
 
+class EndpointFailure(Exception):
+    """An endpoint did not accept an update: the cause is outside of the code of this process.
+
+    Attributes:
+        status: The status of its HTTP response; `None` without one.
+    """
+
+    def __init__(self, status: int | None = None) -> None:
+        super().__init__()
+        self.status = status
+
+
 class Place(NamedTuple):
     """A file without its folder, and a line in it."""
 
@@ -44,12 +56,14 @@ class _Failure(NamedTuple):
     error: str
     place: Place
     paths: str | None
+    status: int | None
 
 
 class HandlerFailures:
     """Logs failed calls of handlers, one line for each kind of failure and interval.
 
-    A line has the position of the innermost frame in the package of the handler. It never raises.
+    A line has the position of the innermost frame in the package of the handler; that of an
+    endpoint has the status of its response instead. It never raises.
     """
 
     def __init__(self, log: Log, monotonic: Callable[[], float] = time.monotonic) -> None:
@@ -65,6 +79,7 @@ class HandlerFailures:
                 error=error_name(error),
                 place=_place_of(error, _package_of(handler)),
                 paths=_paths_of(error),
+                status=status_of(error),
             )
             suppressed = self._repeats.admit(failure)
             if suppressed is not None:
@@ -80,6 +95,7 @@ class HandlerFailures:
                 "file": failure.place.file,
                 "line": failure.place.line,
                 "paths": failure.paths,
+                "status": failure.status,
                 "suppressed": suppressed,
             }
         )
@@ -102,7 +118,7 @@ def _package_of(handler: object) -> str:
 
 def _place_of(error: BaseException, package: str) -> Place:
     found = Place()
-    trace = error.__traceback__
+    trace = None if isinstance(error, EndpointFailure) else error.__traceback__
     while trace is not None:
         file = _file_of(trace.tb_frame, package)
         if file is not None:
@@ -116,6 +132,12 @@ def _paths_of(error: BaseException) -> str | None:
     details = error.details if isinstance(error, MalformedRequest) else ()
     paths = [path for each in details if (path := known_path(each.path)) is not None]
     return ",".join(dict.fromkeys(paths[:MAX_PATHS])) or None
+
+
+def status_of(error: BaseException) -> int | None:
+    """Return the status of the response that caused *error*, if HTTP defines its class."""
+    status = error.status if isinstance(error, EndpointFailure) else None
+    return status if status is not None and 100 <= status <= 599 else None
 
 
 def place_on_loop(frame: FrameType | None) -> Place:

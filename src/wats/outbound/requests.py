@@ -1,11 +1,12 @@
 """The bodies of `POST P/messages`: Graph's own form, and the composers. No I/O."""
 
 from collections.abc import Callable, Iterator
+from typing import Final
 
 import msgspec
 
 from wats.errors import Detail
-from wats.outbound.composers import composer_of
+from wats.outbound.composers import COMPOSERS, composer_of
 from wats.outbound.composers.composer import Composer
 from wats.outbound.messages import (
     GRAPH_MALFORMED,
@@ -32,10 +33,32 @@ def parse_message(
     ask = parse_object(body, GRAPH_MALFORMED)
     composer = composer_of(ask)
     if composer is None:
+        if "messaging_product" not in ask:
+            refuse(_unknown_type(ask), GRAPH_MALFORMED)
         return body, check_graph_message(ask, groups_enabled=groups_enabled)
     mistakes = _mistakes(composer, ask, groups_enabled=groups_enabled, strict=is_strict())
     refuse(mistakes, GRAPH_MALFORMED)
     return msgspec.json.encode(composer.build(ask)), composer.record_of(ask)
+
+
+_TYPES: Final = frozenset({"text", *(each.graph_type for each in COMPOSERS.values())})
+"""The types of Graph that are known: an incomplete message of these is one in Graph's form."""
+
+_UNKNOWN_TYPE: Final = Detail(
+    "type",
+    f"must be one of {', '.join(COMPOSERS)}; or, in Graph's format, the name of an object in the "
+    "same body",
+)
+
+
+def _unknown_type(ask: Ask) -> Iterator[Detail]:
+    """Yield the mistake of *ask*, without a product, if its type is not a known one.
+
+    Its other keys are not checked: without a type, it is not known which they can be.
+    """
+    kind = ask.get("type")
+    if isinstance(kind, str) and kind not in _TYPES and not isinstance(ask.get(kind), dict):
+        yield _UNKNOWN_TYPE
 
 
 def _mistakes(

@@ -59,13 +59,13 @@ class MessageSender:
         Raises:
             WatsError: As for `Acceptor.accept`; or MalformedRequest if the message is not valid.
         """
-        body = _encode(message)
+        body, outgoing = self._checked(message)
         accepted = await self._acceptor.accept(
             body,
             scope=SCOPE,
             idempotency_key=idempotency_key,
             request_body=body,
-            message=self._checked(body),
+            message=outgoing,
             phone_number_id=phone_number_id,
         )
         return _sent(accepted)
@@ -82,8 +82,7 @@ class MessageSender:
             WatsError: As for `Acceptor.accept_later`; or MalformedRequest if the message is not
                 valid, or marks another one as read.
         """
-        body = _encode(message)
-        outgoing = self._checked(body)
+        body, outgoing = self._checked(message)
         if outgoing is None:
             raise MalformedRequest("malformed_body", "A read mark cannot be sent later.")
         queued = await self._acceptor.accept_later(
@@ -112,14 +111,14 @@ class MessageSender:
         Raises:
             WatsError: As for `Acceptor.accept`; or MalformedRequest if the message is not valid.
         """
-        body = _encode(reply.message)
+        body, outgoing = self._checked(reply.message)
         try:
             accepted = await self._acceptor.accept(
                 body,
                 scope=_REPLY_SCOPE,
                 idempotency_key=reply.key if self._keeps_keys else None,
                 request_body=body,
-                message=self._checked(body),
+                message=outgoing,
                 phone_number_id=reply.phone_number_id,
                 keep_seconds=self._retry_seconds,
                 patience_seconds=REPLY_SECONDS,
@@ -128,8 +127,20 @@ class MessageSender:
             return Sent(message_id=None, is_replayed=True, is_certain=False)
         return _sent(accepted)
 
-    def _checked(self, body: bytes) -> Outgoing | None:
-        return parse_graph_message(body, groups_enabled=self._groups_enabled)
+    def _checked(self, message: Mapping[str, object]) -> tuple[bytes, Outgoing | None]:
+        return encode_message(message, groups_enabled=self._groups_enabled)
+
+
+def encode_message(
+    message: Mapping[str, object], *, groups_enabled: bool
+) -> tuple[bytes, Outgoing | None]:
+    """Return *message* as the JSON for Graph, and its record; `None` if it marks one as read.
+
+    Raises:
+        MalformedRequest: The message is not valid; `details` hold every mistake.
+    """
+    body = _encode(message)
+    return body, parse_graph_message(body, groups_enabled=groups_enabled)
 
 
 def _encode(message: Mapping[str, Any]) -> bytes:

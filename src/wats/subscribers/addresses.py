@@ -10,6 +10,8 @@ from typing import Final
 
 from aiohttp import AddrInfoType
 
+from wats.inbound.failures import EndpointFailure
+
 _GLOBAL_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
 """The only IPv6 addresses of the public internet; all others, NAT64 included, are refused."""
 
@@ -25,7 +27,7 @@ _SPECIAL: Final = (
 )
 
 
-class AddressRefused(OSError):
+class AddressRefused(EndpointFailure, OSError):
     """The address of a subscriber is not public, and `allowPrivateNetwork` is not set."""
 
 

@@ -16,6 +16,7 @@ from wats.config import SubscriberConfig
 from wats.errors import StoreError
 from wats.graph.connections import connector
 from wats.graph.responses import is_success
+from wats.inbound.failures import EndpointFailure, status_of
 from wats.inbound.handlers import RetryLater
 from wats.inbound.updates import Update
 from wats.log import Log
@@ -48,35 +49,35 @@ _DOWN: Final = frozenset(
 """The statuses that a proxy gives if the endpoint behind it does not respond."""
 
 
-class SubscriberUnreachable(Exception):
+class SubscriberUnreachable(EndpointFailure):
     """There was no response in time, or a proxy reported that."""
 
 
-class SubscriberTLSFailed(Exception):
+class SubscriberTLSFailed(EndpointFailure):
     """The TLS handshake failed: usually, the certificate is not trusted, or for another name."""
 
 
-class SubscriberRedirected(Exception):
+class SubscriberRedirected(EndpointFailure):
     """The response was a redirect, which is not followed."""
 
 
-class SubscriberRefused(Exception):
+class SubscriberRefused(EndpointFailure):
     """The status of the response was 4xx."""
 
 
-class SubscriberFailed(Exception):
+class SubscriberFailed(EndpointFailure):
     """The status of the response was 5xx, or none that HTTP permits here."""
 
 
-class SubscriberThrottled(Exception):
+class SubscriberThrottled(EndpointFailure):
     """The status of the response was 429, or 503 with `Retry-After`."""
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__()
+    def __init__(self, status: int, seconds: float) -> None:
+        super().__init__(status)
         self.seconds = seconds
 
 
-class SubscriberGone(Exception):
+class SubscriberGone(EndpointFailure):
     """The status of the response was 410: the endpoint was removed."""
 
     seconds = DEFAULT_WAIT_SECONDS
@@ -266,6 +267,7 @@ class Subscriber:
                     "event": "wats.subscriber.unreachable",
                     "subscriber": self.config.name,
                     "errorName": error_name(failure),
+                    "status": status_of(failure),
                     "suppressed": suppressed,
                 }
             )
@@ -292,12 +294,12 @@ def _failure_of(status: int, headers: Mapping[str, str], now: datetime) -> Excep
         return None
     asked = read_retry_after(headers.get("retry-after"), now)
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return SubscriberThrottled(DEFAULT_WAIT_SECONDS if asked is None else asked)
+        return SubscriberThrottled(status, DEFAULT_WAIT_SECONDS if asked is None else asked)
     if status == HTTPStatus.SERVICE_UNAVAILABLE and asked is not None:
-        return SubscriberThrottled(asked)
+        return SubscriberThrottled(status, asked)
     if status == HTTPStatus.GONE:
-        return SubscriberGone()
+        return SubscriberGone(status)
     if status in _DOWN:
-        return SubscriberUnreachable()
+        return SubscriberUnreachable(status)
     kinds = {3: SubscriberRedirected, 4: SubscriberRefused}
-    return kinds.get(status // 100, SubscriberFailed)()
+    return kinds.get(status // 100, SubscriberFailed)(status)

@@ -110,9 +110,16 @@ class Web:
             await send_response(request, send, response, with_body=with_body)
 
     def _number_of(self, parameters: Mapping[str, str], access: Access) -> str | None:
-        """Return the number that a request is limited to; see `Request.number`."""
-        default = None if access.numbers is None else self._parts.numbers.default.id
-        return parameters.get(NUMBER_PARAMETER, default)
+        """Return the number that a request is limited to; see `Request.number`.
+
+        A path has its id or its name; a name never has the form of an id. One that is not
+        configured is returned unchanged.
+        """
+        named = parameters.get(NUMBER_PARAMETER)
+        if named is None:
+            return None if access.numbers is None else self._parts.numbers.default.id
+        found = self._parts.numbers.find(named)
+        return named if found is None else found.id
 
     def _count(self, ordinal: int, method: Method, status: int, started: float) -> None:
         self._parts.telemetry.http.request(ordinal, method, status, perf_counter() - started)

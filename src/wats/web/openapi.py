@@ -40,7 +40,11 @@ _SEGMENTS: Final[Mapping[str, Json]] = {
     "mediaId": {"type": "string", "pattern": "^[0-9]{1,32}$"},
     "groupId": {"type": "string", "minLength": 1, "maxLength": 256},
     "graphPath": {"type": "string", "minLength": 1, "maxLength": 2048},
-    NUMBER_PARAMETER: {"type": "string", "pattern": "^[0-9]{1,32}$"},
+    NUMBER_PARAMETER: {
+        "type": "string",
+        "pattern": "^(?:[0-9]{1,32}|[A-Za-z_][A-Za-z0-9_-]{0,39})$",
+        "description": "The id of a business number, or its name in the config.",
+    },
 }
 """The valid values of the variable parts of paths."""
 

@@ -381,6 +381,39 @@ def test_a_defective_message_in_graphs_format_is_reported_as_such(more: Body, pa
     assert mistakes_in({"to": TO, **more}) == [path]
 
 
+@pytest.mark.parametrize("kind", ["imge", "Image", "interactivebuttons", "type", ""])
+def test_an_unknown_type_is_reported_with_the_valid_ones_and_without_its_value(kind: str) -> None:
+    error = refusal_of({"to": TO, "type": kind, "link": "https://example.com/a.jpg"})
+
+    assert error is not None
+    assert error.code == "malformed_body"
+    ((path, reason),) = [(each.path, each.reason) for each in error.details]
+    assert path == "type"
+    assert reason == (
+        f"must be one of {', '.join(COMPOSERS)}; or, in Graph's format, the name of an object in "
+        "the same body"
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "paths"),
+    [
+        ({"to": TO, "type": "text", "text": "Hi"}, ["messaging_product", "type"]),
+        ({"to": TO, "type": "interactive"}, ["messaging_product", "type"]),
+        ({"to": TO, "type": "novel", "novel": {}}, ["messaging_product"]),
+        ({"to": TO, "messaging_product": "whatsapp", "type": "imge"}, ["type"]),
+    ],
+)
+def test_a_defective_message_of_graphs_own_type_has_graphs_mistakes(
+    body: Body, paths: list[str]
+) -> None:
+    error = refusal_of(body)
+
+    assert error is not None
+    assert [each.path for each in error.details] == paths
+    assert not any("interactiveButtons" in each.reason for each in error.details)
+
+
 def test_the_recipient_of_a_pin_is_a_group() -> None:
     pin = next(body for body in BODIES if body["type"] == "pin")
 
