@@ -165,5 +165,5 @@ def lay_out(folder: Path) -> set[str]:
             names.add(name[1])
             (folder / f"{name[1]}.py").write_text(block)
     (folder / "wats.config.yaml").write_text(example_config())
-    (folder / ".env").write_text("".join(f"{key}={SECRETS[key]}\n" for key in SECRETS))
+    (folder / "wats.env").write_text("".join(f"{key}={SECRETS[key]}\n" for key in SECRETS))
     return names

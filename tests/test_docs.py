@@ -376,12 +376,14 @@ async def test_a_handler_reads_the_content_of_an_update_as_it_is_shown(
 
 
 async def test_a_handler_is_tested_with_an_update_as_it_is_shown(examples: Path) -> None:
-    await load(examples / "test_shop.py").test_a_text_is_measured()
+    await asyncio.to_thread(load(examples / "test_shop.py").test_a_text_is_measured)
 
 
 async def test_a_handler_is_tested_with_a_fake_meta_as_it_is_shown(examples: Path) -> None:
     async with asyncio.timeout(60):
-        await load(examples / "test_round_trip.py").test_a_customer_gets_an_answer()
+        answered = await load(examples / "test_round_trip.py").answered_customers()
+
+    assert answered == ["15550001234"]
 
 
 async def test_the_documented_sink_counts_refused_messages(examples: Path) -> None:

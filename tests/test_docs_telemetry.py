@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -176,6 +177,33 @@ def test_every_command_that_is_named_is_shown_and_so_is_run() -> None:
     }
 
 
+def test_the_section_that_is_shown_replaces_that_of_a_new_config(tmp_path: Path) -> None:
+    shown = textwrap.indent(blocks(PAGE, "yaml")[0], " " * 4)
+    with Reader(tmp_path) as reader:
+        assert reader.run("wats init && wats token > telemetry-token").code == 0
+        config = reader.folder / "wats.config.yaml"
+        written, count = re.subn(
+            r"^    telemetry:\n(?:      .*\n)+", shown, config.read_text(), flags=re.MULTILINE
+        )
+        config.write_text(written)
+
+        said = reader.run("wats config validate")
+
+    assert count == 1
+    assert said.code == 0, said.err
+
+
+def test_the_file_of_the_token_has_one_name() -> None:
+    config = yaml.safe_load((ROOT / "operators/prometheus.yml").read_text("utf-8"))
+    section, *others = (yaml.safe_load(each) for each in blocks(PAGE, "yaml"))
+    (shown,) = (each for each in others if "scrape_configs" in each)
+
+    (scraped,), (minimal,) = config["scrape_configs"], shown["scrape_configs"]
+    name = section["telemetry"]["bearerToken"]["file"]
+    for each in (scraped, minimal):
+        assert each["authorization"]["credentials_file"] == name
+
+
 @for_programs
 def test_the_metrics_are_those_of_the_chosen_families(walk: Walk) -> None:
     text, openmetrics = (
@@ -272,7 +300,7 @@ def test_metrics_and_spans_arrive_at_the_collector(walk: Walk) -> None:
 def test_variables_of_opentelemetry_are_not_read_from_an_env_file(desk: Desk) -> None:
     desk.configure({"telemetry": {"sink": "wats.telemetry.otel:from_environment"}})
     with collecting() as collector:
-        with (desk.folder / ".env").open("a") as file:
+        with (desk.folder / "wats.env").open("a") as file:
             file.write(f"OTEL_EXPORTER_OTLP_ENDPOINT=http://{collector.address}\n")
         with desk.serving(SERVE):
             assert desk.get("/status", BEARER_TOKEN) == 200

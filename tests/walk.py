@@ -36,7 +36,7 @@ GATEWAY, META, COLLECTOR = "8787", "9900", "4318"
 """The ports of the pages."""
 
 CONFIG = "wats.config.yaml"
-SERVE = f"wats serve --config {CONFIG} --env-file .env"
+SERVE = f"wats serve --config {CONFIG} --env-file wats.env"
 LONGEST_SECONDS = 60
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SERVERS = re.compile(r"\b(?:wats|make) (serve|simulate)\b|\b(uvicorn) ")
@@ -177,7 +177,7 @@ class Reader:
         """Write the config of docs/configuration.md, with the simulator for Meta, and secrets."""
         self.write(CONFIG, blocks("docs/configuration.md", "yaml")[0])
         self.configure({"graph": {"baseUrl": self.meta_url}})
-        self.write(".env", "".join(f"{name}={value}\n" for name, value in SECRETS.items()))
+        self.write("wats.env", "".join(f"{name}={value}\n" for name, value in SECRETS.items()))
 
     def configure(self, shown: Mapping[str, Any]) -> None:
         """Put the part of a profile that a page has *shown* into the config."""

@@ -3,6 +3,9 @@
 import json
 import re
 import socket
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from queue import Queue
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -222,3 +225,101 @@ def test_there_is_no_echo_outside_of_a_sandbox(wats) -> None:
 
     assert [item["direction"] for item in listed["items"]] == ["inbound"]
     assert (ended.code, ended.err) == (0, "")
+
+
+def sandbox_of(wats: Any, **sections: Any) -> tuple[str, ...]:
+    """Return the command of a sandbox with a config that has these *sections*."""
+    wats.write(**sections)
+    return ("serve", "--sandbox", "--config", str(wats.config), "--port", "0")
+
+
+def test_a_sandbox_sends_updates_to_the_subscribers_with_their_secrets(wats) -> None:
+    received: Queue[tuple[bytes, Any]] = Queue()
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            received.put((body, self.headers["x-hub-signature-256"]))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        Thread(target=server.serve_forever, args=(0.01,)).start()
+        address = f"http://127.0.0.1:{server.server_port}/crm"
+        crm = {"name": "crm", "url": address, "format": "meta", "secret": {"env": "CRM_SECRET"}}
+        command = sandbox_of(wats, subscribers=[{**crm, "allowPrivateNetwork": True}])
+        (wats.folder / "wats.env").write_text("CRM_SECRET=a-secret-of-the-subscriber\n")
+        try:
+            with wats.running(*command) as service:
+                _, meta = greeting_of(service)
+                fetch(f"{meta}/_simulator/inbound", TEXT)
+                body, signature = received.get(timeout=60)
+        finally:
+            server.shutdown()
+
+    assert b'"Hi!"' in body
+    assert signature == sign(body, "a-secret-of-the-subscriber")
+
+
+def test_a_sandbox_leaves_out_clients_without_secrets_and_names_them(wats) -> None:
+    crm = {"name": "crm", "url": "https://crm.example/", "secret": {"env": "CRM_SECRET"}}
+    shop = {"name": "shop", "token": {"file": "shop-token"}, "scopes": ["messages:read"]}
+    service = {"host": "127.0.0.1", "port": 8787, "apiPrefix": "/api", "tokens": [shop]}
+    service["bearerToken"] = {"env": "WATS_SERVICE_BEARER_TOKEN"}
+    command = sandbox_of(wats, subscribers=[crm], service=service, pullers=[{"name": "batch"}])
+
+    with wats.running(*command) as running:
+        shown = running.end().err
+
+    names = "subscriber crm, token shop"
+    assert shown.startswith(f"Left out, because their secrets are not set: {names}.\n")
+
+
+def test_a_sandbox_accepts_the_token_of_a_client_and_polls_of_a_puller(wats) -> None:
+    shop = {"name": "shop", "token": {"env": "SHOP"}, "scopes": ["messages:read"]}
+    service = {"host": "127.0.0.1", "port": 8787, "apiPrefix": "/api", "tokens": [shop]}
+    service["bearerToken"] = {"env": "WATS_SERVICE_BEARER_TOKEN"}
+    berlin = {"name": "berlin", "phoneNumberId": "200000000000003", "wabaId": "100000000000001"}
+    berlin["accessToken"] = {"env": "BERLIN"}
+    command = sandbox_of(wats, service=service, pullers=[{"name": "batch"}], numbers=[berlin])
+    wats.environ["SHOP"] = "the-token-of-the-shop-for-tests"
+
+    with wats.running(*command) as running:
+        token, meta = greeting_of(running)
+        fetch(f"{meta}/_simulator/inbound", {**TEXT, "number": "200000000000003"})
+        settle(meta)
+        by_shop = {"authorization": f"Bearer {wats.environ['SHOP']}"}
+        own = {"authorization": f"Bearer {token}"}
+        listed = fetch(f"{running.url}/api/messages", headers=by_shop)[1]["items"]
+        polled = fetch(f"{running.url}/api/updates?consumer=batch", headers=own)
+        sent = fetch(
+            f"{running.url}/api/numbers/200000000000003/messages/text",
+            {"to": "15550001234", "text": "Hello"},
+            own,
+        )
+
+    assert [item["direction"] for item in listed] == ["inbound"]
+    assert polled[0] == 200
+    assert sent[0] == 200
+
+
+def test_a_sandbox_reports_an_invalid_secret_of_a_client(wats) -> None:
+    crm = {"name": "crm", "url": "https://crm.example/", "secret": {"env": "CRM_SECRET"}}
+    command = sandbox_of(wats, subscribers=[crm])
+
+    result = wats.run(*command, environ={**wats.environ, "CRM_SECRET": "not-a-key-of-webhooks"})
+
+    assert result.code == 1
+    assert "'CRM_SECRET' must hold 'whsec_'" in result.err
+
+
+def test_a_sandbox_names_the_config_that_it_does_not_use(wats) -> None:
+    (wats.folder / "wats.config.yaml").write_text("version: 1\n")
+
+    with wats.running("serve", "--sandbox", "--port", "0") as service:
+        shown = service.end().err
+
+    assert shown.startswith("wats.config.yaml is not used; give --config to use it.\n")

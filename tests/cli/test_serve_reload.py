@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.cli.test_serve import fetch
-from tests.cli.test_serve_options import greeting_of
+from tests.cli.test_serve_options import free_port, greeting_of
 from tests.commands import Commands, Running
 from tests.pages import PAGES
 
@@ -93,6 +93,18 @@ def test_a_restarted_sandbox_keeps_its_token_and_the_address_of_its_fake_meta(
         assert reloader.end().code == 0
 
     assert after == before
+
+
+def test_a_restarted_sandbox_prints_its_instructions_once(wats, handler) -> None:
+    port = str(free_port())
+    with wats.running(*SERVE[:-1], port) as reloader:
+        handler.write_text(HANDLER.format("the second"))
+        next_ready(reloader)
+        shown = reloader.end().err
+
+    assert shown.count("Stop the sandbox with") == 1
+    again = f"The sandbox is running again at http://127.0.0.1:{port}, with the same TOKEN"
+    assert again in shown
 
 
 def test_a_service_ends_with_its_reloader(wats, handler) -> None:

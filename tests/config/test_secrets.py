@@ -5,7 +5,13 @@ from typing import Any
 
 import pytest
 
-from wats.config import Secrets, database_of, parse_config, resolve_secrets
+from wats.config import (
+    Secrets,
+    database_of,
+    parse_config,
+    resolve_client_secrets,
+    resolve_secrets,
+)
 from wats.config.secrets import MAX_SECRET_FILE_BYTES
 from wats.errors import ConfigError
 from wats.privacy import Secret
@@ -241,3 +247,28 @@ def test_the_password_of_the_database_may_be_read_from_a_file(
 
     profile = parse_config(document).profiles["local"]
     assert database_of(profile, secrets) == ("postgresql://wats@db.example/wats", "hunter2")
+
+
+def test_clients_without_secrets_have_none_and_need_none(put: Put, tmp_path: Path) -> None:
+    put("subscribers", [{"name": "crm", "url": "https://crm.example/", "secret": {"env": "CRM"}}])
+    tokens = [
+        {"name": "shop", "token": [{"env": "SHOP"}, {"env": "NEXT"}], "scopes": ["messages:read"]},
+        {"name": "till", "token": {"file": "till"}, "scopes": ["messages:read"]},
+    ]
+    profile = parse_config(put("service.tokens", tokens)).profiles["local"]
+
+    found = resolve_client_secrets(profile, {"SHOP": GOOD.reveal()}, tmp_path)
+
+    assert found.subscribers == {"crm": ()}
+    assert {name: len(each) for name, each in found.api_tokens.items()} == {"shop": 1, "till": 0}
+
+
+def test_an_invalid_secret_of_a_client_is_reported(put: Put) -> None:
+    crm = {"name": "crm", "url": "https://crm.example/", "secret": {"env": "CRM"}}
+    profile = parse_config(put("subscribers", [crm])).profiles["local"]
+
+    with pytest.raises(ConfigError) as caught:
+        resolve_client_secrets(profile, {"CRM": "not-a-key-of-webhooks"}, Path())
+
+    (issue,) = caught.value.issues
+    assert issue.path == "$.profiles.local.subscribers[0].secret"

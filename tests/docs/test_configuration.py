@@ -10,6 +10,7 @@ import yaml
 from tests.pages import PAGES, blocks
 from tests.settings import config_of
 from tests.walk import CONFIG, SERVE, Reader, section
+from wats.cli.init import SECRET_NAMES
 from wats.config import config_keys, parse_config, parse_env_file
 
 PAGE = PAGES["docs/configuration.md"]
@@ -77,13 +78,21 @@ def test_the_numbers_and_tokens_that_are_shown_are_valid() -> None:
 
 @pytest.mark.long
 def test_the_commands_for_tokens_write_secrets_that_the_service_accepts(reader: Reader) -> None:
+    token_file, env_file = reader.folder / "secrets/telemetry-token", reader.folder / "wats.env"
+
+    reader.succeed(section(PAGE, "Secrets"))
+    new = parse_env_file(env_file.read_text())
+    for each in (token_file, env_file):
+        assert stat.S_IMODE(each.stat().st_mode) == 0o600
+    env_file.unlink()
+    assert reader.run("wats init").code == 0
     reader.succeed(section(PAGE, "Secrets"))
 
-    token_file = reader.folder / "secrets/telemetry-token"
-    assert stat.S_IMODE(token_file.stat().st_mode) == 0o600
-    variables = parse_env_file((reader.folder / ".env").read_text())
-    assert set(variables) == {"WATS_SERVICE_BEARER_TOKEN"}
-    tokens = (token_file.read_text().strip(), variables["WATS_SERVICE_BEARER_TOKEN"])
+    variables = parse_env_file(env_file.read_text())
+    assert set(new) == {"WATS_NEXT_BEARER_TOKEN"}
+    assert set(variables) == {*SECRET_NAMES, *new}
+    assert stat.S_IMODE(env_file.stat().st_mode) == 0o600
+    tokens = (token_file.read_text().strip(), variables["WATS_NEXT_BEARER_TOKEN"])
     assert all(len(token) == 64 for token in tokens)
 
 

@@ -4,14 +4,16 @@ The tests of the other examples are in `tests/test_docs.py`.
 """
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession, web
 
-from tests.pages import PAGES, SECRETS, WEBHOOK, lay_out, load, spans
-from tests.walk import Reader, free_port, request
+from tests.pages import PAGES, WEBHOOK, lay_out, load, spans
+from tests.walk import GATEWAY, Reader, request
 from wats import create_wats_service_app
 from wats.testing import (
     CapturingTelemetrySink,
@@ -71,12 +73,34 @@ async def test_a_handler_passes_its_trace_on_as_it_is_shown(
 
 
 @pytest.mark.long
-def test_the_application_runs_under_the_server_that_is_named(tmp_path: Path) -> None:
-    (command,) = (each for each in spans(PAGES["docs/handlers.md"]) if each.startswith("uvicorn "))
-    port = free_port()
-    with Reader(tmp_path, **SECRETS) as reader:
+@pytest.mark.parametrize("page", ["README.md", "docs/handlers.md"])
+def test_the_application_runs_under_the_server_that_is_named(tmp_path: Path, page: str) -> None:
+    (command,) = (each for each in spans(PAGES[page]) if "uvicorn gateway:app" in each)
+    program = command.removeprefix(".venv/bin/")
+    with Reader(tmp_path) as reader:
         lay_out(reader.folder)
+        if "--port" not in program:
+            program += f" --port {GATEWAY}"
 
-        reader.start(f".venv/bin/{command} --port {port}")
+        reader.start(f".venv/bin/{program}")
 
-        assert request(f"http://127.0.0.1:{port}/readyz")[0] == 200
+        assert request(f"{reader.url}/readyz")[0] == 200
+
+
+@pytest.mark.long
+def test_the_tests_that_are_shown_need_pytest_only(tmp_path: Path) -> None:
+    lay_out(tmp_path)
+    files = ("test_shop.py", "test_round_trip.py")
+
+    for command in (
+        ["mypy", "--strict", "--cache-dir", "cache", *files],
+        ["pytest", "-q", "-p", "no:anyio", "-p", "no:xdist", "-p", "no:randomly", *files],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", *command],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout

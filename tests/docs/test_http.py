@@ -1,7 +1,6 @@
 """docs/http-api.md, docs/errors.md and docs/simulator.md: requests between a gateway and Meta."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from wats.testing import BEARER_TOKEN
 
 pytestmark = pytest.mark.long
 
-SIMULATE = "wats simulate --config wats.config.yaml --env-file .env"
+SIMULATE = "wats simulate --config wats.config.yaml --env-file wats.env"
 
 
 @pytest.fixture
@@ -51,7 +50,6 @@ def test_the_file_that_is_shown_is_uploaded_each_time(reader: Reader) -> None:
 
 @pytest.mark.skipif(not is_installed("curl"), reason="curl is not installed")
 def test_a_message_is_sent_later_as_it_is_shown(reader: Reader) -> None:
-    shutil.copy(reader.folder / ".env", reader.folder / "wats.env")
     reader.start(SIMULATE)
 
     said = [each.out for each in reader.succeed(PAGES["docs/sending.md"])]

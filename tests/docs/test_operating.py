@@ -78,7 +78,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
         paths = {
             "state": state,
             "config": etc / CONFIG,
-            "env_file": reader.folder / ".env",
+            "env_file": reader.folder / "wats.env",
             "out": tmp_path / "service.out",
             "err": tmp_path / "service.err",
             "null": "/dev/null",
@@ -119,7 +119,7 @@ def test_the_unit_of_systemd_starts_the_service(reader: Reader) -> None:
     parser.read(unit)
     options = parser["Service"]
 
-    reader.start(f"cd {options['WorkingDirectory']}; {options['ExecStart']} --env-file ../.env")
+    reader.start(f"cd {options['WorkingDirectory']}; {options['ExecStart']} --env-file ../wats.env")
 
     assert post_messages(reader, "wamid.1")["dispatched"] == 1
     if is_installed("systemd-analyze"):
@@ -133,7 +133,7 @@ def test_the_unit_of_systemd_starts_the_service(reader: Reader) -> None:
 def test_the_commands_for_updates_and_people_succeed(tmp_path: Path, heading: str) -> None:
     reader = Reader(tmp_path)
     reader.prepare()
-    (reader.folder / ".env").rename(reader.folder / "wats.env")
+    (reader.folder / "wats.env").rename(reader.folder / "wats.env")
     reader.write("my_app.py", "async def on_message(update):\n    raise TimeoutError\n")
     with reader, reader.serving("wats serve --handler my_app:on_message"):
         post_messages(reader, "wamid.1")

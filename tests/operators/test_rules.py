@@ -33,7 +33,7 @@ def alerts_of(rules):
 )
 def test_promtool_accepts_the_rules(tmp_path, arguments) -> None:
     shutil.copytree(FOLDER, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "wats-telemetry-token").write_text("a token\n")
+    (tmp_path / "telemetry-token").write_text("a token\n")
 
     done = subprocess.run(
         ["promtool", *arguments], cwd=tmp_path, capture_output=True, text=True, check=False

@@ -212,7 +212,7 @@ def test_two_streams_are_written_and_by_two_functions_with_text_alone() -> None:
         "LineWriter(lambda: sys.stderr)",
         "LineWriter(lambda: sys.stdout)",
     ]
-    greeting = "_GREETING.format(url=url, api=api, token=self._access.token, meta=meta)"
+    greeting = "text if self._access.is_news(text) else _AGAIN.format(url=url)"
     assert [text for text in texts if text.startswith("write_text(")] == [f"write_text({greeting})"]
 
 

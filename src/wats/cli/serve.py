@@ -8,7 +8,13 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import (
+    AbstractContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+    suppress,
+)
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,15 +24,24 @@ import click
 from click.core import ParameterSource
 
 from wats.cli.arguments import StrictCommand
-from wats.cli.options import Failure, config_options, env_file_of, load, required_config
+from wats.cli.options import (
+    Failure,
+    config_options,
+    env_file_of,
+    found_config,
+    load,
+    required_config,
+)
 from wats.clock import to_iso, utc_now
 from wats.config import (
+    ClientSecrets,
     Profile,
     Secrets,
     ServiceConfig,
     checks,
     choose_profile,
     database_of,
+    load_client_config,
     read_config,
     with_overrides,
 )
@@ -85,7 +100,7 @@ _PORT = re.compile("[1-9][0-9]{0,4}")
     "sandbox",
     is_flag=True,
     help="Run with a built-in simulator, random secrets and a temporary database, on loopback; "
-    "paths, groups, limits and handlers are those of --config, if it is given.",
+    "paths, groups, limits, handlers and other consumers are those of --config, if it is given.",
 )
 @click.option(
     "--reload",
@@ -155,9 +170,8 @@ def serve(
         words = _words_of(context, without="reloads")
         if workers is None and not sandbox:
             words += ["--workers", "1"]
-        _reload(
-            words, _access_of_sandbox() if sandbox else {}, config_path, profile, env_file, handlers
-        )
+        with _access_of_sandbox() if sandbox else nullcontext[Mapping[str, str]]({}) as environ:
+            _reload(words, environ, config_path, profile, env_file, handlers)
         return
     capture_library_logs()
     forbid_core_files()
@@ -166,9 +180,11 @@ def serve(
         if paas:
             host, port = _platform_address(host, port)
         if sandbox or config_path is None:
-            base = choose_profile(read_config(config_path), profile) if config_path else None
+            base, clients = _tried(config_path, profile, env_file)
             run_service(
-                _serve_sandbox(base, host, port, handlers, print_routes=print_routes, show=show)
+                _serve_sandbox(
+                    base, clients, host, port, handlers, print_routes=print_routes, show=show
+                )
             )
             return
         chosen, secrets = load(config_path, profile, env_file)
@@ -286,15 +302,25 @@ async def _serve_alone(profile: Profile, secrets: Secrets) -> None:
             await _run(app, listener, service, ready=partial(_announce, profile))
 
 
-def _access_of_sandbox() -> Mapping[str, str]:
-    """Return the environment of a sandbox that keeps its port and token when it restarts."""
-    from wats.simulator.sandbox import SandboxAccess
+def _access_of_sandbox() -> AbstractContextManager[Mapping[str, str]]:
+    from wats.simulator.sandbox import lasting_access
 
-    return SandboxAccess.reserved().as_environ()
+    return lasting_access()
+
+
+def _tried(
+    config_path: Path | None, profile: str | None, env_file: Path | None
+) -> tuple[Profile | None, ClientSecrets | None]:
+    """Return the profile that a sandbox tries, if there is one, and the secrets of its clients."""
+    if config_path is None:
+        return None, None
+    found = env_file_of(config_path, env_file)
+    return load_client_config(config_path, environ=os.environ, profile=profile, env_file=found)
 
 
 async def _serve_sandbox(
     base: Profile | None,
+    clients: ClientSecrets | None,
     host: str | None,
     port: int | None,
     handlers: Sequence[str],
@@ -305,16 +331,17 @@ async def _serve_sandbox(
     from wats.simulator.sandbox import Sandbox  # imports a web framework, for the sandbox only
 
     log_updates, echoes = _is_on("WATS_LOG_WEBHOOK_EVENTS"), _is_on("WATS_ECHO_REPLY")
-    made = Sandbox(
+    async with Sandbox(
         base,
+        clients,
         host=host,
         port=port,
         echoes=echoes,
         log_updates=log_updates,
         handlers=handlers,
         show=show,
-    )
-    async with made as sandbox:
+        unused=found_config(None) if base is None else None,
+    ) as sandbox:
         if print_routes:
             _print_routes(sandbox.profile)
 

@@ -31,11 +31,17 @@ from wats.config.profile import (
 )
 from wats.config.pullers import PullerConfig
 from wats.config.secret_sources import EnvRef, FileRef, Secrets, SecretSource, SecretSources
-from wats.config.secrets import database_of, resolve_secrets
+from wats.config.secrets import (
+    ClientSecrets,
+    database_of,
+    resolve_client_secrets,
+    resolve_secrets,
+)
 from wats.config.subscribers import SubscriberConfig
 from wats.errors import ConfigError, ConfigIssue
 
 __all__ = [
+    "ClientSecrets",
     "Config",
     "ConfigKey",
     "EnvRef",
@@ -64,6 +70,7 @@ __all__ = [
     "config_keys",
     "database_of",
     "find_env_file",
+    "load_client_config",
     "load_config",
     "markdown_table",
     "parse_config",
@@ -102,6 +109,33 @@ def load_config(
         ConfigError: With an issue for each mistake in both files or, if there is none, for each
             unusable secret.
     """
+    chosen, variables = _read_files(source, environ, profile, env_file)
+    return chosen, resolve_secrets(chosen, variables, Path(source).parent)
+
+
+def load_client_config(
+    source: str | Path,
+    *,
+    environ: Mapping[str, str],
+    profile: str | None = None,
+    env_file: str | Path | None = None,
+) -> tuple[ProfileSource, ClientSecrets]:
+    """Read a profile as `load_config` does, with only the secrets of its clients that are set.
+
+    Raises:
+        ConfigError: As for `load_config`, but not for a secret that is missing.
+    """
+    chosen, variables = _read_files(source, environ, profile, env_file)
+    return chosen, resolve_client_secrets(chosen, variables, Path(source).parent)
+
+
+def _read_files(
+    source: str | Path,
+    environ: Mapping[str, str],
+    profile: str | None,
+    env_file: str | Path | None,
+) -> tuple[ProfileSource, Mapping[str, str]]:
+    """Return the profile, and the variables of *environ* and the env file."""
     issues: list[ConfigIssue] = []
     chosen = attempt(lambda: choose_profile(read_config(source), profile), issues)
     directory = Path(source).parent
@@ -109,7 +143,7 @@ def load_config(
     if chosen is None or variables is None:
         raise ConfigError(issues)
     given = {name: value for name, value in environ.items() if value.strip()}
-    return chosen, resolve_secrets(chosen, {**variables, **given}, directory)
+    return chosen, {**variables, **given}
 
 
 def read_config(source: str | Path) -> Config:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from wats.config import checks
 from wats.config.checks import Check
@@ -16,8 +16,18 @@ from wats.privacy import Secret
 
 MAX_SECRET_FILE_BYTES: Final = 8192
 
+_UNSET: Final = ("missing_secret", "file_read_error")
+"""The codes of a secret whose variable is not set, or whose file cannot be read."""
+
 ReadAll: TypeAlias = Callable[[Sequence[SecretSource], str, Check], tuple[Secret, ...]]
 """Reads the secrets at a path of the config."""
+
+
+class ClientSecrets(NamedTuple):
+    """The secrets of subscribers and of API tokens, by their names."""
+
+    subscribers: Mapping[str, tuple[Secret, ...]]
+    api_tokens: Mapping[str, tuple[Secret, ...]]
 
 
 def resolve_secrets(
@@ -63,26 +73,54 @@ def resolve_secrets(
     )
 
 
+def resolve_client_secrets(
+    profile: Profile, variables: Mapping[str, str], directory: Path
+) -> ClientSecrets:
+    """Read the secrets of subscribers and API tokens that are set, as `resolve_secrets` does.
+
+    Raises:
+        ConfigError: Some of these secrets are set and invalid.
+    """
+    issues: list[ConfigIssue] = []
+
+    def read_set(sources: Sequence[SecretSource], path: str, rule: Check) -> tuple[Secret, ...]:
+        readings = [
+            attempt(partial(_secret, source, rule, path, variables, directory), issues)
+            for source in sources
+        ]
+        return tuple(secret for secret in readings if secret is not None)
+
+    found = _of_clients(profile, step("$.profiles", profile.name), read_set)
+    if invalid := [each for each in issues if each.code not in _UNSET]:
+        raise ConfigError(invalid)
+    return found
+
+
 def _of_items(profile: Profile, path: str, read_all: ReadAll) -> dict[str, Any]:
     """Return the secrets of the items of lists, each by the name of its item."""
+    clients = _of_clients(profile, path, read_all)
+    own = {
+        each.name: read_all(each.access_tokens, f"{path}.numbers[{i}].accessToken", checks.token)
+        for i, each in enumerate(profile.numbers)
+    }
+    access_tokens = {name: found[0] for name, found in own.items() if found}
+    return {**clients._asdict(), "access_tokens": access_tokens}
+
+
+def _of_clients(profile: Profile, path: str, read_all: ReadAll) -> ClientSecrets:
     rules = {"update": checks.webhook_secret, "meta": checks.bearer_token}
-    read = {
-        "subscribers": {
+    return ClientSecrets(
+        subscribers={
             each.name: read_all(each.secrets, f"{path}.subscribers[{i}].secret", rules[each.format])
             for i, each in enumerate(profile.subscribers)
         },
-        "api_tokens": {
+        api_tokens={
             each.name: read_all(
                 each.tokens, f"{path}.service.tokens[{i}].token", checks.bearer_token
             )
             for i, each in enumerate(profile.service.tokens)
         },
-    }
-    own = {
-        each.name: read_all(each.access_tokens, f"{path}.numbers[{i}].accessToken", checks.token)
-        for i, each in enumerate(profile.numbers)
-    }
-    return {**read, "access_tokens": {name: found[0] for name, found in own.items() if found}}
+    )
 
 
 def database_of(profile: Profile, secrets: Secrets) -> tuple[str | None, str | None]:

@@ -4,8 +4,8 @@ import os
 import secrets
 import socket
 import tempfile
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from wats.clock import to_iso, utc_now
 from wats.config import (
+    ClientSecrets,
     GraphConfig,
     Profile,
     Secrets,
@@ -41,45 +42,73 @@ class SandboxAccess(NamedTuple):
     Attributes:
         token: The bearer token of the service.
         meta_port: The port of the fake Meta; 0 takes a free one.
+        shown: The file for the instructions that were printed; `None` if there is no restart.
     """
 
     token: str
     meta_port: int = 0
+    shown: Path | None = None
 
     @classmethod
-    def reserved(cls) -> "SandboxAccess":
-        """Return a new token and a port that is free now."""
+    def reserved(cls, folder: Path) -> "SandboxAccess":
+        """Return a new token, a port that is free now, and a file in *folder*."""
         with socket.create_server((_LOOPBACK, 0)) as server:
-            return cls(secrets.token_urlsafe(24), server.getsockname()[1])
+            port: int = server.getsockname()[1]
+        return cls(secrets.token_urlsafe(24), port, folder / "instructions")
 
     @classmethod
     def inherited(cls) -> "SandboxAccess":
         """Return the access from the environment of a restarted process, or else a new one."""
-        token, _, port = os.environ.pop(_ACCESS_VARIABLE, "").partition(":")
-        return cls(token, int(port)) if port else cls(secrets.token_urlsafe(24))
+        token, *others = os.environ.pop(_ACCESS_VARIABLE, "").split(":", 2)
+        if not others:
+            return cls(secrets.token_urlsafe(24))
+        port, shown = others
+        return cls(token, int(port), Path(shown))
 
     def as_environ(self) -> Mapping[str, str]:
         """Return the variable that `inherited` reads."""
-        return {_ACCESS_VARIABLE: f"{self.token}:{self.meta_port}"}
+        return {_ACCESS_VARIABLE: f"{self.token}:{self.meta_port}:{self.shown}"}
+
+    def is_news(self, instructions: str) -> bool:
+        """Return whether *instructions* differ from those of the last call, in any process."""
+        if self.shown is None:
+            return True
+        with suppress(OSError):  # then they are printed again
+            if self.shown.exists() and self.shown.read_text("utf-8") == instructions:
+                return False
+            self.shown.write_text(instructions, "utf-8")
+        return True
+
+
+@contextmanager
+def lasting_access() -> Iterator[Mapping[str, str]]:
+    """Yield the environment of a sandbox that keeps its access when it restarts."""
+    with tempfile.TemporaryDirectory(prefix="wats-sandbox-") as folder:
+        yield SandboxAccess.reserved(Path(folder)).as_environ()
 
 
 class Sandbox:
     """An async context in which `app` can be served with `profile`; `greet` explains its use.
 
     Args:
-        base: The profile to try: its paths, ids, groups, limits and handlers. The secrets, the
-            database, Graph, the sink and the address are those of the sandbox.
+        base: The profile to try: its paths, ids, groups, limits, handlers, subscribers and pullers.
+            Other secrets than *clients*, the database, Graph, the sink and the address are those of
+            the sandbox.
+        clients: The secrets of the subscribers and API tokens of *base*; those without are left
+            out.
         host: The address to listen on; loopback by default.
         port: The port to listen on; that of *base* by default.
         echoes: Whether the sandbox replies to each text of a customer.
         log_updates: Whether each received update is logged.
         handlers: Handlers in addition to those of *base*.
         show: Whether each message on the customers' phones is printed.
+        unused: A config file that other commands would use, and this sandbox does not.
     """
 
     def __init__(
         self,
         base: Profile | None = None,
+        clients: ClientSecrets | None = None,
         *,
         host: str | None = None,
         port: int | None = None,
@@ -87,14 +116,17 @@ class Sandbox:
         log_updates: bool = False,
         handlers: Sequence[str] = (),
         show: bool = False,
+        unused: Path | None = None,
     ) -> None:
         self._handlers = handlers
-        self._base = base if base is not None else _EXAMPLE
+        self._clients = clients if clients is not None else ClientSecrets({}, {})
+        self._base, self._left_out = _usable(base if base is not None else _EXAMPLE, self._clients)
         self._host = host if host is not None else _LOOPBACK
         self._port = port
         self._log_updates = log_updates
         self._echoes = echoes
         self._show = show
+        self._unused = unused
         self._access = SandboxAccess.inherited()
         self._stack = AsyncExitStack()
 
@@ -111,6 +143,8 @@ class Sandbox:
             verify_token=Secret(secrets.token_urlsafe(24)),
             app_secrets=(Secret(secrets.token_hex(16)),),
             bearer_tokens=(Secret(self._access.token),),
+            subscribers=self._clients.subscribers,
+            api_tokens=self._clients.api_tokens,
         )
         settings = SimulatorSettings(
             app_secret=own.app_secrets[0],
@@ -154,15 +188,39 @@ class Sandbox:
         await self._stack.aclose()
 
     def greet(self, url: str) -> None:
-        """Connect the fake Meta to the service at *url*, and print instructions on stderr."""
+        """Connect the fake Meta to the service at *url*, and print instructions on stderr.
+
+        After a restart, they are printed only if they have changed.
+        """
         self._simulator.set_webhook(url + self.profile.webhook.path)
         api = url + self.profile.service.api_prefix
         meta = self._simulator.url
-        write_text(_GREETING.format(url=url, api=api, token=self._access.token, meta=meta))
+        text = _GREETING.format(url=url, api=api, token=self._access.token, meta=meta)
+        if self._left_out:
+            text = _LEFT_OUT.format(names=", ".join(self._left_out)) + text
+        if self._unused is not None:
+            text = _UNUSED.format(config=self._unused) + text
+        write_text(text if self._access.is_news(text) else _AGAIN.format(url=url))
 
 
 def _log(event: Mapping[str, object]) -> None:
     write_json_line({**event, "at": to_iso(utc_now())})
+
+
+def _usable(base: Profile, clients: ClientSecrets) -> tuple[Profile, Sequence[str]]:
+    """Return *base* without the subscribers and API tokens that have no secret, and their names."""
+    subscribers = [each for each in base.subscribers if clients.subscribers.get(each.name)]
+    tokens = [each for each in base.service.tokens if clients.api_tokens.get(each.name)]
+    left_out = [
+        *(f"subscriber {each.name}" for each in base.subscribers if each not in subscribers),
+        *(f"token {each.name}" for each in base.service.tokens if each not in tokens),
+    ]
+    usable = replace(
+        base,
+        subscribers=tuple(subscribers),
+        service=replace(base.service, tokens=tuple(tokens)),
+    )
+    return usable, left_out
 
 
 def _isolated(base: Profile, graph_url: str, database: Path) -> Profile:
@@ -183,6 +241,12 @@ _EXAMPLE = Profile(
     webhook=WebhookConfig(path="/webhooks/whatsapp"),
     service=ServiceConfig(host="127.0.0.1", port=8787, api_prefix="/api"),
 )
+
+_LEFT_OUT = "Left out, because their secrets are not set: {names}.\n"
+
+_UNUSED = "{config} is not used; give --config to use it.\n"
+
+_AGAIN = "The sandbox is running again at {url}, with the same TOKEN and META.\n"
 
 _GREETING = """\
 The sandbox is running at {url}, with a fake Meta. In another terminal, try:
