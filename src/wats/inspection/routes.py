@@ -20,6 +20,10 @@ _HIDDEN: Final = RouteNotFound
 _KNOWN_ROUTE: Final = "/updates/ack"
 
 
+class NotFound(NoAnswer):
+    """The service responds, and does not have what was asked for."""
+
+
 class _Document(msgspec.Struct, frozen=True):
     """The part of an OpenAPI document that lists its paths."""
 
@@ -60,4 +64,5 @@ class Routes:
         if error.code == _HIDDEN.code and error.message == _HIDDEN.text:
             msg = f"{self._remote.url} responds with 404: not a service token, or not wats."
             raise NoAnswer(msg)
-        raise NoAnswer(f"{printable(error.message)} [{printable(error.code)}]")
+        kind = NotFound if answer.status == 404 else NoAnswer
+        raise kind(f"{printable(error.message)} [{printable(error.code)}]")
