@@ -97,7 +97,7 @@ def needles(profile: ProfileSource, secrets: Secrets) -> list[Needle]:
             found.append(Needle("persistence.url", Secret(unquote(password)), Care.SECRET))
     found += [Needle(k, Secret(name), Care.NAME) for k, name in names.items() if _identifies(name)]
     # A service in a cluster is often called like the subscriber, whose name the report may hold.
-    shown = {each.name for each in (*profile.subscribers, *profile.pullers)}
+    shown = {each.name for each in profile.subscribers} | {each.name for each in profile.pullers}
     for subscriber in profile.subscribers:
         found += _of_subscriber(subscriber, secrets, shown)
     return found
