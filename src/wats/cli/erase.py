@@ -18,9 +18,7 @@ from wats.web.ops.erasures import USER_PATTERN, ErasedCounts
 
 _LONGEST_USER: Final = 256
 _USER: Final = re.compile(USER_PATTERN)
-_MALFORMED: Final = (
-    "Must be a phone number with 7 to 15 digits, or a business-scoped user id such as 'US.13491'."
-)
+_MALFORMED: Final = "Must be a phone number with 7 to 15 digits, or a business-scoped user id."
 
 
 @click.command(cls=StrictCommand)
