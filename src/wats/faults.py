@@ -48,6 +48,36 @@ class Fault(StrEnum):
         "restore' to replace a database",
     )
     FILE_REPLACED = "file_replaced", "the file was replaced during the start"
+    CONNECTION_REFUSED = "connection_refused", "no server accepts connections at the address"
+    UNKNOWN_HOST = "unknown_host", "the name of the host cannot be resolved"
+    UNREACHABLE = "unreachable", "the network has no route to the address"
+    NO_RESPONSE = (
+        "no_response",
+        "no response in time; the address may be wrong, or a firewall may drop the packets",
+    )
+    CONNECTION_CLOSED = (
+        "connection_closed",
+        "the connection was closed; the program at the address may not be PostgreSQL",
+    )
+    TLS_FAILED = (
+        "tls_failed",
+        "TLS could not be established; check 'sslmode', the certificates, and whether the server "
+        "offers TLS",
+    )
+    LOGIN_FAILED = "login_failed", "wrong user or password"
+    LOGIN_REFUSED = (
+        "login_refused",
+        "the role does not exist or may not log in, or pg_hba.conf does not permit the connection",
+    )
+    NO_SUCH_DATABASE = "no_such_database", "the server has no such database"
+    TOO_MANY_CONNECTIONS = (
+        "too_many_connections",
+        "the server, the database or the role has too many connections",
+    )
+    SERVER_NOT_READY = "server_not_ready", "the server is starting, recovering or stopping"
+    READ_ONLY_SERVER = "read_only_server", "the server is read-only, such as a standby"
+    NO_SCHEMA = "no_schema", "the search path of the role has no schema"
+    SERVER_ERROR = "server_error", "the server reported another error, which its log has"
     UNREADABLE = "unreadable", "the operating system reported an input or output error"
 
 

@@ -297,7 +297,7 @@ def test_something_else_than_a_user_is_refused(gateway: Gateway, user: str) -> N
     done = gateway.run("erase", "--user", user, "--yes")
 
     assert done.code == 1
-    assert "[malformed_body]" in done.err
+    assert "Must be a phone number with 7 to 15 digits, or a business-scoped user id" in done.err
     assert not user or user not in done.err
 
 

@@ -97,6 +97,15 @@ def test_a_url_with_a_password_is_refused_and_not_repeated(wats) -> None:
     assert "hunter2" not in result.out + result.err
 
 
+def test_an_unsupported_url_is_named_by_its_argument(wats) -> None:
+    source = wats.invoke("database", "copy", "mysql://canary", "sqlite:///b")
+    target = wats.invoke("database", "copy", "sqlite:///a", "mysql://canary")
+
+    cause = "must begin with 'sqlite:///' or 'postgresql://' (invalid_persistence_url)"
+    assert source.err == f"Error: A URL is invalid.\n  FROM: {cause}\n"
+    assert target.err == f"Error: A URL is invalid.\n  TO: {cause}\n"
+
+
 @pytest.mark.long
 def test_a_backup_of_a_running_service_is_restored_after_it_was_killed(wats) -> None:
     backup = str(wats.folder / "backup.db")

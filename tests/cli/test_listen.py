@@ -56,6 +56,15 @@ def test_of_several_pullers_one_must_be_named(tmp_path: Path) -> None:
     assert "exactly one" in done.err
 
 
+def test_a_config_without_a_puller_is_named_as_the_cause(tmp_path: Path) -> None:
+    commands = Commands(tmp_path)
+
+    done = commands.invoke("listen", "--once", "--config", str(commands.config))
+
+    assert (done.code, done.out) == (1, "")
+    assert "The config has no puller." in done.err
+
+
 def test_it_prints_updates_as_they_arrive_and_outlives_a_restart_of_the_service(
     gateway: Gateway,
 ) -> None:

@@ -256,6 +256,18 @@ def test_a_database_that_cannot_be_opened(wats, what, cause, workers) -> None:
     assert clean_failure(result) == f"{head}\n  persistence.url: '{what}': {cause}\n"
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_postgresql_server_that_cannot_be_reached(wats, workers) -> None:
+    wats.write(persistence={"url": "postgresql://canary@127.0.0.1:9/canary"})
+    options = ("--port", "0", "--workers", workers)
+
+    result = wats.run("serve", "--config", str(wats.config), *options)
+
+    head = "Error: The database cannot be opened. (persistence_unavailable)"
+    cause = "no server accepts connections at the address (connection_refused)"
+    assert clean_failure(result) == f"{head}\n  persistence.url: {cause}\n"
+
+
 @pytest.mark.parametrize("arguments", [[], ["--paas"], ["--show"]])
 def test_either_a_config_or_the_sandbox(wats, tmp_path, monkeypatch, arguments) -> None:
     (tmp_path / "empty").mkdir()

@@ -1,7 +1,10 @@
 import json
+import re
+from dataclasses import replace
 
 import pytest
 
+from wats.inspection.secret_search import WORDS
 from wats.version import __version__
 
 IDENTIFIERS = ("123456789012345", "15551234567", "/webhooks/whatsapp", "WATS_ACCESS_TOKEN")
@@ -41,6 +44,32 @@ def test_a_bundle_lists_the_searches_it_passed(service) -> None:
     assert {"auth.accessToken", "webhook.appSecret", "webhook.verifyToken"} <= set(searched)
     assert {"service.bearerToken", "telemetry.bearerToken", "whatsapp.wabaId"} <= set(searched)
     assert "the place of auth.accessToken" in searched
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:9911/whatsapp", "https://crm.example/whatsapp", "http://bot:8080/webhook"],
+)
+def test_a_bundle_is_written_with_a_usual_subscriber(service, url, tmp_path) -> None:
+    config = json.loads(service.config.read_text())
+    changed = replace(service, config=tmp_path / "wats.config.json")
+    (tmp_path / "scraper").write_text(service.token_file.read_text())
+    (tmp_path / "crm").write_text("whsec_q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQ")
+    crm = {"name": "crm", "url": url, "secret": {"file": "crm"}, "allowPrivateNetwork": True}
+    for profile in config["profiles"].values():
+        profile |= {"subscribers": [crm], "persistence": {"url": "sqlite:///wats.db"}}
+    changed.config.write_text(json.dumps(config))
+
+    result = changed.ask("support-bundle", "--url", service.url)
+
+    assert (result.code, result.err) == (0, "")
+    assert "subscribers.secret" in json.loads(result.out)["bundle"]["searchedFor"]
+
+
+def test_the_long_words_of_a_bundle_are_known(service) -> None:
+    result = service.ask("support-bundle", "--url", service.url)
+
+    assert set(re.findall(r"(?<!\w)[a-z]{10,}(?!\w)", result.out)) <= WORDS
 
 
 def test_without_a_service_a_bundle_describes_the_config(service) -> None:

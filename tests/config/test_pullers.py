@@ -44,6 +44,25 @@ def test_an_invalid_puller_is_refused_by_its_path(
     assert refusals(put, {"name": "batch", **keys}) == [("invalid_pullers", f"pullers[0].{path}")]
 
 
+def test_a_wrong_kind_gets_the_kinds_and_the_nearest_one(put: Put) -> None:
+    kinds = ["messages", "statuses", "canary-value", 7]
+
+    with pytest.raises(ConfigError) as raised:
+        parse_config(put("pullers", [{"name": "batch", "kinds": kinds}]))
+
+    reasons = [issue.reason for issue in raised.value.issues]
+    assert all(
+        each.startswith("Must be the kind of an update: 'message', 'status',") for each in reasons
+    )
+    assert [each.partition("'handover'. ")[2] for each in reasons] == [
+        "Did you mean 'message'?",
+        "Did you mean 'status'?",
+        "",
+        "",
+    ]
+    assert "canary" not in str(raised.value)
+
+
 def test_two_consumers_of_the_config_cannot_share_a_name(put: Put) -> None:
     found = refusals(put, {"name": "batch"}, {"name": "other"}, {"name": "batch"})
 

@@ -198,6 +198,7 @@ async def test_an_update_that_always_fails_becomes_a_dead_letter_and_blocks_noth
     assert [each["event"] for each in inbox.logged] == ["wats.handler.failed", "wats.inbox.dead"]
     assert inbox.logged[1] == {
         "event": "wats.inbox.dead",
+        "consumer": inbox.logged[0]["handler"],
         "kind": "message",
         "errorName": "ValueError",
     }

@@ -10,8 +10,12 @@ from typing_extensions import override
 
 from tests.inbound.pull_machine import PullMachine
 from tests.store.machines import hold, on_sqlite
-from wats.inbound.pullers import Puller
-from wats.store.records import Claimed, Settled, Settlement
+from wats.clock import utc_now
+from wats.inbound import updates
+from wats.inbound.pullers import FAILED, Acknowledgement, Puller
+from wats.inbound.updates import Update
+from wats.store import receive
+from wats.store.records import Arrival, Claimed, Settled, Settlement
 from wats.store.sqlite import SQLiteStore
 from wats.telemetry import Adapter, RouteLabel, Telemetry, UpdateKind
 
@@ -61,6 +65,51 @@ async def test_an_arrival_wakes_the_polls_of_its_kind_only() -> None:
     await store.close()
 
     assert woken == [0, 1, 1]
+
+
+async def test_a_dead_letter_is_logged_with_the_name_of_its_puller() -> None:
+    store, logged = SQLiteStore(":memory:"), list[Any]()
+    await store.open()
+    puller = Puller(
+        "batch",
+        store,
+        place=0,
+        lease_seconds=60.0,
+        max_attempts=1,
+        telemetry=Telemetry(routes=[RouteLabel("unmatched")], adapter=Adapter.SQLITE),
+        log=logged.append,
+    )
+    await store.register([puller.consumer])
+    puller.start()
+    now = utc_now()
+    update = Update(
+        key="1" * 32,
+        kind=UpdateKind.MESSAGE,
+        field="messages",
+        waba_id="1",
+        occurred_at=now,
+        received_at=now,
+        raw={},
+    )
+    arrival = Arrival(
+        key=bytes.fromhex(update.key),
+        occurred_at=now,
+        received_at=now,
+        kind=update.kind,
+        phone_number_id="1",
+        ordering_key=1,
+        payload=updates.encode(update),
+        consumers=("batch",),
+    )
+    await receive(store, [arrival])
+
+    (pulled,) = await puller.poll(1, 0)
+    await puller.acknowledge([Acknowledgement(puller.lease_of(pulled), True)])
+    await puller.stop()
+    await store.close()
+
+    dead = {"event": "wats.inbox.dead", "consumer": "batch", "kind": "message"}
+    assert logged == [{**dead, "errorName": FAILED}]
 
 
 class SettlesLate(SQLiteStore):

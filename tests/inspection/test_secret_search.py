@@ -72,6 +72,7 @@ CRM = SubscriberConfig(
         ("a whsec_q83vEjRWeJCrze8SNFZ4kKvN7xI0VniQ b", "subscribers.secret"),
         ("host crm.example.org", "subscribers.url"),
         ("POST /hooks/Zx81", "subscribers.url"),
+        ("a Zx81 b", "subscribers.url"),
         ("SHOP_CRM_SECRET=1", "the place of subscribers.secret"),
     ],
 )
@@ -82,6 +83,59 @@ def test_the_secrets_and_addresses_of_subscribers_are_found(text: str, key: str)
     found = Haystack(text).keys_of(needles(profile(subscribers=(CRM,)), secrets))
 
     assert found == [key]
+
+
+def keys_of_subscriber(text: str, url: str, name: str = "crm") -> list[str]:
+    subscriber = SubscriberConfig(name=name, url=url, secrets=(EnvRef("SHOP_CRM_SECRET"),))
+    return keys_in(text, subscribers=(subscriber,))
+
+
+@pytest.mark.parametrize(
+    ("url", "part"),
+    [
+        ("https://crm.example/whatsapp", "crm.example"),
+        ("http://bot-3:8080/webhook", "bot-3"),
+        ("https://crm.example/in/a8Fq", "a8Fq"),
+        ("https://crm.example/qwmzkvjxhplrtnbd", "qwmzkvjxhplrtnbd"),
+        ("https://crm.example/in/7f3b9c20/updates", "7f3b9c20"),
+        ("https://crm.example/correct-horse", "correct-horse"),
+        ("https://crm.example/in?key=Zx81Qq&v=2", "Zx81Qq"),
+        ("https://crm.example/in?Zx81Qq", "Zx81Qq"),
+        ("https://crm.example/in/ab%2Bcd", "ab+cd"),
+        ("https://crm.example/in/ab%2Bcd", "ab%2Bcd"),
+    ],
+)
+def test_each_part_of_the_url_of_a_subscriber_is_found(url: str, part: str) -> None:
+    assert keys_of_subscriber(f"before {part} after", url) == ["subscribers.url"]
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("http://127.0.0.1:9911/whatsapp", "127.0.0.1 whatsapp"),
+        ("https://crm.example/whatsapp", '"whatsapp": {}'),
+        ("http://bot:8080/webhook", '"bot" "/webhook"'),
+        ("https://crm.example/api/v1/messages", "/api/messages v1 api/v1/messages"),
+        ("https://crm.example/subscribers", '"subscribers": []'),
+        ("https://crm.example/in?v=2", "v 2 in"),
+    ],
+)
+def test_a_common_word_in_the_url_of_a_subscriber_is_not_found(url: str, text: str) -> None:
+    assert keys_of_subscriber(text, url) == []
+
+
+def test_a_host_named_like_its_subscriber_is_not_found() -> None:
+    url = "http://order-service-2:8080/hook"
+
+    assert keys_of_subscriber("order-service-2", url, name="order-service-2") == []
+    assert keys_of_subscriber("order-service-2", url) == ["subscribers.url"]
+
+
+def test_a_common_word_as_database_host_or_secret_file_is_not_found() -> None:
+    sources = replace(profile().secrets, verify_token=(FileRef("token"),))
+    persistence = PersistenceConfig(url="postgresql://wats@postgres/wats")
+
+    assert keys_in("postgres token", persistence=persistence, secrets=sources) == []
 
 
 def test_the_number_in_the_form_of_meta_is_found() -> None:

@@ -259,7 +259,10 @@ def test_a_setup_without_a_file_needs_none(desk: Desk, persistence: Any) -> None
 def test_a_postgresql_server_that_is_not_reachable_fails(desk: Desk) -> None:
     desk.write(persistence={"url": "postgresql://canary@127.0.0.1:9/canary"})
 
-    assert desk.check()["database"].verdict is Verdict.FAILS
+    found = desk.check()["database"]
+
+    assert found.verdict is Verdict.FAILS
+    assert found.note == "persistence.url: no server accepts connections at the address."
 
 
 def test_another_program_at_the_address_fails(desk: Desk, counterfeit: Any) -> None:

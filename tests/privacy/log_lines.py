@@ -28,6 +28,7 @@ VALUES = {
     "action": "|".join(get_args(Action)),
     "at": r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z",
     "cause": "|".join((*GraphCause, "null")),
+    "consumer": TARGET_NAME.pattern,
     "count": _COUNT,
     "errorName": f"{_NAME}|null",
     "exitCode": "-?[0-9]{1,3}|null",

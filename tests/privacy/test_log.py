@@ -35,6 +35,7 @@ EXPRESSIONS = {
     "action": {"action"},  # in log_action: a literal
     "at": {"to_iso(self._now())", "to_iso(utc_now())"},
     "cause": {"error.cause"},
+    "consumer": {"consumer"},  # the result of shown_name
     "count": {"count"},  # in LineWriter: the number of dropped lines
     "errorName": {
         "error_name(error)",

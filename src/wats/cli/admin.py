@@ -17,6 +17,7 @@ from wats.inspection.admin import Admin
 from wats.inspection.client import Remote
 from wats.inspection.formatting import format_seconds, printable
 from wats.inspection.paging import first_items
+from wats.inspection.routes import NotFound
 from wats.telemetry.contract.values import UpdateKind
 from wats.web.ops.deliveries import DeliveryDetails, DeliveryView
 from wats.web.ops.outbox import OutboxDetails
@@ -25,6 +26,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 T = TypeVar("T")
 
 TIMEOUT_SECONDS: Final = 30.0
+MAX_POSITIONS: Final = 10
 
 _AGE: Final = re.compile("([1-9][0-9]{0,5})([smhd])")
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -201,7 +203,15 @@ def list_page(
 ) -> None:
     """Print up to *limit* deliveries for *query*, and where to go on."""
     items, following = first_items(admin.page, query, limit=limit, cursor=cursor)
+    if not items:
+        _warn_of_unknown_consumer(admin, query)
     print_page(items, following, print_deliveries, as_json=as_json)
+
+
+def _warn_of_unknown_consumer(admin: Admin, query: Mapping[str, str]) -> None:
+    name = query.get("consumer")
+    if name is not None and name not in {each.name for each in admin.consumers().items}:
+        click.echo("No such consumer is known; 'wats consumers list' shows them.", err=True)
 
 
 def print_page(
@@ -237,13 +247,13 @@ def stored_ids(
 
     Raises:
         click.UsageError: Neither is given, or both.
-        NoAnswer: An id does not exist.
+        click.ClickException: An id does not exist.
     """
     check_choice(ids, query, every=every)
     if ids:
-        return [admin.delivery(each).id for each in ids]
+        return [each.id for each in each_of(admin.delivery, ids)]
     states = [query] if "state" in query else [{**query, "state": "dead"}, query]
-    return [each.id for wanted in states for each in admin.deliveries(wanted)]
+    return _matching(admin, query, states)
 
 
 def chosen_ids(
@@ -253,17 +263,55 @@ def chosen_ids(
 
     Raises:
         click.UsageError: Neither is given, or both, or an id is in another state.
+        click.ClickException: An id does not exist.
     """
     check_choice(ids, query, every=every)
     if not ids:
-        wanted = {**query, "state": "dead"} if dead else query
-        return [each.id for each in admin.deliveries(wanted)]
-    for each in ids:
-        if (admin.delivery(each).state == "dead") is not dead:
-            raise click.UsageError(
-                "An ID is not that of a dead letter." if dead else "An ID is that of a dead letter."
-            )
+        return _matching(admin, query, [{**query, "state": "dead"} if dead else query])
+    found = each_of(admin.delivery, ids)
+    wrong = [at for at, each in enumerate(found, 1) if (each.state == "dead") is not dead]
+    if wrong:
+        state = "is not that of a dead letter" if dead else "is that of a dead letter"
+        raise click.UsageError(f"An ID {state}{_positions(wrong, ids)}.")
     return ids
+
+
+def _matching(
+    admin: Admin, query: Mapping[str, str], states: Sequence[Mapping[str, str]]
+) -> Sequence[str]:
+    found = [each.id for wanted in states for each in admin.deliveries(wanted)]
+    if not found:
+        _warn_of_unknown_consumer(admin, query)
+    return found
+
+
+def each_of(get: Callable[[str], T], ids: Sequence[str]) -> Sequence[T]:
+    """Return what *get* returns for each of *ids*.
+
+    Raises:
+        click.ClickException: Some do not exist; their positions are named.
+    """
+    found: list[T] = []
+    missing: list[int] = []
+    reason = ""
+    for at, each in enumerate(ids, 1):
+        try:
+            found.append(get(each))
+        except NotFound as error:
+            missing.append(at)
+            reason = error.message
+    if missing:
+        raise click.ClickException(f"{reason}{_positions(missing, ids)}")
+    return found
+
+
+def _positions(wrong: Sequence[int], ids: Sequence[str]) -> str:
+    """Return the positions of *wrong* ids: an argument itself could be personal data."""
+    if len(ids) == 1:
+        return ""
+    shown = ", ".join(str(at) for at in wrong[:MAX_POSITIONS])
+    more = len(wrong) - MAX_POSITIONS
+    return f" (position {shown}{f' and {more} more' if more > 0 else ''} of {len(ids)})"
 
 
 def change_deliveries(

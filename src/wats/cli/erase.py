@@ -1,5 +1,6 @@
 """`wats erase`: the data of a person."""
 
+import re
 import sys
 from datetime import UTC, datetime
 from typing import Final
@@ -11,10 +12,13 @@ from wats.cli.admin import admin_of, change_options, confirm, print_json
 from wats.cli.arguments import StrictCommand
 from wats.cli.options import ServiceAccess, admin_options
 from wats.clock import to_iso
+from wats.outbound.messages import digits_of, is_recipient
 from wats.version import __version__
-from wats.web.ops.erasures import ErasedCounts
+from wats.web.ops.erasures import USER_PATTERN, ErasedCounts
 
 _LONGEST_USER: Final = 256
+_USER: Final = re.compile(USER_PATTERN)
+_MALFORMED: Final = "Must be a phone number with 7 to 15 digits, or a business-scoped user id."
 
 
 @click.command(cls=StrictCommand)
@@ -51,7 +55,7 @@ def erase(
 
     A person with a number and a user id is erased by one command for each.
     """
-    name = sys.stdin.read(_LONGEST_USER).strip() if user == "-" else user
+    name = _plain(sys.stdin.read(_LONGEST_USER).strip() if user == "-" else user)
     admin, started_at = admin_of(access), to_iso(datetime.now(UTC))
     searches = search_files and dry_run  # otherwise after the erasure
     subject, found = admin.erase(name, dry_run=True, search_files=searches)
@@ -73,6 +77,18 @@ def erase(
     _print(record, as_json=as_json)
     if left is not None and any(msgspec.structs.astuple(left)):
         raise click.ClickException("Some data is left. Repeat the command.")
+
+
+def _plain(user: str) -> str:
+    """Return *user*, without the separators of a phone number.
+
+    Raises:
+        click.BadParameter: It is neither a phone number nor a user id.
+    """
+    name = digits_of(user) if is_recipient(user) else user
+    if _USER.fullmatch(name) is None:
+        raise click.BadParameter(_MALFORMED, param_hint="'--user'")
+    return name
 
 
 def _rows(counts: ErasedCounts) -> int:

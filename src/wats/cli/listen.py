@@ -78,7 +78,9 @@ def _only_puller(access: ServiceAccess) -> str:
         click.UsageError: There is none, or there are several.
     """
     profile = access.profile()
-    names = [each.name for each in profile.pullers] if profile is not None else []
+    names = [] if profile is None else [each.name for each in profile.pullers]
+    if profile is not None and not names:
+        raise click.UsageError("The config has no puller. Add one to 'pullers', and restart.")
     if len(names) != 1:
         raise click.UsageError("Give the name of a puller, unless the config has exactly one.")
     return names[0]

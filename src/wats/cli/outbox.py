@@ -13,6 +13,7 @@ from wats.cli.admin import (
     change,
     change_options,
     check_choice,
+    each_of,
     page_options,
     print_details,
     print_page,
@@ -197,9 +198,10 @@ def _chosen(
 
     Raises:
         click.UsageError: Neither is given, or both.
+        click.ClickException: An id does not exist.
     """
     check_choice(ids, state or older_than, every=every)
     if ids:
-        return [client.outbox_item(each) for each in ids]
+        return each_of(client.outbox_item, ids)
     queries = [_query(each, older_than) for each in states]
     return [item for query in queries for item in client.outbox_items(query)]

@@ -3,8 +3,9 @@
 import base64
 import ipaddress
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Final, TypeGuard
 from urllib.parse import SplitResult, urlsplit
 
@@ -25,6 +26,8 @@ _ENCODED_DOT = re.compile(r"%(?:25)*2e", re.IGNORECASE)
 _ENCODED_SLASH = re.compile(r"%(?:25)*(?:2f|5c)", re.IGNORECASE)
 
 
+_LONGEST_WORD: Final = 40
+
 _DURATION = re.compile("([1-9][0-9]{0,6})([smhd])")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -37,10 +40,21 @@ class Check:
         expects: The valid values, to follow the words "Must be". The documentation shows it as the
             key's type, so it is both the rule and its explanation.
         accept: Returns the accepted value in its final form, or None to refuse it.
+        words: The valid values, if they are too many for *expects*.
     """
 
     expects: str
     accept: Callable[[object], object]
+    words: Sequence[str] = ()
+
+    def reason(self, value: object) -> str:
+        """Return why *value* is refused, with the nearest word instead of the value."""
+        if not self.words:
+            return f"Must be {self.expects}."
+        near = get_close_matches(str(value)[:_LONGEST_WORD], self.words, n=1)
+        words = ", ".join(f"'{each}'" for each in self.words)
+        hint = f" Did you mean '{near[0]}'?" if near else ""
+        return f"Must be {self.expects}: {words}.{hint}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -130,7 +130,7 @@ class _Reader:
     def _value(self, key: Key, value: object, path: str) -> object:
         accepted = key.spec.check.accept(value)
         if accepted is None:
-            self._refuse(key.code, path, key.spec.check.expects)
+            self.issues.append(ConfigIssue(key.code, path, key.spec.check.reason(value)))
             return _ABSENT
         return accepted
 

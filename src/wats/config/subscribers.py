@@ -79,7 +79,7 @@ def _is_odd_address(host: str) -> bool:
     return False
 
 
-_KIND: Final = Check("the kind of an update", _accept_kind)
+_KIND: Final = Check("the kind of an update", _accept_kind, KINDS)
 
 
 def kinds_key(consumer: str, code: str) -> Mapping[str, Spec]:

@@ -34,6 +34,7 @@ from wats.sends import SendReply
 from wats.store import Slots, Store
 from wats.store.records import Arrival, Consumer, Delivery, DeliveryState, Received, Settlement
 from wats.telemetry import Telemetry, error_name
+from wats.telemetry.contract.labels import shown_name
 from wats.telemetry.contract.values import Outcome, UpdateKind
 from wats.telemetry.sinks.isolation import FailureLog
 from wats.telemetry.spans import read_traceparent
@@ -132,8 +133,15 @@ class DeliveryCall(HandlerCall):
             self.settlement = Settlement(self.delivery, DeliveryState.RETRY, seconds, error)
 
     def _die(self, name: str) -> None:
-        event = {"event": "wats.inbox.dead", "kind": self.kind.value, "errorName": name}
-        self._dispatcher.log(event)
+        consumer = shown_name(self.delivery.consumer)
+        self._dispatcher.log(
+            {
+                "event": "wats.inbox.dead",
+                "consumer": consumer,
+                "kind": self.kind.value,
+                "errorName": name,
+            }
+        )
         self.settlement = Settlement(self.delivery, DeliveryState.DEAD, error=name)
 
 

@@ -15,7 +15,7 @@ from wats.errors import MalformedRequest
 from wats.graph.parameters import known_path
 from wats.log import Log
 from wats.telemetry import error_name
-from wats.telemetry.contract.labels import OTHER_TARGET, TARGET_NAME
+from wats.telemetry.contract.labels import shown_name
 from wats.telemetry.contract.values import UpdateKind
 from wats.telemetry.recent_errors import is_known
 from wats.telemetry.repeats import Repeats
@@ -74,7 +74,7 @@ class HandlerFailures:
         """Log that *handler* failed with *error*, or count it if this was logged recently."""
         with contextlib.suppress(Exception):  # the class of an exception can fail in any way
             failure = _Failure(
-                handler=name if TARGET_NAME.fullmatch(name) else OTHER_TARGET,
+                handler=shown_name(name),
                 kind=kind,
                 error=error_name(error),
                 place=_place_of(error, _package_of(handler)),

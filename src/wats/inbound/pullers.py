@@ -30,6 +30,7 @@ from wats.log import Log, write_json_line
 from wats.store import Store
 from wats.store.records import Consumer, Delivery, DeliveryState, Settlement
 from wats.telemetry import Telemetry, error_name
+from wats.telemetry.contract.labels import shown_name
 from wats.telemetry.contract.values import Outcome, UpdateKind
 from wats.telemetry.spans import in_span, read_traceparent
 
@@ -366,7 +367,15 @@ class Puller:
             in_span(span, telemetry.webhooks.dispatched, *event)
 
     def _log_dead(self, kind: UpdateKind, name: str | None) -> None:
-        self._log({"event": "wats.inbox.dead", "kind": kind.value, "errorName": name})
+        consumer = shown_name(self.consumer.name)
+        self._log(
+            {
+                "event": "wats.inbox.dead",
+                "consumer": consumer,
+                "kind": kind.value,
+                "errorName": name,
+            }
+        )
 
 
 _RESULTS: Final = {

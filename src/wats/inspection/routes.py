@@ -5,6 +5,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from wats.errors import RouteNotFound
 from wats.inspection.answer import Answer
 from wats.inspection.client import NoAnswer, Remote
 from wats.inspection.formatting import printable
@@ -14,7 +15,13 @@ from wats.web.problems import ErrorEnvelope
 B = TypeVar("B")
 
 _UNREADABLE: Final = (ValueError, RecursionError, msgspec.MsgspecError)
+_HIDDEN: Final = RouteNotFound
+"""Its code is also that of an unknown message, which has another text."""
 _KNOWN_ROUTE: Final = "/updates/ack"
+
+
+class NotFound(NoAnswer):
+    """The service responds, and does not have what was asked for."""
 
 
 class _Document(msgspec.Struct, frozen=True):
@@ -54,7 +61,8 @@ class Routes:
         except _UNREADABLE:
             msg = f"{self._remote.url} sends a response that is not from wats."
             raise NoAnswer(msg) from None
-        if error.code == "not_found":
+        if error.code == _HIDDEN.code and error.message == _HIDDEN.text:
             msg = f"{self._remote.url} responds with 404: not a service token, or not wats."
             raise NoAnswer(msg)
-        raise NoAnswer(f"{printable(error.message)} [{printable(error.code)}]")
+        kind = NotFound if answer.status == 404 else NoAnswer
+        raise kind(f"{printable(error.message)} [{printable(error.code)}]")

@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Final
@@ -34,6 +34,23 @@ _ANYWHERE: Final = ("0.0.0.0", "::", "127.0.0.1", "::1", "localhost")  # noqa: S
 
 PUBLIC: Final = frozenset({"", *_ANYWHERE, "graph.facebook.com", HOOK_LABEL})
 """Values of a config that identify no installation."""
+
+_URL_PARTS: Final = re.compile("[/?&=;]")
+
+_WORD: Final = re.compile("[a-z]{1,9}")
+"""A lowercase word shorter than `PART_CHARACTERS`."""
+
+_SHORTEST_PART: Final = 4
+"""A shorter part of a URL, such as `v2`, is in every text."""
+
+WORDS: Final = frozenset(
+    {
+        *("checkpoint", "concurrency", "conversations", "deliveries", "diagnostics"),
+        *("implementation", "interactive", "persistence", "processing", "subscribers"),
+        *("throughput",),
+    }
+)
+"""Longer words that are in the report of any installation; a test compares them with a report."""
 
 
 class Care(Enum):
@@ -78,9 +95,17 @@ def needles(profile: ProfileSource, secrets: Secrets) -> list[Needle]:
         password = urlsplit(database).password
         if password:
             found.append(Needle("persistence.url", Secret(unquote(password)), Care.SECRET))
-    found += [Needle(k, Secret(name), Care.NAME) for k, name in names.items() if name not in PUBLIC]
-    found += [each for one in profile.subscribers for each in _of_subscriber(one, secrets)]
+    found += [Needle(k, Secret(name), Care.NAME) for k, name in names.items() if _identifies(name)]
+    # A service in a cluster is often called like the subscriber, whose name the report may hold.
+    shown = {each.name for each in profile.subscribers} | {each.name for each in profile.pullers}
+    for subscriber in profile.subscribers:
+        found += _of_subscriber(subscriber, secrets, shown)
     return found
+
+
+def _identifies(value: str) -> bool:
+    """Return whether *value* is more than a common word, which every report may contain."""
+    return not (value in PUBLIC or value in WORDS or _WORD.fullmatch(value))
 
 
 def _of_number(number: NumberConfig, place: str, secrets: Secrets) -> Iterator[Needle]:
@@ -104,15 +129,19 @@ def _of_list(
     for secret in held.get(name, ()):
         yield Needle(key, secret, Care.SECRET)
     for source in sources:
-        yield _place_of(key, source)
+        yield from _place_of(key, source)
 
 
-def _of_subscriber(subscriber: SubscriberConfig, secrets: Secrets) -> Iterator[Needle]:
+def _of_subscriber(
+    subscriber: SubscriberConfig, secrets: Secrets, shown: Collection[str]
+) -> Iterator[Needle]:
     name = subscriber.name
     yield from _of_list("subscribers.secret", subscriber.secrets, secrets.subscribers, name)
     url = urlsplit(subscriber.url)
-    for part in (url.hostname or "", url.path.strip("/"), url.query):
-        if part and part not in PUBLIC:
+    parts = _URL_PARTS.split(f"{url.path}?{url.query}")
+    decoded = [unquote(part) for part in parts]
+    for part in dict.fromkeys((url.hostname or "", *parts, *decoded)):
+        if len(part) >= _SHORTEST_PART and part not in shown and _identifies(part):
             yield Needle("subscribers.url", Secret(part), Care.NAME)
 
 
@@ -126,12 +155,13 @@ def _secrets(secrets: Secrets) -> Iterator[Needle]:
 def _sources(sources: SecretSources) -> Iterator[Needle]:
     for key, attribute in _keys():
         for source in getattr(sources, attribute):
-            yield _place_of(key, source)
+            yield from _place_of(key, source)
 
 
-def _place_of(key: str, source: SecretSource) -> Needle:
+def _place_of(key: str, source: SecretSource) -> Iterator[Needle]:
     place = source.name if isinstance(source, EnvRef) else source.path
-    return Needle(f"the place of {key}", Secret(place), Care.NAME)
+    if _identifies(place):
+        yield Needle(f"the place of {key}", Secret(place), Care.NAME)
 
 
 def _keys() -> Iterator[tuple[str, str]]:

@@ -235,8 +235,9 @@ def _server(url: str, password: str | None) -> Finding:
     try:
         asyncio.run(ask())
     except (StoreError, TimeoutError) as error:
-        reason = error.message if isinstance(error, StoreError) else "It did not respond in time."
-        return fails(f"persistence.url: {reason} Check address, user, password and firewall.")
+        issue = error.issue if isinstance(error, StoreError) else None
+        reason = Fault.NO_RESPONSE.meaning if issue is None else issue.reason
+        return fails(f"persistence.url: {reason}.")
     return holds()
 
 

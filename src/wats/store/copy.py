@@ -2,13 +2,22 @@
 
 from collections.abc import Callable
 from contextlib import aclosing
+from dataclasses import replace
 
 import msgspec
 
-from wats.errors import CopyRefused
+from wats.errors import ConfigError, CopyRefused
 from wats.store.open import IN_MEMORY, open_store
 from wats.store.sqlite import transfer as sqlite
-from wats.store.transfer import Batches, DeadLetterRow, DeliveryRow, Loaded, StoredRow
+from wats.store.transfer import (
+    SOURCE,
+    TARGET,
+    Batches,
+    DeadLetterRow,
+    DeliveryRow,
+    Loaded,
+    StoredRow,
+)
 
 _SQLITE = "sqlite:///"
 
@@ -38,8 +47,8 @@ async def copy_store(
         ConfigError: A URL is not that of a supported store.
         StoreUnavailable: A database cannot be reached, read or written.
     """
-    for url in (source, target):
-        open_store(url)  # checks the URL and does no I/O
+    for argument, url in ((SOURCE, source), (TARGET, target)):
+        _check(argument, url)
         if url == IN_MEMORY:
             raise CopyRefused("A database in memory cannot be copied.")
     async with (
@@ -51,6 +60,14 @@ async def copy_store(
         from wats.store.postgres import transfer  # asyncpg is optional
 
         return await transfer.load(target, target_password, batches)
+
+
+def _check(argument: str, url: str) -> None:
+    try:
+        open_store(url)  # does no I/O
+    except ConfigError as error:
+        issues = [replace(issue, path=argument) for issue in error.issues]
+        raise ConfigError(issues, "A URL is invalid.") from None
 
 
 def _export(url: str, password: str | None) -> Batches:

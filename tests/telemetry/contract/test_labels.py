@@ -1,5 +1,13 @@
 from wats.telemetry import UNMATCHED, Method, RouteLabel
-from wats.telemetry.contract.labels import MAX_TARGETS, METHOD, ROUTE, TARGET, Subject, Subjects
+from wats.telemetry.contract.labels import (
+    MAX_TARGETS,
+    METHOD,
+    ROUTE,
+    TARGET,
+    Subject,
+    Subjects,
+    shown_name,
+)
 
 
 def subjects_of(*templates: str, targets: tuple[str, ...] = ()) -> Subjects:
@@ -36,3 +44,9 @@ def test_the_store_is_there_if_it_has_an_adapter():
     nothing = subjects_of(UNMATCHED)
 
     assert [nothing.have(subject) for subject in Subject] == [True, False]
+
+
+def test_a_name_that_may_be_personal_data_is_not_shown():
+    shown = [shown_name(each) for each in ("orders:reply", "crm-2", "crm15551234567", "Ada L", "")]
+
+    assert shown == ["orders:reply", "crm-2", "other", "other", "other"]

@@ -30,6 +30,7 @@ from wats.store.postgres.connection import (
 )
 from wats.store.postgres.control import Control
 from wats.store.postgres.migrations import SCHEMA_VERSION, migrate
+from wats.store.postgres.open_faults import explain
 from wats.store.postgres.outbox_store import PostgresOutbox
 from wats.store.postgres.receive import ArrivalWriter
 from wats.store.records import (
@@ -89,6 +90,7 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
     def __init__(
         self, url: str, *, password: str | None = None, limits: Limits = _DEFAULT_LIMITS
     ) -> None:
+        self._url = url
         self._connector = Connector(url, password, limits)
         self._migrations = load_migrations("postgres")
         self._consumers: dict[str, Consumer] = {}
@@ -116,9 +118,12 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
         async with self._changing:
             if self._database is not None:
                 return
-            await self._migrate()
             control = Control(self._connector, self._wake)
-            await control.start()
+            try:
+                await self._migrate()
+                await control.start()
+            except StoreError as error:
+                raise explain(error, self._url) from error.__cause__
             self._observe = observe
             self._loop = asyncio.get_running_loop()
             self._control = control

@@ -7,17 +7,20 @@ from typing import Any, Final
 import asyncpg
 import msgspec
 
-from wats.errors import CopyRefused
+from wats.errors import CopyRefused, StoreError
 from wats.store.migrate import load_migrations
 from wats.store.postgres.connection import Connection, Connector, Limits, close, translated
 from wats.store.postgres.control import USE_ALONE
 from wats.store.postgres.migrations import migrate
+from wats.store.postgres.open_faults import explain
 from wats.store.postgres.rows import add_numbers, clean
 from wats.store.transfer import (
     BATCH_ROWS,
     IN_USE,
     NOT_EMPTY,
+    SOURCE,
     TABLES,
+    TARGET,
     Batches,
     ConsumerRow,
     DeadLetterRow,
@@ -190,22 +193,33 @@ _COUNTS: Final[Mapping[type[StoredRow], str]] = {
 
 
 @asynccontextmanager
-async def _alone(url: str, password: str | None) -> AsyncIterator[Connection]:
+async def _alone(url: str, password: str | None, argument: str) -> AsyncIterator[Connection]:
     """Connect, migrate, and exclude services while the connection is open.
 
     Raises:
         CopyRefused: A service uses the database.
+        StoreError: The database cannot be opened; the issue names *argument*.
     """
-    connection = await Connector(url, password, Limits()).connect()
+    connection = None
     try:
+        try:
+            connection = await Connector(url, password, Limits()).connect()
+            with translated():
+                await _prepare(connection)
+        except StoreError as error:
+            raise explain(error, url, argument) from error.__cause__
         with translated():
-            await migrate(connection, load_migrations("postgres"))
-            await connection.execute(_UNBOUNDED)
-            if not await connection.fetchval(USE_ALONE):
-                raise CopyRefused(IN_USE)
             yield connection
     finally:
-        await close(connection)
+        if connection is not None:
+            await close(connection)
+
+
+async def _prepare(connection: Connection) -> None:
+    await migrate(connection, load_migrations("postgres"))
+    await connection.execute(_UNBOUNDED)
+    if not await connection.fetchval(USE_ALONE):
+        raise CopyRefused(IN_USE)
 
 
 async def export(url: str, password: str | None) -> Batches:
@@ -214,7 +228,7 @@ async def export(url: str, password: str | None) -> Batches:
     Raises:
         CopyRefused: A service uses the database.
     """
-    async with _alone(url, password) as connection, connection.transaction():
+    async with _alone(url, password, SOURCE) as connection, connection.transaction():
         for row_type in TABLES:
             rows = await connection.cursor(_EXPORT[row_type])
             while batch := await rows.fetch(BATCH_ROWS):
@@ -227,7 +241,7 @@ async def load(url: str, password: str | None, batches: Batches) -> Loaded:
     Raises:
         CopyRefused: The store is not empty, or a service uses the database.
     """
-    async with _alone(url, password) as connection, connection.transaction():
+    async with _alone(url, password, TARGET) as connection, connection.transaction():
         content = [row_type for row_type in TABLES if row_type is not ConsumerRow]
         for row_type in content:
             if await connection.fetchval(_COUNTS[row_type]):

@@ -38,6 +38,12 @@ TARGET_NAME: Final = re.compile(
 )
 """The valid names of a consumer here: like code, and with fewer digits than a phone number has."""
 
+
+def shown_name(consumer: str) -> str:
+    """Return the name of *consumer* for a log line, or `other` for a name that may be personal."""
+    return consumer if TARGET_NAME.fullmatch(consumer) else OTHER_TARGET
+
+
 MAX_TARGETS: Final = 31
 """The number of consumers that can have a name; with `other` there are 32 values."""
 
