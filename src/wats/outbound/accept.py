@@ -8,7 +8,6 @@
 A process that dies in between leaves its key reserved, and the reservation expires into `doubt`.
 """
 
-import asyncio
 import hashlib
 import secrets
 from collections.abc import Awaitable
@@ -174,7 +173,8 @@ class Acceptor:
         )
         if reservation.outcome is not ReservationOutcome.RESERVED:
             return Accepted(body=_replay(reservation), replayed=True)
-        return await self._send_claimed(self._store, claim, send, reservation.wait_seconds)
+        turn = None if demand is None else (demand, reservation.wait_seconds)
+        return await self._send_claimed(self._store, claim, send, turn)
 
     async def accept_later(
         self,
@@ -252,12 +252,12 @@ class Acceptor:
         return Accepted(body=answers.encode(answer), replayed=False)
 
     async def _send_claimed(
-        self, store: Store, claim: _Claim, send: Transmission, wait_seconds: float
+        self, store: Store, claim: _Claim, send: Transmission, turn: tuple[Demand, float] | None
     ) -> Accepted:
         scope, key_hash = claim.scope, claim.key_hash
         try:
-            if wait_seconds:
-                await asyncio.sleep(wait_seconds)
+            if turn is not None:
+                await self._pacer.wait_for_turn(*turn)
             await self._transmitter.check_window(send)
         except BaseException:
             await self._record(store.fail_request(scope=scope, key_hash=key_hash))
