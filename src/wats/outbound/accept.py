@@ -15,7 +15,6 @@ from typing import Final
 
 import msgspec
 
-from wats.clock import Now, utc_now
 from wats.errors import (
     GraphError,
     IdempotencyConflict,
@@ -87,7 +86,6 @@ class Acceptor:
         pacer: Lets messages wait for their turn; by default they need not wait.
         idempotency_hours: The retention of a key.
         graph_seconds: The longest possible call of Graph.
-        now: The clock.
     """
 
     def __init__(
@@ -102,7 +100,6 @@ class Acceptor:
         pacer: Pacer | None = None,
         idempotency_hours: float = 24,
         graph_seconds: float = TOTAL_SECONDS,
-        now: Now = utc_now,
     ) -> None:
         self._transmitter = transmitter
         self._store = store
@@ -113,7 +110,6 @@ class Acceptor:
         self._log = log
         self._keep_seconds = idempotency_hours * 3600
         self._reserve_seconds = graph_seconds + STORE_SECONDS
-        self._now = now
 
     async def accept(
         self,
@@ -209,7 +205,7 @@ class Acceptor:
             NewSend(
                 phone_number_id=number,
                 ordering_key=ordering_key(number, message),
-                payload=encode_item(send, message, queued_at=self._now().timestamp(), nonce=nonce),
+                payload=encode_item(send, message, nonce=nonce),
                 nonce=nonce,
                 scope=claim.scope,
                 key_hash=claim.key_hash,

@@ -278,7 +278,7 @@ async def test_a_message_of_a_number_that_is_not_configured_names_its_obstacle(
         NewSend(
             phone_number_id=send.phone_number_id,
             ordering_key=1,
-            payload=encode_item(send, outgoing, queued_at=0, nonce=1),
+            payload=encode_item(send, outgoing, nonce=1),
             nonce=1,
             scope="/messages",
             key_hash=b"key",
