@@ -133,7 +133,6 @@ def make(
             "telemetry": telemetry,
             "phone_number_id": "15551234567",
             "log": log.append,
-            "now": clock,
             **changes,
         }
         return Acceptor(**parts)

@@ -117,11 +117,18 @@ async def store(database: Path, clock: FakeClock) -> AsyncIterator[NotingStore]:
 
 
 @pytest.fixture
+def wall() -> FakeClock:
+    """The clock of the process, which is not that of the store."""
+    return FakeClock()
+
+
+@pytest.fixture
 async def outbox(
     graph: GraphClient,
     telemetry: Telemetry,
     store: SQLiteStore,
     clock: FakeClock,
+    wall: FakeClock,
     log: list[Mapping[str, object]],
 ) -> AsyncIterator[Outbox]:
     made = Outbox(
@@ -138,7 +145,7 @@ async def outbox(
         graph_seconds=30.0,
         telemetry=telemetry,
         log=log.append,
-        now=clock,
+        now=wall,
         jitter=lambda: 0.0,
     )
     await store.register([made.consumer])
@@ -332,16 +339,33 @@ async def test_a_passing_refusal_is_retried_a_limited_number_of_times(
 
 
 async def test_a_passing_refusal_is_not_retried_past_the_greatest_age(
-    later: Later, fake_graph: FakeGraph, clock: FakeClock
+    make: Make, outbox: Outbox, store: SQLiteStore, fake_graph: FakeGraph, clock: FakeClock
 ) -> None:
     fake_graph.status, fake_graph.body = 400, BUSY
-    fake_graph.may_answer.clear()
+    later = Later(make(outbox=outbox), outbox, store)
     queued = await later.put()
-    await later.until(queued, {SendState.SENDING})
     clock.advance(24 * 3600)
-    fake_graph.may_answer.set()
+
+    await outbox.start()
 
     assert (await later.until(queued)).state is SendState.FAILED
+
+
+@pytest.mark.parametrize("hours", [-48, 48])
+async def test_a_jump_of_the_clock_of_a_process_fails_no_message_and_retries_no_old_one(
+    later: Later, fake_graph: FakeGraph, clock: FakeClock, wall: FakeClock, hours: int
+) -> None:
+    fake_graph.status, fake_graph.body = 400, BUSY
+    await later.outbox.stop(1)
+    old = await later.put()
+    clock.advance(24 * 3600)
+    young = await later.put(message=Outgoing(type="text", recipient="15551230001"))
+    wall.advance(hours * 3600)
+
+    await later.outbox.start()
+
+    await later.until(young, {SendState.RETRY})
+    assert (await later.until(old)).state is SendState.FAILED
 
 
 async def test_a_graph_that_cannot_be_reached_is_tried_again(

@@ -2,9 +2,11 @@ import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
+from time import monotonic
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from tests.outbound.conftest import FakeGraph, Make
 from wats.errors import GraphRefused, RateLimited
@@ -18,6 +20,8 @@ from wats.store.pacing import (
     Bucket,
     Demand,
     PacingStore,
+    Penalty,
+    Permit,
     pace_of,
     take,
 )
@@ -27,6 +31,19 @@ from wats.testing import FakeClock
 
 NUMBER = "15551234567"
 PAYLOAD = b"{}"
+
+
+class CountingBuckets(MemoryBuckets):
+    """Buckets that count the demands."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.demands = 0
+
+    @override
+    async def pace(self, demand: Demand) -> Permit:
+        self.demands += 1
+        return await super().pace(demand)
 
 
 def text_to(recipient: str) -> Outgoing:
@@ -146,6 +163,61 @@ async def test_a_throttle_of_meta_pauses_all_later_messages(
     clock.advance(1)
 
     await send(acceptor, "2", key, patience_seconds=0.0)
+
+
+@pytest.mark.parametrize("key", ["k", None])
+async def test_a_throttle_of_meta_refuses_messages_that_were_permitted_before(
+    make: Make, fake_graph: FakeGraph, store: SQLiteStore, telemetry: Telemetry, key: str | None
+) -> None:
+    acceptor = acceptor_of(make, store, 3, telemetry)
+    fake_graph.status, fake_graph.body = 400, {"error": {"code": 130429, "message": "no"}}
+    fake_graph.may_answer.clear()
+    first = asyncio.create_task(send(acceptor, "1"))
+    while not fake_graph.asked:
+        await asyncio.sleep(0.005)
+    second = asyncio.create_task(send(acceptor, "2", key))
+    await asyncio.sleep(0.05)
+    fake_graph.may_answer.set()
+
+    first_result, second_result = await asyncio.gather(first, second, return_exceptions=True)
+
+    assert isinstance(first_result, GraphRefused)
+    assert isinstance(second_result, RateLimited)
+    assert len(fake_graph.asked) == 1
+    fake_graph.status, fake_graph.body = 200, {"messages": [{"id": "wamid.A"}]}
+    unpaced = acceptor_of(make, store, 0, telemetry)
+    assert not (await send(unpaced, "2", key)).replayed
+
+
+async def test_a_permitted_message_waits_for_the_end_of_a_pause_within_its_patience(
+    make: Make, fake_graph: FakeGraph, telemetry: Telemetry
+) -> None:
+    buckets = MemoryBuckets()
+    acceptor = acceptor_of(make, buckets, 5, telemetry)
+    pace = pace_of(NUMBER, 5)
+    await send(acceptor, "1")
+    second = asyncio.create_task(send(acceptor, "2", patience_seconds=10.0))
+    await asyncio.sleep(0.05)
+
+    begin = monotonic()
+    await buckets.throttle(pace, Penalty(bucket=NUMBER_BUCKET, pauses_us=(SECOND_US,)))
+    await second
+
+    assert 0.99 <= monotonic() - begin < 9
+    assert len(fake_graph.asked) == 2
+
+
+async def test_only_a_message_that_waited_needs_a_second_look_at_its_buckets(
+    make: Make, telemetry: Telemetry
+) -> None:
+    buckets = CountingBuckets()
+    acceptor = acceptor_of(make, buckets, 5, telemetry)
+
+    await send(acceptor, "1")
+    assert buckets.demands == 1
+    await send(acceptor, "2")
+
+    assert buckets.demands == 3
 
 
 async def test_without_its_store_a_process_paces_alone_and_keeps_the_refusals_of_meta(

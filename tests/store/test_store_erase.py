@@ -11,21 +11,29 @@ import apsw
 import pytest
 
 from tests.store.results import dead_letters
+from tests.store.test_store_outbox import KEEP_SECONDS, claimed, enqueued, new_send, reserve
+from tests.store.test_store_outbox import settle as settle_send
 from wats.store import Store, receive
 from wats.store.admin import OUTSTANDING, Erased
+from wats.store.outbox import OUTCOME_UNKNOWN
 from wats.store.person import Person
 from wats.store.records import (
     ALL_MESSAGES,
+    OUTBOX,
     Arrival,
+    Consumer,
     Delivery,
     DeliveryState,
     Depth,
     Direction,
     MessageRecord,
+    Reservation,
+    ReservationOutcome,
     StatusRecord,
     WindowRecord,
 )
 from wats.store.sqlite import SQLiteStore
+from wats.testing import FakeClock
 
 MakeArrival = Callable[..., Arrival]
 MakeMessage = Callable[..., MessageRecord]
@@ -153,6 +161,46 @@ async def test_a_request_whose_response_was_erased_is_not_sent_again(full_store:
     )
 
     assert (reservation.outcome.value, reservation.response) == ("replay", b"{}")
+
+
+@pytest.mark.parametrize("is_leased", [False, True])
+async def test_the_key_of_an_erased_message_of_the_outbox_returns_an_empty_response(
+    store: Store, clock: FakeClock, *, is_leased: bool
+) -> None:
+    await store.register([Consumer(name=OUTBOX, lease_seconds=60.0)])
+    theirs = new_send(1, payload=b'{"to":"%b"}' % THEIRS.encode())
+    other = new_send(2, payload=b'{"to":"%b"}' % OTHER.encode())
+    outbox_id = await enqueued(store, theirs)
+    await enqueued(store, other)
+    leased = await claimed(store) if is_leased else ()
+
+    assert await erase(store, THEIRS) == {"deliveries": 1}
+    for each in leased:
+        await settle_send(store, each, DeliveryState.DONE)
+
+    replay = Reservation(outcome=ReservationOutcome.REPLAY, response=b"{}")
+    assert await store.enqueue(theirs) == replay
+    assert await reserve(store, theirs) == replay
+    assert await store.get_send(outbox_id) is None
+    assert (await store.enqueue(other)).response != b"{}"
+    assert (await store.depth()).outbox.outstanding == (0 if is_leased else 1)
+    clock.advance(KEEP_SECONDS + 1)
+    assert (await store.enqueue(theirs)).outcome is ReservationOutcome.RESERVED
+
+
+async def test_the_key_of_an_erased_message_with_an_unknown_outcome_stays_unknown(
+    store: Store,
+) -> None:
+    await store.register([Consumer(name=OUTBOX, lease_seconds=60.0)])
+    theirs = new_send(1, payload=b'{"to":"%b"}' % THEIRS.encode())
+    outbox_id = await enqueued(store, theirs)
+    (delivery,) = await claimed(store)
+    await settle_send(store, delivery, DeliveryState.DEAD, OUTCOME_UNKNOWN)
+
+    assert await erase(store, THEIRS) == {"dead_letters": 1}
+
+    unknown = Reservation(outcome=ReservationOutcome.UNKNOWN, outbox_id=outbox_id)
+    assert await store.enqueue(theirs) == unknown
 
 
 async def test_a_trial_changes_nothing(full_store: Store) -> None:

@@ -120,6 +120,20 @@ async def test_a_message_is_queued_then_being_sent_then_sent(
     assert await outbox.read_delivery(outbox_id) is None
 
 
+async def test_a_claim_returns_the_age_of_a_message_by_the_clock_of_the_store(
+    outbox: Store, clock: FakeClock
+) -> None:
+    await enqueued(outbox, new_send())
+    clock.advance(7)
+
+    (first,) = await claimed(outbox)
+    clock.advance(LEASE_SECONDS + 1)
+    (second,) = (await outbox.claim(OUTBOX, 100, pace=unlimited("1"))).deliveries
+
+    assert first.age_seconds == pytest.approx(7, abs=0.5)
+    assert second.age_seconds == pytest.approx(LEASE_SECONDS + 8, abs=0.5)
+
+
 async def test_a_key_belongs_to_one_message_whether_its_caller_waits_or_not(outbox: Store) -> None:
     send = new_send()
     outbox_id = await enqueued(outbox, send)

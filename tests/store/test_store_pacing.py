@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from msgspec.structs import replace
 
 from tests.store.test_store_outbox import claimed, new_send, settle
 from wats.store import Store
@@ -230,6 +231,31 @@ async def test_a_throttle_is_bounded_and_obeys_the_pause_of_meta(
     await store.throttle(PACE, Penalty(bucket=7, pauses_us=(1,), least_us=40 * SECOND_US))
     clock.advance(64)
     assert await waits(store, demand(7)) == [0]
+
+
+async def test_a_pause_holds_for_messages_that_were_permitted_in_advance(
+    store: Store, clock: FakeClock
+) -> None:
+    assert await waits(store, demand(1), demand(2), demand(3, 3)) == [0, 0, 1]
+    permitted = replace(demand(3, 2), is_permitted=True)
+    assert await waits(store, permitted, permitted) == [0, 0]
+    await store.throttle(PACE, PAUSE)
+
+    assert await waits(store, permitted) == [None]
+    clock.advance(4)
+    assert await waits(store, permitted, replace(demand(4, 3), is_permitted=True)) == [1, 3]
+    clock.advance(0.95)
+    assert await waits(store, permitted) == [pytest.approx(0.05)]
+    clock.advance(0.05)
+    assert await waits(store, permitted) == [0]
+
+
+async def test_a_pause_of_one_recipient_holds_for_no_other_recipient(store: Store) -> None:
+    await store.throttle(PACE, Penalty(bucket=7, pauses_us=(5 * SECOND_US,)))
+
+    permitted = [replace(demand(each), is_permitted=True) for each in (7, 8)]
+
+    assert await waits(store, *permitted) == [None, 0]
 
 
 async def test_full_buckets_are_purged_and_slow_ones_are_kept(

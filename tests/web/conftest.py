@@ -180,6 +180,11 @@ def has_store() -> bool:
 
 
 @pytest.fixture
+def store_type() -> type[SQLiteStore]:
+    return SQLiteStore
+
+
+@pytest.fixture
 def has_groups() -> bool:
     return True
 
@@ -207,6 +212,7 @@ async def service(
     graph: tuple[FakeGraph, str],
     tmp_path: Path,
     has_store: bool,
+    store_type: type[SQLiteStore],
     has_groups: bool,
     has_guard: bool,
     max_waiting: int,
@@ -218,7 +224,7 @@ async def service(
         messages=MessagesConfig(window_guard=has_guard),
         outbox=OutboxConfig(max_waiting=max_waiting),
     )
-    store = SQLiteStore(str(tmp_path / "wats.db")) if has_store else None
+    store = store_type(str(tmp_path / "wats.db")) if has_store else None
     running = Service(_document(has_groups=has_groups), fake, store)
     running.app = create_wats_service_app(
         profile=profile,

@@ -8,7 +8,6 @@
 A process that dies in between leaves its key reserved, and the reservation expires into `doubt`.
 """
 
-import asyncio
 import hashlib
 import secrets
 from collections.abc import Awaitable
@@ -16,7 +15,6 @@ from typing import Final
 
 import msgspec
 
-from wats.clock import Now, utc_now
 from wats.errors import (
     GraphError,
     IdempotencyConflict,
@@ -88,7 +86,6 @@ class Acceptor:
         pacer: Lets messages wait for their turn; by default they need not wait.
         idempotency_hours: The retention of a key.
         graph_seconds: The longest possible call of Graph.
-        now: The clock.
     """
 
     def __init__(
@@ -103,7 +100,6 @@ class Acceptor:
         pacer: Pacer | None = None,
         idempotency_hours: float = 24,
         graph_seconds: float = TOTAL_SECONDS,
-        now: Now = utc_now,
     ) -> None:
         self._transmitter = transmitter
         self._store = store
@@ -114,7 +110,6 @@ class Acceptor:
         self._log = log
         self._keep_seconds = idempotency_hours * 3600
         self._reserve_seconds = graph_seconds + STORE_SECONDS
-        self._now = now
 
     async def accept(
         self,
@@ -174,7 +169,8 @@ class Acceptor:
         )
         if reservation.outcome is not ReservationOutcome.RESERVED:
             return Accepted(body=_replay(reservation), replayed=True)
-        return await self._send_claimed(self._store, claim, send, reservation.wait_seconds)
+        turn = None if demand is None else (demand, reservation.wait_seconds)
+        return await self._send_claimed(self._store, claim, send, turn)
 
     async def accept_later(
         self,
@@ -209,7 +205,7 @@ class Acceptor:
             NewSend(
                 phone_number_id=number,
                 ordering_key=ordering_key(number, message),
-                payload=encode_item(send, message, queued_at=self._now().timestamp(), nonce=nonce),
+                payload=encode_item(send, message, nonce=nonce),
                 nonce=nonce,
                 scope=claim.scope,
                 key_hash=claim.key_hash,
@@ -252,12 +248,12 @@ class Acceptor:
         return Accepted(body=answers.encode(answer), replayed=False)
 
     async def _send_claimed(
-        self, store: Store, claim: _Claim, send: Transmission, wait_seconds: float
+        self, store: Store, claim: _Claim, send: Transmission, turn: tuple[Demand, float] | None
     ) -> Accepted:
         scope, key_hash = claim.scope, claim.key_hash
         try:
-            if wait_seconds:
-                await asyncio.sleep(wait_seconds)
+            if turn is not None:
+                await self._pacer.wait_for_turn(*turn)
             await self._transmitter.check_window(send)
         except BaseException:
             await self._record(store.fail_request(scope=scope, key_hash=key_hash))

@@ -18,13 +18,11 @@ class QueuedMessage(ItemHead, frozen=True, kw_only=True):
     """A message in the outbox; its head is first, so that lists find it without decoding the rest.
 
     Attributes:
-        queued_at: The time of its acceptance, in seconds since 1970.
         nonce: The random number of the item.
         is_group: As in `Outgoing`, like *names*.
         payload: The JSON for Graph, without our callback data.
     """
 
-    queued_at: float
     endpoint: Endpoint
     nonce: int
     is_group: bool = False
@@ -52,12 +50,11 @@ NUMBER_NOT_CONFIGURED: Final = "NumberNotConfigured"
 _DECODER: Final = msgspec.json.Decoder(QueuedMessage)
 
 
-def encode_item(send: Transmission, message: Outgoing, *, queued_at: float, nonce: int) -> bytes:
+def encode_item(send: Transmission, message: Outgoing, *, nonce: int) -> bytes:
     """Return the payload of the delivery of *send*."""
     return msgspec.json.encode(
         QueuedMessage(
             type=message.type,
-            queued_at=queued_at,
             phone_number_id=send.phone_number_id,
             endpoint=send.endpoint,
             nonce=nonce,

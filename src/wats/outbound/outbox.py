@@ -30,7 +30,7 @@ from wats.log import Log
 from wats.outbound import answers
 from wats.outbound.beginnings import Beginnings
 from wats.outbound.failures import OUTCOMES
-from wats.outbound.items import QueuedMessage, decode_item
+from wats.outbound.items import decode_item
 from wats.outbound.pacing import Pacer
 from wats.outbound.transmit import Transmitter
 from wats.retry_after import read_retry_after
@@ -249,25 +249,24 @@ class Outbox:
         if isinstance(error, Exception):  # not a cancelled task, which is logged when replaced
             self._store_failures.report("outbox", error.__cause__ or error)
 
-    def after(self, delivery: Delivery, item: QueuedMessage, error: GraphError) -> Settlement:
+    def after(self, delivery: Delivery, error: GraphError) -> Settlement:
         """Return how the lease of *delivery* ends after *error*."""
         if error.may_have_happened:
             return Settlement(delivery, DeliveryState.DEAD, error=OUTCOME_UNKNOWN)
         name = error.diagnostics.name if error.is_reported else error_name(error)
-        if not self._may_retry(delivery, item, error):
+        if not self._may_retry(delivery, error):
             return Settlement(delivery, DeliveryState.DEAD, error=name)
         pause = retry_seconds(delivery.attempt, error.retry_after, self._now(), self._jitter())
         return Settlement(delivery, DeliveryState.RETRY, pause, name)
 
-    def _may_retry(self, delivery: Delivery, item: QueuedMessage, error: GraphError) -> bool:
+    def _may_retry(self, delivery: Delivery, error: GraphError) -> bool:
         rule = find_rule(error.diagnostics.meta_code, error.diagnostics.meta_subcode)
         is_once = rule is not None and rule.action is Action.RETRY_ONCE
         is_passing = error.diagnostics.retryable or getattr(error, "throttled", False)
-        age_seconds = self._now().timestamp() - item.queued_at
         return (
             is_passing
             and delivery.attempt < (2 if is_once else self._config.max_attempts)
-            and age_seconds < self._config.max_age_hours * 3600
+            and delivery.age_seconds < self._config.max_age_hours * 3600
         )
 
 
@@ -327,8 +326,7 @@ class SendJob:
         """Send the message. At each position, `result` is right if the task is cancelled there."""
         transmitter = self._outbox.transmitter
         try:
-            item = decode_item(self.delivery.payload)
-            send = item.transmission(self.delivery.id)
+            send = decode_item(self.delivery.payload).transmission(self.delivery.id)
             await transmitter.check_window(send)
         except (msgspec.MsgspecError, WindowClosed) as error:
             self._end(DeliveryState.DEAD, error=error_name(error))
@@ -339,7 +337,7 @@ class SendJob:
         try:
             answer: Any = await transmitter.send(send)
         except GraphError as error:
-            self.result = SendResult(settlement=self._outbox.after(self.delivery, item, error))
+            self.result = SendResult(settlement=self._outbox.after(self.delivery, error))
             await self._outbox.pacer.note(send.phone_number_id, send.message, error)
             return
         self.result = SendResult(

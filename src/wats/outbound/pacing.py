@@ -13,6 +13,7 @@ from datetime import datetime
 from time import monotonic_ns
 from typing import Final
 
+from msgspec.structs import replace
 from typing_extensions import override
 
 from wats.clock import Now, utc_now
@@ -162,8 +163,28 @@ class Pacer:
         Raises:
             RateLimited: The wait would be too long.
         """
-        if demand is None:
-            return
+        if demand is not None:
+            permit = await self._permit(demand)
+            await self.wait_for_turn(demand, permit.wait_seconds)
+
+    async def wait_for_turn(self, demand: Demand, wait_seconds: float) -> None:
+        """Wait *wait_seconds*, after which *demand* is permitted, and for a pause that began since.
+
+        Raises:
+            RateLimited: The pause would be too long.
+        """
+        while wait_seconds:
+            await asyncio.sleep(wait_seconds)
+            patience_us = max(demand.patience_us - round(wait_seconds * SECOND_US), 0)
+            demand = replace(demand, patience_us=patience_us, is_permitted=True)
+            wait_seconds = (await self._permit(demand)).wait_seconds
+
+    async def _permit(self, demand: Demand) -> Permit:
+        """Return the permit of *demand*.
+
+        Raises:
+            RateLimited: The wait would be too long.
+        """
         try:
             permit = await self._buckets.pace(demand)
         except StoreError as error:
@@ -171,8 +192,7 @@ class Pacer:
             permit = await self._spare.pace(demand)
         if not permit.is_granted:
             raise RateLimited(permit.wait_seconds)
-        if permit.wait_us:
-            await asyncio.sleep(permit.wait_seconds)
+        return permit
 
     async def note(self, phone_number_id: str, message: Outgoing | None, error: GraphError) -> None:
         """Slow down after *error*, if Meta limited the rate. A failure of the store is counted."""

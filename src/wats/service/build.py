@@ -289,7 +289,6 @@ def _outbound(common: _BuilderArguments, numbers: BusinessNumbers) -> Outbound:
         outbox=outbox,
         idempotency_hours=profile.messages.idempotency_hours,
         graph_seconds=profile.graph.timeout_seconds,
-        now=now,
     )
     return Outbound(graph, acceptor, outbox)
 

@@ -30,6 +30,11 @@ class Limit(msgspec.Struct, frozen=True):
     tolerance_us: int
 
 
+SHORT_PAUSE_US: Final = SECOND_US // 10
+"""The rest of a pause for which a permitted message waits without another permit: that of a message
+whose turn is the end of the pause may begin a little early."""
+
+
 class Bucket(msgspec.Struct, frozen=True):
     """The state of a token bucket; the default is a full one that was never throttled.
 
@@ -50,6 +55,10 @@ class Bucket(msgspec.Struct, frozen=True):
     def wait(self, limit: Limit, now: int) -> int:
         """Return how long the next message has to wait."""
         return max(self.full_at - limit.tolerance_us - now, 0)
+
+    def pause(self, now: int) -> int:
+        """Return how long the pause after a refusal by Meta lasts."""
+        return max(self.level_at - now, 0)
 
     def taken(self, limit: Limit, now: int) -> "Bucket":
         """Return the bucket after one message."""
@@ -120,11 +129,14 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         ordering_key: That of its recipient.
         patience_us: The longest wait for which the message is permitted in advance.
+        is_permitted: Whether it was permitted in advance and its turn has come. It is permitted
+            again only if a bucket was paused since.
     """
 
     pace: Pace
     ordering_key: int
     patience_us: int = 0
+    is_permitted: bool = False
 
     @property
     def limits(self) -> dict[int, Limit]:
@@ -148,6 +160,10 @@ class Permit(msgspec.Struct, frozen=True):
 def take(buckets: dict[int, Bucket], demand: Demand, now: int) -> Permit:
     """Permit the message of *demand*, and change its *buckets*; or refuse it and change none."""
     limits = demand.limits
+    if demand.is_permitted:
+        pause = max(buckets.get(key, Bucket()).pause(now) for key in limits)
+        if pause <= SHORT_PAUSE_US:
+            return Permit(is_granted=True, wait_us=pause)
     wait = max(buckets.get(key, Bucket()).wait(limit, now) for key, limit in limits.items())
     if wait > demand.patience_us:
         return Permit(is_granted=False, wait_us=wait)

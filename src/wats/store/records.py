@@ -165,6 +165,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             be settled as dead without a call.
         lease: A random number, which proves that a settlement or renewal is by the lease holder.
         followers: The next deliveries of its ordering key, for a consumer with batches.
+        age_seconds: The time from its arrival to the lease, by the clock of the store.
     """
 
     id: int
@@ -178,6 +179,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     lease: int
     payload: bytes
     followers: tuple[Follower, ...] = ()
+    age_seconds: float = 0.0
 
 
 def may_have_followers(consumer: Consumer, attempts: int) -> bool:

@@ -5,12 +5,14 @@ import json
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from tests.web.conftest import Answer, Service, call
 from wats.outbound.items import encode_item
 from wats.outbound.messages import Outgoing
 from wats.outbound.transmit import Transmission
-from wats.store.outbox import NewSend
+from wats.store.outbox import NewSend, SendView
+from wats.store.sqlite import SQLiteStore
 from wats.testing import sign
 
 TEXT = {"to": "15550001234", "text": "Hello"}
@@ -24,6 +26,15 @@ REFUSED = {"error": {"code": 100, "type": "OAuthException", "message": "no"}}
 THROTTLED = "not_sent", True, "throttling"
 ASYNC = {"prefer": "respond-async"}
 ADMIN = "/api/admin/outbox"
+
+
+class DiscardingStore(SQLiteStore):
+    """A store in which an operator discards each item just before its state is read."""
+
+    @override
+    async def get_send(self, outbox_id: int) -> SendView | None:
+        await self.discard_sends([outbox_id])
+        return await super().get_send(outbox_id)
 
 
 async def put(service: Service, path: str = "/api/messages/text", **changes: Any) -> Answer:
@@ -267,7 +278,7 @@ async def test_a_message_of_a_number_that_is_not_configured_names_its_obstacle(
         NewSend(
             phone_number_id=send.phone_number_id,
             ordering_key=1,
-            payload=encode_item(send, outgoing, queued_at=0, nonce=1),
+            payload=encode_item(send, outgoing, nonce=1),
             nonce=1,
             scope="/messages",
             key_hash=b"key",
@@ -283,6 +294,42 @@ async def test_a_message_of_a_number_that_is_not_configured_names_its_obstacle(
     assert (item["state"], item["error"]) == ("queued", "NumberNotConfigured")
     assert (listed["phoneNumberId"], listed["error"]) == ("15559999999", "NumberNotConfigured")
     assert (status["outbox"]["pending"], status["outbox"]["orphaned"]) == (1, 1)
+
+
+async def test_the_key_of_an_erased_message_returns_an_empty_response_and_sends_nothing(
+    service: Service,
+) -> None:
+    assert service.store is not None
+    await service.store.pause("outbox", is_paused=True)
+    first = await put(service, key="k")
+    erased = await service.ask("POST", "/api/admin/erasures", {"user": TEXT["to"]})
+
+    later = await put(service, key="k")
+    waits = await service.ask("POST", "/api/messages/text", TEXT, key="k")
+
+    assert erased.json["counts"]["deliveries"] == 1
+    for answer in (later, waits):
+        assert (answer.status, answer.json) == (200, {})
+        assert answer.headers["idempotency-replayed"] == "true"
+    assert (await service.ask("GET", first.headers["location"])).status == 404
+    assert service.graph.asked == []
+
+
+@pytest.mark.parametrize("store_type", [DiscardingStore])
+async def test_a_request_whose_item_is_discarded_meanwhile_gets_an_error_to_retry(
+    service: Service,
+) -> None:
+    assert service.store is not None
+    await service.store.pause("outbox", is_paused=True)
+    first = await put(service, key="k")
+
+    answer = await put(service, key="k")
+    again = await put(service, key="k")
+
+    assert (answer.status, answer.code) == (409, "idempotency_in_flight")
+    assert answer.headers["retry-after"] == "2"
+    assert (again.status, again.json["state"]) == (202, "queued")
+    assert again.headers["location"] != first.headers["location"]
 
 
 async def test_an_operator_discards_messages(service: Service) -> None:

@@ -49,7 +49,7 @@ ORDER BY due_at, id LIMIT $3::int
 """
 
 _HEAD = """
-    id, update_id, siblings, ordering_key, due_at, is_final, attempts, payload
+    id, update_id, siblings, ordering_key, due_at, is_final, attempts, payload, arrived_at
 """
 
 # Rows of `due` and `expired` above the limit stay locked until the transaction ends, so concurrent
@@ -70,7 +70,9 @@ WITH due AS MATERIALIZED (
     ORDER BY due_at, id LIMIT $3::int
     FOR UPDATE SKIP LOCKED
 )
-SELECT * FROM due UNION ALL SELECT * FROM expired ORDER BY due_at, id LIMIT $3::int
+SELECT *, (SELECT wats_now()) - arrived_at AS age_ms
+FROM (SELECT * FROM due UNION ALL SELECT * FROM expired) AS head
+ORDER BY due_at, id LIMIT $3::int
 """
 
 _WITH_MARK = f"""
@@ -378,6 +380,7 @@ def _delivery(
         lease=lease,
         payload=row["payload"],
         followers=followers,
+        age_seconds=row["age_ms"] / 1000,
     )
 
 

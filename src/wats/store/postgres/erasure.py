@@ -15,6 +15,7 @@ import msgspec
 
 from wats.store.admin import Erased
 from wats.store.person import Person
+from wats.store.postgres import outbox
 from wats.store.postgres.admin import discard, names_of_consumers
 from wats.store.postgres.connection import Connection
 from wats.store.postgres.rows import clean, numbers
@@ -301,6 +302,7 @@ async def delete(connection: Connection, place: Position, found: PersonRows) -> 
     match place.phase:
         case "deliveries" | "dead":
             await discard(connection, rows, await names_of_consumers(connection))
+            await outbox.empty_keys(connection, number, rows)
         case "messages":
             ids, names = zip(*rows, strict=True)
             await connection.execute(_DELETE_STATUSES_OF, number, names)

@@ -77,6 +77,15 @@ DELETE FROM wats_requests
 WHERE scope = $1 AND key_hash = $2 AND outbox_id = $3 AND state <> 'completed'
 """
 
+# Without the id of its item, so that a later proof or settlement finds no key.
+_EMPTY = """
+UPDATE wats_requests
+SET state = 'completed', response = '{}', outbox_id = NULL,
+    expires_at = (SELECT wats_now()) + $4::bigint
+WHERE scope = $1 AND key_hash = $2 AND outbox_id = $3 AND state = 'reserved'
+RETURNING true
+"""
+
 _KEY = """
 SELECT state, response FROM wats_requests WHERE scope = $1 AND key_hash = $2 AND outbox_id = $3
 """
@@ -298,3 +307,11 @@ async def discard(connection: Connection, ids: Sequence[int]) -> int:
         for item in await connection.fetch(_ITEMS, number, waiting):
             await connection.execute(_FREE, item["scope"], item["key_hash"], item["id"])
     return await admin.discard(connection, chosen, [OUTBOX])
+
+
+async def empty_keys(connection: Connection, number: str, ids: Sequence[int]) -> None:
+    """Complete the keys of erased items with an empty response, so that they are not sent again."""
+    for item in await connection.fetch(_ITEMS, number, ids):
+        id_, keep_ms = item["id"], item["keep_ms"]
+        if await connection.fetchval(_EMPTY, item["scope"], item["key_hash"], id_, keep_ms):
+            await connection.execute(_EXPIRE, number, id_, keep_ms)

@@ -82,9 +82,10 @@ async def _write(connection: Connection, pace: Pace, buckets: Mapping[int, Bucke
 
 async def pace(connection: Connection, demand: Demand) -> Permit:
     """Permit the message of *demand*, or refuse it."""
-    buckets, now = await _locked(connection, demand.pace, demand.limits)
+    found, now = await _locked(connection, demand.pace, demand.limits)
+    buckets = {**found}
     permit = take(buckets, demand, now)
-    if permit.is_granted:
+    if buckets != found:
         await _write(connection, demand.pace, buckets)
     return permit
 

@@ -76,7 +76,8 @@ SELECT EXISTS (SELECT 1 FROM wats_deliveries WHERE consumer = ?1 AND due_at <= ?
 """Whether no new delivery may be leased on arrival: older ones are due, or leases are paused."""
 
 DUE = """
-SELECT id, update_id, siblings, ordering_key, attempts, lease IS NOT NULL, is_final, payload
+SELECT id, update_id, siblings, ordering_key, attempts, lease IS NOT NULL, is_final, payload,
+    arrived_at
 FROM wats_deliveries
 WHERE consumer = ?1 AND due_at <= ?2
     AND NOT EXISTS (SELECT 1 FROM wats_consumers WHERE name = ?1 AND is_paused)
@@ -303,7 +304,7 @@ def _is_final(consumer: Consumer, delivery: Delivery) -> bool:
 
 
 def _claimed(writer: Writer, consumer: Consumer, row: _Row, lease: int) -> Delivery:
-    id_, update_id, siblings, ordering_key, attempts, is_leased, is_final, payload = row
+    id_, update_id, siblings, ordering_key, attempts, is_leased, is_final, payload, arrived = row
     is_exhausted = bool(is_leased and is_final)
     return Delivery(
         id=id_,
@@ -316,11 +317,12 @@ def _claimed(writer: Writer, consumer: Consumer, row: _Row, lease: int) -> Deliv
         lease=lease,
         payload=payload,
         followers=_followers(writer, consumer, row),
+        age_seconds=(writer.clock() - arrived) / 1000,
     )
 
 
 def _followers(writer: Writer, consumer: Consumer, row: _Row) -> tuple[Follower, ...]:
-    _, _, _, ordering_key, attempts, _, _, payload = row
+    _, _, _, ordering_key, attempts, _, _, payload, _ = row
     if not may_have_followers(consumer, attempts):
         return ()
     rows: Any = writer.execute(_FOLLOWERS, (ordering_key, consumer.name, consumer.batch - 1))

@@ -69,6 +69,16 @@ WHERE outbox_id = :id AND state <> 'completed' AND (scope, key_hash) = (
 )
 """
 
+# Without the id of its item, so that a later proof or settlement finds no key.
+_EMPTY = """
+UPDATE wats_requests
+SET state = 'completed', response = CAST('{}' AS BLOB), outbox_id = NULL,
+    expires_at = :now + item.keep_ms
+FROM wats_outbox AS item
+WHERE outbox_id = item.id AND wats_requests.scope = item.scope
+    AND wats_requests.key_hash = item.key_hash AND item.id = :id AND state = 'reserved'
+"""
+
 _IS_OPEN = """
 SELECT EXISTS (
     SELECT 1 FROM wats_outbox AS item JOIN wats_requests AS request USING (scope, key_hash)
@@ -268,6 +278,14 @@ def discard(writer: Writer, *, ids: Sequence[int]) -> int:
     waiting, dead = [id_ for (id_,) in rows], [id_ for id_, _ in letters]
     writer.executemany(_FREE, [{"id": id_} for id_ in waiting])
     return admin.discard(writer, [*waiting, *dead])
+
+
+def empty_keys(writer: Writer, ids: Sequence[int]) -> None:
+    """Complete the keys of erased items with an empty response, so that they are not sent again."""
+    for id_ in ids:
+        row = {"id": id_, "now": writer.clock()}
+        if change(writer, _EMPTY, [row]):
+            writer.execute(_END, row)
 
 
 def purge(writer: Writer, limit: int) -> int:

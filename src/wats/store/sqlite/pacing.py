@@ -74,9 +74,10 @@ def _write(writer: Writer, pace: Pace, buckets: Mapping[int, Bucket]) -> None:
 
 def pace(writer: Writer, *, demand: Demand) -> Permit:
     """Permit the message of *demand*, or refuse it."""
-    buckets = _read(writer, demand.pace, demand.limits)
+    found = _read(writer, demand.pace, demand.limits)
+    buckets = {**found}
     permit = take(buckets, demand, _now(writer))
-    if permit.is_granted:
+    if buckets != found:
         _write(writer, demand.pace, buckets)
     return permit
 

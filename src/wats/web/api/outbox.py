@@ -4,8 +4,14 @@ from http import HTTPStatus
 
 import msgspec
 
-from wats.errors import OutboxItemNotFound, StoreError, StoreNotConfigured, StoreUnavailable
-from wats.outbound.accept import Accepted, Queued
+from wats.errors import (
+    IdempotencyInFlight,
+    OutboxItemNotFound,
+    StoreError,
+    StoreNotConfigured,
+    StoreUnavailable,
+)
+from wats.outbound.accept import RETRY_AFTER_SECONDS, Accepted, Queued
 from wats.outbound.items import obstacle
 from wats.store.outbox import SendState, SendView
 from wats.store.records import is_cursor
@@ -40,14 +46,23 @@ def sent(accepted: Accepted) -> Response:
 
 
 async def later(parts: Parts, request: Request, queued: Queued | Accepted) -> Response:
-    """Return the response to a message that is sent later, or was sent while its caller waited."""
+    """Return the response to a message that is sent later, or was sent while its caller waited.
+
+    Raises:
+        IdempotencyInFlight: The item was deleted meanwhile.
+        StoreError: There is no store, or it cannot be read.
+    """
     if isinstance(queued, Accepted):
         return sent(queued)
     number = parts.numbers[request.number].id
     is_of_number = NUMBER_PARAMETER in request.parameters or number != parts.numbers.default.id
     view = SendView(id=queued.outbox_id, phone_number_id=number, state=SendState.QUEUED)
     if queued.replayed:
-        view = await _view(parts, request, queued.outbox_id)
+        try:
+            view = await _view(parts, request, queued.outbox_id)
+        except OutboxItemNotFound:
+            # An operator discarded the item after its key was read: a retry is stored as new.
+            raise IdempotencyInFlight(RETRY_AFTER_SECONDS) from None
     prefix = parts.profile.service.api_prefix
     if is_of_number:
         prefix = f"{prefix}/{NUMBERS_ROOT}/{number}"
