@@ -7,6 +7,7 @@ process.
 
 import ctypes
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -53,7 +54,8 @@ def admit(path: str) -> None:
 
 def _has_several_names(real: str) -> bool:
     with suppress(OSError):  # a file that does not exist yet, or fails later with its own cause
-        return os.stat(real).st_nlink > 1  # noqa: PTH116
+        found = os.stat(real)  # noqa: PTH116
+        return stat.S_ISREG(found.st_mode) and found.st_nlink > 1
     return False
 
 
