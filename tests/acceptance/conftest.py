@@ -352,7 +352,9 @@ def serve(tmp_path: Path) -> Serve:
         **sections: Any,
     ) -> AsyncIterator[Process]:
         config = tmp_path / "wats.config.json"
-        config.write_text(json.dumps(config_of(graph_url, **sections)))
+        written = tmp_path / "written.json"
+        written.write_text(json.dumps(config_of(graph_url, **sections)))
+        written.replace(config)  # another process may be reading the file
         errors = tmp_path / "stderr"
         with errors.open("ab") as stderr:
             process = await asyncio.create_subprocess_exec(

@@ -27,6 +27,7 @@ from tests.acceptance.replicas import (
 )
 from tests.settings import NOBODY
 from wats.errors import SchemaMismatch
+from wats.faults import Fault
 from wats.testing import BEARER_TOKEN
 
 pytestmark = pytest.mark.long
@@ -231,5 +232,6 @@ async def test_the_version_before_is_not_ready_and_cannot_start_after_a_migratio
     assert (status, of_new) == (503, 200)
     assert body["error"] == {"code": "not_ready", "message": SchemaMismatch.text}
     assert str(caught.value).splitlines() == [
-        f"Error: {SchemaMismatch.text} ({SchemaMismatch.code})"
+        f"Error: {SchemaMismatch.text} ({SchemaMismatch.code})",
+        f"  persistence.url: {Fault.WRONG_SCHEMA.meaning} ({Fault.WRONG_SCHEMA})",
     ]
