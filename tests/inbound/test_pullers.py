@@ -39,17 +39,15 @@ async def let_tasks_run() -> None:
         await asyncio.sleep(0)
 
 
+def make_puller(store: SQLiteStore, **options: Any) -> Puller:
+    telemetry = Telemetry(routes=[RouteLabel("unmatched")], adapter=Adapter.SQLITE)
+    return Puller("batch", store, place=0, lease_seconds=60.0, telemetry=telemetry, **options)
+
+
 async def test_an_arrival_wakes_the_polls_of_its_kind_only() -> None:
     store = CountsClaims(":memory:")
     await store.open()
-    puller = Puller(
-        "batch",
-        store,
-        place=0,
-        lease_seconds=60.0,
-        max_attempts=3,
-        telemetry=Telemetry(routes=[RouteLabel("unmatched")], adapter=Adapter.SQLITE),
-    )
+    puller = make_puller(store, max_attempts=3)
     puller.start()
     woken = []
     for kinds in ({UpdateKind.STATUS}, {UpdateKind.MESSAGE, UpdateKind.STATUS}, ()):
@@ -70,15 +68,7 @@ async def test_an_arrival_wakes_the_polls_of_its_kind_only() -> None:
 async def test_a_dead_letter_is_logged_with_the_name_of_its_puller() -> None:
     store, logged = SQLiteStore(":memory:"), list[Any]()
     await store.open()
-    puller = Puller(
-        "batch",
-        store,
-        place=0,
-        lease_seconds=60.0,
-        max_attempts=1,
-        telemetry=Telemetry(routes=[RouteLabel("unmatched")], adapter=Adapter.SQLITE),
-        log=logged.append,
-    )
+    puller = make_puller(store, max_attempts=1, log=logged.append)
     await store.register([puller.consumer])
     puller.start()
     now = utc_now()

@@ -35,7 +35,7 @@ EXPRESSIONS = {
     "action": {"action"},  # in log_action: a literal
     "at": {"to_iso(self._now())", "to_iso(utc_now())"},
     "cause": {"error.cause"},
-    "consumer": {"consumer"},  # the result of shown_name
+    "consumer": {"shown_name(consumer)"},
     "count": {"count"},  # in LineWriter: the number of dropped lines
     "errorName": {
         "error_name(error)",
@@ -55,7 +55,7 @@ EXPRESSIONS = {
     },
     "handler": {"failure.handler"},
     "hint": {"NOT_STARTED_HINT"},
-    "kind": {"failure.kind.value", "self.kind.value", "update.kind.value", "kind.value"},
+    "kind": {"failure.kind.value", "update.kind.value", "kind.value"},
     "level": {"line[1]"},
     "library": {"line[0]"},
     "line": {"failure.place.line", "place.line", "lineno"},

@@ -25,6 +25,7 @@ from wats.clock import Now, utc_now
 from wats.config import InboxConfig
 from wats.inbound import updates
 from wats.inbound.calls import HandlerCall, HandlerCalls, refuse_reply
+from wats.inbound.failures import log_dead
 from wats.inbound.handlers import Handlers, RetryLater
 from wats.inbound.pullers import Pullers
 from wats.inbound.retries import pause_of, retry_delay, shortened
@@ -34,7 +35,6 @@ from wats.sends import SendReply
 from wats.store import Slots, Store
 from wats.store.records import Arrival, Consumer, Delivery, DeliveryState, Received, Settlement
 from wats.telemetry import Telemetry, error_name
-from wats.telemetry.contract.labels import shown_name
 from wats.telemetry.contract.values import Outcome, UpdateKind
 from wats.telemetry.sinks.isolation import FailureLog
 from wats.telemetry.spans import read_traceparent
@@ -133,15 +133,7 @@ class DeliveryCall(HandlerCall):
             self.settlement = Settlement(self.delivery, DeliveryState.RETRY, seconds, error)
 
     def _die(self, name: str) -> None:
-        consumer = shown_name(self.delivery.consumer)
-        self._dispatcher.log(
-            {
-                "event": "wats.inbox.dead",
-                "consumer": consumer,
-                "kind": self.kind.value,
-                "errorName": name,
-            }
-        )
+        log_dead(self._dispatcher.log, self.delivery.consumer, self.kind, name)
         self.settlement = Settlement(self.delivery, DeliveryState.DEAD, error=name)
 
 

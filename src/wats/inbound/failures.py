@@ -134,6 +134,18 @@ def _paths_of(error: BaseException) -> str | None:
     return ",".join(dict.fromkeys(paths[:MAX_PATHS])) or None
 
 
+def log_dead(log: Log, consumer: str, kind: UpdateKind, name: str | None) -> None:
+    """Log a dead letter of *consumer*; *name* is the class of the last error."""
+    log(
+        {
+            "event": "wats.inbox.dead",
+            "consumer": shown_name(consumer),
+            "kind": kind.value,
+            "errorName": name,
+        }
+    )
+
+
 def status_of(error: BaseException) -> int | None:
     """Return the status of the response that caused *error*, if HTTP defines its class."""
     status = error.status if isinstance(error, EndpointFailure) else None

@@ -23,6 +23,7 @@ import msgspec
 from wats.clock import Now, to_ms, utc_now
 from wats.errors import StoreError, TooManyPolls
 from wats.inbound import updates
+from wats.inbound.failures import log_dead
 from wats.inbound.receipts import Leased
 from wats.inbound.retries import pause_of, retry_delay
 from wats.inbound.updates import Update
@@ -30,7 +31,6 @@ from wats.log import Log, write_json_line
 from wats.store import Store
 from wats.store.records import Consumer, Delivery, DeliveryState, Settlement
 from wats.telemetry import Telemetry, error_name
-from wats.telemetry.contract.labels import shown_name
 from wats.telemetry.contract.values import Outcome, UpdateKind
 from wats.telemetry.spans import in_span, read_traceparent
 
@@ -269,7 +269,7 @@ class Puller:
             return found, False
         settled = await self._store.settle(dead)
         for each in dead:
-            self._log_dead(UpdateKind.UNKNOWN, each.error)
+            log_dead(self._log, self.consumer.name, UpdateKind.UNKNOWN, each.error)
         return found, bool(settled.due)
 
     def _within_bounds(self, found: Sequence[Pulled]) -> Sequence[Pulled]:
@@ -355,7 +355,7 @@ class Puller:
         if outcome is Outcome.ERROR:
             telemetry.webhooks.update(leased.kind, Outcome.ERROR)
         if settlement.state is DeliveryState.DEAD:
-            self._log_dead(leased.kind, settlement.error)
+            log_dead(self._log, self.consumer.name, leased.kind, settlement.error)
         now = to_ms(self._now())
         if outcome is Outcome.SUCCESS:
             telemetry.webhooks.consumer_lag(self._place, (now - leased.arrived_ms) / 1000)
@@ -365,17 +365,6 @@ class Puller:
         else:
             span = telemetry.tracer.attempt(read_traceparent(leased.traceparent))
             in_span(span, telemetry.webhooks.dispatched, *event)
-
-    def _log_dead(self, kind: UpdateKind, name: str | None) -> None:
-        consumer = shown_name(self.consumer.name)
-        self._log(
-            {
-                "event": "wats.inbox.dead",
-                "consumer": consumer,
-                "kind": kind.value,
-                "errorName": name,
-            }
-        )
 
 
 _RESULTS: Final = {

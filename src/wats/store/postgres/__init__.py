@@ -30,7 +30,7 @@ from wats.store.postgres.connection import (
 )
 from wats.store.postgres.control import Control
 from wats.store.postgres.migrations import SCHEMA_VERSION, migrate
-from wats.store.postgres.open_faults import explain
+from wats.store.postgres.open_faults import explained
 from wats.store.postgres.outbox_store import PostgresOutbox
 from wats.store.postgres.receive import ArrivalWriter
 from wats.store.records import (
@@ -119,11 +119,9 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
             if self._database is not None:
                 return
             control = Control(self._connector, self._wake)
-            try:
+            with explained(self._url):
                 await self._migrate()
                 await control.start()
-            except StoreError as error:
-                raise explain(error, self._url) from error.__cause__
             self._observe = observe
             self._loop = asyncio.get_running_loop()
             self._control = control

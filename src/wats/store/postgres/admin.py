@@ -309,7 +309,6 @@ async def expedite(connection: Connection, ids: Sequence[int]) -> int:
 
 async def replay(connection: Connection, ids: Sequence[int], consumer: str) -> int | None:
     """Give *consumer* the updates of the deliveries and dead letters *ids* again."""
-    await lock(connection)
     if consumer == OUTBOX or not await connection.fetchval(_IS_KNOWN, consumer):
         return None
     changes, count = DepthChanges(), 0

@@ -75,15 +75,23 @@ class PostgresAdmin(AdminStore):
     async def read_delivery(self, delivery_id: int) -> tuple[StoredDelivery, bytes] | None:
         return await self._read(None, partial(admin.read, delivery_id=delivery_id))
 
+    async def _alone(self, work: Callable[[Connection], Awaitable[R]]) -> R:
+        """Run *work* in a transaction, while no other one runs in this way."""
+
+        async def alone(connection: Connection) -> R:
+            await admin.lock(connection)
+            return await work(connection)
+
+        return await self._write(None, alone)
+
     @override
     async def retry_dead(self, ids: Sequence[int]) -> int:
         async def retry(connection: Connection) -> int:
-            await admin.lock(connection)
             return await admin.retry_dead(
                 connection, ids, await admin.names_of_handlers(connection)
             )
 
-        count = await self._write(None, retry)
+        count = await self._alone(retry)
         self._notify()
         return count
 
@@ -95,18 +103,17 @@ class PostgresAdmin(AdminStore):
 
     @override
     async def replay(self, ids: Sequence[int], consumer: str) -> int | None:
-        count = await self._write(None, partial(admin.replay, ids=ids, consumer=consumer))
+        count = await self._alone(partial(admin.replay, ids=ids, consumer=consumer))
         self._notify()
         return count
 
     @override
     async def discard(self, ids: Sequence[int]) -> int:
         async def discard(connection: Connection) -> int:
-            await admin.lock(connection)
             names = await admin.names_of_handlers(connection)
             return await admin.discard(connection, ids, names)
 
-        count = await self._write(None, discard)
+        count = await self._alone(discard)
         self._notify()
         return count
 
@@ -120,10 +127,6 @@ class PostgresAdmin(AdminStore):
         is_trial: bool,
         searches_files: bool = False,
     ) -> Erased:
-        async def delete(connection: Connection) -> None:
-            await admin.lock(connection)  # a replay may be copying an update
-            await erasure.delete(connection, place=place, found=found)
-
         place = erasure.place_at(position)
         if place.phase == erasure.LOG:
             if not is_trial:
@@ -132,5 +135,6 @@ class PostgresAdmin(AdminStore):
         find = partial(erasure.find, place=place, person=person, own=numbers)
         found = await self._read(None, find)
         if found.rows and not is_trial:
-            await self._write(None, delete)
+            # A replay may be copying an update.
+            await self._alone(partial(erasure.delete, place=place, found=found))
         return found.erased

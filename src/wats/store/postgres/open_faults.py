@@ -3,6 +3,8 @@
 import errno
 import socket
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -39,6 +41,15 @@ _BY_CLASS: Final[tuple[tuple[type[BaseException], Fault], ...]] = (
 )
 
 _UNREACHABLE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN})
+
+
+@contextmanager
+def explained(url: str, key: str = KEY) -> Iterator[None]:
+    """Explain errors of the block with `explain`."""
+    try:
+        yield
+    except StoreError as error:
+        raise explain(error, url, key) from error.__cause__
 
 
 def explain(error: StoreError, url: str, key: str = KEY) -> StoreError:

@@ -1,10 +1,9 @@
 """Checking a PostgreSQL database without changing it."""
 
-from wats.errors import StoreError
 from wats.store.migrate import load_migrations
 from wats.store.postgres.connection import Connector, Limits, close, translated
 from wats.store.postgres.migrations import verify
-from wats.store.postgres.open_faults import explain
+from wats.store.postgres.open_faults import explained
 
 
 async def probe(url: str, password: str | None) -> None:
@@ -14,12 +13,10 @@ async def probe(url: str, password: str | None) -> None:
         StoreUnavailable: The server cannot be reached, or refuses the user.
         SchemaMismatch: The schema is not one that this version can use.
     """
-    try:
+    with explained(url):
         connection = await Connector(url, password, Limits()).connect()
         try:
             with translated():
                 await verify(connection, load_migrations("postgres"))
         finally:
             await close(connection)
-    except StoreError as error:
-        raise explain(error, url) from error.__cause__

@@ -7,12 +7,12 @@ from typing import Any, Final
 import asyncpg
 import msgspec
 
-from wats.errors import CopyRefused, StoreError
+from wats.errors import CopyRefused
 from wats.store.migrate import load_migrations
 from wats.store.postgres.connection import Connection, Connector, Limits, close, translated
 from wats.store.postgres.control import USE_ALONE
 from wats.store.postgres.migrations import migrate
-from wats.store.postgres.open_faults import explain
+from wats.store.postgres.open_faults import explained
 from wats.store.postgres.rows import add_numbers, clean
 from wats.store.transfer import (
     BATCH_ROWS,
@@ -202,12 +202,10 @@ async def _alone(url: str, password: str | None, argument: str) -> AsyncIterator
     """
     connection = None
     try:
-        try:
+        with explained(url, argument):
             connection = await Connector(url, password, Limits()).connect()
             with translated():
                 await _prepare(connection)
-        except StoreError as error:
-            raise explain(error, url, argument) from error.__cause__
         with translated():
             yield connection
     finally:
