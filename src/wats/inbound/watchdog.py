@@ -56,11 +56,17 @@ class Watchdog:
         A call that exceeds its limit is cancelled and fails with `TimeoutError`. A call that
         ignores its cancellation is abandoned: its task goes on, but nothing waits for its end.
         """
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None or not loop.is_running():
+            loop = asyncio.get_running_loop()  # a system call in Python 3.11
         call.watchdog = self
         call.deadline = loop.time() + self._seconds
         call.is_late = call.is_cancelled = call.has_ended = False
-        call.task = loop.create_task(call.run(function, argument), context=context)
+        # An eager task factory of the loop would run the call before it has its task, and Python 3.11
+        # would number the names of tasks.
+        call.task = asyncio.Task(
+            call.run(function, argument), loop=loop, name="wats.call", context=context
+        )
         self._calls.add(call)
         if self._loop is not loop:  # the first call, or all others belong to a loop that ended
             self._calls = {call}
