@@ -296,6 +296,86 @@ def test_messages_of_another_process_are_recognized_after_a_rollback_of_as_many(
     assert receive(one, [ours]) == [True]
 
 
+def searches_of(writer: Writer, run: Callable[[], object]) -> int:
+    """Count the statements that search the index of messages."""
+    searches = 0
+
+    def note(_cursor: object, statement: str, _values: object) -> bool:
+        nonlocal searches
+        searches += "CROSS JOIN wats_message_index AS i" in statement
+        return True
+
+    writer.exec_trace = note
+    run()
+    writer.exec_trace = None
+    return searches
+
+
+def test_a_new_message_is_searched_only_in_buckets_from_before_the_start(
+    tmp_path: Path,
+    arrival: Callable[..., Arrival],
+    message: Callable[..., MessageRecord],
+) -> None:
+    arrivals = [
+        arrival(message=message(f"wamid.{number}", direction=Direction.INBOUND))
+        for number in range(20)
+    ]
+    one, other = (open_writer(str(tmp_path / "wats.db"), index_batch=3) for _ in range(2))
+
+    def receive_all(writer: Writer, numbers: range, *, are_new: bool = True) -> None:
+        for number in numbers:
+            assert receive(writer, [arrivals[number]]) == [are_new]
+
+    assert searches_of(one, lambda: receive_all(one, range(8))) == 0
+    assert searches_of(other, lambda: receive_all(other, range(8, 16))) == 8
+    assert searches_of(one, lambda: receive_all(one, range(16, 20))) == 0
+    assert message_index.read_marks(one).indexed == 18
+    for writer in one, other:
+        receive_all(writer, range(20), are_new=False)
+        writer.close()
+
+
+def test_a_writer_far_behind_another_one_searches_for_its_messages(
+    writers: list[Writer],
+    arrival: Callable[..., Arrival],
+    message: Callable[..., MessageRecord],
+) -> None:
+    one, other = writers
+    ours, theirs = (
+        [
+            arrival(message=message(f"wamid.{whose}.{number}", direction=Direction.INBOUND))
+            for number in range(count)
+        ]
+        for whose, count in (("ours", 1), ("theirs", message_index.MAX_READ + 1))
+    )
+    receive(one, ours)
+    receive(other, theirs)
+    message_index.index_pending(other)
+
+    assert receive(one, [theirs[0], theirs[-1]]) == [False, False]
+
+
+def test_a_batch_of_many_messages_leaves_all_statements_prepared(
+    writer: Writer,
+    arrival: Callable[..., Arrival],
+    message: Callable[..., MessageRecord],
+) -> None:
+    batches = [
+        [
+            arrival(message=message(f"wamid.{batch}.{number}", direction=Direction.INBOUND))
+            for number in range(100)
+        ]
+        for batch in range(3)
+    ]
+    for batch in batches[:2]:
+        receive(writer, batch)
+    prepared = writer.cache_stats()["misses"]
+
+    receive(writer, batches[2])
+
+    assert writer.cache_stats()["misses"] == prepared
+
+
 def test_messages_that_another_process_indexed_leave_the_memory(
     writers: list[Writer], message: Callable[..., MessageRecord]
 ) -> None:

@@ -9,7 +9,8 @@ the size of the store.
     found in   merged bucket  | bucket          | bucket                | memory of the writer
 
 A look-up searches every bucket that may contain the message. To bound their number, the upkeep
-merges sixteen complete buckets into one, a small range of hashes at a time.
+merges sixteen complete buckets into one, a small range of hashes at a time. A writer keeps a filter
+of the messages recorded since it started, so it seldom searches their buckets for a new message.
 
 Messages that are not indexed yet are *pending*. Each writer keeps their hashes in memory, and reads
 the hashes that other processes recorded; a reader scans the rows. Hashes may collide: callers
@@ -20,10 +21,12 @@ Each function runs in the open transaction of its caller.
 
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import apsw
 from apsw import Connection
+
+from wats.store.sqlite.recent_hashes import RecentHashes
 
 BUCKET_BITS = 14
 MERGED_BITS = 18
@@ -46,6 +49,12 @@ TIME_TOLERANCE_MS = 600_000
 """By how much the time in a redelivery may exceed the time in the first delivery of a message. One
 or two buckets are filled in this time at a hundred million messages a month."""
 
+MAX_READ: Final = 4096
+"""The maximum number of indexed messages of other processes that a writer reads for its filter; if
+there are more, the filter begins anew."""
+
+_NOTHING: Final = RecentHashes(first=2**62, filter_bits=3)
+
 _FIRST_STEP = 2
 _STEP_FACTOR = 4
 
@@ -55,7 +64,7 @@ _ALLOCATE = """
 UPDATE wats_marks SET last_row_id = ?, pending_latest_at = max(pending_latest_at, ?) WHERE id = 1
 """
 
-_PENDING = "SELECT wa_message_hash, row_id FROM wats_messages WHERE row_id > ?"
+_MESSAGES_AFTER = "SELECT wa_message_hash, row_id FROM wats_messages WHERE row_id > ?"
 
 # The hash of a message may equal the hash of its window.
 _INDEX_PENDING = """
@@ -157,7 +166,7 @@ def numbers(values: Iterable[int]) -> "apsw.CArrayBinding":
 
 
 class MessageIndex:
-    """The pending messages in the memory of one writer.
+    """The pending messages in the memory of one writer, and a filter of the recent ones.
 
     Call `forget` after a rollback; the next `catch_up` reads the pending messages from the table.
 
@@ -167,12 +176,13 @@ class MessageIndex:
 
     def __init__(self, batch: int) -> None:
         self._batch = batch
-        self._pending: dict[int, tuple[int, ...]] = {}
-        self._seen = Marks(0, 0)
+        self.forget()
 
     def forget(self) -> None:
-        """Drop the pending messages from memory."""
-        self._pending, self._seen = {}, Marks(0, 0)
+        """Drop all messages from memory."""
+        self._pending: dict[int, tuple[int, ...]] = {}
+        self._seen = Marks(-1, -1)
+        self._recent = _NOTHING
 
     def catch_up(self, connection: Connection) -> int:
         """Index the pending messages if there are enough; read those of other processes.
@@ -185,12 +195,22 @@ class MessageIndex:
             index_pending(connection)
             marks = Marks(marks.last, marks.last)
         if marks != self._seen:
-            after = self._seen.last
-            if marks.indexed != self._seen.indexed:
-                self._pending, after = {}, marks.indexed
-            self._add(connection.execute(_PENDING, (after,)))
-            self._seen = marks
+            self._read(connection, marks)
         return marks.last
+
+    def _read(self, connection: Connection, marks: Marks) -> None:
+        """Read the messages of other processes, and forget which indexed messages were pending."""
+        seen = self._seen
+        if self._recent is _NOTHING or marks.indexed - seen.last > MAX_READ:
+            first = marks.indexed + 1 if marks.indexed else 0  # there is no row 0
+            self._recent, seen = RecentHashes(first), Marks(marks.indexed, -1)
+        after = seen.last
+        if marks.indexed != seen.indexed:
+            self._pending, after = {}, min(seen.last, marks.indexed)
+        rows: list[Any] = connection.execute(_MESSAGES_AFTER, (after,)).fetchall()
+        self._recent.add([hash_ for hash_, row_id in rows if row_id > seen.last], marks.last)
+        self._add(row for row in rows if row[1] > marks.indexed)
+        self._seen = marks
 
     def allocate(self, connection: Connection, hashes: Sequence[int], latest_at: int) -> None:
         """Allocate the next row ids to messages with *hashes*, which the caller inserts next.
@@ -202,6 +222,7 @@ class MessageIndex:
         last = self._seen.last + len(hashes)
         connection.execute(_ALLOCATE, (last, latest_at))
         self._add(zip(hashes, range(first, last + 1), strict=True))
+        self._recent.add(hashes, last)
         self._seen = Marks(last, self._seen.indexed)
 
     def _add(self, rows: Iterable[tuple[int, int]]) -> None:
@@ -221,9 +242,9 @@ class MessageIndex:
 
         *times* are the times (ms) in the webhooks, one for each hash. A redelivery repeats the time
         of the first delivery, so the bucket of its message has an equal or later `latest_at`. At a
-        hundred million messages a month, 2 or 3 buckets are searched for a current message, and 90
-        to 120, in about 0.2 ms, for a redelivery after seven days. Errors of our own clock have no
-        influence.
+        hundred million messages a month, a writer that has just started searches 2 or 3 buckets for
+        a current message. For a redelivery after seven days, 90 to 120 are searched, in about
+        0.2 ms. Errors of our own clock have no influence.
         """
         found = self.find_pending(hashes)
         rest = list(zip(times, hashes, strict=True))
@@ -231,9 +252,21 @@ class MessageIndex:
             since = max(rest)[0] - TIME_TOLERANCE_MS
             period = [time for time in rest if time[0] >= since]
             buckets = buckets_since(connection, min(period)[0] - TIME_TOLERANCE_MS)
-            found += look_up(connection, buckets, sorted([hash_ for _, hash_ in period]))
+            found += self._search(connection, buckets, sorted([hash_ for _, hash_ in period]))
             rest = [time for time in rest if time[0] < since]
         return found
+
+    def _search(
+        self, connection: Connection, buckets: Sequence[int], hashes: Sequence[int]
+    ) -> Sequence[int]:
+        """Return the row ids of *hashes* in *buckets*, by the filter for buckets that it covers."""
+        first = self._recent.first
+        covered = [bucket for bucket in buckets if _first_row(bucket) >= first]
+        others = [bucket for bucket in buckets if _first_row(bucket) < first]
+        return [
+            *look_up(connection, others, hashes),
+            *look_up(connection, covered, self._recent.select(hashes)),
+        ]
 
 
 def index_pending(connection: Connection) -> None:
@@ -281,6 +314,11 @@ def remove(connection: Connection, row_ids: Collection[int], before_ms: int) -> 
 def _buckets_of(row_id: int) -> tuple[int, int]:
     """Return the bucket and the merged bucket of the message *row_id*."""
     return (row_id >> BUCKET_BITS) * 2, (row_id >> MERGED_BITS) * _PER_MERGED + 1
+
+
+def _first_row(bucket: int) -> int:
+    """Return the first row id of *bucket*, which may be merged."""
+    return (bucket >> 1) << BUCKET_BITS
 
 
 def _remove_empty(connection: Connection, buckets: Iterable[int]) -> None:

@@ -1,0 +1,53 @@
+"""A filter for the hashes of recent messages, in the memory of a writer.
+
+Nearly all messages are new. A busy service fills a bucket of the index within seconds, so without
+the filter each message would be searched in all buckets of several minutes.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Final
+
+GENERATION: Final = 1 << 20
+"""The number of messages after which a new generation begins; two of them are kept."""
+
+FILTER_BITS: Final = 24
+"""The number of bits of a generation is two to this power, so it has 2 MiB. At its end, one in 16
+other hashes seems to be recent."""
+
+
+class RecentHashes:
+    """The hashes of all messages from the row *first* on.
+
+    Attributes:
+        first: The first row id whose message is covered.
+    """
+
+    def __init__(
+        self, first: int, generation: int = GENERATION, filter_bits: int = FILTER_BITS
+    ) -> None:
+        self.first = first
+        self._generation = generation
+        self._began = first  # the first row id of the current generation
+        self._count = 0
+        self._bytes = 1 << (filter_bits - 3)
+        self._current = bytearray(self._bytes)
+        self._former = bytearray(self._bytes)
+
+    def add(self, hashes: Collection[int], after: int) -> None:
+        """Add *hashes*, those of all messages up to the row *after* that were not added before."""
+        current, mask = self._current, self._bytes - 1
+        for hash_ in hashes:
+            current[hash_ >> 3 & mask] |= 1 << (hash_ & 7)
+        self._count += len(hashes)
+        if self._count >= self._generation:
+            self.first, self._began, self._count = self._began, after + 1, 0
+            self._former, self._current = self._current, bytearray(self._bytes)
+
+    def select(self, hashes: Collection[int]) -> Sequence[int]:
+        """Return those of *hashes* that may belong to a covered message; the others do not."""
+        current, former, mask = self._current, self._former, self._bytes - 1
+        return [
+            hash_
+            for hash_ in hashes
+            if (current[place := hash_ >> 3 & mask] | former[place]) >> (hash_ & 7) & 1
+        ]
