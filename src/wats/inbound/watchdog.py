@@ -62,8 +62,8 @@ class Watchdog:
         call.watchdog = self
         call.deadline = loop.time() + self._seconds
         call.is_late = call.is_cancelled = call.has_ended = False
-        # An eager task factory of the loop would run the call before it has its task, and Python 3.11
-        # would number the names of tasks.
+        # An eager task factory of the loop would run the call before the call has its task. Without
+        # a name, Python 3.11 formats one.
         call.task = asyncio.Task(
             call.run(function, argument), loop=loop, name="wats.call", context=context
         )

@@ -3,7 +3,7 @@ from random import Random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wats.store.sqlite.recent_hashes import FILTER_BITS, GENERATION, RecentHashes
+from wats.store.sqlite.recent_hashes import GENERATION, RecentHashes
 
 HASHES = st.integers(0, 2**31 - 1)
 BATCHES = st.lists(st.lists(HASHES, max_size=9), max_size=12)
@@ -24,14 +24,16 @@ def test_all_hashes_from_the_first_row_on_are_selected_and_at_least_one_generati
     assert len(covered) >= min(len(rows), generation)
 
 
-def test_few_hashes_of_other_messages_are_selected_at_the_end_of_a_generation() -> None:
+def test_few_hashes_of_other_messages_are_selected() -> None:
     random = Random(1)
     recent = RecentHashes(1)
-    for after in range(4096, GENERATION, 4096):
-        recent.add([random.getrandbits(31) for _ in range(4096)], after)
-
     others = [random.getrandbits(31) for _ in range(10_000)]
+    rows = 0
+    for end, selected in (GENERATION - 1, len(others) // 250), (2 * GENERATION - 1, 170):
+        while rows < end:
+            hashes = [random.getrandbits(31) for _ in range(min(4096, end - rows))]
+            rows += len(hashes)
+            recent.add(hashes, rows)
 
-    assert len(recent.select(others)) < len(others) / 15
-    assert recent.first == 1
-    assert 2**FILTER_BITS == 16 * GENERATION
+        assert len(recent.select(others)) < selected
+        assert recent.first == 1
