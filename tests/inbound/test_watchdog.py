@@ -50,6 +50,18 @@ async def test_a_call_within_its_limit_does_not_fail() -> None:
     await asyncio.sleep(0.05)
 
 
+async def test_a_call_does_not_depend_on_the_task_factory_of_the_loop() -> None:
+    def refuse(_loop: object, _coroutine: object, **_: object) -> "asyncio.Task[Any]":
+        raise AssertionError
+
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(refuse)
+    ended = start(Watchdog(60), asyncio.sleep, 0)
+    loop.set_task_factory(None)
+
+    assert await ended is None
+
+
 @pytest.mark.parametrize("error", [ValueError(), SystemExit("x"), GeneratorExit()])
 async def test_an_exception_of_a_call_is_returned(error: BaseException) -> None:
     async def fail(_: object) -> None:
