@@ -1,4 +1,5 @@
 import fcntl
+import json
 import os
 import pty
 import re
@@ -43,6 +44,22 @@ def test_a_service_is_shown_once(service) -> None:
     assert result.out.endswith("\n")
     assert not result.out.endswith("\n\n")
     assert "\x1b" not in result.out
+
+
+def test_the_status_of_a_service_is_printed_as_json(service) -> None:
+    result = service.ask("status", "--json", "--url", service.url)
+
+    assert (result.code, result.err) == (0, "")
+    found = json.loads(result.out)
+    assert (found["service"], found["serviceMode"]) == ("wats", "webhook+persistence")
+    assert found["inbox"].keys() >= {"pending", "dead"}
+
+
+def test_json_cannot_be_watched(service) -> None:
+    result = service.ask("status", "--json", "--watch", "--url", service.url)
+
+    assert (result.code, result.out) == (1, "")
+    assert result.err.endswith("Error: Use either --watch or --json.\n")
 
 
 @pytest.mark.parametrize("columns", ["0", "1", "40"])

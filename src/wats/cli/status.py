@@ -13,6 +13,7 @@ import msgspec
 from rich.console import Console
 from rich.control import Control
 
+from wats.cli.admin import json_option, print_json
 from wats.cli.arguments import StrictCommand
 from wats.cli.options import ServiceAccess, service_options
 from wats.inspection.client import NoAnswer, Remote
@@ -43,18 +44,24 @@ class Hidden(NoAnswer):
     show_default=True,
     help="The refresh interval in seconds.",
 )
+@json_option
 @service_options
-def status(watch: bool, interval: float, access: ServiceAccess) -> None:
+def status(watch: bool, interval: float, as_json: bool, access: ServiceAccess) -> None:
     """Show the state of a running service, from its /status and /metrics.
 
-    Counts are totals since the start of the service. With --watch, rates and small graphs are shown
+    With --json, the response of /status is printed, without the values of /metrics. Counts are totals since the start of the service. With --watch, rates and small graphs are shown
     instead; failures are counted from the start of the command, and latencies are those of the last
     minute. If the terminal is too small, the rows with the lowest counts are hidden, and the number
     of hidden rows is shown next to the title of the table.
     """
+    if as_json and watch:
+        raise click.UsageError("Use either --watch or --json.")
     remote, token = Remote(access.url(), timeout_seconds=TIMEOUT_SECONDS), access.token()
     if not watch:
         found, samples = _look(remote, token)
+        if as_json:
+            print_json(found)
+            return
         _console().print(View(url=remote.url, status=found, latest=samples))
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)
