@@ -64,7 +64,7 @@ def test_a_hostile_document_is_refused(service, counterfeit, words, document) ->
 
     result = ask(service, counterfeit, words)
 
-    # A text of any length is valid in a status, and cut to the width of the terminal except in JSON.
+    # A text of any length is valid in a status, and cut to the width of the terminal, but for JSON.
     is_status = words[0] == "status" and b"aaa" in document
     is_short = not (is_status and "--json" in words)
     assert (result.code, len(result.out) < 10_000) == (0 if is_status else 1, is_short)

@@ -135,7 +135,8 @@ OWNERS = [
     ),
     # `make bench` takes minutes: the test runs its command with shorter rounds.
     Owner(BENCHMARKS, "sh", "Benchmarks", Way.RUN, OF_BENCH),
-    Owner(BENCHMARKS, "text", "Figures", FIGURES, OF_BENCH),
+    Owner(BENCHMARKS, "text", "Webhooks", FIGURES, OF_BENCH),
+    Owner(BENCHMARKS, "text", "Sends and subscribers", FIGURES, OF_BENCH),
     Owner(BENCHMARKS, "text", "An older run", FIGURES, OF_BENCH),
     Owner(
         *(BENCHMARKS, "text", "The queue on PostgreSQL, over time", FIGURES),

@@ -49,10 +49,11 @@ class Hidden(NoAnswer):
 def status(watch: bool, interval: float, as_json: bool, access: ServiceAccess) -> None:
     """Show the state of a running service, from its /status and /metrics.
 
-    With --json, the response of /status is printed, without the values of /metrics. Counts are totals since the start of the service. With --watch, rates and small graphs are shown
+    Counts are totals since the start of the service. With --watch, rates and small graphs are shown
     instead; failures are counted from the start of the command, and latencies are those of the last
     minute. If the terminal is too small, the rows with the lowest counts are hidden, and the number
-    of hidden rows is shown next to the title of the table.
+    of hidden rows is shown next to the title of the table. With --json, the response of /status is
+    printed, without the values of /metrics.
     """
     if as_json and watch:
         raise click.UsageError("Use either --watch or --json.")
