@@ -1,5 +1,6 @@
 import asyncio
 import json
+import re
 from datetime import UTC, datetime
 
 import pytest
@@ -104,6 +105,18 @@ def test_an_unsupported_url_is_named_by_its_argument(wats) -> None:
     cause = "must begin with 'sqlite:///' or 'postgresql://' (invalid_persistence_url)"
     assert source.err == f"Error: A URL is invalid.\n  FROM: {cause}\n"
     assert target.err == f"Error: A URL is invalid.\n  TO: {cause}\n"
+
+
+def test_a_file_that_cannot_be_opened_is_named_by_its_argument(wats) -> None:
+    text, filled = wats.folder / "text.db", f"sqlite:///{wats.folder / 'filled.db'}"
+    text.write_text("This is a text.")
+    fill(filled)
+
+    source = wats.invoke("database", "copy", f"sqlite:///{text}", "sqlite:///new.db")
+    target = wats.invoke("database", "copy", filled, f"sqlite:///{wats.folder / 'no' / 'new.db'}")
+
+    assert re.search(r"\n  FROM: '.*': the file is not a SQLite database \(not_a_", source.err)
+    assert re.search(r"\n  TO: '.*': no such directory \(no_such_directory\)", target.err)
 
 
 @pytest.mark.long

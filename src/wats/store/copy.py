@@ -1,17 +1,16 @@
 """Copy a complete store to another one while no service uses either."""
 
-from collections.abc import Callable
-from contextlib import aclosing
+from collections.abc import Callable, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
+from typing import Final
 
 import msgspec
 
-from wats.errors import ConfigError, CopyRefused
+from wats.errors import ConfigError, CopyRefused, StoreError
 from wats.store.open import IN_MEMORY, open_store
 from wats.store.sqlite import transfer as sqlite
 from wats.store.transfer import (
-    SOURCE,
-    TARGET,
     Batches,
     DeadLetterRow,
     DeliveryRow,
@@ -20,6 +19,9 @@ from wats.store.transfer import (
 )
 
 _SQLITE = "sqlite:///"
+
+_SOURCE: Final = "FROM"
+_TARGET: Final = "TO"
 
 NumberOf = Callable[[bytes], str]
 """Returns the business number of a payload, or an empty string."""
@@ -45,9 +47,9 @@ async def copy_store(
     Raises:
         CopyRefused: A store is in use, the source is missing, or the target is not empty.
         ConfigError: A URL is not that of a supported store.
-        StoreUnavailable: A database cannot be reached, read or written.
+        StoreError: A database cannot be opened, read or written. The issue names FROM or TO.
     """
-    for argument, url in ((SOURCE, source), (TARGET, target)):
+    for argument, url in ((_SOURCE, source), (_TARGET, target)):
         _check(argument, url)
         if url == IN_MEMORY:
             raise CopyRefused("A database in memory cannot be copied.")
@@ -55,11 +57,19 @@ async def copy_store(
         aclosing(_export(source, source_password)) as exported,
         aclosing(_with_numbers(exported, number_of)) as batches,
     ):
-        if target.startswith(_SQLITE):
-            return await sqlite.load(target.removeprefix(_SQLITE), batches)
-        from wats.store.postgres import transfer  # asyncpg is optional
+        with _naming(_TARGET):
+            return await _load(target, target_password, batches)
 
-        return await transfer.load(target, target_password, batches)
+
+@contextmanager
+def _naming(argument: str) -> Iterator[None]:
+    """Let the errors of the block name *argument*, unless they name another argument already."""
+    try:
+        yield
+    except StoreError as error:
+        if error.issue is not None and error.issue.path not in {_SOURCE, _TARGET}:
+            error.issue = replace(error.issue, path=argument)
+        raise
 
 
 def _check(argument: str, url: str) -> None:
@@ -70,12 +80,27 @@ def _check(argument: str, url: str) -> None:
         raise ConfigError(issues, "A URL is invalid.") from None
 
 
-def _export(url: str, password: str | None) -> Batches:
+async def _export(url: str, password: str | None) -> Batches:
+    with _naming(_SOURCE):
+        async with aclosing(_exported(url, password)) as batches:
+            async for batch in batches:
+                yield batch
+
+
+def _exported(url: str, password: str | None) -> Batches:
     if url.startswith(_SQLITE):
         return sqlite.export(url.removeprefix(_SQLITE))
     from wats.store.postgres import transfer  # asyncpg is optional
 
     return transfer.export(url, password)
+
+
+async def _load(url: str, password: str | None, batches: Batches) -> Loaded:
+    if url.startswith(_SQLITE):
+        return await sqlite.load(url.removeprefix(_SQLITE), batches)
+    from wats.store.postgres import transfer  # asyncpg is optional
+
+    return await transfer.load(url, password, batches)
 
 
 async def _with_numbers(batches: Batches, number_of: NumberOf) -> Batches:

@@ -14,10 +14,6 @@ from wats.errors import CopyRefused
 BATCH_ROWS: Final = 500
 """The maximum number of rows in memory."""
 
-SOURCE: Final = "FROM"
-TARGET: Final = "TO"
-"""The arguments of the command, which its errors name."""
-
 
 class ConsumerRow(msgspec.Struct, frozen=True):
     """A registered consumer."""

@@ -44,32 +44,32 @@ _UNREACHABLE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EN
 
 
 @contextmanager
-def explained(url: str, key: str = KEY) -> Iterator[None]:
+def explained(url: str) -> Iterator[None]:
     """Explain errors of the block with `explain`."""
     try:
         yield
     except StoreError as error:
-        raise explain(error, url, key) from error.__cause__
+        raise explain(error, url) from error.__cause__
 
 
-def explain(error: StoreError, url: str, key: str = KEY) -> StoreError:
-    """Return *error*, raised while the database at *url* was opened, with *key* and cause."""
+def explain(error: StoreError, url: str) -> StoreError:
+    """Return *error*, raised while the database at *url* was opened, with its cause."""
     cause = error.__cause__
     match error:
         case StoreError() if error.issue is not None:
             return error
         case SchemaMismatch():
-            return SchemaMismatch(issue=_issue(Fault.WRONG_SCHEMA, key))
+            return SchemaMismatch(issue=_issue(Fault.WRONG_SCHEMA))
         case MigrationFailed():
-            return MigrationFailed(issue=_issue(cause_of(cause, url), key))
+            return MigrationFailed(issue=_issue(cause_of(cause, url)))
         case StoreUnavailable() if cause is not None:
-            return StoreUnavailable(_CANNOT_OPEN, issue=_issue(cause_of(cause, url), key))
+            return StoreUnavailable(_CANNOT_OPEN, issue=_issue(cause_of(cause, url)))
         case _:
             return error
 
 
-def _issue(fault: Fault, key: str) -> ConfigIssue:
-    return ConfigIssue(fault.value, key, fault.meaning)
+def _issue(fault: Fault) -> ConfigIssue:
+    return ConfigIssue(fault.value, KEY, fault.meaning)
 
 
 def cause_of(error: BaseException | None, url: str) -> Fault:

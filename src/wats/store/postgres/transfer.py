@@ -18,9 +18,7 @@ from wats.store.transfer import (
     BATCH_ROWS,
     IN_USE,
     NOT_EMPTY,
-    SOURCE,
     TABLES,
-    TARGET,
     Batches,
     ConsumerRow,
     DeadLetterRow,
@@ -193,16 +191,16 @@ _COUNTS: Final[Mapping[type[StoredRow], str]] = {
 
 
 @asynccontextmanager
-async def _alone(url: str, password: str | None, argument: str) -> AsyncIterator[Connection]:
+async def _alone(url: str, password: str | None) -> AsyncIterator[Connection]:
     """Connect, migrate, and exclude services while the connection is open.
 
     Raises:
         CopyRefused: A service uses the database.
-        StoreError: The database cannot be opened; the issue names *argument*.
+        StoreError: The database cannot be opened.
     """
     connection = None
     try:
-        with explained(url, argument):
+        with explained(url):
             connection = await Connector(url, password, Limits()).connect()
             with translated():
                 await _prepare(connection)
@@ -226,7 +224,7 @@ async def export(url: str, password: str | None) -> Batches:
     Raises:
         CopyRefused: A service uses the database.
     """
-    async with _alone(url, password, SOURCE) as connection, connection.transaction():
+    async with _alone(url, password) as connection, connection.transaction():
         for row_type in TABLES:
             rows = await connection.cursor(_EXPORT[row_type])
             while batch := await rows.fetch(BATCH_ROWS):
@@ -239,7 +237,7 @@ async def load(url: str, password: str | None, batches: Batches) -> Loaded:
     Raises:
         CopyRefused: The store is not empty, or a service uses the database.
     """
-    async with _alone(url, password, TARGET) as connection, connection.transaction():
+    async with _alone(url, password) as connection, connection.transaction():
         content = [row_type for row_type in TABLES if row_type is not ConsumerRow]
         for row_type in content:
             if await connection.fetchval(_COUNTS[row_type]):
