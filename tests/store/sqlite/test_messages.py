@@ -26,6 +26,7 @@ NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 BUCKET = 1 << message_index.BUCKET_BITS
 
 ReceiveMessage = Callable[..., bool]
+Inbound = Callable[..., list[Arrival]]
 
 
 @pytest.fixture
@@ -43,6 +44,16 @@ def receive(
     (results,) = inbox.receive(writer, [arrivals], {})
     end(writer)
     return [each is not None for each in results]
+
+
+@pytest.fixture
+def inbound(arrival: Callable[..., Arrival], message: Callable[..., MessageRecord]) -> Inbound:
+    """Return a function that makes arrivals of messages with the given names."""
+
+    def inbound(*names: str) -> list[Arrival]:
+        return [arrival(message=message(name, direction=Direction.INBOUND)) for name in names]
+
+    return inbound
 
 
 @pytest.fixture
@@ -256,14 +267,10 @@ def indexing_writer() -> Iterator[Writer]:
 
 def test_messages_of_a_transaction_that_was_rolled_back_are_new(
     indexing_writer: Writer,
-    arrival: Callable[..., Arrival],
-    message: Callable[..., MessageRecord],
+    inbound: Inbound,
 ) -> None:
     writer = indexing_writer
-    arrivals = [
-        arrival(message=message(f"wamid.{number}", direction=Direction.INBOUND))
-        for number in range(9)
-    ]
+    arrivals = inbound(*(f"wamid.{number}" for number in range(9)))
     for number, each in enumerate(arrivals):
         for end in (Writer.roll_back, Writer.commit):
             assert receive(writer, arrivals[: number + 1], end) == [*[False] * number, True]
@@ -281,14 +288,10 @@ def writers(tmp_path: Path) -> Iterator[list[Writer]]:
 
 def test_messages_of_another_process_are_recognized_after_a_rollback_of_as_many(
     writers: list[Writer],
-    arrival: Callable[..., Arrival],
-    message: Callable[..., MessageRecord],
+    inbound: Inbound,
 ) -> None:
     one, other = writers
-    ours, theirs = (
-        arrival(message=message(name, direction=Direction.INBOUND))
-        for name in ("wamid.ours", "wamid.theirs")
-    )
+    ours, theirs = inbound("wamid.ours", "wamid.theirs")
     receive(one, [ours], Writer.roll_back)
     receive(other, [theirs])
 
@@ -313,13 +316,9 @@ def searches_of(writer: Writer, run: Callable[[], object]) -> int:
 
 def test_a_new_message_is_searched_only_in_buckets_from_before_the_start(
     tmp_path: Path,
-    arrival: Callable[..., Arrival],
-    message: Callable[..., MessageRecord],
+    inbound: Inbound,
 ) -> None:
-    arrivals = [
-        arrival(message=message(f"wamid.{number}", direction=Direction.INBOUND))
-        for number in range(20)
-    ]
+    arrivals = inbound(*(f"wamid.{number}" for number in range(20)))
     one, other = (open_writer(str(tmp_path / "wats.db"), index_batch=3) for _ in range(2))
 
     def receive_all(writer: Writer, numbers: range, *, are_new: bool = True) -> None:
@@ -337,18 +336,11 @@ def test_a_new_message_is_searched_only_in_buckets_from_before_the_start(
 
 def test_a_writer_far_behind_another_one_searches_for_its_messages(
     writers: list[Writer],
-    arrival: Callable[..., Arrival],
-    message: Callable[..., MessageRecord],
+    inbound: Inbound,
 ) -> None:
     one, other = writers
-    ours, theirs = (
-        [
-            arrival(message=message(f"wamid.{whose}.{number}", direction=Direction.INBOUND))
-            for number in range(count)
-        ]
-        for whose, count in (("ours", 1), ("theirs", message_index.MAX_READ + 1))
-    )
-    receive(one, ours)
+    theirs = inbound(*(f"wamid.theirs.{number}" for number in range(message_index.MAX_READ + 1)))
+    receive(one, inbound("wamid.ours"))
     receive(other, theirs)
     message_index.index_pending(other)
 
@@ -357,16 +349,9 @@ def test_a_writer_far_behind_another_one_searches_for_its_messages(
 
 def test_a_batch_of_many_messages_leaves_all_statements_prepared(
     writer: Writer,
-    arrival: Callable[..., Arrival],
-    message: Callable[..., MessageRecord],
+    inbound: Inbound,
 ) -> None:
-    batches = [
-        [
-            arrival(message=message(f"wamid.{batch}.{number}", direction=Direction.INBOUND))
-            for number in range(100)
-        ]
-        for batch in range(3)
-    ]
+    batches = [inbound(*(f"wamid.{batch}.{number}" for number in range(100))) for batch in range(3)]
     for batch in batches[:2]:
         receive(writer, batch)
     prepared = writer.cache_stats()["misses"]
