@@ -8,6 +8,7 @@ dropped in the end.
 """
 
 from collections.abc import Collection, Iterable, Sequence
+from itertools import chain, compress
 from typing import Final
 
 GENERATION: Final = 1 << 20
@@ -42,27 +43,22 @@ class RecentHashes:
     def add(self, hashes: Collection[int], after: int) -> None:
         """Add *hashes*, those of all messages up to the row *after* that were not added before."""
         current, mask = self._current, self._bytes - 1
-        for bit in hashes:
-            current[bit >> 3 & mask] |= 1 << (bit & 7)
-        for bit in _second_bits(hashes):
+        for bit in chain(hashes, _second_bits(hashes)):
             current[bit >> 3 & mask] |= 1 << (bit & 7)
         self._count += len(hashes)
         if self._count >= self._generation:
             self.first, self._began, self._count = self._began, after + 1, 0
             self._former, self._current = self._current, bytearray(self._bytes)
 
-    def select(self, hashes: Iterable[int]) -> Sequence[int]:
+    def select(self, hashes: Collection[int]) -> Sequence[int]:
         """Return those of *hashes* that may belong to a covered message; the others do not."""
+        found = list(compress(hashes, self._read(hashes)))
+        return list(compress(found, self._read(_second_bits(found))))
+
+    def _read(self, bits: Iterable[int]) -> Sequence[int]:
         current, former, mask = self._current, self._former, self._bytes - 1
-        found = [
-            bit
-            for bit in hashes
-            if (current[place := bit >> 3 & mask] | former[place]) >> (bit & 7) & 1
-        ]
         return [
-            hash_
-            for hash_, bit in zip(found, _second_bits(found), strict=True)
-            if (current[place := bit >> 3 & mask] | former[place]) >> (bit & 7) & 1
+            (current[place := bit >> 3 & mask] | former[place]) >> (bit & 7) & 1 for bit in bits
         ]
 
 
