@@ -64,6 +64,7 @@ def running(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,  # as a terminal does
     )
     try:
         yield Toy(process)
@@ -105,7 +106,7 @@ def test_a_signal_ends_all_workers_and_then_the_supervisor(number: signal.Signal
 
     assert (code, log) == (0, [])
     assert lines[0] == "stopping"
-    assert sorted(lines[1:-1]) == [f"signalled {row} {signal.SIGTERM:d}" for row in range(3)]
+    assert sorted(lines[1:-1]) == [f"signalled {row} {number:d}" for row in range(3)]
     assert lines[-1] == "ended 0"
     assert not any(map(is_there, pids))
 
@@ -142,12 +143,16 @@ def test_a_worker_that_hangs_is_killed_in_the_end_and_the_others_are_not() -> No
     assert not is_there(pids[1])
 
 
-def test_a_second_interrupt_is_passed_on() -> None:
+@pytest.mark.parametrize("send", [os.kill, os.killpg])
+def test_each_interrupt_reaches_each_worker_once_also_from_a_terminal(
+    send: Callable[[int, int], None],
+) -> None:
     with running("end_at_the_second_interrupt") as toy:
         toy.pids(2)
-        toy.send(signal.SIGINT)
+        send(toy.process.pid, signal.SIGINT)
         assert toy.line() == "stopping"
-        toy.send(signal.SIGINT)
+        assert {toy.line(), toy.line()} == {"interrupted 0", "interrupted 1"}
+        send(toy.process.pid, signal.SIGINT)
         code, lines, _ = toy.rest()
 
     assert code == 0

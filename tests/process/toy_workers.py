@@ -73,9 +73,12 @@ def hang_in_seat_1(seat: Seat) -> None:
 
 
 def end_at_the_second_interrupt(seat: Seat) -> None:
+    numbers: list[int] = []
+
     def handle(number: int, _frame: object) -> None:
-        if number == signal.SIGINT:
-            say("interrupted", seat.row)
+        numbers.append(number)
+        say("interrupted", seat.row)
+        if numbers == [signal.SIGINT] * 2:
             sys.exit()
 
     on_a_signal(handle)

@@ -229,8 +229,7 @@ class Supervisor:
         with _Signals() as signals:
             seat = self._supervise(signals)
         if seat is not None:
-            # Ctrl-C reaches the workers as well. Until they serve there is nothing to stop.
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # until it serves there is nothing to stop
         elif self._failure is not None:
             raise click.ClickException(self._failure)
         return seat
@@ -270,7 +269,9 @@ class Supervisor:
         return None
 
     def _seat(self, slot: _WorkerSlot) -> Seat:
-        """Close the resources of the supervisor: this is the worker."""
+        """Leave the supervisor, its process group and its resources: this is the worker."""
+        # A terminal sends Ctrl-C to its process group. The supervisor passes it on, once.
+        os.setpgid(0, 0)
         for other in self._slots:
             os.close(other.heard)
             if other is not slot:
@@ -310,23 +311,22 @@ class Supervisor:
             self._hung_up()
             return
         if not self._is_stopping:
-            self._stop()
+            self._stop(number)
         elif number == signal.SIGINT:
-            self._pass_on(signal.SIGINT)  # a second signal stops immediately
+            self._pass_on(number)  # a second signal stops immediately
 
-    def _stop(self) -> None:
+    def _stop(self, number: int = signal.SIGTERM) -> None:
         self._is_stopping = True
         self._kill_at = self._now() + self._stop_seconds
         self._stopping()
-        # Not SIGINT: a terminal sends one to them as well, and two would stop immediately.
-        self._pass_on(signal.SIGTERM)
+        self._pass_on(number)
 
     def _kill_hung_workers(self) -> None:
         if self._kill_at is not None and self._kill_at <= self._now():
             self._kill_at = None
             self._pass_on(signal.SIGKILL)
 
-    def _pass_on(self, number: signal.Signals) -> None:
+    def _pass_on(self, number: int) -> None:
         for slot in self._slots:
             if slot.pid is not None:
                 os.kill(slot.pid, number)
