@@ -19,10 +19,11 @@ LOOK_SECONDS = 0.002
 Query = Callable[[str], Any]
 """Returns the one value of a statement."""
 
-# Received messages are in `wats_messages`, all other updates in `wats_inbox`.
+# Messages and statuses have records, and all other updates have identities.
 _RECEIVED = """
 SELECT (SELECT count(*) FROM wats_messages WHERE direction = 'inbound')
-    + (SELECT count(*) FROM wats_inbox)
+    + (SELECT count(*) FROM wats_statuses)
+    + (SELECT count(*) FROM wats_inbox WHERE kind <> 'status')
 """
 
 

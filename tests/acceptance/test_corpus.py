@@ -195,7 +195,7 @@ async def test_every_body_gets_the_expected_response_and_is_handled_once(
         assert of_outcome(counts, "success") == EVENTS
         assert of_outcome(counts, "deduped") == Counter(TOLD_TWICE.values())
         assert of_outcome(counts, "error") == {}
-        # Messages are recognized by their records, everything else by its row of the inbox.
+        # Messages are recognized by their records, and old statuses by their rows of the inbox too.
         assert gateway.rows()["wats_inbox"] == EVENTS.total() - EVENTS["message"]
         assert gateway.rows()["wats_messages"] == EVENTS["message"]
 

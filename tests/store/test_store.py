@@ -22,7 +22,6 @@ from wats.store.records import (
     MessageRecord,
     Received,
     Retention,
-    StatusRecord,
     WindowRecord,
 )
 from wats.telemetry.contract.values import Adapter, Outcome, StoreOperation
@@ -200,9 +199,6 @@ async def test_a_redelivery_with_other_content_changes_nothing(
         first,
         payload=b"other",
         consumers=("handlers", "other"),
-        status=StatusRecord(
-            phone_number_id="1", wa_message_id="wamid.1", status="sent", occurred_at=NOON
-        ),
         window=WindowRecord(phone_number_id="1", customer="2", last_inbound_at=NOON),
     )
 
@@ -210,7 +206,6 @@ async def test_a_redelivery_with_other_content_changes_nothing(
 
     assert payloads(await claim()) == [first.payload]
     assert await claim("other") == []
-    assert await store.list_statuses("wamid.1") == []
     assert await store.last_inbound_at(phone_number_id="1", customer="2") is None
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
+from tests.store.results import waiting
 from wats.errors import WindowClosed
 from wats.outbound.messages import Outgoing
 from wats.outbound.window import WindowGuard
@@ -42,6 +43,24 @@ def transition(status: str, *, at: datetime = NOON, **changes: object) -> Status
         "occurred_at": at,
     }
     return StatusRecord(**(values | changes))
+
+
+async def test_a_redelivered_status_is_recognized_whether_its_message_is_recorded_or_not(
+    store: Store, arrival: MakeArrival, message: MakeMessage
+) -> None:
+    sent = arrival(status=transition("sent"))
+    member = arrival(status=transition("sent", participant="3"))
+    read = arrival(status=transition("read", at=later(1)))
+
+    assert waiting(await receive(store, [sent, sent, member])) == [1, None, 1]
+    assert waiting(await receive(store, [member, read, sent])) == [None, 1, None]
+    await store.record_sent(message())  # which adopts the statuses
+    assert waiting(await receive(store, [read, sent, member])) == [None] * 3
+    again = arrival(status=transition("read", at=later(2)))
+    assert waiting(await receive(store, [read, again, again])) == [None, 1, None]
+
+    history = await store.list_statuses("wamid.1")
+    assert history == [each.status for each in (sent, member, read, again)]
 
 
 async def test_a_message_is_returned_as_it_was_recorded(

@@ -385,7 +385,7 @@ def test_a_bucket_keeps_its_sent_messages_when_only_received_ones_follow(
     receive_message("wamid.2", at=NOON - timedelta(1))
     message_index.index_pending(writer)
 
-    assert statuses.record(writer, [transition("sent")]) != {}
+    assert statuses.record(writer, [transition("sent")]) == ([], {("1", "wamid.1"): to_ms(NOON)})
     messages.record(writer, [message()])
 
     assert len(messages.page(writer, 10, None, ALL_MESSAGES).items) == 2
@@ -529,9 +529,9 @@ def test_a_status_finds_its_message_in_any_bucket(
         skip(writer, BUCKET)
         messages.record(writer, [message(f"wamid.after.{number}")])
 
-    sent = statuses.record(writer, [transition("delivered")])
+    recorded = statuses.record(writer, [transition("delivered")])
 
-    assert sent == {("1", "wamid.1"): to_ms(NOON)}
+    assert recorded == ([], {("1", "wamid.1"): to_ms(NOON)})
     found = messages.get(writer, "wamid.1")
     assert found is not None
     assert found.status == "delivered"
@@ -556,6 +556,30 @@ def test_statuses_of_unrecorded_messages_are_searched_for_once(
     ]
 
 
+def test_statuses_are_searched_for_first_where_the_messages_of_the_previous_ones_were(
+    writer: Writer,
+    message: Callable[..., MessageRecord],
+    trace: Callable[[Writer], list[str]],
+) -> None:
+    messages.record(writer, [message("wamid.1"), message("wamid.2")])
+    for number in range(3):
+        skip(writer, BUCKET)
+        messages.record(writer, [message(f"wamid.after.{number}")])
+    message_index.index_pending(writer)
+    statements = trace(writer)
+
+    def searches(*names: str) -> int:
+        statements.clear()
+        known, sent = statuses.record(writer, [transition("sent", name) for name in names])
+        assert (known, len(sent)) == ([], len(names))
+        return sum("wats_message_index" in each for each in statements)
+
+    assert searches("wamid.1") == 2
+    assert searches("wamid.2") == 1
+    assert searches("wamid.after.2") == 2
+    assert searches("wamid.after.1") == 2
+
+
 def test_early_statuses_are_moved_to_their_message(
     writer: Writer, message: Callable[..., MessageRecord]
 ) -> None:
@@ -566,7 +590,7 @@ def test_early_statuses_are_moved_to_their_message(
 
     assert statuses.history(writer, "wamid.1") == early
     assert writer.execute("SELECT count(*) FROM wats_early_statuses").get == 1
-    assert statuses.record(writer, early[:1]) != {}
+    assert statuses.record(writer, early[:1]) == ([0], {("1", "wamid.1"): to_ms(NOON)})
     assert statuses.history(writer, "wamid.1") == early
 
 

@@ -16,7 +16,6 @@ from wats.clock import from_ms, to_ms
 from wats.store.postgres.connection import Connection
 from wats.store.postgres.rows import add_numbers, by_number, clean, clean_or_none, numbers
 from wats.store.records import (
-    Arrival,
     Direction,
     MessageFilter,
     MessagePage,
@@ -50,6 +49,7 @@ INSERT INTO wats_statuses (
 )
 SELECT $1::text, * FROM unnest($2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[])
 ON CONFLICT DO NOTHING
+RETURNING wa_message_id, status, participant, occurred_at
 """
 
 _MOVE_WINDOWS = """
@@ -120,12 +120,6 @@ WHERE phone_number_id = $1 AND wa_message_id = ANY($2::text[]) AND direction = '
 """
 
 
-async def project(connection: Connection, arrivals: Sequence[Arrival]) -> None:
-    """Write the statuses and windows of *arrivals*, whose messages have been inserted."""
-    await _insert_statuses(connection, [a.status for a in arrivals if a.status is not None])
-    await _move_windows(connection, [a.window for a in arrivals if a.window is not None])
-
-
 async def insert(connection: Connection, records: Sequence[MessageRecord]) -> Sequence[bool]:
     """Insert *records*; return for each whether it is new. The first of equal records is new."""
     firsts: dict[tuple[str, str, str], int] = {}
@@ -164,23 +158,37 @@ def _row(key: tuple[str, str, str], record: MessageRecord) -> tuple[Any, ...]:
     )
 
 
-async def _insert_statuses(connection: Connection, records: Sequence[StatusRecord]) -> None:
-    rows: dict[tuple[Any, ...], int | None] = {}
-    for record in records:
-        key = (
-            clean(record.phone_number_id),
-            clean(record.wa_message_id),
-            clean(record.status),
-            clean(record.participant),
-            to_ms(record.occurred_at),
-        )
-        rows.setdefault(key, record.error_code)
-    for number, keys in by_number(rows, lambda key: str(key[0])).items():
-        values = [(*key[1:], rows[key]) for key in keys]
-        await connection.execute(_INSERT_STATUSES, number, *zip(*values, strict=True))
+async def insert_statuses(
+    connection: Connection, records: Sequence[StatusRecord]
+) -> Sequence[bool]:
+    """Insert *records* in their order; return for each whether it is new.
+
+    The first of equal records is new.
+    """
+    firsts: dict[tuple[str, str, str, str, int], int] = {}
+    for index, record in enumerate(records):
+        firsts.setdefault(_status_identity(record), index)
+    is_new = [False] * len(records)
+    for number, keys in by_number(firsts, lambda key: key[0]).items():
+        rows = [(*key[1:], records[firsts[key]].error_code) for key in keys]
+        found = await connection.fetch(_INSERT_STATUSES, number, *zip(*rows, strict=True))
+        for message_id, status, participant, occurred_at in found:
+            is_new[firsts[number, message_id, status, participant, occurred_at]] = True
+    return is_new
 
 
-async def _move_windows(connection: Connection, records: Sequence[WindowRecord]) -> None:
+def _status_identity(record: StatusRecord) -> tuple[str, str, str, str, int]:
+    return (
+        clean(record.phone_number_id),
+        clean(record.wa_message_id),
+        clean(record.status),
+        clean(record.participant),
+        to_ms(record.occurred_at),
+    )
+
+
+async def move_windows(connection: Connection, records: Sequence[WindowRecord]) -> None:
+    """Move forward the windows of *records*."""
     latest: dict[tuple[str, int], int] = {}
     for record in records:
         number = clean(record.phone_number_id)

@@ -189,7 +189,8 @@ class ArrivalWriter:
         if unknown := _numbers(calls) - self._known_numbers:
             await add_numbers(connection, {clean(each) for each in unknown})
         new = await _new_updates(connection, updates)
-        await messages.project(connection, [update.arrival for update in new])
+        windows = [update.arrival.window for update in new]
+        await messages.move_windows(connection, [each for each in windows if each is not None])
         sent = await messages.sent_times(connection, [update.arrival.status for update in new])
         await outbox.prove(connection, [each.arrival for each in new if each.arrival.proof])
         batch = _Batch(new, dict(slots), self._consumers)
@@ -264,7 +265,19 @@ async def _new_updates(connection: Connection, updates: Sequence[_New]) -> Seque
         rows = [_identity_row(key, others[key].arrival) for key in keys]
         found = await connection.fetch(_INSERT_IDENTITIES, number, *zip(*rows, strict=True))
         new |= {id(others[number, occurred_at, key]) for occurred_at, key in found}
-    return [update for update in updates if id(update) in new]
+    return await _record_statuses(connection, [update for update in updates if id(update) in new])
+
+
+async def _record_statuses(connection: Connection, updates: Sequence[_New]) -> Sequence[_New]:
+    """Record the statuses of *updates*; return *updates* without statuses that were recorded.
+
+    Such a status was copied from SQLite, whose statuses have no identity but their record. Here
+    their identities are locked first, because they are sorted, and records are in order of arrival.
+    """
+    with_status = [(u, status) for u in updates if (status := u.arrival.status) is not None]
+    are_new = await messages.insert_statuses(connection, [status for _, status in with_status])
+    known = {id(u) for (u, _), is_new in zip(with_status, are_new, strict=True) if not is_new}
+    return [update for update in updates if id(update) not in known]
 
 
 def _identity_row(key: tuple[str, int, bytes], arrival: Arrival) -> tuple[Any, ...]:

@@ -4,7 +4,7 @@ Each function runs in the open transaction of its caller.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import islice
 from types import MappingProxyType
 from typing import Final
@@ -35,6 +35,10 @@ LIMIT ?3
 
 _PURGE = "DELETE FROM wats_inbox WHERE id = ? AND received_at < ?"
 
+PROMPT: Final = timedelta(hours=1)
+"""The delay from which on a status has an identity besides its record. The retention of the record
+begins when the status occurred, so it may end before that of the identity."""
+
 _NO_SLOTS: Final[Mapping[str, int]] = MappingProxyType({})
 
 
@@ -58,27 +62,36 @@ def undo_receive(writer: Writer, results: Sequence[Sequence[Received | None]]) -
 def _receive(
     writer: Writer, arrivals: Sequence[Arrival], slots: Mapping[str, int]
 ) -> Sequence[Received | None]:
-    known = {*messages.receive(writer, arrivals), *_insert_identities(writer, arrivals)}
-    if known:
-        new = [each for n, each in enumerate(arrivals) if n not in known]
-        found = iter(_receive_new(writer, new, slots))
-        return [None if n in known else next(found) for n in range(len(arrivals))]
-    return _receive_new(writer, arrivals, slots)
+    recorded, sent_at = statuses.receive(writer, arrivals)
+    known = {
+        *messages.receive(writer, arrivals),
+        *recorded,
+        *_insert_identities(writer, arrivals),
+    }
+    if not known:
+        return _receive_new(writer, arrivals, sent_at, slots)
+    new = [n for n in range(len(arrivals)) if n not in known]
+    received = iter(
+        _receive_new(writer, [arrivals[n] for n in new], [sent_at[n] for n in new], slots)
+    )
+    return [None if n in known else next(received) for n in range(len(arrivals))]
 
 
 def _receive_new(
-    writer: Writer, arrivals: Sequence[Arrival], slots: Mapping[str, int]
+    writer: Writer,
+    arrivals: Sequence[Arrival],
+    sent_at: Sequence[datetime | None],
+    slots: Mapping[str, int],
 ) -> Sequence[Received]:
     messages.move_windows(writer, arrivals)
-    sent_at = statuses.receive(writer, arrivals)
     outbox.prove(writer, [each.proof for each in arrivals if each.proof is not None])
     leased, waiting = deliveries.insert(writer, arrivals, slots)
     return list(map(Received, leased, waiting, sent_at))
 
 
 def _insert_identities(writer: Writer, arrivals: Sequence[Arrival]) -> Collection[int]:
-    """Insert the identities of updates without a message; return the positions of duplicates."""
-    others = [each for each in enumerate(arrivals) if each[1].message is None]
+    """Insert the identities of updates that records do not identify; return the known positions."""
+    others = [each for each in enumerate(arrivals) if not _has_record(each[1])]
     if not others:
         return ()
     rows = [
@@ -102,6 +115,13 @@ def _insert_identities(writer: Writer, arrivals: Sequence[Arrival]) -> Collectio
         else:
             known.append(n)
     return known
+
+
+def _has_record(arrival: Arrival) -> bool:
+    """Return whether *arrival* is identified by the record of its message or status."""
+    if arrival.status is not None:
+        return arrival.received_at - arrival.status.occurred_at < PROMPT
+    return arrival.message is not None
 
 
 def purge(connection: Connection, update_ids: Sequence[int], before: datetime) -> int:

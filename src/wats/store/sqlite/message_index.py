@@ -20,6 +20,7 @@ Each function runs in the open transaction of its caller.
 """
 
 from array import array
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -170,12 +171,17 @@ class MessageIndex:
 
     Call `forget` after a rollback; the next `catch_up` reads the pending messages from the table.
 
+    Attributes:
+        hits: The buckets in which most messages of the last statuses were: messages that were sent
+            one after the other have statuses one after the other.
+
     Args:
         batch: The number of messages indexed at a time.
     """
 
     def __init__(self, batch: int) -> None:
         self._batch = batch
+        self.hits: Sequence[int] = ()
         self.forget()
 
     def forget(self) -> None:
@@ -234,6 +240,11 @@ class MessageIndex:
         """Return the row ids of pending messages with *hashes*; `catch_up` first."""
         pending = self._pending
         return [row_id for hash_ in hashes if hash_ in pending for row_id in pending[hash_]]
+
+    def note_hits(self, row_ids: Iterable[int]) -> None:
+        """Note that statuses have just been found to be of the messages *row_ids*."""
+        counts = Counter([_buckets_of(row_id)[0] for row_id in row_ids])
+        self.hits = [bucket for bucket, _ in counts.most_common(_FIRST_STEP)]
 
     def find_since(
         self, connection: Connection, hashes: Sequence[int], times: Sequence[int]

@@ -7,9 +7,9 @@ the response of Graph.
 Each function runs in the open transaction of its caller.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from itertools import repeat
+from itertools import chain
 from typing import Any, TypeAlias
 
 import msgspec
@@ -117,32 +117,40 @@ class SentMessage(msgspec.Struct):
     updated_at: int
 
 
-def receive(writer: Writer, arrivals: Sequence[Arrival]) -> Iterable[datetime | None]:
+def receive(
+    writer: Writer, arrivals: Sequence[Arrival]
+) -> tuple[Collection[int], Sequence[datetime | None]]:
     """Record the statuses of *arrivals*.
 
     Returns:
-        For each arrival, the time at which its message was recorded as sent, if the arrival is the
-        status `delivered` of a recorded message.
+        The positions of the arrivals whose status is already recorded, or repeated in *arrivals*;
+        and for each arrival, the time at which its message was recorded as sent, if the arrival is
+        the status `delivered` of a recorded message.
     """
-    records = [each.status for each in arrivals if each.status is not None]
-    if not records:
-        return repeat(None)
-    sent = record(writer, records)
-    return [_sent_at(each.status, sent) for each in arrivals]
+    found = [(n, each.status) for n, each in enumerate(arrivals) if each.status is not None]
+    sent_at: list[datetime | None] = [None] * len(arrivals)
+    if not found:
+        return (), sent_at
+    known, sent = record(writer, [status for _, status in found])
+    for n, status in found:
+        sent_at[n] = _sent_at(status, sent)
+    return [found[place][0] for place in known], sent_at
 
 
-def _sent_at(status: StatusRecord | None, sent: Mapping[MessageKey, int]) -> datetime | None:
-    if status is None or status.status != "delivered":
+def _sent_at(status: StatusRecord, sent: Mapping[MessageKey, int]) -> datetime | None:
+    if status.status != "delivered":
         return None
     created_at = sent.get((status.phone_number_id, status.wa_message_id))
     return None if created_at is None else from_ms(created_at)
 
 
-def record(writer: Writer, records: Sequence[StatusRecord]) -> Mapping[MessageKey, int]:
+def record(
+    writer: Writer, records: Sequence[StatusRecord]
+) -> tuple[Collection[int], Mapping[MessageKey, int]]:
     """Record the new statuses of *records*, and advance their messages by rank.
 
     Returns:
-        The creation times (ms) of the recorded messages.
+        The positions of the other *records*, and the creation times (ms) of the recorded messages.
     """
     keys = [(each.phone_number_id, each.wa_message_id) for each in records]
     transitions = [
@@ -151,11 +159,11 @@ def record(writer: Writer, records: Sequence[StatusRecord]) -> Mapping[MessageKe
     ]
     missing = {key: short_fingerprint(key[1]) for key in keys}
     sent, early = _find(writer, missing)
-    found = list(zip(keys, transitions, strict=True))
-    _add(writer, [(sent[key], each) for key, each in found if key in sent])
+    found = list(zip(range(len(keys)), keys, transitions, strict=True))
+    known = _add(writer, [(n, sent[key], each) for n, key, each in found if key in sent])
     if missing:
-        _add_early(writer, [each for each in found if each[0] in missing], early)
-    return {key: message.created_at for key, message in sent.items()}
+        known += _add_early(writer, [each for each in found if each[1] in missing], early)
+    return known, {key: message.created_at for key, message in sent.items()}
 
 
 def _find(
@@ -163,9 +171,10 @@ def _find(
 ) -> tuple[Mapping[MessageKey, SentMessage], Sequence[_Row]]:
     """Find the recorded messages of *missing*, keys with their hashes, and remove them there.
 
-    Buckets are searched from the last to the first, because most statuses follow soon after the
-    message. The first status of a message that is not recorded searches all buckets, about 0.05 ms
-    at five million messages; later ones find its early status before that.
+    The buckets of the messages of the previous statuses are searched first, then all from the last
+    to the first, because most statuses follow soon after the message. The first status of a message
+    that is not recorded searches all buckets, about 0.05 ms at five million messages; later ones
+    find its early status before that.
 
     Returns:
         The recorded messages, and the early statuses of the others.
@@ -175,11 +184,12 @@ def _find(
     sent = _read(writer, index.find_pending(missing.values()), missing)
     early = _read_early(writer, missing.values())
     searched = {row[1:3] for row in early}
-    steps = buckets_with_sent(writer)
+    steps = chain([index.hits] if index.hits else (), buckets_with_sent(writer))
     while (hashes := {missing[key] for key in missing.keys() - searched}) and (
         buckets := next(steps, None)
     ):
         sent |= _read(writer, look_up(writer, buckets, sorted(hashes)), missing)
+    index.note_hits([message.row_id for message in sent.values()])
     return sent, early
 
 
@@ -204,25 +214,34 @@ def _read_early(connection: Connection, hashes: Collection[int]) -> Sequence[_Ro
     return sorted(connection.execute(_EARLY, (numbers(set(hashes)),)))
 
 
-def _add(connection: Connection, transitions: Sequence[tuple[SentMessage, Transition]]) -> None:
+def _add(
+    connection: Connection, transitions: Sequence[tuple[int, SentMessage, Transition]]
+) -> list[int]:
     """Add the new *transitions* to their messages, and advance the messages by rank.
 
     At most 65,536 transitions of a message are kept.
+
+    Returns:
+        The first elements of the other *transitions*.
     """
     if not transitions:
-        return
-    next_ids = {message.row_id: message.row_id << ID_BITS for message, _ in transitions}
+        return []
+    next_ids = {message.row_id: message.row_id << ID_BITS for _, message, _ in transitions}
     known: set[_Row] = set()
     for id_, *identity in connection.execute(_KNOWN, (numbers(next_ids), ID_BITS)):
         row_id = id_ >> ID_BITS
         next_ids[row_id] = id_ + 1
         known.add((row_id, *identity))
     rows: list[_Row] = []
+    repeated: list[int] = []
     advanced: dict[int, _Row] = {}
-    for message, transition in transitions:
+    for place, message, transition in transitions:
         row_id, (status, participant, _, occurred_at) = message.row_id, transition
         identity, id_ = (row_id, status, participant, occurred_at), next_ids[row_id]
-        if identity in known or id_ >> ID_BITS > row_id:
+        if identity in known:
+            repeated.append(place)
+            continue
+        if id_ >> ID_BITS > row_id:
             continue
         known.add(identity)
         next_ids[row_id] = id_ + 1
@@ -232,22 +251,27 @@ def _add(connection: Connection, transitions: Sequence[tuple[SentMessage, Transi
             advanced[row_id] = status, message.updated_at, row_id
     connection.executemany(_INSERT, rows)
     connection.executemany(_ADVANCE, advanced.values())
+    return repeated
 
 
 def _add_early(
     connection: Connection,
-    transitions: Sequence[tuple[MessageKey, Transition]],
+    transitions: Sequence[tuple[int, MessageKey, Transition]],
     early: Sequence[_Row],
-) -> None:
-    """Add the *transitions* that are not in *early*."""
+) -> list[int]:
+    """Add the *transitions* that are not in *early*; return the first elements of the others."""
     known = {(*row[1:5], row[6]) for row in early}
     rows: list[_Row] = []
-    for key, transition in transitions:
+    repeated: list[int] = []
+    for place, key, transition in transitions:
         identity = *key, *transition[:2], transition[3]
-        if identity not in known:
-            known.add(identity)
-            rows.append((short_fingerprint(key[1]), *key, *transition))
+        if identity in known:
+            repeated.append(place)
+            continue
+        known.add(identity)
+        rows.append((short_fingerprint(key[1]), *key, *transition))
     connection.executemany(_INSERT_EARLY, rows)
+    return repeated
 
 
 def adopt(connection: Connection, messages: Mapping[MessageKey, SentMessage]) -> None:
@@ -255,7 +279,7 @@ def adopt(connection: Connection, messages: Mapping[MessageKey, SentMessage]) ->
     early = _read_early(connection, {short_fingerprint(key[1]) for key in messages})
     found = [(row[0], messages[row[1:3]], row[3:]) for row in early if row[1:3] in messages]
     if found:
-        _add(connection, [(message, transition) for _, message, transition in found])
+        _add(connection, found)
         connection.executemany(_DELETE_EARLY, [(id_,) for id_, _, _ in found])
 
 
