@@ -479,10 +479,13 @@ def _finished(writer: Writer, ended: Sequence[tuple[int, int]]) -> Sequence[int]
     """
     finished = [update_id for update_id, siblings in ended if siblings == 1]
     if len(finished) < len(ended):
-        lasts = {update_id: update_id + siblings - 1 for update_id, siblings in ended}
         finished += [
             first
-            for first, last in lasts.items()
-            if last > first and not writer.execute(_HAS_SIBLING, (first, last)).get
+            for (first, siblings), count in Counter(ended).items()
+            if siblings > 1
+            and (
+                count == siblings
+                or not writer.execute(_HAS_SIBLING, (first, first + siblings - 1)).get
+            )
         ]
     return finished
