@@ -12,7 +12,7 @@ from wats.store.pacing import SECOND_US, Pace
 from wats.store.postgres import pacing
 from wats.store.postgres.connection import Connection
 from wats.store.postgres.depths import DepthChanges
-from wats.store.postgres.rows import by_number, clean_or_none, numbers
+from wats.store.postgres.rows import by_number, clean_or_none
 from wats.store.records import (
     BATCH_BYTES,
     Claimed,
@@ -32,21 +32,23 @@ T = TypeVar("T")
 _Found: TypeAlias = tuple[int, int, str, asyncpg.Record]
 """A due head: its due time, its id, its business number and its row."""
 
-_PEEK = """
-SELECT due_at, id FROM (
+_DUE = """
+SELECT due_at, id, of.phone_number_id
+FROM wats_numbers AS of CROSS JOIN LATERAL (
     (SELECT due_at, id FROM wats_deliveries
-    WHERE phone_number_id = $1 AND consumer = $2 AND due_at <= (SELECT wats_now())
-        AND lease IS NULL
-    ORDER BY due_at, id LIMIT $3::int)
+    WHERE phone_number_id = of.phone_number_id AND consumer = $1
+        AND due_at <= (SELECT wats_now()) AND lease IS NULL
+    ORDER BY due_at, id LIMIT $2::int)
     UNION ALL
     (SELECT due_at, id FROM wats_deliveries
-    WHERE phone_number_id = $1 AND consumer = $2 AND due_at <= (SELECT wats_now())
-        AND lease IS NOT NULL
-    ORDER BY due_at, id LIMIT $3::int)
+    WHERE phone_number_id = of.phone_number_id AND consumer = $1
+        AND due_at <= (SELECT wats_now()) AND lease IS NOT NULL
+    ORDER BY due_at, id LIMIT $2::int)
 ) AS due
-WHERE NOT EXISTS (SELECT 1 FROM wats_consumers WHERE name = $2 AND is_paused)
+WHERE NOT EXISTS (SELECT 1 FROM wats_consumers WHERE name = $1 AND is_paused)
 ORDER BY due_at, id LIMIT $3::int
 """
+"""The earliest due heads of all numbers, and of each number at most a limit."""
 
 _HEAD = """
     id, update_id, siblings, ordering_key, due_at, is_final, attempts, payload, arrived_at
@@ -257,13 +259,14 @@ async def claim(
     """Lease due heads of *consumer*, with one of *marks* if there are any, earliest first."""
     name = consumer.name
     if marks:
-        shares = dict.fromkeys(await numbers(connection), limit + 1)
+        first = await connection.fetch(_DUE, name, 1, None)
+        shares = dict.fromkeys(sorted({number for *_, number in first}), limit + 1)
         found = await _find(connection, _CLAIM_WITH_MARK, name, shares, marks)
         leased = await _lease(connection, consumer, found[:limit])
         return Claimed(leased, len(found) > limit)
     found = await _find(connection, _CLAIM, name, await _shares(connection, name, limit))
     leased = await _lease(connection, consumer, found)
-    more = len(found) == limit and bool(await _shares(connection, name, 1, peek=True))
+    more = len(found) == limit and bool(await _shares(connection, name, 1))
     return Claimed(leased, more)
 
 
@@ -337,28 +340,10 @@ async def _followers(
     }
 
 
-async def _shares(
-    connection: Connection, consumer: str, limit: int, *, peek: bool = False
-) -> Mapping[str, int]:
-    """Return the number of deliveries to claim for each business number.
-
-    Args:
-        connection: The connection.
-        consumer: The consumer.
-        limit: The number of deliveries to claim in total.
-        peek: Whether to query due deliveries even if there is only one business number.
-    """
-    of_numbers = await numbers(connection)
-    if len(of_numbers) == 1 and not peek:
-        return {of_numbers[0]: limit}
-    due: list[tuple[int, int, str]] = []
-    for number in of_numbers:
-        rows = await connection.fetch(_PEEK, number, consumer, limit)
-        due += [(row[0], row[1], number) for row in rows]
-    return {
-        number: len(group)
-        for number, group in by_number(sorted(due)[:limit], lambda each: each[2]).items()
-    }
+async def _shares(connection: Connection, consumer: str, limit: int) -> Mapping[str, int]:
+    """Return the number of deliveries to claim for each business number, *limit* in total."""
+    due = await connection.fetch(_DUE, consumer, limit, limit)
+    return {number: len(group) for number, group in by_number(due, lambda row: row[2]).items()}
 
 
 def _delivery(

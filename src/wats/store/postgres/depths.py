@@ -5,7 +5,7 @@ from collections.abc import Collection
 from typing import Final
 
 from wats.store.postgres.connection import Connection
-from wats.store.postgres.rows import by_number, numbers
+from wats.store.postgres.rows import by_number
 from wats.store.records import OUTBOX, Depth, InboxDepth
 
 SLOTS: Final = 32
@@ -34,9 +34,13 @@ FROM (
 GROUP BY consumer
 """
 
-WAITING = """
-SELECT coalesce(sum(pending + retry), 0)::bigint FROM wats_depths
-WHERE phone_number_id = $1 AND consumer = $2
+_WAITING = """
+SELECT coalesce(sum(depth.waiting), 0)::bigint
+FROM wats_numbers AS of CROSS JOIN LATERAL (
+    SELECT sum(pending + retry) AS waiting FROM wats_depths
+    WHERE phone_number_id = of.phone_number_id AND consumer = $1
+) AS depth
+WHERE of.phone_number_id <> ALL($2::text[])
 """
 
 _OUTSTANDING_NUMBERS = """
@@ -45,8 +49,11 @@ GROUP BY phone_number_id HAVING sum(pending + leased + retry) > 0
 """
 
 _OLDEST_AGE = """
-SELECT (SELECT wats_now()) - arrived_at FROM wats_deliveries
-WHERE phone_number_id = $1 AND consumer = $2 ORDER BY id LIMIT 1
+SELECT (SELECT wats_now()) - min(oldest.arrived_at)
+FROM wats_numbers AS of CROSS JOIN unnest($1::text[]) AS consumer (name) CROSS JOIN LATERAL (
+    SELECT arrived_at FROM wats_deliveries
+    WHERE phone_number_id = of.phone_number_id AND consumer = name ORDER BY id LIMIT 1
+) AS oldest
 """
 
 
@@ -100,10 +107,7 @@ async def waiting(
     connection: Connection, consumer: str, others: Collection[str] = frozenset()
 ) -> int:
     """Read the number of unleased deliveries of *consumer*, of all numbers but *others*."""
-    count = 0
-    for number in await numbers(connection):
-        if number not in others:
-            count += await connection.fetchval(WAITING, number, consumer)
+    count: int = await connection.fetchval(_WAITING, consumer, sorted(others))
     return count
 
 
@@ -114,9 +118,5 @@ async def outstanding_numbers(connection: Connection, consumer: str) -> Collecti
 
 async def oldest_seconds(connection: Connection, consumers: Collection[str]) -> float:
     """Read the age of the oldest delivery of *consumers*, or 0."""
-    ages: list[int] = [
-        await connection.fetchval(_OLDEST_AGE, number, consumer) or 0
-        for number in await numbers(connection)
-        for consumer in consumers
-    ]
-    return max(0, 0, *ages) / 1000
+    age: int | None = await connection.fetchval(_OLDEST_AGE, sorted(consumers))
+    return max(0, age or 0) / 1000

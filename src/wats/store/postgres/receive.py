@@ -32,7 +32,7 @@ Interleavings of a transaction R that receives updates of a key with another tra
 """
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final
 
@@ -69,23 +69,29 @@ SELECT array(SELECT nextval('wats_update_ids') FROM generate_series(1, $1::int))
 """
 
 _BEGIN = """
-SELECT wats_now(), array(SELECT phone_number_id FROM wats_numbers),
-    array(SELECT nextval('wats_update_ids') FROM generate_series(1, $1::int))
+SELECT now, array(SELECT nextval('wats_update_ids') FROM generate_series(1, $1::int)), array(
+    SELECT name FROM unnest($2::text[]) AS consumer (name)
+    WHERE EXISTS (
+        SELECT 1 FROM wats_numbers AS of
+        WHERE (
+            SELECT true FROM wats_deliveries
+            WHERE phone_number_id = of.phone_number_id AND consumer = name AND due_at <= now
+                AND lease IS NULL
+            ORDER BY due_at LIMIT 1
+        ) OR (
+            SELECT true FROM wats_deliveries
+            WHERE phone_number_id = of.phone_number_id AND consumer = name AND due_at <= now
+                AND lease IS NOT NULL
+            ORDER BY due_at LIMIT 1
+        )
+    ) OR EXISTS (
+        SELECT 1 FROM wats_consumers WHERE wats_consumers.name = consumer.name AND is_paused
+    )
+)
+FROM (SELECT wats_now() AS now OFFSET 0) AS clock
 """
-
-_CLAIMABLE = """
-SELECT name FROM unnest($2::text[]) AS consumer (name)
-WHERE (
-    SELECT true FROM wats_deliveries
-    WHERE phone_number_id = $1 AND consumer = name AND due_at <= $3 AND lease IS NULL
-    ORDER BY due_at LIMIT 1
-) OR (
-    SELECT true FROM wats_deliveries
-    WHERE phone_number_id = $1 AND consumer = name AND due_at <= $3 AND lease IS NOT NULL
-    ORDER BY due_at LIMIT 1
-) OR EXISTS (SELECT 1 FROM wats_consumers WHERE wats_consumers.name = consumer.name AND is_paused)
-"""
-"""The consumers whose new deliveries are not leased: older ones are due, or it is paused."""
+"""The time, new ids, and the consumers whose new deliveries are not leased: older ones are due, of
+any number, or the consumer is paused."""
 
 _INSERT_HEADS = """
 INSERT INTO wats_deliveries AS head (
@@ -225,10 +231,9 @@ class ArrivalWriter:
             return
         groups = by_number(batch.deliveries, lambda each: each.update.number)
         updates = [each.update for each in batch.deliveries if each.offset == 0]
-        begin = await connection.fetch(_BEGIN, len(updates))
-        now, numbers, ids = begin[0]
+        ((now, ids, blocked),) = await connection.fetch(_BEGIN, len(updates), batch.wanted)
         _number_updates(updates, ids)
-        await batch.assign_leases(connection, numbers, now)
+        batch.assign_leases(blocked)
         for number, group in groups.items():
             await batch.insert(connection, number, group, now)
         await batch.depths.write(connection)
@@ -316,15 +321,17 @@ class _Batch:
         self.depths = DepthChanges()
         self._lease = secrets.randbits(62)
 
-    async def assign_leases(self, connection: Connection, numbers: Sequence[str], now: int) -> None:
-        """Decide which deliveries are leased if they become heads: those with nothing before."""
-        wanted = sorted(name for name, room in self._slots.items() if room > 0)
-        if not wanted:
-            return
-        blocked: set[str] = set()
-        for number in numbers:
-            rows = await connection.fetch(_CLAIMABLE, number, wanted, now)
-            blocked.update(row[0] for row in rows)
+    @property
+    def wanted(self) -> Sequence[str]:
+        """The consumers of which deliveries may be leased."""
+        return sorted(name for name, room in self._slots.items() if room > 0)
+
+    def assign_leases(self, blocked: Iterable[str]) -> None:
+        """Decide which deliveries are leased if they become heads: those with nothing before.
+
+        Deliveries of the consumers *blocked* are not leased.
+        """
+        blocked = set(blocked)
         heads: set[tuple[str, str, int]] = set()
         for each in self.deliveries:
             if each.consumer in blocked or self._slots.get(each.consumer, 0) <= 0:

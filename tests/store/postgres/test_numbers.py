@@ -1,0 +1,82 @@
+"""The number of statements of frequent operations, with many business numbers."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from wats.store import Store, receive
+from wats.store.postgres import deliveries, depths
+from wats.store.postgres.receive import ArrivalWriter
+from wats.store.records import OUTBOX, Arrival, Consumer
+
+CONSUMER = Consumer(name="handlers", lease_seconds=60.0)
+
+
+@asynccontextmanager
+async def statements(sql: Any) -> AsyncIterator[list[str]]:
+    """Collect the statements that *sql* executes in the block."""
+    found: list[str] = []
+
+    def note(record: Any) -> None:
+        if "wats_" in record.query:  # asyncpg has some of its own
+            found.append(record.query)
+
+    with sql.query_logger(note):
+        yield found
+        await asyncio.sleep(0)  # in which the last statement is noted
+
+
+@pytest.fixture(params=[1, 40])
+async def numbers(
+    request: pytest.FixtureRequest, store: Store, arrival: Callable[..., Arrival]
+) -> int:
+    """Receive an update without consumers for each of this many numbers."""
+    count: int = request.param
+    await receive(store, [arrival(phone_number_id=f"{n}", consumers=()) for n in range(count)])
+    return count
+
+
+async def test_an_idle_claim_is_one_statement(numbers: int, sql: Any) -> None:
+    async with statements(sql) as found:
+        claimed = await deliveries.claim(sql, CONSUMER, 10)
+
+    assert not claimed.deliveries
+    assert len(found) == 1
+
+
+async def test_a_claim_costs_as_much_with_idle_numbers(
+    numbers: int, store: Store, sql: Any, arrival: Callable[..., Arrival]
+) -> None:
+    await receive(store, [arrival(phone_number_id="0") for _ in range(3)])
+
+    async with sql.transaction(), statements(sql) as found:
+        claimed = await deliveries.claim(sql, CONSUMER, 10)
+
+    assert len(claimed.deliveries) == 3
+    assert len(found) == 4  # what is due, its heads, their leases and counters
+
+
+async def test_an_update_costs_as_much_with_idle_numbers(
+    numbers: int, sql: Any, arrival: Callable[..., Arrival]
+) -> None:
+    writer = ArrivalWriter({"handlers": CONSUMER})
+    writer.remember([[arrival(phone_number_id="0")]])
+
+    async with sql.transaction(), statements(sql) as found:
+        update = arrival(phone_number_id="0")
+        ((received,),) = await writer.receive(sql, [[update]], {"handlers": 5})
+
+    assert received is not None
+    assert len(received.leased) == 1
+    assert len(found) == 4  # its identity, what is due, its head and counters
+
+
+async def test_depths_cost_as_much_with_many_numbers(numbers: int, sql: Any) -> None:
+    async with statements(sql) as found:
+        await depths.read(sql, ["handlers", OUTBOX])
+        await depths.waiting(sql, OUTBOX, ["7"])
+
+    assert len(found) == 4
