@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,8 +11,16 @@ import pytest
 from wats.store import Store, receive
 from wats.store.postgres import deliveries, depths
 from wats.store.postgres.receive import ArrivalWriter
-from wats.store.records import OUTBOX, Arrival, Consumer
+from wats.store.records import (
+    OUTBOX,
+    Arrival,
+    Consumer,
+    Direction,
+    MessageRecord,
+    WindowRecord,
+)
 
+NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 CONSUMER = Consumer(name="handlers", lease_seconds=60.0)
 
 
@@ -72,6 +81,28 @@ async def test_an_update_costs_as_much_with_idle_numbers(
     assert received is not None
     assert len(received.leased) == 1
     assert len(found) == 4  # its identity, what is due, its head and counters
+
+
+async def test_updates_of_many_numbers_are_stored_by_the_statements_of_one(
+    sql: Any, arrival: Callable[..., Arrival], message: Callable[..., MessageRecord]
+) -> None:
+    writer = ArrivalWriter({"handlers": CONSUMER})
+    names = [f"{n}" for n in range(10)]
+    updates = [
+        arrival(
+            phone_number_id=name,
+            message=message(phone_number_id=name, direction=Direction.INBOUND),
+            window=WindowRecord(phone_number_id=name, customer="2", last_inbound_at=NOON),
+        )
+        for name in names
+    ]
+    writer.remember([updates])
+
+    async with sql.transaction(), statements(sql) as found:
+        (results,) = await writer.receive(sql, [updates], {"handlers": 50})
+
+    assert [each is not None and len(each.leased) for each in results] == [1] * 10
+    assert len(found) == 5  # messages, windows, what is due, heads and counters
 
 
 async def test_depths_cost_as_much_with_many_numbers(numbers: int, sql: Any) -> None:

@@ -81,7 +81,7 @@ HOT: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     "searched messages": (erasure._ROWS["messages"], ("1", 5, 9, ["a"], ["%a%"], 9), set()),
     "messages of statuses": (erasure._MESSAGES_OF, ("1", ["a"], ["a"], ["%a%"]), set()),
     "searched statuses": (erasure._ROWS["statuses"], ("1", 5, 9, ["a"], ["%a%"], None), set()),
-    "sent times": (messages._SENT_TIMES, ("1", ["a"]), set()),
+    "sent times": (messages._SENT_TIMES, (["1"], ["a"]), set()),
     "page": (messages._PAGE, ("1", 5, 50), set()),
     "message": (messages._GET, ("1", "a"), set()),
     "statuses": (messages._STATUSES, ("1", ["a"]), set()),
@@ -89,24 +89,24 @@ HOT: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
 }
 
 INSERTS: dict[str, tuple[str, tuple[Any, ...]]] = {
-    "identities": (receive._INSERT_IDENTITIES, ("1", [5], [b"a"], ["a"], [5])),
+    "identities": (receive._INSERT_IDENTITIES, (["1"], [5], [b"a"], ["a"], [5])),
     "heads": (
         receive._INSERT_HEADS,
-        ("1", 5, 6, [256], [256], [1], ["handlers"], [7], [None], [False], [0], [256], [b"a"]),
+        (5, 6, ["1"], [256], [256], [1], ["handlers"], [7], [None], [False], [0], [256], [b"a"]),
     ),
     "followers": (
         receive._INSERT_FOLLOWERS,
-        ("1", 5, [512], [512], [1], ["handlers"], [7], [b"a"]),
+        (5, ["1"], [512], [512], [1], ["handlers"], [7], [b"a"]),
     ),
     "messages": (
         messages._INSERT_MESSAGES,
-        ("1", ["a"], ["inbound"], ["a"], ["a"], ["a"], ["a"], ["a"], [5], [5]),
+        (["1"], ["a"], ["inbound"], ["a"], ["a"], ["a"], ["a"], ["a"], [5], [5]),
     ),
-    "statuses": (messages._INSERT_STATUSES, ("1", ["a"], ["a"], ["a"], [5], [5])),
+    "statuses": (messages._INSERT_STATUSES, (["1"], ["a"], ["a"], ["a"], [5], [5])),
     "items": (outbox._INSERT, ("1", 256, 5, "a", b"a", b"a", 5, 5)),
     "buckets": (pacing._WRITE, ("1", [5], [5], [0], [0])),
-    "windows": (messages._MOVE_WINDOWS, ("1", [5], [5])),
-    "depths": (depths._CHANGE, ("1", 5, ["handlers"], [1], [1], [1], [1])),
+    "windows": (messages._MOVE_WINDOWS, (["1"], [5], [5])),
+    "depths": (depths._CHANGE, (5, ["1"], ["handlers"], [1], [1], [1], [1])),
 }
 
 FILL = """

@@ -5,7 +5,6 @@ from collections.abc import Collection
 from typing import Final
 
 from wats.store.postgres.connection import Connection
-from wats.store.postgres.rows import by_number
 from wats.store.records import OUTBOX, Depth, InboxDepth
 
 SLOTS: Final = 32
@@ -14,9 +13,9 @@ same slot wait for each other at the end of their transactions; the sum is corre
 
 _CHANGE = """
 INSERT INTO wats_depths (phone_number_id, consumer, slot, pending, leased, retry, dead)
-SELECT $1::text, consumer, $2::int, pending, leased, retry, dead
-FROM unnest($3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
-    AS change (consumer, pending, leased, retry, dead)
+SELECT number, consumer, $1::int, pending, leased, retry, dead
+FROM unnest($2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[])
+    AS change (number, consumer, pending, leased, retry, dead)
 ON CONFLICT (phone_number_id, consumer, slot) DO UPDATE
 SET pending = wats_depths.pending + excluded.pending,
     leased = wats_depths.leased + excluded.leased,
@@ -82,11 +81,10 @@ class DepthChanges:
 
     async def write(self, connection: Connection) -> None:
         """Write all changes. Rows are locked in the order of their keys."""
-        slot = connection.get_server_pid() % SLOTS
-        changes = ((key, change) for key, change in self._changes.items() if any(change))
-        for number, group in by_number(changes, lambda item: item[0][0]).items():
-            rows = sorted((key[1], *change) for key, change in group)
-            await connection.execute(_CHANGE, number, slot, *zip(*rows, strict=True))
+        rows = sorted((*key, *change) for key, change in self._changes.items() if any(change))
+        if rows:
+            slot = connection.get_server_pid() % SLOTS
+            await connection.execute(_CHANGE, slot, *zip(*rows, strict=True))
 
 
 async def read(connection: Connection, configured: Collection[str]) -> InboxDepth:

@@ -35,33 +35,36 @@ INSERT INTO wats_messages (
     phone_number_id, wa_message_id, direction, from_phone, to_phone, type, status,
     graph_message_id, created_at, updated_at
 )
-SELECT $1::text, * FROM unnest(
-    $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+SELECT * FROM unnest(
+    $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
     $9::bigint[], $10::bigint[]
 )
 ON CONFLICT DO NOTHING
-RETURNING wa_message_id, direction
+RETURNING phone_number_id, wa_message_id, direction
 """
 
 _INSERT_STATUSES = """
 INSERT INTO wats_statuses (
     phone_number_id, wa_message_id, status, participant, occurred_at, error_code
 )
-SELECT $1::text, * FROM unnest($2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[])
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[])
 ON CONFLICT DO NOTHING
-RETURNING wa_message_id, status, participant, occurred_at
+RETURNING phone_number_id, wa_message_id, status, participant, occurred_at
 """
 
 _MOVE_WINDOWS = """
 INSERT INTO wats_windows (phone_number_id, digest, last_inbound_at)
-SELECT $1::text, * FROM unnest($2::bigint[], $3::bigint[])
+SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[])
 ON CONFLICT (phone_number_id, digest) DO UPDATE SET last_inbound_at = excluded.last_inbound_at
 WHERE excluded.last_inbound_at > wats_windows.last_inbound_at
 """
 
 _SENT_TIMES = """
-SELECT wa_message_id, created_at FROM wats_messages
-WHERE phone_number_id = $1 AND wa_message_id = ANY($2::text[]) AND direction = 'outbound'
+SELECT number, id, created_at
+FROM unnest($1::text[], $2::text[]) AS of (number, id) CROSS JOIN LATERAL (
+    SELECT created_at FROM wats_messages
+    WHERE phone_number_id = number AND wa_message_id = id AND direction = 'outbound'
+) AS sent
 """
 
 _MESSAGE = """
@@ -125,13 +128,12 @@ async def insert(connection: Connection, records: Sequence[MessageRecord]) -> Se
     firsts: dict[tuple[str, str, str], int] = {}
     for index, record in enumerate(records):
         firsts.setdefault(_identity(record), index)
-    is_new = [False] * len(records)
-    for number, keys in by_number(sorted(firsts), lambda key: key[0]).items():
-        rows = [_row(key, records[firsts[key]]) for key in keys]
-        found = await connection.fetch(_INSERT_MESSAGES, number, *zip(*rows, strict=True))
-        for message_id, direction in found:
-            is_new[firsts[number, message_id, direction]] = True
-    return is_new
+    if not firsts:
+        return ()
+    rows = [_row(key, records[firsts[key]]) for key in sorted(firsts)]
+    found = await connection.fetch(_INSERT_MESSAGES, *zip(*rows, strict=True))
+    new = {firsts[number, message_id, direction] for number, message_id, direction in found}
+    return [index in new for index in range(len(records))]
 
 
 async def record(connection: Connection, message: MessageRecord) -> None:
@@ -146,8 +148,7 @@ def _identity(record: MessageRecord) -> tuple[str, str, str]:
 
 def _row(key: tuple[str, str, str], record: MessageRecord) -> tuple[Any, ...]:
     return (
-        key[1],
-        key[2],
+        *key,
         clean_or_none(record.from_phone),
         clean_or_none(record.to_phone),
         clean(record.type),
@@ -165,19 +166,18 @@ async def insert_statuses(
 
     The first of equal records is new.
     """
-    firsts: dict[tuple[str, str, str, str, int], int] = {}
+    firsts: dict[tuple[Any, ...], int] = {}
     for index, record in enumerate(records):
         firsts.setdefault(_status_identity(record), index)
-    is_new = [False] * len(records)
-    for number, keys in by_number(firsts, lambda key: key[0]).items():
-        rows = [(*key[1:], records[firsts[key]].error_code) for key in keys]
-        found = await connection.fetch(_INSERT_STATUSES, number, *zip(*rows, strict=True))
-        for message_id, status, participant, occurred_at in found:
-            is_new[firsts[number, message_id, status, participant, occurred_at]] = True
-    return is_new
+    if not firsts:
+        return ()
+    rows = [(*key, records[index].error_code) for key, index in firsts.items()]
+    found = await connection.fetch(_INSERT_STATUSES, *zip(*rows, strict=True))
+    new = {firsts[tuple(row)] for row in found}
+    return [index in new for index in range(len(records))]
 
 
-def _status_identity(record: StatusRecord) -> tuple[str, str, str, str, int]:
+def _status_identity(record: StatusRecord) -> tuple[Any, ...]:
     return (
         clean(record.phone_number_id),
         clean(record.wa_message_id),
@@ -194,28 +194,27 @@ async def move_windows(connection: Connection, records: Sequence[WindowRecord]) 
         number = clean(record.phone_number_id)
         key = number, window_digest(number, record.customer)
         latest[key] = max(latest.get(key, 0), to_ms(record.last_inbound_at))
-    for number, keys in by_number(sorted(latest), lambda key: key[0]).items():
-        values = [(key[1], latest[key]) for key in keys]
-        await connection.execute(_MOVE_WINDOWS, number, *zip(*values, strict=True))
+    if latest:
+        rows = [(*key, latest[key]) for key in sorted(latest)]
+        await connection.execute(_MOVE_WINDOWS, *zip(*rows, strict=True))
 
 
 async def sent_times(
     connection: Connection, statuses: Sequence[StatusRecord | None]
 ) -> Sequence[datetime | None]:
     """Return the send time of the message of each status `delivered`, `None` for others."""
-    delivered = [each for each in statuses if each is not None and each.status == "delivered"]
-    sent: dict[tuple[str, str], datetime] = {}
-    groups = by_number(delivered, lambda each: clean(each.phone_number_id))
-    for number, group in groups.items():
-        ids = [clean(each.wa_message_id) for each in group]
-        for message_id, created_at in await connection.fetch(_SENT_TIMES, number, ids):
-            sent[number, message_id] = from_ms(created_at)
-    return [
-        sent.get((clean(each.phone_number_id), clean(each.wa_message_id)))
+    messages = [
+        (clean(each.phone_number_id), clean(each.wa_message_id))
         if each is not None and each.status == "delivered"
         else None
         for each in statuses
     ]
+    wanted = sorted({each for each in messages if each is not None})
+    if not wanted:
+        return [None] * len(statuses)
+    found = await connection.fetch(_SENT_TIMES, *zip(*wanted, strict=True))
+    sent = {(number, message_id): from_ms(at) for number, message_id, at in found}
+    return [None if each is None else sent.get(each) for each in messages]
 
 
 async def page(

@@ -34,7 +34,7 @@ Interleavings of a transaction R that receives updates of a key with another tra
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -43,7 +43,7 @@ from wats.store.outbox import NewSend, arrival_of
 from wats.store.postgres import depths, messages, outbox, requests
 from wats.store.postgres.connection import Connection
 from wats.store.postgres.depths import DepthChanges
-from wats.store.postgres.rows import add_numbers, by_number, clean
+from wats.store.postgres.rows import add_numbers, clean
 from wats.store.records import (
     OUTBOX,
     Arrival,
@@ -59,9 +59,9 @@ MAX_SIBLINGS: Final = 256
 
 _INSERT_IDENTITIES = """
 INSERT INTO wats_inbox (phone_number_id, occurred_at, key, kind, received_at)
-SELECT $1::text, * FROM unnest($2::bigint[], $3::bytea[], $4::text[], $5::bigint[])
+SELECT * FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::text[], $5::bigint[])
 ON CONFLICT DO NOTHING
-RETURNING occurred_at, key
+RETURNING phone_number_id, occurred_at, key
 """
 
 _DRAW_IDS = """
@@ -98,19 +98,20 @@ INSERT INTO wats_deliveries AS head (
     phone_number_id, id, update_id, siblings, consumer, ordering_key, due_at, lease, is_final,
     attempts, followers, last_id, arrived_at, payload
 )
-SELECT $1::text, id, update_id, siblings, consumer, ordering_key,
-    $2::bigint + coalesce(lease_ms, 0), CASE WHEN lease_ms IS NOT NULL THEN $3::bigint END,
-    is_final, CASE WHEN lease_ms IS NULL THEN 0 ELSE 1 END, followers, last_id, $2, payload
+SELECT number, id, update_id, siblings, consumer, ordering_key,
+    $1::bigint + coalesce(lease_ms, 0), CASE WHEN lease_ms IS NOT NULL THEN $2::bigint END,
+    is_final, CASE WHEN lease_ms IS NULL THEN 0 ELSE 1 END, followers, last_id, $1, payload
 FROM unnest(
-    $4::bigint[], $5::bigint[], $6::int[], $7::text[], $8::bigint[], $9::bigint[], $10::bool[],
-    $11::int[], $12::bigint[], $13::bytea[]
+    $3::text[], $4::bigint[], $5::bigint[], $6::int[], $7::text[], $8::bigint[], $9::bigint[],
+    $10::bool[], $11::int[], $12::bigint[], $13::bytea[]
 ) AS new (
-    id, update_id, siblings, consumer, ordering_key, lease_ms, is_final, followers, last_id, payload
+    number, id, update_id, siblings, consumer, ordering_key, lease_ms, is_final, followers, last_id,
+    payload
 )
 ON CONFLICT (phone_number_id, consumer, ordering_key) WHERE followers IS NOT NULL
 DO UPDATE SET followers = head.followers + excluded.followers + 1,
     last_id = greatest(head.last_id, excluded.last_id)
-RETURNING consumer, ordering_key, id, last_id
+RETURNING phone_number_id, consumer, ordering_key, id, last_id
 """
 
 _RENUMBER_HEADS = """
@@ -125,9 +126,10 @@ _INSERT_FOLLOWERS = """
 INSERT INTO wats_deliveries (
     phone_number_id, id, update_id, siblings, consumer, ordering_key, last_id, arrived_at, payload
 )
-SELECT $1::text, id, update_id, siblings, consumer, ordering_key, id, $2::bigint, payload
-FROM unnest($3::bigint[], $4::bigint[], $5::int[], $6::text[], $7::bigint[], $8::bytea[])
-    AS new (id, update_id, siblings, consumer, ordering_key, payload)
+SELECT number, id, update_id, siblings, consumer, ordering_key, id, $1::bigint, payload
+FROM unnest(
+    $2::text[], $3::bigint[], $4::bigint[], $5::int[], $6::text[], $7::bigint[], $8::bytea[]
+) AS new (number, id, update_id, siblings, consumer, ordering_key, payload)
 """
 
 
@@ -146,6 +148,14 @@ class _New(msgspec.Struct):
     arrival: Arrival
     number: str
     id: int = 0
+
+
+class _HeadKey(NamedTuple):
+    """What at most one head has. Heads are locked in the order of these keys."""
+
+    number: str
+    consumer: str
+    ordering_key: int
 
 
 class _Outgoing(msgspec.Struct):
@@ -167,6 +177,11 @@ class _Outgoing(msgspec.Struct):
     def ordering_key(self) -> int:
         """The ordering key of the update."""
         return self.update.arrival.ordering_key
+
+    @property
+    def head_key(self) -> "_HeadKey":
+        """The key of the head before this delivery, or of itself."""
+        return _HeadKey(self.update.number, self.consumer, self.ordering_key)
 
 
 class ArrivalWriter:
@@ -229,13 +244,11 @@ class ArrivalWriter:
     async def _deliver(self, connection: Connection, batch: "_Batch") -> None:
         if not batch.deliveries:
             return
-        groups = by_number(batch.deliveries, lambda each: each.update.number)
         updates = [each.update for each in batch.deliveries if each.offset == 0]
         ((now, ids, blocked),) = await connection.fetch(_BEGIN, len(updates), batch.wanted)
         _number_updates(updates, ids)
         batch.assign_leases(blocked)
-        for number, group in groups.items():
-            await batch.insert(connection, number, group, now)
+        await batch.insert(connection, now)
         await batch.depths.write(connection)
 
     def remember(self, calls: Sequence[Sequence[Arrival]]) -> None:
@@ -266,10 +279,10 @@ async def _new_updates(connection: Connection, updates: Sequence[_New]) -> Seque
         if arrival.message is None:
             key = update.number, to_ms(arrival.occurred_at), arrival.key
             others.setdefault(key, update)
-    for number, keys in by_number(sorted(others), lambda key: key[0]).items():
-        rows = [_identity_row(key, others[key].arrival) for key in keys]
-        found = await connection.fetch(_INSERT_IDENTITIES, number, *zip(*rows, strict=True))
-        new |= {id(others[number, occurred_at, key]) for occurred_at, key in found}
+    if others:
+        rows = [_identity_row(key, others[key].arrival) for key in sorted(others)]
+        found = await connection.fetch(_INSERT_IDENTITIES, *zip(*rows, strict=True))
+        new |= {id(others[number, occurred_at, key]) for number, occurred_at, key in found}
     return await _record_statuses(connection, [update for update in updates if id(update) in new])
 
 
@@ -286,7 +299,7 @@ async def _record_statuses(connection: Connection, updates: Sequence[_New]) -> S
 
 
 def _identity_row(key: tuple[str, int, bytes], arrival: Arrival) -> tuple[Any, ...]:
-    return key[1], key[2], clean(arrival.kind), to_ms(arrival.received_at)
+    return *key, clean(arrival.kind), to_ms(arrival.received_at)
 
 
 class _Batch:
@@ -332,13 +345,13 @@ class _Batch:
         Deliveries of the consumers *blocked* are not leased.
         """
         blocked = set(blocked)
-        heads: set[tuple[str, str, int]] = set()
+        heads: set[_HeadKey] = set()
         for each in self.deliveries:
             if each.consumer in blocked or self._slots.get(each.consumer, 0) <= 0:
                 blocked.add(each.consumer)  # what arrived after this one must wait for it
                 continue
             self._slots[each.consumer] -= 1
-            key = each.update.number, each.consumer, each.ordering_key
+            key = each.head_key
             if key in heads:
                 continue
             heads.add(key)
@@ -346,24 +359,20 @@ class _Batch:
             each.lease_ms = round(consumer.lease_seconds * 1000)
             each.is_final = consumer.max_attempts <= 1
 
-    async def insert(
-        self, connection: Connection, number: str, group: Sequence[_Outgoing], now: int
-    ) -> None:
-        """Insert the deliveries *group* of one business number."""
-        queues: dict[tuple[str, int], list[_Outgoing]] = {}
-        for each in group:
-            queues.setdefault((each.consumer, each.ordering_key), []).append(each)
+    async def insert(self, connection: Connection, now: int) -> None:
+        """Insert the deliveries."""
+        queues: dict[_HeadKey, list[_Outgoing]] = {}
+        for each in self.deliveries:
+            queues.setdefault(each.head_key, []).append(each)
         keys = sorted(queues)
         rows = [_head_row(queues[key]) for key in keys]
-        found = await connection.fetch(
-            _INSERT_HEADS, number, now, self._lease, *zip(*rows, strict=True)
-        )
-        heads = {(consumer, ordering_key): id_ for consumer, ordering_key, id_, _ in found}
-        inserted = {key for key, id_ in heads.items() if id_ == queues[key][0].id}
-        if any(last_id > queues[consumer, key][-1].id for consumer, key, _, last_id in found):
-            await _draw_ids(connection, group)
-            for consumer, theirs in groupby(keys, lambda key: key[0]):
-                rows = [_renumbered(heads[key], queues[key], key in inserted) for key in theirs]
+        found = await connection.fetch(_INSERT_HEADS, now, self._lease, *zip(*rows, strict=True))
+        heads = {_HeadKey(*key): (id_, last_id) for *key, id_, last_id in found}
+        inserted = {key for key, (id_, _) in heads.items() if id_ == queues[key][0].id}
+        if any(last_id > queues[key][-1].id for key, (_, last_id) in heads.items()):
+            await _draw_ids(connection, self._updates)
+            for (number, consumer), theirs in groupby(keys, lambda key: key[:2]):
+                rows = [_renumbered(heads[key][0], queues[key], key in inserted) for key in theirs]
                 values = zip(*rows, strict=True)
                 await connection.execute(_RENUMBER_HEADS, number, consumer, *values)
         followers = []
@@ -376,10 +385,10 @@ class _Batch:
                 followers += queues[key]
         if followers:
             rows = [_follower_row(each) for each in followers]
-            await connection.execute(_INSERT_FOLLOWERS, number, now, *zip(*rows, strict=True))
-        for each in group:
+            await connection.execute(_INSERT_FOLLOWERS, now, *zip(*rows, strict=True))
+        for each in self.deliveries:
             state = "leased" if each.is_leased else "pending"
-            self.depths.add(number, each.consumer, **{state: 1})
+            self.depths.add(each.update.number, each.consumer, **{state: 1})
 
     def result(self, update: _New) -> tuple[Sequence[Delivery], int]:
         """Return the leased deliveries of *update*, and the number of its other deliveries."""
@@ -407,15 +416,15 @@ def _number_updates(updates: Sequence[_New], ids: Sequence[int]) -> None:
         update.id = update_id
 
 
-async def _draw_ids(connection: Connection, deliveries: Sequence[_Outgoing]) -> None:
-    """Give the updates of *deliveries* ids that are higher than all existing ids."""
-    updates = [each.update for each in deliveries if each.offset == 0]
+async def _draw_ids(connection: Connection, updates: Sequence[_New]) -> None:
+    """Give *updates* ids that are higher than all existing ids."""
     _number_updates(updates, await connection.fetchval(_DRAW_IDS, len(updates)))
 
 
 def _head_row(queue: Sequence[_Outgoing]) -> tuple[Any, ...]:
     first, update = queue[0], queue[0].update
     return (
+        update.number,
         first.id,
         update.id,
         len(update.arrival.consumers),
@@ -438,6 +447,7 @@ def _renumbered(head: int, queue: Sequence[_Outgoing], is_ours: bool) -> tuple[A
 def _follower_row(each: _Outgoing) -> tuple[Any, ...]:
     update = each.update
     return (
+        update.number,
         each.id,
         update.id,
         len(update.arrival.consumers),
