@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import aiohttp
@@ -26,6 +27,7 @@ UPDATES = "/api/updates"
 POLLS = 2
 BATCH = 4
 KILLS = 3
+LEASE_SECONDS = 3
 PULLERS = (PullerConfig(name="batch"),)
 
 
@@ -95,7 +97,8 @@ class Application:
         may_poll: Set once there is a backlog.
         seen: The updates in the order of their responses.
         in_flight: The numbers that were returned, and whose acknowledgement was not answered.
-        interrupted: The numbers that were in flight when a service was killed.
+        interrupted: The numbers that were in flight when a service was killed, or for so long that
+            their lease may have expired.
     """
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
@@ -127,13 +130,15 @@ class Application:
             except aiohttp.ClientError:
                 await asyncio.sleep(0.05)
                 continue
-            numbers = [number_of(each) for each in pulled]
+            numbers, since = [number_of(each) for each in pulled], monotonic()
             self.seen += [each["update"] for each in pulled]
             self.in_flight.update(numbers)
             await asyncio.sleep(0.2)
             if pulled:
                 await self._acknowledge([each["receipt"] for each in pulled])
             self.in_flight.subtract(numbers)
+            if monotonic() - since > LEASE_SECONDS / 2:  # on a machine that is too busy
+                self.interrupted.update(numbers)
 
     async def _acknowledge(self, receipts: list[str]) -> None:
         while True:
@@ -168,7 +173,7 @@ async def test_each_update_reaches_a_subscriber_and_a_puller_despite_kills(
         sections = {
             "persistence": {"url": database_url},
             "inbox": {"leaseSeconds": 2, "handlerTimeoutSeconds": 5},
-            "pullers": [{"name": "batch", "leaseSeconds": 2}],
+            "pullers": [{"name": "batch", "leaseSeconds": LEASE_SECONDS}],
             "subscribers": [
                 {
                     "name": "crm",

@@ -3,13 +3,19 @@
 import json
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.cli.test_admin import Gateway, until
 from tests.commands import Commands
+from wats.cli import listen
+from wats.inbound.pullers import Retry
+from wats.inspection.client import NoAnswer
+from wats.inspection.updates import UpdateRoutes
+from wats.web.api.updates import PulledUpdate, PulledUpdates
 
 pytestmark = pytest.mark.long  # it starts many processes
 
@@ -82,6 +88,7 @@ def test_it_prints_updates_as_they_arrive_and_outlives_a_restart_of_the_service(
     assert listening.stdout is not None
     gateway.receive("1")
     first = listening.stdout.readline()
+    until(lambda: gateway.json("consumers", "list")["items"][0]["leased"] == 0)
     gateway.process.end()
     port = gateway.url.rpartition(":")[2]
     serve = "serve", "--config", "wats.config.json", "--port", port
@@ -96,6 +103,32 @@ def test_it_prints_updates_as_they_arrive_and_outlives_a_restart_of_the_service(
         f"{gateway.url} does not respond: the connection was refused. Trying again.",
         f"{gateway.url} does not respond: the connection was closed. Trying again.",
     }
+
+
+def test_it_goes_on_after_a_first_acknowledgement_that_the_service_did_not_answer(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listen, "FIRST_PAUSE_SECONDS", 0.0)
+    update: Any = {"raw": {"text": {"body": "1"}}}
+    pulled = PulledUpdates(updates=(PulledUpdate(receipt="r", attempt=1, update=update),))
+    losses = [NoAnswer("It does not respond.")]
+    acknowledged: list[list[str]] = []
+
+    class Routes(UpdateRoutes):
+        def __init__(self) -> None:
+            pass
+
+        def acknowledge(self, receipts: Sequence[str], retry: Retry = False) -> Any:
+            if losses:
+                raise losses.pop()
+            acknowledged.append([*receipts])
+
+    listen._pull_all(Routes(), lambda **_: pulled, 1)
+
+    out, err = capsys.readouterr()
+    assert texts(out) == ["1", "1"]
+    assert err == "It does not respond. Trying again.\n"
+    assert acknowledged == [["r"]]
 
 
 def test_an_interrupt_ends_it_without_a_lease(gateway: Gateway) -> None:

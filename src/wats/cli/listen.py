@@ -4,7 +4,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Final, TypeAlias
@@ -66,7 +66,7 @@ def listen(
     poll = partial(routes.poll, name, kinds=kinds)
     with suppress(KeyboardInterrupt):
         if once:
-            _pull(routes, poll, min(limit or BATCH, BATCH), wait=0)
+            _print(routes, poll(limit=min(limit or BATCH, BATCH), wait=0).updates)
         else:
             _pull_all(routes, poll, limit)
 
@@ -91,8 +91,9 @@ def _pull_all(routes: UpdateRoutes, poll: Poll, limit: int | None) -> None:
     while limit is None or printed < limit:
         batch = BATCH if limit is None else min(limit - printed, BATCH)
         try:
-            printed += _pull(routes, poll, batch, wait=WAIT_SECONDS)
+            pulled = poll(limit=batch, wait=WAIT_SECONDS).updates
             pause, has_polled = 0.0, True
+            printed += _print(routes, pulled)
         except NoAnswer as error:
             if not has_polled:
                 raise
@@ -101,9 +102,8 @@ def _pull_all(routes: UpdateRoutes, poll: Poll, limit: int | None) -> None:
             time.sleep(pause)
 
 
-def _pull(routes: UpdateRoutes, poll: Poll, limit: int, *, wait: int) -> int:
-    """Print up to *limit* updates and acknowledge them; return their number."""
-    pulled = poll(limit=limit, wait=wait).updates
+def _print(routes: UpdateRoutes, pulled: Sequence[PulledUpdate]) -> int:
+    """Print the updates *pulled* and acknowledge them; return their number."""
     printed: list[str] = []
     try:
         for each in pulled:
