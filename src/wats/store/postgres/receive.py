@@ -34,7 +34,7 @@ Interleavings of a transaction R that receives updates of a key with another tra
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -133,6 +133,10 @@ FROM unnest(
 """
 
 
+_HeadKey: TypeAlias = tuple[str, str, int]
+"""The number, consumer and ordering key of a head; heads are locked in the order of their keys."""
+
+
 class _New(msgspec.Struct):
     """A new update that is being stored.
 
@@ -148,14 +152,6 @@ class _New(msgspec.Struct):
     arrival: Arrival
     number: str
     id: int = 0
-
-
-class _HeadKey(NamedTuple):
-    """What at most one head has. Heads are locked in the order of these keys."""
-
-    number: str
-    consumer: str
-    ordering_key: int
 
 
 class _Outgoing(msgspec.Struct):
@@ -179,9 +175,9 @@ class _Outgoing(msgspec.Struct):
         return self.update.arrival.ordering_key
 
     @property
-    def head_key(self) -> "_HeadKey":
+    def head_key(self) -> _HeadKey:
         """The key of the head before this delivery, or of itself."""
-        return _HeadKey(self.update.number, self.consumer, self.ordering_key)
+        return self.update.number, self.consumer, self.update.arrival.ordering_key
 
 
 class ArrivalWriter:
@@ -367,12 +363,12 @@ class _Batch:
         keys = sorted(queues)
         rows = [_head_row(queues[key]) for key in keys]
         found = await connection.fetch(_INSERT_HEADS, now, self._lease, *zip(*rows, strict=True))
-        heads = {_HeadKey(*key): (id_, last_id) for *key, id_, last_id in found}
-        inserted = {key for key, (id_, _) in heads.items() if id_ == queues[key][0].id}
-        if any(last_id > queues[key][-1].id for key, (_, last_id) in heads.items()):
+        heads = {(number, name, key): id_ for number, name, key, id_, _ in found}
+        inserted = {key for key, id_ in heads.items() if id_ == queues[key][0].id}
+        if any(last > queues[number, name, key][-1].id for number, name, key, _, last in found):
             await _draw_ids(connection, self._updates)
             for (number, consumer), theirs in groupby(keys, lambda key: key[:2]):
-                rows = [_renumbered(heads[key][0], queues[key], key in inserted) for key in theirs]
+                rows = [_renumbered(heads[key], queues[key], key in inserted) for key in theirs]
                 values = zip(*rows, strict=True)
                 await connection.execute(_RENUMBER_HEADS, number, consumer, *values)
         followers = []
