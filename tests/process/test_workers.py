@@ -1,3 +1,4 @@
+import http.client
 import json
 import os
 import signal
@@ -6,14 +7,15 @@ import sqlite3
 import threading
 import time
 import urllib.request
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
+from tests.commands import Commands, Running
 from wats.testing import sign
 
 pytestmark = pytest.mark.long
@@ -240,12 +242,44 @@ def test_the_sandbox_is_one_process(wats) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGTERM, signal.SIGINT]])
 def test_an_interrupt_from_the_terminal_finishes_open_requests_and_accepts_no_others(
+    wats, signals: list[signal.Signals], workers: int
+) -> None:
+    with a_slow_request(wats, workers) as (service, statuses):
+        for number in signals:
+            # A terminal sends it to every process of the command.
+            os.killpg(service.process.pid, number)
+        wait_for(lambda: is_refused(service.url))
+        assert statuses == []
+        (wats.folder / "go").touch()
+        out, err = service.process.communicate(timeout=30)
+
+    assert statuses == [200]
+    assert (service.process.returncode, out, err) == (0, "", "")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_second_interrupt_from_the_terminal_does_not_wait_for_open_requests(
     wats, workers: int
 ) -> None:
+    with a_slow_request(wats, workers) as (service, statuses):
+        os.killpg(service.process.pid, signal.SIGINT)
+        wait_for(lambda: is_refused(service.url))
+        os.killpg(service.process.pid, signal.SIGINT)
+        service.process.communicate(timeout=30)
+
+    assert statuses == []
+
+
+@contextmanager
+def a_slow_request(wats: Commands, workers: int) -> Iterator[tuple[Running, list[int]]]:
+    """Send a webhook whose handler waits for the file `go`; yield the service and statuses."""
     (wats.folder / "slow.py").write_text(SLOW_HANDLER)
     wats.write(
-        persistence="none", handlers=["slow:handle"], service={**SERVICE, "workers": workers}
+        persistence="none",
+        handlers=["slow:handle"],
+        service={**SERVICE, "workers": workers, "shutdownSeconds": 300},
     )
     body = json.dumps(UPDATE).encode()
     signature = sign(body, wats.environ["WATS_APP_SECRET"])
@@ -255,16 +289,13 @@ def test_an_interrupt_from_the_terminal_finishes_open_requests_and_accepts_no_ot
         request = urllib.request.Request(  # noqa: S310 - our own
             f"{service.url}/webhooks/whatsapp", body, {"x-hub-signature-256": signature}
         )
-        asking = threading.Thread(target=lambda: statuses.append(status_of(request)))
+
+        def ask() -> None:
+            with suppress(OSError, http.client.HTTPException):
+                statuses.append(status_of(request))
+
+        asking = threading.Thread(target=ask)
         asking.start()
         wait_for((wats.folder / "begun").exists)
-        # A terminal sends it to every process of the command.
-        os.killpg(service.process.pid, signal.SIGINT)
-        wait_for(lambda: is_refused(service.url))
-        assert statuses == []
-        (wats.folder / "go").touch()
-        out, err = service.process.communicate(timeout=30)
+        yield service, statuses
         asking.join()
-
-    assert statuses == [200]
-    assert (service.process.returncode, out, err) == (0, "", "")

@@ -132,9 +132,11 @@ class Server(uvicorn.Server):
 
     @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        if sig == signal.SIGINT:
-            self._is_interrupted = True
-        super().handle_exit(sig, frame)
+        if sig == signal.SIGINT and not self._is_interrupted:
+            # It only ends the drain. For uvicorn, one after SIGTERM ends the requests too.
+            self._is_interrupted = self.should_exit = True
+        else:
+            super().handle_exit(sig, frame)
 
     def _tick(self) -> None:
         """Enforce deadlines, also during the drain, when uvicorn does not tick any more."""
