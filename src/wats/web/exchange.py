@@ -5,6 +5,7 @@ import re
 from codecs import BOM_UTF8
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 from urllib.parse import parse_qsl
 
@@ -24,8 +25,9 @@ TEXT_TYPE = b"text/plain; charset=utf-8"
 MAX_BODY_BYTES = 1024 * 1024
 
 HELD_EXTENSION = "wats.held"
-"""An extension of the ASGI scope: its `add` counts bytes of a body that the application keeps. They
-belong to the memory budget of the process."""
+"""An extension of the ASGI scope: its `add` keeps a piece of a body for the application, within the
+memory budget of the process, and its `take` returns all of them joined. The server drops the pieces
+when the client is gone; a piece that a task keeps would stay until the task runs again."""
 
 STREAM_EXTENSION = "wats.stream"
 """An extension of the ASGI scope: its `begin` gives each wait for bytes of the body a deadline of
@@ -233,17 +235,22 @@ class Request:
             if len(chunk) > max_bytes:
                 raise PayloadTooLarge
             return chunk
-        hold = self._extension(HELD_EXTENSION, "add")
-        chunks, size = [chunk], len(chunk)
-        hold(size)
-        while message.get("more_body", False):
+        pieces: list[bytes] = []  # for other servers
+        add = self._extension(HELD_EXTENSION, "add", pieces.append)
+        take = self._extension(HELD_EXTENSION, "take", partial(b"".join, pieces))
+        size, has_more = len(chunk), True
+        add(chunk)
+        while has_more:
+            del message, chunk  # a reference would outlive the dropped pieces
             message = await self._receive()
-            chunks.append(_chunk_of(message))
-            hold(len(chunks[-1]))
-            size += len(chunks[-1])
+            chunk = _chunk_of(message)
+            add(chunk)
+            size += len(chunk)
             if size > max_bytes:
                 raise PayloadTooLarge
-        return b"".join(chunks)
+            has_more = message.get("more_body", False)
+        body: bytes = take()
+        return body
 
 
 def _chunk_of(message: Message) -> bytes:
