@@ -51,6 +51,12 @@ class Exchange(Protocol):
             MalformedHTTP: The framing of the body is broken.
         """
 
+    def hold(self, piece: bytes) -> None:
+        """Keep *piece* of the body for the application, unless the request is given up."""
+
+    def take_held(self) -> bytes:
+        """Return the pieces that are kept, joined."""
+
     def begin_stream(self) -> None:
         """Give each wait for bytes of the body a deadline of its own."""
 
@@ -75,7 +81,6 @@ class Cycle:
 
     Attributes:
         wants_body: Whether the application waits for bytes of the body that have not arrived.
-        held: How many bytes of the body are held for the application, or by it.
         is_disconnected: Whether the client cannot be reached any more.
     """
 
@@ -91,15 +96,16 @@ class Cycle:
         self._is_written = False
         self._is_complete = False
         self.wants_body = False
-        self._pieces: list[bytes] = []
-        self.held = 0
         self.is_disconnected = False
 
     async def run(self, app: Any, scope: Scope) -> None:
         """Let *app* serve the request; its exceptions are contained."""
         # The scope is not kept: it refers to this cycle, which would become cyclic garbage.
         scope["extensions"] = {
-            HELD_EXTENSION: {"add": self._hold, "take": self._take},
+            HELD_EXTENSION: {
+                "add": self._connection.hold,
+                "take": self._connection.take_held,
+            },
             STREAM_EXTENSION: {"begin": self._connection.begin_stream},
             HANG_UP_EXTENSION: {"watch": self._connection.watch_hang_up},
             RESPOND_EXTENSION: {"send": self._respond},
@@ -132,21 +138,13 @@ class Cycle:
 
     def disconnect(self) -> None:
         """Report to the application that its client is gone."""
-        self.is_disconnected, self._pieces = True, []
+        self.is_disconnected = True
         self._changed.set()
 
     def shed(self, error: type[WatsError]) -> None:
         """Raise *error* where the application waits for the body."""
-        self._error, self._pieces, self.held = error, [], 0
+        self._error = error
         self._changed.set()
-
-    def _hold(self, piece: bytes) -> None:
-        self._pieces.append(piece)
-        self.held += len(piece)
-
-    def _take(self) -> bytes:
-        pieces, self._pieces = self._pieces, []
-        return b"".join(pieces)
 
     async def receive(self) -> Message:
         """Return the next event of the request; part of ASGI.

@@ -82,8 +82,7 @@ class GatewayProtocol(Connection):
 
     @override
     def _held_bytes(self) -> int:
-        held = self._request_bytes
-        return held if self._cycle is None else held + self._cycle.held
+        return self._request_bytes
 
     @override
     def _advance(self) -> None:
@@ -149,12 +148,10 @@ class GatewayProtocol(Connection):
 
     def _read_webhook(self) -> bool:
         piece, self._place = self._body.read(self._input, self._place)
-        self._pieces.append(piece)
-        self._request_bytes += len(piece)
+        self.hold(piece)
         if not self._body.is_complete:
             return False
-        body, self._pieces = b"".join(self._pieces), []
-        self._webhook_head = b""
+        body, self._webhook_head = self.take_held(), b""
         self._take(body, self._signature)
         return True
 
@@ -254,6 +251,16 @@ class GatewayProtocol(Connection):
         body, self._place = self._body.read(self._input, self._place)
         self.settle()
         return body, self._body.is_complete
+
+    def hold(self, piece: bytes) -> None:
+        """Keep *piece* of the body for the application, unless the request is given up."""
+        self._pieces.append(piece)
+        self._request_bytes += len(piece)
+
+    def take_held(self) -> bytes:
+        """Return the pieces that are kept, joined."""
+        pieces, self._pieces = self._pieces, []
+        return b"".join(pieces)
 
     def write(self, data: bytes) -> None:
         """Send *data*."""

@@ -479,13 +479,11 @@ def _finished(writer: Writer, ended: Sequence[tuple[int, int]]) -> Sequence[int]
     """
     finished = [update_id for update_id, siblings in ended if siblings == 1]
     if len(finished) < len(ended):
+        several = Counter([each for each in ended if each[1] > 1])
         finished += [
             first
-            for (first, siblings), count in Counter(ended).items()
-            if siblings > 1
-            and (
-                count == siblings
-                or not writer.execute(_HAS_SIBLING, (first, first + siblings - 1)).get
-            )
+            for (first, siblings), count in several.items()
+            if count == siblings
+            or not writer.execute(_HAS_SIBLING, (first, first + siblings - 1)).get
         ]
     return finished
