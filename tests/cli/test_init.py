@@ -93,7 +93,8 @@ def test_the_next_command_is_found_by_the_shell(wats, empty, is_on_path) -> None
         [program, "init"], env=environ, capture_output=True, text=True, check=True
     )
 
-    assert f"\n  {'wats' if is_on_path else program} serve\n" in done.stdout
+    command = "wats" if is_on_path else shlex.quote(program)
+    assert f"\n  {command} serve\n" in done.stdout
 
 
 def test_no_secret_is_printed(wats, empty) -> None:
