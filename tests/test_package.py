@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -103,7 +104,7 @@ def test_the_commands_that_are_shown_install_the_package(tmp_path: Path) -> None
     (block,) = blocks("docs/cli.md", "sh")
 
     for command in commands_in(block):
-        pip = command.replace("python3", sys.executable, 1)
+        pip = command.replace("python3", shlex.quote(sys.executable), 1)
         subprocess.run(
             ["sh", "-euc", pip], env={**environ, "PIP_TARGET": str(tmp_path)}, cwd=ROOT, check=True
         )

@@ -22,7 +22,7 @@ BUSY, RECIPIENT = "15550009999", "1555000{:04}"
 
 @asynccontextmanager
 async def gateways(
-    path: Path, count: int, throughput: int, limit: int = THROUGHPUT
+    path: Path, count: int, throughput: int, limit: int = THROUGHPUT, pair_burst: int = 45
 ) -> AsyncIterator[tuple[Simulator, list[WatsApp]]]:
     """Run *count* gateways on one database, as worker processes do, and a simulator."""
     secrets = example_secrets()
@@ -31,7 +31,7 @@ async def gateways(
         verify_token=secrets.verify_token,
         phone_number_id=example_profile().whatsapp.phone_number_id,
         messages_per_second=limit,
-        pair_burst=45,
+        pair_burst=pair_burst,
     )
     async with AsyncExitStack() as stack:
         simulator = await stack.enter_async_context(Simulator(settings))
@@ -62,7 +62,7 @@ async def test_the_outbox_exceeds_no_limit_and_delivers_all_messages_in_order(
     sent: defaultdict[str, list[str]] = defaultdict(list)
     # Calls that wait while this process is held up arrive together, so there is some room; gateways
     # that each had the whole throughput would exceed it.
-    async with gateways(tmp_path, 2, THROUGHPUT, THROUGHPUT * 3 // 2) as (simulator, apps):
+    async with gateways(tmp_path, 2, THROUGHPUT, THROUGHPUT * 3 // 2, 46) as (simulator, apps):
         sends = []
         for number in range(9 * THROUGHPUT):
             recipient = RECIPIENT.format(1000 + number % 40)
