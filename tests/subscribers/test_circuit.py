@@ -134,6 +134,18 @@ def test_late_failures_of_requests_before_the_outage_do_not_lengthen_the_pause(
     assert circuit.pause() == before
 
 
+def test_late_successes_of_requests_before_the_outage_do_not_end_the_pause(
+    circuit: Circuit, clock: Clock
+) -> None:
+    circuit.hold(60)
+    clock.seconds += 1
+
+    assert not circuit.succeed()
+
+    assert circuit.limit() == 0
+    assert circuit.pause() == 59
+
+
 def test_a_cancelled_probe_permits_another_one(circuit: Circuit, clock: Clock) -> None:
     fail(circuit, THRESHOLD)
     clock.seconds += circuit.pause()

@@ -133,6 +133,30 @@ async def test_a_pause_that_the_subscriber_asks_for_holds_all_updates(
     assert len(endpoint.requests) == 2
 
 
+async def test_a_request_that_ends_after_the_subscriber_asked_for_a_pause_does_not_end_it(
+    endpoint: Endpoint, subscribe: Subscribe, updates: Iterator[Update]
+) -> None:
+    is_throttled = asyncio.Event()
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        if len(endpoint.requests) > 1:
+            is_throttled.set()
+            return web.Response(status=429, headers={"Retry-After": "60"})
+        await is_throttled.wait()
+        await asyncio.sleep(0.1)
+        return web.Response()
+
+    endpoint.answer = answer
+    async with subscribe(endpoint.url) as subscriber:
+        calls = [failure_of(subscriber, next(updates)) for _ in range(2)]
+        results = await asyncio.gather(*calls)
+        later = await failure_of(subscriber, next(updates))
+
+    assert {type(each) for each in results} == {type(None), RetryLater}
+    assert isinstance(later, RetryLater)
+    assert len(endpoint.requests) == 2
+
+
 async def test_a_pause_can_be_given_as_a_date(
     endpoint: Endpoint, subscribe: Subscribe, updates: Iterator[Update]
 ) -> None:

@@ -87,9 +87,14 @@ class Circuit:
         return max(remaining, FIRST_PAUSE_SECONDS) * (1 + self._jitter() / 5)
 
     def succeed(self) -> bool:
-        """Close the circuit; return whether it was open."""
+        """Close the circuit; return whether it was open.
+
+        The success of a request from before it opened does not end the pause.
+        """
         was_open = self.is_open
         if was_open:
+            if not self._is_probing:
+                return False
             self._closed_at = self._monotonic()
         self.is_open = self._is_probing = False
         self._failed.clear()
