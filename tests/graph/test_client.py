@@ -641,12 +641,39 @@ async def test_a_request_without_a_response_may_have_been_carried_out(
     assert recorded.operations == [(EndpointFamily.MESSAGES, 0, Outcome.ERROR)]
 
 
-@pytest.mark.parametrize("method", ["POST", "GET"])
-async def test_a_flood_of_interim_responses_ends_the_call(method: str) -> None:
+@pytest.mark.parametrize(
+    ("respond", "cause"),
+    [
+        pytest.param(closing, GraphCause.RESET, id="closed-after-the-request"),
+        pytest.param(hanging, GraphCause.TIMEOUT, id="no-answer-in-time"),
+        pytest.param(babbling, GraphCause.OTHER, id="an-answer-that-is-no-http"),
+    ],
+)
+async def test_a_read_without_a_response_can_be_repeated(
+    respond: Respond, cause: GraphCause
+) -> None:
+    recorded = Recorded()
+
+    limits = IMPATIENT if cause is GraphCause.TIMEOUT else {}
+    async with serving(respond) as server, started(server.url, recorded, **limits) as client:
+        with pytest.raises(GraphUnreachable) as caught:
+            await post(client, method="GET")
+
+    assert caught.value.cause is cause
+    assert caught.value.diagnostics.retryable
+    assert recorded.operations == [(EndpointFamily.MESSAGES, 0, Outcome.ERROR)]
+
+
+@pytest.mark.parametrize(
+    ("method", "error"), [("POST", GraphOutcomeUnknown), ("GET", GraphUnreachable)]
+)
+async def test_a_flood_of_interim_responses_ends_the_call(
+    method: str, error: type[GraphError]
+) -> None:
     recorded = Recorded()
 
     async with serving(flooding) as server, started(server.url, recorded) as client:
-        with pytest.raises(GraphOutcomeUnknown) as caught:
+        with pytest.raises(error) as caught:
             await post(client, method=method)
 
     assert caught.value.cause is GraphCause.OTHER

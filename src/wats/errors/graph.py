@@ -97,7 +97,7 @@ class GraphRefused(GraphError):
 
 
 class GraphUnreachable(GraphError):
-    """The request never left us, so nothing happened at Meta; it can be sent again."""
+    """The request never left us, or was a read; it changed nothing at Meta and can be repeated."""
 
     diagnostics = GraphDiagnostics(
         retryable=True, advice="Retry the same request with backoff and a limit on attempts."

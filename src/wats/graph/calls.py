@@ -2,7 +2,7 @@
 
     response 2xx                       GraphResponse, even if its body cannot be read
     refused, by graph/errors.py        GraphRefused; so is any other response to a GET
-    never written                      GraphUnreachable: it can be sent again
+    never written, or a GET            GraphUnreachable: it can be sent again
     everything else                    GraphOutcomeUnknown: it must not be sent again
 
 A failure without a response is classified by aiohttp's exception. Connection errors are raised
@@ -22,14 +22,8 @@ import msgspec
 from aiohttp.payload import BytesPayload
 from yarl import URL
 
-from wats.errors import (
-    ConfigError,
-    ConfigIssue,
-    GraphError,
-    GraphOutcomeUnknown,
-    GraphUnreachable,
-)
-from wats.graph.causes import NEVER_WRITTEN, caused
+from wats.errors import ConfigError, ConfigIssue, GraphError
+from wats.graph.causes import NEVER_WRITTEN, without_response
 from wats.graph.connections import SharedSession
 from wats.graph.middlewares import READING, WRITING
 from wats.graph.paths import encoded, joined, proof_of
@@ -208,7 +202,8 @@ class GraphCalls:
         Raises:
             MalformedRequest: The path cannot be sent; no request was written.
             GraphRefused: Graph responded and did not carry the request out.
-            GraphUnreachable: The request was never written; it can be sent again.
+            GraphUnreachable: The request was never written, or is a read without a response; it can
+                be sent again.
             GraphOutcomeUnknown: The request was written, and no response proves a refusal; it must
                 not be sent again.
         """
@@ -281,10 +276,9 @@ class GraphCalls:
             finally:
                 response.release()  # `async with` awaits three more coroutines for that
             return RawResponse(response.status, response.headers, body)
-        except NEVER_WRITTEN as exc:
-            raise caused(GraphUnreachable(), exc) from None
         except (aiohttp.ClientError, TimeoutError) as exc:
-            raise caused(GraphOutcomeUnknown(), exc) from None
+            was_written = not isinstance(exc, NEVER_WRITTEN)
+            raise without_response(method, exc, was_written=was_written) from None
 
 
 @lru_cache(maxsize=64)

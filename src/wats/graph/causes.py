@@ -6,7 +6,7 @@ from typing import Final
 
 import aiohttp
 
-from wats.errors import GraphCause, GraphError
+from wats.errors import GraphCause, GraphError, GraphOutcomeUnknown, GraphUnreachable
 
 _CAUSES: Final = (
     (aiohttp.ClientProxyConnectionError, GraphCause.PROXY),
@@ -41,6 +41,12 @@ def caused(error: GraphError, exc: BaseException) -> GraphError:
     """Record the class of the cause of *exc* on *error*; its text holds the URL."""
     error.cause = _cause_of(exc)
     return error
+
+
+def without_response(method: str, exc: BaseException, *, was_written: bool) -> GraphError:
+    """Return the error of a request by *method* that *exc* ended: a read can be repeated."""
+    is_unknown = was_written and method != "GET"
+    return caused(GraphOutcomeUnknown() if is_unknown else GraphUnreachable(), exc)
 
 
 def _cause_of(exc: BaseException) -> GraphCause:

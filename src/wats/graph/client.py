@@ -18,7 +18,7 @@ from wats.errors import (
     MediaUnusable,
 )
 from wats.graph.calls import GraphCalls
-from wats.graph.causes import caused
+from wats.graph.causes import caused, without_response
 from wats.graph.errors import classify
 from wats.graph.middlewares import READING, WRITING
 from wats.graph.redaction import response_substitution
@@ -187,8 +187,7 @@ class GraphClient(GraphCalls):
             except (aiohttp.ClientError, TimeoutError) as exc:
                 if progress.failure is not None:
                     raise progress.failure from None
-                error = GraphOutcomeUnknown() if progress.is_whole else GraphUnreachable()
-                raise caused(error, exc) from None
+                raise without_response("POST", exc, was_written=progress.is_whole) from None
         if is_success(reply.status) and not progress.is_whole:
             raise GraphOutcomeUnknown  # not from Graph, which waits for the whole body
         return reply

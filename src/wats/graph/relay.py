@@ -8,8 +8,8 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from wats.errors import GraphError, GraphOutcomeUnknown, GraphUnreachable
-from wats.graph.causes import NEVER_WRITTEN, caused
+from wats.errors import GraphOutcomeUnknown
+from wats.graph.causes import NEVER_WRITTEN, without_response
 from wats.graph.middlewares import READING, WRITING
 from wats.graph.responses import is_success
 from wats.graph.transfers import TransferLimits, UploadBody, UploadProgress
@@ -82,7 +82,4 @@ def _failure(request: RelayedRequest, progress: UploadProgress | None, exc: Exce
     if progress is not None and progress.failure is not None:
         return progress.failure
     was_written = not isinstance(exc, NEVER_WRITTEN) if progress is None else progress.is_whole
-    error: GraphError = GraphUnreachable()
-    if was_written and request.method != "GET":
-        error = GraphOutcomeUnknown()
-    return caused(error, exc)
+    return without_response(request.method, exc, was_written=was_written)
