@@ -21,11 +21,11 @@ from tests.acceptance.conftest import OpenGateway, Serve, Until
 from tests.acceptance.test_delivery import Sender
 from tests.settings import NOBODY, NUMBER_ID, WABA_ID
 from tests.subscribers.conftest import META_SECRET, SECRET, Endpoint, serving_endpoint
-from wats.config import SubscriberConfig, WhatsAppConfig
+from wats.config import InboxConfig, SubscriberConfig, WhatsAppConfig
 from wats.errors import ConfigError
 from wats.privacy import Secret
 from wats.service import create_wats_service_app
-from wats.store.admin import DeliveryFilter
+from wats.store.admin import DEAD_LETTERS, DeliveryFilter
 from wats.subscribers.circuit import THRESHOLD
 from wats.testing import example_profile, example_secrets, serving
 
@@ -506,6 +506,22 @@ async def test_a_refused_request_is_logged_with_its_status_and_no_position(
             failed = {"event": "wats.handler.failed", "errorName": "SubscriberRefused"}
             failed |= {"handler": "crm", "status": 400, "file": None, "line": None}
             await until(lambda: any(failed.items() <= each.items() for each in gateway.log))
+
+
+async def test_a_dead_letter_has_the_status_of_the_last_response(
+    open_gateway: OpenGateway, until: Until
+) -> None:
+    async with serving_endpoint() as endpoint:
+        endpoint.respond(413)
+        options = options_for(subscriber("crm", endpoint.url))
+        options["inbox"] = InboxConfig(max_attempts=1)
+        async with open_gateway(**options) as gateway, ClientSession() as session:
+            await Sender(session, gateway.url).send(1)
+            await until(lambda: gateway.rows()["wats_dead_deliveries"] == 1)
+            assert gateway.store is not None
+            page = await gateway.store.list_deliveries(DEAD_LETTERS, limit=10)
+
+    assert [each.error for each in page.items] == ["SubscriberRefused 413"]
 
 
 async def test_neither_url_nor_content_of_a_failing_subscriber_is_logged(

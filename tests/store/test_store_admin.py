@@ -14,7 +14,7 @@ from wats.store.admin import (
     SCAN_DELIVERIES,
     DeliveryFilter,
 )
-from wats.store.records import Arrival, Consumer, Delivery, DeliveryState, Depth
+from wats.store.records import Arrival, Consumer, Delivery, DeliveryState, Depth, Settlement
 from wats.testing import FakeClock
 
 MakeArrival = Callable[..., Arrival]
@@ -130,6 +130,34 @@ async def test_deliveries_are_listed_by_state_consumer_and_age(
     assert [each.payload_bytes for each in page.items] == [5, 5, 600]
     assert page.items[0].due_at == arrived + timedelta(seconds=60)
     assert page.items[2].arrived_at == clock()
+
+
+async def test_an_error_with_a_status_is_found_by_its_class_too(
+    store: Store, arrival: MakeArrival, claim: Claim
+) -> None:
+    await receive(store, [arrival(consumers=("a",)) for _ in range(2)])
+    errors = "SubscriberRefused 413", "SubscriberFailed 500"
+    await store.settle(
+        [
+            Settlement(delivery, DeliveryState.DEAD, error=error)
+            for delivery, error in zip(await claim("a"), errors, strict=True)
+        ]
+    )
+
+    found = {}
+    for wanted in (
+        "SubscriberRefused",
+        "SubscriberRefused 413",
+        "SubscriberRefused 401",
+        "413",
+        "",
+    ):
+        letters = DeliveryFilter(state=DeliveryState.DEAD, error=wanted)
+        page = await store.list_deliveries(letters, limit=10)
+        found[wanted] = [each.error for each in page.items]
+
+    refused = ["SubscriberRefused 413"]
+    assert list(found.values()) == [refused, refused, [], [], []]
 
 
 async def test_a_page_ends_after_its_limit_and_after_the_limit_of_read_rows(

@@ -25,7 +25,7 @@ from wats.clock import Now, utc_now
 from wats.config import InboxConfig
 from wats.inbound import updates
 from wats.inbound.calls import HandlerCall, HandlerCalls, refuse_reply
-from wats.inbound.failures import log_dead
+from wats.inbound.failures import failure_name, log_dead
 from wats.inbound.handlers import Handlers, RetryLater
 from wats.inbound.pullers import Pullers
 from wats.inbound.retries import pause_of, retry_delay, shortened
@@ -121,20 +121,21 @@ class DeliveryCall(HandlerCall):
                 seconds = pause_of(failure.seconds)
                 self.settlement = Settlement(delivery, DeliveryState.PENDING, seconds)
             else:
-                self._fail(error_name(failure))
+                self._fail(failure)
         self._on_end(self)
 
-    def _fail(self, error: str) -> None:
+    def _fail(self, failure: BaseException) -> None:
         self.calls.telemetry.webhooks.update(self.kind, Outcome.ERROR)
         seconds = self._dispatcher.retry_seconds(self.delivery.consumer, self.delivery.attempt)
+        error = failure_name(failure)
         if seconds is None:
-            self._die(error)
+            self._die(error_name(failure), error)
         else:
             self.settlement = Settlement(self.delivery, DeliveryState.RETRY, seconds, error)
 
-    def _die(self, name: str) -> None:
+    def _die(self, name: str, error: str | None = None) -> None:
         log_dead(self._dispatcher.log, self.delivery.consumer, self.kind, name)
-        self.settlement = Settlement(self.delivery, DeliveryState.DEAD, error=name)
+        self.settlement = Settlement(self.delivery, DeliveryState.DEAD, error=error or name)
 
 
 class Dispatcher(Slots):

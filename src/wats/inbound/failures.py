@@ -152,6 +152,12 @@ def status_of(error: BaseException) -> int | None:
     return status if status is not None and 100 <= status <= 599 else None
 
 
+def failure_name(error: BaseException) -> str:
+    """Return the class name of *error*, followed by the status of its response if it has one."""
+    status = status_of(error)
+    return error_name(error) if status is None else f"{error_name(error)} {status}"
+
+
 def place_on_loop(frame: FrameType | None) -> Place:
     """Return the position of a handler that an event loop is calling; *frame* is the innermost one.
 

@@ -42,7 +42,7 @@ class StoredDelivery(msgspec.Struct, frozen=True, kw_only=True):
         id: As in `Delivery`; a dead letter keeps the id of its delivery.
         update_id: As in `Delivery`.
         attempts: The number of attempts.
-        error: The class name of the last error.
+        error: The class name of the last error, and the status of a subscriber's response.
         arrived_at: When the update arrived.
         due_at: When the delivery can be leased, or its lease expires; `None` while an earlier
             delivery of its ordering key is outstanding, and for a dead letter.
@@ -70,7 +70,7 @@ class DeliveryFilter(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         state: `DEAD` for dead letters; `None` for the outstanding deliveries in every state.
         consumer: The name of the consumer; `None` for all but the outbox.
-        error: The class name of the last error.
+        error: The class name of the last error, with or without the status.
         mark: Bytes in the head of the payload.
         before: The latest arrival, or the latest death of a dead letter.
     """
@@ -91,10 +91,14 @@ class DeliveryFilter(msgspec.Struct, frozen=True, kw_only=True):
         return (
             self.state in {None, delivery.state}
             and self._admits_consumer(delivery.consumer)
-            and self.error in {None, delivery.error}
+            and self._admits_error(delivery.error)
             and (self.mark is None or self.mark in delivery.head)
             and (self.before is None or (delivery.died_at or delivery.arrived_at) <= self.before)
         )
+
+    def _admits_error(self, error: str | None) -> bool:
+        names = set() if error is None else {error, error.partition(" ")[0]}
+        return self.error is None or self.error in names
 
     def _admits_consumer(self, name: str) -> bool:
         return name != OUTBOX if self.consumer is None else name == self.consumer

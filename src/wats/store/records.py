@@ -248,7 +248,7 @@ class Settlement(msgspec.Struct, frozen=True, gc=False):
     state: "DeliveryState"
     retry_seconds: float = 0.0
     error: str | None = None
-    """The class name of the error; never its text."""
+    """The class name of the error, and the status of a subscriber's response; never its text."""
     also: Sequence[Follower] = ()
     """The first followers of a delivery that is `DONE`, which were handled with it."""
 

@@ -48,7 +48,11 @@ _REPLAY_MALFORMED: Final = f"{_IDS_MALFORMED[:-1]}, and the name of a 'consumer'
 
 
 class DeliveryView(Body, frozen=True):
-    """A delivery without content; `error` is the class of the last error."""
+    """A delivery without content.
+
+    `error` is the class of the last error, followed by the status of a subscriber's response, as in
+    `SubscriberRefused 413`.
+    """
 
     id: str
     update_id: str
