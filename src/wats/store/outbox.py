@@ -156,7 +156,7 @@ class SendView(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         phone_number_id: The business number that sends it.
-        attempts: The number of attempts; 0 after the send.
+        attempts: The number of attempts; `None` after the send, since it is not kept.
         error: The class of the last error, before the send.
         response: The response for the idempotency key, after the send.
     """
@@ -164,7 +164,7 @@ class SendView(msgspec.Struct, frozen=True, kw_only=True):
     id: int
     phone_number_id: str
     state: SendState
-    attempts: int = 0
+    attempts: int | None = None
     error: str | None = None
     response: bytes = b""
 

@@ -73,6 +73,7 @@ async def test_a_message_is_accepted_with_the_place_of_its_state(service: Servic
     assert "idempotency-replayed" not in answer.headers
     item = await ended(service, answer)
     assert (item["state"], item["response"]) == ("sent", service.graph.body)
+    assert item["attempts"] is None
     assert (await service.ask("GET", "/api/messages/wamid.A")).status == 200
 
 

@@ -30,12 +30,12 @@ class OutboxItem(Body, frozen=True):
 
     `error` is the class of the last error, or `NumberNotConfigured` while the message waits for the
     configuration of its business number. `response` is Meta's response once the message is sent,
-    as the response to a request that waits for it would be.
+    as the response to a request that waits for it would be. `attempts` is `null` from then on.
     """
 
     id: str
     state: SendState
-    attempts: Count
+    attempts: Count | None
     error: str | None
     response: msgspec.Raw | None
 
@@ -56,7 +56,7 @@ async def later(parts: Parts, request: Request, queued: Queued | Accepted) -> Re
         return sent(queued)
     number = parts.numbers[request.number].id
     is_of_number = NUMBER_PARAMETER in request.parameters or number != parts.numbers.default.id
-    view = SendView(id=queued.outbox_id, phone_number_id=number, state=SendState.QUEUED)
+    view = SendView(id=queued.outbox_id, phone_number_id=number, state=SendState.QUEUED, attempts=0)
     if queued.replayed:
         try:
             view = await _view(parts, request, queued.outbox_id)
