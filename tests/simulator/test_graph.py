@@ -10,6 +10,7 @@ from wats.errors import GraphOutcomeUnknown, GraphRefused, GraphUnreachable
 from wats.graph.client import GraphClient
 from wats.graph.responses import GraphResponse
 from wats.privacy import Secret
+from wats.simulator import SimulatedNumber
 from wats.simulator.recipients import BY_SUFFIX, REFUSED_PREFIX
 from wats.telemetry.contract.values import EndpointFamily, ErrorCategory, Outcome
 
@@ -356,6 +357,24 @@ async def test_a_status_may_overtake_the_response(started: Any, receiver: Any) -
     assert answer[0] == 200
     assert seen[0] == "status"
     assert [item["status"] for item in receiver.items("statuses")] == ["sent", "delivered", "read"]
+
+
+async def test_each_number_has_rate_limits_and_messages_of_its_own(started: Any) -> None:
+    berlin = SimulatedNumber(phone_number_id="300001", waba_id="9", display_phone_number="1555")
+    text = {"type": "text", "text": {"body": "Hello"}}
+    message = {"messaging_product": "whatsapp", "to": "15550002222", **text}
+    async with started(numbers=(berlin,), pair_burst=1) as meta:
+        meta.simulator.inbound("15550002222", "Hi", number="300001")
+        paths = [f"/v25.0/{number}/messages" for number in (NUMBER, "300001", "300001")]
+        answers = [await meta.graph.call("POST", path, message) for path in paths]
+
+    assert [status for status, _ in answers] == [200, 200, 400]
+    shown = [(each.sender, each.recipient) for each in meta.simulator.messages]
+    assert shown == [
+        ("15550002222", "1555"),
+        ("15550001111", "15550002222"),
+        ("1555", "15550002222"),
+    ]
 
 
 def test_every_documented_recipient_is_tested() -> None:

@@ -20,7 +20,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def phone(clock: FakeClock) -> Phone:
-    return Phone(BUSINESS, clock, capacity=5)
+    return Phone(clock, capacity=5)
 
 
 def text(body: str, **others: Any) -> dict[str, Any]:
@@ -32,9 +32,9 @@ def written(body: str, wamid: str = "wamid.in", **others: Any) -> dict[str, Any]
 
 
 def test_both_directions_are_kept_in_order(phone: Phone, clock: FakeClock) -> None:
-    phone.send(written("Hi"))
+    phone.send(BUSINESS, written("Hi"))
     clock.advance(1)
-    phone.receive("wamid.out", PERSON, text("Hello", context={"message_id": "wamid.in"}))
+    phone.receive(BUSINESS, "wamid.out", PERSON, text("Hello", context={"message_id": "wamid.in"}))
 
     assert [each.as_json() for each in phone.messages] == [
         {
@@ -67,7 +67,7 @@ def test_both_directions_are_kept_in_order(phone: Phone, clock: FakeClock) -> No
 def test_messages_and_their_parts_are_bounded(phone: Phone) -> None:
     for number in range(9):
         huge = "x" * 100_000
-        phone.send(written(huge, huge, **{"from": huge, "context": {"id": huge}}))
+        phone.send(BUSINESS, written(huge, huge, **{"from": huge, "context": {"id": huge}}))
         assert phone.messages[-1].cursor == number + 1
 
     assert [each.cursor for each in phone.messages] == [5, 6, 7, 8, 9]
@@ -92,16 +92,16 @@ def test_a_page_is_the_last_ones_or_those_after_a_cursor(
     phone: Phone, after: int | None, limit: int, cursors: list[int]
 ) -> None:
     for _ in range(9):
-        phone.send(written("Hi"))
+        phone.send(BUSINESS, written("Hi"))
 
     assert [each.cursor for each in phone.page(after, limit)] == cursors
 
 
 def test_a_read_mark_is_shown_to_the_author(phone: Phone) -> None:
-    phone.send(written("Hi"))
+    phone.send(BUSINESS, written("Hi"))
 
-    phone.mark_read("wamid.in", is_typing=False)
-    phone.mark_read("wamid.in", is_typing=True)
+    phone.mark_read(BUSINESS, "wamid.in", is_typing=False)
+    phone.mark_read(BUSINESS, "wamid.in", is_typing=True)
 
     _, read, typing = phone.messages
     assert (read.type, read.recipient, read.reply_to) == ("read", PERSON, "wamid.in")
@@ -109,10 +109,10 @@ def test_a_read_mark_is_shown_to_the_author(phone: Phone) -> None:
 
 
 def test_a_read_mark_of_another_message_shows_nothing(phone: Phone) -> None:
-    phone.receive("wamid.out", PERSON, text("Hello"))
+    phone.receive(BUSINESS, "wamid.out", PERSON, text("Hello"))
 
-    phone.mark_read("wamid.out", is_typing=False)
-    phone.mark_read("wamid.unknown", is_typing=False)
+    phone.mark_read(BUSINESS, "wamid.out", is_typing=False)
+    phone.mark_read(BUSINESS, "wamid.unknown", is_typing=False)
 
     assert len(phone.messages) == 1
 
@@ -123,12 +123,16 @@ def test_each_message_is_written_as_one_line(phone: Phone) -> None:
     buttons = [{"reply": {"title": "Small"}}, {"reply": {"title": "Large"}}]
     size = {"body": {"text": "Which size?"}, "action": {"buttons": buttons}}
 
-    phone.send(written("Hi,\nI want a shirt.\nThe blue one"))
-    phone.mark_read("wamid.in", is_typing=False)
-    phone.receive("wamid.out", PERSON, {"type": "interactive", "interactive": size})
-    phone.send(written("Small", context={"id": "wamid.out"}))
-    phone.send(written("", "wamid.cake", type="image", image={"caption": "It"}, group_id="group"))
-    phone.receive("wamid.2", PERSON, text("So", context={"message_id": "wamid.forgotten"}))
+    phone.send(BUSINESS, written("Hi,\nI want a shirt.\nThe blue one"))
+    phone.mark_read(BUSINESS, "wamid.in", is_typing=False)
+    phone.receive(BUSINESS, "wamid.out", PERSON, {"type": "interactive", "interactive": size})
+    phone.send(BUSINESS, written("Small", context={"id": "wamid.out"}))
+    phone.send(
+        BUSINESS, written("", "wamid.cake", type="image", image={"caption": "It"}, group_id="group")
+    )
+    phone.receive(
+        BUSINESS, "wamid.2", PERSON, text("So", context={"message_id": "wamid.forgotten"})
+    )
 
     assert lines == [
         "03:04:05 15550002222 → 15550001111: Hi, ⏎ I want a shirt. ⏎ The blue one",
@@ -142,17 +146,21 @@ def test_each_message_is_written_as_one_line(phone: Phone) -> None:
 
 def test_a_conversation_gives_the_lines_that_are_shown() -> None:
     lines: list[str] = []
-    phone = Phone(BUSINESS, FakeClock())
+    phone = Phone(FakeClock())
     phone.write = lines.append
     shirt = {"type": "text", "text": {"body": "I want a shirt"}}
     buttons = [{"reply": {"title": "Small"}}, {"reply": {"title": "Large"}}]
     size = {"body": {"text": "Which size?"}, "action": {"buttons": buttons}}
     thumb = {"message_id": "wamid.size", "emoji": "👍"}
 
-    phone.send({"from": "15550001234", "id": "wamid.shirt", **shirt})
-    phone.mark_read("wamid.shirt", is_typing=False)
-    phone.receive("wamid.size", "15550001234", {"type": "interactive", "interactive": size})
-    phone.send({"from": "15550001234", "id": "wamid.3", "type": "reaction", "reaction": thumb})
+    phone.send(BUSINESS, {"from": "15550001234", "id": "wamid.shirt", **shirt})
+    phone.mark_read(BUSINESS, "wamid.shirt", is_typing=False)
+    phone.receive(
+        BUSINESS, "wamid.size", "15550001234", {"type": "interactive", "interactive": size}
+    )
+    phone.send(
+        BUSINESS, {"from": "15550001234", "id": "wamid.3", "type": "reaction", "reaction": thumb}
+    )
 
     (block,) = (each for each in blocks("docs/simulator.md", "text") if "shirt" in each)
     shown = [line.partition(" ")[2] for line in block.splitlines()]
@@ -177,11 +185,11 @@ def test_characters_that_control_a_terminal_are_escaped(given_text: str, expecte
 @given(st.text(), st.text(), st.text())
 def test_no_line_controls_a_terminal(body: str, sender: str, wamid: str) -> None:
     lines: list[str] = []
-    phone = Phone(BUSINESS, FakeClock(datetime(2026, 1, 2, tzinfo=UTC)))
+    phone = Phone(FakeClock(datetime(2026, 1, 2, tzinfo=UTC)))
     phone.write = lines.append
 
-    phone.send(written(body, wamid, type=sender or "text", **{"from": sender}))
-    phone.receive("wamid.2", sender, text("Hi", context={"message_id": wamid}))
+    phone.send(BUSINESS, written(body, wamid, type=sender or "text", **{"from": sender}))
+    phone.receive(BUSINESS, "wamid.2", sender, text("Hi", context={"message_id": wamid}))
 
     assert all(line.replace("\u200d", "").isprintable() for line in lines)
     assert all(line.encode() for line in lines)

@@ -97,7 +97,8 @@ class GraphEndpoints:
             message_id, is_typing = payload.get("message_id"), "typing_indicator" in payload
             if not isinstance(message_id, str):
                 raise invalid("The parameter message_id is required.")
-            self._world.mark_read(message_id, is_typing=is_typing)
+            number = request.match_info["number"]
+            self._world.mark_read(number, message_id, is_typing=is_typing)
             return web.json_response({"success": True})
         return await self._send(request, payload)
 
@@ -114,13 +115,13 @@ class GraphEndpoints:
     ) -> web.StreamResponse:
         """Send *payload* as its recipient demands; *state* is a part of Graph's response."""
         addressee = check_message(payload, self._world.groups)
-        self._world.check_limits(addressee)
+        number = request.match_info["number"]
+        self._world.check_limits(addressee, number)
         behavior = self._world.behavior_of(addressee)
         if behavior.refusal is not None:
             return self._refuse_recipient(behavior.refusal, addressee)
         if behavior.answer is ResponseForm.CUT:
             return _cut(request)
-        number = request.match_info["number"]
         message = self._world.accept(payload, addressee, behavior, number)
         statuses = self._world.statuses_of(message, addressee, behavior)
         if behavior.answer is ResponseForm.AFTER_THE_STATUS:

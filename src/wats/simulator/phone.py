@@ -63,8 +63,7 @@ class PhoneMessage:
 class Phone:
     """The last messages of all customers, oldest first; the older ones are forgotten."""
 
-    def __init__(self, business: str, now: Now, *, capacity: int = MAX_MESSAGES) -> None:
-        self._business = business
+    def __init__(self, now: Now, *, capacity: int = MAX_MESSAGES) -> None:
         self._now = now
         self._messages: deque[PhoneMessage] = deque(maxlen=capacity)
         self._last = 0
@@ -82,23 +81,25 @@ class Phone:
             return list(self._messages)[max(0, len(self._messages) - limit) :]
         return [each for each in self._messages if each.cursor > after][:limit]
 
-    def receive(self, message_id: str, recipient: str, message: Mapping[str, Any]) -> None:
-        """Show a *message* of the business, in Graph's form, to *recipient*."""
+    def receive(
+        self, business: str, message_id: str, recipient: str, message: Mapping[str, Any]
+    ) -> None:
+        """Show a *message* of the number *business*, in Graph's form, to *recipient*."""
         content = content_of(message)
-        self._add("outbound", self._business, recipient, message_id, message.get("type"), content)
+        self._add("outbound", business, recipient, message_id, message.get("type"), content)
 
-    def send(self, message: Mapping[str, Any]) -> None:
-        """Show a customer's *message*, in the form of a webhook."""
-        sender, group = message.get("from"), message.get("group_id") or self._business
+    def send(self, business: str, message: Mapping[str, Any]) -> None:
+        """Show a customer's *message* to the number *business*, in the form of a webhook."""
+        sender, recipient = message.get("from"), message.get("group_id") or business
         content = content_of(message)
-        self._add("inbound", sender, group, message.get("id"), message.get("type"), content)
+        self._add("inbound", sender, recipient, message.get("id"), message.get("type"), content)
 
-    def mark_read(self, message_id: str, *, is_typing: bool) -> None:
-        """Show that the business has read a customer's message, and perhaps types an answer."""
+    def mark_read(self, business: str, message_id: str, *, is_typing: bool) -> None:
+        """Show that *business* has read a customer's message, and perhaps types an answer."""
         message = self._find(message_id)
         if message is not None and message.direction == "inbound":
             content = PhoneContent("typing…" if is_typing else "", reply_to=message_id)
-            self._add("outbound", self._business, message.sender, "", "read", content)
+            self._add("outbound", business, message.sender, "", "read", content)
 
     def line_of(self, message: PhoneMessage) -> str:
         """Return *message* as one line without control characters."""

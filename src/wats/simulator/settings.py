@@ -50,7 +50,7 @@ class SimulatorSettings:
         batch_size: The most items that one webhook POST holds.
         couriers: The limit of concurrent webhook POSTs.
         webhook_timeout_seconds: The time limit of a receiver's response.
-        messages_per_second: The rate limit of the number, above which a message is refused with
+        messages_per_second: The rate limit of each number, above which a message is refused with
             130429; 0 for no limit.
         pair_burst: The number of messages that one recipient gets without a pause; more are refused
             with 131056 until `pair_seconds` have passed for each. 0 for no limit.

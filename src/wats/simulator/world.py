@@ -37,7 +37,7 @@ class World:
         self.media = MediaFiles(settings.media_url_seconds)
         self._number_limit = RateLimit(settings.messages_per_second, settings.messages_per_second)
         self._pair_limit = RateLimit(settings.pair_burst, 1 / settings.pair_seconds)
-        self.phone = Phone(settings.display_phone_number, utc_now)
+        self.phone = Phone(utc_now)
         self.accepted: deque[AcceptedMessage] = deque(maxlen=_KEPT_MESSAGES)
 
     def state(self) -> dict[str, int]:
@@ -49,16 +49,17 @@ class World:
         """Return the outcome of a message to *addressee*."""
         return behavior_of(addressee.id) if addressee.kind == "individual" else USUAL
 
-    def check_limits(self, addressee: Addressee) -> None:
-        """Refuse a message that exceeds a rate limit.
+    def check_limits(self, addressee: Addressee, number: str) -> None:
+        """Refuse a message of *number* that exceeds a rate limit.
 
         Raises:
             GraphFault: It does.
         """
-        if self._number_limit.is_exceeded(""):
+        if self._number_limit.is_exceeded(number):
             self.counts.number_limits += 1
             raise GraphFault(429, 130429)
-        if addressee.kind != "group" and self._pair_limit.is_exceeded(addressee.id):
+        pair = f"{number} {addressee.id}"
+        if addressee.kind != "group" and self._pair_limit.is_exceeded(pair):
             self.counts.pair_limits += 1
             raise GraphFault(400, 131056)
 
@@ -79,13 +80,14 @@ class World:
         self.counts.sends += 1
         self.accepted.append(message)
         if behavior.failure is None:
-            self.phone.receive(message.wamid, message.recipient, payload)
+            business = self._displayed(number)
+            self.phone.receive(business, message.wamid, message.recipient, payload)
         return message
 
-    def mark_read(self, message_id: str, *, is_typing: bool) -> None:
-        """Mark a customer's message as read."""
+    def mark_read(self, number: str, message_id: str, *, is_typing: bool) -> None:
+        """Mark a customer's message to *number* as read."""
         self.counts.read_marks += 1
-        self.phone.mark_read(message_id, is_typing=is_typing)
+        self.phone.mark_read(self._displayed(number), message_id, is_typing=is_typing)
 
     def statuses_of(
         self, message: AcceptedMessage, addressee: Addressee, behavior: Behavior
@@ -141,7 +143,7 @@ class World:
             for _ in range(count)
         ]
         for part in parts:
-            self.phone.send(part.item)
+            self.phone.send(self._displayed(number), part.item)
             self.courier.schedule(part)
         self.counts.inbound += count
         return [part.item["id"] for part in parts]
@@ -153,6 +155,12 @@ class World:
     async def settled(self) -> None:
         """Return when no webhook is pending or being delivered."""
         await self.courier.idle()
+
+    def _displayed(self, number: str) -> str:
+        """Return a business number as people see it; its phone number id if it is not known."""
+        found = self.settings.number(number or self.settings.phone_number_id)
+        displayed = found.display_phone_number if found is not None else ""
+        return displayed or number
 
     def _recipients(self, addressee: Addressee, status: str) -> list[dict[str, str]]:
         if addressee.kind == "user":
