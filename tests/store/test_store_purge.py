@@ -186,7 +186,7 @@ async def test_old_messages_statuses_and_windows_are_purged(
 
     # SQLite has no other identities of statuses.
     identities = 0 if store.adapter is Adapter.SQLITE else 3
-    assert await purge(store, inbox=1.5, dead=LONG) == 3 + identities
+    assert await purge(store, inbox=0.5, dead=LONG) == 3 + identities
 
     assert [record.status for record in await store.list_statuses("wamid.1")] == ["sent"]
     assert await store.list_statuses("wamid.3") == []
@@ -208,18 +208,32 @@ async def test_a_message_is_recognized_as_long_as_any_update(
     assert waiting(await receive(store, [again])) == [1]
 
 
+@pytest.mark.parametrize("messages", [DAY, 0])
 @pytest.mark.parametrize("delay", [timedelta(0), timedelta(minutes=59), PROMPT, timedelta(100)])
 async def test_a_status_is_recognized_as_long_as_any_update_also_if_it_was_late(
-    store: Store, arrival: MakeArrival, clock: FakeClock, delay: timedelta
+    store: Store, arrival: MakeArrival, clock: FakeClock, delay: timedelta, messages: float
 ) -> None:
     again = arrival(status=transition("sent", at=NOON - delay))
     await receive(store, [again])
     clock.advance(1)
 
-    await purge(store, inbox=DAY, messages=DAY)
+    await purge(store, inbox=DAY, messages=messages)
     assert waiting(await receive(store, [again])) == [None]
     assert await purge(store) > 0
     assert waiting(await receive(store, [again])) == [1]
+
+
+async def test_a_status_that_did_not_advance_its_message_is_recognized_as_long_as_any_update(
+    store: Store, arrival: MakeArrival, message: MakeMessage, clock: FakeClock
+) -> None:
+    await store.record_sent(message("wamid.1"))
+    again = arrival(status=transition("read", at=later(9), participant="3"))
+    await receive(store, [arrival(status=transition("read", participant="2")), again])
+    clock.advance(10)
+
+    await purge(store, inbox=5, messages=5)
+
+    assert waiting(await receive(store, [again])) == [None]
 
 
 async def test_a_message_without_a_recent_change_is_purged(

@@ -45,6 +45,10 @@ def writer(clock: Milliseconds) -> Iterator[Writer]:
     writer.close()
 
 
+def walk_of_identities() -> Walk:
+    return Walk("wats_inbox", "id", "received_at < ?2")
+
+
 def receive(writer: Writer, arrivals: Sequence[Arrival], **slots: int) -> list[Delivery]:
     """Return the deliveries that were leased on arrival."""
     with transaction(writer):
@@ -77,6 +81,7 @@ def test_no_statement_of_the_inbox_scans_a_table_that_grows(
     full_scans: FullScans,
 ) -> None:
     statements = trace(writer)
+    identities = walk_of_identities()
     known = arrival()
     receive(writer, [known, arrival(ordering_key=99), arrival(ordering_key=99)])
     receive(writer, [known, *(arrival(consumers=("a", "b")) for _ in range(4))], a=9, b=1)
@@ -86,7 +91,7 @@ def test_no_statement_of_the_inbox_scans_a_table_that_grows(
     with transaction(writer):
         deliveries.renew(writer, claimed)
         leader.lead(writer, 1)
-        inbox.purge(writer, [1], NOON)
+        identities.delete(writer, [1], NOON)
         depths.read(writer, frozenset(writer.consumers), clock())
         admin.consumers(writer, frozenset(writer.consumers), clock())
         admin.pause(writer, "a", True)
@@ -100,7 +105,7 @@ def test_no_statement_of_the_inbox_scans_a_table_that_grows(
         admin.discard(writer, [1, 2, 3])
         for phase in erasure.PHASES:
             erasure.find(writer, phase, 0, Person("15550001234"), ["1"])
-    Walk(inbox.OLD_UPDATES, 10).next_rows(writer, NOON)
+    identities.next_rows(writer, NOON)
     clock.advance(10)
     with transaction(writer):
         deliveries.register(writer, [])
@@ -372,9 +377,10 @@ def test_an_identity_is_purged_by_the_time_at_which_its_update_was_received(
 ) -> None:
     old = arrival(received_at=NOON - timedelta(seconds=1))
     receive(writer, [old, arrival(received_at=NOON)])
-    ids = Walk(inbox.OLD_UPDATES, 10).next_rows(writer, NOON)
+    identities = walk_of_identities()
+    ids = identities.next_rows(writer, NOON)
 
     with transaction(writer):
-        assert inbox.purge(writer, [*ids, 2], NOON) == 1
+        assert identities.delete(writer, [*ids, 2], NOON) == 1
 
     assert writer.execute("SELECT key FROM wats_inbox").fetchall() != [(old.key,)]

@@ -126,14 +126,13 @@ def test_no_statement_about_messages_scans_more_than_the_list_of_buckets(
     messages.last_inbound_at(writer, "1", "2")
     messages.purge(writer, [1], NOON + timedelta(1))
     messages.purge_windows(writer, [1], NOON)
-    statuses.purge(writer, [1], NOON)
-    statuses.purge_early(writer, [1], NOON)
-    for statement in (
-        messages.OLD_MESSAGES,
-        statuses.OLD_STATUSES,
-        statuses.OLD_EARLY_STATUSES,
+    for walk in (
+        Walk("wats_messages", "row_id", "created_at < ?2", messages.CAN_GO),
+        Walk("wats_statuses", "id", "occurred_at < ?2"),
+        Walk("wats_early_statuses", "id", "occurred_at < ?2"),
     ):
-        Walk(statement, 10).next_rows(writer, NOON)
+        walk.next_rows(writer, NOON)
+        walk.delete(writer, [1], NOON)
     writer.set_exec_trace(None)
 
     assert len(plans_of(writer, hot)) >= 40

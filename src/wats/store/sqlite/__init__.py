@@ -69,7 +69,7 @@ from wats.store.sqlite.occupation import Occupation
 from wats.store.sqlite.open_faults import explain
 from wats.store.sqlite.outbox_store import SQLiteOutbox
 from wats.store.sqlite.thread import TIMEOUT_SECONDS, ConnectionThread, commit, run_each
-from wats.store.sqlite.walk import Walk
+from wats.store.sqlite.walk import PURGE_ROWS, Walk
 from wats.telemetry.contract.values import Adapter, Outcome, StoreOperation
 
 _RECEIVE: Final = StoreOperation.RECEIVE  # a look-up of 0.1 us in Python 3.11
@@ -81,9 +81,6 @@ settlements only."""
 
 CHECKPOINT_TIMEOUTS: Final = 3.0
 """The time limit of a checkpoint, which copies up to 64 MB, in limits of an operation."""
-
-PURGE_ROWS = 500
-"""The maximum number of rows that one call of `purge` deletes from each table."""
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -138,10 +135,10 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
         self._has_queues = False  # conversations with more than one delivery
         self._threads = AsyncExitStack()
         self._changing = asyncio.Lock()
-        self._updates = Walk(inbox.OLD_UPDATES, PURGE_ROWS)
-        self._messages = Walk(messages.OLD_MESSAGES, PURGE_ROWS)
-        self._statuses = Walk(statuses.OLD_STATUSES, PURGE_ROWS)
-        self._early_statuses = Walk(statuses.OLD_EARLY_STATUSES, PURGE_ROWS)
+        self._updates = Walk("wats_inbox", "id", "received_at < ?2")
+        self._messages = Walk("wats_messages", "row_id", "created_at < ?2", messages.CAN_GO)
+        self._statuses = Walk("wats_statuses", "id", "occurred_at < ?2")
+        self._early_statuses = Walk("wats_early_statuses", "id", "occurred_at < ?2")
 
     @property
     @override
@@ -434,7 +431,7 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
         now = self._now()
         inbox_before = now - timedelta(seconds=retention.inbox)
         messages_before = now - timedelta(seconds=retention.messages)
-        # The record of a message identifies its redeliveries.
+        # Redeliveries of messages and statuses are identified by their records.
         records_before = min(messages_before, inbox_before)
 
         # The reader finds old rows, and the writer checks each row again before deleting it.
@@ -442,8 +439,8 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
             return (
                 self._updates.next_rows(connection, inbox_before),
                 self._messages.next_rows(connection, records_before),
-                self._statuses.next_rows(connection, messages_before),
-                self._early_statuses.next_rows(connection, messages_before),
+                self._statuses.next_rows(connection, records_before),
+                self._early_statuses.next_rows(connection, records_before),
                 messages.old_windows(connection, messages_before, PURGE_ROWS),
             )
 
@@ -451,11 +448,11 @@ class SQLiteStore(SQLiteAdmin, SQLiteOutbox, Store):
 
         def purge(writer: Writer) -> int:
             return (
-                inbox.purge(writer, old_updates, inbox_before)
+                self._updates.delete(writer, old_updates, inbox_before)
                 + admin.purge(writer, retention.dead, PURGE_ROWS)
                 + messages.purge(writer, old_messages, records_before)
-                + statuses.purge(writer, old, messages_before)
-                + statuses.purge_early(writer, old_early, messages_before)
+                + self._statuses.delete(writer, old, records_before)
+                + self._early_statuses.delete(writer, old_early, records_before)
                 + messages.purge_windows(writer, old_windows, messages_before)
                 + requests.purge(writer, PURGE_ROWS)
                 + outbox.purge(writer, PURGE_ROWS)

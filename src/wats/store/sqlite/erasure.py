@@ -123,8 +123,6 @@ _WINDOWS = "SELECT digest FROM wats_windows WHERE digest IN carray(?)"
 _STATUSES_OF = "SELECT count(*) FROM wats_statuses WHERE id BETWEEN ?1 << ?2 AND (?1 + 1 << ?2) - 1"
 
 _DELETE: Final[Mapping[str, str]] = {
-    INDEXED: "DELETE FROM wats_messages WHERE row_id = ?",
-    MESSAGES: "DELETE FROM wats_messages WHERE row_id = ?",
     STATUSES: "DELETE FROM wats_statuses WHERE id = ?",
     EARLY: "DELETE FROM wats_early_statuses WHERE id = ?",
     RESPONSES: "UPDATE wats_requests SET response = CAST('{}' AS BLOB) WHERE rowid = ?",
@@ -293,7 +291,8 @@ def delete(writer: Writer, phase: str, found: FoundRows) -> None:
         outbox.empty_keys(writer, rows)
         return
     if phase in {INDEXED, MESSAGES}:
-        message_index.remove(writer, rows, _END)
+        messages.delete(writer, rows)
         writer.executemany(_DELETE_STATUSES, [(id_, statuses.ID_BITS) for id_ in rows])
         writer.executemany(_DELETE_WINDOW, [(digest,) for digest in found.windows])
+        return
     writer.executemany(_DELETE[phase], [(id_,) for id_ in rows])

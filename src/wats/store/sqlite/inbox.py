@@ -9,8 +9,6 @@ from itertools import islice
 from types import MappingProxyType
 from typing import Final
 
-from apsw import Connection
-
 from wats.clock import to_ms
 from wats.store.records import Arrival, Received
 from wats.store.sqlite import deliveries, messages, outbox, statuses
@@ -24,16 +22,6 @@ ON CONFLICT (occurred_at, key) DO NOTHING
 
 # The ids inserted by one transaction are consecutive.
 _INSERTED = "SELECT occurred_at, key FROM wats_inbox WHERE id > last_insert_rowid() - ?"
-
-OLD_UPDATES = """
-SELECT id, received_at < ?1, received_at < ?1 FROM wats_inbox
-WHERE id > ?2
-ORDER BY id
-LIMIT ?3
-"""
-"""For a `Walk`."""
-
-_PURGE = "DELETE FROM wats_inbox WHERE id = ? AND received_at < ?"
 
 PROMPT: Final = timedelta(hours=1)
 """The delay from which on a status has an identity besides its record. The retention of the record
@@ -122,9 +110,3 @@ def _has_record(arrival: Arrival) -> bool:
     if arrival.status is not None:
         return arrival.received_at - arrival.status.occurred_at < PROMPT
     return arrival.message is not None
-
-
-def purge(connection: Connection, update_ids: Sequence[int], before: datetime) -> int:
-    """Delete those identities *update_ids* that were received before *before*."""
-    before_ms = to_ms(before)
-    return change(connection, _PURGE, [(id_, before_ms) for id_ in update_ids])

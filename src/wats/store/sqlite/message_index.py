@@ -104,11 +104,7 @@ CROSS JOIN wats_message_index AS i ON i.bucket = b.value AND i.hash = h.value
 """
 
 _REMOVE = """
-DELETE FROM wats_message_index WHERE bucket IN (?3, ?4) AND row_id = ?1 AND hash IN (
-    SELECT wa_message_hash FROM wats_messages WHERE row_id = ?1 AND updated_at < ?2
-    UNION ALL
-    SELECT window_hash FROM wats_messages WHERE row_id = ?1 AND updated_at < ?2
-)
+DELETE FROM wats_message_index WHERE row_id = ? AND hash IN (?, ?) AND bucket IN (?, ?)
 """
 
 _REMOVE_EMPTY_BUCKET = """
@@ -315,11 +311,11 @@ def buckets_with_sent(connection: Connection) -> Iterator[Sequence[int]]:
         before, count = buckets[-1], count * _STEP_FACTOR
 
 
-def remove(connection: Connection, row_ids: Collection[int], before_ms: int) -> None:
-    """Remove the messages *row_ids* last updated before *before_ms*, which are deleted next."""
-    rows = [(row_id, before_ms, *_buckets_of(row_id)) for row_id in row_ids]
+def remove(connection: Connection, deleted: Iterable[tuple[int, int, int | None]]) -> None:
+    """Remove the messages *deleted*: their row ids, and both hashes of each."""
+    rows = [(*row, *_buckets_of(row[0])) for row in deleted]
     connection.executemany(_REMOVE, rows)
-    _remove_empty(connection, {bucket for row in rows for bucket in row[2:]})
+    _remove_empty(connection, {bucket for row in rows for bucket in row[3:]})
 
 
 def _buckets_of(row_id: int) -> tuple[int, int]:

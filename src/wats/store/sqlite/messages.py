@@ -101,16 +101,18 @@ WHERE m.window_hash = i.hash AND m.phone_number_id = ? AND m.from_phone = ?
 ORDER BY latest_at DESC
 """
 
-OLD_MESSAGES = """
-SELECT row_id, created_at < ?1, updated_at < ?1
-FROM wats_messages
-WHERE row_id > ?2
-ORDER BY row_id
-LIMIT ?3
+CAN_GO = """
+updated_at < ?2 AND NOT EXISTS (
+    SELECT 1 FROM wats_statuses
+    WHERE id BETWEEN row_id << 16 AND row_id << 16 | 65535 AND occurred_at >= ?2
+)
 """
-"""For a `Walk`. An old message that was updated later is kept, and does not end the walk."""
+"""For a `Walk`. Without its message, a status would not be recognized."""
 
-_PURGE = "DELETE FROM wats_messages WHERE row_id = ? AND updated_at < ?"
+_DELETE = """
+DELETE FROM wats_messages WHERE row_id = ?1 AND {}
+RETURNING row_id, wa_message_hash, window_hash
+"""
 
 _OLD_WINDOWS = "SELECT digest FROM wats_windows WHERE last_inbound_at < ? LIMIT ?"
 
@@ -335,8 +337,18 @@ def old_windows(connection: Connection, before: datetime, limit: int) -> Sequenc
 def purge(connection: Connection, row_ids: Sequence[int], before: datetime) -> int:
     """Delete the messages of *row_ids* that have not been updated since *before*."""
     before_ms = to_ms(before)
-    message_index.remove(connection, row_ids, before_ms)
-    return change(connection, _PURGE, [(row_id, before_ms) for row_id in row_ids])
+    return _delete(connection, CAN_GO, [(row_id, before_ms) for row_id in row_ids])
+
+
+def delete(connection: Connection, row_ids: Sequence[int]) -> None:
+    """Delete the messages of *row_ids*."""
+    _delete(connection, "true", [(row_id,) for row_id in row_ids])
+
+
+def _delete(connection: Connection, condition: str, rows: Sequence[_Row]) -> int:
+    deleted: list[Any] = connection.executemany(_DELETE.format(condition), rows).fetchall()
+    message_index.remove(connection, deleted)
+    return len(deleted)
 
 
 def purge_windows(connection: Connection, digests: Sequence[int], before: datetime) -> int:

@@ -18,7 +18,7 @@ from apsw import Connection
 from wats.clock import from_ms, to_ms
 from wats.privacy import short_fingerprint
 from wats.store.records import Arrival, StatusRecord, rank_of, status_of
-from wats.store.sqlite.connection import Writer, change
+from wats.store.sqlite.connection import Writer
 from wats.store.sqlite.message_index import buckets_with_sent, look_up, numbers
 
 ID_BITS = 16
@@ -78,26 +78,6 @@ FROM wats_early_statuses
 WHERE wa_message_hash = ?1 AND wa_message_id = ?2
 ORDER BY is_early, position
 """
-
-OLD_STATUSES = """
-SELECT id, occurred_at < ?1, occurred_at < ?1 FROM wats_statuses
-WHERE id > ?2
-ORDER BY id
-LIMIT ?3
-"""
-"""For a `Walk`."""
-
-OLD_EARLY_STATUSES = """
-SELECT id, occurred_at < ?1, occurred_at < ?1 FROM wats_early_statuses
-WHERE id > ?2
-ORDER BY id
-LIMIT ?3
-"""
-"""For a `Walk`."""
-
-_PURGE = "DELETE FROM wats_statuses WHERE id = ? AND occurred_at < ?"
-
-_PURGE_EARLY = "DELETE FROM wats_early_statuses WHERE id = ? AND occurred_at < ?"
 
 MessageKey: TypeAlias = tuple[str, str]
 """The phone_number_id and wa_message_id of an outbound message."""
@@ -287,13 +267,3 @@ def history(connection: Connection, wa_message_id: str) -> Sequence[StatusRecord
     """Read the transitions of this message, by searching all buckets with sent messages."""
     values = short_fingerprint(wa_message_id), wa_message_id, ID_BITS
     return [status_of(row) for row in connection.execute(_HISTORY, values)]
-
-
-def purge(connection: Connection, ids: Sequence[int], before: datetime) -> int:
-    """Delete the statuses *ids* that occurred before *before*."""
-    return change(connection, _PURGE, [(id_, to_ms(before)) for id_ in ids])
-
-
-def purge_early(connection: Connection, ids: Sequence[int], before: datetime) -> int:
-    """Delete the early statuses *ids* that occurred before *before*."""
-    return change(connection, _PURGE_EARLY, [(id_, to_ms(before)) for id_ in ids])
