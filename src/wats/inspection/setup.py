@@ -33,7 +33,7 @@ from wats.inspection.verdicts import Finding, Judged, fails, holds, unknown
 from wats.process.server import bind
 from wats.references import ImportFailed, import_reference
 from wats.store.open import IN_MEMORY, is_open_to_others, path_of_file
-from wats.store.sqlite.probe import is_disk_full
+from wats.store.sqlite.open_faults import is_disk_full
 from wats.store.sqlite.probe import probe as probe_file
 
 TIMEOUT_SECONDS: Final = 5.0

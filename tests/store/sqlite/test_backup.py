@@ -2,6 +2,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -117,6 +118,34 @@ def test_a_backup_that_fails_leaves_no_file_and_names_the_cause(
 
     assert fault_of(caught.value) == fault
     assert set(tmp_path.iterdir()) == before
+
+
+BACK_UP = """
+import sys
+from pathlib import Path
+from wats.errors import BackupRefused
+from wats.store.sqlite.backup import back_up
+
+try:
+    back_up(sys.argv[1], Path(sys.argv[2]))
+except BackupRefused as error:
+    print(error.issue.path, error.issue.code)
+"""
+
+NAMESPACE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "-r", "--mount"]
+
+
+def test_a_backup_to_a_full_disk_names_the_new_file(path: Path, tmp_path: Path) -> None:
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = f'mount -t tmpfs -o size=64k none {small} && exec "$@"'
+    run = [sys.executable, "-c", BACK_UP, str(path), str(small / "backup.db")]
+
+    done = subprocess.run(
+        [*NAMESPACE, "sh", "-c", mount, "sh", *run], capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == f"FILE {Fault.DISK_FULL}\n"
 
 
 def make_others(folder: Path) -> None:

@@ -13,14 +13,12 @@ from typing import Final
 import apsw
 from apsw import Connection
 
-from wats.errors import BackupRefused, ConfigIssue, SchemaMismatch
+from wats.errors import BackupRefused, ConfigIssue
 from wats.faults import Fault, fault_of
-from wats.store.migrate import load_migrations, missing_migrations
-from wats.store.sqlite.connection import applied_migrations
 from wats.store.sqlite.file_guard import SET_ASIDE, admit
-from wats.store.sqlite.log_origin import connect_immutable
 from wats.store.sqlite.mounts import unsafe_mount
 from wats.store.sqlite.open_faults import KEY, cause_of
+from wats.store.sqlite.probe import fault_of_content
 
 _CANNOT_BACK_UP: Final = "The database cannot be backed up."
 _CANNOT_RESTORE: Final = "The backup cannot be restored."
@@ -48,7 +46,7 @@ def back_up(path: str, target: Path) -> None:
         raise _refused(_CANNOT_BACK_UP, Fault.NO_SUCH_FILE, KEY, path)
     admit(path)
     with _file_operations(_CANNOT_BACK_UP, str(target)), _new_file_next_to(target) as copy:
-        _vacuum(path, copy)
+        _vacuum(path, copy, target)
         _check(copy, _CANNOT_BACK_UP, KEY, path)
         copy.rename(target)
         _flush(target.parent)
@@ -80,11 +78,13 @@ def restore(source: Path, path: str) -> Path | None:
         return _replace(real, copy)
 
 
-def _vacuum(path: str, copy: Path) -> None:
+def _vacuum(path: str, copy: Path, target: Path) -> None:
     try:
         with closing(Connection(path, flags=apsw.SQLITE_OPEN_READWRITE)) as source:
             source.set_busy_timeout(5000)
             source.execute("VACUUM INTO ?", (str(copy),))
+    except apsw.FullError as error:  # nothing is written to the database
+        raise _refused(_CANNOT_BACK_UP, Fault.DISK_FULL, _FILE, str(target)) from error
     except apsw.Error as error:
         raise _refused(_CANNOT_BACK_UP, cause_of(error, path), KEY, path) from error
 
@@ -104,15 +104,8 @@ def _copy(source: Path, copy: Path) -> None:
 
 def _check(copy: Path, message: str, where: str, shown: str) -> None:
     """Check that *copy* is an intact database of ours, and write it to the disk."""
-    try:
-        with closing(connect_immutable(str(copy))) as connection:
-            if connection.execute("PRAGMA integrity_check(1)").get != "ok":
-                raise _refused(message, Fault.DATABASE_DAMAGED, where, shown)
-            missing_migrations(load_migrations("sqlite"), applied_migrations(connection))
-    except (SchemaMismatch, apsw.SQLError) as error:  # a database of something else has no table
-        raise _refused(message, Fault.WRONG_SCHEMA, where, shown) from error
-    except apsw.Error as error:
-        raise _refused(message, cause_of(error, str(copy)), where, shown) from error
+    if fault := fault_of_content(copy, is_backup=True):
+        raise _refused(message, fault, where, shown)
     _flush(copy)
 
 

@@ -1,7 +1,6 @@
 """Why a SQLite file cannot be opened: an error of SQLite becomes one of a closed list of causes."""
 
 import os
-import shutil
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +13,8 @@ KEY: Final = "persistence.url"
 
 _CANNOT_OPEN: Final = "The database cannot be opened."
 
-_LEAST_FREE_BYTES: Final = 131_072
-"""A new database needs more: its first pages, a write-ahead log and the index of the log."""
+MIN_FREE_BYTES: Final = 1 << 20
+"""The room that a database needs at least, for its log."""
 
 _BY_CLASS: Final[dict[type[apsw.Error], Fault]] = {
     apsw.FullError: Fault.DISK_FULL,
@@ -70,28 +69,32 @@ def cause_of(error: BaseException | None, path: str) -> Fault:
         return Fault.UNREADABLE
     if getattr(error, "extendedresult", None) in _LOCK_FAILURES:
         return Fault.NO_LOCAL_LOCKS
-    return _BY_CLASS.get(type(error)) or _probed(Path(path))
+    # SQLite reports only that it cannot open a file.
+    return _BY_CLASS.get(type(error)) or fault_of_file_system(Path(path)) or Fault.UNREADABLE
 
 
-def _probed(path: Path) -> Fault:
-    """Return the cause that the file system shows: SQLite reports only that it cannot open."""
+def fault_of_file_system(path: Path) -> Fault | None:
+    """Return why the file system permits no database at *path*; `None` if it does."""
     folder = path.parent
     try:
         if path.is_dir():
             return Fault.IS_A_DIRECTORY
-        if not folder.exists():
-            return Fault.NO_SUCH_DIRECTORY
-        if os.statvfs(folder).f_flag & os.ST_RDONLY:
-            return Fault.READ_ONLY_FILE_SYSTEM
-        if not os.access(folder, os.W_OK | os.X_OK) or not _are_writable(path):
-            return Fault.PERMISSION_DENIED
-        if shutil.disk_usage(folder).free < _LEAST_FREE_BYTES:
-            return Fault.DISK_FULL
+        if not folder.is_dir():
+            return Fault.NOT_A_DIRECTORY if folder.exists() else Fault.NO_SUCH_DIRECTORY
+        files = (path, Path(f"{path}-wal"), Path(f"{path}-shm"))
+        can_write = all(os.access(file, os.R_OK | os.W_OK) for file in files if file.exists())
+        if not can_write or not os.access(folder, os.W_OK | os.X_OK):
+            is_read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+            return Fault.READ_ONLY_FILE_SYSTEM if is_read_only else Fault.PERMISSION_DENIED
     except OSError as error:
         return fault_of(error)
-    return Fault.UNREADABLE
+    return Fault.DISK_FULL if is_disk_full(folder) else None
 
 
-def _are_writable(path: Path) -> bool:
-    files = (path, Path(f"{path}-wal"), Path(f"{path}-shm"))
-    return all(os.access(file, os.R_OK | os.W_OK) for file in files if file.exists())
+def is_disk_full(folder: Path) -> bool:
+    """Return whether the file system of *folder* has too little room for a log."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return False
+    return found.f_bavail * found.f_frsize < MIN_FREE_BYTES
