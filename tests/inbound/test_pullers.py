@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import Phase
 from typing_extensions import override
@@ -11,6 +12,7 @@ from typing_extensions import override
 from tests.inbound.pull_machine import PullMachine
 from tests.store.machines import hold, on_sqlite
 from wats.clock import utc_now
+from wats.errors import StoreUnavailable
 from wats.inbound import updates
 from wats.inbound.pullers import FAILED, Acknowledgement, Puller
 from wats.inbound.updates import Update
@@ -44,6 +46,30 @@ def make_puller(store: SQLiteStore, **options: Any) -> Puller:
     return Puller("batch", store, place=0, lease_seconds=60.0, telemetry=telemetry, **options)
 
 
+def arrival_of(number: int, **changes: Any) -> Arrival:
+    now = utc_now()
+    update = Update(
+        key=f"{number:032}",
+        kind=UpdateKind.MESSAGE,
+        field="messages",
+        waba_id="1",
+        occurred_at=now,
+        received_at=now,
+        raw={},
+    )
+    arrival = Arrival(
+        key=bytes.fromhex(update.key),
+        occurred_at=now,
+        received_at=now,
+        kind=update.kind,
+        phone_number_id="1",
+        ordering_key=number,
+        payload=updates.encode(update),
+        consumers=("batch",),
+    )
+    return msgspec.structs.replace(arrival, **changes)
+
+
 async def test_an_arrival_wakes_the_polls_of_its_kind_only() -> None:
     store = CountsClaims(":memory:")
     await store.open()
@@ -71,27 +97,7 @@ async def test_a_dead_letter_is_logged_with_the_name_of_its_puller() -> None:
     puller = make_puller(store, max_attempts=1, log=logged.append)
     await store.register([puller.consumer])
     puller.start()
-    now = utc_now()
-    update = Update(
-        key="1" * 32,
-        kind=UpdateKind.MESSAGE,
-        field="messages",
-        waba_id="1",
-        occurred_at=now,
-        received_at=now,
-        raw={},
-    )
-    arrival = Arrival(
-        key=bytes.fromhex(update.key),
-        occurred_at=now,
-        received_at=now,
-        kind=update.kind,
-        phone_number_id="1",
-        ordering_key=1,
-        payload=updates.encode(update),
-        consumers=("batch",),
-    )
-    await receive(store, [arrival])
+    await receive(store, [arrival_of(1)])
 
     (pulled,) = await puller.poll(1, 0)
     await puller.acknowledge([Acknowledgement(puller.lease_of(pulled), True)])
@@ -100,6 +106,27 @@ async def test_a_dead_letter_is_logged_with_the_name_of_its_puller() -> None:
 
     dead = {"event": "wats.inbox.dead", "consumer": "batch", "kind": "message"}
     assert logged == [{**dead, "errorName": FAILED}]
+
+
+class CannotSettle(SQLiteStore):
+    @override
+    async def settle(self, settlements: Sequence[Settlement]) -> Settled:
+        raise StoreUnavailable
+
+
+async def test_a_poll_returns_what_it_leased_although_a_dead_letter_cannot_be_stored() -> None:
+    store = CannotSettle(":memory:")
+    await store.open()
+    puller = make_puller(store, max_attempts=3)
+    await store.register([puller.consumer])
+    puller.start()
+    await receive(store, [arrival_of(1, payload=b"damaged"), arrival_of(2)])
+
+    pulled = await puller.poll(2, 0)
+    await puller.stop()
+    await store.close()
+
+    assert [each.update.key for each in pulled] == [f"{2:032}"]
 
 
 class SettlesLate(SQLiteStore):

@@ -240,14 +240,14 @@ class Puller:
         marks = [updates.mark_of(kind) for kind in kinds]
         size, more = 0, True
         while more and len(found) < limit and size < MAX_BYTES:
+            count = min(limit - len(found), MAX_CLAIM)
             try:
-                count = min(limit - len(found), MAX_CLAIM)
                 claimed = await self._store.claim(self.name, count, marks)
-                usable, follow = await self._usable(claimed.deliveries)
             except StoreError:
                 if found:
                     break
                 raise
+            usable, follow = await self._usable(claimed.deliveries)
             found += usable
             size += sum(len(each.delivery.payload) for each in usable)
             more = claimed.more or follow
@@ -267,7 +267,10 @@ class Puller:
                 dead.append(Settlement(delivery, DeliveryState.DEAD, error=error_name(error)))
         if not dead:
             return found, False
-        settled = await self._store.settle(dead)
+        try:
+            settled = await self._store.settle(dead)
+        except StoreError:  # their leases expire, and they are buried then
+            return found, False
         for each in dead:
             log_dead(self._log, self.consumer.name, UpdateKind.UNKNOWN, each.error)
         return found, bool(settled.due)
