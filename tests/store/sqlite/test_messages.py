@@ -156,8 +156,8 @@ def test_no_statement_about_idempotency_keys_scans_a_table(
         new = requests.NewKey(key=key, request_hash=b"body", reserve_seconds=60, keep_seconds=600)
         requests.reserve(writer, new)
     requests.complete(writer, [requests.Completion(("send", b"1"), b"{}", message())])
-    requests.doubt(writer, key=("send", b"2"))
-    requests.fail(writer, key=("send", b"3"))
+    requests.doubt(writer, scope="send", key_hash=b"2")
+    requests.fail(writer, scope="send", key_hash=b"3")
     requests.purge(writer, 10)
     writer.set_exec_trace(None)
 

@@ -152,7 +152,9 @@ def pause(writer: Writer, consumer: str, is_paused: bool) -> bool:
     return is_known
 
 
-def page(connection: Connection, wanted: DeliveryFilter, limit: int, after: int) -> DeliveryPage:
+def page(
+    connection: Connection, wanted: DeliveryFilter, limit: int, after: int = 0
+) -> DeliveryPage:
     """Read the *wanted* deliveries after *after*."""
     statement = (_DEAD if wanted.is_dead else _OUTSTANDING) + _PAGE
     rows = connection.execute(statement, (HEAD_BYTES, after, SCAN_DELIVERIES + 1))
@@ -186,12 +188,17 @@ def read(connection: Connection, delivery_id: int) -> tuple[StoredDelivery, byte
     return None if row is None or payload is None else (_stored(row), payload)
 
 
-def of_updates(connection: Connection, ids: Sequence[int]) -> Sequence[int]:
+def _of_updates(connection: Connection, ids: Sequence[int]) -> Sequence[int]:
     """Return those of *ids* that are not items of the outbox, which has operations of its own."""
-    return _ids(connection, _OF_UPDATES, numbers(ids))
+    return _ids(connection, _OF_UPDATES, numbers(ids)) if ids else ()
 
 
 def retry_dead(writer: Writer, ids: Sequence[int]) -> int:
+    """Insert the dead letters *ids* as deliveries, except for those of the outbox."""
+    return put_back(writer, _of_updates(writer, ids))
+
+
+def put_back(writer: Writer, ids: Sequence[int]) -> int:
     """Insert the dead letters *ids* as deliveries, each in its place by id."""
     if not ids:
         return 0
@@ -220,9 +227,10 @@ def _insert_in_order(writer: Writer, letter: tuple[Any, ...]) -> None:
 
 def expedite(writer: Writer, ids: Sequence[int]) -> int:
     """Make the heads *ids* that wait for a retry due."""
-    if not ids:
+    found = _of_updates(writer, ids)
+    if not found:
         return 0
-    count = change(writer, _EXPEDITE, [(numbers(ids), writer.clock())])
+    count = change(writer, _EXPEDITE, [(numbers(found), writer.clock())])
     writer.leaves_work = writer.leaves_work or bool(count)
     return count
 
@@ -231,9 +239,10 @@ def replay(writer: Writer, ids: Sequence[int], consumer: str) -> int | None:
     """Give *consumer* the updates of the deliveries and dead letters *ids* again."""
     if consumer == OUTBOX or not writer.execute(_IS_KNOWN, (consumer,)).get:
         return None
-    if not ids:
+    found = _of_updates(writer, ids)
+    if not found:
         return 0
-    updates: list[Any] = writer.execute(_UPDATES, (numbers(ids),)).fetchall()
+    updates: list[Any] = writer.execute(_UPDATES, (numbers(found),)).fetchall()
     return sum(_replay_one(writer, consumer, key, payload) for _, key, payload in updates)
 
 
@@ -243,13 +252,18 @@ def _replay_one(writer: Writer, consumer: str, ordering_key: int, payload: bytes
         return 0
     dead: int | None = writer.execute(_DEAD_OF, values).get
     if dead is not None:
-        return retry_dead(writer, [dead])
+        return put_back(writer, [dead])
     id_: int = writer.execute(TAKE_IDS, (1,)).get
     _insert_in_order(writer, (id_, id_, 1, consumer, ordering_key, writer.clock(), payload))
     return 1
 
 
 def discard(writer: Writer, ids: Sequence[int]) -> int:
+    """Delete the deliveries and dead letters *ids*, except for those of the outbox."""
+    return delete(writer, _of_updates(writer, ids))
+
+
+def delete(writer: Writer, ids: Sequence[int]) -> int:
     """Delete the deliveries and dead letters *ids*; return their number."""
     return _delete_dead(writer, ids) + sum(_delete(writer, id_) for id_ in ids)
 

@@ -21,8 +21,7 @@ from apsw import Connection
 from wats.store.admin import Erased
 from wats.store.person import Person
 from wats.store.records import window_digest
-from wats.store.sqlite import message_index, messages, outbox, statuses
-from wats.store.sqlite.admin import discard
+from wats.store.sqlite import admin, message_index, messages, outbox, statuses
 from wats.store.sqlite.connection import Writer
 
 DELIVERIES: Final = "deliveries"
@@ -287,7 +286,7 @@ def delete(writer: Writer, phase: str, found: FoundRows) -> None:
     """Delete the rows of *found*."""
     rows = found.rows
     if phase in {DELIVERIES, DEAD}:
-        discard(writer, rows)
+        admin.delete(writer, rows)
         outbox.empty_keys(writer, rows)
         return
     if phase in {INDEXED, MESSAGES}:

@@ -13,6 +13,7 @@ from wats.clock import EPOCH, from_ms, to_ms
 from wats.privacy import short_fingerprint
 from wats.store.person import names_only
 from wats.store.records import (
+    ALL_MESSAGES,
     Arrival,
     Direction,
     MessageFilter,
@@ -286,7 +287,10 @@ def _customer_hash(message: MessageRecord) -> int | None:
 
 
 def page(
-    connection: Connection, limit: int, cursor: str | None, wanted: MessageFilter
+    connection: Connection,
+    limit: int,
+    cursor: str | None,
+    wanted: MessageFilter = ALL_MESSAGES,
 ) -> MessagePage:
     """Read the *wanted* messages before *cursor*, and one row more to detect a next page."""
     last_row_id: int = connection.execute(_LAST_ROW_ID).get

@@ -153,7 +153,7 @@ DELETE FROM wats_outbox WHERE id IN (SELECT id FROM wats_outbox WHERE expires_at
 """
 
 
-def enqueue(writer: Writer, *, send: NewSend, max_waiting: int | None = None) -> Reservation:
+def enqueue(writer: Writer, send: NewSend, *, max_waiting: int | None = None) -> Reservation:
     """Reserve the key of *send* and insert its delivery; or return why not."""
     key = send.scope, send.key_hash
     new = requests.NewKey(
@@ -166,7 +166,7 @@ def enqueue(writer: Writer, *, send: NewSend, max_waiting: int | None = None) ->
     if reservation.outcome is not ReservationOutcome.RESERVED:
         return reservation
     if max_waiting is not None and writer.waiting(OUTBOX) >= max_waiting:
-        requests.fail(writer, key=key)
+        requests.fail(writer, scope=send.scope, key_hash=send.key_hash)
         return Reservation(outcome=ReservationOutcome.FULL)
     deliveries.insert(writer, [arrival_of(send)], {})
     id_: int = writer.execute(_LAST_ID).get
@@ -180,10 +180,10 @@ def enqueue(writer: Writer, *, send: NewSend, max_waiting: int | None = None) ->
 def undo_enqueue(writer: Writer, results: Sequence[Reservation]) -> None:
     """Remove items that were stored too late: their requests have been refused."""
     is_new = ReservationOutcome.RESERVED
-    discard(writer, ids=[each.outbox_id or 0 for each in results if each.outcome is is_new])
+    discard(writer, [each.outbox_id or 0 for each in results if each.outcome is is_new])
 
 
-def settle(writer: Writer, *, results: Sequence[SendResult]) -> Settled:
+def settle(writer: Writer, results: Sequence[SendResult]) -> Settled:
     """Settle the deliveries of *results*, and their keys."""
     settlements = [each.settlement for each in results]
     dead = [
@@ -205,7 +205,7 @@ def _finish(writer: Writer, responses: Mapping[int, bytes]) -> None:
     """Complete the keys of items that were sent, and delete what is left of their deliveries."""
     if not responses:
         return
-    admin.discard(writer, [*responses])
+    admin.delete(writer, [*responses])
     now = writer.clock()
     rows = [{"id": id_, "response": each, "now": now} for id_, each in responses.items()]
     writer.executemany(_COMPLETE, rows)
@@ -243,14 +243,14 @@ def due_numbers(connection: Connection, now: int) -> Collection[str]:
     return {number for (number,) in connection.execute(_DUE_NUMBERS, (now,))}
 
 
-def orphaned(connection: Connection, configured: Collection[str]) -> int:
-    """Count the messages of numbers that are not *configured*, among those due first."""
-    values = SCAN_DELIVERIES, json.dumps([*configured])
+def orphaned(connection: Connection, numbers: Collection[str]) -> int:
+    """Count the messages of other numbers than *numbers*, among those due first."""
+    values = SCAN_DELIVERIES, json.dumps([*numbers])
     count: int = connection.execute(_ORPHANED, values).get
     return count
 
 
-def retry(writer: Writer, *, ids: Sequence[int], even_unknown: bool) -> int:
+def retry(writer: Writer, ids: Sequence[int], *, even_unknown: bool) -> int:
     """Reserve the keys of dead letters again, and insert their deliveries."""
     letters: list[Any] = writer.execute(_DEAD, (numbers(ids),)).fetchall()
     chosen = [
@@ -258,7 +258,7 @@ def retry(writer: Writer, *, ids: Sequence[int], even_unknown: bool) -> int:
         for id_, error in letters
         if (even_unknown or error != OUTCOME_UNKNOWN) and _reserve_again(writer, id_)
     ]
-    return admin.retry_dead(writer, chosen)
+    return admin.put_back(writer, chosen)
 
 
 def _reserve_again(writer: Writer, outbox_id: int) -> bool:
@@ -269,7 +269,7 @@ def _reserve_again(writer: Writer, outbox_id: int) -> bool:
     return True
 
 
-def discard(writer: Writer, *, ids: Sequence[int]) -> int:
+def discard(writer: Writer, ids: Sequence[int]) -> int:
     """Delete items that are not leased, and dead letters; free the keys of unsent messages."""
     if not ids:
         return 0
@@ -277,7 +277,7 @@ def discard(writer: Writer, *, ids: Sequence[int]) -> int:
     letters: list[Any] = writer.execute(_DEAD, (numbers(ids),)).fetchall()
     waiting, dead = [id_ for (id_,) in rows], [id_ for id_, _ in letters]
     writer.executemany(_FREE, [{"id": id_} for id_ in waiting])
-    return admin.discard(writer, [*waiting, *dead])
+    return admin.delete(writer, [*waiting, *dead])
 
 
 def empty_keys(writer: Writer, ids: Sequence[int]) -> None:

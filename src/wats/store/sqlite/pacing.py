@@ -72,7 +72,7 @@ def _write(writer: Writer, pace: Pace, buckets: Mapping[int, Bucket]) -> None:
     writer.executemany(_WRITE, rows)
 
 
-def pace(writer: Writer, *, demand: Demand) -> Permit:
+def pace(writer: Writer, demand: Demand) -> Permit:
     """Permit the message of *demand*, or refuse it."""
     found = _read(writer, demand.pace, demand.limits)
     buckets = {**found}
@@ -82,7 +82,7 @@ def pace(writer: Writer, *, demand: Demand) -> Permit:
     return permit
 
 
-def throttle(writer: Writer, *, pace: Pace, penalty: Penalty) -> None:
+def throttle(writer: Writer, pace: Pace, penalty: Penalty) -> None:
     """Pause the bucket of *penalty*, and slow it down."""
     key = penalty.bucket
     bucket = _read(writer, pace, (key,)).get(key, Bucket())

@@ -87,11 +87,11 @@ def reserve(writer: Writer, new: NewKey) -> Reservation:
 
 
 def _paced(writer: Writer, key: Key, demand: Demand) -> Reservation:
-    permit = pacing.pace(writer, demand=demand)
+    permit = pacing.pace(writer, demand)
     outcome = ReservationOutcome.RESERVED
     if not permit.is_granted:
         outcome = ReservationOutcome.LIMITED
-        fail(writer, key=key)
+        writer.execute(_FAIL, key)
     return Reservation(outcome=outcome, wait_seconds=permit.wait_seconds)
 
 
@@ -111,21 +111,20 @@ def complete(writer: Writer, completions: Sequence[Completion]) -> Sequence[None
     return [None] * len(completions)
 
 
-def doubt(connection: Connection, *, key: Key) -> None:
+def doubt(connection: Connection, *, scope: str, key_hash: bytes) -> None:
     """Mark the outcome of the request with this key as unknown."""
-    connection.execute(_DOUBT, key)
+    connection.execute(_DOUBT, (scope, key_hash))
 
 
-def fail(connection: Connection, *, key: Key) -> None:
+def fail(connection: Connection, *, scope: str, key_hash: bytes) -> None:
     """Delete the key, unless it is completed."""
-    connection.execute(_FAIL, key)
+    connection.execute(_FAIL, (scope, key_hash))
 
 
 def undo_reserve(connection: Connection, results: Sequence[tuple[Key, Reservation]]) -> None:
     """Give back the keys that were reserved too late: their requests have been refused."""
-    for key, reservation in results:
-        if reservation.outcome is ReservationOutcome.RESERVED:
-            fail(connection, key=key)
+    is_new = ReservationOutcome.RESERVED
+    connection.executemany(_FAIL, [key for key, each in results if each.outcome is is_new])
 
 
 def purge(writer: Writer, limit: int) -> int:
