@@ -40,6 +40,15 @@ async def database(url_of: Callable[[str], str], template: str) -> AsyncIterator
     await execute(url_of("postgres"), f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@pytest.fixture
+async def role(url_of: Callable[[str], str]) -> AsyncIterator[str]:
+    """A role that owns nothing."""
+    name = f"canary_{next(NUMBERS)}"
+    await execute(url_of("postgres"), f"CREATE ROLE {name} LOGIN")
+    yield name
+    await execute(url_of("postgres"), f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
 MakeStore = Callable[..., Awaitable[Store]]
 
 

@@ -165,6 +165,7 @@ class Server:
             store = PostgresStore(self.url(TEMPLATE))
             await store.open()
             await store.close()
+            await execute(self.url(TEMPLATE), "UPDATE wats_clock SET latest = 0")
 
         asyncio.run(make())
         return TEMPLATE
@@ -203,6 +204,11 @@ def _follow(clock: ServerClock) -> str:
         "CREATE OR REPLACE FUNCTION wats_now() RETURNS bigint LANGUAGE sql STABLE AS "
         f"$$ SELECT pg_read_file('{clock.path}')::bigint $$"
     )
+
+
+def as_role(url: str, role: str) -> str:
+    """Return the *url* of a database for another role."""
+    return url.replace("postgres@", f"{role}@")
 
 
 async def execute(url: str, statement: str) -> None:

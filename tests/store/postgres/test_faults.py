@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.store.postgres.server import Server, execute
+from tests.store.postgres.server import Server, as_role, execute
 from wats.errors import StoreClosed, StoreUnavailable
 from wats.store import Store, receive
 from wats.store.postgres import PostgresStore
@@ -22,6 +22,12 @@ MakeArrival = Callable[..., Arrival]
 MakeStore = Callable[..., Awaitable[Store]]
 
 IMPATIENT = Limits(connect_seconds=0.5, operation_seconds=1.0, lock_seconds=0.3)
+
+
+END_SESSIONS = (
+    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
 
 
 async def eventually(operation: Callable[[], Awaitable[Any]]) -> Any:
@@ -64,16 +70,69 @@ async def test_a_server_that_ends_all_connections_is_connected_to_again(
     impatient.on_work(woken.set)
     assert await eventually(impatient.lead)
 
-    await sql.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    )
+    await sql.execute(END_SESSIONS)
 
     await woken.wait()
     await eventually(lambda: receive(impatient, [arrival()]))
     assert (await eventually(impatient.health)).ok
     assert await eventually(impatient.lead)
     assert len((await impatient.claim("handlers", 10)).deliveries) == 1
+
+
+async def refused(operation: Callable[[], Awaitable[Any]]) -> None:
+    """Repeat *operation* until the store is not available."""
+    async with asyncio.timeout(15):
+        with suppress(StoreUnavailable):
+            while True:
+                await operation()
+                await asyncio.sleep(0.02)
+
+
+async def test_a_server_that_becomes_read_only_is_not_ready_until_it_can_be_written_again(
+    impatient: Store, arrival: MakeArrival, sql: Any
+) -> None:
+    name = await sql.fetchval("SELECT current_database()")
+
+    await sql.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    await sql.execute(END_SESSIONS)
+    await refused(impatient.health)
+    await asyncio.sleep(1.0)
+    await refused(lambda: receive(impatient, [arrival()]))
+    await refused(impatient.health)
+    await sql.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+
+    await eventually(lambda: receive(impatient, [arrival()]))
+    assert (await eventually(impatient.health)).ok
+
+
+async def test_a_store_on_a_read_only_server_names_the_cause_when_it_opens(
+    database: str, sql: Any
+) -> None:
+    name = await sql.fetchval("SELECT current_database()")
+    await sql.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+
+    with pytest.raises(StoreUnavailable) as caught:
+        await PostgresStore(database).open()
+
+    assert caught.value.issue is not None
+    assert caught.value.issue.code == "read_only_server"
+
+
+async def test_a_server_without_free_connections_serves_by_those_that_are_open(
+    role: str, database: str, arrival: MakeArrival, sql: Any
+) -> None:
+    await sql.execute(
+        f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role};"
+        f"GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {role}"
+    )
+    store = PostgresStore(as_role(database, role))
+    await store.open()
+    await receive(store, [arrival()])
+
+    await sql.execute(f"ALTER ROLE {role} CONNECTION LIMIT 2")  # one of them is for health
+    await asyncio.gather(*(store.depth() for _ in range(50)))
+
+    await store.close()
 
 
 @pytest.mark.long

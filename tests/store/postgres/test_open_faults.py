@@ -3,13 +3,13 @@
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import asyncpg
 import pytest
 
-from tests.store.postgres.server import NUMBERS, Server, execute
+from tests.store.postgres.server import as_role, execute
 from wats.errors import CopyRefused, MigrationFailed, SchemaMismatch, StoreError, StoreUnavailable
 from wats.faults import Fault
 from wats.store.copy import copy_store
@@ -34,19 +34,6 @@ def code_of(error: StoreError) -> str:
     assert error.issue is not None
     assert "canary" not in error.with_code()
     return error.issue.code
-
-
-@pytest.fixture
-async def role(server: Server) -> AsyncIterator[str]:
-    """A role that owns nothing."""
-    name = f"canary_{next(NUMBERS)}"
-    await execute(server.url("postgres"), f"CREATE ROLE {name} LOGIN")
-    yield name
-    await execute(server.url("postgres"), f"DROP OWNED BY {name}; DROP ROLE {name}")
-
-
-def as_role(url: str, role: str) -> str:
-    return url.replace("postgres@", f"{role}@")
 
 
 async def test_a_missing_database_and_role_are_named_as_the_cause(

@@ -155,31 +155,53 @@ class Pool:
         self._connector = connector
         self._free = asyncio.Semaphore(connector.limits.connections)
         self._idle: list[Connection] = []
+        self._lent = 0
+        self._returned = asyncio.Event()
         self._is_closed = False
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """Lend a connection. It is reused unless an error other than a failed statement occurs."""
+        """Lend a connection. It is reused unless an error other than a failed statement occurs.
+
+        After a failover, the server of an open connection may be a standby, so a connection that
+        cannot write is replaced.
+        """
         async with self._free:
             connection = await self._take()
+            self._lent += 1
             try:
                 yield connection
-            except asyncpg.PostgresError:
-                self._give_back(connection)
+            except asyncpg.PostgresError as error:
+                if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+                    connection.terminate()
                 raise
             except BaseException:
                 connection.terminate()
                 raise
-            self._give_back(connection)
+            finally:
+                self._give_back(connection)
 
     async def _take(self) -> Connection:
-        while self._idle:
-            connection = self._idle.pop()
-            if not connection.is_closed():
-                return connection
-        return await self._connector.connect()
+        """Return an idle connection, or a new one; if neither is possible, the next one returned.
+
+        A server that is out of connections does not end those that are open.
+        """
+        while True:
+            while self._idle:
+                connection = self._idle.pop()
+                if not connection.is_closed():
+                    return connection
+            self._returned.clear()
+            try:
+                return await self._connector.connect()
+            except StoreUnavailable:
+                if not (self._lent or self._idle):
+                    raise
+            await self._returned.wait()
 
     def _give_back(self, connection: Connection) -> None:
+        self._lent -= 1
+        self._returned.set()
         if self._is_closed or connection.is_closed() or connection.is_in_transaction():
             connection.terminate()
         else:

@@ -9,11 +9,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
+import asyncpg
+
 from wats.errors import StoreError, StoreUnavailable
 from wats.store.postgres.connection import Connection, Connector, close, translated
 
 BEAT_SECONDS: Final = 5.0
 """The interval at which the connection is used, to detect a lost connection."""
+
+RETRY_SECONDS: Final = 0.5
+"""The shortest interval of attempts to connect again. A standby accepts connections, then refuses
+to listen."""
 
 NOTIFY_SECONDS: Final = 0.01
 """The delay of notifications. One notification covers all new work of this time."""
@@ -92,7 +98,7 @@ class Control:
                     if self._connection is None or self._connection.is_closed():
                         raise StoreUnavailable
                     return await self._connection.fetchval(query, *arguments)
-            except TimeoutError:
+            except (TimeoutError, asyncpg.ReadOnlySQLTransactionError):
                 self._drop()
                 raise
 
@@ -110,6 +116,7 @@ class Control:
                     await connection.add_listener(_CHANNEL, self._on_notification)
                     if not await connection.fetchval(_USE):  # the database is being copied
                         raise StoreUnavailable
+                    await connection.execute(KEEP_CLOCK)  # fails if the server is read-only
             except BaseException:
                 connection.terminate()
                 raise
@@ -144,8 +151,10 @@ class Control:
                 await self.value(KEEP_CLOCK)
 
     async def _reconnect(self) -> None:
+        pause = 0.0
         while self._connection is None:
-            await asyncio.sleep(self._connector.pause_seconds)
+            await asyncio.sleep(max(pause, self._connector.pause_seconds))
+            pause = RETRY_SECONDS
             with suppress(StoreError):
                 await self._connect()
         self._wake()
