@@ -127,7 +127,7 @@ ROWS: Mapping[str, Sequence[Graph]] = {
     ),
     "Consumers": (
         Graph("Delivery attempts", DISPATCHES, ("target", "outcome")),
-        Graph("Inbox depth", INBOX_DEPTH, ("state",)),
+        Graph("Inbox depth", INBOX_DEPTH, ("instance", "state")),
         Graph("Oldest pending update", INBOX_OLDEST_AGE, ("instance",)),
         Graph("Oldest pending update by consumer", CONSUMER_OLDEST_AGE, ("target",)),
         Graph("Consumer lag", CONSUMER_LAG, ("target",)),
@@ -156,7 +156,7 @@ ROWS: Mapping[str, Sequence[Graph]] = {
     ),
     "Outbox": (
         Graph("Items processed", OUTBOX_PROCESSED, ("outcome",)),
-        Graph("Outbox depth", OUTBOX_DEPTH, ("adapter", "state")),
+        Graph("Outbox depth", OUTBOX_DEPTH, ("instance", "state")),
         Graph("Pending items, per permitted one", OUTBOX_FILL, ("instance",)),
         Graph("Oldest pending item", OUTBOX_OLDEST_AGE, ("instance",)),
         Graph("Paused outboxes", OUTBOX_PAUSED, ("instance",)),

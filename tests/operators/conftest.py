@@ -3,6 +3,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -125,6 +126,24 @@ class Checker:
             for key, sign, value in matchers:
                 found += self._matcher(name, labels, key, sign, value)
         return found + [f"the label {label}" for label in query.grouped - known]
+
+    def counters(self, expression: str) -> Iterator[tuple[str, dict[str, str]]]:
+        """Yield the counters in *expression*, with each combination of labels that it names."""
+        query = parse_query(expression)
+        for name, matchers in query.selectors:
+            family = self._families.get(name)
+            if family is None or family.kind is not Kind.COUNTER:
+                continue
+            closed = {label.key: label.values for label in family.labels if label.values}
+            axes = {key: values for key, values in closed.items() if key in query.grouped}
+            for key, sign, value in matchers:
+                asked = tuple(value.split("|") if sign in {"=~", "!~"} else [value])
+                if sign.startswith("!"):
+                    asked = tuple(each for each in closed[key] if each not in asked)
+                if key not in TARGET_LABELS:
+                    axes[key] = asked
+            for values in product(*axes.values()):
+                yield name, dict(zip(axes, values, strict=True))
 
     def _labels(self, name: str) -> dict[str, Label | None] | None:
         """Return the labels of a metric, with their known values."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.operators.conftest import parse_query
 from wats.telemetry.contract.families import FAMILIES
 
 ROOT = Path(__file__).parents[2]
@@ -38,6 +39,13 @@ def test_every_family_is_on_it(checker) -> None:
     shown = {family for query in QUERIES for family in checker.families(in_words(query))}
 
     assert shown == set(FAMILIES)
+
+
+@pytest.mark.parametrize("gauge", ["wats_inbox_depth", "outbox_depth"])
+def test_replicas_that_measure_the_same_store_are_not_summed_up(gauge) -> None:
+    (query,) = (each for each in QUERIES if f"{gauge}{{" in each)
+
+    assert "instance" in parse_query(in_words(query)).grouped
 
 
 def test_a_family_without_a_row_has_a_graph_in_the_last_one(generate) -> None:

@@ -7,6 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from wats.inspection.samples import Samples
+from wats.telemetry import Adapter, FamilySet, Telemetry
+from wats.testing import example_profile
+from wats.web.app import route_labels
+from wats.web.table import route_table
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "operators"
 RUNBOOKS = (ROOT / "docs/alerts.md").read_text("utf-8")
@@ -14,6 +20,10 @@ RUNBOOKS = (ROOT / "docs/alerts.md").read_text("utf-8")
 needs_promtool = pytest.mark.skipif(
     shutil.which("promtool") is None, reason="needs Debian's package 'prometheus'"
 )
+
+
+def scraped(telemetry):
+    return Samples.parse(telemetry.render().body.decode())
 
 
 def alerts_of(rules):
@@ -81,6 +91,21 @@ def test_the_rules_use_existing_series_only(rules, checker) -> None:
     }
 
     assert {name: said for name, said in found.items() if said} == {}
+
+
+def test_the_counters_of_an_alert_exist_before_the_first_event(rules, checker) -> None:
+    routes = route_labels(route_table(example_profile(), groups_enabled=True))
+    telemetry = Telemetry(routes=routes, adapter=Adapter.SQLITE, families=FamilySet.OPERATOR)
+    needed = [each for rule in rules for each in checker.counters(rule["expr"])]
+
+    exposed = [(name, dict(labels)) for name, labels, _ in scraped(telemetry)]
+
+    assert needed
+    assert [
+        (name, labels)
+        for name, labels in needed
+        if not any(name == each and labels.items() <= has.items() for each, has in exposed)
+    ] == []
 
 
 @pytest.mark.parametrize(

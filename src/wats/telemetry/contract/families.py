@@ -58,6 +58,7 @@ from wats.telemetry.contract.values import (
     EndpointFamily,
     FamilySet,
     Kind,
+    Outcome,
     SpanName,
     StatusClass,
     StoreOperation,
@@ -139,7 +140,7 @@ WEBHOOK_NORMALIZATION = Family(
     help="Webhook envelopes normalized by update kind and outcome.",
     labels=(OUTCOME, UPDATE_KIND),
     attributes=(OTEL_ATTR.WEBHOOK_UPDATE_KIND, OTEL_ATTR.OPERATION_OUTCOME),
-    initial=lambda _: product(ENDED, UpdateKind),
+    initial=lambda _: product((*ENDED, Outcome.SKIPPED), UpdateKind),
 )
 
 GRAPH_OPERATIONS = Family(
