@@ -55,6 +55,16 @@ def test_the_status_of_a_service_is_printed_as_json(service) -> None:
     assert found["inbox"].keys() >= {"pending", "dead"}
 
 
+def test_for_json_only_the_status_is_requested(service, counterfeit) -> None:
+    status = service.ask("status", "--json", "--url", service.url).out
+    counterfeit.answers["/status"] = (200, {}, status.encode())
+
+    result = service.ask("status", "--json", "--url", counterfeit.url)
+
+    assert (result.code, result.out) == (0, status)
+    assert [path for _, path, _ in counterfeit.asked] == ["/status"]
+
+
 def test_json_cannot_be_watched(service) -> None:
     result = service.ask("status", "--json", "--watch", "--url", service.url)
 

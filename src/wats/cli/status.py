@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 import click
 import msgspec
@@ -26,6 +26,8 @@ from wats.privacy import Secret
 from wats.web.ops.status import ServiceStatus
 
 TIMEOUT_SECONDS: Final = 5.0
+
+T = TypeVar("T")
 
 Look: TypeAlias = tuple[ServiceStatus, Samples]
 Show: TypeAlias = Callable[[View], None]
@@ -58,11 +60,11 @@ def status(watch: bool, interval: float, as_json: bool, access: ServiceAccess) -
     if as_json and watch:
         raise click.UsageError("Use either --watch or --json.")
     remote, token = Remote(access.url(), timeout_seconds=TIMEOUT_SECONDS), access.token()
+    if as_json:
+        print_json(_status_of(remote, token))
+        return
     if not watch:
         found, samples = _look(remote, token)
-        if as_json:
-            print_json(found)
-            return
         _console().print(View(url=remote.url, status=found, latest=samples))
         return
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -79,17 +81,24 @@ def _look(remote: Remote, token: Secret) -> Look:
     Raises:
         NoAnswer: The service does not return it.
     """
-    answers = [remote.get(path, token) for path in ("/status", "/metrics")]
-    for answer in answers:
-        if answer.status == 404:
-            msg = f"{remote.url} responds with 404: invalid token, or not a wats service."
-            raise Hidden(msg)
-        if answer.status != 200:
-            msg = f"{remote.url} responds with {answer.status}."
-            raise NoAnswer(msg)
+    found = _status_of(remote, token)
+    return found, _read(remote, token, "/metrics", lambda body: Samples.parse(body.decode()))
+
+
+def _status_of(remote: Remote, token: Secret) -> ServiceStatus:
+    return _read(remote, token, "/status", msgspec.json.Decoder(ServiceStatus).decode)
+
+
+def _read(remote: Remote, token: Secret, path: str, parse: Callable[[bytes], T]) -> T:
+    answer = remote.get(path, token)
+    if answer.status == 404:
+        msg = f"{remote.url} responds with 404: invalid token, or not a wats service."
+        raise Hidden(msg)
+    if answer.status != 200:
+        msg = f"{remote.url} responds with {answer.status}."
+        raise NoAnswer(msg)
     try:
-        found = msgspec.json.decode(answers[0].body, type=ServiceStatus)
-        return found, Samples.parse(answers[1].body.decode())
+        return parse(answer.body)
     except UNREADABLE:
         msg = f"{remote.url} sends a response that is not from wats."
         raise NoAnswer(msg) from None

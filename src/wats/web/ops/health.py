@@ -15,7 +15,7 @@ from wats.web.problems import problem
 from wats.web.routing import Operation, Posture, Route
 
 HEALTH_SECONDS = 1.0
-"""The time limit of a health check of the store before it counts as unreachable."""
+"""The time limit of the store before it counts as unreachable."""
 
 UNREACHABLE = StoreHealth(ok=False, adapter="unknown", schema_version=0)
 

@@ -1,5 +1,6 @@
 """The endpoints for operators: the state of the service, and diagnostics for support."""
 
+import asyncio
 import sys
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from wats.telemetry.contract.values import Method
 from wats.version import __version__
 from wats.web.bodies import Body, Count
 from wats.web.exchange import Request, Response, json_response
-from wats.web.ops.health import UNREACHABLE, health_of
+from wats.web.ops.health import HEALTH_SECONDS, UNREACHABLE, health_of
 from wats.web.parts import HOOK_LABEL, Parts
 from wats.web.routing import Operation, Posture, Route
 
@@ -142,8 +143,10 @@ class Diagnostics(Body, frozen=True):
 
 async def status(parts: Parts, request: Request) -> Response:
     """Return the operator's snapshot."""
-    store = parts.store
-    inbox, outbox = (None, None) if store is None else await _depths_of(parts, store)
+    view = inbox = outbox = None
+    if (store := parts.store) is not None:
+        health, (inbox, outbox) = await asyncio.gather(health_of(store), _depths_of(parts, store))
+        view = _view(health)
     return json_response(
         ServiceStatus(
             service="wats",
@@ -153,7 +156,7 @@ async def status(parts: Parts, request: Request) -> Response:
             service_mode=_mode(parts),
             routes=parts.route_labels,
             feature_flags=_flags(parts),
-            persistence=None if store is None else _view(await health_of(store)),
+            persistence=view,
             numbers=_numbers(parts),
             inbox=inbox,
             outbox=outbox,
@@ -162,10 +165,11 @@ async def status(parts: Parts, request: Request) -> Response:
 
 
 async def _depths_of(parts: Parts, store: Store) -> tuple[InboxView | None, OutboxCounts | None]:
-    """Read the counters of the inbox and the outbox; `None` while the store is not available."""
+    """Read the counters of the inbox and the outbox; `None` without a timely response."""
     try:
-        depth = await store.depth()
-        orphaned_sends = await store.orphaned_sends(parts.numbers.ids)
+        async with asyncio.timeout(HEALTH_SECONDS):
+            depth = await store.depth()
+            orphaned_sends = await store.orphaned_sends(parts.numbers.ids)
     except Exception:  # the rest of the status is more useful than the reason
         return None, None
     total, sends = depth.total, depth.outbox
