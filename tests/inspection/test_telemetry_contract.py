@@ -1,3 +1,5 @@
+import time
+
 import msgspec
 import pytest
 
@@ -111,6 +113,7 @@ def test_a_value_outside_the_vocabulary_is_reported_without_the_value(sample, ob
         ("Bearer x", "a token"),
         ("sha256=0a", "a token"),
         ("3f786850e387550fdab836ed7e6dc881", "a token"),
+        ("jFz2vYb-7Qq_0uWk3mLxTn5RcEoHaSdi", "a token"),
         ("ada@example.org", "an e-mail address"),
         ("a" * 1025, "a text of more than 1024 characters"),
     ],
@@ -132,10 +135,22 @@ def test_personal_data_patterns_are_detected(text, kind) -> None:
         "le=86400",
         "ConversationWindowUnavailableErrorOfAVeryLongName",
         "2xx",
+        "orders:handle_b2b_whatsapp_messages_v2",
+        "OrdersOfWhatsappCustomersHandlerV2",
     ],
 )
 def test_telemetry_does_not_match_personal_data_patterns(text) -> None:
     assert looks_private(text) == []
+
+
+@pytest.mark.parametrize("part", ["_", "0_", "a0", "a_", "0a_", "(0"])
+def test_the_patterns_are_matched_in_a_moment(part) -> None:
+    text = (part * 1024)[:1024]
+    began_at = time.process_time()
+
+    looks_private(text)
+
+    assert time.process_time() - began_at < 1.0
 
 
 def test_every_string_of_a_document_is_found() -> None:

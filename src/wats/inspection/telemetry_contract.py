@@ -15,12 +15,13 @@ from wats.web.ops.status import ServiceStatus
 
 _PARTS: Final = ("_bucket", "_sum", "_count")
 
+# A random token has digits before letters in several places, unlike a long name of a handler.
 _PRIVATE: Final = {
     "a phone number": re.compile(r"[0-9](?:[ ()-]{0,2}[0-9]){6}"),
     "a message id": re.compile(r"wamid[.]", re.IGNORECASE),
     "a token": re.compile(
         r"EAA[A-Za-z0-9]{8}|[Bb]earer [!-~]|sha256=[0-9a-f]"
-        r"|(?=[A-Za-z_-]*[0-9])(?=[0-9_-]*[A-Za-z])[A-Za-z0-9_-]{32}"
+        r"|(?=(?:[A-Za-z_-]*[0-9][0-9_-]*(?=[A-Za-z])){2})[A-Za-z0-9_-]{32}"
     ),
     "an e-mail address": re.compile(r"[\w.+-]+@[\w-]+[.][\w]"),
 }
