@@ -80,7 +80,7 @@ class Graph:
             case Kind.COUNTER:
                 yield f"sum by ({by}) (rate({name}{selected}[$__rate_interval]))", legend
             case Kind.GAUGE if name.endswith("_timestamp_seconds"):
-                yield f"time() - max by ({by}) ({name}{selected})", legend
+                yield f"time() - min by ({by}) ({name}{selected})", legend
             case Kind.GAUGE:
                 how = "max" if name.endswith("_seconds") else "sum"
                 yield f"{how} by ({by}) ({name}{selected})", legend

@@ -100,4 +100,4 @@ _BY_NUMBER: Final = {
 def fault_of(error: OSError | ValueError) -> Fault:
     """Return the cause of *error*, which a function of the operating system raised."""
     number = error.errno if isinstance(error, OSError) else None
-    return _BY_NUMBER.get(number, Fault.UNREADABLE) if number is not None else Fault.UNREADABLE
+    return _BY_NUMBER.get(number or 0, Fault.UNREADABLE)

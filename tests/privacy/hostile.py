@@ -95,6 +95,7 @@ def noises_of(text: str) -> dict[str, Callable[[], object]]:
     loop = asyncio.get_running_loop()
     return {
         "logs": lambda: logging.getLogger(text).error(text, exc_info=named_by(text)),
+        "logs without a logger": lambda: logging.error(text),  # noqa: LOG015 - as handlers do
         "warns": lambda: warnings.warn(text, RuntimeWarning, stacklevel=1),
         "task": lambda: loop.create_task(_fail(text), name=text),
         "callback": lambda: loop.call_soon(_fail_now, text),

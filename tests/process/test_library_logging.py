@@ -189,6 +189,10 @@ OWN_LOGGING = {
         "{capture}\nlogging.basicConfig(format='%(name)s said %(message)s')\n",
         "shop said hello\n",
     ),
+    "configured-after-without-options": (
+        "{capture}\nlogging.basicConfig()\n",
+        "ERROR:shop:hello\n",
+    ),
     "a-handler-of-its-own": (
         "shop = logging.getLogger('shop')\nshop.addHandler(logging.StreamHandler())\n{capture}\n",
         "hello\n",
@@ -226,12 +230,19 @@ def test_a_library_never_logs_its_text_however_the_root_is_configured(
     assert "secret" not in done.stderr
 
 
-def test_a_logger_that_nothing_configured_logs_no_text() -> None:
+@pytest.mark.parametrize(
+    "logs",
+    [
+        "logging.getLogger('shop').error('secret')",
+        "logging.error('secret')",
+        "logging.info('secret')\nlogging.getLogger('shop').error('secret')",
+    ],
+)
+def test_a_logger_that_nothing_configured_logs_no_text(logs: str) -> None:
     code = (
         "import logging\n"
         "from wats.process.library_logging import capture_library_logs\n"
-        "capture_library_logs()\n"
-        "logging.getLogger('shop').error('secret')"
+        f"capture_library_logs()\n{logs}"
     )
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

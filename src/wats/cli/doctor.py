@@ -156,7 +156,7 @@ def _trial(remote: Remote, method: str, how: str, headers: Mapping[str, str]) ->
 
 
 def _ask_api(remote: Remote, token: Secret, answers: Mapping[str, Answer]) -> Answer | None:
-    """Request a route that reads nothing: a service token gets 405, a telemetry token 401."""
+    """Request a route that reads nothing: a service token gets 405, a telemetry token 403."""
     try:
         document = json.loads(answers["/debug/diagnostics"].body)
         prefix = checks.absolute_path.accept(document["configShape"]["service"]["apiPrefix"])

@@ -14,7 +14,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 from typing_extensions import override
 
@@ -144,10 +144,25 @@ def capture_library_logs() -> None:
         logger.handlers[:] = [log]
         logger.propagate = False
     logging.lastResort = log
+    logging.basicConfig = _if_called_by_others(logging.basicConfig)
     logging.captureWarnings(capture=True)
     warnings.showwarning = WarningLog(warnings.showwarning).show
     sys.unraisablehook = lambda unraisable: report(unraisable.exc_value)
     threading.excepthook = lambda failed: report(failed.exc_value)
+
+
+def _if_called_by_others(configure: Callable[..., None]) -> Callable[..., None]:
+    """Return *configure*, without effect for calls in `logging` itself.
+
+    `logging.error` and the like call it if nothing is configured: the text of that record, and of
+    all later ones of other loggers, would be printed.
+    """
+
+    def basic_config(**options: Any) -> None:
+        if sys._getframe(1).f_globals is not vars(logging):
+            configure(**options)
+
+    return basic_config
 
 
 def hide_tracebacks() -> None:

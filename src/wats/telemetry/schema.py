@@ -41,7 +41,7 @@ class FamilySchema(msgspec.Struct, frozen=True, kw_only=True):
         kind: `counter`, `histogram` or `gauge`.
         help: Its HELP text.
         set: The smallest set that includes it.
-        needs: The condition for its exposure: `always`, `store` or `outbox`.
+        needs: The condition for its exposure: `always` or `store`.
         labels: Its labels, sorted by key.
         attributes: The attributes that a sink receives, in order; `None` if it receives none.
         buckets: The finite upper bounds of a histogram.

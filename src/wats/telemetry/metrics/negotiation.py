@@ -55,7 +55,7 @@ def _weight_of_form(form: tuple[str, str, str], ranges: list[_Range]) -> float:
 
 
 def _ranges(header: str | None) -> Iterator[_Range]:
-    """Yield the elements of *header*; an invalid weight is `None`."""
+    """Yield the elements of *header*; an invalid weight is 0."""
     for element in (header or "")[:_MAX_CHARACTERS].lower().split(","):
         value, *rest = (part.strip() for part in element.split(";"))
         pairs = (part.partition("=") for part in rest)
