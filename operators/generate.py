@@ -43,6 +43,7 @@ from wats.telemetry.contract.families import (
     WEBHOOK_NORMALIZATION,
     WEBHOOK_REJECTIONS,
     WORKER_PROCESSES,
+    WORKER_REPLACEMENTS,
     Family,
 )
 from wats.telemetry.contract.labels import Subject
@@ -165,6 +166,7 @@ ROWS: Mapping[str, Sequence[Graph]] = {
         Graph("Authentication failures", AUTH_FAILURES, ("surface",)),
         Graph("Sink failures", SINK_FAILURES, ("method",)),
         Graph("Worker processes", WORKER_PROCESSES, ("instance",)),
+        Graph("Replaced worker processes", WORKER_REPLACEMENTS, ("instance",)),
         Graph("Versions", BUILD_INFO, ("version", "graph_api_version")),
         Graph("Series", SERIES, ("kind",)),
     ),

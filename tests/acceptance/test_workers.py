@@ -285,6 +285,7 @@ async def test_responses_that_clients_received_are_counted_after_any_two_workers
     for route, total in totals.items():
         assert load.answered[route] <= total <= load.answered[route] + load.broken[route]
     assert code == 0
+    assert scrapes[0]["wats_worker_replacements_total"] == KILLS
     replaced = [json.loads(line) for line in process.errors.read_text().splitlines()]
     assert [(line["event"], line["exitCode"]) for line in replaced] == [
         ("wats.worker.replaced", -signal.SIGKILL)

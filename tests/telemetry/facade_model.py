@@ -229,5 +229,8 @@ class Model:
     def service_upkeep(self, task: UpkeepTask, succeeded_at: float) -> None:
         self.set("wats_upkeep_last_success_timestamp_seconds", succeeded_at, task=task)
 
+    def service_worker_replaced(self, count: int = 1) -> None:
+        self.add("wats_worker_replacements_total", count)
+
     def service_event(self, what: LifecycleEvent) -> None:
         pass

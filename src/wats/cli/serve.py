@@ -409,6 +409,7 @@ async def _work(
     # The objects of a worker are made after the fork, so there may be threads.
     async with _made(profile, secrets, inherited.bell, board=inherited.board, row=seat.row) as app:
         if seat.is_replacement:
+            app.telemetry.service.worker_replaced()
             app.telemetry.service.event(LifecycleEvent.WORKER_REPLACED)
         with _ending_with(seat.lifeline):
             await _run(

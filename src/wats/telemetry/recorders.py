@@ -36,6 +36,7 @@ from wats.telemetry.contract.families import (
     WEBHOOK_LAG,
     WEBHOOK_NORMALIZATION,
     WEBHOOK_REJECTIONS,
+    WORKER_REPLACEMENTS,
 )
 from wats.telemetry.contract.labels import OTHER_TARGET, UPDATE_KIND
 from wats.telemetry.contract.values import (
@@ -215,6 +216,11 @@ class ServiceRecorder(Recorder):
                 destination.sink.call("record_event", name, _NO_ATTRIBUTES, now)
         except Exception as error:
             destination.failures.report("ServiceRecorder.event", error)
+
+    @counted(WORKER_REPLACEMENTS)
+    def worker_replaced(self, count: int = 1, /) -> Described:
+        """Record that this worker process replaces one that has ended."""
+        return {}
 
     @gauged(UPKEEP_SUCCESS)
     def upkeep(self, task: UpkeepTask, succeeded_at: float, /) -> Described:

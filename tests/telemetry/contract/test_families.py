@@ -50,6 +50,7 @@ OPERATOR = {
     ("wats_auth_failures_total", "counter", ("surface",)),
     ("wats_sink_failures_total", "counter", ("method",)),
     ("wats_worker_processes", "gauge", ()),
+    ("wats_worker_replacements_total", "counter", ()),
     ("wats_build_info", "gauge", ("graph_api_version", "version")),
     ("wats_series", "gauge", ("kind",)),
 }

@@ -409,6 +409,16 @@ WORKER_PROCESSES = Family(
     set=FamilySet.OPERATOR,
 )
 
+WORKER_REPLACEMENTS = Family(
+    name="wats_worker_replacements_total",
+    kind=Kind.COUNTER,
+    unit="{process}",
+    help="Worker processes that replaced one that had ended.",
+    attributes=(),
+    set=FamilySet.OPERATOR,
+    initial=all_of(),
+)
+
 BUILD_INFO = Family(
     name="wats_build_info",
     kind=Kind.GAUGE,
@@ -455,6 +465,7 @@ FAMILIES: Final = (
     AUTH_FAILURES,
     SINK_FAILURES,
     WORKER_PROCESSES,
+    WORKER_REPLACEMENTS,
     BUILD_INFO,
     SERIES,
 )
