@@ -155,9 +155,19 @@ def test_a_warning_about_a_handler_has_its_class_and_position(
     assert "secret" not in done.stderr
 
 
-def test_a_warning_about_a_file_that_is_no_module_has_no_position() -> None:
+LAZY = (
+    "import sys\n"
+    "class Lazy:\n"
+    "    def __getattr__(self, name): raise ImportError('secret')\n"
+    "sys.modules['lazy'] = Lazy()\n"
+)
+
+
+@pytest.mark.parametrize("imported", ["", LAZY], ids=["usual", "lazy"])
+def test_a_warning_about_a_file_that_is_no_module_has_no_position(imported: str) -> None:
     run = (
-        "import warnings\nfrom wats.process.library_logging import capture_library_logs\n"
+        f"{imported}import warnings\n"
+        "from wats.process.library_logging import capture_library_logs\n"
         "capture_library_logs()\n"
         "warnings.warn_explicit('secret', UserWarning, '/secret/jane.py', 1)"
     )

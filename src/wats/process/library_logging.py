@@ -122,8 +122,9 @@ class WarningLog:
 def _file_of_a_handler(path: str) -> str | None:
     """Return the name of the file at *path* if an imported module has it that is not a library."""
     for name, module in list(sys.modules.items()):
-        if getattr(module, "__file__", None) == path:
-            return None if is_known(name) else safe_file_name(path)
+        with contextlib.suppress(Exception):  # a module that imports lazily may raise any error
+            if module.__file__ == path:
+                return None if is_known(name) else safe_file_name(path)
     return None
 
 
