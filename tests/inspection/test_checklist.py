@@ -217,10 +217,11 @@ CASES: dict[str, tuple[Callable[[], Evidence], dict[str, Verdict]]] = {
         lambda: replace(
             GOOD,
             answers=answers(
-                metrics=answer(metrics("new_total 1\n")), status=answer(status(version="99.0.0"))
+                metrics=answer(metrics("new_total 1\n")),
+                status=answer(status(version="99.0.0")[:-1] + b',"newField":1}'),
             ),
         ),
-        {"known": Verdict.UNKNOWN},
+        {"known": Verdict.UNKNOWN, "fields": Verdict.UNKNOWN},
     ),
     "a field more in the status": (
         lambda: replace(
@@ -318,6 +319,14 @@ def test_every_item_that_can_fail_fails_in_some_case() -> None:
     }
 
     assert failing | {"kept", "derived", "retained", "shared"} == {item.name for item in ITEMS}
+
+
+def test_a_field_is_named_as_it_is_written() -> None:
+    changed = answer(status().replace(b'"groupRoutes":', b'"other":'))
+
+    found = judged(replace(GOOD, answers=answers(status=changed)))["fields"]
+
+    assert "/status featureFlags.groupRoutes is missing" in found.note
 
 
 def test_no_finding_shows_a_part_of_a_response() -> None:

@@ -21,14 +21,13 @@ from wats.inspection.telemetry_contract import (
     strings_of,
     unknown_fields,
 )
-from wats.inspection.verdicts import Finding, fails, holds, unknown
+from wats.inspection.verdicts import Finding, fails, holds, some, unknown
 from wats.telemetry.contract.families import SERIES, WEBHOOK_REJECTIONS
 from wats.telemetry.contract.values import RejectionReason, SeriesCount
 from wats.version import __version__
 from wats.web.ops.status import Diagnostics, ServiceStatus
 
 SERIES_BUDGET: Final = 4000
-MAX_NAMED: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,7 @@ def _if_open(judge: Callable[[Evidence], Finding]) -> Callable[[Evidence], Findi
 def _hides(trials: Sequence[Trial]) -> Finding:
     differences = [each for trial in trials for each in trial.differences()]
     if differences:
-        return fails(f"The responses differ for {_some(differences)}.")
+        return fails(f"The responses differ for {some(differences)}.")
     if any(trial.is_vague() for trial in trials):
         return unknown(
             "Two paths that do not exist get different responses, so a proxy may have changed "
@@ -87,7 +86,7 @@ def _opens(evidence: Evidence) -> Finding:
     if not closed:
         return holds()
     return fails(
-        f"Not 200: {_some(closed)}. A 404 means that the token is not valid, that a proxy "
+        f"Not 200: {some(closed)}. A 404 means that the token is not valid, that a proxy "
         "removes it, or that another gateway has the address."
     )
 
@@ -96,7 +95,7 @@ def _document_is_silent(evidence: Evidence) -> Finding:
     if evidence.document.status != 200:
         return holds("The API document is not served without a token.")
     named = [path for path in HIDDEN if path.encode() in evidence.document.body]
-    return fails(f"It names {_some(named)}.") if named else holds()
+    return fails(f"It names {some(named)}.") if named else holds()
 
 
 def _is_private(evidence: Evidence) -> Finding:
@@ -137,13 +136,9 @@ def _is_separate(evidence: Evidence) -> Finding:
 @_if_open
 def _is_known(evidence: Evidence) -> Finding:
     objections = Vocabulary(evidence.status).objections(evidence.samples)
-    if not objections:
-        return holds(f"Compared {len(evidence.samples)} samples.")
-    if evidence.status.version != __version__:
-        return unknown(
-            "The service has another version than this command; use the command of that version."
-        )
-    return fails(f"Found {_some(objections)}.")
+    if objections:
+        return _deviates(evidence, objections)
+    return holds(f"Compared {len(evidence.samples)} samples.")
 
 
 @_if_open
@@ -156,9 +151,19 @@ def _has_known_fields(evidence: Evidence) -> Finding:
         ),
         *(f"in the diagnostics {each}" for each in unknown_fields(diagnostics, Diagnostics)),
     ]
-    if not found and (shown := shown_secrets(diagnostics["configShape"])):
-        found = [f"in the diagnostics {each} is shown" for each in shown]
-    return fails(f"{_some(found).capitalize()}.") if found else holds()
+    if found:
+        return _deviates(evidence, found)
+    shown = shown_secrets(diagnostics["configShape"])
+    return fails(f"The diagnostics show {some(shown)}.") if shown else holds()
+
+
+def _deviates(evidence: Evidence, found: Sequence[str]) -> Finding:
+    status = evidence.document_of("/status")
+    if isinstance(status, dict) and status.get("version", __version__) != __version__:
+        return unknown(
+            "The service has another version than this command; use the command of that version."
+        )
+    return fails(f"Found: {some(found)}.")
 
 
 @_if_open
@@ -174,7 +179,7 @@ def _is_silent(evidence: Evidence) -> Finding:
     for path, strings in strings_by_path.items():
         kinds = dict.fromkeys(kind for text in set(strings) for kind in looks_private(text))
         leaks += [f"{path}: {kind}" for kind in sorted(kinds)]
-    return fails(f"Found: {_some(leaks)}.") if leaks else holds()
+    return fails(f"Found: {some(leaks)}.") if leaks else holds()
 
 
 @_if_open
@@ -184,7 +189,7 @@ def _is_not_stored(evidence: Evidence) -> Finding:
         for path in HIDDEN
         if "no-store" not in evidence.answers[path].headers.get("cache-control", "")
     ]
-    return fails(f"No 'Cache-Control: no-store' at {_some(stored)}.") if stored else holds()
+    return fails(f"No 'Cache-Control: no-store' at {some(stored)}.") if stored else holds()
 
 
 @_if_open
@@ -234,11 +239,6 @@ def _is_kept(evidence: Evidence) -> Finding:
 
 def _haystack(evidence: Evidence, path: str) -> Haystack:
     return Haystack(evidence.answers[path].body.decode(errors="replace"))
-
-
-def _some(things: Sequence[str]) -> str:
-    more = len(things) - MAX_NAMED
-    return ", ".join(things[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 ITEMS: Final = (

@@ -29,7 +29,7 @@ from wats.faults import Fault
 from wats.inbound.handlers import Handlers, import_handler
 from wats.inspection.client import NoAnswer, Remote
 from wats.inspection.evidence import UNREADABLE
-from wats.inspection.verdicts import Finding, Judged, fails, holds, unknown
+from wats.inspection.verdicts import MAX_NAMED, Finding, Judged, fails, holds, some, unknown
 from wats.process.server import bind
 from wats.references import ImportFailed, import_reference
 from wats.store.open import IN_MEMORY, is_open_to_others, path_of_file
@@ -37,7 +37,6 @@ from wats.store.sqlite.open_faults import is_disk_full
 from wats.store.sqlite.probe import probe as probe_file
 
 TIMEOUT_SECONDS: Final = 5.0
-MAX_NAMED: Final = 5
 
 PROMISES: Final[Mapping[str, str]] = {
     "config": "The config is valid.",
@@ -136,7 +135,7 @@ def _permissions(source: Source, profile: ProfileSource, secrets: Secrets | None
         exposed.append("persistence.url")
     if exposed:
         return fails(
-            f"Other users can open the files of {_some(exposed)}. Remove their permissions: "
+            f"Other users can open the files of {some(exposed)}. Remove their permissions: "
             "'chmod 600 FILE', or 'defaultMode: 0400' of a Kubernetes volume."
         )
     return holds()
@@ -259,8 +258,3 @@ def _reasons(issues: Sequence[ConfigIssue]) -> str:
     more = len(issues) - MAX_NAMED
     shown = " ".join(str(issue) for issue in issues[:MAX_NAMED])
     return f"{shown} And {more} more." if more > 0 else shown
-
-
-def _some(things: Sequence[str]) -> str:
-    more = len(things) - MAX_NAMED
-    return ", ".join(things[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")

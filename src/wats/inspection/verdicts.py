@@ -1,7 +1,11 @@
 """The result of one check: it holds, fails, or is unknown. No I/O."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+MAX_NAMED: Final = 5
 
 
 class Verdict(StrEnum):
@@ -48,3 +52,9 @@ def fails(note: str) -> Finding:
 def unknown(note: str) -> Finding:
     """Return that the item cannot be checked, with the reason."""
     return Finding(Verdict.UNKNOWN, note)
+
+
+def some(things: Sequence[str]) -> str:
+    """Return the first of *things* for a note, and the number of the others."""
+    more = len(things) - MAX_NAMED
+    return ", ".join(things[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
