@@ -30,8 +30,32 @@ def test_a_simulator_cannot_listen_on_a_taken_port(wats) -> None:
         result = wats.run("simulate", "--config", str(wats.config), "--port", port)
 
     assert (result.code, result.out) == (1, "")
-    assert "address_unavailable" in result.err
-    assert "Traceback" not in result.err
+    assert "--host, --port: Address already in use. (address_unavailable)" in result.err
+
+
+def test_a_simulator_states_that_an_address_is_not_of_this_machine(wats) -> None:
+    result = wats.run(
+        "simulate", "--config", str(wats.config), "--host", "192.0.2.1", "--port", "0"
+    )
+
+    assert (result.code, result.out) == (1, "")
+    assert "Cannot assign requested address. (address_unavailable)" in result.err
+
+
+def test_a_simulator_does_not_listen_on_another_port_than_the_given_one(wats) -> None:
+    result = wats.invoke("simulate", "--config", str(wats.config), "--port", "99999")
+
+    assert result.code == 1
+    assert "'--port': Must be a number in the range 0<=x<=65535." in result.err
+
+
+def test_a_simulator_refuses_what_is_not_the_url_of_a_webhook(wats) -> None:
+    result = wats.invoke(
+        "simulate", "--config", str(wats.config), "--webhook-url", "localhost:8787"
+    )
+
+    assert result.code == 1
+    assert "'--webhook-url': Must be an http or https URL" in result.err
 
 
 def test_a_simulator_needs_a_config(wats) -> None:

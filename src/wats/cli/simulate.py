@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ import uvloop
 
 from wats.cli.arguments import StrictCommand
 from wats.cli.options import Failure, config_options, load, required_config
+from wats.config import checks
 from wats.errors import ConfigError, ConfigIssue
 from wats.log import announce, print_line
 from wats.process.library_logging import capture_library_logs
@@ -18,16 +20,26 @@ from wats.simulator import Simulator, SimulatorSettings
 from wats.simulator.configured import simulated_numbers
 
 
+def _webhook_url(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    if value is not None and checks.web_url.accept(value) is None:
+        msg = f"Must be {checks.web_url.expects}."
+        raise click.BadParameter(msg)
+    return value
+
+
 @click.command(cls=StrictCommand)
 @config_options
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
     "--port",
-    type=int,
+    type=click.IntRange(0, checks.MAX_PORT),
+    metavar="PORT",
     help="The port to listen on; the default is that of graph.baseUrl. 0 selects a free port.",
 )
 @click.option(
-    "--webhook-url", help="The URL to send webhooks to; the default is the configured service."
+    "--webhook-url",
+    callback=_webhook_url,
+    help="The URL to send webhooks to; the default is the configured service.",
 )
 @click.option(
     "--duplicates",
@@ -88,8 +100,11 @@ async def _simulate(settings: SimulatorSettings, *, show: bool) -> None:
         simulator.show(print_line)
     try:
         await simulator.start()
-    except OSError:
-        issue = ConfigIssue("address_unavailable", "--host, --port", "The port is already in use.")
+    except OSError as error:
+        reason = "The address cannot be resolved"
+        if error.errno and not isinstance(error, socket.gaierror):  # whose numbers are its own
+            reason = os.strerror(error.errno)
+        issue = ConfigIssue("address_unavailable", "--host, --port", f"{reason}.")
         raise ConfigError([issue], "The simulator cannot listen on this address.") from None
     announce("wats.ready", url=simulator.url, pid=os.getpid())
     await stopped.wait()
