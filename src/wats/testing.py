@@ -28,6 +28,7 @@ from wats.outbound.sender import encode_message
 from wats.privacy import Secret
 from wats.process.server import Server, bind
 from wats.sends import Sent
+from wats.service.app import WatsApp
 from wats.telemetry import Attributes, Span
 
 __all__ = [
@@ -223,7 +224,12 @@ async def serving(app: Any) -> AsyncIterator[str]:
 
     Yields:
         Its URL, without a slash at the end.
+
+    Raises:
+        WatsError: *app* is a `WatsApp` that cannot start, for example without its database.
     """
+    if isinstance(app, WatsApp):
+        await app.start()  # the server would exit, and only log the reason of a failure
     listener = bind("127.0.0.1", 0)
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     server = Server(app, ready=ready.set_result)
