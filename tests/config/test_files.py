@@ -143,6 +143,7 @@ def test_a_broken_line_is_reported_by_its_number_and_not_shown(tmp_path: Path, n
         ("a: 'b", "in line 1, column 6: found unexpected end of stream"),
         ("a: *word-nobody-may-see", "in line 1, column 4: found undefined alias"),
         ("a: 1\n b: 2", "in line 2, column 3: mapping values are not allowed here"),
+        ("a: 1\n---\nb: 2", "in line 2, column 1: found another document"),
     ],
 )
 def test_a_syntax_error_is_explained_without_quoting_the_file(

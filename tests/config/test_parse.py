@@ -143,6 +143,8 @@ def test_plain_http_to_graph_leaves_this_machine_only_if_it_is_allowed(
         ("graph.apiVersion", "25.0", "invalid_api_version"),
         ("graph.apiVersion", 25.0, "invalid_api_version"),
         ("graph.baseUrl", "http://graph.facebook.com", "invalid_base_url"),
+        ("graph.baseUrl", "https://graph.facebook.com/v25.0", "invalid_base_url"),
+        ("graph.baseUrl", "https://graph.facebook.com/v25.0/", "invalid_base_url"),
         ("graph.allowInsecureHttp", "yes", "invalid_base_url"),
         ("whatsapp", [], "invalid_whatsapp"),
         ("whatsapp.wabaId", "", "invalid_whatsapp"),
@@ -202,6 +204,27 @@ def test_an_invalid_value_is_refused_at_its_path(
     put: Put, path: str, value: object, code: str
 ) -> None:
     assert issues_of(put(path, value)) == [(code, f"$.profiles.local.{path}")]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reason"),
+    [
+        ("service.port", "8787", "Must be a whole number from 1 to 65535, without quotes."),
+        ("service.port", "87870", "Must be a whole number from 1 to 65535."),
+        ("service.drainSeconds", "5.0", "Must be a number from 0 to 3600, without quotes."),
+        ("groups.enabled", "true", "Must be true or false, without quotes."),
+        ("groups.enabled", "yes", "Must be true or false."),
+        ("groups.enabled", "[" * 100_000, "Must be true or false."),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_a_number_or_truth_value_in_quotes_is_reported_as_such(
+    put: Put, path: str, value: str, reason: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(put(path, value))
+
+    assert [issue.reason for issue in caught.value.issues] == [reason]
 
 
 def test_an_item_of_a_list_is_refused_by_its_index(put: Put) -> None:

@@ -220,6 +220,17 @@ def test_a_secret_file_that_cannot_be_used_is_refused_without_its_name(
     assert "hidden-name" not in issue
 
 
+def test_a_secret_file_without_content_is_reported_as_blank(
+    put: Put, environ: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_bytes(b"\n")
+
+    issues = refuse(put("auth.accessToken", {"file": "token"}), environ, tmp_path)
+
+    path = "$.profiles.local.auth.accessToken"
+    assert issues == [f"{path}: The secret file is blank. (missing_secret)"]
+
+
 def test_the_url_of_the_database_may_be_read_from_a_variable(
     put: Put, environ: dict[str, str]
 ) -> None:

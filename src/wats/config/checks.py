@@ -2,6 +2,7 @@
 
 import base64
 import ipaddress
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ _URL = re.compile(r"[!-~]{1,2048}")
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?")
 _PATH = re.compile(r"(?:/[^\x00-\x20/\\?#:*{}\x7f-\U0010ffff]+)+")
 _PLAIN_PATH = re.compile("[A-Za-z0-9._~=@/-]+")
+_VERSION_AT_END = re.compile("/v[0-9]+[.][0-9]+$")
 _ENCODED_DOT = re.compile(r"%(?:25)*2e", re.IGNORECASE)
 _ENCODED_SLASH = re.compile(r"%(?:25)*(?:2f|5c)", re.IGNORECASE)
 
@@ -50,11 +52,21 @@ class Check:
     def reason(self, value: object) -> str:
         """Return why *value* is refused, with the nearest word instead of the value."""
         if not self.words:
-            return f"Must be {self.expects}."
+            hint = ", without quotes" if self._is_quoted(value) else ""
+            return f"Must be {self.expects}{hint}."
         near = get_close_matches(str(value)[:_LONGEST_WORD], self.words, n=1)
         words = ", ".join(f"'{each}'" for each in self.words)
         hint = f" Did you mean '{near[0]}'?" if near else ""
         return f"Must be {self.expects}: {words}.{hint}"
+
+    def _is_quoted(self, value: object) -> bool:
+        """Return whether *value* is the text of a number or truth value that is accepted."""
+        if not isinstance(value, str):
+            return False
+        try:
+            return self.accept(json.loads(value)) is not None
+        except (ValueError, RecursionError):
+            return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,6 +256,11 @@ def _accept_web_url(value: object) -> str | None:
     return str(value).rstrip("/")
 
 
+def _accept_graph_url(value: object) -> str | None:
+    url = _accept_web_url(value)
+    return None if url is None or _VERSION_AT_END.search(url) else url
+
+
 def is_plain_beyond_loopback(url: str) -> bool:
     """Return whether the requests to *url*, a `web_url`, can be read on a network."""
     parts = urlsplit(url)
@@ -287,7 +304,7 @@ MAX_THROUGHPUT = 1000
 
 
 def _accept_throughput(value: object) -> int | None:
-    # YAML reads a plain `off` as false.
+    # Programs that write YAML by the rules of version 1.1 write a plain `off` as false.
     if value is False or value == "off":
         return 0
     found = whole(1, MAX_THROUGHPUT).accept(value)
@@ -308,6 +325,10 @@ graph_version = text("v[0-9]{1,3}[.][0-9]{1,3}", "a version such as 'v25.0'")
 web_url = Check(
     "an http or https URL without credentials, query or fragment",
     _accept_web_url,
+)
+graph_url = Check(
+    "an http or https URL without API version, credentials, query or fragment",
+    _accept_graph_url,
 )
 proxy = Check(
     "'environment', or {url: URL} with an http or https URL without credentials", _accept_proxy

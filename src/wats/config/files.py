@@ -81,6 +81,7 @@ _REASONS: Final = (
     "expected '<document start>'",
     "expected <block end>",
     "expected the node content",
+    "found another document",
     "found character '\\t'",
     "found duplicate anchor",
     "found undefined alias",
@@ -113,7 +114,8 @@ def _position(error: Exception) -> str:
         message, place = error.msg, f" in line {error.lineno}, column {error.colno}"
     elif mark := getattr(error, "problem_mark", None):
         place = f" in line {mark.line + 1}, column {mark.column + 1}"
-    reason = next((each for each in _REASONS if str(message).startswith(each)), None)
+    message = str(message).removeprefix("but ")
+    reason = next((each for each in _REASONS if message.startswith(each)), None)
     return f"{place}: {reason}" if reason else place
 
 

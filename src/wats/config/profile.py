@@ -40,7 +40,7 @@ class GraphConfig:
     )
     base_url: str = field(
         metadata=key(
-            checks.web_url,
+            checks.graph_url,
             "invalid_base_url",
             "The URL of Graph: `https://graph.facebook.com`, or a proxy or simulator. http is "
             "refused for a host that is not loopback, unless `graph.allowInsecureHttp` is true.",

@@ -146,10 +146,12 @@ def _secret(
 ) -> Secret:
     if isinstance(source, EnvRef):
         name, value = variable(source.name), variables.get(source.name, "")
+        absence = "is not set or blank"
     else:
         name, value = "The secret file", _file(source, where, directory)
+        absence = "is blank"
     if not value.strip():
-        raise ConfigError([ConfigIssue("missing_secret", where, f"{name} is not set or blank.")])
+        raise ConfigError([ConfigIssue("missing_secret", where, f"{name} {absence}.")])
     if rule.accept(value) is None:
         raise ConfigError(
             [ConfigIssue("invalid_secret", where, f"{name} must hold {rule.expects}.")]
