@@ -130,3 +130,15 @@ def test_a_number_with_separators_is_erased(ask, counterfeit, user: str) -> None
 
     assert (done.code, done.err) == (0, "")
     assert "subject     5e1f" in done.out
+
+
+def test_an_age_can_be_longer_than_all_dates(ask, counterfeit, subtests) -> None:
+    counterfeit.everywhere = found({"items": [], "nextCursor": None})
+
+    for words in (
+        ("dead-letters", "list", "--older-than", "999999d"),
+        ("outbox", "list", "--older-than", "999999d"),
+        ("messages", "list", "--newer-than", "999999d"),
+    ):
+        with subtests.test(" ".join(words)):
+            assert ask(*words).code == 0

@@ -29,6 +29,8 @@ TIMEOUT_SECONDS: Final = 30.0
 MAX_POSITIONS: Final = 10
 
 _AGE: Final = re.compile("([1-9][0-9]{0,5})([smhd])")
+_LONGEST_AGE: Final = timedelta(days=36_525)
+"""Longer than any retention. A date cannot be earlier than the year 1."""
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -62,11 +64,10 @@ def filter_options(command: Command) -> Command:
         consumer: str | None,
         kind: str | None,
         error: str | None,
-        older_than: timedelta | None,
+        older_than: str | None,
         **others: Any,
     ) -> Any:
-        before = None if older_than is None else to_iso(datetime.now(UTC) - older_than)
-        query = {"consumer": consumer, "kind": kind, "error": error, "before": before}
+        query = {"consumer": consumer, "kind": kind, "error": error, "before": older_than}
         given = {name: value for name, value in query.items() if value is not None}
         return command(query=given, **others)
 
@@ -77,7 +78,7 @@ def filter_options(command: Command) -> Command:
         click.option(
             "--older-than",
             metavar="AGE",
-            callback=age,
+            callback=time_ago,
             help="Only those at least this old, such as 90s, 30m, 12h or 7d; dead letters since "
             "their last attempt.",
         ),
@@ -132,8 +133,8 @@ def shown_options(command: Command) -> Command:
     return command
 
 
-def age(_: click.Context, __: click.Parameter, value: str | None) -> timedelta | None:
-    """Return the age that an option states, for `callback`.
+def time_ago(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Return the time that is the age of an option ago, for `callback`.
 
     Raises:
         click.BadParameter: It is not an age.
@@ -143,7 +144,8 @@ def age(_: click.Context, __: click.Parameter, value: str | None) -> timedelta |
     match = _AGE.fullmatch(value)
     if match is None:
         raise click.BadParameter("Must be a number and a unit: 90s, 30m, 12h or 7d.")
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+    age = min(timedelta(**{_UNITS[match[2]]: int(match[1])}), _LONGEST_AGE)
+    return to_iso(datetime.now(UTC) - age)
 
 
 def confirm(question: str, *, yes: bool, as_json: bool) -> None:

@@ -1,24 +1,22 @@
 """`wats messages`: the records of messages of a running service."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
 
 import click
 import msgspec
 
 from wats.cli.admin import (
     admin_of,
-    age,
     age_of,
     json_option,
     page_options,
     print_json,
     print_page,
     print_table,
+    time_ago,
 )
 from wats.cli.arguments import StrictGroup
 from wats.cli.options import ServiceAccess, admin_options
-from wats.clock import to_iso
 from wats.inspection.formatting import printable
 from wats.inspection.paging import first_items
 from wats.web.api.messages import MessageDetails, MessageView
@@ -44,7 +42,7 @@ def messages() -> None:
 @click.option(
     "--newer-than",
     metavar="AGE",
-    callback=age,
+    callback=time_ago,
     help="Only those at most this old, such as 90s, 30m, 12h or 7d.",
 )
 @page_options
@@ -56,7 +54,7 @@ def list_some(
     type_: str | None,
     status: str | None,
     direction: str | None,
-    newer_than: timedelta | None,
+    newer_than: str | None,
     limit: int,
     cursor: str | None,
     as_json: bool,
@@ -66,8 +64,7 @@ def list_some(
 
     A line has the number or user id of the customer.
     """
-    since = None if newer_than is None else to_iso(datetime.now(UTC) - newer_than)
-    filters = {"direction": direction, "status": status, "type": type_, "since": since}
+    filters = {"direction": direction, "status": status, "type": type_, "since": newer_than}
     query = {**filters, "to": to, "from": sender, "phoneNumberId": number}
     wanted = {name: value for name, value in query.items() if value is not None}
     items, following = first_items(admin_of(access).messages, wanted, limit=limit, cursor=cursor)

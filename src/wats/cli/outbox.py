@@ -1,14 +1,12 @@
 """`wats outbox`: the messages that a running service sends later."""
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import click
 
 from wats.cli.admin import (
     admin_of,
-    age,
     age_of,
     change,
     change_options,
@@ -19,10 +17,10 @@ from wats.cli.admin import (
     print_page,
     print_table,
     shown_options,
+    time_ago,
 )
 from wats.cli.arguments import StrictGroup
 from wats.cli.options import ServiceAccess, admin_options
-from wats.clock import to_iso
 from wats.inspection.admin import Admin
 from wats.inspection.paging import first_items
 from wats.store.outbox import SendState
@@ -45,7 +43,7 @@ def _filters(states: Sequence[str]) -> Callable[[Command], Command]:
             click.option(
                 "--older-than",
                 metavar="AGE",
-                callback=age,
+                callback=time_ago,
                 help="Only those at least this old, such as 90s, 30m, 12h or 7d.",
             ),
             click.option("--state", type=click.Choice(states), help="Only those in this state."),
@@ -56,9 +54,8 @@ def _filters(states: Sequence[str]) -> Callable[[Command], Command]:
     return add
 
 
-def _query(state: str | None, older_than: timedelta | None) -> Mapping[str, str]:
-    before = None if older_than is None else to_iso(datetime.now(UTC) - older_than)
-    query = {"state": state, "before": before}
+def _query(state: str | None, older_than: str | None) -> Mapping[str, str]:
+    query = {"state": state, "before": older_than}
     return {name: value for name, value in query.items() if value is not None}
 
 
@@ -68,7 +65,7 @@ def _query(state: str | None, older_than: timedelta | None) -> Mapping[str, str]
 @admin_options
 def list_some(
     state: str | None,
-    older_than: timedelta | None,
+    older_than: str | None,
     limit: int,
     cursor: str | None,
     as_json: bool,
@@ -119,7 +116,7 @@ def show(delivery_id: str, content: bool, as_json: bool, access: ServiceAccess) 
 def retry(
     ids: Sequence[str],
     state: str | None,
-    older_than: timedelta | None,
+    older_than: str | None,
     every: bool,
     even_unknown: bool,
     dry_run: bool,
@@ -162,7 +159,7 @@ def retry(
 def discard(
     ids: Sequence[str],
     state: str | None,
-    older_than: timedelta | None,
+    older_than: str | None,
     every: bool,
     dry_run: bool,
     yes: bool,
@@ -190,7 +187,7 @@ def _chosen(
     ids: Sequence[str],
     states: Sequence[str | None],
     state: str | None,
-    older_than: timedelta | None,
+    older_than: str | None,
     *,
     every: bool,
 ) -> Sequence[OutboxView]:
