@@ -47,7 +47,7 @@ _NOT_ASYNC = "it must be an async function, or an object whose __call__ is one."
 _NO_PARAMETER = "it must accept one argument, the update."
 _NAME_RESERVED = "this name is reserved for the messages that are sent later."
 _TOO_LATE = "add handlers before the service starts."
-_NAME_TAKEN = "another handler has this name; name one explicitly."
+_NAME_TAKEN = "another handler has this name; use a function with another name."
 
 
 class Batch(NamedTuple):
