@@ -153,21 +153,24 @@ def name_numbers(found: Mapping[str, Any]) -> None:
 
 
 def mistakes_between(found: Mapping[str, Any]) -> Iterator[Mistake]:
-    """Yield the mistakes between the numbers, tokens and subscribers of a profile."""
+    """Yield the mistakes between the numbers, tokens, subscribers and pullers of a profile."""
     numbers = _sections(found.get("numbers", ()))
     yield from _repeated_numbers(numbers, found.get("whatsapp", {}).get("phone_number_id"))
     names = {DEFAULT_NUMBER, *(each.get("name") for _, each in numbers)}
     tokens = _sections(found.get("service", {}).get("tokens", ()))
-    yield from _repeated_names(tokens, "service.tokens", TOKENS_CODE, ())
+    yield from _repeated_names(tokens, "service.tokens", TOKENS_CODE, "token", set())
     for i, token in tokens:
         place = f"service.tokens[{i}]"
         yield from _unknown_names(token, place, TOKENS_CODE, names)
         if token.get("numbers") and {CONSUME, ADMIN, TELEMETRY} & set(token.get("scopes", ())):
             expects = "left out with the scopes 'updates:consume', 'admin' and 'telemetry'"
             yield TOKENS_CODE, f"{place}.numbers", expects
+    consumers: set[str] = set()
     for name in CONSUMERS:
-        for i, each in _sections(found.get(name, ())):
-            yield from _unknown_names(each, f"{name}[{i}]", f"invalid_{name}", names)
+        sections, code = _sections(found.get(name, ())), f"invalid_{name}"
+        yield from _repeated_names(sections, name, code, "subscriber or puller", consumers)
+        for i, each in sections:
+            yield from _unknown_names(each, f"{name}[{i}]", code, names)
 
 
 def _sections(values: Any) -> list[tuple[int, dict[str, Any]]]:
@@ -178,7 +181,9 @@ def _sections(values: Any) -> list[tuple[int, dict[str, Any]]]:
 def _repeated_numbers(
     numbers: Sequence[tuple[int, Mapping[str, Any]]], default_id: str | None
 ) -> Iterator[Mistake]:
-    yield from _repeated_names(numbers, "numbers", NUMBERS_CODE, (DEFAULT_NUMBER,))
+    yield from _repeated_names(
+        numbers, "numbers", NUMBERS_CODE, "number, 'default' included", {DEFAULT_NUMBER}
+    )
     seen = {default_id}
     for i, each in numbers:
         phone_number_id = each.get("phone_number_id")
@@ -192,16 +197,16 @@ def _repeated_names(
     sections: Sequence[tuple[int, Mapping[str, Any]]],
     place: str,
     code: str,
-    reserved: Collection[str],
+    noun: str,
+    taken: set[str],
 ) -> Iterator[Mistake]:
-    seen = set(reserved)
+    """Yield a mistake for each name that is *taken*, and add the other names to *taken*."""
     for i, each in sections:
         name = each.get("name")
-        if name in seen:
-            also = "".join(f" and '{word}'" for word in reserved)
-            yield code, f"{place}[{i}].name", f"another name than that of each other item{also}"
+        if name in taken:
+            yield code, f"{place}[{i}].name", f"another name than that of each other {noun}"
         if name is not None:
-            seen.add(name)
+            taken.add(name)
 
 
 def _unknown_names(

@@ -72,7 +72,6 @@ class _Reader:
         if graph["connect_seconds"] >= graph["timeout_seconds"]:
             expects = "less than 'timeoutSeconds'"
             self._refuse("invalid_graph", f"{path}.graph.connectSeconds", expects)
-        self._refuse_repeated_names(found, path)
         self._check_subscribers(found, path)
         name_numbers(found)
         for code, place, expects in mistakes_between(found):
@@ -156,16 +155,6 @@ class _Reader:
         if is_guarded and found.get("persistence") == PersistenceConfig(url=None):
             expects = "false without a database, which records the windows"
             self._refuse("invalid_messages", f"{path}.messages.windowGuard", expects)
-
-    def _refuse_repeated_names(self, found: dict[str, Any], path: str) -> None:
-        names: set[str] = set()
-        for section in ("subscribers", "pullers"):
-            for i, each in enumerate(found.get(section, ())):
-                name = None if each is _ABSENT else each.get("name")
-                if name in names:
-                    expects = "another name than that of each other subscriber or puller"
-                    self._refuse(f"invalid_{section}", f"{path}.{section}[{i}].name", expects)
-                names |= set() if name is None else {name}
 
     def _check_subscribers(self, found: dict[str, Any], path: str) -> None:
         limit = found.get("inbox", {}).get(
