@@ -39,7 +39,7 @@ _generate = load(ROOT / "docs/generate.py")
 
 def python_names() -> Iterator[str]:
     """Yield every public name, and the parameters or members of what it names."""
-    for module in ("wats", "wats.testing", "wats.simulator", "wats.adapters.pywa"):
+    for module in ("wats", "wats.errors", "wats.testing", "wats.simulator", "wats.adapters.pywa"):
         for name in importlib.import_module(module).__all__:
             value = getattr(importlib.import_module(module), name)
             yield from _described(f"{module}.{name}", value)

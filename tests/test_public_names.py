@@ -5,7 +5,9 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize("module", ["wats", "wats.adapters.pywa", "wats.testing", "wats.simulator"])
+@pytest.mark.parametrize(
+    "module", ["wats", "wats.adapters.pywa", "wats.errors", "wats.testing", "wats.simulator"]
+)
 def test_the_public_names_are_listed_once_and_there(module: str) -> None:
     names = importlib.import_module(module).__all__
 
