@@ -1,5 +1,6 @@
 """The public names as a user's type checker sees them. Read by mypy, never run."""
 
+import asyncio
 import os
 from collections.abc import Mapping
 from typing import assert_never, assert_type
@@ -143,6 +144,23 @@ def select(app: WatsApp) -> None:
     @app.on(content=(AccountUpdate, NumberQuality, FlowEvent))
     async def on_account(update: Update[AccountUpdate | NumberQuality | FlowEvent]) -> None:
         assert_type(update.content.event, str | None)
+
+
+def call_as_a_test_does(app: WatsApp, update: Update, text: Update[Text]) -> None:
+    @app.on("message")
+    async def on_any(update: Update) -> Sent:
+        return await update.reply("Hello")
+
+    @app.on("message", content=Text)
+    async def on_text(update: Update[Text]) -> int:
+        return len(update.content.body)
+
+    @app.on("message", content=(Text, Location))
+    async def on_either(update: Update[Text | Location]) -> None: ...
+
+    assert_type(asyncio.run(on_any(update)), Sent)
+    assert_type(asyncio.run(on_text(text)), int)
+    asyncio.run(on_either(text))
 
 
 def select_more(app: WatsApp) -> None:

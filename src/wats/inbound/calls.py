@@ -81,7 +81,7 @@ class HandlerCalls:
         updates *following* too, if there are any, for which it must have batches.
         """
         target = self._handlers[name]
-        function: Callable[[Any], Awaitable[None]] = target.handler
+        function: Callable[[Any], Awaitable[object]] = target.handler
         argument: object = update
         if following and target.batch is not None:
             function, argument = target.batch.handler, (update, *following)

@@ -15,7 +15,7 @@ from wats.telemetry.contract.values import UpdateKind
 Predicate: TypeAlias = Callable[[Update], bool]
 """Returns whether a handler gets an update, from the update alone, without waiting."""
 
-_Call: TypeAlias = Callable[[Update], Awaitable[None]]
+_Call: TypeAlias = Callable[[Update], Awaitable[object]]
 _KNOWN = frozenset(each for contents in CONTENTS.values() for each in contents)
 
 

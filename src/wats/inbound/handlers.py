@@ -16,7 +16,7 @@ from wats.store.records import OUTBOX
 from wats.telemetry.contract.values import UpdateKind
 from wats.worker import Limit, unlimited
 
-Handler: TypeAlias = Callable[[Update], Awaitable[None]]
+Handler: TypeAlias = Callable[[Update], Awaitable[object]]
 """Called with one update. Its result is ignored; an exception is a failure.
 
 The call is retried until the handler returns. After that it is repeated only if the process dies

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final, TypeAlias, TypeVar, overload
 
@@ -30,7 +30,9 @@ Third = TypeVar("Third", bound=Part)
 FourOrMore: TypeAlias = tuple[
     type[Part], type[Part], type[Part], type[Part], *tuple[type[Part], ...]
 ]
-HandlerOf: TypeAlias = Callable[[Update[First]], Awaitable[None]]
+HandlerT = TypeVar("HandlerT", bound=Handler)
+Result = TypeVar("Result")
+HandlerOf: TypeAlias = Callable[[Update[First]], Coroutine[Any, Any, Result]]
 
 
 class WatsApp:
@@ -71,7 +73,7 @@ class WatsApp:
     @overload
     def on(
         self, *kinds: UpdateKind | str, where: Predicate | None = None
-    ) -> Callable[[Handler], Handler]: ...
+    ) -> Callable[[HandlerT], HandlerT]: ...
 
     @overload
     def on(
@@ -79,7 +81,7 @@ class WatsApp:
         *kinds: UpdateKind | str,
         content: type[First],
         where: Callable[[Update[First]], bool] | None = None,
-    ) -> Callable[[HandlerOf[First]], HandlerOf[First]]: ...
+    ) -> Callable[[HandlerOf[First, Result]], HandlerOf[First, Result]]: ...
 
     @overload
     def on(
@@ -87,7 +89,7 @@ class WatsApp:
         *kinds: UpdateKind | str,
         content: tuple[type[First], type[Second]],
         where: Callable[[Update[First | Second]], bool] | None = None,
-    ) -> Callable[[HandlerOf[First | Second]], HandlerOf[First | Second]]: ...
+    ) -> Callable[[HandlerOf[First | Second, Result]], HandlerOf[First | Second, Result]]: ...
 
     @overload
     def on(
@@ -95,7 +97,9 @@ class WatsApp:
         *kinds: UpdateKind | str,
         content: tuple[type[First], type[Second], type[Third]],
         where: Callable[[Update[First | Second | Third]], bool] | None = None,
-    ) -> Callable[[HandlerOf[First | Second | Third]], HandlerOf[First | Second | Third]]: ...
+    ) -> Callable[
+        [HandlerOf[First | Second | Third, Result]], HandlerOf[First | Second | Third, Result]
+    ]: ...
 
     @overload
     def on(
@@ -103,7 +107,7 @@ class WatsApp:
         *kinds: UpdateKind | str,
         content: FourOrMore,
         where: Predicate | None = None,
-    ) -> Callable[[Handler], Handler]: ...
+    ) -> Callable[[HandlerT], HandlerT]: ...
 
     def on(
         self,
