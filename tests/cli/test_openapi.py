@@ -38,7 +38,7 @@ def test_the_document_goes_to_a_new_file(wats) -> None:
     assert (result.code, result.out, result.err) == (0, "", "")
     assert json.loads(out.read_bytes())["openapi"] == "3.1.0"
     assert (again.code, again.out) == (1, "")
-    assert again.err.count("\n") == 1
+    assert again.err == f"Error: {str(out)!r} cannot be written: the file exists already.\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["--profile", "canary"]], ids=["no-file", "no-profile"])

@@ -180,7 +180,7 @@ def test_a_bundle_is_written_once_and_for_its_owner(service, tmp_path) -> None:
     assert json.loads(out.read_text())["config"]
     assert out.stat().st_mode & 0o777 == 0o600
     assert second.code == 1
-    assert "already exists" in second.err
+    assert f"Error: {str(out)!r} cannot be written: the file exists already." in second.err
 
 
 @pytest.mark.parametrize("body", [b"<html>", b'{"service":"wats"}'])

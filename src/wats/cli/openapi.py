@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from wats.cli.arguments import StrictCommand
-from wats.cli.options import FILE, Failure, config_option, required_config
+from wats.cli.options import FILE, Failure, config_option, required_config, write_output
 from wats.config import choose_profile, read_config
 from wats.errors import ConfigError
 from wats.web.openapi import build_document
@@ -28,12 +28,4 @@ def openapi(config_path: Path | None, profile: str | None, out: Path | None) -> 
         raise Failure(error) from None
     table = route_table(chosen, groups_enabled=chosen.groups.enabled)
     document = msgspec.json.format(build_document(table, profile=chosen, complete=True), indent=2)
-    if out is None:
-        click.echo(document.decode())
-        return
-    try:
-        with out.open("xb") as file:
-            file.write(document + b"\n")
-    except OSError:
-        reason = "The output file already exists or cannot be written."
-        raise click.ClickException(reason) from None
+    write_output(document.decode(), out)

@@ -309,6 +309,24 @@ def _with_access(command: Command, default_token: str) -> Command:
     return collected  # type: ignore[return-value]  # click passes keywords
 
 
+def write_output(text: str, out: Path | None, mode: int = 0o666) -> None:
+    """Print *text*, or write it to the new file *out*.
+
+    Raises:
+        click.ClickException: The file exists, or cannot be written.
+    """
+    if out is None:
+        click.echo(text)
+        return
+    try:
+        descriptor = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(f"{text}\n")
+    except OSError as error:
+        reason = f"{str(out)!r} cannot be written: {fault_of(error).meaning}."
+        raise click.ClickException(reason) from None
+
+
 class Failure(click.ClickException):
     """An error of ours: printed to stderr in a sentence, exit code 1."""
 

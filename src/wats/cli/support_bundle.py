@@ -1,7 +1,6 @@
 """`wats support-bundle`: data of a service that may be shared with support."""
 
 import json
-import os
 import platform
 import sys
 from importlib import metadata
@@ -13,7 +12,7 @@ import click
 import msgspec
 
 from wats.cli.arguments import StrictCommand
-from wats.cli.options import FILE, ServiceAccess, service_options
+from wats.cli.options import FILE, ServiceAccess, service_options, write_output
 from wats.clock import to_iso, utc_now
 from wats.config import redact
 from wats.inspection.client import NoAnswer, Remote
@@ -69,7 +68,7 @@ def support_bundle(out: Path | None, access: ServiceAccess) -> None:
             "Without a config, the report was not searched for the secrets of a config.", err=True
         )
     # In ASCII, no text of a service can control the terminal.
-    _write(json.dumps(facts, indent=2) + "\n", out)
+    write_output(json.dumps(facts, indent=2), out, mode=0o600)
 
 
 def _versions() -> dict[str, str]:
@@ -169,15 +168,3 @@ def _refuse_leaks(text: str, service: object, sought: list[Needle]) -> None:
     if kinds:
         msg = f"The service's response contains {', '.join(sorted(kinds))}. Nothing was written."
         raise click.ClickException(msg)
-
-
-def _write(text: str, out: Path | None) -> None:
-    if out is None:
-        click.echo(text, nl=False)
-        return
-    try:
-        with open(out, "x", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-            file.write(text)
-    except OSError:
-        reason = "The output file already exists or cannot be written."
-        raise click.ClickException(reason) from None
