@@ -5,6 +5,7 @@ import socket
 import pytest
 
 from tests.process.http.running import Running
+from tests.process.http.wire import head, post, update
 from wats.errors import ConfigError
 from wats.process.http.admission import ConnectionLimits
 from wats.process.server import bind
@@ -69,6 +70,29 @@ async def test_a_server_announces_the_drain_before_it_ends_a_connection(
         assert await reader.read() == b""
 
     assert open_connections == [1]
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [post(update(1)), head("GET /healthz"), head("HEAD /healthz")],
+    ids=["webhook", "whole", "parts"],
+)
+async def test_during_the_drain_each_response_ends_its_connection(request_bytes: bytes) -> None:
+    drained = asyncio.Event()
+    running = Running(draining=drained.set, drain_seconds=3600)
+    async with running, running.connection(request_bytes) as (reader, writer):
+        async with asyncio.timeout(60):
+            kept = await reader.readuntil(b"\r\n\r\n")
+            running.server.should_exit = True
+            await drained.wait()
+            writer.write(request_bytes)
+            last = await reader.read()
+            another = await running.exchange(request_bytes)
+        running.server.handle_exit(signal.SIGINT, None)
+
+    assert b"connection: close\r\n" not in kept
+    assert last.count(b"HTTP/1.1 200 OK\r\n") == last.count(b"connection: close\r\n") == 1
+    assert another.count(b"HTTP/1.1 200 OK\r\n") == another.count(b"connection: close\r\n") == 1
 
 
 async def test_servers_on_one_socket_know_the_connections_of_each_other() -> None:

@@ -90,7 +90,7 @@ class Server(uvicorn.Server):
         """Start the application and accept connections from the one socket in *sockets*."""
         await super().startup([])
         listener = next(iter(sockets or ()))
-        site = Site(
+        self._site = site = Site(
             app=self.config.loaded_app,
             lifespan_state=self.lifespan.state,
             server=self.server_state,
@@ -112,6 +112,7 @@ class Server(uvicorn.Server):
     @override
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._draining()
+        self._site.is_draining = True
         await self._drain()
         if self._listener is not None:
             await self._listener.close()
@@ -123,7 +124,11 @@ class Server(uvicorn.Server):
                 self._ticking.cancel()
 
     async def _drain(self) -> None:
-        """Serve as before, until load balancers had time to notice the readiness probe."""
+        """Serve until load balancers had time to notice the readiness probe.
+
+        Each response ends its connection: one that is still open at the end of the drain is closed,
+        perhaps in the moment in which its client sends a request.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + self._drain_seconds
         # Polled, as a signal handler must not touch an event of the loop.

@@ -31,7 +31,7 @@ class Connection(asyncio.Protocol):
         deadline: The time limit of the client.
         held: The number of bytes that it holds, for the memory budget of the process.
         is_write_paused: Whether too many bytes are waiting for the client to read them.
-        is_draining: Whether the server stops, so that no further request is read.
+        is_last: Whether the request that is being served is the last one that is read.
     """
 
     # With more than 30 attributes in a dictionary, a call of a method is slow (CPython 3.11).
@@ -50,7 +50,7 @@ class Connection(asyncio.Protocol):
         "client",
         "deadline",
         "held",
-        "is_draining",
+        "is_last",
         "is_write_paused",
         "server",
         "since",
@@ -75,7 +75,7 @@ class Connection(asyncio.Protocol):
         self.server: tuple[str, int] | None = None
         self.client: tuple[str, int] | None = None
         self.is_write_paused = False
-        self.is_draining = False
+        self.is_last = False
         self.state = SERVING
         self.since = 0.0
         self.deadline = inf
@@ -146,7 +146,7 @@ class Connection(asyncio.Protocol):
 
     def shutdown(self) -> None:
         """End the connection once the request that is being served has its response."""
-        self.is_draining = True
+        self.is_last = True
         self.settle()
 
     def expire(self) -> None:
@@ -170,7 +170,7 @@ class Connection(asyncio.Protocol):
         if size == self._place:
             self._input, self._place, size = b"", 0, 0
         state = self._current_state()
-        if (self._has_eof or self.is_draining) and (state is IDLE or state is ARRIVING):
+        if (self._has_eof or self.is_last) and (state is IDLE or state is ARRIVING):
             # Nothing more can arrive, or is not waited for: its client could delay without limit.
             self.close()
             return

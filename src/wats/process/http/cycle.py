@@ -37,12 +37,8 @@ class Exchange(Protocol):
         """Whether too many bytes are waiting for the client to read them."""
 
     @property
-    def is_draining(self) -> bool:
-        """Whether the server stops, so that no further request is read."""
-
-    @property
-    def has_read_body(self) -> bool:
-        """Whether the body was read to its end, so that another request can follow."""
+    def may_keep_alive(self) -> bool:
+        """Whether another request can follow."""
 
     def read_body(self) -> tuple[bytes, bool]:
         """Return the unread part of the body that has arrived, and whether the body has ended.
@@ -187,7 +183,7 @@ class Cycle:
         await self._until_writable()
         if self.is_disconnected:
             return
-        keep_alive = self._head.keep_alive and self._may_keep_alive
+        keep_alive = self._head.keep_alive and self._connection.may_keep_alive
         default_headers = self._connection.default_headers
         self._connection.write(render(default_headers, response, keep_alive=keep_alive))
         self._complete(keep_alive=keep_alive)
@@ -196,11 +192,6 @@ class Cycle:
         while self._connection.is_write_paused and not self.is_disconnected:
             self._changed.clear()
             await self._changed.wait()
-
-    @property
-    def _may_keep_alive(self) -> bool:
-        """Whether another request can follow: the rest of an unread body may never arrive."""
-        return self._connection.has_read_body and not self._connection.is_draining
 
     async def send(self, message: Message) -> None:
         """Send a part of the response; part of ASGI."""
@@ -222,7 +213,7 @@ class Cycle:
         data = response.frame(body, more=more)
         if not self._is_written:
             self._is_written = True
-            response.keep_alive &= self._may_keep_alive
+            response.keep_alive &= self._connection.may_keep_alive
             head = response.head(self._connection.default_headers)
             if len(data) <= _JOINED_BYTES:
                 data = head + data

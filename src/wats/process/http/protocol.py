@@ -106,7 +106,7 @@ class GatewayProtocol(Connection):
             return False
         if self._webhook_head:
             return self._read_webhook()
-        if self._place == len(self._input) or self.is_write_paused or self.is_draining:
+        if self._place == len(self._input) or self.is_write_paused or self.is_last:
             return False
         if self._input.startswith(b"\r", self._place):
             self._skip_empty_line()
@@ -225,7 +225,7 @@ class GatewayProtocol(Connection):
 
     def answer(self, response: Response, *, keep_alive: bool = True) -> None:
         """Send *response*; once. End the connection unless *keep_alive*, or if the server stops."""
-        keep_alive = keep_alive and not self.is_draining
+        keep_alive = keep_alive and self.may_keep_alive
         default_headers = self._site.server.default_headers
         self.transport.write(_RENDERED.get(default_headers, response, keep_alive=keep_alive))
         self.finish(keep_alive=keep_alive)
@@ -238,9 +238,9 @@ class GatewayProtocol(Connection):
         return self._site.server.default_headers
 
     @property
-    def has_read_body(self) -> bool:
-        """Whether the body was read to its end, so that another request can follow."""
-        return self._body.is_complete
+    def may_keep_alive(self) -> bool:
+        """Whether another request can follow: the rest of an unread body may never arrive."""
+        return self._body.is_complete and not self._site.is_draining
 
     def read_body(self) -> tuple[bytes, bool]:
         """Return the unread part of the body that has arrived, and whether the body has ended.
@@ -275,7 +275,7 @@ class GatewayProtocol(Connection):
         if self._body is not _NO_BODY:
             self._forget_request()
         self._wait_anew()
-        if not keep_alive or self.is_draining:
+        if not keep_alive or self.is_last:
             self._linger()
         elif self._input:
             self._advance()

@@ -16,7 +16,7 @@ class ServerState(Protocol):
     default_headers: list[tuple[bytes, bytes]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Site:
     """All state that the connections of a process share.
 
@@ -25,6 +25,7 @@ class Site:
         lifespan_state: The state that the application made at its start.
         server: The state of the server.
         hook: The webhook route, for the fast path.
+        is_draining: Whether the server is about to stop, so that each response ends its connection.
     """
 
     app: Any
@@ -33,3 +34,4 @@ class Site:
     admission: Admission
     hook: Hook = NO_HOOK
     lifespan_state: dict[str, Any] = field(default_factory=dict)
+    is_draining: bool = False
