@@ -116,8 +116,9 @@ HTTP_MEANINGS = {
     "not_ready": "`/readyz`: the service is about to stop, the store cannot be read, hangs or has "
     "another schema version, or stored updates are not dispatched.",
     "not_started": "The application is served, but was not started; see the log.",
-    "overloaded": "Request bodies in flight exceed the memory budget, or files in transfer a "
-    "quarter of `graph.maxConnections`. Retry after `Retry-After`; Meta retries webhooks "
+    "overloaded": "Request bodies in flight exceed the memory budget, requests of the API in "
+    "progress three quarters of the connections, or files in transfer a quarter of "
+    "`graph.maxConnections`. Nothing was sent. Retry after `Retry-After`; Meta retries webhooks "
     "automatically.",
     "payload_too_large": "The body is larger than 1 MiB; for a webhook, larger than "
     "`webhook.maxBodyBytes`; for a file, larger than the limit of its type.",

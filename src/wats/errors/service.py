@@ -4,11 +4,11 @@ from wats.errors.base import WatsError
 
 
 class Overloaded(WatsError):
-    """Request bodies or files in flight exceed the budget of the process; retry later."""
+    """Requests, bodies or files in flight exceed the budget of the process; retry later."""
 
     code = "overloaded"
     status = 503
-    text = "Too many request bodies are in flight."
+    text = "Too many requests are in flight."
 
 
 class ReplyError(WatsError):

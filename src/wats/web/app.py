@@ -12,6 +12,7 @@ from wats.errors import (
     InsufficientScope,
     MethodNotAllowed,
     NotStarted,
+    Overloaded,
     PayloadTooLarge,
     RouteNotFound,
     StoreUnavailable,
@@ -131,6 +132,8 @@ class Web:
             handle = self._admit(route, method, access, request.number)
             if self._parts.life.phase is Phase.STOPPED and _needs_start(route):
                 raise NotStarted
+            if route.posture is Posture.API and request.is_crowded:
+                raise Overloaded
             return await handle(self._parts, request)
         except ClientGone:
             raise

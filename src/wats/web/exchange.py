@@ -37,6 +37,10 @@ HANG_UP_EXTENSION = "wats.hang_up"
 """An extension of the ASGI scope: after its `watch`, a client that closes its side has hung up. A
 usual request is served to its end in that case: the client may still read the response."""
 
+ADMISSION_EXTENSION = "wats.admission"
+"""An extension of the ASGI scope: its `is_crowded` returns whether the requests in progress leave
+few connections to others."""
+
 RESPOND_EXTENSION = "wats.respond"
 """An extension of the ASGI scope: its `send` sends a `Response`, for which other servers get two
 messages that they check and join."""
@@ -206,6 +210,12 @@ class Request:
         """Return when the client has hung up. The rest of its body is dropped."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether the requests in progress leave few connections to webhooks and probes."""
+        is_crowded: bool = self._extension(ADMISSION_EXTENSION, "is_crowded", bool)()
+        return is_crowded
 
     @property
     def responder(self) -> "Callable[[Response], Awaitable[None]] | None":

@@ -25,6 +25,9 @@ from tests.process.http.wire import (
 from wats.process.http.admission import ConnectionLimits
 from wats.process.http.framing import MAX_HEAD_BYTES
 from wats.process.http.protocol import GatewayProtocol
+from wats.process.server import bind, url_of
+from wats.service import create_wats_service_app
+from wats.testing import example_profile, example_secrets
 
 GET = head("GET /healthz")
 LAST = head("GET /healthz", "connection: close")
@@ -237,6 +240,33 @@ async def test_idle_connections_make_room_for_new_ones() -> None:
         await running.until(lambda: running.connections == 8)
 
         assert (await running.served(post(update(1)))).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_requests_that_wait_for_graph_leave_connections_to_webhooks_and_probes() -> None:
+    graph = bind("127.0.0.1", 0)  # accepts connections, and never responds
+    profile = example_profile(graph_url=url_of(graph))
+    app = create_wats_service_app(profile=profile, secrets=example_secrets())
+    limits = ConnectionLimits(max_connections=8)
+    body = b'{"to": "15550001234", "text": "hi"}'
+    send = head("POST /api/messages/text", TOKEN, f"content-length: {len(body)}") + body
+    async with (
+        Running(app, hook=app.hook, limits=limits, grace_seconds=0) as running,
+        AsyncExitStack() as stack,
+    ):
+        for _ in range(6):
+            await stack.enter_async_context(running.connection(send))
+        await running.until(lambda: len(running.server.server_state.tasks) == 6)
+        refused = await running.exchange(send, ends=True)
+        served = [
+            await running.served(each)
+            for each in (post(update(1)), post(update(2), path=HOOK + "?x"), head("GET /readyz"))
+        ]
+
+    graph.close()
+    assert refused.startswith(b"HTTP/1.1 503 ")
+    assert b"\r\nretry-after: 5\r\n" in refused
+    assert b'"code":"overloaded"' in refused
+    assert [each.split()[1] for each in served] == [b"200"] * 3
 
 
 async def test_clients_that_do_not_read_make_room_for_new_ones() -> None:

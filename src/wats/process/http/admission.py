@@ -8,7 +8,7 @@ cut off.
 import ctypes
 import heapq
 import resource
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from enum import Enum
 from math import inf
@@ -105,7 +105,7 @@ class Admission:
         limits: The bounds.
     """
 
-    def __init__(self, connections: Iterable[Admitted], limits: ConnectionLimits) -> None:
+    def __init__(self, connections: Collection[Admitted], limits: ConnectionLimits) -> None:
         self._connections = connections
         self._limits = limits
         self._held = 0
@@ -125,6 +125,16 @@ class Admission:
             connection.shed()
             if self._held <= enough:
                 return
+
+    def is_crowded(self) -> bool:
+        """Return whether further requests must leave the remaining connections to webhooks.
+
+        Three quarters of the connections wait for the application, and none of them can be evicted.
+        """
+        most = self._limits.max_connections * 3 // 4
+        if len(self._connections) <= most:
+            return False
+        return sum(each.deadline == inf for each in self._connections) > most
 
     def can_add(self, count: int) -> bool:
         """Return whether a connection can be added to *count*, perhaps by evicting another."""

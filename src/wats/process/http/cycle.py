@@ -7,6 +7,7 @@ from wats.errors import WatsError
 from wats.process.http.framing import Head
 from wats.process.http.rendering import ResponseFraming, render
 from wats.web.exchange import (
+    ADMISSION_EXTENSION,
     HANG_UP_EXTENSION,
     HELD_EXTENSION,
     RESPOND_EXTENSION,
@@ -46,6 +47,9 @@ class Exchange(Protocol):
         Raises:
             MalformedHTTP: The framing of the body is broken.
         """
+
+    def is_crowded(self) -> bool:
+        """Return whether the requests in progress leave few connections to others."""
 
     def hold(self, piece: bytes) -> None:
         """Keep *piece* of the body for the application, unless the request is given up."""
@@ -104,6 +108,7 @@ class Cycle:
             },
             STREAM_EXTENSION: {"begin": self._connection.begin_stream},
             HANG_UP_EXTENSION: {"watch": self._connection.watch_hang_up},
+            ADMISSION_EXTENSION: {"is_crowded": self._connection.is_crowded},
             RESPOND_EXTENSION: {"send": self._respond},
         }
         try:

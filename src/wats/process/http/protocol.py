@@ -242,6 +242,10 @@ class GatewayProtocol(Connection):
         """Whether another request can follow: the rest of an unread body may never arrive."""
         return self._body.is_complete and not self._site.is_draining
 
+    def is_crowded(self) -> bool:
+        """Return whether the requests in progress leave few connections to others."""
+        return self._site.admission.is_crowded()
+
     def read_body(self) -> tuple[bytes, bool]:
         """Return the unread part of the body that has arrived, and whether the body has ended.
 
