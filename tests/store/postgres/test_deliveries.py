@@ -158,6 +158,23 @@ async def test_each_consumer_has_deliveries_of_its_own(store: Store, arrival: Ma
     assert (await settle(store, [theirs])).done == [ours.update_id]
 
 
+async def test_deliveries_with_and_without_followers_are_settled_together(
+    store: Store, arrival: MakeArrival
+) -> None:
+    follower = arrival(ordering_key=7)
+    received = await receive(store, [arrival(ordering_key=7), arrival(), follower], SLOTS)
+    leased = [each for result in received if result for each in result.leased]
+
+    settled = await settle(store, leased)
+    again = await settle(store, leased)
+
+    assert sorted(settled.done) == sorted(each.update_id for each in leased)
+    assert settled.due == {"handlers"}
+    assert (again.done, again.due) == ([], set())
+    assert (await store.depth()).consumers["handlers"] == Depth(pending=1)
+    assert payloads(await claim(store, "handlers", 10)) == [follower.payload]
+
+
 async def test_a_retry_waits_for_its_time(
     store: Store, arrival: MakeArrival, pass_time: PassTime
 ) -> None:

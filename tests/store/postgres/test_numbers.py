@@ -15,8 +15,11 @@ from wats.store.records import (
     OUTBOX,
     Arrival,
     Consumer,
+    DeliveryState,
+    Depth,
     Direction,
     MessageRecord,
+    Settlement,
     WindowRecord,
 )
 
@@ -103,6 +106,38 @@ async def test_updates_of_many_numbers_are_stored_by_the_statements_of_one(
 
     assert [each is not None and len(each.leased) for each in results] == [1] * 10
     assert len(found) == 5  # messages, windows, what is due, heads and counters
+
+
+async def test_deliveries_that_nothing_depends_on_are_settled_by_one_statement(
+    store: Store, sql: Any, arrival: Callable[..., Arrival]
+) -> None:
+    received = await receive(store, [arrival() for _ in range(3)], {"handlers": 5})
+    done = [Settlement(each.leased[0], DeliveryState.DONE) for each in received if each]
+
+    async with statements(sql) as found:
+        settled = await deliveries.settle_alone(sql, done)
+
+    assert len(settled) == 3
+    assert len(found) == 1
+    assert (await store.depth()).consumers["handlers"] == Depth()
+
+
+async def test_deliveries_of_many_numbers_are_claimed_and_settled_by_the_statements_of_one(
+    store: Store, sql: Any, arrival: Callable[..., Arrival]
+) -> None:
+    await receive(store, [arrival(phone_number_id=f"{n}") for n in range(10)])
+
+    async with sql.transaction(), statements(sql) as claims:
+        claimed = await deliveries.claim(sql, CONSUMER, 20)
+    done = [Settlement(each, DeliveryState.DONE) for each in claimed.deliveries]
+    async with sql.transaction(), statements(sql) as others:
+        lost = await deliveries.renew(sql, claimed.deliveries, {})
+        settled = await deliveries.settle(sql, done)
+
+    assert lost == []
+    assert len(settled.done) == 10
+    assert len(claims) == 4  # what is due, heads, leases and counters
+    assert len(others) == 3  # renewals, heads and counters
 
 
 async def test_depths_cost_as_much_with_many_numbers(numbers: int, sql: Any) -> None:

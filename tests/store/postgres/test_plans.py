@@ -36,6 +36,7 @@ HOT: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     ),
     "lease": (deliveries._LEASE, ("1", "handlers", IDS, 5, 30_000, 10), {"pkey"}),
     "done": (deliveries._DONE, ("1", "handlers", IDS, [5, 6]), {"pkey"}),
+    "done alone": (deliveries._DONE_ALONE, ("1", "handlers", IDS, [5, 6], 5), {"pkey"}),
     "claim-some": (
         deliveries._CLAIM_WITH_MARK,
         ("1", "handlers", 64, [b"mark"]),

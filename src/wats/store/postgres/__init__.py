@@ -331,16 +331,19 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
 
     @override
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
-        return await self._settle(partial(leases.settle, settlements=settlements))
+        return await self._settle(partial(leases.settle_in, settlements=settlements))
 
     @override
     async def acknowledge(self, settlements: Sequence[Settlement]) -> Settled:
-        return await self._settle(partial(leases.acknowledge, settlements=settlements))
+        acknowledge = partial(leases.acknowledge, settlements=settlements)
+        return await self._settle(lambda database: database.write(acknowledge))
 
-    async def _settle(self, settle: Callable[[Connection], Awaitable[Settled]]) -> Settled:
-        settled = await self._write(StoreOperation.SETTLE, settle)
-        if settled.due and self._control is not None:
-            self._control.notify()
+    async def _settle(self, settle: Callable[[Database], Coroutine[Any, Any, Settled]]) -> Settled:
+        if self._database is None:
+            raise StoreClosed
+        settled = await self._run(StoreOperation.SETTLE, settle(self._database))
+        if settled.due:
+            self._notify()
         return settled
 
     @override

@@ -1,8 +1,9 @@
 """Leases of deliveries: claim, renew, settle. `receive` documents the order of locks."""
 
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
+from functools import partial
+from typing import Any, TypeVar
 
 import asyncpg
 import msgspec
@@ -10,8 +11,8 @@ import msgspec
 from wats.store.admin import HEAD_BYTES, SCAN_DELIVERIES
 from wats.store.pacing import SECOND_US, Pace
 from wats.store.postgres import pacing
-from wats.store.postgres.connection import Connection
-from wats.store.postgres.depths import DepthChanges
+from wats.store.postgres.connection import Connection, Database
+from wats.store.postgres.depths import DepthChanges, slot_of
 from wats.store.postgres.rows import by_number, clean_or_none
 from wats.store.records import (
     BATCH_BYTES,
@@ -28,9 +29,6 @@ from wats.store.records import (
 )
 
 T = TypeVar("T")
-
-_Found: TypeAlias = tuple[int, int, str, asyncpg.Record]
-"""A due head: its due time, its id, its business number and its row."""
 
 _DUE = """
 SELECT due_at, id, of.phone_number_id
@@ -51,7 +49,8 @@ ORDER BY due_at, id LIMIT $3::int
 """The earliest due heads of all numbers, and of each number at most a limit."""
 
 _HEAD = """
-    id, update_id, siblings, ordering_key, due_at, is_final, attempts, payload, arrived_at
+    phone_number_id, id, update_id, siblings, ordering_key, due_at, is_final, attempts, payload,
+    arrived_at
 """
 
 # Rows of `due` and `expired` above the limit stay locked until the transaction ends, so concurrent
@@ -125,7 +124,8 @@ WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
 _LOCKED = """
     SELECT head.* FROM unnest($3::bigint[], $4::bigint[]) AS held (id, lease)
     CROSS JOIN LATERAL (
-        SELECT id, lease, update_id, siblings, followers, due_at FROM wats_deliveries
+        SELECT phone_number_id, consumer, id, lease, update_id, siblings, followers, due_at
+        FROM wats_deliveries
         WHERE phone_number_id = $1 AND consumer = $2 AND id = held.id AND lease = held.lease
         FOR UPDATE
     ) AS head
@@ -142,9 +142,24 @@ WITH ended AS MATERIALIZED ({_LOCKED}), deleted AS (
 SELECT * FROM ended
 """
 
+# As above, for deliveries that nothing depends on: without followers and siblings, so this is the
+# whole transaction. The comparison permits NULL, so that the index of heads does not serve it.
+_DONE_ALONE = f"""
+WITH ended AS MATERIALIZED ({_LOCKED} WHERE coalesce(followers, 1) = 0), deleted AS (
+    DELETE FROM wats_deliveries
+    WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY(array(SELECT id FROM ended))
+), counted AS (
+    INSERT INTO wats_depths (phone_number_id, consumer, slot, pending, leased, retry, dead)
+    SELECT $1, $2, $5::int, 0, -count(*), 0, 0 FROM ended HAVING count(*) > 0
+    ON CONFLICT (phone_number_id, consumer, slot) DO UPDATE
+    SET leased = wats_depths.leased + excluded.leased
+)
+SELECT update_id FROM ended
+"""
+
 _UNEXPIRED = f"""
 WITH held AS MATERIALIZED ({_LOCKED})
-SELECT id, lease FROM held WHERE due_at > (SELECT wats_now())
+SELECT phone_number_id, id, lease FROM held WHERE due_at > (SELECT wats_now())
 """
 
 _RENEW = f"""
@@ -152,7 +167,7 @@ WITH held AS MATERIALIZED ({_LOCKED})
 UPDATE wats_deliveries
 SET due_at = (SELECT wats_now()) + $5::bigint, is_final = is_final OR $6
 WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY(array(SELECT id FROM held))
-RETURNING id, lease
+RETURNING phone_number_id, id, lease
 """
 
 _RETRY = """
@@ -276,9 +291,8 @@ async def claim_paced(
     """Lease due heads of *consumer* and the number of *pace* that it permits, earliest first."""
     shares = {pace.phone_number_id: limit}
     found = await _find(connection, _CLAIM, consumer.name, shares)
-    heads = [row for *_, row in found]
-    turn = await pacing.take_turns(connection, consumer.name, pace, heads)
-    leased = await _lease(connection, consumer, [each for each in found if each[1] in turn.ids])
+    turn = await pacing.take_turns(connection, consumer.name, pace, found)
+    leased = await _lease(connection, consumer, [row for row in found if row["id"] in turn.ids])
     return Claimed(leased, len(found) == limit and not turn.wait_us, turn.wait_us / SECOND_US)
 
 
@@ -288,36 +302,32 @@ async def _find(
     consumer: str,
     shares: Mapping[str, int],
     *marks: Sequence[bytes],
-) -> Sequence[_Found]:
+) -> Sequence[asyncpg.Record]:
     """Lock due heads, the earliest first; return at most the share of each business number."""
-    found: list[_Found] = []
-    for number, share in shares.items():
-        rows = await connection.fetch(statement, number, consumer, share, *marks)
-        found += [(row["due_at"], row["id"], number, row) for row in rows]
-    return sorted(found, key=lambda each: each[:3])
+    values = [(number, consumer, share, *marks) for number, share in shares.items()]
+    rows = await connection.fetchmany(statement, values) if values else []
+    return sorted(rows, key=lambda row: (row["due_at"], row["id"]))
 
 
 async def _lease(
-    connection: Connection, consumer: Consumer, found: Sequence[_Found]
+    connection: Connection, consumer: Consumer, found: Sequence[asyncpg.Record]
 ) -> Sequence[Delivery]:
     lease, changes = secrets.randbits(62), DepthChanges()
-    lease_ms = round(consumer.lease_seconds * 1000)
+    rest = lease, round(consumer.lease_seconds * 1000), consumer.max_attempts
+    groups = by_number(found, lambda row: str(row["phone_number_id"]))
     followers: dict[int, tuple[Follower, ...]] = {}
-    for number, group in by_number(found, lambda each: each[2]).items():
-        followers |= await _followers(connection, consumer, number, [row for *_, row in group])
-        ids = [id_ for _, id_, _, _ in group]
-        await connection.execute(
-            _LEASE, number, consumer.name, ids, lease, lease_ms, consumer.max_attempts
-        )
-        fresh = [row for *_, row in group if not row["is_leased"]]
+    for number, group in groups.items():
+        followers |= await _followers(connection, consumer, number, group)
+        fresh = [row for row in group if not row["is_leased"]]
         retries = sum(row["attempts"] > 0 for row in fresh)
         pending = len(fresh) - retries
         changes.add(number, consumer.name, pending=-pending, retry=-retries, leased=len(fresh))
+    ids = {number: [row["id"] for row in group] for number, group in groups.items()}
+    if ids:
+        values = [(number, consumer.name, each, *rest) for number, each in ids.items()]
+        await connection.executemany(_LEASE, values)
     await changes.write(connection)
-    return [
-        _delivery(row, number, consumer.name, lease, followers.get(id_, ()))
-        for _, id_, number, row in found
-    ]
+    return [_delivery(row, consumer.name, lease, followers.get(row["id"], ())) for row in found]
 
 
 async def _followers(
@@ -347,17 +357,13 @@ async def _shares(connection: Connection, consumer: str, limit: int) -> Mapping[
 
 
 def _delivery(
-    row: asyncpg.Record,
-    number: str,
-    consumer: str,
-    lease: int,
-    followers: tuple[Follower, ...],
+    row: asyncpg.Record, consumer: str, lease: int, followers: tuple[Follower, ...]
 ) -> Delivery:
     return Delivery(
         id=row["id"],
         update_id=row["update_id"],
         siblings=row["siblings"],
-        phone_number_id=number,
+        phone_number_id=row["phone_number_id"],
         consumer=consumer,
         ordering_key=row["ordering_key"],
         attempt=row["attempts"] if row["is_final"] else row["attempts"] + 1,
@@ -377,13 +383,13 @@ async def renew(
     is_final: bool = False,
 ) -> Sequence[Delivery]:
     """Extend the leases of *deliveries*; return the deliveries whose lease was lost."""
-    held: set[tuple[str, int, int]] = set()
+    values = []
     for (number, name), group in _by_consumer(deliveries, lambda each: each).items():
         consumer = consumers.get(name) or Consumer(name=name)
         lease_ms = round(consumer.lease_seconds * 1000)
         ids, leases = [each.id for each in group], [each.lease for each in group]
-        rows = await connection.fetch(_RENEW, number, name, ids, leases, lease_ms, is_final)
-        held |= {(number, id_, lease) for id_, lease in rows}
+        values.append((number, name, ids, leases, lease_ms, is_final))
+    held = set(map(tuple, await connection.fetchmany(_RENEW, values))) if values else set()
     return [each for each in deliveries if _lease_of(each) not in held]
 
 
@@ -410,40 +416,71 @@ async def release(connection: Connection, deliveries: Sequence[Delivery]) -> Non
     await settle(connection, [Settlement(each, DeliveryState.PENDING) for each in deliveries])
 
 
-async def settle(connection: Connection, settlements: Sequence[Settlement]) -> Settled:
-    """End leases; promote the next followers of deliveries that are done or dead."""
-    unique: dict[tuple[int, int], Settlement] = {}
-    for each in settlements:
-        unique.setdefault((each.delivery.id, each.delivery.lease), each)
-    groups = _by_consumer(unique.values(), lambda each: each.delivery)
-    done: dict[str, dict[int, int]] = {}
-    due: set[str] = set()
-    changes = DepthChanges()
-    for (number, consumer), group in groups.items():
-        settling = _Settling(connection, number, consumer, changes)
-        await settling.settle(group)
-        done.setdefault(number, {}).update(settling.done)
-        if settling.is_due:
-            due.add(consumer)
-    finished: set[int] = set()
-    for number, updates in done.items():
-        finished.update(await _finished(connection, number, updates))
-    await changes.write(connection)
-    in_order = dict.fromkeys(
+async def settle_in(database: Database, settlements: Sequence[Settlement]) -> Settled:
+    """End leases; those of deliveries without followers and siblings by a single statement."""
+    if not _may_be_alone(settlements):
+        return await database.write(partial(settle, settlements=settlements))
+    ended = await database.read(partial(settle_alone, settlements=settlements))
+    if len(ended) == len(settlements):
+        return Settled(done=_in_order(settlements, ended))
+    settled = await database.write(partial(settle, settlements=settlements))
+    done = _in_order(settlements, ended | {*settled.done})
+    return Settled(done=done, due=settled.due)
+
+
+def _may_be_alone(settlements: Sequence[Settlement]) -> bool:
+    return len(_groups(settlements)) == 1 and all(
+        _is_done(each) and each.delivery.siblings == 1 for each in settlements
+    )
+
+
+async def settle_alone(connection: Connection, settlements: Sequence[Settlement]) -> Set[int]:
+    """Delete deliveries without followers; return their updates, which are done."""
+    ((key, group),) = _groups(settlements).items()
+    values = *key, *_leases(group), slot_of(connection)
+    return {row[0] for row in await connection.fetch(_DONE_ALONE, *values)}
+
+
+def _in_order(settlements: Sequence[Settlement], finished: Set[int]) -> Sequence[int]:
+    """Return the updates *finished* in the order of *settlements*."""
+    updates = dict.fromkeys(
         update_id
         for each in settlements
         for update_id in (each.delivery.update_id, *(other.update_id for other in each.also))
     )
-    return Settled(done=[id_ for id_ in in_order if id_ in finished], due=frozenset(due))
+    return [id_ for id_ in updates if id_ in finished]
+
+
+async def settle(connection: Connection, settlements: Sequence[Settlement]) -> Settled:
+    """End leases; promote the next followers of deliveries that are done or dead."""
+    groups = _groups(settlements)
+    changes = DepthChanges()
+    settlings = {key: _Settling(connection, key, changes) for key in groups}
+    if all(map(_is_done, settlements)):
+        values = [(*key, *_leases(group)) for key, group in groups.items()]
+        ended: dict[tuple[str, str], list[asyncpg.Record]] = {}
+        for row in await connection.fetchmany(_DONE, values) if values else ():
+            ended.setdefault((row["phone_number_id"], row["consumer"]), []).append(row)
+        for key, rows in ended.items():
+            await settlings[key].end(rows)
+    else:
+        for key, settling in settlings.items():
+            await settling.settle(groups[key])
+    done: dict[str, dict[int, int]] = {}
+    for (number, _), settling in settlings.items():
+        done.setdefault(number, {}).update(settling.done)
+    due = {consumer for (_, consumer), settling in settlings.items() if settling.is_due}
+    finished: set[int] = set()
+    for number, updates in done.items():
+        finished.update(await _finished(connection, number, updates))
+    await changes.write(connection)
+    return Settled(done=_in_order(settlements, finished), due=frozenset(due))
 
 
 async def acknowledge(connection: Connection, settlements: Sequence[Settlement]) -> Settled:
     """Settle deliveries whose leases have not expired; the others are lost."""
-    held: set[tuple[str, int, int]] = set()
-    for (number, name), group in _by_consumer(settlements, lambda each: each.delivery).items():
-        leases = _ids(group), [each.delivery.lease for each in group]
-        rows = await connection.fetch(_UNEXPIRED, number, name, *leases)
-        held |= {(number, id_, lease) for id_, lease in rows}
+    values = [(*key, *_leases(group)) for key, group in _groups(settlements).items()]
+    held = set(map(tuple, await connection.fetchmany(_UNEXPIRED, values))) if values else set()
     unexpired = [each for each in settlements if _lease_of(each.delivery) in held]
     settled = await settle(connection, unexpired)
     lost = [each.delivery for each in settlements if _lease_of(each.delivery) not in held]
@@ -477,24 +514,21 @@ class _Settling:
         is_due: Whether a delivery became claimable.
     """
 
-    def __init__(
-        self, connection: Connection, number: str, consumer: str, changes: DepthChanges
-    ) -> None:
+    def __init__(self, connection: Connection, key: tuple[str, str], changes: DepthChanges) -> None:
         self._connection = connection
-        self._key = number, consumer
+        self._key = key
         self._changes = changes
         self.done: dict[int, int] = {}
         self.is_due = False
 
+    async def end(self, ended: Sequence[asyncpg.Record]) -> None:
+        """Count deliveries that are done, and promote the followers of those that have some."""
+        self.done = {row["update_id"]: row["siblings"] for row in ended}
+        await self._end({row["id"]: row["followers"] for row in ended})
+
     async def settle(self, group: Sequence[Settlement]) -> None:
         """Settle *group*, which must be in the order of locks."""
-        leases = _ids(group), [each.delivery.lease for each in group]
-        if all(each.state is DeliveryState.DONE and not each.also for each in group):
-            ended = await self._connection.fetch(_DONE, *self._key, *leases)
-            self.done = {row["update_id"]: row["siblings"] for row in ended}
-            await self._end({row["id"]: row["followers"] for row in ended})
-            return
-        locked = await self._connection.fetch(_LOCKED, *self._key, *leases)
+        locked = await self._connection.fetch(_LOCKED, *self._key, *_leases(group))
         by_lease = {(each.delivery.id, each.delivery.lease): each for each in group}
         held = [by_lease[row["id"], row["lease"]] for row in locked]
         await self._bury(_in_state(held, DeliveryState.DEAD))
@@ -561,6 +595,25 @@ class _Settling:
 
 def _pause_of(settlement: Settlement) -> int:
     return max(0, round(settlement.retry_seconds * 1000))
+
+
+def _groups(
+    settlements: Sequence[Settlement],
+) -> Mapping[tuple[str, str], Sequence[Settlement]]:
+    """Group *settlements* as `_by_consumer` does, and each lease once."""
+    unique: dict[tuple[int, int], Settlement] = {}
+    for each in settlements:
+        unique.setdefault((each.delivery.id, each.delivery.lease), each)
+    return _by_consumer(unique.values(), lambda each: each.delivery)
+
+
+def _is_done(settlement: Settlement) -> bool:
+    """Return whether a delivery is done, and nothing else was handled with it."""
+    return settlement.state is DeliveryState.DONE and not settlement.also
+
+
+def _leases(group: Sequence[Settlement]) -> tuple[list[int], list[int]]:
+    return _ids(group), [each.delivery.lease for each in group]
 
 
 def _ids(group: Sequence[Settlement]) -> list[int]:

@@ -83,8 +83,12 @@ class DepthChanges:
         """Write all changes. Rows are locked in the order of their keys."""
         rows = sorted((*key, *change) for key, change in self._changes.items() if any(change))
         if rows:
-            slot = connection.get_server_pid() % SLOTS
-            await connection.execute(_CHANGE, slot, *zip(*rows, strict=True))
+            await connection.execute(_CHANGE, slot_of(connection), *zip(*rows, strict=True))
+
+
+def slot_of(connection: Connection) -> int:
+    """Return the row in which *connection* counts."""
+    return connection.get_server_pid() % SLOTS
 
 
 async def read(connection: Connection, configured: Collection[str]) -> InboxDepth:
