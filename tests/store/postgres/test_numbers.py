@@ -19,6 +19,7 @@ from wats.store.records import (
     Depth,
     Direction,
     MessageRecord,
+    Retention,
     Settlement,
     WindowRecord,
 )
@@ -138,6 +139,29 @@ async def test_deliveries_of_many_numbers_are_claimed_and_settled_by_the_stateme
     assert len(settled.done) == 10
     assert len(claims) == 4  # what is due, heads, leases and counters
     assert len(others) == 3  # renewals, heads and counters
+
+
+FILL = """
+INSERT INTO wats_numbers SELECT number FROM generate_series(1, 40) AS number;
+INSERT INTO wats_inbox (phone_number_id, occurred_at, key, kind, received_at)
+SELECT number, n, '', 'status', n
+FROM generate_series(1, 40) AS number, generate_series(1, 600) AS n;
+INSERT INTO wats_windows (phone_number_id, digest, last_inbound_at)
+SELECT number, n, n FROM generate_series(1, 40) AS number, generate_series(1, 600) AS n;
+"""
+
+
+async def test_a_purge_deletes_a_bounded_number_of_rows_of_all_numbers(
+    store: Store, sql: Any
+) -> None:
+    await sql.execute(FILL)
+    counts = []
+
+    while count := await store.purge(Retention(inbox=60, dead=60, messages=60)):
+        counts.append(count)
+
+    assert sum(counts) == 40 * 600 * 2
+    assert max(counts) < 12_500
 
 
 async def test_depths_cost_as_much_with_many_numbers(numbers: int, sql: Any) -> None:

@@ -14,6 +14,10 @@ from wats.store.records import Retention
 PURGE_ROWS: Final = 500
 """The maximum number of rows that one call deletes for each table and business number."""
 
+CALL_ROWS: Final = 10_000
+"""The number of deleted rows from which on a call leaves the other business numbers to the next
+one. A transaction of hundreds of numbers would exceed its time limit, and never delete anything."""
+
 _OLD_UPDATES = """
 DELETE FROM wats_inbox WHERE ctid = ANY(array(
     SELECT ctid FROM wats_inbox WHERE phone_number_id = $1 AND received_at < $2 LIMIT $3
@@ -114,7 +118,7 @@ DELETE FROM wats_depths USING empty WHERE consumer = empty.name
 
 
 async def purge(connection: Connection, retention: Retention, now: int) -> int:
-    """Delete up to `PURGE_ROWS` expired rows of each kind; return the number of deleted rows."""
+    """Delete a bounded number of expired rows; return this number."""
     inbox_before = now - round(retention.inbox * 1000)
     dead_before = now - round(retention.dead * 1000)
     messages_before = now - round(retention.messages * 1000)
@@ -123,6 +127,8 @@ async def purge(connection: Connection, retention: Retention, now: int) -> int:
     changes, count = DepthChanges(), 0
     of_numbers = await numbers(connection)
     for number in of_numbers:
+        if count >= CALL_ROWS:
+            break
         for statement, before in (
             (_OLD_UPDATES, inbox_before),
             (_OLD_MESSAGES, records_before),
@@ -159,6 +165,8 @@ async def purge_unseen(connection: Connection, retention: Retention, now: int) -
     for (consumer,) in unseen:
         found = 0
         for number in of_numbers:
+            if count + found >= CALL_ROWS:
+                break
             found += await _purge_consumer(connection, number, consumer, changes)
         if not found:
             await connection.execute(_FORGET, consumer)
