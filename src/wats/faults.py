@@ -76,6 +76,7 @@ class Fault(StrEnum):
     )
     SERVER_NOT_READY = "server_not_ready", "the server is starting, recovering or stopping"
     READ_ONLY_SERVER = "read_only_server", "the server is read-only, such as a standby"
+    WRONG_ENCODING = "wrong_encoding", "the encoding of the database is not UTF8"
     NO_SCHEMA = "no_schema", "the search path of the role has no schema"
     SERVER_ERROR = "server_error", "the server reported another error, which its log has"
     UNREADABLE = "unreadable", "the operating system reported an input or output error"

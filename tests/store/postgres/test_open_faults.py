@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import asyncpg
 import pytest
 
-from tests.store.postgres.server import as_role, execute
+from tests.store.postgres.server import NUMBERS, as_role, execute
 from wats.errors import CopyRefused, MigrationFailed, SchemaMismatch, StoreError, StoreUnavailable
 from wats.faults import Fault
 from wats.store.copy import copy_store
@@ -69,6 +69,21 @@ async def test_a_read_only_server_is_named_as_the_cause(empty_database: str, rol
     await execute(empty_database, f"ALTER ROLE {role} SET default_transaction_read_only = on")
 
     assert code_of(await refusal_of(as_role(empty_database, role))) == "read_only_server"
+
+
+async def test_a_new_database_that_cannot_store_all_texts_is_refused(
+    url_of: Callable[[str], str],
+) -> None:
+    name = f"latin_{next(NUMBERS)}"
+    latin = "ENCODING 'LATIN1' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+    await execute(url_of("postgres"), f"CREATE DATABASE {name} {latin}")
+
+    opened = await refusal_of(url_of(name))
+    with pytest.raises(StoreUnavailable) as probed:
+        await probe(url_of(name), None)
+
+    assert code_of(opened) == code_of(probed.value) == "wrong_encoding"
+    await execute(url_of("postgres"), f"DROP DATABASE {name} WITH (FORCE)")
 
 
 async def test_another_schema_is_named_as_the_cause(database: str) -> None:

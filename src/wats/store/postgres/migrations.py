@@ -10,8 +10,10 @@ import asyncpg
 
 from wats.clock import to_ms, utc_now
 from wats.errors import MigrationFailed
+from wats.faults import Fault
 from wats.store.migrate import AppliedMigration, Migration, missing_migrations
 from wats.store.postgres.connection import Connection
+from wats.store.postgres.open_faults import cannot_open
 
 MIGRATION_SECONDS: Final = 600
 """How long a migration may take, and how long another process waits for it."""
@@ -34,6 +36,11 @@ CREATE TABLE IF NOT EXISTS wats_schema_migrations (
 """
 
 _HAS_MIGRATIONS = "SELECT to_regclass('wats_schema_migrations') IS NOT NULL"
+
+_ENCODING = "SELECT current_setting('server_encoding')"
+
+_ENCODINGS: Final = frozenset({"UTF8", "SQL_ASCII"})
+"""The encodings in which all texts of webhooks can be stored."""
 
 _APPLIED = "SELECT id, version, checksum, tolerates FROM wats_schema_migrations ORDER BY version"
 
@@ -61,6 +68,7 @@ async def migrate(connection: Connection, migrations: Sequence[Migration]) -> No
     Raises:
         MigrationFailed: A migration failed and was rolled back; earlier ones stay applied.
         SchemaMismatch: The applied migrations differ from *migrations*.
+        StoreUnavailable: The database is new, and cannot store all texts.
     """
     if await _is_complete(connection, migrations):  # then the user needs no right to create tables
         return
@@ -82,15 +90,24 @@ async def verify(connection: Connection, migrations: Sequence[Migration]) -> Non
 
     Raises:
         SchemaMismatch: They differ.
+        StoreUnavailable: The database is new, and cannot store all texts.
     """
-    if await connection.fetchval(_HAS_MIGRATIONS):
+    if await _has_tables(connection):
         missing_migrations(migrations, await _applied(connection))
 
 
 async def _is_complete(connection: Connection, migrations: Sequence[Migration]) -> bool:
-    if not await connection.fetchval(_HAS_MIGRATIONS):
+    if not await _has_tables(connection):
         return False
     return not missing_migrations(migrations, await _applied(connection))
+
+
+async def _has_tables(connection: Connection) -> bool:
+    if await connection.fetchval(_HAS_MIGRATIONS):
+        return True
+    if await connection.fetchval(_ENCODING) not in _ENCODINGS:
+        raise cannot_open(Fault.WRONG_ENCODING)
+    return False
 
 
 async def _apply_next(connection: Connection, migrations: Sequence[Migration]) -> bool:

@@ -63,9 +63,14 @@ def explain(error: StoreError, url: str) -> StoreError:
         case MigrationFailed():
             return MigrationFailed(issue=_issue(cause_of(cause, url)))
         case StoreUnavailable() if cause is not None:
-            return StoreUnavailable(_CANNOT_OPEN, issue=_issue(cause_of(cause, url)))
+            return cannot_open(cause_of(cause, url))
         case _:
             return error
+
+
+def cannot_open(fault: Fault) -> StoreUnavailable:
+    """Return the error of a database that cannot be opened because of *fault*."""
+    return StoreUnavailable(_CANNOT_OPEN, issue=_issue(fault))
 
 
 def _issue(fault: Fault) -> ConfigIssue:
