@@ -81,6 +81,10 @@ def is_there(pid: int) -> bool:
     return False
 
 
+def state_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def wait_for(is_so: Callable[[], bool]) -> None:
     end = time.monotonic() + LONGEST_SECONDS
     while not is_so():
@@ -157,6 +161,19 @@ def test_each_interrupt_reaches_each_worker_once_also_from_a_terminal(
 
     assert code == 0
     assert sorted(lines[:-1]) == ["interrupted 0", "interrupted 1"]
+
+
+def test_a_suspended_service_has_no_running_worker_until_it_is_continued() -> None:
+    with running("serve") as toy:
+        processes = [toy.process.pid, *toy.pids(2)]
+        toy.send(signal.SIGTSTP)
+        wait_for(lambda: all(state_of(each) == "T" for each in processes))
+        toy.send(signal.SIGCONT)
+        wait_for(lambda: all(state_of(each) != "T" for each in processes))
+        toy.send(signal.SIGTERM)
+        code, lines, log = toy.rest()
+
+    assert (code, lines[-1], log) == (0, "ended 0", [])
 
 
 def test_a_worker_that_dies_or_leaves_is_replaced_in_its_seat() -> None:

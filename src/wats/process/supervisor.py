@@ -128,18 +128,19 @@ def _new_slot(row: int) -> _WorkerSlot:
 class _Signals:
     """Catches signals while it is entered, so that a `poll` can wait for signals."""
 
-    _NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, signal.SIGHUP)
+    _OPTIONAL: Final = (signal.SIGHUP, signal.SIGTSTP)
+    _NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD, *_OPTIONAL)
 
     def __enter__(self) -> "_Signals":
         self.descriptor, self._written_to = os.pipe()
         for end in (self.descriptor, self._written_to):
             os.set_blocking(end, False)
         self._woken = signal.set_wakeup_fd(self._written_to, warn_on_full_buffer=False)
-        # Where SIGHUP is ignored, as with `nohup`, it stays ignored.
+        # Where one is ignored, as SIGHUP is with `nohup`, it stays ignored.
         self._before = {
             number: signal.signal(number, _hear)
             for number in self._NUMBERS
-            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN
+            if number not in self._OPTIONAL or signal.getsignal(number) is not signal.SIG_IGN
         }
         return self
 
@@ -270,7 +271,7 @@ class Supervisor:
 
     def _seat(self, slot: _WorkerSlot) -> Seat:
         """Leave the supervisor, its process group and its resources: this is the worker."""
-        # A terminal sends Ctrl-C to its process group. The supervisor passes it on, once.
+        # A terminal signals its process group. The supervisor passes Ctrl-C and Ctrl-Z on, once.
         os.setpgid(0, 0)
         for other in self._slots:
             os.close(other.heard)
@@ -310,10 +311,18 @@ class Supervisor:
         if number == signal.SIGHUP:
             self._hung_up()
             return
-        if not self._is_stopping:
+        if number == signal.SIGTSTP:
+            self._suspend()
+        elif not self._is_stopping:
             self._stop(number)
         elif number == signal.SIGINT:
             self._pass_on(number)  # a second signal stops immediately
+
+    def _suspend(self) -> None:
+        """Stop this process and all workers, as Ctrl-Z asks, until the shell continues this one."""
+        self._pass_on(signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        self._pass_on(signal.SIGCONT)
 
     def _stop(self, number: int = signal.SIGTERM) -> None:
         self._is_stopping = True
