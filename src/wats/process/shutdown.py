@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import faulthandler
 import os
 import resource
 import signal
@@ -89,7 +90,7 @@ def stop_seconds_of(service: ServiceConfig) -> float:
 
 
 class BoundedServer(Server):
-    """A server with the limits of *service*, whose process is killed if its stop exceeds them.
+    """A server with the limits of *service*, whose process exits with 1 if its stop exceeds them.
 
     Attributes:
         loop_watch: Reports a blocked loop once it is started.
@@ -111,6 +112,7 @@ class BoundedServer(Server):
             **options,
         )
         self._stop_seconds = stop_seconds_of(service)
+        self._nowhere = os.open(os.devnull, os.O_WRONLY)
         self.loop_watch = LoopWatch()
 
     @override
@@ -135,10 +137,10 @@ class BoundedServer(Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if not self._has_deadline:
             self._has_deadline = True
-            # By the kernel: a thread must not be started here, as its locks may be held by the
-            # interrupted code, and could not run if that code never returns.
+            # By a thread that needs no lock of Python: the interrupted code may hold one, and never
+            # return. SIGALRM would not end the first process of a container.
             seconds = ceil(self._stop_seconds)
-            signal.alarm(seconds)
+            faulthandler.dump_traceback_later(seconds, exit=True, file=self._nowhere)
             self.loop_watch.end_at = time.monotonic() + seconds - NOTICE_SECONDS
         super().handle_exit(sig, frame)
 
