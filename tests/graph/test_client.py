@@ -555,6 +555,12 @@ async def test_a_name_that_is_not_found_was_never_written() -> None:
         await is_unreachable(client, GraphCause.DNS)
 
 
+@pytest.mark.parametrize("host", ["graph..example", "a" * 64 + ".example"])
+async def test_a_name_that_cannot_exist_was_never_written(host: str) -> None:
+    async with started(f"https://{host}") as client:
+        await is_unreachable(client, GraphCause.DNS)
+
+
 async def test_a_failed_tls_handshake_was_never_written() -> None:
     async with (
         serving(babbling, reads=False) as server,

@@ -50,7 +50,10 @@ class ThreadPerNameResolver(AbstractResolver):
 
 def _look_up(host: str, port: int, family: socket.AddressFamily) -> list[ResolveResult]:
     flags = socket.AI_ADDRCONFIG
-    infos: list[Any] = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=flags)
+    try:
+        infos: list[Any] = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=flags)
+    except UnicodeError:  # a part of the name is empty or too long
+        raise socket.gaierror(socket.EAI_NONAME, "The name is invalid.") from None
     return [
         ResolveResult(
             hostname=host,
