@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from wats.store import Store, receive
-from wats.store.postgres import deliveries, depths
+from wats.store.postgres import deliveries, depths, messages
 from wats.store.postgres.receive import ArrivalWriter
 from wats.store.records import (
+    ALL_MESSAGES,
     OUTBOX,
     Arrival,
     Consumer,
@@ -162,6 +163,22 @@ async def test_a_purge_deletes_a_bounded_number_of_rows_of_all_numbers(
 
     assert sum(counts) == 40 * 600 * 2
     assert max(counts) < 12_500
+
+
+async def test_messages_are_read_by_the_statements_of_one_number(
+    numbers: int, store: Store, sql: Any, message: Callable[..., MessageRecord]
+) -> None:
+    await store.record_sent(message(phone_number_id="0"))
+
+    async with statements(sql) as found:
+        page = await messages.page(sql, 10, None, ALL_MESSAGES)
+        got = await messages.get(sql, "wamid.1")
+        of_another = await messages.get(sql, "wamid.1", "7")
+        statuses = await messages.statuses(sql, "wamid.1")
+
+    assert [got] == list(page.items) == [message(phone_number_id="0", row_id=got and got.row_id)]
+    assert (of_another, statuses) == (None, [])
+    assert len(found) == 8  # a page: 3, a message: 2, none: 1, statuses: 2
 
 
 async def test_depths_cost_as_much_with_many_numbers(numbers: int, sql: Any) -> None:

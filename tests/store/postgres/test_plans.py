@@ -85,7 +85,8 @@ HOT: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     "sent times": (messages._SENT_TIMES, (["1"], ["a"]), set()),
     "page": (messages._PAGE, ("1", 5, 50), set()),
     "message": (messages._GET, ("1", "a"), set()),
-    "statuses": (messages._STATUSES, ("1", ["a"]), set()),
+    "last": (messages._LAST_ROW_ID, ("1",), set()),
+    "statuses": (messages._STATUSES, (["1"], ["a"]), set()),
     "window": (messages._WINDOW, ("1", 5), set()),
 }
 

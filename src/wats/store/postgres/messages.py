@@ -14,7 +14,7 @@ import msgspec
 
 from wats.clock import from_ms, to_ms
 from wats.store.postgres.connection import Connection
-from wats.store.postgres.rows import add_numbers, by_number, clean, clean_or_none, numbers
+from wats.store.postgres.rows import add_numbers, clean, clean_or_none, numbers
 from wats.store.records import (
     Direction,
     MessageFilter,
@@ -73,28 +73,40 @@ SELECT row_id, phone_number_id, wa_message_id, direction, from_phone, to_phone, 
 FROM wats_messages
 """
 
+# Of one number, or of all if it is NULL. The number is compared to that of the subquery, so that
+# the rows of each number are looked up by an index.
 _PAGE = f"""
-{_MESSAGE}
-WHERE phone_number_id = $1 AND row_id < $2
-ORDER BY row_id DESC
-LIMIT $3
+SELECT message.* FROM wats_numbers AS of CROSS JOIN LATERAL (
+    {_MESSAGE}
+    WHERE phone_number_id = of.phone_number_id AND row_id < $2 ORDER BY row_id DESC LIMIT $3
+) AS message
+WHERE $1::text IS NULL OR of.phone_number_id = $1
+ORDER BY row_id DESC LIMIT $3
 """
 
 _GET = f"""
-{_MESSAGE}
-WHERE phone_number_id = $1 AND wa_message_id = $2
-ORDER BY row_id DESC
-LIMIT 1
+SELECT message.* FROM wats_numbers AS of CROSS JOIN LATERAL (
+    {_MESSAGE}
+    WHERE phone_number_id = of.phone_number_id AND wa_message_id = $2
+) AS message
+WHERE $1::text IS NULL OR of.phone_number_id = $1
+ORDER BY row_id DESC LIMIT 1
 """
 
 _LAST_ROW_ID = """
-SELECT row_id FROM wats_messages WHERE phone_number_id = $1 ORDER BY row_id DESC LIMIT 1
+SELECT coalesce(max(last.row_id), 0) FROM wats_numbers AS of CROSS JOIN LATERAL (
+    SELECT row_id FROM wats_messages
+    WHERE phone_number_id = of.phone_number_id ORDER BY row_id DESC LIMIT 1
+) AS last
+WHERE $1::text IS NULL OR of.phone_number_id = $1
 """
 
 _STATUSES = """
-SELECT phone_number_id, wa_message_id, status, participant, error_code, occurred_at, id
-FROM wats_statuses
-WHERE phone_number_id = $1 AND wa_message_id = ANY($2::text[])
+SELECT status.* FROM unnest($1::text[], $2::text[]) AS of (number, message) CROSS JOIN LATERAL (
+    SELECT phone_number_id, wa_message_id, status, participant, error_code, occurred_at, id
+    FROM wats_statuses
+    WHERE phone_number_id = number AND wa_message_id = message
+) AS status
 ORDER BY id
 """
 
@@ -221,32 +233,19 @@ async def page(
     connection: Connection, limit: int, cursor: str | None, wanted: MessageFilter
 ) -> MessagePage:
     """Read the *wanted* messages before *cursor*, and one row more to detect a next page."""
-    of_numbers = await _wanted(connection, wanted.phone_number_id)
-    lasts = [await connection.fetchval(_LAST_ROW_ID, number) or 0 for number in of_numbers]
-    last = max(lasts, default=0)
+    number = clean_or_none(wanted.phone_number_id)
+    last = await connection.fetchval(_LAST_ROW_ID, number)
     before = last + 1 if cursor is None else row_id_of(cursor, last)
-    rows: list[asyncpg.Record] = []
-    count = (wanted.rows or limit) + 1
-    for number in of_numbers:
-        rows += await connection.fetch(_PAGE, number, before, count)
-    rows.sort(key=lambda row: -row[0])
-    return page_of(await _messages_of(connection, rows[:count]), limit, wanted)
-
-
-async def _wanted(connection: Connection, phone_number_id: str | None) -> Sequence[str]:
-    """Return the numbers to read: this one, or all that have rows."""
-    return await numbers(connection) if phone_number_id is None else [clean(phone_number_id)]
+    rows = await connection.fetch(_PAGE, number, before, (wanted.rows or limit) + 1)
+    return page_of(await _messages_of(connection, rows), limit, wanted)
 
 
 async def get(
     connection: Connection, wa_message_id: str, phone_number_id: str | None = None
 ) -> MessageRecord | None:
     """Read the last recorded message with this id, of this or any number."""
-    rows: list[asyncpg.Record] = []
-    for number in await _wanted(connection, phone_number_id):
-        rows += await connection.fetch(_GET, number, clean(wa_message_id))
-    rows.sort(key=lambda row: -row[0])
-    messages = await _messages_of(connection, rows[:1])
+    values = clean_or_none(phone_number_id), clean(wa_message_id)
+    messages = await _messages_of(connection, await connection.fetch(_GET, *values))
     return messages[0] if messages else None
 
 
@@ -254,11 +253,9 @@ async def _messages_of(
     connection: Connection, rows: Sequence[asyncpg.Record]
 ) -> Sequence[MessageRecord]:
     history: dict[tuple[str, str], list[StatusRecord]] = {}
-    sent = [row for row in rows if row[3] == Direction.OUTBOUND.value]
-    for number, group in by_number(sent, lambda row: str(row[1])).items():
-        ids = sorted({row[2] for row in group})
-        for status in await connection.fetch(_STATUSES, number, ids):
-            history.setdefault((number, status[1]), []).append(status_of(tuple(status)))
+    sent = {(row[1], row[2]) for row in rows if row[3] == Direction.OUTBOUND.value}
+    for status in await connection.fetch(_STATUSES, *zip(*sent, strict=True)) if sent else ():
+        history.setdefault((status[0], status[1]), []).append(status_of(tuple(status)))
     return [
         _advanced(message_of(tuple(row)), history.get((row[1], row[2]), ()))
         if row[3] == Direction.OUTBOUND.value
@@ -281,10 +278,10 @@ def _advanced(message: MessageRecord, statuses: Iterable[StatusRecord]) -> Messa
 
 async def statuses(connection: Connection, wa_message_id: str) -> Sequence[StatusRecord]:
     """Read the statuses of this message in order of arrival."""
-    rows: list[asyncpg.Record] = []
-    for number in await numbers(connection):
-        rows += await connection.fetch(_STATUSES, number, [clean(wa_message_id)])
-    return [status_of(tuple(row)) for row in sorted(rows, key=lambda row: row[6])]
+    of_numbers = await numbers(connection)
+    ids = [clean(wa_message_id)] * len(of_numbers)
+    rows = await connection.fetch(_STATUSES, of_numbers, ids)
+    return [status_of(tuple(row)) for row in rows]
 
 
 async def last_inbound_at(
