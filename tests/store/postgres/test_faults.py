@@ -258,6 +258,21 @@ async def test_a_network_that_falls_silent_during_a_transaction_fails_it_within_
     await network.stop()
 
 
+async def test_the_cause_of_a_transaction_whose_connection_ends_is_the_end_of_the_connection(
+    store: Store, arrival: MakeArrival, sql: Any
+) -> None:
+    await sql.execute(SLEEP)
+
+    receiving = asyncio.create_task(receive(store, [arrival()]))
+    while not await sql.fetchval(SLEEPERS):
+        await asyncio.sleep(0.01)
+    await sql.execute(END_SESSIONS)
+
+    with pytest.raises(StoreUnavailable) as caught:
+        await receiving
+    assert isinstance(caught.value.__cause__, asyncpg.PostgresConnectionError)
+
+
 async def test_a_table_that_another_session_locks_fails_writes_but_not_health(
     impatient: Store, arrival: MakeArrival, sql: Any
 ) -> None:

@@ -249,7 +249,8 @@ class Database:
             try:
                 result = await work(connection)
             except Exception:  # not at the deadline: a rollback would wait for the network again
-                await transaction.rollback()
+                if not connection.is_closed():
+                    await transaction.rollback()
                 raise
             await transaction.commit()
             return result
