@@ -462,6 +462,24 @@ async def test_a_checkpoint_removes_the_rows_that_were_erased(
     assert await sql.fetchval("SELECT ctid = '(0,1)' FROM wats_deliveries")
 
 
+async def test_a_checkpoint_that_skips_a_table_has_not_succeeded(
+    role: str, database: str, store: Store, sql: Any
+) -> None:
+    guest = PostgresStore(as_role(database, role))
+    await sql.execute(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}")
+    await sql.execute(f"REVOKE ALL ON wats_dead_deliveries FROM {role}")
+    await guest.open()
+
+    by_a_guest = await guest.checkpoint()
+    async with sql.transaction():
+        await sql.execute("LOCK TABLE wats_deliveries IN SHARE UPDATE EXCLUSIVE MODE")
+        during_another = await store.checkpoint()
+
+    assert [by_a_guest, during_another] == [False, False]
+    assert await store.checkpoint()
+    await guest.close()
+
+
 async def test_a_transaction_that_is_cancelled_fails_its_updates_and_no_later_ones(
     store, arrival
 ) -> None:

@@ -64,9 +64,6 @@ SELECT name, (SELECT wats_now()) FROM unnest($1::text[]) AS seen (name)
 ON CONFLICT (name) DO UPDATE SET seen_at = greatest(wats_consumers.seen_at, excluded.seen_at)
 """
 
-_VACUUM = "VACUUM (SKIP_LOCKED, TRUNCATE FALSE) wats_deliveries, wats_dead_deliveries"
-"""Removes deleted rows. The write-ahead log is recycled by the server only, not by clients."""
-
 _DEFAULT_LIMITS = Limits()
 
 
@@ -259,10 +256,9 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
     @override
     async def checkpoint(self) -> bool:
         try:
-            await self._read(None, lambda c: c.execute(_VACUUM))
-        except StoreUnavailable:  # another vacuum is running, or this one exceeds the time limit
+            return await self._read(None, upkeep.vacuum)
+        except StoreUnavailable:  # it exceeds the time limit
             return False
-        return True
 
     @override
     def on_work(self, wake: Callable[[], None]) -> None:

@@ -18,6 +18,9 @@ CALL_ROWS: Final = 10_000
 """The number of deleted rows from which on a call leaves the other business numbers to the next
 one. A transaction of hundreds of numbers would exceed its time limit, and never delete anything."""
 
+_VACUUM = "VACUUM (SKIP_LOCKED, TRUNCATE FALSE) wats_deliveries, wats_dead_deliveries"
+"""Removes deleted rows. The write-ahead log is recycled by the server only, not by clients."""
+
 _OLD_UPDATES = """
 DELETE FROM wats_inbox WHERE ctid = ANY(array(
     SELECT ctid FROM wats_inbox WHERE phone_number_id = $1 AND received_at < $2 LIMIT $3
@@ -115,6 +118,24 @@ WITH empty AS (
 )
 DELETE FROM wats_depths USING empty WHERE consumer = empty.name
 """
+
+
+async def vacuum(connection: Connection) -> bool:
+    """Remove deleted rows; return whether no table was skipped.
+
+    A table is skipped, with a warning, if another vacuum is running or the role may not vacuum it.
+    """
+    warnings: list[object] = []
+
+    def note(_: object, warning: object) -> None:
+        warnings.append(warning)
+
+    connection.add_log_listener(note)
+    try:
+        await connection.execute(_VACUUM)
+    finally:
+        connection.remove_log_listener(note)
+    return not warnings
 
 
 async def purge(connection: Connection, retention: Retention, now: int) -> int:
