@@ -448,6 +448,21 @@ async def test_the_clock_of_the_store_does_not_go_back_with_that_of_the_server(
     assert 3_600_000 <= after - before < 3_660_000
 
 
+async def test_processes_that_correct_the_clock_concurrently_correct_it_once(
+    sql: Any, database: str
+) -> None:
+    await sql.execute("UPDATE wats_clock SET latest = wats_now() + 3600000")
+
+    async with sql.transaction():
+        await sql.execute(KEEP_CLOCK)
+        other = asyncio.create_task(execute(database, KEEP_CLOCK))
+        while not await sql.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            await asyncio.sleep(0.01)
+    await other
+
+    assert await sql.fetchval("SELECT shift FROM wats_clock") < 3_700_000
+
+
 async def test_a_checkpoint_removes_the_rows_that_were_erased(
     store: Store, arrival: MakeArrival, sql: Any
 ) -> None:

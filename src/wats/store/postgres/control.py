@@ -38,11 +38,15 @@ USE_ALONE = "SELECT pg_try_advisory_lock(hashtext('wats use'), hashtext(current_
 """Excludes services until the session ends; false while a service uses the database."""
 
 # At most one process writes in one beat. If the clock of the server has gone back, the shift
-# increases by the difference.
+# increases by the difference. A process that waited for another one computes the time again, from
+# the new shift: `wats_now()` would have the former one.
 KEEP_CLOCK = """
-UPDATE wats_clock SET shift = shift + greatest(latest - now, 0), latest = greatest(latest, now)
-FROM (SELECT wats_now() AS now OFFSET 0) AS clock
-WHERE now > latest + 2500 OR now < latest - 1000
+UPDATE wats_clock SET (shift, latest) = (
+    SELECT shift + greatest(latest - now, 0), greatest(latest, now)
+    FROM (SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint + shift) AS clock (now)
+)
+WHERE floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint + shift
+    NOT BETWEEN latest - 1000 AND latest + 2500
 """
 
 
