@@ -9,6 +9,7 @@ from wats.store import Store, receive
 from wats.store.outbox import UNLIMITED_ATTEMPTS, NewSend
 from wats.store.pacing import Pace, unlimited
 from wats.store.records import OUTBOX, Arrival, Consumer, Delivery, Depth, ReservationOutcome
+from wats.store.sqlite import SQLiteStore
 from wats.testing import FakeClock
 
 MakeArrival = Callable[..., Arrival]
@@ -117,6 +118,37 @@ async def test_a_key_that_a_cancelled_caller_reserved_is_free_again(registered: 
 
     await until(is_free)
     assert await reserve() is ReservationOutcome.IN_FLIGHT
+
+
+async def test_a_key_is_free_again_if_its_caller_is_cancelled_before_it_gets_the_result() -> None:
+    store = SQLiteStore(":memory:", now=FakeClock())
+    await store.open()
+
+    async def reserve(key: bytes) -> ReservationOutcome:
+        reservation = await store.reserve_request(
+            scope="send",
+            key_hash=key,
+            request_hash=b"body",
+            reserve_seconds=60.0,
+            keep_seconds=3600.0,
+        )
+        return reservation.outcome
+
+    async def reserve_and_cancel() -> None:
+        await reserve(b"first")
+        second.cancel()  # both are in one transaction: the result is there, and is not read yet
+
+    first = asyncio.create_task(reserve_and_cancel())
+    second = asyncio.create_task(reserve(b"second"))
+    await asyncio.wait([first, second])
+
+    async def is_free() -> bool:
+        return await reserve(b"second") is ReservationOutcome.RESERVED
+
+    assert second.cancelled()
+    await until(is_free)
+    assert await reserve(b"first") is ReservationOutcome.IN_FLIGHT
+    await store.close()
 
 
 async def test_a_message_that_a_cancelled_caller_stored_is_not_sent(registered: Store) -> None:

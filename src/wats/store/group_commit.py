@@ -17,7 +17,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
@@ -39,6 +39,8 @@ Measured with 64 clients: without this pause they split permanently into two gro
 
 FEWEST_TO_REUNITE = 8
 """The size of a batch from which on the next one waits. One flush more costs fewer clients less."""
+
+R = TypeVar("R")
 
 Finish: TypeAlias = Callable[[Any, Exception | None], None]
 """Called on the event loop with the result or the error of an operation."""
@@ -291,6 +293,18 @@ class GroupCommit:
         for request in requests:
             if request.undo is not None and request.error is None and (lost := request.abandoned):
                 self._undo(request.undo, lost, request.loop)
+
+    async def result(self, future: "asyncio.Future[R]", undo: Undo) -> R:
+        """Return the result of *future*; undo it if its caller is cancelled before it reads it.
+
+        A caller that was cancelled before the result was there is noticed by `end`.
+        """
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if not future.cancelled() and future.exception() is None:
+                self._undo(undo, [future.result()], asyncio.get_running_loop())
+            raise
 
     def _undo(self, undo: Undo, results: Sequence[Any], loop: asyncio.AbstractEventLoop) -> None:
         self.submit(

@@ -189,24 +189,25 @@ class SQLiteLifecycle(Lifecycle):
         """Run *run* in a transaction of the thread that writes."""
         if self._writer is None:
             raise StoreClosed
-        return await self._writer.submit(
+        written = self._writer.submit(
             operation, run, patience_seconds=patience_seconds, undo=undo, flushes=flushes
         )
+        return await (written if undo is None else self._writer.result(written, undo))
 
-    def _join(
+    async def _join(
         self,
         operation: StoreOperation,
         run: Callable[[Writer, Sequence[T]], Sequence[R]],
         item: T,
         undo: Undo | None = None,
-    ) -> "asyncio.Future[R]":
+    ) -> R:
         """Run *run* once for *item* and those of the concurrent calls."""
         if self._writer is None:
             raise StoreClosed
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         finish = partial(resolve, future)
         self._writer.join(operation, run, item, finish, undo=undo, future=future)
-        return future
+        return await (future if undo is None else self._writer.result(future, undo))
 
     @override
     async def health(self) -> StoreHealth:

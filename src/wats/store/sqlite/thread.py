@@ -36,6 +36,7 @@ class ConnectionThread(Generic[C]):
 
     Attributes:
         join: `GroupCommit.join`.
+        result: `GroupCommit.result`.
 
     Args:
         name: The name of the thread.
@@ -56,6 +57,7 @@ class ConnectionThread(Generic[C]):
         self._queue: SimpleQueue[list[StoreRequest]] = SimpleQueue()
         self._group = GroupCommit(self._queue.put, report, timeout_seconds)
         self.join = self._group.join
+        self.result = self._group.result
         self._thread = Thread(target=self._work, name=name, daemon=True)
 
     async def start(self, connect: Callable[[], C]) -> None:
