@@ -148,10 +148,6 @@ def _write_all(descriptor: int, data: bytes) -> None:
             poll.poll()
 
 
-def _line(event: Mapping[str, object]) -> str:
-    return msgspec.json.encode(event).decode() + "\n"
-
-
 _STDERR: Final = LineWriter(lambda: sys.stderr)
 _STDOUT: Final = LineWriter(lambda: sys.stdout)
 
@@ -174,7 +170,7 @@ def print_line(line: str) -> None:
 
 def announce(event: str, **facts: object) -> None:
     """Write one line of JSON to stdout, for the parent of this process."""
-    _STDOUT.write(_line({"event": event, **facts}))
+    print_line(msgspec.json.encode({"event": event, **facts}).decode())
 
 
 def drain_output() -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -148,6 +149,32 @@ async def test_the_age_of_the_oldest_update_of_each_consumer_is_measured() -> No
         'wats_consumer_oldest_age_seconds{target="a"} 90',
         'wats_consumer_oldest_age_seconds{target="b"} 0',
     ]
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (("a15550001234", "b15550005678"), {"other": "90"}),
+        (
+            ("a15550001234", *(f"h{number}" for number in range(33))),
+            {**{f"h{number}": "0" for number in range(31)}, "other": "90"},
+        ),
+    ],
+    ids=["numbers", "many"],
+)
+async def test_of_consumers_that_share_a_series_the_oldest_update_is_shown(names, shown) -> None:
+    class Consumers(Shelf):
+        async def consumers(self) -> Sequence[ConsumerState]:
+            ages = dict.fromkeys(names, 0.0) | {names[0]: 90.0}
+            return [state_of(name, seconds) for name, seconds in ages.items()]
+
+    telemetry = await kept(Consumers(DEPTH), consumers=names)
+
+    text = telemetry.render().body.decode()
+    found = re.findall(
+        r'^wats_consumer_oldest_age_seconds\{target="(\w+)"\} (\d+)$', text, re.MULTILINE
+    )
+    assert dict(found) == shown
 
 
 async def test_an_empty_inbox_has_no_age() -> None:

@@ -41,7 +41,7 @@ RECORDERS: Mapping[str, type[Recorder]] = {
     for name, value in vars(Telemetry(routes=[RouteLabel(UNMATCHED)], adapter=None)).items()
     if isinstance(value, Recorder)
 }
-ASKING = {"metric_families", "render", "use_targets"}
+ASKING = {"first_of_series", "metric_families", "render", "use_targets"}
 """Methods that the service calls for itself and that record no event."""
 
 

@@ -11,7 +11,6 @@ from wats.log import Log
 from wats.store import Store
 from wats.store.records import OUTBOX, Retention
 from wats.telemetry import Telemetry
-from wats.telemetry.contract.labels import MAX_TARGETS
 from wats.telemetry.contract.values import InboxState, OutboxState, UpkeepTask
 from wats.telemetry.sinks.isolation import FailureLog
 
@@ -175,7 +174,7 @@ class Upkeep:
             if each.name == OUTBOX:
                 self._telemetry.store.outbox_paused(int(each.is_paused))
             elif each.name in places:
-                place = min(places[each.name], MAX_TARGETS)
+                place = self._telemetry.first_of_series(places[each.name])
                 ages[place] = max(ages.get(place, 0.0), each.oldest_seconds)
         for place, seconds in ages.items():
             self._telemetry.webhooks.consumer_oldest_age(place, seconds)

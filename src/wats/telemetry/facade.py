@@ -117,6 +117,7 @@ class Telemetry:
         )
         self._board = Board() if board is None else board
         self._row = row
+        self._shown: Sequence[str] = ()
         isolated = (
             None
             if sink is None
@@ -150,7 +151,12 @@ class Telemetry:
         targets = tuple(known)[:MAX_TARGETS]
         self._subjects = replace(self._subjects, targets=targets)
         self._destination.registry = self._expose()
-        self.webhooks.use_targets([name if name in targets else OTHER_TARGET for name in names])
+        self._shown = [name if name in targets else OTHER_TARGET for name in names]
+        self.webhooks.use_targets(self._shown)
+
+    def first_of_series(self, target: int) -> int:
+        """Return the index of the first consumer that has the same series as *target*."""
+        return self._shown.index(self._shown[target])
 
     def _expose(self) -> Registry:
         """Find the slots of all series."""
