@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import aiohttp
+import asyncpg
 import pytest
 
 import wats.errors
@@ -46,6 +47,7 @@ def made_up(name: str, module: object = "builtins") -> BaseException:
         (json.JSONDecodeError("", "", 0), "JSONDecodeError"),
         (sqlite3.OperationalError(), "OperationalError"),
         (aiohttp.ClientPayloadError(), "ClientPayloadError"),
+        (asyncpg.UniqueViolationError(), "UniqueViolationError"),
     ],
     ids=lambda value: value if isinstance(value, str) else "as",
 )

@@ -18,9 +18,11 @@ UNNAMED: Final = "Error"
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,79}", re.ASCII)
 
 _OURS = frozenset(
-    {"wats", "aiohttp", "apsw", "click", "httptools", "msgspec", "uvicorn", "uvloop", "yaml"}
+    {
+        *("wats", "aiohttp", "apsw", "asyncpg", "click"),
+        *("httptools", "msgspec", "uvicorn", "uvloop", "yaml"),
+    }
 )
-
 
 _defined: dict[str, dict[str, object]] = {}
 """The exception classes of each module by name, at the time of its first inspection."""
