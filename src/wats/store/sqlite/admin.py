@@ -184,8 +184,14 @@ def read(connection: Connection, delivery_id: int) -> tuple[StoredDelivery, byte
     statement = f"{_OUTSTANDING} WHERE id = ? UNION ALL {_DEAD} WHERE id = ?"
     values = HEAD_BYTES, delivery_id, HEAD_BYTES, delivery_id
     row = connection.execute(statement, values).fetchone()
-    payload: bytes | None = connection.execute(_PAYLOAD, (delivery_id,)).get
+    payload = payload_of(connection, delivery_id)
     return None if row is None or payload is None else (_stored(row), payload)
+
+
+def payload_of(connection: Connection, delivery_id: int) -> bytes | None:
+    """Read the payload of one delivery or dead letter."""
+    payload: bytes | None = connection.execute(_PAYLOAD, (delivery_id,)).get
+    return payload
 
 
 def _of_updates(connection: Connection, ids: Sequence[int]) -> Sequence[int]:

@@ -112,9 +112,7 @@ _RENEW = """
 UPDATE wats_deliveries SET due_at = ?, is_final = is_final OR ? WHERE id = ? AND lease = ?
 """
 
-_IS_HELD = "SELECT EXISTS (SELECT 1 FROM wats_deliveries WHERE id = ? AND lease = ?)"
-
-_IS_LEASED = """
+_IS_HELD = """
 SELECT EXISTS (SELECT 1 FROM wats_deliveries WHERE id = ? AND lease = ? AND due_at > ?)
 """
 
@@ -363,9 +361,9 @@ def renew(
     return [each for each in deliveries if not is_held(writer, each)]
 
 
-def is_held(writer: Writer, delivery: Delivery) -> bool:
-    """Return whether the lease of *delivery* is that of its row."""
-    return bool(writer.execute(_IS_HELD, (delivery.id, delivery.lease)).get)
+def is_held(writer: Writer, delivery: Delivery, at: int = 0) -> bool:
+    """Return whether the lease of *delivery* is that of its row, and has not expired *at*."""
+    return bool(writer.execute(_IS_HELD, (delivery.id, delivery.lease, at)).get)
 
 
 def settle(writer: Writer, settlements: Sequence[Settlement]) -> Settled:
@@ -405,11 +403,7 @@ def _delete_followers(writer: Writer, settlement: Settlement) -> Sequence[tuple[
 def acknowledge(writer: Writer, settlements: Sequence[Settlement]) -> Settled:
     """Settle deliveries whose leases have not expired; the others are lost."""
     now = writer.clock()
-    lost = [
-        each.delivery
-        for each in settlements
-        if not writer.execute(_IS_LEASED, (each.delivery.id, each.delivery.lease, now)).get
-    ]
+    lost = [each.delivery for each in settlements if not is_held(writer, each.delivery, now)]
     settled = settle(writer, [each for each in settlements if each.delivery not in lost])
     return msgspec.structs.replace(settled, lost=lost)
 

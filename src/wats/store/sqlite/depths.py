@@ -33,7 +33,7 @@ def read(connection: Connection, configured: frozenset[str], now: int) -> InboxD
     return InboxDepth(
         consumers=consumers,
         configured=configured,
-        oldest_seconds=0.0 if oldest is None else max(now - oldest, 0) / 1000,
+        oldest_seconds=_age(oldest, now),
         outbox_seconds=oldest_seconds(connection, OUTBOX, now),
     )
 
@@ -44,6 +44,10 @@ def oldest_seconds(connection: Connection, consumer: str, now: int) -> float:
     The oldest delivery is a head. It is found among the first `_MOST_ROWS` that are due.
     """
     oldest: int | None = connection.execute(_OLDEST_OF, (consumer, _MOST_ROWS)).get
+    return _age(oldest, now)
+
+
+def _age(oldest: int | None, now: int) -> float:
     return 0.0 if oldest is None else max(now - oldest, 0) / 1000
 
 

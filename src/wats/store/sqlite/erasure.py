@@ -136,6 +136,7 @@ _END: Final = 2**62
 _COUNT_OF: Final[Mapping[str, str]] = {
     DELIVERIES: "deliveries",
     DEAD: "dead_letters",
+    MESSAGES: "messages",
     STATUSES: "statuses",
     EARLY: "statuses",
     RESPONSES: "responses",
@@ -245,19 +246,15 @@ def _find_rows(connection: Connection, phase: str, after: int, person: Person) -
     if phase in _LAST:
         last = connection.execute(_LAST[phase], (after, SEARCH_ROWS)).get
     end = _END if last is None else last
-    first, *others = person.spellings
     cores = (*person.cores, None, None, None)[:3]
-    values = (after, end, first, others[0] if others else first, *cores, DELETE_ROWS)
+    values = (after, end, person.spellings[0], person.spellings[-1], *cores, DELETE_ROWS)
     rows: list[Any] = connection.execute(_ROWS[phase], values).fetchall()
     found = [row[0] for row in rows if row[2] or person.is_in(row[1].encode())]
     position = _next(phase, rows[-1][0] if len(rows) == DELETE_ROWS else last)
-    if phase != MESSAGES:
-        erased = Erased(**{_COUNT_OF[phase]: len(found)}, position=position)
-        return FoundRows(rows=found, erased=erased)
-    count = _count_statuses(connection, found)
-    return FoundRows(
-        rows=found, erased=Erased(messages=len(found), statuses=count, position=position)
-    )
+    counts = {_COUNT_OF[phase]: len(found)}
+    if phase == MESSAGES:
+        counts["statuses"] = _count_statuses(connection, found)
+    return FoundRows(rows=found, erased=Erased(**counts, position=position))
 
 
 def _windows(connection: Connection, names: Sequence[tuple[str, str]]) -> Sequence[int]:

@@ -7,8 +7,9 @@ alone is mounted into a container, the log is outside of the mount and is lost w
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from wats.faults import Fault
 
@@ -27,14 +28,10 @@ _FUSE: Final = (
 _WITHOUT_LOCKS: Final = frozenset((*_NETWORK, *(f"fuse.{name}" for name in _FUSE)))
 """Types of file systems, as the kernel names them."""
 
-_OCTAL = re.compile(r"\\([0-7]{3})")
+_LINE: Final = re.compile(r"(?:\S+ ){4}(\S+) .*? - (\S+)")
+"""A line of the table: the fifth field is the mount point, and the type follows a separator."""
 
-
-class Mount(NamedTuple):
-    """Where a file system is mounted, and its type."""
-
-    point: str
-    type: str
+_OCTAL: Final = re.compile(r"\\([0-7]{3})")
 
 
 def unsafe_mount(path: str, mounts: Path = _MOUNTS) -> Fault | None:
@@ -43,33 +40,22 @@ def unsafe_mount(path: str, mounts: Path = _MOUNTS) -> Fault | None:
     A system without such a table shows none.
     """
     real = os.path.realpath(path)
-    mount = _mount_of(real, mounts)
-    if mount is None:
-        return None
-    if mount.type in _WITHOUT_LOCKS:
+    point, type_ = _mount_of(real, mounts)
+    if type_ in _WITHOUT_LOCKS:
         return Fault.NO_LOCAL_LOCKS
-    is_file_mount = mount.point == real and not os.path.isdir(real)  # noqa: PTH112
+    is_file_mount = point == real and not os.path.isdir(real)  # noqa: PTH112
     return Fault.FILE_IS_A_MOUNT if is_file_mount else None
 
 
-def _mount_of(real: str, mounts: Path) -> Mount | None:
-    try:
-        lines = mounts.read_text("utf-8", "surrogateescape").splitlines()
-    except OSError:
-        return None
-    found = [mount for mount in map(_mount, lines) if mount and _holds(mount.point, real)]
-    # A later mount on the same point hides the earlier one.
-    return max(reversed(found), key=lambda mount: len(mount.point), default=None)
-
-
-def _mount(line: str) -> Mount | None:
-    left, separator, right = line.partition(" - ")
-    fields = left.split(" ")
-    if not separator or len(fields) < 5:
-        return None
-    point = _OCTAL.sub(lambda match: chr(int(match[1], 8)), fields[4])
-    return Mount(point, right.partition(" ")[0])
-
-
-def _holds(point: str, real: str) -> bool:
-    return real == point or real.startswith(point.rstrip("/") + "/")
+def _mount_of(real: str, mounts: Path) -> tuple[str, str]:
+    """Return the mount point and the type of the file system of *real*, or empty texts."""
+    found = "", ""
+    with suppress(OSError):
+        for match in map(_LINE.match, mounts.read_text("utf-8", "surrogateescape").splitlines()):
+            if match is None:
+                continue
+            point = _OCTAL.sub(lambda octal: chr(int(octal[1], 8)), match[1])
+            holds = real == point or real.startswith(point.rstrip("/") + "/")
+            if holds and len(point) >= len(found[0]):  # a later mount hides the earlier one
+                found = point, match[2]
+    return found

@@ -95,12 +95,6 @@ UNION ALL
 SELECT 'dead', attempts, error FROM wats_dead_deliveries WHERE id = ?1 AND consumer = 'outbox'
 """
 
-_PAYLOAD = """
-SELECT payload FROM wats_deliveries WHERE id = ?1 AND consumer = 'outbox'
-UNION ALL
-SELECT payload FROM wats_dead_deliveries WHERE id = ?1 AND consumer = 'outbox'
-"""
-
 _NUMBER_OF = "SELECT phone_number_id FROM wats_outbox WHERE id = ?"
 
 _ENDED = """
@@ -216,7 +210,7 @@ def prove(writer: Writer, proofs: Sequence[SendProof]) -> None:
     """Note that the messages of *proofs* were sent and record them, unless that is known."""
     for proof in proofs:
         if writer.execute(_IS_OPEN, (proof.id, proof.nonce)).get:
-            message = proven_message(proof, writer.execute(_PAYLOAD, (proof.id,)).get)
+            message = proven_message(proof, admin.payload_of(writer, proof.id))
             _finish(writer, {proof.id: proof.response})
             messages.record(writer, [] if message is None else [message])
 
