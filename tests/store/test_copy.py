@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.store.results import dead_letters
+from wats.clock import utc_now
 from wats.errors import CopyRefused, StoreUnavailable
 from wats.store import Store, receive
 from wats.store.copy import copy_store
@@ -207,6 +208,21 @@ async def test_a_copy_recognizes_redeliveries_and_dispatches_the_rest_in_order(
         depths = (await copy.depth()).consumers
         assert depths == {"a": Depth(dead=1), "b": Depth(pending=501)}
         assert (await copy.list_messages(limit=1, cursor=None)).items[0] == early
+
+
+async def test_a_delivery_that_arrived_by_a_clock_ahead_of_the_target_is_due(
+    url_of: Callable[[str, str], str], arrival: Callable[..., Arrival]
+) -> None:
+    source, target = url_of("sqlite", "source"), url_of("sqlite", "target")
+    ahead = open_store(source, now=lambda: utc_now() + timedelta(hours=1))
+    await ahead.open()
+    await receive(ahead, [arrival(consumers=("a",))])
+    await ahead.close()
+
+    await copy_store(source, target, number_of)
+
+    async with opened(target) as copy:
+        assert len((await copy.claim("a", 9)).deliveries) == 1
 
 
 async def test_a_target_with_rows_is_refused(source: str, urls: tuple[str, str]) -> None:

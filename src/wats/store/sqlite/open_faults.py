@@ -11,8 +11,6 @@ from wats.faults import Fault, fault_of
 
 KEY: Final = "persistence.url"
 
-_CANNOT_OPEN: Final = "The database cannot be opened."
-
 MIN_FREE_BYTES: Final = 1 << 20
 """The room that a database needs at least, for its log."""
 
@@ -36,9 +34,9 @@ _LOCK_FAILURES: Final = frozenset(
 )
 
 
-def refusal(fault: Fault, path: str, message: str = _CANNOT_OPEN) -> StoreUnavailable:
+def refusal(fault: Fault, path: str) -> StoreUnavailable:
     """Return the error for a database at *path*, as the operator wrote it."""
-    return StoreUnavailable(message, issue=_issue(fault, path))
+    return StoreUnavailable("The database cannot be opened.", issue=_issue(fault, path))
 
 
 def explain(error: Exception, path: str) -> Exception:

@@ -135,8 +135,9 @@ UPDATE wats_consumers SET (pending, leased, retry) = (
 UPDATE wats_queue SET last_id = max(
     last_id, (SELECT coalesce(max(id), 0) FROM wats_deliveries),
     (SELECT coalesce(max(id), 0) FROM wats_dead_deliveries)
-);
+), now = max(now, (SELECT coalesce(max(arrived_at), 0) FROM wats_deliveries));
 """
+"""The clock goes on from the last arrival: by a clock behind that of the source, none were due."""
 
 _COUNTS: Final[Mapping[type[StoredRow], str]] = {
     ConsumerRow: "SELECT count(*) FROM wats_consumers",
