@@ -94,6 +94,19 @@ def test_a_configured_value_is_kept(
     assert found == expected
 
 
+def test_subscribers_and_pullers_need_a_database(put: Put) -> None:
+    secret = {"env": "CRM_SECRET"}
+    put("subscribers", [{"name": "crm", "url": "https://crm.example", "secret": secret}])
+    put("pullers", [{"name": "batch"}])
+
+    issues = issues_of(put("persistence", "none"))
+
+    assert issues == [
+        ("invalid_subscribers", "$.profiles.local.subscribers"),
+        ("invalid_pullers", "$.profiles.local.pullers"),
+    ]
+
+
 @pytest.mark.parametrize("guarded", [False, True])
 @pytest.mark.parametrize("persistence", ["none", {"url": "sqlite:///x"}])
 def test_the_window_guard_needs_a_database(put: Put, guarded: bool, persistence: object) -> None:

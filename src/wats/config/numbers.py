@@ -36,7 +36,7 @@ OtherNumbers: TypeAlias = Literal["handle", "store", "ignore", "refuse"]
 """The policy for updates of numbers that are not configured."""
 
 CONSUMERS: Final = ("subscribers", "pullers")
-"""The sections of consumers that can be limited to numbers."""
+"""The sections of consumers, which can be limited to numbers."""
 
 Mistake: TypeAlias = tuple[str, str, str]
 """A code, a path below the profile, and the valid values."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from wats.config.checks import is_plain_beyond_loopback
 from wats.config.fields import FILE, MAX_ITEMS, PROFILE, Key, Section, step, unknown_key
-from wats.config.numbers import mistakes_between, name_numbers
+from wats.config.numbers import CONSUMERS, mistakes_between, name_numbers
 from wats.config.profile import (
     Config,
     GraphConfig,
@@ -68,7 +68,7 @@ class _Reader:
         self._refuse_collisions(found, path)
         graph = {**_GRAPH_DEFAULTS, **found.get("graph", {})}
         self._refuse_plain_http(graph, path)
-        self._refuse_guard_without_database(found, path)
+        self._refuse_what_needs_a_database(found, path)
         if graph["connect_seconds"] >= graph["timeout_seconds"]:
             expects = "less than 'timeoutSeconds'"
             self._refuse("invalid_graph", f"{path}.graph.connectSeconds", expects)
@@ -150,11 +150,16 @@ class _Reader:
             reason = "an https URL, unless the host is loopback or graph.allowInsecureHttp is true"
             self._refuse("invalid_base_url", f"{path}.graph.baseUrl", reason)
 
-    def _refuse_guard_without_database(self, found: dict[str, Any], path: str) -> None:
-        is_guarded = found.get("messages", {}).get("window_guard", False)
-        if is_guarded and found.get("persistence") == PersistenceConfig(url=None):
+    def _refuse_what_needs_a_database(self, found: dict[str, Any], path: str) -> None:
+        if found.get("persistence") != PersistenceConfig(url=None):
+            return
+        if found.get("messages", {}).get("window_guard"):
             expects = "false without a database, which records the windows"
             self._refuse("invalid_messages", f"{path}.messages.windowGuard", expects)
+        for name in CONSUMERS:
+            if found.get(name):
+                expects = "left out without a database, which stores their updates"
+                self._refuse(f"invalid_{name}", f"{path}.{name}", expects)
 
     def _check_subscribers(self, found: dict[str, Any], path: str) -> None:
         limit = found.get("inbox", {}).get(
