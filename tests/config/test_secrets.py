@@ -172,6 +172,15 @@ def test_a_secret_that_cannot_be_used_is_refused_unseen(
     assert value not in issue
 
 
+@pytest.mark.parametrize("variable", ["WATS_ACCESS_TOKEN", "WATS_SERVICE_BEARER_TOKEN"])
+def test_a_line_break_in_a_variable_is_named_as_a_cause(
+    document: dict[str, Any], environ: dict[str, str], variable: str
+) -> None:
+    (issue,) = refuse(document, {**environ, variable: f"{environ[variable]}\n"})
+
+    assert "line breaks" in issue
+
+
 def test_every_weak_token_is_reported_with_all_other_mistakes(
     put: Put, environ: dict[str, str]
 ) -> None:

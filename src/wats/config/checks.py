@@ -368,10 +368,10 @@ function = text(
     "'package.module:function'",
 )
 variable_name = text("[A-Za-z_][A-Za-z0-9_]{0,127}", "the name of an environment variable")
-token = text("[!-~]{1,4096}", "1 to 4096 visible ASCII characters without spaces")
+token = text("[!-~]{1,4096}", "1 to 4096 visible ASCII characters without spaces or line breaks")
 bearer_token = Check(
-    f"{MIN_BEARER_CHARACTERS} to 4096 visible ASCII characters without spaces, with at "
-    f"least {MIN_BEARER_ALPHABET} different characters; 'wats token' generates one",
+    f"{MIN_BEARER_CHARACTERS} to 4096 visible ASCII characters without spaces or line breaks, with "
+    f"at least {MIN_BEARER_ALPHABET} different characters; 'wats token' generates one",
     _accept_bearer_token,
 )
 webhook_secret = Check("'whsec_' and 24 to 64 bytes in base64", _accept_webhook_secret)
