@@ -35,8 +35,7 @@ from wats.service.app import WatsApp
 from wats.service.components import (
     DRAIN_SECONDS,
     Component,
-    Inbound,
-    Later,
+    Consumers,
     Outbound,
     Storage,
     Subscribers,
@@ -132,18 +131,18 @@ def create_wats_service_app(
         groups_enabled=groups_enabled,
     )
     update_log = UpdateLog(write, secrets.app_secrets[0]) if log_updates else None
-    inbound = _inbound(common, registered, pullers, outbound, sender, drain_seconds, update_log)
+    receiver, dispatcher = _inbound(common, registered, pullers, outbound, sender, update_log)
     # Stopped in the opposite order: handlers that finish may still need the store and Graph.
     components: list[Component] = [outbound]
     if persistence is not None:
         storage = Storage(persistence, telemetry, board is None)
-        components += [Subscribers(subscribers), storage, inbound]
-        if outbound.outbox is not None:
-            components.append(Later(outbound.outbox, drain_seconds))
+        components += [Subscribers(subscribers), storage]
+        if dispatcher is not None and outbound.outbox is not None:
+            components.append(Consumers(dispatcher, outbound.outbox, drain_seconds))
         components.append(_upkeep(common, persistence, registered, row == 0, checkpoint_seconds))
     life = Life()
     web = _web(
-        common, table, numbers, outbound, inbound, pullers, life, groups_enabled=groups_enabled
+        common, table, numbers, outbound, receiver, pullers, life, groups_enabled=groups_enabled
     )
     hook = Hook(
         path=profile.webhook.path.encode("ascii"),
@@ -299,9 +298,8 @@ def _inbound(
     pullers: Pullers,
     outbound: Outbound,
     sender: MessageSender,
-    drain_seconds: float,
     update_log: UpdateLog | None,
-) -> Inbound:
+) -> tuple[Receiver, Dispatcher | None]:
     profile, secrets, store, telemetry, log, now = common
     dispatcher = None
     if store is not None:
@@ -329,7 +327,7 @@ def _inbound(
         now=now,
         send=sender.reply,
     )
-    return Inbound(receiver, dispatcher, drain_seconds)
+    return receiver, dispatcher
 
 
 def _number_filter(profile: Profile, log: Log) -> NumberFilter | None:
@@ -365,7 +363,7 @@ def _web(
     table: Sequence[Route],
     numbers: BusinessNumbers,
     outbound: Outbound,
-    inbound: Inbound,
+    receiver: Receiver,
     pullers: Pullers,
     life: Life,
     *,
@@ -380,7 +378,7 @@ def _web(
         telemetry=telemetry,
         store=store,
         numbers=numbers,
-        receiver=inbound.receiver,
+        receiver=receiver,
         pullers=pullers,
         receipts=ReceiptBook(secrets.app_secrets),
         verify_token=secrets.verify_token,

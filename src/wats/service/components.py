@@ -8,7 +8,6 @@ from typing import Final, Protocol
 from wats.errors import StoreError
 from wats.graph.client import GraphClient
 from wats.inbound.dispatch import Dispatcher
-from wats.inbound.receive import Receiver
 from wats.outbound.accept import Acceptor
 from wats.outbound.outbox import Outbox
 from wats.store import Store
@@ -98,35 +97,27 @@ class Subscribers:
 
 
 @dataclass(frozen=True, slots=True)
-class Inbound:
-    """The receiving side: webhooks in, and deliveries of stored updates to handlers."""
+class Consumers:
+    """The dispatcher, which registers all consumers, and the outbox, which is one of them.
 
-    receiver: Receiver
-    dispatcher: Dispatcher | None
-    drain_seconds: float
+    They stop at the same time, so that a stop waits for `drain_seconds` once.
+    """
 
-    async def start(self) -> None:
-        """Begin to dispatch, including deliveries of an earlier process."""
-        if self.dispatcher is not None:
-            await self.dispatcher.start()
-
-    async def stop(self) -> None:
-        """Stop dispatching; handlers that run may finish within `drain_seconds`."""
-        if self.dispatcher is not None:
-            await self.dispatcher.stop(self.drain_seconds)
-
-
-@dataclass(frozen=True, slots=True)
-class Later:
-    """The worker of the outbox, which runs after its consumer is registered."""
-
+    dispatcher: Dispatcher
     outbox: Outbox
     drain_seconds: float
 
     async def start(self) -> None:
-        """Begin to send, including messages of an earlier process."""
-        await self.outbox.start()
+        """Begin to dispatch and to send, including deliveries of an earlier process."""
+        try:
+            await self.dispatcher.start()
+            await self.outbox.start()
+        except BaseException:
+            await self.stop()
+            raise
 
     async def stop(self) -> None:
-        """Stop sending; calls that run may finish within `drain_seconds`."""
-        await self.outbox.stop(self.drain_seconds)
+        """Claim nothing more; calls that run may finish within `drain_seconds`."""
+        await asyncio.gather(
+            self.dispatcher.stop(self.drain_seconds), self.outbox.stop(self.drain_seconds)
+        )
