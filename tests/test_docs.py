@@ -1,6 +1,7 @@
 """The documentation matches the code, in both directions."""
 
 import asyncio
+import json
 import re
 import shlex
 import sys
@@ -26,7 +27,9 @@ from tests.pages import (
     spans,
 )
 from wats import Update, UpdateKind, create_wats_service_app, open_store
+from wats.clock import EPOCH
 from wats.config import config_keys, parse_config
+from wats.inbound.normalize import normalize
 from wats.privacy import Secret
 from wats.simulator import Simulator, SimulatorSettings
 from wats.telemetry.contract.families import FAMILIES
@@ -36,6 +39,7 @@ from wats.testing import (
     VERIFY_TOKEN,
     example_profile,
     example_secrets,
+    recorded_replies,
     serving,
     sign,
 )
@@ -336,6 +340,20 @@ async def test_a_handler_replies_as_it_is_shown(examples: Path, meta: Simulator)
     types = sorted(str(message.payload["type"]) for message in meta.accepted)
     assert types == ["image", "template", "template", "text", "text"]
     assert meta.counts.read_marks == 1
+
+
+async def test_the_handlers_that_are_shown_accept_every_update(examples: Path, subtests) -> None:
+    names = ("shop", "triage", "replies", "watch")
+    handlers = {name: load(examples / f"{name}.py").on_update for name in names}
+    bodies = [json.loads(line)["body"] for line in generate.CORPUS.read_text().splitlines()]
+    updates = [each for body in bodies for each in normalize(body, received_at=EPOCH).updates]
+
+    for name, handler in handlers.items():
+        for kind in UpdateKind:
+            with subtests.test(handler=name, kind=kind), recorded_replies():
+                for update in updates:
+                    if update.kind is kind:
+                        await handler(update)
 
 
 async def test_a_handler_selects_updates_as_it_is_shown(
