@@ -38,6 +38,15 @@ def message_of(number: int, text: str) -> dict[str, Any]:
     return json.loads(body.replace("Hello from the fake corpus", text))
 
 
+def location_of(number: int) -> dict[str, Any]:
+    """Return a webhook with a location of the customer."""
+    webhook = message_of(number, "")
+    item = webhook["entry"][0]["changes"][0]["value"]["messages"][0]
+    del item["text"]
+    item.update(type="location", location={"latitude": 0, "longitude": 0})
+    return webhook
+
+
 class Bot:
     """A client of pywa that replies to texts, through a gateway if it has a server.
 
@@ -228,8 +237,9 @@ async def test_unmodified_applications_of_three_libraries_reply_through_one_gate
         script = await stack.enter_async_context(node_receiver(tmp_path, port, gateway.url))
 
         await gateway.webhook(message_of(1, "Hello"))
+        await gateway.webhook(location_of(2))
         await gateway.webhook(STATUS)
-        await until(lambda: len(gateway.simulator.accepted) == 3)
+        await until(lambda: len(gateway.simulator.accepted) == 4)
         await until(lambda: "delivered" in bot.seen and "status delivered" in script.lines)
         await until(lambda: gateway.rows()["wats_outstanding"] == 0)
         answers = [await refused(url) for url in (standard.url, bot_url, script.url)]
@@ -237,9 +247,10 @@ async def test_unmodified_applications_of_three_libraries_reply_through_one_gate
 
     replies = {str(each.payload["text"]["body"]) for each in gateway.simulator.accepted}
     assert replies == {"standard: Hi", "pywa: Hello", "You wrote: Hello"}
-    assert sorted(listed) == ["inbound", "outbound", "outbound", "outbound"]
+    assert sorted(listed) == ["inbound"] * 2 + ["outbound"] * 4
     assert all(status in (401, 403) for status in answers)
     assert {each["kind"] for each in standard.documents[:-1]} == {"message"}
     assert [each for each in bot.seen if each == "Hello"] == ["Hello"]
-    assert [each for each in script.lines if each == "message text"] == ["message text"]
+    messages = [each for each in script.lines if each.startswith("message")]
+    assert messages == ["message text", "message location"]
     assert gateway.rows()["wats_dead_deliveries"] == 0
