@@ -188,6 +188,20 @@ def test_the_callback_data_of_a_caller_is_kept() -> None:
     )
 
 
+async def test_a_message_that_a_retry_got_is_sent_although_its_first_caller_is_cancelled(
+    later: Later, fake_graph: FakeGraph
+) -> None:
+    first = asyncio.create_task(later.put("key"))
+    await asyncio.sleep(0)
+    first.cancel()
+
+    queued = await later.put("key")
+
+    assert (await later.until(queued)).state is SendState.SENT
+    assert first.cancelled()
+    assert len(fake_graph.asked) == 1
+
+
 async def test_one_key_is_one_message_whether_its_callers_wait_or_not(
     later: Later, fake_graph: FakeGraph
 ) -> None:

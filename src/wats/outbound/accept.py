@@ -8,6 +8,7 @@
 A process that dies in between leaves its key reserved, and the reservation expires into `doubt`.
 """
 
+import asyncio
 import hashlib
 import secrets
 from collections.abc import Awaitable
@@ -201,7 +202,7 @@ class Acceptor:
         key = idempotency_key if idempotency_key is not None else secrets.token_urlsafe()
         claim = _claim(number, scope if idempotency_key is not None else _OUTBOX_SCOPE, key)
         send = Transmission(payload, number, endpoint, message)
-        reservation = await self._outbox.put(
+        putting = self._outbox.put(
             NewSend(
                 phone_number_id=number,
                 ordering_key=ordering_key(number, message),
@@ -213,7 +214,8 @@ class Acceptor:
                 keep_seconds=self._keep_seconds,
             )
         )
-        return _queued(reservation)
+        # With a key, a retry may have the item already, so a cancellation must not undo it.
+        return _queued(await (putting if idempotency_key is None else asyncio.shield(putting)))
 
     async def _reserve(
         self,
