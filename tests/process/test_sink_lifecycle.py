@@ -2,6 +2,7 @@ import asyncio
 import json
 import sys
 import threading
+from contextlib import suppress
 from types import ModuleType
 from typing import Any
 
@@ -81,6 +82,13 @@ class SlowLater(Sink):
         await asyncio.Event().wait()
 
 
+class Stubborn(Sink):
+    async def close(self) -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+
 class Unclosable(Sink):
     close = "soon"
 
@@ -147,6 +155,7 @@ async def test_a_sink_need_not_be_closed(
         (Stopping, "StopIteration"),
         (Leaving, "SystemExit"),
         (SlowLater, "TimeoutError"),
+        (Stubborn, "TimeoutError"),
     ],
 )
 async def test_a_sink_that_cannot_be_closed_is_logged_and_does_not_fail_the_end(

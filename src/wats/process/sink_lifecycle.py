@@ -8,7 +8,6 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from wats.cancellation import is_for_this_task
 from wats.errors import ConfigError, ConfigIssue
 from wats.references import ImportFailed, import_reference, reason_of
 from wats.telemetry import TelemetrySink
@@ -72,15 +71,25 @@ async def _close(sink: TelemetrySink, seconds: float) -> None:
             failures.report("close", error)
             return None
 
+    closing = asyncio.create_task(_failure_of(call))
     try:
-        async with asyncio.timeout(seconds):
-            result = await _in_a_thread(call)
-            if inspect.isawaitable(result):
-                await result
-    except BaseException as error:
-        if is_for_this_task(error):
-            raise
+        await asyncio.wait({closing}, timeout=seconds)
+    finally:
+        closing.cancel()  # not awaited, as a coroutine can ignore it
+    error = closing.result() if closing.done() else TimeoutError()
+    if error is not None:
         failures.report("close", error)
+
+
+async def _failure_of(call: Callable[[], object]) -> BaseException | None:
+    """Return the exception of the coroutine that *call* returns, if it returns one that fails."""
+    try:
+        result = await _in_a_thread(call)
+        if inspect.isawaitable(result):
+            await result
+    except BaseException as error:
+        return error
+    return None
 
 
 async def _in_a_thread(call: Callable[[], object]) -> object:
