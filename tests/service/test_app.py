@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -76,6 +77,22 @@ async def test_an_application_that_is_not_started_is_not_ready_and_says_so_once(
     (line,) = log
     assert line["event"] == "wats.application.unstarted"
     assert "app.start()" in str(line["hint"])
+
+
+async def test_the_document_has_each_status_of_an_application_that_is_not_started() -> None:
+    async with served_without_lifespan(make_app([])) as client:
+        document = await (await client.get("/openapi.json", headers=AUTHORIZED)).json()
+        unexpected = [
+            (method, path, answer.status)
+            for path, item in document["paths"].items()
+            for method in item.keys() - {"parameters"}
+            for answer in [
+                await client.request(method, re.sub("{.*?}", "1", path), headers=AUTHORIZED)
+            ]
+            if str(answer.status) not in item[method]["responses"]
+        ]
+
+    assert unexpected == []
 
 
 async def test_an_application_that_was_started_by_hand_is_ready() -> None:

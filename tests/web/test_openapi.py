@@ -131,7 +131,7 @@ def test_every_failure_has_the_same_envelope_but_for_clients_of_graph() -> None:
             ],
             True,
         ),
-        ("/webhooks/whatsapp", "get", ["200", "400", "401", "405", "500"], False),
+        ("/webhooks/whatsapp", "get", ["200", "400", "401", "405", "500", "503"], False),
     ],
 )
 def test_the_posture_of_a_route_determines_its_failures(

@@ -50,7 +50,7 @@ _SEGMENTS: Final[Mapping[str, Json]] = {
 
 _POSTURE_PROBLEMS: Final[Mapping[Posture, tuple[int, ...]]] = {
     Posture.OPEN: (405, 500),
-    Posture.API: (401, 403, 405, 500),
+    Posture.API: (401, 403, 405, 500, 503),
     Posture.HIDDEN: (404, 405, 500),
     Posture.ADMIN: (404, 405, 500, 503),
 }

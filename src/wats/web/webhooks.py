@@ -147,7 +147,7 @@ def route(path: str) -> Route:
         "Verify the webhook: respond to Meta's challenge.",
         ("text/plain",),
         parameters=_HUB,
-        problems=(400, 401),
+        problems=(400, 401, 503),
     )
     updates = Operation(
         Method.POST,

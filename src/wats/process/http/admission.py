@@ -121,7 +121,7 @@ class Admission:
         if size <= 0 or self._held <= self._limits.max_held_bytes:
             return
         enough = self._limits.max_held_bytes * 3 // 4
-        for connection in sorted(self._waiting(lambda each: each.held > 0), key=_since):
+        for connection in sorted((each for each in self._waiting() if each.held), key=_since):
             connection.shed()
             if self._held <= enough:
                 return
@@ -169,8 +169,8 @@ class Admission:
             self._return_memory(0)
             self._trim_at = now + _TRIM_SECONDS
 
-    def _waiting(self, wanted: Callable[[Admitted], bool] = lambda _: True) -> list[Admitted]:
-        return [each for each in self._connections if each.deadline < inf and wanted(each)]
+    def _waiting(self) -> list[Admitted]:
+        return [each for each in self._connections if each.deadline < inf]
 
 
 def _since(connection: Admitted) -> float:

@@ -82,7 +82,7 @@ def routes(prefix: str) -> tuple[Route, ...]:
         "getWindow",
         "Return whether a customer's service window is open.",
         WindowView,
-        problems=(400, 404, 503),
+        problems=(400, 404),
     )
     path = f"{prefix}/conversations/*phone/window"
     label = f"{prefix}/conversations/:phone/window"

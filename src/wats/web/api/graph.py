@@ -324,7 +324,7 @@ def _malformed(path: str, reason: str) -> MalformedRequest:
 
 def routes(prefix: str) -> tuple[Route, ...]:
     """Return the route of Graph's own API below *prefix*."""
-    problems = (400, 404, 429, 502, 503)
+    problems = (400, 404, 429, 502)
     with_body = (408, 409, 411, 413, 415, 501)
     reading = Operation(
         Method.GET,

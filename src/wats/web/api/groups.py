@@ -292,7 +292,7 @@ def _operation(method: Method, handle: Handle, name: str, summary: str, **more: 
     too_large = (413,) if "body" in more else ()
     if "body" in more:
         more["parameters"] = (PREFER,)
-    problems = (400, *too_large, 502, 503)
+    problems = (400, *too_large, 502)
     return Operation(method, handle, name, summary, GraphAnswer, problems=problems, **more)
 
 

@@ -290,7 +290,7 @@ def routes(prefix: str) -> tuple[Route, ...]:
         UploadedMedia,
         body=UploadForm,
         body_type=FORM_TYPE,
-        problems=(400, 408, 411, 413, 415, 502, 503),
+        problems=(400, 408, 411, 413, 415, 502),
     )
     known = (
         Operation(
@@ -299,7 +299,7 @@ def routes(prefix: str) -> tuple[Route, ...]:
             "getMedia",
             "Return type, size and hash of a file.",
             MediaView,
-            problems=(400, 404, 502, 503),
+            problems=(400, 404, 502),
         ),
         Operation(
             Method.DELETE,
@@ -307,7 +307,7 @@ def routes(prefix: str) -> tuple[Route, ...]:
             "deleteMedia",
             "Delete a file.",
             GraphAnswer,
-            problems=(400, 404, 502, 503),
+            problems=(400, 404, 502),
         ),
     )
     content = Operation(
@@ -316,7 +316,7 @@ def routes(prefix: str) -> tuple[Route, ...]:
         "getMediaContent",
         "Download a file.",
         ("*/*",),
-        problems=(400, 404, 502, 503),
+        problems=(400, 404, 502),
     )
     path = f"{prefix}/media"
     rows = (

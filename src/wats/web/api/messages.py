@@ -449,7 +449,7 @@ _LISTING = Operation(
     "List inbound and outbound messages, newest record first.",
     MessageList,
     parameters=(_PAGE_SIZE, _CURSOR, *_FILTER_PARAMETERS),
-    problems=(400, 503),
+    problems=(400,),
 )
 _ONE = Operation(
     Method.GET,
@@ -457,7 +457,7 @@ _ONE = Operation(
     "getMessage",
     "Return one message by its WhatsApp id.",
     MessageDetails,
-    problems=(400, 404, 503),
+    problems=(400, 404),
 )
 
 
@@ -472,7 +472,7 @@ def routes(prefix: str) -> tuple[Route, ...]:
         body=TextMessage,
         parameters=(IDEMPOTENCY_KEY, ASYNC_PREFER),
         accepted=OutboxItem,
-        problems=(400, 409, 413, 429, 501, 502, 503),
+        problems=(400, 409, 413, 429, 501, 502),
     )
     any_type = Operation(
         Method.POST,
@@ -483,7 +483,7 @@ def routes(prefix: str) -> tuple[Route, ...]:
         body=GraphMessage,
         parameters=(IDEMPOTENCY_KEY, ASYNC_PREFER),
         accepted=OutboxItem,
-        problems=(400, 409, 413, 429, 501, 502, 503),
+        problems=(400, 409, 413, 429, 501, 502),
         schemas=schemas(),
     )
     read = Operation(
@@ -495,7 +495,7 @@ def routes(prefix: str) -> tuple[Route, ...]:
         body=MarkRead,
         needs_body=False,
         parameters=(PREFER,),
-        problems=(400, 413, 502, 503),
+        problems=(400, 413, 502),
     )
     text_path, path = f"{prefix}/messages/text", f"{prefix}/messages"
     return (

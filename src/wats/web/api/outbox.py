@@ -116,7 +116,7 @@ def routes(prefix: str) -> tuple[Route, ...]:
         "getOutboxItem",
         "Return the state of a message that is sent later.",
         OutboxItem,
-        problems=(404, 503),
+        problems=(404,),
     )
     label = f"{prefix}/messages/:id"
     return (Route(f"{prefix}/outbox/:outboxId", label, Posture.API, "messages", (one,)),)

@@ -210,7 +210,7 @@ def routes(prefix: str) -> tuple[Route, ...]:
         "Lease updates of a puller, and wait for the first one.",
         PulledUpdates,
         parameters=_PARAMETERS,
-        problems=(400, 404, 429, 503),
+        problems=(400, 404, 429),
     )
     acknowledging = Operation(
         Method.POST,
@@ -219,7 +219,7 @@ def routes(prefix: str) -> tuple[Route, ...]:
         "Settle leased updates, or ask for a retry.",
         UpdateAckViews,
         body=UpdateAcks,
-        problems=(400, 413, 503),
+        problems=(400, 413),
     )
     return (
         Route(path, label, Posture.API, "updates", (polling,)),
