@@ -14,7 +14,7 @@ from wats.errors import StoreClosed, StoreUnavailable
 from wats.store import Store, receive
 from wats.store.postgres import PostgresStore
 from wats.store.postgres.connection import Limits, translate
-from wats.store.postgres.control import KEEP_CLOCK, USE_ALONE
+from wats.store.postgres.control import KEEP_CLOCK, RETRY_SECONDS, USE_ALONE
 from wats.store.records import Arrival, Consumer, DeliveryState, Depth, Settlement
 from wats.telemetry.contract.values import Adapter, Outcome, StoreOperation
 
@@ -493,6 +493,32 @@ async def test_a_checkpoint_that_skips_a_table_has_not_succeeded(
     assert [by_a_guest, during_another] == [False, False]
     assert await store.checkpoint()
     await guest.close()
+
+
+async def test_tasks_of_the_store_that_other_code_cancels_are_replaced(
+    database: str, store: Store, arrival: MakeArrival, sql: Any
+) -> None:
+    woken = asyncio.Event()
+    store.on_work(woken.set)
+    others = asyncio.all_tasks()
+    ours = PostgresStore(database, limits=IMPATIENT)
+    await ours.open()
+    waiting = asyncio.create_task(ours.depth())
+    for _ in range(3):
+        await asyncio.sleep(0)
+
+    for task in asyncio.all_tasks() - {*others, waiting}:
+        task.cancel()
+
+    with pytest.raises(StoreUnavailable):
+        await waiting
+    await asyncio.sleep(2 * RETRY_SECONDS)
+    await receive(ours, [arrival()])
+    await asyncio.wait_for(woken.wait(), 5)
+    await sql.execute(END_SESSIONS)
+    await asyncio.sleep(RETRY_SECONDS)
+    assert (await asyncio.wait_for(eventually(ours.health), 5)).ok
+    await ours.close()
 
 
 async def test_a_transaction_that_is_cancelled_fails_its_updates_and_no_later_ones(

@@ -194,6 +194,9 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if task.cancelled() and caller is not None and not caller.cancelling():
+                raise StoreUnavailable from None  # any code in the process can cancel the task
             if undo is not None:
                 task.add_done_callback(partial(self._undo, self._database, undo))
             raise
