@@ -8,6 +8,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from typing_extensions import override
 
 from tests.store.postgres.server import Server, as_role, execute
 from wats.errors import StoreClosed, StoreUnavailable
@@ -220,6 +221,38 @@ async def test_a_silent_network_fails_operations_within_their_deadline(
     assert (await eventually(store.health)).ok
     await store.close()
     await network.stop()
+
+
+class Pooler(Network):
+    """Refuses connections with settings in their first message, as PgBouncer does."""
+
+    @override
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first = await reader.readexactly(4)
+        first += await reader.readexactly(int.from_bytes(first) - 4)
+        names = first[8:].split(b"\0")[::2]
+        if set(names) <= {b"user", b"database", b"client_encoding", b""}:
+            reader.feed_data(first)
+            await super()._accept(reader, writer)
+        else:
+            writer.close()
+
+
+async def test_a_pooler_that_passes_no_settings_on_is_connected_through(
+    server: Server, database: str, sql: Any
+) -> None:
+    pooler = Pooler(server)
+    port = await pooler.start()
+    name = database.partition("?")[0].rpartition("/")[2]
+    store = PostgresStore(f"postgresql://postgres@127.0.0.1:{port}/{name}?sslmode=disable")
+
+    await store.open()
+
+    assert (await store.health()).ok
+    session = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'wats'"
+    assert await sql.fetchval(session) == 1
+    await store.close()
+    await pooler.stop()
 
 
 SLEEP = """

@@ -135,17 +135,22 @@ class Connector:
     async def _connect(self) -> Connection:
         limits = self.limits
         lock_ms, statement_ms = limits.lock_seconds * 1000, limits.operation_seconds * 1000
-        return await asyncpg.connect(
-            self._url,
-            password=self._password,
-            timeout=limits.connect_seconds,
-            server_settings={
-                **SETTINGS,
-                "lock_timeout": str(round(lock_ms)),
-                "statement_timeout": str(round(statement_ms)),
-                "idle_in_transaction_session_timeout": str(round(statement_ms)),
-            },
+        settings = {
+            **SETTINGS,
+            "lock_timeout": str(round(lock_ms)),
+            "statement_timeout": str(round(statement_ms)),
+            "idle_in_transaction_session_timeout": str(round(statement_ms)),
+        }
+        connection = await asyncpg.connect(
+            self._url, password=self._password, timeout=limits.connect_seconds
         )
+        try:  # a pooler such as PgBouncer refuses connections whose startup message has settings
+            statements = [f"SET {name} = '{value}'" for name, value in settings.items()]
+            await connection.execute("; ".join(statements), timeout=limits.connect_seconds)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
 
 
 class Pool:
