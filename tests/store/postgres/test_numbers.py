@@ -117,7 +117,7 @@ async def test_deliveries_that_nothing_depends_on_are_settled_by_one_statement(
     done = [Settlement(each.leased[0], DeliveryState.DONE) for each in received if each]
 
     async with statements(sql) as found:
-        settled = await deliveries.settle_alone(sql, done)
+        settled = await deliveries.settle_alone(sql, ("1", "handlers"), done)
 
     assert len(settled) == 3
     assert len(found) == 1

@@ -418,9 +418,12 @@ async def release(connection: Connection, deliveries: Sequence[Delivery]) -> Non
 
 async def settle_in(database: Database, settlements: Sequence[Settlement]) -> Settled:
     """End leases; those of deliveries without followers and siblings by a single statement."""
-    if not _may_be_alone(settlements):
+    groups = _groups(settlements)
+    may_be_alone = all(_is_done(each) and each.delivery.siblings == 1 for each in settlements)
+    if len(groups) != 1 or not may_be_alone:
         return await database.write(partial(settle, settlements=settlements))
-    ended = await database.read(partial(settle_alone, settlements=settlements))
+    ((key, group),) = groups.items()
+    ended = await database.read(partial(settle_alone, key=key, group=group))
     if len(ended) == len(settlements):
         return Settled(done=_in_order(settlements, ended))
     settled = await database.write(partial(settle, settlements=settlements))
@@ -428,15 +431,10 @@ async def settle_in(database: Database, settlements: Sequence[Settlement]) -> Se
     return Settled(done=done, due=settled.due)
 
 
-def _may_be_alone(settlements: Sequence[Settlement]) -> bool:
-    return len(_groups(settlements)) == 1 and all(
-        _is_done(each) and each.delivery.siblings == 1 for each in settlements
-    )
-
-
-async def settle_alone(connection: Connection, settlements: Sequence[Settlement]) -> Set[int]:
+async def settle_alone(
+    connection: Connection, key: tuple[str, str], group: Sequence[Settlement]
+) -> Set[int]:
     """Delete deliveries without followers; return their updates, which are done."""
-    ((key, group),) = _groups(settlements).items()
     values = *key, *_leases(group), slot_of(connection)
     return {row[0] for row in await connection.fetch(_DONE_ALONE, *values)}
 
