@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.graph.test_client import (
+    IMPATIENT,
     Recorded,
     answering,
     closing,
@@ -182,6 +183,19 @@ async def test_a_download_is_counted_once_and_gives_its_connection_back() -> Non
     assert server.requests[0].line == "GET /file?x=%2F HTTP/1.1"
     assert server.requests[0].headers["accept-encoding"] == "identity"
     assert recorded.operations == [(MEDIA, 200, Outcome.SUCCESS)] * 2
+
+
+async def test_a_download_that_never_begins_ends_after_an_interim_response_too() -> None:
+    async def respond(writer: asyncio.StreamWriter, number: int) -> bool:
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return await hanging(writer, number)
+
+    async with serving(respond) as server, started(server.url, **IMPATIENT) as client:
+        with pytest.raises(GraphUnreachable) as caught:
+            async with asyncio.timeout(60):
+                await client.download(MEDIA, f"{server.url}/file")
+
+    assert caught.value.cause is GraphCause.TIMEOUT
 
 
 async def test_a_download_that_is_cut_off_is_an_error_without_a_status() -> None:

@@ -3,24 +3,22 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from types import MappingProxyType
+from typing import Any
 
 import aiohttp
 from yarl import URL
 
 from wats.errors import (
     GraphError,
-    GraphOutcomeUnknown,
     GraphUnreachable,
     MediaUnusable,
 )
 from wats.graph.calls import GraphCalls
-from wats.graph.causes import caused, without_response
 from wats.graph.errors import classify
-from wats.graph.middlewares import READING, WRITING
 from wats.graph.redaction import response_substitution
 from wats.graph.relay import RelayedRequest, relayed
 from wats.graph.responses import (
@@ -34,7 +32,6 @@ from wats.graph.transfers import (
     MAX_DOWNLOAD_BYTES,
     Download,
     UploadBody,
-    UploadProgress,
     may_have_token,
 )
 from wats.telemetry.contract.values import EndpointFamily, ErrorCategory, Outcome
@@ -58,8 +55,9 @@ class GraphClient(GraphCalls):
             Exception: Any exception of `body.chunks`; Graph did not get the whole body.
         """
         url, session = self._url(segments, None), self._session.get()
+        request = RelayedRequest(method="POST", url=url, headers=self._headers, body=body)
         with self._transfers.taken():
-            return await self._recorded(family, "POST", self._send(session, url, body))
+            return await self._recorded(family, "POST", self._uploaded(session, request))
 
     async def download(self, family: EndpointFamily, url: str, size: int | None = None) -> Download:
         """Begin to read the file at *url*, which a response of Graph named.
@@ -77,10 +75,12 @@ class GraphClient(GraphCalls):
         """
         if not may_have_token(url, self._root):
             raise MediaUnusable("Meta named a host that the access token is not sent to.")
-        session = self._session.get()
-        return await self._transfer(
-            family, partial(self._get, session, url), partial(self._length_of, size=size)
+        request = RelayedRequest(
+            method="GET", url=URL(url, encoded=True), headers=self._headers, body=None
         )
+        # The bytes of the file as they are: a compression would hide its size.
+        sending = partial(self._relayed, self._session.get(), request, auto_decompress=False)
+        return await self._transfer(family, sending, partial(self._length_of, size=size))
 
     async def relay(
         self,
@@ -110,14 +110,7 @@ class GraphClient(GraphCalls):
         request = RelayedRequest(
             method=method, url=url, headers={**self._headers, **headers}, body=body
         )
-        sending = partial(
-            relayed,
-            session,
-            request,
-            limits=self._limits,
-            timeout=self._transfer_timeout,
-            proxy=self._proxy,
-        )
+        sending = partial(self._relayed, session, request)
         opened = await self._transfer(family, sending, partial(self._accepted, method))
         opened.rewrite = response_substitution(self._hidden, self._roots, own_root)
         return opened
@@ -154,66 +147,30 @@ class GraphClient(GraphCalls):
             ended(GraphUnreachable())
             raise
 
-    async def _send(
-        self, session: aiohttp.ClientSession, url: URL, body: UploadBody
+    async def _uploaded(
+        self, session: aiohttp.ClientSession, request: RelayedRequest
     ) -> RawResponse:
-        headers = {
-            **self._headers,
-            "content-type": body.content_type,
-            "content-length": str(body.length),
-        }
-        async with AsyncExitStack() as stack:
-            clock = asyncio.timeout(None)
-            progress = UploadProgress(body, clock, self._limits)
-            try:
-                async with clock:
-                    response = await stack.enter_async_context(
-                        session.post(
-                            url,
-                            data=progress.pieces(),
-                            headers=headers,
-                            allow_redirects=False,
-                            raise_for_status=False,
-                            timeout=self._transfer_timeout,
-                            proxy=self._proxy,
-                            middlewares=WRITING,
-                        )
-                    )
-                    reply = RawResponse(
-                        response.status,
-                        response.headers,
-                        await read_body(response, self._max_answer_bytes),
-                    )
-            except (aiohttp.ClientError, TimeoutError) as exc:
-                if progress.failure is not None:
-                    raise progress.failure from None
-                raise without_response("POST", exc, was_written=progress.is_whole) from None
-        if is_success(reply.status) and not progress.is_whole:
-            raise GraphOutcomeUnknown  # not from Graph, which waits for the whole body
-        return reply
-
-    async def _get(self, session: aiohttp.ClientSession, url: str) -> aiohttp.ClientResponse:
+        response = await self._relayed(session, request)
         try:
-            return await session.get(
-                URL(url, encoded=True),
-                # The bytes of the file, without a compression that would hide its size.
-                headers={**self._headers, "accept-encoding": "identity"},
-                auto_decompress=False,
-                allow_redirects=False,
-                raise_for_status=False,
-                timeout=self._transfer_timeout,
-                proxy=self._proxy,
-                middlewares=READING,
-            )
-        except (aiohttp.ClientError, TimeoutError) as exc:
-            raise caused(GraphUnreachable(), exc) from None
+            return await self._short(response)
+        finally:
+            if is_success(response.status):
+                response.release()
+            else:
+                response.close()  # the body of the request may not be written to its end
+
+    async def _relayed(
+        self, session: aiohttp.ClientSession, request: RelayedRequest, **options: Any
+    ) -> aiohttp.ClientResponse:
+        options |= {"timeout": self._transfer_timeout, "proxy": self._proxy}
+        return await relayed(session, request, limits=self._limits, **options)
 
     async def _accepted(self, method: str, response: aiohttp.ClientResponse) -> None:
         """Raise the error of *response*, and release it, unless Graph carried the request out."""
         if is_success(response.status):
             return
         try:
-            reply = await self._refusal(response)
+            reply = await self._short(response)
         finally:
             response.close()  # also if the body of the request has not been written to its end
         failure = failure_of(method, reply)
@@ -225,7 +182,7 @@ class GraphClient(GraphCalls):
         """Return the length of the file in *response*, which is released if it has no file."""
         if response.status != HTTPStatus.OK:
             async with response:
-                reply = await self._refusal(response)
+                reply = await self._short(response)
             raise classify(reply.status, reply.headers, reply.body)
         length = response.content_length if response.content_length is not None else size
         is_encoded = response.headers.get("content-encoding", "identity").lower() != "identity"
@@ -234,8 +191,8 @@ class GraphClient(GraphCalls):
             raise MediaUnusable("The file is too large, or was not sent as it is.")
         return length
 
-    async def _refusal(self, response: aiohttp.ClientResponse) -> RawResponse:
-        """Read a refusal of a transfer, whose own time limit is too long for a short body."""
+    async def _short(self, response: aiohttp.ClientResponse) -> RawResponse:
+        """Read a short body, for which the time limit of a transfer is too long."""
         body = b""
         with suppress(TimeoutError):
             async with asyncio.timeout(self._limits.response_seconds):

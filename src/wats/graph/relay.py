@@ -1,4 +1,4 @@
-"""Requests that are passed on to Graph while their bodies arrive."""
+"""Requests to Graph whose bodies, or those of their responses, pass in pieces."""
 
 import asyncio
 from collections.abc import Mapping
