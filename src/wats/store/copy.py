@@ -8,17 +8,9 @@ from typing import Final
 import msgspec
 
 from wats.errors import ConfigError, CopyRefused, StoreError
-from wats.store.open import IN_MEMORY, open_store
+from wats.store.open import IN_MEMORY, open_store, path_of_file
 from wats.store.sqlite import transfer as sqlite
-from wats.store.transfer import (
-    Batches,
-    DeadLetterRow,
-    DeliveryRow,
-    Loaded,
-    StoredRow,
-)
-
-_SQLITE = "sqlite:///"
+from wats.store.transfer import Batches, DeadLetterRow, DeliveryRow, Loaded, StoredRow
 
 _SOURCE: Final = "FROM"
 _TARGET: Final = "TO"
@@ -88,16 +80,16 @@ async def _export(url: str, password: str | None) -> Batches:
 
 
 def _exported(url: str, password: str | None) -> Batches:
-    if url.startswith(_SQLITE):
-        return sqlite.export(url.removeprefix(_SQLITE))
+    if (path := path_of_file(url)) is not None:
+        return sqlite.export(path)
     from wats.store.postgres import transfer  # asyncpg is optional
 
     return transfer.export(url, password)
 
 
 async def _load(url: str, password: str | None, batches: Batches) -> Loaded:
-    if url.startswith(_SQLITE):
-        return await sqlite.load(url.removeprefix(_SQLITE), batches)
+    if (path := path_of_file(url)) is not None:
+        return await sqlite.load(path, batches)
     from wats.store.postgres import transfer  # asyncpg is optional
 
     return await transfer.load(url, password, batches)

@@ -286,19 +286,17 @@ def lease(writer: Writer, name: str, found: Sequence[_Row]) -> Sequence[Delivery
     consumer, number = writer.consumers[name], new_lease()
     due_at = writer.time_after(consumer.lease_seconds)
     deliveries = [_claimed(writer, consumer, row, number) for row in found]
-    writer.executemany(
-        _LEASE,
-        [(number, due_at, each.attempt, _is_final(consumer, each), each.id) for each in deliveries],
-    )
+    last = consumer.max_attempts
+    rows = [
+        (number, due_at, each.attempt, each.is_exhausted or each.attempt >= last, each.id)
+        for each in deliveries
+    ]
+    writer.executemany(_LEASE, rows)
     for row in found:
         if not row[5]:  # it was not leased before
             writer.count(name, unleased(row[4]), -1)
             writer.count(name, DeliveryState.LEASED, 1)
     return deliveries
-
-
-def _is_final(consumer: Consumer, delivery: Delivery) -> bool:
-    return delivery.is_exhausted or delivery.attempt >= consumer.max_attempts
 
 
 def _claimed(writer: Writer, consumer: Consumer, row: _Row, lease: int) -> Delivery:

@@ -113,15 +113,10 @@ def receive(
         return (), sent_at
     known, sent = record(writer, [status for _, status in found])
     for n, status in found:
-        sent_at[n] = _sent_at(status, sent)
+        key = status.phone_number_id, status.wa_message_id
+        if status.status == "delivered" and key in sent:
+            sent_at[n] = from_ms(sent[key])
     return [found[place][0] for place in known], sent_at
-
-
-def _sent_at(status: StatusRecord, sent: Mapping[MessageKey, int]) -> datetime | None:
-    if status.status != "delivered":
-        return None
-    created_at = sent.get((status.phone_number_id, status.wa_message_id))
-    return None if created_at is None else from_ms(created_at)
 
 
 def record(
