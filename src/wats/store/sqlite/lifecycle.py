@@ -274,8 +274,8 @@ def reads(
 ) -> Callable[Concatenate[SQLiteLifecycle, P], Coroutine[Any, Any, R]]:
     """Return a method that runs *function* in the thread that reads."""
 
-    async def read(self: SQLiteLifecycle, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return await self._read(operation, lambda connection: function(connection, *args, **kwargs))
+    def read(self: SQLiteLifecycle, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        return self._read(operation, lambda connection: function(connection, *args, **kwargs))
 
     return read
 
@@ -287,11 +287,10 @@ def writes(
 ) -> Callable[Concatenate[SQLiteLifecycle, P], Coroutine[Any, Any, R]]:
     """Return a method that runs *function* in a transaction of the thread that writes."""
 
-    async def write(self: SQLiteLifecycle, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        def run(writer: Writer) -> R:
-            return function(writer, *args, **kwargs)
-
-        return await self._write(operation, run, undo=undo)
+    def write(
+        self: SQLiteLifecycle, /, *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, R]:
+        return self._write(operation, lambda writer: function(writer, *args, **kwargs), undo=undo)
 
     return write
 
