@@ -356,10 +356,10 @@ async def _serve_sandbox(
 
 def _serve_by_workers(profile: Profile, secrets: Secrets) -> None:
     """Become the supervisor of the workers, or one of the workers: this forks."""
-    if database_of(profile, secrets)[0] == IN_MEMORY:
+    url, password = database_of(profile, secrets)
+    if url == IN_MEMORY:
         reason = "must be 1 if the database is in memory, which processes cannot share"
         raise ConfigError([ConfigIssue("invalid_service_workers", "service.workers", reason)])
-    url, password = database_of(profile, secrets)
     store = open_store(url, password=password) if url is not None else None
     if store is not None:
         store.occupy()  # for the workers, which inherit the lock
