@@ -1,6 +1,7 @@
 """The PostgreSQL store while its server, the network or another session misbehaves."""
 
 import asyncio
+import gc
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
@@ -319,6 +320,24 @@ async def test_a_table_that_another_session_locks_fails_writes_but_not_health(
 
     await transaction.rollback()
     await receive(impatient, [arrival()])
+
+
+async def test_an_operation_that_fails_after_its_caller_was_cancelled_is_not_reported_by_asyncio(
+    impatient: Store, sql: Any
+) -> None:
+    reported: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+    transaction = sql.transaction()
+    await transaction.start()
+    await sql.execute("LOCK TABLE wats_depths IN ACCESS EXCLUSIVE MODE")
+
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(impatient.depth(), 0.05)
+    await asyncio.sleep(2 * IMPATIENT.lock_seconds)
+
+    gc.collect()
+    assert not reported
+    await transaction.rollback()
 
 
 FAIL = """

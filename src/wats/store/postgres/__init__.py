@@ -197,8 +197,7 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
             caller = asyncio.current_task()
             if task.cancelled() and caller is not None and not caller.cancelling():
                 raise StoreUnavailable from None  # any code in the process can cancel the task
-            if undo is not None:
-                task.add_done_callback(partial(self._undo, self._database, undo))
+            task.add_done_callback(partial(self._undo, self._database, undo))
             raise
 
     def _spawn(self, work: Coroutine[Any, Any, R]) -> "asyncio.Task[R]":
@@ -210,11 +209,11 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
     def _undo(
         self,
         database: Database | None,
-        undo: Undo[R],
+        undo: Undo[R] | None,
         ended: "asyncio.Task[R]",
     ) -> None:
-        """Undo what *ended* has written: no caller gets its result."""
-        if database is None or ended.cancelled() or ended.exception() is not None:
+        """Undo what *ended* has written: no caller gets its result, and asyncio logs no error."""
+        if ended.cancelled() or ended.exception() is not None or database is None or undo is None:
             return
         result = ended.result()
 
