@@ -156,6 +156,7 @@ STATUS = {
     "recipient_parent_user_id": ID,
     "recipient_participant_id": ID,
     "recipient_participant_user_id": ID,
+    "recipient_participant_parent_user_id": ID,
     "conversation": {"id": TEXT, "expiration_timestamp": TIME, "origin": {"type": TEXT}},
     "pricing": {"billable": FLAG, "pricing_model": TEXT, "category": TEXT, "type": TEXT},
     "errors": [ERROR],

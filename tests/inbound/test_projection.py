@@ -113,7 +113,14 @@ def test_a_code_that_is_no_small_number_is_left_out(errors, update) -> None:
     assert record.error_code is None
 
 
-@pytest.mark.parametrize("name", ["recipient_participant_id", "recipient_participant_user_id"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "recipient_participant_id",
+        "recipient_participant_user_id",
+        "recipient_participant_parent_user_id",
+    ],
+)
 def test_a_status_in_a_group_is_recorded_for_its_member(name, update) -> None:
     record = records(update("status_delivered", **{name: "15550003333"})).status
 

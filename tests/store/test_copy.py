@@ -261,6 +261,14 @@ async def test_after_a_failure_the_target_is_empty(source: str, urls: tuple[str,
     await copy_store(*urls, number_of)
 
 
-async def test_a_source_that_does_not_exist_is_refused(url_of: Callable[[str, str], str]) -> None:
+def files_in(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
+async def test_a_source_that_does_not_exist_is_refused_and_no_target_is_made(
+    url_of: Callable[[str, str], str], tmp_path: Path
+) -> None:
     with pytest.raises(CopyRefused, match="does not exist"):
         await copy_store(url_of("sqlite", "none"), url_of("sqlite", "target"), number_of)
+
+    assert not files_in(tmp_path)

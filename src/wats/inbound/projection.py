@@ -72,6 +72,7 @@ def status_head(update: Update) -> StatusHead:
         status=identifier(raw.get("status")),
         participant=identifier(raw.get("recipient_participant_id"))
         or identifier(raw.get("recipient_participant_user_id"))
+        or identifier(raw.get("recipient_participant_parent_user_id"))
         or "",
         error_code=error_code(raw.get("errors")),
         callback=identifier(raw.get("biz_opaque_callback_data")),

@@ -1,6 +1,6 @@
 """Copy a complete store to another one while no service uses either."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import Final
@@ -45,12 +45,11 @@ async def copy_store(
         _check(argument, url)
         if url == IN_MEMORY:
             raise CopyRefused("A database in memory cannot be copied.")
-    async with (
-        aclosing(_export(source, source_password)) as exported,
-        aclosing(_with_numbers(exported, number_of)) as batches,
-    ):
-        with _naming(_TARGET):
-            return await _load(target, target_password, batches)
+    async with aclosing(_export(source, source_password)) as exported:
+        first = await _first_of(exported)  # a source that cannot be read leaves no new target
+        async with aclosing(_with_numbers(first, exported, number_of)) as batches:
+            with _naming(_TARGET):
+                return await _load(target, target_password, batches)
 
 
 @contextmanager
@@ -95,8 +94,18 @@ async def _load(url: str, password: str | None, batches: Batches) -> Loaded:
     return await transfer.load(url, password, batches)
 
 
-async def _with_numbers(batches: Batches, number_of: NumberOf) -> Batches:
+async def _first_of(batches: Batches) -> Sequence[StoredRow]:
     async for batch in batches:
+        return batch
+    return ()
+
+
+async def _with_numbers(
+    first: Sequence[StoredRow], others: Batches, number_of: NumberOf
+) -> Batches:
+    if first:
+        yield [_with_number(row, number_of) for row in first]
+    async for batch in others:
         yield [_with_number(row, number_of) for row in batch]
 
 
