@@ -238,6 +238,13 @@ OWNERS = [
         *(OPERATING, "ini", "systemd", Way.USED),
         f"{OF_OPERATING}the_unit_of_systemd_starts_the_service",
     ),
+    *(
+        Owner(
+            *(OPERATING, language, "Containers", way),
+            f"{OF_OPERATING}the_image_that_is_shown_starts_the_service",
+        )
+        for language, way in (("sh", Way.RUN), ("dockerfile", Way.USED))
+    ),
     Owner(OPERATING, "sh", "Backups", Way.RUN, OF_BACKUPS),
     Owner(OPERATING, "yaml", "restore-pod.yaml", Way.USED, OF_BACKUPS),
     *(

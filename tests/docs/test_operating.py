@@ -4,7 +4,9 @@ The tests of the tokens are in `tests/test_docs_telemetry.py`.
 """
 
 import configparser
+import json
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 import yaml
 
 from tests.docs.webhooks import post_messages
-from tests.pages import PAGES, blocks
+from tests.pages import PAGES, ROOT, blocks
 from tests.walk import CONFIG, Reader, is_installed, section
 
 pytestmark = pytest.mark.long
@@ -125,6 +127,28 @@ def test_the_unit_of_systemd_starts_the_service(reader: Reader) -> None:
     if is_installed("systemd-analyze"):
         said = reader.run("systemd-analyze verify --man=no ./wats.service")
         assert (said.code, said.out + said.err) == (0, "")
+
+
+def test_the_image_that_is_shown_starts_the_service(reader: Reader) -> None:
+    (file,) = blocks("docs/operating.md", "dockerfile")
+    steps = [line.split(" ", 1) for line in file.splitlines()]
+    of = {name: [value for other, value in steps if other == name] for name, _ in steps}
+    reader.environ["PIP_NO_BUILD_ISOLATION"] = "false"  # the name of the option: it is switched off
+    reader.places |= {r"\.\./wats$": str(ROOT), "/tmp/dist": str(reader.folder / "dist")}  # noqa: S108
+    reader.shim("useradd", "exit 0")
+
+    assert reader.succeed(section(PAGE, "Containers"))
+    reader.environ |= {"PIP_TARGET": str(reader.folder / "image"), "PIP_NO_DEPS": "1"}
+    for command in of["RUN"]:
+        said = reader.run(command)
+        assert said.code == 0, said
+    assert (reader.folder / "image/wats/cli/serve.py").is_file()
+
+    assert of["COPY"] == ["dist /tmp/dist", f"{CONFIG} /etc/wats/{CONFIG}"]
+    reader.environ["PYTHONPATH"] = str(reader.folder / "image")
+    (place,), (command,) = of["WORKDIR"], of["CMD"]
+    reader.start(f"cd {place}; {shlex.join(json.loads(command))} --env-file ../wats.env")
+    assert post_messages(reader, "wamid.1")["dispatched"] == 1
 
 
 @pytest.mark.parametrize(

@@ -210,10 +210,13 @@ async def test_a_copy_recognizes_redeliveries_and_dispatches_the_rest_in_order(
         assert (await copy.list_messages(limit=1, cursor=None)).items[0] == early
 
 
+@pytest.mark.parametrize(
+    "urls", [("sqlite", "sqlite"), ("sqlite", "postgres")], indirect=True, ids="-to-".join
+)
 async def test_a_delivery_that_arrived_by_a_clock_ahead_of_the_target_is_due(
-    url_of: Callable[[str, str], str], arrival: Callable[..., Arrival]
+    urls: tuple[str, str], arrival: Callable[..., Arrival]
 ) -> None:
-    source, target = url_of("sqlite", "source"), url_of("sqlite", "target")
+    source, target = urls
     ahead = open_store(source, now=lambda: utc_now() + timedelta(hours=1))
     await ahead.open()
     await receive(ahead, [arrival(consumers=("a",))])

@@ -212,7 +212,8 @@ class InboxStore(Protocol):
 
         A delivery that is done is deleted with its payload, and with the followers that were
         handled with it; a dead letter keeps its payload. After a delivery is done or dead, the next
-        delivery of its ordering key becomes due.
+        delivery of its ordering key becomes due. On PostgreSQL, some of *settlements* may have
+        ended after an exception. Repeat all of them.
         """
 
     async def acknowledge(self, settlements: Sequence[Settlement]) -> Settled:
