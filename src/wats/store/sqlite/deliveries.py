@@ -153,9 +153,10 @@ UPDATE wats_deliveries SET lease = NULL, due_at = coalesce(?, arrived_at), attem
 WHERE id = ? AND lease = ?
 """
 
-_HAS_SIBLING = """
-SELECT EXISTS (SELECT 1 FROM wats_deliveries WHERE id BETWEEN ?1 AND ?2)
-    OR EXISTS (SELECT 1 FROM wats_dead_deliveries WHERE id BETWEEN ?1 AND ?2)
+_FINISHED = """
+SELECT value FROM carray(?1)
+WHERE NOT EXISTS (SELECT 1 FROM wats_deliveries WHERE id BETWEEN value AND value + ?2 - 1)
+    AND NOT EXISTS (SELECT 1 FROM wats_dead_deliveries WHERE id BETWEEN value AND value + ?2 - 1)
 """
 
 _Row: TypeAlias = tuple[Any, ...]
@@ -471,11 +472,11 @@ def _finished(writer: Writer, ended: Sequence[tuple[int, int]]) -> Sequence[int]
     """
     finished = [update_id for update_id, siblings in ended if siblings == 1]
     if len(finished) < len(ended):
-        several = Counter([each for each in ended if each[1] > 1])
-        finished += [
-            first
-            for (first, siblings), count in several.items()
-            if count == siblings
-            or not writer.execute(_HAS_SIBLING, (first, first + siblings - 1)).get
-        ]
+        several: dict[int, dict[int, None]] = {}
+        for update_id, siblings in ended:
+            if siblings > 1:
+                several.setdefault(siblings, {})[update_id] = None
+        for siblings, updates in several.items():
+            rows = writer.execute(_FINISHED, (numbers(updates), siblings))
+            finished += [update_id for (update_id,) in rows]
     return finished
