@@ -161,9 +161,7 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
         work: Callable[[Connection], Awaitable[R]],
         undo: Undo[R] | None = None,
     ) -> R:
-        if self._database is None:
-            raise StoreClosed
-        return await self._run(operation, self._database.read(work), undo)
+        return await self._run(operation, lambda database: database.read(work), undo)
 
     @override
     async def _write(
@@ -172,20 +170,21 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
         work: Callable[[Connection], Awaitable[R]],
         undo: Undo[R] | None = None,
     ) -> R:
-        if self._database is None:
-            raise StoreClosed
-        return await self._run(operation, self._database.write(work), undo)
+        return await self._run(operation, lambda database: database.write(work), undo)
 
     async def _run(
         self,
         operation: StoreOperation | None,
-        work: Coroutine[Any, Any, R],
+        begin: Callable[[Database], Coroutine[Any, Any, R]],
         undo: Undo[R] | None = None,
     ) -> R:
-        """Run *work* to its end, even if the caller is cancelled: a commit may be in progress.
+        """Run what *begin* returns to its end, even if the caller is cancelled: it may commit now.
 
         Its result is then passed to *undo*, in another transaction.
         """
+        if self._database is None:
+            raise StoreClosed
+        work = begin(self._database)
         if asyncio.get_running_loop() is not self._loop:
             assert self._loop is not None  # noqa: S101  # for mypy: the store is open
             elsewhere = asyncio.run_coroutine_threadsafe(self._timed(operation, work), self._loop)
@@ -236,11 +235,11 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
 
     @override
     async def health(self) -> StoreHealth:
-        if self._control is None or self._database is None:
+        if self._control is None:
             raise StoreClosed
         needed = self._migrations[-1].version
-        read = self._control.value(SCHEMA_VERSION, needed)
-        version, tolerated = await self._run(StoreOperation.HEALTH, read)
+        read = partial(self._control.value, SCHEMA_VERSION, needed)
+        version, tolerated = await self._run(StoreOperation.HEALTH, lambda _: read())
         return StoreHealth(
             ok=is_usable(version, tolerated, needed),
             adapter=Adapter.POSTGRES.value,
@@ -337,9 +336,7 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
         return await self._settle(lambda database: database.write(acknowledge))
 
     async def _settle(self, settle: Callable[[Database], Coroutine[Any, Any, Settled]]) -> Settled:
-        if self._database is None:
-            raise StoreClosed
-        settled = await self._run(StoreOperation.SETTLE, settle(self._database))
+        settled = await self._run(StoreOperation.SETTLE, settle)
         if settled.due:
             self._notify()
         return settled

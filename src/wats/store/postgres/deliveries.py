@@ -13,7 +13,7 @@ from wats.store.pacing import SECOND_US, Pace
 from wats.store.postgres import pacing
 from wats.store.postgres.connection import Connection, Database
 from wats.store.postgres.depths import DepthChanges, slot_of
-from wats.store.postgres.rows import by_number, clean_or_none
+from wats.store.postgres.rows import by_number, clean_or_none, fetch_each
 from wats.store.records import (
     BATCH_BYTES,
     Claimed,
@@ -305,7 +305,7 @@ async def _find(
 ) -> Sequence[asyncpg.Record]:
     """Lock due heads, the earliest first; return at most the share of each business number."""
     values = [(number, consumer, share, *marks) for number, share in shares.items()]
-    rows = await connection.fetchmany(statement, values) if values else []
+    rows = await fetch_each(connection, statement, values)
     return sorted(rows, key=lambda row: (row["due_at"], row["id"]))
 
 
@@ -389,7 +389,7 @@ async def renew(
         lease_ms = round(consumer.lease_seconds * 1000)
         ids, leases = [each.id for each in group], [each.lease for each in group]
         values.append((number, name, ids, leases, lease_ms, is_final))
-    held = set(map(tuple, await connection.fetchmany(_RENEW, values))) if values else set()
+    held = set(map(tuple, await fetch_each(connection, _RENEW, values)))
     return [each for each in deliveries if _lease_of(each) not in held]
 
 
@@ -457,7 +457,7 @@ async def settle(connection: Connection, settlements: Sequence[Settlement]) -> S
     if all(map(_is_done, settlements)):
         values = [(*key, *_leases(group)) for key, group in groups.items()]
         ended: dict[tuple[str, str], list[asyncpg.Record]] = {}
-        for row in await connection.fetchmany(_DONE, values) if values else ():
+        for row in await fetch_each(connection, _DONE, values):
             ended.setdefault((row["phone_number_id"], row["consumer"]), []).append(row)
         for key, rows in ended.items():
             await settlings[key].end(rows)
@@ -478,7 +478,7 @@ async def settle(connection: Connection, settlements: Sequence[Settlement]) -> S
 async def acknowledge(connection: Connection, settlements: Sequence[Settlement]) -> Settled:
     """Settle deliveries whose leases have not expired; the others are lost."""
     values = [(*key, *_leases(group)) for key, group in _groups(settlements).items()]
-    held = set(map(tuple, await connection.fetchmany(_UNEXPIRED, values))) if values else set()
+    held = set(map(tuple, await fetch_each(connection, _UNEXPIRED, values)))
     unexpired = [each for each in settlements if _lease_of(each.delivery) in held]
     settled = await settle(connection, unexpired)
     lost = [each.delivery for each in settlements if _lease_of(each.delivery) not in held]

@@ -4,6 +4,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
+import asyncpg
+
 from wats.store.postgres.connection import Connection
 
 T = TypeVar("T")
@@ -33,6 +35,13 @@ def by_number(items: Iterable[T], number: Callable[[T], str]) -> Mapping[str, li
     for item in items:
         groups[number(item)].append(item)
     return groups if len(groups) == 1 else {key: groups[key] for key in sorted(groups)}
+
+
+async def fetch_each(
+    connection: Connection, statement: str, values: Sequence[Sequence[object]]
+) -> Sequence[asyncpg.Record]:
+    """Return the rows of *statement* for each of *values*, in one round trip."""
+    return await connection.fetchmany(statement, values) if values else ()
 
 
 async def numbers(connection: Connection) -> Sequence[str]:

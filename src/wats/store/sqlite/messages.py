@@ -102,10 +102,11 @@ WHERE m.window_hash = i.hash AND m.phone_number_id = ? AND m.from_phone = ?
 ORDER BY latest_at DESC
 """
 
-CAN_GO = """
+CAN_GO = f"""
 updated_at < ?2 AND NOT EXISTS (
     SELECT 1 FROM wats_statuses
-    WHERE id BETWEEN row_id << 16 AND row_id << 16 | 65535 AND occurred_at >= ?2
+    WHERE id BETWEEN row_id << {statuses.ID_BITS} AND (row_id + 1 << {statuses.ID_BITS}) - 1
+        AND occurred_at >= ?2
 )
 """
 """For a `Walk`. Without its message, a status would not be recognized."""
