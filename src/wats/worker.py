@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
+from wats.cancellation import LastingTasks
+
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 5.0
 
@@ -112,20 +114,19 @@ class Worker(Generic[J]):
         self._some = (concurrency + 1) // 2  # leaves slots for jobs stored during a claim
         self._claimable = self._some  # an estimate of the number of claimable jobs
         self._stopping = False
-        self._ending = False
         self._claim_now = asyncio.Event()
         self._settle_now = asyncio.Event()
         self._changed = asyncio.Event()
         self._on_end: Callable[[Any], None] = self._end_job
         self._steps = (self._claim, self._settle, self._renew)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = LastingTasks(FIRST_PAUSE_SECONDS)
         self._claiming: asyncio.Task[BaseException | None] | None = None
         self._stop_task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Start the tasks on the running loop. Call it once."""
         for step in self._steps:
-            self._spawn(step)
+            self._tasks.start(partial(self._repeat, step), self._note_end)
 
     @property
     def is_alive(self) -> bool:
@@ -199,11 +200,7 @@ class Worker(Generic[J]):
             lambda: not (self._held or self._ended or self._is_claiming or self._reserved),
             self._end_seconds,
         )
-        self._ending = True
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=self._end_seconds)
+        await self._tasks.cancel(self._end_seconds)
 
     async def _until(self, is_reached: Callable[[], bool], seconds: float) -> None:
         with suppress(TimeoutError):
@@ -212,21 +209,9 @@ class Worker(Generic[J]):
                     self._changed.clear()
                     await self._changed.wait()
 
-    def _spawn(self, step: Callable[[], Awaitable[None]]) -> None:
-        if not self._ending:
-            task = asyncio.create_task(self._repeat(step))
-            self._tasks.add(task)
-            task.add_done_callback(partial(self._replace, step))
-
-    def _replace(self, step: Callable[[], Awaitable[None]], ended: "asyncio.Task[None]") -> None:
-        """Restart *step* after a pause: any code in the process can cancel or end a task."""
-        self._tasks.discard(ended)
-        error = asyncio.CancelledError() if ended.cancelled() else ended.exception()
-        if self._ending or error is None:
-            return
+    def _note_end(self, error: BaseException) -> None:
         self._duties.trouble(error)
         self._duties.replaced(error)
-        ended.get_loop().call_later(FIRST_PAUSE_SECONDS, self._spawn, step)
 
     async def _repeat(self, step: Callable[[], Awaitable[None]]) -> None:
         pause = FIRST_PAUSE_SECONDS

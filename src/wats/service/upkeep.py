@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final, TypeAlias
 
+from wats.cancellation import LastingTasks
 from wats.clock import Now
 from wats.config import InboxConfig, MessagesConfig, OutboxConfig
 from wats.log import Log
@@ -84,37 +85,18 @@ class Upkeep:
         self._now = now
         self._outbox = outbox
         self._consumers = consumers
-        self._is_stopping = False
-        self._running: set[asyncio.Task[None]] = set()
+        self._tasks = LastingTasks(REPLACE_SECONDS)
 
     async def start(self) -> None:
         """Begin, if this process does the upkeep. The store must be open."""
-        self._is_stopping = False
+        self._tasks = LastingTasks(REPLACE_SECONDS)
         for task in self._upkeep:
             self._telemetry.service.upkeep(task, 0.0)
-            self._spawn(task)
+            self._tasks.start(partial(self._repeat, task), partial(self._failed, task))
 
     async def stop(self) -> None:
         """Cancel the running tasks. The store must still be open."""
-        self._is_stopping = True
-        for task in self._running:
-            task.cancel()
-        if self._running:
-            await asyncio.wait(self._running, timeout=CLOSE_SECONDS)
-
-    def _spawn(self, task: UpkeepTask) -> None:
-        if not self._is_stopping:
-            running = asyncio.create_task(self._repeat(task))
-            self._running.add(running)
-            running.add_done_callback(partial(self._replace, task))
-
-    def _replace(self, task: UpkeepTask, ended: "asyncio.Task[None]") -> None:
-        """Repeat *task*: only a stop ends it, but any code in the process can cancel it."""
-        self._running.discard(ended)
-        if not self._is_stopping:
-            error = None if ended.cancelled() else ended.exception()
-            self._failed(task, error or asyncio.CancelledError())
-            ended.get_loop().call_later(REPLACE_SECONDS, self._spawn, task)
+        await self._tasks.cancel(CLOSE_SECONDS)
 
     def _failed(self, task: UpkeepTask, error: BaseException) -> None:
         self._telemetry.errors.record(error)

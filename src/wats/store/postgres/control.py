@@ -5,13 +5,13 @@ lock of the leader and the subscription to notifications, which must end with th
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any, Final
 
 import asyncpg
 
+from wats.cancellation import LastingTasks
 from wats.errors import StoreError, StoreUnavailable
 from wats.store.postgres.connection import Connection, Connector, close, translated
 
@@ -67,8 +67,7 @@ class Control:
         self._lost = asyncio.Event()
         self._leads = False
         self._has_news = asyncio.Event()
-        self._is_stopping = False
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = LastingTasks(RETRY_SECONDS)
 
     async def start(self) -> None:
         """Connect and begin to listen.
@@ -77,32 +76,15 @@ class Control:
             StoreUnavailable: The server cannot be reached.
         """
         await self._connect()
-        self._spawn(self._keep)
-        self._spawn(self._notify)
+        self._tasks.start(self._keep)
+        self._tasks.start(self._notify)
 
     async def stop(self) -> None:
         """Disconnect."""
-        self._is_stopping = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.cancel()
         if self._connection is not None:
             await close(self._connection)
             self._connection = None
-
-    def _spawn(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        if not self._is_stopping:
-            task = asyncio.create_task(step())
-            self._tasks.add(task)
-            task.add_done_callback(partial(self._replace, step))
-
-    def _replace(
-        self, step: Callable[[], Coroutine[Any, Any, None]], ended: "asyncio.Task[None]"
-    ) -> None:
-        """Start *step* again: only a stop ends it, but any code in the process can cancel it."""
-        self._tasks.discard(ended)
-        if not self._is_stopping:
-            ended.get_loop().call_later(RETRY_SECONDS, self._spawn, step)
 
     def notify(self) -> None:
         """Notify the other processes of new work, after `NOTIFY_SECONDS`."""
