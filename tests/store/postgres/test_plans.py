@@ -21,8 +21,10 @@ from wats.store.postgres import (
     upkeep,
 )
 from wats.store.postgres.connection import SETTINGS
+from wats.store.postgres.rows import array
 
 NAMES, IDS = ["handlers"], [256, 512]
+HELD = array(IDS), array([5, 6])
 SMALL = {"wats_clock", "wats_numbers"}
 
 # The statement, values for it, and the indexes of wats_deliveries that it may use.
@@ -35,16 +37,16 @@ HOT: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
         {"followers"},
     ),
     "lease": (deliveries._LEASE, ("1", "handlers", IDS, 5, 30_000, 10), {"pkey"}),
-    "done": (deliveries._DONE, ("1", "handlers", IDS, [5, 6]), {"pkey"}),
-    "done alone": (deliveries._DONE_ALONE, ("1", "handlers", IDS, [5, 6], 5), {"pkey"}),
+    "done": (deliveries._DONE, ("1", "handlers", *HELD), {"pkey"}),
+    "done alone": (deliveries._DONE_ALONE, ("1", "handlers", *HELD, 5), {"pkey"}),
     "claim-some": (
         deliveries._CLAIM_WITH_MARK,
         ("1", "handlers", 64, [b"mark"]),
         {"due", "leased"},
     ),
-    "unexpired": (deliveries._UNEXPIRED, ("1", "handlers", IDS, [5, 6]), {"pkey"}),
-    "lock": (deliveries._LOCKED, ("1", "handlers", IDS, [5, 6]), {"pkey"}),
-    "renew": (deliveries._RENEW, ("1", "handlers", IDS, [5, 6], 30_000, False), {"pkey"}),
+    "unexpired": (deliveries._UNEXPIRED, ("1", "handlers", *HELD), {"pkey"}),
+    "lock": (deliveries._LOCKED, ("1", "handlers", *HELD), {"pkey"}),
+    "renew": (deliveries._RENEW, ("1", "handlers", *HELD, 30_000, False), {"pkey"}),
     "retry": (deliveries._RETRY, ("1", "handlers", IDS, [5, 6], ["a", "b"]), {"pkey"}),
     "release": (deliveries._RELEASE, ("1", "handlers", IDS, [256], [None, 5]), {"pkey"}),
     "bury": (deliveries._BURY, ("1", "handlers", IDS, ["a", "b"]), {"pkey"}),
@@ -91,23 +93,30 @@ HOT: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
 }
 
 INSERTS: dict[str, tuple[str, tuple[Any, ...]]] = {
-    "identities": (receive._INSERT_IDENTITIES, (["1"], [5], [b"a"], ["a"], [5])),
+    "identities": (receive._INSERT_IDENTITIES, (["1"], [b"a"], ["a"], "{5}", "{5}")),
     "heads": (
         receive._INSERT_HEADS,
-        (5, 6, ["1"], [256], [256], [1], ["handlers"], [7], [None], [False], [0], [256], [b"a"]),
+        (
+            5,
+            6,
+            ["1"],
+            NAMES,
+            [b"a"],
+            *map(array, ([256], [256], [1], [7], [None], [False], [0], [256])),
+        ),
     ),
     "followers": (
         receive._INSERT_FOLLOWERS,
-        (5, ["1"], [512], [512], [1], ["handlers"], [7], [b"a"]),
+        (5, ["1"], NAMES, [b"a"], "{512}", "{512}", "{1}", "{7}"),
     ),
     "messages": (
         messages._INSERT_MESSAGES,
-        (["1"], ["a"], ["inbound"], ["a"], ["a"], ["a"], ["a"], ["a"], [5], [5]),
+        (["1"], ["a"], ["inbound"], ["a"], ["a"], ["a"], ["a"], ["a"], "{5}", "{5}"),
     ),
-    "statuses": (messages._INSERT_STATUSES, (["1"], ["a"], ["a"], ["a"], [5], [5])),
+    "statuses": (messages._INSERT_STATUSES, (["1"], ["a"], ["a"], ["a"], "{5}", "{5}")),
     "items": (outbox._INSERT, ("1", 256, 5, "a", b"a", b"a", 5, 5)),
     "buckets": (pacing._WRITE, ("1", [5], [5], [0], [0])),
-    "windows": (messages._MOVE_WINDOWS, (["1"], [5], [5])),
+    "windows": (messages._MOVE_WINDOWS, (["1"], "{5}", "{5}")),
     "depths": (depths._CHANGE, (5, ["1"], ["handlers"], [1], [1], [1], [1])),
 }
 

@@ -13,7 +13,7 @@ from wats.store.pacing import SECOND_US, Pace
 from wats.store.postgres import pacing
 from wats.store.postgres.connection import Connection, Database
 from wats.store.postgres.depths import DepthChanges, slot_of
-from wats.store.postgres.rows import by_number, clean_or_none, fetch_each
+from wats.store.postgres.rows import array, by_number, clean_or_none, fetch_each
 from wats.store.records import (
     BATCH_BYTES,
     Claimed,
@@ -122,7 +122,7 @@ WHERE phone_number_id = $1 AND consumer = $2 AND id = ANY($3::bigint[])
 # Locks in the order of the arrays. PostgreSQL never merges a subquery that locks into the enclosing
 # query, so each row is looked up by its key.
 _LOCKED = """
-    SELECT head.* FROM unnest($3::bigint[], $4::bigint[]) AS held (id, lease)
+    SELECT head.* FROM unnest($3::text::bigint[], $4::text::bigint[]) AS held (id, lease)
     CROSS JOIN LATERAL (
         SELECT phone_number_id, consumer, id, lease, update_id, siblings, followers, due_at
         FROM wats_deliveries
@@ -387,7 +387,7 @@ async def renew(
     for (number, name), group in _by_consumer(deliveries, lambda each: each).items():
         consumer = consumers.get(name) or Consumer(name=name)
         lease_ms = round(consumer.lease_seconds * 1000)
-        ids, leases = [each.id for each in group], [each.lease for each in group]
+        ids, leases = array([each.id for each in group]), array([each.lease for each in group])
         values.append((number, name, ids, leases, lease_ms, is_final))
     held = set(map(tuple, await fetch_each(connection, _RENEW, values)))
     return [each for each in deliveries if _lease_of(each) not in held]
@@ -610,8 +610,8 @@ def _is_done(settlement: Settlement) -> bool:
     return settlement.state is DeliveryState.DONE and not settlement.also
 
 
-def _leases(group: Sequence[Settlement]) -> tuple[list[int], list[int]]:
-    return _ids(group), [each.delivery.lease for each in group]
+def _leases(group: Sequence[Settlement]) -> tuple[str, str]:
+    return array(_ids(group)), array([each.delivery.lease for each in group])
 
 
 def _ids(group: Sequence[Settlement]) -> list[int]:

@@ -14,7 +14,7 @@ import msgspec
 
 from wats.clock import from_ms, to_ms
 from wats.store.postgres.connection import Connection
-from wats.store.postgres.rows import add_numbers, clean, clean_or_none, numbers
+from wats.store.postgres.rows import add_numbers, clean, clean_or_none, columns, numbers
 from wats.store.records import (
     Direction,
     MessageFilter,
@@ -37,7 +37,7 @@ INSERT INTO wats_messages (
 )
 SELECT * FROM unnest(
     $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-    $9::bigint[], $10::bigint[]
+    $9::text::bigint[], $10::text::bigint[]
 )
 ON CONFLICT DO NOTHING
 RETURNING phone_number_id, wa_message_id, direction
@@ -47,14 +47,16 @@ _INSERT_STATUSES = """
 INSERT INTO wats_statuses (
     phone_number_id, wa_message_id, status, participant, occurred_at, error_code
 )
-SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[])
+SELECT * FROM unnest(
+    $1::text[], $2::text[], $3::text[], $4::text[], $5::text::bigint[], $6::text::bigint[]
+)
 ON CONFLICT DO NOTHING
 RETURNING phone_number_id, wa_message_id, status, participant, occurred_at
 """
 
 _MOVE_WINDOWS = """
 INSERT INTO wats_windows (phone_number_id, digest, last_inbound_at)
-SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[])
+SELECT * FROM unnest($1::text[], $2::text::bigint[], $3::text::bigint[])
 ON CONFLICT (phone_number_id, digest) DO UPDATE SET last_inbound_at = excluded.last_inbound_at
 WHERE excluded.last_inbound_at > wats_windows.last_inbound_at
 """
@@ -143,7 +145,7 @@ async def insert(connection: Connection, records: Sequence[MessageRecord]) -> Se
     if not firsts:
         return ()
     rows = [_row(key, records[firsts[key]]) for key in sorted(firsts)]
-    found = await connection.fetch(_INSERT_MESSAGES, *zip(*rows, strict=True))
+    found = await connection.fetch(_INSERT_MESSAGES, *columns(rows, integers=2))
     new = {firsts[number, message_id, direction] for number, message_id, direction in found}
     return [index in new for index in range(len(records))]
 
@@ -184,7 +186,7 @@ async def insert_statuses(
     if not firsts:
         return ()
     rows = [(*key, records[index].error_code) for key, index in firsts.items()]
-    found = await connection.fetch(_INSERT_STATUSES, *zip(*rows, strict=True))
+    found = await connection.fetch(_INSERT_STATUSES, *columns(rows, integers=2))
     new = {firsts[tuple(row)] for row in found}
     return [index in new for index in range(len(records))]
 
@@ -208,7 +210,7 @@ async def move_windows(connection: Connection, records: Sequence[WindowRecord]) 
         latest[key] = max(latest.get(key, 0), to_ms(record.last_inbound_at))
     if latest:
         rows = [(*key, latest[key]) for key in sorted(latest)]
-        await connection.execute(_MOVE_WINDOWS, *zip(*rows, strict=True))
+        await connection.execute(_MOVE_WINDOWS, *columns(rows, integers=2))
 
 
 async def sent_times(

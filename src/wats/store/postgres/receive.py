@@ -43,7 +43,7 @@ from wats.store.outbox import NewSend, arrival_of
 from wats.store.postgres import depths, messages, outbox, requests
 from wats.store.postgres.connection import Connection
 from wats.store.postgres.depths import DepthChanges
-from wats.store.postgres.rows import add_numbers, clean
+from wats.store.postgres.rows import add_numbers, clean, columns
 from wats.store.records import (
     OUTBOX,
     Arrival,
@@ -59,7 +59,9 @@ MAX_SIBLINGS: Final = 256
 
 _INSERT_IDENTITIES = """
 INSERT INTO wats_inbox (phone_number_id, occurred_at, key, kind, received_at)
-SELECT * FROM unnest($1::text[], $2::bigint[], $3::bytea[], $4::text[], $5::bigint[])
+SELECT number, occurred_at, key, kind, received_at
+FROM unnest($1::text[], $2::bytea[], $3::text[], $4::text::bigint[], $5::text::bigint[])
+    AS new (number, key, kind, occurred_at, received_at)
 ON CONFLICT DO NOTHING
 RETURNING phone_number_id, occurred_at, key
 """
@@ -102,11 +104,12 @@ SELECT number, id, update_id, siblings, consumer, ordering_key,
     $1::bigint + coalesce(lease_ms, 0), CASE WHEN lease_ms IS NOT NULL THEN $2::bigint END,
     is_final, CASE WHEN lease_ms IS NULL THEN 0 ELSE 1 END, followers, last_id, $1, payload
 FROM unnest(
-    $3::text[], $4::bigint[], $5::bigint[], $6::int[], $7::text[], $8::bigint[], $9::bigint[],
-    $10::bool[], $11::int[], $12::bigint[], $13::bytea[]
+    $3::text[], $4::text[], $5::bytea[], $6::text::bigint[], $7::text::bigint[], $8::text::int[],
+    $9::text::bigint[], $10::text::bigint[], $11::text::bool[], $12::text::int[],
+    $13::text::bigint[]
 ) AS new (
-    number, id, update_id, siblings, consumer, ordering_key, lease_ms, is_final, followers, last_id,
-    payload
+    number, consumer, payload, id, update_id, siblings, ordering_key, lease_ms, is_final, followers,
+    last_id
 )
 ON CONFLICT (phone_number_id, consumer, ordering_key) WHERE followers IS NOT NULL
 DO UPDATE SET followers = head.followers + excluded.followers + 1,
@@ -128,8 +131,9 @@ INSERT INTO wats_deliveries (
 )
 SELECT number, id, update_id, siblings, consumer, ordering_key, id, $1::bigint, payload
 FROM unnest(
-    $2::text[], $3::bigint[], $4::bigint[], $5::int[], $6::text[], $7::bigint[], $8::bytea[]
-) AS new (number, id, update_id, siblings, consumer, ordering_key, payload)
+    $2::text[], $3::text[], $4::bytea[], $5::text::bigint[], $6::text::bigint[], $7::text::int[],
+    $8::text::bigint[]
+) AS new (number, consumer, payload, id, update_id, siblings, ordering_key)
 """
 
 
@@ -277,7 +281,7 @@ async def _new_updates(connection: Connection, updates: Sequence[_New]) -> Seque
             others.setdefault(key, update)
     if others:
         rows = [_identity_row(key, others[key].arrival) for key in sorted(others)]
-        found = await connection.fetch(_INSERT_IDENTITIES, *zip(*rows, strict=True))
+        found = await connection.fetch(_INSERT_IDENTITIES, *columns(rows, integers=2))
         new |= {id(others[number, occurred_at, key]) for number, occurred_at, key in found}
     return await _record_statuses(connection, [update for update in updates if id(update) in new])
 
@@ -295,7 +299,8 @@ async def _record_statuses(connection: Connection, updates: Sequence[_New]) -> S
 
 
 def _identity_row(key: tuple[str, int, bytes], arrival: Arrival) -> tuple[Any, ...]:
-    return *key, clean(arrival.kind), to_ms(arrival.received_at)
+    number, occurred_at, update_key = key
+    return number, update_key, clean(arrival.kind), occurred_at, to_ms(arrival.received_at)
 
 
 class _Batch:
@@ -362,7 +367,8 @@ class _Batch:
             queues.setdefault(each.head_key, []).append(each)
         keys = sorted(queues)
         rows = [_head_row(queues[key]) for key in keys]
-        found = await connection.fetch(_INSERT_HEADS, now, self._lease, *zip(*rows, strict=True))
+        new = columns(rows, integers=8)
+        found = await connection.fetch(_INSERT_HEADS, now, self._lease, *new)
         heads = {(number, name, key): id_ for number, name, key, id_, _ in found}
         inserted = {key for key, id_ in heads.items() if id_ == queues[key][0].id}
         if any(last > queues[number, name, key][-1].id for number, name, key, _, last in found):
@@ -381,7 +387,7 @@ class _Batch:
                 followers += queues[key]
         if followers:
             rows = [_follower_row(each) for each in followers]
-            await connection.execute(_INSERT_FOLLOWERS, now, *zip(*rows, strict=True))
+            await connection.execute(_INSERT_FOLLOWERS, now, *columns(rows, integers=4))
         for each in self.deliveries:
             state = "leased" if each.is_leased else "pending"
             self.depths.add(each.update.number, each.consumer, **{state: 1})
@@ -421,16 +427,16 @@ def _head_row(queue: Sequence[_Outgoing]) -> tuple[Any, ...]:
     first, update = queue[0], queue[0].update
     return (
         update.number,
+        first.consumer,
+        update.arrival.payload,
         first.id,
         update.id,
         len(update.arrival.consumers),
-        first.consumer,
         first.ordering_key,
         first.lease_ms,
         first.is_final,
         len(queue) - 1,
         queue[-1].id,
-        update.arrival.payload,
     )
 
 
@@ -444,10 +450,10 @@ def _follower_row(each: _Outgoing) -> tuple[Any, ...]:
     update = each.update
     return (
         update.number,
+        each.consumer,
+        update.arrival.payload,
         each.id,
         update.id,
         len(update.arrival.consumers),
-        each.consumer,
         each.ordering_key,
-        update.arrival.payload,
     )

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import asyncpg
 
@@ -27,6 +27,22 @@ def clean(text: str) -> str:
 def clean_or_none(text: str | None) -> str | None:
     """Return `clean(text)`, or `None`."""
     return None if text is None else clean(text)
+
+
+def array(values: Iterable[int | None]) -> str:
+    """Return *values* as text for a parameter `$1::text::bigint[]`.
+
+    asyncpg checks of each value of an array whether it is an array. Measured: without these checks,
+    a stored webhook takes 10 % fewer instructions.
+    """
+    text = str([*values])
+    return f"{{{text[1:-1].replace('None', 'NULL')}}}"
+
+
+def columns(rows: Iterable[Sequence[Any]], *, integers: int) -> Sequence[Sequence[Any]]:
+    """Return the columns of *rows*; the last *integers* columns as text, see `array`."""
+    found = list(zip(*rows, strict=True))
+    return [*found[:-integers], *map(array, found[-integers:])]
 
 
 def by_number(items: Iterable[T], number: Callable[[T], str]) -> Mapping[str, list[T]]:
