@@ -109,6 +109,8 @@ class Bench:
         return False
 
     async def _renew(self, jobs: Sequence[Work]) -> None:
+        if "renew" in self.failing:
+            raise ConnectionError
         self.renewed.extend(job.item for job in jobs)
 
 
@@ -306,6 +308,33 @@ async def test_leases_of_items_that_are_being_handled_are_renewed(bench: Bench) 
     await bench.until(lambda: bench.renewed.count(1001) >= 2)
 
     gate.open.set()
+    await bench.until(lambda: bench.settled == [(1001, "done")])
+
+
+@pytest.mark.parametrize("is_running", [True, False], ids=["running", "not-settled"])
+async def test_after_an_outage_all_leases_are_renewed_before_the_next_claim(
+    bench: Bench, is_running: bool
+) -> None:
+    gate = Gate()
+    bench.handle = gate.wait if is_running else bench.handle
+    bench.make(renew_seconds=0.005).start()
+    bench.failing = {"claim", "renew", "settle"}
+    bench.offer(1001)
+    await bench.until(lambda: len(bench.troubles) >= 3)
+    await asyncio.sleep(0.02)  # longer than two intervals
+    renewed: list[list[int]] = []
+
+    async def claim(limit: int) -> tuple[Sequence[int], bool]:
+        renewed.append(list(bench.renewed))
+        return [], False
+
+    bench.claim = claim
+    bench.failing = {"settle"}
+
+    await bench.until(lambda: renewed != [])
+    assert 1001 in renewed[0]
+    gate.open.set()
+    bench.failing = set()
     await bench.until(lambda: bench.settled == [(1001, "done")])
 
 

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from time import monotonic
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 from wats.cancellation import LastingTasks
@@ -25,6 +26,9 @@ LONGEST_PAUSE_SECONDS = 5.0
 
 END_SECONDS: Final = 5.0
 """The time limit of a stop for cancelled jobs, for an open claim, and for the last settlement."""
+
+LATE_RENEWALS: Final = 2
+"""The number of renewal intervals without a renewal after which leases may soon expire."""
 
 MAX_TURNS: Final = 16
 """The maximum number of turns of the event loop for which a claim waits for more free slots."""
@@ -78,7 +82,9 @@ class Worker(Generic[J]):
     """Claims, runs and settles jobs until it is stopped. No exception of its duties ends it.
 
     Ended jobs are kept until they are settled. If settling never succeeds, their leases expire and
-    the next process that claims the jobs begins anew. Only `stop` ends the tasks of a worker; a
+    the next process that claims the jobs begins anew. A worker does not claim its own jobs: if
+    renewals were late, because the store was unavailable or the process suspended, it first renews
+    the leases of all jobs that are not settled. Only `stop` ends the tasks of a worker; a
     task that ends for another reason is replaced.
 
     Args:
@@ -113,6 +119,7 @@ class Worker(Generic[J]):
         self._is_claiming = False
         self._some = (concurrency + 1) // 2  # leaves slots for jobs stored during a claim
         self._claimable = self._some  # an estimate of the number of claimable jobs
+        self._renewed_at = monotonic()
         self._stopping = False
         self._claim_now = asyncio.Event()
         self._settle_now = asyncio.Event()
@@ -229,6 +236,8 @@ class Worker(Generic[J]):
     async def _claim(self) -> None:
         self._claim_now.clear()
         await self._gather_slots()
+        if self._can_claim and monotonic() - self._renewed_at > LATE_RENEWALS * self._renew_seconds:
+            await self._renew_all()
         if self._can_claim:
             # Not cancelled with this task: the leases of an abandoned claim would have to expire.
             claiming = self._claim_up_to(min(self._claimable, self._free_slots))
@@ -299,5 +308,10 @@ class Worker(Generic[J]):
 
     async def _renew(self) -> None:
         await asyncio.sleep(self._renew_seconds)
-        if self._held:
-            await self._duties.renew(list(self._held))
+        await self._renew_all()
+
+    async def _renew_all(self) -> None:
+        began = monotonic()
+        if jobs := [*self._held, *self._ended]:
+            await self._duties.renew(jobs)
+        self._renewed_at = began
