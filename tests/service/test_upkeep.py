@@ -35,6 +35,7 @@ class Shelf:
         self.adapter = Adapter.SQLITE
         self.asked = 0
         self.purged = 0
+        self.retention: Retention | None = None
         self.purge_errors: list[BaseException] = []
         self.checkpoints = [True]
         self.is_leader = True
@@ -54,6 +55,7 @@ class Shelf:
 
     async def purge(self, retention: Retention) -> int:
         self.purged += 1
+        self.retention = retention
         if self.purge_errors:
             raise self.purge_errors.pop(0)
         return 0
@@ -79,6 +81,7 @@ async def kept(
     purges: int = 0,
     log: Log = lambda _: None,
     consumers: Sequence[str] = (),
+    dead_retention_days: float = 30.0,
 ) -> Telemetry:
     """Run the upkeep until the store was measured *until* times, and purged *purges* times."""
     telemetry = Telemetry(
@@ -88,7 +91,7 @@ async def kept(
     upkeep = Upkeep(
         store,
         telemetry=telemetry,
-        inbox=InboxConfig(),
+        inbox=InboxConfig(dead_retention_days=dead_retention_days),
         messages=MessagesConfig(),
         outbox=OutboxConfig(max_waiting=24),
         leads=leads,
@@ -210,6 +213,18 @@ async def test_the_depth_of_the_outbox_is_measured_in_the_contract_too() -> None
     seen = gauges(await kept(Shelf(DEPTH), families=FamilySet.CONTRACT))
 
     assert seen == {name: value for name, value in SEEN.items() if name.startswith("outbox")}
+
+
+@pytest.mark.parametrize(("days", "unseen"), [(0, 1), (0.5, 1), (1.5, 1.5), (30, 30)])
+async def test_updates_of_the_consumers_of_other_replicas_are_kept_for_a_day(
+    days: float, unseen: float
+) -> None:
+    store = Shelf(DEPTH)
+
+    await kept(store, purges=1, dead_retention_days=days)
+
+    assert store.retention is not None
+    assert (store.retention.dead, store.retention.unseen) == (days * 86_400, unseen * 86_400)
 
 
 async def test_a_process_that_does_not_lead_succeeds_without_purging() -> None:

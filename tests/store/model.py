@@ -33,6 +33,7 @@ from wats.store.records import (
 
 LEASE_SECONDS = 30
 DEAD_SECONDS = 1000
+UNSEEN_SECONDS = 800
 CLIENTS = st.sampled_from((0, 1))
 NAMES = ("a", "b")
 MAX_ATTEMPTS = {"a": 2, "b": 1, OUTBOX: UNLIMITED_ATTEMPTS}
@@ -540,13 +541,16 @@ class InboxMachine(RuleBasedStateMachine):
             if self.configured:
                 self._register(each)
         before = self.model.now - DEAD_SECONDS
-        retention = Retention(inbox=NEVER_PURGED, dead=DEAD_SECONDS, messages=NEVER_PURGED)
+        unseen_before = self.model.now - UNSEEN_SECONDS
+        retention = Retention(
+            inbox=NEVER_PURGED, dead=DEAD_SECONDS, unseen=UNSEEN_SECONDS, messages=NEVER_PURGED
+        )
 
         while self.run(self.stores[client].purge(retention)):
             pass
 
         self.model.dead = [letter for letter in self.model.dead if letter[1] >= before]
-        gone = {name for name in NAMES if self.seen[name] < before}
+        gone = {name for name in NAMES if self.seen[name] < unseen_before}
         self.model.outstanding = [
             each for each in self.model.outstanding if each.consumer not in gone
         ]

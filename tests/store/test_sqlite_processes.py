@@ -221,7 +221,7 @@ async def test_a_consumer_of_a_process_that_does_not_lead_keeps_its_deliveries(
     await other.register([Consumer(name="of-the-other")])
     assert await leader.lead()
     await receive(other, [arrival(consumers=("of-the-other",))])
-    retention = Retention(inbox=365 * DAY, dead=30 * DAY, messages=365 * DAY)
+    retention = Retention(inbox=365 * DAY, dead=30 * DAY, unseen=30 * DAY, messages=365 * DAY)
 
     for _ in range(40):
         clock.advance(DAY)

@@ -61,7 +61,7 @@ def operations(store: Store, message: MessageRecord) -> dict[StoreOperation, Cal
         StoreOperation.GET: lambda: store.get_message("wamid.1"),
         StoreOperation.STATUSES: lambda: store.list_statuses("wamid.1"),
         StoreOperation.WINDOW: lambda: store.last_inbound_at(phone_number_id="1", customer="2"),
-        StoreOperation.PURGE: lambda: store.purge(Retention(inbox=1, dead=1, messages=1)),
+        StoreOperation.PURGE: lambda: store.purge(Retention(inbox=1, dead=1, unseen=1, messages=1)),
     }
 
 

@@ -261,7 +261,7 @@ async def test_a_pause_of_one_recipient_holds_for_no_other_recipient(store: Stor
 async def test_full_buckets_are_purged_and_slow_ones_are_kept(
     store: Store, clock: FakeClock
 ) -> None:
-    retention = Retention(inbox=10**6, dead=10**6, messages=10**6)
+    retention = Retention(inbox=10**6, dead=10**6, unseen=10**6, messages=10**6)
     await waits(store, demand(1), demand(2))
     await store.throttle(PACE, Penalty(bucket=2, pauses_us=(SECOND_US,)))
     clock.advance(30)

@@ -53,15 +53,24 @@ def window(customer: str, at: datetime) -> WindowRecord:
     return WindowRecord(phone_number_id="1", customer=customer, last_inbound_at=at)
 
 
-async def purge(store: Store, *, inbox: float = 0, dead: float = 0, messages: float = 0) -> int:
+async def purge(
+    store: Store,
+    *,
+    inbox: float = 0,
+    dead: float = 0,
+    unseen: float = LONG,
+    messages: float = 0,
+) -> int:
     """Purge everything that is older than now, unless a retention is given."""
-    return await store.purge(Retention(inbox=inbox, dead=dead, messages=messages))
+    return await store.purge(Retention(inbox=inbox, dead=dead, unseen=unseen, messages=messages))
 
 
-async def purge_all(store: Store, *, inbox: float = LONG, dead: float = 0) -> list[int]:
+async def purge_all(
+    store: Store, *, inbox: float = LONG, dead: float = 0, unseen: float = LONG
+) -> list[int]:
     """Purge until nothing is left; return how many rows each call deleted."""
     rows = []
-    while deleted := await purge(store, inbox=inbox, dead=dead):
+    while deleted := await purge(store, inbox=inbox, dead=dead, unseen=unseen):
         rows.append(deleted)
     return rows
 
@@ -130,10 +139,10 @@ async def test_deliveries_of_a_consumer_that_is_no_longer_registered_expire(
     await store.register([Consumer(name="a")])
     clock.advance(5)
 
-    assert await purge(store, inbox=LONG, dead=5) == 0
+    assert await purge(store, inbox=LONG, unseen=5) == 0
     assert (await store.depth()).consumers["b"] == Depth(pending=9, leased=1)
     clock.advance(1)
-    assert sum(await purge_all(store, dead=5)) == 10
+    assert sum(await purge_all(store, unseen=5)) == 10
 
     assert (await store.depth()).consumers == {"a": Depth(pending=10)}
     assert len(await claim("a")) == 3
@@ -148,7 +157,7 @@ async def test_a_consumer_that_is_registered_again_in_time_keeps_its_deliveries(
     await store.register([Consumer(name="a")])
     clock.advance(5)
 
-    assert await purge(store, inbox=LONG, dead=6) == 0
+    assert await purge(store, inbox=LONG, unseen=6) == 0
 
     assert len(await claim("a")) == 1
 
@@ -161,11 +170,11 @@ async def test_a_dead_letter_of_a_removed_consumer_is_counted_until_it_is_purged
     await settle(await claim("a"), DeliveryState.DEAD)
     await store.register([Consumer(name="other")])
 
-    assert await purge(store, inbox=LONG, dead=5) == 0
+    assert await purge(store, inbox=LONG, dead=5, unseen=5) == 0
 
     assert (await store.depth()).consumers["a"] == Depth(dead=1)
     clock.advance(6)
-    assert await purge_all(store, dead=5) == [1]
+    assert await purge_all(store, dead=5, unseen=5) == [1]
     assert set((await store.depth()).consumers) == {"other"}
 
 
@@ -281,7 +290,7 @@ async def test_a_purge_deletes_a_bounded_number_of_rows_at_a_time(
     await store.register([Consumer(name="handlers")])
     clock.advance(1)
 
-    rows = await purge_all(store, inbox=0 if expired == "identities" else LONG)
+    rows = await purge_all(store, inbox=0 if expired == "identities" else LONG, unseen=0)
 
     assert sum(rows) == 1200
     assert max(rows) <= 1000

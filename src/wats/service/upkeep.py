@@ -20,6 +20,10 @@ CLOSE_SECONDS: Final = 5.0
 
 DAY_SECONDS: Final = 86_400
 
+UNSEEN_DAYS: Final = 1
+"""How long deliveries of a consumer that no process has registered are kept at least. Another
+replica may have the consumer, and register it only every ten minutes, or be stopped for a while."""
+
 PURGE_EVERY_SECONDS: Final = 600.0
 
 MEASURE_EVERY_SECONDS: Final = 10.0
@@ -72,6 +76,7 @@ class Upkeep:
         self._retention = Retention(
             inbox=inbox.retention_days * DAY_SECONDS,
             dead=inbox.dead_retention_days * DAY_SECONDS,
+            unseen=max(inbox.dead_retention_days, UNSEEN_DAYS) * DAY_SECONDS,
             messages=messages.retention_days * DAY_SECONDS,
         )
         self._upkeep: dict[UpkeepTask, tuple[Work, float]] = {}

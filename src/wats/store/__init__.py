@@ -230,7 +230,7 @@ class InboxStore(Protocol):
         """Delete expired records, a bounded number of rows at a time.
 
         Records are identities of updates, dead letters, deliveries of consumers that have not been
-        registered for `retention.dead`, messages, statuses, windows and idempotency keys.
+        registered for `retention.unseen`, messages, statuses, windows and idempotency keys.
 
         Returns:
             The number of changed rows; 0 when nothing is left to do.

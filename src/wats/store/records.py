@@ -367,12 +367,15 @@ class Retention(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         inbox: Identities of updates, which identify redeliveries.
-        dead: Dead letters, and deliveries of consumers that are no longer configured.
+        dead: Dead letters.
+        unseen: Deliveries of consumers that no process has registered for this time. Processes
+            register their consumers again in each round of the upkeep.
         messages: Messages, statuses and windows. Messages are kept for at least `inbox`.
     """
 
     inbox: float
     dead: float
+    unseen: float
     messages: float
 
 

@@ -323,7 +323,7 @@ async def test_deliveries_of_a_removed_consumer_are_deleted(
     await sql.execute("INSERT INTO wats_consumers VALUES ('gone', wats_now())")
     await receive(store, [arrival(consumers=("gone",), ordering_key=n % 3) for n in range(1200)])
     await receive(store, [arrival()])
-    retention = Retention(inbox=1e9, dead=30.0, messages=1e9)
+    retention = Retention(inbox=1e9, dead=30.0, unseen=30.0, messages=1e9)
     assert await store.purge(retention) == 0
     await pass_time(31)
 

@@ -158,7 +158,7 @@ async def test_a_purge_deletes_a_bounded_number_of_rows_of_all_numbers(
     await sql.execute(FILL)
     counts = []
 
-    while count := await store.purge(Retention(inbox=60, dead=60, messages=60)):
+    while count := await store.purge(Retention(inbox=60, dead=60, unseen=60, messages=60)):
         counts.append(count)
 
     assert sum(counts) == 40 * 600 * 2

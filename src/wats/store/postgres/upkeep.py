@@ -179,8 +179,8 @@ def _deleted(status: str) -> int:
 
 
 async def purge_unseen(connection: Connection, retention: Retention, now: int) -> int:
-    """Delete deliveries of consumers that have not been registered for `retention.dead`."""
-    unseen = await connection.fetch(_UNSEEN, now - round(retention.dead * 1000))
+    """Delete deliveries of consumers that have not been registered for `retention.unseen`."""
+    unseen = await connection.fetch(_UNSEEN, now - round(retention.unseen * 1000))
     of_numbers = await numbers(connection)
     changes, count = DepthChanges(), 0
     for (consumer,) in unseen:

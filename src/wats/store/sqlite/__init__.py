@@ -153,7 +153,7 @@ class SQLiteStore(SQLiteLifecycle, Store):
         def purge(writer: Writer) -> int:
             return (
                 updates.delete(writer, old_updates, inbox_before)
-                + admin.purge(writer, retention.dead, PURGE_ROWS)
+                + admin.purge(writer, retention, PURGE_ROWS)
                 + messages.purge(writer, old_messages, records_before)
                 + transitions.delete(writer, old, records_before)
                 + early.delete(writer, old_early, records_before)

@@ -18,7 +18,7 @@ from wats.store.admin import (
     StoredDelivery,
     deliveries_page,
 )
-from wats.store.records import OUTBOX, DeliveryState, Depth
+from wats.store.records import OUTBOX, DeliveryState, Depth, Retention
 from wats.store.sqlite.connection import Writer, change
 from wats.store.sqlite.deliveries import TAKE_IDS, keep_registered, promote, unleased
 from wats.store.sqlite.depths import oldest_seconds
@@ -293,11 +293,12 @@ def _delete(writer: Writer, delivery_id: int) -> bool:
     return True
 
 
-def purge(writer: Writer, dead_seconds: float, limit: int) -> int:
-    """Delete dead letters, and deliveries of unregistered consumers, after *dead_seconds*."""
-    before = writer.clock() - round(dead_seconds * 1000)
-    deleted = _delete_dead(writer, _ids(writer, _OLD_DEAD, before, limit))
+def purge(writer: Writer, retention: Retention, limit: int) -> int:
+    """Delete old dead letters, and deliveries of consumers that are not registered any more."""
+    dead_before = writer.clock() - round(retention.dead * 1000)
+    deleted = _delete_dead(writer, _ids(writer, _OLD_DEAD, dead_before, limit))
     keep_registered(writer)
+    before = writer.clock() - round(retention.unseen * 1000)
     abandoned: list[Any] = writer.execute(_ABANDONED, (before,)).fetchall()
     for (name,) in abandoned:
         heads = _ids(writer, _HEADS_OF, name, limit)
