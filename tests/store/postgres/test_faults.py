@@ -500,6 +500,19 @@ async def test_the_clock_of_the_store_does_not_go_back_with_that_of_the_server(
     assert 3_600_000 <= after - before < 3_660_000
 
 
+async def test_a_lease_given_while_the_clock_of_the_server_is_behind_outlasts_its_correction(
+    store: Store, arrival: MakeArrival, sql: Any, database: str
+) -> None:
+    await receive(store, [arrival()])
+    await sql.execute("UPDATE wats_clock SET latest = wats_now() + 3600000")
+    leased = (await store.claim("handlers", 1)).deliveries
+
+    await execute(database, KEEP_CLOCK)
+
+    assert len(leased) == 1
+    assert not (await store.claim("handlers", 1)).deliveries
+
+
 async def test_processes_that_correct_the_clock_concurrently_correct_it_once(
     sql: Any, database: str
 ) -> None:
