@@ -190,6 +190,9 @@ def answering_after(interim: int) -> Respond:
     return respond
 
 
+STALE = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n"
+"""A response to no request, which would invite to send a message again."""
+
 IMPATIENT = {"connect_seconds": 0.3, "read_seconds": 0.3, "total_seconds": 0.6}
 """For calls without a timely response; other calls need more time."""
 
@@ -744,6 +747,29 @@ async def test_a_kept_connection_that_was_closed_meanwhile_fails_no_request() ->
         answer = await post(client)
 
     assert answer.status == 200
+    assert (server.connections, len(server.requests)) == (2, 2)
+
+
+@pytest.mark.parametrize("stale", [STALE, STALE[:20]], ids=["whole", "partial"])
+async def test_data_on_a_kept_connection_is_not_taken_as_a_response(stale: bytes) -> None:
+    usual = answering()
+    written = asyncio.Event()
+
+    async def respond(writer: asyncio.StreamWriter, number: int) -> bool:
+        is_kept = await usual(writer, number)
+        if number == 1:
+            await written.wait()
+            writer.write(stale)
+        return is_kept
+
+    async with serving(respond) as server, started(server.url) as client:
+        await post(client)
+        written.set()
+        for _ in range(10):  # turns of the loop, in which the client notices it
+            await asyncio.sleep(0.005)
+        answer = await post(client)
+
+    assert answer.body == OK
     assert (server.connections, len(server.requests)) == (2, 2)
 
 

@@ -1,4 +1,4 @@
-"""Connections to Graph and subscribers that fail a response which never begins."""
+"""Connections to Graph and subscribers: a response begins in time, and after its request."""
 
 import asyncio
 from functools import partial
@@ -18,16 +18,35 @@ MAX_INTERIM_RESPONSES: Final = 20
 
 
 class _Protocol(ResponseHandler):
-    """Counts interim responses, which aiohttp skips without limit until the call's deadline."""
+    """Limits interim responses, and ends a kept connection on which data arrives.
+
+    aiohttp skips interim responses until the call's deadline, and takes the data as the response to
+    the next request, which a server or proxy has not read yet; see RFC 9112, 9.2.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self._interim = 0
+        self._has_response = False
+
+    @override
+    def set_response_params(self, **options: Any) -> None:
+        self._has_response = False
+        super().set_response_params(**options)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        is_complete = self._has_response and (self._payload is None or self._payload.is_eof())
+        if not data or not is_complete:  # aiohttp passes no data when it reads on
+            super().data_received(data)
+        elif self.transport is not None:
+            self.transport.abort()
 
     @override
     def feed_data(self, data: Any, size: int = 0) -> None:
         message, _ = data
         self._interim = self._interim + 1 if _is_interim(message.code) else 0
+        self._has_response = not self._interim
         if self._interim <= MAX_INTERIM_RESPONSES:
             super().feed_data(data, size)
         elif self._interim == MAX_INTERIM_RESPONSES + 1:
