@@ -476,6 +476,21 @@ async def test_a_proxy_that_cannot_be_reached_is_the_cause() -> None:
         await is_unreachable(client, GraphCause.PROXY)
 
 
+@pytest.mark.parametrize(
+    "respond",
+    [closing, resetting, babbling, flooding, answering(502)],
+    ids=lambda each: each.__name__,
+)
+async def test_a_proxy_that_opens_no_tunnel_is_the_cause(respond: Respond) -> None:
+    async with (
+        serving(respond) as proxy,
+        started("https://graph.test", proxy=proxy.url) as client,
+    ):
+        await is_unreachable(client, GraphCause.PROXY)
+
+    assert [each.line for each in proxy.requests] == ["CONNECT graph.test:443 HTTP/1.1"]
+
+
 @pytest.mark.parametrize("method", ["POST", "GET", "DELETE"])
 async def test_every_call_proves_that_we_know_the_app_secret(method: str) -> None:
     proof = hmac.new(b"the secret", TOKEN.encode(), hashlib.sha256).hexdigest()

@@ -7,10 +7,13 @@ from typing import Any, Final
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
 from aiohttp.http import HttpProcessingError
+from aiohttp.tracing import Trace
 from typing_extensions import override
 
 from wats.errors import GraphUnreachable
+from wats.graph.causes import NEVER_WRITTEN
 from wats.graph.resolver import ThreadPerNameResolver
 
 MAX_INTERIM_RESPONSES: Final = 20
@@ -77,6 +80,21 @@ class _BoundedProtocol(_Protocol):
             self.transport.abort()
 
 
+class _Connector(aiohttp.TCPConnector):
+    """Reports a tunnel that a proxy does not open as a connection that failed, however it ends."""
+
+    @override
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> Connection:
+        try:
+            return await super().connect(req, traces, timeout)
+        except NEVER_WRITTEN:
+            raise
+        except aiohttp.ClientError as exc:  # of the request to the proxy, as if it had been ours
+            raise aiohttp.ClientProxyConnectionError(req.connection_key, OSError()) from exc
+
+
 def connector(
     *,
     limit: int,
@@ -89,7 +107,7 @@ def connector(
     *socket_factory* makes the socket for an address, or raises an `OSError` to refuse the address.
     A response of more than *max_response_bytes* on the wire, if given, ends its connection.
     """
-    pool = aiohttp.TCPConnector(
+    pool = _Connector(
         limit=limit,
         keepalive_timeout=keep_alive_seconds,
         socket_factory=socket_factory,
