@@ -200,6 +200,43 @@ async def test_an_outage_is_logged_once_by_name_and_ends_with_the_first_success(
     ]
 
 
+async def test_each_process_reports_a_success_after_another_opened_its_circuit(
+    endpoint: Endpoint, subscribe: Subscribe, updates: Iterator[Update], circuits: list[int]
+) -> None:
+    async with subscribe(endpoint.url) as idle, subscribe(endpoint.url) as busy:
+        endpoint.respond(500)
+        for _ in range(THRESHOLD):
+            await failure_of(idle, next(updates))
+        assert circuits[-1] == 1
+        await failure_of(busy, next(updates))
+        assert circuits[-1] == 1
+
+        endpoint.respond(200)
+        await failure_of(busy, next(updates))
+
+    assert circuits[-1] == 0
+
+
+async def test_a_failed_probe_reports_an_open_circuit_again(
+    endpoint: Endpoint,
+    subscribe: Subscribe,
+    updates: Iterator[Update],
+    clock: Clock,
+    circuits: list[int],
+) -> None:
+    endpoint.respond(500)
+    async with subscribe(endpoint.url) as open_:
+        for _ in range(THRESHOLD):
+            await failure_of(open_, next(updates))
+        async with subscribe(endpoint.url):  # a worker that replaces another one
+            assert circuits[-1] == 0
+            clock.seconds += 60
+
+            await failure_of(open_, next(updates))
+
+    assert circuits[-1] == 1
+
+
 async def test_an_update_that_is_always_refused_holds_no_other(
     endpoint: Endpoint, subscribe: Subscribe, updates: Iterator[Update]
 ) -> None:

@@ -96,7 +96,8 @@ class Subscriber:
         log: Receives the begin and the end of an outage, by the name of the subscriber.
         pause: Pauses the consumer of the subscriber, so that its updates wait for an operator.
         circuit: The circuit breaker.
-        on_circuit: Receives 1 when the circuit opens, and 0 when it closes.
+        on_circuit: Receives 1 after a failure that opens the circuit or leaves it open, and 0 after
+            each success that closes it or finds it closed.
     """
 
     def __init__(
@@ -178,8 +179,11 @@ class Subscriber:
                 await self._pause_consumer(failure)
             raise judged from None
         self._down_since = None
-        if self._circuit.succeed():
+        has_closed = self._circuit.succeed()
+        if not self._circuit.is_open:
+            # Also without a change: another process, which had it open, may get no delivery.
             self._on_circuit(0)
+        if has_closed:
             self._report("wats.subscriber.recovered", None)
 
     def _judge(self, update: Update, failure: Exception) -> Exception:
@@ -190,8 +194,9 @@ class Subscriber:
             # An update that is refused again and again is not an outage.
             is_answer = isinstance(failure, SubscriberRefused | SubscriberFailed)
             has_opened = self._circuit.fail(update.key if is_answer else object())
-        if has_opened:
+        if self._circuit.is_open:
             self._on_circuit(1)
+        if has_opened:
             self._report("wats.subscriber.unreachable", failure)
         return RetryLater(self._circuit.pause()) if self._circuit.is_open else failure
 
