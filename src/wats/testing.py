@@ -194,7 +194,8 @@ def recorded_replies() -> Iterator[list[RecordedReply]]:
 def example_profile(*, graph_url: str = "http://127.0.0.1:9", **changes: Any) -> Profile:
     """Return a profile for tests, without a real Graph behind it unless *graph_url* is given.
 
-    *changes* replace whole sections, as in `example_profile(groups=GroupsConfig(enabled=True))`.
+    *changes* replace whole sections, as in
+    `example_profile(groups=dataclasses.replace(example_profile().groups, enabled=True))`.
     """
     profile = Profile(
         name="test",

@@ -2,6 +2,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from inline_snapshot import snapshot
 
 from wats.errors import MalformedRequest, NoHandlerCall, NoMessage
 from wats.inbound.calls import HandlerCall, HandlerCalls, refuse_reply
@@ -290,3 +291,23 @@ async def test_calls_without_a_service_refuse_replies(update) -> None:
     calls = Calls(refuse_reply, shop=reply_twice)
 
     assert type(await calls.call("shop", update("message_text"))) is NoHandlerCall
+
+
+async def test_the_text_of_the_error_has_every_mistake_of_a_refused_reply(update) -> None:
+    composer = {"type": "interactiveButtons", "recipient_type": "crowd"}
+
+    with recorded_replies(), pytest.raises(MalformedRequest) as caught:
+        await update("message_text").reply(composer)
+
+    assert str(caught.value) == snapshot("""\
+Message body is invalid or unsupported.
+  recipient_type: must be 'individual' or 'group'
+  type: must be a type of Graph's format, such as 'interactive'\
+""")
+
+
+async def test_a_text_in_place_of_the_parameters_of_a_template_is_refused(update) -> None:
+    with recorded_replies() as replies, pytest.raises(TypeError):
+        await update("message_text").reply_template("delivery_time", "en_US", "10:00")
+
+    assert replies == []

@@ -14,6 +14,10 @@ class Detail:
     path: str
     reason: str
 
+    @override
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
 
 class WatsError(Exception):
     """The root of the tree."""

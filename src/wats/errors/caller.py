@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 
+from typing_extensions import override
+
 from wats.errors.base import Detail, WatsError
 
 
@@ -114,6 +116,10 @@ class MalformedRequest(CallerError):
         super().__init__(message)
         self.code = code  # type: ignore[misc]  # one class, four codes of one shape
         self.details = tuple(details)
+
+    @override
+    def __str__(self) -> str:
+        return "\n".join([self.message, *(f"  {each}" for each in self.details)])
 
 
 class WebhookRefused(CallerError):

@@ -62,7 +62,13 @@ def text(body: str) -> Content:
 def template(
     name: str, language: str, body: Sequence[str], components: Sequence[Content]
 ) -> Content:
-    """Return the content of a template; *body* has the texts of the parameters of its body."""
+    """Return the content of a template; *body* has the texts of the parameters of its body.
+
+    Raises:
+        TypeError: *body* is a single text, which would become a parameter for each character.
+    """
+    if isinstance(body, str):
+        raise TypeError("the body of a template is a list of texts, not a text")
     parameters = [{"type": "text", "text": each} for each in body]
     filled = [{"type": "body", "parameters": parameters}] if parameters else []
     content: dict[str, object] = {"name": name, "language": {"code": language}}

@@ -379,7 +379,7 @@ def _is_bsuid(value: object) -> bool:
 def _content_mistakes(ask: Ask) -> Iterator[Detail]:
     kind = ask.get("type")
     if not isinstance(kind, str) or _TYPE.fullmatch(kind) is None:
-        yield Detail("type", "must be the name of a message type, such as 'template'")
+        yield Detail("type", "must be a type of Graph's format, such as 'interactive'")
         return
     content = ask.get(kind)
     if kind == "contacts":
