@@ -35,6 +35,20 @@ def test_an_unknown_message_is_not_a_hidden_route(ask, counterfeit) -> None:
     )
 
 
+def test_the_mistakes_of_a_request_are_named(ask, counterfeit) -> None:
+    reason = "must be the 'nextCursor' of an earlier response"
+    error = {"code": "malformed_query", "message": "The query is invalid."}
+    mistakes = [{"path": "cursor", "reason": reason}, {"path": "\x1b[2J", "reason": "is odd"}]
+    body = json.dumps({"error": {**error, "details": mistakes}}).encode()
+    counterfeit.everywhere = 400, {}, body
+
+    refused = ask("inbox", "list", "--cursor", "abc")
+
+    assert refused.err == (
+        f"Error: The query is invalid. cursor {reason}. ?[2J is odd. [malformed_query]\n"
+    )
+
+
 def delivery(id_: str, state: str) -> object:
     return {
         "id": id_,

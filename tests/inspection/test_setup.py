@@ -135,7 +135,19 @@ def test_a_secret_file_must_not_be_readable_by_others(desk: Desk) -> None:
     found = desk.check()["permissions"]
 
     assert found.verdict is Verdict.FAILS
-    assert "access_token" in found.note
+    assert "auth.accessToken" in found.note
+
+
+def test_the_file_with_the_url_of_the_database_must_not_be_readable_by_others(desk: Desk) -> None:
+    url = desk.folder / "url"
+    url.write_text("postgresql://wats:canary@127.0.0.1:1/wats")
+    url.chmod(0o604)
+    desk.write(persistence={"url": {"file": "url"}})
+
+    found = desk.check()["permissions"]
+
+    assert found.verdict is Verdict.FAILS
+    assert "persistence.url" in found.note
 
 
 def test_the_secret_file_of_a_subscriber_must_not_be_readable_by_others(desk: Desk) -> None:

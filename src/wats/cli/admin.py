@@ -56,6 +56,30 @@ def change_options(command: Command) -> Command:
     return command
 
 
+def time_ago(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Return the time that is the age of an option ago, for `callback`.
+
+    Raises:
+        click.BadParameter: It is not an age.
+    """
+    if value is None:
+        return None
+    match = _AGE.fullmatch(value)
+    if match is None:
+        raise click.BadParameter("Must be a number and a unit: 90s, 30m, 12h or 7d.")
+    age = min(timedelta(**{_UNITS[match[2]]: int(match[1])}), _LONGEST_AGE)
+    return to_iso(datetime.now(UTC) - age)
+
+
+older_than_option = click.option(
+    "--older-than",
+    metavar="AGE",
+    callback=time_ago,
+    help="Only those at least this old, such as 90s, 30m, 12h or 7d; dead letters since their "
+    "last attempt.",
+)
+
+
 def filter_options(command: Command) -> Command:
     """Add `--consumer`, `--kind`, `--error` and `--older-than`, as one `query`."""
 
@@ -75,13 +99,7 @@ def filter_options(command: Command) -> Command:
     collected.__doc__, collected.__name__ = command.__doc__, command.__name__
     collected.__click_params__ = getattr(command, "__click_params__", [])
     for option in (
-        click.option(
-            "--older-than",
-            metavar="AGE",
-            callback=time_ago,
-            help="Only those at least this old, such as 90s, 30m, 12h or 7d; dead letters since "
-            "their last attempt.",
-        ),
+        older_than_option,
         click.option("--error", metavar="CLASS", help="Only those with this class of last error."),
         click.option(
             "--kind",
@@ -131,21 +149,6 @@ def shown_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
-
-
-def time_ago(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    """Return the time that is the age of an option ago, for `callback`.
-
-    Raises:
-        click.BadParameter: It is not an age.
-    """
-    if value is None:
-        return None
-    match = _AGE.fullmatch(value)
-    if match is None:
-        raise click.BadParameter("Must be a number and a unit: 90s, 30m, 12h or 7d.")
-    age = min(timedelta(**{_UNITS[match[2]]: int(match[1])}), _LONGEST_AGE)
-    return to_iso(datetime.now(UTC) - age)
 
 
 def confirm(question: str, *, yes: bool, as_json: bool) -> None:

@@ -12,12 +12,12 @@ from wats.cli.admin import (
     change_options,
     check_choice,
     each_of,
+    older_than_option,
     page_options,
     print_details,
     print_page,
     print_table,
     shown_options,
-    time_ago,
 )
 from wats.cli.arguments import StrictGroup
 from wats.cli.options import ServiceAccess, admin_options
@@ -40,12 +40,7 @@ def outbox() -> None:
 def _filters(states: Sequence[str]) -> Callable[[Command], Command]:
     def add(command: Command) -> Command:
         for option in (
-            click.option(
-                "--older-than",
-                metavar="AGE",
-                callback=time_ago,
-                help="Only those at least this old, such as 90s, 30m, 12h or 7d.",
-            ),
+            older_than_option,
             click.option("--state", type=click.Choice(states), help="Only those in this state."),
         ):
             command = option(command)

@@ -1,6 +1,7 @@
 """Requests to routes of a running service, with typed responses. Blocking."""
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Final, TypeVar
 
 import msgspec
@@ -9,8 +10,9 @@ from wats.errors import RouteNotFound
 from wats.inspection.answer import Answer
 from wats.inspection.client import NoAnswer, Remote
 from wats.inspection.formatting import printable
+from wats.inspection.verdicts import MAX_NAMED
 from wats.privacy import Secret
-from wats.web.problems import ErrorEnvelope
+from wats.web.problems import ErrorEnvelope, Problem
 
 B = TypeVar("B")
 
@@ -65,4 +67,11 @@ class Routes:
             msg = f"{self._remote.url} responds with 404: not a service token, or not wats."
             raise NoAnswer(msg)
         kind = NotFound if answer.status == 404 else NoAnswer
-        raise kind(f"{printable(error.message)} [{printable(error.code)}]")
+        raise kind(f"{_reason_of(error)} [{printable(error.code)}]")
+
+
+def _reason_of(error: Problem) -> str:
+    """Return the message of *error*, and the mistakes that it lists."""
+    details = error.details or ()
+    mistakes = (f"{printable(each.path)} {printable(each.reason)}." for each in details)
+    return " ".join([printable(error.message), *islice(mistakes, MAX_NAMED)])

@@ -8,7 +8,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,7 @@ from wats.config import (
     ProfileSource,
     Secrets,
     SecretSource,
+    SecretSources,
     choose_profile,
     database_of,
     load_config,
@@ -132,7 +133,7 @@ def _permissions(source: Source, profile: ProfileSource, secrets: Secrets | None
     exposed = [name for name, path in _secret_files(source, profile) if _is_for_all(path)]
     database = None if secrets is None else database_of(profile, secrets)[0]
     if database is not None and path_of_file(database) and is_open_to_others(database):
-        exposed.append("persistence.url")
+        exposed.append("the database")
     if exposed:
         return fails(
             f"Other users can open the files of {some(exposed)}. Remove their permissions: "
@@ -142,7 +143,7 @@ def _permissions(source: Source, profile: ProfileSource, secrets: Secrets | None
 
 
 def _secret_files(source: Source, profile: ProfileSource) -> Iterator[tuple[str, Path]]:
-    """Yield the files with secrets, each with the option or the attribute that names it."""
+    """Yield the files with secrets, each with the option or the key that names it."""
     if source.env_file is not None:
         yield "--env-file", source.env_file
     for name, sources in _sources(profile):
@@ -152,9 +153,11 @@ def _secret_files(source: Source, profile: ProfileSource) -> Iterator[tuple[str,
 
 
 def _sources(profile: ProfileSource) -> Iterator[tuple[str, Sequence[SecretSource]]]:
-    attributes = ("access_token", "verify_token", "app_secrets", "bearer_tokens")
-    for attribute in (*attributes, "telemetry_tokens", "database_password"):
-        yield f"the secret {attribute!r}", getattr(profile.secrets, attribute)
+    for each in fields(SecretSources):
+        spec = each.metadata["spec"]
+        yield f"{spec.section}.{spec.name}", getattr(profile.secrets, each.name)
+    if isinstance(profile.persistence.url, FileRef):
+        yield "persistence.url", (profile.persistence.url,)
     yield from ((f"the number {each.name!r}", each.access_tokens) for each in profile.numbers)
     yield from ((f"the token {each.name!r}", each.tokens) for each in profile.service.tokens)
     yield from ((f"the subscriber {each.name!r}", each.secrets) for each in profile.subscribers)
