@@ -1,3 +1,6 @@
+import sys
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import spec_from_loader
 from pathlib import Path
 
 import pytest
@@ -51,3 +54,20 @@ def test_a_reference_that_cannot_be_imported_is_explained(
         import_reference(reference)
 
     assert str(caught.value) == reason.format(folder=folder)
+
+
+def test_a_module_whose_file_cannot_be_read_is_named_with_the_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Finder:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> ModuleSpec | None:
+            loader = SourceFileLoader(name, str(folder))  # a folder, which root cannot read either
+            return spec_from_loader(name, loader) if name == "unreadable" else None
+
+    monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
+
+    with pytest.raises(ImportFailed) as caught:
+        import_reference("unreadable:f")
+
+    assert str(caught.value) == f"{str(folder)!r} cannot be read: IsADirectoryError"

@@ -13,6 +13,7 @@ from wats.extras import install_command
 from wats.telemetry import error_name
 
 _OURS: Final = str(Path(__file__).parent)
+_IMPORTLIB: Final = str(Path(importlib.__file__).parent)
 
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
 
@@ -60,7 +61,7 @@ def sources_of(reference: str) -> Sequence[Path]:
 def reason_of(error: BaseException) -> str:
     """Return the class of *error*, and the file and line outside of wats that raised it."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if not frame.filename.startswith(("<", _OURS)):
+        if not frame.filename.startswith(("<", _OURS, _IMPORTLIB)):
             return f"{error_name(error)} in {frame.filename!r}, line {frame.lineno}"
     return error_name(error)
 
@@ -74,6 +75,8 @@ def _absence(module_name: str, path: str) -> str:
 def _reason(error: BaseException, module_name: str) -> str:
     if isinstance(error, SyntaxError) and error.filename is not None:
         return f"syntax error in {error.filename!r}, line {error.lineno}"
+    if isinstance(error, OSError) and reason_of(error) == error_name(error):
+        return f"{error.filename!r} cannot be read: {error_name(error)}"  # the module's own file
     missing = error.name if isinstance(error, ModuleNotFoundError) else None
     if missing is None or not _MODULE.fullmatch(missing):
         return reason_of(error)

@@ -6,6 +6,7 @@ import pytest
 from wats.config import parse_config
 from wats.config.parse import webhook_collides
 from wats.errors import ConfigError
+from wats.store.records import OUTBOX
 
 Put = Callable[[str, object], dict[str, Any]]
 
@@ -67,6 +68,10 @@ def test_two_consumers_of_the_config_cannot_share_a_name(put: Put) -> None:
     found = refusals(put, {"name": "batch"}, {"name": "other"}, {"name": "batch"})
 
     assert found == [("invalid_pullers", "pullers[2].name")]
+
+
+def test_the_name_of_the_outbox_is_reserved(put: Put) -> None:
+    assert refusals(put, {"name": OUTBOX}) == [("invalid_pullers", "pullers[0].name")]
 
 
 def test_a_webhook_cannot_hide_the_updates() -> None:

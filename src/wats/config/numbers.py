@@ -37,6 +37,7 @@ OtherNumbers: TypeAlias = Literal["handle", "store", "ignore", "refuse"]
 
 CONSUMERS: Final = ("subscribers", "pullers")
 """The sections of consumers, which can be limited to numbers."""
+_RESERVED_NAME: Final = "outbox"  # `wats.store.records.OUTBOX`, which this package cannot import
 
 Mistake: TypeAlias = tuple[str, str, str]
 """A code, a path below the profile, and the valid values."""
@@ -165,10 +166,11 @@ def mistakes_between(found: Mapping[str, Any]) -> Iterator[Mistake]:
         if token.get("numbers") and {CONSUME, ADMIN, TELEMETRY} & set(token.get("scopes", ())):
             expects = "left out with the scopes 'updates:consume', 'admin' and 'telemetry'"
             yield TOKENS_CODE, f"{place}.numbers", expects
-    consumers: set[str] = set()
+    noun = f"subscriber or puller, {_RESERVED_NAME!r} included"
+    consumers = {_RESERVED_NAME}
     for name in CONSUMERS:
         sections, code = _sections(found.get(name, ())), f"invalid_{name}"
-        yield from _repeated_names(sections, name, code, "subscriber or puller", consumers)
+        yield from _repeated_names(sections, name, code, noun, consumers)
         for i, each in sections:
             yield from _unknown_names(each, f"{name}[{i}]", code, names)
 
