@@ -133,8 +133,8 @@ HTTP_MEANINGS = {
     "too_many_polls": "As many polls of this puller wait in this process as are permitted. Retry "
     "after `Retry-After`.",
     "unauthorized": "`Authorization` is missing or holds no valid service token.",
-    "unsupported_media_type": "The body is not a form, or its file has a type that WhatsApp does "
-    "not accept; `details` lists the types.",
+    "unsupported_media_type": "The body is compressed or not a form, or its file has a type that "
+    "WhatsApp does not accept; `details` has the valid form.",
     "upload_timeout": "No byte of a file arrived for 20 seconds, or the last one not within 10 "
     "minutes. Nothing was stored by Meta.",
     "window_closed": "The customer's service window is closed and `messages.windowGuard` is on: "

@@ -70,6 +70,13 @@ def test_a_body_that_is_not_json_has_an_error_of_its_own(body: bytes) -> None:
         assert caught.value.__cause__ is None
 
 
+def test_a_number_in_place_of_the_recipient_must_be_a_string() -> None:
+    with pytest.raises(MalformedRequest) as caught:
+        parse_text(b'{"to":15551230000,"text":"Hello"}')
+
+    assert [each.reason.split(" of ")[0] for each in caught.value.details] == ["must be a string"]
+
+
 @pytest.mark.parametrize("body", [b"[]", b"null", b'"text"', b"1"])
 def test_the_root_must_be_an_object(body: bytes) -> None:
     assert mistakes_in(body) == ["$"]

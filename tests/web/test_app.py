@@ -136,6 +136,23 @@ async def test_a_telemetry_token_on_an_api_route_has_an_insufficient_scope(
     assert await service.ask(method, "/api/nothing", SCRAPER, body=b"{}") == 404
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "scopes"),
+    [
+        ("GET", "/api/messages", "messages:read"),
+        ("POST", "/api/messages", "messages:write"),
+        ("GET", "/api/updates", "updates:consume"),
+    ],
+)
+async def test_the_scope_that_a_token_lacks_is_named(
+    service: Service, method: str, path: str, scopes: str
+) -> None:
+    await service.ask(method, path, SCRAPER, body=b"{}")
+
+    error = json.loads(service.sent[-1]["body"])["error"]
+    assert error["message"] == f"The token lacks a scope: {scopes}."
+
+
 @pytest.mark.parametrize("headers", [{}, WRONG], ids=["no-token", "wrong-token"])
 @pytest.mark.parametrize("path", ["/metrics", "/status", "/debug/diagnostics"])
 async def test_invalid_credentials_for_telemetry_are_counted(

@@ -123,6 +123,7 @@ def test_every_failure_has_the_same_envelope_but_for_clients_of_graph() -> None:
                 "405",
                 "409",
                 "413",
+                "415",
                 "429",
                 "500",
                 "501",

@@ -79,7 +79,7 @@ class UploadTimeout(CallerError):
 
 
 class UnsupportedMediaType(CallerError):
-    """The body is not a form, or its file has a type that WhatsApp does not accept."""
+    """The body is compressed or not a form, or its file has a type that WhatsApp refuses."""
 
     code = "unsupported_media_type"
     status = 415

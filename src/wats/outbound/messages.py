@@ -289,8 +289,8 @@ def _text_route_mistakes(ask: Ask) -> Iterator[Detail]:
 
 
 _PHONE_WANTED = (
-    "must be 1 to 15 digits, optionally preceded by '+', with spaces, hyphens and parentheses "
-    "between"
+    "must be a string of 1 to 15 digits, optionally preceded by '+', with spaces, hyphens and "
+    "parentheses between"
 )
 
 

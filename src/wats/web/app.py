@@ -238,5 +238,5 @@ def _check_scope(route: Route, method: Method, access: Access) -> None:
             raise RouteNotFound
         case Posture.API if access is NO_ACCESS:
             raise Unauthorized
-        case Posture.API if not route.permits(method, access.scopes):
-            raise InsufficientScope
+        case Posture.API if access.scopes.isdisjoint(needed := route.scopes(method)):
+            raise InsufficientScope(f"The token lacks a scope: {' or '.join(sorted(needed))}.")

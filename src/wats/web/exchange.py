@@ -11,7 +11,13 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from wats.errors import LengthRequired, PayloadTooLarge, UploadTimeout
+from wats.errors import (
+    Detail,
+    LengthRequired,
+    PayloadTooLarge,
+    UnsupportedMediaType,
+    UploadTimeout,
+)
 from wats.web.access import Access
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -159,14 +165,17 @@ class Request:
         prefer = self.header(b"prefer")
         return prefer is not None and any(_ASYNC.fullmatch(each) for each in prefer.split(","))
 
-    async def json_body(self) -> bytes:
+    async def json_body(self, max_bytes: int = MAX_BODY_BYTES) -> bytes:
         """Read the body without its byte order mark, which is not part of JSON (RFC 8259, 8.1).
 
         Raises:
-            PayloadTooLarge: The body is larger than `MAX_BODY_BYTES`.
+            UnsupportedMediaType: The body is compressed.
+            PayloadTooLarge: The body is larger than *max_bytes*.
             ClientGone: The client hung up.
         """
-        return (await self.body()).removeprefix(BOM_UTF8)
+        if self.header(b"content-encoding") not in {None, "identity"}:
+            raise UnsupportedMediaType([Detail("content-encoding", "must be absent or identity")])
+        return (await self.body(max_bytes)).removeprefix(BOM_UTF8)
 
     @property
     def length(self) -> int:

@@ -34,9 +34,10 @@ async def read_body(request: Request, body_type: type[B], message: str) -> B:
 
     Raises:
         MalformedRequest: The body is not valid; the error has *message*.
+        UnsupportedMediaType: The body is compressed.
         PayloadTooLarge: The body is too large.
     """
-    found = parse_object(await request.body(_MAX_BODY_BYTES), message)
+    found = parse_object(await request.json_body(_MAX_BODY_BYTES), message)
     try:
         return msgspec.convert(found, body_type)
     except msgspec.ValidationError:

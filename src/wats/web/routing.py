@@ -115,10 +115,10 @@ class Route:
         """
         return self.posture is Posture.API and self.tag not in {"updates", "graph"}
 
-    def permits(self, method: Method, scopes: frozenset[str]) -> bool:
-        """Return whether *scopes* have one that permits *method* of this route of the API."""
+    def scopes(self, method: Method) -> frozenset[str]:
+        """Return the scopes of which each permits *method* of this route of the API."""
         reads, writes = _SCOPES[self.tag]
-        return not scopes.isdisjoint(reads if method in _SAFE else writes)
+        return reads if method in _SAFE else writes
 
     def operation(self, method: Method) -> Operation | None:
         """Return the operation of *method*; HEAD is served as GET is."""

@@ -1,5 +1,6 @@
 """The JSON of request bodies: its encoding, its limits, and the keys of our own bodies."""
 
+import gzip
 from itertools import product
 from typing import Any
 
@@ -71,6 +72,35 @@ async def test_a_byte_order_mark_of_a_webhook_is_signed_and_ignored(service: Any
     answer = await service.ask("POST", HOOK, data, token=None, **signed)
 
     assert answer.status == 200
+
+
+ADMIN = [
+    ("POST", "/api/updates/ack", {"updates": [{"receipt": "2gALpWJhdGNo"}]}),
+    ("POST", "/api/admin/deliveries/retry", {"ids": ["1"]}),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body"), ADMIN)
+async def test_a_byte_order_mark_is_ignored_in_bodies_about_deliveries(
+    service: Any, method: str, path: str, body: Any
+) -> None:
+    answer = await service.ask(method, path, MARK + msgspec.json.encode(body))
+
+    assert answer.status == 200
+
+
+async def test_a_compressed_body_is_refused(service: Any, subtests: pytest.Subtests) -> None:
+    for method, path, body in (*ROUTES, *ADMIN):
+        data = gzip.compress(msgspec.json.encode(body))
+
+        with subtests.test(f"{method} {path}"):
+            answer = await service.ask(method, path, data, **{"content-encoding": "gzip"})
+
+            assert (answer.status, answer.code) == (415, "unsupported_media_type")
+            assert [each["path"] for each in answer.json["error"]["details"]] == [
+                "content-encoding"
+            ]
+    assert service.graph.asked == []
 
 
 INVALID = {

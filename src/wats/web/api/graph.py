@@ -214,9 +214,10 @@ def _admit(parts: Parts, request: Request, segments: list[str], method: Method) 
         raise MethodNotAllowed([each.value for each in endpoint.methods])
     is_write = endpoint.service is Service.PASS and method is not Method.GET
     if permitted is not None and is_write:
-        raise InsufficientScope  # its body, which is not read, could name objects of other numbers
-    if not _scopes_of(endpoint, number, method) <= request.access.scopes:
-        raise InsufficientScope
+        # Its body, which is not read, could name objects of other numbers.
+        raise InsufficientScope("A token that is limited to numbers cannot make this call.")
+    if lacking := _scopes_of(endpoint, number, method) - request.access.scopes:
+        raise InsufficientScope(f"The token lacks scopes: {', '.join(sorted(lacking))}.")
     request.number = number
     return endpoint
 

@@ -289,10 +289,10 @@ async def _checked(
 
 
 def _operation(method: Method, handle: Handle, name: str, summary: str, **more: Any) -> Operation:
-    too_large = (413,) if "body" in more else ()
+    of_body = (413, 415) if "body" in more else ()
     if "body" in more:
         more["parameters"] = (PREFER,)
-    problems = (400, *too_large, 502)
+    problems = (400, *of_body, 502)
     return Operation(method, handle, name, summary, GraphAnswer, problems=problems, **more)
 
 

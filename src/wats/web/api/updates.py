@@ -136,7 +136,7 @@ def _polled(parts: Parts, request: Request) -> tuple[Puller, int, int, Kinds]:
         raise invalid("consumer", "must be the name of a puller in the config")
     puller = parts.pullers.get(query["consumer"])
     if puller is None:
-        raise ConsumerNotFound
+        raise ConsumerNotFound("The config has no puller with this name.")
     return puller, limit, int(wait), frozenset(map(UpdateKind, kinds))
 
 
@@ -219,7 +219,7 @@ def routes(prefix: str) -> tuple[Route, ...]:
         "Settle leased updates, or ask for a retry.",
         UpdateAckViews,
         body=UpdateAcks,
-        problems=(400, 413),
+        problems=(400, 413, 415),
     )
     return (
         Route(path, label, Posture.API, "updates", (polling,)),
