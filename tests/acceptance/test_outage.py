@@ -131,6 +131,29 @@ async def test_a_full_disk_is_logged_once_with_the_class_of_the_error(
     assert [(line["method"], line["errorName"]) for line in lines] == [("request", "FullError")]
 
 
+class FullForKeys(SQLiteStore):
+    """A store that cannot reserve idempotency keys."""
+
+    def __getattribute__(self, name: str) -> Any:
+        return _refuse_keys if name == "reserve_request" else super().__getattribute__(name)
+
+
+async def _refuse_keys(**_: Any) -> None:
+    raise StoreUnavailable from FullError("wats.db")
+
+
+async def test_a_full_disk_is_logged_with_the_class_of_the_error_of_a_send(
+    open_gateway, tmp_path
+) -> None:
+    async with open_gateway(store=FullForKeys(str(tmp_path / "wats.db"))) as gateway:
+        refused = await gateway.send_text("15550001234", key="k")
+
+        lines = [line for line in gateway.log if line["event"] == "wats.store.error"]
+
+    assert refused.status == 503
+    assert [(line["method"], line["errorName"]) for line in lines] == [("request", "FullError")]
+
+
 async def test_a_message_that_meta_took_is_no_failure_when_it_cannot_be_recorded(
     open_gateway, tmp_path
 ) -> None:

@@ -221,8 +221,15 @@ class Web:
             case _ if error.status >= 500 and not isinstance(error, GraphError):
                 telemetry.errors.record(error)
                 if isinstance(error, StoreUnavailable):
-                    self._store_failures.report("request", error.__cause__ or error)
+                    self._store_failures.report("request", _cause_of(error))
         return route.errors.respond(error)
+
+
+def _cause_of(error: BaseException) -> BaseException:
+    """Return the error of the database below *error*, which can be wrapped more than once."""
+    while isinstance(error, StoreUnavailable) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _needs_start(route: Route) -> bool:
