@@ -151,7 +151,7 @@ class Web:
         Raises:
             RouteNotFound: There is no such route, or it is hidden from this caller.
             Unauthorized: The route needs a token.
-            InsufficientScope: The token has not the scope of the operation.
+            InsufficientScope: The token lacks the scope of the operation.
             MethodNotAllowed: The caller may use the route, but not by this method.
         """
         _check_scope(route, method, access)
@@ -167,7 +167,7 @@ class Web:
     def take_webhook(self, body: bytes, signature: str | None, asker: Asker) -> None:
         """Fast path: handle a fully received webhook POST, as `serve` would.
 
-        Without a task for each: a task and its coroutines cost as much as reading the JSON.
+        It makes no task: a task and its coroutines cost as much as reading the JSON.
         """
         answer = partial(self._answer_webhook, asker, perf_counter())
         try:
@@ -209,7 +209,7 @@ class Web:
             case RouteNotFound():
                 of_api = route.posture is Posture.API
                 surface = AuthSurface.API if of_api else AuthSurface.TELEMETRY
-                # For a path that does not exist 0 is added, in the same time as 1.
+                # A path that does not exist adds 0, which takes the same time as adding 1.
                 telemetry.http.auth_failure(surface, int(route is not UNMATCHED))
                 return NOT_FOUND
             case Unauthorized() | InsufficientScope():

@@ -212,7 +212,7 @@ class Request:
             has_more = message.get("more_body", False)
 
     def watch_hang_up(self) -> None:
-        """Let `disconnected` return even if the client may still read: for a wait that costs."""
+        """Let `disconnected` return when the client closes its side, even if it can still read."""
         self._extension(HANG_UP_EXTENSION, "watch")()
 
     async def disconnected(self) -> None:

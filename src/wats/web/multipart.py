@@ -2,9 +2,9 @@
 
     fields ─▸ head of the file ─▸ first bytes │ all further bytes, passed on unchanged ─▸ end
 
-The file is usually the last part, so everything else is known before any of its bytes is passed on.
-Its size is too, but for the line end that some clients write after the form: the length of the
-request is known, and only the closing delimiter follows the file. Some clients write short fields
+The file is usually the last part, so all other fields are known before its first byte is passed on.
+So is its size, up to two bytes: the length of the request is known, only the closing delimiter
+follows the file, and some clients end the form with a line break. Some clients write short fields
 after the file; these are checked before the last bytes of the form are passed on.
 """
 

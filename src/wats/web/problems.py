@@ -154,7 +154,7 @@ def _details_of(error: WatsError) -> dict[str, Any]:
 
 
 def _remedy_of(error: WatsError) -> dict[str, Any]:
-    """Return what Meta's error of the same meaning has, if Meta has one."""
+    """Return the outcome, category and advice of the Meta error with the same meaning, if any."""
     code = next((code for kind, code in REFUSALS.items() if isinstance(error, kind)), None)
     if (rule := find_rule(code)) is None:
         return {}

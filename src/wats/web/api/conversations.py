@@ -1,4 +1,4 @@
-"""The customer service window: may this customer be sent anything but a template?"""
+"""The customer service window: whether a customer can be sent a free-form message."""
 
 from datetime import datetime
 from http import HTTPStatus

@@ -178,8 +178,8 @@ def _endpoints(numbers: frozenset[str], accounts: frozenset[str], has_groups: bo
 def _segments_of(parts: Parts, request: Request) -> list[str]:
     """Return the segments of the path after the version, which is checked.
 
-    The version of every call is the configured one. A client of an older version gets its
-    responses, and one of a newer version may rely on what it does not have.
+    Graph is called with the configured version, whatever older version the client names. A newer
+    version is refused, because its client may rely on features that the configured one lacks.
     """
     path = request.parameters["graphPath"].removesuffix("/")
     segments = [decode_segment(each) or "" for each in path.split("/")]
@@ -202,7 +202,7 @@ def _admit(parts: Parts, request: Request, segments: list[str], method: Method) 
         RouteNotFound: The number or account is not configured, or not for this token.
         MalformedRequest: The call is not listed.
         MethodNotAllowed: The call is listed, but not with this method.
-        InsufficientScope: The token has not the scopes of the call.
+        InsufficientScope: The token lacks the scopes of the call.
     """
     endpoint, number = _find(parts, request, segments, method)
     permitted = request.access.numbers
@@ -244,7 +244,7 @@ def _scopes_of(endpoint: Endpoint, number: str | None, method: Method) -> frozen
     """Return the scopes that a call needs.
 
     A call that is not limited to a number, and a change of the settings of a number, need every
-    scope: no scope is for them alone.
+    scope, because no single scope covers them.
     """
     tag = _TAGS.get(endpoint.family, "messages")
     is_setting = endpoint.service is Service.PASS and tag == "messages"

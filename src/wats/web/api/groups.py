@@ -113,7 +113,7 @@ async def create(parts: Parts, request: Request) -> Response:
 
 
 async def get(parts: Parts, request: Request) -> Response:
-    """Return a group, its participants whole."""
+    """Return a group with the participants as Graph lists them."""
     query = _query_of(request, ("fields",))
     return await _call(parts, request, "GET", [_group_of(parts, request)], query=query)
 
@@ -130,12 +130,12 @@ async def delete(parts: Parts, request: Request) -> Response:
 
 
 async def get_link(parts: Parts, request: Request) -> Response:
-    """Return the link by which people join a group."""
+    """Return the invite link of a group."""
     return await _call(parts, request, "GET", [_group_of(parts, request), "invite_link"])
 
 
 async def reset_link(parts: Parts, request: Request) -> Response:
-    """Make a new link; the old one ends."""
+    """Create a new invite link; the old link becomes invalid."""
     segments = [_group_of(parts, request), "invite_link"]
     return await _call(parts, request, "POST", segments, payload={})
 

@@ -21,7 +21,7 @@ from wats.web.parts import Parts
 from wats.web.routing import Operation, Posture, Route
 
 STEP_SECONDS: Final = 2.0
-"""How long a request goes on with further steps; a larger erasure takes several requests."""
+"""The time limit of the steps of one request; a larger erasure takes several requests."""
 
 USER_PATTERN: Final = rf"\+?[0-9]{{7,15}}|{BSUID_PATTERN}"
 
@@ -31,7 +31,7 @@ _SUBJECT_BYTES: Final = 16
 
 
 class ErasureRequest(Body, frozen=True):
-    """Erase the data of a user, or only count it; `cursor` goes on with an earlier request.
+    """Erase the data of a user, or only count it; `cursor` continues an earlier request.
 
     `searchFiles` lets a dry run read the files of a SQLite database completely.
     """

@@ -121,7 +121,8 @@ async def list_items(parts: Parts, request: Request) -> Response:
 def _merged(pages: Sequence[DeliveryPage], limit: int) -> DeliveryPage:
     """Return the page that begins with the first items of *pages*, by their ids."""
     end = min((page.next_after for page in pages if page.next_after is not None), default=None)
-    found = {each.id: each for page in pages for each in page.items}  # one may die meanwhile
+    # An item that fails between the two reads is in both pages.
+    found = {each.id: each for page in pages for each in page.items}
     ids = [id_ for id_ in sorted(found) if end is None or id_ <= end]
     if len(ids) > limit:
         ids = ids[:limit]
