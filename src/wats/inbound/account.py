@@ -331,7 +331,7 @@ class TemplateComponents(Part, frozen=True):
 class TemplateCategory(Part, frozen=True):
     """The category of a template changed, or will.
 
-    A change to come has the present category in `new_category`, and the one to come in
+    A change in the future has the present category in `new_category` and the future one in
     `correct_category`.
     """
 

@@ -23,7 +23,7 @@ class CustomerProfile(Part, frozen=True):
 
 
 class Customer(Part, frozen=True):
-    """Meta's data about a customer, beside an item. All fields are personal data."""
+    """Meta's data about the customer of an item. All fields are personal data."""
 
     profile: CustomerProfile | None = None
     wa_id: str | None = None

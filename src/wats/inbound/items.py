@@ -83,7 +83,7 @@ class Change(msgspec.Struct, kw_only=True):
     def drop_long_contacts(self) -> None:
         """Drop contacts that are too long to be copied into many updates; see `is_short`."""
         if isinstance(self.contacts, list):
-            # Their positions stay: a contact that is left must not be taken for the only one.
+            # Their positions stay, so that a remaining contact is not taken for the only one.
             self.contacts = [each if is_short(each) else None for each in self.contacts]
 
     def contact_of(self, user: str | None, phone: str | None) -> Item | None:

@@ -235,7 +235,7 @@ class Puller:
         return task
 
     async def _claim_usable(self, limit: int, kinds: Kinds) -> Sequence[Pulled]:
-        """Claim deliveries within the bounds of a response; bury those that cannot be returned."""
+        """Claim deliveries for a response within its bounds; see `_usable`."""
         found: list[Pulled] = []
         marks = [updates.mark_of(kind) for kind in kinds]
         size, more = 0, True
@@ -254,7 +254,10 @@ class Puller:
         return self._within_bounds(found)
 
     async def _usable(self, deliveries: Sequence[Delivery]) -> tuple[Sequence[Pulled], bool]:
-        """Bury what cannot be returned; also return whether that made other deliveries due."""
+        """Return the deliveries that can be returned, and whether others became due.
+
+        A delivery that is exhausted or cannot be decoded becomes a dead letter.
+        """
         found: list[Pulled] = []
         dead: list[Settlement] = []
         for delivery in deliveries:
@@ -269,7 +272,7 @@ class Puller:
             return found, False
         try:
             settled = await self._store.settle(dead)
-        except StoreError:  # their leases expire, and they are buried then
+        except StoreError:  # settled when their leases have expired
             return found, False
         for each in dead:
             log_dead(self._log, self.consumer.name, UpdateKind.UNKNOWN, each.error)
