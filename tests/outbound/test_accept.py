@@ -276,7 +276,7 @@ async def test_a_message_that_cannot_be_recorded_is_still_sent(
     assert sends(sink) == {"success": 1}
 
 
-async def test_a_key_that_cannot_be_completed_is_in_doubt_later(
+async def test_a_key_that_cannot_be_completed_has_an_unknown_outcome_later(
     make: Make, broken: Any, log: list[Any], clock: FakeClock, fake_graph: Any
 ) -> None:
     acceptor = make(store=await broken("complete_request"))

@@ -66,7 +66,7 @@ class Demo:
         self._environ[JOURNAL] = str(folder / "journal")
         self._token = {"authorization": f"Bearer {self._environ[TOKEN]}"}
         self._config = folder / "wats.config.yaml"
-        self._in_doubt = 0
+        self._unknown_outcomes = 0
         self._duplicates = 0
         self._show = Progress()
 
@@ -140,7 +140,7 @@ class Demo:
         except aiohttp.ClientError:
             return False
         if answer.status == 409:  # its first request died with the gateway
-            self._in_doubt += 1
+            self._unknown_outcomes += 1
         return answer.status in {200, 409}
 
     async def _until_quiet(self, meta_url: str) -> None:
@@ -175,7 +175,7 @@ class Demo:
                 ),
                 "duplicates ignored": (self._duplicates, "redelivered updates"),
                 "outcome unknown": (
-                    self._in_doubt,
+                    self._unknown_outcomes,
                     "idempotency keys whose send was cut off by the kill",
                 ),
                 "lost": (max(lost, 0), ""),

@@ -2,10 +2,11 @@
 
     reserve ─▶ window ─▶ Graph ─┬─ accepted          complete   replays get the same response
                   │             ├─ refused           fail       the key can be used again
-                  └─ closed     └─ outcome unknown   doubt      the key is never sent again
+                  └─ closed     └─ outcome unknown   unknown    the key is never sent again
                      fail
 
-A process that dies in between leaves its key reserved, and the reservation expires into `doubt`.
+A process that dies in between leaves its key reserved; when the reservation expires, the outcome is
+unknown.
 """
 
 import asyncio

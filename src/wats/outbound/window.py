@@ -3,7 +3,7 @@
 Meta decides whether a window is open. The guard refuses a message only if Meta must refuse it too:
 
     the customer's last message or call
-    │◀──── 24 hours ────▶│◀─ doubt ─▶│◀──── certainly closed ────▶│ 30 days
+    │◀──── 24 hours ────▶│◀ unclear ▶│◀──── certainly closed ────▶│ 30 days
     │        open        │  allowed  │          refused           │ allowed
 """
 
@@ -17,7 +17,7 @@ from wats.store import MessageStore
 from wats.telemetry import Telemetry
 
 WINDOW: Final = timedelta(hours=24)
-DOUBT: Final = timedelta(minutes=10)
+CLOCK_TOLERANCE: Final = timedelta(minutes=10)
 """The possible difference between Meta's clock and ours, generously."""
 CERTAIN: Final = timedelta(days=30)
 """How long Meta reports the phone number of a customer after the last contact.
@@ -49,7 +49,7 @@ def is_certainly_closed(now: datetime, last_inbound_at: datetime | None) -> bool
     """Return whether Meta, too, must consider this window closed; not without any record."""
     if last_inbound_at is None or now - last_inbound_at >= CERTAIN:
         return False
-    return remaining_ms(now - DOUBT, last_inbound_at) == 0
+    return remaining_ms(now - CLOCK_TOLERANCE, last_inbound_at) == 0
 
 
 class WindowGuard:

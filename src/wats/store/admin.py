@@ -1,7 +1,4 @@
-"""What operators see and change in a store: consumers, deliveries, and the data of a person.
-
-The fifth Protocol of a store, apart from the values of the other four.
-"""
+"""The operations of a store for operators: consumers, deliveries, and the data of a person."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
