@@ -152,7 +152,7 @@ class Sink:
         words = os.environ["SINK_WORDS"].split(",")
         self._errors = cycle([make for word in words for make in errors_of(word).values()])
 
-    def _hear(self, method: str, name: str, attributes: Any, *numbers: object) -> None:
+    def _record(self, method: str, name: str, attributes: Any, *numbers: object) -> None:
         known = (method, name, repr(attributes))
         telling = [n for n in numbers if not isinstance(n, int | float) or n >= NUMBERS_THAT_COUNT]
         if known not in self._known or telling:
@@ -163,22 +163,22 @@ class Sink:
         raise next(self._errors)()
 
     def close(self) -> None:
-        self._hear("close", "", {})
+        self._record("close", "", {})
 
     def increment_counter(self, name: str, value: int, attributes: Any) -> None:
-        self._hear("increment_counter", name, attributes, value)
+        self._record("increment_counter", name, attributes, value)
 
     def record_histogram(self, name: str, value_seconds: float, attributes: Any) -> None:
-        self._hear("record_histogram", name, attributes, value_seconds)
+        self._record("record_histogram", name, attributes, value_seconds)
 
     def record_span(self, name: str, start: datetime, end: datetime, attributes: Any) -> None:
-        self._hear("record_span", name, attributes, start.year, end.year)
+        self._record("record_span", name, attributes, start.year, end.year)
 
     def record_event(self, name: str, attributes: Any, timestamp: datetime) -> None:
-        self._hear("record_event", name, attributes, timestamp.year)
+        self._record("record_event", name, attributes, timestamp.year)
 
     def set_gauge(self, name: str, value: float, attributes: Any) -> None:
-        self._hear("set_gauge", name, attributes, value)
+        self._record("set_gauge", name, attributes, value)
 
 
 class TracedSink(Sink):
@@ -187,7 +187,7 @@ class TracedSink(Sink):
     def record_span(
         self, name: str, start: datetime, end: datetime, attributes: Any, span: Any = None
     ) -> None:
-        self._hear("record_span", name, attributes, start.year, end.year, span)
+        self._record("record_span", name, attributes, start.year, end.year, span)
 
 
 class AsyncSink(Sink):
@@ -195,8 +195,8 @@ class AsyncSink(Sink):
 
     async def increment_counter(self, name: str, value: int, attributes: Any) -> None:
         await asyncio.sleep(0)
-        self._hear("increment_counter", name, attributes, value)
+        self._record("increment_counter", name, attributes, value)
 
     async def record_histogram(self, name: str, value_seconds: float, attributes: Any) -> None:
         await asyncio.sleep(0)
-        self._hear("record_histogram", name, attributes, value_seconds)
+        self._record("record_histogram", name, attributes, value_seconds)

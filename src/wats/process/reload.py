@@ -61,7 +61,7 @@ class Reloader:
     def run(self) -> None:
         """Run the service until a signal arrives."""
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._heed)
+            signal.signal(number, self._note_signal)
         while not self._is_ending:
             paths = list(self._watched())
             stamps = stamps_of(paths)
@@ -72,7 +72,7 @@ class Reloader:
                 _end(process)
                 os.close(lifeline)
 
-    def _heed(self, _number: int, _frame: FrameType | None) -> None:
+    def _note_signal(self, _number: int, _frame: FrameType | None) -> None:
         self._is_ending = True
 
     def _start(self) -> tuple["subprocess.Popen[bytes]", int]:

@@ -133,10 +133,10 @@ class SharedListener:
             self._accept(room)
         else:
             self.publish()
-            self._pause(self._moment_seconds, self._insist)
+            self._pause(self._moment_seconds, self._take_one)
 
-    def _insist(self) -> None:
-        """Accept one connection if there still is one: the others are busy."""
+    def _take_one(self) -> None:
+        """Accept one connection if none of the others has: they are busy."""
         self._listen()
         self._accept(1)
 

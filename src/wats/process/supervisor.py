@@ -97,11 +97,11 @@ class Seat:
 class _WorkerSlot:
     """The same slot, as the supervisor sees it. It is empty while it has no process.
 
-    Its worker reports through a pipe that stays: *report* is the worker's end, *heard* is ours.
+    Its workers report through one pipe: *report* is the worker's end, *read_end* is ours.
     """
 
     row: int
-    heard: int
+    read_end: int
     report: int
     pid: int | None = None
     received: bytes = b""
@@ -120,9 +120,9 @@ class _WorkerSlot:
 
 
 def _new_slot(row: int) -> _WorkerSlot:
-    heard, report = os.pipe()
-    os.set_blocking(heard, False)
-    return _WorkerSlot(row=row, heard=heard, report=report)
+    read_end, report = os.pipe()
+    os.set_blocking(read_end, False)
+    return _WorkerSlot(row=row, read_end=read_end, report=report)
 
 
 class _Signals:
@@ -138,7 +138,7 @@ class _Signals:
         self._woken = signal.set_wakeup_fd(self._written_to, warn_on_full_buffer=False)
         # Where one is ignored, as SIGHUP is with `nohup`, it stays ignored.
         self._before = {
-            number: signal.signal(number, _hear)
+            number: signal.signal(number, _ignore_signal)
             for number in self._NUMBERS
             if number not in self._OPTIONAL or signal.getsignal(number) is not signal.SIG_IGN
         }
@@ -171,7 +171,7 @@ class _Signals:
         return pid
 
 
-def _hear(_number: int, _frame: FrameType | None) -> None:
+def _ignore_signal(_number: int, _frame: FrameType | None) -> None:
     """Do nothing: the wake-up descriptor receives the number."""
 
 
@@ -239,9 +239,9 @@ class Supervisor:
         while not self._is_stopping or any(slot.pid is not None for slot in self._slots):
             self._sleep(signals.descriptor)
             for number in signals.take():
-                self._heed(number)
+                self._handle_signal(number)
             for slot in self._slots:
-                self._look_after(slot)
+                self._check_worker(slot)
             self._kill_hung_workers()
             for slot in self._due():
                 seat = self._fill(slot, signals)
@@ -274,7 +274,7 @@ class Supervisor:
         # A terminal signals its process group. The supervisor passes Ctrl-C and Ctrl-Z on, once.
         os.setpgid(0, 0)
         for other in self._slots:
-            os.close(other.heard)
+            os.close(other.read_end)
             if other is not slot:
                 os.close(other.report)
         os.close(self._held)
@@ -299,13 +299,13 @@ class Supervisor:
 
     def _sleep(self, signalled: int) -> None:
         poll = select.poll()
-        for descriptor in (signalled, *(slot.heard for slot in self._slots)):
+        for descriptor in (signalled, *(slot.read_end for slot in self._slots)):
             poll.register(descriptor, select.POLLIN)
         times = [self._kill_at] if self._is_stopping else [slot.due_at for slot in self._slots]
         next_at = min((time for time in times if time is not None), default=None)
         poll.poll(None if next_at is None else max(ceil((next_at - self._now()) * 1000), 0))
 
-    def _heed(self, number: int) -> None:
+    def _handle_signal(self, number: int) -> None:
         if number == signal.SIGCHLD:
             return  # each slot is checked to find the process
         if number == signal.SIGHUP:
@@ -340,7 +340,7 @@ class Supervisor:
             if slot.pid is not None:
                 os.kill(slot.pid, number)
 
-    def _look_after(self, slot: _WorkerSlot) -> None:
+    def _check_worker(self, slot: _WorkerSlot) -> None:
         if slot.pid is None:
             return
         # In this order: reports that a worker wrote before it ended can be read afterwards.
@@ -352,7 +352,7 @@ class Supervisor:
     def _listen(self, slot: _WorkerSlot) -> None:
         with suppress(BlockingIOError):
             while True:
-                slot.received += os.read(slot.heard, _MOST_BYTES)
+                slot.received += os.read(slot.read_end, _MOST_BYTES)
         if slot.received == _READY and not slot.is_ready:
             slot.is_ready = True
             self._count()
