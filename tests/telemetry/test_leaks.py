@@ -39,7 +39,7 @@ def test_no_text_can_enter_telemetry(telemetry: Telemetry):
     attributes = {name for name in vars(telemetry) if not name.startswith("_")}
 
     assert {name for name in methods if not name.startswith("_")} == ASKING
-    assert attributes == {*RECORDERS, "errors", "tracer", "wants_news"}
+    assert attributes == {*RECORDERS, "errors", "tracer", "wants_update_metrics"}
     assert {name: list(open_to_text(of)) for name, of in RECORDERS.items()} == {
         name: [] for name in RECORDERS
     }

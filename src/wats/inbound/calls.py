@@ -95,7 +95,7 @@ class HandlerCalls:
             call.span = self._tracer.attempt(origin)
             self._watchdog.start(call, function, argument, context_of(call.span))
 
-    def judge(self, name: str, kind: UpdateKind, failure: BaseException) -> Outcome:
+    def outcome_of(self, name: str, kind: UpdateKind, failure: BaseException) -> Outcome:
         """Return the outcome of a call that raised *failure*; record it, if it is a failure."""
         if isinstance(failure, RetryLater):
             return Outcome.SKIPPED
@@ -152,7 +152,7 @@ class HandlerCall(Call):
     def ended(self, failure: BaseException | None) -> None:
         outcome = _SUCCESS
         if failure is not None:
-            outcome = self.calls.judge(self.name, self.kind, failure)
+            outcome = self.calls.outcome_of(self.name, self.kind, failure)
         record, seconds = self.calls.telemetry.webhooks.dispatched, perf_counter() - self.began
         if self.span is None:
             record(self.place, self.kind, outcome, seconds)

@@ -16,11 +16,11 @@ from wats.inbound import envelope, projection, updates, usual
 from wats.inbound.calls import HandlerCall, HandlerCalls, refuse_reply
 from wats.inbound.dispatch import Dispatcher
 from wats.inbound.handlers import Handlers
-from wats.inbound.news import News
 from wats.inbound.normalize import Normalized, normalize
 from wats.inbound.other_numbers import NumberFilter
 from wats.inbound.signature import SignatureCheck
 from wats.inbound.update_log import UpdateLog
+from wats.inbound.update_metrics import UpdateMetrics
 from wats.inbound.updates import Update
 from wats.log import Log, write_json_line
 from wats.privacy import short_fingerprint
@@ -93,7 +93,7 @@ class Receiver:
         self._handlers = handlers
         self._store = store
         self.telemetry = telemetry
-        self.news = News(telemetry)
+        self.update_metrics = UpdateMetrics(telemetry)
         self.update_log = update_log
         self._number_filter = number_filter
         self._dispatcher = dispatcher
@@ -192,8 +192,8 @@ class Receiver:
         """Handle updates that are not stored: one handler after the other gets each update."""
         handled = 0
         for update in found.updates:
-            if self.telemetry.wants_news:
-                self.news.report(update, projection.status_record(update))
+            if self.telemetry.wants_update_metrics:
+                self.update_metrics.report(update, projection.status_record(update))
             failures = 0
             for name in self._handlers.consumers(update):
                 failure = yield name, update
@@ -256,8 +256,8 @@ class _Storing:
         if received is None:
             telemetry.webhooks.update(update.kind, Outcome.DEDUPED)
             return False
-        if telemetry.wants_news:
-            self._receiver.news.report(update, arrival.status, received.sent_at)
+        if telemetry.wants_update_metrics:
+            self._receiver.update_metrics.report(update, arrival.status, received.sent_at)
         if not arrival.consumers:
             telemetry.webhooks.update(update.kind, Outcome.SUCCESS)
         return True

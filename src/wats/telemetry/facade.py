@@ -64,7 +64,8 @@ class Telemetry:
         store: Operations of the store, and the inbox in it.
         service: The life of the service, and its upkeep.
         errors: The errors seen recently, by class name.
-        wants_news: Whether webhook lag and final statuses are exposed or passed to a sink.
+        wants_update_metrics: Whether the lag of webhooks and final statuses are exposed, or passed
+            to a sink.
         tracer: Starts the spans of requests and handlers, if the sink receives spans.
 
     Args:
@@ -107,7 +108,7 @@ class Telemetry:
             return FailureLog(event, log=log, monotonic=monotonic, now=now)
 
         templates = _checked_templates(routes)
-        self.wants_news = families is FamilySet.OPERATOR
+        self.wants_update_metrics = families is FamilySet.OPERATOR
         self._families = families_of(families)
         self._subjects = Subjects(
             routes=tuple(routes),

@@ -49,7 +49,7 @@ from wats.web.routing import (
     Router,
     request_path,
 )
-from wats.web.webhooks import Asker
+from wats.web.webhooks import WebhookClient
 
 _METHODS = {method.value: method for method in Method}
 _POST: Final = Method.POST
@@ -91,7 +91,7 @@ class Web:
         this process is killed immediately afterwards.
         """
         started = perf_counter()
-        access = self._gate.judge(scope["headers"])
+        access = self._gate.access_of(scope["headers"])
         method = _METHODS.get(scope["method"], Method.UNKNOWN)
         route, parameters = self._router.match(request_path(scope))
         ordinal = self._ordinals[route.label]
@@ -164,29 +164,33 @@ class Web:
             raise MethodNotAllowed([each.value for each in route.methods])
         return operation.handle
 
-    def take_webhook(self, body: bytes, signature: str | None, asker: Asker) -> None:
+    def take_webhook(self, body: bytes, signature: str | None, client: WebhookClient) -> None:
         """Fast path: handle a fully received webhook POST, as `serve` would.
 
         It makes no task: a task and its coroutines cost as much as reading the JSON.
         """
-        answer = partial(self._answer_webhook, asker, perf_counter())
+        answer = partial(self._answer_webhook, client, perf_counter())
         try:
             self._parts.receiver.take(body, signature, answer)
         except BaseException as error:
             answer(None, error)
 
     def _answer_webhook(
-        self, asker: Asker, started: float, receipt: Receipt | None, error: BaseException | None
+        self,
+        client: WebhookClient,
+        started: float,
+        receipt: Receipt | None,
+        error: BaseException | None,
     ) -> None:
         if receipt is None:
             response = self._explain(error or RuntimeError(), self._hook)
         else:
             response = webhooks.answer(receipt)
-        is_there = asker.is_there
-        status = response.status if is_there else 0
+        is_connected = client.is_connected
+        status = response.status if is_connected else 0
         self._count(self._hook_ordinal, _POST, status, started)
-        if is_there:
-            asker.answer(response)
+        if is_connected:
+            client.respond(response)
 
     def count_refused(self, status: int) -> None:
         """Count bytes that the server refused with *status* because they are not a request."""

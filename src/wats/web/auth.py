@@ -24,7 +24,7 @@ class Gate:
     def __init__(self, tokens: Iterable[tuple[Secret, Access]]) -> None:
         self._tokens: Sequence[tuple[Secret, Access]] = tuple(tokens)
 
-    def judge(self, headers: Iterable[tuple[bytes, bytes]]) -> Access:
+    def access_of(self, headers: Iterable[tuple[bytes, bytes]]) -> Access:
         """Return the access that the token in *headers* gives; two tokens give none."""
         values = header_values(headers, b"authorization")
         if not values:

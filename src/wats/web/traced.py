@@ -10,7 +10,7 @@ from wats.web.auth import Gate
 from wats.web.exchange import Receive, Scope, Send, header_values
 from wats.web.parts import Parts
 from wats.web.routing import Route
-from wats.web.webhooks import Asker
+from wats.web.webhooks import WebhookClient
 
 
 class TracedWeb(Web):
@@ -30,7 +30,7 @@ class TracedWeb(Web):
             await super().serve(scope, receive, send)
 
     @override
-    def take_webhook(self, body: bytes, signature: str | None, asker: Asker) -> None:
+    def take_webhook(self, body: bytes, signature: str | None, client: WebhookClient) -> None:
         # A head with a traceparent takes the slow path.
         with self._tracer.request():
-            super().take_webhook(body, signature, asker)
+            super().take_webhook(body, signature, client)

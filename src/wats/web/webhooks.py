@@ -18,14 +18,14 @@ from wats.web.parts import HOOK_LABEL, Parts
 from wats.web.routing import Operation, Parameter, Posture, Route
 
 
-class Asker(Protocol):
+class WebhookClient(Protocol):
     """The recipient of the response to a webhook."""
 
     @property
-    def is_there(self) -> bool:
+    def is_connected(self) -> bool:
         """Whether a response could still reach the client."""
 
-    def answer(self, response: Response) -> None:
+    def respond(self, response: Response) -> None:
         """Send *response*."""
 
 
@@ -36,19 +36,19 @@ class Hook:
     Attributes:
         path: The request target that it serves, as bytes on the wire.
         max_body_bytes: Longer bodies take the slow path, which refuses them.
-        take: Responds to the body and signature of a POST through its asker, once, now or later.
+        take: Responds to the body and signature of a POST through its client, once, now or later.
         refused: Counts a request that was refused with a status because it is not valid HTTP.
         reads_traces: Whether `traceparent` is read, so that a head with one takes the slow path.
     """
 
     path: bytes
     max_body_bytes: int
-    take: Callable[[bytes, str | None, Asker], None]
+    take: Callable[[bytes, str | None, WebhookClient], None]
     refused: Callable[[int], None]
     reads_traces: bool = False
 
 
-def _take_nothing(_body: bytes, _signature: str | None, _asker: Asker) -> None:
+def _take_nothing(_body: bytes, _signature: str | None, _client: WebhookClient) -> None:
     raise NotImplementedError
 
 

@@ -190,7 +190,7 @@ class GatewayProtocol(Connection):
     def _refuse(self, error: MalformedHTTP) -> None:
         response = as_response(error)
         self._hook.refused(response.status)
-        self.answer(response, keep_alive=False)
+        self.respond(response, keep_alive=False)
 
     @override
     def _release(self) -> None:
@@ -219,11 +219,11 @@ class GatewayProtocol(Connection):
     # Used by the response to a webhook
 
     @property
-    def is_there(self) -> bool:
+    def is_connected(self) -> bool:
         """Whether the client is still connected, as far as we know."""
         return self.state is not CLOSING and not self.transport.is_closing()
 
-    def answer(self, response: Response, *, keep_alive: bool = True) -> None:
+    def respond(self, response: Response, *, keep_alive: bool = True) -> None:
         """Send *response*; once. End the connection unless *keep_alive*, or if the server stops."""
         keep_alive = keep_alive and self.may_keep_alive
         default_headers = self._site.server.default_headers

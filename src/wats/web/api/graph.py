@@ -37,7 +37,7 @@ from wats.web.access import Access
 from wats.web.api import marketing_messages, media, messages
 from wats.web.api.messages import IDEMPOTENCY_KEY
 from wats.web.api.outbox import OutboxItem
-from wats.web.api.passing import PassedOn
+from wats.web.api.relayed_body import RelayedBody
 from wats.web.bodies import GraphAnswer
 from wats.web.exchange import (
     JSON_TYPE,
@@ -130,7 +130,9 @@ async def serve(method: Method, parts: Parts, request: Request) -> Response:
         opened.close()
         return json_response({})  # accepted, and the response is not Graph's
     body = opened.chunks()
-    source = PassedOn(parts, opened, _with_own_url(root, segments[0], body) if is_object else body)
+    source = RelayedBody(
+        parts, opened, _with_own_url(root, segments[0], body) if is_object else body
+    )
     try:
         await source.begin()
     except GraphError:

@@ -28,7 +28,7 @@ from wats.outbound import answers
 from wats.outbound.failures import report_graph_failure
 from wats.outbound.media import MAX_FILE_BYTES, START_BYTES, TYPES, find_type, max_bytes_of
 from wats.telemetry.contract.values import EndpointFamily, Method
-from wats.web.api.passing import PassedOn
+from wats.web.api.relayed_body import RelayedBody
 from wats.web.bodies import Body, Count, GraphAnswer
 from wats.web.exchange import Request, Response, StreamedResponse, json_response
 from wats.web.multipart import MAX_FORM_BYTES, boundary_of, form_head, open_form
@@ -144,7 +144,7 @@ async def download(parts: Parts, request: Request) -> Response:
             raise
         found = await _find(parts, request)
         opened = await _reported(parts, _open(graph, found))
-    source = PassedOn(parts, opened)
+    source = RelayedBody(parts, opened)
     await source.begin()
     return StreamedResponse(
         HTTPStatus.OK,

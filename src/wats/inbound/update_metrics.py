@@ -15,8 +15,11 @@ _PUNCTUAL = frozenset({UpdateKind.MESSAGE, UpdateKind.STATUS})
 _FINAL = {outcome.value: outcome for outcome in FinalOutcome}
 
 
-class News:
-    """Passes new updates to telemetry; used only if `Telemetry.wants_news`."""
+class UpdateMetrics:
+    """Records the lag and the final status of new updates.
+
+    It is used only if `Telemetry.wants_update_metrics`.
+    """
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry

@@ -9,8 +9,8 @@ from wats.web.exchange import ResponseBroken
 from wats.web.parts import Parts
 
 
-class PassedOn:
-    """The body of a response of Graph, which reports its failure.
+class RelayedBody:
+    """The body of a response of Graph, passed on as it arrives; its failure is reported.
 
     Its first piece is read before the response begins, so that an earlier failure is an error
     response; after that, the connection of the client is closed.

@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from wats.clock import EPOCH
-from wats.inbound.news import News
+from wats.inbound.update_metrics import UpdateMetrics
 from wats.inbound.updates import Update
 from wats.store.records import StatusRecord
 from wats.telemetry import OPERATOR_ATTR, UNMATCHED, FamilySet, RouteLabel, Telemetry
@@ -52,8 +52,8 @@ def recorder() -> Recorder:
 
 
 @pytest.fixture
-def news(recorder: Recorder) -> News:
-    return News(recorder.telemetry)
+def metrics(recorder: Recorder) -> UpdateMetrics:
+    return UpdateMetrics(recorder.telemetry)
 
 
 def update(kind: UpdateKind, at: datetime = NOON - timedelta(seconds=3)) -> Update:
@@ -80,24 +80,24 @@ def status(name: str, error_code: int | None = None) -> StatusRecord:
 
 @pytest.mark.parametrize("kind", [UpdateKind.MESSAGE, UpdateKind.STATUS])
 def test_an_update_that_meta_sends_immediately_has_a_lag(
-    news: News, recorder: Recorder, kind: UpdateKind
+    metrics: UpdateMetrics, recorder: Recorder, kind: UpdateKind
 ) -> None:
-    news.report(update(kind), None)
+    metrics.report(update(kind), None)
 
     assert recorder.lags == [3.0]
 
 
 @pytest.mark.parametrize("kind", [UpdateKind.HISTORY, UpdateKind.MESSAGE_ECHO, UpdateKind.ACCOUNT])
 def test_an_update_that_may_be_old_on_arrival_has_no_lag(
-    news: News, recorder: Recorder, kind: UpdateKind
+    metrics: UpdateMetrics, recorder: Recorder, kind: UpdateKind
 ) -> None:
-    news.report(update(kind), None)
+    metrics.report(update(kind), None)
 
     assert recorder.lags == []
 
 
-def test_an_update_without_a_time_has_no_lag(news: News, recorder: Recorder) -> None:
-    news.report(update(UpdateKind.MESSAGE, EPOCH), None)
+def test_an_update_without_a_time_has_no_lag(metrics: UpdateMetrics, recorder: Recorder) -> None:
+    metrics.report(update(UpdateKind.MESSAGE, EPOCH), None)
 
     assert recorder.lags == []
 
@@ -105,17 +105,19 @@ def test_an_update_without_a_time_has_no_lag(news: News, recorder: Recorder) -> 
 @pytest.mark.parametrize(
     "outcome", [FinalOutcome.DELIVERED, FinalOutcome.READ, FinalOutcome.PLAYED]
 )
-def test_a_final_status_is_counted(news: News, recorder: Recorder, outcome: FinalOutcome) -> None:
-    news.report(update(UpdateKind.STATUS), status(outcome.value))
+def test_a_final_status_is_counted(
+    metrics: UpdateMetrics, recorder: Recorder, outcome: FinalOutcome
+) -> None:
+    metrics.report(update(UpdateKind.STATUS), status(outcome.value))
 
     assert [each for each, _ in recorder.final] == [outcome]
 
 
 @pytest.mark.parametrize("name", ["sent", "deleted", "warning", "something new"])
 def test_a_status_that_is_not_final_is_not_counted(
-    news: News, recorder: Recorder, name: str
+    metrics: UpdateMetrics, recorder: Recorder, name: str
 ) -> None:
-    news.report(update(UpdateKind.STATUS), status(name))
+    metrics.report(update(UpdateKind.STATUS), status(name))
 
     assert recorder.final == []
 
@@ -130,16 +132,16 @@ def test_a_status_that_is_not_final_is_not_counted(
     ],
 )
 def test_a_failure_is_counted_with_its_category(
-    news: News, recorder: Recorder, code: int | None, category: ErrorCategory
+    metrics: UpdateMetrics, recorder: Recorder, code: int | None, category: ErrorCategory
 ) -> None:
-    news.report(update(UpdateKind.STATUS), status("failed", code))
+    metrics.report(update(UpdateKind.STATUS), status("failed", code))
 
     assert recorder.final == [(FinalOutcome.FAILED, category)]
 
 
 def test_delivery_time_runs_from_the_send_to_the_time_of_the_status(
-    news: News, recorder: Recorder
+    metrics: UpdateMetrics, recorder: Recorder
 ) -> None:
-    news.report(update(UpdateKind.STATUS), status("delivered"), NOON - timedelta(seconds=5))
+    metrics.report(update(UpdateKind.STATUS), status("delivered"), NOON - timedelta(seconds=5))
 
     assert recorder.deliveries == [5.0]
