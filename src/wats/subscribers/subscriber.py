@@ -93,7 +93,7 @@ class Subscriber:
     Args:
         config: The endpoint, and its limits.
         make_request: Makes the signed requests.
-        log: Receives the begin and the end of an outage, by the name of the subscriber.
+        log: Receives the start and the end of an outage, by the name of the subscriber.
         pause: Pauses the consumer of the subscriber, so that its updates wait for an operator.
         circuit: The circuit breaker.
         on_circuit: Receives 1 after a failure that opens the circuit or leaves it open, and 0 after
@@ -174,19 +174,19 @@ class Subscriber:
             self._circuit.abandon()
             raise
         if failure is not None:
-            judged = self._judge(updates[0], failure)
+            error = self._record_failure(updates[0], failure)
             if self._must_pause(failure):
                 await self._pause_consumer(failure)
-            raise judged from None
+            raise error from None
         self._down_since = None
         has_closed = self._circuit.succeed()
         if not self._circuit.is_open:
             # Also without a change: another process, which had it open, may get no delivery.
             self._on_circuit(0)
         if has_closed:
-            self._report("wats.subscriber.recovered", None)
+            self._report_recovery()
 
-    def _judge(self, update: Update, failure: Exception) -> Exception:
+    def _record_failure(self, update: Update, failure: Exception) -> Exception:
         """Report *failure* to the circuit breaker; return the exception for the dispatcher."""
         if isinstance(failure, SubscriberThrottled | SubscriberGone):
             has_opened = self._circuit.hold(failure.seconds)
@@ -197,11 +197,14 @@ class Subscriber:
         if self._circuit.is_open:
             self._on_circuit(1)
         if has_opened:
-            self._report("wats.subscriber.unreachable", failure)
+            self._report_outage(failure)
         return RetryLater(self._circuit.pause()) if self._circuit.is_open else failure
 
     def _must_pause(self, failure: Exception) -> bool:
-        """Return whether the endpoint was removed, or is down for longer than is permitted."""
+        """Note how long the endpoint has been down; return whether its consumer must be paused.
+
+        It must be paused if the endpoint was removed, or is down for longer than is permitted.
+        """
         if isinstance(failure, SubscriberGone):
             return True
         if isinstance(failure, SubscriberThrottled) or not self._circuit.is_open:
@@ -254,11 +257,9 @@ class Subscriber:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return SubscriberUnreachable()
 
-    def _report(self, event: str, failure: Exception | None) -> None:
-        suppressed = self._repeats.admit(event)
-        if suppressed is None:
-            return
-        if failure is None:
+    def _report_recovery(self) -> None:
+        suppressed = self._repeats.admit("wats.subscriber.recovered")
+        if suppressed is not None:
             self._log(
                 {
                     "event": "wats.subscriber.recovered",
@@ -266,7 +267,10 @@ class Subscriber:
                     "suppressed": suppressed,
                 }
             )
-        else:
+
+    def _report_outage(self, failure: Exception) -> None:
+        suppressed = self._repeats.admit("wats.subscriber.unreachable")
+        if suppressed is not None:
             self._log(
                 {
                     "event": "wats.subscriber.unreachable",
