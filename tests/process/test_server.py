@@ -122,6 +122,13 @@ def test_a_port_that_is_taken_is_refused_in_a_sentence() -> None:
     assert f"'127.0.0.1:{port}': Address already in use" in str(caught.value)
 
 
+def test_an_ipv6_address_is_in_brackets_in_a_refusal() -> None:
+    with pytest.raises(ConfigError) as caught:
+        bind("2001:db8::1", 8080)
+
+    assert "'[2001:db8::1]:8080': " in str(caught.value)
+
+
 async def test_signals_that_the_parent_has_blocked_stop_a_server() -> None:
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
