@@ -54,27 +54,33 @@ BEARER_TOKEN = "a-service-token-for-tests"  # noqa: S105
 
 
 def sign(body: bytes, app_secret: str = APP_SECRET) -> str:
-    """Return the `X-Hub-Signature-256` that Meta would send with *body*."""
+    """Return the value of the header `X-Hub-Signature-256` that Meta would send with *body*."""
     return "sha256=" + hmac.digest(app_secret.encode(), body, hashlib.sha256).hex()
 
 
 class FakeClock:
-    """A clock that moves only on request."""
+    """A clock for a service or a handler, which moves only on request.
+
+    Call it for the present moment, an aware `datetime` in UTC.
+    """
 
     def __init__(self, moment: datetime = datetime(2026, 11, 22, 12, tzinfo=UTC)) -> None:
         self.moment = moment
 
     def __call__(self) -> datetime:
-        """Return its moment."""
+        """Return the present moment."""
         return self.moment
 
     def advance(self, seconds: float) -> None:
-        """Move on by *seconds*."""
+        """Move the clock forward by *seconds*."""
         self.moment += timedelta(seconds=seconds)
 
 
 class Recorded(NamedTuple):
-    """A call of a sink with a value: of a counter, a histogram or a gauge."""
+    """A call of a sink with a value: of a counter, a histogram or a gauge.
+
+    The value of a histogram is in seconds.
+    """
 
     name: str
     value: float
@@ -101,7 +107,7 @@ class RecordedEvent(NamedTuple):
 
 @dataclass(slots=True)
 class CapturingTelemetrySink:
-    """A telemetry sink that records every call, in order."""
+    """A telemetry sink that records the calls of each kind, in order."""
 
     counters: list[Recorded] = field(default_factory=list)
     histograms: list[Recorded] = field(default_factory=list)
@@ -110,15 +116,15 @@ class CapturingTelemetrySink:
     events: list[RecordedEvent] = field(default_factory=list)
 
     def increment_counter(self, name: str, value: int, attributes: Attributes) -> None:
-        """Keep it."""
+        """Add the call to `counters`."""
         self.counters.append(Recorded(name, value, dict(attributes)))
 
     def record_histogram(self, name: str, value_seconds: float, attributes: Attributes) -> None:
-        """Keep it."""
+        """Add the call to `histograms`."""
         self.histograms.append(Recorded(name, value_seconds, dict(attributes)))
 
     def set_gauge(self, name: str, value: float, attributes: Attributes) -> None:
-        """Keep it."""
+        """Add the call to `gauges`."""
         self.gauges.append(Recorded(name, value, dict(attributes)))
 
     def record_span(
@@ -129,11 +135,11 @@ class CapturingTelemetrySink:
         attributes: Attributes,
         span: Span | None = None,
     ) -> None:
-        """Keep it."""
+        """Add the call to `spans`."""
         self.spans.append(RecordedSpan(name, start, end, dict(attributes), span))
 
     def record_event(self, name: str, attributes: Attributes, timestamp: datetime) -> None:
-        """Keep it."""
+        """Add the call to `events`."""
         self.events.append(RecordedEvent(name, dict(attributes), timestamp))
 
 

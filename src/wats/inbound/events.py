@@ -95,7 +95,10 @@ class SessionDescription(Part, frozen=True):
 
 
 class CallEvent(Part, frozen=True):
-    """A call that begins or ends; `event` is `connect` or `terminate`."""
+    """A call that begins or ends; `event` is `connect` or `terminate`.
+
+    `duration` is the length of an answered call in seconds.
+    """
 
     id: str | None = None
     event: str | None = None
