@@ -146,7 +146,7 @@ def normal(mean: float, count: int = 5000) -> list[float]:
     return [random.gauss(mean, 1000) for _ in range(count)]
 
 
-def test_t_is_that_of_welch() -> None:
+def test_the_t_statistic_is_that_of_welch() -> None:
     first, second = [20.0, 22.0, 19.0, 20.0, 22.0, 24.0], [28.0, 26.0, 30.0, 24.0]
 
     assert welch_t(first, second) == pytest.approx(3.9082, abs=1e-4)

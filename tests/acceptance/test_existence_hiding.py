@@ -279,7 +279,7 @@ def test_no_body_is_too_large_to_make_no_difference(service: Service, method: st
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
-def test_no_way_to_write_a_path_makes_a_difference(service: Service, method: str) -> None:
+def test_no_spelling_of_a_path_makes_a_difference(service: Service, method: str) -> None:
     for shape, headers in product(SHAPES.values(), ("", GOOD * 2)):
         assert_hidden(service, shape=shape, method=method, headers=headers)
 
@@ -315,7 +315,7 @@ SEGMENTS = st.text("abcdefghijklmnopqrstuvwxyzABC019-_~!$&'()*+,;=:@", min_size=
     body=st.sampled_from(list(BODIES)),
     shape=st.just("{}") | st.sampled_from(list(SHAPES.values())),
 )
-def test_no_request_at_all_makes_a_difference(
+def test_no_generated_request_makes_a_difference(
     service: Service, method: str, version: str, headers: str, body: str, shape: str
 ) -> None:
     text, late = BODIES[body]

@@ -216,7 +216,7 @@ async def test_webhooks_that_are_stored_together_have_spans_of_their_own(
     assert {link.span_id for span in attempts for link in span.links} == requests
 
 
-async def test_what_a_handler_sends_is_a_part_of_its_trace(
+async def test_messages_of_a_handler_are_a_part_of_its_trace(
     open_gateway, receiver, environment, until
 ) -> None:
     sent = []

@@ -180,7 +180,9 @@ async def test_which_tokens_open_the_api(exchange, url, value, status) -> None:
         ),
     ],
 )
-async def test_the_challenge(exchange, url, query, status, body) -> None:
+async def test_responses_to_the_challenge_match_the_contract(
+    exchange, url, query, status, body
+) -> None:
     answer = await exchange(url, "GET", f"{HOOK}?{query}")
 
     assert (answer.status, answer.body) == (status, body)

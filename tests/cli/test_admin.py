@@ -293,7 +293,7 @@ def test_a_user_from_stdin_is_in_no_argument(gateway: Gateway) -> None:
 
 
 @pytest.mark.parametrize("user", ["", "Ada", "123", "US.", "1555 000 1234\n5", "x" * 300])
-def test_something_else_than_a_user_is_refused(gateway: Gateway, user: str) -> None:
+def test_a_text_that_is_not_a_user_is_refused(gateway: Gateway, user: str) -> None:
     done = gateway.run("erase", "--user", user, "--yes")
 
     assert done.code == 1

@@ -71,7 +71,7 @@ def test_a_config_without_a_puller_is_named_as_the_cause(tmp_path: Path) -> None
     assert "The config has no puller." in done.err
 
 
-def test_it_prints_updates_as_they_arrive_and_outlives_a_restart_of_the_service(
+def test_listen_prints_updates_as_they_arrive_and_outlives_a_restart_of_the_service(
     gateway: Gateway,
 ) -> None:
     command = gateway.commands.command(
@@ -105,7 +105,7 @@ def test_it_prints_updates_as_they_arrive_and_outlives_a_restart_of_the_service(
     }
 
 
-def test_it_goes_on_after_a_first_acknowledgement_that_the_service_did_not_answer(
+def test_listen_goes_on_after_a_first_acknowledgement_without_a_response(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listen, "FIRST_PAUSE_SECONDS", 0.0)
@@ -131,7 +131,7 @@ def test_it_goes_on_after_a_first_acknowledgement_that_the_service_did_not_answe
     assert acknowledged == [["r"]]
 
 
-def test_an_interrupt_ends_it_without_a_lease(gateway: Gateway) -> None:
+def test_an_interrupt_ends_listen_without_a_lease(gateway: Gateway) -> None:
     command = gateway.commands.command(
         ("listen", "batch", "--url", gateway.url, "--config", "wats.config.json")
     )

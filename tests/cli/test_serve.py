@@ -79,7 +79,7 @@ def test_secrets_are_read_from_a_file_too(wats) -> None:
         assert fetch(f"{service.url}/status", headers=token)[0] == 200
 
 
-def test_a_port_that_is_taken(wats) -> None:
+def test_a_taken_port_is_reported(wats) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         result = wats.run("serve", "--config", str(wats.config), "--port", str(port))
@@ -91,7 +91,7 @@ def test_a_port_that_is_taken(wats) -> None:
 
 
 @pytest.mark.long
-def test_a_database_in_a_folder_that_cannot_be_written(wats) -> None:
+def test_a_database_in_a_folder_that_cannot_be_written_is_reported(wats) -> None:
     wats.write(persistence={"url": "sqlite:////proc/wats.db"})
 
     result = wats.run("serve", "--config", str(wats.config), "--port", "0")
@@ -166,7 +166,7 @@ def test_a_working_directory_that_was_removed_is_no_traceback(wats) -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_a_config_with_mistakes(wats) -> None:
+def test_a_config_with_mistakes_is_reported(wats) -> None:
     wats.write(graph={"apiVersion": "canary", "baseUrl": "https://graph.example"})
 
     result = wats.invoke("serve", "--config", str(wats.config))
@@ -174,7 +174,7 @@ def test_a_config_with_mistakes(wats) -> None:
     assert "graph.apiVersion" in clean_failure(result)
 
 
-def test_a_secret_that_is_not_there(wats) -> None:
+def test_a_missing_secret_is_reported(wats) -> None:
     environ = {name: value for name, value in wats.environ.items() if name != "WATS_APP_SECRET"}
 
     result = wats.invoke("serve", "--config", str(wats.config), "--port", "0", environ=environ)
@@ -182,7 +182,7 @@ def test_a_secret_that_is_not_there(wats) -> None:
     assert "webhook.appSecret" in clean_failure(result)
 
 
-def test_a_profile_that_is_not_there(wats) -> None:
+def test_a_missing_profile_is_reported(wats) -> None:
     result = wats.invoke("serve", "--config", str(wats.config), "--profile", "canary")
 
     assert "unknown_profile" in clean_failure(result)
@@ -201,7 +201,7 @@ def test_a_profile_that_is_not_there(wats) -> None:
         ("json:__name__", "it cannot be called."),
     ],
 )
-def test_a_handler_that_cannot_be_used(wats, handler, reason) -> None:
+def test_a_handler_that_cannot_be_used_is_reported(wats, handler, reason) -> None:
     (wats.folder / "shop.py").write_text("x = 1\ndef handle(\n")
     wats.write(handlers=[handler])
 
@@ -213,14 +213,14 @@ def test_a_handler_that_cannot_be_used(wats, handler, reason) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("options", [["--port", "70000"], ["--host", "canary canary"]])
-def test_an_address_that_is_none(wats, options) -> None:
+def test_an_invalid_address_is_reported(wats, options) -> None:
     result = wats.run("serve", "--config", str(wats.config), *options)
 
     assert options[0] in clean_failure(result)
 
 
 @pytest.mark.long
-def test_a_database_of_a_newer_wats(wats) -> None:
+def test_a_database_of_a_newer_version_is_reported(wats) -> None:
     with wats.running("serve", "--config", str(wats.config), "--port", "0") as service:
         service.end()
     with closing(sqlite3.connect(wats.folder / "wats.db")) as connection:
@@ -244,7 +244,7 @@ def test_a_database_of_a_newer_wats(wats) -> None:
     ],
 )
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_database_that_cannot_be_opened(wats, what, cause, workers) -> None:
+def test_a_database_that_cannot_be_opened_is_reported(wats, what, cause, workers) -> None:
     (wats.folder / "text").write_text("This is not a database. " * 100)
     (wats.folder / "folder").mkdir()
     wats.write(persistence={"url": f"sqlite:///{what}"})
@@ -257,7 +257,7 @@ def test_a_database_that_cannot_be_opened(wats, what, cause, workers) -> None:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_postgresql_server_that_cannot_be_reached(wats, workers) -> None:
+def test_a_postgresql_server_that_cannot_be_reached_is_reported(wats, workers) -> None:
     wats.write(persistence={"url": "postgresql://canary@127.0.0.1:9/canary"})
     options = ("--port", "0", "--workers", workers)
 
@@ -269,7 +269,7 @@ def test_a_postgresql_server_that_cannot_be_reached(wats, workers) -> None:
 
 
 @pytest.mark.parametrize("arguments", [[], ["--paas"], ["--show"]])
-def test_either_a_config_or_the_sandbox(wats, tmp_path, monkeypatch, arguments) -> None:
+def test_a_config_or_the_sandbox_is_required(wats, tmp_path, monkeypatch, arguments) -> None:
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
 

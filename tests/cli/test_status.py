@@ -117,7 +117,7 @@ def test_a_server_other_than_wats_is_reported(service, counterfeit) -> None:
     assert "not from wats" in result.err
 
 
-def test_a_service_that_fails(service, counterfeit) -> None:
+def test_a_service_that_fails_is_reported(service, counterfeit) -> None:
     counterfeit.answers["/status"] = (502, {}, b"")
 
     assert "responds with 502" in service.ask("status", "--url", counterfeit.url).err

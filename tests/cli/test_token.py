@@ -13,7 +13,7 @@ def test_a_token_is_printed_and_nothing_else(wats) -> None:
     assert re.fullmatch("[0-9a-f]{64}\n", result.out)
 
 
-def test_every_token_is_another_and_none_is_weak(wats) -> None:
+def test_every_token_is_new_and_none_is_weak(wats) -> None:
     tokens = {wats.invoke("token").out.strip() for _ in range(50)}
 
     assert len(tokens) == 50

@@ -42,7 +42,7 @@ def test_a_number_is_neither_a_bool_nor_text_nor_infinite() -> None:
         "HTTPS://Graph.Example",
     ],
 )
-def test_graph_may_be_at(url: str) -> None:
+def test_a_valid_base_url_of_graph_is_kept(url: str) -> None:
     assert checks.web_url.accept(url) == url
     assert not checks.is_plain_beyond_loopback(url)
 
@@ -76,7 +76,7 @@ def test_graph_may_be_at(url: str) -> None:
         None,
     ],
 )
-def test_graph_may_not_be_at(url: object) -> None:
+def test_an_invalid_base_url_of_graph_is_refused(url: object) -> None:
     assert checks.web_url.accept(url) is None
 
 
@@ -237,7 +237,7 @@ def test_an_account_id_is_one_line_that_can_be_encoded() -> None:
         "sqlite:///a folder/wäts.db",
     ],
 )
-def test_a_database_may_be_at(url: str) -> None:
+def test_a_valid_url_of_a_database_is_kept(url: str) -> None:
     assert checks.database_url.accept(url) == url
 
 
@@ -255,7 +255,7 @@ def test_a_database_may_be_at(url: str) -> None:
         7,
     ],
 )
-def test_a_database_may_not_be_at(url: object) -> None:
+def test_an_invalid_url_of_a_database_is_refused(url: object) -> None:
     assert checks.database_url.accept(url) is None
 
 
@@ -268,7 +268,7 @@ def test_a_database_may_not_be_at(url: object) -> None:
         pytest.param("abcdefgh" * 512, id="as-long-as-can-be"),
     ],
 )
-def test_a_bearer_token_may_be(value: str) -> None:
+def test_a_strong_bearer_token_is_accepted(value: str) -> None:
     assert checks.bearer_token.accept(value) == value
 
 
@@ -284,7 +284,7 @@ def test_a_bearer_token_may_be(value: str) -> None:
         pytest.param(1234567812345678, id="number"),
     ],
 )
-def test_a_bearer_token_may_not_be(value: object) -> None:
+def test_a_weak_or_malformed_bearer_token_is_refused(value: object) -> None:
     assert checks.bearer_token.accept(value) is None
 
 
@@ -296,10 +296,10 @@ def test_a_bearer_token_has_sixteen_characters_and_eight_different_ones(value: s
 
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "0.0.0.0", "::1", "fe80::1%eth0", "wats.internal"])
-def test_the_service_can_listen_on(name: str) -> None:
+def test_a_valid_listen_address_is_accepted(name: str) -> None:
     assert checks.bind_host.accept(name) == name
 
 
 @pytest.mark.parametrize("name", ["", " ", "a b", "[::1]", "a\n", "a/b", "ä", 1])
-def test_the_service_cannot_listen_on(name: object) -> None:
+def test_an_invalid_listen_address_is_refused(name: object) -> None:
     assert checks.bind_host.accept(name) is None

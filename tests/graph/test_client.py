@@ -226,7 +226,7 @@ async def post(client: GraphClient, *, method: str = "POST") -> GraphResponse:
     return await client.call(EndpointFamily.MESSAGES, method, ["200", "messages"], payload=b"{}")
 
 
-async def test_a_call_puts_exactly_this_on_the_wire() -> None:
+async def test_a_call_has_exactly_the_documented_bytes() -> None:
     async with serving(answering()) as server, started(server.url + "/proxy?a=b") as client:
         answer = await client.call(
             EndpointFamily.MESSAGES,

@@ -52,7 +52,7 @@ def test_a_path_that_is_not_listed_is_not_served() -> None:
         assert TABLE.find(path.split("/")) is None, path
 
 
-def test_what_would_take_webhooks_or_the_number_away_is_not_served() -> None:
+def test_a_call_that_would_remove_webhooks_or_the_number_is_not_served() -> None:
     for path in ([NUMBER], [ACCOUNT], [ACCOUNT, "subscribed_apps"]):
         row = TABLE.find(path)
 

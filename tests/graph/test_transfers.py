@@ -85,7 +85,7 @@ async def test_a_whole_body_without_a_response_has_an_unknown_outcome() -> None:
                 await client.upload(MEDIA, ["200", "media"], a_body(b"x"))
 
 
-async def test_an_upload_to_nobody_can_be_repeated() -> None:
+async def test_an_upload_without_a_server_can_be_repeated() -> None:
     async with started("http://127.0.0.1:9") as client:
         with pytest.raises(GraphUnreachable) as failed:
             await client.upload(MEDIA, ["200", "media"], a_body(b"x"))

@@ -585,13 +585,13 @@ def survives(body: Any) -> None:
 
 @settings(max_examples=4 * settings.default.max_examples)
 @given(body=BODIES)
-def test_no_json_makes_it_raise(body) -> None:
+def test_no_json_makes_normalizing_raise(body) -> None:
     survives(msgspec.json.decode(msgspec.json.encode(body)))
 
 
 @settings(max_examples=4 * settings.default.max_examples)
 @given(body=damaged())
-def test_no_damage_to_a_real_body_makes_it_raise(body) -> None:
+def test_no_damage_to_a_real_body_makes_parsing_raise(body) -> None:
     try:
         survives(parse(msgspec.json.encode(body)))
     except WebhookRefused:

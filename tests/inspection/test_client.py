@@ -97,7 +97,7 @@ def test_a_refused_connection_is_reported() -> None:
     assert reason(url) == f"{url} does not respond: the connection was refused."
 
 
-def test_a_service_that_hangs() -> None:
+def test_a_service_that_hangs_is_reported() -> None:
     released = threading.Event()
     with listening(lambda _: (released.wait(20), None)[1]) as url:
         assert reason(url, timeout_seconds=0.1) == f"{url} does not respond: the request timed out."
@@ -130,7 +130,7 @@ def test_a_service_that_sends_a_byte_now_and_then_is_abandoned(ask) -> None:
     [(b"", "the connection was closed"), (b"SSH-2.0-canary\r\n", "the response is not valid HTTP")],
     ids=["nothing", "something else"],
 )
-def test_something_else_listens(said, why) -> None:
+def test_a_server_that_does_not_speak_http_is_reported(said, why) -> None:
     def serve(connection: socket.socket) -> None:
         connection.recv(65536)
         connection.sendall(said)

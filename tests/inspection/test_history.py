@@ -22,7 +22,7 @@ def seen(*looks: tuple[float, float] | None) -> History:
     return history
 
 
-def test_one_look_has_no_rate() -> None:
+def test_a_single_scrape_has_no_rate() -> None:
     history = seen((0, 100))
 
     assert history.rates(total) == []
@@ -62,7 +62,7 @@ def test_recent_figures_cover_the_last_minute() -> None:
     assert history.recent().total("n_total") == 6
 
 
-def test_it_does_not_grow_for_ever() -> None:
+def test_a_history_does_not_grow_without_limit() -> None:
     history = seen(*((step, step) for step in range(MAX_STEPS + 50)))
 
     assert len(history.rates(total)) == MAX_STEPS

@@ -31,7 +31,7 @@ def test_the_dashboard_is_fresh(generate) -> None:
     assert written == generate.render(), "Run .venv/bin/python operators/generate.py."
 
 
-def test_its_queries_use_existing_series_only(checker) -> None:
+def test_queries_of_the_dashboard_use_existing_series_only(checker) -> None:
     assert {query: said for query in QUERIES if (said := checker.objections(in_words(query)))} == {}
 
 

@@ -86,7 +86,7 @@ def test_a_string_that_is_not_a_canary_is_not_found() -> None:
     assert canaries.found_in("\n".join(pages)) == set()
 
 
-def test_every_canary_is_another() -> None:
+def test_every_canary_is_unique() -> None:
     canaries = Canaries()
 
     made = {make("x") for _ in range(50_000) for make in (canaries.word, canaries.number)}

@@ -318,7 +318,7 @@ def test_a_child_that_a_webhook_starts_is_noticed(workers: int, tmp_path: Path) 
     assert workers == 2 or service.process.returncode == -signal.SIGSYS
 
 
-def test_the_first_message_that_it_sends_would_have_killed_it(tmp_path: Path) -> None:
+def test_a_service_is_killed_if_it_connects_anywhere_but_graph(tmp_path: Path) -> None:
     service = uvloop.run(serve_without_network(tmp_path, workers=1, sends=True))
 
     assert service.process.returncode == -signal.SIGSYS

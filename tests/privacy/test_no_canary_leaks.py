@@ -147,7 +147,7 @@ def test_every_route_succeeded_and_refused(output: Output) -> None:
     assert len(answers) > 15
 
 
-def test_everything_that_can_be_refused_was(output: Output) -> None:
+def test_every_kind_of_refusal_occurred(output: Output) -> None:
     labels = {"wats_webhook_rejections_total": "reason", "wats_auth_failures_total": "surface"}
     for family, label in labels.items():
         counts = moved(output, family, label)

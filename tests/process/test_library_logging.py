@@ -34,7 +34,7 @@ def test_a_library_is_named_and_its_message_is_not_logged() -> None:
     ]
 
 
-def test_a_logger_of_an_unknown_name_is_another() -> None:
+def test_a_logger_with_an_unknown_name_has_the_label_other() -> None:
     lines: list[Mapping[str, object]] = []
 
     LibraryLog(lines.append).emit(record("15550001111.x", "secret"))

@@ -214,7 +214,9 @@ def raising() -> None:
         ("text", "cannot be called: TypeError"),
     ],
 )
-async def test_a_function_that_gives_no_sink(module: ModuleType, make: Any, reason: str) -> None:
+async def test_a_function_that_returns_no_sink_is_refused(
+    module: ModuleType, make: Any, reason: str
+) -> None:
     name = named(module, make)
 
     with pytest.raises(ConfigError) as refused:
@@ -235,7 +237,7 @@ async def test_a_function_that_gives_no_sink(module: ModuleType, make: Any, reas
         ("broken_module:make", "RuntimeError in '{folder}/broken_module.py', line 1"),
     ],
 )
-async def test_a_function_that_cannot_be_imported(
+async def test_a_function_that_cannot_be_imported_is_refused(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch, name: str, reason: str
 ) -> None:
     (tmp_path / "broken_module.py").write_text(f"raise RuntimeError('{CANARY}')")

@@ -226,7 +226,7 @@ def test_a_database_in_memory_is_for_one_process(wats) -> None:
 
 
 @pytest.mark.parametrize("workers", ["0", "65", "-1", "many"])
-def test_a_number_of_workers_that_is_none(wats, workers: str) -> None:
+def test_an_invalid_number_of_workers_is_refused(wats, workers: str) -> None:
     result = wats.invoke("serve", "--config", str(wats.config), "--workers", workers)
 
     assert result.code != 0

@@ -98,7 +98,7 @@ class Broken(SQLiteStore):
         raise StoreUnavailable
 
 
-async def test_a_server_with_lifespan_starts_and_stops_it(tmp_path) -> None:
+async def test_a_server_with_lifespan_starts_and_stops_an_application(tmp_path) -> None:
     app = make(persistence=SQLiteStore(str(tmp_path / "wats.db")))
     server = Lifespan(app)
 
@@ -208,7 +208,7 @@ def test_there_are_no_kinds_but_ours() -> None:
         make().on("weather")
 
 
-async def test_handlers_cannot_be_added_once_it_runs() -> None:
+async def test_handlers_cannot_be_added_to_a_running_application() -> None:
     app = make()
     await app.start()
 

@@ -201,7 +201,7 @@ async def test_a_depth_that_was_never_measured_is_not_shown() -> None:
     assert telemetry.errors.snapshot()["StoreUnavailable"] >= 2
 
 
-async def test_nothing_is_measured_that_is_measured_elsewhere() -> None:
+async def test_a_process_without_upkeep_measures_and_purges_nothing() -> None:
     store = Shelf(DEPTH)
 
     await kept(store, leads=False, until=0)

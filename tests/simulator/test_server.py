@@ -25,7 +25,7 @@ async def test_a_taken_port_is_an_error_and_leaves_no_socket_open() -> None:
     await simulator.stop()
 
 
-async def test_it_stops_immediately_and_stopping_twice_is_harmless() -> None:
+async def test_a_simulator_stops_immediately_and_stopping_twice_is_harmless() -> None:
     simulator = Simulator(settings(slow_answer_seconds=60))
     await simulator.start()
     message = {
@@ -59,7 +59,7 @@ async def test_waiting_for_webhooks_has_an_end(started: Any) -> None:
 @pytest.mark.parametrize(
     ("host", "shown"), [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::1", "[::1]")]
 )
-async def test_its_url_can_be_called(host: str, shown: str) -> None:
+async def test_the_url_of_a_simulator_can_be_called(host: str, shown: str) -> None:
     async with Simulator(settings(host=host)) as simulator, aiohttp.ClientSession() as session:
         async with session.get(f"{simulator.url}/_simulator/state") as response:
             assert response.status == 200
@@ -67,5 +67,5 @@ async def test_its_url_can_be_called(host: str, shown: str) -> None:
         assert simulator.url.startswith(f"http://{shown}:")
 
 
-def test_its_secrets_do_not_show() -> None:
+def test_the_secrets_in_the_settings_of_a_simulator_are_redacted() -> None:
     assert "Secret([REDACTED])" in repr(settings())

@@ -77,7 +77,7 @@ def test_every_family_is_listed_in_the_order_of_the_exposition():
     assert [each.set for each in schema.sets] == [chosen.value for chosen in BUDGETS]
 
 
-def test_the_shape_of_the_schema_is_this():
+def test_the_schema_has_the_documented_shape():
     schema = schema_of([RouteLabel("/healthz", (Method.GET,)), RouteLabel(UNMATCHED)])
 
     durations = next(each for each in schema.families if each.name.startswith("http_request_"))

@@ -187,7 +187,7 @@ def test_a_sink_receives_durations(sink: CapturingTelemetrySink, telemetry: Tele
     ]
 
 
-def test_in_the_set_of_the_contract_calls_and_questions_are_counted_and_not_timed(
+def test_in_the_contract_set_graph_calls_and_store_operations_are_counted_and_not_timed(
     make_telemetry: Callable[..., Telemetry],
 ):
     sink = Sink()

@@ -47,7 +47,9 @@ async def test_the_file_and_the_end_are_passed_on_unchanged(end: bytes) -> None:
 
 
 @given(st.binary(max_size=200), st.lists(st.integers(1, 60), max_size=40), st.booleans())
-def test_segments_make_no_difference(content: bytes, sizes: list[int], has_line_end: bool) -> None:
+def test_a_form_is_read_the_same_in_any_segments(
+    content: bytes, sizes: list[int], has_line_end: bool
+) -> None:
     content = content.replace(b"\r\n--b", b"")
     end = END if has_line_end else END[:-2]
 

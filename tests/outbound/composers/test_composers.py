@@ -325,7 +325,7 @@ def test_the_number_of_reported_mistakes_is_bounded() -> None:
         ({"type": "template", "name": "x", "language": "en", "cards": [{}]}, ["cards[0].header"]),
     ],
 )  # fmt: skip
-def test_rules_over_several_keys(more: Body, paths: list[str]) -> None:
+def test_a_broken_rule_over_several_keys_is_reported(more: Body, paths: list[str]) -> None:
     assert mistakes_in({"to": TO, **more}) == paths
 
 

@@ -126,7 +126,7 @@ def text_of(registry: Registry, accept: str | None = None) -> str:
     return Exposition(registry).render(accept).body.decode()
 
 
-def test_a_small_state_reads_exactly_like_this():
+def test_a_small_state_has_exactly_this_text_exposition():
     registry = registry_of((HTTP_REQUESTS, HTTP_REQUEST_DURATION, PERSISTENCE_OPERATIONS))
     requests = block_of(registry, HTTP_REQUESTS).places
     durations = block_of(registry, HTTP_REQUEST_DURATION).places["/webhook", "2xx"]
@@ -141,7 +141,7 @@ def test_a_small_state_reads_exactly_like_this():
     assert text_of(registry) == GOLDEN
 
 
-def test_a_small_state_reads_exactly_like_this_in_openmetrics():
+def test_a_small_state_has_exactly_this_openmetrics_exposition():
     untouched = replace(SEND_OUTCOMES, initial=lambda _: ())
     registry = registry_of((untouched, WEBHOOK_LAG, INBOX_DEPTH, SERIES))
     registry.slots[block_of(registry, untouched).places["flows", "deduped"]] = 2

@@ -175,7 +175,7 @@ def test_a_gauge_is_one_for_all_processes(subjects: Subjects):
     assert one.gauges[0] == 5.0
 
 
-def test_the_budget_is_the_number_of_lines_of_everything_that_can_be(subjects: Subjects):
+def test_the_budget_is_the_number_of_lines_of_all_possible_series(subjects: Subjects):
     registry = Registry([SEND_OUTCOMES, HTTP_REQUEST_DURATION], subjects, board=Board())
 
     outcomes = len(EndpointFamily) * len(Outcome)

@@ -102,7 +102,7 @@ def eventually(is_so: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def test_everything_arrives_in_order_and_unchanged(buffer: Buffer) -> None:
+def test_calls_reach_the_sink_in_order_and_unchanged(buffer: Buffer) -> None:
     captured, span = CapturingTelemetrySink(), start_span(None)
     sink: Any = buffer(captured)
 
@@ -122,7 +122,7 @@ def test_everything_arrives_in_order_and_unchanged(buffer: Buffer) -> None:
     assert set(sink.dropped.values()) == {0}
 
 
-def test_it_passes_on_without_being_closed(buffer: Buffer) -> None:
+def test_a_buffer_passes_calls_on_without_being_closed(buffer: Buffer) -> None:
     captured = CapturingTelemetrySink()
 
     buffer(captured).increment_counter("a", 1, {})
@@ -131,7 +131,7 @@ def test_it_passes_on_without_being_closed(buffer: Buffer) -> None:
 
 
 @pytest.mark.parametrize("has", [(), ("record_span",), ("set_gauge", "record_event"), OPTIONAL])
-def test_it_has_those_optional_methods_that_the_sink_has(buffer: Buffer, has: Any) -> None:
+def test_a_buffer_has_the_optional_methods_of_its_sink(buffer: Buffer, has: Any) -> None:
     inner = OnlyWhatIsRequired()
     for name in has:
         setattr(inner, name, lambda *_: None)
@@ -310,7 +310,7 @@ def test_nothing_that_a_sink_raises_ends_the_thread(buffer: Buffer, error: BaseE
     eventually(lambda: inner.recorded == 1)
 
 
-def test_the_sink_is_closed_with_it_once_and_receives_no_later_call(
+def test_the_sink_is_closed_once_with_its_buffer_and_receives_no_later_call(
     buffer: Buffer, gated: Gated
 ) -> None:
     gated.opened.set()
@@ -346,7 +346,7 @@ def test_closing_waits_for_a_stuck_sink_up_to_its_limit(buffer: Buffer, gated: G
     assert [call.name for call in gated.counters] == ["busy"]
 
 
-def test_a_service_reports_through_it_like_directly(
+def test_a_service_reports_through_a_buffer_as_it_does_directly(
     buffer: Buffer, make_telemetry: Callable[..., Telemetry]
 ) -> None:
     directly, behind = CapturingTelemetrySink(), CapturingTelemetrySink()

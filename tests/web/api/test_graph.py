@@ -22,7 +22,9 @@ FILE = {
 }
 
 
-async def test_a_message_takes_our_way_with_its_idempotency_key(service: Any) -> None:
+async def test_a_message_is_sent_once_for_its_idempotency_key_as_on_our_own_route(
+    service: Any,
+) -> None:
     first = await service.ask("POST", f"{BASE}/{NUMBER}/messages", TEXT, key="k")
     again = await service.ask("POST", f"{BASE}/{NUMBER}/messages", TEXT, key="k")
     on_the_other_route = await service.ask("POST", "/api/messages", TEXT, key="k")

@@ -322,7 +322,7 @@ async def test_a_limit_is_a_whole_number_from_1_to_100(
 @pytest.mark.parametrize(
     "cursor", ["", "%20", "a%0Ab", "no-such-cursor", "0", "-1", "1.5", "%EF%BC%91", "1" * 19]
 )
-async def test_a_cursor_that_is_none_is_refused(service: Any, cursor: str) -> None:
+async def test_an_invalid_cursor_is_refused(service: Any, cursor: str) -> None:
     answer = await service.ask("GET", f"/api/messages?cursor={cursor}")
 
     assert (answer.status, answer.code) == (400, "malformed_query")
