@@ -98,8 +98,8 @@ def with_callback(payload: bytes, outbox_id: int, nonce: int) -> bytes:
 
     All else is left as the caller wrote it.
     """
-    ask: dict[str, Any] = msgspec.json.decode(payload)
-    if _CALLBACK in ask:
+    fields: dict[str, Any] = msgspec.json.decode(payload)
+    if _CALLBACK in fields:
         return payload
     ours = f',"{_CALLBACK}":"{callback_of(outbox_id, nonce)}"}}'
     return payload.rstrip()[:-1] + ours.encode()

@@ -16,7 +16,8 @@ from wats.errors import Detail, MalformedRequest
 from wats.ids import is_safe_id
 from wats.nesting import is_shallow
 
-Ask: TypeAlias = Mapping[str, object]
+Fields: TypeAlias = Mapping[str, object]
+"""The fields of a decoded request body."""
 
 MAX_TEXT_LENGTH: Final = 4096
 MAX_DETAILS: Final = 100
@@ -77,11 +78,11 @@ def parse_text(body: bytes, *, strict: bool = False) -> OutboundText:
     Raises:
         MalformedRequest: The body is not valid; `details` hold every mistake.
     """
-    ask = parse_object(body, TEXT_MALFORMED)
-    mistakes = [*_text_route_mistakes(ask), *unknown_keys(ask, _TEXT_KEYS, strict=strict)]
+    fields = parse_object(body, TEXT_MALFORMED)
+    mistakes = [*_text_route_mistakes(fields), *unknown_keys(fields, _TEXT_KEYS, strict=strict)]
     refuse(mistakes, TEXT_MALFORMED)
-    text = with_line_feeds(ask["text"])
-    return OutboundText(to=ask["to"], text=text, preview_url=ask.get("previewUrl"))
+    text = with_line_feeds(fields["text"])
+    return OutboundText(to=fields["to"], text=text, preview_url=fields.get("previewUrl"))
 
 
 def parse_graph_message(body: bytes, *, groups_enabled: bool) -> Outgoing | None:
@@ -96,14 +97,14 @@ def parse_graph_message(body: bytes, *, groups_enabled: bool) -> Outgoing | None
     return check_graph_message(parse_object(body, GRAPH_MALFORMED), groups_enabled=groups_enabled)
 
 
-def check_graph_message(ask: Ask, *, groups_enabled: bool) -> Outgoing | None:
-    """Return the record of *ask*, a decoded message in Graph's own form; `None` for a read mark.
+def check_graph_message(fields: Fields, *, groups_enabled: bool) -> Outgoing | None:
+    """Return the record of *fields*, a decoded message in Graph's own form; `None` for a read mark.
 
     Raises:
         MalformedRequest: It is not a valid message; `details` hold every mistake.
     """
-    refuse(_graph_mistakes(ask, groups_enabled=groups_enabled), GRAPH_MALFORMED)
-    return _record_of(ask) if "type" in ask else None
+    refuse(_graph_mistakes(fields, groups_enabled=groups_enabled), GRAPH_MALFORMED)
+    return _record_of(fields) if "type" in fields else None
 
 
 def parse_marketing_message(body: bytes) -> Outgoing:
@@ -112,16 +113,16 @@ def parse_marketing_message(body: bytes) -> Outgoing:
     Raises:
         MalformedRequest: It is not a valid one; `details` hold every mistake.
     """
-    ask = parse_object(body, GRAPH_MALFORMED)
-    refuse(_marketing_mistakes(ask), GRAPH_MALFORMED)
-    return _record_of(ask)
+    fields = parse_object(body, GRAPH_MALFORMED)
+    refuse(_marketing_mistakes(fields), GRAPH_MALFORMED)
+    return _record_of(fields)
 
 
-def _record_of(ask: Ask) -> Outgoing:
-    is_group = ask.get("recipient_type") == "group"
-    to = str(ask["to"] if "to" in ask else ask["recipient"])
-    recipient = digits_of(to) if "to" in ask and not is_group else to
-    return Outgoing(type=str(ask["type"]), recipient=recipient, is_group=is_group)
+def _record_of(fields: Fields) -> Outgoing:
+    is_group = fields.get("recipient_type") == "group"
+    to = str(fields["to"] if "to" in fields else fields["recipient"])
+    recipient = digits_of(to) if "to" in fields and not is_group else to
+    return Outgoing(type=str(fields["type"]), recipient=recipient, is_group=is_group)
 
 
 def parse_read_mark(body: bytes, *, strict: bool = False) -> bool:
@@ -130,9 +131,9 @@ def parse_read_mark(body: bytes, *, strict: bool = False) -> bool:
     Raises:
         MalformedRequest: The body is not valid; `details` hold every mistake.
     """
-    ask = parse_object(body, READ_MARK_MALFORMED) if body else {}
-    typing = ask.get("typing", False)
-    mistakes = [*unknown_keys(ask, ("typing",), strict=strict)]
+    fields = parse_object(body, READ_MARK_MALFORMED) if body else {}
+    typing = fields.get("typing", False)
+    mistakes = [*unknown_keys(fields, ("typing",), strict=strict)]
     if not isinstance(typing, bool):
         mistakes.append(Detail("typing", "must be true or false"))
     refuse(mistakes, READ_MARK_MALFORMED)
@@ -171,15 +172,15 @@ def _decode(body: bytes) -> object:
 
 
 def unknown_keys(
-    ask: Ask, known: Collection[str], *, strict: bool, prefix: str = ""
+    fields: Fields, known: Collection[str], *, strict: bool, prefix: str = ""
 ) -> Iterator[Detail]:
-    """Yield the keys of *ask* that are not *known*, if the caller asked for *strict* handling.
+    """Yield the keys of *fields* that are not *known*, if the caller asked for *strict* handling.
 
-    *prefix* is the path of *ask* in the body.
+    *prefix* is the path of *fields* in the body.
 
     Such a caller looks for a misspelt key, so the key is shown, unless it could hold a number.
     """
-    for key in ask if strict else ():
+    for key in fields if strict else ():
         if key not in known:
             path = f"{prefix}{key if _SHOWN_KEY.fullmatch(key) else '?'}"
             owner = "object" if prefix else "request"
@@ -280,11 +281,11 @@ def is_group_id(value: object) -> bool:
     )
 
 
-def _text_route_mistakes(ask: Ask) -> Iterator[Detail]:
-    if not is_recipient(ask.get("to")):
+def _text_route_mistakes(fields: Fields) -> Iterator[Detail]:
+    if not is_recipient(fields.get("to")):
         yield Detail("to", _PHONE_WANTED)
-    yield from text_mistakes(ask.get("text"), "text", MAX_TEXT_LENGTH)
-    if "previewUrl" in ask and not isinstance(ask["previewUrl"], bool):
+    yield from text_mistakes(fields.get("text"), "text", MAX_TEXT_LENGTH)
+    if "previewUrl" in fields and not isinstance(fields["previewUrl"], bool):
         yield Detail("previewUrl", "must be true or false")
 
 
@@ -294,81 +295,81 @@ _PHONE_WANTED = (
 )
 
 
-def _graph_mistakes(ask: Ask, *, groups_enabled: bool) -> Iterator[Detail]:
-    if ask.get("messaging_product") != "whatsapp":
+def _graph_mistakes(fields: Fields, *, groups_enabled: bool) -> Iterator[Detail]:
+    if fields.get("messaging_product") != "whatsapp":
         yield Detail("messaging_product", "must be 'whatsapp'")
-    if "status" in ask:
-        yield from _read_mark_mistakes(ask)
+    if "status" in fields:
+        yield from _read_mark_mistakes(fields)
     else:
-        yield from _recipient_mistakes(ask, groups_enabled=groups_enabled)
-        yield from _content_mistakes(ask)
+        yield from _recipient_mistakes(fields, groups_enabled=groups_enabled)
+        yield from _content_mistakes(fields)
 
 
-def _marketing_mistakes(ask: Ask) -> Iterator[Detail]:
-    if ask.get("messaging_product") != "whatsapp":
+def _marketing_mistakes(fields: Fields) -> Iterator[Detail]:
+    if fields.get("messaging_product") != "whatsapp":
         yield Detail("messaging_product", "must be 'whatsapp'")
-    if "status" in ask:
+    if "status" in fields:
         yield Detail("status", "must not be given for a marketing message")
-    if ask.get("recipient_type", "individual") != "individual":
+    if fields.get("recipient_type", "individual") != "individual":
         yield Detail("recipient_type", "must be 'individual'")
-    yield from person_mistakes(ask)
-    if ask.get("type") != "template":
+    yield from person_mistakes(fields)
+    if fields.get("type") != "template":
         yield Detail("type", "must be 'template'")
-    if not isinstance(ask.get("template"), dict):
+    if not isinstance(fields.get("template"), dict):
         yield Detail("template", "must be an object")
-    if "product_policy" in ask and ask["product_policy"] not in PRODUCT_POLICIES:
+    if "product_policy" in fields and fields["product_policy"] not in PRODUCT_POLICIES:
         yield Detail("product_policy", f"must be one of {', '.join(PRODUCT_POLICIES)}")
-    if not isinstance(ask.get("message_activity_sharing", False), bool):
+    if not isinstance(fields.get("message_activity_sharing", False), bool):
         yield Detail("message_activity_sharing", "must be true or false")
 
 
-def _read_mark_mistakes(ask: Ask) -> Iterator[Detail]:
-    if ask["status"] != "read":
+def _read_mark_mistakes(fields: Fields) -> Iterator[Detail]:
+    if fields["status"] != "read":
         yield Detail("status", "must be 'read'")
-    if not is_safe_id(ask.get("message_id")):
+    if not is_safe_id(fields.get("message_id")):
         yield Detail("message_id", "must be the id of a message")
-    if not isinstance(ask.get("typing_indicator", {}), dict):
+    if not isinstance(fields.get("typing_indicator", {}), dict):
         yield Detail("typing_indicator", "must be an object")
     # A body that could be both must not leave it to Meta which of the two it is.
-    if "type" in ask:
+    if "type" in fields:
         yield Detail("type", "must not be combined with 'status'")
 
 
-def _recipient_mistakes(ask: Ask, *, groups_enabled: bool) -> Iterator[Detail]:
-    if ask.get("recipient_type", "individual") not in ("individual", "group"):
+def _recipient_mistakes(fields: Fields, *, groups_enabled: bool) -> Iterator[Detail]:
+    if fields.get("recipient_type", "individual") not in ("individual", "group"):
         yield Detail("recipient_type", "must be 'individual' or 'group'")
     if not groups_enabled:
-        yield from disabled_group_mistakes(ask)
-    elif ask.get("recipient_type") != "group" and ask.get("type") == "pin":
+        yield from disabled_group_mistakes(fields)
+    elif fields.get("recipient_type") != "group" and fields.get("type") == "pin":
         yield Detail("recipient_type", "must be 'group' to pin a message")
-    if ask.get("recipient_type") == "group":
-        yield from group_id_mistakes(ask)
+    if fields.get("recipient_type") == "group":
+        yield from group_id_mistakes(fields)
     else:
-        yield from person_mistakes(ask)
+        yield from person_mistakes(fields)
 
 
-def disabled_group_mistakes(ask: Ask) -> Iterator[Detail]:
-    """Yield the members of *ask* that need groups, which are not enabled."""
+def disabled_group_mistakes(fields: Fields) -> Iterator[Detail]:
+    """Yield the members of *fields* that need groups, which are not enabled."""
     for path, word in (("recipient_type", "group"), ("recipientType", "group"), ("type", "pin")):
-        if ask.get(path) == word:
+        if fields.get(path) == word:
             yield Detail(path, "groups are not enabled")
 
 
-def group_id_mistakes(ask: Ask) -> Iterator[Detail]:
-    """Yield the mistakes of the recipient of *ask*, a message to a group."""
-    if not is_group_id(ask.get("to")):
+def group_id_mistakes(fields: Fields) -> Iterator[Detail]:
+    """Yield the mistakes of the recipient of *fields*, a message to a group."""
+    if not is_group_id(fields.get("to")):
         yield Detail("to", "must be the id of a group")
-    if "recipient" in ask:
+    if "recipient" in fields:
         yield Detail("recipient", "must not be given for a group")
 
 
-def person_mistakes(ask: Ask) -> Iterator[Detail]:
-    """Yield the mistakes of the recipient of *ask*, a message to a person."""
-    if "to" not in ask and "recipient" not in ask:
+def person_mistakes(fields: Fields) -> Iterator[Detail]:
+    """Yield the mistakes of the recipient of *fields*, a message to a person."""
+    if "to" not in fields and "recipient" not in fields:
         yield Detail("to", "must be given unless 'recipient' is")
-    if "to" in ask and not is_recipient(ask["to"]):
+    if "to" in fields and not is_recipient(fields["to"]):
         yield Detail("to", _PHONE_WANTED)
-    if "recipient" in ask and not _is_bsuid(ask["recipient"]):
+    if "recipient" in fields and not _is_bsuid(fields["recipient"]):
         yield Detail("recipient", "must be a business-scoped user id")
 
 
@@ -376,12 +377,12 @@ def _is_bsuid(value: object) -> bool:
     return isinstance(value, str) and _BSUID.fullmatch(value) is not None
 
 
-def _content_mistakes(ask: Ask) -> Iterator[Detail]:
-    kind = ask.get("type")
+def _content_mistakes(fields: Fields) -> Iterator[Detail]:
+    kind = fields.get("type")
     if not isinstance(kind, str) or _TYPE.fullmatch(kind) is None:
         yield Detail("type", "must be a type of Graph's format, such as 'interactive'")
         return
-    content = ask.get(kind)
+    content = fields.get(kind)
     if kind == "contacts":
         if not isinstance(content, list):
             yield Detail("contacts", "must be an array")

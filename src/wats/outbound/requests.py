@@ -10,7 +10,7 @@ from wats.outbound.composers import COMPOSERS, composer_of
 from wats.outbound.composers.composer import Composer
 from wats.outbound.messages import (
     GRAPH_MALFORMED,
-    Ask,
+    Fields,
     Outgoing,
     check_graph_message,
     disabled_group_mistakes,
@@ -30,15 +30,15 @@ def parse_message(
     Raises:
         MalformedRequest: The body is not a valid message; `details` hold every mistake.
     """
-    ask = parse_object(body, GRAPH_MALFORMED)
-    composer = composer_of(ask)
+    fields = parse_object(body, GRAPH_MALFORMED)
+    composer = composer_of(fields)
     if composer is None:
-        if "messaging_product" not in ask:
-            refuse(_unknown_type(ask), GRAPH_MALFORMED)
-        return body, check_graph_message(ask, groups_enabled=groups_enabled)
-    mistakes = _mistakes(composer, ask, groups_enabled=groups_enabled, strict=is_strict())
+        if "messaging_product" not in fields:
+            refuse(_unknown_type(fields), GRAPH_MALFORMED)
+        return body, check_graph_message(fields, groups_enabled=groups_enabled)
+    mistakes = _mistakes(composer, fields, groups_enabled=groups_enabled, strict=is_strict())
     refuse(mistakes, GRAPH_MALFORMED)
-    return msgspec.json.encode(composer.build(ask)), composer.record_of(ask)
+    return msgspec.json.encode(composer.build(fields)), composer.record_of(fields)
 
 
 _TYPES: Final = frozenset({"text", *(each.graph_type for each in COMPOSERS.values())})
@@ -51,19 +51,19 @@ _UNKNOWN_TYPE: Final = Detail(
 )
 
 
-def _unknown_type(ask: Ask) -> Iterator[Detail]:
-    """Yield the mistake of *ask*, without a product, if its type is not a known one.
+def _unknown_type(fields: Fields) -> Iterator[Detail]:
+    """Yield the mistake of *fields*, without a product, if its type is not a known one.
 
     Its other keys are not checked: without a type, it is not known which they can be.
     """
-    kind = ask.get("type")
-    if isinstance(kind, str) and kind not in _TYPES and not isinstance(ask.get(kind), dict):
+    kind = fields.get("type")
+    if isinstance(kind, str) and kind not in _TYPES and not isinstance(fields.get(kind), dict):
         yield _UNKNOWN_TYPE
 
 
 def _mistakes(
-    composer: Composer, ask: Ask, *, groups_enabled: bool, strict: bool
+    composer: Composer, fields: Fields, *, groups_enabled: bool, strict: bool
 ) -> Iterator[Detail]:
     if not groups_enabled:
-        yield from disabled_group_mistakes(ask)
-    yield from composer.mistakes(ask, strict=strict)
+        yield from disabled_group_mistakes(fields)
+    yield from composer.mistakes(fields, strict=strict)

@@ -11,7 +11,7 @@ from typing import Final
 
 from wats.outbound.composers import basic, interactive, template
 from wats.outbound.composers.composer import Composer
-from wats.outbound.messages import Ask
+from wats.outbound.messages import Fields
 
 COMPOSERS: Final[Mapping[str, Composer]] = {
     each.kind: each for each in (*basic.COMPOSERS, *interactive.COMPOSERS, *template.COMPOSERS)
@@ -19,18 +19,20 @@ COMPOSERS: Final[Mapping[str, Composer]] = {
 """All composers, by their `type`."""
 
 
-def composer_of(ask: Ask) -> Composer | None:
-    """Return the composer of *ask*; `None` if it is in Graph's form.
+def composer_of(fields: Fields) -> Composer | None:
+    """Return the composer of *fields*; `None` if it is in Graph's form.
 
     Some values of `type` exist in both forms. Graph's form has the content in an object of the
     name of the type; without that object, a body with `messaging_product` and no key of the
     composer is a defective message in Graph's form.
     """
-    kind = ask.get("type")
+    kind = fields.get("type")
     composer = COMPOSERS.get(kind) if isinstance(kind, str) else None
     if composer is None or composer.kind != composer.graph_type:
         return composer
-    if isinstance(ask.get(composer.kind), dict):
+    if isinstance(fields.get(composer.kind), dict):
         return None
-    is_graphs = "messaging_product" in ask and (composer.kind in ask or not composer.is_meant(ask))
+    is_graphs = "messaging_product" in fields and (
+        composer.kind in fields or not composer.is_meant(fields)
+    )
     return None if is_graphs else composer

@@ -10,7 +10,7 @@ from wats.outbound.composers.values import Constant, Field, Json, Record, TextVa
 from wats.outbound.messages import (
     BSUID_PATTERN,
     RECIPIENT_PATTERN,
-    Ask,
+    Fields,
     Outgoing,
     digits_of,
     group_id_mistakes,
@@ -58,37 +58,37 @@ class Composer:
     @cached_property
     def names(self) -> Mapping[str, str]:
         """The caller's names for Graph's paths."""
-        fields = {each.graph: each.name for each in self.content.fields}
-        return {"to": "to", "recipient": "recipient", **fields}
+        names = {each.graph: each.name for each in self.content.fields}
+        return {"to": "to", "recipient": "recipient", **names}
 
-    def is_meant(self, ask: Ask) -> bool:
-        """Return whether *ask* has a key of the content."""
-        return any(field.key_in(ask) is not None for field in self.content.fields)
+    def is_meant(self, fields: Fields) -> bool:
+        """Return whether *fields* have a key of the content."""
+        return any(field.key_in(fields) is not None for field in self.content.fields)
 
-    def mistakes(self, ask: Ask, *, strict: bool) -> Iterator[Detail]:
-        """Yield all mistakes of *ask*; if *strict*, also unknown keys."""
-        yield from self._recipient_mistakes(ask)
-        content = {key: value for key, value in ask.items() if key not in self._envelope}
+    def mistakes(self, fields: Fields, *, strict: bool) -> Iterator[Detail]:
+        """Yield all mistakes of *fields*; if *strict*, also unknown keys."""
+        yield from self._recipient_mistakes(fields)
+        content = {key: value for key, value in fields.items() if key not in self._envelope}
         yield from self.content.mistakes(content, "", strict=strict)
 
-    def _recipient_mistakes(self, ask: Ask) -> Iterator[Detail]:
+    def _recipient_mistakes(self, fields: Fields) -> Iterator[Detail]:
         kind = "group" if self.is_for_groups else "individual"
-        if ask.get("recipientType", kind) != kind:
+        if fields.get("recipientType", kind) != kind:
             yield Detail("recipientType", f"must be '{kind}' for this type")
-        yield from group_id_mistakes(ask) if self.is_for_groups else person_mistakes(ask)
+        yield from group_id_mistakes(fields) if self.is_for_groups else person_mistakes(fields)
 
-    def build(self, ask: Ask) -> Json:
-        """Return the valid *ask* in Graph's form."""
+    def build(self, fields: Fields) -> Json:
+        """Return the valid *fields* in Graph's form."""
         built: Json = {"messaging_product": "whatsapp"}
         if self.is_for_groups:
             built["recipient_type"] = "group"
-        built |= {key: ask[key] for key in ("to", "recipient") if key in ask}
-        return {**built, "type": self.graph_type, **self.content.build(ask)}
+        built |= {key: fields[key] for key in ("to", "recipient") if key in fields}
+        return {**built, "type": self.graph_type, **self.content.build(fields)}
 
-    def record_of(self, ask: Ask) -> Outgoing:
-        """Return the record of the valid *ask*, without content."""
-        to = str(ask["to"] if "to" in ask else ask["recipient"])
-        is_number = "to" in ask and not self.is_for_groups
+    def record_of(self, fields: Fields) -> Outgoing:
+        """Return the record of the valid *fields*, without content."""
+        to = str(fields["to"] if "to" in fields else fields["recipient"])
+        is_number = "to" in fields and not self.is_for_groups
         return Outgoing(
             type=self.graph_type,
             recipient=digits_of(to) if is_number else to,

@@ -11,8 +11,8 @@ from wats.errors import Detail
 class Rule(Protocol):
     """A rule over several keys of an object."""
 
-    def mistakes(self, ask: Mapping[str, Any], prefix: str) -> Iterator[Detail]:
-        """Yield how *ask* breaks the rule; *prefix* precedes its keys in paths."""
+    def mistakes(self, fields: Mapping[str, Any], prefix: str) -> Iterator[Detail]:
+        """Yield how *fields* break the rule; *prefix* precedes its keys in paths."""
 
     def schema(self) -> dict[str, Any]:
         """Return the rule as JSON schema, empty if that cannot state the rule."""
@@ -27,9 +27,9 @@ class OneOf(msgspec.Struct, frozen=True):
     names: tuple[str, ...]
     required: bool = True
 
-    def mistakes(self, ask: Mapping[str, Any], prefix: str) -> Iterator[Detail]:
-        """Yield how *ask* breaks the rule."""
-        first, *others = given = [name for name in self.names if name in ask] or [""]
+    def mistakes(self, fields: Mapping[str, Any], prefix: str) -> Iterator[Detail]:
+        """Yield how *fields* break the rule."""
+        first, *others = given = [name for name in self.names if name in fields] or [""]
         if given == [""] and self.required:
             yield Detail(f"{prefix}{self.names[0]}", _needed(self.names))
         for name in others:
@@ -52,9 +52,9 @@ class AnyOf(msgspec.Struct, frozen=True):
     names: tuple[str, ...]
     aliases: tuple[str, ...] = ()
 
-    def mistakes(self, ask: Mapping[str, Any], prefix: str) -> Iterator[Detail]:
-        """Yield how *ask* breaks the rule."""
-        if not any(name in ask for name in (*self.names, *self.aliases)):
+    def mistakes(self, fields: Mapping[str, Any], prefix: str) -> Iterator[Detail]:
+        """Yield how *fields* break the rule."""
+        if not any(name in fields for name in (*self.names, *self.aliases)):
             yield Detail(f"{prefix}{self.names[0]}", _needed(self.names))
 
     def schema(self) -> dict[str, Any]:
@@ -73,9 +73,9 @@ class Total(msgspec.Struct, frozen=True):
     items: str
     high: int
 
-    def mistakes(self, ask: Mapping[str, Any], prefix: str) -> Iterator[Detail]:
-        """Yield how *ask* breaks the rule."""
-        groups = ask.get(self.groups)
+    def mistakes(self, fields: Mapping[str, Any], prefix: str) -> Iterator[Detail]:
+        """Yield how *fields* break the rule."""
+        groups = fields.get(self.groups)
         lists = [
             group.get(self.items)
             for group in (groups if isinstance(groups, list) else ())

@@ -270,9 +270,9 @@ class Field(msgspec.Struct, frozen=True):
     required: bool = False
     aliases: tuple[str, ...] = ()
 
-    def key_in(self, ask: Mapping[str, Any]) -> str | None:
-        """Return the spelling of the key in *ask*."""
-        return next((key for key in (self.name, *self.aliases) if key in ask), None)
+    def key_in(self, fields: Mapping[str, Any]) -> str | None:
+        """Return the spelling of the key in *fields*."""
+        return next((key for key in (self.name, *self.aliases) if key in fields), None)
 
 
 class Constant(msgspec.Struct, frozen=True):

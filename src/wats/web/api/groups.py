@@ -17,7 +17,7 @@ from wats.graph.endpoints import GROUP_ID
 from wats.outbound import answers
 from wats.outbound.failures import report_graph_failure
 from wats.outbound.messages import (
-    Ask,
+    Fields,
     is_plain,
     parse_object,
     refuse,
@@ -247,8 +247,8 @@ async def _ids_of(request: Request, name: str, most: int) -> list[str]:
     return ids
 
 
-def _ids_mistakes(ask: Ask, name: str, most: int) -> Iterator[Detail]:
-    ids = ask.get(name)
+def _ids_mistakes(fields: Fields, name: str, most: int) -> Iterator[Detail]:
+    ids = fields.get(name)
     if not isinstance(ids, list) or not 1 <= len(ids) <= most:
         yield Detail(name, f"must be an array with 1 to {most} ids")
         return
@@ -257,35 +257,35 @@ def _ids_mistakes(ask: Ask, name: str, most: int) -> Iterator[Detail]:
             yield Detail(f"{name}[{place}]", "must be an id")
 
 
-def _settings_mistakes(ask: Ask, must_have: str | None = None) -> Iterator[Detail]:
-    if must_have is not None and must_have not in ask:
+def _settings_mistakes(fields: Fields, must_have: str | None = None) -> Iterator[Detail]:
+    if must_have is not None and must_have not in fields:
         yield Detail(must_have, "must be given")
-    elif not any(name in ask for name in _SETTINGS):
+    elif not any(name in fields for name in _SETTINGS):
         yield Detail("$", f"must have at least one of {', '.join(_SETTINGS)}")
-    if "subject" in ask and not is_plain(ask["subject"], MAX_SUBJECT_LENGTH):
+    if "subject" in fields and not is_plain(fields["subject"], MAX_SUBJECT_LENGTH):
         yield Detail("subject", f"must be one line of text, not longer than {MAX_SUBJECT_LENGTH}")
-    if "description" in ask:
-        yield from text_mistakes(ask["description"], "description", MAX_DESCRIPTION_LENGTH)
-    if ask.get("joinApprovalMode", _MODES[0]) not in _MODES:
+    if "description" in fields:
+        yield from text_mistakes(fields["description"], "description", MAX_DESCRIPTION_LENGTH)
+    if fields.get("joinApprovalMode", _MODES[0]) not in _MODES:
         yield Detail("joinApprovalMode", f"must be one of {', '.join(_MODES)}")
 
 
 async def _settings_of(request: Request, must_have: str | None = None) -> dict[str, Any]:
-    ask = await _checked(request, _SETTINGS, partial(_settings_mistakes, must_have=must_have))
-    settings = {theirs: ask[ours] for ours, theirs in _SETTINGS.items() if ours in ask}
+    fields = await _checked(request, _SETTINGS, partial(_settings_mistakes, must_have=must_have))
+    settings = {theirs: fields[ours] for ours, theirs in _SETTINGS.items() if ours in fields}
     if "description" in settings:
         settings["description"] = with_line_feeds(settings["description"])
     return settings
 
 
 async def _checked(
-    request: Request, known: Collection[str], mistakes: Callable[[Ask], Iterator[Detail]]
+    request: Request, known: Collection[str], mistakes: Callable[[Fields], Iterator[Detail]]
 ) -> dict[str, Any]:
     """Return the object in the body, which has none of *mistakes*."""
-    ask = parse_object(await request.json_body(), _MALFORMED)
-    unknown = unknown_keys(ask, known, strict=request.is_strict)
-    refuse((*mistakes(ask), *unknown), _MALFORMED)
-    return ask
+    fields = parse_object(await request.json_body(), _MALFORMED)
+    unknown = unknown_keys(fields, known, strict=request.is_strict)
+    refuse((*mistakes(fields), *unknown), _MALFORMED)
+    return fields
 
 
 def _operation(method: Method, handle: Handle, name: str, summary: str, **more: Any) -> Operation:
