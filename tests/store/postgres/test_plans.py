@@ -21,7 +21,7 @@ from wats.store.postgres import (
     upkeep,
 )
 from wats.store.postgres.connection import SETTINGS
-from wats.store.postgres.rows import array
+from wats.store.postgres.rows import array, columns
 
 NAMES, IDS = ["handlers"], [256, 512]
 HELD = array(IDS), array([5, 6])
@@ -84,7 +84,7 @@ HOT: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
     "searched messages": (erasure._ROWS["messages"], ("1", 5, 9, ["a"], ["%a%"], 9), set()),
     "messages of statuses": (erasure._MESSAGES_OF, ("1", ["a"], ["a"], ["%a%"]), set()),
     "searched statuses": (erasure._ROWS["statuses"], ("1", 5, 9, ["a"], ["%a%"], None), set()),
-    "sent times": (messages._SENT_TIMES, (["1"], ["a"]), set()),
+    "sent times": (messages._SENT_TIMES, (*columns([("1", "a")]),), set()),
     "page": (messages._PAGE, ("1", 5, 50), set()),
     "message": (messages._GET, ("1", "a"), set()),
     "last": (messages._LAST_ROW_ID, ("1",), set()),
@@ -93,30 +93,23 @@ HOT: dict[str, tuple[str, tuple[Any, ...], set[str]]] = {
 }
 
 INSERTS: dict[str, tuple[str, tuple[Any, ...]]] = {
-    "identities": (receive._INSERT_IDENTITIES, (["1"], [b"a"], ["a"], "{5}", "{5}")),
+    "identities": (receive._INSERT_IDENTITIES, (*columns([("1", b"a", "a", 5, 5)]),)),
     "heads": (
         receive._INSERT_HEADS,
-        (
-            5,
-            6,
-            ["1"],
-            NAMES,
-            [b"a"],
-            *map(array, ([256], [256], [1], [7], [None], [False], [0], [256])),
-        ),
+        (5, 6, *columns([("1", "handlers", b"a", 256, 256, 1, 7, None, False, 0, 256)])),
     ),
     "followers": (
         receive._INSERT_FOLLOWERS,
-        (5, ["1"], NAMES, [b"a"], "{512}", "{512}", "{1}", "{7}"),
+        (5, *columns([("1", "handlers", b"a", 512, 512, 1, 7)])),
     ),
     "messages": (
         messages._INSERT_MESSAGES,
-        (["1"], ["a"], ["inbound"], ["a"], ["a"], ["a"], ["a"], ["a"], "{5}", "{5}"),
+        (*columns([("1", "a", "inbound", "a", "a", "a", "a", "a", 5, 5)]),),
     ),
-    "statuses": (messages._INSERT_STATUSES, (["1"], ["a"], ["a"], ["a"], "{5}", "{5}")),
+    "statuses": (messages._INSERT_STATUSES, (*columns([("1", "a", "a", "a", 5, 5)]),)),
     "items": (outbox._INSERT, ("1", 256, 5, "a", b"a", b"a", 5, 5)),
     "buckets": (pacing._WRITE, ("1", [5], [5], [0], [0])),
-    "windows": (messages._MOVE_WINDOWS, (["1"], "{5}", "{5}")),
+    "windows": (messages._MOVE_WINDOWS, (*columns([("1", 5, 5)]),)),
     "depths": (depths._CHANGE, (5, ["1"], ["handlers"], [1], [1], [1], [1])),
 }
 

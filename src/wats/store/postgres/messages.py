@@ -36,8 +36,8 @@ INSERT INTO wats_messages (
     graph_message_id, created_at, updated_at
 )
 SELECT * FROM unnest(
-    $1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-    $9::text::bigint[], $10::text::bigint[]
+    $1::text::text[], $2::text::text[], $3::text::text[], $4::text::text[], $5::text::text[],
+    $6::text::text[], $7::text::text[], $8::text::text[], $9::text::bigint[], $10::text::bigint[]
 )
 ON CONFLICT DO NOTHING
 RETURNING phone_number_id, wa_message_id, direction
@@ -48,7 +48,8 @@ INSERT INTO wats_statuses (
     phone_number_id, wa_message_id, status, participant, occurred_at, error_code
 )
 SELECT * FROM unnest(
-    $1::text[], $2::text[], $3::text[], $4::text[], $5::text::bigint[], $6::text::bigint[]
+    $1::text::text[], $2::text::text[], $3::text::text[], $4::text::text[], $5::text::bigint[],
+    $6::text::bigint[]
 )
 ON CONFLICT DO NOTHING
 RETURNING phone_number_id, wa_message_id, status, participant, occurred_at
@@ -56,14 +57,14 @@ RETURNING phone_number_id, wa_message_id, status, participant, occurred_at
 
 _MOVE_WINDOWS = """
 INSERT INTO wats_windows (phone_number_id, digest, last_inbound_at)
-SELECT * FROM unnest($1::text[], $2::text::bigint[], $3::text::bigint[])
+SELECT * FROM unnest($1::text::text[], $2::text::bigint[], $3::text::bigint[])
 ON CONFLICT (phone_number_id, digest) DO UPDATE SET last_inbound_at = excluded.last_inbound_at
 WHERE excluded.last_inbound_at > wats_windows.last_inbound_at
 """
 
 _SENT_TIMES = """
 SELECT number, id, created_at
-FROM unnest($1::text[], $2::text[]) AS of (number, id) CROSS JOIN LATERAL (
+FROM unnest($1::text::text[], $2::text::text[]) AS of (number, id) CROSS JOIN LATERAL (
     SELECT created_at FROM wats_messages
     WHERE phone_number_id = number AND wa_message_id = id AND direction = 'outbound'
 ) AS sent
@@ -145,7 +146,7 @@ async def insert(connection: Connection, records: Sequence[MessageRecord]) -> Se
     if not firsts:
         return ()
     rows = [_row(key, records[firsts[key]]) for key in sorted(firsts)]
-    found = await connection.fetch(_INSERT_MESSAGES, *columns(rows, integers=2))
+    found = await connection.fetch(_INSERT_MESSAGES, *columns(rows))
     new = {firsts[number, message_id, direction] for number, message_id, direction in found}
     return [index in new for index in range(len(records))]
 
@@ -186,7 +187,7 @@ async def insert_statuses(
     if not firsts:
         return ()
     rows = [(*key, records[index].error_code) for key, index in firsts.items()]
-    found = await connection.fetch(_INSERT_STATUSES, *columns(rows, integers=2))
+    found = await connection.fetch(_INSERT_STATUSES, *columns(rows))
     new = {firsts[tuple(row)] for row in found}
     return [index in new for index in range(len(records))]
 
@@ -210,7 +211,7 @@ async def move_windows(connection: Connection, records: Sequence[WindowRecord]) 
         latest[key] = max(latest.get(key, 0), to_ms(record.last_inbound_at))
     if latest:
         rows = [(*key, latest[key]) for key in sorted(latest)]
-        await connection.execute(_MOVE_WINDOWS, *columns(rows, integers=2))
+        await connection.execute(_MOVE_WINDOWS, *columns(rows))
 
 
 async def sent_times(
@@ -226,7 +227,7 @@ async def sent_times(
     wanted = sorted({each for each in messages if each is not None})
     if not wanted:
         return [None] * len(statuses)
-    found = await connection.fetch(_SENT_TIMES, *zip(*wanted, strict=True))
+    found = await connection.fetch(_SENT_TIMES, *columns(wanted))
     sent = {(number, message_id): from_ms(at) for number, message_id, at in found}
     return [None if each is None else sent.get(each) for each in messages]
 

@@ -60,8 +60,9 @@ MAX_SIBLINGS: Final = 256
 _INSERT_IDENTITIES = """
 INSERT INTO wats_inbox (phone_number_id, occurred_at, key, kind, received_at)
 SELECT number, occurred_at, key, kind, received_at
-FROM unnest($1::text[], $2::bytea[], $3::text[], $4::text::bigint[], $5::text::bigint[])
-    AS new (number, key, kind, occurred_at, received_at)
+FROM unnest(
+    $1::text::text[], $2::bytea[], $3::text::text[], $4::text::bigint[], $5::text::bigint[]
+) AS new (number, key, kind, occurred_at, received_at)
 ON CONFLICT DO NOTHING
 RETURNING phone_number_id, occurred_at, key
 """
@@ -104,8 +105,8 @@ SELECT number, id, update_id, siblings, consumer, ordering_key,
     $1::bigint + coalesce(lease_ms, 0), CASE WHEN lease_ms IS NOT NULL THEN $2::bigint END,
     is_final, CASE WHEN lease_ms IS NULL THEN 0 ELSE 1 END, followers, last_id, $1, payload
 FROM unnest(
-    $3::text[], $4::text[], $5::bytea[], $6::text::bigint[], $7::text::bigint[], $8::text::int[],
-    $9::text::bigint[], $10::text::bigint[], $11::text::bool[], $12::text::int[],
+    $3::text::text[], $4::text::text[], $5::bytea[], $6::text::bigint[], $7::text::bigint[],
+    $8::text::int[], $9::text::bigint[], $10::text::bigint[], $11::text::bool[], $12::text::int[],
     $13::text::bigint[]
 ) AS new (
     number, consumer, payload, id, update_id, siblings, ordering_key, lease_ms, is_final, followers,
@@ -131,8 +132,8 @@ INSERT INTO wats_deliveries (
 )
 SELECT number, id, update_id, siblings, consumer, ordering_key, id, $1::bigint, payload
 FROM unnest(
-    $2::text[], $3::text[], $4::bytea[], $5::text::bigint[], $6::text::bigint[], $7::text::int[],
-    $8::text::bigint[]
+    $2::text::text[], $3::text::text[], $4::bytea[], $5::text::bigint[], $6::text::bigint[],
+    $7::text::int[], $8::text::bigint[]
 ) AS new (number, consumer, payload, id, update_id, siblings, ordering_key)
 """
 
@@ -281,7 +282,7 @@ async def _new_updates(connection: Connection, updates: Sequence[_New]) -> Seque
             others.setdefault(key, update)
     if others:
         rows = [_identity_row(key, others[key].arrival) for key in sorted(others)]
-        found = await connection.fetch(_INSERT_IDENTITIES, *columns(rows, integers=2))
+        found = await connection.fetch(_INSERT_IDENTITIES, *columns(rows))
         new |= {id(others[number, occurred_at, key]) for number, occurred_at, key in found}
     return await _record_statuses(connection, [update for update in updates if id(update) in new])
 
@@ -367,8 +368,7 @@ class _Batch:
             queues.setdefault(each.head_key, []).append(each)
         keys = sorted(queues)
         rows = [_head_row(queues[key]) for key in keys]
-        new = columns(rows, integers=8)
-        found = await connection.fetch(_INSERT_HEADS, now, self._lease, *new)
+        found = await connection.fetch(_INSERT_HEADS, now, self._lease, *columns(rows))
         heads = {(number, name, key): id_ for number, name, key, id_, _ in found}
         inserted = {key for key, id_ in heads.items() if id_ == queues[key][0].id}
         if any(last > queues[number, name, key][-1].id for number, name, key, _, last in found):
@@ -387,7 +387,7 @@ class _Batch:
                 followers += queues[key]
         if followers:
             rows = [_follower_row(each) for each in followers]
-            await connection.execute(_INSERT_FOLLOWERS, now, *columns(rows, integers=4))
+            await connection.execute(_INSERT_FOLLOWERS, now, *columns(rows))
         for each in self.deliveries:
             state = "leased" if each.is_leased else "pending"
             self.depths.add(each.update.number, each.consumer, **{state: 1})

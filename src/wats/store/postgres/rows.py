@@ -1,10 +1,11 @@
 """Small helpers for statements that take arrays."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import asyncpg
+import msgspec
 
 from wats.store.postgres.connection import Connection
 
@@ -29,20 +30,29 @@ def clean_or_none(text: str | None) -> str | None:
     return None if text is None else clean(text)
 
 
-def array(values: Iterable[int | None]) -> str:
-    """Return *values* as text for a parameter `$1::text::bigint[]`.
+def array(values: Sequence[str | int | None]) -> str:
+    """Return *values* as text for a parameter such as `$1::text::bigint[]`.
 
     asyncpg checks of each value of an array whether it is an array. Measured: without these checks,
-    a stored webhook takes 10 % fewer instructions.
+    a stored webhook takes 16 % fewer instructions.
     """
-    text = str([*values])
-    return f"{{{text[1:-1].replace('None', 'NULL')}}}"
+    text = msgspec.json.encode(values).decode()
+    if "\\" in text:  # JSON escapes more characters than PostgreSQL
+        text = f"[{','.join(map(_element, values))}]"
+    return f"{{{text[1:-1]}}}"
 
 
-def columns(rows: Iterable[Sequence[Any]], *, integers: int) -> Sequence[Sequence[Any]]:
-    """Return the columns of *rows*; the last *integers* columns as text, see `array`."""
-    found = list(zip(*rows, strict=True))
-    return [*found[:-integers], *map(array, found[-integers:])]
+def _element(value: str | int | None) -> str:
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    return "NULL" if value is None else str(value)
+
+
+def columns(rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:
+    """Yield the columns of *rows*, of which there is one at least; see `array`."""
+    for column in zip(*rows, strict=True):
+        yield column if isinstance(column[0], bytes) else array(column)
 
 
 def by_number(items: Iterable[T], number: Callable[[T], str]) -> Mapping[str, list[T]]:
