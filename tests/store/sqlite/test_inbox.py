@@ -14,6 +14,7 @@ from wats.store.records import (
     Consumer,
     Delivery,
     DeliveryState,
+    Retention,
     Settlement,
 )
 from wats.store.sqlite import admin, deliveries, depths, erasure, inbox, leader
@@ -109,7 +110,7 @@ def test_no_statement_of_the_inbox_scans_a_table_that_grows(
     clock.advance(10)
     with transaction(writer):
         deliveries.register(writer, [])
-        admin.purge(writer, 5, 10)
+        admin.purge(writer, Retention(inbox=5, dead=5, unseen=5, messages=5), 10)
     writer.set_exec_trace(None)
 
     plans = plans_of(writer, [each for each in statements if each.split()[0] in PLANNED])
