@@ -256,6 +256,48 @@ async def test_a_pooler_that_passes_no_settings_on_is_connected_through(
     await pooler.stop()
 
 
+class LosesCommits(Network):
+    """Ends a connection when the server reports a commit, which the client never learns."""
+
+    loses = False
+
+    @override
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                if self.loses and b"COMMIT\0" in data:
+                    self.loses = False
+                    break
+                writer.write(data)
+        writer.close()
+
+
+@pytest.mark.parametrize("slots", [{"handlers": 1}, {}], ids=["on-arrival", "claimed"])
+async def test_a_lease_whose_commit_is_not_reported_is_released_without_an_attempt(
+    server: Server, database: str, arrival: MakeArrival, slots: dict[str, int]
+) -> None:
+    network = LosesCommits(server)
+    port = await network.start()
+    name = database.partition("?")[0].rpartition("/")[2]
+    store = PostgresStore(f"postgresql://postgres@127.0.0.1:{port}/{name}", limits=IMPATIENT)
+    await store.open()
+    await store.register([Consumer(name="handlers", max_attempts=1, lease_seconds=3600)])
+    if not slots:
+        await receive(store, [arrival()])
+
+    network.loses = True
+    with pytest.raises(StoreUnavailable):
+        await (receive(store, [arrival()], slots) if slots else store.claim("handlers", 1))
+
+    async with asyncio.timeout(15):
+        while not (found := (await store.claim("handlers", 1)).deliveries):
+            await asyncio.sleep(0.01)
+    assert [(each.attempt, each.is_exhausted) for each in found] == [(1, False)]
+    assert (await store.depth()).total == Depth(leased=1)
+    await store.close()
+    await network.stop()
+
+
 SLEEP = """
 CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
     PERFORM pg_sleep(0.5);

@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from typing_extensions import override
 
@@ -51,6 +51,7 @@ from wats.store.records import (
     Settlement,
     StatusRecord,
     StoreHealth,
+    unused,
 )
 from wats.telemetry.contract.values import Adapter, Outcome, StoreOperation
 
@@ -63,6 +64,9 @@ INSERT INTO wats_consumers (name, seen_at)
 SELECT name, (SELECT wats_now()) FROM unnest($1::text[]) AS seen (name)
 ON CONFLICT (name) DO UPDATE SET seen_at = greatest(wats_consumers.seen_at, excluded.seen_at)
 """
+
+RELEASE_TRIES: Final = 5
+RELEASE_PAUSE_SECONDS: Final = 1.0
 
 _DEFAULT_LIMITS = Limits()
 
@@ -223,6 +227,33 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
 
         self._spawn(write())
 
+    def _release_received(self, results: Sequence[Sequence[Received | None]]) -> None:
+        received = [each for result in results for each in result if each is not None]
+        self._release_soon([delivery for each in received for delivery in each.leased])
+
+    def _release_claimed(self, claimed: Claimed) -> None:
+        self._release_soon(unused(claimed.deliveries))
+
+    def _release_soon(self, deliveries: Sequence[Delivery]) -> None:
+        """Release leases that may have been given: a connection was lost during the commit.
+
+        Otherwise they would have to expire, and count as attempts although nothing was called.
+        """
+        if deliveries:
+            self._spawn(self._release_in_doubt(self._database, deliveries))
+
+    async def _release_in_doubt(
+        self, database: Database | None, deliveries: Sequence[Delivery]
+    ) -> None:
+        for _ in range(RELEASE_TRIES):
+            if database is None or database is not self._database:
+                return
+            with suppress(StoreError):
+                await database.write(partial(leases.release, deliveries=deliveries))
+                self._notify()
+                return
+            await asyncio.sleep(RELEASE_PAUSE_SECONDS)
+
     async def _timed(self, operation: StoreOperation | None, work: Awaitable[R]) -> R:
         began = perf_counter()
         try:
@@ -292,7 +323,9 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
         calls = request.items or ()
         receive = partial(self._receiver.receive, calls=calls, slots=request.reserved)
         waited_seconds = perf_counter() - request.began[0]
-        results = await database.write(receive, waited_seconds=waited_seconds)
+        results = await database.write(
+            receive, waited_seconds=waited_seconds, in_doubt=self._release_received
+        )
         self._receiver.remember(calls)
         if any(each is not None and each.waiting for result in results for each in result):
             control.notify()
@@ -314,7 +347,11 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
         )
         if consumer == OUTBOX:  # nothing is sent before the lease is renewed
             claim = partial(leases.claim_unflushed, claim=claim)
-        return await self._write(StoreOperation.CLAIM, claim, leases.undo_claim)
+        return await self._run(
+            StoreOperation.CLAIM,
+            lambda database: database.write(claim, in_doubt=self._release_claimed),
+            leases.undo_claim,
+        )
 
     @override
     async def renew(

@@ -239,13 +239,18 @@ class Database:
         return await self._run(work)
 
     async def write(
-        self, work: Callable[[Connection], Awaitable[R]], *, waited_seconds: float = 0.0
+        self,
+        work: Callable[[Connection], Awaitable[R]],
+        *,
+        waited_seconds: float = 0.0,
+        in_doubt: Callable[[R], None] = lambda _: None,
     ) -> R:
         """Run *work* in a transaction; retry if PostgreSQL aborts it because of a concurrent one.
 
         Args:
             work: The statements.
             waited_seconds: How long the operation has already waited; part of the time limit.
+            in_doubt: Called with the result of *work* if the commit fails: it may have happened.
         """
 
         async def in_transaction(connection: Connection) -> R:
@@ -257,7 +262,11 @@ class Database:
                 if not connection.is_closed():
                     await transaction.rollback()
                 raise
-            await transaction.commit()
+            try:
+                await transaction.commit()
+            except BaseException:
+                in_doubt(result)
+                raise
             return result
 
         return await self._run(in_transaction, waited_seconds)
