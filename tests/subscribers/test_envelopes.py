@@ -46,6 +46,15 @@ def test_a_webhook_with_one_message_is_unchanged() -> None:
     assert json.loads(encode_envelope(update, NUMBER)) == body
 
 
+def test_the_errors_of_a_call_are_next_to_it() -> None:
+    [body] = [row["body"] for row in ROWS if row["name"] == "call_terminate_failed_with_errors"]
+    [update] = normalize(body, received_at=NOW).updates
+
+    sent = json.loads(encode_envelope(update, NUMBER))
+
+    assert sent["entry"][0]["changes"] == body["entry"][0]["changes"]
+
+
 def test_the_number_of_the_webhook_takes_precedence_over_the_configured_one() -> None:
     body = next(row["body"] for row in ROWS if row["name"] == "message_text")
     (update,) = normalize(body, received_at=NOW).updates

@@ -51,10 +51,20 @@ def entry_of(update: Update, display_phone_number: str) -> dict[str, Any]:
 
 
 def _value_of(update: Update, display_phone_number: str) -> dict[str, Any]:
-    member = _member_of(update)
-    items = update.raw if member is None else {member: [update.raw]}
+    items = _items_of(update)
     is_known = update.field in FIELDS and bool(FIELDS[update.field].members)
     return {**_around(update, display_phone_number), **items} if is_known else items
+
+
+def _items_of(update: Update) -> dict[str, Any]:
+    member, item = _member_of(update), update.raw
+    if member is None:
+        return item
+    if FIELDS[update.field].shares_errors and member != "errors" and item.get("errors"):
+        # Meta has the errors of a call next to it, where clients look for them.
+        alone = {name: value for name, value in item.items() if name != "errors"}
+        return {member: [alone], "errors": item["errors"]}
+    return {member: [item]}
 
 
 def _around(update: Update, display_phone_number: str) -> dict[str, Any]:
