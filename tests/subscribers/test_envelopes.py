@@ -55,6 +55,18 @@ def test_the_errors_of_a_call_are_next_to_it() -> None:
     assert sent["entry"][0]["changes"] == body["entry"][0]["changes"]
 
 
+def test_a_call_with_an_unknown_event_stays_a_call() -> None:
+    [body] = [row["body"] for row in ROWS if row["name"] == "call_terminate_missed"]
+    call = body["entry"][0]["changes"][0]["value"]["calls"][0]
+    [update] = normalize(
+        json.loads(json.dumps(body).replace('"terminate"', '"transfer"')), received_at=NOW
+    ).updates
+
+    sent = json.loads(encode_envelope(update, NUMBER))
+
+    assert sent["entry"][0]["changes"][0]["value"]["calls"] == [{**call, "event": "transfer"}]
+
+
 def test_the_number_of_the_webhook_takes_precedence_over_the_configured_one() -> None:
     body = next(row["body"] for row in ROWS if row["name"] == "message_text")
     (update,) = normalize(body, received_at=NOW).updates

@@ -21,6 +21,7 @@ _MEMBERS: Final = {
     UpdateKind.CALL_CONNECT: "calls",
     UpdateKind.CALL_TERMINATE: "calls",
     UpdateKind.CALL_STATUS: "statuses",
+    UpdateKind.UNKNOWN: "calls",  # a call with an unknown event
     UpdateKind.ERROR: "errors",
 }
 """The members of values that have items of several kinds."""
