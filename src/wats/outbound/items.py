@@ -41,8 +41,8 @@ class QueuedMessage(ItemHead, frozen=True, kw_only=True):
         )
 
 
-_TYPE: Final = re.compile(rb'\{"type":"([a-z_]{1,40})"')
-_NUMBER: Final = re.compile(rb'\{"type":"[a-z_]{1,40}","phone_number_id":"([0-9]{1,20})"')
+_TYPE: Final = re.compile(rb'\{"type":"([a-z0-9_]{1,32})"')
+_NUMBER: Final = re.compile(rb'\{"type":"[a-z0-9_]{1,32}","phone_number_id":"([0-9]{1,32})"')
 
 NUMBER_NOT_CONFIGURED: Final = "NumberNotConfigured"
 """The error of a waiting message whose business number is not configured."""
