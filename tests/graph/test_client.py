@@ -688,6 +688,15 @@ async def test_a_read_without_a_response_can_be_repeated(
     assert recorded.operations == [(EndpointFamily.MESSAGES, 0, Outcome.ERROR)]
 
 
+async def test_a_response_with_a_long_header_is_read() -> None:
+    usage = f"x-business-use-case-usage: {'a' * 60_000}\r\n"
+
+    async with serving(answering(headers=usage)) as server, started(server.url) as client:
+        answer = await post(client)
+
+    assert answer.body == OK
+
+
 @pytest.mark.parametrize(
     ("method", "error"), [("POST", GraphOutcomeUnknown), ("GET", GraphUnreachable)]
 )

@@ -19,6 +19,9 @@ from wats.graph.resolver import ThreadPerNameResolver
 MAX_INTERIM_RESPONSES: Final = 20
 """The limit of 1xx responses before a final one; servers send one or two."""
 
+MAX_HEADER_BYTES: Final = 64 * 1024
+"""The longest header of a response of Graph: its header of usage lists business accounts."""
+
 
 class _Protocol(ResponseHandler):
     """Limits interim responses, and ends a kept connection on which data arrives.
@@ -146,6 +149,7 @@ class SharedSession:
                 connector=connector(limit=self._limit, keep_alive_seconds=self._keep_alive_seconds),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
+                max_field_size=MAX_HEADER_BYTES,
             )
 
     async def close(self) -> None:
