@@ -48,7 +48,7 @@ def location_of(number: int) -> dict[str, Any]:
 
 
 class Bot:
-    """A client of pywa that replies to texts, through a gateway if it has a server.
+    """A client of pywa that replies to texts through a gateway.
 
     Attributes:
         seen: The texts and statuses, in order of arrival.
@@ -60,15 +60,18 @@ class Bot:
         self.seen: list[str] = []
         self.failures = 0
         self.url = ""
-        session.event_hooks = {"request": [self._redirect]}
+        self._session = session
+        session.event_hooks = {"request": [self._add_key]}
         self.client = WhatsApp(phone_id=NUMBER_ID, token=BEARER_TOKEN, session=session, **options)
         self.client.on_message(filters.text)(self._on_text)
         self.client.on_message_status()(self._on_status)
 
-    async def _redirect(self, request: httpx.Request) -> None:
+    def send_through(self, url: str) -> None:
+        self.url = url
+        self._session.base_url = f"{url}/api/graph/v25.0"
+
+    async def _add_key(self, request: httpx.Request) -> None:
         assert request.url.path.endswith(f"/{NUMBER_ID}/messages")
-        request.url = httpx.URL(self.url).join("/api/messages")
-        request.headers["host"] = request.url.netloc.decode()
         if key := reply_key():
             request.headers["idempotency-key"] = key
 
@@ -94,7 +97,7 @@ async def test_a_client_of_pywa_has_the_promises_of_a_handler(
             await feed(bot.client, update)
 
         async with open_gateway(handlers=[on_update]) as gateway:
-            bot.url = gateway.url
+            bot.send_through(gateway.url)
             for number, text in enumerate(["one", "two", "three"]):
                 await gateway.webhook(message_of(number, text))
             await until(lambda: len(gateway.simulator.accepted) == 3)
@@ -233,7 +236,7 @@ async def test_unmodified_applications_of_three_libraries_reply_through_one_gate
             subscriber("node", f"http://127.0.0.1:{port}/", format="meta", kinds=kinds),
         )
         gateway = await stack.enter_async_context(open_gateway(**options))
-        bot.url = gateway.url
+        bot.send_through(gateway.url)
         script = await stack.enter_async_context(node_receiver(tmp_path, port, gateway.url))
 
         await gateway.webhook(message_of(1, "Hello"))

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession
+from pywa_async.errors import ReEngagementMessage
 
 from tests.pages import blocks, load
-from wats import create_wats_service_app, open_store
+from wats import Update, create_wats_service_app, open_store
 from wats.privacy import Secret
 from wats.simulator import Simulator, SimulatorSettings
 from wats.testing import (
@@ -25,6 +26,7 @@ from wats.testing import (
     sign,
 )
 
+PNG = b"\x89PNG\r\n\x1a\n"
 CONTACT = {"profile": {"name": "Ada"}, "wa_id": "15550001234", "user_id": "US.1"}
 FROM = {"from": "15550001234", "from_user_id": "US.1", "timestamp": "1790000000"}
 TEXT = {**FROM, "id": "wamid.1", "type": "text", "text": {"body": "Hi"}}
@@ -60,15 +62,20 @@ async def test_the_client_of_pywa_that_is_shown_replies_through_wats(
         phone_number_id="15551234567",
     )
     async with Simulator(settings) as meta, ClientSession() as session:
-        bot = load(tmp_path / "bot.py")
+        bots: list[Any] = []
+
+        async def on_update(update: Update) -> None:
+            await bots[0].on_update(update)
+
         app = create_wats_service_app(
             profile=example_profile(graph_url=meta.url),
             secrets=example_secrets(),
             persistence=open_store("sqlite:///:memory:"),
-            handlers=[bot.on_update],
+            handlers=[on_update],
         )
         async with serving(app) as url:
             monkeypatch.setenv("WATS_URL", url)
+            bots.append(bot := load(tmp_path / "bot.py"))
             for body in (
                 webhook(messages=[TEXT], contacts=[CONTACT]),
                 webhook(messages=[TAP], contacts=[CONTACT]),
@@ -83,7 +90,11 @@ async def test_the_client_of_pywa_that_is_shown_replies_through_wats(
                 while "not delivered" not in printed:
                     await asyncio.sleep(0.01)
                     printed += capsys.readouterr().out
+            with pytest.raises(ReEngagementMessage):
+                await bot.client.send_message("19990131047", "Hi")
+            await bot.client.send_image("15550001234", PNG, mime_type="image/png")
         await bot.session.aclose()
 
-    texts = [message.payload["text"]["body"] for message in meta.accepted]
+    texts = [message.payload["text"]["body"] for message in meta.accepted[:2]]
     assert texts == ["You wrote: Hi", "You chose: Yes"]
+    assert [message.payload["type"] for message in meta.accepted[2:]] == ["image"]

@@ -134,13 +134,14 @@ _TYPE_OF_ENDING: Final = {
 }
 
 
-def find_type(stated: str, name: str, start: bytes) -> FileType:
+def find_type(stated: str, name: str, start: bytes, *, checks_name: bool = True) -> FileType:
     """Return the type of a file.
 
     Args:
         stated: The MIME type that the sender states; may be empty, and have parameters.
         name: The name of the file; may be empty.
         start: The first `START_BYTES` of the file.
+        checks_name: Whether the ending of the name must be that of a stated type.
 
     Raises:
         UnsupportedMediaType: WhatsApp does not accept files of this type, or no type is stated.
@@ -157,7 +158,7 @@ def find_type(stated: str, name: str, start: bytes) -> FileType:
     mistakes = []
     if not found.matches(start):
         mistakes.append(Detail("file", f"must have the content of {found.name}"))
-    if ending in _TYPE_OF_ENDING and ending not in found.endings:
+    if checks_name and ending in _TYPE_OF_ENDING and ending not in found.endings:
         reason = f"must have a name that ends in {' or '.join(found.endings)}"
         mistakes.append(Detail("file", reason))
     if mistakes:

@@ -95,7 +95,8 @@ _NUMBER_FIELDS: Final = (
 _OWN_ROUTES: Final[Mapping[Service, Handle]] = {
     Service.SEND: messages.send,
     Service.MARKETING: marketing_messages.send,
-    Service.UPLOAD: media.upload,
+    # Clients name a file without a name after the kind of the message: a PNG is `image.jpg`.
+    Service.UPLOAD: partial(media.upload, checks_name=False),
     Service.DELETE_FILE: media.delete,
 }
 _TAGS: Final = {EndpointFamily.MEDIA: "media", EndpointFamily.GROUPS: "groups"}

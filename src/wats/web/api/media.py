@@ -98,7 +98,7 @@ class _Found(msgspec.Struct, frozen=True):
     url: str = ""
 
 
-async def upload(parts: Parts, request: Request) -> Response:
+async def upload(parts: Parts, request: Request, *, checks_name: bool = True) -> Response:
     """Pass a file on to Meta, once its type, size and first bytes have been checked."""
     boundary, length = boundary_of(request.header(b"content-type")), request.length
     if length > MAX_BODY_BYTES:
@@ -110,7 +110,8 @@ async def upload(parts: Parts, request: Request) -> Response:
     if not form.first_bytes:
         raise _malformed("file", "must not be empty")
     start = form.first_bytes
-    kind = find_type(form.fields.get("type", form.content_type), form.name, start)
+    stated = form.fields.get("type", form.content_type)
+    kind = find_type(stated, form.name, start, checks_name=checks_name)
     max_bytes = max_bytes_of(kind, start)
     if form.min_size - (0 if form.fields else MAX_FORM_BYTES) > max_bytes:
         raise _too_large(max_bytes)
