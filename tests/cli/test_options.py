@@ -104,6 +104,7 @@ def test_a_config_that_cannot_be_used_is_reported(run, wats) -> None:
 
     assert result.exit_code == 1
     assert "missing_secret" in result.output
+    assert "With --token-file or --token-env, no secret of the config is read." in result.output
 
 
 @pytest.fixture

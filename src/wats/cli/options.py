@@ -209,7 +209,12 @@ class ServiceAccess:
             return _checked("--token-file", _read(self.token_file))
         if self.token_env is not None:
             return _checked("--token-env", os.environ.get(self.token_env, ""))
-        if (loaded := self.load()) is None:
+        try:
+            loaded = self.load()
+        except Failure as error:
+            error.message += "\nWith --token-file or --token-env, no secret of the config is read."
+            raise
+        if loaded is None:
             raise click.UsageError("Give a token with --token-file, --token-env or --config.")
         return choose(loaded[1])
 
