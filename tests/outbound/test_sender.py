@@ -108,6 +108,20 @@ async def test_a_refused_reply_can_be_sent_again(sender, fake_graph) -> None:
     assert await sender.reply(reply_of()) == Sent(message_id="wamid.B")
 
 
+async def test_the_text_of_a_refusal_has_the_code_of_meta_and_the_remedy(
+    sender, fake_graph
+) -> None:
+    fake_graph.status, fake_graph.body = 400, {"error": {"code": 131047, "message": "a canary"}}
+
+    with pytest.raises(GraphRefused) as caught:
+        await sender.reply(reply_of())
+
+    assert str(caught.value) == (
+        "Graph request failed. Meta's code is 131047. "
+        "Send a template; the customer service window is closed."
+    )
+
+
 async def test_an_unknown_outcome_is_an_error_once_and_then_a_result(sender, fake_graph) -> None:
     fake_graph.cuts = True
     with pytest.raises(GraphOutcomeUnknown):

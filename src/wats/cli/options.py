@@ -212,8 +212,8 @@ class ServiceAccess:
         try:
             loaded = self.load()
         except Failure as error:
-            error.message += "\nWith --token-file or --token-env, no secret of the config is read."
-            raise
+            hint = "With --token-file or --token-env, no secret of the config is read."
+            raise click.ClickException(f"{error.message}\n{hint}") from None
         if loaded is None:
             raise click.UsageError("Give a token with --token-file, --token-env or --config.")
         return choose(loaded[1])

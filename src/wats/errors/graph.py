@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import ClassVar
 
+from typing_extensions import override
+
 from wats.errors.base import WatsError
 
 
@@ -63,6 +65,12 @@ class GraphError(WatsError):
     diagnostics = GraphDiagnostics()
     retry_after: str | None = None
     cause: GraphCause | None = None
+
+    @override
+    def __str__(self) -> str:
+        found = self.diagnostics
+        code = "" if found.meta_code is None else f" Meta's code is {found.meta_code}."
+        return f"{self.message}{code} {found.advice}"
 
     @property
     def is_reported(self) -> bool:
