@@ -35,7 +35,7 @@ class StoreUnavailable(StoreError):
 
 
 class DatabaseMoved(StoreUnavailable):
-    """The files of an open database were moved, replaced or removed; nothing can be written."""
+    """The files of an open database were moved, replaced, removed or overwritten."""
 
 
 class StoreNotConfigured(StoreError):

@@ -57,8 +57,34 @@ def replace_file(path: Path) -> None:
     other.rename(path)
 
 
+def overwrite_by_vacuumed_copy(path: Path) -> None:
+    copy = path.with_name("copy.db")
+    with closing(apsw.Connection(str(path))) as connection:
+        connection.execute("VACUUM INTO ?", (str(copy),))
+    path.write_bytes(copy.read_bytes())
+
+
+def empty_file(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def empty_log(path: Path) -> None:
+    os.truncate(f"{path}-wal", 0)
+
+
 @pytest.mark.parametrize(
-    "change", [remove_all, remove_log, remove_index, move_all, move_file, replace_file]
+    "change",
+    [
+        remove_all,
+        remove_log,
+        remove_index,
+        move_all,
+        move_file,
+        replace_file,
+        overwrite_by_vacuumed_copy,
+        empty_file,
+        empty_log,
+    ],
 )
 async def test_nothing_is_acknowledged_and_health_fails_after_the_files_changed(
     store: SQLiteStore, tmp_path: Path, arrival: MakeArrival, change: Change
@@ -73,6 +99,46 @@ async def test_nothing_is_acknowledged_and_health_fails_after_the_files_changed(
         await store.health()
     with pytest.raises(DatabaseMoved):
         await store.checkpoint()
+
+
+async def test_an_earlier_copy_in_the_same_file_is_recognized_and_left_alone(
+    store: SQLiteStore, tmp_path: Path, arrival: MakeArrival
+) -> None:
+    path = tmp_path / "wats.db"
+    await receive(store, [arrival()])
+    await store.checkpoint()
+    copy = path.read_bytes()
+    await receive(store, [arrival()])
+    await store.checkpoint()
+    await receive(store, [arrival()])
+
+    path.write_bytes(copy)
+
+    with pytest.raises(DatabaseMoved):
+        await receive(store, [arrival()])
+    await store.close()
+    assert path.read_bytes() == copy
+
+
+async def test_a_database_is_intact_after_its_log_was_emptied(
+    tmp_path: Path, arrival: MakeArrival
+) -> None:
+    path = tmp_path / "wats.db"
+    store = SQLiteStore(str(path))
+    await store.open()
+    await receive(store, [arrival()])
+    await store.checkpoint()
+    for _ in range(3):
+        await receive(store, [arrival()])
+    empty_log(path)
+    with pytest.raises(DatabaseMoved):
+        await receive(store, [arrival()])
+
+    await store.close()
+
+    assert await identities_in(path) == 1
+    with closing(apsw.Connection(str(path))) as connection:
+        assert connection.pragma("integrity_check") == "ok"
 
 
 async def test_the_store_goes_on_when_the_file_is_back(

@@ -147,6 +147,8 @@ class Writer(Connection):
             self.execute(NEXT_NUMBER.format(number_after(self.pragma("user_version"))))
             self._noted_ms = now
         self.execute("COMMIT")
+        if is_first_in_log and self.guard is not None:
+            self.guard.check_log()
         if self.leaves_work:
             self.leaves_work = False
             self._on_work()
@@ -168,13 +170,18 @@ class Writer(Connection):
         try:
             if self.guard is not None:
                 self.guard.check()
-        except DatabaseMoved:
+        except (DatabaseMoved, apsw.Error, OSError):
             # SQLite would remove the log at the path by its name, which may belong to a database
-            # that is in use. The commits of ours go to the file that was opened.
+            # that is in use. The commits of ours go to the file that was opened, unless it has
+            # another content now.
             keep_log(self)
-            with suppress(apsw.Error):
-                self.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            if self.guard is not None and not self.guard.is_overwritten:
+                with suppress(apsw.Error):
+                    self.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         super().close(force)
+        if self.guard is not None:
+            self.guard.close()
+            self.guard = None
 
 
 def connect_writer(

@@ -2,7 +2,8 @@
 
 SQLite keeps descriptors. If the files are removed or replaced while they are open, it goes on to
 commit into files without a name, and everything that was acknowledged is gone at the end of the
-process.
+process. If the file is overwritten or the log is emptied in place, as by `cp`, SQLite combines
+pages of both contents, and the database is damaged.
 """
 
 import ctypes
@@ -17,7 +18,7 @@ from apsw import Connection
 
 from wats.errors import DatabaseMoved
 from wats.faults import Fault
-from wats.store.sqlite.log_origin import is_foreign
+from wats.store.sqlite.log_origin import has_header, is_foreign, is_successor, page_1
 from wats.store.sqlite.mounts import unsafe_mount
 from wats.store.sqlite.open_faults import refusal
 
@@ -96,38 +97,80 @@ class FileGuard:
         connection: A connection to the database, after its first transaction.
         path: The file, as the operator wrote it.
 
+    Attributes:
+        is_overwritten: Whether the last check found another content in the file or the log: then
+            the log must not be copied to the file.
+
     Raises:
         StoreUnavailable: The files were replaced before this.
     """
 
     def __init__(self, connection: Connection, path: str) -> None:
+        self.is_overwritten = False
         self._log = connection.filename_wal
-        names = os.path.abspath(path), f"{connection.filename}-shm"  # noqa: PTH100
+        self._real = connection.filename
+        self._names = self._real, os.path.abspath(path), f"{self._real}-shm"  # noqa: PTH100
         try:
             self._log_identity = _identity(os.stat(self._log))  # noqa: PTH116
-            self._files = [(name, _identity(os.stat(name))) for name in names]  # noqa: PTH116
+            found = [os.stat(name) for name in self._names]  # noqa: PTH116
         except OSError:
             raise refusal(Fault.FILE_REPLACED, path) from None
+        self._identities = [_identity(each) for each in found]
+        self._stamp, self._page_1 = _stamp(found[0]), page_1(self._real)
         if _has_moved(connection):
             raise refusal(Fault.FILE_REPLACED, path)
+        # SQLite locks nothing in the log, so this descriptor can be closed at any time.
+        self._log_descriptor = os.open(self._log, os.O_RDONLY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        """Release the descriptor; do not check afterwards."""
+        os.close(self._log_descriptor)
 
     def check(self) -> int:
         """Return the size of the write-ahead log in bytes; takes some microseconds.
 
         Raises:
-            DatabaseMoved: A file was moved, replaced or removed.
+            DatabaseMoved: A file was moved, replaced, removed or overwritten.
         """
         try:
             log = os.stat(self._log)  # noqa: PTH116  # a Path costs as much again
-            is_same = _identity(log) == self._log_identity and all(
-                _identity(os.stat(name)) == identity  # noqa: PTH116
-                for name, identity in self._files
-            )
+            found = [os.stat(name) for name in self._names]  # noqa: PTH116
         except OSError:
             raise DatabaseMoved from None
-        if not is_same:
+        if _identity(log) != self._log_identity or self._identities != [
+            _identity(each) for each in found
+        ]:
             raise DatabaseMoved
+        self.check_log()
+        if (stamp := _stamp(found[0])) != self._stamp:
+            self._check_content(stamp)
         return log.st_size
+
+    def check_log(self) -> None:
+        """Check that the log has its header, as far as it is not empty.
+
+        SQLite appends to a log that was emptied in place as if its commits were still there. Call
+        it after the first commit in a log, too.
+
+        Raises:
+            DatabaseMoved: The log was emptied.
+        """
+        self.is_overwritten = not has_header(self._log_descriptor)
+        if self.is_overwritten:
+            raise DatabaseMoved
+
+    def _check_content(self, stamp: tuple[int, int]) -> None:
+        """Check that nothing but a checkpoint has changed the file."""
+        before = self._page_1  # first: another thread may have a later one when this one has read
+        after = page_1(self._real)
+        self.is_overwritten = not is_successor(after, before)
+        if self.is_overwritten:
+            raise DatabaseMoved
+        self._stamp, self._page_1 = stamp, after
+
+
+def _stamp(found: os.stat_result) -> tuple[int, int]:
+    return found.st_mtime_ns, found.st_size
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:

@@ -252,7 +252,9 @@ class SQLiteLifecycle(Lifecycle):
         guard = self._guard
 
         def run(connection: Connection) -> bool:
-            return guard.check() == 0 or checkpoint(connection)
+            is_empty = guard.check() == 0 or checkpoint(connection)
+            guard.check()  # now, so that an older copy of the file is recognized from here on
+            return is_empty
 
         checkpointer = self._checkpointer or await self._start_checkpointer()
         return await checkpointer.submit(None, run)

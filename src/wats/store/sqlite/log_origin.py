@@ -6,6 +6,7 @@ predecessor is damaged at the next start. Each log therefore has a copy of page 
 before the log, or one from within.
 """
 
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -18,6 +19,7 @@ import apsw
 _LOG_HEADER: Final = struct.Struct(">8I")
 _FRAME_HEADER: Final = struct.Struct(">6I")
 _MAGIC: Final = {0x377F0682: "<", 0x377F0683: ">"}
+_MAGIC_BYTES: Final = 4
 _WAL_FORMAT: Final = 2
 _WORD: Final = 0xFFFFFFFF
 
@@ -72,6 +74,27 @@ def _fits(own: Page1, first: Page1, last: Page1) -> bool:
         and own.schema_cookie <= last.schema_cookie  # a vacuumed copy has the next cookie
         and first.number - 1 <= own.number <= last.number
     )
+
+
+def is_successor(later: Page1 | None, earlier: Page1 | None) -> bool:
+    """Return whether checkpoints can have changed *earlier*, page 1 of a file in use, to *later*.
+
+    An earlier copy of the file has a smaller number, and a vacuumed copy another format.
+    """
+    if earlier is None:
+        return True
+    return (
+        later is not None
+        and later.write_format == _WAL_FORMAT
+        and later.page_bytes == earlier.page_bytes
+        and later.number >= earlier.number
+    )
+
+
+def has_header(descriptor: int) -> bool:
+    """Return whether the open file begins like a write-ahead log, or is empty."""
+    magic = os.pread(descriptor, _MAGIC_BYTES, 0)
+    return not magic or int.from_bytes(magic) in _MAGIC
 
 
 def page_1(path: str) -> Page1 | None:
