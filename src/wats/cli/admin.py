@@ -100,14 +100,16 @@ def filter_options(command: Command) -> Command:
     collected.__click_params__ = getattr(command, "__click_params__", [])
     for option in (
         older_than_option,
-        click.option("--error", metavar="CLASS", help="Only those with this class of last error."),
+        click.option(
+            "--error", metavar="CLASS", help="Only updates with this class of last error."
+        ),
         click.option(
             "--kind",
             type=click.Choice([kind.value for kind in UpdateKind]),
             metavar="KIND",
             help="Only updates of this kind, such as message.",
         ),
-        click.option("--consumer", metavar="NAME", help="Only those of this consumer."),
+        click.option("--consumer", metavar="NAME", help="Only updates of this consumer."),
     ):
         collected = option(collected)
     return collected  # type: ignore[no-any-return]  # click passes keywords

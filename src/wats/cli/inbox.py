@@ -29,7 +29,7 @@ def inbox() -> None:
     "--state",
     type=click.Choice(["pending", "leased", "retry"]),
     metavar="STATE",
-    help="Only those in this state: pending, leased or retry.",
+    help="Only updates in this state: pending, leased or retry.",
 )
 @page_options
 @admin_options

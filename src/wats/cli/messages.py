@@ -28,22 +28,24 @@ def messages() -> None:
 
 
 @messages.command("list")
-@click.option("--number", metavar="ID", help="Only those of the business number with this id.")
-@click.option("--to", metavar="USER", help="Only those to this number or user id.")
-@click.option("--from", "sender", metavar="USER", help="Only those from this number or user id.")
-@click.option("--type", "type_", metavar="TYPE", help="Only those of this type, such as template.")
-@click.option("--status", metavar="STATUS", help="Only those with this status, such as failed.")
+@click.option("--number", metavar="ID", help="Only messages of the business number with this id.")
+@click.option("--to", metavar="USER", help="Only messages to this number or user id.")
+@click.option("--from", "sender", metavar="USER", help="Only messages from this number or user id.")
+@click.option(
+    "--type", "type_", metavar="TYPE", help="Only messages of this type, such as template."
+)
+@click.option("--status", metavar="STATUS", help="Only messages with this status, such as failed.")
 @click.option(
     "--direction",
     type=click.Choice(["inbound", "outbound"]),
     metavar="DIRECTION",
-    help="Only those in this direction: inbound or outbound.",
+    help="Only messages in this direction: inbound or outbound.",
 )
 @click.option(
     "--newer-than",
     metavar="AGE",
     callback=time_ago,
-    help="Only those at most this old, such as 90s, 30m, 12h or 7d.",
+    help="Only messages at most this old, such as 90s, 30m, 12h or 7d.",
 )
 @page_options
 @admin_options

@@ -41,7 +41,7 @@ def _filters(states: Sequence[str]) -> Callable[[Command], Command]:
     def add(command: Command) -> Command:
         for option in (
             older_than_option,
-            click.option("--state", type=click.Choice(states), help="Only those in this state."),
+            click.option("--state", type=click.Choice(states), help="Only messages in this state."),
         ):
             command = option(command)
         return command

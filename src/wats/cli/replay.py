@@ -16,7 +16,7 @@ from wats.cli.options import ServiceAccess, admin_options
     "--state",
     type=click.Choice(["dead", "pending", "leased", "retry"]),
     metavar="STATE",
-    help="Only those in this state: dead, pending, leased or retry.",
+    help="Only updates in this state: dead, pending, leased or retry.",
 )
 @click.option("--to", "target", required=True, metavar="NAME", help="The consumer.")
 @change_options
