@@ -11,7 +11,7 @@ from wats.inspection.answer import Answer
 from wats.inspection.checklist import ITEMS
 from wats.inspection.evidence import HIDDEN, Evidence
 from wats.inspection.existence_probe import Trial
-from wats.inspection.secret_search import Care, Needle
+from wats.inspection.secret_search import Needle, SearchMode
 from wats.inspection.verdicts import Finding, Verdict
 from wats.privacy import REDACTED, Secret
 from wats.telemetry import Telemetry
@@ -114,7 +114,7 @@ GOOD = Evidence(
     is_encrypted=True,
     address="203.0.113.7",
     token=Secret(TOKEN),
-    sought=(Needle("whatsapp.wabaId", Secret("482915037612945"), Care.NUMBER),),
+    sought=(Needle("whatsapp.wabaId", Secret("482915037612945"), SearchMode.NUMBER),),
     token_file_mode=0o600,
     without_token=(trial(),),
     wrong_token=(trial(), trial()),

@@ -22,7 +22,7 @@ from wats.config import (
     WebhookConfig,
     WhatsAppConfig,
 )
-from wats.inspection.secret_search import Care, Haystack, Needle, needles
+from wats.inspection.secret_search import Haystack, Needle, SearchMode, needles
 from wats.privacy import Secret
 from wats.testing import example_secrets
 
@@ -147,7 +147,7 @@ def test_the_number_in_the_form_of_meta_is_found() -> None:
 
 
 def has_secret(text: str) -> bool:
-    return Haystack(text).keys_of([Needle("x", Secret(SECRET), Care.SECRET)]) == ["x"]
+    return Haystack(text).keys_of([Needle("x", Secret(SECRET), SearchMode.SECRET)]) == ["x"]
 
 
 HIDDEN_FORMS = {

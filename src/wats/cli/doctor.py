@@ -22,7 +22,7 @@ from wats.inspection.client import NoAnswer, Remote
 from wats.inspection.evidence import HIDDEN, UNREADABLE, Evidence
 from wats.inspection.existence_probe import Trial
 from wats.inspection.meta import check_meta
-from wats.inspection.secret_search import Care, needles
+from wats.inspection.secret_search import SearchMode, needles
 from wats.inspection.setup import Setup, Source, check_setup
 from wats.inspection.verdicts import Judged, Verdict, unknown
 from wats.privacy import Secret
@@ -129,7 +129,7 @@ def _gather(remote: Remote, access: ServiceAccess) -> Evidence:
         address=address,
         token=token,
         # Its diagnostics may contain its address and its name.
-        sought=[needle for needle in sought if needle.care is not Care.NAME],
+        sought=[needle for needle in sought if needle.mode is not SearchMode.NAME],
         token_file_mode=_mode(access.token_file),
         without_token=[_trial(remote, each, "without a token", {}) for each in METHODS],
         wrong_token=[

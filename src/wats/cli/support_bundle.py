@@ -18,7 +18,7 @@ from wats.config import redact
 from wats.inspection.client import NoAnswer, Remote
 from wats.inspection.evidence import UNREADABLE
 from wats.inspection.samples import Samples
-from wats.inspection.secret_search import PUBLIC, Care, Haystack, Needle, needles
+from wats.inspection.secret_search import PUBLIC, Haystack, Needle, SearchMode, needles
 from wats.inspection.telemetry_contract import Vocabulary, looks_private, strings_of
 from wats.privacy import REDACTED, Secret
 from wats.version import __version__
@@ -59,7 +59,7 @@ def support_bundle(out: Path | None, access: ServiceAccess) -> None:
     }
     if loaded is not None or access.url_option is not None:
         token = access.token()
-        sought.append(Needle("the token", token, Care.SECRET))
+        sought.append(Needle("the token", token, SearchMode.SECRET))
         facts["service"] = _ask_if_it_runs(access, token)
     facts["bundle"]["searchedFor"] = sorted({needle.key for needle in sought})
     _refuse_leaks(json.dumps(facts, ensure_ascii=False), facts["service"], sought)

@@ -13,7 +13,7 @@ from wats.config import checks
 from wats.inspection.clocks import CLOCK_SECONDS, seconds_apart
 from wats.inspection.evidence import HIDDEN, UNREADABLE, Evidence
 from wats.inspection.existence_probe import Trial
-from wats.inspection.secret_search import Care, Haystack, Needle
+from wats.inspection.secret_search import Haystack, Needle, SearchMode
 from wats.inspection.telemetry_contract import (
     Vocabulary,
     looks_private,
@@ -168,7 +168,7 @@ def _deviates(evidence: Evidence, found: Sequence[str]) -> Finding:
 
 @_if_open
 def _is_silent(evidence: Evidence) -> Finding:
-    sought = [Needle("the token", evidence.token, Care.SECRET), *evidence.sought]
+    sought = [Needle("the token", evidence.token, SearchMode.SECRET), *evidence.sought]
     leaks = [
         f"{path}: {key}" for path in HIDDEN for key in _haystack(evidence, path).keys_of(sought)
     ]

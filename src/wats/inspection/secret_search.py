@@ -53,8 +53,8 @@ WORDS: Final = frozenset(
 """Longer words that are in the report of any installation; a test compares them with a report."""
 
 
-class Care(Enum):
-    """The way of searching for a value."""
+class SearchMode(Enum):
+    """How the text is searched for a value."""
 
     SECRET = "secret"  # noqa: S105 - a word, not a secret
     """In every encoding, any part."""
@@ -70,7 +70,7 @@ class Needle:
 
     key: str
     value: Secret
-    care: Care
+    mode: SearchMode
 
 
 def needles(profile: ProfileSource, secrets: Secrets) -> list[Needle]:
@@ -94,8 +94,10 @@ def needles(profile: ProfileSource, secrets: Secrets) -> list[Needle]:
         names["persistence.url"] = urlsplit(database).hostname or ""
         password = urlsplit(database).password
         if password:
-            found.append(Needle("persistence.url", Secret(unquote(password)), Care.SECRET))
-    found += [Needle(k, Secret(name), Care.NAME) for k, name in names.items() if _identifies(name)]
+            found.append(Needle("persistence.url", Secret(unquote(password)), SearchMode.SECRET))
+    found += [
+        Needle(k, Secret(name), SearchMode.NAME) for k, name in names.items() if _identifies(name)
+    ]
     # A service in a cluster is often called like the subscriber, whose name the report may hold.
     shown = {each.name for each in profile.subscribers} | {each.name for each in profile.pullers}
     for subscriber in profile.subscribers:
@@ -116,8 +118,8 @@ def _of_number(number: NumberConfig, place: str, secrets: Secrets) -> Iterator[N
     }
     for key, value in ids.items():
         if value is not None:
-            care = Care.NUMBER if value.isdecimal() else Care.NAME
-            yield Needle(f"{place}.{key}", Secret(value), care)
+            mode = SearchMode.NUMBER if value.isdecimal() else SearchMode.NAME
+            yield Needle(f"{place}.{key}", Secret(value), mode)
     own = {name: (each,) for name, each in secrets.access_tokens.items()}
     yield from _of_list("numbers.accessToken", number.access_tokens, own, number.name)
 
@@ -127,7 +129,7 @@ def _of_list(
 ) -> Iterator[Needle]:
     """Yield the secrets of the item *name* of a list, and their sources."""
     for secret in held.get(name, ()):
-        yield Needle(key, secret, Care.SECRET)
+        yield Needle(key, secret, SearchMode.SECRET)
     for source in sources:
         yield from _place_of(key, source)
 
@@ -142,14 +144,14 @@ def _of_subscriber(
     decoded = [unquote(part) for part in parts]
     for part in dict.fromkeys((url.hostname or "", *parts, *decoded)):
         if len(part) >= _SHORTEST_PART and part not in shown and _identifies(part):
-            yield Needle("subscribers.url", Secret(part), Care.NAME)
+            yield Needle("subscribers.url", Secret(part), SearchMode.NAME)
 
 
 def _secrets(secrets: Secrets) -> Iterator[Needle]:
     for key, attribute in _keys():
         held: Secret | tuple[Secret, ...] = getattr(secrets, attribute)
         for secret in (held,) if isinstance(held, Secret) else held:
-            yield Needle(key, secret, Care.SECRET)
+            yield Needle(key, secret, SearchMode.SECRET)
 
 
 def _sources(sources: SecretSources) -> Iterator[Needle]:
@@ -161,7 +163,7 @@ def _sources(sources: SecretSources) -> Iterator[Needle]:
 def _place_of(key: str, source: SecretSource) -> Iterator[Needle]:
     place = source.name if isinstance(source, EnvRef) else source.path
     if _identifies(place):
-        yield Needle(f"the place of {key}", Secret(place), Care.NAME)
+        yield Needle(f"the place of {key}", Secret(place), SearchMode.NAME)
 
 
 def _keys() -> Iterator[tuple[str, str]]:
@@ -185,9 +187,9 @@ class Haystack:
 
     def _has(self, needle: Needle) -> bool:
         value = needle.value.reveal()
-        if needle.care is Care.SECRET:
+        if needle.mode is SearchMode.SECRET:
             return self._has_secret(value)
-        if needle.care is Care.NUMBER:
+        if needle.mode is SearchMode.NUMBER:
             return any(part in self._digits for part in _parts(value, PART_DIGITS))
         word = re.compile(rf"(?<!\w){re.escape(value)}(?!\w)")
         return any(word.search(each) for each in self._words)
