@@ -100,7 +100,7 @@ def cancel() -> None:
 
 is_over = asyncio.Event()
 
-MISBEHAVIOUR = [
+MISBEHAVIOR = [
     close_the_generator,
     exit_the_process,
     interrupt_the_process,
@@ -161,7 +161,7 @@ async def end_stubborn_calls():
     is_over.set()
 
 
-@pytest.mark.parametrize("misbehave", MISBEHAVIOUR, ids=lambda each: each.__name__)
+@pytest.mark.parametrize("misbehave", MISBEHAVIOR, ids=lambda each: each.__name__)
 async def test_other_updates_are_handled_after_as_many_misbehaving_calls_as_there_are_consumers(
     open_gateway, until, misbehave
 ) -> None:
@@ -188,7 +188,7 @@ RETURNING = {cancel_its_own_task_and_return, cancel_its_task_after_returning}
 
 @pytest.mark.parametrize(
     "misbehave",
-    [each for each in MISBEHAVIOUR if each not in RETURNING],
+    [each for each in MISBEHAVIOR if each not in RETURNING],
     ids=lambda each: each.__name__,
 )
 async def test_a_call_that_misbehaves_is_a_failure_that_is_counted_and_tried_again(
@@ -240,7 +240,7 @@ async def answer_to(url: str, body: bytes) -> bytes:
     return b"".join(line for line in lines if not line.startswith(b"date")) + answer
 
 
-@pytest.mark.parametrize("misbehave", MISBEHAVIOUR, ids=lambda each: each.__name__)
+@pytest.mark.parametrize("misbehave", MISBEHAVIOR, ids=lambda each: each.__name__)
 async def test_without_a_store_both_paths_give_the_same_response_to_a_webhook(
     misbehave,
 ) -> None:

@@ -57,10 +57,10 @@ class Toy:
 
 @contextmanager
 def running(
-    behaviour: str, workers: int = 2, stop_seconds: float = LONGEST_SECONDS
+    behavior: str, workers: int = 2, stop_seconds: float = LONGEST_SECONDS
 ) -> Iterator[Toy]:
     process = subprocess.Popen(
-        [sys.executable, str(PROGRAM), behaviour, str(workers), str(stop_seconds)],
+        [sys.executable, str(PROGRAM), behavior, str(workers), str(stop_seconds)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -233,9 +233,9 @@ def test_pauses_grow_to_half_a_minute_and_no_further() -> None:
     assert pause_after(10**6) == LONGEST_PAUSE_SECONDS
 
 
-@pytest.mark.parametrize("behaviour", ["refuse", "refuse_in_seat_1"])
-def test_a_worker_that_cannot_start_ends_all_and_is_quoted_once(behaviour: str) -> None:
-    with running(behaviour, 3) as toy:
+@pytest.mark.parametrize("behavior", ["refuse", "refuse_in_seat_1"])
+def test_a_worker_that_cannot_start_ends_all_and_is_quoted_once(behavior: str) -> None:
+    with running(behavior, 3) as toy:
         code, lines, log = toy.rest()
 
     assert (code, log) == (1, [])

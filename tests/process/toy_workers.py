@@ -24,7 +24,7 @@ from wats.telemetry.metrics.shared_memory import Board
 
 LINES = 2000
 
-behaviour, workers, stop_seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+behavior, workers, stop_seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
 board, shares = Board(workers), shares_of(workers)
 
 
@@ -170,9 +170,9 @@ def refuse_forks(numbers: range) -> None:
 
 
 def main() -> None:
-    if behaviour == "serve_without_a_first_fork":
+    if behavior == "serve_without_a_first_fork":
         refuse_forks(range(1))
-    if behaviour == "serve_without_a_third_fork":
+    if behavior == "serve_without_a_third_fork":
         refuse_forks(range(2, 3))
     supervisor = Supervisor(
         board,
@@ -192,7 +192,7 @@ def main() -> None:
         return
     on_a_signal(lambda number, _: (say("signalled", seat.row, number), sys.exit()))
     say("seat", seat.row, os.getpid(), seat.is_replacement)
-    globals()[behaviour.partition("_without_")[0]](seat)
+    globals()[behavior.partition("_without_")[0]](seat)
 
 
 main()

@@ -77,7 +77,7 @@ class Expected:
 
 @dataclass
 class Model:
-    """The required behaviour of a store. Times are seconds."""
+    """The required behavior of a store. Times are seconds."""
 
     now: int = 0
     outstanding: list[Expected] = field(default_factory=list)

@@ -24,7 +24,7 @@ class GraphCause(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GraphDiagnostics:
-    """Meta's description of a failure, sanitised: numbers, and short names without free text.
+    """Meta's description of a failure, sanitized: numbers, and short names without free text.
 
     Attributes:
         meta_code: Meta's `code`.

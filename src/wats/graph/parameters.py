@@ -1,4 +1,4 @@
-"""The member of a request that Meta's text for an error names. No I/O.
+"""Find the member of a request that the text of an error of Meta names. No I/O.
 
 The text can quote the request, so only names of a closed list are taken from it.
 """

@@ -78,7 +78,7 @@ def status_part(
     callback_data: str | None = None,
     error_code: int | None = None,
 ) -> WebhookPart:
-    """Return the status webhook part of *wamid*: now *status* at *recipient*."""
+    """Return the webhook part that reports *status* of *wamid* at *recipient*."""
     item: dict[str, Any] = {"id": wamid, "status": status, "timestamp": str(at), **recipient}
     if pricing is not None:
         item["pricing"] = pricing

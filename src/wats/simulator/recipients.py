@@ -188,4 +188,4 @@ def _code(recipient: str) -> int:
 def as_markdown() -> str:
     """Return the table in the form of docs/simulator.md."""
     rows = [f"| …{suffix} | {behavior.summary} |" for suffix, behavior in BY_SUFFIX.items()]
-    return "\n".join(["| Recipient | Behaviour |", "|---|---|", *rows])
+    return "\n".join(["| Recipient | Behavior |", "|---|---|", *rows])

@@ -1,4 +1,4 @@
-"""The store: seven small Protocols of domain operations. Each operation is one transaction.
+"""The store: small Protocols of domain operations. Each operation is one transaction.
 
 There are two implementations (`sqlite`, `postgres`). They are independent of each other, and do not
 interpret the content of messages. `wats.store.open.open_store` makes a store from a URL.

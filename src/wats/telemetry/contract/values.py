@@ -100,7 +100,7 @@ class UpkeepTask(LabelValue):
 
 
 class UpdateKind(LabelValue):
-    """The outcome of one part of a webhook in the normaliser."""
+    """The kind of an update; a part of a webhook that gives no update has the expected kind."""
 
     MESSAGE = "message"
     STATUS = "status"
