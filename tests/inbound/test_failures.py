@@ -10,7 +10,7 @@ import pytest
 
 from wats.errors import Detail, MalformedRequest
 from wats.inbound.calls import HandlerCall, HandlerCalls
-from wats.inbound.failures import EndpointFailure, HandlerFailures
+from wats.inbound.failures import EndpointFailure, HandlerFailures, failure_name
 from wats.inbound.handlers import Handlers
 from wats.inbound.updates import Update
 from wats.telemetry import UNMATCHED, RouteLabel, Telemetry
@@ -102,6 +102,19 @@ async def test_a_failure_of_an_endpoint_has_the_status_in_place_of_a_position(
 
     assert (found["errorName"], found["status"]) == ("EndpointFailure", logged)
     assert (found["file"], found["line"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("error", "name"),
+    [
+        pytest.param(EndpointFailure(503), "EndpointFailure 503", id="status"),
+        pytest.param(EndpointFailure(999), "EndpointFailure", id="invalid-status"),
+        pytest.param(EndpointFailure(None), "EndpointFailure", id="no-response"),
+        pytest.param(KeyError("Jane"), "KeyError", id="no-endpoint"),
+    ],
+)
+def test_the_name_of_a_failure_has_the_status_of_its_response(error: Exception, name: str) -> None:
+    assert failure_name(error) == name
 
 
 @pytest.mark.parametrize(
