@@ -139,7 +139,7 @@ def _fan_out(stage: Stage, folder: Path, options: argparse.Namespace) -> FanoutR
     _say(FANOUT)
     order = FanoutOrder(
         folder=str(folder),
-        url=stage.start("bench.graph", beside_load=True).url,
+        url=stage.start("bench.graph", on_load_core=True).url,
         deliveries=max(round(options.seconds * DELIVERIES_PER_SECOND), 1),
         rounds=options.rounds,
     )

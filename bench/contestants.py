@@ -79,20 +79,20 @@ class Stage:
         """Return the path of a file, which is deleted in the end."""
         return self._folder / name
 
-    def start(self, *arguments: str, beside_load: bool = False) -> Server:
+    def start(self, *arguments: str, on_load_core: bool = False) -> Server:
         """Start a server, on the core of the servers or on that of the load."""
-        return self.enter(arguments, beside_load=beside_load)
+        return self.enter(arguments, on_load_core=on_load_core)
 
     def enter(
         self,
         arguments: Sequence[str],
         *,
-        beside_load: bool = False,
+        on_load_core: bool = False,
         environ: Mapping[str, str] | None = None,
         prefix: Sequence[str] = (),
     ) -> Server:
         """Start a server as `start` does, with *environ* and *prefix*, see `Server`."""
-        core = self.cores.load if beside_load else self.cores.server
+        core = self.cores.load if on_load_core else self.cores.server
         server = Server(
             arguments, core=core, environ={**_SECRETS, **(environ or {})}, prefix=prefix
         )
@@ -286,7 +286,7 @@ def _stored(name: str, *handlers: str) -> Callable[[Stage], Entrant]:
 
 def _enter_postgres(stage: Stage) -> Entrant:
     # On the core of the load: a database server is another machine, as a rule.
-    url = stage.start("bench.postgres", str(stage.path("postgres")), beside_load=True).url
+    url = stage.start("bench.postgres", str(stage.path("postgres")), on_load_core=True).url
     server = stage.start_wats("stored-postgres", database_url=url)
     job = _webhooks(stage, server, '"dispatched":1')
     return ServerEntrant(server, job, stage.cores, inbox=postgres_inbox(url))
@@ -313,7 +313,7 @@ def _enter_inline(stage: Stage) -> Entrant:
 
 def _sender(name: str, kind: Kind, *, is_stored: bool = True) -> Callable[[Stage], Entrant]:
     def enter(stage: Stage) -> Entrant:
-        graph = stage.start("bench.graph", beside_load=True)
+        graph = stage.start("bench.graph", on_load_core=True)
         database_url = f"sqlite:///{stage.path(name)}.db" if is_stored else None
         server = stage.start_wats(name, database_url=database_url, graph_url=graph.url)
         job = Job(
@@ -331,7 +331,7 @@ def _sender(name: str, kind: Kind, *, is_stored: bool = True) -> Callable[[Stage
 
 
 def _enter_send_bare(stage: Stage) -> Entrant:
-    graph = stage.start("bench.graph", beside_load=True)
+    graph = stage.start("bench.graph", on_load_core=True)
     order = PostingOrder(
         url=f"{graph.url}/{GRAPH_VERSION}/{PHONE_NUMBER_ID}/messages",
         access_token=ACCESS_TOKEN,

@@ -44,9 +44,9 @@ class CountingStage(Stage):
         return self.path("counts")
 
     @override
-    def start(self, *arguments: str, beside_load: bool = False) -> Server:
+    def start(self, *arguments: str, on_load_core: bool = False) -> Server:
         if arguments[0] != "wats":
-            return super().start(*arguments, beside_load=beside_load)
+            return super().start(*arguments, on_load_core=on_load_core)
         valgrind = [
             "valgrind",
             "--quiet",

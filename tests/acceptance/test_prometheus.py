@@ -34,7 +34,7 @@ def configure(url: str, folder: Path) -> Path:
     targets = [{"targets": [urlsplit(url).netloc]}]
     (scrape,) = config["scrape_configs"]
     scrape["static_configs"] = targets
-    config["scrape_configs"].append({"job_name": "stranger", "static_configs": targets})
+    config["scrape_configs"].append({"job_name": "without-token", "static_configs": targets})
     (folder / scrape["authorization"]["credentials_file"]).write_text(f"{BEARER_TOKEN}\n")
     for rules in config["rule_files"]:
         shutil.copy(MATERIAL / rules, folder)
@@ -121,8 +121,8 @@ async def test_prometheus_scrapes_a_service_and_counts_right(gateway, tmp_path) 
             'http_request_duration_seconds_count{route="/webhook",status_class="2xx"}', [4]
         )
         # Without the token there is nothing to scrape.
-        await prometheus.until('up{job="stranger"}', [0])
-        assert await prometheus.query('http_requests_total{job="stranger"}') == []
+        await prometheus.until('up{job="without-token"}', [0])
+        assert await prometheus.query('http_requests_total{job="without-token"}') == []
 
 
 @pytest.mark.long

@@ -276,9 +276,9 @@ async def test_a_refusal_is_the_exception_that_meta_would_cause(
         with pytest.raises(ReEngagementMessage) as refused:
             await client.send_message("19990131047", "Hello")
         assert refused.value.status_code == 400
-    async with client_of(f"{gateway.url}/api/graph/v25.0", "wrong") as stranger:
+    async with client_of(f"{gateway.url}/api/graph/v25.0", "wrong") as anonymous:
         with pytest.raises(WhatsAppError) as unauthorized:
-            await stranger.send_message(TO, "Hello")
+            await anonymous.send_message(TO, "Hello")
 
     assert (unauthorized.value.code, unauthorized.value.status_code) == (190, 401)
     assert gateway.simulator.counts.sends == 0

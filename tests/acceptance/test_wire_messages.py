@@ -258,10 +258,10 @@ async def test_the_groups_when_they_are_enabled(
     exchange, groups_url, method, path, status, code
 ) -> None:
     known = await exchange(groups_url, method, path, headers=TOKEN)
-    stranger = await exchange(groups_url, method, path)
+    anonymous = await exchange(groups_url, method, path)
 
     assert known.status == status
     assert code is None or json.loads(known.body)["error"]["code"] == code
     # An unknown path below the groups is not one of their routes; everything else is closed first.
     is_route = path.count("/") == 2 or not path.endswith(("/", "nope"))
-    assert stranger.status == (401 if is_route else 404)
+    assert anonymous.status == (401 if is_route else 404)

@@ -83,7 +83,7 @@ FIRST, SECOND = {"wa_id": "15550001234"}, {"wa_id": 15550002222, "user_id": None
     [
         pytest.param([FIRST, SECOND, "x"], SECOND, id="the-matching-one"),
         pytest.param([FIRST], FIRST, id="the-only-one"),
-        pytest.param([FIRST, FIRST], None, id="a-stranger-among-several"),
+        pytest.param([FIRST, FIRST], None, id="another-customer-among-several"),
         pytest.param(["x"], None, id="no-object"),
         pytest.param([], None, id="none"),
         pytest.param({"wa_id": "15550002222"}, None, id="no-list"),

@@ -201,11 +201,11 @@ CASES: dict[str, tuple[Callable[[], Evidence], dict[str, Verdict]]] = {
         lambda: replace(GOOD, api=answer(b"{}", 404)),
         {"separate": Verdict.UNKNOWN},
     ),
-    "a family of somebody else": (
+    "a family of another service": (
         lambda: replace(GOOD, answers=answers(metrics=answer(metrics("process_start 1\n")))),
         {"known": Verdict.FAILS},
     ),
-    "a label of somebody else": (
+    "a label of another service": (
         lambda: replace(GOOD, answers=answers(metrics=answer(metrics(LEAKY)))),
         {"known": Verdict.FAILS},
     ),

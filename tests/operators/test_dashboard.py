@@ -78,8 +78,8 @@ def test_no_panel_lies_on_another() -> None:
     assert len({panel["id"] for panel in panels}) == len(panels)
     assert all(x + width <= 24 for x, _, width, _ in places)
     for (x, y, w, h), (other_x, other_y, other_w, other_h) in combinations(places, 2):
-        beside = x + w <= other_x or other_x + other_w <= x
-        assert beside or y + h <= other_y or other_y + other_h <= y
+        is_next_to = x + w <= other_x or other_x + other_w <= x
+        assert is_next_to or y + h <= other_y or other_y + other_h <= y
 
 
 def test_every_panel_queries_the_selected_prometheus() -> None:

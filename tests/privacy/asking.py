@@ -403,7 +403,7 @@ class Asker:
         word = self._canaries.word
         good = self._authorized[0][1]
         for row in self._table:
-            target = self._path(row, word("path beside a token"))
+            target = self._path(row, word("path next to a token"))
             for values in (
                 [BEARER + word("token")],
                 [BEARER + self._canaries.number("token")],

@@ -73,8 +73,8 @@ async def request_everything(variant: str, folder: Path) -> Output:
             if service.workers():
                 await service.lose_a_worker()
             await graph.stop()
-            nobody = service.asker(canaries).text("message to nobody")
-            asked += await ask_all(service.url, [nobody])
+            unsent = service.asker(canaries).text("message without a Graph")
+            asked += await ask_all(service.url, [unsent])
             await service.wait_for_handlers()
             service.surfaces |= await read_telemetry(service.url, service.secrets)
             service.read_processes()

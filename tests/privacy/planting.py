@@ -190,7 +190,7 @@ def word_paths(value: Any, path: tuple[Any, ...] = (), depth: int = 0) -> Iterat
 
 
 def _with_one_replaced(row: Any, path: tuple[Any, ...], canaries: Canaries) -> Body:
-    body = Planter(canaries, APT).plant(row["body"], f"{row['name']} (beside one) ")
+    body = Planter(canaries, APT).plant(row["body"], f"{row['name']} (next to one) ")
     is_key = path[-1] is ...
     *outer, last = path[:-1] if is_key else path
     holder = body

@@ -82,8 +82,8 @@ async def read_telemetry(url: str, secrets: Mapping[str, str]) -> dict[str, str]
             if b"content-encoding: gzip" in head:
                 body = gzip.decompress(body)
             surfaces[name + whose] = (head + body).decode()
-    stranger = await ask_one(url, Ask("telemetry", target="/openapi.json"))
-    surfaces["/openapi.json (stranger)"] = stranger.body.decode()
+    anonymous = await ask_one(url, Ask("telemetry", target="/openapi.json"))
+    surfaces["/openapi.json (anonymous)"] = anonymous.body.decode()
     return surfaces
 
 

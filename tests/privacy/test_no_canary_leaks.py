@@ -57,7 +57,7 @@ def test_a_hundred_thousand_canaries_were_used(output: Output) -> None:
 
 def test_every_surface_returned_data(output: Output) -> None:
     telemetry = {name + whose for name in TELEMETRY for whose in ("", " (telemetry)")}
-    others = {"/openapi.json (stranger)", "processes", "stdout", "stderr", "sink", "answers"}
+    others = {"/openapi.json (anonymous)", "processes", "stdout", "stderr", "sink", "answers"}
 
     assert output.surfaces.keys() == telemetry | others
     assert all(output.surfaces.values())
@@ -128,7 +128,7 @@ def test_graph_sent_every_response_and_finally_none(output: Output) -> None:
         }
         assert classes == {"2xx", "3xx", "4xx", "5xx", "unknown"}
     last = output.asked[-1]
-    assert (last.ask.what, last.answer.status) == ("message to nobody", 502)
+    assert (last.ask.what, last.answer.status) == ("message without a Graph", 502)
 
 
 def test_every_route_succeeded_and_refused(output: Output) -> None:

@@ -15,7 +15,7 @@ from tests.privacy.wire import ask_all
 PREFIX, CONFIG, CUSTOMER = "the API's prefix", "the name of the config", "a customer"
 LEAKS = {
     **{name + whose: PREFIX for name in TELEMETRY for whose in ("", " (telemetry)")},
-    "/openapi.json (stranger)": PREFIX,
+    "/openapi.json (anonymous)": PREFIX,
     "sink": PREFIX,
     "processes": CONFIG,
     "stdout": CUSTOMER,

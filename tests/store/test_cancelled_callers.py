@@ -1,4 +1,4 @@
-"""Operations whose callers are cancelled: nobody gets their results, so they are undone."""
+"""Operations whose callers are cancelled: no caller gets the results, so they are undone."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence

@@ -385,7 +385,7 @@ def _unwrapped(value: Item, wrapper: str | None) -> Sequence[tuple[str, Item]]:
         return ((".value", value),)
     around = {name: value[name] for name in _AROUND & value.keys()}
     parts = [(f".value.{wrapper}", {**around, **wrapped})]
-    beside = {name: member for name, member in value.items() if name != wrapper}
-    if beside.keys() - _AROUND:
-        parts.append((".value", beside))
+    rest = {name: member for name, member in value.items() if name != wrapper}
+    if rest.keys() - _AROUND:
+        parts.append((".value", rest))
     return parts

@@ -292,7 +292,7 @@ def test_a_span_is_named_by_method_and_route(
         pytest.param(request(0), True, id="a request whose client had gone"),
         pytest.param(call(200, Outcome.SUCCESS), False, id="a call that succeeded"),
         pytest.param(call(404, Outcome.ERROR), True, id="a call that was refused"),
-        pytest.param({"wats.operation.outcome": "skipped"}, False, id="an update nobody wants"),
+        pytest.param({"wats.operation.outcome": "skipped"}, False, id="a postponed attempt"),
         pytest.param({}, False, id="an event"),
     ],
 )
