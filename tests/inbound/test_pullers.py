@@ -108,6 +108,25 @@ async def test_a_dead_letter_is_logged_with_the_name_of_its_puller() -> None:
     assert logged == [{**dead, "errorName": FAILED}]
 
 
+async def test_a_poll_returns_the_update_behind_one_that_becomes_a_dead_letter() -> None:
+    store, logged = SQLiteStore(":memory:"), list[Any]()
+    await store.open()
+    puller = make_puller(store, max_attempts=3, log=logged.append)
+    await store.register([puller.consumer])
+    puller.start()
+    damaged = arrival_of(1, payload=b"damaged")
+    await receive(store, [damaged, arrival_of(2, ordering_key=damaged.ordering_key)])
+
+    pulled = await puller.poll(2, 0)
+    dead = await store.dead_letters(limit=10)
+    await puller.stop()
+    await store.close()
+
+    assert [each.update.key for each in pulled] == [f"{2:032}"]
+    assert [(each.consumer, each.error) for each in dead] == [("batch", "DecodeError")]
+    assert [each["event"] for each in logged] == ["wats.inbox.dead"]
+
+
 class CannotSettle(SQLiteStore):
     @override
     async def settle(self, settlements: Sequence[Settlement]) -> Settled:
