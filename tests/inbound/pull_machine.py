@@ -139,7 +139,7 @@ class PullMachine(RuleBasedStateMachine):
             self.valid[wanted.number] = receipt
 
     def _claim(self, limit: int, kinds: frozenset[UpdateKind] = frozenset()) -> Sequence[Expected]:
-        """Lease deliveries of the model; those whose last attempt was lost are buried."""
+        """Lease deliveries of the model; exhausted ones become dead letters."""
         found: list[Expected] = []
         while len(found) < limit:
             heads = self.model.heads(NAME)

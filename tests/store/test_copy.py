@@ -85,7 +85,7 @@ def status_of(wa_message_id: str, status: str) -> StatusRecord:
 def arrivals(
     arrival: Callable[..., Arrival], message: Callable[..., MessageRecord]
 ) -> Sequence[Arrival]:
-    """Updates of every kind: a conversation, one that dies, messages, statuses, a call."""
+    """Updates of every kind: a conversation, a dead letter, messages, statuses, a call."""
     talk = [
         arrival(
             ordering_key=7,

@@ -22,7 +22,7 @@ Claim = Callable[..., Awaitable[Sequence[Delivery]]]
 Settle = Callable[..., Awaitable[Sequence[int]]]
 
 
-async def bury(claim: Claim, settle: Settle) -> Sequence[Delivery]:
+async def make_dead_letters(claim: Claim, settle: Settle) -> Sequence[Delivery]:
     deliveries = await claim()
     await settle(deliveries, DeliveryState.DEAD)
     return deliveries
@@ -88,7 +88,7 @@ async def test_consumers_are_listed_with_depth_and_age(
     store: Store, arrival: MakeArrival, claim: Claim, settle: Settle, clock: FakeClock
 ) -> None:
     await receive(store, [arrival()])
-    await bury(claim, settle)
+    await make_dead_letters(claim, settle)
     await receive(store, [arrival(consumers=("a", "handlers"), ordering_key=1)])
     clock.advance(10)
     await receive(store, [arrival(consumers=("a",), ordering_key=1)])
@@ -182,7 +182,7 @@ async def test_a_delivery_or_dead_letter_is_read_with_its_payload(
     store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
 ) -> None:
     await receive(store, [arrival(payload=b"dead" * 99)])
-    (dead,) = await bury(claim, settle)
+    (dead,) = await make_dead_letters(claim, settle)
     await receive(store, [arrival(payload=b"alive")])
     (alive,) = (await store.list_deliveries(OUTSTANDING, limit=9)).items
 
@@ -198,7 +198,7 @@ async def test_a_retried_dead_letter_is_tried_anew(
     store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
 ) -> None:
     await receive(store, [arrival(consumers=("handlers", "other"))])
-    (dead,) = await bury(claim, settle)
+    (dead,) = await make_dead_letters(claim, settle)
     await settle(await claim("other"))
 
     assert await store.retry_dead([dead.id, dead.id + 999]) == 1
@@ -215,7 +215,7 @@ async def test_retried_dead_letters_precede_what_arrived_later_in_their_conversa
 ) -> None:
     updates = [arrival(ordering_key=7, payload=b"%d" % number) for number in range(5)]
     await receive(store, updates[:3])
-    dead = [(await bury(claim, settle))[0] for _ in range(3)]
+    dead = [(await make_dead_letters(claim, settle))[0] for _ in range(3)]
     await receive(store, updates[3:])
 
     await store.retry_dead([each.id for each in reversed(dead)])
@@ -232,7 +232,7 @@ async def test_a_retried_dead_letter_waits_for_a_later_delivery_that_is_leased(
 ) -> None:
     updates = [arrival(ordering_key=7, payload=b"%d" % number) for number in range(3)]
     await receive(store, updates)
-    (dead,) = await bury(claim, settle)
+    (dead,) = await make_dead_letters(claim, settle)
     running = await claim()
 
     await store.retry_dead([dead.id])
@@ -263,7 +263,7 @@ async def test_stored_updates_are_replayed_to_another_consumer_in_order_and_once
 ) -> None:
     updates = [arrival(ordering_key=7, payload=b"%d" % number) for number in range(3)]
     await receive(store, updates)
-    (dead,) = await bury(claim, settle)
+    (dead,) = await make_dead_letters(claim, settle)
     await receive(store, [arrival(ordering_key=7, payload=b"3", consumers=("a",))])
     stored = [dead, *(await store.list_deliveries(OUTSTANDING, limit=9)).items]
 
@@ -283,7 +283,7 @@ async def test_a_replay_to_the_consumer_of_a_dead_letter_retries_it(
     store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
 ) -> None:
     await receive(store, [arrival()])
-    (dead,) = await bury(claim, settle)
+    (dead,) = await make_dead_letters(claim, settle)
 
     assert await store.replay([dead.id], "handlers") == 1
 
@@ -295,7 +295,7 @@ async def test_concurrent_replays_give_an_update_to_a_consumer_once(
     store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
 ) -> None:
     await receive(store, [arrival(ordering_key=number % 3) for number in range(9)])
-    dead = [each.id for _ in range(3) for each in await bury(claim, settle)]
+    dead = [each.id for _ in range(3) for each in await make_dead_letters(claim, settle)]
     assert len(dead) == 9
     await asyncio.gather(*(store.depth() for _ in range(6)))  # makes the connections
 
@@ -309,7 +309,7 @@ async def test_a_replay_and_a_retry_of_dead_letters_may_be_concurrent(
     store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
 ) -> None:
     await receive(store, [arrival(ordering_key=number % 3) for number in range(9)])
-    dead = [each.id for _ in range(3) for each in await bury(claim, settle)]
+    dead = [each.id for _ in range(3) for each in await make_dead_letters(claim, settle)]
 
     changed = await asyncio.gather(
         *(store.replay(dead, "handlers") for _ in range(3)),
@@ -359,7 +359,7 @@ async def test_a_discarded_dead_letter_is_gone(
     store: Store, arrival: MakeArrival, claim: Claim, settle: Settle
 ) -> None:
     await receive(store, [arrival(), arrival()])
-    dead = await bury(claim, settle)
+    dead = await make_dead_letters(claim, settle)
 
     assert await store.discard([dead[0].id]) == 1
 

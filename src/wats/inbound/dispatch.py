@@ -85,7 +85,7 @@ class DeliveryCall(HandlerCall):
         try:
             update = self.update or updates.decode(delivery.payload)
         except (msgspec.MsgspecError, ValueError) as error:
-            self._die(error_name(error))
+            self._settle_as_dead(error_name(error))
             on_end(self)
             return
         self.update = update
@@ -100,7 +100,7 @@ class DeliveryCall(HandlerCall):
         """End without a call, so that the attempt is not counted."""
         if self.delivery.is_exhausted:
             # A process died in every permitted attempt, possibly because of the update.
-            self._die("LeaseExpired")
+            self._settle_as_dead("LeaseExpired")
         else:
             self.settlement = Settlement(self.delivery, DeliveryState.PENDING)
 
@@ -129,11 +129,11 @@ class DeliveryCall(HandlerCall):
         seconds = self._dispatcher.retry_seconds(self.delivery.consumer, self.delivery.attempt)
         error = failure_name(failure)
         if seconds is None:
-            self._die(error_name(failure), error)
+            self._settle_as_dead(error_name(failure), error)
         else:
             self.settlement = Settlement(self.delivery, DeliveryState.RETRY, seconds, error)
 
-    def _die(self, name: str, error: str | None = None) -> None:
+    def _settle_as_dead(self, name: str, error: str | None = None) -> None:
         log_dead(self._dispatcher.log, self.delivery.consumer, self.kind, name)
         self.settlement = Settlement(self.delivery, DeliveryState.DEAD, error=error or name)
 

@@ -94,7 +94,7 @@ class Reloader:
         while not self._is_ending:
             time.sleep(PAUSE_SECONDS)
             if stamps_of(paths) != stamps:
-                _settle(paths)
+                _wait_until_unchanged(paths)
                 self._report("A file has changed; the service is restarted.")
                 return
             if not has_ended and process.poll() is not None and not self._is_ending:
@@ -144,7 +144,7 @@ def _stamp_of(path: str) -> tuple[int, int] | None:
     return found.st_mtime_ns, found.st_size
 
 
-def _settle(paths: Sequence[Path]) -> None:
+def _wait_until_unchanged(paths: Sequence[Path]) -> None:
     """Wait until an editor has written all of its files, within bounds."""
     before = stamps_of(paths)
     for _ in range(_MAX_SETTLING):
