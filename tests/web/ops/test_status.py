@@ -43,3 +43,17 @@ async def test_a_store_that_hangs_costs_a_second(path: str) -> None:
     assert answer.status == 200
     assert json.loads(answer.body)["persistence"]["ok"] is False
     assert json.loads(answer.body).get("inbox") is None
+
+
+@pytest.mark.parametrize("path", ["/status", "/debug/diagnostics"])
+async def test_a_store_that_can_be_used_is_reported_as_ok(path: str) -> None:
+    app = create_wats_service_app(
+        profile=example_profile(), secrets=example_secrets(), persistence=SQLiteStore(":memory:")
+    )
+    headers = {"authorization": f"Bearer {BEARER_TOKEN}"}
+    await app.start()
+
+    answer = await call(app, "GET", path, headers, None)
+    await app.stop()
+
+    assert json.loads(answer.body)["persistence"]["ok"] is True
