@@ -9,14 +9,18 @@ from typing_extensions import override
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """One mistake: its position, as a path such as `text.body`, and the reason. Never the value."""
+    """One mistake: its position, as a path such as `text.body`, and the reason. Never the value.
+
+    With *quotes*, the path ends with an unknown key of the caller, which only the response shows.
+    """
 
     path: str
     reason: str
+    quotes: bool = False
 
     @override
     def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
+        return self.reason if self.quotes else f"{self.path}: {self.reason}"
 
 
 class WatsError(Exception):

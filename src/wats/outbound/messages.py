@@ -184,7 +184,8 @@ def unknown_keys(
         if key not in known:
             path = f"{prefix}{key if _SHOWN_KEY.fullmatch(key) else '?'}"
             owner = "object" if prefix else "request"
-            yield Detail(path, f"is not a key of this {owner}; its keys are {', '.join(known)}")
+            reason = f"is not a key of this {owner}; its keys are {', '.join(known)}"
+            yield Detail(path, reason, quotes=True)
 
 
 def refuse(mistakes: Iterable[Detail], message: str) -> None:
