@@ -14,10 +14,18 @@ from typing_extensions import override
 from tests.store.postgres.server import Server, as_role, execute
 from wats.errors import StoreClosed, StoreUnavailable
 from wats.store import Store, receive
-from wats.store.postgres import PostgresStore
+from wats.store.postgres import PostgresStore, requests
 from wats.store.postgres.connection import Limits, translate
 from wats.store.postgres.control import KEEP_CLOCK, RETRY_SECONDS, USE_ALONE
-from wats.store.records import Arrival, Consumer, DeliveryState, Depth, Settlement
+from wats.store.records import (
+    Arrival,
+    Consumer,
+    DeliveryState,
+    Depth,
+    Reservation,
+    ReservationOutcome,
+    Settlement,
+)
 from wats.telemetry.contract.values import Adapter, Outcome, StoreOperation
 
 MakeArrival = Callable[..., Arrival]
@@ -296,6 +304,59 @@ async def test_a_lease_whose_commit_is_not_reported_is_released_without_an_attem
     assert (await store.depth()).total == Depth(leased=1)
     await store.close()
     await network.stop()
+
+
+KEY: dict[str, Any] = {"scope": "a", "key_hash": b"key"}
+SECONDS = {"reserve_seconds": 60.0, "keep_seconds": 3600.0}
+
+
+async def test_a_reservation_whose_commit_is_not_reported_is_undone(
+    server: Server, database: str
+) -> None:
+    network = LosesCommits(server)
+    port = await network.start()
+    name = database.partition("?")[0].rpartition("/")[2]
+    store = PostgresStore(f"postgresql://postgres@127.0.0.1:{port}/{name}", limits=IMPATIENT)
+    await store.open()
+
+    network.loses = True
+    with pytest.raises(StoreUnavailable):
+        await store.reserve_request(**KEY, request_hash=b"a", **SECONDS)
+
+    async def reserve() -> ReservationOutcome:
+        return (await store.reserve_request(**KEY, request_hash=b"a", **SECONDS)).outcome
+
+    async with asyncio.timeout(15):
+        while await reserve() is not ReservationOutcome.RESERVED:
+            await asyncio.sleep(0.01)
+    await store.close()
+    await network.stop()
+
+
+async def test_the_undoing_of_a_reservation_waits_for_its_transaction(database: str) -> None:
+    committing, undoing = [await asyncpg.connect(database) for _ in range(2)]
+    transaction = committing.transaction()
+    await transaction.start()
+    await requests.reserve(committing, **KEY, request_hash=b"a", **SECONDS, nonce=b"first")
+
+    async def undo() -> None:
+        async with undoing.transaction():
+            is_ours = Reservation(outcome=ReservationOutcome.RESERVED)
+            await requests.undo_reserve(undoing, is_ours, **KEY, nonce=b"first")
+
+    undo_task = asyncio.create_task(undo())
+    await asyncio.sleep(0.2)
+    assert not undo_task.done()
+    await transaction.commit()
+    await undo_task
+
+    again = await requests.reserve(committing, **KEY, request_hash=b"b", **SECONDS, nonce=b"next")
+    assert again.outcome is ReservationOutcome.RESERVED
+    await undo()
+    third = await requests.reserve(committing, **KEY, request_hash=b"b", **SECONDS, nonce=b"last")
+    assert third.outcome is ReservationOutcome.IN_FLIGHT
+    await committing.close()
+    await undoing.close()
 
 
 SLEEP = """

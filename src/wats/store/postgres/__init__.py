@@ -1,6 +1,7 @@
 """The store on PostgreSQL: any number of processes, with a few connections each."""
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -51,7 +52,6 @@ from wats.store.records import (
     Settlement,
     StatusRecord,
     StoreHealth,
-    unused,
 )
 from wats.telemetry.contract.values import Adapter, Outcome, StoreOperation
 
@@ -65,8 +65,10 @@ SELECT name, (SELECT wats_now()) FROM unnest($1::text[]) AS seen (name)
 ON CONFLICT (name) DO UPDATE SET seen_at = greatest(wats_consumers.seen_at, excluded.seen_at)
 """
 
-RELEASE_TRIES: Final = 5
-RELEASE_PAUSE_SECONDS: Final = 1.0
+NONCE_BYTES: Final = 8
+
+UNDO_TRIES: Final = 5
+UNDO_PAUSE_SECONDS: Final = 1.0
 
 _DEFAULT_LIMITS = Limits()
 
@@ -173,8 +175,21 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
         operation: StoreOperation | None,
         work: Callable[[Connection], Awaitable[R]],
         undo: Undo[R] | None = None,
+        in_doubt: Undo[R] | None = None,
     ) -> R:
-        return await self._run(operation, lambda database: database.write(work), undo)
+        """Run *work* in a transaction.
+
+        Args:
+            operation: The name for telemetry.
+            work: The statements.
+            undo: Undoes the result if the caller is cancelled.
+            in_doubt: Undoes the result if it is unknown whether the transaction was committed.
+        """
+
+        def write(database: Database) -> Coroutine[Any, Any, R]:
+            return database.write(work, in_doubt=partial(self._undo_soon, database, in_doubt))
+
+        return await self._run(operation, write, undo)
 
     async def _run(
         self,
@@ -218,41 +233,22 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
         """Undo what *ended* has written: no caller gets its result, and asyncio logs no error."""
         if ended.cancelled() or ended.exception() is not None or database is None or undo is None:
             return
-        result = ended.result()
+        self._undo_soon(database, undo, ended.result())
 
-        async def write() -> None:
+    def _undo_soon(self, database: Database, undo: Undo[R] | None, result: R) -> None:
+        if undo is not None:
+            self._spawn(self._undo_result(database, undo, result))
+
+    async def _undo_result(self, database: Database, undo: Undo[R], result: R) -> None:
+        """Undo *result*. Tries several times: its connection may just have been lost."""
+        for _ in range(UNDO_TRIES):
             with suppress(StoreError):
                 await database.write(lambda connection: undo(connection, result))
-            self._notify()
-
-        self._spawn(write())
-
-    def _release_received(self, results: Sequence[Sequence[Received | None]]) -> None:
-        received = [each for result in results for each in result if each is not None]
-        self._release_soon([delivery for each in received for delivery in each.leased])
-
-    def _release_claimed(self, claimed: Claimed) -> None:
-        self._release_soon(unused(claimed.deliveries))
-
-    def _release_soon(self, deliveries: Sequence[Delivery]) -> None:
-        """Release leases that may have been given: a connection was lost during the commit.
-
-        Otherwise they would have to expire, and count as attempts although nothing was called.
-        """
-        if deliveries:
-            self._spawn(self._release_in_doubt(self._database, deliveries))
-
-    async def _release_in_doubt(
-        self, database: Database | None, deliveries: Sequence[Delivery]
-    ) -> None:
-        for _ in range(RELEASE_TRIES):
-            if database is None or database is not self._database:
-                return
-            with suppress(StoreError):
-                await database.write(partial(leases.release, deliveries=deliveries))
                 self._notify()
                 return
-            await asyncio.sleep(RELEASE_PAUSE_SECONDS)
+            await asyncio.sleep(UNDO_PAUSE_SECONDS)
+            if database is not self._database:  # the store was closed
+                return
 
     async def _timed(self, operation: StoreOperation | None, work: Awaitable[R]) -> R:
         began = perf_counter()
@@ -321,10 +317,10 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
         self, database: Database, control: Control, request: StoreRequest
     ) -> Sequence[Sequence[Received | None]]:
         calls = request.items or ()
-        receive = partial(self._receiver.receive, calls=calls, slots=request.reserved)
-        waited_seconds = perf_counter() - request.began[0]
         results = await database.write(
-            receive, waited_seconds=waited_seconds, in_doubt=self._release_received
+            partial(self._receiver.receive, calls=calls, slots=request.reserved),
+            waited_seconds=perf_counter() - request.began[0],
+            in_doubt=lambda results: self._undo_soon(database, leases.undo_receive, results),
         )
         self._receiver.remember(calls)
         if any(each is not None and each.waiting for result in results for each in result):
@@ -347,10 +343,8 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
         )
         if consumer == OUTBOX:  # nothing is sent before the lease is renewed
             claim = partial(leases.claim_unflushed, claim=claim)
-        return await self._run(
-            StoreOperation.CLAIM,
-            lambda database: database.write(claim, in_doubt=self._release_claimed),
-            leases.undo_claim,
+        return await self._write(
+            StoreOperation.CLAIM, claim, leases.undo_claim, in_doubt=leases.undo_claim
         )
 
     @override
@@ -405,18 +399,19 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
         keep_seconds: float,
         demand: Demand | None = None,
     ) -> Reservation:
+        nonce = secrets.token_bytes(NONCE_BYTES)
         reserve = partial(
             requests.reserve,
             scope=scope,
             key_hash=key_hash,
             request_hash=request_hash,
+            nonce=nonce,
             reserve_seconds=reserve_seconds,
             keep_seconds=keep_seconds,
             demand=demand,
         )
-        undo = partial(requests.undo_reserve, scope=scope, key_hash=key_hash)
-        run = self._read if demand is None else self._write
-        return await run(StoreOperation.RESERVE, reserve, undo)
+        undo = partial(requests.undo_reserve, scope=scope, key_hash=key_hash, nonce=nonce)
+        return await self._write(StoreOperation.RESERVE, reserve, undo, in_doubt=undo)
 
     @override
     async def complete_request(

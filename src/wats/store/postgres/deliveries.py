@@ -21,6 +21,7 @@ from wats.store.records import (
     Delivery,
     DeliveryState,
     Follower,
+    Received,
     Settled,
     Settlement,
     first_followers,
@@ -407,8 +408,16 @@ def _by_consumer(
 
 
 async def undo_claim(connection: Connection, claimed: Claimed) -> None:
-    """Release the deliveries of a claim whose caller was cancelled."""
+    """Release the deliveries of a claim that no caller gets."""
     await release(connection, unused(claimed.deliveries))
+
+
+async def undo_receive(
+    connection: Connection, results: Sequence[Sequence[Received | None]]
+) -> None:
+    """Release deliveries that were leased on arrival by a webhook that was refused."""
+    received = [each for every in results for each in every if each is not None]
+    await release(connection, [delivery for each in received for delivery in each.leased])
 
 
 async def release(connection: Connection, deliveries: Sequence[Delivery]) -> None:

@@ -7,12 +7,12 @@ from wats.store.records import Reservation, ReservationOutcome
 
 _RESERVE = """
 INSERT INTO wats_requests AS request (
-    scope, key_hash, request_hash, state, reserved_until, expires_at
+    scope, key_hash, request_hash, state, reserved_until, expires_at, response
 )
-SELECT $1::text, $2::bytea, $3::bytea, 'reserved', now + $4::bigint, now + $5::bigint
+SELECT $1::text, $2::bytea, $3::bytea, 'reserved', now + $4::bigint, now + $5::bigint, $6::bytea
 FROM (SELECT wats_now() AS now OFFSET 0) AS clock
 ON CONFLICT (scope, key_hash) DO UPDATE
-SET request_hash = excluded.request_hash, state = 'reserved', response = NULL,
+SET request_hash = excluded.request_hash, state = 'reserved', response = excluded.response,
     reserved_until = excluded.reserved_until, expires_at = excluded.expires_at, outbox_id = NULL
 WHERE request.expires_at <= (SELECT wats_now())
 RETURNING true
@@ -38,6 +38,20 @@ _FAIL = """
 DELETE FROM wats_requests WHERE scope = $1 AND key_hash = $2 AND state <> 'completed'
 """
 
+# Waits for a transaction that is about to insert the key.
+_OUTWAIT = """
+INSERT INTO wats_requests (
+    scope, key_hash, request_hash, state, reserved_until, expires_at, response
+)
+VALUES ($1, $2, '', 'reserved', 0, 0, $3)
+ON CONFLICT DO NOTHING
+"""
+
+_UNDO = """
+DELETE FROM wats_requests
+WHERE scope = $1 AND key_hash = $2 AND state = 'reserved' AND response = $3
+"""
+
 MAX_LOOKS = 3
 """How often the state of a key is read if the key is deleted after a failed reservation."""
 
@@ -51,18 +65,20 @@ async def reserve(
     reserve_seconds: float,
     keep_seconds: float,
     demand: Demand | None = None,
+    nonce: bytes | None = None,
 ) -> Reservation:
     """Reserve the key if it is free and the rate limits permit that; else return the reason.
 
-    Each statement sees the latest commits of other processes, also inside a transaction.
+    Each statement sees the latest commits of other processes, also inside a transaction. The
+    *nonce* identifies the reservation until it has a response.
     """
+    key = scope, key_hash
     times = round(reserve_seconds * 1000), round(keep_seconds * 1000)
     for _ in range(MAX_LOOKS):
-        if await connection.fetchval(_RESERVE, scope, key_hash, request_hash, *times):
+        if await connection.fetchval(_RESERVE, *key, request_hash, *times, nonce):
             is_free = Reservation(outcome=ReservationOutcome.RESERVED)
-            key = scope, key_hash
             return is_free if demand is None else await _paced(connection, *key, demand)
-        row = await connection.fetchrow(_READ, scope, key_hash)
+        row = await connection.fetchrow(_READ, *key)
         if row is None:
             continue
         if row["request_hash"] != request_hash:
@@ -104,8 +120,12 @@ async def fail(connection: Connection, scope: str, key_hash: bytes) -> None:
 
 
 async def undo_reserve(
-    connection: Connection, reservation: Reservation, *, scope: str, key_hash: bytes
+    connection: Connection, reservation: Reservation, *, scope: str, key_hash: bytes, nonce: bytes
 ) -> None:
-    """Give the key back if it was reserved for a request that has been cancelled."""
+    """Give the key back if it was reserved for a request that was not sent.
+
+    The transaction with the reservation may still be under way, if its connection was lost.
+    """
     if reservation.outcome is ReservationOutcome.RESERVED:
-        await fail(connection, scope, key_hash)
+        await connection.execute(_OUTWAIT, scope, key_hash, nonce)
+        await connection.execute(_UNDO, scope, key_hash, nonce)
