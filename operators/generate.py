@@ -81,7 +81,8 @@ class Graph:
             case Kind.COUNTER:
                 yield f"sum by ({by}) (rate({name}{selected}[$__rate_interval]))", legend
             case Kind.GAUGE if name.endswith("_timestamp_seconds"):
-                yield f"time() - min by ({by}) ({name}{selected})", legend
+                # 0 means that there was none yet, and would be shown as half a century.
+                yield f"time() - min by ({by}) ({name}{selected} > 0)", legend
             case Kind.GAUGE:
                 how = "max" if name.endswith("_seconds") else "sum"
                 yield f"{how} by ({by}) ({name}{selected})", legend

@@ -48,6 +48,15 @@ def test_replicas_that_measure_the_same_store_are_not_summed_up(gauge) -> None:
     assert "instance" in parse_query(in_words(query)).grouped
 
 
+def test_the_time_since_the_last_success_leaves_out_a_task_that_had_none() -> None:
+    (query,) = (each for each in QUERIES if "upkeep_last_success" in each)
+
+    assert in_words(query) == (
+        "time() - min by (task) "
+        '(wats_upkeep_last_success_timestamp_seconds{job="wats",instance=~".+"} > 0)'
+    )
+
+
 def test_a_family_without_a_row_has_a_graph_in_the_last_one(generate) -> None:
     rows = dict(generate.ROWS)
     left_out = rows.pop("Graph")
