@@ -60,6 +60,13 @@ def test_a_call_that_would_remove_webhooks_or_the_number_is_not_served() -> None
         assert row.methods == (Method.GET,)
 
 
+def test_a_qr_code_is_changed_by_its_path_as_whatsapp_api_js_does() -> None:
+    row = TABLE.find([NUMBER, "message_qrdls", EXAMPLES["{code}"]])
+
+    assert row is not None
+    assert row.methods == (Method.GET, Method.POST, Method.DELETE)
+
+
 @given(st.lists(st.text(max_size=12), max_size=4))
 def test_any_other_segments_are_not_served_as_our_number(segments: list[str]) -> None:
     row = TABLE.find(segments)

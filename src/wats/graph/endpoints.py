@@ -82,7 +82,7 @@ ENDPOINTS: Final = (
     Endpoint("{number}/username_suggestions", (_GET,), _OTHER),
     Endpoint("{number}/block_users", (_GET, _POST, _DELETE), _OTHER),
     Endpoint("{number}/message_qrdls", (_GET, _POST), _OTHER),
-    Endpoint("{number}/message_qrdls/{code}", (_GET, _DELETE), _OTHER),
+    Endpoint("{number}/message_qrdls/{code}", (_GET, _POST, _DELETE), _OTHER),
     Endpoint("{number}/calls", (_POST,), _OTHER),
     Endpoint("{number}/call_permissions", (_GET,), _OTHER),
     Endpoint("{number}/request_code", (_POST,), _OTHER),
