@@ -124,6 +124,34 @@ def test_line_ends_of_any_kind_are_accepted_and_become_line_feeds(text: str) -> 
     assert parse_graph_message(body_of(type="text", text={"body": text}), groups_enabled=False)
 
 
+@pytest.mark.parametrize(
+    ("kind", "content"),
+    [
+        ("text", '{"body": "Hi"}'),
+        ("contacts", '[{"name": {"formatted_name": "A Person"}}]'),
+        ("interactive", '{"type": "button"}'),
+    ],
+)
+def test_the_content_may_be_a_text_with_its_json(kind: str, content: str) -> None:
+    message = parse_graph_message(body_of(type=kind, **{kind: content}), groups_enabled=False)
+
+    assert message is not None
+    assert message.type == kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "mistake"),
+    [
+        ("text", '{"body": " "}', "text.body"),
+        ("text", "Hi", "type"),
+        ("contacts", "{}", "contacts"),
+        ("image", "[" * 1000 + "]" * 1000, "type"),
+    ],
+)
+def test_a_text_with_other_json_is_refused(kind: str, content: str, mistake: str) -> None:
+    assert mistakes_in(body_of(type=kind, **{kind: content})) == [mistake]
+
+
 def test_all_mistakes_are_reported_together() -> None:
     body = json.dumps({"to": "x", "text": "\x00", "previewUrl": 1}).encode()
     graph = {"messaging_product": "x", "to": 1, "type": "text", "text": {"preview_url": "yes"}}

@@ -1,5 +1,6 @@
 import asyncio
 import base64
+import json
 import time
 from typing import Any
 
@@ -171,6 +172,18 @@ async def test_a_faulty_message_is_refused(meta: Any, changes: dict[str, Any], c
     assert (status, answer["error"]["code"]) == (400, code)
     assert set(answer["error"]) >= {"message", "type", "code", "fbtrace_id"}
     assert (meta.simulator.counts.sends, meta.simulator.counts.refusals) == (0, 1)
+
+
+async def test_the_content_of_a_message_may_be_a_text_with_its_json(meta: Any) -> None:
+    message = {"messaging_product": "whatsapp", "to": "15550002222", "type": "text"}
+    content = {"body": "Hi"}
+
+    status, _ = await meta.graph.call(
+        "POST", f"/v25.0/{NUMBER}/messages", {**message, "text": json.dumps(content)}
+    )
+
+    assert status == 200
+    assert meta.simulator.accepted[-1].payload == {**message, "text": content}
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b"[" * 10_000])

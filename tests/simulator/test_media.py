@@ -41,6 +41,19 @@ async def test_a_file_is_stored_described_served_and_deleted(meta: Any) -> None:
     assert meta.simulator.counts.uploads == 1
 
 
+async def test_the_fields_of_a_form_may_be_in_the_query(meta: Any) -> None:
+    form = aiohttp.FormData()
+    form.add_field("file", PNG, content_type="image/png", filename="a.png")
+    url = f"{meta.graph.url}/v25.0/{NUMBER}/media?messaging_product=whatsapp"
+
+    async with meta.graph.session.post(
+        url, data=form, headers={"authorization": "Bearer token"}
+    ) as response:
+        status = response.status
+
+    assert status == 200
+
+
 async def test_a_url_expires(started: Any) -> None:
     async with started(media_url_seconds=0.05) as meta:
         _, stored = await upload(meta)

@@ -316,7 +316,7 @@ def _marketing_mistakes(fields: Fields) -> Iterator[Detail]:
     yield from person_mistakes(fields)
     if fields.get("type") != "template":
         yield Detail("type", "must be 'template'")
-    if not isinstance(fields.get("template"), dict):
+    if not isinstance(_content_of(fields, "template"), dict):
         yield Detail("template", "must be an object")
     if "product_policy" in fields and fields["product_policy"] not in PRODUCT_POLICIES:
         yield Detail("product_policy", f"must be one of {', '.join(PRODUCT_POLICIES)}")
@@ -383,7 +383,7 @@ def _content_mistakes(fields: Fields) -> Iterator[Detail]:
     if not isinstance(kind, str) or _TYPE.fullmatch(kind) is None:
         yield Detail("type", "must be a type of Graph's format, such as 'interactive'")
         return
-    content = fields.get(kind)
+    content = _content_of(fields, kind)
     if kind == "contacts":
         if not isinstance(content, list):
             yield Detail("contacts", "must be an array")
@@ -393,3 +393,12 @@ def _content_mistakes(fields: Fields) -> Iterator[Detail]:
         yield from text_mistakes(content.get("body"), "text.body", MAX_TEXT_LENGTH)
         if not isinstance(content.get("preview_url", False), bool):
             yield Detail("text.preview_url", "must be true or false")
+
+
+def _content_of(fields: Fields, kind: str) -> object:
+    """Return the content of a message; Graph also takes it as a text with its JSON."""
+    content = fields.get(kind)
+    if isinstance(content, str):
+        with suppress(MalformedRequest):
+            return _decode(content.encode())
+    return content

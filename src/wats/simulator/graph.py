@@ -18,6 +18,7 @@ from wats.simulator.messages import (
     check_message,
     check_product,
     read_json,
+    with_decoded_content,
 )
 from wats.simulator.recipients import Behavior, Refusal, ResponseForm
 from wats.simulator.settings import AcceptedMessage, SimulatedNumber
@@ -114,6 +115,7 @@ class GraphEndpoints:
         self, request: web.Request, payload: dict[str, Any], **state: str
     ) -> web.StreamResponse:
         """Send *payload* as its recipient demands; *state* is a part of Graph's response."""
+        payload = with_decoded_content(payload)
         addressee = check_message(payload, self._world.groups)
         number = request.match_info["number"]
         self._world.check_limits(addressee, number)
@@ -133,7 +135,7 @@ class GraphEndpoints:
     async def upload(self, request: web.Request) -> web.StreamResponse:
         """Store the file of a form."""
         self._check_number(request)
-        fields: dict[str, str] = {}
+        fields = dict(request.query)
         content = b""
         async for part in await open_form(request):
             if not isinstance(part, BodyPartReader):

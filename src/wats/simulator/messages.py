@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -93,6 +94,16 @@ def check_message(payload: Mapping[str, Any], groups: Groups) -> Addressee:
         _check_text(content)
     _check_members(kind, content)
     return addressee
+
+
+def with_decoded_content(payload: dict[str, Any]) -> dict[str, Any]:
+    """Return *payload* with its content as an object or array, if it is a text with that JSON."""
+    kind = payload.get("type")
+    content = payload.get(kind) if isinstance(kind, str) else None
+    if isinstance(content, str):
+        with suppress(msgspec.DecodeError, RecursionError):
+            return {**payload, str(kind): msgspec.json.decode(content)}
+    return payload
 
 
 def check_marketing_message(payload: Mapping[str, Any]) -> None:
