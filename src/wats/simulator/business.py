@@ -12,7 +12,7 @@ MAX_OBJECTS: Final = 10_000
 """The limit of templates, and that of flows."""
 
 _TEMPLATE_NAME: Final = re.compile("[a-z0-9_]{1,512}")
-_CATEGORIES: Final = frozenset({"AUTHENTICATION", "MARKETING", "UTILITY"})
+_CATEGORIES: Final = ("AUTHENTICATION", "MARKETING", "UTILITY")
 _TEMPLATE_FILTERS: Final = ("name", "language", "status", "category")
 _TEMPLATE_CHANGES: Final = (
     *("category", "components", "message_send_ttl_seconds", "parameter_format"),
@@ -83,8 +83,12 @@ class BusinessObjects:
         if (name, language) in present:
             raise GraphFault(400, 100, subcode=_EXISTS)
         template_id = _new_id(self._templates)
-        state = {"id": template_id, "status": "APPROVED", "parameter_format": "POSITIONAL"}
-        self._templates[template_id] = {**state, **payload}
+        self._templates[template_id] = {
+            "parameter_format": "POSITIONAL",
+            **payload,
+            "id": template_id,
+            "status": "APPROVED",
+        }
         return {name: self._templates[template_id][name] for name in ("id", "status", "category")}
 
     def templates(self, query: Mapping[str, str]) -> list[dict[str, Any]]:
