@@ -175,7 +175,11 @@ class Request:
         """
         if self.header(b"content-encoding") not in {None, "identity"}:
             raise UnsupportedMediaType([Detail("content-encoding", "must be absent or identity")])
-        return (await self.body(max_bytes)).removeprefix(BOM_UTF8)
+        try:
+            body = await self.body(max_bytes)
+        except PayloadTooLarge:  # its usual text is about the webhook
+            raise PayloadTooLarge(f"The body is larger than {max_bytes} bytes.") from None
+        return body.removeprefix(BOM_UTF8)
 
     @property
     def length(self) -> int:

@@ -103,6 +103,13 @@ async def test_a_compressed_body_is_refused(service: Any, subtests: pytest.Subte
     assert service.graph.asked == []
 
 
+async def test_a_body_that_is_too_large_gets_its_limit(service: Any) -> None:
+    answer = await service.ask("POST", "/api/messages/text", b" " * 1_048_577)
+
+    assert (answer.status, answer.code) == (413, "payload_too_large")
+    assert answer.json["error"]["message"] == "The body is larger than 1048576 bytes."
+
+
 INVALID = {
     "half a pair": b'"\\ud800"',
     "pair in the wrong order": b'"\\udc00\\ud800"',
