@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from wats.config import TelemetryConfig
 from wats.content import AccountAlert, AccountUpdate, Text
 from wats.errors import ConfigError, StoreClosed, StoreUnavailable
 from wats.service import create_wats_service_app
@@ -21,6 +22,7 @@ from wats.testing import (
     example_secrets,
     sign,
 )
+from wats.version import __version__
 
 UPDATE = {
     "object": "whatsapp_business_account",
@@ -361,3 +363,12 @@ async def test_services_that_share_memory_count_together() -> None:
         assert (
             'http_requests_total{method="GET",route="/healthz",status_class="2xx"} 2' in exposition
         )
+
+
+def test_the_versions_of_wats_and_of_the_graph_api_are_exposed() -> None:
+    profile = example_profile(telemetry=TelemetryConfig(families="operator"))
+
+    exposition = make(profile=profile).telemetry.render().body.decode()
+
+    versions = f'graph_api_version="{profile.graph.api_version}",version="{__version__}"'
+    assert f"wats_build_info{{{versions}}} 1\n" in exposition
