@@ -291,7 +291,7 @@ async def forward(
             endpoint=endpoint,
         )
     except StoreNotConfigured as error:
-        # Not 503: no retry will help, and to send without the promise would be a false safety.
+        # Not 503, since a retry cannot succeed. Nor is it sent: a retry would send it again.
         return problem(HTTPStatus.NOT_IMPLEMENTED, error.code, error.message)
     return sent(accepted)
 
