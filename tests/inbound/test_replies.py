@@ -65,11 +65,20 @@ async def test_a_reply_can_quote_the_message(update) -> None:
     assert "context" not in replies[1].message
 
 
-async def test_a_reply_of_any_type_keeps_its_content_but_not_another_recipient(update) -> None:
+@pytest.mark.parametrize("others", [{"to": "15550009999"}, {"recipient": "US.13579"}])
+async def test_a_reply_to_another_recipient_is_refused(update, others: dict[str, str]) -> None:
+    with recorded_replies() as replies, pytest.raises(MalformedRequest) as caught:
+        await update("message_text").reply({"type": "text", "text": {"body": "Hi"}, **others})
+
+    assert [each.path for each in caught.value.details] == [*others]
+    assert replies == []
+
+
+async def test_a_reply_of_any_type_keeps_its_content(update) -> None:
     image = {"type": "image", "image": {"link": "https://example.com/a.png"}}
 
     with recorded_replies() as replies:
-        await update("message_text").reply({**image, "to": "15550009999"}, key="picture")
+        await update("message_text").reply({**image, "to": "15550002222"}, key="picture")
 
     assert replies[0].message == {**image, "to": "15550002222"}
     assert replies[0].key == "picture"

@@ -8,7 +8,7 @@ from typing import Any, Generic, cast
 import msgspec
 from typing_extensions import TypeVar
 
-from wats.errors import NoMessage
+from wats.errors import Detail, MalformedRequest, NoMessage
 from wats.ids import MAX_ID_LENGTH, is_safe_id
 from wats.inbound import replies
 from wats.inbound.content import Context, Identity, PlatformError, Referral, read_content
@@ -166,7 +166,7 @@ class Update(_Headed, msgspec.Struct, Generic[ContentT_co], frozen=True, kw_only
         """
         content = replies.text(message) if isinstance(message, str) else message
         origin = self._origin()
-        reply = {**content, **_address_of(origin)}
+        reply = {**content, **_address_of(origin, content)}
         if quote:
             reply["context"] = {"message_id": origin.id}
         return await replies.current_outlet().reply(
@@ -336,14 +336,26 @@ def read_message(
     return MESSAGE_CLASSES[type(content)](*members, header=header)
 
 
-def _address_of(message: Message) -> dict[str, object]:
-    """Return the members of a message in Graph's format that send it to the chat of *message*."""
-    if message.group_id is not None:
-        return {"recipient_type": "group", "to": message.group_id}
+def _address_of(message: Message, content: replies.Content) -> dict[str, object]:
+    """Return the members of *content* that send it to the chat of *message*.
+
+    Raises:
+        MalformedRequest: *content* has another recipient.
+    """
     sender = message.sender
-    if sender.wa_id is not None:
-        return {"to": sender.wa_id}
-    return {"recipient": sender.user_id or sender.parent_user_id}
+    address: dict[str, object] = {"recipient": sender.user_id or sender.parent_user_id}
+    if message.group_id is not None:
+        address = {"recipient_type": "group", "to": message.group_id}
+    elif sender.wa_id is not None:
+        address = {"to": sender.wa_id}
+    others = [
+        Detail(name, "must not be given: a reply is sent to the chat of its message")
+        for name in ("to", "recipient")
+        if name in content and content[name] != address.get(name)
+    ]
+    if others:
+        raise MalformedRequest("malformed_body", "A reply has no recipient of its own.", others)
+    return address
 
 
 def read_sender(raw: dict[str, Any], *, contact: dict[str, Any] | None) -> Sender:
