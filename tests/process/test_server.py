@@ -3,6 +3,7 @@ import signal
 import socket
 
 import pytest
+from uvicorn.lifespan.on import LifespanOn
 
 from tests.process.http.running import Running
 from tests.process.http.wire import head, post, update
@@ -93,6 +94,18 @@ async def test_during_the_drain_each_response_ends_its_connection(request_bytes:
     assert b"connection: close\r\n" not in kept
     assert last.count(b"HTTP/1.1 200 OK\r\n") == last.count(b"connection: close\r\n") == 1
     assert another.count(b"HTTP/1.1 200 OK\r\n") == another.count(b"connection: close\r\n") == 1
+
+
+async def test_a_second_interrupt_still_stops_the_application() -> None:
+    running = Running()
+
+    async with running:
+        running.server.handle_exit(signal.SIGINT, None)
+        running.server.handle_exit(signal.SIGINT, None)
+
+    lifespan = running.server.lifespan
+    assert isinstance(lifespan, LifespanOn)
+    assert lifespan.shutdown_event.is_set()
 
 
 async def test_servers_on_one_socket_know_the_connections_of_each_other() -> None:

@@ -14,10 +14,15 @@ CONFIG = {
     *("server_header", "timeout_graceful_shutdown"),
 }
 SERVER = {
-    *("config", "lifespan", "server_state", "should_exit"),
+    *("config", "lifespan", "server_state", "should_exit", "force_exit"),
     *("startup", "shutdown", "capture_signals", "handle_exit", "serve"),
 }
-PARTS = {("config", "loaded_app"), ("lifespan", "state"), ("server_state", "connections")}
+PARTS = {
+    ("config", "loaded_app"),
+    ("lifespan", "state"),
+    ("lifespan", "shutdown"),
+    ("server_state", "connections"),
+}
 STATE = {"connections", "tasks", "total_requests", "default_headers"}
 
 

@@ -119,6 +119,8 @@ class Server(uvicorn.Server):
             self._listener = None
         try:
             await super().shutdown(sockets)
+            if self.force_exit:  # then uvicorn leaves the application to the end of the loop
+                await self.lifespan.shutdown()
         finally:
             if self._ticking is not None:
                 self._ticking.cancel()
