@@ -7,13 +7,14 @@ from wats.store.records import Reservation, ReservationOutcome
 
 _RESERVE = """
 INSERT INTO wats_requests AS request (
-    scope, key_hash, request_hash, state, reserved_until, expires_at, response
+    scope, key_hash, request_hash, state, reserved_until, expires_at, nonce
 )
 SELECT $1::text, $2::bytea, $3::bytea, 'reserved', now + $4::bigint, now + $5::bigint, $6::bytea
 FROM (SELECT wats_now() AS now OFFSET 0) AS clock
 ON CONFLICT (scope, key_hash) DO UPDATE
-SET request_hash = excluded.request_hash, state = 'reserved', response = excluded.response,
-    reserved_until = excluded.reserved_until, expires_at = excluded.expires_at, outbox_id = NULL
+SET request_hash = excluded.request_hash, state = 'reserved', response = NULL, outbox_id = NULL,
+    reserved_until = excluded.reserved_until, expires_at = excluded.expires_at,
+    nonce = excluded.nonce
 WHERE request.expires_at <= (SELECT wats_now())
 RETURNING true
 """
@@ -41,7 +42,7 @@ DELETE FROM wats_requests WHERE scope = $1 AND key_hash = $2 AND state <> 'compl
 # Waits for a transaction that is about to insert the key.
 _OUTWAIT = """
 INSERT INTO wats_requests (
-    scope, key_hash, request_hash, state, reserved_until, expires_at, response
+    scope, key_hash, request_hash, state, reserved_until, expires_at, nonce
 )
 VALUES ($1, $2, '', 'reserved', 0, 0, $3)
 ON CONFLICT DO NOTHING
@@ -49,7 +50,7 @@ ON CONFLICT DO NOTHING
 
 _UNDO = """
 DELETE FROM wats_requests
-WHERE scope = $1 AND key_hash = $2 AND state = 'reserved' AND response = $3
+WHERE scope = $1 AND key_hash = $2 AND state = 'reserved' AND nonce = $3
 """
 
 MAX_LOOKS = 3
@@ -70,7 +71,7 @@ async def reserve(
     """Reserve the key if it is free and the rate limits permit that; else return the reason.
 
     Each statement sees the latest commits of other processes, also inside a transaction. The
-    *nonce* identifies the reservation until it has a response.
+    *nonce* identifies the reservation for `undo_reserve`.
     """
     key = scope, key_hash
     times = round(reserve_seconds * 1000), round(keep_seconds * 1000)
