@@ -61,9 +61,9 @@ async def test_a_loop_that_waits_is_not_logged() -> None:
 async def test_a_stop_beyond_its_limit_is_logged_once_with_the_position() -> None:
     lines: list[Mapping[str, object]] = []
     watch = LoopWatch(lines.append, look_seconds=0.02)
-    watch.start()
+    watch.end_at = 0.0
 
-    await asyncio.create_task(block(lines, 2, lambda: setattr(watch, "end_at", 0.0)))
+    await asyncio.create_task(block(lines, 2, watch.start))
 
     assert [line["event"] for line in lines] == ["wats.shutdown.forced", "wats.loop.blocked"]
     assert lines[0]["file"] == THIS_FILE
