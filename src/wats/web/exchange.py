@@ -58,6 +58,8 @@ that the client gets a response."""
 STREAM_SECONDS = 600.0
 """How long a file may take to arrive: as long as a transfer, which begins after its first bytes."""
 
+_COMPRESSIONS = frozenset({"gzip", "x-gzip", "deflate", "compress", "x-compress", "br", "zstd"})
+
 _HANDLING = re.compile(r'\s*handling\s*=\s*"?(\w+)"?\s*(?:;.*)?', re.IGNORECASE)
 
 _ASYNC = re.compile(r"\s*respond-async\s*(?:;.*)?", re.IGNORECASE)
@@ -173,7 +175,9 @@ class Request:
             PayloadTooLarge: The body is larger than *max_bytes*.
             ClientGone: The client hung up.
         """
-        if self.header(b"content-encoding") not in {None, "identity"}:
+        # Some clients send the name of a charset in this header, which means no compression.
+        coding = self.header(b"content-encoding")
+        if coding and not _COMPRESSIONS.isdisjoint(map(str.strip, coding.lower().split(","))):
             raise UnsupportedMediaType([Detail("content-encoding", "must be absent or identity")])
         try:
             body = await self.body(max_bytes)

@@ -103,6 +103,19 @@ async def test_a_compressed_body_is_refused(service: Any, subtests: pytest.Subte
     assert service.graph.asked == []
 
 
+@pytest.mark.parametrize("coding", ["", "identity", "Identity", "utf-8"])
+async def test_a_body_with_a_coding_that_is_not_a_compression_is_read(
+    service: Any, coding: str
+) -> None:
+    method, path, body = ADMIN[0]
+
+    answer = await service.ask(
+        method, path, msgspec.json.encode(body), **{"content-encoding": coding}
+    )
+
+    assert answer.status == 200
+
+
 async def test_a_body_that_is_too_large_gets_its_limit(service: Any) -> None:
     answer = await service.ask("POST", "/api/messages/text", b" " * 1_048_577)
 

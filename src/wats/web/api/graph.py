@@ -181,7 +181,7 @@ def _endpoints(numbers: frozenset[str], accounts: frozenset[str], has_groups: bo
 def _segments_of(parts: Parts, request: Request) -> list[str]:
     """Return the segments of the path after the version, which is checked.
 
-    Graph is called with the configured version, whatever older version the client names. A newer
+    Graph is called with the configured version, also if the client names an older one. A newer
     version is refused, because its client may rely on features that the configured one lacks.
     """
     path = request.parameters["graphPath"].removesuffix("/")
