@@ -1,10 +1,12 @@
 import sys
+from importlib.abc import SourceLoader
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_loader
 from pathlib import Path
 
 import pytest
 
+import wats
 from wats.references import ImportFailed, import_reference
 
 MODULES = {
@@ -71,3 +73,28 @@ def test_a_module_whose_file_cannot_be_read_is_named_with_the_file(
         import_reference("unreadable:f")
 
     assert str(caught.value) == f"{str(folder)!r} cannot be read: IsADirectoryError"
+
+
+def test_a_module_next_to_the_package_is_named_with_its_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = f"{Path(wats.__file__).parent}_orders.py"
+
+    class Loader(SourceLoader):
+        def get_filename(self, fullname: str) -> str:
+            return path
+
+        def get_data(self, path: str) -> bytes:
+            return b"raise ConnectionError"
+
+    class Finder:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> ModuleSpec | None:
+            return spec_from_loader(name, Loader()) if name == "wats_orders" else None
+
+    monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
+
+    with pytest.raises(ImportFailed) as caught:
+        import_reference("wats_orders:f")
+
+    assert str(caught.value) == f"ConnectionError in {path!r}, line 1"

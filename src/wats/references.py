@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import re
 import sys
 import traceback
@@ -12,8 +13,8 @@ from typing import Final
 from wats.extras import install_command
 from wats.telemetry import error_name
 
-_OURS: Final = str(Path(__file__).parent)
-_IMPORTLIB: Final = str(Path(importlib.__file__).parent)
+_OURS: Final = f"{Path(__file__).parent}{os.sep}"
+_IMPORTLIB: Final = f"{Path(importlib.__file__).parent}{os.sep}"
 
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*")
 
