@@ -109,7 +109,8 @@ class FileGuard:
         self.is_overwritten = False
         self._log = connection.filename_wal
         self._real = connection.filename
-        self._names = self._real, os.path.abspath(path), f"{self._real}-shm"  # noqa: PTH100
+        names = self._real, os.path.abspath(path), f"{self._real}-shm"  # noqa: PTH100
+        self._names = tuple(dict.fromkeys(names))  # the first two differ if a link is followed
         try:
             self._log_identity = _identity(os.stat(self._log))  # noqa: PTH116
             found = [os.stat(name) for name in self._names]  # noqa: PTH116
