@@ -175,7 +175,7 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
         operation: StoreOperation | None,
         work: Callable[[Connection], Awaitable[R]],
         undo: Undo[R] | None = None,
-        in_doubt: Undo[R] | None = None,
+        undo_unknown: Undo[R] | None = None,
     ) -> R:
         """Run *work* in a transaction.
 
@@ -183,11 +183,11 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
             operation: The name for telemetry.
             work: The statements.
             undo: Undoes the result if the caller is cancelled.
-            in_doubt: Undoes the result if it is unknown whether the transaction was committed.
+            undo_unknown: Undoes the result if it is unknown whether the transaction was committed.
         """
 
         def write(database: Database) -> Coroutine[Any, Any, R]:
-            return database.write(work, in_doubt=partial(self._undo_soon, database, in_doubt))
+            return database.write(work, on_unknown=partial(self._undo_soon, database, undo_unknown))
 
         return await self._run(operation, write, undo)
 
@@ -320,7 +320,7 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
         results = await database.write(
             partial(self._receiver.receive, calls=calls, slots=request.reserved),
             waited_seconds=perf_counter() - request.began[0],
-            in_doubt=lambda results: self._undo_soon(database, leases.undo_receive, results),
+            on_unknown=lambda results: self._undo_soon(database, leases.undo_receive, results),
         )
         self._receiver.remember(calls)
         if any(each is not None and each.waiting for result in results for each in result):
@@ -344,7 +344,7 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
         if consumer == OUTBOX:  # nothing is sent before the lease is renewed
             claim = partial(leases.claim_unflushed, claim=claim)
         return await self._write(
-            StoreOperation.CLAIM, claim, leases.undo_claim, in_doubt=leases.undo_claim
+            StoreOperation.CLAIM, claim, leases.undo_claim, undo_unknown=leases.undo_claim
         )
 
     @override
@@ -411,7 +411,7 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
             demand=demand,
         )
         undo = partial(requests.undo_reserve, scope=scope, key_hash=key_hash, nonce=nonce)
-        return await self._write(StoreOperation.RESERVE, reserve, undo, in_doubt=undo)
+        return await self._write(StoreOperation.RESERVE, reserve, undo, undo_unknown=undo)
 
     @override
     async def complete_request(

@@ -243,14 +243,14 @@ class Database:
         work: Callable[[Connection], Awaitable[R]],
         *,
         waited_seconds: float = 0.0,
-        in_doubt: Callable[[R], None] = lambda _: None,
+        on_unknown: Callable[[R], None] = lambda _: None,
     ) -> R:
         """Run *work* in a transaction; retry if PostgreSQL aborts it because of a concurrent one.
 
         Args:
             work: The statements.
             waited_seconds: How long the operation has already waited; part of the time limit.
-            in_doubt: Called with the result of *work* if the commit fails: it may have happened.
+            on_unknown: Called with the result of *work* if the commit fails: it may have happened.
         """
 
         async def in_transaction(connection: Connection) -> R:
@@ -265,7 +265,7 @@ class Database:
             try:
                 await transaction.commit()
             except BaseException:
-                in_doubt(result)
+                on_unknown(result)
                 raise
             return result
 
