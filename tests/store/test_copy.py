@@ -210,6 +210,35 @@ async def test_a_copy_recognizes_redeliveries_and_dispatches_the_rest_in_order(
         assert (await copy.list_messages(limit=1, cursor=None)).items[0] == early
 
 
+async def test_all_deliveries_of_an_ordering_key_that_numbers_share_are_dispatched(
+    urls: tuple[str, str], arrival: Callable[..., Arrival]
+) -> None:
+    payloads = [b"1 first", b"2 first", b"1 second", b"2 second", b"undecodable"]
+    async with opened(urls[0]) as store:
+        for payload in payloads:
+            number = payload.decode()[0] if payload[:1].isdigit() else None
+            shared = arrival(
+                ordering_key=7, payload=payload, phone_number_id=number, consumers=("a",)
+            )
+            await receive(store, [shared])
+
+    def number_of(payload: bytes) -> str:
+        return payload.decode()[0] if payload[:1].isdigit() else ""
+
+    await copy_store(*urls, number_of)
+
+    async with opened(urls[1]) as copy:
+        handled = []
+        while deliveries := (await copy.claim("a", 10)).deliveries:
+            handled += [each.payload for each in deliveries]
+            await copy.settle([Settlement(each, DeliveryState.DONE) for each in deliveries])
+        assert sorted(handled) == sorted(payloads)
+        for number in (b"1", b"2"):
+            first, second = (handled.index(number + name) for name in (b" first", b" second"))
+            assert first < second
+        assert (await copy.depth()).consumers["a"] == Depth()
+
+
 @pytest.mark.parametrize(
     "urls", [("sqlite", "sqlite"), ("sqlite", "postgres")], indirect=True, ids="-to-".join
 )
@@ -262,6 +291,18 @@ async def test_after_a_failure_the_target_is_empty(source: str, urls: tuple[str,
         await copy_store(*urls, fail)
 
     await copy_store(*urls, number_of)
+
+
+@pytest.mark.parametrize("urls", [("postgres", "sqlite")], indirect=True, ids="-to-".join)
+async def test_a_row_that_the_target_cannot_hold_is_refused(
+    urls: tuple[str, str], arrival: Callable[..., Arrival]
+) -> None:
+    async with opened(urls[0]) as store:
+        for number in ("1", "2"):
+            await receive(store, [arrival(key=bytes(16), phone_number_id=number, consumers=())])
+
+    with pytest.raises(CopyRefused, match="cannot hold a row"):
+        await copy_store(*urls, number_of)
 
 
 def files_in(folder: Path) -> list[Path]:

@@ -165,6 +165,7 @@ IN_USE: Final = "The database is in use: stop all services and programs that hav
 NOT_EMPTY: Final = "The target is not empty: use an empty database."
 MISSING: Final = "The source does not exist."
 INCOMPLETE: Final = "The row counts of source and target differ, so nothing was copied."
+CONFLICT: Final = "The target cannot hold a row of the source, so nothing was copied."
 """The reason for refusing a copy."""
 
 

@@ -16,6 +16,7 @@ from wats.store.postgres.open_faults import explained
 from wats.store.postgres.rows import add_numbers, clean
 from wats.store.transfer import (
     BATCH_ROWS,
+    CONFLICT,
     IN_USE,
     NOT_EMPTY,
     TABLES,
@@ -155,6 +156,13 @@ _INSERT: Final[Mapping[type[StoredRow], str]] = {
 }
 
 _FINISH: Final = """
+UPDATE wats_deliveries AS delivery SET due_at = arrived_at, followers = 0
+FROM (
+    SELECT phone_number_id, consumer, min(id) AS id
+    FROM wats_deliveries GROUP BY 1, 2, ordering_key HAVING count(followers) = 0
+) AS first
+WHERE delivery.phone_number_id = first.phone_number_id AND delivery.consumer = first.consumer
+    AND delivery.id = first.id;
 UPDATE wats_deliveries AS head SET followers = queue.followers, last_id = queue.last_id
 FROM (
     SELECT phone_number_id, consumer, ordering_key, count(*) - 1 AS followers, max(id) AS last_id
@@ -177,7 +185,10 @@ SELECT setval('wats_update_ids', greatest(
 SELECT setval(pg_get_serial_sequence('wats_messages', 'row_id'), max(row_id)) FROM wats_messages;
 UPDATE wats_clock SET latest = greatest(latest, (SELECT max(arrived_at) FROM wats_deliveries));
 """
-"""The clock goes on from the last arrival: by a clock behind that of the source, none were due."""
+"""The clock goes on from the last arrival: by a clock behind that of the source, none were due.
+
+An ordering key that several numbers share has one head in SQLite: here, it gets one for each number.
+"""
 
 _COUNTS: Final[Mapping[type[StoredRow], str]] = {
     ConsumerRow: "SELECT count(*) FROM wats_consumers",
@@ -263,7 +274,7 @@ async def _insert(connection: Connection, batch: Sequence[StoredRow]) -> None:
     try:
         await connection.execute(_INSERT[type(batch[0])], *zip(*rows, strict=True))
     except asyncpg.IntegrityConstraintViolationError as error:
-        raise CopyRefused from error
+        raise CopyRefused(CONFLICT) from error
 
 
 def _cleaned(value: Any) -> Any:

@@ -18,6 +18,7 @@ from wats.store.sqlite.connection import Writer, connect_writer, migrate, transl
 from wats.store.sqlite.open_faults import explain
 from wats.store.transfer import (
     BATCH_ROWS,
+    CONFLICT,
     IN_USE,
     MISSING,
     NOT_EMPTY,
@@ -84,7 +85,8 @@ _EXPORT: Final[Mapping[type[StoredRow], str]] = {
     """,
 }
 
-# A head is exhausted if the lease of its last permitted attempt has expired.
+# A head is exhausted if the lease of its last permitted attempt has expired. An ordering key that
+# several numbers share has a head for each of them in PostgreSQL: here, only the first stays a head.
 _INSERT: Final[Mapping[type[StoredRow], str]] = {
     ConsumerRow: "INSERT INTO wats_consumers (name, seen_at, is_paused) VALUES (?, ?, ?)",
     IdentityRow: """
@@ -96,7 +98,14 @@ _INSERT: Final[Mapping[type[StoredRow], str]] = {
             id, update_id, siblings, consumer, ordering_key, due_at, is_final, lease, attempts,
             error, arrived_at, payload
         )
-        VALUES (?2, ?3, ?4, ?5, ?6, ?7, ?8, CASE WHEN ?8 THEN 1 END, ?9, ?10, ?11, ?12)
+        SELECT ?2, ?3, ?4, ?5, ?6, iif(is_head, ?7, NULL), is_head AND ?8,
+            iif(is_head AND ?8, 1, NULL), ?9, ?10, ?11, ?12
+        FROM (
+            SELECT ?7 IS NOT NULL AND NOT EXISTS (
+                SELECT 1 FROM wats_deliveries
+                WHERE ordering_key = ?6 AND consumer = ?5 AND due_at IS NOT NULL
+            ) AS is_head
+        )
     """,
     DeadLetterRow: """
         INSERT INTO wats_dead_deliveries (
@@ -262,4 +271,7 @@ def _insert(writer: Writer, batch: Sequence[StoredRow]) -> None:
     elif row_type is StatusRow:
         statuses.record(writer, [status_of(row) for row in rows])
     else:
-        writer.executemany(_INSERT[row_type], rows)
+        try:
+            writer.executemany(_INSERT[row_type], rows)
+        except apsw.ConstraintError as error:
+            raise CopyRefused(CONFLICT) from error
