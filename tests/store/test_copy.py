@@ -1,5 +1,9 @@
 """Copies of whole stores, from each kind to each kind."""
 
+import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -11,6 +15,7 @@ import pytest
 from tests.store.results import dead_letters
 from wats.clock import utc_now
 from wats.errors import CopyRefused, StoreUnavailable
+from wats.faults import Fault
 from wats.store import Store, receive
 from wats.store.copy import copy_store
 from wats.store.open import open_store
@@ -303,6 +308,43 @@ async def test_a_row_that_the_target_cannot_hold_is_refused(
 
     with pytest.raises(CopyRefused, match="cannot hold a row"):
         await copy_store(*urls, number_of)
+
+
+COPY = """
+import asyncio
+import sys
+from wats.errors import StoreUnavailable
+from wats.store.copy import copy_store
+
+try:
+    asyncio.run(copy_store(sys.argv[1], sys.argv[2], lambda payload: "1"))
+except StoreUnavailable as error:
+    print(error.issue.path, error.issue.code)
+"""
+
+NAMESPACE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "-r", "--mount"]
+
+
+async def test_a_copy_to_a_full_disk_names_the_target(
+    url_of: Callable[[str, str], str], tmp_path: Path, arrival: Callable[..., Arrival]
+) -> None:
+    source, small = url_of("sqlite", "source"), tmp_path / "small"
+    small.mkdir()
+    async with opened(source) as store:
+        for _ in range(4):
+            await receive(store, [arrival(payload=bytes(1 << 20), consumers=("a",))])
+    mount = f'mount -t tmpfs -o size=1m none {small} && exec "$@"'
+    run = [sys.executable, "-c", COPY, source, f"sqlite:///{small}/target.db"]
+
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [*NAMESPACE, "sh", "-c", mount, "sh", *run],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout == f"TO {Fault.DISK_FULL}\n"
 
 
 def files_in(folder: Path) -> list[Path]:

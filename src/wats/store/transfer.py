@@ -11,6 +11,8 @@ import msgspec
 
 from wats.errors import CopyRefused
 
+CANNOT_COPY: Final = "The database cannot be copied."
+
 BATCH_ROWS: Final = 500
 """The maximum number of rows in memory."""
 

@@ -135,17 +135,59 @@ except BackupRefused as error:
 NAMESPACE = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "-r", "--mount"]
 
 
-def test_a_backup_to_a_full_disk_names_the_new_file(path: Path, tmp_path: Path) -> None:
-    small = tmp_path / "small"
-    small.mkdir()
-    mount = f'mount -t tmpfs -o size=64k none {small} && exec "$@"'
-    run = [sys.executable, "-c", BACK_UP, str(path), str(small / "backup.db")]
+RESTORE = """
+import sys
+from pathlib import Path
+from wats.errors import BackupRefused
+from wats.store.sqlite.backup import restore
 
+try:
+    restore(Path(sys.argv[1]), sys.argv[2])
+except BackupRefused as error:
+    print(error.issue.path, error.issue.code)
+"""
+
+
+def with_small_disk(folder: Path, size: str, program: str, *arguments: object) -> list[str]:
+    """Run *program* while *folder* is a disk of *size*; return its output and the files on it."""
+    folder.mkdir()
+    mount = f'mount -t tmpfs -o size={size} none {folder} && "$@" && ls -A {folder}'
+    run = [sys.executable, "-c", program, *map(str, arguments)]
     done = subprocess.run(
         [*NAMESPACE, "sh", "-c", mount, "sh", *run], capture_output=True, text=True, check=True
     )
+    return done.stdout.splitlines()
 
-    assert done.stdout == f"FILE {Fault.DISK_FULL}\n"
+
+async def fill(path: Path, arrival: MakeArrival) -> None:
+    store = SQLiteStore(str(path))
+    await store.open()
+    for _ in range(4):
+        await receive(store, [arrival(payload=os.urandom(1 << 20))])
+    await store.close()
+
+
+def test_a_backup_to_a_full_disk_names_the_new_file(
+    path: Path, tmp_path: Path, arrival: MakeArrival
+) -> None:
+    asyncio.run(fill(path, arrival))
+    small = tmp_path / "small"
+
+    output = with_small_disk(small, "1m", BACK_UP, path, small / "backup.db")
+
+    assert output == [f"FILE {Fault.DISK_FULL}"]
+
+
+def test_a_restore_on_a_full_disk_names_the_database(
+    path: Path, tmp_path: Path, arrival: MakeArrival
+) -> None:
+    asyncio.run(fill(path, arrival))
+    backup, small = tmp_path / "backup.db", tmp_path / "small"
+    back_up(str(path), backup)
+
+    output = with_small_disk(small, "1m", RESTORE, backup, small / "wats.db")
+
+    assert output == [f"persistence.url {Fault.DISK_FULL}"]
 
 
 def make_others(folder: Path) -> None:

@@ -187,7 +187,7 @@ UPDATE wats_clock SET latest = greatest(latest, (SELECT max(arrived_at) FROM wat
 """
 """The clock goes on from the last arrival: by a clock behind that of the source, none were due.
 
-An ordering key that several numbers share has one head in SQLite: here, it gets one for each number.
+An ordering key that several numbers share has one head in SQLite; here, each number gets a head.
 """
 
 _COUNTS: Final[Mapping[type[StoredRow], str]] = {

@@ -73,7 +73,7 @@ def restore(source: Path, path: str) -> Path | None:
         _locked(real, path),
         _new_file_next_to(real) as copy,
     ):
-        _copy(source, copy)
+        _copy(source, copy, path)
         _check(copy, _CANNOT_RESTORE, _FILE, str(source))
         return _replace(real, copy)
 
@@ -89,7 +89,7 @@ def _vacuum(path: str, copy: Path, target: Path) -> None:
         raise _refused(_CANNOT_BACK_UP, cause_of(error, path), KEY, path) from error
 
 
-def _copy(source: Path, copy: Path) -> None:
+def _copy(source: Path, copy: Path, path: str) -> None:
     # A backup has no log. A copy of a database in use has one, and lacks its commits.
     log = Path(f"{source}-wal")
     if log.exists() and log.stat().st_size > 0:
@@ -99,7 +99,9 @@ def _copy(source: Path, copy: Path) -> None:
             while block := file.read(1 << 20):
                 written.write(block)
     except OSError as error:
-        raise _refused(_CANNOT_RESTORE, fault_of(error), _FILE, str(source)) from None
+        fault = fault_of(error)
+        where, shown = (KEY, path) if fault is Fault.DISK_FULL else (_FILE, str(source))
+        raise _refused(_CANNOT_RESTORE, fault, where, shown) from None
 
 
 def _check(copy: Path, message: str, where: str, shown: str) -> None:
@@ -166,7 +168,8 @@ def _new_file_next_to(target: Path) -> Iterator[Path]:
     try:
         yield copy
     finally:
-        copy.unlink(missing_ok=True)
+        for ending in ("", *_SIDE_FILES):  # SQLite leaves the journal of a copy that failed
+            Path(f"{copy}{ending}").unlink(missing_ok=True)
 
 
 @contextmanager

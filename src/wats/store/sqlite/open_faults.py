@@ -36,7 +36,7 @@ _LOCK_FAILURES: Final = frozenset(
 
 def refusal(fault: Fault, path: str) -> StoreUnavailable:
     """Return the error for a database at *path*, as the operator wrote it."""
-    return StoreUnavailable("The database cannot be opened.", issue=_issue(fault, path))
+    return StoreUnavailable("The database cannot be opened.", issue=issue_of(fault, path))
 
 
 def explain(error: Exception, path: str) -> Exception:
@@ -45,16 +45,17 @@ def explain(error: Exception, path: str) -> Exception:
         case StoreError() if error.issue is not None:
             return error
         case SchemaMismatch():
-            return SchemaMismatch(issue=_issue(Fault.WRONG_SCHEMA, path))
+            return SchemaMismatch(issue=issue_of(Fault.WRONG_SCHEMA, path))
         case MigrationFailed():
-            return MigrationFailed(issue=_issue(cause_of(error.__cause__, path), path))
+            return MigrationFailed(issue=issue_of(cause_of(error.__cause__, path), path))
         case apsw.Error() | OSError():
             return refusal(cause_of(error, path), path)
         case _:
             return error
 
 
-def _issue(fault: Fault, path: str) -> ConfigIssue:
+def issue_of(fault: Fault, path: str) -> ConfigIssue:
+    """Return the cause *fault* of an error of the database at *path*."""
     return ConfigIssue(fault.value, KEY, f"{path!r}: {fault.meaning}")
 
 

@@ -9,15 +9,16 @@ from typing import Any, Final
 import apsw
 import msgspec
 
-from wats.errors import CopyRefused
+from wats.errors import CopyRefused, StoreUnavailable
 from wats.store.migrate import load_migrations
 from wats.store.records import message_of, status_of, window_digest
 from wats.store.sqlite import messages, statuses
 from wats.store.sqlite.clock import StoreClock
-from wats.store.sqlite.connection import Writer, connect_writer, migrate, translate
-from wats.store.sqlite.open_faults import explain
+from wats.store.sqlite.connection import Writer, connect_writer, migrate
+from wats.store.sqlite.open_faults import cause_of, explain, issue_of
 from wats.store.transfer import (
     BATCH_ROWS,
+    CANNOT_COPY,
     CONFLICT,
     IN_USE,
     MISSING,
@@ -86,7 +87,7 @@ _EXPORT: Final[Mapping[type[StoredRow], str]] = {
 }
 
 # A head is exhausted if the lease of its last permitted attempt has expired. An ordering key that
-# several numbers share has a head for each of them in PostgreSQL: here, only the first stays a head.
+# several numbers share has a head for each of them in PostgreSQL; here, the first stays the head.
 _INSERT: Final[Mapping[type[StoredRow], str]] = {
     ConsumerRow: "INSERT INTO wats_consumers (name, seen_at, is_paused) VALUES (?, ?, ?)",
     IdentityRow: """
@@ -190,7 +191,7 @@ def _exclusive(path: str) -> Iterator[Writer]:
     except apsw.BusyError as error:
         raise CopyRefused(IN_USE) from error
     except apsw.Error as error:
-        raise translate(error) from error
+        raise StoreUnavailable(CANNOT_COPY, issue=issue_of(cause_of(error, path), path)) from error
 
 
 def _prepare(path: str) -> None:
