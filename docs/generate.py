@@ -148,8 +148,8 @@ START_MEANINGS = {
     "store_in_use": "Another service uses the SQLite database. Use `wats serve --workers` or "
     "PostgreSQL for several processes.",
     "forked_application": "The application was made by another process, before a fork.",
-    "database_copy_refused": "`wats database copy`: a database is in use, the target has rows, or "
-    "the source does not exist.",
+    "database_copy_refused": "`wats database copy`: a database is in use, the target has rows or "
+    "cannot hold a row of the source, or the source does not exist.",
     "database_backup_refused": "`wats database backup` or `wats database restore`: a file cannot "
     "be used; the database is as it was before.",
     "invalid_config": "The error that lists all configuration mistakes; each entry of `issues` has "
