@@ -4,7 +4,7 @@ import asyncio
 import gc
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
@@ -210,26 +210,34 @@ class Network:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
+@asynccontextmanager
+async def store_behind(network: Network, database: str) -> AsyncIterator[PostgresStore]:
+    """A store on *database*, to which *network* connects."""
+    port = await network.start()
+    name = database.partition("?")[0].rpartition("/")[2]
+    url = f"postgresql://postgres@127.0.0.1:{port}/{name}?sslmode=disable"
+    store = PostgresStore(url, limits=IMPATIENT)
+    await store.open()
+    yield store
+    await store.close()
+    await network.stop()
+
+
 async def test_a_silent_network_fails_operations_within_their_deadline(
     server: Server, database: str, arrival: MakeArrival
 ) -> None:
     network = Network(server)
-    port = await network.start()
-    name = database.partition("?")[0].rpartition("/")[2]
-    store = PostgresStore(f"postgresql://postgres@127.0.0.1:{port}/{name}", limits=IMPATIENT)
-    await store.open()
-    await receive(store, [arrival()])
+    async with store_behind(network, database) as store:
+        await receive(store, [arrival()])
 
-    network.cut()
-    for operation in (lambda: receive(store, [arrival()]), store.health, store.depth):
-        with pytest.raises(StoreUnavailable):
-            await operation()
-    network.mend()
+        network.cut()
+        for operation in (lambda: receive(store, [arrival()]), store.health, store.depth):
+            with pytest.raises(StoreUnavailable):
+                await operation()
+        network.mend()
 
-    await eventually(lambda: receive(store, [arrival()]))
-    assert (await eventually(store.health)).ok
-    await store.close()
-    await network.stop()
+        await eventually(lambda: receive(store, [arrival()]))
+        assert (await eventually(store.health)).ok
 
 
 class Pooler(Network):
@@ -250,18 +258,10 @@ class Pooler(Network):
 async def test_a_pooler_that_passes_no_settings_on_is_connected_through(
     server: Server, database: str, sql: Any
 ) -> None:
-    pooler = Pooler(server)
-    port = await pooler.start()
-    name = database.partition("?")[0].rpartition("/")[2]
-    store = PostgresStore(f"postgresql://postgres@127.0.0.1:{port}/{name}?sslmode=disable")
-
-    await store.open()
-
-    assert (await store.health()).ok
-    session = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'wats'"
-    assert await sql.fetchval(session) == 1
-    await store.close()
-    await pooler.stop()
+    async with store_behind(Pooler(server), database) as store:
+        assert (await store.health()).ok
+        session = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'wats'"
+        assert await sql.fetchval(session) == 1
 
 
 class LosesCommits(Network):
@@ -285,25 +285,20 @@ async def test_a_lease_whose_commit_is_not_reported_is_released_without_an_attem
     server: Server, database: str, arrival: MakeArrival, slots: dict[str, int]
 ) -> None:
     network = LosesCommits(server)
-    port = await network.start()
-    name = database.partition("?")[0].rpartition("/")[2]
-    store = PostgresStore(f"postgresql://postgres@127.0.0.1:{port}/{name}", limits=IMPATIENT)
-    await store.open()
-    await store.register([Consumer(name="handlers", max_attempts=1, lease_seconds=3600)])
-    if not slots:
-        await receive(store, [arrival()])
+    async with store_behind(network, database) as store:
+        await store.register([Consumer(name="handlers", max_attempts=1, lease_seconds=3600)])
+        if not slots:
+            await receive(store, [arrival()])
 
-    network.loses = True
-    with pytest.raises(StoreUnavailable):
-        await (receive(store, [arrival()], slots) if slots else store.claim("handlers", 1))
+        network.loses = True
+        with pytest.raises(StoreUnavailable):
+            await (receive(store, [arrival()], slots) if slots else store.claim("handlers", 1))
 
-    async with asyncio.timeout(15):
-        while not (found := (await store.claim("handlers", 1)).deliveries):
-            await asyncio.sleep(0.01)
-    assert [(each.attempt, each.is_exhausted) for each in found] == [(1, False)]
-    assert (await store.depth()).total == Depth(leased=1)
-    await store.close()
-    await network.stop()
+        async with asyncio.timeout(15):
+            while not (found := (await store.claim("handlers", 1)).deliveries):
+                await asyncio.sleep(0.01)
+        assert [(each.attempt, each.is_exhausted) for each in found] == [(1, False)]
+        assert (await store.depth()).total == Depth(leased=1)
 
 
 KEY: dict[str, Any] = {"scope": "a", "key_hash": b"key"}
@@ -314,23 +309,18 @@ async def test_a_reservation_whose_commit_is_not_reported_is_undone(
     server: Server, database: str
 ) -> None:
     network = LosesCommits(server)
-    port = await network.start()
-    name = database.partition("?")[0].rpartition("/")[2]
-    store = PostgresStore(f"postgresql://postgres@127.0.0.1:{port}/{name}", limits=IMPATIENT)
-    await store.open()
+    async with store_behind(network, database) as store:
 
-    network.loses = True
-    with pytest.raises(StoreUnavailable):
-        await store.reserve_request(**KEY, request_hash=b"a", **SECONDS)
+        async def reserve() -> ReservationOutcome:
+            return (await store.reserve_request(**KEY, request_hash=b"a", **SECONDS)).outcome
 
-    async def reserve() -> ReservationOutcome:
-        return (await store.reserve_request(**KEY, request_hash=b"a", **SECONDS)).outcome
+        network.loses = True
+        with pytest.raises(StoreUnavailable):
+            await reserve()
 
-    async with asyncio.timeout(15):
-        while await reserve() is not ReservationOutcome.RESERVED:
-            await asyncio.sleep(0.01)
-    await store.close()
-    await network.stop()
+        async with asyncio.timeout(15):
+            while await reserve() is not ReservationOutcome.RESERVED:
+                await asyncio.sleep(0.01)
 
 
 async def test_the_undoing_of_a_reservation_waits_for_its_transaction(database: str) -> None:

@@ -121,11 +121,9 @@ async def test_an_earlier_copy_in_the_same_file_is_recognized_and_left_alone(
 
 
 async def test_a_database_is_intact_after_its_log_was_emptied(
-    tmp_path: Path, arrival: MakeArrival
+    store: SQLiteStore, tmp_path: Path, arrival: MakeArrival
 ) -> None:
     path = tmp_path / "wats.db"
-    store = SQLiteStore(str(path))
-    await store.open()
     await receive(store, [arrival()])
     await store.checkpoint()
     for _ in range(3):
