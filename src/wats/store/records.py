@@ -237,6 +237,12 @@ class Received(msgspec.Struct, frozen=True, gc=False):
     sent_at: datetime | None = None
 
 
+def leased_on_arrival(results: Sequence[Sequence[Received | None]]) -> Sequence[Delivery]:
+    """Return the deliveries that the updates of several webhooks leased on arrival."""
+    received = [each for every in results for each in every if each is not None]
+    return [delivery for each in received for delivery in each.leased]
+
+
 class Settlement(msgspec.Struct, frozen=True, gc=False):
     """How the lease of one delivery ended.
 

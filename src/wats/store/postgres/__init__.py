@@ -175,7 +175,8 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
         operation: StoreOperation | None,
         work: Callable[[Connection], Awaitable[R]],
         undo: Undo[R] | None = None,
-        undo_unknown: Undo[R] | None = None,
+        *,
+        undo_unknown: bool = False,
     ) -> R:
         """Run *work* in a transaction.
 
@@ -183,11 +184,12 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
             operation: The name for telemetry.
             work: The statements.
             undo: Undoes the result if the caller is cancelled.
-            undo_unknown: Undoes the result if it is unknown whether the transaction was committed.
+            undo_unknown: Whether *undo* is also called if the outcome of the commit is unknown.
         """
 
         def write(database: Database) -> Coroutine[Any, Any, R]:
-            return database.write(work, on_unknown=partial(self._undo_soon, database, undo_unknown))
+            undo_lost = undo if undo_unknown else None
+            return database.write(work, on_unknown=partial(self._undo_soon, database, undo_lost))
 
         return await self._run(operation, write, undo)
 
@@ -343,9 +345,7 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
         )
         if consumer == OUTBOX:  # nothing is sent before the lease is renewed
             claim = partial(leases.claim_unflushed, claim=claim)
-        return await self._write(
-            StoreOperation.CLAIM, claim, leases.undo_claim, undo_unknown=leases.undo_claim
-        )
+        return await self._write(StoreOperation.CLAIM, claim, leases.undo_claim, undo_unknown=True)
 
     @override
     async def renew(
@@ -411,7 +411,7 @@ class PostgresStore(PostgresAdmin, PostgresOutbox, Store):
             demand=demand,
         )
         undo = partial(requests.undo_reserve, scope=scope, key_hash=key_hash, nonce=nonce)
-        return await self._write(StoreOperation.RESERVE, reserve, undo, undo_unknown=undo)
+        return await self._write(StoreOperation.RESERVE, reserve, undo, undo_unknown=True)
 
     @override
     async def complete_request(

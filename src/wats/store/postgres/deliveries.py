@@ -25,6 +25,7 @@ from wats.store.records import (
     Settled,
     Settlement,
     first_followers,
+    leased_on_arrival,
     may_have_followers,
     unused,
 )
@@ -416,8 +417,7 @@ async def undo_receive(
     connection: Connection, results: Sequence[Sequence[Received | None]]
 ) -> None:
     """Release deliveries that were leased on arrival by a webhook that was refused."""
-    received = [each for every in results for each in every if each is not None]
-    await release(connection, [delivery for each in received for delivery in each.leased])
+    await release(connection, leased_on_arrival(results))
 
 
 async def release(connection: Connection, deliveries: Sequence[Delivery]) -> None:

@@ -43,10 +43,10 @@ def array(values: Sequence[str | int | None]) -> str:
 
 
 def _element(value: str | int | None) -> str:
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
-    return "NULL" if value is None else str(value)
+    if value is None:
+        return "null"
+    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def columns(rows: Iterable[Sequence[Any]]) -> Iterator[Sequence[Any]]:

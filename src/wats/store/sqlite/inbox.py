@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from wats.clock import to_ms
-from wats.store.records import Arrival, Received
+from wats.store.records import Arrival, Received, leased_on_arrival
 from wats.store.sqlite import deliveries, messages, outbox, statuses
 from wats.store.sqlite.connection import Writer, change
 
@@ -43,8 +43,7 @@ def receive(
 
 def undo_receive(writer: Writer, results: Sequence[Sequence[Received | None]]) -> None:
     """Release deliveries whose webhook was refused before they were leased on arrival."""
-    received = [each for every in results for each in every if each is not None]
-    deliveries.release(writer, [delivery for each in received for delivery in each.leased])
+    deliveries.release(writer, leased_on_arrival(results))
 
 
 def _receive(
